@@ -1,0 +1,47 @@
+"""Solar Wind: fire events on a topic and forget them; whoever handles them says for what purpose, and how."""
+
+from .core.exchange import Direct, Exchange, Fanout, Keyed
+from .core.exchange import register as register_exchange
+from .errors import (
+    BadArgument,
+    BadName,
+    BadPayload,
+    Busy,
+    ConflictError,
+    NotAllowed,
+    NotFound,
+    ProtocolError,
+    SolarWindError,
+    StoreError,
+    TooLarge,
+    Unavailable,
+)
+from .event import Cause, Event
+from .failure import Later, Reject, Retry
+from .wind import SolarWind
+
+__all__ = [
+    "BadArgument",
+    "BadName",
+    "BadPayload",
+    "Busy",
+    "Cause",
+    "ConflictError",
+    "Direct",
+    "Event",
+    "Exchange",
+    "Fanout",
+    "Keyed",
+    "Later",
+    "NotAllowed",
+    "NotFound",
+    "ProtocolError",
+    "Reject",
+    "Retry",
+    "SolarWind",
+    "SolarWindError",
+    "StoreError",
+    "TooLarge",
+    "Unavailable",
+    "register_exchange",
+]

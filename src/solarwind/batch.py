@@ -1,0 +1,256 @@
+"""A batch: many events of one topic as one immutable byte string.
+
+    4 bytes   the header's length, little-endian
+    header    one msgpack array, the fields of `Header` in order
+    body      the payloads, joined
+
+The very bytes that a producer seals are stored, sent and handed out; only a handler takes an event out.
+Columns that no event uses are nil, so an event costs its payload and a few bytes. A reader ignores
+fields that a later version appends to the header.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import NamedTuple
+
+import msgspec
+
+from .errors import BadName, ProtocolError
+from .event import Cause
+from .names import check_topic
+from .payload import JSON
+
+FORMAT = 1
+_SEQUENCE_BITS = 40
+_PRODUCER_BITS = 34
+MOST_PRODUCERS = 1 << _PRODUCER_BITS
+MOST_NUMBERS = 1 << _SEQUENCE_BITS  # of one producer
+
+
+class Header(msgspec.Struct, array_like=True, frozen=True):
+    """What is known of a batch's events besides their payloads.
+
+    `producer` is a random number of one process's firings on one topic, and its events are numbered
+    from `first`; the two make an event's id when somebody asks for it. `time` is the first event's, in ns
+    since 1970; `times` are ns to add to it, one an event.
+    """
+
+    format: int
+    topic: str
+    producer: int
+    first: int
+    count: int
+    machine: str
+    process: str
+    time: int
+    times: list[int]
+    sizes: list[int]
+    content: str | list[str] = JSON
+    keys: list[str | None] | None = None
+    ids: list[str | None] | None = None
+    # The distinct causes, and for each event the index of its own; -1 is the application that fired it.
+    causes: list[Cause] | None = None
+    caused_by: list[int] | None = None
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Header).decode
+
+
+class AutoId(NamedTuple):
+    """What an id that nobody gave says of where its event is."""
+
+    time_ms: int
+    producer: int
+    sequence: int
+
+
+def make_id(time_ns: int, producer: int, sequence: int) -> str:
+    """A UUIDv7 of the time in ms, 34 bits of producer and 40 bits of sequence."""
+    unique = (producer << _SEQUENCE_BITS) | (sequence & ((1 << _SEQUENCE_BITS) - 1))
+    number = (
+        ((time_ns // 1_000_000) & 0xFFFFFFFFFFFF) << 80
+        | 0x7 << 76
+        | (unique >> 62) << 64
+        | 0b10 << 62
+        | (unique & ((1 << 62) - 1))
+    )
+    text = f"{number:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def read_id(id: str) -> AutoId | None:
+    """The parts of an id that `make_id` may have made, else None."""
+    if len(id) != 36 or id != id.lower():
+        return None
+    try:
+        number = int(id.replace("-", ""), 16)
+    except ValueError:
+        return None
+    if (number >> 76) & 0xF != 0x7 or (number >> 62) & 0b11 != 0b10:
+        return None
+    unique = ((number >> 64) & 0xFFF) << 62 | (number & ((1 << 62) - 1))
+    found = AutoId(number >> 80, unique >> _SEQUENCE_BITS, unique & ((1 << _SEQUENCE_BITS) - 1))
+    return found if make_id(found.time_ms * 1_000_000, found.producer, found.sequence) == id else None
+
+
+class Batch:
+    """A sealed batch. Events are counted from 0; an index outside raises `IndexError`."""
+
+    __slots__ = ("_starts", "data", "header")
+
+    def __init__(self, header: Header, data: bytes, body: int) -> None:
+        self.header = header
+        self.data = data
+        self._starts = list(accumulate(header.sizes, initial=body))
+
+    @classmethod
+    def read(cls, data: bytes) -> Batch:
+        """The batch that `data` is. Raises `ProtocolError` for anything that is not one, whole and sound."""
+        body = 4 + int.from_bytes(data[:4], "little")
+        if len(data) < 4 or body > len(data):
+            raise ProtocolError(f"expected a batch, got {len(data)} bytes that end within its header")
+        try:
+            header = _decode(memoryview(data)[4:body])
+        except msgspec.DecodeError as error:
+            raise ProtocolError(f"expected a batch, got a header that is none: {error}") from None
+        if header.format != FORMAT:
+            raise ProtocolError(f"expected a batch of format {FORMAT}, got format {header.format}: upgrade Solar Wind")
+        try:
+            check_topic(header.topic)
+        except BadName as error:
+            raise ProtocolError(f"expected a batch of a topic: {error}") from None
+        fault = _fault(header, len(data) - body)
+        if fault:
+            raise ProtocolError(f"expected a batch of {header.count} events, got {fault}")
+        return cls(header, data, body)
+
+    def __len__(self) -> int:
+        return self.header.count
+
+    def payload(self, index: int) -> bytes:
+        starts = self._starts
+        return self.data[starts[index] : starts[index + 1]]
+
+    def payload_bytes(self, start: int, stop: int) -> int:
+        """How many bytes of payload the events from `start` up to `stop` have together."""
+        return self._starts[stop] - self._starts[start]
+
+    def time(self, index: int) -> int:
+        return self.header.time + self.header.times[index]
+
+    def content(self, index: int) -> str:
+        content = self.header.content
+        return content if isinstance(content, str) else content[index]
+
+    def key(self, index: int) -> str | None:
+        keys = self.header.keys
+        return keys[index] if keys is not None else None
+
+    def given_id(self, index: int) -> str | None:
+        """The id that the producer gave, or None where Solar Wind makes it."""
+        ids = self.header.ids
+        return ids[index] if ids is not None else None
+
+    def id(self, index: int) -> str:
+        given = self.given_id(index)
+        return given or make_id(self.time(index), self.header.producer, self.header.first + index)
+
+    def cause(self, index: int) -> Cause:
+        header = self.header
+        if header.causes is not None and header.caused_by is not None and header.caused_by[index] >= 0:
+            return header.causes[header.caused_by[index]]
+        return Cause("application", header.process)
+
+    def take(self, indices: Sequence[int]) -> Batch:
+        """A batch of just these events, in this order. They keep their ids."""
+        header = self.header
+        contiguous = list(indices) == list(range(indices[0], indices[0] + len(indices)))
+        return seal(
+            header.topic,
+            [self.payload(index) for index in indices],
+            [self.time(index) for index in indices],
+            producer=header.producer,
+            first=header.first + indices[0],
+            machine=header.machine,
+            process=header.process,
+            content=header.content if isinstance(header.content, str) else [header.content[i] for i in indices],
+            keys=None if header.keys is None else [header.keys[index] for index in indices],
+            # Numbers that no longer follow each other make no ids: those go along in words.
+            ids=[self.given_id(i) if contiguous else self.id(i) for i in indices],
+            causes=[
+                header.causes[header.caused_by[i]]
+                if header.causes and header.caused_by and header.caused_by[i] >= 0
+                else None
+                for i in indices
+            ],
+        )
+
+
+def seal(
+    topic: str,
+    payloads: list[bytes],
+    times: list[int],
+    *,
+    producer: int,
+    first: int,
+    machine: str,
+    process: str,
+    content: str | list[str] = JSON,
+    keys: list[str | None] | None = None,
+    ids: list[str | None] | None = None,
+    causes: Sequence[Cause | None] | None = None,
+) -> Batch:
+    """One batch of events of one topic. All lists are as long as `payloads`, which holds at least one.
+
+    `times` are ns since 1970. Names and payloads have been checked by whoever fired them.
+    """
+    time = times[0]
+    distinct: dict[Cause, int] = {}
+    caused_by = None
+    if causes is not None and any(causes):
+        caused_by = [-1 if cause is None else distinct.setdefault(cause, len(distinct)) for cause in causes]
+    header = Header(
+        FORMAT,
+        topic,
+        producer,
+        first,
+        len(payloads),
+        machine,
+        process,
+        time,
+        [each - time for each in times],
+        list(map(len, payloads)),
+        content,
+        keys if keys is not None and any(key is not None for key in keys) else None,
+        ids if ids is not None and any(ids) else None,
+        list(distinct) if caused_by is not None else None,
+        caused_by,
+    )
+    head = _encode(header)
+    return Batch(header, b"".join((len(head).to_bytes(4, "little"), head, *payloads)), 4 + len(head))
+
+
+def _fault(header: Header, body: int) -> str | None:
+    """What contradicts itself in a header that somebody else wrote, or None."""
+    count = header.count
+    if count < 1:
+        return "none"
+    columns = (header.times, header.sizes, header.keys, header.ids, header.caused_by)
+    if any(column is not None and len(column) != count for column in columns):
+        return "a column of another length"
+    if not isinstance(header.content, str) and len(header.content) != count:
+        return "a content type for another number of events"
+    if min(header.sizes) < 0 or sum(header.sizes) != body:
+        return f"{body} bytes of payload where the header says {sum(header.sizes)}"
+    if not 0 <= header.producer < MOST_PRODUCERS or header.first < 0:
+        return f"a producer {header.producer} or number {header.first} out of range"
+    if header.time + min(header.times) < 0 or header.time + max(header.times) >= 1 << 63:
+        return "a time out of range"
+    if header.caused_by is not None:
+        causes = len(header.causes or ())
+        if min(header.caused_by) < -1 or max(header.caused_by) >= causes:
+            return f"a cause that is not among the {causes} named"
+    return None

@@ -1,0 +1,115 @@
+"""The command line: `solarwind`, or `python -m solarwind`.
+
+    run                                       a service
+    fire, listen                              events in and out
+    topics, purposes, replay, retire,         what an operator does
+    trace, top, dead
+    check, backup                             a store's file
+
+Exit codes: 0 done, 1 refused, with one line on stderr that says why, 2 usage. Every command is one function; it
+imports what it needs when it is called, so that none waits for what only others need.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from ..errors import SolarWindError
+from . import dead, events, operate, store
+from . import run as service
+from .options import Json
+
+_STUCK_S = 1.0
+
+
+class _Refusing(TyperGroup):
+    """Where every refusal becomes its line and its exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # for typer, which then leaves quietly
+            raise
+        except (SolarWindError, OSError) as error:
+            from .show import refuse
+
+            sys.stdout.flush()
+            refuse(error)
+            raise typer.Exit(1) from None
+
+
+app = typer.Typer(cls=_Refusing, no_args_is_help=True, pretty_exceptions_enable=False)
+app.command()(service.run)
+app.command()(events.fire)
+app.command()(events.listen)
+app.add_typer(operate.topics_app, name="topics")
+app.command()(operate.purposes)
+app.add_typer(dead.app, name="dead")
+app.command()(operate.replay)
+app.command()(operate.retire)
+app.command()(operate.trace)
+app.command()(operate.top)
+app.command()(store.check)
+app.command()(store.backup)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"solarwind {_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def _start(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """Solar Wind: fire events and forget them; purposes decide how they are handed out."""
+    # A refusal says what went wrong; the library need not say it a second time. `run` logs all of it.
+    logging.getLogger("solarwind").addHandler(logging.NullHandler())
+
+
+@app.command()
+def version(json: Json = False) -> None:
+    """Print the version."""
+    if json:
+        from .show import document
+
+        document({"version": _version()})
+    else:
+        typer.echo(f"solarwind {_version()}")
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("solarwind")
+
+
+def main() -> None:
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    if hasattr(sys.stdout, "reconfigure"):  # a name that the terminal cannot show is no reason to fail
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        app(prog_name="solarwind")
+    except SystemExit as over:
+        _leave_stuck_threads(over.code)
+        raise
+
+
+def _leave_stuck_threads(code: object) -> None:
+    """A `def` handler that did not finish in time sits on a thread that Python would wait for at its end."""
+    if any(thread is not threading.main_thread() and not thread.daemon for thread in threading.enumerate()):
+        import os
+
+        end = threading.Timer(_STUCK_S, os._exit, [code if isinstance(code, int) else 1])
+        end.daemon = True
+        end.start()

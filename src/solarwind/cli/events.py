@@ -1,0 +1,266 @@
+"""`fire` and `listen`: events in and out of the dispatcher by hand, and from and to other programs."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, BinaryIO
+
+import typer
+
+from ..errors import BadPayload, SolarWindError, TooLarge
+from ..names import check_id, check_key, check_topic
+from .options import DEFAULT_URL, Json, Topic, Url, moment, option
+
+if TYPE_CHECKING:
+    import msgspec
+
+    from ..event import Event
+    from ..service.stream import Stream
+    from ..wind import SolarWind
+
+    Fault = tuple[int, SolarWindError]  # the number of a line, and why it was refused
+
+_READ_BYTES = 1 << 20  # so much of stdin is fired together, at most
+_MOST_LINE_BYTES = (1 << 20) + 4096  # a payload of the largest size, and some space around it
+_WRITE_BYTES = 4096  # a pipe that has room at all has room for so much
+
+
+# --- fire ---------------------------------------------------------------------------------------------------
+
+
+def fire(
+    topic: Topic,
+    payload: Annotated[
+        str | None, typer.Argument(metavar="JSON|-", help="The payload; - reads it from stdin.", show_default=False)
+    ] = None,
+    lines: Annotated[bool, option("lines", "Fire each line of stdin as an event of its own.")] = False,
+    key: Annotated[str | None, option("key", "What orders it for keyed purposes.")] = None,
+    id: Annotated[str | None, option("id", "Its id; the same one again is not stored again.")] = None,
+    url: Url = DEFAULT_URL,
+    json: Json = False,
+) -> None:
+    """Fire an event, and print its id once it is accepted."""
+
+    # What can be refused is refused before a store is opened, or even made.
+    check_topic(topic)
+    if key is not None:
+        check_key(key)
+    if id is not None:
+        check_id(id)
+    if not lines:
+        _fire_one(url, topic, _json(_payload(payload)), key, id, json)
+    elif payload not in (None, "-"):
+        raise typer.BadParameter("--lines reads the payloads from stdin: leave the payload out", param_hint="JSON")
+    elif id is not None:
+        raise typer.BadParameter("--lines fires many events, and an id is of one", param_hint="--id")
+    else:
+        _fire_lines(url, topic, key, json)
+
+
+def _fire_one(url: str, topic: str, value: msgspec.Raw, key: str | None, id: str | None, json: bool) -> None:
+    from . import show
+    from .reach import reach
+
+    with reach(url, create=True) as wind:
+        fired = wind.fire(topic, value, key=key, id=id).wait()
+    if json:
+        show.document({"id": fired})
+    else:
+        show.say(fired)
+
+
+def _payload(argument: str | None) -> bytes:
+    if argument is None:
+        return b"null"
+    if argument == "-":
+        return sys.stdin.buffer.read(_MOST_LINE_BYTES + 1)
+    return argument.encode("utf-8", "surrogateescape")
+
+
+def _json(data: bytes) -> msgspec.Raw:
+    """The payload as it is, once it has proved to be JSON that a handler can read."""
+    import msgspec
+
+    from ..payload import JSON, decode
+
+    if len(data) > _MOST_LINE_BYTES:
+        raise TooLarge("expected a payload of at most 1,048,576 bytes, got more: store it elsewhere, fire where it is")
+    data = data.strip()
+    try:
+        decode(data, JSON)
+    except UnicodeDecodeError as error:
+        raise BadPayload(f"expected JSON in UTF-8, got {data[:40]!a}: {error.reason}") from None
+    except RecursionError:
+        raise BadPayload(f"expected JSON that is not nested so deeply, got {data[:40]!a}...") from None
+    return msgspec.Raw(data)
+
+
+def _fire_lines(url: str, topic: str, key: str | None, json: bool) -> None:
+    """Fire what comes in, as it comes. The next part is read once this one is accepted: so much is in memory."""
+    from . import show
+    from .reach import reach
+
+    fired = number = 0
+    with show.progress(f"firing on {topic}", "events") as report, reach(url, create=True) as wind:
+        for part in _parts(sys.stdin.buffer):
+            good, unread = _read(part, number)
+            number += len(part)
+            accepted, refused = wind.wait(_accept(wind, topic, key, good))
+            fired += accepted
+            fault = refused or unread
+            if fault is not None:
+                line, error = fault
+                raise type(error)(f"line {line}: {error}; fired before it: {show.counted(fired, 'event')}")
+            report(fired, None)
+    if json:
+        show.document({"fired": fired})
+    else:
+        show.say(f"{show.counted(fired, 'event')} fired")
+
+
+def _parts(file: BinaryIO) -> Iterator[list[bytes]]:
+    """The lines that have come in so far, again and again; no line waits for others."""
+    rest = b""
+    while data := file.read1(_READ_BYTES):  # type: ignore[attr-defined]
+        *lines, rest = (rest + data).split(b"\n")
+        if len(rest) > _MOST_LINE_BYTES:  # will be refused; what follows need not be read for that
+            break
+        if lines:
+            yield lines
+    if rest:
+        yield [rest]
+
+
+def _read(lines: Sequence[bytes], before: int) -> tuple[list[tuple[int, msgspec.Raw]], Fault | None]:
+    """The payloads with the numbers of their lines, up to the first that is none. Empty lines are passed over."""
+
+    values = []
+    for number, line in enumerate(lines, before + 1):
+        if line.strip():
+            try:
+                values.append((number, _json(line)))
+            except SolarWindError as error:
+                return values, (number, error)
+    return values, None
+
+
+async def _accept(
+    wind: SolarWind, topic: str, key: str | None, values: Sequence[tuple[int, msgspec.Raw]]
+) -> tuple[int, Fault | None]:
+    """Fire, and wait until all is accepted. Gives how many were, and the first that was not."""
+
+    receipts = []
+    unfired: Fault | None = None
+    for number, value in values:
+        try:
+            receipts.append((number, wind.fire(topic, value, key=key)))
+        except SolarWindError as error:
+            unfired = number, error
+            break
+    accepted = 0
+    refused: Fault | None = None
+    for number, receipt in receipts:
+        try:
+            await receipt
+            accepted += 1
+        except SolarWindError as error:
+            refused = refused or (number, error)
+    return accepted, refused or unfired
+
+
+# --- listen -------------------------------------------------------------------------------------------------
+
+
+def listen(
+    topic: Topic,
+    purpose: Annotated[str, option("purpose", "Why, in plain words.", show_default=False)],
+    exchange: Annotated[str, option("exchange", "direct, fanout, keyed, or a plug-in.")] = "direct",
+    count: Annotated[int | None, option("count", "Leave after so many events.", min=1)] = None,
+    since: Annotated[
+        str, option("since", "Where a new purpose begins: now, beginning, a time, or so long ago (2h).")
+    ] = "now",
+    key_field: Annotated[
+        str | None, option("key-field", "For keyed: the payload's field that is the key, such as $.video_id.")
+    ] = None,
+    version: Annotated[int, option("version", "The version of the purpose.", min=1)] = 1,
+    url: Url = DEFAULT_URL,
+    json: Json = False,
+) -> None:
+    """Print the events of a purpose, one a line. Each is settled once it is printed."""
+    import asyncio
+
+    from .reach import reach
+
+    begin = moment(since, "--since")
+    wind = reach(url, create=True)
+    stream = wind.listen(topic, purpose, exchange=exchange, version=version, key=key_field, since=begin)
+    try:
+        asyncio.run(_listen(wind, stream, count, _json_line if json else _line))
+    except BrokenPipeError:  # whoever reads has had enough; what he did not take is not settled
+        pass
+
+
+async def _listen(wind: SolarWind, stream: Stream, count: int | None, shown: Callable[[Event], bytes]) -> None:
+    import asyncio
+
+    task = asyncio.current_task()
+    assert task is not None
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    try:
+        async with wind, stream:
+            printed = 0
+            async for event in stream:
+                await _write(shown(event))
+                stream.settle()
+                printed += 1
+                if printed == count:
+                    return
+    except asyncio.CancelledError:
+        return
+
+
+async def _write(data: bytes) -> None:
+    """Print it. Where the reader is slow, the loop goes on: leases are renewed, and signals are heard."""
+
+    stdout = sys.stdout.fileno()
+    for start in range(0, len(data), _WRITE_BYTES):
+        await _until_writable(stdout)
+        os.write(stdout, data[start : start + _WRITE_BYTES])
+
+
+async def _until_writable(file: int) -> None:
+    import asyncio
+
+    poll = select.poll()
+    poll.register(file, select.POLLOUT)
+    if poll.poll(0):
+        return
+    loop = asyncio.get_running_loop()
+    writable = asyncio.Event()
+    loop.add_writer(file, writable.set)
+    try:
+        await writable.wait()
+    finally:
+        loop.remove_writer(file)
+
+
+def _json_line(event: Event) -> bytes:
+    from . import show
+
+    return show.line(show.event_record(event) | {"attempt": event.attempt})
+
+
+def _line(event: Event) -> bytes:
+    from . import show
+
+    parts = [show.cell(event.time), event.id]
+    if event.key is not None:
+        parts.append(f"key={show.plain(event.key)}")
+    if event.attempt > 1:
+        parts.append(f"attempt={event.attempt}")
+    return (" ".join([*parts, show.payload_text(event)]) + "\n").encode("utf-8", "backslashreplace")

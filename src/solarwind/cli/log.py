@@ -1,0 +1,41 @@
+"""Logging of a service that `run` runs: lines on stderr, unless its own module has set up logging."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime
+
+import msgspec
+
+from .show import plain
+
+
+class _Line(logging.Formatter):
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
+        return datetime.fromtimestamp(record.created).astimezone().isoformat(" ", "milliseconds")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.message = plain(record.message)  # an event may have written it
+        return super().formatMessage(record)
+
+
+class _Json(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        entry = {
+            "time": datetime.fromtimestamp(record.created, UTC),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            entry["error"] = self.formatException(record.exc_info)
+        return msgspec.json.encode(entry).decode()
+
+
+def log_to_stderr(json: bool) -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Json() if json else _Line())
+    logging.basicConfig(level=logging.INFO, handlers=[handler])

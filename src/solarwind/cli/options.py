@@ -1,0 +1,71 @@
+"""What the commands' options have in common: their environment variables, and how times are written.
+
+An option `--key-field` is also `$SOLARWIND_KEY_FIELD`, whichever command it belongs to. What cannot be read as an
+option's value is a usage error (exit code 2); what Solar Wind itself refuses is not (exit code 1).
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timedelta
+from typing import Annotated, Any
+
+import typer
+
+DEFAULT_URL = "ws://127.0.0.1:7400"
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
+_UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_MOST_S = 1e9
+_YEARS = range(1970, 2262)  # what fits into nanoseconds since 1970
+
+
+def option(name: str, help: str, **how: Any) -> Any:
+    """An option with its environment variable: the only way a command states one."""
+    return typer.Option(f"--{name}", envvar=variable(name), help=help, **how)
+
+
+def variable(name: str) -> str:
+    return "SOLARWIND_" + name.upper().replace("-", "_")
+
+
+Url = Annotated[str, option("url", "Where the dispatcher is, such as sqlite:///wind.db.")]
+Json = Annotated[bool, option("json", "Print JSON.")]
+Topic = Annotated[str, typer.Argument(metavar="TOPIC", show_default=False)]
+Purpose = Annotated[str, typer.Argument(metavar="PURPOSE", show_default=False)]
+
+
+def duration(text: str, name: str) -> timedelta:
+    """`30s`, `5m`, `12h`, `7d` or `0`. `name` is the option's, for the refusal."""
+    found = _DURATION.fullmatch(text)
+    if found is None and text != "0":
+        raise typer.BadParameter(f"expected a duration such as 30s, 5m, 12h, 7d or 0, got {text!a}", param_hint=name)
+    seconds = float(found[1]) * _UNIT_S[found[2]] if found else 0.0
+    if seconds > _MOST_S:
+        raise typer.BadParameter(f"expected a duration of at most {_MOST_S / 86400:.0f}d, got {text}", param_hint=name)
+    return timedelta(seconds=seconds)
+
+
+def moment(text: str, name: str) -> str | datetime | timedelta:
+    """`beginning`, `now`, an ISO 8601 time (local where it has no offset), or a duration ago."""
+    if text in ("beginning", "now"):
+        return text
+    if text == "0" or _DURATION.fullmatch(text):
+        return duration(text, name)
+    try:
+        time = datetime.fromisoformat(text)
+        if time.year in _YEARS:
+            return time.astimezone()
+    except ValueError:
+        pass
+    raise typer.BadParameter(
+        f"expected beginning, now, a time such as 2026-01-31T12:00:00Z, or a duration ago such as 2h, got {text!a}",
+        param_hint=name,
+    )
+
+
+def several_or_all(ids: list[str] | None, all: bool) -> list[str] | None:
+    """The ids that a command is to act on, None for `--all`. To say neither, or both, is a usage error."""
+    if bool(ids) == all:
+        raise typer.BadParameter("name the ids of dead letters, or say --all", param_hint="ID")
+    return ids or None

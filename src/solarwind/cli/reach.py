@@ -1,0 +1,59 @@
+"""From `--url` to a dispatcher that runs: how every command but `run` gets at one."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from ..engine.base import Engine
+from ..engine.url import open_engine, sqlite_path
+from ..errors import BadArgument, NotAllowed, StoreError
+from ..wind import SolarWind
+
+T = TypeVar("T")
+
+
+def operate(url: str, work: Callable[[SolarWind], Awaitable[T]], *, create: bool = False) -> T:
+    """Start a SolarWind on `url`, give what `work` makes of it, and stop it again."""
+    wind = reach(url, create=create)
+
+    async def run() -> T:
+        async with wind:
+            return await work(wind)
+
+    return asyncio.run(run())
+
+
+def reach(url: str, *, create: bool) -> SolarWind:
+    """A SolarWind on `url`, not started. Unless `create`, a store that is not there is refused rather than made:
+    whoever only asks has more likely mistyped its name."""
+    engine = engine_at(url)
+    if not create and url.startswith("sqlite:"):
+        refuse_missing(sqlite_path(url))
+    return SolarWind(engine=engine)
+
+
+def engine_at(url: str) -> Engine:
+    try:
+        return open_engine(url)
+    except BadArgument as error:
+        raise BadArgument(f"{error}: name a store, such as --url sqlite:///wind.db, or set $SOLARWIND_URL") from None
+
+
+def refuse_missing(path: str) -> None:
+    if os.path.isdir(path):
+        raise StoreError(f"expected the path of a file, but {path} is a folder: name a file in it, such as wind.db")
+    if not os.path.exists(path) or not os.path.getsize(path):
+        raise StoreError(f"expected a store, but there is none at {path}: fire the first event to it, or name another")
+
+
+def store_file(url: str, what: str) -> str:
+    """The file of the store at `url`, for `what` reads it without the dispatcher."""
+    engine_at(url)
+    if not url.startswith("sqlite:"):
+        raise NotAllowed(
+            f"expected a store in a file to {what}, such as sqlite:///wind.db, got {url!a}, which has none"
+        )
+    return sqlite_path(url)

@@ -1,0 +1,175 @@
+"""`run`: a service, from the name of its SolarWind object to its end."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import BadArgument
+from .options import option
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from ..wind import SolarWind
+
+_OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
+
+
+def run(
+    target: Annotated[
+        str,
+        typer.Argument(metavar="MODULE:ATTRIBUTE", help="Where the SolarWind object is.", show_default=False),
+    ],
+    url: Annotated[str | None, option("url", "Instead of the object's own.", show_default=False)] = None,
+    until_settled: Annotated[bool, option("until-settled", "Leave when nothing is left to do.")] = False,
+    reload: Annotated[bool, option("reload", "Start anew when a .py file below this folder changes.")] = False,
+    grace: Annotated[
+        float | None, option("grace", "Seconds that handlers have to finish at the end.", min=0, show_default=False)
+    ] = None,
+    json: Annotated[bool, option("json", "Log as JSON, one object a line.")] = False,
+) -> None:
+    """Run the handlers of a SolarWind object until SIGTERM or SIGINT, then let them finish."""
+    if reload:
+        from .reload import Reloader
+
+        raise typer.Exit(Reloader(_arguments(target, url, until_settled, grace, json)).run())
+    from .log import log_to_stderr
+
+    wind = load(target)
+    if url:
+        from .reach import engine_at
+
+        wind._engine = engine_at(url)
+    if grace is not None:
+        wind._grace = grace
+    log_to_stderr(json)
+    _say_what_runs(wind, json)
+    wind.run(until_settled=until_settled)
+
+
+def _arguments(target: str, url: str | None, until_settled: bool, grace: float | None, json: bool) -> list[str]:
+    """The same command for a child, without `--reload`."""
+    arguments = ["run", target]
+    if url:
+        arguments += ["--url", url]
+    if grace is not None:
+        arguments += ["--grace", str(grace)]
+    if until_settled:
+        arguments.append("--until-settled")
+    if json:
+        arguments.append("--json")
+    return arguments
+
+
+# --- finding it ---------------------------------------------------------------------------------------------
+
+
+def load(target: str) -> SolarWind:
+    """The SolarWind object at `module:attribute`. Raises `BadArgument`, saying whose fault it is."""
+    from ..wind import SolarWind
+
+    name, colon, attribute = target.partition(":")
+    if not colon or not all(part.isidentifier() for part in [*name.split("."), *attribute.split(".")]):
+        raise BadArgument(
+            f"expected module:attribute, such as app:wind for `wind = SolarWind()` in app.py, got {target!a}"
+        )
+    module = _import(name)
+    found: object = module
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise BadArgument(f"expected {attribute!r} in {_place(module)}, which has none{_instead(module)}")
+        found = getattr(found, part)
+    if not isinstance(found, SolarWind):
+        raise BadArgument(f"expected a SolarWind at {target}, got {type(found).__name__!r}{_instead(module)}")
+    return found
+
+
+def _import(name: str) -> ModuleType:
+
+    folder = os.getcwd()
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and f"{name}.".startswith(f"{error.name}."):
+            raise BadArgument(f"expected a module {name!r}, found none in {folder} or where Python looks") from None
+        raise _fault(name, error) from error
+    except (Exception, SystemExit) as error:
+        raise _fault(name, error) from error
+
+
+def _fault(name: str, error: BaseException) -> BadArgument:
+    """What went wrong in the user's module, and in which of his lines."""
+
+    what = f"{type(error).__name__}: {error.msg if isinstance(error, SyntaxError) else error}".rstrip(": ")
+    return BadArgument(f"{_line_at_fault(error)}: {what}, raised while {name!r} was imported")
+
+
+def _line_at_fault(error: BaseException) -> str:
+    """The last line of his own that led to it: not one of a library that he called."""
+
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{_short(error.filename)}:{error.lineno}"
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith(("<frozen ", _OURS))
+        and os.path.basename(os.path.dirname(frame.filename)) != "importlib"
+    ]
+    here = os.getcwd() + os.sep
+    own = [frame for frame in frames if frame.filename.startswith(here) and "site-packages" not in frame.filename]
+    if not own and not frames:
+        return "in an unknown line"
+    last = (own or frames)[-1]
+    return f"{_short(last.filename)}:{last.lineno}"
+
+
+def _short(path: str) -> str:
+    """The path from here, if it is below."""
+
+    here = os.getcwd() + os.sep
+    return path.removeprefix(here)
+
+
+def _place(module: ModuleType) -> str:
+    return _short(getattr(module, "__file__", None) or module.__name__)
+
+
+def _instead(module: ModuleType) -> str:
+    """The SolarWind objects that are there, for the end of a refusal."""
+    from ..wind import SolarWind
+
+    names = [name for name, value in vars(module).items() if isinstance(value, SolarWind)]
+    return f": did you mean {module.__name__}:{names[0]}?" if names else ": make one with wind = SolarWind(...)"
+
+
+# --- saying it ----------------------------------------------------------------------------------------------
+
+
+def _say_what_runs(wind: SolarWind, json: bool) -> None:
+    from . import show
+
+    records = [
+        {
+            "topic": each.join.topic,
+            "purpose": each.join.purpose,
+            "exchange": each.join.exchange,
+            "version": each.join.version,
+            "handler": f"{each.function.__module__}.{getattr(each.function, '__qualname__', each.handler.name)}",
+        }
+        for each in wind._registrations
+    ]
+    if json:
+        show.put(show.line({"runs": records}), sys.stderr)
+    elif records:
+        columns = [name.upper() for name in records[0]]
+        show.render(show.table(columns, [list(record.values()) for record in records]), sys.stderr)
+    else:
+        show.note("No handlers: nothing was registered with @wind.on when the module was imported.")

@@ -1,0 +1,188 @@
+"""What the commands print: tables for people, JSON for programs, and one line for a refusal.
+
+Answers go to stdout; whatever else there is to say goes to stderr. What comes from an event or a name
+is shown as it is, never taken for markup or for a terminal's control codes.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, TextIO
+
+import msgspec
+
+from ..event import Event
+from ..payload import JSON
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+Progress = Callable[[int, int | None], None]
+
+_WIDE = 1 << 16  # where nobody sees an edge, nothing is cut off at one
+_UNITS = ((86400, "d"), (3600, "h"), (60, "m"))
+
+
+# --- for programs -------------------------------------------------------------------------------------------
+
+
+def document(value: object) -> None:
+    """One JSON document, dates in ISO 8601."""
+    put(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
+
+
+def line(value: object) -> bytes:
+    """One JSON object on a line of its own, however its payload was written."""
+    return msgspec.json.format(msgspec.json.encode(value), indent=-1) + b"\n"
+
+
+def put(data: bytes, file: TextIO | None = None) -> None:
+    file = sys.stdout if file is None else file
+    file.flush()
+    file.buffer.write(data)
+    file.buffer.flush()
+
+
+def event_record(event: Event) -> dict[str, Any]:
+    """An event as JSON has it. A payload of bytes is base64, and then its type is said."""
+    cause = event.cause
+    record = {
+        "id": event.id,
+        "topic": event.topic,
+        "time": event.time,
+        "machine": event.machine,
+        "process": event.process,
+        "key": event.key,
+        "cause": {name: getattr(cause, name) for name in ("kind", "id", "purpose", "version") if getattr(cause, name)},
+        "root": event.root,
+    }
+    if event.content_type != JSON:
+        record["content_type"] = event.content_type
+    record["payload"] = _payload(event)
+    return record
+
+
+def _payload(event: Event) -> object:
+    if event.content_type != JSON:
+        return event.data
+    return msgspec.Raw(event.data)
+
+
+# --- for people ---------------------------------------------------------------------------------------------
+
+
+def say(text: str) -> None:
+    sys.stdout.write(plain(text) + "\n")
+
+
+def refuse(error: object) -> None:
+    """The one line on stderr."""
+    note(f"solarwind: {' '.join(str(error).split())}")
+
+
+def note(text: str) -> None:
+    sys.stderr.write(plain(text) + "\n")
+    sys.stderr.flush()
+
+
+def rows(columns: Sequence[str], values: Sequence[Sequence[object]], none: str) -> None:
+    """A table, or, where it would be empty, a sentence."""
+    if values:
+        render(table(columns, values))
+    else:
+        say(none)
+
+
+def table(columns: Sequence[str], values: Sequence[Sequence[object]]) -> Table:
+    """Numbers are aligned to the right; nothing is cut off, and ids are not broken."""
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for index, name in enumerate(columns):
+        number = any(isinstance(row[index], int | float) for row in values)
+        made.add_column(name, justify="right" if number else "left", no_wrap=number or name == "ID", overflow="fold")
+    for row in values:
+        made.add_row(*(Text(cell(value)) for value in row))
+    return made
+
+
+def fields(record: Mapping[str, object]) -> None:
+    """One record: a name and a value a line."""
+    width = max(map(len, record))
+    for name, value in record.items():
+        sys.stdout.write(f"{name:<{width}}  {cell(value)}\n")
+
+
+def render(what: RenderableType, file: TextIO | None = None) -> None:
+    """Print something of rich's: as wide as the terminal, or else as wide as it is."""
+    from rich.console import Console
+
+    file = sys.stdout if file is None else file
+    if file.isatty():
+        Console(file=file, highlight=False).print(what)
+        return
+    text = io.StringIO()
+    Console(file=text, width=_WIDE, color_system=None, force_terminal=False, highlight=False).print(what)
+    file.writelines(each.rstrip() + "\n" for each in text.getvalue().splitlines())
+    file.flush()
+
+
+def cell(value: object) -> str:
+    if value is None or value == "":
+        return "-"
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat(" ", "milliseconds").replace("+00:00", "Z")
+    if isinstance(value, float):
+        return f"{value:,.1f}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return plain(str(value))
+
+
+def plain(text: str) -> str:
+    """The text with what a terminal would act on written out."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
+def span(seconds: float) -> str:
+    """A duration as options have it."""
+    for unit, name in _UNITS:
+        if seconds and seconds % unit == 0:
+            return f"{seconds / unit:.0f}{name}"
+    return f"{seconds:g}s" if seconds else "0"
+
+
+def counted(number: int, thing: str) -> str:
+    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
+
+
+def payload_text(event: Event) -> str:
+    if event.content_type != JSON:
+        return f"{len(event.data):,} bytes"
+    return plain(msgspec.json.format(event.data, indent=-1).decode())
+
+
+# --- while it lasts -----------------------------------------------------------------------------------------
+
+
+@contextmanager
+def progress(what: str, unit: str) -> Iterator[Progress]:
+    """Gives what is to be called with how much is done, of how much if that is known. Seen only on a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:,.0f} " + unit)
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,0 +1,67 @@
+"""`check` and `backup`: what is done with a store's file itself, whoever is using it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import Annotated
+
+import typer
+
+from .options import DEFAULT_URL, Json, Url, option
+
+
+def check(
+    accept_loss: Annotated[
+        bool, option("accept-loss", "Give up what is lost or damaged, so that the store opens again.")
+    ] = False,
+    url: Url = DEFAULT_URL,
+    json: Json = False,
+) -> None:
+    """Read all of a store and say what is not as it was written. It may be in use meanwhile."""
+    from ..store.check import check
+    from . import show
+    from .reach import refuse_missing, store_file
+
+    path = store_file(url, "check")
+    refuse_missing(path)
+    with show.progress(f"checking {path}", "bytes") as report:
+        findings = check(path, accept_loss, report, now=time.time_ns())
+    if json:
+        show.document({"sound": not findings, "findings": findings, "accepted": accept_loss and bool(findings)})
+    elif findings:
+        for finding in findings:
+            show.say(finding)
+    else:
+        show.say(f"{path} is sound")
+    sys.stdout.flush()
+    if findings and accept_loss:
+        show.note(f"{path} goes on without what was lost")
+    elif findings:
+        show.refuse(
+            f"{show.counted(len(findings), 'finding')} in {path}: restore a backup, or give up what is lost "
+            "with --accept-loss"
+        )
+        raise typer.Exit(1)
+
+
+def backup(
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="The new file.", show_default=False)],
+    url: Url = DEFAULT_URL,
+    json: Json = False,
+) -> None:
+    """Copy a store to a new file, as of one moment. It may be in use meanwhile."""
+    from ..store.check import backup
+    from . import show
+    from .reach import refuse_missing, store_file
+
+    path = store_file(url, "copy")
+    refuse_missing(path)
+    with show.progress(f"copying {path}", "bytes") as report:
+        backup(path, target, report)
+    size = os.path.getsize(target)
+    if json:
+        show.document({"target": target, "bytes": size})
+    else:
+        show.say(f"{target}: {size:,} bytes")

@@ -1,0 +1,122 @@
+"""`top`: the statistics as a table that is renewed, with what changed between two looks as rates."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from datetime import UTC, datetime
+from time import monotonic
+from typing import Any, NamedTuple
+
+import msgspec
+
+from ..records import PurposeStatistics, Statistics
+from ..wind import SolarWind
+from . import show
+
+_COLUMNS = (
+    "TOPIC", "FIRED", "FIRED/S", "PURPOSE", "EXCHANGE", "INSTANCES", "PENDING", "IN FLIGHT", "SETTLED", "SETTLED/S",
+    "RETRIED", "DEAD", "DROPPED",
+)  # fmt: skip
+
+
+class Look(NamedTuple):
+    """The statistics at a time, in seconds."""
+
+    time: float
+    statistics: Statistics
+
+
+async def watch(wind: SolarWind, interval: float, count: int | None, json: bool) -> None:
+    """Show the statistics every `interval` seconds, `count` times or until it is interrupted."""
+    screen, put = _screen(json)
+    before = None
+    shown = 0
+    with screen:
+        while True:
+            look = Look(monotonic(), await wind.statistics())
+            put(look, before)
+            before = look
+            shown += 1
+            if shown == count:
+                return
+            await asyncio.sleep(interval)
+
+
+def _screen(json: bool) -> tuple[AbstractContextManager[object], Callable[[Look, Look | None], None]]:
+    """Where it is shown, and how a look is put there."""
+    if json:
+        return nullcontext(), _put_line
+    if not sys.stdout.isatty():
+        return nullcontext(), _put_table
+    from rich.console import Console
+    from rich.live import Live
+
+    live = Live(console=Console(highlight=False), auto_refresh=False, vertical_overflow="crop")
+
+    def put(look: Look, before: Look | None) -> None:
+        values = _rows(look, before)
+        live.update(show.table(_COLUMNS, values) if values else "No topics.", refresh=True)
+
+    return live, put
+
+
+def _put_table(look: Look, before: Look | None) -> None:
+    show.say(show.cell(datetime.now(UTC)))
+    show.rows(_COLUMNS, _rows(look, before), none="No topics.")
+    show.say("")
+    sys.stdout.flush()
+
+
+def _rows(look: Look, before: Look | None) -> list[tuple[object, ...]]:
+    """A row for each purpose; one with a topic alone where nobody listens."""
+    rows: list[tuple[object, ...]] = []
+    for topic, counts in sorted(look.statistics.topics.items()):
+        fired = (topic, counts.fired, _fired_rate(look, before, topic))
+        purposes = sorted((key[1], now) for key, now in look.statistics.purposes.items() if key[0] == topic)
+        for purpose, now in purposes:
+            rate = _settled_rate(look, before, topic, purpose)
+            held = now.instances, now.pending, now.in_flight, now.settled
+            rows.append((*fired, purpose, now.exchange, *held, rate, now.retried, now.dead, now.dropped))
+        if not purposes:
+            rows.append((*fired, *[None] * 10))
+    return rows
+
+
+def _put_line(look: Look, before: Look | None) -> None:
+    topics = [
+        {"topic": topic, "fired": counts.fired, "fired_per_s": _fired_rate(look, before, topic)}
+        for topic, counts in sorted(look.statistics.topics.items())
+    ]
+    purposes: list[dict[str, Any]] = [
+        {"topic": topic, "purpose": purpose}
+        | msgspec.structs.asdict(now)
+        | {"settled_per_s": _settled_rate(look, before, topic, purpose)}
+        for (topic, purpose), now in sorted(look.statistics.purposes.items(), key=_name)
+    ]
+    show.put(show.line({"time": datetime.now(UTC), "topics": topics, "purposes": purposes}))
+
+
+def _name(item: tuple[tuple[str, str], PurposeStatistics]) -> tuple[str, str]:
+    return item[0]
+
+
+def _fired_rate(look: Look, before: Look | None, topic: str) -> float:
+    if before is None:
+        return 0.0
+    was = before.statistics.topics.get(topic)
+    return _rate(look, before, look.statistics.topics[topic].fired - (was.fired if was else 0))
+
+
+def _settled_rate(look: Look, before: Look | None, topic: str, purpose: str) -> float:
+    if before is None:
+        return 0.0
+    was = before.statistics.purposes.get((topic, purpose))
+    return _rate(look, before, look.statistics.purposes[topic, purpose].settled - (was.settled if was else 0))
+
+
+def _rate(look: Look, before: Look, change: int) -> float:
+    # A purpose that was retired and begun anew counts from nothing again.
+    return round(max(0, change) / max(look.time - before.time, 1e-9), 1)

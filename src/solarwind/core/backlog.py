@@ -1,0 +1,188 @@
+"""What a purpose hands out next: `Backlog` in the order accepted, `Lanes` one at a time per key.
+
+Both start from a purpose's state alone, so a restart, a replay and a change of exchange are one thing: a fresh
+one. A position is *taken* while it need not be looked at: done with, in somebody's hands, or waiting.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Sequence
+
+from .exchange import Key
+from .log import Log, Stored
+from .spans import Spans
+from .state import State
+
+MOST_WAITING = 100_000  # events that wait behind others of their key
+
+
+class Missing(int):
+    """The position whose batch is not at hand."""
+
+
+class Backlog:
+    """Everything that is not taken, in order."""
+
+    def __init__(self, state: State, in_flight: Spans, delayed: set[int]) -> None:
+        """`delayed` are the positions whose wait for a retry is not over; the owner keeps it true."""
+        self._state = state
+        self._delayed = delayed
+        self._cursor = state.floor
+        self._taken = state.done.copy()
+        self._taken.update(in_flight)
+        self._take_delayed()
+
+    def _take_delayed(self) -> None:
+        self._taken.update(Spans.of(self._delayed))
+
+    @property
+    def cursor(self) -> int:
+        """Everything below was looked at."""
+        return self._cursor
+
+    def next(self, end: int, most: int, log: Log) -> tuple[Stored, Sequence[int]] | Missing | None:
+        """Take up to `most` positions below `end`, all of one batch; None where there is nothing to hand out."""
+        start, stop = self._taken.gap(self._cursor)
+        if start >= end:
+            self._cursor = max(self._cursor, end)
+            return None
+        stored = log.find(self._state.topic, start)
+        if stored is None:
+            return Missing(start)
+        stop = min(end if stop is None else stop, end, stored.stop, start + most)
+        self._taken.add(start, stop)
+        self._cursor = stop
+        return stored, range(start, stop)
+
+    def back(self, positions: Spans) -> None:
+        """They were taken, but nobody has them: hand them out again."""
+        if positions:
+            self._taken.difference_update(positions)
+            self._cursor = min(self._cursor, positions.edges[0])
+
+    def due(self, position: int) -> None:
+        """Its wait is over."""
+        self.back(Spans((position, position + 1)))
+
+    def finish(self, positions: Spans) -> None:
+        """They are done with."""
+        self._cursor = max(self._cursor, self._state.floor)
+        self._taken.remove(0, self._state.floor)
+
+
+class Lanes(Backlog):
+    """One event of each key at a time. Those behind it wait in its lane and follow in order.
+
+    Every position below the cursor has been looked at: it is done, out (in flight, ready, or waiting for a retry),
+    or in a lane. An event without a key is held up by nobody.
+    """
+
+    def __init__(
+        self, state: State, in_flight: Spans, delayed: set[int], key: Key, keys: dict[int, str] | None = None
+    ) -> None:
+        """`keys` are the keys of the positions that are in flight, as another one's `keys` gave them."""
+        super().__init__(state, in_flight, delayed)
+        self._key = key
+        self._lanes: dict[str, deque[int] | None] = {}  # key -> those behind the one that is out
+        self._out: dict[int, str] = {}  # the key of each event that is out
+        self._ready: list[int] = []
+        self._waiting = 0
+        self._delayed_behind: set[int] = set()  # in a lane, and waiting for a retry from before they came there
+        for position, name in (keys or {}).items():
+            if position in in_flight:
+                self._lanes[name] = None
+                self._out[position] = name
+
+    def _take_delayed(self) -> None:
+        """They are looked at like all others, since they hold their keys."""
+
+    @property
+    def keys(self) -> dict[int, str]:
+        return self._out
+
+    def next(self, end: int, most: int, log: Log) -> tuple[Stored, Sequence[int]] | Missing | None:
+        if self._ready:
+            return self._next_ready(most, log)
+        picks: list[int] = []
+        stored: Stored | None = None
+        while not picks and self._waiting < MOST_WAITING:
+            start, stop = self._taken.gap(self._cursor)
+            if start >= end:
+                self._cursor = max(self._cursor, end)
+                return None
+            stored = log.find(self._state.topic, start)
+            if stored is None:
+                return Missing(start)
+            picks = self._look(stored, start, min(end if stop is None else stop, end, stored.stop), most)
+        return (stored, picks) if stored is not None and picks else None
+
+    def _next_ready(self, most: int, log: Log) -> tuple[Stored, Sequence[int]] | Missing:
+        ready = self._ready
+        ready.sort()
+        stored = log.find(self._state.topic, ready[0])
+        if stored is None:
+            return Missing(ready[0])
+        count = min(bisect_left(ready, stored.stop), most)
+        picks = ready[:count]
+        del ready[:count]
+        return stored, picks
+
+    def _look(self, stored: Stored, start: int, stop: int, most: int) -> list[int]:
+        """Take the positions from `start` up to `stop`: give those whose key is free, line up the others."""
+        picks: list[int] = []
+        lanes, out, delayed = self._lanes, self._out, self._delayed
+        key_of, batch, first = self._key, stored.batch, stored.start
+        for position in range(start, stop):
+            key = key_of(batch, position - first)
+            if key is None:
+                if position not in delayed:
+                    picks.append(position)
+            elif key in lanes:
+                lane = lanes[key]
+                if lane is None:
+                    lanes[key] = deque((position,))
+                else:
+                    lane.append(position)
+                self._waiting += 1
+                if position in delayed:
+                    self._delayed_behind.add(position)
+            else:
+                lanes[key] = None
+                out[position] = key
+                if position not in delayed:
+                    picks.append(position)
+            if len(picks) == most or self._waiting == MOST_WAITING:
+                stop = position + 1
+                break
+        self._taken.add(start, stop)
+        self._cursor = stop
+        return picks
+
+    def back(self, positions: Spans) -> None:
+        self._ready.extend(positions.positions())
+
+    def due(self, position: int) -> None:
+        if position in self._delayed_behind:
+            self._delayed_behind.remove(position)  # it follows in its turn
+        elif position < self._cursor:  # else it is yet to be looked at
+            self._ready.append(position)
+
+    def finish(self, positions: Spans) -> None:
+        for position in positions.positions():
+            key = self._out.pop(position, None)
+            if key is None:
+                continue
+            lane = self._lanes[key]
+            if lane:
+                following = lane.popleft()
+                self._out[following] = key
+                if following in self._delayed:
+                    self._delayed_behind.discard(following)
+                else:
+                    self._ready.append(following)
+                self._waiting -= 1
+            else:
+                del self._lanes[key]
+        super().finish(positions)

@@ -1,0 +1,668 @@
+"""THE PLAN: the life of an event in seven steps, top to bottom.
+
+    1 receive               a batch comes in
+    2 pre_send              is it to be kept? the store then makes it durable, and it is accepted
+    3 for_each_purpose      known on its topic
+    4 exchange              the purpose's exchange picks instances, and they get it
+    5 post_send             what the instances made of it: settled, again, dead
+    6 further_partitions    within a purpose, versions split the work
+    7 drop                  what nobody needs any more
+
+A pure state machine. Time comes in as `now` (ns since 1970, never going back), chance as a function; what is to be
+done comes out as effects (`take_effects`) and as changes to be committed (`take_changes`). The engine commits, carries out, and
+reports back. Nothing here waits, and nothing here knows a clock, a socket, a thread or a database.
+
+Positions number a topic's events from 0. A backlog is arithmetic on them (see `spans` and `backlog`), never
+a list of events.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from heapq import heappop, heappush
+
+import msgspec
+
+from ..batch import Batch
+from ..errors import BadArgument, Busy, ConflictError, NotAllowed, NotFound
+from ..payload import field
+from .backlog import Missing
+from .effects import Closed, Effect, Failure, Fetch, Join, Offer, Report
+from .exchange import Exchange, known, lookup
+from .log import Log, Stored
+from .purpose import Instance, Lease, Purpose
+from .spans import Spans
+from .state import Change, Snapshot, State, Statement, Waiting
+
+MOST_NAMES = 100_000  # topics, and purposes
+
+
+class Topic(msgspec.Struct, eq=False):
+    """A topic, and the purposes on it. `keep_ns` is how long it keeps events that nothing pends on."""
+
+    name: str
+    keep_ns: int
+    keep_bytes: int | None = None
+    end: int = 0  # the position of the next event
+    unkept: int = 0  # events accepted and dropped at once
+    asked: dict[int, int] = msgspec.field(default_factory=dict)  # position to fetch -> the end when it was asked for
+    purposes: dict[str, Purpose] = msgspec.field(default_factory=dict)
+
+
+class Dispatcher:
+    """The logically central place that takes events and hands them out. One call at a time."""
+
+    def __init__(self, log: Log, random: Callable[[], float], *, keep_ns: int, durable: bool) -> None:
+        """`keep_ns` is for topics of which nobody said how much history they keep; `durable`, whether changes are
+        committed to something that survives the process."""
+        self.topics: dict[str, Topic] = {}
+        self.instances: dict[int, tuple[Instance, Purpose]] = {}
+        self._log = log
+        self._random = random
+        self._keep_ns = keep_ns
+        self._durable = durable
+        self._effects: list[Effect] = []
+        self._changes: list[Change] = []
+        self._timers: list[tuple[int, int, Purpose, int, bool]] = []  # (when, n, purpose, position or instance, retry?)
+        self._number = 0
+        self._purposes = 0
+        self._creating: Counter[tuple[str, str]] = Counter()  # purposes, until they are durable
+
+    # 1 ------------------------------------------------------------------------------------------------
+
+    def receive(self, batch: Batch) -> bool:
+        """A batch came in. Gives whether it is to be stored; else it is accepted and gone.
+
+        Raises `Busy` where its topic would be one too many.
+        """
+        return self.pre_send(self.topic(batch.header.topic), batch)
+
+    # 2 ------------------------------------------------------------------------------------------------
+
+    def pre_send(self, topic: Topic, batch: Batch) -> bool:
+        """Names and sizes were checked where the batch was made or read; the store leaves out what was accepted before
+        and makes the rest durable. A topic that nobody listens to and that keeps no history stores nothing."""
+        if topic.purposes or topic.keep_ns > 0:
+            return True
+        topic.unkept += len(batch)
+        return False
+
+    def accepted(self, stored: Stored, now: int) -> None:
+        """The store has it. From here on it is the dispatcher's."""
+        topic = self.topics[stored.batch.header.topic]
+        topic.end = stored.stop
+        self.for_each_purpose(topic, now)
+
+    # 3 ------------------------------------------------------------------------------------------------
+
+    def for_each_purpose(self, topic: Topic, now: int) -> None:
+        for purpose in topic.purposes.values():
+            self.exchange(purpose, now)
+
+    # 4 ------------------------------------------------------------------------------------------------
+
+    def exchange(self, purpose: Purpose, now: int) -> None:
+        """Hand out what the purpose has and its instances have room for."""
+        topic = self.topics[purpose.state.topic]
+        exchange = purpose.exchange
+        if exchange is None or purpose.fetching:
+            return
+        if not exchange.pends:
+            self._copy_out(topic, purpose, exchange, now)
+            return
+        while True:
+            ready = [instance for instance in self.further_partitions(purpose) if instance.free]
+            if not ready:
+                return
+            self._reach_ahead(purpose, ready, topic.end)
+            found = purpose.next(topic.end, sum(instance.free for instance in ready), self._log)
+            if found is None:
+                return
+            if isinstance(found, Missing):
+                self._fetch(purpose, found)
+                return
+            stored, picks, careful = found
+            if careful:
+                picks = self._bury_killers(purpose, picks, ready, now)
+            shares = exchange.share(stored, picks, ready, self._random) if picks else []
+            for chosen, part in shares:
+                self._lease(purpose, self.instances[chosen.id][0], stored, part, now, careful=careful)
+            if sum(len(part) for _, part in shares) < len(picks):
+                rest = Spans.of(picks)
+                for _, part in shares:
+                    rest.difference_update(Spans.of(part))
+                purpose.give_back(rest, suspicious=careful)
+                if not shares:
+                    return
+
+    def _lease(
+        self,
+        purpose: Purpose,
+        instance: Instance,
+        stored: Stored,
+        part: Iterable[int],
+        now: int,
+        *,
+        careful: bool = False,
+        pends: bool = True,
+    ) -> None:
+        """The events are this instance's until it reports, leaves, or is silent for its lease."""
+        picks = part if isinstance(part, range) else list(part)
+        positions = Spans.of(picks)
+        lease = Lease(self._next_number(), instance, positions, None if pends else stored, careful)
+        tried = purpose.state.tried
+        before = {position: tried[position] for position in picks if position in tried} if tried and pends else {}
+        if careful:
+            purpose.careful += 1
+            purpose.last_try = lease.id if purpose.is_last_try(picks[0]) else 0
+            purpose.suspects.difference_update(positions)
+            started = [(position, tried.get(position, 0) + 1) for position in picks]
+            self._change(purpose, Change(*purpose.key, started=started))
+        purpose.leases[lease.id] = lease
+        if not instance.leases:  # else it is at work already, and to be given more is no sign of life
+            instance.alive_until = now + instance.join.lease_ns
+        instance.leases.add(lease.id)
+        instance.in_flight += len(picks)
+        instance.used = self._next_number()
+        if pends and not instance.watched:
+            instance.watched = True
+            self._wake(instance.alive_until, purpose, instance.id, retry=False)
+        self._effects.append(Offer(instance.id, lease.id, stored, picks, before, after_commit=careful))
+
+    def _copy_out(self, topic: Topic, purpose: Purpose, exchange: Exchange, now: int) -> None:
+        """A copy for every instance chosen, into its own buffer; done with at once."""
+        instances = list(self.further_partitions(purpose))
+        while instances:
+            found = purpose.next(topic.end, topic.end, self._log)
+            if found is None:
+                break
+            if isinstance(found, Missing):
+                self._fetch(purpose, found)
+                break
+            stored, picks, _ = found
+            copied = Spans()
+            for chosen, part in exchange.share(stored, picks, instances, self._random):
+                receiver = self.instances[chosen.id][0]
+                for start, stop in Spans.of(part):
+                    purpose.dropped += receiver.buffer(stored, start, stop)
+                    copied.add(start, stop)
+            purpose.dropped += len(picks) - len(copied)
+            self._finish_copied(purpose, Spans.of(picks))
+        else:
+            purpose.dropped += self._drop_pending(purpose, topic.end)
+        for instance in instances:
+            self._drain_copies(purpose, instance, now)
+
+    def _finish_copied(self, purpose: Purpose, positions: Spans) -> None:
+        if positions:
+            change = purpose.apply(Change(*purpose.key, skipped=positions))
+            if purpose.ever_pends:  # else there is nothing to remember: whatever was before a restart is gone
+                self._changes.append(change)
+
+    def _drop_pending(self, purpose: Purpose, end: int) -> int:
+        """Nothing pends: what was handed out as copies, or to nobody, is done with. Gives how many events."""
+        rest = purpose.state.pending(end)
+        self._finish_copied(purpose, rest)
+        return len(rest)
+
+    def _drain_copies(self, purpose: Purpose, instance: Instance, now: int) -> None:
+        while instance.copies and instance.free:
+            stored, picks = instance.unbuffer(instance.free)
+            self._lease(purpose, instance, stored, picks, now, pends=False)
+
+    def _fetch(self, purpose: Purpose, position: int) -> None:
+        purpose.fetching = True
+        topic = self.topics[purpose.state.topic]
+        topic.asked.setdefault(position, topic.end)
+        self._effects.append(Fetch(purpose.state.topic, position))
+
+    def fetched(self, topic_name: str, position: int, found: Stored | None, now: int) -> None:
+        """The log at `position` is at hand now. `found` is the first batch there is from there on; what lies before
+        it was trimmed or lost, and no purpose can have it any more."""
+        topic = self.topics[topic_name]
+        asked = topic.asked.pop(position, topic.end)
+        until = found.start if found is not None else asked  # what was accepted since was not looked for
+        for purpose in topic.purposes.values():
+            if position < until:
+                gone = purpose.state.pending(until).within(position, until)
+                gone.difference_update(purpose.in_flight())
+                if gone:
+                    purpose.dropped += len(gone)
+                    self._change(purpose, Change(*purpose.key, skipped=gone))
+                    purpose.rewind()
+            if purpose.fetching:
+                purpose.fetching = False
+                self.exchange(purpose, now)
+
+    def _reach_ahead(self, purpose: Purpose, ready: list[Instance], end: int) -> None:
+        """Note, well before it happens, up to where events may have been handed out: after a crash only those are
+        suspects. The note rides with some commit, so in a steady flow nobody waits for it."""
+        if purpose.reached is None:
+            return
+        margin = 1024 + 2 * sum(instance.room for instance in ready)
+        cursor = purpose.backlog.cursor if purpose.backlog is not None else purpose.state.floor
+        if cursor + margin > purpose.state.reach:
+            self._change(purpose, Change(*purpose.key, reach=cursor + 2 * margin))
+
+    def _bury_killers(self, purpose: Purpose, picks: Iterable[int], ready: list[Instance], now: int) -> list[int]:
+        """Suspects that were being handled each time something died, as often as they may be tried, are dead letters."""
+        attempts = min(instance.join.retry.attempts for instance in ready)
+        alive = []
+        for position in picks:
+            tried = purpose.state.tried.get(position, 0)
+            if tried >= attempts:
+                purpose.suspects.remove(position, position + 1)
+                error = f"its handler did not come to an end {tried} times: the process died or hung"
+                self._change(purpose, purpose.buried(position, tried, now, error))
+            else:
+                alive.append(position)
+        return alive
+
+    # 5 ------------------------------------------------------------------------------------------------
+
+    def post_send(self, report: Report, now: int) -> bool:
+        """Note what an instance made of its events. False if the lease is not, or no longer, its own, or what it says
+        is done is not (a report that came twice): then nothing it says counts, and neither does what it fired."""
+        found = self.instances.get(report.instance)
+        if found is None:
+            return False
+        instance, purpose = found
+        self._alive(instance, now)
+        lease = purpose.leases.get(report.lease)
+        if lease is None or lease.instance is not instance:
+            self.exchange(purpose, now)
+            return False
+        held = lease.positions
+        done = self._part_of(held, report.done)
+        if report.done and not done:
+            self.exchange(purpose, now)
+            return False
+        held.difference_update(done)
+        failed = []
+        for failure in report.failed:
+            if failure.position in held:
+                held.remove(failure.position, failure.position + 1)
+                failed.append(failure)
+        returned = self._part_of(held, report.returned)
+        held.difference_update(returned)
+        instance.in_flight -= len(done) + len(failed) + len(returned)
+        instance.observe(report.handled, report.busy_ns)
+        if returned:
+            instance.room = max(instance.join.room, instance.in_flight)
+        if lease.copies_of is None:
+            if done:
+                self._change(purpose, Change(*purpose.key, settled=done))
+            for failure in failed:
+                self._again(purpose, lease, failure, now)
+            if returned:
+                self._return(purpose, lease, returned)
+        else:
+            purpose.copies_handled += len(done)
+            purpose.dropped += len(failed)
+            instance.rebuffer(lease.copies_of, returned)
+        if not held:
+            self._end_lease(purpose, lease)
+        if not lease.pends:
+            self._drain_copies(purpose, instance, now)
+        self.exchange(purpose, now)
+        return True
+
+    @staticmethod
+    def _part_of(held: Spans, said: Spans) -> Spans:
+        """What an instance says of positions that it does have: normally all of it, in one span or a few."""
+        if said == held:
+            return said.copy()
+        part = Spans()
+        for start, stop in said:
+            part.update(held.within(start, stop))
+        return part
+
+    def _again(self, purpose: Purpose, lease: Lease, failure: Failure, now: int) -> None:
+        """An event whose handler did not return: try it again at some time, or make it a dead letter."""
+        position, retry = failure.position, lease.instance.join.retry
+        counted = purpose.state.tried.get(position, 0)
+        tried = counted if lease.counted else counted + 1
+        if failure.verdict == "reject" or (failure.verdict == "retry" and tried >= retry.attempts):
+            self._change(purpose, purpose.buried(position, tried, now, failure.error))
+            return
+        if failure.verdict == "later":
+            waiting, retried = Waiting(position, tried - 1, now + failure.after_ns), 0
+        else:
+            waiting, retried = Waiting(position, tried, now + retry.delay_ns(tried, self._random)), 1
+        self._change(purpose, Change(*purpose.key, waiting=[waiting], retried=retried))
+        self._wake(waiting.due, purpose, position, retry=True)
+
+    def _return(self, purpose: Purpose, lease: Lease, positions: Spans) -> None:
+        """They were not handled, and not for a fault of theirs: an attempt that was counted before is none."""
+        if lease.counted:
+            tried = purpose.state.tried
+            started = [(position, tried[position] - 1) for position in positions.positions()]
+            self._change(purpose, Change(*purpose.key, started=started))
+        purpose.give_back(positions, suspicious=lease.counted)
+
+    def _end_lease(self, purpose: Purpose, lease: Lease) -> None:
+        del purpose.leases[lease.id]
+        lease.instance.leases.discard(lease.id)
+        if lease.counted:
+            purpose.careful -= 1
+        if lease.id == purpose.last_try:
+            purpose.last_try = 0
+
+    def alive(self, instance_id: int, now: int) -> None:
+        """The instance is at work: its leases run on."""
+        found = self.instances.get(instance_id)
+        if found is not None:
+            instance, purpose = found
+            was_silent = instance.silent
+            self._alive(instance, now)
+            if was_silent:
+                self.exchange(purpose, now)
+
+    @staticmethod
+    def _alive(instance: Instance, now: int) -> None:
+        instance.silent = False
+        instance.alive_until = now + instance.join.lease_ns
+
+    def tick(self, now: int) -> None:
+        """Do what is due by now: retries, and the leases of those who have been silent."""
+        while self._timers and self._timers[0][0] <= now:
+            when, _, purpose, number, retry = heappop(self._timers)
+            if retry:
+                if purpose.state.due.get(number) == when and number in purpose.delayed:
+                    purpose.due(number)
+                    self.exchange(purpose, now)
+                continue
+            found = self.instances.get(number)
+            if found is None or found[1] is not purpose:
+                continue
+            instance = found[0]
+            instance.watched = bool(instance.leases)
+            if instance.leases and instance.alive_until > now:
+                self._wake(instance.alive_until, purpose, number, retry=False)
+            elif instance.leases:
+                instance.watched, instance.silent = False, True
+                self._take_away(purpose, instance, now, died=True)
+                self.exchange(purpose, now)
+
+    @property
+    def wake_at(self) -> int | None:
+        """When `tick` has something to do, ns since 1970."""
+        return self._timers[0][0] if self._timers else None
+
+    def _take_away(self, purpose: Purpose, instance: Instance, now: int, *, died: bool) -> None:
+        """Take back what an instance has in hand. If it died with one event, it was at that one, and that counts; with
+        several, nobody knows, and they are handed out with care."""
+        single = instance.in_flight == 1
+        for number in list(instance.leases):
+            lease = purpose.leases[number]
+            self._end_lease(purpose, lease)
+            instance.in_flight -= len(lease.positions)
+            if not lease.pends:
+                purpose.dropped += len(lease.positions)
+                continue
+            if not died:
+                self._return(purpose, lease, lease.positions)
+                continue
+            if single and not lease.counted:
+                (position,) = lease.positions.positions()
+                started = [(position, purpose.state.tried.get(position, 0) + 1)]
+                self._change(purpose, Change(*purpose.key, started=started))
+            purpose.give_back(lease.positions, suspicious=True)
+
+    # 6 ------------------------------------------------------------------------------------------------
+
+    def further_partitions(self, purpose: Purpose) -> Iterable[Instance]:
+        """The instances whose turn it is: those of the active version."""
+        active = purpose.active_version
+        return [each for each in purpose.instances.values() if each.version == active and not each.leaving]
+
+    # 7 ------------------------------------------------------------------------------------------------
+
+    def drop(self, topic_name: str) -> Spans:
+        """The positions of a topic that some purpose pends on or has as dead letters. The rest is history, kept as long
+        as the topic says; what has been settled is nowhere in memory any more."""
+        topic = self.topics[topic_name]
+        pinned = Spans()
+        for purpose in topic.purposes.values():
+            if purpose.exchange_pends:
+                pinned.update(purpose.state.pending(topic.end))
+            pinned.update(purpose.state.dead)
+        return pinned
+
+    # Topics and purposes ------------------------------------------------------------------------------
+
+    def topic(self, name: str) -> Topic:
+        """The topic of that name, made if it is new."""
+        topic = self.topics.get(name)
+        if topic is None:
+            if len(self.topics) >= MOST_NAMES:
+                raise Busy(f"expected no more than {MOST_NAMES:,} topics, got another: {name!r}")
+            topic = self.topics[name] = Topic(name, self._keep_ns)
+        return topic
+
+    def purpose(self, topic_name: str, name: str) -> Purpose:
+        """The purpose, which must exist; else `NotFound`."""
+        topic = self.topics.get(topic_name)
+        if topic is None or name not in topic.purposes:
+            there = ", ".join(map(repr, sorted(topic.purposes)[:5])) if topic is not None else ""
+            raise NotFound(
+                f"expected a purpose of topic {topic_name!r}, got {name!r}, which is none: "
+                + (f"it has {there}" if there else "it has no purposes")
+            )
+        return topic.purposes[name]
+
+    def join(self, join: Join, since: int, now: int) -> int:
+        """Register an instance, and its purpose if it is new: that one listens from position `since` on. Gives the
+        instance's number. Raises `BadArgument` for an exchange that nobody knows, `ConflictError` for a statement that
+        contradicts an earlier one of the same version."""
+        exchange = lookup(join.exchange)
+        if exchange is None:
+            raise BadArgument(f"expected an exchange, one of {', '.join(known())}, got {join.exchange!a}")
+        if join.key is not None and not exchange.keyed:
+            raise BadArgument(
+                f"expected a key only with an exchange that is keyed, got {join.key!a} with {join.exchange!r}"
+            )
+        if join.key is not None:
+            field(join.key)
+        topic = self.topic(join.topic)
+        statement = Statement(join.version, join.exchange, join.key)
+        purpose = topic.purposes.get(join.purpose)
+        if purpose is None:
+            purpose = self._create(topic, join.purpose, statement, since)
+        else:
+            self._state_version(topic, purpose, statement)
+        instance = Instance(self._next_number(), join, join.room, used=self._next_number())
+        purpose.instances[instance.id] = instance
+        self.instances[instance.id] = (instance, purpose)
+        self.exchange(purpose, now)
+        return instance.id
+
+    def _create(self, topic: Topic, name: str, statement: Statement, since: int) -> Purpose:
+        if self._purposes >= MOST_NAMES:
+            raise Busy(f"expected no more than {MOST_NAMES:,} purposes, got another: {name!r}")
+        self._purposes += 1
+        state = State(topic.name, name)
+        change = Change(topic.name, name, created=since, stated=[statement])
+        state.apply(change)
+        self._changes.append(change)
+        purpose = topic.purposes[name] = Purpose(state, reached=-1 if self._durable else None)
+        self._creating[purpose.key] += 1
+        if not purpose.exchange_pends:
+            self._drop_pending(purpose, topic.end)
+        return purpose
+
+    def _state_version(self, topic: Topic, purpose: Purpose, statement: Statement) -> None:
+        before = purpose.state.statements.get(statement.version)
+        if before is None:
+            pended = purpose.ever_pends
+            self._change(purpose, Change(*purpose.key, stated=[statement]))
+            if not pended:
+                self._drop_pending(purpose, topic.end)
+        elif before != statement:
+            raise ConflictError(
+                f"version {statement.version} of purpose {purpose.state.purpose!r} on topic {topic.name!r} stated {before}, "
+                f"this instance states {statement}: state the same, or join as a new version (version={max(purpose.state.statements) + 1})"
+            )
+
+    def leaving(self, instance_id: int, now: int) -> None:
+        """The instance takes nothing more; what it has begun it may still report."""
+        found = self.instances.get(instance_id)
+        if found is not None:
+            instance, purpose = found
+            instance.leaving = True
+            purpose.dropped += instance.copied
+            instance.copies.clear()
+            instance.copied = instance.copied_bytes = 0
+            self.exchange(purpose, now)
+
+    def leave(self, instance_id: int, now: int, *, died: bool = False) -> None:
+        """An instance is gone; what it had in hand is handed out again. `died`: it did not say so itself."""
+        found = self.instances.pop(instance_id, None)
+        if found is not None:
+            instance, purpose = found
+            del purpose.instances[instance_id]
+            purpose.dropped += instance.copied
+            self._take_away(purpose, instance, now, died=died)
+            self.exchange(purpose, now)
+
+    def retire(self, topic_name: str, name: str, *, force: bool) -> None:
+        """Forget a purpose. Unless forced, `ConflictError` while events pend, or instances are at work for it."""
+        purpose = self.purpose(topic_name, name)
+        if not force:
+            pending = len(purpose.state.pending(self.topics[topic_name].end)) if purpose.exchange_pends else 0
+            left = [
+                f"{count} {what}"
+                for count, what in (
+                    (pending, "pending events"),
+                    (len(purpose.state.dead), "dead letters"),
+                    (len(purpose.instances), "live instances"),
+                )
+                if count
+            ]
+            if left:
+                raise ConflictError(
+                    f"expected purpose {name!r} on topic {topic_name!r} to have nothing left, got {' and '.join(left)}: "
+                    "settle, redrive or discard them and stop its instances, or retire it with force"
+                )
+        for instance_id in list(purpose.instances):
+            self._effects.append(Closed(instance_id, f"purpose {name!r} on topic {topic_name!r} was retired"))
+            del self.instances[instance_id]
+        purpose.instances.clear()
+        purpose.delayed.clear()  # so that its timers find nothing to do
+        del self.topics[topic_name].purposes[name]
+        self._purposes -= 1
+        self._changes.append(Change(topic_name, name, retired=True))
+
+    # What an operator does ----------------------------------------------------------------------------
+
+    def replay(self, topic_name: str, name: str, since: int, until: int, now: int) -> int:
+        """Make what is done with, from position `since` up to `until`, pend again. Gives how many events do."""
+        purpose = self.purpose(topic_name, name)
+        if not purpose.exchange_pends:
+            raise NotAllowed(
+                f"expected a purpose whose events pend, got {name!r} on topic {topic_name!r} with exchange "
+                f"{purpose.state.statements[purpose.active_version].exchange!r}: its events are dropped, not kept for replay"
+            )
+        until = min(until, self.topics[topic_name].end)
+        pending = purpose.state.pending(until).within(since, until)
+        spans = pending.outside(since, until)
+        self._reopen(purpose, Change(*purpose.key, reopened=spans.edges), spans, now)
+        return len(spans)
+
+    def redrive(self, topic_name: str, name: str, positions: Spans, now: int) -> int:
+        """Hand dead letters out again, as if never tried. Gives how many; positions that are none are passed over."""
+        purpose = self.purpose(topic_name, name)
+        spans = self._part_of(purpose.state.dead, positions)
+        self._reopen(purpose, Change(*purpose.key, redriven=spans.edges), spans, now)
+        return len(spans)
+
+    def _reopen(self, purpose: Purpose, change: Change, spans: Spans, now: int) -> None:
+        if spans:
+            self._change(purpose, change)
+            purpose.rewind()
+            self.exchange(purpose, now)
+
+    def discard(self, topic_name: str, name: str, positions: Spans) -> int:
+        """Forget dead letters. Gives how many."""
+        purpose = self.purpose(topic_name, name)
+        spans = self._part_of(purpose.state.dead, positions)
+        if spans:
+            self._change(purpose, Change(*purpose.key, discarded=spans.edges))
+        return len(spans)
+
+    # Changes and effects ------------------------------------------------------------------------------
+
+    def _change(self, purpose: Purpose, change: Change) -> None:
+        self._changes.append(purpose.apply(change))
+
+    def take_changes(self) -> list[Change]:
+        """What has changed since the last call, for the next commit."""
+        changes, self._changes = self._changes, []
+        return changes
+
+    @property
+    def changed(self) -> bool:
+        return bool(self._changes)
+
+    def committed(self, changes: Iterable[Change], now: int) -> None:
+        """These changes are durable."""
+        for change in changes:
+            if change.reach or change.created is not None:
+                topic = self.topics.get(change.topic)
+                purpose = topic.purposes.get(change.purpose) if topic is not None else None
+                if self._is_own(change) and purpose is not None and purpose.reached is not None:
+                    purpose.reached = max(purpose.reached, change.reach, change.created or 0)
+                    self.exchange(purpose, now)
+
+    def _is_own(self, change: Change) -> bool:
+        """Whether a change that became durable is the present purpose's, and not of one of that name that was retired."""
+        name = (change.topic, change.purpose)
+        if change.created is not None:
+            self._creating[name] -= 1
+            if not self._creating[name]:
+                del self._creating[name]
+        return name not in self._creating
+
+    def take_effects(self) -> list[Effect]:
+        """What is to be done since the last call, in order."""
+        effects, self._effects = self._effects, []
+        return effects
+
+    def _wake(self, when: int, purpose: Purpose, number: int, *, retry: bool) -> None:
+        heappush(self._timers, (when, self._next_number(), purpose, number, retry))
+
+    def _next_number(self) -> int:
+        self._number += 1
+        return self._number
+
+    # Recovery -----------------------------------------------------------------------------------------
+
+    def recover(self, snapshots: Iterable[Snapshot], changes: Iterable[Change], *, clean: bool) -> None:
+        """Take up what a store remembers, before anybody joins; topics were made already. From here on it is the code
+        above that goes on. Unless the last writer stopped cleanly, whatever may have been in a handler is suspect."""
+        states = {(snapshot.topic, snapshot.purpose): State.restore(snapshot) for snapshot in snapshots}
+        for change in changes:
+            name = (change.topic, change.purpose)
+            if change.retired:
+                states.pop(name, None)
+                continue
+            if name not in states:
+                states[name] = State(*name)
+            states[name].apply(change)
+        for state in states.values():
+            topic = self.topic(state.topic)
+            purpose = topic.purposes[state.purpose] = Purpose(state, reached=state.reach if self._durable else None)
+            self._purposes += 1
+            if not purpose.exchange_pends:
+                self._drop_pending(purpose, topic.end)
+            if not clean:
+                purpose.suspects = state.pending(min(state.reach, topic.end))
+            for position, due in state.due.items():
+                self._wake(due, purpose, position, retry=True)
+
+    def snapshot(self, topic_name: str, name: str) -> Snapshot | None:
+        """The purpose's state as of all changes taken so far; None where it was retired."""
+        topic = self.topics.get(topic_name)
+        purpose = topic.purposes.get(name) if topic is not None else None
+        return purpose.state.snapshot() if purpose is not None else None

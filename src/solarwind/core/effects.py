@@ -1,0 +1,86 @@
+"""What goes into the core and what comes out of it, as values. The engine carries the effects out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+
+from ..failure import Retry
+from .log import Stored
+from .spans import Spans
+
+
+class Join(msgspec.Struct, frozen=True):
+    """A handler's registration: one service instance of (topic, purpose, version).
+
+    `room` is how many events it can begin at once: the fewest it is ever given. `origin` says which machine and
+    process it is in. `lease_ns` is how long it may be silent with events in hand.
+    """
+
+    topic: str
+    purpose: str
+    exchange: str = "direct"
+    version: int = 1
+    key: str | None = None
+    retry: Retry = Retry()
+    lease_ns: int = 30_000_000_000
+    room: int = 1
+    origin: str = ""
+
+
+class Failure(msgspec.Struct, frozen=True, array_like=True):
+    """An event whose handler did not return: `retry` and `later` hand it out again, `reject` does not."""
+
+    position: int
+    verdict: Literal["retry", "later", "reject"]
+    error: str = ""
+    after_ns: int = 0
+
+
+class Report(msgspec.Struct, frozen=True, array_like=True):
+    """What an instance made of (some of) the events of one lease.
+
+    `handled` is how many events of the lease it has worked on so far, and `busy_ns` how long, at the concurrency it has.
+    """
+
+    instance: int
+    lease: int
+    done: Spans
+    failed: Sequence[Failure] = ()
+    returned: Spans = msgspec.field(default_factory=Spans)
+    handled: int = 0
+    busy_ns: int = 0
+
+
+class Offer(msgspec.Struct, frozen=True):
+    """Hand these events of one batch to an instance.
+
+    `picks` are positions in order; `tried` has the attempts already made of those that had any. Where
+    `after_commit`, hand them out only when every change so far is committed.
+    """
+
+    instance: int
+    lease: int
+    stored: Stored
+    picks: Sequence[int]
+    tried: dict[int, int]
+    after_commit: bool = False
+
+
+class Fetch(msgspec.Struct, frozen=True):
+    """Bring the topic's log from this position on to hand, then say so by `Dispatcher.fetched`."""
+
+    topic: str
+    position: int
+
+
+class Closed(msgspec.Struct, frozen=True):
+    """The instance's purpose is gone; tell it."""
+
+    instance: int
+    reason: str
+
+
+Effect = Offer | Fetch | Closed

@@ -1,0 +1,187 @@
+"""How a purpose hands its events to its instances: `direct`, `fanout`, `keyed`, or one of your own.
+
+To add one, subclass `Exchange`, say whether its events pend, choose instances, and register it under a name:
+
+    class Nearest(Exchange):
+        def choose(self, event, instances):
+            return next((i for i in instances if i.origin.startswith(event.machine)), instances[0])
+
+    register("nearest", Nearest())
+
+A package does the same by an entry point of the group `solarwind.exchanges`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import ClassVar, Protocol
+
+from ..batch import Batch
+from ..errors import BadArgument, ConflictError
+from ..event import Event, HandOut
+from .log import Stored
+
+Random = Callable[[], float]
+
+
+class Instance(Protocol):
+    """What an exchange sees of a live service instance."""
+
+    @property
+    def id(self) -> int: ...
+
+    @property
+    def version(self) -> int: ...
+
+    @property
+    def origin(self) -> str:
+        """Its machine and process, as `machine/process`."""
+        ...
+
+    @property
+    def used(self) -> int:
+        """Grows with each hand-out: the smallest was used least recently."""
+        ...
+
+    @property
+    def in_flight(self) -> int:
+        """How many events it has in hand."""
+        ...
+
+    @property
+    def free(self) -> int:
+        """How many more events it has room for."""
+        ...
+
+
+Share = tuple[Instance, Sequence[int]]
+
+
+class Exchange:
+    """A way of handing out. An instance of the class serves all purposes that state its name; it keeps no state."""
+
+    # Whether an event waits until an instance has settled it. Else every chosen instance gets a copy,
+    # and an event for which none is chosen is dropped.
+    pends: ClassVar[bool] = True
+    # Whether events with the same key go one at a time, in the order accepted.
+    keyed: ClassVar[bool] = False
+
+    def choose(self, event: Event, instances: Sequence[Instance]) -> Instance | Iterable[Instance] | None:
+        """Who gets this event, of the live instances (where events pend: those with room, at least one).
+
+        Where events pend, one instance, or None to let it and what is behind it wait until an instance has
+        room, joins or leaves. Else the instances that get a copy.
+        """
+        raise NotImplementedError(f"{type(self).__name__} chooses no instance: override choose()")
+
+    def share(self, stored: Stored, picks: Sequence[int], instances: Sequence[Instance], random: Random) -> list[Share]:
+        """Divide `picks`, positions of one batch in order, among the instances. What is in no share waits.
+
+        Asks `choose` for each event; the exchanges here divide whole runs instead.
+        """
+        shares: dict[int, tuple[Instance, list[int]]] = {}
+        free = {instance.id: instance.free for instance in instances}
+        hand_out = HandOut(stored.batch, stored.start)
+        for position in picks:
+            chosen = self.choose(Event(hand_out, position - stored.start), instances)
+            if chosen is None and self.pends:
+                break
+            several = [chosen] if not isinstance(chosen, Iterable) else chosen
+            for instance in several:
+                if instance is not None:
+                    shares.setdefault(instance.id, (instance, []))[1].append(position)
+                    free[instance.id] -= 1
+            if self.pends:
+                instances = [instance for instance in instances if free[instance.id] > 0]
+                if not instances:
+                    break
+        return list(shares.values())
+
+
+class Direct(Exchange):
+    """One instance, the first in `order` that has room: the least recently used."""
+
+    def order(self, instances: Sequence[Instance], random: Random) -> list[Instance]:
+        """The instances, the preferred first. Override it for another rule."""
+        return sorted(instances, key=lambda instance: instance.used)
+
+    def share(self, stored: Stored, picks: Sequence[int], instances: Sequence[Instance], random: Random) -> list[Share]:
+        shares: list[Share] = []
+        left, at = len(instances), 0
+        for instance in self.order(instances, random):
+            # An even part of what is left, so that a burst keeps everybody busy and nobody hoards it.
+            count = min(instance.free, -(-(len(picks) - at) // left))
+            if count:
+                shares.append((instance, picks[at : at + count]))
+            left, at = left - 1, at + count
+        return shares
+
+
+class LeastBusy(Direct):
+    """One instance: the one with the fewest events in flight."""
+
+    def order(self, instances: Sequence[Instance], random: Random) -> list[Instance]:
+        return sorted(instances, key=lambda instance: (instance.in_flight, instance.used))
+
+
+class Random_(Direct):
+    """One instance, by chance."""
+
+    def order(self, instances: Sequence[Instance], random: Random) -> list[Instance]:
+        return sorted(instances, key=lambda instance: random())
+
+
+class Keyed(Direct):
+    """One instance; all events of a key in the order accepted, one at a time."""
+
+    keyed = True
+
+
+class Fanout(Exchange):
+    """Every live instance gets a copy; dropped where there is none."""
+
+    pends = False
+
+    def share(self, stored: Stored, picks: Sequence[int], instances: Sequence[Instance], random: Random) -> list[Share]:
+        return [(instance, picks) for instance in instances]
+
+
+_NAME = re.compile(r"[a-z0-9_-]+(:[a-z0-9_-]+)?")
+_known: dict[str, Exchange] = {
+    "direct": Direct(),
+    "direct:least-busy": LeastBusy(),
+    "direct:random": Random_(),
+    "fanout": Fanout(),
+    "keyed": Keyed(),
+}
+
+
+def register(name: str, exchange: Exchange) -> None:
+    """Make `exchange` known under `name` in this process, so that `on(..., exchange=name)` finds it.
+
+    Raises `BadArgument` for a name outside `a-z 0-9 _ -` (with one colon within at most) or something that is no
+    exchange, and `ConflictError` where another one has that name.
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise BadArgument(f"expected an exchange's name of a-z 0-9 _ - such as 'nearest', got {name!a}")
+    if not isinstance(exchange, Exchange):
+        raise BadArgument(f"expected an instance of an Exchange for {name!r}, got {exchange!a}")
+    if type(_known.get(name, exchange)) is not type(exchange):
+        raise ConflictError(f"an exchange {name!r} is registered already: choose another name for {exchange!a}")
+    _known[name] = exchange
+
+
+def lookup(name: str) -> Exchange | None:
+    return _known.get(name)
+
+
+def known() -> list[str]:
+    return sorted(_known)
+
+
+Key = Callable[[Batch, int], str | None]
+
+
+def header_key(batch: Batch, index: int) -> str | None:
+    return batch.key(index)

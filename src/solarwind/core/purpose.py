@@ -1,0 +1,281 @@
+"""One live purpose: its state, its instances, and who has which events in hand.
+
+The dispatcher decides when something is done; this file knows how it is kept. It never looks at a clock: `now` is
+ns since 1970 wherever it is asked for, and never goes back.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+import msgspec
+
+from ..payload import field
+from .backlog import Backlog, Lanes, Missing
+from .effects import Join
+from .exchange import Exchange, Key, header_key, lookup
+from .log import Log, Stored
+from .spans import Spans
+from .state import Change, Letter, State
+
+ROOM_NS = 100_000_000  # an instance holds about so much work
+MOST_ROOM = 10_000  # events
+MOST_COPIES = 10_000  # events a fan-out instance's buffer holds
+MOST_COPY_BYTES = 16 << 20
+MOST_DELAYED = 100_000  # events of a purpose that wait for a retry; more of them, and it pauses
+MOST_CAREFUL = 1_000  # events handed out together after a crash
+
+
+class Instance(msgspec.Struct, eq=False):
+    """A live registration. Its room follows the time its handler takes (`observe`)."""
+
+    id: int
+    join: Join
+    room: int
+    used: int = 0
+    in_flight: int = 0
+    alive_until: int = 0  # with events in hand; then its lease ends
+    watched: bool = False
+    silent: bool = False  # its lease ended: it gets nothing before it is heard of again
+    leaving: bool = False  # it finishes what it began and gets nothing more
+    leases: set[int] = msgspec.field(default_factory=set)
+    # What a fan-out holds for it: (batch, from, to), the oldest first.
+    copies: deque[tuple[Stored, int, int]] = msgspec.field(default_factory=deque)
+    copied: int = 0
+    copied_bytes: int = 0
+
+    @property
+    def version(self) -> int:
+        return self.join.version
+
+    @property
+    def origin(self) -> str:
+        return self.join.origin
+
+    @property
+    def free(self) -> int:
+        return 0 if self.silent or self.leaving else max(0, self.room - self.in_flight)
+
+    def observe(self, handled: int, busy_ns: int) -> None:
+        """Follow the pace: down at once, up by steps, so that one lucky measurement hoards nothing."""
+        if handled:
+            fits = min(MOST_ROOM, handled * ROOM_NS // max(1, busy_ns))
+            self.room = max(self.join.room, min(fits, self.room * 4))
+
+    def buffer(self, stored: Stored, start: int, stop: int) -> int:
+        """Put copies of these events into its buffer; give how many of the oldest had to go."""
+        first = stored.start
+        self.copies.append((stored, start, stop))
+        self.copied += stop - start
+        self.copied_bytes += stored.batch.payload_bytes(start - first, stop - first)
+        dropped = 0
+        while self.copied > MOST_COPIES or self.copied_bytes > MOST_COPY_BYTES:
+            excess = max(1, self.copied - MOST_COPIES)
+            dropped += len(self.unbuffer(excess)[1])
+        return dropped
+
+    def rebuffer(self, stored: Stored, positions: Spans) -> None:
+        """Copies that it had in hand and did not begin with come first again."""
+        for start, stop in reversed(list(positions)):
+            self.copies.appendleft((stored, start, stop))
+            self.copied += stop - start
+            self.copied_bytes += stored.batch.payload_bytes(start - stored.start, stop - stored.start)
+
+    def unbuffer(self, most: int) -> tuple[Stored, range]:
+        """Take the oldest copies out of its buffer, all of one batch."""
+        stored, start, stop = self.copies.popleft()
+        if stop - start > most:
+            self.copies.appendleft((stored, start + most, stop))
+            stop = start + most
+        self.copied -= stop - start
+        self.copied_bytes -= stored.batch.payload_bytes(start - stored.start, stop - stored.start)
+        return stored, range(start, stop)
+
+
+class Lease(msgspec.Struct, eq=False):
+    """Events in an instance's hands. `counted`: their attempts were, before they were handed out."""
+
+    id: int
+    instance: Instance
+    positions: Spans
+    copies_of: Stored | None = None  # a fan-out's batch; else the events pend until they are settled
+    counted: bool = False
+
+    @property
+    def pends(self) -> bool:
+        return self.copies_of is None
+
+
+class Purpose:
+    """A purpose and its instances."""
+
+    def __init__(self, state: State, *, reached: int | None) -> None:
+        self.state = state
+        self.instances: dict[int, Instance] = {}
+        self.leases: dict[int, Lease] = {}
+        self.dropped = 0
+        self.copies_handled = 0
+        self.fetching = False
+        # Positions from here on wait until the note that they may be handed out is durable. -1 while the purpose itself
+        # is not; None where nothing ever is.
+        self.reached = reached
+        # May have been in a handler when something died: only for these is an attempt noted before it starts.
+        self.suspects = Spans()
+        self.careful = 0  # leases of suspects
+        self.last_try = 0  # the lease of a suspect that dies if it is lost: nothing else is handed out meanwhile
+        self.delayed = set(state.due)
+        self._backlog: Backlog | None = None
+        self._backlog_of: tuple[str, str | None] | None = None
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.state.topic, self.state.purpose
+
+    # Versions
+
+    @property
+    def active_version(self) -> int:
+        """The version that gets the events: the highest with a live instance, else the highest known."""
+        live = [instance.version for instance in self.instances.values() if not instance.leaving]
+        return max(live or self.state.statements)
+
+    @property
+    def exchange(self) -> Exchange | None:
+        """The active version's; None where it is a plug-in that this process does not have."""
+        return lookup(self.state.statements[self.active_version].exchange)
+
+    @property
+    def exchange_pends(self) -> bool:
+        exchange = self.exchange
+        return exchange is None or exchange.pends
+
+    @property
+    def ever_pends(self) -> bool:
+        """Whether any version pends, so that what it is done with must be remembered."""
+        exchanges = [lookup(statement.exchange) for statement in self.state.statements.values()]
+        return any(exchange is None or exchange.pends for exchange in exchanges)
+
+    # What is next
+
+    def next(self, end: int, most: int, log: Log) -> tuple[Stored, Sequence[int], bool] | Missing | None:
+        """Take up to `most` events that can go out now, and whether to be careful with them."""
+        if len(self.delayed) >= MOST_DELAYED or self.last_try:
+            return None
+        backlog = self.backlog
+        if backlog is None:
+            return None
+        if self.reached is not None and self.exchange_pends:
+            end = min(end, self.reached)
+        found = backlog.next(end, most, log)
+        if found is None or isinstance(found, Missing):
+            return found
+        stored, picks = found
+        if not self.suspects:
+            return stored, picks, False
+        count = self._carefully(picks)
+        if count < len(picks):
+            backlog.back(Spans.of(picks[count:]))
+        return (stored, picks[:count], picks[0] in self.suspects) if count else None
+
+    def _carefully(self, picks: Sequence[int]) -> int:
+        """How many of `picks` may go out together: suspects apart from others, and no two of them together once they
+        were tried, so that an event that kills its process takes no other with it. On its last attempt a suspect goes
+        when nothing else is out: it is not to be dead by another's fault."""
+        tried, suspects = self.state.tried, self.suspects
+        if picks[0] not in suspects:
+            return next((at for at, position in enumerate(picks) if position in suspects), len(picks))
+        if self.is_last_try(picks[0]):
+            return 0 if self.in_flight() else 1
+        if picks[0] in tried:
+            return 0 if self.careful else 1
+        several = picks[:MOST_CAREFUL]
+        return next(
+            (n for n, position in enumerate(several) if position in tried or position not in suspects), len(several)
+        )
+
+    def is_last_try(self, position: int) -> bool:
+        attempts = min(instance.join.retry.attempts for instance in self.instances.values())
+        return self.state.tried.get(position, 0) + 1 >= attempts
+
+    @property
+    def backlog(self) -> Backlog | None:
+        """What is next, by the active exchange. None while what another exchange handed out is still in flight."""
+        statement = self.state.statements[self.active_version]
+        by = ("keyed" if self.exchange is not None and self.exchange.keyed else "", statement.key)
+        if self._backlog is None or self._backlog_of != by:
+            if self._backlog_of not in (None, by) and self.in_flight():
+                return None
+            self._backlog, self._backlog_of = self._begin(by), by
+        return self._backlog
+
+    def _begin(self, by: tuple[str, str | None]) -> Backlog:
+        in_flight = self.in_flight()
+        if not by[0]:
+            return Backlog(self.state, in_flight, self.delayed)
+        old = self._backlog
+        keys = old.keys if isinstance(old, Lanes) and self._backlog_of == by else None
+        return Lanes(self.state, in_flight, self.delayed, _key_of(by[1]), keys)
+
+    def rewind(self) -> None:
+        """The state was reopened behind the backlog's back: look again from the floor on."""
+        if self._backlog is not None and self._backlog_of is not None:
+            self._backlog = self._begin(self._backlog_of)
+
+    def in_flight(self) -> Spans:
+        spans = Spans()
+        for lease in self.leases.values():
+            if lease.pends:
+                spans.update(lease.positions)
+        return spans
+
+    # What happened
+
+    def apply(self, change: Change) -> Change:
+        """Apply a change, and tell the backlog what is done with."""
+        self.state.apply(change)
+        for waiting in change.waiting:
+            self.delayed.add(waiting.position)
+        if self._backlog is not None:
+            for positions in (change.settled, change.skipped, Spans.of(letter.position for letter in change.dead)):
+                if positions:
+                    self._backlog.finish(positions)
+        if change.skipped:
+            self.delayed.intersection_update(self.state.due)
+            self.suspects.difference_update(change.skipped)
+        return change
+
+    def give_back(self, positions: Spans, *, suspicious: bool) -> None:
+        if suspicious:
+            self.suspects.update(positions)
+        if self._backlog is not None:
+            self._backlog.back(positions)
+
+    def due(self, position: int) -> None:
+        self.delayed.discard(position)
+        if self._backlog is not None:
+            self._backlog.due(position)
+
+    # Numbers
+
+    def pending(self, end: int) -> int:
+        """Events that are not done with and in nobody's hands; for a fan-out, copies in the buffers."""
+        if not self.exchange_pends:
+            return sum(instance.copied for instance in self.instances.values())
+        in_hand = sum(len(lease.positions) for lease in self.leases.values() if lease.pends)
+        return end - self.state.floor - len(self.state.done) - in_hand
+
+    @property
+    def flying(self) -> int:
+        return sum(instance.in_flight for instance in self.instances.values())
+
+    def buried(self, position: int, tried: int, now: int, error: str) -> Change:
+        """The change by which an event becomes a dead letter."""
+        return Change(*self.key, dead=[Letter(position, tried, now, error)])
+
+
+def _key_of(path: str | None) -> Key:
+    if path is None:
+        return header_key
+    read = field(path)
+    return lambda batch, index: read(batch.payload(index), batch.content(index))

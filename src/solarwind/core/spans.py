@@ -1,0 +1,118 @@
+"""Sets of positions as arithmetic: a backlog of a hundred million events is two numbers.
+
+A set is the sorted list of its edges `[start, stop, start, stop, …]`, each span half open. A position is
+inside exactly where the number of edges at or below it is odd, so every operation is two bisections
+and one splice.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator
+
+
+class Spans:
+    """A set of whole numbers, kept as disjoint half-open spans in order."""
+
+    __slots__ = ("edges",)
+
+    def __init__(self, edges: Iterable[int] = ()) -> None:
+        """`edges` is what another set's `edges` gave: sorted, and no two alike."""
+        self.edges: list[int] = list(edges)
+
+    @classmethod
+    def of(cls, positions: Iterable[int]) -> Spans:
+        """The set of these positions, in any order, each once or more."""
+        if isinstance(positions, range) and positions.step == 1:
+            return cls((positions.start, positions.stop) if positions else ())
+        edges: list[int] = []
+        for position in sorted(positions):
+            if edges and position <= edges[-1]:
+                edges[-1] = max(edges[-1], position + 1)
+            else:
+                edges += (position, position + 1)
+        return cls(edges)
+
+    def add(self, start: int, stop: int) -> None:
+        if start >= stop:
+            return
+        edges = self.edges
+        if not edges or start > edges[-1]:  # the common case: work goes on at the end
+            edges += (start, stop)
+            return
+        low, high = bisect_left(edges, start), bisect_right(edges, stop)
+        edges[low:high] = [start] * (low % 2 == 0) + [stop] * (high % 2 == 0)
+
+    def remove(self, start: int, stop: int) -> None:
+        if start >= stop:
+            return
+        edges = self.edges
+        low, high = bisect_left(edges, start), bisect_right(edges, stop)
+        edges[low:high] = [start] * (low % 2) + [stop] * (high % 2)
+
+    def update(self, other: Spans) -> None:
+        for start, stop in other:
+            self.add(start, stop)
+
+    def difference_update(self, other: Spans) -> None:
+        for start, stop in other:
+            self.remove(start, stop)
+
+    def gap(self, position: int) -> tuple[int, int | None]:
+        """The first span at or after `position` that is not in the set; its stop is None where it has no end."""
+        edges = self.edges
+        at = bisect_right(edges, position)
+        if at % 2:
+            position = edges[at]
+            at += 1
+        return position, edges[at] if at < len(edges) else None
+
+    def span(self, position: int) -> tuple[int, int] | None:
+        """What is left, from `position` on, of the first span that is at or after it."""
+        edges = self.edges
+        at = bisect_right(edges, position)
+        if at % 2:
+            return position, edges[at]
+        return (edges[at], edges[at + 1]) if at < len(edges) else None
+
+    def within(self, start: int, stop: int) -> Spans:
+        """The part of the set from `start` up to `stop`."""
+        if start >= stop:
+            return Spans()
+        edges = self.edges
+        low, high = bisect_right(edges, start), bisect_left(edges, stop)
+        return Spans([start] * (low % 2) + edges[low:high] + [stop] * (high % 2))
+
+    def outside(self, start: int, stop: int) -> Spans:
+        """The positions from `start` up to `stop` that are not in the set."""
+        rest = Spans((start, stop) if start < stop else ())
+        rest.difference_update(self.within(start, stop))
+        return rest
+
+    def copy(self) -> Spans:
+        return Spans(self.edges)
+
+    def __contains__(self, position: int) -> bool:
+        return bisect_right(self.edges, position) % 2 == 1
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return iter(list(zip(self.edges[::2], self.edges[1::2], strict=True)))
+
+    def positions(self) -> Iterator[int]:
+        for start, stop in self:
+            yield from range(start, stop)
+
+    def __len__(self) -> int:
+        """How many positions are in the set."""
+        return sum(self.edges[1::2]) - sum(self.edges[::2])
+
+    def __bool__(self) -> bool:
+        return bool(self.edges)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Spans) and self.edges == other.edges
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"Spans({self.edges})"

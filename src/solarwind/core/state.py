@@ -1,0 +1,218 @@
+"""What is remembered of a purpose: a value that can be written down, replayed and snapshotted.
+
+Live work and recovery go one way: whatever happens to a purpose is a `Change`; applying it to the `State` is
+the only way the state changes, and a store that kept the last snapshot and the changes since can apply
+them again. Positions number a topic's events from 0 in the order accepted. Sets of positions are
+written as their edges (see `Spans`); times are ns since 1970.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from .spans import Spans
+
+
+class Statement(msgspec.Struct, frozen=True, array_like=True):
+    """What the first instance of a version stated: the exchange by name, and for `keyed` the field that is the key."""
+
+    version: int
+    exchange: str
+    key: str | None = None
+
+    def __str__(self) -> str:
+        by = f" with key {self.key}" if self.key else ""
+        return f"exchange {self.exchange!r}{by}"
+
+
+class Waiting(msgspec.Struct, frozen=True, array_like=True):
+    """An event that is not handed out again before it is `due`."""
+
+    position: int
+    tried: int
+    due: int
+
+
+class Letter(msgspec.Struct, frozen=True, array_like=True):
+    """A dead letter: which event, how often it was tried, when it died and of what."""
+
+    position: int
+    tried: int
+    time: int
+    error: str
+
+
+class Change(msgspec.Struct, array_like=True):
+    """One thing that happened to a purpose. Applied in the order of the fields; changes in the order they happened."""
+
+    topic: str
+    purpose: str
+    created: int | None = None  # the position it listens from
+    retired: bool = False
+    stated: list[Statement] = msgspec.field(default_factory=list)
+    reopened: list[int] = msgspec.field(default_factory=list)  # edges: pending again, by replay
+    redriven: list[int] = msgspec.field(default_factory=list)  # edges: dead letters that pend again
+    discarded: list[int] = msgspec.field(default_factory=list)  # edges: dead letters that are forgotten
+    reach: int = 0  # positions below it may have been handed out
+    started: list[tuple[int, int]] = msgspec.field(default_factory=list)  # (position, tried): counted before it starts
+    waiting: list[Waiting] = msgspec.field(default_factory=list)
+    settled: Spans = msgspec.field(default_factory=Spans)
+    skipped: Spans = msgspec.field(default_factory=Spans)  # done with, but not handled: dropped or lost
+    dead: list[Letter] = msgspec.field(default_factory=list)
+    retried: int = 0
+
+
+class Snapshot(msgspec.Struct, array_like=True):
+    """A state as a value. Its changes up to then are in it."""
+
+    topic: str
+    purpose: str
+    statements: list[Statement]
+    floor: int
+    done: list[int]
+    dead: list[int]
+    waiting: list[Waiting]
+    tried: list[tuple[int, int]]
+    reach: int
+    settled: int
+    retried: int
+
+
+class State:
+    """One purpose's state. `apply` is the only method that changes it."""
+
+    __slots__ = (
+        "dead",
+        "done",
+        "due",
+        "floor",
+        "purpose",
+        "reach",
+        "retried",
+        "settled",
+        "statements",
+        "topic",
+        "tried",
+    )
+
+    def __init__(self, topic: str, purpose: str) -> None:
+        self.topic = topic
+        self.purpose = purpose
+        self.statements: dict[int, Statement] = {}
+        self.floor = 0  # every position below is done
+        self.done = Spans()  # done above the floor: settled, dead or skipped
+        self.dead = Spans()
+        self.due: dict[int, int] = {}  # waiting for a retry
+        self.tried: dict[int, int] = {}  # attempts already counted, where there were any
+        self.reach = 0
+        self.settled = 0
+        self.retried = 0
+
+    def apply(self, change: Change) -> None:
+        if change.created is not None:
+            self.floor = self.reach = change.created
+        for statement in change.stated:
+            self.statements[statement.version] = statement
+        if change.reopened:
+            self._reopen(Spans(change.reopened))
+        if change.redriven:
+            self._reopen(Spans(change.redriven))
+        self.dead.difference_update(Spans(change.discarded))
+        self.reach = max(self.reach, change.reach)
+        for position, tried in change.started:
+            self._count(position, tried)
+        for waiting in change.waiting:
+            self.due[waiting.position] = waiting.due
+            self._count(waiting.position, waiting.tried)
+        for start, stop in change.settled:
+            self.settled += stop - start
+            self._finish(start, stop)
+        for start, stop in change.skipped:
+            self._finish(start, stop)
+        for letter in change.dead:
+            self._finish(letter.position, letter.position + 1)
+            self.dead.add(letter.position, letter.position + 1)
+        self.retried += change.retried
+
+    def _count(self, position: int, tried: int) -> None:
+        if tried:
+            self.tried[position] = tried
+        else:
+            self.tried.pop(position, None)
+
+    def _finish(self, start: int, stop: int) -> None:
+        for each in (self.tried, self.due):
+            if each:
+                few = range(start, stop) if stop - start < len(each) else [p for p in each if start <= p < stop]
+                for position in few:
+                    each.pop(position, None)
+        if start <= self.floor:
+            self.floor = max(self.floor, stop)
+            edges = self.done.edges
+            if edges and edges[0] <= self.floor:
+                self.floor = self.done.gap(self.floor)[0]
+                self.done.remove(0, self.floor)
+        else:
+            self.done.add(start, stop)
+
+    def _reopen(self, spans: Spans) -> None:
+        if not spans:
+            return
+        low = spans.edges[0]
+        if low < self.floor:
+            self.done.add(low, self.floor)
+            self.floor = low
+        self.done.difference_update(spans)
+        self.dead.difference_update(spans)
+        self.floor = self.done.gap(self.floor)[0]
+        self.done.remove(0, self.floor)
+
+    def pending(self, end: int) -> Spans:
+        """The positions up to the topic's `end` that are not done with."""
+        return self.done.outside(self.floor, end)
+
+    def snapshot(self) -> Snapshot:
+        return Snapshot(
+            self.topic,
+            self.purpose,
+            list(self.statements.values()),
+            self.floor,
+            list(self.done.edges),
+            list(self.dead.edges),
+            [Waiting(position, self.tried.get(position, 0), due) for position, due in self.due.items()],
+            list(self.tried.items()),
+            self.reach,
+            self.settled,
+            self.retried,
+        )
+
+    @classmethod
+    def restore(cls, snapshot: Snapshot) -> State:
+        state = cls(snapshot.topic, snapshot.purpose)
+        state.statements = {each.version: each for each in snapshot.statements}
+        state.floor = snapshot.floor
+        state.done = Spans(snapshot.done)
+        state.dead = Spans(snapshot.dead)
+        state.due = {each.position: each.due for each in snapshot.waiting}
+        state.tried = dict(snapshot.tried)
+        state.reach = snapshot.reach
+        state.settled = snapshot.settled
+        state.retried = snapshot.retried
+        return state
+
+
+def _encode_spans(value: object) -> list[int]:
+    if isinstance(value, Spans):
+        return value.edges
+    raise NotImplementedError(type(value))
+
+
+def _decode_spans(type_: type, value: object) -> object:
+    if type_ is Spans and isinstance(value, list):
+        return Spans(value)
+    raise NotImplementedError(type_)
+
+
+encode = msgspec.msgpack.Encoder(enc_hook=_encode_spans).encode
+decode_changes = msgspec.msgpack.Decoder(list[Change], dec_hook=_decode_spans).decode
+decode_snapshot = msgspec.msgpack.Decoder(Snapshot).decode

@@ -1,0 +1,93 @@
+"""What the Python API asks of an engine: the one interface, wherever the dispatcher runs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from ..batch import Batch
+from ..core.effects import Join, Offer, Report
+from ..records import DeadLetter, PurposeInfo, Statistics, TopicInfo, Trace
+
+Since = str | datetime | timedelta  # "now", "beginning", a time, or so long ago
+
+
+class Receiver(Protocol):
+    """The service side of an instance."""
+
+    def deliver(self, offer: Offer) -> None:
+        """Handle these events and report."""
+        ...
+
+    def close(self, reason: str) -> None:
+        """The purpose is gone: nothing more comes, and reports count for nothing."""
+        ...
+
+
+class Engine(Protocol):
+    """All calls on the loop it was started on. Every method raises `Unavailable` unless it runs."""
+
+    failed: asyncio.Future[None]  # gets the error after which the engine can do nothing any more
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None:
+        """Finish what is submitted and reported, and let go of the store."""
+        ...
+
+    def submit(self, batch: Batch) -> asyncio.Future[None]:
+        """The future is done when the batch is accepted, or has the error why it is not."""
+        ...
+
+    async def join(self, join: Join, since: Since, receiver: Receiver) -> int:
+        """Register an instance and give its number; its purpose is durable then. `since` counts for a new purpose."""
+        ...
+
+    def report(self, report: Report, fired: Collection[Batch]) -> None:
+        """What an instance made of its events, and what its handler fired for those that are done: all of it is
+        committed together or not at all."""
+        ...
+
+    def alive(self, instance: int) -> None:
+        """The instance is at work: its lease runs on."""
+        ...
+
+    def leaving(self, instance: int) -> None:
+        """It takes nothing more, and may still report what it began."""
+        ...
+
+    async def leave(self, instance: int) -> None:
+        """It is gone: what it still has in hand is handed out again."""
+        ...
+
+    async def quiet(self, purposes: Collection[tuple[str, str]]) -> None:
+        """Wait until all that was submitted is accepted, and these purposes have nothing left to do."""
+        ...
+
+    def left(self, purposes: Collection[tuple[str, str]]) -> str:
+        """What `quiet` still waits for, in words."""
+        ...
+
+    async def topic(self, name: str, keep_ns: int | None, keep_bytes: int | None) -> None: ...
+
+    async def topics(self) -> list[TopicInfo]: ...
+
+    async def purposes(self, topic: str | None) -> list[PurposeInfo]: ...
+
+    async def statistics(self) -> Statistics: ...
+
+    async def dead(self, topic: str, purpose: str) -> list[DeadLetter]: ...
+
+    async def redrive(self, topic: str, purpose: str, ids: Collection[str] | None) -> int: ...
+
+    async def discard(self, topic: str, purpose: str, ids: Collection[str] | None) -> int: ...
+
+    async def replay(self, topic: str, purpose: str, since: Since, until: Since) -> int: ...
+
+    async def retire(self, topic: str, purpose: str, *, force: bool) -> None: ...
+
+    async def trace(self, id: str) -> Trace: ...
+
+    async def backup(self, path: str) -> None: ...

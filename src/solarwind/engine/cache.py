@@ -1,0 +1,73 @@
+"""The recent part of the log in memory, so that live events are not read back, and what is read ahead of a backlog."""
+
+from __future__ import annotations
+
+from bisect import bisect_right, insort
+from collections import deque
+from collections.abc import Callable, Sequence
+from operator import attrgetter
+
+from ..core.log import Stored
+
+MOST_BYTES = 32 << 20
+_start = attrgetter("start")
+
+
+class LogCache:
+    """At most `MOST_BYTES` of batches of all topics, the oldest to come going first."""
+
+    def __init__(self, read_ahead: Callable[[str, int], None]) -> None:
+        """`read_ahead` is called with a topic and position when the last of what was read from there is being used."""
+        self._read_ahead = read_ahead
+        self._topics: dict[str, list[Stored]] = {}
+        self._arrived: deque[Stored] = deque()
+        self._bytes = 0
+        self._ahead: dict[tuple[str, int], int] = {}
+
+    def find(self, topic: str, position: int) -> Stored | None:
+        stored = self._at(topic, position)
+        if stored is not None and self._ahead:
+            following = self._ahead.pop((topic, stored.start), None)
+            if following is not None:
+                self._read_ahead(topic, following)
+        return stored
+
+    def _at(self, topic: str, position: int) -> Stored | None:
+        known = self._topics.get(topic)
+        if not known:
+            return None
+        last = known[-1]
+        if last.start <= position:  # the live end, or nothing
+            return last if position < last.stop else None
+        index = bisect_right(known, position, key=_start) - 1
+        return known[index] if index >= 0 and position < known[index].stop else None
+
+    def add(self, stored: Stored) -> None:
+        known = self._topics.setdefault(stored.batch.header.topic, [])
+        if not known or known[-1].start < stored.start:
+            known.append(stored)
+        elif self._at(stored.batch.header.topic, stored.start) is None:
+            insort(known, stored, key=_start)
+        else:
+            return
+        self._arrived.append(stored)
+        self._bytes += len(stored.batch.data)
+        while self._bytes > MOST_BYTES and len(self._arrived) > 1:
+            self._forget(self._arrived.popleft())
+
+    def add_read(self, found: Sequence[Stored]) -> None:
+        """What was read from the store; when its first batch is used, what follows is worth reading."""
+        for stored in found:
+            self.add(stored)
+        if found:
+            self._ahead[found[0].batch.header.topic, found[0].start] = found[-1].stop
+
+    def _forget(self, stored: Stored) -> None:
+        topic = stored.batch.header.topic
+        known = self._topics[topic]
+        index = bisect_right(known, stored.start, key=_start) - 1
+        del known[index]
+        if not known:
+            del self._topics[topic]
+        self._bytes -= len(stored.batch.data)
+        self._ahead.pop((topic, stored.start), None)

@@ -1,0 +1,43 @@
+"""The time that an engine goes by: the wall clock's when it starts, and never back or by leaps from then on."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+
+class Timer(Protocol):
+    def cancel(self) -> None: ...
+
+
+class Clock(Protocol):
+    def start(self, least: int) -> None:
+        """Begin, at `least` (ns since 1970) or later."""
+        ...
+
+    def now(self) -> int:
+        """ns since 1970; never goes back."""
+        ...
+
+    def call_at(self, when: int, callback: Callable[[], None]) -> Timer:
+        """Call it once, on the loop, when `now()` has come to `when`."""
+        ...
+
+
+class SteadyClock:
+    """Somebody who sets the machine's clock makes no lease end and no retry wait for hours."""
+
+    def __init__(self) -> None:
+        self._offset = time.time_ns() - time.monotonic_ns()
+
+    def start(self, least: int) -> None:
+        self._offset = max(time.time_ns(), least) - time.monotonic_ns()
+
+    def now(self) -> int:
+        return self._offset + time.monotonic_ns()
+
+    def call_at(self, when: int, callback: Callable[[], None]) -> Timer:
+        # A timer that fires a hair early would only be set again, so it is set a hair late.
+        return asyncio.get_running_loop().call_later(max(0, when - self.now()) / 1e9 + 0.0005, callback)

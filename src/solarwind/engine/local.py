@@ -1,0 +1,605 @@
+"""The dispatcher and a store in this process: the engine of `memory://` and `sqlite://`, and what a server serves.
+
+One loop of commits carries everything: whatever was submitted and reported while the last commit ran goes into the
+next one. That is a group commit without a timer or a setting, and a lone event leaves at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random as chance
+from collections.abc import Callable, Collection, Coroutine
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from ..batch import Batch
+from ..core.dispatcher import Dispatcher, Topic
+from ..core.effects import Closed, Effect, Failure, Fetch, Join, Offer, Report
+from ..core.log import Stored
+from ..core.purpose import Purpose
+from ..core.spans import Spans
+from ..core.state import Change, Letter, Snapshot
+from ..errors import BadArgument, Busy, NotFound, StoreError, Unavailable
+from ..event import Event, HandOut
+from ..records import DeadLetter, PurposeInfo, PurposeStatistics, Statistics, TopicInfo, TopicStatistics, Trace
+from ..store.base import Full, Store
+from .base import Receiver, Since
+from .cache import LogCache
+from .clock import Clock, SteadyClock, Timer
+
+log = logging.getLogger("solarwind")
+
+READ_BYTES = 1 << 20
+MOST_COMMIT_BYTES = 8 << 20
+SNAPSHOT_AFTER = 512  # commits: so many changes at most are replayed for a purpose
+SNAPSHOTS_A_COMMIT = 64
+FOREVER = (1 << 63) - 1
+TRIM_MEMORY_NS = 50_000_000  # memory:// keeps nothing, so it frees as it goes
+TRIM_SOON_NS = 1_000_000_000
+_Waiting = tuple[Batch, asyncio.Future[None] | None]
+
+
+class LocalEngine:
+    """See `Engine`. `clock` and `random` are given by tests."""
+
+    def __init__(
+        self, store: Store, *, clock: Clock | None = None, random: Callable[[], float] = chance.random
+    ) -> None:
+        self.store = store
+        self._clock = clock or SteadyClock()
+        self._cache = LogCache(self._read_ahead)
+        self._dispatcher = Dispatcher(self._cache, random, keep_ns=store.keep_ns, durable=store.durable)
+        self._receivers: dict[int, Receiver] = {}
+        self._submitted: list[_Waiting] = []
+        self._uncommitted: list[Change] = []  # taken from the dispatcher, but the store was full
+        self._after_commit: list[Offer] = []
+        self._commit_number = 0
+        self._changed_at: dict[tuple[str, str], int] = {}  # the first commit since a purpose's last snapshot
+        self._committing: asyncio.Task[None] | None = None
+        self._reading: set[tuple[str, int]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._timer: Timer | None = None
+        self._timer_at = 0
+        self._trim_timer: Timer | None = None
+        self._to_trim: dict[str, int] = {}  # when to look at a topic's history
+        self._quiet: list[tuple[Collection[tuple[str, str]], asyncio.Future[None]]] = []
+        self._running = False
+        self._error: StoreError | None = None
+
+    # Life ---------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.failed: asyncio.Future[None] = self._loop.create_future()
+        self.failed.add_done_callback(lambda future: future.cancelled() or future.exception())
+        self._clock.start(0)
+        recovered = await self.store.open(self._clock.now())
+        self._clock.start(recovered.now)
+        for record in recovered.topics:
+            topic = self._dispatcher.topic(record.name)
+            topic.end = record.end
+            topic.keep_ns = record.keep_ns if record.keep_ns is not None else topic.keep_ns
+            topic.keep_bytes = record.keep_bytes
+            self._trim_topic(topic)
+        self._running = True
+        self._dispatcher.recover(recovered.snapshots, recovered.changes, clean=recovered.clean)
+        for snapshot in recovered.snapshots:
+            self._changed_at.setdefault((snapshot.topic, snapshot.purpose), 0)
+        for change in recovered.changes:
+            self._changed_at.setdefault((change.topic, change.purpose), 0)
+        self._carry_out()
+
+    async def stop(self) -> None:
+        if not self._running:
+            return
+        while self._committing is not None and self._error is None:
+            await asyncio.wait([self._committing])
+        self._running = False
+        for timer in (self._timer, self._trim_timer):
+            if timer is not None:
+                timer.cancel()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.store.close()
+
+    def _check_running(self) -> None:
+        if self._error is not None:
+            raise self._error
+        if not self._running:
+            raise Unavailable("expected a dispatcher that runs, got one that was stopped: start it again")
+
+    def _fail(self, error: StoreError) -> None:
+        """The store's promise cannot be kept any more: stop rather than guess."""
+        if self._error is not None:
+            return
+        self._error = error
+        log.critical("solarwind stops: %s", error)
+        for _, future in self._submitted:
+            _refuse(future, error)
+        self._submitted.clear()
+        for _, waiter in self._quiet:
+            _refuse(waiter, error)
+        self._quiet.clear()
+        for receiver in self._receivers.values():
+            receiver.close(str(error))
+        self._receivers.clear()
+        if not self.failed.done():
+            self.failed.set_exception(error)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # Events in ----------------------------------------------------------------------------------------
+
+    def submit(self, batch: Batch) -> asyncio.Future[None]:
+        self._check_running()
+        future: asyncio.Future[None] = self._loop.create_future()
+        if self._dispatcher.receive(batch):
+            self._submitted.append((batch, future))
+            self._commit_soon()
+        else:
+            future.set_result(None)
+        return future
+
+    def report(self, report: Report, fired: Collection[Batch]) -> None:
+        if self._error is not None or not self._running:
+            return
+        report = self._with_room(report, fired)
+        if self._dispatcher.post_send(report, self._clock.now()):
+            for batch in fired if report.done else ():
+                if self._dispatcher.receive(batch):
+                    self._submitted.append((batch, None))
+        else:
+            log.warning(
+                "instance %d reported on lease %d, which is no longer its own: what it did does not count",
+                report.instance,
+                report.lease,
+            )
+        self._carry_out()
+
+    def _with_room(self, report: Report, fired: Collection[Batch]) -> Report:
+        """The report; its events are to be tried again if one topic that they fired on would be one too many."""
+        try:
+            for batch in fired:
+                self._dispatcher.topic(batch.header.topic)
+        except Busy as busy:
+            failed = [Failure(position, "retry", str(busy)) for position in report.done.positions()]
+            return msgspec.structs.replace(report, done=Spans(), failed=[*report.failed, *failed])
+        return report
+
+    def alive(self, instance: int) -> None:
+        self._dispatcher.alive(instance, self._clock.now())
+        self._carry_out()
+
+    # Commits ------------------------------------------------------------------------------------------
+
+    def _commit_soon(self) -> None:
+        if self._committing is None and self._error is None:
+            self._committing = self._loop.create_task(self._commit_all())
+
+    async def _commit_all(self) -> None:
+        try:
+            while self._error is None and (self._submitted or self._dispatcher.changed or self._uncommitted):
+                await self._commit_once()
+                self._carry_out()
+        except StoreError as error:
+            self._fail(error)
+        except Exception as error:
+            failure = StoreError(f"the dispatcher cannot go on after an unexpected {type(error).__name__}: {error}")
+            failure.__cause__ = error
+            log.exception("a commit ended in an unexpected way")
+            self._fail(failure)
+        finally:
+            self._committing = None
+            self._check_quiet()
+
+    async def _commit_once(self) -> None:
+        """Everything that waits, in one commit; if there is no room, at least what was settled."""
+        submitted = self._take_submitted()
+        changes = self._uncommitted + self._dispatcher.take_changes()
+        self._uncommitted = []
+        after_commit, self._after_commit = self._after_commit, []
+        self._commit_number += 1
+        snapshots = self._due_snapshots(changes)
+        try:
+            stored = await self._commit(submitted, changes, snapshots)
+        except Full as full:
+            log.warning("%s", full)
+            for _, future in submitted:
+                _refuse(future, StoreError(str(full)))
+            # What handlers fired was promised with their settle; the producers' own is theirs to fire again.
+            submitted = [(batch, future) for batch, future in submitted if future is None]
+            try:
+                stored = await self._commit(submitted, changes, snapshots)
+            except Full:
+                self._submitted = submitted + self._submitted
+                self._uncommitted = changes
+                self._after_commit = after_commit + self._after_commit
+                await asyncio.sleep(0.25)
+                return
+        now = self._clock.now()
+        self._accept(submitted, stored, now)
+        self._dispatcher.committed(changes, now)
+        for offer in after_commit:
+            self._deliver(offer)
+
+    def _take_submitted(self) -> list[_Waiting]:
+        size = 0
+        for index, (batch, _) in enumerate(self._submitted):
+            size += len(batch.data)
+            if size > MOST_COMMIT_BYTES and self._submitted[index:]:
+                # What a handler fired goes with its settle, however much it is.
+                first, rest = self._submitted[: index + 1], self._submitted[index + 1 :]
+                self._submitted = [waiting for waiting in rest if waiting[1] is not None]
+                return first + [waiting for waiting in rest if waiting[1] is None]
+        taken, self._submitted = self._submitted, []
+        return taken
+
+    async def _commit(
+        self, submitted: list[_Waiting], changes: list[Change], snapshots: list[Snapshot]
+    ) -> list[Stored | None]:
+        return await self.store.commit([batch for batch, _ in submitted], changes, snapshots, self._clock.now())
+
+    def _accept(self, submitted: list[_Waiting], stored: list[Stored | None], now: int) -> None:
+        for (_, future), each in zip(submitted, stored, strict=True):
+            if each is not None:
+                self._cache.add(each)
+                self._dispatcher.accepted(each, now)
+                self._trim_topic(self._dispatcher.topics[each.batch.header.topic])
+            if future is not None and not future.done():
+                future.set_result(None)
+
+    def _due_snapshots(self, changes: list[Change]) -> list[Snapshot]:
+        """Snapshots of the purposes whose changes have been piling up longest, a few a commit."""
+        for change in changes:
+            self._changed_at.setdefault((change.topic, change.purpose), self._commit_number)
+        snapshots: list[Snapshot] = []
+        for name, number in list(zip(self._changed_at, self._changed_at.values(), strict=False))[:SNAPSHOTS_A_COMMIT]:
+            if number > self._commit_number - SNAPSHOT_AFTER:
+                break
+            del self._changed_at[name]
+            snapshot = self._dispatcher.snapshot(*name)
+            if snapshot is not None:
+                snapshots.append(snapshot)
+        return snapshots
+
+    # Effects ------------------------------------------------------------------------------------------
+
+    def _carry_out(self) -> None:
+        """Carry out what the dispatcher wants done. Ends every call that may have changed something."""
+        while effects := self._dispatcher.take_effects():
+            for effect in effects:
+                self._carry_out_one(effect)
+        if self._dispatcher.changed or self._submitted:
+            self._commit_soon()
+        self._set_timer()
+        if self._quiet:
+            self._check_quiet()
+
+    def _carry_out_one(self, effect: Effect) -> None:
+        if isinstance(effect, Offer):
+            if effect.after_commit:
+                self._after_commit.append(effect)
+            else:
+                self._deliver(effect)
+        elif isinstance(effect, Fetch):
+            self._read(effect.topic, effect.position)
+        elif isinstance(effect, Closed):
+            receiver = self._receivers.pop(effect.instance, None)
+            if receiver is not None:
+                receiver.close(effect.reason)
+
+    def _deliver(self, offer: Offer) -> None:
+        receiver = self._receivers.get(offer.instance)
+        if receiver is not None:
+            receiver.deliver(offer)
+
+    def _set_timer(self) -> None:
+        when = self._dispatcher.wake_at
+        if when is None or not self._running or (self._timer is not None and self._timer_at <= when):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._timer_at = self._clock.call_at(when, self._tick), when
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._dispatcher.tick(self._clock.now())
+        self._carry_out()
+
+    def _read(self, topic: str, position: int) -> None:
+        if (topic, position) not in self._reading:
+            self._reading.add((topic, position))
+            self._spawn(self._fetch(topic, position))
+
+    def _read_ahead(self, topic: str, position: int) -> None:
+        if position < self._dispatcher.topics[topic].end and self._cache.find(topic, position) is None:
+            self._read(topic, position)
+
+    async def _fetch(self, topic: str, position: int) -> None:
+        try:
+            found = await self.store.read(topic, position, READ_BYTES)
+        except StoreError as error:
+            self._fail(error)
+            return
+        finally:
+            self._reading.discard((topic, position))
+        self._cache.add_read(found)
+        self._dispatcher.fetched(topic, position, found[0] if found else None, self._clock.now())
+        self._carry_out()
+
+    # History ------------------------------------------------------------------------------------------
+
+    def _trim_topic(self, topic: Topic) -> None:
+        """Look at its history after a while: soon where nothing or so many bytes are kept, else by how long it is."""
+        soon = TRIM_SOON_NS if self.store.durable else TRIM_MEMORY_NS
+        after = soon if topic.keep_ns == 0 or topic.keep_bytes is not None else max(soon, topic.keep_ns // 100)
+        self._to_trim.setdefault(topic.name, self._clock.now() + after)
+        if self._trim_timer is None and self._running:
+            self._trim_timer = self._clock.call_at(self._clock.now() + soon, lambda: self._spawn(self._trim()))
+
+    async def _trim(self) -> None:
+        now = self._clock.now()
+        due = [name for name, when in self._to_trim.items() if when <= now]
+        try:
+            for name in due:
+                del self._to_trim[name]
+                topic = self._dispatcher.topics[name]
+                pinned = self._dispatcher.drop(name)
+                before = FOREVER if topic.keep_ns == 0 else max(0, now - topic.keep_ns)
+                await self.store.trim(name, pinned, before, topic.keep_bytes)
+                if topic.keep_ns or pinned:
+                    self._trim_topic(topic)
+        except Full as full:
+            log.warning("%s", full)
+        except StoreError as error:
+            self._fail(error)
+        self._trim_timer = None
+        if self._to_trim and self._running and self._error is None:
+            self._trim_topic(self._dispatcher.topics[next(iter(self._to_trim))])
+
+    async def topic(self, name: str, keep_ns: int | None, keep_bytes: int | None) -> None:
+        self._check_running()
+        topic = self._dispatcher.topic(name)
+        await self.store.topic(name, keep_ns, keep_bytes)
+        topic.keep_ns = keep_ns if keep_ns is not None else topic.keep_ns
+        topic.keep_bytes = keep_bytes if keep_bytes is not None else topic.keep_bytes
+        self._trim_topic(topic)
+
+    async def _position(self, topic: str, since: Since) -> int:
+        """Where in the topic's log `since` is."""
+        end = self._dispatcher.topics[topic].end if topic in self._dispatcher.topics else 0
+        if since == "now":
+            return end
+        if since == "beginning":
+            first = await self.store.read(topic, 0, 1)
+            return first[0].start if first else end
+        if isinstance(since, timedelta):
+            time = self._clock.now() - int(since / timedelta(microseconds=1)) * 1000
+            return await self.store.seek(topic, min(max(0, time), FOREVER))
+        if isinstance(since, datetime):
+            time = int(since.timestamp() * 1_000_000) * 1000
+            return await self.store.seek(topic, min(max(0, time), FOREVER))
+        raise BadArgument(f"expected 'now', 'beginning', a datetime or a timedelta ago, got {since!a}")
+
+    # Instances ----------------------------------------------------------------------------------------
+
+    async def join(self, join: Join, since: Since, receiver: Receiver) -> int:
+        self._check_running()
+        position = await self._position(join.topic, since)
+        instance = self._dispatcher.join(join, position, self._clock.now())
+        self._receivers[instance] = receiver
+        self._carry_out()
+        await self._committed()
+        return instance
+
+    def leaving(self, instance: int) -> None:
+        self._dispatcher.leaving(instance, self._clock.now())
+        self._carry_out()
+
+    async def leave(self, instance: int) -> None:
+        self._receivers.pop(instance, None)
+        self._dispatcher.leave(instance, self._clock.now())
+        self._carry_out()
+
+    async def _committed(self) -> None:
+        """Wait until what has changed so far is durable."""
+        while self._dispatcher.changed or self._uncommitted or self._committing is not None:
+            self._commit_soon()
+            if self._committing is not None:
+                await asyncio.wait([self._committing])
+            if self._error is not None:
+                raise self._error
+
+    # Quiet --------------------------------------------------------------------------------------------
+
+    async def quiet(self, purposes: Collection[tuple[str, str]]) -> None:
+        self._check_running()
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        self._quiet.append((purposes, waiter))
+        self._check_quiet()
+        await waiter
+
+    def _check_quiet(self) -> None:
+        if not self._quiet or self._committing is not None or self._submitted or self._dispatcher.changed:
+            return
+        waiting = []
+        for names, waiter in self._quiet:
+            if waiter.done():
+                continue
+            if any(self._work_left(topic, purpose) for topic, purpose in names):
+                waiting.append((names, waiter))
+            else:
+                waiter.set_result(None)
+        self._quiet = waiting
+
+    def _work_left(self, topic: str, purpose: str) -> bool:
+        found = self._dispatcher.topics[topic].purposes.get(purpose) if topic in self._dispatcher.topics else None
+        return found is not None and bool(found.flying or found.pending(self._dispatcher.topics[topic].end))
+
+    def left(self, purposes: Collection[tuple[str, str]]) -> str:
+        parts = []
+        for topic, purpose in purposes:
+            if self._work_left(topic, purpose):
+                found = self._dispatcher.purpose(topic, purpose)
+                counts = self._count(found)
+                parts.append(
+                    f"{counts.pending} pending ({len(found.delayed)} of them for a retry) and {counts.in_flight} in flight "
+                    f"of {purpose!r} on {topic!r}"
+                )
+        if self._submitted or self._committing is not None:
+            parts.append("a commit under way")
+        return "; ".join(parts) or "nothing"
+
+    # What an operator asks ----------------------------------------------------------------------------
+
+    def _count(self, purpose: Purpose) -> PurposeStatistics:
+        state = purpose.state
+        return PurposeStatistics(
+            exchange=state.statements[purpose.active_version].exchange,
+            versions=tuple(sorted(state.statements)),
+            instances=len(purpose.instances),
+            pending=purpose.pending(self._dispatcher.topics[state.topic].end),
+            in_flight=purpose.flying,
+            settled=state.settled + purpose.copies_handled,
+            retried=state.retried,
+            dead=len(state.dead),
+            dropped=purpose.dropped,
+        )
+
+    async def statistics(self) -> Statistics:
+        self._check_running()
+        topics = self._dispatcher.topics
+        return Statistics(
+            {name: TopicStatistics(topic.end + topic.unkept) for name, topic in topics.items()},
+            {
+                (name, purpose.state.purpose): self._count(purpose)
+                for name, topic in topics.items()
+                for purpose in topic.purposes.values()
+            },
+        )
+
+    async def purposes(self, topic: str | None) -> list[PurposeInfo]:
+        statistics = await self.statistics()
+        return [
+            PurposeInfo(name, purpose, counts)
+            for (name, purpose), counts in sorted(statistics.purposes.items())
+            if topic in (None, name)
+        ]
+
+    async def topics(self) -> list[TopicInfo]:
+        self._check_running()
+        found = []
+        for name, topic in sorted(self._dispatcher.topics.items()):
+            events, size = await self.store.history(name)
+            purposes = tuple(sorted(topic.purposes))
+            fired = topic.end + topic.unkept
+            found.append(TopicInfo(name, fired, purposes, events, size, topic.keep_ns / 1e9, topic.keep_bytes))
+        return found
+
+    async def _event(self, topic: str, position: int) -> Event:
+        found = await self.store.read(topic, position, 1)
+        if not found or found[0].start > position:
+            raise NotFound(
+                f"expected an event at position {position} of topic {topic!r}, got none: it was lost or trimmed"
+            )
+        return Event(HandOut(found[0].batch, found[0].start), position - found[0].start)
+
+    async def _dead(self, topic: str, purpose: str) -> list[tuple[Letter, Event]]:
+        self._check_running()
+        self._dispatcher.purpose(topic, purpose)
+        await self._committed()
+        return [(each, await self._event(topic, each.position)) for each in await self.store.dead(topic, purpose)]
+
+    async def dead(self, topic: str, purpose: str) -> list[DeadLetter]:
+        return [
+            DeadLetter(event, letter.error, letter.tried, datetime.fromtimestamp(letter.time / 1e9, UTC))
+            for letter, event in await self._dead(topic, purpose)
+        ]
+
+    async def _dead_positions(self, topic: str, purpose: str, ids: Collection[str] | None) -> Spans:
+        found = self._dispatcher.purpose(topic, purpose)
+        if ids is None:
+            return found.state.dead.copy()
+        position_of = {event.id: letter.position for letter, event in await self._dead(topic, purpose)}
+        unknown = [id for id in ids if id not in position_of]
+        if unknown:
+            raise NotFound(
+                f"expected the id of a dead letter of {purpose!r} on {topic!r}, got {unknown[0]!a}, which is none"
+            )
+        return Spans.of(position_of[id] for id in ids)
+
+    async def redrive(self, topic: str, purpose: str, ids: Collection[str] | None) -> int:
+        self._check_running()
+        positions = await self._dead_positions(topic, purpose, ids)
+        count = self._dispatcher.redrive(topic, purpose, positions, self._clock.now())
+        return await self._done(count)
+
+    async def discard(self, topic: str, purpose: str, ids: Collection[str] | None) -> int:
+        self._check_running()
+        positions = await self._dead_positions(topic, purpose, ids)
+        return await self._done(self._dispatcher.discard(topic, purpose, positions))
+
+    async def replay(self, topic: str, purpose: str, since: Since, until: Since) -> int:
+        self._check_running()
+        self._dispatcher.purpose(topic, purpose)
+        start, stop = await self._position(topic, since), await self._position(topic, until)
+        first = await self._position(topic, "beginning")
+        return await self._done(self._dispatcher.replay(topic, purpose, max(start, first), stop, self._clock.now()))
+
+    async def retire(self, topic: str, purpose: str, *, force: bool) -> None:
+        self._check_running()
+        self._dispatcher.retire(topic, purpose, force=force)
+        await self._done(0)
+
+    async def _done(self, count: int) -> int:
+        """An operator's doing is durable before it is said to be done."""
+        self._carry_out()
+        await self._committed()
+        return count
+
+    async def trace(self, id: str) -> Trace:
+        self._check_running()
+        await self._committed()
+        found = await self.store.find(id)
+        if found is None:
+            raise NotFound(f"expected the id of an event in the history, got {id!a}: there is none, or it was trimmed")
+        event = await self._event(*found)
+        caused: dict[str, list[Event]] = {}
+        async for stored in self.store.caused(event.time_ns):
+            for index in range(len(stored.batch)):
+                cause = stored.batch.cause(index)
+                if cause.kind == "event":
+                    caused.setdefault(cause.id, []).append(Event(HandOut(stored.batch, stored.start), index))
+        return _tree(event, caused)
+
+    async def backup(self, path: str) -> None:
+        self._check_running()
+        await self.store.backup(path)
+
+
+def _tree(event: Event, caused: dict[str, list[Event]]) -> Trace:
+    """Without recursion, since a chain of causes can be long."""
+    order = [event]
+    children: list[list[int]] = []
+    while len(children) < len(order):
+        # Taken out as it is used, so that events that somebody said cause each other still end.
+        found = sorted(caused.pop(order[len(children)].id, ()), key=lambda child: child.time_ns)
+        children.append(list(range(len(order), len(order) + len(found))))
+        order += found
+    traces: dict[int, Trace] = {}
+    for index in reversed(range(len(order))):
+        traces[index] = Trace(order[index], tuple(traces.pop(child) for child in children[index]))
+    return traces[0]
+
+
+def _refuse(future: asyncio.Future[None] | None, error: Exception) -> None:
+    if future is not None and not future.done():
+        future.set_exception(error)
+        future.exception()  # whoever does not wait for it is told by the log

@@ -1,0 +1,48 @@
+"""From a URL to an engine."""
+
+from __future__ import annotations
+
+import os
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from ..errors import BadArgument
+from .base import Engine
+from .local import LocalEngine
+
+EXPECTED = "a URL such as memory:// or sqlite:///wind.db"
+
+
+def open_engine(url: str | None) -> Engine:
+    """The engine for `url`, not yet started; None is `$SOLARWIND_URL`, or else `memory://`. Raises `BadArgument`."""
+    if url is None:
+        url = os.environ.get("SOLARWIND_URL") or "memory://"
+    if not isinstance(url, str):
+        raise BadArgument(f"expected {EXPECTED}, got {url!a}")
+    parts = urlsplit(url)
+    if parts.scheme == "memory":
+        if url != "memory://":
+            raise BadArgument(f"expected memory:// with nothing after it, got {url!a}")
+        from ..store.memory import MemoryStore
+
+        return LocalEngine(MemoryStore())
+    if parts.scheme == "sqlite":
+        return LocalEngine(_sqlite(url))
+    raise BadArgument(f"expected {EXPECTED}, got {url!a}")
+
+
+def sqlite_path(url: str) -> str:
+    """The file that a sqlite:// URL names. Raises `BadArgument`."""
+    parts = urlsplit(url)
+    if parts.scheme != "sqlite" or parts.netloc or len(parts.path) < 2 or parts.path.endswith("/"):
+        raise BadArgument(
+            f"expected sqlite:///wind.db for a file here, or sqlite:////var/lib/wind.db for a path from the root, got {url!a}"
+        )
+    if parts.fragment or parse_qsl(parts.query, keep_blank_values=True):
+        raise BadArgument(f"expected a sqlite URL without options, got {url!a}")
+    return unquote(parts.path[1:])
+
+
+def _sqlite(url: str):  # type: ignore[no-untyped-def]
+    from ..store.sqlite import SqliteStore
+
+    return SqliteStore(sqlite_path(url))

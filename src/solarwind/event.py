@@ -1,0 +1,160 @@
+"""An event as a handler sees it, and what caused it."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+
+import msgspec
+
+from . import payload as codec
+
+if TYPE_CHECKING:
+    from .batch import Batch
+
+T = TypeVar("T")
+CauseKind = Literal["event", "user", "schedule", "machine", "application"]
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Cause(msgspec.Struct, frozen=True, array_like=True):
+    """Why an event was fired.
+
+    `kind` says what `id` names: an earlier event's id, a user, a schedule, a machine or an application.
+    For an earlier event, `purpose` and `version` are those of the handler that fired this one, and
+    `root` is the id of the event at the head of the chain.
+    """
+
+    kind: CauseKind
+    id: str
+    purpose: str | None = None
+    version: int | None = None
+    root: str | None = None
+
+    @classmethod
+    def user(cls, name: str) -> Cause:
+        return cls("user", name)
+
+    @classmethod
+    def schedule(cls, name: str) -> Cause:
+        return cls("schedule", name)
+
+    @classmethod
+    def machine(cls, name: str) -> Cause:
+        return cls("machine", name)
+
+    @classmethod
+    def application(cls, name: str) -> Cause:
+        return cls("application", name)
+
+    @classmethod
+    def event(cls, event: Event) -> Cause:
+        """The cause of what is fired because of `event`."""
+        return cls("event", event.id, event.purpose or None, event.version or None, event.root)
+
+
+class HandOut(msgspec.Struct, eq=False):
+    """What the events that are handed out together have in common. `start` is the position of the batch's first;
+    `home` the engine they come from; `tried` the attempts already made, by position."""
+
+    batch: Batch
+    start: int = 0
+    purpose: str = ""
+    version: int = 0
+    home: Any = None
+    tried: dict[int, int] = msgspec.field(default_factory=dict)
+
+
+class Event(msgspec.Struct, eq=False, repr_omit_defaults=True):
+    """A notice that something happened. Nobody else sees what you do to this object or its payload.
+
+    It is a view on its batch: whatever you do not ask for is never taken apart.
+    """
+
+    _of: HandOut
+    _index: int
+    _decoded: Any = msgspec.UNSET
+    # What the handler fired while it runs; None once it has returned, and outside of a handler.
+    _fired: Any = msgspec.UNSET
+
+    @property
+    def id(self) -> str:
+        """Unique; sorts by the time of firing."""
+        return self._of.batch.id(self._index)
+
+    @property
+    def topic(self) -> str:
+        return self._of.batch.header.topic
+
+    @property
+    def payload(self) -> Any:
+        """The payload as plain Python values, decoded on first use; `bytes` as they were fired."""
+        if self._decoded is msgspec.UNSET:
+            self._decoded = codec.decode(self.data, self.content_type)
+        return self._decoded
+
+    @property
+    def data(self) -> bytes:
+        """The payload as it travels, undecoded."""
+        return self._of.batch.payload(self._index)
+
+    @property
+    def content_type(self) -> str:
+        """`application/json`, or `application/octet-stream` for bytes."""
+        return self._of.batch.content(self._index)
+
+    def decode(self, type_: type[T]) -> T:
+        """The payload as a `type_`. Raises `BadPayload` where it does not fit."""
+        value: T = codec.decoder(cast(Hashable, type_))(self.data, self.content_type)
+        return value
+
+    @property
+    def time_ns(self) -> int:
+        """When it was fired, in nanoseconds since 1970, UTC."""
+        return self._of.batch.time(self._index)
+
+    @property
+    def time(self) -> datetime:
+        """When it was fired, UTC; `time_ns` keeps the nanoseconds that a datetime cannot."""
+        return _EPOCH + timedelta(microseconds=self.time_ns // 1000)
+
+    @property
+    def machine(self) -> str:
+        return self._of.batch.header.machine
+
+    @property
+    def process(self) -> str:
+        """The process that fired it: its program and process id."""
+        return self._of.batch.header.process
+
+    @property
+    def cause(self) -> Cause:
+        return self._of.batch.cause(self._index)
+
+    @property
+    def root(self) -> str:
+        """The id of the event at the head of the chain: its own where no event caused it."""
+        return self.cause.root or self.id
+
+    @property
+    def key(self) -> str | None:
+        return self._of.batch.key(self._index)
+
+    @property
+    def attempt(self) -> int:
+        """1 the first time this purpose hands the event out."""
+        return self._of.tried.get(self._of.start + self._index, 0) + 1
+
+    @property
+    def purpose(self) -> str:
+        """The purpose it is handed out for; empty outside of a handler."""
+        return self._of.purpose
+
+    @property
+    def version(self) -> int:
+        """The version of the purpose it is handed out to; 0 outside of a handler."""
+        return self._of.version
+
+    def __repr__(self) -> str:
+        return f"<Event {self.id} on {self.topic!r}>"

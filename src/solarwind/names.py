@@ -1,0 +1,78 @@
+"""The grammars of topic, purpose and key, and the one place that refuses what is outside them."""
+
+from __future__ import annotations
+
+import re
+
+from .errors import BadName
+
+_TOPIC = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
+_MOST_CHARACTERS = 200
+_MOST_KEY_BYTES = 256
+
+
+def check_topic(topic: object) -> str:
+    """Return `topic` if it is one, else raise `BadName`."""
+    expected = "a topic of 1 to 200 characters, words of A-Z a-z 0-9 _ - joined by single dots"
+    name = _text(topic, expected)
+    if not _TOPIC.fullmatch(name):
+        raise BadName(f"expected {expected}, got {_shown(name)}{_where(name)}")
+    if len(name) > _MOST_CHARACTERS:
+        raise BadName(f"expected {expected}, got {len(name)} characters: {_shown(name)}")
+    return name
+
+
+def check_purpose(purpose: object) -> str:
+    """Return `purpose` if it is one, else raise `BadName`."""
+    expected = "a purpose of 1 to 200 printable characters with no space at either end"
+    name = _text(purpose, expected)
+    if len(name) > _MOST_CHARACTERS:
+        raise BadName(f"expected {expected}, got {len(name)} characters: {_shown(name)}")
+    if not name or name != name.strip():
+        raise BadName(f"expected {expected}, got {_shown(name)}")
+    for at, character in enumerate(name):
+        if not character.isprintable():
+            raise BadName(f"expected {expected}, got {_shown(name)} with {character!a} at character {at + 1}")
+    return name
+
+
+def check_key(key: object) -> str:
+    """Return `key` if it is one, else raise `BadName`."""
+    expected = "a key of at most 256 bytes of UTF-8"
+    name = _text(key, expected)
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError as error:
+        raise BadName(f"expected {expected}, got a lone surrogate at character {error.start + 1}") from None
+    if size > _MOST_KEY_BYTES:
+        raise BadName(f"expected {expected}, got {size} bytes: {_shown(name)}")
+    return name
+
+
+def check_id(id: object) -> str:
+    """Return `id`, an event's id given by its producer, if it is one, else raise `BadName`."""
+    expected = "an event id of 1 to 200 printable characters with no space at either end"
+    name = _text(id, expected)
+    if not name or len(name) > _MOST_CHARACTERS or name != name.strip() or not name.isprintable():
+        raise BadName(f"expected {expected}, got {_shown(name)}")
+    return name
+
+
+def _text(value: object, expected: str) -> str:
+    if not isinstance(value, str):
+        raise BadName(f"expected {expected}, got {type(value).__name__}: {_shown(value)}")
+    return value
+
+
+def _where(topic: str) -> str:
+    """Where a topic leaves its grammar, for the end of a sentence."""
+    if topic in ("", "."):
+        return ""
+    good = _TOPIC.match(topic)
+    at = good.end() if good else 0
+    return f": the fault is at character {at + 1}"
+
+
+def _shown(value: object) -> str:
+    text = ascii(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,28 @@
+"""Exchanges that installed packages bring along, by the entry-point group `solarwind.exchanges`."""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+
+from .core.exchange import known, lookup, register
+from .errors import BadArgument
+
+GROUP = "solarwind.exchanges"
+
+
+def load_exchange(name: object) -> None:
+    """Make the exchange `name` known, from an installed package if need be. Raises `BadArgument` where none has it."""
+    if isinstance(name, str) and lookup(name) is not None:
+        return
+    found = entry_points(group=GROUP, name=name) if isinstance(name, str) else ()
+    for entry in found:
+        try:
+            exchange = entry.load()
+        except Exception as error:
+            raise BadArgument(f"expected exchange {name!r} to load from {entry.value}, got {error!r}") from error
+        register(entry.name, exchange() if isinstance(exchange, type) else exchange)
+        return
+    raise BadArgument(
+        f"expected an exchange, one of {', '.join(known())}, got {name!a}: "
+        "register your own with solarwind.register_exchange, or install the package that has it"
+    )

@@ -1,0 +1,74 @@
+"""What an operator is told: frozen records, the same from every engine."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+
+from .event import Event
+
+
+class TopicStatistics(msgspec.Struct, frozen=True):
+    """`fired` counts the events accepted since the topic exists."""
+
+    fired: int
+
+
+class PurposeStatistics(msgspec.Struct, frozen=True):
+    """`pending` events are in nobody's hands yet, those that wait for a retry included; `in_flight` ones are with an
+    instance. `settled` and `retried` count since the purpose exists; `dead` is how many dead letters there are now.
+
+    For a fan-out it is copies that are counted, since the dispatcher was started: `pending` in its instances' buffers,
+    `settled` handled, and `dropped` without an instance, from a full buffer, or because the handler raised."""
+
+    exchange: str
+    versions: tuple[int, ...]
+    instances: int
+    pending: int
+    in_flight: int
+    settled: int
+    retried: int
+    dead: int
+    dropped: int
+
+
+class Statistics(msgspec.Struct, frozen=True):
+    topics: dict[str, TopicStatistics]
+    purposes: dict[tuple[str, str], PurposeStatistics]
+
+
+class PurposeInfo(msgspec.Struct, frozen=True):
+    """A purpose, and how it stands."""
+
+    topic: str
+    purpose: str
+    statistics: PurposeStatistics
+
+
+class TopicInfo(msgspec.Struct, frozen=True):
+    """A topic, and its history: `kept` events of `kept_bytes` in the log. `keep` is in seconds."""
+
+    topic: str
+    fired: int
+    purposes: tuple[str, ...]
+    kept: int
+    kept_bytes: int
+    keep: float
+    keep_bytes: int | None
+
+
+class DeadLetter(msgspec.Struct, frozen=True):
+    """An event that a purpose gave up, after how many attempts, when, and why."""
+
+    event: Event
+    error: str
+    attempts: int
+    time: datetime
+
+
+class Trace(msgspec.Struct, frozen=True):
+    """An event and what it caused, in the order fired."""
+
+    event: Event
+    caused: tuple[Trace, ...]

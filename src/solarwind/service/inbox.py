@@ -1,0 +1,230 @@
+"""The events an instance has in hand, and the reports on them: what a handler's runner and a stream share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from time import monotonic_ns
+
+import msgspec
+
+from ..batch import Batch, seal
+from ..core.effects import Failure, Join, Offer, Report
+from ..core.spans import Spans
+from ..engine.base import Engine
+from ..event import HandOut
+
+from .outbox import MACHINE, MOST_BATCH_BYTES, MOST_EVENTS, Fired, Numbers, process_name
+
+PROGRESS_S = 0.1  # reports come at least so often while there is something to report
+
+
+class Work(msgspec.Struct, eq=False):
+    """An offer, and how far it has come. `done` and `failed` only grow, so that a thread may append to them."""
+
+    offer: Offer
+    todo: deque[int]
+    done: list[int] = msgspec.field(default_factory=list)
+    failed: list[Failure] = msgspec.field(default_factory=list)
+    fired: dict[int, list[Fired]] = msgspec.field(default_factory=dict)  # by those that are done
+    running: int = 0
+    since: int = 0  # when its first event was begun
+    reported: int = 0  # of `done`
+    reported_failed: int = 0
+
+    def hand_out(self, join: Join, home: object) -> HandOut:
+        """What its events have in common."""
+        stored = self.offer.stored
+        return HandOut(stored.batch, stored.start, join.purpose, join.version, home, self.offer.tried)
+
+
+class Inbox:
+    """Takes offers, gives work, and reports what became of it. On the loop, but for what `Work` says."""
+
+    def __init__(self, engine: Engine, join: Join) -> None:
+        self.join = join
+        self.closed: str | None = None  # why nothing more comes
+        self._engine = engine
+        self._instance = 0
+        self._queue: deque[Work] = deque()
+        self._active: list[Work] = []
+        self._numbers = Numbers()
+        self._timer: asyncio.TimerHandle | None = None
+        self._alive_at = 0
+        self._handled = 0  # since the last progress, and reported
+        self._period = min(PROGRESS_S, join.lease_ns / 4e9)
+
+    @property
+    def instance(self) -> int:
+        return self._instance
+
+    def enter(self, instance: int) -> None:
+        """The engine's number for it. Offers may have come before."""
+        self._instance = instance
+
+    # The engine's side --------------------------------------------------------------------------------
+
+    def deliver(self, offer: Offer) -> None:
+        self._instance = offer.instance
+        work = Work(offer, deque(offer.picks))
+        self._queue.append(work)
+        self._active.append(work)
+        if self._timer is None:
+            self._alive_at = monotonic_ns()
+            self._timer = asyncio.get_running_loop().call_later(self._period, self._progress)
+        self.wake()
+
+    def close(self, reason: str) -> None:
+        self.closed = reason
+        for work in self._active:
+            work.todo.clear()
+        self._queue.clear()
+        self.wake()
+
+    def wake(self) -> None:
+        """There is work, or none is to come any more."""
+        raise NotImplementedError
+
+    # The handler's side -------------------------------------------------------------------------------
+
+    def next_work(self) -> Work | None:
+        """The oldest that has something to do, and is now running once more."""
+        queue = self._queue
+        while queue:
+            work = queue[0]
+            if work.todo:
+                work.running += 1
+                if not work.since:
+                    work.since = monotonic_ns()
+                return work
+            queue.popleft()
+        return None
+
+    def leave_work(self, work: Work) -> None:
+        work.running -= 1
+        if not work.running and not work.todo:
+            self._active.remove(work)
+            self._report(work)
+
+    def give_back(self) -> None:
+        """Give back everything that was not started."""
+        for work in list(self._active):
+            returned = Spans.of(work.todo)
+            work.todo.clear()
+            self._report(work, returned)
+            if not work.running:
+                self._active.remove(work)
+        self._queue.clear()
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._active)
+
+    def stop_reports(self) -> None:
+        """Say what is done so far; from here on nothing is reported by itself."""
+        for work in self._active:
+            self._report(work)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    # Reports ------------------------------------------------------------------------------------------
+
+    def _progress(self) -> None:
+        """While there is work: report what is done, keep the lease, and hoard nothing."""
+        if not self._active:
+            self._timer = None
+            return
+        now = monotonic_ns()
+        handled = self._handled + sum(len(work.done) - work.reported for work in self._active)
+        keep = max(self.join.room, handled)
+        in_hand = sum(len(work.todo) for work in self._active)
+        surplus = in_hand - keep if in_hand > 2 * keep else 0
+        for work in self._active[::-1]:
+            returned = _take_last(work.todo, surplus)
+            surplus -= len(returned)
+            self._report(work, Spans.of(returned))
+        self._handled = 0
+        if now - self._alive_at >= self.join.lease_ns // 5:
+            self._alive_at = now
+            self._engine.alive(self._instance)
+        self._active = [work for work in self._active if work.running or work.todo]
+        self._timer = asyncio.get_running_loop().call_later(self._period, self._progress)
+
+    def _report(self, work: Work, returned: Spans | None = None) -> None:
+        done = work.done[work.reported :]
+        failed = work.failed[work.reported_failed :]
+        if not done and not failed and not returned:
+            return
+        self._handled += len(done)
+        work.reported += len(done)
+        work.reported_failed += len(failed)
+        fired = [each for position in done for each in work.fired.pop(position, ())] if work.fired else []
+        report = Report(
+            self._instance,
+            work.offer.lease,
+            _spans(done),
+            failed,
+            returned if returned is not None else Spans(),
+            work.reported + work.reported_failed,
+            monotonic_ns() - work.since,
+        )
+        self._engine.report(report, self._seal(fired))
+
+    def _seal(self, fired: Sequence[Fired]) -> list[Batch]:
+        by_topic: dict[str, list[Fired]] = {}
+        for each in fired:
+            by_topic.setdefault(each.topic, []).append(each)
+        batches = []
+        for topic, events in by_topic.items():
+            for part in _parts(events):
+                producer, first = self._numbers.take(topic, len(part))
+                contents = [each.content for each in part]
+                batches.append(
+                    seal(
+                        topic,
+                        [each.data for each in part],
+                        [each.time for each in part],
+                        producer=producer,
+                        first=first,
+                        machine=MACHINE,
+                        process=process_name(),
+                        content=contents[0] if len(set(contents)) == 1 else contents,
+                        keys=[each.key for each in part],
+                        ids=[each.id for each in part],
+                        causes=[each.cause for each in part],
+                    )
+                )
+        return batches
+
+
+def _take_last(todo: deque[int], count: int) -> list[int]:
+    taken: list[int] = []
+    while len(taken) < count and todo:
+        try:
+            taken.append(todo.pop())
+        except IndexError:  # a thread took the last
+            break
+    return taken
+
+
+def _spans(positions: list[int]) -> Spans:
+    if not positions:
+        return Spans()
+    if positions[-1] - positions[0] + 1 == len(positions) and positions == list(range(positions[0], positions[-1] + 1)):
+        return Spans((positions[0], positions[-1] + 1))
+    return Spans.of(positions)
+
+
+def _parts(events: list[Fired]) -> list[list[Fired]]:
+    """No part larger than a batch may be."""
+    parts: list[list[Fired]] = []
+    size = MOST_BATCH_BYTES
+    for each in events:
+        if size + len(each.data) > MOST_BATCH_BYTES or len(parts[-1]) >= MOST_EVENTS:
+            parts.append([])
+            size = 0
+        parts[-1].append(each)
+        size += len(each.data)
+    return parts

@@ -1,0 +1,369 @@
+"""From `fire` to batches: what is fired in one turn of the loop travels together, one batch a topic.
+
+Firing an event costs two appends and a receipt. No id, no task, no encoding of a header: ids are numbers until
+somebody asks, and a header is written once a batch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+import sys
+from collections.abc import Callable, Generator, Sequence
+from functools import partial
+from time import time_ns
+from typing import Any
+
+import msgspec
+
+from ..batch import MOST_NUMBERS, MOST_PRODUCERS, Batch, make_id, seal
+from ..errors import Busy, SolarWindError, Unavailable
+from ..event import Cause
+from ..names import check_topic
+from ..payload import JSON
+
+log = logging.getLogger("solarwind")
+
+MOST_EVENTS = 4_096  # a batch
+MOST_BATCH_BYTES = 1 << 20
+MOST_BYTES = 64 << 20  # fired and not yet accepted
+
+MACHINE = socket.gethostname()
+
+
+def process_name() -> str:
+    """This process, as events and instances name it: its program and process id."""
+    return f"{os.path.basename(sys.argv[0]) or 'python'}:{os.getpid()}"
+
+
+class Numbers:
+    """The numbers that ids are made of: a random producer for each topic of this process, and a count."""
+
+    def __init__(self) -> None:
+        self._next: dict[str, tuple[int, int]] = {}
+
+    def take(self, topic: str, count: int) -> tuple[int, int]:
+        """The producer, and the first of `count` numbers."""
+        producer, first = self._next.get(topic) or (0, MOST_NUMBERS)
+        if first + count >= MOST_NUMBERS:
+            producer, first = secrets.randbelow(MOST_PRODUCERS), 0
+        self._next[topic] = (producer, first + count)
+        return producer, first
+
+
+class Group(msgspec.Struct, eq=False, weakref=True):
+    """What becomes one batch. The columns but `payloads` and `times` are kept only once an event needs one of them."""
+
+    topic: str
+    producer: int
+    first: int
+    accepted: asyncio.Future[None]
+    content: str = JSON
+    payloads: list[bytes] = msgspec.field(default_factory=list)
+    times: list[int] = msgspec.field(default_factory=list)
+    size: int = 0
+    plain: bool = True
+    contents: list[str] = msgspec.field(default_factory=list)
+    keys: list[str | None] = msgspec.field(default_factory=list)
+    ids: list[str | None] = msgspec.field(default_factory=list)
+    causes: list[Cause | None] = msgspec.field(default_factory=list)
+
+    def begin_columns(self, count: int) -> None:
+        """From here on keep all columns; for the `count` events so far they are filled in."""
+        if self.plain:
+            self.plain = False
+            self.contents = [self.content] * count
+            self.keys, self.ids, self.causes = [None] * count, [None] * count, [None] * count
+
+    def note(self, content: str) -> None:
+        """An event was appended that is not like the ones before, or comes after such a one."""
+        self.begin_columns(len(self.payloads) - 1)
+        self.contents.append(content)
+        self.keys.append(None)
+        self.ids.append(None)
+        self.causes.append(None)
+
+    def describe(self, index: int, key: str | None, id: str | None, cause: Cause | None) -> None:
+        """The rest of the event that was appended last."""
+        self.keys[index] = key
+        self.ids[index] = id
+        self.causes[index] = cause
+
+    def id(self, index: int) -> str:
+        given = None if self.plain else self.ids[index]
+        return given or make_id(self.times[index], self.producer, self.first + index)
+
+    def seal(self) -> Batch:
+        content: str | list[str] = self.content
+        if not self.plain and any(each != self.content for each in self.contents):
+            content = self.contents
+        return seal(
+            self.topic,
+            self.payloads,
+            self.times,
+            producer=self.producer,
+            first=self.first,
+            machine=MACHINE,
+            process=process_name(),
+            content=content,
+            keys=self.keys or None,
+            ids=self.ids or None,
+            causes=self.causes or None,
+        )
+
+
+class Receipt:
+    """What `fire` gives. Forget it, or await it: then the event is accepted, and you have its id.
+
+    Awaiting raises the error why it was not accepted, such as `StoreError`. What was fired inside a handler is accepted
+    together with the settle, after the handler has returned; awaiting it there gives the id at once.
+    """
+
+    __slots__ = ()
+
+    @property
+    def id(self) -> str:
+        """The event's id, known at once."""
+        raise NotImplementedError
+
+    def __await__(self) -> Generator[Any, None, str]:
+        raise NotImplementedError
+
+    def wait(self, timeout: float | None = None) -> str:
+        """From a thread: wait until the event is accepted, and give its id. Raises `TimeoutError`."""
+        raise NotImplementedError
+
+
+class SentReceipt(msgspec.Struct, Receipt, eq=False, gc=False):
+    """Of an event that is on its way."""
+
+    group: Group
+    index: int
+
+    @property
+    def id(self) -> str:
+        return self.group.id(self.index)
+
+    def __await__(self) -> Generator[Any, None, str]:
+        yield from _accepted(self.group)
+        return self.id
+
+    def wait(self, timeout: float | None = None) -> str:
+        _wait_in_thread(self.group.accepted, timeout)
+        return self.id
+
+
+class Fired(msgspec.Struct):
+    """An event that a handler fired, until the handler returns."""
+
+    topic: str
+    data: bytes
+    content: str
+    time: int
+    key: str | None
+    id: str | None
+    cause: Cause
+
+
+class HeldReceipt(Receipt):
+    """Of an event that is held until the handler returns."""
+
+    __slots__ = ("_fired", "_numbers")
+
+    def __init__(self, fired: Fired, numbers: Numbers) -> None:
+        self._fired = fired
+        self._numbers = numbers
+
+    @property
+    def id(self) -> str:
+        if self._fired.id is None:
+            producer, number = self._numbers.take(self._fired.topic, 1)
+            self._fired.id = make_id(self._fired.time, producer, number)
+        return self._fired.id
+
+    def __await__(self) -> Generator[Any, None, str]:
+        yield from ()
+        return self.id
+
+    def wait(self, timeout: float | None = None) -> str:
+        return self.id
+
+
+class Receipts(msgspec.Struct, eq=False):
+    """What `fire_many` gives: like a `Receipt`, for all of its events."""
+
+    _receipts: list[Receipt]
+
+    @property
+    def ids(self) -> list[str]:
+        return [receipt.id for receipt in self._receipts]
+
+    def __await__(self) -> Generator[Any, None, list[str]]:
+        for receipt in self._receipts:
+            yield from receipt.__await__()
+        return self.ids
+
+    def wait(self, timeout: float | None = None) -> list[str]:
+        """From a thread: wait until all are accepted, and give their ids. Raises `TimeoutError`."""
+        for receipt in self._receipts:
+            receipt.wait(timeout)
+        return self.ids
+
+
+def _accepted(group: Group) -> Generator[Any, None, None]:
+    accepted = group.accepted
+    if accepted.done():
+        accepted.result()
+    else:  # whoever gives up waiting must not take the others with him
+        yield from asyncio.shield(accepted).__await__()
+
+
+def _wait_in_thread(accepted: asyncio.Future[None], timeout: float | None) -> None:
+    loop = accepted.get_loop()
+    try:
+        running = asyncio.get_running_loop()
+    except RuntimeError:
+        running = None
+    if running is loop:
+        raise Unavailable(
+            "expected wait() in a thread, got it on the event loop, which it would block: await it instead"
+        )
+
+    async def wait() -> None:
+        await asyncio.shield(accepted)
+
+    if loop.is_closed():
+        accepted.result()
+    else:
+        asyncio.run_coroutine_threadsafe(wait(), loop).result(timeout)
+
+
+class Outbox:
+    """Collects what is fired until it is taken and sent. One thread at a time adds; sending is the loop's.
+
+    It takes nothing before `open` and after `close`.
+    """
+
+    def __init__(self, most_bytes: int = MOST_BYTES) -> None:
+        self._most_bytes = most_bytes
+        self._numbers = Numbers()
+        self._open: dict[str, Group] = {}
+        self._full: list[Group] = []
+        self._sent: set[asyncio.Future[None]] = set()
+        # Bytes that were taken and not yet accepted; each has one writer: whoever takes, and the loop.
+        self._taken = 0
+        self._gone = 0
+        self._closed: str | None = "not started"
+
+    def open(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        submit: Callable[[Batch], asyncio.Future[None]],
+        flush_soon: Callable[[], object],
+    ) -> None:
+        """`flush_soon` is called when the first event after a flush is added."""
+        self._loop = loop
+        self._submit = submit
+        self._flush_soon = flush_soon
+        self._closed = None
+
+    def close(self) -> None:
+        """Take nothing more; what was added may still be taken and sent."""
+        self._closed = "stopped"
+
+    def add(self, topic: str, data: bytes, content: str) -> SentReceipt:
+        """Add an event that is nothing but its payload. Raises `BadName`, `Busy`, `Unavailable`."""
+        try:
+            group = self._open[topic]
+        except (KeyError, TypeError):
+            group = self._begin(topic, content)
+        payloads = group.payloads
+        index = len(payloads)
+        payloads.append(data)
+        group.times.append(time_ns())
+        group.size = size = group.size + len(data)
+        if content is not group.content or not group.plain:
+            group.note(content)
+        if index >= MOST_EVENTS - 1 or size >= MOST_BATCH_BYTES:
+            self._full.append(self._close(topic))
+        return SentReceipt(group, index)
+
+    def add_with(
+        self, topic: str, data: bytes, content: str, key: str | None, id: str | None, cause: Cause | None
+    ) -> SentReceipt:
+        """Add an event with any of the rest, all of it checked."""
+        if topic not in self._open:
+            self._begin(topic, content)
+        group = self._open[topic]
+        group.begin_columns(len(group.payloads))
+        receipt = self.add(topic, data, content)
+        receipt.group.describe(receipt.index, key, id, cause)
+        return receipt
+
+    def _begin(self, topic: str, content: str) -> Group:
+        check_topic(topic)
+        if self._closed is not None:
+            raise Unavailable(f"expected a SolarWind that runs, got one that is {self._closed}: use `async with wind:`")
+        if self._taken - self._gone + sum(group.size for group in self._full) > self._most_bytes:
+            raise Busy(
+                f"expected at most {self._most_bytes:,} bytes fired and not yet accepted, got more: "
+                "await what you fire now and then, so that the store keeps up"
+            )
+        if not self._open and not self._full:
+            self._flush_soon()
+        producer, first = self._numbers.take(topic, 0)
+        group = self._open[topic] = Group(topic, producer, first, self._loop.create_future(), content)
+        return group
+
+    def _close(self, topic: str) -> Group:
+        group = self._open.pop(topic)
+        self._numbers.take(topic, len(group.payloads))
+        return group
+
+    def take(self) -> list[Group]:
+        """Everything that was added since the last time."""
+        groups, self._full = self._full, []
+        groups += [self._close(topic) for topic in list(self._open)]
+        self._taken += sum(group.size for group in groups)
+        return groups
+
+    def send(self, groups: Sequence[Group]) -> None:
+        """Submit them, on the loop."""
+        for group in groups:
+            try:
+                submitted = self._submit(group.seal())
+            except SolarWindError as error:
+                self._refused(group, error)
+                continue
+            self._sent.add(submitted)
+            submitted.add_done_callback(partial(self._settled, group))
+
+    def _settled(self, group: Group, submitted: asyncio.Future[None]) -> None:
+        self._sent.discard(submitted)
+        error = submitted.exception() if not submitted.cancelled() else Unavailable("expected a dispatcher, it stopped")
+        if error is not None:
+            self._refused(group, error)
+            return
+        self._gone += group.size
+        if not group.accepted.done():
+            group.accepted.set_result(None)
+
+    def _refused(self, group: Group, error: BaseException) -> None:
+        self._gone += group.size
+        log.error("%d events on topic %r were not accepted: %s", len(group.payloads), group.topic, error)
+        if not group.accepted.done():
+            group.accepted.set_exception(error)
+            group.accepted.exception()  # said above; whoever awaits it is told too
+
+    @property
+    def empty(self) -> bool:
+        """Nothing waits to be sent or accepted."""
+        return not (self._open or self._full or self._sent)
+
+    async def drain(self) -> None:
+        """Wait until everything sent is accepted or refused."""
+        while self._sent:
+            await asyncio.wait(self._sent)

@@ -1,0 +1,215 @@
+"""From offers to outcomes: calls the handler for each event and notes what it made of it.
+
+`concurrency` workers take events from one queue. A worker whose handler does not really wait goes on to the next event without a
+turn of the loop, a task or a future in between; while it waits, the others go on. `def` handlers run on threads of
+their own, so they never block the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
+from time import monotonic
+from typing import Any
+
+import msgspec
+
+from ..core.effects import Failure, Join
+from ..engine.base import Engine
+from ..event import Event
+from ..failure import Later, Reject
+from .inbox import Inbox, Work
+from .signature import Handler, Unfit
+
+log = logging.getLogger("solarwind")
+
+TURN_S = 0.005  # a worker that never waits lets the loop go on after so long
+MOST_BATCH = 500  # events that a batch handler gets at once
+
+# The events that the running handler was called with: one, or a batch handler's list.
+handling: ContextVar[Event | None] = ContextVar("solarwind_handling", default=None)
+
+
+class Runner(Inbox):
+    """One service instance: a handler, and the workers that call it."""
+
+    def __init__(self, engine: Engine, join: Join, handler: Handler, concurrency: int, begun: asyncio.Event) -> None:
+        """It handles nothing before `begun`."""
+        super().__init__(engine, join)
+        self._begun = begun
+        self._handler = handler
+        self._concurrency = concurrency
+        self._idle: list[asyncio.Future[None]] = []
+        self._stopping = False
+        self._pool = None if handler.is_async else ThreadPoolExecutor(concurrency, f"solarwind {handler.name}")
+        self._workers = [asyncio.create_task(self._work_on()) for _ in range(concurrency)]
+
+    def wake(self) -> None:
+        """One worker; it wakes the next. So they come into play as far as handlers really wait, and between two of them
+        every other instance has its turn."""
+        while self._idle:
+            future = self._idle.pop()
+            if not future.done():
+                future.set_result(None)
+                if self.closed is None and not self._stopping:
+                    return
+
+    async def stop(self, grace: float) -> None:
+        """Give back what was not started, and let what was come to its end, for `grace` seconds at most."""
+        self._stopping = True
+        self.give_back()
+        self._begun.set()
+        self.wake()
+        _, late = await asyncio.wait(self._workers, timeout=max(0.0, grace))
+        for worker in late:
+            worker.cancel()
+        if late:
+            log.warning(
+                "%s on %r did not finish within %s s: its events are handed out again",
+                self._handler.name,
+                self.join.topic,
+                grace,
+            )
+            if self._handler.is_async:
+                await asyncio.wait(late, timeout=1.0)
+        self.stop_reports()
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+
+    async def _work_on(self) -> None:
+        loop = asyncio.get_running_loop()
+        handle_all = self._handle_batches if self._handler.is_batch else self._handle_each
+        await self._begun.wait()
+        while not self._stopping and self.closed is None:
+            work = self.next_work()
+            if work is None:
+                future = loop.create_future()
+                self._idle.append(future)
+                await future
+                continue
+            if len(work.todo) > 1:
+                self.wake()
+            try:
+                if self._pool is None:
+                    await handle_all(work)
+                else:
+                    await loop.run_in_executor(self._pool, self._run_in_thread, handle_all, work)
+            finally:
+                self.leave_work(work)
+            # The others' turn: what this one has just settled made room, and all are to have a part of what fills it.
+            await asyncio.sleep(0)
+
+    @staticmethod
+    def _run_in_thread(handle_all: Any, work: Work) -> None:
+        """The same code for a `def` handler: nothing in it ever waits, so it comes to its end in one go."""
+        try:
+            handle_all(work).send(None)
+        except StopIteration:
+            pass
+
+    async def _handle_each(self, work: Work) -> None:
+        """Call the handler for one event after the other. This loop is what an event costs: everything is at hand."""
+        call, is_async, is_raw = self._handler.call, self._handler.is_async, self._handler.is_raw
+        hand_out = work.hand_out(self.join, self._engine)
+        batch, first = hand_out.batch, hand_out.start
+        take, note_done, set_handling, unset = work.todo.popleft, work.done.append, handling.set, msgspec.UNSET
+        count = check_at = 0
+        turn = monotonic()
+        while True:
+            try:
+                position = take()
+            except IndexError:  # that was the last, or another worker took it
+                return
+            event = Event(hand_out, position - first)
+            set_handling(event)
+            try:
+                result = call(batch.payload(position - first) if is_raw else event)
+                if is_async:
+                    await result
+                elif result is not None:
+                    _refuse_awaitable(result)
+            except BaseException as error:
+                self._failed(work, position, event, error)
+                continue
+            fired, event._fired = event._fired, None
+            if fired is not unset:
+                work.fired[position] = fired
+            note_done(position)
+            count += 1
+            if count >= check_at and is_async:
+                spent = monotonic() - turn
+                check_at = count + min(256, 1 + int(count * 0.001 / (spent + 1e-9)))
+                if spent > TURN_S:
+                    await asyncio.sleep(0)
+                    count = check_at = 0
+                    turn = monotonic()
+
+    async def _handle_batches(self, work: Work) -> None:
+        """Call the handler for up to `MOST_BATCH` events at a time."""
+        hand_out = work.hand_out(self.join, self._engine)
+        first = hand_out.start
+        while positions := _take(work.todo, MOST_BATCH):
+            events = [Event(hand_out, position - first) for position in positions]
+            handling.set(events[0])
+            try:
+                result = self._handler.call(events)
+                if self._handler.is_async:
+                    await result
+                else:
+                    _refuse_awaitable(result)
+            except Unfit as unfit:
+                # The one that does not fit is dead, the others are handled without it.
+                self._failed(work, positions.pop(unfit.index), events[unfit.index], unfit)
+                work.todo.extendleft(reversed(positions))
+                continue
+            except BaseException as error:
+                for position, event in zip(positions, events, strict=True):
+                    self._failed(work, position, event, error)
+                continue
+            if events[0]._fired is not msgspec.UNSET:
+                work.fired[positions[0]] = events[0]._fired
+            for event in events:
+                event._fired = None
+            # At once, so that no report can have a part of them: they are settled together.
+            work.done += positions
+
+    def _failed(self, work: Work, position: int, event: Event, error: BaseException) -> None:
+        """Note why it was not handled. What the handler fired is forgotten with it."""
+        event._fired = None
+        if isinstance(error, asyncio.CancelledError):
+            task = asyncio.current_task() if self._pool is None else None
+            if task is None or task.cancelling():
+                raise error
+        elif not isinstance(error, Exception):
+            raise error
+        work.failed.append(self._verdict(position, event, error))
+
+    def _verdict(self, position: int, event: Event, error: BaseException) -> Failure:
+        if isinstance(error, Later):
+            return Failure(position, "later", str(error), int(error.seconds * 1e9))
+        where = f"event {event.id} on topic {event.topic!r} for {event.purpose!r}, attempt {event.attempt}"
+        if isinstance(error, Reject | Unfit):
+            log.warning("rejected: %s: %s", where, error)
+            return Failure(position, "reject", str(error))
+        log.error("handler %s raised: %s", self._handler.name, where, exc_info=error)
+        return Failure(position, "retry", f"{type(error).__name__}: {error}")
+
+
+def _take(todo: deque[int], most: int) -> list[int]:
+    taken: list[int] = []
+    try:
+        while len(taken) < most:
+            taken.append(todo.popleft())
+    except IndexError:  # those were the last
+        pass
+    return taken
+
+
+def _refuse_awaitable(result: Any) -> None:
+    if inspect.iscoroutine(result):
+        result.close()
+        raise TypeError("a def handler returned a coroutine, which nobody awaits: define the handler with async def")

@@ -1,0 +1,109 @@
+"""What a dispatcher asks of the place that remembers.
+
+A store keeps, for each topic, a log of batches at positions, and for each purpose a snapshot of its state and
+the changes since. One commit takes batches and changes together or not at all; when it returns they are
+as durable as the store promises. A store keeps to what it is told: it decides nothing about dispatching.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol
+
+import msgspec
+
+from ..batch import Batch
+from ..core.log import Stored
+from ..core.spans import Spans
+from ..core.state import Change, Letter, Snapshot
+
+
+class Full(Exception):
+    """There is no room for a commit; nothing of it was stored. The next one may go through."""
+
+
+class TopicRecord(msgspec.Struct, frozen=True):
+    """What a store knows of a topic. `keep_ns` and `keep_bytes` are None where nobody has set them."""
+
+    name: str
+    end: int  # the position of the next event
+    keep_ns: int | None = None
+    keep_bytes: int | None = None
+
+
+class Recovered(msgspec.Struct, frozen=True):
+    """What a store remembers when it is opened. `changes` came after `snapshots`, in this order."""
+
+    clean: bool  # the last writer closed it; else it was cut off
+    now: int  # no time written in it is later than this, ns since 1970
+    topics: list[TopicRecord]
+    snapshots: list[Snapshot]
+    changes: list[Change]
+
+
+class Store(Protocol):
+    """All positions are of events. `StoreError` where it cannot do what is asked; then nothing was done."""
+
+    durable: bool  # whether what is committed outlives the process
+    keep_ns: int  # how long history is kept where nobody has said otherwise
+
+    async def open(self, now: int) -> Recovered: ...
+
+    async def commit(
+        self, batches: Sequence[Batch], changes: Sequence[Change], snapshots: Sequence[Snapshot], now: int
+    ) -> list[Stored | None]:
+        """Store all of it or nothing; give each batch with its position, in order.
+
+        An event whose id its topic's history holds already (given before, or made by an earlier batch) is left out:
+        its batch comes back without it, or as None where nothing is left. A snapshot replaces the purpose's
+        earlier snapshot and changes, this commit's included. A change's `dead` are kept with their text until they are
+        redriven, discarded, reopened or their purpose retires; a retired purpose is forgotten.
+        Raises `Full` where there is no room; `StoreError` where the outcome is unknown, and then the store is of no use
+        any more.
+        """
+        ...
+
+    async def read(self, topic: str, position: int, most_bytes: int) -> list[Stored]:
+        """The batches from the one that holds `position` (or else the first after it) on, in order.
+
+        At least one if there is any; no more than come to `most_bytes`. A batch that is not what was written is a `StoreError`.
+        """
+        ...
+
+    async def trim(self, topic: str, pinned: Spans, before: int | None, most_bytes: int | None) -> int:
+        """Delete whole batches with no event in `pinned`: those fired before `before` (ns since 1970), then the
+        oldest until the rest come to `most_bytes`. Gives how many events were deleted."""
+        ...
+
+    async def topic(self, name: str, keep_ns: int | None, keep_bytes: int | None) -> None:
+        """Set how much history a topic keeps; None leaves it as it is."""
+        ...
+
+    async def history(self, topic: str) -> tuple[int, int]:
+        """How many events, and how many bytes, the topic's log holds."""
+        ...
+
+    async def seek(self, topic: str, time: int) -> int:
+        """The position of the first event in the log that was fired at or after `time`, ns since 1970; the topic's end
+        where there is none."""
+        ...
+
+    async def find(self, id: str) -> tuple[str, int] | None:
+        """The topic and position of the event with that id, given or made, if its history holds it."""
+        ...
+
+    def caused(self, since: int) -> AsyncIterator[Stored]:
+        """All batches in which an event caused some event, fired at or after `since`, topic by topic."""
+        ...
+
+    async def dead(self, topic: str, purpose: str) -> list[Letter]:
+        """The purpose's dead letters, by position."""
+        ...
+
+    async def backup(self, path: str) -> None:
+        """Write a copy to a new file, of one moment between two commits, while commits go on."""
+        ...
+
+    async def close(self) -> None:
+        """Note that it was closed in order, and let go. Nothing may be under way."""
+        ...

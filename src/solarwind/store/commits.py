@@ -1,0 +1,220 @@
+"""One commit to a database: what it writes, what it leaves out, and what memory knows once it is done.
+
+A `Plan` writes within a transaction and changes nothing in memory, so that a transaction that is rolled
+back leaves no trace. `Known.apply` does the rest, after the database has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from zlib import crc32
+
+import apsw
+import msgspec
+
+from ..batch import Batch, read_id
+from ..core import state
+from ..core.log import Stored
+from ..core.spans import Spans
+from ..core.state import Change, Snapshot
+from . import database
+from .database import Commit, Topic, select, value
+
+_COMMITS_KEPT = 256  # superseded commits that pile up before they are deleted together
+_MOST_PRODUCERS = 100_000
+
+_INSERT_BATCH = (
+    "INSERT INTO batches(topic, start, count, producer, first, last_time, caused, size, previous, sum, data) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+# Of a producer's batches in a topic, the one that an event with this number is in, if any is.
+MADE = (
+    "JOIN batches ON row = (SELECT row FROM batches WHERE producer = want.value ->> 0 AND topic = {topic} "
+    "AND first <= want.value ->> 1 ORDER BY first DESC LIMIT 1) AND first + count > want.value ->> 1"
+)
+
+_encode_json = msgspec.json.Encoder().encode
+
+
+NOTHING = Commit(number=0, time=0, events=0)
+
+
+class AlreadyWritten(Exception):
+    """The commit's number is taken: two have written at the same time."""
+
+
+class Known:
+    """What memory knows of the database, so that a commit need not ask."""
+
+    def __init__(
+        self,
+        topics: dict[str, Topic] | None = None,
+        since: dict[tuple[str, str], int] | None = None,
+        last: Commit = NOTHING,
+    ) -> None:
+        self.topics = topics or {}
+        self.last = last
+        self.since = since or {}  # purpose -> its first commit since its snapshot; ascending
+        self.producers: dict[tuple[int, int], int] = {}  # (topic, producer) -> the number after its last
+
+    def apply(self, plan: Plan, changes: Sequence[Change], snapshots: Sequence[Snapshot]) -> None:
+        """What the database has now is what memory has now."""
+        self.last = plan.commit
+        for name, topic in plan.new_topics.items():
+            self.topics[name] = Topic(topic, name)
+        for name, (_, end, total) in plan.ends.items():
+            log = self.topics[name]
+            log.next, log.sum = end, total
+        if len(self.producers) > _MOST_PRODUCERS:
+            self.producers.clear()  # what is forgotten is looked up
+        self.producers.update(plan.producers)
+        for change in changes:
+            key = change.topic, change.purpose
+            if change.retired:
+                self.since.pop(key, None)
+            else:
+                self.since.setdefault(key, self.last.number)
+        for snapshot in snapshots:
+            self.since.pop((snapshot.topic, snapshot.purpose), None)
+
+
+class Plan:
+    """One commit, while its transaction is open."""
+
+    def __init__(self, connection: apsw.Connection, known: Known, now: int) -> None:
+        self._connection = connection
+        self._known = known
+        self._rows: list[tuple[apsw.SQLiteValue, ...]] = []
+        self._ids: list[tuple[str, int, int]] = []
+        self.commit = known.last._replace(number=known.last.number + 1, time=max(known.last.time, now))
+        self.new_topics: dict[str, int] = {}
+        self.ends: dict[str, tuple[int, int, int]] = {}  # topic -> its id, end and last sum
+        self.producers: dict[tuple[int, int], int] = {}
+
+    def write(
+        self, batches: Sequence[Batch], changes: Sequence[Change], snapshots: Sequence[Snapshot]
+    ) -> list[Stored | None]:
+        stored = [self._place(batch) for batch in batches]
+        self._insert()
+        self._write_dead(changes)
+        self._write_snapshots(snapshots)
+        self._write_commit(changes)
+        return stored
+
+    def _place(self, batch: Batch) -> Stored | None:
+        """Give a batch its position and queue it to be inserted; without what its topic's history has already."""
+        name = batch.header.topic
+        topic, start, previous = self.ends.get(name) or self._end(name)
+        fresh = self._fresh(topic, batch)
+        if fresh is None:
+            return None
+        header = fresh.header
+        total = crc32(fresh.data, previous)
+        last_time = header.time + max(header.times)
+        given = [(id, topic, start + index) for index, id in enumerate(header.ids or ()) if id is not None]
+        self._ids += given
+        caused = any(cause.kind == "event" for cause in header.causes or ())
+        producer = header.producer if len(given) < header.count else None  # none of its ids was made
+        known = topic, start, header.count, producer, header.first, last_time, caused
+        self._rows.append((*known, len(fresh.data), previous, total, fresh.data))
+        self.ends[name] = topic, start + header.count, total
+        events, time = self.commit.events + header.count, max(self.commit.time, last_time)
+        self.commit = self.commit._replace(events=events, time=time)
+        if producer is not None:
+            key = topic, producer
+            self.producers[key] = max(header.first + header.count, self._reached(topic, producer))
+        return Stored(start, fresh)
+
+    def _end(self, name: str) -> tuple[int, int, int]:
+        log = self._known.topics.get(name)
+        if log is not None:
+            return log.id, log.next, log.sum
+        topic = self.new_topics.get(name)
+        if topic is None:
+            topic = self.new_topics[name] = len(self._known.topics) + len(self.new_topics) + 1
+            self._connection.execute("INSERT INTO topics(id, name) VALUES (?, ?)", (topic, name))
+        return topic, 0, 0
+
+    # --- only once ------------------------------------------------------------------------------------------
+
+    def _fresh(self, topic: int, batch: Batch) -> Batch | None:
+        """The batch without the events whose ids the topic's history holds, or that it names twice."""
+        header = batch.header
+        if header.ids is None and header.first >= self._reached(topic, header.producer):
+            return batch
+        self._insert()  # so that the look-up sees what this commit itself brings
+        ids = [batch.id(index) for index in range(header.count)]
+        held = self._held(topic, ids)
+        indices = []
+        for index, id in enumerate(ids):
+            if id not in held:
+                held.add(id)
+                indices.append(index)
+        if len(indices) == header.count:
+            return batch
+        return batch.take(indices) if indices else None
+
+    def _reached(self, topic: int, producer: int) -> int:
+        """The number after the last event of a producer in a topic. What follows on it needs no look-up."""
+        key = topic, producer
+        reached = self.producers.get(key, self._known.producers.get(key))
+        if reached is None:
+            query = "SELECT first + count FROM batches WHERE producer = ? AND topic = ? ORDER BY first DESC LIMIT 1"
+            reached = self.producers[key] = int(value(self._connection, query, (producer, topic)) or 0)
+        return reached
+
+    def _held(self, topic: int, ids: list[str]) -> set[str]:
+        """The ids that events in the topic's history have, as far as it matters for these."""
+        query = "SELECT value FROM json_each(?2) JOIN ids ON ids.id = value AND ids.topic = ?1"
+        held = {id for (id,) in select(self._connection, query, (topic, _encode_json(ids)))}
+        made = [(found.producer, found.sequence) for id in ids if (found := read_id(id)) is not None]
+        if made:
+            query = f"SELECT DISTINCT row FROM json_each(?2) AS want {MADE.format(topic='?1')}"
+            for (row,) in list(select(self._connection, query, (topic, _encode_json(made)))):
+                earlier = Batch.read(value(self._connection, "SELECT data FROM batches WHERE row = ?", (row,)))
+                held.update(earlier.id(index) for index in range(len(earlier)))
+        return held
+
+    # --- what is written ------------------------------------------------------------------------------------
+
+    def _insert(self) -> None:
+        if self._rows:
+            self._connection.executemany(_INSERT_BATCH, self._rows)
+            self._rows = []
+        if self._ids:
+            self._connection.executemany("INSERT INTO ids VALUES (?, ?, ?)", self._ids)
+            self._ids = []
+
+    def _write_dead(self, changes: Sequence[Change]) -> None:
+        """Keep the dead letters' rows in line, in the order in which a change is applied."""
+        for change in changes:
+            key = change.topic, change.purpose
+            if change.retired:
+                self._connection.execute("DELETE FROM dead WHERE topic = ? AND purpose = ?", key)
+                self._connection.execute("DELETE FROM snapshots WHERE topic = ? AND purpose = ?", key)
+            for edges in (change.reopened, change.redriven, change.discarded):
+                for start, stop in Spans(edges):
+                    query = "DELETE FROM dead WHERE topic = ? AND purpose = ? AND position >= ? AND position < ?"
+                    self._connection.execute(query, (*key, start, stop))
+            if change.dead:
+                rows = ((*key, each.position, each.tried, each.time, each.error) for each in change.dead)
+                self._connection.executemany("INSERT OR REPLACE INTO dead VALUES (?, ?, ?, ?, ?, ?)", rows)
+
+    def _write_snapshots(self, snapshots: Sequence[Snapshot]) -> None:
+        if snapshots:
+            number = self.commit.number
+            encoded = ((each.topic, each.purpose, state.encode(each)) for each in snapshots)
+            rows = [(*key, number, data, database.snapshot_sum(number, data)) for *key, data in encoded]
+            self._connection.executemany("INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?, ?, ?)", rows)
+
+    def _write_commit(self, changes: Sequence[Change]) -> None:
+        encoded = state.encode(list(changes))
+        row = (*self.commit, encoded, database.commit_sum(*self.commit, encoded))
+        try:
+            self._connection.execute("INSERT INTO commits VALUES (?, ?, ?, ?, ?)", row)
+        except apsw.ConstraintError as error:
+            raise AlreadyWritten(f"commit {self.commit.number} is there already") from error
+        if self.commit.number % _COMMITS_KEPT == 0:
+            oldest = max(1, next(iter(self._known.since.values()), self._known.last.number))
+            self._connection.execute("DELETE FROM commits WHERE number < ?", (oldest,))
+            database.set_meta(self._connection, "oldest", oldest)

@@ -1,0 +1,261 @@
+"""A store's database file: its format, how it is opened, and what its rows mean.
+
+Each batch carries the sum of its bytes chained to the sum of the batch before it in its topic; each commit and
+each snapshot carries its own. Where history was trimmed, the topic notes which positions went, so that any other gap
+is a loss.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+from zlib import crc32
+
+import apsw
+import msgspec
+
+from ..batch import Batch
+from ..core import state
+from ..core.log import Stored
+from ..core.spans import Spans
+from ..core.state import Change, Snapshot
+from ..errors import ProtocolError, StoreError
+from .files import read_start
+
+FORMAT = 1
+APPLICATION = 0x53574E44  # "SWND"
+PAGE_BYTES = 16 << 10
+_HEADER = b"SQLite format 3\0"
+
+_SCHEMA = """
+CREATE TABLE meta(name TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE topics(
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, keep_ns INTEGER, keep_bytes INTEGER,
+    -- the end and the last sum of what was trimmed; where batches are left, they say it themselves
+    next INTEGER NOT NULL DEFAULT 0, sum INTEGER NOT NULL DEFAULT 0, trimmed BLOB NOT NULL DEFAULT x'90');
+CREATE TABLE batches(
+    row INTEGER PRIMARY KEY, topic INTEGER NOT NULL, start INTEGER NOT NULL, count INTEGER NOT NULL,
+    producer INTEGER, first INTEGER NOT NULL, last_time INTEGER NOT NULL, caused INTEGER NOT NULL,
+    size INTEGER NOT NULL, previous INTEGER NOT NULL, sum INTEGER NOT NULL, data BLOB NOT NULL);
+-- Holds all that links, trimming and seeking ask for, so that they never touch the bodies.
+CREATE UNIQUE INDEX links ON batches(topic, start, count, previous, sum, size, last_time);
+CREATE INDEX made ON batches(producer, topic, first) WHERE producer IS NOT NULL;
+CREATE INDEX effects ON batches(topic, start, last_time) WHERE caused;
+CREATE TABLE ids(id TEXT, topic INTEGER, position INTEGER NOT NULL, PRIMARY KEY(id, topic)) WITHOUT ROWID;
+CREATE INDEX given ON ids(topic, position);
+CREATE TABLE commits(
+    number INTEGER PRIMARY KEY, time INTEGER NOT NULL, events INTEGER NOT NULL, changes BLOB NOT NULL,
+    sum INTEGER NOT NULL);
+CREATE TABLE snapshots(
+    topic TEXT, purpose TEXT, number INTEGER NOT NULL, state BLOB NOT NULL, sum INTEGER NOT NULL,
+    PRIMARY KEY(topic, purpose)) WITHOUT ROWID;
+CREATE TABLE dead(
+    topic TEXT, purpose TEXT, position INTEGER, tried INTEGER NOT NULL, time INTEGER NOT NULL, error TEXT NOT NULL,
+    PRIMARY KEY(topic, purpose, position)) WITHOUT ROWID;
+"""
+
+
+class Topic(msgspec.Struct):
+    """What is remembered of a topic's log besides its batches."""
+
+    id: int
+    name: str
+    next: int = 0
+    sum: int = 0
+    keep_ns: int | None = None
+    keep_bytes: int | None = None
+    trimmed: Spans = msgspec.field(default_factory=Spans)
+
+    @property
+    def events(self) -> int:
+        return self.next - len(self.trimmed)
+
+
+class Commit(NamedTuple):
+    number: int
+    time: int
+    events: int
+
+
+# --- opening ------------------------------------------------------------------------------------------------
+
+
+def refuse_path(path: str) -> None:
+    """`StoreError` where no database can be at `path`."""
+    folder = os.path.dirname(os.path.abspath(path))
+    if os.path.isdir(path):
+        raise StoreError(f"expected the path of a file, but {path} is a folder: name a file in it, such as wind.db")
+    if not os.path.isdir(folder):
+        raise StoreError(f"expected a folder for {path}, but {folder} does not exist: create it")
+    for each in (path, folder):
+        if os.path.exists(each) and not os.access(each, os.W_OK):
+            raise StoreError(f"expected to be able to write to {path}, but {each} is read-only: allow it, or move it")
+
+
+def exists(path: str, vfs: str | None) -> bool:
+    """Whether a store is at `path`. `StoreError` where something else is."""
+    if not os.path.exists(path) or os.path.getsize(path) == 0:
+        return False
+    if os.path.exists(f"{path}-journal"):
+        return False  # cut off while it was created: SQLite takes that back first
+    head = read_start(path, vfs, 100)
+    if not head.startswith(_HEADER):
+        raise StoreError(f"expected a store of Solar Wind, but {path} is not an SQLite database: name another file")
+    _refuse_format(path, int.from_bytes(head[68:72], "big"), int.from_bytes(head[60:64], "big"))
+    return True
+
+
+def _refuse_format(path: str, application: int, version: int) -> None:
+    if application != APPLICATION:
+        raise StoreError(f"expected a store of Solar Wind, but {path} is some other SQLite database: name another file")
+    if version > FORMAT:
+        raise StoreError(
+            f"{path} was written in format {version} by a newer Solar Wind, this one reads format {FORMAT}: "
+            "upgrade Solar Wind"
+        )
+
+
+def connect(path: str, vfs: str | None, *, write: bool = True, create: bool = False) -> apsw.Connection:
+    """A connection to a database. It leaves the log alone when it closes, until `keep_tidy`."""
+    flags = apsw.SQLITE_OPEN_READWRITE if write else apsw.SQLITE_OPEN_READONLY
+    connection = apsw.Connection(path, flags | (apsw.SQLITE_OPEN_CREATE if create else 0), vfs)
+    try:
+        keep_tidy(connection, False)
+        connection.wal_autocheckpoint(0)
+        connection.pragma("synchronous", "FULL")
+        connection.pragma("cache_size", -16384)
+        if create:
+            _create(connection)
+        version = connection.pragma("user_version")
+        _refuse_format(path, connection.pragma("application_id"), version)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def keep_tidy(connection: apsw.Connection, tidy: bool) -> None:
+    """Whether the last connection to close empties the log into the database and removes it.
+
+    What is evidence of a loss, or of unknown outcome, must stay as it is.
+    """
+    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, int(not tidy))
+
+
+def _create(connection: apsw.Connection) -> None:
+    if connection.pragma("page_count") == 0:
+        connection.pragma("page_size", PAGE_BYTES)
+        with connection:
+            connection.execute(_SCHEMA)
+            connection.execute(f"PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {FORMAT}")
+            values = [("store", os.urandom(16)), ("clean", 1), ("oldest", 1)]
+            connection.executemany("INSERT INTO meta VALUES (?, ?)", values)
+    connection.pragma("journal_mode", "WAL")
+
+
+def select(connection: apsw.Connection, query: str, values: tuple[apsw.SQLiteValue, ...] = ()) -> Iterable[Any]:
+    """The rows that a query gives. What their columns hold is for the schema to say."""
+    return connection.execute(query, values)
+
+
+def value(connection: apsw.Connection, query: str, values: tuple[apsw.SQLiteValue, ...] = ()) -> Any:
+    """The only value that a query gives, or None."""
+    return connection.execute(query, values).get
+
+
+def result_code(error: apsw.Error) -> int:
+    """What SQLite said, as exactly as it can."""
+    return int(getattr(error, "extendedresult", apsw.SQLITE_ERROR))
+
+
+# --- what is in it ------------------------------------------------------------------------------------------
+
+
+def meta(connection: apsw.Connection, name: str) -> Any:
+    return value(connection, "SELECT value FROM meta WHERE name = ?", (name,))
+
+
+def set_meta(connection: apsw.Connection, name: str, value: apsw.SQLiteValue) -> None:
+    connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
+
+
+def store_id(connection: apsw.Connection) -> bytes:
+    return bytes(meta(connection, "store") or b"")
+
+
+def last_commit(connection: apsw.Connection) -> Commit:
+    query = "SELECT number, time, events FROM commits ORDER BY number DESC LIMIT 1"
+    return next((Commit(*row) for row in select(connection, query)), Commit(0, 0, 0))
+
+
+def read_topics(connection: apsw.Connection) -> list[Topic]:
+    """All topics, each with its end and last sum as the last of its batches gives them."""
+    query = """
+    SELECT id, name, max(next, coalesce(start + count, 0)), iif(start + count >= next, batches.sum, topics.sum),
+        keep_ns, keep_bytes, trimmed
+    FROM topics LEFT JOIN batches INDEXED BY links
+        ON topic = id AND start = (SELECT max(start) FROM batches WHERE topic = id)
+    """
+    return [
+        Topic(id, name, next, sum, keep_ns, keep_bytes, Spans(msgspec.msgpack.decode(trimmed, type=list[int])))
+        for id, name, next, sum, keep_ns, keep_bytes, trimmed in select(connection, query)
+    ]
+
+
+def forget_events(connection: apsw.Connection, topic: int, start: int, stop: int) -> None:
+    connection.execute("DELETE FROM ids WHERE topic = ? AND position >= ? AND position < ?", (topic, start, stop))
+
+
+def save_topic(connection: apsw.Connection, log: Topic) -> None:
+    row = (log.next, log.sum, state.encode(log.trimmed.edges), log.id)
+    connection.execute("UPDATE topics SET next = ?, sum = ?, trimmed = ? WHERE id = ?", row)
+
+
+def commit_sum(number: int, time: int, events: int, changes: bytes) -> int:
+    return crc32(changes, crc32(b"%d %d %d" % (number, time, events)))
+
+
+def snapshot_sum(number: int, encoded: bytes) -> int:
+    return crc32(encoded, crc32(b"%d" % number))
+
+
+def read_batch(path: str, topic: str, start: int, count: int, previous: int, sum: int, data: bytes) -> Stored:
+    """The batch in a row. `StoreError` where it is not what was written."""
+    fault = f"{path} is damaged: the events {start} to {start + count - 1} of topic {topic!r} are not what was written"
+    way_out = f"restore a backup, or go on without them with `solarwind check {path} --accept-loss`"
+    if crc32(data, previous) != sum:
+        raise StoreError(f"{fault} (expected the sum {sum:08x}, got {crc32(data, previous):08x}): {way_out}")
+    try:
+        batch = Batch.read(data)
+    except ProtocolError as error:
+        raise StoreError(f"{fault} ({error}): {way_out}") from error
+    if batch.header.topic != topic or batch.header.count != count:
+        raise StoreError(f"{fault} (got {batch.header.count} events of topic {batch.header.topic!r}): {way_out}")
+    return Stored(start, batch)
+
+
+def read_purposes(connection: apsw.Connection) -> tuple[list[Snapshot], list[Change], dict[tuple[str, str], int]]:
+    """All snapshots, the changes that came after them, and each purpose's first commit since its snapshot."""
+    numbers: dict[tuple[str, str], int] = {}
+    snapshots: list[Snapshot] = []
+    for topic, purpose, number, encoded in select(connection, "SELECT topic, purpose, number, state FROM snapshots"):
+        numbers[topic, purpose] = number
+        snapshots.append(state.decode_snapshot(encoded))
+    changes: list[Change | None] = []
+    places: dict[tuple[str, str], list[int]] = {}
+    since: dict[tuple[str, str], int] = {}
+    for number, encoded in select(connection, "SELECT number, changes FROM commits ORDER BY number"):
+        for change in state.decode_changes(encoded):
+            key = change.topic, change.purpose
+            if number <= numbers.get(key, -1):
+                continue
+            if change.retired:  # forgotten, with all that came before
+                for place in places.pop(key, ()):
+                    changes[place] = None
+                since.pop(key, None)
+                continue
+            places.setdefault(key, []).append(len(changes))
+            since.setdefault(key, number)
+            changes.append(change)
+    return snapshots, [change for change in changes if change is not None], since

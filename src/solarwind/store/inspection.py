@@ -1,0 +1,277 @@
+"""Whether a store is whole: what is lost or damaged, in sentences, and how to go on without it.
+
+Opening looks at what can be looked at in a moment, `check` at everything; both by the same rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+from zlib import crc32
+
+import apsw
+
+from ..core import state
+from ..errors import StoreError
+from .database import (
+    Commit,
+    Topic,
+    commit_sum,
+    forget_events,
+    last_commit,
+    meta,
+    read_batch,
+    read_topics,
+    save_topic,
+    select,
+    set_meta,
+    snapshot_sum,
+    store_id,
+    value,
+)
+from .files import Mark, Reach, when
+
+_SUSPICIOUS = """
+SELECT start, count, reached, previous IS above AS linked FROM (
+    SELECT start, count, previous,
+        lag(start + count) OVER upwards AS reached, lag(sum) OVER upwards AS above
+    FROM (SELECT start, count, previous, sum FROM batches INDEXED BY links
+        WHERE topic = ?1 ORDER BY start DESC LIMIT ?2)
+    WINDOW upwards AS (ORDER BY start))
+WHERE start IS NOT reached OR NOT linked ORDER BY start
+"""
+
+
+class Finding(NamedTuple):
+    """What is not as it was written, and how to go on without it, in a transaction."""
+
+    text: str
+    accept: Callable[[apsw.Connection], None]
+
+
+def inspect_mark(path: str, connection: apsw.Connection, mark: Reach | None, last: Commit) -> Iterator[Finding]:
+    """Whether the database holds all commits that the mark beside it says were durable."""
+    way_out = f"restore a backup, or go on without them with `solarwind check {path} --accept-loss`"
+
+    def accept(_: apsw.Connection) -> None:
+        """Whoever accepts writes the mark anew."""
+
+    if mark is None or mark.store != store_id(connection):
+        if last.number and not meta(connection, "clean"):
+            yield Finding(
+                f"{path}-mark is missing, and {path} was not closed in order, so whether commits were lost after "
+                f"number {last.number} of {when(last.time)} cannot be told: put it back, {way_out}",
+                accept,
+            )
+    elif mark.commit > last.number:
+        commits, events = mark.commit - last.number, mark.events - last.events
+        yield Finding(
+            f"{path} has lost its last {commits} commits with {events} events since "
+            f"{when(last.time) if last.number else 'its beginning'}: it ends at commit {last.number}, but "
+            f"{mark.commit} were durable at {when(mark.time)}: {way_out}",
+            accept,
+        )
+
+
+def inspect_commits(path: str, connection: apsw.Connection) -> Iterator[Finding]:
+    """Whether the commits since the oldest one kept are all there and as they were written, and the snapshots too."""
+    expected = int(meta(connection, "oldest"))
+    for number, time, events, changes, sum in select(connection, "SELECT * FROM commits ORDER BY number"):
+        if number > expected:
+            yield Finding(
+                f"{path} has lost the commits {expected} to {number - 1}: the state of its purposes is older there",
+                _set_oldest(number),
+            )
+        if commit_sum(number, time, events, changes) != sum:
+            yield Finding(
+                f"{path} is damaged: commit {number} of {when(time)} is not what was written: what its purposes did "
+                "in it is lost",
+                _empty_commit(number, time, events),
+            )
+        expected = number + 1
+    for topic, purpose, number, encoded, sum in select(connection, "SELECT * FROM snapshots"):
+        if snapshot_sum(number, encoded) != sum:
+            yield Finding(
+                f"{path} is damaged: the state of purpose {purpose!r} on topic {topic!r} is not what was written: "
+                "what it did up to then is lost",
+                _delete("snapshots WHERE topic = ? AND purpose = ?", (topic, purpose)),
+            )
+
+
+def _set_oldest(number: int) -> Callable[[apsw.Connection], None]:
+    def accept(connection: apsw.Connection) -> None:
+        connection.execute("DELETE FROM commits WHERE number < ?", (number,))
+        set_meta(connection, "oldest", number)
+
+    return accept
+
+
+def _empty_commit(number: int, time: int, events: int) -> Callable[[apsw.Connection], None]:
+    def accept(connection: apsw.Connection) -> None:
+        nothing = state.encode([])
+        row = (nothing, commit_sum(number, time, events, nothing), number)
+        connection.execute("UPDATE commits SET changes = ?, sum = ? WHERE number = ?", row)
+
+    return accept
+
+
+def _delete(what: str, values: tuple[apsw.SQLiteValue, ...]) -> Callable[[apsw.Connection], None]:
+    def accept(connection: apsw.Connection) -> None:
+        connection.execute(f"DELETE FROM {what}", values)
+
+    return accept
+
+
+def lose(topic: int, start: int, stop: int) -> Callable[[apsw.Connection], None]:
+    """Go on without these events of a topic, as if they had been trimmed."""
+
+    def accept(connection: apsw.Connection) -> None:
+        forget_events(connection, topic, start, stop)
+        [log] = [each for each in read_topics(connection) if each.id == topic]
+        log.next = max(log.next, stop)
+        log.trimmed.add(start, stop)
+        connection.execute("DELETE FROM batches WHERE topic = ? AND start >= ? AND start < ?", (topic, start, stop))
+        connection.execute(
+            "DELETE FROM dead WHERE topic = ? AND position >= ? AND position < ?", (log.name, start, stop)
+        )
+        save_topic(connection, log)
+
+    return accept
+
+
+def inspect_links(
+    path: str, connection: apsw.Connection, topics: list[Topic], events: int, most: int
+) -> Iterator[Finding]:
+    """Whether each topic's batches follow each other without a gap that was not trimmed: the newest `most` of all."""
+    each_most = max(16, most // max(1, len(topics)))
+    for log in topics:
+        first = value(connection, "SELECT min(start) FROM batches WHERE topic = ?", (log.id,))
+        for start, count, reached, linked in select(connection, _SUSPICIOUS, (log.id, each_most)):
+            if reached is None:
+                reached = 0 if start == first else start
+            elif reached > start or (reached == start and not linked):
+                yield _unlinked(path, log, start, count)
+            yield from _gaps(path, log, reached, start)
+        end = value(
+            connection,
+            "SELECT max(start + count) FROM batches WHERE topic = ?1 "
+            "AND start = (SELECT max(start) FROM batches WHERE topic = ?1)",
+            (log.id,),
+        )
+        yield from _gaps(path, log, end or 0, log.next)
+    total = sum(log.next for log in topics)
+    if total != events:
+        yield Finding(
+            f"{path} has lost the last batches of some topic: {events} events were accepted, but its topics end "
+            f"after {total}: restore a backup, or go on without them with `solarwind check {path} --accept-loss`",
+            recount,
+        )
+
+
+def _gaps(path: str, log: Topic, start: int, stop: int) -> Iterator[Finding]:
+    for low, high in log.trimmed.outside(start, stop):
+        yield Finding(
+            f"{path} has lost the events {low} to {high - 1} of topic {log.name!r}: restore a backup, or go on "
+            f"without them with `solarwind check {path} --accept-loss`",
+            lose(log.id, low, high),
+        )
+
+
+def _unlinked(path: str, log: Topic, start: int, count: int) -> Finding:
+    return Finding(
+        f"{path} is damaged: the events {start} to {start + count - 1} of topic {log.name!r} do not follow on "
+        "what was written before them: restore a backup, or go on without them with "
+        f"`solarwind check {path} --accept-loss`",
+        lose(log.id, start, start + count),
+    )
+
+
+def recount(connection: apsw.Connection) -> None:
+    events = sum(log.next for log in read_topics(connection))
+    query = "SELECT number, time, changes FROM commits ORDER BY number DESC LIMIT 1"
+    for number, time, changes in list(select(connection, query)):
+        row = (events, commit_sum(number, time, events, changes), number)
+        connection.execute("UPDATE commits SET events = ?, sum = ? WHERE number = ?", row)
+
+
+def inspect_bodies(
+    path: str,
+    connection: apsw.Connection,
+    topics: list[Topic],
+    most_bytes: int | None = None,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Iterator[Finding]:
+    """Whether the batches are what was written: the newest of them, up to `most_bytes` or all."""
+    names = {log.id: log.name for log in topics}
+    done = 0
+    query = "SELECT topic, start, count, previous, sum, data FROM batches ORDER BY row DESC"
+    for topic, start, count, previous, sum, data in select(connection, query):
+        if topic not in names:
+            yield Finding(
+                f"{path} is damaged: events of a topic that it does not know",
+                _delete("batches WHERE topic = ?", (topic,)),
+            )
+            continue
+        try:
+            if most_bytes is None or crc32(data, previous) != sum:  # in a hurry, a sum that is right will do
+                read_batch(path, names[topic], start, count, previous, sum, data)
+        except StoreError as error:
+            yield Finding(str(error), lose(topic, start, start + count))
+        done += len(data)
+        progress(done)
+        if most_bytes is not None and done >= most_bytes:
+            return
+
+
+def inspect_pages(path: str, connection: apsw.Connection) -> Iterator[Finding]:
+    """Whether SQLite itself finds its pages and indices in order."""
+    for (text,) in select(connection, "PRAGMA integrity_check(20)"):
+        if text != "ok":
+            yield Finding(f"{path} is damaged: {text}", _rebuild)
+
+
+def _rebuild(connection: apsw.Connection) -> None:
+    connection.execute("REINDEX")
+
+
+def inspect_references(path: str, connection: apsw.Connection) -> Iterator[Finding]:
+    """Whether each given id and each dead letter is of an event that is there."""
+    there = (
+        "EXISTS (SELECT 1 FROM batches INDEXED BY links WHERE topic = {topic} AND start = "
+        "(SELECT max(start) FROM batches WHERE topic = {topic} AND start <= position) AND start + count > position)"
+    )
+    gone = f"topic = ? AND position = ? AND NOT {there.format(topic='ids.topic')}"
+    query = f"SELECT id, topic, position FROM ids WHERE NOT {there.format(topic='ids.topic')}"
+    for id, topic, position in select(connection, query):
+        yield Finding(
+            f"{path} is damaged: the id {id!r} is of event {position} of topic {topic}, which is not there",
+            _delete(f"ids WHERE {gone}", (topic, position)),
+        )
+    query = "SELECT topic, purpose, position FROM dead WHERE NOT " + there.format(
+        topic="(SELECT id FROM topics WHERE name = dead.topic)"
+    )
+    for topic, purpose, position in select(connection, query):
+        yield Finding(
+            f"{path} is damaged: a dead letter of purpose {purpose!r} is event {position} of topic {topic!r}, "
+            "which is not there",
+            _delete("dead WHERE topic = ? AND purpose = ? AND position = ?", (topic, purpose, position)),
+        )
+
+
+def verify(path: str, vfs: str | None, connection: apsw.Connection) -> tuple[list[Topic], Commit]:
+    """What can be checked in a moment, at every start: enough to notice any loss, but not all damage.
+
+    `StoreError` with the first thing that is not as it was written.
+    """
+    last = last_commit(connection)
+    topics = read_topics(connection)
+
+    def findings() -> Iterator[Finding]:
+        yield from inspect_mark(path, connection, Mark.read(path, vfs), last)
+        yield from inspect_commits(path, connection)
+        yield from inspect_links(path, connection, topics, last.events, most=100_000)
+        yield from inspect_bodies(path, connection, topics, most_bytes=32 << 20)
+
+    for finding in findings():
+        raise StoreError(finding.text)
+    return topics, last

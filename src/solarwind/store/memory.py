@@ -1,0 +1,219 @@
+"""A store that forgets with the process: the same interface, for tests and for work that need not outlive it."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Sequence
+
+from ..batch import Batch, read_id
+from ..core.log import Stored
+from ..core.spans import Spans
+from ..core.state import Change, Letter, Snapshot
+from ..errors import NotAllowed
+from .base import Full, Recovered
+
+MOST_IDS = 100_000
+MOST_BYTES = 1 << 30
+
+
+class _Topic:
+    """A topic's log: batches in order, and where each starts."""
+
+    def __init__(self) -> None:
+        self.starts: list[int] = []
+        self.batches: list[Batch] = []
+        self.end = 0
+        self.bytes = 0
+
+    def at(self, position: int) -> int:
+        """The index of the batch that holds `position`, or else of the first after it."""
+        index = bisect_right(self.starts, position) - 1
+        return index if index >= 0 and position < self.starts[index] + len(self.batches[index]) else index + 1
+
+    def stored(self, index: int) -> Stored:
+        return Stored(self.starts[index], self.batches[index])
+
+    def delete(self, indices: list[int]) -> None:
+        gone = set(indices)
+        self.starts = [start for index, start in enumerate(self.starts) if index not in gone]
+        self.batches = [batch for index, batch in enumerate(self.batches) if index not in gone]
+
+
+class MemoryStore:
+    """Keeps no state of purposes: nobody recovers from it. It is full at `most_bytes` of batches."""
+
+    durable = False
+    keep_ns = 0
+
+    def __init__(self, most_bytes: int = MOST_BYTES) -> None:
+        self._most_bytes = most_bytes
+        self._bytes = 0
+        self._topics: dict[str, _Topic] = {}
+        self._ids: OrderedDict[tuple[str, str], int] = OrderedDict()  # the last ids given, and their positions
+        # The numbers of the ids that Solar Wind made, of the last events that were trimmed.
+        self._past: OrderedDict[tuple[str, int], Spans] = OrderedDict()
+        self._past_ids = 0
+        self._dead: dict[tuple[str, str], dict[int, Letter]] = {}
+
+    async def open(self, now: int) -> Recovered:
+        return Recovered(True, now, [], [], [])
+
+    async def commit(
+        self, batches: Sequence[Batch], changes: Sequence[Change], snapshots: Sequence[Snapshot], now: int
+    ) -> list[Stored | None]:
+        size = sum(len(batch.data) for batch in batches)
+        if batches and self._bytes + size > self._most_bytes:
+            raise Full(
+                f"memory:// is full: expected at most {self._most_bytes:,} bytes of events that pend or are kept, "
+                "got more: let them be handled first, or use sqlite:///wind.db"
+            )
+        stored = [self._append(batch) for batch in batches]
+        for change in changes:
+            if change.dead or change.redriven or change.discarded or change.reopened or change.retired:
+                self._bury(change)
+        return stored
+
+    def _append(self, batch: Batch) -> Stored | None:
+        topic = self._topics.setdefault(batch.header.topic, _Topic())
+        fresh = self._without_known(batch, topic) if batch.header.ids is not None else batch
+        if fresh is None:
+            return None
+        stored = Stored(topic.end, fresh)
+        topic.starts.append(topic.end)
+        topic.batches.append(fresh)
+        topic.end += len(fresh)
+        topic.bytes += len(fresh.data)
+        self._bytes += len(fresh.data)
+        return stored
+
+    def _without_known(self, batch: Batch, topic: _Topic) -> Batch | None:
+        new: list[int] = []
+        for index in range(len(batch)):
+            id = batch.given_id(index)
+            if id is not None:
+                name = (batch.header.topic, id)
+                if name in self._ids or self._made_earlier(batch.header.topic, id, topic):
+                    continue
+                self._ids[name] = topic.end + len(new)
+                if len(self._ids) > MOST_IDS:
+                    self._ids.popitem(last=False)
+            new.append(index)
+        return batch if len(new) == len(batch) else batch.take(new) if new else None
+
+    def _made_earlier(self, name: str, id: str, topic: _Topic) -> bool:
+        made = read_id(id)
+        if made is None:
+            return False
+        past = self._past.get((name, made.producer))
+        return (past is not None and made.sequence in past) or self._position_of_made(id, topic) is not None
+
+    def _remember(self, batch: Batch) -> None:
+        """The ids of a batch that is trimmed, so that they are known if they come again."""
+        header = batch.header
+        past = self._past.setdefault((header.topic, header.producer), Spans())
+        past.add(header.first, header.first + header.count)
+        self._past_ids += header.count
+        while self._past_ids > MOST_IDS:
+            oldest, spans = next(iter(self._past.items()))
+            start, stop = spans.edges[:2]
+            stop = min(stop, start + self._past_ids - MOST_IDS)
+            spans.remove(start, stop)
+            self._past_ids -= stop - start
+            if not spans:
+                del self._past[oldest]
+
+    @staticmethod
+    def _position_of_made(id: str, topic: _Topic) -> int | None:
+        """Where the event with an id that Solar Wind made is."""
+        made = read_id(id)
+        if made is not None:
+            for start, batch in zip(topic.starts, topic.batches, strict=True):
+                index = made.sequence - batch.header.first
+                if batch.header.producer == made.producer and 0 <= index < len(batch) and batch.id(index) == id:
+                    return start + index
+        return None
+
+    def _bury(self, change: Change) -> None:
+        letters = self._dead.setdefault((change.topic, change.purpose), {})
+        if change.retired:
+            letters.clear()
+        for edges in (change.reopened, change.redriven, change.discarded):
+            spans = Spans(edges)
+            for position in [position for position in letters if position in spans]:
+                del letters[position]
+        letters.update((letter.position, letter) for letter in change.dead)
+
+    async def read(self, topic: str, position: int, most_bytes: int) -> list[Stored]:
+        log = self._topics.get(topic)
+        found: list[Stored] = []
+        if log is not None:
+            for index in range(log.at(position), len(log.starts)):
+                most_bytes -= len(log.batches[index].data)
+                if found and most_bytes < 0:
+                    break
+                found.append(log.stored(index))
+        return found
+
+    async def trim(self, topic: str, pinned: Spans, before: int | None, most_bytes: int | None) -> int:
+        log = self._topics.get(topic)
+        if log is None:
+            return 0
+        gone, events, left = [], 0, log.bytes
+        for index, (start, batch) in enumerate(zip(log.starts, log.batches, strict=True)):
+            old = before is not None and batch.time(len(batch) - 1) < before
+            if not old and (most_bytes is None or left <= most_bytes):
+                break  # what comes after is younger
+            if not pinned.within(start, start + len(batch)):
+                gone.append(index)
+                self._remember(batch)
+                events += len(batch)
+                left -= len(batch.data)
+        self._bytes -= log.bytes - left
+        log.bytes = left
+        if gone:
+            log.delete(gone)
+        return events
+
+    async def topic(self, name: str, keep_ns: int | None, keep_bytes: int | None) -> None:
+        """The dispatcher knows; there is no restart to remember it for."""
+
+    async def history(self, topic: str) -> tuple[int, int]:
+        log = self._topics.get(topic)
+        return (sum(map(len, log.batches)), log.bytes) if log is not None else (0, 0)
+
+    async def seek(self, topic: str, time: int) -> int:
+        log = self._topics.get(topic)
+        if log is None:
+            return 0
+        for start, batch in zip(log.starts, log.batches, strict=True):
+            for index in range(len(batch)) if batch.time(len(batch) - 1) >= time else ():
+                if batch.time(index) >= time:
+                    return start + index
+        return log.end
+
+    async def find(self, id: str) -> tuple[str, int] | None:
+        for name, log in self._topics.items():
+            position = self._ids.get((name, id), self._position_of_made(id, log))
+            if position is not None and log.at(position) < len(log.starts):
+                return name, position
+        return None
+
+    async def caused(self, since: int) -> AsyncIterator[Stored]:
+        for log in list(self._topics.values()):
+            for index in range(len(log.starts)):
+                batch = log.batches[index]
+                if batch.header.causes is not None and batch.time(len(batch) - 1) >= since:
+                    yield log.stored(index)
+
+    async def dead(self, topic: str, purpose: str) -> list[Letter]:
+        letters = self._dead.get((topic, purpose), {})
+        return [letters[position] for position in sorted(letters)]
+
+    async def backup(self, path: str) -> None:
+        raise NotAllowed(
+            "expected a store with a file, got memory://: use sqlite:///wind.db to keep and back up events"
+        )
+
+    async def close(self) -> None:
+        """There is nothing to let go of."""

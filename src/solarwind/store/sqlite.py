@@ -1,0 +1,514 @@
+"""A store in one SQLite file: what has been committed outlives the process, the machine and the power.
+
+    the loop        asks, and never waits for the disk
+    write thread    commits, trims, sets topics: one transaction after another on one connection
+    read thread     reads of a consistent past, on a connection of its own
+    upkeep thread   empties the log into the database: no commit waits for it
+    mark thread     makes the mark durable, now and then
+
+A commit is one transaction with a number. Whatever goes wrong with it either is rolled back, so that
+nothing of it is stored and memory is as before (`Full`), or leaves the outcome unknown, and then the store stops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import TypeVar
+
+import apsw
+import msgspec
+
+from ..batch import Batch, read_id
+from ..core.log import Stored
+from ..core.spans import Spans
+from ..core.state import Change, Letter, Snapshot
+from ..errors import StoreError
+from . import database, inspection
+from .base import Full, Recovered, TopicRecord
+from .check import backup
+from .commits import MADE, AlreadyWritten, Known, Plan
+from .database import Topic, result_code, select
+from .files import Lock, Mark, Reach, Reserve
+
+T = TypeVar("T")
+_DAY_NS = 24 * 3600 * 1_000_000_000
+
+_LOG_BYTES = 64 << 20  # from here on the log is emptied into the database
+_LOG_MOST_BYTES = 4 * _LOG_BYTES  # and from here on commits wait for that
+_TRIM_BYTES = 16 << 20  # one transaction of trimming holds up commits no longer than this takes
+_TRIM_ROWS = 500
+_READ_ROWS = 1000
+_PAGE_ROWS = 16
+_MARK_S = 0.1  # a sync takes as long as a commit's own, so one for each would slow all of them down
+
+# No room: SQLite has rolled back, or can. (The log's index is a file that grows, too.)
+_NO_ROOM = {apsw.SQLITE_FULL, apsw.SQLITE_IOERR_WRITE, apsw.SQLITE_IOERR_SHMSIZE, apsw.SQLITE_IOERR_SHMMAP}
+# The kernel may have dropped what it could not sync, and says so only once.
+_UNKNOWN = {apsw.SQLITE_IOERR_FSYNC, apsw.SQLITE_IOERR_DIR_FSYNC}
+
+_BATCH = "SELECT start, count, previous, sum, data FROM batches "
+_encode_json = msgspec.json.Encoder().encode
+
+
+class SqliteStore:
+    """The store at `path`, created where there is none. See `Store` for what its methods promise."""
+
+    durable = True
+
+    def __init__(self, path: str, *, vfs: str | None = None, keep_ns: int = 7 * _DAY_NS) -> None:
+        """`vfs` names what stands in for SQLite's access to files, in tests."""
+        self.path = str(path)
+        self.keep_ns = keep_ns
+        self._vfs = vfs
+        self._closed: str | None = f"{self.path} is not open"  # why nothing can be done with it
+        self._broken = False
+        self._lock: Lock | None = None
+        self._mark = Mark(self.path, vfs, self._mark_failed)
+        self._reserve = Reserve(self.path, vfs)
+        self._connections: list[apsw.Connection] = []
+        self._known = Known()
+        self._store_id = b""
+        self._log_pages = 0
+        self._page_bytes = database.PAGE_BYTES
+        self._emptying: Future[None] | None = None
+        self._marking = False
+        self._closing = threading.Event()
+        self._trimming = asyncio.Lock()
+
+    # --- opening and closing --------------------------------------------------------------------------------
+
+    async def open(self, now: int) -> Recovered:
+        if self._closed is None:
+            raise StoreError(f"{self.path} is open already: close it first")
+        self._write_thread = ThreadPoolExecutor(1, "solarwind-write")
+        self._read_thread = ThreadPoolExecutor(1, "solarwind-read")
+        self._upkeep_thread = ThreadPoolExecutor(1, "solarwind-upkeep")
+        self._mark_thread = ThreadPoolExecutor(1, "solarwind-mark")
+        self._closing.clear()
+        try:
+            return await self._run(self._write_thread, self._open, now)
+        except BaseException:
+            self._stop_threads()
+            raise
+
+    def _open(self, now: int) -> Recovered:
+        database.refuse_path(self.path)
+        known = database.exists(self.path, self._vfs)
+        self._lock = Lock(self.path, now)
+        try:
+            recovered = self._recover(known)
+        except Full as error:
+            self._let_go()
+            raise StoreError(f"{error}, not even to note that it is in use: make room on its disk") from error
+        except apsw.Error as error:
+            self._let_go()
+            raise StoreError(
+                f"{self.path} cannot be opened ({error}): see `solarwind check {self.path}`, or restore a backup"
+            ) from error
+        except BaseException:
+            self._let_go()
+            raise
+        return recovered
+
+    def _recover(self, known: bool) -> Recovered:
+        self._writer = self._connect(create=not known)
+        self._writer.pragma("journal_mode", "WAL")
+        topics, last = inspection.verify(self.path, self._vfs, self._writer)
+        snapshots, changes, since = database.read_purposes(self._writer)
+        self._known = Known({log.name: log for log in topics}, since, last)
+        clean = bool(database.meta(self._writer, "clean"))
+        self._store_id = database.store_id(self._writer)
+        self._page_bytes = self._writer.pragma("page_size")
+        self._reader, self._keeper = self._connect(), self._connect()
+        self._closed, self._broken = None, False
+        self._mark.begin(self._reach())  # first the mark, then the word that there has to be one
+        self._write(lambda: database.set_meta(self._writer, "clean", 0))
+        self._reserve.hold()
+        self._writer.set_wal_hook(self._note_log)
+        for connection in self._connections:
+            database.keep_tidy(connection, True)
+        return Recovered(clean, last.time, [_record(log) for log in topics], snapshots, changes)
+
+    def _connect(self, create: bool = False) -> apsw.Connection:
+        connection = database.connect(self.path, self._vfs, create=create)
+        self._connections.append(connection)
+        return connection
+
+    async def close(self) -> None:
+        if self._lock is None:
+            return
+        try:
+            self._closing.set()
+            await self._run(self._mark_thread, self._close_mark)
+            await self._run(self._upkeep_thread, bool)  # what it was doing is done
+            await self._run(self._write_thread, self._close)
+        finally:
+            self._stop_threads()
+
+    def _close_mark(self) -> None:
+        if self._closed is None:
+            self._mark.sync()
+
+    def _close(self) -> None:
+        try:
+            if self._closed is None:
+                self._write(lambda: database.set_meta(self._writer, "clean", 1))
+        except (Full, StoreError):
+            pass  # then the next one to open it is told that it was cut off
+        finally:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        if not self._broken:
+            self._closed = f"{self.path} is not open"
+        while self._connections:  # the writer last, so that it is the one to tidy up
+            connection = self._connections.pop()
+            if self._broken:
+                database.keep_tidy(connection, False)
+            try:
+                connection.close()
+            except apsw.Error:  # the log stays, and is read when it is opened next
+                connection.close(True)
+        self._mark.close()
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def _stop_threads(self) -> None:
+        for thread in (self._write_thread, self._read_thread, self._upkeep_thread, self._mark_thread):
+            thread.shutdown(wait=False)
+
+    # --- committing -----------------------------------------------------------------------------------------
+
+    async def commit(
+        self, batches: Sequence[Batch], changes: Sequence[Change], snapshots: Sequence[Snapshot], now: int
+    ) -> list[Stored | None]:
+        self._usable()
+        return await self._run(self._write_thread, self._commit, batches, changes, snapshots, now)
+
+    def _commit(
+        self, batches: Sequence[Batch], changes: Sequence[Change], snapshots: Sequence[Snapshot], now: int
+    ) -> list[Stored | None]:
+        if not (batches or changes or snapshots):
+            return []
+
+        def work() -> tuple[Plan, list[Stored | None]]:
+            plan = Plan(self._writer, self._known, now)
+            return plan, plan.write(batches, changes, snapshots)
+
+        try:
+            plan, stored = self._write(work, spare=not batches)
+        except AlreadyWritten as error:
+            raise self._stop("somebody else has written to it", error) from error
+        self._known.apply(plan, changes, snapshots)
+        self._after_commit(bool(batches))
+        return stored
+
+    def _after_commit(self, had_batches: bool) -> None:
+        try:
+            self._mark.write(self._reach())
+        except apsw.Error:
+            pass  # it is behind, never ahead; the next commit writes it again
+        if not self._marking:
+            self._marking = True
+            self._mark_thread.submit(self._sync_mark)
+        if had_batches and not self._reserve.held and self._known.last.number % 64 == 0:
+            self._reserve.hold()
+        self._bound_log()
+
+    def _reach(self) -> Reach:
+        return Reach(self._store_id, self._known.last.number, self._known.last.events, self._known.last.time)
+
+    # --- transactions, and what may go wrong with them ------------------------------------------------------
+
+    def _write(self, work: Callable[[], T], spare: bool = True) -> T:
+        """`work` as one transaction. With `spare` it may use the room that is set aside."""
+        self._usable()
+        try:
+            return self._transaction(work)
+        except Full:
+            if not spare or not self._reserve.release():
+                raise
+            return self._transaction(work)
+
+    def _transaction(self, work: Callable[[], T]) -> T:
+        try:
+            self._writer.execute("BEGIN IMMEDIATE")
+            result = work()
+            self._writer.execute("COMMIT")
+        except apsw.Error as error:
+            rolled_back = self._roll_back()
+            if rolled_back and result_code(error) in _NO_ROOM:
+                raise Full(f"{self.path} has no room left ({error})") from error
+            raise self._stop("what was being written may be stored or not", error) from error
+        except BaseException:
+            self._roll_back()
+            raise
+        return result
+
+    def _roll_back(self) -> bool:
+        try:
+            if self._writer.in_transaction:
+                self._writer.execute("ROLLBACK")
+        except apsw.Error:
+            return False
+        return True
+
+    def _stop(self, what: str, error: BaseException) -> StoreError:
+        self._broken = True
+        self._closed = f"{self.path} failed ({error}), {what}: restart it when its disk is in order"
+        return StoreError(self._closed)
+
+    def _mark_failed(self, error: BaseException) -> None:
+        self._stop("so how far it has got cannot be noted", error)
+
+    def _usable(self) -> None:
+        if self._closed is not None:
+            raise StoreError(self._closed)
+
+    # --- upkeep ---------------------------------------------------------------------------------------------
+
+    def _sync_mark(self) -> None:
+        self._closing.wait(_MARK_S)
+        self._marking = False  # first, so that what is written from now on is synced next time
+        self._mark.sync()
+
+    def _note_log(self, _: apsw.Connection, __: str, pages: int) -> int:
+        self._log_pages = pages
+        return apsw.SQLITE_OK
+
+    def _bound_log(self) -> None:
+        """Let the log start anew once it is long. On the write thread, between two commits.
+
+        Most of it is copied to the database behind the commits' back. Only what they wrote meanwhile is copied
+        here, where nothing is written at the same time: only a log that is copied to its very end can be written from
+        its beginning again.
+        """
+        log_bytes = self._log_pages * self._page_bytes
+        if log_bytes < _LOG_BYTES:
+            return
+        if self._emptying is None:
+            self._emptying = self._upkeep_thread.submit(self._empty_log)
+        elif self._emptying.done() or log_bytes >= _LOG_MOST_BYTES:
+            self._emptying.result()
+            self._emptying = None
+            self._checkpoint(self._writer)
+
+    def _empty_log(self) -> None:
+        for _ in range(3):  # each time less is written meanwhile
+            if self._checkpoint(self._keeper) * self._page_bytes < _LOG_BYTES // 16:
+                return
+
+    def _checkpoint(self, connection: apsw.Connection) -> int:
+        """Copy the log to the database as far as readers allow. Gives how many pages of it are left."""
+        try:
+            written, copied = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        except apsw.Error as error:
+            if result_code(error) in _UNKNOWN:
+                self._stop("so what it holds cannot be told", error)
+            return 0  # no room, or a reader: the log grows until it can be done
+        return max(0, self._log_pages - copied) if written >= 0 else 0
+
+    # --- reading --------------------------------------------------------------------------------------------
+
+    async def read(self, topic: str, position: int, most_bytes: int) -> list[Stored]:
+        return await self._ask(self._read, topic, position, most_bytes)
+
+    def _read(self, topic: str, position: int, most_bytes: int) -> list[Stored]:
+        log = self._known.topics.get(topic)
+        if log is None:
+            return []
+        query = """
+        SELECT start, sum(size) OVER (ORDER BY start) FROM (
+            SELECT start, size FROM batches INDEXED BY links WHERE topic = ?1 AND start >= coalesce(
+                (SELECT max(start) FROM batches WHERE topic = ?1 AND start <= ?2), 0) AND start + count > ?2
+            ORDER BY start LIMIT ?3)
+        """
+        rows = list(select(self._reader, query, (log.id, position, _READ_ROWS)))
+        if not rows:
+            return []
+        last = max((start for start, total in rows if total <= most_bytes), default=rows[0][0])
+        query = f"{_BATCH} WHERE topic = ? AND start >= ? AND start <= ? ORDER BY start"
+        found = list(select(self._reader, query, (log.id, rows[0][0], last)))
+        return [database.read_batch(self.path, topic, *row) for row in found]
+
+    async def history(self, topic: str) -> tuple[int, int]:
+        return await self._ask(self._history, topic)
+
+    def _history(self, topic: str) -> tuple[int, int]:
+        log = self._known.topics.get(topic)
+        query = "SELECT coalesce(sum(count), 0), coalesce(sum(size), 0) FROM batches INDEXED BY links WHERE topic = ?"
+        events, size = next(iter(select(self._reader, query, (log.id if log else 0,))))
+        return events, size
+
+    async def seek(self, topic: str, time: int) -> int:
+        return await self._ask(self._seek, topic, time)
+
+    def _seek(self, topic: str, time: int) -> int:
+        log = self._known.topics.get(topic)
+        if log is None:
+            return 0
+        end = log.next
+        query = f"{_BATCH} WHERE topic = ? AND last_time >= ? ORDER BY start LIMIT 1"
+        for row in list(select(self._reader, query, (log.id, time))):
+            start, batch = database.read_batch(self.path, topic, *row)
+            index = next(index for index in range(len(batch)) if batch.time(index) >= time)
+            return start + index
+        return end
+
+    async def find(self, id: str) -> tuple[str, int] | None:
+        return await self._ask(self._find, id)
+
+    def _find(self, id: str) -> tuple[str, int] | None:
+        query = "SELECT name, position FROM ids JOIN topics ON topics.id = topic WHERE ids.id = ?"
+        for name, position in list(select(self._reader, query, (id,))):
+            return name, position
+        made = read_id(id)
+        if made is None:
+            return None
+        query = (
+            "SELECT name, start, count, previous, batches.sum, data FROM topics, "
+            f"(SELECT json_array(?, ?) AS value) AS want {MADE.format(topic='topics.id')}"
+        )
+        for name, *row in list(select(self._reader, query, (made.producer, made.sequence))):
+            start, batch = database.read_batch(self.path, name, *row)
+            index = made.sequence - batch.header.first
+            if batch.id(index) == id:
+                return name, start + index
+        return None
+
+    async def caused(self, since: int) -> AsyncIterator[Stored]:
+        for topic in list(self._known.topics.values()):
+            position = 0
+            while page := await self._ask(self._caused, topic, position, since):
+                for stored in page:
+                    yield stored
+                position = page[-1].stop
+
+    def _caused(self, topic: Topic, position: int, since: int) -> list[Stored]:
+        query = f"{_BATCH} WHERE caused AND topic = ? AND start >= ? AND last_time >= ? ORDER BY start LIMIT ?"
+        rows = list(select(self._reader, query, (topic.id, position, since, _PAGE_ROWS)))
+        return [database.read_batch(self.path, topic.name, *row) for row in rows]
+
+    async def dead(self, topic: str, purpose: str) -> list[Letter]:
+        return await self._ask(self._dead, topic, purpose)
+
+    def _dead(self, topic: str, purpose: str) -> list[Letter]:
+        query = "SELECT position, tried, time, error FROM dead WHERE topic = ? AND purpose = ? ORDER BY position"
+        return [Letter(*row) for row in select(self._reader, query, (topic, purpose))]
+
+    async def backup(self, path: str) -> None:
+        self._usable()
+        await asyncio.to_thread(backup, self.path, str(path), vfs=self._vfs)
+
+    # --- topics and their history ---------------------------------------------------------------------------
+
+    async def topic(self, name: str, keep_ns: int | None, keep_bytes: int | None) -> None:
+        self._usable()
+        await self._run(self._write_thread, self._set_topic, name, keep_ns, keep_bytes)
+
+    def _set_topic(self, name: str, keep_ns: int | None, keep_bytes: int | None) -> None:
+        log = self._known.topics.get(name) or Topic(len(self._known.topics) + 1, name)
+        keep_ns = log.keep_ns if keep_ns is None else keep_ns
+        keep_bytes = log.keep_bytes if keep_bytes is None else keep_bytes
+        query = (
+            "INSERT INTO topics(id, name, keep_ns, keep_bytes) VALUES (?, ?, ?, ?) "
+            "ON CONFLICT (id) DO UPDATE SET keep_ns = excluded.keep_ns, keep_bytes = excluded.keep_bytes"
+        )
+        self._write(lambda: self._writer.execute(query, (log.id, name, keep_ns, keep_bytes)))
+        log.keep_ns, log.keep_bytes = keep_ns, keep_bytes
+        self._known.topics[name] = log
+
+    async def trim(self, topic: str, pinned: Spans, before: int | None, most_bytes: int | None) -> int:
+        self._usable()
+        log = self._known.topics.get(topic)
+        if log is None:
+            return 0
+        pinned = pinned.copy()
+        async with self._trimming:
+            rows = await self._ask(self._trimmable, log, pinned, before, most_bytes)
+            events = 0
+            for chunk in _chunks(rows):
+                events += await self._run(self._write_thread, self._trim, log, chunk)
+        return events
+
+    def _trimmable(
+        self, log: Topic, pinned: Spans, before: int | None, most_bytes: int | None
+    ) -> list[tuple[int, int, int, int]]:
+        """The batches (row, start, count, size) that are to go. Asked of the reader, so that no commit waits."""
+        gone = [] if before is None else list(self._unpinned(log, pinned, "last_time < ?", before))
+        if most_bytes is not None:
+            excess = self._history(log.name)[1] - most_bytes - sum(size for *_, size in gone)
+            for row in self._unpinned(log, pinned, "last_time >= ?", before or 0):
+                if excess <= 0:
+                    break
+                gone.append(row)
+                excess -= row[3]
+        return gone
+
+    def _unpinned(self, log: Topic, pinned: Spans, condition: str, time: int) -> Iterator[tuple[int, int, int, int]]:
+        """The batches between what is pinned, oldest first: what pends costs nothing to skip."""
+        query = (
+            "SELECT row, start, count, size FROM batches INDEXED BY links "
+            f"WHERE topic = ? AND start >= ? AND start < ? AND {condition} ORDER BY start"
+        )
+        low, high = pinned.gap(0)
+        while low < log.next:
+            stop = log.next if high is None else high
+            for row, start, count, size in select(self._reader, query, (log.id, low, stop, time)):
+                if start + count <= stop:
+                    yield row, start, count, size
+            low, high = pinned.gap(stop)
+
+    def _trim(self, log: Topic, rows: list[tuple[int, int, int, int]]) -> int:
+        gone = Spans.of(())
+        for _, start, count, _ in sorted(rows, key=lambda row: row[1]):
+            gone.add(start, start + count)
+        after = msgspec.structs.replace(log, trimmed=log.trimmed.copy())
+        after.trimmed.update(gone)
+
+        def work() -> None:
+            query = "DELETE FROM batches WHERE row IN (SELECT value FROM json_each(?))"
+            self._writer.execute(query, (_encode_json([row for row, *_ in rows]),))
+            for start, stop in gone:
+                database.forget_events(self._writer, log.id, start, stop)
+            database.save_topic(self._writer, after)
+
+        self._write(work)
+        log.trimmed = after.trimmed
+        self._bound_log()
+        return len(gone)
+
+    # --- threads --------------------------------------------------------------------------------------------
+
+    async def _ask(self, question: Callable[..., T], *arguments: object) -> T:
+        """Ask the database something, on the read thread."""
+        self._usable()
+        try:
+            return await self._run(self._read_thread, question, *arguments)
+        except apsw.Error as error:
+            raise StoreError(
+                f"{self.path} cannot be read ({error}): see `solarwind check {self.path}`, or restore a backup"
+            ) from error
+
+    async def _run(self, thread: ThreadPoolExecutor, work: Callable[..., T], *arguments: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(thread, work, *arguments)
+
+
+def _record(log: Topic) -> TopicRecord:
+    return TopicRecord(log.name, log.next, log.keep_ns, log.keep_bytes)
+
+
+def _chunks(rows: Iterable[tuple[int, int, int, int]]) -> Iterable[list[tuple[int, int, int, int]]]:
+    """Parts that are small enough for one transaction."""
+    rest = iter(rows)
+    while chunk := list(islice(rest, 1)):
+        size = chunk[0][3]
+        while size < _TRIM_BYTES and len(chunk) < _TRIM_ROWS and (more := next(rest, None)):
+            chunk.append(more)
+            size += more[3]
+        yield chunk

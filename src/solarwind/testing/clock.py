@@ -1,0 +1,83 @@
+"""A clock that stands still until it is told to go, so that retries and leases are tested without sleeping."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from heapq import heappop, heappush
+from itertools import count
+
+
+class FakeTimer:
+    """A call that is due some day, unless it is cancelled."""
+
+    __slots__ = ("callback",)
+
+    def __init__(self, callback: Callable[[], None]) -> None:
+        self.callback: Callable[[], None] | None = callback
+
+    def cancel(self) -> None:
+        self.callback = None
+
+
+class FakeClock:
+    """An engine's `Clock` for tests: `LocalEngine(store, clock=FakeClock())`.
+
+    It begins at the real time, since that is what events are stamped with, and then only `advance` moves it. It may be
+    given to one engine after another: time goes on from where the last one stopped.
+    """
+
+    def __init__(self, now: int | None = None) -> None:
+        """`now` is in ns since 1970; the real time if not given."""
+        self._now = time.time_ns() if now is None else now
+        self._timers: list[tuple[int, int, FakeTimer]] = []
+        self._numbers = count()
+        self._soon = False
+
+    def start(self, least: int) -> None:
+        """Called by the engine: begin, at `least` (ns since 1970) or later."""
+        self._now = max(self._now, least)
+
+    def now(self) -> int:
+        """ns since 1970."""
+        return self._now
+
+    def call_at(self, when: int, callback: Callable[[], None]) -> FakeTimer:
+        """Called by the engine: call it once `now()` has come to `when`; in the next turn of the loop if it has already."""
+        timer = FakeTimer(callback)
+        heappush(self._timers, (when, next(self._numbers), timer))
+        if when <= self._now and not self._soon:
+            self._soon = True
+            asyncio.get_running_loop().call_soon(self._run_due)
+        return timer
+
+    def advance(self, seconds: float) -> None:
+        """Let so much time pass: what falls due meanwhile is called in order, each at its own time.
+
+        On the loop. What the engine begins because of it goes on after you await something, such as `settled()`.
+        """
+        if seconds < 0:
+            raise ValueError(f"expected seconds of 0 or more, got {seconds!r}: time never goes back")
+        until = self._now + round(seconds * 1e9)
+        self._run_until(until)
+        self._now = until
+
+    @property
+    def next_at(self) -> int | None:
+        """When the next call is due, ns since 1970; None where there is none."""
+        while self._timers and self._timers[0][2].callback is None:
+            heappop(self._timers)
+        return self._timers[0][0] if self._timers else None
+
+    def _run_due(self) -> None:
+        self._soon = False
+        self._run_until(self._now)
+
+    def _run_until(self, until: int) -> None:
+        while (when := self.next_at) is not None and when <= until:
+            _, _, timer = heappop(self._timers)
+            self._now = max(self._now, when)
+            callback, timer.callback = timer.callback, None
+            if callback is not None:
+                callback()

@@ -1,0 +1,35 @@
+"""The contract: what any engine must do, as tests to subclass.
+
+    class TestMemory(EngineContract):
+        @pytest.fixture
+        def place(self) -> Place:
+            return LocalPlace(MemoryStore, durable=False)
+
+`place` is a fresh dispatcher for each test. A rule that an engine has no means to show (a clock of the test's own, a
+restart) is skipped there, and only there.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.register_assert_rewrite("solarwind.testing.rules")
+
+from .rules.exchanges import ExchangeRules  # noqa: E402
+from .rules.failing import FailingRules  # noqa: E402
+from .rules.firing import FiringRules  # noqa: E402
+from .rules.history import HistoryRules  # noqa: E402
+from .rules.joining import JoiningRules  # noqa: E402
+from .rules.place import LocalPlace, Place, on_loop, until  # noqa: E402
+from .rules.service import ServiceRules  # noqa: E402
+
+__all__ = ["EngineContract", "LocalPlace", "Place", "on_loop", "until"]
+
+
+class EngineContract(ExchangeRules, HistoryRules, JoiningRules, FailingRules, FiringRules, ServiceRules):
+    """All rules. A subclass gives the `place`."""
+
+    @pytest.fixture
+    def place(self) -> Place:
+        """The dispatcher to test."""
+        raise NotImplementedError(f"{type(self).__name__} has no place: override the fixture")

@@ -1,0 +1,25 @@
+"""Fixtures for tests of programs that use Solar Wind. Opt in with `pytest_plugins = ["solarwind.testing.plugin"]`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from ..engine.local import LocalEngine
+from ..store.memory import MemoryStore
+from ..wind import SolarWind
+from .clock import FakeClock
+
+
+@pytest.fixture
+def wind_clock() -> FakeClock:
+    """The clock that `wind` goes by: `wind_clock.advance(60)` makes retries due and leases end."""
+    return FakeClock()
+
+
+@pytest.fixture
+def wind(wind_clock: FakeClock) -> Iterator[SolarWind]:
+    """A dispatcher in memory, for this test alone. Register handlers, then start it: `with wind:`, or `async with wind:`
+    in a coroutine. Its retries have no jitter: they come after the longest wait."""
+    yield SolarWind(engine=LocalEngine(MemoryStore(), clock=wind_clock, random=lambda: 1.0))

@@ -1,0 +1,489 @@
+"""How events are handed out: the plan, `direct`, `fanout`, `keyed`, and exchanges of one's own."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import logging
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ...core.exchange import Exchange, Instance, register
+from ...errors import BadArgument
+from ...event import Event
+from ...failure import Retry
+from .place import Place, on_loop, refused, until
+
+
+class Oldest(Exchange):
+    """Everything to whoever joined first; events that say `wait` wait for a second instance."""
+
+    def choose(self, event: Event, instances: Sequence[Instance]) -> Instance | None:
+        if event.payload == "wait" and len(instances) < 2:
+            return None
+        return min(instances, key=lambda instance: instance.id)
+
+
+class TwoCopies(Exchange):
+    """A copy for the two that joined first."""
+
+    pends = False
+
+    def choose(self, event: Event, instances: Sequence[Instance]) -> Iterable[Instance]:
+        return sorted(instances, key=lambda instance: instance.id)[:2]
+
+
+class ExchangeRules:
+    """SPEC 3."""
+
+    @on_loop
+    async def test_the_plan(self, place: Place) -> None:
+        """10,000 events on T: A of purpose a gets all, B1 and B2 of b share them and are both busy, C1 and C2 of c (fanout)
+        get all each."""
+        wind = place.open()
+        seen: dict[str, list[int]] = defaultdict(list)
+
+        def service(name: str, purpose: str, exchange: str) -> None:
+            @wind.on("T", purpose=purpose, exchange=exchange)
+            async def handle(number: int) -> None:
+                seen[name].append(number)
+
+        for name, purpose, exchange in (
+            ("A", "a", "direct"),
+            ("B1", "b", "direct"),
+            ("B2", "b", "direct"),
+            ("C1", "c", "fanout"),
+            ("C2", "c", "fanout"),
+        ):
+            service(name, purpose, exchange)
+        async with wind:
+            for number in range(10_000):
+                wind.fire("T", number)
+            await wind.settled(30)
+            statistics = await wind.statistics()
+        everything = list(range(10_000))
+        assert sorted(seen["A"]) == everything
+        assert sorted(seen["B1"] + seen["B2"]) == everything
+        assert len(seen["B1"]) >= 1_000
+        assert len(seen["B2"]) >= 1_000
+        assert sorted(seen["C1"]) == everything
+        assert sorted(seen["C2"]) == everything
+        assert statistics.topics["T"].fired == 10_000
+        assert statistics.purposes["T", "a"].settled == 10_000
+        assert statistics.purposes["T", "b"].settled == 10_000
+        assert statistics.purposes["T", "c"].settled == 20_000
+        assert statistics.purposes["T", "c"].dropped == 0
+
+    @on_loop
+    async def test_direct_takes_the_least_recently_used(self, place: Place) -> None:
+        wind = place.open()
+        calls: list[int] = []
+
+        def service(name: int) -> None:
+            @wind.on("T", purpose="p")
+            async def handle() -> None:
+                calls.append(name)
+
+        for name in (1, 2, 3):
+            service(name)
+        async with wind:
+            for _ in range(9):
+                await wind.fire("T")
+                await wind.settled(10)
+        assert sorted(calls[:3]) == [1, 2, 3]
+        assert calls == calls[:3] * 3
+
+    @on_loop
+    async def test_direct_passes_over_an_instance_without_room(self, place: Place) -> None:
+        """Others take over from one that is busy; it does not hold up what it cannot begin."""
+        wind = place.open()
+        gate = asyncio.Event()
+        calls: list[tuple[str, int]] = []
+
+        @wind.on("T", purpose="p", concurrency=1)
+        async def slow(number: int) -> None:
+            calls.append(("slow", number))
+            await gate.wait()
+
+        @wind.on("T", purpose="p", concurrency=1)
+        async def quick(number: int) -> None:
+            calls.append(("quick", number))
+
+        async with wind:
+            for number in range(20):
+                await wind.fire("T", number)
+            await until(lambda: len(calls) == 20, "all but the one that is held")
+            assert [name for name, _ in calls].count("slow") == 1
+            gate.set()
+            await wind.settled(10)
+        assert sorted(number for _, number in calls) == list(range(20))
+
+    @on_loop
+    async def test_direct_least_busy(self, place: Place) -> None:
+        """The instance with the fewest events in hand is chosen, so none goes to the one that is at work."""
+        wind = place.open()
+        gate = asyncio.Event()
+        calls: list[tuple[int, str]] = []
+
+        def service(name: int) -> None:
+            @wind.on("T", purpose="p", exchange="direct:least-busy", concurrency=10)
+            async def handle(what: str) -> None:
+                calls.append((name, what))
+                if what == "long":
+                    await gate.wait()
+
+        service(1)
+        service(2)
+        async with wind:
+            await wind.fire("T", "long")
+            await until(lambda: calls, "the long one to begin")
+            holder = calls[0][0]
+            for count in range(2, 8):
+                await wind.fire("T", "short")
+                await until(lambda count=count: len(calls) == count)  # type: ignore[misc]
+                await until(lambda: _flying(wind, 1), "the short one to be settled")
+            gate.set()
+            await wind.settled(10)
+        assert {name for name, what in calls if what == "short"} == {3 - holder}
+
+    @on_loop
+    async def test_direct_random(self, place: Place) -> None:
+        wind = place.open()
+        calls: list[int] = []
+
+        def service(name: int) -> None:
+            @wind.on("T", purpose="p", exchange="direct:random")
+            async def handle() -> None:
+                calls.append(name)
+
+        service(1)
+        service(2)
+        async with wind:
+            for _ in range(60):
+                await wind.fire("T")
+                await wind.settled(10)
+        assert len(calls) == 60
+        assert set(calls) == {1, 2}
+        assert calls not in (([1, 2] * 30), ([2, 1] * 30)), "it takes turns, which is another rule"
+
+    @on_loop
+    async def test_fanout_without_an_instance_drops_and_counts(self, place: Place) -> None:
+        wind = place.open()
+        seen: list[int] = []
+
+        @wind.on("T", purpose="p", exchange="fanout")
+        async def show(number: int) -> None:
+            seen.append(number)
+
+        async with wind:
+            await wind.fire("T", 0)
+            await wind.settled(10)
+            await wind.off(show)
+            await wind.fire_many("T", range(1, 6))
+            counts = (await wind.statistics()).purposes["T", "p"]
+            assert (counts.instances, counts.pending, counts.dropped, counts.settled) == (0, 0, 5, 1)
+            wind.on("T", purpose="p", exchange="fanout")(show)
+            await wind.joined()
+            await wind.fire("T", 6)
+            await wind.settled(10)
+        assert seen == [0, 6]
+
+    @on_loop
+    async def test_a_slow_fanout_instance_drops_its_oldest_and_nobody_else_waits(self, place: Place) -> None:
+        wind = place.open()
+        gate = asyncio.Event()
+        slow_saw: list[int] = []
+        quick_saw: list[int] = []
+        direct_saw: list[int] = []
+
+        @wind.on("T", purpose="p", exchange="fanout", concurrency=1)
+        async def slow(number: int) -> None:
+            slow_saw.append(number)
+            await gate.wait()
+
+        @wind.on("T", purpose="p", exchange="fanout")
+        async def quick(number: int) -> None:
+            quick_saw.append(number)
+
+        @wind.on("T", purpose="other")
+        async def other(number: int) -> None:
+            direct_saw.append(number)
+
+        async with wind:
+            for start in range(0, 13_000, 1_000):
+                await wind.fire_many("T", range(start, start + 1_000))
+                await until(lambda stop=start + 1_000: len(quick_saw) == stop)  # type: ignore[misc]
+            await until(lambda: len(direct_saw) == 13_000, "the direct purpose")
+            counts = (await wind.statistics()).purposes["T", "p"]
+            assert counts.pending <= 10_000
+            gate.set()
+            await wind.settled(20)
+            after = (await wind.statistics()).purposes["T", "p"]
+        assert quick_saw == list(range(13_000))
+        assert after.dropped == 13_000 - len(slow_saw)
+        assert 2_980 <= after.dropped <= 3_000
+        # The one in its hands is the first; its buffer then holds the youngest.
+        assert slow_saw[0] == 0
+        assert len(set(slow_saw)) == len(slow_saw)
+        assert sorted(slow_saw)[-9_990:] == list(range(3_010, 13_000))
+
+    @on_loop
+    async def test_a_fanout_handler_that_raises_is_logged_and_counted(
+        self, place: Place, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        wind = place.open()
+        calls: list[int] = []
+
+        @wind.on("T", purpose="Live page", exchange="fanout")
+        async def show(number: int) -> None:
+            calls.append(number)
+            if number == 1:
+                raise RuntimeError("no such page")
+
+        with caplog.at_level(logging.ERROR, "solarwind"):
+            async with wind:
+                receipts = wind.fire_many("T", range(3))
+                await wind.settled(10)
+                counts = (await wind.statistics()).purposes["T", "Live page"]
+        assert calls == [0, 1, 2], "there is nothing to retry"
+        assert (counts.settled, counts.dropped, counts.dead, counts.retried) == (2, 1, 0, 0)
+        texts = [record.getMessage() for record in caplog.records if record.name == "solarwind"]
+        assert len(texts) == 1
+        for word in (receipts.ids[1], "'T'", "'Live page'", "attempt 1"):
+            assert word in texts[0]
+
+    @on_loop
+    async def test_keyed_one_at_a_time_in_order_across_retries(self, place: Place) -> None:
+        """All events of a key in the order accepted, one at a time, over several instances, though some are tried again."""
+        wind = place.open()
+        began: dict[str, list[int]] = defaultdict(list)
+        ended: dict[str, list[int]] = defaultdict(list)
+        at_work: set[str] = set()
+        busy: set[int] = set()
+
+        def service(name: int) -> None:
+            @wind.on("T", purpose="p", exchange="keyed", retry=Retry(wait=0))
+            async def handle(number: int, event: Event) -> None:
+                key = event.key or ""
+                assert key not in at_work
+                at_work.add(key)
+                busy.add(name)
+                began[key].append(number)
+                await asyncio.sleep(0)
+                at_work.remove(key)
+                if number % 7 == 0 and event.attempt < 3:
+                    raise RuntimeError("not yet")
+                ended[key].append(number)
+
+        service(1)
+        service(2)
+        async with wind:
+            for number in range(600):
+                wind.fire("T", number, key=f"k{number % 6}")
+            await wind.settled(20)
+            counts = (await wind.statistics()).purposes["T", "p"]
+        assert counts.dead == 0
+        assert ended == {f"k{k}": list(range(k, 600, 6)) for k in range(6)}
+        assert all(numbers == sorted(numbers) for numbers in began.values())
+        assert busy == {1, 2}
+
+    @on_loop
+    async def test_keyed_only_its_own_key_waits(self, place: Place) -> None:
+        wind = place.open()
+        gate = asyncio.Event()
+        seen: list[tuple[str | None, int]] = []
+
+        @wind.on("T", purpose="p", exchange="keyed")
+        async def handle(number: int, event: Event) -> None:
+            if (event.key, number) == ("a", 0):
+                await gate.wait()
+            seen.append((event.key, number))
+
+        async with wind:
+            for number in range(5):
+                wind.fire("T", number, key="a")
+                wind.fire("T", number, key="b")
+            await until(lambda: len(seen) == 5)
+            assert seen == [("b", number) for number in range(5)]
+            gate.set()
+            await wind.settled(10)
+        assert seen[5:] == [("a", number) for number in range(5)]
+
+    @on_loop
+    async def test_keyed_across_the_loss_of_an_instance(self, place: Place) -> None:
+        """What a lost instance had of a key comes again before what is behind it."""
+        clock = place.clock()
+        wind = place.open()
+        hung = asyncio.Event()
+        seen: list[tuple[int, int]] = []
+
+        async with wind:
+            stream = await wind.listen("T", "p", exchange="keyed", lease=10).open()
+            await wind.fire_many("T", range(4), key="a")
+            lost = await anext(stream)
+            assert lost.payload == 0
+
+            @wind.on("T", purpose="p", exchange="keyed")
+            async def handle(number: int, event: Event) -> None:
+                seen.append((number, event.attempt))
+                hung.set()
+
+            await wind.joined()
+            assert not seen, "the key is in somebody's hands"
+            clock.advance(11)
+            await asyncio.wait_for(hung.wait(), 10)
+            await until(lambda: len(seen) == 4)
+            await stream.aclose()
+            await wind.settled(10)
+        assert [number for number, _ in seen] == [0, 1, 2, 3]
+        assert seen[0][1] == 2, "it was in the lost one's hands, which counts"
+
+    @on_loop
+    async def test_keyed_by_a_field_of_the_payload(self, place: Place) -> None:
+        """The purpose names the field, whatever key the producer gave."""
+        wind = place.open()
+        at_work: set[Any] = set()
+        order: dict[Any, list[int]] = defaultdict(list)
+
+        @wind.on("T", purpose="p", exchange="keyed", key="$.video.id")
+        async def handle(payload: dict[str, Any]) -> None:
+            video = payload["video"]["id"]
+            assert video not in at_work
+            at_work.add(video)
+            await asyncio.sleep(0)
+            at_work.remove(video)
+            order[video].append(payload["n"])
+
+        async with wind:
+            for number in range(120):
+                wind.fire("T", {"n": number, "video": {"id": number % 4, "x": []}}, key=f"other {number}")
+            await wind.settled(10)
+        assert order == {video: list(range(video, 120, 4)) for video in range(4)}
+
+    @on_loop
+    async def test_an_event_without_a_key_is_its_own_key(self, place: Place) -> None:
+        """Such events hold each other up in nothing: two are handled at the same time."""
+        wind = place.open()
+        both = asyncio.Barrier(2)
+        met: list[str] = []
+
+        @wind.on("T", purpose="of the event", exchange="keyed", concurrency=2)
+        async def by_event() -> None:
+            await both.wait()
+            met.append("event")
+
+        async with wind:
+            wind.fire("T", {"a": 1})
+            wind.fire("T", {"a": 1})
+            await wind.settled(10)
+            await wind.off(by_event)
+
+            @wind.on("T", purpose="of a field", exchange="keyed", key="$.missing", concurrency=2)
+            async def by_field() -> None:
+                await both.wait()
+                met.append("field")
+
+            await wind.joined()
+            wind.fire("T", {"a": 1})
+            wind.fire("T", b"no JSON")
+            await wind.settled(10)
+        assert met == ["event"] * 2 + ["field"] * 2
+
+    @on_loop
+    async def test_a_key_needs_a_keyed_exchange(self, place: Place) -> None:
+        wind = place.open()
+
+        @wind.on("T", purpose="p", key="$.id")
+        async def handle() -> None: ...
+
+        await refused(wind.start(), BadArgument, "$.id", "direct")
+
+    @on_loop
+    async def test_an_exchange_of_ones_own(self, place: Place) -> None:
+        """Registered in process: it chooses; what it chooses nobody for waits until somebody joins."""
+        if not place.in_process:
+            pytest.skip("its dispatcher is in another process")
+        register("contract-oldest", Oldest())
+        wind = place.open()
+        seen: list[tuple[int, str]] = []
+
+        def service(name: int) -> None:
+            @wind.on("T", purpose="p", exchange="contract-oldest")
+            async def handle(what: str) -> None:
+                seen.append((name, what))
+
+        service(1)
+        async with wind:
+            await wind.fire_many("T", ["go"] * 3)
+            await wind.settled(10)
+            await wind.fire_many("T", ["wait", "behind"])
+            assert (await wind.statistics()).purposes["T", "p"].pending == 2
+            service(2)
+            await wind.joined()
+            await wind.settled(10)
+        assert seen == [(1, "go")] * 3 + [(1, "wait"), (1, "behind")]
+
+    @on_loop
+    async def test_an_exchange_of_ones_own_that_does_not_pend(self, place: Place) -> None:
+        if not place.in_process:
+            pytest.skip("its dispatcher is in another process")
+        register("contract-two-copies", TwoCopies())
+        wind = place.open()
+        seen: list[int] = []
+
+        def service(name: int) -> None:
+            @wind.on("T", purpose="p", exchange="contract-two-copies")
+            async def handle() -> None:
+                seen.append(name)
+
+        for name in (1, 2, 3):
+            service(name)
+        async with wind:
+            await wind.fire_many("T", range(4))
+            await wind.settled(10)
+        assert sorted(seen) == [1] * 4 + [2] * 4
+
+    @on_loop
+    async def test_an_exchange_from_an_installed_package(
+        self, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It is found by the entry-point group `solarwind.exchanges`."""
+        if not place.in_process:
+            pytest.skip("its dispatcher is in another process")
+        name = f"packaged{abs(hash(str(tmp_path))) % 10**9}"
+        (tmp_path / f"{name}_module.py").write_text(
+            "from solarwind import Direct\nclass Last(Direct):\n"
+            "    def order(self, instances, random):\n        return sorted(instances, key=lambda i: -i.id)\n"
+        )
+        metadata = tmp_path / f"{name}-1.0.dist-info"
+        metadata.mkdir()
+        (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (metadata / "entry_points.txt").write_text(f"[solarwind.exchanges]\n{name} = {name}_module:Last\n")
+        monkeypatch.syspath_prepend(str(tmp_path))
+        importlib.invalidate_caches()
+        wind = place.open()
+        seen: list[int] = []
+
+        def service(number: int) -> None:
+            @wind.on("T", purpose="p", exchange=name)
+            async def handle() -> None:
+                seen.append(number)
+
+        service(1)
+        service(2)
+        async with wind:
+            for _ in range(3):
+                await wind.fire("T")
+                await wind.settled(10)
+        assert seen == [2, 2, 2]
+        sys.modules.pop(f"{name}_module", None)
+
+
+async def _flying(wind: Any, count: int) -> bool:
+    statistics = await wind.statistics()
+    return bool(statistics.purposes["T", "p"].in_flight == count)

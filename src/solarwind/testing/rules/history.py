@@ -1,0 +1,298 @@
+"""What pends, what is kept, and what can be had again."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from ...engine.base import Since
+from ...errors import NotAllowed, NotFound
+from ...event import Event
+from ...failure import Reject
+from ...wind import SolarWind
+from .place import Place, a_while, on_loop, refused, until
+
+
+def collect(wind: SolarWind, topic: str, purpose: str, since: Since = "now", exchange: str = "direct") -> list[int]:
+    """Join, and give the list that grows with what comes."""
+    seen: list[int] = []
+
+    @wind.on(topic, purpose=purpose, since=since, exchange=exchange)
+    async def handle(number: int) -> None:
+        seen.append(number)
+
+    return seen
+
+
+class HistoryRules:
+    """SPEC 2, 4 and 8."""
+
+    @on_loop
+    async def test_a_purpose_outlives_its_instances(self, place: Place) -> None:
+        wind = place.open()
+        seen: list[int] = []
+
+        @wind.on("T", purpose="p")
+        async def handle(number: int) -> None:
+            seen.append(number)
+
+        async with wind:
+            await wind.off(handle)
+            await wind.fire_many("T", range(100))
+            counts = (await wind.statistics()).purposes["T", "p"]
+            assert (counts.instances, counts.pending) == (0, 100)
+            wind.on("T", purpose="p")(handle)
+            await wind.settled(10)
+        assert seen == list(range(100))
+
+    @on_loop
+    async def test_a_purpose_outlives_restarts(self, place: Place) -> None:
+        """Its events pend while nobody is there, also those fired by a process that knows nothing of it."""
+        wind = place.open()
+        first = collect(wind, "T", "p")
+        async with wind:
+            await wind.fire("T", 0)
+            await wind.settled(10)
+        assert first == [0]
+        async with place.restart() as wind:
+            await wind.fire_many("T", range(1, 6))
+        async with place.restart() as wind:
+            counts = (await wind.statistics()).purposes["T", "p"]
+            assert (counts.exchange, counts.versions, counts.pending, counts.settled) == ("direct", (1,), 5, 1)
+        wind = place.restart()
+        second = collect(wind, "T", "p")
+        async with wind:
+            await wind.settled(10)
+        wind = place.restart()
+        third = collect(wind, "T", "p", since="beginning")
+        async with wind:
+            await wind.settled(10)
+        assert second == [1, 2, 3, 4, 5]
+        assert third == [], "what was settled does not come again"
+
+    @on_loop
+    async def test_many_events_pend_across_a_restart(self, place: Place) -> None:
+        wind = place.open()
+        collect(wind, "T", "p")
+        async with wind:
+            pass
+        async with place.restart() as wind:
+            await wind.fire_many("T", range(20_000))
+        wind = place.restart()
+        seen = collect(wind, "T", "p")
+        async with wind:
+            await wind.settled(20)
+        assert sorted(seen) == list(range(20_000))
+
+    @on_loop
+    async def test_a_fanout_across_a_restart_gets_what_comes_then(self, place: Place) -> None:
+        wind = place.open()
+        collect(wind, "T", "p", exchange="fanout")
+        async with wind:
+            await wind.settled(10)
+        async with place.restart() as wind:
+            await wind.fire("T", 1)
+        wind = place.restart()
+        seen = collect(wind, "T", "p", exchange="fanout")
+        async with wind:
+            await wind.fire("T", 2)
+            await wind.settled(10)
+        assert seen == [2]
+
+    @on_loop
+    async def test_since(self, place: Place) -> None:
+        """Where a new purpose begins: now, the beginning, a time, or so long ago."""
+        wind = place.open()
+        wind.topic("T", keep=3600)
+        async with wind:
+            await wind.fire_many("T", [1, 2])
+            between = datetime.now(UTC)
+            await wind.fire_many("T", [3, 4])
+            wanted: dict[str, tuple[Since, list[int]]] = {
+                "default": ("now", []),
+                "all": ("beginning", [1, 2, 3, 4]),
+                "from a time": (between, [3, 4]),
+                "from a time elsewhere": (between.astimezone(), [3, 4]),
+                "from long ago": (datetime(2001, 1, 1, tzinfo=UTC), [1, 2, 3, 4]),
+                "an hour ago": (timedelta(hours=1), [1, 2, 3, 4]),
+            }
+            seen = {name: collect(wind, "T", name, since) for name, (since, _) in wanted.items()}
+            await wind.settled(10)
+            assert seen == {name: numbers for name, (_, numbers) in wanted.items()}
+            await wind.fire("T", 5)
+            await wind.settled(10)
+        assert seen == {name: [*numbers, 5] for name, (_, numbers) in wanted.items()}
+
+    @on_loop
+    async def test_since_counts_only_when_the_purpose_is_created(self, place: Place) -> None:
+        wind = place.open()
+        wind.topic("T", keep=3600)
+        async with wind:
+            await wind.fire_many("T", [1, 2])
+            first = collect(wind, "T", "p", "now")
+            await wind.joined()
+            second = collect(wind, "T", "p", "beginning")
+            await wind.settled(10)
+            await wind.fire_many("T", [3, 4])
+            await wind.settled(10)
+        assert sorted(first + second) == [3, 4]
+
+    @on_loop
+    async def test_replay(self, place: Place) -> None:
+        """History pends again: all of it, or from a time up to a time; it gives how many events."""
+        wind = place.open()
+        wind.topic("T", keep=3600)
+        seen = collect(wind, "T", "p")
+        other = collect(wind, "T", "other")
+        async with wind:
+            await wind.fire_many("T", [1, 2])
+            start = datetime.now(UTC)
+            await wind.fire_many("T", [3, 4])
+            stop = datetime.now(UTC)
+            await wind.fire_many("T", [5])
+            await wind.settled(10)
+            assert await wind.replay("T", "p") == 5
+            await wind.settled(10)
+            assert seen == [1, 2, 3, 4, 5] * 2
+            assert await wind.replay("T", "p", since=start, until=stop) == 2
+            await wind.settled(10)
+            assert seen[10:] == [3, 4]
+            assert await wind.replay("T", "p", since="now") == 0
+            assert await wind.replay("T", "p", since=timedelta(hours=1)) == 5
+            await wind.settled(10)
+        assert seen[12:] == other == [1, 2, 3, 4, 5]
+
+    @on_loop
+    async def test_replay_is_refused_for_a_fanout(self, place: Place) -> None:
+        wind = place.open()
+        wind.topic("T", keep=3600)
+        seen = collect(wind, "T", "page", exchange="fanout")
+        async with wind:
+            await wind.fire("T", 1)
+            await wind.settled(10)
+            await refused(wind.replay("T", "page"), NotAllowed, "'page'", "fanout")
+            await refused(wind.replay("T", "nobody"), NotFound, "'nobody'", "'T'", "'page'")
+            await refused(wind.replay("U", "page"), NotFound, "'U'")
+            await wind.settled(10)
+        assert seen == [1]
+
+    @on_loop
+    async def test_replay_survives_a_restart(self, place: Place) -> None:
+        wind = place.open()
+        wind.topic("T", keep=3600)
+        collect(wind, "T", "p")
+        async with wind:
+            await wind.fire_many("T", range(10))
+            await wind.settled(10)
+        async with place.restart() as wind:
+            assert await wind.replay("T", "p") == 10
+        wind = place.restart()
+        seen = collect(wind, "T", "p")
+        async with wind:
+            await wind.settled(10)
+        assert seen == list(range(10))
+
+    @on_loop
+    async def test_a_topic_without_purposes_keeps_events_only_with_history(self, place: Place) -> None:
+        wind = place.open()
+        wind.topic("kept", keep=3600)
+        wind.topic("forgotten", keep=0)
+        async with wind:
+            for topic in ("kept", "forgotten"):
+                await wind.fire_many(topic, [1, 2, 3])
+            fired = (await wind.statistics()).topics
+            assert {topic: fired[topic].fired for topic in ("kept", "forgotten")} == {"kept": 3, "forgotten": 3}
+            kept = {info.topic: info.kept for info in await wind.topics()}
+            assert kept == {"kept": 3, "forgotten": 0}
+            seen = {topic: collect(wind, topic, "p", "beginning") for topic in ("kept", "forgotten")}
+            await wind.settled(10)
+        assert seen == {"kept": [1, 2, 3], "forgotten": []}
+
+    @on_loop
+    async def test_keep_trims_without_touching_what_pends_or_is_dead(self, place: Place) -> None:
+        clock = place.clock()
+        wind = place.open()
+        wind.topic("T", keep=10)
+
+        @wind.on("T", purpose="p")
+        async def handle(number: int) -> None:
+            if number == 1:
+                raise Reject("no")
+
+        async with wind:
+            for number in range(5):  # each in a batch of its own
+                await wind.fire("T", number)
+                await wind.settled(10)
+            await wind.off(handle)
+            for number in range(5, 8):
+                await wind.fire("T", number)
+            assert await self._kept(wind) == 8
+            clock.advance(60)
+            await until(
+                lambda: clock.advance(5) or self._is_kept(wind, 4),
+                "all but the dead one and those that pend to be trimmed",
+            )
+            clock.advance(1_000_000)
+            await a_while()
+            assert await self._kept(wind) == 4
+            assert [letter.event.payload for letter in await wind.dead("T", "p")] == [1]
+            seen = collect(wind, "T", "p")
+            await wind.redrive("T", "p")
+            await wind.settled(10)
+            assert sorted(seen) == [1, 5, 6, 7]
+            await until(lambda: clock.advance(5) or self._is_kept(wind, 0), "everything to be trimmed")
+
+    @on_loop
+    async def test_keep_bytes_trims_the_oldest(self, place: Place) -> None:
+        clock = place.clock()
+        wind = place.open()
+        wind.topic("T", keep=3600, keep_bytes=50_000)
+
+        @wind.on("T", purpose="p")
+        async def handle(event: Event) -> None: ...
+
+        async with wind:
+            await wind.fire("T", "first")
+            await wind.settled(10)
+            await wind.off(handle)
+            await wind.fire("T", "pends")
+            for _ in range(20):
+                await wind.fire("T", "x" * 10_000)
+            clock.advance(5)
+            assert await self._kept(wind) >= 21, "all of it pends"
+            wind.on("T", purpose="p")(handle)
+            await wind.settled(10)
+            clock.advance(5)
+            await until(lambda: clock.advance(5) or self._is_kept(wind, 4), "the youngest that fit to be left")
+            info = (await wind.topics())[0]
+            assert info.kept_bytes <= 50_000
+            assert (info.fired, info.keep, info.keep_bytes) == (22, 3600, 50_000)
+            assert await wind.replay("T", "p") == 4
+            await wind.settled(10)
+
+    @on_loop
+    async def test_settings_of_a_topic_outlive_a_restart(self, place: Place) -> None:
+        wind = place.open()
+        wind.topic("T", keep=123, keep_bytes=4567)
+        async with wind:
+            await wind.fire("T")
+        async with place.restart() as wind:
+            info = (await wind.topics())[0]
+        assert (info.topic, info.keep, info.keep_bytes, info.fired, info.kept) == ("T", 123, 4567, 1, 1)
+
+    @on_loop
+    async def test_default_history(self, place: Place) -> None:
+        """7 days where it is durable, else none."""
+        wind = place.open()
+        collect(wind, "T", "p")
+        async with wind:
+            info = (await wind.topics())[0]
+        assert info.keep == (7 * 24 * 3600 if place.durable else 0)
+        assert info.keep_bytes is None
+        assert info.purposes == ("p",)
+
+    @staticmethod
+    async def _kept(wind: SolarWind) -> int:
+        return sum(info.kept for info in await wind.topics())
+
+    async def _is_kept(self, wind: SolarWind, count: int) -> bool:
+        return await self._kept(wind) == count

@@ -1,0 +1,117 @@
+"""What the rules stand on: a place where a dispatcher runs, and ways to wait for something without sleeping."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, ParamSpec
+
+import pytest
+
+from ...engine.base import Engine
+from ...engine.local import LocalEngine
+from ...store.base import Store
+from ...wind import SolarWind
+from ..clock import FakeClock
+
+P = ParamSpec("P")
+A_TEST_S = 60.0
+A_CONDITION_S = 10.0
+
+
+class Place:
+    """One dispatcher, and the way to it. Subclass it for an engine of your own."""
+
+    # What was accepted is still there when everything was closed and opened again.
+    durable = False
+    # Exchanges registered in this process are known to the dispatcher.
+    in_process = True
+
+    def open(self) -> SolarWind:
+        """A new SolarWind, not started, on the same dispatcher. One at a time is started."""
+        raise NotImplementedError
+
+    def clock(self) -> FakeClock:
+        """The clock that the dispatcher goes by from now on; asked for before `open`."""
+        pytest.skip("this engine goes by the real time")
+
+    def chance(self, random: Callable[[], float]) -> None:
+        """Where the dispatcher gets its random numbers from now on; asked for before `open`."""
+        pytest.skip("this engine has its own random numbers")
+
+    def restart(self) -> SolarWind:
+        """Like `open`, for a rule about what outlives the dispatcher."""
+        if not self.durable:
+            pytest.skip("this engine forgets when it is closed")
+        return self.open()
+
+
+class LocalPlace(Place):
+    """A store in this process. `make_store` is called for each start; where it gives the same file, it is durable."""
+
+    def __init__(self, make_store: Callable[[], Store], *, durable: bool) -> None:
+        self.durable = durable
+        self._make_store = make_store
+        self._options: dict[str, Any] = {}
+
+    def open(self) -> SolarWind:
+        engine: Engine = LocalEngine(self._make_store(), **self._options)
+        return SolarWind(engine=engine, grace=A_CONDITION_S)
+
+    def clock(self) -> FakeClock:
+        clock: FakeClock = self._options.setdefault("clock", FakeClock())
+        return clock
+
+    def chance(self, random: Callable[[], float]) -> None:
+        self._options["random"] = random
+
+
+def on_loop(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
+    """Run a coroutine as a test, with a loop of its own; what hangs fails."""
+
+    @functools.wraps(test)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        asyncio.run(_within(test(*args, **kwargs)))
+
+    return run
+
+
+async def _within(test: Coroutine[Any, Any, None]) -> None:
+    async with asyncio.timeout(A_TEST_S):
+        await test
+
+
+async def until(condition: Callable[[], object | Awaitable[object]], what: str = "") -> None:
+    """Wait until it holds; what never does fails, saying what it is."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + A_CONDITION_S
+    while True:
+        holds = condition()
+        if inspect.isawaitable(holds):
+            holds = await holds
+        if holds:
+            return
+        if loop.time() > deadline:
+            raise AssertionError(
+                f"waited {A_CONDITION_S:g} s in vain for {what or inspect.getsource(condition).strip()}"
+            )
+        await asyncio.sleep(0.001)
+
+
+async def a_while() -> None:
+    """Let everything that can happen without time passing happen: enough turns of the loop, and of the store's threads."""
+    for _ in range(25):
+        await asyncio.sleep(0.001)
+
+
+async def refused(work: Awaitable[object], error: type[Exception], *words: str) -> Exception:
+    """It raises this error, in one sentence with these words."""
+    with pytest.raises(error) as caught:
+        await work
+    text = str(caught.value)
+    assert "\n" not in text
+    for word in words:
+        assert word in text
+    return caught.value

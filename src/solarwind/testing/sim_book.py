@@ -1,0 +1,593 @@
+"""The simulator's judge: a simple model of the rules, which shares no code with the core.
+
+A set of positions is a whole number here, bit n for position n, so that the model of a purpose is a few numbers, a
+copy of it costs nothing, and every rule is a line. `Broken` says which rule was broken.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from ..batch import Batch
+from ..core.dispatcher import Dispatcher
+from ..core.effects import Join, Offer, Report
+from ..core.log import Stored
+from ..core.purpose import Purpose
+from ..core.spans import Spans
+from ..core.state import Snapshot
+from .sim_store import Name
+
+PENDING_EXCHANGES = ("direct", "direct:least-busy", "direct:random", "keyed")
+
+
+class Broken(AssertionError):
+    """A rule of the contract does not hold."""
+
+
+def bits(spans: Spans) -> int:
+    mask = 0
+    for start, stop in zip(spans.edges[::2], spans.edges[1::2], strict=True):
+        mask |= (1 << stop) - (1 << start)
+    return mask
+
+
+def bits_of(positions: Iterable[int]) -> int:
+    mask = 0
+    for position in positions:
+        mask |= 1 << position
+    return mask
+
+
+def positions(mask: int) -> list[int]:
+    found = []
+    while mask:
+        lowest = mask & -mask
+        found.append(lowest.bit_length() - 1)
+        mask ^= lowest
+    return found
+
+
+class Facts(msgspec.Struct):
+    """What is true of a purpose: true of the live one, and as of a commit of the durable one."""
+
+    statements: dict[int, tuple[str, str | None]]
+    settled: int = 0
+    dead: int = 0
+    skipped: int = 0  # from before it listened, trimmed, or dropped by a fan-out
+    failures: dict[int, int] = {}  # since it pends: how often its handler raised
+    due: dict[int, tuple[int, int]] = {}  # not to be handed out before: (earliest, latest)
+
+    @property
+    def done(self) -> int:
+        return self.settled | self.dead | self.skipped
+
+    def copy(self) -> Facts:
+        return Facts(dict(self.statements), self.settled, self.dead, self.skipped, dict(self.failures), dict(self.due))
+
+
+class Holder(msgspec.Struct, eq=False):
+    """A live instance."""
+
+    join: Join
+    room: int
+    heard: int = 0
+    silent: bool = False
+    in_hand: int = 0  # a set
+    copied: int = 0  # a set
+
+
+class Held(msgspec.Struct, eq=False):
+    """A lease."""
+
+    instance: int
+    positions: int
+    pends: bool
+
+
+class PurposeBook:
+    def __init__(self, name: Name, facts: Facts) -> None:
+        self.name = name
+        self.facts = facts
+        self.holders: dict[int, Holder] = {}
+        self.leases: dict[int, Held] = {}
+        self.losses: Counter[int] = Counter()  # how often it was in hand when its lease ended without a report
+        self.excused = 0  # in hand when something before it was made pending again
+        self.was_fanout = False
+        self.made = 0  # fan-out: copies to be made, and events that nobody was there for
+
+    @property
+    def active(self) -> tuple[int, str, str | None]:
+        """Version, exchange and key."""
+        live = [holder.join.version for holder in self.holders.values()]
+        version = max(live or self.facts.statements)
+        return version, *self.facts.statements[version]
+
+    @property
+    def pends(self) -> bool:
+        return self.active[1] in PENDING_EXCHANGES
+
+    @property
+    def pure_fanout(self) -> bool:
+        return all(exchange == "fanout" for exchange, _ in self.facts.statements.values())
+
+    @property
+    def in_hand(self) -> int:
+        mask = 0
+        for held in self.leases.values():
+            if held.pends:
+                mask |= held.positions
+        return mask
+
+
+class Book:
+    """What must be so. Every method is told what happened; `check` is asked after every step."""
+
+    def __init__(self, attempts: int, ceiling_ns: int) -> None:
+        self.durable = True
+        self.attempts = attempts
+        self.ceiling_ns = ceiling_ns
+        self.purposes: dict[Name, PurposeBook] = {}
+        self.counts: Counter[str] = Counter()
+        self.trimmed: dict[str, int] = {}
+        self.ends: dict[str, int] = {}
+        self.kills: Counter[tuple[Name, int]] = Counter()
+        self.pardons: Counter[tuple[Name, int]] = Counter()  # clean stops, which clear all suspicion
+        self.only_killers_kill = False  # poison is the one fault: then nothing else may be dead
+        self.poison = 0
+        self._by_instance: dict[int, PurposeBook] = {}
+        self._numbers: dict[str, dict[int, int]] = {}  # topic -> position of a batch -> its first event's number
+        self._with_key: dict[tuple[str, str | None, str], int] = {}  # topic, kind, key -> set
+        self._key_of: dict[str, list[tuple[str | None, str | None]]] = {}
+        self._durable: dict[Name, Facts] = {}
+        self._expected: dict[Name, Snapshot] = {}
+        self._committing: tuple[dict[Name, Facts], dict[Name, Snapshot]] | None = None
+        # Children: the number of an event that a handler fired -> the settle it goes with.
+        self._children: dict[int, tuple[Name, int]] = {}
+        self._durable_children: set[int] = set()
+        self._owed: dict[int, int] = {}  # children of reports that are not in a commit yet
+
+    # What happened ------------------------------------------------------------------------------------
+
+    def accepted(self, stored: Stored) -> None:
+        topic, header = stored.batch.header.topic, stored.batch.header
+        self.ends[topic] = stored.stop
+        for book in self.purposes.values():
+            if book.name[0] == topic and book.pure_fanout:
+                version = book.active[0]
+                there = sum(holder.join.version == version for holder in book.holders.values())
+                book.made += header.count * max(1, there)
+        self.counts["accepted"] += header.count
+
+    def _log(self, stored: Stored) -> None:
+        """It is on the disk."""
+        batch, topic = stored.batch, stored.batch.header.topic
+        self._numbers.setdefault(topic, {})[stored.start] = batch.header.first
+        keys = self._key_of.setdefault(topic, [])
+        if len(keys) != stored.start:
+            raise Broken(f"{topic}: a batch at {stored.start} where the log ends at {len(keys)}")
+        for index in range(len(batch)):
+            inner = msgspec.json.decode(batch.payload(index)).get("k")
+            keys.append((batch.key(index), inner))
+            for kind, key in ((None, batch.key(index)), ("$.k", inner)):
+                if key is not None:
+                    name = (topic, kind, key)
+                    self._with_key[name] = self._with_key.get(name, 0) | 1 << (stored.start + index)
+
+    def joined(self, instance: int, join: Join, since: int) -> None:
+        name = (join.topic, join.purpose)
+        book = self.purposes.get(name)
+        if book is None:
+            book = self.purposes[name] = PurposeBook(name, Facts({}, skipped=(1 << since) - 1))
+            book.facts.statements[join.version] = (join.exchange, join.key)
+            book.was_fanout = not book.pends
+            self.ends.setdefault(join.topic, 0)
+        else:
+            book.was_fanout = book.was_fanout or not book.pends
+        book.facts.statements.setdefault(join.version, (join.exchange, join.key))
+        book.holders[instance] = Holder(join, join.room)
+        self._by_instance[instance] = book
+
+    def left(self, instance: int, *, died: bool) -> None:
+        book = self._by_instance.pop(instance, None)
+        if book is not None:
+            self._take_away(book, instance, lost=died)
+            book.was_fanout = book.was_fanout or not book.pends
+            del book.holders[instance]
+
+    def _take_away(self, book: PurposeBook, instance: int, *, lost: bool) -> None:
+        for number in [number for number, held in book.leases.items() if held.instance == instance]:
+            held = book.leases.pop(number)
+            if held.pends and lost:
+                book.losses.update(positions(held.positions))
+        book.holders[instance].in_hand = 0
+
+    def heard_of(self, instance: int, now: int) -> None:
+        book = self._by_instance.get(instance)
+        if book is not None:
+            holder = book.holders[instance]
+            holder.heard, holder.silent = now, False
+
+    def ticked(self, now: int) -> None:
+        for book in self.purposes.values():
+            for instance, holder in book.holders.items():
+                at_work = any(held.instance == instance and held.pends for held in book.leases.values())
+                if at_work and holder.heard + holder.join.lease_ns <= now:
+                    self.counts["leases ended"] += 1
+                    holder.silent = True
+                    self._take_away(book, instance, lost=True)
+
+    def reported(self, report: Report, counts: bool, now: int) -> None:
+        """An instance said what it made of its events; the dispatcher said whether it counts."""
+        book = self._by_instance.get(report.instance)
+        if book is None:
+            if counts:
+                raise Broken(f"instance {report.instance} is gone, and its report counts")
+            self.counts["reports refused"] += 1
+            return
+        self.heard_of(report.instance, now)
+        held = book.leases.get(report.lease)
+        holder = book.holders[report.instance]
+        fits = held is not None and held.instance == report.instance
+        done = bits(report.done) & held.positions if held is not None and fits else 0
+        if counts != fits and (done != 0 or not report.done):
+            raise Broken(f"{book.name}: a report on lease {report.lease} {'counts' if counts else 'does not count'}")
+        if held is None or not counts:
+            self.counts["reports refused"] += 1
+            return
+        held.positions &= ~done
+        failed = {each.position: each for each in report.failed if held.positions >> each.position & 1}
+        held.positions &= ~bits_of(failed)
+        returned = bits(report.returned) & held.positions
+        held.positions &= ~returned
+        holder.in_hand &= ~(done | bits_of(failed) | returned)
+        if not held.positions:
+            del book.leases[report.lease]
+        if report.handled:
+            fits_in = min(10_000, report.handled * 100_000_000 // max(1, report.busy_ns))
+            holder.room = max(holder.join.room, min(fits_in, holder.room * 4))
+        self.counts["returned"] += returned.bit_count()
+        if returned:
+            holder.room = max(holder.join.room, holder.in_hand.bit_count())
+        if not held.pends:
+            self.counts["copies handled"] += done.bit_count()
+            holder.copied &= ~returned  # it has not seen them yet
+            return
+        facts = book.facts
+        facts.settled |= done
+        self.counts["settled"] += done.bit_count()
+        for position in positions(done):
+            facts.failures.pop(position, None)
+            facts.due.pop(position, None)
+        for position, failure in failed.items():
+            if failure.verdict == "later":
+                self.counts["later"] += 1
+                facts.due[position] = (now + failure.after_ns, now + failure.after_ns)
+                continue
+            tries = facts.failures.get(position, 0) + 1
+            facts.failures[position] = tries
+            if failure.verdict == "reject" or tries >= self.attempts:
+                self._bury(facts, position)
+            else:
+                self.counts["retries"] += 1
+                facts.due[position] = (now, now + self.ceiling_ns)
+
+    def _bury(self, facts: Facts, position: int) -> None:
+        facts.dead |= 1 << position
+        facts.failures.pop(position, None)
+        facts.due.pop(position, None)
+        self.counts["dead"] += 1
+
+    def fired(self, report: Report, batches: Sequence[Batch]) -> None:
+        """What the handlers of a report that counts fired: each is the child of the event at its place in `done`."""
+        book = self._by_instance[report.instance]
+        children = [batch.header.first + index for batch in batches for index in range(len(batch))]
+        for number, position in zip(children, report.done.positions(), strict=False):
+            self._children[number] = (book.name, position)
+            self._owed[number] = position
+            self.counts["children"] += 1
+
+    # What an operator did
+
+    def reopened(self, name: Name, mask: int) -> None:
+        book, facts = self.purposes[name], self.purposes[name].facts
+        for number in [number for number, (each, at) in self._children.items() if each == name and mask >> at & 1]:
+            del self._children[number]  # its parent was settled, and is to be handled once more
+            self._owed.pop(number, None)
+        for position in positions(mask):
+            facts.failures.pop(position, None)
+            self.kills.pop((name, position), None)
+        facts.settled &= ~mask
+        facts.skipped &= ~mask
+        facts.dead &= ~mask
+        book.excused |= book.in_hand
+
+    def discarded(self, name: Name, mask: int) -> None:
+        facts = self.purposes[name].facts
+        facts.dead &= ~mask
+        facts.settled |= mask
+
+    def retired(self, name: Name) -> None:
+        book = self.purposes.pop(name)
+        for instance in book.holders:
+            del self._by_instance[instance]
+        for position in [position for each, position in self.kills if each == name]:
+            del self.kills[name, position]
+
+    # Commits and restarts -----------------------------------------------------------------------------
+
+    def commit_begins(self, dispatcher: Dispatcher, batches: Sequence[tuple[Batch, bool]]) -> None:
+        facts = {name: book.facts.copy() for name, book in self.purposes.items()}
+        snapshots = {name: snapshot for name in facts if (snapshot := dispatcher.snapshot(*name)) is not None}
+        going = {
+            batch.header.first + index for batch, by_handler in batches if by_handler for index in range(len(batch))
+        }
+        for number in self._owed:
+            if number not in going:
+                raise Broken(f"event {number} was fired by a handler and does not go with its settle")
+        self._committing = (facts, snapshots)
+
+    def commit_ends(self, stored: Sequence[Stored]) -> None:
+        """It is durable."""
+        assert self._committing is not None
+        self._durable, self._expected = self._committing
+        self._committing = None
+        for each in stored:
+            self._log(each)
+            for index in range(len(each.batch)):
+                number = each.batch.header.first + index
+                if number in self._children:
+                    self._durable_children.add(number)
+                    self._owed.pop(number, None)
+                    name, position = self._children[number]
+                    facts = self._durable.get(name)
+                    if not (facts is None or bool(facts.done >> position & 1)):
+                        raise Broken(
+                            f"event {number} is stored, and the settle of its parent {position} of {name} is not"
+                        )
+        self.counts["commits"] += 1
+
+    def refused(self, batches: Sequence[Batch]) -> None:
+        self.counts["refused"] += sum(map(len, batches))
+
+    def lost_everything(self, *, clean: bool) -> None:
+        """The process is gone: only what is durable is true."""
+        before, self.purposes = self.purposes, {}
+        self._by_instance = {}
+        self._committing = None
+        self._owed = {}
+        self._children = {each: parent for each, parent in self._children.items() if each in self._durable_children}
+        for name, facts in self._durable.items():
+            book = self.purposes[name] = PurposeBook(name, facts.copy())
+            old = before.get(name)
+            if old is not None:
+                book.losses = old.losses
+                book.losses.update(positions(old.in_hand))
+            book.was_fanout = not book.pends
+            if clean:
+                self.pardons.update((each, at) for each, at in self.kills if each == name)
+
+    def recovered(self, dispatcher: Dispatcher) -> None:
+        """What was recovered is the live state as of the last commit."""
+        self.ends = {name: topic.end for name, topic in dispatcher.topics.items()}
+        names = {(name, purpose) for name, topic in dispatcher.topics.items() for purpose in topic.purposes}
+        if names != set(self._durable):
+            raise Broken(f"recovered {sorted(names)}, committed were {sorted(self._durable)}")
+        for name in names:
+            now, then = dispatcher.snapshot(*name), self._expected[name]
+            assert now is not None
+            dropped = not self.purposes[name].pends
+            if _comparable(now, without_floor=dropped) != _comparable(then, without_floor=dropped):
+                raise Broken(f"{name}: recovered {now}, committed was {then}")
+
+    # Offers -------------------------------------------------------------------------------------------
+
+    def offered(self, dispatcher: Dispatcher, offer: Offer, now: int) -> None:
+        self.counts["offers"] += 1
+        self.counts["events offered"] += len(offer.picks)
+        book = self._by_instance.get(offer.instance)
+        if book is None:
+            return  # it left, and its lease ended, before the offer was carried out
+        purpose = dispatcher.purpose(*book.name)
+        lease = purpose.leases.get(offer.lease)
+        if lease is None:
+            return  # likewise
+        holder, mask = book.holders[offer.instance], bits_of(offer.picks)
+        where = f"{book.name}: lease {offer.lease} of {list(offer.picks)} to instance {offer.instance}"
+        topic = book.name[0]
+        if not (len(offer.picks) == mask.bit_count() and bool(mask)):
+            raise Broken(f"{where} twice")
+        if list(offer.picks) != sorted(offer.picks):
+            raise Broken(f"{where} out of order")
+        if not (
+            offer.stored.start <= offer.picks[0]
+            and offer.picks[-1] < offer.stored.stop <= self.ends[topic]
+            and self._numbers[topic][offer.stored.start] == offer.stored.batch.header.first
+        ):
+            raise Broken(f"{where} out of another batch")
+        version, exchange, kind = book.active
+        if holder.join.version != version and holder.join.exchange != "fanout":
+            raise Broken(f"{where} of version {holder.join.version}, active is {version}")
+        if holder.silent:
+            raise Broken(f"{where} which is silent")
+        pends = holder.join.exchange in PENDING_EXCHANGES
+        if not book.holders[offer.instance].in_hand:
+            holder.heard = now
+        if holder.in_hand.bit_count() + len(offer.picks) > holder.room:
+            raise Broken(f"{where} which has {holder.in_hand.bit_count()} in hand and room for {holder.room}")
+        if pends:
+            self._check_hand_out(book, offer, mask, where, now)
+            if exchange == "keyed":
+                self._check_order(book, offer.picks, kind, where)
+        else:
+            if holder.copied & mask:
+                raise Broken(f"{where} which had a copy")
+            holder.copied |= mask
+        book.leases[offer.lease] = Held(offer.instance, mask, pends)
+        holder.in_hand |= mask
+        self.counts["careful"] += offer.after_commit
+
+    def _check_hand_out(self, book: PurposeBook, offer: Offer, mask: int, where: str, now: int) -> None:
+        facts = book.facts
+        if mask & facts.settled:
+            raise Broken(f"{where}, settled: {positions(mask & facts.settled)}")
+        if mask & facts.dead:
+            raise Broken(f"{where}, dead: {positions(mask & facts.dead)}")
+        if mask & facts.skipped:
+            raise Broken(f"{where}, done with: {positions(mask & facts.skipped)}")
+        if mask & book.in_hand:
+            raise Broken(f"{where}, in another's hands: {positions(mask & book.in_hand)}")
+        for position in offer.picks if facts.due else ():
+            earliest = facts.due.pop(position, (0, 0))[0]
+            if earliest > now:
+                raise Broken(f"{where}, {position} is not due before {earliest}, now is {now}")
+        for position in offer.picks if facts.failures or offer.tried else ():
+            tried = offer.tried.get(position, 0)
+            if tried < facts.failures.get(position, 0):
+                raise Broken(f"{where}, {position} as attempt {tried + 1}")
+            if tried >= self.attempts:
+                raise Broken(f"{where}, {position} as attempt {tried + 1} of {self.attempts}")
+
+    def _check_order(self, book: PurposeBook, picks: Sequence[int], kind: str | None, where: str) -> None:
+        keys, out = self._key_of[book.name[0]], book.in_hand
+        pending = ~book.facts.done
+        for position in picks:
+            key = keys[position][0 if kind is None else 1]
+            if key is None:
+                continue
+            same = self._with_key[book.name[0], kind, key]
+            if same & out:
+                raise Broken(f"{where}, {position} of key {key!r} while {positions(same & out)} is in hand")
+            before = same & pending & ((1 << position) - 1)
+            if not book.excused >> position & 1 and before:
+                raise Broken(f"{where}, {position} of key {key!r} before {positions(before)}")
+            out |= 1 << position
+
+    def delivered(self, offer: Offer) -> None:
+        """A handler may begin: what must be durable before it does is."""
+        book = self._by_instance.get(offer.instance)
+        snapshot = self._expected.get(book.name) if book is not None else None
+        if book is None or offer.lease not in book.leases or not book.leases[offer.lease].pends:
+            return
+        if not self.durable:
+            return
+        where = f"{book.name}: lease {offer.lease} of {list(offer.picks)}"
+        if snapshot is None:
+            raise Broken(f"{where} before its purpose is durable")
+        assert snapshot is not None
+        if offer.picks[-1] >= snapshot.reach:
+            raise Broken(f"{where}, and a crash would not suspect it (reach {snapshot.reach})")
+        if offer.after_commit:
+            tried = dict(snapshot.tried)
+            for position in offer.picks:
+                if tried.get(position, 0) != offer.tried.get(position, 0) + 1:
+                    raise Broken(f"{where}: {position} begins before its attempt is counted for good")
+
+    # After every step ---------------------------------------------------------------------------------
+
+    def reconcile(self, dispatcher: Dispatcher) -> None:
+        """Take over what the dispatcher decides by itself, if it may: what is trimmed is skipped, what kills is dead,
+        what no fan-out instance is there for is dropped."""
+        for book in self.purposes.values():
+            topic = dispatcher.topics[book.name[0]]
+            state = topic.purposes[book.name[1]].state
+            facts = book.facts
+            pending, theirs = ((1 << topic.end) - 1) & ~facts.done, bits(state.pending(topic.end))
+            if theirs & ~pending:
+                raise Broken(f"{book.name}: {positions(theirs & ~pending)} pend again, though done with")
+            for position in positions(bits(state.dead) & pending):
+                self._buried(book, position, state.dead)
+                self._bury(facts, position)
+                pending &= ~(1 << position)
+            fanout = not book.pends
+            gone = pending & ~theirs
+            if gone:
+                if not (fanout or book.was_fanout):
+                    lost = gone & ~self.trimmed.get(book.name[0], 0)
+                    if lost:
+                        raise Broken(f"{book.name}: {positions(lost)} were accepted and are lost")
+                    self.counts["skipped"] += gone.bit_count()
+                facts.skipped |= gone
+                for position in positions(gone):
+                    facts.due.pop(position, None)
+            book.was_fanout = fanout
+            if bits(state.dead) != facts.dead:
+                raise Broken(f"{book.name}: dead are {state.dead}, not {positions(facts.dead)}")
+
+    def _buried(self, book: PurposeBook, position: int, dead: Spans) -> None:
+        """The dispatcher made it a dead letter without a handler saying so: since it kills."""
+        self.counts["buried"] += 1
+        tries = book.losses[position] + book.facts.failures.get(position, 0)
+        if tries < self.attempts:
+            raise Broken(f"{book.name}: {position} is dead after {tries} of {self.attempts} attempts")
+        if self.only_killers_kill and not (bool(self.poison >> self.number(book.name[0], position) & 1)):
+            raise Broken(f"{book.name}: {position} is dead, though it was only next to one that kills")
+
+    def number(self, topic: str, position: int) -> int:
+        """The number that the event at a position was fired with."""
+        start = max(start for start in self._numbers[topic] if start <= position)
+        return self._numbers[topic][start] + position - start
+
+    def killed(self, name: Name, position: int) -> None:
+        self.counts["kills"] += 1
+        self.kills[name, position] += 1
+        kills, most = self.kills[name, position], self.attempts + 2 + self.pardons[name, position]
+        if kills > most:
+            raise Broken(f"{name}: {position} killed {kills} times")
+
+    def check(self, dispatcher: Dispatcher, now: int) -> None:
+        for book in self.purposes.values():
+            purpose = dispatcher.topics[book.name[0]].purposes[book.name[1]]
+            theirs = {number: bits(lease.positions) for number, lease in purpose.leases.items()}
+            ours = {number: held.positions for number, held in book.leases.items()}
+            if theirs != ours:
+                raise Broken(f"{book.name}: leases are {theirs}, not {ours}")
+            for instance, holder in book.holders.items():
+                in_hand = purpose.instances[instance].in_flight
+                if in_hand != holder.in_hand.bit_count():
+                    raise Broken(
+                        f"{book.name}: instance {instance} has {in_hand} in hand, not {holder.in_hand.bit_count()}"
+                    )
+            self._check_attempts(book, purpose)
+            if book.pure_fanout and not purpose.fetching:
+                seen = purpose.copies_handled + purpose.dropped + purpose.flying + purpose.pending(0)
+                if seen != book.made:
+                    raise Broken(f"{book.name}: of {book.made} copies {seen} are handled, dropped, in hand or waiting")
+            for position, (earliest, latest) in book.facts.due.items():
+                due = purpose.state.due.get(position, -1)
+                if not (earliest <= due <= latest):
+                    raise Broken(f"{book.name}: {position} is due at {due}, not by {latest}")
+
+    def _check_attempts(self, book: PurposeBook, purpose: Purpose) -> None:
+        out, facts = book.in_hand, book.facts
+        for position, tried in purpose.state.tried.items():
+            failures = facts.failures.get(position, 0)
+            most = failures + book.losses[position] + (out >> position & 1)
+            if not (failures <= tried <= most):
+                raise Broken(f"{book.name}: {position} was tried {tried} times, not {failures} to {most}")
+            if tried > self.attempts:
+                raise Broken(f"{book.name}: {position} was tried {tried} times of {self.attempts}")
+
+    def left_over(self) -> dict[Name, list[int]]:
+        """What is not done with."""
+        return {
+            name: left
+            for name, book in self.purposes.items()
+            if (left := positions(((1 << self.ends[name[0]]) - 1) & ~book.facts.done)) and book.pends
+        }
+
+
+def _comparable(snapshot: Snapshot, *, without_floor: bool) -> object:
+    floor = () if without_floor else (snapshot.floor, snapshot.done)
+    return (
+        {each.version: each for each in snapshot.statements},
+        *floor,
+        snapshot.dead,
+        {each.position: each for each in snapshot.waiting},
+        dict(snapshot.tried),
+        snapshot.reach,
+        snapshot.settled,
+        snapshot.retried,
+    )

@@ -1,0 +1,219 @@
+"""The simulator's engine: what `LocalEngine` does around the dispatcher, one step at a time and without a loop.
+
+A commit begins in one step and ends in another, a read likewise, and in between anything may happen. What
+the engine sees and does is told to the `Book`, which knows the rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from ..batch import Batch
+from ..core.dispatcher import Dispatcher
+from ..core.effects import Closed, Fetch, Join, Offer, Report
+from ..core.log import Stored
+from ..core.state import Change, Snapshot
+from .sim_book import Book
+from .sim_store import AtHand, Disk, Name
+
+KEEP_NS = 7 * 24 * 3600 * 10**9
+
+
+class Commit(msgspec.Struct, eq=False):
+    """A commit under way: what it takes along, and what is to happen after it."""
+
+    batches: list[tuple[Batch, bool]]  # and whether a handler fired it
+    changes: list[Change]
+    snapshots: list[Snapshot]
+    after: list[Offer]
+
+
+class Read(msgspec.Struct, eq=False):
+    """A read that was asked for; `found` is None until the disk was looked at."""
+
+    topic: str
+    position: int
+    found: list[Stored] | None = None
+
+
+class Engine:
+    """One life of the process, from a start to a stop or a crash."""
+
+    def __init__(
+        self,
+        disk: Disk,
+        book: Book,
+        random: Callable[[], float],
+        deliver: Callable[[Offer], None],
+        close: Callable[[int], None],
+        *,
+        now: int,
+        at_hand: int,
+        snapshot_after: int,
+        durable: bool,
+    ) -> None:
+        self.disk = disk
+        self.book = book
+        self.now = max(now, disk.now)
+        self.at_hand = AtHand(at_hand)
+        self.dispatcher = Dispatcher(self.at_hand, random, keep_ns=KEEP_NS, durable=durable)
+        self.committing: Commit | None = None
+        self.reads: list[Read] = []
+        self._deliver = deliver
+        self._close = close
+        self._snapshot_after = snapshot_after
+        self._submitted: list[tuple[Batch, bool]] = []
+        self._uncommitted: list[Change] = []
+        self._after_commit: list[Offer] = []
+        self._commits = 0
+        self._changed_at: dict[Name, int] = {}
+        for name, end in disk.ends.items():
+            self.dispatcher.topic(name).end = end
+        changes = disk.changes()
+        self.dispatcher.recover(disk.snapshots(), changes, clean=disk.clean)
+        disk.clean = False
+        for change in changes:
+            self._changed_at.setdefault((change.topic, change.purpose), 0)
+        book.recovered(self.dispatcher)
+        self.carry_out()
+
+    # Events in
+
+    def submit(self, batch: Batch) -> None:
+        if self.dispatcher.receive(batch):
+            self._submitted.append((batch, False))
+
+    def report(self, report: Report, fired: Sequence[Batch]) -> bool:
+        counts = self.dispatcher.post_send(report, self.now)
+        self.book.reported(report, counts, self.now)
+        if counts:
+            self._submitted += [(batch, True) for batch in fired if report.done and self.dispatcher.receive(batch)]
+            self.book.fired(report, fired)
+        self.carry_out()
+        return counts
+
+    def join(self, join: Join, since: int, enter: Callable[[int], None]) -> None:
+        """`enter` gets the instance's number before any event can come."""
+        instance = self.dispatcher.join(join, since, self.now)
+        self.book.joined(instance, join, since)
+        enter(instance)
+        self.carry_out()
+
+    def leave(self, instance: int, *, died: bool) -> None:
+        self.dispatcher.leave(instance, self.now, died=died)
+        self.book.left(instance, died=died)
+        self.carry_out()
+
+    def alive(self, instance: int) -> None:
+        self.dispatcher.alive(instance, self.now)
+        self.book.heard_of(instance, self.now)
+        self.carry_out()
+
+    def tick(self) -> bool:
+        """Do what is due. Gives whether anything was."""
+        wake_at = self.dispatcher.wake_at
+        if wake_at is None or wake_at > self.now:
+            return False
+        self.dispatcher.tick(self.now)
+        self.book.ticked(self.now)
+        self.carry_out()
+        return True
+
+    # Commits
+
+    @property
+    def idle(self) -> bool:
+        """Everything that came in is durable."""
+        return not (self.committing or self._submitted or self.dispatcher.changed or self._uncommitted)
+
+    def begin_commit(self) -> None:
+        if self.idle or self.committing is not None:
+            return
+        batches, self._submitted = self._submitted, []
+        changes = self._uncommitted + self.dispatcher.take_changes()
+        self._uncommitted = []
+        after, self._after_commit = self._after_commit, []
+        self._commits += 1
+        self.committing = Commit(batches, changes, self._due_snapshots(changes), after)
+        self.book.commit_begins(self.dispatcher, batches)
+
+    def _due_snapshots(self, changes: Sequence[Change]) -> list[Snapshot]:
+        for change in changes:
+            self._changed_at.setdefault((change.topic, change.purpose), self._commits)
+        snapshots = []
+        for name, number in list(self._changed_at.items()):
+            if number <= self._commits - self._snapshot_after:
+                del self._changed_at[name]
+                snapshot = self.dispatcher.snapshot(*name)
+                if snapshot is not None:
+                    snapshots.append(snapshot)
+        return snapshots
+
+    def end_commit(self, *, full_for_batches: bool = False, full_for_all: bool = False) -> bool:
+        """The store answers. Gives whether anything was stored."""
+        commit, self.committing = self.committing, None
+        assert commit is not None
+        if full_for_all or (full_for_batches and commit.batches):
+            # What handlers fired was promised with their settle; the producers' own is theirs to fire again.
+            self.book.refused([batch for batch, by_handler in commit.batches if not by_handler])
+            commit.batches = [(batch, True) for batch, by_handler in commit.batches if by_handler]
+            if full_for_all or commit.batches:
+                self._submitted = commit.batches + self._submitted
+                self._uncommitted = commit.changes
+                self._after_commit = commit.after + self._after_commit
+                return False
+        stored = self.write(commit)
+        for each in stored:
+            topic = each.batch.header.topic
+            self.at_hand.add(topic, each)
+            self.book.accepted(each)
+            self.dispatcher.accepted(each, self.now)
+        self.dispatcher.committed(commit.changes, self.now)
+        for offer in commit.after:
+            self._hand_over(offer)
+        self.carry_out()
+        return True
+
+    def write(self, commit: Commit) -> list[Stored]:
+        """What the disk does, whether or not the process lives to hear of it."""
+        stored = self.disk.commit([batch for batch, _ in commit.batches], commit.changes, commit.snapshots, self.now)
+        self.book.commit_ends(stored)
+        return stored
+
+    # Reads
+
+    def look(self, read: Read, most: int) -> None:
+        read.found = self.disk.read(read.topic, read.position, most)
+
+    def end_read(self, read: Read) -> None:
+        assert read.found is not None
+        self.reads.remove(read)
+        for stored in read.found:
+            self.at_hand.add(read.topic, stored)
+        first = read.found[0] if read.found else None
+        self.dispatcher.fetched(read.topic, read.position, first, self.now)
+        self.carry_out()
+
+    # Effects
+
+    def carry_out(self) -> None:
+        self.book.reconcile(self.dispatcher)
+        for effect in self.dispatcher.take_effects():
+            if isinstance(effect, Offer):
+                self.book.offered(self.dispatcher, effect, self.now)
+                if effect.after_commit:
+                    self._after_commit.append(effect)
+                else:
+                    self._hand_over(effect)
+            elif isinstance(effect, Fetch):
+                if all((read.topic, read.position) != (effect.topic, effect.position) for read in self.reads):
+                    self.reads.append(Read(effect.topic, effect.position))
+            elif isinstance(effect, Closed):
+                self._close(effect.instance)
+        self.book.check(self.dispatcher, self.now)
+
+    def _hand_over(self, offer: Offer) -> None:
+        self.book.delivered(offer)
+        self._deliver(offer)

@@ -1,0 +1,95 @@
+"""The simulator's disk and log at hand: what a store promises (see `store.base`), without waiting.
+
+Everything is kept as bytes, so that nothing that is changed in memory later changes what was written, and recovery
+reads what a real store would have read.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+from ..batch import Batch
+from ..core.log import Stored
+from ..core.state import Change, Snapshot, decode_changes, decode_snapshot, encode
+
+Name = tuple[str, str]  # topic, purpose
+
+
+class Disk:
+    """What outlives the process. `forgets`: a retired purpose's changes are deleted at once, else they are kept."""
+
+    def __init__(self, *, forgets: bool) -> None:
+        self.logs: dict[str, list[Stored]] = {}
+        self.ends: dict[str, int] = {}
+        self.now = 0
+        self.clean = True
+        self._forgets = forgets
+        self._snapshots: dict[Name, bytes] = {}
+        self._changes: list[tuple[Name, bytes]] = []
+
+    def commit(
+        self, batches: Sequence[Batch], changes: Sequence[Change], snapshots: Sequence[Snapshot], now: int
+    ) -> list[Stored]:
+        """All of it, in one step."""
+        stored = [self._append(batch) for batch in batches]
+        for change in changes:
+            name = (change.topic, change.purpose)
+            if change.retired and self._forgets:
+                self._forget(name)
+            else:
+                self._changes.append((name, encode([change])))
+        for snapshot in snapshots:
+            name = (snapshot.topic, snapshot.purpose)
+            self._forget(name)
+            self._snapshots[name] = encode(snapshot)
+        self.now = max(self.now, now)
+        return stored
+
+    def _append(self, batch: Batch) -> Stored:
+        topic = batch.header.topic
+        start = self.ends.get(topic, 0)
+        stored = Stored(start, Batch.read(batch.data))
+        self.logs.setdefault(topic, []).append(stored)
+        self.ends[topic] = stored.stop
+        return stored
+
+    def _forget(self, name: Name) -> None:
+        self._snapshots.pop(name, None)
+        self._changes = [(each, data) for each, data in self._changes if each != name]
+
+    def read(self, topic: str, position: int, most: int) -> list[Stored]:
+        """Up to `most` batches from the one that holds `position`, or else the first after it, on."""
+        return [stored for stored in self.logs.get(topic, ()) if stored.stop > position][:most]
+
+    def first(self, topic: str) -> int:
+        log = self.logs.get(topic)
+        return log[0].start if log else self.ends.get(topic, 0)
+
+    def trim(self, topic: str, stored: Stored) -> None:
+        self.logs[topic].remove(stored)
+
+    def snapshots(self) -> list[Snapshot]:
+        return [decode_snapshot(data) for data in self._snapshots.values()]
+
+    def changes(self) -> list[Change]:
+        return [change for _, data in self._changes for change in decode_changes(data)]
+
+
+class AtHand:
+    """The part of the log in memory: the last `most` batches that came in or were read."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._kept: deque[tuple[str, Stored]] = deque()
+
+    def add(self, topic: str, stored: Stored) -> None:
+        self._kept.append((topic, stored))
+        while len(self._kept) > self._most:
+            self._kept.popleft()
+
+    def find(self, topic: str, position: int) -> Stored | None:
+        for name, stored in self._kept:
+            if name == topic and stored.start <= position < stored.stop:
+                return stored
+        return None

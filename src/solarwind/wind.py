@@ -1,0 +1,606 @@
+"""`SolarWind`: a thin face over an engine and the services that run on it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import threading
+import time
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from concurrent.futures import Future
+from datetime import datetime, timedelta
+from threading import get_ident
+from types import TracebackType
+from typing import Any, TypeVar
+
+import msgspec
+
+from . import payload as codec
+from .core.effects import Join
+from .engine.base import Engine, Since
+from .engine.url import open_engine
+from .errors import BadArgument, TooLarge, Unavailable
+from .event import Cause, Event
+from .failure import Retry
+from .names import check_id, check_key, check_purpose, check_topic
+from .plugins import load_exchange
+from .records import DeadLetter, PurposeInfo, Statistics, TopicInfo, Trace
+from .service.inbox import Inbox
+from .service.outbox import MACHINE, Fired, HeldReceipt, Numbers, Outbox, Receipt, Receipts, process_name
+from .service.runner import MOST_BATCH, Runner, handling
+from .service.signature import Handler, inspect_handler
+from .service.stream import Stream, StreamInbox
+
+log = logging.getLogger("solarwind")
+
+MOST_PAYLOAD_BYTES = 1 << 20
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Registration(msgspec.Struct, eq=False):
+    """One call of `on`: what an instance will be made of, and the instance once it is."""
+
+    function: Callable[..., Any]
+    handler: Handler
+    join: Join
+    since: Since
+    concurrency: int
+    runner: Runner | None = None
+    instance: int = 0
+    joining: asyncio.Task[None] | None = None
+
+
+class SolarWind:
+    """Fire events, and handle them for a purpose.
+
+    `url` says where the dispatcher is: `memory://`, `sqlite:///wind.db`; None is `$SOLARWIND_URL`, or else `memory://`.
+    `grace` is how many seconds handlers have to finish when it stops. Raises `BadArgument` for a URL that is none.
+
+    Register handlers with `on`, then start it: with `async with`, with `with` where there is no asyncio, or with `run`.
+    """
+
+    def __init__(self, url: str | None = None, *, grace: float = 30.0, engine: Engine | None = None) -> None:
+        self._engine = engine if engine is not None else open_engine(url)
+        self._grace = grace
+        self._registrations: list[Registration] = []
+        self._streams: dict[Stream, tuple[StreamInbox, int]] = {}
+        self._settings: dict[str, tuple[int | None, int | None]] = {}
+        self._numbers = Numbers()
+        self._state: str = "not started"
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._thread_id = 0
+        self._outbox = Outbox()
+        self._foreign = Outbox()  # fired from other threads
+        self._foreign_lock = threading.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # Firing -------------------------------------------------------------------------------------------
+
+    def fire(
+        self,
+        topic: str,
+        payload: Any = None,
+        *,
+        key: str | None = None,
+        id: str | None = None,
+        cause: Cause | Event | None = None,
+        now: bool = False,
+    ) -> Receipt:
+        """Fire an event on a topic and forget it. From any thread.
+
+        Await what comes back to wait until it is accepted (durable, where the store is); `.id` is known at once.
+        Inside a handler it is held until the handler returns and committed together with the settle, unless
+        `now`; the handled event is then its cause. `key` orders it for keyed purposes. The same `id` fired again is
+        acknowledged and not stored again. `payload` is anything JSON can carry, or bytes.
+
+        Raises `BadName`, `BadPayload`, `TooLarge`, `Busy` where too much waits to be accepted, `Unavailable`.
+        """
+        if type(payload) is bytes:
+            data, content = payload, codec.BYTES
+        else:
+            data, content = codec.encode(payload)
+        if len(data) > MOST_PAYLOAD_BYTES:
+            raise TooLarge(
+                f"expected a payload of at most {MOST_PAYLOAD_BYTES:,} bytes, got {len(data):,} on topic {topic!a}: "
+                "store it elsewhere and fire where it is"
+            )
+        handled = handling.get()
+        if handled is None and key is None and id is None and cause is None and get_ident() == self._thread_id:
+            return self._outbox.add(topic, data, content)
+        return self._fire_with(topic, data, content, key, id, _as_cause(cause), handled, now)
+
+    def _fire_with(
+        self,
+        topic: str,
+        data: bytes,
+        content: str,
+        key: str | None,
+        id: str | None,
+        cause: Cause | None,
+        handled: Event | None,
+        now: bool,
+    ) -> Receipt:
+        """Fire what is more than a payload, inside a handler, or from another thread."""
+        check_topic(topic)
+        if key is not None:
+            check_key(key)
+        if id is not None:
+            check_id(id)
+        if handled is not None:
+            cause = cause or Cause.event(handled)
+            if not now and handled._of.home is self._engine and handled._fired is not None:
+                return self._hold(handled, Fired(topic, data, content, time.time_ns(), key, id, cause))
+        if get_ident() == self._thread_id:
+            return self._outbox.add_with(topic, data, content, key, id, cause)
+        with self._foreign_lock:
+            return self._foreign.add_with(topic, data, content, key, id, cause)
+
+    def fire_many(
+        self, topic: str, payloads: Iterable[Any], key: str | Callable[[Any], str | None] | None = None
+    ) -> Receipts:
+        """Fire an event for each payload; all of them travel together. `key` is one for all, or a function of the payload.
+
+        Awaiting what comes back waits until all are accepted; `.ids` are known at once. Raises what `fire` raises;
+        what was fired before the fault stays fired.
+        """
+        key_of = key if callable(key) else lambda payload: key
+        return Receipts([self.fire(topic, payload, key=key_of(payload)) for payload in payloads])
+
+    def _hold(self, handled: Event, fired: Fired) -> Receipt:
+        if handled._fired is msgspec.UNSET:
+            handled._fired = []
+        handled._fired.append(fired)
+        return HeldReceipt(fired, self._numbers)
+
+    def _flush(self) -> None:
+        self._outbox.send(self._outbox.take())
+
+    def _flush_foreign(self) -> None:
+        with self._foreign_lock:
+            groups = self._foreign.take()
+        self._foreign.send(groups)
+
+    # Handling -----------------------------------------------------------------------------------------
+
+    def on(
+        self,
+        topic: str,
+        *,
+        purpose: str | None = None,
+        exchange: str = "direct",
+        version: int = 1,
+        key: str | None = None,
+        since: Since = "now",
+        retry: Retry | None = None,
+        lease: float = 30.0,
+        concurrency: int | None = None,
+    ) -> Callable[[F], F]:
+        """Register a function to handle the events of a topic for a purpose. Each call is one service instance.
+
+        - `purpose`: why, in plain words; the function's name if not given
+        - `exchange`: `direct` (also `direct:least-busy`, `direct:random`), `fanout`, `keyed`, or one of your own
+        - `version`: of the purpose; the highest with a live instance gets the events
+        - `key`: for `keyed`, the payload's field that is the key, such as `$.video_id`; else the event's own key
+        - `since`: where a new purpose begins: "now", "beginning", a datetime, or a timedelta ago
+        - `retry`: when it raises; `Retry()` if not given
+        - `lease`: seconds it may be silent with events in hand before they go to another
+        - `concurrency`: how many it handles at once; 10 for `async def`, 1 for `def`, which runs on a thread
+
+        The parameter annotated `Event` gets the event, the other one the payload decoded to its annotation; with
+        `list[...]` it gets up to 500 at once. Registered while it runs, it joins at once (see `joined`).
+        Raises `BadName` and `BadArgument`; a statement that contradicts an earlier one is a `ConflictError` when it joins.
+        """
+
+        def register(function: F) -> F:
+            handler = inspect_handler(function)
+            name = purpose if purpose is not None else getattr(function, "__name__", handler.name)
+            at_once = concurrency if concurrency is not None else (10 if handler.is_async else 1)
+            _check_count("concurrency", at_once)
+            room = at_once * MOST_BATCH if handler.is_batch else at_once
+            join = _join(topic, name, exchange, version, key, since, retry, lease, room)
+            registration = Registration(function, handler, join, since, at_once)
+            self._registrations.append(registration)
+            if self._loop is not None and self._state == "running":
+                self._on_loop(lambda: self._start_joining(registration))
+            return function
+
+        return register
+
+    async def joined(self) -> None:
+        """Wait until every handler registered so far has joined. Raises the error of one that could not."""
+        for registration in list(self._registrations):
+            if registration.joining is not None:
+                await registration.joining
+
+    async def off(self, function: Callable[..., Any]) -> None:
+        """Take a function's instances out again: they finish what they began and give back the rest."""
+        for registration in [each for each in self._registrations if each.function is function]:
+            self._registrations.remove(registration)
+            await self._leave(registration, self._grace)
+
+    def listen(
+        self,
+        topic: str,
+        purpose: str,
+        *,
+        exchange: str = "direct",
+        version: int = 1,
+        key: str | None = None,
+        since: Since = "now",
+        retry: Retry | None = None,
+        lease: float = 30.0,
+    ) -> Stream:
+        """The events of a purpose as an async iterator; asking for the next settles the last. See `on` and `Stream`."""
+        join = _join(topic, purpose, exchange, version, key, since, retry, lease, 1)
+
+        async def enter(stream: Stream) -> Inbox:
+            self._check_running()
+            inbox = StreamInbox(self._engine, join)
+            inbox.stream = stream
+            inbox.enter(await self._engine.join(join, since, inbox))
+            self._streams[stream] = (inbox, inbox.instance)
+            return inbox
+
+        async def leave(stream: Stream) -> None:
+            entered = self._streams.pop(stream, None)
+            if entered is not None:
+                self._engine.leaving(entered[1])
+                entered[0].give_back()
+                entered[0].stop_reports()
+                await self._engine.leave(entered[1])
+
+        return Stream(enter, leave)
+
+    def topic(self, name: str, *, keep: float | timedelta | None = None, keep_bytes: int | None = None) -> None:
+        """Say how much history a topic keeps: events not older than `keep` (seconds, or a timedelta), `keep_bytes` at most.
+
+        Events that a purpose still pends on, or has as dead letters, are kept all the same.
+        """
+        check_topic(name)
+        seconds = keep.total_seconds() if isinstance(keep, timedelta) else keep
+        if seconds is not None and not 0 <= seconds <= 1e9:
+            raise BadArgument(f"expected keep of 0 seconds or more, got {keep!r}")
+        if keep_bytes is not None and (not isinstance(keep_bytes, int) or keep_bytes < 0):
+            raise BadArgument(f"expected keep_bytes of 0 or more, got {keep_bytes!r}")
+        setting = (int(seconds * 1e9) if seconds is not None else None, keep_bytes)
+        self._settings[name] = setting
+        if self._loop is not None and self._state == "running":
+            self._on_loop(lambda: self._spawn(self._engine.topic(name, *setting)))
+
+    # Asking -------------------------------------------------------------------------------------------
+
+    async def settled(self, timeout: float | None = None) -> None:
+        """Wait until what this process fired is accepted, the purposes it has instances of have nothing pending,
+        in flight or waiting for a retry, and its fan-out copies are handled.
+
+        Raises `TimeoutError`, saying what is left, after `timeout` seconds.
+        """
+        self._check_running()
+        try:
+            async with asyncio.timeout(timeout):
+                await self._settle()
+        except TimeoutError:
+            left = self._engine.left(self._purposes_here())
+            raise TimeoutError(f"expected everything settled within {timeout} s; left: {left}") from None
+
+    async def _settle(self) -> None:
+        await self.joined()
+        while True:
+            self._flush()
+            self._flush_foreign()
+            await self._outbox.drain()
+            await self._foreign.drain()
+            await self._engine.quiet(self._purposes_here())
+            if self._outbox.empty and self._foreign.empty:
+                return
+
+    def _purposes_here(self) -> set[tuple[str, str]]:
+        joins = [registration.join for registration in self._registrations]
+        joins += [inbox.join for inbox, _ in self._streams.values()]
+        return {(join.topic, join.purpose) for join in joins}
+
+    async def statistics(self) -> Statistics:
+        """A frozen record of all topics and purposes, and how they stand."""
+        return await self._engine.statistics()
+
+    async def purposes(self, topic: str | None = None) -> list[PurposeInfo]:
+        """The purposes, of one topic or of all."""
+        return await self._engine.purposes(topic)
+
+    async def topics(self) -> list[TopicInfo]:
+        """The topics, and how much history each has."""
+        return await self._engine.topics()
+
+    async def dead(self, topic: str, purpose: str) -> list[DeadLetter]:
+        """The purpose's dead letters, in the order accepted. Raises `NotFound`."""
+        return await self._engine.dead(topic, purpose)
+
+    async def redrive(self, topic: str, purpose: str, ids: Collection[str] | None = None) -> int:
+        """Hand dead letters out again as if never tried, these or all. Gives how many. Raises `NotFound`."""
+        return await self._engine.redrive(topic, purpose, _ids(ids))
+
+    async def discard(self, topic: str, purpose: str, ids: Collection[str] | None) -> int:
+        """Forget dead letters, these, or with None all. Gives how many. Raises `NotFound`."""
+        return await self._engine.discard(topic, purpose, _ids(ids))
+
+    async def replay(self, topic: str, purpose: str, since: Since = "beginning", until: Since = "now") -> int:
+        """Make the history fired from `since` up to `until` pend again. Gives how many events.
+
+        Raises `NotFound`, and `NotAllowed` for a purpose whose events do not pend.
+        """
+        return await self._engine.replay(topic, purpose, since, until)
+
+    async def retire(self, topic: str, purpose: str, force: bool = False) -> None:
+        """Forget a purpose. Raises `ConflictError` while it has events, dead letters or instances, unless `force`."""
+        await self._engine.retire(topic, purpose, force=force)
+
+    async def trace(self, id: str) -> Trace:
+        """The event with that id and the tree of what it caused, from the history. Raises `NotFound`."""
+        return await self._engine.trace(id)
+
+    async def backup(self, path: str) -> None:
+        """Copy the store to a new file while it is in use. Raises `NotAllowed` where there is none, `StoreError`."""
+        await self._engine.backup(path)
+
+    # Life ---------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Connect and register every handler. `async with` does it for you."""
+        if self._state != "not started":
+            raise Unavailable(
+                f"expected a SolarWind that was not started, got one that is {self._state}: make a new one"
+            )
+        self._state = "starting"
+        try:
+            await self._engine.start()
+        except BaseException:
+            self._state = "not started"
+            raise
+        loop = self._loop = asyncio.get_running_loop()
+        self._thread_id = get_ident()
+        self._begun = asyncio.Event()
+        self._outbox.open(loop, self._engine.submit, lambda: loop.call_soon(self._flush))
+        self._foreign.open(loop, self._engine.submit, lambda: loop.call_soon_threadsafe(self._flush_foreign))
+        self._state = "running"
+        try:
+            for name, setting in self._settings.items():
+                await self._engine.topic(name, *setting)
+            # Nobody handles before all have joined: what a handler fires finds the others there.
+            joining = [self._join(registration) for registration in list(self._registrations)]
+            refusals = [each for each in await asyncio.gather(*joining, return_exceptions=True) if each is not None]
+            if refusals:
+                raise refusals[0]
+        except BaseException:
+            await self.stop(grace=0)
+            raise
+        self._begun.set()
+
+    async def stop(self, grace: float | None = None) -> None:
+        """Let handlers finish for `grace` seconds, give back what they did not, and flush what was fired."""
+        if self._state != "running":
+            return
+        self._state = "stopping"
+        grace = self._grace if grace is None else grace
+        joining = [each.joining for each in self._registrations if each.joining is not None]
+        await asyncio.gather(*joining, *self._tasks, return_exceptions=True)
+        # All of them before any gives something back, or it would go from one to the next.
+        for registration in self._registrations:
+            if registration.runner is not None:
+                self._engine.leaving(registration.instance)
+        for stream in list(self._streams):
+            await stream.aclose()
+        await asyncio.gather(*(self._leave(each, grace) for each in self._registrations))
+        self._outbox.close()
+        with self._foreign_lock:
+            self._foreign.close()
+        self._flush()
+        self._flush_foreign()
+        await self._outbox.drain()
+        await self._foreign.drain()
+        await self._engine.stop()
+        self._state = "stopped"
+
+    async def __aenter__(self) -> SolarWind:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    def __enter__(self) -> SolarWind:
+        """Without asyncio: it runs on a thread of its own. Use `wait` for its coroutines."""
+        started: Future[None] = Future()
+        self._thread = threading.Thread(target=self._run_in_thread, args=(started,), name="solarwind", daemon=True)
+        self._thread.start()
+        started.result()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._loop is not None and self._thread is not None
+        self._loop.call_soon_threadsafe(self._over.set)
+        self._thread.join()
+        failure = self._failure
+        if failure is not None and error is None:
+            raise failure
+
+    def _run_in_thread(self, started: Future[None]) -> None:
+        self._failure: BaseException | None = None
+
+        async def live() -> None:
+            self._over = asyncio.Event()
+            try:
+                await self.start()
+            except BaseException as error:
+                started.set_exception(error)
+                return
+            started.set_result(None)
+            await self._over.wait()
+            try:
+                await self.stop()
+            except BaseException as error:
+                self._failure = error
+
+        _runner()(live())
+
+    def wait(self, work: Awaitable[T], timeout: float | None = None) -> T:
+        """From a thread: run one of the coroutines, such as `wind.wait(wind.settled(timeout=10))`, and give its result."""
+        if self._loop is None or self._state != "running":
+            if asyncio.iscoroutine(work):
+                work.close()
+            raise Unavailable(f"expected a SolarWind that runs, got one that is {self._state}: use `with wind:`")
+        if get_ident() == self._thread_id:
+            if asyncio.iscoroutine(work):
+                work.close()
+            raise Unavailable("expected wait() in a thread, got it on the event loop, which it would block: use await")
+
+        async def run() -> T:
+            return await work
+
+        return asyncio.run_coroutine_threadsafe(run(), self._loop).result(timeout)
+
+    def run(self, *, until_settled: bool = False) -> None:
+        """Run as a service: until SIGTERM or SIGINT, then drain; or `until_settled`. A second signal stops the draining.
+
+        Raises `StoreError` if the store fails meanwhile.
+        """
+        _runner()(self._serve(until_settled))
+
+    async def _serve(self, until_settled: bool) -> None:
+        loop = asyncio.get_running_loop()
+        asked = asyncio.Event()
+        again = asyncio.Event()
+
+        def signalled() -> None:
+            (again if asked.is_set() else asked).set()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, signalled)
+        await self.start()
+        reasons: list[asyncio.Future[Any]] = [asyncio.ensure_future(asked.wait()), self._engine.failed]
+        if until_settled:
+            reasons.append(asyncio.ensure_future(self._settle()))
+        try:
+            await asyncio.wait(reasons, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            asked.set()
+            stopping = asyncio.ensure_future(self.stop())
+            hurry = asyncio.ensure_future(again.wait())
+            await asyncio.wait([stopping, hurry], return_when=asyncio.FIRST_COMPLETED)
+            for reason in (*reasons, hurry):
+                if reason is not self._engine.failed:
+                    reason.cancel()
+        if not stopping.done():
+            stopping.cancel()
+            log.warning("stopped without waiting for the handlers: their events are handed out again")
+            return
+        if self._engine.failed.done():
+            self._engine.failed.result()
+        await stopping
+
+    # Inner --------------------------------------------------------------------------------------------
+
+    async def _join(self, registration: Registration) -> None:
+        runner = Runner(self._engine, registration.join, registration.handler, registration.concurrency, self._begun)
+        try:
+            registration.instance = await self._engine.join(registration.join, registration.since, runner)
+        except BaseException:
+            await runner.stop(0)
+            self._registrations.remove(registration)
+            raise
+        runner.enter(registration.instance)
+        registration.runner = runner
+
+    def _start_joining(self, registration: Registration) -> None:
+        registration.joining = asyncio.ensure_future(self._join(registration))
+        registration.joining.add_done_callback(_log_refusal)
+
+    async def _leave(self, registration: Registration, grace: float) -> None:
+        if registration.runner is not None:
+            runner, registration.runner = registration.runner, None
+            self._engine.leaving(registration.instance)
+            await runner.stop(grace)
+            await self._engine.leave(registration.instance)
+
+    def _on_loop(self, work: Callable[[], object]) -> None:
+        assert self._loop is not None
+        if get_ident() == self._thread_id:
+            work()
+        else:
+            self._loop.call_soon_threadsafe(work)
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(_log_refusal)
+
+    def _check_running(self) -> None:
+        if self._state != "running":
+            raise Unavailable(f"expected a SolarWind that runs, got one that is {self._state}: use `async with wind:`")
+
+
+def _as_cause(cause: object) -> Cause | None:
+    if isinstance(cause, Event):
+        return Cause.event(cause)
+    if cause is None:
+        return None
+    if not isinstance(cause, Cause):
+        raise BadArgument(f"expected a Cause or an Event as cause, got {cause!a}: such as Cause.user('alice')")
+    return cause
+
+
+def _join(
+    topic: str,
+    purpose: str,
+    exchange: str,
+    version: int,
+    key: str | None,
+    since: Since,
+    retry: Retry | None,
+    lease: float,
+    room: int,
+) -> Join:
+    check_topic(topic)
+    check_purpose(purpose)
+    load_exchange(exchange)
+    _check_count("version", version)
+    if not isinstance(lease, int | float) or not 0 < lease < 1e9:
+        raise BadArgument(f"expected a lease of more than 0 seconds, got {lease!r}")
+    if retry is not None and not isinstance(retry, Retry):
+        raise BadArgument(f"expected retry=Retry(...), got {retry!a}")
+    if since not in ("now", "beginning") and not isinstance(since, datetime | timedelta):
+        raise BadArgument(f"expected since 'now', 'beginning', a datetime or a timedelta ago, got {since!a}")
+    if key is not None:
+        codec.field(key)
+    origin = f"{MACHINE}/{process_name()}"
+    return Join(topic, purpose, exchange, version, key, retry or Retry(), int(lease * 1e9), room, origin)
+
+
+def _check_count(what: str, value: object) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise BadArgument(f"expected a {what} of 1 or more, got {value!r}")
+
+
+def _ids(ids: Collection[str] | None) -> Collection[str] | None:
+    return [ids] if isinstance(ids, str) else ids
+
+
+def _log_refusal(task: asyncio.Future[None]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        log.error("refused: %s", task.exception())
+
+
+def _runner() -> Callable[[Any], Any]:
+    """What runs a coroutine: uvloop's where it is installed."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run
+    return uvloop.run

@@ -1,0 +1,233 @@
+"""fire and listen: events in from arguments and pipes, and out to them, each settled once it is printed."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import datetime
+
+import pytest
+
+from solarwind.cli import events
+
+from .conftest import Process, call, done
+
+Start = Callable[..., Process]
+
+
+# --- fire ---------------------------------------------------------------------------------------------------
+
+
+def payloads(url: str, topic: str, count: int, start: Start) -> list[object]:
+    """What was fired on a topic."""
+    arguments = ("--purpose", "test", "--since", "beginning", "--count", str(count), "--json", "--url", url)
+    answer = start("listen", topic, *arguments).end()
+    assert answer.code == 0, answer
+    return [json.loads(line)["payload"] for line in answer.lines]
+
+
+def test_fire_prints_the_id_once_it_is_accepted(url: str) -> None:
+    id = done("fire", "t", '{"a": 1}', "--url", url).out
+    assert done("trace", id.strip(), "--url", url, "--json").json["event"]["payload"] == {"a": 1}
+
+
+def test_fire_as_json(url: str) -> None:
+    assert done("fire", "t", "--id", "one", "--url", url, "--json").json == {"id": "one"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "input", "payload"),
+    [
+        ([], None, None),
+        ([], "7", None),
+        (["-"], "[1, 2]\n", [1, 2]),
+        (['{"pretty":\n  true}'], None, {"pretty": True}),
+        (["--", "-5"], None, -5),
+        (['"ü\\u0000"'], None, "ü\0"),
+    ],
+)
+def test_the_payload_is_an_argument_or_stdin_or_null(
+    url: str, arguments: list[str], input: str | None, payload: object
+) -> None:
+    done("fire", "t", "--id", "x", "--url", url, *arguments, input=input)
+    assert done("trace", "x", "--url", url, "--json").json["event"]["payload"] == payload
+
+
+def test_key_and_id_are_the_events_own_and_an_id_counts_once(url: str) -> None:
+    for _ in range(2):
+        done("fire", "t", "1", "--id", "x", "--key", "k", "--url", url)
+    assert done("trace", "x", "--url", url, "--json").json["event"]["key"] == "k"
+    assert done("topics", "--url", url, "--json").json[0]["fired"] == 1
+
+
+def test_lines_are_an_event_each_and_empty_ones_none(url: str, start: Start) -> None:
+    assert done("fire", "t", "--lines", "--url", url, input='{"a": 1}\n\n  2 \r\n"c"').out == "3 events fired\n"
+    assert payloads(url, "t", 3, start) == [{"a": 1}, 2, "c"]
+
+
+def test_lines_as_json_are_a_count(url: str) -> None:
+    assert done("fire", "t", "-", "--lines", "--url", url, "--json", input="1\n2\n").json == {"fired": 2}
+    assert done("fire", "t", "--lines", "--url", url, "--json", input="").json == {"fired": 0}
+
+
+def test_a_bad_line_is_refused_with_its_number_and_what_came_before_is_fired(url: str) -> None:
+    answer = call("fire", "t", "--lines", "--url", url, input="1\n2\n{bad\n4\n")
+    assert answer.code == 1
+    assert answer.err.startswith("solarwind: line 3: expected JSON, got ")
+    assert answer.err.endswith("; fired before it: 2 events\n")
+    assert answer.err.count("\n") == 1
+    assert done("topics", "--url", url, "--json").json[0]["fired"] == 2
+
+
+@pytest.mark.parametrize("more", ["", "\n2\n"])
+def test_a_line_without_end_is_refused_before_it_fills_memory(url: str, more: str) -> None:
+    answer = call("fire", "t", "--lines", "--url", url, input="1\n" + '"' + "x" * (3 << 20) + '"' + more)
+    assert answer.code == 1
+    assert answer.err.startswith("solarwind: line 2: expected a payload of at most 1,048,576 bytes")
+    assert answer.err.endswith("fired before it: 1 event\n")
+
+
+def test_many_lines_are_read_part_by_part(url: str) -> None:
+    lines = "".join(f'{{"number":{number},"text":"{"x" * 80}"}}\n' for number in range(30_000))
+    assert done("fire", "t", "--lines", "--url", url, input=lines).out == "30,000 events fired\n"
+    assert done("topics", "--url", url, "--json").json[0]["fired"] == 30_000
+
+
+def test_parts_are_whole_lines_however_they_come_in() -> None:
+    class Slow:
+        def __init__(self) -> None:
+            self.left = [b"1\n2", b"2\n", b"3", b"", b"never"]
+
+        def read1(self, size: int) -> bytes:
+            return self.left.pop(0)
+
+    assert list(events._parts(Slow())) == [[b"1"], [b"22"], [b"3"]]  # type: ignore[arg-type]
+
+
+def test_a_line_is_fired_when_it_comes_in_and_a_terminal_sees_how_many_were(url: str, start: Start) -> None:
+    master, terminal = pty.openpty()
+    process = start("fire", "t", "--lines", "--url", url, stdin=subprocess.PIPE, stderr=terminal)
+    os.close(terminal)
+    process.send("1\n")
+    seen = ""
+    while "1 events" not in seen:  # while it waits for the next line
+        seen += os.read(master, 1 << 12).decode()
+    assert "firing on t" in seen
+    process.signal(signal.SIGTERM)
+    answer = process.end()
+    os.close(master)
+    assert (answer.code, answer.out) == (128 + signal.SIGTERM, "")
+    assert done("topics", "--url", url, "--json").json[0]["fired"] == 1
+
+
+# --- listen -------------------------------------------------------------------------------------------------
+
+
+def fire(url: str, *values: object, topic: str = "t") -> None:
+    done(
+        "fire", topic, "--lines", "--url", url, input="\n".join(json.dumps(each, ensure_ascii=False) for each in values)
+    )
+
+
+def pending(url: str, purpose: str = "p") -> int:
+    found = done("purposes", "--url", url, "--json").json
+    return next(each["pending"] for each in found if each["purpose"] == purpose)
+
+
+def test_listen_prints_an_event_a_line_and_leaves_after_the_count(url: str, start: Start) -> None:
+    fire(url, {"a": 1}, "two\x9b", 3)
+    answer = start("listen", "t", "--purpose", "p", "--since", "beginning", "--count", "2", "--url", url).end()
+    assert (answer.code, answer.err) == (0, "")
+    first, second = answer.lines
+    day, time, id, payload = first.split(" ")
+    assert datetime.fromisoformat(f"{day} {time}").tzinfo is not None
+    assert len(id) == 36
+    assert payload == '{"a":1}'
+    assert second.endswith('"two\\x9b"')
+    assert pending(url) == 1
+
+
+def test_listen_as_json_is_an_object_a_line(url: str, start: Start) -> None:
+    done("fire", "t", '{"pretty":\n [1]}', "--key", "k", "--id", "x", "--url", url)
+    command = ("listen", "t", "--purpose", "p", "--since", "1h", "--count", "1", "--json", "--url", url)
+    answer = start(*command).end()
+    (line,) = answer.lines
+    event = json.loads(line)
+    assert datetime.fromisoformat(event.pop("time")).tzinfo is not None
+    assert event.pop("cause")["kind"] == "application"
+    assert event.pop("machine")
+    assert event.pop("process")
+    assert event == {"id": "x", "topic": "t", "key": "k", "root": "x", "attempt": 1, "payload": {"pretty": [1]}}
+
+
+def test_listen_keyed_by_a_field_of_the_payload(url: str, start: Start) -> None:
+    fire(url, {"v": "a"}, {"v": "b"})
+    options = ("--exchange", "keyed", "--key-field", "$.v", "--version", "2", "--since", "beginning", "--count", "2")
+    assert len(start("listen", "t", "--purpose", "p", *options, "--url", url).end().lines) == 2
+    (found,) = done("purposes", "--url", url, "--json").json
+    assert (found["exchange"], found["versions"], found["settled"]) == ("keyed", [2], 2)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_listen_leaves_cleanly_on_a_signal(url: str, start: Start, number: int) -> None:
+    fire(url, 1)
+    process = start("listen", "t", "--purpose", "p", "--since", "beginning", "--url", url)
+    process.read(" 1")
+    process.signal(number)
+    answer = process.end()
+    assert (answer.code, answer.err) == (0, "")
+    assert pending(url) == 0
+
+
+def test_a_broken_pipe_is_no_fault_and_leaves_the_event_unsettled(url: str, start: Start) -> None:
+    fire(url, 1, 2)
+    read, write = os.pipe()
+    os.close(read)
+    process = start("listen", "t", "--purpose", "p", "--since", "beginning", "--url", url, stdout=write)
+    os.close(write)
+    answer = process.end()
+    assert (answer.code, answer.err) == (0, "")
+    assert pending(url) == 2
+
+
+def test_a_reader_that_stopped_reading_does_not_keep_it_from_leaving(url: str, start: Start) -> None:
+    fire(url, *["x" * 10_000] * 30)  # more than a pipe holds
+    read, write = os.pipe()
+    process = start("listen", "t", "--purpose", "p", "--since", "beginning", "--url", url, stdout=write)
+    os.close(write)
+    assert os.read(read, 10)
+    process.signal(signal.SIGTERM)
+    answer = process.end()
+    os.close(read)
+    assert (answer.code, answer.err) == (0, "")
+    assert pending(url) > 0
+
+
+# --- the program --------------------------------------------------------------------------------------------
+
+
+def test_a_list_into_a_closed_pipe_is_no_traceback(furnished: str, start: Start) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    process = start("topics", "--url", furnished, stdout=write)
+    os.close(write)
+    assert process.end().err == ""
+
+
+def test_the_version_is_the_packages(start: Start) -> None:
+    from importlib.metadata import version
+
+    said = f"solarwind {version('solarwind')}\n"
+    assert done("--version").out == said
+    assert done("version").out == said
+    assert done("version", "--json").json == {"version": version("solarwind")}
+
+
+def test_a_command_does_not_wait_for_what_only_tables_need() -> None:
+    code = "import solarwind.cli, sys; sys.exit('rich.table' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,151 @@
+"""What is refused: exit code 1, one line on stderr that says why, no traceback, and nothing made or changed."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from .conftest import Process, call
+
+ENCODE = ("video.uploaded", "Encode [video] to MP4")
+
+REFUSED: dict[str, tuple[list[str], str]] = {
+    "bad topic to fire on": (["fire", "bad topic"], "expected a topic"),
+    "bad topic to listen to": (["listen", "a..b", "--purpose", "p"], "expected a topic"),
+    "bad topic to list": (["purposes", "a..b"], "expected a topic"),
+    "bad topic to set": (["topics", "set", "a b", "--keep", "0"], "expected a topic"),
+    "bad purpose": (["listen", "t", "--purpose", " p"], "expected a purpose"),
+    "bad exchange": (["listen", "t", "--purpose", "p", "--exchange", "pigeon"], "pigeon"),
+    "bad key field": (["listen", "t", "--purpose", "p", "--exchange", "keyed", "--key-field", "x"], "$.video_id"),
+    "bad JSON": (["fire", "t", '{"a":'], "expected JSON"),
+    "JSON in other bytes": (["fire", "t", '"\udcff"'], "expected JSON in UTF-8"),
+    "JSON nested without end": (["fire", "t", "[" * 100_000], "nested"),
+    "no JSON": (["fire", "t", ""], "expected JSON"),
+    "bad key": (["fire", "t", "1", "--key", "k" * 300], "expected a key"),
+    "bad id": (["fire", "t", "1", "--id", " "], "expected an event id"),
+    "unknown topic": (["dead", "list", "nothing", "p"], "nothing"),
+    "unknown purpose": (["dead", "list", "video.uploaded", "p"], "'p'"),
+    "unknown purpose to redrive": (["dead", "redrive", "video.uploaded", "p", "--all"], "'p'"),
+    "unknown purpose to replay": (["replay", "video.uploaded", "p"], "'p'"),
+    "unknown purpose to retire": (["retire", "video.uploaded", "p"], "'p'"),
+    "replay of a fan-out": (["replay", "video.encoded", "Live page"], "fanout"),
+    "unknown event": (["trace", "video-9"], "'video-9'"),
+    "another exchange": (["listen", *ENCODE[:1], "--purpose", ENCODE[1], "--exchange", "keyed"], "version"),
+    "too little history": (["topics", "set", "t", "--keep-bytes", "1", "--url", "sqlite:///none.db"], "there is none"),
+    "backup into nowhere": (["backup", "no/such/copy.db"], "does not exist"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_refusal_is_one_line(furnished: str, case: str) -> None:
+    command, words = REFUSED[case]
+    answer = call(*command, env={"SOLARWIND_URL": furnished})
+    assert answer.code == 1, answer
+    assert answer.out == ""
+    assert answer.err.startswith("solarwind: ")
+    assert answer.err.count("\n") == 1
+    assert words in answer.err
+
+
+USAGE: dict[str, list[str]] = {
+    "no command": [],
+    "no such command": ["sail"],
+    "no such option": ["topics", "--sail"],
+    "no topic": ["fire"],
+    "no purpose": ["listen", "t"],
+    "bad duration": ["topics", "set", "t", "--keep", "a week"],
+    "bad moment": ["replay", "t", "p", "--since", "yesterday"],
+    "bad count": ["listen", "t", "--purpose", "p", "--count", "0"],
+    "bad number": ["topics", "set", "t", "--keep-bytes", "many"],
+    "a payload besides lines": ["fire", "t", "1", "--lines"],
+    "one id for many": ["fire", "t", "--lines", "--id", "x"],
+}
+
+
+@pytest.mark.parametrize("case", USAGE)
+def test_wrong_usage_is_another_exit_code(furnished: str, case: str) -> None:
+    answer = call(*USAGE[case], env={"SOLARWIND_URL": furnished})
+    assert answer.code == 2, answer
+    assert "Traceback" not in answer.err
+
+
+READING = [
+    ["topics"], ["purposes"], ["topics", "set", "t", "--keep", "0"], ["dead", "list", "t", "p"],
+    ["dead", "show", "t", "p", "i"], ["dead", "redrive", "t", "p", "--all"], ["dead", "discard", "t", "p", "--all"],
+    ["replay", "t", "p"], ["retire", "t", "p"], ["trace", "i"], ["top", "--count", "1"], ["check"], ["backup", "b.db"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", READING, ids=" ".join)
+def test_a_store_that_is_not_there_is_refused_rather_than_made(url: str, tmp_path: Path, command: list[str]) -> None:
+    answer = call(*command, "--url", url)
+    assert (answer.code, answer.err.count("\n")) == (1, 1)
+    assert "there is none at" in answer.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", [*READING, ["fire", "t"], ["listen", "t", "--purpose", "p"]], ids=" ".join)
+def test_without_a_url_the_way_out_is_said(tmp_path: Path, command: list[str]) -> None:
+    answer = call(*command)
+    assert (answer.code, answer.err.count("\n")) == (1, 1)
+    assert "--url sqlite:///wind.db" in answer.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def _text(path: Path) -> None:
+    path.write_text("This is no database, however long one reads in it. " * 20)
+
+
+def _other_database(path: Path) -> None:
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE mine(x)")
+    connection.commit()
+    connection.close()
+
+
+@pytest.mark.parametrize("make", [_text, _other_database, Path.mkdir])
+@pytest.mark.parametrize("command", [["topics"], ["check"], ["backup", "b.db"], ["fire", "t"]], ids=" ".join)
+def test_a_file_that_is_no_store_is_refused(
+    url: str, tmp_path: Path, make: Callable[[Path], None], command: list[str]
+) -> None:
+    make(tmp_path / "wind.db")
+    answer = call(*command, "--url", url)
+    assert (answer.code, answer.err.count("\n")) == (1, 1), answer
+    assert "wind.db" in answer.err
+
+
+@pytest.mark.parametrize(
+    "bad", ["wind.db", "sqlite://wind.db", "sqlite:///", "memory://x", "http://x", "ws://x", "sqlite:///a?b=c"]
+)
+@pytest.mark.parametrize("command", [["topics"], ["check"], ["fire", "t"]], ids=" ".join)
+def test_a_bad_url_is_refused(tmp_path: Path, bad: str, command: list[str]) -> None:
+    answer = call(*command, "--url", bad)
+    assert (answer.code, answer.err.count("\n")) == (1, 1), answer
+    assert bad in answer.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "command", [["topics"], ["fire", "t"], ["listen", "t", "--purpose", "p"], ["top"]], ids=" ".join
+)
+def test_a_store_in_use_is_refused_naming_the_process(held: Process, url: str, command: list[str]) -> None:
+    answer = call(*command, "--url", url)
+    assert (answer.code, answer.err.count("\n")) == (1, 1)
+    assert f"in use by process {held.popen.pid}" in answer.err
+    assert "solarwind serve" in answer.err
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [(["fire", "bad topic", "--url", "sqlite:///wind.db"], 1), (["topics"], 1), (["sail"], 2), (["--version"], 0)],
+)
+def test_a_process_ends_with_the_exit_code(start: Callable[..., Process], command: list[str], code: int) -> None:
+    answer = start(*command).end()
+    assert answer.code == code
+    assert "Traceback" not in answer.err
+    if code == 1:
+        assert answer.err.startswith("solarwind: ")
+        assert answer.err.count("\n") == 1

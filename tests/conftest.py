@@ -1,0 +1,11 @@
+"""What all tests share: nothing is left behind, and the machine's own settings do not count."""
+
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A URL in the environment would send the tests' events to somebody's real dispatcher."""
+    monkeypatch.delenv("SOLARWIND_URL", raising=False)

@@ -1,0 +1,122 @@
+"""One life of a process that tests kill: `python life.py MODE STORE HANDLED NUMBER`.
+
+It says on its standard output, line by line and at once, what it was promised:
+
+    ready
+    accepted ID...      awaiting `fire` gave these ids
+    confirmed ID...     `settled` returned, so these are settled
+    begun | ended N     of a handler that takes a while
+
+and its handlers append `NUMBER ID ATTEMPT` to the file HANDLED, in one write each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+
+from solarwind import Event, Retry, SolarWind
+
+
+def say(*words: object) -> None:
+    os.write(1, (" ".join(map(str, words)) + "\n").encode())
+
+
+class Life:
+    def __init__(self, store: str, handled: str, number: str) -> None:
+        self.wind = SolarWind(f"sqlite:///{store}")
+        self.number = number
+        self.handled: list[str] = []
+        self._file = os.open(handled, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+
+    def note(self, event: Event) -> None:
+        os.write(self._file, f"{self.number} {event.id} {event.attempt}\n".encode())
+        self.handled.append(event.id)
+
+    async def fire_and_handle(self) -> None:
+        """Until it is killed."""
+        wind = self.wind
+
+        @wind.on("T", purpose="p", retry=Retry(attempts=1_000_000, wait=0.0))
+        async def handle(event: Event) -> None:
+            wind.fire("child", event.id, id=f"child of {event.id}")
+            self.note(event)
+
+        @wind.on("child", purpose="q", exchange="keyed", retry=Retry(attempts=1_000_000, wait=0.0))
+        async def child(event: Event) -> None:
+            self.note(event)
+
+        async with wind:
+            say("ready")
+            count = 0
+            while True:
+                count += 1
+                receipts = [wind.fire("T", {"life": self.number, "n": n}) for n in range(1 + count % 40)]
+                for receipt in receipts:
+                    await receipt
+                say("accepted", *(receipt.id for receipt in receipts))
+                if count % 3 == 0:
+                    await wind.settled(30)
+                    confirmed, self.handled = self.handled, []
+                    say("confirmed", *confirmed)
+
+    async def handle_what_is_left(self) -> None:
+        """What `fire_and_handle` left behind."""
+        wind = self.wind
+
+        @wind.on("T", purpose="p")
+        async def handle(event: Event) -> None:
+            wind.fire("child", event.id, id=f"child of {event.id}")
+            self.note(event)
+
+        @wind.on("child", purpose="q", exchange="keyed")
+        async def child(event: Event) -> None:
+            self.note(event)
+
+        async with wind:
+            await wind.settled(30)
+            dead = await wind.dead("T", "p") + await wind.dead("child", "q")
+            say("dead", *(letter.event.id for letter in dead))
+
+    async def meet_poison(self) -> None:
+        """A handler that takes the process with it."""
+        wind = self.wind
+
+        @wind.on("T", purpose="p", retry=Retry(attempts=3, wait=0.0))
+        async def handle(what: str, event: Event) -> None:
+            if what == "poison":
+                os._exit(9)
+            self.note(event)
+
+        async with wind:
+            await wind.settled(30)
+
+    def serve(self) -> None:
+        """A service, until it is told to stop."""
+        wind = self.wind
+
+        @wind.on("T", purpose="p", concurrency=2)
+        async def handle(number: int) -> None:
+            say("begun", number)
+            over = asyncio.Event()
+            asyncio.get_running_loop().call_later(0.3, over.set)
+            await over.wait()
+            wind.fire("child", number)
+            say("ended", number)
+
+        wind.run()
+        say("drained")
+
+
+def main() -> None:
+    mode, store, handled, number = sys.argv[1:]
+    life = Life(store, handled, number)
+    if mode == "serve":
+        life.serve()
+    else:
+        asyncio.run(getattr(life, mode)())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,537 @@
+"""Bad input: each is refused with the right error, in one sentence that says what was expected and what came, and
+nothing is lost or half-done by it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import apsw
+import pytest
+
+from solarwind import (
+    BadArgument,
+    BadName,
+    BadPayload,
+    Busy,
+    ConflictError,
+    Direct,
+    Event,
+    Later,
+    NotAllowed,
+    NotFound,
+    Reject,
+    Retry,
+    SolarWind,
+    SolarWindError,
+    StoreError,
+    TooLarge,
+    register_exchange,
+)
+from solarwind.testing.contract import on_loop
+
+Refusal = tuple[Callable[[SolarWind], object], type[SolarWindError], tuple[str, ...]]
+
+
+def check_sentence(error: SolarWindError, *words: str) -> None:
+    """One sentence, with these words; and its class has a code and says whose fault it is."""
+    text = str(error)
+    assert text
+    assert "\n" not in text
+    assert "Traceback" not in text
+    for word in words:
+        assert word in text, text
+    assert type(error).code != SolarWindError.code
+    assert type(error).fault in ("caller", "system", "store", "peer")
+
+
+class Unknown:
+    """Nothing that JSON can carry."""
+
+
+LOOP: list[Any] = []
+LOOP.append(LOOP)
+
+FIRING: dict[str, Refusal] = {
+    "topic empty": (lambda wind: wind.fire(""), BadName, ("1 to 200", "''")),
+    "topic with a space": (lambda wind: wind.fire("a b"), BadName, ("'a b'", "character 2")),
+    "topic with two dots": (lambda wind: wind.fire("a..b"), BadName, ("'a..b'", "character 2")),
+    "topic ends with a dot": (lambda wind: wind.fire("a."), BadName, ("'a.'", "character 2")),
+    "topic starts with a dot": (lambda wind: wind.fire(".a"), BadName, ("'.a'", "character 1")),
+    "topic with a wildcard": (lambda wind: wind.fire("a.*"), BadName, ("'a.*'",)),
+    "topic with an umlaut": (lambda wind: wind.fire("bär"), BadName, ("character 2",)),
+    "topic with a newline": (lambda wind: wind.fire("a\n"), BadName, (r"'a\n'",)),
+    "topic too long": (lambda wind: wind.fire("a" * 201), BadName, ("201 characters",)),
+    "topic no text": (lambda wind: wind.fire(7), BadName, ("int", "7")),  # type: ignore[arg-type]
+    "topic None": (lambda wind: wind.fire(None), BadName, ("NoneType",)),  # type: ignore[arg-type]
+    "topic a list": (lambda wind: wind.fire(["T"]), BadName, ("list",)),  # type: ignore[arg-type]
+    "key too long": (lambda wind: wind.fire("T", key="é" * 129), BadName, ("256 bytes", "258 bytes")),
+    "key no text": (lambda wind: wind.fire("T", key=b"k"), BadName, ("key", "bytes")),  # type: ignore[arg-type]
+    "key with a lone surrogate": (lambda wind: wind.fire("T", key="a\ud800"), BadName, ("surrogate", "character 2")),
+    "id empty": (lambda wind: wind.fire("T", id=""), BadName, ("id", "''")),
+    "id with a newline": (lambda wind: wind.fire("T", id="a\nb"), BadName, ("id",)),
+    "id no text": (lambda wind: wind.fire("T", id=5), BadName, ("id", "int")),  # type: ignore[arg-type]
+    "payload an object": (lambda wind: wind.fire("T", Unknown()), BadPayload, ("JSON", "Unknown")),
+    "payload with an object": (lambda wind: wind.fire("T", {"a": [Unknown()]}), BadPayload, ("JSON", "Unknown")),
+    "payload that holds itself": (lambda wind: wind.fire("T", LOOP), BadPayload, ("JSON", "list")),
+    "payload with a lone surrogate": (lambda wind: wind.fire("T", "\ud800"), BadPayload, ("JSON", "str")),
+    "payload with a huge number": (lambda wind: wind.fire("T", 2**70), BadPayload, ("JSON", "int")),
+    "payload keyed by lists": (lambda wind: wind.fire("T", {(1, 2): 3}), BadPayload, ("JSON",)),
+    "payload too large": (lambda wind: wind.fire("T", b"x" * (2**20 + 1)), TooLarge, ("1,048,576", "1,048,577", "'T'")),
+    "text too large": (lambda wind: wind.fire("T", "x" * 2**20), TooLarge, ("1,048,578", "'T'")),
+    "cause a word": (lambda wind: wind.fire("T", cause="me"), BadArgument, ("Cause", "'me'")),  # type: ignore[arg-type]
+}
+
+
+@pytest.mark.parametrize("name", FIRING)
+@pytest.mark.parametrize("where", ["outside", "in a handler"])
+@on_loop
+async def test_firing(name: str, where: str) -> None:
+    """Refused at once, where it is fired; what was fired before and after is not touched."""
+    fire, error, words = FIRING[name]
+    wind = SolarWind("memory://")
+    seen: list[int] = []
+    errors: list[SolarWindError] = []
+
+    def refused() -> None:
+        with pytest.raises(error) as caught:
+            fire(wind)
+        errors.append(caught.value)
+
+    @wind.on("T", purpose="p")
+    async def handle(number: int) -> None:
+        seen.append(number)
+
+    @wind.on("U", purpose="p")
+    async def inside() -> None:
+        wind.fire("T", 1)
+        refused()
+        wind.fire("T", 2)
+
+    async with wind:
+        if where == "outside":
+            wind.fire("T", 1)
+            refused()
+            wind.fire("T", 2)
+        else:
+            wind.fire("U")
+        await wind.settled(10)
+        statistics = await wind.statistics()
+    assert seen == [1, 2]
+    assert statistics.topics["T"].fired == 2
+    assert set(statistics.topics) == {"T", "U"}
+    check_sentence(errors[0], "expected ", ", got ", *words)
+
+
+HANDLING: dict[str, tuple[dict[str, Any], type[SolarWindError], tuple[str, ...]]] = {
+    "topic": ({"topic": "a b"}, BadName, ("'a b'",)),
+    "purpose empty": ({"purpose": ""}, BadName, ("purpose", "''")),
+    "purpose with a space at its end": ({"purpose": "p "}, BadName, ("purpose", "'p '")),
+    "purpose with a tab": ({"purpose": "a\tb"}, BadName, (r"'\t'", "character 2")),
+    "purpose too long": ({"purpose": "p" * 201}, BadName, ("201 characters",)),
+    "purpose no text": ({"purpose": 3}, BadName, ("int",)),
+    "exchange unknown": ({"exchange": "topic"}, BadArgument, ("direct", "fanout", "keyed", "'topic'")),
+    "exchange no text": ({"exchange": None}, BadArgument, ("None",)),
+    "version nought": ({"version": 0}, BadArgument, ("version", "0")),
+    "version a word": ({"version": "2"}, BadArgument, ("version", "'2'")),
+    "version true": ({"version": True}, BadArgument, ("version", "True")),
+    "key no path": ({"exchange": "keyed", "key": "id"}, BadArgument, ("$.video_id", "'id'")),
+    "key no text": ({"exchange": "keyed", "key": 5}, BadArgument, ("5",)),
+    "key not keyed": ({"exchange": "direct", "key": "$.id"}, BadArgument, ("$.id", "'direct'")),
+    "since a word": ({"since": "yesterday"}, BadArgument, ("beginning", "'yesterday'")),
+    "since a number": ({"since": 5}, BadArgument, ("beginning", "5")),
+    "retry a number": ({"retry": 3}, BadArgument, ("Retry", "3")),
+    "lease nought": ({"lease": 0}, BadArgument, ("lease", "0")),
+    "lease a word": ({"lease": "30"}, BadArgument, ("lease", "'30'")),
+    "lease nan": ({"lease": float("nan")}, BadArgument, ("lease", "nan")),
+    "concurrency nought": ({"concurrency": 0}, BadArgument, ("concurrency", "0")),
+    "concurrency a fraction": ({"concurrency": 1.5}, BadArgument, ("concurrency", "1.5")),
+}
+
+
+@pytest.mark.parametrize("name", HANDLING)
+@on_loop
+async def test_handling(name: str) -> None:
+    """Refused where it is registered, or at the latest when it joins; no purpose is left behind by it."""
+    options, error, words = HANDLING[name]
+    wind = SolarWind("memory://")
+    seen: list[int] = []
+
+    @wind.on("good", purpose="p")
+    async def good(number: int) -> None:
+        seen.append(number)
+
+    async with wind:
+        with pytest.raises(error) as caught:
+            wind.on(**{"topic": "T", "purpose": "p", **options})(_nothing)
+            await wind.joined()
+        check_sentence(caught.value, "expected ", ", got ", *words)
+        await wind.fire("good", 1)
+        await wind.settled(10)
+        assert [(info.topic, info.purpose) for info in await wind.purposes()] == [("good", "p")]
+    assert seen == [1]
+
+
+@pytest.mark.parametrize("name", [name for name in HANDLING if name != "concurrency nought" and "fraction" not in name])
+@on_loop
+async def test_listening(name: str) -> None:
+    options, error, words = HANDLING[name]
+    async with SolarWind("memory://") as wind:
+        with pytest.raises(error) as caught:
+            await wind.listen(**{"topic": "T", "purpose": "p", **options}).open()
+        check_sentence(caught.value, "expected ", ", got ", *words)
+        assert await wind.purposes() == []
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Retry(attempts=0), ("attempts", "0")),
+        (lambda: Retry(attempts=1.5), ("attempts", "1.5")),  # type: ignore[arg-type]
+        (lambda: Retry(wait=-1), ("wait", "-1")),
+        (lambda: Retry(wait=float("nan")), ("wait", "nan")),
+        (lambda: Retry(wait=float("inf"), ceiling=float("inf")), ("inf",)),
+        (lambda: Retry(factor=0.5), ("factor", "0.5")),
+        (lambda: Retry(ceiling="1"), ("ceiling", "'1'")),  # type: ignore[arg-type]
+        (lambda: Later(-1), ("seconds", "-1")),
+        (lambda: Later("5"), ("seconds", "'5'")),  # type: ignore[arg-type]
+        (lambda: Later(float("nan")), ("seconds", "nan")),
+        (lambda: register_exchange("no name", Direct()), ("name", "'no name'")),
+        (lambda: register_exchange("mine", Direct), ("instance", "Direct")),  # type: ignore[arg-type]
+        (lambda: SolarWind("memory://").topic("T", keep=-1), ("keep", "-1")),
+        (lambda: SolarWind("memory://").topic("T", keep=float("nan")), ("keep", "nan")),
+        (lambda: SolarWind("memory://").topic("T", keep="1"), ("keep", "'1'")),  # type: ignore[arg-type]
+        (lambda: SolarWind("memory://").topic("T", keep_bytes=-1), ("keep_bytes", "-1")),
+        (lambda: SolarWind("memory://").topic("T", keep_bytes=1.5), ("keep_bytes", "1.5")),  # type: ignore[arg-type]
+    ],
+)
+def test_options(make: Callable[[], object], words: tuple[str, ...]) -> None:
+    with pytest.raises(BadArgument) as caught:
+        make()
+    check_sentence(caught.value, "expected ", ", got ", *words)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "wind.db",
+        "sqlite:",
+        "sqlite://",
+        "sqlite:///",
+        "sqlite://wind.db",
+        "sqlite:///folder/",
+        "sqlite:///wind.db?mode=ro",
+        "sqlite:///wind.db#x",
+        "sqlite3:///wind.db",
+        "memory://x",
+        "memory:",
+        "http://localhost:7400",
+        "redis://localhost",
+        "://",
+        "sqlite://[",
+        5,
+        Path("wind.db"),
+    ],
+    ids=str,
+)
+def test_urls(url: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Refused when it is given, and nothing is created."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BadArgument) as caught:
+        SolarWind(url)
+    check_sentence(caught.value, "expected ", ", got ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bad_url_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOLARWIND_URL", "nonsense")
+    with pytest.raises(BadArgument) as caught:
+        SolarWind()
+    check_sentence(caught.value, "expected ", "'nonsense'")
+
+
+def _not_a_store(path: Path) -> None:
+    path.write_bytes(b"This is a text about stores, and no store. " * 100)
+
+
+def _short(path: Path) -> None:
+    path.write_bytes(b"no")
+
+
+def _other_database(path: Path) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE songs(title)")
+    connection.close()
+
+
+def _newer(path: Path) -> None:
+    asyncio.run(_make_store(path))
+    connection = apsw.Connection(str(path))
+    version = connection.pragma("user_version")
+    connection.pragma("user_version", version + 1)
+    connection.close()
+
+
+def _a_folder(path: Path) -> None:
+    path.mkdir()
+
+
+async def _make_store(path: Path) -> None:
+    async with SolarWind(f"sqlite:///{path}") as wind:
+        await wind.fire("T", 1)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (_not_a_store, ("expected a store", "not an SQLite database")),
+        (_short, ("expected a store",)),
+        (_other_database, ("expected a store", "other SQLite database")),
+        (_newer, ("newer", "upgrade")),
+        (_a_folder, ("folder",)),
+    ],
+)
+@on_loop
+async def test_stores(make: Callable[[Path], None], words: tuple[str, ...], tmp_path: Path) -> None:
+    """A file that is not a store, or of a newer format, is refused by name, and left as it is."""
+    path = tmp_path / "wind.db"
+    await asyncio.to_thread(make, path)
+    before = {each.name: each.read_bytes() for each in tmp_path.iterdir() if each.is_file()}
+    wind = SolarWind(f"sqlite:///{path}")
+    with pytest.raises(StoreError) as caught:
+        await wind.start()
+    check_sentence(caught.value, str(path), *words)
+    assert {each.name: each.read_bytes() for each in tmp_path.iterdir() if each.is_file()} == before
+
+
+@on_loop
+async def test_no_such_folder(tmp_path: Path) -> None:
+    path = tmp_path / "missing" / "wind.db"
+    with pytest.raises(StoreError) as caught:
+        await SolarWind(f"sqlite:///{path}").start()
+    check_sentence(caught.value, "expected a folder", str(path), "create it")
+    assert not path.parent.exists()
+
+
+READ_ONLY = """
+import asyncio, os, sys
+from solarwind import SolarWind, StoreError
+if os.getuid() == 0:
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+wind = SolarWind("sqlite:///" + sys.argv[1])
+try:
+    asyncio.run(wind.start())
+except StoreError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["no store there", "a store there"])
+def test_a_read_only_folder(there: bool, tmp_path: Path) -> None:
+    """As somebody who may not write there (the superuser may write anywhere, so not as him)."""
+    folder = tmp_path / "read-only"
+    folder.mkdir()
+    if there:
+        asyncio.run(_make_store(folder / "wind.db"))
+    for each in (tmp_path, *tmp_path.parents):
+        if each.stat().st_uid == os.getuid() and each != Path(each.anchor):
+            each.chmod(each.stat().st_mode | 0o055)
+        if each.name.startswith("pytest-of"):
+            break
+    for each in folder.iterdir():
+        each.chmod(0o444)
+    folder.chmod(0o555)
+    before = sorted(each.name for each in folder.iterdir())
+    try:
+        done = _python(READ_ONLY, str(folder / "wind.db"))
+        assert done.stderr == ""
+        text = done.stdout.strip()
+        assert "\n" not in text
+        assert text.startswith("expected to be able to write")
+        assert "read-only" in text
+        assert sorted(each.name for each in folder.iterdir()) == before
+    finally:
+        folder.chmod(0o755)
+
+
+IN_USE = """
+import asyncio, sys
+from solarwind import SolarWind, StoreError
+try:
+    asyncio.run(SolarWind("sqlite:///" + sys.argv[1]).start())
+except StoreError as error:
+    print(error)
+"""
+
+
+@on_loop
+async def test_a_store_in_use(tmp_path: Path) -> None:
+    """The second is told which process has it, and what to do; the first goes on undisturbed."""
+    path = tmp_path / "wind.db"
+    seen: list[int] = []
+    wind = SolarWind(f"sqlite:///{path}")
+
+    @wind.on("T", purpose="p")
+    async def handle(number: int) -> None:
+        seen.append(number)
+
+    async with wind:
+        await wind.fire("T", 1)
+        done = await asyncio.to_thread(_python, IN_USE, str(path))
+        assert done.stderr == ""
+        text = done.stdout.strip()
+        assert "\n" not in text
+        for word in (str(path), f"process {os.getpid()}", "solarwind serve"):
+            assert word in text
+        with pytest.raises(StoreError) as caught:
+            await SolarWind(f"sqlite:///{path}").start()
+        check_sentence(caught.value, "this very process", "stop it")
+        await wind.fire("T", 2)
+        await wind.settled(10)
+    assert seen == [1, 2]
+
+
+@on_loop
+async def test_asking_for_what_is_not_there() -> None:
+    wind = SolarWind("memory://")
+    wind.on("T", purpose="p")(_nothing)
+    wind.on("T", purpose="page", exchange="fanout")(_nothing)
+    async with wind:
+        for work, error, words in (
+            (wind.dead("T", "q"), NotFound, ("'q'", "'p'")),
+            (wind.dead("U", "p"), NotFound, ("'U'",)),
+            (wind.redrive("T", "p", ["nobody"]), NotFound, ("'nobody'", "'p'")),
+            (wind.discard("T", "p", ["nobody"]), NotFound, ("'nobody'",)),
+            (wind.replay("T", "page"), NotAllowed, ("'page'", "fanout")),
+            (wind.replay("T", "p", since="sometime"), BadArgument, ("'sometime'",)),
+            (wind.retire("T", "p"), ConflictError, ("1 live instance",)),
+            (wind.trace("nobody"), NotFound, ("'nobody'",)),
+            (wind.backup("copy.db"), NotAllowed, ("memory://",)),
+        ):
+            with pytest.raises(error) as caught:
+                await work
+            check_sentence(caught.value, "expected ", ", got ", *words)
+
+
+@on_loop
+async def test_a_naive_datetime_is_local_time_or_refused() -> None:
+    """It never silently means another time."""
+    wind = SolarWind("memory://")
+    wind.topic("T", keep=60)
+    seen: list[int] = []
+    async with wind:
+        await wind.fire("T", 1)
+
+        @wind.on("T", purpose="p", since=datetime(2001, 1, 1))
+        async def handle(number: int) -> None:
+            seen.append(number)
+
+        await wind.settled(10)
+    assert seen == [1]
+
+
+@on_loop
+async def test_two_plug_ins_of_one_name_are_a_conflict() -> None:
+    class Mine(Direct): ...
+
+    class Other(Direct): ...
+
+    register_exchange("bad-input-mine", Mine())
+    with pytest.raises(ConflictError) as caught:
+        register_exchange("bad-input-mine", Other())
+    check_sentence(caught.value, "'bad-input-mine'")
+    with pytest.raises(ConflictError):
+        register_exchange("direct", Other())
+
+
+@on_loop
+async def test_too_much_fired_and_not_accepted_is_busy() -> None:
+    """The buffer has a size; what was accepted into it is not lost."""
+    wind = SolarWind("memory://")
+    wind.topic("T", keep=60)
+    payload = b"x" * 2**20
+    fired = 0
+    async with wind:
+        with pytest.raises(Busy) as caught:
+            for _ in range(200):
+                wind.fire("T", payload)
+                fired += 1
+        check_sentence(caught.value, "expected ", "67,108,864", "await")
+        assert 60 <= fired <= 70
+        await wind.settled(20)
+        await wind.fire("T", payload)
+        assert (await wind.statistics()).topics["T"].fired == fired + 1
+
+
+@on_loop
+async def test_a_refused_member_of_fire_many() -> None:
+    """What was fired before the fault stays fired."""
+    wind = SolarWind("memory://")
+    seen: list[int] = []
+
+    @wind.on("T", purpose="p")
+    async def handle(number: int) -> None:
+        seen.append(number)
+
+    async with wind:
+        with pytest.raises(BadPayload):
+            wind.fire_many("T", [1, 2, Unknown(), 4])
+        await wind.settled(10)
+    assert seen == [1, 2]
+
+
+@on_loop
+async def test_a_start_that_is_refused_leaves_nothing_open(tmp_path: Path) -> None:
+    """The store can be opened again at once."""
+    url = f"sqlite:///{tmp_path / 'wind.db'}"
+    wind = SolarWind(url)
+    wind.on("T", purpose="p")(_nothing)
+    wind.on("T", purpose="p", exchange="fanout")(_nothing)
+    with pytest.raises(ConflictError):
+        await wind.start()
+    async with SolarWind(url) as wind:
+        await wind.fire("T")
+    with pytest.raises(ConflictError), _both(url):
+        pass
+
+
+def _both(url: str) -> SolarWind:
+    wind = SolarWind(url)
+    wind.on("T", purpose="p")(_nothing)
+    wind.on("T", purpose="p", exchange="keyed")(_nothing)
+    return wind
+
+
+@on_loop
+async def test_what_a_handler_raises_is_kept_whole() -> None:
+    """Whatever the text: it is told as it is, and not too long."""
+    wind = SolarWind("memory://")
+
+    @wind.on("T", purpose="p", retry=Retry(attempts=1))
+    async def handle(text: str) -> None:
+        raise Reject(text) if text == "reject" else RuntimeError(text)
+
+    async with wind:
+        await wind.fire_many("T", ["two\nlines", "reject", "\x00", ""])
+        await wind.settled(10)
+        errors = [letter.error for letter in await wind.dead("T", "p")]
+    assert errors == ["RuntimeError: two\nlines", "reject", "RuntimeError: \x00", "RuntimeError: "]
+
+
+async def _nothing(event: Event) -> None: ...
+
+
+def _python(source: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", source, *arguments], capture_output=True, text=True, timeout=30, check=False
+    )

@@ -1,0 +1,211 @@
+"""Whatever is killed, an accepted event is not lost, and one whose settle was confirmed is not handled again."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from solarwind import Event, SolarWind
+from solarwind.testing.contract import on_loop
+
+LIFE = Path(__file__).parent / "kill" / "life.py"
+LIVES = 50
+
+
+class Lives:
+    """Lives on one store, one after another, and what became of their events."""
+
+    def __init__(self, folder: Path) -> None:
+        self.store = folder / "wind.db"
+        self.handled_file = folder / "handled"
+        self.errors = folder / "errors"
+        self.number = 0
+
+    def begin(self, mode: str) -> subprocess.Popen[str]:
+        self.number += 1
+        arguments = [sys.executable, str(LIFE), mode, str(self.store), str(self.handled_file), str(self.number)]
+        with self.errors.open("a") as errors:
+            return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=errors, text=True)
+
+    def handled(self) -> list[tuple[int, str, int]]:
+        """(life, id, attempt) of each call of a handler, in order."""
+        if not self.handled_file.exists():
+            return []
+        lines = (line.rsplit(" ", 1) for line in self.handled_file.read_text().splitlines())
+        return [(int(head.split(" ", 1)[0]), head.split(" ", 1)[1], int(attempt)) for head, attempt in lines]
+
+    def complaints(self) -> str:
+        return self.errors.read_text()
+
+
+def ids_of(words: str) -> list[str]:
+    """Ids have spaces in them where they are `child of ID`."""
+    return words.replace("child of ", "child_of_").split() if words else []
+
+
+def live_and_be_killed(life: subprocess.Popen[str], chance: random.Random) -> list[str]:
+    """Kill it after some lines, and a moment; give all the whole lines that it said."""
+    assert life.stdout is not None
+    lines = []
+    for _ in range(chance.randint(1, 25)):
+        line = life.stdout.readline()
+        if not line:
+            break
+        lines.append(line)
+    try:
+        life.wait(chance.random() * 0.03)
+    except subprocess.TimeoutExpired:
+        pass
+    life.kill()
+    with life.stdout:
+        lines += life.stdout.readlines()
+    assert life.wait(10) == -signal.SIGKILL, "it ended by itself"
+    return [line.rstrip("\n") for line in lines if line.endswith("\n")]
+
+
+def test_kill_9(tmp_path: Path) -> None:
+    """50 times, at any moment, while it fires, handles, and fires in its handlers."""
+    lives = Lives(tmp_path)
+    chance = random.Random(7)
+    accepted: set[str] = set()
+    confirmed: dict[str, int] = {}
+    for number in range(1, LIVES + 1):
+        lines = live_and_be_killed(lives.begin("fire_and_handle"), chance)
+        assert lines, f"life {number} could not start: {lives.complaints()}"
+        for line in lines:
+            verb, _, words = line.partition(" ")
+            if verb == "accepted":
+                accepted.update(ids_of(words))
+            elif verb == "confirmed":
+                confirmed.update((id, number) for id in ids_of(words))
+    last = lives.begin("handle_what_is_left")
+    out, _ = last.communicate(timeout=30)
+    assert last.returncode == 0, lives.complaints()
+    assert out == "dead\n", "nothing died by being killed"
+
+    handled = [(life, id.replace("child of ", "child_of_"), attempt) for life, id, attempt in lives.handled()]
+    ids = {id for _, id, _ in handled}
+    parents = {id for id in ids if not id.startswith("child_of_")}
+    assert len(accepted) > 500, "they did too little to show anything"
+    assert len(confirmed) > 500
+    assert accepted <= ids, "an accepted event was lost"
+    assert {f"child_of_{id}" for id in parents} == ids - parents, "what a handler fired comes with its settle"
+    again = [(id, life, confirmed[id]) for life, id, _ in handled if life > confirmed.get(id, life)]
+    assert again == [], "it was handled again after its settle was confirmed"
+    in_one_life = Counter((life, id) for life, id, _ in handled)
+    assert max(in_one_life.values()) == 1
+
+
+def test_poison_that_kills_its_process(tmp_path: Path) -> None:
+    """It is dead after a bounded number of restarts, and takes nobody with it: attempts count before the handler starts."""
+    lives = Lives(tmp_path)
+    innocents = _fire(lives.store, [f"good {n}" for n in range(30)] + ["poison"] + [f"good {n}" for n in range(30, 60)])
+    codes = []
+    while not codes or codes[-1] != 0:
+        life = lives.begin("meet_poison")
+        life.communicate(timeout=30)
+        codes.append(life.returncode)
+        assert codes[-1] in (0, 9), lives.complaints()
+        assert len(codes) <= 6, "it goes on and on"
+    dead, settled = _dead_and_settled(lives.store)
+    assert dead == [("poison", 3)]
+    assert settled == 60
+    assert {id for _, id, _ in lives.handled()} == set(innocents)
+
+
+def test_sigterm_drains(tmp_path: Path) -> None:
+    """It lets the handlers finish, with what they fire, gives back the rest as if never tried, and ends with 0."""
+    lives = Lives(tmp_path)
+    _fire(lives.store, list(range(10)))
+    life = lives.begin("serve")
+    assert life.stdout is not None
+    begun = [life.stdout.readline(), life.stdout.readline()]
+    assert begun == ["begun 0\n", "begun 1\n"]
+    life.send_signal(signal.SIGTERM)
+    out, _ = life.communicate(timeout=30)
+    assert life.returncode == 0, lives.complaints()
+    assert sorted(out.splitlines()) == ["drained", "ended 0", "ended 1"]
+    assert "Traceback" not in lives.complaints()
+    assert _left(lives.store) == ([(number, 1) for number in range(2, 10)], 2)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_stops_the_draining(number: signal.Signals, tmp_path: Path) -> None:
+    """Nothing is lost by it: what was not finished is handed out again."""
+    lives = Lives(tmp_path)
+    _fire(lives.store, list(range(4)))
+    life = lives.begin("serve")
+    assert life.stdout is not None
+    assert life.stdout.readline() == "begun 0\n"
+    life.send_signal(number)
+    try:
+        life.wait(0.05)
+    except subprocess.TimeoutExpired:
+        life.send_signal(number)
+    out, _ = life.communicate(timeout=30)
+    assert life.returncode == 0, lives.complaints()
+    assert "Traceback" not in lives.complaints()
+    ended = {int(line.split()[1]) for line in out.splitlines() if line.startswith("ended")}
+    left = {payload for payload, _ in _left(lives.store)[0]}
+    assert left | ended == set(range(4))
+
+
+def _fire(store: Path, payloads: list[object]) -> list[str]:
+    """Fire them for purpose p on T, while nobody is there to handle them. Gives the ids of all but the poison."""
+    ids: list[str] = []
+
+    @on_loop
+    async def fire() -> None:
+        wind = SolarWind(f"sqlite:///{store}")
+
+        @wind.on("T", purpose="p")
+        async def handle() -> None: ...
+
+        async with wind:
+            await wind.off(handle)
+            found = await wind.fire_many("T", payloads)
+            ids.extend(id for id, payload in zip(found, payloads, strict=True) if payload != "poison")
+
+    fire()
+    return ids
+
+
+def _dead_and_settled(store: Path) -> tuple[list[tuple[object, int]], int]:
+    found: list[tuple[list[tuple[object, int]], int]] = []
+
+    @on_loop
+    async def ask() -> None:
+        async with SolarWind(f"sqlite:///{store}") as wind:
+            dead = [(letter.event.payload, letter.attempts) for letter in await wind.dead("T", "p")]
+            found.append((dead, (await wind.statistics()).purposes["T", "p"].settled))
+
+    ask()
+    return found[0]
+
+
+def _left(store: Path) -> tuple[list[tuple[object, int]], int]:
+    """The payload and attempt of what p on T still has to do, and how many events were fired on `child`."""
+    left: list[tuple[object, int]] = []
+    children: list[int] = []
+
+    @on_loop
+    async def ask() -> None:
+        wind = SolarWind(f"sqlite:///{store}")
+
+        @wind.on("T", purpose="p")
+        async def handle(event: Event) -> None:
+            left.append((event.payload, event.attempt))
+
+        async with wind:
+            await wind.settled(20)
+            topics = (await wind.statistics()).topics
+            children.append(topics["child"].fired if "child" in topics else 0)
+
+    ask()
+    return sorted(left, key=str), children[0]
