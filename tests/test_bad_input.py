@@ -82,7 +82,6 @@ FIRING: dict[str, Refusal] = {
     "payload with an object": (lambda wind: wind.fire("T", {"a": [Unknown()]}), BadPayload, ("JSON", "Unknown")),
     "payload that holds itself": (lambda wind: wind.fire("T", LOOP), BadPayload, ("JSON", "list")),
     "payload with a lone surrogate": (lambda wind: wind.fire("T", "\ud800"), BadPayload, ("JSON", "str")),
-    "payload with a huge number": (lambda wind: wind.fire("T", 2**70), BadPayload, ("JSON", "int")),
     "payload keyed by lists": (lambda wind: wind.fire("T", {(1, 2): 3}), BadPayload, ("JSON",)),
     "payload too large": (lambda wind: wind.fire("T", b"x" * (2**20 + 1)), TooLarge, ("1,048,576", "1,048,577", "'T'")),
     "text too large": (lambda wind: wind.fire("T", "x" * 2**20), TooLarge, ("1,048,578", "'T'")),
@@ -170,8 +169,7 @@ async def test_handling(name: str) -> None:
 
     async with wind:
         with pytest.raises(error) as caught:
-            wind.on(**{"topic": "T", "purpose": "p", **options})(_nothing)
-            await wind.joined()
+            await _join(wind, options)
         check_sentence(caught.value, "expected ", ", got ", *words)
         await wind.fire("good", 1)
         await wind.settled(10)
@@ -198,6 +196,8 @@ async def test_listening(name: str) -> None:
         (lambda: Retry(wait=-1), ("wait", "-1")),
         (lambda: Retry(wait=float("nan")), ("wait", "nan")),
         (lambda: Retry(wait=float("inf"), ceiling=float("inf")), ("inf",)),
+        (lambda: Retry(wait=1e12), ("wait", "1000000000000")),
+        (lambda: Retry(ceiling=1e12), ("ceiling", "1000000000000")),
         (lambda: Retry(factor=0.5), ("factor", "0.5")),
         (lambda: Retry(ceiling="1"), ("ceiling", "'1'")),  # type: ignore[arg-type]
         (lambda: Later(-1), ("seconds", "-1")),
@@ -461,11 +461,16 @@ async def test_too_much_fired_and_not_accepted_is_busy() -> None:
     wind.topic("T", keep=60)
     payload = b"x" * 2**20
     fired = 0
+
+    def fire_on() -> None:
+        nonlocal fired
+        for _ in range(200):
+            wind.fire("T", payload)
+            fired += 1
+
     async with wind:
         with pytest.raises(Busy) as caught:
-            for _ in range(200):
-                wind.fire("T", payload)
-                fired += 1
+            fire_on()
         check_sentence(caught.value, "expected ", "67,108,864", "await")
         assert 60 <= fired <= 70
         await wind.settled(20)
@@ -529,6 +534,11 @@ async def test_what_a_handler_raises_is_kept_whole() -> None:
 
 
 async def _nothing(event: Event) -> None: ...
+
+
+async def _join(wind: SolarWind, options: dict[str, Any]) -> None:
+    wind.on(**{"topic": "T", "purpose": "p", **options})(_nothing)
+    await wind.joined()
 
 
 def _python(source: str, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -103,7 +103,7 @@ def test_kill_9(tmp_path: Path) -> None:
 
 
 def test_poison_that_kills_its_process(tmp_path: Path) -> None:
-    """It is dead after a bounded number of restarts, and takes nobody with it: attempts count before the handler starts."""
+    """It is dead after a few restarts, and takes nobody with it: attempts count before the handler starts."""
     lives = Lives(tmp_path)
     innocents = _fire(lives.store, [f"good {n}" for n in range(30)] + ["poison"] + [f"good {n}" for n in range(30, 60)])
     codes = []

@@ -137,6 +137,22 @@ async def test_whatever_json_can_carry() -> None:
     assert calls == [(when, Decimal("1.50"), {1})]
 
 
+@pytest.mark.parametrize(
+    "payload",
+    [None, True, 0, 2**70, -1.5, "", "ü\u2028\x00", [], {}, {"": {"a.b": [None]}}, b"", b"\x00\xff", "[" * 500],
+)
+@on_loop
+async def test_plain_values_come_as_they_were_fired(payload: Any) -> None:
+    calls: Calls = []
+
+    async def handle(value: Any, event: Event) -> None:
+        calls.append((value, event.payload))
+
+    await outcome(handle, payload)
+    assert calls == [(payload, payload)]
+    assert type(calls[0][0]) is type(payload)
+
+
 def forms() -> dict[str, tuple[Callable[[Calls], Any], Any]]:
     """Ways to write a handler, and what it notes for the payload {"n": 1} (its event is noted as "event")."""
 

@@ -9,6 +9,9 @@ import msgspec
 from .errors import BadArgument
 
 
+MOST_SECONDS = 1e9  # 31 years, and far within what ns since 1970 can tell
+
+
 class Retry(msgspec.Struct, frozen=True):
     """How often and when an event is tried again after its handler raised.
 
@@ -25,13 +28,13 @@ class Retry(msgspec.Struct, frozen=True):
         if not isinstance(self.attempts, int) or self.attempts < 1:
             raise BadArgument(f"expected Retry attempts of 1 or more, got {self.attempts!r}")
         for name, value, least in (("wait", self.wait, 0), ("factor", self.factor, 1), ("ceiling", self.ceiling, 0)):
-            if not isinstance(value, int | float) or not value >= least:
-                raise BadArgument(f"expected a Retry {name} of {least} or more, got {value!r}")
+            if not isinstance(value, int | float) or not least <= value < MOST_SECONDS:
+                raise BadArgument(f"expected a Retry {name} of {least} or more, below a thousand million, got {value!r}")
 
     def delay_ns(self, tried: int, random: Callable[[], float]) -> int:
         """How long to wait after `tried` attempts; `random` gives a number from 0 up to 1."""
         # The exponent is bounded so that a long series of attempts does not overflow.
-        longest = min(self.ceiling, self.wait * self.factor ** min(tried - 1, 64))
+        longest = min(self.ceiling, self.wait * self.factor ** min(tried - 1, 32))
         return int(random() * longest * 1e9)
 
 
@@ -39,8 +42,8 @@ class Later(Exception):
     """Raise it in a handler: hand this event out again in `seconds`, and do not count the attempt."""
 
     def __init__(self, seconds: float) -> None:
-        if not isinstance(seconds, int | float) or not 0 <= seconds < 1e9:
-            raise BadArgument(f"expected Later seconds of 0 or more, got {seconds!r}")
+        if not isinstance(seconds, int | float) or not 0 <= seconds < MOST_SECONDS:
+            raise BadArgument(f"expected Later seconds of 0 or more, below a thousand million, got {seconds!r}")
         super().__init__(f"again in {seconds} s")
         self.seconds = seconds
 

@@ -162,15 +162,19 @@ def _shown(value: Any) -> str:
 _PATH = re.compile(r"\$(?:\.[A-Za-z0-9_-]+)+")
 
 
-@lru_cache(maxsize=1024)
 def field(path: str) -> Callable[[bytes, str], str | None]:
     """A function (data, content type) -> the field at `path` as a key, or None where there is none.
 
     `path` is `$.name` or `$.name.name`. Text is the key itself, anything else its JSON.
     Raises `BadArgument` for another path.
     """
-    if not _PATH.fullmatch(path):
+    if not isinstance(path, str) or not _PATH.fullmatch(path):
         raise BadArgument(f"expected a field such as $.video_id or $.video.id, got {path!a}")
+    return _field(path)
+
+
+@lru_cache(maxsize=1024)
+def _field(path: str) -> Callable[[bytes, str], str | None]:
     names = path.split(".")[1:]
     type_: Any = msgspec.Raw
     for name in reversed(names):  # a type with just this field lets the codec skip all the others

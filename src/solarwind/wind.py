@@ -22,7 +22,7 @@ from .engine.base import Engine, Since
 from .engine.url import open_engine
 from .errors import BadArgument, TooLarge, Unavailable
 from .event import Cause, Event
-from .failure import Retry
+from .failure import MOST_SECONDS, Retry
 from .names import check_id, check_key, check_purpose, check_topic
 from .plugins import load_exchange
 from .records import DeadLetter, PurposeInfo, Statistics, TopicInfo, Trace
@@ -261,7 +261,7 @@ class SolarWind:
         """
         check_topic(name)
         seconds = keep.total_seconds() if isinstance(keep, timedelta) else keep
-        if seconds is not None and not 0 <= seconds <= 1e9:
+        if seconds is not None and (not isinstance(seconds, int | float) or not 0 <= seconds <= MOST_SECONDS):
             raise BadArgument(f"expected keep of 0 seconds or more, got {keep!r}")
         if keep_bytes is not None and (not isinstance(keep_bytes, int) or keep_bytes < 0):
             raise BadArgument(f"expected keep_bytes of 0 or more, got {keep_bytes!r}")
@@ -571,7 +571,7 @@ def _join(
     check_purpose(purpose)
     load_exchange(exchange)
     _check_count("version", version)
-    if not isinstance(lease, int | float) or not 0 < lease < 1e9:
+    if not isinstance(lease, int | float) or not 0 < lease < MOST_SECONDS:
         raise BadArgument(f"expected a lease of more than 0 seconds, got {lease!r}")
     if retry is not None and not isinstance(retry, Retry):
         raise BadArgument(f"expected retry=Retry(...), got {retry!a}")

@@ -105,7 +105,10 @@ class Process:
         self._end.cancel()
         if self.popen.poll() is None:
             self.popen.kill()
-        self.popen.communicate()
+        self.popen.wait()
+        for stream in (self.popen.stdin, self.popen.stdout, self.popen.stderr):
+            if stream is not None:
+                stream.close()
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ REFUSE = ("video.uploaded", "Refuse")
 
 def test_dead_letters_are_a_table_of_one_line_each(furnished: str) -> None:
     header, *lines = done("dead", "list", *REFUSE, "--url", furnished).lines
-    assert header.split() == ["ID", "FIRED", "DEAD", "SINCE", "ATTEMPTS", "ERROR"]
+    assert header.split() == ["ID", "DEAD", "SINCE", "ATTEMPTS", "ERROR"]
     assert [line.split()[0] for line in lines] == ["video-0", "video-1", "video-2"]
     assert lines[1].endswith("1  no\\nroom for 1")
 

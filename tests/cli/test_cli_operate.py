@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+from collections.abc import Callable
 from datetime import datetime
 
 import pytest
@@ -11,7 +13,7 @@ import typer
 from solarwind.cli import app, options, show
 from solarwind.records import PurposeStatistics, Statistics, TopicStatistics
 
-from .conftest import call, done
+from .conftest import Process, call, done
 
 
 def test_topics_are_a_table_with_numbers_to_the_right(furnished: str) -> None:
@@ -146,6 +148,15 @@ def test_top_as_json_is_a_line_each_time(furnished: str) -> None:
     first, second = done("top", "--count", "2", "--interval", "0.05", "--json", "--url", furnished).lines
     assert json.loads(first)["topics"][0] == {"topic": "video.encoded", "fired": 3, "fired_per_s": 0.0}
     assert json.loads(second)["purposes"][1]["settled_per_s"] == 0.0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_top_leaves_on_a_signal(furnished: str, start: Callable[..., Process], number: int) -> None:
+    process = start("top", "--json", "--url", furnished)
+    process.read("video.uploaded")
+    process.signal(number)
+    answer = process.end()
+    assert (answer.code, answer.err) == (0, "")
 
 
 def test_top_gives_what_changed_between_two_looks_a_second() -> None:

@@ -29,8 +29,8 @@ def list_(topic: Topic, purpose: Purpose, url: Url = DEFAULT_URL, json: Json = F
         show.document([_record(letter) for letter in letters])
         return
     show.rows(
-        ("ID", "FIRED", "DEAD SINCE", "ATTEMPTS", "ERROR"),
-        [(each.event.id, each.event.time, each.time, each.attempts, each.error) for each in letters],
+        ("ID", "DEAD SINCE", "ATTEMPTS", "ERROR"),
+        [(each.event.id, each.time, each.attempts, each.error) for each in letters],
         none=f"No dead letters of {purpose!r} on {topic}.",
     )
 

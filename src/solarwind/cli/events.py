@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
-from ..errors import BadPayload, SolarWindError, TooLarge
+from ..errors import SolarWindError, TooLarge
 from ..names import check_id, check_key, check_topic
 from .options import DEFAULT_URL, Json, Topic, Url, moment, option
 
@@ -90,12 +89,7 @@ def _json(data: bytes) -> msgspec.Raw:
     if len(data) > _MOST_LINE_BYTES:
         raise TooLarge("expected a payload of at most 1,048,576 bytes, got more: store it elsewhere, fire where it is")
     data = data.strip()
-    try:
-        decode(data, JSON)
-    except UnicodeDecodeError as error:
-        raise BadPayload(f"expected JSON in UTF-8, got {data[:40]!a}: {error.reason}") from None
-    except RecursionError:
-        raise BadPayload(f"expected JSON that is not nested so deeply, got {data[:40]!a}...") from None
+    decode(data, JSON)
     return msgspec.Raw(data)
 
 
@@ -207,10 +201,9 @@ def listen(
 async def _listen(wind: SolarWind, stream: Stream, count: int | None, shown: Callable[[Event], bytes]) -> None:
     import asyncio
 
-    task = asyncio.current_task()
-    assert task is not None
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    from .reach import leave_on_signals
+
+    leave_on_signals()
     try:
         async with wind, stream:
             printed = 0

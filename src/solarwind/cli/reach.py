@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 from ..engine.base import Engine
 from ..engine.url import open_engine, sqlite_path
@@ -26,11 +28,19 @@ def operate(url: str, work: Callable[[SolarWind], Awaitable[T]], *, create: bool
     return asyncio.run(run())
 
 
+def leave_on_signals() -> None:
+    """SIGINT and SIGTERM cancel the task that runs now: how one leaves what goes on for ever."""
+    task = asyncio.current_task()
+    assert task is not None
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+
+
 def reach(url: str, *, create: bool) -> SolarWind:
     """A SolarWind on `url`, not started. Unless `create`, a store that is not there is refused rather than made:
     whoever only asks has more likely mistyped its name."""
     engine = engine_at(url)
-    if not create and url.startswith("sqlite:"):
+    if not create and urlsplit(url).scheme == "sqlite":
         refuse_missing(sqlite_path(url))
     return SolarWind(engine=engine)
 
@@ -52,7 +62,7 @@ def refuse_missing(path: str) -> None:
 def store_file(url: str, what: str) -> str:
     """The file of the store at `url`, for `what` reads it without the dispatcher."""
     engine_at(url)
-    if not url.startswith("sqlite:"):
+    if urlsplit(url).scheme != "sqlite":
         raise NotAllowed(
             f"expected a store in a file to {what}, such as sqlite:///wind.db, got {url!a}, which has none"
         )

@@ -45,6 +45,7 @@ class Reloader:
     def _start(self) -> None:
         # A session of its own: a terminal's Ctrl-C would reach it twice, and a second signal ends the draining.
         environment = {name: value for name, value in os.environ.items() if name != variable("reload")}
+        environment["PYTHONDONTWRITEBYTECODE"] = "1"  # what it caches may pass for a file saved in the same second
         self._child = subprocess.Popen(self._arguments, env=environment, start_new_session=True)
         if self._over:  # the signal came before there was a child to tell
             self._child.send_signal(signal.SIGTERM)

@@ -75,7 +75,8 @@ def load(target: str) -> SolarWind:
     from ..wind import SolarWind
 
     name, colon, attribute = target.partition(":")
-    if not colon or not all(part.isidentifier() for part in [*name.split("."), *attribute.split(".")]):
+    parts = [*name.split("."), *attribute.split(".")]
+    if not colon or name.endswith(".py") or not all(part.isidentifier() for part in parts):
         raise BadArgument(
             f"expected module:attribute, such as app:wind for `wind = SolarWind()` in app.py, got {target!a}"
         )

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int | None], None]
 
 _WIDE = 1 << 16  # where nobody sees an edge, nothing is cut off at one
+_TIME_WIDTH = len("12:00:00.000Z")  # where there is no room, the day goes on a line of its own
 _UNITS = ((86400, "d"), (3600, "h"), (60, "m"))
 
 
@@ -106,7 +107,9 @@ def table(columns: Sequence[str], values: Sequence[Sequence[object]]) -> Table:
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for index, name in enumerate(columns):
         number = any(isinstance(row[index], int | float) for row in values)
-        made.add_column(name, justify="right" if number else "left", no_wrap=number or name == "ID", overflow="fold")
+        least = _TIME_WIDTH if any(isinstance(row[index], datetime) for row in values) else None
+        whole = number or name == "ID"
+        made.add_column(name, justify="right" if number else "left", no_wrap=whole, min_width=least, overflow="fold")
     for row in values:
         made.add_row(*(Text(cell(value)) for value in row))
     return made

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime
 from time import monotonic
 from typing import Any, NamedTuple
@@ -15,6 +15,7 @@ import msgspec
 from ..records import PurposeStatistics, Statistics
 from ..wind import SolarWind
 from . import show
+from .reach import leave_on_signals
 
 _COLUMNS = (
     "TOPIC", "FIRED", "FIRED/S", "PURPOSE", "EXCHANGE", "INSTANCES", "PENDING", "IN FLIGHT", "SETTLED", "SETTLED/S",
@@ -31,10 +32,11 @@ class Look(NamedTuple):
 
 async def watch(wind: SolarWind, interval: float, count: int | None, json: bool) -> None:
     """Show the statistics every `interval` seconds, `count` times or until it is interrupted."""
+    leave_on_signals()
     screen, put = _screen(json)
     before = None
     shown = 0
-    with screen:
+    with screen, suppress(asyncio.CancelledError):
         while True:
             look = Look(monotonic(), await wind.statistics())
             put(look, before)

@@ -166,7 +166,7 @@ class Lanes(Backlog):
     def due(self, position: int) -> None:
         if position in self._delayed_behind:
             self._delayed_behind.remove(position)  # it follows in its turn
-        elif position < self._cursor:  # else it is yet to be looked at
+        elif position < self._cursor or position in self._taken:  # else it is yet to be looked at
             self._ready.append(position)
 
     def finish(self, positions: Spans) -> None:

@@ -29,9 +29,9 @@ from ..errors import BadArgument, Busy, ConflictError, NotAllowed, NotFound
 from ..payload import field
 from .backlog import Missing
 from .effects import Closed, Effect, Failure, Fetch, Join, Offer, Report
-from .exchange import Exchange, known, lookup
+from .exchange import Direct, Exchange, known, lookup
 from .log import Log, Stored
-from .purpose import Instance, Lease, Purpose
+from .purpose import MOST_ROOM, Instance, Lease, Purpose
 from .spans import Spans
 from .state import Change, Snapshot, State, Statement, Waiting
 
@@ -111,8 +111,9 @@ class Dispatcher:
         if not exchange.pends:
             self._copy_out(topic, purpose, exchange, now)
             return
+        instances = self._divide(purpose, exchange, topic.end)
         while True:
-            ready = [instance for instance in self.further_partitions(purpose) if instance.free]
+            ready = [instance for instance in instances if instance.free]
             if not ready:
                 return
             self._reach_ahead(purpose, ready, topic.end)
@@ -135,6 +136,18 @@ class Dispatcher:
                 purpose.give_back(rest, suspicious=careful)
                 if not shares:
                     return
+
+    def _divide(self, purpose: Purpose, exchange: Exchange, end: int) -> list[Instance]:
+        """The instances whose turn it is; where it is all the same which of them gets an event, each with an even part of what
+        is yet to be looked at: the first to be done with a burst's beginning does not get all the rest of it."""
+        instances = self.further_partitions(purpose)
+        backlog = purpose.backlog
+        ahead = end - backlog.cursor if backlog is not None else 0
+        divides = isinstance(exchange, Direct) and len(instances) > 1 and ahead > 0
+        quota = -(-ahead // len(instances)) if divides else MOST_ROOM
+        for instance in instances:
+            instance.quota = quota
+        return instances
 
     def _lease(
         self,
@@ -164,6 +177,7 @@ class Dispatcher:
             instance.alive_until = now + instance.join.lease_ns
         instance.leases.add(lease.id)
         instance.in_flight += len(picks)
+        instance.quota -= len(picks)
         instance.used = self._next_number()
         if pends and not instance.watched:
             instance.watched = True
@@ -192,6 +206,7 @@ class Dispatcher:
         else:
             purpose.dropped += self._drop_pending(purpose, topic.end)
         for instance in instances:
+            instance.quota = MOST_ROOM
             self._drain_copies(purpose, instance, now)
 
     def _finish_copied(self, purpose: Purpose, positions: Spans) -> None:
@@ -203,7 +218,10 @@ class Dispatcher:
     def _drop_pending(self, purpose: Purpose, end: int) -> int:
         """Nothing pends: what was handed out as copies, or to nobody, is done with. Gives how many events."""
         rest = purpose.state.pending(end)
-        self._finish_copied(purpose, rest)
+        rest.difference_update(purpose.in_flight())
+        if rest:
+            self._finish_copied(purpose, rest)
+            purpose.rewind()
         return len(rest)
 
     def _drain_copies(self, purpose: Purpose, instance: Instance, now: int) -> None:
@@ -215,7 +233,7 @@ class Dispatcher:
         purpose.fetching = True
         topic = self.topics[purpose.state.topic]
         topic.asked.setdefault(position, topic.end)
-        self._effects.append(Fetch(purpose.state.topic, position))
+        self._effects.append(Fetch(purpose.state.topic, int(position)))
 
     def fetched(self, topic_name: str, position: int, found: Stored | None, now: int) -> None:
         """The log at `position` is at hand now. `found` is the first batch there is from there on; what lies before
@@ -365,13 +383,15 @@ class Dispatcher:
         instance.alive_until = now + instance.join.lease_ns
 
     def tick(self, now: int) -> None:
-        """Do what is due by now: retries, and the leases of those who have been silent."""
+        """Do what is due by now: retries, and the leases of those who have been silent. All of it before anything is
+        handed out, so that nobody gets what another lost a moment before his own lease ends too."""
+        touched: dict[Purpose, None] = {}
         while self._timers and self._timers[0][0] <= now:
             when, _, purpose, number, retry = heappop(self._timers)
             if retry:
                 if purpose.state.due.get(number) == when and number in purpose.delayed:
                     purpose.due(number)
-                    self.exchange(purpose, now)
+                    touched[purpose] = None
                 continue
             found = self.instances.get(number)
             if found is None or found[1] is not purpose:
@@ -383,7 +403,9 @@ class Dispatcher:
             elif instance.leases:
                 instance.watched, instance.silent = False, True
                 self._take_away(purpose, instance, now, died=True)
-                self.exchange(purpose, now)
+                touched[purpose] = None
+        for purpose in touched:
+            self.exchange(purpose, now)
 
     @property
     def wake_at(self) -> int | None:
@@ -412,7 +434,7 @@ class Dispatcher:
 
     # 6 ------------------------------------------------------------------------------------------------
 
-    def further_partitions(self, purpose: Purpose) -> Iterable[Instance]:
+    def further_partitions(self, purpose: Purpose) -> list[Instance]:
         """The instances whose turn it is: those of the active version."""
         active = purpose.active_version
         return [each for each in purpose.instances.values() if each.version == active and not each.leaving]
@@ -495,10 +517,9 @@ class Dispatcher:
     def _state_version(self, topic: Topic, purpose: Purpose, statement: Statement) -> None:
         before = purpose.state.statements.get(statement.version)
         if before is None:
-            pended = purpose.ever_pends
-            self._change(purpose, Change(*purpose.key, stated=[statement]))
-            if not pended:
-                self._drop_pending(purpose, topic.end)
+            # What was handed out as copies so far nobody wrote down; from here on it may be asked for.
+            copied = Spans((0, topic.end) if topic.end and not purpose.ever_pends else ())
+            self._change(purpose, Change(*purpose.key, stated=[statement], skipped=copied))
         elif before != statement:
             raise ConflictError(
                 f"version {statement.version} of purpose {purpose.state.purpose!r} on topic {topic.name!r} stated {before}, "
@@ -656,8 +677,7 @@ class Dispatcher:
             self._purposes += 1
             if not purpose.exchange_pends:
                 self._drop_pending(purpose, topic.end)
-            if not clean:
-                purpose.suspects = state.pending(min(state.reach, topic.end))
+            purpose.suspects = state.unended() if clean else state.pending(min(state.reach, topic.end))
             for position, due in state.due.items():
                 self._wake(due, purpose, position, retry=True)
 

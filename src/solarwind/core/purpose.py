@@ -35,6 +35,7 @@ class Instance(msgspec.Struct, eq=False):
     room: int
     used: int = 0
     in_flight: int = 0
+    quota: int = MOST_ROOM  # its part of what pends: however much room it has, the others get theirs
     alive_until: int = 0  # with events in hand; then its lease ends
     watched: bool = False
     silent: bool = False  # its lease ended: it gets nothing before it is heard of again
@@ -55,13 +56,13 @@ class Instance(msgspec.Struct, eq=False):
 
     @property
     def free(self) -> int:
-        return 0 if self.silent or self.leaving else max(0, self.room - self.in_flight)
+        return 0 if self.silent or self.leaving else max(0, min(self.room - self.in_flight, self.quota))
 
     def observe(self, handled: int, busy_ns: int) -> None:
         """Follow the pace: down at once, up by steps, so that one lucky measurement hoards nothing."""
         if handled:
             fits = min(MOST_ROOM, handled * ROOM_NS // max(1, busy_ns))
-            self.room = max(self.join.room, min(fits, self.room * 4))
+            self.room = max(self.join.room, min(fits, self.room * 16))
 
     def buffer(self, stored: Stored, start: int, stop: int) -> int:
         """Put copies of these events into its buffer; give how many of the oldest had to go."""

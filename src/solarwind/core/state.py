@@ -102,7 +102,7 @@ class State:
         self.floor = 0  # every position below is done
         self.done = Spans()  # done above the floor: settled, dead or skipped
         self.dead = Spans()
-        self.due: dict[int, int] = {}  # waiting for a retry
+        self.due: dict[int, int] = {}  # waiting for a retry, or handed out again since
         self.tried: dict[int, int] = {}  # attempts already counted, where there were any
         self.reach = 0
         self.settled = 0
@@ -120,6 +120,7 @@ class State:
         self.dead.difference_update(Spans(change.discarded))
         self.reach = max(self.reach, change.reach)
         for position, tried in change.started:
+            self.due.pop(position, None)
             self._count(position, tried)
         for waiting in change.waiting:
             self.due[waiting.position] = waiting.due
@@ -170,6 +171,11 @@ class State:
     def pending(self, end: int) -> Spans:
         """The positions up to the topic's `end` that are not done with."""
         return self.done.outside(self.floor, end)
+
+    def unended(self) -> Spans:
+        """The positions of which an attempt was counted without an end: the handler did not raise, its process or
+        instance was lost."""
+        return Spans.of(position for position in self.tried if position not in self.due)
 
     def snapshot(self) -> Snapshot:
         return Snapshot(

@@ -352,9 +352,10 @@ class LocalEngine:
                 del self._to_trim[name]
                 topic = self._dispatcher.topics[name]
                 pinned = self._dispatcher.drop(name)
+                pinned.add(topic.end, FOREVER)  # the store may have more by then
                 before = FOREVER if topic.keep_ns == 0 else max(0, now - topic.keep_ns)
                 await self.store.trim(name, pinned, before, topic.keep_bytes)
-                if topic.keep_ns or pinned:
+                if topic.keep_ns or len(pinned.edges) > 2 or pinned.edges[0] < topic.end:
                     self._trim_topic(topic)
         except Full as full:
             log.warning("%s", full)

@@ -18,7 +18,10 @@ def open_engine(url: str | None) -> Engine:
         url = os.environ.get("SOLARWIND_URL") or "memory://"
     if not isinstance(url, str):
         raise BadArgument(f"expected {EXPECTED}, got {url!a}")
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise BadArgument(f"expected {EXPECTED}, got {url!a}: {error}") from None
     if parts.scheme == "memory":
         if url != "memory://":
             raise BadArgument(f"expected memory:// with nothing after it, got {url!a}")
@@ -26,7 +29,9 @@ def open_engine(url: str | None) -> Engine:
 
         return LocalEngine(MemoryStore())
     if parts.scheme == "sqlite":
-        return LocalEngine(_sqlite(url))
+        from ..store.sqlite import SqliteStore
+
+        return LocalEngine(SqliteStore(sqlite_path(url)))
     raise BadArgument(f"expected {EXPECTED}, got {url!a}")
 
 
@@ -42,7 +47,3 @@ def sqlite_path(url: str) -> str:
     return unquote(parts.path[1:])
 
 
-def _sqlite(url: str):  # type: ignore[no-untyped-def]
-    from ..store.sqlite import SqliteStore
-
-    return SqliteStore(sqlite_path(url))

@@ -184,7 +184,7 @@ class Runner(Inbox):
             task = asyncio.current_task() if self._pool is None else None
             if task is None or task.cancelling():
                 raise error
-        elif not isinstance(error, Exception):
+        elif isinstance(error, KeyboardInterrupt | SystemExit):
             raise error
         work.failed.append(self._verdict(position, event, error))
 

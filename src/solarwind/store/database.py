@@ -95,6 +95,8 @@ def refuse_path(path: str) -> None:
 
 def exists(path: str, vfs: str | None) -> bool:
     """Whether a store is at `path`. `StoreError` where something else is."""
+    if os.path.isdir(path):
+        raise StoreError(f"expected a store's file, but {path} is a folder: name a file in it, such as {path}/wind.db")
     if not os.path.exists(path) or os.path.getsize(path) == 0:
         return False
     if os.path.exists(f"{path}-journal"):
@@ -223,7 +225,7 @@ def snapshot_sum(number: int, encoded: bytes) -> int:
 def read_batch(path: str, topic: str, start: int, count: int, previous: int, sum: int, data: bytes) -> Stored:
     """The batch in a row. `StoreError` where it is not what was written."""
     fault = f"{path} is damaged: the events {start} to {start + count - 1} of topic {topic!r} are not what was written"
-    way_out = f"restore a backup, or go on without them with `solarwind check {path} --accept-loss`"
+    way_out = f"restore a backup, or go on without them with `solarwind check --accept-loss --url sqlite:///{path}`"
     if crc32(data, previous) != sum:
         raise StoreError(f"{fault} (expected the sum {sum:08x}, got {crc32(data, previous):08x}): {way_out}")
     try:

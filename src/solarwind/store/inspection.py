@@ -51,7 +51,7 @@ class Finding(NamedTuple):
 
 def inspect_mark(path: str, connection: apsw.Connection, mark: Reach | None, last: Commit) -> Iterator[Finding]:
     """Whether the database holds all commits that the mark beside it says were durable."""
-    way_out = f"restore a backup, or go on without them with `solarwind check {path} --accept-loss`"
+    way_out = f"restore a backup, or go on without them with `solarwind check --accept-loss --url sqlite:///{path}`"
 
     def accept(_: apsw.Connection) -> None:
         """Whoever accepts writes the mark anew."""
@@ -163,7 +163,7 @@ def inspect_links(
     if total != events:
         yield Finding(
             f"{path} has lost the last batches of some topic: {events} events were accepted, but its topics end "
-            f"after {total}: restore a backup, or go on without them with `solarwind check {path} --accept-loss`",
+            f"after {total}: restore a backup, or go on without them with `solarwind check --accept-loss --url sqlite:///{path}`",
             recount,
         )
 
@@ -172,7 +172,7 @@ def _gaps(path: str, log: Topic, start: int, stop: int) -> Iterator[Finding]:
     for low, high in log.trimmed.outside(start, stop):
         yield Finding(
             f"{path} has lost the events {low} to {high - 1} of topic {log.name!r}: restore a backup, or go on "
-            f"without them with `solarwind check {path} --accept-loss`",
+            f"without them with `solarwind check --accept-loss --url sqlite:///{path}`",
             lose(log.id, low, high),
         )
 
@@ -181,7 +181,7 @@ def _unlinked(path: str, log: Topic, start: int, count: int) -> Finding:
     return Finding(
         f"{path} is damaged: the events {start} to {start + count - 1} of topic {log.name!r} do not follow on "
         "what was written before them: restore a backup, or go on without them with "
-        f"`solarwind check {path} --accept-loss`",
+        f"`solarwind check --accept-loss --url sqlite:///{path}`",
         lose(log.id, start, start + count),
     )
 

@@ -26,7 +26,7 @@ from ..batch import Batch, read_id
 from ..core.log import Stored
 from ..core.spans import Spans
 from ..core.state import Change, Letter, Snapshot
-from ..errors import StoreError
+from ..errors import ProtocolError, StoreError
 from . import database, inspection
 from .base import Full, Recovered, TopicRecord
 from .check import backup
@@ -107,7 +107,7 @@ class SqliteStore:
         except apsw.Error as error:
             self._let_go()
             raise StoreError(
-                f"{self.path} cannot be opened ({error}): see `solarwind check {self.path}`, or restore a backup"
+                f"{self.path} cannot be opened ({error}): see `solarwind check --url sqlite:///{self.path}`, or restore a backup"
             ) from error
         except BaseException:
             self._let_go()
@@ -125,6 +125,7 @@ class SqliteStore:
         self._page_bytes = self._writer.pragma("page_size")
         self._reader, self._keeper = self._connect(), self._connect()
         self._closed, self._broken = None, False
+        self._log_pages, self._emptying, self._marking = 0, None, False
         self._mark.begin(self._reach())  # first the mark, then the word that there has to be one
         self._write(lambda: database.set_meta(self._writer, "clean", 0))
         self._reserve.hold()
@@ -144,7 +145,8 @@ class SqliteStore:
         try:
             self._closing.set()
             await self._run(self._mark_thread, self._close_mark)
-            await self._run(self._upkeep_thread, bool)  # what it was doing is done
+            for thread in (self._upkeep_thread, self._read_thread):
+                await self._run(thread, bool)  # what it was doing is done
             await self._run(self._write_thread, self._close)
         finally:
             self._stop_threads()
@@ -204,6 +206,8 @@ class SqliteStore:
             plan, stored = self._write(work, spare=not batches)
         except AlreadyWritten as error:
             raise self._stop("somebody else has written to it", error) from error
+        except ProtocolError as error:
+            raise self._stop("an earlier batch that was looked up is damaged", error) from error
         self._known.apply(plan, changes, snapshots)
         self._after_commit(bool(batches))
         return stored
@@ -492,7 +496,7 @@ class SqliteStore:
             return await self._run(self._read_thread, question, *arguments)
         except apsw.Error as error:
             raise StoreError(
-                f"{self.path} cannot be read ({error}): see `solarwind check {self.path}`, or restore a backup"
+                f"{self.path} cannot be read ({error}): see `solarwind check --url sqlite:///{self.path}`, or restore a backup"
             ) from error
 
     async def _run(self, thread: ThreadPoolExecutor, work: Callable[..., T], *arguments: object) -> T:

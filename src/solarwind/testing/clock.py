@@ -44,7 +44,7 @@ class FakeClock:
         return self._now
 
     def call_at(self, when: int, callback: Callable[[], None]) -> FakeTimer:
-        """Called by the engine: call it once `now()` has come to `when`; in the next turn of the loop if it has already."""
+        """Called by the engine: call it once `now()` has come to `when`; in the loop's next turn if it has already."""
         timer = FakeTimer(callback)
         heappush(self._timers, (when, next(self._numbers), timer))
         if when <= self._now and not self._soon:

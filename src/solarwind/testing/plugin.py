@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from ..engine.local import LocalEngine
@@ -19,7 +17,7 @@ def wind_clock() -> FakeClock:
 
 
 @pytest.fixture
-def wind(wind_clock: FakeClock) -> Iterator[SolarWind]:
-    """A dispatcher in memory, for this test alone. Register handlers, then start it: `with wind:`, or `async with wind:`
-    in a coroutine. Its retries have no jitter: they come after the longest wait."""
-    yield SolarWind(engine=LocalEngine(MemoryStore(), clock=wind_clock, random=lambda: 1.0))
+def wind(wind_clock: FakeClock) -> SolarWind:
+    """A dispatcher in memory, for this test alone. Register handlers, then start it: `with wind:`, or in a coroutine
+    `async with wind:`. Its retries have no jitter: they come after the longest wait."""
+    return SolarWind(engine=LocalEngine(MemoryStore(), clock=wind_clock, random=lambda: 1.0))

@@ -59,22 +59,40 @@ class Facts(msgspec.Struct):
     skipped: int = 0  # from before it listened, trimmed, or dropped by a fan-out
     failures: dict[int, int] = {}  # since it pends: how often its handler raised
     due: dict[int, tuple[int, int]] = {}  # not to be handed out before: (earliest, latest)
+    handed: dict[int, int] = {}  # how often it was handed out and not given back
 
     @property
     def done(self) -> int:
         return self.settled | self.dead | self.skipped
 
     def copy(self) -> Facts:
-        return Facts(dict(self.statements), self.settled, self.dead, self.skipped, dict(self.failures), dict(self.due))
+        return Facts(
+            dict(self.statements),
+            self.settled,
+            self.dead,
+            self.skipped,
+            dict(self.failures),
+            dict(self.due),
+            dict(self.handed),
+        )
+
+    def hand_out(self, mask: int) -> None:
+        for position in positions(mask):
+            self.handed[position] = self.handed.get(position, 0) + 1
+
+    def give_back(self, mask: int) -> None:
+        for position in positions(mask):
+            self.handed[position] -= 1
 
 
 class Holder(msgspec.Struct, eq=False):
     """A live instance."""
 
     join: Join
-    room: int
+    room: int  # at most
     heard: int = 0
     silent: bool = False
+    leaving: bool = False
     in_hand: int = 0  # a set
     copied: int = 0  # a set
 
@@ -93,7 +111,6 @@ class PurposeBook:
         self.facts = facts
         self.holders: dict[int, Holder] = {}
         self.leases: dict[int, Held] = {}
-        self.losses: Counter[int] = Counter()  # how often it was in hand when its lease ended without a report
         self.excused = 0  # in hand when something before it was made pending again
         self.was_fanout = False
         self.made = 0  # fan-out: copies to be made, and events that nobody was there for
@@ -101,7 +118,7 @@ class PurposeBook:
     @property
     def active(self) -> tuple[int, str, str | None]:
         """Version, exchange and key."""
-        live = [holder.join.version for holder in self.holders.values()]
+        live = [holder.join.version for holder in self.holders.values() if not holder.leaving]
         version = max(live or self.facts.statements)
         return version, *self.facts.statements[version]
 
@@ -157,7 +174,7 @@ class Book:
         for book in self.purposes.values():
             if book.name[0] == topic and book.pure_fanout:
                 version = book.active[0]
-                there = sum(holder.join.version == version for holder in book.holders.values())
+                there = sum(holder.join.version == version and not holder.leaving for holder in book.holders.values())
                 book.made += header.count * max(1, there)
         self.counts["accepted"] += header.count
 
@@ -190,6 +207,13 @@ class Book:
         book.holders[instance] = Holder(join, join.room)
         self._by_instance[instance] = book
 
+    def leaving(self, instance: int) -> None:
+        """It finishes what it has and gets nothing more."""
+        book = self._by_instance.get(instance)
+        if book is not None:
+            book.was_fanout = book.was_fanout or not book.pends
+            book.holders[instance].leaving = True
+
     def left(self, instance: int, *, died: bool) -> None:
         book = self._by_instance.pop(instance, None)
         if book is not None:
@@ -200,8 +224,8 @@ class Book:
     def _take_away(self, book: PurposeBook, instance: int, *, lost: bool) -> None:
         for number in [number for number, held in book.leases.items() if held.instance == instance]:
             held = book.leases.pop(number)
-            if held.pends and lost:
-                book.losses.update(positions(held.positions))
+            if held.pends and not lost:
+                book.facts.give_back(held.positions)
         book.holders[instance].in_hand = 0
 
     def heard_of(self, instance: int, now: int) -> None:
@@ -247,7 +271,7 @@ class Book:
             del book.leases[report.lease]
         if report.handled:
             fits_in = min(10_000, report.handled * 100_000_000 // max(1, report.busy_ns))
-            holder.room = max(holder.join.room, min(fits_in, holder.room * 4))
+            holder.room = max(holder.join.room, fits_in)
         self.counts["returned"] += returned.bit_count()
         if returned:
             holder.room = max(holder.join.room, holder.in_hand.bit_count())
@@ -256,6 +280,7 @@ class Book:
             holder.copied &= ~returned  # it has not seen them yet
             return
         facts = book.facts
+        facts.give_back(returned)
         facts.settled |= done
         self.counts["settled"] += done.bit_count()
         for position in positions(done):
@@ -295,7 +320,6 @@ class Book:
         book, facts = self.purposes[name], self.purposes[name].facts
         for number in [number for number, (each, at) in self._children.items() if each == name and mask >> at & 1]:
             del self._children[number]  # its parent was settled, and is to be handled once more
-            self._owed.pop(number, None)
         for position in positions(mask):
             facts.failures.pop(position, None)
             self.kills.pop((name, position), None)
@@ -313,6 +337,7 @@ class Book:
         book = self.purposes.pop(name)
         for instance in book.holders:
             del self._by_instance[instance]
+        self._children = {number: parent for number, parent in self._children.items() if parent[0] != name}
         for position in [position for each, position in self.kills if each == name]:
             del self.kills[name, position]
 
@@ -338,9 +363,9 @@ class Book:
             self._log(each)
             for index in range(len(each.batch)):
                 number = each.batch.header.first + index
+                self._owed.pop(number, None)
                 if number in self._children:
                     self._durable_children.add(number)
-                    self._owed.pop(number, None)
                     name, position = self._children[number]
                     facts = self._durable.get(name)
                     if not (facts is None or bool(facts.done >> position & 1)):
@@ -363,8 +388,8 @@ class Book:
             book = self.purposes[name] = PurposeBook(name, facts.copy())
             old = before.get(name)
             if old is not None:
-                book.losses = old.losses
-                book.losses.update(positions(old.in_hand))
+                for position, times in old.facts.handed.items():
+                    book.facts.handed[position] = max(times, book.facts.handed.get(position, 0))
             book.was_fanout = not book.pends
             if clean:
                 self.pardons.update((each, at) for each, at in self.kills if each == name)
@@ -379,7 +404,7 @@ class Book:
             now, then = dispatcher.snapshot(*name), self._expected[name]
             assert now is not None
             dropped = not self.purposes[name].pends
-            if _comparable(now, without_floor=dropped) != _comparable(then, without_floor=dropped):
+            if _comparable(now, dropped=dropped) != _comparable(then, dropped=dropped):
                 raise Broken(f"{name}: recovered {now}, committed was {then}")
 
     # Offers -------------------------------------------------------------------------------------------
@@ -410,8 +435,8 @@ class Book:
         version, exchange, kind = book.active
         if holder.join.version != version and holder.join.exchange != "fanout":
             raise Broken(f"{where} of version {holder.join.version}, active is {version}")
-        if holder.silent:
-            raise Broken(f"{where} which is silent")
+        if holder.silent or holder.leaving:
+            raise Broken(f"{where} which is silent or about to leave")
         pends = holder.join.exchange in PENDING_EXCHANGES
         if not book.holders[offer.instance].in_hand:
             holder.heard = now
@@ -419,6 +444,7 @@ class Book:
             raise Broken(f"{where} which has {holder.in_hand.bit_count()} in hand and room for {holder.room}")
         if pends:
             self._check_hand_out(book, offer, mask, where, now)
+            book.facts.hand_out(mask)
             if exchange == "keyed":
                 self._check_order(book, offer.picks, kind, where)
         else:
@@ -519,7 +545,7 @@ class Book:
     def _buried(self, book: PurposeBook, position: int, dead: Spans) -> None:
         """The dispatcher made it a dead letter without a handler saying so: since it kills."""
         self.counts["buried"] += 1
-        tries = book.losses[position] + book.facts.failures.get(position, 0)
+        tries = book.facts.handed.get(position, 0)
         if tries < self.attempts:
             raise Broken(f"{book.name}: {position} is dead after {tries} of {self.attempts} attempts")
         if self.only_killers_kill and not (bool(self.poison >> self.number(book.name[0], position) & 1)):
@@ -561,10 +587,10 @@ class Book:
                     raise Broken(f"{book.name}: {position} is due at {due}, not by {latest}")
 
     def _check_attempts(self, book: PurposeBook, purpose: Purpose) -> None:
-        out, facts = book.in_hand, book.facts
+        facts = book.facts
         for position, tried in purpose.state.tried.items():
             failures = facts.failures.get(position, 0)
-            most = failures + book.losses[position] + (out >> position & 1)
+            most = facts.handed.get(position, 0)
             if not (failures <= tried <= most):
                 raise Broken(f"{book.name}: {position} was tried {tried} times, not {failures} to {most}")
             if tried > self.attempts:
@@ -579,14 +605,18 @@ class Book:
         }
 
 
-def _comparable(snapshot: Snapshot, *, without_floor: bool) -> object:
-    floor = () if without_floor else (snapshot.floor, snapshot.done)
-    return (
-        {each.version: each for each in snapshot.statements},
-        *floor,
-        snapshot.dead,
+def _comparable(snapshot: Snapshot, *, dropped: bool) -> object:
+    """`dropped`: a fan-out recovers without what pended."""
+    pending = (
+        snapshot.floor,
+        snapshot.done,
         {each.position: each for each in snapshot.waiting},
         dict(snapshot.tried),
+    )
+    return (
+        {each.version: each for each in snapshot.statements},
+        None if dropped else pending,
+        snapshot.dead,
         snapshot.reach,
         snapshot.settled,
         snapshot.retried,

@@ -101,6 +101,11 @@ class Engine:
         enter(instance)
         self.carry_out()
 
+    def leaving(self, instance: int) -> None:
+        self.dispatcher.leaving(instance, self.now)
+        self.book.leaving(instance)
+        self.carry_out()
+
     def leave(self, instance: int, *, died: bool) -> None:
         self.dispatcher.leave(instance, self.now, died=died)
         self.book.left(instance, died=died)

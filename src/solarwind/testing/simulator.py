@@ -31,7 +31,7 @@ from .sim_book import Book, Broken, bits_of, positions
 from .sim_engine import Engine
 from .sim_store import Disk, Name
 
-STEPS = 150
+STEPS = 240
 MOST_EVENTS = 220  # of one world
 MS, SECOND = 10**6, 10**9
 START = 1_700_000_000 * SECOND
@@ -42,8 +42,8 @@ FAULTS = (
     "replay", "redrive", "discard", "retire", "trim", "conflict", "poison", "slow reads",
 )  # fmt: skip
 WEIGHTS = {
-    "submit": 12, "begin commit": 14, "end commit": 14, "read": 14, "work": 30, "pass time": 10, "join": 7,
-    "die": 2, "hang": 2, "wake": 2, "resend": 4, "foreign": 2, "leave": 2, "jump": 2, "crash": 2, "stop": 1, "full": 1,
+    "submit": 14, "commit": 44, "read": 20, "work": 60, "pass time": 10, "join": 8,
+    "die": 2, "hang": 2, "wake": 2, "resend": 4, "foreign": 2, "leave": 3, "jump": 1, "crash": 1, "stop": 1, "full": 1,
     "replay": 2, "redrive": 3, "discard": 1, "retire": 1, "trim": 2, "conflict": 1,
 }  # fmt: skip
 
@@ -96,6 +96,7 @@ class Worker(msgspec.Struct, eq=False):
     local: bool
     works: list[Work] = []
     hung: bool = False
+    leaving: bool = False
     gone: bool = False  # the dispatcher let it go; it may not know
     said: list[tuple[Report, list[Batch]]] = []
 
@@ -126,6 +127,8 @@ class World:
         self.serial = 0
         self.workers: list[Worker] = []
         self.engine = self._start(START)
+        for plan in self.plans:
+            self.join(plan, random.choice(list(plan.versions)), "now", random.randint(1, self.room))
 
     @staticmethod
     def _choose_faults(random: Random) -> set[str]:
@@ -217,11 +220,11 @@ class World:
             self.note("%d events are fired on %s", count, topic)
             self.engine.submit(self.batch(topic, count))
 
-    def do_begin_commit(self) -> None:
-        self.engine.begin_commit()
-
-    def do_end_commit(self) -> None:
-        if self.engine.committing is not None:
+    def do_commit(self) -> None:
+        """One begins, or the one that is under way ends."""
+        if self.engine.committing is None:
+            self.engine.begin_commit()
+        else:
             stored = self.engine.end_commit(
                 full_for_batches=self.full == "batches", full_for_all=self.full == "everything"
             )
@@ -299,7 +302,7 @@ class World:
             self._report(worker, work, picks, returned)
 
     def _survives(self, worker: Worker, work: Work, picks: list[int]) -> bool:
-        if worker.plan is not self.allergic or worker.join.exchange == "fanout":
+        if "poison" not in self.faults or worker.plan is not self.allergic or worker.join.exchange == "fanout":
             return True
         first = work.offer.stored.batch.header.first - work.offer.stored.start
         for position in picks:
@@ -410,6 +413,12 @@ class World:
     def do_leave(self) -> None:
         worker = self._worker(gone=False, hung=False)
         if worker is not None:
+            if not worker.leaving:
+                self.note("instance %d is about to leave", worker.id)
+                worker.leaving = True
+                self.engine.leaving(worker.id)
+                if self.random.random() < 0.6:
+                    return
             self.note("instance %d leaves", worker.id)
             self.counts["leaves"] += 1
             worker.gone = True
@@ -555,11 +564,14 @@ class World:
 
     def settle_down(self) -> None:
         """No more faults: everything gets done, in a number of rounds that is in proportion to what there is."""
-        self.faults, self.full, self.book.poison = set(), "", 0
+        self.faults, self.full = set(), ""
         self.note("no more faults")
         self._commit_all()
         for worker in self.workers:
             worker.hung = False
+            if worker.leaving and not worker.gone:
+                worker.gone = True
+                self.engine.leave(worker.id, died=False)
             if not worker.gone:
                 self.engine.alive(worker.id)
         for name, book in list(self.book.purposes.items()):

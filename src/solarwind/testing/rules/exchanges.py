@@ -16,8 +16,9 @@ import pytest
 from ...core.exchange import Exchange, Instance, register
 from ...errors import BadArgument
 from ...event import Event
-from ...failure import Retry
-from .place import Place, on_loop, refused, until
+from ...failure import Later, Reject, Retry
+from ...wind import SolarWind
+from .place import Place, a_while, on_loop, refused, until
 
 
 class Oldest(Exchange):
@@ -43,8 +44,8 @@ class ExchangeRules:
 
     @on_loop
     async def test_the_plan(self, place: Place) -> None:
-        """10,000 events on T: A of purpose a gets all, B1 and B2 of b share them and are both busy, C1 and C2 of c (fanout)
-        get all each."""
+        """10,000 events: A of purpose a gets all; B1 and B2 of b share them, both busy; C1 and C2 of c, a fan-out, get
+        all each."""
         wind = place.open()
         seen: dict[str, list[int]] = defaultdict(list)
 
@@ -259,7 +260,7 @@ class ExchangeRules:
 
     @on_loop
     async def test_keyed_one_at_a_time_in_order_across_retries(self, place: Place) -> None:
-        """All events of a key in the order accepted, one at a time, over several instances, though some are tried again."""
+        """All events of a key in the order accepted, over several instances, though some are tried again."""
         wind = place.open()
         began: dict[str, list[int]] = defaultdict(list)
         ended: dict[str, list[int]] = defaultdict(list)
@@ -313,6 +314,97 @@ class ExchangeRules:
             gate.set()
             await wind.settled(10)
         assert seen[5:] == [("a", number) for number in range(5)]
+
+    @on_loop
+    async def test_keyed_waits_for_later_and_goes_on_after_the_dead(self, place: Place) -> None:
+        """`Later` holds up its key, and only that; a dead letter holds up nothing."""
+        clock = place.clock()
+        wind = place.open()
+        seen: list[tuple[str | None, int]] = []
+        postponed = False
+
+        @wind.on("T", purpose="p", exchange="keyed")
+        async def handle(number: int, event: Event) -> None:
+            nonlocal postponed
+            if (event.key, number) == ("later", 0) and not postponed:
+                postponed = True
+                raise Later(60)
+            if (event.key, number) == ("dead", 0):
+                raise Reject("no")
+            seen.append((event.key, number))
+
+        async with wind:
+            for number in range(3):
+                wind.fire("T", number, key="later")
+                wind.fire("T", number, key="dead")
+                wind.fire("T", number, key="plain")
+            await until(lambda: len(seen) == 5, "the other keys")
+            await a_while()
+            assert [number for key, number in seen if key == "later"] == []
+            clock.advance(61)
+            await wind.settled(10)
+        assert [number for key, number in seen if key == "later"] == [0, 1, 2]
+        assert [number for key, number in seen if key == "dead"] == [1, 2]
+
+    @on_loop
+    async def test_keyed_across_a_restart(self, place: Place) -> None:
+        """What waits for a retry still holds up its key, and what is behind it follows in order."""
+        clock = place.clock()
+        place.chance(lambda: 1.0)
+        seen: list[tuple[str | None, int]] = []
+        broken = True
+
+        def service(wind: SolarWind) -> SolarWind:
+            @wind.on("T", purpose="p", exchange="keyed", retry=Retry(wait=60))
+            async def handle(number: int, event: Event) -> None:
+                if broken and (event.key, number) == ("a", 1):
+                    raise RuntimeError("not yet")
+                seen.append((event.key, number))
+
+            return wind
+
+        async with service(place.open()) as wind:
+            for number in range(4):
+                wind.fire("T", number, key="a")
+                wind.fire("T", number, key="b")
+            await until(lambda: len(seen) == 5)
+            await until(lambda: _flying(wind, 0))
+        broken = False
+        async with service(place.restart()) as wind:
+            await wind.fire("T", 4, key="a")
+            await a_while()
+            assert len(seen) == 5, "its wait is not over"
+            clock.advance(61)
+            await wind.settled(10)
+        assert [number for key, number in seen if key == "a"] == [0, 1, 2, 3, 4]
+        assert [number for key, number in seen if key == "b"] == [0, 1, 2, 3]
+
+    @on_loop
+    async def test_a_fanout_instance_that_leaves_drops_what_it_held(self, place: Place) -> None:
+        """Counted, and nobody else gets it."""
+        wind = place.open()
+        gate = asyncio.Event()
+        seen: dict[str, list[int]] = {"slow": [], "quick": []}
+
+        @wind.on("T", purpose="p", exchange="fanout", concurrency=1)
+        async def slow(number: int) -> None:
+            seen["slow"].append(number)
+            await gate.wait()
+
+        @wind.on("T", purpose="p", exchange="fanout")
+        async def quick(number: int) -> None:
+            seen["quick"].append(number)
+
+        async with wind:
+            await wind.fire_many("T", range(100))
+            await until(lambda: len(seen["quick"]) == 100)
+            leaving = asyncio.ensure_future(wind.off(slow))
+            gate.set()
+            await leaving
+            await wind.settled(10)
+            counts = (await wind.statistics()).purposes["T", "p"]
+        assert seen["slow"] == [0]
+        assert (counts.settled, counts.dropped, counts.pending, counts.in_flight) == (101, 99, 0, 0)
 
     @on_loop
     async def test_keyed_across_the_loss_of_an_instance(self, place: Place) -> None:

@@ -133,15 +133,15 @@ class FailingRules:
             await until(lambda: len(seen) == 999, "all the others")
             await until(lambda: _counts(wind, settled=999, pending=1, in_flight=0))
             await refused(wind.settled(0.01), TimeoutError, "1 pending (1 of them for a retry)", "'p' on 'T'")
-            await until(lambda: clock.advance(1) or tries == 3, "the poison to be tried")
+            await until(lambda: tries == 3, "the poison to be tried", meanwhile=lambda: clock.advance(1))
             await wind.settled(10)
             counts = (await wind.statistics()).purposes["T", "p"]
             assert [letter.event.payload for letter in await wind.dead("T", "p")] == [500]
         assert (counts.settled, counts.dead, counts.retried) == (999, 1, 2)
 
     @on_loop
-    async def test_one_poison_among_a_thousand_on_threads_and_in_batches(self, place: Place) -> None:
-        """The same of a `def` handler; a batch handler is tried again as a whole, so it says which one by `Reject`ing it alone."""
+    async def test_one_poison_among_a_thousand_on_threads(self, place: Place) -> None:
+        """The same where they are handled on threads."""
         wind = place.open()
         seen: list[int] = []
         guard = threading.Lock()
@@ -243,6 +243,35 @@ class FailingRules:
             counts = (await wind.statistics()).purposes["T", "p"]
         assert seen == [1, 2, 3, 4]
         assert (counts.dead, counts.settled, counts.in_flight) == (1, 4, 0)
+
+    @on_loop
+    async def test_a_base_exception_is_a_failure_like_any_other(self, place: Place) -> None:
+        """Such as a test's own `pytest.fail()`: it does not cost the instance a worker."""
+
+        class Mine(BaseException): ...
+
+        wind = place.open()
+        seen: list[int] = []
+
+        @wind.on("T", purpose="p", retry=AT_ONCE, concurrency=1)
+        async def handle(number: int) -> None:
+            if number == 0:
+                raise Mine("no")
+            seen.append(number)
+
+        @wind.on("T", purpose="on a thread", retry=AT_ONCE)
+        def handle_on_a_thread(number: int) -> None:
+            if number == 0:
+                raise Mine("no")
+
+        async with wind:
+            await wind.fire_many("T", range(5))
+            await wind.settled(5)
+            purposes = (await wind.statistics()).purposes
+        assert seen == [1, 2, 3, 4]
+        for purpose in ("p", "on a thread"):
+            counts = purposes["T", purpose]
+            assert (counts.dead, counts.settled, counts.in_flight) == (1, 4, 0)
 
     @on_loop
     async def test_the_log_says_once_which_event(self, place: Place, caplog: pytest.LogCaptureFixture) -> None:

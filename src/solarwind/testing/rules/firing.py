@@ -192,6 +192,51 @@ class FiringRules:
         assert set(attempts) == {1, 2}
 
     @on_loop
+    async def test_a_handler_fires_more_than_a_batch_holds(self, place: Place) -> None:
+        """Still all of it together with its settle."""
+        wind = place.open()
+        children: list[int] = []
+        sizes: list[int] = []
+
+        @wind.on("T", purpose="p", retry=Retry(wait=0))
+        async def handle(event: Event) -> None:
+            wind.fire_many("child", range(10_000))
+            for _ in range(5):
+                wind.fire("large", b"x" * 1_000_000)
+            if event.attempt == 1:
+                raise RuntimeError("not yet")
+
+        @wind.on("child", purpose="q")
+        async def child(number: int) -> None:
+            children.append(number)
+
+        @wind.on("large", purpose="q")
+        async def large(data: bytes) -> None:
+            sizes.append(len(data))
+
+        async with wind:
+            await wind.fire("T")
+            await wind.settled(20)
+        assert sorted(children) == list(range(10_000))
+        assert sizes == [1_000_000] * 5
+
+    @on_loop
+    async def test_large_and_small_payloads_in_one_turn(self, place: Place) -> None:
+        """Up to 1 MiB each, of any kind, in the order fired."""
+        wind = place.open()
+        seen: list[object] = []
+
+        @wind.on("T", purpose="p", concurrency=1)
+        async def handle(event: Event) -> None:
+            seen.append(event.payload)
+
+        payloads: list[object] = [b"x" * 2**20, "small", b"", "y" * (2**20 - 2), None, b"z" * 700_000, b"z" * 700_000]
+        async with wind:
+            await wind.fire_many("T", payloads)
+            await wind.settled(20)
+        assert seen == payloads
+
+    @on_loop
     async def test_what_a_handler_fires_is_held_until_it_returns(self, place: Place) -> None:
         """Awaiting it gives the id at once, and does not wait for what comes only later."""
         wind = place.open()
@@ -213,7 +258,7 @@ class FiringRules:
 
         async with wind:
             await wind.fire("T")
-            await until(lambda: children)
+            await until(lambda: children and len(fired) == 3)
             assert fired[0] == fired[1]
             assert children == [fired[2]], "only what was fired with now=True"
             gate.set()
@@ -335,11 +380,11 @@ class FiringRules:
 
         for purpose, exchange in (("a", "direct"), ("b", "direct"), ("c", "fanout"), ("c", "fanout")):
             service(purpose, exchange)
-        payload = {"list": [1], "text": "x"}
+        payload: dict[str, Any] = {"list": [1], "text": "x"}
         as_fired = str(payload)
         async with wind:
             receipt = wind.fire("T", payload)
-            payload["list"].append("the producer")  # type: ignore[union-attr]
+            payload["list"].append("the producer")
             await receipt
             await wind.settled(10)
         assert sorted(seen) == [
@@ -407,7 +452,9 @@ class FiringRules:
             await wind.settled(10)
             clock.advance(10)
             if not place.durable:
-                await until(lambda: clock.advance(1) or _forgotten(wind), "what is settled to be forgotten")
+                await until(
+                    lambda: _forgotten(wind), "what is settled to be forgotten", meanwhile=lambda: clock.advance(1)
+                )
             await wind.fire("T", 3, id="x")
             await wind.fire("T", 4, id=made)
             await wind.settled(10)

@@ -228,8 +228,9 @@ class HistoryRules:
             assert await self._kept(wind) == 8
             clock.advance(60)
             await until(
-                lambda: clock.advance(5) or self._is_kept(wind, 4),
+                lambda: self._is_kept(wind, 4),
                 "all but the dead one and those that pend to be trimmed",
+                meanwhile=lambda: clock.advance(5),
             )
             clock.advance(1_000_000)
             await a_while()
@@ -239,7 +240,7 @@ class HistoryRules:
             await wind.redrive("T", "p")
             await wind.settled(10)
             assert sorted(seen) == [1, 5, 6, 7]
-            await until(lambda: clock.advance(5) or self._is_kept(wind, 0), "everything to be trimmed")
+            await until(lambda: self._is_kept(wind, 0), "everything to be trimmed", meanwhile=lambda: clock.advance(5))
 
     @on_loop
     async def test_keep_bytes_trims_the_oldest(self, place: Place) -> None:
@@ -262,7 +263,9 @@ class HistoryRules:
             wind.on("T", purpose="p")(handle)
             await wind.settled(10)
             clock.advance(5)
-            await until(lambda: clock.advance(5) or self._is_kept(wind, 4), "the youngest that fit to be left")
+            await until(
+                lambda: self._is_kept(wind, 4), "the youngest that fit to be left", meanwhile=lambda: clock.advance(5)
+            )
             info = (await wind.topics())[0]
             assert info.kept_bytes <= 50_000
             assert (info.fired, info.keep, info.keep_bytes) == (22, 3600, 50_000)

@@ -123,7 +123,7 @@ class JoiningRules:
 
     @on_loop
     async def test_retire_by_force(self, place: Place) -> None:
-        """The purpose is forgotten with all it had, whoever listens is told, and the name is free for another exchange."""
+        """The purpose is forgotten with all it had, whoever listens is told, and its name is free again."""
         wind = place.open()
         seen: list[int] = []
         async with wind:

@@ -83,11 +83,18 @@ async def _within(test: Coroutine[Any, Any, None]) -> None:
         await test
 
 
-async def until(condition: Callable[[], object | Awaitable[object]], what: str = "") -> None:
-    """Wait until it holds; what never does fails, saying what it is."""
+async def until(
+    condition: Callable[[], object | Awaitable[object]],
+    what: str = "",
+    *,
+    meanwhile: Callable[[], None] | None = None,
+) -> None:
+    """Wait until it holds; what never does fails, saying what it is. `meanwhile` is done before each look at it."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + A_CONDITION_S
     while True:
+        if meanwhile is not None:
+            meanwhile()
         holds = condition()
         if inspect.isawaitable(holds):
             holds = await holds
@@ -101,7 +108,7 @@ async def until(condition: Callable[[], object | Awaitable[object]], what: str =
 
 
 async def a_while() -> None:
-    """Let everything that can happen without time passing happen: enough turns of the loop, and of the store's threads."""
+    """Let all that needs no time to pass happen: enough turns of the loop, and of the store's threads."""
     for _ in range(25):
         await asyncio.sleep(0.001)
 

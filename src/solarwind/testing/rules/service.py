@@ -248,6 +248,37 @@ class ServiceRules:
         assert (statistics.purposes["T", "p"].settled, statistics.purposes["T", "p"].pending) == (2, 8)
 
     @on_loop
+    async def test_stopping_while_a_backlog_is_read(self, place: Place) -> None:
+        """At any moment of it: it stops, and can be opened again."""
+        wind = place.open()
+
+        @wind.on("T", purpose="p")
+        async def handle() -> None: ...
+
+        async with wind:
+            await wind.off(handle)
+            for _ in range(10):
+                await wind.fire_many("T", ["x" * 1_000] * 1_000)
+        handled = 0
+        for turns in range(30):
+            wind = place.restart()
+
+            @wind.on("T", purpose="p")
+            async def count() -> None:
+                nonlocal handled
+                await asyncio.sleep(0)
+                handled += 1
+
+            await wind.start()
+            for _ in range(turns % 10):
+                await asyncio.sleep(0)
+            await wind.stop(grace=5)
+        async with place.restart() as wind:
+            counts = (await wind.statistics()).purposes["T", "p"]
+        assert counts.pending + counts.settled == 10_000
+        assert counts.settled == handled
+
+    @on_loop
     async def test_a_handler_that_does_not_end_in_time_is_tried_again(self, place: Place) -> None:
         wind = place.open()
         begun = asyncio.Event()
@@ -300,6 +331,42 @@ class ServiceRules:
         assert counts.settled == 1_000
         with pytest.raises(Unavailable):
             wind.fire("T")
+
+    def test_run_until_settled(self, place: Place) -> None:
+        """As a service that ends by itself once all is done, chains included."""
+        wind = place.open()
+        seen: list[int] = []
+
+        @wind.on("T", purpose="p")
+        async def handle() -> None: ...
+
+        with wind:
+            wind.wait(wind.off(handle))
+            wind.fire_many("T", range(3)).wait(10)
+        wind = place.restart()
+
+        @wind.on("T", purpose="p")
+        async def begin(number: int) -> None:
+            wind.fire("U", number)
+
+        @wind.on("U", purpose="q")
+        def end(number: int) -> None:
+            seen.append(number)
+
+        wind.run(until_settled=True)
+        assert sorted(seen) == [0, 1, 2]
+
+    def test_without_asyncio_an_error_inside_is_let_through(self, place: Place) -> None:
+        def fail() -> None:
+            with place.open() as wind:
+                wind.topic("T", keep=60)
+                wind.fire("T")
+                raise KeyError("mine")
+
+        with pytest.raises(KeyError):
+            fail()
+        with place.restart() as wind:
+            assert wind.wait(wind.statistics()).topics["T"].fired == 1
 
     def test_without_asyncio_what_was_fired_is_flushed(self, place: Place) -> None:
         with place.open() as wind:

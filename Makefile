@@ -1,0 +1,62 @@
+# Two commands do all their own set-up: `make run` and `make test`. Everything else is for whoever works here.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DIR ?= .
+SEEDS ?= 10000
+FIRST ?= 0
+
+.PHONY: run test lint types unit simulate bench wheel clean
+
+## Find the duplicate files of a folder: make run DIR=~/Pictures
+run: $(VENV)/.run
+	$(BIN)/python examples/duplicates.py "$(DIR)"
+
+## Lint, types and tests
+test: lint types unit
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.test
+	$(BIN)/mypy
+
+unit: $(VENV)/.test
+	$(BIN)/python -m pytest
+
+## Any number of simulated lives of the core: make simulate SEEDS=100000 [FIRST=0]
+simulate: $(VENV)/.test
+	$(BIN)/python -m solarwind.testing.simulator --seeds $(SEEDS) --first $(FIRST)
+
+## The speed, beside peers in the same run
+bench: $(VENV)/.bench
+	$(BIN)/python bench/all.py
+
+## Build the wheel, install it alone into an empty environment, and run the README's example from there
+wheel: $(VENV)/.test
+	rm -rf dist build/wheel
+	$(BIN)/python -m build --wheel --outdir dist .
+	$(PYTHON) -m venv build/wheel
+	build/wheel/bin/pip install --quiet --disable-pip-version-check dist/*.whl
+	cd build/wheel && bin/python ../../tests/readme_example.py ../../README.md && bin/solarwind --version
+
+clean:
+	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: $(VENV)/bin/python requirements.txt pyproject.toml
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
+	touch $@
+
+$(VENV)/.test: $(VENV)/.run requirements-dev.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+$(VENV)/.bench: $(VENV)/.test bench/requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -r bench/requirements.txt
+	touch $@

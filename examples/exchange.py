@@ -1,0 +1,44 @@
+"""An exchange of your own: `nearest` prefers an instance in the process, then on the machine, that fired the event.
+
+python examples/exchange.py
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from solarwind import Event, Exchange, SolarWind, register_exchange
+from solarwind.core.exchange import Instance
+
+
+class Nearest(Exchange):
+    """One instance, the nearest with room; the event pends until there is one."""
+
+    def choose(self, event: Event, instances: Sequence[Instance]) -> Instance:
+        def distance(instance: Instance) -> tuple[bool, bool, int]:
+            machine, _, process = instance.origin.partition("/")
+            return machine != event.machine, process != event.process, instance.used
+
+        return min(instances, key=distance)
+
+
+register_exchange("nearest", Nearest())
+
+
+async def main() -> list[int]:
+    wind = SolarWind("memory://")
+    handled: list[int] = []
+
+    @wind.on("page.viewed", purpose="Warm the cache", exchange="nearest")
+    async def warm(page: int) -> None:
+        handled.append(page)
+
+    async with wind:
+        wind.fire_many("page.viewed", range(10))
+        await wind.settled(timeout=10)
+    return handled
+
+
+if __name__ == "__main__":
+    print(asyncio.run(main()))

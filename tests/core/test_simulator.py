@@ -1,0 +1,243 @@
+"""The seeded simulator: a thousand worlds hold, faults of every kind happen in them, and a core that is wrong is found out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+
+from solarwind.batch import Batch
+from solarwind.core.backlog import Backlog, Lanes
+from solarwind.core.dispatcher import Dispatcher
+from solarwind.core.effects import Report
+from solarwind.core.exchange import Direct
+from solarwind.core.log import Stored
+from solarwind.core.purpose import Instance, Purpose
+from solarwind.core.spans import Spans
+from solarwind.core.state import Change, Snapshot, State
+from solarwind.testing.simulator import SimulationFailure, main, simulate
+
+SEEDS = 1000
+
+# What must have happened in a thousand worlds, at least so often; else they would prove little.
+AT_LEAST = {
+    "accepted": 40_000, "settled": 40_000, "retries": 1_000, "later": 300, "dead": 600, "buried": 120, "kills": 300,
+    "crashes": 400, "crashes after a commit": 60, "stops": 700, "deaths": 700, "hangs": 200, "leases ended": 150,
+    "leaves": 400, "returned": 400, "late reports": 400, "reports refused": 1_500, "reports sent twice": 500,
+    "foreign reports": 200, "children": 8_000, "copies handled": 7_000, "fetches": 3_000, "careful": 4_000,
+    "full commits": 600, "refused": 2_000, "jumps": 300, "replayed": 600, "redriven": 80, "discarded": 20,
+    "retired": 80, "trimmed": 2_000, "conflicts": 300,
+}  # fmt: skip
+
+
+def test_every_rule_holds_in_a_thousand_worlds_and_every_fault_happens_in_them() -> None:
+    happened: Counter[str] = Counter()
+    for seed in range(SEEDS):
+        happened.update(simulate(seed).counts)
+    too_few = {name: happened[name] for name, least in AT_LEAST.items() if happened[name] < least}
+    assert not too_few
+
+
+@pytest.mark.parametrize("seed", [46, 144, 157, 260, 339, 456, 730, 1898, 1908])
+def test_worlds_that_once_found_a_bug_hold(seed: int) -> None:
+    simulate(seed)
+
+
+def test_a_seed_replays_exactly() -> None:
+    assert simulate(7).counts == simulate(7).counts
+
+
+def found(most: int = 120) -> SimulationFailure:
+    """The first failure within so many seeds."""
+    for seed in range(most):
+        try:
+            simulate(seed)
+        except SimulationFailure as failure:
+            return failure
+    raise AssertionError(f"nothing found in {most} worlds")
+
+
+def _ignore_fencing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def post_send(self: Dispatcher, report: Report, now: int, genuine: Any = Dispatcher.post_send) -> bool:
+        genuine(self, report, now)
+        return True
+
+    monkeypatch.setattr(Dispatcher, "post_send", post_send)
+
+
+def _settle_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    def post_send(self: Dispatcher, report: Report, now: int, genuine: Any = Dispatcher.post_send) -> bool:
+        for instance, purpose in self.instances.values():
+            if report.lease in purpose.leases:
+                report = Report(instance.id, report.lease, report.done, report.failed, report.returned)
+        return bool(genuine(self, report, now))
+
+    monkeypatch.setattr(Dispatcher, "post_send", post_send)
+
+
+def _forget_to_hold_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("solarwind.core.purpose._key_of", lambda path: lambda batch, index: None)
+
+
+def _let_go_of_a_key_while_its_event_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    def due(self: Lanes, position: int, genuine: Any = Lanes.due) -> None:
+        self._lanes.pop(self._out.pop(position, ""), None)
+        genuine(self, position)
+
+    monkeypatch.setattr(Lanes, "due", due)
+
+
+def _forget_changes_in_recovery(monkeypatch: pytest.MonkeyPatch) -> None:
+    def recover(
+        self: Dispatcher,
+        snapshots: Iterable[Snapshot],
+        changes: Iterable[Change],
+        *,
+        clean: bool,
+        genuine: Any = Dispatcher.recover,
+    ) -> None:
+        genuine(self, snapshots, list(changes)[:-1], clean=clean)
+
+    monkeypatch.setattr(Dispatcher, "recover", recover)
+
+
+def _forget_what_is_suspect(monkeypatch: pytest.MonkeyPatch) -> None:
+    def recover(self: Dispatcher, *args: Any, clean: bool, genuine: Any = Dispatcher.recover) -> None:
+        genuine(self, *args, clean=clean)
+        for topic in self.topics.values():
+            for purpose in topic.purposes.values():
+                purpose.suspects = Spans()
+
+    monkeypatch.setattr(Dispatcher, "recover", recover)
+
+
+def _hand_out_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    def share(self: Direct, stored: Stored, picks: Any, instances: Any, random: Any) -> list[Any]:
+        return [(instances[0], picks)]
+
+    monkeypatch.setattr(Direct, "share", share)
+    genuine = Backlog.next
+    monkeypatch.setattr(Backlog, "next", lambda self, end, most, log: genuine(self, end, most + 1, log))
+
+
+def _lose_what_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Purpose, "give_back", lambda self, positions, suspicious: None)
+
+
+def _never_end_a_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    def tick(self: Dispatcher, now: int, genuine: Any = Dispatcher.tick) -> None:
+        for instance, _ in self.instances.values():
+            instance.alive_until = now + 1
+        genuine(self, now)
+
+    monkeypatch.setattr(Dispatcher, "tick", tick)
+
+
+def _retry_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    def _count(self: State, position: int, tried: int) -> None:
+        self.tried.pop(position, None)
+
+    monkeypatch.setattr(State, "_count", _count)
+
+
+def _retry_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    genuine = Dispatcher._wake
+
+    def _wake(self: Dispatcher, when: int, purpose: Purpose, number: int, *, retry: bool) -> None:
+        genuine(self, when, purpose, number, retry=retry)
+        if retry:
+            purpose.due(number)
+
+    monkeypatch.setattr(Dispatcher, "_wake", _wake)
+
+
+def _do_not_wait_for_the_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    genuine = Purpose.__init__
+
+    def init(self: Purpose, state: State, *, reached: int | None) -> None:
+        genuine(self, state, reached=None)
+
+    monkeypatch.setattr(Purpose, "__init__", init)
+
+
+def _copy_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    genuine = Instance.buffer
+
+    def buffer(self: Instance, stored: Stored, start: int, stop: int) -> int:
+        return genuine(self, stored, start, stop) + genuine(self, stored, start, stop)
+
+    monkeypatch.setattr(Instance, "buffer", buffer)
+
+
+def _skip_an_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    genuine = Dispatcher.fetched
+
+    def fetched(self: Dispatcher, topic: str, position: int, found: Stored | None, now: int) -> None:
+        genuine(self, topic, position, Stored(found.start + 1, found.batch) if found is not None else None, now)
+
+    monkeypatch.setattr(Dispatcher, "fetched", fetched)
+
+
+def _forget_a_settle(monkeypatch: pytest.MonkeyPatch) -> None:
+    genuine = Dispatcher.take_changes
+
+    def take_changes(self: Dispatcher) -> list[Change]:
+        return [change for change in genuine(self) if not change.settled]
+
+    monkeypatch.setattr(Dispatcher, "take_changes", take_changes)
+
+
+MUTATIONS: list[Callable[[pytest.MonkeyPatch], None]] = [
+    _ignore_fencing,
+    _settle_for_others,
+    _forget_to_hold_keys,
+    _let_go_of_a_key_while_its_event_waits,
+    _forget_changes_in_recovery,
+    _forget_what_is_suspect,
+    _hand_out_too_much,
+    _lose_what_is_given_back,
+    _never_end_a_lease,
+    _retry_for_ever,
+    _retry_at_once,
+    _do_not_wait_for_the_note,
+    _copy_twice,
+    _skip_an_event,
+    _forget_a_settle,
+]
+
+
+@pytest.mark.parametrize("mutate", MUTATIONS, ids=lambda mutate: mutate.__name__.strip("_"))
+def test_a_core_that_breaks_a_rule_is_found_out(
+    mutate: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mutate(monkeypatch)
+    failure = found()
+    assert failure.why
+
+
+def test_a_failure_says_how_to_see_it_again_and_does_so_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
+    _forget_to_hold_keys(monkeypatch)
+    failure = found()
+    assert f"--seeds 1 --first {failure.seed}" in str(failure)
+    with pytest.raises(SimulationFailure) as again:
+        simulate(failure.seed)
+    assert (again.value.step, again.value.why) == (failure.step, failure.why)
+
+
+def test_the_command_exits_with_1_and_the_seed_at_a_failure(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--seeds", "2"]) == 0
+    assert "all rules held" in capsys.readouterr().out
+    _forget_to_hold_keys(monkeypatch)
+    assert main(["--seeds", "120"]) == 1
+    assert "--seeds 1 --first" in capsys.readouterr().err
+
+
+def test_batches_of_the_simulator_are_batches() -> None:
+    from solarwind.testing.simulator import World
+
+    batch = World(1).batch("a", 3)
+    assert Batch.read(batch.data).header == batch.header

@@ -1,0 +1,241 @@
+"""The arrows between the parts, a pure core, the public names and the limits of style, by reading the source."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import solarwind
+from solarwind import errors
+
+ROOT = Path(solarwind.__file__).parent
+MODULES = sorted(ROOT.rglob("*.py"))
+
+# What each part may import of solarwind. A part is a folder, or a module of the top.
+FOUNDATION = {"event", "names", "errors", "batch", "payload", "failure"}
+ARROWS = {
+    "event": {"payload", "batch"},  # batch: for its annotations only
+    "names": {"errors"},
+    "errors": set(),
+    "payload": {"errors"},
+    "failure": {"errors"},
+    "batch": {"errors", "event", "names", "payload"},
+    "records": {"event"},
+    "core": FOUNDATION | {"core"},
+    "plugins": {"core", "errors"},
+    "store": FOUNDATION | {"core", "store"},
+    "engine": FOUNDATION | {"core", "store", "records", "engine"},
+    "service": FOUNDATION | {"core", "engine.base", "service"},
+    "wind": FOUNDATION | {"core", "engine", "service", "records", "plugins"},
+    "server": FOUNDATION | {"core", "engine", "records", "plugins", "wind", "server"},
+    "testing": None,  # anything but the command line
+    "cli": None,  # anything but testing
+    "__init__": FOUNDATION | {"core", "wind", "records"},
+    "__main__": {"cli"},
+}
+IMPURE = {
+    "apsw",
+    "asyncio",
+    "concurrent",
+    "datetime",
+    "multiprocessing",
+    "os",
+    "random",
+    "secrets",
+    "select",
+    "signal",
+    "socket",
+    "sqlite3",
+    "ssl",
+    "subprocess",
+    "threading",
+    "time",
+    "uuid",
+    "uvloop",
+}
+
+
+def part_of(module: str) -> str:
+    """`core.purpose` is of `core`."""
+    return module.split(".")[0]
+
+
+def name_of(path: Path) -> str:
+    """A module's name below solarwind; a package's ends in `.__init__`."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
+def imports(path: Path) -> Iterator[tuple[str, str]]:
+    """("own", module below solarwind) or ("foreign", package), of everything imported anywhere in it."""
+    package = ["solarwind", *path.relative_to(ROOT).parts[:-1]]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            stem = ".".join([*base, *([node.module] if node.module else [])])
+            names = [f"{stem}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            if name == "solarwind" or name.startswith("solarwind."):
+                yield "own", existing(name.removeprefix("solarwind").lstrip("."))
+            else:
+                yield "foreign", name.split(".")[0]
+
+
+def existing(name: str) -> str:
+    """The longest start of it that is a module or package: the rest is a name in it."""
+    parts = name.split(".") if name else []
+    for length in range(len(parts), 0, -1):
+        path = ROOT.joinpath(*parts[:length])
+        if path.is_dir() or path.with_suffix(".py").is_file():
+            return ".".join(parts[:length])
+    return "__init__"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_arrows(path: Path) -> None:
+    """A module imports only what its part may."""
+    module = name_of(path)
+    part = part_of(module)
+    assert part in ARROWS, f"{part} is new: say in ARROWS what it may import"
+    allowed = ARROWS[part]
+    for kind, imported in imports(path):
+        if kind != "own":
+            continue
+        target = part_of(imported)
+        if part == "testing":
+            assert target != "cli", module
+        elif allowed is None:
+            assert target != "testing", module
+        else:
+            assert target in allowed or imported in allowed, f"{module} imports {imported}"
+        if target in ("testing", "cli"):
+            assert part in (target, "__main__"), f"{module} imports {imported}"
+
+
+def test_a_forbidden_arrow_is_seen() -> None:
+    """The test above can fail: it reads imports of every form."""
+    found = set(imports(ROOT / "engine" / "url.py"))
+    assert ("own", "store.sqlite") in found, "within a function"
+    assert ("own", "engine.base") in found
+    assert ("foreign", "urllib") in found
+    assert ("own", "payload") in set(imports(ROOT / "wind.py")), "from . import payload"
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if part_of(name_of(path)) == "core"], ids=name_of)
+def test_the_core_is_pure(path: Path) -> None:
+    """No clock, chance, loop, thread, socket, file or database: time and chance come in, effects go out."""
+    foreign = {imported for kind, imported in imports(path) if kind == "foreign"}
+    assert not foreign & IMPURE
+    calls = {node.id for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Name)}
+    assert not calls & {"open", "print", "input", "exec", "eval"}
+
+
+def test_only_the_stores_have_sql() -> None:
+    with_apsw = {part_of(name_of(path)) for path in MODULES if ("foreign", "apsw") in set(imports(path))}
+    assert with_apsw <= {"store", "cli", "testing"}
+
+
+def test_runtime_imports_are_few() -> None:
+    """What the package needs where nobody asked for an extra; pydantic and attrs are the user's."""
+    plain = {"msgspec", "apsw", "uvloop", "typer", "rich"}
+    for path in MODULES:
+        part = part_of(name_of(path))
+        if part in ("testing", "server"):
+            continue
+        for kind, imported in imports(path):
+            if kind == "foreign" and imported not in plain:
+                module = importlib.import_module(imported)
+                assert _is_standard(module.__name__), f"{name_of(path)} imports {imported}"
+
+
+def _is_standard(name: str) -> bool:
+    return name in sys.stdlib_module_names
+
+
+def test_public_names() -> None:
+    """`__all__` is sorted and complete, and each name is there and says what it is for."""
+    names = solarwind.__all__
+    assert names == sorted(names)
+    assert len(set(names)) == len(names)
+    for name in names:
+        documented = getattr(solarwind, name).__doc__
+        assert documented, name
+        assert documented.strip(), name
+    public = {name for name, value in vars(solarwind).items() if not name.startswith("_") and not _is_module(value)}
+    assert public == set(names)
+
+
+def _is_module(value: object) -> bool:
+    return type(value) is type(ast)
+
+
+def test_public_methods_are_documented() -> None:
+    for name in solarwind.__all__:
+        value = getattr(solarwind, name)
+        if isinstance(value, type) and not issubclass(value, Exception):
+            for member, function in vars(value).items():
+                if not member.startswith("_") and callable(function):
+                    inherited = any(getattr(base, member, None) is not None for base in value.__mro__[1:])
+                    assert function.__doc__ or inherited, f"{name}.{member}"
+
+
+def all_errors() -> list[type[errors.SolarWindError]]:
+    found = [errors.SolarWindError]
+    for error in found:
+        found += error.__subclasses__()
+    return [error for error in found if error.__module__.startswith("solarwind.")]
+
+
+def test_the_error_tree() -> None:
+    """Each error has a code of its own, says whose fault it is, is documented, public and drawn in its file."""
+    drawn = dict(re.findall(r"[├└]── (\w+) .*\((\w+)\)", errors.__doc__ or ""))
+    codes = set()
+    for error in all_errors():
+        assert error.__doc__
+        assert error.code not in codes, error
+        codes.add(error.code)
+        assert re.fullmatch(r"[a-z]+(-[a-z]+)*", error.code)
+        assert getattr(solarwind, error.__name__) is error
+        if error is not errors.SolarWindError:
+            assert "code" in vars(error), error
+            assert "fault" in vars(error), error
+            assert drawn.pop(error.__name__) == error.fault
+    assert not drawn
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_style(path: Path) -> None:
+    """A file opens with why it exists; no function is longer than 60 lines, no module longer than 600."""
+    source = path.read_text()
+    tree = ast.parse(source)
+    module = name_of(path)
+    if source.strip():
+        assert ast.get_docstring(tree), f"{module} does not say why it exists"
+    longest = 650 if module == "core.dispatcher" else 600
+    lines = source.count("\n")
+    assert lines <= longest, f"{module} has {lines} lines"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not node.name.startswith("test_"):
+            assert node.end_lineno is not None
+            length = node.end_lineno - node.lineno + 1
+            assert length <= 60, f"{module}.{node.name} has {length} lines"
+
+
+def test_the_seven_steps_stand_in_order() -> None:
+    """In one file, top to bottom, with the names that the plan gives them."""
+    tree = ast.parse((ROOT / "core" / "dispatcher.py").read_text())
+    dispatcher = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Dispatcher")
+    methods = [node.name for node in dispatcher.body if isinstance(node, ast.FunctionDef)]
+    steps = ["receive", "pre_send", "for_each_purpose", "exchange", "post_send", "further_partitions", "drop"]
+    assert [name for name in methods if name in steps] == steps
+    drawn = re.findall(r"^    (\d) (\w+)", ast.get_docstring(tree) or "", re.MULTILINE)
+    assert drawn == [(str(number), name) for number, name in enumerate(steps, start=1)]
