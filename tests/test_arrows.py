@@ -31,7 +31,7 @@ ARROWS = {
     "plugins": {"core", "errors"},
     "store": FOUNDATION | {"core", "store"},
     "engine": FOUNDATION | {"core", "store", "records", "engine"},
-    "service": FOUNDATION | {"core", "engine.base", "service"},
+    "service": FOUNDATION | {"core", "engine.base", "plugins", "service"},
     "wind": FOUNDATION | {"core", "engine", "service", "records", "plugins"},
     "server": FOUNDATION | {"core", "engine", "records", "plugins", "wind", "server"},
     "testing": None,  # anything but the command line

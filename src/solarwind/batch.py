@@ -114,7 +114,7 @@ class Batch:
             raise ProtocolError(f"expected a batch, got {len(data)} bytes that end within its header")
         try:
             header = _decode(memoryview(data)[4:body])
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ProtocolError(f"expected a batch, got a header that is none: {error}") from None
         if header.format != FORMAT:
             raise ProtocolError(f"expected a batch of format {FORMAT}, got format {header.format}: upgrade Solar Wind")
@@ -129,6 +129,11 @@ class Batch:
 
     def __len__(self) -> int:
         return self.header.count
+
+    @property
+    def weight(self) -> int:
+        """About how much memory it takes, in bytes: an event's numbers weigh more than a small payload."""
+        return len(self.data) + 128 * self.header.count
 
     def payload(self, index: int) -> bytes:
         starts = self._starts

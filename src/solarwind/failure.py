@@ -29,7 +29,9 @@ class Retry(msgspec.Struct, frozen=True):
             raise BadArgument(f"expected Retry attempts of 1 or more, got {self.attempts!r}")
         for name, value, least in (("wait", self.wait, 0), ("factor", self.factor, 1), ("ceiling", self.ceiling, 0)):
             if not isinstance(value, int | float) or not least <= value < MOST_SECONDS:
-                raise BadArgument(f"expected a Retry {name} of {least} or more, below a thousand million, got {value!r}")
+                raise BadArgument(
+                    f"expected a Retry {name} of {least} or more, below a thousand million, got {value!r}"
+                )
 
     def delay_ns(self, tried: int, random: Callable[[], float]) -> int:
         """How long to wait after `tried` attempts; `random` gives a number from 0 up to 1."""

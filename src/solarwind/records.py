@@ -46,6 +46,16 @@ class PurposeInfo(msgspec.Struct, frozen=True):
     statistics: PurposeStatistics
 
 
+class HandlerInfo(msgspec.Struct, frozen=True):
+    """A handler that is registered: one service instance, and the function's name."""
+
+    topic: str
+    purpose: str
+    exchange: str
+    version: int
+    handler: str
+
+
 class TopicInfo(msgspec.Struct, frozen=True):
     """A topic, and its history: `kept` events of `kept_bytes` in the log. `keep` is in seconds."""
 

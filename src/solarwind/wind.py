@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from concurrent.futures import Future
-from datetime import datetime, timedelta
+from datetime import timedelta
 from threading import get_ident
 from types import TracebackType
 from typing import Any, TypeVar
@@ -17,19 +17,18 @@ from typing import Any, TypeVar
 import msgspec
 
 from . import payload as codec
-from .core.effects import Join
 from .engine.base import Engine, Since
 from .engine.url import open_engine
 from .errors import BadArgument, TooLarge, Unavailable
 from .event import Cause, Event
 from .failure import MOST_SECONDS, Retry
-from .names import check_id, check_key, check_purpose, check_topic
-from .plugins import load_exchange
-from .records import DeadLetter, PurposeInfo, Statistics, TopicInfo, Trace
+from .names import check_id, check_key, check_topic
+from .records import DeadLetter, HandlerInfo, PurposeInfo, Statistics, TopicInfo, Trace
 from .service.inbox import Inbox
-from .service.outbox import MACHINE, Fired, HeldReceipt, Numbers, Outbox, Receipt, Receipts, process_name
+from .service.outbox import Fired, HeldReceipt, Numbers, Outbox, Receipt, Receipts
+from .service.registration import Registration, check_count, make_join
 from .service.runner import MOST_BATCH, Runner, handling
-from .service.signature import Handler, inspect_handler
+from .service.signature import inspect_handler
 from .service.stream import Stream, StreamInbox
 
 log = logging.getLogger("solarwind")
@@ -37,19 +36,6 @@ log = logging.getLogger("solarwind")
 MOST_PAYLOAD_BYTES = 1 << 20
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-class Registration(msgspec.Struct, eq=False):
-    """One call of `on`: what an instance will be made of, and the instance once it is."""
-
-    function: Callable[..., Any]
-    handler: Handler
-    join: Join
-    since: Since
-    concurrency: int
-    runner: Runner | None = None
-    instance: int = 0
-    joining: asyncio.Task[None] | None = None
 
 
 class SolarWind:
@@ -63,7 +49,7 @@ class SolarWind:
 
     def __init__(self, url: str | None = None, *, grace: float = 30.0, engine: Engine | None = None) -> None:
         self._engine = engine if engine is not None else open_engine(url)
-        self._grace = grace
+        self.grace = grace
         self._registrations: list[Registration] = []
         self._streams: dict[Stream, tuple[StreamInbox, int]] = {}
         self._settings: dict[str, tuple[int | None, int | None]] = {}
@@ -76,6 +62,28 @@ class SolarWind:
         self._foreign = Outbox()  # fired from other threads
         self._foreign_lock = threading.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
+
+    def use(self, url: str) -> None:
+        """Go to another dispatcher than the one it was made for. Raises `BadArgument`; `Unavailable` once it was started."""
+        if self._state != "not started":
+            raise Unavailable(
+                f"expected a SolarWind that was not started, got one that is {self._state}: make a new one"
+            )
+        self._engine = open_engine(url)
+
+    @property
+    def handlers(self) -> tuple[HandlerInfo, ...]:
+        """What is registered: one record for each call of `on`."""
+        return tuple(
+            HandlerInfo(
+                each.join.topic,
+                each.join.purpose,
+                each.join.exchange,
+                each.join.version,
+                f"{each.function.__module__}.{each.handler.name}",
+            )
+            for each in self._registrations
+        )
 
     # Firing -------------------------------------------------------------------------------------------
 
@@ -198,9 +206,9 @@ class SolarWind:
             handler = inspect_handler(function)
             name = purpose if purpose is not None else getattr(function, "__name__", handler.name)
             at_once = concurrency if concurrency is not None else (10 if handler.is_async else 1)
-            _check_count("concurrency", at_once)
+            check_count("concurrency", at_once)
             room = at_once * MOST_BATCH if handler.is_batch else at_once
-            join = _join(topic, name, exchange, version, key, since, retry, lease, room)
+            join = make_join(topic, name, exchange, version, key, since, retry, lease, room)
             registration = Registration(function, handler, join, since, at_once)
             self._registrations.append(registration)
             if self._loop is not None and self._state == "running":
@@ -216,10 +224,21 @@ class SolarWind:
                 await registration.joining
 
     async def off(self, function: Callable[..., Any]) -> None:
-        """Take a function's instances out again: they finish what they began and give back the rest."""
+        """Take a function's instances out again: they finish what they began and give back the rest.
+
+        Called by that function itself, it does not wait for it to finish.
+        """
+        handled = handling.get()
         for registration in [each for each in self._registrations if each.function is function]:
             self._registrations.remove(registration)
-            await self._leave(registration, self._grace)
+            leaving = self._leave(registration, self.grace)
+            if handled is not None and (handled.topic, handled.purpose) == (
+                registration.join.topic,
+                registration.join.purpose,
+            ):
+                self._spawn(leaving)
+            else:
+                await leaving
 
     def listen(
         self,
@@ -234,7 +253,7 @@ class SolarWind:
         lease: float = 30.0,
     ) -> Stream:
         """The events of a purpose as an async iterator; asking for the next settles the last. See `on` and `Stream`."""
-        join = _join(topic, purpose, exchange, version, key, since, retry, lease, 1)
+        join = make_join(topic, purpose, exchange, version, key, since, retry, lease, 1)
 
         async def enter(stream: Stream) -> Inbox:
             self._check_running()
@@ -383,7 +402,7 @@ class SolarWind:
         if self._state != "running":
             return
         self._state = "stopping"
-        grace = self._grace if grace is None else grace
+        grace = self.grace if grace is None else grace
         joining = [each.joining for each in self._registrations if each.joining is not None]
         await asyncio.gather(*joining, *self._tasks, return_exceptions=True)
         # All of them before any gives something back, or it would go from one to the next.
@@ -554,38 +573,6 @@ def _as_cause(cause: object) -> Cause | None:
     if not isinstance(cause, Cause):
         raise BadArgument(f"expected a Cause or an Event as cause, got {cause!a}: such as Cause.user('alice')")
     return cause
-
-
-def _join(
-    topic: str,
-    purpose: str,
-    exchange: str,
-    version: int,
-    key: str | None,
-    since: Since,
-    retry: Retry | None,
-    lease: float,
-    room: int,
-) -> Join:
-    check_topic(topic)
-    check_purpose(purpose)
-    load_exchange(exchange)
-    _check_count("version", version)
-    if not isinstance(lease, int | float) or not 0 < lease < MOST_SECONDS:
-        raise BadArgument(f"expected a lease of more than 0 seconds, got {lease!r}")
-    if retry is not None and not isinstance(retry, Retry):
-        raise BadArgument(f"expected retry=Retry(...), got {retry!a}")
-    if since not in ("now", "beginning") and not isinstance(since, datetime | timedelta):
-        raise BadArgument(f"expected since 'now', 'beginning', a datetime or a timedelta ago, got {since!a}")
-    if key is not None:
-        codec.field(key)
-    origin = f"{MACHINE}/{process_name()}"
-    return Join(topic, purpose, exchange, version, key, retry or Retry(), int(lease * 1e9), room, origin)
-
-
-def _check_count(what: str, value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise BadArgument(f"expected a {what} of 1 or more, got {value!r}")
 
 
 def _ids(ids: Collection[str] | None) -> Collection[str] | None:

@@ -1,4 +1,4 @@
-"""The seeded simulator: a thousand worlds hold, faults of every kind happen in them, and a core that is wrong is found out."""
+"""The seeded simulator: a thousand worlds hold, every kind of fault happens in them, and a wrong core is found out."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from solarwind.batch import Batch
 from solarwind.core.backlog import Backlog, Lanes
 from solarwind.core.dispatcher import Dispatcher
 from solarwind.core.effects import Report
@@ -234,10 +233,3 @@ def test_the_command_exits_with_1_and_the_seed_at_a_failure(
     _forget_to_hold_keys(monkeypatch)
     assert main(["--seeds", "120"]) == 1
     assert "--seeds 1 --first" in capsys.readouterr().err
-
-
-def test_batches_of_the_simulator_are_batches() -> None:
-    from solarwind.testing.simulator import World
-
-    batch = World(1).batch("a", 3)
-    assert Batch.read(batch.data).header == batch.header

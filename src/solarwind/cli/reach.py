@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -46,8 +47,15 @@ def reach(url: str, *, create: bool) -> SolarWind:
 
 
 def engine_at(url: str) -> Engine:
-    try:
+    with way_out():
         return open_engine(url)
+
+
+@contextmanager
+def way_out() -> Iterator[None]:
+    """A URL that is none is refused with what to say instead on the command line."""
+    try:
+        yield
     except BadArgument as error:
         raise BadArgument(f"{error}: name a store, such as --url sqlite:///wind.db, or set $SOLARWIND_URL") from None
 

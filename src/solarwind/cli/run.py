@@ -43,11 +43,12 @@ def run(
 
     wind = load(target)
     if url:
-        from .reach import engine_at
+        from .reach import way_out
 
-        wind._engine = engine_at(url)
+        with way_out():
+            wind.use(url)
     if grace is not None:
-        wind._grace = grace
+        wind.grace = grace
     log_to_stderr(json)
     _say_what_runs(wind, json)
     wind.run(until_settled=until_settled)
@@ -155,18 +156,11 @@ def _instead(module: ModuleType) -> str:
 
 
 def _say_what_runs(wind: SolarWind, json: bool) -> None:
+    import msgspec
+
     from . import show
 
-    records = [
-        {
-            "topic": each.join.topic,
-            "purpose": each.join.purpose,
-            "exchange": each.join.exchange,
-            "version": each.join.version,
-            "handler": f"{each.function.__module__}.{getattr(each.function, '__qualname__', each.handler.name)}",
-        }
-        for each in wind._registrations
-    ]
+    records = [msgspec.structs.asdict(each) for each in wind.handlers]
     if json:
         show.put(show.line({"runs": records}), sys.stderr)
     elif records:

@@ -637,7 +637,7 @@ class Dispatcher:
                     self.exchange(purpose, now)
 
     def _is_own(self, change: Change) -> bool:
-        """Whether a change that became durable is the present purpose's, and not of one of that name that was retired."""
+        """Whether a change that became durable is the present purpose's, not one's of that name that was retired."""
         name = (change.topic, change.purpose)
         if change.created is not None:
             self._creating[name] -= 1

@@ -51,7 +51,7 @@ class LogCache:
         else:
             return
         self._arrived.append(stored)
-        self._bytes += len(stored.batch.data)
+        self._bytes += stored.batch.weight
         while self._bytes > MOST_BYTES and len(self._arrived) > 1:
             self._forget(self._arrived.popleft())
 
@@ -69,5 +69,5 @@ class LogCache:
         del known[index]
         if not known:
             del self._topics[topic]
-        self._bytes -= len(stored.batch.data)
+        self._bytes -= stored.batch.weight
         self._ahead.pop((topic, stored.start), None)

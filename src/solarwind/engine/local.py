@@ -10,7 +10,6 @@ import asyncio
 import logging
 import random as chance
 from collections.abc import Callable, Collection, Coroutine
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -19,16 +18,14 @@ from ..batch import Batch
 from ..core.dispatcher import Dispatcher, Topic
 from ..core.effects import Closed, Effect, Failure, Fetch, Join, Offer, Report
 from ..core.log import Stored
-from ..core.purpose import Purpose
 from ..core.spans import Spans
-from ..core.state import Change, Letter, Snapshot
-from ..errors import BadArgument, Busy, NotFound, StoreError, Unavailable
-from ..event import Event, HandOut
-from ..records import DeadLetter, PurposeInfo, PurposeStatistics, Statistics, TopicInfo, TopicStatistics, Trace
+from ..core.state import Change, Snapshot
+from ..errors import Busy, StoreError, Unavailable
 from ..store.base import Full, Store
 from .base import Receiver, Since
 from .cache import LogCache
 from .clock import Clock, SteadyClock, Timer
+from .operations import FOREVER, Operations
 
 log = logging.getLogger("solarwind")
 
@@ -36,13 +33,12 @@ READ_BYTES = 1 << 20
 MOST_COMMIT_BYTES = 8 << 20
 SNAPSHOT_AFTER = 512  # commits: so many changes at most are replayed for a purpose
 SNAPSHOTS_A_COMMIT = 64
-FOREVER = (1 << 63) - 1
 TRIM_MEMORY_NS = 50_000_000  # memory:// keeps nothing, so it frees as it goes
 TRIM_SOON_NS = 1_000_000_000
 _Waiting = tuple[Batch, asyncio.Future[None] | None]
 
 
-class LocalEngine:
+class LocalEngine(Operations):
     """See `Engine`. `clock` and `random` are given by tests."""
 
     def __init__(
@@ -57,6 +53,7 @@ class LocalEngine:
         self._uncommitted: list[Change] = []  # taken from the dispatcher, but the store was full
         self._after_commit: list[Offer] = []
         self._commit_number = 0
+        self._durable: list[tuple[int, asyncio.Future[None]]] = []  # who waits for which commit
         self._changed_at: dict[tuple[str, str], int] = {}  # the first commit since a purpose's last snapshot
         self._committing: asyncio.Task[None] | None = None
         self._reading: set[tuple[str, int]] = set()
@@ -121,8 +118,9 @@ class LocalEngine:
         for _, future in self._submitted:
             _refuse(future, error)
         self._submitted.clear()
-        for _, waiter in self._quiet:
+        for _, waiter in (*self._quiet, *self._durable):
             _refuse(waiter, error)
+        self._durable.clear()
         self._quiet.clear()
         for receiver in self._receivers.values():
             receiver.close(str(error))
@@ -226,6 +224,10 @@ class LocalEngine:
         now = self._clock.now()
         self._accept(submitted, stored, now)
         self._dispatcher.committed(changes, now)
+        for number, waiter in self._durable:
+            if number <= self._commit_number and not waiter.done():
+                waiter.set_result(None)
+        self._durable = [each for each in self._durable if not each[1].done()]
         for offer in after_commit:
             self._deliver(offer)
 
@@ -373,22 +375,6 @@ class LocalEngine:
         topic.keep_bytes = keep_bytes if keep_bytes is not None else topic.keep_bytes
         self._trim_topic(topic)
 
-    async def _position(self, topic: str, since: Since) -> int:
-        """Where in the topic's log `since` is."""
-        end = self._dispatcher.topics[topic].end if topic in self._dispatcher.topics else 0
-        if since == "now":
-            return end
-        if since == "beginning":
-            first = await self.store.read(topic, 0, 1)
-            return first[0].start if first else end
-        if isinstance(since, timedelta):
-            time = self._clock.now() - int(since / timedelta(microseconds=1)) * 1000
-            return await self.store.seek(topic, min(max(0, time), FOREVER))
-        if isinstance(since, datetime):
-            time = int(since.timestamp() * 1_000_000) * 1000
-            return await self.store.seek(topic, min(max(0, time), FOREVER))
-        raise BadArgument(f"expected 'now', 'beginning', a datetime or a timedelta ago, got {since!a}")
-
     # Instances ----------------------------------------------------------------------------------------
 
     async def join(self, join: Join, since: Since, receiver: Receiver) -> int:
@@ -410,13 +396,16 @@ class LocalEngine:
         self._carry_out()
 
     async def _committed(self) -> None:
-        """Wait until what has changed so far is durable."""
-        while self._dispatcher.changed or self._uncommitted or self._committing is not None:
-            self._commit_soon()
-            if self._committing is not None:
-                await asyncio.wait([self._committing])
-            if self._error is not None:
-                raise self._error
+        if self._dispatcher.changed or self._uncommitted:
+            number = self._commit_number + 1
+        elif self._committing is not None:
+            number = self._commit_number
+        else:
+            return
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        self._durable.append((number, waiter))
+        self._commit_soon()
+        await waiter
 
     # Quiet --------------------------------------------------------------------------------------------
 
@@ -457,147 +446,6 @@ class LocalEngine:
         if self._submitted or self._committing is not None:
             parts.append("a commit under way")
         return "; ".join(parts) or "nothing"
-
-    # What an operator asks ----------------------------------------------------------------------------
-
-    def _count(self, purpose: Purpose) -> PurposeStatistics:
-        state = purpose.state
-        return PurposeStatistics(
-            exchange=state.statements[purpose.active_version].exchange,
-            versions=tuple(sorted(state.statements)),
-            instances=len(purpose.instances),
-            pending=purpose.pending(self._dispatcher.topics[state.topic].end),
-            in_flight=purpose.flying,
-            settled=state.settled + purpose.copies_handled,
-            retried=state.retried,
-            dead=len(state.dead),
-            dropped=purpose.dropped,
-        )
-
-    async def statistics(self) -> Statistics:
-        self._check_running()
-        topics = self._dispatcher.topics
-        return Statistics(
-            {name: TopicStatistics(topic.end + topic.unkept) for name, topic in topics.items()},
-            {
-                (name, purpose.state.purpose): self._count(purpose)
-                for name, topic in topics.items()
-                for purpose in topic.purposes.values()
-            },
-        )
-
-    async def purposes(self, topic: str | None) -> list[PurposeInfo]:
-        statistics = await self.statistics()
-        return [
-            PurposeInfo(name, purpose, counts)
-            for (name, purpose), counts in sorted(statistics.purposes.items())
-            if topic in (None, name)
-        ]
-
-    async def topics(self) -> list[TopicInfo]:
-        self._check_running()
-        found = []
-        for name, topic in sorted(self._dispatcher.topics.items()):
-            events, size = await self.store.history(name)
-            purposes = tuple(sorted(topic.purposes))
-            fired = topic.end + topic.unkept
-            found.append(TopicInfo(name, fired, purposes, events, size, topic.keep_ns / 1e9, topic.keep_bytes))
-        return found
-
-    async def _event(self, topic: str, position: int) -> Event:
-        found = await self.store.read(topic, position, 1)
-        if not found or found[0].start > position:
-            raise NotFound(
-                f"expected an event at position {position} of topic {topic!r}, got none: it was lost or trimmed"
-            )
-        return Event(HandOut(found[0].batch, found[0].start), position - found[0].start)
-
-    async def _dead(self, topic: str, purpose: str) -> list[tuple[Letter, Event]]:
-        self._check_running()
-        self._dispatcher.purpose(topic, purpose)
-        await self._committed()
-        return [(each, await self._event(topic, each.position)) for each in await self.store.dead(topic, purpose)]
-
-    async def dead(self, topic: str, purpose: str) -> list[DeadLetter]:
-        return [
-            DeadLetter(event, letter.error, letter.tried, datetime.fromtimestamp(letter.time / 1e9, UTC))
-            for letter, event in await self._dead(topic, purpose)
-        ]
-
-    async def _dead_positions(self, topic: str, purpose: str, ids: Collection[str] | None) -> Spans:
-        found = self._dispatcher.purpose(topic, purpose)
-        if ids is None:
-            return found.state.dead.copy()
-        position_of = {event.id: letter.position for letter, event in await self._dead(topic, purpose)}
-        unknown = [id for id in ids if id not in position_of]
-        if unknown:
-            raise NotFound(
-                f"expected the id of a dead letter of {purpose!r} on {topic!r}, got {unknown[0]!a}, which is none"
-            )
-        return Spans.of(position_of[id] for id in ids)
-
-    async def redrive(self, topic: str, purpose: str, ids: Collection[str] | None) -> int:
-        self._check_running()
-        positions = await self._dead_positions(topic, purpose, ids)
-        count = self._dispatcher.redrive(topic, purpose, positions, self._clock.now())
-        return await self._done(count)
-
-    async def discard(self, topic: str, purpose: str, ids: Collection[str] | None) -> int:
-        self._check_running()
-        positions = await self._dead_positions(topic, purpose, ids)
-        return await self._done(self._dispatcher.discard(topic, purpose, positions))
-
-    async def replay(self, topic: str, purpose: str, since: Since, until: Since) -> int:
-        self._check_running()
-        self._dispatcher.purpose(topic, purpose)
-        start, stop = await self._position(topic, since), await self._position(topic, until)
-        first = await self._position(topic, "beginning")
-        return await self._done(self._dispatcher.replay(topic, purpose, max(start, first), stop, self._clock.now()))
-
-    async def retire(self, topic: str, purpose: str, *, force: bool) -> None:
-        self._check_running()
-        self._dispatcher.retire(topic, purpose, force=force)
-        await self._done(0)
-
-    async def _done(self, count: int) -> int:
-        """An operator's doing is durable before it is said to be done."""
-        self._carry_out()
-        await self._committed()
-        return count
-
-    async def trace(self, id: str) -> Trace:
-        self._check_running()
-        await self._committed()
-        found = await self.store.find(id)
-        if found is None:
-            raise NotFound(f"expected the id of an event in the history, got {id!a}: there is none, or it was trimmed")
-        event = await self._event(*found)
-        caused: dict[str, list[Event]] = {}
-        async for stored in self.store.caused(event.time_ns):
-            for index in range(len(stored.batch)):
-                cause = stored.batch.cause(index)
-                if cause.kind == "event":
-                    caused.setdefault(cause.id, []).append(Event(HandOut(stored.batch, stored.start), index))
-        return _tree(event, caused)
-
-    async def backup(self, path: str) -> None:
-        self._check_running()
-        await self.store.backup(path)
-
-
-def _tree(event: Event, caused: dict[str, list[Event]]) -> Trace:
-    """Without recursion, since a chain of causes can be long."""
-    order = [event]
-    children: list[list[int]] = []
-    while len(children) < len(order):
-        # Taken out as it is used, so that events that somebody said cause each other still end.
-        found = sorted(caused.pop(order[len(children)].id, ()), key=lambda child: child.time_ns)
-        children.append(list(range(len(order), len(order) + len(found))))
-        order += found
-    traces: dict[int, Trace] = {}
-    for index in reversed(range(len(order))):
-        traces[index] = Trace(order[index], tuple(traces.pop(child) for child in children[index]))
-    return traces[0]
 
 
 def _refuse(future: asyncio.Future[None] | None, error: Exception) -> None:

@@ -45,5 +45,3 @@ def sqlite_path(url: str) -> str:
     if parts.fragment or parse_qsl(parts.query, keep_blank_values=True):
         raise BadArgument(f"expected a sqlite URL without options, got {url!a}")
     return unquote(parts.path[1:])
-
-

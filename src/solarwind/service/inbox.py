@@ -14,7 +14,6 @@ from ..core.effects import Failure, Join, Offer, Report
 from ..core.spans import Spans
 from ..engine.base import Engine
 from ..event import HandOut
-
 from .outbox import MACHINE, MOST_BATCH_BYTES, MOST_EVENTS, Fired, Numbers, process_name
 
 PROGRESS_S = 0.1  # reports come at least so often while there is something to report

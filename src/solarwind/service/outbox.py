@@ -88,6 +88,7 @@ class Group(msgspec.Struct, eq=False, weakref=True):
 
     def describe(self, index: int, key: str | None, id: str | None, cause: Cause | None) -> None:
         """The rest of the event that was appended last."""
+        self.begin_columns(index + 1)
         self.keys[index] = key
         self.ids[index] = id
         self.causes[index] = cause
@@ -280,14 +281,18 @@ class Outbox:
             group = self._open[topic]
         except (KeyError, TypeError):
             group = self._begin(topic, content)
+        size = group.size + len(data)
+        if size > MOST_BATCH_BYTES and group.size:
+            self._full.append(self._close(topic))
+            group, size = self._begin(topic, content), len(data)
         payloads = group.payloads
         index = len(payloads)
         payloads.append(data)
         group.times.append(time_ns())
-        group.size = size = group.size + len(data)
+        group.size = size
         if content is not group.content or not group.plain:
             group.note(content)
-        if index >= MOST_EVENTS - 1 or size >= MOST_BATCH_BYTES:
+        if index >= MOST_EVENTS - 1:
             self._full.append(self._close(topic))
         return SentReceipt(group, index)
 
@@ -295,10 +300,6 @@ class Outbox:
         self, topic: str, data: bytes, content: str, key: str | None, id: str | None, cause: Cause | None
     ) -> SentReceipt:
         """Add an event with any of the rest, all of it checked."""
-        if topic not in self._open:
-            self._begin(topic, content)
-        group = self._open[topic]
-        group.begin_columns(len(group.payloads))
         receipt = self.add(topic, data, content)
         receipt.group.describe(receipt.index, key, id, cause)
         return receipt

@@ -308,9 +308,11 @@ class Book:
     def fired(self, report: Report, batches: Sequence[Batch]) -> None:
         """What the handlers of a report that counts fired: each is the child of the event at its place in `done`."""
         book = self._by_instance[report.instance]
+        pends = book.holders[report.instance].join.exchange in PENDING_EXCHANGES
         children = [batch.header.first + index for batch in batches for index in range(len(batch))]
         for number, position in zip(children, report.done.positions(), strict=False):
-            self._children[number] = (book.name, position)
+            if pends:  # of a copy no settle is written down
+                self._children[number] = (book.name, position)
             self._owed[number] = position
             self.counts["children"] += 1
 

@@ -320,11 +320,11 @@ class World:
     def _report(self, worker: Worker, work: Work, picks: list[int], returned: list[int]) -> None:
         done, failed = [], []
         for position in picks:
-            verdict = self._verdict()
-            if verdict is None:
+            failure = self._failure(position)
+            if failure is None:
                 done.append(position)
             else:
-                failed.append(Failure(position, *verdict))
+                failed.append(failure)
         report = Report(
             worker.id,
             work.offer.lease,
@@ -336,15 +336,15 @@ class World:
         )
         self.send(worker, report, self._fire(worker, len(done)))
 
-    def _verdict(self) -> tuple[str, str, int] | None:
+    def _failure(self, position: int) -> Failure | None:
         chance = self.random.random()
         if "fail" not in self.faults or chance > 0.3:
             return None
         if chance > 0.06:
-            return "retry", "it raised", 0
+            return Failure(position, "retry", "it raised")
         if chance > 0.01:
-            return "later", "not yet", self.random.choice((0, SECOND, 40 * SECOND))
-        return "reject", "never", 0
+            return Failure(position, "later", "not yet", self.random.choice((0, SECOND, 40 * SECOND)))
+        return Failure(position, "reject", "never")
 
     def _fire(self, worker: Worker, most: int) -> list[Batch]:
         count = self.random.randint(0, min(most, 2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 
 from ...engine.base import Since
@@ -176,6 +177,40 @@ class HistoryRules:
         assert seen == [1]
 
     @on_loop
+    async def test_replay_does_not_touch_what_pends_or_is_in_hand(self, place: Place) -> None:
+        """Nor hands out twice at a time what is in somebody's hands; by key it goes in order again."""
+        wind = place.open()
+        wind.topic("T", keep=3600)
+        gate = asyncio.Event()
+        seen: list[int] = []
+        at_work: set[int] = set()
+
+        @wind.on("T", purpose="p", exchange="keyed")
+        async def handle(number: int) -> None:
+            assert number not in at_work
+            at_work.add(number)
+            if number == 5:
+                await gate.wait()
+            await asyncio.sleep(0)
+            at_work.remove(number)
+            seen.append(number)
+
+        async with wind:
+            for number in range(10):
+                wind.fire("T", number, key="k")
+            await until(lambda: seen == [0, 1, 2, 3, 4])
+            await until(lambda: self._settled(wind, 5))
+            assert await wind.replay("T", "p") == 5
+            gate.set()
+            await wind.settled(10)
+            counts = (await wind.statistics()).purposes["T", "p"]
+        assert sorted(seen) == sorted([0, 1, 2, 3, 4] * 2 + [5, 6, 7, 8, 9])
+        again = seen[5:]
+        assert [number for number in again if number < 5] == [0, 1, 2, 3, 4]
+        assert [number for number in again if number >= 5] == [5, 6, 7, 8, 9]
+        assert counts.settled == 15
+
+    @on_loop
     async def test_replay_survives_a_restart(self, place: Place) -> None:
         wind = place.open()
         wind.topic("T", keep=3600)
@@ -292,6 +327,10 @@ class HistoryRules:
         assert info.keep == (7 * 24 * 3600 if place.durable else 0)
         assert info.keep_bytes is None
         assert info.purposes == ("p",)
+
+    @staticmethod
+    async def _settled(wind: SolarWind, count: int) -> bool:
+        return (await wind.statistics()).purposes["T", "p"].settled == count
 
     @staticmethod
     async def _kept(wind: SolarWind) -> int:

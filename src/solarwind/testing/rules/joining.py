@@ -11,6 +11,7 @@ import pytest
 from ...errors import ConflictError, NotFound, Unavailable
 from ...event import Event
 from ...failure import Reject, Retry
+from ...wind import SolarWind
 from .place import Place, on_loop, refused, until
 
 
@@ -226,16 +227,48 @@ class JoiningRules:
         assert begun == [1, 1, 2]
 
     @on_loop
+    async def test_an_event_at_which_every_instance_hangs_is_dead_in_the_end(self, place: Place) -> None:
+        """An attempt counts though nobody reports on it; and the others are handled."""
+        clock = place.clock()
+        wind = place.open()
+        gate = asyncio.Event()
+        attempts: list[int] = []
+        seen: list[int] = []
+
+        def service() -> None:
+            @wind.on("T", purpose="p", lease=10, concurrency=1, retry=Retry(attempts=2, wait=0))
+            async def handle(number: int, event: Event) -> None:
+                if number == 0:
+                    attempts.append(event.attempt)
+                    await gate.wait()
+                    raise RuntimeError("much too late")
+                seen.append(number)
+
+        for _ in range(3):
+            service()
+        async with wind:
+            await wind.fire_many("T", range(5))
+            await until(lambda: len(seen) == 4, "the others", meanwhile=lambda: clock.advance(1))
+            await until(lambda: _dead(wind), "the end of it", meanwhile=lambda: clock.advance(1))
+            assert [(letter.event.payload, letter.attempts) for letter in await wind.dead("T", "p")] == [(0, 2)]
+            gate.set()
+            await wind.settled(10)
+            counts = (await wind.statistics()).purposes["T", "p"]
+        assert attempts == [1, 2]
+        assert sorted(seen) == [1, 2, 3, 4]
+        assert (counts.settled, counts.dead) == (4, 1)
+
+    @on_loop
     async def test_a_lease_is_renewed_while_the_handler_runs(self, place: Place) -> None:
         """Also a short one. In real time, since it is the service that renews it."""
         wind = place.open()
         begun: list[int] = []
 
-        @wind.on("T", purpose="p", lease=0.1)
+        @wind.on("T", purpose="p", lease=0.3)
         async def handle(event: Event) -> None:
             begun.append(event.attempt)
             over = asyncio.Event()
-            asyncio.get_running_loop().call_later(0.5, over.set)
+            asyncio.get_running_loop().call_later(0.9, over.set)
             await over.wait()
 
         async with wind:
@@ -410,6 +443,10 @@ class JoiningRules:
         assert [(counts.instances, counts.pending) for counts in purposes.values()] == [(0, 1), (0, 1)]
 
 
-async def _has_pending(wind: object, count: int) -> bool:
-    statistics = await wind.statistics()  # type: ignore[attr-defined]
+async def _dead(wind: SolarWind) -> bool:
+    return (await wind.statistics()).purposes["T", "p"].dead > 0
+
+
+async def _has_pending(wind: SolarWind, count: int) -> bool:
+    statistics = await wind.statistics()
     return bool(statistics.purposes["T", "p"].pending == count)

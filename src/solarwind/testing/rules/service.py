@@ -11,6 +11,7 @@ import pytest
 from ...errors import Unavailable
 from ...event import Event
 from ...failure import Retry
+from ...wind import SolarWind
 from .place import Place, on_loop, refused, until
 
 
@@ -132,6 +133,25 @@ class ServiceRules:
                 await next_one
             with pytest.raises(StopAsyncIteration):
                 await anext(stream)
+
+    @on_loop
+    async def test_a_stream_ends_when_it_stops(self, place: Place) -> None:
+        """Whoever waits for the next event is let go, and what was taken and not settled comes again."""
+        wind = place.open()
+        taken: list[int] = []
+
+        async def consume() -> None:
+            async for event in wind.listen("T", "p"):
+                taken.append(event.payload)
+
+        async with wind:
+            consumer = asyncio.create_task(consume())
+            await until(lambda: _joined(wind))
+            await wind.fire_many("T", [1, 2])
+            await until(lambda: taken == [1, 2])
+            await until(lambda: _settled(wind, 2))
+        await asyncio.wait_for(consumer, 10)
+        assert taken == [1, 2]
 
     @on_loop
     async def test_settled_says_what_is_left(self, place: Place) -> None:
@@ -388,6 +408,10 @@ class ServiceRules:
             await receipt
 
 
-async def _settled(wind: object, count: int) -> bool:
-    statistics = await wind.statistics()  # type: ignore[attr-defined]
+async def _joined(wind: SolarWind) -> bool:
+    return ("T", "p") in (await wind.statistics()).purposes
+
+
+async def _settled(wind: SolarWind, count: int) -> bool:
+    statistics = await wind.statistics()
     return bool(statistics.purposes["T", "p"].settled == count)

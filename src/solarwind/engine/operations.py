@@ -1,0 +1,195 @@
+"""What an operator asks of a dispatcher and its store: the same wherever the two are together."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import UTC, datetime, timedelta
+
+from ..core.dispatcher import Dispatcher
+from ..core.purpose import Purpose
+from ..core.spans import Spans
+from ..core.state import Letter
+from ..errors import BadArgument, NotFound
+from ..event import Event, HandOut
+from ..records import DeadLetter, PurposeInfo, PurposeStatistics, Statistics, TopicInfo, TopicStatistics, Trace
+from ..store.base import Store
+from .base import Since
+from .clock import Clock
+
+FOREVER = (1 << 63) - 1  # ns since 1970
+
+
+class Operations:
+    """The part of an engine that answers and serves operators."""
+
+    store: Store
+    _dispatcher: Dispatcher
+    _clock: Clock
+
+    def _check_running(self) -> None:
+        raise NotImplementedError
+
+    def _carry_out(self) -> None:
+        """Carry out what the dispatcher wants done."""
+        raise NotImplementedError
+
+    async def _committed(self) -> None:
+        """Wait until what has changed so far is durable."""
+        raise NotImplementedError
+
+    async def _position(self, topic: str, since: Since) -> int:
+        """Where in the topic's log `since` is."""
+        end = self._dispatcher.topics[topic].end if topic in self._dispatcher.topics else 0
+        if since == "now":
+            return end
+        if since == "beginning":
+            first = await self.store.read(topic, 0, 1)
+            return first[0].start if first else end
+        if isinstance(since, timedelta):
+            time = self._clock.now() - int(since / timedelta(microseconds=1)) * 1000
+            return await self.store.seek(topic, min(max(0, time), FOREVER))
+        if isinstance(since, datetime):
+            time = int(since.timestamp() * 1_000_000) * 1000
+            return await self.store.seek(topic, min(max(0, time), FOREVER))
+        raise BadArgument(f"expected 'now', 'beginning', a datetime or a timedelta ago, got {since!a}")
+
+    def _count(self, purpose: Purpose) -> PurposeStatistics:
+        state = purpose.state
+        return PurposeStatistics(
+            exchange=state.statements[purpose.active_version].exchange,
+            versions=tuple(sorted(state.statements)),
+            instances=len(purpose.instances),
+            pending=purpose.pending(self._dispatcher.topics[state.topic].end),
+            in_flight=purpose.flying,
+            settled=state.settled + purpose.copies_handled,
+            retried=state.retried,
+            dead=len(state.dead),
+            dropped=purpose.dropped,
+        )
+
+    async def statistics(self) -> Statistics:
+        self._check_running()
+        topics = self._dispatcher.topics
+        return Statistics(
+            {name: TopicStatistics(topic.end + topic.unkept) for name, topic in topics.items()},
+            {
+                (name, purpose.state.purpose): self._count(purpose)
+                for name, topic in topics.items()
+                for purpose in topic.purposes.values()
+            },
+        )
+
+    async def purposes(self, topic: str | None) -> list[PurposeInfo]:
+        statistics = await self.statistics()
+        return [
+            PurposeInfo(name, purpose, counts)
+            for (name, purpose), counts in sorted(statistics.purposes.items())
+            if topic in (None, name)
+        ]
+
+    async def topics(self) -> list[TopicInfo]:
+        self._check_running()
+        found = []
+        for name, topic in sorted(self._dispatcher.topics.items()):
+            events, size = await self.store.history(name)
+            purposes = tuple(sorted(topic.purposes))
+            fired = topic.end + topic.unkept
+            found.append(TopicInfo(name, fired, purposes, events, size, topic.keep_ns / 1e9, topic.keep_bytes))
+        return found
+
+    async def _event(self, topic: str, position: int) -> Event:
+        found = await self.store.read(topic, position, 1)
+        if not found or found[0].start > position:
+            raise NotFound(
+                f"expected an event at position {position} of topic {topic!r}, got none: it was lost or trimmed"
+            )
+        return Event(HandOut(found[0].batch, found[0].start), position - found[0].start)
+
+    async def _dead(self, topic: str, purpose: str) -> list[tuple[Letter, Event]]:
+        self._check_running()
+        self._dispatcher.purpose(topic, purpose)
+        await self._committed()
+        return [(each, await self._event(topic, each.position)) for each in await self.store.dead(topic, purpose)]
+
+    async def dead(self, topic: str, purpose: str) -> list[DeadLetter]:
+        return [
+            DeadLetter(event, letter.error, letter.tried, datetime.fromtimestamp(letter.time / 1e9, UTC))
+            for letter, event in await self._dead(topic, purpose)
+        ]
+
+    async def _dead_positions(self, topic: str, purpose: str, ids: Collection[str] | None) -> Spans:
+        found = self._dispatcher.purpose(topic, purpose)
+        if ids is None:
+            return found.state.dead.copy()
+        position_of = {event.id: letter.position for letter, event in await self._dead(topic, purpose)}
+        unknown = [id for id in ids if id not in position_of]
+        if unknown:
+            raise NotFound(
+                f"expected the id of a dead letter of {purpose!r} on {topic!r}, got {unknown[0]!a}, which is none"
+            )
+        return Spans.of(position_of[id] for id in ids)
+
+    async def redrive(self, topic: str, purpose: str, ids: Collection[str] | None) -> int:
+        self._check_running()
+        positions = await self._dead_positions(topic, purpose, ids)
+        count = self._dispatcher.redrive(topic, purpose, positions, self._clock.now())
+        return await self._carried_out(count)
+
+    async def discard(self, topic: str, purpose: str, ids: Collection[str] | None) -> int:
+        self._check_running()
+        positions = await self._dead_positions(topic, purpose, ids)
+        return await self._carried_out(self._dispatcher.discard(topic, purpose, positions))
+
+    async def replay(self, topic: str, purpose: str, since: Since, until: Since) -> int:
+        self._check_running()
+        self._dispatcher.purpose(topic, purpose)
+        start, stop = await self._position(topic, since), await self._position(topic, until)
+        first = await self._position(topic, "beginning")
+        return await self._carried_out(
+            self._dispatcher.replay(topic, purpose, max(start, first), stop, self._clock.now())
+        )
+
+    async def retire(self, topic: str, purpose: str, *, force: bool) -> None:
+        self._check_running()
+        self._dispatcher.retire(topic, purpose, force=force)
+        await self._carried_out(0)
+
+    async def _carried_out(self, count: int) -> int:
+        """An operator's doing is durable before it is said to be done."""
+        self._carry_out()
+        await self._committed()
+        return count
+
+    async def trace(self, id: str) -> Trace:
+        self._check_running()
+        await self._committed()
+        found = await self.store.find(id)
+        if found is None:
+            raise NotFound(f"expected the id of an event in the history, got {id!a}: there is none, or it was trimmed")
+        event = await self._event(*found)
+        caused: dict[str, list[Event]] = {}
+        async for stored in self.store.caused(event.time_ns):
+            for index in range(len(stored.batch)):
+                cause = stored.batch.cause(index)
+                if cause.kind == "event":
+                    caused.setdefault(cause.id, []).append(Event(HandOut(stored.batch, stored.start), index))
+        return _tree(event, caused)
+
+    async def backup(self, path: str) -> None:
+        self._check_running()
+        await self.store.backup(path)
+
+
+def _tree(event: Event, caused: dict[str, list[Event]]) -> Trace:
+    """Without recursion, since a chain of causes can be long."""
+    order = [event]
+    children: list[list[int]] = []
+    while len(children) < len(order):
+        # Taken out as it is used, so that events that somebody said cause each other still end.
+        found = sorted(caused.pop(order[len(children)].id, ()), key=lambda child: child.time_ns)
+        children.append(list(range(len(order), len(order) + len(found))))
+        order += found
+    traces: dict[int, Trace] = {}
+    for index in reversed(range(len(order))):
+        traces[index] = Trace(order[index], tuple(traces.pop(child) for child in children[index]))
+    return traces[0]

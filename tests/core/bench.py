@@ -1,0 +1,158 @@
+"""A dispatcher on a bench: its calls with the tedious arguments filled in, its offers at hand, and a log besides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from random import Random
+from typing import Any, Literal
+
+from solarwind.batch import Batch, seal
+from solarwind.core.dispatcher import Dispatcher
+from solarwind.core.effects import Closed, Failure, Fetch, Join, Offer, Report
+from solarwind.core.log import Stored
+from solarwind.core.purpose import Purpose
+from solarwind.core.spans import Spans
+from solarwind.core.state import Change, decode_changes, encode
+
+SECOND = 10**9
+KEEP_NS = 3600 * SECOND
+
+
+def batch(
+    count: int = 1, *, keys: Sequence[str | None] | None = None, topic: str = "T", payload: bytes = b"1"
+) -> Batch:
+    return seal(
+        topic,
+        [payload] * count,
+        [1] * count,
+        producer=1,
+        first=1,
+        machine="m",
+        process="p",
+        keys=list(keys) if keys is not None else None,
+    )
+
+
+class Bench:
+    """`durable` as a store's: then `commit` makes changes so, and `restart` keeps only what was committed."""
+
+    def __init__(self, *, durable: bool = False) -> None:
+        self.now = 1_000 * SECOND
+        self.durable = durable
+        self.log: list[Stored] = []
+        self.at_hand = True
+        self.written: list[Change] = []
+        self.fetches: list[Fetch] = []
+        self.closed: list[Closed] = []
+        self._begin()
+
+    def _begin(self) -> None:
+        self.dispatcher = Dispatcher(self, Random(1).random, keep_ns=KEEP_NS, durable=self.durable)
+        self.offers: list[Offer] = []
+
+    def find(self, topic: str, position: int) -> Stored | None:
+        """The log, if it is at hand."""
+        found = (stored for stored in self.log if self.at_hand and stored.start <= position < stored.stop)
+        return next(found, None)
+
+    def carry_out(self) -> None:
+        for effect in self.dispatcher.take_effects():
+            if isinstance(effect, Offer):
+                self.offers.append(effect)
+            elif isinstance(effect, Fetch):
+                self.fetches.append(effect)
+            else:
+                self.closed.append(effect)
+
+    def commit(self) -> None:
+        while self.dispatcher.changed:
+            changes = self.dispatcher.take_changes()
+            self.written += decode_changes(encode(changes))
+            self.dispatcher.committed(changes, self.now)
+            self.carry_out()
+
+    def restart(self, *, clean: bool = False) -> None:
+        self._begin()
+        self.dispatcher.topic("T").end = self.log[-1].stop if self.log else 0
+        self.dispatcher.recover([], self.written, clean=clean)
+        self.carry_out()
+
+    def fire(self, count: int = 1, **options: Any) -> Stored:
+        start = self.log[-1].stop if self.log else 0
+        stored = Stored(start, batch(count, **options))
+        self.dispatcher.topic("T")
+        self.log.append(stored)
+        self.dispatcher.accepted(stored, self.now)
+        self.carry_out()
+        return stored
+
+    def join(self, purpose: str = "p", **options: Any) -> int:
+        instance = self.join_without_commit(purpose, **options)
+        if self.durable:
+            self.commit()
+        return instance
+
+    def join_without_commit(self, purpose: str = "p", *, since: int | None = None, **options: Any) -> int:
+        first = since if since is not None else self.log[-1].stop if self.log else 0
+        instance = self.dispatcher.join(Join("T", purpose, **options), first, self.now)
+        self.carry_out()
+        return instance
+
+    def report(
+        self,
+        offer: Offer,
+        *,
+        done: Iterable[int] = (),
+        failed: Iterable[int] = (),
+        returned: Iterable[int] = (),
+        verdict: Literal["retry", "later", "reject"] = "retry",
+        handled: int = 0,
+        busy_ns: int = 0,
+        instance: int | None = None,
+    ) -> bool:
+        report = Report(
+            instance if instance is not None else offer.instance,
+            offer.lease,
+            Spans.of(done),
+            [Failure(position, verdict, "it raised") for position in failed],
+            Spans.of(returned),
+            handled,
+            busy_ns,
+        )
+        counts = self.dispatcher.post_send(report, self.now)
+        self.carry_out()
+        return counts
+
+    def leave(self, instance: int, *, died: bool = False) -> None:
+        self.dispatcher.leave(instance, self.now, died=died)
+        self.carry_out()
+
+    def pass_time(self, seconds: float) -> None:
+        self.now += int(seconds * SECOND)
+        self.dispatcher.tick(self.now)
+        self.carry_out()
+
+    def take(self) -> list[Offer]:
+        """The offers since the last call."""
+        offers, self.offers = self.offers, []
+        return offers
+
+    def given(self) -> dict[int, list[int]]:
+        """What each instance got since the last call."""
+        given: dict[int, list[int]] = {}
+        for offer in self.take():
+            given.setdefault(offer.instance, []).extend(offer.picks)
+        return given
+
+    def purpose(self, name: str = "p") -> Purpose:
+        return self.dispatcher.purpose("T", name)
+
+    def settle_all(self) -> int:
+        """Handle everything; gives in how many rounds of reports."""
+        for rounds in range(10_000):
+            offers = self.take()
+            if not offers:
+                return rounds
+            for offer in offers:
+                self.report(offer, done=offer.picks)
+        raise AssertionError("no end of it")

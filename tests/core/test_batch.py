@@ -1,0 +1,169 @@
+"""A batch: what is sealed is what is read, ids are unique and in order, and bytes that are no batch do no harm."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from solarwind.batch import MOST_NUMBERS, MOST_PRODUCERS, Batch, make_id, read_id, seal
+from solarwind.errors import ProtocolError
+from solarwind.event import Cause
+
+CAUSES = [None, Cause.user("u"), Cause("event", "e", "p", 2, "r"), Cause.schedule("s")]
+events = st.lists(
+    st.tuples(
+        st.binary(max_size=20),
+        st.integers(0, 10**9),
+        st.one_of(st.none(), st.text(max_size=5)),
+        st.one_of(st.none(), st.text("abc", min_size=1, max_size=5)),
+        st.sampled_from(CAUSES),
+        st.sampled_from(["application/json", "application/octet-stream"]),
+    ),
+    min_size=1,
+    max_size=20,
+)
+producers = st.integers(0, MOST_PRODUCERS - 1)
+numbers = st.integers(0, MOST_NUMBERS - 100)
+times = st.integers(0, (1 << 48) * 1_000_000 - 1)  # ms in 48 bits
+
+
+@st.composite
+def batches(draw: st.DrawFn) -> Batch:
+    rows = draw(events)
+    one_content = draw(st.booleans())
+    start = draw(st.integers(0, 2**62))
+    return seal(
+        "T",
+        [row[0] for row in rows],
+        [start + row[1] for row in rows],
+        producer=draw(producers),
+        first=draw(numbers),
+        machine="m",
+        process="p",
+        content=rows[0][5] if one_content else [row[5] for row in rows],
+        keys=[row[2] for row in rows],
+        ids=[row[3] for row in rows],
+        causes=[row[4] for row in rows],
+    )
+
+
+def event(batch: Batch, index: int) -> tuple[object, ...]:
+    return (
+        batch.id(index),
+        batch.payload(index),
+        batch.time(index),
+        batch.key(index),
+        batch.cause(index),
+        batch.content(index),
+    )
+
+
+@given(events, producers, numbers)
+def test_what_is_sealed_is_read(rows: list[tuple[bytes, int, str, str, Cause, str]], producer: int, first: int) -> None:
+    batch = seal(
+        "a.b",
+        [row[0] for row in rows],
+        [row[1] for row in rows],
+        producer=producer,
+        first=first,
+        machine="m",
+        process="p",
+        content=[row[5] for row in rows],
+        keys=[row[2] for row in rows],
+        ids=[row[3] for row in rows],
+        causes=[row[4] for row in rows],
+    )
+    read = Batch.read(batch.data)
+    assert read.header == batch.header
+    assert len(read) == len(rows)
+    assert (read.header.topic, read.header.machine, read.header.process) == ("a.b", "m", "p")
+    for index, (payload, time, key, id, cause, content) in enumerate(rows):
+        made = make_id(time, producer, first + index)
+        expected = (id or made, payload, time, key, cause or Cause("application", "p"), content)
+        assert event(read, index) == expected
+        assert read.given_id(index) == id
+    assert read.payload_bytes(0, len(rows)) == sum(len(row[0]) for row in rows)
+
+
+@given(batches(), st.data())
+def test_what_is_taken_out_keeps_its_ids_and_everything_else(batch: Batch, data: st.DataObject) -> None:
+    indices = data.draw(st.lists(st.integers(0, len(batch) - 1), min_size=1, unique=True).map(sorted))
+    part = Batch.read(batch.take(indices).data)
+    assert [event(part, at) for at in range(len(part))] == [event(batch, index) for index in indices]
+
+
+@given(times, producers, st.integers(0, MOST_NUMBERS - 1))
+def test_an_id_says_where_its_event_is(time: int, producer: int, sequence: int) -> None:
+    id = make_id(time, producer, sequence)
+    assert len(id) == 36
+    assert read_id(id) == (time // 1_000_000, producer, sequence)
+    assert read_id(id.upper()) is None or id.upper() == id
+
+
+@given(st.one_of(st.text(max_size=40), st.text("0123456789abcdef-", min_size=36, max_size=36)))
+def test_an_id_that_somebody_else_made_is_not_mistaken(text: str) -> None:
+    found = read_id(text)
+    assert found is None or make_id(found.time_ms * 1_000_000, found.producer, found.sequence) == text
+
+
+def in_order(parts: tuple[int, int, int]) -> tuple[int, int, int]:
+    time, producer, sequence = parts
+    return time // 1_000_000, producer, sequence
+
+
+@given(st.sets(st.tuples(times, producers, st.integers(0, MOST_NUMBERS - 1))))
+def test_ids_are_unique_and_sort_by_time_then_producer_then_number(parts: set[tuple[int, int, int]]) -> None:
+    ids = {make_id(*each): in_order(each) for each in parts}
+    assert len(ids) == len(set(map(in_order, parts)))
+    assert [ids[id] for id in sorted(ids)] == sorted(set(map(in_order, parts)))
+
+
+def read_or_refuse(data: bytes) -> None:
+    try:
+        batch = Batch.read(data)
+    except ProtocolError:
+        return
+    for index in range(len(batch)):
+        event(batch, index)
+
+
+@given(st.binary(max_size=200))
+def test_bytes_that_are_no_batch_are_refused(data: bytes) -> None:
+    read_or_refuse(data)
+    read_or_refuse(len(data).to_bytes(4, "little") + data)
+
+
+@settings(max_examples=300)
+@given(batches(), st.data())
+def test_damaged_bytes_are_refused_or_at_least_whole(batch: Batch, data: st.DataObject) -> None:
+    damaged = bytearray(batch.data)
+    for _ in range(data.draw(st.integers(1, 4))):
+        damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+    read_or_refuse(bytes(damaged))
+
+
+@given(batches(), st.data())
+def test_a_batch_cut_short_or_with_more_behind_it_is_refused(batch: Batch, data: st.DataObject) -> None:
+    cut = data.draw(st.integers(0, len(batch.data) - 1))
+    for wrong in (batch.data[:cut], batch.data + b"x"):
+        with pytest.raises(ProtocolError):
+            Batch.read(wrong)
+
+
+@pytest.mark.parametrize("opening", [b"\x91", b"\x81\xa1a", b"\xdd\xff\xff\xff\xff", b"\xdf\xff\xff\xff\xff"])
+def test_a_header_nested_without_end_or_of_a_huge_length_is_refused(opening: bytes) -> None:
+    batch = seal("T", [b"1"], [1], producer=1, first=1, machine="m", process="p")
+    head = bytearray(batch.data[4:-1])
+    assert head[0] == 0x9F
+    longer = b"\xdc\x00\x10" + bytes(head[1:]) + opening * 100_000  # one field more than there are
+    data = len(longer).to_bytes(4, "little") + longer + b"1"
+    with pytest.raises(ProtocolError):
+        Batch.read(data)
+
+
+def test_a_later_version_may_append_fields_to_the_header() -> None:
+    batch = seal("T", [b"1"], [1], producer=1, first=1, machine="m", process="p")
+    longer = b"\xdc\x00\x10" + batch.data[5:-1] + b"\x01"
+    read = Batch.read(len(longer).to_bytes(4, "little") + longer + b"1")
+    assert event(read, 0) == event(batch, 0)

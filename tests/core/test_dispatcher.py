@@ -1,0 +1,521 @@
+"""The dispatcher, rule by rule: each test is a short story on the bench, and its name is the rule."""
+
+from __future__ import annotations
+
+import pytest
+
+from solarwind.core import backlog, purpose
+from solarwind.core.state import encode
+from solarwind.errors import ConflictError, NotAllowed, NotFound
+from solarwind.failure import Retry
+
+from .bench import Bench
+
+AT_ONCE = Retry(attempts=3, wait=0.0)
+
+
+# Joining ----------------------------------------------------------------------------------------------
+
+
+def test_a_contradicting_statement_is_refused_with_both_and_the_way_out() -> None:
+    bench = Bench()
+    first = bench.join(exchange="keyed", key="$.a")
+    with pytest.raises(ConflictError) as refused:
+        bench.join(exchange="direct")
+    for words in ("'keyed' with key $.a", "'direct'", "version=2"):
+        assert words in str(refused.value)
+    bench.fire()
+    assert bench.given() == {first: [0]}, "everybody else goes on undisturbed"
+    bench.join(exchange="direct", version=2)
+
+
+def test_events_pend_with_no_instance_up_and_from_where_the_purpose_listens() -> None:
+    bench = Bench()
+    bench.fire(3)
+    bench.leave(bench.join(since=1))
+    bench.take()
+    bench.fire()
+    second = bench.join(since=0, room=9)
+    assert bench.given() == {second: [1, 2, 3]}, "since counts only when the purpose is created"
+
+
+def test_the_highest_version_with_a_live_instance_gets_the_events() -> None:
+    bench = Bench()
+    one, two = bench.join(version=1, room=9), bench.join(version=2, room=9)
+    bench.fire()
+    assert bench.given() == {two: [0]}
+    bench.leave(two)
+    assert bench.given() == {one: [0]}
+    bench.leave(one)
+    bench.fire()
+    three = bench.join(version=1, room=9)
+    assert bench.given() == {three: [0, 1]}, "a version without an instance holds up nothing"
+
+
+def test_another_exchange_begins_when_what_the_last_handed_out_is_back() -> None:
+    bench = Bench()
+    bench.join(version=1, room=9)
+    bench.fire(2, keys=["a", "a"])
+    (offer,) = bench.take()
+    bench.join(version=2, exchange="keyed", room=9)
+    bench.fire(keys=["a"])
+    assert not bench.given()
+    bench.report(offer, done=[0], failed=[1], verdict="later")
+    assert not bench.given(), "the later one of its key waits with it"
+    bench.pass_time(0)
+    assert list(bench.given().values()) == [[1]]
+
+
+def test_a_hung_fanout_instance_does_not_hold_up_another_exchange() -> None:
+    bench = Bench()
+    bench.join(version=1, exchange="fanout")
+    bench.fire()
+    assert bench.given()
+    second = bench.join(version=2, exchange="keyed", room=9)
+    bench.fire()
+    assert bench.given() == {second: [1]}
+
+
+# Retiring ---------------------------------------------------------------------------------------------
+
+
+def test_a_purpose_with_anything_left_is_retired_only_by_force() -> None:
+    bench = Bench()
+    bench.join()
+    bench.fire(2)
+    with pytest.raises(ConflictError, match="2 pending events and 1 live instances"):
+        bench.dispatcher.retire("T", "p", force=False)
+    bench.dispatcher.retire("T", "p", force=True)
+    bench.carry_out()
+    assert [closed.instance for closed in bench.closed] == [1]
+    with pytest.raises(NotFound, match="expected a purpose of topic 'T'"):
+        bench.purpose()
+    assert not bench.report(bench.take()[0], done=[0])
+
+
+def test_a_retired_purpose_changes_no_more_though_a_retry_of_it_was_waiting() -> None:
+    bench = Bench()
+    bench.join(version=1)
+    bench.fire()
+    (offer,) = bench.take()
+    bench.join(version=2, exchange="fanout")
+    bench.report(offer, failed=[0], verdict="later")
+    bench.dispatcher.retire("T", "p", force=True)
+    bench.dispatcher.take_changes()
+    bench.pass_time(1)
+    assert not bench.dispatcher.changed
+
+
+def test_what_a_retired_purpose_noted_says_nothing_of_a_new_one_of_its_name() -> None:
+    bench = Bench(durable=True)
+    bench.join(room=9)
+    bench.fire()
+    bench.dispatcher.retire("T", "p", force=True)
+    noted = bench.dispatcher.take_changes()
+    bench.join_without_commit(since=0)
+    bench.take()
+    bench.dispatcher.committed(noted, bench.now)
+    bench.carry_out()
+    assert not bench.given(), "the new one is not durable yet"
+    bench.commit()
+    assert bench.given()
+
+
+# Leases -----------------------------------------------------------------------------------------------
+
+
+def test_a_report_on_a_lease_that_ended_or_is_anothers_counts_for_nothing() -> None:
+    bench = Bench()
+    first, second = bench.join(lease_ns=10**9), bench.join(lease_ns=10**9)
+    bench.fire(2)
+    mine, yours = bench.take()
+    assert not bench.report(yours, done=yours.picks, instance=first)
+    bench.dispatcher.alive(second, bench.now + 10**9)
+    bench.pass_time(1)
+    assert not bench.report(mine, done=mine.picks), "it was silent for its lease"
+    assert bench.report(yours, done=yours.picks)
+    assert not bench.report(yours, done=yours.picks), "it was reported before"
+    assert bench.purpose().state.settled == 1
+
+
+def test_a_report_that_comes_twice_counts_once_also_while_its_lease_goes_on() -> None:
+    bench = Bench()
+    bench.join(room=9)
+    bench.fire(2)
+    (offer,) = bench.take()
+    assert bench.report(offer, done=[0])
+    assert not bench.report(offer, done=[0]), "else what it fired would be stored twice"
+    assert bench.report(offer, failed=[1, 1])
+    assert bench.purpose().flying == 0
+
+
+def test_to_be_given_more_is_no_sign_of_life() -> None:
+    bench = Bench()
+    hung = bench.join(lease_ns=10 * 10**9, room=9)
+    bench.fire()
+    bench.pass_time(9)
+    bench.fire()
+    assert bench.given() == {hung: [0, 1]}
+    bench.pass_time(1)
+    assert bench.given() == {}
+    other = bench.join(room=9)
+    assert bench.given()[other][0] == 0
+
+
+def test_what_one_lost_is_not_given_to_another_whose_lease_ends_at_that_moment() -> None:
+    bench = Bench()
+    for _ in range(3):
+        bench.join(lease_ns=10**9, retry=AT_ONCE)
+    bench.fire(3)
+    assert len(bench.given()) == 3
+    bench.pass_time(60)
+    assert not bench.take()
+    assert bench.purpose().state.tried == {0: 1, 1: 1, 2: 1}, "each was lost once"
+
+
+def test_an_instance_that_leaves_gives_back_at_once_and_uncounted() -> None:
+    bench = Bench()
+    first = bench.join(retry=Retry(attempts=1))
+    bench.fire()
+    bench.leave(first)
+    bench.join(retry=Retry(attempts=1))
+    assert [dict(offer.tried) for offer in bench.take()] == [{}, {}]
+
+
+def test_it_is_known_that_a_single_event_was_at_work_when_its_instance_died_and_of_several_not() -> None:
+    bench = Bench()
+    bench.fire(3)
+    bench.leave(bench.join(since=0, room=1), died=True)
+    assert bench.purpose().state.tried == {0: 1}
+    bench.leave(bench.join(room=9), died=True)
+    assert bench.purpose().state.tried == {0: 2}, "0 was handed out alone, and with care"
+
+
+# Retries ----------------------------------------------------------------------------------------------
+
+
+def test_an_event_is_tried_so_often_and_is_dead_then_and_nothing_else_waits_for_it() -> None:
+    bench = Bench()
+    bench.join(retry=AT_ONCE)
+    bench.fire(2)
+    attempts = []
+    for _ in range(20):
+        bench.pass_time(0)
+        for offer in bench.take():
+            if 0 in offer.picks:
+                attempts.append(offer.tried.get(0, 0) + 1)
+                bench.report(offer, failed=[0])
+            else:
+                bench.report(offer, done=[1])
+    assert attempts == [1, 2, 3]
+    state = bench.purpose().state
+    assert (list(state.dead.positions()), state.settled, state.retried, state.tried) == ([0], 1, 2, {})
+
+
+def test_later_is_not_counted_and_reject_is_final() -> None:
+    bench = Bench()
+    bench.join(retry=Retry(attempts=1))
+    bench.fire()
+    for _ in range(4):
+        (offer,) = bench.take()
+        assert offer.tried == {}
+        bench.report(offer, failed=[0], verdict="later")
+        bench.pass_time(0)
+    bench.report(bench.take()[0], failed=[0], verdict="reject")
+    assert list(bench.purpose().state.dead.positions()) == [0]
+
+
+def test_dead_letters_are_redriven_as_if_never_tried_or_discarded() -> None:
+    bench = Bench()
+    bench.join(room=9, retry=Retry(attempts=1))
+    bench.fire(3)
+    bench.report(bench.take()[0], failed=[0, 1, 2])
+    dead = bench.purpose().state.dead
+    assert bench.dispatcher.redrive("T", "p", dead.within(0, 2), bench.now) == 2
+    bench.carry_out()
+    (offer,) = bench.take()
+    assert (list(offer.picks), offer.tried) == ([0, 1], {})
+    assert bench.dispatcher.discard("T", "p", dead.copy()) == 1
+    assert bench.dispatcher.redrive("T", "p", dead.copy(), bench.now) == 0
+
+
+def test_a_replay_makes_what_is_done_pend_again_and_nothing_twice() -> None:
+    bench = Bench()
+    bench.join(room=2)
+    bench.fire(4)
+    first = bench.take()[0]
+    bench.report(first, done=[0, 1])
+    assert bench.dispatcher.replay("T", "p", 0, 99, bench.now) == 2
+    bench.carry_out()
+    bench.settle_all()
+    assert bench.purpose().state.settled == 6
+    assert bench.purpose().pending(4) == 0
+
+
+def test_what_is_settled_while_a_replay_waits_for_room_is_not_handed_out_again() -> None:
+    bench = Bench()
+    bench.join(room=3, retry=Retry(attempts=1))
+    bench.fire(4)
+    (offer,) = bench.take()
+    bench.report(offer, failed=[2], verdict="reject")
+    (last,) = bench.take()
+    assert list(last.picks) == [3]
+    bench.dispatcher.redrive("T", "p", bench.purpose().state.dead.copy(), bench.now)
+    bench.report(offer, done=[0, 1])
+    assert list(bench.given().values()) == [[2]]
+
+
+def test_a_fanout_has_nothing_to_replay() -> None:
+    bench = Bench()
+    bench.join(exchange="fanout")
+    with pytest.raises(NotAllowed, match="expected a purpose whose events pend"):
+        bench.dispatcher.replay("T", "p", 0, 1, bench.now)
+
+
+# Keys -------------------------------------------------------------------------------------------------
+
+
+def test_an_event_whose_retry_waits_behind_a_replayed_one_of_its_key_keeps_its_turn() -> None:
+    bench = Bench()
+    bench.join(exchange="keyed", room=9)
+    bench.fire(2, keys=["a", "a"])
+    bench.report(bench.take()[0], done=[0])
+    bench.report(bench.take()[0], failed=[1], verdict="later")
+    bench.dispatcher.replay("T", "p", 0, 1, bench.now)
+    bench.carry_out()
+    (replayed,) = bench.take()
+    assert list(replayed.picks) == [0]
+    bench.pass_time(1)
+    assert not bench.take(), "its wait is over, but not the one before it"
+    bench.report(replayed, done=[0])
+    assert list(bench.given().values()) == [[1]]
+
+
+def test_an_event_that_fails_while_the_log_before_it_is_fetched_is_not_forgotten() -> None:
+    bench = Bench()
+    bench.join(exchange="keyed", room=9)
+    bench.fire(keys=["b"])
+    bench.report(bench.take()[0], done=[0])
+    bench.fire(keys=["a"])
+    (offer,) = bench.take()
+    bench.at_hand = False
+    bench.dispatcher.replay("T", "p", 0, 1, bench.now)
+    bench.carry_out()
+    bench.report(offer, failed=[1], verdict="later")
+    bench.pass_time(1)
+    bench.at_hand = True
+    bench.dispatcher.fetched("T", 0, bench.log[0], bench.now)
+    bench.carry_out()
+    assert sorted(position for offer in bench.take() for position in offer.picks) == [0, 1]
+
+
+def test_keys_wait_in_bounded_lanes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backlog, "MOST_WAITING", 3)
+    bench = Bench()
+    bench.join(exchange="keyed", room=9)
+    bench.fire(20, keys=["a"] * 10 + ["b"] * 10)
+    bench.settle_all()
+    assert bench.purpose().state.settled == 20
+
+
+# Fan-out ----------------------------------------------------------------------------------------------
+
+
+def test_every_instance_has_its_own_copies_and_who_comes_later_has_none_of_before() -> None:
+    bench = Bench()
+    first, second = bench.join(exchange="fanout", room=9), bench.join(exchange="fanout", room=9)
+    bench.fire(2)
+    third = bench.join(exchange="fanout", room=9)
+    bench.fire()
+    assert bench.given() == {first: [0, 1, 2], second: [0, 1, 2], third: [2]}
+
+
+def test_with_nobody_there_events_are_dropped_and_counted_and_are_not_handed_out_later() -> None:
+    bench = Bench()
+    bench.leave(bench.join(exchange="fanout", room=9))
+    bench.fire(2)
+    instance = bench.join(exchange="fanout", room=9)
+    bench.fire()
+    assert bench.given() == {instance: [2]}
+    assert bench.purpose().dropped == 2
+
+
+@pytest.mark.parametrize(("limit", "most"), [("MOST_COPIES", 3), ("MOST_COPY_BYTES", 3)])
+def test_a_slow_instance_s_buffer_drops_the_oldest_counted_and_nobody_else_waits(
+    limit: str, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(purpose, limit, most)
+    bench = Bench()
+    slow, quick = bench.join(exchange="fanout"), bench.join(exchange="fanout")
+    seen: dict[int, list[int]] = {slow: [], quick: []}
+    for _ in range(8):
+        bench.fire()
+        for offer in bench.take():
+            seen[offer.instance] += offer.picks
+            if offer.instance == quick:
+                bench.report(offer, done=offer.picks)
+            else:
+                stuck = offer
+    assert seen == {slow: [0], quick: list(range(8))}
+    assert bench.purpose().dropped == 4
+    bench.report(stuck, done=stuck.picks)
+    while offers := bench.take():
+        for offer in offers:
+            seen[offer.instance] += offer.picks
+            bench.report(offer, done=offer.picks)
+    assert seen[slow] == [0, 5, 6, 7]
+
+
+def test_copies_that_are_left_when_another_version_takes_over_are_still_copies() -> None:
+    bench = Bench()
+    first = bench.join(exchange="fanout")
+    bench.fire(2)
+    (offer,) = bench.take()
+    second = bench.join(exchange="direct", version=2, room=9)
+    bench.report(offer, done=[0])
+    (copy,) = bench.take()
+    assert (copy.instance, list(copy.picks)) == (first, [1])
+    bench.leave(first)
+    bench.fire()
+    assert bench.given() == {second: [2]}
+
+
+def test_an_event_in_hand_is_not_dropped_when_a_fanout_takes_over() -> None:
+    bench = Bench()
+    first = bench.join()
+    bench.fire()
+    (offer,) = bench.take()
+    bench.leave(bench.join(version=2, exchange="fanout"))
+    bench.dispatcher.leaving(first, bench.now)
+    bench.fire()
+    assert bench.purpose().dropped == 1
+    assert bench.report(offer, done=[0])
+    assert bench.purpose().state.settled == 1
+
+
+# The log ----------------------------------------------------------------------------------------------
+
+
+def test_what_is_not_at_hand_is_fetched_and_what_was_trimmed_is_passed_over() -> None:
+    bench = Bench()
+    bench.fire(2)
+    bench.fire(2)
+    bench.at_hand = False
+    instance = bench.join(since=0, room=9)
+    assert [(fetch.topic, fetch.position) for fetch in bench.fetches] == [("T", 0)]
+    bench.at_hand = True
+    bench.dispatcher.fetched("T", 0, bench.log[1], bench.now)
+    bench.carry_out()
+    assert bench.given() == {instance: [2, 3]}
+    assert bench.purpose().dropped == 2
+    assert encode(bench.dispatcher.take_changes()), "a store can write it down"
+
+
+def test_what_is_accepted_while_nothing_is_found_is_not_lost() -> None:
+    bench = Bench()
+    bench.fire()
+    bench.at_hand = False
+    instance = bench.join(since=0, room=9)
+    bench.fire()
+    bench.at_hand = True
+    bench.dispatcher.fetched("T", 0, None, bench.now)
+    bench.carry_out()
+    assert bench.given() == {instance: [1]}
+
+
+# Crashes ----------------------------------------------------------------------------------------------
+
+
+def test_after_a_crash_what_may_have_been_in_a_handler_is_counted_before_it_begins_again() -> None:
+    bench = Bench(durable=True)
+    bench.join(room=9)
+    bench.fire(3)
+    assert [offer.after_commit for offer in bench.take()] == [False]
+    bench.commit()
+    bench.restart()
+    bench.join(room=9)
+    (offer,) = bench.take()
+    assert (list(offer.picks), offer.after_commit) == ([0, 1, 2], True)
+    assert bench.purpose().state.tried == {0: 1, 1: 1, 2: 1}
+    bench.report(offer, done=[0, 1, 2])
+    bench.fire()
+    assert [offer.after_commit for offer in bench.take()] == [False]
+
+
+def test_after_an_orderly_stop_nothing_is_suspect_but_what_had_no_end_before() -> None:
+    bench = Bench(durable=True)
+    bench.fire(2)
+    bench.leave(bench.join(since=0, room=1, retry=Retry(attempts=1)), died=True)
+    bench.commit()
+    bench.restart(clean=True)
+    bench.take()
+    bench.join(room=9, retry=Retry(attempts=1))
+    assert list(bench.given().values()) == [[1]]
+    assert list(bench.purpose().state.dead.positions()) == [0]
+
+
+@pytest.mark.parametrize("attempts", [1, 2, 3, 5])
+def test_an_event_that_kills_its_process_is_dead_in_the_end_and_those_next_to_it_are_handled(attempts: int) -> None:
+    bench = Bench(durable=True)
+    retry = Retry(attempts=attempts)
+    bench.join(room=4, retry=retry)
+    bench.join(room=4, retry=retry)
+    bench.fire(8)
+    crashes, killer = 0, 2
+    while bench.purpose().pending(8) or bench.offers:
+        bench.commit()
+        offers = bench.take()
+        if any(killer in offer.picks for offer in offers):
+            crashes += 1
+            bench.restart()
+            bench.join(room=4, retry=retry)
+            bench.join(room=4, retry=retry)
+            continue
+        for offer in offers:
+            bench.report(offer, done=offer.picks)
+    assert crashes == attempts + 1
+    assert list(bench.purpose().state.dead.positions()) == [killer]
+
+
+def test_what_was_counted_and_given_back_unhandled_was_not_tried() -> None:
+    bench = Bench(durable=True)
+    bench.join(room=9, retry=AT_ONCE)
+    bench.fire(2)
+    bench.commit()
+    bench.restart()
+    bench.take()
+    first = bench.join(room=9, retry=AT_ONCE)
+    (offer,) = bench.take()
+    bench.report(offer, returned=[1])
+    bench.leave(first)
+    bench.take()
+    assert bench.purpose().state.tried == {}
+    bench.join(room=9, retry=AT_ONCE)
+    assert list(bench.given().values()) == [[0, 1]], "though still with care"
+
+
+def test_nothing_is_handed_out_beyond_what_a_crash_would_suspect() -> None:
+    bench = Bench(durable=True)
+    bench.fire()
+    bench.join_without_commit(since=0, room=9)
+    assert not bench.take()
+    bench.commit()
+    assert bench.take()
+
+
+@pytest.mark.parametrize("exchanges", [("fanout", "direct"), ("fanout", "keyed"), ("direct", "fanout")])
+def test_what_is_recovered_is_what_was_there(exchanges: tuple[str, str]) -> None:
+    bench = Bench(durable=True)
+    first = bench.join(exchange=exchanges[0], room=9)
+    bench.fire(3)
+    bench.settle_all()
+    bench.join(exchange=exchanges[1], version=2, room=9)
+    bench.leave(first)
+    bench.fire(2)
+    bench.settle_all()
+    bench.commit()
+    live = encode(bench.dispatcher.snapshot("T", "p"))
+    bench.restart()
+    assert encode(bench.dispatcher.snapshot("T", "p")) == live
+    bench.join(exchange=exchanges[1], version=2, room=9)
+    assert not bench.take(), "what was done is done"

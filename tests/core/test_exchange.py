@@ -1,0 +1,156 @@
+"""The exchanges: who gets an event, how evenly, and how one's own is added."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import pytest
+
+from solarwind.core import exchange as exchanges
+from solarwind.core.exchange import Exchange, Instance, lookup, register
+from solarwind.core.log import Stored
+from solarwind.errors import BadArgument, ConflictError
+from solarwind.event import Event
+
+from .bench import Bench, batch
+
+
+@dataclass
+class Seat:
+    """An instance as an exchange sees it."""
+
+    id: int
+    free: int = 1
+    used: int = 0
+    in_flight: int = 0
+    version: int = 1
+    origin: str = "m/p"
+
+
+@pytest.fixture(autouse=True)
+def _exchanges_stay_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exchanges, "_known", dict(exchanges._known))
+
+
+def share(name: str, count: int, seats: Sequence[Seat]) -> dict[int, list[int]]:
+    chosen = lookup(name)
+    assert chosen is not None
+    chances: Iterator[float] = iter(range(100, 0, -1))
+    shares = chosen.share(Stored(10, batch(count)), range(10, 10 + count), seats, lambda: next(chances))
+    return {seat.id: list(part) for seat, part in shares}
+
+
+@pytest.mark.parametrize("exchange", ["direct", "direct:least-busy", "direct:random", "keyed"])
+def test_a_hundred_slow_events_end_evenly_with_two_instances(exchange: str) -> None:
+    bench = Bench()
+    first, second = bench.join(exchange=exchange), bench.join(exchange=exchange)
+    bench.fire(100)
+    handled: Counter[int] = Counter()
+    while offers := bench.take():
+        assert len(offers) <= 2
+        for offer in offers:
+            assert len(offer.picks) == 1, "an instance with slow handlers hoards nothing"
+            handled[offer.instance] += 1
+            bench.report(offer, done=offer.picks, handled=1, busy_ns=10**9)
+    assert handled[first] + handled[second] == 100
+    assert abs(handled[first] - handled[second]) <= 10
+
+
+def test_direct_prefers_the_least_recently_used() -> None:
+    assert share("direct", 1, [Seat(1, used=3), Seat(2, used=1), Seat(3, used=2)]) == {2: [10]}
+
+
+def test_least_busy_prefers_the_one_with_the_fewest_in_flight() -> None:
+    assert share(
+        "direct:least-busy", 1, [Seat(1, in_flight=3), Seat(2, in_flight=5), Seat(3, in_flight=0, used=9)]
+    ) == {3: [10]}
+
+
+def test_random_prefers_by_chance() -> None:
+    assert share("direct:random", 1, [Seat(1), Seat(2), Seat(3)]) == {3: [10]}, "the lowest number comes first"
+
+
+def test_a_burst_is_divided_evenly_and_by_room() -> None:
+    assert share("direct", 6, [Seat(1, free=10), Seat(2, free=10)]) == {1: [10, 11, 12], 2: [13, 14, 15]}
+    assert share("direct", 6, [Seat(1, free=1), Seat(2, free=10)]) == {1: [10], 2: [11, 12, 13, 14, 15]}
+    assert share("direct", 6, [Seat(1, free=1), Seat(2, free=2)]) == {1: [10], 2: [11, 12]}
+
+
+def test_fanout_gives_everybody_everything() -> None:
+    assert share("fanout", 2, [Seat(1), Seat(2, free=0)]) == {1: [10, 11], 2: [10, 11]}
+
+
+def test_keyed_sends_one_of_each_key_at_a_time_in_order() -> None:
+    bench = Bench()
+    for _ in range(3):
+        bench.join(exchange="keyed", room=10)
+    bench.fire(6, keys=["a", "a", "b", None, "b", "a"])
+    offers = bench.take()
+    assert sorted(position for offer in offers for position in offer.picks) == [0, 2, 3]
+    holding_a = next(offer for offer in offers if 0 in offer.picks)
+    bench.report(holding_a, failed=[0], verdict="later")
+    assert not bench.given(), "its key is held while it waits"
+    bench.pass_time(1)
+    (offer,) = bench.take()
+    bench.report(offer, done=[0])
+    (offer,) = bench.take()
+    assert list(offer.picks) == [1], "the next of its key, and not the one behind it"
+    bench.report(offer, failed=[1], verdict="reject")
+    assert list(bench.given().values()) == [[5]], "a dead letter holds up nobody"
+
+
+def test_keyed_follows_the_field_that_the_purpose_names() -> None:
+    bench = Bench()
+    bench.join(exchange="keyed", key="$.k", room=10)
+    bench.fire(2, keys=["a", "b"], payload=b'{"k": 7}')
+    assert bench.given() == {1: [0]}
+
+
+def test_an_event_of_ones_own_exchange_goes_where_it_says_or_waits() -> None:
+    class ByKey(Exchange):
+        def choose(self, event: Event, instances: Sequence[Instance]) -> Instance | None:
+            return next((each for each in instances if each.origin == event.key), None)
+
+    register("by-key", ByKey())
+    bench = Bench()
+    a, b = (bench.join(exchange="by-key", origin=origin, room=2) for origin in "ab")
+    bench.fire(4, keys=["b", "a", "c", "a"])
+    assert bench.given() == {b: [0], a: [1]}, "what it chooses nobody for waits, and what is behind it too"
+    c = bench.join(exchange="by-key", origin="c", room=2)
+    assert bench.given() == {c: [2], a: [3]}
+
+
+def test_an_exchange_of_ones_own_that_does_not_pend_copies_to_whom_it_chooses() -> None:
+    class Newest(Exchange):
+        pends = False
+
+        def choose(self, event: Event, instances: Sequence[Instance]) -> Iterable[Instance]:
+            return [each for each in instances if event.key in (None, each.origin)]
+
+    register("some", Newest())
+    bench = Bench()
+    a, b = (bench.join(exchange="some", origin=origin, room=5) for origin in "ab")
+    bench.fire(3, keys=[None, "b", "x"])
+    assert bench.given() == {a: [0], b: [0, 1]}
+    assert bench.purpose().dropped == 1
+
+
+def test_a_name_is_registered_once_and_must_be_one() -> None:
+    with pytest.raises(ConflictError, match="registered already"):
+        register("fanout", lookup("direct") or Exchange())
+    for name in ("", "A", "a b", "a:b:c", "ä"):
+        with pytest.raises(BadArgument, match="expected an exchange's name"):
+            register(name, Exchange())
+    with pytest.raises(BadArgument, match="expected an instance of an Exchange"):
+        register("mine", Exchange)  # type: ignore[arg-type]
+    with pytest.raises(BadArgument, match="expected an exchange, one of direct"):
+        Bench().join(exchange="unheard-of")
+
+
+def test_a_key_is_only_for_keyed() -> None:
+    with pytest.raises(BadArgument, match="only with an exchange that is keyed"):
+        Bench().join(exchange="direct", key="$.k")
+    with pytest.raises(BadArgument, match="expected a field such as"):
+        Bench().join(exchange="keyed", key="k")

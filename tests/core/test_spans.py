@@ -1,0 +1,111 @@
+"""`Spans` is a set of whole numbers: every method against a plain set."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from solarwind.core.spans import Spans
+
+MOST = 40
+places = st.integers(0, MOST)
+ranges = st.tuples(places, places)
+sets = st.sets(st.integers(0, MOST - 1))
+
+
+def is_sound(spans: Spans) -> bool:
+    """Sorted, and no two edges alike: no span is empty, and none touch."""
+    return len(spans.edges) % 2 == 0 and all(a < b for a, b in zip(spans.edges, spans.edges[1:], strict=False))
+
+
+@given(sets)
+def test_a_set_has_the_positions_it_was_made_of(members: set[int]) -> None:
+    spans = Spans.of(members)
+    assert is_sound(spans)
+    assert list(spans.positions()) == sorted(members)
+    assert len(spans) == len(members)
+    assert bool(spans) == bool(members)
+    assert [position in spans for position in range(MOST)] == [position in members for position in range(MOST)]
+    assert [position for start, stop in spans for position in range(start, stop)] == sorted(members)
+
+
+@given(st.lists(st.integers(0, MOST)))
+def test_positions_may_come_in_any_order_and_more_than_once(positions: list[int]) -> None:
+    assert Spans.of(positions) == Spans.of(set(positions))
+
+
+@given(places, places)
+def test_a_range_is_the_set_of_its_positions(start: int, stop: int) -> None:
+    assert list(Spans.of(range(start, stop)).positions()) == list(range(start, stop))
+
+
+@given(st.lists(st.tuples(st.booleans(), ranges), max_size=30))
+def test_adding_and_removing_ranges_is_adding_and_removing_their_positions(
+    steps: list[tuple[bool, tuple[int, int]]],
+) -> None:
+    spans, members = Spans(), set[int]()
+    for adds, (start, stop) in steps:
+        if adds:
+            spans.add(start, stop)
+            members.update(range(start, stop))
+        else:
+            spans.remove(start, stop)
+            members.difference_update(range(start, stop))
+        assert is_sound(spans)
+        assert set(spans.positions()) == members
+
+
+@given(sets, sets)
+def test_union_and_difference(ours: set[int], theirs: set[int]) -> None:
+    spans = Spans.of(ours)
+    spans.update(Spans.of(theirs))
+    assert is_sound(spans)
+    assert set(spans.positions()) == ours | theirs
+    spans = Spans.of(ours)
+    spans.difference_update(Spans.of(theirs))
+    assert is_sound(spans)
+    assert set(spans.positions()) == ours - theirs
+
+
+@given(sets, ranges)
+def test_within_and_outside_part_a_range(members: set[int], part: tuple[int, int]) -> None:
+    spans, inside = Spans.of(members), set(range(*part))
+    within, outside = spans.within(*part), spans.outside(*part)
+    assert is_sound(within)
+    assert is_sound(outside)
+    assert set(within.positions()) == members & inside
+    assert set(outside.positions()) == inside - members
+    assert set(spans.positions()) == members
+
+
+@given(sets, places)
+def test_the_gap_is_the_first_span_that_is_not_in_the_set(members: set[int], position: int) -> None:
+    start, stop = Spans.of(members).gap(position)
+    assert start == next(place for place in range(position, MOST + 1) if place not in members)
+    assert stop == min((member for member in members if member > start), default=None)
+
+
+@given(sets, places)
+def test_the_span_is_what_is_left_of_the_first_one_from_a_position_on(members: set[int], position: int) -> None:
+    found = Spans.of(members).span(position)
+    start = min((member for member in members if member >= position), default=None)
+    if start is None:
+        assert found is None
+    else:
+        assert found == (start, next(place for place in range(start, MOST + 1) if place not in members))
+
+
+@given(sets, ranges)
+def test_a_copy_is_equal_and_independent(members: set[int], change: tuple[int, int]) -> None:
+    spans = Spans.of(members)
+    copy = spans.copy()
+    assert copy == spans
+    assert Spans(spans.edges) == spans
+    copy.add(*change)
+    copy.remove(0, 3)
+    assert set(spans.positions()) == members
+    assert spans != sorted(members)
+
+
+def test_a_set_says_what_it_is() -> None:
+    assert repr(Spans((1, 3, 5, 6))) == "Spans([1, 3, 5, 6])"

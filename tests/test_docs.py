@@ -1,0 +1,330 @@
+"""The documents, as far as a machine can tell: programs run, links lead somewhere, commands parse, names exist."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import typer.main
+
+import solarwind
+from solarwind import Cause, Event, SolarWind, records
+from solarwind.cli import app
+from solarwind.service.outbox import Receipt, Receipts
+from solarwind.service.stream import Stream
+from solarwind.testing.contract import EngineContract
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+README, PYTHON, CLI = ROOT / "README.md", ROOT / "docs" / "PYTHON.md", ROOT / "docs" / "CLI.md"
+GUARANTEES = ROOT / "docs" / "GUARANTEES.md"
+A_PROGRAM_S = 60
+
+
+class Block(NamedTuple):
+    """A fenced block: its language, its text, and the line it begins at."""
+
+    language: str
+    text: str
+    line: int
+
+
+def blocks(document: Path) -> list[Block]:
+    text = document.read_text()
+    found = re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [Block(each[1], each[2], text.count("\n", 0, each.start()) + 2) for each in found]
+
+
+def prose(document: Path) -> str:
+    """The document without its fenced blocks."""
+    return re.sub(r"^```.*?^```$", "", document.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def name_of(document: Path) -> str:
+    return str(document.relative_to(ROOT))
+
+
+# --- programs -----------------------------------------------------------------------------------------------
+
+
+def programs() -> Iterator[Any]:
+    """Each block of Python that is a whole program, and the output that the document shows for it."""
+    for document in (README, PYTHON):
+        all_blocks = [*blocks(document), Block("", "", 0)]
+        for block, following in zip(all_blocks, all_blocks[1:], strict=False):
+            if block.language == "python" and following.language == "text" and is_program(block):
+                yield pytest.param(block.text, following.text, id=f"{document.name}:{block.line}")
+
+
+def is_program(block: Block) -> bool:
+    return block.text.startswith(("import ", "from "))
+
+
+def run(program: str, folder: Path) -> str:
+    """What it prints, run on its own in a folder."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SOLARWIND_")}
+    command = [sys.executable, "-W", "error", "-c", program]
+    ended = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=A_PROGRAM_S, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+@pytest.mark.parametrize(("program", "output"), list(programs()))
+def test_a_program_prints_what_is_shown(program: str, output: str, tmp_path: Path) -> None:
+    assert run(program, tmp_path) == output
+
+
+def test_the_readme_begins_with_a_short_program_that_may_run_again(tmp_path: Path) -> None:
+    """It is about ten lines, needs nothing but what is installed, and finds its store from the first time."""
+    example = next(block for block in blocks(README) if block.language == "python")
+    lines = [line for line in example.text.splitlines() if line.strip()]
+    assert len(lines) <= 11
+    assert run(example.text, tmp_path) == run(example.text, tmp_path)
+    assert (tmp_path / "wind.db").exists()
+
+
+def test_all_whole_programs_of_the_manual_are_run() -> None:
+    """But the last, which is a test and is run below."""
+    whole = [block for block in blocks(PYTHON) if block.language == "python" and is_program(block)]
+    shown = [each for each in programs() if each.id.startswith("PYTHON.md")]
+    assert len(shown) == len(whole) - 1 >= 7
+
+
+def test_the_test_of_the_manual_passes(tmp_path: Path) -> None:
+    example = next(block for block in blocks(PYTHON) if "pytest_plugins" in block.text)
+    (tmp_path / "test_example.py").write_text(example.text)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_example.py"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=A_PROGRAM_S, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+# --- names --------------------------------------------------------------------------------------------------
+
+
+def python_blocks() -> Iterator[Any]:
+    for document in DOCUMENTS:
+        for block in blocks(document):
+            if block.language == "python":
+                yield pytest.param(block, id=f"{document.name}:{block.line}")
+
+
+# What the variables of the documents' examples are.
+VARIABLES: dict[str, type] = {
+    "wind": SolarWind,
+    "event": Event,
+    "events": Stream,
+    "receipt": Receipt,
+    "letter": records.DeadLetter,
+    "statistics": records.Statistics,
+    "counts": records.PurposeStatistics,
+    "info": records.PurposeInfo,
+    "tree": records.Trace,
+    "Cause": Cause,
+}
+
+
+@pytest.mark.parametrize("block", list(python_blocks()))
+def test_an_example_uses_names_and_options_that_exist(block: Block) -> None:
+    """It is Python, and whatever it asks of solarwind is there, options included."""
+    tree = compile(block.text, "example", "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "solarwind":
+            for alias in node.names:
+                assert alias.name in solarwind.__all__
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            type_ = VARIABLES.get(node.value.id)
+            assert type_ is None or hasattr(type_, node.attr), ast.unparse(node)
+        elif isinstance(node, ast.Call):
+            check_options(node)
+
+
+def check_options(call: ast.Call) -> None:
+    function: Any = None
+    if isinstance(call.func, ast.Attribute) and isinstance(call.func.value, ast.Name):
+        function = getattr(VARIABLES.get(call.func.value.id), call.func.attr, None)
+    elif isinstance(call.func, ast.Name) and call.func.id in solarwind.__all__:
+        function = getattr(solarwind, call.func.id)
+    if function is None or isinstance(function, property):
+        return
+    options = inspect.signature(function).parameters
+    for keyword in call.keywords:
+        assert keyword.arg in options, f"{ast.unparse(call)} has no option {keyword.arg}"
+
+
+def test_the_manual_names_all_that_is_public_and_nothing_else() -> None:
+    text = PYTHON.read_text()
+    for name in solarwind.__all__:
+        assert re.search(rf"\b{name}\b", text), f"{name} is public and not in the manual"
+    for type_ in (SolarWind, Event, Receipt, Receipts, Stream, Cause, *vars(records).values()):
+        if isinstance(type_, type) and type_.__module__.startswith("solarwind"):
+            members = {name for name in vars(type_) if not name.startswith("_")} - {"wake"}
+            for name in members | set(getattr(type_, "__struct_fields__", ())):
+                assert name.startswith("_") or re.search(rf"\b{name}\b", text), f"{type_.__name__}.{name} is missing"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_members_that_the_prose_names_exist(document: Path) -> None:
+    """`wind.x`, `event.x` and so on, in code within a sentence."""
+    for code in re.findall(r"`([^`\n]+)`", prose(document)):
+        for name, member in re.findall(r"\b(\w+)\.(\w+)", code):
+            type_ = VARIABLES.get(name)
+            if type_ is not None and f"{name}.{member}" not in ("wind.db",):
+                assert hasattr(type_, member), f"{document.name}: {code}"
+
+
+# --- links --------------------------------------------------------------------------------------------------
+
+
+def anchors(document: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", prose(document), re.MULTILINE)
+    plain = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings)
+    return {heading.replace(" ", "-") for heading in plain}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_links_lead_somewhere(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(document)):
+        if target.startswith(("https://", "http://")):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (document.parent / path).resolve() if path else document
+        assert file.exists(), f"{document.name}: {target}"
+        assert file.is_relative_to(ROOT), f"{document.name}: {target}"
+        assert not anchor or anchor in anchors(file), f"{document.name}: {target}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_files_and_functions_that_the_prose_names_exist(document: Path) -> None:
+    """`core/dispatcher.py`, or `Dispatcher.exchange`, in code within a sentence."""
+    folders = [ROOT, ROOT / "src" / "solarwind", ROOT / "src" / "solarwind" / "testing"]
+    for code in re.findall(r"`([^`\n]+)`", prose(document)):
+        found = re.fullmatch(r"((?:\w+/)*\w+\.py)(?:::\w+)?", code)
+        if found and "/" in code:
+            assert any((folder / found[1]).exists() for folder in folders), f"{document.name}: {code}"
+        found = re.fullmatch(r"([A-Z]\w+)\.(\w+)(\(.*\))?", code)
+        if found and found[1] in members_by_class():
+            assert found[2] in members_by_class()[found[1]], f"{document.name}: {code}"
+
+
+@cache
+def members_by_class() -> dict[str, set[str]]:
+    """Every class of the package with its methods and fields, by reading the source."""
+    members: dict[str, set[str]] = {}
+    for path in (ROOT / "src" / "solarwind").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                names = members.setdefault(node.name, set())
+                for inner in ast.walk(node):
+                    if isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef):
+                        names.add(inner.name)
+                    elif isinstance(inner, ast.AnnAssign) and isinstance(inner.target, ast.Name):
+                        names.add(inner.target.id)
+                    elif isinstance(inner, ast.Attribute) and isinstance(inner.ctx, ast.Store):
+                        names.add(inner.attr)
+    return members
+
+
+# --- the command line ---------------------------------------------------------------------------------------
+
+
+def command_lines() -> Iterator[Any]:
+    for document in (README, CLI):
+        for block in blocks(document):
+            for line in block.text.splitlines() if block.language == "sh" else ():
+                if line.startswith("solarwind "):
+                    yield pytest.param(line, id=f"{document.name}:{line.partition('  #')[0].strip()}")
+
+
+@pytest.mark.parametrize("line", list(command_lines()))
+def test_a_command_line_parses(line: str) -> None:
+    """Command, arguments and options exist and are taken; nothing is run."""
+    parse(shlex.split(line, comments=True)[1:])
+
+
+def parse(words: list[str]) -> None:
+    """What a group does before it runs a command."""
+    command: Any = typer.main.get_command(app)
+    context = command.make_context("solarwind", list(words))
+    while rest := [*context._protected_args, *context.args]:
+        name, command, rest = command.resolve_command(context, rest)
+        context = command.make_context(name, rest, parent=context)
+        if not hasattr(command, "commands"):
+            return
+
+
+@pytest.mark.parametrize("line", ["solarwind serve", "solarwind topics --colour", "solarwind replay T"])
+def test_a_wrong_command_line_is_found_out(line: str) -> None:
+    with pytest.raises(Exception, match="No such command|No such option|Missing argument"):
+        parse(shlex.split(line)[1:])
+
+
+def commands() -> Iterator[tuple[str, Any]]:
+    """Every command with its words."""
+    todo: list[tuple[str, Any]] = [("solarwind", typer.main.get_command(app))]
+    while todo:
+        words, command = todo.pop()
+        yield words, command
+        todo += [(f"{words} {name}", inner) for name, inner in getattr(command, "commands", {}).items()]
+
+
+def test_every_command_and_option_is_in_the_reference() -> None:
+    text = CLI.read_text()
+    for words, command in commands():
+        if not hasattr(command, "commands"):
+            assert words in text, f"{words} is missing"
+        for parameter in command.params:
+            for option in (each for each in parameter.opts if each.startswith("--")):
+                assert option in text or option == "--help", f"{words} {option} is missing"
+
+
+def test_every_option_in_the_reference_exists() -> None:
+    known = {option for _, command in commands() for parameter in command.params for option in parameter.opts}
+    for option in re.findall(r"`(--[a-z-]+)", prose(CLI)):
+        assert option in known | {"--help", "--some-name"}, option
+
+
+# --- guarantees ---------------------------------------------------------------------------------------------
+
+
+def tests_in(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text())
+    return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+
+
+def test_every_test_that_is_named_exists() -> None:
+    """`contract::test_x` is a rule of the contract suite; `store/test_faults.py::test_x` is in `tests/`."""
+    named = re.findall(r"`([\w/.]+)::(test_\w+)`", GUARANTEES.read_text())
+    assert len(named) >= 50
+    for place, test in named:
+        there = set(dir(EngineContract)) if place == "contract" else tests_in(ROOT / "tests" / place)
+        assert test in there, f"{place}::{test}"
+
+
+def test_no_test_is_named_in_another_form() -> None:
+    text = re.sub(r"`[\w/.]+::test_\w+`", "", GUARANTEES.read_text())
+    assert not re.findall(r"`test_(?!docs)\w+`", text)
+
+
+# --- the project alone --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_a_document_speaks_of_the_project_alone(document: Path) -> None:
+    text = document.read_text()
+    assert text.endswith("\n")
+    assert not text.endswith("\n\n")
+    for number, line in enumerate(text.splitlines(), 1):
+        assert not re.search(r"/(?:work|tmp|root|home)/", line), f"{document.name}:{number}"
+        assert line == line.rstrip(), f"{document.name}:{number}"
