@@ -1,5 +1,5 @@
-"""Does a backlog cost anything but disk? Ten million pending events: how long a store takes to open, how much memory it takes
-to drain it, and whether it drains as fast as a backlog of a hundred thousand.
+"""Does a backlog cost anything but disk? Ten million pending events: how long a store takes to open, how much memory
+it takes to drain it, and whether it drains as fast as a backlog of a hundred thousand.
 
 Each store is filled by one process and drained by another. The small one is drained before and after the large one.
 """
@@ -32,7 +32,9 @@ async def _fill(url: str, events: int) -> float:
         await wind.off(count)
         begun = perf_counter()
         for at in range(0, events, WINDOW):
-            await wind.fire_many("bench.fired", [PAYLOAD] * min(WINDOW, events - at))
+            for _ in range(min(WINDOW, events - at)):
+                receipt = wind.fire("bench.fired", PAYLOAD)
+            await receipt
         return perf_counter() - begun
 
 
@@ -83,7 +85,7 @@ def run(options: Options) -> list[Table]:
         Row(f"peak memory, {SMALL:,} pending", "MiB", [each[3] for each in small]),
         Row(f"drained, {SMALL:,} pending", "events/s", few, [1.0] * len(few)),
         Row("drained", "events/s", drained, ratios, ratio_at_least=0.9),
-        Row("filled by fire_many, nobody there", "events/s", filled),
+        Row("filled, nobody there", "events/s", filled),
     ]
     return [Table(f"A backlog of {events:,} events on sqlite://", rows)]
 

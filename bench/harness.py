@@ -1,7 +1,7 @@
 """What all benchmarks share, so that each of them is only its question.
 
-A machine is never quiet, so figures are taken in turns (A B C, then C B A, …), each in a process of its own, and compared
-within a round: the ratio of a contestant is the median of its ratios to the first one, round by round.
+A machine is never quiet, so figures are taken in turns (A B C, then C B A, …), each in a process of its own, and
+compared within a round: the ratio of a contestant is the median of its ratios to the first one, round by round.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-PAYLOAD = b'{"video_id":"b1946ac92492d2347c6235b4d2611184","user":"alice","bytes":104857600,"at":"my-camera","tags":["new","hd","en"]}'
+PAYLOAD = (
+    b'{"video_id":"b1946ac92492d2347c6235b4d2611184","user":"alice","bytes":104857600,'
+    b'"at":"my-camera","tags":["new","hd","en"]}'
+)
 assert len(PAYLOAD) == 122
 WINDOW = 16_000  # events fired before the producer waits for acceptance, so that its buffer never fills
 
@@ -72,7 +75,7 @@ class Table:
 
 @dataclass
 class Contestant:
-    """`measure` is called in a process of its own and gives one figure. It is a module's function, for it is sent there."""
+    """`measure` is called in a process of its own and gives one figure. (So it must be a function of a module.)"""
 
     name: str
     measure: Callable[..., float]
@@ -188,7 +191,7 @@ def show(tables: Sequence[Table]) -> None:
         for column in ("", "ratio", "median", "min", "max", "goal"):
             rich.add_column(column, justify="left" if column in ("", "goal") else "right")
         for row in table.rows:
-            ratio = f"{median(row.ratios):.2f} ×" if row.ratios else ""
+            ratio = f"{median(row.ratios):.{2 if median(row.ratios) >= 0.1 else 4}f} ×" if row.ratios else ""
             figures = [shown(pick(row.figures), row.unit) for pick in (median, min, max)]
             goals = ", ".join(f"{goal} {'[green]met' if met else '[red]missed'}[/]" for goal, met in row.goals)
             rich.add_row(row.name, ratio, *figures, goals)

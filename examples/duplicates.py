@@ -7,7 +7,7 @@
 Interrupt it and start it again: it goes on where it was. Every file is an event with an id of its path, size and time
 of change, so a file that was found before is acknowledged and not handled again.
 
-    python examples/duplicates.py ~/Pictures [--store .duplicates] [--hidden]
+    python examples/duplicates.py ~/Pictures [--store .duplicates]
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ class Duplicate:
     size: int
 
 
-def files_below(folder: Path, hidden: bool) -> Iterator[tuple[str, os.stat_result]]:
-    """Every regular file that is not empty, without following links."""
+def files_below(folder: Path, store: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """Every regular file that is not empty, without following links; git's and this program's own are left out."""
     for root, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if hidden or not name.startswith("."))
+        folders[:] = sorted(name for name in folders if name != ".git" and Path(root, name) != store)
         for name in sorted(names):
             path = os.path.join(root, name)
             try:
@@ -96,9 +96,9 @@ def build(wind: SolarWind, seen: sqlite3.Connection) -> None:
         err.print(f"  {duplicate.path}  =  {duplicate.of}", style="dim", soft_wrap=True, markup=False)
 
 
-async def find(wind: SolarWind, folder: Path, hidden: bool) -> int:
+async def find(wind: SolarWind, folder: Path, store: Path) -> int:
     """Fire an event for every file that shares its size with another; give how many."""
-    found = list(files_below(folder, hidden))
+    found = list(files_below(folder, store))
     sizes = Counter(status.st_size for _, status in found)
     candidates = [(path, status) for path, status in found if sizes[status.st_size] > 1]
     err.print(f"{len(found):,} files in {folder}, {len(candidates):,} of them share their size with another")
@@ -147,7 +147,7 @@ def show(seen: sqlite3.Connection, unread: int) -> None:
         out.print(f"{unread:,} files could not be read: `solarwind dead list file.found 'Hash the file'` shows why.")
 
 
-async def run(folder: Path, store: Path, hidden: bool) -> None:
+async def run(folder: Path, store: Path) -> None:
     store.mkdir(parents=True, exist_ok=True)
     name = hashlib.blake2b(os.fsencode(folder), digest_size=8).hexdigest()
     seen = sqlite3.connect(store / f"{name}-seen.db", check_same_thread=False)
@@ -157,7 +157,7 @@ async def run(folder: Path, store: Path, hidden: bool) -> None:
     build(wind, seen)
     try:
         async with wind:
-            await watch(wind, await find(wind, folder, hidden))
+            await watch(wind, await find(wind, folder, store))
             unread = (await wind.statistics()).purposes["file.found", "Hash the file"].dead
         show(seen, unread)
     finally:
@@ -168,14 +168,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Find the duplicate files of a folder.")
     parser.add_argument("folder", nargs="?", default=".", type=Path)
     parser.add_argument("--store", default=Path(".duplicates"), type=Path, help="where it keeps how far it is")
-    parser.add_argument("--hidden", action="store_true", help="also look into hidden folders")
     options = parser.parse_args()
     folder = options.folder.expanduser().resolve()
     if not folder.is_dir():
         err.print(f"expected a folder, got {options.folder}: name one that is there", soft_wrap=True, markup=False)
         return 1
     try:
-        asyncio.run(run(folder, options.store, options.hidden))
+        asyncio.run(run(folder, options.store.resolve()))
     except KeyboardInterrupt:
         err.print("Interrupted. Start it again, and it goes on where it was.")
         return 130

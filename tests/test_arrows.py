@@ -18,13 +18,14 @@ ROOT = Path(solarwind.__file__).parent
 MODULES = sorted(ROOT.rglob("*.py"))
 
 # What each part may import of solarwind. A part is a folder, or a module of the top.
-FOUNDATION = {"event", "names", "errors", "batch", "payload", "failure"}
+FOUNDATION = {"event", "names", "errors", "batch", "payload", "failure", "limits"}
 ARROWS = {
     "event": {"payload", "batch"},  # batch: for its annotations only
     "names": {"errors"},
     "errors": set(),
     "payload": {"errors"},
     "failure": {"errors"},
+    "limits": {"errors"},
     "batch": {"errors", "event", "names", "payload"},
     "records": {"event"},
     "core": FOUNDATION | {"core"},

@@ -169,7 +169,7 @@ def _fire(store: Path, payloads: list[object]) -> list[str]:
 
         async with wind:
             await wind.off(handle)
-            found = await wind.fire_many("T", payloads)
+            found = (await wind.fire_many("T", payloads)).ids
             ids.extend(id for id, payload in zip(found, payloads, strict=True) if payload != "poison")
 
     fire()

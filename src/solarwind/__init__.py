@@ -18,6 +18,7 @@ from .errors import (
 )
 from .event import Cause, Event
 from .failure import Later, Reject, Retry
+from .limits import Limits
 from .wind import SolarWind
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "Fanout",
     "Keyed",
     "Later",
+    "Limits",
     "NotAllowed",
     "NotFound",
     "ProtocolError",

@@ -131,6 +131,11 @@ class Batch:
         return self.header.count
 
     @property
+    def layout(self) -> tuple[bytes, list[int]]:
+        """All bytes, and where each payload begins in them: one more than there are, for where the last one ends."""
+        return self.data, self._starts
+
+    @property
     def weight(self) -> int:
         """About how much memory it takes, in bytes: an event's numbers weigh more than a small payload."""
         return len(self.data) + 128 * self.header.count

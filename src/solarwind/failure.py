@@ -8,7 +8,6 @@ import msgspec
 
 from .errors import BadArgument
 
-
 MOST_SECONDS = 1e9  # 31 years, and far within what ns since 1970 can tell
 
 

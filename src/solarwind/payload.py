@@ -186,13 +186,13 @@ def _field(path: str) -> Callable[[bytes, str], str | None]:
             return None
         try:
             value = read(data)
-        except msgspec.DecodeError:
+            for _ in names:
+                value = value.value
+            text = bytes(value)
+            if text == b"null":
+                return None
+            return str(_decode_json(text)) if text.startswith(b'"') else text.decode()
+        except (msgspec.DecodeError, ValueError, RecursionError):  # then it is nobody's key
             return None
-        for _ in names:
-            value = value.value
-        text = bytes(value)
-        if text == b"null":
-            return None
-        return str(_decode_json(text)) if text.startswith(b'"') else text.decode()
 
     return key

@@ -19,13 +19,14 @@ import msgspec
 from . import payload as codec
 from .engine.base import Engine, Since
 from .engine.url import open_engine
-from .errors import BadArgument, TooLarge, Unavailable
+from .errors import BadArgument, Busy, TooLarge, Unavailable
 from .event import Cause, Event
 from .failure import MOST_SECONDS, Retry
+from .limits import Limits
 from .names import check_id, check_key, check_topic
 from .records import DeadLetter, HandlerInfo, PurposeInfo, Statistics, TopicInfo, Trace
 from .service.inbox import Inbox
-from .service.outbox import Fired, HeldReceipt, Numbers, Outbox, Receipt, Receipts
+from .service.outbox import Fired, Held, HeldReceipt, Numbers, Outbox, Receipt, Receipts
 from .service.registration import Registration, check_count, make_join
 from .service.runner import MOST_BATCH, Runner, handling
 from .service.signature import inspect_handler
@@ -33,7 +34,6 @@ from .service.stream import Stream, StreamInbox
 
 log = logging.getLogger("solarwind")
 
-MOST_PAYLOAD_BYTES = 1 << 20
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -42,13 +42,23 @@ class SolarWind:
     """Fire events, and handle them for a purpose.
 
     `url` says where the dispatcher is: `memory://`, `sqlite:///wind.db`; None is `$SOLARWIND_URL`, or else `memory://`.
-    `grace` is how many seconds handlers have to finish when it stops. Raises `BadArgument` for a URL that is none.
+    `grace` is how many seconds handlers have to finish when it stops; `limits`, how much of anything there may be.
+    Raises `BadArgument` for a URL that is none.
 
     Register handlers with `on`, then start it: with `async with`, with `with` where there is no asyncio, or with `run`.
     """
 
-    def __init__(self, url: str | None = None, *, grace: float = 30.0, engine: Engine | None = None) -> None:
-        self._engine = engine if engine is not None else open_engine(url)
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        grace: float = 30.0,
+        limits: Limits | None = None,
+        engine: Engine | None = None,
+    ) -> None:
+        self._limits = limits or Limits()
+        self._most_payload = self._limits.payload_bytes
+        self._engine = engine if engine is not None else open_engine(url, self._limits)
         self.grace = grace
         self._registrations: list[Registration] = []
         self._streams: dict[Stream, tuple[StreamInbox, int]] = {}
@@ -58,18 +68,18 @@ class SolarWind:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._thread_id = 0
-        self._outbox = Outbox()
-        self._foreign = Outbox()  # fired from other threads
+        self._outbox = Outbox(self._limits)
+        self._foreign = Outbox(self._limits)  # fired from other threads
         self._foreign_lock = threading.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def use(self, url: str) -> None:
-        """Go to another dispatcher than the one it was made for. Raises `BadArgument`; `Unavailable` once it was started."""
+        """Go to another dispatcher than the one it was made for. Raises `BadArgument`; `Unavailable` once started."""
         if self._state != "not started":
             raise Unavailable(
                 f"expected a SolarWind that was not started, got one that is {self._state}: make a new one"
             )
-        self._engine = open_engine(url)
+        self._engine = open_engine(url, self._limits)
 
     @property
     def handlers(self) -> tuple[HandlerInfo, ...]:
@@ -110,9 +120,9 @@ class SolarWind:
             data, content = payload, codec.BYTES
         else:
             data, content = codec.encode(payload)
-        if len(data) > MOST_PAYLOAD_BYTES:
+        if len(data) > self._most_payload:
             raise TooLarge(
-                f"expected a payload of at most {MOST_PAYLOAD_BYTES:,} bytes, got {len(data):,} on topic {topic!a}: "
+                f"expected a payload of at most {self._most_payload:,} bytes, got {len(data):,} on topic {topic!a}: "
                 "store it elsewhere and fire where it is"
             )
         handled = handling.get()
@@ -132,7 +142,6 @@ class SolarWind:
         now: bool,
     ) -> Receipt:
         """Fire what is more than a payload, inside a handler, or from another thread."""
-        check_topic(topic)
         if key is not None:
             check_key(key)
         if id is not None:
@@ -140,6 +149,7 @@ class SolarWind:
         if handled is not None:
             cause = cause or Cause.event(handled)
             if not now and handled._of.home is self._engine and handled._fired is not None:
+                check_topic(topic)
                 return self._hold(handled, Fired(topic, data, content, time.time_ns(), key, id, cause))
         if get_ident() == self._thread_id:
             return self._outbox.add_with(topic, data, content, key, id, cause)
@@ -149,7 +159,7 @@ class SolarWind:
     def fire_many(
         self, topic: str, payloads: Iterable[Any], key: str | Callable[[Any], str | None] | None = None
     ) -> Receipts:
-        """Fire an event for each payload; all of them travel together. `key` is one for all, or a function of the payload.
+        """Fire an event for each payload; they travel together. `key` is one for all, or a function of the payload.
 
         Awaiting what comes back waits until all are accepted; `.ids` are known at once. Raises what `fire` raises;
         what was fired before the fault stays fired.
@@ -159,8 +169,13 @@ class SolarWind:
 
     def _hold(self, handled: Event, fired: Fired) -> Receipt:
         if handled._fired is msgspec.UNSET:
-            handled._fired = []
-        handled._fired.append(fired)
+            handled._fired = Held()
+        if handled._fired.size + len(fired.data) > self._limits.unaccepted_bytes:
+            raise Busy(
+                f"expected a handler to fire at most {self._limits.unaccepted_bytes:,} bytes before it returns, got more: "
+                "fire them with now=True, or handle smaller parts"
+            )
+        handled._fired.add(fired)
         return HeldReceipt(fired, self._numbers)
 
     def _flush(self) -> None:
@@ -199,7 +214,7 @@ class SolarWind:
 
         The parameter annotated `Event` gets the event, the other one the payload decoded to its annotation; with
         `list[...]` it gets up to 500 at once. Registered while it runs, it joins at once (see `joined`).
-        Raises `BadName` and `BadArgument`; a statement that contradicts an earlier one is a `ConflictError` when it joins.
+        Raises `BadName` and `BadArgument`; when it joins, `ConflictError` if it contradicts what was stated before.
         """
 
         def register(function: F) -> F:
@@ -257,7 +272,7 @@ class SolarWind:
 
         async def enter(stream: Stream) -> Inbox:
             self._check_running()
-            inbox = StreamInbox(self._engine, join)
+            inbox = StreamInbox(self._engine, join, self._limits)
             inbox.stream = stream
             inbox.enter(await self._engine.join(join, since, inbox))
             self._streams[stream] = (inbox, inbox.instance)
@@ -274,7 +289,7 @@ class SolarWind:
         return Stream(enter, leave)
 
     def topic(self, name: str, *, keep: float | timedelta | None = None, keep_bytes: int | None = None) -> None:
-        """Say how much history a topic keeps: events not older than `keep` (seconds, or a timedelta), `keep_bytes` at most.
+        """Say how much history a topic keeps: events up to `keep` old (seconds, or a timedelta), `keep_bytes` at most.
 
         Events that a purpose still pends on, or has as dead letters, are kept all the same.
         """
@@ -442,7 +457,8 @@ class SolarWind:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._loop is not None and self._thread is not None
+        assert self._loop is not None
+        assert self._thread is not None
         self._loop.call_soon_threadsafe(self._over.set)
         self._thread.join()
         failure = self._failure
@@ -469,7 +485,7 @@ class SolarWind:
         _runner()(live())
 
     def wait(self, work: Awaitable[T], timeout: float | None = None) -> T:
-        """From a thread: run one of the coroutines, such as `wind.wait(wind.settled(timeout=10))`, and give its result."""
+        """From a thread: run one of the coroutines, as in `wind.wait(wind.settled(10))`, and give its result."""
         if self._loop is None or self._state != "running":
             if asyncio.iscoroutine(work):
                 work.close()
@@ -482,10 +498,14 @@ class SolarWind:
         async def run() -> T:
             return await work
 
-        return asyncio.run_coroutine_threadsafe(run(), self._loop).result(timeout)
+        running = asyncio.run_coroutine_threadsafe(run(), self._loop)
+        try:
+            return running.result(timeout)
+        finally:
+            running.cancel()  # what was given up is not done behind one's back
 
     def run(self, *, until_settled: bool = False) -> None:
-        """Run as a service: until SIGTERM or SIGINT, then drain; or `until_settled`. A second signal stops the draining.
+        """Run as a service until SIGTERM or SIGINT, then drain; or `until_settled`. A second signal ends the draining.
 
         Raises `StoreError` if the store fails meanwhile.
         """
@@ -526,7 +546,14 @@ class SolarWind:
     # Inner --------------------------------------------------------------------------------------------
 
     async def _join(self, registration: Registration) -> None:
-        runner = Runner(self._engine, registration.join, registration.handler, registration.concurrency, self._begun)
+        runner = Runner(
+            self._engine,
+            registration.join,
+            registration.handler,
+            registration.concurrency,
+            self._begun,
+            self._limits,
+        )
         try:
             registration.instance = await self._engine.join(registration.join, registration.since, runner)
         except BaseException:

@@ -13,6 +13,7 @@ from solarwind.core.log import Stored
 from solarwind.core.purpose import Purpose
 from solarwind.core.spans import Spans
 from solarwind.core.state import Change, decode_changes, encode
+from solarwind.limits import Limits
 
 SECOND = 10**9
 KEEP_NS = 3600 * SECOND
@@ -36,7 +37,8 @@ def batch(
 class Bench:
     """`durable` as a store's: then `commit` makes changes so, and `restart` keeps only what was committed."""
 
-    def __init__(self, *, durable: bool = False) -> None:
+    def __init__(self, *, durable: bool = False, limits: Limits | None = None) -> None:
+        self.limits = limits
         self.now = 1_000 * SECOND
         self.durable = durable
         self.log: list[Stored] = []
@@ -47,7 +49,7 @@ class Bench:
         self._begin()
 
     def _begin(self) -> None:
-        self.dispatcher = Dispatcher(self, Random(1).random, keep_ns=KEEP_NS, durable=self.durable)
+        self.dispatcher = Dispatcher(self, Random(1).random, keep_ns=KEEP_NS, durable=self.durable, limits=self.limits)
         self.offers: list[Offer] = []
 
     def find(self, topic: str, position: int) -> Stored | None:
@@ -61,7 +63,7 @@ class Bench:
                 self.offers.append(effect)
             elif isinstance(effect, Fetch):
                 self.fetches.append(effect)
-            else:
+            elif isinstance(effect, Closed):
                 self.closed.append(effect)
 
     def commit(self) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from solarwind.core import backlog, purpose
 from solarwind.core.state import encode
 from solarwind.errors import ConflictError, NotAllowed, NotFound
 from solarwind.failure import Retry
+from solarwind.limits import Limits
 
 from .bench import Bench
 
@@ -309,9 +309,24 @@ def test_an_event_that_fails_while_the_log_before_it_is_fetched_is_not_forgotten
     assert sorted(position for offer in bench.take() for position in offer.picks) == [0, 1]
 
 
-def test_keys_wait_in_bounded_lanes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backlog, "MOST_WAITING", 3)
+def test_what_was_given_back_and_then_dropped_by_a_fanout_is_not_handed_out_again() -> None:
     bench = Bench()
+    first = bench.join(exchange="keyed", room=9)
+    second = bench.join(exchange="fanout", version=2)
+    bench.leave(second)
+    bench.take()
+    bench.leave(first)
+    third = bench.join(exchange="keyed", room=9)
+    bench.fire(2, keys=["a", "b"])
+    assert bench.given() == {third: [0, 1]}
+    bench.leave(third)
+    assert bench.purpose().dropped == 2, "the highest version known does not pend"
+    bench.join(exchange="keyed", room=9)
+    assert not bench.given()
+
+
+def test_keys_wait_in_bounded_lanes() -> None:
+    bench = Bench(limits=Limits(waiting=3))
     bench.join(exchange="keyed", room=9)
     bench.fire(20, keys=["a"] * 10 + ["b"] * 10)
     bench.settle_all()
@@ -340,12 +355,9 @@ def test_with_nobody_there_events_are_dropped_and_counted_and_are_not_handed_out
     assert bench.purpose().dropped == 2
 
 
-@pytest.mark.parametrize(("limit", "most"), [("MOST_COPIES", 3), ("MOST_COPY_BYTES", 3)])
-def test_a_slow_instance_s_buffer_drops_the_oldest_counted_and_nobody_else_waits(
-    limit: str, most: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(purpose, limit, most)
-    bench = Bench()
+@pytest.mark.parametrize("limits", [Limits(copies=3), Limits(copy_bytes=3)])
+def test_a_slow_instance_s_buffer_drops_the_oldest_counted_and_nobody_else_waits(limits: Limits) -> None:
+    bench = Bench(limits=limits)
     slow, quick = bench.join(exchange="fanout"), bench.join(exchange="fanout")
     seen: dict[int, list[int]] = {slow: [], quick: []}
     for _ in range(8):

@@ -15,8 +15,6 @@ from .log import Log, Stored
 from .spans import Spans
 from .state import State
 
-MOST_WAITING = 100_000  # events that wait behind others of their key
-
 
 class Missing(int):
     """The position whose batch is not at hand."""
@@ -80,11 +78,18 @@ class Lanes(Backlog):
     """
 
     def __init__(
-        self, state: State, in_flight: Spans, delayed: set[int], key: Key, keys: dict[int, str] | None = None
+        self,
+        state: State,
+        in_flight: Spans,
+        delayed: set[int],
+        most_waiting: int,
+        key: Key,
+        keys: dict[int, str] | None = None,
     ) -> None:
         """`keys` are the keys of the positions that are in flight, as another one's `keys` gave them."""
         super().__init__(state, in_flight, delayed)
         self._key = key
+        self._most_waiting = most_waiting
         self._lanes: dict[str, deque[int] | None] = {}  # key -> those behind the one that is out
         self._out: dict[int, str] = {}  # the key of each event that is out
         self._ready: list[int] = []
@@ -99,6 +104,11 @@ class Lanes(Backlog):
         """They are looked at like all others, since they hold their keys."""
 
     @property
+    def ready(self) -> int:
+        """How many events are the next of their key."""
+        return len(self._ready)
+
+    @property
     def keys(self) -> dict[int, str]:
         return self._out
 
@@ -107,7 +117,7 @@ class Lanes(Backlog):
             return self._next_ready(most, log)
         picks: list[int] = []
         stored: Stored | None = None
-        while not picks and self._waiting < MOST_WAITING:
+        while not picks and self._waiting < self._most_waiting:
             start, stop = self._taken.gap(self._cursor)
             if start >= end:
                 self._cursor = max(self._cursor, end)
@@ -153,7 +163,7 @@ class Lanes(Backlog):
                 out[position] = key
                 if position not in delayed:
                     picks.append(position)
-            if len(picks) == most or self._waiting == MOST_WAITING:
+            if len(picks) == most or self._waiting == self._most_waiting:
                 stop = position + 1
                 break
         self._taken.add(start, stop)

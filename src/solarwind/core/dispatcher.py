@@ -19,23 +19,21 @@ a list of events.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from heapq import heappop, heappush
 
 import msgspec
 
 from ..batch import Batch
-from ..errors import BadArgument, Busy, ConflictError, NotAllowed, NotFound
-from ..payload import field
+from ..errors import Busy, ConflictError, NotAllowed, NotFound
+from ..limits import Limits
 from .backlog import Missing
-from .effects import Closed, Effect, Failure, Fetch, Join, Offer, Report
-from .exchange import Direct, Exchange, known, lookup
+from .effects import Closed, Effect, Failure, Fault, Fetch, Join, Offer, Report
+from .exchange import Direct, Exchange, Share, check
 from .log import Log, Stored
 from .purpose import MOST_ROOM, Instance, Lease, Purpose
 from .spans import Spans
-from .state import Change, Snapshot, State, Statement, Waiting
-
-MOST_NAMES = 100_000  # topics, and purposes
+from .state import Change, Snapshot, State, Statement, Waiting, recovered
 
 
 class Topic(msgspec.Struct, eq=False):
@@ -53,11 +51,14 @@ class Topic(msgspec.Struct, eq=False):
 class Dispatcher:
     """The logically central place that takes events and hands them out. One call at a time."""
 
-    def __init__(self, log: Log, random: Callable[[], float], *, keep_ns: int, durable: bool) -> None:
+    def __init__(
+        self, log: Log, random: Callable[[], float], *, keep_ns: int, durable: bool, limits: Limits | None = None
+    ) -> None:
         """`keep_ns` is for topics of which nobody said how much history they keep; `durable`, whether changes are
         committed to something that survives the process."""
         self.topics: dict[str, Topic] = {}
         self.instances: dict[int, tuple[Instance, Purpose]] = {}
+        self._limits = limits or Limits()
         self._log = log
         self._random = random
         self._keep_ns = keep_ns
@@ -114,7 +115,7 @@ class Dispatcher:
         instances = self._divide(purpose, exchange, topic.end)
         while True:
             ready = [instance for instance in instances if instance.free]
-            if not ready:
+            if not ready or purpose.can_wait(ready, topic.end):
                 return
             self._reach_ahead(purpose, ready, topic.end)
             found = purpose.next(topic.end, sum(instance.free for instance in ready), self._log)
@@ -126,7 +127,7 @@ class Dispatcher:
             stored, picks, careful = found
             if careful:
                 picks = self._bury_killers(purpose, picks, ready, now)
-            shares = exchange.share(stored, picks, ready, self._random) if picks else []
+            shares = self._share(purpose, exchange, stored, picks, ready) if picks else []
             for chosen, part in shares:
                 self._lease(purpose, self.instances[chosen.id][0], stored, part, now, careful=careful)
             if sum(len(part) for _, part in shares) < len(picks):
@@ -136,6 +137,18 @@ class Dispatcher:
                 purpose.give_back(rest, suspicious=careful)
                 if not shares:
                     return
+
+    def _share(
+        self, purpose: Purpose, exchange: Exchange, stored: Stored, picks: Sequence[int], instances: list[Instance]
+    ) -> list[Share]:
+        """What the exchange says; nothing where it is somebody's own and raises."""
+        try:
+            return exchange.share(stored, picks, instances, self._random)
+        except Exception as error:
+            topic, name = purpose.key
+            text = f"exchange {type(exchange).__name__} of {name!r} on {topic!r} chose nobody: {type(error).__name__}: {error}"
+            self._effects.append(Fault(text))
+            return []
 
     def _divide(self, purpose: Purpose, exchange: Exchange, end: int) -> list[Instance]:
         """The instances whose turn it is; where it is all the same which of them gets an event, each with an even part of what
@@ -196,10 +209,10 @@ class Dispatcher:
                 break
             stored, picks, _ = found
             copied = Spans()
-            for chosen, part in exchange.share(stored, picks, instances, self._random):
+            for chosen, part in self._share(purpose, exchange, stored, picks, instances):
                 receiver = self.instances[chosen.id][0]
                 for start, stop in Spans.of(part):
-                    purpose.dropped += receiver.buffer(stored, start, stop)
+                    purpose.dropped += receiver.buffer(stored, start, stop, self._limits)
                     copied.add(start, stop)
             purpose.dropped += len(picks) - len(copied)
             self._finish_copied(purpose, Spans.of(picks))
@@ -286,13 +299,13 @@ class Dispatcher:
         if found is None:
             return False
         instance, purpose = found
-        self._alive(instance, now)
+        instance.alive(now)
         lease = purpose.leases.get(report.lease)
         if lease is None or lease.instance is not instance:
             self.exchange(purpose, now)
             return False
         held = lease.positions
-        done = self._part_of(held, report.done)
+        done = held.common(report.done)
         if report.done and not done:
             self.exchange(purpose, now)
             return False
@@ -302,7 +315,7 @@ class Dispatcher:
             if failure.position in held:
                 held.remove(failure.position, failure.position + 1)
                 failed.append(failure)
-        returned = self._part_of(held, report.returned)
+        returned = held.common(report.returned)
         held.difference_update(returned)
         instance.in_flight -= len(done) + len(failed) + len(returned)
         instance.observe(report.handled, report.busy_ns)
@@ -325,16 +338,6 @@ class Dispatcher:
             self._drain_copies(purpose, instance, now)
         self.exchange(purpose, now)
         return True
-
-    @staticmethod
-    def _part_of(held: Spans, said: Spans) -> Spans:
-        """What an instance says of positions that it does have: normally all of it, in one span or a few."""
-        if said == held:
-            return said.copy()
-        part = Spans()
-        for start, stop in said:
-            part.update(held.within(start, stop))
-        return part
 
     def _again(self, purpose: Purpose, lease: Lease, failure: Failure, now: int) -> None:
         """An event whose handler did not return: try it again at some time, or make it a dead letter."""
@@ -373,14 +376,9 @@ class Dispatcher:
         if found is not None:
             instance, purpose = found
             was_silent = instance.silent
-            self._alive(instance, now)
+            instance.alive(now)
             if was_silent:
                 self.exchange(purpose, now)
-
-    @staticmethod
-    def _alive(instance: Instance, now: int) -> None:
-        instance.silent = False
-        instance.alive_until = now + instance.join.lease_ns
 
     def tick(self, now: int) -> None:
         """Do what is due by now: retries, and the leases of those who have been silent. All of it before anything is
@@ -458,8 +456,8 @@ class Dispatcher:
         """The topic of that name, made if it is new."""
         topic = self.topics.get(name)
         if topic is None:
-            if len(self.topics) >= MOST_NAMES:
-                raise Busy(f"expected no more than {MOST_NAMES:,} topics, got another: {name!r}")
+            if len(self.topics) >= self._limits.names:
+                raise Busy(f"expected no more than {self._limits.names:,} topics, got another: {name!r}")
             topic = self.topics[name] = Topic(name, self._keep_ns)
         return topic
 
@@ -478,15 +476,7 @@ class Dispatcher:
         """Register an instance, and its purpose if it is new: that one listens from position `since` on. Gives the
         instance's number. Raises `BadArgument` for an exchange that nobody knows, `ConflictError` for a statement that
         contradicts an earlier one of the same version."""
-        exchange = lookup(join.exchange)
-        if exchange is None:
-            raise BadArgument(f"expected an exchange, one of {', '.join(known())}, got {join.exchange!a}")
-        if join.key is not None and not exchange.keyed:
-            raise BadArgument(
-                f"expected a key only with an exchange that is keyed, got {join.key!a} with {join.exchange!r}"
-            )
-        if join.key is not None:
-            field(join.key)
+        check(join.exchange, join.key)
         topic = self.topic(join.topic)
         statement = Statement(join.version, join.exchange, join.key)
         purpose = topic.purposes.get(join.purpose)
@@ -501,14 +491,14 @@ class Dispatcher:
         return instance.id
 
     def _create(self, topic: Topic, name: str, statement: Statement, since: int) -> Purpose:
-        if self._purposes >= MOST_NAMES:
-            raise Busy(f"expected no more than {MOST_NAMES:,} purposes, got another: {name!r}")
+        if self._purposes >= self._limits.names:
+            raise Busy(f"expected no more than {self._limits.names:,} purposes, got another: {name!r}")
         self._purposes += 1
         state = State(topic.name, name)
         change = Change(topic.name, name, created=since, stated=[statement])
         state.apply(change)
         self._changes.append(change)
-        purpose = topic.purposes[name] = Purpose(state, reached=-1 if self._durable else None)
+        purpose = topic.purposes[name] = Purpose(state, reached=-1 if self._durable else None, limits=self._limits)
         self._creating[purpose.key] += 1
         if not purpose.exchange_pends:
             self._drop_pending(purpose, topic.end)
@@ -551,16 +541,7 @@ class Dispatcher:
         """Forget a purpose. Unless forced, `ConflictError` while events pend, or instances are at work for it."""
         purpose = self.purpose(topic_name, name)
         if not force:
-            pending = len(purpose.state.pending(self.topics[topic_name].end)) if purpose.exchange_pends else 0
-            left = [
-                f"{count} {what}"
-                for count, what in (
-                    (pending, "pending events"),
-                    (len(purpose.state.dead), "dead letters"),
-                    (len(purpose.instances), "live instances"),
-                )
-                if count
-            ]
+            left = purpose.left(self.topics[topic_name].end)
             if left:
                 raise ConflictError(
                     f"expected purpose {name!r} on topic {topic_name!r} to have nothing left, got {' and '.join(left)}: "
@@ -594,7 +575,7 @@ class Dispatcher:
     def redrive(self, topic_name: str, name: str, positions: Spans, now: int) -> int:
         """Hand dead letters out again, as if never tried. Gives how many; positions that are none are passed over."""
         purpose = self.purpose(topic_name, name)
-        spans = self._part_of(purpose.state.dead, positions)
+        spans = purpose.state.dead.common(positions)
         self._reopen(purpose, Change(*purpose.key, redriven=spans.edges), spans, now)
         return len(spans)
 
@@ -607,7 +588,7 @@ class Dispatcher:
     def discard(self, topic_name: str, name: str, positions: Spans) -> int:
         """Forget dead letters. Gives how many."""
         purpose = self.purpose(topic_name, name)
-        spans = self._part_of(purpose.state.dead, positions)
+        spans = purpose.state.dead.common(positions)
         if spans:
             self._change(purpose, Change(*purpose.key, discarded=spans.edges))
         return len(spans)
@@ -662,18 +643,11 @@ class Dispatcher:
     def recover(self, snapshots: Iterable[Snapshot], changes: Iterable[Change], *, clean: bool) -> None:
         """Take up what a store remembers, before anybody joins; topics were made already. From here on it is the code
         above that goes on. Unless the last writer stopped cleanly, whatever may have been in a handler is suspect."""
-        states = {(snapshot.topic, snapshot.purpose): State.restore(snapshot) for snapshot in snapshots}
-        for change in changes:
-            name = (change.topic, change.purpose)
-            if change.retired:
-                states.pop(name, None)
-                continue
-            if name not in states:
-                states[name] = State(*name)
-            states[name].apply(change)
-        for state in states.values():
+        for state in recovered(snapshots, changes):
             topic = self.topic(state.topic)
-            purpose = topic.purposes[state.purpose] = Purpose(state, reached=state.reach if self._durable else None)
+            purpose = topic.purposes[state.purpose] = Purpose(
+                state, reached=state.reach if self._durable else None, limits=self._limits
+            )
             self._purposes += 1
             if not purpose.exchange_pends:
                 self._drop_pending(purpose, topic.end)

@@ -83,4 +83,10 @@ class Closed(msgspec.Struct, frozen=True):
     reason: str
 
 
-Effect = Offer | Fetch | Closed
+class Fault(msgspec.Struct, frozen=True):
+    """Something that is not the dispatcher's own went wrong; say so in the log."""
+
+    text: str
+
+
+Effect = Offer | Fetch | Closed | Fault

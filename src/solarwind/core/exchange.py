@@ -20,6 +20,7 @@ from typing import ClassVar, Protocol
 from ..batch import Batch
 from ..errors import BadArgument, ConflictError
 from ..event import Event, HandOut
+from ..payload import field
 from .log import Stored
 
 Random = Callable[[], float]
@@ -88,6 +89,8 @@ class Exchange:
             if chosen is None and self.pends:
                 break
             several = [chosen] if not isinstance(chosen, Iterable) else chosen
+            if self.pends and isinstance(chosen, Iterable):
+                raise TypeError("expected one instance or None for an event that pends, got several")
             for instance in several:
                 if instance is not None:
                     shares.setdefault(instance.id, (instance, []))[1].append(position)
@@ -174,6 +177,17 @@ def register(name: str, exchange: Exchange) -> None:
 
 def lookup(name: str) -> Exchange | None:
     return _known.get(name)
+
+
+def check(name: str, key: str | None) -> None:
+    """Whether a version may state this exchange and key; else `BadArgument`."""
+    exchange = lookup(name)
+    if exchange is None:
+        raise BadArgument(f"expected an exchange, one of {', '.join(known())}, got {name!a}")
+    if key is not None:
+        if not exchange.keyed:
+            raise BadArgument(f"expected a key only with an exchange that is keyed, got {key!a} with {name!r}")
+        field(key)
 
 
 def known() -> list[str]:

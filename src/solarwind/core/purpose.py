@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from ..limits import Limits
 from ..payload import field
 from .backlog import Backlog, Lanes, Missing
 from .effects import Join
@@ -21,9 +22,6 @@ from .state import Change, Letter, State
 
 ROOM_NS = 100_000_000  # an instance holds about so much work
 MOST_ROOM = 10_000  # events
-MOST_COPIES = 10_000  # events a fan-out instance's buffer holds
-MOST_COPY_BYTES = 16 << 20
-MOST_DELAYED = 100_000  # events of a purpose that wait for a retry; more of them, and it pauses
 MOST_CAREFUL = 1_000  # events handed out together after a crash
 
 
@@ -58,21 +56,26 @@ class Instance(msgspec.Struct, eq=False):
     def free(self) -> int:
         return 0 if self.silent or self.leaving else max(0, min(self.room - self.in_flight, self.quota))
 
+    def alive(self, now: int) -> None:
+        """It was heard of: its leases run on."""
+        self.silent = False
+        self.alive_until = now + self.join.lease_ns
+
     def observe(self, handled: int, busy_ns: int) -> None:
         """Follow the pace: down at once, up by steps, so that one lucky measurement hoards nothing."""
         if handled:
             fits = min(MOST_ROOM, handled * ROOM_NS // max(1, busy_ns))
             self.room = max(self.join.room, min(fits, self.room * 16))
 
-    def buffer(self, stored: Stored, start: int, stop: int) -> int:
+    def buffer(self, stored: Stored, start: int, stop: int, limits: Limits) -> int:
         """Put copies of these events into its buffer; give how many of the oldest had to go."""
         first = stored.start
         self.copies.append((stored, start, stop))
         self.copied += stop - start
         self.copied_bytes += stored.batch.payload_bytes(start - first, stop - first)
         dropped = 0
-        while self.copied > MOST_COPIES or self.copied_bytes > MOST_COPY_BYTES:
-            excess = max(1, self.copied - MOST_COPIES)
+        while self.copied > limits.copies or self.copied_bytes > limits.copy_bytes:
+            excess = max(1, self.copied - limits.copies)
             dropped += len(self.unbuffer(excess)[1])
         return dropped
 
@@ -111,8 +114,9 @@ class Lease(msgspec.Struct, eq=False):
 class Purpose:
     """A purpose and its instances."""
 
-    def __init__(self, state: State, *, reached: int | None) -> None:
+    def __init__(self, state: State, *, reached: int | None, limits: Limits) -> None:
         self.state = state
+        self._limits = limits
         self.instances: dict[int, Instance] = {}
         self.leases: dict[int, Lease] = {}
         self.dropped = 0
@@ -138,6 +142,8 @@ class Purpose:
     @property
     def active_version(self) -> int:
         """The version that gets the events: the highest with a live instance, else the highest known."""
+        if len(self.state.statements) == 1:
+            return next(iter(self.state.statements))
         live = [instance.version for instance in self.instances.values() if not instance.leaving]
         return max(live or self.state.statements)
 
@@ -161,7 +167,7 @@ class Purpose:
 
     def next(self, end: int, most: int, log: Log) -> tuple[Stored, Sequence[int], bool] | Missing | None:
         """Take up to `most` events that can go out now, and whether to be careful with them."""
-        if len(self.delayed) >= MOST_DELAYED or self.last_try:
+        if len(self.delayed) >= self._limits.waiting or self.last_try:
             return None
         backlog = self.backlog
         if backlog is None:
@@ -178,6 +184,15 @@ class Purpose:
         if count < len(picks):
             backlog.back(Spans.of(picks[count:]))
         return (stored, picks[:count], picks[0] in self.suspects) if count else None
+
+    def can_wait(self, ready: Sequence[Instance], end: int) -> bool:
+        """Whether the next events of some keys had better go together with more of them: each instance has much more in
+        hand than there is to add, which would only wait there. Their next reports look again."""
+        backlog = self.backlog
+        if not isinstance(backlog, Lanes):
+            return False
+        most = 4 * (backlog.ready + max(0, end - backlog.cursor))
+        return all(instance.in_flight > max(most, 2 * instance.join.room) for instance in ready)
 
     def _carefully(self, picks: Sequence[int]) -> int:
         """How many of `picks` may go out together: suspects apart from others, and no two of them together once they
@@ -216,7 +231,7 @@ class Purpose:
             return Backlog(self.state, in_flight, self.delayed)
         old = self._backlog
         keys = old.keys if isinstance(old, Lanes) and self._backlog_of == by else None
-        return Lanes(self.state, in_flight, self.delayed, _key_of(by[1]), keys)
+        return Lanes(self.state, in_flight, self.delayed, self._limits.waiting, _key_of(by[1]), keys)
 
     def rewind(self) -> None:
         """The state was reopened behind the backlog's back: look again from the floor on."""
@@ -265,6 +280,16 @@ class Purpose:
             return sum(instance.copied for instance in self.instances.values())
         in_hand = sum(len(lease.positions) for lease in self.leases.values() if lease.pends)
         return end - self.state.floor - len(self.state.done) - in_hand
+
+    def left(self, end: int) -> list[str]:
+        """What a retirement would forget, in words."""
+        pending = len(self.state.pending(end)) if self.exchange_pends else 0
+        counts = (
+            (pending, "pending event"),
+            (len(self.state.dead), "dead letter"),
+            (len(self.instances), "live instance"),
+        )
+        return [f"{count} {what}{'s' * (count > 1)}" for count, what in counts if count]
 
     @property
     def flying(self) -> int:

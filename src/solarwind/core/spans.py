@@ -83,6 +83,15 @@ class Spans:
         low, high = bisect_right(edges, start), bisect_left(edges, stop)
         return Spans([start] * (low % 2) + edges[low:high] + [stop] * (high % 2))
 
+    def common(self, other: Spans) -> Spans:
+        """The part of the set that is in `other` too: normally all of either."""
+        if other == self:
+            return self.copy()
+        part = Spans()
+        for start, stop in other:
+            part.update(self.within(start, stop))
+        return part
+
     def outside(self, start: int, stop: int) -> Spans:
         """The positions from `start` up to `stop` that are not in the set."""
         rest = Spans((start, stop) if start < stop else ())

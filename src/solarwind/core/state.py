@@ -8,6 +8,8 @@ written as their edges (see `Spans`); times are ns since 1970.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
 from .spans import Spans
@@ -205,6 +207,20 @@ class State:
         state.settled = snapshot.settled
         state.retried = snapshot.retried
         return state
+
+
+def recovered(snapshots: Iterable[Snapshot], changes: Iterable[Change]) -> list[State]:
+    """The states that a store remembers: the snapshots, and the changes that came after them."""
+    states = {(snapshot.topic, snapshot.purpose): State.restore(snapshot) for snapshot in snapshots}
+    for change in changes:
+        name = (change.topic, change.purpose)
+        if change.retired:
+            states.pop(name, None)
+            continue
+        if name not in states:
+            states[name] = State(*name)
+        states[name].apply(change)
+    return list(states.values())
 
 
 def _encode_spans(value: object) -> list[int]:

@@ -16,11 +16,12 @@ import msgspec
 
 from ..batch import Batch
 from ..core.dispatcher import Dispatcher, Topic
-from ..core.effects import Closed, Effect, Failure, Fetch, Join, Offer, Report
+from ..core.effects import Closed, Effect, Failure, Fault, Fetch, Join, Offer, Report
 from ..core.log import Stored
 from ..core.spans import Spans
 from ..core.state import Change, Snapshot
 from ..errors import Busy, StoreError, Unavailable
+from ..limits import Limits
 from ..store.base import Full, Store
 from .base import Receiver, Since
 from .cache import LogCache
@@ -38,20 +39,36 @@ TRIM_SOON_NS = 1_000_000_000
 _Waiting = tuple[Batch, asyncio.Future[None] | None]
 
 
+class _Quiet(msgspec.Struct, eq=False):
+    """Somebody who waits until these purposes have nothing left to do; `left` were not yet seen without."""
+
+    purposes: tuple[tuple[str, str], ...]
+    left: list[tuple[str, str]]
+    future: asyncio.Future[None]
+
+
 class LocalEngine(Operations):
     """See `Engine`. `clock` and `random` are given by tests."""
 
     def __init__(
-        self, store: Store, *, clock: Clock | None = None, random: Callable[[], float] = chance.random
+        self,
+        store: Store,
+        *,
+        clock: Clock | None = None,
+        random: Callable[[], float] = chance.random,
+        limits: Limits | None = None,
     ) -> None:
         self.store = store
         self._clock = clock or SteadyClock()
         self._cache = LogCache(self._read_ahead)
-        self._dispatcher = Dispatcher(self._cache, random, keep_ns=store.keep_ns, durable=store.durable)
+        self._dispatcher = Dispatcher(
+            self._cache, random, keep_ns=store.keep_ns, durable=store.durable, limits=limits or Limits()
+        )
         self._receivers: dict[int, Receiver] = {}
         self._submitted: list[_Waiting] = []
         self._uncommitted: list[Change] = []  # taken from the dispatcher, but the store was full
         self._after_commit: list[Offer] = []
+        self._stuck_bytes = 0  # of what handlers fired and there is no room for: no use in having them fire more
         self._commit_number = 0
         self._durable: list[tuple[int, asyncio.Future[None]]] = []  # who waits for which commit
         self._changed_at: dict[tuple[str, str], int] = {}  # the first commit since a purpose's last snapshot
@@ -62,7 +79,7 @@ class LocalEngine(Operations):
         self._timer_at = 0
         self._trim_timer: Timer | None = None
         self._to_trim: dict[str, int] = {}  # when to look at a topic's history
-        self._quiet: list[tuple[Collection[tuple[str, str]], asyncio.Future[None]]] = []
+        self._quiet: list[_Quiet] = []
         self._running = False
         self._error: StoreError | None = None
 
@@ -118,7 +135,7 @@ class LocalEngine(Operations):
         for _, future in self._submitted:
             _refuse(future, error)
         self._submitted.clear()
-        for _, waiter in (*self._quiet, *self._durable):
+        for waiter in (*(each.future for each in self._quiet), *(future for _, future in self._durable)):
             _refuse(waiter, error)
         self._durable.clear()
         self._quiet.clear()
@@ -219,8 +236,10 @@ class LocalEngine(Operations):
                 self._submitted = submitted + self._submitted
                 self._uncommitted = changes
                 self._after_commit = after_commit + self._after_commit
+                self._stuck_bytes = sum(len(batch.data) for batch, _ in self._submitted)
                 await asyncio.sleep(0.25)
                 return
+        self._stuck_bytes = 0
         now = self._clock.now()
         self._accept(submitted, stored, now)
         self._dispatcher.committed(changes, now)
@@ -286,12 +305,14 @@ class LocalEngine(Operations):
 
     def _carry_out_one(self, effect: Effect) -> None:
         if isinstance(effect, Offer):
-            if effect.after_commit:
+            if effect.after_commit or self._stuck_bytes > MOST_COMMIT_BYTES:
                 self._after_commit.append(effect)
             else:
                 self._deliver(effect)
         elif isinstance(effect, Fetch):
             self._read(effect.topic, effect.position)
+        elif isinstance(effect, Fault):
+            log.error("%s", effect.text)
         elif isinstance(effect, Closed):
             receiver = self._receivers.pop(effect.instance, None)
             if receiver is not None:
@@ -326,7 +347,7 @@ class LocalEngine(Operations):
 
     async def _fetch(self, topic: str, position: int) -> None:
         try:
-            found = await self.store.read(topic, position, READ_BYTES)
+            found = await self._read_settled(topic, position)
         except StoreError as error:
             self._fail(error)
             return
@@ -335,6 +356,14 @@ class LocalEngine(Operations):
         self._cache.add_read(found)
         self._dispatcher.fetched(topic, position, found[0] if found else None, self._clock.now())
         self._carry_out()
+
+    async def _read_settled(self, topic: str, position: int) -> list[Stored]:
+        """What there is from `position` on; that there is nothing counts only if nothing came meanwhile."""
+        while True:
+            end = self._dispatcher.topics[topic].end
+            found = await self.store.read(topic, position, READ_BYTES)
+            if found or end == self._dispatcher.topics[topic].end:
+                return found
 
     # History ------------------------------------------------------------------------------------------
 
@@ -411,23 +440,27 @@ class LocalEngine(Operations):
 
     async def quiet(self, purposes: Collection[tuple[str, str]]) -> None:
         self._check_running()
-        waiter: asyncio.Future[None] = self._loop.create_future()
-        self._quiet.append((purposes, waiter))
+        waiter = _Quiet(tuple(purposes), list(purposes), self._loop.create_future())
+        self._quiet.append(waiter)
         self._check_quiet()
-        await waiter
+        await waiter.future
 
     def _check_quiet(self) -> None:
         if not self._quiet or self._committing is not None or self._submitted or self._dispatcher.changed:
             return
-        waiting = []
-        for names, waiter in self._quiet:
-            if waiter.done():
-                continue
-            if any(self._work_left(topic, purpose) for topic, purpose in names):
-                waiting.append((names, waiter))
-            else:
-                waiter.set_result(None)
-        self._quiet = waiting
+        for waiter in self._quiet:
+            if not waiter.future.done() and self._is_quiet(waiter):
+                waiter.future.set_result(None)
+        self._quiet = [waiter for waiter in self._quiet if not waiter.future.done()]
+
+    def _is_quiet(self, waiter: _Quiet) -> bool:
+        """Asks one purpose after the other, and all of them again only when each has been quiet once."""
+        while waiter.left:
+            if self._work_left(*waiter.left[-1]):
+                return False
+            waiter.left.pop()
+        waiter.left = [names for names in waiter.purposes if self._work_left(*names)]
+        return not waiter.left
 
     def _work_left(self, topic: str, purpose: str) -> bool:
         found = self._dispatcher.topics[topic].purposes.get(purpose) if topic in self._dispatcher.topics else None
@@ -440,8 +473,8 @@ class LocalEngine(Operations):
                 found = self._dispatcher.purpose(topic, purpose)
                 counts = self._count(found)
                 parts.append(
-                    f"{counts.pending} pending ({len(found.delayed)} of them for a retry) and {counts.in_flight} in flight "
-                    f"of {purpose!r} on {topic!r}"
+                    f"{counts.pending} pending ({len(found.delayed)} of them for a retry) and "
+                    f"{counts.in_flight} in flight of {purpose!r} on {topic!r}"
                 )
         if self._submitted or self._committing is not None:
             parts.append("a commit under way")

@@ -6,13 +6,14 @@ import os
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from ..errors import BadArgument
+from ..limits import Limits
 from .base import Engine
 from .local import LocalEngine
 
 EXPECTED = "a URL such as memory:// or sqlite:///wind.db"
 
 
-def open_engine(url: str | None) -> Engine:
+def open_engine(url: str | None, limits: Limits | None = None) -> Engine:
     """The engine for `url`, not yet started; None is `$SOLARWIND_URL`, or else `memory://`. Raises `BadArgument`."""
     if url is None:
         url = os.environ.get("SOLARWIND_URL") or "memory://"
@@ -27,11 +28,11 @@ def open_engine(url: str | None) -> Engine:
             raise BadArgument(f"expected memory:// with nothing after it, got {url!a}")
         from ..store.memory import MemoryStore
 
-        return LocalEngine(MemoryStore())
+        return LocalEngine(MemoryStore(), limits=limits)
     if parts.scheme == "sqlite":
         from ..store.sqlite import SqliteStore
 
-        return LocalEngine(SqliteStore(sqlite_path(url)))
+        return LocalEngine(SqliteStore(sqlite_path(url)), limits=limits)
     raise BadArgument(f"expected {EXPECTED}, got {url!a}")
 
 
@@ -40,7 +41,8 @@ def sqlite_path(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme != "sqlite" or parts.netloc or len(parts.path) < 2 or parts.path.endswith("/"):
         raise BadArgument(
-            f"expected sqlite:///wind.db for a file here, or sqlite:////var/lib/wind.db for a path from the root, got {url!a}"
+            "expected sqlite:///wind.db for a file here, or sqlite:////var/lib/wind.db for a path from the root, "
+            f"got {url!a}"
         )
     if parts.fragment or parse_qsl(parts.query, keep_blank_values=True):
         raise BadArgument(f"expected a sqlite URL without options, got {url!a}")

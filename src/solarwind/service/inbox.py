@@ -14,7 +14,8 @@ from ..core.effects import Failure, Join, Offer, Report
 from ..core.spans import Spans
 from ..engine.base import Engine
 from ..event import HandOut
-from .outbox import MACHINE, MOST_BATCH_BYTES, MOST_EVENTS, Fired, Numbers, process_name
+from ..limits import Limits
+from .outbox import MACHINE, Fired, Numbers, process_name
 
 PROGRESS_S = 0.1  # reports come at least so often while there is something to report
 
@@ -41,8 +42,9 @@ class Work(msgspec.Struct, eq=False):
 class Inbox:
     """Takes offers, gives work, and reports what became of it. On the loop, but for what `Work` says."""
 
-    def __init__(self, engine: Engine, join: Join) -> None:
+    def __init__(self, engine: Engine, join: Join, limits: Limits) -> None:
         self.join = join
+        self._limits = limits
         self.closed: str | None = None  # why nothing more comes
         self._engine = engine
         self._instance = 0
@@ -177,7 +179,7 @@ class Inbox:
             by_topic.setdefault(each.topic, []).append(each)
         batches = []
         for topic, events in by_topic.items():
-            for part in _parts(events):
+            for part in _parts(events, self._limits):
                 producer, first = self._numbers.take(topic, len(part))
                 contents = [each.content for each in part]
                 batches.append(
@@ -216,12 +218,12 @@ def _spans(positions: list[int]) -> Spans:
     return Spans.of(positions)
 
 
-def _parts(events: list[Fired]) -> list[list[Fired]]:
+def _parts(events: list[Fired], limits: Limits) -> list[list[Fired]]:
     """No part larger than a batch may be."""
     parts: list[list[Fired]] = []
-    size = MOST_BATCH_BYTES
+    size = limits.batch_bytes
     for each in events:
-        if size + len(each.data) > MOST_BATCH_BYTES or len(parts[-1]) >= MOST_EVENTS:
+        if size + len(each.data) > limits.batch_bytes or len(parts[-1]) >= limits.batch_events:
             parts.append([])
             size = 0
         parts[-1].append(each)

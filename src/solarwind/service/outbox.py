@@ -12,9 +12,9 @@ import os
 import secrets
 import socket
 import sys
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
-from time import time_ns
+from time import monotonic, time_ns
 from typing import Any
 
 import msgspec
@@ -22,14 +22,11 @@ import msgspec
 from ..batch import MOST_NUMBERS, MOST_PRODUCERS, Batch, make_id, seal
 from ..errors import Busy, SolarWindError, Unavailable
 from ..event import Cause
+from ..limits import Limits
 from ..names import check_topic
 from ..payload import JSON
 
 log = logging.getLogger("solarwind")
-
-MOST_EVENTS = 4_096  # a batch
-MOST_BATCH_BYTES = 1 << 20
-MOST_BYTES = 64 << 20  # fired and not yet accepted
 
 MACHINE = socket.gethostname()
 
@@ -65,7 +62,8 @@ class Group(msgspec.Struct, eq=False, weakref=True):
     payloads: list[bytes] = msgspec.field(default_factory=list)
     times: list[int] = msgspec.field(default_factory=list)
     size: int = 0
-    plain: bool = True
+    # The content type while all events are nothing but payloads of it; then the columns below are kept.
+    plain: str | None = JSON
     contents: list[str] = msgspec.field(default_factory=list)
     keys: list[str | None] = msgspec.field(default_factory=list)
     ids: list[str | None] = msgspec.field(default_factory=list)
@@ -73,8 +71,8 @@ class Group(msgspec.Struct, eq=False, weakref=True):
 
     def begin_columns(self, count: int) -> None:
         """From here on keep all columns; for the `count` events so far they are filled in."""
-        if self.plain:
-            self.plain = False
+        if self.plain is not None:
+            self.plain = None
             self.contents = [self.content] * count
             self.keys, self.ids, self.causes = [None] * count, [None] * count, [None] * count
 
@@ -94,12 +92,12 @@ class Group(msgspec.Struct, eq=False, weakref=True):
         self.causes[index] = cause
 
     def id(self, index: int) -> str:
-        given = None if self.plain else self.ids[index]
+        given = self.ids[index] if self.plain is None else None
         return given or make_id(self.times[index], self.producer, self.first + index)
 
     def seal(self) -> Batch:
         content: str | list[str] = self.content
-        if not self.plain and any(each != self.content for each in self.contents):
+        if self.plain is None and any(each != self.content for each in self.contents):
             content = self.contents
         return seal(
             self.topic,
@@ -169,6 +167,16 @@ class Fired(msgspec.Struct):
     cause: Cause
 
 
+class Held(list[Fired]):
+    """What one handler has fired so far, in order; `size` in bytes of payload."""
+
+    size = 0
+
+    def add(self, fired: Fired) -> None:
+        self.append(fired)
+        self.size += len(fired.data)
+
+
 class HeldReceipt(Receipt):
     """Of an event that is held until the handler returns."""
 
@@ -193,25 +201,43 @@ class HeldReceipt(Receipt):
         return self.id
 
 
-class Receipts(msgspec.Struct, eq=False):
-    """What `fire_many` gives: like a `Receipt`, for all of its events."""
+class Receipts:
+    """What `fire_many` gives. Forget it, or await it: then all of the events are accepted, and you have it again.
 
-    _receipts: list[Receipt]
+    Awaiting raises the error why one was not accepted.
+    """
+
+    __slots__ = ("_receipts",)
+
+    def __init__(self, receipts: list[Receipt]) -> None:
+        self._receipts = receipts
 
     @property
     def ids(self) -> list[str]:
+        """The events' ids in their order, known at once, and made when they are asked for."""
         return [receipt.id for receipt in self._receipts]
 
-    def __await__(self) -> Generator[Any, None, list[str]]:
+    def _of_each_group(self) -> Iterator[Receipt]:
+        """One receipt for all that are accepted together."""
+        group: Group | None = None
         for receipt in self._receipts:
-            yield from receipt.__await__()
-        return self.ids
+            if not isinstance(receipt, SentReceipt):
+                yield receipt
+            elif receipt.group is not group:
+                group = receipt.group
+                yield receipt
 
-    def wait(self, timeout: float | None = None) -> list[str]:
-        """From a thread: wait until all are accepted, and give their ids. Raises `TimeoutError`."""
-        for receipt in self._receipts:
-            receipt.wait(timeout)
-        return self.ids
+    def __await__(self) -> Generator[Any, None, Receipts]:
+        for receipt in self._of_each_group():
+            yield from receipt.__await__()
+        return self
+
+    def wait(self, timeout: float | None = None) -> Receipts:
+        """From a thread: wait until all are accepted. Raises `TimeoutError`."""
+        until = None if timeout is None else monotonic() + timeout
+        for receipt in self._of_each_group():
+            receipt.wait(None if until is None else max(0.0, until - monotonic()))
+        return self
 
 
 def _accepted(group: Group) -> Generator[Any, None, None]:
@@ -248,8 +274,10 @@ class Outbox:
     It takes nothing before `open` and after `close`.
     """
 
-    def __init__(self, most_bytes: int = MOST_BYTES) -> None:
-        self._most_bytes = most_bytes
+    def __init__(self, limits: Limits) -> None:
+        self._most_events = limits.batch_events
+        self._most_batch_bytes = limits.batch_bytes
+        self._most_bytes = limits.unaccepted_bytes
         self._numbers = Numbers()
         self._open: dict[str, Group] = {}
         self._full: list[Group] = []
@@ -282,7 +310,7 @@ class Outbox:
         except (KeyError, TypeError):
             group = self._begin(topic, content)
         size = group.size + len(data)
-        if size > MOST_BATCH_BYTES and group.size:
+        if size > self._most_batch_bytes and group.size:
             self._full.append(self._close(topic))
             group, size = self._begin(topic, content), len(data)
         payloads = group.payloads
@@ -290,9 +318,9 @@ class Outbox:
         payloads.append(data)
         group.times.append(time_ns())
         group.size = size
-        if content is not group.content or not group.plain:
+        if content is not group.plain:
             group.note(content)
-        if index >= MOST_EVENTS - 1:
+        if index >= self._most_events - 1:
             self._full.append(self._close(topic))
         return SentReceipt(group, index)
 
@@ -316,7 +344,7 @@ class Outbox:
         if not self._open and not self._full:
             self._flush_soon()
         producer, first = self._numbers.take(topic, 0)
-        group = self._open[topic] = Group(topic, producer, first, self._loop.create_future(), content)
+        group = self._open[topic] = Group(topic, producer, first, self._loop.create_future(), content, plain=content)
         return group
 
     def _close(self, topic: str) -> Group:

@@ -1,8 +1,8 @@
 """From offers to outcomes: calls the handler for each event and notes what it made of it.
 
-`concurrency` workers take events from one queue. A worker whose handler does not really wait goes on to the next event without a
-turn of the loop, a task or a future in between; while it waits, the others go on. `def` handlers run on threads of
-their own, so they never block the loop.
+`concurrency` workers take events from one queue. A worker whose handler does not really wait goes on to the next event
+without a turn of the loop, a task or a future in between; while it waits, the others go on. `def` handlers run on
+threads of their own, so they never block the loop.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from ..core.effects import Failure, Join
 from ..engine.base import Engine
 from ..event import Event
 from ..failure import Later, Reject
+from ..limits import Limits
 from .inbox import Inbox, Work
 from .signature import Handler, Unfit
 
@@ -37,16 +38,18 @@ handling: ContextVar[Event | None] = ContextVar("solarwind_handling", default=No
 class Runner(Inbox):
     """One service instance: a handler, and the workers that call it."""
 
-    def __init__(self, engine: Engine, join: Join, handler: Handler, concurrency: int, begun: asyncio.Event) -> None:
+    def __init__(
+        self, engine: Engine, join: Join, handler: Handler, concurrency: int, begun: asyncio.Event, limits: Limits
+    ) -> None:
         """It handles nothing before `begun`."""
-        super().__init__(engine, join)
+        super().__init__(engine, join, limits)
         self._begun = begun
         self._handler = handler
         self._concurrency = concurrency
         self._idle: list[asyncio.Future[None]] = []
         self._stopping = False
         self._pool = None if handler.is_async else ThreadPoolExecutor(concurrency, f"solarwind {handler.name}")
-        self._workers = [asyncio.create_task(self._work_on()) for _ in range(concurrency)]
+        self._workers: list[asyncio.Task[None]] = []  # made when there is work for them
 
     def wake(self) -> None:
         """One worker; it wakes the next. So they come into play as far as handlers really wait, and between two of them
@@ -57,6 +60,8 @@ class Runner(Inbox):
                 future.set_result(None)
                 if self.closed is None and not self._stopping:
                     return
+        if len(self._workers) < self._concurrency and self._queue and not self._stopping:
+            self._workers.append(asyncio.create_task(self._work_on()))
 
     async def stop(self, grace: float) -> None:
         """Give back what was not started, and let what was come to its end, for `grace` seconds at most."""
@@ -64,7 +69,7 @@ class Runner(Inbox):
         self.give_back()
         self._begun.set()
         self.wake()
-        _, late = await asyncio.wait(self._workers, timeout=max(0.0, grace))
+        _, late = await asyncio.wait(self._workers, timeout=max(0.0, grace)) if self._workers else (None, set())
         for worker in late:
             worker.cancel()
         if late:
@@ -115,7 +120,8 @@ class Runner(Inbox):
         """Call the handler for one event after the other. This loop is what an event costs: everything is at hand."""
         call, is_async, is_raw = self._handler.call, self._handler.is_async, self._handler.is_raw
         hand_out = work.hand_out(self.join, self._engine)
-        batch, first = hand_out.batch, hand_out.start
+        first = hand_out.start
+        data, starts = hand_out.batch.layout
         take, note_done, set_handling, unset = work.todo.popleft, work.done.append, handling.set, msgspec.UNSET
         count = check_at = 0
         turn = monotonic()
@@ -124,10 +130,11 @@ class Runner(Inbox):
                 position = take()
             except IndexError:  # that was the last, or another worker took it
                 return
-            event = Event(hand_out, position - first)
+            index = position - first
+            event = Event(hand_out, index)
             set_handling(event)
             try:
-                result = call(batch.payload(position - first) if is_raw else event)
+                result = call(data[starts[index] : starts[index + 1]] if is_raw else event)
                 if is_async:
                     await result
                 elif result is not None:

@@ -14,8 +14,8 @@ from .inbox import Inbox, Work
 class Stream(AsyncIterator[Event]):
     """The events of a purpose, as an async iterator: asking for the next settles the last.
 
-    It joins when it is first asked, or entered with `async with`. Leave it with `aclose()` or at the end of the `async with`: what was
-    taken but not settled is handed out again. `settle()` settles without asking for the next.
+    It joins when it is first asked, or entered with `async with`. Leave it with `aclose()` or at the end of the
+    `async with`: what was taken but not settled is handed out again. `settle()` settles without asking for the next.
     """
 
     def __init__(self, join: Callable[[Stream], Awaitable[Inbox]], leave: Callable[[Stream], Awaitable[None]]) -> None:

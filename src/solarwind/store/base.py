@@ -66,7 +66,8 @@ class Store(Protocol):
     async def read(self, topic: str, position: int, most_bytes: int) -> list[Stored]:
         """The batches from the one that holds `position` (or else the first after it) on, in order.
 
-        At least one if there is any; no more than come to `most_bytes`. A batch that is not what was written is a `StoreError`.
+        At least one if there is any; no more than come to `most_bytes`. A batch that is not what was written is a
+        `StoreError`.
         """
         ...
 

@@ -63,7 +63,9 @@ class MemoryStore:
         self, batches: Sequence[Batch], changes: Sequence[Change], snapshots: Sequence[Snapshot], now: int
     ) -> list[Stored | None]:
         size = sum(len(batch.data) for batch in batches)
-        if batches and self._bytes + size > self._most_bytes:
+        # What handlers fired comes in with their settle, and so with the room that this makes.
+        most = self._most_bytes * (1 if any(batch.header.causes is None for batch in batches) else 2)
+        if batches and self._bytes + size > most:
             raise Full(
                 f"memory:// is full: expected at most {self._most_bytes:,} bytes of events that pend or are kept, "
                 "got more: let them be handled first, or use sqlite:///wind.db"

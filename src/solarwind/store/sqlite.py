@@ -107,7 +107,8 @@ class SqliteStore:
         except apsw.Error as error:
             self._let_go()
             raise StoreError(
-                f"{self.path} cannot be opened ({error}): see `solarwind check --url sqlite:///{self.path}`, or restore a backup"
+                f"{self.path} cannot be opened ({error}): see `solarwind check --url sqlite:///{self.path}`, "
+                "or restore a backup"
             ) from error
         except BaseException:
             self._let_go()
@@ -496,7 +497,8 @@ class SqliteStore:
             return await self._run(self._read_thread, question, *arguments)
         except apsw.Error as error:
             raise StoreError(
-                f"{self.path} cannot be read ({error}): see `solarwind check --url sqlite:///{self.path}`, or restore a backup"
+                f"{self.path} cannot be read ({error}): see `solarwind check --url sqlite:///{self.path}`, "
+                "or restore a backup"
             ) from error
 
     async def _run(self, thread: ThreadPoolExecutor, work: Callable[..., T], *arguments: object) -> T:

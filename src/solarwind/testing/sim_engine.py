@@ -15,6 +15,7 @@ from ..core.dispatcher import Dispatcher
 from ..core.effects import Closed, Fetch, Join, Offer, Report
 from ..core.log import Stored
 from ..core.state import Change, Snapshot
+from ..limits import Limits
 from .sim_book import Book
 from .sim_store import AtHand, Disk, Name
 
@@ -53,12 +54,13 @@ class Engine:
         at_hand: int,
         snapshot_after: int,
         durable: bool,
+        limits: Limits,
     ) -> None:
         self.disk = disk
         self.book = book
         self.now = max(now, disk.now)
         self.at_hand = AtHand(at_hand)
-        self.dispatcher = Dispatcher(self.at_hand, random, keep_ns=KEEP_NS, durable=durable)
+        self.dispatcher = Dispatcher(self.at_hand, random, keep_ns=KEEP_NS, durable=durable, limits=limits)
         self.committing: Commit | None = None
         self.reads: list[Read] = []
         self._deliver = deliver

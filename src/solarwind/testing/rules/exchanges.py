@@ -40,7 +40,7 @@ class TwoCopies(Exchange):
 
 
 class ExchangeRules:
-    """SPEC 3."""
+    """The rules of exchanges."""
 
     @on_loop
     async def test_the_plan(self, place: Place) -> None:

@@ -19,7 +19,7 @@ AT_ONCE = Retry(attempts=3, wait=0)
 
 
 class FailingRules:
-    """SPEC 5."""
+    """The rules of failure."""
 
     @on_loop
     async def test_tried_so_often_and_then_dead(self, place: Place) -> None:
@@ -307,7 +307,7 @@ class FailingRules:
                 raise RuntimeError("no")
 
         async with wind:
-            ids = await wind.fire_many("T", range(6))
+            ids = (await wind.fire_many("T", range(6))).ids
             await wind.settled(10)
             assert [letter.event.id for letter in await wind.dead("T", "p")] == ids
             await refused(wind.redrive("T", "p", [ids[0], "nobody"]), NotFound, "nobody", "'p'")

@@ -25,7 +25,7 @@ def collect(wind: SolarWind, topic: str, purpose: str, since: Since = "now", exc
 
 
 class HistoryRules:
-    """SPEC 2, 4 and 8."""
+    """The rules of the life of an event, joining a purpose and history."""
 
     @on_loop
     async def test_a_purpose_outlives_its_instances(self, place: Place) -> None:

@@ -16,7 +16,7 @@ from .place import Place, on_loop, refused, until
 
 
 class JoiningRules:
-    """SPEC 3 and 4."""
+    """The rules of exchanges and joining a purpose."""
 
     @on_loop
     async def test_another_statement_for_a_version_is_a_conflict(self, place: Place) -> None:

@@ -1,0 +1,28 @@
+"""How much there may be of anything, so that memory is bounded everywhere."""
+
+from __future__ import annotations
+
+import msgspec
+
+from .errors import BadArgument
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """Give `SolarWind(url, limits=Limits(...))` others than these. All are 1 or more; bytes are of payload."""
+
+    payload_bytes: int = 1 << 20
+    batch_bytes: int = 1 << 20
+    batch_events: int = 4_096
+    unaccepted_bytes: int = 64 << 20  # fired by this process and not yet accepted; then `Busy`
+    copies: int = 10_000  # events that a fan-out instance's buffer holds
+    copy_bytes: int = 16 << 20
+    names: int = 100_000  # topics, and purposes
+    # Events of a purpose that wait behind others of their key: so far ahead a keyed purpose looks for keys that are
+    # free. And events that wait for a retry: with more of them the purpose pauses.
+    waiting: int = 100_000
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise BadArgument(f"expected a limit {name} of 1 or more, got {value!r}")

@@ -1,0 +1,582 @@
+"""A world to simulate: its purposes, the workers that handle events for them, and all that can go wrong.
+
+Each `do_…` method is one kind of step. A worker is a service instance as it sees itself, which may be
+mistaken: it does not know that its lease ended, or that the dispatcher let it go.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from random import Random
+
+import msgspec
+
+from ..batch import Batch, seal
+from ..core.effects import Failure, Join, Offer, Report
+from ..core.spans import Spans
+from ..errors import ConflictError, NotAllowed
+from ..failure import Retry
+from ..limits import Limits
+from .sim_book import Book
+from .sim_engine import Engine
+from .sim_facts import Broken, bits_of, positions
+from .sim_store import Disk, Name
+
+MOST_EVENTS = 220  # of one world
+MS, SECOND = 10**6, 10**9
+START = 1_700_000_000 * SECOND
+EXCHANGES = ("direct", "direct", "direct:least-busy", "direct:random", "keyed", "keyed", "fanout")
+KEYS = (None, "a", "b", "c")
+FAULTS = (
+    "fail", "die", "hang", "resend", "foreign", "leave", "jump", "crash", "stop", "full",
+    "replay", "redrive", "discard", "retire", "trim", "conflict", "poison", "slow reads",
+)  # fmt: skip
+WEIGHTS = {
+    "submit": 14, "commit": 44, "read": 20, "work": 60, "pass time": 10, "join": 8,
+    "die": 2, "hang": 2, "wake": 2, "resend": 4, "foreign": 2, "leave": 3, "jump": 1, "crash": 1, "stop": 1, "full": 1,
+    "replay": 2, "redrive": 3, "discard": 1, "retire": 1, "trim": 2, "conflict": 1,
+}  # fmt: skip
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """A purpose that may come to be: what each of its versions states."""
+
+    topic: str
+    purpose: str
+    versions: dict[int, tuple[str, str | None]]
+    lease_ns: int
+    fires: str | None  # its handlers fire on this topic
+
+
+class Work(msgspec.Struct, eq=False):
+    """An offer that was handed over, and what is left of it."""
+
+    offer: Offer
+    todo: list[int]
+
+
+class Worker(msgspec.Struct, eq=False):
+    """A service instance, as it sees itself. `local`: in the dispatcher's own process."""
+
+    id: int
+    join: Join
+    plan: Plan
+    local: bool
+    works: list[Work] = []
+    hung: bool = False
+    leaving: bool = False
+    gone: bool = False  # the dispatcher let it go; it may not know
+    said: list[tuple[Report, list[Batch]]] = []
+
+
+class World:
+    """All of a simulation: the disk, the process's present life, the workers, and the book."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random = Random(seed)
+        self.counts: Counter[str] = Counter()
+        self.said: deque[tuple[int, str, tuple[object, ...]]] = deque(maxlen=30)
+        self.step = 0
+        self.faults = self._choose_faults(random)
+        self.limits = self._choose_limits(random)
+        self.attempts = random.choice((1, 2, 3, 5))
+        self.retry = Retry(self.attempts, wait=random.choice((0.0, 0.5, 5.0)), factor=2.0, ceiling=20.0)
+        self.durable = random.random() > 0.15
+        self.plans = self._make_plans(random)
+        self.allergic = random.choice(self.plans)  # its handlers die of poison
+        self.disk = Disk(forgets=random.random() < 0.5)
+        self.book = Book(self.attempts, 20 * SECOND)
+        self.book.durable = self.durable
+        self.book.only_killers_kill = self.faults == {"poison"}
+        self.at_hand = random.choice((1, 2, 4, 100))
+        self.snapshot_after = random.choice((1, 3, 20))
+        self.busy = random.choice((100_000, 5 * MS, 400 * MS))
+        self.room = random.choice((1, 2, 4))
+        self.full = ""
+        self.serial = 0
+        self.workers: list[Worker] = []
+        self.engine = self._start(START)
+        for plan in self.plans:
+            self.join(plan, random.choice(list(plan.versions)), "now", random.randint(1, self.room))
+
+    @staticmethod
+    def _choose_faults(random: Random) -> set[str]:
+        """Not every fault in every world: some bugs show only where others do not get in the way."""
+        if random.random() < 0.1:
+            return {"poison"}
+        share = random.choice((0.2, 0.5, 0.8))
+        return {fault for fault in FAULTS if random.random() < share}
+
+    @staticmethod
+    def _choose_limits(random: Random) -> Limits:
+        """In some worlds so low that they are met."""
+        limits = {
+            "waiting": random.randint(1, 6),
+            "copies": random.randint(1, 10),
+            "copy_bytes": random.randint(10, 90),
+        }
+        return Limits(**{name: limit for name, limit in limits.items() if random.random() < 0.25})
+
+    def _make_plans(self, random: Random) -> list[Plan]:
+        plans = []
+        for number in range(1 if self.faults == {"poison"} else random.choice((1, 2, 3, 4))):
+            topic = random.choice(("a", "a", "b"))
+            versions = {
+                version: (exchange, random.choice((None, "$.k")) if exchange == "keyed" else None)
+                for version in range(1, random.choice((1, 1, 2, 3)) + 1)
+                for exchange in (random.choice(EXCHANGES),)
+            }
+            lease_ns = random.choice((1, 10, 30)) * SECOND
+            fires = "b" if topic == "a" and random.random() < 0.5 else None
+            plans.append(Plan(topic, f"p{number}", versions, lease_ns, fires))
+        return plans
+
+    def note(self, words: str, *values: object) -> None:
+        self.said.append((self.step, words, values))
+
+    def _start(self, now: int) -> Engine:
+        return Engine(
+            self.disk,
+            self.book,
+            self.random.random,
+            self._deliver,
+            self._close,
+            now=now,
+            at_hand=self.at_hand,
+            snapshot_after=self.snapshot_after,
+            durable=self.durable,
+            limits=self.limits,
+        )
+
+    def _deliver(self, offer: Offer) -> None:
+        self.note("instance %d gets %s as lease %d", offer.instance, list(offer.picks), offer.lease)
+        for worker in self.workers:
+            if worker.id == offer.instance:
+                worker.works.append(Work(offer, list(offer.picks)))
+
+    def _close(self, instance: int) -> None:
+        for worker in self.workers:
+            if worker.id == instance:
+                worker.gone = True
+
+    # One step -----------------------------------------------------------------------------------------
+
+    def take_step(self, action: str) -> None:
+        getattr(self, "do_" + action.replace(" ", "_"))()
+
+    def actions(self) -> tuple[list[str], list[int]]:
+        names = [name for name in WEIGHTS if name in self.faults or name not in FAULTS]
+        return names, [WEIGHTS[name] for name in names]
+
+    def _worker(self, *, at_work: bool = False, **wanted: bool) -> Worker | None:
+        found = [
+            worker
+            for worker in self.workers
+            if (not at_work or worker.works) and all(getattr(worker, name) is value for name, value in wanted.items())
+        ]
+        return self.random.choice(found) if found else None
+
+    def _name(self) -> Name | None:
+        names = list(self.book.purposes)
+        return self.random.choice(names) if names else None
+
+    # Events
+
+    def batch(self, topic: str, count: int) -> Batch:
+        random, first = self.random, self.serial
+        self.serial += count
+        if "poison" in self.faults:
+            for number in range(first, self.serial):
+                self.book.poison |= (random.random() < 0.04) << number
+        keys = [random.choice(KEYS) for _ in range(count)]
+        payloads = [b'{"k":"%s"}' % random.choice((b"x", b"y", b"z")) for _ in range(count)]
+        times = [self.engine.now] * count
+        return seal(topic, payloads, times, producer=1, first=first, machine="m", process="p", keys=list(keys))
+
+    def do_submit(self) -> None:
+        if self.serial < MOST_EVENTS:
+            topic = self.random.choice(("a", "a", "b"))
+            count = self.random.choice((1, 1, 2, 3, 5, 8))
+            self.note("%d events are fired on %s", count, topic)
+            self.engine.submit(self.batch(topic, count))
+
+    def do_commit(self) -> None:
+        """One begins, or the one that is under way ends."""
+        if self.engine.committing is None:
+            self.engine.begin_commit()
+        else:
+            stored = self.engine.end_commit(
+                full_for_batches=self.full == "batches", full_for_all=self.full == "everything"
+            )
+            self.note("a commit is %s%s", "made" if stored else "refused", f", full for {self.full}" * bool(self.full))
+            if self.full:
+                self.counts["full commits"] += 1
+                self.full = self.full if self.random.random() < 0.6 else ""
+
+    def do_full(self) -> None:
+        self.full = self.random.choice(("batches", "everything"))
+
+    def do_read(self) -> None:
+        if self.engine.reads:
+            read = self.random.choice(self.engine.reads)
+            if read.found is None:
+                self.engine.look(read, self.random.choice((1, 1, 3)))
+                if "slow reads" in self.faults:
+                    return
+            self.note("%s from %d on is read", read.topic, read.position)
+            self.counts["fetches"] += 1
+            self.engine.end_read(read)
+
+    # Workers
+
+    def do_join(self) -> None:
+        random = self.random
+        plan = random.choice(self.plans)
+        version = random.choice(list(plan.versions))
+        if len(self.workers) < 12:
+            self.join(plan, version, "now" if random.random() < 0.6 else "beginning", random.randint(1, self.room))
+
+    def join(self, plan: Plan, version: int, since: str, room: int) -> None:
+        exchange, key = plan.versions[version]
+        join = Join(plan.topic, plan.purpose, exchange, version, key, self.retry, plan.lease_ns, room)
+        first = self.disk.ends.get(plan.topic, 0) if since == "now" else self.disk.first(plan.topic)
+        worker = Worker(0, join, plan, local=self.random.random() < 0.5, works=[], said=[])
+        self.note("%s of %s, %s, version %d, is joined", plan.purpose, plan.topic, exchange, version)
+        self.engine.join(join, first, lambda number: self._enter(worker, number))
+        self.counts["joins"] += 1
+
+    def _enter(self, worker: Worker, number: int) -> None:
+        worker.id = number
+        self.workers.append(worker)
+
+    def do_conflict(self) -> None:
+        """A statement that contradicts an earlier one is refused, and changes nothing."""
+        name = self._name()
+        if name is None:
+            return
+        version, (exchange, _) = self.random.choice(list(self.book.purposes[name].facts.statements.items()))
+        other = "direct" if exchange != "direct" else "fanout"
+        self.note("a conflicting statement for version %d of %s", version, name)
+        try:
+            self.engine.dispatcher.join(Join(*name, other, version), 0, self.engine.now)
+        except ConflictError:
+            self.counts["conflicts"] += 1
+        else:
+            raise Broken(f"{name}: version {version} is {exchange}, and another may say it is {other}")
+
+    def do_work(self) -> None:
+        worker = self._worker(at_work=True, hung=False)
+        if worker is not None:
+            work = self.random.choice(worker.works)
+            count = self.random.randint(1, len(work.todo))
+            picks, work.todo = work.todo[:count], work.todo[count:]
+            if worker.gone:
+                self.counts["late reports"] += 1
+            elif not self._survives(worker, work, picks):
+                return
+            returned = []
+            if work.todo and self.random.random() < 0.1:
+                returned, work.todo = work.todo, []
+            if not work.todo:
+                worker.works.remove(work)
+            self._report(worker, work, picks, returned)
+
+    def _survives(self, worker: Worker, work: Work, picks: list[int]) -> bool:
+        if "poison" not in self.faults or worker.plan is not self.allergic or worker.join.exchange == "fanout":
+            return True
+        first = work.offer.stored.batch.header.first - work.offer.stored.start
+        for position in picks:
+            if self.book.poison >> (first + position) & 1:
+                self.note("event %d kills instance %d", position, worker.id)
+                self.book.killed((worker.plan.topic, worker.plan.purpose), position)
+                worker.works = []
+                if worker.local and self.durable:
+                    self.do_crash()
+                else:
+                    self._die(worker)
+                return False
+        return True
+
+    def _report(self, worker: Worker, work: Work, picks: list[int], returned: list[int]) -> None:
+        done, failed = [], []
+        for position in picks:
+            failure = self._failure(position)
+            if failure is None:
+                done.append(position)
+            else:
+                failed.append(failure)
+        report = Report(
+            worker.id,
+            work.offer.lease,
+            Spans.of(done),
+            failed,
+            Spans.of(returned),
+            len(picks),
+            len(picks) * self.random.choice((self.busy, self.busy, 10 * self.busy)),
+        )
+        self.send(worker, report, self._fire(worker, len(done)))
+
+    def _failure(self, position: int) -> Failure | None:
+        chance = self.random.random()
+        if "fail" not in self.faults or chance > 0.3:
+            return None
+        if chance > 0.06:
+            return Failure(position, "retry", "it raised")
+        if chance > 0.01:
+            return Failure(position, "later", "not yet", self.random.choice((0, SECOND, 40 * SECOND)))
+        return Failure(position, "reject", "never")
+
+    def _fire(self, worker: Worker, most: int) -> list[Batch]:
+        count = self.random.randint(0, min(most, 2))
+        if worker.plan.fires is None or not count or self.serial >= MOST_EVENTS:
+            return []
+        return [self.batch(worker.plan.fires, count)]
+
+    def send(self, worker: Worker, report: Report, fired: list[Batch]) -> None:
+        counts = self.engine.report(report, fired)
+        self.note(
+            "instance %d reports on lease %d: done %s, failed %s, returned %s, fired %d%s",
+            worker.id,
+            report.lease,
+            report.done,
+            [(each.position, each.verdict) for each in report.failed],
+            report.returned,
+            sum(map(len, fired)),
+            "" if counts else ", refused",
+        )
+        worker.said.append((report, fired))
+
+    def do_resend(self) -> None:
+        """A report comes twice, maybe much later."""
+        worker = self._worker()
+        if worker is not None and worker.said:
+            self.counts["reports sent twice"] += 1
+            self.send(worker, *self.random.choice(worker.said))
+
+    def do_foreign(self) -> None:
+        """An instance reports on what is another's."""
+        worker, other = self._worker(), self._worker(at_work=True)
+        if worker is not None and other is not None and worker is not other:
+            work = self.random.choice(other.works)
+            self.counts["foreign reports"] += 1
+            report = Report(worker.id, work.offer.lease, Spans.of(work.todo), [], Spans(), 1, 1)
+            self.send(worker, report, self._fire(worker, 1))
+            worker.said.pop()
+
+    def do_hang(self) -> None:
+        worker = self._worker(hung=False, gone=False, at_work=True)
+        if worker is not None:
+            self.note("instance %d hangs", worker.id)
+            self.counts["hangs"] += 1
+            worker.hung = True
+
+    def do_wake(self) -> None:
+        worker = self._worker(hung=True)
+        if worker is not None:
+            self.note("instance %d wakes up", worker.id)
+            worker.hung = False
+            if self.random.random() < 0.5:
+                self.engine.alive(worker.id)
+
+    def do_die(self) -> None:
+        worker = self._worker(gone=False)
+        if worker is not None:
+            self._die(worker)
+
+    def _die(self, worker: Worker) -> None:
+        """Its connection drops. What it still does counts for nothing."""
+        self.note("instance %d dies", worker.id)
+        self.counts["deaths"] += 1
+        worker.gone = True
+        self.engine.leave(worker.id, died=True)
+
+    def do_leave(self) -> None:
+        worker = self._worker(gone=False, hung=False)
+        if worker is not None:
+            if not worker.leaving:
+                self.note("instance %d is about to leave", worker.id)
+                worker.leaving = True
+                self.engine.leaving(worker.id)
+                if self.random.random() < 0.6:
+                    return
+            self.note("instance %d leaves", worker.id)
+            self.counts["leaves"] += 1
+            worker.gone = True
+            self.engine.leave(worker.id, died=False)
+
+    # Time
+
+    def do_pass_time(self) -> None:
+        self._pass(self.random.randint(MS, 2 * SECOND))
+
+    def do_jump(self) -> None:
+        self.counts["jumps"] += 1
+        self._pass(self.random.randint(20 * SECOND, 600 * SECOND), asleep=self.random.random() < 0.5)
+
+    def _pass(self, span: int, *, asleep: bool = False) -> None:
+        """Time goes on. Who is at work says so, unless the whole machine was asleep."""
+        self.note("%.3f s pass", span / SECOND)
+        self.engine.now += span
+        for worker in self.workers if not asleep else ():
+            if not worker.hung and not worker.gone:
+                self.engine.alive(worker.id)
+        self.engine.tick()
+
+    # The process
+
+    def do_crash(self) -> None:
+        if not self.durable:
+            return
+        self.counts["crashes"] += 1
+        commit = self.engine.committing
+        written = commit is not None and self.random.random() < 0.5
+        self.note("the process crashes%s", ", after a commit that it does not hear of" if written else "")
+        if commit is not None and written:
+            self.counts["crashes after a commit"] += 1
+            self.engine.write(commit)
+        self._restart(clean=False)
+
+    def do_stop(self) -> None:
+        if not self.durable or self.full:
+            return
+        for worker in self.workers:
+            if not worker.gone and self.random.random() < 0.7:
+                worker.gone = True
+                self.engine.leave(worker.id, died=False)
+        self._commit_all()
+        self.note("the process stops in order")
+        self.counts["stops"] += 1
+        self.disk.clean = True
+        self._restart(clean=True)
+
+    def _commit_all(self) -> None:
+        while not self.engine.idle:
+            self.engine.begin_commit()
+            self.engine.end_commit()
+
+    def _restart(self, *, clean: bool) -> None:
+        self.workers = []
+        self.book.lost_everything(clean=clean)
+        self.engine = self._start(self.engine.now + self.random.randint(-600, 60) * SECOND)
+
+    # An operator
+
+    def do_replay(self) -> None:
+        name = self._name()
+        if name is None:
+            return
+        book, end = self.book.purposes[name], self.engine.dispatcher.topics[name[0]].end
+        since = self.random.randint(self.disk.first(name[0]), end)
+        until = self.random.randint(since, end)
+        mask = book.facts.done & ((1 << until) - 1) & ~((1 << since) - 1)
+        try:
+            count = self.engine.dispatcher.replay(*name, since, until, self.engine.now)
+        except NotAllowed:
+            if book.pends:
+                raise
+            return
+        self.note("%s of %s is replayed from %d to %d", name[1], name[0], since, until)
+        self._reopened(name, mask, count)
+        self.counts["replayed"] += count
+
+    def _reopened(self, name: Name, mask: int, count: int) -> None:
+        if count != mask.bit_count():
+            raise Broken(f"{name}: {count} were made pending again, not {positions(mask)}")
+        if mask:
+            self.book.reopened(name, mask)
+        self.engine.carry_out()
+
+    def _some_dead(self, name: Name) -> list[int]:
+        dead = positions(self.book.purposes[name].facts.dead)
+        return self.random.sample(dead, self.random.randint(0, len(dead)))
+
+    def do_redrive(self) -> None:
+        name = self._name()
+        if name is not None:
+            some = self._some_dead(name)
+            self.note("dead letters %s of %s are redriven", some, name)
+            count = self.engine.dispatcher.redrive(*name, Spans.of(some), self.engine.now)
+            self._reopened(name, bits_of(some), count)
+            self.counts["redriven"] += count
+
+    def do_discard(self) -> None:
+        name = self._name()
+        if name is not None:
+            some = self._some_dead(name)
+            self.note("dead letters %s of %s are discarded", some, name)
+            self.counts["discarded"] += self.engine.dispatcher.discard(*name, Spans.of(some))
+            self.book.discarded(name, bits_of(some))
+            self.engine.carry_out()
+
+    def do_retire(self) -> None:
+        name = self._name()
+        if name is None or self.random.random() < 0.5:
+            return
+        book, force = self.book.purposes[name], self.random.random() < 0.5
+        left = bool(book.holders or book.facts.dead or name in self.book.left_over())
+        self.note("%s is to be retired%s", name, " with force" if force else "")
+        try:
+            self.engine.dispatcher.retire(*name, force=force)
+        except ConflictError:
+            if force or not left:
+                raise
+            return
+        if left and not force:
+            raise Broken(f"{name} was retired with work left")
+        self.counts["retired"] += 1
+        self.book.retired(name)
+        self.engine.carry_out()
+
+    def do_trim(self) -> None:
+        """The oldest history goes; what somebody pends on stays."""
+        topic = self.random.choice(("a", "b"))
+        log = self.disk.logs.get(topic)
+        if not log or topic not in self.engine.dispatcher.topics:
+            return
+        pinned = self.engine.dispatcher.drop(topic)
+        for stored in log[: self.random.randint(1, len(log))]:
+            if not pinned.within(stored.start, stored.stop):
+                self.disk.trim(topic, stored)
+                self.book.trimmed[topic] = self.book.trimmed.get(topic, 0) | bits_of(range(stored.start, stored.stop))
+                self.counts["trimmed"] += len(stored.batch)
+
+    # The end ------------------------------------------------------------------------------------------
+
+    def settle_down(self) -> None:
+        """No more faults: everything gets done, in a number of rounds that is in proportion to what there is."""
+        self.faults, self.full = set(), ""
+        self.note("no more faults")
+        self._commit_all()
+        for worker in self.workers:
+            worker.hung = False
+            if worker.leaving and not worker.gone:
+                worker.gone = True
+                self.engine.leave(worker.id, died=False)
+            if not worker.gone:
+                self.engine.alive(worker.id)
+        for name, book in list(self.book.purposes.items()):
+            version = max(book.facts.statements)
+            if book.active[0] != version or not book.holders:
+                plan = next(plan for plan in self.plans if (plan.topic, plan.purpose) == name)
+                self.join(plan, version, "now", 1)
+        rounds = 0
+        while self.book.left_over() or not self.engine.idle:
+            rounds += 1
+            if rounds > 60 + 4 * sum(map(len, self.book.left_over().values())) + MOST_EVENTS:
+                raise Broken(f"stuck: nothing gets done any more, left over is {self.book.left_over()}")
+            self._round()
+        self.counts["rounds to the end"] += rounds
+
+    def _round(self) -> None:
+        self.engine.begin_commit()
+        if self.engine.committing is not None:
+            self.engine.end_commit()
+        for read in list(self.engine.reads):
+            self.engine.look(read, 1)
+            self.engine.end_read(read)
+        for worker in [worker for worker in self.workers if not worker.gone]:
+            works, worker.works = worker.works, []
+            for work in works:
+                self._report(worker, work, work.todo, [])
+        if self.engine.idle and not self.engine.reads and self.engine.dispatcher.wake_at is not None:
+            self._pass(max(0, self.engine.dispatcher.wake_at - self.engine.now))
