@@ -33,7 +33,8 @@ ARROWS = {
     "store": FOUNDATION | {"core", "store"},
     "engine": FOUNDATION | {"core", "store", "records", "engine"},
     "service": FOUNDATION | {"core", "engine.base", "plugins", "service"},
-    "wind": FOUNDATION | {"core", "engine", "service", "records", "plugins"},
+    "wind": FOUNDATION | {"core", "engine", "life", "service", "records", "plugins"},
+    "life": {"wind"},  # for its annotations only
     "server": FOUNDATION | {"core", "engine", "records", "plugins", "wind", "server"},
     "testing": None,  # anything but the command line
     "cli": None,  # anything but testing

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import threading
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable
@@ -22,6 +21,7 @@ from .engine.url import open_engine
 from .errors import BadArgument, Busy, TooLarge, Unavailable
 from .event import Cause, Event
 from .failure import MOST_SECONDS, Retry
+from .life import run_loop, serve
 from .limits import Limits
 from .names import check_id, check_key, check_topic
 from .records import DeadLetter, HandlerInfo, PurposeInfo, Statistics, TopicInfo, Trace
@@ -172,8 +172,8 @@ class SolarWind:
             handled._fired = Held()
         if handled._fired.size + len(fired.data) > self._limits.unaccepted_bytes:
             raise Busy(
-                f"expected a handler to fire at most {self._limits.unaccepted_bytes:,} bytes before it returns, got more: "
-                "fire them with now=True, or handle smaller parts"
+                f"expected a handler to fire at most {self._limits.unaccepted_bytes:,} bytes before it returns, "
+                "got more: fire them with now=True, or handle smaller parts"
             )
         handled._fired.add(fired)
         return HeldReceipt(fired, self._numbers)
@@ -303,6 +303,11 @@ class SolarWind:
         self._settings[name] = setting
         if self._loop is not None and self._state == "running":
             self._on_loop(lambda: self._spawn(self._engine.topic(name, *setting)))
+
+    @property
+    def failed(self) -> asyncio.Future[None]:
+        """Gets the error after which the dispatcher can do nothing any more; only once it was started."""
+        return self._engine.failed
 
     # Asking -------------------------------------------------------------------------------------------
 
@@ -482,7 +487,7 @@ class SolarWind:
             except BaseException as error:
                 self._failure = error
 
-        _runner()(live())
+        run_loop(live())
 
     def wait(self, work: Awaitable[T], timeout: float | None = None) -> T:
         """From a thread: run one of the coroutines, as in `wind.wait(wind.settled(10))`, and give its result."""
@@ -509,39 +514,7 @@ class SolarWind:
 
         Raises `StoreError` if the store fails meanwhile.
         """
-        _runner()(self._serve(until_settled))
-
-    async def _serve(self, until_settled: bool) -> None:
-        loop = asyncio.get_running_loop()
-        asked = asyncio.Event()
-        again = asyncio.Event()
-
-        def signalled() -> None:
-            (again if asked.is_set() else asked).set()
-
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, signalled)
-        await self.start()
-        reasons: list[asyncio.Future[Any]] = [asyncio.ensure_future(asked.wait()), self._engine.failed]
-        if until_settled:
-            reasons.append(asyncio.ensure_future(self._settle()))
-        try:
-            await asyncio.wait(reasons, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            asked.set()
-            stopping = asyncio.ensure_future(self.stop())
-            hurry = asyncio.ensure_future(again.wait())
-            await asyncio.wait([stopping, hurry], return_when=asyncio.FIRST_COMPLETED)
-            for reason in (*reasons, hurry):
-                if reason is not self._engine.failed:
-                    reason.cancel()
-        if not stopping.done():
-            stopping.cancel()
-            log.warning("stopped without waiting for the handlers: their events are handed out again")
-            return
-        if self._engine.failed.done():
-            self._engine.failed.result()
-        await stopping
+        run_loop(serve(self, until_settled))
 
     # Inner --------------------------------------------------------------------------------------------
 
@@ -609,12 +582,3 @@ def _ids(ids: Collection[str] | None) -> Collection[str] | None:
 def _log_refusal(task: asyncio.Future[None]) -> None:
     if not task.cancelled() and task.exception() is not None:
         log.error("refused: %s", task.exception())
-
-
-def _runner() -> Callable[[Any], Any]:
-    """What runs a coroutine: uvloop's where it is installed."""
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.run
-    return uvloop.run

@@ -83,7 +83,7 @@ def test_a_purpose_with_anything_left_is_retired_only_by_force() -> None:
     bench = Bench()
     bench.join()
     bench.fire(2)
-    with pytest.raises(ConflictError, match="2 pending events and 1 live instances"):
+    with pytest.raises(ConflictError, match="2 pending events and 1 live instance"):
         bench.dispatcher.retire("T", "p", force=False)
     bench.dispatcher.retire("T", "p", force=True)
     bench.carry_out()

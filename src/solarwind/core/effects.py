@@ -42,7 +42,7 @@ class Failure(msgspec.Struct, frozen=True, array_like=True):
 class Report(msgspec.Struct, frozen=True, array_like=True):
     """What an instance made of (some of) the events of one lease.
 
-    `handled` is how many events of the lease it has worked on so far, and `busy_ns` how long, at the concurrency it has.
+    `handled` is how many events of the lease it has worked on so far, and `busy_ns` how long, at its concurrency.
     """
 
     instance: int

@@ -15,9 +15,10 @@ from typing import Any
 import msgspec
 
 from ..batch import Batch
-from ..core.dispatcher import Dispatcher, Topic
+from ..core.dispatcher import Dispatcher
 from ..core.effects import Closed, Effect, Failure, Fault, Fetch, Join, Offer, Report
 from ..core.log import Stored
+from ..core.registry import Topic
 from ..core.spans import Spans
 from ..core.state import Change, Snapshot
 from ..errors import Busy, StoreError, Unavailable
