@@ -174,7 +174,7 @@ def _file_system(folder: str) -> str:
         with open("/proc/mounts") as mounts:
             for line in mounts:
                 point, kind = line.split()[1:3]
-                if os.path.realpath(folder).startswith(point.rstrip("/") + "/") and len(point) >= len(found[0]):
+                if f"{os.path.realpath(folder)}/".startswith(f"{point.rstrip('/')}/") and len(point) >= len(found[0]):
                     found = (point, kind)
     except OSError:
         pass

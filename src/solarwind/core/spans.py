@@ -51,12 +51,31 @@ class Spans:
         edges[low:high] = [start] * (low % 2) + [stop] * (high % 2)
 
     def update(self, other: Spans) -> None:
-        for start, stop in other:
-            self.add(start, stop)
+        theirs = other.edges
+        if len(theirs) <= 2:
+            if theirs:
+                self.add(theirs[0], theirs[1])
+            return
+        edges = self.edges
+        low, high = bisect_left(edges, theirs[0]), bisect_right(edges, theirs[-1])
+        low, high = low - low % 2, high + high % 2
+        edges[low:high] = _union(edges[low:high], theirs) if low < high else theirs
 
     def difference_update(self, other: Spans) -> None:
-        for start, stop in other:
-            self.remove(start, stop)
+        theirs = other.edges
+        if len(theirs) <= 2:
+            if theirs:
+                self.remove(theirs[0], theirs[1])
+            return
+        edges = self.edges
+        low, high = bisect_right(edges, theirs[0]), bisect_left(edges, theirs[-1])
+        low, high = low - low % 2, high + high % 2
+        if low >= high:
+            return
+        mine = edges[low:high]
+        # What is left out are the gaps between mine, and theirs; what is between those is left.
+        start, stop = min(mine[0], theirs[0]) - 1, max(mine[-1], theirs[-1]) + 1
+        edges[low:high] = _union([start, *mine, stop], theirs)[1:-1]
 
     def gap(self, position: int) -> tuple[int, int | None]:
         """The first span at or after `position` that is not in the set; its stop is None where it has no end."""
@@ -94,9 +113,14 @@ class Spans:
 
     def outside(self, start: int, stop: int) -> Spans:
         """The positions from `start` up to `stop` that are not in the set."""
-        rest = Spans((start, stop) if start < stop else ())
-        rest.difference_update(self.within(start, stop))
-        return rest
+        if start >= stop:
+            return Spans()
+        edges = [start, *self.within(start, stop).edges, stop]  # the gaps; those at the ends may be empty
+        if edges[0] == edges[1]:
+            del edges[:2]
+        if edges and edges[-1] == edges[-2]:
+            del edges[-2:]
+        return Spans(edges)
 
     def copy(self) -> Spans:
         return Spans(self.edges)
@@ -125,3 +149,15 @@ class Spans:
 
     def __repr__(self) -> str:
         return f"Spans({self.edges})"
+
+
+def _union(one: list[int], other: list[int]) -> list[int]:
+    """The edges of both together. With starts and stops each in order, there is a gap where so many spans have stopped
+    as have started."""
+    starts, stops = sorted(one[::2] + other[::2]), sorted(one[1::2] + other[1::2])
+    edges = [starts[0]]
+    for stop, start in zip(stops, starts[1:], strict=False):
+        if stop < start:
+            edges += (stop, start)
+    edges.append(stops[-1])
+    return edges

@@ -127,13 +127,11 @@ class State:
         for waiting in change.waiting:
             self.due[waiting.position] = waiting.due
             self._count(waiting.position, waiting.tried)
-        for start, stop in change.settled:
-            self.settled += stop - start
-            self._finish(start, stop)
-        for start, stop in change.skipped:
-            self._finish(start, stop)
+        self.settled += len(change.settled)
+        self._finish(change.settled)
+        self._finish(change.skipped)
         for letter in change.dead:
-            self._finish(letter.position, letter.position + 1)
+            self._finish(Spans((letter.position, letter.position + 1)))
             self.dead.add(letter.position, letter.position + 1)
         self.retried += change.retried
 
@@ -143,20 +141,18 @@ class State:
         else:
             self.tried.pop(position, None)
 
-    def _finish(self, start: int, stop: int) -> None:
+    def _finish(self, spans: Spans) -> None:
+        if not spans:
+            return
         for each in (self.tried, self.due):
             if each:
-                few = range(start, stop) if stop - start < len(each) else [p for p in each if start <= p < stop]
+                few = spans.positions() if len(spans) < len(each) else [p for p in each if p in spans]
                 for position in few:
                     each.pop(position, None)
-        if start <= self.floor:
-            self.floor = max(self.floor, stop)
-            edges = self.done.edges
-            if edges and edges[0] <= self.floor:
-                self.floor = self.done.gap(self.floor)[0]
-                self.done.remove(0, self.floor)
-        else:
-            self.done.add(start, stop)
+        self.done.update(spans)
+        if self.done.edges[0] <= self.floor:
+            self.floor = max(self.floor, self.done.gap(self.floor)[0])
+            self.done.remove(0, self.floor)
 
     def _reopen(self, spans: Spans) -> None:
         if not spans:

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import random as chance
 from collections.abc import Callable, Collection, Coroutine
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -282,7 +283,7 @@ class LocalEngine(Operations):
         for change in changes:
             self._changed_at.setdefault((change.topic, change.purpose), self._commit_number)
         snapshots: list[Snapshot] = []
-        for name, number in list(zip(self._changed_at, self._changed_at.values(), strict=False))[:SNAPSHOTS_A_COMMIT]:
+        for name, number in list(islice(self._changed_at.items(), SNAPSHOTS_A_COMMIT)):
             if number > self._commit_number - SNAPSHOT_AFTER:
                 break
             del self._changed_at[name]
