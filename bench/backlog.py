@@ -9,7 +9,7 @@ from __future__ import annotations
 from time import perf_counter
 
 import harness
-from harness import PAYLOAD, WINDOW, Options, Row, Table
+from harness import PAYLOAD, WINDOW, Options, Pace, Row, Table
 
 SMALL = 100_000
 
@@ -31,10 +31,11 @@ async def _fill(url: str, events: int) -> float:
     async with wind:
         await wind.off(count)
         begun = perf_counter()
+        pace = Pace()
         for at in range(0, events, WINDOW):
             for _ in range(min(WINDOW, events - at)):
                 receipt = wind.fire("bench.fired", PAYLOAD)
-            await receipt
+            await pace.next(receipt)
         return perf_counter() - begun
 
 

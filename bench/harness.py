@@ -13,7 +13,8 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,7 +29,22 @@ PAYLOAD = (
     b'"at":"my-camera","tags":["new","hd","en"]}'
 )
 assert len(PAYLOAD) == 122
-WINDOW = 16_000  # events fired before the producer waits for acceptance, so that its buffer never fills
+WINDOW = 4_000  # events that a producer fires before it lets the loop go on
+AHEAD = 8  # windows it is ahead of what is accepted, at most, so that its buffer never fills
+
+
+class Pace:
+    """A producer that is as fast as it may be: it goes on firing while what it fired before is being stored."""
+
+    def __init__(self) -> None:
+        self._windows: deque[Awaitable[object]] = deque()
+
+    async def next(self, last: Awaitable[object]) -> None:
+        """A window was fired; `last` is the receipt of its last event."""
+        self._windows.append(last)
+        await asyncio.sleep(0)
+        if len(self._windows) > AHEAD:
+            await self._windows.popleft()
 
 
 @dataclass

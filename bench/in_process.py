@@ -14,7 +14,7 @@ import threading
 from time import perf_counter
 
 import harness
-from harness import PAYLOAD, WINDOW, Contestant, Options, Table
+from harness import PAYLOAD, WINDOW, Contestant, Options, Pace, Table
 
 HUEY_SHARE = 200  # it is slower by about so much, and gets so much less to do
 
@@ -81,14 +81,15 @@ async def _handle(engine: str, folder: str, events: int, many: bool) -> float:
 
         async with wind:
             begun = perf_counter()
+            pace = Pace()
             for at in range(0, events, WINDOW):
                 window = min(WINDOW, events - at)
                 if many:
-                    await wind.fire_many("bench.fired", [PAYLOAD] * window)
+                    receipt = wind.fire_many("bench.fired", [PAYLOAD] * window)
                 else:
                     for _ in range(window):
                         receipt = wind.fire("bench.fired", PAYLOAD)
-                    await receipt
+                await pace.next(receipt)
             await wind.settled()
             seconds = perf_counter() - begun
         assert handled == events

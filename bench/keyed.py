@@ -6,7 +6,7 @@ import random
 from time import perf_counter
 
 import harness
-from harness import PAYLOAD, WINDOW, Contestant, Options, Table
+from harness import PAYLOAD, WINDOW, Contestant, Options, Pace, Table
 
 KEYS = 10_000
 
@@ -31,10 +31,11 @@ async def _handle(engine: str, folder: str, events: int, exchange: str) -> float
 
         async with wind:
             begun = perf_counter()
+            pace = Pace()
             for at in range(0, events, WINDOW):
                 for key in keys[at : at + WINDOW]:
                     receipt = wind.fire("bench.fired", PAYLOAD, key=key)
-                await receipt
+                await pace.next(receipt)
             await wind.settled()
             seconds = perf_counter() - begun
         assert handled == events

@@ -5,7 +5,7 @@ from __future__ import annotations
 from time import perf_counter
 
 import harness
-from harness import PAYLOAD, WINDOW, Contestant, Options, Table
+from harness import PAYLOAD, WINDOW, Contestant, Options, Pace, Table
 
 TOPICS = 10_000
 
@@ -31,10 +31,11 @@ async def _handle(engine: str, folder: str, events: int, topics: int) -> float:
             topic = f"bench.fired.{topics // 2}"
             await wind.settled()  # all have begun: what 10,000 handlers cost to start is another question
             begun = perf_counter()
+            pace = Pace()
             for at in range(0, events, WINDOW):
                 for _ in range(min(WINDOW, events - at)):
                     receipt = wind.fire(topic, PAYLOAD)
-                await receipt
+                await pace.next(receipt)
             await wind.settled()
             seconds = perf_counter() - begun
         assert handled == events

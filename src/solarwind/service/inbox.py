@@ -213,8 +213,9 @@ def _take_last(todo: deque[int], count: int) -> list[int]:
 def _spans(positions: list[int]) -> Spans:
     if not positions:
         return Spans()
-    if positions[-1] - positions[0] + 1 == len(positions) and positions == list(range(positions[0], positions[-1] + 1)):
-        return Spans((positions[0], positions[-1] + 1))
+    start, stop = min(positions), max(positions) + 1
+    if stop - start == len(positions):  # each is there once
+        return Spans((start, stop))
     return Spans.of(positions)
 
 

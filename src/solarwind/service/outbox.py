@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 from time import monotonic, time_ns
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -61,7 +61,8 @@ class Group(msgspec.Struct, eq=False, weakref=True):
     content: str = JSON
     payloads: list[bytes] = msgspec.field(default_factory=list)
     times: list[int] = msgspec.field(default_factory=list)
-    size: int = 0
+    size: int = 0  # in bytes of payload, once it is closed
+    large: int = 0  # the same, of the large ones so far
     # The content type while all events are nothing but payloads of it; then the columns below are kept.
     plain: str | None = JSON
     contents: list[str] = msgspec.field(default_factory=list)
@@ -155,6 +156,17 @@ class SentReceipt(msgspec.Struct, Receipt, eq=False, gc=False):
         return self.id
 
 
+class SentPart(NamedTuple):
+    """Events that were added together to one group."""
+
+    group: Group
+    start: int
+    stop: int
+
+    def ids(self) -> list[str]:
+        return [self.group.id(index) for index in range(self.start, self.stop)]
+
+
 class Fired(msgspec.Struct):
     """An event that a handler fired, until the handler returns."""
 
@@ -207,25 +219,26 @@ class Receipts:
     Awaiting raises the error why one was not accepted.
     """
 
-    __slots__ = ("_receipts",)
+    __slots__ = ("_parts",)
 
-    def __init__(self, receipts: list[Receipt]) -> None:
-        self._receipts = receipts
+    def __init__(self, parts: Sequence[Receipt | SentPart]) -> None:
+        self._parts = parts
 
     @property
     def ids(self) -> list[str]:
         """The events' ids in their order, known at once, and made when they are asked for."""
-        return [receipt.id for receipt in self._receipts]
+        return [id for part in self._parts for id in ([part.id] if isinstance(part, Receipt) else part.ids())]
 
     def _of_each_group(self) -> Iterator[Receipt]:
         """One receipt for all that are accepted together."""
         group: Group | None = None
-        for receipt in self._receipts:
-            if not isinstance(receipt, SentReceipt):
-                yield receipt
-            elif receipt.group is not group:
-                group = receipt.group
-                yield receipt
+        for part in self._parts:
+            if isinstance(part, SentReceipt | SentPart):
+                if part.group is not group:
+                    group = part.group
+                    yield SentReceipt(group, 0)
+            else:
+                yield part
 
     def __await__(self) -> Generator[Any, None, Receipts]:
         for receipt in self._of_each_group():
@@ -275,11 +288,13 @@ class Outbox:
     """
 
     def __init__(self, limits: Limits) -> None:
-        self._most_events = limits.batch_events
-        self._most_batch_bytes = limits.batch_bytes
+        self.open_groups: dict[str, Group] = {}  # by topic
+        # Only payloads above `small` are counted as they come: as many small ones as a batch takes are half a batch.
+        self.small = limits.batch_bytes // limits.batch_events // 2
+        self.last = limits.batch_events - 1
+        self._most_large = limits.batch_bytes // 2
         self._most_bytes = limits.unaccepted_bytes
         self._numbers = Numbers()
-        self._open: dict[str, Group] = {}
         self._full: list[Group] = []
         self._sent: set[asyncio.Future[None]] = set()
         # Bytes that were taken and not yet accepted; each has one writer: whoever takes, and the loop.
@@ -306,23 +321,41 @@ class Outbox:
     def add(self, topic: str, data: bytes, content: str) -> SentReceipt:
         """Add an event that is nothing but its payload. Raises `BadName`, `Busy`, `Unavailable`."""
         try:
-            group = self._open[topic]
+            group = self.open_groups[topic]
         except (KeyError, TypeError):
             group = self._begin(topic, content)
-        size = group.size + len(data)
-        if size > self._most_batch_bytes and group.size:
+        large = len(data) if len(data) > self.small else 0
+        if large and group.large + large > self._most_large and group.payloads:
             self._full.append(self._close(topic))
-            group, size = self._begin(topic, content), len(data)
-        payloads = group.payloads
-        index = len(payloads)
-        payloads.append(data)
+            group = self._begin(topic, content)
+        index = len(group.payloads)
+        group.payloads.append(data)
         group.times.append(time_ns())
-        group.size = size
+        group.large += large
         if content is not group.plain:
             group.note(content)
-        if index >= self._most_events - 1:
+        if index >= self.last or group.large > self._most_large:
             self._full.append(self._close(topic))
         return SentReceipt(group, index)
+
+    def add_many(self, topic: str, payloads: list[bytes], content: str) -> list[SentPart]:
+        """Add events that are nothing but small payloads, at one time. Raises as `add` does; what it added before stays."""
+        parts: list[SentPart] = []
+        at = 0
+        while at < len(payloads):
+            group = self.open_groups.get(topic) or self._begin(topic, content)
+            if group.plain is not content:
+                self._full.append(self._close(topic))
+                group = self._begin(topic, content)
+            start = len(group.payloads)
+            some = payloads[at : at + self.last + 1 - start]
+            group.payloads += some
+            group.times += [time_ns()] * len(some)
+            parts.append(SentPart(group, start, start + len(some)))
+            at += len(some)
+            if len(group.payloads) > self.last:
+                self._full.append(self._close(topic))
+        return parts
 
     def add_with(
         self, topic: str, data: bytes, content: str, key: str | None, id: str | None, cause: Cause | None
@@ -341,21 +374,24 @@ class Outbox:
                 f"expected at most {self._most_bytes:,} bytes fired and not yet accepted, got more: "
                 "await what you fire now and then, so that the store keeps up"
             )
-        if not self._open and not self._full:
+        if not self.open_groups and not self._full:
             self._flush_soon()
         producer, first = self._numbers.take(topic, 0)
-        group = self._open[topic] = Group(topic, producer, first, self._loop.create_future(), content, plain=content)
+        group = self.open_groups[topic] = Group(
+            topic, producer, first, self._loop.create_future(), content, plain=content
+        )
         return group
 
     def _close(self, topic: str) -> Group:
-        group = self._open.pop(topic)
+        group = self.open_groups.pop(topic)
         self._numbers.take(topic, len(group.payloads))
+        group.size = sum(map(len, group.payloads))
         return group
 
     def take(self) -> list[Group]:
         """Everything that was added since the last time."""
         groups, self._full = self._full, []
-        groups += [self._close(topic) for topic in list(self._open)]
+        groups += [self._close(topic) for topic in list(self.open_groups)]
         self._taken += sum(group.size for group in groups)
         return groups
 
@@ -390,7 +426,7 @@ class Outbox:
     @property
     def empty(self) -> bool:
         """Nothing waits to be sent or accepted."""
-        return not (self._open or self._full or self._sent)
+        return not (self.open_groups or self._full or self._sent)
 
     async def drain(self) -> None:
         """Wait until everything sent is accepted or refused."""
