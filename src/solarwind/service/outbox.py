@@ -339,7 +339,7 @@ class Outbox:
         return SentReceipt(group, index)
 
     def add_many(self, topic: str, payloads: list[bytes], content: str) -> list[SentPart]:
-        """Add events that are nothing but small payloads, at one time. Raises as `add` does; what it added before stays."""
+        """Add events that are nothing but small payloads, at one time. Raises as `add` does; what was added stays."""
         parts: list[SentPart] = []
         at = 0
         while at < len(payloads):
