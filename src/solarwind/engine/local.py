@@ -68,6 +68,7 @@ class LocalEngine(Operations):
         )
         self._receivers: dict[int, Receiver] = {}
         self._submitted: list[_Waiting] = []
+        self._taken: list[_Waiting] = []  # by the commit that is under way, or was the last
         self._uncommitted: list[Change] = []  # taken from the dispatcher, but the store was full
         self._after_commit: list[Offer] = []
         self._stuck_bytes = 0  # of what handlers fired and there is no room for: no use in having them fire more
@@ -134,7 +135,7 @@ class LocalEngine(Operations):
             return
         self._error = error
         log.critical("solarwind stops: %s", error)
-        for _, future in self._submitted:
+        for _, future in (*self._taken, *self._submitted):
             _refuse(future, error)
         self._submitted.clear()
         for waiter in (*(each.future for each in self._quiet), *(future for _, future in self._durable)):
@@ -218,7 +219,7 @@ class LocalEngine(Operations):
 
     async def _commit_once(self) -> None:
         """Everything that waits, in one commit; if there is no room, at least what was settled."""
-        submitted = self._take_submitted()
+        self._taken = submitted = self._take_submitted()
         changes = self._uncommitted + self._dispatcher.take_changes()
         self._uncommitted = []
         after_commit, self._after_commit = self._after_commit, []
@@ -256,7 +257,7 @@ class LocalEngine(Operations):
         size = 0
         for index, (batch, _) in enumerate(self._submitted):
             size += len(batch.data)
-            if size > MOST_COMMIT_BYTES and self._submitted[index:]:
+            if size > MOST_COMMIT_BYTES:
                 # What a handler fired goes with its settle, however much it is.
                 first, rest = self._submitted[: index + 1], self._submitted[index + 1 :]
                 self._submitted = [waiting for waiting in rest if waiting[1] is not None]
