@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 import msgspec
 
 from . import payload as codec
+from .errors import BadArgument
 
 if TYPE_CHECKING:
     from .batch import Batch
@@ -47,6 +48,15 @@ class Cause(msgspec.Struct, frozen=True, array_like=True):
     @classmethod
     def application(cls, name: str) -> Cause:
         return cls("application", name)
+
+    @classmethod
+    def of(cls, cause: object) -> Cause | None:
+        """What somebody gives as a cause: one, or the event that is it, or None. Else raises `BadArgument`."""
+        if isinstance(cause, Event):
+            return cls.event(cause)
+        if cause is None or isinstance(cause, Cause):
+            return cause
+        raise BadArgument(f"expected a Cause or an Event as cause, got {cause!a}: such as Cause.user('alice')")
 
     @classmethod
     def event(cls, event: Event) -> Cause:

@@ -1,11 +1,13 @@
-"""The life of a service: from its start to a signal, and the draining in between."""
+"""The life of a service: from its start to a signal and the draining, or on a thread of its own."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import signal
+import threading
 from collections.abc import Coroutine
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -22,6 +24,41 @@ def run_loop(work: Coroutine[Any, Any, None]) -> None:
         asyncio.run(work)
     else:
         uvloop.run(work)
+
+
+class LoopThread:
+    """A SolarWind that lives on a loop and a thread of its own."""
+
+    def __init__(self, wind: SolarWind) -> None:
+        self._wind = wind
+        self._started: Future[asyncio.AbstractEventLoop] = Future()
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=lambda: run_loop(self._live()), name="solarwind", daemon=True)
+
+    def start(self) -> None:
+        """Raises what its start raises."""
+        self._thread.start()
+        self._loop = self._started.result()
+
+    def stop(self) -> BaseException | None:
+        """Gives what its stop raised."""
+        self._loop.call_soon_threadsafe(self._over.set)
+        self._thread.join()
+        return self._failure
+
+    async def _live(self) -> None:
+        self._over = asyncio.Event()
+        try:
+            await self._wind.start()
+        except BaseException as error:
+            self._started.set_exception(error)
+            return
+        self._started.set_result(asyncio.get_running_loop())
+        await self._over.wait()
+        try:
+            await self._wind.stop()
+        except BaseException as error:
+            self._failure = error
 
 
 async def serve(wind: SolarWind, until_settled: bool) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import threading
 from collections.abc import Awaitable, Callable, Collection, Iterable
-from concurrent.futures import Future
 from datetime import timedelta
 from threading import get_ident
 from time import time_ns
@@ -21,7 +20,7 @@ from .engine.url import open_engine
 from .errors import BadArgument, Busy, TooLarge, Unavailable
 from .event import Cause, Event
 from .failure import MOST_SECONDS, Retry
-from .life import run_loop, serve
+from .life import LoopThread, run_loop, serve
 from .limits import Limits
 from .names import check_id, check_key, check_topic
 from .records import DeadLetter, HandlerInfo, PurposeInfo, Statistics, TopicInfo, Trace
@@ -66,7 +65,7 @@ class SolarWind:
         self._numbers = Numbers()
         self._state: str = "not started"
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
+        self._thread: LoopThread | None = None
         self._thread_id = 0
         self._outbox = Outbox(self._limits)
         self._open, self._small, self._last = self._outbox.open_groups, self._outbox.small, self._outbox.last
@@ -122,10 +121,7 @@ class SolarWind:
         else:
             data, content = codec.encode(payload)
         if len(data) > self._most_payload:
-            raise TooLarge(
-                f"expected a payload of at most {self._most_payload:,} bytes, got {len(data):,} on topic {topic!a}: "
-                "store it elsewhere and fire where it is"
-            )
+            self._check_size(topic, data)
         handled = handling.get()
         if handled is None and key is None and id is None and cause is None and get_ident() == self._thread_id:
             # What most events are, without a further call: a small payload for a batch that is open.
@@ -140,7 +136,7 @@ class SolarWind:
                     group.times.append(time_ns())
                     return SentReceipt(group, index)
             return self._outbox.add(topic, data, content)
-        return self._fire_with(topic, data, content, key, id, _as_cause(cause), handled, now)
+        return self._fire_with(topic, data, content, key, id, Cause.of(cause), handled, now)
 
     def _fire_with(
         self,
@@ -173,17 +169,36 @@ class SolarWind:
     ) -> Receipts:
         """Fire an event for each payload; they travel together. `key` is one for all, or a function of the payload.
 
-        Awaiting what comes back waits until all are accepted; `.ids` are known at once. Raises what `fire` raises;
-        what was fired before the fault stays fired. Small payloads without a key cost least this way.
+        Awaiting what comes back waits until all are accepted; `.ids` are known at once. Raises what `fire` raises, and
+        nothing is fired where a payload or key is refused. Small payloads without a key cost least this way.
         """
-        if key is None and handling.get() is None and get_ident() == self._thread_id:
-            encoded = [codec.encode(payload) for payload in payloads]
-            data, contents = [data for data, _ in encoded], {content for _, content in encoded}
-            if len(contents) == 1 and max(map(len, data)) <= self._small:
-                return Receipts(self._outbox.add_many(check_topic(topic), data, contents.pop()))
-            payloads = [msgspec.Raw(data) if content == codec.JSON else data for data, content in encoded]
-        key_of = key if callable(key) else lambda payload: key
-        return Receipts([self.fire(topic, payload, key=key_of(payload)) for payload in payloads])
+        check_topic(topic)
+        given = list(payloads)
+        encoded = [codec.encode(payload) for payload in given]
+        for data, _ in encoded:
+            self._check_size(topic, data)
+        keys = [key(payload) for payload in given] if callable(key) else [key] * len(given)
+        for each in keys if callable(key) else [key]:
+            if each is not None:
+                check_key(each)
+        handled = handling.get()
+        if key is None and handled is None and get_ident() == self._thread_id:
+            bytes_, contents = [data for data, _ in encoded], {content for _, content in encoded}
+            if len(contents) == 1 and max(map(len, bytes_)) <= self._small:
+                return Receipts(self._outbox.add_many(topic, bytes_, contents.pop()))
+        return Receipts(
+            [
+                self._fire_with(topic, data, content, each, None, None, handled, False)
+                for (data, content), each in zip(encoded, keys, strict=True)
+            ]
+        )
+
+    def _check_size(self, topic: str, data: bytes) -> None:
+        if len(data) > self._most_payload:
+            raise TooLarge(
+                f"expected a payload of at most {self._most_payload:,} bytes, got {len(data):,} on topic {topic!a}: "
+                "store it elsewhere and fire where it is"
+            )
 
     def _hold(self, handled: Event, fired: Fired) -> Receipt:
         if handled._fired is msgspec.UNSET:
@@ -471,41 +486,17 @@ class SolarWind:
 
     def __enter__(self) -> SolarWind:
         """Without asyncio: it runs on a thread of its own. Use `wait` for its coroutines."""
-        started: Future[None] = Future()
-        self._thread = threading.Thread(target=self._run_in_thread, args=(started,), name="solarwind", daemon=True)
+        self._thread = LoopThread(self)
         self._thread.start()
-        started.result()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._loop is not None
         assert self._thread is not None
-        self._loop.call_soon_threadsafe(self._over.set)
-        self._thread.join()
-        failure = self._failure
+        failure = self._thread.stop()
         if failure is not None and error is None:
             raise failure
-
-    def _run_in_thread(self, started: Future[None]) -> None:
-        self._failure: BaseException | None = None
-
-        async def live() -> None:
-            self._over = asyncio.Event()
-            try:
-                await self.start()
-            except BaseException as error:
-                started.set_exception(error)
-                return
-            started.set_result(None)
-            await self._over.wait()
-            try:
-                await self.stop()
-            except BaseException as error:
-                self._failure = error
-
-        run_loop(live())
 
     def wait(self, work: Awaitable[T], timeout: float | None = None) -> T:
         """From a thread: run one of the coroutines, as in `wind.wait(wind.settled(10))`, and give its result."""
@@ -581,16 +572,6 @@ class SolarWind:
     def _check_running(self) -> None:
         if self._state != "running":
             raise Unavailable(f"expected a SolarWind that runs, got one that is {self._state}: use `async with wind:`")
-
-
-def _as_cause(cause: object) -> Cause | None:
-    if isinstance(cause, Event):
-        return Cause.event(cause)
-    if cause is None:
-        return None
-    if not isinstance(cause, Cause):
-        raise BadArgument(f"expected a Cause or an Event as cause, got {cause!a}: such as Cause.user('alice')")
-    return cause
 
 
 def _ids(ids: Collection[str] | None) -> Collection[str] | None:
