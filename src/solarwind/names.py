@@ -38,6 +38,8 @@ def check_purpose(purpose: object) -> str:
 
 def check_key(key: object) -> str:
     """Return `key` if it is one, else raise `BadName`."""
+    if type(key) is str and len(key) <= _MOST_KEY_BYTES and key.isascii():
+        return key  # what nearly all are
     expected = "a key of at most 256 bytes of UTF-8"
     name = _text(key, expected)
     try:

@@ -85,13 +85,6 @@ class Group(msgspec.Struct, eq=False, weakref=True):
         self.ids.append(None)
         self.causes.append(None)
 
-    def describe(self, index: int, key: str | None, id: str | None, cause: Cause | None) -> None:
-        """The rest of the event that was appended last."""
-        self.begin_columns(index + 1)
-        self.keys[index] = key
-        self.ids[index] = id
-        self.causes[index] = cause
-
     def id(self, index: int) -> str:
         given = self.ids[index] if self.plain is None else None
         return given or make_id(self.times[index], self.producer, self.first + index)
@@ -362,7 +355,12 @@ class Outbox:
     ) -> SentReceipt:
         """Add an event with any of the rest, all of it checked."""
         receipt = self.add(topic, data, content)
-        receipt.group.describe(receipt.index, key, id, cause)
+        group, index = receipt.group, receipt.index
+        if group.plain is not None:
+            group.begin_columns(index + 1)
+        group.keys[index] = key
+        group.ids[index] = id
+        group.causes[index] = cause
         return receipt
 
     def _begin(self, topic: str, content: str) -> Group:
