@@ -22,6 +22,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 from rich.console import Console
@@ -30,6 +31,7 @@ from rich.table import Table
 
 from solarwind import Reject, SolarWind, SolarWindError
 
+MOST_REPORTED = 50
 out, err = Console(highlight=False), Console(stderr=True, highlight=False)
 
 
@@ -91,9 +93,15 @@ def build(wind: SolarWind, seen: sqlite3.Connection) -> None:
                 if first is not None and first != file.path and new.rowcount:
                     wind.fire("duplicate.found", Duplicate(file.path, first, file.size))
 
+    reported = count()
+
     @wind.on("duplicate.found", purpose="Report as they are found", exchange="fanout")
     async def report(duplicate: Duplicate) -> None:
-        err.print(f"  {duplicate.path}  =  {duplicate.of}", style="dim", soft_wrap=True, markup=False)
+        number = next(reported)
+        if number < MOST_REPORTED:
+            err.print(f"  {duplicate.path}  =  {duplicate.of}", style="dim", soft_wrap=True, markup=False)
+        elif number == MOST_REPORTED:
+            err.print("  … and more; the table at the end is of all of them", style="dim")
 
 
 async def find(wind: SolarWind, folder: Path, store: Path) -> int:
