@@ -114,7 +114,7 @@ def _hand_out_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Direct, "share", share)
     genuine = Backlog.next
-    monkeypatch.setattr(Backlog, "next", lambda self, end, most, log: genuine(self, end, most + 1, log))
+    monkeypatch.setattr(Backlog, "next", lambda self, end, most, log, **how: genuine(self, end, most + 1, log, **how))
 
 
 def _lose_what_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:

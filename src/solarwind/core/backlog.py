@@ -40,8 +40,11 @@ class Backlog:
         """Everything below was looked at."""
         return self._cursor
 
-    def next(self, end: int, most: int, log: Log) -> tuple[Stored, Sequence[int]] | Missing | None:
-        """Take up to `most` positions below `end`, all of one batch; None where there is nothing to hand out."""
+    def next(
+        self, end: int, most: int, log: Log, *, patient: bool = False
+    ) -> tuple[Stored, Sequence[int]] | Missing | None:
+        """Take up to `most` positions below `end`, all of one batch; None where there is nothing to hand out.
+        `patient`: what follows another event of its key is left until there is more of it."""
         start, stop = self._taken.gap(self._cursor)
         if start >= end:
             self._cursor = max(self._cursor, end)
@@ -112,8 +115,10 @@ class Lanes(Backlog):
     def keys(self) -> dict[int, str]:
         return self._out
 
-    def next(self, end: int, most: int, log: Log) -> tuple[Stored, Sequence[int]] | Missing | None:
-        if self._ready:
+    def next(
+        self, end: int, most: int, log: Log, *, patient: bool = False
+    ) -> tuple[Stored, Sequence[int]] | Missing | None:
+        if self._ready and not patient:
             return self._next_ready(most, log)
         picks: list[int] = []
         stored: Stored | None = None

@@ -80,10 +80,10 @@ class Dispatcher(Registry):
         instances = self._divide(purpose, exchange, topic.end)
         while True:
             ready = [instance for instance in instances if instance.free]
-            if not ready or purpose.can_wait(ready, topic.end):
+            if not ready:
                 return
             self._reach_ahead(purpose, ready, topic.end)
-            found = purpose.next(topic.end, sum(instance.free for instance in ready), self._log)
+            found = purpose.next(topic.end, sum(instance.free for instance in ready), self._log, ready)
             if found is None:
                 return
             if isinstance(found, Missing):

@@ -165,8 +165,11 @@ class Purpose:
 
     # What is next
 
-    def next(self, end: int, most: int, log: Log) -> tuple[Stored, Sequence[int], bool] | Missing | None:
-        """Take up to `most` events that can go out now, and whether to be careful with them."""
+    def next(
+        self, end: int, most: int, log: Log, ready: Sequence[Instance] = ()
+    ) -> tuple[Stored, Sequence[int], bool] | Missing | None:
+        """Take up to `most` events that can go out now, to those who are `ready`, and whether to be careful with
+        them."""
         if len(self.delayed) >= self._limits.waiting or self.last_try:
             return None
         backlog = self.backlog
@@ -174,7 +177,7 @@ class Purpose:
             return None
         if self.reached is not None and self.exchange_pends:
             end = min(end, self.reached)
-        found = backlog.next(end, most, log)
+        found = backlog.next(end, most, log, patient=bool(ready) and self._patient(backlog, ready))
         if found is None or isinstance(found, Missing):
             return found
         stored, picks = found
@@ -185,13 +188,12 @@ class Purpose:
             backlog.back(Spans.of(picks[count:]))
         return (stored, picks[:count], picks[0] in self.suspects) if count else None
 
-    def can_wait(self, ready: Sequence[Instance], end: int) -> bool:
+    def _patient(self, backlog: Backlog, ready: Sequence[Instance]) -> bool:
         """Whether the next events of some keys had better go together with more of them: each instance has much more in
-        hand than there is to add, which would only wait there. Their next reports look again."""
-        backlog = self.backlog
+        hand than those, and they would only wait there. Their next reports look again."""
         if not isinstance(backlog, Lanes):
             return False
-        most = 4 * (backlog.ready + max(0, end - backlog.cursor))
+        most = 4 * backlog.ready
         return all(instance.in_flight > max(most, 2 * instance.join.room) for instance in ready)
 
     def _carefully(self, picks: Sequence[int]) -> int:

@@ -141,7 +141,7 @@ class Inbox:
         handled = self._handled + sum(len(work.done) - work.reported for work in self._active)
         keep = max(self.join.room, handled)
         in_hand = sum(len(work.todo) for work in self._active)
-        surplus = in_hand - keep if in_hand > 2 * keep else 0
+        surplus = in_hand - keep if in_hand > 4 * keep else 0
         for work in self._active[::-1]:
             returned = _take_last(work.todo, surplus)
             surplus -= len(returned)
