@@ -85,16 +85,6 @@ def test_the_gap_is_the_first_span_that_is_not_in_the_set(members: set[int], pos
     assert stop == min((member for member in members if member > start), default=None)
 
 
-@given(sets, places)
-def test_the_span_is_what_is_left_of_the_first_one_from_a_position_on(members: set[int], position: int) -> None:
-    found = Spans.of(members).span(position)
-    start = min((member for member in members if member >= position), default=None)
-    if start is None:
-        assert found is None
-    else:
-        assert found == (start, next(place for place in range(start, MOST + 1) if place not in members))
-
-
 @given(sets, ranges)
 def test_a_copy_is_equal_and_independent(members: set[int], change: tuple[int, int]) -> None:
     spans = Spans.of(members)

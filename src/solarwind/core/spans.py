@@ -86,14 +86,6 @@ class Spans:
             at += 1
         return position, edges[at] if at < len(edges) else None
 
-    def span(self, position: int) -> tuple[int, int] | None:
-        """What is left, from `position` on, of the first span that is at or after it."""
-        edges = self.edges
-        at = bisect_right(edges, position)
-        if at % 2:
-            return position, edges[at]
-        return (edges[at], edges[at + 1]) if at < len(edges) else None
-
     def within(self, start: int, stop: int) -> Spans:
         """The part of the set from `start` up to `stop`."""
         if start >= stop:

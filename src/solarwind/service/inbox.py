@@ -118,10 +118,6 @@ class Inbox:
                 self._active.remove(work)
         self._queue.clear()
 
-    @property
-    def busy(self) -> bool:
-        return bool(self._active)
-
     def stop_reports(self) -> None:
         """Say what is done so far; from here on nothing is reported by itself."""
         for work in self._active:

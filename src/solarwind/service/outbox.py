@@ -51,7 +51,7 @@ class Numbers:
         return producer, first
 
 
-class Group(msgspec.Struct, eq=False, weakref=True):
+class Group(msgspec.Struct, eq=False):
     """What becomes one batch. The columns but `payloads` and `times` are kept only once an event needs one of them."""
 
     topic: str
