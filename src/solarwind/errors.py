@@ -8,6 +8,7 @@
     ├── NotFound        nothing is known under that name or id               (caller)
     ├── ConflictError   it contradicts what stands already                   (caller)
     ├── NotAllowed      the exchange or the caller's rights rule it out      (caller)
+    │   └── BadToken    no token, or one that is not known (any more)        (caller)
     ├── Busy            full for now; the same call may go through later     (system)
     ├── Unavailable     not started, stopped, or out of reach                (system)
     ├── StoreError      the store cannot keep its promise                    (store)
@@ -77,6 +78,13 @@ class NotAllowed(SolarWindError):
     """The exchange, or the caller's rights, do not allow it."""
 
     code = "not-allowed"
+    fault = "caller"
+
+
+class BadToken(NotAllowed):
+    """No token where one is needed, or one that is unknown, revoked or expired."""
+
+    code = "bad-token"
     fault = "caller"
 
 

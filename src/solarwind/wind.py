@@ -82,6 +82,11 @@ class SolarWind:
         self._engine = open_engine(url, self._limits)
 
     @property
+    def engine(self) -> Engine:
+        """What it runs on: what a server puts its doors before."""
+        return self._engine
+
+    @property
     def handlers(self) -> tuple[HandlerInfo, ...]:
         """What is registered: one record for each call of `on`."""
         return tuple(
@@ -355,7 +360,7 @@ class SolarWind:
             async with asyncio.timeout(timeout):
                 await self._settle()
         except TimeoutError:
-            left = self._engine.left(self._purposes_here())
+            left = await self._engine.left(self._purposes_here())
             raise TimeoutError(f"expected everything settled within {timeout} s; left: {left}") from None
 
     async def _settle(self) -> None:

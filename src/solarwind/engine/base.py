@@ -21,6 +21,10 @@ class Receiver(Protocol):
         """Handle these events and report."""
         ...
 
+    def lost(self) -> None:
+        """What it has in hand is no longer its own; more may come."""
+        ...
+
     def close(self, reason: str) -> None:
         """The purpose is gone: nothing more comes, and reports count for nothing."""
         ...
@@ -45,9 +49,13 @@ class Engine(Protocol):
         """Register an instance and give its number; its purpose is durable then. `since` counts for a new purpose."""
         ...
 
-    def report(self, report: Report, fired: Collection[Batch]) -> None:
+    def report(self, report: Report, fired: Collection[Batch]) -> bool:
         """What an instance made of its events, and what its handler fired for those that are done: all of it is
-        committed together or not at all."""
+        committed together or not at all. False if it is known already that it does not count."""
+        ...
+
+    async def settle(self, report: Report) -> bool:
+        """Report, and wait until what it says is durable. False if the lease was not, or no longer, its own."""
         ...
 
     def alive(self, instance: int) -> None:
@@ -58,15 +66,16 @@ class Engine(Protocol):
         """It takes nothing more, and may still report what it began."""
         ...
 
-    async def leave(self, instance: int) -> None:
-        """It is gone: what it still has in hand is handed out again."""
+    async def leave(self, instance: int, *, died: bool = False) -> None:
+        """It is gone: what it still has in hand is handed out again. `died`: it did not say so itself, so that what it
+        had may be to blame."""
         ...
 
     async def quiet(self, purposes: Collection[tuple[str, str]]) -> None:
         """Wait until all that was submitted is accepted, and these purposes have nothing left to do."""
         ...
 
-    def left(self, purposes: Collection[tuple[str, str]]) -> str:
+    async def left(self, purposes: Collection[tuple[str, str]]) -> str:
         """What `quiet` still waits for, in words."""
         ...
 

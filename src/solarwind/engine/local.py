@@ -165,11 +165,12 @@ class LocalEngine(Operations):
             future.set_result(None)
         return future
 
-    def report(self, report: Report, fired: Collection[Batch]) -> None:
+    def report(self, report: Report, fired: Collection[Batch]) -> bool:
         if self._error is not None or not self._running:
-            return
+            return False
         report = self._with_room(report, fired)
-        if self._dispatcher.post_send(report, self._clock.now()):
+        counts = self._dispatcher.post_send(report, self._clock.now())
+        if counts:
             for batch in fired if report.done else ():
                 if self._dispatcher.receive(batch):
                     self._submitted.append((batch, None))
@@ -180,6 +181,13 @@ class LocalEngine(Operations):
                 report.lease,
             )
         self._carry_out()
+        return counts
+
+    async def settle(self, report: Report) -> bool:
+        self._check_running()
+        counts = self.report(report, ())
+        await self._committed()
+        return counts
 
     def _with_room(self, report: Report, fired: Collection[Batch]) -> Report:
         """The report; its events are to be tried again if one topic that they fired on would be one too many."""
@@ -422,9 +430,9 @@ class LocalEngine(Operations):
         self._dispatcher.leaving(instance, self._clock.now())
         self._carry_out()
 
-    async def leave(self, instance: int) -> None:
+    async def leave(self, instance: int, *, died: bool = False) -> None:
         self._receivers.pop(instance, None)
-        self._dispatcher.leave(instance, self._clock.now())
+        self._dispatcher.leave(instance, self._clock.now(), died=died)
         self._carry_out()
 
     async def _committed(self) -> None:
@@ -469,7 +477,7 @@ class LocalEngine(Operations):
         found = self._dispatcher.topics[topic].purposes.get(purpose) if topic in self._dispatcher.topics else None
         return found is not None and bool(found.flying or found.pending(self._dispatcher.topics[topic].end))
 
-    def left(self, purposes: Collection[tuple[str, str]]) -> str:
+    async def left(self, purposes: Collection[tuple[str, str]]) -> str:
         parts = []
         for topic, purpose in purposes:
             if self._work_left(topic, purpose):

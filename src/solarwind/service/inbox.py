@@ -76,11 +76,14 @@ class Inbox:
             self._timer = asyncio.get_running_loop().call_later(self._period, self._progress)
         self.wake()
 
-    def close(self, reason: str) -> None:
-        self.closed = reason
+    def lost(self) -> None:
         for work in self._active:
             work.todo.clear()
         self._queue.clear()
+
+    def close(self, reason: str) -> None:
+        self.closed = reason
+        self.lost()
         self.wake()
 
     def wake(self) -> None:
