@@ -11,6 +11,7 @@ from pathlib import Path
 import harness
 
 NAMES = ("in_process", "keyed", "topics", "latency", "backlog")
+NAMES += ("processes", "latency_processes", "fanout", "connections", "ndjson", "slow_consumer")
 
 
 def main() -> int:

@@ -2,6 +2,7 @@
 
 A machine is never quiet, so figures are taken in turns (A B C, then C B A, …), each in a process of its own, and
 compared within a round: the ratio of a contestant is the median of its ratios to the first one, round by round.
+What takes several processes has a `Crew`; the servers are in `servers.py`.
 """
 
 from __future__ import annotations
@@ -13,14 +14,18 @@ import os
 import shutil
 import sys
 import tempfile
+import traceback
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from statistics import median
-from typing import Any, TypeVar
+from time import perf_counter_ns
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -31,6 +36,18 @@ PAYLOAD = (
 assert len(PAYLOAD) == 122
 WINDOW = 4_000  # events that a producer fires before it lets the loop go on
 AHEAD = 8  # windows it is ahead of what is accepted, at most, so that its buffer never fills
+PATIENCE_S = 120.0  # after which a process of a crew that says nothing has failed
+_STAMP = 20  # digits
+
+
+def stamped() -> bytes:
+    """A payload of 122 bytes that says when it was made. The clock is the same for all processes of a machine."""
+    return b"%020d" % perf_counter_ns() + PAYLOAD[_STAMP:]
+
+
+def age(payload: bytes) -> float:
+    """The microseconds since a `stamped` payload was made."""
+    return (perf_counter_ns() - int(payload[:_STAMP])) / 1000
 
 
 class Pace:
@@ -44,6 +61,11 @@ class Pace:
         self._windows.append(last)
         await asyncio.sleep(0)
         if len(self._windows) > AHEAD:
+            await self._windows.popleft()
+
+    async def end(self) -> None:
+        """Wait until all that was fired is accepted."""
+        while self._windows:
             await self._windows.popleft()
 
 
@@ -68,6 +90,7 @@ class Row:
     at_least: float | None = None
     at_most: float | None = None
     ratio_at_least: float | None = None
+    ratio_at_most: float | None = None
 
     @property
     def goals(self) -> list[tuple[str, bool]]:
@@ -79,6 +102,8 @@ class Row:
             found.append((f"≤ {shown(self.at_most, self.unit)}", median(self.figures) <= self.at_most))
         if self.ratio_at_least is not None and self.ratios:
             found.append((f"≥ {self.ratio_at_least:.2f} ×", median(self.ratios) >= self.ratio_at_least))
+        if self.ratio_at_most is not None and self.ratios:
+            found.append((f"≤ {self.ratio_at_most:.2f} ×", median(self.ratios) <= self.ratio_at_most))
         return found
 
 
@@ -102,16 +127,28 @@ class Contestant:
 
 def compare(contestants: Sequence[Contestant], rounds: int, unit: str = "events/s") -> list[Row]:
     """Let them take turns. The first is what the others are compared with."""
-    figures: dict[str, list[float]] = {each.name: [] for each in contestants}
+    figures = take_turns({each.name: partial(in_child, each.measure, *each.arguments) for each in contestants}, rounds)
+    return to_first(
+        [
+            Row(each.name, unit, figures[each.name], at_least=each.at_least, ratio_at_least=each.ratio_at_least)
+            for each in contestants
+        ]
+    )
+
+
+def take_turns(measures: Mapping[str, Callable[[], T]], rounds: int) -> dict[str, list[T]]:
+    """What each of them gave, round by round."""
+    found: dict[str, list[T]] = {name: [] for name in measures}
     for number in range(rounds):
-        for each in contestants if number % 2 == 0 else list(reversed(contestants)):
-            figures[each.name].append(in_child(each.measure, *each.arguments))
-    first = figures[contestants[0].name]
-    rows = []
-    for each in contestants:
-        ratios = [mine / its for mine, its in zip(figures[each.name], first, strict=True)]
-        row = Row(each.name, unit, figures[each.name], ratios, each.at_least, ratio_at_least=each.ratio_at_least)
-        rows.append(row)
+        for name in list(measures) if number % 2 == 0 else reversed(measures):
+            found[name].append(measures[name]())
+    return found
+
+
+def to_first(rows: list[Row]) -> list[Row]:
+    """Fill in the ratios to the first of them, round by round."""
+    for row in rows:
+        row.ratios = [mine / its for mine, its in zip(row.figures, rows[0].figures, strict=True)]
     return rows
 
 
@@ -119,6 +156,69 @@ def in_child(function: Callable[..., T], *arguments: Any) -> T:
     """Call it in a new process, and give what it returns."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
+
+
+class Member(Generic[T]):
+    """A function that runs in a process of its own. It is called with a `say` to tell things meanwhile."""
+
+    def __init__(self, function: Callable[..., T], arguments: tuple[Any, ...]) -> None:
+        context = get_context("spawn")
+        self._line, theirs = context.Pipe(duplex=False)
+        self.process = context.Process(target=_serve, args=(theirs, function, arguments), daemon=True)
+        self.process.start()
+        theirs.close()
+
+    def said(self) -> Any:
+        """Wait for the next thing it says."""
+        return self._next()[1]
+
+    def result(self) -> T:
+        """Wait for what it returns, passing over what else it says."""
+        while True:
+            over, found = self._next()
+            if over:
+                return found
+
+    def _next(self) -> tuple[bool, Any]:
+        if not self._line.poll(PATIENCE_S):
+            raise TimeoutError(f"expected a word from {self.process.name} within {PATIENCE_S:.0f} s, got none")
+        try:
+            over, found, error = self._line.recv()
+        except EOFError:
+            raise RuntimeError(f"{self.process.name} ended without a result") from None
+        if error:
+            raise RuntimeError(f"{self.process.name} failed:\n{error}")
+        return over, found
+
+
+def _serve(line: Connection, function: Callable[..., object], arguments: tuple[Any, ...]) -> None:
+    try:
+        line.send((True, function(lambda word: line.send((False, word, "")), *arguments), ""))
+    except BaseException:
+        line.send((True, None, traceback.format_exc()))
+
+
+class Crew:
+    """Processes that work together, ended with the `with`."""
+
+    def __init__(self) -> None:
+        self._members: list[Member[Any]] = []
+
+    def start(self, function: Callable[..., T], *arguments: Any) -> Member[T]:
+        """Call `function(say, *arguments)` in a new process. (So it must be a function of a module.)"""
+        member = Member(function, arguments)
+        self._members.append(member)
+        return member
+
+    def __enter__(self) -> Crew:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for member in self._members:
+            member.process.join(1.0 if error[0] is None else 0.0)
+            if member.process.is_alive():
+                member.process.kill()
+                member.process.join()
 
 
 def run_loop(work: Coroutine[Any, Any, T]) -> T:
@@ -150,10 +250,19 @@ def place(engine: str, folder: str) -> Iterator[str]:
             yield url
 
 
-def peak_memory() -> float:
-    """The most resident memory this process has had, in MiB. (`ru_maxrss` would count its parent's, too.)"""
-    with open("/proc/self/status") as status:
-        kib = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
+def peak_memory(pid: int | None = None) -> float:
+    """The most resident memory a process, or this one, has had, in MiB. (`ru_maxrss` would count its parent's, too.)"""
+    return _memory("VmHWM", pid)
+
+
+def memory(pid: int | None = None) -> float:
+    """The resident memory of a process, or of this one, in MiB."""
+    return _memory("VmRSS", pid)
+
+
+def _memory(name: str, pid: int | None) -> float:
+    with open(f"/proc/{pid or 'self'}/status") as status:
+        kib = next(int(line.split()[1]) for line in status if line.startswith(name))
     return kib / 1024
 
 
@@ -199,6 +308,7 @@ def _file_system(folder: str) -> str:
 
 def show(tables: Sequence[Table]) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table as RichTable
 
     console = Console(width=None if sys.stdout.isatty() else 120)
@@ -210,7 +320,7 @@ def show(tables: Sequence[Table]) -> None:
             ratio = f"{median(row.ratios):.{2 if median(row.ratios) >= 0.1 else 4}f} ×" if row.ratios else ""
             figures = [shown(pick(row.figures), row.unit) for pick in (median, min, max)]
             goals = ", ".join(f"{goal} {'[green]met' if met else '[red]missed'}[/]" for goal, met in row.goals)
-            rich.add_row(row.name, ratio, *figures, goals)
+            rich.add_row(escape(row.name), ratio, *figures, goals)
         console.print(rich)
 
 

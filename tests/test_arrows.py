@@ -18,24 +18,26 @@ ROOT = Path(solarwind.__file__).parent
 MODULES = sorted(ROOT.rglob("*.py"))
 
 # What each part may import of solarwind. A part is a folder, or a module of the top.
-FOUNDATION = {"event", "names", "errors", "batch", "payload", "failure", "limits"}
+FOUNDATION = {"origin", "event", "names", "errors", "batch", "payload", "failure", "limits"}
 ARROWS = {
     "event": {"errors", "payload", "batch"},  # batch: for its annotations only
     "names": {"errors"},
+    "origin": set(),
     "errors": set(),
     "payload": {"errors"},
     "failure": {"errors"},
     "limits": {"errors"},
-    "batch": {"errors", "event", "names", "payload"},
+    "batch": {"errors", "event", "limits", "names", "payload"},
     "records": {"event"},
     "core": FOUNDATION | {"core"},
     "plugins": {"core", "errors"},
     "store": FOUNDATION | {"core", "store"},
-    "engine": FOUNDATION | {"core", "store", "records", "engine"},
+    "wire": FOUNDATION | {"core"},
+    "engine": FOUNDATION | {"core", "store", "records", "wire", "engine"},
     "service": FOUNDATION | {"core", "engine.base", "plugins", "service"},
     "wind": FOUNDATION | {"core", "engine", "life", "service", "records", "plugins"},
     "life": {"wind"},  # for its annotations only
-    "server": FOUNDATION | {"core", "engine", "records", "plugins", "wind", "server"},
+    "server": FOUNDATION | {"core", "engine", "records", "plugins", "service", "wind", "wire", "server"},
     "testing": None,  # anything but the command line
     "cli": None,  # anything but testing
     "__init__": FOUNDATION | {"core", "wind", "records"},

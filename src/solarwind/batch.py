@@ -17,9 +17,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from .errors import BadName, ProtocolError
+from .errors import BadName, ProtocolError, TooLarge
 from .event import Cause
-from .names import check_topic
+from .limits import Limits
+from .names import check_id, check_key, check_topic
 from .payload import JSON
 
 FORMAT = 1
@@ -174,10 +175,47 @@ class Batch:
             return header.causes[header.caused_by[index]]
         return Cause("application", header.process)
 
+    def check(self, limits: Limits) -> None:
+        """Whether it may come from somebody else. Raises `TooLarge`, and `BadName` for a key or an id that is none."""
+        header = self.header
+        largest, size = max(header.sizes), sum(header.sizes)
+        if largest > limits.payload_bytes:
+            raise TooLarge(f"expected payloads of at most {limits.payload_bytes:,} bytes, got {largest:,}")
+        if header.count > limits.batch_events or (size > limits.batch_bytes and header.count > 1):
+            raise TooLarge(
+                f"expected a batch of at most {limits.batch_events:,} events and {limits.batch_bytes:,} bytes, "
+                f"got {header.count:,} and {size:,}"
+            )
+        for key in header.keys or ():
+            if key is not None:
+                check_key(key)
+        for id in header.ids or ():
+            if id is not None:
+                check_id(id)
+
+    def part(self, start: int, stop: int) -> Batch:
+        """A batch of the events from `start` up to `stop`. They keep their ids."""
+        header, starts = self.header, self._starts
+        part = msgspec.structs.replace(
+            header,
+            first=header.first + start,
+            count=stop - start,
+            times=header.times[start:stop],
+            sizes=header.sizes[start:stop],
+            content=header.content if isinstance(header.content, str) else header.content[start:stop],
+            keys=header.keys and header.keys[start:stop],
+            ids=header.ids and header.ids[start:stop],
+            caused_by=header.caused_by and header.caused_by[start:stop],
+        )
+        head = _encode(part)
+        body = self.data[starts[start] : starts[stop]]
+        return Batch(part, b"".join((len(head).to_bytes(4, "little"), head, body)), 4 + len(head))
+
     def take(self, indices: Sequence[int]) -> Batch:
         """A batch of just these events, in this order. They keep their ids."""
         header = self.header
-        contiguous = list(indices) == list(range(indices[0], indices[0] + len(indices)))
+        if list(indices) == list(range(indices[0], indices[0] + len(indices))):
+            return self.part(indices[0], indices[-1] + 1)
         return seal(
             header.topic,
             [self.payload(index) for index in indices],
@@ -189,7 +227,7 @@ class Batch:
             content=header.content if isinstance(header.content, str) else [header.content[i] for i in indices],
             keys=None if header.keys is None else [header.keys[index] for index in indices],
             # Numbers that no longer follow each other make no ids: those go along in words.
-            ids=[self.given_id(i) if contiguous else self.id(i) for i in indices],
+            ids=[self.id(i) for i in indices],
             causes=[
                 header.causes[header.caused_by[i]]
                 if header.causes and header.caused_by and header.caused_by[i] >= 0

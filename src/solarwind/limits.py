@@ -14,6 +14,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     batch_bytes: int = 1 << 20
     batch_events: int = 4_096
     unaccepted_bytes: int = 64 << 20  # fired by this process and not yet accepted; then `Busy`
+    in_hand_bytes: int = 16 << 20  # of an instance: with more it gets no further batch
     copies: int = 10_000  # events that a fan-out instance's buffer holds
     copy_bytes: int = 16 << 20
     names: int = 100_000  # topics, and purposes

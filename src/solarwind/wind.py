@@ -40,7 +40,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 class SolarWind:
     """Fire events, and handle them for a purpose.
 
-    `url` says where the dispatcher is: `memory://`, `sqlite:///wind.db`; None is `$SOLARWIND_URL`, or else `memory://`.
+    `url` says where the dispatcher is: `memory://`, `sqlite:///wind.db`, `ws://host:7400`; None is `$SOLARWIND_URL`, or
+    else `memory://`. `token` says to a server who you are; None is `$SOLARWIND_TOKEN`.
     `grace` is how many seconds handlers have to finish when it stops; `limits`, how much of anything there may be.
     Raises `BadArgument` for a URL that is none.
 
@@ -51,13 +52,15 @@ class SolarWind:
         self,
         url: str | None = None,
         *,
+        token: str | None = None,
         grace: float = 30.0,
         limits: Limits | None = None,
         engine: Engine | None = None,
     ) -> None:
         self._limits = limits or Limits()
         self._most_payload = self._limits.payload_bytes
-        self._engine = engine if engine is not None else open_engine(url, self._limits)
+        self._token = token
+        self._engine = engine if engine is not None else open_engine(url, self._limits, token)
         self.grace = grace
         self._registrations: list[Registration] = []
         self._streams: dict[Stream, tuple[StreamInbox, int]] = {}
@@ -79,12 +82,17 @@ class SolarWind:
             raise Unavailable(
                 f"expected a SolarWind that was not started, got one that is {self._state}: make a new one"
             )
-        self._engine = open_engine(url, self._limits)
+        self._engine = open_engine(url, self._limits, self._token)
 
     @property
     def engine(self) -> Engine:
         """What it runs on: what a server puts its doors before."""
         return self._engine
+
+    @property
+    def limits(self) -> Limits:
+        """How much there may be of anything."""
+        return self._limits
 
     @property
     def handlers(self) -> tuple[HandlerInfo, ...]:
@@ -475,8 +483,12 @@ class SolarWind:
             self._foreign.close()
         self._flush()
         self._flush_foreign()
-        await self._outbox.drain()
-        await self._foreign.drain()
+        try:  # a server may be out of reach
+            async with asyncio.timeout(max(1.0, grace)):
+                await self._outbox.drain()
+                await self._foreign.drain()
+        except TimeoutError:
+            log.error("not everything fired was accepted within %s s", grace)
         await self._engine.stop()
         self._state = "stopped"
 

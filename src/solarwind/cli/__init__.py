@@ -1,6 +1,7 @@
 """The command line: `solarwind`, or `python -m solarwind`.
 
     run                                       a service
+    serve, token                              a dispatcher for many processes, and who may use it
     fire, listen                              events in and out
     topics, purposes, replay, retire,         what an operator does
     trace, top, dead
@@ -22,8 +23,9 @@ import typer
 from typer.core import TyperGroup
 
 from ..errors import SolarWindError
-from . import dead, events, operate, store
+from . import dead, events, operate, store, token
 from . import run as service
+from . import serve as server
 from .options import Json
 
 _STUCK_S = 1.0
@@ -47,6 +49,7 @@ class _Refusing(TyperGroup):
 
 app = typer.Typer(cls=_Refusing, no_args_is_help=True, pretty_exceptions_enable=False)
 app.command()(service.run)
+app.command()(server.serve)
 app.command()(events.fire)
 app.command()(events.listen)
 app.add_typer(operate.topics_app, name="topics")
@@ -56,6 +59,7 @@ app.command()(operate.replay)
 app.command()(operate.retire)
 app.command()(operate.trace)
 app.command()(operate.top)
+app.add_typer(token.app, name="token")
 app.command()(store.check)
 app.command()(store.backup)
 

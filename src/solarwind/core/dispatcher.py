@@ -142,7 +142,9 @@ class Dispatcher(Registry):
         """The events are this instance's until it reports, leaves, or is silent for its lease."""
         picks = part if isinstance(part, range) else list(part)
         positions = Spans.of(picks)
-        lease = Lease(self._next_number(), instance, positions, None if pends else stored, careful)
+        low, high = positions.edges[0] - stored.start, positions.edges[-1] - stored.start
+        size = stored.batch.payload_bytes(low, high) // (high - low)
+        lease = Lease(self._next_number(), instance, positions, size, None if pends else stored, careful)
         tried = purpose.state.tried
         before = {position: tried[position] for position in picks if position in tried} if tried and pends else {}
         if careful:
@@ -154,8 +156,7 @@ class Dispatcher(Registry):
         purpose.leases[lease.id] = lease
         if not instance.leases:  # else it is at work already, and to be given more is no sign of life
             instance.alive_until = now + instance.join.lease_ns
-        instance.leases.add(lease.id)
-        instance.in_flight += len(picks)
+        instance.take(lease)
         instance.quota -= len(picks)
         instance.used = self._next_number()
         if pends and not instance.watched:
@@ -268,7 +269,7 @@ class Dispatcher(Registry):
                 failed.append(failure)
         returned = held.common(report.returned)
         held.difference_update(returned)
-        instance.in_flight -= len(done) + len(failed) + len(returned)
+        instance.put_down(lease, len(done) + len(failed) + len(returned))
         instance.observe(report.handled, report.busy_ns)
         if returned:
             instance.room = max(instance.join.room, instance.in_flight)
@@ -368,7 +369,7 @@ class Dispatcher(Registry):
         for number in list(instance.leases):
             lease = purpose.leases[number]
             self._end_lease(purpose, lease)
-            instance.in_flight -= len(lease.positions)
+            instance.put_down(lease, len(lease.positions))
             if not lease.pends:
                 purpose.dropped += len(lease.positions)
                 continue

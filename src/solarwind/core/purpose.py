@@ -31,8 +31,10 @@ class Instance(msgspec.Struct, eq=False):
     id: int
     join: Join
     room: int
+    most_bytes: int
     used: int = 0
     in_flight: int = 0
+    in_hand_bytes: int = 0
     quota: int = MOST_ROOM  # its part of what pends: however much room it has, the others get theirs
     alive_until: int = 0  # with events in hand; then its lease ends
     watched: bool = False
@@ -54,7 +56,20 @@ class Instance(msgspec.Struct, eq=False):
 
     @property
     def free(self) -> int:
-        return 0 if self.silent or self.leaving else max(0, min(self.room - self.in_flight, self.quota))
+        if self.silent or self.leaving or self.in_hand_bytes >= self.most_bytes:
+            return 0
+        return max(0, min(self.room - self.in_flight, self.quota))
+
+    def take(self, lease: Lease) -> None:
+        """The lease's events are in its hands."""
+        self.leases.add(lease.id)
+        self.in_flight += len(lease.positions)
+        self.in_hand_bytes += len(lease.positions) * lease.event_bytes
+
+    def put_down(self, lease: Lease, count: int) -> None:
+        """So many of the lease's events are no more in its hands."""
+        self.in_flight -= count
+        self.in_hand_bytes -= count * lease.event_bytes
 
     def alive(self, now: int) -> None:
         """It was heard of: its leases run on."""
@@ -103,6 +118,7 @@ class Lease(msgspec.Struct, eq=False):
     id: int
     instance: Instance
     positions: Spans
+    event_bytes: int  # of payload, about
     copies_of: Stored | None = None  # a fan-out's batch; else the events pend until they are settled
     counted: bool = False
 

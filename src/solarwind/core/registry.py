@@ -96,7 +96,7 @@ class Registry:
             purpose = self._create(topic, join.purpose, statement, since)
         else:
             self._state_version(topic, purpose, statement)
-        instance = Instance(self._next_number(), join, join.room, used=self._next_number())
+        instance = Instance(self._next_number(), join, join.room, self._limits.in_hand_bytes, used=self._next_number())
         purpose.instances[instance.id] = instance
         self.instances[instance.id] = (instance, purpose)
         self.exchange(purpose, now)

@@ -54,7 +54,7 @@ class Engine(Protocol):
         committed together or not at all. False if it is known already that it does not count."""
         ...
 
-    async def settle(self, report: Report) -> bool:
+    async def settle(self, report: Report, fired: Collection[Batch] = ()) -> bool:
         """Report, and wait until what it says is durable. False if the lease was not, or no longer, its own."""
         ...
 

@@ -42,11 +42,13 @@ _Waiting = tuple[Batch, asyncio.Future[None] | None]
 
 
 class _Quiet(msgspec.Struct, eq=False):
-    """Somebody who waits until these purposes have nothing left to do; `left` were not yet seen without."""
+    """Somebody who waits until these purposes have nothing left to do; `left` were not yet seen without. What they did
+    last may have caused more, so it counts once `commit` is done: all that was under way when they were seen."""
 
     purposes: tuple[tuple[str, str], ...]
     left: list[tuple[str, str]]
     future: asyncio.Future[None]
+    commit: int | None = None
 
 
 class LocalEngine(Operations):
@@ -73,6 +75,7 @@ class LocalEngine(Operations):
         self._after_commit: list[Offer] = []
         self._stuck_bytes = 0  # of what handlers fired and there is no room for: no use in having them fire more
         self._commit_number = 0
+        self._commits_done = 0
         self._durable: list[tuple[int, asyncio.Future[None]]] = []  # who waits for which commit
         self._changed_at: dict[tuple[str, str], int] = {}  # the first commit since a purpose's last snapshot
         self._committing: asyncio.Task[None] | None = None
@@ -183,9 +186,9 @@ class LocalEngine(Operations):
         self._carry_out()
         return counts
 
-    async def settle(self, report: Report) -> bool:
+    async def settle(self, report: Report, fired: Collection[Batch] = ()) -> bool:
         self._check_running()
-        counts = self.report(report, ())
+        counts = self.report(report, fired)
         await self._committed()
         return counts
 
@@ -254,6 +257,7 @@ class LocalEngine(Operations):
         now = self._clock.now()
         self._accept(submitted, stored, now)
         self._dispatcher.committed(changes, now)
+        self._commits_done = self._commit_number
         for number, waiter in self._durable:
             if number <= self._commit_number and not waiter.done():
                 waiter.set_result(None)
@@ -457,10 +461,18 @@ class LocalEngine(Operations):
         await waiter.future
 
     def _check_quiet(self) -> None:
-        if not self._quiet or self._committing is not None or self._submitted or self._dispatcher.changed:
+        if not self._quiet:
             return
         for waiter in self._quiet:
-            if not waiter.future.done() and self._is_quiet(waiter):
+            if waiter.future.done():
+                continue
+            if not self._is_quiet(waiter):
+                waiter.commit = None
+                continue
+            if waiter.commit is None:
+                more = bool(self._submitted or self._dispatcher.changed or self._uncommitted)
+                waiter.commit = self._commit_number + more
+            if self._commits_done >= waiter.commit:
                 waiter.future.set_result(None)
         self._quiet = [waiter for waiter in self._quiet if not waiter.future.done()]
 

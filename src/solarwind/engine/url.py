@@ -10,11 +10,14 @@ from ..limits import Limits
 from .base import Engine
 from .local import LocalEngine
 
-EXPECTED = "a URL such as memory:// or sqlite:///wind.db"
+EXPECTED = "a URL such as memory://, sqlite:///wind.db or ws://127.0.0.1:7400"
 
 
-def open_engine(url: str | None, limits: Limits | None = None) -> Engine:
-    """The engine for `url`, not yet started; None is `$SOLARWIND_URL`, or else `memory://`. Raises `BadArgument`."""
+def open_engine(url: str | None, limits: Limits | None = None, token: str | None = None) -> Engine:
+    """The engine for `url`, not yet started; None is `$SOLARWIND_URL`, or else `memory://`.
+
+    `token` is for a server; None is `$SOLARWIND_TOKEN`. Raises `BadArgument`.
+    """
     if url is None:
         url = os.environ.get("SOLARWIND_URL") or "memory://"
     if not isinstance(url, str):
@@ -33,7 +36,27 @@ def open_engine(url: str | None, limits: Limits | None = None) -> Engine:
         from ..store.sqlite import SqliteStore
 
         return LocalEngine(SqliteStore(sqlite_path(url)), limits=limits)
+    if parts.scheme in ("ws", "wss"):
+        _check_server(url)
+        try:
+            from .remote import RemoteEngine
+        except ImportError:
+            raise BadArgument(f"expected the extra for {parts.scheme}://: pip install 'solarwind[server]'") from None
+        return RemoteEngine(url.rstrip("/"), token)
     raise BadArgument(f"expected {EXPECTED}, got {url!a}")
+
+
+def _check_server(url: str) -> None:
+    """A server's URL holds no secrets, since process lists and logs show it."""
+    parts = urlsplit(url)
+    if parts.username is not None or parts.password is not None:
+        raise BadArgument("expected the URL of a server without a name or secret: give the token by $SOLARWIND_TOKEN")
+    try:
+        sound = bool(parts.hostname) and parts.port != 0 and not parts.query and not parts.fragment
+    except ValueError:
+        sound = False
+    if not sound:
+        raise BadArgument(f"expected the URL of a server, such as ws://127.0.0.1:7400, got {url!a}")
 
 
 def sqlite_path(url: str) -> str:

@@ -1,12 +1,37 @@
-"""Who may do what: tokens, and the one check that guards every door."""
+"""Who may do what: tokens, the file they are kept in, and the one check that guards every door.
+
+A token is `sw_`, its id, and a secret of 256 bits. The file has the secret's SHA-256 only: whoever reads it can use
+none, and a guess costs too much for a slow hash to be needed.
+"""
 
 from __future__ import annotations
 
+import fcntl
+import hmac
+import logging
+import os
+import secrets
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+
 import msgspec
 
-from ..errors import BadToken, NotAllowed
+from ..errors import BadArgument, BadName, BadToken, ConflictError, NotAllowed, NotFound, TooLarge
+from ..names import check_purpose, check_topic
+
+log = logging.getLogger("solarwind")
 
 ANY = "*"
+MOST_TOKENS = 10_000
+MOST_RIGHTS = 1_000  # topics, and purposes, of one token
+_MOST_BYTES = 64 << 20
+_MOST_NAME = 200
+_ID_BYTES = 6
+_SECRET_BYTES = 32
 
 
 class Listen(msgspec.Struct, frozen=True):
@@ -46,17 +71,80 @@ class Grant(msgspec.Struct, frozen=True):
 EVERYTHING = Grant("anybody", (ANY,), (Listen(ANY),), True)
 
 
-class Access:
-    """Where there is no file of tokens, anybody may do everything."""
+class Token(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is kept of a token."""
 
-    def __init__(self, path: str | None = None) -> None:
+    id: str
+    name: str
+    sha256: str  # of its secret
+    fire: tuple[str, ...] = ()
+    listen: tuple[Listen, ...] = ()
+    admin: bool = False
+    created: datetime
+    expires: datetime | None = None
+
+
+class _File(msgspec.Struct, kw_only=True):
+    version: int = 1
+    tokens: list[Token]
+
+
+_NOBODY = bytes(sha256().digest_size)  # no secret is known that has it
+
+_Stamp = tuple[int, int, int]  # what differs when a file is another, or was written
+
+
+# --- the door ---------------------------------------------------------------------------------------------------
+
+
+class Access:
+    """What the tokens of a file allow. It is read anew whenever it changed, so that a token can be revoked at once.
+
+    Without a path anybody may do everything. With `required=False` that is so, too, until there is a file; once there
+    was one, nobody gets in without a token. Raises `BadArgument` where the file is not what it should be; a file that
+    becomes so later lets nobody in.
+    """
+
+    def __init__(
+        self,
+        path: str | None = None,
+        *,
+        required: bool = True,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
         self._path = path
+        self._now = now
+        self._stamp: _Stamp | None = None
+        self._by_id: dict[str, tuple[bytes, Token, Grant]] = {}
+        self._open = path is None
+        if path is not None:
+            if not required and not os.path.lexists(path):
+                self._open = True
+            else:
+                self._read(path)
+
+    @property
+    def open(self) -> bool:
+        """Whether anybody may do everything."""
+        if self._path is not None:
+            self._look(self._path)
+        return self._open
 
     def grant(self, token: str | None) -> Grant:
         """What the bearer of `token` may do. Raises `BadToken` where it is missing, unknown, revoked or expired."""
-        if self._path is None:
+        if self.open:
             return EVERYTHING
-        raise BadToken("expected a token, got none that is known")
+        if not token:
+            raise BadToken("expected a token, got none: make one with `solarwind token create`")
+        prefix, _, rest = token.partition("_")
+        id, _, secret = rest.partition("_")
+        known, found, grant = self._by_id.get(id, (_NOBODY, None, None))
+        same = hmac.compare_digest(known, sha256(secret.encode("utf-8", "surrogatepass")).digest())
+        if not same or prefix != "sw" or found is None or grant is None:
+            raise BadToken("expected a token that is known, got one that is not, or was revoked")
+        if found.expires is not None and found.expires <= self._now():
+            raise BadToken(f"expected a token that is valid, got {found.name!r}, which expired at {found.expires}")
+        return grant
 
     def holds(self, token: str | None) -> bool:
         """Whether it is still good: an open connection ends when its token was revoked."""
@@ -65,3 +153,190 @@ class Access:
         except BadToken:
             return False
         return True
+
+    def refusal(self, token: str | None) -> BadToken:
+        """Why it is not."""
+        try:
+            self.grant(token)
+        except BadToken as error:
+            return error
+        return BadToken("expected a token that is known, got one that was revoked")
+
+    def _look(self, path: str) -> None:
+        """Read the file if it changed. One that cannot be read lets nobody in."""
+        try:
+            stamp = _stamp(os.stat(path))
+        except FileNotFoundError:
+            if self._open:
+                return
+            stamp = (0, 0, 0)
+        except OSError:
+            stamp = (0, 0, 0)
+        if stamp == self._stamp:
+            return
+        self._open = False
+        try:
+            self._read(path)
+        except BadArgument as error:
+            self._stamp = stamp
+            self._by_id = {}
+            log.error("nobody gets in: %s", error)
+
+    def _read(self, path: str) -> None:
+        tokens, self._stamp = _read(path)
+        self._by_id = {
+            each.id: (bytes.fromhex(each.sha256), each, Grant(each.name, each.fire, each.listen, each.admin))
+            for each in tokens
+        }
+
+
+# --- the file ---------------------------------------------------------------------------------------------------
+
+
+def read_tokens(path: str) -> list[Token]:
+    """The tokens of a file. Raises `BadArgument` where it is not one, or others than its owner may read or write it."""
+    return _read(path)[0]
+
+
+def _read(path: str) -> tuple[list[Token], _Stamp]:
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise BadArgument(
+            f"expected a file of tokens at {path}, which cannot be opened: {error.strerror}: "
+            "make one with `solarwind token create`"
+        ) from None
+    with open(file, "rb") as opened:
+        facts = os.fstat(file)
+        _check_file(path, facts)
+        data = opened.read(_MOST_BYTES + 1)
+    if len(data) > _MOST_BYTES:
+        raise BadArgument(f"expected a file of tokens of at most {_MOST_BYTES:,} bytes, got more at {path}")
+    return _decode(path, data), _stamp(facts)
+
+
+def _check_file(path: str, facts: os.stat_result) -> None:
+    if not stat.S_ISREG(facts.st_mode):
+        raise BadArgument(f"expected a file of tokens, but {path} is no file: name another")
+    if facts.st_uid != os.geteuid():
+        raise BadArgument(
+            f"expected a file of tokens of the user that serves, but {path} belongs to user {facts.st_uid}: "
+            f"chown {os.geteuid()} it"
+        )
+    if facts.st_mode & 0o077:
+        raise BadArgument(
+            f"expected a file of tokens that nobody else may read or write, but {path} has mode "
+            f"{stat.S_IMODE(facts.st_mode):04o}: chmod 600 it"
+        )
+
+
+def _decode(path: str, data: bytes) -> list[Token]:
+    try:
+        file = msgspec.json.decode(data, type=_File)
+        for each in file.tokens:
+            if len(bytes.fromhex(each.sha256)) != len(_NOBODY):
+                raise ValueError(f"the hash of {each.name!r} has not {len(_NOBODY)} bytes")
+            if any(when is not None and when.tzinfo is None for when in (each.created, each.expires)):
+                raise ValueError(f"a time of {each.name!r} has no offset")
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise BadArgument(f"expected a file of tokens, but {path} is none: {error}") from None
+    if file.version != 1:
+        raise BadArgument(f"expected a file of tokens of version 1, but {path} has {file.version}: use a newer release")
+    return file.tokens
+
+
+def _stamp(facts: os.stat_result) -> _Stamp:
+    return facts.st_mtime_ns, facts.st_ino, facts.st_size
+
+
+# --- creating and revoking --------------------------------------------------------------------------------------
+
+
+def create_token(
+    path: str,
+    name: str,
+    *,
+    fire: tuple[str, ...] = (),
+    listen: tuple[Listen, ...] = (),
+    admin: bool = False,
+    expires: timedelta | None = None,
+    now: datetime | None = None,
+) -> tuple[str, Token]:
+    """Add a token to a file, made if it is not there. Gives its text, which is nowhere else, and what is kept of it.
+
+    Raises `BadName`, `BadArgument`, and `ConflictError` where the name is taken.
+    """
+    if not 1 <= len(name) <= _MOST_NAME or name != name.strip() or not name.isprintable():
+        raise BadName(f"expected a name of 1 to {_MOST_NAME} printable characters, no space at either end, got {name!a}")
+    for topic in (*fire, *(each.topic for each in listen)):
+        if topic != ANY:
+            check_topic(topic)
+    for each in listen:
+        if each.purpose != ANY:
+            check_purpose(each.purpose)
+    if not (fire or listen or admin):
+        raise BadArgument("expected a right for the token, got none: say what it may fire, listen to, or admin")
+    if len(fire) + len(listen) > MOST_RIGHTS:
+        raise TooLarge(f"expected at most {MOST_RIGHTS:,} topics and purposes for a token, got more: use {ANY}")
+    now = now or datetime.now(UTC)
+    secret = secrets.token_urlsafe(_SECRET_BYTES)
+    made = Token(
+        id=secrets.token_hex(_ID_BYTES),
+        name=name,
+        sha256=sha256(secret.encode()).hexdigest(),
+        fire=fire,
+        listen=listen,
+        admin=admin,
+        created=now,
+        expires=None if expires is None else now + expires,
+    )
+    with _changing(path) as tokens:
+        if any(each.name == name for each in tokens):
+            raise ConflictError(f"expected a name that no token has, got {name!r}: revoke that one, or choose another")
+        if len(tokens) >= MOST_TOKENS:
+            raise TooLarge(f"expected at most {MOST_TOKENS:,} tokens, got another: revoke some")
+        tokens.append(made)
+    return f"sw_{made.id}_{secret}", made
+
+
+def revoke_token(path: str, name_or_id: str) -> Token:
+    """Take a token out of a file. Raises `NotFound`, and `BadArgument` where the file is none."""
+    with _changing(path) as tokens:
+        named = [each for each in tokens if each.name == name_or_id]
+        found = named or [each for each in tokens if each.id == name_or_id]
+        if not found:
+            raise NotFound(f"expected a token of {path} by name or id, got {name_or_id!a}, which none has")
+        tokens.remove(found[0])
+    return found[0]
+
+
+@contextmanager
+def _changing(path: str) -> Iterator[list[Token]]:
+    """The tokens, to be changed: one process at a time, and all of it or nothing."""
+    path = os.path.realpath(path)
+    folder = os.path.dirname(path)
+    try:
+        lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise BadArgument(f"expected a folder for the tokens, but {folder} cannot be read: {error.strerror}") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        tokens = read_tokens(path) if os.path.lexists(path) else []
+        yield tokens
+        _replace(path, msgspec.json.format(msgspec.json.encode(_File(tokens=tokens)), indent=1) + b"\n")
+        os.fsync(lock)
+    finally:
+        os.close(lock)
+
+
+def _replace(path: str, data: bytes) -> None:
+    file, made = tempfile.mkstemp(dir=os.path.dirname(path), prefix=f".{os.path.basename(path)}-")  # of mode 0600
+    try:
+        with open(file, "wb") as opened:
+            opened.write(data)
+            opened.flush()
+            os.fsync(file)
+        os.replace(made, path)
+    except BaseException:
+        os.unlink(made)
+        raise

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection
+import asyncio
+from collections.abc import AsyncIterator, Collection, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
-from starlette.routing import Router
+from starlette.routing import Router, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 
+from .. import wire
 from ..engine.base import Engine
 from ..errors import Unavailable
+from ..origin import MACHINE, process_name
 from ..wind import SolarWind
 from .access import Access
+from .connect import Connection, Transport
+from .door import Door
+from .guard import Guard
 from .settings import Settings
+from .webhooks import Webhooks
 
 
 class Server:
@@ -23,19 +30,24 @@ class Server:
         self,
         source: str | SolarWind | None = None,
         *,
-        tokens: str | None = None,
+        tokens: str | Access | None = None,
         settings: Settings | None = None,
         hosts: Collection[str] | None = None,
         origins: Collection[str] = (),
+        webhook_networks: Collection[str] = (),
+        webhook_origin: str | None = None,
     ) -> None:
         self._owns = not isinstance(source, SolarWind)
         self.wind = source if isinstance(source, SolarWind) else SolarWind(source)
         self.settings = settings or Settings()
-        self.access = Access(tokens)
-        self.hosts = hosts
-        self.origins = origins
+        self.access = tokens if isinstance(tokens, Access) else Access(tokens)
+        self.guard = Guard(self.access, hosts, origins)
         self.running = False
-        self._router = Router(routes=[])
+        self.name = f"{MACHINE}/{process_name()}"
+        self.webhooks = Webhooks(self, networks=webhook_networks, origin=webhook_origin)
+        self._connections: set[Connection] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._router = Router(routes=[WebSocketRoute(wire.PATH, Door(self))])
 
     @property
     def engine(self) -> Engine:
@@ -46,13 +58,51 @@ class Server:
         """Start the dispatcher, unless it is somebody else's SolarWind."""
         if self._owns:
             await self.wind.start()
+        try:
+            await self.webhooks.start()
+        except BaseException:
+            await self._stop_own()
+            raise
         self.running = True
+        self._sweeper = asyncio.create_task(self._sweep())
 
     async def stop(self) -> None:
         """End all connections, and stop the dispatcher if it is the server's own."""
         self.running = False
+        self._sweeper.cancel()
+        for connection in list(self._connections):
+            connection.leave()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._stop_own()
+
+    async def _stop_own(self) -> None:
+        await self.webhooks.stop()
         if self._owns:
             await self.wind.stop()
+
+    def connected(self, transport: Transport, token: str | None) -> Connection:
+        """A client is there; `token` is what its handshake brought."""
+        connection = Connection(self, transport, token)
+        self._connections.add(connection)
+        return connection
+
+    def disconnected(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Do it beside everything else; the server does not stop before it is done."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _sweep(self) -> None:
+        """See to it that whoever is gone, or may not be here any more, does not stay."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(min(self.settings.heartbeat_s / 8, self.settings.authenticate_s / 2))
+            now = loop.time()
+            for connection in list(self._connections):
+                connection.check(now)
 
     @asynccontextmanager
     async def lifespan(self, app: Any = None) -> AsyncIterator[None]:
@@ -76,11 +126,22 @@ def app(
     settings: Settings | None = None,
     hosts: Collection[str] | None = None,
     origins: Collection[str] = (),
+    webhook_networks: Collection[str] = (),
+    webhook_origin: str | None = None,
 ) -> Server:
     """An ASGI app on a dispatcher: that of a URL, or of a SolarWind that you start and stop yourself.
 
     `tokens` is the path of a token file; without one anybody who reaches the port may do everything. `hosts` are the
     names it answers to; those of loopback if not given and there are no tokens. `origins` are the origins of web pages
-    that may use it besides its own.
+    that may use it besides its own. `webhook_networks` are networks, addresses or hosts that webhooks may reach besides
+    public addresses; `webhook_origin` is the name by which their targets know who sends, the machine's if not given.
     """
-    return Server(source, tokens=tokens, settings=settings, hosts=hosts, origins=origins)
+    return Server(
+        source,
+        tokens=tokens,
+        settings=settings,
+        hosts=hosts,
+        origins=origins,
+        webhook_networks=webhook_networks,
+        webhook_origin=webhook_origin,
+    )

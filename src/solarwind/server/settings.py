@@ -19,6 +19,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     authenticate_s: float = 5.0  # from the connection to its first request, and from the handshake to `hello`
     idle_s: float = 60.0  # an HTTP connection without a request
     heartbeat_s: float = 15.0  # a peer that was silent for two of them is gone
+    instances: int = 10_000  # of one connection
     unanswered: int = 1_000  # calls of one connection that are not answered yet
 
     def __post_init__(self) -> None:

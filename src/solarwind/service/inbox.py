@@ -15,7 +15,8 @@ from ..core.spans import Spans
 from ..engine.base import Engine
 from ..event import HandOut
 from ..limits import Limits
-from .outbox import MACHINE, Fired, Numbers, process_name
+from ..origin import MACHINE, process_name
+from .outbox import Fired, Numbers
 
 PROGRESS_S = 0.1  # reports come at least so often while there is something to report
 

@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import secrets
-import socket
-import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 from time import monotonic, time_ns
@@ -24,16 +21,10 @@ from ..errors import Busy, SolarWindError, Unavailable
 from ..event import Cause
 from ..limits import Limits
 from ..names import check_topic
+from ..origin import MACHINE, process_name
 from ..payload import JSON
 
 log = logging.getLogger("solarwind")
-
-MACHINE = socket.gethostname()
-
-
-def process_name() -> str:
-    """This process, as events and instances name it: its program and process id."""
-    return f"{os.path.basename(sys.argv[0]) or 'python'}:{os.getpid()}"
 
 
 class Numbers:

@@ -15,8 +15,8 @@ from ..engine.base import Since
 from ..errors import BadArgument
 from ..failure import MOST_SECONDS, Retry
 from ..names import check_purpose, check_topic
+from ..origin import MACHINE, process_name
 from ..plugins import load_exchange
-from .outbox import MACHINE, process_name
 from .runner import Runner
 from .signature import Handler
 
@@ -46,20 +46,29 @@ def make_join(
     room: int,
 ) -> Join:
     """The registration of an instance. Raises `BadName` and `BadArgument` for what cannot be meant."""
-    check_topic(topic)
-    check_purpose(purpose)
-    load_exchange(exchange)
-    check_count("version", version)
     if not isinstance(lease, int | float) or not 0 < lease < MOST_SECONDS:
         raise BadArgument(f"expected a lease of more than 0 seconds, got {lease!r}")
     if retry is not None and not isinstance(retry, Retry):
         raise BadArgument(f"expected retry=Retry(...), got {retry!a}")
     if since not in ("now", "beginning") and not isinstance(since, datetime | timedelta):
         raise BadArgument(f"expected since 'now', 'beginning', a datetime or a timedelta ago, got {since!a}")
-    if key is not None:
-        codec.field(key)
     origin = f"{MACHINE}/{process_name()}"
-    return Join(topic, purpose, exchange, version, key, retry or Retry(), int(lease * 1e9), room, origin)
+    join = Join(topic, purpose, exchange, version, key, retry or Retry(), int(lease * 1e9), room, origin)
+    check_join(join)
+    return join
+
+
+def check_join(join: Join) -> None:
+    """Whether it can be meant; for one that came from somewhere else too. Raises `BadName` and `BadArgument`."""
+    check_topic(join.topic)
+    check_purpose(join.purpose)
+    load_exchange(join.exchange)
+    check_count("version", join.version)
+    check_count("room", join.room)
+    if not 0 < join.lease_ns < MOST_SECONDS * 1e9:
+        raise BadArgument(f"expected a lease of more than 0 seconds, got {join.lease_ns} ns")
+    if join.key is not None:
+        codec.field(join.key)
 
 
 def check_count(what: str, value: object) -> None:

@@ -1,0 +1,166 @@
+"""The servers that the benchmarks talk to: each on loopback, on a port that the system chose, with what it stores in a
+folder of its own; ended with the `with`."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic, sleep
+from typing import TypeVar
+
+T = TypeVar("T")
+
+START_S = 20.0
+STOP_S = 10.0
+
+NATS = """
+host: 127.0.0.1
+port: -1
+ports_file_dir: {folder!r}
+max_connections: 100000
+max_pending: 1073741824  # bytes that it keeps for a consumer that is behind, before it cuts it off
+"""
+JETSTREAM = """
+jetstream {{ store_dir: {folder!r}, max_file_store: 50GB, sync_interval: {sync} }}
+"""
+
+
+@dataclass
+class Server:
+    url: str
+    pid: int
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+
+def program(name: str) -> str | None:
+    """Its path: beside this Python, or where the shell finds it."""
+    return shutil.which(name, path=os.path.dirname(sys.executable)) or shutil.which(name)
+
+
+@contextmanager
+def nats(folder: str, *, jetstream: bool = False, sync_always: bool = False) -> Iterator[Server]:
+    """As it comes, JetStream syncs what it wrote every two minutes."""
+    with _folder(folder) as path:
+        config = Path(path, "nats.conf")
+        config.write_text((NATS + JETSTREAM * jetstream).format(folder=path, sync="always" if sync_always else "2m"))
+        with _started([_found("nats-server"), "-c", str(config)], path) as process:
+            url = _wait(process, path, lambda: _nats_url(Path(path)))
+            yield Server(url, process.pid)
+
+
+def _nats_url(folder: Path) -> str | None:
+    for file in folder.glob("*.ports"):
+        return str(json.loads(file.read_text())["nats"][0])
+    return None
+
+
+@contextmanager
+def redis(folder: str) -> Iterator[Server]:
+    with _folder(folder) as path:
+        port = _free_port()
+        options = {"bind": "127.0.0.1", "port": port, "dir": path, "save": "", "maxclients": 20_000}
+        options |= {"appendonly": "yes", "appendfsync": "everysec"}
+        command = [_found("redis-server"), *(word for name in options for word in (f"--{name}", str(options[name])))]
+        with _started(command, path) as process:
+            _wait(process, path, lambda: _listens(port))
+            yield Server(f"redis://127.0.0.1:{port}", process.pid)
+
+
+@contextmanager
+def nobody(folder: str) -> Iterator[Server]:
+    """An address on which one of the peers can listen itself."""
+    yield Server(f"tcp://127.0.0.1:{_free_port()}", 0)
+
+
+@contextmanager
+def wind(engine: str, folder: str, scheme: str = "ws") -> Iterator[Server]:
+    """`solarwind serve` on `sqlite`, a store of its own, or on `memory`."""
+    with _folder(folder) as path:
+        where = ["--engine", "memory://"] if engine == "memory" else ["--data", os.path.join(path, "wind.db")]
+        with _started([sys.executable, "-m", "solarwind", "serve", *where, "--port", "0"], path) as process:
+            url = _wait(process, path, lambda: _printed(Path(path, "log"), rf"\b{scheme}://[0-9.]+:[0-9]+"))
+            yield Server(url, process.pid)
+
+
+@contextmanager
+def asgi(application: str, folder: str) -> Iterator[Server]:
+    """uvicorn with an app of a file that is beside this one."""
+    with _folder(folder) as path:
+        command = [sys.executable, "-m", "uvicorn", application, "--port", "0", "--no-access-log"]
+        with _started([*command, "--app-dir", os.path.dirname(os.path.abspath(__file__))], path) as process:
+            url = _wait(process, path, lambda: _printed(Path(path, "log"), r"\bhttp://[0-9.]+:[0-9]+"))
+            yield Server(url, process.pid)
+
+
+def _printed(log: Path, pattern: str) -> str | None:
+    found = re.search(pattern, log.read_text(errors="replace"))
+    return found[0] if found else None
+
+
+def _found(name: str) -> str:
+    found = program(name)
+    if found is None:
+        raise FileNotFoundError(f"expected {name} beside this Python or on the PATH, found it nowhere")
+    return found
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@contextmanager
+def _folder(folder: str) -> Iterator[str]:
+    path = tempfile.mkdtemp(prefix="solarwind-bench-", dir=folder)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def _started(command: Sequence[str], folder: str) -> Iterator[subprocess.Popen[bytes]]:
+    """What it prints goes to a file `log` in the folder."""
+    with open(os.path.join(folder, "log"), "wb") as log:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=folder)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait(process: subprocess.Popen[bytes], folder: str, ask: Callable[[], T | None]) -> T:
+    """Ask until there is an answer."""
+    until = monotonic() + START_S
+    while True:
+        found = ask()
+        if found:
+            return found
+        if process.poll() is not None or monotonic() > until:
+            said = Path(folder, "log").read_text(errors="replace")
+            raise RuntimeError(f"expected {process.args} to start within {START_S:.0f} s; it said:\n{said}")
+        sleep(0.02)

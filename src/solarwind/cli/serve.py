@@ -1,0 +1,251 @@
+"""`serve`: a dispatcher for many processes and languages, from opening its store to a signal and the draining."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from urllib.parse import quote, urlsplit
+
+import typer
+
+from ..errors import BadArgument, NotAllowed
+from .options import option
+
+if TYPE_CHECKING:
+    from ..server import Server
+    from ..server.listener import Listener
+
+log = logging.getLogger("solarwind")
+
+T = TypeVar("T")
+
+MOST_PORT = 65_535
+
+
+def _most(name: str, default: float, help: str) -> Any:
+    """A limit. Its default is that of `Settings` or `Limits`, which are not imported to show help."""
+    least = 1 if isinstance(default, int) else 0.001
+    return option(name, help, min=least, show_default=f"{default:,}")
+
+
+# fmt: off
+def serve(
+    context: typer.Context,
+    data: Annotated[str, option("data", "The store's file.")] = "wind.db",
+    engine: Annotated[str | None, option("engine", "A URL, instead of a file.", show_default=False)] = None,
+    host: Annotated[str, option("host", "The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, option("port", "The port; 0 is one that is free.", min=0, max=MOST_PORT)] = 7400,
+    tokens: Annotated[str | None, option("tokens", "The file of tokens.", show_default="DATA.tokens")] = None,
+    cert: Annotated[str | None, option("cert", "A certificate, PEM, for TLS.", show_default=False)] = None,
+    key: Annotated[str | None, option("key", "Its key, PEM.", show_default="in CERT")] = None,
+    insecure: Annotated[bool, option("insecure", "Listen beyond loopback without tokens or TLS.")] = False,
+    origin: Annotated[list[str] | None, option("origin", "A web page's origin to allow.", show_default=False)] = None,
+    allow_host: Annotated[list[str] | None, option("allow-host", "A name to answer to.", show_default=False)] = None,
+    webhook_network: Annotated[list[str] | None, option(
+        "webhook-network", "A network, such as 10.0.0.0/8, that webhooks may go to.", show_default=False)] = None,
+    grace: Annotated[float, option("grace", "Seconds that requests have to finish at the end.", min=0)] = 30.0,
+    frame_bytes: Annotated[int | None, _most("frame-bytes", 8 << 20, "A WebSocket message.")] = None,
+    body_bytes: Annotated[int | None, _most("body-bytes", 16 << 20, "A body that is read as a whole.")] = None,
+    header_bytes: Annotated[int | None, _most("header-bytes", 16 << 10, "A request's headers.")] = None,
+    nesting: Annotated[int | None, _most("nesting", 64, "Levels of a JSON body.")] = None,
+    ids: Annotated[int | None, _most("ids", 10_000, "Ids in a request, events in a take.")] = None,
+    connections: Annotated[int | None, _most("connections", 1_000, "Connections from one address.")] = None,
+    authenticate_s: Annotated[float | None, _most("authenticate-s", 5.0, "Seconds to say who one is.")] = None,
+    idle_s: Annotated[float | None, _most("idle-s", 60.0, "Seconds that an HTTP connection may rest.")] = None,
+    heartbeat_s: Annotated[float | None, _most("heartbeat-s", 15.0, "Seconds; silent for two, one is gone.")] = None,
+    instances: Annotated[int | None, _most("instances", 10_000, "Instances of a connection.")] = None,
+    unanswered: Annotated[int | None, _most("unanswered", 1_000, "Open calls of a connection.")] = None,
+    payload_bytes: Annotated[int | None, _most("payload-bytes", 1 << 20, "A payload.")] = None,
+    batch_bytes: Annotated[int | None, _most("batch-bytes", 1 << 20, "A batch.")] = None,
+    batch_events: Annotated[int | None, _most("batch-events", 4_096, "Events of a batch.")] = None,
+    unaccepted_bytes: Annotated[int | None, _most("unaccepted-bytes", 64 << 20, "Fired, not accepted.")] = None,
+    in_hand_bytes: Annotated[int | None, _most("in-hand-bytes", 16 << 20, "In an instance's hands.")] = None,
+    copies: Annotated[int | None, _most("copies", 10_000, "Events in a fan-out buffer.")] = None,
+    copy_bytes: Annotated[int | None, _most("copy-bytes", 16 << 20, "Bytes in a fan-out buffer.")] = None,
+    names: Annotated[int | None, _most("names", 100_000, "Topics, and purposes.")] = None,
+    waiting: Annotated[int | None, _most("waiting", 100_000, "Events of a purpose that wait.")] = None,
+    json: Annotated[bool, option("json", "Log as JSON, one object a line.")] = False,
+) -> None:
+    """Serve a dispatcher on one port, by WebSocket and HTTP, until SIGTERM or SIGINT."""
+    from ..life import run_loop
+    from .log import log_to_stderr
+
+    log_to_stderr(json)
+    service = _Service(context.params)
+    run_loop(service.run())
+# fmt: on
+
+
+class _Service:
+    """What the options come to. Raises `BadArgument`, and `NotAllowed` for what only `--insecure` allows."""
+
+    def __init__(self, given: dict[str, Any]) -> None:
+        needs_server()
+        from ..limits import Limits
+        from ..server import Server, Settings
+        from ..server.access import Access
+        from ..server.listener import Listener, tls_context
+        from ..wind import SolarWind
+        from .reach import way_out
+
+        self._given = given
+        self._tls = None
+        if given["key"] and not given["cert"]:
+            raise BadArgument("expected a certificate for the key, got none: name it with --cert")
+        if given["cert"]:
+            self._tls = tls_context(given["cert"], given["key"])
+        path = given["tokens"] or (None if given["engine"] else f"{given['data']}.tokens")
+        self._access = Access(path, required=given["tokens"] is not None)
+        self._check_reach()
+        with way_out():
+            url = given["engine"] or f"sqlite:///{quote(os.path.abspath(given['data']))}"
+            self._wind = SolarWind(url, limits=_taken(given, Limits))
+        self._server: Server = Server(
+            self._wind,
+            tokens=self._access,
+            settings=_taken(given, Settings),
+            hosts=given["allow_host"] or None,
+            origins=given["origin"] or (),
+        )
+        self._listener: Listener = Listener(
+            self._server, host=given["host"], port=given["port"], tls=self._tls, grace=given["grace"]
+        )
+
+    def _check_reach(self) -> None:
+        """Where others can reach it, it is open to nobody who has no token, and nobody can read along."""
+        host, given = self._given["host"], self._given
+        if _is_loopback(host):
+            return
+        lacking = (["tokens"] if self._access.open else []) + (["TLS"] if self._tls is None else [])
+        if lacking and not given["insecure"]:
+            raise NotAllowed(
+                f"expected tokens and TLS to listen on {host}, which others can reach, got no "
+                f"{' and no '.join(lacking)}: make a token with `solarwind token create` and name --cert and --key, "
+                "or say --insecure"
+            )
+        if "tokens" in lacking:
+            log.warning("insecure: whoever reaches %s may fire, listen and operate without a token", host)
+        if "TLS" in lacking:
+            log.warning("insecure: whoever is on the way to %s can read and change what is sent, tokens too", host)
+
+    async def run(self) -> None:
+        """Raises `StoreError` when the store fails meanwhile."""
+        loop = asyncio.get_running_loop()
+        asked, again = asyncio.Event(), asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, lambda: (again if asked.is_set() else asked).set())
+        await self._wind.start()
+        try:
+            await self._server.start()
+            await self._listener.start()
+            if self._tls is not None:
+                loop.add_signal_handler(signal.SIGHUP, self._renew)
+            self._say()
+            await _first(asked.wait(), self._wind.failed)
+        finally:
+            asked.set()
+            _notify("STOPPING=1")
+            stopping = asyncio.ensure_future(self._stop())
+            await _first(stopping, again.wait())
+        if not stopping.done():
+            stopping.cancel()
+            log.warning("stopped without waiting for requests and connections")
+            return
+        if self._wind.failed.done():
+            self._wind.failed.result()
+        await stopping
+
+    async def _stop(self) -> None:
+        self._listener.close()
+        await self._server.stop()
+        await self._listener.stop()
+        await self._wind.stop()
+
+    def _renew(self) -> None:
+        """SIGHUP: the certificate was replaced."""
+        from ..server.listener import load_certificate
+
+        assert self._tls is not None
+        try:
+            load_certificate(self._tls, self._given["cert"], self._given["key"])
+        except BadArgument as error:
+            log.error("the certificate stays the one it was: %s", error)
+        else:
+            log.info("the certificate was read anew")
+
+    def _say(self) -> None:
+        from . import show
+
+        secure = "s" if self._tls is not None else ""
+        host = self._given["host"]
+        at = f"{f'[{host}]' if ':' in host else host}:{self._listener.port}"
+        what = _without_password(self._given["engine"]) or os.path.abspath(self._given["data"])
+        ws, http = f"ws{secure}://{at}", f"http{secure}://{at}"
+        if self._given["json"]:
+            show.put(show.line({"serves": what, "ws": ws, "http": http, "process": os.getpid()}), sys.stderr)
+        else:
+            show.note(f"solarwind serves {what} on {ws} ({http})")
+        _notify("READY=1")
+
+
+def needs_server() -> None:
+    """Raises `NotAllowed` where the extra is not installed."""
+    from importlib.util import find_spec
+
+    for name in ("starlette", "uvicorn", "websockets"):
+        if find_spec(name) is None:
+            raise NotAllowed(
+                f"expected what a server needs, but {name} is not installed: pip install 'solarwind[server]'"
+            )
+
+
+def _taken(given: dict[str, Any], kind: type[T]) -> T:
+    """The options that are fields of it; what is not given keeps its default."""
+    fields = kind.__struct_fields__  # type: ignore[attr-defined]
+    return kind(**{name: given[name] for name in fields if given.get(name) is not None})
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether nobody on another machine can reach it. Raises `BadArgument` where it is no address."""
+    import ipaddress
+
+    try:
+        found = socket.getaddrinfo(host or None, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise BadArgument(f"expected an address of this machine as --host, got {host!a}: {reason}") from None
+    return all(ipaddress.ip_address(str(each[4][0]).partition("%")[0]).is_loopback for each in found)
+
+
+def _without_password(url: str | None) -> str | None:
+    if url is None:
+        return None
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if "@" in parts.netloc else url
+
+
+async def _first(work: Any, other: Any) -> None:
+    """Until one of them is over. What is only waited for is given up then."""
+    futures = [asyncio.ensure_future(each) for each in (work, other)]
+    await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
+    for future, given in zip(futures, (work, other), strict=True):
+        if future is not given:  # made here
+            future.cancel()
+
+
+def _notify(state: str) -> None:
+    """Tell systemd, if it is who started this."""
+    path = os.environ.get("NOTIFY_SOCKET", "")
+    if not path:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notifying:
+        try:
+            notifying.connect("\0" + path[1:] if path.startswith("@") else path)
+            notifying.sendall(state.encode())
+        except OSError as error:
+            log.warning("systemd cannot be told %s: %s", state, error.strerror)

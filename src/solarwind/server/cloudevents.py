@@ -1,0 +1,281 @@
+"""CloudEvents 1.0: how an event is written in that format for HTTP, and how one that comes in it is read."""
+
+from __future__ import annotations
+
+import re
+from base64 import b64decode, b64encode
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+from urllib.parse import quote, unquote
+
+import msgspec
+
+from ..errors import BadArgument, BadPayload
+from ..event import Cause, CauseKind, Event
+from ..names import check_id, check_key
+from ..payload import BYTES, JSON
+from .nesting import check_json
+
+SPECVERSION = "1.0"
+STRUCTURED = "application/cloudevents+json"
+BATCHED = "application/cloudevents-batch+json"
+PREFIX = "ce-"
+MOST_SOURCE = 1_000  # characters
+_MOST_NS = 1 << 63
+_PLAIN = "".join(map(chr, range(0x21, 0x7F))).replace('"', "").replace("%", "")  # what a header carries as it is
+_SAFE = "!$&'()*+,;=:@~"
+_TIME = re.compile(r"(\d{4}-\d\d-\d\d)[Tt](\d\d:\d\d:\d\d)(?:\.(\d{1,9})\d*)?([Zz]|[+-]\d\d:\d\d)")
+_MEDIA_TYPE = re.compile(r"[\w!#$&^.+-]+/([\w!#$&^.+-]+)\s*(;[ -~]*)?", re.ASCII)
+_KINDS: tuple[CauseKind, ...] = ("user", "schedule", "machine", "application")
+# What an event has a place for.
+_KEPT = {
+    *("specversion", "id", "type", "source", "time", "datacontenttype", "data", "data_base64", "partitionkey"),
+    *("causationid", "causationpurpose", "causationversion", "causekind", "causename", "correlationid"),
+}
+
+_decode = msgspec.json.Decoder().decode
+_decode_text = msgspec.json.Decoder(str).decode
+_decode_attributes = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+encode = msgspec.json.Encoder().encode
+
+
+# Out -----------------------------------------------------------------------------------------------------
+
+
+def attributes(event: Event) -> dict[str, str | int]:
+    """What a CloudEvent says besides its data. `attempt` and `purpose` are there for an event that is handed out."""
+    found: dict[str, str | int] = {
+        "specversion": SPECVERSION,
+        "id": event.id,
+        "type": event.topic,
+        "source": write_source(event.machine, event.process),
+        "time": write_time(event.time_ns),
+        "datacontenttype": event.content_type,
+    }
+    if event.key is not None:
+        found["partitionkey"] = event.key
+    cause = event.cause
+    if cause.kind == "event":
+        found["causationid"] = cause.id
+        if cause.purpose is not None:
+            found["causationpurpose"] = cause.purpose
+        if cause.version is not None:
+            found["causationversion"] = cause.version
+    elif (cause.kind, cause.id) != ("application", event.process):
+        found["causekind"], found["causename"] = cause.kind, cause.id
+    found["correlationid"] = event.root
+    if event.purpose:
+        found["purpose"], found["attempt"] = event.purpose, event.attempt
+    return found
+
+
+def to_cloudevent(event: Event) -> dict[str, Any]:
+    """The event in structured form, for `encode`: JSON as it is in `data`, anything else in `data_base64`."""
+    found: dict[str, Any] = dict(attributes(event))
+    data = event.data
+    if event.content_type == JSON and _is_json(data):
+        found["data"] = msgspec.Raw(data)
+    else:
+        found["data_base64"] = b64encode(data).decode()
+    return found
+
+
+def to_headers(event: Event) -> dict[str, str]:
+    """The headers of the event in binary form; its body is `event.data`."""
+    found = attributes(event)
+    headers = {"content-type": str(found.pop("datacontenttype"))}
+    for name, value in found.items():
+        headers[PREFIX + name] = quote(str(value), safe=_PLAIN, encoding="utf-8", errors="replace")
+    return headers
+
+
+def _is_json(data: bytes) -> bool:
+    """Not everybody who fires looks; one payload that is not what it says must not spoil all that go with it."""
+    try:
+        _decode(data)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return False
+    return True
+
+
+def write_source(machine: str, process: str) -> str:
+    """`//machine/process`; a source of another form came in as the process of no machine."""
+    if not machine:
+        return process or "//unknown"
+    return f"//{quote(machine, safe=_SAFE)}/{quote(process, safe=_SAFE)}"
+
+
+def read_source(source: str) -> tuple[str, str]:
+    """The machine and the process, such that `write_source` gives the same source again."""
+    machine, _, process = source.removeprefix("//").partition("/")
+    found = unquote(machine), unquote(process)
+    return found if write_source(*found) == source else ("", source)
+
+
+def write_time(time_ns: int) -> str:
+    seconds, ns = divmod(time_ns, 1_000_000_000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{ns:09}Z"
+
+
+def read_time(text: str) -> int:
+    """ns since 1970 of an RFC 3339 time, all nine digits kept. Raises `BadArgument`."""
+    found = _TIME.fullmatch(text)
+    if found is not None:
+        date, time, fraction, offset = found.groups()
+        try:
+            whole = datetime.fromisoformat(f"{date}T{time}{offset.upper().replace('Z', '+00:00')}")
+        except ValueError:
+            pass
+        else:
+            ns = round(whole.timestamp()) * 1_000_000_000 + int((fraction or "0").ljust(9, "0"))
+            if 0 <= ns < _MOST_NS:
+                return ns
+    raise BadArgument(f"expected a time such as 2026-01-31T12:00:00Z, from 1970 to 2262, got {text[:80]!a}")
+
+
+# In ------------------------------------------------------------------------------------------------------
+
+
+class Incoming(NamedTuple):
+    """An event that came as a CloudEvent. `ignored` names the attributes that an event has no place for."""
+
+    id: str
+    data: bytes
+    content: str
+    time_ns: int | None
+    key: str | None
+    cause: Cause | None
+    machine: str
+    process: str
+    ignored: frozenset[str]
+
+
+def read_structured(body: bytes | msgspec.Raw, topic: str, nesting: int) -> Incoming:
+    """Raises `BadPayload`, `BadArgument` and `BadName`."""
+    try:
+        raw = _decode_attributes(body)
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise BadPayload(f"expected a CloudEvent, a JSON object, got something else: {error}") from None
+    given = {
+        name: _text(name, value)
+        for name, value in raw.items()
+        if name in _KEPT and name not in ("data", "data_base64") and bytes(value) != b"null"
+    }
+    base64, plain = raw.get("data_base64"), raw.get("data")
+    if base64 is not None and plain is not None:
+        raise BadPayload("expected data or data_base64, got both: send one of them")
+    if base64 is not None:
+        data, content = _from_base64(base64), given.get("datacontenttype", BYTES)
+    elif plain is not None:
+        content = given.get("datacontenttype", JSON)
+        data = bytes(plain) if _is_json_type(content) else _as_text(plain, content)
+    else:
+        data, content = b"null", JSON
+    return _incoming(given, data, content, topic, nesting, frozenset(raw) - _KEPT)
+
+
+def read_binary(headers: Mapping[str, str], body: bytes, topic: str, nesting: int) -> Incoming:
+    """The attributes are the headers `ce-…`, percent-decoded. Raises `BadPayload`, `BadArgument` and `BadName`."""
+    all_given: dict[str, str] = {}
+    for name, value in headers.items():
+        if name.startswith(PREFIX):
+            try:
+                all_given[name[len(PREFIX) :]] = unquote(_quoted(value), errors="strict")
+            except UnicodeDecodeError:
+                raise BadArgument(f"expected header {name} in percent-encoded UTF-8, got {value[:80]!a}") from None
+    given = {name: value for name, value in all_given.items() if name in _KEPT}
+    content = headers.get("content-type", JSON)
+    data = body if body or ("content-type" in headers and not _is_json_type(content)) else b"null"
+    return _incoming(given, data, content, topic, nesting, frozenset(all_given) - _KEPT)
+
+
+def _quoted(value: str) -> str:
+    """Some clients put a value with spaces in quotes, which the format asks to be taken off."""
+    if len(value) >= 2 and value[0] == value[-1] == '"':
+        return re.sub(r"\\(.)", r"\1", value[1:-1])
+    return value
+
+
+def _incoming(
+    given: dict[str, str], data: bytes, content: str, topic: str, nesting: int, ignored: frozenset[str]
+) -> Incoming:
+    if given.get("specversion") != SPECVERSION:
+        raise BadArgument(f"expected specversion {SPECVERSION!r}, got {given.get('specversion', 'none')[:80]!a}")
+    for name in ("id", "source", "type"):
+        if not given.get(name):
+            raise BadArgument(f"expected a CloudEvent with {name}, got none")
+    if given["type"] != topic:
+        raise BadArgument(
+            f"expected events of type {topic!a}, the topic, got {given['type'][:200]!a}: send it to its own topic"
+        )
+    if len(given["source"]) > MOST_SOURCE or not given["source"].isprintable():
+        raise BadArgument(f"expected a source of at most {MOST_SOURCE:,} printable characters, got another")
+    key = given.get("partitionkey")
+    machine, process = read_source(given["source"])
+    if _is_json_type(content):
+        content = JSON
+        check_json(data, nesting, "JSON as data")
+    elif not _MEDIA_TYPE.fullmatch(content) or len(content) > 200:
+        raise BadArgument(f"expected a datacontenttype such as {JSON}, got {content[:80]!a}")
+    return Incoming(
+        check_id(given["id"]),
+        data,
+        content,
+        read_time(given["time"]) if "time" in given else None,
+        check_key(key) if key is not None else None,
+        _cause(given, process),
+        machine,
+        process,
+        ignored,
+    )
+
+
+def _cause(given: dict[str, str], process: str) -> Cause | None:
+    root = check_id(given["correlationid"]) if "correlationid" in given else None
+    if "causationid" in given:
+        id, version = check_id(given["causationid"]), given.get("causationversion")
+        if version is not None and not re.fullmatch(r"[1-9]\d{0,8}", version, re.ASCII):
+            raise BadArgument(f"expected a causationversion of 1 or more, got {version[:80]!a}")
+        purpose = given.get("causationpurpose")
+        return Cause("event", id, purpose, int(version) if version is not None else None, root or id)
+    if root == given["id"]:
+        root = None
+    if "causekind" in given:
+        kind = next((each for each in _KINDS if each == given["causekind"]), None)
+        if kind is None:
+            raise BadArgument(f"expected a causekind, one of {', '.join(_KINDS)}, got {given['causekind'][:80]!a}")
+        return Cause(kind, check_id(given.get("causename")), root=root)
+    return Cause("application", process, root=root) if root is not None else None
+
+
+def _text(name: str, value: msgspec.Raw) -> str:
+    """An attribute as text: it may be text, a whole number, or true or false."""
+    text = bytes(value)
+    if re.fullmatch(rb"-?\d{1,10}|true|false", text):
+        return text.decode()
+    try:
+        return _decode_text(text)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise BadArgument(f"expected attribute {name} as text, got something else: {error}") from None
+
+
+def _from_base64(value: msgspec.Raw) -> bytes:
+    try:
+        return b64decode(_decode_text(value), validate=True)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise BadPayload(f"expected data_base64 in base64, got something else: {error}") from None
+
+
+def _as_text(value: msgspec.Raw, content: str) -> bytes:
+    try:
+        return _decode_text(value).encode()
+    except (msgspec.DecodeError, ValueError):
+        raise BadPayload(
+            f"expected text as data of type {content[:80]!a}, got something else: bytes go into data_base64"
+        ) from None
+
+
+def _is_json_type(content: str) -> bool:
+    found = _MEDIA_TYPE.fullmatch(content)
+    return found is not None and (found[1].lower() == "json" or found[1].lower().endswith("+json"))

@@ -1,0 +1,556 @@
+"""One client's connection, whatever carries its bytes: what it says goes to the engine, and back what that has for it.
+
+`hello` comes first; then anything in any order. A refusal answers what it refuses. Only what cannot be read, or comes
+before `hello`, ends the connection: nothing after it can be trusted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from .. import wire
+from ..batch import Batch
+from ..core import effects
+from ..core.log import Stored
+from ..core.spans import Spans
+from ..errors import BadArgument, Busy, ProtocolError, SolarWindError, TooLarge, Unavailable
+from ..failure import MOST_SECONDS
+from ..service.registration import check_join
+from . import calls
+from .access import Grant
+
+if TYPE_CHECKING:
+    from .asgi import Server
+
+log = logging.getLogger("solarwind")
+
+MOST_UNACCEPTED = 8 << 20  # bytes of a connection's batches: then nothing more is read from it
+_MOST_NS = int(MOST_SECONDS * 1e9)
+
+
+class Transport(Protocol):
+    """What carries a connection's bytes."""
+
+    def send(self, data: bytes) -> None:
+        """Send a WebSocket message."""
+        ...
+
+    def pause(self) -> None:
+        """Read nothing more for now."""
+        ...
+
+    def resume(self) -> None: ...
+
+    def close(self, code: int, reason: str) -> None:
+        """Send what there is, then close."""
+        ...
+
+    def abort(self) -> None:
+        """The peer does not answer: let go."""
+        ...
+
+    def authenticated(self) -> None:
+        """The peer said who it is."""
+        ...
+
+
+class Seat:
+    """The client's instance, as the engine's receiver. `local` is its number at the client."""
+
+    __slots__ = ("_connection", "instance", "joined", "last", "local", "purpose", "topic")
+
+    def __init__(self, connection: Connection, join: wire.Join) -> None:
+        self._connection = connection
+        self.local = join.instance
+        self.topic, self.purpose = join.topic, join.purpose
+        self.instance = 0  # at the engine; 0 until it is known
+        self.joined: asyncio.Task[None] | None = None
+        self.last = 0  # of the connection's offers, the one it has the last part in
+
+    def deliver(self, offer: effects.Offer) -> None:
+        self.instance = offer.instance
+        self._connection.offer(self, offer)
+
+    def lost(self) -> None:
+        """The engine is in this process: nothing is."""
+
+    def close(self, reason: str) -> None:
+        self._connection.closed_seat(self, reason)
+
+
+class _Together(NamedTuple):
+    """Offers of one batch, which travels once for all of them."""
+
+    number: int
+    stored: Stored
+    shares: list[wire.Share]
+
+
+class Connection:
+    """See above. Its methods are called on the loop of the engine."""
+
+    __slots__ = (
+        "_accepted",
+        "_flushing",
+        "_grant",
+        "_held",
+        "_held_bytes",
+        "_offered",
+        "_offers",
+        "_out",
+        "_paused",
+        "_room",
+        "_seats",
+        "_server",
+        "_stuck",
+        "_tasks",
+        "_to_offer",
+        "_token",
+        "_topics",
+        "_transport",
+        "_unaccepted",
+        "heard",
+        "open",
+        "since",
+    )
+
+    def __init__(self, server: Server, transport: Transport, token: str | None) -> None:
+        """`token` is the one that the handshake brought."""
+        self._server = server
+        self._transport = transport
+        self._token = token
+        self._grant: Grant | None = None  # once it has said hello
+        self.open = True
+        self.heard = self.since = asyncio.get_running_loop().time()
+        self._seats: dict[int, Seat] = {}
+        self._topics: set[str] = set()  # that it may fire on
+        self._held: list[Batch | SolarWindError] = []
+        self._held_bytes = 0
+        self._unaccepted = 0
+        self._paused = False  # reading
+        self._stuck = False  # writing
+        self._out: list[wire.Message] = []
+        self._accepted: list[int] = []
+        self._offers: dict[int, _Together] = {}  # of this turn, by the batch
+        self._to_offer: list[_Together] = []
+        self._offered = 0
+        self._flushing = False
+        self._room: list[asyncio.Future[None]] = []  # who waits until more can be written
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # In -----------------------------------------------------------------------------------------------
+
+    def received(self, data: bytes) -> None:
+        """A WebSocket message came."""
+        if not self.open:
+            return
+        self.heard = asyncio.get_running_loop().time()
+        try:
+            for message in wire.read_client(data):
+                self._take(message)
+        except SolarWindError as error:
+            self.end(error)
+        except Exception as error:
+            log.exception("a message of a client could not be handled")
+            self.end(ProtocolError(f"the server could not handle a message: {type(error).__name__}"))
+
+    def refuse_text(self) -> None:
+        self.end(ProtocolError("expected binary WebSocket messages, got a text"))
+
+    def refuse_large(self, size: int) -> None:
+        most = self._server.settings.frame_bytes
+        self.end(ProtocolError(f"expected WebSocket messages of at most {most:,} bytes, got {size:,}"))
+
+    def _take(self, message: wire.FromClient) -> None:
+        if self._grant is None:
+            if not isinstance(message, wire.Hello):
+                raise ProtocolError(f"expected hello as the first message, got {type(message).__name__.lower()}")
+            self._hello(message)
+            return
+        if not self.open:
+            return
+        try:
+            _TAKE[type(message)](self, message)
+        except ProtocolError:
+            raise
+        except SolarWindError as error:
+            ref = getattr(message, "ref", 0)
+            if not ref:
+                raise
+            self._send(wire.Refused(ref, error.code, str(error)))
+
+    def _hello(self, hello: wire.Hello) -> None:
+        self._token = hello.token or self._token
+        self._grant = self._server.access.grant(self._token)
+        self._transport.authenticated()
+        settings, limits = self._server.settings, self._server.wind.limits
+        self._send(
+            wire.Welcome(
+                self._server.name,
+                settings.heartbeat_s,
+                settings.frame_bytes,
+                limits.batch_bytes,
+                limits.batch_events,
+                limits.payload_bytes,
+            )
+        )
+
+    def _again(self, hello: wire.Hello) -> None:
+        raise ProtocolError("expected hello once, as the first message, got another")
+
+    def _ping(self, ping: wire.Ping) -> None:
+        self._send(wire.Pong())
+
+    # Firing
+
+    def _batch(self, data: bytes) -> Batch:
+        batch = Batch.read(data)
+        batch.check(self._server.wind.limits)
+        topic = batch.header.topic
+        if topic not in self._topics:
+            assert self._grant is not None
+            self._grant.check_fire(topic)
+            self._topics.add(topic)
+        return batch
+
+    def _submit(self, submit: wire.Submit) -> None:
+        try:
+            future = self._server.engine.submit(self._batch(submit.batch))
+        except SolarWindError as error:
+            self._send(wire.Refused(submit.ref, error.code, str(error)))
+            return
+        size = len(submit.batch)
+        self._unaccepted += size
+        if self._unaccepted > MOST_UNACCEPTED and not self._paused:
+            self._paused = True
+            self._transport.pause()
+        future.add_done_callback(partial(self._submitted, submit.ref, size))
+
+    def _submitted(self, ref: int, size: int, future: asyncio.Future[None]) -> None:
+        self._unaccepted -= size
+        if self._paused and self._unaccepted < MOST_UNACCEPTED // 2:
+            self._paused = False
+            self._transport.resume()
+        error = future.exception() if not future.cancelled() else _stopped()
+        if error is None:
+            self._accepted.append(ref)
+            self._flush_soon()
+        else:
+            self._send(wire.Refused(ref, *_coded(error)))
+
+    def _hold(self, hold: wire.Hold) -> None:
+        """What is refused here fails the events that fired it, with their report."""
+        self._held_bytes += len(hold.batch)
+        if self._held_bytes > 2 * self._server.wind.limits.unaccepted_bytes:
+            raise TooLarge(f"expected a report for what is on hold, got {self._held_bytes:,} bytes of it and none")
+        try:
+            self._held.append(self._batch(hold.batch))
+        except SolarWindError as error:
+            self._held.append(error)
+
+    # Instances
+
+    def _join(self, join: wire.Join) -> None:
+        assert self._grant is not None
+        if join.instance in self._seats:
+            raise BadArgument(f"expected a number that no instance of the connection has, got {join.instance}")
+        if len(self._seats) >= self._server.settings.instances:
+            raise Busy(f"expected at most {self._server.settings.instances:,} instances on a connection, got another")
+        self._grant.check_listen(join.topic, join.purpose)
+        wanted = effects.Join(
+            join.topic,
+            join.purpose,
+            join.exchange,
+            join.version,
+            join.key,
+            wire.retry_of(join),
+            join.lease_ns,
+            join.room,
+            join.origin,
+        )
+        check_join(wanted)
+        since = wire.read_since(join.since)
+        seat = self._seats[join.instance] = Seat(self, join)
+        seat.joined = self._answer(join.ref, self._enter(seat, wanted, since))
+
+    async def _enter(self, seat: Seat, join: effects.Join, since: Any) -> AsyncIterator[list[Any]]:
+        try:
+            seat.instance = await self._server.engine.join(join, since, seat)
+        except SolarWindError:
+            self._seats.pop(seat.local, None)
+            raise
+        if not self.open:
+            await self._server.engine.leave(seat.instance, died=True)
+        yield []
+
+    def _report(self, report: wire.Report) -> None:
+        held = self._take_held(report.fired)
+        seat = self._seats.get(report.instance)
+        if seat is None or not seat.instance:
+            # It may have been closed a moment ago: what it says does not count, and that is all.
+            self._stale(report)
+            return
+        refusal = next((each for each in held if isinstance(each, SolarWindError)), None)
+        told = self._read_report(seat, report, refusal)
+        fired = [each for each in held if isinstance(each, Batch)] if refusal is None else []
+        if report.ref:
+            self._answer(report.ref, self._settle(told, fired))
+        elif not self._server.engine.report(told, fired):
+            self._stale(report)
+
+    def _take_held(self, count: int) -> list[Batch | SolarWindError]:
+        if not 0 <= count <= len(self._held):
+            raise ProtocolError(f"expected a report of at most {len(self._held)} batches on hold, got {count}")
+        if not count:
+            return []
+        held, self._held = self._held[-count:], []
+        self._held_bytes = 0
+        return held
+
+    def _read_report(self, seat: Seat, report: wire.Report, refusal: SolarWindError | None) -> effects.Report:
+        done, failed = wire.read_spans(report.done), report.failed
+        if refusal is not None:  # as a handler that fires what is refused would see it: it raises
+            failed = [*failed, *(effects.Failure(position, "retry", str(refusal)) for position in done.positions())]
+            done = wire.read_spans([])
+        if any(failure.position < 0 or not 0 <= failure.after_ns <= _MOST_NS for failure in failed):
+            raise ProtocolError("expected failures of positions, to be tried again after 0 ns or more, got others")
+        handled, busy_ns = max(0, report.handled), max(0, report.busy_ns)
+        returned = wire.read_spans(report.returned)
+        return effects.Report(seat.instance, report.lease, done, failed, returned, handled, busy_ns)
+
+    async def _settle(self, report: effects.Report, fired: list[Batch]) -> AsyncIterator[list[Any]]:
+        yield [await self._server.engine.settle(report, fired)]
+
+    def _stale(self, report: wire.Report) -> None:
+        if report.ref:
+            self._send(wire.Done(report.ref, [False]))
+        else:
+            self._send(wire.Stale(report.instance, report.lease))
+
+    def _alive(self, alive: wire.Alive) -> None:
+        seat = self._seats.get(alive.instance)
+        if seat is not None and seat.instance:
+            self._server.engine.alive(seat.instance)
+
+    def _leaving(self, leaving: wire.Leaving) -> None:
+        seat = self._seats.get(leaving.instance)
+        if seat is not None and seat.instance:
+            self._server.engine.leaving(seat.instance)
+
+    def _leave(self, leave: wire.Leave) -> None:
+        seat = self._seats.pop(leave.instance, None)
+        self._answer(leave.ref, self._left(seat))
+
+    async def _left(self, seat: Seat | None) -> AsyncIterator[list[Any]]:
+        if seat is not None:
+            if seat.joined is not None and not seat.joined.done():
+                await asyncio.wait([seat.joined])
+            if seat.instance:
+                await self._server.engine.leave(seat.instance)
+        yield []
+
+    def _call(self, call: wire.Call) -> None:
+        assert self._grant is not None
+        if len(self._tasks) >= self._server.settings.unanswered:
+            raise Busy(f"expected at most {self._server.settings.unanswered:,} calls under way, got another: wait")
+        arguments = wire.read_arguments(call)
+        own = {(seat.topic, seat.purpose) for seat in self._seats.values()}
+        if not (isinstance(arguments, wire.PurposesArguments) and own.issuperset(arguments.purposes)):
+            self._grant.check_admin()
+        self._answer(call.ref, calls.answer(self._server.engine, call.name, arguments))
+
+    # Out ----------------------------------------------------------------------------------------------
+
+    def _answer(self, ref: int, parts: AsyncIterator[list[Any]]) -> asyncio.Task[None]:
+        """Answer with these parts, each when the one before is on its way."""
+        return self._spawn(self._answer_in_parts(ref, parts))
+
+    async def _answer_in_parts(self, ref: int, parts: AsyncIterator[list[Any]]) -> None:
+        try:
+            last: list[Any] | None = None
+            async for part in parts:
+                if last is not None:
+                    self._send(wire.Done(ref, last, True))
+                    await self._drained()
+                last = part
+            self._send(wire.Done(ref, last or []))
+        except SolarWindError as error:
+            self._send(wire.Refused(ref, error.code, str(error)))
+        except Exception as error:
+            log.exception("a call could not be answered")
+            self._send(wire.Refused(ref, *_coded(error)))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _drained(self) -> None:
+        while (self._stuck or self._flushing) and self.open:
+            future = asyncio.get_running_loop().create_future()
+            self._room.append(future)
+            await future
+
+    def offer(self, seat: Seat, offer: effects.Offer) -> None:
+        """Events for an instance. All offers of a batch in one turn travel with the batch once."""
+        picks = offer.picks
+        edges = Spans.of(picks).edges
+        share = wire.Share(seat.local, offer.lease, edges, offer.tried)
+        known = self._offers.get(id(offer.stored))
+        if known is not None and known.number >= seat.last:  # else it would come before what was offered before
+            known.shares.append(share)
+        else:
+            self._offered += 1
+            known = self._offers[id(offer.stored)] = _Together(self._offered, offer.stored, [share])
+            self._to_offer.append(known)
+            self._flush_soon()
+        seat.last = known.number
+
+    def closed_seat(self, seat: Seat, reason: str) -> None:
+        self._seats.pop(seat.local, None)
+        self._send(wire.Closed(seat.local, reason))
+
+    def _send(self, message: wire.Message) -> None:
+        self._out.append(message)
+        self._flush_soon()
+
+    def _flush_soon(self) -> None:
+        """At the end of the turn, so that what comes together travels together."""
+        if not self._flushing and not self._stuck and self.open:
+            self._flushing = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flushing = False
+        if self._stuck or not self.open:
+            return
+        messages, self._out = self._out, []
+        if self._accepted:
+            messages.append(wire.Accepted(self._accepted))
+            self._accepted = []
+        offers, self._to_offer = self._to_offer, []
+        self._offers.clear()
+        messages += [_offer(each) for each in offers]
+        groups = wire.groups(messages)
+        for group in groups:
+            self._transport.send(wire.encode(group))
+            if self._stuck:
+                self._out = [message for group in groups for message in group]
+        if not self._stuck:
+            self._wake_writers()
+
+    def _wake_writers(self) -> None:
+        room, self._room = self._room, []
+        for future in room:
+            if not future.done():
+                future.set_result(None)
+
+    def stuck(self) -> None:
+        """The peer reads too slowly: what is for it waits as what it is, not as bytes."""
+        self._stuck = True
+
+    def unstuck(self) -> None:
+        self._stuck = False
+        self._flush_soon()
+        self._wake_writers()
+
+    # Its end ------------------------------------------------------------------------------------------
+
+    def check(self, now: float) -> None:
+        """Called now and then: is the peer still there, and may it still be?"""
+        settings = self._server.settings
+        if self._grant is None:
+            if now - self.since > settings.authenticate_s:
+                self.end(ProtocolError(f"expected hello within {settings.authenticate_s:g} s, got none"))
+        elif now - self.heard > 2 * settings.heartbeat_s:
+            log.warning("a client was silent for two heartbeats, of %g s: it is taken for gone", settings.heartbeat_s)
+            self._transport.abort()
+            self.lost()
+        else:
+            self._check_token()
+
+    def _check_token(self) -> None:
+        """It may have been revoked, or have other rights now."""
+        try:
+            grant = self._server.access.grant(self._token)
+        except SolarWindError as error:
+            self.end(error)
+            return
+        if grant != self._grant:
+            self._grant = grant
+            self._topics.clear()
+
+    def end(self, error: SolarWindError) -> None:
+        """Say why, and close."""
+        if self.open:
+            self._stuck = False
+            self._out.append(wire.Refused(0, error.code, str(error)))
+            self._flush()
+            self._transport.close(1002 if isinstance(error, ProtocolError) else 1008, error.code)
+            self.lost()
+
+    def leave(self) -> None:
+        """The server stops: clients come again when it is back."""
+        if self.open:
+            self._stuck = False
+            self._flush()
+            self._transport.close(1012, "the server stops")
+            self.lost(died=False)
+
+    def lost(self, *, died: bool = True) -> None:
+        """There is no connection any more: what its instances had in hand is handed out again."""
+        if not self.open:
+            return
+        self.open = False
+        self._server.disconnected(self)
+        self._wake_writers()
+        self._out.clear()
+        self._offers.clear()
+        self._to_offer.clear()
+        self._held.clear()
+        seats, self._seats = self._seats, {}
+        for seat in seats.values():
+            if seat.instance:
+                self._server.spawn(self._server.engine.leave(seat.instance, died=died))
+        for task in self._tasks:
+            if task not in {seat.joined for seat in seats.values()}:
+                task.cancel()
+
+
+def _offer(together: _Together) -> wire.Offer:
+    """Of a batch of which little is offered, only that part travels."""
+    (start, batch), shares = together.stored, together.shares
+    low = min(share.picks[0] for share in shares)
+    high = max(share.picks[-1] for share in shares)
+    if 2 * (high - low) < len(batch):
+        batch, start = batch.part(low - start, high - start), low
+    return wire.Offer(start, batch.data, shares)
+
+
+def _stopped() -> SolarWindError:
+    return Unavailable("expected a dispatcher that runs, it stopped: try again")
+
+
+def _coded(error: BaseException) -> tuple[str, str]:
+    if isinstance(error, SolarWindError):
+        return error.code, str(error)
+    return SolarWindError.code, f"the server failed with {type(error).__name__}: see its log"
+
+
+_TAKE: dict[type[Any], Callable[[Connection, Any], None]] = {
+    wire.Hello: Connection._again,
+    wire.Submit: Connection._submit,
+    wire.Hold: Connection._hold,
+    wire.Join: Connection._join,
+    wire.Report: Connection._report,
+    wire.Alive: Connection._alive,
+    wire.Leaving: Connection._leaving,
+    wire.Leave: Connection._leave,
+    wire.Call: Connection._call,
+    wire.Ping: Connection._ping,
+}

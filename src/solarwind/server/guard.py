@@ -1,0 +1,185 @@
+"""Whether a request may come in at all: by which name, from which page, with which token.
+
+A browser sends a page's requests to any address, the user's own machine included. Two headers that no page can set say
+what it is: `Host`, the name that the page knows this server by, which is another's where that name was rebound to this
+address; and `Origin`, where the page is from. Both are checked for HTTP and for the WebSocket handshake alike, so all
+of this is functions of headers, as ASGI has them: pairs of bytes, names in lower case.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Collection, Iterable
+from typing import NamedTuple
+
+from ..errors import BadArgument, BadToken, NotAllowed
+from .access import Access, Grant
+
+Headers = Iterable[tuple[bytes, bytes]]
+Answer = list[tuple[bytes, bytes]]
+
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+ANY = "*"
+_PORTS = {"http": 80, "https": 443}
+_SCHEMES = {"ws": "http", "wss": "https"}
+_HOST = re.compile(r"(\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9._~-]{1,253})(?::([0-9]{1,5}))?")
+_TOKENS = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~, -]{0,1000}")
+_METHODS = b"GET, HEAD, POST, PUT, DELETE"
+_PREFLIGHT_S = b"600"
+
+
+class Origin(NamedTuple):
+    """What two pages must have in common to be of the same origin."""
+
+    scheme: str
+    host: str
+    port: int
+
+
+class Guard:
+    """`hosts` are the names that the server answers to: None is any where tokens are needed, and else loopback's.
+    `origins` are those whose pages may use it besides its own. Raises `BadArgument` for what is neither."""
+
+    def __init__(self, access: Access, hosts: Collection[str] | None = None, origins: Collection[str] = ()) -> None:
+        self._access = access
+        self._hosts = None if hosts is None else frozenset(read_host(each) for each in hosts)
+        self._origins = frozenset(read_origin(each) for each in origins)
+
+    def check(self, scheme: str, headers: Headers) -> None:
+        """Raises `NotAllowed` where it comes by another name, or from another's page. `scheme` is ASGI's."""
+        headers = list(headers)
+        host = self._check_host(scheme, headers)
+        origin = _one(headers, b"origin")
+        if origin is not None:
+            self._check_origin(origin, host)
+        elif _one(headers, b"sec-fetch-site") in (b"cross-site", b"same-site"):
+            raise NotAllowed(
+                "expected a request that no page of another site makes, got one without an Origin: use fetch() from "
+                "an origin that the server allows"
+            )
+
+    def grant(self, headers: Headers) -> Grant:
+        """What the bearer of its token may do. Raises `BadToken`."""
+        return self._access.grant(None if self._access.open else bearer(headers))
+
+    def cors(self, headers: Headers) -> Answer:
+        """What an answer says to the browser, so that an allowed page may read it; nothing to others."""
+        origin = self._foreign(headers)
+        if origin is None:
+            return [(b"vary", b"Origin")] if self._origins else []
+        return [(b"access-control-allow-origin", origin), (b"vary", b"Origin")]
+
+    def preflight(self, headers: Headers) -> Answer | None:
+        """The answer to an OPTIONS request by which a browser asks, with status 204; None where it is no such."""
+        headers = list(headers)
+        origin = self._foreign(headers)
+        if origin is None or _one(headers, b"access-control-request-method") is None:
+            return None
+        wanted = _one(headers, b"access-control-request-headers") or b""
+        return [
+            (b"access-control-allow-origin", origin),
+            (b"access-control-allow-methods", _METHODS),
+            (b"access-control-allow-headers", wanted if _TOKENS.fullmatch(wanted) else b""),
+            (b"access-control-max-age", _PREFLIGHT_S),
+            (b"vary", b"Origin, Access-Control-Request-Headers"),
+        ]
+
+    def _foreign(self, headers: Headers) -> bytes | None:
+        """The Origin header, if it is one of those that are allowed."""
+        given = _one(headers, b"origin")
+        origin = _parse_origin(given.decode("latin-1")) if given is not None else None
+        return given if origin in self._origins else None
+
+    def _check_host(self, scheme: str, headers: Headers) -> Origin | None:
+        given = _one(headers, b"host")
+        host = _parse_host(scheme, given.decode("latin-1")) if given is not None else None
+        allowed = self._hosts
+        if allowed is None:
+            if not self._access.open:
+                return host
+            allowed = LOOPBACK
+        if ANY not in allowed and (host is None or host.host not in allowed):
+            raise NotAllowed(
+                f"expected a request for {_listed(allowed)}, got one for {_shown(given)}: "
+                "allow the name with --allow-host if it is yours"
+            )
+        return host
+
+    def _check_origin(self, given: bytes, host: Origin | None) -> None:
+        origin = _parse_origin(given.decode("latin-1"))
+        if origin is None or (origin != host and origin not in self._origins):
+            raise NotAllowed(
+                f"expected a request from a page of this server, or of an origin that it allows, got one from "
+                f"{_shown(given)}: allow it with --origin if it is yours"
+            )
+
+
+def bearer(headers: Headers) -> str | None:
+    """The token of an `Authorization: Bearer` header. Raises `BadToken` where there is another one, or several."""
+    found = [value for name, value in headers if name == b"authorization"]
+    if not found:
+        return None
+    scheme, _, token = found[0].strip().partition(b" ")
+    token = token.strip()
+    if len(found) > 1 or scheme.lower() != b"bearer" or not token or b" " in token:
+        raise BadToken("expected one header Authorization: Bearer, followed by a token, got something else")
+    return token.decode("latin-1")
+
+
+def read_host(text: str) -> str:
+    """A name that the server may be known by, without a port, as headers are compared with it. Raises `BadArgument`."""
+    if text == ANY:
+        return ANY
+    bare = f"[{text}]" if ":" in text and not text.startswith("[") else text
+    found = _parse_host("http", bare)
+    if found is None or (_HOST.fullmatch(bare) or [None] * 3)[2] is not None:
+        raise BadArgument(f"expected a host's name without a port, such as events.example.com, or {ANY}, got {text!a}")
+    return found.host
+
+
+def read_origin(text: str) -> Origin:
+    """Raises `BadArgument`."""
+    origin = _parse_origin(text)
+    if origin is None:
+        raise BadArgument(f"expected an origin with nothing after it, such as https://app.example.com, got {text!a}")
+    return origin
+
+
+def _parse_origin(text: str) -> Origin | None:
+    """None for what is none, and for `null`, which any page can make of itself."""
+    scheme, separator, rest = text.partition("://")
+    if not separator or scheme.lower() not in _PORTS:
+        return None
+    return _parse_host(scheme, rest)
+
+
+def _parse_host(scheme: str, text: str) -> Origin | None:
+    found = _HOST.fullmatch(text)
+    if found is None:
+        return None
+    name, port = found[1].lower().removesuffix("."), found[2]
+    scheme = scheme.lower()
+    scheme = _SCHEMES.get(scheme, scheme)
+    if name.startswith("["):
+        try:
+            name = str(ipaddress.IPv6Address(name[1:-1]))
+        except ValueError:
+            return None
+    return Origin(scheme, name, int(port) if port else _PORTS[scheme])
+
+
+def _one(headers: Headers, name: bytes) -> bytes | None:
+    """The header's value. Raises `NotAllowed` where there are several: who knows which counts."""
+    found = [value for each, value in headers if each == name]
+    if len(found) > 1:
+        raise NotAllowed(f"expected one {name.decode().title()} header, got {len(found)}")
+    return found[0].strip() if found else None
+
+
+def _shown(given: bytes | None) -> str:
+    return "none" if given is None else ascii(given[:200].decode("latin-1"))
+
+
+def _listed(names: Collection[str]) -> str:
+    return ", ".join(sorted(names)) or "no name"

@@ -1,0 +1,427 @@
+"""One port: its sockets, TLS, and how little a peer may cost before anybody knows who it is.
+
+Connections are counted as they are accepted, before TLS and before any protocol, so that one address cannot take what
+is there for all. Whoever sends no whole request in time is let go, and so is whoever stops in the middle of one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ipaddress
+import logging
+import os
+import socket
+import ssl
+import sys
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+import h11
+import msgspec
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
+
+from ..errors import BadArgument, Unavailable
+from .settings import Settings
+from .websocket import WebSocket
+
+if TYPE_CHECKING:
+    from .asgi import Server
+
+log = logging.getLogger("solarwind")
+
+BACKLOG = 2_048  # connections that wait to be accepted
+_ACCEPT_AT_ONCE = 64
+_ACCEPT_AGAIN_S = 0.5  # where there are no file descriptors left
+_DATE_S = 1.0
+_LAST_WORDS_S = 1.0  # what has been aborted has so long to notice
+
+
+class Sources:
+    """How many connections there are, of each address and of all.
+
+    A connection counts until it is lost, whether as HTTP or as what it was upgraded to.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._counts: dict[str, int] = {}
+        self._empty: list[asyncio.Future[None]] = []
+        self.refused = 0
+
+    def enter(self, address: str) -> bool:
+        """Count a connection of it; False if it has as many as it may."""
+        source = _source(address)
+        count = self._counts.get(source, 0)
+        if count >= self._most:
+            self.refused += 1
+            return False
+        self._counts[source] = count + 1
+        return True
+
+    def leave(self, address: str) -> None:
+        source = _source(address)
+        count = self._counts.get(source, 0)
+        if count > 1:
+            self._counts[source] = count - 1
+        else:
+            self._counts.pop(source, None)
+        if not self._counts:
+            for waiter in self._empty:
+                if not waiter.done():
+                    waiter.set_result(None)
+            self._empty.clear()
+
+    def count(self, address: str) -> int:
+        return self._counts.get(_source(address), 0)
+
+    async def empty(self) -> None:
+        """Wait until there are none."""
+        if self._counts:
+            waiter = asyncio.get_running_loop().create_future()
+            self._empty.append(waiter)
+            await waiter
+
+
+def _source(address: str) -> str:
+    """What counts as one: an IPv4 address, or the network of an IPv6 address, all of which one host may use."""
+    if ":" not in address:
+        return address
+    parsed = ipaddress.IPv6Address(address.partition("%")[0])
+    return str(parsed.ipv4_mapped or ipaddress.IPv6Network((int(parsed) >> 64 << 64, 64)))
+
+
+class Config(uvicorn.Config):
+    """What uvicorn's protocols are given. `server` and `sources` are for ours."""
+
+    def __init__(self, server: Server, sources: Sources) -> None:
+        super().__init__(
+            server,
+            http=Http,
+            ws=_websocket(server, sources),
+            lifespan="off",
+            interface="asgi3",
+            log_config=None,
+            log_level="error",  # what a peer does wrong is answered, and not worth a line in the log each
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            h11_max_incomplete_event_size=server.settings.header_bytes,
+        )
+        self.server = server
+        self.sources = sources
+        self.load()
+
+
+def _websocket(server: Server, sources: Sources) -> type[WebSocket]:
+    """What a connection is upgraded to: it counts on."""
+
+    class Counted(WebSocket):
+        __slots__ = ("_address",)
+
+        def __init__(self, **given: Any) -> None:
+            super().__init__(server, **given)
+
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            self._address = _address(transport)
+            super().connection_made(transport)
+
+        def connection_lost(self, error: Exception | None) -> None:
+            super().connection_lost(error)
+            sources.leave(self._address)
+
+    return Counted
+
+
+# --- HTTP -------------------------------------------------------------------------------------------------------
+
+
+class _Head(h11.Connection):
+    """h11 looks at the size of a head only while it is incomplete."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(h11.SERVER, most)
+        self._most = most
+
+    def next_event(self) -> Any:
+        event = super().next_event()
+        if type(event) is h11.Request:
+            size = len(event.target) + sum(len(name) + len(value) + 4 for name, value in event.headers)
+            if size > self._most:
+                raise h11.RemoteProtocolError("head too long", error_status_hint=431)
+        return event
+
+
+class Http(H11Protocol):
+    """uvicorn's protocol with an end to everything that a peer may leave unfinished."""
+
+    config: Config
+
+    def __init__(self, config: Config, *arguments: Any, **options: Any) -> None:
+        super().__init__(config, *arguments, **options)
+        self._settings: Settings = config.server.settings
+        self.timeout_keep_alive = self._settings.idle_s  # type: ignore[assignment]
+        self.conn = _Head(self._settings.header_bytes)
+        self._timer: asyncio.TimerHandle | None = None
+        self._stuck: asyncio.TimerHandle | None = None  # what we write is not read
+        self._heard = 0.0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._timer = self.loop.call_later(self._settings.authenticate_s, self._let_go)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._cancel()
+        self._unset_keepalive_if_required()
+        self.resume_writing()
+        super().connection_lost(exc)
+        self.config.sources.leave(_address(self.transport))
+
+    def data_received(self, data: bytes) -> None:
+        """Unlike uvicorn's, what is not yet a whole head leaves the time for it running."""
+        self._heard = self.loop.time()
+        self.conn.receive_data(data)
+        self.handle_events()
+        if self._timer is not None:
+            if self.scope is not None and not self._waits_for_body():
+                self._cancel()
+        elif self._waits_for_body():
+            self._timer = self.loop.call_later(self._settings.idle_s, self._look)
+
+    def _waits_for_body(self) -> bool:
+        return self.cycle is not None and self.cycle.more_body and not self.cycle.response_complete
+
+    def _look(self) -> None:
+        """A body that does not go on ends the connection, unless it is we who do not read it."""
+        self._timer = None
+        if not self._waits_for_body():
+            return
+        left = self._heard + self._settings.idle_s - self.loop.time()
+        if self.flow.read_paused:
+            left = self._settings.idle_s
+        if left <= 0:
+            self._let_go()
+        else:
+            self._timer = self.loop.call_later(left, self._look)
+
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        self._cancel()
+        super().handle_websocket_upgrade(event)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._stuck is None:
+            self._stuck = self.loop.call_later(self._settings.idle_s, self._let_go)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._stuck is not None:
+            self._stuck.cancel()
+            self._stuck = None
+
+    def send_400_response(self, msg: str) -> None:
+        """As a problem, and with the status that fits; nothing, if an answer has begun already."""
+        error = sys.exception() if sys.version_info >= (3, 11) else None
+        status = getattr(error, "error_status_hint", 400)
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            self.transport.write(_refusal(status, self._settings.header_bytes))
+        self.transport.close()
+
+    def _let_go(self) -> None:
+        self.transport.abort()
+
+    def _cancel(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def _refusal(status: int, header_bytes: int) -> bytes:
+    """A whole answer to what is no request."""
+    code, text = "protocol", "expected an HTTP/1.1 request, got bytes that are none"
+    if status == 431:
+        code, text = "too-large", f"expected a request's headers within {header_bytes:,} bytes, got more"
+    body = msgspec.json.encode({"type": "about:blank", "status": status, "code": code, "detail": text})
+    head = (
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: application/problem+json\r\n"
+        f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+def _address(transport: asyncio.BaseTransport) -> str:
+    peer = transport.get_extra_info("peername")
+    return str(peer[0]) if peer else ""
+
+
+# --- the port ---------------------------------------------------------------------------------------------------
+
+
+class Listener:
+    """Accepts connections for a `Server` that runs."""
+
+    def __init__(
+        self,
+        server: Server,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 7400,
+        tls: ssl.SSLContext | None = None,
+        grace: float = 30.0,
+    ) -> None:
+        self.host = host
+        self.port = port  # the one chosen, once it is bound
+        self.sources = Sources(server.settings.connections)
+        self._settings = server.settings
+        self._tls = tls
+        self._grace = grace
+        self._config = Config(server, self.sources)
+        self._state = ServerState()
+        self._sockets: list[socket.socket] = []
+        self._opening: set[asyncio.Task[None]] = set()
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+
+    async def start(self) -> None:
+        """Bind, and accept. Raises `Unavailable` where the address cannot be had."""
+        self._loop = asyncio.get_running_loop()
+        try:
+            found = await self._loop.getaddrinfo(
+                self.host or None, self.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )
+            for family, kind, number, _, address in dict.fromkeys(found):
+                self._bind(family, kind, number, address)
+        except OSError as error:
+            self._close_sockets()
+            raise Unavailable(
+                f"expected to listen on {self.host} port {self.port}, which cannot be ({error.strerror}): "
+                "stop what has it, or name another with --port"
+            ) from None
+        self._set_date()
+        for each in self._sockets:
+            self._loop.add_reader(each, self._accept, each)
+
+    def _bind(self, family: int, kind: int, number: int, address: Any) -> None:
+        try:
+            self._sockets.append(_bound(family, kind, number, (address[0], self.port, *address[2:])))
+        except OSError as error:
+            if not self._sockets or error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                raise  # else localhost is an address of IPv6 too, which is not set up
+        self.port = self._sockets[0].getsockname()[1]
+
+    def _accept(self, listening: socket.socket) -> None:
+        for _ in range(_ACCEPT_AT_ONCE):
+            try:
+                accepted, address = listening.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                log.error("no connection can be accepted for now: %s", error.strerror)
+                self._loop.remove_reader(listening)
+                self._timers["accept"] = self._loop.call_later(_ACCEPT_AGAIN_S, self._accept_again)
+                return
+            if not self.sources.enter(address[0]):
+                accepted.close()
+                continue
+            accepted.setblocking(False)
+            task = self._loop.create_task(self._open(accepted, address[0]))
+            self._opening.add(task)
+            task.add_done_callback(self._opening.discard)
+
+    def _accept_again(self) -> None:
+        for each in self._sockets:
+            self._loop.add_reader(each, self._accept, each)
+
+    async def _open(self, accepted: socket.socket, address: str) -> None:
+        seconds = self._settings.authenticate_s if self._tls is not None else None
+        protocol = Http(self._config, self._state, {}, self._loop)
+        try:
+            await self._loop.connect_accepted_socket(
+                lambda: protocol, accepted, ssl=self._tls, ssl_handshake_timeout=seconds, ssl_shutdown_timeout=seconds
+            )
+        except (OSError, ssl.SSLError, asyncio.CancelledError):  # no handshake
+            if protocol.transport is None:
+                accepted.close()
+                self.sources.leave(address)
+
+    def _set_date(self) -> None:
+        self._state.default_headers = [(b"date", formatdate(usegmt=True).encode())]
+        self._timers["date"] = self._loop.call_later(_DATE_S, self._set_date)
+
+    def close(self) -> None:
+        """Accept nothing more, and tell connections to finish what they are at."""
+        self._close_sockets()
+        for task in self._opening:
+            task.cancel()
+        for connection in list(self._state.connections):
+            connection.shutdown()
+
+    async def stop(self) -> None:
+        """Wait until all have, for the time that they are given, then let go of them."""
+        self.close()
+        try:
+            async with asyncio.timeout(self._grace):
+                await self.sources.empty()
+        except TimeoutError:
+            log.warning("connections are closed that did not finish within %g s", self._grace)
+            await self._abort()
+        for timer in self._timers.values():
+            timer.cancel()
+
+    async def _abort(self) -> None:
+        for connection in list(self._state.connections):
+            connection.transport.abort()
+        for task in self._state.tasks:
+            task.cancel()
+        try:
+            async with asyncio.timeout(_LAST_WORDS_S):
+                await self.sources.empty()
+        except TimeoutError:
+            pass
+
+    def _close_sockets(self) -> None:
+        for each in self._sockets:
+            if self._loop is not None:
+                self._loop.remove_reader(each)
+            each.close()
+        self._sockets.clear()
+
+
+def _bound(family: int, kind: int, number: int, address: Any) -> socket.socket:
+    made = socket.socket(family, kind, number)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        made.bind(address)
+        made.listen(BACKLOG)
+        made.setblocking(False)
+    except BaseException:
+        made.close()
+        raise
+    return made
+
+
+def tls_context(certificate: str, key: str | None) -> ssl.SSLContext:
+    """TLS 1.2 or newer, with this certificate. Raises `BadArgument` where the files are not what they should be."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    load_certificate(context, certificate, key)
+    return context
+
+
+def load_certificate(context: ssl.SSLContext, certificate: str, key: str | None) -> None:
+    """Also anew, when the files have changed: connections from then on get it. Raises `BadArgument`."""
+    for path in (certificate, key or certificate):
+        if not os.access(path, os.R_OK) or not os.path.isfile(path):
+            raise BadArgument(f"expected a certificate and its key as PEM files, but {path} cannot be read")
+    try:
+        context.load_cert_chain(certificate, key, password=lambda: b"")  # never asked for on a terminal
+    except (ssl.SSLError, OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise BadArgument(
+            f"expected a certificate and its key, not encrypted, as PEM files, got {certificate} and "
+            f"{key or certificate}: {reason}"
+        ) from None

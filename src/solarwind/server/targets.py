@@ -1,0 +1,288 @@
+"""HTTP requests to addresses that others state: only where it is allowed to, and never longer or further than told.
+
+A name is resolved once, each of its addresses is looked at, and the connection goes to the very address that was found
+good. So a name that leads elsewhere a moment later leads nowhere. The request still carries the name, and a TLS
+certificate still has to be the name's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+import ssl
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from functools import cache
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+import httpcore
+import msgspec
+
+from ..errors import BadArgument, NotAllowed
+
+MOST_URL = 2_000  # characters
+MOST_ANSWER = 16 << 10  # bytes of an answer's body that are read, so that its connection can be used again
+IDLE_S = 30.0  # an open connection that is not used
+_MOST_ADDRESSES = 8  # of a name that are tried
+_CONNECT_S = 5.0  # for one of several addresses, so that the next has a chance
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+Resolve = Callable[[str, int], Awaitable[list[str]]]
+
+_URL = re.compile(r"[!-~]+")
+_HOST = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+")
+
+# What IANA has set apart, by what it is for: none of it is an address of somebody out there.
+_SPECIAL: tuple[tuple[Network, str], ...] = tuple(
+    (ip_network(network), what)
+    for network, what in (
+        ("0.0.0.0/8", "unspecified"),
+        ("10.0.0.0/8", "private"),
+        ("100.64.0.0/10", "private"),
+        ("127.0.0.0/8", "loopback"),
+        ("169.254.0.0/16", "link-local"),
+        ("172.16.0.0/12", "private"),
+        ("192.0.0.0/24", "reserved"),
+        ("192.0.2.0/24", "reserved"),
+        ("192.88.99.0/24", "reserved"),
+        ("192.168.0.0/16", "private"),
+        ("198.18.0.0/15", "private"),
+        ("198.51.100.0/24", "reserved"),
+        ("203.0.113.0/24", "reserved"),
+        ("224.0.0.0/4", "multicast"),
+        ("240.0.0.0/4", "reserved"),
+        ("::/128", "unspecified"),
+        ("::1/128", "loopback"),
+        ("fc00::/7", "private"),
+        ("fe80::/10", "link-local"),
+        ("fec0::/10", "private"),
+        ("ff00::/8", "multicast"),
+        ("2001::/23", "reserved"),
+        ("2001:db8::/32", "reserved"),
+        ("3fff::/20", "reserved"),
+    )
+)
+_GLOBAL = ip_network("2000::/3")  # every other IPv6 address is reserved
+_NAT64 = ip_network("64:ff9b::/96")
+
+
+class Url(NamedTuple):
+    """Where requests go, in the parts that they are made of."""
+
+    scheme: str
+    host: str
+    port: int
+    target: str
+
+    @property
+    def authority(self) -> str:
+        """As the header Host has it."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
+
+    @property
+    def shown(self) -> str:
+        """For people: without the query, which may have a secret in it."""
+        path, query, _ = self.target.partition("?")
+        return f"{self.scheme}://{self.authority}{path}{'?…' if query else ''}"
+
+
+_PORTS = {"http": 80, "https": 443}
+
+
+def read_url(text: str) -> Url:
+    """Raises `BadArgument`. What it says never has the URL in it, for a secret may be."""
+    expected = "expected a URL such as https://example.com/hook"
+    if len(text) > MOST_URL:
+        raise BadArgument(f"{expected} of at most {MOST_URL:,} characters, got {len(text):,}")
+    if not _URL.fullmatch(text) or "\\" in text:
+        raise BadArgument(f"{expected}, got one with other than printable ASCII: percent-encode it")
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        raise BadArgument(f"{expected}, got one that cannot be read") from None
+    if parts.scheme not in _PORTS:
+        raise BadArgument(f"{expected}, with http or https, got {parts.scheme[:20]!a}")
+    if parts.username is not None or parts.password is not None:
+        raise BadArgument(f"{expected}, got one with a user or password before the host: state a token instead")
+    if "#" in text:
+        raise BadArgument(f"{expected}, got one with a fragment, which is not sent: leave it out")
+    host = (parts.hostname or "").lower()
+    if not _HOST.fullmatch(host) or len(host) > 253 or port == 0:
+        raise BadArgument(f"{expected}, got one without a host that can be")
+    query = f"?{parts.query}" if "?" in text else ""
+    return Url(parts.scheme, host, port or _PORTS[parts.scheme], (parts.path or "/") + query)
+
+
+class Allowed:
+    """Which addresses may be reached: public ones, and what is stated besides, as networks, addresses or hosts."""
+
+    def __init__(self, stated: Collection[str] = ()) -> None:
+        """Raises `BadArgument`."""
+        self._networks: list[Network] = []
+        self._hosts: set[str] = set()
+        for each in [stated] if isinstance(stated, str) else stated:
+            try:
+                self._networks.append(ip_network(each))
+            except ValueError:
+                if not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", each) or re.fullmatch(r"[\d.]+", each):
+                    raise BadArgument(
+                        f"expected a network such as 10.0.0.0/8, an address or a host, got {each[:80]!a}"
+                    ) from None
+                self._hosts.add(each.lower())
+
+    def fault(self, host: str, address: Address) -> str | None:
+        """Why the address may not be reached by that name; None if it may."""
+        meant = _meant(address)
+        if host.lower().rstrip(".") in self._hosts:
+            return None
+        if any(each in network for each in (address, meant) for network in self._networks):
+            return None
+        return _special(meant)
+
+
+def _meant(address: Address) -> Address:
+    """The IPv4 address within an IPv6 one that leads there: mapped, NAT64 or 6to4."""
+    if isinstance(address, IPv4Address):
+        return address
+    if address in _NAT64:
+        return IPv4Address(int(address) & 0xFFFF_FFFF)
+    return address.ipv4_mapped or address.sixtofour or address
+
+
+def _special(address: Address) -> str | None:
+    for network, what in _SPECIAL:
+        if address in network:
+            return what
+    return None if isinstance(address, IPv4Address) or address in _GLOBAL else "reserved"
+
+
+async def resolve(host: str, port: int) -> list[str]:
+    """The system's answer: the addresses of a name."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(each[4][0]) for each in found))
+
+
+class Dialer(httpcore.AsyncNetworkBackend):
+    """Makes connections: looks at where they go at the moment they go there."""
+
+    def __init__(self, allowed: Allowed, resolve: Resolve = resolve) -> None:
+        self._allowed = allowed
+        self._resolve = resolve
+        self._inner = httpcore.AnyIOBackend()
+
+    async def addresses(self, host: str, port: int) -> list[str]:
+        """Where a connection to that name may go. Raises `NotAllowed` if nowhere, `Unanswered` if it has no address."""
+        try:
+            found = await self._resolve(host, port)
+        except (OSError, UnicodeError):
+            found = []
+        if not found:
+            raise Unanswered(f"expected host {host!a} to have an address, got none: see whether the name is right")
+        faults = [(each, self._allowed.fault(host, ip_address(each))) for each in found]
+        good = [each for each, fault in faults if fault is None]
+        if not good:
+            raise NotAllowed(
+                f"expected a target at a public address, got {host!a} at {faults[0][0]}, which is {faults[0][1]}: "
+                "state it in webhook_networks if that is meant"
+            )
+        return good[:_MOST_ADDRESSES]
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        *others, last = await self.addresses(host, port)
+        for address in others:
+            try:
+                return await self._inner.connect_tcp(address, port, _CONNECT_S, local_address, socket_options)
+            except (httpcore.ConnectError, httpcore.ConnectTimeout):
+                continue
+        return await self._inner.connect_tcp(last, port, timeout, local_address, socket_options)
+
+    async def connect_unix_socket(
+        self, path: str, timeout: float | None = None, socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None
+    ) -> httpcore.AsyncNetworkStream:
+        raise NotAllowed("expected a target at an address, got a socket file")
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+class Unanswered(Exception):
+    """No answer came. Its text is for people, and has no secret in it."""
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What a target said, but for its body. The names of headers are in lower case."""
+
+    status: int
+    headers: dict[str, str]
+
+
+class Target:
+    """Requests to one URL, over connections that are used again. It follows no redirect, and knows no proxy."""
+
+    def __init__(self, dialer: Dialer, url: Url, connections: int, tls: ssl.SSLContext | None = None) -> None:
+        self._url = httpcore.URL(scheme=url.scheme, host=url.host, port=url.port, target=url.target)
+        self._host = url.authority
+        # httpcore rather than a client above it: that would write whole URLs into the log.
+        self._pool = httpcore.AsyncConnectionPool(
+            ssl_context=(tls or _tls()) if url.scheme == "https" else None,
+            max_connections=connections,
+            keepalive_expiry=IDLE_S,
+            network_backend=dialer,
+        )
+
+    async def request(self, method: str, headers: Mapping[str, str], body: bytes, timeout: float) -> Answer:
+        """Raises `Unanswered`, and `NotAllowed` for a target that may not be reached."""
+        sent = {"host": self._host, "user-agent": "solarwind", "accept": "*/*", **headers}
+        answer: Answer | None = None
+        try:
+            async with asyncio.timeout(timeout):
+                async with self._pool.stream(method, self._url, headers=list(sent.items()), content=body) as response:
+                    names = {name.decode("ascii").lower(): value.decode("latin-1") for name, value in response.headers}
+                    answer = Answer(response.status, names)
+                    await _drain(response)
+        except TimeoutError:
+            if answer is None:
+                raise Unanswered(f"expected an answer within {timeout} s, got none") from None
+        except (*_FAULTS, OSError) as error:
+            if answer is None:
+                raise Unanswered(f"expected an answer, got {type(error).__name__}: {error}") from None
+        assert answer is not None
+        return answer
+
+    async def aclose(self) -> None:
+        await self._pool.aclose()
+
+
+async def _drain(response: httpcore.Response) -> None:
+    """Read a short body, for what comes next on its connection; a long one ends the connection."""
+    size = 0
+    async for part in response.aiter_stream():
+        size += len(part)
+        if size > MOST_ANSWER:
+            return
+
+
+_FAULTS = (
+    httpcore.NetworkError,
+    httpcore.TimeoutException,
+    httpcore.ProtocolError,
+    httpcore.UnsupportedProtocol,
+)
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    """One for all: to make it costs some time."""
+    return ssl.create_default_context()

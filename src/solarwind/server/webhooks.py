@@ -1,0 +1,329 @@
+"""The webhooks of a server: registered, shown, taken away, and remembered across restarts.
+
+They are a list in a small file beside the store, replaced as a whole whenever one changes. Nobody but the server's own
+user may read it, since it holds what messages are signed with.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+from collections.abc import Collection, Coroutine
+from contextlib import suppress
+from time import time
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from .. import payload as codec
+from ..engine.local import LocalEngine
+from ..errors import (
+    BadArgument,
+    BadName,
+    BadPayload,
+    Busy,
+    ConflictError,
+    NotAllowed,
+    NotFound,
+    SolarWindError,
+    StoreError,
+    Unavailable,
+)
+from ..names import check_purpose, check_topic
+from ..origin import MACHINE
+from .delivery import Delivery, Secret, Wanted, Webhook, ask, make_secret
+from .nesting import check_nesting
+from .targets import Allowed, Dialer, Resolve, Target, Unanswered, read_url, resolve
+
+if TYPE_CHECKING:
+    from .asgi import Server
+
+log = logging.getLogger("solarwind")
+
+MOST_WEBHOOKS = 1_000
+OVERLAP_S = 86_400.0  # a secret that was replaced still signs for so long
+LEAVE_S = 5.0  # that requests under way have when a webhook is changed or taken away
+_FORMAT = 1
+_NAME = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
+_MOST_CHARACTERS = 200
+
+Place = tuple[str, str, str]
+_decode_wanted = codec.decoder(Wanted)
+
+
+class _File(msgspec.Struct):
+    format: int
+    webhooks: list[Webhook]
+
+
+class Webhooks:
+    """See above. All of it on the loop of the engine."""
+
+    def __init__(
+        self,
+        server: Server,
+        *,
+        networks: Collection[str] = (),
+        origin: str | None = None,
+        resolve: Resolve = resolve,
+    ) -> None:
+        """`networks` may be reached besides public addresses; `origin` is who targets are told is asking."""
+        self._server = server
+        self._dialer = Dialer(Allowed(networks), resolve)
+        self._origin = origin or MACHINE
+        self._path: str | None = None
+        self._known: dict[Place, Webhook] = {}
+        self._refused: dict[Place, str] = {}  # why it could not join when the server started
+        self._at_work: dict[Place, Delivery] = {}
+        self._changing = asyncio.Lock()  # one change at a time
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # Life ---------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Set those that are remembered to work. Raises `StoreError` where the file cannot be read."""
+        engine = self._server.engine
+        path = getattr(engine.store, "path", None) if isinstance(engine, LocalEngine) else None
+        self._path = f"{path}-webhooks" if path is not None else None
+        if self._path is not None:
+            self._known = {each.place: each for each in await asyncio.to_thread(_read, self._path)}
+        for place, webhook in self._known.items():
+            if webhook.ended is not None:
+                continue
+            try:
+                await self._begin(webhook)
+            except (BadArgument, Busy, ConflictError, NotAllowed) as error:
+                log.error("webhook %s of %r on topic %r could not join: %s", *reversed(place), error)
+                self._refused[place] = str(error)
+
+    async def stop(self) -> None:
+        """Let requests come to their end within the grace that handlers have."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        at_work, self._at_work = self._at_work, {}
+        for delivery in at_work.values():
+            with suppress(Unavailable):
+                delivery.leaving()
+        await asyncio.gather(*(each.stop(self._server.wind.grace) for each in at_work.values()), return_exceptions=True)
+
+    # What is asked ------------------------------------------------------------------------------------
+
+    async def put(self, topic: str, purpose: str, name: str, body: bytes) -> tuple[bool, dict[str, Any]]:
+        """Register a webhook, or change it. Gives whether it is new, and what is shown: the secret too, if it was made
+        here, and never again.
+
+        Raises `BadName`, `BadPayload`, `BadArgument`, `ConflictError`, `Busy`, `StoreError`; `NotAllowed` where the
+        target may not be reached or does not want the events, and `Unavailable` where it cannot be asked.
+        """
+        place = _place(topic, purpose, name)
+        check_nesting(body, self._server.settings.nesting)
+        wanted = _read_wanted(body)
+        secret, wanted = wanted.secret, msgspec.structs.replace(wanted, secret=None)
+        before = self._known.get(place)
+        if before is not None and before.wanted == wanted and secret in (None, before.secrets[0].text):
+            if place in self._at_work:
+                return False, self._shown(before)
+        elif before is None and len(self._known) >= MOST_WEBHOOKS:
+            raise Busy(f"expected no more than {MOST_WEBHOOKS:,} webhooks, got another: take away one that has ended")
+        rate = await self._ask(wanted)
+        async with self._changing:
+            before = self._known.get(place)
+            made = make_secret() if secret is None and before is None else None
+            webhook = Webhook(
+                topic=topic,
+                purpose=purpose,
+                name=name,
+                wanted=wanted,
+                secrets=_secrets(secret or made, before),
+                rate=rate,
+            )
+            await self._replace(place, webhook)
+        shown = self._shown(webhook)
+        return before is None, {**shown, "secret": made} if made is not None else shown
+
+    def get(self, topic: str, purpose: str, name: str) -> dict[str, Any]:
+        """One webhook, without its secret. Raises `BadName` and `NotFound`."""
+        place = _place(topic, purpose, name)
+        if place not in self._known:
+            raise _not_found(place)
+        return self._shown(self._known[place])
+
+    def list(self, topic: str, purpose: str) -> list[dict[str, Any]]:
+        """Those of a purpose, by name. Raises `BadName`."""
+        check_topic(topic)
+        check_purpose(purpose)
+        return [self._shown(self._known[place]) for place in sorted(self._known) if place[:2] == (topic, purpose)]
+
+    async def delete(self, topic: str, purpose: str, name: str) -> None:
+        """Take it away: nothing more is sent, and the purpose keeps what pends. Raises `BadName` and `NotFound`."""
+        place = _place(topic, purpose, name)
+        async with self._changing:
+            if place not in self._known:
+                raise _not_found(place)
+            await self._remember({each: of for each, of in self._known.items() if each != place})
+            self._refused.pop(place, None)
+            await self._end(place)
+
+    # Inner --------------------------------------------------------------------------------------------
+
+    async def _ask(self, wanted: Wanted) -> int | None:
+        """Whether the target may be reached and wants the events; gives how many a minute."""
+        url = read_url(wanted.url)
+        try:
+            await self._dialer.addresses(url.host, url.port)
+        except Unanswered as error:
+            raise Unavailable(str(error)) from None
+        if not wanted.handshake:
+            return wanted.rate
+        target = Target(self._dialer, url, 1)
+        try:
+            return await ask(target, wanted, self._origin)
+        finally:
+            await target.aclose()
+
+    async def _replace(self, place: Place, webhook: Webhook) -> None:
+        """Set it to work in place of what was there; if that cannot be, what was there goes on."""
+        before = self._known.get(place)
+        was_at_work = place in self._at_work
+        await self._end(place)
+        try:
+            await self._begin(webhook)
+            await self._remember({**self._known, place: webhook})
+        except BaseException:
+            await self._end(place)
+            if before is not None and was_at_work:
+                await self._begin(before)
+            raise
+        self._refused.pop(place, None)
+
+    async def _begin(self, webhook: Webhook) -> None:
+        """Set it to work. Raises what joining raises."""
+        wanted, place = webhook.wanted, webhook.place
+        target = Target(self._dialer, read_url(wanted.url), wanted.concurrency)
+
+        def ended(reason: str) -> None:
+            self._spawn(self._ended(delivery, reason))
+
+        delivery = Delivery(self._server.engine, self._server.wind.limits, webhook, target, self._origin, ended)
+        await delivery.start()
+        self._at_work[place] = delivery
+
+    async def _end(self, place: Place) -> None:
+        delivery = self._at_work.pop(place, None)
+        if delivery is not None:
+            await delivery.stop(LEAVE_S)
+
+    async def _ended(self, delivery: Delivery, reason: str) -> None:
+        """Its target or its purpose is gone: remember that, so that it is not set to work again."""
+        async with self._changing:
+            place = delivery.webhook.place
+            if self._at_work.get(place) is not delivery:
+                return
+            log.warning("webhook %s of %r on topic %r has ended: %s", *reversed(place), reason)
+            with suppress(StoreError):  # then it ends again after the next start
+                ended = msgspec.structs.replace(delivery.webhook, ended=reason)
+                await self._remember({**self._known, place: ended})
+            await self._end(place)
+
+    async def _remember(self, webhooks: dict[Place, Webhook]) -> None:
+        if self._path is not None:
+            await asyncio.to_thread(_write, self._path, list(webhooks.values()))
+        self._known = webhooks
+
+    def _shown(self, webhook: Webhook) -> dict[str, Any]:
+        wanted, reason = webhook.wanted, webhook.ended or self._refused.get(webhook.place)
+        state = "ended" if webhook.ended else "refused" if reason else "live"
+        shown: dict[str, Any] = {
+            "topic": webhook.topic,
+            "purpose": webhook.purpose,
+            "name": webhook.name,
+            "state": state,
+            "reason": reason,
+            **msgspec.to_builtins(wanted),
+            "url": read_url(wanted.url).shown,
+            "rate": webhook.rate,
+        }
+        del shown["secret"], shown["token"]
+        return shown
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _read_wanted(body: bytes) -> Wanted:
+    try:
+        msgspec.json.decode(body)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        # Nothing of it is shown, for a secret may be in it.
+        raise BadPayload('expected a JSON object such as {"url": "https://example.com/hook"}, got no JSON') from None
+    wanted: Wanted = _decode_wanted(body, codec.JSON)
+    wanted.check()
+    return wanted
+
+
+def _place(topic: str, purpose: str, name: str) -> Place:
+    check_topic(topic)
+    check_purpose(purpose)
+    if not _NAME.fullmatch(name) or len(name) > _MOST_CHARACTERS:
+        raise BadName(
+            f"expected a webhook's name of 1 to {_MOST_CHARACTERS} characters, words of A-Z a-z 0-9 _ - joined by "
+            f"single dots, got {name[:80]!a}"
+        )
+    return topic, purpose, name
+
+
+def _not_found(place: Place) -> SolarWindError:
+    topic, purpose, name = place
+    return NotFound(f"expected a webhook of {purpose!r} on topic {topic!r}, got {name!r}, which is none")
+
+
+def _secrets(text: str | None, before: Webhook | None) -> tuple[Secret, ...]:
+    """The newest first; the one before it signs for a while too, so that the receiver has time to learn the new one."""
+    known = before.secrets if before is not None else ()
+    if text is None or (known and known[0].text == text):
+        return known
+    former = tuple(msgspec.structs.replace(each, until=time() + OVERLAP_S) for each in known[:1])
+    return (Secret(text), *former)
+
+
+# The file ------------------------------------------------------------------------------------------------
+
+
+def _read(path: str) -> list[Webhook]:
+    try:
+        with open(path, "rb") as file:
+            found = msgspec.json.decode(file.read(), type=_File)
+    except FileNotFoundError:
+        return []
+    except (OSError, msgspec.MsgspecError, ValueError) as error:
+        what = error.strerror if isinstance(error, OSError) else "it is not what was written"
+        raise StoreError(
+            f"expected the server's webhooks in {path}, which cannot be read ({what}): restore it, or remove it and "
+            "register them again"
+        ) from None
+    if found.format != _FORMAT:
+        raise StoreError(f"expected {path} in format {_FORMAT}, got {found.format}: use the version that wrote it")
+    return found.webhooks
+
+
+def _write(path: str, webhooks: list[Webhook]) -> None:
+    """Replace it as a whole, so that a crash leaves the one before or this one."""
+    new, folder = f"{path}-new", os.path.dirname(os.path.abspath(path))
+    try:
+        with suppress(FileNotFoundError):
+            os.unlink(new)
+        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+            file.write(msgspec.json.format(msgspec.json.encode(_File(_FORMAT, webhooks))))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(new, path)
+        held = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(held)
+        finally:
+            os.close(held)
+    except OSError as error:
+        raise StoreError(f"expected to write the server's webhooks to {path}, got {error.strerror}") from error

@@ -1,0 +1,397 @@
+"""The messages of `solarwind.v1`, between a client and a server: the schema is the code. See docs/PROTOCOL.md.
+
+A WebSocket message is binary: one msgpack array of messages. Each of them is an array too, its name first and
+then its fields in order; fields at the end that have a default may be left out, and a reader passes over further ones.
+Batches travel inside as the very bytes that were sealed. `ref` is a number that the client chose for what it asks, and
+comes back in the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import Any, TypeVar
+
+import msgspec
+
+from .core.effects import Failure
+from .core.spans import Spans
+from .errors import BadArgument, ProtocolError, SolarWindError
+from .failure import Retry
+
+SUBPROTOCOL = "solarwind.v1"
+PATH = "/v1/connect"
+MOST_TOGETHER = 1 << 20  # bytes of messages that are put into one WebSocket message
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MOST_AGO_US = 10**15
+
+T = TypeVar("T")
+
+
+class Message(msgspec.Struct, array_like=True, tag=str.lower):
+    """Its name is that of its class, in lower case."""
+
+
+# From the client ------------------------------------------------------------------------------------------------
+
+
+class Hello(Message):
+    """The first message. `token` may be left out where the handshake had an Authorization header."""
+
+    client: str
+    token: str | None = None
+
+
+class Submit(Message):
+    """Fire a batch: answered by `Accepted` or `Refused`. Sent again after a reconnect, it is stored once."""
+
+    ref: int
+    batch: bytes
+
+
+class Hold(Message):
+    """A batch that a handler fired: kept until the `Report` that it goes with."""
+
+    batch: bytes
+
+
+class Join(Message):
+    """Register an instance, under a number that the client chose: answered by `Done` or `Refused`.
+
+    `since` is "now", "beginning", ns since 1970, or below 0 so many ns ago. `retry` is attempts, wait, factor, ceiling.
+    """
+
+    ref: int
+    instance: int
+    topic: str
+    purpose: str
+    exchange: str = "direct"
+    version: int = 1
+    key: str | None = None
+    since: str | int = "now"
+    room: int = 1
+    lease_ns: int = 30_000_000_000
+    retry: tuple[int, float, float, float] = (5, 1.0, 2.0, 60.0)
+    origin: str = ""
+
+
+class Report(Message):
+    """What became of events of a lease. `done` and `returned` are edges of spans of positions: start, stop, start, …
+
+    `handled` events of the lease took `busy_ns` so far. It commits the last `fired` batches on hold with it. Answered
+    by `Done` when durable if it has a `ref`; by `Stale` if the lease is not, or no longer, its own.
+    """
+
+    instance: int
+    lease: int
+    done: list[int]
+    failed: list[Failure] = []
+    returned: list[int] = []
+    handled: int = 0
+    busy_ns: int = 0
+    fired: int = 0
+    ref: int = 0
+
+
+class Alive(Message):
+    """The instance is at work: its leases run on."""
+
+    instance: int
+
+
+class Leaving(Message):
+    """The instance takes nothing more, and may still report."""
+
+    instance: int
+
+
+class Leave(Message):
+    """The instance is gone; what it has in hand is handed out again. Answered by `Done`."""
+
+    ref: int
+    instance: int
+
+
+class Call(Message):
+    """What an operator asks, one of `CALLS`: answered by `Done`, in one or more parts, or `Refused`."""
+
+    ref: int
+    name: str
+    arguments: msgspec.Raw = msgspec.Raw(b"\x80")
+
+
+class Ping(Message):
+    """At least one message a heartbeat comes from either side: this one where there is no other."""
+
+
+# From the server ------------------------------------------------------------------------------------------------
+
+
+class Welcome(Message):
+    """The answer to `Hello`: who is heard of at least every `heartbeat_s`, and how large things may be."""
+
+    server: str
+    heartbeat_s: float
+    frame_bytes: int
+    batch_bytes: int
+    batch_events: int
+    payload_bytes: int
+
+
+class Accepted(Message):
+    """These batches are accepted."""
+
+    refs: list[int]
+
+
+class Done(Message):
+    """An answer, or with `more` a part of one."""
+
+    ref: int
+    items: list[Any] = []
+    more: bool = False
+
+
+class Refused(Message):
+    """It was not done. With ref 0 it is no answer to anything; the connection ends after it."""
+
+    ref: int
+    code: str
+    text: str
+
+
+class Share(msgspec.Struct, array_like=True, frozen=True):
+    """An instance's part of a batch: `picks` are edges of positions, `tried` the attempts already made of those that
+    had any."""
+
+    instance: int
+    lease: int
+    picks: list[int]
+    tried: dict[int, int] = {}
+
+
+class Offer(Message):
+    """Handle these events. `start` is the position of the first event of `batch`."""
+
+    start: int
+    batch: bytes
+    shares: list[Share]
+
+
+class Stale(Message):
+    """A report that does not count: the lease was taken away. What was done was or will be done again."""
+
+    instance: int
+    lease: int
+
+
+class Closed(Message):
+    """The instance is no more: its purpose was retired, or the dispatcher failed."""
+
+    instance: int
+    reason: str
+
+
+class Pong(Message):
+    """The answer to `Ping`."""
+
+
+FromClient = Hello | Submit | Hold | Join | Report | Alive | Leaving | Leave | Call | Ping
+FromServer = Welcome | Accepted | Done | Refused | Offer | Stale | Closed | Pong
+
+encode = msgspec.msgpack.Encoder().encode
+_from_client = msgspec.msgpack.Decoder(list[FromClient])
+_from_server = msgspec.msgpack.Decoder(list[FromServer])
+
+
+def read_client(data: bytes) -> list[FromClient]:
+    """The messages a client sent. Raises `ProtocolError`."""
+    return _read(_from_client, data)
+
+
+def read_server(data: bytes) -> list[FromServer]:
+    """The messages a server sent. Raises `ProtocolError`."""
+    return _read(_from_server, data)
+
+
+def _read(decoder: msgspec.msgpack.Decoder[T], data: bytes) -> T:
+    try:
+        return decoder.decode(data)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise ProtocolError(
+            f"expected messages of {SUBPROTOCOL}, got {len(data)} bytes that are none: {error}"
+        ) from None
+
+
+def groups(messages: Sequence[Message]) -> Iterator[Sequence[Message]]:
+    """What goes into one WebSocket message each: none is much larger than `MOST_TOGETHER` if it holds several."""
+    start = size = 0
+    for index, message in enumerate(messages):
+        size += len(getattr(message, "batch", b""))
+        if size > MOST_TOGETHER and index > start:
+            yield messages[start:index]
+            start, size = index, len(getattr(message, "batch", b""))
+    if start < len(messages):
+        yield messages[start:] if start else messages
+
+
+# What an operator asks ------------------------------------------------------------------------------------------
+
+
+class Arguments(msgspec.Struct, forbid_unknown_fields=True):
+    """Of one of the `CALLS`, as a msgpack map."""
+
+
+class TopicsArguments(Arguments):
+    pass
+
+
+class TopicArguments(Arguments):
+    name: str
+    keep_ns: int | None = None
+    keep_bytes: int | None = None
+
+
+class StatisticsArguments(Arguments):
+    pass
+
+
+class PurposeArguments(Arguments):
+    topic: str
+    purpose: str
+
+
+class LettersArguments(PurposeArguments):
+    ids: list[str] | None = None  # all
+
+
+class ReplayArguments(PurposeArguments):
+    since: str | int = "beginning"
+    until: str | int = "now"
+
+
+class RetireArguments(PurposeArguments):
+    force: bool = False
+
+
+class TraceArguments(Arguments):
+    id: str
+
+
+class PurposesArguments(Arguments):
+    purposes: list[tuple[str, str]]
+
+
+class BackupArguments(Arguments):
+    pass
+
+
+CALLS: dict[str, type[Arguments]] = {
+    "topics": TopicsArguments,
+    "topic": TopicArguments,
+    "statistics": StatisticsArguments,
+    "dead": PurposeArguments,
+    "redrive": LettersArguments,
+    "discard": LettersArguments,
+    "replay": ReplayArguments,
+    "retire": RetireArguments,
+    "trace": TraceArguments,
+    "quiet": PurposesArguments,
+    "left": PurposesArguments,
+    "backup": BackupArguments,
+}
+
+
+def read_arguments(call: Call) -> Arguments:
+    """Raises `BadArgument`."""
+    kind = CALLS.get(call.name)
+    if kind is None:
+        raise BadArgument(f"expected a call, one of {', '.join(CALLS)}, got {call.name!a}")
+    try:
+        return msgspec.msgpack.decode(call.arguments, type=kind)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise BadArgument(f"expected the arguments of {call.name}: {error}") from None
+
+
+class DeadItem(msgspec.Struct, array_like=True, frozen=True):
+    """A dead letter: its event as a batch of one."""
+
+    batch: bytes
+    error: str
+    attempts: int
+    time_ns: int
+
+
+class TraceItem(msgspec.Struct, array_like=True, frozen=True):
+    """An event of a trace as a batch of one, and which item caused it, counted from 0; -1 is the root's."""
+
+    batch: bytes
+    parent: int
+
+
+class StatisticsItem(msgspec.Struct, array_like=True, frozen=True):
+    """A topic, the number of events fired on it, and its purposes with their statistics."""
+
+    topic: str
+    fired: int
+    purposes: dict[str, Any]
+
+
+# Times and errors -----------------------------------------------------------------------------------------------
+
+
+def ns_of(time: datetime) -> int:
+    """ns since 1970, to the microsecond."""
+    return (time - _EPOCH) // timedelta(microseconds=1) * 1000
+
+
+def time_of(ns: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=ns // 1000)
+
+
+def pack_since(since: str | datetime | timedelta) -> str | int:
+    if isinstance(since, datetime):
+        return max(0, ns_of(since.astimezone(UTC)))
+    if isinstance(since, timedelta):
+        return min(-1, -int(since / timedelta(microseconds=1)) * 1000)
+    return since
+
+
+def read_since(since: str | int) -> str | datetime | timedelta:
+    """Raises `BadArgument`."""
+    if isinstance(since, str):
+        if since not in ("now", "beginning"):
+            raise BadArgument(f"expected since 'now', 'beginning', ns since 1970, or below 0 ns ago, got {since!a}")
+        return since
+    if since < 0:
+        return timedelta(microseconds=min(_MOST_AGO_US, -since // 1000))
+    try:
+        return time_of(since)
+    except OverflowError:
+        raise BadArgument(f"expected a time in ns since 1970, got {since}") from None
+
+
+def read_spans(edges: list[int]) -> Spans:
+    """Raises `ProtocolError`."""
+    if len(edges) % 2 or any(one >= next for one, next in pairwise(edges)) or (edges and edges[0] < 0):
+        raise ProtocolError("expected edges of spans of positions, each larger than the one before, got others")
+    return Spans(edges)
+
+
+def retry_of(join: Join) -> Retry:
+    """Raises `BadArgument`."""
+    return Retry(*join.retry)
+
+
+def _errors() -> dict[str, type[SolarWindError]]:
+    found: list[type[SolarWindError]] = [SolarWindError]
+    for each in found:
+        found += each.__subclasses__()
+    return {each.code: each for each in found}
+
+
+def error_of(code: str, text: str) -> SolarWindError:
+    """The error that the other side raised; one of a later version is a `SolarWindError`."""
+    return _errors().get(code, SolarWindError)(text)
