@@ -28,7 +28,8 @@ log = logging.getLogger("solarwind")
 
 
 class Numbers:
-    """The numbers that ids are made of: a random producer for each topic of this process, and a count."""
+    """The numbers that ids are made of: a random producer for each topic of this process, and a count from a random
+    number on. Both are random, since a producer alone has too few bits for the many processes that fire one event."""
 
     def __init__(self) -> None:
         self._next: dict[str, tuple[int, int]] = {}
@@ -37,7 +38,7 @@ class Numbers:
         """The producer, and the first of `count` numbers."""
         producer, first = self._next.get(topic) or (0, MOST_NUMBERS)
         if first + count >= MOST_NUMBERS:
-            producer, first = secrets.randbelow(MOST_PRODUCERS), 0
+            producer, first = secrets.randbelow(MOST_PRODUCERS), secrets.randbelow(MOST_NUMBERS // 2)
         self._next[topic] = (producer, first + count)
         return producer, first
 
