@@ -1,7 +1,7 @@
 """A process that runs servers for tests, as many as asked for, so that not every test waits for a process to start.
 
-It reads commands from stdin, one JSON array a line, and answers each with a line: ["start", url, port, {settings}] with the
-port, ["stop", port] when the server is gone.
+It reads commands from stdin, one JSON array a line, and answers each with a line: ["start", url, port, {settings}] with
+the port, ["stop", port] when the server is gone.
 """
 
 from __future__ import annotations

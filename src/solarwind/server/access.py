@@ -267,7 +267,9 @@ def create_token(
     Raises `BadName`, `BadArgument`, and `ConflictError` where the name is taken.
     """
     if not 1 <= len(name) <= _MOST_NAME or name != name.strip() or not name.isprintable():
-        raise BadName(f"expected a name of 1 to {_MOST_NAME} printable characters, no space at either end, got {name!a}")
+        raise BadName(
+            f"expected a name of 1 to {_MOST_NAME} printable characters, no space at either end, got {name!a}"
+        )
     for topic in (*fire, *(each.topic for each in listen)):
         if topic != ANY:
             check_topic(topic)

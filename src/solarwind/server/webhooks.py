@@ -34,7 +34,7 @@ from ..errors import (
 from ..names import check_purpose, check_topic
 from ..origin import MACHINE
 from .delivery import Delivery, Secret, Wanted, Webhook, ask, make_secret
-from .nesting import check_nesting
+from .nesting import check_json
 from .targets import Allowed, Dialer, Resolve, Target, Unanswered, read_url, resolve
 
 if TYPE_CHECKING:
@@ -117,8 +117,7 @@ class Webhooks:
         target may not be reached or does not want the events, and `Unavailable` where it cannot be asked.
         """
         place = _place(topic, purpose, name)
-        check_nesting(body, self._server.settings.nesting)
-        wanted = _read_wanted(body)
+        wanted = _read_wanted(body, self._server.settings.nesting)
         secret, wanted = wanted.secret, msgspec.structs.replace(wanted, secret=None)
         before = self._known.get(place)
         if before is not None and before.wanted == wanted and secret in (None, before.secrets[0].text):
@@ -253,10 +252,10 @@ class Webhooks:
         task.add_done_callback(self._tasks.discard)
 
 
-def _read_wanted(body: bytes) -> Wanted:
+def _read_wanted(body: bytes, most_nesting: int) -> Wanted:
     try:
-        msgspec.json.decode(body)
-    except (msgspec.DecodeError, ValueError, RecursionError):
+        check_json(body, most_nesting)
+    except BadPayload:
         # Nothing of it is shown, for a secret may be in it.
         raise BadPayload('expected a JSON object such as {"url": "https://example.com/hook"}, got no JSON') from None
     wanted: Wanted = _decode_wanted(body, codec.JSON)
