@@ -12,13 +12,14 @@ from starlette.types import Receive, Scope, Send
 
 from .. import wire
 from ..engine.base import Engine
-from ..errors import Unavailable
 from ..origin import MACHINE, process_name
+from ..service.outbox import Numbers
 from ..wind import SolarWind
 from .access import Access
 from .connect import Connection, Transport
 from .door import Door
 from .guard import Guard
+from .http import Http
 from .settings import Settings
 from .webhooks import Webhooks
 
@@ -47,7 +48,9 @@ class Server:
         self.webhooks = Webhooks(self, networks=webhook_networks, origin=webhook_origin)
         self._connections: set[Connection] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._router = Router(routes=[WebSocketRoute(wire.PATH, Door(self))])
+        self.numbers = Numbers()  # of events that come by HTTP
+        self.http = Http(self)
+        self._others = Router([WebSocketRoute(wire.PATH, Door(self))], lifespan=self.lifespan)
 
     @property
     def engine(self) -> Engine:
@@ -79,6 +82,11 @@ class Server:
         await self.webhooks.stop()
         if self._owns:
             await self.wind.stop()
+
+    @property
+    def connection_count(self) -> int:
+        """How many WebSocket connections there are."""
+        return len(self._connections)
 
     def connected(self, transport: Transport, token: str | None) -> Connection:
         """A client is there; `token` is what its handshake brought."""
@@ -114,9 +122,8 @@ class Server:
             await self.stop()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if not self.running and scope["type"] != "lifespan":
-            raise Unavailable("expected a server that runs, got one that was not started")
-        await self._router(scope, receive, send)
+        app = self.http if scope["type"] == "http" else self._others
+        await app(scope, receive, send)
 
 
 def app(

@@ -6,7 +6,7 @@ import re
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 from urllib.parse import quote, unquote
 
 import msgspec
@@ -38,6 +38,24 @@ _decode = msgspec.json.Decoder().decode
 _decode_text = msgspec.json.Decoder(str).decode
 _decode_attributes = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 encode = msgspec.json.Encoder().encode
+
+
+# How one looks in structured form, for those who describe what is answered.
+CloudEvent = Annotated[
+    dict[str, Any],
+    msgspec.Meta(
+        title="CloudEvent",
+        description="A CloudEvent 1.0 in structured form. The data is in data_base64 where it is no JSON.",
+        extra_json_schema={
+            "required": ["specversion", "id", "type", "source"],
+            "properties": {
+                "specversion": {"const": SPECVERSION},
+                **{name: {"type": "string"} for name in ("id", "type", "source", "time", "datacontenttype")},
+                **{name: {"type": "string"} for name in ("partitionkey", "correlationid", "data_base64")},
+            },
+        },
+    ),
+]
 
 
 # Out -----------------------------------------------------------------------------------------------------

@@ -295,7 +295,7 @@ class Connection:
             self._stale(report)
             return
         refusal = next((each for each in held if isinstance(each, SolarWindError)), None)
-        told = self._read_report(seat, report, refusal)
+        told = self._read_report(seat, report, str(refusal) if refusal is not None else "")
         fired = [each for each in held if isinstance(each, Batch)] if refusal is None else []
         if report.ref:
             self._answer(report.ref, self._settle(told, fired))
@@ -311,16 +311,12 @@ class Connection:
         self._held_bytes = 0
         return held
 
-    def _read_report(self, seat: Seat, report: wire.Report, refusal: SolarWindError | None) -> effects.Report:
-        done, failed = wire.read_spans(report.done), report.failed
-        if refusal is not None:  # as a handler that fires what is refused would see it: it raises
-            failed = [*failed, *(effects.Failure(position, "retry", str(refusal)) for position in done.positions())]
-            done = wire.read_spans([])
-        if any(failure.position < 0 or not 0 <= failure.after_ns <= _MOST_NS for failure in failed):
+    def _read_report(self, seat: Seat, report: wire.Report, refusal: str) -> effects.Report:
+        done, returned = wire.read_spans(report.done), wire.read_spans(report.returned)
+        if any(failure.position < 0 or not 0 <= failure.after_ns <= _MOST_NS for failure in report.failed):
             raise ProtocolError("expected failures of positions, to be tried again after 0 ns or more, got others")
         handled, busy_ns = max(0, report.handled), max(0, report.busy_ns)
-        returned = wire.read_spans(report.returned)
-        return effects.Report(seat.instance, report.lease, done, failed, returned, handled, busy_ns)
+        return effects.Report(seat.instance, report.lease, done, report.failed, returned, handled, busy_ns, refusal)
 
     async def _settle(self, report: effects.Report, fired: list[Batch]) -> AsyncIterator[list[Any]]:
         yield [await self._server.engine.settle(report, fired)]

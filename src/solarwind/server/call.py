@@ -1,0 +1,204 @@
+"""A request at one of the HTTP doors: what it says, read within limits, and the problem that is answered if it may not
+be or cannot be done."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Hashable
+from functools import cached_property
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+from urllib.parse import parse_qsl, unquote
+
+import msgspec
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from .. import payload as codec
+from ..errors import (
+    BadArgument,
+    BadName,
+    BadToken,
+    Busy,
+    ConflictError,
+    NotAllowed,
+    NotFound,
+    SolarWindError,
+    StoreError,
+    TooLarge,
+    Unavailable,
+)
+from ..names import check_purpose, check_topic
+from .access import Grant
+from .nesting import check_json
+
+if TYPE_CHECKING:
+    from .asgi import Server
+
+T = TypeVar("T")
+
+JSON_TYPE = "application/json"
+PROBLEM_TYPE = "application/problem+json"
+AGAIN_S = "1"  # after which it may be tried again, where that may help
+# The first that fits; what else the caller gets wrong is a bad request, and what else goes wrong is the server's.
+STATUS: tuple[tuple[type[SolarWindError], int], ...] = (
+    (BadToken, 401),
+    (NotAllowed, 403),
+    (NotFound, 404),
+    (ConflictError, 409),
+    (TooLarge, 413),
+    (Busy, 429),
+    (Unavailable, 503),
+    (StoreError, 503),
+)
+
+encode = msgspec.json.Encoder().encode
+
+
+class Call:
+    """One request, with what its bearer may do."""
+
+    def __init__(self, server: Server, request: Request) -> None:
+        self.server = server
+        self.request = request
+        self.grant: Grant | None = None  # once it is known
+        self._receive = request.receive
+        self._more = True  # there may be more of the body
+        self._begun = False
+        self._gone = False
+
+    # What it says -------------------------------------------------------------------------------------
+
+    @cached_property
+    def topic(self) -> str:
+        """Raises `BadName`."""
+        return check_topic(self.part("topic"))
+
+    @cached_property
+    def purpose(self) -> str:
+        """Of the path or, where that has none, of the query. Raises `BadName`."""
+        if "purpose" in self.request.path_params:
+            return check_purpose(self.part("purpose"))
+        return check_purpose(self.parameters.get("purpose", ""))
+
+    def part(self, name: str) -> str:
+        """A part of the path, decoded: it may have any character in it, a slash too. Raises `BadName`."""
+        try:
+            return unquote(self.request.path_params[name], errors="strict")
+        except UnicodeDecodeError:
+            raise BadName(f"expected a {name} in percent-encoded UTF-8, got other bytes") from None
+
+    @cached_property
+    def parameters(self) -> dict[str, str]:
+        """The query. Raises `BadArgument`."""
+        try:
+            pairs = parse_qsl(self.request.url.query, keep_blank_values=True, strict_parsing=False, errors="strict")
+        except ValueError:
+            raise BadArgument("expected a query in percent-encoded UTF-8, got another") from None
+        twice = [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]
+        if twice:
+            raise BadArgument(f"expected parameter {twice[0][:80]!a} once, got it more often")
+        return dict(pairs)
+
+    def query(self, kind: type[T]) -> T:
+        """The query as a struct. Raises `BadArgument`."""
+        try:
+            return msgspec.convert(self.parameters, kind, strict=False)
+        except msgspec.ValidationError as error:
+            raise BadArgument(f"expected other parameters: {str(error).replace('`', '')}") from None
+
+    @property
+    def address(self) -> str:
+        """Where it comes from."""
+        client = self.request.client
+        return client.host if client is not None else "unknown"
+
+    @property
+    def media_type(self) -> str:
+        """Of the body, without parameters, in lower case; empty if it is not said."""
+        return self.request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+    async def json(self, kind: type[T]) -> T:
+        """The body, JSON, as a struct; no body at all is an empty object. Raises `BadPayload`, `TooLarge`."""
+        body = await self.body(self.server.settings.body_bytes)
+        if not body and not self.media_type:
+            body = b"{}"
+        elif self.media_type != JSON_TYPE:
+            raise HTTPException(415, f"expected a body of type {JSON_TYPE}, got {self.media_type[:80] or 'none'!a}")
+        check_json(body, self.server.settings.nesting)
+        found: T = codec.decoder(cast(Hashable, kind))(body, codec.JSON)
+        return found
+
+    async def body(self, most: int) -> bytes:
+        """All of it. Raises `TooLarge`, and `ClientGone`."""
+        length = self.request.headers.get("content-length", "0")
+        if length.isdecimal() and int(length) > most:
+            raise TooLarge(f"expected a body of at most {most:,} bytes, got {int(length):,}")
+        parts, size = [], 0
+        async for part in self.chunks():
+            size += len(part)
+            if size > most:
+                raise TooLarge(f"expected a body of at most {most:,} bytes, got more")
+            parts.append(part)
+        return b"".join(parts)
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it comes. Raises `ClientGone`."""
+        while self._more:
+            self._begun = True
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                self._more, self._gone = False, True
+                raise ClientGone
+            self._more = message.get("more_body", False)
+            yield message.get("body", b"")
+
+    async def drain(self) -> None:
+        """Read on what a client is still sending, or it may never read why that was refused; but not for ever. One that
+        waits to be told to send is told no."""
+        if not self._begun and self.request.headers.get("expect", "").lower() == "100-continue":
+            return
+        left = self.server.settings.body_bytes
+        try:
+            async for part in self.chunks():
+                left -= len(part)
+                if left < 0:
+                    return
+        except ClientGone:
+            pass
+
+    async def gone(self) -> None:
+        """Wait until the client has hung up; once the body was read."""
+        while not self._gone:
+            self._gone = (await self._receive())["type"] == "http.disconnect"
+
+
+class ClientGone(Exception):
+    """The client hung up before its request was whole: there is nobody to answer."""
+
+
+# Answers ------------------------------------------------------------------------------------------------
+
+
+def answer(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(encode(value), status, headers, JSON_TYPE)
+
+
+def problem(error: SolarWindError, **members: Any) -> Response:
+    """The error as problem details, RFC 9457. `members` are said besides."""
+    status = next((status for kind, status in STATUS if isinstance(error, kind)), None)
+    if status is None:
+        status = 400 if error.fault in ("caller", "peer") else 500
+    headers = {}
+    if status == 401:
+        headers["www-authenticate"] = "Bearer"
+    elif status in (429, 503):
+        headers["retry-after"] = AGAIN_S
+    return problem_of(status, error.code, str(error), headers, **members)
+
+
+def problem_of(status: int, code: str, detail: str, headers: dict[str, str] | None = None, **members: Any) -> Response:
+    title = HTTPStatus(status).phrase
+    said = {"type": "about:blank", "title": title, "status": status, "detail": detail, "code": code, **members}
+    return Response(encode(said), status, headers, PROBLEM_TYPE)

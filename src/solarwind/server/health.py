@@ -1,0 +1,88 @@
+"""For those who watch over the server: whether it lives, whether it is ready, and its numbers for Prometheus."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import msgspec
+from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
+from starlette.responses import Response
+
+from ..errors import Unavailable
+from ..records import Statistics
+from .call import Call, answer
+
+if TYPE_CHECKING:
+    from .asgi import Server
+
+# Of a purpose's statistics: what goes up and down, and what only grows.
+_GAUGES = {
+    "instances": "Live service instances.",
+    "pending": "Events that are in nobody's hands yet.",
+    "in_flight": "Events that are with an instance.",
+    "dead": "Dead letters.",
+}
+_COUNTERS = {
+    "settled": "Events that the purpose is done with.",
+    "retried": "Attempts that failed and were to be made again.",
+    "dropped": "Copies that a fan-out did not hand out, or whose handler raised.",
+}
+
+
+class Status(msgspec.Struct):
+    status: str
+
+
+async def healthz(call: Call) -> Response:
+    """The process lives, and its loop turns."""
+    return answer(Status("alive"))
+
+
+async def readyz(call: Call) -> Response:
+    """It takes events. Raises `Unavailable`, or the error after which the store can keep nothing any more."""
+    if not call.server.running:
+        raise Unavailable("expected a server that runs, got one that stops: ask another, or try again")
+    if call.server.engine.failed.done():
+        call.server.engine.failed.result()
+    return answer(Status("ready"))
+
+
+async def metrics(call: Call) -> Response:
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    registry.register(_Numbers(call.server, await call.server.engine.statistics()))
+    write, content = choose_encoder(call.request.headers.get("accept", ""))
+    return Response(write(registry), media_type=content)
+
+
+class _Numbers:
+    """A collector of the numbers of one moment."""
+
+    def __init__(self, server: Server, statistics: Statistics) -> None:
+        self._server = server
+        self._statistics = statistics
+
+    def collect(self) -> Iterator[Metric]:
+        fired = CounterMetricFamily("solarwind_events_fired", "Events accepted on a topic.", labels=["topic"])
+        for topic, counts in self._statistics.topics.items():
+            fired.add_metric([topic], counts.fired)
+        yield fired
+        for kind, names in ((GaugeMetricFamily, _GAUGES), (CounterMetricFamily, _COUNTERS)):
+            for name, help in names.items():
+                family = kind(f"solarwind_purpose_{name}", help, labels=["topic", "purpose"])
+                for (topic, purpose), numbers in self._statistics.purposes.items():
+                    family.add_metric([topic, purpose], getattr(numbers, name))
+                yield family
+        yield GaugeMetricFamily(
+            "solarwind_connections", "Open WebSocket connections.", value=self._server.connection_count
+        )
+        requests = CounterMetricFamily(
+            "solarwind_http_requests", "HTTP requests answered.", labels=["method", "path", "status"]
+        )
+        for (method, path, status), count in self._server.http.requests.items():
+            requests.add_metric([method, path, str(status)], count)
+        yield requests

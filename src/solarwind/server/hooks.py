@@ -1,0 +1,49 @@
+"""The doors of webhooks."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from msgspec import Meta, Struct
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from .call import JSON_TYPE, Call, answer
+
+Webhook = Annotated[
+    dict[str, Any],
+    Meta(
+        title="Webhook",
+        description="What was stated, how it stands, and when it is made here and new, its secret: only then.",
+        extra_json_schema={
+            "required": ["topic", "purpose", "name", "state", "url", "exchange", "version"],
+            "properties": {"state": {"enum": ["live", "ended", "refused"]}, "secret": {"type": "string"}},
+        },
+    ),
+]
+
+
+class Webhooks(Struct):
+    webhooks: list[Webhook]
+
+
+async def all(call: Call) -> Response:
+    return answer(Webhooks(call.server.webhooks.list(call.topic, call.purpose)))
+
+
+async def put(call: Call) -> Response:
+    """`201` if it is new."""
+    if call.media_type != JSON_TYPE:
+        raise HTTPException(415, f"expected a body of type {JSON_TYPE}, got {call.media_type[:80] or 'none'!a}")
+    body = await call.body(call.server.settings.body_bytes)
+    new, shown = await call.server.webhooks.put(call.topic, call.purpose, call.part("name"), body)
+    return answer(shown, 201 if new else 200)
+
+
+async def get(call: Call) -> Response:
+    return answer(call.server.webhooks.get(call.topic, call.purpose, call.part("name")))
+
+
+async def delete(call: Call) -> Response:
+    await call.server.webhooks.delete(call.topic, call.purpose, call.part("name"))
+    return Response(status_code=204)

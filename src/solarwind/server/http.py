@@ -1,0 +1,183 @@
+"""The HTTP doors: which there are, who may use them, and what is the same at all of them."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import quote
+
+import msgspec
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route, Router
+from starlette.types import Receive, Scope, Send
+
+from ..errors import BadArgument, NotFound, SolarWindError, Unavailable
+from ..records import TopicInfo
+from . import events, health, hooks, openapi, operate
+from .call import Call, ClientGone, problem, problem_of
+from .delivery import Wanted
+
+if TYPE_CHECKING:
+    from .asgi import Server
+
+log = logging.getLogger("solarwind")
+
+Right = Literal["open", "fire", "listen", "admin"]
+Handler = Callable[[Call], Awaitable[Response]]
+
+
+class Operation(msgspec.Struct, frozen=True):
+    """One thing that can be asked of a door.
+
+    `right` is what the bearer of the token must have: on the topic, and for `listen` the purpose, that the request
+    names. `body` and `query` are what it may say, `statuses` and `answer` what it gets: a type, or a media type.
+    """
+
+    method: str
+    path: str
+    right: Right
+    handle: Handler
+    summary: str
+    answer: Any = None
+    body: type[msgspec.Struct] | None = None
+    query: type[msgspec.Struct] | None = None
+    statuses: tuple[int, ...] = (200,)
+    streams: bool = False  # the answer has no end
+
+
+_TOPIC = "/v1/topics/{topic}"
+_PURPOSE = f"{_TOPIC}/purposes/{{purpose}}"
+_WEBHOOK = f"{_PURPOSE}/webhooks/{{name}}"
+
+# fmt: off
+OPERATIONS = (
+    Operation("POST", f"{_TOPIC}/events", "fire", events.fire, "Fire events", events.Accepted,
+              query=events.FireQuery, statuses=(202,)),
+    Operation("GET", f"{_PURPOSE}/webhooks", "listen", hooks.all, "The webhooks of a purpose", hooks.Webhooks),
+    Operation("PUT", _WEBHOOK, "listen", hooks.put, "Register a webhook, or change it", hooks.Webhook, Wanted,
+              statuses=(200, 201)),
+    Operation("GET", _WEBHOOK, "listen", hooks.get, "A webhook", hooks.Webhook),
+    Operation("DELETE", _WEBHOOK, "listen", hooks.delete, "Take a webhook away", statuses=(204,)),
+    Operation("GET", "/v1/statistics", "admin", operate.statistics, "How everything stands", operate.Statistics),
+    Operation("GET", "/v1/topics", "admin", operate.topics, "All topics, and their history", operate.Topics),
+    Operation("GET", _TOPIC, "admin", operate.topic, "A topic, and its history", TopicInfo),
+    Operation("PUT", _TOPIC, "admin", operate.set_topic, "Say how much history a topic keeps", TopicInfo,
+              operate.TopicSettings),
+    Operation("GET", "/v1/purposes", "admin", operate.purposes, "The purposes, of one topic or of all",
+              operate.Purposes, query=operate.PurposesQuery),
+    Operation("GET", _PURPOSE, "admin", operate.purpose, "A purpose, and how it stands", operate.PurposeRecord),
+    Operation("DELETE", _PURPOSE, "admin", operate.retire, "Retire a purpose", query=operate.RetireQuery,
+              statuses=(204,)),
+    Operation("GET", f"{_PURPOSE}/dead", "admin", operate.dead, "Dead letters", operate.Dead, query=operate.DeadQuery),
+    Operation("POST", f"{_PURPOSE}/dead/redrive", "admin", operate.redrive, "Hand dead letters out again",
+              operate.Redriven, operate.Letters),
+    Operation("POST", f"{_PURPOSE}/dead/discard", "admin", operate.discard, "Forget dead letters",
+              operate.Discarded, operate.Letters),
+    Operation("POST", f"{_PURPOSE}/replay", "admin", operate.replay, "Make history pend again", operate.Replayed,
+              operate.Span),
+    Operation("GET", "/v1/trace/{id}", "admin", operate.trace, "An event and what it caused", operate.Events),
+    Operation("GET", "/metrics", "admin", health.metrics, "Numbers for Prometheus", "text/plain"),
+    Operation("GET", "/healthz", "open", health.healthz, "Whether it lives", health.Status),
+    Operation("GET", "/readyz", "open", health.readyz, "Whether it takes events", health.Status),
+    Operation("GET", "/openapi.json", "open", openapi.openapi, "This description", dict[str, Any]),
+)
+# fmt: on
+
+
+class Http:
+    """All doors, as an ASGI app."""
+
+    def __init__(self, server: Server) -> None:
+        self.requests: Counter[tuple[str, str, int]] = Counter()  # answered: method, path, status
+        by_path: dict[str, dict[str, Operation]] = {}
+        for each in OPERATIONS:
+            by_path.setdefault(each.path, {})[each.method] = each
+        self._router = Router(
+            [Route(path, _Place(server, path, there)) for path, there in by_path.items()],
+            redirect_slashes=False,
+            default=_Place(server, "", {}),
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Matched as it was sent, percent-encoded: a purpose may have a slash in it.
+        raw = scope.get("raw_path") or quote(scope["path"]).encode()
+        inner = {**scope, "path": raw.decode("latin-1"), "root_path": quote(scope.get("root_path", ""))}
+        await self._router(inner, receive, send)
+
+
+class _Place:
+    """A path, and what can be asked there: nothing, at one that is none."""
+
+    def __init__(self, server: Server, path: str, there: dict[str, Operation]) -> None:
+        self._server = server
+        self._path = path
+        self._there = there
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        call = Call(self._server, Request(scope, receive))
+        try:
+            response = await self._answer(call)
+        except ClientGone:
+            return
+        except SolarWindError as error:
+            response = problem(error)
+        except HTTPException as error:
+            code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "-")
+            response = problem_of(error.status_code, code, error.detail, dict(error.headers or {}))
+        except Exception as error:
+            log.exception("a request to %s could not be answered", self._path)
+            detail = f"the server failed with {type(error).__name__}: see its log"
+            response = problem_of(500, SolarWindError.code, detail)
+        if response.status_code >= 400:
+            await call.drain()
+        method = scope["method"] if self._find(scope["method"]) else "other"
+        self._server.http.requests[method, self._path, response.status_code] += 1
+        response.headers.setdefault("cache-control", "no-store")
+        response.raw_headers += [(b"x-content-type-options", b"nosniff"), *self._server.guard.cors(scope["headers"])]
+        await response(scope, receive, send)
+
+    async def _answer(self, call: Call) -> Response:
+        """Raises why not."""
+        server, request = call.server, call.request
+        headers = request.scope["headers"]
+        server.guard.check(request.scope["scheme"], headers)
+        if not self._there:
+            raise NotFound("expected a path that /openapi.json lists, got another")
+        allow = ", ".join(sorted(self._there))
+        if request.method == "OPTIONS":
+            preflight = server.guard.preflight(headers)
+            response = Response(status_code=204)
+            response.raw_headers += preflight if preflight is not None else [(b"allow", allow.encode())]
+            return response
+        operation = self._find(request.method)
+        if operation is None:
+            raise HTTPException(405, f"expected method {allow}, got {request.method[:20]!a}", {"allow": allow})
+        if operation.right != "open":
+            if not server.running:
+                raise Unavailable("expected a server that runs, got one that stops: try again when it is back")
+            self._check_right(call, operation.right)
+        if operation.query is None and call.parameters:
+            raise BadArgument(f"expected no parameters, got {min(call.parameters)[:80]!a}")
+        return await operation.handle(call)
+
+    def _find(self, method: str) -> Operation | None:
+        """HEAD is GET without what it gives, but for a stream, which has no end to wait for."""
+        if method != "HEAD":
+            return self._there.get(method)
+        found = self._there.get("GET")
+        return found if found is not None and not found.streams else None
+
+    def _check_right(self, call: Call, right: Right) -> None:
+        """Raises `BadToken` and `NotAllowed`."""
+        grant = call.grant = call.server.guard.grant(call.request.scope["headers"])
+        if right == "fire":
+            grant.check_fire(call.topic)
+        elif right == "listen":
+            grant.check_listen(call.topic, call.purpose)
+        else:
+            grant.check_admin()

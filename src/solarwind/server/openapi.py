@@ -1,0 +1,136 @@
+"""What the HTTP doors are, as OpenAPI 3.1: made from the table that the server itself goes by."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from starlette.responses import Response
+
+from . import cloudevents
+from .call import JSON_TYPE, PROBLEM_TYPE, Call
+
+if TYPE_CHECKING:
+    from .http import Operation
+
+Schema = dict[str, Any]
+
+_COMPONENTS = "#/components/schemas/{name}"
+_PATH: dict[str, Schema] = {
+    "topic": {"type": "string", "maxLength": 200, "pattern": r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$"},
+    "purpose": {"type": "string", "minLength": 1, "maxLength": 200},
+    "name": {"type": "string", "maxLength": 200, "pattern": r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$"},
+    "id": {"type": "string", "minLength": 1, "maxLength": 200},
+}
+_RIGHTS = {
+    "fire": "Needs the right to fire on the topic.",
+    "listen": "Needs the right to listen to the topic for the purpose.",
+    "admin": "Needs the right `admin`.",
+    "open": "Needs no token.",
+}
+
+
+class Problem(msgspec.Struct):
+    """RFC 9457. `code` is stable; `detail` is for people."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+
+
+async def openapi(call: Call) -> Response:
+    return Response(_document(), media_type=JSON_TYPE)
+
+
+@cache
+def _document() -> bytes:
+    from .http import OPERATIONS  # which has this door in it
+
+    types = [Problem, cloudevents.CloudEvent]
+    for each in OPERATIONS:
+        types += [kind for kind in (each.body, each.query, each.answer) if kind is not None and type(kind) is not str]
+    schemas, components = msgspec.json.schema_components(types, ref_template=_COMPONENTS)
+    refs = dict(zip(map(_key, types), schemas, strict=True))
+    paths: dict[str, Any] = {}
+    for each in OPERATIONS:
+        paths.setdefault(each.path, {})[each.method.lower()] = _operation(each, refs, components)
+    document = {
+        "openapi": "3.1.0",
+        "info": {"title": "Solar Wind", "version": version("solarwind"), "license": {"name": "Apache-2.0"}},
+        "paths": paths,
+        "components": {
+            "schemas": components,
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+    return msgspec.json.encode(document)
+
+
+def _key(kind: Any) -> str:
+    return repr(kind)
+
+
+def _operation(each: Operation, refs: dict[str, Schema], components: dict[str, Schema]) -> Schema:
+    made: Schema = {
+        "operationId": f"{each.method.lower()}-{re.sub('[^a-z0-9]+', '-', each.path.lower()).strip('-')}",
+        "summary": each.summary,
+        "description": _RIGHTS[each.right],
+        "parameters": _parameters(each, components),
+        "responses": {str(status): _success(each, refs) for status in each.statuses}
+        | {
+            status: {"description": what, "content": {PROBLEM_TYPE: {"schema": refs[_key(Problem)]}}}
+            for status, what in (("4XX", "It was refused."), ("5XX", "It cannot be done now."))
+        },
+    }
+    if each.right != "open":
+        made["security"] = [{"token": []}]
+    if each.path.endswith("/events"):
+        made["requestBody"] = {"required": True, "content": _event_bodies(refs)}
+    elif each.body is not None:
+        made["requestBody"] = {"required": True, "content": {JSON_TYPE: {"schema": refs[_key(each.body)]}}}
+    return made
+
+
+def _success(each: Operation, refs: dict[str, Schema]) -> Schema:
+    if each.answer is None:
+        return {"description": "It is done."}
+    if isinstance(each.answer, str):
+        return {"description": each.summary, "content": {each.answer: {"schema": {"type": "string"}}}}
+    return {"description": each.summary, "content": {JSON_TYPE: {"schema": refs[_key(each.answer)]}}}
+
+
+def _parameters(each: Operation, components: dict[str, Schema]) -> list[Schema]:
+    found = [
+        {"name": name, "in": "path", "required": True, "schema": _PATH[name]}
+        for name in re.findall(r"\{(\w+)\}", each.path)
+    ]
+    if each.query is not None:
+        # They stand in the query one by one, not as an object.
+        schema = components[each.query.__name__]
+        found += [
+            {"name": name, "in": "query", "required": name in schema["required"], "schema": _said(field)}
+            for name, field in schema["properties"].items()
+        ]
+    return found
+
+
+def _said(field: Schema) -> Schema:
+    """A parameter that is null is one that is not there."""
+    found: Schema = field.get("anyOf", [field])[0]
+    return found
+
+
+def _event_bodies(refs: dict[str, Schema]) -> Schema:
+    event = refs[_key(cloudevents.CloudEvent)]
+    return {
+        JSON_TYPE: {"schema": {"description": "The payload of one event, or a CloudEvent's data in binary mode."}},
+        "application/x-ndjson": {"schema": {"type": "string", "description": "A payload a line."}},
+        "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+        cloudevents.STRUCTURED: {"schema": event},
+        cloudevents.BATCHED: {"schema": {"type": "array", "items": event}},
+    }

@@ -1,0 +1,211 @@
+"""What an operator asks and does by HTTP: the same as on the command line."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+from starlette.responses import Response
+
+from ..errors import BadArgument, NotFound, TooLarge
+from ..failure import MOST_SECONDS
+from ..names import check_id, check_topic
+from ..records import PurposeInfo, PurposeStatistics, TopicInfo, TopicStatistics, Trace
+from .call import Call, answer
+from .cloudevents import CloudEvent, to_cloudevent
+from .times import read_since
+
+
+class TopicSettings(msgspec.Struct, forbid_unknown_fields=True):
+    """How much history a topic keeps: events up to `keep` seconds old, `keep_bytes` at most; null changes nothing."""
+
+    keep: Annotated[float, Meta(ge=0, le=MOST_SECONDS)] | None = None
+    keep_bytes: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] | None = None
+
+
+class PurposesQuery(msgspec.Struct, forbid_unknown_fields=True):
+    topic: str | None = None  # of all topics
+
+
+class RetireQuery(msgspec.Struct, forbid_unknown_fields=True):
+    force: bool = False
+
+
+class DeadQuery(msgspec.Struct, forbid_unknown_fields=True):
+    """`limit` of them, from the one after the event with the id `after` on."""
+
+    limit: Annotated[int, Meta(ge=1, le=10_000)] = 100
+    after: str | None = None
+
+
+class Letters(msgspec.Struct, forbid_unknown_fields=True):
+    """Which dead letters: those with these `ids`, or `all`."""
+
+    ids: list[str] | None = None
+    all: bool = False
+
+
+class Span(msgspec.Struct, forbid_unknown_fields=True):
+    """A part of the history: `now`, `beginning`, a time such as 2026-01-31T12:00:00Z, or so long ago such as 2h."""
+
+    since: str = "beginning"
+    until: str = "now"
+
+
+class PurposeRecord(PurposeStatistics, frozen=True, kw_only=True):
+    """A purpose, and how it stands."""
+
+    topic: str
+    purpose: str
+
+
+class Statistics(msgspec.Struct):
+    topics: dict[str, TopicStatistics]
+    purposes: list[PurposeRecord]
+
+
+class Topics(msgspec.Struct):
+    topics: list[TopicInfo]
+
+
+class Purposes(msgspec.Struct):
+    purposes: list[PurposeRecord]
+
+
+class DeadRecord(msgspec.Struct):
+    """An event that the purpose gave up, after how many attempts, when, and why."""
+
+    event: CloudEvent
+    error: str
+    attempts: int
+    time: datetime
+
+
+class Dead(msgspec.Struct):
+    """`total` says how many there are, whatever the part that is shown."""
+
+    dead: list[DeadRecord]
+    total: int
+
+
+class Redriven(msgspec.Struct):
+    redriven: int
+
+
+class Discarded(msgspec.Struct):
+    discarded: int
+
+
+class Replayed(msgspec.Struct):
+    replayed: int
+
+
+class Events(msgspec.Struct):
+    events: list[CloudEvent]
+
+
+async def statistics(call: Call) -> Response:
+    found = await call.server.engine.statistics()
+    purposes = [_record(PurposeInfo(*names, counts)) for names, counts in found.purposes.items()]
+    return answer(Statistics(found.topics, purposes))
+
+
+async def topics(call: Call) -> Response:
+    return answer(Topics(await call.server.engine.topics()))
+
+
+async def topic(call: Call) -> Response:
+    return answer(await _topic(call))
+
+
+async def set_topic(call: Call) -> Response:
+    name, wanted = call.topic, await call.json(TopicSettings)
+    keep_ns = None if wanted.keep is None else int(wanted.keep * 1e9)
+    await call.server.engine.topic(name, keep_ns, wanted.keep_bytes)
+    return answer(await _topic(call))
+
+
+async def _topic(call: Call) -> TopicInfo:
+    for found in await call.server.engine.topics():
+        if found.topic == call.topic:
+            return found
+    raise NotFound(f"expected a topic that something was fired on or listens to, got {call.topic!r}, which is none")
+
+
+async def purposes(call: Call) -> Response:
+    name = call.query(PurposesQuery).topic
+    if name is not None:
+        check_topic(name)
+    return answer(Purposes([_record(each) for each in await call.server.engine.purposes(name)]))
+
+
+async def purpose(call: Call) -> Response:
+    for found in await call.server.engine.purposes(call.topic):
+        if found.purpose == call.purpose:
+            return answer(_record(found))
+    raise NotFound(f"expected a purpose of topic {call.topic!r}, got {call.purpose!r}, which is none")
+
+
+def _record(info: PurposeInfo) -> PurposeRecord:
+    return PurposeRecord(**msgspec.structs.asdict(info.statistics), topic=info.topic, purpose=info.purpose)
+
+
+async def retire(call: Call) -> Response:
+    await call.server.engine.retire(call.topic, call.purpose, force=call.query(RetireQuery).force)
+    return Response(status_code=204)
+
+
+async def dead(call: Call) -> Response:
+    query = call.query(DeadQuery)
+    letters = await call.server.engine.dead(call.topic, call.purpose)
+    at = 0
+    if query.after is not None:
+        at = next((at for at, each in enumerate(letters, 1) if each.event.id == query.after), -1)
+        if at < 0:
+            raise NotFound(f"expected the id of a dead letter as after, got {query.after[:80]!a}, which is none")
+    shown = [
+        DeadRecord(to_cloudevent(each.event), each.error, each.attempts, each.time)
+        for each in letters[at : at + query.limit]
+    ]
+    return answer(Dead(shown, len(letters)))
+
+
+async def redrive(call: Call) -> Response:
+    ids = await _letters(call)
+    return answer(Redriven(await call.server.engine.redrive(call.topic, call.purpose, ids)))
+
+
+async def discard(call: Call) -> Response:
+    ids = await _letters(call)
+    return answer(Discarded(await call.server.engine.discard(call.topic, call.purpose, ids)))
+
+
+async def _letters(call: Call) -> list[str] | None:
+    """The ids; None is all."""
+    letters, most = await call.json(Letters), call.server.settings.ids
+    if bool(letters.ids) == letters.all:
+        raise BadArgument('expected either ids of dead letters or "all": true, got both or neither')
+    for id in letters.ids or ():
+        check_id(id)
+    if letters.ids is not None and len(letters.ids) > most:
+        raise TooLarge(f"expected at most {most:,} ids, got {len(letters.ids):,}: send several requests")
+    return letters.ids or None
+
+
+async def replay(call: Call) -> Response:
+    span = await call.json(Span)
+    since, until = read_since(span.since), read_since(span.until)
+    return answer(Replayed(await call.server.engine.replay(call.topic, call.purpose, since, until)))
+
+
+async def trace(call: Call) -> Response:
+    """The event and what it caused, each after the one that its `causationid` names: a list, since a chain of causes
+    may be longer than JSON can nest."""
+    events, todo = [], [await call.server.engine.trace(check_id(call.part("id")))]
+    while todo:
+        found: Trace = todo.pop()
+        events.append(to_cloudevent(found.event))
+        todo += reversed(found.caused)
+    return answer(Events(events))
