@@ -6,8 +6,9 @@ BIN := $(VENV)/bin
 DIR ?= .
 SEEDS ?= 10000
 FIRST ?= 0
+RESTARTS ?= 50
 
-.PHONY: run test lint types unit simulate bench wheel clean
+.PHONY: run test lint types unit simulate restarts bench wheel clean
 
 ## Find the duplicate files of a folder: make run DIR=~/Pictures
 run: $(VENV)/.run
@@ -29,6 +30,10 @@ unit: $(VENV)/.test
 ## Any number of simulated lives of the core: make simulate SEEDS=100000 [FIRST=0]
 simulate: $(VENV)/.test
 	$(BIN)/python -m solarwind.testing.simulator --seeds $(SEEDS) --first $(FIRST)
+
+## A server restarted under load, by SIGTERM and by kill -9 in turn: make restarts RESTARTS=50
+restarts: $(VENV)/.test
+	RESTARTS=$(RESTARTS) $(BIN)/python -m pytest tests/server/test_reconnect.py
 
 ## The speed, beside peers in the same run
 bench: $(VENV)/.bench

@@ -20,7 +20,7 @@ import msgspec
 from .errors import BadName, ProtocolError, TooLarge
 from .event import Cause
 from .limits import Limits
-from .names import check_id, check_key, check_topic
+from .names import check_content, check_id, check_key, check_topic
 from .payload import JSON
 
 FORMAT = 1
@@ -100,12 +100,20 @@ def read_id(id: str) -> AutoId | None:
 class Batch:
     """A sealed batch. Events are counted from 0; an index outside raises `IndexError`."""
 
-    __slots__ = ("_starts", "data", "header")
+    __slots__ = ("_body", "_offsets", "data", "header")
 
     def __init__(self, header: Header, data: bytes, body: int) -> None:
+        """`body` is where the first payload begins."""
         self.header = header
         self.data = data
-        self._starts = list(accumulate(header.sizes, initial=body))
+        self._body = body
+        self._offsets: list[int] | None = None  # once somebody asks: who only passes it on does not
+
+    @property
+    def _starts(self) -> list[int]:
+        if self._offsets is None:
+            self._offsets = list(accumulate(self.header.sizes, initial=self._body))
+        return self._offsets
 
     @classmethod
     def read(cls, data: bytes) -> Batch:
@@ -147,7 +155,8 @@ class Batch:
 
     def payload_bytes(self, start: int, stop: int) -> int:
         """How many bytes of payload the events from `start` up to `stop` have together."""
-        return self._starts[stop] - self._starts[start]
+        starts = self._starts
+        return starts[stop] - starts[start]
 
     def time(self, index: int) -> int:
         return self.header.time + self.header.times[index]
@@ -176,7 +185,7 @@ class Batch:
         return Cause("application", header.process)
 
     def check(self, limits: Limits) -> None:
-        """Whether it may come from somebody else. Raises `TooLarge`, and `BadName` for a key or an id that is none."""
+        """Whether it may come from somebody else. Raises `TooLarge`, and `BadName` for a key and the like that is none."""
         header = self.header
         largest, size = max(header.sizes), sum(header.sizes)
         if largest > limits.payload_bytes:
@@ -186,6 +195,9 @@ class Batch:
                 f"expected a batch of at most {limits.batch_events:,} events and {limits.batch_bytes:,} bytes, "
                 f"got {header.count:,} and {size:,}"
             )
+        for content in {header.content} if isinstance(header.content, str) else set(header.content):
+            if content != JSON:
+                check_content(content)
         for key in header.keys or ():
             if key is not None:
                 check_key(key)
@@ -293,7 +305,7 @@ def _fault(header: Header, body: int) -> str | None:
         return "a content type for another number of events"
     if min(header.sizes) < 0 or sum(header.sizes) != body:
         return f"{body} bytes of payload where the header says {sum(header.sizes)}"
-    if not 0 <= header.producer < MOST_PRODUCERS or header.first < 0:
+    if not 0 <= header.producer < MOST_PRODUCERS or not 0 <= header.first <= MOST_NUMBERS - count:
         return f"a producer {header.producer} or number {header.first} out of range"
     if header.time + min(header.times) < 0 or header.time + max(header.times) >= 1 << 63:
         return "a time out of range"

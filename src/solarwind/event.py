@@ -54,14 +54,24 @@ class Cause(msgspec.Struct, frozen=True, array_like=True):
         """What somebody gives as a cause: one, or the event that is it, or None. Else raises `BadArgument`."""
         if isinstance(cause, Event):
             return cls.event(cause)
-        if cause is None or isinstance(cause, Cause):
-            return cause
-        raise BadArgument(f"expected a Cause or an Event as cause, got {cause!a}: such as Cause.user('alice')")
+        if cause is None:
+            return None
+        fault = ""
+        if isinstance(cause, Cause):
+            try:  # nothing says that its fields are what they are to be, or can be written down
+                return _read_cause(_write_cause(cause))
+            except (msgspec.MsgspecError, TypeError, ValueError, OverflowError) as error:
+                fault = f", where {error}"
+        raise BadArgument(f"expected a Cause or an Event as cause, got {cause!a}{fault}: such as Cause.user('alice')")
 
     @classmethod
     def event(cls, event: Event) -> Cause:
         """The cause of what is fired because of `event`."""
         return cls("event", event.id, event.purpose or None, event.version or None, event.root)
+
+
+_write_cause = msgspec.msgpack.Encoder().encode
+_read_cause = msgspec.msgpack.Decoder(Cause).decode
 
 
 class HandOut(msgspec.Struct, eq=False):

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,15 @@ def run_loop(work: Coroutine[Any, Any, None]) -> None:
         asyncio.run(work)
     else:
         uvloop.run(work)
+
+
+async def finish(tasks: Collection[asyncio.Future[Any]], seconds: float) -> None:
+    """Let them come to their end for so long, then give them up. What they raise is theirs to tell."""
+    if tasks:
+        _, late = await asyncio.wait(tasks, timeout=seconds)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
 
 
 class LoopThread:
@@ -61,8 +70,11 @@ class LoopThread:
             self._failure = error
 
 
-async def serve(wind: SolarWind, until_settled: bool) -> None:
-    """Start it, and stop it when asked to by a signal, when all is settled if so wanted, or when its store fails."""
+async def serve(wind: SolarWind, until_settled: bool, started: Callable[[], None] | None = None) -> None:
+    """Start it, and stop it when asked to by a signal, when all is settled if so wanted, or when its store fails.
+
+    `started` is called once it has started.
+    """
     loop = asyncio.get_running_loop()
     asked = asyncio.Event()
     again = asyncio.Event()
@@ -73,6 +85,8 @@ async def serve(wind: SolarWind, until_settled: bool) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, signalled)
     await wind.start()
+    if started is not None:
+        started()
     reasons: list[asyncio.Future[Any]] = [asyncio.ensure_future(asked.wait()), wind.failed]
     if until_settled:
         reasons.append(asyncio.ensure_future(wind.settled()))

@@ -7,6 +7,7 @@ import re
 from .errors import BadName
 
 _TOPIC = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
+_CONTENT = re.compile(r"[!-~]([ -~]{0,198}[!-~])?")
 _MOST_CHARACTERS = 200
 _MOST_KEY_BYTES = 256
 
@@ -58,6 +59,13 @@ def check_id(id: object) -> str:
     if not name or len(name) > _MOST_CHARACTERS or name != name.strip() or not name.isprintable():
         raise BadName(f"expected {expected}, got {_shown(name)}")
     return name
+
+
+def check_content(content: str) -> str:
+    """Return `content`, a payload's content type, if it can go wherever one is written, else raise `BadName`."""
+    if not _CONTENT.fullmatch(content):
+        raise BadName(f"expected a content type such as application/json, got {_shown(content)}")
+    return content
 
 
 def _text(value: object, expected: str) -> str:

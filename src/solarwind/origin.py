@@ -5,10 +5,16 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from functools import cache
 
 MACHINE = socket.gethostname()
 
 
 def process_name() -> str:
     """This process: its program and process id."""
-    return f"{os.path.basename(sys.argv[0]) or 'python'}:{os.getpid()}"
+    return _name(sys.argv[0], os.getpid())
+
+
+@cache
+def _name(program: str, pid: int) -> str:
+    return f"{os.fsencode(os.path.basename(program)).decode(errors='replace') or 'python'}:{pid}"

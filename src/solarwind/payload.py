@@ -134,6 +134,8 @@ def _msgspec_fault(error: Exception) -> str:
     text = text[:1].lower() + text[1:]
     if " got " not in text and text.startswith("object missing required field "):
         text = f"expected field {text.removeprefix('object missing required field ')}, got none"
+    if text.startswith("object contains unknown field "):
+        text = f"expected known fields, got {text.removeprefix('object contains unknown field ')}"
     return f"{text} at {path if at else '$'}"
 
 
@@ -160,6 +162,7 @@ def _shown(value: Any) -> str:
 
 
 _PATH = re.compile(r"\$(?:\.[A-Za-z0-9_-]+)+")
+_MOST_PATH = 200
 
 
 def field(path: str) -> Callable[[bytes, str], str | None]:
@@ -168,8 +171,10 @@ def field(path: str) -> Callable[[bytes, str], str | None]:
     `path` is `$.name` or `$.name.name`. Text is the key itself, anything else its JSON.
     Raises `BadArgument` for another path.
     """
-    if not isinstance(path, str) or not _PATH.fullmatch(path):
-        raise BadArgument(f"expected a field such as $.video_id or $.video.id, got {path!a}")
+    if not isinstance(path, str) or len(path) > _MOST_PATH or not _PATH.fullmatch(path):
+        raise BadArgument(
+            f"expected a field such as $.video_id or $.video.id, of at most {_MOST_PATH} characters, got {_shown(path)}"
+        )
     return _field(path)
 
 

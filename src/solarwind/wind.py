@@ -20,7 +20,7 @@ from .engine.url import open_engine
 from .errors import BadArgument, Busy, TooLarge, Unavailable
 from .event import Cause, Event
 from .failure import MOST_SECONDS, Retry
-from .life import LoopThread, run_loop, serve
+from .life import LoopThread, finish, run_loop, serve
 from .limits import Limits
 from .names import check_id, check_key, check_topic
 from .records import DeadLetter, HandlerInfo, PurposeInfo, Statistics, TopicInfo, Trace
@@ -76,13 +76,13 @@ class SolarWind:
         self._foreign_lock = threading.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def use(self, url: str) -> None:
+    def use(self, url: str, token: str | None = None) -> None:
         """Go to another dispatcher than the one it was made for. Raises `BadArgument`; `Unavailable` once started."""
         if self._state != "not started":
             raise Unavailable(
                 f"expected a SolarWind that was not started, got one that is {self._state}: make a new one"
             )
-        self._engine = open_engine(url, self._limits, self._token)
+        self._engine = open_engine(url, self._limits, token or self._token)
 
     @property
     def engine(self) -> Engine:
@@ -282,7 +282,7 @@ class SolarWind:
         """Wait until every handler registered so far has joined. Raises the error of one that could not."""
         for registration in list(self._registrations):
             if registration.joining is not None:
-                await registration.joining
+                await asyncio.shield(registration.joining)
 
     async def off(self, function: Callable[..., Any]) -> None:
         """Take a function's instances out again: they finish what they began and give back the rest.
@@ -469,8 +469,8 @@ class SolarWind:
             return
         self._state = "stopping"
         grace = self.grace if grace is None else grace
-        joining = [each.joining for each in self._registrations if each.joining is not None]
-        await asyncio.gather(*joining, *self._tasks, return_exceptions=True)
+        begun = {each.joining for each in self._registrations if each.joining is not None} | self._tasks
+        await finish(begun, max(1.0, grace))  # a server may be out of reach
         # All of them before any gives something back, or it would go from one to the next.
         for registration in self._registrations:
             if registration.runner is not None:
@@ -483,7 +483,7 @@ class SolarWind:
             self._foreign.close()
         self._flush()
         self._flush_foreign()
-        try:  # a server may be out of reach
+        try:
             async with asyncio.timeout(max(1.0, grace)):
                 await self._outbox.drain()
                 await self._foreign.drain()

@@ -2,8 +2,8 @@
 
 A WebSocket message is binary: one msgpack array of messages. Each of them is an array too, its name first and
 then its fields in order; fields at the end that have a default may be left out, and a reader passes over further ones.
-Batches travel inside as the very bytes that were sealed. `ref` is a number that the client chose for what it asks, and
-comes back in the answer.
+Batches travel inside as the very bytes that were sealed. `ref` is a number from 1 on that the client chose for what it
+asks, and comes back in the answer.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -23,11 +23,13 @@ from .failure import Retry
 SUBPROTOCOL = "solarwind.v1"
 PATH = "/v1/connect"
 MOST_TOGETHER = 1 << 20  # bytes of messages that are put into one WebSocket message
+MOST_MESSAGES = 16_384  # in one
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MOST_AGO_US = 10**15
 
 T = TypeVar("T")
+Ref = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class Message(msgspec.Struct, array_like=True, tag=str.lower):
@@ -47,7 +49,7 @@ class Hello(Message):
 class Submit(Message):
     """Fire a batch: answered by `Accepted` or `Refused`. Sent again after a reconnect, it is stored once."""
 
-    ref: int
+    ref: Ref
     batch: bytes
 
 
@@ -63,7 +65,7 @@ class Join(Message):
     `since` is "now", "beginning", ns since 1970, or below 0 so many ns ago. `retry` is attempts, wait, factor, ceiling.
     """
 
-    ref: int
+    ref: Ref
     instance: int
     topic: str
     purpose: str
@@ -110,14 +112,14 @@ class Leaving(Message):
 class Leave(Message):
     """The instance is gone; what it has in hand is handed out again. Answered by `Done`."""
 
-    ref: int
+    ref: Ref
     instance: int
 
 
 class Call(Message):
     """What an operator asks, one of `CALLS`: answered by `Done`, in one or more parts, or `Refused`."""
 
-    ref: int
+    ref: Ref
     name: str
     arguments: msgspec.Raw = msgspec.Raw(b"\x80")
 
@@ -208,6 +210,8 @@ _from_server = msgspec.msgpack.Decoder(list[FromServer])
 
 def read_client(data: bytes) -> list[FromClient]:
     """The messages a client sent. Raises `ProtocolError`."""
+    if _count(data) > MOST_MESSAGES:
+        raise ProtocolError(f"expected at most {MOST_MESSAGES:,} messages together, got {_count(data):,}")
     return _read(_from_client, data)
 
 
@@ -225,16 +229,31 @@ def _read(decoder: msgspec.msgpack.Decoder[T], data: bytes) -> T:
         ) from None
 
 
-def groups(messages: Sequence[Message]) -> Iterator[Sequence[Message]]:
-    """What goes into one WebSocket message each: none is much larger than `MOST_TOGETHER` if it holds several."""
+def _count(data: bytes) -> int:
+    """How many there are in it, as its first bytes say; 0 where those are of no array."""
+    if data[:1] == b"\xdd":
+        return int.from_bytes(data[1:5], "big")
+    return int.from_bytes(data[1:3], "big") if data[:1] == b"\xdc" else 0  # few
+
+
+def groups(messages: Sequence[Message], most: int = MOST_TOGETHER) -> Iterator[Sequence[Message]]:
+    """What goes into one WebSocket message each: none is much larger than `most` if it holds several."""
     start = size = 0
     for index, message in enumerate(messages):
-        size += len(getattr(message, "batch", b""))
-        if size > MOST_TOGETHER and index > start:
+        more = _size(message)
+        size += more
+        if (size > most and index > start) or index - start == MOST_MESSAGES:
             yield messages[start:index]
-            start, size = index, len(getattr(message, "batch", b""))
+            start, size = index, more
     if start < len(messages):
         yield messages[start:] if start else messages
+
+
+def _size(message: Message) -> int:
+    """Of what may be large in it."""
+    if isinstance(message, Report):
+        return sum(len(failure.error) for failure in message.failed)
+    return len(getattr(message, "batch", b""))
 
 
 # What an operator asks ------------------------------------------------------------------------------------------

@@ -1,49 +1,103 @@
 """A process that runs servers for tests, as many as asked for, so that not every test waits for a process to start.
 
-It reads commands from stdin, one JSON array a line, and answers each with a line: ["start", url, port, {settings}] with
-the port, ["stop", port] when the server is gone.
+It reads commands from stdin, one JSON array a line, and answers each with a line:
+
+- ["start", url, port, tokens, {settings}] with the port; tokens is the path of a file or null
+- ["mount", framework, url, port, {settings}] with the port of somebody's app, of FastAPI or Starlette, that plain
+  uvicorn runs and that has the server mounted
+- ["stop", port] when the server is gone
+- ["drop", port] at once
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import sys
+from collections.abc import Awaitable, Callable
 from typing import Any
 
+import fastapi
+import uvicorn
 import uvloop
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
-from solarwind.server import Server, Settings
+from solarwind.server import Server, Settings, app
 from solarwind.server.listener import Listener
+
+ROOT = "/events"  # see place.py
+_Stop = Callable[[], Awaitable[None]]
 
 
 async def serve() -> None:
     loop = asyncio.get_running_loop()
-    servers: dict[int, tuple[Server, Listener]] = {}
+    servers: dict[int, _Stop] = {}
+    dropped: set[asyncio.Future[None]] = set()
     while line := await loop.run_in_executor(None, sys.stdin.readline):
         command, *arguments = json.loads(line)
-        if command == "start":
-            answer = await start(servers, *arguments)
+        if command in ("start", "mount"):
+            try:
+                answer, stop = await (start if command == "start" else mount)(*arguments)
+                servers[answer] = stop
+            except Exception as error:
+                answer = f"{type(error).__name__}: {error}"
         else:
-            server, listener = servers.pop(arguments[0])
-            await listener.stop()
-            await server.stop()
+            stopping = asyncio.ensure_future(servers.pop(arguments[0])())
+            if command == "drop":
+                dropped.add(stopping)
+            else:
+                await stopping
             answer = "stopped"
         print(json.dumps(answer), flush=True)
+    await asyncio.gather(*dropped)
 
 
-async def start(
-    servers: dict[int, tuple[Server, Listener]], url: str, port: int, settings: dict[str, Any]
-) -> int | str:
-    server = Server(url, settings=Settings(**settings))
+async def start(url: str, port: int, tokens: str | None, settings: dict[str, Any]) -> tuple[int, _Stop]:
+    server = Server(url, tokens=tokens, settings=Settings(**settings))
     listener = Listener(server, port=port, grace=1.0)
-    try:
-        await server.start()
-        await listener.start()
-    except Exception as error:
-        return f"{type(error).__name__}: {error}"
-    servers[listener.port] = (server, listener)
-    return listener.port
+    await server.start()
+    await listener.start()
+
+    async def stop() -> None:
+        listener.close()
+        await server.stop()
+        await listener.stop()
+
+    return listener.port, stop
+
+
+async def mount(framework: str, url: str, port: int, settings: dict[str, Any]) -> tuple[int, _Stop]:
+    events = app(url, settings=Settings(**settings))
+    if framework == "fastapi":
+        outer: Any = fastapi.FastAPI(lifespan=events.lifespan)
+        outer.mount(ROOT, events)
+    else:
+        outer = Starlette(routes=[Mount(ROOT, events)], lifespan=events.lifespan)
+    listening = socket.create_server(("127.0.0.1", port))
+    running = _Uvicorn(uvicorn.Config(outer, log_level="error"))
+    task = asyncio.ensure_future(running.serve(sockets=[listening]))
+    await running.has_started.wait()
+
+    async def stop() -> None:
+        running.asked.set()
+        await task
+
+    return listening.getsockname()[1], stop
+
+
+class _Uvicorn(uvicorn.Server):
+    """Plain, but that it does not look at the time to see whether it is to stop."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.asked = asyncio.Event()
+        self.has_started = asyncio.Event()
+
+    async def main_loop(self) -> None:
+        self.has_started.set()
+        await self.asked.wait()
 
 
 if __name__ == "__main__":

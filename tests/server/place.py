@@ -11,6 +11,8 @@ from typing import Any
 from solarwind import SolarWind
 from solarwind.testing.contract import Place
 
+ROOT = "/events"
+
 
 class Host:
     """A process that runs servers: see host.py."""
@@ -23,14 +25,24 @@ class Host:
             text=True,
         )
 
-    def start(self, url: str, port: int = 0, **settings: Any) -> int:
+    def start(self, url: str, port: int = 0, tokens: Path | None = None, **settings: Any) -> int:
         """Gives the port of a server on this store."""
-        answer = self._ask("start", url, port, settings)
+        answer = self._ask("start", url, port, tokens and str(tokens), settings)
+        assert isinstance(answer, int), answer
+        return answer
+
+    def mount(self, framework: str, url: str, port: int = 0, **settings: Any) -> int:
+        """Gives the port of an app of FastAPI or Starlette that has a server mounted at `ROOT`."""
+        answer = self._ask("mount", framework, url, port, settings)
         assert isinstance(answer, int), answer
         return answer
 
     def stop(self, port: int) -> None:
         self._ask("stop", port)
+
+    def drop(self, port: int) -> None:
+        """Stop it, but do not wait."""
+        self._ask("drop", port)
 
     def end(self) -> None:
         assert self._process.stdin is not None
@@ -38,6 +50,22 @@ class Host:
         self._process.stdin.close()
         self._process.wait()
         self._process.stdout.close()
+
+    def kill(self) -> None:
+        """As a power cut would, for all that the process knows."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.kill()
+        self._process.wait()
+        self._process.stdin.close()
+        self._process.stdout.close()
+
+    def memory(self) -> int:
+        """What the process has in memory, in bytes."""
+        for line in Path(f"/proc/{self._process.pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) << 10
+        raise AssertionError("a process without memory")
 
     def _ask(self, *command: object) -> object:
         assert self._process.stdin is not None
@@ -50,21 +78,38 @@ class ServerPlace(Place):
     """A server of its own for each test. Where it is on a file, what it accepted outlives it."""
 
     in_process = False
+    path = ""
 
     def __init__(self, host: Host, store: str) -> None:
         self.durable = store != "memory://"
         self._host = host
         self._store = store
-        self._port = host.start(store)
+        self._port = self._start(0)
+
+    def _start(self, port: int) -> int:
+        return self._host.start(self._store, port)
 
     def open(self) -> SolarWind:
-        return SolarWind(f"ws://127.0.0.1:{self._port}", grace=10.0)
+        return SolarWind(f"ws://127.0.0.1:{self._port}{self.path}", grace=10.0)
 
     def restart(self) -> SolarWind:
         wind = super().restart()
         self._host.stop(self._port)
-        self._host.start(self._store, self._port)
+        self._start(self._port)
         return wind
 
     def close(self) -> None:
-        self._host.stop(self._port)
+        self._host.drop(self._port)
+
+
+class MountedPlace(ServerPlace):
+    """The same, mounted in somebody's app."""
+
+    path = ROOT
+
+    def __init__(self, host: Host, framework: str, store: str) -> None:
+        self._framework = framework
+        super().__init__(host, store)
+
+    def _start(self, port: int) -> int:
+        return self._host.mount(self._framework, self._store, port)

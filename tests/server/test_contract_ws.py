@@ -1,4 +1,4 @@
-"""The contract over a server in another process."""
+"""The contract over a server in another process, by itself and mounted in somebody's app."""
 
 from __future__ import annotations
 
@@ -9,14 +9,7 @@ import pytest
 
 from solarwind.testing.contract import EngineContract, Place
 
-from .place import Host, ServerPlace
-
-
-@pytest.fixture(scope="module")
-def host() -> Iterator[Host]:
-    host = Host()
-    yield host
-    host.end()
+from .place import Host, MountedPlace, ServerPlace
 
 
 class TestServerOnMemory(EngineContract):
@@ -31,5 +24,21 @@ class TestServerOnSqlite(EngineContract):
     @pytest.fixture
     def place(self, host: Host, tmp_path: Path) -> Iterator[Place]:
         place = ServerPlace(host, f"sqlite:///{tmp_path}/wind.db")
+        yield place
+        place.close()
+
+
+class TestServerInFastApi(EngineContract):
+    @pytest.fixture
+    def place(self, host: Host, tmp_path: Path) -> Iterator[Place]:
+        place = MountedPlace(host, "fastapi", f"sqlite:///{tmp_path}/wind.db")
+        yield place
+        place.close()
+
+
+class TestServerInStarlette(EngineContract):
+    @pytest.fixture
+    def place(self, host: Host) -> Iterator[Place]:
+        place = MountedPlace(host, "starlette", "memory://")
         yield place
         place.close()

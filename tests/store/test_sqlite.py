@@ -299,6 +299,19 @@ def test_no_id_is_ever_in_a_topic_twice(given: list[list[list[str]]]) -> None:
         on_store(Path(folder) / "wind.db", look)
 
 
+def test_ids_are_looked_up_as_fast_however_many_there_are(tmp_path: Path) -> None:
+    async def look(store: SqliteStore) -> None:
+        taken = []
+        for number in range(20):
+            made, same = (batch("t", 1_000, ids=[f"{number}.{index}" for index in range(1_000)]) for _ in range(2))
+            before = time.monotonic()
+            assert await store.commit([made, same], [], [], 1) == [Stored(1_000 * number, made), None]
+            taken.append(time.monotonic() - before)
+        assert min(taken[-3:]) < 5 * min(taken[:3])
+
+    on_store(tmp_path / "wind.db", look)
+
+
 # --- purposes -----------------------------------------------------------------------------------------------
 
 

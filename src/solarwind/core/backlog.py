@@ -40,6 +40,10 @@ class Backlog:
         """Everything below was looked at."""
         return self._cursor
 
+    def through(self, end: int) -> bool:
+        """Whether there is nothing to hand out below `end`."""
+        return self._cursor >= end
+
     def next(
         self, end: int, most: int, log: Log, *, patient: bool = False
     ) -> tuple[Stored, Sequence[int]] | Missing | None:
@@ -105,6 +109,9 @@ class Lanes(Backlog):
 
     def _take_delayed(self) -> None:
         """They are looked at like all others, since they hold their keys."""
+
+    def through(self, end: int) -> bool:
+        return self._cursor >= end and not self._ready
 
     @property
     def ready(self) -> int:

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Sequence
 from heapq import heappop
 
 from ..batch import Batch
-from .backlog import Missing
+from .backlog import Backlog, Missing
 from .effects import Failure, Fault, Fetch, Offer, Report
 from .exchange import Direct, Exchange, Share
 from .log import Stored
@@ -77,13 +77,23 @@ class Dispatcher(Registry):
         if not exchange.pends:
             self._copy_out(topic, purpose, exchange, now)
             return
-        instances = self._divide(purpose, exchange, topic.end)
+        backlog, instances = purpose.backlog, self.further_partitions(purpose)
+        if backlog is None or not instances:
+            return
+        self._divide(exchange, backlog, instances, topic.end)
         while True:
-            ready = [instance for instance in instances if instance.free]
+            if purpose.reached is not None:
+                self._reach_ahead(purpose, backlog, instances)
+            if backlog.through(topic.end):
+                return
+            ready, room = [], 0
+            for instance in instances:
+                if free := instance.free:
+                    ready.append(instance)
+                    room += free
             if not ready:
                 return
-            self._reach_ahead(purpose, ready, topic.end)
-            found = purpose.next(topic.end, sum(instance.free for instance in ready), self._log, ready)
+            found = purpose.next(topic.end, room, self._log, ready)
             if found is None:
                 return
             if isinstance(found, Missing):
@@ -95,7 +105,7 @@ class Dispatcher(Registry):
             shares = self._share(purpose, exchange, stored, picks, ready) if picks else []
             for chosen, part in shares:
                 self._lease(purpose, self.instances[chosen.id][0], stored, part, now, careful=careful)
-            if sum(len(part) for _, part in shares) < len(picks):
+            if sum([len(part) for _, part in shares]) < len(picks):
                 rest = Spans.of(picks)
                 for _, part in shares:
                     rest.difference_update(Spans.of(part))
@@ -116,17 +126,14 @@ class Dispatcher(Registry):
             self._effects.append(Fault(text))
             return []
 
-    def _divide(self, purpose: Purpose, exchange: Exchange, end: int) -> list[Instance]:
-        """The instances whose turn it is; where it is all the same which of them gets an event, each with an even part
-        of what is yet to be looked at: the first to be done with a burst's beginning does not get all the rest."""
-        instances = self.further_partitions(purpose)
-        backlog = purpose.backlog
-        ahead = end - backlog.cursor if backlog is not None else 0
+    def _divide(self, exchange: Exchange, backlog: Backlog, instances: list[Instance], end: int) -> None:
+        """Where it is all the same which instance gets an event, each gets an even part of what is yet to be looked at:
+        the first to be done with a burst's beginning does not get all the rest."""
+        ahead = end - backlog.cursor
         divides = isinstance(exchange, Direct) and len(instances) > 1 and ahead > 0
         quota = -(-ahead // len(instances)) if divides else MOST_ROOM
         for instance in instances:
             instance.quota = quota
-        return instances
 
     def _lease(
         self,
@@ -166,7 +173,8 @@ class Dispatcher(Registry):
 
     def _copy_out(self, topic: Topic, purpose: Purpose, exchange: Exchange, now: int) -> None:
         """A copy for every instance chosen, into its own buffer; done with at once."""
-        instances = list(self.further_partitions(purpose))
+        instances = self.further_partitions(purpose)
+        receivers: dict[int, Instance] = {}
         while instances:
             found = purpose.next(topic.end, topic.end, self._log)
             if found is None:
@@ -177,7 +185,7 @@ class Dispatcher(Registry):
             stored, picks, _ = found
             copied = Spans()
             for chosen, part in self._share(purpose, exchange, stored, picks, instances):
-                receiver = self.instances[chosen.id][0]
+                receiver = receivers[chosen.id] = self.instances[chosen.id][0]
                 for start, stop in Spans.of(part):
                     purpose.dropped += receiver.buffer(stored, start, stop, self._limits)
                     copied.add(start, stop)
@@ -185,11 +193,12 @@ class Dispatcher(Registry):
             self._finish_copied(purpose, Spans.of(picks))
         else:
             purpose.dropped += self._drop_pending(purpose, topic.end)
-        for instance in instances:
-            instance.quota = MOST_ROOM
-            self._drain_copies(purpose, instance, now)
+        for receiver in receivers.values():
+            self._drain_copies(purpose, receiver, now)
 
     def _drain_copies(self, purpose: Purpose, instance: Instance, now: int) -> None:
+        if instance.copies:
+            instance.quota = MOST_ROOM
         while instance.copies and instance.free:
             stored, picks = instance.unbuffer(instance.free)
             self._lease(purpose, instance, stored, picks, now, pends=False)
@@ -218,15 +227,12 @@ class Dispatcher(Registry):
                 purpose.fetching = False
                 self.exchange(purpose, now)
 
-    def _reach_ahead(self, purpose: Purpose, ready: list[Instance], end: int) -> None:
+    def _reach_ahead(self, purpose: Purpose, backlog: Backlog, instances: list[Instance]) -> None:
         """Note, well before it happens, up to where events may have been handed out: after a crash only those are
         suspects. The note rides with some commit, so in a steady flow nobody waits for it."""
-        if purpose.reached is None:
-            return
-        margin = 1024 + 2 * sum(instance.room for instance in ready)
-        cursor = purpose.backlog.cursor if purpose.backlog is not None else purpose.state.floor
-        if cursor + margin > purpose.state.reach:
-            self._change(purpose, Change(*purpose.key, reach=cursor + 2 * margin))
+        margin = 1024 + 2 * sum([instance.room for instance in instances])
+        if backlog.cursor + margin > purpose.state.reach:
+            self._change(purpose, Change(*purpose.key, reach=backlog.cursor + 2 * margin))
 
     def _bury_killers(self, purpose: Purpose, picks: Iterable[int], ready: list[Instance], now: int) -> list[int]:
         """Suspects that were being handled each time something died, as often as they may be tried, are dead."""
@@ -252,6 +258,7 @@ class Dispatcher(Registry):
             return False
         instance, purpose = found
         instance.alive(now)
+        self._drain_copies(purpose, instance, now)
         lease = purpose.leases.get(report.lease)
         if lease is None or lease.instance is not instance:
             self.exchange(purpose, now)
@@ -263,6 +270,9 @@ class Dispatcher(Registry):
             return False
         held.difference_update(done)
         failed = []
+        if report.refusal:
+            failed = [Failure(position, "retry", report.refusal) for position in done.positions()]
+            done = Spans()
         for failure in report.failed:
             if failure.position in held:
                 held.remove(failure.position, failure.position + 1)
@@ -330,6 +340,7 @@ class Dispatcher(Registry):
             was_silent = instance.silent
             instance.alive(now)
             if was_silent:
+                self._drain_copies(purpose, instance, now)
                 self.exchange(purpose, now)
 
     def tick(self, now: int) -> None:
@@ -386,8 +397,7 @@ class Dispatcher(Registry):
 
     def further_partitions(self, purpose: Purpose) -> list[Instance]:
         """The instances whose turn it is: those of the active version."""
-        active = purpose.active_version
-        return [each for each in purpose.instances.values() if each.version == active and not each.leaving]
+        return purpose.at_work
 
     # 7 ------------------------------------------------------------------------------------------------
 

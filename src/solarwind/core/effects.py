@@ -43,6 +43,7 @@ class Report(msgspec.Struct, frozen=True, array_like=True):
     """What an instance made of (some of) the events of one lease.
 
     `handled` is how many events of the lease it has worked on so far, and `busy_ns` how long, at its concurrency.
+    `refusal` is why what the handlers fired cannot be taken: then what is done is as if they had raised that.
     """
 
     instance: int
@@ -52,6 +53,7 @@ class Report(msgspec.Struct, frozen=True, array_like=True):
     returned: Spans = msgspec.field(default_factory=Spans)
     handled: int = 0
     busy_ns: int = 0
+    refusal: str = ""
 
 
 class Offer(msgspec.Struct, frozen=True):

@@ -110,6 +110,8 @@ class Direct(Exchange):
         return sorted(instances, key=lambda instance: instance.used)
 
     def share(self, stored: Stored, picks: Sequence[int], instances: Sequence[Instance], random: Random) -> list[Share]:
+        if len(instances) == 1:
+            return [(instances[0], picks[: instances[0].free])]
         shares: list[Share] = []
         left, at = len(instances), 0
         for instance in self.order(instances, random):

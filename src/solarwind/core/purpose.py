@@ -18,11 +18,12 @@ from .effects import Join
 from .exchange import Exchange, Key, header_key, lookup
 from .log import Log, Stored
 from .spans import Spans
-from .state import Change, Letter, State
+from .state import Change, Letter, State, Statement
 
 ROOM_NS = 100_000_000  # an instance holds about so much work
 MOST_ROOM = 10_000  # events
 MOST_CAREFUL = 1_000  # events handed out together after a crash
+MOST_ERROR = 4_000  # characters of a dead letter's error
 
 
 class Instance(msgspec.Struct, eq=False):
@@ -58,7 +59,10 @@ class Instance(msgspec.Struct, eq=False):
     def free(self) -> int:
         if self.silent or self.leaving or self.in_hand_bytes >= self.most_bytes:
             return 0
-        return max(0, min(self.room - self.in_flight, self.quota))
+        free = self.room - self.in_flight
+        if free > self.quota:
+            free = self.quota
+        return free if free > 0 else 0
 
     def take(self, lease: Lease) -> None:
         """The lease's events are in its hands."""
@@ -146,8 +150,12 @@ class Purpose:
         self.careful = 0  # leases of suspects
         self.last_try = 0  # the lease of a suspect that dies if it is lost: nothing else is handed out meanwhile
         self.delayed = set(state.due)
+        # Once they are known; None again when that may have changed.
+        self._active: Statement | None = None
+        self._at_work: list[Instance] | None = None
         self._backlog: Backlog | None = None
         self._backlog_of: tuple[str, str | None] | None = None
+        self._backlog_for: Statement | None = None  # the statement by which it was found to be right
 
     @property
     def key(self) -> tuple[str, str]:
@@ -156,17 +164,29 @@ class Purpose:
     # Versions
 
     @property
-    def active_version(self) -> int:
-        """The version that gets the events: the highest with a live instance, else the highest known."""
-        if len(self.state.statements) == 1:
-            return next(iter(self.state.statements))
-        live = [instance.version for instance in self.instances.values() if not instance.leaving]
-        return max(live or self.state.statements)
+    def active(self) -> Statement:
+        """What the version that gets the events states: the highest with a live instance, else the highest known."""
+        if self._active is None:
+            live = [instance.version for instance in self.instances.values() if not instance.leaving]
+            self._active = self.state.statements[max(live or self.state.statements)]
+        return self._active
+
+    @property
+    def at_work(self) -> list[Instance]:
+        """The instances of the active version that do not leave."""
+        if self._at_work is None:
+            active = self.active.version
+            self._at_work = [each for each in self.instances.values() if each.version == active and not each.leaving]
+        return self._at_work
+
+    def note_change(self) -> None:
+        """An instance came, leaves or went, or a version was stated: others may be at work now."""
+        self._active = self._at_work = None
 
     @property
     def exchange(self) -> Exchange | None:
         """The active version's; None where it is a plug-in that this process does not have."""
-        return lookup(self.state.statements[self.active_version].exchange)
+        return lookup(self.active.exchange)
 
     @property
     def exchange_pends(self) -> bool:
@@ -191,8 +211,8 @@ class Purpose:
         backlog = self.backlog
         if backlog is None:
             return None
-        if self.reached is not None and self.exchange_pends:
-            end = min(end, self.reached)
+        if self.reached is not None and end > self.reached and self.exchange_pends:
+            end = self.reached
         found = backlog.next(end, most, log, patient=bool(ready) and self._patient(backlog, ready))
         if found is None or isinstance(found, Missing):
             return found
@@ -235,12 +255,16 @@ class Purpose:
     @property
     def backlog(self) -> Backlog | None:
         """What is next, by the active exchange. None while what another exchange handed out is still in flight."""
-        statement = self.state.statements[self.active_version]
-        by = ("keyed" if self.exchange is not None and self.exchange.keyed else "", statement.key)
+        statement = self.active
+        if self._backlog_for is statement:
+            return self._backlog
+        exchange = self.exchange
+        by = ("keyed" if exchange is not None and exchange.keyed else "", statement.key)
         if self._backlog is None or self._backlog_of != by:
             if self._backlog_of not in (None, by) and self.in_flight():
                 return None
             self._backlog, self._backlog_of = self._begin(by), by
+        self._backlog_for = statement
         return self._backlog
 
     def _begin(self, by: tuple[str, str | None]) -> Backlog:
@@ -268,12 +292,17 @@ class Purpose:
     def apply(self, change: Change) -> Change:
         """Apply a change, and tell the backlog what is done with."""
         self.state.apply(change)
+        if change.stated:
+            self.note_change()
         for waiting in change.waiting:
             self.delayed.add(waiting.position)
         if self._backlog is not None:
-            for positions in (change.settled, change.skipped, Spans.of(letter.position for letter in change.dead)):
-                if positions:
-                    self._backlog.finish(positions)
+            if change.settled:
+                self._backlog.finish(change.settled)
+            if change.skipped:
+                self._backlog.finish(change.skipped)
+            if change.dead:
+                self._backlog.finish(Spans.of(letter.position for letter in change.dead))
         if change.skipped:
             self.delayed.intersection_update(self.state.due)
             self.suspects.difference_update(change.skipped)
@@ -315,7 +344,7 @@ class Purpose:
 
     def buried(self, position: int, tried: int, now: int, error: str) -> Change:
         """The change by which an event becomes a dead letter."""
-        return Change(*self.key, dead=[Letter(position, tried, now, error)])
+        return Change(*self.key, dead=[Letter(position, tried, now, error[:MOST_ERROR])])
 
 
 def _key_of(path: str | None) -> Key:

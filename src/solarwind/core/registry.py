@@ -98,6 +98,7 @@ class Registry:
             self._state_version(topic, purpose, statement)
         instance = Instance(self._next_number(), join, join.room, self._limits.in_hand_bytes, used=self._next_number())
         purpose.instances[instance.id] = instance
+        purpose.note_change()
         self.instances[instance.id] = (instance, purpose)
         self.exchange(purpose, now)
         return instance.id
@@ -150,6 +151,7 @@ class Registry:
         if found is not None:
             instance, purpose = found
             instance.leaving = True
+            purpose.note_change()
             purpose.dropped += instance.copied
             instance.copies.clear()
             instance.copied = instance.copied_bytes = 0
@@ -161,6 +163,7 @@ class Registry:
         if found is not None:
             instance, purpose = found
             del purpose.instances[instance_id]
+            purpose.note_change()
             purpose.dropped += instance.copied
             self._take_away(purpose, instance, now, died=died)
             self.exchange(purpose, now)
@@ -193,7 +196,7 @@ class Registry:
         if not purpose.exchange_pends:
             raise NotAllowed(
                 f"expected a purpose whose events pend, got {name!r} on topic {topic_name!r} with exchange "
-                f"{purpose.state.statements[purpose.active_version].exchange!r}: its events are dropped, "
+                f"{purpose.active.exchange!r}: its events are dropped, "
                 "not kept for replay"
             )
         until = min(until, self.topics[topic_name].end)

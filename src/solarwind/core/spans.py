@@ -40,6 +40,9 @@ class Spans:
         if not edges or start > edges[-1]:  # the common case: work goes on at the end
             edges += (start, stop)
             return
+        if start == edges[-1]:
+            edges[-1] = stop
+            return
         low, high = bisect_left(edges, start), bisect_right(edges, stop)
         edges[low:high] = [start] * (low % 2 == 0) + [stop] * (high % 2 == 0)
 

@@ -21,6 +21,10 @@ class Receiver(Protocol):
         """Handle these events and report."""
         ...
 
+    def flush(self) -> None:
+        """All that is to be delivered for now was: whoever passes it on need not wait for more."""
+        ...
+
     def lost(self) -> None:
         """What it has in hand is no longer its own; more may come."""
         ...

@@ -1,53 +1,53 @@
-"""One WebSocket connection of a client: bytes in and out.
-
-`websockets` does the protocol; there is no task and no queue, so a message is handled in the turn of the loop in which
-it came.
-"""
+"""One WebSocket connection of a client: from the handshake to the goodbye."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
+import os
 import ssl
 from collections.abc import Callable
-from typing import cast
 
+import msgspec
 from websockets.client import ClientProtocol
-from websockets.exceptions import InvalidState
-from websockets.frames import Frame, Opcode
 from websockets.http11 import Response
 from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
 from .. import wire
-from ..errors import ProtocolError, Unavailable
+from ..errors import BadToken, NotAllowed, ProtocolError, SolarWindError, Unavailable
+from .frames import Endpoint, log
 
 CONNECT_S = 10.0
-_log = logging.getLogger("solarwind.websocket")
-_log.setLevel(logging.WARNING)
+CLOSE_S = 2.0  # that a server has to answer a goodbye
 
 
-class Link(asyncio.Protocol):
-    """Made by `connect`; `received` gets each message, `lost` is called once, with why."""
+class Link(Endpoint):
+    """Made by `connect`; `received` gets each message, and `lost` is called once, with why, unless it was closed."""
+
+    _protocol: ClientProtocol
 
     def __init__(
         self, url: str, token: str | None, received: Callable[[bytes], None], lost: Callable[[str], None]
     ) -> None:
+        super().__init__(
+            ClientProtocol(
+                parse_uri(url + wire.PATH), subprotocols=[Subprotocol(wire.SUBPROTOCOL)], max_size=None, logger=log
+            )
+        )
         self._received = received
         self._lost = lost
         self._token = token
-        self._parts: list[bytes | bytearray | memoryview] | None = None
         self._why = "the server closed the connection"
         self._over = False
-        self.open: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._protocol = ClientProtocol(
-            parse_uri(url + wire.PATH), subprotocols=[Subprotocol(wire.SUBPROTOCOL)], max_size=None, logger=_log
-        )
+        loop = asyncio.get_running_loop()
+        self.open: asyncio.Future[None] = loop.create_future()
+        self.closed: asyncio.Future[None] = loop.create_future()
+        self.silent = 0  # heartbeats since the server was heard of
 
     # asyncio's side -----------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
+        super().connection_made(transport)
         request = self._protocol.connect()
         if self._token is not None:
             request.headers["Authorization"] = f"Bearer {self._token}"
@@ -57,94 +57,78 @@ class Link(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         if error is not None:
             self._why = str(error)
-        if not self.open.done():
-            self.open.set_exception(Unavailable(f"expected a Solar Wind server, but {self._why}"))
+        if not self.closed.done():
+            self.closed.set_result(None)
         self._end()
 
     def data_received(self, data: bytes) -> None:
-        self._protocol.receive_data(data)
-        for event in self._protocol.events_received():
-            if isinstance(event, Response):
-                self._opened(event)
-            elif isinstance(event, Frame):
-                self._frame(event)
-        self._write()
+        self.silent = 0
+        super().data_received(data)
+        if self._protocol.close_expected() and not self._over:  # what came was none of the protocol
+            self._why = str(self._protocol.handshake_exc or self._protocol.parser_exc or self._why)
+            self.goodbye()
 
-    def eof_received(self) -> None:
-        self._protocol.receive_eof()
-        for event in self._protocol.events_received():
-            if isinstance(event, Response):
-                self._opened(event)
+    # Frames -------------------------------------------------------------------------------------------
 
-    def _opened(self, response: Response) -> None:
+    def opened(self, handshake: Response) -> None:
         if self.open.done():
             return
-        refusal = self._protocol.handshake_exc
-        if refusal is None and self._protocol.subprotocol == wire.SUBPROTOCOL:
+        if self._protocol.handshake_exc is None and self._protocol.subprotocol == wire.SUBPROTOCOL:
             self.open.set_result(None)
-            return
-        said = (response.body or b"").decode(errors="replace").strip()
-        self.open.set_exception(
-            ProtocolError(
-                f"expected a server of {wire.SUBPROTOCOL}, got HTTP {response.status_code}: {said or refusal}"
-            )
-        )
+        else:
+            self.open.set_exception(_refusal(handshake, self._protocol.handshake_exc))
 
-    def _frame(self, frame: Frame) -> None:
-        if frame.opcode is Opcode.BINARY and frame.fin:
-            self._received(bytes(frame.data))
-        elif frame.opcode is Opcode.BINARY:
-            self._parts = [frame.data]
-        elif frame.opcode is Opcode.CONT and self._parts is not None:
-            self._parts.append(frame.data)
-            if frame.fin:
-                data, self._parts = b"".join(self._parts), None
-                self._received(data)
-        elif frame.opcode is Opcode.CLOSE:
-            closed = self._protocol.close_rcvd
-            if closed is not None and closed.reason:
-                self._why = closed.reason
-            self._transport.close()
-            self._end()
+    def message(self, data: bytes) -> None:
+        if not self._over:
+            self._received(data)
+
+    def text(self) -> None:
+        self.abort("it sent a text")
+
+    def goodbye(self) -> None:
+        closed = self._protocol.close_rcvd
+        if closed is not None and closed.reason:
+            self._why = closed.reason
+        self._write()
+        self.transport.close()
+        self._end()
 
     def _end(self) -> None:
+        if not self.open.done():
+            hint = "" if self._protocol.uri.secure else ": is it wss://?"
+            self.open.set_exception(Unavailable(f"expected a Solar Wind server, but {self._why}{hint}"))
         if not self._over:
             self._over = True
-            self._lost(self._why)
-
-    def _write(self) -> None:
-        for data in self._protocol.data_to_send():
-            if data:
-                self._transport.write(data)
+            if not self.open.cancelled() and self.open.exception() is None:
+                self._lost(self._why)
 
     # The engine's side --------------------------------------------------------------------------------
 
-    def send(self, data: bytes) -> None:
-        try:
-            self._protocol.send_binary(data)
-        except InvalidState:  # it is closing, and `lost` will say so
-            return
-        self._write()
+    def check(self) -> None:
+        """Raises `Unavailable` where it is over: a goodbye may come right behind the handshake."""
+        if self._over:
+            raise Unavailable(f"expected a server at hand, but {self._why}")
 
-    def close(self) -> None:
-        """What was sent is still written."""
-        try:
-            self._protocol.send_close(1000)
-        except InvalidState:
-            pass
-        self._write()
+    async def close(self) -> None:
+        """Say goodbye, and wait until the server has read what was sent before."""
         self._over = True
-        self._transport.close()
+        self.say_goodbye(1000)
+        try:
+            async with asyncio.timeout(CLOSE_S):
+                await self.closed
+        except TimeoutError:
+            self.transport.abort()
 
     def abort(self, why: str) -> None:
-        """The server does not answer."""
+        """The server does not answer, or not as it should."""
         self._why = why
-        self._transport.abort()
+        self.transport.abort()
         self._end()
 
 
 async def connect(url: str, token: str | None, received: Callable[[bytes], None], lost: Callable[[str], None]) -> Link:
-    """Connect and shake hands. Raises `Unavailable` where there is no server, `ProtocolError` where it is another."""
+    """Connect and shake hands. Raises `Unavailable` where there is no server, and for now; `BadToken`, `NotAllowed` and
+    `ProtocolError` where it is one that does not want this client, or another."""
     uri = parse_uri(url)
     context = ssl.create_default_context() if uri.secure else None
     try:
@@ -158,14 +142,45 @@ async def connect(url: str, token: str | None, received: Callable[[bytes], None]
             )
             try:
                 await link.open
+                link.check()
             except BaseException:
-                link.close()
+                link.abort("it was given up")
                 raise
     except TimeoutError:
         raise Unavailable(f"expected a server at {url}, got no answer within {CONNECT_S:g} s") from None
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise Unavailable(
-            f"expected a server at {url}, got {reason!r}: start one with `solarwind serve`, or name another"
-        ) from None
+        raise _unreachable(url, error) from None
     return link
+
+
+def _unreachable(url: str, error: OSError) -> Unavailable:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return Unavailable(
+            f"expected a certificate of {url} that is trusted here and has that name, got one that is not or has not "
+            f"({error.verify_message}): name its issuer's file with $SSL_CERT_FILE, or the server as it does"
+        )
+    if isinstance(error, ssl.SSLError):
+        return Unavailable(f"expected TLS at {url}, got something else ({error.reason}): is it ws://?")
+    reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
+    return Unavailable(f"expected a server at {url}, got {reason!r}: start one with `solarwind serve`, or name another")
+
+
+class _Problem(msgspec.Struct):
+    detail: str
+
+
+def _said(body: bytes) -> str:
+    try:
+        return msgspec.json.decode(body, type=_Problem).detail
+    except msgspec.MsgspecError:
+        return body.decode(errors="replace").strip()
+
+
+def _refusal(response: Response, reason: Exception | None) -> SolarWindError:
+    """Why there is no connection. A server that fails, or one on the way to it that does not find it, may come back."""
+    status = response.status_code
+    text = f"expected a server of {wire.SUBPROTOCOL}, got HTTP {status}: "
+    text += _said(bytes(response.body or b"")) or str(reason or "another subprotocol")
+    if status >= 500 or status in (408, 429):
+        return Unavailable(text)
+    return {401: BadToken, 403: NotAllowed}.get(status, ProtocolError)(text)

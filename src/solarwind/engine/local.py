@@ -17,13 +17,13 @@ import msgspec
 
 from ..batch import Batch
 from ..core.dispatcher import Dispatcher
-from ..core.effects import Closed, Effect, Failure, Fault, Fetch, Join, Offer, Report
+from ..core.effects import Closed, Effect, Fault, Fetch, Join, Offer, Report
 from ..core.log import Stored
 from ..core.registry import Topic
-from ..core.spans import Spans
 from ..core.state import Change, Snapshot
-from ..errors import Busy, StoreError, Unavailable
+from ..errors import BadArgument, Busy, StoreError, Unavailable
 from ..limits import Limits
+from ..names import check_topic
 from ..store.base import Full, Store
 from .base import Receiver, Since
 from .cache import LogCache
@@ -69,6 +69,7 @@ class LocalEngine(Operations):
             self._cache, random, keep_ns=store.keep_ns, durable=store.durable, limits=limits or Limits()
         )
         self._receivers: dict[int, Receiver] = {}
+        self._delivered: list[Receiver] = []  # to those, and not flushed
         self._submitted: list[_Waiting] = []
         self._taken: list[_Waiting] = []  # by the commit that is under way, or was the last
         self._uncommitted: list[Change] = []  # taken from the dispatcher, but the store was full
@@ -145,11 +146,11 @@ class LocalEngine(Operations):
             _refuse(waiter, error)
         self._durable.clear()
         self._quiet.clear()
+        if not self.failed.done():
+            self.failed.set_exception(error)  # so that receivers know that it is not they alone
         for receiver in self._receivers.values():
             receiver.close(str(error))
         self._receivers.clear()
-        if not self.failed.done():
-            self.failed.set_exception(error)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)
@@ -174,7 +175,7 @@ class LocalEngine(Operations):
         report = self._with_room(report, fired)
         counts = self._dispatcher.post_send(report, self._clock.now())
         if counts:
-            for batch in fired if report.done else ():
+            for batch in fired if report.done and not report.refusal else ():
                 if self._dispatcher.receive(batch):
                     self._submitted.append((batch, None))
         else:
@@ -198,8 +199,7 @@ class LocalEngine(Operations):
             for batch in fired:
                 self._dispatcher.topic(batch.header.topic)
         except Busy as busy:
-            failed = [Failure(position, "retry", str(busy)) for position in report.done.positions()]
-            return msgspec.structs.replace(report, done=Spans(), failed=[*report.failed, *failed])
+            return msgspec.structs.replace(report, refusal=str(busy))
         return report
 
     def alive(self, instance: int) -> None:
@@ -256,6 +256,7 @@ class LocalEngine(Operations):
         self._stuck_bytes = 0
         now = self._clock.now()
         self._accept(submitted, stored, now)
+        self._carry_out()  # who waits for an event need not wait for what follows
         self._dispatcher.committed(changes, now)
         self._commits_done = self._commit_number
         for number, waiter in self._durable:
@@ -293,6 +294,8 @@ class LocalEngine(Operations):
 
     def _due_snapshots(self, changes: list[Change]) -> list[Snapshot]:
         """Snapshots of the purposes whose changes have been piling up longest, a few a commit."""
+        if not changes and not self._changed_at:
+            return []
         for change in changes:
             self._changed_at.setdefault((change.topic, change.purpose), self._commit_number)
         snapshots: list[Snapshot] = []
@@ -312,6 +315,10 @@ class LocalEngine(Operations):
         while effects := self._dispatcher.take_effects():
             for effect in effects:
                 self._carry_out_one(effect)
+        if self._delivered:
+            delivered, self._delivered = self._delivered, []
+            for receiver in delivered:
+                receiver.flush()
         if self._dispatcher.changed or self._submitted:
             self._commit_soon()
         self._set_timer()
@@ -337,6 +344,7 @@ class LocalEngine(Operations):
         receiver = self._receivers.get(offer.instance)
         if receiver is not None:
             receiver.deliver(offer)
+            self._delivered.append(receiver)
 
     def _set_timer(self) -> None:
         when = self._dispatcher.wake_at
@@ -384,6 +392,8 @@ class LocalEngine(Operations):
 
     def _trim_topic(self, topic: Topic) -> None:
         """Look at its history after a while: soon where nothing or so many bytes are kept, else by how long it is."""
+        if topic.name in self._to_trim and self._trim_timer is not None:
+            return
         soon = TRIM_SOON_NS if self.store.durable else TRIM_MEMORY_NS
         after = soon if topic.keep_ns == 0 or topic.keep_bytes is not None else max(soon, topic.keep_ns // 100)
         self._to_trim.setdefault(topic.name, self._clock.now() + after)
@@ -413,6 +423,10 @@ class LocalEngine(Operations):
 
     async def topic(self, name: str, keep_ns: int | None, keep_bytes: int | None) -> None:
         self._check_running()
+        check_topic(name)
+        for what, value in (("keep_ns", keep_ns), ("keep_bytes", keep_bytes)):
+            if value is not None and not 0 <= value <= FOREVER:
+                raise BadArgument(f"expected {what} of 0 or more, of 63 bits at most, got {value}")
         topic = self._dispatcher.topic(name)
         await self.store.topic(name, keep_ns, keep_bytes)
         topic.keep_ns = keep_ns if keep_ns is not None else topic.keep_ns

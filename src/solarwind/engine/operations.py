@@ -56,7 +56,7 @@ class Operations:
     def _count(self, purpose: Purpose) -> PurposeStatistics:
         state = purpose.state
         return PurposeStatistics(
-            exchange=state.statements[purpose.active_version].exchange,
+            exchange=purpose.active.exchange,
             versions=tuple(sorted(state.statements)),
             instances=len(purpose.instances),
             pending=purpose.pending(self._dispatcher.topics[state.topic].end),

@@ -2,7 +2,8 @@
 
 It speaks `solarwind.v1` (see `wire`). When the connection is lost it comes back by itself: it registers every instance
 again and sends every batch that was not accepted again, as the very bytes it was, so that nothing is lost and nothing
-is stored twice. What instances had in hand then is the server's again: reports on it count for nothing.
+is stored twice. What instances had in hand then is the server's again: reports on it count for nothing. An instance
+that the server does not take again is closed, and the others go on.
 """
 
 from __future__ import annotations
@@ -12,42 +13,35 @@ import logging
 import os
 import random
 from collections.abc import Callable, Collection
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
 from .. import wire
 from ..batch import Batch
-from ..core.effects import Join, Offer, Report
+from ..core.effects import Failure, Join, Offer, Report
 from ..core.log import Stored
-from ..errors import Busy, NotAllowed, ProtocolError, SolarWindError, StoreError, TooLarge, Unavailable
-from ..event import Event, HandOut
+from ..core.purpose import MOST_ERROR
+from ..errors import Busy, ProtocolError, SolarWindError, StoreError, TooLarge, Unavailable
 from ..origin import MACHINE, process_name
-from ..records import (
-    DeadLetter,
-    PurposeInfo,
-    PurposeStatistics,
-    Statistics,
-    TopicInfo,
-    TopicStatistics,
-    Trace,
-)
 from .base import Receiver, Since
+from .calls import Calls
 from .link import Link, connect
 
 log = logging.getLogger("solarwind")
 
 FIRST_WAIT_S = 0.05
 MOST_WAIT_S = 1.0
+HELLO_S = 10.0
+MOST_FAILURES = 250  # in a report
+MOST_SILENT = 2  # beats, of which there are two a heartbeat: so a server that is gone is noticed before the second ends
 _LEASE_BITS = 44  # of a lease's number at the server; above them is which connection it came by
+_ENVELOPE_BYTES = 64  # of a message around a batch, at most
 
-T = TypeVar("T")
 
-
-class _Lost(Unavailable):
-    """The connection went while an answer was waited for."""
-
-    code = Unavailable.code
+class _Lost(Exception):
+    """No connection, or it went while an answer was waited for. Never seen outside: what may be asked again is, and the
+    rest is `Unavailable`."""
 
 
 class _Seat(msgspec.Struct, eq=False):
@@ -58,10 +52,11 @@ class _Seat(msgspec.Struct, eq=False):
     since: Since
     receiver: Receiver
     entered: asyncio.Future[None]
+    generation: int = 0  # of the connection that it has joined by
     leaving: bool = False
 
 
-class RemoteEngine:
+class RemoteEngine(Calls):
     """See `Engine`."""
 
     def __init__(self, url: str, token: str | None = None) -> None:
@@ -70,8 +65,9 @@ class RemoteEngine:
         self._token = token if token is not None else os.environ.get("SOLARWIND_TOKEN") or None
         self._link: Link | None = None  # once it is shaken hands on; what is asked before waits
         self._welcome: wire.Welcome | None = None
+        self._together = wire.MOST_TOGETHER
         self._generation = 0  # of connections
-        self._heard = 0.0
+        self._out_of_reach = f"expected a server at {url}, it is out of reach: try again when it is back"
         self._number = 0
         self._out: list[wire.Message] = []
         self._flushing = False
@@ -89,6 +85,7 @@ class RemoteEngine:
         self._loop = asyncio.get_running_loop()
         self.failed: asyncio.Future[None] = self._loop.create_future()
         self.failed.add_done_callback(lambda future: future.cancelled() or future.exception())
+        # While it is set everything is as it should be; or nothing is, any more, and `_check_running` says so.
         self._up = asyncio.Event()
         await self._connect()
         self._running = True
@@ -100,14 +97,16 @@ class RemoteEngine:
         self._running = False
         if self._connecting is not None:
             self._connecting.cancel()
+            await asyncio.gather(self._connecting, return_exceptions=True)
         if self._beat is not None:
             self._beat.cancel()
-        if self._link is not None:
-            self._flush()
-            self._link.close()
-            self._link = None
-        gone = Unavailable(f"expected the server at {self.url} to accept it, but this process stopped before it did")
-        self._fail_all(gone)
+        self._flush()
+        link, self._link = self._link, None
+        self._fail_all(
+            Unavailable(f"expected the server at {self.url} to accept it, but this process stopped before it did")
+        )
+        if link is not None:
+            await link.close()
 
     def _check_running(self) -> None:
         if self._error is not None:
@@ -130,13 +129,11 @@ class RemoteEngine:
 
     def _fail_all(self, error: SolarWindError) -> None:
         """Nobody is to wait for what will not come."""
-        waiting = [future for _, future in self._unaccepted.values()]
-        waiting += [seat.entered for seat in self._seats.values()]
+        for _, future in self._unaccepted.values():
+            _refuse(future, error)
         self._unaccepted.clear()
-        for future in waiting:
-            if not future.done():
-                future.set_exception(error)
-                future.exception()
+        for seat in self._seats.values():
+            _refuse(seat.entered, error)
         self._end_asked(error)
         self._up.set()
 
@@ -145,39 +142,40 @@ class RemoteEngine:
     async def _connect(self) -> None:
         """Connect, say hello, and be welcome. Raises `Unavailable`, `ProtocolError`, and what the server refuses."""
         self._generation += 1
-        self._out.clear()
         link = await connect(self.url, self._token, self._received, self._lost)
         self._link = link
-        self._welcome = None
         welcome = self._expect(0)
         try:
             self._send(wire.Hello(f"{MACHINE}/{process_name()}"))
-            async with asyncio.timeout(10.0):
+            async with asyncio.timeout(HELLO_S):
                 await welcome
         except TimeoutError:
             link.abort("it did not answer")
             raise Unavailable(f"expected a server at {self.url} to answer, it did not") from None
+        except _Lost as lost:
+            raise Unavailable(str(lost)) from None
         except BaseException:
-            link.abort("it was refused")
+            link.abort("it was given up")
             raise
-        self._heard = self._loop.time()
-        self._keep_beating()
+        self._keep_beating(link)
 
-    def _keep_beating(self) -> None:
-        """So often that a server that is gone is noticed within two heartbeats, and this client is heard of."""
+    def _keep_beating(self, link: Link) -> None:
         assert self._welcome is not None
         if self._beat is not None:
             self._beat.cancel()
-        self._beat = self._loop.call_later(self._welcome.heartbeat_s / 2, self._heartbeat, self._generation)
+        self._beat = self._loop.call_later(self._welcome.heartbeat_s / 2, self._heartbeat, link)
 
-    def _heartbeat(self, generation: int) -> None:
-        if self._link is None or self._welcome is None or generation != self._generation:
+    def _heartbeat(self, link: Link) -> None:
+        """Be heard of, and notice when the server is not. Beats are counted, not seconds: while this process stood
+        still, the server may well have spoken."""
+        if link is not self._link:
             return
-        if self._loop.time() - self._heard > 1.4 * self._welcome.heartbeat_s:
-            self._link.abort("it did not answer")
+        if link.silent == MOST_SILENT:
+            link.abort("it did not answer")
             return
+        link.silent += 1
         self._send(wire.Ping())
-        self._keep_beating()
+        self._keep_beating(link)
 
     def _lost(self, why: str) -> None:
         self._link = None
@@ -190,52 +188,75 @@ class RemoteEngine:
             self._up.clear()
             self._connecting = self._loop.create_task(self._reconnect())
 
-    def _end_asked(self, error: SolarWindError) -> None:
+    def _end_asked(self, error: Exception) -> None:
         asked, self._asked = self._asked, {}
         for future, _ in asked.values():
-            if not future.done():
-                future.set_exception(error)
-                future.exception()
+            _refuse(future, error)
 
     async def _reconnect(self) -> None:
+        """Until there is a connection again, and everything is as it was."""
         wait = FIRST_WAIT_S
         try:
-            while self._running:
-                try:
-                    await self._connect()
-                    await self._enter_again()
-                    break
-                except (Unavailable, Busy, StoreError) as error:
-                    log.info("no server at %s yet: %s", self.url, error)
-                    if self._link is not None:
-                        self._link.abort("it is not ready")
+            while not await self._is_back():
                 await asyncio.sleep(wait * random.uniform(0.5, 1.0))
                 wait = min(2 * wait, MOST_WAIT_S)
-            log.warning("the server at %s is back", self.url)
-            self._connecting = None
-            self._up.set()
         except SolarWindError as error:
-            self._connecting = None
             self._fail(error)
+        except Exception as error:
+            log.exception("the connection could not be made again")
+            self._fail(ProtocolError(f"no server can be reached after an unexpected {type(error).__name__}: {error}"))
+        else:
+            log.warning("the server at %s is back", self.url)
+        self._connecting = None
+        self._up.set()
 
-    async def _enter_again(self) -> None:
-        """Everything as it was: first who handles, then what was fired."""
-        seats = [seat for seat in self._seats.values() if not seat.leaving]
-        answers = await asyncio.gather(*map(self._enter, seats), return_exceptions=True)
-        for seat, answer in zip(seats, answers, strict=True):
-            if isinstance(answer, BaseException):
-                if seat.entered.done() or not isinstance(answer, SolarWindError) or isinstance(answer, _RETRIED):
-                    raise answer
-                seat.entered.set_exception(answer)
-            elif not seat.entered.done():
+    async def _is_back(self) -> bool:
+        """Try once. What it ends with is done in one turn, so that the connection is there still when this gives True:
+        whoever is told of its loss then finds that nobody tries any more."""
+        try:
+            await self._connect()
+            while seats := [each for each in self._seats.values() if not self._is_in(each)]:
+                answers = await asyncio.gather(*map(self._enter, seats), return_exceptions=True)
+                for seat, refusal in zip(seats, answers, strict=True):
+                    self._entered(seat, refusal)
+            if self._link is None:
+                return False
+        except (_Lost, *_RETRIED) as error:
+            log.info("no server at %s yet: %s", self.url, error)
+            if self._link is not None:
+                self._link.abort("it is not ready")
+            return False
+        for ref, (batch, _) in list(self._unaccepted.items()):
+            self._put(ref, batch)
+        return True
+
+    def _is_in(self, seat: _Seat) -> bool:
+        return seat.generation == self._generation or seat.leaving
+
+    def _entered(self, seat: _Seat, refusal: BaseException | None) -> None:
+        """Raises what all have to try again for. Anything else is this instance's alone."""
+        if refusal is None:
+            if not seat.entered.done():
                 seat.entered.set_result(None)
-        for ref, (batch, _) in self._unaccepted.items():
-            self._send(wire.Submit(ref, batch.data))
+        elif isinstance(refusal, SolarWindError) and not isinstance(refusal, _GONE):
+            self._turn_away(seat.number, refusal)
+        else:
+            raise refusal
+
+    def _turn_away(self, number: int, error: SolarWindError) -> None:
+        """The server has no place for an instance; unless it has left already."""
+        seat = self._seats.pop(number, None)
+        if seat is None:
+            return
+        if seat.entered.done():
+            log.error("%r on %r gets nothing more in this process: %s", seat.join.purpose, seat.join.topic, error)
+            seat.receiver.close(str(error))
+        else:
+            _refuse(seat.entered, error)
 
     # In -----------------------------------------------------------------------------------------------
 
     def _received(self, data: bytes) -> None:
-        self._heard = self._loop.time()
         try:
             for message in wire.read_server(data):
                 _TAKE[type(message)](self, message)
@@ -246,6 +267,7 @@ class RemoteEngine:
 
     def _welcomed(self, welcome: wire.Welcome) -> None:
         self._welcome = welcome
+        self._together = min(wire.MOST_TOGETHER, welcome.frame_bytes // 2)
         self._answered(0, None)
 
     def _accept(self, accepted: wire.Accepted) -> None:
@@ -266,9 +288,7 @@ class RemoteEngine:
         error = wire.error_of(refused.code, refused.text)
         submitted = self._unaccepted.pop(refused.ref, None)
         if submitted is not None:
-            if not submitted[1].done():
-                submitted[1].set_exception(error)
-                submitted[1].exception()
+            _refuse(submitted[1], error)
         elif refused.ref in self._asked:
             self._answered(refused.ref, error)
         else:
@@ -283,8 +303,7 @@ class RemoteEngine:
         if error is None:
             future.set_result(items)
         else:
-            future.set_exception(error)
-            future.exception()
+            _refuse(future, error)
 
     def _offered(self, offer: wire.Offer) -> None:
         stored = Stored(offer.start, Batch.read(offer.batch))
@@ -300,9 +319,7 @@ class RemoteEngine:
         _does_not_count(stale.instance, stale.lease)
 
     def _closed(self, closed: wire.Closed) -> None:
-        seat = self._seats.pop(closed.instance, None)
-        if seat is not None:
-            seat.receiver.close(closed.reason)
+        self._turn_away(closed.instance, Unavailable(closed.reason))
 
     def _ponged(self, pong: wire.Pong) -> None:
         """It was heard of."""
@@ -319,7 +336,7 @@ class RemoteEngine:
         self._flushing = False
         messages, self._out = self._out, []
         if self._link is not None:
-            for group in wire.groups(messages):
+            for group in wire.groups(messages, self._together):
                 self._link.send(wire.encode(group))
 
     def _next(self) -> int:
@@ -332,9 +349,9 @@ class RemoteEngine:
         return future
 
     async def _ask(self, make: Callable[[int], wire.Message]) -> list[Any]:
-        """The items of the answer. Raises what the server raised, and `Unavailable` where it is out of reach."""
+        """The items of the answer. Raises what the server raised, and `_Lost`."""
         if self._link is None:
-            raise _Lost(f"expected a server at {self.url}, it is out of reach: try again when it is back")
+            raise _Lost(self._out_of_reach)
         ref = self._next()
         answer = self._expect(ref)
         self._send(make(ref))
@@ -345,23 +362,45 @@ class RemoteEngine:
 
     async def _call(self, name: str, arguments: wire.Arguments) -> list[Any]:
         self._check_running()
+        if not self._up.is_set():  # all instances join first: some may ask only for what is theirs
+            raise Unavailable(self._out_of_reach)
         packed = msgspec.Raw(wire.encode(arguments))
-        return await self._ask(lambda ref: wire.Call(ref, name, packed))
+        try:
+            return await self._ask(lambda ref: wire.Call(ref, name, packed))
+        except _Lost as lost:
+            raise Unavailable(str(lost)) from None
+
+    async def _call_until_answered(self, name: str, arguments: wire.Arguments) -> None:
+        """For what may be asked twice."""
+        packed = msgspec.Raw(wire.encode(arguments))
+        while True:
+            await self._up.wait()
+            self._check_running()
+            try:
+                await self._ask(lambda ref: wire.Call(ref, name, packed))
+                return
+            except _Lost:
+                pass
 
     # Events and instances -----------------------------------------------------------------------------
 
     def submit(self, batch: Batch) -> asyncio.Future[None]:
         self._check_running()
         future: asyncio.Future[None] = self._loop.create_future()
-        if self._welcome is not None and len(batch.data) + 1024 > self._welcome.frame_bytes:
-            error = TooLarge(f"expected batches below {self._welcome.frame_bytes:,} bytes, got {len(batch.data):,}")
-            future.set_exception(error)
-            return future
         ref = self._next()
         self._unaccepted[ref] = (batch, future)
         if self._up.is_set():
-            self._send(wire.Submit(ref, batch.data))
+            self._put(ref, batch)
         return future
+
+    def _put(self, ref: int, batch: Batch) -> None:
+        assert self._welcome is not None
+        most = self._welcome.frame_bytes - _ENVELOPE_BYTES
+        if len(batch.data) > most:
+            text = f"expected a batch of at most {most:,} bytes, as the server takes, got {len(batch.data):,}"
+            self._refuse(wire.Refused(ref, TooLarge.code, text))
+        else:
+            self._send(wire.Submit(ref, batch.data))
 
     async def join(self, join: Join, since: Since, receiver: Receiver) -> int:
         self._check_running()
@@ -371,20 +410,19 @@ class RemoteEngine:
             if self._up.is_set():
                 try:
                     await self._enter(seat)
-                    return seat.number
-                except _Lost:
+                    self._entered(seat, None)
+                except _Lost:  # it will be among those that join again
                     pass
             await asyncio.shield(seat.entered)
-        except BaseException:
+        except BaseException as error:
             self._seats.pop(seat.number, None)
+            if self._link is not None and not isinstance(error, SolarWindError):  # given up: it may have joined by now
+                self._send(wire.Leave(self._next(), seat.number))
             raise
-        finally:
-            if not seat.entered.done() and seat.number in self._seats:
-                seat.entered.set_result(None)
         return seat.number
 
     async def _enter(self, seat: _Seat) -> None:
-        join, retry = seat.join, seat.join.retry
+        join, retry, generation = seat.join, seat.join.retry, self._generation
         await self._ask(
             lambda ref: wire.Join(
                 ref,
@@ -401,43 +439,48 @@ class RemoteEngine:
                 join.origin,
             )
         )
+        seat.generation = generation
 
     def report(self, report: Report, fired: Collection[Batch]) -> bool:
-        message = self._report(report, fired, 0)
-        if message is None:
-            return False
-        for batch in fired if report.done else ():
-            self._send(wire.Hold(batch.data))
-        self._send(message)
-        return True
+        return self._send_report(report, fired, 0)
 
     async def settle(self, report: Report, fired: Collection[Batch] = ()) -> bool:
         self._check_running()
-        message = self._report(report, fired, self._next())
-        if message is None:
+        ref = self._next()
+        if not self._send_report(report, fired, ref):
             return False
-        for batch in fired if report.done else ():
-            self._send(wire.Hold(batch.data))
-        answer = self._expect(message.ref)
-        self._send(message)
-        return bool((await answer)[0])
+        try:
+            return bool((await self._expect(ref))[0])
+        except _Lost as lost:
+            raise Unavailable(str(lost)) from None
 
-    def _report(self, report: Report, fired: Collection[Batch], ref: int) -> wire.Report | None:
-        """The message; None where it is on what came by an earlier connection."""
+    def _send_report(self, report: Report, fired: Collection[Batch], ref: int) -> bool:
+        """False where it is on what came by an earlier connection."""
         if self._link is None or report.lease >> _LEASE_BITS != self._generation:
             _does_not_count(report.instance, report.lease)
-            return None
-        return wire.Report(
-            report.instance,
-            report.lease & ((1 << _LEASE_BITS) - 1),
-            report.done.edges,
-            list(report.failed),
-            report.returned.edges,
-            report.handled,
-            report.busy_ns,
-            len(fired) if report.done else 0,
-            ref,
+            return False
+        lease = report.lease & ((1 << _LEASE_BITS) - 1)
+        failed = [_shortened(failure) for failure in report.failed]
+        while len(failed) > MOST_FAILURES:
+            self._send(wire.Report(report.instance, lease, [], failed[-MOST_FAILURES:]))
+            del failed[-MOST_FAILURES:]
+        held = fired if report.done else ()
+        for batch in held:
+            self._send(wire.Hold(batch.data))
+        self._send(
+            wire.Report(
+                report.instance,
+                lease,
+                report.done.edges,
+                failed,
+                report.returned.edges,
+                report.handled,
+                report.busy_ns,
+                len(held),
+                ref,
+            )
         )
+        return True
 
     def alive(self, instance: int) -> None:
         if self._link is not None:
@@ -454,110 +497,35 @@ class RemoteEngine:
         if self._seats.pop(instance, None) is not None and self._link is not None:
             try:
                 await self._ask(lambda ref: wire.Leave(ref, instance))
-            except _Lost:  # then it is gone anyway
+            except (_Lost, SolarWindError):  # then it is gone anyway
                 pass
 
     async def quiet(self, purposes: Collection[tuple[str, str]]) -> None:
-        while True:
-            self._check_running()
-            try:
-                await self._call("quiet", wire.PurposesArguments(list(purposes)))
-                return
-            except _Lost:
-                await self._up.wait()
+        await self._call_until_answered("quiet", wire.PurposesArguments(list(purposes)))
 
     async def left(self, purposes: Collection[tuple[str, str]]) -> str:
         try:
             (text,) = await self._call("left", wire.PurposesArguments(list(purposes)))
-        except _Lost as error:
+        except Unavailable as error:
             return str(error)
         return str(text)
 
-    # What an operator asks ----------------------------------------------------------------------------
-
     async def topic(self, name: str, keep_ns: int | None, keep_bytes: int | None) -> None:
-        await self._call("topic", wire.TopicArguments(name, keep_ns, keep_bytes))
-
-    async def topics(self) -> list[TopicInfo]:
-        return _read(await self._call("topics", wire.TopicsArguments()), list[TopicInfo])
-
-    async def statistics(self) -> Statistics:
-        items = _read(await self._call("statistics", wire.StatisticsArguments()), list[wire.StatisticsItem])
-        return Statistics(
-            {item.topic: TopicStatistics(item.fired) for item in items},
-            {
-                (item.topic, purpose): _read(counts, PurposeStatistics)
-                for item in items
-                for purpose, counts in item.purposes.items()
-            },
-        )
-
-    async def purposes(self, topic: str | None) -> list[PurposeInfo]:
-        statistics = await self.statistics()
-        return [
-            PurposeInfo(name, purpose, counts)
-            for (name, purpose), counts in sorted(statistics.purposes.items())
-            if topic in (None, name)
-        ]
-
-    async def dead(self, topic: str, purpose: str) -> list[DeadLetter]:
-        items = _read(await self._call("dead", wire.PurposeArguments(topic, purpose)), list[wire.DeadItem])
-        return [DeadLetter(_event(each.batch), each.error, each.attempts, wire.time_of(each.time_ns)) for each in items]
-
-    async def redrive(self, topic: str, purpose: str, ids: Collection[str] | None) -> int:
-        return await self._count("redrive", wire.LettersArguments(topic, purpose, _listed(ids)))
-
-    async def discard(self, topic: str, purpose: str, ids: Collection[str] | None) -> int:
-        return await self._count("discard", wire.LettersArguments(topic, purpose, _listed(ids)))
-
-    async def replay(self, topic: str, purpose: str, since: Since, until: Since) -> int:
-        times = wire.pack_since(since), wire.pack_since(until)
-        return await self._count("replay", wire.ReplayArguments(topic, purpose, *times))
-
-    async def _count(self, name: str, arguments: wire.Arguments) -> int:
-        (count,) = await self._call(name, arguments)
-        return int(count)
-
-    async def retire(self, topic: str, purpose: str, *, force: bool) -> None:
-        await self._call("retire", wire.RetireArguments(topic, purpose, force))
-
-    async def trace(self, id: str) -> Trace:
-        items = _read(await self._call("trace", wire.TraceArguments(id)), list[wire.TraceItem])
-        caused: list[list[Trace]] = [[] for _ in items]
-        for index in reversed(range(len(items))):
-            trace = Trace(_event(items[index].batch), tuple(reversed(caused[index])))
-            if index:
-                caused[items[index].parent].append(trace)
-        return trace
-
-    async def backup(self, path: str) -> None:
-        """Written here, from the copy that the server makes."""
-        if os.path.exists(path):
-            raise NotAllowed(f"expected the path of a new file, but {path} exists: name another")
-        blocks = await self._call("backup", wire.BackupArguments())
-        await asyncio.to_thread(_write, path, blocks)
+        await self._call_until_answered("topic", wire.TopicArguments(name, keep_ns, keep_bytes))
 
 
-def _read(items: Any, kind: type[T]) -> T:
-    try:
-        return msgspec.convert(items, kind)
-    except msgspec.ValidationError as error:
-        raise ProtocolError(f"expected an answer that can be read, got another: {error}") from None
+def _refuse(future: asyncio.Future[Any], error: Exception) -> None:
+    """Whoever does not wait for it need not know."""
+    if not future.done():
+        future.set_exception(error)
+        future.exception()
 
 
-def _event(data: bytes) -> Event:
-    return Event(HandOut(Batch.read(data)), 0)
-
-
-def _listed(ids: Collection[str] | None) -> list[str] | None:
-    return None if ids is None else list(ids)
-
-
-def _write(path: str, blocks: list[bytes]) -> None:
-    with open(path, "xb") as file:
-        file.writelines(blocks)
-        file.flush()
-        os.fsync(file.fileno())
+def _shortened(failure: Failure) -> Failure:
+    """No more of its error than a dead letter has."""
+    if len(failure.error) <= MOST_ERROR:
+        return failure
+    return msgspec.structs.replace(failure, error=failure.error[:MOST_ERROR])
 
 
 def _does_not_count(instance: int, lease: int) -> None:
@@ -566,7 +534,8 @@ def _does_not_count(instance: int, lease: int) -> None:
     )
 
 
-_RETRIED = (Unavailable, Busy, StoreError)
+_GONE = (Unavailable, StoreError)
+_RETRIED = (*_GONE, Busy)
 _TAKE: dict[type[Any], Callable[[RemoteEngine, Any], None]] = {
     wire.Welcome: RemoteEngine._welcomed,
     wire.Accepted: RemoteEngine._accept,

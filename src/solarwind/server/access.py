@@ -91,7 +91,7 @@ class _File(msgspec.Struct, kw_only=True):
 
 _NOBODY = bytes(sha256().digest_size)  # no secret is known that has it
 
-_Stamp = tuple[int, int, int]  # what differs when a file is another, or was written
+_Stamp = tuple[int, int, int]  # what differs when a file is another, was written, or may be read by others
 
 
 # --- the door ---------------------------------------------------------------------------------------------------
@@ -206,10 +206,13 @@ def _read(path: str) -> tuple[list[Token], _Stamp]:
             f"expected a file of tokens at {path}, which cannot be opened: {error.strerror}: "
             "make one with `solarwind token create`"
         ) from None
-    with open(file, "rb") as opened:
+    try:
         facts = os.fstat(file)
         _check_file(path, facts)
-        data = opened.read(_MOST_BYTES + 1)
+        with open(file, "rb", closefd=False) as opened:
+            data = opened.read(_MOST_BYTES + 1)
+    finally:
+        os.close(file)
     if len(data) > _MOST_BYTES:
         raise BadArgument(f"expected a file of tokens of at most {_MOST_BYTES:,} bytes, got more at {path}")
     return _decode(path, data), _stamp(facts)
@@ -246,7 +249,7 @@ def _decode(path: str, data: bytes) -> list[Token]:
 
 
 def _stamp(facts: os.stat_result) -> _Stamp:
-    return facts.st_mtime_ns, facts.st_ino, facts.st_size
+    return facts.st_ctime_ns, facts.st_ino, facts.st_size
 
 
 # --- creating and revoking --------------------------------------------------------------------------------------

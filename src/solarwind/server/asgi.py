@@ -18,9 +18,11 @@ from ..wind import SolarWind
 from .access import Access
 from .connect import Connection, Transport
 from .door import Door
+from .feed import Feeds
 from .guard import Guard
 from .http import Http
 from .settings import Settings
+from .take import Takes
 from .webhooks import Webhooks
 
 
@@ -49,6 +51,8 @@ class Server:
         self._connections: set[Connection] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self.numbers = Numbers()  # of events that come by HTTP
+        self.takes = Takes(self)
+        self.feeds = Feeds(self)
         self.http = Http(self)
         self._others = Router([WebSocketRoute(wire.PATH, Door(self))], lifespan=self.lifespan)
 
@@ -75,6 +79,7 @@ class Server:
         self._sweeper.cancel()
         for connection in list(self._connections):
             connection.leave()
+        await asyncio.gather(self.takes.stop(), self.feeds.stop())
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._stop_own()
 
@@ -104,13 +109,20 @@ class Server:
         task.add_done_callback(self._tasks.discard)
 
     async def _sweep(self) -> None:
-        """See to it that whoever is gone, or may not be here any more, does not stay."""
+        """See to it that whoever is gone, or may not be here any more, does not stay. While this process stood still
+        nobody could be heard of."""
         loop = asyncio.get_running_loop()
+        pause = min(self.settings.heartbeat_s / 8, self.settings.authenticate_s / 2)
+        due = loop.time() + pause
         while True:
-            await asyncio.sleep(min(self.settings.heartbeat_s / 8, self.settings.authenticate_s / 2))
+            await asyncio.sleep(pause)
             now = loop.time()
+            late, due = now - due, now + pause
+            if late > self.settings.heartbeat_s:
+                continue
             for connection in list(self._connections):
                 connection.check(now)
+            self.feeds.check(now)
 
     @asynccontextmanager
     async def lifespan(self, app: Any = None) -> AsyncIterator[None]:

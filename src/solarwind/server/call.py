@@ -3,6 +3,7 @@ be or cannot be done."""
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Hashable
 from functools import cached_property
@@ -19,6 +20,7 @@ from .. import payload as codec
 from ..errors import (
     BadArgument,
     BadName,
+    BadPayload,
     BadToken,
     Busy,
     ConflictError,
@@ -52,6 +54,8 @@ STATUS: tuple[tuple[type[SolarWindError], int], ...] = (
     (Unavailable, 503),
     (StoreError, 503),
 )
+
+_MOST_WHOLE = 1 << 53  # above it a float may be any of several
 
 encode = msgspec.json.Encoder().encode
 
@@ -93,7 +97,8 @@ class Call:
     def parameters(self) -> dict[str, str]:
         """The query. Raises `BadArgument`."""
         try:
-            pairs = parse_qsl(self.request.url.query, keep_blank_values=True, strict_parsing=False, errors="strict")
+            query = self.request.scope["query_string"].decode("ascii")
+            pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=False, errors="strict")
         except ValueError:
             raise BadArgument("expected a query in percent-encoded UTF-8, got another") from None
         twice = [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]
@@ -106,7 +111,7 @@ class Call:
         try:
             return msgspec.convert(self.parameters, kind, strict=False)
         except msgspec.ValidationError as error:
-            raise BadArgument(f"expected other parameters: {str(error).replace('`', '')}") from None
+            raise BadArgument(_parameter_fault(error)) from None
 
     @property
     def address(self) -> str:
@@ -127,7 +132,11 @@ class Call:
         elif self.media_type != JSON_TYPE:
             raise HTTPException(415, f"expected a body of type {JSON_TYPE}, got {self.media_type[:80] or 'none'!a}")
         check_json(body, self.server.settings.nesting)
-        found: T = codec.decoder(cast(Hashable, kind))(body, codec.JSON)
+        decode = codec.decoder(cast(Hashable, kind))
+        try:
+            found: T = decode(body, codec.JSON)
+        except BadPayload:  # JSON knows only numbers: to some of those who write it 3.0 is a whole one
+            found = decode(encode(_whole(msgspec.json.decode(body))), codec.JSON)
         return found
 
     async def body(self, most: int) -> bytes:
@@ -152,26 +161,51 @@ class Call:
                 self._more, self._gone = False, True
                 raise ClientGone
             self._more = message.get("more_body", False)
-            yield message.get("body", b"")
+            yield message.pop("body", b"")  # not kept here until the next comes
 
-    async def drain(self) -> None:
-        """Read on what a client is still sending, or it may never read why that was refused; but not for ever. One that
-        waits to be told to send is told no."""
+    async def drain(self) -> bool:
+        """Read on what a client is still sending, or it may never read why that was refused; but not for ever: it may
+        be anybody. One that waits to be told to send is told no. Gives whether nothing more comes."""
         if not self._begun and self.request.headers.get("expect", "").lower() == "100-continue":
-            return
+            return False
         left = self.server.settings.body_bytes
         try:
-            async for part in self.chunks():
-                left -= len(part)
-                if left < 0:
-                    return
+            async with asyncio.timeout(self.server.settings.authenticate_s):
+                async for part in self.chunks():
+                    left -= len(part)
+                    del part
+                    if left < 0:
+                        return False
         except ClientGone:
             pass
+        except TimeoutError:
+            return False
+        return True
 
     async def gone(self) -> None:
         """Wait until the client has hung up; once the body was read."""
         while not self._gone:
             self._gone = (await self._receive())["type"] == "http.disconnect"
+
+
+def _parameter_fault(error: msgspec.ValidationError) -> str:
+    text, _, name = str(error).replace("`", "").partition(" - at $.")
+    for begin, said in (
+        ("Object missing required field ", "expected parameter {!a}, got none"),
+        ("Object contains unknown field ", "expected only parameters that are known here, got {!a}"),
+    ):
+        if text.startswith(begin):
+            return said.format(text.removeprefix(begin)[:80])
+    return f"{text[:1].lower()}{text[1:]} as parameter {name!a}"
+
+
+def _whole(value: Any) -> Any:
+    """With whole numbers as such."""
+    if isinstance(value, float) and value.is_integer() and abs(value) < _MOST_WHOLE:
+        return int(value)
+    if isinstance(value, list):
+        return [_whole(each) for each in value]
+    return {name: _whole(each) for name, each in value.items()} if isinstance(value, dict) else value
 
 
 class ClientGone(Exception):

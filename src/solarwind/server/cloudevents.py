@@ -13,7 +13,7 @@ import msgspec
 
 from ..errors import BadArgument, BadPayload
 from ..event import Cause, CauseKind, Event
-from ..names import check_id, check_key
+from ..names import check_id, check_key, check_purpose
 from ..payload import BYTES, JSON
 from .nesting import check_json
 
@@ -120,7 +120,7 @@ def _is_json(data: bytes) -> bool:
 def write_source(machine: str, process: str) -> str:
     """`//machine/process`; a source of another form came in as the process of no machine."""
     if not machine:
-        return process or "//unknown"
+        return (process if process.isprintable() else quote(process, safe=_SAFE + "/")) or "//unknown"
     return f"//{quote(machine, safe=_SAFE)}/{quote(process, safe=_SAFE)}"
 
 
@@ -156,7 +156,12 @@ def read_time(text: str) -> int:
 
 
 class Incoming(NamedTuple):
-    """An event that came as a CloudEvent. `ignored` names the attributes that an event has no place for."""
+    """An event that came as a CloudEvent.
+
+    Of its attributes an event has a place for those in `_KEPT`. All others are read over: `subject`, `dataschema`,
+    `traceparent` and every extension that is not known here come out again nowhere. Whoever needs them puts them into
+    the data. JSON of any kind becomes `application/json`; any other type stays what it was.
+    """
 
     id: str
     data: bytes
@@ -166,7 +171,6 @@ class Incoming(NamedTuple):
     cause: Cause | None
     machine: str
     process: str
-    ignored: frozenset[str]
 
 
 def read_structured(body: bytes | msgspec.Raw, topic: str, nesting: int) -> Incoming:
@@ -181,6 +185,8 @@ def read_structured(body: bytes | msgspec.Raw, topic: str, nesting: int) -> Inco
         if name in _KEPT and name not in ("data", "data_base64") and bytes(value) != b"null"
     }
     base64, plain = raw.get("data_base64"), raw.get("data")
+    if base64 is not None and bytes(base64) == b"null":
+        base64 = None
     if base64 is not None and plain is not None:
         raise BadPayload("expected data or data_base64, got both: send one of them")
     if base64 is not None:
@@ -189,23 +195,27 @@ def read_structured(body: bytes | msgspec.Raw, topic: str, nesting: int) -> Inco
         content = given.get("datacontenttype", JSON)
         data = bytes(plain) if _is_json_type(content) else _as_text(plain, content)
     else:
-        data, content = b"null", JSON
-    return _incoming(given, data, content, topic, nesting, frozenset(raw) - _KEPT)
+        content = given.get("datacontenttype", JSON)
+        data = b"null" if _is_json_type(content) else b""
+    return _incoming(given, data, content, topic, nesting)
 
 
 def read_binary(headers: Mapping[str, str], body: bytes, topic: str, nesting: int) -> Incoming:
     """The attributes are the headers `ce-…`, percent-decoded. Raises `BadPayload`, `BadArgument` and `BadName`."""
-    all_given: dict[str, str] = {}
-    for name, value in headers.items():
-        if name.startswith(PREFIX):
-            try:
-                all_given[name[len(PREFIX) :]] = unquote(_quoted(value), errors="strict")
-            except UnicodeDecodeError:
-                raise BadArgument(f"expected header {name} in percent-encoded UTF-8, got {value[:80]!a}") from None
-    given = {name: value for name, value in all_given.items() if name in _KEPT}
+    given: dict[str, str] = {}
+    for header, value in headers.items():
+        name = header.removeprefix(PREFIX)
+        if name == header or name not in _KEPT:
+            continue
+        if name in given:
+            raise BadArgument(f"expected header {header} once, got it more often")
+        try:
+            given[name] = unquote(_quoted(value), errors="strict")
+        except UnicodeDecodeError:
+            raise BadArgument(f"expected header {header} in percent-encoded UTF-8, got {value[:80]!a}") from None
     content = headers.get("content-type", JSON)
     data = body if body or ("content-type" in headers and not _is_json_type(content)) else b"null"
-    return _incoming(given, data, content, topic, nesting, frozenset(all_given) - _KEPT)
+    return _incoming(given, data, content, topic, nesting)
 
 
 def _quoted(value: str) -> str:
@@ -215,9 +225,7 @@ def _quoted(value: str) -> str:
     return value
 
 
-def _incoming(
-    given: dict[str, str], data: bytes, content: str, topic: str, nesting: int, ignored: frozenset[str]
-) -> Incoming:
+def _incoming(given: dict[str, str], data: bytes, content: str, topic: str, nesting: int) -> Incoming:
     if given.get("specversion") != SPECVERSION:
         raise BadArgument(f"expected specversion {SPECVERSION!r}, got {given.get('specversion', 'none')[:80]!a}")
     for name in ("id", "source", "type"):
@@ -245,7 +253,6 @@ def _incoming(
         _cause(given, process),
         machine,
         process,
-        ignored,
     )
 
 
@@ -255,7 +262,7 @@ def _cause(given: dict[str, str], process: str) -> Cause | None:
         id, version = check_id(given["causationid"]), given.get("causationversion")
         if version is not None and not re.fullmatch(r"[1-9]\d{0,8}", version, re.ASCII):
             raise BadArgument(f"expected a causationversion of 1 or more, got {version[:80]!a}")
-        purpose = given.get("causationpurpose")
+        purpose = check_purpose(given["causationpurpose"]) if "causationpurpose" in given else None
         return Cause("event", id, purpose, int(version) if version is not None else None, root or id)
     if root == given["id"]:
         root = None

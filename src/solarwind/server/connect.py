@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -17,18 +17,24 @@ from ..batch import Batch
 from ..core import effects
 from ..core.log import Stored
 from ..core.spans import Spans
-from ..errors import BadArgument, Busy, ProtocolError, SolarWindError, TooLarge, Unavailable
+from ..errors import BadArgument, Busy, NotAllowed, ProtocolError, SolarWindError, TooLarge, Unavailable
 from ..failure import MOST_SECONDS
 from ..service.registration import check_join
 from . import calls
 from .access import Grant
+from .seat import Seat
 
 if TYPE_CHECKING:
     from .asgi import Server
 
 log = logging.getLogger("solarwind")
 
+UNAUTHENTICATED_BYTES = 16 << 10  # a message of somebody who has not said who he is, and what he has not read
 MOST_UNACCEPTED = 8 << 20  # bytes of a connection's batches: then nothing more is read from it
+MOST_UNREAD = 10_000  # messages for a peer that does not read them: likewise
+_BATCH_BYTES = 1 << 10  # that a batch takes besides its own, about
+_SILENT = 1.75  # heartbeats: whoever is gone is noticed before the second ends
+_MOST_TOPICS = 10_000  # that are remembered as allowed
 _MOST_NS = int(MOST_SECONDS * 1e9)
 
 
@@ -58,30 +64,6 @@ class Transport(Protocol):
         ...
 
 
-class Seat:
-    """The client's instance, as the engine's receiver. `local` is its number at the client."""
-
-    __slots__ = ("_connection", "instance", "joined", "last", "local", "purpose", "topic")
-
-    def __init__(self, connection: Connection, join: wire.Join) -> None:
-        self._connection = connection
-        self.local = join.instance
-        self.topic, self.purpose = join.topic, join.purpose
-        self.instance = 0  # at the engine; 0 until it is known
-        self.joined: asyncio.Task[None] | None = None
-        self.last = 0  # of the connection's offers, the one it has the last part in
-
-    def deliver(self, offer: effects.Offer) -> None:
-        self.instance = offer.instance
-        self._connection.offer(self, offer)
-
-    def lost(self) -> None:
-        """The engine is in this process: nothing is."""
-
-    def close(self, reason: str) -> None:
-        self._connection.closed_seat(self, reason)
-
-
 class _Together(NamedTuple):
     """Offers of one batch, which travels once for all of them."""
 
@@ -99,6 +81,7 @@ class Connection:
         "_grant",
         "_held",
         "_held_bytes",
+        "_lasting",
         "_offered",
         "_offers",
         "_out",
@@ -141,6 +124,7 @@ class Connection:
         self._flushing = False
         self._room: list[asyncio.Future[None]] = []  # who waits until more can be written
         self._tasks: set[asyncio.Task[None]] = set()
+        self._lasting: set[asyncio.Task[None]] = set()  # joins and leaves: those come to their end without it too
 
     # In -----------------------------------------------------------------------------------------------
 
@@ -161,8 +145,7 @@ class Connection:
     def refuse_text(self) -> None:
         self.end(ProtocolError("expected binary WebSocket messages, got a text"))
 
-    def refuse_large(self, size: int) -> None:
-        most = self._server.settings.frame_bytes
+    def refuse_large(self, size: int, most: int) -> None:
         self.end(ProtocolError(f"expected WebSocket messages of at most {most:,} bytes, got {size:,}"))
 
     def _take(self, message: wire.FromClient) -> None:
@@ -181,7 +164,17 @@ class Connection:
             ref = getattr(message, "ref", 0)
             if not ref:
                 raise
+            self._refuse(ref, error)
+
+    def _refuse(self, ref: int, error: BaseException) -> None:
+        """A dispatcher that is gone refuses nothing: clients come again, and ask the one after it."""
+        if isinstance(error, Unavailable) or self._server.engine.failed.done():
+            self.leave()
+        elif isinstance(error, SolarWindError):
             self._send(wire.Refused(ref, error.code, str(error)))
+        else:
+            text = f"the server failed with {type(error).__name__}: see its log"
+            self._send(wire.Refused(ref, SolarWindError.code, text))
 
     def _hello(self, hello: wire.Hello) -> None:
         self._token = hello.token or self._token
@@ -214,37 +207,35 @@ class Connection:
         if topic not in self._topics:
             assert self._grant is not None
             self._grant.check_fire(topic)
-            self._topics.add(topic)
+            if len(self._topics) < _MOST_TOPICS:
+                self._topics.add(topic)
         return batch
 
     def _submit(self, submit: wire.Submit) -> None:
         try:
             future = self._server.engine.submit(self._batch(submit.batch))
         except SolarWindError as error:
-            self._send(wire.Refused(submit.ref, error.code, str(error)))
+            self._refuse(submit.ref, error)
             return
-        size = len(submit.batch)
+        size = len(submit.batch) + _BATCH_BYTES
         self._unaccepted += size
-        if self._unaccepted > MOST_UNACCEPTED and not self._paused:
-            self._paused = True
-            self._transport.pause()
+        self._regulate()
         future.add_done_callback(partial(self._submitted, submit.ref, size))
 
     def _submitted(self, ref: int, size: int, future: asyncio.Future[None]) -> None:
         self._unaccepted -= size
-        if self._paused and self._unaccepted < MOST_UNACCEPTED // 2:
-            self._paused = False
-            self._transport.resume()
+        if self._paused:
+            self._regulate()
         error = future.exception() if not future.cancelled() else _stopped()
         if error is None:
             self._accepted.append(ref)
             self._flush_soon()
         else:
-            self._send(wire.Refused(ref, *_coded(error)))
+            self._refuse(ref, error)
 
     def _hold(self, hold: wire.Hold) -> None:
         """What is refused here fails the events that fired it, with their report."""
-        self._held_bytes += len(hold.batch)
+        self._held_bytes += len(hold.batch) + _BATCH_BYTES
         if self._held_bytes > 2 * self._server.wind.limits.unaccepted_bytes:
             raise TooLarge(f"expected a report for what is on hold, got {self._held_bytes:,} bytes of it and none")
         try:
@@ -258,7 +249,7 @@ class Connection:
         assert self._grant is not None
         if join.instance in self._seats:
             raise BadArgument(f"expected a number that no instance of the connection has, got {join.instance}")
-        if len(self._seats) >= self._server.settings.instances:
+        if max(len(self._seats), len(self._lasting)) >= self._server.settings.instances:
             raise Busy(f"expected at most {self._server.settings.instances:,} instances on a connection, got another")
         self._grant.check_listen(join.topic, join.purpose)
         wanted = effects.Join(
@@ -275,19 +266,23 @@ class Connection:
         check_join(wanted)
         since = wire.read_since(join.since)
         seat = self._seats[join.instance] = Seat(self, join)
-        seat.joined = self._answer(join.ref, self._enter(seat, wanted, since))
+        seat.joined = self._answer(join.ref, self._enter(seat, wanted, since), self._lasting)
 
     async def _enter(self, seat: Seat, join: effects.Join, since: Any) -> AsyncIterator[list[Any]]:
         try:
             seat.instance = await self._server.engine.join(join, since, seat)
         except SolarWindError:
-            self._seats.pop(seat.local, None)
+            self._forget(seat)
             raise
         if not self.open:
             await self._server.engine.leave(seat.instance, died=True)
+        elif seat.leaving:
+            self._server.engine.leaving(seat.instance)
         yield []
 
     def _report(self, report: wire.Report) -> None:
+        if report.ref:
+            self._check_unanswered()
         held = self._take_held(report.fired)
         seat = self._seats.get(report.instance)
         if seat is None or not seat.instance:
@@ -298,7 +293,7 @@ class Connection:
         told = self._read_report(seat, report, str(refusal) if refusal is not None else "")
         fired = [each for each in held if isinstance(each, Batch)] if refusal is None else []
         if report.ref:
-            self._answer(report.ref, self._settle(told, fired))
+            self._answer(report.ref, self._settle(told, fired), self._tasks)
         elif not self._server.engine.report(told, fired):
             self._stale(report)
 
@@ -334,36 +329,49 @@ class Connection:
 
     def _leaving(self, leaving: wire.Leaving) -> None:
         seat = self._seats.get(leaving.instance)
-        if seat is not None and seat.instance:
-            self._server.engine.leaving(seat.instance)
+        if seat is not None:
+            seat.leaving = True
+            if seat.instance:
+                self._server.engine.leaving(seat.instance)
 
     def _leave(self, leave: wire.Leave) -> None:
         seat = self._seats.pop(leave.instance, None)
-        self._answer(leave.ref, self._left(seat))
+        if seat is None:
+            self._send(wire.Done(leave.ref))
+        else:
+            self._answer(leave.ref, self._left(seat), self._lasting)
 
-    async def _left(self, seat: Seat | None) -> AsyncIterator[list[Any]]:
-        if seat is not None:
-            if seat.joined is not None and not seat.joined.done():
-                await asyncio.wait([seat.joined])
-            if seat.instance:
-                await self._server.engine.leave(seat.instance)
+    async def _left(self, seat: Seat) -> AsyncIterator[list[Any]]:
+        await self._leave_once_joined(seat)
         yield []
+
+    async def _leave_once_joined(self, seat: Seat) -> None:
+        if seat.joined is not None and not seat.joined.done():
+            await asyncio.wait([seat.joined])
+        if seat.instance:
+            await self._server.engine.leave(seat.instance)
 
     def _call(self, call: wire.Call) -> None:
         assert self._grant is not None
-        if len(self._tasks) >= self._server.settings.unanswered:
-            raise Busy(f"expected at most {self._server.settings.unanswered:,} calls under way, got another: wait")
+        self._check_unanswered()
         arguments = wire.read_arguments(call)
         own = {(seat.topic, seat.purpose) for seat in self._seats.values()}
         if not (isinstance(arguments, wire.PurposesArguments) and own.issuperset(arguments.purposes)):
             self._grant.check_admin()
-        self._answer(call.ref, calls.answer(self._server.engine, call.name, arguments))
+        self._answer(call.ref, calls.answer(self._server.engine, call.name, arguments), self._tasks)
+
+    def _check_unanswered(self) -> None:
+        if len(self._tasks) >= self._server.settings.unanswered:
+            raise Busy(f"expected at most {self._server.settings.unanswered:,} calls under way, got another: wait")
 
     # Out ----------------------------------------------------------------------------------------------
 
-    def _answer(self, ref: int, parts: AsyncIterator[list[Any]]) -> asyncio.Task[None]:
+    def _answer(self, ref: int, parts: AsyncIterator[list[Any]], among: set[asyncio.Task[None]]) -> asyncio.Task[None]:
         """Answer with these parts, each when the one before is on its way."""
-        return self._spawn(self._answer_in_parts(ref, parts))
+        task = asyncio.get_running_loop().create_task(self._answer_in_parts(ref, parts))
+        among.add(task)
+        task.add_done_callback(among.discard)
+        return task
 
     async def _answer_in_parts(self, ref: int, parts: AsyncIterator[list[Any]]) -> None:
         try:
@@ -374,17 +382,10 @@ class Connection:
                     await self._drained()
                 last = part
             self._send(wire.Done(ref, last or []))
-        except SolarWindError as error:
-            self._send(wire.Refused(ref, error.code, str(error)))
         except Exception as error:
-            log.exception("a call could not be answered")
-            self._send(wire.Refused(ref, *_coded(error)))
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+            if not isinstance(error, SolarWindError):
+                log.exception("a call could not be answered")
+            self._refuse(ref, error)
 
     async def _drained(self) -> None:
         while (self._stuck or self._flushing) and self.open:
@@ -393,7 +394,7 @@ class Connection:
             await future
 
     def offer(self, seat: Seat, offer: effects.Offer) -> None:
-        """Events for an instance. All offers of a batch in one turn travel with the batch once."""
+        """Events for an instance. All offers of a batch until they are flushed travel with the batch once."""
         picks = offer.picks
         edges = Spans.of(picks).edges
         share = wire.Share(seat.local, offer.lease, edges, offer.tried)
@@ -404,15 +405,25 @@ class Connection:
             self._offered += 1
             known = self._offers[id(offer.stored)] = _Together(self._offered, offer.stored, [share])
             self._to_offer.append(known)
-            self._flush_soon()
         seat.last = known.number
 
     def closed_seat(self, seat: Seat, reason: str) -> None:
-        self._seats.pop(seat.local, None)
-        self._send(wire.Closed(seat.local, reason))
+        if self._server.engine.failed.done():
+            self.leave()
+        elif self._forget(seat):
+            self._send(wire.Closed(seat.local, reason))
+
+    def _forget(self, seat: Seat) -> bool:
+        """False if it left already: its number may be another's by now."""
+        known = self._seats.get(seat.local) is seat
+        if known:
+            del self._seats[seat.local]
+        return known
 
     def _send(self, message: wire.Message) -> None:
         self._out.append(message)
+        if len(self._out) > MOST_UNREAD:
+            self._regulate()
         self._flush_soon()
 
     def _flush_soon(self) -> None:
@@ -420,6 +431,10 @@ class Connection:
         if not self._flushing and not self._stuck and self.open:
             self._flushing = True
             asyncio.get_running_loop().call_soon(self._flush)
+
+    def flush_offers(self) -> None:
+        if self._to_offer:
+            self._flush()
 
     def _flush(self) -> None:
         self._flushing = False
@@ -439,6 +454,8 @@ class Connection:
                 self._out = [message for group in groups for message in group]
         if not self._stuck:
             self._wake_writers()
+        if self._paused:
+            self._regulate()
 
     def _wake_writers(self) -> None:
         room, self._room = self._room, []
@@ -454,6 +471,18 @@ class Connection:
         self._stuck = False
         self._flush_soon()
         self._wake_writers()
+        self._regulate()
+
+    def _regulate(self) -> None:
+        """Read nothing more while too much is not accepted yet, or the peer does not read what it is answered."""
+        most = MOST_UNACCEPTED // 2 if self._paused else MOST_UNACCEPTED
+        paused = self._unaccepted > most or len(self._out) > MOST_UNREAD
+        if paused and not self._paused:
+            self._transport.pause()
+        elif self._paused and not paused:
+            self.heard = asyncio.get_running_loop().time()
+            self._transport.resume()
+        self._paused = paused
 
     # Its end ------------------------------------------------------------------------------------------
 
@@ -463,11 +492,13 @@ class Connection:
         if self._grant is None:
             if now - self.since > settings.authenticate_s:
                 self.end(ProtocolError(f"expected hello within {settings.authenticate_s:g} s, got none"))
-        elif now - self.heard > 2 * settings.heartbeat_s:
+        elif now - self.heard > _SILENT * settings.heartbeat_s and (self._stuck or not self._paused):
             log.warning("a client was silent for two heartbeats, of %g s: it is taken for gone", settings.heartbeat_s)
             self._transport.abort()
             self.lost()
         else:
+            if self._paused:  # its pings are not read, and it is to know that the server is there
+                self._send(wire.Pong())
             self._check_token()
 
     def _check_token(self) -> None:
@@ -480,6 +511,15 @@ class Connection:
         if grant != self._grant:
             self._grant = grant
             self._topics.clear()
+            for seat in list(self._seats.values()):
+                self._check_seat(seat, grant)
+
+    def _check_seat(self, seat: Seat, grant: Grant) -> None:
+        try:
+            grant.check_listen(seat.topic, seat.purpose)
+        except NotAllowed as refusal:
+            self.closed_seat(seat, str(refusal))
+            self._server.spawn(self._leave_once_joined(seat))
 
     def end(self, error: SolarWindError) -> None:
         """Say why, and close."""
@@ -514,8 +554,7 @@ class Connection:
             if seat.instance:
                 self._server.spawn(self._server.engine.leave(seat.instance, died=died))
         for task in self._tasks:
-            if task not in {seat.joined for seat in seats.values()}:
-                task.cancel()
+            task.cancel()
 
 
 def _offer(together: _Together) -> wire.Offer:
@@ -530,12 +569,6 @@ def _offer(together: _Together) -> wire.Offer:
 
 def _stopped() -> SolarWindError:
     return Unavailable("expected a dispatcher that runs, it stopped: try again")
-
-
-def _coded(error: BaseException) -> tuple[str, str]:
-    if isinstance(error, SolarWindError):
-        return error.code, str(error)
-    return SolarWindError.code, f"the server failed with {type(error).__name__}: see its log"
 
 
 _TAKE: dict[type[Any], Callable[[Connection, Any], None]] = {

@@ -17,10 +17,12 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from math import ceil
 from time import time
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 
 from ..engine.base import Engine
 from ..errors import BadArgument, NotAllowed, Unavailable
@@ -31,7 +33,8 @@ from ..service.registration import check_count, make_join
 from ..service.runner import Runner
 from ..service.signature import Handler
 from .cloudevents import STRUCTURED, encode, to_cloudevent, to_headers
-from .targets import Answer, Target, Unanswered, read_url
+from .described import Field, SinceText, Version
+from .targets import MOST_URL, Answer, Target, Unanswered, read_url
 from .times import read_since
 
 log = logging.getLogger("solarwind")
@@ -53,15 +56,17 @@ class Attempts(Retry, frozen=True, forbid_unknown_fields=True):
 class Wanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What whoever registers a webhook states."""
 
-    url: str
+    url: Annotated[str, Meta(extra_json_schema={"pattern": "^https?://", "maxLength": MOST_URL})]
     exchange: str = "direct"
-    version: int = 1
-    key: str | None = None
-    since: str = "now"
+    version: Version = 1
+    key: Field | None = None
+    since: SinceText = "now"
     retry: Attempts = Attempts()
-    concurrency: int = 10
-    rate: int | None = None  # requests a minute
-    timeout: float = 15.0  # seconds for an answer
+    concurrency: Annotated[int, Meta(extra_json_schema={"minimum": 1, "maximum": MOST_CONCURRENCY})] = 10
+    # Requests a minute.
+    rate: Annotated[int, Meta(extra_json_schema={"minimum": 1, "maximum": MOST_RATE})] | None = None
+    # Seconds for an answer.
+    timeout: Annotated[float, Meta(extra_json_schema={"exclusiveMinimum": 0, "maximum": MOST_TIMEOUT_S})] = 15.0
     mode: Literal["binary", "structured"] = "binary"
     handshake: bool = True
     token: str | None = None
@@ -112,6 +117,14 @@ class Webhook(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def place(self) -> tuple[str, str, str]:
         return self.topic, self.purpose, self.name
+
+    @property
+    def concurrency(self) -> int:
+        """Requests at a time. No more than the rate can keep busy, so that no event waits here that another instance
+        could have."""
+        if self.rate is None:
+            return self.wanted.concurrency
+        return min(self.wanted.concurrency, max(1, ceil(self.rate / 60 * self.wanted.timeout)))
 
 
 # Signatures ----------------------------------------------------------------------------------------------
@@ -254,10 +267,10 @@ class Delivery:
             since,
             wanted.retry,
             30.0,
-            wanted.concurrency,
+            of.concurrency,
         )
         begun = asyncio.Event()
-        runner = _Instance(self._ended, self._engine, join, handler, wanted.concurrency, begun, self._limits)
+        runner = _Instance(self._ended, self._engine, join, handler, of.concurrency, begun, self._limits)
         try:
             runner.enter(await self._engine.join(join, since, runner))
         except BaseException:

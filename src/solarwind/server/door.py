@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING
 from starlette.types import Receive, Scope, Send
 
 from .. import wire
-from ..errors import NotAllowed
-from .connect import Connection
+from ..errors import BadToken, NotAllowed, ProtocolError, SolarWindError, Unavailable
+from .connect import UNAUTHENTICATED_BYTES, Connection
 from .guard import bearer
 
 if TYPE_CHECKING:
     from .asgi import Server
 
+LAST_WORDS_S = 1.0  # that a peer has to read what it is sent in the end
+SERVICE_RESTART = 1012  # why a connection ends that uvicorn closes because it stops
 _MOST_UNSENT = 64 << 10  # bytes
+_STATUS: dict[type[SolarWindError], int] = {ProtocolError: 400, BadToken: 401, NotAllowed: 403, Unavailable: 503}
 
 
 class Door:
@@ -25,41 +28,48 @@ class Door:
         self._server = server
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "websocket":
-            await _upgrade_required(send)
-            return
         await receive()
         try:
-            self._server.guard.check(scope["scheme"], scope["headers"])
-            token = bearer(scope["headers"])
-        except NotAllowed as error:
-            await send({"type": "websocket.close", "code": 1008, "reason": error.code})
-            return
-        if wire.SUBPROTOCOL not in scope["subprotocols"]:
-            await send({"type": "websocket.close", "code": 1002})
+            token = self._check(scope)
+        except SolarWindError as error:
+            await _refuse(scope, send, error)
             return
         await send({"type": "websocket.accept", "subprotocol": wire.SUBPROTOCOL})
-        transport = _AsgiTransport(send)
-        connection = self._server.connected(transport, token)
-        transport.connection = connection
+        transport = _AsgiTransport(send, self._server.settings.frame_bytes)
+        connection = transport.connection = self._server.connected(transport, token)
         writer = asyncio.create_task(transport.write())
         try:
-            while connection.open:
-                message = await receive()
-                if message["type"] == "websocket.disconnect":
-                    break
-                data = message.get("bytes")
-                if data is None:
-                    connection.refuse_text()
-                    break
-                if len(data) > self._server.settings.frame_bytes:
-                    connection.refuse_large(len(data))
-                    break
-                connection.received(data)
-                await transport.readable.wait()
+            await self._read(connection, transport, receive)
+        except asyncio.CancelledError:
+            if not transport.aborted:
+                raise
         finally:
             connection.lost()
             await transport.finish(writer)
+
+    def _check(self, scope: Scope) -> str | None:
+        """The token that the handshake brought. Raises what it is refused for."""
+        if not self._server.running:
+            raise Unavailable("expected a server that runs, got one that stops: come again")
+        self._server.guard.check(scope["scheme"], scope["headers"])
+        if wire.SUBPROTOCOL not in scope["subprotocols"]:
+            raise ProtocolError(f"expected the subprotocol {wire.SUBPROTOCOL}, got another or none")
+        return bearer(scope["headers"])
+
+    async def _read(self, connection: Connection, transport: _AsgiTransport, receive: Receive) -> None:
+        while connection.open:
+            message = await receive()
+            if message["type"] == "websocket.disconnect":
+                connection.lost(died=message.get("code") != SERVICE_RESTART)
+                return
+            data = message.get("bytes")
+            if data is None:
+                connection.refuse_text()
+            elif len(data) > transport.most_bytes:
+                connection.refuse_large(len(data), transport.most_bytes)
+            else:
+                connection.received(data)
+            await transport.readable.wait()
 
 
 class _AsgiTransport:
@@ -67,10 +77,14 @@ class _AsgiTransport:
 
     connection: Connection
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, frame_bytes: int) -> None:
         self._send = send
+        self._frame_bytes = frame_bytes
+        self.most_bytes = min(UNAUTHENTICATED_BYTES, frame_bytes)
         self._queue: asyncio.Queue[dict[str, object] | None] = asyncio.Queue()
         self._unsent = 0
+        self._reader = asyncio.current_task()
+        self.aborted = False
         self.readable = asyncio.Event()
         self.readable.set()
 
@@ -88,14 +102,17 @@ class _AsgiTransport:
 
     def close(self, code: int, reason: str) -> None:
         self._queue.put_nowait({"type": "websocket.close", "code": code, "reason": reason})
-        self.abort()
-
-    def abort(self) -> None:
         self._queue.put_nowait(None)
         self.readable.set()
 
+    def abort(self) -> None:
+        self.aborted = True
+        if self._reader is not None:
+            self._reader.cancel()
+
     def authenticated(self) -> None:
-        """All frames may be large here: how large is for whoever runs the outer app to say."""
+        """How large a message can be that gets here is for whoever runs the outer app to say."""
+        self.most_bytes = self._frame_bytes
 
     async def write(self) -> None:
         while (message := await self._queue.get()) is not None:
@@ -106,13 +123,18 @@ class _AsgiTransport:
 
     async def finish(self, writer: asyncio.Task[None]) -> None:
         """Let it send what there is for the peer, which may be gone already."""
-        self._queue.put_nowait(None)
-        await asyncio.wait([writer], timeout=1.0)
+        if not self.aborted:
+            self._queue.put_nowait(None)
+            await asyncio.wait([writer], timeout=LAST_WORDS_S)
         writer.cancel()
         await asyncio.gather(writer, return_exceptions=True)
 
 
-async def _upgrade_required(send: Send) -> None:
-    headers = [(b"upgrade", b"websocket"), (b"content-type", b"text/plain")]
-    await send({"type": "http.response.start", "status": 426, "headers": headers})
-    await send({"type": "http.response.body", "body": f"expected a WebSocket of {wire.SUBPROTOCOL}\n".encode()})
+async def _refuse(scope: Scope, send: Send, error: SolarWindError) -> None:
+    """With the reason, where the one who runs the outer app can send it."""
+    if "websocket.http.response" not in scope.get("extensions", {}):
+        await send({"type": "websocket.close", "code": 1008, "reason": error.code})
+        return
+    headers = [(b"content-type", b"text/plain; charset=utf-8")]
+    await send({"type": "websocket.http.response.start", "status": _STATUS[type(error)], "headers": headers})
+    await send({"type": "websocket.http.response.body", "body": f"{error}\n".encode()})

@@ -21,12 +21,15 @@ from ..payload import BYTES, JSON
 from . import cloudevents
 from .call import Call, answer, problem
 from .cloudevents import Incoming
+from .described import Id, Key
 from .nesting import check_json
 
 NDJSON = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 TYPES = (JSON, NDJSON[0], BYTES, cloudevents.STRUCTURED, cloudevents.BATCHED)
 BLOCK_BYTES = 256 << 10  # of lines that are looked at together
 MOST_UNACCEPTED = 8 << 20  # bytes of one request: then it is read no further for now
+# Of a block: where lines open arrays and objects, so many on each.
+_BRACKETS, _NO_BRACKETS = bytes.maketrans(b"{", b"["), bytes(set(range(256)) - set(b"[{\n"))
 
 _decode_lines = msgspec.json.Decoder(msgspec.Raw).decode_lines
 _decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -36,8 +39,8 @@ class FireQuery(msgspec.Struct, forbid_unknown_fields=True):
     """What may be said of events whose format has no place for it: `key` of all of them; `id` of the one, or with
     NDJSON what ids begin with: line 3 of `id=import` is `import.3`."""
 
-    key: str | None = None
-    id: str | None = None
+    key: Key | None = None
+    id: Id | None = None
 
 
 class Accepted(msgspec.Struct):
@@ -49,7 +52,8 @@ class Accepted(msgspec.Struct):
 
 async def fire(call: Call) -> Response:
     """Accept events. Gives `202` once all are durable, with how many there are, and their ids unless they are very
-    many. Raises what is wrong with them; then none was accepted, but for the lines before a bad one."""
+    many. Raises what is wrong with them; then none was accepted, but for the lines before a bad one. Where the store
+    fails meanwhile, a part of many CloudEvents may have been: sent again, none is there twice."""
     query = call.query(FireQuery)
     if query.key is not None:
         check_key(query.key)
@@ -77,7 +81,7 @@ async def fire(call: Call) -> Response:
     body = await call.body(limits.payload_bytes)
     if kind == JSON:
         check_json(body, settings.nesting)
-    return await _accept(call, [_seal(call, [body], kind, [query.key], [query.id])])
+    return await _accept(call, [_seal(call, [body], kind, query.key, None if query.id is None else [query.id])])
 
 
 async def _accept(call: Call, batches: Sequence[Batch]) -> Response:
@@ -86,7 +90,7 @@ async def _accept(call: Call, batches: Sequence[Batch]) -> Response:
     return answer(Accepted(len(ids), ids), 202)
 
 
-def _seal(call: Call, payloads: list[bytes], content: str, keys: list[str | None], ids: list[str | None]) -> Batch:
+def _seal(call: Call, payloads: list[bytes], content: str, key: str | None, ids: list[str | None] | None) -> Batch:
     """Events that say nothing of where they are from: from whoever sends them."""
     producer, first = call.server.numbers.take(call.topic, len(payloads))
     assert call.grant is not None
@@ -99,7 +103,7 @@ def _seal(call: Call, payloads: list[bytes], content: str, keys: list[str | None
         machine=call.address,
         process=call.grant.name,
         content=content,
-        keys=keys,
+        keys=None if key is None else [key] * len(payloads),
         ids=ids,
     )
 
@@ -127,9 +131,13 @@ def _batched(call: Call, body: bytes) -> list[Incoming]:
 
 def _batches(call: Call, events: Sequence[Incoming]) -> Iterator[Batch]:
     """In their order: a batch for each run of events from one source, as large as a batch may be."""
-    now = time_ns()
-    for (machine, process), run in groupby(events, lambda event: (event.machine, event.process)):
-        for part in parts(list(run), call.server.wind.limits):
+    now, limits = time_ns(), call.server.wind.limits
+    for each in events:
+        _check_size(len(each.data), limits)
+    for (machine, process), found in groupby(events, lambda event: (event.machine, event.process)):
+        run = list(found)
+        for cut in slices([each.data for each in run], limits):
+            part = run[cut]
             producer, first = call.server.numbers.take(call.topic, len(part))
             yield seal(
                 call.topic,
@@ -146,19 +154,16 @@ def _batches(call: Call, events: Sequence[Incoming]) -> Iterator[Batch]:
             )
 
 
-def parts(events: Sequence[Incoming], limits: Limits) -> Iterator[list[Incoming]]:
-    """Raises `TooLarge` for a payload above the limit."""
-    part: list[Incoming] = []
-    size = 0
-    for each in events:
-        _check_size(len(each.data), limits)
-        size += len(each.data)
-        if part and (size > limits.batch_bytes or len(part) == limits.batch_events):
-            yield part
-            part, size = [], len(each.data)
-        part.append(each)
-    if part:
-        yield part
+def slices(payloads: Sequence[bytes], limits: Limits) -> Iterator[slice]:
+    """Where to cut them, so that each part may be a batch."""
+    start = size = 0
+    for at, payload in enumerate(payloads):
+        size += len(payload)
+        if at > start and (size > limits.batch_bytes or at - start == limits.batch_events):
+            yield slice(start, at)
+            start, size = at, len(payload)
+    if payloads:
+        yield slice(start, len(payloads))
 
 
 def _check_size(size: int, limits: Limits) -> None:
@@ -197,19 +202,8 @@ class Lines:
         self._ids: list[str] | None = []  # while they are not too many
 
     async def fire(self) -> Response:
-        rest: list[bytes] = []
-        size = 0
         try:
-            async for chunk in self._call.chunks():
-                rest.append(chunk)
-                size += len(chunk)
-                if size >= BLOCK_BYTES:
-                    block, last = _cut(b"".join(rest))
-                    rest, size = [last], len(last)
-                    await self._send(block)
-                    if size > self._limits.payload_bytes + BLOCK_BYTES:
-                        raise BadLine(self._number + 1, _too_long(self._limits))
-            await self._send(b"".join(rest))
+            await self._read()
             await self._settle(0)
         except BadLine as bad:
             return await self._refused(bad.error, line=bad.number)
@@ -218,84 +212,102 @@ class Lines:
         return answer(Accepted(self._accepted, msgspec.UNSET if self._ids is None else self._ids), 202)
 
     async def _refused(self, error: SolarWindError, **members: int) -> Response:
-        """What came before is accepted all the same, and counted; a client begins again after it."""
+        """What came before is accepted all the same, and counted: a client goes on after it."""
         try:
             await self._settle(0)
-        except SolarWindError:
-            pass
+        except SolarWindError as earlier:
+            error, members = earlier, {}
         where = f"line {members['line']:,}: " if members else ""
         return problem(type(error)(f"{where}{error}"), accepted=self._accepted, **members)
 
+    async def _read(self) -> None:
+        """Send all lines. Raises `BadLine`, and what sending raises."""
+        most = self._limits.payload_bytes
+        rest: list[bytes] = []
+        size = 0
+        async for chunk in self._call.chunks():
+            rest.append(chunk)
+            size += len(chunk)
+            # Put together only where a line ends: what comes byte by byte is not put together again for each of them.
+            if (size >= BLOCK_BYTES and b"\n" in chunk) or size > most + BLOCK_BYTES:
+                block, last = _cut(b"".join(rest))
+                rest, size = [last], len(last)
+                await self._send(block)
+                if size > most:
+                    raise BadLine(self._number + 1, _too_long(most))
+        await self._send(b"".join(rest))
+
     async def _send(self, block: bytes) -> None:
-        """Raises `BadLine`, once the lines before it are sent, and what sending raises."""
-        bad: BadLine | None = None
-        first = self._number
-        try:
-            payloads = self._read(block)
-        except BadLine as error:
-            bad, payloads = error, self._read(b"\n".join(block.split(b"\n")[: error.number - first - 1]))
-        at = 0
-        while at < len(payloads):
-            stop, size = at, 0
-            while stop < len(payloads) and stop - at < self._limits.batch_events:
-                size += len(payloads[stop][1])
-                if size > self._limits.batch_bytes and stop > at:
-                    break
-                stop += 1
-            self._submit(payloads[at:stop])
-            at = stop
+        """Raises `BadLine` once the lines before it are sent, and what sending raises."""
+        numbers, payloads, bad = self._split(block)
+        for cut in slices(payloads, self._limits):
+            self._submit(numbers[cut], payloads[cut])
             await self._settle(MOST_UNACCEPTED)
         if bad is not None:
             raise bad
         await asyncio.sleep(0)
 
-    def _submit(self, numbered: list[tuple[int, bytes]]) -> None:
-        prefix = self._query.id
-        ids = [None if prefix is None else check_id(f"{prefix}.{number}") for number, _ in numbered]
-        batch = _seal(self._call, [data for _, data in numbered], JSON, [self._query.key] * len(ids), ids)
+    def _submit(self, numbers: Sequence[int], payloads: list[bytes]) -> None:
+        ids: list[str | None] | None = None
+        if self._query.id is not None:
+            ids = [check_id(f"{self._query.id}.{number}") for number in numbers]
+        batch = _seal(self._call, payloads, JSON, self._query.key, ids)
         self._sent.append(_Sent(self._call.server.engine.submit(batch), batch))
-        self._unaccepted += len(batch.data)
+        self._unaccepted += batch.weight
 
     async def _settle(self, most: int) -> None:
-        """Wait until at most so many bytes are not accepted yet. Raises why some are not."""
+        """Wait until at most so many bytes are not accepted yet. Raises why some are not: none after them count then,
+        so that those that do are the first ones."""
         while self._sent and self._unaccepted > most:
             accepted, batch = self._sent.popleft()
-            self._unaccepted -= len(batch.data)
-            await accepted
+            self._unaccepted -= batch.weight
+            try:
+                await accepted
+            except SolarWindError:
+                self._sent.clear()
+                raise
             self._accepted += len(batch)
             if self._ids is not None and self._accepted <= self._settings.ids:
                 self._ids += [batch.id(index) for index in range(len(batch))]
             else:
                 self._ids = None
 
-    def _read(self, block: bytes) -> list[tuple[int, bytes]]:
-        """The payloads with the numbers of their lines; empty lines are passed over. Raises `BadLine`."""
-        if b"\r" in block:
-            block = block.replace(b"\r\n", b"\n")
-        lines = block.split(b"\n")
-        if lines[-1] == b"":
-            lines.pop()
-        before = self._number
-        numbered = [(number, line) for number, line in enumerate(lines, before + 1) if line and not line.isspace()]
-        try:
-            block.decode()
-            whole = len(_decode_lines(block)) == len(numbered)
-        except (msgspec.DecodeError, ValueError, RecursionError):
-            whole = False
-        most, deep = self._limits.payload_bytes, self._settings.nesting
-        for number, line in numbered:
-            if not whole or len(line) > most or line.count(b"[") + line.count(b"{") > deep:
-                self._check(number, line)
-        self._number = before + len(lines)
-        return numbered
+    def _split(self, block: bytes) -> tuple[Sequence[int], list[bytes], BadLine | None]:
+        """The payloads and the numbers of their lines, up to a line that is no event. Empty lines are passed over."""
+        lines = block.replace(b"\r\n", b"\n").removesuffix(b"\n").split(b"\n")
+        numbers = range(self._number + 1, self._number + 1 + len(lines))
+        self._number += len(lines)
+        if self._all_good(block, lines):
+            return numbers, lines, None
+        found: list[int] = []
+        payloads: list[bytes] = []
+        for number, line in zip(numbers, lines, strict=True):
+            payload = line.strip(b" \t\r")
+            try:
+                if len(payload) > self._limits.payload_bytes:
+                    raise _too_long(self._limits.payload_bytes)
+                if payload:
+                    check_json(payload, self._settings.nesting)
+            except SolarWindError as error:
+                return found, payloads, BadLine(number, error)
+            if payload:
+                found.append(number)
+                payloads.append(payload)
+        return found, payloads, None
 
-    def _check(self, number: int, line: bytes) -> None:
+    def _all_good(self, block: bytes, lines: list[bytes]) -> bool:
+        """Whether each line is one JSON value and no more, seen at once; else they are looked at one by one."""
+        too_many = b"[" * (self._settings.nesting + 1)
         try:
-            if len(line) > self._limits.payload_bytes:
-                raise _too_long(self._limits)
-            check_json(line, self._settings.nesting)
-        except SolarWindError as error:
-            raise BadLine(number, error) from None
+            values = list(map(bytes, _decode_lines(block)))  # which takes two on one line too, and one on two lines
+            block.isascii() or block.decode()
+        except (msgspec.DecodeError, ValueError, RecursionError):
+            return False
+        return (
+            values == lines
+            and max(map(len, lines)) <= self._limits.payload_bytes
+            and too_many not in block.translate(_BRACKETS, _NO_BRACKETS)
+        )
 
 
 def _cut(data: bytes) -> tuple[bytes, bytes]:
@@ -304,5 +316,5 @@ def _cut(data: bytes) -> tuple[bytes, bytes]:
     return data[:end], data[end:]
 
 
-def _too_long(limits: Limits) -> TooLarge:
-    return TooLarge(f"expected a line of at most {limits.payload_bytes:,} bytes, got a longer one")
+def _too_long(most: int) -> TooLarge:
+    return TooLarge(f"expected a line of at most {most:,} bytes, got a longer one")

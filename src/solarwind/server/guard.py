@@ -71,25 +71,26 @@ class Guard:
         return [(b"access-control-allow-origin", origin), (b"vary", b"Origin")]
 
     def preflight(self, headers: Headers) -> Answer | None:
-        """The answer to an OPTIONS request by which a browser asks, with status 204; None where it is no such."""
+        """What the answer to an OPTIONS request by which a browser asks says besides `cors`, with status 204.
+
+        None where it is no such request.
+        """
         headers = list(headers)
-        origin = self._foreign(headers)
-        if origin is None or _one(headers, b"access-control-request-method") is None:
+        if self._foreign(headers) is None or _one(headers, b"access-control-request-method") is None:
             return None
         wanted = _one(headers, b"access-control-request-headers") or b""
         return [
-            (b"access-control-allow-origin", origin),
             (b"access-control-allow-methods", _METHODS),
             (b"access-control-allow-headers", wanted if _TOKENS.fullmatch(wanted) else b""),
             (b"access-control-max-age", _PREFLIGHT_S),
-            (b"vary", b"Origin, Access-Control-Request-Headers"),
+            (b"vary", b"Access-Control-Request-Headers"),
         ]
 
     def _foreign(self, headers: Headers) -> bytes | None:
-        """The Origin header, if it is one of those that are allowed."""
-        given = _one(headers, b"origin")
-        origin = _parse_origin(given.decode("latin-1")) if given is not None else None
-        return given if origin in self._origins else None
+        """The Origin header, if it is one of those that are allowed, and the only one."""
+        found = [value.strip() for name, value in headers if name == b"origin"]
+        allowed = len(found) == 1 and _parse_origin(found[0].decode("latin-1")) in self._origins
+        return found[0] if allowed else None
 
     def _check_host(self, scheme: str, headers: Headers) -> Origin | None:
         given = _one(headers, b"host")

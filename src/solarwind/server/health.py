@@ -44,7 +44,7 @@ async def healthz(call: Call) -> Response:
 async def readyz(call: Call) -> Response:
     """It takes events. Raises `Unavailable`, or the error after which the store can keep nothing any more."""
     if not call.server.running:
-        raise Unavailable("expected a server that runs, got one that stops: ask another, or try again")
+        raise Unavailable("expected a server that runs, got one that does not: ask another, or try again")
     if call.server.engine.failed.done():
         call.server.engine.failed.result()
     return answer(Status("ready"))

@@ -16,9 +16,10 @@ from starlette.responses import Response
 from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
+from .. import wire
 from ..errors import BadArgument, NotFound, SolarWindError, Unavailable
 from ..records import TopicInfo
-from . import events, health, hooks, openapi, operate
+from . import events, feed, health, hooks, openapi, operate, take
 from .call import Call, ClientGone, problem, problem_of
 from .delivery import Wanted
 
@@ -44,7 +45,7 @@ class Operation(msgspec.Struct, frozen=True):
     handle: Handler
     summary: str
     answer: Any = None
-    body: type[msgspec.Struct] | None = None
+    body: Any = None
     query: type[msgspec.Struct] | None = None
     statuses: tuple[int, ...] = (200,)
     streams: bool = False  # the answer has no end
@@ -54,10 +55,23 @@ _TOPIC = "/v1/topics/{topic}"
 _PURPOSE = f"{_TOPIC}/purposes/{{purpose}}"
 _WEBHOOK = f"{_PURPOSE}/webhooks/{{name}}"
 
+_IDENTITY = "identity"
+
+
+async def _connect(call: Call) -> Response:
+    """Raises: a WebSocket never comes here."""
+    raise HTTPException(426, f"expected a WebSocket of {wire.SUBPROTOCOL}, got a request", {"upgrade": "websocket"})
+
+
 # fmt: off
 OPERATIONS = (
     Operation("POST", f"{_TOPIC}/events", "fire", events.fire, "Fire events", events.Accepted,
               query=events.FireQuery, statuses=(202,)),
+    Operation("POST", f"{_PURPOSE}/take", "listen", take.take, "Take events to handle", take.Taken, take.Take),
+    Operation("POST", f"{_PURPOSE}/settle", "listen", take.settle, "Say what became of events that were taken",
+              take.Settled, take.Settle),
+    Operation("GET", f"{_TOPIC}/feed", "listen", feed.feed, "Events as they come, as server-sent events",
+              "text/event-stream", query=feed.FeedQuery, streams=True),
     Operation("GET", f"{_PURPOSE}/webhooks", "listen", hooks.all, "The webhooks of a purpose", hooks.Webhooks),
     Operation("PUT", _WEBHOOK, "listen", hooks.put, "Register a webhook, or change it", hooks.Webhook, Wanted,
               statuses=(200, 201)),
@@ -75,12 +89,13 @@ OPERATIONS = (
               statuses=(204,)),
     Operation("GET", f"{_PURPOSE}/dead", "admin", operate.dead, "Dead letters", operate.Dead, query=operate.DeadQuery),
     Operation("POST", f"{_PURPOSE}/dead/redrive", "admin", operate.redrive, "Hand dead letters out again",
-              operate.Redriven, operate.Letters),
+              operate.Redriven, operate.EITHER),
     Operation("POST", f"{_PURPOSE}/dead/discard", "admin", operate.discard, "Forget dead letters",
-              operate.Discarded, operate.Letters),
+              operate.Discarded, operate.EITHER),
     Operation("POST", f"{_PURPOSE}/replay", "admin", operate.replay, "Make history pend again", operate.Replayed,
               operate.Span),
     Operation("GET", "/v1/trace/{id}", "admin", operate.trace, "An event and what it caused", operate.Events),
+    Operation("GET", wire.PATH, "open", _connect, "The WebSocket of clients that speak solarwind.v1", statuses=()),
     Operation("GET", "/metrics", "admin", health.metrics, "Numbers for Prometheus", "text/plain"),
     Operation("GET", "/healthz", "open", health.healthz, "Whether it lives", health.Status),
     Operation("GET", "/readyz", "open", health.readyz, "Whether it takes events", health.Status),
@@ -133,8 +148,8 @@ class _Place:
             log.exception("a request to %s could not be answered", self._path)
             detail = f"the server failed with {type(error).__name__}: see its log"
             response = problem_of(500, SolarWindError.code, detail)
-        if response.status_code >= 400:
-            await call.drain()
+        if response.status_code >= 400 and not await call.drain() and scope["http_version"] in ("1.0", "1.1"):
+            response.headers["connection"] = "close"
         method = scope["method"] if self._find(scope["method"]) else "other"
         self._server.http.requests[method, self._path, response.status_code] += 1
         response.headers.setdefault("cache-control", "no-store")
@@ -148,7 +163,7 @@ class _Place:
         server.guard.check(request.scope["scheme"], headers)
         if not self._there:
             raise NotFound("expected a path that /openapi.json lists, got another")
-        allow = ", ".join(sorted(self._there))
+        allow = ", ".join(sorted({*self._there, "OPTIONS", *(["HEAD"] if self._find("HEAD") else [])}))
         if request.method == "OPTIONS":
             preflight = server.guard.preflight(headers)
             response = Response(status_code=204)
@@ -159,10 +174,13 @@ class _Place:
             raise HTTPException(405, f"expected method {allow}, got {request.method[:20]!a}", {"allow": allow})
         if operation.right != "open":
             if not server.running:
-                raise Unavailable("expected a server that runs, got one that stops: try again when it is back")
+                raise Unavailable("expected a server that runs, got one that does not: try again when it does")
             self._check_right(call, operation.right)
         if operation.query is None and call.parameters:
             raise BadArgument(f"expected no parameters, got {min(call.parameters)[:80]!a}")
+        coding = request.headers.get("content-encoding", _IDENTITY)
+        if coding.lower() != _IDENTITY:
+            raise HTTPException(415, f"expected a body as it is, got it in {coding[:80]!a}: send it unpacked")
         return await operation.handle(call)
 
     def _find(self, method: str) -> Operation | None:

@@ -10,22 +10,22 @@ import asyncio
 import errno
 import ipaddress
 import logging
-import os
 import socket
 import ssl
 import sys
 from email.utils import formatdate
-from http import HTTPStatus
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import h11
-import msgspec
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
-from ..errors import BadArgument, Unavailable
+from ..errors import Unavailable
+from .refusal import refusal
 from .settings import Settings
+from .tls import BUFFER_BYTES, Tls
 from .websocket import WebSocket
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ BACKLOG = 2_048  # connections that wait to be accepted
 _ACCEPT_AT_ONCE = 64
 _ACCEPT_AGAIN_S = 0.5  # where there are no file descriptors left
 _DATE_S = 1.0
+_MOST_HEADERS = 100  # each of them becomes a few objects, however short it is
+_MOST_LINE = 8_000  # bytes of one of them, and of what is asked for
 _LAST_WORDS_S = 1.0  # what has been aborted has so long to notice
 
 
@@ -140,7 +142,7 @@ def _websocket(server: Server, sources: Sources) -> type[WebSocket]:
 
 
 class _Head(h11.Connection):
-    """h11 looks at the size of a head only while it is incomplete."""
+    """h11 looks at the size of a head only while it is incomplete, and not at what it is made of."""
 
     def __init__(self, most: int) -> None:
         super().__init__(h11.SERVER, most)
@@ -149,8 +151,8 @@ class _Head(h11.Connection):
     def next_event(self) -> Any:
         event = super().next_event()
         if type(event) is h11.Request:
-            size = len(event.target) + sum(len(name) + len(value) + 4 for name, value in event.headers)
-            if size > self._most:
+            lines = [len(event.target), *(len(name) + len(value) + 4 for name, value in event.headers)]
+            if sum(lines) > self._most or max(lines) > _MOST_LINE or len(lines) > _MOST_HEADERS + 1:
                 raise h11.RemoteProtocolError("head too long", error_status_hint=431)
         return event
 
@@ -165,16 +167,20 @@ class Http(H11Protocol):
         self._settings: Settings = config.server.settings
         self.timeout_keep_alive = self._settings.idle_s  # type: ignore[assignment]
         self.conn = _Head(self._settings.header_bytes)
-        self._timer: asyncio.TimerHandle | None = None
+        self._first: asyncio.TimerHandle | None = None  # until there is a whole head
+        self._body: asyncio.TimerHandle | None = None  # while there is more of a body to come
         self._stuck: asyncio.TimerHandle | None = None  # what we write is not read
         self._heard = 0.0
+        self._refused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._timer = self.loop.call_later(self._settings.authenticate_s, self._let_go)
+        self._first = self.loop.call_later(self._settings.authenticate_s, self._let_go)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._cancel()
+        self._has_come()
+        if self._body is not None:
+            self._body.cancel()
         self._unset_keepalive_if_required()
         self.resume_writing()
         super().connection_lost(exc)
@@ -182,21 +188,22 @@ class Http(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Unlike uvicorn's, what is not yet a whole head leaves the time for it running."""
+        if self._refused:
+            return
         self._heard = self.loop.time()
         self.conn.receive_data(data)
         self.handle_events()
-        if self._timer is not None:
-            if self.scope is not None and not self._waits_for_body():
-                self._cancel()
-        elif self._waits_for_body():
-            self._timer = self.loop.call_later(self._settings.idle_s, self._look)
+        if self.cycle is not None:
+            self._has_come()
+        if self._body is None and self._waits_for_body():
+            self._body = self.loop.call_later(self._settings.idle_s, self._look)
 
     def _waits_for_body(self) -> bool:
         return self.cycle is not None and self.cycle.more_body and not self.cycle.response_complete
 
     def _look(self) -> None:
         """A body that does not go on ends the connection, unless it is we who do not read it."""
-        self._timer = None
+        self._body = None
         if not self._waits_for_body():
             return
         left = self._heard + self._settings.idle_s - self.loop.time()
@@ -205,11 +212,28 @@ class Http(H11Protocol):
         if left <= 0:
             self._let_go()
         else:
-            self._timer = self.loop.call_later(left, self._look)
+            self._body = self.loop.call_later(left, self._look)
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
-        self._cancel()
+        self._has_come()
         super().handle_websocket_upgrade(event)
+
+    def on_response_complete(self) -> None:
+        """What was asked is not kept while the connection waits for what is asked next."""
+        self.cycle.body.clear()
+        self.cycle.scope = self.scope = {}  # type: ignore[typeddict-item]
+        self.headers = []
+        super().on_response_complete()
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        self._let_go_soon()
+
+    def shutdown(self) -> None:
+        if self._refused:
+            self._let_go()
+        else:
+            super().shutdown()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -223,33 +247,39 @@ class Http(H11Protocol):
             self._stuck = None
 
     def send_400_response(self, msg: str) -> None:
-        """As a problem, and with the status that fits; nothing, if an answer has begun already."""
+        """As a problem, and with the status that fits; nothing, if an answer has begun already. What else comes is read
+        for a moment, or the peer would not get to read the answer."""
         error = sys.exception() if sys.version_info >= (3, 11) else None
         status = getattr(error, "error_status_hint", 400)
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             self.transport.write(_refusal(status, self._settings.header_bytes))
-        self.transport.close()
+        self._refused = True
+        self.conn = _Head(self._settings.header_bytes)  # the other has all that came
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        else:
+            self.transport.close()
+        self._let_go_soon()
 
     def _let_go(self) -> None:
         self.transport.abort()
 
-    def _cancel(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+    def _let_go_soon(self) -> None:
+        """It is closed, which waits until what was written is read: not for ever."""
+        self.loop.call_later(_LAST_WORDS_S, self._let_go)
+
+    def _has_come(self) -> None:
+        if self._first is not None:
+            self._first.cancel()
+            self._first = None
 
 
 def _refusal(status: int, header_bytes: int) -> bytes:
     """A whole answer to what is no request."""
-    code, text = "protocol", "expected an HTTP/1.1 request, got bytes that are none"
     if status == 431:
-        code, text = "too-large", f"expected a request's headers within {header_bytes:,} bytes, got more"
-    body = msgspec.json.encode({"type": "about:blank", "status": status, "code": code, "detail": text})
-    head = (
-        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: application/problem+json\r\n"
-        f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
-    )
-    return head.encode() + body
+        most = f"{_MOST_HEADERS} headers of {_MOST_LINE:,} bytes, {header_bytes:,} together"
+        return refusal(status, "too-large", f"expected a request of at most {most}, got more")
+    return refusal(status, "protocol", "expected an HTTP/1.1 request, got bytes that are none")
 
 
 def _address(transport: asyncio.BaseTransport) -> str:
@@ -269,14 +299,18 @@ class Listener:
         *,
         host: str = "127.0.0.1",
         port: int = 7400,
+        inherited: socket.socket | None = None,
         tls: ssl.SSLContext | None = None,
         grace: float = 30.0,
     ) -> None:
+        """`inherited` listens already, and is taken instead of `host` and `port`."""
         self.host = host
         self.port = port  # the one chosen, once it is bound
         self.sources = Sources(server.settings.connections)
         self._settings = server.settings
+        self._inherited = inherited
         self._tls = tls
+        self._buffer = memoryview(bytearray(BUFFER_BYTES if tls is not None else 0))
         self._grace = grace
         self._config = Config(server, self.sources)
         self._state = ServerState()
@@ -287,6 +321,16 @@ class Listener:
     async def start(self) -> None:
         """Bind, and accept. Raises `Unavailable` where the address cannot be had."""
         self._loop = asyncio.get_running_loop()
+        if self._inherited is None:
+            await self._bind_all()
+        else:
+            self._sockets.append(self._inherited)
+            self.port = self._inherited.getsockname()[1]
+        self._set_date()
+        for each in self._sockets:
+            self._loop.add_reader(each, self._accept, each)
+
+    async def _bind_all(self) -> None:
         try:
             found = await self._loop.getaddrinfo(
                 self.host or None, self.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -299,9 +343,6 @@ class Listener:
                 f"expected to listen on {self.host} port {self.port}, which cannot be ({error.strerror}): "
                 "stop what has it, or name another with --port"
             ) from None
-        self._set_date()
-        for each in self._sockets:
-            self._loop.add_reader(each, self._accept, each)
 
     def _bind(self, family: int, kind: int, number: int, address: Any) -> None:
         try:
@@ -335,13 +376,14 @@ class Listener:
             self._loop.add_reader(each, self._accept, each)
 
     async def _open(self, accepted: socket.socket, address: str) -> None:
-        seconds = self._settings.authenticate_s if self._tls is not None else None
-        protocol = Http(self._config, self._state, {}, self._loop)
+        http = Http(self._config, self._state, {}, self._loop)
+        protocol: Http | Tls = http
+        if self._tls is not None:
+            gone, seconds = partial(self.sources.leave, address), self._settings.authenticate_s
+            protocol = Tls(self._tls, self._buffer, http, self._state.connections, seconds, gone)
         try:
-            await self._loop.connect_accepted_socket(
-                lambda: protocol, accepted, ssl=self._tls, ssl_handshake_timeout=seconds, ssl_shutdown_timeout=seconds
-            )
-        except (OSError, ssl.SSLError, asyncio.CancelledError):  # no handshake
+            await self._loop.connect_accepted_socket(lambda: protocol, accepted)
+        except (OSError, asyncio.CancelledError):  # it is gone already, or we are
             if protocol.transport is None:
                 accepted.close()
                 self.sources.leave(address)
@@ -402,26 +444,3 @@ def _bound(family: int, kind: int, number: int, address: Any) -> socket.socket:
         made.close()
         raise
     return made
-
-
-def tls_context(certificate: str, key: str | None) -> ssl.SSLContext:
-    """TLS 1.2 or newer, with this certificate. Raises `BadArgument` where the files are not what they should be."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    load_certificate(context, certificate, key)
-    return context
-
-
-def load_certificate(context: ssl.SSLContext, certificate: str, key: str | None) -> None:
-    """Also anew, when the files have changed: connections from then on get it. Raises `BadArgument`."""
-    for path in (certificate, key or certificate):
-        if not os.access(path, os.R_OK) or not os.path.isfile(path):
-            raise BadArgument(f"expected a certificate and its key as PEM files, but {path} cannot be read")
-    try:
-        context.load_cert_chain(certificate, key, password=lambda: b"")  # never asked for on a terminal
-    except (ssl.SSLError, OSError, ValueError) as error:
-        reason = getattr(error, "reason", None) or error
-        raise BadArgument(
-            f"expected a certificate and its key, not encrypted, as PEM files, got {certificate} and "
-            f"{key or certificate}: {reason}"
-        ) from None

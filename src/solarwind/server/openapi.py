@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from functools import cache
+from functools import lru_cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -12,19 +12,13 @@ from starlette.responses import Response
 
 from . import cloudevents
 from .call import JSON_TYPE, PROBLEM_TYPE, Call
+from .described import ID, PURPOSE, TOPIC, Schema
 
 if TYPE_CHECKING:
     from .http import Operation
 
-Schema = dict[str, Any]
-
 _COMPONENTS = "#/components/schemas/{name}"
-_PATH: dict[str, Schema] = {
-    "topic": {"type": "string", "maxLength": 200, "pattern": r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$"},
-    "purpose": {"type": "string", "minLength": 1, "maxLength": 200},
-    "name": {"type": "string", "maxLength": 200, "pattern": r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$"},
-    "id": {"type": "string", "minLength": 1, "maxLength": 200},
-}
+_PATH = {"topic": TOPIC, "purpose": PURPOSE, "name": TOPIC, "id": ID}  # a webhook's name is as a topic's
 _RIGHTS = {
     "fire": "Needs the right to fire on the topic.",
     "listen": "Needs the right to listen to the topic for the purpose.",
@@ -44,11 +38,12 @@ class Problem(msgspec.Struct):
 
 
 async def openapi(call: Call) -> Response:
-    return Response(_document(), media_type=JSON_TYPE)
+    return Response(_document(call.request.scope["root_path"] or "/"), media_type=JSON_TYPE)
 
 
-@cache
-def _document() -> bytes:
+@lru_cache(maxsize=16)
+def _document(root: str) -> bytes:
+    """`root` is the path that this app is mounted at."""
     from .http import OPERATIONS  # which has this door in it
 
     types = [Problem, cloudevents.CloudEvent]
@@ -62,6 +57,7 @@ def _document() -> bytes:
     document = {
         "openapi": "3.1.0",
         "info": {"title": "Solar Wind", "version": version("solarwind"), "license": {"name": "Apache-2.0"}},
+        "servers": [{"url": root}],
         "paths": paths,
         "components": {
             "schemas": components,
@@ -92,7 +88,9 @@ def _operation(each: Operation, refs: dict[str, Schema], components: dict[str, S
     if each.path.endswith("/events"):
         made["requestBody"] = {"required": True, "content": _event_bodies(refs)}
     elif each.body is not None:
-        made["requestBody"] = {"required": True, "content": {JSON_TYPE: {"schema": refs[_key(each.body)]}}}
+        schema = refs[_key(each.body)]
+        required = "oneOf" in schema or bool(components[schema["$ref"].rpartition("/")[2]]["required"])
+        made["requestBody"] = {"required": required, "content": {JSON_TYPE: {"schema": schema}}}
     return made
 
 

@@ -15,7 +15,10 @@ from ..names import check_id, check_topic
 from ..records import PurposeInfo, PurposeStatistics, TopicInfo, TopicStatistics, Trace
 from .call import Call, answer
 from .cloudevents import CloudEvent, to_cloudevent
+from .described import Id, SinceText, Topic
 from .times import read_since
+
+MOST_PAGE_BYTES = 8 << 20  # of payload, in one answer
 
 
 class TopicSettings(msgspec.Struct, forbid_unknown_fields=True):
@@ -26,7 +29,7 @@ class TopicSettings(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class PurposesQuery(msgspec.Struct, forbid_unknown_fields=True):
-    topic: str | None = None  # of all topics
+    topic: Topic | None = None  # of all topics
 
 
 class RetireQuery(msgspec.Struct, forbid_unknown_fields=True):
@@ -34,24 +37,38 @@ class RetireQuery(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class DeadQuery(msgspec.Struct, forbid_unknown_fields=True):
-    """`limit` of them, from the one after the event with the id `after` on."""
+    """`limit` of them, or fewer if they are large, from the one after the event with the id `after` on."""
 
     limit: Annotated[int, Meta(ge=1, le=10_000)] = 100
-    after: str | None = None
+    after: Id | None = None
 
 
 class Letters(msgspec.Struct, forbid_unknown_fields=True):
     """Which dead letters: those with these `ids`, or `all`."""
 
-    ids: list[str] | None = None
+    ids: list[Id] | None = None
     all: bool = False
+
+
+# What `Letters` does not say of itself: one of both.
+EITHER = Annotated[
+    Letters,
+    Meta(
+        extra_json_schema={
+            "oneOf": [
+                {"required": ["ids"], "properties": {"ids": {"type": "array", "minItems": 1}, "all": {"const": False}}},
+                {"required": ["all"], "properties": {"ids": {"maxItems": 0}, "all": {"const": True}}},
+            ]
+        }
+    ),
+]
 
 
 class Span(msgspec.Struct, forbid_unknown_fields=True):
     """A part of the history: `now`, `beginning`, a time such as 2026-01-31T12:00:00Z, or so long ago such as 2h."""
 
-    since: str = "beginning"
-    until: str = "now"
+    since: SinceText = "beginning"
+    until: SinceText = "now"
 
 
 class PurposeRecord(PurposeStatistics, frozen=True, kw_only=True):
@@ -165,10 +182,13 @@ async def dead(call: Call) -> Response:
         at = next((at for at, each in enumerate(letters, 1) if each.event.id == query.after), -1)
         if at < 0:
             raise NotFound(f"expected the id of a dead letter as after, got {query.after[:80]!a}, which is none")
-    shown = [
-        DeadRecord(to_cloudevent(each.event), each.error, each.attempts, each.time)
-        for each in letters[at : at + query.limit]
-    ]
+    shown: list[DeadRecord] = []
+    size = 0
+    for each in letters[at : at + query.limit]:
+        size += len(each.event.data)
+        if shown and size > MOST_PAGE_BYTES:
+            break
+        shown.append(DeadRecord(to_cloudevent(each.event), each.error, each.attempts, each.time))
     return answer(Dead(shown, len(letters)))
 
 

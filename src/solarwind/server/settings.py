@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 import msgspec
 
 from ..errors import BadArgument
@@ -12,18 +14,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     frame_bytes: int = 8 << 20  # a WebSocket message
     body_bytes: int = 16 << 20  # an HTTP body that is read as a whole; NDJSON is not, and has no end
-    header_bytes: int = 16 << 10  # of a request, all headers together
+    header_bytes: int = 16 << 10  # of a request, all headers together; of 100 headers, each of 8,000 bytes, at most
     nesting: int = 64  # arrays and objects within each other, in a JSON body
     ids: int = 10_000  # ids and tokens in one request, and events in one take
     connections: int = 1_000  # at a time from one address
-    authenticate_s: float = 5.0  # from the connection to its first request, and from the handshake to `hello`
-    idle_s: float = 60.0  # an HTTP connection without a request
+    authenticate_s: float = 5.0  # to the end of TLS's handshake, from there to a whole request, and to `hello`
+    idle_s: float = 60.0  # an HTTP connection without a request, in the middle of a body, or with an answer unread
     heartbeat_s: float = 15.0  # a peer that was silent for two of them is gone
-    instances: int = 10_000  # of one connection
+    instances: int = 10_000  # of one connection; takes that are not settled, and feeds, of all together
     unanswered: int = 1_000  # calls of one connection that are not answered yet
 
     def __post_init__(self) -> None:
-        for name in self.__struct_fields__:
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
-                raise BadArgument(f"expected a setting {name} above 0, got {value!r}")
+        for field in msgspec.structs.fields(self):
+            value, whole = getattr(self, field.name), isinstance(field.default, int)
+            known = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+            if not known or not 0 < value < inf:
+                what = "a whole number" if whole else "a number"
+                raise BadArgument(f"expected a setting {field.name}, {what} above 0, got {value!r}")

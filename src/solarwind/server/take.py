@@ -11,22 +11,26 @@ import asyncio
 import re
 import secrets
 from bisect import bisect_right
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import msgspec
+from msgspec import Meta
 from starlette.responses import Response
 
 from ..core.effects import Failure, Join, Offer, Report
 from ..core.exchange import lookup
 from ..core.spans import Spans
 from ..engine.base import Since
-from ..errors import BadArgument, Busy, ConflictError, NotAllowed, TooLarge
+from ..errors import BadArgument, Busy, ConflictError, NotAllowed, TooLarge, Unavailable
 from ..event import Event, HandOut
 from ..failure import MOST_SECONDS
 from ..service.registration import make_join
 from .call import Call, ClientGone, answer, problem
-from .cloudevents import encode, to_cloudevent
+from .cloudevents import CloudEvent, encode, to_cloudevent
 from .delivery import Attempts
+from .described import Field, SinceText
 from .times import read_since
 
 if TYPE_CHECKING:
@@ -34,7 +38,6 @@ if TYPE_CHECKING:
 
 MOST_WAIT_S = 60.0
 MOST_LEASE_S = 86_400.0  # whoever takes and is never heard of again holds events for so long; it can be renewed
-MOST_ERROR = 10_000  # characters of why an event failed; the rest is cut off
 _LEAST_WAIT_S = 0.05  # what is at hand nowhere but on disk has so long to come, also where nobody wants to wait
 _TURNS = 4  # of the loop, for what comes together with the first events
 _ENCODE_BYTES = 64 << 10  # then others have their turn
@@ -45,13 +48,13 @@ _NUMBER = re.compile(r"0|[1-9][0-9]{0,8}")
 class Take(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What whoever takes states: `max` events, `wait` seconds for the first of them, and what an instance states."""
 
-    max: int = 1
-    wait: float = 0.0
+    max: Annotated[int, Meta(ge=1)] = 1
+    wait: Annotated[float, Meta(ge=0, le=MOST_WAIT_S)] = 0.0
     exchange: str = "direct"
-    version: int = 1
-    key: str | None = None
-    since: str = "now"
-    lease: float = 30.0
+    version: Annotated[int, Meta(ge=1)] = 1
+    key: Field | None = None
+    since: SinceText = "now"
+    lease: Annotated[float, Meta(gt=0, le=MOST_LEASE_S)] = 30.0
     retry: Attempts = Attempts()
 
 
@@ -66,7 +69,7 @@ class Postponed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Again in `after` seconds, and not counted."""
 
     token: str
-    after: float = 0.0
+    after: Annotated[float, Meta(ge=0, lt=MOST_SECONDS)] = 0.0
 
 
 class Rejected(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -86,8 +89,24 @@ class Settle(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     renew: list[str] = []
 
 
+class Taken(msgspec.Struct):
+    """Each with its `token`; none if nothing came in time."""
+
+    events: list[CloudEvent]
+
+
+class Settled(msgspec.Struct):
+    """How many events there were of each; `renewed` are those whose lease begins anew, and with it that of all that
+    were taken together with them."""
+
+    done: int = 0
+    failed: int = 0
+    later: int = 0
+    reject: int = 0
+    renewed: int = 0
+
+
 Verdict = Literal["done", "failed", "later", "reject", "renewed"]
-VERDICTS: tuple[Verdict, ...] = ("done", "failed", "later", "reject", "renewed")
 
 
 async def take(call: Call) -> Response:
@@ -96,10 +115,6 @@ async def take(call: Call) -> Response:
     most = call.server.settings.ids
     if wanted.max > most:
         raise TooLarge(f"expected a max of at most {most:,} events, got {wanted.max:,}: take several times")
-    if not 0 <= wanted.wait <= MOST_WAIT_S:
-        raise BadArgument(f"expected a wait of 0 to {MOST_WAIT_S:g} seconds, got {wanted.wait}")
-    if wanted.lease > MOST_LEASE_S:
-        raise BadArgument(f"expected a lease of at most {MOST_LEASE_S:g} seconds, got {wanted.lease}: renew it")
     since = read_since(wanted.since)
     join = make_join(
         call.topic,
@@ -125,13 +140,14 @@ async def settle(call: Call) -> Response:
     """Note what became of events; it is durable once this is answered. Raises what stands against all of it."""
     said = _read_settle(await call.json(Settle), call.server.settings.ids)
     counts, stale = await call.server.takes.settle(call.topic, call.purpose, said)
+    settled = Settled(**counts)
     if not stale:
-        return answer(counts)
+        return answer(settled)
     error = ConflictError(
         f"expected tokens of this purpose whose lease runs on, got {len(stale)} stale: their events were settled, or "
         "are handed out again; what was said of the others counts"
     )
-    return problem(error, **counts, stale=stale)
+    return problem(error, **msgspec.structs.asdict(settled), stale=stale)
 
 
 class _Said(NamedTuple):
@@ -155,14 +171,11 @@ def _read_settle(body: Settle, most: int) -> list[_Said]:
     failed = [Failed(each) if isinstance(each, str) else each for each in body.failed]
     later = [Postponed(each) if isinstance(each, str) else each for each in body.later]
     reject = [Rejected(each) if isinstance(each, str) else each for each in body.reject]
-    for each in later:
-        if not 0 <= each.after < MOST_SECONDS:
-            raise BadArgument(f"expected after 0 or more seconds, below a thousand million, got {each.after}")
     said = [
         *(_Said(token, "done") for token in body.done),
-        *(_Said(each.token, "failed", each.error[:MOST_ERROR]) for each in failed),
+        *(_Said(each.token, "failed", each.error) for each in failed),
         *(_Said(each.token, "later", after_ns=int(each.after * 1e9)) for each in later),
-        *(_Said(each.token, "reject", each.reason[:MOST_ERROR]) for each in reject),
+        *(_Said(each.token, "reject", each.reason) for each in reject),
         *(_Said(token, "renewed") for token in body.renew),
     ]
     if len(said) > most:
@@ -173,11 +186,11 @@ def _read_settle(body: Settle, most: int) -> list[_Said]:
 
 
 class _Part(NamedTuple):
-    """The events of one lease. `open` are those that are not settled."""
+    """The events of one lease, of which the first is the take's event number `first`. `open` are not settled."""
 
     lease: int
-    first: int  # the number of its first event within the take
-    offer: Offer
+    first: int
+    picks: Sequence[int]
     open: Spans
 
 
@@ -193,23 +206,193 @@ class _Taking:
         self.came = asyncio.Event()  # something to hand out, or word that nothing will
         self.full = False  # it takes nothing more
         self.over = False  # its tokens are stale
+        self.timer: asyncio.TimerHandle | None = None  # to when its lease ends
+        self.offers: list[Offer] = []  # until they are handed out
         self.count = 0
-        self.timer: asyncio.TimerHandle | None = None  # when its lease ends
+        self.left = 0  # that are not settled
         self._parts: list[_Part] = []
+
+    # The engine's side
 
     def deliver(self, offer: Offer) -> None:
         if self.full:
             asyncio.get_running_loop().call_soon(self._takes.give_back, offer)
             return
-        self._parts.append(_Part(offer.lease, self.count, offer, Spans.of(offer.picks)))
+        self.offers.append(offer)
+        self._parts.append(_Part(offer.lease, self.count, offer.picks, Spans.of(offer.picks)))
         self.count += len(offer.picks)
+        self.left += len(offer.picks)
         self.came.set()
 
+    def flush(self) -> None:
+        """Whoever waits looks a few turns later."""
+
     def lost(self) -> None:
+        self.offers.clear()
         self._parts.clear()
 
     def close(self, reason: str) -> None:
-        self._takes.spawn_end(self)
+        self._takes.end_soon(self)
 
-    def token(self, number: int) -> str:
-        return f"{self.id}.{number}"
+    # The tokens
+
+    async def cloudevents(self) -> list[Any]:
+        """The events, each with its token."""
+        written: list[Any] = []
+        offers, self.offers = self.offers, []
+        size = 0
+        for offer in offers:
+            stored = offer.stored
+            hand_out = HandOut(stored.batch, stored.start, self.join.purpose, self.join.version, None, offer.tried)
+            for position in offer.picks:
+                found = to_cloudevent(Event(hand_out, position - stored.start))
+                found["token"] = f"{self.id}.{len(written)}"
+                text = encode(found)
+                written.append(msgspec.Raw(text))
+                size += len(text)
+                if size > _ENCODE_BYTES:
+                    size = 0
+                    await asyncio.sleep(0)
+        return written
+
+    def find(self, number: str) -> tuple[_Part, int] | None:
+        """The position of an event that is not settled, by its number; None if there is none such."""
+        if not _NUMBER.fullmatch(number):
+            return None
+        at = bisect_right(self._parts, int(number), key=lambda part: part.first) - 1
+        if at < 0:
+            return None
+        part = self._parts[at]
+        index = int(number) - part.first
+        if index >= len(part.picks) or part.picks[index] not in part.open:
+            return None
+        return part, part.picks[index]
+
+
+class Takes:
+    """All that was taken and is not settled. On the loop of the engine."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._open: dict[str, _Taking] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def stop(self) -> None:
+        """Whoever waits has nothing to wait for, and what was taken is handed out again."""
+        await asyncio.gather(*(self._end(each) for each in list(self._open.values())))
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def take(self, call: Call, join: Join, since: Since, wait: float) -> Response:
+        """Raises what joining raises, `Busy`, and `ClientGone`."""
+        if not self._server.running:
+            raise Unavailable("expected a server that runs, got one that stops: try again when it is back")
+        most = self._server.settings.instances
+        if len(self._open) >= most:
+            raise Busy(f"expected at most {most:,} takes that are not settled, got another: settle what was taken")
+        taking = _Taking(self, join)
+        self._open[taking.id] = taking
+        try:
+            await self._collect(taking, call, since, wait)
+            events = await taking.cloudevents()
+        except BaseException:
+            await self._end(taking)
+            raise
+        if not events or taking.over:
+            await self._end(taking)
+            return answer(Taken([]))
+        self._server.engine.alive(taking.instance)
+        self._runs_on(taking)
+        return answer(Taken(events))
+
+    async def _collect(self, taking: _Taking, call: Call, since: Since, wait: float) -> None:
+        """Join, and leave with what comes together."""
+        engine = self._server.engine
+        try:
+            taking.instance = await engine.join(taking.join, since, taking)
+        finally:
+            taking.joined.set()
+        gone, came = asyncio.ensure_future(call.gone()), asyncio.ensure_future(taking.came.wait())
+        try:
+            await asyncio.wait((gone, came), timeout=max(wait, _LEAST_WAIT_S), return_when=asyncio.FIRST_COMPLETED)
+            for _ in range(_TURNS):
+                if taking.count >= taking.join.room or gone.done():
+                    break
+                await asyncio.sleep(0)
+            if gone.done():
+                raise ClientGone
+        finally:
+            gone.cancel()
+            came.cancel()
+            taking.full = True
+        engine.leaving(taking.instance)
+
+    def give_back(self, offer: Offer) -> None:
+        """It came when nobody waited any more."""
+        self._server.engine.report(Report(offer.instance, offer.lease, Spans(), (), Spans.of(offer.picks)), ())
+
+    async def settle(self, topic: str, purpose: str, said: list[_Said]) -> tuple[dict[str, int], list[str]]:
+        """Gives how many events counted, by verdict, and the tokens that are stale, which did not."""
+        of: dict[tuple[str, int], tuple[_Taking, _Part, list[tuple[_Said, int]]]] = {}
+        stale: list[str] = []
+        for each in said:
+            id, _, number = each.token.partition(".")
+            taking = self._open.get(id)
+            foreign = taking is None or taking.over or (taking.join.topic, taking.join.purpose) != (topic, purpose)
+            found = taking.find(number) if taking is not None and not foreign else None
+            if taking is None or found is None:
+                stale.append(each.token)
+                continue
+            part, position = found
+            of.setdefault((id, part.lease), (taking, part, []))[2].append((each, position))
+            if each.verdict != "renewed":
+                part.open.remove(position, position + 1)
+                taking.left -= 1
+        counted = await asyncio.gather(*(self._report(*each) for each in of.values()))
+        counts: Counter[str] = Counter()
+        for counts_all, (taking, part, outcomes) in zip(counted, of.values(), strict=True):
+            if counts_all:
+                counts.update(each.verdict for each, _ in outcomes)
+                self._runs_on(taking)
+            else:
+                taking.left -= len(part.open)
+                part.open.edges.clear()
+                stale += [each.token for each, _ in outcomes]
+            if not taking.left:
+                await self._end(taking)
+        return counts, stale
+
+    async def _report(self, taking: _Taking, part: _Part, outcomes: list[tuple[_Said, int]]) -> bool:
+        """Whether it counts. A report that says nothing but that the lease is to run on is one too."""
+        done = Spans.of(position for each, position in outcomes if each.verdict == "done")
+        failures = (each.failure(position) for each, position in outcomes)
+        failed = [failure for failure in failures if failure is not None]
+        return await self._server.engine.settle(Report(taking.instance, part.lease, done, failed))
+
+    # Leases -------------------------------------------------------------------------------------------
+
+    def _runs_on(self, taking: _Taking) -> None:
+        """It was heard of: its lease begins anew, at the engine too."""
+        if taking.over:
+            return
+        if taking.timer is not None:
+            taking.timer.cancel()
+        lease_s = taking.join.lease_ns / 1e9
+        taking.timer = asyncio.get_running_loop().call_later(lease_s, lambda: self.end_soon(taking, died=True))
+
+    def end_soon(self, taking: _Taking, *, died: bool = False) -> None:
+        task = asyncio.get_running_loop().create_task(self._end(taking, died=died))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _end(self, taking: _Taking, *, died: bool = False) -> None:
+        """Its tokens are stale from here on; what is not settled is handed out again."""
+        if taking.over:
+            return
+        taking.over = True
+        taking.came.set()
+        if taking.timer is not None:
+            taking.timer.cancel()
+        await taking.joined.wait()
+        self._open.pop(taking.id, None)
+        if taking.instance:
+            await self._server.engine.leave(taking.instance, died=died)

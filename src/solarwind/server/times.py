@@ -10,6 +10,7 @@ from ..errors import BadArgument
 from .cloudevents import read_time
 
 _DURATION = re.compile(r"(\d{1,9})([smhd])", re.ASCII)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _UNIT = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -20,7 +21,7 @@ def read_since(text: str) -> Since:
     if found := _DURATION.fullmatch(text):
         return min(timedelta(days=36_500), _ago(int(found[1]), _UNIT[found[2]]))
     try:
-        return datetime.fromtimestamp(read_time(text) / 1e9, UTC)
+        return _EPOCH + timedelta(microseconds=read_time(text) // 1_000)
     except BadArgument:
         raise BadArgument(
             "expected since now, beginning, a time such as 2026-01-31T12:00:00Z, or a duration ago such as 2h, "

@@ -120,13 +120,17 @@ class Webhooks:
         wanted = _read_wanted(body, self._server.settings.nesting)
         secret, wanted = wanted.secret, msgspec.structs.replace(wanted, secret=None)
         before = self._known.get(place)
-        if before is not None and before.wanted == wanted and secret in (None, before.secrets[0].text):
-            if place in self._at_work:
-                return False, self._shown(before)
-        elif before is None and len(self._known) >= MOST_WEBHOOKS:
-            raise Busy(f"expected no more than {MOST_WEBHOOKS:,} webhooks, got another: take away one that has ended")
+        if (
+            before is not None
+            and place in self._at_work
+            and before.wanted == wanted
+            and secret in (None, before.secrets[0].text)
+        ):
+            return False, self._shown(before)
+        self._check_room(place)
         rate = await self._ask(wanted)
         async with self._changing:
+            self._check_room(place)
             before = self._known.get(place)
             made = make_secret() if secret is None and before is None else None
             webhook = Webhook(
@@ -165,6 +169,10 @@ class Webhooks:
             await self._end(place)
 
     # Inner --------------------------------------------------------------------------------------------
+
+    def _check_room(self, place: Place) -> None:
+        if place not in self._known and len(self._known) >= MOST_WEBHOOKS:
+            raise Busy(f"expected no more than {MOST_WEBHOOKS:,} webhooks, got another: take away one that has ended")
 
     async def _ask(self, wanted: Wanted) -> int | None:
         """Whether the target may be reached and wants the events; gives how many a minute."""
@@ -214,10 +222,11 @@ class Webhooks:
             await delivery.stop(LEAVE_S)
 
     async def _ended(self, delivery: Delivery, reason: str) -> None:
-        """Its target or its purpose is gone: remember that, so that it is not set to work again."""
+        """Its target or its purpose is gone: remember that, so that it is not set to work again. Where it is the
+        dispatcher that cannot go on, the webhook can, once that is mended."""
         async with self._changing:
             place = delivery.webhook.place
-            if self._at_work.get(place) is not delivery:
+            if self._at_work.get(place) is not delivery or self._server.engine.failed.done():
                 return
             log.warning("webhook %s of %r on topic %r has ended: %s", *reversed(place), reason)
             with suppress(StoreError):  # then it ends again after the next start

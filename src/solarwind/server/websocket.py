@@ -1,56 +1,54 @@
 """The WebSocket door of `solarwind serve`: a `Connection` right on the socket's bytes.
 
-`websockets` does the protocol; there is no task, queue or ASGI scope for a connection, so that ten thousand idle ones
-cost little and a message goes to the engine in the turn of the loop in which it came. uvicorn makes one of these when a
-request asks for a WebSocket, and gives it the request's bytes.
+There is no task, queue or ASGI scope for a connection, so that ten thousand idle ones cost little. uvicorn makes one of
+these when a request asks for a WebSocket, and gives it the request's bytes.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from websockets.exceptions import InvalidState
-from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
 from .. import wire
+from ..engine.frames import Endpoint, log
 from ..errors import BadToken, NotAllowed
-from .connect import Connection
+from .connect import UNAUTHENTICATED_BYTES, Connection
 from .guard import bearer
 
 if TYPE_CHECKING:
     from .asgi import Server
 
-UNAUTHENTICATED_BYTES = 16 << 10  # a message of somebody who has not said who he is
 CLOSE_S = 2.0  # that a peer has to answer a close
-_log = logging.getLogger("solarwind.websocket")
-_log.setLevel(logging.WARNING)
+_PONG = b"\x8a"  # a frame's first byte
 
 
-class WebSocket(asyncio.Protocol):
+class WebSocket(Endpoint):
     """The transport of one `Connection`; the one it needs of uvicorn's state is the set of connections."""
 
-    __slots__ = ("_closing", "_connection", "_connections", "_parts", "_protocol", "_server", "transport")
+    __slots__ = ("_authenticated", "_closing", "_connection", "_connections", "_server", "_stuck")
+
+    _protocol: ServerProtocol
 
     def __init__(self, server: Server, *, server_state: Any, **ignored: Any) -> None:
+        most = min(UNAUTHENTICATED_BYTES, server.settings.frame_bytes)
+        super().__init__(ServerProtocol(subprotocols=[Subprotocol(wire.SUBPROTOCOL)], max_size=most, logger=log))
         self._server = server
         self._connections = server_state.connections
         self._connection: Connection | None = None
-        self._parts: list[bytes | bytearray | memoryview] | None = None  # of a message that comes in several frames
+        self._authenticated = False
         self._closing = False
-        self._protocol = ServerProtocol(
-            subprotocols=[Subprotocol(wire.SUBPROTOCOL)], max_size=UNAUTHENTICATED_BYTES, logger=_log
-        )
+        self._stuck = False  # the peer does not read
 
     # asyncio's side -----------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
+        super().connection_made(transport)
+        self.transport.set_write_buffer_limits(UNAUTHENTICATED_BYTES)
         self._connections.add(self)
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -59,25 +57,22 @@ class WebSocket(asyncio.Protocol):
             self._connection.lost()
 
     def data_received(self, data: bytes) -> None:
-        protocol = self._protocol
-        protocol.receive_data(data)
-        for event in protocol.events_received():
-            if isinstance(event, Request):
-                self._accept(event)
-            elif isinstance(event, Frame):
-                self._frame(event)
-        self._write()
-        if protocol.close_expected() and not self._closing:
+        if self._connection is not None:
+            self._connection.heard = asyncio.get_running_loop().time()
+        super().data_received(data)
+        if self._protocol.close_expected() and not self._closing:
             self._close_soon()
 
-    def eof_received(self) -> None:
-        self._protocol.receive_eof()
-
     def pause_writing(self) -> None:
-        if self._connection is not None:
+        """Whoever has not said who he is has nothing to be slow with."""
+        self._stuck = True
+        if not self._authenticated:
+            self.transport.abort()
+        elif self._connection is not None:
             self._connection.stuck()
 
     def resume_writing(self) -> None:
+        self._stuck = False
         if self._connection is not None:
             self._connection.unstuck()
 
@@ -90,8 +85,8 @@ class WebSocket(asyncio.Protocol):
 
     # The handshake ------------------------------------------------------------------------------------
 
-    def _accept(self, request: Request) -> None:
-        protocol = self._protocol
+    def opened(self, handshake: Request) -> None:
+        protocol, request = self._protocol, handshake
         path = request.path.partition("?")[0]
         response = protocol.accept(request)
         token = None
@@ -113,6 +108,8 @@ class WebSocket(asyncio.Protocol):
             self._connection = self._server.connected(self, token)
 
     def _refusal(self, path: str) -> tuple[HTTPStatus, str] | None:
+        if not self._server.running:
+            return HTTPStatus.SERVICE_UNAVAILABLE, "expected a server that runs, got one that stops: come again"
         if path != wire.PATH:
             return HTTPStatus.NOT_FOUND, f"expected a WebSocket at {wire.PATH}, got one elsewhere"
         if self._protocol.subprotocol is None:
@@ -121,33 +118,19 @@ class WebSocket(asyncio.Protocol):
 
     # Frames -------------------------------------------------------------------------------------------
 
-    def _frame(self, frame: Frame) -> None:
-        connection = self._connection
-        if connection is None:
-            return
-        if frame.opcode is Opcode.BINARY:
-            if frame.fin:
-                connection.received(bytes(frame.data))
-            else:
-                self._parts = [frame.data]
-        elif frame.opcode is Opcode.CONT and self._parts is not None:
-            self._parts.append(frame.data)
-            if frame.fin:
-                data, self._parts = b"".join(self._parts), None
-                connection.received(data)
-        elif frame.opcode is Opcode.TEXT:
-            connection.refuse_text()
-        elif frame.opcode is Opcode.CLOSE:
-            connection.lost()
+    def message(self, data: bytes) -> None:
+        if self._connection is not None:
+            self._connection.received(data)
+
+    def text(self) -> None:
+        if self._connection is not None:
+            self._connection.refuse_text()
+
+    def goodbye(self) -> None:
+        if self._connection is not None:
+            self._connection.lost()
 
     # The connection's side ----------------------------------------------------------------------------
-
-    def send(self, data: bytes) -> None:
-        try:
-            self._protocol.send_binary(data)
-        except InvalidState:  # it is closing
-            return
-        self._write()
 
     def pause(self) -> None:
         self.transport.pause_reading()
@@ -157,27 +140,25 @@ class WebSocket(asyncio.Protocol):
             self.transport.resume_reading()
 
     def close(self, code: int, reason: str) -> None:
-        try:
-            self._protocol.send_close(code, reason)
-        except InvalidState:
-            pass
-        self._write()
+        self.resume()  # for the peer's answer
+        self.say_goodbye(code, reason)
         self._close_soon()
 
     def abort(self) -> None:
         self.transport.abort()
 
     def authenticated(self) -> None:
+        self._authenticated = True
+        self.transport.set_write_buffer_limits()
         self._protocol.max_message_size = self._server.settings.frame_bytes
 
     def _write(self) -> None:
-        for data in self._protocol.data_to_send():
-            if data:
-                self.transport.write(data)
-            elif self.transport.can_write_eof():
-                self.transport.write_eof()
+        """Pongs are not kept for a peer that asks for them and does not read."""
+        if self._stuck:
+            self._protocol.writes = [each for each in self._protocol.writes if each[:1] != _PONG]
+        super()._write()
 
     def _close_soon(self) -> None:
         """The peer answers the close and hangs up, or is let go."""
         self._closing = True
-        asyncio.get_running_loop().call_later(CLOSE_S, self.transport.close)
+        asyncio.get_running_loop().call_later(CLOSE_S, self.transport.abort)

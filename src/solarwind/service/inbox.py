@@ -77,6 +77,9 @@ class Inbox:
             self._timer = asyncio.get_running_loop().call_later(self._period, self._progress)
         self.wake()
 
+    def flush(self) -> None:
+        """Each offer is work at once."""
+
     def lost(self) -> None:
         for work in self._active:
             work.todo.clear()

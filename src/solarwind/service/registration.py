@@ -20,6 +20,9 @@ from ..plugins import load_exchange
 from .runner import Runner
 from .signature import Handler
 
+MOST_COUNT = 1_000_000_000
+MOST_ORIGIN = 1_000  # characters
+
 
 class Registration(msgspec.Struct, eq=False):
     """One call of `on`: what an instance will be made of, and the instance once it is."""
@@ -69,8 +72,10 @@ def check_join(join: Join) -> None:
         raise BadArgument(f"expected a lease of more than 0 seconds, got {join.lease_ns} ns")
     if join.key is not None:
         codec.field(join.key)
+    if len(join.origin) > MOST_ORIGIN:
+        raise BadArgument(f"expected an origin of at most {MOST_ORIGIN:,} characters, got {len(join.origin):,}")
 
 
 def check_count(what: str, value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise BadArgument(f"expected a {what} of 1 or more, got {value!r}")
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < MOST_COUNT:
+        raise BadArgument(f"expected a {what} of 1 or more, below a thousand million, got {value!r}")

@@ -159,7 +159,8 @@ class Runner(Inbox):
         """Call the handler for up to `MOST_BATCH` events at a time."""
         hand_out = work.hand_out(self.join, self._engine)
         first = hand_out.start
-        while positions := _take(work.todo, MOST_BATCH):
+        take = _take if self._pool is None else _take_with_others
+        while positions := take(work.todo, MOST_BATCH):
             events = [Event(hand_out, position - first) for position in positions]
             handling.set(events[0])
             try:
@@ -196,17 +197,28 @@ class Runner(Inbox):
         work.failed.append(self._verdict(position, event, error))
 
     def _verdict(self, position: int, event: Event, error: BaseException) -> Failure:
+        # What is no Unicode, such as half of a pair, cannot be written down.
+        text = str(error).encode("utf-8", "backslashreplace").decode()
         if isinstance(error, Later):
-            return Failure(position, "later", str(error), int(error.seconds * 1e9))
+            return Failure(position, "later", text, int(error.seconds * 1e9))
         where = f"event {event.id} on topic {event.topic!r} for {event.purpose!r}, attempt {event.attempt}"
         if isinstance(error, Reject | Unfit):
-            log.warning("rejected: %s: %s", where, error)
-            return Failure(position, "reject", str(error))
+            log.warning("rejected: %s: %s", where, text)
+            return Failure(position, "reject", text)
         log.error("handler %s raised: %s", self._handler.name, where, exc_info=error)
-        return Failure(position, "retry", f"{type(error).__name__}: {error}")
+        return Failure(position, "retry", f"{type(error).__name__}: {text}")
 
 
 def _take(todo: deque[int], most: int) -> list[int]:
+    if len(todo) > most:
+        return [todo.popleft() for _ in range(most)]
+    taken = list(todo)
+    todo.clear()
+    return taken
+
+
+def _take_with_others(todo: deque[int], most: int) -> list[int]:
+    """Other threads take some at the same time."""
     taken: list[int] = []
     try:
         while len(taken) < most:

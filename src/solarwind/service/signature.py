@@ -103,7 +103,7 @@ def _bind(
         if gets_event == [True]:
             return function
         if gets_event == [False]:
-            return lambda event: function(_decoded(decode, event, 0))
+            return lambda event: function(_decoded(decode, event))
     one = _decode_all if is_batch else _decode_one
     positional = [parameter.is_event for parameter in parameters if not parameter.by_keyword]
     keywords = {parameter.name: parameter.is_event for parameter in parameters if parameter.by_keyword}
@@ -119,16 +119,28 @@ def _bind(
 
 
 def _decode_one(decode: codec.Decoder, event: Event) -> Any:
-    return _decoded(decode, event, 0)
+    return _decoded(decode, event)
 
 
 def _decode_all(decode: codec.Decoder, events: list[Event]) -> list[Any]:
-    return [_decoded(decode, event, index) for index, event in enumerate(events)]
+    """They are of one batch, so that what they have in common is looked at once."""
+    batch = events[0]._of.batch
+    data, starts = batch.layout
+    contents = batch.header.content
+    decoded: list[Any] = []
+    try:
+        for event in events:
+            index = event._index
+            content = contents if isinstance(contents, str) else contents[index]
+            decoded.append(decode(data[starts[index] : starts[index + 1]], content))
+    except BadPayload as error:
+        raise Unfit(len(decoded), error) from None
+    return decoded
 
 
-def _decoded(decode: codec.Decoder | None, event: Event, index: int) -> Any:
+def _decoded(decode: codec.Decoder | None, event: Event) -> Any:
     assert decode is not None
     try:
         return decode(event.data, event.content_type)
     except BadPayload as error:
-        raise Unfit(index, error) from None
+        raise Unfit(0, error) from None

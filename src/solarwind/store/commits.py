@@ -165,7 +165,8 @@ class Plan:
 
     def _held(self, topic: int, ids: list[str]) -> set[str]:
         """The ids that events in the topic's history have, as far as it matters for these."""
-        query = "SELECT value FROM json_each(?2) JOIN ids ON ids.id = value AND ids.topic = ?1"
+        # CROSS: each of them is looked up, and not each that the topic has is compared with all of them.
+        query = "SELECT value FROM json_each(?2) CROSS JOIN ids ON ids.id = value AND ids.topic = ?1"
         held = {id for (id,) in select(self._connection, query, (topic, _encode_json(ids)))}
         made = [(found.producer, found.sequence) for id in ids if (found := read_id(id)) is not None]
         if made:

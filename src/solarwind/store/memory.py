@@ -51,9 +51,9 @@ class MemoryStore:
         self._bytes = 0
         self._topics: dict[str, _Topic] = {}
         self._ids: OrderedDict[tuple[str, str], int] = OrderedDict()  # the last ids given, and their positions
-        # The numbers of the ids that Solar Wind made, of the last events that were trimmed.
-        self._past: OrderedDict[tuple[str, int], Spans] = OrderedDict()
-        self._past_ids = 0
+        # The numbers of the ids that Solar Wind made, of the last events; by topic and producer.
+        self._made: OrderedDict[tuple[str, int], Spans] = OrderedDict()
+        self._made_ids = 0
         self._dead: dict[tuple[str, str], dict[int, Letter]] = {}
 
     async def open(self, now: int) -> Recovered:
@@ -77,10 +77,16 @@ class MemoryStore:
         return stored
 
     def _append(self, batch: Batch) -> Stored | None:
-        topic = self._topics.setdefault(batch.header.topic, _Topic())
-        fresh = self._without_known(batch, topic) if batch.header.ids is not None else batch
+        header = batch.header
+        topic = self._topics.get(header.topic)
+        if topic is None:
+            topic = self._topics[header.topic] = _Topic()
+        made = self._made.get((header.topic, header.producer))
+        follows = made is None or header.first >= made.edges[-1]
+        fresh = batch if header.ids is None and follows else self._without_known(batch, topic)
         if fresh is None:
             return None
+        self._remember(batch)
         stored = Stored(topic.end, fresh)
         topic.starts.append(topic.end)
         topic.batches.append(fresh)
@@ -91,15 +97,19 @@ class MemoryStore:
 
     def _without_known(self, batch: Batch, topic: _Topic) -> Batch | None:
         new: list[int] = []
+        header = batch.header
+        made = self._made.get((header.topic, header.producer)) or Spans()
         for index in range(len(batch)):
             id = batch.given_id(index)
             if id is not None:
-                name = (batch.header.topic, id)
-                if name in self._ids or self._made_earlier(batch.header.topic, id, topic):
+                name = (header.topic, id)
+                if name in self._ids or self._made_earlier(header.topic, id, topic):
                     continue
                 self._ids[name] = topic.end + len(new)
                 if len(self._ids) > MOST_IDS:
                     self._ids.popitem(last=False)
+            elif header.first + index in made:
+                continue
             new.append(index)
         return batch if len(new) == len(batch) else batch.take(new) if new else None
 
@@ -107,23 +117,29 @@ class MemoryStore:
         made = read_id(id)
         if made is None:
             return False
-        past = self._past.get((name, made.producer))
-        return (past is not None and made.sequence in past) or self._position_of_made(id, topic) is not None
+        known = self._made.get((name, made.producer))
+        return (known is not None and made.sequence in known) or self._position_of_made(id, topic) is not None
 
     def _remember(self, batch: Batch) -> None:
-        """The ids of a batch that is trimmed, so that they are known if they come again."""
+        """The ids of a batch that Solar Wind makes, so that they are known if they come again."""
         header = batch.header
-        past = self._past.setdefault((header.topic, header.producer), Spans())
-        past.add(header.first, header.first + header.count)
-        self._past_ids += header.count
-        while self._past_ids > MOST_IDS:
-            oldest, spans = next(iter(self._past.items()))
+        if header.ids is not None and None not in header.ids:
+            return
+        made = self._made.get((header.topic, header.producer))
+        if made is None:
+            made = self._made[header.topic, header.producer] = Spans()
+        first, stop = header.first, header.first + header.count
+        known = len(made.within(first, stop)) if made and first < made.edges[-1] else 0
+        self._made_ids += header.count - known
+        made.add(first, stop)
+        while self._made_ids > MOST_IDS:
+            oldest, spans = next(iter(self._made.items()))
             start, stop = spans.edges[:2]
-            stop = min(stop, start + self._past_ids - MOST_IDS)
+            stop = min(stop, start + self._made_ids - MOST_IDS)
             spans.remove(start, stop)
-            self._past_ids -= stop - start
+            self._made_ids -= stop - start
             if not spans:
-                del self._past[oldest]
+                del self._made[oldest]
 
     @staticmethod
     def _position_of_made(id: str, topic: _Topic) -> int | None:
@@ -168,7 +184,6 @@ class MemoryStore:
                 break  # what comes after is younger
             if not pinned.within(start, start + len(batch)):
                 gone.append(index)
-                self._remember(batch)
                 events += len(batch)
                 left -= len(batch.data)
         self._bytes -= log.bytes - left

@@ -1,0 +1,33 @@
+"""The grammars of names and times in the words of JSON Schema, for those who read `/openapi.json`.
+
+Nothing here refuses anything: `names.py` and `times.py` do that, each with a sentence that says why.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from msgspec import Meta
+
+Schema = dict[str, Any]
+
+_WORDS = r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$"
+_PRINTABLE = r"^[^\p{C}\p{Z}](( |[^\p{C}\p{Z}])*[^\p{C}\p{Z}])?$"  # with no space at either end
+
+TOPIC: Schema = {"type": "string", "minLength": 1, "maxLength": 200, "pattern": _WORDS}
+PURPOSE: Schema = {"type": "string", "minLength": 1, "maxLength": 200, "pattern": _PRINTABLE}
+ID = PURPOSE
+KEY: Schema = {"type": "string", "maxLength": 256, "description": "At most 256 bytes of UTF-8."}
+SINCE: Schema = {
+    "description": "now, beginning, so long ago such as 2h, or a time from 1970 on such as 2026-01-31T12:00:00Z.",
+    "anyOf": [{"pattern": "^(now|beginning|[0-9]{1,9}[smhd])$"}, {"format": "date-time"}],
+}
+FIELD: Schema = {"type": "string", "maxLength": 200, "pattern": r"^\$(\.[A-Za-z0-9_-]+)+$"}
+
+Topic = Annotated[str, Meta(extra_json_schema=TOPIC)]
+Purpose = Annotated[str, Meta(extra_json_schema=PURPOSE)]
+Id = Annotated[str, Meta(extra_json_schema=ID)]
+Key = Annotated[str, Meta(extra_json_schema=KEY)]
+SinceText = Annotated[str, Meta(extra_json_schema=SINCE)]
+Field = Annotated[str, Meta(extra_json_schema=FIELD)]  # of the payload
+Version = Annotated[int, Meta(extra_json_schema={"minimum": 1})]

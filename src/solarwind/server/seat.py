@@ -1,0 +1,40 @@
+"""A client's instance at the server: what the engine knows of it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from .. import wire
+from ..core import effects
+
+if TYPE_CHECKING:
+    from .connect import Connection
+
+
+class Seat:
+    """The client's instance, as the engine's receiver. `local` is its number at the client."""
+
+    __slots__ = ("_connection", "instance", "joined", "last", "leaving", "local", "purpose", "topic")
+
+    def __init__(self, connection: Connection, join: wire.Join) -> None:
+        self._connection = connection
+        self.local = join.instance
+        self.topic, self.purpose = join.topic, join.purpose
+        self.instance = 0  # at the engine; 0 until it is known
+        self.joined: asyncio.Task[None] | None = None
+        self.leaving = False
+        self.last = 0  # of the connection's offers, the one it has the last part in
+
+    def deliver(self, offer: effects.Offer) -> None:
+        self.instance = offer.instance
+        self._connection.offer(self, offer)
+
+    def flush(self) -> None:
+        self._connection.flush_offers()
+
+    def lost(self) -> None:
+        """The engine is in this process: nothing is."""
+
+    def close(self, reason: str) -> None:
+        self._connection.closed_seat(self, reason)

@@ -1,0 +1,251 @@
+"""TLS: certificates from files, and connections that cost little.
+
+The loop's own TLS sets 256 KiB aside for each connection, whoever is at the other end. Here all of them read into one
+buffer, which is decrypted at once, so that a connection costs what OpenSSL needs for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+from collections.abc import Callable
+from typing import Any
+
+from ..errors import BadArgument
+from .refusal import refusal
+
+BUFFER_BYTES = 64 << 10  # that are read, or encrypted, together
+LAST_WORDS_S = 1.0  # that somebody has to read why he is refused
+_PART_BYTES = 4 << 10  # that are decrypted together
+_MOST_HELLO = 16 << 10  # bytes of a client's first message: OpenSSL sets aside what that says it has, up to 128 KiB
+_HEAD = 9  # bytes: of a record, and of the message in it
+_HANDSHAKE, _CLIENT_HELLO = 22, 1  # what the first bytes of the two are
+
+
+# --- certificates -----------------------------------------------------------------------------------------------
+
+
+def tls_context(certificate: str, key: str | None) -> ssl.SSLContext:
+    """TLS 1.2 or newer, with this certificate. Raises `BadArgument` where the files are not what they should be."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    load_certificate(context, certificate, key)
+    return context
+
+
+def load_certificate(context: ssl.SSLContext, certificate: str, key: str | None) -> None:
+    """Also anew, when the files have changed: connections from then on get it. Raises `BadArgument`; then the context
+    has what it had."""
+    for path in (certificate, key or certificate):
+        if not os.access(path, os.R_OK) or not os.path.isfile(path):
+            raise BadArgument(f"expected a certificate and its key as PEM files, but {path} cannot be read")
+    for each in (ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), context):  # one that it fails with can be thrown away
+        try:
+            each.load_cert_chain(certificate, key, password=lambda: b"")  # never asked for on a terminal
+        except (ssl.SSLError, OSError, ValueError) as error:
+            reason = getattr(error, "reason", None) or error
+            raise BadArgument(
+                f"expected a certificate and its key, not encrypted, as PEM files, got {certificate} and "
+                f"{key or certificate}: {reason}"
+            ) from None
+
+
+# --- connections ------------------------------------------------------------------------------------------------
+
+
+class Tls(asyncio.Transport, asyncio.BufferedProtocol):
+    """Between the socket and the protocol above: to the one a protocol, and to the other, once hands are shaken, a
+    transport."""
+
+    def __init__(
+        self,
+        context: ssl.SSLContext,
+        buffer: memoryview,
+        protocol: asyncio.Protocol,
+        connections: set[Any],
+        handshake_s: float,
+        failed: Callable[[], None],
+    ) -> None:
+        """`buffer` is the same for all. It is among the `connections` until `protocol` is; where it is lost before,
+        `failed` is called."""
+        super().__init__()
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._context = context
+        self._buffer = buffer
+        self._protocol: Any = protocol
+        self._connections = connections
+        self._handshake_s = handshake_s
+        self._failed = failed
+        self._socket: asyncio.Transport = None  # type: ignore[assignment]
+        self._hello: bytes | None = b""  # until enough of it is there to be looked at
+        self._open = False  # hands are shaken
+        self._over = False  # the peer has said goodbye
+        self._closing = False
+
+    # The socket's side --------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._socket = transport
+        self._connections.add(self)
+        self._timer = asyncio.get_running_loop().call_later(self._handshake_s, self.abort)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._closing = True
+        if self._open:
+            self._protocol.connection_lost(error)
+        else:
+            self._leave()
+            self._failed()
+
+    def _leave(self) -> None:
+        self._timer.cancel()
+        self._connections.discard(self)
+
+    @property
+    def transport(self) -> asyncio.Transport | None:
+        """As the protocol above has one, once there is one."""
+        return self if self._socket else None
+
+    def shutdown(self) -> None:
+        """The server stops, and nobody has asked for anything yet."""
+        self.abort()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        data: bytes | memoryview = self._buffer[:nbytes]
+        if self._hello is not None:
+            self._hello += bytes(data)
+            if len(self._hello) < _HEAD:
+                return
+            data, self._hello = self._hello, None
+            if not _is_hello(data):
+                self._refuse(data)
+        found: list[bytes] = []
+        for at in range(0, len(data), _PART_BYTES):
+            if self._closing or self._over:
+                break
+            self._incoming.write(data[at : at + _PART_BYTES])
+            self._decrypt(found)
+        self._flush()
+        if found:
+            self._protocol.data_received(b"".join(found))
+        if self._over and not self._closing:
+            self._protocol.eof_received()
+            self.close()
+
+    def _decrypt(self, found: list[bytes]) -> None:
+        try:
+            if not self._open:
+                self._tls.do_handshake()
+                self._leave()
+                self._open = True
+                self._protocol.connection_made(self)
+            while data := self._tls.read(BUFFER_BYTES):
+                found.append(data)
+            self._over = True
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLError:  # what it has to say to the peer is in its outgoing bytes
+            self._flush()
+            self._closing = True
+            self._socket.close()
+
+    def _refuse(self, data: bytes | memoryview) -> None:
+        """What came is no TLS. Somebody who speaks HTTP is told so, and has a moment to read it."""
+        self._closing = True
+        if not bytes(data[:_HEAD]).isascii() or not bytes(data[:1]).isupper():
+            self._socket.close()
+            return
+        self._socket.write(refusal(400, "protocol", "expected TLS, got a plain request: ask with https or wss"))
+        self._socket.write_eof()
+        self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(LAST_WORDS_S, self.abort)
+
+    def eof_received(self) -> None:
+        """The socket closes."""
+        if self._open:
+            self._protocol.eof_received()
+
+    def pause_writing(self) -> None:
+        if self._open:
+            self._protocol.pause_writing()
+
+    def resume_writing(self) -> None:
+        if self._open:
+            self._protocol.resume_writing()
+
+    # The protocol's side ------------------------------------------------------------------------------
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        view, at = memoryview(data), 0
+        try:
+            while at < len(view) and not self.is_closing():
+                at += self._tls.write(view[at : at + BUFFER_BYTES])
+                if self._outgoing.pending >= BUFFER_BYTES:
+                    self._flush()
+        except ssl.SSLError:
+            self.abort()
+        self._flush()
+
+    def _flush(self) -> None:
+        if self._outgoing.pending:
+            self._socket.write(self._outgoing.read())
+
+    def close(self) -> None:
+        """Say goodbye, and close once that is sent; the peer need not answer."""
+        if self._closing:
+            return
+        self._closing = True
+        try:
+            self._tls.unwrap()
+        except ssl.SSLError:
+            pass
+        self._flush()
+        self._socket.close()
+
+    def abort(self) -> None:
+        self._closing = True
+        self._socket.abort()
+
+    def is_closing(self) -> bool:
+        return self._closing or self._socket.is_closing()
+
+    def is_reading(self) -> bool:
+        return self._socket.is_reading()
+
+    def pause_reading(self) -> None:
+        self._socket.pause_reading()
+
+    def resume_reading(self) -> None:
+        self._socket.resume_reading()
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        self._socket.set_write_buffer_limits(high, low)
+
+    def get_write_buffer_size(self) -> int:
+        return self._socket.get_write_buffer_size()
+
+    def can_write_eof(self) -> bool:
+        return False
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        own = {"sslcontext": self._context, "ssl_object": self._tls}
+        return own[name] if name in own else self._socket.get_extra_info(name, default)
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self._protocol = protocol
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        protocol: asyncio.BaseProtocol = self._protocol
+        return protocol
+
+
+def _is_hello(data: bytes | memoryview) -> bool:
+    """Whether it begins as TLS does, with a message that is not too long. It is whole in no case yet."""
+    record, length = int.from_bytes(data[3:5], "big"), int.from_bytes(data[6:_HEAD], "big")
+    return data[0] == _HANDSHAKE and data[5] == _CLIENT_HELLO and record > _HEAD - 5 and length <= _MOST_HELLO

@@ -1,0 +1,46 @@
+"""Processes for tests to do things to, ended however the test ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from .place import Host
+from .serving import Life, Serving
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[Host]:
+    host = Host()
+    yield host
+    host.end()
+
+
+@pytest.fixture
+def serving(tmp_path: Path) -> Iterator[Callable[..., Serving]]:
+    """Makes servers, not yet started."""
+    made: list[Serving] = []
+
+    def make(*options: object, scheme: str = "ws") -> Serving:
+        made.append(Serving(tmp_path, *options, scheme=scheme))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.kill()
+
+
+@pytest.fixture
+def live(tmp_path: Path) -> Iterator[Callable[..., Life]]:
+    """Begins lives."""
+    made: list[Life] = []
+
+    def begin(mode: str, url: str, name: str, *arguments: object) -> Life:
+        made.append(Life(mode, url, tmp_path, name, *arguments))
+        return made[-1]
+
+    yield begin
+    for each in made:
+        each.kill()

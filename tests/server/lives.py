@@ -1,0 +1,86 @@
+"""A process at a server that tests do things to: `python lives.py MODE URL FILE NAME [ARGUMENT...]`.
+
+It appends what it does to FILE, line by line, each in one write; times are of the clock that all processes share.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from time import monotonic
+
+import uvloop
+
+from solarwind import Event, Retry, SolarWind
+
+AGAIN = Retry(attempts=1_000_000, wait=0.0)
+KEYS = 20
+TOGETHER = 20  # events fired
+PAUSE_S = 0.005
+
+
+class Life:
+    def __init__(self, url: str, file: str, name: str, arguments: list[str]) -> None:
+        self.wind = SolarWind(url)
+        self.name = name
+        self.arguments = arguments
+        self._file = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+
+    def note(self, *words: object) -> None:
+        os.write(self._file, (" ".join(map(str, words)) + "\n").encode())
+
+    async def produce(self) -> None:
+        """Fire [name, number] with one of some keys, at a pace, until told to stop; note how many are accepted."""
+        asked = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, asked.set)
+        number = 0
+        async with self.wind as wind:
+            while not asked.is_set():
+                fired = [[self.name, number + each] for each in range(TOGETHER)]
+                await wind.fire_many("T", fired, key=lambda each: f"{self.name}.{each[1] % KEYS}")
+                number += TOGETHER
+                self.note("accepted", number, monotonic())
+                try:
+                    await asyncio.wait_for(asked.wait(), PAUSE_S)
+                except TimeoutError:
+                    pass
+
+    def handle(self) -> None:
+        """A service of three purposes, each of another exchange."""
+        wind = self.wind
+
+        def note(event: Event) -> None:
+            producer, number = event.payload
+            self.note(event.purpose, producer, number, monotonic())
+
+        wind.on("T", purpose="direct", since="beginning", retry=AGAIN)(note)
+        wind.on("T", purpose="keyed", exchange="keyed", since="beginning", retry=AGAIN)(note)
+        wind.on("T", purpose="fanout", exchange="fanout")(note)
+        wind.run()
+
+    def dawdle(self) -> None:
+        """Handle one event at a time, each until a line is read from stdin; what it fires then is its own doing."""
+        wind = self.wind
+        lease = float(self.arguments[0])
+
+        @wind.on("T", purpose="p", lease=lease, concurrency=1, retry=AGAIN)
+        async def handle(number: int) -> None:
+            self.note("begun", number)
+            await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
+            wind.fire("child", [self.name, number])
+            self.note("ended", number)
+
+        wind.run()
+
+
+def main() -> None:
+    mode, url, file, name, *arguments = sys.argv[1:]
+    work = getattr(Life(url, file, name, arguments), mode)()
+    if work is not None:
+        uvloop.run(work)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""Whoever does not keep up waits, and nobody else does: a slow consumer costs the server little, and a producer that is
+too fast is slowed."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+
+from solarwind import Busy, Event, SolarWind
+from solarwind.limits import Limits
+from solarwind.testing.contract import on_loop, until
+
+from .peers import talker
+from .serving import Serving
+
+EVENTS = 200_000
+TOGETHER = 2_000
+PAYLOAD = b"x" * 300
+MOST_BYTES = 64 << 20  # by which the server may grow
+
+
+@on_loop
+async def test_consumers_that_do_not_keep_up(serving: Callable[..., Serving]) -> None:
+    """One whose handler takes its time, and one that reads nothing at all, for two purposes: all is pending for them,
+    the server hardly grows, and others get everything."""
+    server = serving("--heartbeat-s", 60)
+    await server.start()
+    gate = asyncio.Event()
+    handled = 0
+    producer, slow, steady = (SolarWind(server.url) for _ in range(3))
+
+    @slow.on("T", purpose="slow")
+    async def dawdle(event: Event) -> None:
+        await gate.wait()
+
+    @steady.on("T", purpose="steady")
+    async def count(event: Event) -> None:
+        nonlocal handled
+        handled += 1
+
+    async with producer, slow, steady, talker(server.port, max_queue=1) as deaf:
+        await deaf.hello()
+        await deaf.join(1, "T", "deaf", room=10_000)
+        await deaf.join(2, "T", "deaf too", exchange="fanout", room=10_000)
+        before = 0
+        for number in range(EVENTS // TOGETHER):
+            await producer.fire_many("T", [PAYLOAD] * TOGETHER)
+            if number == 9:
+                await until(lambda: handled == 10 * TOGETHER)
+                before = server.memory("VmRSS")
+        await until(lambda: handled == EVENTS)
+        grown = server.memory("VmHWM") - before
+        purposes = (await producer.statistics()).purposes
+        left = {name: purposes["T", name].pending + purposes["T", name].in_flight for name in ("slow", "deaf")}
+        assert left == {"slow": EVENTS, "deaf": EVENTS}
+        assert purposes["T", "deaf too"].dropped > EVENTS // 2
+        assert grown < MOST_BYTES, f"{grown:,}"
+        gate.set()
+
+
+@on_loop
+async def test_a_producer_that_is_too_fast(serving: Callable[..., Serving]) -> None:
+    """It is refused at its own limit and only there; all that it fired before is accepted. If it awaits, it is just as
+    slow as the server is."""
+    server = serving()
+    await server.start()
+    async with SolarWind(server.url, limits=Limits(unaccepted_bytes=4 << 20)) as wind:
+        server.send(signal.SIGSTOP)
+        fired = 0
+        with suppress(Busy):
+            while fired < 100_000:
+                wind.fire("T", PAYLOAD)
+                fired += 1
+                if not fired % 1_000:
+                    await asyncio.sleep(0)
+        assert (4 << 20) // len(PAYLOAD) < fired < (5 << 20) // len(PAYLOAD)
+        server.send(signal.SIGCONT)
+        await wind.settled(10)
+        for _ in range(50):
+            await wind.fire_many("T", [PAYLOAD] * TOGETHER)
+        assert (await wind.statistics()).topics["T"].fired == fired + 50 * TOGETHER
