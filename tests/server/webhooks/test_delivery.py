@@ -192,13 +192,15 @@ async def test_retry_after_holds_for_all_events_of_the_webhook() -> None:
         receiver.behave = in_turn(Answer(429, {"retry-after": "3600"}))
         await put(server, receiver.url)
         await server.wind.fire(TOPIC, 1)
+
+        async def standing(pending: int, in_flight: int) -> bool:
+            found = await counts(server)
+            return (found.pending, found.in_flight) == (pending, in_flight)
+
         await until(lambda: len(receiver.posts) == 1)
+        await until(lambda: standing(1, 0), "the answer came, and the first is to be sent again later")
         await server.wind.fire(TOPIC, 2)
-
-        async def second_waits() -> bool:
-            return (await counts(server)).in_flight == 1
-
-        await until(second_waits)
+        await until(lambda: standing(1, 1), "the second waits for its turn")
         await server.webhooks.delete(TOPIC, PURPOSE, "shop")
         assert len(receiver.posts) == 1
         assert (await counts(server)).pending == 2
@@ -340,6 +342,21 @@ async def test_one_that_is_taken_away_gives_back_what_waits_for_its_turn() -> No
         found = await counts(server)
         assert (found.instances, found.pending, found.in_flight, found.dead) == (0, 2, 0, 0)
         assert len(receiver.posts) == 1
+
+
+@on_loop
+async def test_one_that_may_send_seldom_holds_no_more_than_it_can_send() -> None:
+    async with receiving() as receiver, sending() as server:
+        await put(server, receiver.url, rate=1)
+        for number in range(10):
+            await server.wind.fire(TOPIC, number)
+        await settled(server)
+
+        async def most_are_anybodys() -> bool:
+            found = await counts(server)
+            return found.in_flight <= 5 and found.in_flight + found.pending == 9
+
+        await until(most_are_anybodys)
 
 
 @on_loop

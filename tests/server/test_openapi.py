@@ -1,0 +1,117 @@
+"""Whether the description of the HTTP doors is true, as schemathesis finds out at a real server with real data."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from solarwind.server.access import Listen, create_token
+from solarwind.server.http import OPERATIONS
+from solarwind.testing.contract import on_loop
+
+from .doors import NDJSON, Doors, at
+from .serving import Serving
+
+HOOKS = f"{__package__}.schemathesis_hooks"
+MOST_S = 60
+
+# Where what fits the description may still be refused for what it means: a time that is no day, a token said twice,
+# an id beside a CloudEvent that has one, a URL, a retry. And the WebSocket is no request.
+MEANT = ("/events", "/take", "/settle", "/replay", "/webhooks/{name}", "/v1/connect")
+
+CONFIG = """
+seed = 1
+hooks = "{hooks}"
+warnings = false
+headers = {{ Authorization = "Bearer {token}" }}
+
+[generation]
+max-examples = 5
+database = "none"
+codec = "ascii"
+
+[[operations]]
+include-path-regex = "/feed$"
+enabled = false
+
+[[operations]]
+include-path-regex = "({meant})$"
+checks.positive_data_acceptance.enabled = false
+"""
+
+
+@asynccontextmanager
+async def serving(folder: Path) -> AsyncIterator[tuple[int, str]]:
+    """The port of a server, whose webhooks may go nowhere but to this machine, and a token good for everything."""
+    tokens = folder / "tokens"
+    token, _ = create_token(str(tokens), "tester", fire=("*",), listen=(Listen("*"),), admin=True)
+    server = Serving(folder, "--tokens", tokens, "--webhook-network", "127.0.0.1", scheme="http")
+    await server.start()
+    try:
+        yield server.port, token
+    finally:
+        await server.end()
+
+
+async def prepare(doors: Doors) -> None:
+    """A topic with something of everything."""
+    doors.topic = "T"
+    await doors.take("p")
+    await doors.fire("\n".join(map(str, range(20))), NDJSON)
+    await doors.settle(await doors.take("p", max=10), "reject", "p")
+    await doors.settle(await doors.take("p", max=2), "done", "p")
+
+
+@on_loop
+async def test_the_description_is_true(tmp_path: Path) -> None:
+    async with serving(tmp_path) as (port, token):
+        async with at(port, headers={"authorization": f"Bearer {token}"}) as doors:
+            await prepare(doors)
+            meant = "|".join(map(re.escape, MEANT)).replace("\\", "\\\\")
+            (tmp_path / "schemathesis.toml").write_text(CONFIG.format(hooks=HOOKS, token=token, meant=meant))
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "schemathesis.cli", "run", f"http://127.0.0.1:{port}/openapi.json"),
+                "--no-color",
+                cwd=tmp_path,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+            )
+            out, _ = await asyncio.wait_for(process.communicate(), MOST_S)
+            assert process.returncode == 0, out.decode()
+            text = (await doors.http.get("/metrics")).text
+    answered = set(re.findall(r'http_requests_total{method="(\w+)",path="(.*?)",status="20\d"}', text))
+    wanted = {(each.method, each.path) for each in OPERATIONS if each.statuses and not each.streams}
+    assert len(wanted - answered) < 5, wanted - answered
+    assert not re.search(r'http_requests_total{.*status="5\d\d"}', text)
+
+
+@on_loop
+async def test_everything_that_can_be_asked_is_described_and_all_that_is_referred_to_is_there(tmp_path: Path) -> None:
+    async with serving(tmp_path) as (port, _), at(port) as doors:
+        described = await doors.ask("GET", "/openapi.json")
+    found = {(method.upper(), path) for path, there in described["paths"].items() for method in there}
+    assert found == {(each.method, each.path) for each in OPERATIONS}
+    assert len({each["operationId"] for there in described["paths"].values() for each in there.values()}) == len(found)
+    for reference in references(described):
+        at_ = described
+        for name in reference.removeprefix("#/").split("/"):
+            at_ = at_[name]
+
+
+def references(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        if isinstance(value.get("$ref"), str):
+            yield value["$ref"]
+        for each in value.values():
+            yield from references(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from references(each)
