@@ -280,7 +280,7 @@ def parse(words: list[str]) -> None:
             return
 
 
-@pytest.mark.parametrize("line", ["solarwind serve", "solarwind topics --colour", "solarwind replay T"])
+@pytest.mark.parametrize("line", ["solarwind sail", "solarwind topics --colour", "solarwind replay T"])
 def test_a_wrong_command_line_is_found_out(line: str) -> None:
     with pytest.raises(Exception, match=r"No such command|No such option|Missing "):
         parse(shlex.split(line)[1:])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import http.client
 import json
 import os
 import shutil
@@ -19,6 +21,7 @@ from typer.testing import CliRunner
 
 from solarwind import Reject, SolarWind
 from solarwind.cli import app
+from solarwind.testing.contract import until
 
 PATIENCE_S = 20.0
 
@@ -63,6 +66,11 @@ def done(*arguments: str, input: str | bytes | None = None) -> Answer:
     answer = call(*arguments, input=input)
     assert answer.code == 0, answer
     return answer
+
+
+def eventually(condition: Callable[[], object], what: str = "") -> None:
+    """Wait until it holds."""
+    asyncio.run(until(lambda: asyncio.to_thread(condition), what))
 
 
 class Process:
@@ -124,6 +132,36 @@ def start() -> Iterator[Callable[..., Process]]:
         process.close()
 
 
+class Serving:
+    """A `solarwind serve`. `http` and `url` say where."""
+
+    def __init__(self, process: Process) -> None:
+        self.process = process
+        said = json.loads(process.read_err('"serves"'))
+        self.what, self.url, self.http = said["serves"], said["ws"], said["http"]
+        self.port = int(self.url.rpartition(":")[2])
+
+    def ask(self, method: str, path: str, body: object = None, **headers: str) -> tuple[int, Any]:
+        """Over HTTP. Gives the status, and what the answer's JSON says."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
+        with contextlib.closing(connection):
+            content = {"content-type": "application/json"} if body is not None else {}
+            connection.request(method, path, None if body is None else json.dumps(body), content | headers)
+            answer = connection.getresponse()
+            return answer.status, json.loads(answer.read() or b"null")
+
+
+@pytest.fixture
+def serving(start: Callable[..., Process]) -> Callable[..., Serving]:
+    """Start a server on a free port, unless one is stated."""
+
+    def serving(*options: str, **how: Any) -> Serving:
+        port = [] if {"--port", "--fd"} & {*options} else ["--port", "0"]
+        return Serving(start("serve", "--json", *port, *options, **how))
+
+    return serving
+
+
 @pytest.fixture
 def write(tmp_path: Path) -> Callable[[str, str], None]:
     """Write a file into the current folder."""
@@ -183,11 +221,11 @@ def _furnished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def furnished(_furnished: Path, tmp_path: Path, url: str) -> str:
+def furnished(_furnished: Path, tmp_path: Path) -> str:
     """Of a store with three videos, each of them encoded for one purpose and a dead letter of another."""
     for path in _furnished.iterdir():
         shutil.copy(path, tmp_path / path.name)
-    return url
+    return f"sqlite:///{tmp_path}/wind.db"
 
 
 @pytest.fixture

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import socket
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer.main
+
+from solarwind.cli import app
 
 from .conftest import Process, call
 
@@ -92,12 +97,32 @@ def test_a_store_that_is_not_there_is_not_made_however_its_url_is_written(tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.fixture
+def nobody() -> Iterator[str]:
+    """The URL of a server that does not run, on a port that nobody else gets."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield f"ws://127.0.0.1:{bound.getsockname()[1]}"
+
+
 @pytest.mark.parametrize("command", [*READING, ["fire", "t"], ["listen", "t", "--purpose", "p"]], ids=" ".join)
-def test_without_a_url_the_way_out_is_said(tmp_path: Path, command: list[str]) -> None:
-    answer = call(*command)
+def test_where_there_is_no_server_the_way_out_is_said(nobody: str, tmp_path: Path, command: list[str]) -> None:
+    answer = call(*command, "--url", nobody)
     assert (answer.code, answer.err.count("\n")) == (1, 1)
-    assert "--url sqlite:///wind.db" in answer.err
+    assert ("--url sqlite:///wind.db" if command == ["check"] else "`solarwind serve`") in answer.err
+    assert nobody in answer.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_url_every_command_goes_to_the_servers_usual_port() -> None:
+    def defaults(command: Any) -> Iterator[object]:
+        for inner in getattr(command, "commands", {}).values():
+            yield from defaults(inner)
+        yield from (each.default for each in command.params if each.name == "url" and command.name != "run")
+
+    found = list(defaults(typer.main.get_command(app)))
+    assert len(found) == len(READING) + 2
+    assert set(found) == {"ws://127.0.0.1:7400"}
 
 
 def _text(path: Path) -> None:

@@ -122,6 +122,15 @@ def test_a_handler_that_does_not_finish_is_not_waited_for(url: str, start: Start
     assert state(url, "slow") == (0, 1)
 
 
+def test_a_signal_while_it_is_imported_is_no_fault_of_the_module(url: str, start: Start, write: Write) -> None:
+    write("app.py", "import sys\nprint('importing', flush=True)\nsys.stdin.readline()\n")
+    process = start("run", "app:wind", "--url", url, stdin=subprocess.PIPE)
+    process.read("importing")
+    process.signal(signal.SIGTERM)
+    answer = process.end()
+    assert (answer.code, answer.err) == (128 + signal.SIGTERM, "")
+
+
 def test_what_goes_wrong_is_logged_on_stderr_one_line_a_message(url: str, start: Start, write: Write) -> None:
     write("app.py", APP)
     done("fire", "t", '"no number\\n\\u001b"', "--url", url)
@@ -239,7 +248,7 @@ def test_no_traceback_in_a_process_of_its_own_either(start: Start, write: Write)
 
 
 def test_a_bad_url_says_the_way_out(refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SOLARWIND_URL", "ws://127.0.0.1:7400")
+    monkeypatch.setenv("SOLARWIND_URL", "http://127.0.0.1:7400")
     assert "--url sqlite:///wind.db" in refused("mod_z:wind", mod_z=GOOD)
 
 
@@ -265,7 +274,7 @@ def test_reload_starts_anew_when_a_file_changes_and_drains(
     write("app.py", "this is no Python\n")
     process.read_err("app.py changed, starting anew")
     process.read_err("solarwind: app.py:1: SyntaxError")
-    process.read_err("it ended with exit code 1, waiting for a file to change")
+    process.read_err("the service ended with exit code 1, waiting for a file to change")
     done("fire", "t", "2", "--url", url)  # nobody has the store: the first was stopped in order
     write("app.py", VERSION.replace("VERSION", "other"))
     process.read("other got 2")
@@ -275,12 +284,12 @@ def test_reload_starts_anew_when_a_file_changes_and_drains(
 
 
 def test_reload_looks_at_python_files_that_are_the_users_own(write: Write) -> None:
-    from solarwind.cli.reload import _difference, _times
+    from solarwind.cli.reload import difference, times
 
     for name in ("a.py", "sub/b.py", "c.txt", ".venv/d.py", "lib/site-packages/e.py", "__pycache__/f.py"):
         write(name, "")
-    before = _times()
+    before = times()
     assert sorted(before) == ["./a.py", "./sub/b.py"]
-    assert _difference(before, before) is None
-    assert _difference(before, before | {"./sub/b.py": 1}) == "sub/b.py"
-    assert _difference(before, {"./a.py": before["./a.py"]}) == "sub/b.py"
+    assert difference(before, before) is None
+    assert difference(before, before | {"./sub/b.py": 1}) == "sub/b.py"
+    assert difference(before, {"./a.py": before["./a.py"]}) == "sub/b.py"

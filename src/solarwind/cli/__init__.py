@@ -27,6 +27,7 @@ from . import dead, events, operate, store, token
 from . import run as service
 from . import serve as server
 from .options import Json
+from .parent import Told, follow
 
 _STUCK_S = 1.0
 
@@ -99,7 +100,8 @@ def _version() -> str:
 
 
 def main() -> None:
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    follow()
+    signal.signal(signal.SIGTERM, _leave)
     if hasattr(sys.stdout, "reconfigure"):  # a name that the terminal cannot show is no reason to fail
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
@@ -107,6 +109,10 @@ def main() -> None:
     except SystemExit as over:
         _leave_stuck_threads(over.code)
         raise
+
+
+def _leave(number: int, frame: object) -> None:
+    raise Told(128 + number)
 
 
 def _leave_stuck_threads(code: object) -> None:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import logging
+import os
 from datetime import UTC, datetime
 
 import msgspec
 
+from .parent import WORKER
 from .show import plain
 
 
 class _Line(logging.Formatter):
     def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+        worker = os.environ.get(WORKER)
+        who = f"worker {worker}: " if worker else ""
+        super().__init__(f"%(asctime)s %(levelname)-7s %(name)s: {who}%(message)s")
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
         return datetime.fromtimestamp(record.created).astimezone().isoformat(" ", "milliseconds")
@@ -23,12 +27,18 @@ class _Line(logging.Formatter):
 
 
 class _Json(logging.Formatter):
+    def __init__(self) -> None:
+        super().__init__()
+        worker = os.environ.get(WORKER)
+        self._who = {"worker": int(worker)} if worker else {}
+
     def format(self, record: logging.LogRecord) -> str:
         entry = {
             "time": datetime.fromtimestamp(record.created, UTC),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
+            **self._who,
         }
         if record.exc_info:
             entry["error"] = self.formatException(record.exc_info)

@@ -36,18 +36,7 @@ def topics(context: typer.Context, url: Url = DEFAULT_URL, json: Json = False) -
         return
     show.rows(
         ("TOPIC", "FIRED", "PURPOSES", "KEPT", "BYTES", "KEEP", "KEEP BYTES"),
-        [
-            (
-                each.topic,
-                each.fired,
-                len(each.purposes),
-                each.kept,
-                each.kept_bytes,
-                show.span(each.keep),
-                each.keep_bytes,
-            )
-            for each in found
-        ],
+        [_topic_row(each) for each in found],
         none="No topics.",
     )
 

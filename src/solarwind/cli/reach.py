@@ -67,9 +67,18 @@ def refuse_missing(path: str) -> None:
         raise StoreError(f"expected a store, but there is none at {path}: fire the first event to it, or name another")
 
 
+def is_server(url: str) -> bool:
+    return url.lower().startswith(("ws://", "wss://"))
+
+
 def store_file(url: str, what: str) -> str:
     """The file of the store at `url`, for `what` reads it without the dispatcher."""
     engine_at(url)
+    if is_server(url):
+        raise NotAllowed(
+            f"expected a store in a file to {what}, got the server {url}: name its file, on its machine, such as "
+            "--url sqlite:///wind.db; it may go on meanwhile"
+        )
     if urlsplit(url).scheme != "sqlite":
         raise NotAllowed(
             f"expected a store in a file to {what}, such as sqlite:///wind.db, got {url!a}, which has none"

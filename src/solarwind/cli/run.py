@@ -12,11 +12,14 @@ import typer
 
 from ..errors import BadArgument
 from .options import option
+from .parent import WORKER, WORKER_TOKEN, Told, tell
 
 if TYPE_CHECKING:
     from types import ModuleType
 
     from ..wind import SolarWind
+
+MOST_WORKERS = 500
 
 _OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
 
@@ -26,6 +29,10 @@ def run(
         str,
         typer.Argument(metavar="MODULE:ATTRIBUTE", help="Where the SolarWind object is.", show_default=False),
     ],
+    workers: Annotated[
+        int | None,
+        option("workers", "In so many processes, on one dispatcher.", min=1, max=MOST_WORKERS, show_default=False),
+    ] = None,
     url: Annotated[str | None, option("url", "Instead of the object's own.", show_default=False)] = None,
     until_settled: Annotated[bool, option("until-settled", "Leave when nothing is left to do.")] = False,
     reload: Annotated[bool, option("reload", "Start anew when a .py file below this folder changes.")] = False,
@@ -35,27 +42,41 @@ def run(
     json: Annotated[bool, option("json", "Log as JSON, one object a line.")] = False,
 ) -> None:
     """Run the handlers of a SolarWind object until SIGTERM or SIGINT, then let them finish."""
-    if reload:
-        from .reload import Reloader
-
-        raise typer.Exit(Reloader(_arguments(target, url, until_settled, grace, json)).run())
     from .log import log_to_stderr
 
+    if workers is None and reload:
+        from .workers import reload as run_anew
+
+        log_to_stderr(json)
+        raise typer.Exit(run_anew(_arguments(target, url, until_settled, grace, json)))
     wind = load(target)
     if url:
         from .reach import way_out
 
         with way_out():
-            wind.use(url)
+            wind.use(url, os.environ.pop(WORKER_TOKEN, None))
     if grace is not None:
         wind.grace = grace
     log_to_stderr(json)
-    _say_what_runs(wind, json)
-    wind.run(until_settled=until_settled)
+    if workers is None:
+        _run(wind, until_settled, json)
+        return
+    from .workers import supervise
+
+    service = _arguments(target, None, until_settled, grace, json)
+    raise typer.Exit(supervise(wind, service, url, workers=workers, leaves=until_settled, reloads=reload, json=json))
+
+
+def _run(wind: SolarWind, until_settled: bool, json: bool) -> None:
+    from ..life import run_loop, serve
+
+    if os.environ.get(WORKER, "1") == "1":  # one of them says it for all
+        _say_what_runs(wind, json)
+    run_loop(serve(wind, until_settled, started=lambda: tell("READY=1")))
 
 
 def _arguments(target: str, url: str | None, until_settled: bool, grace: float | None, json: bool) -> list[str]:
-    """The same command for a child, without `--reload`."""
+    """The same command for a child, without `--workers` and `--reload`."""
     arguments = ["run", target]
     if url:
         arguments += ["--url", url]
@@ -103,6 +124,8 @@ def _import(name: str) -> ModuleType:
         if error.name is not None and f"{name}.".startswith(f"{error.name}."):
             raise BadArgument(f"expected a module {name!r}, found none in {folder} or where Python looks") from None
         raise _fault(name, error) from error
+    except Told:
+        raise
     except (Exception, SystemExit) as error:
         raise _fault(name, error) from error
 

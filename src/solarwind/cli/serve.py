@@ -15,6 +15,7 @@ import typer
 
 from ..errors import BadArgument, NotAllowed
 from .options import option
+from .parent import tell
 
 if TYPE_CHECKING:
     from ..server import Server
@@ -40,14 +41,18 @@ def serve(
     engine: Annotated[str | None, option("engine", "A URL, instead of a file.", show_default=False)] = None,
     host: Annotated[str, option("host", "The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, option("port", "The port; 0 is one that is free.", min=0, max=MOST_PORT)] = 7400,
+    fd: Annotated[int | None, option(
+        "fd", "A listening socket that it inherits, instead.", min=3, show_default=False)] = None,
     tokens: Annotated[str | None, option("tokens", "The file of tokens.", show_default="DATA.tokens")] = None,
     cert: Annotated[str | None, option("cert", "A certificate, PEM, for TLS.", show_default=False)] = None,
-    key: Annotated[str | None, option("key", "Its key, PEM.", show_default="in CERT")] = None,
+    cert_key: Annotated[str | None, option("cert-key", "Its key, PEM.", show_default="in CERT")] = None,
     insecure: Annotated[bool, option("insecure", "Listen beyond loopback without tokens or TLS.")] = False,
     origin: Annotated[list[str] | None, option("origin", "A web page's origin to allow.", show_default=False)] = None,
     allow_host: Annotated[list[str] | None, option("allow-host", "A name to answer to.", show_default=False)] = None,
     webhook_network: Annotated[list[str] | None, option(
-        "webhook-network", "A network, such as 10.0.0.0/8, that webhooks may go to.", show_default=False)] = None,
+        "webhook-network", "A network, address or host to allow as a webhook's target.", show_default=False)] = None,
+    webhook_origin: Annotated[str | None, option(
+        "webhook-origin", "As whom webhooks' targets know it.", show_default="this machine")] = None,
     grace: Annotated[float, option("grace", "Seconds that requests have to finish at the end.", min=0)] = 30.0,
     frame_bytes: Annotated[int | None, _most("frame-bytes", 8 << 20, "A WebSocket message.")] = None,
     body_bytes: Annotated[int | None, _most("body-bytes", 16 << 20, "A body that is read as a whole.")] = None,
@@ -75,10 +80,20 @@ def serve(
     from ..life import run_loop
     from .log import log_to_stderr
 
+    _refuse_both(context, "engine", "data")
+    _refuse_both(context, "fd", "host")
+    _refuse_both(context, "fd", "port")
     log_to_stderr(json)
     service = _Service(context.params)
     run_loop(service.run())
 # fmt: on
+
+
+def _refuse_both(context: typer.Context, one: str, other: str) -> None:
+    """Of two options that say the same, one would be forgotten. What a variable says yields to the command line."""
+    sources = [context.get_parameter_source(name) for name in (one, other)]
+    if all(source is not None and source.name == "COMMANDLINE" for source in sources):
+        raise typer.BadParameter("they say two things for one: leave one out", param_hint=f"--{one}, --{other}")
 
 
 class _Service:
@@ -89,43 +104,54 @@ class _Service:
         from ..limits import Limits
         from ..server import Server, Settings
         from ..server.access import Access
-        from ..server.listener import Listener, tls_context
+        from ..server.listener import Listener
+        from ..server.tls import tls_context
         from ..wind import SolarWind
-        from .reach import way_out
+        from .reach import is_server
 
         self._given = given
+        self._inherited = None if given["fd"] is None else _inherited(given["fd"])
+        self._host: str = given["host"] if self._inherited is None else self._inherited.getsockname()[0]
         self._tls = None
-        if given["key"] and not given["cert"]:
+        if given["cert_key"] and not given["cert"]:
             raise BadArgument("expected a certificate for the key, got none: name it with --cert")
         if given["cert"]:
-            self._tls = tls_context(given["cert"], given["key"])
+            self._tls = tls_context(given["cert"], given["cert_key"])
+        if is_server(given["engine"] or ""):
+            raise BadArgument(f"expected a store to serve, got the server {given['engine']}: use that one")
         path = given["tokens"] or (None if given["engine"] else f"{given['data']}.tokens")
         self._access = Access(path, required=given["tokens"] is not None)
         self._check_reach()
-        with way_out():
-            url = given["engine"] or f"sqlite:///{quote(os.path.abspath(given['data']))}"
-            self._wind = SolarWind(url, limits=_taken(given, Limits))
+        url = given["engine"] or f"sqlite:///{quote(os.path.abspath(given['data']))}"
+        self._wind = SolarWind(url, limits=_taken(given, Limits))
         self._server: Server = Server(
             self._wind,
             tokens=self._access,
             settings=_taken(given, Settings),
             hosts=given["allow_host"] or None,
             origins=given["origin"] or (),
+            webhook_networks=given["webhook_network"] or (),
+            webhook_origin=given["webhook_origin"],
         )
         self._listener: Listener = Listener(
-            self._server, host=given["host"], port=given["port"], tls=self._tls, grace=given["grace"]
+            self._server,
+            host=self._host,
+            port=given["port"],
+            inherited=self._inherited,
+            tls=self._tls,
+            grace=given["grace"],
         )
 
     def _check_reach(self) -> None:
         """Where others can reach it, it is open to nobody who has no token, and nobody can read along."""
-        host, given = self._given["host"], self._given
+        host, given = self._host, self._given
         if _is_loopback(host):
             return
         lacking = (["tokens"] if self._access.open else []) + (["TLS"] if self._tls is None else [])
         if lacking and not given["insecure"]:
             raise NotAllowed(
                 f"expected tokens and TLS to listen on {host}, which others can reach, got no "
-                f"{' and no '.join(lacking)}: make a token with `solarwind token create` and name --cert and --key, "
+                f"{' and no '.join(lacking)}: make a token with `solarwind token create` and name --cert, "
                 "or say --insecure"
             )
         if "tokens" in lacking:
@@ -149,7 +175,7 @@ class _Service:
             await _first(asked.wait(), self._wind.failed)
         finally:
             asked.set()
-            _notify("STOPPING=1")
+            tell("STOPPING=1")
             stopping = asyncio.ensure_future(self._stop())
             await _first(stopping, again.wait())
         if not stopping.done():
@@ -162,17 +188,18 @@ class _Service:
 
     async def _stop(self) -> None:
         self._listener.close()
-        await self._server.stop()
+        if self._server.running:
+            await self._server.stop()
         await self._listener.stop()
         await self._wind.stop()
 
     def _renew(self) -> None:
         """SIGHUP: the certificate was replaced."""
-        from ..server.listener import load_certificate
+        from ..server.tls import load_certificate
 
         assert self._tls is not None
         try:
-            load_certificate(self._tls, self._given["cert"], self._given["key"])
+            load_certificate(self._tls, self._given["cert"], self._given["cert_key"])
         except BadArgument as error:
             log.error("the certificate stays the one it was: %s", error)
         else:
@@ -182,22 +209,21 @@ class _Service:
         from . import show
 
         secure = "s" if self._tls is not None else ""
-        host = self._given["host"]
-        at = f"{f'[{host}]' if ':' in host else host}:{self._listener.port}"
+        at = f"{f'[{self._host}]' if ':' in self._host else self._host}:{self._listener.port}"
         what = _without_password(self._given["engine"]) or os.path.abspath(self._given["data"])
         ws, http = f"ws{secure}://{at}", f"http{secure}://{at}"
         if self._given["json"]:
             show.put(show.line({"serves": what, "ws": ws, "http": http, "process": os.getpid()}), sys.stderr)
         else:
             show.note(f"solarwind serves {what} on {ws} ({http})")
-        _notify("READY=1")
+        tell("READY=1")
 
 
 def needs_server() -> None:
     """Raises `NotAllowed` where the extra is not installed."""
     from importlib.util import find_spec
 
-    for name in ("starlette", "uvicorn", "websockets"):
+    for name in ("starlette", "uvicorn", "websockets", "httpx", "prometheus_client"):
         if find_spec(name) is None:
             raise NotAllowed(
                 f"expected what a server needs, but {name} is not installed: pip install 'solarwind[server]'"
@@ -208,6 +234,20 @@ def _taken(given: dict[str, Any], kind: type[T]) -> T:
     """The options that are fields of it; what is not given keeps its default."""
     fields = kind.__struct_fields__  # type: ignore[attr-defined]
     return kind(**{name: given[name] for name in fields if given.get(name) is not None})
+
+
+def _inherited(number: int) -> socket.socket:
+    """Raises `BadArgument` where it is not a socket that listens, on an address of the internet."""
+    try:
+        found = socket.socket(fileno=number)
+        listens = bool(found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+    except OSError as error:
+        raise BadArgument(f"expected a listening socket as --fd, got {number}: {error.strerror}") from None
+    if not listens or found.family not in (socket.AF_INET, socket.AF_INET6):
+        raise BadArgument(f"expected a socket that listens on a port as --fd, got another as {number}")
+    found.set_inheritable(False)
+    found.setblocking(False)
+    return found
 
 
 def _is_loopback(host: str) -> bool:
@@ -236,16 +276,3 @@ async def _first(work: Any, other: Any) -> None:
     for future, given in zip(futures, (work, other), strict=True):
         if future is not given:  # made here
             future.cancel()
-
-
-def _notify(state: str) -> None:
-    """Tell systemd, if it is who started this."""
-    path = os.environ.get("NOTIFY_SOCKET", "")
-    if not path:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notifying:
-        try:
-            notifying.connect("\0" + path[1:] if path.startswith("@") else path)
-            notifying.sendall(state.encode())
-        except OSError as error:
-            log.warning("systemd cannot be told %s: %s", state, error.strerror)

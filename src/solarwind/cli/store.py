@@ -1,4 +1,4 @@
-"""`check` and `backup`: what is done with a store's file itself, whoever is using it."""
+"""`check` and `backup`: what is done with a store itself, whoever is using it."""
 
 from __future__ import annotations
 
@@ -51,15 +51,21 @@ def backup(
     url: Url = DEFAULT_URL,
     json: Json = False,
 ) -> None:
-    """Copy a store to a new file, as of one moment. It may be in use meanwhile."""
+    """Copy a store to a new file here, as of one moment. It may be in use meanwhile."""
     from ..store.check import backup
+    from ..store.database import refuse_path
     from . import show
-    from .reach import refuse_missing, store_file
+    from .reach import is_server, operate, refuse_missing, store_file
 
-    path = store_file(url, "copy")
-    refuse_missing(path)
-    with show.progress(f"copying {path}", "bytes") as report:
-        backup(path, target, report)
+    if is_server(url):
+        refuse_path(target)
+        with show.progress(f"copying the store of {url}", "bytes"):
+            operate(url, lambda wind: wind.backup(target))
+    else:
+        path = store_file(url, "copy")
+        refuse_missing(path)
+        with show.progress(f"copying {path}", "bytes") as report:
+            backup(path, target, report)
     size = os.path.getsize(target)
     if json:
         show.document({"target": target, "bytes": size})

@@ -48,6 +48,7 @@ def create(
     else:
         show.say(text)
         show.note(f"{name} may {_rights(made)}{_until(made)}. The token is shown this once: {path} has its hash only.")
+        show.note("Give it to programs as $SOLARWIND_TOKEN, and by HTTP as `Authorization: Bearer TOKEN`.")
 
 
 @app.command("list")

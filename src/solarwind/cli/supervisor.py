@@ -1,0 +1,218 @@
+"""Keeps processes running: the workers and the dispatcher of `run --workers`, and the one service of `run --reload`.
+
+Each is a `solarwind` of its own, and says when it is ready as it would say it to systemd. One that ends is started
+again, after a pause that grows while it ends at once, again and again. One that refuses to start has said why: if it
+never was ready, that ends everything; with `--reload` it waits for a source file to change.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Collection, Mapping, Sequence
+
+from . import reload
+from .parent import PARENT, tell
+
+STEADY_S = 10.0  # who lasted so long did not end at once
+FIRST_PAUSE_S = 0.5
+MOST_PAUSE_S = 30.0
+HURRY_S = 5.0  # that one has to leave at once, before it is killed
+_REFUSALS = (1, 2)  # exit codes
+_NOT_STARTED = 127
+
+log = logging.getLogger("solarwind")
+
+
+class Child:
+    """One process, and those that come after it."""
+
+    def __init__(
+        self,
+        name: str,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        *,
+        files: Collection[int] = (),
+        leaves: bool = False,
+    ) -> None:
+        """`files` are descriptors that it inherits; with `leaves` it may end by itself, when all is done."""
+        self.name = name
+        self.ready = asyncio.Event()  # it was so once
+        self._command = [sys.executable, "-m", "solarwind", *arguments]
+        self._environment = environment
+        self._files = files
+        self._leaves = leaves
+        self._process: asyncio.subprocess.Process | None = None
+        self._told = False  # the process that runs was told to end
+        self._ending = False
+        self._again = False
+        self._wake = asyncio.Event()
+        self._ear = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+        self._ear.bind("")  # to a name that nobody has, and that goes when we do
+
+    async def keep(self, reloads: bool) -> int:
+        """Keep it running until it is told to end, or has nothing more to do. Gives its exit code."""
+        asyncio.get_running_loop().add_reader(self._ear, self._hear)
+        pause = 0.0
+        while True:
+            began = time.monotonic()
+            code = await self._live()
+            if self._ending:
+                return code
+            if self._again:
+                pause = 0.0
+            elif reloads and code in (0, *_REFUSALS):
+                log.warning("%s ended with exit code %d, waiting for a file to change", self.name, code)
+                await self._wake.wait()
+            elif (code == 0 and self._leaves) or (code in _REFUSALS and not self.ready.is_set()):
+                return code
+            else:
+                pause = 0.0 if time.monotonic() - began > STEADY_S else pause
+                log.warning("%s ended %s, starting it again%s", self.name, _how(code), f" in {pause:g} s" * (pause > 0))
+                await self._rest(pause)
+                pause = min(max(2 * pause, FIRST_PAUSE_S), MOST_PAUSE_S)
+            if self._ending:
+                return code
+            self._again = False
+            self._wake.clear()
+
+    async def _live(self) -> int:
+        """From its start to its end."""
+        address = self._ear.getsockname().decode()
+        environment = {**self._environment, PARENT: str(os.getpid()), "NOTIFY_SOCKET": "@" + address[1:]}
+        try:
+            # A session of its own: a terminal's Ctrl-C would reach it twice, and a second signal ends the draining.
+            self._process = await asyncio.create_subprocess_exec(
+                *self._command, env=environment, pass_fds=self._files, start_new_session=True
+            )
+        except OSError as error:
+            log.error("%s cannot be started: %s", self.name, error)
+            return _NOT_STARTED
+        self._told = False
+        if self._ending or self._again:  # meanwhile
+            self._tell_to_end()
+        return await self._process.wait()
+
+    async def _rest(self, pause: float) -> None:
+        """Wait, unless something is wanted of it."""
+        try:
+            async with asyncio.timeout(pause):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+
+    def close(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._ear)
+        self._ear.close()
+
+    def _hear(self) -> None:
+        if b"READY=1" in self._ear.recv(4096):
+            self.ready.set()
+
+    def end(self) -> None:
+        """Let it drain, however long its grace is, and do not start it again."""
+        self._ending = True
+        self._tell_to_end()
+
+    def again(self) -> None:
+        """Let it drain, and start it anew."""
+        self._again = True
+        self._tell_to_end()
+
+    def hurry(self) -> None:
+        """Do not wait until it has drained."""
+        self.end()
+        self._signal(signal.SIGTERM)
+        self._signal(signal.SIGINT)  # two of a kind may become one
+        asyncio.get_running_loop().call_later(HURRY_S, self._signal, signal.SIGKILL)
+
+    def _tell_to_end(self) -> None:
+        self._wake.set()
+        if not self._told:
+            self._told = True
+            self._signal(signal.SIGTERM)
+
+    def _signal(self, number: int) -> None:
+        if self._process is not None and self._process.returncode is None:
+            self._process.send_signal(number)
+
+
+def _how(code: int) -> str:
+    names = {each.value: each.name for each in signal.Signals}
+    return f"with exit code {code}" if code >= 0 else f"by {names.get(-code, f'signal {-code}')}"
+
+
+class Supervisor:
+    """Keeps workers, and their dispatcher if it is ours, until a signal comes or there is no more to do."""
+
+    def __init__(self, workers: Sequence[Child], dispatcher: Child | None = None, *, reloads: bool = False) -> None:
+        self._workers = workers
+        self._dispatcher = dispatcher
+        self._reloads = reloads
+        self._over = False
+        self._tasks: dict[Child, asyncio.Task[int]] = {}
+
+    async def run(self) -> int:
+        """Gives the exit code."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._signalled)
+        watching = loop.create_task(self._watch(reload.times())) if self._reloads else None
+        # One after the other until the first is ready: what all of them would refuse is said once.
+        for child in [*filter(None, [self._dispatcher]), *self._workers]:
+            if not self._over:
+                self._tasks[child] = loop.create_task(self._keep(child))
+                if child is self._dispatcher or child is self._workers[0]:
+                    await self._begun(child)
+        if not self._over:
+            tell("READY=1")
+        codes = await asyncio.gather(*(task for child, task in self._tasks.items() if child is not self._dispatcher))
+        if watching is not None:
+            watching.cancel()
+        if self._dispatcher is not None:
+            self._dispatcher.end()
+            codes.append(await self._tasks[self._dispatcher])
+        return next((code for code in codes if code in _REFUSALS), 0)
+
+    async def _keep(self, child: Child) -> int:
+        try:
+            code = await child.keep(self._reloads and child is not self._dispatcher)
+        finally:
+            child.close()
+        if code:  # without it there is no use in the others
+            self._end()
+        return code
+
+    async def _begun(self, child: Child) -> None:
+        """Wait until it is ready, or is over."""
+        ready = asyncio.ensure_future(child.ready.wait())
+        await asyncio.wait([ready, self._tasks[child]], return_when=asyncio.FIRST_COMPLETED)
+        ready.cancel()
+
+    async def _watch(self, files: dict[str, int]) -> None:
+        async for path in reload.changes(files):
+            log.warning("%s changed, starting anew", path)
+            for worker in self._running():
+                worker.again()
+
+    def _signalled(self) -> None:
+        """The first time the workers drain, and then the dispatcher; the second time nobody is waited for."""
+        if not self._over:
+            self._end()
+            return
+        for child in self._running() or filter(None, [self._dispatcher]):
+            child.hurry()
+
+    def _running(self) -> list[Child]:
+        return [each for each in self._workers if each in self._tasks and not self._tasks[each].done()]
+
+    def _end(self) -> None:
+        self._over = True
+        for worker in self._workers:
+            worker.end()

@@ -1,0 +1,114 @@
+"""`run --workers` and `run --reload`: the same service in processes of their own, on a dispatcher that they share.
+
+That dispatcher is a `solarwind serve` on a port of loopback which is only for them. Whoever else is on the machine has
+no token for it: workers have theirs in their environment, which only their user can read, and the dispatcher has its
+hash. The port is bound here and handed on, so that it stays the same, and nobody else's, while the dispatcher starts
+again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from ..errors import BadArgument
+from .options import variable
+from .parent import WORKER, WORKER_TOKEN
+from .supervisor import Child, Supervisor
+
+if TYPE_CHECKING:
+    from ..wind import SolarWind
+
+_ONLY_OURS = {variable("workers"), variable("reload"), "NOTIFY_SOCKET"}
+_BACKLOG = 2_048
+
+
+def supervise(
+    wind: SolarWind, service: Sequence[str], url: str | None, *, workers: int, leaves: bool, reloads: bool, json: bool
+) -> int:
+    """Run a service in so many processes until a signal comes, or until all have left. Gives the exit code.
+
+    `wind`, not started, says where its dispatcher is, or on which store one is to be started. `service` are the
+    arguments of one process, all but `url`.
+    """
+    environment = _environment(reloads)
+    with ExitStack() as files:
+        dispatcher = None
+        if _is_store(wind):
+            listening = files.enter_context(socket.create_server(("127.0.0.1", 0), backlog=_BACKLOG))
+            tokens, environment[WORKER_TOKEN] = _new_tokens(files)
+            dispatcher = _dispatcher(wind, listening.fileno(), tokens, json)
+            url = f"ws://127.0.0.1:{listening.getsockname()[1]}"
+        service = [*service, "--url", url] if url else service
+        children = [
+            Child(f"worker {number}", service, environment | {WORKER: str(number)}, leaves=leaves)
+            for number in range(1, workers + 1)
+        ]
+        return asyncio.run(Supervisor(children, dispatcher, reloads=reloads).run())
+
+
+def reload(service: Sequence[str]) -> int:
+    """Run a service in one process, and anew when a source file changes. Gives its exit code."""
+    return asyncio.run(Supervisor([Child("the service", service, _environment(True))], reloads=True).run())
+
+
+def _environment(reloads: bool) -> dict[str, str]:
+    environment = {name: value for name, value in os.environ.items() if name not in _ONLY_OURS}
+    if reloads:
+        environment["PYTHONDONTWRITEBYTECODE"] = "1"  # what it caches may pass for a file saved in the same second
+    return environment
+
+
+def _is_store(wind: SolarWind) -> bool:
+    """Whether it needs a dispatcher here, rather than being on a server's already."""
+    from ..engine.local import LocalEngine
+    from .serve import needs_server
+
+    needs_server()
+    return isinstance(wind.engine, LocalEngine)
+
+
+def _dispatcher(wind: SolarWind, listening: int, tokens: int, json: bool) -> Child:
+    arguments = ["serve", "--fd", str(listening), "--tokens", f"/dev/fd/{tokens}", *_store(wind), *_limits(wind)]
+    # Its options come from here alone, not from variables that are meant for another server.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(variable(""))}
+    return Child("the dispatcher", [*arguments, *["--json"] * json], environment, files=[listening, tokens])
+
+
+def _store(wind: SolarWind) -> list[str]:
+    from ..store.memory import MemoryStore
+    from ..store.sqlite import SqliteStore
+
+    store = getattr(wind.engine, "store", None)
+    if isinstance(store, SqliteStore):
+        return [f"--data={store.path}"]
+    if isinstance(store, MemoryStore):
+        return ["--engine=memory://"]
+    raise BadArgument(
+        f"expected a SolarWind that was made with a URL to share among workers, got one on {type(store).__name__}: "
+        "name a store with --url"
+    )
+
+
+def _limits(wind: SolarWind) -> list[str]:
+    """Those that its object states hold for the dispatcher too."""
+    from ..limits import Limits
+
+    usual = Limits()
+    stated = [(name, getattr(wind.limits, name)) for name in usual.__struct_fields__]
+    return [f"--{name.replace('_', '-')}={value}" for name, value in stated if value != getattr(usual, name)]
+
+
+def _new_tokens(files: ExitStack) -> tuple[int, str]:
+    """A file of tokens that is in no folder any more, so that nothing is left of it, and its only token."""
+    from ..server.access import ANY, Listen, create_token
+
+    with tempfile.TemporaryDirectory(prefix="solarwind-") as folder:
+        path = os.path.join(folder, "tokens")
+        token, _ = create_token(path, "workers", fire=(ANY,), listen=(Listen(ANY),), admin=True)
+        return files.enter_context(open(path, "rb")).fileno(), token

@@ -1,0 +1,173 @@
+"""token create, list, revoke: what is kept of a token, and what it opens."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .conftest import Process, Serving, call, done
+
+FILE = Path("wind.db.tokens")
+
+
+def create(name: str, *rights: str) -> dict[str, Any]:
+    made: dict[str, Any] = done("token", "create", name, *rights, "--json").json
+    return made
+
+
+# --- what is kept -------------------------------------------------------------------------------------------
+
+
+def test_a_token_is_shown_once_and_only_its_hash_is_kept(tmp_path: Path) -> None:
+    answer = done("token", "create", "shop", "--fire", "video.uploaded", "--listen", "video.encoded:Live page")
+    token = answer.out.strip()
+    prefix, id, secret = token.split("_", 2)
+    assert prefix == "sw"
+    assert len(secret) >= 43  # 256 bits
+    assert "shop may fire on video.uploaded, listen to video.encoded:Live page." in answer.err
+    assert str(FILE) in answer.err
+    assert token not in answer.err
+    for path in tmp_path.iterdir():
+        assert secret not in path.read_text()
+    assert id in FILE.read_text()
+
+
+def test_nobody_else_may_read_the_file_however_lax_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        create("one", "--admin")
+        create("two", "--admin")
+        done("token", "revoke", "one")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(FILE.stat().st_mode) == 0o600
+    assert list(tmp_path.iterdir()) == [tmp_path / FILE]
+
+
+def test_the_list_says_what_each_allows_and_no_secret() -> None:
+    token = create("shop", "--fire", "a", "--fire", "b.c", "--listen", "*:Look: twice", "--expires", "30d")["token"]
+    done("token", "create", "operator", "--admin")
+    header, shop, operator = done("token", "list").lines
+    assert header.split() == ["NAME", "ID", "FIRE", "LISTEN", "ADMIN", "CREATED", "EXPIRES"]
+    assert shop.startswith("shop ")
+    assert "a, b.c" in shop
+    assert "*:Look: twice" in shop
+    assert "yes" in operator
+    first, second = done("token", "list", "--json").json
+    assert (first["fire"], first["listen"]) == (["a", "b.c"], [{"topic": "*", "purpose": "Look: twice"}])
+    assert first["expires"] > first["created"]
+    assert (second["admin"], second["expires"]) == (True, None)
+    assert token.rpartition("_")[2] not in json.dumps([first, second])
+
+
+def test_the_file_is_beside_the_store_or_where_it_is_said_to_be() -> None:
+    create("one", "--admin", "--data", "other.db")
+    assert Path("other.db.tokens").exists()
+    create("two", "--admin", "--file", "those")
+    assert [each["name"] for each in done("token", "list", "--file", "those", "--json").json] == ["two"]
+
+
+def test_a_token_is_revoked_by_its_name_or_its_id() -> None:
+    create("one", "--admin")
+    second = create("two", "--admin")
+    assert done("token", "revoke", "one").out.endswith("is revoked\n")
+    assert done("token", "revoke", second["id"], "--json").json["name"] == "two"
+    assert done("token", "list").out == "No tokens: nobody gets in.\n"
+
+
+# --- what is refused ----------------------------------------------------------------------------------------
+
+REFUSED: dict[str, tuple[list[str], str]] = {
+    "no right": (["create", "shop"], "expected a right for the token, got none"),
+    "a name that is taken": (["create", "taken", "--admin"], "expected a name that no token has, got 'taken'"),
+    "an empty name": (["create", " ", "--admin"], "expected a name of 1 to"),
+    "a topic that is none": (["create", "shop", "--fire", "a b"], "expected a topic"),
+    "a pattern": (["create", "shop", "--fire", "video.*"], "expected a topic"),
+    "a purpose that is none": (["create", "shop", "--listen", "t: p"], "expected a purpose"),
+    "nobody's name": (["revoke", "nobody"], "got 'nobody', which none has"),
+    "no file": (["list", "--file", "none"], "make one with `solarwind token create`"),
+    "no folder": (["create", "shop", "--admin", "--file", "no/such"], "expected a folder for the tokens"),
+    "a file that is none": (["create", "shop", "--admin", "--file", "garbage"], "expected a file of tokens"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_refusal_is_one_line_and_changes_nothing(tmp_path: Path, case: str) -> None:
+    create("taken", "--admin")
+    (tmp_path / "garbage").write_text("garbage")
+    (tmp_path / "garbage").chmod(0o600)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    command, words = REFUSED[case]
+    answer = call("token", *command)
+    assert (answer.code, answer.out, answer.err.count("\n")) == (1, "", 1), answer
+    assert answer.err.startswith("solarwind: ")
+    assert words in answer.err
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("expires", ["0", "tomorrow", "-1d"])
+def test_how_long_it_lasts_has_to_be_said_in_words_that_are_known(expires: str) -> None:
+    assert call("token", "create", "shop", "--admin", "--expires", expires).code == 2
+    assert not FILE.exists()
+
+
+# --- what it opens ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def server(serving: Callable[..., Serving]) -> Serving:
+    """One that asks for tokens, and looks often whether they still hold."""
+    create("operator", "--admin")
+    return serving("--heartbeat-s", "1")
+
+
+def test_who_has_none_or_another_is_refused_in_one_line(server: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    for token, words in (("", "expected a token, got none"), ("sw_1_x", "expected a token that is known")):
+        monkeypatch.setenv("SOLARWIND_TOKEN", token)
+        for command in (["fire", "t"], ["topics"], ["listen", "t", "--purpose", "p"], ["backup", "copy.db"]):
+            answer = call(*command, "--url", server.url)
+            assert (answer.code, answer.out, answer.err.count("\n")) == (1, "", 1), answer
+            assert words in answer.err
+
+
+def test_each_right_opens_what_it_says_and_nothing_else(
+    server: Serving, start: Callable[..., Process], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    since = ("--since", "beginning", "--count", "1")
+    rights = {"fire": ["--fire", "t"], "listen": ["--listen", "t:p"], "admin": ["--admin"]}
+    opens = {"fire": ["fire", "t"], "listen": ["listen", "t", "--purpose", "p", *since], "admin": ["topics"]}
+    others = [["fire", "u"], ["listen", "u", "--purpose", "p"], ["listen", "t", "--purpose", "q"]]
+    for name, options in rights.items():
+        monkeypatch.setenv("SOLARWIND_TOKEN", create(name, *options)["token"])
+        assert start(*opens[name], "--url", server.url).end().code == 0
+        for command in (*others, *(command for right, command in opens.items() if right != name)):
+            answer = call(*command, "--url", server.url)
+            assert (answer.code, answer.out, answer.err.count("\n")) == (1, "", 1), answer
+            assert f"got '{name}', which has not" in answer.err
+
+
+def test_a_token_that_is_revoked_ends_the_connections_that_it_opened_and_the_log_does_not_have_it(
+    server: Serving, start: Callable[..., Process], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = create("all", "--fire", "*", "--listen", "*", "--admin")["token"]
+    monkeypatch.setenv("SOLARWIND_TOKEN", token)
+    done("fire", "t", "1", "--url", server.url)
+    listening = start("listen", "t", "--purpose", "p", "--since", "beginning", "--url", server.url)
+    watching = start("top", "--interval", "0.05", "--url", server.url)
+    listening.read(" 1\n")
+    watching.read("SETTLED")
+    done("token", "revoke", "all")
+    for process in (listening, watching):
+        answer = process.end()
+        assert answer.code == 1, answer
+        assert "expected a token that is known, got one that is not, or was revoked" in answer.err.splitlines()[-1]
+    assert call("fire", "t", "--url", server.url).code == 1
+    server.process.signal(signal.SIGTERM)
+    assert token.rpartition("_")[2] not in server.process.end().err
