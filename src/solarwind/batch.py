@@ -185,7 +185,7 @@ class Batch:
         return Cause("application", header.process)
 
     def check(self, limits: Limits) -> None:
-        """Whether it may come from somebody else. Raises `TooLarge`, and `BadName` for a key and the like that is none."""
+        """Whether it may come from somebody else. Raises `TooLarge`; `BadName` for a key and the like that is none."""
         header = self.header
         largest, size = max(header.sizes), sum(header.sizes)
         if largest > limits.payload_bytes:
