@@ -398,6 +398,37 @@ async def test_one_that_is_not_taken_again_does_not_take_the_others_with_it(
 
 
 @on_loop
+async def test_one_that_is_still_at_what_it_lost_hoards_nothing(way_and_server: Open) -> None:
+    """It came back with its hands full, of which the server knows nothing."""
+    async with way_and_server() as (way, server), SolarWind(server.url) as other:
+        wind = SolarWind(way.url, grace=0.0)
+        begun: list[int] = []
+        end = asyncio.Event()
+
+        @wind.on("T", purpose="p", concurrency=1)
+        async def handle(number: int) -> None:
+            begun.append(number)
+            await end.wait()
+
+        async def is_in_hand() -> bool:
+            return (await other.statistics()).purposes["T", "p"].in_flight > 0
+
+        async with wind:
+            await other.fire("T", 1)
+            await until(lambda: begun == [1])
+            way.shut()
+            await until(lambda: way.connections > 1, "the client to notice")
+            way.reopen()
+            await until(is_in_hand, "it to be handed out again")
+            seen = collect(other)
+            await other.joined()
+            await other.fire("T", 2)
+            await until(lambda: sorted(map(str, seen)) == ["1", "2"], "another to handle both")
+            assert begun == [1]
+            end.set()
+
+
+@on_loop
 async def test_a_proxy_that_does_not_find_the_server_is_asked_again(way_and_server: Open) -> None:
     async with way_and_server() as (way, _):
         wind = SolarWind(way.url)

@@ -30,6 +30,7 @@ class Work(msgspec.Struct, eq=False):
     failed: list[Failure] = msgspec.field(default_factory=list)
     fired: dict[int, list[Fired]] = msgspec.field(default_factory=dict)  # by those that are done
     running: int = 0
+    lost: bool = False  # it is no longer its own: what becomes of it counts for nothing
     since: int = 0  # when its first event was begun
     reported: int = 0  # of `done`
     reported_failed: int = 0
@@ -83,6 +84,7 @@ class Inbox:
     def lost(self) -> None:
         for work in self._active:
             work.todo.clear()
+            work.lost = True
         self._queue.clear()
 
     def close(self, reason: str) -> None:
@@ -145,6 +147,8 @@ class Inbox:
         keep = max(self.join.room, handled)
         in_hand = sum(len(work.todo) for work in self._active)
         surplus = in_hand - keep if in_hand > 4 * keep else 0
+        if self._is_held_up():
+            surplus = in_hand
         for work in self._active[::-1]:
             returned = _take_last(work.todo, surplus)
             surplus -= len(returned)
@@ -155,6 +159,11 @@ class Inbox:
             self._engine.alive(self._instance)
         self._active = [work for work in self._active if work.running or work.todo]
         self._timer = asyncio.get_running_loop().call_later(self._period, self._progress)
+
+    def _is_held_up(self) -> bool:
+        """Whether all that is at work is at what was lost, so that nothing of what came since is begun."""
+        at_work = [work for work in self._active if work.running]
+        return bool(at_work) and all(work.lost for work in at_work)
 
     def _report(self, work: Work, returned: Spans | None = None) -> None:
         done = work.done[work.reported :]
