@@ -9,7 +9,7 @@ from operator import attrgetter
 
 from ..core.log import Stored
 
-MOST_BYTES = 32 << 20
+MOST_BYTES = 24 << 20
 _start = attrgetter("start")
 
 

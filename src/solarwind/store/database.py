@@ -126,7 +126,7 @@ def connect(path: str, vfs: str | None, *, write: bool = True, create: bool = Fa
         keep_tidy(connection, False)
         connection.wal_autocheckpoint(0)
         connection.pragma("synchronous", "FULL")
-        connection.pragma("cache_size", -8192)
+        connection.pragma("cache_size", -4096)
         if create:
             _create(connection)
         version = connection.pragma("user_version")
