@@ -223,7 +223,7 @@ def needs_server() -> None:
     """Raises `NotAllowed` where the extra is not installed."""
     from importlib.util import find_spec
 
-    for name in ("starlette", "uvicorn", "websockets", "httpx", "prometheus_client"):
+    for name in ("starlette", "uvicorn", "websockets", "httpcore", "prometheus_client"):
         if find_spec(name) is None:
             raise NotAllowed(
                 f"expected what a server needs, but {name} is not installed: pip install 'solarwind[server]'"
