@@ -6,9 +6,10 @@ BIN := $(VENV)/bin
 DIR ?= .
 SEEDS ?= 10000
 FIRST ?= 0
+FUZZ_S ?= 600
 RESTARTS ?= 50
 
-.PHONY: run test lint types unit simulate restarts bench wheel clean
+.PHONY: run test lint types unit simulate fuzz restarts bench wheel clean
 
 ## Find the duplicate files of a folder: make run DIR=~/Pictures
 run: $(VENV)/.run
@@ -24,12 +25,16 @@ lint: $(VENV)/.test
 types: $(VENV)/.test
 	$(BIN)/mypy
 
-unit: $(VENV)/.test
+unit: $(VENV)/.test $(VENV)/.peers
 	$(BIN)/python -m pytest
 
 ## Any number of simulated lives of the core: make simulate SEEDS=100000 [FIRST=0]
 simulate: $(VENV)/.test
 	$(BIN)/python -m solarwind.testing.simulator --seeds $(SEEDS) --first $(FIRST)
+
+## Whatever somebody may send to a server: make fuzz [FUZZ_S=600] [FIRST=0]
+fuzz: $(VENV)/.test
+	cd tests && ../$(BIN)/python -m server.fuzz --seconds $(FUZZ_S) --first $(FIRST)
 
 ## A server restarted under load, by SIGTERM and by kill -9 in turn: make restarts RESTARTS=50
 restarts: $(VENV)/.test
@@ -60,6 +65,17 @@ $(VENV)/.run: $(VENV)/bin/python requirements.txt pyproject.toml
 
 $(VENV)/.test: $(VENV)/.run requirements-dev.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+# The foreign programs that tests meet a server with. Where they cannot be installed, those tests are skipped.
+PEERS := chromium curl node openssl
+$(VENV)/.peers: $(VENV)/bin/python
+	@missing=$$(for each in $(PEERS); do command -v $$each > /dev/null || echo $$each | sed s/^node$$/nodejs/; done); \
+	if [ -n "$$missing" ]; then \
+		echo "installing what some tests need:" $$missing; \
+		(apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qqy --no-install-recommends $$missing) > /dev/null || \
+			echo "they cannot be installed here: those tests are skipped"; \
+	fi
 	touch $@
 
 $(VENV)/.bench: $(VENV)/.test bench/requirements.txt

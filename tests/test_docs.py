@@ -256,7 +256,7 @@ def members_by_class() -> dict[str, set[str]]:
 
 
 def command_lines() -> Iterator[Any]:
-    for document in (README, CLI):
+    for document in (README, CLI, ROOT / "docs" / "SECURITY.md"):
         for block in blocks(document):
             for line in block.text.splitlines() if block.language == "sh" else ():
                 if line.startswith("solarwind "):

@@ -158,6 +158,13 @@ def request(method: str, path: str, headers: Mapping[str, str] | None = None, bo
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
 
 
+def handshake(path: str, headers: Mapping[str, str]) -> bytes:
+    """The bytes of a WebSocket's, right but for what `headers` say otherwise."""
+    more = {"upgrade": "websocket", "connection": "Upgrade", "sec-websocket-version": "13"}
+    more |= {"sec-websocket-key": "AAAAAAAAAAAAAAAAAAAAAA==", "sec-websocket-protocol": "solarwind.v1"}
+    return request("GET", path, {**more, **headers})
+
+
 @asynccontextmanager
 async def peer(port: int, tls: ssl.SSLContext | None = None, source: str = "127.0.0.1") -> AsyncIterator[Peer]:
     """A connection that comes from an address of this machine."""

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import shutil
-import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -21,6 +18,7 @@ from solarwind.server.access import Listen, create_token, revoke_token
 from solarwind.server.listener import Listener
 from solarwind.testing.contract import on_loop, until
 
+from .browser import CHROMIUM, chromium
 from .place import Host
 from .webhooks.place import served
 
@@ -28,7 +26,6 @@ FEED = "/v1/topics/orders/feed"
 LIVE = {"purpose": "Live page"}
 PURPOSE = "/v1/topics/orders/purposes/Live%20page"
 NDJSON = {"content-type": "application/x-ndjson"}
-CHROMIUM = shutil.which("chromium")
 
 
 @pytest.fixture(scope="module")
@@ -307,22 +304,6 @@ class Page:
 
     async def until(self, *reports: Any) -> None:
         await until(lambda: self.reports == list(reports), f"the page reports {reports}, it did {self.reports}")
-
-
-@asynccontextmanager
-async def chromium(url: str, profile: Path) -> AsyncIterator[None]:
-    assert CHROMIUM is not None
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
-    options += ["--no-first-run", "--disable-component-update", f"--user-data-dir={profile}"]
-    nowhere = asyncio.subprocess.DEVNULL
-    browser = await asyncio.create_subprocess_exec(
-        CHROMIUM, *options, url, stdout=nowhere, stderr=nowhere, start_new_session=True
-    )
-    try:
-        yield
-    finally:
-        os.killpg(browser.pid, signal.SIGKILL)
-        await browser.wait()
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")

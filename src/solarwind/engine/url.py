@@ -43,16 +43,20 @@ def open_engine(url: str | None, limits: Limits | None = None, token: str | None
         except ImportError:
             raise BadArgument(f"expected the extra for {parts.scheme}://: pip install 'solarwind[server]'") from None
         return RemoteEngine(url.rstrip("/"), token)
-    raise BadArgument(f"expected {EXPECTED}, got {url!a}")
+    shown = url if "@" not in parts.netloc else f"{parts.scheme}://..."  # there may be a password in it
+    raise BadArgument(f"expected {EXPECTED}, got {shown!a}")
 
 
 def _check_server(url: str) -> None:
     """A server's URL holds no secrets, since process lists and logs show it."""
     parts = urlsplit(url)
-    if parts.username is not None or parts.password is not None:
-        raise BadArgument("expected the URL of a server without a name or secret: give the token by $SOLARWIND_TOKEN")
+    if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
+        raise BadArgument(
+            "expected the URL of a server without a name or secret, and nothing after it: give the token by "
+            "$SOLARWIND_TOKEN"
+        )
     try:
-        sound = bool(parts.hostname) and parts.port != 0 and not parts.query and not parts.fragment
+        sound = bool(parts.hostname) and parts.port != 0
     except ValueError:
         sound = False
     if not sound:

@@ -88,7 +88,11 @@ async def _backup(engine: Engine, _: wire.Arguments) -> AsyncIterator[Part]:
     """The bytes of the copy, which is made in a folder of its own first."""
     with tempfile.TemporaryDirectory(prefix="solarwind-") as folder:
         path = os.path.join(folder, "backup.db")
-        await engine.backup(path)
+        copying = asyncio.ensure_future(engine.backup(path))
+        try:
+            await asyncio.shield(copying)
+        finally:
+            await asyncio.wait([copying])  # a thread writes into the folder, even if nobody waits for it any more
         size, at = os.path.getsize(path), 0
         while at < size:
             yield [await asyncio.to_thread(_block, path, at)]

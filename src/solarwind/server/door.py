@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from starlette.types import Receive, Scope, Send
 
 from .. import wire
-from ..errors import BadToken, NotAllowed, ProtocolError, SolarWindError, Unavailable
+from ..errors import ProtocolError, SolarWindError, Unavailable
+from .call import problem
 from .connect import UNAUTHENTICATED_BYTES, Connection
 from .guard import bearer
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 LAST_WORDS_S = 1.0  # that a peer has to read what it is sent in the end
 SERVICE_RESTART = 1012  # why a connection ends that uvicorn closes because it stops
 _MOST_UNSENT = 64 << 10  # bytes
-_STATUS: dict[type[SolarWindError], int] = {ProtocolError: 400, BadToken: 401, NotAllowed: 403, Unavailable: 503}
 
 
 class Door:
@@ -131,10 +131,11 @@ class _AsgiTransport:
 
 
 async def _refuse(scope: Scope, send: Send, error: SolarWindError) -> None:
-    """With the reason, where the one who runs the outer app can send it."""
+    """As a problem, where the one who runs the outer app can send it."""
     if "websocket.http.response" not in scope.get("extensions", {}):
         await send({"type": "websocket.close", "code": 1008, "reason": error.code})
         return
-    headers = [(b"content-type", b"text/plain; charset=utf-8")]
-    await send({"type": "websocket.http.response.start", "status": _STATUS[type(error)], "headers": headers})
-    await send({"type": "websocket.http.response.body", "body": f"{error}\n".encode()})
+    answer = problem(error)
+    start = {"type": "websocket.http.response.start", "status": answer.status_code, "headers": answer.raw_headers}
+    await send(start)
+    await send({"type": "websocket.http.response.body", "body": answer.body})

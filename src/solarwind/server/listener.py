@@ -254,6 +254,9 @@ class Http(H11Protocol):
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             self.transport.write(_refusal(status, self._settings.header_bytes))
         self._refused = True
+        if self.cycle is not None and not self.cycle.response_complete:  # it has its answer
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
         self.conn = _Head(self._settings.header_bytes)  # the other has all that came
         if self.transport.can_write_eof():
             self.transport.write_eof()

@@ -7,16 +7,17 @@ these when a request asks for a WebSocket, and gives it the request's bytes.
 from __future__ import annotations
 
 import asyncio
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from websockets.http11 import Request
+from starlette.responses import Response as Answer
+from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
 from .. import wire
 from ..engine.frames import Endpoint, log
-from ..errors import BadToken, NotAllowed
+from ..errors import NotFound, ProtocolError, SolarWindError, Unavailable
+from .call import problem, problem_of
 from .connect import UNAUTHENTICATED_BYTES, Connection
 from .guard import bearer
 
@@ -86,35 +87,34 @@ class WebSocket(Endpoint):
     # The handshake ------------------------------------------------------------------------------------
 
     def opened(self, handshake: Request) -> None:
-        protocol, request = self._protocol, handshake
-        path = request.path.partition("?")[0]
-        response = protocol.accept(request)
-        token = None
-        if response.status_code == 101:
-            headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in request.headers.raw_items()]
+        protocol, token = self._protocol, None
+        response = protocol.accept(handshake)
+        if response.status_code != 101:
+            reason = f"expected the handshake of a WebSocket, got another: {protocol.handshake_exc}"
+            _put(problem_of(response.status_code, ProtocolError.code, reason), response)
+        else:
             try:
-                refusal = self._refusal(path)
-                self._server.guard.check("wss" if self.transport.get_extra_info("ssl_object") else "ws", headers)
-                token = bearer(headers)
-            except BadToken as error:
-                refusal = HTTPStatus.UNAUTHORIZED, str(error)
-            except NotAllowed as error:
-                refusal = HTTPStatus.FORBIDDEN, str(error)
-            if refusal is not None:
-                response = protocol.reject(*refusal)
+                token = self._check(handshake)
+            except SolarWindError as error:
+                answer = problem(error)
+                response = protocol.reject(answer.status_code, "")
+                _put(answer, response)
         protocol.send_response(response)
         if response.status_code == 101:
             # A message may be in the same packet: its frames come as events right after this one.
             self._connection = self._server.connected(self, token)
 
-    def _refusal(self, path: str) -> tuple[HTTPStatus, str] | None:
+    def _check(self, request: Request) -> str | None:
+        """The token that the handshake brought. Raises what it is refused for."""
+        headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in request.headers.raw_items()]
         if not self._server.running:
-            return HTTPStatus.SERVICE_UNAVAILABLE, "expected a server that runs, got one that stops: come again"
-        if path != wire.PATH:
-            return HTTPStatus.NOT_FOUND, f"expected a WebSocket at {wire.PATH}, got one elsewhere"
+            raise Unavailable("expected a server that runs, got one that stops: come again")
+        self._server.guard.check("wss" if self.transport.get_extra_info("ssl_object") else "ws", headers)
+        if request.path.partition("?")[0] != wire.PATH:
+            raise NotFound(f"expected a WebSocket at {wire.PATH}, got one elsewhere")
         if self._protocol.subprotocol is None:
-            return HTTPStatus.BAD_REQUEST, f"expected the subprotocol {wire.SUBPROTOCOL}, got another or none"
-        return None
+            raise ProtocolError(f"expected the subprotocol {wire.SUBPROTOCOL}, got another or none")
+        return bearer(headers)
 
     # Frames -------------------------------------------------------------------------------------------
 
@@ -162,3 +162,12 @@ class WebSocket(Endpoint):
         """The peer answers the close and hangs up, or is let go."""
         self._closing = True
         asyncio.get_running_loop().call_later(CLOSE_S, self.transport.abort)
+
+
+def _put(answer: Answer, response: Response) -> None:
+    """A refusal is a problem here as at all doors."""
+    for name, value in answer.headers.items():
+        if name in response.headers:
+            del response.headers[name]
+        response.headers[name] = value
+    response.body = bytes(answer.body)

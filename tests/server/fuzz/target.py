@@ -1,0 +1,65 @@
+"""The server that everything is sent to, in a process of its own, and what must hold of it all the time."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from ..peers import PATIENCE_S, ask, talker
+from ..serving import Serving
+
+# Small, so that all of them are met, and so that what is remembered of names and events has an end soon.
+OPTIONS: dict[str, Any] = {
+    "frame-bytes": 200_000,
+    "body-bytes": 50_000,
+    "header-bytes": 8_000,
+    "nesting": 16,
+    "ids": 20,
+    "names": 60,
+}
+OPTIONS |= {"instances": 12, "unanswered": 8, "payload-bytes": 20_000, "batch-bytes": 30_000, "batch-events": 50}
+OPTIONS |= {"waiting": 200, "copies": 100, "copy-bytes": 100_000, "connections": 500, "authenticate-s": 2, "idle-s": 2}
+OPTIONS |= {"webhook-network": "127.0.0.1"}
+MOST_GROWTH = 48 << 20  # bytes, once it is warm
+WARM = 200  # examples
+
+
+class Target:
+    """Used by one loop."""
+
+    def __init__(self, folder: Path) -> None:
+        self.runner = asyncio.Runner()
+        self._serving = Serving(folder, *(part for name, value in OPTIONS.items() for part in (f"--{name}", value)))
+        self.runner.run(self._serving.start())
+        self.port = int(self._serving.port)
+        self._examples = 0
+        self._warm = 0  # its memory then
+
+    def close(self) -> None:
+        """And see that it can still stop as it should."""
+        try:
+            assert self.runner.run(self._serving.end()) == 0
+        finally:
+            self._serving.kill()
+            self.runner.close()
+
+    async def check(self) -> None:
+        """It answers others, has logged no error, and has not grown."""
+        self._examples += 1
+        async with asyncio.timeout(PATIENCE_S):
+            assert (await ask(self.port, "GET", "/readyz")).status == 200
+        if self._examples % 20 == 0:
+            await self.check_all()
+
+    async def check_all(self) -> None:
+        async with asyncio.timeout(PATIENCE_S), talker(self.port) as made:
+            await made.hello()
+            await made.submit("others")
+        # That a webhook's target does not answer is not the server's fault.
+        complaints = [line for line in self._serving.complaints().splitlines() if "handler webhook " not in line]
+        assert not complaints, complaints[0]
+        memory = self._serving.memory("VmRSS")
+        if self._examples >= WARM:
+            self._warm = self._warm or memory
+            assert memory - self._warm < MOST_GROWTH, f"it grew from {self._warm:,} to {memory:,} bytes"

@@ -1,0 +1,841 @@
+"""How much a peer may cost: each limit bites, with the right problem, and the server goes on for others."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import pytest
+import typer.main
+from websockets.exceptions import ConnectionClosed
+
+from solarwind import Limits, wire
+from solarwind.cli import app
+from solarwind.errors import BadArgument
+from solarwind.server import Server, Settings
+from solarwind.server.access import create_token
+from solarwind.server.listener import Listener
+from solarwind.testing.contract import on_loop, until
+
+from .mounted import ROOT
+from .peers import Mounted, Peer, Refusal, ask, bearer, peer, request, talker
+from .serving import Serving
+from .test_tls import hello_of, make_certificate, trusting
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+JSON = {"content-type": "application/json"}
+EVENTS, PURPOSE = "/v1/topics/t/events", "/v1/topics/t/purposes/p"
+SMALL = {"frame_bytes": 40_000, "body_bytes": 20_000, "header_bytes": 4_000, "nesting": 8, "ids": 5, "instances": 3}
+SMALL |= {"unanswered": 4, "payload_bytes": 10_000, "batch_bytes": 12_000, "batch_events": 7}
+SOON = {"authenticate_s": 0.4, "idle_s": 0.5, "heartbeat_s": 0.4}
+FEW = {"connections": 6}
+SHOWN: set[str] = set()
+
+
+def bites(*names: str) -> Callable[[F], F]:
+    """A test that shows that these limits do."""
+    SHOWN.update(names)
+    return lambda test: test
+
+
+# --- what there is ----------------------------------------------------------------------------------------------
+
+
+def test_every_limit_is_an_option_with_the_same_default() -> None:
+    command: Any = typer.main.get_command(app)
+    options = {each.name: each for each in command.commands["serve"].params}
+    for kind in (Settings, Limits):
+        for field in msgspec.structs.fields(kind):
+            option = options[field.name]
+            assert option.opts == [f"--{field.name.replace('_', '-')}"]
+            assert option.show_default == f"{field.default:,}"
+
+
+def test_every_setting_is_in_the_document_with_its_default() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "SECURITY.md").read_text()
+    rows = re.findall(r"^\| .* \| ([\d,]+)(?: bytes| s)? \| `--([\w-]+)` \| .* \|$", text, re.MULTILINE)
+    stated = {option.replace("-", "_"): default for default, option in rows}
+    assert stated == {field.name: f"{int(field.default):,}" for field in msgspec.structs.fields(Settings)}
+
+
+def test_every_setting_has_a_test_here() -> None:
+    assert set(Settings.__struct_fields__) == SHOWN
+
+
+@pytest.mark.parametrize("name", Settings.__struct_fields__)
+@pytest.mark.parametrize("value", [0, -1, True, None, "1", math.nan, math.inf])
+def test_a_setting_that_cannot_be_meant_is_refused(name: str, value: Any) -> None:
+    with pytest.raises(BadArgument, match=f"expected a setting {name}, a (whole )?number above 0, got "):
+        Settings(**{name: value})
+
+
+def started(folder: Path, settings: dict[str, Any]) -> Serving:
+    options = [str(part) for name, value in settings.items() for part in (f"--{name.replace('_', '-')}", value)]
+    serving = Serving(folder, *options)
+    asyncio.run(serving.start())
+    return serving
+
+
+async def healthy(port: int) -> None:
+    """Others are served."""
+    assert (await ask(port, "GET", "/readyz")).status == 200
+    async with talker(port) as made:
+        await made.hello()
+        await made.submit("others")
+
+
+@pytest.fixture(scope="module")
+def _small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    serving = started(tmp_path_factory.mktemp("small"), SMALL)
+    yield serving
+    serving.kill()
+    assert not serving.complaints()
+
+
+@pytest.fixture
+def small(_small: Serving) -> Iterator[int]:
+    """A server that takes but little."""
+    yield int(_small.port)
+    asyncio.run(healthy(int(_small.port)))
+
+
+@pytest.fixture(scope="module")
+def _soon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    serving = started(tmp_path_factory.mktemp("soon"), SOON)
+    yield serving
+    serving.kill()
+    assert not serving.complaints()
+
+
+@pytest.fixture
+def soon(_soon: Serving) -> Iterator[int]:
+    """A server that waits but briefly."""
+    yield int(_soon.port)
+    asyncio.run(healthy(int(_soon.port)))
+
+
+@asynccontextmanager
+async def here(**settings: Any) -> AsyncIterator[tuple[int, Listener]]:
+    """A server on this loop, whose connections can be counted."""
+    server = Server("memory://", settings=Settings(**settings))
+    listener = Listener(server, port=0, grace=1.0)
+    await server.start()
+    await listener.start()
+    try:
+        yield listener.port, listener
+    finally:
+        listener.close()
+        await server.stop()
+        await listener.stop()
+
+
+async def alone(listener: Listener) -> None:
+    """Wait until the server has let go of everybody."""
+    await until(lambda: not listener.sources.count("127.0.0.1"), "the server lets go")
+
+
+async def took(work: Awaitable[object]) -> float:
+    """Seconds."""
+    loop = asyncio.get_running_loop()
+    start = loop.time()
+    await work
+    return loop.time() - start
+
+
+# --- how large --------------------------------------------------------------------------------------------------
+
+
+@bites("frame_bytes")
+@on_loop
+async def test_a_websocket_message_has_an_end(small: int) -> None:
+    async with talker(small) as made:
+        assert (await made.hello()).frame_bytes == SMALL["frame_bytes"]
+        await made.say(wire.Hold(bytes(SMALL["frame_bytes"] - 100)))
+        await made.say(wire.Ping())
+        await made.hear(wire.Pong)
+        await made.say(wire.Hold(bytes(SMALL["frame_bytes"])))
+        assert (await made.ended())[0] == 1009
+
+
+@on_loop
+async def test_so_has_one_that_comes_in_pieces(small: int) -> None:
+    async with talker(small) as made:
+        await made.hello()
+        with suppress(ConnectionClosed):  # in the middle of it
+            await made.socket.send(bytes(1_000) for _ in range(100))
+        assert (await made.ended())[0] == 1009
+
+
+@on_loop
+async def test_before_hello_it_is_shorter_still() -> None:
+    async with here() as (port, _), talker(port) as made:
+        await made.socket.send(wire.encode([wire.Hello("c", "x" * 16_300)]))
+        await made.hear(wire.Welcome)
+        await made.say(wire.Hold(bytes(1 << 20)))
+        await made.say(wire.Ping())
+        await made.hear(wire.Pong)
+    async with here() as (port, _), talker(port) as made:
+        await made.socket.send(wire.encode([wire.Hello("c", "x" * 16_400)]))
+        assert (await made.ended())[0] == 1009
+
+
+@on_loop
+async def test_so_many_messages_come_together_and_no_more() -> None:
+    async with here() as (port, _), talker(port) as made:
+        await made.hello()
+        await made.say(*[wire.Ping()] * wire.MOST_MESSAGES)
+        await made.hear(wire.Pong)
+        await made.say(*[wire.Ping()] * (wire.MOST_MESSAGES + 1))
+        refused = await made.hear(wire.Refused)
+        assert (refused.ref, refused.code) == (0, "protocol")
+        assert "at most 16,384 messages together, got 16,385" in refused.text
+
+
+def test_a_client_sends_no_more_together() -> None:
+    messages = [wire.Ping()] * (2 * wire.MOST_MESSAGES + 1)
+    assert [len(each) for each in wire.groups(messages)] == [wire.MOST_MESSAGES, wire.MOST_MESSAGES, 1]
+
+
+@bites("body_bytes")
+@pytest.mark.parametrize("chunked", [False, True])
+@on_loop
+async def test_a_body_has_an_end(small: int, chunked: bool) -> None:
+    """Whether it says how long it is, or is found out as it comes."""
+    for path, kind, fits in (
+        (EVENTS, "application/json", SMALL["payload_bytes"]),
+        (EVENTS, "application/cloudevents+json", SMALL["body_bytes"]),
+        (EVENTS, "application/cloudevents-batch+json", SMALL["body_bytes"]),
+        (f"{PURPOSE}/take", "application/json", SMALL["body_bytes"]),
+        (f"{PURPOSE}/settle", "application/json", SMALL["body_bytes"]),
+    ):
+        for size, status in ((fits, (200, 202, 400)), (fits + 1, (413,))):
+            answer = await ask(small, "POST", path, *body_of(b'"%b"' % (b"x" * (size - 2)), kind, chunked))
+            assert answer.status in status, (path, kind, answer)
+            assert answer.status != 413 or answer.code == "too-large"
+
+
+def body_of(data: bytes, kind: str, chunked: bool) -> tuple[dict[str, str], bytes]:
+    headers = {"content-type": kind}
+    if not chunked:
+        return headers, data
+    pieces = [data[at : at + 999] for at in range(0, len(data), 999)]
+    body = b"".join(b"%x\r\n%b\r\n" % (len(each), each) for each in pieces) + b"0\r\n\r\n"
+    return headers | {"transfer-encoding": "chunked"}, body
+
+
+@on_loop
+async def test_a_line_has_an_end_and_lines_have_none(small: int) -> None:
+    async with peer(small) as made:
+        most = SMALL["payload_bytes"]
+        lines = b"\n".join([b"1", b'"%b"' % (b"x" * (most - 2)), b"2"] * 50)
+        kind = {"content-type": "application/x-ndjson"}
+        assert (await made.ask("POST", EVENTS, kind, lines)).status == 202
+        answer = await made.ask("POST", EVENTS, kind, b"1\n" + b"x" * (most + 1) + b"\n2")
+        assert (answer.status, answer.code, answer.problem["line"], answer.problem["accepted"]) == (
+            413,
+            "too-large",
+            2,
+            1,
+        )
+
+
+@on_loop
+async def test_a_batch_has_an_end(small: int) -> None:
+    async with talker(small) as made:
+        await made.hello()
+        for fits, not_ in (
+            ([b"x" * SMALL["payload_bytes"]], [b"x" * (SMALL["payload_bytes"] + 1)]),
+            ([b"x" * 6_000] * 2, [b"x" * 6_000, b"x" * 6_001]),
+            ([b"1"] * SMALL["batch_events"], [b"1"] * (SMALL["batch_events"] + 1)),
+        ):
+            await made.submit("t", *fits)
+            with pytest.raises(Refusal, match="too-large: expected "):
+                await made.submit("t", *not_)
+
+
+@bites("header_bytes")
+@on_loop
+async def test_a_head_has_an_end(small: int) -> None:
+    fits = {f"x-{number}": "y" * 900 for number in range(4)}
+    assert (await ask(small, "GET", "/healthz", fits)).status == 200
+    for headers in (fits | {"x-4": "y" * 900}, {f"x{number}": "" for number in range(101)}):
+        answer = await ask(small, "GET", "/healthz", headers)
+        assert (answer.status, answer.code, answer.headers["connection"]) == (431, "too-large", "close")
+        assert (
+            await ask(small, "GET", "/v1/connect", headers | {"connection": "upgrade", "upgrade": "websocket"})
+        ).status == 431
+    answer = await ask(small, "GET", "/" + "x" * 4_000)
+    assert (answer.status, answer.code) == (431, "too-large")
+    async with peer(small) as made:  # and while it is not whole
+        await made.send(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nx: " + b"y" * 5_000)
+        assert (await made.answer()).status == 431
+        await made.read()
+
+
+@on_loop
+async def test_no_line_of_a_head_is_longer_than_websockets_can_be_told_of_either() -> None:
+    async with here() as (port, _):
+        for headers in ({"x": "y" * 7_000}, {"x": "y" * 8_100}):
+            status = 200 if len(headers["x"]) < 8_000 else 431
+            assert (await ask(port, "GET", "/healthz", headers)).status == status
+        async with peer(port) as made:
+            more = {"upgrade": "websocket", "connection": "upgrade", "x": "y" * 8_100}
+            assert (await made.ask("GET", "/v1/connect", more)).status == 431
+
+
+@bites("nesting")
+@on_loop
+async def test_json_has_a_bottom(small: int) -> None:
+    """In each form, strings with brackets do not count, and what comes after the bottom does not matter."""
+    most = SMALL["nesting"]
+    async with peer(small) as made:
+        for depth, status in ((most, 202), (most + 1, 413), (2_000, 413)):
+            for deep in (b"[" * depth + b"]" * depth, b'{"a":' * depth + b'"[[[[[[[[[["' + b"}" * depth):
+                for kind, body in (
+                    ("application/json", deep),
+                    ("application/x-ndjson", b"1\n" + deep + b"\n2"),
+                ):
+                    answer = await made.ask("POST", EVENTS, {"content-type": kind}, body)
+                    assert answer.status == status, (depth, kind, answer)
+                    assert status == 202 or answer.code == "too-large"
+            event = b'{"specversion":"1.0","type":"t","source":"s","id":"%d","data":%b}' % (
+                depth,
+                b"[" * depth + b"]" * depth,
+            )
+            kind = "application/cloudevents+json"
+            assert ((await made.ask("POST", EVENTS, {"content-type": kind}, event)).status == 413) == (depth >= most)
+        for path in (f"{PURPOSE}/take", f"{PURPOSE}/settle", f"{PURPOSE}/webhooks/w"):
+            method = "PUT" if path.endswith("w") else "POST"
+            answer = await made.ask(method, path, JSON, b'{"url": %b}' % (b"[" * 5_000 + b"]" * 5_000))
+            assert (answer.status, answer.code) == (413, "too-large")
+
+
+@bites("ids")
+@on_loop
+async def test_a_request_has_only_so_many_ids(small: int) -> None:
+    most = SMALL["ids"]
+    async with peer(small) as made:
+        event = {"specversion": "1.0", "type": "t", "source": "s", "data": 1}
+        for count, events, rest in ((most, 202, (200, 400, 404, 409)), (most + 1, 413, (413,))):
+            ids = [f"{count}-{number}" for number in range(count)]
+            batched = json.dumps([event | {"id": id} for id in ids]).encode()
+            kind = {"content-type": "application/cloudevents-batch+json"}
+            assert (await made.ask("POST", EVENTS, kind, batched)).status == events
+            for path, body in (
+                (f"{PURPOSE}/take", {"max": count}),
+                (f"{PURPOSE}/settle", {"done": ids[:2], "reject": ids[2:]}),
+                (f"{PURPOSE}/dead/redrive", {"ids": ids}),
+                (f"{PURPOSE}/dead/discard", {"ids": ids}),
+            ):
+                answer = await made.ask("POST", path, JSON, json.dumps(body).encode())
+                assert answer.status in rest, (path, answer)
+        # Of a long NDJSON the ids are left out of the answer.
+        answer = await made.ask("POST", EVENTS, {"content-type": "application/x-ndjson"}, b"1\n" * (most + 1))
+        assert json.loads(answer.body) == {"accepted": most + 1}
+
+
+@on_loop
+async def test_a_body_that_is_none_ends_its_request_with_one_answer(small: int) -> None:
+    """Though the request has one already, or is about to."""
+    for method, path in (("GET", "/healthz"), ("POST", EVENTS), ("GET", "/nowhere")):
+        async with peer(small) as made:
+            await made.send(request(method, path, JSON | {"transfer-encoding": "chunked"}, b"zz\r\n"))
+            assert (await made.answer()).code == "protocol"
+            assert await made.read() == b""
+
+
+# --- how many ---------------------------------------------------------------------------------------------------
+
+
+@bites("instances")
+@on_loop
+async def test_a_connection_has_only_so_many_instances(small: int) -> None:
+    async with talker(small) as made, talker(small) as other:
+        await made.hello()
+        await other.hello()
+        most = SMALL["instances"]
+        for number in range(most):
+            await made.join(number, "t", f"purpose {number}")
+        with pytest.raises(Refusal, match="busy: expected at most 3 instances on a connection"):
+            await made.join(most, "t", "one too many")
+        await other.join(most, "t", "one too many")
+        await made.say(wire.Leave(made.ref, 0))
+        await made.hear(wire.Done)
+        await made.join(most, "t", "one too many")
+
+
+@on_loop
+async def test_joining_and_leaving_faster_than_can_be_done_is_refused(small: int) -> None:
+    """Each of them is under way until its purpose is on disk."""
+    async with talker(small) as made:
+        await made.hello()
+        messages: list[wire.Message] = []
+        for number in range(50):
+            messages += [wire.Join(made.ref, 1, "t", f"in and out {number}"), wire.Leave(made.ref, 1)]
+        await made.say(*messages)
+        assert (await made.hear(wire.Refused)).code == "busy"
+
+
+@on_loop
+async def test_there_are_only_so_many_takes_that_are_not_settled(small: int) -> None:
+    async with peer(small) as made:
+        path = "/v1/topics/taken/purposes/p"
+        for _ in range(SMALL["instances"] + 1):
+            assert (await made.ask("POST", "/v1/topics/taken/events", JSON, b"1")).status == 202
+        take = json.dumps({"max": 1, "since": "beginning", "wait": 5}).encode()
+        tokens = []
+        for _ in range(SMALL["instances"]):
+            (event,) = json.loads((await made.ask("POST", f"{path}/take", JSON, take)).body)["events"]
+            tokens.append(event["token"])
+        answer = await made.ask("POST", f"{path}/take", JSON, take)
+        assert (answer.status, answer.code, answer.headers["retry-after"]) == (429, "busy", "1")
+        settle = json.dumps({"done": tokens}).encode()
+        assert (await made.ask("POST", f"{path}/settle", JSON, settle)).status == 200
+        (event,) = json.loads((await made.ask("POST", f"{path}/take", JSON, take)).body)["events"]
+        await made.ask("POST", f"{path}/settle", JSON, json.dumps({"done": [event["token"]]}).encode())
+
+
+@on_loop
+async def test_there_are_only_so_many_feeds(small: int) -> None:
+    feed = request("GET", "/v1/topics/t/feed?purpose=Live%20page")
+    async with AsyncExitStack() as stack:
+        for _ in range(SMALL["instances"]):
+            reader = await stack.enter_async_context(peer(small))
+            await reader.send(feed)
+            assert (await reader.answer(head_only=True)).status == 200
+        async with peer(small) as made:
+            await made.send(feed)
+            assert (await made.answer()).code == "busy"
+
+
+@bites("unanswered")
+@on_loop
+async def test_a_connection_has_only_so_many_calls_under_way(small: int) -> None:
+    """Here they wait until nothing pends, which is never."""
+    async with talker(small) as made, talker(small) as other:
+        await other.hello()
+        await other.join(1, "waits", "p", room=1)
+        await other.submit("waits", b"1")
+        await made.hello()
+        waiting = msgspec.Raw(msgspec.msgpack.encode({"purposes": [("waits", "p")]}))
+        await made.say(*(wire.Call(made.ref, "quiet", waiting) for _ in range(SMALL["unanswered"])))
+        with pytest.raises(Refusal, match="busy: expected at most 4 calls under way"):
+            await made.call("statistics")
+        await made.submit("t")
+        assert await other.call("statistics")
+
+
+@bites("connections")
+@on_loop
+async def test_an_address_has_only_so_many_connections(tmp_path: Path) -> None:
+    """More are closed before a word is said; whoever comes from elsewhere is served."""
+    serving = Serving(tmp_path, "--connections", 4)
+    try:
+        await serving.start()
+        port = int(serving.port)
+        async with AsyncExitStack() as stack:
+            made = [await stack.enter_async_context(peer(port, source="127.0.0.3")) for _ in range(4)]
+            for each in made:
+                assert (await each.ask("GET", "/healthz")).status == 200
+            async with peer(port, source="127.0.0.3") as one_too_many:
+                await one_too_many.send(request("GET", "/healthz"))
+                assert await one_too_many.read() == b""
+            assert await answers_from(port, "127.0.0.2")
+            made[0].close()
+            await until(lambda: answers_from(port, "127.0.0.3"), "one may come when one has gone")
+        await serving.end()
+    finally:
+        serving.kill()
+
+
+async def answers_from(port: int, address: str) -> bool:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(address, 0))
+    try:
+        writer.write(request("GET", "/healthz", {"connection": "close"}))
+        return b" 200 " in await reader.read()
+    except ConnectionError:
+        return False
+    finally:
+        writer.transport.abort()
+
+
+# --- how long ---------------------------------------------------------------------------------------------------
+
+
+@bites("authenticate_s")
+@pytest.mark.parametrize("sent", [b"", b"G", b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nx: "])
+@on_loop
+async def test_whoever_asks_for_nothing_is_let_go(soon: int, sent: bytes) -> None:
+    async with peer(soon) as made:
+        await made.send(sent)
+        assert 0.3 < await took(made.read()) < 5
+
+
+@on_loop
+async def test_more_bytes_do_not_buy_more_time(soon: int) -> None:
+    async with peer(soon) as made:
+        ended = asyncio.ensure_future(made.read())
+        while not ended.done():
+            await made.send(b"G")
+            await asyncio.wait([ended], timeout=0.02)
+
+
+@on_loop
+async def test_whoever_does_not_say_hello_is_told_so_and_let_go(soon: int) -> None:
+    async with talker(soon) as made:
+        refused = await made.hear(wire.Refused)
+        assert (refused.ref, refused.code) == (0, "protocol")
+        assert "expected hello within 0.4 s" in refused.text
+        assert await made.ended() == (1002, "protocol")
+
+
+@on_loop
+async def test_a_body_that_nobody_wants_is_not_waited_for(soon: int) -> None:
+    """It is read for a while, so that its sender reads why."""
+    async with peer(soon) as made:
+        await made.send(request("POST", "/v1/nowhere", {"content-length": "1000"}, b"x"))
+        assert (await made.answer()).status == 404
+        await made.read()
+
+
+@on_loop
+async def test_a_body_may_take_longer_than_a_head(soon: int) -> None:
+    async with peer(soon) as made:
+        await made.send(request("POST", EVENTS, JSON | {"content-length": "6"}))
+        start = asyncio.get_running_loop().time()
+        for byte in b"123456":
+            assert not await ended_within(made, 0.15)
+            await made.send(bytes([byte]))
+        assert (await made.answer()).status == 202
+        assert asyncio.get_running_loop().time() - start > SOON["authenticate_s"] + 0.3
+
+
+async def ended_within(made: Peer, seconds: float) -> bool:
+    try:
+        await asyncio.wait_for(made.read(), seconds)
+    except TimeoutError:
+        return False
+    return True
+
+
+@bites("idle_s")
+@on_loop
+async def test_a_connection_without_a_request_is_closed(soon: int) -> None:
+    async with peer(soon) as made:
+        for _ in range(2):
+            assert (await made.ask("GET", "/healthz")).status == 200
+        assert 0.4 < await took(made.read()) < 5
+    async with peer(soon) as made:
+        assert (await made.ask("GET", "/healthz")).status == 200
+        await made.send(b"GET /healthz HTTP/1.1\r\n")
+        assert 0.3 < await took(made.read()) < 5
+
+
+@on_loop
+async def test_a_body_that_does_not_go_on_ends_the_connection(soon: int) -> None:
+    for kind in ("application/json", "application/x-ndjson"):
+        async with peer(soon) as made:
+            await made.send(request("POST", EVENTS, {"content-type": kind, "content-length": "100"}, b"1\n2"))
+            assert 0.4 < await took(made.read()) < 5
+
+
+@on_loop
+async def test_an_answer_that_nobody_reads_ends_the_connection() -> None:
+    async with here(idle_s=0.3) as (port, listener), peer(port) as made:
+        await made.ask("POST", EVENTS, {"content-type": "application/x-ndjson"}, (b'"%b"\n' % (b"x" * 900_000)) * 16)
+        await made.send(request("POST", f"{PURPOSE}/take", JSON, b'{"since": "beginning", "max": 16}'))
+        await alone(listener)
+
+
+@bites("heartbeat_s")
+@on_loop
+async def test_a_client_that_falls_silent_is_taken_for_gone_and_one_that_pings_is_not(soon: int) -> None:
+    async with talker(soon) as made, talker(soon) as other:
+        assert (await made.hello()).heartbeat_s == SOON["heartbeat_s"]
+        await other.hello()
+        ended = asyncio.ensure_future(made.ended())
+        while not ended.done():
+            await other.say(wire.Ping())
+            await asyncio.wait([ended], timeout=0.1)
+        assert ended.result()[0] == 1006
+        await other.submit("t")
+
+
+@on_loop
+async def test_a_feed_shows_that_it_lives(soon: int) -> None:
+    async with peer(soon) as made:
+        await made.send(request("GET", "/v1/topics/t/feed?purpose=Live%20page"))
+        await made.until(b"\r\n:\n\n")
+
+
+# --- how little somebody costs of whom nobody knows who he is ------------------------------------------------------
+
+MOST = 64 << 10  # bytes for each
+PEERS = 200
+TOKEN = "sw_0123456789ab_" + "x" * 43
+
+
+async def _nothing(made: Peer) -> None:
+    """Connect, no more."""
+
+
+async def _half_a_head(made: Peer) -> None:
+    await made.send(request("GET", "/healthz")[:-2] + b"x: " + b"y" * 15_500)
+
+
+async def _a_head(made: Peer) -> None:
+    """As large as it may be; the connection stays for the next."""
+    headers = {f"x{number}": "y" * 150 for number in range(95)}
+    assert (await made.ask("GET", "/healthz?" + "z" * 900, headers | bearer(TOKEN))).status == 400
+
+
+async def _half_a_body(made: Peer) -> None:
+    await made.send(request("POST", EVENTS, JSON | bearer(TOKEN) | {"content-length": "9999999"}, bytes(1 << 20)))
+
+
+async def _a_body_that_is_not_asked_for(made: Peer) -> None:
+    await made.send(request("GET", "/healthz", {"content-length": "9999999"}, bytes(1 << 20)))
+    assert (await made.answer()).status == 200
+
+
+async def _chunks(made: Peer) -> None:
+    headers = JSON | {"transfer-encoding": "chunked"}
+    await made.send(request("POST", EVENTS, headers, b"1;%b\r\nx\r\n" % (b"y" * 100) * 100 + b"1;" + b"y" * 15_000))
+
+
+async def _many_at_once(made: Peer) -> None:
+    await made.send(request("GET", "/v1/topics", bearer(TOKEN)) * 200)
+
+
+async def _a_socket(made: Peer) -> None:
+    await made.handshake()
+
+
+async def _half_a_message(made: Peer) -> None:
+    await made.handshake()
+    await made.send(b"\x82\xfe\x3f\xff" + bytes(4) + b"x" * 16_000)
+
+
+async def _a_message_in_pieces(made: Peer) -> None:
+    await made.handshake()
+    await made.send(b"\x02\x80" + bytes(4) + (b"\x00\x80" + bytes(4)) * 1_000)
+
+
+async def _pings(made: Peer) -> None:
+    """None of whose answers is read."""
+    await made.handshake()
+    await made.send((b"\x89\xfd" + bytes(129)) * 500)
+
+
+async def _garbage(made: Peer) -> None:
+    await made.send(bytes(1 << 16))
+
+
+async def _half_a_hello(made: Peer) -> None:
+    await made.send(hello_of(16_000) + bytes(15_000))
+
+
+PLAIN = [
+    _nothing,
+    _half_a_head,
+    _a_head,
+    _half_a_body,
+    _a_body_that_is_not_asked_for,
+    _chunks,
+    _many_at_once,
+    _a_socket,
+]
+PLAIN += [_half_a_message, _a_message_in_pieces, _pings, _garbage, _half_a_hello]
+SECURE = [_nothing, _half_a_head, _a_head, _half_a_body, _half_a_message]
+LONG = {"authenticate_s": 600, "idle_s": 600, "connections": 100_000}
+
+
+async def cost(
+    pid: int, port: int, what: Callable[[Peer], Awaitable[None]], tls: Any = None, barrier: Any = None
+) -> float:
+    """Bytes of a server's memory for each of those who do this and then nothing."""
+    async with all_at_it(port, what, tls, barrier, PEERS // 4):
+        pass
+    before = memory(pid)
+    async with all_at_it(port, what, tls, barrier, PEERS):
+        return (memory(pid) - before) / PEERS
+
+
+@asynccontextmanager
+async def all_at_it(
+    port: int, what: Callable[[Peer], Awaitable[None]], tls: Any, barrier: Any, count: int
+) -> AsyncIterator[None]:
+    async with AsyncExitStack() as stack:
+        for _ in range(count):
+            await what(await stack.enter_async_context(peer(port, tls)))
+        # Whoever asks after them is answered when what they sent was read.
+        for _ in range(3):
+            assert (await ask(port, "GET", "/nowhere", tls=barrier or tls)).status == 404
+        yield
+
+
+def memory(pid: int) -> int:
+    found = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
+    assert found is not None
+    return int(found[1]) << 10
+
+
+def with_tokens(folder: Path) -> Path:
+    path = folder / "wind.db.tokens"
+    create_token(str(path), "one", admin=True)
+    return path
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    folder = tmp_path_factory.mktemp("plain")
+    with_tokens(folder)
+    serving = started(folder, LONG)
+    yield serving
+    serving.kill()
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return make_certificate(tmp_path_factory.mktemp("certificate"))
+
+
+@pytest.fixture(scope="module")
+def secure(tmp_path_factory: pytest.TempPathFactory, certificate: tuple[Path, Path]) -> Iterator[Serving]:
+    folder = tmp_path_factory.mktemp("secure")
+    with_tokens(folder)
+    serving = started(folder, LONG | {"cert": certificate[0], "cert_key": certificate[1]})
+    yield serving
+    serving.kill()
+
+
+@pytest.fixture(scope="module")
+def mounted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mounted]:
+    folder = tmp_path_factory.mktemp("mounted")
+    mounted = Mounted("memory://", with_tokens(folder))
+    yield mounted
+    mounted.end()
+
+
+@pytest.mark.parametrize("what", PLAIN, ids=lambda what: what.__name__)
+@on_loop
+async def test_whoever_is_not_known_costs_no_more_than_64_kib(plain: Serving, what: Any) -> None:
+    assert await cost(plain.pid, int(plain.port), what) < MOST
+
+
+@pytest.mark.parametrize("what", [*SECURE, _half_a_hello], ids=lambda what: what.__name__)
+@on_loop
+async def test_nor_with_tls(secure: Serving, certificate: tuple[Path, Path], what: Any) -> None:
+    tls = trusting(certificate[0])
+    way = None if what is _half_a_hello else tls
+    assert await cost(secure.pid, int(secure.port), what, way, tls) < MOST
+
+
+@on_loop
+async def test_nor_where_the_app_is_mounted_once_its_own_server_has_a_request(mounted: Mounted) -> None:
+    async def a_socket(made: Peer) -> None:
+        await made.handshake(ROOT)
+
+    assert await cost(mounted.pid, mounted.port, a_socket) < MOST
+
+
+@on_loop
+async def test_a_mounted_server_takes_no_more_before_hello_either(mounted: Mounted) -> None:
+    async with talker(mounted.port, root=ROOT) as made:
+        await made.say(wire.Hello("c", "x" * (16 << 10)))
+        refused = await made.hear(wire.Refused)
+        assert (refused.ref, refused.code) == (0, "protocol")
+        assert "of at most 16,384 bytes" in refused.text
+
+
+@on_loop
+async def test_a_backup_that_nobody_waits_for_any_more_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is under way on a thread, which goes on."""
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    serving = Serving(tmp_path)
+    try:
+        await serving.start()
+        for turn in range(120):  # each hangs up at another moment of it
+            async with peer(serving.port) as made:
+                await said_hello(made)
+                await made.send(masked(wire.encode([wire.Call(1, "backup")])))
+                for _ in range(turn % 20):
+                    assert (await ask(serving.port, "GET", "/healthz")).status == 200
+        await until(lambda: not [*temporary.iterdir()], "all copies are gone")
+        await healthy(serving.port)
+        assert not serving.complaints()
+        await serving.end()
+    finally:
+        serving.kill()
+
+
+# --- how little somebody can make it grow of whom it does ------------------------------------------------------------
+
+
+@pytest.fixture
+def asking(_small: Serving) -> Serving:
+    return _small
+
+
+async def said_hello(made: Peer) -> None:
+    await made.handshake()
+    await made.send(masked(wire.encode([wire.Hello("c")])))
+    await made.until(b"welcome")
+
+
+def masked(data: bytes) -> bytes:
+    """A client's frame, with a mask of zeros."""
+    assert len(data) < 126
+    return bytes([0x82, 0x80 | len(data)]) + bytes(4) + data
+
+
+@on_loop
+async def test_pings_whose_answers_are_not_read_are_not_kept(asking: Serving) -> None:
+    async with peer(int(asking.port)) as made:
+        await said_hello(made)
+        pings = (b"\x89\xfd" + bytes(129)) * 1_000
+        for _ in range(40):  # as many as the system keeps the answers of
+            await made.send(pings)
+        before = asking.memory("VmRSS")
+        for _ in range(80):
+            await made.send(pings)
+        await healthy(int(asking.port))
+        assert asking.memory("VmRSS") - before < 4 << 20
+
+
+@on_loop
+async def test_a_client_that_does_not_read_what_it_is_answered_can_ask_no_more(asking: Serving) -> None:
+    async with peer(int(asking.port)) as made:
+        await said_hello(made)
+        before = asking.memory("VmRSS")
+        sent = 0
+
+        async def send() -> None:
+            nonlocal sent
+            while True:
+                await made.send(masked(wire.encode([wire.Leave(1, 9)] * 10)) * 500)
+                sent += 1
+
+        async def stands() -> bool:
+            """Nothing goes through any more, while others are served."""
+            so_far = sent
+            for _ in range(5):
+                await healthy(int(asking.port))
+            return sent == so_far > 0
+
+        sending = asyncio.ensure_future(send())
+        await until(stands, "the server reads no more")
+        sending.cancel()
+        assert asking.memory("VmRSS") - before < 16 << 20
