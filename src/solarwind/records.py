@@ -46,6 +46,15 @@ class PurposeInfo(msgspec.Struct, frozen=True):
     statistics: PurposeStatistics
 
 
+def listed(statistics: Statistics, topic: str | None) -> list[PurposeInfo]:
+    """The purposes, of one topic or of all, by topic and name."""
+    return [
+        PurposeInfo(name, purpose, counts)
+        for (name, purpose), counts in sorted(statistics.purposes.items())
+        if topic in (None, name)
+    ]
+
+
 class HandlerInfo(msgspec.Struct, frozen=True):
     """A handler that is registered: one service instance, and the function's name."""
 

@@ -13,7 +13,7 @@ from .. import wire
 from ..batch import Batch
 from ..errors import NotAllowed, ProtocolError
 from ..event import Event, HandOut
-from ..records import DeadLetter, PurposeInfo, PurposeStatistics, Statistics, TopicInfo, TopicStatistics, Trace
+from ..records import DeadLetter, PurposeInfo, PurposeStatistics, Statistics, TopicInfo, TopicStatistics, Trace, listed
 from .base import Since
 
 T = TypeVar("T")
@@ -41,12 +41,7 @@ class Calls:
         )
 
     async def purposes(self, topic: str | None) -> list[PurposeInfo]:
-        statistics = await self.statistics()
-        return [
-            PurposeInfo(name, purpose, counts)
-            for (name, purpose), counts in sorted(statistics.purposes.items())
-            if topic in (None, name)
-        ]
+        return listed(await self.statistics(), topic)
 
     async def dead(self, topic: str, purpose: str) -> list[DeadLetter]:
         items = _read(await self._call("dead", wire.PurposeArguments(topic, purpose)), list[wire.DeadItem])

@@ -11,7 +11,7 @@ from ..core.spans import Spans
 from ..core.state import Letter
 from ..errors import BadArgument, NotFound
 from ..event import Event, HandOut
-from ..records import DeadLetter, PurposeInfo, PurposeStatistics, Statistics, TopicInfo, TopicStatistics, Trace
+from ..records import DeadLetter, PurposeInfo, PurposeStatistics, Statistics, TopicInfo, TopicStatistics, Trace, listed
 from ..store.base import Store
 from .base import Since
 from .clock import Clock
@@ -80,12 +80,7 @@ class Operations:
         )
 
     async def purposes(self, topic: str | None) -> list[PurposeInfo]:
-        statistics = await self.statistics()
-        return [
-            PurposeInfo(name, purpose, counts)
-            for (name, purpose), counts in sorted(statistics.purposes.items())
-            if topic in (None, name)
-        ]
+        return listed(await self.statistics(), topic)
 
     async def topics(self) -> list[TopicInfo]:
         self._check_running()
