@@ -37,7 +37,8 @@ ARROWS = {
     "service": FOUNDATION | {"core", "engine.base", "plugins", "service"},
     "wind": FOUNDATION | {"core", "engine", "life", "service", "records", "plugins"},
     "life": {"wind"},  # for its annotations only
-    "server": FOUNDATION | {"core", "engine", "records", "plugins", "service", "wind", "wire", "server"},
+    "peer": FOUNDATION | {"core", "wire", "engine", "records", "service", "peer"},
+    "server": FOUNDATION | {"core", "engine", "peer", "records", "plugins", "service", "wind", "wire", "server"},
     "testing": None,  # anything but the command line
     "cli": None,  # anything but testing
     "__init__": FOUNDATION | {"core", "wind", "records"},

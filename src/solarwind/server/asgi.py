@@ -12,11 +12,12 @@ from starlette.types import Receive, Scope, Send
 
 from .. import wire
 from ..engine.base import Engine
+from ..limits import Limits
 from ..origin import MACHINE, process_name
+from ..peer.connection import Connection, Transport
 from ..service.outbox import Numbers
 from ..wind import SolarWind
-from .access import Access
-from .connect import Connection, Transport
+from .access import Access, Grant
 from .door import Door
 from .feed import Feeds
 from .guard import Guard
@@ -60,6 +61,15 @@ class Server:
     def engine(self) -> Engine:
         """What the doors hand everything to."""
         return self.wind.engine
+
+    @property
+    def limits(self) -> Limits:
+        """The same that the engine has."""
+        return self.wind.limits
+
+    def grant(self, token: str | None) -> Grant:
+        """What the bearer of `token` may do. Raises `BadToken`."""
+        return self.access.grant(token)
 
     async def start(self) -> None:
         """Start the dispatcher, unless it is somebody else's SolarWind."""

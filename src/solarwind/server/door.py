@@ -9,8 +9,8 @@ from starlette.types import Receive, Scope, Send
 
 from .. import wire
 from ..errors import ProtocolError, SolarWindError, Unavailable
+from ..peer.connection import UNAUTHENTICATED_BYTES, Connection
 from .call import problem
-from .connect import UNAUTHENTICATED_BYTES, Connection
 from .guard import bearer
 
 if TYPE_CHECKING:

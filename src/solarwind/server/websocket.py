@@ -17,8 +17,8 @@ from websockets.typing import Subprotocol
 from .. import wire
 from ..engine.frames import Endpoint, log
 from ..errors import NotFound, ProtocolError, SolarWindError, Unavailable
+from ..peer.connection import UNAUTHENTICATED_BYTES, Connection
 from .call import problem, problem_of
-from .connect import UNAUTHENTICATED_BYTES, Connection
 from .guard import bearer
 
 if TYPE_CHECKING:

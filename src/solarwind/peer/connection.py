@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from .. import wire
 from ..batch import Batch
@@ -21,11 +21,8 @@ from ..errors import BadArgument, Busy, NotAllowed, ProtocolError, SolarWindErro
 from ..failure import MOST_SECONDS
 from ..service.registration import check_join
 from . import calls
-from .access import Grant
+from .host import Grant, Host
 from .seat import Seat
-
-if TYPE_CHECKING:
-    from .asgi import Server
 
 log = logging.getLogger("solarwind")
 
@@ -42,7 +39,7 @@ class Transport(Protocol):
     """What carries a connection's bytes."""
 
     def send(self, data: bytes) -> None:
-        """Send a WebSocket message."""
+        """Send a message."""
         ...
 
     def pause(self) -> None:
@@ -81,6 +78,7 @@ class Connection:
         "_grant",
         "_held",
         "_held_bytes",
+        "_host",
         "_lasting",
         "_offered",
         "_offers",
@@ -88,7 +86,6 @@ class Connection:
         "_paused",
         "_room",
         "_seats",
-        "_server",
         "_stuck",
         "_tasks",
         "_to_offer",
@@ -101,9 +98,9 @@ class Connection:
         "since",
     )
 
-    def __init__(self, server: Server, transport: Transport, token: str | None) -> None:
+    def __init__(self, host: Host, transport: Transport, token: str | None) -> None:
         """`token` is the one that the handshake brought."""
-        self._server = server
+        self._host = host
         self._transport = transport
         self._token = token
         self._grant: Grant | None = None  # once it has said hello
@@ -129,7 +126,7 @@ class Connection:
     # In -----------------------------------------------------------------------------------------------
 
     def received(self, data: bytes) -> None:
-        """A WebSocket message came."""
+        """A message came."""
         if not self.open:
             return
         self.heard = asyncio.get_running_loop().time()
@@ -168,7 +165,7 @@ class Connection:
 
     def _refuse(self, ref: int, error: BaseException) -> None:
         """A dispatcher that is gone refuses nothing: clients come again, and ask the one after it."""
-        if isinstance(error, Unavailable) or self._server.engine.failed.done():
+        if isinstance(error, Unavailable) or self._host.engine.failed.done():
             self.leave()
         elif isinstance(error, SolarWindError):
             self._send(wire.Refused(ref, error.code, str(error)))
@@ -178,12 +175,12 @@ class Connection:
 
     def _hello(self, hello: wire.Hello) -> None:
         self._token = hello.token or self._token
-        self._grant = self._server.access.grant(self._token)
+        self._grant = self._host.grant(self._token)
         self._transport.authenticated()
-        settings, limits = self._server.settings, self._server.wind.limits
+        settings, limits = self._host.settings, self._host.limits
         self._send(
             wire.Welcome(
-                self._server.name,
+                self._host.name,
                 settings.heartbeat_s,
                 settings.frame_bytes,
                 limits.batch_bytes,
@@ -202,7 +199,7 @@ class Connection:
 
     def _batch(self, data: bytes) -> Batch:
         batch = Batch.read(data)
-        batch.check(self._server.wind.limits)
+        batch.check(self._host.limits)
         topic = batch.header.topic
         if topic not in self._topics:
             assert self._grant is not None
@@ -213,7 +210,7 @@ class Connection:
 
     def _submit(self, submit: wire.Submit) -> None:
         try:
-            future = self._server.engine.submit(self._batch(submit.batch))
+            future = self._host.engine.submit(self._batch(submit.batch))
         except SolarWindError as error:
             self._refuse(submit.ref, error)
             return
@@ -236,7 +233,7 @@ class Connection:
     def _hold(self, hold: wire.Hold) -> None:
         """What is refused here fails the events that fired it, with their report."""
         self._held_bytes += len(hold.batch) + _BATCH_BYTES
-        if self._held_bytes > 2 * self._server.wind.limits.unaccepted_bytes:
+        if self._held_bytes > 2 * self._host.limits.unaccepted_bytes:
             raise TooLarge(f"expected a report for what is on hold, got {self._held_bytes:,} bytes of it and none")
         try:
             self._held.append(self._batch(hold.batch))
@@ -249,8 +246,8 @@ class Connection:
         assert self._grant is not None
         if join.instance in self._seats:
             raise BadArgument(f"expected a number that no instance of the connection has, got {join.instance}")
-        if max(len(self._seats), len(self._lasting)) >= self._server.settings.instances:
-            raise Busy(f"expected at most {self._server.settings.instances:,} instances on a connection, got another")
+        if max(len(self._seats), len(self._lasting)) >= self._host.settings.instances:
+            raise Busy(f"expected at most {self._host.settings.instances:,} instances on a connection, got another")
         self._grant.check_listen(join.topic, join.purpose)
         wanted = effects.Join(
             join.topic,
@@ -270,14 +267,14 @@ class Connection:
 
     async def _enter(self, seat: Seat, join: effects.Join, since: Any) -> AsyncIterator[list[Any]]:
         try:
-            seat.instance = await self._server.engine.join(join, since, seat)
+            seat.instance = await self._host.engine.join(join, since, seat)
         except SolarWindError:
             self._forget(seat)
             raise
         if not self.open:
-            await self._server.engine.leave(seat.instance, died=True)
+            await self._host.engine.leave(seat.instance, died=True)
         elif seat.leaving:
-            self._server.engine.leaving(seat.instance)
+            self._host.engine.leaving(seat.instance)
         yield []
 
     def _report(self, report: wire.Report) -> None:
@@ -294,7 +291,7 @@ class Connection:
         fired = [each for each in held if isinstance(each, Batch)] if refusal is None else []
         if report.ref:
             self._answer(report.ref, self._settle(told, fired), self._tasks)
-        elif not self._server.engine.report(told, fired):
+        elif not self._host.engine.report(told, fired):
             self._stale(report)
 
     def _take_held(self, count: int) -> list[Batch | SolarWindError]:
@@ -314,7 +311,7 @@ class Connection:
         return effects.Report(seat.instance, report.lease, done, report.failed, returned, handled, busy_ns, refusal)
 
     async def _settle(self, report: effects.Report, fired: list[Batch]) -> AsyncIterator[list[Any]]:
-        yield [await self._server.engine.settle(report, fired)]
+        yield [await self._host.engine.settle(report, fired)]
 
     def _stale(self, report: wire.Report) -> None:
         if report.ref:
@@ -325,14 +322,14 @@ class Connection:
     def _alive(self, alive: wire.Alive) -> None:
         seat = self._seats.get(alive.instance)
         if seat is not None and seat.instance:
-            self._server.engine.alive(seat.instance)
+            self._host.engine.alive(seat.instance)
 
     def _leaving(self, leaving: wire.Leaving) -> None:
         seat = self._seats.get(leaving.instance)
         if seat is not None:
             seat.leaving = True
             if seat.instance:
-                self._server.engine.leaving(seat.instance)
+                self._host.engine.leaving(seat.instance)
 
     def _leave(self, leave: wire.Leave) -> None:
         seat = self._seats.pop(leave.instance, None)
@@ -349,7 +346,7 @@ class Connection:
         if seat.joined is not None and not seat.joined.done():
             await asyncio.wait([seat.joined])
         if seat.instance:
-            await self._server.engine.leave(seat.instance)
+            await self._host.engine.leave(seat.instance)
 
     def _call(self, call: wire.Call) -> None:
         assert self._grant is not None
@@ -358,11 +355,11 @@ class Connection:
         own = {(seat.topic, seat.purpose) for seat in self._seats.values()}
         if not (isinstance(arguments, wire.PurposesArguments) and own.issuperset(arguments.purposes)):
             self._grant.check_admin()
-        self._answer(call.ref, calls.answer(self._server.engine, call.name, arguments), self._tasks)
+        self._answer(call.ref, calls.answer(self._host.engine, call.name, arguments), self._tasks)
 
     def _check_unanswered(self) -> None:
-        if len(self._tasks) >= self._server.settings.unanswered:
-            raise Busy(f"expected at most {self._server.settings.unanswered:,} calls under way, got another: wait")
+        if len(self._tasks) >= self._host.settings.unanswered:
+            raise Busy(f"expected at most {self._host.settings.unanswered:,} calls under way, got another: wait")
 
     # Out ----------------------------------------------------------------------------------------------
 
@@ -408,7 +405,7 @@ class Connection:
         seat.last = known.number
 
     def closed_seat(self, seat: Seat, reason: str) -> None:
-        if self._server.engine.failed.done():
+        if self._host.engine.failed.done():
             self.leave()
         elif self._forget(seat):
             self._send(wire.Closed(seat.local, reason))
@@ -488,7 +485,7 @@ class Connection:
 
     def check(self, now: float) -> None:
         """Called now and then: is the peer still there, and may it still be?"""
-        settings = self._server.settings
+        settings = self._host.settings
         if self._grant is None:
             if now - self.since > settings.authenticate_s:
                 self.end(ProtocolError(f"expected hello within {settings.authenticate_s:g} s, got none"))
@@ -504,7 +501,7 @@ class Connection:
     def _check_token(self) -> None:
         """It may have been revoked, or have other rights now."""
         try:
-            grant = self._server.access.grant(self._token)
+            grant = self._host.grant(self._token)
         except SolarWindError as error:
             self.end(error)
             return
@@ -519,7 +516,7 @@ class Connection:
             grant.check_listen(seat.topic, seat.purpose)
         except NotAllowed as refusal:
             self.closed_seat(seat, str(refusal))
-            self._server.spawn(self._leave_once_joined(seat))
+            self._host.spawn(self._leave_once_joined(seat))
 
     def end(self, error: SolarWindError) -> None:
         """Say why, and close."""
@@ -543,7 +540,7 @@ class Connection:
         if not self.open:
             return
         self.open = False
-        self._server.disconnected(self)
+        self._host.disconnected(self)
         self._wake_writers()
         self._out.clear()
         self._offers.clear()
@@ -552,7 +549,7 @@ class Connection:
         seats, self._seats = self._seats, {}
         for seat in seats.values():
             if seat.instance:
-                self._server.spawn(self._server.engine.leave(seat.instance, died=died))
+                self._host.spawn(self._host.engine.leave(seat.instance, died=died))
         for task in self._tasks:
             task.cancel()
 

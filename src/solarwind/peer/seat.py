@@ -9,7 +9,7 @@ from .. import wire
 from ..core import effects
 
 if TYPE_CHECKING:
-    from .connect import Connection
+    from .connection import Connection
 
 
 class Seat:

@@ -1,0 +1,572 @@
+"""A dispatcher in another process, whatever carries the bytes: an engine that asks it for everything.
+
+It speaks `solarwind.v1` (see `wire`). When the connection is lost it comes back by itself: it registers every instance
+again and sends every batch that was not accepted again, as the very bytes it was, so that nothing is lost and nothing
+is stored twice. What instances had in hand then is the server's again: reports on it count for nothing. An instance
+that the server does not take again is closed, and the others go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Collection
+from typing import Any, Protocol
+
+import msgspec
+
+from .. import wire
+from ..batch import Batch
+from ..core.effects import Failure, Join, Offer, Report
+from ..core.log import Stored
+from ..core.purpose import MOST_ERROR
+from ..errors import Busy, ProtocolError, SolarWindError, StoreError, TooLarge, Unavailable
+from ..origin import MACHINE, process_name
+from .base import Receiver, Since
+from .calls import Calls
+
+log = logging.getLogger("solarwind")
+
+FIRST_WAIT_S = 0.05
+MOST_WAIT_S = 1.0
+HELLO_S = 10.0
+MOST_FAILURES = 250  # in a report
+MOST_SILENT = 2  # beats, of which there are two a heartbeat: so a server that is gone is noticed before the second ends
+_ENVELOPE_BYTES = 64  # of a message around a batch, at most
+
+
+class Link(Protocol):
+    """What carries one connection's bytes. That one is over, and why, is told once, unless it was closed."""
+
+    silent: int  # beats since the server was heard of: set to 0 by whatever comes
+
+    def send(self, data: bytes) -> None:
+        """Send a message."""
+        ...
+
+    async def close(self) -> None:
+        """Say goodbye, and wait until the server has read what was sent before."""
+        ...
+
+    def abort(self, why: str) -> None:
+        """The server does not answer, or not as it should: it is over at once, before this returns."""
+        ...
+
+
+class _Lost(Exception):
+    """No connection, or it went while an answer was waited for. Never seen outside: what may be asked again is, and the
+    rest is `Unavailable`."""
+
+
+class _Seat(msgspec.Struct, eq=False):
+    """An instance of this process. `entered` is done once it has joined for the first time."""
+
+    number: int
+    join: Join
+    since: Since
+    receiver: Receiver
+    entered: asyncio.Future[None]
+    generation: int = 0  # of the connection that it has joined by
+    leaving: bool = False
+
+
+class Client(Calls):
+    """See `Engine`. A subclass says by what link the server is reached."""
+
+    def __init__(self, place: str) -> None:
+        """`place` is the server in texts, without an article: "server at ws://127.0.0.1:7400"."""
+        self.place = place
+        self._link: Link | None = None  # once it is shaken hands on; what is asked before waits
+        self._welcome: wire.Welcome | None = None
+        self._together = wire.MOST_TOGETHER
+        self._generation = 0  # of connections
+        self._base = 0  # of the numbers of leases by this connection: above those of all before
+        self._highest = -1  # number of a lease
+        self._out_of_reach = f"expected a {place}, it is out of reach: try again when it is back"
+        self._number = 0
+        self._out: list[wire.Message] = []
+        self._flushing = False
+        self._unaccepted: dict[int, tuple[Batch, asyncio.Future[None]]] = {}
+        self._asked: dict[int, tuple[asyncio.Future[list[Any]], list[Any]]] = {}
+        self._seats: dict[int, _Seat] = {}
+        self._delivered: list[Receiver] = []  # to whom, by the message that is being read
+        self._connecting: asyncio.Task[None] | None = None
+        self._beat: asyncio.TimerHandle | None = None
+        self._running = False
+        self._error: SolarWindError | None = None
+
+    async def _open(self) -> Link:
+        """Connect. `_received` is to get each message from then on, and `_lost` why it is over. Raises `Unavailable`
+        where there is no server, for now; whatever else ends the engine."""
+        raise NotImplementedError
+
+    # Life ---------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.failed: asyncio.Future[None] = self._loop.create_future()
+        self.failed.add_done_callback(lambda future: future.cancelled() or future.exception())
+        # While it is set everything is as it should be; or nothing is, any more, and `_check_running` says so.
+        self._up = asyncio.Event()
+        await self._connect()
+        self._running = True
+        self._up.set()
+
+    async def stop(self) -> None:
+        if not self._running:
+            return
+        self._running = False
+        if self._connecting is not None:
+            self._connecting.cancel()
+            await asyncio.gather(self._connecting, return_exceptions=True)
+        if self._beat is not None:
+            self._beat.cancel()
+        self._flush()
+        link, self._link = self._link, None
+        self._fail_all(Unavailable(f"expected the {self.place} to accept it, but this process stopped before it did"))
+        if link is not None:
+            await link.close()
+
+    def _check_running(self) -> None:
+        if self._error is not None:
+            raise self._error
+        if not self._running:
+            raise Unavailable("expected a dispatcher that runs, got one that was stopped: start it again")
+
+    def _fail(self, error: SolarWindError) -> None:
+        """The server refuses what this process cannot do without."""
+        if self._error is not None:
+            return
+        self._error = error
+        log.critical("solarwind stops: %s", error)
+        self._fail_all(error)
+        for seat in self._seats.values():
+            seat.receiver.close(str(error))
+        self._seats.clear()
+        if not self.failed.done():
+            self.failed.set_exception(error)
+
+    def _fail_all(self, error: SolarWindError) -> None:
+        """Nobody is to wait for what will not come."""
+        for _, future in self._unaccepted.values():
+            _refuse(future, error)
+        self._unaccepted.clear()
+        for seat in self._seats.values():
+            _refuse(seat.entered, error)
+        self._end_asked(error)
+        self._up.set()
+
+    # The connection -----------------------------------------------------------------------------------
+
+    async def _connect(self) -> None:
+        """Connect, say hello, and be welcome. Raises `Unavailable`, `ProtocolError`, and what the server refuses."""
+        self._generation += 1
+        self._base = self._highest + 1
+        self._link = link = await self._open()
+        welcome = self._expect(0)
+        try:
+            self._send(wire.Hello(f"{MACHINE}/{process_name()}"))
+            async with asyncio.timeout(HELLO_S):
+                await welcome
+        except TimeoutError:
+            link.abort("it did not answer")
+            raise Unavailable(f"expected a {self.place} to answer, it did not") from None
+        except _Lost as lost:
+            raise Unavailable(str(lost)) from None
+        except BaseException:
+            link.abort("it was given up")
+            raise
+        self._keep_beating(link)
+
+    def _keep_beating(self, link: Link) -> None:
+        assert self._welcome is not None
+        if self._beat is not None:
+            self._beat.cancel()
+        self._beat = self._loop.call_later(self._welcome.heartbeat_s / 2, self._heartbeat, link)
+
+    def _heartbeat(self, link: Link) -> None:
+        """Be heard of, and notice when the server is not. Beats are counted, not seconds: while this process stood
+        still, the server may well have spoken."""
+        if link is not self._link:
+            return
+        if link.silent == MOST_SILENT:
+            link.abort("it did not answer")
+            return
+        link.silent += 1
+        self._send(wire.Ping())
+        self._keep_beating(link)
+
+    def _lost(self, why: str) -> None:
+        self._link = None
+        self._out.clear()
+        self._end_asked(_Lost(f"expected an answer of the {self.place}, but the connection was lost: {why}"))
+        for seat in self._seats.values():
+            seat.receiver.lost()
+        if self._running and self._error is None and self._connecting is None:
+            log.warning("lost the %s: %s; trying to reach it again", self.place, why)
+            self._up.clear()
+            self._connecting = self._loop.create_task(self._reconnect())
+
+    def _end_asked(self, error: Exception) -> None:
+        asked, self._asked = self._asked, {}
+        for future, _ in asked.values():
+            _refuse(future, error)
+
+    async def _reconnect(self) -> None:
+        """Until there is a connection again, and everything is as it was."""
+        wait = FIRST_WAIT_S
+        try:
+            while not await self._is_back():
+                await asyncio.sleep(wait * random.uniform(0.5, 1.0))
+                wait = min(2 * wait, MOST_WAIT_S)
+        except SolarWindError as error:
+            self._fail(error)
+        except Exception as error:
+            log.exception("the connection could not be made again")
+            self._fail(ProtocolError(f"no server can be reached after an unexpected {type(error).__name__}: {error}"))
+        else:
+            log.warning("the %s is back", self.place)
+        self._connecting = None
+        self._up.set()
+
+    async def _is_back(self) -> bool:
+        """Try once. What it ends with is done in one turn, so that the connection is there still when this gives True:
+        whoever is told of its loss then finds that nobody tries any more."""
+        try:
+            await self._connect()
+            while seats := [each for each in self._seats.values() if not self._is_in(each)]:
+                answers = await asyncio.gather(*map(self._enter, seats), return_exceptions=True)
+                for seat, refusal in zip(seats, answers, strict=True):
+                    self._entered(seat, refusal)
+            if self._link is None:
+                return False
+        except (_Lost, *_RETRIED) as error:
+            log.info("no %s yet: %s", self.place, error)
+            if self._link is not None:
+                self._link.abort("it is not ready")
+            return False
+        for ref, (batch, _) in list(self._unaccepted.items()):
+            self._put(ref, batch)
+        return True
+
+    def _is_in(self, seat: _Seat) -> bool:
+        return seat.generation == self._generation or seat.leaving
+
+    def _entered(self, seat: _Seat, refusal: BaseException | None) -> None:
+        """Raises what all have to try again for. Anything else is this instance's alone."""
+        if refusal is None:
+            if not seat.entered.done():
+                seat.entered.set_result(None)
+        elif isinstance(refusal, SolarWindError) and not isinstance(refusal, _GONE):
+            self._turn_away(seat.number, refusal)
+        else:
+            raise refusal
+
+    def _turn_away(self, number: int, error: SolarWindError) -> None:
+        """The server has no place for an instance; unless it has left already."""
+        seat = self._seats.pop(number, None)
+        if seat is None:
+            return
+        if seat.entered.done():
+            log.error("%r on %r gets nothing more in this process: %s", seat.join.purpose, seat.join.topic, error)
+            seat.receiver.close(str(error))
+        else:
+            _refuse(seat.entered, error)
+
+    # In -----------------------------------------------------------------------------------------------
+
+    def _received(self, data: bytes) -> None:
+        try:
+            for message in wire.read_server(data):
+                _TAKE[type(message)](self, message)
+        except ProtocolError as error:
+            log.error("the %s sent what cannot be read: %s", self.place, error)
+            if self._link is not None:
+                self._link.abort(str(error))
+        delivered, self._delivered = self._delivered, []
+        for receiver in delivered:
+            receiver.flush()
+
+    def _welcomed(self, welcome: wire.Welcome) -> None:
+        self._welcome = welcome
+        self._together = min(wire.MOST_TOGETHER, welcome.frame_bytes // 2)
+        self._answered(0, None)
+
+    def _accept(self, accepted: wire.Accepted) -> None:
+        for ref in accepted.refs:
+            found = self._unaccepted.pop(ref, None)
+            if found is not None and not found[1].done():
+                found[1].set_result(None)
+
+    def _done(self, done: wire.Done) -> None:
+        found = self._asked.get(done.ref)
+        if found is None:
+            return
+        found[1].extend(done.items)
+        if not done.more:
+            self._answered(done.ref, None)
+
+    def _refuse(self, refused: wire.Refused) -> None:
+        error = wire.error_of(refused.code, refused.text)
+        submitted = self._unaccepted.pop(refused.ref, None)
+        if submitted is not None:
+            _refuse(submitted[1], error)
+        elif refused.ref in self._asked:
+            self._answered(refused.ref, error)
+        else:
+            log.error("the %s ends the connection: %s", self.place, error)
+            if not isinstance(error, _RETRIED):
+                self._fail(error)
+
+    def _answered(self, ref: int, error: SolarWindError | None) -> None:
+        future, items = self._asked.pop(ref, (None, []))
+        if future is None or future.done():
+            return
+        if error is None:
+            future.set_result(items)
+        else:
+            _refuse(future, error)
+
+    def _offered(self, offer: wire.Offer) -> None:
+        stored = Stored(offer.start, Batch.read(offer.batch))
+        for share in offer.shares:
+            seat = self._seats.get(share.instance)
+            if seat is not None:
+                lease, edges = self._base + share.lease, share.picks
+                self._highest = max(self._highest, lease)
+                picks: Any = range(edges[0], edges[1]) if len(edges) == 2 else list(wire.read_spans(edges).positions())
+                seat.receiver.deliver(Offer(seat.number, lease, stored, picks, share.tried))
+                self._delivered.append(seat.receiver)
+
+    def _stale(self, stale: wire.Stale) -> None:
+        _does_not_count(stale.instance, stale.lease)
+
+    def _closed(self, closed: wire.Closed) -> None:
+        self._turn_away(closed.instance, Unavailable(closed.reason))
+
+    def _ponged(self, pong: wire.Pong) -> None:
+        """It was heard of."""
+
+    # Out ----------------------------------------------------------------------------------------------
+
+    def _send(self, message: wire.Message) -> None:
+        self._out.append(message)
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flushing = False
+        messages, self._out = self._out, []
+        if self._link is not None:
+            for group in wire.groups(messages, self._together):
+                self._link.send(wire.encode(group))
+
+    def _next(self) -> int:
+        self._number += 1
+        return self._number
+
+    def _expect(self, ref: int) -> asyncio.Future[list[Any]]:
+        future: asyncio.Future[list[Any]] = self._loop.create_future()
+        self._asked[ref] = (future, [])
+        return future
+
+    async def _ask(self, make: Callable[[int], wire.Message]) -> list[Any]:
+        """The items of the answer. Raises what the server raised, and `_Lost`."""
+        if self._link is None:
+            raise _Lost(self._out_of_reach)
+        ref = self._next()
+        answer = self._expect(ref)
+        self._send(make(ref))
+        try:
+            return await answer
+        finally:
+            self._asked.pop(ref, None)
+
+    async def _call(self, name: str, arguments: wire.Arguments) -> list[Any]:
+        self._check_running()
+        if not self._up.is_set():  # all instances join first: some may ask only for what is theirs
+            raise Unavailable(self._out_of_reach)
+        packed = msgspec.Raw(wire.encode(arguments))
+        try:
+            return await self._ask(lambda ref: wire.Call(ref, name, packed))
+        except _Lost as lost:
+            raise Unavailable(str(lost)) from None
+
+    async def _call_until_answered(self, name: str, arguments: wire.Arguments) -> None:
+        """For what may be asked twice."""
+        packed = msgspec.Raw(wire.encode(arguments))
+        while True:
+            await self._up.wait()
+            self._check_running()
+            try:
+                await self._ask(lambda ref: wire.Call(ref, name, packed))
+                return
+            except _Lost:
+                pass
+
+    # Events and instances -----------------------------------------------------------------------------
+
+    def submit(self, batch: Batch) -> asyncio.Future[None]:
+        self._check_running()
+        future: asyncio.Future[None] = self._loop.create_future()
+        ref = self._next()
+        self._unaccepted[ref] = (batch, future)
+        if self._up.is_set():
+            self._put(ref, batch)
+        return future
+
+    def _put(self, ref: int, batch: Batch) -> None:
+        assert self._welcome is not None
+        most = self._welcome.frame_bytes - _ENVELOPE_BYTES
+        if len(batch.data) > most:
+            text = f"expected a batch of at most {most:,} bytes, as the server takes, got {len(batch.data):,}"
+            self._refuse(wire.Refused(ref, TooLarge.code, text))
+        else:
+            self._send(wire.Submit(ref, batch.data))
+
+    async def join(self, join: Join, since: Since, receiver: Receiver) -> int:
+        self._check_running()
+        seat = _Seat(self._next(), join, since, receiver, self._loop.create_future())
+        self._seats[seat.number] = seat
+        try:
+            if self._up.is_set():
+                try:
+                    await self._enter(seat)
+                    self._entered(seat, None)
+                except _Lost:  # it will be among those that join again
+                    pass
+            await asyncio.shield(seat.entered)
+        except BaseException as error:
+            self._seats.pop(seat.number, None)
+            if self._link is not None and not isinstance(error, SolarWindError):  # given up: it may have joined by now
+                self._send(wire.Leave(self._next(), seat.number))
+            raise
+        return seat.number
+
+    async def _enter(self, seat: _Seat) -> None:
+        join, retry, generation = seat.join, seat.join.retry, self._generation
+        await self._ask(
+            lambda ref: wire.Join(
+                ref,
+                seat.number,
+                join.topic,
+                join.purpose,
+                join.exchange,
+                join.version,
+                join.key,
+                wire.pack_since(seat.since),
+                join.room,
+                join.lease_ns,
+                (retry.attempts, retry.wait, retry.factor, retry.ceiling),
+                join.origin,
+            )
+        )
+        seat.generation = generation
+
+    def report(self, report: Report, fired: Collection[Batch]) -> bool:
+        return self._send_report(report, fired, 0)
+
+    async def settle(self, report: Report, fired: Collection[Batch] = ()) -> bool:
+        self._check_running()
+        ref = self._next()
+        if not self._send_report(report, fired, ref):
+            return False
+        try:
+            return bool((await self._expect(ref))[0])
+        except _Lost as lost:
+            raise Unavailable(str(lost)) from None
+
+    def _send_report(self, report: Report, fired: Collection[Batch], ref: int) -> bool:
+        """False where it is on what came by an earlier connection."""
+        if self._link is None or report.lease < self._base:
+            _does_not_count(report.instance, report.lease)
+            return False
+        lease = report.lease - self._base
+        failed = [_shortened(failure) for failure in report.failed]
+        while len(failed) > MOST_FAILURES:
+            self._send(wire.Report(report.instance, lease, [], failed[-MOST_FAILURES:]))
+            del failed[-MOST_FAILURES:]
+        held = fired if report.done else ()
+        for batch in held:
+            self._send(wire.Hold(batch.data))
+        self._send(
+            wire.Report(
+                report.instance,
+                lease,
+                report.done.edges,
+                failed,
+                report.returned.edges,
+                report.handled,
+                report.busy_ns,
+                len(held),
+                ref,
+            )
+        )
+        return True
+
+    def alive(self, instance: int) -> None:
+        if self._link is not None:
+            self._send(wire.Alive(instance))
+
+    def leaving(self, instance: int) -> None:
+        seat = self._seats.get(instance)
+        if seat is not None:
+            seat.leaving = True
+            if self._link is not None:
+                self._send(wire.Leaving(instance))
+
+    async def leave(self, instance: int, *, died: bool = False) -> None:
+        if self._seats.pop(instance, None) is not None and self._link is not None:
+            try:
+                await self._ask(lambda ref: wire.Leave(ref, instance))
+            except (_Lost, SolarWindError):  # then it is gone anyway
+                pass
+
+    async def quiet(self, purposes: Collection[tuple[str, str]]) -> None:
+        await self._call_until_answered("quiet", wire.PurposesArguments(list(purposes)))
+
+    async def left(self, purposes: Collection[tuple[str, str]]) -> str:
+        try:
+            (text,) = await self._call("left", wire.PurposesArguments(list(purposes)))
+        except Unavailable as error:
+            return str(error)
+        return str(text)
+
+    async def topic(self, name: str, keep_ns: int | None, keep_bytes: int | None) -> None:
+        await self._call_until_answered("topic", wire.TopicArguments(name, keep_ns, keep_bytes))
+
+
+def _refuse(future: asyncio.Future[Any], error: Exception) -> None:
+    """Whoever does not wait for it need not know."""
+    if not future.done():
+        future.set_exception(error)
+        future.exception()
+
+
+def _shortened(failure: Failure) -> Failure:
+    """No more of its error than a dead letter has."""
+    if len(failure.error) <= MOST_ERROR:
+        return failure
+    return msgspec.structs.replace(failure, error=failure.error[:MOST_ERROR])
+
+
+def _does_not_count(instance: int, lease: int) -> None:
+    log.warning(
+        "instance %d reported on lease %d, which is no longer its own: what it did does not count", instance, lease
+    )
+
+
+_GONE = (Unavailable, StoreError)
+_RETRIED = (*_GONE, Busy)
+_TAKE: dict[type[Any], Callable[[Client, Any], None]] = {
+    wire.Welcome: Client._welcomed,
+    wire.Accepted: Client._accept,
+    wire.Done: Client._done,
+    wire.Refused: Client._refuse,
+    wire.Offer: Client._offered,
+    wire.Stale: Client._stale,
+    wire.Closed: Client._closed,
+    wire.Pong: Client._ponged,
+}

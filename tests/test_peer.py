@@ -1,0 +1,228 @@
+"""Both ends of `solarwind.v1` without a server or a socket: the contract, and one client that serves another."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import msgspec
+import pytest
+
+from solarwind import Event, SolarWind
+from solarwind.batch import seal
+from solarwind.core.effects import Join, Offer, Report
+from solarwind.core.spans import Spans
+from solarwind.engine.base import Engine
+from solarwind.engine.client import Client
+from solarwind.engine.local import LocalEngine
+from solarwind.limits import Limits
+from solarwind.peer.connection import Connection
+from solarwind.store.memory import MemoryStore
+from solarwind.testing.contract import EngineContract, LocalPlace, Place, on_loop, until
+
+
+class Everything:
+    """The right to all."""
+
+    def check_fire(self, topic: str) -> None: ...
+
+    def check_listen(self, topic: str, purpose: str) -> None: ...
+
+    def check_admin(self) -> None: ...
+
+
+class Settings(msgspec.Struct, frozen=True):
+    frame_bytes: int = 8 << 20
+    authenticate_s: float = 5.0
+    heartbeat_s: float = 15.0
+    instances: int = 100
+    unanswered: int = 100
+
+
+class Host:
+    """An engine, for anybody in this process."""
+
+    name = "here"
+    limits = Limits()
+    settings = Settings()
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def grant(self, token: str | None) -> Everything:
+        return _EVERYTHING
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def disconnected(self, connection: Connection) -> None: ...
+
+
+_EVERYTHING = Everything()
+
+
+class Link:
+    """A client's end of a connection. What is sent arrives in the next turn of the loop."""
+
+    def __init__(self, host: Host, received: Callable[[bytes], None], lost: Callable[[str], None]) -> None:
+        self.silent = 0
+        self._received, self._lost = received, lost
+        self._loop = asyncio.get_running_loop()
+        self._over = False
+        self._connection = Connection(host, Back(self), None)
+
+    def send(self, data: bytes) -> None:
+        self._loop.call_soon(self._connection.received, data)
+
+    def heard(self, data: bytes) -> None:
+        if not self._over:
+            self.silent = 0
+            self._received(data)
+
+    async def close(self) -> None:
+        self._over = True
+        await asyncio.sleep(0)  # what was sent arrives first
+        self._connection.lost()
+
+    def abort(self, why: str) -> None:
+        if not self._over:
+            self._over = True
+            self._loop.call_soon(self._connection.lost)
+            self._lost(why)
+
+
+class Back:
+    """The same connection's other end."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._loop = asyncio.get_running_loop()
+
+    def send(self, data: bytes) -> None:
+        self._loop.call_soon(self._link.heard, data)
+
+    def pause(self) -> None: ...
+
+    def resume(self) -> None: ...
+
+    def close(self, code: int, reason: str) -> None:
+        self._loop.call_soon(self._link.abort, reason)
+
+    def abort(self) -> None:
+        self._loop.call_soon(self._link.abort, "the connection was given up")
+
+    def authenticated(self) -> None: ...
+
+
+class Behind(Client):
+    """An engine that asks another in this process, which starts and stops with it."""
+
+    link: Link
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__("dispatcher in this process")
+        self._engine = engine
+        self.connections = 0
+
+    async def _open(self) -> Link:
+        self.connections += 1
+        self.link = Link(Host(self._engine), self._received, self._lost)
+        return self.link
+
+    async def start(self) -> None:
+        await self._engine.start()
+        await super().start()
+
+    async def stop(self) -> None:
+        await super().stop()
+        await self._engine.stop()
+
+
+class BehindAnother(LocalPlace):
+    """A client of a client of an engine."""
+
+    def open(self) -> SolarWind:
+        engine = LocalEngine(self._make_store(), **self._options)
+        return SolarWind(engine=Behind(Behind(engine)))
+
+
+class TestAClientOfAClient(EngineContract):
+    """What serves an engine does not ask whether that is a client itself."""
+
+    @pytest.fixture
+    def place(self) -> Place:
+        return BehindAnother(MemoryStore, durable=False)
+
+
+@on_loop
+async def test_what_was_in_hand_when_a_connection_behind_was_lost_does_not_count() -> None:
+    """The lease is of an earlier connection; what came by the next one has other numbers, and is settled."""
+    middle = Behind(LocalEngine(MemoryStore()))
+    wind = SolarWind(engine=Behind(middle))
+    begun: list[int] = []
+    go_on = asyncio.Event()
+
+    @wind.on("T", purpose="p")
+    async def handle(event: Event) -> None:
+        begun.append(event.payload)
+        await go_on.wait()
+
+    async with wind:
+        await wind.fire("T", 0)
+        await until(lambda: begun == [0])
+        middle.link.abort("somebody cut it")
+        await until(lambda: middle.connections == 2)
+        await middle.topics()  # answered once everything is as it was
+        go_on.set()
+        await wind.fire("T", 1)
+        await wind.settled(10)
+        assert begun == [0, 0, 1]
+        found = (await wind.statistics()).purposes["T", "p"]
+        assert (found.settled, found.dead, found.pending + found.in_flight) == (2, 0, 0)
+
+
+class Collecting:
+    """An instance that does nothing with what it gets."""
+
+    def __init__(self) -> None:
+        self.offers: list[Offer] = []
+
+    def deliver(self, offer: Offer) -> None:
+        self.offers.append(offer)
+
+    def flush(self) -> None: ...
+
+    def lost(self) -> None: ...
+
+    def close(self, reason: str) -> None: ...
+
+
+@on_loop
+async def test_a_lease_of_an_earlier_connection_is_known_by_its_number() -> None:
+    client, collecting = Behind(LocalEngine(MemoryStore())), Collecting()
+    await client.start()
+    instance = await client.join(Join("T", "p"), "now", collecting)
+    await client.submit(seal("T", [b"1"], [1], producer=1, first=0, machine="m", process="p"))
+    await until(lambda: len(collecting.offers) == 1)
+    client.link.abort("somebody cut it")
+    await until(lambda: len(collecting.offers) == 2)
+    earlier, present = (each.lease for each in collecting.offers)
+    assert earlier < present
+    done = Spans.of(range(1))
+    assert not client.report(Report(instance, earlier, done), [])
+    assert not await client.settle(Report(instance, earlier, done))
+    assert await client.settle(Report(instance, present, done))
+    await client.stop()
+
+
+def test_neither_end_needs_the_extra() -> None:
+    """Whoever brings a link of his own needs no WebSocket."""
+    names = "{'websockets', 'starlette', 'uvicorn'}"
+    look = f"import sys, solarwind.engine.client, solarwind.peer.connection; assert not {names} & {{*sys.modules}}"
+    subprocess.run([sys.executable, "-c", look], check=True)
