@@ -33,7 +33,8 @@ ARROWS = {
     "plugins": {"core", "errors"},
     "store": FOUNDATION | {"core", "store"},
     "wire": FOUNDATION | {"core"},
-    "engine": FOUNDATION | {"core", "store", "records", "wire", "engine"},
+    "engine": FOUNDATION | {"core", "store", "records", "wire", "engine", "cluster.engine"},
+    "cluster": FOUNDATION | {"core", "store", "records", "wire", "engine", "peer", "cluster"},
     "service": FOUNDATION | {"core", "engine.base", "plugins", "service"},
     "wind": FOUNDATION | {"core", "engine", "life", "service", "records", "plugins"},
     "life": {"wind"},  # for its annotations only
@@ -155,7 +156,7 @@ def test_runtime_imports_are_few() -> None:
     plain = {"msgspec", "apsw", "uvloop", "typer", "rich"}
     for path in MODULES:
         part = part_of(name_of(path))
-        if part in ("testing", "server") or name_of(path) in OF_THE_EXTRA:
+        if part in ("testing", "server", "cluster") or name_of(path) in OF_THE_EXTRA:
             continue
         for kind, imported in imports(path):
             if kind == "foreign" and imported not in plain:

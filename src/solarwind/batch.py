@@ -293,6 +293,50 @@ def seal(
     return Batch(header, b"".join((len(head).to_bytes(4, "little"), head, *payloads)), 4 + len(head))
 
 
+def join(batches: Sequence[Batch]) -> Batch:
+    """One batch of what several of one topic and producer hold; each follows on the one before by its numbers."""
+    if len(batches) == 1:
+        return batches[0]
+    heads = [batch.header for batch in batches]
+    causes: dict[Cause, int] = {}
+    caused_by: list[int] = []
+    for head in heads:
+        known = [causes.setdefault(cause, len(causes)) for cause in head.causes or ()]
+        caused_by += [known[index] if index >= 0 else -1 for index in head.caused_by or [-1] * head.count]
+    first = heads[0]
+    header = msgspec.structs.replace(
+        first,
+        count=sum(head.count for head in heads),
+        times=[time + head.time - first.time for head in heads for time in head.times],
+        sizes=[size for head in heads for size in head.sizes],
+        content=_joined_content(heads),
+        keys=_joined([head.keys for head in heads], heads),
+        ids=_joined([head.ids for head in heads], heads),
+        causes=list(causes) or None,
+        caused_by=caused_by if causes else None,
+    )
+    packed = _encode(header)
+    bodies = [memoryview(batch.data)[batch._body :] for batch in batches]
+    return Batch(header, b"".join((len(packed).to_bytes(4, "little"), packed, *bodies)), 4 + len(packed))
+
+
+def _joined(columns: list[list[str | None] | None], heads: list[Header]) -> list[str | None] | None:
+    if not any(columns):
+        return None
+    return [each for column, head in zip(columns, heads, strict=True) for each in column or [None] * head.count]
+
+
+def _joined_content(heads: list[Header]) -> str | list[str]:
+    content = heads[0].content
+    if isinstance(content, str) and all(head.content == content for head in heads):
+        return content
+    return [
+        each
+        for head in heads
+        for each in ([head.content] * head.count if isinstance(head.content, str) else head.content)
+    ]
+
+
 def _fault(header: Header, body: int) -> str | None:
     """What contradicts itself in a header that somebody else wrote, or None."""
     count = header.count

@@ -77,6 +77,16 @@ class TopicInfo(msgspec.Struct, frozen=True):
     keep_bytes: int | None
 
 
+class OwnerInfo(msgspec.Struct, frozen=True):
+    """A partition of a `nats://` namespace: the stream that it is in, the process that owns it ("" while there is none),
+    and its topics."""
+
+    partition: int
+    stream: str
+    owner: str
+    topics: tuple[str, ...]
+
+
 class DeadLetter(msgspec.Struct, frozen=True):
     """An event that a purpose gave up, after how many attempts, when, and why."""
 

@@ -135,10 +135,13 @@ class LocalEngine(Operations):
 
     def _fail(self, error: StoreError) -> None:
         """The store's promise cannot be kept any more: stop rather than guess."""
-        if self._error is not None:
-            return
+        if self._error is None:
+            log.critical("solarwind stops: %s", error)
+            self._end(error)
+
+    def _end(self, error: StoreError) -> None:
+        """Nothing goes on from here."""
         self._error = error
-        log.critical("solarwind stops: %s", error)
         for _, future in (*self._taken, *self._submitted):
             _refuse(future, error)
         self._submitted.clear()
@@ -286,11 +289,14 @@ class LocalEngine(Operations):
     def _accept(self, submitted: list[_Waiting], stored: list[Stored | None], now: int) -> None:
         for (_, future), each in zip(submitted, stored, strict=True):
             if each is not None:
-                self._cache.add(each)
-                self._dispatcher.accepted(each, now)
-                self._trim_topic(self._dispatcher.topics[each.batch.header.topic])
+                self._accept_one(each, now)
             if future is not None and not future.done():
                 future.set_result(None)
+
+    def _accept_one(self, stored: Stored, now: int) -> None:
+        self._cache.add(stored)
+        self._dispatcher.accepted(stored, now)
+        self._trim_topic(self._dispatcher.topics[stored.batch.header.topic])
 
     def _due_snapshots(self, changes: list[Change]) -> list[Snapshot]:
         """Snapshots of the purposes whose changes have been piling up longest, a few a commit."""

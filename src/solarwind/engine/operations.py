@@ -168,15 +168,15 @@ class Operations:
                 cause = stored.batch.cause(index)
                 if cause.kind == "event":
                     caused.setdefault(cause.id, []).append(Event(HandOut(stored.batch, stored.start), index))
-        return _tree(event, caused)
+        return trace_tree(event, caused)
 
     async def backup(self, path: str) -> None:
         self._check_running()
         await self.store.backup(path)
 
 
-def _tree(event: Event, caused: dict[str, list[Event]]) -> Trace:
-    """Without recursion, since a chain of causes can be long."""
+def trace_tree(event: Event, caused: dict[str, list[Event]]) -> Trace:
+    """The event and what it caused; `caused` has the events by the ids of their causes. Without recursion, since a chain of causes can be long."""
     order = [event]
     children: list[list[int]] = []
     while len(children) < len(order):

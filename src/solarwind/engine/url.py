@@ -10,7 +10,7 @@ from ..limits import Limits
 from .base import Engine
 from .local import LocalEngine
 
-EXPECTED = "a URL such as memory://, sqlite:///wind.db or ws://127.0.0.1:7400"
+EXPECTED = "a URL such as memory://, sqlite:///wind.db, ws://127.0.0.1:7400 or nats://127.0.0.1:4222"
 
 
 def open_engine(url: str | None, limits: Limits | None = None, token: str | None = None) -> Engine:
@@ -43,6 +43,12 @@ def open_engine(url: str | None, limits: Limits | None = None, token: str | None
         except ImportError:
             raise BadArgument(f"expected the extra for {parts.scheme}://: pip install 'solarwind[server]'") from None
         return RemoteEngine(url.rstrip("/"), token)
+    if parts.scheme == "nats":
+        try:
+            from ..cluster.engine import NatsEngine
+        except ImportError:
+            raise BadArgument("expected the extra for nats://: pip install 'solarwind[nats]'") from None
+        return NatsEngine(url, limits=limits)
     shown = url if "@" not in parts.netloc else f"{parts.scheme}://..."  # there may be a password in it
     raise BadArgument(f"expected {EXPECTED}, got {shown!a}")
 

@@ -1,0 +1,366 @@
+"""The end of a copy that is a namespace: see `solarwind.copying`.
+
+The copier owns all partitions, and nobody else is there. It puts what it copies into the event streams itself, in the
+order of its source: many messages together, and only behind what it put there before. So events come to be where it
+counted them to be, each once, whatever happens on the way; and whoever fires meanwhile is noticed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Iterator, Sequence
+
+import msgspec
+import nats.errors
+from nats.aio.msg import Msg
+
+from ..batch import Batch
+from ..core.log import Stored
+from ..core.state import Change, Letter, Snapshot
+from ..errors import ConflictError, SolarWindError, StoreError, TooLarge
+from ..limits import Limits
+from ..store.base import Recovered, TopicRecord
+from .address import Settings, read_address
+from .layout import DIRECT, Layout, id_name, producer_name
+from .namespace import open_namespace
+from .owners import BEAT_S, Member, Record
+from .publish import HEADERS_BYTES, MOST_PIECES, NUMBER, PIECE, Publisher, cut
+from .session import FIRST_WAIT_S, NO_STREAM, WRONG_SEQUENCE, NoAnswer, Refusal, Session, refused
+from .store import JetStreamStore
+
+log = logging.getLogger("solarwind")
+
+TOGETHER = 500  # messages that are stored together; JetStream takes 1,000 at most
+TOGETHER_BYTES = 4 << 20
+LOOK_S = 0.1
+LEAVE_S = 5.0  # to note how a partition was left, where there is no answer any more
+_EXPECT = "Nats-Expected-Last-Sequence"
+_Message = tuple[str, bytes, dict[str, str]]
+
+
+class NatsEnd:
+    """The namespace at `url`. Unless it `writes`, nothing is written there that is not what an owner does anyway."""
+
+    def __init__(self, url: str, *, writes: bool) -> None:
+        self._address = address = read_address(url)
+        servers = ",".join(server.removeprefix("nats://") for server in address.servers)
+        self.place = f"nats://{servers}/{address.namespace}"
+        self._writes = writes
+        self._partitions: dict[int, PartitionEnd] = {}
+        self._others = ""
+        self._watching: set[asyncio.Task[None]] = set()
+
+    async def open(self, now: int) -> Recovered:
+        self._session = Session(self._address)
+        await self._session.open()
+        try:
+            await self._open_namespace()
+            await self._refuse_others()
+            self.publisher = Publisher(self._session, self.layout, Limits())
+            while new := await self._used() - self._partitions.keys():
+                for partition in sorted(new):
+                    await self._partition(partition).open(now)
+                for each in self._partitions.values():  # which may bring a partition into use
+                    await each.store.forwarder.idle()
+            for each in self._partitions.values():
+                await each.store.synced()
+        except Refusal as refusal:
+            await self._close(clean=None)
+            raise refused(refusal, f"open {self.place}") from refusal
+        except BaseException:
+            await self._close(clean=None)
+            raise
+        return self._recovered(now)
+
+    def _recovered(self, now: int) -> Recovered:
+        found = [each.found for each in self._partitions.values()]
+        return Recovered(
+            all(each.clean for each in found),
+            max((each.now for each in found), default=now),
+            [record for each in self._partitions.values() for record in each.topics()],
+            [snapshot for each in found for snapshot in each.snapshots],
+            [change for each in found for change in each.changes],
+        )
+
+    def store_of(self, topic: str) -> PartitionEnd:
+        return self._partition(self.layout.partition(topic))
+
+    def _partition(self, partition: int) -> PartitionEnd:
+        found = self._partitions.get(partition)
+        if found is None:
+            found = self._partitions[partition] = PartitionEnd(self, self._session, partition)
+        return found
+
+    async def leave(self, clean: bool) -> None:
+        await self._close(clean)
+
+    async def _close(self, clean: bool | None) -> None:
+        """`clean` is None where it came to nothing; then, as where it was only read, it is left as it was."""
+        for each in self._partitions.values():
+            await each.leave(clean if self._writes else None)
+        self._partitions.clear()
+        for task in self._watching:
+            task.cancel()
+        await asyncio.gather(*self._watching, return_exceptions=True)
+        await self._session.close()
+
+    # Who is there -------------------------------------------------------------------------------------
+
+    async def _open_namespace(self) -> None:
+        if not self._writes:
+            await self._refuse_missing()
+        self.layout: Layout = await self._session.until_answered(
+            lambda: open_namespace(self._session), "open a namespace"
+        )
+
+    async def _refuse_missing(self) -> None:
+        stream = Layout(self._address.namespace, Settings()).state_stream
+        try:
+            await self._session.until_answered(
+                lambda: self._session.api(f"STREAM.INFO.{stream}"), "see whether a namespace is there"
+            )
+        except Refusal as refusal:
+            if refusal.code != NO_STREAM:
+                raise
+            raise StoreError(
+                f"expected a namespace, but there is none at {self.place}: fire the first event to it, or name another"
+            ) from None
+
+    async def _used(self) -> set[int]:
+        """The partitions that are in use."""
+        key = self.layout.key("owner.")
+        request = {"subjects_filter": f"{key}*"}
+        info = await self._session.until_answered(
+            lambda: self._session.api(f"STREAM.INFO.{self.layout.bucket_stream}", request), "see what is in use"
+        )
+        return {int(subject.removeprefix(key)) for subject in info["state"].get("subjects") or ()}
+
+    async def _refuse_others(self) -> None:
+        """Whoever is at work says so when he is greeted; who owns something and is too busy, a beat later."""
+        self._session.back.append(self._listen)
+        await self._hear()
+        looks = 2
+        for partition in await self._used():
+            raw = await self._session.last(self.layout.bucket_stream, self.layout.key(f"owner.{partition}"))
+            if raw is not None and msgspec.json.decode(raw.data or b"{}", type=Record).node:
+                looks = int(BEAT_S / LOOK_S) + 2
+        for _ in range(looks):
+            await asyncio.sleep(LOOK_S)
+            self.check_alone()
+
+    def check_alone(self) -> None:
+        if self._others:
+            raise ConflictError(
+                f"expected nobody to be at work on {self.place} while it is copied, got process {self._others}: stop "
+                "it, and copy again"
+            )
+
+    def _listen(self) -> None:
+        task = asyncio.create_task(self._hear())
+        self._watching.add(task)
+        task.add_done_callback(self._watching.discard)
+
+    async def _hear(self) -> None:
+        try:
+            client = self._session.nats
+            await client.subscribe(self.layout.live("beat"), cb=self._heard)
+            await client.publish(self.layout.live("hello"), b"copy")
+            await client.flush()
+        except (NoAnswer, nats.errors.Error, OSError, TimeoutError):
+            pass  # the connection is gone, and when it is back this is called again
+
+    async def _heard(self, message: Msg) -> None:
+        try:
+            member = msgspec.json.decode(message.data, type=Member)
+        except msgspec.MsgspecError:
+            return
+        if member.takes_part or member.owned:
+            self._others = member.name
+
+
+class PartitionEnd:
+    """One partition. It is made in the namespace when something is first written to it."""
+
+    def __init__(self, end: NatsEnd, session: Session, partition: int) -> None:
+        self._end = end
+        self._session = session
+        self._partition = partition
+        self._stream = end.layout.events_stream(partition)
+        self._ends: dict[str, int] = {}
+        self._last = 0  # the sequence of the last message
+        self._is_behind = False  # whether something was stored that was not counted yet
+        self._error: StoreError | None = None
+        self._is_open = False
+
+    async def open(self, now: int) -> None:
+        self.store = JetStreamStore(self._session, self._end.layout, self._partition, self._end.publisher)
+        self.store.failed = self._failed
+        try:
+            self.found = await self.store.open(now)
+        except BaseException:
+            await self.store.abandon()
+            raise
+        self.store.follow(self._arrived)  # at once: what came before is in `found`
+        self._is_open = True
+        self._ends = {record.name: record.end for record in self.found.topics}
+        self._last = await self._last_sequence()
+
+    def _arrived(self, stored: Stored) -> None:
+        self._ends[stored.batch.header.topic] = stored.stop
+
+    def _failed(self, error: StoreError) -> None:
+        self._error = error
+
+    async def _last_sequence(self) -> int:
+        last: int = await self._session.until_answered(
+            lambda: self._session.last_sequence(self._stream), f"ask stream {self._stream} how long it is"
+        )
+        return last
+
+    def topics(self) -> list[TopicRecord]:
+        records = {record.name: record for record in self.found.topics}
+        return [
+            msgspec.structs.replace(records.get(name) or TopicRecord(name, 0), end=end)
+            for name, end in self._ends.items()
+        ]
+
+    async def leave(self, clean: bool | None) -> None:
+        """Note how it is left; None is as it was found."""
+        if not self._is_open:
+            return
+        self._is_open = False
+        try:
+            async with asyncio.timeout(LEAVE_S):
+                if clean or (clean is None and self.found.clean):
+                    await self.store.synced()
+                    await self.store.close()
+                elif clean is not None:
+                    await self.store.commit([], [], [], 0)  # which is not the word of one who leaves in order
+        except (SolarWindError, TimeoutError) as error:
+            log.warning("partition %d was not left in order: %s", self._partition, error or "no answer in time")
+        finally:
+            await self.store.abandon()
+
+    # What copying asks --------------------------------------------------------------------------------
+
+    async def read(self, topic: str, position: int, most_bytes: int) -> list[Stored]:
+        self._check()
+        return await self.store.read(topic, position, most_bytes) if self._is_open else []
+
+    async def history(self, topic: str) -> tuple[int, int]:
+        return await self.store.history(topic) if self._is_open else (0, 0)
+
+    async def dead(self, topic: str, purpose: str) -> list[Letter]:
+        self._check()
+        return await self.store.dead(topic, purpose) if self._is_open else []
+
+    async def topic(self, name: str, keep_ns: int | None, keep_bytes: int | None) -> None:
+        await self._ready(0)
+        await self.store.topic(name, keep_ns, keep_bytes)
+
+    async def commit(
+        self, batches: Sequence[Batch], changes: Sequence[Change], snapshots: Sequence[Snapshot], now: int
+    ) -> list[Stored | None]:
+        await self._ready(now)
+        group: list[_Message] = []
+        size = 0
+        for event in self._events(batches):
+            more = sum(len(data) for _, data, _ in event)
+            if group and (len(group) + len(event) > TOGETHER or size + more > TOGETHER_BYTES):
+                await self._put(group)
+                group, size = [], 0
+            group += event
+            size += more
+        if group:
+            await self._put(group)
+        if changes or snapshots:
+            if self._is_behind:
+                await self.store.synced()
+                self._is_behind = False
+            await self.store.commit([], changes, snapshots, now)
+        return [None] * len(batches)
+
+    def _check(self) -> None:
+        self._end.check_alone()
+        if self._error is not None:
+            raise self._error
+
+    async def _ready(self, now: int) -> None:
+        self._check()
+        if not self._is_open:
+            await self.open(now)
+            if self._ends or self._last:
+                raise self._fired()
+
+    # What is stored -----------------------------------------------------------------------------------
+
+    def _events(self, batches: Sequence[Batch]) -> Iterator[list[_Message]]:
+        """Messages, or the pieces of one event."""
+        room = self._session.max_payload - HEADERS_BYTES
+        for batch in batches:
+            for run in _runs(batch):
+                for part in cut(run, room):
+                    id = part.given_id(0)
+                    who = id_name(id) if id is not None else producer_name(part.header.producer)
+                    subject = self._end.layout.event_subject(part, DIRECT, who)
+                    yield [(subject, part.data, {})] if len(part.data) <= room else self._pieces(subject, part, room)
+
+    def _pieces(self, subject: str, event: Batch, room: int) -> list[_Message]:
+        count = -(-len(event.data) // room)
+        if count > min(MOST_PIECES, TOGETHER):
+            raise TooLarge(
+                f"expected an event of at most {TOGETHER * room:,} bytes, got {len(event.data):,}: raise max_payload of "
+                "the NATS servers"
+            )
+        return [
+            (
+                subject,
+                event.data[at * room : (at + 1) * room],
+                {NUMBER: str(event.header.first), PIECE: f"{at + 1}/{count}"},
+            )
+            for at in range(count)
+        ]
+
+    async def _put(self, messages: list[_Message]) -> None:
+        """Store them behind what is there, until it is certain that they are."""
+        stop = self._last + len(messages)
+        messages[0][2][_EXPECT] = str(self._last)
+        while True:
+            await self._session.up.wait()
+            try:
+                self._last = await self._session.publish_together(messages, f"{random.getrandbits(64):016x}")
+                break
+            except NoAnswer as error:
+                log.warning("waiting to store events in stream %s: %s", self._stream, error)
+                await asyncio.sleep(FIRST_WAIT_S)
+            except Refusal as refusal:
+                if refusal.code != WRONG_SEQUENCE:
+                    raise refused(refusal, f"store events in stream {self._stream}") from refusal
+                self._last = await self._last_sequence()
+                if self._last != stop:
+                    raise self._fired() from None
+                break  # the answer to an earlier try was lost
+        self._is_behind = True
+
+    def _fired(self) -> ConflictError:
+        return ConflictError(
+            f"expected nobody to fire on {self._end.place} while it is copied to, got events in stream {self._stream} "
+            "that somebody else stored: copy to an empty namespace"
+        )
+
+
+def _runs(batch: Batch) -> Iterator[Batch]:
+    """An event whose id somebody gave is a message of its own; others stay together."""
+    ids = batch.header.ids
+    if ids is None:
+        yield batch
+        return
+    start = 0
+    while start < len(batch):
+        stop = start + 1
+        while ids[start] is None and stop < len(batch) and ids[stop] is None:
+            stop += 1
+        yield batch.part(start, stop)
+        start = stop

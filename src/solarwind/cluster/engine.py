@@ -1,0 +1,380 @@
+"""The engine of `nats://`: batches go into the streams from here, and everything else to the owners of their topics."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Coroutine
+from functools import partial
+from itertools import count
+from typing import Any, TypeVar
+
+import msgspec
+import nats.errors
+from nats.aio.msg import Msg
+
+from .. import wire
+from ..batch import Batch
+from ..core.effects import Join, Report
+from ..engine.base import Receiver, Since
+from ..engine.client import Client, Link
+from ..engine.clock import Clock
+from ..engine.operations import trace_tree
+from ..errors import NotAllowed, NotFound, SolarWindError, StoreError, Unavailable
+from ..event import Event, HandOut
+from ..limits import Limits
+from ..names import check_topic
+from ..records import DeadLetter, OwnerInfo, PurposeInfo, Statistics, TopicInfo, Trace, listed
+from .address import read_address
+from .layout import Layout
+from .link import MemoryLink, NatsLink, NatsTransport
+from .namespace import open_namespace
+from .owner import Owner
+from .owners import Owners
+from .publish import Publisher
+from .session import Session
+from .store import JetStreamStore
+from .tracing import caused, find
+
+log = logging.getLogger("solarwind")
+
+T = TypeVar("T")
+OWNER_S = 10.0  # that an owner has to be found, for somebody who asks something
+CALL_S = 30.0
+
+
+class PartitionClient(Client):
+    """This process as a client of a partition's owner, whoever that is."""
+
+    def __init__(self, engine: NatsEngine, partition: int, numbers: count[int]) -> None:
+        super().__init__(f"process that owns partition {partition}")
+        self._engine = engine
+        self.partition = partition
+        self._numbers = numbers
+
+    def _next(self) -> int:
+        """Of all partitions together, so that an instance's number says which it is of."""
+        return next(self._numbers)
+
+    async def _open(self) -> Link:
+        return await self._engine.open_link(self.partition, self._received, self._lost)
+
+    async def call(self, name: str, arguments: wire.Arguments) -> list[Any]:
+        """Until it is answered; it may be asked twice."""
+        return await self._call(name, arguments)
+
+
+class NatsEngine:
+    """See `Engine`. `clock` and `random` are given by tests."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        limits: Limits | None = None,
+        clock: Clock | None = None,
+        random: Callable[[], float] | None = None,
+        serves: bool = False,
+    ) -> None:
+        """`serves`: it may own partitions though it has no instances of its own. Raises `BadArgument`."""
+        self.address = read_address(url)
+        self.url = self.address.shown
+        self._limits = limits or Limits()
+        self._clock = clock
+        self._random = random
+        self._serves = serves
+        self._session = Session(self.address)
+        self._clients: dict[int, asyncio.Task[PartitionClient]] = {}
+        self._instances: dict[int, PartitionClient] = {}
+        self._numbers = count(1)
+        self._submitted: set[asyncio.Future[None]] = set()
+        self._transports: dict[str, NatsTransport] = {}
+        self._running = False
+        self._error: SolarWindError | None = None
+
+    # Life ---------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.failed: asyncio.Future[None] = loop.create_future()
+        self.failed.add_done_callback(lambda future: future.cancelled() or future.exception())
+        self._session.failed = self._fail
+        await self._session.open()
+        try:
+            self._layout: Layout = await self._session.until_answered(
+                lambda: open_namespace(self._session), "open a namespace"
+            )
+            self._publisher = Publisher(self._session, self._layout, self._limits)
+            self._owners = Owners(self._session, self._layout, self._make_owner)
+            self._owners.opened = self._opened
+            self._owners.failed = self._fail
+            await self._owners.start()
+            if self._serves:
+                await self._owners.take_part()
+        except BaseException:
+            await self._session.close()
+            raise
+        self._running = True
+
+    async def stop(self) -> None:
+        if not self._running:
+            return
+        if self._submitted and self._error is None:
+            await asyncio.wait(self._submitted)
+        self._running = False
+        for task in self._clients.values():
+            task.cancel()
+        found = await asyncio.gather(*self._clients.values(), return_exceptions=True)
+        await asyncio.gather(*(each.stop() for each in found if isinstance(each, PartitionClient)))
+        await self._owners.stop()
+        await self._publisher.stop()
+        await self._session.close()
+
+    def _check_running(self) -> None:
+        if self._error is not None:
+            raise self._error
+        if not self._running:
+            raise Unavailable("expected a dispatcher that runs, got one that was stopped: start it again")
+
+    def _fail(self, error: SolarWindError) -> None:
+        """NATS refuses what this process cannot do without."""
+        if self._error is None:
+            self._error = error
+            if not self.failed.done():
+                self.failed.set_exception(error)
+
+    def _make_owner(self, partition: int, ended: Callable[[Owner, StoreError], None]) -> Owner:
+        store = JetStreamStore(self._session, self._layout, partition, self._publisher)
+        return Owner(store, self._limits, ended, clock=self._clock, random=self._random)
+
+    # The way to owners --------------------------------------------------------------------------------
+
+    async def open_link(self, partition: int, received: Callable[[bytes], None], lost: Callable[[str], None]) -> Link:
+        """Raises `Unavailable`."""
+        node, owner = await self._owners.owner_of(partition, OWNER_S)
+        if owner is not None:
+            return MemoryLink(owner, received, lost)
+        link = NatsLink(self._session, received, lost)
+        await link.open(self._layout, node, partition)
+        return link
+
+    async def _opened(self, message: Msg) -> None:
+        """A client's message to this process as an owner."""
+        what = message.subject.rpartition(".")[2]
+        transport = self._transports.get(what)
+        if transport is not None:
+            await transport.frames.take(message)
+        elif what == "open":
+            await self._open_transport(message)
+
+    async def _open_transport(self, message: Msg) -> None:
+        try:
+            asked = msgspec.json.decode(message.data)
+            partition, to = int(asked["partition"]), str(asked["to"])
+        except (msgspec.MsgspecError, KeyError, TypeError, ValueError):
+            log.warning("a message that Solar Wind did not write came at %s", message.subject)
+            return
+        owner = self._owners.mine.get(partition)
+        if owner is None or not owner.ready:
+            answer = {"refused": f"expected an owner of partition {partition}, this process is none (any more)"}
+        else:
+            name = f"c{next(self._numbers)}"
+            forget = partial(self._forget, name)
+            self._transports[name] = NatsTransport(self._session, owner, to, forget)
+            answer = {"to": self._layout.live(f"node.{self._owners.node}.{name}")}
+        try:
+            await message.respond(msgspec.json.encode(answer))
+        except (nats.errors.Error, OSError):
+            pass  # it will ask again
+
+    def _forget(self, name: str) -> None:
+        self._transports.pop(name, None)
+
+    async def _client(self, partition: int) -> PartitionClient:
+        """Raises `Unavailable` where no owner can be found in time."""
+        task = self._clients.get(partition)
+        if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
+            task = self._clients[partition] = asyncio.ensure_future(self._start_client(partition))
+        return await asyncio.shield(task)
+
+    async def _start_client(self, partition: int) -> PartitionClient:
+        await self._publisher.ensure(partition)
+        client = PartitionClient(self, partition, self._numbers)
+        until = asyncio.get_running_loop().time() + OWNER_S
+        while True:
+            try:
+                await client.start()
+                break
+            except Unavailable:
+                if asyncio.get_running_loop().time() > until:
+                    raise
+                await asyncio.sleep(0.05)
+        client.failed.add_done_callback(self._client_failed)
+        return client
+
+    def _client_failed(self, future: asyncio.Future[None]) -> None:
+        error = future.exception() if not future.cancelled() else None
+        if isinstance(error, SolarWindError):
+            self._fail(error)
+
+    async def _client_of(self, topic: str) -> PartitionClient:
+        self._check_running()
+        return await self._client(self._layout.partition(check_topic(topic)))
+
+    async def _existing(self, topic: str) -> PartitionClient:
+        """Of a topic that somebody used already; else `NotFound`."""
+        self._check_running()
+        partition = self._layout.partition(check_topic(topic))
+        if partition not in await self._partitions():
+            raise NotFound(f"expected a topic that is known, got {topic!r}: nobody has used it yet")
+        return await self._client(partition)
+
+    async def _partitions(self) -> list[int]:
+        """Those that there are."""
+        self._check_running()
+        return sorted(self._owners.records)
+
+    async def _of_each(self, ask: Callable[[PartitionClient], Coroutine[Any, Any, T]]) -> list[tuple[int, T]]:
+        async def one(partition: int) -> tuple[int, T]:
+            return partition, await ask(await self._client(partition))
+
+        return await asyncio.gather(*map(one, await self._partitions()))
+
+    # Events and instances -----------------------------------------------------------------------------
+
+    def submit(self, batch: Batch) -> asyncio.Future[None]:
+        self._check_running()
+        future = self._publisher.submit(batch)
+        self._submitted.add(future)
+        future.add_done_callback(self._submitted.discard)
+        return future
+
+    async def join(self, join: Join, since: Since, receiver: Receiver) -> int:
+        self._check_running()
+        await self._owners.take_part()
+        client = await self._client_of(join.topic)
+        number = await client.join(join, since, receiver)
+        self._instances[number] = client
+        return number
+
+    def report(self, report: Report, fired: Collection[Batch]) -> bool:
+        client = self._instances.get(report.instance)
+        return client is not None and client.report(report, fired)
+
+    async def settle(self, report: Report, fired: Collection[Batch] = ()) -> bool:
+        self._check_running()
+        client = self._instances.get(report.instance)
+        return client is not None and await client.settle(report, fired)
+
+    def alive(self, instance: int) -> None:
+        if instance in self._instances:
+            self._instances[instance].alive(instance)
+
+    def leaving(self, instance: int) -> None:
+        if instance in self._instances:
+            self._instances[instance].leaving(instance)
+
+    async def leave(self, instance: int, *, died: bool = False) -> None:
+        client = self._instances.pop(instance, None)
+        if client is not None:
+            await client.leave(instance, died=died)
+
+    async def quiet(self, purposes: Collection[tuple[str, str]]) -> None:
+        """What one partition's handlers fire may be another's work: so all are asked until nothing has changed between
+        two times."""
+        by_partition: dict[int, list[tuple[str, str]]] = {}
+        for topic, purpose in purposes:
+            by_partition.setdefault(self._layout.partition(topic), []).append((topic, purpose))
+        before: object = None
+        while True:
+            self._check_running()
+            if self._submitted:
+                await asyncio.wait(self._submitted)
+            for partition, some in by_partition.items():
+                await (await self._client(partition)).quiet(some)
+            if len(by_partition) < 2:
+                return
+            after = [await (await self._client(partition)).statistics() for partition in by_partition]
+            if after == before:
+                return
+            before = after
+
+    async def left(self, purposes: Collection[tuple[str, str]]) -> str:
+        parts = []
+        for partition in sorted({self._layout.partition(topic) for topic, _ in purposes}):
+            some = [names for names in purposes if self._layout.partition(names[0]) == partition]
+            parts.append(await (await self._client(partition)).left(some))
+        return "; ".join(part for part in parts if part != "nothing") or "nothing"
+
+    # What operators ask -------------------------------------------------------------------------------
+
+    async def topic(self, name: str, keep_ns: int | None, keep_bytes: int | None) -> None:
+        await (await self._client_of(name)).topic(name, keep_ns, keep_bytes)
+
+    async def topics(self) -> list[TopicInfo]:
+        found = await self._of_each(lambda client: client.topics())
+        own = [
+            each for partition, topics in found for each in topics if self._layout.partition(each.topic) == partition
+        ]
+        return sorted(own, key=lambda each: each.topic)
+
+    async def purposes(self, topic: str | None) -> list[PurposeInfo]:
+        return listed(await self.statistics(), topic)
+
+    async def statistics(self) -> Statistics:
+        topics, purposes = {}, {}
+        for partition, found in await self._of_each(lambda client: client.statistics()):
+            own = {name: counts for name, counts in found.topics.items() if self._layout.partition(name) == partition}
+            topics.update(own)
+            purposes.update(found.purposes)
+        return Statistics(dict(sorted(topics.items())), dict(sorted(purposes.items())))
+
+    async def dead(self, topic: str, purpose: str) -> list[DeadLetter]:
+        return await (await self._existing(topic)).dead(topic, purpose)
+
+    async def redrive(self, topic: str, purpose: str, ids: Collection[str] | None) -> int:
+        return await (await self._existing(topic)).redrive(topic, purpose, ids)
+
+    async def discard(self, topic: str, purpose: str, ids: Collection[str] | None) -> int:
+        return await (await self._existing(topic)).discard(topic, purpose, ids)
+
+    async def replay(self, topic: str, purpose: str, since: Since, until: Since) -> int:
+        return await (await self._existing(topic)).replay(topic, purpose, since, until)
+
+    async def retire(self, topic: str, purpose: str, *, force: bool) -> None:
+        await (await self._existing(topic)).retire(topic, purpose, force=force)
+
+    async def trace(self, id: str) -> Trace:
+        """Read from the streams; nobody has to own them."""
+        partitions = await self._partitions()
+        for partition in partitions:
+            found = await find(self._session, self._layout, partition, id)
+            if found is not None:
+                break
+        else:
+            raise NotFound(f"expected the id of an event in the history, got {id!a}: there is none, or it was trimmed")
+        event = Event(HandOut(found[0]), found[1])
+        children: dict[str, list[Event]] = {}
+        for partition in partitions:
+            async for batch in caused(self._session, self._layout, partition, event.time_ns):
+                for index in range(len(batch)):
+                    cause = batch.cause(index)
+                    if cause.kind == "event":
+                        children.setdefault(cause.id, []).append(Event(HandOut(batch), index))
+        return trace_tree(event, children)
+
+    async def backup(self, path: str) -> None:
+        raise NotAllowed(
+            "expected a store with a file, got nats://: use `solarwind copy --from nats://… --to sqlite:///…`, or "
+            "`nats stream backup`"
+        )
+
+    async def owners(self) -> list[OwnerInfo]:
+        """Who owns which partition, and which topics are in it."""
+        topics: dict[int, list[str]] = {}
+        for topic in await self.topics():
+            topics.setdefault(self._layout.partition(topic.topic), []).append(topic.topic)
+        return [
+            OwnerInfo(partition, self._layout.events_stream(partition), record.name, tuple(topics.get(partition, ())))
+            for partition, record in sorted(self._owners.records.items())
+        ]

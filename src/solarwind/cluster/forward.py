@@ -1,0 +1,178 @@
+"""What handlers fired, from the commits of their owner into the streams of its topics: each once, in order.
+
+A commit holds what was fired with what was settled, so both are there or neither. From there it is copied on. Each copy
+says which commit it is of, and is stored only if nothing was stored by this partition since the copy before: so
+whoever owns the partition next sees how far the copying is, and an owner that is no longer one copies nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from typing import NamedTuple
+
+from ..batch import Batch
+from ..errors import SolarWindError
+from .layout import CAUSED, Layout, forwarded_by
+from .publish import HEADERS_BYTES, Publisher, cut, last_or_none
+from .session import MOST_WAIT_S, WRONG_SEQUENCE, NoAnswer, Refusal, Session
+
+log = logging.getLogger("solarwind")
+
+FROM = "Solarwind-From"
+MOST_BYTES = 64 << 20  # that wait to be copied: then no more is committed
+_EXPECT = "Nats-Expected-Last-Subject-Sequence"
+
+
+class Place(NamedTuple):
+    """How far copying is: so many events of that batch of that commit."""
+
+    commit: int
+    batch: int
+    events: int
+
+    @classmethod
+    def read(cls, text: str) -> Place:
+        return cls(*map(int, text.split(".")))
+
+    def __str__(self) -> str:
+        return f"{self.commit}.{self.batch}.{self.events}"
+
+
+NOWHERE = Place(0, 0, 0)
+
+
+class Forwarder:
+    """Of one partition's owner."""
+
+    def __init__(self, session: Session, layout: Layout, partition: int, publisher: Publisher) -> None:
+        self._session = session
+        self._layout = layout
+        self._partition = partition
+        self._publisher = publisher
+        self._lanes: dict[int, _Lane] = {}
+        self._stopped = False
+
+    @property
+    def bytes(self) -> int:
+        """Of what waits."""
+        return sum(lane.bytes for lane in self._lanes.values())
+
+    @property
+    def oldest(self) -> int | None:
+        """The number of the first commit that is still needed."""
+        return min((lane.waiting[0][0].commit for lane in self._lanes.values() if lane.waiting), default=None)
+
+    def add(self, commit: int, fired: list[Batch]) -> None:
+        """These batches, of a commit that is durable, are to be copied."""
+        if self._stopped:
+            return
+        for number, batch in enumerate(fired):
+            target = self._layout.partition(batch.header.topic)
+            lane = self._lanes.get(target)
+            if lane is None:
+                lane = self._lanes[target] = _Lane(
+                    self._session, self._layout, self._partition, target, self._publisher
+                )
+            lane.add(Place(commit, number, 0), batch)
+
+    async def idle(self) -> None:
+        """Wait until all is copied."""
+        for lane in list(self._lanes.values()):
+            await lane.idle.wait()
+
+    async def stop(self) -> None:
+        self._stopped = True
+        tasks = [lane.task for lane in self._lanes.values() if lane.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class _Lane:
+    """The copying into one partition's stream."""
+
+    def __init__(self, session: Session, layout: Layout, source: int, target: int, publisher: Publisher) -> None:
+        self._session = session
+        self._stream = layout.events_stream(target)
+        self._via = forwarded_by(source)
+        self._subject = layout.events_of(target, kind=CAUSED, via=self._via)
+        self._target = target
+        self._publisher = publisher
+        self._done = NOWHERE
+        self._seq: int | None = None  # of the last copy; None: to be asked
+        self.waiting: deque[tuple[Place, Batch]] = deque()
+        self.bytes = 0
+        self.idle = asyncio.Event()
+        self.task: asyncio.Task[None] | None = None
+
+    def add(self, place: Place, batch: Batch) -> None:
+        self.waiting.append((place, batch))
+        self.bytes += len(batch.data)
+        self.idle.clear()
+        if self.task is None:
+            self.task = asyncio.create_task(self._empty())
+
+    async def _empty(self) -> None:
+        wait = 0.1
+        while self.waiting:
+            place, batch = self.waiting[0]
+            try:
+                await self._publisher.ensure(self._target)
+                await self._copy(place, batch)
+            except (SolarWindError, Refusal, NoAnswer) as error:
+                log.warning("what handlers fired on topic %r waits: %s", batch.header.topic, error)
+                self._seq = None
+                await asyncio.sleep(wait)
+                wait = min(2 * wait, MOST_WAIT_S)
+                continue
+            wait = 0.1
+            self.waiting.popleft()
+            self.bytes -= len(batch.data)
+        self.task = None
+        self.idle.set()
+
+    async def _copy(self, place: Place, batch: Batch) -> None:
+        """Copy what of it was not copied yet."""
+        while True:
+            if self._seq is None:
+                await self._find_last()
+            done = self._done if self._done[:2] == place[:2] else place
+            if self._done[:2] > place[:2] or done.events >= len(batch):
+                return
+            part = self._next_part(batch, done.events)
+            done = done._replace(events=done.events + len(part))
+            if part.given_id(0) is not None:
+                await self._publisher.store(part, self._via, {FROM: str(done)})
+                self._done, self._seq = done, None  # nothing was stored if it was there already
+            else:
+                await self._put(part, done)
+
+    def _next_part(self, batch: Batch, start: int) -> Batch:
+        """What goes into one message: an event with an id of its own, or a run of others."""
+        ids = batch.header.ids
+        stop = len(batch)
+        if ids is not None:
+            given = ids[start] is not None
+            stop = start + 1 if given else next((at for at in range(start, stop) if ids[at] is not None), stop)
+        run = batch if (start, stop) == (0, len(batch)) else batch.part(start, stop)
+        return cut(run, self._session.max_payload - HEADERS_BYTES)[0]
+
+    async def _find_last(self) -> None:
+        raw = await self._session.until_answered(
+            lambda: last_or_none(self._session, self._stream, self._subject), "see how far copying is"
+        )
+        self._seq = 0 if raw is None else raw.seq
+        if raw is not None:
+            self._done = max(self._done, Place.read(raw.headers[FROM]))
+
+    async def _put(self, part: Batch, done: Place) -> None:
+        expect = {_EXPECT: str(self._seq), f"{_EXPECT}-Subject": self._subject}
+        try:
+            self._seq = await self._publisher.put(part, self._via, {FROM: str(done)}, expect)
+            self._done = done
+        except Refusal as refusal:
+            if refusal.code != WRONG_SEQUENCE:
+                raise
+            self._seq = None  # the answer to the last one was lost; or somebody else copies

@@ -1,0 +1,103 @@
+"""What lies where: the names of streams and subjects, and which topic is in which of them. See docs/NATS.md.
+
+SOLARWIND_<ns>_<p>      solarwind.<ns>.<p>.<kind>.<via>.<who>.<topic>     one message a batch
+SOLARWIND_<ns>_state    solarwind.<ns>.state.<p>.log.commit               one message a commit of the owner's
+                        solarwind.<ns>.state.<p>.log.purpose.<hash>       snapshots: the last one counts
+                        solarwind.<ns>.state.<p>.log.topic.<topic>
+                        solarwind.<ns>.state.<p>.kept.dead.<hash>         the texts of dead letters
+                        solarwind.<ns>.state.<p>.kept.index.<topic>       which event is where
+KV_SOLARWIND_<ns>       $KV.SOLARWIND_<ns>.settings, .owner.<p>           a key-value bucket
+                        solarwind.<ns>.live.beat, .hello, .node.<node>.>  not stored
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from zlib import crc32
+
+import msgspec
+
+from ..batch import Batch
+from .address import Settings
+
+FIRED, CAUSED, DIRECT = "fired", "caused", "direct"
+_ROOT = "solarwind"
+
+
+class Layout(msgspec.Struct, frozen=True):
+    """Of one namespace."""
+
+    namespace: str
+    settings: Settings
+
+    # Events -------------------------------------------------------------------------------------------
+
+    def partition(self, topic: str) -> int:
+        """The number of the stream that a topic is in."""
+        words = self.settings.words
+        start = ".".join(topic.split(".")[:words]) if words else topic
+        return crc32(start.encode()) % self.settings.streams
+
+    def events_stream(self, partition: int) -> str:
+        return f"SOLARWIND_{self.namespace}_{partition}"
+
+    def events_subjects(self, partition: int) -> str:
+        return f"{_ROOT}.{self.namespace}.{partition}.*.*.*.>"
+
+    def events_of(self, partition: int, *, kind: str = "*", via: str = "*", who: str = "*", topic: str = ">") -> str:
+        return f"{_ROOT}.{self.namespace}.{partition}.{kind}.{via}.{who}.{topic}"
+
+    def event_subject(self, batch: Batch, via: str, who: str) -> str:
+        header = batch.header
+        caused = any(cause.kind == "event" for cause in header.causes or ())
+        kind = CAUSED if caused or via != DIRECT else FIRED
+        return self.events_of(self.partition(header.topic), kind=kind, via=via, who=who, topic=header.topic)
+
+    # State --------------------------------------------------------------------------------------------
+
+    @property
+    def state_stream(self) -> str:
+        return f"SOLARWIND_{self.namespace}_state"
+
+    @property
+    def state_subjects(self) -> str:
+        return f"{_ROOT}.{self.namespace}.state.>"
+
+    def log(self, partition: int, rest: str = ">") -> str:
+        return f"{_ROOT}.{self.namespace}.state.{partition}.log.{rest}"
+
+    def kept(self, partition: int, rest: str = ">") -> str:
+        return f"{_ROOT}.{self.namespace}.state.{partition}.kept.{rest}"
+
+    # The bucket, and what is not stored ---------------------------------------------------------------
+
+    @property
+    def bucket(self) -> str:
+        return f"SOLARWIND_{self.namespace}"
+
+    @property
+    def bucket_stream(self) -> str:
+        return f"KV_{self.bucket}"
+
+    def key(self, key: str) -> str:
+        return f"$KV.{self.bucket}.{key}"
+
+    def live(self, rest: str) -> str:
+        return f"{_ROOT}.{self.namespace}.live.{rest}"
+
+
+def producer_name(producer: int) -> str:
+    return f"{producer:x}"
+
+
+def id_name(id: str) -> str:
+    """An id that somebody gave may be any text; so it stands in a subject as its hash."""
+    return f"id-{sha256(id.encode()).hexdigest()[:32]}"
+
+
+def forwarded_by(partition: int) -> str:
+    return f"from-{partition}"
+
+
+def purpose_name(topic: str, purpose: str) -> str:
+    return sha256(f"{topic}\n{purpose}".encode()).hexdigest()[:32]

@@ -1,0 +1,350 @@
+"""A connection of `solarwind.v1` over NATS subjects, or in memory where the owner is in the same process.
+
+NATS drops what a reader cannot take, and says nothing to the sender. So frames are numbered, and one that is missing
+ends the connection; and a sender has at most `WINDOW` bytes on the way that the reader has not credited yet. A message
+that is larger than NATS takes goes in several frames.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import struct
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+from uuid import uuid4
+
+import nats.errors
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from ..errors import Unavailable
+from ..peer.connection import Connection
+from ..peer.host import Host
+from .layout import Layout
+from .session import NoAnswer, Session
+
+WINDOW = 16 << 20
+CREDIT = 1 << 20  # bytes that were read, after which the sender is told
+OPEN_S = 2.0
+_HEAD = struct.Struct("<BI")  # kind, number
+_WHOLE, _PART, _CREDITED, _END = range(4)
+
+
+class Frames:
+    """One end: numbers what goes out to a subject, and puts together what comes in."""
+
+    def __init__(self, session: Session, subject: str, received: Callable[[bytes], None], over: Callable[[str], None]):
+        self._session = session
+        self._subject = subject
+        self._received = received
+        self._over = over
+        self._ended = False
+        self._out: deque[tuple[int, bytes]] = deque()
+        self._sent = 0  # frames
+        self._came = 0
+        self._unread = 0  # bytes that the other end has not credited
+        self._uncredited = 0  # bytes that came, and the other end was not told
+        self._paused = False
+        self._parts: list[bytes] = []
+        self._wake = asyncio.Event()
+        self._writer = asyncio.create_task(self._write())
+        session.lost.append(self._session_lost)
+
+    def send(self, data: bytes) -> None:
+        most = self._session.max_payload - _HEAD.size if self._session.is_up else len(data)
+        while len(data) > most:
+            self._out.append((_PART, data[:most]))
+            data = data[most:]
+        self._out.append((_WHOLE, data))
+        self._wake.set()
+
+    @property
+    def waiting(self) -> int:
+        """How many frames could not be sent yet."""
+        return len(self._out)
+
+    def pause(self) -> None:
+        self._paused = True
+
+    def resume(self) -> None:
+        self._paused = False
+        self._credit()
+
+    def say(self, reason: str) -> None:
+        """The last frame: why it is over."""
+        self._out.append((_END, reason.encode()))
+        self._wake.set()
+
+    def end(self, why: str) -> None:
+        """It is over for this end."""
+        if not self._ended:
+            self._ended = True
+            if self._session_lost in self._session.lost:
+                self._session.lost.remove(self._session_lost)
+            self._wake.set()
+            self._over(why)
+
+    def _session_lost(self) -> None:
+        self._out.clear()
+        self.end("the connection to NATS was lost")
+
+    # Out ----------------------------------------------------------------------------------------------
+
+    async def _write(self) -> None:
+        """All that is to be sent; what was said before the end too."""
+        while self._out or not self._ended:
+            if not self._out or (self._unread > WINDOW and not self._ended):
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            kind, data = self._out.popleft()
+            self._unread += len(data)
+            await self._put(kind, data)
+            if not self._out:
+                self.drained()
+
+    def drained(self) -> None:
+        """All was sent: for whoever waits for it."""
+
+    async def _put(self, kind: int, data: bytes) -> None:
+        number, self._sent = self._sent, self._sent + 1
+        try:
+            await self._session.nats.publish(self._subject, _HEAD.pack(kind, number & 0xFFFFFFFF) + data)
+        except (NoAnswer, nats.errors.Error, OSError) as error:
+            self._out.clear()
+            self.end(f"NATS took nothing more ({error})")
+
+    # In -----------------------------------------------------------------------------------------------
+
+    async def take(self, message: Msg) -> None:
+        """A frame came."""
+        if self._ended:
+            return
+        data = message.data
+        kind, number = _HEAD.unpack_from(data)
+        if number != self._came & 0xFFFFFFFF:
+            self.end("something on the way was lost")
+            return
+        self._came += 1
+        if kind == _CREDITED:
+            self._unread -= int.from_bytes(data[_HEAD.size :], "little")
+            self._wake.set()
+            return
+        if kind == _END:
+            self.end(data[_HEAD.size :].decode(errors="replace"))
+            return
+        self._uncredited += len(data) - _HEAD.size
+        if kind == _PART:
+            self._parts.append(data[_HEAD.size :])
+        else:
+            whole = data[_HEAD.size :]
+            if self._parts:
+                whole = b"".join((*self._parts, whole))
+                self._parts.clear()
+            self._received(whole)
+        if self._uncredited > CREDIT and not self._paused:
+            self._credit()
+
+    def _credit(self) -> None:
+        credit, self._uncredited = self._uncredited, 0
+        if credit and not self._ended:
+            self._out.appendleft((_CREDITED, credit.to_bytes(8, "little")))
+            self._unread -= 8
+            self._wake.set()
+
+
+# The client's end -----------------------------------------------------------------------------------------------
+
+
+class NatsLink:
+    """See `Link` in `engine.client`. Made by `connect`."""
+
+    def __init__(self, session: Session, received: Callable[[bytes], None], lost: Callable[[str], None]) -> None:
+        self.silent = 0
+        self._session = session
+        self._received = received
+        self._lost = lost
+        self._closed = False
+        self._subscription: Subscription | None = None
+        self.frames: Frames | None = None
+
+    async def open(self, layout: Layout, node: str, partition: int) -> None:
+        """Raises `Unavailable`."""
+        inbox = layout.live(f"client.{uuid4().hex}")
+        try:
+            self._subscription = await self._session.nats.subscribe(inbox, cb=self._take, pending_bytes_limit=0)
+            asked = json.dumps({"partition": partition, "to": inbox}).encode()
+            answer = await self._session.ask(layout.live(f"node.{node}.open"), asked, wait=OPEN_S)
+        except (NoAnswer, nats.errors.Error, OSError) as error:
+            await self._unsubscribe()
+            raise Unavailable(f"expected the owner of partition {partition} to answer: {error}") from None
+        found = json.loads(answer.data)
+        if "to" not in found:
+            await self._unsubscribe()
+            raise Unavailable(str(found.get("refused")))
+        self.frames = Frames(self._session, found["to"], self._message, self._over)
+
+    async def _take(self, message: Msg) -> None:
+        self.silent = 0
+        if self.frames is not None:
+            await self.frames.take(message)
+
+    def _message(self, data: bytes) -> None:
+        self._received(data)
+
+    def _over(self, why: str) -> None:
+        asyncio.get_running_loop().create_task(self._unsubscribe())
+        if not self._closed:
+            self._closed = True
+            self._lost(why)
+
+    async def _unsubscribe(self) -> None:
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None:
+            try:
+                await subscription.unsubscribe()
+            except (nats.errors.Error, OSError):
+                pass
+
+    def send(self, data: bytes) -> None:
+        if self.frames is not None:
+            self.frames.send(data)
+
+    async def close(self) -> None:
+        self._closed = True
+        if self.frames is not None:
+            self.frames.say("it was closed")
+            self.frames.end("it was closed")
+            await asyncio.wait([self.frames._writer], timeout=1.0)
+
+    def abort(self, why: str) -> None:
+        if self.frames is not None:
+            self.frames.end(why)
+
+
+# The owner's end ------------------------------------------------------------------------------------------------
+
+
+class NatsTransport:
+    """See `Transport` in `peer.connection`."""
+
+    def __init__(self, session: Session, host: Host, subject: str, forget: Callable[[], None]) -> None:
+        self._forget = forget
+        self._closed = False
+        self.frames = Frames(session, subject, self._message, self._over)
+        self.connection: Connection = host_connection(host, self)
+        self.frames.drained = self._drained  # type: ignore[method-assign]
+        self._stuck = False
+
+    def _message(self, data: bytes) -> None:
+        self.connection.received(data)
+
+    def _drained(self) -> None:
+        if self._stuck:
+            self._stuck = False
+            self.connection.unstuck()
+
+    def _over(self, why: str) -> None:
+        self._forget()
+        if not self._closed:
+            self._closed = True
+            self.connection.lost(died=why != "it was closed")
+
+    def send(self, data: bytes) -> None:
+        self.frames.send(data)
+        if self.frames.waiting > 8 and not self._stuck:
+            self._stuck = True
+            self.connection.stuck()
+
+    def pause(self) -> None:
+        self.frames.pause()
+
+    def resume(self) -> None:
+        self.frames.resume()
+
+    def close(self, code: int, reason: str) -> None:
+        self._closed = True
+        self.frames.say(reason)
+        self.frames.end(reason)
+
+    def abort(self) -> None:
+        self._closed = True
+        self.frames.end("the client does not answer")
+
+    def authenticated(self) -> None:
+        """NATS has said who it is."""
+
+
+def host_connection(host: Host, transport: Any) -> Connection:
+    """A connection of a client of that host."""
+    connection = Connection(host, transport, None)
+    connected = getattr(host, "connected", None)
+    if connected is not None:
+        connected(connection)
+    return connection
+
+
+# Both ends in one process ---------------------------------------------------------------------------------------
+
+
+class MemoryLink:
+    """See `Link`. What is sent arrives in a later turn of the loop, so that nobody is called back in his own call."""
+
+    def __init__(self, host: Host, received: Callable[[bytes], None], lost: Callable[[str], None]) -> None:
+        self.silent = 0
+        self._loop = asyncio.get_running_loop()
+        self._received = received
+        self._lost = lost
+        self._over = False
+        self._connection = host_connection(host, _Back(self))
+
+    def send(self, data: bytes) -> None:
+        self._loop.call_soon(self._connection.received, data)
+
+    async def close(self) -> None:
+        self._over = True
+        self._loop.call_soon(lambda: self._connection.lost(died=False))
+        await asyncio.sleep(0)
+
+    def abort(self, why: str) -> None:
+        if not self._over:
+            self._loop.call_soon(self._connection.lost)
+            self.ended(why)
+
+    def ended(self, why: str) -> None:
+        if not self._over:
+            self._over = True
+            self._lost(why)
+
+    def came(self, data: bytes) -> None:
+        if not self._over:
+            self.silent = 0
+            self._received(data)
+
+
+class _Back:
+    """The owner's end of a `MemoryLink`: a `Transport`."""
+
+    def __init__(self, link: MemoryLink) -> None:
+        self._link = link
+        self._loop = asyncio.get_running_loop()
+
+    def send(self, data: bytes) -> None:
+        self._loop.call_soon(self._link.came, data)
+
+    def pause(self) -> None:
+        """It is the same process: what is not read stays in it anyway."""
+
+    def resume(self) -> None:
+        """See `pause`."""
+
+    def close(self, code: int, reason: str) -> None:
+        self._loop.call_soon(self._link.ended, reason)
+
+    def abort(self) -> None:
+        self._loop.call_soon(self._link.ended, "it did not answer")
+
+    def authenticated(self) -> None:
+        """It is the same process."""

@@ -1,0 +1,403 @@
+"""The owner's log of commits: fenced, snapshotted, taken up by the next owner, and purged of what nobody needs.
+
+epoch, number     who wrote a commit, and the how-manieth it is; both only grow
+snapshots         of purposes and topics, stored together with a commit: the changes up to it are in them
+fence             the first commit of an owner: from then on the one before can write nothing
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Sequence
+from functools import partial
+
+import msgspec
+
+from ..batch import Batch
+from ..core.spans import Spans
+from ..core.state import Change, Letter, Snapshot
+from ..errors import StoreError
+from ..store.base import Full
+from .layout import Layout, purpose_name
+from .publish import HEADERS_BYTES, PIECE
+from .records import (
+    COMMIT,
+    Commit,
+    PurposeRecord,
+    TopicRecord,
+    TopicState,
+    changes_of,
+    decode_commit,
+    decode_letters,
+    decode_purpose,
+    decode_topic,
+    encode,
+)
+from .session import FULL, MOST_WAIT_S, NO_STREAM, WRONG_SEQUENCE, NoAnswer, Raw, Refusal, Session, log
+from .tail import add_piece
+
+SNAPSHOT_AFTER = 512  # commits since a topic changed first
+SNAPSHOTS_TOGETHER = 64
+PURGE_AFTER = 256  # commits
+LETTERS_BYTES = 256 << 10  # of dead letters in a message, about
+PAGE = 512
+PAGE_BYTES = 4 << 20
+_EXPECT = "Nats-Expected-Last-Subject-Sequence"
+_Name = tuple[str, str]  # of a purpose: its topic and its own
+_Message = tuple[str, bytes, dict[str, str]]
+
+
+class Fenced(StoreError):
+    """Another process owns the partition now."""
+
+
+class Written(msgspec.Struct):
+    """What earlier owners wrote. `before` is the last commit; `fired` what was fired, by the number of the commit."""
+
+    before: Commit | None = None
+    topics: dict[str, TopicState] = msgspec.field(default_factory=dict)
+    snapshots: list[Snapshot] = msgspec.field(default_factory=list)
+    changes: list[Change] = msgspec.field(default_factory=list)
+    fired: list[tuple[int, list[Batch]]] = msgspec.field(default_factory=list)
+
+
+class Log:
+    """Of one partition."""
+
+    def __init__(self, session: Session, layout: Layout, partition: int) -> None:
+        self._session = session
+        self._layout = layout
+        self._partition = partition
+        self._stream = layout.state_stream
+        self._subject = layout.log(partition, "commit")
+        self.fenced = False
+        self._epoch = 0
+        self._number = 0
+        self._last = 0  # the sequence of the last commit
+        self._commits: deque[tuple[int, int]] = deque()  # numbers and sequences of those that are stored
+        self._purposes: dict[_Name, int] = {}  # the first commit since a purpose's snapshot; ascending
+        self._topics: dict[str, int] = {}  # the same of topics
+        self._states: dict[str, TopicState] = {}
+        self._dead: dict[_Name, Spans] = {}
+        self._letters: dict[_Name, list[Letter]] = {}  # that are nowhere but in commits
+        self._letters_since: int | None = None  # the first such commit
+        self._stale: set[str] = set()  # subjects of which only the last message counts
+        self._purged = 0
+
+    # Taking up ----------------------------------------------------------------------------------------
+
+    async def open(self, now: int, created: str) -> Written:
+        """Shut out the owner before, and read what was written. Raises `Refusal`."""
+        fence = await self._session.until_answered(lambda: self._fence(now, created), "take over a partition")
+        written = Written()
+        purposes: dict[_Name, PurposeRecord] = {}
+        topics: dict[str, TopicRecord] = {}
+        commits: list[Commit] = []
+        for raw in await self._read_until(fence):
+            kind = raw.subject.removeprefix(self._layout.log(self._partition, "")).partition(".")[0]
+            if kind == "commit":
+                commits.append(decode_commit(raw.data))
+                self._commits.append((commits[-1].number, raw.seq))
+            elif kind == "purpose":
+                purpose = decode_purpose(raw.data)
+                purposes[purpose.topic, purpose.purpose] = purpose
+            else:
+                topic = decode_topic(raw.data)
+                topics[topic.topic.name] = topic
+        written.before = commits[-2] if len(commits) > 1 else None
+        self._take_topics(written, topics, commits)
+        self._take_purposes(written, purposes, commits)
+        written.fired = [(each.number, [Batch.read(data) for data in each.fired]) for each in commits if each.fired]
+        return written
+
+    async def _fence(self, now: int, created: str) -> int:
+        """Write the first commit of an epoch."""
+        while True:
+            last = await self._session.last(self._stream, self._subject)
+            epoch, number = _read_mark(last)
+            before = None if last is None else await self._whole_commit(last)
+            seen, of = (before.seen, before.created) if before is not None else (0, created)
+            closed = before is None or before.closed
+            fence = Commit(epoch + 1, number + 1, max(now, before.time if before else 0), seen, of, closed)
+            try:
+                mark = {COMMIT: f"{fence.epoch}.{fence.number}", _EXPECT: str(last.seq if last else 0)}
+                self._last = await self._session.publish(self._subject, encode(fence), mark)
+            except Refusal as refusal:
+                if refusal.code != WRONG_SEQUENCE:
+                    raise
+                continue  # the owner before wrote something just now; or this was stored and not answered
+            self._epoch, self._number = fence.epoch, fence.number
+            return self._last
+
+    async def _whole_commit(self, raw: Raw) -> Commit:
+        """The commit of which `raw` is the message, or the last piece."""
+        if PIECE not in raw.headers:
+            return decode_commit(raw.data)
+        count = int(raw.headers[PIECE].partition("/")[2])
+        pieces: list[Raw] = []
+        for seq in range(raw.seq - count + 1, raw.seq + 1):
+            piece = await self._session.next(self._stream, self._subject, seq)
+            whole = add_piece(pieces, piece) if piece is not None else None
+            if whole is not None:
+                return decode_commit(whole.data)
+        raise StoreError(f"expected a whole commit at {raw.seq} of stream {self._stream}, got a part of one")
+
+    async def _read_until(self, fence: int) -> list[Raw]:
+        """All messages of the log up to that one. A replica may be behind: then it is asked again."""
+        found: list[Raw] = []
+        pieces: list[Raw] = []
+        seq = 1
+        while seq <= fence:
+            request = {
+                "seq": seq,
+                "next_by_subj": self._layout.log(self._partition),
+                "batch": PAGE,
+                "max_bytes": PAGE_BYTES,
+            }
+            page: list[Raw] = await self._session.until_answered(
+                partial(self._session.get, self._stream, request), "read a partition's log"
+            )
+            if not page:
+                await asyncio.sleep(0.01)
+            for raw in page:
+                seq = raw.seq + 1
+                whole = raw if PIECE not in raw.headers else add_piece(pieces, raw)
+                if whole is not None and raw.seq <= fence:
+                    found.append(whole)
+        return found
+
+    def _take_topics(self, written: Written, records: dict[str, TopicRecord], commits: list[Commit]) -> None:
+        for name, record in records.items():
+            written.topics[name] = record.topic
+        for commit in commits:
+            for topic in commit.topics:
+                if topic.name not in records or commit.number > records[topic.name].number:
+                    written.topics[topic.name] = topic
+                    self._topics.setdefault(topic.name, commit.number)
+        self._states = dict(written.topics)
+
+    def _take_purposes(self, written: Written, records: dict[_Name, PurposeRecord], commits: list[Commit]) -> None:
+        for name, record in records.items():
+            if record.snapshot is not None:
+                written.snapshots.append(record.snapshot)
+                self._dead[name] = Spans(record.snapshot.dead)
+        for commit in commits:
+            for change in changes_of(commit):
+                name = (change.topic, change.purpose)
+                if name not in records or commit.number > records[name].number:
+                    written.changes.append(change)
+                    self._note(change, commit.number)
+                elif change.dead:
+                    self._note_letters(name, change.dead, commit.number)
+
+    # Writing ------------------------------------------------------------------------------------------
+
+    async def write(self, record: Commit, changes: Sequence[Change], snapshots: Sequence[Snapshot]) -> None:
+        """Store a commit, which is given its epoch and number. Raises `Full` where there is no room, and `Fenced`."""
+        if self.fenced:
+            raise self._no_owner()
+        record.epoch, record.number = self._epoch, self._number + 1
+        beside = self._beside(record, changes, snapshots)
+        self._last = await self._store(record, beside)
+        self._number = record.number
+        self._commits.append((record.number, self._last))
+        for topic in record.topics:
+            self._topics.setdefault(topic.name, record.number)
+            self._states[topic.name] = topic
+        for change in changes:
+            self._note(change, record.number)
+        for snapshot in snapshots:
+            self._purposes.pop((snapshot.topic, snapshot.purpose), None)
+        for subject, data, _ in beside:
+            if f".{self._partition}.log.topic." in subject:
+                self._topics.pop(decode_topic(data).topic.name, None)
+            if ".kept.dead." in subject:
+                self._letters.clear()
+                self._letters_since = None
+            else:
+                self._stale.add(subject)
+
+    def _note(self, change: Change, number: int) -> None:
+        """What a durable change means for what has to be kept."""
+        name = (change.topic, change.purpose)
+        self._purposes.setdefault(name, number)
+        if change.retired:
+            del self._purposes[name]
+            self._dead.pop(name, None)
+            self._letters.pop(name, None)
+            return
+        gone = [Spans(edges) for edges in (change.reopened, change.redriven, change.discarded) if edges]
+        if gone or change.dead:
+            dead = self._dead.setdefault(name, Spans())
+            for spans in gone:
+                dead.difference_update(spans)
+            for letter in change.dead:
+                dead.add(letter.position, letter.position + 1)
+            self._note_letters(name, change.dead, number)
+
+    def _note_letters(self, name: _Name, letters: list[Letter], number: int) -> None:
+        if letters:
+            self._letters.setdefault(name, []).extend(letters)
+            self._letters_since = self._letters_since or number
+
+    def _beside(self, record: Commit, changes: Sequence[Change], snapshots: Sequence[Snapshot]) -> list[_Message]:
+        """What is stored together with a commit."""
+        beside: list[_Message] = []
+        for snapshot in snapshots:
+            beside.append(self._purpose(record.number, (snapshot.topic, snapshot.purpose), snapshot))
+        beside += [self._purpose(record.number, (each.topic, each.purpose), None) for each in changes if each.retired]
+        changed = {topic.name: topic for topic in record.topics}
+        for name, number in list(self._topics.items())[:SNAPSHOTS_TOGETHER]:
+            if number > record.number - SNAPSHOT_AFTER:
+                break
+            topic = TopicRecord(record.number, changed.get(name) or self._states[name])
+            beside.append((self._layout.log(self._partition, f"topic.{name}"), encode(topic), {}))
+        if self._letters_since is not None and record.number - self._letters_since > PURGE_AFTER:
+            for purpose, letters in self._letters.items():
+                subject = self._layout.kept(self._partition, f"dead.{purpose_name(*purpose)}")
+                beside += [(subject, encode(some), {}) for some in _some(letters)]
+        return beside
+
+    def _purpose(self, number: int, name: _Name, snapshot: Snapshot | None) -> _Message:
+        subject = self._layout.log(self._partition, f"purpose.{purpose_name(*name)}")
+        return subject, encode(PurposeRecord(number, *name, snapshot)), {}
+
+    async def _store(self, record: Commit, beside: list[_Message]) -> int:
+        """Until it is certain whether it is stored; gives its sequence."""
+        mark = {COMMIT: f"{record.epoch}.{record.number}"}
+        data, said, wait = encode(record), False, 0.05
+        while True:
+            await self._session.up.wait()
+            try:
+                seq = await self._try(data, mark, beside)
+                if said:
+                    log.warning("NATS answers again: partition %d is written", self._partition)
+                return seq
+            except Refusal as refusal:
+                if refusal.code in FULL:
+                    raise Full(
+                        f"stream {self._stream} has no room left ({refusal}): give it or its account more"
+                    ) from refusal
+                if refusal.code == NO_STREAM:
+                    raise StoreError(f"expected stream {self._stream}, it was deleted") from refusal
+                if refusal.code != WRONG_SEQUENCE:
+                    raise StoreError(f"NATS refused to write to stream {self._stream}: {refusal}") from refusal
+                stored = await self._last_mark(mark[COMMIT])
+                if stored:
+                    return stored
+                self.fenced = True
+                raise self._no_owner() from None
+            except NoAnswer as error:
+                if not said:
+                    log.warning("waiting to write partition %d: %s", self._partition, error)
+                    said = True
+                await asyncio.sleep(wait * random.uniform(0.5, 1.0))
+                wait = min(2 * wait, MOST_WAIT_S)
+                await self._check_stream()
+
+    async def _try(self, data: bytes, mark: dict[str, str], beside: list[_Message]) -> int:
+        room = self._session.max_payload - HEADERS_BYTES
+        expect = {_EXPECT: str(self._last)}
+        if len(data) <= room and not beside:
+            return await self._session.publish(self._subject, data, mark | expect)
+        count = -(-len(data) // room)
+        pieces: list[_Message] = [
+            (
+                self._subject,
+                data[at * room : (at + 1) * room],
+                mark | ({PIECE: f"{at + 1}/{count}"} if count > 1 else {}),
+            )
+            for at in range(count)
+        ]
+        pieces[0][2].update(expect)
+        return await self._session.publish_together(beside + pieces, f"{random.getrandbits(64):016x}")
+
+    async def _last_mark(self, mark: str) -> int:
+        """The sequence of the last commit if it is that one: the answer to it may have been lost."""
+        last: Raw | None = await self._session.until_answered(
+            lambda: self._session.last(self._stream, self._subject), "see whether a commit is stored"
+        )
+        return last.seq if last is not None and last.headers.get(COMMIT) == mark else 0
+
+    async def _check_stream(self) -> None:
+        try:
+            await self._session.api(f"STREAM.INFO.{self._stream}")
+        except NoAnswer:
+            pass
+        except Refusal as refusal:
+            if refusal.code == NO_STREAM:
+                raise StoreError(f"expected stream {self._stream}, it was deleted") from refusal
+
+    def _no_owner(self) -> Fenced:
+        return Fenced(f"partition {self._partition} has another owner now; what was on its way here does not count")
+
+    # What nobody needs any more -----------------------------------------------------------------------
+
+    @property
+    def purge_due(self) -> bool:
+        return self._number - self._purged >= PURGE_AFTER
+
+    async def purge(self, copying: int | None) -> None:
+        """Delete the commits that snapshots are in place of, and older snapshots. `copying` is the first commit of
+        which something is still to be copied."""
+        self._purged = self._number
+        needed = [next(iter(since.values()), self._number) for since in (self._purposes, self._topics)]
+        oldest = min(self._number, *needed, copying or self._number, self._letters_since or self._number)
+        seq = 0
+        while self._commits and self._commits[0][0] < oldest:
+            self._commits.popleft()
+            seq = self._commits[0][1] if self._commits else 0
+        if seq:
+            await self._purge(self._subject, seq=seq)
+        stale, self._stale = self._stale, set()
+        for subject in stale:
+            await self._purge(subject, keep=1)
+        for name in [name for name, spans in self._dead.items() if not spans]:
+            del self._dead[name]
+            await self._purge(self._layout.kept(self._partition, f"dead.{purpose_name(*name)}"), seq=self._last)
+
+    async def _purge(self, subject: str, **what: int) -> None:
+        await self._session.until_answered(
+            lambda: self._session.api(f"STREAM.PURGE.{self._stream}", {"filter": subject, **what}), "delete old state"
+        )
+
+    async def dead(self, topic: str, purpose: str) -> list[Letter]:
+        """A purpose's dead letters, by position."""
+        name = (topic, purpose)
+        subject = self._layout.kept(self._partition, f"dead.{purpose_name(topic, purpose)}")
+        letters: dict[int, Letter] = {}
+        seq = 1
+        while True:
+            raw: Raw | None = await self._session.until_answered(
+                partial(self._session.next, self._stream, subject, seq), "read dead letters"
+            )
+            if raw is None:
+                break
+            letters.update((letter.position, letter) for letter in decode_letters(raw.data))
+            seq = raw.seq + 1
+        letters.update((letter.position, letter) for letter in self._letters.get(name, ()))
+        dead = self._dead.get(name, Spans())
+        return [letters[position] for position in sorted(letters) if position in dead]
+
+
+def _read_mark(raw: Raw | None) -> tuple[int, int]:
+    """Whose commit it is, and its number."""
+    if raw is None:
+        return 0, 0
+    epoch, _, number = raw.headers.get(COMMIT, "0.0").partition(".")
+    return int(epoch), int(number)
+
+
+def _some(letters: list[Letter]) -> list[list[Letter]]:
+    """Parts that fit into a message each."""
+    parts: list[list[Letter]] = [[]]
+    size = 0
+    for letter in letters:
+        size += len(letter.error) * 4 + 64
+        if size > LETTERS_BYTES and parts[-1]:
+            parts.append([])
+            size = len(letter.error) * 4 + 64
+        parts[-1].append(letter)
+    return parts

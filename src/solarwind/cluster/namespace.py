@@ -1,0 +1,132 @@
+"""A namespace's streams and bucket: made when first used, and looked at closely if they are there already."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+
+from ..errors import ConflictError
+from .address import Settings
+from .layout import Layout
+from .session import STREAM_EXISTS, WRONG_SEQUENCE, Refusal, Session, refused
+
+_S = 1_000_000_000
+MARK = "solarwind"  # in a stream's metadata: which format it has
+FORMAT = "1"
+KEY_ONCE = {"Nats-Expected-Last-Subject-Sequence": "0"}
+
+
+async def open_namespace(session: Session) -> Layout:
+    """Raises `BadArgument` where the URL states what the namespace is not, `ConflictError` where its streams are not as
+    it needs them."""
+    address = session.address
+    found = await _find_settings(session)
+    settings = address.merged(found)
+    layout = Layout(address.namespace, settings)
+    await ensure(session, layout.bucket_stream, _bucket(layout))
+    if found is None:
+        try:
+            await session.publish(layout.key("settings"), msgspec.json.encode(settings), KEY_ONCE)
+        except Refusal as refusal:
+            if refusal.code != WRONG_SEQUENCE:
+                raise refused(refusal, "write the settings of a namespace") from refusal
+            settings = address.merged(await _find_settings(session))  # somebody else was first
+            layout = Layout(address.namespace, settings)
+    await ensure(session, layout.state_stream, _stream(layout, layout.state_stream, layout.state_subjects))
+    return layout
+
+
+async def open_partition(session: Session, layout: Layout, partition: int) -> None:
+    """Its event stream, and the note by which everybody knows that there is one."""
+    name = layout.events_stream(partition)
+    await ensure(session, name, _stream(layout, name, layout.events_subjects(partition)))
+    try:
+        await session.publish(layout.key(f"owner.{partition}"), b"{}", KEY_ONCE)
+    except Refusal as refusal:
+        if refusal.code != WRONG_SEQUENCE:
+            raise refused(refusal, "note that a stream is used") from refusal
+
+
+async def _find_settings(session: Session) -> Settings | None:
+    layout = Layout(session.address.namespace, Settings())
+    try:
+        found = await session.last(layout.bucket_stream, layout.key("settings"))
+    except Refusal:
+        return None
+    try:
+        return msgspec.json.decode(found.data, type=Settings) if found is not None else None
+    except msgspec.MsgspecError as error:
+        raise ConflictError(
+            f"expected settings of Solar Wind under key 'settings' of bucket {layout.bucket}, got others ({error}): "
+            "name another namespace"
+        ) from None
+
+
+async def ensure(session: Session, name: str, wanted: dict[str, Any]) -> None:
+    """Make a stream; one that is there must be as it is wanted."""
+    try:
+        await session.api(f"STREAM.CREATE.{name}", wanted)
+        return
+    except Refusal as refusal:
+        if refusal.code != STREAM_EXISTS:
+            raise _cannot_make(name, refusal) from refusal
+    found = (await session.api(f"STREAM.INFO.{name}"))["config"]
+    wanted = json.loads(json.dumps(wanted))
+    differences = [
+        f"{key} {json.dumps(value)}, got {json.dumps(found.get(key))}"
+        for key, value in wanted.items()
+        if key != "metadata" and (found.get(key) or None) != (value or None)
+    ]
+    mark = (found.get("metadata") or {}).get(MARK)
+    if mark != FORMAT:
+        differences.append(f"metadata {MARK}={FORMAT}, got {mark or 'none'}")
+    if differences:
+        raise ConflictError(
+            f"expected stream {name} with {'; '.join(differences)}: it is never altered silently, so name another "
+            "namespace, or alter it with NATS's own tools"
+        )
+
+
+def _cannot_make(name: str, refusal: Refusal) -> ConflictError:
+    return ConflictError(
+        f"expected to make stream {name}, NATS refused: {refusal}: is there room for it, and are there as many servers "
+        "as replicas?"
+    )
+
+
+def _stream(layout: Layout, name: str, subjects: str) -> dict[str, Any]:
+    settings = layout.settings
+    return {
+        "name": name,
+        "description": f"Solar Wind, namespace {layout.namespace}: see docs/NATS.md",
+        "subjects": [subjects],
+        "retention": "limits",
+        "storage": "file",
+        "discard": "new",
+        "num_replicas": settings.replicas,
+        "duplicate_window": int(settings.dedup_s * _S),
+        "allow_direct": True,
+        "allow_atomic": True,
+        "metadata": {MARK: FORMAT},
+    }
+
+
+def _bucket(layout: Layout) -> dict[str, Any]:
+    """As `nats kv` makes them, so that it can read them."""
+    return {
+        "name": layout.bucket_stream,
+        "description": f"Solar Wind, namespace {layout.namespace}: see docs/NATS.md",
+        "subjects": [layout.key(">")],
+        "retention": "limits",
+        "storage": "file",
+        "discard": "new",
+        "num_replicas": layout.settings.replicas,
+        "duplicate_window": 120 * _S,
+        "max_msgs_per_subject": 1,
+        "allow_rollup_hdrs": True,
+        "deny_delete": True,
+        "allow_direct": True,
+        "metadata": {MARK: FORMAT},
+    }

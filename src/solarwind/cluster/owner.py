@@ -1,0 +1,227 @@
+"""An owner of a partition: the dispatcher of its topics, and the connections of those who use it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Coroutine
+from typing import Any
+
+import msgspec
+
+from ..core.effects import Join
+from ..core.log import Stored
+from ..engine.base import Receiver, Since
+from ..engine.clock import Clock
+from ..engine.local import LocalEngine
+from ..errors import Busy, StoreError
+from ..limits import Limits
+from ..origin import MACHINE, process_name
+from ..peer.connection import Connection
+from ..records import Statistics, TopicInfo
+from .log import Fenced
+from .store import JetStreamStore
+
+log = logging.getLogger("solarwind")
+
+HEARTBEAT_S = 2.0  # of connections: who is silent for two is gone
+DRAIN_S = 1.0  # that handlers have to end what they began before a partition moves
+_MOST = 1 << 30
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """What a client may cost: it is one of us."""
+
+    frame_bytes: int = 64 << 20
+    authenticate_s: float = 10.0
+    heartbeat_s: float = HEARTBEAT_S
+    instances: int = _MOST
+    unanswered: int = _MOST
+
+
+class Everything:
+    """Whoever NATS lets in may do everything: rights are NATS's."""
+
+    def check_fire(self, topic: str) -> None:
+        """He may."""
+
+    def check_listen(self, topic: str, purpose: str) -> None:
+        """He may."""
+
+    def check_admin(self) -> None:
+        """He may."""
+
+
+_EVERYTHING = Everything()
+
+
+class PartitionEngine(LocalEngine):
+    """The engine of one partition. What was accepted may not have come here yet when somebody asks: so whatever depends
+    on it waits for it first."""
+
+    store: JetStreamStore
+
+    async def start(self) -> None:
+        await super().start()
+        self.store.failed = self._fail
+        self.store.follow(self._arrived)
+
+    def _arrived(self, stored: Stored) -> None:
+        try:
+            self._dispatcher.topic(stored.batch.header.topic)
+        except Busy as busy:
+            log.error("events are kept but not handed out: %s", busy)
+            return
+        self._accept_one(stored, self._clock.now())
+        self._carry_out()
+
+    def _fail(self, error: StoreError) -> None:
+        if isinstance(error, Fenced) and self._error is None:
+            log.warning("%s", error)
+            self._end(error)
+        else:
+            super()._fail(error)
+
+    async def drain(self) -> None:
+        """Hand out nothing more, and let what is out come back."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + DRAIN_S
+        now = self._clock.now()
+        for instance in list(self._dispatcher.instances):
+            self._dispatcher.leaving(instance, now)
+        self._carry_out()
+        while loop.time() < until and self._error is None and self._in_flight():  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+
+    def _in_flight(self) -> bool:
+        return any(purpose.flying for topic in self._dispatcher.topics.values() for purpose in topic.purposes.values())
+
+    # What depends on all that was accepted ------------------------------------------------------------
+
+    async def join(self, join: Join, since: Since, receiver: Receiver) -> int:
+        self._check_running()
+        await self.store.synced()
+        return await super().join(join, since, receiver)
+
+    async def statistics(self) -> Statistics:
+        self._check_running()
+        await self.store.synced()
+        return await super().statistics()
+
+    async def topics(self) -> list[TopicInfo]:
+        self._check_running()
+        await self.store.synced()
+        return await super().topics()
+
+    async def replay(self, topic: str, purpose: str, since: Since, until: Since) -> int:
+        self._check_running()
+        await self.store.synced()
+        return await super().replay(topic, purpose, since, until)
+
+    async def retire(self, topic: str, purpose: str, *, force: bool) -> None:
+        self._check_running()
+        await self.store.synced()
+        await super().retire(topic, purpose, force=force)
+
+    async def quiet(self, purposes: Collection[tuple[str, str]]) -> None:
+        """What handlers fired is on its way back here: until all has come, and there is still nothing to do."""
+        while True:
+            self._check_running()
+            await self.store.synced()
+            await super().quiet(purposes)
+            commits = self._commit_number
+            await self.store.forwarder.idle()
+            await self.store.synced()
+            if commits == self._commit_number and not any(self._work_left(*names) for names in purposes):
+                return
+
+    async def left(self, purposes: Collection[tuple[str, str]]) -> str:
+        await self.store.synced()
+        return await super().left(purposes)
+
+
+class Owner:
+    """One partition that this process owns. A `Host` of connections."""
+
+    def __init__(
+        self,
+        store: JetStreamStore,
+        limits: Limits,
+        ended: Callable[[Owner, StoreError], None],
+        *,
+        clock: Clock | None = None,
+        random: Callable[[], float] | None = None,
+    ) -> None:
+        """`ended` is called when it is over without having been stopped."""
+        self.partition = store.partition
+        self.name = f"{MACHINE}/{process_name()}"
+        self.limits = limits
+        self.settings = Settings()
+        options: dict[str, Any] = {} if random is None else {"random": random}
+        self.engine: PartitionEngine = PartitionEngine(store, clock=clock, limits=limits, **options)
+        self._store = store
+        self._ended = ended
+        self._connections: set[Connection] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._sweeper: asyncio.Task[None] | None = None
+        self.ready = False
+
+    async def start(self) -> None:
+        """Take the partition up. Raises `StoreError`."""
+        try:
+            await self.engine.start()
+        except BaseException:
+            await self._store.abandon()
+            raise
+        self.engine.failed.add_done_callback(self._failed)
+        self._sweeper = asyncio.create_task(self._sweep())
+        self.ready = True
+
+    def _failed(self, future: asyncio.Future[None]) -> None:
+        error = future.exception() if not future.cancelled() else None
+        if isinstance(error, StoreError) and self.ready:
+            self.ready = False
+            self._ended(self, error)
+
+    async def stop(self, *, drain: bool = False) -> None:
+        """Let go of it in order, so that whoever comes next need suspect nobody. `drain`: the others go on, so let them
+        come to an end with what they have."""
+        running = self.ready
+        self.ready = False
+        if drain and running:
+            await self.engine.drain()
+        for connection in list(self._connections):
+            connection.leave()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.engine.stop()
+        await self._store.abandon()
+
+    async def _sweep(self) -> None:
+        """While this process stood still nobody could be heard of."""
+        loop = asyncio.get_running_loop()
+        pause = HEARTBEAT_S / 4
+        due = loop.time() + pause
+        while True:
+            await asyncio.sleep(pause)
+            now = loop.time()
+            late, due = now - due, now + pause
+            for connection in list(self._connections) if late < HEARTBEAT_S else ():
+                connection.check(now)
+
+    # A host -------------------------------------------------------------------------------------------
+
+    def grant(self, token: str | None) -> Everything:
+        return _EVERYTHING
+
+    def connected(self, connection: Connection) -> None:
+        self._connections.add(connection)
+
+    def disconnected(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

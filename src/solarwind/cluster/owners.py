@@ -1,0 +1,429 @@
+"""Who owns which partition: found, elected, spread evenly, and moved when somebody comes, goes, hangs or dies.
+
+The record of owners is in the namespace's bucket and changed by compare-and-set, so that there is one; who is alive is
+told by heartbeats. Neither guards the data: that an owner of yesterday writes nothing is seen to by its log (`log`). So
+whoever is in doubt may take over, and the worst that comes of it is a move too many.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+from uuid import uuid4
+from zlib import crc32
+
+import msgspec
+import nats.errors
+from nats.aio.msg import Msg
+
+from ..errors import SolarWindError, StoreError, Unavailable
+from ..origin import MACHINE, process_name
+from .layout import Layout
+from .owner import Owner
+from .session import WRONG_SEQUENCE, NoAnswer, Nobody, Raw, Refusal, Session
+from .tail import Tail
+
+log = logging.getLogger("solarwind")
+
+BEAT_S = 1.0
+DOUBT_S = 1.5  # without a beat, after which a process is asked
+SILENT_S = 3.0  # without a beat, after which it is gone
+ASK_S = 0.5
+TURN_S = 0.25  # between two looks at who owns what
+HELLO_S = 0.1  # that others have to say that they are there
+OTHERS_FIRST_S = 0.7  # that a partition is left to whoever should take it
+STEADY_S = 2.0  # that nobody came or went, before partitions move for balance
+MOVE_S = 0.5  # between two such moves
+
+
+class Record(msgspec.Struct):
+    """Who owns a partition: what is in the bucket. `revision` is the record's there."""
+
+    node: str = ""
+    name: str = ""
+    revision: int = 0
+
+
+class Member(msgspec.Struct):
+    """Another process: what its heartbeats say, and when it was heard of."""
+
+    node: str
+    name: str
+    owned: list[int]
+    takes_part: bool
+    heard: float = 0.0
+
+
+Ended = Callable[[Owner, StoreError], None]
+MakeOwner = Callable[[int, Ended], Owner]
+
+
+class Owners:
+    """This process among the others. `make` makes an owner of a partition, which is not started yet."""
+
+    def __init__(self, session: Session, layout: Layout, make: MakeOwner) -> None:
+        self.node = uuid4().hex[:12]
+        self.name = f"{MACHINE}/{process_name()}"
+        self.records: dict[int, Record] = {}
+        self.mine: dict[int, Owner] = {}
+        self.members: dict[str, Member] = {}
+        self.opened: Callable[[Msg], Awaitable[None]] = _ignore
+        self.failed: Callable[[SolarWindError], None] = lambda error: None
+        self._session = session
+        self._layout = layout
+        self._make = make
+        self._takes_part = False
+        self._wanted: set[int] = set()
+        self._starting: dict[int, asyncio.Task[None]] = {}
+        self._unowned: dict[int, float] = {}  # since when a partition is seen without an owner
+        self._began = 0.0
+        self._changed_at = 0.0  # when somebody came or went
+        self._moved_at = 0.0
+        self._wake = asyncio.Event()
+        self._news = asyncio.Condition()
+        self._tail: Tail | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._stopping = False
+        self._loop = asyncio.get_running_loop()
+
+    # Life ---------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        self._began = self._changed_at = self._loop.time()
+        self._tail = Tail(
+            self._session, self._layout.bucket_stream, self._record, self._bucket_gone, last_per_subject=True
+        )
+        self._session.back.append(self._back)
+        last = await self._session.until_answered(
+            lambda: self._session.last_sequence(self._layout.bucket_stream), "open a namespace"
+        )
+        await self._subscribe()
+        self._tail.begin()
+        await self._tail.until(last)
+        self._spawn(self._run())
+        self._spawn(self._beat())
+
+    async def stop(self) -> None:
+        """Hand over what is owned here to whoever goes on, or to nobody."""
+        self._stopping = True
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, *self._starting.values(), return_exceptions=True)
+        for partition in list(self.mine):
+            await self._hand_over(partition, self._heir())
+        self._takes_part = False
+        if self._session.is_up:
+            await self._say_beat()
+        if self._back in self._session.back:
+            self._session.back.remove(self._back)
+        if self._tail is not None:
+            await self._tail.end()
+
+    async def take_part(self) -> None:
+        """From now on this process may own partitions as well as any."""
+        if not self._takes_part:
+            self._takes_part = True
+            self._changed_at = self._loop.time()
+            await self._say_beat()
+            self._wake.set()
+
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _back(self) -> None:
+        """The connection was made anew: all that hung on it too. Whoever was not heard of meanwhile may well live."""
+        now = self._loop.time()
+        for member in self.members.values():
+            member.heard = now
+        self._spawn(self._subscribe())
+
+    def _bucket_gone(self) -> None:
+        self.failed(StoreError(f"expected bucket {self._layout.bucket}, it was deleted: start again to make it anew"))
+
+    async def _subscribe(self) -> None:
+        try:
+            client = self._session.nats
+            await client.subscribe(self._layout.live("beat"), cb=self._beat_came)
+            await client.subscribe(self._layout.live("hello"), cb=self._hello_came)
+            await client.subscribe(self._layout.live(f"node.{self.node}.>"), cb=self._asked, pending_bytes_limit=0)
+            await client.publish(self._layout.live("hello"), self.node.encode())
+            await client.flush()
+        except (NoAnswer, nats.errors.Error, OSError, TimeoutError):
+            pass  # the connection is gone again: `_back` will be called
+
+    # Beats --------------------------------------------------------------------------------------------
+
+    async def _beat(self) -> None:
+        while True:
+            await self._say_beat()
+            await asyncio.sleep(BEAT_S)
+
+    async def _say_beat(self) -> None:
+        if not self._takes_part and not self.mine and not self._stopping:
+            return
+        beat = Member(self.node, self.name, sorted(self.mine), self._takes_part and not self._stopping)
+        try:
+            await self._session.nats.publish(self._layout.live("beat"), msgspec.json.encode(beat))
+        except (NoAnswer, nats.errors.Error, OSError):
+            pass  # it is not heard anyway
+
+    async def _hello_came(self, message: Msg) -> None:
+        if message.data != self.node.encode():
+            await self._say_beat()
+
+    async def _beat_came(self, message: Msg) -> None:
+        try:
+            member = msgspec.json.decode(message.data, type=Member)
+        except msgspec.MsgspecError:
+            log.warning("a heartbeat that is none came at %s", message.subject)
+            return
+        if member.node == self.node:
+            return
+        known = self.members.get(member.node)
+        if known is None or known.takes_part != member.takes_part:
+            self._changed_at = self._loop.time()
+            self._wake.set()
+        member.heard = self._loop.time()
+        self.members[member.node] = member
+        if not member.takes_part and not member.owned:
+            del self.members[member.node]  # it says goodbye
+
+    async def _asked(self, message: Msg) -> None:
+        what = message.subject.removeprefix(self._layout.live(f"node.{self.node}."))
+        if what == "ping":
+            await message.respond(b"")
+        else:
+            await self.opened(message)
+
+    # Records ------------------------------------------------------------------------------------------
+
+    def _record(self, raw: Raw) -> None:
+        key = raw.subject.removeprefix(self._layout.key(""))
+        kind, _, partition = key.partition(".")
+        if kind != "owner" or not partition.isdecimal():
+            return
+        try:
+            record = msgspec.json.decode(raw.data or b"{}", type=Record)
+        except msgspec.MsgspecError as error:
+            log.error("key %s of bucket %s is none that Solar Wind wrote: %s", key, self._layout.bucket, error)
+            record = Record()
+        record.revision = raw.seq
+        known = self.records.get(int(partition))
+        if known is None or known.revision < raw.seq:
+            self.records[int(partition)] = record
+            self._wake.set()
+            self._tell()
+
+    def _tell(self) -> None:
+        """Somebody may be waiting for an owner."""
+        self._spawn(self._notify())
+
+    async def _notify(self) -> None:
+        async with self._news:
+            self._news.notify_all()
+
+    async def owner_of(self, partition: int, wait_s: float) -> tuple[str, Owner | None]:
+        """Whom to turn to: its node, and the owner itself where it is this process. Raises `Unavailable`."""
+        self._wanted.add(partition)
+        self._wake.set()
+        try:
+            async with asyncio.timeout(wait_s):
+                async with self._news:
+                    while True:
+                        found = self._known_owner(partition)
+                        if found is not None:
+                            return found
+                        await self._news.wait()
+        except TimeoutError:
+            raise Unavailable(
+                f"expected an owner of partition {partition} of namespace {self._layout.namespace!r}, there is none "
+                "yet: try again"
+            ) from None
+
+    def _known_owner(self, partition: int) -> tuple[str, Owner | None] | None:
+        record = self.records.get(partition)
+        if record is None or not record.node:
+            return None
+        if record.node == self.node:
+            owner = self.mine.get(partition)
+            return (self.node, owner) if owner is not None and owner.ready else None
+        return (record.node, None) if record.node in self.members else None
+
+    async def _change(self, partition: int, node: str, name: str) -> bool:
+        """Write who owns it, unless somebody else wrote."""
+        record = self.records[partition]
+        data = msgspec.json.encode({"node": node, "name": name} if node else {})
+        expect = {"Nats-Expected-Last-Subject-Sequence": str(record.revision)}
+        try:
+            revision = await self._session.publish(self._layout.key(f"owner.{partition}"), data, expect)
+        except Refusal as refusal:
+            if refusal.code != WRONG_SEQUENCE:
+                log.warning("who owns partition %d cannot be written: %s", partition, refusal)
+            return False
+        except NoAnswer:
+            return False
+        self.records[partition] = Record(node, name, revision)
+        return True
+
+    # Turns --------------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        await asyncio.sleep(HELLO_S)
+        while True:
+            self._wake.clear()
+            if self._session.is_up:
+                try:
+                    await self._turn()
+                except Exception:
+                    log.exception("looking at who owns what failed")
+            try:
+                await asyncio.wait_for(self._wake.wait(), TURN_S)
+            except TimeoutError:
+                pass
+
+    async def _turn(self) -> None:
+        now = self._loop.time()
+        for node, member in list(self.members.items()):
+            if now - member.heard > DOUBT_S and not await self._lives(node, member):
+                self.members.pop(node, None)
+                self._changed_at = now
+                log.warning("process %s takes part no more: it is gone or hangs", member.name)
+        part = self._taking_part()
+        for partition, record in list(self.records.items()):
+            if record.node == self.node:
+                self._begin(partition)
+            elif partition in self.mine:
+                await self._end(partition)
+            elif not await self._has_owner(record):
+                await self._consider(partition, part)
+            else:
+                self._unowned.pop(partition, None)
+        await self._balance(part)
+
+    def _taking_part(self) -> dict[str, int]:
+        """The processes that partitions are spread over, and how many each owns. Where nobody else takes part it is
+        whoever needs one."""
+        part = {node: len(member.owned) for node, member in self.members.items() if member.takes_part}
+        if self._takes_part:
+            part[self.node] = len(self.mine)
+        return part
+
+    async def _lives(self, node: str, member: Member | None) -> bool:
+        """Ask a process that was not heard of for a while."""
+        since = member.heard if member is not None else self._began
+        try:
+            await self._session.ask(self._layout.live(f"node.{node}.ping"), b"", wait=ASK_S)
+        except Nobody:
+            return False
+        except NoAnswer:
+            return self._loop.time() - since < SILENT_S
+        if member is not None:
+            member.heard = self._loop.time()
+        return True
+
+    async def _has_owner(self, record: Record) -> bool:
+        if not record.node or record.node in self.members:
+            return bool(record.node)
+        if await self._lives(record.node, None):
+            if record.node not in self.members:  # it will say itself what it is
+                self.members[record.node] = Member(record.node, record.name, [], False, self._loop.time())
+                self._tell()
+            return True
+        return False
+
+    async def _consider(self, partition: int, part: dict[str, int]) -> None:
+        """Take a partition that has no owner, if it is this process's turn."""
+        now = self._loop.time()
+        since = self._unowned.setdefault(partition, now)
+        if part and self.node not in part:
+            return
+        if not part and partition not in self._wanted:
+            return
+        first = min(part or {self.node: 0}, key=lambda node: (part.get(node, 0), crc32(f"{node}.{partition}".encode())))
+        if first != self.node and now - since < OTHERS_FIRST_S:
+            return
+        before = self.records[partition].name
+        if await self._change(partition, self.node, self.name):
+            self._unowned.pop(partition, None)
+            part[self.node] = part.get(self.node, 0) + 1
+            if before:
+                log.warning("this process takes over partition %d from %s", partition, before)
+            self._begin(partition)
+
+    def _begin(self, partition: int) -> None:
+        if partition in self.mine or partition in self._starting:
+            return
+        task = self._starting[partition] = self._loop.create_task(self._start(partition))
+        task.add_done_callback(lambda _: self._starting.pop(partition, None))
+
+    async def _start(self, partition: int) -> None:
+        owner = self._make(partition, self._ended)
+        try:
+            await owner.start()
+        except SolarWindError as error:
+            log.warning("partition %d cannot be taken over: %s", partition, error)
+            await asyncio.sleep(BEAT_S)
+            return
+        except Exception:
+            log.exception("partition %d cannot be taken over", partition)
+            await asyncio.sleep(BEAT_S)
+            return
+        if self._stopping or self.records[partition].node != self.node:
+            await owner.stop()
+            return
+        self.mine[partition] = owner
+        self._tell()
+        await self._say_beat()
+
+    def _ended(self, owner: Owner, error: StoreError) -> None:
+        """It could not go on, or somebody else owns the partition. If nobody does it is begun anew."""
+        if self.mine.get(owner.partition) is owner:
+            del self.mine[owner.partition]
+            self._spawn(owner.stop())
+            self._wake.set()
+
+    async def _end(self, partition: int) -> None:
+        owner = self.mine.pop(partition)
+        log.warning("partition %d belongs to %s now", partition, self.records[partition].name or "nobody")
+        await owner.stop()
+
+    # Moving -------------------------------------------------------------------------------------------
+
+    async def _balance(self, part: dict[str, int]) -> None:
+        """Give one away if somebody has two fewer; or all, where this process only helped out."""
+        now = self._loop.time()
+        others = {node: count for node, count in part.items() if node != self.node}
+        if not others or not self.mine or now - self._moved_at < MOVE_S:
+            return
+        least = min(others, key=lambda node: (others[node], node))
+        steady = now - self._changed_at > STEADY_S
+        if not self._takes_part or (steady and len(self.mine) >= others[least] + 2):
+            self._moved_at = now
+            await self._hand_over(max(self.mine), least)
+            if least in self.members:
+                self.members[least].owned.append(-1)  # until its next beat says so
+            self._wake.set()
+
+    def _heir(self) -> str:
+        """Who owns least of those who go on."""
+        others = {node: len(member.owned) for node, member in self.members.items() if member.takes_part}
+        heir = min(others, key=lambda node: (others[node], node), default="")
+        if heir:
+            self.members[heir].owned.append(-1)
+        return heir
+
+    async def _hand_over(self, partition: int, node: str) -> None:
+        owner = self.mine.pop(partition)
+        await owner.stop(drain=bool(node))
+        if self.records[partition].node == self.node:
+            name = self.members[node].name if node in self.members else ""
+            await self._change(partition, node, name)
+
+
+async def _ignore(message: Msg) -> None:
+    """Nobody opens anything yet."""

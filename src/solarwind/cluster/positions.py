@@ -1,0 +1,214 @@
+"""Which event of a topic is in which message: positions count a topic's events in the order of its stream.
+
+Nobody writes a position down when an event is fired; the owner counts. It notes every so often at which sequence the
+count stood where, so that any event can be found by reading on from the note before it. A note is true for ever, since
+the log is. What lies behind a note up to the next is lost where the note's own message is gone; that is why a note is
+written for whatever comes behind a gap before the gap is made.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right, insort
+from collections.abc import AsyncIterator
+from operator import attrgetter
+from typing import NamedTuple
+
+import msgspec
+
+from ..batch import Batch
+from ..core.log import Stored
+from .layout import Layout
+from .publish import PIECE, read_raw
+from .records import Note, TopicState, decode_notes, encode
+from .session import Raw, Session
+from .tail import add_piece
+from .tracing import SKEW_NS, scan
+
+NOTE_BYTES = 1 << 20  # of events between two notes
+NOTE_MESSAGES = 256
+NOTES_TOGETHER = 16  # that are written together
+READ_MESSAGES = 256
+
+
+class Notes(msgspec.Struct, eq=False):
+    """Of one topic. Those in `known` are in order; those that are not written down yet are `unwritten`."""
+
+    state: TopicState
+    known: list[Note] = msgspec.field(default_factory=list)
+    unwritten: list[Note] = msgspec.field(default_factory=list)
+    loaded: bool = False  # whether `known` has those of earlier owners
+    messages: int = NOTE_MESSAGES  # since the last note
+    size: int = 0
+
+    def count(self, raw: Raw, events: int) -> int:
+        """A message came at the end of the topic's log; gives its position."""
+        state = self.state
+        start = state.end
+        if self.messages >= NOTE_MESSAGES or self.size >= NOTE_BYTES:
+            self.note(Note(start, raw.seq, state.total))
+            self.messages = self.size = 0
+        size = len(raw.data)
+        self.messages += 1
+        self.size += size
+        state.end += events
+        state.total += size
+        return start
+
+    def note(self, note: Note) -> None:
+        at = bisect_right(self.known, note)
+        if not at or self.known[at - 1] != note:
+            insort(self.known, note)
+            self.unwritten.append(note)
+
+    def before(self, position: int) -> int:
+        """The index of the last note at or before a position; else of the first."""
+        return max(0, bisect_right(self.known, position, key=_position) - 1)
+
+
+_position = attrgetter("position")
+_seq = attrgetter("seq")
+
+
+class Read(NamedTuple):
+    """A message that was read back: the position it begins at, and its batch, if it is one."""
+
+    position: int
+    total: int  # bytes before it
+    raw: Raw
+    last: int  # the sequence of its last piece
+    batch: Batch | None
+
+
+class Positions:
+    """Of one partition: reads its event stream by positions."""
+
+    def __init__(self, session: Session, layout: Layout, partition: int) -> None:
+        self._session = session
+        self._layout = layout
+        self._partition = partition
+        self._stream = layout.events_stream(partition)
+
+    def _subject(self, topic: str) -> str:
+        return self._layout.kept(self._partition, f"index.{topic}")
+
+    async def write(self, notes: Notes) -> None:
+        """Write down what is not yet. Raises `Refusal`."""
+        entries, notes.unwritten = notes.unwritten, []
+        if entries:
+            subject = self._subject(notes.state.name)
+            await self._session.until_answered(
+                lambda: self._session.publish(subject, encode(entries)), "write down where events are"
+            )
+
+    async def load(self, notes: Notes) -> None:
+        """Bring to hand what was written down."""
+        if notes.loaded:
+            return
+        found: list[Note] = []
+        seq, stream = 1, self._layout.state_stream
+        while True:
+            raw = await self._next(stream, self._subject(notes.state.name), seq)
+            if raw is None:
+                break
+            found += decode_notes(raw.data)
+            seq = raw.seq + 1
+        notes.known = sorted({*found, *notes.known})
+        notes.loaded = True
+
+    async def forget(self, notes: Notes, position: int) -> None:
+        """The notes of what was trimmed, before a position, are of no use any more."""
+        first = notes.before(position)
+        if first > 4 * NOTES_TOGETHER:
+            del notes.known[:first]
+            notes.unwritten.clear()
+            known, subject, stream = list(notes.known), self._subject(notes.state.name), self._layout.state_stream
+
+            async def rewrite() -> None:
+                seq = await self._session.publish(subject, encode(known))
+                await self._session.api(f"STREAM.PURGE.{stream}", {"filter": subject, "seq": seq})
+
+            await self._session.until_answered(rewrite, "shorten an index")
+
+    async def read(self, notes: Notes, position: int, most_bytes: int) -> list[Stored]:
+        """See `Store.read`."""
+        found: list[Stored] = []
+        async for read in self.messages(notes, position, most_bytes):
+            if read.batch is None or read.position + len(read.batch) <= position:
+                continue
+            most_bytes -= len(read.raw.data)
+            if found and most_bytes < 0:
+                break
+            found.append(Stored(read.position, read.batch))
+            if most_bytes <= 0:
+                break
+        return found
+
+    async def messages(self, notes: Notes, position: int, most_bytes: int = NOTE_BYTES) -> AsyncIterator[Read]:
+        """All messages from the last note before `position` on; about so many bytes are read together."""
+        await self.load(notes)
+        known, topic, end = list(notes.known), notes.state.name, notes.state.end
+        if not known:
+            return
+        index = notes.before(position)
+        at, seq, total = known[index]
+        lost = True  # until the note's own message is seen
+        pieces: list[Raw] = []
+        while page := await self._page(topic, seq, most_bytes):
+            for raw in page:
+                seq = raw.seq + 1
+                whole = raw if PIECE not in raw.headers else add_piece(pieces, raw)
+                if whole is None:
+                    continue
+                while index + 1 < len(known) and known[index + 1].seq <= whole.seq:
+                    index, lost = index + 1, True
+                if known[index].seq == whole.seq:
+                    at, _, total = known[index]
+                    lost = False
+                if lost:
+                    continue
+                if at >= end:
+                    return  # what follows was not counted yet
+                batch = read_raw(whole)
+                if batch is not None and batch.header.topic != topic:
+                    batch = None
+                yield Read(at, total, whole, raw.seq, batch)
+                at += len(batch) if batch is not None else 0
+                total += len(whole.data)
+
+    async def seek(self, notes: Notes, time: int) -> int:
+        """See `Store.seek`."""
+        await self.load(notes)
+        subject = self._layout.events_of(self._partition, topic=notes.state.name)
+        async for raw in scan(self._session, self._stream, subject, time - SKEW_NS):
+            index = max(0, bisect_right(notes.known, raw.seq, key=_seq) - 1)
+            if notes.known:
+                async for read in self.messages(notes, notes.known[index].position):
+                    batch = read.batch
+                    if batch is None or read.last < raw.seq:
+                        continue
+                    for at in range(len(batch)) if batch.time(len(batch) - 1) >= time else ():
+                        if batch.time(at) >= time:
+                            return read.position + at
+            break
+        return notes.state.end
+
+    async def _page(self, topic: str, seq: int, most_bytes: int) -> list[Raw]:
+        subject = self._layout.events_of(self._partition, topic=topic)
+        most = {"batch": READ_MESSAGES, "max_bytes": max(1 << 16, most_bytes)}
+        request = {"seq": max(1, seq), "next_by_subj": subject, **most}
+
+        async def read() -> list[Raw]:
+            page = await self._session.get(self._stream, request)
+            if not page:  # the replica that answered may be behind
+                raw = await self._session.next(self._stream, subject, seq)
+                page = [raw] if raw is not None else []
+            return page
+
+        page: list[Raw] = await self._session.until_answered(read, f"read stream {self._stream}")
+        return page
+
+    async def _next(self, stream: str, subject: str, seq: int) -> Raw | None:
+        raw: Raw | None = await self._session.until_answered(
+            lambda: self._session.next(stream, subject, seq), f"read stream {stream}"
+        )
+        return raw

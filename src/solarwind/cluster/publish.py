@@ -1,0 +1,324 @@
+"""Batches on their way into the streams: in order, each stored once, whatever happens to the servers meanwhile.
+
+Each producer of a topic has a lane: one message of it is under way at a time, and what comes meanwhile travels together
+in the next. So the log has a producer's events in their order; how far it is can be asked of the log itself; and a lone
+event leaves at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+from time import monotonic
+
+import msgspec
+
+from ..batch import AutoId, Batch, join, read_id
+from ..errors import ProtocolError, SolarWindError, StoreError, TooLarge, Unavailable
+from ..limits import Limits
+from ..origin import MACHINE, process_name
+from .layout import DIRECT, Layout, id_name, producer_name
+from .namespace import open_partition
+from .session import FIRST_WAIT_S, MOST_WAIT_S, NO_STREAM, WRONG_SEQUENCE, NoAnswer, Raw, Refusal, Session, refused
+
+log = logging.getLogger("solarwind")
+
+PIECE = "Solarwind-Piece"  # of an event that is too large for one message: "1/3"
+NUMBER = "Solarwind-Number"  # the event's, in a piece
+MOST_PIECES = 1_000  # that JetStream stores together
+HEADERS_BYTES = 2 << 10  # of a message, at most
+_TOGETHER = 256  # messages of events with ids of their own that are under way together
+_MOST_LANES = 10_000  # that rest and are remembered
+_EXPECT = "Nats-Expected-Last-Subject-Sequence"
+
+
+class _Lane(msgspec.Struct, eq=False):
+    """One producer's way into one topic. Of its events, those below number `reached` are in the log."""
+
+    waiting: deque[tuple[Batch, asyncio.Future[None]]]
+    reached: int | None  # None: to be asked of the log
+    task: asyncio.Task[None] | None = None
+
+
+class Publisher:
+    """Of one process."""
+
+    def __init__(self, session: Session, layout: Layout, limits: Limits) -> None:
+        self._session = session
+        self._layout = layout
+        self._limits = limits
+        self._lanes: OrderedDict[tuple[str, int], _Lane] = OrderedDict()
+        self._open: set[int] = set()  # partitions that are known to be there
+        self._opening: dict[int, asyncio.Lock] = {}
+
+    def submit(self, batch: Batch) -> asyncio.Future[None]:
+        """The future is done when the batch is accepted, or has the error why it is not."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        header = batch.header
+        key = (header.topic, header.producer)
+        lane = self._lanes.get(key)
+        if lane is None:
+            # Only what others made can have come this way before.
+            own = (header.machine, header.process) == (MACHINE, process_name())
+            lane = self._lanes[key] = _Lane(deque(), header.first if own else None)
+            self._forget()
+        lane.waiting.append((batch, future))
+        if lane.task is None:
+            lane.task = asyncio.create_task(self._empty(key, lane))
+        return future
+
+    def _forget(self) -> None:
+        while len(self._lanes) > _MOST_LANES:
+            key = next(iter(self._lanes))
+            if self._lanes[key].task is not None:
+                self._lanes.move_to_end(key)
+                return
+            del self._lanes[key]
+
+    async def stop(self) -> None:
+        """Whatever waits still is given up."""
+        tasks = [lane.task for lane in self._lanes.values() if lane.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _empty(self, key: tuple[str, int], lane: _Lane) -> None:
+        group: list[tuple[Batch, asyncio.Future[None]]] = []
+        try:
+            while lane.waiting:
+                group = self._take(lane)
+                error = await self._store(lane, join([batch for batch, _ in group]))
+                for _, future in group:
+                    if not future.done():
+                        if error is None:
+                            future.set_result(None)
+                        else:
+                            future.set_exception(error)
+                            future.exception()  # whoever does not wait for it is told by the log
+                group = []
+        finally:
+            lane.task = None
+            for _, future in (*group, *lane.waiting):
+                if not future.done():
+                    future.set_exception(Unavailable("expected NATS to accept it, but this process stopped before"))
+                    future.exception()
+            lane.waiting.clear()
+
+    def _take(self, lane: _Lane) -> list[tuple[Batch, asyncio.Future[None]]]:
+        """What travels together: numbers that follow on each other, within the limits of a batch."""
+        group = [lane.waiting.popleft()]
+        count, size = len(group[0][0]), len(group[0][0].data)
+        most = min(self._limits.batch_bytes, self._room() if self._session.is_up else self._limits.batch_bytes)
+        while lane.waiting:
+            batch = lane.waiting[0][0]
+            last = group[-1][0].header
+            count, size = count + len(batch), size + len(batch.data)
+            follows = batch.header.first == last.first + last.count
+            if not follows or count > self._limits.batch_events or size > most:
+                break
+            group.append(lane.waiting.popleft())
+        return group
+
+    def _room(self) -> int:
+        return self._session.max_payload - HEADERS_BYTES
+
+    # One batch ----------------------------------------------------------------------------------------
+
+    async def _store(self, lane: _Lane, batch: Batch) -> SolarWindError | None:
+        """Store it, or what of it is not there yet; gives why that cannot be done."""
+        try:
+            if lane.reached is None:
+                lane.reached = await self._reached(batch)
+            header = batch.header
+            end = header.first + header.count
+            if header.first < lane.reached:
+                if end <= lane.reached:
+                    return None
+                batch = batch.part(lane.reached - header.first, header.count)
+            for part in self._parts(batch):
+                await self._store_part(part)
+            lane.reached = end
+        except SolarWindError as error:
+            return error
+        except Exception as error:
+            log.exception("a batch could not be stored")
+            return StoreError(f"a batch could not be stored after an unexpected {type(error).__name__}: {error}")
+        return None
+
+    def _parts(self, batch: Batch) -> Sequence[list[Batch]]:
+        """What is stored one after the other: a message, or several together of events with ids of their own."""
+        parts: list[list[Batch]] = []
+        ids = batch.header.ids
+        start, count = 0, len(batch)
+        while start < count:
+            stop = start + 1
+            given = ids is not None and ids[start] is not None
+            while stop < count and (ids is not None and ids[stop] is not None) == given:
+                stop += 1
+            if given:
+                for low in range(start, stop, _TOGETHER):
+                    high = min(stop, low + _TOGETHER)
+                    parts.append([batch.part(index, index + 1) for index in range(low, high)])
+            else:
+                run = batch if (start, stop) == (0, count) else batch.part(start, stop)
+                parts += [[part] for part in cut(run, self._room())]
+            start = stop
+        return parts
+
+    async def _store_part(self, part: list[Batch]) -> None:
+        if len(part) == 1:
+            await self._store_message(part[0])
+            return
+        answers = await asyncio.gather(*map(self._store_message, part), return_exceptions=True)
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
+
+    async def _store_message(self, batch: Batch) -> None:
+        id = batch.given_id(0)
+        if id is not None:
+            made = read_id(id)
+            if made is not None and await self._is_made(batch.header.topic, made, id):
+                return
+        await self.store(batch, DIRECT, {})
+
+    async def store(self, batch: Batch, via: str, marks: dict[str, str]) -> None:
+        """Store a batch that fits into a message, or one event: again and again until there is an answer. Raises
+        `StoreError` where that says no, and `TooLarge`."""
+        topic = batch.header.topic
+        partition = self._layout.partition(topic)
+        begun, wait, said = monotonic(), FIRST_WAIT_S, False
+        while True:
+            await self._session.up.wait()
+            try:
+                await self._ensure(partition)
+                if said and self._is_old(begun, batch) and await self._reached(batch) > batch.header.first:
+                    return
+                await self.put(batch, via, marks, self._expectation(batch, partition))
+                return
+            except Refusal as refusal:
+                if refusal.code == WRONG_SEQUENCE and batch.given_id(0) is not None:
+                    return  # it is there already
+                if refusal.code != NO_STREAM:
+                    raise refused(refusal, f"store events of topic {topic!r}") from refusal
+                self._open.discard(partition)
+            except NoAnswer as error:
+                self._open.discard(partition)
+                if not said:
+                    log.warning("waiting to store events of topic %r: %s", topic, error)
+                    said = True
+            await asyncio.sleep(wait * random.uniform(0.5, 1.0))
+            wait = min(2 * wait, MOST_WAIT_S)
+
+    def _expectation(self, batch: Batch, partition: int) -> dict[str, str]:
+        """An event whose id somebody gave is stored if its topic has none of that id."""
+        id = batch.given_id(0)
+        if id is None:
+            return {}
+        of_id = self._layout.events_of(partition, who=id_name(id), topic=batch.header.topic)
+        return {_EXPECT: "0", f"{_EXPECT}-Subject": of_id}
+
+    def _is_old(self, begun: float, batch: Batch) -> bool:
+        """Whether the stream may have forgotten that it stored the batch; pieces it never knows."""
+        if batch.given_id(0) is not None:
+            return False
+        return monotonic() - begun > self._layout.settings.dedup_s / 2 or len(batch.data) > self._room()
+
+    async def put(self, batch: Batch, via: str, marks: dict[str, str], expectation: dict[str, str]) -> int:
+        """Try once to store a batch that fits into a message, or one event; gives its sequence. Raises `Refusal`,
+        `NoAnswer`, `TooLarge`."""
+        id = batch.given_id(0)
+        who = id_name(id) if id is not None else producer_name(batch.header.producer)
+        subject = self._layout.event_subject(batch, via, who)
+        room, data = self._room(), batch.data
+        if len(data) <= room:
+            name = f"{who}.{batch.header.topic if id is not None else batch.header.first}"
+            return await self._session.publish(subject, data, marks | expectation | {"Nats-Msg-Id": name})
+        count = -(-len(data) // room)
+        if count > MOST_PIECES:
+            raise TooLarge(
+                f"expected an event of at most {MOST_PIECES * room:,} bytes, got {len(data):,}: "
+                "raise max_payload of the NATS servers"
+            )
+        marks = marks | {NUMBER: str(batch.header.first)}
+        pieces = [
+            (subject, data[at * room : (at + 1) * room], marks | {PIECE: f"{at + 1}/{count}"}) for at in range(count)
+        ]
+        pieces[0][2].update(expectation)
+        return await self._session.publish_together(pieces, f"{random.getrandbits(64):016x}")
+
+    async def _ensure(self, partition: int) -> None:
+        if partition in self._open:
+            return
+        async with self._opening.setdefault(partition, asyncio.Lock()):
+            if partition not in self._open:
+                await open_partition(self._session, self._layout, partition)
+                self._open.add(partition)
+
+    async def ensure(self, partition: int) -> None:
+        """See to it that a partition's stream is there. Raises `StoreError`, `ConflictError`."""
+        if partition not in self._open:
+            what = "make a stream"
+            try:
+                await self._session.until_answered(lambda: self._ensure(partition), what)
+            except Refusal as refusal:
+                raise refused(refusal, what) from refusal
+
+    # What is there already ----------------------------------------------------------------------------
+
+    async def _reached(self, batch: Batch) -> int:
+        """The number after the last of a producer's events in the log."""
+        return await self._reached_by(batch.header.topic, batch.header.producer)
+
+    async def _reached_by(self, topic: str, producer: int) -> int:
+        partition = self._layout.partition(topic)
+        subject = self._layout.events_of(partition, who=producer_name(producer), topic=topic)
+        raw = await self._session.until_answered(
+            lambda: last_or_none(self._session, self._layout.events_stream(partition), subject), "ask what is stored"
+        )
+        if raw is None:
+            return 0
+        if NUMBER in raw.headers:
+            return int(raw.headers[NUMBER]) + 1
+        found = read_raw(raw)
+        return found.header.first + found.header.count if found is not None else 0
+
+    async def _is_made(self, topic: str, made: AutoId, id: str) -> bool:
+        """Whether the topic's history has an event with that id, which Solar Wind made."""
+        if await self._reached_by(topic, made.producer) <= made.sequence:
+            return False
+        from .tracing import find_made
+
+        found = await find_made(self._session, self._layout, self._layout.partition(topic), made, id, topic)
+        return found is not None
+
+
+async def last_or_none(session: Session, stream: str, subject: str) -> Raw | None:
+    """The last message, if there is the stream at all."""
+    try:
+        return await session.last(stream, subject)
+    except Refusal as refusal:
+        if refusal.code == NO_STREAM:
+            return None
+        raise
+
+
+def read_raw(raw: Raw) -> Batch | None:
+    """The batch of a message; None where it is a piece of one, or nothing that Solar Wind wrote."""
+    if PIECE in raw.headers:
+        return None
+    try:
+        return Batch.read(raw.data)
+    except ProtocolError:
+        return None
+
+
+def cut(batch: Batch, room: int) -> list[Batch]:
+    """Batches of at most `room` bytes, unless one event is larger."""
+    if len(batch.data) <= room or len(batch) == 1:
+        return [batch]
+    half = len(batch) // 2
+    return cut(batch.part(0, half), room) + cut(batch.part(half, len(batch)), room)

@@ -1,0 +1,100 @@
+"""What the owner of a partition writes down: commits and snapshots, as they lie in the state stream."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+
+from ..core import state
+from ..core.state import Change, Snapshot
+
+COMMIT = "Solarwind-Commit"  # a header: which epoch and number
+
+
+class Hole(NamedTuple):
+    """Events from this position on, and their bytes, that were deleted from among what is kept."""
+
+    position: int
+    events: int
+    bytes: int
+
+
+class TopicState(msgspec.Struct, array_like=True):
+    """What is known of a topic. `end` is the position of its next event, and `total` how many bytes came before it;
+    `first` and `first_total` are the same of the first event of the history, which has `holes`. `keep_ns` and
+    `keep_bytes` are None where nobody has set them."""
+
+    name: str
+    end: int = 0
+    total: int = 0
+    first: int = 0
+    first_total: int = 0
+    holes: list[Hole] = []
+    keep_ns: int | None = None
+    keep_bytes: int | None = None
+
+    @property
+    def events(self) -> int:
+        """How many events its history holds."""
+        return self.end - self.first - sum(hole.events for hole in self.holes)
+
+    @property
+    def size(self) -> int:
+        """How many bytes."""
+        return self.total - self.first_total - sum(hole.bytes for hole in self.holes)
+
+
+class Commit(msgspec.Struct, array_like=True):
+    """One commit: all of it or nothing. Commits of a partition are numbered from 1; an owner's all have its epoch.
+
+    It was made when the event stream, of the one that was `created` then, was read up to sequence `seen`. `topics` are
+    those that changed since the commit before. `fired` are batches that handlers fired, on their way to the streams of
+    their topics. `closed`: it is the last one of an owner that left in order.
+    """
+
+    epoch: int
+    number: int
+    time: int  # ns since 1970
+    seen: int
+    created: str = ""
+    closed: bool = False
+    topics: list[TopicState] = []
+    changes: bytes = b""
+    fired: list[bytes] = []
+
+
+class PurposeRecord(msgspec.Struct, array_like=True):
+    """A purpose's state as of commit `number`; None once it was retired."""
+
+    number: int
+    topic: str
+    purpose: str
+    snapshot: Snapshot | None
+
+
+class TopicRecord(msgspec.Struct, array_like=True):
+    """A topic's state as of commit `number`."""
+
+    number: int
+    topic: TopicState
+
+
+class Note(NamedTuple):
+    """The event at this position of a topic begins the message with this sequence; so many bytes came before it."""
+
+    position: int
+    seq: int
+    total: int
+
+
+encode = msgspec.msgpack.Encoder().encode
+decode_commit = msgspec.msgpack.Decoder(Commit).decode
+decode_purpose = msgspec.msgpack.Decoder(PurposeRecord).decode
+decode_topic = msgspec.msgpack.Decoder(TopicRecord).decode
+decode_letters = msgspec.msgpack.Decoder(list[state.Letter]).decode
+decode_notes = msgspec.msgpack.Decoder(list[Note]).decode
+
+
+def changes_of(commit: Commit) -> list[Change]:
+    return state.decode_changes(commit.changes) if commit.changes else []

@@ -1,0 +1,426 @@
+"""The connection to NATS: made, watched and made again, and requests that either end or say that there was no answer.
+
+nats-py carries the bytes. Its own reconnecting is not used: everything that hangs on a connection (consumers,
+links to owners) has to be made anew anyway, and a server that is stopped in its tracks must not hold anybody up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import logging
+import random
+from collections.abc import Awaitable, Callable, Coroutine
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import msgspec
+import nats
+import nats.errors
+from nats.aio.client import Client as Nats
+from nats.aio.msg import Msg
+
+from ..errors import BadArgument, NotAllowed, SolarWindError, StoreError, Unavailable
+from ..origin import MACHINE, process_name
+from .address import Address
+
+log = logging.getLogger("solarwind")
+
+OLDEST = (2, 12)  # of servers
+CONNECT_S = 5.0
+ANSWER_S = 2.0  # that a server has for an answer
+BEAT_S = 1.0  # between two signs of life that are asked for; two that are missed are the end
+FIRST_WAIT_S = 0.05
+MOST_WAIT_S = 1.0
+
+T = TypeVar("T")
+
+WRONG_SEQUENCE = 10071
+NO_MESSAGE = 10037
+NO_STREAM = 10059
+STREAM_EXISTS = 10058
+FULL = (10077, 10047, 10023, 10028)  # more bytes than the stream, the account or the server may have
+
+
+class NoAnswer(Exception):
+    """No connection, nobody who answers, or no answer in time: what was asked may have been done or not."""
+
+
+class Nobody(NoAnswer):
+    """Nobody listens there."""
+
+
+class Refusal(Exception):
+    """JetStream says no."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class Raw(msgspec.Struct):
+    """A message as it is stored."""
+
+    subject: str
+    seq: int
+    data: bytes
+    headers: dict[str, str]
+    time: int  # ns since 1970, by the server
+
+
+class Session:
+    """One process's way to NATS. `lost` and `back` are called when the connection goes, and when there is one again."""
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        self.up = asyncio.Event()
+        self.lost: list[Callable[[], None]] = []
+        self.back: list[Callable[[], None]] = []
+        self.failed: Callable[[SolarWindError], None] = lambda error: None
+        self._nats: Nats | None = None
+        self._keeper: asyncio.Task[None] | None = None
+        self._gone = asyncio.Event()
+        self._ending: set[asyncio.Task[Any]] = set()
+
+    @property
+    def nats(self) -> Nats:
+        """Raises `NoAnswer` where there is no connection."""
+        if self._nats is None:
+            raise NoAnswer("there is no connection to NATS")
+        return self._nats
+
+    @property
+    def is_up(self) -> bool:
+        return self._nats is not None
+
+    @property
+    def max_payload(self) -> int:
+        """The most bytes of a message, its headers included."""
+        return self.nats.max_payload
+
+    # Life ---------------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Raises `Unavailable` where there is no server, `NotAllowed` for wrong credentials, and `BadArgument` for a
+        server that cannot do what is needed."""
+        self._nats = await self._connect()
+        try:
+            await self._check_server()
+        except BaseException:
+            await self._end(self._nats)
+            self._nats = None
+            raise
+        self.up.set()
+        self._keeper = asyncio.create_task(self._keep())
+
+    async def close(self) -> None:
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+        if self._nats is not None:
+            await self._end(self._nats)
+            self._nats = None
+        await asyncio.gather(*self._ending, return_exceptions=True)
+
+    async def _connect(self) -> Nats:
+        address, gone = self.address, asyncio.Event()
+        client = Nats()
+        faults: list[Exception] = []
+
+        async def error(fault: Exception) -> None:
+            faults.append(fault)
+            if isinstance(fault, nats.errors.SlowConsumerError):
+                gone.set()  # something was dropped: whoever waited for it begins anew
+            elif "permissions violation" in str(fault).lower():
+                log.error("NATS at %s does not allow it: %s", address.shown, fault)
+
+        async def closed() -> None:
+            gone.set()
+
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                await client.connect(
+                    list(address.servers),
+                    name=f"solarwind {MACHINE}/{process_name()}",
+                    allow_reconnect=False,
+                    connect_timeout=2,
+                    error_cb=error,
+                    disconnected_cb=closed,
+                    closed_cb=closed,
+                    user=address.user if address.password is not None else None,
+                    password=address.password,
+                    token=address.user if address.password is None else None,
+                    user_credentials=address.credentials,
+                    ping_interval=3600,  # asked for here
+                    pending_size=64 << 20,
+                    **_tls(address),
+                )
+        except TimeoutError:
+            raise Unavailable(f"expected a NATS server at {address.shown}, got no answer in {CONNECT_S:g} s") from None
+        except (OSError, nats.errors.Error) as caught:
+            raise _unreachable(address, next(iter(faults), caught)) from None
+        except Exception as caught:  # what a file of credentials that is none comes to
+            raise BadArgument(f"expected credentials that can be read for {address.shown}: {caught}") from None
+        self._gone = gone
+        return client
+
+    async def _check_server(self) -> None:
+        version = self.nats.connected_server_version
+        if (version.major, version.minor) < OLDEST:
+            raise BadArgument(
+                f"expected a NATS server of version {'.'.join(map(str, OLDEST))} or newer at {self.address.shown}, "
+                f"got {version.major}.{version.minor}.{version.patch}: upgrade it"
+            )
+        for _ in range(10):
+            try:
+                await self.api("INFO")
+                return
+            except Refusal as refusal:
+                if refusal.code != 10008:  # a cluster whose nodes have not found each other yet
+                    raise BadArgument(
+                        f"expected a NATS account that may use JetStream at {self.address.shown}, got {refusal}: "
+                        "enable JetStream for it"
+                    ) from None
+            except NoAnswer:
+                if not (self.nats._server_info or {}).get("jetstream"):
+                    raise BadArgument(
+                        f"expected a NATS server with JetStream at {self.address.shown}, got one without: "
+                        "start it with -js, or with `jetstream {}` in its configuration"
+                    ) from None
+            await asyncio.sleep(0.3)
+        raise Unavailable(
+            f"expected JetStream at {self.address.shown} to answer, it did not: does its cluster have a quorum?"
+        )
+
+    async def _keep(self) -> None:
+        """See to it that there is a connection that answers."""
+        while True:
+            await self._watch()
+            client, self._nats = self._nats, None
+            self.up.clear()
+            log.warning("lost NATS at %s; trying to reach it again", self.address.shown)
+            for each in self.lost:
+                each()
+            if client is not None:
+                self._spawn(self._end(client))
+            try:
+                self._nats = await self._connect_again()
+            except SolarWindError as error:
+                log.critical("solarwind stops: %s", error)
+                self.failed(error)
+                return
+            log.warning("NATS at %s is back", self.address.shown)
+            self.up.set()
+            for each in self.back:
+                each()
+
+    async def _watch(self) -> None:
+        """Until the connection is gone, or silent for two beats that this process was awake for."""
+        missed = 0
+        while missed < 2 and not self._gone.is_set():
+            client = self.nats
+            if not missed:
+                try:
+                    await asyncio.wait_for(self._gone.wait(), BEAT_S)
+                except TimeoutError:
+                    pass
+            try:
+                await client.flush(timeout=BEAT_S)  # type: ignore[arg-type]
+                missed = 0
+            except Exception:
+                missed += 1
+
+    async def _connect_again(self) -> Nats:
+        wait = FIRST_WAIT_S
+        while True:
+            try:
+                return await self._connect()
+            except Unavailable as error:
+                log.info("no NATS yet: %s", error)
+            await asyncio.sleep(wait * random.uniform(0.5, 1.0))
+            wait = min(2 * wait, MOST_WAIT_S)
+
+    async def _end(self, client: Nats) -> None:
+        """Close it; a server that takes nothing any more is let go."""
+        try:
+            async with asyncio.timeout(1.0):
+                await client.close()
+        except Exception:
+            writer = getattr(getattr(client, "_transport", None), "_io_writer", None)
+            if writer is not None:
+                writer.transport.abort()
+
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.create_task(work)
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+
+    # Requests -----------------------------------------------------------------------------------------
+
+    async def ask(self, subject: str, data: bytes, headers: dict[str, str] | None = None, wait: float = 0.0) -> Msg:
+        """Raises `NoAnswer`."""
+        try:
+            return await self.nats.request(subject, data, timeout=wait or ANSWER_S, headers=headers)
+        except nats.errors.NoRespondersError:
+            raise Nobody(f"nobody answers at {subject}") from None
+        except (nats.errors.Error, OSError, TimeoutError, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+                raise
+            raise NoAnswer(f"no answer from {subject} ({type(error).__name__})") from None
+
+    async def api(self, name: str, body: object = None) -> dict[str, Any]:
+        """Ask JetStream. Raises `Refusal` and `NoAnswer`."""
+        message = await self.ask(f"$JS.API.{name}", json.dumps(body or {}).encode())
+        answer: dict[str, Any] = json.loads(message.data)
+        _check(answer)
+        return answer
+
+    async def publish(self, subject: str, data: bytes, headers: dict[str, str] | None = None) -> int:
+        """Store a message; gives its sequence. Raises `Refusal` and `NoAnswer`."""
+        message = await self.ask(subject, data, headers)
+        try:
+            answer = json.loads(message.data)
+        except ValueError:
+            raise NoAnswer(f"what answers at {subject} is not JetStream") from None
+        _check(answer)
+        return int(answer["seq"])
+
+    async def publish_together(self, messages: list[tuple[str, bytes, dict[str, str]]], name: str) -> int:
+        """Store all of these messages or none; gives the last one's sequence. `name` is unlike that of any other."""
+        for number, (subject, data, headers) in enumerate(messages, 1):
+            batch = {"Nats-Batch-Id": name, "Nats-Batch-Sequence": str(number)}
+            if number == len(messages):
+                return await self.publish(subject, data, headers | batch | {"Nats-Batch-Commit": "1"})
+            try:
+                await self.nats.publish(subject, data, headers=headers | batch)
+            except (nats.errors.Error, OSError) as error:
+                raise NoAnswer(f"no connection to NATS ({type(error).__name__})") from None
+        raise ValueError("expected messages, got none")
+
+    async def last(self, stream: str, subject: str) -> Raw | None:
+        """The last message of a subject, which may have wildcards, as the stream's leader knows it."""
+        return await self._from_leader(stream, {"last_by_subj": subject})
+
+    async def next(self, stream: str, subject: str, seq: int) -> Raw | None:
+        """The first message of a subject from `seq` on, as the stream's leader knows it."""
+        return await self._from_leader(stream, {"seq": max(1, seq), "next_by_subj": subject})
+
+    async def _from_leader(self, stream: str, request: dict[str, Any]) -> Raw | None:
+        try:
+            found = (await self.api(f"STREAM.MSG.GET.{stream}", request))["message"]
+        except Refusal as refusal:
+            if refusal.code == NO_MESSAGE:
+                return None
+            raise
+        headers = Nats._parse_header_lines(base64.b64decode(found.get("hdrs", "")))
+        data = base64.b64decode(found.get("data", ""))
+        return Raw(found["subject"], found["seq"], data, headers, read_time(found["time"]))
+
+    async def get(self, stream: str, request: dict[str, Any]) -> list[Raw]:
+        """Several messages at once, from any replica, which may be behind. Raises `Refusal` and `NoAnswer`."""
+        found: list[Raw] = []
+        end: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+        async def take(message: Msg) -> None:
+            headers = message.headers or {}
+            status = headers.get("Status")
+            if status is None:
+                seq, time = int(headers["Nats-Sequence"]), read_time(headers["Nats-Time-Stamp"])
+                found.append(Raw(headers["Nats-Subject"], seq, message.data, headers, time))
+            elif not end.done():
+                end.set_result(f"{status} {headers.get('Description', '')}")
+
+        client = self.nats
+        inbox = client.new_inbox()
+        try:
+            subscription = await client.subscribe(inbox, cb=take, pending_bytes_limit=0)
+            try:
+                await client.publish(f"$JS.API.DIRECT.GET.{stream}", json.dumps(request).encode(), reply=inbox)
+                async with asyncio.timeout(ANSWER_S + 3):
+                    status = await end
+            finally:
+                await subscription.unsubscribe()
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            raise NoAnswer(f"no answer from stream {stream} ({type(error).__name__})") from None
+        if status[:3] not in ("204", "404"):
+            raise (
+                NoAnswer(f"stream {stream} answered {status}")
+                if status[:3] in ("503", "408")
+                else Refusal(int(status[:3]), status)
+            )
+        return found
+
+    async def last_sequence(self, stream: str) -> int:
+        """Of a stream, as its leader knows it."""
+        return int((await self.api(f"STREAM.INFO.{stream}"))["state"]["last_seq"])
+
+    async def until_answered(self, work: Callable[[], Awaitable[T]], what: str) -> T:
+        """Again and again while there is no answer, with one line in the log."""
+        wait, said = FIRST_WAIT_S, False
+        while True:
+            await self.up.wait()
+            try:
+                result = await work()
+            except NoAnswer as error:
+                if not said:
+                    log.warning("waiting to %s: %s", what, error)
+                    said = True
+                await asyncio.sleep(wait * random.uniform(0.5, 1.0))
+                wait = min(2 * wait, MOST_WAIT_S)
+            else:
+                if said:
+                    log.warning("NATS answers again: went on to %s", what)
+                return result
+
+
+def refused(refusal: Refusal, what: str) -> SolarWindError:
+    """What users see of a refusal."""
+    if refusal.code in FULL:
+        return StoreError(f"expected room to {what}, NATS has none ({refusal}): give its stream or account more")
+    return StoreError(f"NATS refused to {what}: {refusal}")
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _check(answer: dict[str, Any]) -> None:
+    error = answer.get("error")
+    if error:
+        code = int(error.get("err_code", error.get("code", 0)))
+        if code in (10008, 10118, 10003, 10074) or error.get("code") == 503:
+            raise NoAnswer(str(error.get("description")))
+        raise Refusal(code, str(error.get("description")))
+
+
+def read_time(text: str) -> int:
+    """ns since 1970, from RFC 3339."""
+    whole, _, rest = text.rstrip("Z").partition(".")
+    seconds = int(datetime.fromisoformat(whole).replace(tzinfo=UTC).timestamp())
+    return seconds * 1_000_000_000 + int(rest.ljust(9, "0")[:9] or 0)
+
+
+def write_time(ns: int) -> str:
+    """RFC 3339 of ns since 1970."""
+    seconds, rest = divmod(max(0, ns), 1_000_000_000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
+
+
+def _tls(address: Address) -> dict[str, Any]:
+    if not address.tls:
+        return {}
+    import ssl
+
+    return {"tls": ssl.create_default_context()}
+
+
+def _unreachable(address: Address, error: BaseException) -> SolarWindError:
+    text = str(error) or type(error).__name__
+    if "uthorization" in text or "uthentication" in text:
+        return NotAllowed(
+            f"expected credentials that NATS at {address.shown} accepts, got others ({text}): give them as "
+            "nats://user:password@…, or name a file by creds=… or $SOLARWIND_NATS_CREDS"
+        )
+    return Unavailable(f"expected a NATS server at {address.shown}, got {text!r}: start one, or name another")

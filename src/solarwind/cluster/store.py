@@ -1,0 +1,342 @@
+"""JetStream as a store: what the owner of a partition reads and writes. See docs/NATS.md.
+
+Events come into the log from everywhere and are counted here as they come (`tail`); nothing but the owner writes
+state. Each commit is stored only if the one before it is the owner's own: so a process that was an owner once and does
+not know better writes nothing, and what handlers fired, which is in the commit, is not fired either.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from functools import partial
+from typing import Any
+
+from ..batch import Batch
+from ..core import state
+from ..core.log import Stored
+from ..core.spans import Spans
+from ..core.state import Change, Letter, Snapshot
+from ..errors import NotAllowed, NotFound, ProtocolError, StoreError
+from ..store.base import Full, Recovered
+from ..store.base import TopicRecord as TopicKnown
+from .forward import MOST_BYTES, Forwarder
+from .layout import Layout, forwarded_by
+from .log import Log
+from .positions import NOTES_TOGETHER, Notes, Positions
+from .publish import Publisher
+from .records import Commit, TopicState
+from .session import Raw, Refusal, Session, refused
+from .tail import Tail
+from .tracing import caused, find
+from .trim import Wanted, trim
+
+log = logging.getLogger("solarwind")
+
+CATCH_UP_S = 1.0  # that an owner reads on before it begins; the rest comes while it is at work
+CHECKPOINT_BYTES = 16 << 20  # of events after which it is written down how far they were counted
+
+
+class JetStreamStore:
+    """The store of one partition. `arrived` gets what comes into the log, in order, once `follow` was called."""
+
+    durable = True
+
+    def __init__(self, session: Session, layout: Layout, partition: int, publisher: Publisher) -> None:
+        self.keep_ns = int(layout.settings.keep_s * 1e9)
+        self.partition = partition
+        self._session = session
+        self._layout = layout
+        self._publisher = publisher
+        self._stream = layout.events_stream(partition)
+        self._topics: dict[str, Notes] = {}
+        self._log = Log(session, layout, partition)
+        self._positions = Positions(session, layout, partition)
+        self.forwarder = Forwarder(session, layout, partition, publisher)
+        self._tail: Tail | None = None
+        self._arrived: Callable[[Stored], None] | None = None
+        self._early: list[Stored] = []
+        self.failed: Callable[[StoreError], None] = lambda error: None
+        self._created = ""
+        self._changed: set[str] = set()  # topics
+        self._unwritten_bytes = 0  # of events that came since the last commit
+        self._writing = asyncio.Lock()
+        self._trimming = asyncio.Lock()
+        self._last_from: dict[str, int] = {}  # the last copy of each partition's: how far that one is
+        self._now = 0
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._closed = False
+
+    # Life ---------------------------------------------------------------------------------------------
+
+    async def open(self, now: int) -> Recovered:
+        try:
+            await self._publisher.ensure(self.partition)
+            info = await self._session.until_answered(
+                lambda: self._session.api(f"STREAM.INFO.{self._stream}"), "open a stream"
+            )
+            self._created, last = str(info["created"]), int(info["state"]["last_seq"])
+            written = await self._log.open(now, self._created)
+        except Refusal as refusal:
+            raise refused(refusal, f"open stream {self._stream}") from refusal
+        self._topics = {name: Notes(topic) for name, topic in written.topics.items()}
+        before = written.before
+        seen = before.seen if before is not None else 0
+        if before is not None and before.created not in ("", self._created):
+            self._lost_stream()
+            seen = 0
+        for number, fired in written.fired:
+            self.forwarder.add(number, fired)
+        self._now = max(now, before.time if before is not None else 0)
+        await self._find_copies()
+        await self._begin(seen, last)
+        known = [
+            TopicKnown(name, notes.state.end, notes.state.keep_ns, notes.state.keep_bytes)
+            for name, notes in self._topics.items()
+        ]
+        return Recovered(before is None or before.closed, self._now, known, written.snapshots, written.changes)
+
+    async def _begin(self, seen: int, last: int) -> None:
+        """Read on where the owner before was."""
+        self._tail = Tail(
+            self._session, self._stream, self._take, self._stream_gone, start=seen + 1, created=self._created
+        )
+        self._tail.begin()
+        try:
+            async with asyncio.timeout(CATCH_UP_S):
+                await self._tail.until(last)
+        except TimeoutError:
+            pass
+
+    def _lost_stream(self) -> None:
+        log.error(
+            "stream %s was deleted and made again: the events that were in it are lost, and purposes go on with what "
+            "comes now",
+            self._stream,
+        )
+        for name, notes in self._topics.items():
+            known = notes.state
+            known.first, known.first_total, known.holes = known.end, known.total, []
+            notes.loaded = True
+            self._changed.add(name)
+            subject = self._layout.kept(self.partition, f"index.{name}")
+            self._spawn(self._session.api(f"STREAM.PURGE.{self._layout.state_stream}", {"filter": subject}))
+
+    async def _find_copies(self) -> None:
+        """How far other partitions are with their copying is in the log, and must stay there."""
+        for source in range(self._layout.settings.streams):
+            via = forwarded_by(source)
+            subject = self._layout.events_of(self.partition, kind="caused", via=via)
+            raw = await self._session.until_answered(
+                partial(self._session.last, self._stream, subject), "see how far copying is"
+            )
+            if raw is not None:
+                self._last_from[via] = raw.seq
+
+    def follow(self, arrived: Callable[[Stored], None]) -> None:
+        """From now on, tell of what comes into the log. What came since `open` is told at once."""
+        self._arrived = arrived
+        early, self._early = self._early, []
+        for stored in early:
+            arrived(stored)
+
+    async def close(self) -> None:
+        """Note that it was closed in order, unless it is not the owner any more."""
+        if self._closed:
+            return
+        self._closed = True
+        tail, self._tail = self._tail, None
+        try:
+            if tail is not None and not self._log.fenced:
+                async with asyncio.timeout(2.0):
+                    await self.forwarder.idle()
+                    async with self._writing:
+                        await self._log.write(self._commit(tail.seen, b"", [], closed=True), [], [])
+        except (StoreError, Full, TimeoutError) as error:
+            log.warning("partition %d was not closed in order: %s", self.partition, error or "no answer in time")
+        finally:
+            await self.abandon(tail)
+
+    async def abandon(self, tail: Tail | None = None) -> None:
+        """Let go of it, as it is."""
+        self._closed = True
+        tail, self._tail = tail or self._tail, None
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.forwarder.stop()
+        if tail is not None:
+            await tail.end()
+
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.create_task(self._guarded(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _guarded(self, work: Coroutine[Any, Any, Any]) -> None:
+        try:
+            await work
+        except StoreError as error:
+            self.failed(error)
+        except (Full, Refusal) as error:
+            log.warning("upkeep of partition %d: %s", self.partition, error)
+        except Exception:
+            log.exception("upkeep of partition %d failed", self.partition)
+
+    # What comes in ------------------------------------------------------------------------------------
+
+    def _take(self, raw: Raw) -> None:
+        tokens = raw.subject.split(".", 6)
+        via, name = tokens[4], tokens[6]
+        try:
+            batch = Batch.read(raw.data)
+            if batch.header.topic != name:
+                raise ProtocolError(f"expected a batch of topic {name!r}, got one of {batch.header.topic!r}")
+        except ProtocolError as error:
+            log.error(
+                "message %d of stream %s is none that Solar Wind wrote; it is passed over: %s",
+                raw.seq,
+                self._stream,
+                error,
+            )
+            return
+        if via in self._last_from or via.startswith("from-"):
+            self._last_from[via] = raw.seq
+        notes = self._topics.get(name)
+        if notes is None:
+            notes = self._topics[name] = Notes(TopicState(name), loaded=False)
+        stored = Stored(notes.count(raw, len(batch)), batch)
+        self._changed.add(name)
+        if len(notes.unwritten) >= NOTES_TOGETHER:
+            self._spawn(self._positions.write(notes))
+        self._unwritten_bytes += len(raw.data)
+        if self._arrived is not None:
+            self._arrived(stored)
+        # What comes before anybody follows was fired while there was no owner: only its number counts.
+        if self._unwritten_bytes > CHECKPOINT_BYTES:
+            self._unwritten_bytes = 0
+            self._spawn(self._checkpoint())
+
+    def _stream_gone(self) -> None:
+        self.failed(StoreError(f"expected stream {self._stream}, it was deleted"))
+
+    async def synced(self) -> None:
+        """Wait until all that is in the log by now has come."""
+        last = await self._session.until_answered(
+            lambda: self._session.last_sequence(self._stream), f"ask stream {self._stream} how long it is"
+        )
+        if self._tail is not None:
+            await self._tail.until(last)
+
+    # Commits ------------------------------------------------------------------------------------------
+
+    async def commit(
+        self, batches: Sequence[Batch], changes: Sequence[Change], snapshots: Sequence[Snapshot], now: int
+    ) -> list[Stored | None]:
+        """The batches are what handlers fired: they come into the log once they are copied there, so none has a
+        position yet."""
+        if batches and self.forwarder.bytes > MOST_BYTES:
+            raise Full(
+                f"what handlers fired on partition {self.partition} waits to be stored: expected at most "
+                f"{MOST_BYTES:,} bytes of it, got more"
+            )
+        async with self._writing:
+            self._now = max(self._now, now)
+            encoded = state.encode(list(changes)) if changes else b""
+            record = self._commit(self._seen(), encoded, [batch.data for batch in batches])
+            await self._write(record, changes, snapshots)
+        self.forwarder.add(record.number, list(batches))
+        return [None] * len(batches)
+
+    def _seen(self) -> int:
+        return self._tail.seen if self._tail is not None else 0
+
+    def _commit(self, seen: int, changes: bytes, fired: list[bytes], *, closed: bool = False) -> Commit:
+        topics = [self._topics[name].state for name in self._changed]
+        return Commit(0, 0, self._now, seen, self._created, closed, topics, changes, fired)
+
+    async def _write(self, record: Commit, changes: Sequence[Change], snapshots: Sequence[Snapshot]) -> None:
+        changed, self._changed = self._changed, set()
+        try:
+            await self._log.write(record, changes, snapshots)
+        except Full:
+            self._changed |= changed
+            raise
+        self._unwritten_bytes = 0
+        if self._log.purge_due and not self._closed:
+            self._spawn(self._log.purge(self.forwarder.oldest))
+
+    async def _checkpoint(self) -> None:
+        """So that whoever comes next need not read all of it again."""
+        async with self._writing:
+            await self._write(self._commit(self._seen(), b"", []), [], [])
+
+    # Reading ------------------------------------------------------------------------------------------
+
+    async def read(self, topic: str, position: int, most_bytes: int) -> list[Stored]:
+        notes = self._topics.get(topic)
+        return [] if notes is None else await self._positions.read(notes, position, most_bytes)
+
+    async def history(self, topic: str) -> tuple[int, int]:
+        notes = self._topics.get(topic)
+        return (0, 0) if notes is None else (notes.state.events, notes.state.size)
+
+    async def seek(self, topic: str, time: int) -> int:
+        notes = self._topics.get(topic)
+        if notes is None:
+            return 0
+        return await self._positions.seek(notes, time)
+
+    async def find(self, id: str) -> tuple[str, int] | None:
+        found = await find(self._session, self._layout, self.partition, id)
+        if found is None:
+            return None
+        batch, index = found
+        topic = batch.header.topic
+        notes = self._topics.get(topic)
+        if notes is not None:
+            since = await self._positions.seek(notes, batch.time(0))
+            async for read in self._positions.messages(notes, since):
+                if read.batch is not None and read.batch.data == batch.data:
+                    return topic, read.position + index
+        raise NotFound(f"expected the event {id!a} in the history of {topic!r}, it is not counted yet: try again")
+
+    async def caused(self, since: int) -> AsyncIterator[Stored]:
+        async for batch in caused(self._session, self._layout, self.partition, since):
+            yield Stored(0, batch)
+
+    async def dead(self, topic: str, purpose: str) -> list[Letter]:
+        return await self._log.dead(topic, purpose)
+
+    async def backup(self, path: str) -> None:
+        raise NotAllowed(
+            "expected a store with a file, got nats://: use `solarwind copy --from nats://… --to sqlite:///…`, or "
+            "`nats stream backup`"
+        )
+
+    # Topics and their history -------------------------------------------------------------------------
+
+    async def topic(self, name: str, keep_ns: int | None, keep_bytes: int | None) -> None:
+        notes = self._topics.get(name)
+        if notes is None:
+            notes = self._topics[name] = Notes(TopicState(name))
+        known = notes.state
+        known.keep_ns = keep_ns if keep_ns is not None else known.keep_ns
+        known.keep_bytes = keep_bytes if keep_bytes is not None else known.keep_bytes
+        self._changed.add(name)
+        await self._checkpoint()
+
+    async def trim(self, topic: str, pinned: Spans, before: int | None, most_bytes: int | None) -> int:
+        notes = self._topics.get(topic)
+        if notes is None:
+            return 0
+        async with self._trimming:
+            try:
+                wanted = Wanted(pinned, before, most_bytes, set(self._last_from.values()))
+                events = await trim(self._session, self._layout, self._positions, notes, wanted)
+            except Refusal as refusal:
+                raise refused(refusal, f"trim the history of topic {topic!r}") from refusal
+        if events:
+            self._changed.add(topic)
+        return events

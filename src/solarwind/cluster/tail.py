@@ -1,0 +1,221 @@
+"""A stream from some message on, in order and without a gap: read on as it grows, whatever happens to the servers.
+
+An ordered consumer: it acknowledges nothing, and is made anew behind the last message that came when one is missing,
+the consumer is silent, or the connection was lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+from uuid import uuid4
+
+import nats.errors
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from .publish import PIECE
+from .session import FIRST_WAIT_S, MOST_WAIT_S, NO_STREAM, NoAnswer, Raw, Refusal, Session
+
+log = logging.getLogger("solarwind")
+
+BEAT_S = 1.0
+SILENT_S = 3.0
+_S = 1_000_000_000
+
+
+class Tail:
+    """`took` gets each message, with its pieces put together, and is called on the loop. `gone` is called when there is
+    no such stream (any more), or not the one that was `created` then."""
+
+    def __init__(
+        self,
+        session: Session,
+        stream: str,
+        took: Callable[[Raw], None],
+        gone: Callable[[], None],
+        *,
+        start: int = 1,
+        created: str = "",
+        last_per_subject: bool = False,
+    ) -> None:
+        self._session = session
+        self._stream = stream
+        self._took = took
+        self._stream_gone = gone
+        self._start = start
+        self._created = created
+        self._per_subject = last_per_subject
+        self.seen = start - 1  # the sequence of the last message that came
+        self._delivered = 0  # by the present consumer
+        self._consumer = ""
+        self._subscription: Subscription | None = None
+        self._heard = 0.0
+        self._broken = asyncio.Event()
+        self._came = asyncio.Event()
+        self._pieces: list[Raw] = []
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self) -> None:
+        self._task = asyncio.create_task(self._run())
+
+    async def end(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await self._drop()
+
+    async def until(self, seq: int) -> None:
+        """Wait until all up to that sequence has come."""
+        while self.seen < seq:
+            self._came.clear()
+            await self._came.wait()
+
+    # The consumer -------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        wait = FIRST_WAIT_S
+        while True:
+            await self._session.up.wait()
+            try:
+                await self._make()
+                wait = FIRST_WAIT_S
+                await self._watch()
+            except NoAnswer as error:
+                log.info("stream %s cannot be read yet: %s", self._stream, error)
+            except Refusal as refusal:
+                if refusal.code == NO_STREAM:
+                    self._stream_gone()
+                else:
+                    log.warning("stream %s cannot be read: %s; trying again", self._stream, refusal)
+            except Exception:
+                log.exception("stream %s cannot be read; trying again", self._stream)
+            await self._drop()
+            await asyncio.sleep(wait)
+            wait = min(2 * wait, MOST_WAIT_S)
+
+    async def _make(self) -> None:
+        if self._created:
+            info = await self._session.api(f"STREAM.INFO.{self._stream}")
+            if info["created"] != self._created:
+                raise Refusal(NO_STREAM, f"stream {self._stream} was deleted and made again")
+        self._broken.clear()
+        self._pieces.clear()
+        self._delivered = 0
+        self._consumer = f"solarwind-{uuid4().hex[:12]}"
+        client = self._session.nats
+        inbox = client.new_inbox()
+        self._heard = asyncio.get_running_loop().time()
+        try:
+            self._subscription = await client.subscribe(inbox, cb=self._message, pending_bytes_limit=0)
+        except (nats.errors.Error, OSError) as error:
+            raise NoAnswer(f"no connection to NATS ({type(error).__name__})") from None
+        config: dict[str, Any] = {
+            "name": self._consumer,
+            "deliver_subject": inbox,
+            "ack_policy": "none",
+            "max_deliver": 1,
+            "replay_policy": "instant",
+            "flow_control": True,
+            "idle_heartbeat": int(BEAT_S * _S),
+            "inactive_threshold": 30 * _S,
+            "mem_storage": True,
+            "num_replicas": 1,
+        }
+        if self._per_subject and self.seen < self._start:
+            config["deliver_policy"] = "last_per_subject"
+            config["filter_subject"] = ">"
+        else:
+            config |= {"deliver_policy": "by_start_sequence", "opt_start_seq": max(1, self.seen + 1)}
+        await self._session.api(
+            f"CONSUMER.CREATE.{self._stream}.{self._consumer}", {"stream_name": self._stream, "config": config}
+        )
+
+    async def _watch(self) -> None:
+        """Until it has to be made anew."""
+        loop = asyncio.get_running_loop()
+        while not self._broken.is_set():
+            try:
+                await asyncio.wait_for(self._broken.wait(), BEAT_S)
+            except TimeoutError:
+                pass
+            if not self._session.is_up or loop.time() - self._heard > SILENT_S:
+                return
+
+    async def _drop(self) -> None:
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None:
+            try:
+                await subscription.unsubscribe()
+                await self._session.api(f"CONSUMER.DELETE.{self._stream}.{self._consumer}")
+            except (NoAnswer, Refusal, nats.errors.Error, OSError):
+                pass  # it ends by itself when nobody listens
+
+    # What it delivers ---------------------------------------------------------------------------------
+
+    async def _message(self, message: Msg) -> None:
+        if message._sid != getattr(self._subscription, "_id", None):
+            return  # of an earlier consumer
+        self._heard = asyncio.get_running_loop().time()
+        headers = message.headers or {}
+        if headers.get("Status") == "100":
+            await self._control(message, headers)
+            return
+        tokens = message.reply.split(".")
+        tokens = tokens[2:] if len(tokens) == 9 else tokens[4:]
+        seq, delivered, time = int(tokens[3]), int(tokens[4]), int(tokens[5])
+        if delivered != self._delivered + 1:
+            log.info("stream %s: a message on the way was lost; reading it again", self._stream)
+            self._broken.set()
+            return
+        self._delivered = delivered
+        raw = Raw(message.subject, seq, message.data, headers, time)
+        if PIECE in headers:
+            self._piece(raw)
+        else:
+            self._pieces.clear()
+            self._take(raw, seq)
+
+    def _piece(self, raw: Raw) -> None:
+        whole = add_piece(self._pieces, raw)
+        if whole is not None:
+            self._take(whole, raw.seq)
+
+    def _take(self, raw: Raw, last: int) -> None:
+        try:
+            self._took(raw)
+        except Exception:
+            log.exception("message %d of stream %s could not be handled", raw.seq, self._stream)
+        self.seen = last
+        self._came.set()
+
+    async def _control(self, message: Msg, headers: dict[str, str]) -> None:
+        """Answered when all that came before was handled, so that a slow reader is not overrun."""
+        answer = message.reply or headers.get("Nats-Consumer-Stalled")
+        if answer:
+            try:
+                await self._session.nats.publish(answer)
+            except (NoAnswer, nats.errors.Error, OSError):
+                self._broken.set()
+        last = headers.get("Nats-Last-Consumer")
+        if last is not None and int(last) != self._delivered:
+            self._broken.set()
+
+
+def add_piece(pieces: list[Raw], raw: Raw) -> Raw | None:
+    """Collect the pieces of an event; gives the whole, at the sequence of its first piece, with the last."""
+    at, _, count = raw.headers[PIECE].partition("/")
+    if int(at) != len(pieces) + 1:
+        pieces.clear()
+        if at != "1":
+            return None
+    pieces.append(raw)
+    if at != count:
+        return None
+    first = pieces[0]
+    headers = {name: value for name, value in first.headers.items() if name != PIECE}
+    whole = Raw(first.subject, first.seq, b"".join(piece.data for piece in pieces), headers, first.time)
+    pieces.clear()
+    return whole

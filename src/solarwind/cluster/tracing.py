@@ -1,0 +1,103 @@
+"""Finding events in the streams by their ids and by what caused them; nobody has to own them for that."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from ..batch import AutoId, Batch, read_id
+from .layout import CAUSED, Layout, id_name, producer_name
+from .publish import PIECE, last_or_none, read_raw
+from .session import NO_STREAM, Raw, Refusal, Session, write_time
+from .tail import add_piece
+
+SKEW_NS = 60_000_000_000  # that a producer's clock may be ahead of the servers'
+_LATE_NS = 3_600_000_000_000  # that an event may come to the stream after it was fired
+_PAGE = 256
+_PAGE_BYTES = 4 << 20
+
+
+async def find(session: Session, layout: Layout, partition: int, id: str) -> tuple[Batch, int] | None:
+    """The event with that id, given or made, in one stream: its batch, and where in it."""
+    stream = layout.events_stream(partition)
+    given = await last_or_none(session, stream, layout.events_of(partition, who=id_name(id)))
+    if given is not None:
+        found = await _whole(session, layout, partition, given)
+        return None if found is None else (found, 0)
+    made = read_id(id)
+    return None if made is None else await find_made(session, layout, partition, made, id)
+
+
+async def find_made(
+    session: Session, layout: Layout, partition: int, made: AutoId, id: str, topic: str = ">"
+) -> tuple[Batch, int] | None:
+    """The event with an id that Solar Wind made."""
+    time = made.time_ms * 1_000_000
+    subject = layout.events_of(partition, who=producer_name(made.producer), topic=topic)
+    async for raw in scan(session, layout.events_stream(partition), subject, time - SKEW_NS):
+        batch = read_raw(raw)
+        if raw.time > time + _LATE_NS:
+            return None
+        index = made.sequence - batch.header.first if batch is not None else -1
+        if batch is not None and 0 <= index < len(batch) and batch.id(index) == id:
+            return batch, index
+    return None
+
+
+async def caused(session: Session, layout: Layout, partition: int, since: int) -> AsyncIterator[Batch]:
+    """All batches of a stream in which an event caused some event, fired at or after `since` (ns since 1970)."""
+    subject = layout.events_of(partition, kind=CAUSED)
+    async for raw in scan(session, layout.events_stream(partition), subject, since - SKEW_NS):
+        batch = read_raw(raw)
+        if batch is not None and batch.time(len(batch) - 1) >= since:
+            yield batch
+
+
+async def scan(session: Session, stream: str, subject: str, since: int) -> AsyncIterator[Raw]:
+    """The messages of a subject that were stored at or after `since`, ns since 1970, whole."""
+    request: dict[str, Any] = {"start_time": write_time(since)}
+    pieces: list[Raw] = []
+    more = {"next_by_subj": subject, "batch": _PAGE, "max_bytes": _PAGE_BYTES}
+    while True:
+        page = await _get(session, stream, request | more)
+        for raw in page:
+            whole = raw if PIECE not in raw.headers else add_piece(pieces, raw)
+            if whole is not None:
+                yield whole
+        if not page:
+            return
+        request = {"seq": page[-1].seq + 1}
+
+
+async def _get(session: Session, stream: str, request: dict[str, Any]) -> list[Raw]:
+    """A page. A replica may be behind: what it does not have, the leader is asked for."""
+
+    async def ask() -> list[Raw]:
+        try:
+            page = await session.get(stream, request)
+            if not page and "seq" in request:
+                raw = await session.next(stream, request["next_by_subj"], request["seq"])
+                page = [raw] if raw is not None else []
+            return page
+        except Refusal as refusal:
+            if refusal.code == NO_STREAM:
+                return []
+            raise
+
+    work: Callable[[], Any] = ask
+    page: list[Raw] = await session.until_answered(work, f"read stream {stream}")
+    return page
+
+
+async def _whole(session: Session, layout: Layout, partition: int, raw: Raw) -> Batch | None:
+    """The batch of which `raw` is the message, or the last piece."""
+    if PIECE not in raw.headers:
+        return read_raw(raw)
+    count = int(raw.headers[PIECE].partition("/")[2])
+    stream, pieces = layout.events_stream(partition), list[Raw]()
+    for seq in range(raw.seq - count + 1, raw.seq + 1):
+        piece = await session.next(stream, raw.subject, seq)
+        whole = add_piece(pieces, piece) if piece is not None and PIECE in piece.headers else None
+        if whole is not None:
+            return read_raw(whole)
+    return None
