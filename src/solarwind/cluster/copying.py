@@ -266,7 +266,8 @@ class PartitionEnd:
         await self._ready(now)
         group: list[_Message] = []
         size = 0
-        for event in self._events(batches):
+        await self._session.up.wait()
+        for event in self._events(batches, self._session.max_payload - HEADERS_BYTES):
             more = sum(len(data) for _, data, _ in event)
             if group and (len(group) + len(event) > TOGETHER or size + more > TOGETHER_BYTES):
                 await self._put(group)
@@ -296,9 +297,8 @@ class PartitionEnd:
 
     # What is stored -----------------------------------------------------------------------------------
 
-    def _events(self, batches: Sequence[Batch]) -> Iterator[list[_Message]]:
+    def _events(self, batches: Sequence[Batch], room: int) -> Iterator[list[_Message]]:
         """Messages, or the pieces of one event."""
-        room = self._session.max_payload - HEADERS_BYTES
         for batch in batches:
             for run in _runs(batch):
                 for part in cut(run, room):
@@ -311,8 +311,8 @@ class PartitionEnd:
         count = -(-len(event.data) // room)
         if count > min(MOST_PIECES, TOGETHER):
             raise TooLarge(
-                f"expected an event of at most {TOGETHER * room:,} bytes, got {len(event.data):,}: raise max_payload of "
-                "the NATS servers"
+                f"expected an event of at most {TOGETHER * room:,} bytes, got {len(event.data):,}: "
+                "raise max_payload of the NATS servers"
             )
         return [
             (

@@ -13,7 +13,6 @@ import msgspec
 import nats.errors
 from nats.aio.msg import Msg
 
-from .. import wire
 from ..batch import Batch
 from ..core.effects import Join, Report
 from ..engine.base import Receiver, Since
@@ -25,7 +24,7 @@ from ..event import Event, HandOut
 from ..limits import Limits
 from ..names import check_topic
 from ..records import DeadLetter, OwnerInfo, PurposeInfo, Statistics, TopicInfo, Trace, listed
-from .address import read_address
+from .address import MOST_STREAMS, read_address
 from .layout import Layout
 from .link import MemoryLink, NatsLink, NatsTransport
 from .namespace import open_namespace
@@ -40,28 +39,22 @@ log = logging.getLogger("solarwind")
 
 T = TypeVar("T")
 OWNER_S = 10.0  # that an owner has to be found, for somebody who asks something
-CALL_S = 30.0
 
 
 class PartitionClient(Client):
     """This process as a client of a partition's owner, whoever that is."""
 
-    def __init__(self, engine: NatsEngine, partition: int, numbers: count[int]) -> None:
+    def __init__(self, engine: NatsEngine, partition: int) -> None:
         super().__init__(f"process that owns partition {partition}")
         self._engine = engine
         self.partition = partition
-        self._numbers = numbers
 
     def _next(self) -> int:
-        """Of all partitions together, so that an instance's number says which it is of."""
-        return next(self._numbers)
+        """An instance's number says which partition it is of."""
+        return super()._next() * MOST_STREAMS + self.partition
 
     async def _open(self) -> Link:
         return await self._engine.open_link(self.partition, self._received, self._lost)
-
-    async def call(self, name: str, arguments: wire.Arguments) -> list[Any]:
-        """Until it is answered; it may be asked twice."""
-        return await self._call(name, arguments)
 
 
 class NatsEngine:
@@ -85,8 +78,8 @@ class NatsEngine:
         self._serves = serves
         self._session = Session(self.address)
         self._clients: dict[int, asyncio.Task[PartitionClient]] = {}
-        self._instances: dict[int, PartitionClient] = {}
-        self._numbers = count(1)
+        self._started: dict[int, PartitionClient] = {}
+        self._numbers = count(1)  # of transports
         self._submitted: set[asyncio.Future[None]] = set()
         self._transports: dict[str, NatsTransport] = {}
         self._running = False
@@ -110,7 +103,7 @@ class NatsEngine:
             self._owners.failed = self._fail
             await self._owners.start()
             if self._serves:
-                await self._owners.take_part()
+                self._owners.take_part()
         except BaseException:
             await self._session.close()
             raise
@@ -199,7 +192,7 @@ class NatsEngine:
 
     async def _start_client(self, partition: int) -> PartitionClient:
         await self._publisher.ensure(partition)
-        client = PartitionClient(self, partition, self._numbers)
+        client = self._started[partition] = PartitionClient(self, partition)
         until = asyncio.get_running_loop().time() + OWNER_S
         while True:
             try:
@@ -251,33 +244,28 @@ class NatsEngine:
 
     async def join(self, join: Join, since: Since, receiver: Receiver) -> int:
         self._check_running()
-        await self._owners.take_part()
+        self._owners.take_part()
         client = await self._client_of(join.topic)
-        number = await client.join(join, since, receiver)
-        self._instances[number] = client
-        return number
+        return await client.join(join, since, receiver)
+
+    def _client_with(self, instance: int) -> PartitionClient:
+        return self._started[instance % MOST_STREAMS]
 
     def report(self, report: Report, fired: Collection[Batch]) -> bool:
-        client = self._instances.get(report.instance)
-        return client is not None and client.report(report, fired)
+        return self._client_with(report.instance).report(report, fired)
 
     async def settle(self, report: Report, fired: Collection[Batch] = ()) -> bool:
         self._check_running()
-        client = self._instances.get(report.instance)
-        return client is not None and await client.settle(report, fired)
+        return await self._client_with(report.instance).settle(report, fired)
 
     def alive(self, instance: int) -> None:
-        if instance in self._instances:
-            self._instances[instance].alive(instance)
+        self._client_with(instance).alive(instance)
 
     def leaving(self, instance: int) -> None:
-        if instance in self._instances:
-            self._instances[instance].leaving(instance)
+        self._client_with(instance).leaving(instance)
 
     async def leave(self, instance: int, *, died: bool = False) -> None:
-        client = self._instances.pop(instance, None)
-        if client is not None:
-            await client.leave(instance, died=died)
+        await self._client_with(instance).leave(instance, died=died)
 
     async def quiet(self, purposes: Collection[tuple[str, str]]) -> None:
         """What one partition's handlers fire may be another's work: so all are asked until nothing has changed between

@@ -16,7 +16,7 @@ from ..batch import Batch
 from ..errors import SolarWindError
 from .layout import CAUSED, Layout, forwarded_by
 from .publish import HEADERS_BYTES, Publisher, cut, last_or_none
-from .session import MOST_WAIT_S, WRONG_SEQUENCE, NoAnswer, Refusal, Session
+from .session import MOST_WAIT_S, WRONG_SEQUENCE, NoAnswer, Refusal, Session, end_tasks
 
 log = logging.getLogger("solarwind")
 
@@ -84,10 +84,7 @@ class Forwarder:
 
     async def stop(self) -> None:
         self._stopped = True
-        tasks = [lane.task for lane in self._lanes.values() if lane.task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_tasks(lane.task for lane in self._lanes.values() if lane.task is not None)
 
 
 class _Lane:

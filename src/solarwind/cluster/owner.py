@@ -11,9 +11,11 @@ import msgspec
 
 from ..core.effects import Join
 from ..core.log import Stored
+from ..core.spans import Spans
 from ..engine.base import Receiver, Since
 from ..engine.clock import Clock
 from ..engine.local import LocalEngine
+from ..engine.operations import FOREVER
 from ..errors import Busy, StoreError
 from ..limits import Limits
 from ..origin import MACHINE, process_name
@@ -75,6 +77,14 @@ class PartitionEngine(LocalEngine):
         self._accept_one(stored, self._clock.now())
         self._carry_out()
 
+    async def _drop_unkept(self, names: Collection[str]) -> None:
+        """What was fired on topics that keep no history and that nobody listens to is in the stream all the same; it
+        goes before anybody sees it."""
+        for name in names:
+            topic = self._dispatcher.topics.get(name)
+            if topic is not None and not topic.purposes and topic.keep_ns == 0:
+                await self.store.trim(name, Spans((topic.end, FOREVER)), FOREVER, None)
+
     def _fail(self, error: StoreError) -> None:
         if isinstance(error, Fenced) and self._error is None:
             log.warning("%s", error)
@@ -101,6 +111,7 @@ class PartitionEngine(LocalEngine):
     async def join(self, join: Join, since: Since, receiver: Receiver) -> int:
         self._check_running()
         await self.store.synced()
+        await self._drop_unkept([join.topic])
         return await super().join(join, since, receiver)
 
     async def statistics(self) -> Statistics:
@@ -111,6 +122,7 @@ class PartitionEngine(LocalEngine):
     async def topics(self) -> list[TopicInfo]:
         self._check_running()
         await self.store.synced()
+        await self._drop_unkept(list(self._dispatcher.topics))
         return await super().topics()
 
     async def replay(self, topic: str, purpose: str, since: Since, until: Since) -> int:

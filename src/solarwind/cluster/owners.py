@@ -22,7 +22,7 @@ from ..errors import SolarWindError, StoreError, Unavailable
 from ..origin import MACHINE, process_name
 from .layout import Layout
 from .owner import Owner
-from .session import WRONG_SEQUENCE, NoAnswer, Nobody, Raw, Refusal, Session
+from .session import WRONG_SEQUENCE, NoAnswer, Nobody, Raw, Refusal, Session, end_tasks
 from .tail import Tail
 
 log = logging.getLogger("solarwind")
@@ -108,9 +108,7 @@ class Owners:
     async def stop(self) -> None:
         """Hand over what is owned here to whoever goes on, or to nobody."""
         self._stopping = True
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, *self._starting.values(), return_exceptions=True)
+        await end_tasks([*self._tasks, *self._starting.values()])
         for partition in list(self.mine):
             await self._hand_over(partition, self._heir())
         self._takes_part = False
@@ -121,12 +119,12 @@ class Owners:
         if self._tail is not None:
             await self._tail.end()
 
-    async def take_part(self) -> None:
+    def take_part(self) -> None:
         """From now on this process may own partitions as well as any."""
         if not self._takes_part:
             self._takes_part = True
             self._changed_at = self._loop.time()
-            await self._say_beat()
+            self._spawn(self._say_beat())
             self._wake.set()
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
@@ -282,7 +280,8 @@ class Owners:
                 except Exception:
                     log.exception("looking at who owns what failed")
             try:
-                await asyncio.wait_for(self._wake.wait(), TURN_S)
+                async with asyncio.timeout(TURN_S):
+                    await self._wake.wait()
             except TimeoutError:
                 pass
 

@@ -44,6 +44,8 @@ class Notes(msgspec.Struct, eq=False):
         """A message came at the end of the topic's log; gives its position."""
         state = self.state
         start = state.end
+        if state.first == start:
+            state.first_total, state.first_seq = state.total, raw.seq
         if self.messages >= NOTE_MESSAGES or self.size >= NOTE_BYTES:
             self.note(Note(start, raw.seq, state.total))
             self.messages = self.size = 0
@@ -60,9 +62,14 @@ class Notes(msgspec.Struct, eq=False):
             insort(self.known, note)
             self.unwritten.append(note)
 
+    @property
+    def first(self) -> Note:
+        """Where the history begins, as if noted."""
+        return Note(self.state.first, self.state.first_seq, self.state.first_total)
+
     def before(self, position: int) -> int:
-        """The index of the last note at or before a position; else of the first."""
-        return max(0, bisect_right(self.known, position, key=_position) - 1)
+        """The index of the last note at or before a position; -1 if there is none."""
+        return bisect_right(self.known, position, key=_position) - 1
 
 
 _position = attrgetter("position")
@@ -147,11 +154,11 @@ class Positions:
         """All messages from the last note before `position` on; about so many bytes are read together."""
         await self.load(notes)
         known, topic, end = list(notes.known), notes.state.name, notes.state.end
-        if not known:
-            return
         index = notes.before(position)
-        at, seq, total = known[index]
-        lost = True  # until the note's own message is seen
+        at, seq, total = known[index] if index >= 0 else notes.first
+        if at < notes.state.first:
+            at, seq, total = notes.first
+        lost = at != notes.state.first  # until the note's own message is seen
         pieces: list[Raw] = []
         while page := await self._page(topic, seq, most_bytes):
             for raw in page:
@@ -161,7 +168,7 @@ class Positions:
                     continue
                 while index + 1 < len(known) and known[index + 1].seq <= whole.seq:
                     index, lost = index + 1, True
-                if known[index].seq == whole.seq:
+                if index >= 0 and known[index].seq == whole.seq:
                     at, _, total = known[index]
                     lost = False
                 if lost:
@@ -180,15 +187,14 @@ class Positions:
         await self.load(notes)
         subject = self._layout.events_of(self._partition, topic=notes.state.name)
         async for raw in scan(self._session, self._stream, subject, time - SKEW_NS):
-            index = max(0, bisect_right(notes.known, raw.seq, key=_seq) - 1)
-            if notes.known:
-                async for read in self.messages(notes, notes.known[index].position):
-                    batch = read.batch
-                    if batch is None or read.last < raw.seq:
-                        continue
-                    for at in range(len(batch)) if batch.time(len(batch) - 1) >= time else ():
-                        if batch.time(at) >= time:
-                            return read.position + at
+            index = bisect_right(notes.known, raw.seq, key=_seq) - 1
+            async for read in self.messages(notes, notes.known[index].position if index >= 0 else notes.state.first):
+                batch = read.batch
+                if batch is None or read.last < raw.seq:
+                    continue
+                for at in range(len(batch)) if batch.time(len(batch) - 1) >= time else ():
+                    if batch.time(at) >= time:
+                        return read.position + at
             break
         return notes.state.end
 

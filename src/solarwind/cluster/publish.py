@@ -22,7 +22,18 @@ from ..limits import Limits
 from ..origin import MACHINE, process_name
 from .layout import DIRECT, Layout, id_name, producer_name
 from .namespace import open_partition
-from .session import FIRST_WAIT_S, MOST_WAIT_S, NO_STREAM, WRONG_SEQUENCE, NoAnswer, Raw, Refusal, Session, refused
+from .session import (
+    FIRST_WAIT_S,
+    MOST_WAIT_S,
+    NO_STREAM,
+    WRONG_SEQUENCE,
+    NoAnswer,
+    Raw,
+    Refusal,
+    Session,
+    end_tasks,
+    refused,
+)
 
 log = logging.getLogger("solarwind")
 
@@ -80,10 +91,7 @@ class Publisher:
 
     async def stop(self) -> None:
         """Whatever waits still is given up."""
-        tasks = [lane.task for lane in self._lanes.values() if lane.task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_tasks(lane.task for lane in self._lanes.values() if lane.task is not None)
 
     async def _empty(self, key: tuple[str, int], lane: _Lane) -> None:
         group: list[tuple[Batch, asyncio.Future[None]]] = []

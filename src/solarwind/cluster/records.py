@@ -22,14 +22,15 @@ class Hole(NamedTuple):
 
 class TopicState(msgspec.Struct, array_like=True):
     """What is known of a topic. `end` is the position of its next event, and `total` how many bytes came before it;
-    `first` and `first_total` are the same of the first event of the history, which has `holes`. `keep_ns` and
-    `keep_bytes` are None where nobody has set them."""
+    `first` and `first_total` are the same of the first event of the history, whose message is the first of the topic at
+    or after `first_seq`; the history has `holes`. `keep_ns` and `keep_bytes` are None where nobody has set them."""
 
     name: str
     end: int = 0
     total: int = 0
     first: int = 0
     first_total: int = 0
+    first_seq: int = 0
     holes: list[Hole] = []
     keep_ns: int | None = None
     keep_bytes: int | None = None

@@ -11,7 +11,7 @@ import base64
 import json
 import logging
 import random
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -116,8 +116,7 @@ class Session:
 
     async def close(self) -> None:
         if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.gather(self._keeper, return_exceptions=True)
+            await end_tasks([self._keeper])
         if self._nats is not None:
             await self._end(self._nats)
             self._nats = None
@@ -222,7 +221,8 @@ class Session:
             client = self.nats
             if not missed:
                 try:
-                    await asyncio.wait_for(self._gone.wait(), BEAT_S)
+                    async with asyncio.timeout(BEAT_S):
+                        await self._gone.wait()
                 except TimeoutError:
                     pass
             try:
@@ -379,6 +379,15 @@ def refused(refusal: Refusal, what: str) -> SolarWindError:
     if refusal.code in FULL:
         return StoreError(f"expected room to {what}, NATS has none ({refusal}): give its stream or account more")
     return StoreError(f"NATS refused to {what}: {refusal}")
+
+
+async def end_tasks(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Cancel them until they are done: nats-py passes over a cancellation that comes while it writes."""
+    left = set(tasks)
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=0.1)
 
 
 def _is_cancelled() -> bool:

@@ -27,7 +27,7 @@ from .log import Log
 from .positions import NOTES_TOGETHER, Notes, Positions
 from .publish import Publisher
 from .records import Commit, TopicState
-from .session import Raw, Refusal, Session, refused
+from .session import Raw, Refusal, Session, end_tasks, refused
 from .tail import Tail
 from .tracing import caused, find
 from .trim import Wanted, trim
@@ -35,6 +35,7 @@ from .trim import Wanted, trim
 log = logging.getLogger("solarwind")
 
 CATCH_UP_S = 1.0  # that an owner reads on before it begins; the rest comes while it is at work
+FEW_NOTES = 4  # that an owner need not write down before it leaves: what they are of is soon read
 CHECKPOINT_BYTES = 16 << 20  # of events after which it is written down how far they were counted
 
 
@@ -117,7 +118,7 @@ class JetStreamStore:
         )
         for name, notes in self._topics.items():
             known = notes.state
-            known.first, known.first_total, known.holes = known.end, known.total, []
+            known.first, known.first_total, known.first_seq, known.holes = known.end, known.total, 1, []
             notes.loaded = True
             self._changed.add(name)
             subject = self._layout.kept(self.partition, f"index.{name}")
@@ -151,6 +152,9 @@ class JetStreamStore:
             if tail is not None and not self._log.fenced:
                 async with asyncio.timeout(2.0):
                     await self.forwarder.idle()
+                    for notes in self._topics.values():
+                        if len(notes.unwritten) > FEW_NOTES:
+                            await self._positions.write(notes)
                     async with self._writing:
                         await self._log.write(self._commit(tail.seen, b"", [], closed=True), [], [])
         except (StoreError, Full, TimeoutError) as error:
@@ -162,9 +166,7 @@ class JetStreamStore:
         """Let go of it, as it is."""
         self._closed = True
         tail, self._tail = tail or self._tail, None
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_tasks(self._tasks)
         await self.forwarder.stop()
         if tail is not None:
             await tail.end()

@@ -17,7 +17,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from .publish import PIECE
-from .session import FIRST_WAIT_S, MOST_WAIT_S, NO_STREAM, NoAnswer, Raw, Refusal, Session
+from .session import FIRST_WAIT_S, MOST_WAIT_S, NO_STREAM, NoAnswer, Raw, Refusal, Session, end_tasks
 
 log = logging.getLogger("solarwind")
 
@@ -63,8 +63,7 @@ class Tail:
 
     async def end(self) -> None:
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end_tasks([self._task])
         await self._drop()
 
     async def until(self, seq: int) -> None:
@@ -138,7 +137,8 @@ class Tail:
         loop = asyncio.get_running_loop()
         while not self._broken.is_set():
             try:
-                await asyncio.wait_for(self._broken.wait(), BEAT_S)
+                async with asyncio.timeout(BEAT_S):
+                    await self._broken.wait()
             except TimeoutError:
                 pass
             if not self._session.is_up or loop.time() - self._heard > SILENT_S:

@@ -59,7 +59,9 @@ class _Trim:
     async def look_at_chunks(self) -> None:
         """Of what lies between two notes it is enough to know that it is all to go."""
         known, pinned, needed = self._notes.known, self._wanted.pinned, self._wanted.needed
-        for chunk, following in pairwise(known):
+        for chunk, following in pairwise((self._notes.first, *known)):
+            if following.position <= chunk.position:
+                continue
             if pinned.within(chunk.position, following.position):
                 return
             if any(chunk.seq <= seq < following.seq for seq in needed):
@@ -129,7 +131,7 @@ class _Trim:
         cut = self._cut
         if cut is not None and (cut.position > state.first or cut.total > state.first_total):
             await self._ask("PURGE", {"filter": self._subject, "seq": cut.seq})
-            state.first, state.first_total = cut.position, cut.total
+            state.first, state.first_seq, state.first_total = cut
             state.holes = [hole for hole in state.holes if hole.position >= cut.position]
         for read in self._single:
             for seq in range(read.raw.seq, read.last + 1):
