@@ -34,6 +34,7 @@ log = logging.getLogger("solarwind")
 
 TOGETHER = 500  # messages that are stored together; JetStream takes 1,000 at most
 TOGETHER_BYTES = 4 << 20
+TORN = 10176  # JetStream's answer where some of what was to be stored together did not reach it: none is stored
 LOOK_S = 0.1
 LEAVE_S = 5.0  # to note how a partition was left, where there is no answer any more
 _EXPECT = "Nats-Expected-Last-Sequence"
@@ -332,16 +333,16 @@ class PartitionEnd:
             try:
                 self._last = await self._session.publish_together(messages, f"{random.getrandbits(64):016x}")
                 break
-            except NoAnswer as error:
+            except (NoAnswer, Refusal) as error:
+                if isinstance(error, Refusal) and error.code == WRONG_SEQUENCE:
+                    self._last = await self._last_sequence()
+                    if self._last != stop:
+                        raise self._fired() from None
+                    break  # the answer to an earlier try was lost
+                if isinstance(error, Refusal) and error.code != TORN:
+                    raise refused(error, f"store events in stream {self._stream}") from error
                 log.warning("waiting to store events in stream %s: %s", self._stream, error)
                 await asyncio.sleep(FIRST_WAIT_S)
-            except Refusal as refusal:
-                if refusal.code != WRONG_SEQUENCE:
-                    raise refused(refusal, f"store events in stream {self._stream}") from refusal
-                self._last = await self._last_sequence()
-                if self._last != stop:
-                    raise self._fired() from None
-                break  # the answer to an earlier try was lost
         self._is_behind = True
 
     def _fired(self) -> ConflictError:

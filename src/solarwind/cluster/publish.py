@@ -12,6 +12,7 @@ import logging
 import random
 from collections import OrderedDict, deque
 from collections.abc import Sequence
+from functools import partial
 from time import monotonic
 
 import msgspec
@@ -46,11 +47,16 @@ _MOST_LANES = 10_000  # that rest and are remembered
 _EXPECT = "Nats-Expected-Last-Subject-Sequence"
 
 
+_Group = list[tuple[Batch, asyncio.Future[None]]]
+
+
 class _Lane(msgspec.Struct, eq=False):
-    """One producer's way into one topic. Of its events, those below number `reached` are in the log."""
+    """One producer's way into one topic. Of its events, those below number `reached` are in the log; `posted` is what
+    is under way."""
 
     waiting: deque[tuple[Batch, asyncio.Future[None]]]
     reached: int | None  # None: to be asked of the log
+    posted: _Group | None = None
     task: asyncio.Task[None] | None = None
 
 
@@ -77,14 +83,15 @@ class Publisher:
             lane = self._lanes[key] = _Lane(deque(), header.first if own else None)
             self._forget()
         lane.waiting.append((batch, future))
-        if lane.task is None:
-            lane.task = asyncio.create_task(self._empty(key, lane))
+        if lane.task is None and lane.posted is None:
+            self._go_on(lane)
         return future
 
     def _forget(self) -> None:
         while len(self._lanes) > _MOST_LANES:
             key = next(iter(self._lanes))
-            if self._lanes[key].task is not None:
+            lane = self._lanes[key]
+            if lane.task is not None or lane.posted is not None:
                 self._lanes.move_to_end(key)
                 return
             del self._lanes[key]
@@ -93,33 +100,62 @@ class Publisher:
         """Whatever waits still is given up."""
         await end_tasks(lane.task for lane in self._lanes.values() if lane.task is not None)
 
-    async def _empty(self, key: tuple[str, int], lane: _Lane) -> None:
-        group: list[tuple[Batch, asyncio.Future[None]]] = []
+    # A lane -------------------------------------------------------------------------------------------
+
+    def _go_on(self, lane: _Lane) -> None:
+        """Send what waits: in this turn of the loop if it is as it mostly is."""
+        group = self._take(lane)
+        batch = join([batch for batch, _ in group])
+        if self._is_plain(lane, batch):
+            subject, headers = self._message(batch, DIRECT, producer_name(batch.header.producer))
+            lane.posted = group
+            if self._session.post(subject, batch.data, headers, partial(self._posted, lane, batch)):
+                return
+            lane.posted = None
+        lane.task = asyncio.create_task(self._empty(lane, group))
+
+    def _is_plain(self, lane: _Lane, batch: Batch) -> bool:
+        """Whether it goes as it is, as one message, to a stream that is there."""
+        header = batch.header
+        return (
+            header.ids is None
+            and lane.reached is not None
+            and header.first >= lane.reached
+            and len(batch.data) <= self._room()
+            and self._layout.partition(header.topic) in self._open
+        )
+
+    def _posted(self, lane: _Lane, batch: Batch, seq: int | None) -> None:
+        group, lane.posted = lane.posted, None
+        assert group is not None
+        if seq is None:
+            lane.task = asyncio.create_task(self._empty(lane, group))
+            return
+        lane.reached = batch.header.first + batch.header.count
+        _tell(group, None)
+        if lane.waiting:
+            self._go_on(lane)
+
+    async def _empty(self, lane: _Lane, group: _Group) -> None:
+        """The group, and then what waits. What may have been stored is sent again as the very message it was."""
         try:
-            while lane.waiting:
-                group = self._take(lane)
+            while True:
                 error = await self._store(lane, join([batch for batch, _ in group]))
-                for _, future in group:
-                    if not future.done():
-                        if error is None:
-                            future.set_result(None)
-                        else:
-                            future.set_exception(error)
-                            future.exception()  # whoever does not wait for it is told by the log
+                _tell(group, error)
                 group = []
+                if not lane.waiting:
+                    return
+                group = self._take(lane)
         finally:
             lane.task = None
-            for _, future in (*group, *lane.waiting):
-                if not future.done():
-                    future.set_exception(Unavailable("expected NATS to accept it, but this process stopped before"))
-                    future.exception()
+            _tell([*group, *lane.waiting], Unavailable("expected NATS to accept it, but this process stopped before"))
             lane.waiting.clear()
 
-    def _take(self, lane: _Lane) -> list[tuple[Batch, asyncio.Future[None]]]:
+    def _take(self, lane: _Lane) -> _Group:
         """What travels together: numbers that follow on each other, within the limits of a batch."""
         group = [lane.waiting.popleft()]
         count, size = len(group[0][0]), len(group[0][0].data)
-        most = min(self._limits.batch_bytes, self._room() if self._session.is_up else self._limits.batch_bytes)
+        most = min(self._limits.batch_bytes, self._room())
         while lane.waiting:
             batch = lane.waiting[0][0]
             last = group[-1][0].header
@@ -240,11 +276,10 @@ class Publisher:
         `NoAnswer`, `TooLarge`."""
         id = batch.given_id(0)
         who = id_name(id) if id is not None else producer_name(batch.header.producer)
-        subject = self._layout.event_subject(batch, via, who)
+        subject, headers = self._message(batch, via, who)
         room, data = self._room(), batch.data
         if len(data) <= room:
-            name = f"{who}.{batch.header.topic if id is not None else batch.header.first}"
-            return await self._session.publish(subject, data, marks | expectation | {"Nats-Msg-Id": name})
+            return await self._session.publish(subject, data, marks | expectation | headers)
         count = -(-len(data) // room)
         if count > MOST_PIECES:
             raise TooLarge(
@@ -257,6 +292,12 @@ class Publisher:
         ]
         pieces[0][2].update(expectation)
         return await self._session.publish_together(pieces, f"{random.getrandbits(64):016x}")
+
+    def _message(self, batch: Batch, via: str, who: str) -> tuple[str, dict[str, str]]:
+        """The subject, and the name by which the stream knows the message if it comes again soon."""
+        header = batch.header
+        name = f"{who}.{header.topic if batch.given_id(0) is not None else header.first}"
+        return self._layout.event_subject(batch, via, who), {"Nats-Msg-Id": name}
 
     async def _ensure(self, partition: int) -> None:
         if partition in self._open:
@@ -302,6 +343,17 @@ class Publisher:
 
         found = await find_made(self._session, self._layout, self._layout.partition(topic), made, id, topic)
         return found is not None
+
+
+def _tell(group: _Group, error: SolarWindError | None) -> None:
+    """Whether they are accepted."""
+    for _, future in group:
+        if not future.done():
+            if error is None:
+                future.set_result(None)
+            else:
+                future.set_exception(error)
+                future.exception()  # whoever does not wait for it is told by the log
 
 
 async def last_or_none(session: Session, stream: str, subject: str) -> Raw | None:

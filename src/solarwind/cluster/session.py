@@ -24,6 +24,7 @@ from nats.aio.msg import Msg
 from ..errors import BadArgument, NotAllowed, SolarWindError, StoreError, Unavailable
 from ..origin import MACHINE, process_name
 from .address import Address
+from .requests import Requests, nobody
 
 log = logging.getLogger("solarwind")
 
@@ -78,7 +79,9 @@ class Session:
         self.lost: list[Callable[[], None]] = []
         self.back: list[Callable[[], None]] = []
         self.failed: Callable[[SolarWindError], None] = lambda error: None
+        self.max_payload = 1 << 20  # the most bytes of a message, its headers included
         self._nats: Nats | None = None
+        self._requests: Requests | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._gone = asyncio.Event()
         self._ending: set[asyncio.Task[Any]] = set()
@@ -94,22 +97,17 @@ class Session:
     def is_up(self) -> bool:
         return self._nats is not None
 
-    @property
-    def max_payload(self) -> int:
-        """The most bytes of a message, its headers included."""
-        return self.nats.max_payload
-
     # Life ---------------------------------------------------------------------------------------------
 
     async def open(self) -> None:
         """Raises `Unavailable` where there is no server, `NotAllowed` for wrong credentials, and `BadArgument` for a
         server that cannot do what is needed."""
-        self._nats = await self._connect()
+        self._nats = client = await self._connect()
         try:
             await self._check_server()
         except BaseException:
-            await self._end(self._nats)
-            self._nats = None
+            await self._end(client)
+            self._forget()
             raise
         self.up.set()
         self._keeper = asyncio.create_task(self._keep())
@@ -119,7 +117,7 @@ class Session:
             await end_tasks([self._keeper])
         if self._nats is not None:
             await self._end(self._nats)
-            self._nats = None
+            self._forget()
         await asyncio.gather(*self._ending, return_exceptions=True)
 
     async def _connect(self) -> Nats:
@@ -162,6 +160,9 @@ class Session:
         except Exception as caught:  # what a file of credentials that is none comes to
             raise BadArgument(f"expected credentials that can be read for {address.shown}: {caught}") from None
         self._gone = gone
+        self.max_payload = client.max_payload
+        self._requests = Requests(client)
+        await self._requests.start()
         return client
 
     async def _check_server(self) -> None:
@@ -196,7 +197,8 @@ class Session:
         """See to it that there is a connection that answers."""
         while True:
             await self._watch()
-            client, self._nats = self._nats, None
+            client = self._nats
+            self._forget()
             self.up.clear()
             log.warning("lost NATS at %s; trying to reach it again", self.address.shown)
             for each in self.lost:
@@ -214,11 +216,19 @@ class Session:
             for each in self.back:
                 each()
 
+    def _forget(self) -> None:
+        self._nats = None
+        requests, self._requests = self._requests, None
+        if requests is not None:
+            requests.end()
+
     async def _watch(self) -> None:
         """Until the connection is gone, or silent for two beats that this process was awake for."""
         missed = 0
         while missed < 2 and not self._gone.is_set():
             client = self.nats
+            if self._requests is not None:
+                self._requests.expire()
             if not missed:
                 try:
                     async with asyncio.timeout(BEAT_S):
@@ -260,14 +270,29 @@ class Session:
 
     async def ask(self, subject: str, data: bytes, headers: dict[str, str] | None = None, wait: float = 0.0) -> Msg:
         """Raises `NoAnswer`."""
-        try:
-            return await self.nats.request(subject, data, timeout=wait or ANSWER_S, headers=headers)
-        except nats.errors.NoRespondersError:
-            raise Nobody(f"nobody answers at {subject}") from None
-        except (nats.errors.Error, OSError, TimeoutError, asyncio.CancelledError) as error:
-            if isinstance(error, asyncio.CancelledError) and _is_cancelled():
-                raise
-            raise NoAnswer(f"no answer from {subject} ({type(error).__name__})") from None
+        if self._requests is None:
+            raise NoAnswer("there is no connection to NATS")
+        message = await self._requests.ask(subject, data, headers, wait or ANSWER_S)
+        if message is None:
+            raise NoAnswer(f"no answer from {subject}")
+        if nobody(message):
+            raise Nobody(f"nobody answers at {subject}")
+        return message
+
+    def post(self, subject: str, data: bytes, headers: dict[str, str], answered: Callable[[int | None], None]) -> bool:
+        """Publish in this turn of the loop, if that is possible. `answered` gets the message's sequence, or None where
+        it is not certain that it is stored."""
+        if self._requests is None or not self._requests.has_room:
+            return False
+
+        def read(message: Msg | None) -> None:
+            try:
+                answered(_sequence(message) if message is not None and not nobody(message) else None)
+            except (NoAnswer, Refusal):
+                answered(None)
+
+        self._requests.post(subject, data, headers, ANSWER_S, read)
+        return True
 
     async def api(self, name: str, body: object = None) -> dict[str, Any]:
         """Ask JetStream. Raises `Refusal` and `NoAnswer`."""
@@ -278,13 +303,7 @@ class Session:
 
     async def publish(self, subject: str, data: bytes, headers: dict[str, str] | None = None) -> int:
         """Store a message; gives its sequence. Raises `Refusal` and `NoAnswer`."""
-        message = await self.ask(subject, data, headers)
-        try:
-            answer = json.loads(message.data)
-        except ValueError:
-            raise NoAnswer(f"what answers at {subject} is not JetStream") from None
-        _check(answer)
-        return int(answer["seq"])
+        return _sequence(await self.ask(subject, data, headers))
 
     async def publish_together(self, messages: list[tuple[str, bytes, dict[str, str]]], name: str) -> int:
         """Store all of these messages or none; gives the last one's sequence. `name` is unlike that of any other."""
@@ -381,6 +400,27 @@ def refused(refusal: Refusal, what: str) -> SolarWindError:
     return StoreError(f"NATS refused to {what}: {refusal}")
 
 
+class _Ack(msgspec.Struct):
+    """What JetStream answers to a message."""
+
+    seq: int = 0
+    error: dict[str, Any] | None = None
+
+
+_read_ack = msgspec.json.Decoder(_Ack).decode
+
+
+def _sequence(message: Msg) -> int:
+    """Raises `Refusal` and `NoAnswer`."""
+    try:
+        ack = _read_ack(message.data)
+    except msgspec.MsgspecError:
+        raise NoAnswer(f"what answers at {message.subject} is not JetStream") from None
+    if ack.error:
+        _check({"error": ack.error})
+    return ack.seq
+
+
 async def end_tasks(tasks: Iterable[asyncio.Task[Any]]) -> None:
     """Cancel them until they are done: nats-py passes over a cancellation that comes while it writes."""
     left = set(tasks)
@@ -388,11 +428,6 @@ async def end_tasks(tasks: Iterable[asyncio.Task[Any]]) -> None:
         for task in left:
             task.cancel()
         _, left = await asyncio.wait(left, timeout=0.1)
-
-
-def _is_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 def _check(answer: dict[str, Any]) -> None:

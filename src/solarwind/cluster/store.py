@@ -66,6 +66,8 @@ class JetStreamStore:
         self._trimming = asyncio.Lock()
         self._last_from: dict[str, int] = {}  # the last copy of each partition's: how far that one is
         self._now = 0
+        self._last_sync: asyncio.Task[None] | None = None  # under way, or the last one
+        self._next_sync: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closed = False
 
@@ -166,7 +168,7 @@ class JetStreamStore:
         """Let go of it, as it is."""
         self._closed = True
         tail, self._tail = tail or self._tail, None
-        await end_tasks(self._tasks)
+        await end_tasks({*self._tasks, *(each for each in (self._last_sync, self._next_sync) if each is not None)})
         await self.forwarder.stop()
         if tail is not None:
             await tail.end()
@@ -224,7 +226,16 @@ class JetStreamStore:
         self.failed(StoreError(f"expected stream {self._stream}, it was deleted"))
 
     async def synced(self) -> None:
-        """Wait until all that is in the log by now has come."""
+        """Wait until all that is in the log by now has come. All who ask while a question is under way share the next,
+        and go on in the order in which they asked."""
+        if self._next_sync is None:
+            self._next_sync = asyncio.create_task(self._sync(self._last_sync))
+        await asyncio.shield(self._next_sync)
+
+    async def _sync(self, before: asyncio.Task[None] | None) -> None:
+        if before is not None and not before.done():
+            await asyncio.wait([before])
+        self._last_sync, self._next_sync = self._next_sync, None
         last = await self._session.until_answered(
             lambda: self._session.last_sequence(self._stream), f"ask stream {self._stream} how long it is"
         )

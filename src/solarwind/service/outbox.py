@@ -51,6 +51,7 @@ class Group(msgspec.Struct, eq=False):
     first: int
     accepted: asyncio.Future[None]
     content: str = JSON
+    waiters: list[asyncio.Future[None]] = msgspec.field(default_factory=list)
     payloads: list[bytes] = msgspec.field(default_factory=list)
     times: list[int] = msgspec.field(default_factory=list)
     size: int = 0  # in bytes of payload, once it is closed
@@ -242,8 +243,10 @@ def _accepted(group: Group) -> Generator[Any, None, None]:
     accepted = group.accepted
     if accepted.done():
         accepted.result()
-    else:  # whoever gives up waiting must not take the others with him
-        yield from asyncio.shield(accepted).__await__()
+    else:  # each with a future of his own: whoever gives up waiting must not take the others with him
+        waiter = accepted.get_loop().create_future()
+        group.waiters.append(waiter)
+        yield from waiter.__await__()
 
 
 def _wait_in_thread(accepted: asyncio.Future[None], timeout: float | None) -> None:
@@ -405,6 +408,9 @@ class Outbox:
         self._gone += group.size
         if not group.accepted.done():
             group.accepted.set_result(None)
+        for waiter in group.waiters:
+            if not waiter.done():
+                waiter.set_result(None)
 
     def _refused(self, group: Group, error: BaseException) -> None:
         self._gone += group.size
@@ -412,6 +418,9 @@ class Outbox:
         if not group.accepted.done():
             group.accepted.set_exception(error)
             group.accepted.exception()  # said above; whoever awaits it is told too
+        for waiter in group.waiters:
+            if not waiter.done():
+                waiter.set_exception(error)
 
     @property
     def empty(self) -> bool:
