@@ -13,6 +13,7 @@ import msgspec
 import nats.errors
 from nats.aio.msg import Msg
 
+from .. import wire
 from ..batch import Batch
 from ..core.effects import Join, Report
 from ..engine.base import Receiver, Since
@@ -39,6 +40,7 @@ log = logging.getLogger("solarwind")
 
 T = TypeVar("T")
 OWNER_S = 10.0  # that an owner has to be found, for somebody who asks something
+_QUESTIONS = {"topics", "statistics", "dead", "left"}
 
 
 class PartitionClient(Client):
@@ -55,6 +57,21 @@ class PartitionClient(Client):
 
     async def _open(self) -> Link:
         return await self._engine.open_link(self.partition, self._received, self._lost)
+
+    async def _call(self, name: str, arguments: wire.Arguments) -> list[Any]:
+        """Partitions move while all is well: so whoever asks waits for the next owner, and what changes nothing is
+        asked again."""
+        try:
+            async with asyncio.timeout(OWNER_S):
+                while True:
+                    await self._up.wait()
+                    try:
+                        return await super()._call(name, arguments)
+                    except Unavailable:
+                        if self._up.is_set() or name not in _QUESTIONS:
+                            raise
+        except TimeoutError:
+            raise Unavailable(self._out_of_reach) from None
 
 
 class NatsEngine:

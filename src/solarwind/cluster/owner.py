@@ -28,6 +28,7 @@ log = logging.getLogger("solarwind")
 
 HEARTBEAT_S = 2.0  # of connections: who is silent for two is gone
 DRAIN_S = 1.0  # that handlers have to end what they began before a partition moves
+CACHE_BYTES = 12 << 20  # of a partition's recent batches: a process may own several
 _MOST = 1 << 30
 
 
@@ -170,7 +171,9 @@ class Owner:
         self.limits = limits
         self.settings = Settings()
         options: dict[str, Any] = {} if random is None else {"random": random}
-        self.engine: PartitionEngine = PartitionEngine(store, clock=clock, limits=limits, **options)
+        self.engine: PartitionEngine = PartitionEngine(
+            store, clock=clock, limits=limits, cache_bytes=CACHE_BYTES, **options
+        )
         self._store = store
         self._ended = ended
         self._connections: set[Connection] = set()

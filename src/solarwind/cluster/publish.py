@@ -234,12 +234,12 @@ class Publisher:
         `StoreError` where that says no, and `TooLarge`."""
         topic = batch.header.topic
         partition = self._layout.partition(topic)
-        begun, wait, said = monotonic(), FIRST_WAIT_S, False
+        begun, wait, tries = monotonic(), FIRST_WAIT_S, 0
         while True:
             await self._session.up.wait()
             try:
                 await self._ensure(partition)
-                if said and self._is_old(begun, batch) and await self._reached(batch) > batch.header.first:
+                if tries and self._is_old(begun, batch) and await self._reached(batch) > batch.header.first:
                     return
                 await self.put(batch, via, marks, self._expectation(batch, partition))
                 return
@@ -251,9 +251,9 @@ class Publisher:
                 self._open.discard(partition)
             except NoAnswer as error:
                 self._open.discard(partition)
-                if not said:
+                if tries == 1:
                     log.warning("waiting to store events of topic %r: %s", topic, error)
-                    said = True
+                tries += 1
             await asyncio.sleep(wait * random.uniform(0.5, 1.0))
             wait = min(2 * wait, MOST_WAIT_S)
 

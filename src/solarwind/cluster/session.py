@@ -41,6 +41,11 @@ WRONG_SEQUENCE = 10071
 NO_MESSAGE = 10037
 NO_STREAM = 10059
 STREAM_EXISTS = 10058
+NOT_NOW = (
+    *(10008, 10009, 10118, 10003),  # no quorum, no leader
+    *(10158, 10164),  # the same message, or another of the same subject, is being stored just now
+    *(10167, 10176, 10210),  # too much at once, or the leader went in the middle of messages that go together
+)
 FULL = (10077, 10047, 10023, 10028)  # more bytes than the stream, the account or the server may have
 
 
@@ -68,6 +73,19 @@ class Raw(msgspec.Struct):
     data: bytes
     headers: dict[str, str]
     time: int  # ns since 1970, by the server
+
+
+class _Plain(nats.errors.Error):
+    """A server offers no TLS to somebody who wants it."""
+
+
+class _Client(Nats):
+    """nats-py would say who one is without TLS too, to a server that does not ask for it."""
+
+    def _connect_command(self) -> bytes:
+        if "tls" in self.options and not (self._server_info or {}).get("tls_required"):
+            raise _Plain
+        return super()._connect_command()
 
 
 class Session:
@@ -122,7 +140,7 @@ class Session:
 
     async def _connect(self) -> Nats:
         address, gone = self.address, asyncio.Event()
-        client = Nats()
+        client = _Client()
         faults: list[Exception] = []
 
         async def error(fault: Exception) -> None:
@@ -141,6 +159,8 @@ class Session:
                     list(address.servers),
                     name=f"solarwind {MACHINE}/{process_name()}",
                     allow_reconnect=False,
+                    max_reconnect_attempts=1,  # of each server, before it is given up
+                    reconnect_time_wait=FIRST_WAIT_S,
                     connect_timeout=2,
                     error_cb=error,
                     disconnected_cb=closed,
@@ -154,7 +174,9 @@ class Session:
                     **_tls(address),
                 )
         except TimeoutError:
-            raise Unavailable(f"expected a NATS server at {address.shown}, got no answer in {CONNECT_S:g} s") from None
+            raise Unavailable(f"expected a NATS server at {address.shown}, got no answer in time") from None
+        except _Plain:
+            raise NotAllowed(f"expected TLS of NATS at {address.shown}, as tls=true says, it offers none") from None
         except (OSError, nats.errors.Error) as caught:
             raise _unreachable(address, next(iter(faults), caught)) from None
         except Exception as caught:  # what a file of credentials that is none comes to
@@ -434,7 +456,7 @@ def _check(answer: dict[str, Any]) -> None:
     error = answer.get("error")
     if error:
         code = int(error.get("err_code", error.get("code", 0)))
-        if code in (10008, 10118, 10003, 10074) or error.get("code") == 503:
+        if code in NOT_NOW or error.get("code") == 503:
             raise NoAnswer(str(error.get("description")))
         raise Refusal(code, str(error.get("description")))
 

@@ -14,11 +14,12 @@ _start = attrgetter("start")
 
 
 class LogCache:
-    """At most `MOST_BYTES` of batches of all topics, the oldest to come going first."""
+    """At most `most_bytes` of batches of all topics, the oldest to come going first."""
 
-    def __init__(self, read_ahead: Callable[[str, int], None]) -> None:
+    def __init__(self, read_ahead: Callable[[str, int], None], most_bytes: int = MOST_BYTES) -> None:
         """`read_ahead` is called with a topic and position when the last of what was read from there is being used."""
         self._read_ahead = read_ahead
+        self._most_bytes = most_bytes
         self._topics: dict[str, list[Stored]] = {}
         self._arrived: deque[Stored] = deque()
         self._bytes = 0
@@ -52,7 +53,7 @@ class LogCache:
             return
         self._arrived.append(stored)
         self._bytes += stored.batch.weight
-        while self._bytes > MOST_BYTES and len(self._arrived) > 1:
+        while self._bytes > self._most_bytes and len(self._arrived) > 1:
             self._forget(self._arrived.popleft())
 
     def add_read(self, found: Sequence[Stored]) -> None:

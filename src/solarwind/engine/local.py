@@ -26,7 +26,7 @@ from ..limits import Limits
 from ..names import check_topic
 from ..store.base import Full, Store
 from .base import Receiver, Since
-from .cache import LogCache
+from .cache import MOST_BYTES, LogCache
 from .clock import Clock, SteadyClock, Timer
 from .operations import FOREVER, Operations
 
@@ -61,10 +61,11 @@ class LocalEngine(Operations):
         clock: Clock | None = None,
         random: Callable[[], float] = chance.random,
         limits: Limits | None = None,
+        cache_bytes: int = MOST_BYTES,
     ) -> None:
         self.store = store
         self._clock = clock or SteadyClock()
-        self._cache = LogCache(self._read_ahead)
+        self._cache = LogCache(self._read_ahead, cache_bytes)
         self._dispatcher = Dispatcher(
             self._cache, random, keep_ns=store.keep_ns, durable=store.durable, limits=limits or Limits()
         )
