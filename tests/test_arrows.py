@@ -35,6 +35,7 @@ ARROWS = {
     "wire": FOUNDATION | {"core"},
     "engine": FOUNDATION | {"core", "store", "records", "wire", "engine", "cluster.engine"},
     "cluster": FOUNDATION | {"core", "store", "records", "wire", "engine", "peer", "cluster"},
+    "copying": FOUNDATION | {"core", "store", "engine.url", "cluster.copying"},
     "service": FOUNDATION | {"core", "engine.base", "plugins", "service"},
     "wind": FOUNDATION | {"core", "engine", "life", "service", "records", "plugins"},
     "life": {"wind"},  # for its annotations only

@@ -78,8 +78,8 @@ class TopicInfo(msgspec.Struct, frozen=True):
 
 
 class OwnerInfo(msgspec.Struct, frozen=True):
-    """A partition of a `nats://` namespace: the stream that it is in, the process that owns it ("" while there is none),
-    and its topics."""
+    """A partition of a `nats://` namespace: its stream, the process that owns it ("" while there is none), and its
+    topics."""
 
     partition: int
     stream: str

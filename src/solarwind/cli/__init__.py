@@ -6,6 +6,7 @@
     topics, purposes, replay, retire,         what an operator does
     trace, top, dead
     check, backup                             a store's file
+    copy                                      from one store to another
 
 Exit codes: 0 done, 1 refused, with one line on stderr that says why, 2 usage. Every command is one function; it
 imports what it needs when it is called, so that none waits for what only others need.
@@ -23,7 +24,7 @@ import typer
 from typer.core import TyperGroup
 
 from ..errors import SolarWindError
-from . import dead, events, operate, store, token
+from . import copy, dead, events, operate, store, token
 from . import run as service
 from . import serve as server
 from .options import Json
@@ -63,6 +64,7 @@ app.command()(operate.top)
 app.add_typer(token.app, name="token")
 app.command()(store.check)
 app.command()(store.backup)
+app.command()(copy.copy)
 
 
 def _print_version(wanted: bool) -> None:

@@ -196,7 +196,7 @@ class PartitionEnd:
         self._is_open = False
 
     async def open(self, now: int) -> None:
-        self.store = JetStreamStore(self._session, self._end.layout, self._partition, self._end.publisher)
+        self.store = JetStreamStore(self._session, self._end.layout, self._partition, self._end.publisher, at_rest=True)
         self.store.failed = self._failed
         try:
             self.found = await self.store.open(now)

@@ -40,6 +40,7 @@ log = logging.getLogger("solarwind")
 
 T = TypeVar("T")
 OWNER_S = 10.0  # that an owner has to be found, for somebody who asks something
+OWNER_AGAIN_S = 0.1
 _QUESTIONS = {"topics", "statistics", "dead", "left"}
 
 
@@ -155,18 +156,26 @@ class NatsEngine:
 
     def _make_owner(self, partition: int, ended: Callable[[Owner, StoreError], None]) -> Owner:
         store = JetStreamStore(self._session, self._layout, partition, self._publisher)
+        store.rightful = partial(self._owners.owns, partition)
         return Owner(store, self._limits, ended, clock=self._clock, random=self._random)
 
     # The way to owners --------------------------------------------------------------------------------
 
     async def open_link(self, partition: int, received: Callable[[bytes], None], lost: Callable[[str], None]) -> Link:
         """Raises `Unavailable`."""
-        node, owner = await self._owners.owner_of(partition, OWNER_S)
-        if owner is not None:
-            return MemoryLink(owner, received, lost)
-        link = NatsLink(self._session, received, lost)
-        await link.open(self._layout, node, partition)
-        return link
+        until = asyncio.get_running_loop().time() + OWNER_S
+        while True:
+            node, owner = await self._owners.owner_of(partition, OWNER_S)
+            if owner is not None:
+                return MemoryLink(owner, received, lost)
+            link = NatsLink(self._session, received, lost)
+            try:
+                await self._owners.while_owner(partition, node, link.open(self._layout, node, partition))
+                return link
+            except Unavailable:
+                if asyncio.get_running_loop().time() > until:
+                    raise
+            await asyncio.sleep(OWNER_AGAIN_S)
 
     async def _opened(self, message: Msg) -> None:
         """A client's message to this process as an owner."""

@@ -180,6 +180,9 @@ class NatsLink:
         except (NoAnswer, nats.errors.Error, OSError) as error:
             await self._unsubscribe()
             raise Unavailable(f"expected the owner of partition {partition} to answer: {error}") from None
+        except asyncio.CancelledError:
+            await self._unsubscribe()
+            raise
         found = json.loads(answer.data)
         if "to" not in found:
             await self._unsubscribe()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 import msgspec
@@ -49,10 +49,6 @@ _Name = tuple[str, str]  # of a purpose: its topic and its own
 _Message = tuple[str, bytes, dict[str, str]]
 
 
-class Fenced(StoreError):
-    """Another process owns the partition now."""
-
-
 class Written(msgspec.Struct):
     """What earlier owners wrote. `before` is the last commit; `fired` what was fired, by the number of the commit."""
 
@@ -83,14 +79,19 @@ class Log:
         self._dead: dict[_Name, Spans] = {}
         self._letters: dict[_Name, list[Letter]] = {}  # that are nowhere but in commits
         self._letters_since: int | None = None  # the first such commit
-        self._stale: set[str] = set()  # subjects of which only the last message counts
+        self._stale: dict[str, int] = {}  # subjects of which only so many of the last messages count
         self._purged = 0
 
     # Taking up ----------------------------------------------------------------------------------------
 
-    async def open(self, now: int, created: str) -> Written:
-        """Shut out the owner before, and read what was written. Raises `Refusal`."""
-        fence = await self._session.until_answered(lambda: self._fence(now, created), "take over a partition")
+    async def open(
+        self, now: int, created: str, *, at_rest: bool, rightful: Callable[[], Awaitable[bool]] | None = None
+    ) -> Written:
+        """Shut out the owner before, and read what was written. `at_rest`: nothing will be handed out, so that if this
+        is cut off it is as it was. Raises `Refusal`, and `StoreError` where it is not, or not any more, `rightful`."""
+        fence = await self._session.until_answered(
+            lambda: self._fence(now, created, at_rest, rightful), "take over a partition"
+        )
         written = Written()
         purposes: dict[_Name, PurposeRecord] = {}
         topics: dict[str, TopicRecord] = {}
@@ -112,14 +113,20 @@ class Log:
         written.fired = [(each.number, [Batch.read(data) for data in each.fired]) for each in commits if each.fired]
         return written
 
-    async def _fence(self, now: int, created: str) -> int:
-        """Write the first commit of an epoch."""
+    async def _fence(
+        self, now: int, created: str, at_rest: bool, rightful: Callable[[], Awaitable[bool]] | None
+    ) -> int:
+        """Write the first commit of an epoch. Whoever was made the owner meanwhile comes behind the last commit that is
+        seen here, so that nobody who does not know of him yet shuts him out."""
         while True:
             last = await self._session.last(self._stream, self._subject)
+            if rightful is not None and not await rightful():
+                self.fenced = True
+                raise self._no_owner()
             epoch, number = _read_mark(last)
             before = None if last is None else await self._whole_commit(last)
             seen, of = (before.seen, before.created) if before is not None else (0, created)
-            closed = before is None or before.closed
+            closed = at_rest and (before is None or before.closed)
             fence = Commit(epoch + 1, number + 1, max(now, before.time if before else 0), seen, of, closed)
             try:
                 mark = {COMMIT: f"{fence.epoch}.{fence.number}", _EXPECT: str(last.seq if last else 0)}
@@ -195,7 +202,8 @@ class Log:
     # Writing ------------------------------------------------------------------------------------------
 
     async def write(self, record: Commit, changes: Sequence[Change], snapshots: Sequence[Snapshot]) -> None:
-        """Store a commit, which is given its epoch and number. Raises `Full` where there is no room, and `Fenced`."""
+        """Store a commit, which is given its epoch and number. Raises `Full` where there is no room, and `StoreError`
+        where nothing more can be written: if somebody else owns the partition, it is `fenced`."""
         if self.fenced:
             raise self._no_owner()
         record.epoch, record.number = self._epoch, self._number + 1
@@ -217,7 +225,7 @@ class Log:
                 self._letters.clear()
                 self._letters_since = None
             else:
-                self._stale.add(subject)
+                self._stale[subject] = sum(each == subject for each, _, _ in beside)
 
     def _note(self, change: Change, number: int) -> None:
         """What a durable change means for what has to be kept."""
@@ -246,8 +254,10 @@ class Log:
         """What is stored together with a commit."""
         beside: list[_Message] = []
         for snapshot in snapshots:
-            beside.append(self._purpose(record.number, (snapshot.topic, snapshot.purpose), snapshot))
-        beside += [self._purpose(record.number, (each.topic, each.purpose), None) for each in changes if each.retired]
+            beside += self._purpose(record.number, (snapshot.topic, snapshot.purpose), snapshot)
+        for change in changes:
+            if change.retired:
+                beside += self._purpose(record.number, (change.topic, change.purpose), None)
         changed = {topic.name: topic for topic in record.topics}
         for name, number in list(self._topics.items())[:SNAPSHOTS_TOGETHER]:
             if number > record.number - SNAPSHOT_AFTER:
@@ -260,9 +270,17 @@ class Log:
                 beside += [(subject, encode(some), {}) for some in _some(letters)]
         return beside
 
-    def _purpose(self, number: int, name: _Name, snapshot: Snapshot | None) -> _Message:
+    def _purpose(self, number: int, name: _Name, snapshot: Snapshot | None) -> list[_Message]:
         subject = self._layout.log(self._partition, f"purpose.{purpose_name(*name)}")
-        return subject, encode(PurposeRecord(number, *name, snapshot)), {}
+        return self._in_pieces(subject, encode(PurposeRecord(number, *name, snapshot)), {})
+
+    def _in_pieces(self, subject: str, data: bytes, headers: dict[str, str]) -> list[_Message]:
+        room = self._session.max_payload - HEADERS_BYTES
+        count = max(1, -(-len(data) // room))
+        return [
+            (subject, data[at * room : (at + 1) * room], headers | ({PIECE: f"{at + 1}/{count}"} if count > 1 else {}))
+            for at in range(count)
+        ]
 
     async def _store(self, record: Commit, beside: list[_Message]) -> int:
         """Until it is certain whether it is stored; gives its sequence."""
@@ -298,20 +316,11 @@ class Log:
                 await self._check_stream()
 
     async def _try(self, data: bytes, mark: dict[str, str], beside: list[_Message]) -> int:
-        room = self._session.max_payload - HEADERS_BYTES
         expect = {_EXPECT: str(self._last)}
-        if len(data) <= room and not beside:
-            return await self._session.publish(self._subject, data, mark | expect)
-        count = -(-len(data) // room)
-        pieces: list[_Message] = [
-            (
-                self._subject,
-                data[at * room : (at + 1) * room],
-                mark | ({PIECE: f"{at + 1}/{count}"} if count > 1 else {}),
-            )
-            for at in range(count)
-        ]
+        pieces = self._in_pieces(self._subject, data, mark)
         pieces[0][2].update(expect)
+        if len(pieces) == 1 and not beside:
+            return await self._session.publish(*pieces[0])
         return await self._session.publish_together(beside + pieces, f"{random.getrandbits(64):016x}")
 
     async def _last_mark(self, mark: str) -> int:
@@ -330,8 +339,8 @@ class Log:
             if refusal.code == NO_STREAM:
                 raise StoreError(f"expected stream {self._stream}, it was deleted") from refusal
 
-    def _no_owner(self) -> Fenced:
-        return Fenced(f"partition {self._partition} has another owner now; what was on its way here does not count")
+    def _no_owner(self) -> StoreError:
+        return StoreError(f"partition {self._partition} has another owner now; what was on its way here does not count")
 
     # What nobody needs any more -----------------------------------------------------------------------
 
@@ -351,9 +360,9 @@ class Log:
             seq = self._commits[0][1] if self._commits else 0
         if seq:
             await self._purge(self._subject, seq=seq)
-        stale, self._stale = self._stale, set()
-        for subject in stale:
-            await self._purge(subject, keep=1)
+        stale, self._stale = self._stale, {}
+        for subject, count in stale.items():
+            await self._purge(subject, keep=count)
         for name in [name for name, spans in self._dead.items() if not spans]:
             del self._dead[name]
             await self._purge(self._layout.kept(self._partition, f"dead.{purpose_name(*name)}"), seq=self._last)

@@ -21,7 +21,6 @@ from ..limits import Limits
 from ..origin import MACHINE, process_name
 from ..peer.connection import Connection
 from ..records import Statistics, TopicInfo
-from .log import Fenced
 from .store import JetStreamStore
 
 log = logging.getLogger("solarwind")
@@ -87,7 +86,7 @@ class PartitionEngine(LocalEngine):
                 await self.store.trim(name, Spans((topic.end, FOREVER)), FOREVER, None)
 
     def _fail(self, error: StoreError) -> None:
-        if isinstance(error, Fenced) and self._error is None:
+        if self.store.fenced and self._error is None:
             log.warning("%s", error)
             self._end(error)
         else:

@@ -206,11 +206,10 @@ class Owners:
         if kind != "owner" or not partition.isdecimal():
             return
         try:
-            record = msgspec.json.decode(raw.data or b"{}", type=Record)
+            record = _read_record(raw)
         except msgspec.MsgspecError as error:
             log.error("key %s of bucket %s is none that Solar Wind wrote: %s", key, self._layout.bucket, error)
-            record = Record()
-        record.revision = raw.seq
+            record = Record(revision=raw.seq)
         known = self.records.get(int(partition))
         if known is None or known.revision < raw.seq:
             self.records[int(partition)] = record
@@ -242,6 +241,33 @@ class Owners:
                 f"expected an owner of partition {partition} of namespace {self._layout.namespace!r}, there is none "
                 "yet: try again"
             ) from None
+
+    async def while_owner(self, partition: int, node: str, work: Coroutine[Any, Any, None]) -> None:
+        """Do what needs that owner. When it is another it is given up: one that hangs does not answer. Raises
+        `Unavailable`."""
+        tasks = [self._loop.create_task(work), self._loop.create_task(self._moved(partition, node))]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if not tasks[0].done():
+                await end_tasks(tasks[:1])
+            await end_tasks(tasks[1:])
+        if tasks[0].cancelled():
+            raise Unavailable(f"expected partition {partition} to stay with its owner, it moved: try again")
+        tasks[0].result()
+
+    async def _moved(self, partition: int, node: str) -> None:
+        async with self._news:
+            await self._news.wait_for(lambda: self.records[partition].node != node)
+
+    async def owns(self, partition: int) -> bool:
+        """Whether this process is the owner by the record itself, not by what is known of it here. Raises `Refusal`
+        and `NoAnswer`."""
+        raw = await self._session.last(self._layout.bucket_stream, self._layout.key(f"owner.{partition}"))
+        try:
+            return raw is not None and _read_record(raw).node == self.node
+        except msgspec.MsgspecError:
+            return False
 
     def _known_owner(self, partition: int) -> tuple[str, Owner | None] | None:
         record = self.records.get(partition)
@@ -365,7 +391,8 @@ class Owners:
         try:
             await owner.start()
         except SolarWindError as error:
-            log.warning("partition %d cannot be taken over: %s", partition, error)
+            if not owner.engine.store.fenced:  # else this process did not know yet
+                log.warning("partition %d cannot be taken over: %s", partition, error)
             await asyncio.sleep(BEAT_S)
             return
         except Exception:
@@ -422,6 +449,12 @@ class Owners:
         if self.records[partition].node == self.node:
             name = self.members[node].name if node in self.members else ""
             await self._change(partition, node, name)
+
+
+def _read_record(raw: Raw) -> Record:
+    record = msgspec.json.decode(raw.data or b"{}", type=Record)
+    record.revision = raw.seq
+    return record
 
 
 async def _ignore(message: Msg) -> None:

@@ -482,6 +482,17 @@ def _tls(address: Address) -> dict[str, Any]:
     return {"tls": ssl.create_default_context()}
 
 
+def _check_credentials(address: Address) -> None:
+    """nats-py would look at the file only where a server asks for it."""
+    if address.credentials is not None:
+        try:
+            open(address.credentials, "rb").close()
+        except OSError as error:
+            raise BadArgument(
+                f"expected credentials that can be read in {address.credentials}, got {error.strerror!r}"
+            ) from None
+
+
 def _unreachable(address: Address, error: BaseException) -> SolarWindError:
     text = str(error) or type(error).__name__
     if "uthorization" in text or "uthentication" in text:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
@@ -44,7 +44,10 @@ class JetStreamStore:
 
     durable = True
 
-    def __init__(self, session: Session, layout: Layout, partition: int, publisher: Publisher) -> None:
+    def __init__(
+        self, session: Session, layout: Layout, partition: int, publisher: Publisher, *, at_rest: bool = False
+    ) -> None:
+        """`at_rest`: it is read, and written by nobody but a copier: nothing is handed out."""
         self.keep_ns = int(layout.settings.keep_s * 1e9)
         self.partition = partition
         self._session = session
@@ -52,6 +55,7 @@ class JetStreamStore:
         self._publisher = publisher
         self._stream = layout.events_stream(partition)
         self._topics: dict[str, Notes] = {}
+        self._at_rest = at_rest
         self._log = Log(session, layout, partition)
         self._positions = Positions(session, layout, partition)
         self.forwarder = Forwarder(session, layout, partition, publisher)
@@ -59,6 +63,7 @@ class JetStreamStore:
         self._arrived: Callable[[Stored], None] | None = None
         self._early: list[Stored] = []
         self.failed: Callable[[StoreError], None] = lambda error: None
+        self.rightful: Callable[[], Awaitable[bool]] | None = None  # whether this process is to own it
         self._created = ""
         self._changed: set[str] = set()  # topics
         self._unwritten_bytes = 0  # of events that came since the last commit
@@ -80,7 +85,7 @@ class JetStreamStore:
                 lambda: self._session.api(f"STREAM.INFO.{self._stream}"), "open a stream"
             )
             self._created, last = str(info["created"]), int(info["state"]["last_seq"])
-            written = await self._log.open(now, self._created)
+            written = await self._log.open(now, self._created, at_rest=self._at_rest, rightful=self.rightful)
         except Refusal as refusal:
             raise refused(refusal, f"open stream {self._stream}") from refusal
         self._topics = {name: Notes(topic) for name, topic in written.topics.items()}
@@ -187,6 +192,11 @@ class JetStreamStore:
             log.warning("upkeep of partition %d: %s", self.partition, error)
         except Exception:
             log.exception("upkeep of partition %d failed", self.partition)
+
+    @property
+    def fenced(self) -> bool:
+        """Whether somebody else owns the partition now."""
+        return self._log.fenced
 
     # What comes in ------------------------------------------------------------------------------------
 

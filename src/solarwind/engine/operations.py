@@ -176,7 +176,8 @@ class Operations:
 
 
 def trace_tree(event: Event, caused: dict[str, list[Event]]) -> Trace:
-    """The event and what it caused; `caused` has the events by the ids of their causes. Without recursion, since a chain of causes can be long."""
+    """The event and what it caused; `caused` has the events by the ids of their causes. Without recursion, since a
+    chain of causes can be long."""
     order = [event]
     children: list[list[int]] = []
     while len(children) < len(order):

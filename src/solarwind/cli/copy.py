@@ -1,0 +1,47 @@
+"""`copy`: from one kind of store to another, with all that is in it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from .options import Json, option
+
+
+def copy(
+    source: Annotated[str, option("from", "The store to copy, such as sqlite:///wind.db.", show_default=False)],
+    target: Annotated[
+        str, option("to", "Where to: a store that is empty, or a part of this copy.", show_default=False)
+    ],
+    json: Json = False,
+) -> None:
+    """Copy a store to another: history, purposes, what pends, dead letters. Nobody may use either meanwhile. Cut off,
+    it goes on where it was when it is repeated."""
+    from .. import copying
+    from ..engine.url import sqlite_path
+    from . import show
+    from .reach import refuse_missing
+
+    ends = copying.open_end(source, writes=False), copying.open_end(target, writes=True)
+    if urlsplit(source).scheme == "sqlite":
+        refuse_missing(sqlite_path(source))
+    places = [end.place for end in ends]
+    try:
+        with show.progress(f"copying {places[0]} to {places[1]}", "events") as report:
+            copied = asyncio.run(copying.copy(*ends, report))
+    except (KeyboardInterrupt, SystemExit):
+        show.note("cut off: the same command again goes on where this one was")
+        raise
+    if json:
+        show.document(copied)
+        return
+    show.fields(
+        {
+            "topics": copied.topics,
+            "events": copied.events,
+            "of them before": copied.before,
+            "purposes": copied.purposes,
+            "dead letters": copied.dead_letters,
+        }
+    )

@@ -1,0 +1,393 @@
+"""From one store to another: history, purposes with all that pends, dead letters, and what topics keep.
+
+Both ends are at rest meanwhile. The target numbers a topic's events itself, from 0 and without the holes that trimming
+left in the source, so all positions in a purpose's state are counted anew. First come the events, which are
+the very batches, then the purposes with their dead letters, then what topics keep.
+
+Nothing notes how far a copy has got: the target itself says it. What it holds has to be the beginning of what would
+be written, the same events in the same order and the same states, and is not written again; anything else is refused
+before the first write. So a copy may be cut off anywhere and repeated, and never goes over what was in use since.
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_right
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from typing import Protocol
+from urllib.parse import urlsplit
+
+import msgspec
+
+from .batch import Batch
+from .core.log import Stored
+from .core.spans import Spans
+from .core.state import Change, Letter, Snapshot, State, encode, recovered
+from .engine.url import sqlite_path
+from .errors import BadArgument, ConflictError, NotAllowed, StoreError
+from .store.at_rest import RestingStore
+from .store.base import Full, Recovered, TopicRecord
+
+PAGE_BYTES = 4 << 20  # of events that are read, and committed, together
+PORTION_BYTES = 256 << 10  # of states and dead letters in one commit
+PORTION_STATES = 64
+EXPECTED = "a store to copy, such as sqlite:///wind.db or nats://127.0.0.1:4222"
+
+Progress = Callable[[int, int], None]
+
+
+class Part(Protocol):
+    """What copying asks of the store that a topic is in: see `Store`. A commit has batches, or else changes and
+    snapshots; it may leave open where the batches are, but has them all, in order."""
+
+    async def commit(
+        self, batches: Sequence[Batch], changes: Sequence[Change], snapshots: Sequence[Snapshot], now: int
+    ) -> list[Stored | None]: ...
+
+    async def read(self, topic: str, position: int, most_bytes: int) -> list[Stored]: ...
+
+    async def history(self, topic: str) -> tuple[int, int]: ...
+
+    async def dead(self, topic: str, purpose: str) -> list[Letter]: ...
+
+    async def topic(self, name: str, keep_ns: int | None, keep_bytes: int | None) -> None: ...
+
+
+class End(Protocol):
+    """Where a copy comes from or goes to: one store, or several that share the topics."""
+
+    @property
+    def place(self) -> str:
+        """What it is called in sentences; no two have the same."""
+        ...
+
+    async def open(self, now: int) -> Recovered:
+        """Open all of it. It was closed in order if all of its stores were."""
+        ...
+
+    def store_of(self, topic: str) -> Part: ...
+
+    async def leave(self, clean: bool) -> None:
+        """Close all of it; unless `clean`, as if it had been cut off. If it was only read, it is left as it was."""
+        ...
+
+
+class Copied(msgspec.Struct, frozen=True):
+    """What the target holds now; `before` is how many of the events an earlier run had copied."""
+
+    topics: int
+    events: int
+    before: int
+    purposes: int
+    dead_letters: int
+
+
+def open_end(url: str, *, writes: bool) -> End:
+    """The end at `url`, not yet open. Raises `BadArgument` or `NotAllowed` where none can be."""
+    try:
+        scheme, place = urlsplit(url)[:2]
+    except ValueError as error:
+        raise BadArgument(f"expected {EXPECTED}, got a URL that cannot be read: {error}") from None
+    if scheme == "sqlite":
+        return RestingStore(sqlite_path(url), writes=writes)
+    if scheme == "nats":
+        try:
+            from .cluster.copying import NatsEnd
+        except ImportError:
+            raise BadArgument("expected the extra for nats://: pip install 'solarwind[nats]'") from None
+        return NatsEnd(url, writes=writes)
+    shown = url if "@" not in place else f"{scheme}://..."  # there may be a password in it
+    if scheme in ("ws", "wss"):
+        raise NotAllowed(f"expected {EXPECTED}, got the server {shown}: stop it, and name the store that it serves")
+    if scheme == "memory":
+        raise NotAllowed(f"expected {EXPECTED}, got {shown}, which nobody else can see: name a store that lasts")
+    raise BadArgument(f"expected {EXPECTED}, got {shown!a}")
+
+
+async def copy(source: End, target: End, progress: Progress = lambda done, total: None) -> Copied:
+    """Copy all of `source` to `target`, which is empty or holds a part of this copy.
+
+    `progress` is called with how many events are there, of how many. Raises `ConflictError`, with nothing written,
+    where the target holds something else; `StoreError` where an end cannot be read or written.
+    """
+    if source.place == target.place:
+        raise BadArgument(f"expected two stores, got {source.place} twice: name another to copy to")
+    now = time.time_ns()
+    found = await source.open(now)
+    try:
+        there = await target.open(now)
+        clean = there.clean  # until it is the source's copy, it is left as it was
+        try:
+            copied = await _Copying(source, target, found, there, max(now, found.now), progress).run()
+            clean = found.clean
+        except Full as full:
+            raise StoreError(f"{full}: make room, and copy again to go on") from full
+        finally:
+            await target.leave(clean)
+    finally:
+        await source.leave(found.clean)
+    return copied
+
+
+class Positions:
+    """Where events of a topic come to be in the target: the source's, without the holes, counted from 0."""
+
+    def __init__(self, end: int) -> None:
+        self.stop = 0  # in the source: what is below was gone through
+        self.count = 0  # so many events were there
+        self._end = end  # the source's
+        self._starts: list[int] = []  # where events without a hole between them begin, in the source
+        self._counts: list[int] = []  # and in the target
+
+    def add(self, stored: Stored) -> None:
+        """The next batch."""
+        if not self._starts or stored.start > self.stop:
+            self._starts.append(stored.start)
+            self._counts.append(self.count)
+        self.stop = stored.stop
+        self.count += len(stored.batch)
+
+    def below(self, position: int) -> int:
+        """How many events the source has below it; beyond its end, the target's goes on as the source's would."""
+        if position >= self._end:
+            return self.count + position - self._end
+        run = bisect_right(self._starts, position) - 1
+        if run < 0:
+            return 0
+        following = self._counts[run + 1] if run + 1 < len(self._counts) else self.count
+        return min(self._counts[run] + position - self._starts[run], following)
+
+    def __contains__(self, position: int) -> bool:
+        return self.below(position) < self.below(position + 1)
+
+    def spans(self, spans: Spans) -> Spans:
+        moved = Spans()
+        for start, stop in spans:
+            moved.add(self.below(start), self.below(stop))
+        return moved
+
+    def numbers(self, numbers: dict[int, int]) -> dict[int, int]:
+        return {self.below(position): number for position, number in numbers.items() if position in self}
+
+    def letters(self, letters: Iterable[Letter]) -> list[Letter]:
+        return [
+            msgspec.structs.replace(each, position=self.below(each.position))
+            for each in letters
+            if each.position in self
+        ]
+
+    def state(self, state: State) -> State:
+        """The same state with the target's positions: the same events pend, wait, were tried and are dead."""
+        moved = State.restore(state.snapshot())
+        done = moved.done = self.spans(state.done)
+        moved.floor = done.gap(self.below(state.floor))[0]
+        done.remove(0, moved.floor)
+        moved.dead = self.spans(state.dead)
+        moved.due, moved.tried = self.numbers(state.due), self.numbers(state.tried)
+        moved.reach = self.below(state.reach)
+        return moved
+
+
+class _Topic:
+    """A topic of the source, what the target has of it, and how far the source's log was gone through."""
+
+    def __init__(self, name: str, source: TopicRecord | None, target: TopicRecord | None, states: list[State]) -> None:
+        self.name = name
+        self.source = source or TopicRecord(name, 0)
+        self.target = target or TopicRecord(name, 0)
+        self.is_missing = target is None and source is not None
+        self.states = states
+        self.positions = Positions(self.source.end)
+        self.letters: dict[str, set[Letter]] = {}  # of the purposes that the target has, the letters that it has
+
+    @property
+    def settings(self) -> tuple[int | None, int | None]:
+        return self.source.keep_ns, self.source.keep_bytes
+
+
+class _Portion:
+    """States and dead letters that are committed together."""
+
+    def __init__(self) -> None:
+        self.snapshots: list[Snapshot] = []
+        self.changes: list[Change] = []
+        self.size = 0
+
+    def add(self, what: Snapshot | Change) -> None:
+        self.size += len(encode([what]))
+        if isinstance(what, Snapshot):
+            self.snapshots.append(what)
+        else:
+            self.changes.append(what)
+
+    @property
+    def is_full(self) -> bool:
+        return self.size >= PORTION_BYTES or len(self.snapshots) >= PORTION_STATES
+
+
+class _Copying:
+    """One run of a copy, between two ends that are open."""
+
+    def __init__(
+        self, source: End, target: End, found: Recovered, there: Recovered, now: int, progress: Progress
+    ) -> None:
+        self._source, self._target = source, target
+        self._now = now
+        self._progress = progress
+        self._total = self._done = 0  # events
+        self._dead_letters = 0
+        self._states_there = recovered(there.snapshots, there.changes)
+        self._topics_there = {each.name: each for each in there.topics}
+        states: dict[str, list[State]] = {each.name: [] for each in found.topics}
+        for state in recovered(found.snapshots, found.changes):
+            states.setdefault(state.topic, []).append(state)
+        records = {each.name: each for each in found.topics}
+        self._topics = {
+            name: _Topic(name, records.get(name), self._topics_there.get(name), on_it) for name, on_it in states.items()
+        }
+
+    async def run(self) -> Copied:
+        await self._compare()
+        before = sum(topic.target.end for topic in self._topics.values())
+        for name in self._topics:
+            self._total += (await self._source.store_of(name).history(name))[0]
+        for topic in self._topics.values():
+            await self._copy_events(topic)
+        for topic in self._topics.values():
+            await self._copy_purposes(topic)
+        for topic in self._topics.values():
+            await self._copy_settings(topic)
+        purposes = sum(len(topic.states) for topic in self._topics.values())
+        return Copied(len(self._topics), self._done, before, purposes, self._dead_letters)
+
+    # --- what the target holds --------------------------------------------------------------------------------
+
+    async def _compare(self) -> None:
+        """Find out how far an earlier run has come. `ConflictError` where there is more than what it wrote."""
+        for name in self._topics_there:
+            if name not in self._topics:
+                raise self._conflict(f"topic {name!r}, which the source does not have")
+        for topic in self._topics.values():
+            await self._locate(topic)
+            kept = topic.target.keep_ns, topic.target.keep_bytes
+            if any(each not in (None, mine) for each, mine in zip(kept, topic.settings, strict=True)):
+                raise self._conflict(f"another history to keep of topic {topic.name!r}")
+        if self._states_there:
+            for topic in self._topics.values():
+                if await self._page(topic):
+                    raise self._conflict(f"purposes, but not all events of topic {topic.name!r}")
+            for state in self._states_there:
+                await self._compare_state(state)
+
+    async def _locate(self, topic: _Topic) -> None:
+        """Go through what the target has of a topic, up to its last event. That one has to be the source's."""
+        end = topic.target.end
+        last: tuple[Batch, int] | None = None
+        while last is None and topic.positions.count < end and (page := await self._page(topic)):
+            for batch in page:
+                left = end - topic.positions.count
+                if left <= len(batch.batch):
+                    last = batch.batch, left - 1
+                if left >= len(batch.batch):  # else the rest of it is yet to be written
+                    topic.positions.add(batch)
+                if last is not None:
+                    break
+        if not end:
+            return
+        if last is None:
+            held = f"{topic.positions.count:,}"
+            raise self._conflict(f"{end:,} events of topic {topic.name!r}, where the source has {held}")
+        found = await self._target.store_of(topic.name).read(topic.name, end - 1, 1)
+        if not found or not _same_event(last, (found[0].batch, end - 1 - found[0].start)):
+            raise self._conflict(f"other events of topic {topic.name!r}")
+
+    async def _compare_state(self, state: State) -> None:
+        topic = self._topics.get(state.topic)
+        mine = next((each for each in topic.states if each.purpose == state.purpose), None) if topic else None
+        what = f"purpose {state.purpose!r} on topic {state.topic!r}"
+        if topic is None or mine is None:
+            raise self._conflict(f"{what}, which the source does not have")
+        letters = set(await self._target.store_of(state.topic).dead(state.topic, state.purpose))
+        if not _same_state(topic.positions.state(mine), state) or letters - set(await self._letters(topic, mine)):
+            raise self._conflict(f"{what} in another state")
+        topic.letters[state.purpose] = letters
+
+    def _conflict(self, what: str) -> ConflictError:
+        return ConflictError(
+            f"expected {self._target.place} to be empty, or to hold a part of a copy of {self._source.place}, got "
+            f"{what}: one of the two was in use since; copy to an empty one"
+        )
+
+    # --- what is written --------------------------------------------------------------------------------------
+
+    async def _page(self, topic: _Topic) -> list[Stored]:
+        """The source's next batches, after those that were gone through."""
+        return await self._source.store_of(topic.name).read(topic.name, topic.positions.stop, PAGE_BYTES)
+
+    async def _copy_events(self, topic: _Topic) -> None:
+        end, positions = topic.target.end, topic.positions
+        self._done += positions.count
+        while page := await self._page(topic):
+            before, batches = positions.count, []
+            for stored in page:
+                known = max(0, end - positions.count)  # of this batch: it was cut in two
+                batches.append(stored.batch.part(known, len(stored.batch)) if known else stored.batch)
+                positions.add(stored)
+            written = await self._target.store_of(topic.name).commit(batches, [], [], self._now)
+            self._check(topic, batches, written, max(before, end))
+            self._done += positions.count - before
+            self._progress(self._done, self._total)
+
+    def _check(self, topic: _Topic, batches: Sequence[Batch], written: Sequence[Stored | None], position: int) -> None:
+        """Whether the batches are where they were counted to be, as far as the store can say."""
+        for batch, stored in zip(batches, written, strict=True):
+            if stored is not None and (stored.start != position or len(stored.batch) != len(batch)):
+                raise StoreError(
+                    f"expected each event of topic {topic.name!r} once in {self._source.place}, got some twice, up to "
+                    f"{batch.id(len(batch) - 1)}: what is in {self._target.place} now is of no use"
+                )
+            position += len(batch)
+
+    async def _letters(self, topic: _Topic, state: State) -> list[Letter]:
+        """A purpose's dead letters, as the target is to have them."""
+        return topic.positions.letters(await self._source.store_of(topic.name).dead(topic.name, state.purpose))
+
+    async def _copy_purposes(self, topic: _Topic) -> None:
+        portion = _Portion()
+        async for what in self._states_and_letters(topic):
+            portion.add(what)
+            if portion.is_full:
+                await self._commit(topic, portion)
+                portion = _Portion()
+        if portion.size:
+            await self._commit(topic, portion)
+
+    async def _states_and_letters(self, topic: _Topic) -> AsyncIterator[Snapshot | Change]:
+        """What the target does not have. A state comes before its dead letters: those change nothing of it."""
+        for state in topic.states:
+            known = topic.letters.get(state.purpose)
+            if known is None:
+                yield topic.positions.state(state).snapshot()
+            for letter in await self._letters(topic, state):
+                self._dead_letters += 1
+                if known is None or letter not in known:
+                    yield Change(topic.name, state.purpose, dead=[letter])
+
+    async def _commit(self, topic: _Topic, portion: _Portion) -> None:
+        await self._target.store_of(topic.name).commit([], portion.changes, portion.snapshots, self._now)
+
+    async def _copy_settings(self, topic: _Topic) -> None:
+        """Last: where little is kept, whoever opened a part of a copy would trim what purposes are yet to be given."""
+        kept = topic.target.keep_ns, topic.target.keep_bytes
+        if topic.settings != kept or (topic.is_missing and not topic.positions.count):
+            await self._target.store_of(topic.name).topic(topic.name, *topic.settings)
+
+
+def _same_event(one: tuple[Batch, int], other: tuple[Batch, int]) -> bool:
+    """Batches may have been cut differently, so it is events that are compared."""
+    (batch, index), (other_batch, other_index) = one, other
+    return (batch.id(index), batch.payload(index)) == (other_batch.id(other_index), other_batch.payload(other_index))
+
+
+def _same_state(one: State, other: State) -> bool:
+    return all(getattr(one, name) == getattr(other, name) for name in State.__slots__)

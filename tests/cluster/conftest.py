@@ -1,0 +1,64 @@
+"""nats-servers for tests: two kinds that all tests share, and as many of its own as a test wants to do things to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from .place import new_namespace
+from .servers import NatsCluster, NatsServer, remove
+from .wires import WiredCluster, missing
+
+T = TypeVar("T", NatsServer, NatsCluster, WiredCluster)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
+    """One node, which nobody may harm."""
+    yield from _served(NatsServer(tmp_path_factory.mktemp("server")))
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsCluster]:
+    """Three nodes, which nobody may harm."""
+    yield from _served(NatsCluster(tmp_path_factory.mktemp("cluster")))
+
+
+def _served(made: T) -> Iterator[T]:
+    try:
+        asyncio.run(made.start())
+        yield made
+    finally:
+        asyncio.run(made.close())
+
+
+@pytest.fixture
+def namespace(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The name of a new one. What the test leaves there on the servers it shares is removed."""
+    name = new_namespace()
+    yield name
+    for each in ("server", "cluster"):
+        if each in request.fixturenames:
+            asyncio.run(remove(request.getfixturevalue(each).urls, name))
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Makes servers, not yet started, that a test may do anything to: `own(NatsServer, max_payload=65536)`,
+    `own(NatsCluster)`, `own(WiredCluster)`."""
+    made: list[NatsServer | NatsCluster] = []
+
+    def make(kind: type[T], **settings: Any) -> T:
+        if issubclass(kind, WiredCluster) and missing():
+            pytest.skip(missing())
+        new = kind(tmp_path / f"nats-{len(made)}", **settings)
+        made.append(new)
+        return new
+
+    yield make
+    for each in made:
+        asyncio.run(each.close())

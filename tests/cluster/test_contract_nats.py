@@ -1,0 +1,28 @@
+"""The contract over JetStream: on one node, and on three that replicate for each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from solarwind.testing.contract import EngineContract, Place
+
+from .place import NatsPlace
+from .servers import NatsCluster, NatsServer
+
+
+class TestOneNode(EngineContract):
+    @pytest.fixture
+    def place(self, server: NatsServer) -> Iterator[Place]:
+        place = NatsPlace(server)
+        yield place
+        place.close()
+
+
+class TestThreeNodes(EngineContract):
+    @pytest.fixture
+    def place(self, cluster: NatsCluster) -> Iterator[Place]:
+        place = NatsPlace(cluster, replicas=3)
+        yield place
+        place.close()
