@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 
@@ -28,6 +28,7 @@ _SEQUENCE_BITS = 40
 _PRODUCER_BITS = 34
 MOST_PRODUCERS = 1 << _PRODUCER_BITS
 MOST_NUMBERS = 1 << _SEQUENCE_BITS  # of one producer
+MOST_TIME = (1 << 62) - 1  # ns since 1970, and from a batch's first event on
 
 
 class Header(msgspec.Struct, array_like=True, frozen=True):
@@ -46,8 +47,8 @@ class Header(msgspec.Struct, array_like=True, frozen=True):
     machine: str
     process: str
     time: int
-    times: list[int]
-    sizes: list[int]
+    times: list[Annotated[int, msgspec.Meta(le=MOST_TIME)]]
+    sizes: list[Annotated[int, msgspec.Meta(ge=0)]]
     content: str | list[str] = JSON
     keys: list[str | None] | None = None
     ids: list[str | None] | None = None
@@ -100,14 +101,27 @@ def read_id(id: str) -> AutoId | None:
 class Batch:
     """A sealed batch. Events are counted from 0; an index outside raises `IndexError`."""
 
-    __slots__ = ("_body", "_offsets", "data", "header")
+    __slots__ = ("_body", "_header", "_offsets", "count", "data", "topic")
 
     def __init__(self, header: Header, data: bytes, body: int) -> None:
         """`body` is where the first payload begins."""
-        self.header = header
+        self._header: Header | None = header
+        self.topic = header.topic
+        self.count = header.count
         self.data = data
         self._body = body
         self._offsets: list[int] | None = None  # once somebody asks: who only passes it on does not
+
+    @property
+    def header(self) -> Header:
+        """Read again if it was folded."""
+        if self._header is None:
+            self._header = _decode(memoryview(self.data)[4 : self._body])
+        return self._header
+
+    def fold(self) -> None:
+        """Whoever keeps many batches and only passes them on keeps no more than their bytes."""
+        self._header = self._offsets = None
 
     @property
     def _starts(self) -> list[int]:
@@ -137,7 +151,7 @@ class Batch:
         return cls(header, data, body)
 
     def __len__(self) -> int:
-        return self.header.count
+        return self.count
 
     @property
     def layout(self) -> tuple[bytes, list[int]]:
@@ -147,7 +161,7 @@ class Batch:
     @property
     def weight(self) -> int:
         """About how much memory it takes, in bytes: an event's numbers weigh more than a small payload."""
-        return len(self.data) + 128 * self.header.count
+        return len(self.data) + 128 * (self.count if self._header is not None else 1)
 
     def payload(self, index: int) -> bytes:
         starts = self._starts
@@ -155,6 +169,8 @@ class Batch:
 
     def payload_bytes(self, start: int, stop: int) -> int:
         """How many bytes of payload the events from `start` up to `stop` have together."""
+        if stop - start == self.count:
+            return len(self.data) - self._body
         starts = self._starts
         return starts[stop] - starts[start]
 
@@ -347,11 +363,11 @@ def _fault(header: Header, body: int) -> str | None:
         return "a column of another length"
     if not isinstance(header.content, str) and len(header.content) != count:
         return "a content type for another number of events"
-    if min(header.sizes) < 0 or sum(header.sizes) != body:
+    if sum(header.sizes) != body:
         return f"{body} bytes of payload where the header says {sum(header.sizes)}"
     if not 0 <= header.producer < MOST_PRODUCERS or not 0 <= header.first <= MOST_NUMBERS - count:
         return f"a producer {header.producer} or number {header.first} out of range"
-    if header.time + min(header.times) < 0 or header.time + max(header.times) >= 1 << 63:
+    if header.time > MOST_TIME or header.time + min(header.times) < 0:
         return "a time out of range"
     if header.caused_by is not None:
         causes = len(header.causes or ())

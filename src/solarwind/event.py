@@ -105,7 +105,7 @@ class Event(msgspec.Struct, eq=False, repr_omit_defaults=True):
 
     @property
     def topic(self) -> str:
-        return self._of.batch.header.topic
+        return self._of.batch.topic
 
     @property
     def payload(self) -> Any:

@@ -79,12 +79,12 @@ class TopicInfo(msgspec.Struct, frozen=True):
 
 class OwnerInfo(msgspec.Struct, frozen=True):
     """A partition of a `nats://` namespace: its stream, the process that owns it ("" while there is none), and its
-    topics."""
+    topics (None where no owner answers)."""
 
     partition: int
     stream: str
     owner: str
-    topics: tuple[str, ...]
+    topics: tuple[str, ...] | None
 
 
 class DeadLetter(msgspec.Struct, frozen=True):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from solarwind.batch import MOST_NUMBERS, MOST_PRODUCERS, Batch, make_id, read_id, seal
+from solarwind.batch import MOST_NUMBERS, MOST_PRODUCERS, MOST_TIME, Batch, make_id, read_id, seal
 from solarwind.errors import ProtocolError
 from solarwind.event import Cause
 
@@ -32,7 +32,7 @@ times = st.integers(0, (1 << 48) * 1_000_000 - 1)  # ms in 48 bits
 def batches(draw: st.DrawFn) -> Batch:
     rows = draw(events)
     one_content = draw(st.booleans())
-    start = draw(st.integers(0, 2**62))
+    start = draw(st.integers(0, MOST_TIME))
     return seal(
         "T",
         [row[0] for row in rows],

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from solarwind import BadArgument, BadName, BadPayload, SolarWindError, TooLarge
-from solarwind.batch import seal
+from solarwind.batch import MOST_TIME, seal
 from solarwind.event import Cause, Event, HandOut
 from solarwind.server import cloudevents
 from solarwind.server.cloudevents import Incoming
@@ -39,7 +39,7 @@ ids = st.text(printable, min_size=1, max_size=60)
 purposes = ids
 names = st.text(st.characters(exclude_categories=("Cs",)), max_size=30)
 keys = st.text(st.characters(exclude_categories=("Cs",)), max_size=60)
-times = st.integers(0, (1 << 63) - 1)
+times = st.integers(0, MOST_TIME)
 causes = st.one_of(
     st.none(),
     st.builds(Cause, st.sampled_from(["user", "schedule", "machine", "application"]), ids),

@@ -4,7 +4,7 @@
     serve, token                              a dispatcher for many processes, and who may use it
     fire, listen                              events in and out
     topics, purposes, replay, retire,         what an operator does
-    trace, top, dead
+    trace, top, dead, owners
     check, backup                             a store's file
     copy                                      from one store to another
 
@@ -61,6 +61,7 @@ app.command()(operate.replay)
 app.command()(operate.retire)
 app.command()(operate.trace)
 app.command()(operate.top)
+app.command()(operate.owners)
 app.add_typer(token.app, name="token")
 app.command()(store.check)
 app.command()(store.backup)

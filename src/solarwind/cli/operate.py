@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import TooLarge
+from ..errors import NotAllowed, TooLarge
 from ..names import check_topic
 from .options import DEFAULT_URL, Json, Purpose, Topic, Url, duration, moment, option
 
 if TYPE_CHECKING:
     from rich.tree import Tree
 
-    from ..records import PurposeInfo, TopicInfo, Trace
+    from ..records import OwnerInfo, PurposeInfo, TopicInfo, Trace
+    from ..wind import SolarWind
 
 topics_app = typer.Typer(help="The topics, and how much history each keeps.")
 
@@ -173,6 +174,42 @@ def retire(
         show.document({"topic": topic, "purpose": purpose, "retired": True})
     else:
         show.say(f"{purpose} on {topic} is retired")
+
+
+# --- owners -------------------------------------------------------------------------------------------------
+
+
+def owners(url: Url = DEFAULT_URL, json: Json = False) -> None:
+    """Which process owns which topics, on NATS."""
+    from . import show
+    from .reach import engine_at, is_cluster, operate
+
+    engine_at(url)
+    if not is_cluster(url):
+        raise NotAllowed(
+            f"expected nats://, where processes share the topics, got {url}: there one process has all of them"
+        )
+    found = operate(url, _owners)
+    if json:
+        show.document(found)
+        return
+    show.rows(
+        ("PARTITION", "STREAM", "OWNER", "TOPICS"),
+        [_owner_row(each) for each in found],
+        none="No topics.",
+    )
+
+
+async def _owners(wind: SolarWind) -> list[OwnerInfo]:
+    from ..cluster.engine import NatsEngine
+
+    assert isinstance(wind.engine, NatsEngine)
+    return await wind.engine.owners()
+
+
+def _owner_row(info: OwnerInfo) -> tuple[object, ...]:
+    topics = "no answer" if info.topics is None else ", ".join(info.topics)
+    return info.partition, info.stream, info.owner, topics
 
 
 # --- trace --------------------------------------------------------------------------------------------------

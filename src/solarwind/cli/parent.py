@@ -13,6 +13,7 @@ from .options import variable
 PARENT = variable("parent")  # its process id
 WORKER = variable("worker")  # which one of several it is
 WORKER_TOKEN = variable("worker-token")  # for the dispatcher that they share
+WORKER_URL = variable("worker-url")  # where it is; a command line would show a password to everybody
 _PR_SET_PDEATHSIG = 1
 
 log = logging.getLogger("solarwind")

@@ -40,23 +40,25 @@ def leave_on_signals() -> None:
 def reach(url: str, *, create: bool) -> SolarWind:
     """A SolarWind on `url`, not started. Unless `create`, a store that is not there is refused rather than made:
     whoever only asks has more likely mistyped its name."""
-    engine = engine_at(url)
+    engine = engine_at(url, makes=create)
     if not create and urlsplit(url).scheme == "sqlite":
         refuse_missing(sqlite_path(url))
     return SolarWind(engine=engine)
 
 
-def engine_at(url: str) -> Engine:
-    with way_out():
-        return open_engine(url)
+def engine_at(url: str, *, makes: bool = True) -> Engine:
+    with way_out(url):
+        return open_engine(url, makes=makes)
 
 
 @contextmanager
-def way_out() -> Iterator[None]:
+def way_out(url: str) -> Iterator[None]:
     """A URL that is none is refused with what to say instead on the command line."""
     try:
         yield
     except BadArgument as error:
+        if is_cluster(url):  # it means a store, and which part of it is wrong was said
+            raise
         raise BadArgument(f"{error}: name a store, such as --url sqlite:///wind.db, or set $SOLARWIND_URL") from None
 
 
@@ -71,9 +73,18 @@ def is_server(url: str) -> bool:
     return url.lower().startswith(("ws://", "wss://"))
 
 
+def is_cluster(url: str) -> bool:
+    return url.lower().startswith("nats://")
+
+
 def store_file(url: str, what: str) -> str:
     """The file of the store at `url`, for `what` reads it without the dispatcher."""
     engine_at(url)
+    if is_cluster(url):
+        raise NotAllowed(
+            f"expected a store in a file to {what}, such as sqlite:///wind.db, got nats://, whose files are NATS's: "
+            "copy it into one with `solarwind copy`, or keep its streams with `nats stream backup`"
+        )
     if is_server(url):
         raise NotAllowed(
             f"expected a store in a file to {what}, got the server {url}: name its file, on its machine, such as "

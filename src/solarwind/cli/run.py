@@ -12,7 +12,7 @@ import typer
 
 from ..errors import BadArgument
 from .options import option
-from .parent import WORKER, WORKER_TOKEN, Told, tell
+from .parent import WORKER, WORKER_TOKEN, WORKER_URL, Told, tell
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -44,16 +44,18 @@ def run(
     """Run the handlers of a SolarWind object until SIGTERM or SIGINT, then let them finish."""
     from .log import log_to_stderr
 
+    url = os.environ.pop(WORKER_URL, None) or url
+    service = _arguments(target, until_settled, grace, json)
     if workers is None and reload:
         from .workers import reload as run_anew
 
         log_to_stderr(json)
-        raise typer.Exit(run_anew(_arguments(target, url, until_settled, grace, json)))
+        raise typer.Exit(run_anew(service, url))
     wind = load(target)
     if url:
         from .reach import way_out
 
-        with way_out():
+        with way_out(url):
             wind.use(url, os.environ.pop(WORKER_TOKEN, None))
     if grace is not None:
         wind.grace = grace
@@ -63,7 +65,6 @@ def run(
         return
     from .workers import supervise
 
-    service = _arguments(target, None, until_settled, grace, json)
     raise typer.Exit(supervise(wind, service, url, workers=workers, leaves=until_settled, reloads=reload, json=json))
 
 
@@ -75,11 +76,9 @@ def _run(wind: SolarWind, until_settled: bool, json: bool) -> None:
     run_loop(serve(wind, until_settled, started=lambda: tell("READY=1")))
 
 
-def _arguments(target: str, url: str | None, until_settled: bool, grace: float | None, json: bool) -> list[str]:
-    """The same command for a child, without `--workers` and `--reload`."""
+def _arguments(target: str, until_settled: bool, grace: float | None, json: bool) -> list[str]:
+    """The same command for a child, without `--workers` and `--reload`, and without `--url`, which it is told aside."""
     arguments = ["run", target]
-    if url:
-        arguments += ["--url", url]
     if grace is not None:
         arguments += ["--grace", str(grace)]
     if until_settled:

@@ -101,6 +101,7 @@ class _Service:
 
     def __init__(self, given: dict[str, Any]) -> None:
         needs_server()
+        from ..engine.url import open_engine
         from ..limits import Limits
         from ..server import Server, Settings
         from ..server.access import Access
@@ -123,7 +124,8 @@ class _Service:
         self._access = Access(path, required=given["tokens"] is not None)
         self._check_reach()
         url = given["engine"] or f"sqlite:///{quote(os.path.abspath(given['data']))}"
-        self._wind = SolarWind(url, limits=_taken(given, Limits))
+        limits = _taken(given, Limits)
+        self._wind = SolarWind(engine=open_engine(url, limits, serves=True), limits=limits)
         self._server: Server = Server(
             self._wind,
             tokens=self._access,

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import BadArgument
 from .options import variable
-from .parent import WORKER, WORKER_TOKEN
+from .parent import WORKER, WORKER_TOKEN, WORKER_URL
 from .supervisor import Child, Supervisor
 
 if TYPE_CHECKING:
@@ -44,17 +44,21 @@ def supervise(
             tokens, environment[WORKER_TOKEN] = _new_tokens(files)
             dispatcher = _dispatcher(wind, listening.fileno(), tokens, json)
             url = f"ws://127.0.0.1:{listening.getsockname()[1]}"
-        service = [*service, "--url", url] if url else service
         children = [
-            Child(f"worker {number}", service, environment | {WORKER: str(number)}, leaves=leaves)
+            Child(f"worker {number}", service, environment | _where(url) | {WORKER: str(number)}, leaves=leaves)
             for number in range(1, workers + 1)
         ]
         return asyncio.run(Supervisor(children, dispatcher, reloads=reloads).run())
 
 
-def reload(service: Sequence[str]) -> int:
+def reload(service: Sequence[str], url: str | None) -> int:
     """Run a service in one process, and anew when a source file changes. Gives its exit code."""
-    return asyncio.run(Supervisor([Child("the service", service, _environment(True))], reloads=True).run())
+    child = Child("the service", service, _environment(True) | _where(url))
+    return asyncio.run(Supervisor([child], reloads=True).run())
+
+
+def _where(url: str | None) -> dict[str, str]:
+    return {WORKER_URL: url} if url else {}
 
 
 def _environment(reloads: bool) -> dict[str, str]:
@@ -69,8 +73,10 @@ def _is_store(wind: SolarWind) -> bool:
     from ..engine.local import LocalEngine
     from .serve import needs_server
 
+    if not isinstance(wind.engine, LocalEngine):
+        return False
     needs_server()
-    return isinstance(wind.engine, LocalEngine)
+    return True
 
 
 def _dispatcher(wind: SolarWind, listening: int, tokens: int, json: bool) -> Child:

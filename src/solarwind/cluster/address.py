@@ -79,6 +79,10 @@ def read_address(url: str) -> Address:
         parts = urlsplit(url)
     except ValueError:
         raise BadArgument(f"expected {EXPECTED}, got a URL that cannot be read") from None
+    if "@" in parts.path + parts.query + parts.fragment:
+        raise BadArgument(
+            f"expected {EXPECTED}, got one with an @ too late: write %2F, %3F, %23 and %40 for / ? # and @"
+        )
     login, _, hosts = parts.netloc.rpartition("@")
     shown = f"nats://{hosts}{parts.path}"
     servers = tuple(_server(host, shown) for host in hosts.split(","))

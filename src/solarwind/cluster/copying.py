@@ -26,7 +26,8 @@ from .address import Settings, read_address
 from .layout import DIRECT, Layout, id_name, producer_name
 from .namespace import open_namespace
 from .owners import BEAT_S, Member, Record
-from .publish import HEADERS_BYTES, MOST_PIECES, NUMBER, PIECE, Publisher, cut
+from .pieces import HEADERS_BYTES, MOST_PIECES, PIECE
+from .publish import NUMBER, Publisher, cut
 from .session import FIRST_WAIT_S, NO_STREAM, WRONG_SEQUENCE, NoAnswer, Refusal, Session, refused
 from .store import JetStreamStore
 

@@ -26,13 +26,14 @@ from ..limits import Limits
 from ..names import check_topic
 from ..records import DeadLetter, OwnerInfo, PurposeInfo, Statistics, TopicInfo, Trace, listed
 from .address import MOST_STREAMS, read_address
+from .durability import log_durability
 from .layout import Layout
 from .link import MemoryLink, NatsLink, NatsTransport
 from .namespace import open_namespace
 from .owner import Owner
 from .owners import Owners
 from .publish import Publisher
-from .session import Session
+from .session import Refusal, Session, end_tasks, refused
 from .store import JetStreamStore
 from .tracing import caused, find
 
@@ -58,6 +59,11 @@ class PartitionClient(Client):
 
     async def _open(self) -> Link:
         return await self._engine.open_link(self.partition, self._received, self._lost)
+
+    def moved(self, node: str) -> None:
+        """That one owns it now: the one before may be gone without a word."""
+        if isinstance(self._link, NatsLink) and self._link.node != node:
+            self._link.abort("it owns it no more")
 
     async def _call(self, name: str, arguments: wire.Arguments) -> list[Any]:
         """Partitions move while all is well: so whoever asks waits for the next owner, and what changes nothing is
@@ -86,14 +92,17 @@ class NatsEngine:
         clock: Clock | None = None,
         random: Callable[[], float] | None = None,
         serves: bool = False,
+        makes: bool = True,
     ) -> None:
-        """`serves`: it may own partitions though it has no instances of its own. Raises `BadArgument`."""
+        """`serves`: it may own partitions though it has no instances of its own. Unless it `makes` it, a namespace has
+        to be there already. Raises `BadArgument`."""
         self.address = read_address(url)
         self.url = self.address.shown
         self._limits = limits or Limits()
         self._clock = clock
         self._random = random
         self._serves = serves
+        self._makes = makes
         self._session = Session(self.address)
         self._clients: dict[int, asyncio.Task[PartitionClient]] = {}
         self._started: dict[int, PartitionClient] = {}
@@ -113,19 +122,24 @@ class NatsEngine:
         await self._session.open()
         try:
             self._layout: Layout = await self._session.until_answered(
-                lambda: open_namespace(self._session), "open a namespace"
+                lambda: open_namespace(self._session, makes=self._makes), "open a namespace"
             )
             self._publisher = Publisher(self._session, self._layout, self._limits)
             self._owners = Owners(self._session, self._layout, self._make_owner)
             self._owners.opened = self._opened
+            self._owners.moved = self._moved
             self._owners.failed = self._fail
             await self._owners.start()
             if self._serves:
                 self._owners.take_part()
+        except Refusal as refusal:
+            await self._session.close()
+            raise refused(refusal, f"open namespace {self.address.namespace!r}") from refusal
         except BaseException:
             await self._session.close()
             raise
         self._running = True
+        self._telling = asyncio.create_task(log_durability(self._session, self._layout.settings.replicas))
 
     async def stop(self) -> None:
         if not self._running:
@@ -133,13 +147,17 @@ class NatsEngine:
         if self._submitted and self._error is None:
             await asyncio.wait(self._submitted)
         self._running = False
-        for task in self._clients.values():
-            task.cancel()
+        await end_tasks([self._telling, *(task for task in self._clients.values() if not task.done())])
         found = await asyncio.gather(*self._clients.values(), return_exceptions=True)
         await asyncio.gather(*(each.stop() for each in found if isinstance(each, PartitionClient)))
         await self._owners.stop()
         await self._publisher.stop()
         await self._session.close()
+
+    def check(self) -> None:
+        self._check_running()
+        if not self._session.is_up:
+            raise Unavailable(f"expected NATS at {self.url}, it is out of reach: try again when it is back")
 
     def _check_running(self) -> None:
         if self._error is not None:
@@ -150,9 +168,14 @@ class NatsEngine:
     def _fail(self, error: SolarWindError) -> None:
         """NATS refuses what this process cannot do without."""
         if self._error is None:
+            log.critical("solarwind stops: %s", error)
             self._error = error
             if not self.failed.done():
                 self.failed.set_exception(error)
+            if self._running:
+                self._owners.end(StoreError(str(error)))
+                for client in self._started.values():
+                    client.end(error)
 
     def _make_owner(self, partition: int, ended: Callable[[Owner, StoreError], None]) -> Owner:
         store = JetStreamStore(self._session, self._layout, partition, self._publisher)
@@ -160,6 +183,11 @@ class NatsEngine:
         return Owner(store, self._limits, ended, clock=self._clock, random=self._random)
 
     # The way to owners --------------------------------------------------------------------------------
+
+    def _moved(self, partition: int, node: str) -> None:
+        client = self._started.get(partition)
+        if client is not None:
+            client.moved(node)
 
     async def open_link(self, partition: int, received: Callable[[bytes], None], lost: Callable[[str], None]) -> Link:
         """Raises `Unavailable`."""
@@ -385,10 +413,17 @@ class NatsEngine:
 
     async def owners(self) -> list[OwnerInfo]:
         """Who owns which partition, and which topics are in it."""
-        topics: dict[int, list[str]] = {}
-        for topic in await self.topics():
-            topics.setdefault(self._layout.partition(topic.topic), []).append(topic.topic)
+
+        async def topics(partition: int) -> tuple[str, ...] | None:
+            try:
+                found = await (await self._client(partition)).topics()
+            except Unavailable:
+                return None
+            return tuple(each.topic for each in found if self._layout.partition(each.topic) == partition)
+
+        partitions = await self._partitions()
+        found = await asyncio.gather(*map(topics, partitions))
         return [
-            OwnerInfo(partition, self._layout.events_stream(partition), record.name, tuple(topics.get(partition, ())))
-            for partition, record in sorted(self._owners.records.items())
+            OwnerInfo(partition, self._layout.events_stream(partition), self._owners.name_of(partition), names)
+            for partition, names in zip(partitions, found, strict=True)
         ]

@@ -15,8 +15,9 @@ from typing import NamedTuple
 from ..batch import Batch
 from ..errors import SolarWindError
 from .layout import CAUSED, Layout, forwarded_by
-from .publish import HEADERS_BYTES, Publisher, cut, last_or_none
-from .session import MOST_WAIT_S, WRONG_SEQUENCE, NoAnswer, Refusal, Session, end_tasks
+from .pieces import HEADERS_BYTES
+from .publish import Publisher, cut, last_or_none
+from .session import MOST_WAIT_S, WRONG_SEQUENCE, NoAnswer, Nobody, Refusal, Session, end_tasks
 
 log = logging.getLogger("solarwind")
 
@@ -112,19 +113,25 @@ class _Lane:
             self.task = asyncio.create_task(self._empty())
 
     async def _empty(self) -> None:
-        wait = 0.1
+        wait, said = 0.1, False
         while self.waiting:
             place, batch = self.waiting[0]
             try:
                 await self._publisher.ensure(self._target)
                 await self._copy(place, batch)
             except (SolarWindError, Refusal, NoAnswer) as error:
-                log.warning("what handlers fired on topic %r waits: %s", batch.header.topic, error)
+                if isinstance(error, Nobody):
+                    await self._publisher.doubt(self._target)
+                if not said:
+                    said = True
+                    log.warning("what handlers fired on topic %r waits: %s", batch.header.topic, error)
                 self._seq = None
                 await asyncio.sleep(wait)
                 wait = min(2 * wait, MOST_WAIT_S)
                 continue
-            wait = 0.1
+            if said:
+                log.warning("what handlers fired on topic %r is stored again", batch.header.topic)
+            wait, said = 0.1, False
             self.waiting.popleft()
             self.bytes -= len(batch.data)
         self.task = None

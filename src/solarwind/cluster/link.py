@@ -168,10 +168,12 @@ class NatsLink:
         self._lost = lost
         self._closed = False
         self._subscription: Subscription | None = None
+        self.node = ""  # at the other end
         self.frames: Frames | None = None
 
     async def open(self, layout: Layout, node: str, partition: int) -> None:
         """Raises `Unavailable`."""
+        self.node = node
         inbox = layout.live(f"client.{uuid4().hex}")
         try:
             self._subscription = await self._session.nats.subscribe(inbox, cb=self._take, pending_bytes_limit=0)

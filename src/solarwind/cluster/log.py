@@ -18,10 +18,10 @@ import msgspec
 from ..batch import Batch
 from ..core.spans import Spans
 from ..core.state import Change, Letter, Snapshot
-from ..errors import StoreError
+from ..errors import ProtocolError, SolarWindError, StoreError
 from ..store.base import Full
 from .layout import Layout, purpose_name
-from .publish import HEADERS_BYTES, PIECE
+from .pieces import HEADERS_BYTES, Message, Pieces, in_pieces, pass_over, whole
 from .records import (
     COMMIT,
     Commit,
@@ -36,7 +36,6 @@ from .records import (
     encode,
 )
 from .session import FULL, MOST_WAIT_S, NO_STREAM, WRONG_SEQUENCE, NoAnswer, Raw, Refusal, Session, log
-from .tail import add_piece
 
 SNAPSHOT_AFTER = 512  # commits since a topic changed first
 SNAPSHOTS_TOGETHER = 64
@@ -46,7 +45,6 @@ PAGE = 512
 PAGE_BYTES = 4 << 20
 _EXPECT = "Nats-Expected-Last-Subject-Sequence"
 _Name = tuple[str, str]  # of a purpose: its topic and its own
-_Message = tuple[str, bytes, dict[str, str]]
 
 
 class Written(msgspec.Struct):
@@ -69,6 +67,7 @@ class Log:
         self._stream = layout.state_stream
         self._subject = layout.log(partition, "commit")
         self.fenced = False
+        self.gone = False  # the stream was deleted
         self._epoch = 0
         self._number = 0
         self._last = 0  # the sequence of the last commit
@@ -89,45 +88,79 @@ class Log:
     ) -> Written:
         """Shut out the owner before, and read what was written. `at_rest`: nothing will be handed out, so that if this
         is cut off it is as it was. Raises `Refusal`, and `StoreError` where it is not, or not any more, `rightful`."""
-        fence = await self._session.until_answered(
-            lambda: self._fence(now, created, at_rest, rightful), "take over a partition"
-        )
-        written = Written()
-        purposes: dict[_Name, PurposeRecord] = {}
-        topics: dict[str, TopicRecord] = {}
-        commits: list[Commit] = []
-        for raw in await self._read_until(fence):
-            kind = raw.subject.removeprefix(self._layout.log(self._partition, "")).partition(".")[0]
-            if kind == "commit":
-                commits.append(decode_commit(raw.data))
-                self._commits.append((commits[-1].number, raw.seq))
-            elif kind == "purpose":
-                purpose = decode_purpose(raw.data)
-                purposes[purpose.topic, purpose.purpose] = purpose
-            else:
-                topic = decode_topic(raw.data)
-                topics[topic.topic.name] = topic
-        written.before = commits[-2] if len(commits) > 1 else None
+        number = 0
+        while number >= self._number:
+            fence = await self._session.until_answered(
+                partial(self._fence, now, created, at_rest, rightful, number), "take over a partition"
+            )
+            purposes: dict[_Name, PurposeRecord] = {}
+            topics: dict[str, TopicRecord] = {}
+            commits: list[Commit] = []
+            self._commits.clear()
+            for raw in await self._read_until(fence):
+                try:
+                    self._take(raw, purposes, topics, commits)
+                except (msgspec.MsgspecError, ProtocolError, ValueError) as error:
+                    pass_over(raw, self._stream, error)
+            number = commits[-1].number if commits[-1].number != self._number else 0
+        self._purged = commits[0].number
+        written = Written(before=commits[-2] if len(commits) > 1 else None)
         self._take_topics(written, topics, commits)
         self._take_purposes(written, purposes, commits)
         written.fired = [(each.number, [Batch.read(data) for data in each.fired]) for each in commits if each.fired]
         return written
 
+    def _take(
+        self,
+        raw: Raw,
+        purposes: dict[_Name, PurposeRecord],
+        topics: dict[str, TopicRecord],
+        commits: list[Commit],
+    ) -> None:
+        """A message of the log. Raises where it is none that Solar Wind wrote."""
+        kind = raw.subject.removeprefix(self._layout.log(self._partition, "")).partition(".")[0]
+        if kind == "commit":
+            commit = _read_commit(raw)
+            if commits and commit.number <= commits[-1].number:
+                raise ValueError(f"its number is {commit.number}, behind {commits[-1].number}")
+            commits.append(commit)
+            self._commits.append((commit.number, raw.seq))
+        elif kind == "purpose":
+            purpose = decode_purpose(raw.data)
+            purposes[purpose.topic, purpose.purpose] = purpose
+        elif kind == "topic":
+            topic = decode_topic(raw.data)
+            topics[topic.topic.name] = topic
+        else:
+            raise ValueError(f"its subject is {raw.subject!r}")
+
     async def _fence(
-        self, now: int, created: str, at_rest: bool, rightful: Callable[[], Awaitable[bool]] | None
+        self, now: int, created: str, at_rest: bool, rightful: Callable[[], Awaitable[bool]] | None, number: int
     ) -> int:
-        """Write the first commit of an epoch. Whoever was made the owner meanwhile comes behind the last commit that is
-        seen here, so that nobody who does not know of him yet shuts him out."""
+        """Write the first commit of an epoch, with a number above that one. Whoever was made the owner meanwhile comes
+        behind the last commit that is seen here, so that nobody who does not know of him yet shuts him out."""
         while True:
-            last = await self._session.last(self._stream, self._subject)
+            try:
+                last = await self._session.last(self._stream, self._subject)
+            except Refusal as refusal:
+                if refusal.code == NO_STREAM:
+                    raise self._deleted() from refusal
+                raise
             if rightful is not None and not await rightful():
                 self.fenced = True
                 raise self._no_owner()
-            epoch, number = _read_mark(last)
-            before = None if last is None else await self._whole_commit(last)
-            seen, of = (before.seen, before.created) if before is not None else (0, created)
-            closed = at_rest and (before is None or before.closed)
-            fence = Commit(epoch + 1, number + 1, max(now, before.time if before else 0), seen, of, closed)
+            before = None if last is None else await self._last_commit(last)
+            # A log that begins anew goes on above the numbers of one that was deleted: copies are known by them.
+            before = before or Commit(0, now // 1000, 0, 0, created, closed=True)
+            closed = at_rest and before.closed
+            fence = Commit(
+                before.epoch + 1,
+                max(before.number, number) + 1,
+                max(now, before.time),
+                before.seen,
+                before.created,
+                closed,
+            )
             try:
                 mark = {COMMIT: f"{fence.epoch}.{fence.number}", _EXPECT: str(last.seq if last else 0)}
                 self._last = await self._session.publish(self._subject, encode(fence), mark)
@@ -138,23 +171,18 @@ class Log:
             self._epoch, self._number = fence.epoch, fence.number
             return self._last
 
-    async def _whole_commit(self, raw: Raw) -> Commit:
-        """The commit of which `raw` is the message, or the last piece."""
-        if PIECE not in raw.headers:
-            return decode_commit(raw.data)
-        count = int(raw.headers[PIECE].partition("/")[2])
-        pieces: list[Raw] = []
-        for seq in range(raw.seq - count + 1, raw.seq + 1):
-            piece = await self._session.next(self._stream, self._subject, seq)
-            whole = add_piece(pieces, piece) if piece is not None else None
-            if whole is not None:
-                return decode_commit(whole.data)
-        raise StoreError(f"expected a whole commit at {raw.seq} of stream {self._stream}, got a part of one")
+    async def _last_commit(self, last: Raw) -> Commit | None:
+        """The commit of which `last` is the message, or the last piece; the one before, where that is none."""
+        found = await whole(self._session, self._stream, last)
+        for raw in (found, *reversed(await self._read_until(last.seq))) if not _is_commit(found) else (found,):
+            if raw is not None and raw.subject == self._subject and _is_commit(raw):
+                return _read_commit(raw)
+        return None
 
     async def _read_until(self, fence: int) -> list[Raw]:
         """All messages of the log up to that one. A replica may be behind: then it is asked again."""
         found: list[Raw] = []
-        pieces: list[Raw] = []
+        pieces = Pieces()
         seq = 1
         while seq <= fence:
             request = {
@@ -170,9 +198,9 @@ class Log:
                 await asyncio.sleep(0.01)
             for raw in page:
                 seq = raw.seq + 1
-                whole = raw if PIECE not in raw.headers else add_piece(pieces, raw)
-                if whole is not None and raw.seq <= fence:
-                    found.append(whole)
+                message = pieces.add(raw)
+                if message is not None and raw.seq <= fence:
+                    found.append(message)
         return found
 
     def _take_topics(self, written: Written, records: dict[str, TopicRecord], commits: list[Commit]) -> None:
@@ -208,9 +236,9 @@ class Log:
             raise self._no_owner()
         record.epoch, record.number = self._epoch, self._number + 1
         beside = self._beside(record, changes, snapshots)
-        self._last = await self._store(record, beside)
+        first, self._last = await self._store(record, beside)
         self._number = record.number
-        self._commits.append((record.number, self._last))
+        self._commits.append((record.number, first))
         for topic in record.topics:
             self._topics.setdefault(topic.name, record.number)
             self._states[topic.name] = topic
@@ -250,9 +278,9 @@ class Log:
             self._letters.setdefault(name, []).extend(letters)
             self._letters_since = self._letters_since or number
 
-    def _beside(self, record: Commit, changes: Sequence[Change], snapshots: Sequence[Snapshot]) -> list[_Message]:
+    def _beside(self, record: Commit, changes: Sequence[Change], snapshots: Sequence[Snapshot]) -> list[Message]:
         """What is stored together with a commit."""
-        beside: list[_Message] = []
+        beside: list[Message] = []
         for snapshot in snapshots:
             beside += self._purpose(record.number, (snapshot.topic, snapshot.purpose), snapshot)
         for change in changes:
@@ -270,43 +298,39 @@ class Log:
                 beside += [(subject, encode(some), {}) for some in _some(letters)]
         return beside
 
-    def _purpose(self, number: int, name: _Name, snapshot: Snapshot | None) -> list[_Message]:
+    def _purpose(self, number: int, name: _Name, snapshot: Snapshot | None) -> list[Message]:
         subject = self._layout.log(self._partition, f"purpose.{purpose_name(*name)}")
         return self._in_pieces(subject, encode(PurposeRecord(number, *name, snapshot)), {})
 
-    def _in_pieces(self, subject: str, data: bytes, headers: dict[str, str]) -> list[_Message]:
-        room = self._session.max_payload - HEADERS_BYTES
-        count = max(1, -(-len(data) // room))
-        return [
-            (subject, data[at * room : (at + 1) * room], headers | ({PIECE: f"{at + 1}/{count}"} if count > 1 else {}))
-            for at in range(count)
-        ]
+    def _in_pieces(self, subject: str, data: bytes, headers: dict[str, str]) -> list[Message]:
+        return in_pieces(subject, data, headers, self._session.max_payload - HEADERS_BYTES)
 
-    async def _store(self, record: Commit, beside: list[_Message]) -> int:
-        """Until it is certain whether it is stored; gives its sequence."""
+    async def _store(self, record: Commit, beside: list[Message]) -> tuple[int, int]:
+        """Until it is certain whether it is stored; gives the sequences of its first and last piece."""
         mark = {COMMIT: f"{record.epoch}.{record.number}"}
         data, said, wait = encode(record), False, 0.05
         while True:
-            await self._session.up.wait()
             try:
-                seq = await self._try(data, mark, beside)
+                await self._session.ready()
+            except SolarWindError as error:
+                raise StoreError(str(error)) from None
+            try:
+                stored = await self._try(data, mark, beside)
                 if said:
                     log.warning("NATS answers again: partition %d is written", self._partition)
-                return seq
+                return stored
             except Refusal as refusal:
                 if refusal.code in FULL:
                     raise Full(
                         f"stream {self._stream} has no room left ({refusal}): give it or its account more"
                     ) from refusal
                 if refusal.code == NO_STREAM:
-                    raise StoreError(f"expected stream {self._stream}, it was deleted") from refusal
+                    raise self._deleted() from refusal
                 if refusal.code != WRONG_SEQUENCE:
                     raise StoreError(f"NATS refused to write to stream {self._stream}: {refusal}") from refusal
-                stored = await self._last_mark(mark[COMMIT])
-                if stored:
-                    return stored
-                self.fenced = True
-                raise self._no_owner() from None
+                found = await self._behind(mark[COMMIT])
+                if found is not None:
+                    return found
             except NoAnswer as error:
                 if not said:
                     log.warning("waiting to write partition %d: %s", self._partition, error)
@@ -315,20 +339,41 @@ class Log:
                 wait = min(2 * wait, MOST_WAIT_S)
                 await self._check_stream()
 
-    async def _try(self, data: bytes, mark: dict[str, str], beside: list[_Message]) -> int:
+    async def _try(self, data: bytes, mark: dict[str, str], beside: list[Message]) -> tuple[int, int]:
         expect = {_EXPECT: str(self._last)}
         pieces = self._in_pieces(self._subject, data, mark)
         pieces[0][2].update(expect)
         if len(pieces) == 1 and not beside:
-            return await self._session.publish(*pieces[0])
-        return await self._session.publish_together(beside + pieces, f"{random.getrandbits(64):016x}")
+            seq = await self._session.publish(*pieces[0])
+        else:
+            seq = await self._session.publish_together(beside + pieces, f"{random.getrandbits(64):016x}")
+        return seq - len(pieces) + 1, seq
 
-    async def _last_mark(self, mark: str) -> int:
-        """The sequence of the last commit if it is that one: the answer to it may have been lost."""
-        last: Raw | None = await self._session.until_answered(
-            lambda: self._session.last(self._stream, self._subject), "see whether a commit is stored"
-        )
-        return last.seq if last is not None and last.headers.get(COMMIT) == mark else 0
+    async def _behind(self, mark: str) -> tuple[int, int] | None:
+        """What somebody wrote behind the last commit. If it is this one, whose answer was lost, it is given; what is no
+        commit is passed over from now on. Raises where it is another owner's, or all of it was purged."""
+        pieces, found, last = Pieces(), None, self._last
+        while True:
+            raw: Raw | None = await self._session.until_answered(
+                partial(self._session.next, self._stream, self._subject, last + 1), "see whether a commit is stored"
+            )
+            if raw is None:
+                break
+            last = raw.seq
+            message = pieces.add(raw)
+            if message is None:
+                continue
+            if not _is_commit(message):
+                pass_over(message, self._stream, "it is no commit")
+            elif message.headers[COMMIT] == mark:
+                found = message.seq, raw.seq
+            else:
+                self.fenced = True
+                raise self._no_owner()
+        if last == self._last:
+            raise StoreError(f"expected the commits of partition {self._partition} in {self._stream}, they were purged")
+        self._last = last
+        return found and (found[0], last)
 
     async def _check_stream(self) -> None:
         try:
@@ -337,7 +382,11 @@ class Log:
             pass
         except Refusal as refusal:
             if refusal.code == NO_STREAM:
-                raise StoreError(f"expected stream {self._stream}, it was deleted") from refusal
+                raise self._deleted() from refusal
+
+    def _deleted(self) -> StoreError:
+        self.gone = True
+        return StoreError(f"expected stream {self._stream}, it was deleted: start again to make it anew")
 
     def _no_owner(self) -> StoreError:
         return StoreError(f"partition {self._partition} has another owner now; what was on its way here does not count")
@@ -384,19 +433,29 @@ class Log:
             )
             if raw is None:
                 break
-            letters.update((letter.position, letter) for letter in decode_letters(raw.data))
+            try:
+                letters.update((letter.position, letter) for letter in decode_letters(raw.data))
+            except msgspec.MsgspecError as error:
+                pass_over(raw, self._stream, error)
             seq = raw.seq + 1
         letters.update((letter.position, letter) for letter in self._letters.get(name, ()))
         dead = self._dead.get(name, Spans())
         return [letters[position] for position in sorted(letters) if position in dead]
 
 
-def _read_mark(raw: Raw | None) -> tuple[int, int]:
-    """Whose commit it is, and its number."""
-    if raw is None:
-        return 0, 0
-    epoch, _, number = raw.headers.get(COMMIT, "0.0").partition(".")
-    return int(epoch), int(number)
+def _read_commit(raw: Raw) -> Commit:
+    """Raises `ValueError` and `MsgspecError` where it is none."""
+    commit = decode_commit(raw.data)
+    if raw.headers.get(COMMIT) != f"{commit.epoch}.{commit.number}":
+        raise ValueError(f"expected the epoch and number of the commit in header {COMMIT}")
+    return commit
+
+
+def _is_commit(raw: Raw | None) -> bool:
+    try:
+        return raw is not None and bool(_read_commit(raw))
+    except (msgspec.MsgspecError, ValueError):
+        return False
 
 
 def _some(letters: list[Letter]) -> list[list[Letter]]:

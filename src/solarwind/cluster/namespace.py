@@ -7,22 +7,39 @@ from typing import Any
 
 import msgspec
 
-from ..errors import ConflictError
+from ..errors import ConflictError, NotFound
 from .address import Settings
 from .layout import Layout
-from .session import STREAM_EXISTS, WRONG_SEQUENCE, Refusal, Session, refused
+from .session import NO_STREAM, STREAM_EXISTS, WRONG_SEQUENCE, Refusal, Session, refused
 
 _S = 1_000_000_000
+# Nothing goes from a stream that is not deleted, and what is stored is what was sent.
+_UNTOUCHED: dict[str, Any] = {
+    "max_age": 0,
+    "max_msgs_per_subject": -1,
+    "no_ack": False,
+    "sealed": False,
+    "deny_delete": False,
+    "deny_purge": False,
+    "mirror": None,
+    "sources": None,
+    "subject_transform": None,
+}
 MARK = "solarwind"  # in a stream's metadata: which format it has
 FORMAT = "1"
 KEY_ONCE = {"Nats-Expected-Last-Subject-Sequence": "0"}
 
 
-async def open_namespace(session: Session) -> Layout:
+async def open_namespace(session: Session, *, makes: bool = True) -> Layout:
     """Raises `BadArgument` where the URL states what the namespace is not, `ConflictError` where its streams are not as
-    it needs them."""
+    it needs them, `NotFound` where there is none and it is not to be made."""
     address = session.address
     found = await _find_settings(session)
+    if found is None and not makes:
+        raise NotFound(
+            f"expected a namespace of Solar Wind at {address.shown}, there is none named {address.namespace!r}: fire "
+            "the first event to it, or name another"
+        )
     settings = address.merged(found)
     layout = Layout(address.namespace, settings)
     await ensure(session, layout.bucket_stream, _bucket(layout))
@@ -53,7 +70,9 @@ async def _find_settings(session: Session) -> Settings | None:
     layout = Layout(session.address.namespace, Settings())
     try:
         found = await session.last(layout.bucket_stream, layout.key("settings"))
-    except Refusal:
+    except Refusal as refusal:
+        if refusal.code != NO_STREAM:
+            raise refused(refusal, "read the settings of a namespace") from refusal
         return None
     try:
         return msgspec.json.decode(found.data, type=Settings) if found is not None else None
@@ -77,7 +96,7 @@ async def ensure(session: Session, name: str, wanted: dict[str, Any]) -> None:
     differences = [
         f"{key} {json.dumps(value)}, got {json.dumps(found.get(key))}"
         for key, value in wanted.items()
-        if key != "metadata" and (found.get(key) or None) != (value or None)
+        if key not in ("metadata", "description") and (found.get(key) or None) != (value or None)
     ]
     mark = (found.get("metadata") or {}).get(MARK)
     if mark != FORMAT:
@@ -110,12 +129,13 @@ def _stream(layout: Layout, name: str, subjects: str) -> dict[str, Any]:
         "allow_direct": True,
         "allow_atomic": True,
         "metadata": {MARK: FORMAT},
+        **_UNTOUCHED,
     }
 
 
 def _bucket(layout: Layout) -> dict[str, Any]:
     """As `nats kv` makes them, so that it can read them."""
-    return {
+    return _UNTOUCHED | {
         "name": layout.bucket_stream,
         "description": f"Solar Wind, namespace {layout.namespace}: see docs/NATS.md",
         "subjects": [layout.key(">")],

@@ -27,7 +27,7 @@ log = logging.getLogger("solarwind")
 
 HEARTBEAT_S = 2.0  # of connections: who is silent for two is gone
 DRAIN_S = 1.0  # that handlers have to end what they began before a partition moves
-CACHE_BYTES = 12 << 20  # of a partition's recent batches: a process may own several
+CACHE_BYTES = 96 << 20  # of the recent batches of all partitions that a process owns
 _MOST = 1 << 30
 
 
@@ -70,7 +70,7 @@ class PartitionEngine(LocalEngine):
 
     def _arrived(self, stored: Stored) -> None:
         try:
-            self._dispatcher.topic(stored.batch.header.topic)
+            self._dispatcher.topic(stored.batch.topic)
         except Busy as busy:
             log.error("events are kept but not handed out: %s", busy)
             return
@@ -86,11 +86,15 @@ class PartitionEngine(LocalEngine):
                 await self.store.trim(name, Spans((topic.end, FOREVER)), FOREVER, None)
 
     def _fail(self, error: StoreError) -> None:
-        if self.store.fenced and self._error is None:
+        if (self.store.fenced or self.store.gone) and self._error is None:
             log.warning("%s", error)
-            self._end(error)
+            self.end(error)
         else:
             super()._fail(error)
+
+    def share_cache(self, partitions: int) -> None:
+        """So many there are in this process."""
+        self._cache.most_bytes = CACHE_BYTES // partitions
 
     async def drain(self) -> None:
         """Hand out nothing more, and let what is out come back."""
@@ -170,9 +174,7 @@ class Owner:
         self.limits = limits
         self.settings = Settings()
         options: dict[str, Any] = {} if random is None else {"random": random}
-        self.engine: PartitionEngine = PartitionEngine(
-            store, clock=clock, limits=limits, cache_bytes=CACHE_BYTES, **options
-        )
+        self.engine: PartitionEngine = PartitionEngine(store, clock=clock, limits=limits, **options)
         self._store = store
         self._ended = ended
         self._connections: set[Connection] = set()

@@ -70,6 +70,7 @@ class Owners:
         self.mine: dict[int, Owner] = {}
         self.members: dict[str, Member] = {}
         self.opened: Callable[[Msg], Awaitable[None]] = _ignore
+        self.moved: Callable[[int, str], None] = lambda partition, node: None  # to that node
         self.failed: Callable[[SolarWindError], None] = lambda error: None
         self._session = session
         self._layout = layout
@@ -109,8 +110,7 @@ class Owners:
         """Hand over what is owned here to whoever goes on, or to nobody."""
         self._stopping = True
         await end_tasks([*self._tasks, *self._starting.values()])
-        for partition in list(self.mine):
-            await self._hand_over(partition, self._heir())
+        await asyncio.gather(*(self._hand_over(partition, self._heir()) for partition in list(self.mine)))
         self._takes_part = False
         if self._session.is_up:
             await self._say_beat()
@@ -118,6 +118,14 @@ class Owners:
             self._session.back.remove(self._back)
         if self._tail is not None:
             await self._tail.end()
+
+    def end(self, error: StoreError) -> None:
+        """Nothing goes on from here: what is owned stops as it is."""
+        self._stopping = True
+        for task in self._tasks:
+            task.cancel()
+        for owner in list(self.mine.values()):
+            owner.engine.end(error)
 
     def take_part(self) -> None:
         """From now on this process may own partitions as well as any."""
@@ -183,11 +191,16 @@ class Owners:
         if member.node == self.node:
             return
         known = self.members.get(member.node)
+        if known is None and not member.takes_part and not member.owned:
+            return  # one who only asked something says goodbye
         if known is None or known.takes_part != member.takes_part:
             self._changed_at = self._loop.time()
             self._wake.set()
+            self._tell()
         member.heard = self._loop.time()
         self.members[member.node] = member
+        if known is None:
+            self._tell()  # it may be an owner that somebody waits for
         if not member.takes_part and not member.owned:
             del self.members[member.node]  # it says goodbye
 
@@ -215,6 +228,8 @@ class Owners:
             self.records[int(partition)] = record
             self._wake.set()
             self._tell()
+            if record.node:
+                self.moved(int(partition), record.node)
 
     def _tell(self) -> None:
         """Somebody may be waiting for an owner."""
@@ -260,6 +275,12 @@ class Owners:
         async with self._news:
             await self._news.wait_for(lambda: self.records[partition].node != node)
 
+    def name_of(self, partition: int) -> str:
+        """Who owns it; "" where nobody does, or this process helps out to ask something."""
+        record = self.records[partition]
+        owns = self._takes_part if record.node == self.node else record.node in self.members
+        return record.name if owns else ""
+
     async def owns(self, partition: int) -> bool:
         """Whether this process is the owner by the record itself, not by what is known of it here. Raises `Refusal`
         and `NoAnswer`."""
@@ -292,6 +313,7 @@ class Owners:
         except NoAnswer:
             return False
         self.records[partition] = Record(node, name, revision)
+        self._tell()
         return True
 
     # Turns --------------------------------------------------------------------------------------------
@@ -329,6 +351,8 @@ class Owners:
             else:
                 self._unowned.pop(partition, None)
         await self._balance(part)
+        for owner in self.mine.values():
+            owner.engine.share_cache(len(self.mine))
 
     def _taking_part(self) -> dict[str, int]:
         """The processes that partitions are spread over, and how many each owns. Where nobody else takes part it is
@@ -391,7 +415,9 @@ class Owners:
         try:
             await owner.start()
         except SolarWindError as error:
-            if not owner.engine.store.fenced:  # else this process did not know yet
+            if owner.engine.store.gone:
+                self.failed(error)
+            elif not owner.engine.store.fenced:  # else this process did not know yet
                 log.warning("partition %d cannot be taken over: %s", partition, error)
             await asyncio.sleep(BEAT_S)
             return
@@ -408,10 +434,12 @@ class Owners:
 
     def _ended(self, owner: Owner, error: StoreError) -> None:
         """It could not go on, or somebody else owns the partition. If nobody does it is begun anew."""
-        if self.mine.get(owner.partition) is owner:
+        if self.mine.get(owner.partition) is owner and not self._stopping:
             del self.mine[owner.partition]
             self._spawn(owner.stop())
             self._wake.set()
+            if owner.engine.store.gone:
+                self.failed(error)
 
     async def _end(self, partition: int) -> None:
         owner = self.mine.pop(partition)
@@ -430,10 +458,20 @@ class Owners:
         steady = now - self._changed_at > STEADY_S
         if not self._takes_part or (steady and len(self.mine) >= others[least] + 2):
             self._moved_at = now
-            await self._hand_over(max(self.mine), least)
+            partition = max(self.mine)
+            if not await self._is_sound(partition):
+                return
+            await self._hand_over(partition, least)
             if least in self.members:
                 self.members[least].owned.append(-1)  # until its next beat says so
             self._wake.set()
+
+    async def _is_sound(self, partition: int) -> bool:
+        """Whether NATS answers for all that a move needs: else nobody would own the partition for as long."""
+        layout = self._layout
+        streams = (layout.bucket_stream, layout.state_stream, layout.events_stream(partition))
+        asked = (self._session.api(f"STREAM.INFO.{stream}") for stream in streams)
+        return all(isinstance(each, dict) for each in await asyncio.gather(*asked, return_exceptions=True))
 
     def _heir(self) -> str:
         """Who owns least of those who go on."""

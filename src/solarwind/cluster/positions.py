@@ -18,10 +18,10 @@ import msgspec
 from ..batch import Batch
 from ..core.log import Stored
 from .layout import Layout
-from .publish import PIECE, read_raw
+from .pieces import Pieces, pass_over
+from .publish import read_raw
 from .records import Note, TopicState, decode_notes, encode
 from .session import Raw, Session
-from .tail import add_piece
 from .tracing import SKEW_NS, scan
 
 NOTE_BYTES = 1 << 20  # of events between two notes
@@ -117,7 +117,10 @@ class Positions:
             raw = await self._next(stream, self._subject(notes.state.name), seq)
             if raw is None:
                 break
-            found += decode_notes(raw.data)
+            try:
+                found += decode_notes(raw.data)
+            except msgspec.MsgspecError as error:
+                pass_over(raw, stream, error)
             seq = raw.seq + 1
         notes.known = sorted({*found, *notes.known})
         notes.loaded = True
@@ -145,6 +148,7 @@ class Positions:
             most_bytes -= len(read.raw.data)
             if found and most_bytes < 0:
                 break
+            read.batch.fold()
             found.append(Stored(read.position, read.batch))
             if most_bytes <= 0:
                 break
@@ -159,11 +163,11 @@ class Positions:
         if at < notes.state.first:
             at, seq, total = notes.first
         lost = at != notes.state.first  # until the note's own message is seen
-        pieces: list[Raw] = []
+        pieces = Pieces()
         while page := await self._page(topic, seq, most_bytes):
             for raw in page:
                 seq = raw.seq + 1
-                whole = raw if PIECE not in raw.headers else add_piece(pieces, raw)
+                whole = pieces.add(raw)
                 if whole is None:
                     continue
                 while index + 1 < len(known) and known[index + 1].seq <= whole.seq:
@@ -176,7 +180,7 @@ class Positions:
                 if at >= end:
                     return  # what follows was not counted yet
                 batch = read_raw(whole)
-                if batch is not None and batch.header.topic != topic:
+                if batch is not None and batch.topic != topic:
                     batch = None
                 yield Read(at, total, whole, raw.seq, batch)
                 at += len(batch) if batch is not None else 0

@@ -23,12 +23,14 @@ from ..limits import Limits
 from ..origin import MACHINE, process_name
 from .layout import DIRECT, Layout, id_name, producer_name
 from .namespace import open_partition
+from .pieces import HEADERS_BYTES, MOST_PIECES, in_pieces, piece_of
 from .session import (
     FIRST_WAIT_S,
     MOST_WAIT_S,
     NO_STREAM,
     WRONG_SEQUENCE,
     NoAnswer,
+    Nobody,
     Raw,
     Refusal,
     Session,
@@ -38,10 +40,7 @@ from .session import (
 
 log = logging.getLogger("solarwind")
 
-PIECE = "Solarwind-Piece"  # of an event that is too large for one message: "1/3"
 NUMBER = "Solarwind-Number"  # the event's, in a piece
-MOST_PIECES = 1_000  # that JetStream stores together
-HEADERS_BYTES = 2 << 10  # of a message, at most
 _TOGETHER = 256  # messages of events with ids of their own that are under way together
 _MOST_LANES = 10_000  # that rest and are remembered
 _EXPECT = "Nats-Expected-Last-Subject-Sequence"
@@ -236,7 +235,7 @@ class Publisher:
         partition = self._layout.partition(topic)
         begun, wait, tries = monotonic(), FIRST_WAIT_S, 0
         while True:
-            await self._session.up.wait()
+            await self._session.ready()
             try:
                 await self._ensure(partition)
                 if tries and self._is_old(begun, batch) and await self._reached(batch) > batch.header.first:
@@ -250,12 +249,23 @@ class Publisher:
                     raise refused(refusal, f"store events of topic {topic!r}") from refusal
                 self._open.discard(partition)
             except NoAnswer as error:
-                self._open.discard(partition)
+                if isinstance(error, Nobody):
+                    await self.doubt(partition)
                 if tries == 1:
                     log.warning("waiting to store events of topic %r: %s", topic, error)
                 tries += 1
             await asyncio.sleep(wait * random.uniform(0.5, 1.0))
             wait = min(2 * wait, MOST_WAIT_S)
+
+    async def doubt(self, partition: int) -> None:
+        """Nobody takes its events: is there no stream, or does it only have no leader?"""
+        try:
+            await self._session.api(f"STREAM.INFO.{self._layout.events_stream(partition)}")
+        except Refusal as refusal:
+            if refusal.code == NO_STREAM:
+                self._open.discard(partition)
+        except NoAnswer:
+            pass
 
     def _expectation(self, batch: Batch, partition: int) -> dict[str, str]:
         """An event whose id somebody gave is stored if its topic has none of that id."""
@@ -280,16 +290,12 @@ class Publisher:
         room, data = self._room(), batch.data
         if len(data) <= room:
             return await self._session.publish(subject, data, marks | expectation | headers)
-        count = -(-len(data) // room)
-        if count > MOST_PIECES:
+        pieces = in_pieces(subject, data, marks | {NUMBER: str(batch.header.first)}, room)
+        if len(pieces) > MOST_PIECES:
             raise TooLarge(
                 f"expected an event of at most {MOST_PIECES * room:,} bytes, got {len(data):,}: "
                 "raise max_payload of the NATS servers"
             )
-        marks = marks | {NUMBER: str(batch.header.first)}
-        pieces = [
-            (subject, data[at * room : (at + 1) * room], marks | {PIECE: f"{at + 1}/{count}"}) for at in range(count)
-        ]
         pieces[0][2].update(expectation)
         return await self._session.publish_together(pieces, f"{random.getrandbits(64):016x}")
 
@@ -330,7 +336,7 @@ class Publisher:
         )
         if raw is None:
             return 0
-        if NUMBER in raw.headers:
+        if piece_of(raw) is not None and raw.headers.get(NUMBER, "").isdecimal():
             return int(raw.headers[NUMBER]) + 1
         found = read_raw(raw)
         return found.header.first + found.header.count if found is not None else 0
@@ -368,7 +374,7 @@ async def last_or_none(session: Session, stream: str, subject: str) -> Raw | Non
 
 def read_raw(raw: Raw) -> Batch | None:
     """The batch of a message; None where it is a piece of one, or nothing that Solar Wind wrote."""
-    if PIECE in raw.headers:
+    if piece_of(raw) is not None:
         return None
     try:
         return Batch.read(raw.data)

@@ -11,13 +11,14 @@ import base64
 import json
 import logging
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import msgspec
-import nats
 import nats.errors
+from nats.aio import client as nats_client
 from nats.aio.client import Client as Nats
 from nats.aio.msg import Msg
 
@@ -31,6 +32,7 @@ log = logging.getLogger("solarwind")
 OLDEST = (2, 12)  # of servers
 CONNECT_S = 5.0
 ANSWER_S = 2.0  # that a server has for an answer
+PAGE_S = 1.0  # without a message of a page: whichever replica was asked, another may be next time
 BEAT_S = 1.0  # between two signs of life that are asked for; two that are missed are the end
 FIRST_WAIT_S = 0.05
 MOST_WAIT_S = 1.0
@@ -46,7 +48,9 @@ NOT_NOW = (
     *(10158, 10164),  # the same message, or another of the same subject, is being stored just now
     *(10167, 10176, 10210),  # too much at once, or the leader went in the middle of messages that go together
 )
-FULL = (10077, 10047, 10023, 10028)  # more bytes than the stream, the account or the server may have
+FORBIDDEN = 0  # not one of JetStream's
+STORE_FAILED = 10077
+FULL = (STORE_FAILED, 10047, 10023, 10028)  # more bytes than the stream, the account or the server may have
 
 
 class NoAnswer(Exception):
@@ -63,6 +67,10 @@ class Refusal(Exception):
     def __init__(self, code: int, text: str) -> None:
         super().__init__(text)
         self.code = code
+
+
+# nats-py reads 32 KiB at a time, and puts a batch together from dozens of pieces.
+nats_client.DEFAULT_BUFFER_SIZE = 256 << 10
 
 
 class Raw(msgspec.Struct):
@@ -83,7 +91,11 @@ class _Client(Nats):
     """nats-py would say who one is without TLS too, to a server that does not ask for it."""
 
     def _connect_command(self) -> bytes:
-        if "tls" in self.options and not (self._server_info or {}).get("tls_required"):
+        if (self._server_info or {}).get("tls_required"):
+            # It was a plain stream before, of which asyncio would say so at its end.
+            transport: Any = self._transport
+            transport._io_writer.transport.get_protocol()._over_ssl = True
+        elif "tls" in self.options:
             raise _Plain
         return super()._connect_command()
 
@@ -97,12 +109,15 @@ class Session:
         self.lost: list[Callable[[], None]] = []
         self.back: list[Callable[[], None]] = []
         self.failed: Callable[[SolarWindError], None] = lambda error: None
+        self.error: SolarWindError | None = None  # why there will be no connection any more
         self.max_payload = 1 << 20  # the most bytes of a message, its headers included
         self._nats: Nats | None = None
         self._requests: Requests | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._gone = asyncio.Event()
+        self._forbidden = ""  # what NATS said last of a subject that this user may not use
         self._ending: set[asyncio.Task[Any]] = set()
+        self._waits: Counter[str] = Counter()  # who waits for an answer, by what for
 
     @property
     def nats(self) -> Nats:
@@ -115,11 +130,18 @@ class Session:
     def is_up(self) -> bool:
         return self._nats is not None
 
+    async def ready(self) -> None:
+        """Wait until there is a connection. Where there will be none any more it raises why."""
+        await self.up.wait()
+        if self.error is not None:
+            raise self.error
+
     # Life ---------------------------------------------------------------------------------------------
 
     async def open(self) -> None:
         """Raises `Unavailable` where there is no server, `NotAllowed` for wrong credentials, and `BadArgument` for a
         server that cannot do what is needed."""
+        _check_credentials(self.address)
         self._nats = client = await self._connect()
         try:
             await self._check_server()
@@ -140,18 +162,24 @@ class Session:
 
     async def _connect(self) -> Nats:
         address, gone = self.address, asyncio.Event()
-        client = _Client()
+        client, made = _Client(), False
         faults: list[Exception] = []
 
         async def error(fault: Exception) -> None:
             faults.append(fault)
             if isinstance(fault, nats.errors.SlowConsumerError):
                 gone.set()  # something was dropped: whoever waited for it begins anew
-            elif "permissions violation" in str(fault).lower():
-                log.error("NATS at %s does not allow it: %s", address.shown, fault)
+            elif "permissions violation" in str(fault).lower() and "$sys." not in str(fault).lower():
+                self._forbidden = str(fault).removeprefix("nats: ")
+                log.error("NATS at %s does not allow it: %s", address.shown, self._forbidden)
 
         async def closed() -> None:
             gone.set()
+
+        def ended(task: asyncio.Task[None]) -> None:
+            gone.set()
+            if not task.cancelled():
+                task.exception()  # of nats-py's own, when a connection goes: nobody else asks for it
 
         try:
             async with asyncio.timeout(CONNECT_S):
@@ -160,7 +188,7 @@ class Session:
                     name=f"solarwind {MACHINE}/{process_name()}",
                     allow_reconnect=False,
                     max_reconnect_attempts=1,  # of each server, before it is given up
-                    reconnect_time_wait=FIRST_WAIT_S,
+                    reconnect_time_wait=0,
                     connect_timeout=2,
                     error_cb=error,
                     disconnected_cb=closed,
@@ -173,6 +201,12 @@ class Session:
                     pending_size=64 << 20,
                     **_tls(address),
                 )
+                for task in (client._reading_task, client._flusher_task):
+                    if task is not None:
+                        task.add_done_callback(ended)
+                requests = Requests(client)
+                await requests.start()
+                made = True
         except TimeoutError:
             raise Unavailable(f"expected a NATS server at {address.shown}, got no answer in time") from None
         except _Plain:
@@ -181,10 +215,10 @@ class Session:
             raise _unreachable(address, next(iter(faults), caught)) from None
         except Exception as caught:  # what a file of credentials that is none comes to
             raise BadArgument(f"expected credentials that can be read for {address.shown}: {caught}") from None
-        self._gone = gone
-        self.max_payload = client.max_payload
-        self._requests = Requests(client)
-        await self._requests.start()
+        finally:
+            if not made:
+                await self._end(client)
+        self._gone, self._requests, self.max_payload = gone, requests, client.max_payload
         return client
 
     async def _check_server(self) -> None:
@@ -199,6 +233,11 @@ class Session:
                 await self.api("INFO")
                 return
             except Refusal as refusal:
+                if refusal.code == FORBIDDEN:
+                    raise NotAllowed(
+                        f"expected a user of NATS at {self.address.shown} who may use JetStream, got {refusal}: "
+                        "allow it"
+                    ) from None
                 if refusal.code != 10008:  # a cluster whose nodes have not found each other yet
                     raise BadArgument(
                         f"expected a NATS account that may use JetStream at {self.address.shown}, got {refusal}: "
@@ -223,19 +262,20 @@ class Session:
             self._forget()
             self.up.clear()
             log.warning("lost NATS at %s; trying to reach it again", self.address.shown)
-            for each in self.lost:
+            for each in list(self.lost):  # some take themselves out
                 each()
             if client is not None:
                 self._spawn(self._end(client))
             try:
                 self._nats = await self._connect_again()
             except SolarWindError as error:
-                log.critical("solarwind stops: %s", error)
+                self.error = error
+                self.up.set()
                 self.failed(error)
                 return
             log.warning("NATS at %s is back", self.address.shown)
             self.up.set()
-            for each in self.back:
+            for each in list(self.back):
                 each()
 
     def _forget(self) -> None:
@@ -268,7 +308,7 @@ class Session:
         while True:
             try:
                 return await self._connect()
-            except Unavailable as error:
+            except (Unavailable, BadArgument) as error:  # nats-py trips over servers that are just going or coming
                 log.info("no NATS yet: %s", error)
             await asyncio.sleep(wait * random.uniform(0.5, 1.0))
             wait = min(2 * wait, MOST_WAIT_S)
@@ -282,6 +322,9 @@ class Session:
             writer = getattr(getattr(client, "_transport", None), "_io_writer", None)
             if writer is not None:
                 writer.transport.abort()
+        for each in list(client._subs.values()):  # which nats-py forgets where closing goes wrong
+            if each._wait_for_msgs_task is not None:
+                each._wait_for_msgs_task.cancel()
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         task = asyncio.create_task(work)
@@ -318,14 +361,28 @@ class Session:
 
     async def api(self, name: str, body: object = None) -> dict[str, Any]:
         """Ask JetStream. Raises `Refusal` and `NoAnswer`."""
-        message = await self.ask(f"$JS.API.{name}", json.dumps(body or {}).encode())
+        subject = f"$JS.API.{name}"
+        try:
+            message = await self.ask(subject, json.dumps(body or {}).encode())
+        except NoAnswer as error:
+            raise self._why(error, subject) from None
         answer: dict[str, Any] = json.loads(message.data)
         _check(answer)
         return answer
 
     async def publish(self, subject: str, data: bytes, headers: dict[str, str] | None = None) -> int:
         """Store a message; gives its sequence. Raises `Refusal` and `NoAnswer`."""
-        return _sequence(await self.ask(subject, data, headers))
+        try:
+            return _sequence(await self.ask(subject, data, headers))
+        except NoAnswer as error:
+            raise self._why(error, subject) from None
+
+    def _why(self, error: NoAnswer, subject: str) -> Exception:
+        """NATS says on the side that something is forbidden, and does not answer."""
+        forbidden = self._forbidden.lower()
+        if f'"{subject.lower()}"' in forbidden or "_inbox." in forbidden:
+            return Refusal(FORBIDDEN, self._forbidden)
+        return error
 
     async def publish_together(self, messages: list[tuple[str, bytes, dict[str, str]]], name: str) -> int:
         """Store all of these messages or none; gives the last one's sequence. `name` is unlike that of any other."""
@@ -378,12 +435,16 @@ class Session:
             subscription = await client.subscribe(inbox, cb=take, pending_bytes_limit=0)
             try:
                 await client.publish(f"$JS.API.DIRECT.GET.{stream}", json.dumps(request).encode(), reply=inbox)
-                async with asyncio.timeout(ANSWER_S + 3):
-                    status = await end
+                while not end.done():
+                    before = len(found)
+                    await asyncio.wait([end], timeout=PAGE_S)
+                    if not end.done() and len(found) == before:
+                        raise TimeoutError
             finally:
                 await subscription.unsubscribe()
         except (nats.errors.Error, OSError, TimeoutError) as error:
             raise NoAnswer(f"no answer from stream {stream} ({type(error).__name__})") from None
+        status = end.result()
         if status[:3] not in ("204", "404"):
             raise (
                 NoAnswer(f"stream {stream} answered {status}")
@@ -397,22 +458,27 @@ class Session:
         return int((await self.api(f"STREAM.INFO.{stream}"))["state"]["last_seq"])
 
     async def until_answered(self, work: Callable[[], Awaitable[T]], what: str) -> T:
-        """Again and again while there is no answer, with one line in the log."""
-        wait, said = FIRST_WAIT_S, False
-        while True:
-            await self.up.wait()
-            try:
-                result = await work()
-            except NoAnswer as error:
-                if not said:
-                    log.warning("waiting to %s: %s", what, error)
-                    said = True
-                await asyncio.sleep(wait * random.uniform(0.5, 1.0))
-                wait = min(2 * wait, MOST_WAIT_S)
-            else:
-                if said:
-                    log.warning("NATS answers again: went on to %s", what)
-                return result
+        """Again and again while there is no answer, with one line in the log for all who wait for the same."""
+        wait, waits = FIRST_WAIT_S, False
+        try:
+            while True:
+                await self.ready()
+                try:
+                    result = await work()
+                except NoAnswer as error:
+                    if not waits:
+                        waits = True
+                        self._waits[what] += 1
+                        if self._waits[what] == 1:
+                            log.warning("waiting to %s: %s", what, error)
+                    await asyncio.sleep(wait * random.uniform(0.5, 1.0))
+                    wait = min(2 * wait, MOST_WAIT_S)
+                else:
+                    if waits and self._waits[what] == 1:
+                        log.warning("NATS answers again: went on to %s", what)
+                    return result
+        finally:
+            self._waits[what] -= waits
 
 
 def refused(refusal: Refusal, what: str) -> SolarWindError:
@@ -455,10 +521,11 @@ async def end_tasks(tasks: Iterable[asyncio.Task[Any]]) -> None:
 def _check(answer: dict[str, Any]) -> None:
     error = answer.get("error")
     if error:
-        code = int(error.get("err_code", error.get("code", 0)))
-        if code in NOT_NOW or error.get("code") == 503:
-            raise NoAnswer(str(error.get("description")))
-        raise Refusal(code, str(error.get("description")))
+        code, text = int(error.get("err_code", error.get("code", 0))), str(error.get("description"))
+        full = code in FULL and (code != STORE_FAILED or any(word in text for word in ("maximum", "no space")))
+        if code in NOT_NOW or (error.get("code") == 503 and not full):
+            raise NoAnswer(text)
+        raise Refusal(code, text)
 
 
 def read_time(text: str) -> int:

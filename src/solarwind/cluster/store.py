@@ -24,6 +24,7 @@ from ..store.base import TopicRecord as TopicKnown
 from .forward import MOST_BYTES, Forwarder
 from .layout import Layout, forwarded_by
 from .log import Log
+from .pieces import pass_over
 from .positions import NOTES_TOGETHER, Notes, Positions
 from .publish import Publisher
 from .records import Commit, TopicState
@@ -80,6 +81,7 @@ class JetStreamStore:
 
     async def open(self, now: int) -> Recovered:
         try:
+            await self._publisher.doubt(self.partition)
             await self._publisher.ensure(self.partition)
             info = await self._session.until_answered(
                 lambda: self._session.api(f"STREAM.INFO.{self._stream}"), "open a stream"
@@ -156,7 +158,7 @@ class JetStreamStore:
         self._closed = True
         tail, self._tail = self._tail, None
         try:
-            if tail is not None and not self._log.fenced:
+            if tail is not None and not self._log.fenced and self._session.error is None:
                 async with asyncio.timeout(2.0):
                     await self.forwarder.idle()
                     for notes in self._topics.values():
@@ -194,6 +196,11 @@ class JetStreamStore:
             log.exception("upkeep of partition %d failed", self.partition)
 
     @property
+    def gone(self) -> bool:
+        """Whether the stream of all states was deleted."""
+        return self._log.gone
+
+    @property
     def fenced(self) -> bool:
         """Whether somebody else owns the partition now."""
         return self._log.fenced
@@ -205,21 +212,17 @@ class JetStreamStore:
         via, name = tokens[4], tokens[6]
         try:
             batch = Batch.read(raw.data)
-            if batch.header.topic != name:
-                raise ProtocolError(f"expected a batch of topic {name!r}, got one of {batch.header.topic!r}")
+            if batch.topic != name:
+                raise ProtocolError(f"expected a batch of topic {name!r}, got one of {batch.topic!r}")
         except ProtocolError as error:
-            log.error(
-                "message %d of stream %s is none that Solar Wind wrote; it is passed over: %s",
-                raw.seq,
-                self._stream,
-                error,
-            )
+            pass_over(raw, self._stream, error)
             return
         if via in self._last_from or via.startswith("from-"):
             self._last_from[via] = raw.seq
         notes = self._topics.get(name)
         if notes is None:
             notes = self._topics[name] = Notes(TopicState(name), loaded=False)
+        batch.fold()
         stored = Stored(notes.count(raw, len(batch)), batch)
         self._changed.add(name)
         if len(notes.unwritten) >= NOTES_TOGETHER:

@@ -1,7 +1,8 @@
 """A stream from some message on, in order and without a gap: read on as it grows, whatever happens to the servers.
 
 An ordered consumer: it acknowledges nothing, and is made anew behind the last message that came when one is missing,
-the consumer is silent, or the connection was lost.
+the consumer is silent, or the connection was lost. That takes the cluster's own leader; while there is none it reads
+on page by page.
 """
 
 from __future__ import annotations
@@ -16,13 +17,16 @@ import nats.errors
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from .publish import PIECE
+from ..errors import SolarWindError
+from .pieces import Pieces
 from .session import FIRST_WAIT_S, MOST_WAIT_S, NO_STREAM, NoAnswer, Raw, Refusal, Session, end_tasks
 
 log = logging.getLogger("solarwind")
 
 BEAT_S = 1.0
 SILENT_S = 3.0
+PAGES_S = 0.25  # between two pages, while there is no consumer
+_PAGE = {"next_by_subj": ">", "batch": 256, "max_bytes": 4 << 20}
 _S = 1_000_000_000
 
 
@@ -48,27 +52,31 @@ class Tail:
         self._start = start
         self._created = created
         self._per_subject = last_per_subject
-        self.seen = start - 1  # the sequence of the last message that came
+        self.seen = start - 1  # the sequence of the last message that came, with all of its pieces
+        self._reached = start - 1  # of the last one or piece
         self._delivered = 0  # by the present consumer
         self._consumer = ""
         self._subscription: Subscription | None = None
         self._heard = 0.0
         self._broken = asyncio.Event()
         self._came = asyncio.Event()
-        self._pieces: list[Raw] = []
+        self._pieces = Pieces()
         self._task: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
+        self._session.lost.append(self._broken.set)
         self._task = asyncio.create_task(self._run())
 
     async def end(self) -> None:
         if self._task is not None:
+            self._session.lost.remove(self._broken.set)
             await end_tasks([self._task])
+            self._task = None
         await self._drop()
 
     async def until(self, seq: int) -> None:
         """Wait until all up to that sequence has come."""
-        while self.seen < seq:
+        while max(self.seen, self._reached) < seq:
             self._came.clear()
             await self._came.wait()
 
@@ -77,7 +85,10 @@ class Tail:
     async def _run(self) -> None:
         wait = FIRST_WAIT_S
         while True:
-            await self._session.up.wait()
+            try:
+                await self._session.ready()
+            except SolarWindError:
+                return
             try:
                 await self._make()
                 wait = FIRST_WAIT_S
@@ -128,9 +139,21 @@ class Tail:
             config["filter_subject"] = ">"
         else:
             config |= {"deliver_policy": "by_start_sequence", "opt_start_seq": max(1, self.seen + 1)}
-        await self._session.api(
-            f"CONSUMER.CREATE.{self._stream}.{self._consumer}", {"stream_name": self._stream, "config": config}
-        )
+        name = f"CONSUMER.CREATE.{self._stream}.{self._consumer}"
+        making = asyncio.create_task(self._session.api(name, {"stream_name": self._stream, "config": config}))
+        try:
+            while not (await asyncio.wait([making], timeout=PAGES_S))[0]:
+                await self._read_on()
+            making.result()
+        finally:
+            await end_tasks([making])
+
+    async def _read_on(self) -> None:
+        try:
+            for raw in await self._session.get(self._stream, {"seq": max(1, self.seen + 1), **_PAGE}):
+                self._in_order(raw)
+        except (NoAnswer, Refusal):
+            pass  # the consumer will have it
 
     async def _watch(self) -> None:
         """Until it has to be made anew."""
@@ -149,15 +172,15 @@ class Tail:
         if subscription is not None:
             try:
                 await subscription.unsubscribe()
-                await self._session.api(f"CONSUMER.DELETE.{self._stream}.{self._consumer}")
-            except (NoAnswer, Refusal, nats.errors.Error, OSError):
+                await self._session.nats.publish(f"$JS.API.CONSUMER.DELETE.{self._stream}.{self._consumer}")
+            except (NoAnswer, nats.errors.Error, OSError):
                 pass  # it ends by itself when nobody listens
 
     # What it delivers ---------------------------------------------------------------------------------
 
     async def _message(self, message: Msg) -> None:
-        if message._sid != getattr(self._subscription, "_id", None):
-            return  # of an earlier consumer
+        if self._broken.is_set() or message._sid != getattr(self._subscription, "_id", None):
+            return  # of an earlier consumer, or one that is given up
         self._heard = asyncio.get_running_loop().time()
         headers = message.headers or {}
         if headers.get("Status") == "100":
@@ -171,17 +194,16 @@ class Tail:
             self._broken.set()
             return
         self._delivered = delivered
-        raw = Raw(message.subject, seq, message.data, headers, time)
-        if PIECE in headers:
-            self._piece(raw)
-        else:
-            self._pieces.clear()
-            self._take(raw, seq)
+        self._in_order(Raw(message.subject, seq, message.data, headers, time))
 
-    def _piece(self, raw: Raw) -> None:
-        whole = add_piece(self._pieces, raw)
+    def _in_order(self, raw: Raw) -> None:
+        if raw.seq <= self.seen:
+            return  # read while the consumer was made
+        whole = self._pieces.add(raw)
         if whole is not None:
             self._take(whole, raw.seq)
+        self._reached = raw.seq
+        self._came.set()
 
     def _take(self, raw: Raw, last: int) -> None:
         try:
@@ -189,7 +211,6 @@ class Tail:
         except Exception:
             log.exception("message %d of stream %s could not be handled", raw.seq, self._stream)
         self.seen = last
-        self._came.set()
 
     async def _control(self, message: Msg, headers: dict[str, str]) -> None:
         """Answered when all that came before was handled, so that a slow reader is not overrun."""
@@ -202,20 +223,3 @@ class Tail:
         last = headers.get("Nats-Last-Consumer")
         if last is not None and int(last) != self._delivered:
             self._broken.set()
-
-
-def add_piece(pieces: list[Raw], raw: Raw) -> Raw | None:
-    """Collect the pieces of an event; gives the whole, at the sequence of its first piece, with the last."""
-    at, _, count = raw.headers[PIECE].partition("/")
-    if int(at) != len(pieces) + 1:
-        pieces.clear()
-        if at != "1":
-            return None
-    pieces.append(raw)
-    if at != count:
-        return None
-    first = pieces[0]
-    headers = {name: value for name, value in first.headers.items() if name != PIECE}
-    whole = Raw(first.subject, first.seq, b"".join(piece.data for piece in pieces), headers, first.time)
-    pieces.clear()
-    return whole

@@ -7,9 +7,9 @@ from typing import Any
 
 from ..batch import AutoId, Batch, read_id
 from .layout import CAUSED, Layout, id_name, producer_name
-from .publish import PIECE, last_or_none, read_raw
+from .pieces import Pieces, whole
+from .publish import last_or_none, read_raw
 from .session import NO_STREAM, Raw, Refusal, Session, write_time
-from .tail import add_piece
 
 SKEW_NS = 60_000_000_000  # that a producer's clock may be ahead of the servers'
 _LATE_NS = 3_600_000_000_000  # that an event may come to the stream after it was fired
@@ -22,8 +22,9 @@ async def find(session: Session, layout: Layout, partition: int, id: str) -> tup
     stream = layout.events_stream(partition)
     given = await last_or_none(session, stream, layout.events_of(partition, who=id_name(id)))
     if given is not None:
-        found = await _whole(session, layout, partition, given)
-        return None if found is None else (found, 0)
+        raw = await whole(session, stream, given)
+        batch = read_raw(raw) if raw is not None else None
+        return None if batch is None else (batch, 0)
     made = read_id(id)
     return None if made is None else await find_made(session, layout, partition, made, id)
 
@@ -56,14 +57,14 @@ async def caused(session: Session, layout: Layout, partition: int, since: int) -
 async def scan(session: Session, stream: str, subject: str, since: int) -> AsyncIterator[Raw]:
     """The messages of a subject that were stored at or after `since`, ns since 1970, whole."""
     request: dict[str, Any] = {"start_time": write_time(since)}
-    pieces: list[Raw] = []
+    pieces = Pieces()
     more = {"next_by_subj": subject, "batch": _PAGE, "max_bytes": _PAGE_BYTES}
     while True:
         page = await _get(session, stream, request | more)
         for raw in page:
-            whole = raw if PIECE not in raw.headers else add_piece(pieces, raw)
-            if whole is not None:
-                yield whole
+            found = pieces.add(raw)
+            if found is not None:
+                yield found
         if not page:
             return
         request = {"seq": page[-1].seq + 1}
@@ -87,17 +88,3 @@ async def _get(session: Session, stream: str, request: dict[str, Any]) -> list[R
     work: Callable[[], Any] = ask
     page: list[Raw] = await session.until_answered(work, f"read stream {stream}")
     return page
-
-
-async def _whole(session: Session, layout: Layout, partition: int, raw: Raw) -> Batch | None:
-    """The batch of which `raw` is the message, or the last piece."""
-    if PIECE not in raw.headers:
-        return read_raw(raw)
-    count = int(raw.headers[PIECE].partition("/")[2])
-    stream, pieces = layout.events_stream(partition), list[Raw]()
-    for seq in range(raw.seq - count + 1, raw.seq + 1):
-        piece = await session.next(stream, raw.subject, seq)
-        whole = add_piece(pieces, piece) if piece is not None and PIECE in piece.headers else None
-        if whole is not None:
-            return read_raw(whole)
-    return None

@@ -42,7 +42,7 @@ class Dispatcher(Registry):
 
         Raises `Busy` where its topic would be one too many.
         """
-        return self.pre_send(self.topic(batch.header.topic), batch)
+        return self.pre_send(self.topic(batch.topic), batch)
 
     # 2 ------------------------------------------------------------------------------------------------
 
@@ -56,7 +56,7 @@ class Dispatcher(Registry):
 
     def accepted(self, stored: Stored, now: int) -> None:
         """The store has it. From here on it is the dispatcher's."""
-        topic = self.topics[stored.batch.header.topic]
+        topic = self.topics[stored.batch.topic]
         topic.end = stored.stop
         self.for_each_purpose(topic, now)
 

@@ -15,7 +15,7 @@ class Stored(NamedTuple):
 
     @property
     def stop(self) -> int:
-        return self.start + self.batch.header.count
+        return self.start + self.batch.count
 
 
 class Log(Protocol):

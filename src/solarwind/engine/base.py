@@ -45,6 +45,10 @@ class Engine(Protocol):
         """Finish what is submitted and reported, and let go of the store."""
         ...
 
+    def check(self) -> None:
+        """Raises what it failed with, and `Unavailable` while nothing can be accepted."""
+        ...
+
     def submit(self, batch: Batch) -> asyncio.Future[None]:
         """The future is done when the batch is accepted, or has the error why it is not."""
         ...

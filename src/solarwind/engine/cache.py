@@ -19,7 +19,7 @@ class LogCache:
     def __init__(self, read_ahead: Callable[[str, int], None], most_bytes: int = MOST_BYTES) -> None:
         """`read_ahead` is called with a topic and position when the last of what was read from there is being used."""
         self._read_ahead = read_ahead
-        self._most_bytes = most_bytes
+        self.most_bytes = most_bytes
         self._topics: dict[str, list[Stored]] = {}
         self._arrived: deque[Stored] = deque()
         self._bytes = 0
@@ -44,27 +44,31 @@ class LogCache:
         return known[index] if index >= 0 and position < known[index].stop else None
 
     def add(self, stored: Stored) -> None:
-        known = self._topics.setdefault(stored.batch.header.topic, [])
+        known = self._topics.setdefault(stored.batch.topic, [])
         if not known or known[-1].start < stored.start:
             known.append(stored)
-        elif self._at(stored.batch.header.topic, stored.start) is None:
+        elif self._at(stored.batch.topic, stored.start) is None:
             insort(known, stored, key=_start)
         else:
             return
         self._arrived.append(stored)
         self._bytes += stored.batch.weight
-        while self._bytes > self._most_bytes and len(self._arrived) > 1:
+        while self._bytes > self.most_bytes and len(self._arrived) > 1:
             self._forget(self._arrived.popleft())
 
     def add_read(self, found: Sequence[Stored]) -> None:
-        """What was read from the store; when its first batch is used, what follows is worth reading."""
+        """What was read from the store; when its first batch is used, what follows is worth reading. No more of it than
+        can stay: what is wanted first would be the first to go."""
+        room = self.most_bytes // 2
         for stored in found:
+            room -= stored.batch.weight
+            if room < 0 and stored is not found[0]:
+                break
             self.add(stored)
-        if found:
-            self._ahead[found[0].batch.header.topic, found[0].start] = found[-1].stop
+            self._ahead[found[0].batch.topic, found[0].start] = stored.stop
 
     def _forget(self, stored: Stored) -> None:
-        topic = stored.batch.header.topic
+        topic = stored.batch.topic
         known = self._topics[topic]
         index = bisect_right(known, stored.start, key=_start) - 1
         del known[index]

@@ -128,6 +128,11 @@ class Client(Calls):
         if link is not None:
             await link.close()
 
+    def check(self) -> None:
+        self._check_running()
+        if self._link is None:
+            raise Unavailable(self._out_of_reach)
+
     def _check_running(self) -> None:
         if self._error is not None:
             raise self._error
@@ -136,10 +141,15 @@ class Client(Calls):
 
     def _fail(self, error: SolarWindError) -> None:
         """The server refuses what this process cannot do without."""
+        if self._error is None:
+            log.critical("solarwind stops: %s", error)
+            self.end(error)
+
+    def end(self, error: SolarWindError) -> None:
+        """Nothing goes on from here."""
         if self._error is not None:
             return
         self._error = error
-        log.critical("solarwind stops: %s", error)
         self._fail_all(error)
         for seat in self._seats.values():
             seat.receiver.close(str(error))
@@ -217,7 +227,7 @@ class Client(Calls):
         """Until there is a connection again, and everything is as it was."""
         wait = FIRST_WAIT_S
         try:
-            while not await self._is_back():
+            while not await self._is_back() and self._running:
                 await asyncio.sleep(wait * random.uniform(0.5, 1.0))
                 wait = min(2 * wait, MOST_WAIT_S)
         except SolarWindError as error:

@@ -26,7 +26,7 @@ from ..limits import Limits
 from ..names import check_topic
 from ..store.base import Full, Store
 from .base import Receiver, Since
-from .cache import MOST_BYTES, LogCache
+from .cache import LogCache
 from .clock import Clock, SteadyClock, Timer
 from .operations import FOREVER, Operations
 
@@ -61,11 +61,10 @@ class LocalEngine(Operations):
         clock: Clock | None = None,
         random: Callable[[], float] = chance.random,
         limits: Limits | None = None,
-        cache_bytes: int = MOST_BYTES,
     ) -> None:
         self.store = store
         self._clock = clock or SteadyClock()
-        self._cache = LogCache(self._read_ahead, cache_bytes)
+        self._cache = LogCache(self._read_ahead)
         self._dispatcher = Dispatcher(
             self._cache, random, keep_ns=store.keep_ns, durable=store.durable, limits=limits or Limits()
         )
@@ -75,6 +74,8 @@ class LocalEngine(Operations):
         self._taken: list[_Waiting] = []  # by the commit that is under way, or was the last
         self._uncommitted: list[Change] = []  # taken from the dispatcher, but the store was full
         self._after_commit: list[Offer] = []
+        self._full = False  # and that was said
+        self._full_for_all = False  # not for events alone
         self._stuck_bytes = 0  # of what handlers fired and there is no room for: no use in having them fire more
         self._commit_number = 0
         self._commits_done = 0
@@ -128,6 +129,9 @@ class LocalEngine(Operations):
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.store.close()
 
+    def check(self) -> None:
+        self._check_running()
+
     def _check_running(self) -> None:
         if self._error is not None:
             raise self._error
@@ -138,9 +142,9 @@ class LocalEngine(Operations):
         """The store's promise cannot be kept any more: stop rather than guess."""
         if self._error is None:
             log.critical("solarwind stops: %s", error)
-            self._end(error)
+            self.end(error)
 
-    def _end(self, error: StoreError) -> None:
+    def end(self, error: StoreError) -> None:
         """Nothing goes on from here."""
         self._error = error
         for _, future in (*self._taken, *self._submitted):
@@ -201,7 +205,7 @@ class LocalEngine(Operations):
         """The report; its events are to be tried again if one topic that they fired on would be one too many."""
         try:
             for batch in fired:
-                self._dispatcher.topic(batch.header.topic)
+                self._dispatcher.topic(batch.topic)
         except Busy as busy:
             return msgspec.structs.replace(report, refusal=str(busy))
         return report
@@ -242,8 +246,9 @@ class LocalEngine(Operations):
         snapshots = self._due_snapshots(changes)
         try:
             stored = await self._commit(submitted, changes, snapshots)
+            self._note_room(bool(submitted))
         except Full as full:
-            log.warning("%s", full)
+            self._note_full(full)
             for _, future in submitted:
                 _refuse(future, StoreError(str(full)))
             # What handlers fired was promised with their settle; the producers' own is theirs to fire again.
@@ -251,6 +256,7 @@ class LocalEngine(Operations):
             try:
                 stored = await self._commit(submitted, changes, snapshots)
             except Full:
+                self._full_for_all = True
                 self._submitted = submitted + self._submitted
                 self._uncommitted = changes
                 self._after_commit = after_commit + self._after_commit
@@ -269,6 +275,18 @@ class LocalEngine(Operations):
         self._durable = [each for each in self._durable if not each[1].done()]
         for offer in after_commit:
             self._deliver(offer)
+
+    def _note_full(self, full: Full) -> None:
+        """Said once, until there is room again."""
+        if not self._full:
+            self._full = True
+            log.warning("%s", full)
+
+    def _note_room(self, with_events: bool) -> None:
+        """Where only events had none, that something else was stored shows nothing."""
+        if self._full and (with_events or self._full_for_all):
+            self._full = self._full_for_all = False
+            log.warning("there is room again")
 
     def _take_submitted(self) -> list[_Waiting]:
         size = 0
@@ -297,7 +315,7 @@ class LocalEngine(Operations):
     def _accept_one(self, stored: Stored, now: int) -> None:
         self._cache.add(stored)
         self._dispatcher.accepted(stored, now)
-        self._trim_topic(self._dispatcher.topics[stored.batch.header.topic])
+        self._trim_topic(self._dispatcher.topics[stored.batch.topic])
 
     def _due_snapshots(self, changes: list[Change]) -> list[Snapshot]:
         """Snapshots of the purposes whose changes have been piling up longest, a few a commit."""

@@ -13,10 +13,18 @@ from .local import LocalEngine
 EXPECTED = "a URL such as memory://, sqlite:///wind.db, ws://127.0.0.1:7400 or nats://127.0.0.1:4222"
 
 
-def open_engine(url: str | None, limits: Limits | None = None, token: str | None = None) -> Engine:
+def open_engine(
+    url: str | None,
+    limits: Limits | None = None,
+    token: str | None = None,
+    *,
+    serves: bool = False,
+    makes: bool = True,
+) -> Engine:
     """The engine for `url`, not yet started; None is `$SOLARWIND_URL`, or else `memory://`.
 
-    `token` is for a server; None is `$SOLARWIND_TOKEN`. Raises `BadArgument`.
+    `token` is for a server; None is `$SOLARWIND_TOKEN`. `serves` and `makes` count for `nats://`: whether it is there
+    for others, too, and whether it makes a namespace that is not there. Raises `BadArgument`.
     """
     if url is None:
         url = os.environ.get("SOLARWIND_URL") or "memory://"
@@ -25,7 +33,8 @@ def open_engine(url: str | None, limits: Limits | None = None, token: str | None
     try:
         parts = urlsplit(url)
     except ValueError as error:
-        raise BadArgument(f"expected {EXPECTED}, got {url!a}: {error}") from None
+        shown = f"{url!a}: {error}" if "@" not in url else "one that cannot be read"  # there may be a password in it
+        raise BadArgument(f"expected {EXPECTED}, got {shown}") from None
     if parts.scheme == "memory":
         if url != "memory://":
             raise BadArgument(f"expected memory:// with nothing after it, got {url!a}")
@@ -48,7 +57,7 @@ def open_engine(url: str | None, limits: Limits | None = None, token: str | None
             from ..cluster.engine import NatsEngine
         except ImportError:
             raise BadArgument("expected the extra for nats://: pip install 'solarwind[nats]'") from None
-        return NatsEngine(url, limits=limits)
+        return NatsEngine(url, limits=limits, serves=serves, makes=makes)
     shown = url if "@" not in parts.netloc else f"{parts.scheme}://..."  # there may be a password in it
     raise BadArgument(f"expected {EXPECTED}, got {shown!a}")
 

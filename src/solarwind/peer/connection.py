@@ -200,7 +200,7 @@ class Connection:
     def _batch(self, data: bytes) -> Batch:
         batch = Batch.read(data)
         batch.check(self._host.limits)
-        topic = batch.header.topic
+        topic = batch.topic
         if topic not in self._topics:
             assert self._grant is not None
             self._grant.check_fire(topic)

@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from .. import wire
 from ..engine.base import Engine
+from ..engine.url import open_engine
 from ..limits import Limits
 from ..origin import MACHINE, process_name
 from ..peer.connection import Connection, Transport
@@ -42,7 +43,7 @@ class Server:
         webhook_origin: str | None = None,
     ) -> None:
         self._owns = not isinstance(source, SolarWind)
-        self.wind = source if isinstance(source, SolarWind) else SolarWind(source)
+        self.wind = source if isinstance(source, SolarWind) else SolarWind(engine=open_engine(source, serves=True))
         self.settings = settings or Settings()
         self.access = tokens if isinstance(tokens, Access) else Access(tokens)
         self.guard = Guard(self.access, hosts, origins)

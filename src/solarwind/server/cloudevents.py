@@ -11,6 +11,7 @@ from urllib.parse import quote, unquote
 
 import msgspec
 
+from ..batch import MOST_TIME
 from ..errors import BadArgument, BadPayload
 from ..event import Cause, CauseKind, Event
 from ..names import check_id, check_key, check_purpose
@@ -136,6 +137,14 @@ def write_time(time_ns: int) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{ns:09}Z"
 
 
+def _fired_at(text: str) -> int:
+    """ns since 1970 of when an event was fired. Raises `BadArgument`."""
+    time = read_time(text)
+    if time > MOST_TIME:
+        raise BadArgument(f"expected the time of an event, from 1970 to 2116, got {text[:80]!a}")
+    return time
+
+
 def read_time(text: str) -> int:
     """ns since 1970 of an RFC 3339 time, all nine digits kept. Raises `BadArgument`."""
     found = _TIME.fullmatch(text)
@@ -248,7 +257,7 @@ def _incoming(given: dict[str, str], data: bytes, content: str, topic: str, nest
         check_id(given["id"]),
         data,
         content,
-        read_time(given["time"]) if "time" in given else None,
+        _fired_at(given["time"]) if "time" in given else None,
         check_key(key) if key is not None else None,
         _cause(given, process),
         machine,

@@ -45,8 +45,7 @@ async def readyz(call: Call) -> Response:
     """It takes events. Raises `Unavailable`, or the error after which the store can keep nothing any more."""
     if not call.server.running:
         raise Unavailable("expected a server that runs, got one that does not: ask another, or try again")
-    if call.server.engine.failed.done():
-        call.server.engine.failed.result()
+    call.server.engine.check()
     return answer(Status("ready"))
 
 

@@ -142,6 +142,12 @@ class Webhooks:
                 rate=rate,
             )
             await self._replace(place, webhook)
+        if before is None and self._path is None:
+            log.warning(
+                "webhook %s of %r on topic %r lasts as long as this server runs: there is no file to remember it in; "
+                "put it there again after each start",
+                *reversed(place),
+            )
         shown = self._shown(webhook)
         return before is None, {**shown, "secret": made} if made is not None else shown
 

@@ -1,0 +1,81 @@
+"""Whether "accepted" means on disk: that is a setting of the servers, and a line in the log of whoever relies on it.
+
+NATS acknowledges what it has written, and fsyncs every `sync_interval`: two minutes, or before it acknowledges where
+that is `always`. Users are not told, unless their account imports the service that tells: see docs/NATS.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import msgspec
+import nats.errors
+from nats.aio.msg import Msg
+
+from .session import NoAnswer, Session
+
+log = logging.getLogger("solarwind")
+
+ASKED = "$SYS.REQ.SERVER.PING.JSZ"
+ANSWERS_S = 0.5  # that all servers have to answer
+
+
+class _Config(msgspec.Struct):
+    sync_always: bool = False
+
+
+class _Server(msgspec.Struct):
+    name: str
+
+
+class _Data(msgspec.Struct):
+    config: _Config | None = None  # None where a server has no JetStream
+
+
+class _Answer(msgspec.Struct):
+    server: _Server
+    data: _Data
+
+
+async def log_durability(session: Session, replicas: int) -> None:
+    """Say what a power cut may take, unless the servers say that it takes nothing."""
+    always = await _ask(session)
+    late = sorted(name for name, is_always in always.items() if not is_always)
+    cut = "a power cut" if replicas == 1 else f"a power cut of {replicas // 2 + 1} servers at once"
+    if late:
+        log.warning(
+            "accepted does not mean on disk: NATS fsyncs later on %s, and %s may take what it has not; "
+            "set sync_interval: always there, see docs/NATS.md",
+            ", ".join(late),
+            cut,
+        )
+    elif not always:
+        log.info(
+            "whether accepted means on disk is NATS's to say, and it tells this user nothing: unless its servers have "
+            "sync_interval: always, %s may take what they have not fsynced; see docs/NATS.md",
+            cut,
+        )
+
+
+async def _ask(session: Session) -> dict[str, bool]:
+    """Which server fsyncs before it acknowledges, of those that tell."""
+    always: dict[str, bool] = {}
+
+    async def take(message: Msg) -> None:
+        try:
+            answer = msgspec.json.decode(message.data, type=_Answer)
+        except msgspec.MsgspecError:  # that nobody answers here
+            return
+        if answer.data.config is not None:
+            always[answer.server.name] = answer.data.config.sync_always
+
+    try:
+        client = session.nats
+        subscription = await client.subscribe(inbox := client.new_inbox(), cb=take)
+        await client.publish(ASKED, b'{"config":true}', reply=inbox)
+        await asyncio.sleep(ANSWERS_S)
+        await subscription.unsubscribe()
+    except (NoAnswer, nats.errors.Error, OSError):
+        pass
+    return always

@@ -1,0 +1,72 @@
+"""What is larger than a message may be: taken apart, stored all together or not at all, and put together again."""
+
+from __future__ import annotations
+
+from .session import Raw, Session, log
+
+PIECE = "Solarwind-Piece"  # which of how many: "1/3"
+MOST_PIECES = 1_000  # that JetStream stores together
+HEADERS_BYTES = 2 << 10  # of a message, at most
+Message = tuple[str, bytes, dict[str, str]]
+
+
+def in_pieces(subject: str, data: bytes, headers: dict[str, str], room: int) -> list[Message]:
+    """A message, or several where it is more than `room` bytes."""
+    count = max(1, -(-len(data) // room))
+    if count == 1:
+        return [(subject, data, dict(headers))]
+    return [(subject, data[at * room : (at + 1) * room], headers | {PIECE: f"{at + 1}/{count}"}) for at in range(count)]
+
+
+def piece_of(raw: Raw) -> tuple[int, int] | None:
+    """Which piece of how many; None where it is a whole message, or nothing that Solar Wind wrote."""
+    at, _, count = raw.headers.get(PIECE, "").partition("/")
+    if not (at.isdecimal() and count.isdecimal() and 1 <= int(at) <= int(count) <= MOST_PIECES):
+        return None
+    return int(at), int(count)
+
+
+class Pieces:
+    """Puts the messages of a stream together, given one after the other."""
+
+    def __init__(self) -> None:
+        self._pieces: list[Raw] = []
+
+    def clear(self) -> None:
+        self._pieces.clear()
+
+    def add(self, raw: Raw) -> Raw | None:
+        """Gives it, or with the last piece the whole, which is at the sequence of its first."""
+        piece, pieces = piece_of(raw), self._pieces
+        if piece is None or piece[0] != len(pieces) + 1 or (pieces and pieces[0].subject != raw.subject):
+            pieces.clear()  # of something that was deleted in part
+        if piece is None:
+            return raw
+        at, count = piece
+        if at != len(pieces) + 1:
+            return None
+        pieces.append(raw)
+        if at != count:
+            return None
+        first = pieces[0]
+        headers = {name: value for name, value in first.headers.items() if name != PIECE}
+        whole = Raw(first.subject, first.seq, b"".join(each.data for each in pieces), headers, first.time)
+        pieces.clear()
+        return whole
+
+
+def pass_over(raw: Raw, stream: str, error: object) -> None:
+    """Whoever may write into our streams may write anything."""
+    log.error("message %d of stream %s is none that Solar Wind wrote; it is passed over: %s", raw.seq, stream, error)
+
+
+async def whole(session: Session, stream: str, raw: Raw) -> Raw | None:
+    """The message of which `raw` is the last piece, or all."""
+    piece = piece_of(raw)
+    if piece is None:
+        return raw
+    pieces, found = Pieces(), None
+    for seq in range(max(1, raw.seq - piece[1] + 1), raw.seq + 1):
+        each = await session.next(stream, raw.subject, seq)
+        found = pieces.add(each) if each is not None and each.seq == seq else None
+    return found
