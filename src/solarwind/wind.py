@@ -199,12 +199,10 @@ class SolarWind:
             bytes_, contents = [data for data, _ in encoded], {content for _, content in encoded}
             if len(contents) == 1 and max(map(len, bytes_)) <= self._small:
                 return Receipts(self._outbox.add_many(topic, bytes_, contents.pop()))
-        return Receipts(
-            [
-                self._fire_with(topic, data, content, each, None, None, handled, False)
-                for (data, content), each in zip(encoded, keys, strict=True)
-            ]
-        )
+        cause = Cause.event(handled) if handled is not None else None
+        fire = self._fire_with
+        pairs = zip(encoded, keys, strict=True)
+        return Receipts([fire(topic, data, content, each, None, cause, handled, False) for (data, content), each in pairs])
 
     def _check_size(self, topic: str, data: bytes) -> None:
         if len(data) > self._most_payload:

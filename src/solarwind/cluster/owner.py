@@ -26,6 +26,7 @@ from .store import JetStreamStore
 log = logging.getLogger("solarwind")
 
 HEARTBEAT_S = 2.0  # of connections: who is silent for two is gone
+STOP_S = 3.0  # that what was settled last has to be written
 DRAIN_S = 1.0  # that handlers have to end what they began before a partition moves
 CACHE_BYTES = 96 << 20  # of the recent batches of all partitions that a process owns
 _MOST = 1 << 30
@@ -211,8 +212,15 @@ class Owner:
         if self._sweeper is not None:
             self._sweeper.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self.engine.stop()
+        if running and not self.engine.failed.done():
+            try:
+                async with asyncio.timeout(STOP_S):
+                    await self.engine.stop()
+            except TimeoutError:
+                self.engine.end(StoreError(f"partition {self.partition} could not be written before its owner stopped"))
+                log.warning("partition %d cannot be written: what was settled last is handled again", self.partition)
         await self._store.abandon()
+        await self.engine.stop()
 
     async def _sweep(self) -> None:
         """While this process stood still nobody could be heard of."""

@@ -28,7 +28,7 @@ from .pieces import pass_over
 from .positions import NOTES_TOGETHER, Notes, Positions
 from .publish import Publisher
 from .records import Commit, TopicState
-from .session import Raw, Refusal, Session, end_tasks, refused
+from .session import Raw, Refusal, Session, end_tasks, read_time, refused
 from .tail import Tail
 from .tracing import caused, find
 from .trim import Wanted, trim
@@ -93,7 +93,7 @@ class JetStreamStore:
         self._topics = {name: Notes(topic) for name, topic in written.topics.items()}
         before = written.before
         seen = before.seen if before is not None else 0
-        if before is not None and before.created not in ("", self._created):
+        if before is not None and before.created not in ("", self._created) and not _was_restored(info, seen):
             self._lost_stream()
             seen = 0
         for number, fired in written.fired:
@@ -366,3 +366,10 @@ class JetStreamStore:
         if events:
             self._changed.add(topic)
         return events
+
+
+def _was_restored(info: dict[str, Any], seen: int) -> bool:
+    """Whether a stream that was made since is the one before all the same, from a backup: it is as long, and what is in
+    it is older than itself."""
+    state = info["state"]
+    return int(state["last_seq"]) >= seen and read_time(state["first_ts"]) < read_time(str(info["created"]))
