@@ -201,8 +201,8 @@ class SolarWind:
                 return Receipts(self._outbox.add_many(topic, bytes_, contents.pop()))
         cause = Cause.event(handled) if handled is not None else None
         fire = self._fire_with
-        pairs = zip(encoded, keys, strict=True)
-        return Receipts([fire(topic, data, content, each, None, cause, handled, False) for (data, content), each in pairs])
+        rows = ((data, content, each) for (data, content), each in zip(encoded, keys, strict=True))
+        return Receipts([fire(topic, *row, None, cause, handled, False) for row in rows])
 
     def _check_size(self, topic: str, data: bytes) -> None:
         if len(data) > self._most_payload:

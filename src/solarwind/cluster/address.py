@@ -68,6 +68,13 @@ class Address(msgspec.Struct, frozen=True):
         return found
 
 
+def check_settings(settings: Settings) -> None:
+    """Raises `BadArgument` where somebody else wrote them."""
+    for name, (low, high) in _BOUNDS.items():
+        if not low <= getattr(settings, name) <= high:
+            raise BadArgument(f"expected {option_name(name)} from {low:g} to {high:g}, got {getattr(settings, name):g}")
+
+
 def option_name(setting: str) -> str:
     """What a setting is called in a URL."""
     return _NAMES.get(setting, setting)

@@ -17,7 +17,8 @@ from ..errors import SolarWindError
 from .layout import CAUSED, Layout, forwarded_by
 from .pieces import HEADERS_BYTES
 from .publish import Publisher, cut, last_or_none
-from .session import MOST_WAIT_S, WRONG_SEQUENCE, NoAnswer, Nobody, Refusal, Session, end_tasks
+from .session import MOST_WAIT_S, WRONG_SEQUENCE, NoAnswer, Nobody, Raw, Refusal, Session, end_tasks
+from .tracing import scan
 
 log = logging.getLogger("solarwind")
 
@@ -34,8 +35,10 @@ class Place(NamedTuple):
     events: int
 
     @classmethod
-    def read(cls, text: str) -> Place:
-        return cls(*map(int, text.split(".")))
+    def read(cls, raw: Raw) -> Place | None:
+        """What a copy says; None where it is none."""
+        numbers = raw.headers.get(FROM, "").split(".")
+        return cls(*map(int, numbers)) if len(numbers) == 3 and all(map(str.isdecimal, numbers)) else None
 
     def __str__(self) -> str:
         return f"{self.commit}.{self.batch}.{self.events}"
@@ -168,8 +171,11 @@ class _Lane:
             lambda: last_or_none(self._session, self._stream, self._subject), "see how far copying is"
         )
         self._seq = 0 if raw is None else raw.seq
-        if raw is not None:
-            self._done = max(self._done, Place.read(raw.headers[FROM]))
+        done = None if raw is None else Place.read(raw)
+        if raw is not None and done is None:  # somebody else wrote it
+            async for each in scan(self._session, self._stream, self._subject, 0):
+                done = Place.read(each) or done
+        self._done = max(self._done, done or NOWHERE)
 
     async def _put(self, part: Batch, done: Place) -> None:
         expect = {_EXPECT: str(self._seq), f"{_EXPECT}-Subject": self._subject}

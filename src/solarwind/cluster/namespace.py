@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
-from ..errors import ConflictError, NotFound
-from .address import Settings
+from ..errors import BadArgument, ConflictError, NotFound
+from .address import Settings, check_settings
 from .layout import Layout
 from .session import NO_STREAM, STREAM_EXISTS, WRONG_SEQUENCE, Refusal, Session, refused
 
@@ -25,7 +25,7 @@ _UNTOUCHED: dict[str, Any] = {
     "sources": None,
     "subject_transform": None,
 }
-MARK = "solarwind"  # in a stream's metadata: which format it has
+MARK = "solarwind"  # in a stream's metadata: which format it has; and how topics are spread
 FORMAT = "1"
 KEY_ONCE = {"Nats-Expected-Last-Subject-Sequence": "0"}
 
@@ -75,8 +75,12 @@ async def _find_settings(session: Session) -> Settings | None:
             raise refused(refusal, "read the settings of a namespace") from refusal
         return None
     try:
-        return msgspec.json.decode(found.data, type=Settings) if found is not None else None
-    except msgspec.MsgspecError as error:
+        if found is None or not found.data:  # the key was deleted
+            return None
+        settings = msgspec.json.decode(found.data, type=Settings)
+        check_settings(settings)
+        return settings
+    except (msgspec.MsgspecError, BadArgument) as error:
         raise ConflictError(
             f"expected settings of Solar Wind under key 'settings' of bucket {layout.bucket}, got others ({error}): "
             "name another namespace"
@@ -98,9 +102,10 @@ async def ensure(session: Session, name: str, wanted: dict[str, Any]) -> None:
         for key, value in wanted.items()
         if key not in ("metadata", "description") and (found.get(key) or None) != (value or None)
     ]
-    mark = (found.get("metadata") or {}).get(MARK)
-    if mark != FORMAT:
-        differences.append(f"metadata {MARK}={FORMAT}, got {mark or 'none'}")
+    marks = found.get("metadata") or {}
+    for key, value in wanted["metadata"].items():
+        if marks.get(key) != value:
+            differences.append(f"metadata {key}={value}, got {marks.get(key) or 'none'}")
     if differences:
         raise ConflictError(
             f"expected stream {name} with {'; '.join(differences)}: it is never altered silently, so name another "
@@ -128,7 +133,11 @@ def _stream(layout: Layout, name: str, subjects: str) -> dict[str, Any]:
         "duplicate_window": int(settings.dedup_s * _S),
         "allow_direct": True,
         "allow_atomic": True,
-        "metadata": {MARK: FORMAT},
+        "metadata": {
+            MARK: FORMAT,
+            f"{MARK}-streams": str(settings.streams),
+            f"{MARK}-words": str(settings.words),
+        },
         **_UNTOUCHED,
     }
 

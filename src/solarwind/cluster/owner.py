@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Coroutine
+from time import monotonic
 from typing import Any
 
 import msgspec
 
-from ..core.effects import Join
+from ..core.effects import Join, Offer
 from ..core.log import Stored
 from ..core.spans import Spans
 from ..engine.base import Receiver, Since
@@ -21,12 +22,15 @@ from ..limits import Limits
 from ..origin import MACHINE, process_name
 from ..peer.connection import Connection
 from ..records import Statistics, TopicInfo
+from ..store.base import Full
 from .store import JetStreamStore
 
 log = logging.getLogger("solarwind")
 
 HEARTBEAT_S = 2.0  # of connections: who is silent for two is gone
 STOP_S = 3.0  # that what was settled last has to be written
+SURE_S = 1.5  # that an owner is taken for one without a sign: before anybody replaces it
+FULL_S = 1.0  # between two tries to write where there is no room
 DRAIN_S = 1.0  # that handlers have to end what they began before a partition moves
 CACHE_BYTES = 96 << 20  # of the recent batches of all partitions that a process owns
 _MOST = 1 << 30
@@ -65,6 +69,8 @@ class PartitionEngine(LocalEngine):
     store: JetStreamStore
 
     async def start(self) -> None:
+        self._sure_at = monotonic()  # that this process is the owner
+        self._in_doubt: list[Offer] = []
         await super().start()
         self.store.failed = self._fail
         self.store.follow(self._arrived)
@@ -85,6 +91,46 @@ class PartitionEngine(LocalEngine):
             topic = self._dispatcher.topics.get(name)
             if topic is not None and not topic.purposes and topic.keep_ns == 0:
                 await self.store.trim(name, Spans((topic.end, FOREVER)), FOREVER, None)
+
+    # Whether it is the owner still -------------------------------------------------------------------
+
+    def look(self) -> None:
+        """Called now and then: while it is, and NATS is in reach, nobody takes this process for gone."""
+        if self._is_sure():
+            self._sure_at = monotonic()
+
+    def _is_sure(self) -> bool:
+        return monotonic() - self._sure_at < SURE_S and self.store.is_in_touch(SURE_S)
+
+    def _deliver(self, offer: Offer) -> None:
+        """Who stood still or was cut off for a while may have been replaced, and what it has may be handled: it hands
+        out nothing before a commit shows that it was not."""
+        if self._is_sure():
+            super()._deliver(offer)
+            return
+        self._in_doubt.append(offer)
+        if len(self._in_doubt) == 1:
+            self._spawn(self._make_sure())
+
+    async def _make_sure(self) -> None:
+        while not self._is_sure():
+            began = monotonic()
+            try:
+                await self.store.checkpoint()
+            except Full as full:
+                log.warning("%s", full)
+                await asyncio.sleep(FULL_S)
+            except StoreError as error:
+                self._fail(error)
+                return
+            else:
+                self._sure_at = began
+        offers, self._in_doubt = self._in_doubt, []
+        for offer in offers:
+            self._deliver(offer)
+        self._carry_out()
+
+    # The end ------------------------------------------------------------------------------------------
 
     def _fail(self, error: StoreError) -> None:
         if (self.store.fenced or self.store.gone) and self._error is None:
@@ -231,6 +277,7 @@ class Owner:
             await asyncio.sleep(pause)
             now = loop.time()
             late, due = now - due, now + pause
+            self.engine.look()
             for connection in list(self._connections) if late < HEARTBEAT_S else ():
                 connection.check(now)
 

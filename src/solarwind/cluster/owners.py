@@ -93,13 +93,16 @@ class Owners:
 
     async def start(self) -> None:
         self._began = self._changed_at = self._loop.time()
-        self._tail = Tail(
-            self._session, self._layout.bucket_stream, self._record, self._bucket_gone, last_per_subject=True
-        )
         self._session.back.append(self._back)
-        last = await self._session.until_answered(
-            lambda: self._session.last_sequence(self._layout.bucket_stream), "open a namespace"
+        bucket = self._layout.bucket_stream
+        about = await self._session.until_answered(
+            lambda: self._session.api(f"STREAM.INFO.{bucket}"), "open a namespace"
         )
+        last, created = int(about["state"]["last_seq"]), str(about["created"])
+        self._tail = Tail(
+            self._session, bucket, self._record, self._bucket_gone, created=created, last_per_subject=True
+        )
+        self._session.mark = bucket, created
         await self._subscribe()
         self._tail.begin()
         await self._tail.until(last)
@@ -216,7 +219,10 @@ class Owners:
     def _record(self, raw: Raw) -> None:
         key = raw.subject.removeprefix(self._layout.key(""))
         kind, _, partition = key.partition(".")
-        if kind != "owner" or not partition.isdecimal():
+        if kind != "owner":
+            return
+        if not partition.isdecimal() or not 0 <= int(partition) < self._layout.settings.streams:
+            log.error("key %s of bucket %s is none that Solar Wind wrote", key, self._layout.bucket)
             return
         try:
             record = _read_record(raw)

@@ -9,7 +9,7 @@ written for whatever comes behind a gap before the gap is made.
 from __future__ import annotations
 
 from bisect import bisect_right, insort
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -85,11 +85,31 @@ class Read(NamedTuple):
     last: int  # the sequence of its last piece
     batch: Batch | None
 
+    @property
+    def events(self) -> int:
+        return len(self.batch) if self.batch is not None else 0
+
+    @property
+    def bytes(self) -> int:
+        return len(self.raw.data) if self.batch is not None else 0
+
+
+def _counted_back(reads: list[Read], note: Note) -> list[Read]:
+    """These, which are right before a note."""
+    found: list[Read] = []
+    at, total = note.position, note.total
+    for read in reversed(reads):
+        at, total = at - read.events, total - read.bytes
+        found.append(read._replace(position=at, total=total))
+    return found[::-1]
+
 
 class Positions:
     """Of one partition: reads its event stream by positions."""
 
-    def __init__(self, session: Session, layout: Layout, partition: int) -> None:
+    def __init__(self, session: Session, layout: Layout, partition: int, seen: Callable[[], int]) -> None:
+        """`seen` gives the sequence up to which all is counted."""
+        self._seen = seen
         self._session = session
         self._layout = layout
         self._partition = partition
@@ -155,36 +175,45 @@ class Positions:
         return found
 
     async def messages(self, notes: Notes, position: int, most_bytes: int = NOTE_BYTES) -> AsyncIterator[Read]:
-        """All messages from the last note before `position` on; about so many bytes are read together."""
+        """All messages that are counted, from the last note before `position` on; about so many bytes are read
+        together. Where a note's own message is gone, what follows it is counted back from the next note, or the end."""
         await self.load(notes)
-        known, topic, end = list(notes.known), notes.state.name, notes.state.end
+        known, state, seen = list(notes.known), notes.state, self._seen()
+        end = Note(state.end, seen + 1, state.total)
         index = notes.before(position)
-        at, seq, total = known[index] if index >= 0 else notes.first
-        if at < notes.state.first:
-            at, seq, total = notes.first
-        lost = at != notes.state.first  # until the note's own message is seen
+        anchor = known[index] if index >= 0 and known[index].position >= state.first else notes.first
+        following = [note for note in known[index + 1 :] if note.position > anchor.position]
+        following.append(end)
+        at: Note | None = None  # where the next message is, once that is known
+        unknown: list[Read] = []
+        async for read in self._all(state.name, anchor.seq, most_bytes):
+            raw = read.raw
+            while following and following[0].seq <= raw.seq:
+                anchor, at = following.pop(0), None
+                for each in _counted_back(unknown, anchor):
+                    yield each
+                unknown.clear()
+            if not following:
+                return  # what follows was not counted yet
+            if at is None and anchor.seq != raw.seq:
+                unknown.append(read)
+                continue
+            at = at or anchor
+            yield read._replace(position=at.position, total=at.total)
+            at = Note(at.position + read.events, 0, at.total + read.bytes)
+        for each in _counted_back(unknown, following[0] if following else end):
+            yield each
+
+    async def _all(self, topic: str, seq: int, most_bytes: int) -> AsyncIterator[Read]:
+        """The messages of a topic from a sequence on, not counted yet."""
         pieces = Pieces()
         while page := await self._page(topic, seq, most_bytes):
             for raw in page:
                 seq = raw.seq + 1
                 whole = pieces.add(raw)
-                if whole is None:
-                    continue
-                while index + 1 < len(known) and known[index + 1].seq <= whole.seq:
-                    index, lost = index + 1, True
-                if index >= 0 and known[index].seq == whole.seq:
-                    at, _, total = known[index]
-                    lost = False
-                if lost:
-                    continue
-                if at >= end:
-                    return  # what follows was not counted yet
-                batch = read_raw(whole)
-                if batch is not None and batch.topic != topic:
-                    batch = None
-                yield Read(at, total, whole, raw.seq, batch)
-                at += len(batch) if batch is not None else 0
-                total += len(whole.data)
+                if whole is not None:
+                    batch = read_raw(whole)
+                    yield Read(0, 0, whole, raw.seq, batch if batch is not None and batch.topic == topic else None)
 
     async def seek(self, notes: Notes, time: int) -> int:
         """See `Store.seek`."""

@@ -31,6 +31,7 @@ log = logging.getLogger("solarwind")
 
 OLDEST = (2, 12)  # of servers
 CONNECT_S = 5.0
+START_S = 10.0  # that JetStream has to answer at the start
 ANSWER_S = 2.0  # that a server has for an answer
 PAGE_S = 1.0  # without a message of a page: whichever replica was asked, another may be next time
 BEAT_S = 1.0  # between two signs of life that are asked for; two that are missed are the end
@@ -109,6 +110,7 @@ class Session:
         self.lost: list[Callable[[], None]] = []
         self.back: list[Callable[[], None]] = []
         self.failed: Callable[[SolarWindError], None] = lambda error: None
+        self.mark: tuple[str, str] | None = None  # a stream, and when it was created: so it is the NATS that it was
         self.error: SolarWindError | None = None  # why there will be no connection any more
         self.max_payload = 1 << 20  # the most bytes of a message, its headers included
         self._nats: Nats | None = None
@@ -117,6 +119,7 @@ class Session:
         self._gone = asyncio.Event()
         self._forbidden = ""  # what NATS said last of a subject that this user may not use
         self._ending: set[asyncio.Task[Any]] = set()
+        self.connections = 0  # so far
         self._waits: Counter[str] = Counter()  # who waits for an answer, by what for
 
     @property
@@ -176,11 +179,6 @@ class Session:
         async def closed() -> None:
             gone.set()
 
-        def ended(task: asyncio.Task[None]) -> None:
-            gone.set()
-            if not task.cancelled():
-                task.exception()  # of nats-py's own, when a connection goes: nobody else asks for it
-
         try:
             async with asyncio.timeout(CONNECT_S):
                 await client.connect(
@@ -201,9 +199,7 @@ class Session:
                     pending_size=64 << 20,
                     **_tls(address),
                 )
-                for task in (client._reading_task, client._flusher_task):
-                    if task is not None:
-                        task.add_done_callback(ended)
+                _watch_tasks(client, gone)
                 requests = Requests(client)
                 await requests.start()
                 made = True
@@ -219,6 +215,7 @@ class Session:
             if not made:
                 await self._end(client)
         self._gone, self._requests, self.max_payload = gone, requests, client.max_payload
+        self.connections += 1
         return client
 
     async def _check_server(self) -> None:
@@ -228,7 +225,8 @@ class Session:
                 f"expected a NATS server of version {'.'.join(map(str, OLDEST))} or newer at {self.address.shown}, "
                 f"got {version.major}.{version.minor}.{version.patch}: upgrade it"
             )
-        for _ in range(10):
+        until = asyncio.get_running_loop().time() + START_S
+        while asyncio.get_running_loop().time() < until:
             try:
                 await self.api("INFO")
                 return
@@ -307,11 +305,35 @@ class Session:
         wait = FIRST_WAIT_S
         while True:
             try:
-                return await self._connect()
-            except (Unavailable, BadArgument) as error:  # nats-py trips over servers that are just going or coming
+                self._nats = client = await self._connect()
+                try:
+                    await self._check_mark()
+                    return client
+                except BaseException:
+                    await self._end(client)
+                    self._forget()
+                    raise
+            # nats-py trips over servers that are just going or coming
+            except (Unavailable, BadArgument, NoAnswer) as error:
                 log.info("no NATS yet: %s", error)
             await asyncio.sleep(wait * random.uniform(0.5, 1.0))
             wait = min(2 * wait, MOST_WAIT_S)
+
+    async def _check_mark(self) -> None:
+        """Whether it is what it was; the servers of a cluster know each other."""
+        if self.mark is None or (self.nats._server_info or {}).get("cluster"):
+            return
+        stream, created = self.mark
+        try:
+            if (await self.api(f"STREAM.INFO.{stream}"))["created"] == created:
+                return
+        except Refusal as refusal:
+            if refusal.code != NO_STREAM:
+                raise NoAnswer(str(refusal)) from refusal
+        raise StoreError(
+            f"expected the NATS that it was at {self.address.shown}, got another, which has no such {stream}: name "
+            "servers of one cluster"
+        )
 
     async def _end(self, client: Nats) -> None:
         """Close it; a server that takes nothing any more is let go."""
@@ -547,6 +569,19 @@ def _tls(address: Address) -> dict[str, Any]:
     import ssl
 
     return {"tls": ssl.create_default_context()}
+
+
+def _watch_tasks(client: Nats, gone: asyncio.Event) -> None:
+    """nats-py's own tasks may fall over when a connection goes, and nobody else would hear of it."""
+
+    def ended(task: asyncio.Task[None]) -> None:
+        gone.set()
+        if not task.cancelled():
+            task.exception()
+
+    for task in (client._reading_task, client._flusher_task):
+        if task is not None:
+            task.add_done_callback(ended)
 
 
 def _check_credentials(address: Address) -> None:

@@ -11,6 +11,8 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from functools import partial
+from math import inf
+from time import monotonic
 from typing import Any
 
 from ..batch import Batch
@@ -58,7 +60,7 @@ class JetStreamStore:
         self._topics: dict[str, Notes] = {}
         self._at_rest = at_rest
         self._log = Log(session, layout, partition)
-        self._positions = Positions(session, layout, partition)
+        self._positions = Positions(session, layout, partition, self._seen)
         self.forwarder = Forwarder(session, layout, partition, publisher)
         self._tail: Tail | None = None
         self._arrived: Callable[[Stored], None] | None = None
@@ -69,6 +71,8 @@ class JetStreamStore:
         self._changed: set[str] = set()  # topics
         self._unwritten_bytes = 0  # of events that came since the last commit
         self._writing = asyncio.Lock()
+        self._write_began = inf  # the time
+        self._connection = 0  # of the session, by which something was written last
         self._trimming = asyncio.Lock()
         self._last_from: dict[str, int] = {}  # the last copy of each partition's: how far that one is
         self._now = 0
@@ -87,6 +91,7 @@ class JetStreamStore:
                 lambda: self._session.api(f"STREAM.INFO.{self._stream}"), "open a stream"
             )
             self._created, last = str(info["created"]), int(info["state"]["last_seq"])
+            self._connection = self._session.connections
             written = await self._log.open(now, self._created, at_rest=self._at_rest, rightful=self.rightful)
         except Refusal as refusal:
             raise refused(refusal, f"open stream {self._stream}") from refusal
@@ -233,7 +238,7 @@ class JetStreamStore:
         # What comes before anybody follows was fired while there was no owner: only its number counts.
         if self._unwritten_bytes > CHECKPOINT_BYTES:
             self._unwritten_bytes = 0
-            self._spawn(self._checkpoint())
+            self._spawn(self.checkpoint())
 
     def _stream_gone(self) -> None:
         self.failed(StoreError(f"expected stream {self._stream}, it was deleted"))
@@ -284,17 +289,27 @@ class JetStreamStore:
 
     async def _write(self, record: Commit, changes: Sequence[Change], snapshots: Sequence[Snapshot]) -> None:
         changed, self._changed = self._changed, set()
+        self._write_began, connection = monotonic(), self._session.connections
         try:
             await self._log.write(record, changes, snapshots)
         except Full:
             self._changed |= changed
             raise
+        finally:
+            self._write_began = inf
+        self._connection = connection
         self._unwritten_bytes = 0
         if self._log.purge_due and not self._closed:
             self._spawn(self._log.purge(self.forwarder.oldest))
 
-    async def _checkpoint(self) -> None:
-        """So that whoever comes next need not read all of it again."""
+    def is_in_touch(self, wait_s: float) -> bool:
+        """Whether NATS can be reached, by the connection of the last commit, and none takes as long as that: else
+        another process may own the partition by now."""
+        connected = self._session.is_up and self._connection == self._session.connections
+        return connected and monotonic() - self._write_began < wait_s
+
+    async def checkpoint(self) -> None:
+        """So that whoever comes next need not read all of it again. An owner that is none any more is told so by it."""
         async with self._writing:
             await self._write(self._commit(self._seen(), b"", []), [], [])
 
@@ -351,7 +366,7 @@ class JetStreamStore:
         known.keep_ns = keep_ns if keep_ns is not None else known.keep_ns
         known.keep_bytes = keep_bytes if keep_bytes is not None else known.keep_bytes
         self._changed.add(name)
-        await self._checkpoint()
+        await self.checkpoint()
 
     async def trim(self, topic: str, pinned: Spans, before: int | None, most_bytes: int | None) -> int:
         notes = self._topics.get(topic)

@@ -90,6 +90,9 @@ class _Trim:
         async for read in positions.messages(self._notes, start):
             if read.position < start:
                 continue
+            if not looked and read.position > start:  # somebody else purged what came before
+                self._cut = Note(read.position, read.raw.seq, read.total)
+                self._notes.note(self._cut)
             pinned = self._is_pinned(read)
             done = looked == MOST_MESSAGES or not (pinned or self._is_old(read) or self._excess > self._bytes)
             if pinned or done:
@@ -113,17 +116,14 @@ class _Trim:
     def _is_pinned(self, read: Read) -> bool:
         if read.raw.seq in self._wanted.needed or read.last in self._wanted.needed:
             return True
-        events = len(read.batch) if read.batch is not None else 0
-        return bool(self._wanted.pinned.within(read.position, read.position + events))
+        return bool(self._wanted.pinned.within(read.position, read.position + read.events))
 
     def _drop(self, read: Read, *, behind: bool) -> None:
-        size = len(read.raw.data)
-        self._bytes += size
+        self._bytes += read.bytes
         if behind:
             self._single.append(read)
         else:
-            events = len(read.batch) if read.batch is not None else 0
-            self._cut = Note(read.position + events, read.last + 1, read.total + size)
+            self._cut = Note(read.position + read.events, read.last + 1, read.total + read.bytes)
 
     async def delete(self) -> int:
         state = self._notes.state
@@ -136,8 +136,8 @@ class _Trim:
         for read in self._single:
             for seq in range(read.raw.seq, read.last + 1):
                 await self._ask("MSG.DELETE", {"seq": seq, "no_erase": True})
-            gone = len(read.batch) if read.batch is not None else 0
-            state.holes.append(Hole(read.position, gone, len(read.raw.data)))
+            if read.events:
+                state.holes.append(Hole(read.position, read.events, read.bytes))
         return events - state.events
 
     async def _ask(self, what: str, body: dict[str, object]) -> None:
