@@ -12,6 +12,7 @@ import harness
 
 NAMES = ("in_process", "keyed", "topics", "latency", "backlog")
 NAMES += ("processes", "latency_processes", "fanout", "connections", "ndjson", "slow_consumer")
+NAMES += ("cluster", "cluster_latency", "cluster_chain", "takeover")
 
 
 def main() -> int:

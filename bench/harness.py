@@ -71,10 +71,12 @@ class Pace:
 
 @dataclass
 class Options:
-    """What the command line says. `events` and `rounds` are None where a benchmark is to use its own."""
+    """What the command line says. `events` and `rounds` are None where a benchmark is to use its own, and `replicas`
+    where it is to be run with each number of them."""
 
     events: int | None
     rounds: int | None
+    replicas: int | None
     folder: str
     json: bool
 
@@ -288,6 +290,7 @@ def main(run: Callable[[Options], list[Table]], doc: str | None) -> None:
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--events", type=int, help="how many events a figure is taken of")
     parser.add_argument("--rounds", type=int, help="how many figures are taken")
+    parser.add_argument("--replicas", type=int, choices=(1, 3), help="of JetStream, each a node: only so many")
     parser.add_argument("--folder", default=tempfile.gettempdir(), help="where stores are put: on a real disk")
     parser.add_argument("--json", action="store_true", help="for programs")
 

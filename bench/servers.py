@@ -12,11 +12,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import monotonic, sleep
 from typing import TypeVar
+from urllib.request import urlopen
 
 T = TypeVar("T")
 
@@ -33,12 +35,18 @@ max_pending: 1073741824  # bytes that it keeps for a consumer that is behind, be
 JETSTREAM = """
 jetstream {{ store_dir: {folder!r}, max_file_store: 50GB, sync_interval: {sync} }}
 """
+NODE = """
+server_name: n{number}
+http: 127.0.0.1:{monitor}
+cluster {{ name: bench, listen: "127.0.0.1:{route}", routes: {routes} }}
+"""
 
 
 @dataclass
 class Server:
     url: str
     pid: int
+    others: tuple[int, ...] = ()  # the pids of a cluster's other nodes
 
     @property
     def port(self) -> int:
@@ -65,6 +73,39 @@ def _nats_url(folder: Path) -> str | None:
     for file in folder.glob("*.ports"):
         return str(json.loads(file.read_text())["nats"][0])
     return None
+
+
+@contextmanager
+def nats_cluster(folder: str, nodes: int = 3) -> Iterator[Server]:
+    """JetStream on nodes that replicate for each other, as they come. The URL has them all."""
+    routes = [_free_port() for _ in range(nodes)]
+    urls, monitors = [], []
+    with ExitStack() as stack:
+        for number, route in enumerate(routes, 1):
+            path, monitor = stack.enter_context(_folder(folder)), _free_port()
+            config = Path(path, "nats.conf")
+            others = json.dumps([f"nats://127.0.0.1:{each}" for each in routes])
+            text = NATS + JETSTREAM + NODE
+            config.write_text(
+                text.format(folder=path, sync="2m", number=number, monitor=monitor, route=route, routes=others)
+            )
+            process = stack.enter_context(_started([_found("nats-server"), "-c", str(config)], path))
+            urls.append(_wait(process, path, partial(_nats_url, Path(path))))
+            monitors.append((process, path, monitor))
+        for process, path, monitor in monitors:
+            _wait(process, path, partial(_replicates, monitor, nodes))
+        first, *others = (process.pid for process, _, _ in monitors)
+        yield Server("nats://" + ",".join(url.removeprefix("nats://") for url in urls), first, tuple(others))
+
+
+def _replicates(monitor: int, nodes: int) -> bool:
+    """Whether a node knows the leader and all the others."""
+    try:
+        with urlopen(f"http://127.0.0.1:{monitor}/jsz") as answer:
+            meta = json.load(answer).get("meta_cluster", {})
+    except OSError:
+        return False
+    return bool(meta.get("leader")) and meta.get("cluster_size") == nodes
 
 
 @contextmanager

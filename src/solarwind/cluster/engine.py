@@ -42,6 +42,7 @@ log = logging.getLogger("solarwind")
 T = TypeVar("T")
 OWNER_S = 10.0  # that an owner has to be found, for somebody who asks something
 OWNER_AGAIN_S = 0.1
+STOP_S = 5.0  # that what was submitted has to be accepted at the end
 _QUESTIONS = {"topics", "statistics", "dead", "left"}
 
 
@@ -145,7 +146,7 @@ class NatsEngine:
         if not self._running:
             return
         if self._submitted and self._error is None:
-            await asyncio.wait(self._submitted)
+            await asyncio.wait(self._submitted, timeout=STOP_S)
         self._running = False
         await end_tasks([self._telling, *(task for task in self._clients.values() if not task.done())])
         found = await asyncio.gather(*self._clients.values(), return_exceptions=True)

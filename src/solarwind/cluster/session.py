@@ -25,6 +25,7 @@ from nats.aio.msg import Msg
 from ..errors import BadArgument, NotAllowed, SolarWindError, StoreError, Unavailable
 from ..origin import MACHINE, process_name
 from .address import Address
+from .connect import NatsPy, NoTls, check_credentials, tls_options, unreachable
 from .requests import Requests, nobody
 
 log = logging.getLogger("solarwind")
@@ -84,23 +85,6 @@ class Raw(msgspec.Struct):
     time: int  # ns since 1970, by the server
 
 
-class _Plain(nats.errors.Error):
-    """A server offers no TLS to somebody who wants it."""
-
-
-class _Client(Nats):
-    """nats-py would say who one is without TLS too, to a server that does not ask for it."""
-
-    def _connect_command(self) -> bytes:
-        if (self._server_info or {}).get("tls_required"):
-            # It was a plain stream before, of which asyncio would say so at its end.
-            transport: Any = self._transport
-            transport._io_writer.transport.get_protocol()._over_ssl = True
-        elif "tls" in self.options:
-            raise _Plain
-        return super()._connect_command()
-
-
 class Session:
     """One process's way to NATS. `lost` and `back` are called when the connection goes, and when there is one again."""
 
@@ -144,7 +128,7 @@ class Session:
     async def open(self) -> None:
         """Raises `Unavailable` where there is no server, `NotAllowed` for wrong credentials, and `BadArgument` for a
         server that cannot do what is needed."""
-        _check_credentials(self.address)
+        check_credentials(self.address)
         self._nats = client = await self._connect()
         try:
             await self._check_server()
@@ -165,7 +149,7 @@ class Session:
 
     async def _connect(self) -> Nats:
         address, gone = self.address, asyncio.Event()
-        client, made = _Client(), False
+        client, made = NatsPy(), False
         faults: list[Exception] = []
 
         async def error(fault: Exception) -> None:
@@ -197,7 +181,7 @@ class Session:
                     user_credentials=address.credentials,
                     ping_interval=3600,  # asked for here
                     pending_size=64 << 20,
-                    **_tls(address),
+                    **tls_options(address),
                 )
                 _watch_tasks(client, gone)
                 requests = Requests(client)
@@ -205,10 +189,10 @@ class Session:
                 made = True
         except TimeoutError:
             raise Unavailable(f"expected a NATS server at {address.shown}, got no answer in time") from None
-        except _Plain:
+        except NoTls:
             raise NotAllowed(f"expected TLS of NATS at {address.shown}, as tls=true says, it offers none") from None
         except (OSError, nats.errors.Error) as caught:
-            raise _unreachable(address, next(iter(faults), caught)) from None
+            raise unreachable(address, next(iter(faults), caught)) from None
         except Exception as caught:  # what a file of credentials that is none comes to
             raise BadArgument(f"expected credentials that can be read for {address.shown}: {caught}") from None
         finally:
@@ -563,14 +547,6 @@ def write_time(ns: int) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
 
 
-def _tls(address: Address) -> dict[str, Any]:
-    if not address.tls:
-        return {}
-    import ssl
-
-    return {"tls": ssl.create_default_context()}
-
-
 def _watch_tasks(client: Nats, gone: asyncio.Event) -> None:
     """nats-py's own tasks may fall over when a connection goes, and nobody else would hear of it."""
 
@@ -582,24 +558,3 @@ def _watch_tasks(client: Nats, gone: asyncio.Event) -> None:
     for task in (client._reading_task, client._flusher_task):
         if task is not None:
             task.add_done_callback(ended)
-
-
-def _check_credentials(address: Address) -> None:
-    """nats-py would look at the file only where a server asks for it."""
-    if address.credentials is not None:
-        try:
-            open(address.credentials, "rb").close()
-        except OSError as error:
-            raise BadArgument(
-                f"expected credentials that can be read in {address.credentials}, got {error.strerror!r}"
-            ) from None
-
-
-def _unreachable(address: Address, error: BaseException) -> SolarWindError:
-    text = str(error) or type(error).__name__
-    if "uthorization" in text or "uthentication" in text:
-        return NotAllowed(
-            f"expected credentials that NATS at {address.shown} accepts, got others ({text}): give them as "
-            "nats://user:password@…, or name a file by creds=… or $SOLARWIND_NATS_CREDS"
-        )
-    return Unavailable(f"expected a NATS server at {address.shown}, got {text!r}: start one, or name another")
