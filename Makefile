@@ -68,9 +68,10 @@ $(VENV)/.test: $(VENV)/.run requirements-dev.txt
 	touch $@
 
 # The foreign programs that tests meet a server with. Where they cannot be installed, those tests are skipped.
-PEERS := chromium curl node openssl
-$(VENV)/.peers: $(VENV)/bin/python
-	@missing=$$(for each in $(PEERS); do command -v $$each > /dev/null || echo $$each | sed s/^node$$/nodejs/; done); \
+PEERS := chromium curl ip node openssl
+PACKAGE_OF := s/^node$$/nodejs/; s/^ip$$/iproute2/
+$(VENV)/.peers: $(VENV)/bin/python Makefile
+	@missing=$$(for each in $(PEERS); do command -v $$each > /dev/null || echo $$each | sed '$(PACKAGE_OF)'; done); \
 	if [ -n "$$missing" ]; then \
 		echo "installing what some tests need:" $$missing; \
 		(apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qqy --no-install-recommends $$missing) > /dev/null || \

@@ -40,8 +40,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 class SolarWind:
     """Fire events, and handle them for a purpose.
 
-    `url` says where the dispatcher is: `memory://`, `sqlite:///wind.db`, `ws://host:7400`; None is `$SOLARWIND_URL`, or
-    else `memory://`. `token` says to a server who you are; None is `$SOLARWIND_TOKEN`.
+    `url` says where the dispatcher is: `memory://`, `sqlite:///wind.db`, `ws://host:7400`, `nats://host`; None is
+    `$SOLARWIND_URL`, or else `memory://`. `token` says to a server who you are; None is `$SOLARWIND_TOKEN`.
     `grace` is how many seconds handlers have to finish when it stops; `limits`, how much of anything there may be.
     Raises `BadArgument` for a URL that is none.
 

@@ -65,14 +65,18 @@ def state(url: str) -> tuple[int, int]:
 def children(process: Process) -> dict[int, str]:
     """Its processes, and their command lines, which are not its own any more."""
     parent = process.popen.pid
-    found = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-    commands = {int(pid): command(int(pid)) for pid in found}
-    return {pid: words for pid, words in commands.items() if words not in ("", command(parent))}
+    found = map(int, Path(f"/proc/{parent}/task/{parent}/children").read_text().split())
+    commands = {pid: command(pid) for pid in found if f"SOLARWIND_PARENT={parent}\0" in told(pid)}
+    return {pid: words for pid, words in commands.items() if words}
 
 
 def command(pid: int) -> str:
+    return told(pid, "cmdline").replace("\0", " ")
+
+
+def told(pid: int, what: str = "environ") -> str:
     try:
-        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+        return Path(f"/proc/{pid}/{what}").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return ""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import nats.errors
@@ -9,6 +10,8 @@ from nats.aio.client import Client
 
 from ..errors import BadArgument, NotAllowed, SolarWindError, Unavailable
 from .address import Address
+
+_MOST_CREDENTIALS = 1 << 20
 
 
 class NoTls(nats.errors.Error):
@@ -38,14 +41,19 @@ def tls_options(address: Address) -> dict[str, Any]:
 
 
 def check_credentials(address: Address) -> None:
-    """Raises `BadArgument` for a file that cannot be read: nats-py would look only where a server asks for it."""
-    if address.credentials is not None:
-        try:
-            open(address.credentials, "rb").close()
-        except OSError as error:
-            raise BadArgument(
-                f"expected credentials that can be read in {address.credentials}, got {error.strerror!r}"
-            ) from None
+    """Raises `BadArgument` for a file that is none: nats-py would look only where a server asks for it."""
+    path = address.credentials
+    if path is None:
+        return
+    try:
+        with open(path, "rb") as file:
+            found = file.read(_MOST_CREDENTIALS)
+    except OSError as error:
+        raise BadArgument(f"expected credentials that can be read in {path}, got {error.strerror!r}") from None
+    if b"BEGIN NATS USER JWT" not in found or b"BEGIN USER NKEY SEED" not in found:
+        raise BadArgument(
+            f"expected credentials in {path}, a user's JWT and seed as NATS writes them, got something else"
+        )
 
 
 def unreachable(address: Address, error: BaseException) -> SolarWindError:
@@ -57,3 +65,16 @@ def unreachable(address: Address, error: BaseException) -> SolarWindError:
             "nats://user:password@…, or name a file by creds=… or $SOLARWIND_NATS_CREDS"
         )
     return Unavailable(f"expected a NATS server at {address.shown}, got {text!r}: start one, or name another")
+
+
+def watch_tasks(client: Client, gone: asyncio.Event) -> None:
+    """nats-py's own tasks may fall over when a connection goes, and nobody else would hear of it."""
+
+    def ended(task: asyncio.Task[None]) -> None:
+        gone.set()
+        if not task.cancelled():
+            task.exception()
+
+    for task in (client._reading_task, client._flusher_task):
+        if task is not None:
+            task.add_done_callback(ended)

@@ -25,6 +25,7 @@ from ..event import Event, HandOut
 from ..limits import Limits
 from ..names import check_topic
 from ..records import DeadLetter, OwnerInfo, PurposeInfo, Statistics, TopicInfo, Trace, listed
+from . import session
 from .address import MOST_STREAMS, read_address
 from .durability import log_durability
 from .layout import Layout
@@ -122,25 +123,37 @@ class NatsEngine:
         self._session.failed = self._fail
         await self._session.open()
         try:
-            self._layout: Layout = await self._session.until_answered(
-                lambda: open_namespace(self._session, makes=self._makes), "open a namespace"
-            )
-            self._publisher = Publisher(self._session, self._layout, self._limits)
-            self._owners = Owners(self._session, self._layout, self._make_owner)
-            self._owners.opened = self._opened
-            self._owners.moved = self._moved
-            self._owners.failed = self._fail
-            await self._owners.start()
-            if self._serves:
-                self._owners.take_part()
+            async with asyncio.timeout(session.START_S):
+                await self._open()
         except Refusal as refusal:
             await self._session.close()
             raise refused(refusal, f"open namespace {self.address.namespace!r}") from refusal
+        except TimeoutError:
+            await self._session.close()
+            raise session.no_quorum(self.address) from None
         except BaseException:
             await self._session.close()
             raise
         self._running = True
         self._telling = asyncio.create_task(log_durability(self._session, self._layout.settings.replicas))
+
+    async def _open(self) -> None:
+        """Raises what `open_namespace` does."""
+        self._layout: Layout = await self._session.until_answered(
+            lambda: open_namespace(self._session, makes=self._makes), "open a namespace"
+        )
+        self._publisher = Publisher(self._session, self._layout, self._limits)
+        self._owners = Owners(self._session, self._layout, self._make_owner)
+        self._owners.opened = self._opened
+        self._owners.moved = self._moved
+        self._owners.failed = self._fail
+        try:
+            await self._owners.start()
+        except BaseException:
+            await self._owners.stop()
+            raise
+        if self._serves:
+            self._owners.take_part()
 
     async def stop(self) -> None:
         if not self._running:
@@ -225,6 +238,8 @@ class NatsEngine:
         owner = self._owners.mine.get(partition)
         if owner is None or not owner.ready:
             answer = {"refused": f"expected an owner of partition {partition}, this process is none (any more)"}
+            if owner is None:
+                self._owners.doubt(partition)
         else:
             name = f"c{next(self._numbers)}"
             forget = partial(self._forget, name)

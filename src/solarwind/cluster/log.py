@@ -25,6 +25,7 @@ from .pieces import HEADERS_BYTES, Message, Pieces, in_pieces, pass_over, whole
 from .records import (
     COMMIT,
     Commit,
+    Hole,
     PurposeRecord,
     TopicRecord,
     TopicState,
@@ -52,6 +53,7 @@ class Written(msgspec.Struct):
 
     before: Commit | None = None
     topics: dict[str, TopicState] = msgspec.field(default_factory=dict)
+    holes: dict[str, list[Hole]] = msgspec.field(default_factory=dict)
     snapshots: list[Snapshot] = msgspec.field(default_factory=list)
     changes: list[Change] = msgspec.field(default_factory=list)
     fired: list[tuple[int, list[Batch]]] = msgspec.field(default_factory=list)
@@ -75,10 +77,11 @@ class Log:
         self._purposes: dict[_Name, int] = {}  # the first commit since a purpose's snapshot; ascending
         self._topics: dict[str, int] = {}  # the same of topics
         self._states: dict[str, TopicState] = {}
+        self._holes: dict[str, list[Hole]] = {}
         self._dead: dict[_Name, Spans] = {}
         self._letters: dict[_Name, list[Letter]] = {}  # that are nowhere but in commits
         self._letters_since: int | None = None  # the first such commit
-        self._stale: dict[str, int] = {}  # subjects of which only so many of the last messages count
+        self._stale: dict[str, int] = {}  # subjects of which nothing counts that is before this sequence
         self._purged = 0
 
     # Taking up ----------------------------------------------------------------------------------------
@@ -107,7 +110,11 @@ class Log:
         written = Written(before=commits[-2] if len(commits) > 1 else None)
         self._take_topics(written, topics, commits)
         self._take_purposes(written, purposes, commits)
-        written.fired = [(each.number, [Batch.read(data) for data in each.fired]) for each in commits if each.fired]
+        written.fired = [
+            (each.number, [Batch.read(data) for data in each.fired])
+            for each in commits
+            if each.fired and each.number >= commits[-1].copied
+        ]
         return written
 
     def _take(
@@ -160,6 +167,7 @@ class Log:
                 before.seen,
                 before.created,
                 closed,
+                copied=before.copied,
             )
             try:
                 mark = {COMMIT: f"{fence.epoch}.{fence.number}", _EXPECT: str(last.seq if last else 0)}
@@ -205,13 +213,16 @@ class Log:
 
     def _take_topics(self, written: Written, records: dict[str, TopicRecord], commits: list[Commit]) -> None:
         for name, record in records.items():
-            written.topics[name] = record.topic
+            written.topics[name], written.holes[name] = record.topic, record.holes
         for commit in commits:
             for topic in commit.topics:
                 if topic.name not in records or commit.number > records[topic.name].number:
                     written.topics[topic.name] = topic
                     self._topics.setdefault(topic.name, commit.number)
-        self._states = dict(written.topics)
+            for name, holes in commit.holes.items():
+                if name not in records or commit.number > records[name].number:
+                    written.holes[name] = holes
+        self._states, self._holes = dict(written.topics), dict(written.holes)
 
     def _take_purposes(self, written: Written, records: dict[_Name, PurposeRecord], commits: list[Commit]) -> None:
         for name, record in records.items():
@@ -235,10 +246,15 @@ class Log:
         if self.fenced:
             raise self._no_owner()
         record.epoch, record.number = self._epoch, self._number + 1
+        record.copied = record.copied or record.number
+        self._holes |= record.holes
         beside = self._beside(record, changes, snapshots)
         first, self._last = await self._store(record, beside)
         self._number = record.number
         self._commits.append((record.number, first))
+        if any(".kept.dead." in subject for subject, _, _ in beside):  # those of before
+            self._letters.clear()
+            self._letters_since = None
         for topic in record.topics:
             self._topics.setdefault(topic.name, record.number)
             self._states[topic.name] = topic
@@ -246,14 +262,14 @@ class Log:
             self._note(change, record.number)
         for snapshot in snapshots:
             self._purposes.pop((snapshot.topic, snapshot.purpose), None)
-        for subject, data, _ in beside:
-            if f".{self._partition}.log.topic." in subject:
-                self._topics.pop(decode_topic(data).topic.name, None)
-            if ".kept.dead." in subject:
-                self._letters.clear()
-                self._letters_since = None
-            else:
-                self._stale[subject] = sum(each == subject for each, _, _ in beside)
+        fresh: set[str] = set()
+        of_topics = self._layout.log(self._partition, "topic.")
+        for seq, (subject, _, _) in enumerate(beside, first - len(beside)):
+            if subject.startswith(of_topics):
+                self._topics.pop(subject.removeprefix(of_topics), None)
+            if ".kept.dead." not in subject:
+                self._stale[subject] = min(seq, self._stale.get(subject, seq) if subject in fresh else seq)
+                fresh.add(subject)
 
     def _note(self, change: Change, number: int) -> None:
         """What a durable change means for what has to be kept."""
@@ -290,8 +306,8 @@ class Log:
         for name, number in list(self._topics.items())[:SNAPSHOTS_TOGETHER]:
             if number > record.number - SNAPSHOT_AFTER:
                 break
-            topic = TopicRecord(record.number, changed.get(name) or self._states[name])
-            beside.append((self._layout.log(self._partition, f"topic.{name}"), encode(topic), {}))
+            topic = TopicRecord(record.number, changed.get(name) or self._states[name], self._holes.get(name, []))
+            beside += self._in_pieces(self._layout.log(self._partition, f"topic.{name}"), encode(topic), {})
         if self._letters_since is not None and record.number - self._letters_since > PURGE_AFTER:
             for purpose, letters in self._letters.items():
                 subject = self._layout.kept(self._partition, f"dead.{purpose_name(*purpose)}")
@@ -410,8 +426,8 @@ class Log:
         if seq:
             await self._purge(self._subject, seq=seq)
         stale, self._stale = self._stale, {}
-        for subject, count in stale.items():
-            await self._purge(subject, keep=count)
+        for subject, seq in stale.items():
+            await self._purge(subject, seq=seq)
         for name in [name for name, spans in self._dead.items() if not spans]:
             del self._dead[name]
             await self._purge(self._layout.kept(self._partition, f"dead.{purpose_name(*name)}"), seq=self._last)

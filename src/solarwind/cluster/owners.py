@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 from uuid import uuid4
@@ -30,7 +31,8 @@ log = logging.getLogger("solarwind")
 BEAT_S = 1.0
 DOUBT_S = 1.5  # without a beat, after which a process is asked
 SILENT_S = 3.0  # without a beat, after which it is gone
-ASK_S = 0.5
+ASK_S = 0.5  # that a process has to answer
+LEAST_S = 0.1  # the same, where it is silent for long
 TURN_S = 0.25  # between two looks at who owns what
 HELLO_S = 0.1  # that others have to say that they are there
 OTHERS_FIRST_S = 0.7  # that a partition is left to whoever should take it
@@ -77,6 +79,8 @@ class Owners:
         self._make = make
         self._takes_part = False
         self._wanted: set[int] = set()
+        self._awaited: Counter[int] = Counter()  # how many wait for the owner of a partition
+        self._doubtful: set[int] = set()  # partitions whose records may be others than those here
         self._starting: dict[int, asyncio.Task[None]] = {}
         self._unowned: dict[int, float] = {}  # since when a partition is seen without an owner
         self._began = 0.0
@@ -199,7 +203,6 @@ class Owners:
         if known is None or known.takes_part != member.takes_part:
             self._changed_at = self._loop.time()
             self._wake.set()
-            self._tell()
         member.heard = self._loop.time()
         self.members[member.node] = member
         if known is None:
@@ -248,6 +251,7 @@ class Owners:
     async def owner_of(self, partition: int, wait_s: float) -> tuple[str, Owner | None]:
         """Whom to turn to: its node, and the owner itself where it is this process. Raises `Unavailable`."""
         self._wanted.add(partition)
+        self._awaited[partition] += 1
         self._wake.set()
         try:
             async with asyncio.timeout(wait_s):
@@ -262,6 +266,24 @@ class Owners:
                 f"expected an owner of partition {partition} of namespace {self._layout.namespace!r}, there is none "
                 "yet: try again"
             ) from None
+        finally:
+            self._awaited -= Counter([partition])
+
+    def doubt(self, partition: int) -> None:
+        """Somebody knows something else about who owns it."""
+        if partition in self.records:
+            self._doubtful.add(partition)
+            self._wake.set()
+
+    async def _ask_for_record(self, partition: int) -> None:
+        """Of the bucket's leader: what comes from the bucket by itself may be behind."""
+        try:
+            raw = await self._session.last(self._layout.bucket_stream, self._layout.key(f"owner.{partition}"))
+        except (NoAnswer, Refusal):
+            return
+        self._doubtful.discard(partition)
+        if raw is not None:
+            self._record(raw)
 
     async def while_owner(self, partition: int, node: str, work: Coroutine[Any, Any, None]) -> None:
         """Do what needs that owner. When it is another it is given up: one that hangs does not answer. Raises
@@ -317,6 +339,7 @@ class Owners:
                 log.warning("who owns partition %d cannot be written: %s", partition, refusal)
             return False
         except NoAnswer:
+            self._doubtful.add(partition)  # it may be written
             return False
         self.records[partition] = Record(node, name, revision)
         self._tell()
@@ -341,13 +364,18 @@ class Owners:
 
     async def _turn(self) -> None:
         now = self._loop.time()
-        for node, member in list(self.members.items()):
-            if now - member.heard > DOUBT_S and not await self._lives(node, member):
-                self.members.pop(node, None)
+        silent = [member for member in self.members.values() if now - member.heard > DOUBT_S]
+        live = await asyncio.gather(*(self._lives(member.node, member) for member in silent))
+        for member, lives in zip(silent, live, strict=True):
+            if not lives:
+                self.members.pop(member.node, None)
                 self._changed_at = now
                 log.warning("process %s takes part no more: it is gone or hangs", member.name)
+        await asyncio.gather(*map(self._ask_for_record, {*self._doubtful, *self._awaited}))
         part = self._taking_part()
         for partition, record in list(self.records.items()):
+            if partition in self._doubtful:
+                continue
             if record.node == self.node:
                 self._begin(partition)
             elif partition in self.mine:
@@ -371,8 +399,9 @@ class Owners:
     async def _lives(self, node: str, member: Member | None) -> bool:
         """Ask a process that was not heard of for a while."""
         since = member.heard if member is not None else self._began
+        left = since + SILENT_S - self._loop.time()
         try:
-            await self._session.ask(self._layout.live(f"node.{node}.ping"), b"", wait=ASK_S)
+            await self._session.ask(self._layout.live(f"node.{node}.ping"), b"", wait=min(ASK_S, max(LEAST_S, left)))
         except Nobody:
             return False
         except NoAnswer:

@@ -8,7 +8,8 @@ written for whatever comes behind a gap before the gap is made.
 
 from __future__ import annotations
 
-from bisect import bisect_right, insort
+import asyncio
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import AsyncIterator, Callable
 from operator import attrgetter
 from typing import NamedTuple
@@ -20,13 +21,14 @@ from ..core.log import Stored
 from .layout import Layout
 from .pieces import Pieces, pass_over
 from .publish import read_raw
-from .records import Note, TopicState, decode_notes, encode
+from .records import Hole, Note, TopicState, decode_notes, encode
 from .session import Raw, Session
 from .tracing import SKEW_NS, scan
 
 NOTE_BYTES = 1 << 20  # of events between two notes
 NOTE_MESSAGES = 256
 NOTES_TOGETHER = 16  # that are written together
+NOTES_A_MESSAGE = 1_000
 READ_MESSAGES = 256
 
 
@@ -34,8 +36,10 @@ class Notes(msgspec.Struct, eq=False):
     """Of one topic. Those in `known` are in order; those that are not written down yet are `unwritten`."""
 
     state: TopicState
+    holes: list[Hole] = msgspec.field(default_factory=list)  # ascending
     known: list[Note] = msgspec.field(default_factory=list)
     unwritten: list[Note] = msgspec.field(default_factory=list)
+    writing: asyncio.Lock = msgspec.field(default_factory=asyncio.Lock)
     loaded: bool = False  # whether `known` has those of earlier owners
     messages: int = NOTE_MESSAGES  # since the last note
     size: int = 0
@@ -67,6 +71,32 @@ class Notes(msgspec.Struct, eq=False):
         """Where the history begins, as if noted."""
         return Note(self.state.first, self.state.first_seq, self.state.first_total)
 
+    # Holes
+
+    def is_gone(self, seq: int) -> bool:
+        """Whether that message is in a hole: its deletion may still be under way."""
+        index = bisect_right(self.holes, seq, key=_seq) - 1
+        return index >= 0 and seq <= self.holes[index].last
+
+    def behind_hole(self, at: Note) -> Note:
+        """The same place, or what is behind the hole that it is in."""
+        index = bisect_right(self.holes, at.position, key=_position) - 1
+        if index < 0 or at.position >= self.holes[index].end:
+            return at
+        return Note(self.holes[index].end, self.holes[index].last + 1, self.holes[index].end_total)
+
+    def counted_back(self, reads: list[Read], note: Note) -> list[Read]:
+        """These, which are right before a note, but for holes."""
+        found: list[Read] = []
+        at, total = note.position, note.total
+        for read in reversed(reads):
+            index = bisect_left(self.holes, at, key=_position) - 1
+            if index >= 0 and self.holes[index].end == at:
+                at, total = self.holes[index].position, self.holes[index].total
+            at, total = at - read.events, total - read.bytes
+            found.append(read._replace(position=at, total=total))
+        return found[::-1]
+
     def before(self, position: int) -> int:
         """The index of the last note at or before a position; -1 if there is none."""
         return bisect_right(self.known, position, key=_position) - 1
@@ -94,16 +124,6 @@ class Read(NamedTuple):
         return len(self.raw.data) if self.batch is not None else 0
 
 
-def _counted_back(reads: list[Read], note: Note) -> list[Read]:
-    """These, which are right before a note."""
-    found: list[Read] = []
-    at, total = note.position, note.total
-    for read in reversed(reads):
-        at, total = at - read.events, total - read.bytes
-        found.append(read._replace(position=at, total=total))
-    return found[::-1]
-
-
 class Positions:
     """Of one partition: reads its event stream by positions."""
 
@@ -120,12 +140,14 @@ class Positions:
 
     async def write(self, notes: Notes) -> None:
         """Write down what is not yet. Raises `Refusal`."""
-        entries, notes.unwritten = notes.unwritten, []
-        if entries:
-            subject = self._subject(notes.state.name)
-            await self._session.until_answered(
-                lambda: self._session.publish(subject, encode(entries)), "write down where events are"
-            )
+        subject = self._subject(notes.state.name)
+        async with notes.writing:
+            entries = list(notes.unwritten)
+            if entries:
+                await self._session.until_answered(
+                    lambda: self._session.publish(subject, encode(entries)), "write down where events are"
+                )
+                del notes.unwritten[: len(entries)]
 
     async def load(self, notes: Notes) -> None:
         """Bring to hand what was written down."""
@@ -150,14 +172,17 @@ class Positions:
         first = notes.before(position)
         if first > 4 * NOTES_TOGETHER:
             del notes.known[:first]
-            notes.unwritten.clear()
             known, subject, stream = list(notes.known), self._subject(notes.state.name), self._layout.state_stream
 
             async def rewrite() -> None:
-                seq = await self._session.publish(subject, encode(known))
-                await self._session.api(f"STREAM.PURGE.{stream}", {"filter": subject, "seq": seq})
+                seqs = [
+                    await self._session.publish(subject, encode(known[at : at + NOTES_A_MESSAGE]))
+                    for at in range(0, len(known), NOTES_A_MESSAGE)
+                ]
+                await self._session.api(f"STREAM.PURGE.{stream}", {"filter": subject, "seq": seqs[0]})
 
-            await self._session.until_answered(rewrite, "shorten an index")
+            async with notes.writing:
+                await self._session.until_answered(rewrite, "shorten an index")
 
     async def read(self, notes: Notes, position: int, most_bytes: int) -> list[Stored]:
         """See `Store.read`."""
@@ -176,32 +201,39 @@ class Positions:
 
     async def messages(self, notes: Notes, position: int, most_bytes: int = NOTE_BYTES) -> AsyncIterator[Read]:
         """All messages that are counted, from the last note before `position` on; about so many bytes are read
-        together. Where a note's own message is gone, what follows it is counted back from the next note, or the end."""
+        together. What is behind something that is gone, and was not trimmed, is counted back from the next note, or
+        the end."""
         await self.load(notes)
-        known, state, seen = list(notes.known), notes.state, self._seen()
-        end = Note(state.end, seen + 1, state.total)
+        state, seen = notes.state, self._seen()
         index = notes.before(position)
-        anchor = known[index] if index >= 0 and known[index].position >= state.first else notes.first
-        following = [note for note in known[index + 1 :] if note.position > anchor.position]
-        following.append(end)
+        anchor = notes.known[index] if index >= 0 and notes.known[index].position >= state.first else notes.first
+        following = [note for note in notes.known[index + 1 :] if note.position > anchor.position]
+        following.append(Note(state.end, seen + 1, state.total))
         at: Note | None = None  # where the next message is, once that is known
         unknown: list[Read] = []
         async for read in self._all(state.name, anchor.seq, most_bytes):
-            raw = read.raw
-            while following and following[0].seq <= raw.seq:
+            seq = read.raw.seq
+            while following and following[0].seq <= seq:
                 anchor, at = following.pop(0), None
-                for each in _counted_back(unknown, anchor):
+                for each in notes.counted_back(unknown, anchor):
                     yield each
                 unknown.clear()
             if not following:
                 return  # what follows was not counted yet
-            if at is None and anchor.seq != raw.seq:
-                unknown.append(read)
-                continue
-            at = at or anchor
+            if seq < state.first_seq or notes.is_gone(seq):
+                continue  # it was trimmed just now
+            if anchor.position < state.first:
+                anchor, at = notes.first, None
+            if at is None:
+                behind = notes.behind_hole(anchor)
+                if behind == anchor and anchor.seq != seq:
+                    unknown.append(read)
+                    continue
+                at = behind
+            at = notes.behind_hole(at)
             yield read._replace(position=at.position, total=at.total)
             at = Note(at.position + read.events, 0, at.total + read.bytes)
-        for each in _counted_back(unknown, following[0] if following else end):
+        for each in notes.counted_back(unknown, following[0]):
             yield each
 
     async def _all(self, topic: str, seq: int, most_bytes: int) -> AsyncIterator[Read]:

@@ -300,10 +300,10 @@ class Publisher:
         return await self._session.publish_together(pieces, f"{random.getrandbits(64):016x}")
 
     def _message(self, batch: Batch, via: str, who: str) -> tuple[str, dict[str, str]]:
-        """The subject, and the name by which the stream knows the message if it comes again soon."""
-        header = batch.header
-        name = f"{who}.{header.topic if batch.given_id(0) is not None else header.first}"
-        return self._layout.event_subject(batch, via, who), {"Nats-Msg-Id": name}
+        """The subject, and the name by which the stream knows the message if it comes again soon. An id that was given
+        is looked for in the history: NATS would remember it longer than that may be kept."""
+        subject = self._layout.event_subject(batch, via, who)
+        return subject, {} if batch.given_id(0) is not None else {"Nats-Msg-Id": f"{who}.{batch.header.first}"}
 
     async def _ensure(self, partition: int) -> None:
         if partition in self._open:

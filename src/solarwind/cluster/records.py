@@ -13,17 +13,22 @@ COMMIT = "Solarwind-Commit"  # a header: which epoch and number
 
 
 class Hole(NamedTuple):
-    """Events from this position on, and their bytes, that were deleted from among what is kept."""
+    """What was deleted from among what is kept, from this position to before `end`: messages from sequence `seq` to
+    `last`, before which there were `total` bytes and behind which `end_total`. No two holes of a topic touch."""
 
     position: int
-    events: int
-    bytes: int
+    seq: int
+    total: int
+    end: int
+    last: int
+    end_total: int
 
 
 class TopicState(msgspec.Struct, array_like=True):
     """What is known of a topic. `end` is the position of its next event, and `total` how many bytes came before it;
     `first` and `first_total` are the same of the first event of the history, whose message is the first of the topic at
-    or after `first_seq`; the history has `holes`. `keep_ns` and `keep_bytes` are None where nobody has set them."""
+    or after `first_seq`; so many events and bytes are `missing` since, in holes. `keep_ns` and `keep_bytes` are None
+    where nobody has set them."""
 
     name: str
     end: int = 0
@@ -31,19 +36,20 @@ class TopicState(msgspec.Struct, array_like=True):
     first: int = 0
     first_total: int = 0
     first_seq: int = 0
-    holes: list[Hole] = []
+    missing: int = 0
+    missing_bytes: int = 0
     keep_ns: int | None = None
     keep_bytes: int | None = None
 
     @property
     def events(self) -> int:
         """How many events its history holds."""
-        return self.end - self.first - sum(hole.events for hole in self.holes)
+        return self.end - self.first - self.missing
 
     @property
     def size(self) -> int:
         """How many bytes."""
-        return self.total - self.first_total - sum(hole.bytes for hole in self.holes)
+        return self.total - self.first_total - self.missing_bytes
 
 
 class Commit(msgspec.Struct, array_like=True):
@@ -51,7 +57,8 @@ class Commit(msgspec.Struct, array_like=True):
 
     It was made when the event stream, of the one that was `created` then, was read up to sequence `seen`. `topics` are
     those that changed since the commit before. `fired` are batches that handlers fired, on their way to the streams of
-    their topics. `closed`: it is the last one of an owner that left in order.
+    their topics; what commits below number `copied` fired is there. `holes` are all of a topic's, where they changed.
+    `closed`: it is the last one of an owner that left in order.
     """
 
     epoch: int
@@ -63,6 +70,8 @@ class Commit(msgspec.Struct, array_like=True):
     topics: list[TopicState] = []
     changes: bytes = b""
     fired: list[bytes] = []
+    copied: int = 0
+    holes: dict[str, list[Hole]] = {}
 
 
 class PurposeRecord(msgspec.Struct, array_like=True):
@@ -79,6 +88,7 @@ class TopicRecord(msgspec.Struct, array_like=True):
 
     number: int
     topic: TopicState
+    holes: list[Hole] = []
 
 
 class Note(NamedTuple):

@@ -25,7 +25,7 @@ from nats.aio.msg import Msg
 from ..errors import BadArgument, NotAllowed, SolarWindError, StoreError, Unavailable
 from ..origin import MACHINE, process_name
 from .address import Address
-from .connect import NatsPy, NoTls, check_credentials, tls_options, unreachable
+from .connect import NatsPy, NoTls, check_credentials, tls_options, unreachable, watch_tasks
 from .requests import Requests, nobody
 
 log = logging.getLogger("solarwind")
@@ -35,6 +35,8 @@ CONNECT_S = 5.0
 START_S = 10.0  # that JetStream has to answer at the start
 ANSWER_S = 2.0  # that a server has for an answer
 PAGE_S = 1.0  # without a message of a page: whichever replica was asked, another may be next time
+DOUBT_S = 2.0  # between two times that another server is asked while this one does not answer
+LEADER_S = 1.0  # that they have to say who leads
 BEAT_S = 1.0  # between two signs of life that are asked for; two that are missed are the end
 FIRST_WAIT_S = 0.05
 MOST_WAIT_S = 1.0
@@ -46,7 +48,7 @@ NO_MESSAGE = 10037
 NO_STREAM = 10059
 STREAM_EXISTS = 10058
 NOT_NOW = (
-    *(10008, 10009, 10118, 10003),  # no quorum, no leader
+    *(10008, 10009, 10118),  # no quorum, no leader
     *(10158, 10164),  # the same message, or another of the same subject, is being stored just now
     *(10167, 10176, 10210),  # too much at once, or the leader went in the middle of messages that go together
 )
@@ -100,10 +102,13 @@ class Session:
         self._nats: Nats | None = None
         self._requests: Requests | None = None
         self._keeper: asyncio.Task[None] | None = None
+        self._asking: asyncio.Task[None] | None = None
         self._gone = asyncio.Event()
         self._forbidden = ""  # what NATS said last of a subject that this user may not use
         self._ending: set[asyncio.Task[Any]] = set()
         self.connections = 0  # so far
+        self._last_server = ""  # host and port
+        self._doubt_at = 0.0  # when it may be asked elsewhere again
         self._waits: Counter[str] = Counter()  # who waits for an answer, by what for
 
     @property
@@ -140,8 +145,7 @@ class Session:
         self._keeper = asyncio.create_task(self._keep())
 
     async def close(self) -> None:
-        if self._keeper is not None:
-            await end_tasks([self._keeper])
+        await end_tasks(task for task in (self._keeper, self._asking) if task is not None)
         if self._nats is not None:
             await self._end(self._nats)
             self._forget()
@@ -166,7 +170,8 @@ class Session:
         try:
             async with asyncio.timeout(CONNECT_S):
                 await client.connect(
-                    list(address.servers),
+                    self._servers(),
+                    dont_randomize=True,
                     name=f"solarwind {MACHINE}/{process_name()}",
                     allow_reconnect=False,
                     max_reconnect_attempts=1,  # of each server, before it is given up
@@ -183,7 +188,7 @@ class Session:
                     pending_size=64 << 20,
                     **tls_options(address),
                 )
-                _watch_tasks(client, gone)
+                watch_tasks(client, gone)
                 requests = Requests(client)
                 await requests.start()
                 made = True
@@ -200,7 +205,14 @@ class Session:
                 await self._end(client)
         self._gone, self._requests, self.max_payload = gone, requests, client.max_payload
         self.connections += 1
+        self._last_server = client.connected_url.netloc.rpartition("@")[2] if client.connected_url else ""
         return client
+
+    def _servers(self) -> list[str]:
+        """In any order, but for the one that it was last."""
+        servers = random.sample(self.address.servers, len(self.address.servers))
+        last = self._last_server
+        return sorted(servers, key=lambda server: server.removeprefix("nats://") == last)
 
     async def _check_server(self) -> None:
         version = self.nats.connected_server_version
@@ -232,9 +244,7 @@ class Session:
                         "start it with -js, or with `jetstream {}` in its configuration"
                     ) from None
             await asyncio.sleep(0.3)
-        raise Unavailable(
-            f"expected JetStream at {self.address.shown} to answer, it did not: does its cluster have a quorum?"
-        )
+        raise no_quorum(self.address)
 
     async def _keep(self) -> None:
         """See to it that there is a connection that answers."""
@@ -357,6 +367,8 @@ class Session:
             return False
 
         def read(message: Msg | None) -> None:
+            if message is None:
+                self._doubt()
             try:
                 answered(_sequence(message) if message is not None and not nobody(message) else None)
             except (NoAnswer, Refusal):
@@ -385,10 +397,41 @@ class Session:
 
     def _why(self, error: NoAnswer, subject: str) -> Exception:
         """NATS says on the side that something is forbidden, and does not answer."""
+        self._doubt()
         forbidden = self._forbidden.lower()
         if f'"{subject.lower()}"' in forbidden or "_inbox." in forbidden:
             return Refusal(FORBIDDEN, self._forbidden)
         return error
+
+    def _doubt(self) -> None:
+        """There is no answer; but now and then ask elsewhere whether it is only here."""
+        now = asyncio.get_running_loop().time()
+        if len(self.address.servers) > 1 and self.mark is not None and self._nats is not None and now > self._doubt_at:
+            self._doubt_at = now + DOUBT_S
+            self._asking = asyncio.create_task(self._ask_another(self._nats, self.mark[0]))
+
+    async def _ask_another(self, client: Nats, stream: str) -> None:
+        """A server that lost the others of its cluster knows no leaders, or those of yesterday: go to one that does."""
+        other = Session(self.address)
+        other._last_server = here = self._last_server
+        try:
+            other._nats = await other._connect()
+            theirs, ours = await asyncio.gather(other._leader(stream), self._leader(stream))
+        except SolarWindError:
+            return
+        finally:
+            await other.close()
+        if theirs not in ("", ours) and other._last_server != here and client is self._nats:
+            log.warning("the NATS server at %s has lost its cluster: going to another", here)
+            self._gone.set()
+
+    async def _leader(self, stream: str) -> str:
+        """Of a stream, as this server knows it; "" where it does not."""
+        try:
+            message = await self.ask(f"$JS.API.STREAM.INFO.{stream}", b"", wait=LEADER_S)
+        except NoAnswer:
+            return ""
+        return str((json.loads(message.data).get("cluster") or {}).get("leader") or "")
 
     async def publish_together(self, messages: list[tuple[str, bytes, dict[str, str]]], name: str) -> int:
         """Store all of these messages or none; gives the last one's sequence. `name` is unlike that of any other."""
@@ -487,6 +530,11 @@ class Session:
             self._waits[what] -= waits
 
 
+def no_quorum(address: Address) -> SolarWindError:
+    """What users see where it does not answer."""
+    return Unavailable(f"expected JetStream at {address.shown} to answer, it did not: does its cluster have a quorum?")
+
+
 def refused(refusal: Refusal, what: str) -> SolarWindError:
     """What users see of a refusal."""
     if refusal.code in FULL:
@@ -545,16 +593,3 @@ def write_time(ns: int) -> str:
     """RFC 3339 of ns since 1970."""
     seconds, rest = divmod(max(0, ns), 1_000_000_000)
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
-
-
-def _watch_tasks(client: Nats, gone: asyncio.Event) -> None:
-    """nats-py's own tasks may fall over when a connection goes, and nobody else would hear of it."""
-
-    def ended(task: asyncio.Task[None]) -> None:
-        gone.set()
-        if not task.cancelled():
-            task.exception()
-
-    for task in (client._reading_task, client._flusher_task):
-        if task is not None:
-            task.add_done_callback(ended)

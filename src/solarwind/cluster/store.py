@@ -69,6 +69,7 @@ class JetStreamStore:
         self.rightful: Callable[[], Awaitable[bool]] | None = None  # whether this process is to own it
         self._created = ""
         self._changed: set[str] = set()  # topics
+        self._holed: set[str] = set()  # topics whose holes changed
         self._unwritten_bytes = 0  # of events that came since the last commit
         self._writing = asyncio.Lock()
         self._write_began = inf  # the time
@@ -95,7 +96,7 @@ class JetStreamStore:
             written = await self._log.open(now, self._created, at_rest=self._at_rest, rightful=self.rightful)
         except Refusal as refusal:
             raise refused(refusal, f"open stream {self._stream}") from refusal
-        self._topics = {name: Notes(topic) for name, topic in written.topics.items()}
+        self._topics = {name: Notes(topic, written.holes.get(name, [])) for name, topic in written.topics.items()}
         before = written.before
         seen = before.seen if before is not None else 0
         if before is not None and before.created not in ("", self._created) and not _was_restored(info, seen):
@@ -132,7 +133,9 @@ class JetStreamStore:
         )
         for name, notes in self._topics.items():
             known = notes.state
-            known.first, known.first_total, known.first_seq, known.holes = known.end, known.total, 1, []
+            known.first, known.first_total, known.first_seq = known.end, known.total, 1
+            known.missing, known.missing_bytes, notes.holes = 0, 0, []
+            self._holed.add(name)
             notes.loaded = True
             self._changed.add(name)
             subject = self._layout.kept(self.partition, f"index.{name}")
@@ -161,10 +164,12 @@ class JetStreamStore:
         if self._closed:
             return
         self._closed = True
-        tail, self._tail = self._tail, None
+        tail = self._tail
         try:
             if tail is not None and not self._log.fenced and self._session.error is None:
                 async with asyncio.timeout(2.0):
+                    async with self._trimming:
+                        pass
                     await self.forwarder.idle()
                     for notes in self._topics.values():
                         if len(notes.unwritten) > FEW_NOTES:
@@ -174,12 +179,12 @@ class JetStreamStore:
         except (StoreError, Full, TimeoutError) as error:
             log.warning("partition %d was not closed in order: %s", self.partition, error or "no answer in time")
         finally:
-            await self.abandon(tail)
+            await self.abandon()
 
-    async def abandon(self, tail: Tail | None = None) -> None:
+    async def abandon(self) -> None:
         """Let go of it, as it is."""
         self._closed = True
-        tail, self._tail = tail or self._tail, None
+        tail, self._tail = self._tail, None
         await end_tasks({*self._tasks, *(each for each in (self._last_sync, self._next_sync) if each is not None)})
         await self.forwarder.stop()
         if tail is not None:
@@ -226,11 +231,14 @@ class JetStreamStore:
             self._last_from[via] = raw.seq
         notes = self._topics.get(name)
         if notes is None:
+            if self._layout.partition(name) != self.partition:
+                pass_over(raw, self._stream, f"topic {name!r} belongs to partition {self._layout.partition(name)}")
+                return
             notes = self._topics[name] = Notes(TopicState(name), loaded=False)
         batch.fold()
         stored = Stored(notes.count(raw, len(batch)), batch)
         self._changed.add(name)
-        if len(notes.unwritten) >= NOTES_TOGETHER:
+        if len(notes.unwritten) >= NOTES_TOGETHER and not notes.writing.locked():
             self._spawn(self._positions.write(notes))
         self._unwritten_bytes += len(raw.data)
         if self._arrived is not None:
@@ -285,15 +293,18 @@ class JetStreamStore:
 
     def _commit(self, seen: int, changes: bytes, fired: list[bytes], *, closed: bool = False) -> Commit:
         topics = [self._topics[name].state for name in self._changed]
-        return Commit(0, 0, self._now, seen, self._created, closed, topics, changes, fired)
+        copied = self.forwarder.oldest or 0
+        holes = {name: list(self._topics[name].holes) for name in self._holed}
+        return Commit(0, 0, self._now, seen, self._created, closed, topics, changes, fired, copied, holes)
 
     async def _write(self, record: Commit, changes: Sequence[Change], snapshots: Sequence[Snapshot]) -> None:
-        changed, self._changed = self._changed, set()
+        changed, self._changed, holed, self._holed = self._changed, set(), self._holed, set()
         self._write_began, connection = monotonic(), self._session.connections
         try:
             await self._log.write(record, changes, snapshots)
         except Full:
             self._changed |= changed
+            self._holed |= holed
             raise
         finally:
             self._write_began = inf
@@ -370,17 +381,31 @@ class JetStreamStore:
 
     async def trim(self, topic: str, pinned: Spans, before: int | None, most_bytes: int | None) -> int:
         notes = self._topics.get(topic)
-        if notes is None:
+        if notes is None or self._closed:
             return 0
+        wanted = Wanted(pinned, before, most_bytes, set(self._last_from.values()))
+        task = asyncio.create_task(self._trim(topic, notes, wanted))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return await asyncio.shield(task)
+
+    async def _trim(self, topic: str, notes: Notes, wanted: Wanted) -> int:
+        """It is not cut off: what was deleted is noted too."""
         async with self._trimming:
             try:
-                wanted = Wanted(pinned, before, most_bytes, set(self._last_from.values()))
-                events = await trim(self._session, self._layout, self._positions, notes, wanted)
+                events = await trim(
+                    self._session, self._layout, self._positions, notes, wanted, partial(self._confirm, topic)
+                )
             except Refusal as refusal:
                 raise refused(refusal, f"trim the history of topic {topic!r}") from refusal
-        if events:
-            self._changed.add(topic)
         return events
+
+    async def _confirm(self, topic: str) -> None:
+        """What is to be deleted is written down before."""
+        self._changed.add(topic)
+        self._holed.add(topic)
+        await self.checkpoint()
 
 
 def _was_restored(info: dict[str, Any], seen: int) -> bool:

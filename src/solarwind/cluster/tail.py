@@ -25,6 +25,7 @@ log = logging.getLogger("solarwind")
 
 BEAT_S = 1.0
 SILENT_S = 3.0
+MOST_PAUSE_S = 30.0  # between two times that the leader is asked whether there is more
 PAGES_S = 0.25  # between two pages, while there is no consumer
 _PAGE = {"next_by_subj": ">", "batch": 256, "max_bytes": 4 << 20}
 _S = 1_000_000_000
@@ -76,9 +77,21 @@ class Tail:
 
     async def until(self, seq: int) -> None:
         """Wait until all up to that sequence has come."""
-        while max(self.seen, self._reached) < seq:
+        while max(self.seen, self._reached) < seq and self._task is not None:
             self._came.clear()
-            await self._came.wait()
+            try:
+                async with asyncio.timeout(BEAT_S):
+                    await self._came.wait()
+            except TimeoutError:
+                if await self._is_more() is False:  # what is missing was deleted
+                    self.seen = max(self.seen, seq)
+
+    async def _is_more(self) -> bool | None:
+        """Whether the stream's leader has something that did not come yet; None where it does not answer."""
+        try:
+            return await self._session.next(self._stream, ">", max(self.seen, self._reached) + 1) is not None
+        except (NoAnswer, Refusal):
+            return None
 
     # The consumer -------------------------------------------------------------------------------------
 
@@ -156,16 +169,28 @@ class Tail:
             pass  # the consumer will have it
 
     async def _watch(self) -> None:
-        """Until it has to be made anew."""
+        """Until it has to be made anew. A consumer may be on a server that is behind and does not know it: so the
+        leader is asked, most often while it is new."""
         loop = asyncio.get_running_loop()
+        pause, look_at, behind = BEAT_S, loop.time() + BEAT_S, -1
         while not self._broken.is_set():
             try:
                 async with asyncio.timeout(BEAT_S):
                     await self._broken.wait()
             except TimeoutError:
                 pass
-            if not self._session.is_up or loop.time() - self._heard > SILENT_S:
+            now = loop.time()
+            if not self._session.is_up or now - self._heard > SILENT_S:
                 return
+            if behind == self._delivered:
+                log.info("stream %s: there is more than comes; reading it elsewhere", self._stream)
+                return
+            behind = -1
+            if now >= look_at:
+                delivered = self._delivered
+                behind = delivered if await self._is_more() else -1
+                pause = min(2 * pause, MOST_PAUSE_S)
+                look_at = now + pause
 
     async def _drop(self) -> None:
         subscription, self._subscription = self._subscription, None

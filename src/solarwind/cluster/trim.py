@@ -6,8 +6,10 @@ something that must stay goes message by message, and first a note is written fo
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from bisect import bisect_left, bisect_right
+from collections.abc import Awaitable, Callable, Collection
 from itertools import pairwise
+from operator import attrgetter
 from typing import NamedTuple
 
 from ..core.spans import Spans
@@ -29,17 +31,39 @@ class Wanted(NamedTuple):
     needed: Collection[int]
 
 
-async def trim(session: Session, layout: Layout, positions: Positions, notes: Notes, wanted: Wanted) -> int:
-    """Gives how many events were deleted. Raises `Refusal`."""
+async def trim(
+    session: Session,
+    layout: Layout,
+    positions: Positions,
+    notes: Notes,
+    wanted: Wanted,
+    confirm: Callable[[], Awaitable[None]],
+) -> int:
+    """Gives how many events were deleted. `confirm` is asked before, when they count as gone already: it writes that
+    down, and raises where this process is no owner any more and does not know what is needed. Raises `Refusal`."""
     await positions.load(notes)
-    notes.messages = _AT_ONCE  # what comes from now on begins with a note: what lies before it may go
     work = _Trim(session, layout, notes, wanted)
     await work.look_at_chunks()
     await work.look_at_messages(positions)
+    if not work.any:
+        return 0
     await positions.write(notes)
-    gone = await work.delete()
+    gone = work.apply()
+    await confirm()
+    await work.delete()
     await positions.forget(notes, notes.state.first)
     return gone
+
+
+def note_hole(holes: list[Hole], hole: Hole) -> bool:
+    """Add it: those that it touches, or that are in it, are one with it. False if it is known."""
+    low = bisect_left(holes, hole.position, key=attrgetter("end"))
+    high = bisect_right(holes, hole.end, key=attrgetter("position"))
+    several = sorted([*holes[low:high], hole])
+    last = max(several, key=attrgetter("end"))
+    whole = Hole(*several[0][:3], *last[3:])
+    known, holes[low:high] = holes[low:high], [whole]
+    return known != [whole]
 
 
 class _Trim:
@@ -55,6 +79,7 @@ class _Trim:
         self._cut: Note | None = None  # what lies before it goes
         self._single: list[Read] = []  # and these, behind it
         self._bytes = 0
+        self._healed = False  # somebody else deleted something, which was noted
 
     async def look_at_chunks(self) -> None:
         """Of what lies between two notes it is enough to know that it is all to go."""
@@ -84,15 +109,21 @@ class _Trim:
 
     async def look_at_messages(self, positions: Positions) -> None:
         """From there on, one by one, until one is to be kept that nothing pins."""
-        start = self._cut.position if self._cut else self._notes.state.first
+        start, seq, total = self._cut or self._notes.first
+        at, last = start, seq - 1
         stays = follows = False  # one that stays was seen; one that goes lies right before
         looked = 0
+        self._notes.messages = _AT_ONCE  # what comes from now on begins with a note: what lies before it may go
         async for read in positions.messages(self._notes, start):
             if read.position < start:
                 continue
             if not looked and read.position > start:  # somebody else purged what came before
                 self._cut = Note(read.position, read.raw.seq, read.total)
                 self._notes.note(self._cut)
+            elif read.position > at:
+                hole = Hole(at, last + 1, total, read.position, read.raw.seq - 1, read.total)
+                self._healed |= note_hole(self._notes.holes, hole)
+            at, last, total = read.position + read.events, read.last, read.total + read.bytes
             pinned = self._is_pinned(read)
             done = looked == MOST_MESSAGES or not (pinned or self._is_old(read) or self._excess > self._bytes)
             if pinned or done:
@@ -125,20 +156,36 @@ class _Trim:
         else:
             self._cut = Note(read.position + read.events, read.last + 1, read.total + read.bytes)
 
-    async def delete(self) -> int:
-        state = self._notes.state
+    @property
+    def any(self) -> bool:
+        """Whether anything is to be deleted."""
+        return self._is_cut or self._healed or bool(self._single)
+
+    @property
+    def _is_cut(self) -> bool:
+        cut, state = self._cut, self._notes.state
+        return cut is not None and (cut.position > state.first or cut.seq > state.first_seq)
+
+    def apply(self) -> int:
+        """Count it as gone; gives how many events."""
+        notes, state = self._notes, self._notes.state
         events = state.events
-        cut = self._cut
-        if cut is not None and (cut.position > state.first or cut.total > state.first_total):
-            await self._ask("PURGE", {"filter": self._subject, "seq": cut.seq})
-            state.first, state.first_seq, state.first_total = cut
-            state.holes = [hole for hole in state.holes if hole.position >= cut.position]
+        if self._cut is not None and self._is_cut:
+            state.first, state.first_seq, state.first_total = self._cut
+            notes.holes = [hole for hole in notes.holes if hole.position >= state.first]
+        for read in self._single:
+            if read.events:
+                end, total = read.position + read.events, read.total + read.bytes
+                note_hole(notes.holes, Hole(read.position, read.raw.seq, read.total, end, read.last, total))
+        state.missing = sum(hole.end - hole.position for hole in notes.holes)
+        state.missing_bytes = sum(hole.end_total - hole.total for hole in notes.holes)
+        return events - state.events
+
+    async def delete(self) -> None:
+        await self._ask("PURGE", {"filter": self._subject, "seq": self._notes.state.first_seq})
         for read in self._single:
             for seq in range(read.raw.seq, read.last + 1):
                 await self._ask("MSG.DELETE", {"seq": seq, "no_erase": True})
-            if read.events:
-                state.holes.append(Hole(read.position, read.events, read.bytes))
-        return events - state.events
 
     async def _ask(self, what: str, body: dict[str, object]) -> None:
         async def ask() -> None:

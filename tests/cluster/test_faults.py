@@ -1,0 +1,235 @@
+"""A cluster under load that nodes and processes fall out of: nothing accepted is lost or stored twice, nothing whose
+settle was confirmed comes again, the order of a key holds, and every service is soon at work again.
+
+`make test-cluster` does it for longer, and prints how long it took.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+from signal import SIGCONT, SIGSTOP
+from time import monotonic
+from typing import Any
+
+import pytest
+
+from .lives import CHILDREN, KEYS, TOGETHER, TOPICS
+from .servers import NatsCluster, NatsServer
+from .story import Note, Story
+from .wires import WiredCluster
+
+SECONDS = float(os.environ.get("FAULTS_S", "0"))  # of each kind; 0 for all kinds once, in turn
+BACK_S = 5.0
+BETWEEN_KILLS_S = 2.0
+LEADER_S = 0.5  # that somebody has to say who leads; while nobody knows, any node will do
+AWAY_S = float(os.environ.get("AWAY", 5.0))  # that a node or a process stands still, or is cut off
+DOWN_S = 4.0  # that all nodes are down
+IN_HAND_S = 4.0  # that somebody who stands still is given events: for two heartbeats
+Number = tuple[str, str, int]
+
+
+async def victim(story: Story, chance: random.Random) -> NatsServer:
+    """The leader of some stream, or any node."""
+    stream = chance.choice(["events", "state", "bucket", ""])
+    names = {
+        "events": story.layout.events_stream(story.layout.partition(chance.choice(TOPICS))),
+        "state": story.layout.state_stream,
+        "bucket": story.layout.bucket_stream,
+    }
+    leader = None
+    if stream:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LEADER_S):
+                leader = await story.cluster.leader(names[stream])
+    return leader or chance.choice(story.cluster.nodes)
+
+
+async def kill_nodes(story: Story, chance: random.Random, seconds: float) -> None:
+    """By kill -9, one every two seconds."""
+    end = monotonic() + seconds
+    while True:
+        next_kill = monotonic() + BETWEEN_KILLS_S
+        node = await victim(story, chance)
+        story.fault(f"kill -9 {node.name}")
+        node.kill()
+        await asyncio.sleep(chance.random() * BETWEEN_KILLS_S / 2)
+        node.launch()
+        if monotonic() > end:
+            break
+        await asyncio.sleep(max(0.0, next_kill - monotonic()))
+    await story.cluster_ready()
+
+
+async def hold_up_node(story: Story, chance: random.Random, seconds: float) -> None:
+    end = monotonic() + seconds
+    while True:
+        node = await victim(story, chance)
+        story.fault(f"SIGSTOP {node.name}")
+        node.pause()
+        await asyncio.sleep(AWAY_S)
+        story.fault(f"SIGCONT {node.name}")
+        node.resume()
+        await story.are_at_work(monotonic())
+        if monotonic() > end:
+            break
+
+
+async def cut_off(story: Story, chance: random.Random, seconds: float) -> None:
+    cluster = story.cluster
+    assert isinstance(cluster, WiredCluster)
+    end = monotonic() + seconds
+    number = 0
+    while True:
+        node = await victim(story, chance)
+        from_clients = bool(number % 2)
+        story.fault(f"cut off {node.name}, from clients too: {from_clients}")
+        cluster.cut_off(node, from_clients=from_clients)
+        await asyncio.sleep(AWAY_S + 2)
+        story.fault(f"heal {node.name}")
+        cluster.heal(node)
+        await story.are_at_work(monotonic())
+        number += 1
+        if monotonic() > end and number > 1:
+            break
+
+
+async def restart_all(story: Story, chance: random.Random, seconds: float) -> None:
+    end = monotonic() + seconds
+    number = 0
+    while True:
+        story.fault("all nodes go")
+        if number % 2:
+            await story.cluster.stop()
+        else:
+            story.cluster.kill()
+        await story.idle(DOWN_S)
+        for node in story.cluster:
+            node.launch()
+        await story.cluster_ready()
+        story.fault("all nodes are back")
+        await story.are_at_work(monotonic())
+        number += 1
+        if monotonic() > end:
+            break
+
+
+async def kill_processes(story: Story, chance: random.Random, seconds: float) -> None:
+    end = monotonic() + seconds
+    while True:
+        await story.are_at_work(monotonic())
+        owner = await story.owner(chance.choice((*TOPICS, CHILDREN)))
+        what = chance.choice(["owner", "owner", "producer", "service", "hold up"])
+        if what == "hold up":
+            await hold_up(story, owner)
+        elif what == "producer":
+            story.kill(chance.choice(list(story.producers)))
+        else:
+            story.kill(owner if what == "owner" else chance.choice(list(story.services)))
+        if monotonic() > end:
+            break
+    await story.are_at_work(monotonic())
+    await hold_up(story, await story.owner(TOPICS[0]))
+    await story.are_at_work(monotonic())
+
+
+async def hold_up(story: Story, name: str) -> None:
+    """An owner, wherever it is just then."""
+    life = story.services[name]
+    story.fault(f"SIGSTOP {name}")
+    start = monotonic()
+    life.send(SIGSTOP)
+    await asyncio.sleep(AWAY_S + 1)
+    story.fault(f"SIGCONT {name}")
+    life.send(SIGCONT)
+    story.excuses.append((name, start, monotonic()))
+
+
+KINDS: dict[str, Callable[[Story, random.Random, float], Awaitable[None]]] = {
+    "kill -9 of nodes": kill_nodes,
+    "nodes stand still": hold_up_node,
+    "nodes are cut off": cut_off,
+    "all nodes are restarted": restart_all,
+    "processes are killed": kill_processes,
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_faults(kind: str, own: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cluster = own(WiredCluster if kind == "nodes are cut off" else NatsCluster)
+    chance = random.Random(int(os.environ.get("SEED", random.randrange(1000))))
+
+    async def run() -> tuple[Story, dict[str, list[tuple[str, int]]]]:
+        await cluster.start()
+        story = Story(cluster, tmp_path)
+        async with story.told():
+            await asyncio.sleep(4)
+            await KINDS[kind](story, chance, SECONDS)
+            stored = await story.end()
+        return story, stored
+
+    story, stored = asyncio.run(run())
+    with capsys.disabled():
+        story.show(kind)
+    check_what_is_stored(story, stored)
+    check_that_all_is_handled(story, stored)
+    check_that_nothing_confirmed_comes_again(story)
+    check_the_order_of_keys(story)
+
+
+def check_what_is_stored(story: Story, stored: dict[str, list[tuple[str, int]]]) -> None:
+    """What was accepted, each once; and of what was under way when a producer was killed, some."""
+    for topic, events in stored.items():
+        twice = [event for event, count in Counter(events).items() if count > 1]
+        assert not twice, f"{len(twice)} on {topic} are stored twice, such as {twice[:5]}"
+    for topic in TOPICS:
+        expected = {(name, number) for name, count in story.accepted(topic).items() for number in range(count)}
+        lost = expected - set(stored[topic])
+        assert not lost, f"{len(lost)} on {topic} are lost, such as {sorted(lost)[:5]}"
+        more = set(stored[topic]) - expected
+        assert all(number < story.accepted(topic).get(name, 0) + TOGETHER for name, number in more), more
+    children = {(f"{topic}/{name}", number) for topic in TOPICS for name, number in stored[topic]}
+    assert children == set(stored[CHILDREN]), "each event has its child, and no other has"
+
+
+def check_that_all_is_handled(story: Story, stored: dict[str, list[tuple[str, int]]]) -> None:
+    handled: dict[tuple[str, str], set[tuple[str, int]]] = {}
+    for note in story.notes():
+        if note.verb == "handled":
+            handled.setdefault((note.topic, note.purpose), set()).add((note.producer, note.number))
+    for (topic, purpose), numbers in handled.items():
+        missing = set(stored[topic]) - numbers
+        assert not missing, f"{len(missing)} on {topic} not handled for {purpose}: {sorted(missing)[:5]}"
+    for (topic, purpose), counts in story.statistics.purposes.items():
+        assert (counts.settled, counts.dead, counts.pending) == (len(stored[topic]), 0, 0), (topic, purpose, counts)
+
+
+def check_that_nothing_confirmed_comes_again(story: Story) -> None:
+    """But for what somebody had in hand who stood still, and was replaced meanwhile."""
+    confirmed: dict[Number, Note] = {}
+    for note in story.notes():
+        event = (note.topic, note.producer, note.number)
+        if note.verb == "confirmed":
+            assert event not in confirmed, f"confirmed twice: {note}, {confirmed[event]}"
+            confirmed[event] = note
+        elif note.purpose == "confirmed" and event in confirmed:
+            stood_still = story.stood_still(note.service, confirmed[event].time, note.time)
+            had_it = stood_still is not None and story.accepted_at(event) < stood_still + IN_HAND_S
+            assert had_it, f"{note} comes again after {confirmed[event]}"
+    assert len(confirmed) > 100
+
+
+def check_the_order_of_keys(story: Story) -> None:
+    """None is overtaken: at most, after a fault, a key begins anew a little way back."""
+    reached: dict[Number, int] = {}
+    for note in story.notes():
+        if note.purpose == "keyed":
+            key = (note.topic, note.producer, note.number % KEYS)
+            before = reached.get(key, note.number % KEYS - KEYS)
+            assert note.number <= before + KEYS, f"{note} came before {before + KEYS}"
+            reached[key] = max(before, note.number)

@@ -1,0 +1,92 @@
+"""`solarwind serve --engine nats://…`: several servers are the doors of one namespace."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable
+
+import pytest
+
+from cli import conftest as cli
+from cli.conftest import Process, Serving, done, eventually
+
+from .servers import NatsServer
+
+_bare_environment, start, serving, write = cli._bare_environment, cli.start, cli.serving, cli.write
+Serve = Callable[..., Serving]
+
+EVENTS = "/v1/topics/orders/events"
+SHIP = "/v1/topics/orders/purposes/Ship%20it"
+
+
+@pytest.fixture
+def url(server: NatsServer, namespace: str) -> str:
+    return server.url(namespace)
+
+
+def test_what_is_fired_at_one_server_is_taken_at_another(url: str, serving: Serve) -> None:
+    one, other = serving("--engine", url), serving("--engine", url)
+    assert one.ask("POST", EVENTS, {"n": 1})[0] == 202
+    (event,) = other.ask("POST", f"{SHIP}/take", {"since": "beginning", "wait": 10})[1]["events"]
+    assert event["data"] == {"n": 1}
+    status, problem = one.ask("POST", f"{SHIP}/settle", {"done": [event["token"]]})
+    assert (status, problem["stale"]) == (409, [event["token"]]), "a token is known where it was made"
+    assert other.ask("POST", f"{SHIP}/settle", {"done": [event["token"]]})[1]["done"] == 1
+    for each in (one, other):
+        (found,) = each.ask("GET", "/v1/purposes")[1]["purposes"]
+        assert (found["settled"], found["pending"]) == (1, 0)
+
+
+def test_a_worker_goes_on_at_its_server_when_the_one_that_owned_its_topics_is_killed(
+    url: str, serving: Serve, start: Callable[..., Process], write: Callable[[str, str], None]
+) -> None:
+    write(
+        "worker.py",
+        """
+        from solarwind import SolarWind
+        wind = SolarWind()
+        @wind.on("orders", purpose="Ship it", since="beginning")
+        def ship(number: int) -> None:
+            print("shipped", number, flush=True)
+        """,
+    )
+    gone = serving("--engine", url)
+    done("fire", "orders", "1", "--url", gone.url)
+    eventually(lambda: owners(url) == [gone.process.popen.pid], "the first server to own the topic")
+    stays = serving("--engine", url)
+    worker = start("run", "worker:wind", "--url", stays.url)
+    worker.read("shipped 1")
+    assert owners(url) == [gone.process.popen.pid]
+    gone.process.signal(signal.SIGKILL)
+    assert stays.ask("POST", EVENTS, 2)[0] == 202
+    worker.read("shipped 2")
+    assert owners(url) == [stays.process.popen.pid]
+    worker.signal(signal.SIGTERM)
+    assert worker.end().code == 0
+
+
+def owners(url: str) -> list[int]:
+    """The processes that own topics."""
+    found = done("owners", "--url", url, "--json").json
+    return [int(each["owner"].rpartition(":")[2] or 0) for each in found]
+
+
+def test_it_is_ready_while_nats_is_there(own: Callable[..., NatsServer], serving: Serve) -> None:
+    nats = own(NatsServer)
+    asyncio.run(nats.start())
+    server = serving("--engine", nats.url())
+    assert server.ask("GET", "/readyz") == (200, {"status": "ready"})
+    nats.pause()
+    eventually(lambda: server.ask("GET", "/readyz")[0] == 503, "it to notice")
+    assert server.ask("GET", "/healthz")[0] == 200
+    nats.resume()
+    eventually(lambda: server.ask("GET", "/readyz")[0] == 200, "it to be back")
+    assert server.ask("POST", EVENTS, 1)[0] == 202
+
+
+def test_a_webhook_that_will_be_forgotten_says_so(url: str, serving: Serve) -> None:
+    server = serving("--engine", url, "--webhook-network", "127.0.0.0/8")
+    webhook = {"url": "http://127.0.0.1:9/", "handshake": False}
+    assert server.ask("PUT", f"{SHIP}/webhooks/shop", webhook)[0] == 201
+    assert "put it there again after each start" in server.process.read_err("lasts as long as this server runs")
