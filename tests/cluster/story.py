@@ -12,6 +12,7 @@ import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
+from datetime import datetime, timedelta
 from itertools import pairwise
 from math import inf
 from pathlib import Path
@@ -397,7 +398,8 @@ class Story:
 
     def show(self, kind: str) -> None:
         began = self.faults[0][0]
-        print(f"\n=== {kind}: {len(self.notes()):,} notes, {self.over - began:.0f} s")
+        at = datetime.now() - timedelta(seconds=monotonic() - began)
+        print(f"\n=== {kind}, from {at:%H:%M:%S.%f} on: {len(self.notes()):,} notes, {self.over - began:.0f} s")
         for time, what in self.faults:
             print(f"  {time - began:6.1f} {what}")
         for stream, acks in self.probe.acks.items():

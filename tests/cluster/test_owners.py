@@ -21,7 +21,7 @@ from .servers import NatsServer, holds_within, remove
 
 AGAIN_S = 5.0  # after which events are dispatched again, whatever happens to an owner
 AT_ONCE_S = 1.0
-PENDING = int(os.environ.get("PENDING", "30000"))  # that an owner takes over
+PENDING = int(os.environ.get("PENDING", "200000"))  # that an owner takes over
 
 
 async def owners(wind: SolarWind) -> list[str]:

@@ -161,9 +161,16 @@ class PartitionEngine(LocalEngine):
 
     async def join(self, join: Join, since: Since, receiver: Receiver) -> int:
         self._check_running()
-        await self.store.synced()
-        await self._drop_unkept([join.topic])
+        if not self._goes_on(join):
+            await self.store.synced()
+            await self._drop_unkept([join.topic])
         return await super().join(join, since, receiver)
+
+    def _goes_on(self, join: Join) -> bool:
+        """Whether it goes on with what pends, however much came since nobody owned the topic."""
+        topic = self._dispatcher.topics.get(join.topic)
+        purpose = topic.purposes.get(join.purpose) if topic is not None else None
+        return purpose is not None and purpose.exchange_pends and purpose.active.exchange == join.exchange
 
     async def statistics(self) -> Statistics:
         self._check_running()

@@ -195,7 +195,7 @@ class Positions:
                 break
             read.batch.fold()
             found.append(Stored(read.position, read.batch))
-            if most_bytes <= 0:
+            if most_bytes <= 0 or len(found) >= READ_MESSAGES:
                 break
         return found
 

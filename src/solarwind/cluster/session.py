@@ -35,8 +35,9 @@ CONNECT_S = 5.0
 START_S = 10.0  # that JetStream has to answer at the start
 ANSWER_S = 2.0  # that a server has for an answer
 PAGE_S = 1.0  # without a message of a page: whichever replica was asked, another may be next time
-DOUBT_S = 2.0  # between two times that another server is asked while this one does not answer
+DOUBT_S = 1.0  # between two times that another server is asked while this one does not answer
 LEADER_S = 1.0  # that they have to say who leads
+ACTIVE_NS = 2_000_000_000  # since a leader and a replica heard of each other; they do every second
 BEAT_S = 1.0  # between two signs of life that are asked for; two that are missed are the end
 FIRST_WAIT_S = 0.05
 MOST_WAIT_S = 1.0
@@ -289,9 +290,11 @@ class Session:
                         await self._gone.wait()
                 except TimeoutError:
                     pass
-            try:
-                await client.flush(timeout=BEAT_S)  # type: ignore[arg-type]
-                missed = 0
+            try:  # nats-py's own `flush` gives up what it waits for, and trips over a pong that comes after that
+                pong: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+                await client._send_ping(pong)
+                await asyncio.wait([pong], timeout=BEAT_S)
+                missed = 0 if pong.done() else missed + 1
             except Exception:
                 missed += 1
 
@@ -411,27 +414,29 @@ class Session:
             self._asking = asyncio.create_task(self._ask_another(self._nats, self.mark[0]))
 
     async def _ask_another(self, client: Nats, stream: str) -> None:
-        """A server that lost the others of its cluster knows no leaders, or those of yesterday: go to one that does."""
+        """A server that lost the others of its cluster knows no leaders that lead: go to one that does."""
         other = Session(self.address)
         other._last_server = here = self._last_server
         try:
             other._nats = await other._connect()
-            theirs, ours = await asyncio.gather(other._leader(stream), self._leader(stream))
+            it_knows, this_knows = await asyncio.gather(other._has_leader(stream), self._has_leader(stream))
         except SolarWindError:
             return
         finally:
             await other.close()
-        if theirs not in ("", ours) and other._last_server != here and client is self._nats:
+        if it_knows and not this_knows and other._last_server != here and client is self._nats:
             log.warning("the NATS server at %s has lost its cluster: going to another", here)
             self._gone.set()
 
-    async def _leader(self, stream: str) -> str:
-        """Of a stream, as this server knows it; "" where it does not."""
+    async def _has_leader(self, stream: str) -> bool:
+        """Whether this server knows a leader of the stream that the most of its replicas heard of just now."""
         try:
             message = await self.ask(f"$JS.API.STREAM.INFO.{stream}", b"", wait=LEADER_S)
         except NoAnswer:
-            return ""
-        return str((json.loads(message.data).get("cluster") or {}).get("leader") or "")
+            return False
+        cluster = json.loads(message.data).get("cluster") or {}
+        others = [each.get("active", 0) < ACTIVE_NS for each in cluster.get("replicas") or ()]
+        return bool(cluster.get("leader")) and 2 * (sum(others) + 1) > len(others) + 1
 
     async def publish_together(self, messages: list[tuple[str, bytes, dict[str, str]]], name: str) -> int:
         """Store all of these messages or none; gives the last one's sequence. `name` is unlike that of any other."""

@@ -39,7 +39,8 @@ log = logging.getLogger("solarwind")
 
 CATCH_UP_S = 1.0  # that an owner reads on before it begins; the rest comes while it is at work
 FEW_NOTES = 4  # that an owner need not write down before it leaves: what they are of is soon read
-CHECKPOINT_BYTES = 16 << 20  # of events after which it is written down how far they were counted
+CHECKPOINT_BYTES = 8 << 20  # of events after which it is written down how far they were counted
+MESSAGE_BYTES = 1 << 10  # that a message takes as long to read as
 
 
 class JetStreamStore:
@@ -240,7 +241,7 @@ class JetStreamStore:
         self._changed.add(name)
         if len(notes.unwritten) >= NOTES_TOGETHER and not notes.writing.locked():
             self._spawn(self._positions.write(notes))
-        self._unwritten_bytes += len(raw.data)
+        self._unwritten_bytes += len(raw.data) + MESSAGE_BYTES
         if self._arrived is not None:
             self._arrived(stored)
         # What comes before anybody follows was fired while there was no owner: only its number counts.
