@@ -8,8 +8,10 @@ SEEDS ?= 10000
 FIRST ?= 0
 FUZZ_S ?= 600
 RESTARTS ?= 50
+FAULTS_S ?= 60
+PENDING ?= 10000000
 
-.PHONY: run test lint types unit simulate fuzz restarts bench wheel clean
+.PHONY: run test lint types unit test-long test-cluster simulate fuzz restarts bench wheel clean
 
 ## Find the duplicate files of a folder: make run DIR=~/Pictures
 run: $(VENV)/.run
@@ -27,6 +29,14 @@ types: $(VENV)/.test
 
 unit: $(VENV)/.test $(VENV)/.peers
 	$(BIN)/python -m pytest
+
+## What is too long for each time: contracts that repeat others, and further faults
+test-long: $(VENV)/.test $(VENV)/.peers
+	$(BIN)/python -m pytest -m long
+
+## Clusters of three nodes under faults of each kind, for so many seconds each: make test-cluster [FAULTS_S=60]
+test-cluster: $(VENV)/.test $(VENV)/.peers
+	FAULTS_S=$(FAULTS_S) PENDING=$(PENDING) $(BIN)/python -m pytest -m "long or not long" tests/cluster/test_faults.py tests/cluster/test_owners.py
 
 ## Any number of simulated lives of the core: make simulate SEEDS=100000 [FIRST=0]
 simulate: $(VENV)/.test

@@ -11,7 +11,7 @@ import os
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from signal import SIGCONT, SIGSTOP
 from time import monotonic
@@ -159,7 +159,10 @@ KINDS: dict[str, Callable[[Story, random.Random, float], Awaitable[None]]] = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+SHORT = ("kill -9 of nodes", "processes are killed")  # each time; the others are left to longer rounds
+
+
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=[pytest.mark.long] * (kind not in SHORT)) for kind in KINDS])
 def test_faults(kind: str, own: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cluster = own(WiredCluster if kind == "nodes are cut off" else NatsCluster)
     chance = random.Random(int(os.environ.get("SEED", random.randrange(1000))))
@@ -174,7 +177,7 @@ def test_faults(kind: str, own: Callable[..., Any], tmp_path: Path, capsys: pyte
         return story, stored
 
     story, stored = asyncio.run(run())
-    with capsys.disabled():
+    with capsys.disabled() if SECONDS else nullcontext():
         story.show(kind)
     check_what_is_stored(story, stored)
     check_that_all_is_handled(story, stored)

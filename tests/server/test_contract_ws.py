@@ -36,6 +36,7 @@ class TestServerInFastApi(EngineContract):
         place.close()
 
 
+@pytest.mark.long
 class TestServerInStarlette(EngineContract):
     @pytest.fixture
     def place(self, host: Host) -> Iterator[Place]:

@@ -12,7 +12,7 @@ from .fuzz.messages import BINARY, CONTINUED, PING, Frame, Say, Script
 from .fuzz.requests import Asked
 from .fuzz.target import Target
 
-EXAMPLES = {"messages": 500, "requests": 300}
+EXAMPLES = {"messages": 250, "requests": 150}
 SEED = 20_000  # none that `make fuzz` comes to
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -13,6 +14,9 @@ from .layout import Layout
 from .session import NO_STREAM, STREAM_EXISTS, WRONG_SEQUENCE, Refusal, Session, refused
 
 _S = 1_000_000_000
+NOT_MADE = 10049  # JetStream's answer where a server could not make the files of a stream, which may come of its load
+TRIES = 5
+AGAIN_S = 0.2
 # Nothing goes from a stream that is not deleted, and what is stored is what was sent.
 _UNTOUCHED: dict[str, Any] = {
     "max_age": 0,
@@ -89,12 +93,16 @@ async def _find_settings(session: Session) -> Settings | None:
 
 async def ensure(session: Session, name: str, wanted: dict[str, Any]) -> None:
     """Make a stream; one that is there must be as it is wanted."""
-    try:
-        await session.api(f"STREAM.CREATE.{name}", wanted)
-        return
-    except Refusal as refusal:
-        if refusal.code != STREAM_EXISTS:
-            raise _cannot_make(name, refusal) from refusal
+    for tries in range(TRIES):
+        try:
+            await session.api(f"STREAM.CREATE.{name}", wanted)
+            return
+        except Refusal as refusal:
+            if refusal.code == STREAM_EXISTS:
+                break
+            if refusal.code != NOT_MADE or tries == TRIES - 1:
+                raise _cannot_make(name, refusal) from refusal
+        await asyncio.sleep(AGAIN_S)
     found = (await session.api(f"STREAM.INFO.{name}"))["config"]
     wanted = json.loads(json.dumps(wanted))
     differences = [

@@ -107,6 +107,7 @@ class Owners:
             self._session, bucket, self._record, self._bucket_gone, created=created, last_per_subject=True
         )
         self._session.mark = bucket, created
+        self._session.vital = bucket, self._layout.state_stream
         await self._subscribe()
         self._tail.begin()
         await self._tail.until(last)
@@ -165,6 +166,7 @@ class Owners:
             await client.subscribe(self._layout.live("hello"), cb=self._hello_came)
             await client.subscribe(self._layout.live(f"node.{self.node}.>"), cb=self._asked, pending_bytes_limit=0)
             await client.publish(self._layout.live("hello"), self.node.encode())
+            await self._say_beat()
             await client.flush()
         except (NoAnswer, nats.errors.Error, OSError, TimeoutError):
             pass  # the connection is gone again: `_back` will be called

@@ -13,9 +13,12 @@ from itertools import count
 import nats.errors
 from nats.aio.client import Client as Nats
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 
 Answered = Callable[[Msg | None], None]
 MOST_PENDING = 4 << 20  # bytes that nats-py holds and has not written; then whoever has more waits
+QUIET_S = 0.25  # without a message of a page; after as many as `MOST_QUIET` it is given up
+MOST_QUIET = 4
 _NO_RESPONDERS = "503"
 
 
@@ -102,3 +105,57 @@ class Requests:
 def nobody(message: Msg) -> bool:
     """Whether it is NATS that answers: nobody listens there."""
     return not message.data and (message.headers or {}).get("Status") == _NO_RESPONDERS
+
+
+# Pages ----------------------------------------------------------------------------------------------------------
+
+
+class _Page:
+    """An answer that is several messages, and a last one without data that has a status."""
+
+    def __init__(self) -> None:
+        self.messages: list[Msg] = []
+        self.status: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._subscription: Subscription | None = None
+
+    async def ask(self, client: Nats, subject: str, data: bytes) -> None:
+        inbox = client.new_inbox()
+        self._subscription = await client.subscribe(inbox, cb=self._came, pending_bytes_limit=0)
+        await client.publish(subject, data, reply=inbox)
+
+    async def _came(self, message: Msg) -> None:
+        headers = message.headers or {}
+        status = headers.get("Status")
+        if status is None:
+            self.messages.append(message)
+        elif not self.status.done():
+            self.status.set_result(f"{status} {headers.get('Description', '')}")
+
+    async def end(self) -> None:
+        try:
+            if self._subscription is not None:
+                await self._subscription.unsubscribe()
+        except (nats.errors.Error, OSError):
+            pass  # it is gone with the connection
+
+
+async def ask_for_page(client: Nats, subject: str, data: bytes) -> tuple[str, list[Msg]]:
+    """The status, and the messages. NATS passes the question to any server that has the answer, and does not know if
+    that one hangs: so while nothing comes it is asked again. Raises `TimeoutError`, and what nats-py raises."""
+    asked: list[_Page] = []
+    came, quiet = -1, 0
+    try:
+        while quiet < MOST_QUIET:
+            before, came = came, sum(len(page.messages) for page in asked)
+            quiet = quiet + 1 if came == before else 0
+            if not came:
+                asked.append(_Page())
+                await asked[-1].ask(client, subject, data)
+            await asyncio.wait([page.status for page in asked], timeout=QUIET_S, return_when=asyncio.FIRST_COMPLETED)
+            for page in asked:
+                if page.status.done():
+                    return page.status.result(), page.messages
+        raise TimeoutError
+    finally:
+        for page in asked:
+            await page.end()

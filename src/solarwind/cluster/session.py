@@ -26,7 +26,7 @@ from ..errors import BadArgument, NotAllowed, SolarWindError, StoreError, Unavai
 from ..origin import MACHINE, process_name
 from .address import Address
 from .connect import NatsPy, NoTls, check_credentials, tls_options, unreachable, watch_tasks
-from .requests import Requests, nobody
+from .requests import Requests, ask_for_page, nobody
 
 log = logging.getLogger("solarwind")
 
@@ -34,7 +34,6 @@ OLDEST = (2, 12)  # of servers
 CONNECT_S = 5.0
 START_S = 10.0  # that JetStream has to answer at the start
 ANSWER_S = 2.0  # that a server has for an answer
-PAGE_S = 1.0  # without a message of a page: whichever replica was asked, another may be next time
 DOUBT_S = 1.0  # between two times that another server is asked while this one does not answer
 LEADER_S = 1.0  # that they have to say who leads
 ACTIVE_NS = 2_000_000_000  # since a leader and a replica heard of each other; they do every second
@@ -98,6 +97,7 @@ class Session:
         self.back: list[Callable[[], None]] = []
         self.failed: Callable[[SolarWindError], None] = lambda error: None
         self.mark: tuple[str, str] | None = None  # a stream, and when it was created: so it is the NATS that it was
+        self.vital: tuple[str, ...] = ()  # streams without which nothing can be done
         self.error: SolarWindError | None = None  # why there will be no connection any more
         self.max_payload = 1 << 20  # the most bytes of a message, its headers included
         self._nats: Nats | None = None
@@ -409,22 +409,24 @@ class Session:
     def _doubt(self) -> None:
         """There is no answer; but now and then ask elsewhere whether it is only here."""
         now = asyncio.get_running_loop().time()
-        if len(self.address.servers) > 1 and self.mark is not None and self._nats is not None and now > self._doubt_at:
+        if len(self.address.servers) > 1 and self._nats is not None and now > self._doubt_at:
             self._doubt_at = now + DOUBT_S
-            self._asking = asyncio.create_task(self._ask_another(self._nats, self.mark[0]))
+            self._asking = asyncio.create_task(self._ask_another(self._nats))
 
-    async def _ask_another(self, client: Nats, stream: str) -> None:
+    async def _ask_another(self, client: Nats) -> None:
         """A server that lost the others of its cluster knows no leaders that lead: go to one that does."""
         other = Session(self.address)
         other._last_server = here = self._last_server
         try:
             other._nats = await other._connect()
-            it_knows, this_knows = await asyncio.gather(other._has_leader(stream), self._has_leader(stream))
+            asked = (each._has_leader(stream) for stream in self.vital for each in (other, self))
+            known = await asyncio.gather(*asked)
         except SolarWindError:
             return
         finally:
             await other.close()
-        if it_knows and not this_knows and other._last_server != here and client is self._nats:
+        better = any(it and not this for it, this in zip(known[::2], known[1::2], strict=True))
+        if better and other._last_server != here and client is self._nats:
             log.warning("the NATS server at %s has lost its cluster: going to another", here)
             self._gone.set()
 
@@ -471,41 +473,17 @@ class Session:
 
     async def get(self, stream: str, request: dict[str, Any]) -> list[Raw]:
         """Several messages at once, from any replica, which may be behind. Raises `Refusal` and `NoAnswer`."""
-        found: list[Raw] = []
-        end: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-
-        async def take(message: Msg) -> None:
-            headers = message.headers or {}
-            status = headers.get("Status")
-            if status is None:
-                seq, time = int(headers["Nats-Sequence"]), read_time(headers["Nats-Time-Stamp"])
-                found.append(Raw(headers["Nats-Subject"], seq, message.data, headers, time))
-            elif not end.done():
-                end.set_result(f"{status} {headers.get('Description', '')}")
-
-        client = self.nats
-        inbox = client.new_inbox()
         try:
-            subscription = await client.subscribe(inbox, cb=take, pending_bytes_limit=0)
-            try:
-                await client.publish(f"$JS.API.DIRECT.GET.{stream}", json.dumps(request).encode(), reply=inbox)
-                while not end.done():
-                    before = len(found)
-                    await asyncio.wait([end], timeout=PAGE_S)
-                    if not end.done() and len(found) == before:
-                        raise TimeoutError
-            finally:
-                await subscription.unsubscribe()
+            status, messages = await ask_for_page(
+                self.nats, f"$JS.API.DIRECT.GET.{stream}", json.dumps(request).encode()
+            )
         except (nats.errors.Error, OSError, TimeoutError) as error:
             raise NoAnswer(f"no answer from stream {stream} ({type(error).__name__})") from None
-        status = end.result()
+        if status[:3] in ("503", "408"):
+            raise NoAnswer(f"stream {stream} answered {status}")
         if status[:3] not in ("204", "404"):
-            raise (
-                NoAnswer(f"stream {stream} answered {status}")
-                if status[:3] in ("503", "408")
-                else Refusal(int(status[:3]), status)
-            )
-        return found
+            raise Refusal(int(status[:3]), status)
+        return [_stored(message) for message in messages]
 
     async def last_sequence(self, stream: str) -> int:
         """Of a stream, as its leader knows it."""
@@ -566,6 +544,13 @@ def _sequence(message: Msg) -> int:
     if ack.error:
         _check({"error": ack.error})
     return ack.seq
+
+
+def _stored(message: Msg) -> Raw:
+    """One of a page."""
+    headers = message.headers or {}
+    seq, time = int(headers["Nats-Sequence"]), read_time(headers["Nats-Time-Stamp"])
+    return Raw(headers["Nats-Subject"], seq, message.data, headers, time)
 
 
 async def end_tasks(tasks: Iterable[asyncio.Task[Any]]) -> None:
