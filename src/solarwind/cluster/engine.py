@@ -109,7 +109,6 @@ class NatsEngine:
         self._clients: dict[int, asyncio.Task[PartitionClient]] = {}
         self._started: dict[int, PartitionClient] = {}
         self._numbers = count(1)  # of transports
-        self._submitted: set[asyncio.Future[None]] = set()
         self._transports: dict[str, NatsTransport] = {}
         self._running = False
         self._error: SolarWindError | None = None
@@ -158,8 +157,8 @@ class NatsEngine:
     async def stop(self) -> None:
         if not self._running:
             return
-        if self._submitted and self._error is None:
-            await asyncio.wait(self._submitted, timeout=STOP_S)
+        if self._publisher.unaccepted and self._error is None:
+            await asyncio.wait(self._publisher.unaccepted, timeout=STOP_S)
         self._running = False
         await end_tasks([self._telling, *(task for task in self._clients.values() if not task.done())])
         found = await asyncio.gather(*self._clients.values(), return_exceptions=True)
@@ -307,10 +306,7 @@ class NatsEngine:
 
     def submit(self, batch: Batch) -> asyncio.Future[None]:
         self._check_running()
-        future = self._publisher.submit(batch)
-        self._submitted.add(future)
-        future.add_done_callback(self._submitted.discard)
-        return future
+        return self._publisher.submit(batch)
 
     async def join(self, join: Join, since: Since, receiver: Receiver) -> int:
         self._check_running()
@@ -346,8 +342,8 @@ class NatsEngine:
         before: object = None
         while True:
             self._check_running()
-            if self._submitted:
-                await asyncio.wait(self._submitted)
+            if self._publisher.unaccepted:
+                await asyncio.wait(self._publisher.unaccepted)
             for partition, some in by_partition.items():
                 await (await self._client(partition)).quiet(some)
             if len(by_partition) < 2:

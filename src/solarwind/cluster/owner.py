@@ -159,6 +159,10 @@ class PartitionEngine(LocalEngine):
 
     # What depends on all that was accepted ------------------------------------------------------------
 
+    async def _committed(self) -> None:
+        self._check_running()  # it may have ended since the call began
+        await super()._committed()
+
     async def join(self, join: Join, since: Since, receiver: Receiver) -> int:
         self._check_running()
         if not self._goes_on(join):

@@ -407,6 +407,7 @@ class Owners:
         except Nobody:
             return False
         except NoAnswer:
+            self._session.doubt()
             return self._loop.time() - since < SILENT_S
         if member is not None:
             member.heard = self._loop.time()

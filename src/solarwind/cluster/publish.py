@@ -67,6 +67,7 @@ class Publisher:
         self._layout = layout
         self._limits = limits
         self._lanes: OrderedDict[tuple[str, int], _Lane] = OrderedDict()
+        self.unaccepted: set[asyncio.Future[None]] = set()
         self._open: set[int] = set()  # partitions that are known to be there
         self._opening: dict[int, asyncio.Lock] = {}
 
@@ -81,6 +82,7 @@ class Publisher:
             own = (header.machine, header.process) == (MACHINE, process_name())
             lane = self._lanes[key] = _Lane(deque(), header.first if own else None)
             self._forget()
+        self.unaccepted.add(future)
         lane.waiting.append((batch, future))
         if lane.task is None and lane.posted is None:
             self._go_on(lane)
@@ -131,7 +133,7 @@ class Publisher:
             lane.task = asyncio.create_task(self._empty(lane, group))
             return
         lane.reached = batch.header.first + batch.header.count
-        _tell(group, None)
+        self._tell(group, None)
         if lane.waiting:
             self._go_on(lane)
 
@@ -140,15 +142,28 @@ class Publisher:
         try:
             while True:
                 error = await self._store(lane, join([batch for batch, _ in group]))
-                _tell(group, error)
+                self._tell(group, error)
                 group = []
                 if not lane.waiting:
                     return
                 group = self._take(lane)
         finally:
             lane.task = None
-            _tell([*group, *lane.waiting], Unavailable("expected NATS to accept it, but this process stopped before"))
+            self._tell(
+                [*group, *lane.waiting], Unavailable("expected NATS to accept it, but this process stopped before")
+            )
             lane.waiting.clear()
+
+    def _tell(self, group: _Group, error: SolarWindError | None) -> None:
+        """Whether they are accepted."""
+        for _, future in group:
+            self.unaccepted.discard(future)
+            if not future.done():
+                if error is None:
+                    future.set_result(None)
+                else:
+                    future.set_exception(error)
+                    future.exception()  # whoever does not wait for it is told by the log
 
     def _take(self, lane: _Lane) -> _Group:
         """What travels together: numbers that follow on each other, within the limits of a batch."""
@@ -349,17 +364,6 @@ class Publisher:
 
         found = await find_made(self._session, self._layout, self._layout.partition(topic), made, id, topic)
         return found is not None
-
-
-def _tell(group: _Group, error: SolarWindError | None) -> None:
-    """Whether they are accepted."""
-    for _, future in group:
-        if not future.done():
-            if error is None:
-                future.set_result(None)
-            else:
-                future.set_exception(error)
-                future.exception()  # whoever does not wait for it is told by the log
 
 
 async def last_or_none(session: Session, stream: str, subject: str) -> Raw | None:

@@ -35,7 +35,7 @@ CONNECT_S = 5.0
 START_S = 10.0  # that JetStream has to answer at the start
 ANSWER_S = 2.0  # that a server has for an answer
 DOUBT_S = 1.0  # between two times that another server is asked while this one does not answer
-LEADER_S = 1.0  # that they have to say who leads
+LEADER_S = 0.7  # that they have to say who leads
 ACTIVE_NS = 2_000_000_000  # since a leader and a replica heard of each other; they do every second
 BEAT_S = 1.0  # between two signs of life that are asked for; two that are missed are the end
 FIRST_WAIT_S = 0.05
@@ -371,7 +371,7 @@ class Session:
 
         def read(message: Msg | None) -> None:
             if message is None:
-                self._doubt()
+                self.doubt()
             try:
                 answered(_sequence(message) if message is not None and not nobody(message) else None)
             except (NoAnswer, Refusal):
@@ -400,14 +400,14 @@ class Session:
 
     def _why(self, error: NoAnswer, subject: str) -> Exception:
         """NATS says on the side that something is forbidden, and does not answer."""
-        self._doubt()
+        self.doubt()
         forbidden = self._forbidden.lower()
         if f'"{subject.lower()}"' in forbidden or "_inbox." in forbidden:
             return Refusal(FORBIDDEN, self._forbidden)
         return error
 
-    def _doubt(self) -> None:
-        """There is no answer; but now and then ask elsewhere whether it is only here."""
+    def doubt(self) -> None:
+        """There is no answer: ask elsewhere, now and then, whether it is only here."""
         now = asyncio.get_running_loop().time()
         if len(self.address.servers) > 1 and self._nats is not None and now > self._doubt_at:
             self._doubt_at = now + DOUBT_S

@@ -25,7 +25,10 @@ log = logging.getLogger("solarwind")
 
 BEAT_S = 1.0
 SILENT_S = 3.0
-MOST_PAUSE_S = 30.0  # between two times that the leader is asked whether there is more
+DOUBT_S = 2.5  # without a sign of life of a consumer's
+LOOK_S = 2.0  # between two times that the leader is asked whether there is more, of a consumer that is new
+NEW_S = 60.0
+SELDOM_LOOK_S = 30.0  # the same, later
 PAGES_S = 0.25  # between two pages, while there is no consumer
 _PAGE = {"next_by_subj": ">", "batch": 256, "max_bytes": 4 << 20}
 _S = 1_000_000_000
@@ -89,9 +92,21 @@ class Tail:
     async def _is_more(self) -> bool | None:
         """Whether the stream's leader has something that did not come yet; None where it does not answer."""
         try:
-            return await self._session.next(self._stream, ">", max(self.seen, self._reached) + 1) is not None
+            return await self._next() is not None
         except (NoAnswer, Refusal):
             return None
+
+    async def _next(self) -> Raw | None:
+        return await self._session.next(self._stream, ">", max(self.seen, self._reached) + 1)
+
+    async def _read_from_leader(self) -> None:
+        """One by one: slowly, but what there is."""
+        try:
+            async with asyncio.timeout(LOOK_S):
+                while raw := await self._next():
+                    self._in_order(raw)
+        except (NoAnswer, Refusal, TimeoutError):
+            pass
 
     # The consumer -------------------------------------------------------------------------------------
 
@@ -172,7 +187,8 @@ class Tail:
         """Until it has to be made anew. A consumer may be on a server that is behind and does not know it: so the
         leader is asked, most often while it is new."""
         loop = asyncio.get_running_loop()
-        pause, look_at, behind = BEAT_S, loop.time() + BEAT_S, -1
+        made, behind = loop.time(), -1
+        look_at = made + BEAT_S
         while not self._broken.is_set():
             try:
                 async with asyncio.timeout(BEAT_S):
@@ -182,15 +198,17 @@ class Tail:
             now = loop.time()
             if not self._session.is_up or now - self._heard > SILENT_S:
                 return
+            if now - self._heard > DOUBT_S:
+                self._session.doubt()
             if behind == self._delivered:
                 log.info("stream %s: there is more than comes; reading it elsewhere", self._stream)
+                await self._read_from_leader()
                 return
             behind = -1
             if now >= look_at:
+                look_at = now + (LOOK_S if now - made < NEW_S else SELDOM_LOOK_S)
                 delivered = self._delivered
                 behind = delivered if await self._is_more() else -1
-                pause = min(2 * pause, MOST_PAUSE_S)
-                look_at = now + pause
 
     async def _drop(self) -> None:
         subscription, self._subscription = self._subscription, None
