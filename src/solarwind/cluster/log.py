@@ -331,7 +331,9 @@ class Log:
             except SolarWindError as error:
                 raise StoreError(str(error)) from None
             try:
-                stored = await self._try(data, mark, beside)
+                stored = await self._try_or_find(data, mark, beside)
+                if stored is None:
+                    continue
                 if said:
                     log.warning("NATS answers again: partition %d is written", self._partition)
                 return stored
@@ -342,11 +344,7 @@ class Log:
                     ) from refusal
                 if refusal.code == NO_STREAM:
                     raise self._deleted() from refusal
-                if refusal.code != WRONG_SEQUENCE:
-                    raise StoreError(f"NATS refused to write to stream {self._stream}: {refusal}") from refusal
-                found = await self._behind(mark[COMMIT])
-                if found is not None:
-                    return found
+                raise StoreError(f"NATS refused to write to stream {self._stream}: {refusal}") from refusal
             except NoAnswer as error:
                 if not said:
                     log.warning("waiting to write partition %d: %s", self._partition, error)
@@ -354,6 +352,15 @@ class Log:
                 await asyncio.sleep(wait * random.uniform(0.5, 1.0))
                 wait = min(2 * wait, MOST_WAIT_S)
                 await self._check_stream()
+
+    async def _try_or_find(self, data: bytes, mark: dict[str, str], beside: list[Message]) -> tuple[int, int] | None:
+        """Its sequences; None where it is to be tried again."""
+        try:
+            return await self._try(data, mark, beside)
+        except Refusal as refusal:
+            if refusal.code != WRONG_SEQUENCE:
+                raise
+            return await self._behind(mark[COMMIT])
 
     async def _try(self, data: bytes, mark: dict[str, str], beside: list[Message]) -> tuple[int, int]:
         expect = {_EXPECT: str(self._last)}
@@ -387,6 +394,8 @@ class Log:
                 self.fenced = True
                 raise self._no_owner()
         if last == self._last:
+            if await self._session.last_sequence(self._stream) < last:
+                raise NoAnswer("who leads the stream is behind")  # it was cut off, and will lead no more
             raise StoreError(f"expected the commits of partition {self._partition} in {self._stream}, they were purged")
         self._last = last
         return found and (found[0], last)

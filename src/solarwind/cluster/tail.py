@@ -60,6 +60,7 @@ class Tail:
         self._reached = start - 1  # of the last one or piece
         self._delivered = 0  # by the present consumer
         self._consumer = ""
+        self._is_same = False
         self._subscription: Subscription | None = None
         self._heard = 0.0
         self._broken = asyncio.Event()
@@ -131,14 +132,24 @@ class Tail:
             except Exception:
                 log.exception("stream %s cannot be read; trying again", self._stream)
             await self._drop()
-            await asyncio.sleep(wait)
+            await self._pause(wait)
             wait = min(2 * wait, MOST_WAIT_S)
 
+    async def _pause(self, seconds: float) -> None:
+        """Before it is made again; meanwhile it reads on, if it is certain to be the same stream."""
+        until = asyncio.get_running_loop().time() + seconds
+        while (left := until - asyncio.get_running_loop().time()) > 0:
+            if self._is_same:
+                await self._read_on()
+            await asyncio.sleep(min(left, PAGES_S))
+
     async def _make(self) -> None:
+        self._is_same = False
         if self._created:
             info = await self._session.api(f"STREAM.INFO.{self._stream}")
             if info["created"] != self._created:
                 raise Refusal(NO_STREAM, f"stream {self._stream} was deleted and made again")
+            self._is_same = True
         self._broken.clear()
         self._pieces.clear()
         self._delivered = 0
