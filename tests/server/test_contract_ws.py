@@ -12,6 +12,7 @@ from solarwind.testing.contract import EngineContract, Place
 from .place import Host, MountedPlace, ServerPlace
 
 
+@pytest.mark.long
 class TestServerOnMemory(EngineContract):
     @pytest.fixture
     def place(self, host: Host) -> Iterator[Place]:
@@ -28,6 +29,7 @@ class TestServerOnSqlite(EngineContract):
         place.close()
 
 
+@pytest.mark.long
 class TestServerInFastApi(EngineContract):
     @pytest.fixture
     def place(self, host: Host, tmp_path: Path) -> Iterator[Place]:
