@@ -10,7 +10,6 @@ and with as many as one packs into one oneself.
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -21,7 +20,7 @@ from typing import Any
 
 import harness
 import servers
-from harness import PAYLOAD, WINDOW, Crew, Options, Pace, Row, Table
+from harness import PAYLOAD, Crew, Options, Row, Table
 from servers import Server
 
 TOPIC = "bench.fired"
@@ -92,29 +91,14 @@ async def _wind_consume(say: Say, batches: bool, url: str, events: int) -> tuple
     from solarwind import SolarWind
 
     wind = SolarWind(url)
-    handled = 0
-    done = asyncio.Event()
-
-    async def count(payload: bytes) -> None:
-        nonlocal handled
-        handled += 1
-        if handled == events:
-            done.set()
-
-    async def count_all(payloads: list[bytes]) -> None:
-        nonlocal handled
-        handled += len(payloads)
-        if handled >= events:
-            done.set()
-
-    wind.on(TOPIC, purpose="Count")(count_all if batches else count)
+    done, handled = harness.count_events(wind, TOPIC, events, batches=batches)
     async with wind:
         say(await owners(wind.engine))
         await done.wait()
         ended = perf_counter()
         await wind.settled()
-        if handled != events:
-            raise RuntimeError(f"expected {events:,} events, handled {handled:,}")
+        if handled() != events:
+            raise RuntimeError(f"expected {events:,} events, handled {handled():,}")
         return ended, await owners(wind.engine)
 
 
@@ -128,16 +112,7 @@ async def _wind_produce(many: bool, url: str, events: int) -> tuple[float, float
 
     async with SolarWind(url) as wind:
         begun, spent = perf_counter(), process_time()
-        pace = Pace()
-        for at in range(0, events, WINDOW):
-            window = min(WINDOW, events - at)
-            if many:
-                receipt = wind.fire_many(TOPIC, [PAYLOAD] * window)
-            else:
-                for _ in range(window):
-                    receipt = wind.fire(TOPIC, PAYLOAD)
-            await pace.next(receipt)
-        await pace.end()
+        await harness.fire_all(wind, TOPIC, events, many=many)
         return begun, perf_counter(), process_time() - spent
 
 

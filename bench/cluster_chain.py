@@ -17,7 +17,7 @@ from zlib import crc32
 
 import harness
 from cluster import AHEAD, PULL, REPLICAS, UNSETTLED, Say, addresses, check_owner, owners, serve, wind_url
-from harness import PAYLOAD, WINDOW, Crew, Options, Pace, Row, Table
+from harness import PAYLOAD, Crew, Options, Row, Table
 
 STREAMS = 8  # over which a namespace spreads its topics
 FIRST = "chain.first"
@@ -38,8 +38,7 @@ async def _wind_pass(say: Say, then: str, batches: bool, url: str, events: int) 
     from solarwind import SolarWind
 
     wind = SolarWind(url)
-    handled = 0
-    done = asyncio.Event()
+    done, handled = harness.count_events(wind, then, events, batches=batches)
 
     async def pass_on(payload: bytes) -> None:
         wind.fire(then, payload)
@@ -47,27 +46,14 @@ async def _wind_pass(say: Say, then: str, batches: bool, url: str, events: int) 
     async def pass_all_on(payloads: list[bytes]) -> None:
         wind.fire_many(then, payloads)
 
-    async def count(payload: bytes) -> None:
-        nonlocal handled
-        handled += 1
-        if handled == events:
-            done.set()
-
-    async def count_all(payloads: list[bytes]) -> None:
-        nonlocal handled
-        handled += len(payloads)
-        if handled >= events:
-            done.set()
-
     wind.on(FIRST, purpose="Pass on")(pass_all_on if batches else pass_on)
-    wind.on(then, purpose="Count")(count_all if batches else count)
     async with wind:
         say(await owners(wind.engine))
         await done.wait()
         ended = perf_counter()
         await wind.settled()
-        if handled != events:
-            raise RuntimeError(f"expected {events:,} events, handled {handled:,}")
+        if handled() != events:
+            raise RuntimeError(f"expected {events:,} events, handled {handled():,}")
         return ended, await owners(wind.engine)
 
 
@@ -79,16 +65,8 @@ async def _wind_produce(many: bool, url: str, events: int) -> float:
     from solarwind import SolarWind
 
     async with SolarWind(url) as wind:
-        begun, pace = perf_counter(), Pace()
-        for at in range(0, events, WINDOW):
-            window = min(WINDOW, events - at)
-            if many:
-                receipt = wind.fire_many(FIRST, [PAYLOAD] * window)
-            else:
-                for _ in range(window):
-                    receipt = wind.fire(FIRST, PAYLOAD)
-            await pace.next(receipt)
-        await pace.end()
+        begun = perf_counter()
+        await harness.fire_all(wind, FIRST, events, many=many)
         return begun
 
 

@@ -69,6 +69,41 @@ class Pace:
             await self._windows.popleft()
 
 
+async def fire_all(wind: Any, topic: str, events: int, *, many: bool) -> None:
+    """Fire so many, and wait until all are accepted."""
+    pace = Pace()
+    for at in range(0, events, WINDOW):
+        window = min(WINDOW, events - at)
+        if many:
+            receipt = wind.fire_many(topic, [PAYLOAD] * window)
+        else:
+            for _ in range(window):
+                receipt = wind.fire(topic, PAYLOAD)
+        await pace.next(receipt)
+    await pace.end()
+
+
+def count_events(wind: Any, topic: str, events: int, *, batches: bool) -> tuple[asyncio.Event, Callable[[], int]]:
+    """A purpose that counts. Gives what is set once so many were handled, and how many it is so far."""
+    handled = 0
+    done = asyncio.Event()
+
+    async def count(payload: bytes) -> None:
+        nonlocal handled
+        handled += 1
+        if handled == events:
+            done.set()
+
+    async def count_all(payloads: list[bytes]) -> None:
+        nonlocal handled
+        handled += len(payloads)
+        if handled >= events:
+            done.set()
+
+    wind.on(topic, purpose="Count")(count_all if batches else count)
+    return done, lambda: handled
+
+
 @dataclass
 class Options:
     """What the command line says. `events` and `rounds` are None where a benchmark is to use its own, and `replicas`

@@ -18,7 +18,7 @@ from typing import Any
 
 import harness
 import servers
-from harness import PAYLOAD, WINDOW, Crew, Options, Pace, Row, Table
+from harness import PAYLOAD, Crew, Options, Row, Table
 from servers import Server
 
 TOPIC = "bench.fired"
@@ -61,22 +61,7 @@ async def _wind_consume(batches: bool, say: Callable[[object], None], url: str, 
     from solarwind import SolarWind
 
     wind = SolarWind(url)
-    handled = 0
-    done = asyncio.Event()
-
-    async def count(payload: bytes) -> None:
-        nonlocal handled
-        handled += 1
-        if handled == events:
-            done.set()
-
-    async def count_all(payloads: list[bytes]) -> None:
-        nonlocal handled
-        handled += len(payloads)
-        if handled >= events:
-            done.set()
-
-    wind.on(TOPIC, purpose="Count")(count_all if batches else count)
+    done, _ = harness.count_events(wind, TOPIC, events, batches=batches)
     async with wind:
         say("ready")
         await done.wait()
@@ -92,16 +77,7 @@ async def _wind_produce(many: bool, url: str, events: int) -> tuple[float, float
 
     async with SolarWind(url) as wind:
         begun = perf_counter()
-        pace = Pace()
-        for at in range(0, events, WINDOW):
-            window = min(WINDOW, events - at)
-            if many:
-                receipt = wind.fire_many(TOPIC, [PAYLOAD] * window)
-            else:
-                for _ in range(window):
-                    receipt = wind.fire(TOPIC, PAYLOAD)
-            await pace.next(receipt)
-        await pace.end()
+        await harness.fire_all(wind, TOPIC, events, many=many)
         return begun, perf_counter()
 
 

@@ -22,6 +22,7 @@ from typing import NamedTuple
 import nats
 import nats.errors
 
+from notes import Notes
 from solarwind import Event, SolarWind
 from solarwind.batch import seal
 from solarwind.cluster.address import Settings
@@ -62,12 +63,11 @@ class Life:
     def __init__(self, mode: str, url: str, folder: Path, name: str) -> None:
         self.name = name
         self.mode = mode
-        self._command = [sys.executable, "-m", "cluster.lives", mode, url, str(folder / f"{name}.notes"), name]
-        self._notes = folder / f"{name}.notes"
-        self._notes.touch()
+        notes = folder / f"{name}.notes"
+        self._command = [sys.executable, "-m", "cluster.lives", mode, url, str(notes), name]
+        notes.touch()
+        self._notes = Notes(notes)
         self._errors = folder / f"{name}.errors"
-        self._read = 0
-        self._lines: list[str] = []
         self._process: subprocess.Popen[bytes] | None = None
         self.begin()
 
@@ -83,13 +83,7 @@ class Life:
     @property
     def lines(self) -> list[str]:
         """All whole lines so far."""
-        with self._notes.open() as file:
-            file.seek(self._read)
-            whole, end, _ = file.read().rpartition("\n")
-        if end:
-            self._read += len(whole.encode()) + 1
-            self._lines += whole.split("\n")
-        return self._lines
+        return self._notes.lines
 
     @property
     def errors(self) -> str:

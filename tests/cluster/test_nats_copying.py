@@ -301,13 +301,13 @@ def test_what_is_torn_on_the_way_is_sent_again(source: Path, url: str, monkeypat
     whole = Session.publish_together
     torn: list[str] = []
 
-    async def tear(self: Session, messages: list[tuple[str, bytes, dict[str, str]]], name: str) -> int:
+    async def tear(self: Session, messages: list[tuple[str, bytes, dict[str, str]]]) -> int:
         subject, data, headers = messages[-1]
         if len(torn) < 3 and ".state." not in subject:
-            torn.append(name)
-            batch = {"Nats-Batch-Id": name, "Nats-Batch-Sequence": "2", "Nats-Batch-Commit": "1"}
+            torn.append(f"torn{len(torn)}")
+            batch = {"Nats-Batch-Id": torn[-1], "Nats-Batch-Sequence": "2", "Nats-Batch-Commit": "1"}
             return await self.publish(subject, data, headers | batch)
-        return await whole(self, messages, name)
+        return await whole(self, messages)
 
     monkeypatch.setattr(Session, "publish_together", tear)
     up(source, url)

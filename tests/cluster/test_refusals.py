@@ -166,13 +166,10 @@ async def state_of(server: NatsServer, stream: str) -> dict[str, Any]:
         return state
 
 
-@on_loop
-async def test_an_event_stream_that_is_full(
-    server: NatsServer, namespace: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Producers are told; what handlers fired waits, with one line; and when there is room again all goes on."""
+def chain(url: str) -> tuple[SolarWind, str, str, list[int]]:
+    """One that fires on a topic of another partition for each event: with both topics, and what came there."""
     parents, children = one_of_each(2)
-    wind = SolarWind(server.url(namespace, streams=2))
+    wind = SolarWind(url)
     handled: list[int] = []
 
     @wind.on(parents, purpose="p")
@@ -183,6 +180,15 @@ async def test_an_event_stream_that_is_full(
     async def child(number: int) -> None:
         handled.append(number)
 
+    return wind, parents, children, handled
+
+
+@on_loop
+async def test_an_event_stream_that_is_full(
+    server: NatsServer, namespace: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Producers are told; what handlers fired waits, with one line; and when there is room again all goes on."""
+    wind, parents, children, handled = chain(server.url(namespace, streams=2))
     async with wind:
         await wind.fire(parents, 0)
         await wind.settled(10)
@@ -212,18 +218,7 @@ async def test_a_state_stream_that_is_full(
     server: NatsServer, namespace: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Nothing is settled until there is room, which is said once; then all of it is, and what was fired comes once."""
-    parents, children = one_of_each(2)
-    wind = SolarWind(server.url(namespace, streams=2))
-    handled: list[int] = []
-
-    @wind.on(parents, purpose="p")
-    async def parent(number: int) -> None:
-        wind.fire(children, number)
-
-    @wind.on(children, purpose="q")
-    async def child(number: int) -> None:
-        handled.append(number)
-
+    wind, parents, _, handled = chain(server.url(namespace, streams=2))
     async with wind:
         await wind.fire(parents, 0)
         await wind.settled(10)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import IO, Any
 
+from notes import Notes
 from solarwind.testing.contract import until
 
 LIVES = Path(__file__).with_name("lives.py")
@@ -97,25 +98,18 @@ class Life:
 
     def __init__(self, mode: str, url: str, folder: Path, name: str, *arguments: object) -> None:
         self.name = name
-        self._path = folder / f"{name}.notes"
+        path = folder / f"{name}.notes"
         self._errors = folder / f"{name}.errors"
-        self._read = 0
-        self._lines: list[str] = []
-        self._path.touch()
-        command = [sys.executable, str(LIVES), mode, url, str(self._path), name, *map(str, arguments)]
+        path.touch()
+        self._notes = Notes(path)
+        command = [sys.executable, str(LIVES), mode, url, str(path), name, *map(str, arguments)]
         with self._errors.open("wb") as errors:
             self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=errors)
 
     @property
     def lines(self) -> list[str]:
         """All whole lines so far."""
-        with self._path.open() as file:
-            file.seek(self._read)
-            whole, end, _ = file.read().rpartition("\n")
-        if end:
-            self._read += len(whole.encode()) + 1
-            self._lines += whole.split("\n")
-        return self._lines
+        return self._notes.lines
 
     async def notes(self, line: str) -> None:
         """Wait until it has noted this."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Iterator, Sequence
 
 import msgspec
@@ -26,20 +25,18 @@ from .address import Settings, read_address
 from .layout import DIRECT, Layout, id_name, producer_name
 from .namespace import open_namespace
 from .owners import BEAT_S, Member, Record
-from .pieces import HEADERS_BYTES, MOST_PIECES, PIECE
-from .publish import NUMBER, Publisher, cut
-from .session import FIRST_WAIT_S, NO_STREAM, WRONG_SEQUENCE, NoAnswer, Refusal, Session, refused
+from .pieces import HEADERS_BYTES, Message, in_pieces
+from .publish import NUMBER, Publisher, cut, runs
+from .session import NO_STREAM, WRONG_SEQUENCE, NoAnswer, Refusal, Session, refused
 from .store import JetStreamStore
 
 log = logging.getLogger("solarwind")
 
 TOGETHER = 500  # messages that are stored together; JetStream takes 1,000 at most
 TOGETHER_BYTES = 4 << 20
-TORN = 10176  # JetStream's answer where some of what was to be stored together did not reach it: none is stored
 LOOK_S = 0.1
 LEAVE_S = 5.0  # to note how a partition was left, where there is no answer any more
 _EXPECT = "Nats-Expected-Last-Sequence"
-_Message = tuple[str, bytes, dict[str, str]]
 
 
 class NatsEnd:
@@ -266,7 +263,7 @@ class PartitionEnd:
         self, batches: Sequence[Batch], changes: Sequence[Change], snapshots: Sequence[Snapshot], now: int
     ) -> list[Stored | None]:
         await self._ready(now)
-        group: list[_Message] = []
+        group: list[Message] = []
         size = 0
         await self._session.up.wait()
         for event in self._events(batches, self._session.max_payload - HEADERS_BYTES):
@@ -299,51 +296,39 @@ class PartitionEnd:
 
     # What is stored -----------------------------------------------------------------------------------
 
-    def _events(self, batches: Sequence[Batch], room: int) -> Iterator[list[_Message]]:
+    def _events(self, batches: Sequence[Batch], room: int) -> Iterator[list[Message]]:
         """Messages, or the pieces of one event."""
         for batch in batches:
-            for run in _runs(batch):
+            for run in runs(batch):
                 for part in cut(run, room):
                     id = part.given_id(0)
                     who = id_name(id) if id is not None else producer_name(part.header.producer)
                     subject = self._end.layout.event_subject(part, DIRECT, who)
                     yield [(subject, part.data, {})] if len(part.data) <= room else self._pieces(subject, part, room)
 
-    def _pieces(self, subject: str, event: Batch, room: int) -> list[_Message]:
-        count = -(-len(event.data) // room)
-        if count > min(MOST_PIECES, TOGETHER):
+    def _pieces(self, subject: str, event: Batch, room: int) -> list[Message]:
+        pieces = in_pieces(subject, event.data, {NUMBER: str(event.header.first)}, room)
+        if len(pieces) > TOGETHER:
             raise TooLarge(
                 f"expected an event of at most {TOGETHER * room:,} bytes, got {len(event.data):,}: "
                 "raise max_payload of the NATS servers"
             )
-        return [
-            (
-                subject,
-                event.data[at * room : (at + 1) * room],
-                {NUMBER: str(event.header.first), PIECE: f"{at + 1}/{count}"},
-            )
-            for at in range(count)
-        ]
+        return pieces
 
-    async def _put(self, messages: list[_Message]) -> None:
+    async def _put(self, messages: list[Message]) -> None:
         """Store them behind what is there, until it is certain that they are."""
         stop = self._last + len(messages)
         messages[0][2][_EXPECT] = str(self._last)
-        while True:
-            await self._session.up.wait()
-            try:
-                self._last = await self._session.publish_together(messages, f"{random.getrandbits(64):016x}")
-                break
-            except (NoAnswer, Refusal) as error:
-                if isinstance(error, Refusal) and error.code == WRONG_SEQUENCE:
-                    self._last = await self._last_sequence()
-                    if self._last != stop:
-                        raise self._fired() from None
-                    break  # the answer to an earlier try was lost
-                if isinstance(error, Refusal) and error.code != TORN:
-                    raise refused(error, f"store events in stream {self._stream}") from error
-                log.warning("waiting to store events in stream %s: %s", self._stream, error)
-                await asyncio.sleep(FIRST_WAIT_S)
+        try:
+            self._last = await self._session.until_answered(
+                lambda: self._session.publish_together(messages), f"store events in stream {self._stream}"
+            )
+        except Refusal as refusal:
+            if refusal.code != WRONG_SEQUENCE:
+                raise refused(refusal, f"store events in stream {self._stream}") from refusal
+            self._last = await self._last_sequence()
+            if self._last != stop:  # else the answer to an earlier try was lost
+                raise self._fired() from None
         self._is_behind = True
 
     def _fired(self) -> ConflictError:
@@ -351,18 +336,3 @@ class PartitionEnd:
             f"expected nobody to fire on {self._end.place} while it is copied to, got events in stream {self._stream} "
             "that somebody else stored: copy to an empty namespace"
         )
-
-
-def _runs(batch: Batch) -> Iterator[Batch]:
-    """An event whose id somebody gave is a message of its own; others stay together."""
-    ids = batch.header.ids
-    if ids is None:
-        yield batch
-        return
-    start = 0
-    while start < len(batch):
-        stop = start + 1
-        while ids[start] is None and stop < len(batch) and ids[stop] is None:
-            stop += 1
-        yield batch.part(start, stop)
-        start = stop

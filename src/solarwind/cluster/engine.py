@@ -20,6 +20,7 @@ from ..engine.base import Receiver, Since
 from ..engine.client import Client, Link
 from ..engine.clock import Clock
 from ..engine.operations import trace_tree
+from ..engine.running import Running
 from ..errors import NotAllowed, NotFound, SolarWindError, StoreError, Unavailable
 from ..event import Event, HandOut
 from ..limits import Limits
@@ -83,7 +84,7 @@ class PartitionClient(Client):
             raise Unavailable(self._out_of_reach) from None
 
 
-class NatsEngine:
+class NatsEngine(Running):
     """See `Engine`. `clock` and `random` are given by tests."""
 
     def __init__(
@@ -110,8 +111,6 @@ class NatsEngine:
         self._started: dict[int, PartitionClient] = {}
         self._numbers = count(1)  # of transports
         self._transports: dict[str, NatsTransport] = {}
-        self._running = False
-        self._error: SolarWindError | None = None
 
     # Life ---------------------------------------------------------------------------------------------
 
@@ -172,12 +171,6 @@ class NatsEngine:
         if not self._session.is_up:
             raise Unavailable(f"expected NATS at {self.url}, it is out of reach: try again when it is back")
 
-    def _check_running(self) -> None:
-        if self._error is not None:
-            raise self._error
-        if not self._running:
-            raise Unavailable("expected a dispatcher that runs, got one that was stopped: start it again")
-
     def _fail(self, error: SolarWindError) -> None:
         """NATS refuses what this process cannot do without."""
         if self._error is None:
@@ -208,7 +201,7 @@ class NatsEngine:
         while True:
             node, owner = await self._owners.owner_of(partition, OWNER_S)
             if owner is not None:
-                return MemoryLink(owner, received, lost)
+                return MemoryLink(owner.connected, received, lost)
             link = NatsLink(self._session, received, lost)
             try:
                 await self._owners.while_owner(partition, node, link.open(self._layout, node, partition))
@@ -242,7 +235,7 @@ class NatsEngine:
         else:
             name = f"c{next(self._numbers)}"
             forget = partial(self._forget, name)
-            self._transports[name] = NatsTransport(self._session, owner, to, forget)
+            self._transports[name] = NatsTransport(self._session, owner.connected, to, forget)
             answer = {"to": self._layout.live(f"node.{self._owners.node}.{name}")}
         try:
             await message.respond(msgspec.json.encode(answer))

@@ -13,18 +13,18 @@ from collections import deque
 from typing import NamedTuple
 
 from ..batch import Batch
+from ..engine.backoff import Backoff
 from ..errors import SolarWindError
 from .layout import CAUSED, Layout, forwarded_by
 from .pieces import HEADERS_BYTES
-from .publish import Publisher, cut, last_or_none
-from .session import MOST_WAIT_S, WRONG_SEQUENCE, NoAnswer, Nobody, Raw, Refusal, Session, end_tasks
+from .publish import Publisher, cut, last_or_none, runs
+from .session import EXPECT, WRONG_SEQUENCE, NoAnswer, Nobody, Raw, Refusal, Session, end_tasks
 from .tracing import scan
 
 log = logging.getLogger("solarwind")
 
 FROM = "Solarwind-From"
 MOST_BYTES = 64 << 20  # that wait to be copied: then no more is committed
-_EXPECT = "Nats-Expected-Last-Subject-Sequence"
 
 
 class Place(NamedTuple):
@@ -116,7 +116,7 @@ class _Lane:
             self.task = asyncio.create_task(self._empty())
 
     async def _empty(self) -> None:
-        wait, said = 0.1, False
+        backoff, said = Backoff(), False
         while self.waiting:
             place, batch = self.waiting[0]
             try:
@@ -129,12 +129,11 @@ class _Lane:
                     said = True
                     log.warning("what handlers fired on topic %r waits: %s", batch.header.topic, error)
                 self._seq = None
-                await asyncio.sleep(wait)
-                wait = min(2 * wait, MOST_WAIT_S)
+                await backoff.pause()
                 continue
             if said:
                 log.warning("what handlers fired on topic %r is stored again", batch.header.topic)
-            wait, said = 0.1, False
+            backoff, said = Backoff(), False
             self.waiting.popleft()
             self.bytes -= len(batch.data)
         self.task = None
@@ -158,13 +157,8 @@ class _Lane:
 
     def _next_part(self, batch: Batch, start: int) -> Batch:
         """What goes into one message: an event with an id of its own, or a run of others."""
-        ids = batch.header.ids
-        stop = len(batch)
-        if ids is not None:
-            given = ids[start] is not None
-            stop = start + 1 if given else next((at for at in range(start, stop) if ids[at] is not None), stop)
-        run = batch if (start, stop) == (0, len(batch)) else batch.part(start, stop)
-        return cut(run, self._session.max_payload - HEADERS_BYTES)[0]
+        rest = batch.part(start, len(batch)) if start else batch
+        return cut(next(runs(rest)), self._session.max_payload - HEADERS_BYTES)[0]
 
     async def _find_last(self) -> None:
         raw = await self._session.until_answered(
@@ -178,7 +172,7 @@ class _Lane:
         self._done = max(self._done, done or NOWHERE)
 
     async def _put(self, part: Batch, done: Place) -> None:
-        expect = {_EXPECT: str(self._seq), f"{_EXPECT}-Subject": self._subject}
+        expect = {EXPECT: str(self._seq), f"{EXPECT}-Subject": self._subject}
         try:
             self._seq = await self._publisher.put(part, self._via, {FROM: str(done)}, expect)
             self._done = done

@@ -12,7 +12,6 @@ import json
 import struct
 from collections import deque
 from collections.abc import Callable
-from typing import Any
 from uuid import uuid4
 
 import nats.errors
@@ -20,8 +19,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from ..errors import Unavailable
-from ..peer.connection import Connection
-from ..peer.host import Host
+from ..peer.connection import Connection, Transport
 from .layout import Layout
 from .session import NoAnswer, Session
 
@@ -29,6 +27,7 @@ WINDOW = 16 << 20
 CREDIT = 1 << 20  # bytes that were read, after which the sender is told
 OPEN_S = 2.0
 _HEAD = struct.Struct("<BI")  # kind, number
+Connected = Callable[[Transport], Connection]  # makes the owner's end of a connection
 _WHOLE, _PART, _CREDITED, _END = range(4)
 
 
@@ -235,11 +234,11 @@ class NatsLink:
 class NatsTransport:
     """See `Transport` in `peer.connection`."""
 
-    def __init__(self, session: Session, host: Host, subject: str, forget: Callable[[], None]) -> None:
+    def __init__(self, session: Session, connected: Connected, subject: str, forget: Callable[[], None]) -> None:
         self._forget = forget
         self._closed = False
         self.frames = Frames(session, subject, self._message, self._over)
-        self.connection: Connection = host_connection(host, self)
+        self.connection: Connection = connected(self)
         self.frames.drained = self._drained  # type: ignore[method-assign]
         self._stuck = False
 
@@ -282,28 +281,19 @@ class NatsTransport:
         """NATS has said who it is."""
 
 
-def host_connection(host: Host, transport: Any) -> Connection:
-    """A connection of a client of that host."""
-    connection = Connection(host, transport, None)
-    connected = getattr(host, "connected", None)
-    if connected is not None:
-        connected(connection)
-    return connection
-
-
 # Both ends in one process ---------------------------------------------------------------------------------------
 
 
 class MemoryLink:
     """See `Link`. What is sent arrives in a later turn of the loop, so that nobody is called back in his own call."""
 
-    def __init__(self, host: Host, received: Callable[[bytes], None], lost: Callable[[str], None]) -> None:
+    def __init__(self, connected: Connected, received: Callable[[bytes], None], lost: Callable[[str], None]) -> None:
         self.silent = 0
         self._loop = asyncio.get_running_loop()
         self._received = received
         self._lost = lost
         self._over = False
-        self._connection = host_connection(host, _Back(self))
+        self._connection = connected(_Back(self))
 
     def send(self, data: bytes) -> None:
         self._loop.call_soon(self._connection.received, data)

@@ -8,7 +8,6 @@ fence             the first commit of an owner: from then on the one before can 
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -18,6 +17,7 @@ import msgspec
 from ..batch import Batch
 from ..core.spans import Spans
 from ..core.state import Change, Letter, Snapshot
+from ..engine.backoff import Backoff
 from ..errors import ProtocolError, SolarWindError, StoreError
 from ..store.base import Full
 from .layout import Layout, purpose_name
@@ -36,7 +36,7 @@ from .records import (
     decode_topic,
     encode,
 )
-from .session import FULL, MOST_WAIT_S, NO_STREAM, WRONG_SEQUENCE, NoAnswer, Raw, Refusal, Session, log
+from .session import EXPECT, FULL, NO_STREAM, WRONG_SEQUENCE, NoAnswer, Raw, Refusal, Session, log
 
 SNAPSHOT_AFTER = 512  # commits since a topic changed first
 SNAPSHOTS_TOGETHER = 64
@@ -44,7 +44,6 @@ PURGE_AFTER = 256  # commits
 LETTERS_BYTES = 256 << 10  # of dead letters in a message, about
 PAGE = 512
 PAGE_BYTES = 4 << 20
-_EXPECT = "Nats-Expected-Last-Subject-Sequence"
 _Name = tuple[str, str]  # of a purpose: its topic and its own
 
 
@@ -170,7 +169,7 @@ class Log:
                 copied=before.copied,
             )
             try:
-                mark = {COMMIT: f"{fence.epoch}.{fence.number}", _EXPECT: str(last.seq if last else 0)}
+                mark = {COMMIT: f"{fence.epoch}.{fence.number}", EXPECT: str(last.seq if last else 0)}
                 self._last = await self._session.publish(self._subject, encode(fence), mark)
             except Refusal as refusal:
                 if refusal.code != WRONG_SEQUENCE:
@@ -324,7 +323,7 @@ class Log:
     async def _store(self, record: Commit, beside: list[Message]) -> tuple[int, int]:
         """Until it is certain whether it is stored; gives the sequences of its first and last piece."""
         mark = {COMMIT: f"{record.epoch}.{record.number}"}
-        data, said, wait = encode(record), False, 0.05
+        data, said, backoff = encode(record), False, Backoff()
         while True:
             try:
                 await self._session.ready()
@@ -349,8 +348,7 @@ class Log:
                 if not said:
                     log.warning("waiting to write partition %d: %s", self._partition, error)
                     said = True
-                await asyncio.sleep(wait * random.uniform(0.5, 1.0))
-                wait = min(2 * wait, MOST_WAIT_S)
+                await backoff.pause()
                 await self._check_stream()
 
     async def _try_or_find(self, data: bytes, mark: dict[str, str], beside: list[Message]) -> tuple[int, int] | None:
@@ -363,13 +361,13 @@ class Log:
             return await self._behind(mark[COMMIT])
 
     async def _try(self, data: bytes, mark: dict[str, str], beside: list[Message]) -> tuple[int, int]:
-        expect = {_EXPECT: str(self._last)}
+        expect = {EXPECT: str(self._last)}
         pieces = self._in_pieces(self._subject, data, mark)
         pieces[0][2].update(expect)
         if len(pieces) == 1 and not beside:
             seq = await self._session.publish(*pieces[0])
         else:
-            seq = await self._session.publish_together(beside + pieces, f"{random.getrandbits(64):016x}")
+            seq = await self._session.publish_together(beside + pieces)
         return seq - len(pieces) + 1, seq
 
     async def _behind(self, mark: str) -> tuple[int, int] | None:

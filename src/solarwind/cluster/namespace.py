@@ -11,7 +11,7 @@ import msgspec
 from ..errors import BadArgument, ConflictError, NotFound
 from .address import Settings, check_settings
 from .layout import Layout
-from .session import NO_STREAM, STREAM_EXISTS, WRONG_SEQUENCE, Refusal, Session, refused
+from .session import EXPECT, NO_STREAM, STREAM_EXISTS, WRONG_SEQUENCE, Refusal, Session, refused
 
 _S = 1_000_000_000
 NOT_MADE = 10049  # JetStream's answer where a server could not make the files of a stream, which may come of its load
@@ -31,7 +31,7 @@ _UNTOUCHED: dict[str, Any] = {
 }
 MARK = "solarwind"  # in a stream's metadata: which format it has; and how topics are spread
 FORMAT = "1"
-KEY_ONCE = {"Nats-Expected-Last-Subject-Sequence": "0"}
+KEY_ONCE = {EXPECT: "0"}
 
 
 async def open_namespace(session: Session, *, makes: bool = True) -> Layout:

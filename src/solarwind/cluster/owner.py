@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection
 from time import monotonic
 from typing import Any
 
@@ -20,7 +20,7 @@ from ..engine.operations import FOREVER
 from ..errors import Busy, StoreError
 from ..limits import Limits
 from ..origin import MACHINE, process_name
-from ..peer.connection import Connection
+from ..peer.clients import Clients
 from ..records import Statistics, TopicInfo
 from ..store.base import Full
 from .store import JetStreamStore
@@ -214,7 +214,7 @@ class PartitionEngine(LocalEngine):
         return await super().left(purposes)
 
 
-class Owner:
+class Owner(Clients):
     """One partition that this process owns. A `Host` of connections."""
 
     def __init__(
@@ -227,6 +227,7 @@ class Owner:
         random: Callable[[], float] | None = None,
     ) -> None:
         """`ended` is called when it is over without having been stopped."""
+        super().__init__()
         self.partition = store.partition
         self.name = f"{MACHINE}/{process_name()}"
         self.limits = limits
@@ -235,8 +236,6 @@ class Owner:
         self.engine: PartitionEngine = PartitionEngine(store, clock=clock, limits=limits, **options)
         self._store = store
         self._ended = ended
-        self._connections: set[Connection] = set()
-        self._tasks: set[asyncio.Task[Any]] = set()
         self._sweeper: asyncio.Task[None] | None = None
         self.ready = False
 
@@ -296,14 +295,3 @@ class Owner:
 
     def grant(self, token: str | None) -> Everything:
         return _EVERYTHING
-
-    def connected(self, connection: Connection) -> None:
-        self._connections.add(connection)
-
-    def disconnected(self, connection: Connection) -> None:
-        self._connections.discard(connection)
-
-    def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)

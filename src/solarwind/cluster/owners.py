@@ -23,7 +23,7 @@ from ..errors import SolarWindError, StoreError, Unavailable
 from ..origin import MACHINE, process_name
 from .layout import Layout
 from .owner import Owner
-from .session import WRONG_SEQUENCE, NoAnswer, Nobody, Raw, Refusal, Session, end_tasks
+from .session import EXPECT, WRONG_SEQUENCE, NoAnswer, Nobody, Raw, Refusal, Session, end_tasks
 from .tail import Tail
 
 log = logging.getLogger("solarwind")
@@ -333,7 +333,7 @@ class Owners:
         """Write who owns it, unless somebody else wrote."""
         record = self.records[partition]
         data = msgspec.json.encode({"node": node, "name": name} if node else {})
-        expect = {"Nats-Expected-Last-Subject-Sequence": str(record.revision)}
+        expect = {EXPECT: str(record.revision)}
         try:
             revision = await self._session.publish(self._layout.key(f"owner.{partition}"), data, expect)
         except Refusal as refusal:

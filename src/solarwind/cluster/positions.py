@@ -268,14 +268,9 @@ class Positions:
         most = {"batch": READ_MESSAGES, "max_bytes": max(1 << 16, most_bytes)}
         request = {"seq": max(1, seq), "next_by_subj": subject, **most}
 
-        async def read() -> list[Raw]:
-            page = await self._session.get(self._stream, request)
-            if not page:  # the replica that answered may be behind
-                raw = await self._session.next(self._stream, subject, seq)
-                page = [raw] if raw is not None else []
-            return page
-
-        page: list[Raw] = await self._session.until_answered(read, f"read stream {self._stream}")
+        page: list[Raw] = await self._session.until_answered(
+            lambda: self._session.page(self._stream, request), f"read stream {self._stream}"
+        )
         return page
 
     async def _next(self, stream: str, subject: str, seq: int) -> Raw | None:

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from time import monotonic
 
 import msgspec
 
 from ..batch import AutoId, Batch, join, read_id
+from ..engine.backoff import Backoff
 from ..errors import ProtocolError, SolarWindError, StoreError, TooLarge, Unavailable
 from ..limits import Limits
 from ..origin import MACHINE, process_name
@@ -25,8 +25,7 @@ from .layout import DIRECT, Layout, id_name, producer_name
 from .namespace import open_partition
 from .pieces import HEADERS_BYTES, MOST_PIECES, in_pieces, piece_of
 from .session import (
-    FIRST_WAIT_S,
-    MOST_WAIT_S,
+    EXPECT,
     NO_STREAM,
     WRONG_SEQUENCE,
     NoAnswer,
@@ -43,8 +42,6 @@ log = logging.getLogger("solarwind")
 NUMBER = "Solarwind-Number"  # the event's, in a piece
 _TOGETHER = 256  # messages of events with ids of their own that are under way together
 _MOST_LANES = 10_000  # that rest and are remembered
-_EXPECT = "Nats-Expected-Last-Subject-Sequence"
-
 
 _Group = list[tuple[Batch, asyncio.Future[None]]]
 
@@ -209,21 +206,13 @@ class Publisher:
     def _parts(self, batch: Batch) -> Sequence[list[Batch]]:
         """What is stored one after the other: a message, or several together of events with ids of their own."""
         parts: list[list[Batch]] = []
-        ids = batch.header.ids
-        start, count = 0, len(batch)
-        while start < count:
-            stop = start + 1
-            given = ids is not None and ids[start] is not None
-            while stop < count and (ids is not None and ids[stop] is not None) == given:
-                stop += 1
-            if given:
-                for low in range(start, stop, _TOGETHER):
-                    high = min(stop, low + _TOGETHER)
-                    parts.append([batch.part(index, index + 1) for index in range(low, high)])
-            else:
-                run = batch if (start, stop) == (0, count) else batch.part(start, stop)
+        for run in runs(batch):
+            if run.given_id(0) is None:
                 parts += [[part] for part in cut(run, self._room())]
-            start = stop
+            elif parts and parts[-1][0].given_id(0) is not None and len(parts[-1]) < _TOGETHER:
+                parts[-1].append(run)
+            else:
+                parts.append([run])
         return parts
 
     async def _store_part(self, part: list[Batch]) -> None:
@@ -248,7 +237,7 @@ class Publisher:
         `StoreError` where that says no, and `TooLarge`."""
         topic = batch.header.topic
         partition = self._layout.partition(topic)
-        begun, wait, tries = monotonic(), FIRST_WAIT_S, 0
+        begun, backoff, tries = monotonic(), Backoff(), 0
         while True:
             await self._session.ready()
             try:
@@ -269,8 +258,7 @@ class Publisher:
                 if tries == 1:
                     log.warning("waiting to store events of topic %r: %s", topic, error)
                 tries += 1
-            await asyncio.sleep(wait * random.uniform(0.5, 1.0))
-            wait = min(2 * wait, MOST_WAIT_S)
+            await backoff.pause()
 
     async def doubt(self, partition: int) -> None:
         """Nobody takes its events: is there no stream, or does it only have no leader?"""
@@ -288,7 +276,7 @@ class Publisher:
         if id is None:
             return {}
         of_id = self._layout.events_of(partition, who=id_name(id), topic=batch.header.topic)
-        return {_EXPECT: "0", f"{_EXPECT}-Subject": of_id}
+        return {EXPECT: "0", f"{EXPECT}-Subject": of_id}
 
     def _is_old(self, begun: float, batch: Batch) -> bool:
         """Whether the stream may have forgotten that it stored the batch; pieces it never knows."""
@@ -312,7 +300,7 @@ class Publisher:
                 "raise max_payload of the NATS servers"
             )
         pieces[0][2].update(expectation)
-        return await self._session.publish_together(pieces, f"{random.getrandbits(64):016x}")
+        return await self._session.publish_together(pieces)
 
     def _message(self, batch: Batch, via: str, who: str) -> tuple[str, dict[str, str]]:
         """The subject, and the name by which the stream knows the message if it comes again soon. An id that was given
@@ -384,6 +372,21 @@ def read_raw(raw: Raw) -> Batch | None:
         return Batch.read(raw.data)
     except ProtocolError:
         return None
+
+
+def runs(batch: Batch) -> Iterator[Batch]:
+    """An event whose id somebody gave is a message of its own; others stay together."""
+    ids = batch.header.ids
+    if ids is None:
+        yield batch
+        return
+    start = 0
+    while start < len(batch):
+        stop = start + 1
+        while ids[start] is None and stop < len(batch) and ids[stop] is None:
+            stop += 1
+        yield batch.part(start, stop)
+        start = stop
 
 
 def cut(batch: Batch, room: int) -> list[Batch]:

@@ -22,6 +22,7 @@ from nats.aio import client as nats_client
 from nats.aio.client import Client as Nats
 from nats.aio.msg import Msg
 
+from ..engine.backoff import Backoff
 from ..errors import BadArgument, NotAllowed, SolarWindError, StoreError, Unavailable
 from ..origin import MACHINE, process_name
 from .address import Address
@@ -38,8 +39,7 @@ DOUBT_S = 1.0  # between two times that another server is asked while this one d
 LEADER_S = 0.7  # that they have to say who leads
 ACTIVE_NS = 2_000_000_000  # since a leader and a replica heard of each other; they do every second
 BEAT_S = 1.0  # between two signs of life that are asked for; two that are missed are the end
-FIRST_WAIT_S = 0.05
-MOST_WAIT_S = 1.0
+EXPECT = "Nats-Expected-Last-Subject-Sequence"  # a header: stored only if the subject's last message is that one
 
 T = TypeVar("T")
 
@@ -299,7 +299,7 @@ class Session:
                 missed += 1
 
     async def _connect_again(self) -> Nats:
-        wait = FIRST_WAIT_S
+        backoff = Backoff()
         while True:
             try:
                 self._nats = client = await self._connect()
@@ -313,8 +313,7 @@ class Session:
             # nats-py trips over servers that are just going or coming
             except (Unavailable, BadArgument, NoAnswer) as error:
                 log.info("no NATS yet: %s", error)
-            await asyncio.sleep(wait * random.uniform(0.5, 1.0))
-            wait = min(2 * wait, MOST_WAIT_S)
+            await backoff.pause()
 
     async def _check_mark(self) -> None:
         """Whether it is what it was; the servers of a cluster know each other."""
@@ -440,8 +439,9 @@ class Session:
         others = [each.get("active", 0) < ACTIVE_NS for each in cluster.get("replicas") or ()]
         return bool(cluster.get("leader")) and 2 * (sum(others) + 1) > len(others) + 1
 
-    async def publish_together(self, messages: list[tuple[str, bytes, dict[str, str]]], name: str) -> int:
-        """Store all of these messages or none; gives the last one's sequence. `name` is unlike that of any other."""
+    async def publish_together(self, messages: list[tuple[str, bytes, dict[str, str]]]) -> int:
+        """Store all of these messages or none; gives the last one's sequence."""
+        name = f"{random.getrandbits(64):016x}"
         for number, (subject, data, headers) in enumerate(messages, 1):
             batch = {"Nats-Batch-Id": name, "Nats-Batch-Sequence": str(number)}
             if number == len(messages):
@@ -485,13 +485,21 @@ class Session:
             raise Refusal(int(status[:3]), status)
         return [_stored(message) for message in messages]
 
+    async def page(self, stream: str, request: dict[str, Any]) -> list[Raw]:
+        """The same; what the replica does not have from a sequence on, the leader is asked for."""
+        found = await self.get(stream, request)
+        if not found and "seq" in request:
+            raw = await self.next(stream, request["next_by_subj"], request["seq"])
+            found = [raw] if raw is not None else []
+        return found
+
     async def last_sequence(self, stream: str) -> int:
         """Of a stream, as its leader knows it."""
         return int((await self.api(f"STREAM.INFO.{stream}"))["state"]["last_seq"])
 
     async def until_answered(self, work: Callable[[], Awaitable[T]], what: str) -> T:
         """Again and again while there is no answer, with one line in the log for all who wait for the same."""
-        wait, waits = FIRST_WAIT_S, False
+        backoff, waits = Backoff(), False
         try:
             while True:
                 await self.ready()
@@ -503,8 +511,7 @@ class Session:
                         self._waits[what] += 1
                         if self._waits[what] == 1:
                             log.warning("waiting to %s: %s", what, error)
-                    await asyncio.sleep(wait * random.uniform(0.5, 1.0))
-                    wait = min(2 * wait, MOST_WAIT_S)
+                    await backoff.pause()
                 else:
                     if waits and self._waits[what] == 1:
                         log.warning("NATS answers again: went on to %s", what)

@@ -24,7 +24,7 @@ from ..errors import NotAllowed, NotFound, ProtocolError, StoreError
 from ..store.base import Full, Recovered
 from ..store.base import TopicRecord as TopicKnown
 from .forward import MOST_BYTES, Forwarder
-from .layout import Layout, forwarded_by
+from .layout import CAUSED, Layout, forwarded_by
 from .log import Log
 from .pieces import pass_over
 from .positions import NOTES_TOGETHER, Notes, Positions
@@ -65,7 +65,6 @@ class JetStreamStore:
         self.forwarder = Forwarder(session, layout, partition, publisher)
         self._tail: Tail | None = None
         self._arrived: Callable[[Stored], None] | None = None
-        self._early: list[Stored] = []
         self.failed: Callable[[StoreError], None] = lambda error: None
         self.rightful: Callable[[], Awaitable[bool]] | None = None  # whether this process is to own it
         self._created = ""
@@ -144,21 +143,21 @@ class JetStreamStore:
 
     async def _find_copies(self) -> None:
         """How far other partitions are with their copying is in the log, and must stay there."""
-        for source in range(self._layout.settings.streams):
-            via = forwarded_by(source)
-            subject = self._layout.events_of(self.partition, kind="caused", via=via)
-            raw = await self._session.until_answered(
-                partial(self._session.last, self._stream, subject), "see how far copying is"
+        vias = [forwarded_by(source) for source in range(self._layout.settings.streams)]
+        subjects = [self._layout.events_of(self.partition, kind=CAUSED, via=via) for via in vias]
+        last = await asyncio.gather(
+            *(
+                self._session.until_answered(
+                    partial(self._session.last, self._stream, subject), "see how far copying is"
+                )
+                for subject in subjects
             )
-            if raw is not None:
-                self._last_from[via] = raw.seq
+        )
+        self._last_from = {via: raw.seq for via, raw in zip(vias, last, strict=True) if raw is not None}
 
     def follow(self, arrived: Callable[[Stored], None]) -> None:
-        """From now on, tell of what comes into the log. What came since `open` is told at once."""
+        """From now on, tell of what comes into the log: right after `open`, which tells of what came before."""
         self._arrived = arrived
-        early, self._early = self._early, []
-        for stored in early:
-            arrived(stored)
 
     async def close(self) -> None:
         """Note that it was closed in order, unless it is not the owner any more."""
@@ -244,7 +243,6 @@ class JetStreamStore:
         self._unwritten_bytes += len(raw.data) + MESSAGE_BYTES
         if self._arrived is not None:
             self._arrived(stored)
-        # What comes before anybody follows was fired while there was no owner: only its number counts.
         if self._unwritten_bytes > CHECKPOINT_BYTES:
             self._unwritten_bytes = 0
             self._spawn(self.checkpoint())

@@ -17,9 +17,10 @@ import nats.errors
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from ..engine.backoff import Backoff
 from ..errors import SolarWindError
 from .pieces import Pieces
-from .session import FIRST_WAIT_S, MOST_WAIT_S, NO_STREAM, NoAnswer, Raw, Refusal, Session, end_tasks
+from .session import NO_STREAM, NoAnswer, Raw, Refusal, Session, end_tasks
 
 log = logging.getLogger("solarwind")
 
@@ -112,7 +113,7 @@ class Tail:
     # The consumer -------------------------------------------------------------------------------------
 
     async def _run(self) -> None:
-        wait = FIRST_WAIT_S
+        backoff = Backoff()
         while True:
             try:
                 await self._session.ready()
@@ -120,7 +121,7 @@ class Tail:
                 return
             try:
                 await self._make()
-                wait = FIRST_WAIT_S
+                backoff = Backoff()
                 await self._watch()
             except NoAnswer as error:
                 log.info("stream %s cannot be read yet: %s", self._stream, error)
@@ -132,8 +133,7 @@ class Tail:
             except Exception:
                 log.exception("stream %s cannot be read; trying again", self._stream)
             await self._drop()
-            await self._pause(wait)
-            wait = min(2 * wait, MOST_WAIT_S)
+            await self._pause(backoff.next())
 
     async def _pause(self, seconds: float) -> None:
         """Before it is made again; meanwhile it reads on, if it is certain to be the same stream."""

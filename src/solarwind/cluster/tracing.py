@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 from ..batch import AutoId, Batch, read_id
@@ -60,7 +61,12 @@ async def scan(session: Session, stream: str, subject: str, since: int) -> Async
     pieces = Pieces()
     more = {"next_by_subj": subject, "batch": _PAGE, "max_bytes": _PAGE_BYTES}
     while True:
-        page = await _get(session, stream, request | more)
+        try:
+            page = await session.until_answered(partial(session.page, stream, request | more), f"read stream {stream}")
+        except Refusal as refusal:
+            if refusal.code != NO_STREAM:
+                raise
+            return
         for raw in page:
             found = pieces.add(raw)
             if found is not None:
@@ -68,23 +74,3 @@ async def scan(session: Session, stream: str, subject: str, since: int) -> Async
         if not page:
             return
         request = {"seq": page[-1].seq + 1}
-
-
-async def _get(session: Session, stream: str, request: dict[str, Any]) -> list[Raw]:
-    """A page. A replica may be behind: what it does not have, the leader is asked for."""
-
-    async def ask() -> list[Raw]:
-        try:
-            page = await session.get(stream, request)
-            if not page and "seq" in request:
-                raw = await session.next(stream, request["next_by_subj"], request["seq"])
-                page = [raw] if raw is not None else []
-            return page
-        except Refusal as refusal:
-            if refusal.code == NO_STREAM:
-                return []
-            raise
-
-    work: Callable[[], Any] = ask
-    page: list[Raw] = await session.until_answered(work, f"read stream {stream}")
-    return page

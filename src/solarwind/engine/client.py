@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
@@ -23,13 +22,13 @@ from ..core.log import Stored
 from ..core.purpose import MOST_ERROR
 from ..errors import Busy, ProtocolError, SolarWindError, StoreError, TooLarge, Unavailable
 from ..origin import MACHINE, process_name
+from .backoff import Backoff
 from .base import Receiver, Since
 from .calls import Calls
+from .running import Running
 
 log = logging.getLogger("solarwind")
 
-FIRST_WAIT_S = 0.05
-MOST_WAIT_S = 1.0
 HELLO_S = 10.0
 MOST_FAILURES = 250  # in a report
 MOST_SILENT = 2  # beats, of which there are two a heartbeat: so a server that is gone is noticed before the second ends
@@ -71,7 +70,7 @@ class _Seat(msgspec.Struct, eq=False):
     leaving: bool = False
 
 
-class Client(Calls):
+class Client(Running, Calls):
     """See `Engine`. A subclass says by what link the server is reached."""
 
     def __init__(self, place: str) -> None:
@@ -93,8 +92,6 @@ class Client(Calls):
         self._delivered: list[Receiver] = []  # to whom, by the message that is being read
         self._connecting: asyncio.Task[None] | None = None
         self._beat: asyncio.TimerHandle | None = None
-        self._running = False
-        self._error: SolarWindError | None = None
 
     async def _open(self) -> Link:
         """Connect. `_received` is to get each message from then on, and `_lost` why it is over. Raises `Unavailable`
@@ -132,12 +129,6 @@ class Client(Calls):
         self._check_running()
         if self._link is None:
             raise Unavailable(self._out_of_reach)
-
-    def _check_running(self) -> None:
-        if self._error is not None:
-            raise self._error
-        if not self._running:
-            raise Unavailable("expected a dispatcher that runs, got one that was stopped: start it again")
 
     def _fail(self, error: SolarWindError) -> None:
         """The server refuses what this process cannot do without."""
@@ -225,11 +216,10 @@ class Client(Calls):
 
     async def _reconnect(self) -> None:
         """Until there is a connection again, and everything is as it was."""
-        wait = FIRST_WAIT_S
+        backoff = Backoff()
         try:
             while not await self._is_back() and self._running:
-                await asyncio.sleep(wait * random.uniform(0.5, 1.0))
-                wait = min(2 * wait, MOST_WAIT_S)
+                await backoff.pause()
         except SolarWindError as error:
             self._fail(error)
         except Exception as error:

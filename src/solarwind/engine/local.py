@@ -21,7 +21,7 @@ from ..core.effects import Closed, Effect, Fault, Fetch, Join, Offer, Report
 from ..core.log import Stored
 from ..core.registry import Topic
 from ..core.state import Change, Snapshot
-from ..errors import BadArgument, Busy, StoreError, Unavailable
+from ..errors import BadArgument, Busy, StoreError
 from ..limits import Limits
 from ..names import check_topic
 from ..store.base import Full, Store
@@ -89,8 +89,6 @@ class LocalEngine(Operations):
         self._trim_timer: Timer | None = None
         self._to_trim: dict[str, int] = {}  # when to look at a topic's history
         self._quiet: list[_Quiet] = []
-        self._running = False
-        self._error: StoreError | None = None
 
     # Life ---------------------------------------------------------------------------------------------
 
@@ -131,12 +129,6 @@ class LocalEngine(Operations):
 
     def check(self) -> None:
         self._check_running()
-
-    def _check_running(self) -> None:
-        if self._error is not None:
-            raise self._error
-        if not self._running:
-            raise Unavailable("expected a dispatcher that runs, got one that was stopped: start it again")
 
     def _fail(self, error: StoreError) -> None:
         """The store's promise cannot be kept any more: stop rather than guess."""

@@ -15,19 +15,17 @@ from ..records import DeadLetter, PurposeInfo, PurposeStatistics, Statistics, To
 from ..store.base import Store
 from .base import Since
 from .clock import Clock
+from .running import Running
 
 FOREVER = (1 << 63) - 1  # ns since 1970
 
 
-class Operations:
+class Operations(Running):
     """The part of an engine that answers and serves operators."""
 
     store: Store
     _dispatcher: Dispatcher
     _clock: Clock
-
-    def _check_running(self) -> None:
-        raise NotImplementedError
 
     def _carry_out(self) -> None:
         """Carry out what the dispatcher wants done."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Coroutine
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -15,7 +15,7 @@ from ..engine.base import Engine
 from ..engine.url import open_engine
 from ..limits import Limits
 from ..origin import MACHINE, process_name
-from ..peer.connection import Connection, Transport
+from ..peer.clients import Clients
 from ..service.outbox import Numbers
 from ..wind import SolarWind
 from .access import Access, Grant
@@ -28,7 +28,7 @@ from .take import Takes
 from .webhooks import Webhooks
 
 
-class Server:
+class Server(Clients):
     """See `app`."""
 
     def __init__(
@@ -42,6 +42,7 @@ class Server:
         webhook_networks: Collection[str] = (),
         webhook_origin: str | None = None,
     ) -> None:
+        super().__init__()
         self._owns = not isinstance(source, SolarWind)
         self.wind = source if isinstance(source, SolarWind) else SolarWind(engine=open_engine(source, serves=True))
         self.settings = settings or Settings()
@@ -50,8 +51,6 @@ class Server:
         self.running = False
         self.name = f"{MACHINE}/{process_name()}"
         self.webhooks = Webhooks(self, networks=webhook_networks, origin=webhook_origin)
-        self._connections: set[Connection] = set()
-        self._tasks: set[asyncio.Task[Any]] = set()
         self.numbers = Numbers()  # of events that come by HTTP
         self.takes = Takes(self)
         self.feeds = Feeds(self)
@@ -103,21 +102,6 @@ class Server:
     def connection_count(self) -> int:
         """How many WebSocket connections there are."""
         return len(self._connections)
-
-    def connected(self, transport: Transport, token: str | None) -> Connection:
-        """A client is there; `token` is what its handshake brought."""
-        connection = Connection(self, transport, token)
-        self._connections.add(connection)
-        return connection
-
-    def disconnected(self, connection: Connection) -> None:
-        self._connections.discard(connection)
-
-    def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
-        """Do it beside everything else; the server does not stop before it is done."""
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     async def _sweep(self) -> None:
         """See to it that whoever is gone, or may not be here any more, does not stay. While this process stood still
