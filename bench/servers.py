@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -71,7 +71,8 @@ def nats(folder: str, *, jetstream: bool = False, sync_always: bool = False) -> 
 
 def _nats_url(folder: Path) -> str | None:
     for file in folder.glob("*.ports"):
-        return str(json.loads(file.read_text())["nats"][0])
+        with suppress(ValueError):  # it is just being written
+            return str(json.loads(file.read_text())["nats"][0])
     return None
 
 
