@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import Any
 
 import nats.errors
@@ -59,6 +60,8 @@ def check_credentials(address: Address) -> None:
 def unreachable(address: Address, error: BaseException) -> SolarWindError:
     """What a connection that could not be made comes to."""
     text = str(error) or type(error).__name__
+    if isinstance(error, OSError):
+        text = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or text
     if "uthorization" in text or "uthentication" in text:
         return NotAllowed(
             f"expected credentials that NATS at {address.shown} accepts, got others ({text}): give them as "
