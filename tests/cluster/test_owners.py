@@ -12,7 +12,7 @@ from time import monotonic, monotonic_ns
 
 import pytest
 
-from solarwind import SolarWind
+from solarwind import Event, Later, SolarWind
 from solarwind.records import OwnerInfo
 from solarwind.testing.contract import on_loop, until
 
@@ -21,6 +21,7 @@ from .servers import NatsServer, holds_within, remove
 
 AGAIN_S = 5.0  # after which events are dispatched again, whatever happens to an owner
 AT_ONCE_S = 1.0
+DELAY_S = 4.0  # longer than it takes until another is the owner
 PENDING = int(os.environ.get("PENDING", "200000"))  # that an owner takes over
 
 
@@ -120,6 +121,35 @@ async def goes_on(process: Process, after: str) -> None:
         return bool(process.handled()) and process.handled()[-1].time > fresh
 
     await holds_within(AGAIN_S, handles, lambda: f"events to be handled again after {after}")
+
+
+@on_loop
+async def test_a_delay_is_kept_by_the_next_owner(server: NatsServer, namespace: str) -> None:
+    """To within a second, though the one before was killed meanwhile."""
+    url = server.url(namespace, streams=1)
+    wind = SolarWind(url)
+    calls: list[float] = []
+
+    @wind.on("T", purpose="p")
+    async def handle(event: Event) -> None:
+        calls.append(monotonic())
+        if len(calls) == 1:
+            raise Later(DELAY_S)
+
+    async with process(url, topics=["U"]) as owner, wind:
+        assert await owners(wind) == [str(owner.pid)]
+        await wind.fire("T", 1)
+        await until(lambda: calls)
+        await until(lambda: _is_put_off(wind))
+        assert await wind.dead("T", "p") == [], "which is answered when all so far is written"
+        await owner.kill()
+        await until(lambda: len(calls) == 2)
+        assert 0 <= calls[1] - calls[0] - DELAY_S < 1
+
+
+async def _is_put_off(wind: SolarWind) -> bool:
+    counts = (await wind.statistics()).purposes["T", "p"]
+    return (counts.pending, counts.in_flight) == (1, 0)
 
 
 @on_loop
