@@ -390,21 +390,39 @@ class Story:
                     found.append(Pause(start, end, able, until, " ".join(who)))
         return sorted(found, key=lambda each: -each.own)
 
+    def own_after_faults(self) -> list[float]:
+        """For how long at most some service handled nothing, though NATS let it, after each fault."""
+        times = [time for time, _ in self.faults]
+        pauses = self.pauses(0.5)
+        spans = pairwise([*times, inf])
+        return [max((each.own for each in pauses if low - 1 < each.able < high), default=0.0) for low, high in spans]
+
     def show(self, kind: str) -> None:
+        """For people."""
         began = self.faults[0][0]
         at = datetime.now() - timedelta(seconds=monotonic() - began)
-        print(f"\n=== {kind}, from {at:%H:%M:%S.%f} on: {len(self.notes()):,} notes, {self.over - began:.0f} s")
-        for time, what in self.faults:
-            print(f"  {time - began:6.1f} {what}")
+        stored = sum(each.fired for each in self.statistics.topics.values())
+        print(f"\n{kind}, from {at:%H:%M:%S} on for {self.over - began:.0f} s: {stored:,} events")
+        print("  faults:", *(f"{what} at {time - began:.1f};" for time, what in self.faults))
         for stream, acks in self.probe.acks.items():
             gaps = " ".join(f"{a - began:.1f}-{b - began:.1f}" for a, b in _gaps(sorted(acks), BLOCKED_S))
-            print(f"  nats {stream} ({len(acks)}): {gaps}")
-        for pause in self.pauses(1.0)[:12]:
-            able = f"able {pause.able - began:.1f}-{pause.until - began:.1f}"
-            print(f"  own {pause.own:.1f} of {pause.start - began:.1f}-{pause.end - began:.1f} {able} {pause.who}")
-        print("  busy", *(f"{name}:{share:.0%}" for name, share in self.busy))
-        for text, count in self.logged().most_common(40):
-            print(f"  {count:5d} {text[:200]}")
+            print(f"  NATS alone took nothing for {stream}: {gaps or 'never'}")
+        print(
+            "  after each fault nothing handled for, by what is not NATS's:",
+            *(f"{s:.1f}" for s in self.own_after_faults()),
+        )
+        for pause in self.pauses(1.0)[:3]:
+            able = f"free to from {pause.able - began:.1f} to {pause.until - began:.1f}"
+            print(
+                f"  such as {pause.own:.1f} s of {pause.start - began:.1f}-{pause.end - began:.1f}, {able}: {pause.who}"
+            )
+        if self.busy:
+            print(
+                "  of a processor while nothing could be done:", *(f"{name} {share:.1%}" for name, share in self.busy)
+            )
+        print("  lines logged:", *(f"{life.name} {len(life.errors.splitlines())}" for life in self.all()))
+        for text, count in self.logged().most_common(5):
+            print(f"    {count:4d} {text[:150]}")
 
     def logged(self) -> Counter[str]:
         """How often what was logged, by all; numbers and names left out."""

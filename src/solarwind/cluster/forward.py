@@ -64,6 +64,11 @@ class Forwarder:
         return sum(lane.bytes for lane in self._lanes.values())
 
     @property
+    def stuck(self) -> bool:
+        """Whether something could not be copied at once."""
+        return any(lane.stuck for lane in self._lanes.values())
+
+    @property
     def oldest(self) -> int | None:
         """The number of the first commit that is still needed."""
         return min((lane.waiting[0][0].commit for lane in self._lanes.values() if lane.waiting), default=None)
@@ -106,6 +111,7 @@ class _Lane:
         self.waiting: deque[tuple[Place, Batch]] = deque()
         self.bytes = 0
         self.idle = asyncio.Event()
+        self.stuck = False
         self.task: asyncio.Task[None] | None = None
 
     def add(self, place: Place, batch: Batch) -> None:
@@ -116,7 +122,7 @@ class _Lane:
             self.task = asyncio.create_task(self._empty())
 
     async def _empty(self) -> None:
-        backoff, said = Backoff(), False
+        backoff = Backoff()
         while self.waiting:
             place, batch = self.waiting[0]
             try:
@@ -125,15 +131,15 @@ class _Lane:
             except (SolarWindError, Refusal, NoAnswer) as error:
                 if isinstance(error, Nobody):
                     await self._publisher.doubt(self._target)
-                if not said:
-                    said = True
+                if not self.stuck:
+                    self.stuck = True
                     log.warning("what handlers fired on topic %r waits: %s", batch.header.topic, error)
                 self._seq = None
                 await backoff.pause()
                 continue
-            if said:
+            if self.stuck:
                 log.warning("what handlers fired on topic %r is stored again", batch.header.topic)
-            backoff, said = Backoff(), False
+            backoff, self.stuck = Backoff(), False
             self.waiting.popleft()
             self.bytes -= len(batch.data)
         self.task = None

@@ -439,6 +439,7 @@ class Owners:
             self._unowned.pop(partition, None)
             part[self.node] = part.get(self.node, 0) + 1
             if before:
+                self._changed_at = now
                 log.warning("this process takes over partition %d from %s", partition, before)
             self._begin(partition)
 
@@ -507,6 +508,8 @@ class Owners:
     async def _is_sound(self, partition: int) -> bool:
         """Whether NATS answers for all that a move needs: else nobody would own the partition for as long."""
         layout = self._layout
+        if self.mine[partition].engine.store.forwarder.stuck:
+            return False
         streams = (layout.bucket_stream, layout.state_stream, layout.events_stream(partition))
         asked = (self._session.api(f"STREAM.INFO.{stream}") for stream in streams)
         return all(isinstance(each, dict) for each in await asyncio.gather(*asked, return_exceptions=True))
