@@ -22,6 +22,7 @@ from .event import Cause, Event
 from .failure import MOST_SECONDS, Retry
 from .life import LoopThread, finish, run_loop, serve
 from .limits import Limits
+from .logs import limited
 from .names import check_id, check_key, check_topic
 from .records import DeadLetter, HandlerInfo, PurposeInfo, Statistics, TopicInfo, Trace
 from .service.inbox import Inbox
@@ -488,6 +489,7 @@ class SolarWind:
         except TimeoutError:
             log.error("not everything fired was accepted within %s s", grace)
         await self._engine.stop()
+        limited.flush()
         self._state = "stopped"
 
     async def __aenter__(self) -> SolarWind:

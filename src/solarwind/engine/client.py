@@ -25,7 +25,7 @@ from ..origin import MACHINE, process_name
 from .backoff import Backoff
 from .base import Receiver, Since
 from .calls import Calls
-from .running import Running
+from .running import Running, log_stale
 
 log = logging.getLogger("solarwind")
 
@@ -340,7 +340,7 @@ class Client(Running, Calls):
                 self._delivered.append(seat.receiver)
 
     def _stale(self, stale: wire.Stale) -> None:
-        _does_not_count(stale.instance, stale.lease)
+        self._log_stale(stale.instance, stale.lease)
 
     def _closed(self, closed: wire.Closed) -> None:
         self._turn_away(closed.instance, Unavailable(closed.reason))
@@ -481,7 +481,7 @@ class Client(Running, Calls):
     def _send_report(self, report: Report, fired: Collection[Batch], ref: int) -> bool:
         """False where it is on what came by an earlier connection."""
         if self._link is None or report.lease < self._base:
-            _does_not_count(report.instance, report.lease)
+            self._log_stale(report.instance, report.lease)
             return False
         lease = report.lease - self._base
         failed = [_shortened(failure) for failure in report.failed]
@@ -505,6 +505,10 @@ class Client(Running, Calls):
             )
         )
         return True
+
+    def _log_stale(self, instance: int, lease: int) -> None:
+        seat = self._seats.get(instance)
+        log_stale(seat.join if seat is not None else None, instance, lease)
 
     def alive(self, instance: int) -> None:
         if self._link is not None:
@@ -550,12 +554,6 @@ def _shortened(failure: Failure) -> Failure:
     if len(failure.error) <= MOST_ERROR:
         return failure
     return msgspec.structs.replace(failure, error=failure.error[:MOST_ERROR])
-
-
-def _does_not_count(instance: int, lease: int) -> None:
-    log.warning(
-        "instance %d reported on lease %d, which is no longer its own: what it did does not count", instance, lease
-    )
 
 
 _GONE = (Unavailable, StoreError)

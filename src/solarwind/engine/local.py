@@ -29,6 +29,7 @@ from .base import Receiver, Since
 from .cache import LogCache
 from .clock import Clock, SteadyClock, Timer
 from .operations import FOREVER, Operations
+from .running import log_stale
 
 log = logging.getLogger("solarwind")
 
@@ -179,11 +180,8 @@ class LocalEngine(Operations):
                 if self._dispatcher.receive(batch):
                     self._submitted.append((batch, None))
         else:
-            log.warning(
-                "instance %d reported on lease %d, which is no longer its own: what it did does not count",
-                report.instance,
-                report.lease,
-            )
+            found = self._dispatcher.instances.get(report.instance)
+            log_stale(found[0].join if found is not None else None, report.instance, report.lease)
         self._carry_out()
         return counts
 

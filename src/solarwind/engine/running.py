@@ -1,8 +1,10 @@
-"""Whether an engine runs: the same question, and the same refusals, in all of them."""
+"""What is the same in all engines: whether one runs, and the line about a report that comes too late."""
 
 from __future__ import annotations
 
+from ..core.effects import Join
 from ..errors import SolarWindError, Unavailable
+from ..logs import limited
 
 
 class Running:
@@ -16,3 +18,15 @@ class Running:
             raise self._error
         if not self._running:
             raise Unavailable("expected a dispatcher that runs, got one that was stopped: start it again")
+
+
+def log_stale(join: Join | None, instance: int, lease: int) -> None:
+    """Say that a report does not count. `join` is the instance's, where it is known still."""
+    whose = f"{join.purpose!r} on {join.topic!r}" if join is not None else "a purpose that it has left"
+    limited.warning(
+        ("stale", join and join.topic, join and join.purpose),
+        "instance %d of %s reported on lease %d, which is no longer its own: what it did does not count",
+        instance,
+        whose,
+        lease,
+    )

@@ -23,6 +23,7 @@ from ..engine.base import Engine
 from ..event import Event
 from ..failure import Later, Reject
 from ..limits import Limits
+from ..logs import limited
 from .inbox import Inbox, Work
 from .signature import Handler, Unfit
 
@@ -203,7 +204,7 @@ class Runner(Inbox):
             return Failure(position, "later", text, int(error.seconds * 1e9))
         where = f"event {event.id} on topic {event.topic!r} for {event.purpose!r}, attempt {event.attempt}"
         if isinstance(error, Reject | Unfit):
-            log.warning("rejected: %s: %s", where, text)
+            limited.warning(("rejected", event.topic, event.purpose), "rejected: %s: %s", where, text)
             return Failure(position, "reject", text)
         log.error("handler %s raised: %s", self._handler.name, where, exc_info=error)
         return Failure(position, "retry", f"{type(error).__name__}: {text}")

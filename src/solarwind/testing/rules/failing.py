@@ -294,6 +294,27 @@ class FailingRules:
                 assert word in record.getMessage()
 
     @on_loop
+    async def test_many_rejected_events_are_one_line_and_at_the_end_their_number(
+        self, place: Place, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        wind = place.open()
+
+        @wind.on("T", purpose="Encode it")
+        async def handle(number: int) -> None:
+            raise Reject("an empty video")
+
+        with caplog.at_level(logging.WARNING, "solarwind"):
+            async with wind:
+                await wind.fire_many("T", range(50))
+                await wind.settled(10)
+        lines = [record.getMessage() for record in caplog.records if "rejected" in record.getMessage()]
+        assert len(lines) == 2
+        assert "(49 like it in " in lines[1]
+        for line in lines:
+            for word in ("'T'", "'Encode it'", "an empty video"):
+                assert word in line
+
+    @on_loop
     async def test_dead_letters_are_redriven_and_discarded(self, place: Place) -> None:
         """These or all; it gives how many. One that is redriven is as if never tried."""
         wind = place.open()
