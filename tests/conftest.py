@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import pytest
 
+from solarwind.logs import limited
+
 
 @pytest.fixture(autouse=True)
 def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """A URL in the environment would send the tests' events to somebody's real dispatcher."""
     monkeypatch.delenv("SOLARWIND_URL", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def nothing_logged() -> None:
+    """What another test logged is no reason to leave a line out."""
+    limited.flush()

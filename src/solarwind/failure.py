@@ -15,13 +15,14 @@ class Retry(msgspec.Struct, frozen=True):
     """How often and when an event is tried again after its handler raised.
 
     `attempts` counts the first one too. Before attempt n + 1 it waits a random time (full jitter) of up to
-    `wait * factor ** (n - 1)` seconds, `ceiling` at most.
+    `wait * factor ** (n - 1)` seconds, `ceiling` at most. As it is by default that is a quarter of an hour in all, on
+    average: as long as it may take until a database is back.
     """
 
-    attempts: int = 5
+    attempts: int = 12
     wait: float = 1.0
     factor: float = 2.0
-    ceiling: float = 60.0
+    ceiling: float = 600.0
 
     def __post_init__(self) -> None:
         if not isinstance(self.attempts, int) or self.attempts < 1:
@@ -34,9 +35,12 @@ class Retry(msgspec.Struct, frozen=True):
 
     def delay_ns(self, tried: int, random: Callable[[], float]) -> int:
         """How long to wait after `tried` attempts; `random` gives a number from 0 up to 1."""
+        return int(random() * self.longest_ns(tried))
+
+    def longest_ns(self, tried: int) -> int:
+        """How long to wait after `tried` attempts at most."""
         # The exponent is bounded so that a long series of attempts does not overflow.
-        longest = min(self.ceiling, self.wait * self.factor ** min(tried - 1, 32))
-        return int(random() * longest * 1e9)
+        return int(min(self.ceiling, self.wait * self.factor ** min(tried - 1, 32)) * 1e9)
 
 
 class Later(Exception):

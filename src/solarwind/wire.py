@@ -75,7 +75,7 @@ class Join(Message):
     since: str | int = "now"
     room: int = 1
     lease_ns: int = 30_000_000_000
-    retry: tuple[int, float, float, float] = (5, 1.0, 2.0, 60.0)
+    retry: tuple[int, float, float, float] = (12, 1.0, 2.0, 600.0)
     origin: str = ""
 
 

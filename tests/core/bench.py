@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from solarwind.batch import Batch, seal
 from solarwind.core.dispatcher import Dispatcher
-from solarwind.core.effects import Closed, Failure, Fetch, Join, Offer, Report
+from solarwind.core.effects import Closed, Failure, Fault, Fetch, Join, Offer, Report
 from solarwind.core.log import Stored
 from solarwind.core.purpose import Purpose
 from solarwind.core.spans import Spans
@@ -46,6 +46,7 @@ class Bench:
         self.written: list[Change] = []
         self.fetches: list[Fetch] = []
         self.closed: list[Closed] = []
+        self.said: list[str] = []
         self._begin()
 
     def _begin(self) -> None:
@@ -65,6 +66,8 @@ class Bench:
                 self.fetches.append(effect)
             elif isinstance(effect, Closed):
                 self.closed.append(effect)
+            elif isinstance(effect, Fault):
+                self.said.append(effect.text)
 
     def commit(self) -> None:
         while self.dispatcher.changed:
@@ -108,6 +111,7 @@ class Bench:
         failed: Iterable[int] = (),
         returned: Iterable[int] = (),
         verdict: Literal["retry", "later", "reject"] = "retry",
+        after_ns: int = 0,
         handled: int = 0,
         busy_ns: int = 0,
         instance: int | None = None,
@@ -116,7 +120,7 @@ class Bench:
             instance if instance is not None else offer.instance,
             offer.lease,
             Spans.of(done),
-            [Failure(position, verdict, "it raised") for position in failed],
+            [Failure(position, verdict, "it raised", after_ns) for position in failed],
             Spans.of(returned),
             handled,
             busy_ns,

@@ -9,7 +9,7 @@ from solarwind.errors import ConflictError, NotAllowed, NotFound
 from solarwind.failure import Retry
 from solarwind.limits import Limits
 
-from .bench import Bench
+from .bench import SECOND, Bench
 
 AT_ONCE = Retry(attempts=3, wait=0.0)
 
@@ -487,6 +487,21 @@ def test_an_event_that_kills_its_process_is_dead_in_the_end_and_those_next_to_it
             bench.report(offer, done=offer.picks)
     assert crashes == attempts + 1
     assert list(bench.purpose().state.dead.positions()) == [killer]
+    (said,) = bench.said
+    assert all(word in said for word in (bench.log[0].batch.id(killer), "'T'", "'p'", "now a dead letter"))
+
+
+@pytest.mark.parametrize(("drawn_s", "waits_s"), [(3.0, 3.0), (4.5, 4.0), (1e9, 4.0)])
+def test_an_instance_may_draw_the_wait_for_a_retry_up_to_its_longest(drawn_s: float, waits_s: float) -> None:
+    bench = Bench()
+    bench.join(retry=Retry(wait=4.0))
+    bench.fire()
+    (offer,) = bench.take()
+    bench.report(offer, failed=[0], after_ns=int(drawn_s * SECOND))
+    bench.pass_time(waits_s - 0.001)
+    assert not bench.take()
+    bench.pass_time(0.002)
+    assert bench.take()
 
 
 def test_what_was_counted_and_given_back_unhandled_was_not_tried() -> None:

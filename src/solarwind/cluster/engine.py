@@ -103,7 +103,8 @@ class NatsEngine(Running):
         self.url = self.address.shown
         self._limits = limits or Limits()
         self._clock = clock
-        self._random = random
+        if random is not None:
+            self._random = random
         self._serves = serves
         self._makes = makes
         self._session = Session(self.address)

@@ -101,7 +101,7 @@ class Dispatcher(Registry):
                 return
             stored, picks, careful = found
             if careful:
-                picks = self._bury_killers(purpose, picks, ready, now)
+                picks = self._bury_killers(purpose, stored, picks, ready, now)
             shares = self._share(purpose, exchange, stored, picks, ready) if picks else []
             for chosen, part in shares:
                 self._lease(purpose, self.instances[chosen.id][0], stored, part, now, careful=careful)
@@ -234,7 +234,9 @@ class Dispatcher(Registry):
         if backlog.cursor + margin > purpose.state.reach:
             self._change(purpose, Change(*purpose.key, reach=backlog.cursor + 2 * margin))
 
-    def _bury_killers(self, purpose: Purpose, picks: Iterable[int], ready: list[Instance], now: int) -> list[int]:
+    def _bury_killers(
+        self, purpose: Purpose, stored: Stored, picks: Iterable[int], ready: list[Instance], now: int
+    ) -> list[int]:
         """Suspects that were being handled each time something died, as often as they may be tried, are dead."""
         attempts = min(instance.join.retry.attempts for instance in ready)
         alive = []
@@ -244,6 +246,8 @@ class Dispatcher(Registry):
                 purpose.suspects.remove(position, position + 1)
                 error = f"its handler did not come to an end {tried} times: the process died or hung"
                 self._change(purpose, purpose.buried(position, tried, now, error))
+                which = f"event {stored.batch.id(position - stored.start)} on topic {purpose.key[0]!r}"
+                self._effects.append(Fault(f"{which} for {purpose.key[1]!r}, now a dead letter: {error}"))
             else:
                 alive.append(position)
         return alive
@@ -312,7 +316,8 @@ class Dispatcher(Registry):
         if failure.verdict == "later":
             waiting, retried = Waiting(position, tried - 1, now + failure.after_ns), 0
         else:
-            waiting, retried = Waiting(position, tried, now + retry.delay_ns(tried, self._random)), 1
+            drawn = failure.after_ns or retry.delay_ns(tried, self._random)
+            waiting, retried = Waiting(position, tried, now + min(drawn, retry.longest_ns(tried))), 1
         self._change(purpose, Change(*purpose.key, waiting=[waiting], retried=retried))
         self._wake(waiting.due, purpose, position, retry=True)
 

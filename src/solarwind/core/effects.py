@@ -31,7 +31,11 @@ class Join(msgspec.Struct, frozen=True):
 
 
 class Failure(msgspec.Struct, frozen=True, array_like=True):
-    """An event whose handler did not return: `retry` and `later` hand it out again, `reject` does not."""
+    """An event whose handler did not return: `retry` and `later` hand it out again, `reject` does not.
+
+    `after_ns` is how long it waits until then. With `retry` the instance may draw it by its own `Retry`, so that it can
+    say so where the handler raised; where it is 0, the dispatcher draws it.
+    """
 
     position: int
     verdict: Literal["retry", "later", "reject"]

@@ -66,6 +66,10 @@ class Engine(Protocol):
         """Report, and wait until what it says is durable. False if the lease was not, or no longer, its own."""
         ...
 
+    def random(self) -> float:
+        """From 0 up to 1: for what instances draw by chance."""
+        ...
+
     def alive(self, instance: int) -> None:
         """The instance is at work: its lease runs on."""
         ...

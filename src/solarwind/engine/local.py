@@ -65,6 +65,7 @@ class LocalEngine(Operations):
     ) -> None:
         self.store = store
         self._clock = clock or SteadyClock()
+        self._random = random
         self._cache = LogCache(self._read_ahead)
         self._dispatcher = Dispatcher(
             self._cache, random, keep_ns=store.keep_ns, durable=store.durable, limits=limits or Limits()

@@ -1,6 +1,9 @@
-"""What is the same in all engines: whether one runs, and the line about a report that comes too late."""
+"""What is the same in all engines: whether one runs, its random numbers, and the line about a report that is late."""
 
 from __future__ import annotations
+
+import random as chance
+from collections.abc import Callable
 
 from ..core.effects import Join
 from ..errors import SolarWindError, Unavailable
@@ -12,6 +15,11 @@ class Running:
 
     _running = False
     _error: SolarWindError | None = None
+    _random: Callable[[], float] = staticmethod(chance.random)
+
+    def random(self) -> float:
+        """See `Engine`."""
+        return self._random()
 
     def _check_running(self) -> None:
         if self._error is not None:

@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from ..core.effects import Failure, Join
+from ..core.exchange import lookup
 from ..engine.base import Engine
 from ..event import Event
 from ..failure import Later, Reject
@@ -31,6 +32,7 @@ log = logging.getLogger("solarwind")
 
 TURN_S = 0.005  # a worker that never waits lets the loop go on after so long
 MOST_BATCH = 500  # events that a batch handler gets at once
+_MAX_ATTEMPTS_LOGGED = 12  # a minute, of a purpose: as many as there are by default
 
 # The events that the running handler was called with: one, or a batch handler's list.
 handling: ContextVar[Event | None] = ContextVar("solarwind_handling", default=None)
@@ -49,6 +51,9 @@ class Runner(Inbox):
         self._concurrency = concurrency
         self._idle: list[asyncio.Future[None]] = []
         self._stopping = False
+        exchange = lookup(join.exchange)
+        self._pends = exchange is None or exchange.pends
+        self._lost_as = "a dead letter" if self._pends else "dropped"
         self._pool = None if handler.is_async else ThreadPoolExecutor(concurrency, f"solarwind {handler.name}")
         self._workers: list[asyncio.Task[None]] = []  # made when there is work for them
 
@@ -202,12 +207,27 @@ class Runner(Inbox):
         text = str(error).encode("utf-8", "backslashreplace").decode()
         if isinstance(error, Later):
             return Failure(position, "later", text, int(error.seconds * 1e9))
-        where = f"event {event.id} on topic {event.topic!r} for {event.purpose!r}, attempt {event.attempt}"
+        where = f"event {event.id} on topic {event.topic!r} for {event.purpose!r}"
         if isinstance(error, Reject | Unfit):
-            limited.warning(("rejected", event.topic, event.purpose), "rejected: %s: %s", where, text)
+            what = f"rejected: {where}, now {self._lost_as}"
+            limited.warning(("rejected", event.topic, event.purpose), "%s: %s", what, text)
             return Failure(position, "reject", text)
-        log.error("handler %s raised: %s", self._handler.name, where, exc_info=error)
-        return Failure(position, "retry", f"{type(error).__name__}: {text}")
+        wait_ns = self.join.retry.delay_ns(event.attempt, self._engine.random)
+        # Each attempt by itself, so that one event can be followed, however many there are that fail likewise.
+        kind = ("raised", event.topic, event.purpose, min(event.attempt, _MAX_ATTEMPTS_LOGGED))
+        what = self._next(event, wait_ns)
+        limited.error(kind, "handler %s raised: %s, %s", self._handler.name, where, what, exc_info=error)
+        return Failure(position, "retry", f"{type(error).__name__}: {text}", wait_ns)
+
+    def _next(self, event: Event, wait_ns: int) -> str:
+        """What becomes of an event after an attempt that failed, in words."""
+        attempts = self.join.retry.attempts
+        if not self._pends:
+            return f"now {self._lost_as}"
+        which = f"attempt {event.attempt} of {attempts}"
+        if event.attempt >= attempts:
+            return f"{which}, now {self._lost_as}"
+        return f"{which}, again in {wait_ns / 1e9:.1f} s"
 
 
 def _take(todo: deque[int], most: int) -> list[int]:

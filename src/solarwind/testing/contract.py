@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import pytest
 
+from ..logs import limited
+
 pytest.register_assert_rewrite("solarwind.testing.rules")
 
 from .rules.exchanges import ExchangeRules  # noqa: E402
@@ -28,6 +30,11 @@ __all__ = ["EngineContract", "LocalPlace", "Place", "on_loop", "until"]
 
 class EngineContract(ExchangeRules, HistoryRules, JoiningRules, FailingRules, FiringRules, ServiceRules):
     """All rules. A subclass gives the `place`."""
+
+    @pytest.fixture(autouse=True)
+    def _nothing_logged(self) -> None:
+        """What another test logged is no reason to leave a line out."""
+        limited.flush()
 
     @pytest.fixture
     def place(self) -> Place:

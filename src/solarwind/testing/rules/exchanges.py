@@ -255,7 +255,7 @@ class ExchangeRules:
         assert (counts.settled, counts.dropped, counts.dead, counts.retried) == (2, 1, 0, 0)
         texts = [record.getMessage() for record in caplog.records if record.name == "solarwind"]
         assert len(texts) == 1
-        for word in (receipts.ids[1], "'T'", "'Live page'", "attempt 1"):
+        for word in (receipts.ids[1], "'T'", "'Live page'", "now dropped"):
             assert word in texts[0]
 
     @on_loop

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import threading
 from datetime import UTC, datetime
 
@@ -102,12 +103,32 @@ class FailingRules:
             await wind.settled(10)
             assert (await wind.dead("T", "p"))[0].attempts == 6
 
+    @on_loop
+    async def test_the_log_says_which_attempt_failed_and_what_comes_next(
+        self, place: Place, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        wind = place.open()
+
+        @wind.on("T", purpose="p", retry=Retry(attempts=2, wait=0.05, factor=1))
+        async def handle() -> None:
+            raise RuntimeError("no database")
+
+        async with wind:
+            id = await wind.fire("T")
+            await wind.settled(10)
+        texts = [record.getMessage() for record in caplog.records if ", attempt" in record.getMessage()]
+        assert [re.sub(r"0\.\d s", "0.N s", text.partition(", attempt")[2]) for text in texts] == [
+            " 1 of 2, again in 0.N s",
+            " 2 of 2, now a dead letter",
+        ]
+        assert all(word in text for text in texts for word in (id, "'T'", "'p'"))
+
     def test_bounds_of_the_wait(self) -> None:
         """The defaults, and that the wait is within its bounds, however often it was tried."""
         retry = Retry()
-        assert (retry.attempts, retry.wait, retry.factor, retry.ceiling) == (5, 1.0, 2.0, 60.0)
+        assert (retry.attempts, retry.wait, retry.factor, retry.ceiling) == (12, 1.0, 2.0, 600.0)
         for tried in (1, 2, 5, 7, 100, 10_000):
-            longest = min(60.0, 2.0 ** (tried - 1) if tried < 60 else 60.0) * 1e9
+            longest = min(600.0, 2.0 ** (tried - 1) if tried < 60 else 600.0) * 1e9
             assert retry.delay_ns(tried, lambda: 0.0) == 0
             assert retry.delay_ns(tried, lambda: 0.999) == pytest.approx(0.999 * longest)
 
