@@ -10,6 +10,7 @@ FUZZ_S ?= 600
 RESTARTS ?= 50
 FAULTS_S ?= 60
 PENDING ?= 10000000
+JOBS ?= 3
 
 .PHONY: run test lint types unit test-long test-cluster simulate fuzz restarts bench wheel clean
 
@@ -28,7 +29,7 @@ types: $(VENV)/.test
 	$(BIN)/mypy
 
 unit: $(VENV)/.test $(VENV)/.peers
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 ## What is too long for each time: contracts that repeat others, and further faults
 test-long: $(VENV)/.test $(VENV)/.peers

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+
 import pytest
 
 from solarwind.logs import limited
@@ -17,3 +19,11 @@ def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 def nothing_logged() -> None:
     """What another test logged is no reason to leave a line out."""
     limited.flush()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Make captured output sendable: xdist sends reports between processes as UTF-8, and some tests log other text."""
+    report = yield
+    report.sections = [(name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections]
+    return report
