@@ -18,7 +18,7 @@ ROOT = Path(solarwind.__file__).parent
 MODULES = sorted(ROOT.rglob("*.py"))
 
 # What each part may import of solarwind. A part is a folder, or a module of the top.
-FOUNDATION = {"origin", "event", "names", "errors", "batch", "payload", "failure", "limits", "logs"}
+FOUNDATION = {"origin", "event", "names", "errors", "batch", "payload", "failure", "limits", "logs", "text"}
 ARROWS = {
     "event": {"errors", "payload", "batch"},  # batch: for its annotations only
     "names": {"errors"},
@@ -27,7 +27,8 @@ ARROWS = {
     "payload": {"errors"},
     "failure": {"errors"},
     "limits": {"errors"},
-    "logs": set(),
+    "logs": {"text"},
+    "text": set(),
     "batch": {"errors", "event", "limits", "names", "payload"},
     "records": {"event"},
     "core": FOUNDATION | {"core"},

@@ -27,6 +27,7 @@ from .engine.url import sqlite_path
 from .errors import BadArgument, ConflictError, NotAllowed, StoreError
 from .store.at_rest import RestingStore
 from .store.base import Full, Recovered, TopicRecord
+from .text import redact
 
 PAGE_BYTES = 4 << 20  # of events that are read, and committed, together
 PORTION_BYTES = 256 << 10  # of states and dead letters in one commit
@@ -85,9 +86,9 @@ class Copied(msgspec.Struct, frozen=True):
 def open_end(url: str, *, writes: bool) -> End:
     """The end at `url`, not yet open. Raises `BadArgument` or `NotAllowed` where none can be."""
     try:
-        scheme, place = urlsplit(url)[:2]
+        scheme = urlsplit(url.strip()).scheme
     except ValueError as error:
-        raise BadArgument(f"expected {EXPECTED}, got a URL that cannot be read: {error}") from None
+        raise BadArgument(f"expected {EXPECTED}, got {redact(url)!a}: {redact(str(error))}") from None
     if scheme == "sqlite":
         return RestingStore(sqlite_path(url), writes=writes)
     if scheme == "nats":
@@ -96,7 +97,7 @@ def open_end(url: str, *, writes: bool) -> End:
         except ImportError:
             raise BadArgument("expected the extra for nats://: pip install 'solarwind[nats]'") from None
         return NatsEnd(url, writes=writes)
-    shown = url if "@" not in place else f"{scheme}://..."  # there may be a password in it
+    shown = redact(url)
     if scheme in ("ws", "wss"):
         raise NotAllowed(f"expected {EXPECTED}, got the server {shown}: stop it, and name the store that it serves")
     if scheme == "memory":

@@ -11,6 +11,8 @@ from typing import Any
 
 import msgspec
 
+from .text import is_plain_error, plain, plain_traceback
+
 PERIOD_S = 60.0
 MAX_KINDS = 1_000  # that are counted at the same time
 
@@ -116,5 +118,18 @@ class LimitedLog:
         self._write(over, now)
 
 
+def escape(record: logging.LogRecord) -> bool:
+    """Whatever an event or an error says, a record is one line, and its traceback has lines of its own only: a filter
+    of loggers and handlers."""
+    message = record.getMessage()
+    if not message.isprintable():
+        record.msg, record.args = plain(message), None
+    if record.exc_info and record.exc_info[1] is not None and not is_plain_error(record.exc_info[1]):
+        record.exc_text = plain_traceback(record.exc_info[1])
+    return True
+
+
+for _name in ("solarwind", "solarwind.websocket"):
+    logging.getLogger(_name).addFilter(escape)
 limited = LimitedLog(logging.getLogger("solarwind"))
 atexit.register(limited.flush)

@@ -154,7 +154,7 @@ def test_a_file_that_is_no_store_is_refused(
 def test_a_bad_url_is_refused(tmp_path: Path, bad: str, command: list[str]) -> None:
     answer = call(*command, "--url", bad)
     assert (answer.code, answer.err.count("\n")) == (1, 1), answer
-    assert bad in answer.err
+    assert bad.replace("b=c", "b=...") in answer.err
     assert list(tmp_path.iterdir()) == []
 
 

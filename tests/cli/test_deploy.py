@@ -40,7 +40,7 @@ def instruction(name: str) -> str:
 
 def test_what_is_run_has_only_commands_and_options_that_exist() -> None:
     found = command_lines()
-    assert [words[0] for words in found] == ["token", "serve", "token", "serve"]
+    assert [words[0] for words in found] == ["token", "serve", "token", "serve", "serve"]
     for words in found:
         parse(words)
 

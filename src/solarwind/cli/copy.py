@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from typing import Annotated
-from urllib.parse import urlsplit
 
 from .options import Json, option
 
@@ -21,10 +20,10 @@ def copy(
     from .. import copying
     from ..engine.url import sqlite_path
     from . import show
-    from .reach import refuse_missing
+    from .reach import refuse_missing, scheme_of
 
     ends = copying.open_end(source, writes=False), copying.open_end(target, writes=True)
-    if urlsplit(source).scheme == "sqlite":
+    if scheme_of(source) == "sqlite":
         refuse_missing(sqlite_path(source))
     places = [end.place for end in ends]
     try:

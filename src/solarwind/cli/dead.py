@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import NotFound
-from .options import DEFAULT_URL, Json, Purpose, Topic, Url, option, several_or_all
+from .options import DEFAULT_URL, Json, Purpose, Topic, Url, consent, several_or_all
 
 if TYPE_CHECKING:
     from ..records import DeadLetter
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Dead letters: events that a purpose gave up.")
 
 Ids = Annotated[list[str] | None, typer.Argument(metavar="ID", help="Event ids.", show_default=False)]
-All = Annotated[bool, option("all", "All dead letters of the purpose.")]
+All = Annotated[bool, consent("all", "All dead letters of the purpose.")]
 
 
 @app.command("list")

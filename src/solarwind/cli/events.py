@@ -12,6 +12,7 @@ import typer
 
 from ..errors import SolarWindError, TooLarge
 from ..names import check_id, check_key, check_topic
+from ..text import plain
 from .options import DEFAULT_URL, Json, Topic, Url, moment, option
 
 if TYPE_CHECKING:
@@ -251,9 +252,9 @@ def _json_line(event: Event) -> bytes:
 def _line(event: Event) -> bytes:
     from . import show
 
-    parts = [show.cell(event.time), event.id]
+    parts = [show.cell(event.time), plain(event.id)]
     if event.key is not None:
-        parts.append(f"key={show.plain(event.key)}")
+        parts.append(f"key={plain(event.key)}")
     if event.attempt > 1:
         parts.append(f"attempt={event.attempt}")
     return (" ".join([*parts, show.payload_text(event)]) + "\n").encode("utf-8", "backslashreplace")

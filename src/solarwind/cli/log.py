@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from ..logs import escape
+from ..text import plain_json
 from .parent import WORKER
-from .show import plain
 
 
 class _Line(logging.Formatter):
@@ -20,10 +21,6 @@ class _Line(logging.Formatter):
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
         return datetime.fromtimestamp(record.created).astimezone().isoformat(" ", "milliseconds")
-
-    def formatMessage(self, record: logging.LogRecord) -> str:
-        record.message = plain(record.message)  # an event may have written it
-        return super().formatMessage(record)
 
 
 class _Json(logging.Formatter):
@@ -41,11 +38,12 @@ class _Json(logging.Formatter):
             **self._who,
         }
         if record.exc_info:
-            entry["error"] = self.formatException(record.exc_info)
-        return msgspec.json.encode(entry).decode()
+            entry["error"] = record.exc_text or self.formatException(record.exc_info)
+        return plain_json(msgspec.json.encode(entry)).decode()
 
 
 def log_to_stderr(json: bool) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(_Json() if json else _Line())
+    handler.addFilter(escape)  # whoever writes it
     logging.basicConfig(level=logging.INFO, handlers=[handler])

@@ -8,7 +8,8 @@ import typer
 
 from ..errors import NotAllowed, TooLarge
 from ..names import check_topic
-from .options import DEFAULT_URL, Json, Purpose, Topic, Url, duration, moment, option
+from ..text import plain, redact
+from .options import DEFAULT_URL, Json, Purpose, Topic, Url, consent, duration, moment, option
 
 if TYPE_CHECKING:
     from rich.tree import Tree
@@ -161,7 +162,7 @@ def replay(
 def retire(
     topic: Topic,
     purpose: Purpose,
-    force: Annotated[bool, option("force", "Even if events, dead letters or instances are left.")] = False,
+    force: Annotated[bool, consent("force", "Even if events, dead letters or instances are left.")] = False,
     url: Url = DEFAULT_URL,
     json: Json = False,
 ) -> None:
@@ -187,7 +188,7 @@ def owners(url: Url = DEFAULT_URL, json: Json = False) -> None:
     engine_at(url)
     if not is_cluster(url):
         raise NotAllowed(
-            f"expected nats://, where processes share the topics, got {url}: there one process has all of them"
+            f"expected nats://, where processes share the topics, got {redact(url)}: there one process has all of them"
         )
     found = operate(url, _owners)
     if json:
@@ -256,7 +257,7 @@ def _tree(root: Trace) -> Tree:
     def label(of: Trace) -> Text:
         event, cause = of.event, of.event.cause
         by = f"by {cause.purpose} (version {cause.version})" if cause.purpose else f"by {cause.kind} {cause.id}"
-        return Text(f"{event.topic}  {event.id}  {show.cell(event.time)}  {show.plain(by)}", overflow="fold")
+        return Text(plain(f"{event.topic}  {event.id}  {show.cell(event.time)}  {by}"), overflow="fold")
 
     top = Tree(label(root))
     todo = [(root, top)]

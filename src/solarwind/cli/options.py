@@ -1,7 +1,8 @@
 """What the commands' options have in common: their environment variables, and how times are written.
 
-An option `--key-field` is also `$SOLARWIND_KEY_FIELD`, whichever command it belongs to. What cannot be read as an
-option's value is a usage error (exit code 2); what Solar Wind itself refuses is not (exit code 1).
+An option `--key-field` is also `$SOLARWIND_KEY_FIELD`, whichever command it belongs to; a flag that is consent is not.
+What cannot be read as an option's value is a usage error (exit code 2); what Solar Wind itself refuses is not (exit
+code 1).
 """
 
 from __future__ import annotations
@@ -23,6 +24,12 @@ _YEARS = range(1970, 2262)  # what fits into nanoseconds since 1970
 def option(name: str, help: str, **how: Any) -> Any:
     """An option with its environment variable: the only way a command states one."""
     return typer.Option(f"--{name}", envvar=variable(name), help=help, **how)
+
+
+def consent(name: str, help: str) -> Any:
+    """A flag that allows what is otherwise refused, or cannot be undone. It is given with the very command, so there is
+    no environment variable for it: one that was set for another command consents to nothing."""
+    return typer.Option(f"--{name}", help=help)
 
 
 def variable(name: str) -> str:

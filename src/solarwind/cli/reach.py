@@ -8,11 +8,11 @@ import signal
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 from ..engine.base import Engine
 from ..engine.url import open_engine, sqlite_path
 from ..errors import BadArgument, NotAllowed, StoreError
+from ..text import redact
 from ..wind import SolarWind
 
 T = TypeVar("T")
@@ -41,7 +41,7 @@ def reach(url: str, *, create: bool) -> SolarWind:
     """A SolarWind on `url`, not started. Unless `create`, a store that is not there is refused rather than made:
     whoever only asks has more likely mistyped its name."""
     engine = engine_at(url, makes=create)
-    if not create and urlsplit(url).scheme == "sqlite":
+    if not create and scheme_of(url) == "sqlite":
         refuse_missing(sqlite_path(url))
     return SolarWind(engine=engine)
 
@@ -69,12 +69,17 @@ def refuse_missing(path: str) -> None:
         raise StoreError(f"expected a store, but there is none at {path}: fire the first event to it, or name another")
 
 
+def scheme_of(url: str) -> str:
+    """Of a URL that may be none: whatever stands before its first colon."""
+    return url.strip().partition(":")[0].lower()
+
+
 def is_server(url: str) -> bool:
-    return url.lower().startswith(("ws://", "wss://"))
+    return scheme_of(url) in ("ws", "wss")
 
 
 def is_cluster(url: str) -> bool:
-    return url.lower().startswith("nats://")
+    return scheme_of(url) == "nats"
 
 
 def store_file(url: str, what: str) -> str:
@@ -87,11 +92,11 @@ def store_file(url: str, what: str) -> str:
         )
     if is_server(url):
         raise NotAllowed(
-            f"expected a store in a file to {what}, got the server {url}: name its file, on its machine, such as "
-            "--url sqlite:///wind.db; it may go on meanwhile"
+            f"expected a store in a file to {what}, got the server {redact(url)}: name its file, on its machine, such "
+            "as --url sqlite:///wind.db; it may go on meanwhile"
         )
-    if urlsplit(url).scheme != "sqlite":
+    if scheme_of(url) != "sqlite":
         raise NotAllowed(
-            f"expected a store in a file to {what}, such as sqlite:///wind.db, got {url!a}, which has none"
+            f"expected a store in a file to {what}, such as sqlite:///wind.db, got {redact(url)!a}, which has none"
         )
     return sqlite_path(url)

@@ -9,12 +9,13 @@ import signal
 import socket
 import sys
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import typer
 
 from ..errors import BadArgument, NotAllowed
-from .options import option
+from ..text import redact
+from .options import consent, option
 from .parent import tell
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def serve(
     tokens: Annotated[str | None, option("tokens", "The file of tokens.", show_default="DATA.tokens")] = None,
     cert: Annotated[str | None, option("cert", "A certificate, PEM, for TLS.", show_default=False)] = None,
     cert_key: Annotated[str | None, option("cert-key", "Its key, PEM.", show_default="in CERT")] = None,
-    insecure: Annotated[bool, option("insecure", "Listen beyond loopback without tokens or TLS.")] = False,
+    insecure: Annotated[bool, consent("insecure", "Listen beyond loopback without tokens or TLS.")] = False,
     origin: Annotated[list[str] | None, option("origin", "A web page's origin to allow.", show_default=False)] = None,
     allow_host: Annotated[list[str] | None, option("allow-host", "A name to answer to.", show_default=False)] = None,
     webhook_network: Annotated[list[str] | None, option(
@@ -119,7 +120,7 @@ class _Service:
         if given["cert"]:
             self._tls = tls_context(given["cert"], given["cert_key"])
         if is_server(given["engine"] or ""):
-            raise BadArgument(f"expected a store to serve, got the server {given['engine']}: use that one")
+            raise BadArgument(f"expected a store to serve, got the server {redact(given['engine'])}: use that one")
         path = given["tokens"] or (None if given["engine"] else f"{given['data']}.tokens")
         self._access = Access(path, required=given["tokens"] is not None)
         self._check_reach()
@@ -212,7 +213,7 @@ class _Service:
 
         secure = "s" if self._tls is not None else ""
         at = f"{f'[{self._host}]' if ':' in self._host else self._host}:{self._listener.port}"
-        what = _without_password(self._given["engine"]) or os.path.abspath(self._given["data"])
+        what = redact(self._given["engine"] or "") or os.path.abspath(self._given["data"])
         ws, http = f"ws{secure}://{at}", f"http{secure}://{at}"
         if self._given["json"]:
             show.put(show.line({"serves": what, "ws": ws, "http": http, "process": os.getpid()}), sys.stderr)
@@ -262,13 +263,6 @@ def _is_loopback(host: str) -> bool:
         reason = getattr(error, "strerror", None) or error
         raise BadArgument(f"expected an address of this machine as --host, got {host!a}: {reason}") from None
     return all(ipaddress.ip_address(str(each[4][0]).partition("%")[0]).is_loopback for each in found)
-
-
-def _without_password(url: str | None) -> str | None:
-    if url is None:
-        return None
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if "@" in parts.netloc else url
 
 
 async def _first(work: Any, other: Any) -> None:

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import msgspec
 
+from ..errors import BadPayload
 from ..event import Event
-from ..payload import JSON
+from ..payload import BYTES, JSON, decode
+from ..text import plain, plain_json
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -34,12 +36,12 @@ _UNITS = ((86400, "d"), (3600, "h"), (60, "m"))
 
 def document(value: object) -> None:
     """One JSON document, dates in ISO 8601."""
-    put(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
+    put(plain_json(msgspec.json.format(msgspec.json.encode(value), indent=2)) + b"\n")
 
 
 def line(value: object) -> bytes:
     """One JSON object on a line of its own, however its payload was written."""
-    return msgspec.json.format(msgspec.json.encode(value), indent=-1) + b"\n"
+    return plain_json(msgspec.json.format(msgspec.json.encode(value), indent=-1)) + b"\n"
 
 
 def put(data: bytes, file: TextIO | None = None) -> None:
@@ -62,16 +64,20 @@ def event_record(event: Event) -> dict[str, Any]:
         "cause": {name: getattr(cause, name) for name in ("kind", "id", "purpose", "version") if getattr(cause, name)},
         "root": event.root,
     }
-    if event.content_type != JSON:
-        record["content_type"] = event.content_type
-    record["payload"] = _payload(event)
-    return record
+    if _is_json(event):
+        return record | {"payload": msgspec.Raw(event.data)}
+    return record | {"content_type": BYTES if event.content_type == JSON else event.content_type, "payload": event.data}
 
 
-def _payload(event: Event) -> object:
+def _is_json(event: Event) -> bool:
+    """Whether its payload is what it says: anything else, put into a document, would be read as a part of it."""
     if event.content_type != JSON:
-        return event.data
-    return msgspec.Raw(event.data)
+        return False
+    try:
+        decode(event.data, JSON)
+    except BadPayload:
+        return False
+    return True
 
 
 # --- for people ---------------------------------------------------------------------------------------------
@@ -119,7 +125,7 @@ def fields(record: Mapping[str, object]) -> None:
     """One record: a name and a value a line."""
     width = max(map(len, record))
     for name, value in record.items():
-        sys.stdout.write(f"{name:<{width}}  {cell(value)}\n")
+        say(f"{name:<{width}}  {cell(value)}")
 
 
 def render(what: RenderableType, file: TextIO | None = None) -> None:
@@ -148,13 +154,6 @@ def cell(value: object) -> str:
     return plain(str(value))
 
 
-def plain(text: str) -> str:
-    """The text with what a terminal would act on written out."""
-    if text.isprintable():
-        return text
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
-
-
 def span(seconds: float) -> str:
     """A duration as options have it."""
     for unit, name in _UNITS:
@@ -168,7 +167,7 @@ def counted(number: int, thing: str) -> str:
 
 
 def payload_text(event: Event) -> str:
-    if event.content_type != JSON:
+    if not _is_json(event):
         return f"{len(event.data):,} bytes"
     return plain(msgspec.json.format(event.data, indent=-1).decode())
 
@@ -185,7 +184,7 @@ def progress(what: str, unit: str) -> Iterator[Progress]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
 
-    columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:,.0f} " + unit)
+    columns = TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.completed:,.0f} " + unit)
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=None)
+        task = bar.add_task(plain(what), total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

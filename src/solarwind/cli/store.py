@@ -9,12 +9,13 @@ from typing import Annotated
 
 import typer
 
-from .options import DEFAULT_URL, Json, Url, option
+from ..text import redact
+from .options import DEFAULT_URL, Json, Url, consent
 
 
 def check(
     accept_loss: Annotated[
-        bool, option("accept-loss", "Give up what is lost or damaged, so that the store opens again.")
+        bool, consent("accept-loss", "Give up what is lost or damaged, so that the store opens again.")
     ] = False,
     url: Url = DEFAULT_URL,
     json: Json = False,
@@ -59,7 +60,7 @@ def backup(
 
     if is_server(url):
         refuse_path(target)
-        with show.progress(f"copying the store of {url}", "bytes"):
+        with show.progress(f"copying the store of {redact(url)}", "bytes"):
             operate(url, lambda wind: wind.backup(target))
     else:
         path = store_file(url, "copy")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import Json, duration, option
+from .options import Json, consent, duration, option
 from .serve import needs_server
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def create(
         list[str] | None,
         option("listen", "A TOPIC or TOPIC:PURPOSE to listen to; * is any. Several, too.", show_default=False),
     ] = None,
-    admin: Annotated[bool, option("admin", "May ask and operate.")] = False,
+    admin: Annotated[bool, consent("admin", "May ask and operate.")] = False,
     expires: Annotated[str | None, option("expires", "How long it is good, such as 30d.", show_default=False)] = None,
     file: File = None,
     data: Data = "wind.db",

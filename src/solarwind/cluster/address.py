@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import msgspec
 
 from ..errors import BadArgument
+from ..text import redact
 
 EXPECTED = "nats://host[:port][,host…][/namespace][?option=value]"
 PORT = 4222
@@ -91,12 +92,12 @@ def read_address(url: str) -> Address:
             f"expected {EXPECTED}, got one with an @ too late: write %2F, %3F, %23 and %40 for / ? # and @"
         )
     login, _, hosts = parts.netloc.rpartition("@")
-    shown = f"nats://{hosts}{parts.path}"
+    shown = redact(f"nats://{hosts}{parts.path}")
     servers = tuple(_server(host, shown) for host in hosts.split(","))
     user, _, password = login.partition(":")
     namespace = unquote(parts.path[1:]) or "default"
     if not _NAMESPACE.fullmatch(namespace):
-        raise BadArgument(f"expected a namespace of 1 to 64 of A-Z a-z 0-9 -, got {namespace!a}")
+        raise BadArgument(f"expected a namespace of 1 to 64 of A-Z a-z 0-9 -, got {redact(namespace)!a}")
     if parts.fragment:
         raise BadArgument(f"expected {EXPECTED}, got something after '#'")
     options = _options(parts.query)
@@ -123,7 +124,7 @@ def _server(host: str, shown: str) -> str:
     except ValueError:
         port = 0
     if not parts.hostname or port == 0 or parts.path or not re.fullmatch(r"[\w.:\[\]-]+", host):
-        raise BadArgument(f"expected {EXPECTED}, got the server {host!a} in {shown!a}")
+        raise BadArgument(f"expected {EXPECTED}, got the server {redact(host)!a} in {shown!a}")
     name = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return f"nats://{name}:{port or PORT}"
 
@@ -134,7 +135,7 @@ def _options(query: str) -> dict[str, str]:
     options: dict[str, str] = {}
     for name, value in pairs:
         if name not in known:
-            raise BadArgument(f"expected an option of nats://, one of {', '.join(known)}, got {name!a}")
+            raise BadArgument(f"expected an option of nats://, one of {', '.join(known)}, got {redact(name)!a}")
         if name in options:
             raise BadArgument(f"expected option {name} once, got it more often")
         options[name] = value

@@ -15,6 +15,7 @@ from websockets.uri import parse_uri
 
 from .. import wire
 from ..errors import BadToken, NotAllowed, ProtocolError, SolarWindError, Unavailable
+from ..text import redact
 from .frames import Endpoint, log
 
 CONNECT_S = 10.0
@@ -147,7 +148,7 @@ async def connect(url: str, token: str | None, received: Callable[[bytes], None]
                 link.abort("it was given up")
                 raise
     except TimeoutError:
-        raise Unavailable(f"expected a server at {url}, got no answer within {CONNECT_S:g} s") from None
+        raise Unavailable(f"expected a server at {redact(url)}, got no answer within {CONNECT_S:g} s") from None
     except OSError as error:
         raise _unreachable(url, error) from None
     return link
@@ -156,13 +157,15 @@ async def connect(url: str, token: str | None, received: Callable[[bytes], None]
 def _unreachable(url: str, error: OSError) -> Unavailable:
     if isinstance(error, ssl.SSLCertVerificationError):
         return Unavailable(
-            f"expected a certificate of {url} that is trusted here and has that name, got one that is not or has not "
-            f"({error.verify_message}): name its issuer's file with $SSL_CERT_FILE, or the server as it does"
+            f"expected a certificate of {redact(url)} that is trusted here and has that name, got one that is not or "
+            f"has not ({error.verify_message}): name its issuer's file with $SSL_CERT_FILE, or the server as it does"
         )
     if isinstance(error, ssl.SSLError):
-        return Unavailable(f"expected TLS at {url}, got something else ({error.reason}): is it ws://?")
+        return Unavailable(f"expected TLS at {redact(url)}, got something else ({error.reason}): is it ws://?")
     reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
-    return Unavailable(f"expected a server at {url}, got {reason!r}: start one with `solarwind serve`, or name another")
+    return Unavailable(
+        f"expected a server at {redact(url)}, got {reason!r}: start one with `solarwind serve`, or name another"
+    )
 
 
 class _Problem(msgspec.Struct):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from ..text import redact
 from .client import Client
 from .link import Link, connect
 
@@ -13,7 +14,7 @@ class RemoteEngine(Client):
 
     def __init__(self, url: str, token: str | None = None) -> None:
         """`url` is that of the server; `token`, if None, is `$SOLARWIND_TOKEN`."""
-        super().__init__(f"server at {url}")
+        super().__init__(f"server at {redact(url)}")
         self.url = url
         self._token = token if token is not None else os.environ.get("SOLARWIND_TOKEN") or None
 

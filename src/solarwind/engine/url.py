@@ -7,6 +7,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from ..errors import BadArgument
 from ..limits import Limits
+from ..text import redact
 from .base import Engine
 from .local import LocalEngine
 
@@ -29,15 +30,15 @@ def open_engine(
     if url is None:
         url = os.environ.get("SOLARWIND_URL") or "memory://"
     if not isinstance(url, str):
-        raise BadArgument(f"expected {EXPECTED}, got {url!a}")
+        raise BadArgument(f"expected {EXPECTED}, got {type(url).__name__}")
+    url = url.strip()
     try:
         parts = urlsplit(url)
     except ValueError as error:
-        shown = f"{url!a}: {error}" if "@" not in url else "one that cannot be read"  # there may be a password in it
-        raise BadArgument(f"expected {EXPECTED}, got {shown}") from None
+        raise BadArgument(f"expected {EXPECTED}, got {redact(url)!a}: {redact(str(error))}") from None
     if parts.scheme == "memory":
         if url != "memory://":
-            raise BadArgument(f"expected memory:// with nothing after it, got {url!a}")
+            raise BadArgument(f"expected memory:// with nothing after it, got {redact(url)!a}")
         from ..store.memory import MemoryStore
 
         return LocalEngine(MemoryStore(), limits=limits)
@@ -58,8 +59,7 @@ def open_engine(
         except ImportError:
             raise BadArgument("expected the extra for nats://: pip install 'solarwind[nats]'") from None
         return NatsEngine(url, limits=limits, serves=serves, makes=makes)
-    shown = url if "@" not in parts.netloc else f"{parts.scheme}://..."  # there may be a password in it
-    raise BadArgument(f"expected {EXPECTED}, got {shown!a}")
+    raise BadArgument(f"expected {EXPECTED}, got {redact(url)!a}")
 
 
 def _check_server(url: str) -> None:
@@ -71,21 +71,21 @@ def _check_server(url: str) -> None:
             "$SOLARWIND_TOKEN"
         )
     try:
-        sound = bool(parts.hostname) and parts.port != 0
+        sound = bool(parts.hostname) and parts.port != 0 and ("%" not in parts.netloc or parts.netloc.startswith("["))
     except ValueError:
         sound = False
     if not sound:
-        raise BadArgument(f"expected the URL of a server, such as ws://127.0.0.1:7400, got {url!a}")
+        raise BadArgument(f"expected the URL of a server, such as ws://127.0.0.1:7400, got {redact(url)!a}")
 
 
 def sqlite_path(url: str) -> str:
     """The file that a sqlite:// URL names. Raises `BadArgument`."""
-    parts = urlsplit(url)
+    parts = urlsplit(url.strip())
     if parts.scheme != "sqlite" or parts.netloc or len(parts.path) < 2 or parts.path.endswith("/"):
         raise BadArgument(
             "expected sqlite:///wind.db for a file here, or sqlite:////var/lib/wind.db for a path from the root, "
-            f"got {url!a}"
+            f"got {redact(url)!a}"
         )
     if parts.fragment or parse_qsl(parts.query, keep_blank_values=True):
-        raise BadArgument(f"expected a sqlite URL without options, got {url!a}")
+        raise BadArgument(f"expected a sqlite URL without options, got {redact(url)!a}")
     return unquote(parts.path[1:])

@@ -1,0 +1,84 @@
+"""What came from outside, as people are to see it: on a terminal, in a log, in a refusal.
+
+Names, payloads, errors and URLs may be anybody's. None of them may act on a terminal, look like a line of its own, or
+give a secret away.
+"""
+
+from __future__ import annotations
+
+import re
+import traceback
+from collections.abc import Iterator
+
+_OTHER = re.compile(r"[^\x00-\x7e]")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_LOGIN = re.compile(r".*(?:@|%(?:25)*40)", re.DOTALL)  # an @ may be quoted, more than once too
+_OPTION = re.compile(r"([?&;])(\w+=)?[^&;]+")
+_FRAGMENT = re.compile(r"#.+", re.DOTALL)
+_TOKEN = re.compile(r"sw_[0-9A-Fa-f]{12}_[\w-]*")
+
+
+def plain(text: str) -> str:
+    """The text with what a terminal would act on written out: line ends, ESC and other control characters, and those
+    that change the direction of writing."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
+def plain_json(data: bytes) -> bytes:
+    """The same JSON, with what a terminal would act on escaped. JSON itself escapes what is below a space."""
+    if data.isascii() and b"\x7f" not in data:
+        return data
+    return _OTHER.sub(_escaped, data.decode()).encode()
+
+
+def _escaped(found: re.Match[str]) -> str:
+    if found[0].isprintable():
+        return found[0]
+    units = found[0].encode("utf-16-be")
+    return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))
+
+
+def plain_traceback(error: BaseException) -> str:
+    """The traceback. An exception's own text is on one line of it, whatever is in it."""
+    text = "".join(traceback.format_exception(error)).rstrip("\n")
+    for said in _texts(error):
+        if not said.isprintable():
+            text = text.replace(said, plain(said))
+    return "\n".join(map(plain, text.split("\n")))
+
+
+def is_plain_error(error: BaseException) -> bool:
+    """Whether its traceback can be written down as it is."""
+    return all(said.isprintable() for said in _texts(error))
+
+
+def _texts(error: BaseException) -> Iterator[str]:
+    """What it and those that led to it say."""
+    todo: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while todo:
+        each = todo.pop()
+        if each is None or id(each) in seen:
+            continue
+        seen.add(id(each))
+        try:
+            yield str(each)
+        except Exception:  # then the traceback says so
+            pass
+        yield from (note for note in getattr(each, "__notes__", ()) if isinstance(note, str))
+        todo += [each.__cause__, each.__context__]
+        if isinstance(each, BaseExceptionGroup):
+            todo += each.exceptions
+
+
+def redact(url: str) -> str:
+    """The URL without what may be a secret: a name and password, the values of its options, a token."""
+    text = url.strip()
+    scheme = _SCHEME.match(text)
+    start = scheme[0] if scheme else ""
+    rest = _LOGIN.sub("...@", text[len(start) :], count=1)
+    rest = _FRAGMENT.sub("#...", rest)
+    rest = _OPTION.sub(r"\1\2...", rest)
+    return plain(start + _TOKEN.sub("sw_...", rest))
