@@ -186,6 +186,8 @@ class Positions:
         moved.dead = self.spans(state.dead)
         moved.due, moved.tried = self.numbers(state.due), self.numbers(state.tried)
         moved.reach = self.below(state.reach)
+        if state.copied_from is not None:
+            moved.copied_from = self.below(state.copied_from)
         return moved
 
 

@@ -182,13 +182,53 @@ def test_an_instance_that_leaves_gives_back_at_once_and_uncounted() -> None:
     assert [dict(offer.tried) for offer in bench.take()] == [{}, {}]
 
 
-def test_it_is_known_that_a_single_event_was_at_work_when_its_instance_died_and_of_several_not() -> None:
+def test_what_an_instance_had_in_hand_when_it_died_was_tried_and_nothing_is_dead_by_anothers_fault() -> None:
     bench = Bench()
+    retry = Retry(attempts=2)
     bench.fire(3)
-    bench.leave(bench.join(since=0, room=1), died=True)
-    assert bench.purpose().state.tried == {0: 1}
-    bench.leave(bench.join(room=9), died=True)
-    assert bench.purpose().state.tried == {0: 2}, "0 was handed out alone, and with care"
+    bench.leave(bench.join(since=0, room=9, retry=retry), died=True)
+    assert bench.purpose().state.tried == {0: 1, 1: 1, 2: 1}
+    bench.take()
+    second = bench.join(room=9, retry=retry)
+    assert bench.given() == {second: [0]}, "on its last attempt it goes alone"
+    bench.leave(second, died=True)
+    third = bench.join(room=9, retry=retry)
+    assert list(bench.purpose().state.dead.positions()) == [0]
+    assert bench.given() == {third: [1]}
+
+
+@pytest.mark.parametrize("attempts", [2, 3, 5, 12])
+def test_an_event_that_kills_its_worker_is_handed_out_so_often_as_it_may_be_and_no_other_is_dead(attempts: int) -> None:
+    bench = Bench()
+    retry = Retry(attempts=attempts)
+    bench.fire(40)
+    seen, killer = [], 7
+    bench.join(since=0, room=20, retry=retry)
+    while offers := bench.take():
+        for offer in offers:
+            if killer in offer.picks:
+                seen.append(offer.tried.get(killer, 0) + 1)
+                bench.take()
+                bench.leave(offer.instance, died=True)
+                bench.join(room=20, retry=retry)
+                break
+            bench.report(offer, done=offer.picks)
+    assert seen == list(range(1, attempts + 1))
+    assert list(bench.purpose().state.dead.positions()) == [killer]
+    assert bench.purpose().state.settled == 39
+
+
+# Whose turn it is -------------------------------------------------------------------------------------
+
+
+def test_an_instance_that_was_never_used_is_the_least_recently_used() -> None:
+    bench = Bench()
+    bench.join(room=9)
+    bench.fire()
+    bench.settle_all()
+    new = bench.join(room=9)
+    bench.fire()
+    assert bench.given() == {new: [1]}
 
 
 # Retries ----------------------------------------------------------------------------------------------
@@ -309,20 +349,22 @@ def test_an_event_that_fails_while_the_log_before_it_is_fetched_is_not_forgotten
     assert sorted(position for offer in bench.take() for position in offer.picks) == [0, 1]
 
 
-def test_what_was_given_back_and_then_dropped_by_a_fanout_is_not_handed_out_again() -> None:
+def test_the_next_of_a_key_does_not_go_before_its_own_wait_is_over() -> None:
     bench = Bench()
-    first = bench.join(exchange="keyed", room=9)
-    second = bench.join(exchange="fanout", version=2)
-    bench.leave(second)
-    bench.take()
-    bench.leave(first)
-    third = bench.join(exchange="keyed", room=9)
-    bench.fire(2, keys=["a", "b"])
-    assert bench.given() == {third: [0, 1]}
-    bench.leave(third)
-    assert bench.purpose().dropped == 2, "the highest version known does not pend"
     bench.join(exchange="keyed", room=9)
-    assert not bench.given()
+    bench.fire(3, keys=["a", "a", "b"])
+    (offer,) = bench.take()
+    assert list(offer.picks) == [0, 2]
+    bench.report(offer, done=[0])
+    (second,) = bench.take()
+    bench.report(second, failed=[1], verdict="later")
+    bench.dispatcher.replay("T", "p", 0, 1, bench.now)
+    bench.carry_out()
+    (replayed,) = bench.take()
+    bench.report(replayed, done=[0])
+    assert not bench.take(), "it is its turn, but it waits for a retry"
+    bench.pass_time(1)
+    assert list(bench.given().values()) == [[1]]
 
 
 def test_keys_wait_in_bounded_lanes() -> None:
@@ -334,6 +376,61 @@ def test_keys_wait_in_bounded_lanes() -> None:
 
 
 # Fan-out ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("before", ["direct", "keyed"])
+def test_what_pends_waits_or_is_in_hand_when_a_fanout_takes_over_goes_to_the_next_that_pends(before: str) -> None:
+    bench = Bench(durable=True)
+    first = bench.join(exchange=before, room=2)
+    bench.fire(5, keys=["a", "b", "a", "c", "d"])
+    bench.commit()
+    (offer,) = bench.take()
+    bench.report(offer, failed=[0], verdict="later")
+    bench.take()
+    page = bench.join(version=2, exchange="fanout", room=9)
+    bench.fire(2)
+    assert bench.given() == {page: [5, 6]}, "copies of what is fired from then on"
+    assert "5 earlier events stay pending" in bench.said[-1]
+    bench.pass_time(1)
+    bench.leave(first)
+    assert bench.purpose().pending(7) == 5
+    assert bench.dispatcher.drop("T").edges == [0, 5], "the log keeps them"
+    bench.commit()
+    bench.restart(clean=True)
+    bench.fire(2)
+    bench.join(version=2, exchange="fanout", room=9)
+    bench.pass_time(0)
+    assert (bench.purpose().pending(9), bench.purpose().dropped) == (5, 2)
+    third = bench.join(version=3, exchange="direct", room=20)
+    bench.fire()
+    assert bench.given() == {third: [0, 1, 2, 3, 4, 9]}
+
+
+def test_what_was_handed_out_as_copies_does_not_pend_after_a_crash() -> None:
+    bench = Bench(durable=True)
+    bench.join(exchange="direct", room=9)
+    bench.join(version=2, exchange="fanout", room=9)
+    bench.fire(3)
+    bench.restart()
+    bench.take()
+    bench.join(version=3, exchange="direct", room=9)
+    bench.fire()
+    assert list(bench.given().values()) == [[3]]
+
+
+def test_a_fanout_that_comes_and_goes_a_million_events_later_costs_the_next_exchange_nothing() -> None:
+    bench = Bench(durable=True)
+    bench.join(exchange="keyed", room=1)
+    bench.fire(2, keys=["a", "b"])
+    bench.commit()
+    (offer,) = bench.take()
+    page = bench.join(version=2, exchange="fanout")
+    bench.dispatcher.topics["T"].end = 10**12
+    bench.leave(page)
+    bench.commit()
+    bench.report(offer, done=[0])
+    assert list(bench.given().values()) == [[1]]
+    assert bench.purpose().pending(10**12) == 0
 
 
 def test_every_instance_has_its_own_copies_and_who_comes_later_has_none_of_before() -> None:
@@ -464,6 +561,40 @@ def test_after_an_orderly_stop_nothing_is_suspect_but_what_had_no_end_before() -
     bench.join(room=9, retry=Retry(attempts=1))
     assert list(bench.given().values()) == [[1]]
     assert list(bench.purpose().state.dead.positions()) == [0]
+
+
+def test_how_the_last_attempt_of_a_suspect_ended_is_durable_before_anything_else_goes_out() -> None:
+    bench = Bench(durable=True)
+    retry = Retry(attempts=1)
+    bench.join(room=9, retry=retry)
+    bench.fire(2)
+    bench.commit()
+    bench.restart()
+    bench.join(room=9, retry=retry)
+    (alone,) = bench.take()
+    assert list(alone.picks) == [0]
+    bench.report(alone, done=[0])
+    bench.fire()
+    assert not bench.take(), "what goes out now may end the process, and 0 would be dead by its fault"
+    bench.commit()
+    assert list(bench.given().values()) == [[1]]
+
+
+def test_on_its_last_attempt_a_suspect_goes_when_nothing_else_is_out_and_nothing_goes_meanwhile() -> None:
+    bench = Bench(durable=True)
+    retry = Retry(attempts=2)
+    bench.join(room=1, retry=retry)
+    bench.fire(3)
+    bench.commit()
+    (first,) = bench.take()
+    bench.join(room=9, retry=retry)
+    (second,) = bench.take()
+    bench.leave(first.instance, died=True)
+    assert not bench.take(), "1 is out"
+    bench.report(second, done=[1])
+    assert list(bench.given().values()) == [[0]]
+    bench.fire()
+    assert not bench.take()
 
 
 @pytest.mark.parametrize("attempts", [1, 2, 3, 5])

@@ -29,6 +29,8 @@ changes = st.builds(
     st.just("T"),
     st.just("p"),
     stated=st.lists(st.builds(Statement, st.integers(1, 3), st.sampled_from(["direct", "keyed"])), max_size=1),
+    copied_until=st.one_of(st.none(), st.integers(END, END + 5)),
+    copied_from=st.one_of(st.none(), st.integers(END, END + 5)),
     reopened=st.one_of(st.just([]), edges),
     redriven=st.one_of(st.just([]), edges),
     discarded=st.one_of(st.just([]), edges),
@@ -86,19 +88,26 @@ def test_a_snapshot_and_what_is_restored_from_it_are_copies(history: list[Change
 @given(histories)
 def test_what_is_done_is_done_and_the_rest_pends(history: list[Change]) -> None:
     """Against a plain set: done is what was settled, skipped or buried and not reopened since."""
-    state, done = State("T", "p"), set[int]()
+    state, done, copied_from = State("T", "p"), set[int](), None
     for change in history:
         before = set(state.dead.positions())
         state.apply(change)
         if change.created is not None:
             done = set(range(change.created))
+        if change.copied_until is not None and copied_from is not None:
+            done |= set(range(copied_from, change.copied_until))
+            copied_from = None
+        copied_from = change.copied_from if change.copied_from is not None else copied_from
         for opened in (change.reopened, change.redriven):
             done.difference_update(Spans(opened).positions())
             before.difference_update(Spans(opened).positions())
         before.difference_update(Spans(change.discarded).positions())
         dead = {letter.position for letter in change.dead}
         done |= {*change.settled.positions(), *change.skipped.positions(), *dead}
-        assert set(state.pending(2 * END).positions()) == set(range(2 * END)) - done
+        assert (
+            set(state.pending(2 * END).positions())
+            == set(range(2 * END if copied_from is None else copied_from)) - done
+        )
         assert set(state.dead.positions()) == before | dead
         assert state.floor == next(place for place in range(3 * END) if place not in done)
         assert not state.done or state.done.edges[0] > state.floor

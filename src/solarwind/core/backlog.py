@@ -51,7 +51,7 @@ class Backlog:
         `patient`: what follows another event of its key is left until there is more of it."""
         start, stop = self._taken.gap(self._cursor)
         if start >= end:
-            self._cursor = max(self._cursor, end)
+            self._cursor = start
             return None
         stored = log.find(self._state.topic, start)
         if stored is None:
@@ -132,7 +132,7 @@ class Lanes(Backlog):
         while not picks and self._waiting < self._most_waiting:
             start, stop = self._taken.gap(self._cursor)
             if start >= end:
-                self._cursor = max(self._cursor, end)
+                self._cursor = start
                 return None
             stored = log.find(self._state.topic, start)
             if stored is None:

@@ -58,13 +58,16 @@ class Dispatcher(Registry):
         """The store has it. From here on it is the dispatcher's."""
         topic = self.topics[stored.batch.topic]
         topic.end = stored.stop
-        self.for_each_purpose(topic, now)
+        self.for_each_purpose(topic, stored, now)
 
     # 3 ------------------------------------------------------------------------------------------------
 
-    def for_each_purpose(self, topic: Topic, now: int) -> None:
+    def for_each_purpose(self, topic: Topic, stored: Stored, now: int) -> None:
         for purpose in topic.purposes.values():
-            self.exchange(purpose, now)
+            if purpose.state.copied_from is None:
+                self.exchange(purpose, now)
+            else:
+                self._copy_out(purpose, stored, now)
 
     # 4 ------------------------------------------------------------------------------------------------
 
@@ -72,10 +75,7 @@ class Dispatcher(Registry):
         """Hand out what the purpose has and its instances have room for."""
         topic = self.topics[purpose.state.topic]
         exchange = purpose.exchange
-        if exchange is None or purpose.fetching:
-            return
-        if not exchange.pends:
-            self._copy_out(topic, purpose, exchange, now)
+        if exchange is None or not exchange.pends or purpose.fetching:
             return
         backlog, instances = purpose.backlog, self.further_partitions(purpose)
         if backlog is None or not instances:
@@ -171,28 +171,19 @@ class Dispatcher(Registry):
             self._wake(instance.alive_until, purpose, instance.id, retry=False)
         self._effects.append(Offer(instance.id, lease.id, stored, picks, before, after_commit=careful))
 
-    def _copy_out(self, topic: Topic, purpose: Purpose, exchange: Exchange, now: int) -> None:
-        """A copy for every instance chosen, into its own buffer; done with at once."""
-        instances = self.further_partitions(purpose)
+    def _copy_out(self, purpose: Purpose, stored: Stored, now: int) -> None:
+        """What was just accepted, as copies: one into the buffer of every instance chosen. Nothing of it pends."""
+        instances, exchange = self.further_partitions(purpose), purpose.exchange
         receivers: dict[int, Instance] = {}
-        while instances:
-            found = purpose.next(topic.end, topic.end, self._log)
-            if found is None:
-                break
-            if isinstance(found, Missing):
-                self._fetch(purpose, found)
-                break
-            stored, picks, _ = found
-            copied = Spans()
-            for chosen, part in self._share(purpose, exchange, stored, picks, instances):
-                receiver = receivers[chosen.id] = self.instances[chosen.id][0]
-                for start, stop in Spans.of(part):
-                    purpose.dropped += receiver.buffer(stored, start, stop, self._limits)
-                    copied.add(start, stop)
-            purpose.dropped += len(picks) - len(copied)
-            self._finish_copied(purpose, Spans.of(picks))
-        else:
-            purpose.dropped += self._drop_pending(purpose, topic.end)
+        copied = Spans()
+        picks = range(stored.start, stored.stop)
+        shares = self._share(purpose, exchange, stored, picks, instances) if instances and exchange is not None else []
+        for chosen, part in shares:
+            receiver = receivers[chosen.id] = self.instances[chosen.id][0]
+            for start, stop in Spans.of(part):
+                purpose.dropped += receiver.buffer(stored, start, stop, self._limits)
+                copied.add(start, stop)
+        purpose.dropped += len(picks) - len(copied)
         for receiver in receivers.values():
             self._drain_copies(purpose, receiver, now)
 
@@ -299,6 +290,8 @@ class Dispatcher(Registry):
             purpose.dropped += len(failed)
             instance.rebuffer(lease.copies_of, returned)
         if not held:
+            if lease.id == purpose.last_try:
+                self._end_last_try(purpose)
             self._end_lease(purpose, lease)
         if not lease.pends:
             self._drain_copies(purpose, instance, now)
@@ -336,6 +329,13 @@ class Dispatcher(Registry):
             purpose.careful -= 1
         if lease.id == purpose.last_try:
             purpose.last_try = 0
+
+    def _end_last_try(self, purpose: Purpose) -> None:
+        """How a suspect's last attempt ended is to be durable before anything else is handed out: if that ended the
+        process now, the suspect would be dead by another's fault."""
+        if self._durable:
+            purpose.last_end = self._changes[-1]
+            self._last_ends.append(purpose)
 
     def alive(self, instance_id: int, now: int) -> None:
         """The instance is at work: its leases run on."""
@@ -379,9 +379,11 @@ class Dispatcher(Registry):
         return self._timers[0][0] if self._timers else None
 
     def _take_away(self, purpose: Purpose, instance: Instance, now: int, *, died: bool) -> None:
-        """Take back what an instance has in hand. If it died with one event, it was at that one, and that counts; with
-        several, nobody knows, and they are handed out with care."""
-        single = instance.in_flight == 1
+        """Take back what an instance has in hand. If it died, that was an attempt of each, since nobody knows at which
+        it was, and they are handed out with care. Only where it had but one in hand may that have been its last."""
+        attempts = min([each.join.retry.attempts for each in (instance, *purpose.instances.values())])
+        most = attempts if instance.in_flight == 1 else attempts - 1
+        tried = purpose.state.tried
         for number in list(instance.leases):
             lease = purpose.leases[number]
             self._end_lease(purpose, lease)
@@ -392,10 +394,10 @@ class Dispatcher(Registry):
             if not died:
                 self._return(purpose, lease, lease.positions)
                 continue
-            if single and not lease.counted:
-                (position,) = lease.positions.positions()
-                started = [(position, purpose.state.tried.get(position, 0) + 1)]
-                self._change(purpose, Change(*purpose.key, started=started))
+            if not lease.counted:
+                counts = ((position, tried.get(position, 0) + 1) for position in lease.positions.positions())
+                if started := [(position, count) for position, count in counts if count <= most]:
+                    self._change(purpose, Change(*purpose.key, started=started))
             purpose.give_back(lease.positions, suspicious=True)
 
     # 6 ------------------------------------------------------------------------------------------------
@@ -412,7 +414,6 @@ class Dispatcher(Registry):
         topic = self.topics[topic_name]
         pinned = Spans()
         for purpose in topic.purposes.values():
-            if purpose.exchange_pends:
-                pinned.update(purpose.state.pending(topic.end))
+            pinned.update(purpose.state.pending(topic.end))
             pinned.update(purpose.state.dead)
         return pinned

@@ -22,7 +22,7 @@ from .state import Change, Letter, State, Statement
 
 ROOM_NS = 100_000_000  # an instance holds about so much work
 MOST_ROOM = 10_000  # events
-MOST_CAREFUL = 1_000  # events handed out together after a crash
+MOST_CAREFUL = 1_000  # suspects handed out together the first time, then a tenth of it, and so on
 MOST_ERROR = 4_000  # characters of a dead letter's error
 
 
@@ -148,7 +148,10 @@ class Purpose:
         # May have been in a handler when something died: only for these is an attempt noted before it starts.
         self.suspects = Spans()
         self.careful = 0  # leases of suspects
-        self.last_try = 0  # the lease of a suspect that dies if it is lost: nothing else is handed out meanwhile
+        # The lease of a suspect that dies if it is lost, and then how that ended, until it is durable: nothing else is
+        # handed out meanwhile.
+        self.last_try = 0
+        self.last_end: Change | None = None
         self.delayed = set(state.due)
         # Once they are known; None again when that may have changed.
         self._active: Statement | None = None
@@ -193,12 +196,6 @@ class Purpose:
         exchange = self.exchange
         return exchange is None or exchange.pends
 
-    @property
-    def ever_pends(self) -> bool:
-        """Whether any version pends, so that what it is done with must be remembered."""
-        exchanges = [lookup(statement.exchange) for statement in self.state.statements.values()]
-        return any(exchange is None or exchange.pends for exchange in exchanges)
-
     # What is next
 
     def next(
@@ -206,12 +203,12 @@ class Purpose:
     ) -> tuple[Stored, Sequence[int], bool] | Missing | None:
         """Take up to `most` events that can go out now, to those who are `ready`, and whether to be careful with
         them."""
-        if len(self.delayed) >= self._limits.waiting or self.last_try:
+        if len(self.delayed) >= self._limits.waiting or self.last_try or self.last_end is not None:
             return None
         backlog = self.backlog
         if backlog is None:
             return None
-        if self.reached is not None and end > self.reached and self.exchange_pends:
+        if self.reached is not None and end > self.reached:
             end = self.reached
         found = backlog.next(end, most, log, patient=bool(ready) and self._patient(backlog, ready))
         if found is None or isinstance(found, Missing):
@@ -233,19 +230,21 @@ class Purpose:
         return all(instance.in_flight > max(most, 2 * instance.join.room) for instance in ready)
 
     def _carefully(self, picks: Sequence[int]) -> int:
-        """How many of `picks` may go out together: suspects apart from others, and no two of them together once they
-        were tried, so that an event that kills its process takes no other with it. On its last attempt a suspect goes
-        when nothing else is out: it is not to be dead by another's fault."""
+        """How many of `picks` may go out together: suspects apart from others, and those that were tried apart from
+        other suspects and in ever smaller groups, so that one that kills its process is soon alone. On its last attempt
+        a suspect goes when nothing else is out: it is not to be dead by another's fault."""
         tried, suspects = self.state.tried, self.suspects
         if picks[0] not in suspects:
             return next((at for at, position in enumerate(picks) if position in suspects), len(picks))
         if self.is_last_try(picks[0]):
             return 0 if self.in_flight() else 1
-        if picks[0] in tried:
-            return 0 if self.careful else 1
-        several = picks[:MOST_CAREFUL]
+        times = tried.get(picks[0], 0)
+        if times and self.careful:
+            return 0
+        several = picks[: max(1, MOST_CAREFUL // 10**times)]
         return next(
-            (n for n, position in enumerate(several) if position in tried or position not in suspects), len(several)
+            (n for n, position in enumerate(several) if position not in suspects or tried.get(position, 0) != times),
+            len(several),
         )
 
     def is_last_try(self, position: int) -> bool:
@@ -294,6 +293,8 @@ class Purpose:
         self.state.apply(change)
         if change.stated:
             self.note_change()
+        if change.copied_until is not None:
+            self.rewind()
         for waiting in change.waiting:
             self.delayed.add(waiting.position)
         if self._backlog is not None:
@@ -322,15 +323,14 @@ class Purpose:
     # Numbers
 
     def pending(self, end: int) -> int:
-        """Events that are not done with and in nobody's hands; for a fan-out, copies in the buffers."""
-        if not self.exchange_pends:
-            return sum(instance.copied for instance in self.instances.values())
-        in_hand = sum(len(lease.positions) for lease in self.leases.values() if lease.pends)
-        return end - self.state.floor - len(self.state.done) - in_hand
+        """Events that are not done with and in nobody's hands, and copies in the buffers of a fan-out's instances."""
+        copies = sum([instance.copied for instance in self.instances.values()])
+        in_hand = sum([len(lease.positions) for lease in self.leases.values() if lease.pends])
+        return self.state.pends_until(end) - self.state.floor - len(self.state.done) - in_hand + copies
 
     def left(self, end: int) -> list[str]:
         """What a retirement would forget, in words."""
-        pending = len(self.state.pending(end)) if self.exchange_pends else 0
+        pending = len(self.state.pending(end))
         counts = (
             (pending, "pending event"),
             (len(self.state.dead), "dead letter"),

@@ -5,15 +5,15 @@ is taken up again after a restart. What happens to events is in `dispatcher`, wh
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from heapq import heappush
 
 import msgspec
 
 from ..errors import Busy, ConflictError, NotAllowed, NotFound
 from ..limits import Limits
-from .effects import Closed, Effect, Join
-from .exchange import check
+from .effects import Closed, Effect, Fault, Join
+from .exchange import check, lookup
 from .log import Log
 from .purpose import Instance, Purpose
 from .spans import Spans
@@ -53,6 +53,7 @@ class Registry:
         self._number = 0
         self._purposes = 0
         self._creating: Counter[tuple[str, str]] = Counter()  # purposes, until they are durable
+        self._last_ends: list[Purpose] = []  # those that wait for the end of a suspect's last attempt to be durable
 
     def exchange(self, purpose: Purpose, now: int) -> None:
         """Hand out what the purpose has and its instances have room for."""
@@ -85,9 +86,9 @@ class Registry:
         return topic.purposes[name]
 
     def join(self, join: Join, since: int, now: int) -> int:
-        """Register an instance, and its purpose if it is new: that one listens from position `since` on. Gives the
-        instance's number. Raises `BadArgument` for an exchange that nobody knows, `ConflictError` for a statement that
-        contradicts an earlier one of the same version."""
+        """Register an instance, and its purpose if it is new: that one listens from position `since` on, or from now on
+        where its events do not pend. Gives the instance's number. Raises `BadArgument` for an exchange that nobody
+        knows, `ConflictError` for a statement that contradicts an earlier one of the same version."""
         check(join.exchange, join.key)
         topic = self.topic(join.topic)
         statement = Statement(join.version, join.exchange, join.key)
@@ -96,9 +97,9 @@ class Registry:
             purpose = self._create(topic, join.purpose, statement, since)
         else:
             self._state_version(topic, purpose, statement)
-        instance = Instance(self._next_number(), join, join.room, self._limits.in_hand_bytes, used=self._next_number())
+        instance = Instance(self._next_number(), join, join.room, self._limits.in_hand_bytes)
         purpose.instances[instance.id] = instance
-        purpose.note_change()
+        self._note_change(topic, purpose)
         self.instances[instance.id] = (instance, purpose)
         self.exchange(purpose, now)
         return instance.id
@@ -108,21 +109,21 @@ class Registry:
             raise Busy(f"expected no more than {self._limits.names:,} purposes, got another: {name!r}")
         self._purposes += 1
         state = State(topic.name, name)
-        change = Change(topic.name, name, created=since, stated=[statement])
+        exchange = lookup(statement.exchange)
+        if exchange is not None and not exchange.pends:
+            change = Change(topic.name, name, created=topic.end, stated=[statement], copied_from=topic.end)
+        else:
+            change = Change(topic.name, name, created=since, stated=[statement])
         state.apply(change)
         self._changes.append(change)
         purpose = topic.purposes[name] = Purpose(state, reached=-1 if self._durable else None, limits=self._limits)
         self._creating[purpose.key] += 1
-        if not purpose.exchange_pends:
-            self._drop_pending(purpose, topic.end)
         return purpose
 
     def _state_version(self, topic: Topic, purpose: Purpose, statement: Statement) -> None:
         before = purpose.state.statements.get(statement.version)
         if before is None:
-            # What was handed out as copies so far nobody wrote down; from here on it may be asked for.
-            copied = Spans((0, topic.end) if topic.end and not purpose.ever_pends else ())
-            self._change(purpose, Change(*purpose.key, stated=[statement], skipped=copied))
+            self._change(purpose, Change(*purpose.key, stated=[statement]))
         elif before != statement:
             raise ConflictError(
                 f"version {statement.version} of purpose {purpose.state.purpose!r} on topic {topic.name!r} stated "
@@ -130,20 +131,25 @@ class Registry:
                 f"(version={max(purpose.state.statements) + 1})"
             )
 
-    def _finish_copied(self, purpose: Purpose, positions: Spans) -> None:
-        if positions:
-            change = purpose.apply(Change(*purpose.key, skipped=positions))
-            if purpose.ever_pends:  # else there is nothing to remember: whatever was before a restart is gone
-                self._changes.append(change)
-
-    def _drop_pending(self, purpose: Purpose, end: int) -> int:
-        """Nothing pends: what was handed out as copies, or to nobody, is done with. Gives how many events."""
-        rest = purpose.state.pending(end)
-        rest.difference_update(purpose.in_flight())
-        if rest:
-            self._finish_copied(purpose, rest)
-            purpose.rewind()
-        return len(rest)
+    def _note_change(self, topic: Topic, purpose: Purpose) -> None:
+        """An instance came, leaves or went, so another exchange may be at work. From where on events are copied, and
+        none of them pends, is remembered; what pends at that moment goes on doing so."""
+        purpose.note_change()
+        copies = purpose.state.copied_from is not None
+        if purpose.exchange_pends and copies:
+            self._change(purpose, Change(*purpose.key, copied_until=topic.end))
+        elif not purpose.exchange_pends and not copies:
+            pending = len(purpose.state.pending(topic.end))
+            self._change(purpose, Change(*purpose.key, copied_from=topic.end))
+            if pending:
+                active = purpose.active
+                earlier = "an earlier event stays" if pending == 1 else f"{pending:,} earlier events stay"
+                text = (
+                    f"version {active.version} of purpose {purpose.state.purpose!r} on topic {topic.name!r} states "
+                    f"exchange {active.exchange!r}, which hands out only what is fired from now on: {earlier} pending "
+                    "until an instance is at work whose exchange pends"
+                )
+                self._effects.append(Fault(text))
 
     def leaving(self, instance_id: int, now: int) -> None:
         """The instance takes nothing more; what it has begun it may still report."""
@@ -151,7 +157,7 @@ class Registry:
         if found is not None:
             instance, purpose = found
             instance.leaving = True
-            purpose.note_change()
+            self._note_change(self.topics[purpose.state.topic], purpose)
             purpose.dropped += instance.copied
             instance.copies.clear()
             instance.copied = instance.copied_bytes = 0
@@ -163,7 +169,7 @@ class Registry:
         if found is not None:
             instance, purpose = found
             del purpose.instances[instance_id]
-            purpose.note_change()
+            self._note_change(self.topics[purpose.state.topic], purpose)
             purpose.dropped += instance.copied
             self._take_away(purpose, instance, now, died=died)
             self.exchange(purpose, now)
@@ -240,8 +246,15 @@ class Registry:
     def changed(self) -> bool:
         return bool(self._changes)
 
-    def committed(self, changes: Iterable[Change], now: int) -> None:
+    def committed(self, changes: Sequence[Change], now: int) -> None:
         """These changes are durable."""
+        if self._last_ends:
+            durable = {id(change) for change in changes}
+            ended = [purpose for purpose in self._last_ends if id(purpose.last_end) in durable]
+            self._last_ends = [purpose for purpose in self._last_ends if purpose not in ended]
+            for each in ended:
+                each.last_end = None
+                self.exchange(each, now)
         for change in changes:
             if change.reach or change.created is not None:
                 topic = self.topics.get(change.topic)
@@ -282,8 +295,7 @@ class Registry:
                 state, reached=state.reach if self._durable else None, limits=self._limits
             )
             self._purposes += 1
-            if not purpose.exchange_pends:
-                self._drop_pending(purpose, topic.end)
+            self._note_change(topic, purpose)
             purpose.suspects = state.unended() if clean else state.pending(min(state.reach, topic.end))
             for position, due in state.due.items():
                 self._wake(due, purpose, position, retry=True)

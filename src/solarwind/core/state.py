@@ -52,6 +52,8 @@ class Change(msgspec.Struct, array_like=True):
     created: int | None = None  # the position it listens from
     retired: bool = False
     stated: list[Statement] = msgspec.field(default_factory=list)
+    copied_until: int | None = None  # the events before it were handed out as copies; from it on they pend
+    copied_from: int | None = None  # the events from it on are handed out as copies: none of them pends
     reopened: list[int] = msgspec.field(default_factory=list)  # edges: pending again, by replay
     redriven: list[int] = msgspec.field(default_factory=list)  # edges: dead letters that pend again
     discarded: list[int] = msgspec.field(default_factory=list)  # edges: dead letters that are forgotten
@@ -59,7 +61,7 @@ class Change(msgspec.Struct, array_like=True):
     started: list[tuple[int, int]] = msgspec.field(default_factory=list)  # (position, tried): counted before it starts
     waiting: list[Waiting] = msgspec.field(default_factory=list)
     settled: Spans = msgspec.field(default_factory=Spans)
-    skipped: Spans = msgspec.field(default_factory=Spans)  # done with, but not handled: dropped or lost
+    skipped: Spans = msgspec.field(default_factory=Spans)  # done with, but not handled: trimmed or lost
     dead: list[Letter] = msgspec.field(default_factory=list)
     retried: int = 0
 
@@ -78,12 +80,14 @@ class Snapshot(msgspec.Struct, array_like=True):
     reach: int
     settled: int
     retried: int
+    copied_from: int | None = None
 
 
 class State:
     """One purpose's state. `apply` is the only method that changes it."""
 
     __slots__ = (
+        "copied_from",
         "dead",
         "done",
         "due",
@@ -109,12 +113,18 @@ class State:
         self.reach = 0
         self.settled = 0
         self.retried = 0
+        self.copied_from: int | None = None  # while its exchange does not pend: no event from here on does
 
     def apply(self, change: Change) -> None:
         if change.created is not None:
             self.floor = self.reach = change.created
         for statement in change.stated:
             self.statements[statement.version] = statement
+        if change.copied_until is not None and self.copied_from is not None:
+            copies, self.copied_from = Spans.of(range(self.copied_from, change.copied_until)), None
+            self._finish(copies)
+        if change.copied_from is not None:
+            self.copied_from = change.copied_from
         if change.reopened:
             self._reopen(Spans(change.reopened))
         if change.redriven:
@@ -168,7 +178,11 @@ class State:
 
     def pending(self, end: int) -> Spans:
         """The positions up to the topic's `end` that are not done with."""
-        return self.done.outside(self.floor, end)
+        return self.done.outside(self.floor, self.pends_until(end))
+
+    def pends_until(self, end: int) -> int:
+        """The position before which events up to the topic's `end` may pend."""
+        return end if self.copied_from is None else min(end, self.copied_from)
 
     def unended(self) -> Spans:
         """The positions of which an attempt was counted without an end: the handler did not raise, its process or
@@ -188,6 +202,7 @@ class State:
             self.reach,
             self.settled,
             self.retried,
+            self.copied_from,
         )
 
     @classmethod
@@ -202,6 +217,7 @@ class State:
         state.reach = snapshot.reach
         state.settled = snapshot.settled
         state.retried = snapshot.retried
+        state.copied_from = snapshot.copied_from
         return state
 
 

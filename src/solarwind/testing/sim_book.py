@@ -80,29 +80,28 @@ class Book:
         name = (join.topic, join.purpose)
         book = self.purposes.get(name)
         if book is None:
+            if join.exchange not in PENDING_EXCHANGES:
+                since = self.ends.get(join.topic, 0)
             book = self.purposes[name] = PurposeBook(name, Facts({}, skipped=(1 << since) - 1))
-            book.facts.statements[join.version] = (join.exchange, join.key)
-            book.was_fanout = not book.pends
             self.ends.setdefault(join.topic, 0)
-        else:
-            book.was_fanout = book.was_fanout or not book.pends
         book.facts.statements.setdefault(join.version, (join.exchange, join.key))
         book.holders[instance] = Holder(join, join.room)
+        book.note_change(self.ends[join.topic])
         self._by_instance[instance] = book
 
     def leaving(self, instance: int) -> None:
         """It finishes what it has and gets nothing more."""
         book = self._by_instance.get(instance)
         if book is not None:
-            book.was_fanout = book.was_fanout or not book.pends
             book.holders[instance].leaving = True
+            book.note_change(self.ends[book.name[0]])
 
     def left(self, instance: int, *, died: bool) -> None:
         book = self._by_instance.pop(instance, None)
         if book is not None:
             self._take_away(book, instance, lost=died)
-            book.was_fanout = book.was_fanout or not book.pends
             del book.holders[instance]
+            book.note_change(self.ends[book.name[0]])
 
     def _take_away(self, book: PurposeBook, instance: int, *, lost: bool) -> None:
         for number in [number for number, held in book.leases.items() if held.instance == instance]:
@@ -275,7 +274,6 @@ class Book:
             if old is not None:
                 for position, times in old.facts.handed.items():
                     book.facts.handed[position] = max(times, book.facts.handed.get(position, 0))
-            book.was_fanout = not book.pends
             if clean:
                 self.pardons.update((each, at) for each, at in self.kills if each == name)
 
@@ -288,9 +286,13 @@ class Book:
         for name in names:
             now, then = dispatcher.snapshot(*name), self._expected[name]
             assert now is not None
-            dropped = not self.purposes[name].pends
-            if _comparable(now, dropped=dropped) != _comparable(then, dropped=dropped):
+            book = self.purposes[name]
+            book.note_change(self.ends[name[0]])
+            turned = now.copied_from != then.copied_from  # another exchange is at work while nobody is there
+            if _comparable(now, turned=turned) != _comparable(then, turned=turned):
                 raise Broken(f"{name}: recovered {now}, committed was {then}")
+            if now.copied_from != book.facts.copied_from:
+                raise Broken(f"{name}: copies from {now.copied_from}, not {book.facts.copied_from}")
 
     # Offers -------------------------------------------------------------------------------------------
 
@@ -399,31 +401,27 @@ class Book:
     # After every step ---------------------------------------------------------------------------------
 
     def reconcile(self, dispatcher: Dispatcher) -> None:
-        """Take over what the dispatcher decides by itself, if it may: what is trimmed is skipped, what kills is dead,
-        what no fan-out instance is there for is dropped."""
+        """Take over what the dispatcher decides by itself, if it may: trimmed is skipped, and what kills is dead."""
         for book in self.purposes.values():
             topic = dispatcher.topics[book.name[0]]
             state = topic.purposes[book.name[1]].state
             facts = book.facts
-            pending, theirs = ((1 << topic.end) - 1) & ~facts.done, bits(state.pending(topic.end))
+            pending, theirs = book.pending(topic.end), bits(state.pending(topic.end))
             if theirs & ~pending:
                 raise Broken(f"{book.name}: {positions(theirs & ~pending)} pend again, though done with")
             for position in positions(bits(state.dead) & pending):
                 self._buried(book, position, state.dead)
                 self._bury(facts, position)
                 pending &= ~(1 << position)
-            fanout = not book.pends
             gone = pending & ~theirs
             if gone:
-                if not (fanout or book.was_fanout):
-                    lost = gone & ~self.trimmed.get(book.name[0], 0)
-                    if lost:
-                        raise Broken(f"{book.name}: {positions(lost)} were accepted and are lost")
-                    self.counts["skipped"] += gone.bit_count()
+                lost = gone & ~self.trimmed.get(book.name[0], 0)
+                if lost:
+                    raise Broken(f"{book.name}: {positions(lost)} were accepted and are lost")
+                self.counts["skipped"] += gone.bit_count()
                 facts.skipped |= gone
                 for position in positions(gone):
                     facts.due.pop(position, None)
-            book.was_fanout = fanout
             if bits(state.dead) != facts.dead:
                 raise Broken(f"{book.name}: dead are {state.dead}, not {positions(facts.dead)}")
 
@@ -463,7 +461,8 @@ class Book:
                     )
             self._check_attempts(book, purpose)
             if book.pure_fanout and not purpose.fetching:
-                seen = purpose.copies_handled + purpose.dropped + purpose.flying + purpose.pending(0)
+                copied = sum(instance.copied for instance in purpose.instances.values())
+                seen = purpose.copies_handled + purpose.dropped + purpose.flying + copied
                 if seen != book.made:
                     raise Broken(f"{book.name}: of {book.made} copies {seen} are handled, dropped, in hand or waiting")
             for position, (earliest, latest) in book.facts.due.items():
@@ -482,16 +481,16 @@ class Book:
                 raise Broken(f"{book.name}: {position} was tried {tried} times of {self.attempts}")
 
     def left_over(self) -> dict[Name, list[int]]:
-        """What is not done with."""
+        """What is not done with, and will be without a change of versions."""
         return {
             name: left
             for name, book in self.purposes.items()
-            if (left := positions(((1 << self.ends[name[0]]) - 1) & ~book.facts.done)) and book.pends
+            if book.pends and (left := positions(book.pending(self.ends[name[0]])))
         }
 
 
-def _comparable(snapshot: Snapshot, *, dropped: bool) -> object:
-    """`dropped`: a fan-out recovers without what pended."""
+def _comparable(snapshot: Snapshot, *, turned: bool) -> object:
+    """`turned`: from here on it copies, or no more."""
     pending = (
         snapshot.floor,
         snapshot.done,
@@ -500,7 +499,7 @@ def _comparable(snapshot: Snapshot, *, dropped: bool) -> object:
     )
     return (
         {each.version: each for each in snapshot.statements},
-        None if dropped else pending,
+        None if turned else pending,
         snapshot.dead,
         snapshot.reach,
         snapshot.settled,

@@ -50,14 +50,17 @@ class Facts(msgspec.Struct):
     statements: dict[int, tuple[str, str | None]]
     settled: int = 0
     dead: int = 0
-    skipped: int = 0  # from before it listened, trimmed, or dropped by a fan-out
+    skipped: int = 0  # from before it listened, trimmed, or handed out as copies
+    copied_from: int | None = None  # while the exchange does not pend: nothing from there on does
     failures: dict[int, int] = {}  # since it pends: how often its handler raised
     due: dict[int, tuple[int, int]] = {}  # not to be handed out before: (earliest, latest)
     handed: dict[int, int] = {}  # how often it was handed out and not given back
 
     @property
     def done(self) -> int:
-        return self.settled | self.dead | self.skipped
+        """Without an end while events are copied: use it with a mask."""
+        copied = -1 << self.copied_from if self.copied_from is not None else 0
+        return self.settled | self.dead | self.skipped | copied
 
     def copy(self) -> Facts:
         return Facts(
@@ -65,6 +68,7 @@ class Facts(msgspec.Struct):
             self.settled,
             self.dead,
             self.skipped,
+            self.copied_from,
             dict(self.failures),
             dict(self.due),
             dict(self.handed),
@@ -106,7 +110,6 @@ class PurposeBook:
         self.holders: dict[int, Holder] = {}
         self.leases: dict[int, Held] = {}
         self.excused = 0  # in hand when something before it was made pending again
-        self.was_fanout = False
         self.made = 0  # fan-out: copies to be made, and events that nobody was there for
 
     @property
@@ -119,6 +122,19 @@ class PurposeBook:
     @property
     def pends(self) -> bool:
         return self.active[1] in PENDING_EXCHANGES
+
+    def note_change(self, end: int) -> None:
+        """Somebody came or went: what pends goes on doing so, and what is accepted while the exchange copies never
+        does."""
+        facts = self.facts
+        if not self.pends and facts.copied_from is None:
+            facts.copied_from = end
+        elif self.pends and facts.copied_from is not None:
+            facts.skipped |= (1 << end) - (1 << facts.copied_from)
+            facts.copied_from = None
+
+    def pending(self, end: int) -> int:
+        return ((1 << end) - 1) & ~self.facts.done
 
     @property
     def pure_fanout(self) -> bool:

@@ -513,7 +513,7 @@ class World:
         if name is None or self.random.random() < 0.5:
             return
         book, force = self.book.purposes[name], self.random.random() < 0.5
-        left = bool(book.holders or book.facts.dead or name in self.book.left_over())
+        left = bool(book.holders or book.facts.dead or book.pending(self.book.ends[name[0]]))
         self.note("%s is to be retired%s", name, " with force" if force else "")
         try:
             self.engine.dispatcher.retire(*name, force=force)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
+from functools import partial
 
 import pytest
 
@@ -93,6 +94,40 @@ class JoiningRules:
             await wind.fire("T", 2)
             await wind.settled(10)
         assert seen == [(1, 2), (2, 1)]
+
+    @on_loop
+    async def test_what_pends_when_a_version_states_fanout_pends_on_until_one_joins_that_pends(
+        self, place: Place
+    ) -> None:
+        """Nothing of it is lost or uncounted, whether it waited for a retry or was never handed out."""
+        wind = place.open()
+        seen: list[tuple[int, int]] = []
+
+        async def handle(number: int, event: Event) -> None:
+            seen.append((event.version, number))
+            if event.version == 1:
+                raise ValueError("not yet")
+
+        on = partial(wind.on, "T", purpose="p")
+        async with wind:
+            first = on(retry=Retry(attempts=1000, wait=0.05, ceiling=0.05))(handle)
+            await wind.joined()
+            await wind.fire_many("T", [0, 1])
+            await until(lambda: len(seen) >= 2, "both to be tried")
+            await wind.off(first)
+            await wind.fire("T", 2)
+            seen.clear()
+            page = on(version=2, exchange="fanout")(handle)
+            await wind.joined()
+            await wind.fire("T", 3)
+            await until(lambda: seen, "the copy")
+            counts = (await wind.statistics()).purposes["T", "p"]
+            assert (counts.exchange, counts.pending, counts.dead, counts.dropped) == ("fanout", 3, 0, 0)
+            await wind.off(page)
+            await refused(wind.retire("T", "p"), ConflictError, "3 pending events")
+            on(version=3)(handle)
+            await wind.settled(10)
+        assert sorted(seen) == [(2, 3), (3, 0), (3, 1), (3, 2)]
 
     @on_loop
     async def test_retire_is_refused_while_something_is_left(self, place: Place) -> None:
