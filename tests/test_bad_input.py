@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -155,10 +155,17 @@ HANDLING: dict[str, tuple[dict[str, Any], type[SolarWindError], tuple[str, ...]]
     "key not keyed": ({"exchange": "direct", "key": "$.id"}, BadArgument, ("$.id", "'direct'")),
     "since a word": ({"since": "yesterday"}, BadArgument, ("beginning", "'yesterday'")),
     "since a number": ({"since": 5}, BadArgument, ("beginning", "5")),
+    "since below nought": ({"since": timedelta(seconds=-5)}, BadArgument, ("timedelta", "ahead")),
+    "since ahead": ({"since": datetime(2999, 1, 1, tzinfo=UTC)}, BadArgument, ("2999", "ahead", "'now'")),
+    "since of a fan-out": ({"exchange": "fanout", "since": "beginning"}, BadArgument, ("no since", "'fanout'")),
+    "since true": ({"since": True}, BadArgument, ("beginning", "True")),
     "retry a number": ({"retry": 3}, BadArgument, ("Retry", "3")),
     "lease nought": ({"lease": 0}, BadArgument, ("lease", "0")),
     "lease a word": ({"lease": "30"}, BadArgument, ("lease", "'30'")),
     "lease nan": ({"lease": float("nan")}, BadArgument, ("lease", "nan")),
+    "lease true": ({"lease": True}, BadArgument, ("lease", "True")),
+    "lease below a ns": ({"lease": 1e-12}, BadArgument, ("lease", "1e-12")),
+    "concurrency true": ({"concurrency": True}, BadArgument, ("concurrency", "True")),
     "concurrency nought": ({"concurrency": 0}, BadArgument, ("concurrency", "0")),
     "concurrency beyond all bounds": ({"concurrency": 2**63}, BadArgument, ("concurrency", "below")),
     "concurrency a fraction": ({"concurrency": 1.5}, BadArgument, ("concurrency", "1.5")),
@@ -209,6 +216,20 @@ async def test_listening(name: str) -> None:
         (lambda: Retry(wait=1e12), ("wait", "1000000000000")),
         (lambda: Retry(ceiling=1e12), ("ceiling", "1000000000000")),
         (lambda: Retry(factor=0.5), ("factor", "0.5")),
+        (lambda: Retry(attempts=True), ("attempts", "True")),
+        (lambda: Retry(attempts=10**30), ("attempts", "below a thousand million")),
+        (lambda: Retry(wait=True), ("wait", "True")),
+        (lambda: Retry(wait=100, ceiling=5), ("ceiling=5", "wait=100", "ceiling=100 or more")),
+        (lambda: Retry(attempt=3), ("attempt=3", "did you mean attempts=3?")),  # type: ignore[call-arg]
+        (lambda: Retry(delays=3), ("attempts, wait, factor, ceiling", "delays=3")),  # type: ignore[call-arg]
+        (lambda: Later(True), ("seconds", "True")),
+        (lambda: SolarWind("memory://", grace=-1), ("grace", "-1")),
+        (lambda: SolarWind("memory://", grace="1"), ("grace", "'1'")),  # type: ignore[arg-type]
+        (lambda: SolarWind("memory://", limits=5), ("limits", "5")),  # type: ignore[arg-type]
+        (lambda: SolarWind("memory://", token=b"x"), ("token", "b'x'")),  # type: ignore[arg-type]
+        (lambda: SolarWind("memory://").topic("T", keep=True), ("keep", "True")),
+        (lambda: SolarWind("memory://").topic("T", keep=timedelta(days=-1)), ("keep", "timedelta")),
+        (lambda: SolarWind("memory://").topic("T", keep_bytes=True), ("keep_bytes", "True")),
         (lambda: Retry(ceiling="1"), ("ceiling", "'1'")),  # type: ignore[arg-type]
         (lambda: Later(-1), ("seconds", "-1")),
         (lambda: Later("5"), ("seconds", "'5'")),  # type: ignore[arg-type]

@@ -2,7 +2,7 @@
 
 Payloads are encoded when they are fired and decoded for each handler afresh, so that nobody can
 change what somebody else sees. Types: whatever msgspec knows (dict, list, dataclass, Struct, attrs, …)
-and pydantic models.
+and what pydantic does (`models`).
 """
 
 from __future__ import annotations
@@ -10,35 +10,37 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import msgspec
 import msgspec.inspect
 
+from . import models
 from .errors import BadArgument, BadPayload
 
 JSON = "application/json"
 BYTES = "application/octet-stream"
+
+_PLAIN = frozenset((dict, list, str, int, float, bool, tuple, type(None)))
 
 T = TypeVar("T")
 Decoder = Callable[[bytes, str], Any]
 
 
 def _encode_foreign(value: Any) -> Any:
-    dump = getattr(value, "model_dump", None)  # pydantic, without importing it
-    if dump is not None:
-        return dump(mode="json")
+    if models.is_model_type(type(value)):
+        return msgspec.Raw(models.dump(value))
     raise TypeError(f"expected a type that JSON can carry, got {type(value).__qualname__}")
 
 
 def _decode_foreign(type_: type, value: Any) -> Any:
-    validate = getattr(type_, "model_validate", None)
-    if validate is None:
+    if not models.is_model(type_):
         raise NotImplementedError(f"a payload cannot be decoded to {type_.__qualname__}")
     try:
-        return validate(value)
+        return models.read_one(type_, value)
     except ValueError as error:
-        raise msgspec.ValidationError(_pydantic_fault(error)) from None
+        raise msgspec.ValidationError(models.fault_of(error)) from None
 
 
 _encode_json = msgspec.json.Encoder(enc_hook=_encode_foreign).encode
@@ -56,6 +58,8 @@ def encode(payload: Any) -> tuple[bytes, str]:
     if isinstance(payload, bytearray | memoryview):
         return bytes(payload), BYTES
     try:
+        if type(payload) not in _PLAIN and models.is_model_type(type(payload)):
+            return models.dump(payload), JSON  # a dataclass of pydantic's too, which the codec takes for any other
         if isinstance(payload, msgspec.Raw):
             _decode_json(payload)
         return _encode_json(payload), JSON
@@ -73,44 +77,90 @@ def decode(data: bytes, content: str) -> Any:
         raise BadPayload(f"expected JSON, got {_shown(data)}: {error}") from None
 
 
-@lru_cache(maxsize=1024)
 def decoder(type_: Any) -> Decoder:
     """A function (data, content type) -> value of `type_`; it raises `BadPayload`.
 
-    `bytes` and `msgspec.Raw` give the payload as it travels, undecoded.
+    `bytes`, `bytearray`, `memoryview` and `msgspec.Raw` give the payload as it travels, undecoded; so does a union with
+    one of them where bytes were fired, or where nothing else in it but None is left.
     Raises `BadArgument` where no payload can be decoded to `type_`.
     """
-    if type_ is Any or type_ is object:
+    try:
+        return _decoder(type_)
+    except TypeError:  # not hashable: what is annotated with may be anything
+        return _make_decoder(type_)
+
+
+def _make_decoder(type_: Any) -> Decoder:
+    bare = unwrapped(type_)
+    if bare is Any or bare is object:
         return decode
+    if bare is msgspec.Raw:
+        return lambda data, content: msgspec.Raw(data)
+    members = get_args(bare) if get_origin(bare) in (Union, UnionType) else (type_,)
+    binary = [each for each in members if unwrapped(each) in _BINARY]
+    if not binary:
+        return _json_decoder(type_)
+    others = [each for each in members if each not in binary]
+    as_bytes = _bytes_decoder(binary[0])
+    if not others:
+        return as_bytes
+    if others == [type(None)]:
+        return lambda data, content: None if content == JSON and data == b"null" else as_bytes(data, content)
+    as_json = _make_decoder(Union[tuple(others)])  # noqa: UP007
+    return lambda data, content: as_json(data, content) if content == JSON else as_bytes(data, content)
+
+
+_decoder = lru_cache(maxsize=1024)(_make_decoder)
+_BINARY = (bytes, bytearray, memoryview)
+
+
+def unwrapped(type_: Any) -> Any:
+    """The type behind `Annotated`, `NewType` and `type` aliases."""
+    while True:
+        inner = type_.__origin__ if get_origin(type_) is Annotated else None
+        inner = inner or getattr(type_, "__supertype__", None) or getattr(type_, "__value__", None)
+        if inner is None:
+            return type_
+        type_ = inner
+
+
+def _bytes_decoder(type_: Any) -> Decoder:
     if type_ is bytes:
         return lambda data, content: data
-    if type_ is msgspec.Raw:
-        return lambda data, content: msgspec.Raw(data)
-    validate = getattr(type_, "model_validate_json", None)
-    if validate is None:
-        validate = _msgspec_decoder(type_)
+
+    def decode_to(data: bytes, content: str) -> Any:
+        try:
+            return msgspec.convert(data, type_)
+        except msgspec.ValidationError as error:
+            raise BadPayload(_msgspec_fault(error)) from None
+
+    return decode_to
+
+
+def _json_decoder(type_: Any) -> Decoder:
+    """For a type that is not bytes."""
+    try:
+        validate = models.reader_of(type_)
+        if validate is None:
+            _check_decodable(msgspec.inspect.type_info(type_), set())
+            validate = msgspec.json.Decoder(type_, dec_hook=_decode_foreign).decode
+    except (TypeError, NotImplementedError) as error:
+        raise BadArgument(f"expected a payload type that JSON can be decoded to, got {_name(type_)}: {error}") from None
+    read = validate
 
     def decode_to(data: bytes, content: str) -> Any:
         if content != JSON:
             raise BadPayload(f"expected JSON for {_name(type_)}, got {content} at $")
         try:
-            return validate(data)
+            return read(data)
         except msgspec.ValidationError as error:
             raise BadPayload(_msgspec_fault(error)) from None
         except msgspec.DecodeError as error:
             raise BadPayload(f"expected {_name(type_)}, got {_shown(data)}: {error} at $") from None
         except ValueError as error:
-            raise BadPayload(_pydantic_fault(error)) from None
+            raise BadPayload(models.fault_of(error)) from None
 
     return decode_to
-
-
-def _msgspec_decoder(type_: Any) -> Callable[[bytes], Any]:
-    try:
-        _check_decodable(msgspec.inspect.type_info(type_), set())
-        return msgspec.json.Decoder(type_, dec_hook=_decode_foreign).decode
-    except (TypeError, NotImplementedError) as error:
-        raise BadArgument(f"expected a payload type that JSON can be decoded to, got {_name(type_)}: {error}") from None
 
 
 def _check_decodable(info: Any, seen: set[int]) -> None:
@@ -118,7 +168,7 @@ def _check_decodable(info: Any, seen: set[int]) -> None:
     if id(info) in seen:
         return
     seen.add(id(info))
-    if isinstance(info, msgspec.inspect.CustomType) and not hasattr(info.cls, "model_validate"):
+    if isinstance(info, msgspec.inspect.CustomType) and not models.is_model(info.cls):
         raise TypeError(f"{info.cls.__qualname__} cannot be made from JSON")
     if isinstance(info, tuple):
         for each in info:
@@ -137,19 +187,6 @@ def _msgspec_fault(error: Exception) -> str:
     if text.startswith("object contains unknown field "):
         text = f"expected known fields, got {text.removeprefix('object contains unknown field ')}"
     return f"{text} at {path if at else '$'}"
-
-
-def _pydantic_fault(error: ValueError) -> str:
-    errors = getattr(error, "errors", None)
-    if errors is None:
-        return f"expected another value, got one that is refused: {error} at $"
-    first = errors(include_url=False)[0]
-    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
-    if first["type"] == "missing":
-        return f"expected field {first['loc'][-1]}, got none at ${path}"
-    if first["type"] == "value_error" or "input" not in first:
-        return f"expected another value: {first['msg']} at ${path}"
-    return f"expected {first['msg'].removeprefix('Input should be ')}, got {_shown(first['input'])} at ${path}"
 
 
 def _name(type_: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import timedelta
 from threading import get_ident
 from time import time_ns
@@ -15,21 +15,28 @@ from typing import Any, TypeVar
 import msgspec
 
 from . import payload as codec
+from .asking import Asking
 from .engine.base import Engine, Since
 from .engine.url import open_engine
 from .errors import BadArgument, Busy, TooLarge, Unavailable
 from .event import Cause, Event
-from .failure import MOST_SECONDS, Retry
+from .failure import Retry
 from .life import LoopThread, finish, run_loop, serve
 from .limits import Limits
 from .logs import limited
-from .names import check_id, check_key, check_topic
-from .records import DeadLetter, HandlerInfo, PurposeInfo, Statistics, TopicInfo, Trace
+from .names import check_id, check_key, check_purpose, check_topic
+from .records import HandlerInfo
 from .service.inbox import Inbox
+from .service.options import (
+    check_count,
+    check_seconds,
+    check_topic_given,
+    check_type,
+)
 from .service.outbox import Fired, Held, HeldReceipt, Numbers, Outbox, Receipt, Receipts, SentReceipt
-from .service.registration import Registration, check_count, make_join
-from .service.runner import MOST_BATCH, Runner, handling
-from .service.signature import inspect_handler
+from .service.registration import Origin, Registration, Registrations, make_join
+from .service.runner import Runner, handling
+from .service.signature import MAX_BATCH, inspect_handler
 from .service.stream import Stream, StreamInbox
 
 log = logging.getLogger("solarwind")
@@ -38,7 +45,7 @@ T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class SolarWind:
+class SolarWind(Asking):
     """Fire events, and handle them for a purpose.
 
     `url` says where the dispatcher is: `memory://`, `sqlite:///wind.db`, `ws://host:7400`, `nats://host`; None is
@@ -58,12 +65,17 @@ class SolarWind:
         limits: Limits | None = None,
         engine: Engine | None = None,
     ) -> None:
+        check_seconds("grace", grace)
+        if limits is not None:
+            check_type("limits", limits, Limits, "Limits(payload_bytes=4 << 20)")
+        if token is not None:
+            check_type("a token", token, str, "'sw_…'")
         self._limits = limits or Limits()
         self._most_payload = self._limits.payload_bytes
         self._token = token
         self._engine = engine if engine is not None else open_engine(url, self._limits, token)
         self.grace = grace
-        self._registrations: list[Registration] = []
+        self._registrations = Registrations()
         self._streams: dict[Stream, tuple[StreamInbox, int]] = {}
         self._settings: dict[str, tuple[int | None, int | None]] = {}
         self._numbers = Numbers()
@@ -245,6 +257,7 @@ class SolarWind:
         retry: Retry | None = None,
         lease: float = 30.0,
         concurrency: int | None = None,
+        batch: int | None = None,
     ) -> Callable[[F], F]:
         """Register a function to handle the events of a topic for a purpose. Each call is one service instance.
 
@@ -256,21 +269,29 @@ class SolarWind:
         - `retry`: when it raises; `Retry()` if not given
         - `lease`: seconds it may be silent with events in hand before they go to another
         - `concurrency`: how many it handles at once; 10 for `async def`, 1 for `def`, which runs on a thread
+        - `batch`: how many events a batch handler gets at once, 500 at most and if not given
 
         The parameter annotated `Event` gets the event, the other one the payload decoded to its annotation; with
-        `list[...]` it gets up to 500 at once. Registered while it runs, it joins at once (see `joined`).
+        `list[...]` it is a batch handler. Registered while it runs, it joins at once (see `joined`).
         Raises `BadName` and `BadArgument`; when it joins, `ConflictError` if it contradicts what was stated before.
         """
 
+        check_topic_given(topic)
+        if concurrency is not None:
+            check_count("concurrency", concurrency)
+        if batch is not None:
+            check_count("batch", batch, MAX_BATCH)
+        stated = make_join(topic, "?" if purpose is None else purpose, exchange, version, key, since, retry, lease, 1)
+
         def register(function: F) -> F:
-            handler = inspect_handler(function)
-            name = purpose if purpose is not None else getattr(function, "__name__", handler.name)
-            at_once = concurrency if concurrency is not None else (10 if handler.is_async else 1)
-            check_count("concurrency", at_once)
-            room = at_once * MOST_BATCH if handler.is_batch else at_once
-            join = make_join(topic, name, exchange, version, key, since, retry, lease, room)
-            registration = Registration(function, handler, join, since, at_once)
-            self._registrations.append(registration)
+            handler = inspect_handler(function, batch)
+            at_once = concurrency or (10 if handler.is_async else 1)
+            room = at_once * handler.batch if handler.is_batch else at_once
+            name = handler.purpose if purpose is None else purpose
+            join = msgspec.structs.replace(stated, purpose=check_purpose(name), room=room)
+            origin = Origin.of(function)
+            registration = Registration(function, handler, join, since, at_once, origin, unnamed=purpose is None)
+            self._registrations.add(registration)
             if self._loop is not None and self._state == "running":
                 self._on_loop(lambda: self._start_joining(registration))
             return function
@@ -289,7 +310,7 @@ class SolarWind:
         Called by that function itself, it does not wait for it to finish.
         """
         handled = handling.get()
-        for registration in [each for each in self._registrations if each.function is function]:
+        for registration in self._registrations.of(function):
             self._registrations.remove(registration)
             leaving = self._leave(registration, self.grace)
             if handled is not None and (handled.topic, handled.purpose) == (
@@ -339,10 +360,8 @@ class SolarWind:
         Events that a purpose still pends on, or has as dead letters, are kept all the same.
         """
         check_topic(name)
-        seconds = keep.total_seconds() if isinstance(keep, timedelta) else keep
-        if seconds is not None and (not isinstance(seconds, int | float) or not 0 <= seconds <= MOST_SECONDS):
-            raise BadArgument(f"expected keep of 0 seconds or more, got {keep!r}")
-        if keep_bytes is not None and (not isinstance(keep_bytes, int) or keep_bytes < 0):
+        seconds = check_seconds("keep", keep) if keep is not None else None
+        if keep_bytes is not None and (type(keep_bytes) is not int or keep_bytes < 0):
             raise BadArgument(f"expected keep_bytes of 0 or more, got {keep_bytes!r}")
         setting = (int(seconds * 1e9) if seconds is not None else None, keep_bytes)
         self._settings[name] = setting
@@ -363,6 +382,8 @@ class SolarWind:
         Raises `TimeoutError`, saying what is left, after `timeout` seconds.
         """
         self._check_running()
+        if timeout is not None:
+            check_seconds("a timeout", timeout)
         try:
             async with asyncio.timeout(timeout):
                 await self._settle()
@@ -385,49 +406,6 @@ class SolarWind:
         joins = [registration.join for registration in self._registrations]
         joins += [inbox.join for inbox, _ in self._streams.values()]
         return {(join.topic, join.purpose) for join in joins}
-
-    async def statistics(self) -> Statistics:
-        """A frozen record of all topics and purposes, and how they stand."""
-        return await self._engine.statistics()
-
-    async def purposes(self, topic: str | None = None) -> list[PurposeInfo]:
-        """The purposes, of one topic or of all."""
-        return await self._engine.purposes(topic)
-
-    async def topics(self) -> list[TopicInfo]:
-        """The topics, and how much history each has."""
-        return await self._engine.topics()
-
-    async def dead(self, topic: str, purpose: str) -> list[DeadLetter]:
-        """The purpose's dead letters, in the order accepted. Raises `NotFound`."""
-        return await self._engine.dead(topic, purpose)
-
-    async def redrive(self, topic: str, purpose: str, ids: Collection[str] | None = None) -> int:
-        """Hand dead letters out again as if never tried, these or all. Gives how many. Raises `NotFound`."""
-        return await self._engine.redrive(topic, purpose, _ids(ids))
-
-    async def discard(self, topic: str, purpose: str, ids: Collection[str] | None) -> int:
-        """Forget dead letters, these, or with None all. Gives how many. Raises `NotFound`."""
-        return await self._engine.discard(topic, purpose, _ids(ids))
-
-    async def replay(self, topic: str, purpose: str, since: Since = "beginning", until: Since = "now") -> int:
-        """Make the history fired from `since` up to `until` pend again. Gives how many events.
-
-        Raises `NotFound`, and `NotAllowed` for a purpose whose events do not pend.
-        """
-        return await self._engine.replay(topic, purpose, since, until)
-
-    async def retire(self, topic: str, purpose: str, force: bool = False) -> None:
-        """Forget a purpose. Raises `ConflictError` while it has events, dead letters or instances, unless `force`."""
-        await self._engine.retire(topic, purpose, force=force)
-
-    async def trace(self, id: str) -> Trace:
-        """The event with that id and the tree of what it caused, from the history. Raises `NotFound`."""
-        return await self._engine.trace(id)
-
-    async def backup(self, path: str) -> None:
-        """Copy the store to a new file while it is in use. Raises `NotAllowed` where there is none, `StoreError`."""
-        await self._engine.backup(path)
 
     # Life ---------------------------------------------------------------------------------------------
 
@@ -589,10 +567,6 @@ class SolarWind:
     def _check_running(self) -> None:
         if self._state != "running":
             raise Unavailable(f"expected a SolarWind that runs, got one that is {self._state}: use `async with wind:`")
-
-
-def _ids(ids: Collection[str] | None) -> Collection[str] | None:
-    return [ids] if isinstance(ids, str) else ids
 
 
 def _log_refusal(task: asyncio.Future[None]) -> None:

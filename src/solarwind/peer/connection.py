@@ -260,8 +260,8 @@ class Connection:
             join.room,
             join.origin,
         )
-        check_join(wanted)
         since = wire.read_since(join.since)
+        check_join(wanted, since)
         seat = self._seats[join.instance] = Seat(self, join)
         seat.joined = self._answer(join.ref, self._enter(seat, wanted, since), self._lasting)
 

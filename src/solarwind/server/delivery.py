@@ -29,7 +29,8 @@ from ..errors import BadArgument, NotAllowed, Unavailable
 from ..event import Event
 from ..failure import Later, Reject, Retry
 from ..limits import Limits
-from ..service.registration import check_count, make_join
+from ..service.options import check_count
+from ..service.registration import make_join
 from ..service.runner import Runner
 from ..service.signature import Handler
 from .cloudevents import STRUCTURED, encode, to_cloudevent, to_headers
@@ -257,7 +258,10 @@ class Delivery:
         """Raises what joining raises."""
         of = self.webhook
         wanted = of.wanted
-        since, handler = read_since(wanted.since), Handler(f"webhook {of.name}", self._post, True, False, False)
+        since, handler = (
+            read_since(wanted.since),
+            Handler(f"webhook {of.name}", of.purpose, self._post, True, False, False),
+        )
         join = make_join(
             of.topic,
             of.purpose,

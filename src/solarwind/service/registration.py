@@ -4,24 +4,48 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from inspect import ismethod
 from typing import Any
 
 import msgspec
 
 from .. import payload as codec
 from ..core.effects import Join
+from ..core.exchange import lookup
 from ..engine.base import Since
 from ..errors import BadArgument
 from ..failure import MOST_SECONDS, Retry
 from ..names import check_purpose, check_topic
 from ..origin import MACHINE, process_name
 from ..plugins import load_exchange
+from .options import check_count, check_seconds, check_since, check_type
 from .runner import Runner
-from .signature import Handler
+from .signature import Handler, innermost
 
-MOST_COUNT = 1_000_000_000
 MOST_ORIGIN = 1_000  # characters
+
+
+class Origin(msgspec.Struct, frozen=True, eq=False):
+    """Where a function is from. It is the same function of a module that was executed again where only the execution
+    differs: an import makes a new spec or new globals, and each run of a notebook's cell is a file of its own."""
+
+    module: str
+    name: str
+    spec: Any
+    names: Any
+    file: str
+
+    @classmethod
+    def of(cls, function: Callable[..., Any]) -> Origin:
+        inner = innermost(function)
+        names = getattr(inner, "__globals__", None)
+        file = getattr(getattr(inner, "__code__", None), "co_filename", "")
+        spec = names.get("__spec__") if names is not None else None
+        return cls(getattr(inner, "__module__", ""), getattr(inner, "__qualname__", ""), spec, names, file)
+
+    def is_again(self, other: Origin) -> bool:
+        executed = self.spec is not other.spec or self.names is not other.names or self.file != other.file
+        return executed and (self.module, self.name) == (other.module, other.name)
 
 
 class Registration(msgspec.Struct, eq=False):
@@ -32,6 +56,8 @@ class Registration(msgspec.Struct, eq=False):
     join: Join
     since: Since
     concurrency: int
+    origin: Origin
+    unnamed: bool  # the purpose is the function's name
     runner: Runner | None = None
     instance: int = 0
     joining: asyncio.Task[None] | None = None
@@ -49,19 +75,16 @@ def make_join(
     room: int,
 ) -> Join:
     """The registration of an instance. Raises `BadName` and `BadArgument` for what cannot be meant."""
-    if not isinstance(lease, int | float) or not 0 < lease < MOST_SECONDS:
-        raise BadArgument(f"expected a lease of more than 0 seconds, got {lease!r}")
-    if retry is not None and not isinstance(retry, Retry):
-        raise BadArgument(f"expected retry=Retry(...), got {retry!a}")
-    if since not in ("now", "beginning") and not isinstance(since, datetime | timedelta):
-        raise BadArgument(f"expected since 'now', 'beginning', a datetime or a timedelta ago, got {since!a}")
+    check_seconds("a lease", lease, some=True)
+    if retry is not None:
+        check_type("retry", retry, Retry, "Retry(attempts=3)")
     origin = f"{MACHINE}/{process_name()}"
     join = Join(topic, purpose, exchange, version, key, retry or Retry(), int(lease * 1e9), room, origin)
-    check_join(join)
+    check_join(join, since)
     return join
 
 
-def check_join(join: Join) -> None:
+def check_join(join: Join, since: Since) -> None:
     """Whether it can be meant; for one that came from somewhere else too. Raises `BadName` and `BadArgument`."""
     check_topic(join.topic)
     check_purpose(join.purpose)
@@ -74,8 +97,39 @@ def check_join(join: Join) -> None:
         codec.field(join.key)
     if len(join.origin) > MOST_ORIGIN:
         raise BadArgument(f"expected an origin of at most {MOST_ORIGIN:,} characters, got {len(join.origin):,}")
+    check_since(since)
+    found = lookup(join.exchange)
+    if since != "now" and found is not None and not found.pends:
+        raise BadArgument(
+            f"expected no since with exchange {join.exchange!r}, whose instances get what comes while they are there, "
+            f"got {since!a}: leave it out, or use an exchange whose events pend"
+        )
 
 
-def check_count(what: str, value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < MOST_COUNT:
-        raise BadArgument(f"expected a {what} of 1 or more, below a thousand million, got {value!r}")
+class Registrations(list[Registration]):
+    """What is registered with one `SolarWind`."""
+
+    def of(self, function: Callable[..., Any]) -> list[Registration]:
+        """Those of a function; an object's method is another object each time it is named, and equal."""
+        return [each for each in self if _is_same(each.function, function)]
+
+    def add(self, new: Registration) -> None:
+        """Raises `BadArgument` where another function has given its name to the same purpose: the two would share its
+        events without a word."""
+        for each in self:
+            taken = each.unnamed and new.unnamed and _is_for_the_same(each.join, new.join)
+            if taken and not _is_same(each.function, new.function) and not each.origin.is_again(new.origin):
+                raise BadArgument(
+                    f"expected a purpose=... for {new.handler.name}, since another function on topic "
+                    f"{new.join.topic!r} has the purpose {new.join.purpose!r} by its name: state what each is for, "
+                    "or the same purpose for both to share its events"
+                )
+        self.append(new)
+
+
+def _is_for_the_same(one: Join, other: Join) -> bool:
+    return (one.topic, one.purpose, one.version) == (other.topic, other.purpose, other.version)
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    return one is other or (ismethod(one) and ismethod(other) and one == other)

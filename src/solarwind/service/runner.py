@@ -22,7 +22,7 @@ from ..core.effects import Failure, Join
 from ..core.exchange import lookup
 from ..engine.base import Engine
 from ..event import Event
-from ..failure import Later, Reject
+from ..failure import Later, Reject, said_by
 from ..limits import Limits
 from ..logs import limited
 from .inbox import Inbox, Work
@@ -31,7 +31,6 @@ from .signature import Handler, Unfit
 log = logging.getLogger("solarwind")
 
 TURN_S = 0.005  # a worker that never waits lets the loop go on after so long
-MOST_BATCH = 500  # events that a batch handler gets at once
 _MAX_ATTEMPTS_LOGGED = 12  # a minute, of a purpose: as many as there are by default
 
 # The events that the running handler was called with: one, or a batch handler's list.
@@ -162,11 +161,11 @@ class Runner(Inbox):
                     turn = monotonic()
 
     async def _handle_batches(self, work: Work) -> None:
-        """Call the handler for up to `MOST_BATCH` events at a time."""
+        """Call the handler for up to `batch` events at a time."""
         hand_out = work.hand_out(self.join, self._engine)
         first = hand_out.start
         take = _take if self._pool is None else _take_with_others
-        while positions := take(work.todo, MOST_BATCH):
+        while positions := take(work.todo, self._handler.batch):
             events = [Event(hand_out, position - first) for position in positions]
             handling.set(events[0])
             try:
@@ -203,6 +202,7 @@ class Runner(Inbox):
         work.failed.append(self._verdict(position, event, error))
 
     def _verdict(self, position: int, event: Event, error: BaseException) -> Failure:
+        error = said_by(error)
         # What is no Unicode, such as half of a pair, cannot be written down.
         text = str(error).encode("utf-8", "backslashreplace").decode()
         if isinstance(error, Later):

@@ -7,15 +7,19 @@ out is a function from an event (or a list of them) to the call, as flat as it c
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, NoReturn, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
 from .. import payload as codec
 from ..errors import BadArgument, BadPayload
 from ..event import Event
+
+MAX_BATCH = 500  # events that a batch handler gets at once
+_MAX_WRAPPERS = 100  # around a function
 
 
 class Unfit(Exception):
@@ -27,14 +31,16 @@ class Unfit(Exception):
 
 
 class Handler(msgspec.Struct, frozen=True):
-    """A function that handles events. `call` takes an `Event`; of a batch handler, a list of them; of one that takes
-    nothing but the undecoded payload (`is_raw`), just that."""
+    """A function that handles events. `call` takes an `Event`; of a batch handler, a list of up to `batch` of them; of
+    one that takes nothing but the undecoded payload (`is_raw`), just that. `purpose` is what for, if nobody says."""
 
     name: str
+    purpose: str
     call: Callable[[Any], Any]
     is_async: bool
     is_batch: bool
     is_raw: bool
+    batch: int = MAX_BATCH
 
 
 class _Parameter(msgspec.Struct, frozen=True):
@@ -45,18 +51,24 @@ class _Parameter(msgspec.Struct, frozen=True):
     type_: Any
 
 
-def inspect_handler(function: Callable[..., Any]) -> Handler:
-    """Raises `BadArgument` for a function that cannot be called with an event and a payload."""
-    if not callable(function):
-        raise BadArgument(f"expected a function to handle events, got {function!a}")
-    name = getattr(function, "__qualname__", type(function).__qualname__)
-    target = function if inspect.isroutine(function) else function.__call__  # type: ignore[operator]
-    if inspect.isgeneratorfunction(target) or inspect.isasyncgenfunction(target):
+def inspect_handler(function: Callable[..., Any], batch: int | None = None) -> Handler:
+    """Raises `BadArgument` for a function that cannot be called with an event and a payload, and for a `batch` size
+    where it takes one event at a time."""
+    outer, inner = _unwrapped(function)
+    named = outer if hasattr(outer, "__qualname__") else type(outer)
+    name = named.__qualname__
+    target = outer if inspect.isroutine(outer) else type(outer).__call__
+    if any(inspect.isgeneratorfunction(each) or inspect.isasyncgenfunction(each) for each in (outer, target)):
         raise BadArgument(f"expected handler {name} to return, got one with yield: fire events with wind.fire instead")
-    parameters = _parameters(function, target, name)
+    parameters = _parameters(function, inner, name)
     is_batch = any(parameter.is_list for parameter in parameters)
     if is_batch and not all(parameter.is_list for parameter in parameters):
         raise BadArgument(f"expected all parameters of handler {name} to be lists, or none, got both")
+    if batch is not None and not is_batch:
+        raise BadArgument(
+            f"expected batch={batch} with a handler that takes lists, got {name}, which takes one event at a time: "
+            "annotate its parameter with list[...], or leave batch out"
+        )
     payloads = [parameter for parameter in parameters if not parameter.is_event]
     if len(payloads) > 1 or len(parameters) - len(payloads) > 1:
         names = ", ".join(parameter.name for parameter in parameters)
@@ -69,27 +81,143 @@ def inspect_handler(function: Callable[..., Any]) -> Handler:
     if parameters and parameters[0].by_keyword:
         is_raw = False
     call = function if is_raw else _bind(function, parameters, decode, is_batch)
-    return Handler(name, call, inspect.iscoroutinefunction(target), is_batch, is_raw)
+    is_async = inspect.iscoroutinefunction(outer) or inspect.iscoroutinefunction(target)
+    if not is_async and (_wraps_async(outer, inner) or _returns_awaitable(function, inner)):
+        is_async, call = True, _awaited(call)
+    return Handler(name, named.__name__, call, is_async, is_batch, is_raw, batch or MAX_BATCH)
 
 
-def _parameters(function: Callable[..., Any], target: Any, name: str) -> list[_Parameter]:
+def _unwrapped(function: Any) -> tuple[Any, Any]:
+    """The function without what `partial` binds, and the innermost one that decorators are wrapped around."""
+    if isinstance(function, type):
+        raise BadArgument(
+            f"expected a function to handle events, got the class {function.__qualname__}: "
+            "register a method of an object of it, or an object that can be called"
+        )
+    if not callable(function):
+        of_class = ": register the method of the finished class" if isinstance(function, classmethod) else ""
+        raise BadArgument(f"expected a function to handle events, got {function!a}{of_class}")
+    outer = function
+    while isinstance(outer, partial | staticmethod):
+        outer = outer.func if isinstance(outer, partial) else outer.__func__
+    return outer, innermost(function)
+
+
+def innermost(function: Any) -> Any:
+    """The function that objects, methods, `partial` and decorators are wrapped around."""
+    for _ in range(_MAX_WRAPPERS):
+        following: Any = None
+        if isinstance(function, partial):
+            following = function.func
+        else:
+            following = getattr(function, "__wrapped__", None) or getattr(function, "__func__", None)
+            if following is None and not inspect.isroutine(function):
+                following = type(function).__call__
+        if following is None or following is function:
+            break
+        function = following
+    return function
+
+
+def _parameters(function: Callable[..., Any], inner: Any, name: str) -> list[_Parameter]:
     """The parameters to fill: those without a default."""
     try:
         signature = inspect.signature(function)
-        hints = get_type_hints(inspect.unwrap(target.func if isinstance(target, partial) else target))
-    except (TypeError, ValueError, NameError) as error:
-        raise BadArgument(f"expected handler {name} with annotations that can be resolved, got: {error}") from None
-    found = []
-    for parameter in signature.parameters.values():
-        variable = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-        if variable or parameter.default is not parameter.empty:
+    except (TypeError, ValueError) as error:
+        raise BadArgument(f"expected handler {name} with parameters that can be seen, got: {error}") from None
+    found, variable = [], ""
+    for at, parameter in enumerate(signature.parameters.values()):
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            variable = variable or str(parameter)
             continue
-        type_ = hints.get(parameter.name, Any)
-        is_list = get_origin(type_) is list
-        inner = get_args(type_)[0] if is_list else type_
-        by_keyword = parameter.kind is parameter.KEYWORD_ONLY
-        found.append(_Parameter(parameter.name, by_keyword, inner is Event, is_list, inner))
+        if at == 0 and parameter.name in ("self", "cls"):
+            raise BadArgument(
+                f"expected a function, or a method of an object, got {name}, which takes {parameter.name}: "
+                "register the method of the object, as in wind.on(...)(object.method)"
+            )
+        if parameter.default is not parameter.empty:
+            continue
+        found.append(_parameter(parameter, inner, name))
+    if variable and not found:
+        raise BadArgument(
+            f"expected handler {name} to name its parameters, got ({variable}), which says nothing of what it takes: "
+            "name them, or where it is a decorator's wrapper put functools.wraps(function) on it"
+        )
     return found
+
+
+def _parameter(parameter: inspect.Parameter, inner: Any, name: str) -> _Parameter:
+    type_ = _hint(parameter, inner, name)
+    bare = codec.unwrapped(type_)
+    is_list = get_origin(bare) is list
+    if is_list and bare is not type_ and any(type(each) is msgspec.Meta for each in type_.__metadata__):
+        _refuse(name, parameter, "a list of what a batch handler gets, without a constraint on the list itself", type_)
+    if is_list:
+        type_ = get_args(bare)[0]
+        bare = codec.unwrapped(type_)
+    members = get_args(bare) if get_origin(bare) in (Union, UnionType) else (bare,)
+    is_event = any(codec.unwrapped(each) is Event for each in members)
+    if (is_event and not {codec.unwrapped(each) for each in members} <= {Event, type(None)}) or (
+        not is_event and _mentions_event(type_)
+    ):
+        _refuse(name, parameter, "an Event, a list of Events, or the type of a payload", type_)
+    by_keyword = parameter.kind is parameter.KEYWORD_ONLY
+    return _Parameter(parameter.name, by_keyword, is_event, is_list, type_)
+
+
+def _hint(parameter: inspect.Parameter, inner: Any, name: str) -> Any:
+    if parameter.annotation is parameter.empty:
+        return Any
+    try:
+        return _resolved(parameter.annotation, inner)
+    except Exception as error:  # evaluating text may raise anything
+        raise BadArgument(
+            f"expected handler {name} with annotations that can be resolved, got {parameter}: {error}"
+        ) from None
+
+
+def _resolved(annotation: Any, inner: Any) -> Any:
+    """An annotation, evaluated where it is text: by itself, since others of the function need not be such that it can
+    be done. May raise anything."""
+
+    def carrier() -> None: ...
+
+    carrier.__annotations__ = {"it": annotation}
+    return get_type_hints(carrier, getattr(inner, "__globals__", {}), include_extras=True)["it"]
+
+
+def _mentions_event(type_: Any) -> bool:
+    return type_ is Event or any(_mentions_event(each) for each in get_args(type_))
+
+
+def _refuse(name: str, parameter: inspect.Parameter, expected: str, got: Any) -> NoReturn:
+    raise BadArgument(f"expected parameter {parameter.name} of handler {name} to be {expected}, got {got}")
+
+
+def _wraps_async(outer: Any, inner: Any) -> bool:
+    """A decorator's `def` gives back what the `async def` does; an object may well be there to do something else."""
+    return (inspect.isfunction(outer) or inspect.ismethod(outer)) and inspect.iscoroutinefunction(inner)
+
+
+def _returns_awaitable(function: Any, inner: Any) -> bool:
+    returned = inspect.signature(function).return_annotation
+    try:
+        type_ = _resolved(returned, inner)
+    except Exception:  # then it says nothing
+        return False
+    found = get_origin(type_) or type_
+    return isinstance(found, type) and issubclass(found, Awaitable)
+
+
+def _awaited(call: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """For a `def` that is wrapped around an `async def` and gives back what that returns."""
+
+    async def run(given: Any) -> None:
+        result = call(given)
+        if inspect.isawaitable(result):
+            await result
+
+    return run
 
 
 def _bind(

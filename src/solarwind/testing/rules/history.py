@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from ...engine.base import Since
-from ...errors import NotAllowed, NotFound
+from ...errors import BadArgument, BadName, NotAllowed, NotFound
 from ...event import Event
 from ...failure import Reject
 from ...wind import SolarWind
@@ -327,6 +330,54 @@ class HistoryRules:
         assert info.keep == (7 * 24 * 3600 if place.durable else 0)
         assert info.keep_bytes is None
         assert info.purposes == ("p",)
+
+    @on_loop
+    async def test_an_operators_call_that_cannot_be_meant_is_refused_in_words(self, place: Place) -> None:
+        """The same sentence everywhere, and nothing is done."""
+        soon, wind = datetime.now(UTC) + timedelta(days=1), place.open()
+        collect(wind, "T", "p")
+        async with wind:
+            await wind.fire("T", 1)
+            await wind.settled(10)
+            refusals: list[tuple[Awaitable[object], type[Exception], str]] = [
+                (wind.replay("T", "p", 5), BadArgument, "since 'now', 'beginning', a datetime"),  # type: ignore[arg-type]
+                (wind.replay("T", "p", -5), BadArgument, "got -5"),  # type: ignore[arg-type]
+                (wind.replay("T", "p", True), BadArgument, "got True"),  # type: ignore[arg-type]
+                (wind.replay("T", "p", timedelta(-1)), BadArgument, "lies ahead"),
+                (wind.replay("T", "p", soon), BadArgument, "lies ahead"),
+                (wind.replay("T", "p", "yesterday"), BadArgument, "'yesterday'"),
+                (wind.replay("T", "p", until=5), BadArgument, "until 'now'"),  # type: ignore[arg-type]
+                (wind.replay("T ", "p"), BadName, "a topic"),
+                (wind.redrive("T", "p", 5), BadArgument, "ids"),  # type: ignore[arg-type]
+                (wind.redrive("T", "p", b"abc"), BadArgument, "ids"),  # type: ignore[arg-type]
+                (wind.redrive("T", "p", [5]), BadName, "an event id"),  # type: ignore[list-item]
+                (wind.redrive("T", " p"), BadName, "a purpose"),
+                (wind.discard("T", "p", {"a": 1}), BadArgument, "ids"),
+                (wind.discard("a b", "p", None), BadName, "a topic"),
+                (wind.dead("T", 5), BadName, "a purpose"),  # type: ignore[arg-type]
+                (wind.retire("T", "p", "yes"), BadArgument, "force"),  # type: ignore[arg-type]
+                (wind.retire("T", ""), BadName, "a purpose"),
+                (wind.purposes("a b"), BadName, "a topic"),
+                (wind.trace(5), BadName, "an event id"),  # type: ignore[arg-type]
+                (wind.backup(5), BadArgument, "the path of a file"),  # type: ignore[arg-type]
+                (wind.settled(-1), BadArgument, "a timeout"),
+                (wind.settled("1"), BadArgument, "a timeout"),  # type: ignore[arg-type]
+            ]
+            for call, error, words in refusals:
+                await refused(call, error, "expected ", words)
+            counts = (await wind.statistics()).purposes["T", "p"]
+        assert (counts.settled, counts.pending) == (1, 0)
+
+    @on_loop
+    async def test_since_of_a_fan_out_is_refused_in_words(self, place: Place) -> None:
+        """Its instances get what comes while they are there: nothing of what was before."""
+        async with place.open() as wind:
+            for since in ("beginning", timedelta(hours=1), datetime(2026, 1, 1, tzinfo=UTC)):
+                with pytest.raises(BadArgument, match="no since with exchange 'fanout'"):
+                    collect(wind, "T", "p", since=since, exchange="fanout")
+                with pytest.raises(BadArgument, match="no since with exchange 'fanout'"):
+                    wind.listen("T", "p", exchange="fanout", since=since)
+            assert await wind.purposes() == []
 
     @staticmethod
     async def _settled(wind: SolarWind, count: int) -> bool:

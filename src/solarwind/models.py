@@ -1,0 +1,254 @@
+"""Payloads that are pydantic's: models, its dataclasses, and types with its constraints.
+
+pydantic is the user's: it is never imported here, only found where the program has imported it. What becomes of a
+model on its way to JSON and back is known to nobody but pydantic (aliases, excluded fields, serializers, validators,
+subclasses in a field). So whatever is fired is read again at once and compared: a handler of the same type gets what
+was fired, or `fire` refuses it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import math
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
+from typing import Any, get_args, get_origin, get_type_hints
+
+import msgspec
+
+Read = Callable[[bytes], Any]
+
+
+class Unlike(ValueError):
+    """A model that does not come back from its JSON as it was."""
+
+
+def is_model(type_: Any) -> bool:
+    """Whether pydantic alone knows how to make one from JSON: a model, or a dataclass of pydantic's."""
+    return is_base_model(type_) or is_pydantic_dataclass(type_)
+
+
+def is_base_model(type_: Any) -> bool:
+    pydantic = sys.modules.get("pydantic")
+    return pydantic is not None and isinstance(type_, type) and issubclass(type_, pydantic.BaseModel)
+
+
+def is_pydantic_dataclass(type_: Any) -> bool:
+    if sys.modules.get("pydantic") is None or not dataclasses.is_dataclass(type_):
+        return False
+    found: bool = sys.modules["pydantic"].dataclasses.is_pydantic_dataclass(type_)
+    return found
+
+
+is_model_type: Callable[[Any], bool] = lru_cache(maxsize=1024)(is_model)  # for the type of each payload
+
+
+# Out ------------------------------------------------------------------------------------------------------------
+
+
+def dump(value: Any) -> bytes:
+    """The JSON of a model, from which the very same one can be made again; else `Unlike`.
+
+    By its aliases, which is how others know its fields; by their names where only those lead back.
+    """
+    write, read = _both_ways(type(value))
+    fault = ""
+    for by_alias in (True, False):
+        data = write(value, by_alias)
+        try:
+            unlike = _difference(value, read(data), "$")
+        except Exception as error:  # a validator may raise anything
+            unlike = f"its JSON is refused: {fault_of(error)}"
+        if not unlike:
+            return data
+        fault = fault or unlike
+    raise Unlike(
+        f"what its JSON is read as is not what was fired: {fault}; change the model so that it is "
+        "(aliases, serializers, validators, exclude=True), or fire a dict"
+    )
+
+
+def _find_both_ways(type_: Any) -> tuple[Callable[[Any, bool], bytes], Read]:
+    if is_base_model(type_):
+        return _write_model, _reader_of_model(type_)
+    adapter = sys.modules["pydantic"].TypeAdapter(type_)
+
+    def write(value: Any, by_alias: bool) -> bytes:
+        data: bytes = adapter.dump_json(value, by_alias=by_alias, round_trip=True, warnings=False)
+        return data
+
+    return write, _reader_of_any(adapter)
+
+
+_both_ways: Callable[[Any], tuple[Callable[[Any, bool], bytes], Read]] = lru_cache(maxsize=1024)(_find_both_ways)
+
+
+def _write_model(value: Any, by_alias: bool) -> bytes:
+    text: str = value.model_dump_json(by_alias=by_alias, round_trip=True, warnings=False)
+    return text.encode()
+
+
+def _difference(before: Any, after: Any, path: str) -> str:
+    """Where what came back differs; empty where it does not. A model's own `==` may be any rule. The values are not
+    said: what a model leaves out may be a secret."""
+    kind = type(before)
+    if kind is type(after):
+        if kind in (list, tuple) and len(before) == len(after):
+            return _first(_difference(a, b, f"{path}[{n}]") for n, (a, b) in enumerate(zip(before, after, strict=True)))
+        if kind is dict and before.keys() == after.keys():
+            return _first(_difference(each, after[name], f"{path}.{name}") for name, each in before.items())
+        if dataclasses.is_dataclass(kind) or is_model_type(kind):
+            fields, others = _fields(before), _fields(after)
+            if fields.keys() == others.keys():
+                return _first(_difference(each, others[name], f"{path}.{name}") for name, each in fields.items())
+        elif kind is float and math.isnan(before) and math.isnan(after):
+            return ""
+    elif is_model_type(kind) or is_model_type(type(after)):
+        return f"a {type(after).__qualname__} rather than a {kind.__qualname__} at {path}"
+    return "" if before == after else f"another value at {path}"
+
+
+def _fields(value: Any) -> Mapping[str, Any]:
+    """What is compared of it: its fields and extra values. Private attributes are no part of a payload."""
+    if dataclasses.is_dataclass(value):
+        return {field.name: getattr(value, field.name, None) for field in dataclasses.fields(value)}
+    return {name: getattr(value, name, None) for name in type(value).model_fields} | (value.model_extra or {})
+
+
+def _first(differences: Iterable[str]) -> str:
+    return next(filter(None, differences), "")
+
+
+# In -------------------------------------------------------------------------------------------------------------
+
+
+def reader_of(type_: Any) -> Read | None:
+    """How pydantic reads a `type_` from JSON; None where that is msgspec's to do, which may ask `read_one` for models
+    within. Raises `TypeError` where neither can."""
+    if is_base_model(type_):
+        return _reader_of_model(type_)
+    parts = _Parts()
+    parts.look(type_)
+    if not parts.foreign:
+        return None
+    if not parts.whole and _msgspec_can(type_):
+        return None
+    if parts.own:
+        raise TypeError(
+            f"{parts.own} is msgspec's and {parts.foreign} pydantic's, and neither can read both: "
+            "make them all pydantic models, or all Structs"
+        )
+    if parts.has_bytes:
+        raise TypeError(f"bytes beside {parts.foreign} are written one way and read another: put them into a model")
+    try:
+        return _reader_of_any(sys.modules["pydantic"].TypeAdapter(type_))
+    except Exception as error:  # some of pydantic's are RuntimeErrors
+        raise TypeError(str(error).partition("\n")[0]) from None
+
+
+def read_one(type_: Any, value: Any) -> Any:
+    """A model within another type, from what its JSON says. As from JSON, where strict models take dates and such."""
+    return _reader_of_model(type_)(msgspec.json.encode(value))
+
+
+def _reader_of_model(type_: Any) -> Read:
+    # Not by a TypeAdapter: a model may name another that is yet to be defined.
+    validate, either = type_.model_validate_json, _either_name()
+    return lambda data: validate(data, **either)
+
+
+def _reader_of_any(adapter: Any) -> Read:
+    validate, either = adapter.validate_json, _either_name()
+    return lambda data: validate(data, **either)
+
+
+@lru_cache(maxsize=1)
+def _either_name() -> dict[str, bool]:
+    """A field may come by its alias or by its name, where pydantic (2.11) can tell."""
+    known = inspect.signature(sys.modules["pydantic"].BaseModel.model_validate_json).parameters
+    return {"by_alias": True, "by_name": True} if "by_name" in known else {}
+
+
+def _msgspec_can(type_: Any) -> bool:
+    try:
+        msgspec.inspect.type_info(type_)
+        msgspec.json.Decoder(type_, dec_hook=read_one)
+    except (TypeError, NotImplementedError):
+        return False
+    return True
+
+
+class _Parts:
+    """What a type is made of, as far as it decides who can read it. It does not look into models."""
+
+    def __init__(self) -> None:
+        self.foreign = ""  # something of pydantic's
+        self.whole = False  # and pydantic has to read all of it
+        self.own = ""  # something that only msgspec reads
+        self.has_bytes = False
+        self._seen: set[Any] = set()
+
+    def look(self, type_: Any) -> None:
+        for constraint in getattr(type_, "__metadata__", ()):
+            library = type(constraint).__module__.partition(".")[0]
+            if library in ("pydantic", "pydantic_core", "annotated_types"):
+                self.foreign, self.whole = self.foreign or type(constraint).__qualname__, True
+            elif library == "msgspec":
+                self.own = self.own or type(constraint).__qualname__
+        origin = get_origin(type_)
+        if origin is not None:
+            for inner in get_args(type_):
+                self.look(inner)
+            type_ = origin
+        alias = getattr(type_, "__value__", None) or getattr(type_, "__supertype__", None)
+        if not (isinstance(type_, type) or alias is not None) or type_ in self._seen:
+            return
+        self._seen.add(type_)
+        if alias is not None:
+            self.look(alias)
+        elif is_model(type_):
+            self.foreign = self.foreign or type_.__qualname__
+            self.whole = self.whole or not is_base_model(type_)
+        elif type_ in (bytes, bytearray, memoryview):
+            self.has_bytes = True
+        else:
+            self._look_at_class(type_)
+
+    def _look_at_class(self, type_: type) -> None:
+        if issubclass(type_, msgspec.Struct) or hasattr(type_, "__attrs_attrs__"):
+            self.own = self.own or type_.__qualname__
+        elif not (
+            dataclasses.is_dataclass(type_) or (issubclass(type_, dict | tuple) and type_.__module__ != "builtins")
+        ):
+            return
+        try:
+            hints = get_type_hints(type_, include_extras=True)
+        except (NameError, TypeError):  # whoever reads the type says so
+            return
+        for hint in hints.values():
+            self.look(hint)
+
+
+# Faults ---------------------------------------------------------------------------------------------------------
+
+
+def fault_of(error: Exception) -> str:
+    """What pydantic refused, in one sentence: `expected …, got … at $.path`."""
+    errors = getattr(error, "errors", None)
+    if errors is None:
+        text = str(error).partition("\n")[0] or type(error).__name__
+        return f"expected another value, got one that is refused: {text} at $"
+    first = errors(include_url=False)[0]
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
+    if first["type"] == "missing":
+        return f"expected field {first['loc'][-1]}, got none at ${path}"
+    if first["type"] == "value_error" or "input" not in first:
+        return f"expected another value: {first['msg']} at ${path}"
+    return f"expected {first['msg'].removeprefix('Input should be ')}, got {_shown(first['input'])} at ${path}"
+
+
+def _shown(value: Any) -> str:
+    text = ascii(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,97 @@
+"""What a caller may give as an option: checked in one place, before any engine, so that all refuse alike."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Collection
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from ..engine.base import Since
+from ..errors import BadArgument
+from ..failure import MOST_SECONDS
+from ..names import check_id
+
+MOST_COUNT = 1_000_000_000
+_SKEW_S = 5.0  # machines' clocks differ
+_SINCE = "'now', 'beginning', a datetime or a timedelta ago"
+
+
+def check_count(what: str, value: object, most: int = MOST_COUNT - 1) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+        bound = "below a thousand million" if most == MOST_COUNT - 1 else f"{most:,} at most"
+        raise BadArgument(f"expected a {what} of 1 or more, {bound}, got {_shown(value)}")
+
+
+def check_seconds(what: str, value: Any, *, some: bool = False) -> float:
+    """A number of seconds, or a timedelta, of 0 or more; `some`: more than 0. Return it as seconds."""
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    good = isinstance(seconds, int | float) and not isinstance(seconds, bool) and 0 <= seconds < MOST_SECONDS
+    if not good or (some and int(seconds * 1e9) <= 0):
+        least = "more than 0 seconds" if some else "0 seconds or more"
+        raise BadArgument(f"expected {what} of {least}, below a thousand million, got {_shown(value)}")
+    return float(seconds)
+
+
+def check_flag(what: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise BadArgument(f"expected {what} to be True or False, got {_shown(value)}")
+
+
+def check_since(since: Any, what: str = "since", *, future: bool = False) -> Since:
+    """Where in a topic's history something begins; `future`: it may lie ahead, where nothing is."""
+    if isinstance(since, str) and since in ("now", "beginning"):
+        return since
+    if isinstance(since, timedelta):
+        if since < timedelta(0):
+            raise BadArgument(
+                f"expected {what} {_SINCE}, got a timedelta of {since}, which lies ahead: take it positive"
+            )
+        return since
+    if not isinstance(since, datetime):
+        raise BadArgument(f"expected {what} {_SINCE}, got {_shown(since)}")
+    try:
+        ahead = since.timestamp() > time.time() + _SKEW_S
+    except (OverflowError, ValueError, OSError):  # so far away that no clock shows it
+        ahead = since.year > datetime.now(UTC).year
+    if ahead and not future:
+        raise BadArgument(f"expected {what} {_SINCE}, got {since.isoformat()}, which lies ahead: say 'now'")
+    return since
+
+
+def check_ids(ids: Any) -> Collection[str] | None:
+    """Ids of events, one, or None for all."""
+    if ids is None:
+        return None
+    if isinstance(ids, str):
+        return [check_id(ids)]
+    if not isinstance(ids, Collection) or isinstance(ids, bytes | bytearray | memoryview | dict):
+        raise BadArgument(f"expected ids, a list of them, one, or None for all, got {_shown(ids)}")
+    return [check_id(each) for each in ids]
+
+
+def check_path(path: Any) -> str:
+    """A file's path, as text."""
+    if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str) or not os.fspath(path):
+        raise BadArgument(f"expected the path of a file, such as 'copy.db', got {_shown(path)}")
+    return os.fspath(path)
+
+
+def check_type(what: str, value: object, type_: type | tuple[type, ...], example: str) -> None:
+    if not isinstance(value, type_):
+        raise BadArgument(f"expected {what}, such as {example}, got {_shown(value)}")
+
+
+def check_topic_given(topic: object) -> None:
+    """`@wind.on` without parentheses gives the function as the topic, and would register nothing."""
+    if not isinstance(topic, str) and (callable(topic) or isinstance(topic, staticmethod | classmethod)):
+        name = getattr(topic, "__qualname__", None) or repr(topic)
+        raise BadArgument(
+            f"expected a topic, as in @wind.on('video.uploaded'), got the function {name}: name the topic"
+        )
+
+
+def _shown(value: object) -> str:
+    text = ascii(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
