@@ -13,12 +13,13 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from . import payload as codec
 from .asking import Asking
-from .engine.base import Engine, Since
+from .engine.base import Engine, Keep, Since
 from .engine.url import open_engine
-from .errors import BadArgument, Busy, TooLarge, Unavailable
+from .errors import Busy, TooLarge, Unavailable
 from .event import Cause, Event
 from .failure import Retry
 from .life import LoopThread, finish, run_loop, serve
@@ -29,6 +30,8 @@ from .records import HandlerInfo
 from .service.inbox import Inbox
 from .service.options import (
     check_count,
+    check_keep,
+    check_keep_bytes,
     check_seconds,
     check_topic_given,
     check_type,
@@ -77,7 +80,7 @@ class SolarWind(Asking):
         self.grace = grace
         self._registrations = Registrations()
         self._streams: dict[Stream, tuple[StreamInbox, int]] = {}
-        self._settings: dict[str, tuple[int | None, int | None]] = {}
+        self._settings: dict[str, tuple[Keep, Keep]] = {}
         self._numbers = Numbers()
         self._state: str = "not started"
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -354,16 +357,24 @@ class SolarWind(Asking):
 
         return Stream(enter, leave)
 
-    def topic(self, name: str, *, keep: float | timedelta | None = None, keep_bytes: int | None = None) -> None:
+    def topic(
+        self,
+        name: str,
+        *,
+        keep: float | timedelta | UnsetType | None = UNSET,
+        keep_bytes: int | UnsetType | None = UNSET,
+    ) -> None:
         """Say how much history a topic keeps: events up to `keep` old (seconds, or a timedelta), `keep_bytes` at most.
 
-        Events that a purpose still pends on, or has as dead letters, are kept all the same.
+        What is not stated stays as it is. `keep=None` is the default of its dispatcher again, `keep_bytes=None` no
+        bound. Events that a purpose still pends on, or has as dead letters, are kept all the same.
         """
         check_topic(name)
-        seconds = check_seconds("keep", keep) if keep is not None else None
-        if keep_bytes is not None and (type(keep_bytes) is not int or keep_bytes < 0):
-            raise BadArgument(f"expected keep_bytes of 0 or more, got {keep_bytes!r}")
-        setting = (int(seconds * 1e9) if seconds is not None else None, keep_bytes)
+        before = self._settings.get(name, (UNSET, UNSET))
+        setting = (
+            before[0] if isinstance(keep, UnsetType) else check_keep(keep),
+            before[1] if isinstance(keep_bytes, UnsetType) else check_keep_bytes(keep_bytes),
+        )
         self._settings[name] = setting
         if self._loop is not None and self._state == "running":
             self._on_loop(lambda: self._spawn(self._engine.topic(name, *setting)))

@@ -269,8 +269,8 @@ class TopicsArguments(Arguments):
 
 class TopicArguments(Arguments):
     name: str
-    keep_ns: int | None = None
-    keep_bytes: int | None = None
+    keep_ns: int | msgspec.UnsetType | None = msgspec.UNSET
+    keep_bytes: int | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class StatisticsArguments(Arguments):

@@ -104,7 +104,17 @@ def test_a_payload_that_is_no_json_is_shown_as_bytes(tmp_path: Path, payload: by
 
 # --- consent ------------------------------------------------------------------------------------------------
 
-SETTINGS = {"json", "lines", "reload", "until-settled", "version", "help", "install-completion", "show-completion"}
+SETTINGS = {
+    "create",
+    "json",
+    "lines",
+    "reload",
+    "until-settled",
+    "version",
+    "help",
+    "install-completion",
+    "show-completion",
+}
 
 
 def flags() -> Iterator[Any]:

@@ -61,6 +61,11 @@ def test_topics_set_says_what_holds_now_and_it_lasts(furnished: str) -> None:
     assert said == "video.encoded keeps events for 12h, and 5,000 bytes at most\n"
     found = done("topics", "set", "video.encoded", "--keep", "0", "--url", furnished, "--json").json
     assert (found["keep"], found["keep_bytes"]) == (0.0, 5000)
+    found = done("topics", "set", "video.encoded", "--keep", "default", "--url", furnished, "--json").json
+    assert (found["keep"], found["keep_bytes"]) == (7 * 86400.0, 5000)
+    found = done("topics", "set", "video.encoded", "--keep-bytes", "none", "--url", furnished, "--json").json
+    assert (found["keep"], found["keep_bytes"]) == (7 * 86400.0, None)
+    done("topics", "set", "video.encoded", "--keep-bytes", "5000", "--url", furnished)
     listed = done("topics", "--url", furnished, "--json").json
     assert next(each for each in listed if each["topic"] == "video.encoded")["keep_bytes"] == 5000
 
@@ -174,6 +179,13 @@ def test_top_gives_what_changed_between_two_looks_a_second() -> None:
 
 
 # --- what all have in common ----------------------------------------------------------------------------------
+
+
+def test_a_topic_is_made_by_its_settings_only_if_that_is_said(furnished: str) -> None:
+    assert call("topics", "set", "video.viewed", "--keep", "1h", "--url", furnished).code == 1
+    assert len(done("topics", "--json", "--url", furnished).json) == 2
+    done("topics", "set", "video.viewed", "--keep", "1h", "--create", "--url", furnished)
+    assert len(done("topics", "--json", "--url", furnished).json) == 3
 
 
 def test_every_option_is_also_an_environment_variable_of_its_name() -> None:

@@ -39,6 +39,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "replay of a fan-out": (["replay", "video.encoded", "Live page"], "fanout"),
     "unknown event": (["trace", "video-9"], "'video-9'"),
     "another exchange": (["listen", *ENCODE[:1], "--purpose", ENCODE[1], "--exchange", "keyed"], "version"),
+    "unknown topic to set": (["topics", "set", "video.uplaoded", "--keep", "0"], "did you mean 'video.uploaded'?"),
     "too little history": (["topics", "set", "t", "--keep-bytes", "1", "--url", "sqlite:///none.db"], "there is none"),
     "backup into nowhere": (["backup", "no/such/copy.db"], "does not exist"),
 }  # fmt: skip

@@ -105,8 +105,10 @@ async def test_how_much_history_a_topic_keeps_can_be_set(port: int) -> None:
         await doors.ask("GET", path, status=404)
         assert (await doors.ask("PUT", path, {}))["keep"] == 7 * 86_400
         assert (await doors.ask("PUT", path, {"keep": 0.5, "keep_bytes": 1_000}))["keep"] == 0.5
+        said = await doors.ask("PUT", path, {"keep_bytes": None})
+        assert (said["keep"], said["keep_bytes"]) == (0.5, None)
         said = await doors.ask("PUT", path, {"keep": None, "keep_bytes": 2e3})
-        assert (said["keep"], said["keep_bytes"]) == (0.5, 2_000)
+        assert (said["keep"], said["keep_bytes"]) == (7 * 86_400, 2_000)
         assert await doors.ask("PUT", path, {"keep": 3_600}) == await doors.ask("GET", path)
         (found,) = [each for each in await wind.topics() if each.topic == doors.topic]
         assert (found.keep, found.keep_bytes) == (3_600.0, 2_000)

@@ -20,6 +20,7 @@ import msgspec
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
+from msgspec import UNSET
 
 from solarwind.batch import Batch, seal
 from solarwind.core.log import Stored
@@ -463,8 +464,8 @@ def test_trimming_goes_in_parts_and_commits_go_on_meanwhile(path: Path, monkeypa
 
 def test_how_much_a_topic_keeps_is_remembered_and_none_leaves_it(path: Path) -> None:
     async def work(store: SqliteStore) -> None:
-        await store.topic("a", 5, None)
-        await store.topic("a", None, 6)
+        await store.topic("a", 5, UNSET)
+        await store.topic("a", UNSET, 6)
         await put(batch("a"), batch("b"))(store)
 
     on_store(path, work)

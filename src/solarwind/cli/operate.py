@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from msgspec import UNSET
 
-from ..errors import NotAllowed, TooLarge
+from ..errors import NotAllowed, NotFound, TooLarge
 from ..names import check_topic
 from ..text import plain, redact
 from .options import DEFAULT_URL, Json, Purpose, Topic, Url, consent, duration, moment, option
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
     from rich.tree import Tree
 
     from ..records import OwnerInfo, PurposeInfo, TopicInfo, Trace
+    from ..store.base import Keep
     from ..wind import SolarWind
 
 topics_app = typer.Typer(help="The topics, and how much history each keeps.")
@@ -54,32 +58,63 @@ def _refuse_options_before(context: typer.Context) -> None:
 @topics_app.command("set")
 def set_(
     topic: Topic,
-    keep: Annotated[str | None, option("keep", "How long events are kept, such as 12h, 7d or 0.")] = None,
-    keep_bytes: Annotated[int | None, option("keep-bytes", "How many bytes of them are kept at most.", min=0)] = None,
+    keep: Annotated[
+        str | None,
+        option("keep", "How long events are kept, such as 12h, 7d or 0; or default.", show_default=False),
+    ] = None,
+    keep_bytes: Annotated[
+        str | None,
+        option("keep-bytes", "How many bytes of them are kept at most; or none.", show_default=False),
+    ] = None,
+    create: Annotated[bool, option("create", "Make the topic if there is none.")] = False,
     url: Url = DEFAULT_URL,
     json: Json = False,
 ) -> None:
     """Say how much history a topic keeps."""
-    import asyncio
-
     from . import show
-    from .reach import reach
+    from .reach import operate
 
+    check_topic(topic)
     if keep is None and keep_bytes is None:
         raise typer.BadParameter("say what to keep", param_hint="--keep, --keep-bytes")
-    wind = reach(url, create=False)
-    wind.topic(topic, keep=None if keep is None else duration(keep, "--keep"), keep_bytes=keep_bytes)
+    setting = _keep_ns(keep), _keep_bytes(keep_bytes)
 
-    async def settle_it() -> list[TopicInfo]:
-        async with wind:  # starting sets it
-            return await wind.topics()
+    async def settle_it(wind: SolarWind) -> TopicInfo:
+        if not create:
+            _refuse_unknown(topic, [each.topic for each in await wind.topics()])
+        await wind.engine.topic(topic, *setting)
+        return next(each for each in await wind.topics() if each.topic == topic)
 
-    found = next(each for each in asyncio.run(settle_it()) if each.topic == topic)
+    found = operate(url, settle_it)
     if json:
         show.document(_topic_record(found))
         return
     most = "" if found.keep_bytes is None else f", and {found.keep_bytes:,} bytes at most"
     show.say(f"{topic} keeps events for {show.span(found.keep)}{most}")
+
+
+def _keep_ns(text: str | None) -> Keep:
+    """UNSET where it is not said, None for the default."""
+    if text is None:
+        return UNSET
+    return None if text == "default" else int(duration(text, "--keep").total_seconds() * 1e9)
+
+
+def _keep_bytes(text: str | None) -> Keep:
+    """UNSET where it is not said, None for no bound."""
+    if text is None:
+        return UNSET
+    if text != "none" and not re.fullmatch("[0-9]{1,18}", text):
+        raise typer.BadParameter(f"expected a number of bytes, or none, got {text!a}", param_hint="--keep-bytes")
+    return None if text == "none" else int(text)
+
+
+def _refuse_unknown(topic: str, there: list[str]) -> None:
+    """More likely it is mistyped."""
+    if topic not in there:
+        near = difflib.get_close_matches(topic, there, 1)
+        hint = f"did you mean {near[0]!r}? " if near else "see `solarwind topics`; "
+        raise NotFound(f"expected a topic that is there, got {topic!r}, which is not: {hint}--create makes it")
 
 
 def _topic_row(info: TopicInfo) -> tuple[object, ...]:

@@ -26,6 +26,7 @@ from ..event import Event, HandOut
 from ..limits import Limits
 from ..names import check_topic
 from ..records import DeadLetter, OwnerInfo, PurposeInfo, Statistics, TopicInfo, Trace, listed
+from ..store.base import Keep
 from . import session
 from .address import MOST_STREAMS, read_address
 from .durability import log_durability
@@ -356,7 +357,7 @@ class NatsEngine(Running):
 
     # What operators ask -------------------------------------------------------------------------------
 
-    async def topic(self, name: str, keep_ns: int | None, keep_bytes: int | None) -> None:
+    async def topic(self, name: str, keep_ns: Keep, keep_bytes: Keep) -> None:
         await (await self._client_of(name)).topic(name, keep_ns, keep_bytes)
 
     async def topics(self) -> list[TopicInfo]:

@@ -15,13 +15,15 @@ from math import inf
 from time import monotonic
 from typing import Any
 
+from msgspec import UnsetType
+
 from ..batch import Batch
 from ..core import state
 from ..core.log import Stored
 from ..core.spans import Spans
 from ..core.state import Change, Letter, Snapshot
 from ..errors import NotAllowed, NotFound, ProtocolError, StoreError
-from ..store.base import Full, Recovered
+from ..store.base import Full, Keep, Recovered
 from ..store.base import TopicRecord as TopicKnown
 from .forward import MOST_BYTES, Forwarder
 from .layout import CAUSED, Layout, forwarded_by
@@ -368,13 +370,15 @@ class JetStreamStore:
 
     # Topics and their history -------------------------------------------------------------------------
 
-    async def topic(self, name: str, keep_ns: int | None, keep_bytes: int | None) -> None:
+    async def topic(self, name: str, keep_ns: Keep, keep_bytes: Keep) -> None:
         notes = self._topics.get(name)
         if notes is None:
             notes = self._topics[name] = Notes(TopicState(name))
         known = notes.state
-        known.keep_ns = keep_ns if keep_ns is not None else known.keep_ns
-        known.keep_bytes = keep_bytes if keep_bytes is not None else known.keep_bytes
+        if not isinstance(keep_ns, UnsetType):
+            known.keep_ns = keep_ns
+        if not isinstance(keep_bytes, UnsetType):
+            known.keep_bytes = keep_bytes
         self._changed.add(name)
         await self.checkpoint()
 

@@ -10,6 +10,7 @@ from typing import Protocol
 from ..batch import Batch
 from ..core.effects import Join, Offer, Report
 from ..records import DeadLetter, PurposeInfo, Statistics, TopicInfo, Trace
+from ..store.base import Keep as Keep
 
 Since = str | datetime | timedelta  # "now", "beginning", a time, or so long ago
 
@@ -91,7 +92,9 @@ class Engine(Protocol):
         """What `quiet` still waits for, in words."""
         ...
 
-    async def topic(self, name: str, keep_ns: int | None, keep_bytes: int | None) -> None: ...
+    async def topic(self, name: str, keep_ns: Keep, keep_bytes: Keep) -> None:
+        """How much history a topic keeps: None is the default, `UNSET` leaves it as it is."""
+        ...
 
     async def topics(self) -> list[TopicInfo]: ...
 

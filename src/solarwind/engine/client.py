@@ -22,6 +22,7 @@ from ..core.log import Stored
 from ..core.purpose import MOST_ERROR
 from ..errors import Busy, ProtocolError, SolarWindError, StoreError, TooLarge, Unavailable
 from ..origin import MACHINE, process_name
+from ..store.base import Keep
 from .backoff import Backoff
 from .base import Receiver, Since
 from .calls import Calls
@@ -538,7 +539,7 @@ class Client(Running, Calls):
             return str(error)
         return str(text)
 
-    async def topic(self, name: str, keep_ns: int | None, keep_bytes: int | None) -> None:
+    async def topic(self, name: str, keep_ns: Keep, keep_bytes: Keep) -> None:
         await self._call_until_answered("topic", wire.TopicArguments(name, keep_ns, keep_bytes))
 
 

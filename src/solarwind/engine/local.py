@@ -14,6 +14,7 @@ from itertools import islice
 from typing import Any
 
 import msgspec
+from msgspec import UnsetType
 
 from ..batch import Batch
 from ..core.dispatcher import Dispatcher
@@ -24,7 +25,7 @@ from ..core.state import Change, Snapshot
 from ..errors import BadArgument, Busy, StoreError
 from ..limits import Limits
 from ..names import check_topic
-from ..store.base import Full, Store
+from ..store.base import Full, Keep, Store
 from .base import Receiver, Since
 from .cache import LogCache
 from .clock import Clock, SteadyClock, Timer
@@ -437,16 +438,18 @@ class LocalEngine(Operations):
         if self._to_trim and self._running and self._error is None:
             self._trim_topic(self._dispatcher.topics[next(iter(self._to_trim))])
 
-    async def topic(self, name: str, keep_ns: int | None, keep_bytes: int | None) -> None:
+    async def topic(self, name: str, keep_ns: Keep, keep_bytes: Keep) -> None:
         self._check_running()
         check_topic(name)
         for what, value in (("keep_ns", keep_ns), ("keep_bytes", keep_bytes)):
-            if value is not None and not 0 <= value <= FOREVER:
+            if isinstance(value, int) and not 0 <= value <= FOREVER:
                 raise BadArgument(f"expected {what} of 0 or more, of 63 bits at most, got {value}")
         topic = self._dispatcher.topic(name)
         await self.store.topic(name, keep_ns, keep_bytes)
-        topic.keep_ns = keep_ns if keep_ns is not None else topic.keep_ns
-        topic.keep_bytes = keep_bytes if keep_bytes is not None else topic.keep_bytes
+        if not isinstance(keep_ns, UnsetType):
+            topic.keep_ns = self.store.keep_ns if keep_ns is None else keep_ns
+        if not isinstance(keep_bytes, UnsetType):
+            topic.keep_bytes = keep_bytes
         self._trim_topic(topic)
 
     # Instances ----------------------------------------------------------------------------------------

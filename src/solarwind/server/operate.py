@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 from starlette.responses import Response
 
 from ..errors import BadArgument, NotFound, TooLarge
@@ -22,10 +22,11 @@ MOST_PAGE_BYTES = 8 << 20  # of payload, in one answer
 
 
 class TopicSettings(msgspec.Struct, forbid_unknown_fields=True):
-    """How much history a topic keeps: events up to `keep` seconds old, `keep_bytes` at most; null changes nothing."""
+    """How much history a topic keeps: events up to `keep` seconds old, `keep_bytes` at most. Null is the
+    default again, and no bound; what is left out stays as it is."""
 
-    keep: Annotated[float, Meta(ge=0, le=MOST_SECONDS)] | None = None
-    keep_bytes: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] | None = None
+    keep: Annotated[float, Meta(ge=0, le=MOST_SECONDS)] | UnsetType | None = UNSET
+    keep_bytes: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] | UnsetType | None = UNSET
 
 
 class PurposesQuery(msgspec.Struct, forbid_unknown_fields=True):
@@ -139,7 +140,7 @@ async def topic(call: Call) -> Response:
 
 async def set_topic(call: Call) -> Response:
     name, wanted = call.topic, await call.json(TopicSettings)
-    keep_ns = None if wanted.keep is None else int(wanted.keep * 1e9)
+    keep_ns = int(wanted.keep * 1e9) if isinstance(wanted.keep, float) else wanted.keep
     await call.server.engine.topic(name, keep_ns, wanted.keep_bytes)
     return answer(await _topic(call))
 

@@ -95,3 +95,15 @@ def check_topic_given(topic: object) -> None:
 def _shown(value: object) -> str:
     text = ascii(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def check_keep(keep: object) -> int | None:
+    """How long a topic keeps its history, in ns; None for the default of its dispatcher."""
+    return None if keep is None else int(check_seconds("keep", keep) * 1e9)
+
+
+def check_keep_bytes(keep_bytes: object) -> int | None:
+    """How many bytes of history a topic keeps; None for no bound."""
+    if keep_bytes is not None and (type(keep_bytes) is not int or not 0 <= keep_bytes < 1 << 63):
+        raise BadArgument(f"expected keep_bytes of 0 or more, of 63 bits at most, got {keep_bytes!r}")
+    return keep_bytes

@@ -17,6 +17,8 @@ from ..core.log import Stored
 from ..core.spans import Spans
 from ..core.state import Change, Letter, Snapshot
 
+Keep = int | None | msgspec.UnsetType  # None: the default, or no bound; UNSET: as it was
+
 
 class Full(Exception):
     """There is no room for a commit; nothing of it was stored. The next one may go through."""
@@ -76,8 +78,8 @@ class Store(Protocol):
         oldest until the rest come to `most_bytes`. Gives how many events were deleted."""
         ...
 
-    async def topic(self, name: str, keep_ns: int | None, keep_bytes: int | None) -> None:
-        """Set how much history a topic keeps; None leaves it as it is."""
+    async def topic(self, name: str, keep_ns: Keep, keep_bytes: Keep) -> None:
+        """Set how much history a topic keeps; None is as if nobody had set it, `UNSET` leaves it as it is."""
         ...
 
     async def history(self, topic: str) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from ..core.log import Stored
 from ..core.spans import Spans
 from ..core.state import Change, Letter, Snapshot
 from ..errors import NotAllowed
-from .base import Full, Recovered
+from .base import Full, Keep, Recovered
 
 MOST_IDS = 100_000
 MOST_BYTES = 1 << 30
@@ -192,7 +192,7 @@ class MemoryStore:
             log.delete(gone)
         return events
 
-    async def topic(self, name: str, keep_ns: int | None, keep_bytes: int | None) -> None:
+    async def topic(self, name: str, keep_ns: Keep, keep_bytes: Keep) -> None:
         """The dispatcher knows; there is no restart to remember it for."""
 
     async def history(self, topic: str) -> tuple[int, int]:

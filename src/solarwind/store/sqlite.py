@@ -21,6 +21,7 @@ from typing import TypeVar
 
 import apsw
 import msgspec
+from msgspec import UnsetType
 
 from ..batch import Batch, read_id
 from ..core.log import Stored
@@ -28,7 +29,7 @@ from ..core.spans import Spans
 from ..core.state import Change, Letter, Snapshot
 from ..errors import ProtocolError, StoreError
 from . import database, inspection
-from .base import Full, Recovered, TopicRecord
+from .base import Full, Keep, Recovered, TopicRecord
 from .check import backup
 from .commits import MADE, AlreadyWritten, Known, Plan
 from .database import Topic, result_code, select
@@ -412,14 +413,14 @@ class SqliteStore:
 
     # --- topics and their history ---------------------------------------------------------------------------
 
-    async def topic(self, name: str, keep_ns: int | None, keep_bytes: int | None) -> None:
+    async def topic(self, name: str, keep_ns: Keep, keep_bytes: Keep) -> None:
         self._usable()
         await self._run(self._write_thread, self._set_topic, name, keep_ns, keep_bytes)
 
-    def _set_topic(self, name: str, keep_ns: int | None, keep_bytes: int | None) -> None:
+    def _set_topic(self, name: str, keep_ns: Keep, keep_bytes: Keep) -> None:
         log = self._known.topics.get(name) or Topic(len(self._known.topics) + 1, name)
-        keep_ns = log.keep_ns if keep_ns is None else keep_ns
-        keep_bytes = log.keep_bytes if keep_bytes is None else keep_bytes
+        keep_ns = log.keep_ns if isinstance(keep_ns, UnsetType) else keep_ns
+        keep_bytes = log.keep_bytes if isinstance(keep_bytes, UnsetType) else keep_bytes
         query = (
             "INSERT INTO topics(id, name, keep_ns, keep_bytes) VALUES (?, ?, ?, ?) "
             "ON CONFLICT (id) DO UPDATE SET keep_ns = excluded.keep_ns, keep_bytes = excluded.keep_bytes"

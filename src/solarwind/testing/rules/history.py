@@ -7,6 +7,7 @@ from collections.abc import Awaitable
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from msgspec import UNSET
 
 from ...engine.base import Since
 from ...errors import BadArgument, BadName, NotAllowed, NotFound
@@ -319,6 +320,31 @@ class HistoryRules:
         async with place.restart() as wind:
             info = (await wind.topics())[0]
         assert (info.topic, info.keep, info.keep_bytes, info.fired, info.kept) == ("T", 123, 4567, 1, 1)
+
+    @on_loop
+    async def test_settings_of_a_topic_can_be_taken_back_each_by_itself(self, place: Place) -> None:
+        wind = place.open()
+        wind.topic("T", keep=123)
+        wind.topic("T", keep_bytes=4567)
+        collect(wind, "T", "p")
+        async with wind:
+            await wind.engine.topic("other", UNSET, UNSET)
+            default = next(info.keep for info in await wind.topics() if info.topic == "other")
+            for keep, keep_bytes, becomes in (
+                (UNSET, UNSET, (123.0, 4567)),
+                (UNSET, None, (123.0, None)),
+                (UNSET, 89, (123.0, 89)),
+                (None, UNSET, (default, 89)),
+                (60, None, (60.0, None)),
+            ):
+                wind.topic("T", keep=keep, keep_bytes=keep_bytes)
+                await until(lambda becomes=becomes: self._keeps(wind, becomes), f"{becomes}")  # type: ignore[misc]
+        async with place.restart() as wind:
+            assert await self._keeps(wind, (60.0, None))
+
+    @staticmethod
+    async def _keeps(wind: SolarWind, expected: tuple[float, int | None]) -> bool:
+        return any((info.keep, info.keep_bytes) == expected for info in await wind.topics() if info.topic == "T")
 
     @on_loop
     async def test_default_history(self, place: Place) -> None:
