@@ -204,6 +204,23 @@ async def settle_and_wake_up(url: str, where: str) -> None:
 
 
 @on_loop
+async def test_a_burst_costs_a_quick_fanout_instance_outside_the_owner_s_process_nothing(
+    server: NatsServer, namespace: str
+) -> None:
+    url = server.url(namespace, streams=1)
+    async with process(url, topics=["U"]) as owner, process(url, topics=["T"], exchange="fanout"):
+        async with SolarWind(url) as firing:
+            assert await owners(firing) == [str(owner.pid)]
+            await firing.fire_many("T", range(20_000))
+            await until(lambda: _settled(firing, 20_000))
+            assert (await firing.statistics()).purposes["T", "p"].dropped == 0
+
+
+async def _settled(wind: SolarWind, number: int) -> bool:
+    return (await wind.statistics()).purposes["T", "p"].settled == number
+
+
+@on_loop
 async def test_firing_goes_on_without_an_owner_and_who_asks_helps_out(server: NatsServer, namespace: str) -> None:
     """Until somebody comes who takes part."""
     url = server.url(namespace, streams=1)

@@ -459,6 +459,7 @@ def test_a_slow_instance_s_buffer_drops_the_oldest_counted_and_nobody_else_waits
     seen: dict[int, list[int]] = {slow: [], quick: []}
     for _ in range(8):
         bench.fire()
+        bench.pass_time(1)
         for offer in bench.take():
             seen[offer.instance] += offer.picks
             if offer.instance == quick:
@@ -473,6 +474,81 @@ def test_a_slow_instance_s_buffer_drops_the_oldest_counted_and_nobody_else_waits
             seen[offer.instance] += offer.picks
             bench.report(offer, done=offer.picks)
     assert seen[slow] == [0, 5, 6, 7]
+
+
+def settle_copies(bench: Bench, *instances: int, pace: int = 0) -> dict[int, list[int]]:
+    """These instances handle what they get until nothing comes any more; with `pace` events in 100 ms."""
+    seen: dict[int, list[int]] = {instance: [] for instance in instances}
+    while offers := [offer for offer in bench.offers if offer.instance in instances]:
+        bench.offers = [offer for offer in bench.offers if offer.instance not in instances]
+        for offer in offers:
+            seen[offer.instance] += offer.picks
+            bench.report(offer, done=offer.picks, handled=pace, busy_ns=SECOND // 10)
+    return seen
+
+
+def test_a_burst_beyond_the_buffer_costs_a_fanout_instance_that_keeps_up_nothing() -> None:
+    bench = Bench(limits=Limits(copies=3))
+    one, other = bench.join(exchange="fanout"), bench.join(exchange="fanout")
+    bench.fire(5)
+    bench.fire(5)
+    assert bench.purpose().pending(10) == 18
+    assert settle_copies(bench, one, other) == {one: list(range(10)), other: list(range(10))}
+    assert (bench.purpose().dropped, bench.purpose().pending(10)) == (0, 0)
+
+
+def test_nobody_waits_longer_than_half_a_second_for_a_fanout_instance_that_stalls() -> None:
+    bench = Bench(limits=Limits(copies=3))
+    stalled, quick = bench.join(exchange="fanout"), bench.join(exchange="fanout")
+    bench.fire(9)
+    (stuck,) = (offer for offer in bench.offers if offer.instance == stalled)
+    bench.offers.remove(stuck)
+    assert settle_copies(bench, quick) == {quick: [0, 1, 2, 3]}
+    bench.pass_time(0.51)
+    assert settle_copies(bench, quick) == {quick: [4, 5, 6, 7, 8]}
+    assert bench.purpose().dropped == 5
+    bench.report(stuck, done=[0])
+    assert settle_copies(bench, stalled) == {stalled: [6, 7, 8]}
+
+
+def test_nobody_waits_for_a_fanout_instance_that_was_seen_to_be_slow() -> None:
+    bench = Bench(limits=Limits(copies=100))
+    slow, quick = bench.join(exchange="fanout"), bench.join(exchange="fanout")
+    bench.fire()
+    settle_copies(bench, slow, pace=9)
+    settle_copies(bench, quick, pace=999)
+    bench.fire(150)
+    assert settle_copies(bench, quick) == {quick: list(range(1, 151))}
+    assert bench.purpose().dropped == 41, "the slow one has 9 in hand and 100 in its buffer"
+
+
+def test_copies_are_held_back_for_a_second_at_most_and_cost_only_who_was_waited_for() -> None:
+    bench = Bench(limits=Limits(copies=3))
+    _, quick = bench.join(exchange="fanout"), bench.join(exchange="fanout")
+    bench.fire(9)
+    bench.fire(11)
+    seen = []
+    for _ in range(4):
+        seen += settle_copies(bench, quick)[quick]
+        assert len(seen) < 10
+        offers, bench.offers = bench.offers, []
+        for offer in offers:
+            bench.report(offer, done=offer.picks)
+        bench.pass_time(0.3)
+    seen += settle_copies(bench, quick)[quick]
+    assert seen == list(range(20))
+    assert bench.purpose().dropped > 0
+
+
+def test_who_joins_while_copies_are_held_back_gets_none_of_them_and_who_leaves_loses_his_counted() -> None:
+    bench = Bench(limits=Limits(copies=3))
+    first, second = bench.join(exchange="fanout"), bench.join(exchange="fanout")
+    bench.fire(9)
+    late = bench.join(exchange="fanout")
+    bench.leave(second)
+    bench.fire()
+    assert settle_copies(bench, first, late) == {first: list(range(10)), late: [9]}
+    assert bench.purpose().dropped == 9
 
 
 def test_copies_that_are_left_when_another_version_takes_over_are_still_copies() -> None:

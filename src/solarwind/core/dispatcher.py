@@ -26,8 +26,8 @@ from .backlog import Backlog, Missing
 from .effects import Failure, Fault, Fetch, Offer, Report
 from .exchange import Direct, Exchange, Share
 from .log import Stored
-from .purpose import MOST_ROOM, Instance, Lease, Purpose
-from .registry import Registry, Topic
+from .purpose import MAX_HELD_BYTES, MOST_ROOM, PATIENCE_NS, Instance, Lease, Purpose
+from .registry import LOOK, Registry, Topic
 from .spans import Spans
 from .state import Change, Waiting
 
@@ -163,6 +163,7 @@ class Dispatcher(Registry):
         purpose.leases[lease.id] = lease
         if not instance.leases:  # else it is at work already, and to be given more is no sign of life
             instance.alive_until = now + instance.join.lease_ns
+            instance.moved_at = now
         instance.take(lease)
         instance.quota -= len(picks)
         instance.used = self._next_number()
@@ -172,20 +173,61 @@ class Dispatcher(Registry):
         self._effects.append(Offer(instance.id, lease.id, stored, picks, before, after_commit=careful))
 
     def _copy_out(self, purpose: Purpose, stored: Stored, now: int) -> None:
-        """What was just accepted, as copies: one into the buffer of every instance chosen. Nothing of it pends."""
+        """What was just accepted, as copies: one for every instance chosen. Nothing of it pends."""
         instances, exchange = self.further_partitions(purpose), purpose.exchange
-        receivers: dict[int, Instance] = {}
         copied = Spans()
         picks = range(stored.start, stored.stop)
         shares = self._share(purpose, exchange, stored, picks, instances) if instances and exchange is not None else []
-        for chosen, part in shares:
-            receiver = receivers[chosen.id] = self.instances[chosen.id][0]
-            for start, stop in Spans.of(part):
-                purpose.dropped += receiver.buffer(stored, start, stop, self._limits)
-                copied.add(start, stop)
+        parts = [(chosen.id, Spans.of(part)) for chosen, part in shares]
+        for _, part in parts:
+            copied.update(part)
         purpose.dropped += len(picks) - len(copied)
+        if parts:
+            purpose.held.append((stored, stored.start, parts))
+            purpose.held_bytes += len(stored.batch.data)
+            self._copy_held(purpose, now)
+
+    def _copy_held(self, purpose: Purpose, now: int) -> None:
+        """Put copies into the buffers of those whose they are, as far as that costs those any who keep up."""
+        receivers: dict[int, Instance] = {}
+        while purpose.held:
+            stored, start, parts = purpose.held[0]
+            here = [(found[0], part) for number, part in parts if (found := self.instances.get(number)) is not None]
+            stop = start + self._fitting(purpose, [instance for instance, _ in here], stored.stop - start, now)
+            if stop == start:
+                break
+            if stop < stored.stop:
+                purpose.held[0] = (stored, stop, parts)
+            else:
+                purpose.held.popleft()
+                purpose.held_bytes -= len(stored.batch.data)
+            made = 0
+            for instance, part in here:
+                for low, high in part.within(start, stop) if not instance.leaving else ():
+                    receivers[instance.id] = instance
+                    purpose.dropped += instance.buffer(stored, low, high, self._limits)
+                    made += high - low
+            purpose.dropped += sum([len(part.within(start, stop)) for _, part in parts]) - made
         for receiver in receivers.values():
             self._drain_copies(purpose, receiver, now)
+
+    def _fitting(self, purpose: Purpose, instances: list[Instance], most: int, now: int) -> int:
+        """How many events may be copied now: a burst is not to cost those any who keep up, be it all in one turn. The
+        others of the purpose wait a moment with them; nobody waits for one that is slow."""
+        if purpose.held_bytes > MAX_HELD_BYTES:
+            return most
+        full, look_at = None, 0
+        for instance in instances:
+            if instance.copied + most > self._limits.copies or instance.copied_bytes:
+                space = instance.space(self._limits)
+                if space < most and (until := instance.keeps_up_until(now, self._limits)) > now:
+                    most, full, look_at = space, instance, until
+        if not most and full is not None:
+            full.full_since = full.full_since or now
+            if not purpose.look_at:
+                purpose.look_at = min(look_at, full.full_since + PATIENCE_NS)
+                self._wake(purpose.look_at, purpose, LOOK, retry=True)
+        return most
 
     def _drain_copies(self, purpose: Purpose, instance: Instance, now: int) -> None:
         if instance.copies:
@@ -274,6 +316,8 @@ class Dispatcher(Registry):
                 failed.append(failure)
         returned = held.common(report.returned)
         held.difference_update(returned)
+        if done or failed:
+            instance.moved_at = now
         instance.put_down(lease, len(done) + len(failed) + len(returned))
         instance.observe(report.handled, report.busy_ns)
         if returned:
@@ -295,6 +339,7 @@ class Dispatcher(Registry):
             self._end_lease(purpose, lease)
         if not lease.pends:
             self._drain_copies(purpose, instance, now)
+            self._copy_held(purpose, now)
         self.exchange(purpose, now)
         return True
 
@@ -354,6 +399,11 @@ class Dispatcher(Registry):
         touched: dict[Purpose, None] = {}
         while self._timers and self._timers[0][0] <= now:
             when, _, purpose, number, retry = heappop(self._timers)
+            if number == LOOK:
+                if purpose.look_at == when:
+                    purpose.look_at = 0
+                    self._copy_held(purpose, now)
+                continue
             if retry:
                 if purpose.state.due.get(number) == when and number in purpose.delayed:
                     purpose.due(number)

@@ -24,6 +24,9 @@ ROOM_NS = 100_000_000  # an instance holds about so much work
 MOST_ROOM = 10_000  # events
 MOST_CAREFUL = 1_000  # suspects handed out together the first time, then a tenth of it, and so on
 MOST_ERROR = 4_000  # characters of a dead letter's error
+STALL_NS = 500_000_000  # a fan-out instance that made no progress for so long does not keep up
+PATIENCE_NS = 1_000_000_000  # that copies are held back, at most, for an instance that keeps up
+MAX_HELD_BYTES = 64 << 20  # of batches whose copies are held back, of a purpose
 
 
 class Instance(msgspec.Struct, eq=False):
@@ -46,6 +49,9 @@ class Instance(msgspec.Struct, eq=False):
     copies: deque[tuple[Stored, int, int]] = msgspec.field(default_factory=deque)
     copied: int = 0
     copied_bytes: int = 0
+    pace: int = 0  # events that its handler takes in `ROOM_NS`, as it last reported; 0 until it has
+    moved_at: int = 0  # when it began with events, or last reported what became of some
+    full_since: int = 0  # copies are held back for it; until it was through with all it had
 
     @property
     def version(self) -> int:
@@ -84,7 +90,22 @@ class Instance(msgspec.Struct, eq=False):
         """Follow the pace: down at once, up by steps, so that one lucky measurement hoards nothing."""
         if handled:
             fits = min(MOST_ROOM, handled * ROOM_NS // max(1, busy_ns))
+            self.pace = max(1, fits)
             self.room = max(self.join.room, min(fits, self.room * 16))
+
+    def keeps_up_until(self, now: int, limits: Limits) -> int:
+        """Until when it counts as one that does, unless it reports before: it is at work, or had nothing to do, and
+        would be through a full buffer within a second, as far as is known. 0 where it does not."""
+        if self.silent or self.leaving or 0 < self.pace * 10 < limits.copies:
+            return 0
+        until = (self.moved_at if self.leases else now) + STALL_NS
+        return min(until, self.full_since + PATIENCE_NS) if self.full_since else until
+
+    def space(self, limits: Limits) -> int:
+        """How many copies its buffer takes before the oldest have to go; none where the next batch may be too large."""
+        if self.copied and self.copied_bytes + limits.batch_bytes > limits.copy_bytes:
+            return 0
+        return max(0, limits.copies - self.copied)
 
     def buffer(self, stored: Stored, start: int, stop: int, limits: Limits) -> int:
         """Put copies of these events into its buffer; give how many of the oldest had to go."""
@@ -113,6 +134,8 @@ class Instance(msgspec.Struct, eq=False):
             stop = start + most
         self.copied -= stop - start
         self.copied_bytes -= stored.batch.payload_bytes(start - stored.start, stop - stored.start)
+        if not self.copies:
+            self.full_since = 0
         return stored, range(start, stop)
 
 
@@ -141,6 +164,10 @@ class Purpose:
         self.leases: dict[int, Lease] = {}
         self.dropped = 0
         self.copies_handled = 0
+        # Copies that are held back until those who keep up have room: (batch, from where on, whose they are).
+        self.held: deque[tuple[Stored, int, list[tuple[int, Spans]]]] = deque()
+        self.held_bytes = 0  # of those batches
+        self.look_at = 0  # when to look at them again
         self.fetching = False
         # Positions from here on wait until the note that they may be handed out is durable. -1 while the purpose itself
         # is not; None where nothing ever is.
@@ -322,11 +349,16 @@ class Purpose:
 
     # Numbers
 
+    @property
+    def copies(self) -> int:
+        """Of a fan-out: in its instances' buffers, and held back."""
+        held = [len(part.within(start, stored.stop)) for stored, start, parts in self.held for _, part in parts]
+        return sum([instance.copied for instance in self.instances.values()]) + sum(held)
+
     def pending(self, end: int) -> int:
-        """Events that are not done with and in nobody's hands, and copies in the buffers of a fan-out's instances."""
-        copies = sum([instance.copied for instance in self.instances.values()])
+        """Events that are not done with and in nobody's hands, and a fan-out's copies."""
         in_hand = sum([len(lease.positions) for lease in self.leases.values() if lease.pends])
-        return self.state.pends_until(end) - self.state.floor - len(self.state.done) - in_hand + copies
+        return self.state.pends_until(end) - self.state.floor - len(self.state.done) - in_hand + self.copies
 
     def left(self, end: int) -> list[str]:
         """What a retirement would forget, in words."""

@@ -19,6 +19,8 @@ from .purpose import Instance, Purpose
 from .spans import Spans
 from .state import Change, Snapshot, State, Statement, recovered
 
+LOOK = -1  # in place of a position: a timer to look at the copies that are held back
+
 
 class Topic(msgspec.Struct, eq=False):
     """A topic, and the purposes on it. `keep_ns` is how long it keeps events that nothing pends on."""
@@ -190,6 +192,7 @@ class Registry:
             del self.instances[instance_id]
         purpose.instances.clear()
         purpose.delayed.clear()  # so that its timers find nothing to do
+        purpose.held.clear()
         del self.topics[topic_name].purposes[name]
         self._purposes -= 1
         self._changes.append(Change(topic_name, name, retired=True))

@@ -461,8 +461,7 @@ class Book:
                     )
             self._check_attempts(book, purpose)
             if book.pure_fanout and not purpose.fetching:
-                copied = sum(instance.copied for instance in purpose.instances.values())
-                seen = purpose.copies_handled + purpose.dropped + purpose.flying + copied
+                seen = purpose.copies_handled + purpose.dropped + purpose.flying + purpose.copies
                 if seen != book.made:
                     raise Broken(f"{book.name}: of {book.made} copies {seen} are handled, dropped, in hand or waiting")
             for position, (earliest, latest) in book.facts.due.items():
