@@ -130,6 +130,9 @@ class Behind(Client):
         self._engine = engine
         self.connections = 0
 
+    def random(self) -> float:
+        return self._engine.random()
+
     async def _open(self) -> Link:
         self.connections += 1
         self.link = Link(Host(self._engine), self._received, self._lost)
@@ -218,6 +221,24 @@ async def test_a_lease_of_an_earlier_connection_is_known_by_its_number() -> None
     assert not client.report(Report(instance, earlier, done), [])
     assert not await client.settle(Report(instance, earlier, done))
     assert await client.settle(Report(instance, present, done))
+    await client.stop()
+
+
+@on_loop
+async def test_that_an_instance_died_is_passed_on() -> None:
+    """By a server that is a client itself."""
+    client, collecting = Behind(Behind(LocalEngine(MemoryStore()))), Collecting()
+    await client.start()
+    join = Join("T", "p")
+    instance = await client.join(join, "now", collecting)
+    await client.submit(seal("T", [b"1"], [1], producer=1, first=0, machine="m", process="p"))
+    for died, tried in ((False, {}), (True, {0: 1}), (True, {0: 2})):
+        await until(lambda: collecting.offers)
+        collecting.offers.clear()
+        await client.leave(instance, died=died)
+        instance = await client.join(join, "now", collecting)
+        await until(lambda: collecting.offers)
+        assert collecting.offers[0].tried == tried
     await client.stop()
 
 

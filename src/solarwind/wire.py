@@ -110,10 +110,11 @@ class Leaving(Message):
 
 
 class Leave(Message):
-    """The instance is gone; what it has in hand is handed out again. Answered by `Done`."""
+    """The instance is gone; what it has in hand is handed out again, and was tried if it `died`. Answered by `Done`."""
 
     ref: Ref
     instance: int
+    died: bool = False
 
 
 class Call(Message):

@@ -90,3 +90,36 @@ def test_a_webhook_that_will_be_forgotten_says_so(url: str, serving: Serve) -> N
     webhook = {"url": "http://127.0.0.1:9/", "handshake": False}
     assert server.ask("PUT", f"{SHIP}/webhooks/shop", webhook)[0] == 201
     assert "put it there again after each start" in server.process.read_err("lasts as long as this server runs")
+
+
+def test_each_death_of_a_worker_behind_a_server_counts(
+    url: str, serving: Serve, start: Callable[..., Process], write: Callable[[str, str], None]
+) -> None:
+    """What kills its worker is dead after its attempts, and what is behind it is handled."""
+    write(
+        "worker.py",
+        """
+        import os, signal
+        from solarwind import Event, Retry, SolarWind
+        wind = SolarWind()
+        @wind.on("orders", purpose="Ship it", since="beginning", retry=Retry(attempts=3, wait=0.0))
+        async def ship(event: Event) -> None:
+            if event.payload == 0:
+                print("attempt", event.attempt, flush=True)
+                os.kill(os.getpid(), signal.SIGKILL)
+            print("shipped", event.payload, flush=True)
+        """,
+    )
+    server = serving("--engine", url)
+    done("fire", "orders", "-", "--lines", "--url", server.url, input="0\n1\n2\n")
+    for attempt in (1, 2, 3):
+        worker = start("run", "worker:wind", "--url", server.url)
+        worker.read(f"attempt {attempt}")
+        assert worker.end().code == -signal.SIGKILL
+    worker = start("run", "worker:wind", "--url", server.url)
+    for number in (1, 2):
+        worker.read(f"shipped {number}")
+    (letter,) = done("dead", "list", "orders", "Ship it", "--url", server.url, "--json").json
+    assert letter["attempts"] == 3
+    worker.signal(signal.SIGTERM)
+    assert worker.end().code == 0

@@ -656,6 +656,20 @@ def test_how_the_last_attempt_of_a_suspect_ended_is_durable_before_anything_else
     assert list(bench.given().values()) == [[1]]
 
 
+def test_a_purpose_that_is_retired_before_how_a_last_attempt_ended_is_durable_hands_out_nothing_more() -> None:
+    bench = Bench(durable=True)
+    bench.join(room=9)
+    bench.fire(2)
+    bench.commit()
+    bench.restart()
+    bench.join(room=9, retry=Retry(attempts=1))
+    (alone,) = bench.take()
+    bench.report(alone, done=[0])
+    bench.dispatcher.retire("T", "p", force=True)
+    bench.commit()
+    assert not bench.take()
+
+
 def test_on_its_last_attempt_a_suspect_goes_when_nothing_else_is_out_and_nothing_goes_meanwhile() -> None:
     bench = Bench(durable=True)
     retry = Retry(attempts=2)

@@ -74,6 +74,18 @@ class Life:
 
         wind.run()
 
+    def die(self) -> None:
+        """Handle ten events at once, and be killed by one of them."""
+        wind = self.wind
+
+        @wind.on("T", purpose="p", since="beginning", retry=Retry(attempts=3, wait=0.0))
+        async def handle(event: Event) -> None:
+            self.note(event.payload, event.attempt)
+            if event.payload == "poison":
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        wind.run()
+
 
 def main() -> None:
     mode, url, file, name, *arguments = sys.argv[1:]

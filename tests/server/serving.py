@@ -119,6 +119,10 @@ class Life:
     def errors(self) -> str:
         return self._errors.read_text()
 
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
     def send(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 

@@ -167,6 +167,32 @@ async def _settled(wind: SolarWind, count: int) -> bool:
     return (await wind.statistics()).purposes["T", "p"].settled == count
 
 
+@on_loop
+async def test_each_death_of_a_worker_counts_and_what_kills_it_is_dead_after_its_attempts(
+    serving: Callable[..., Serving], live: Callable[..., Life]
+) -> None:
+    """Those beside it are handled."""
+    server = serving()
+    await server.start()
+    wind = SolarWind(server.url)
+    lives: list[Life] = []
+
+    async def is_over() -> bool:
+        found = (await wind.statistics()).purposes.get(("T", "p"))
+        if found is not None and (found.settled, found.dead) == (5, 1):
+            return True
+        if len(lives) < 10 and (not lives or not lives[-1].alive):
+            lives.append(live("die", server.url, f"life {len(lives)}"))
+        return False
+
+    async with wind:
+        await wind.fire_many("T", ["a", "b", "poison", "c", "d", "e"])
+        await until(is_over, "all to be handled or dead")
+        (letter,) = await wind.dead("T", "p")
+    attempts = [int(line.split()[1]) for each in lives for line in each.lines if line.startswith("poison")]
+    assert (attempts, letter.attempts, letter.event.payload) == ([1, 2, 3], 3, "poison")
+
+
 # --- a server that stops, or dies -----------------------------------------------------------------------------------
 
 

@@ -193,6 +193,7 @@ class Registry:
         purpose.instances.clear()
         purpose.delayed.clear()  # so that its timers find nothing to do
         purpose.held.clear()
+        purpose.last_end = None  # likewise
         del self.topics[topic_name].purposes[name]
         self._purposes -= 1
         self._changes.append(Change(topic_name, name, retired=True))
@@ -254,7 +255,7 @@ class Registry:
         if self._last_ends:
             durable = {id(change) for change in changes}
             ended = [purpose for purpose in self._last_ends if id(purpose.last_end) in durable]
-            self._last_ends = [purpose for purpose in self._last_ends if purpose not in ended]
+            self._last_ends = [each for each in self._last_ends if each.last_end is not None and each not in ended]
             for each in ended:
                 each.last_end = None
                 self.exchange(each, now)

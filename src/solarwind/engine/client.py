@@ -525,7 +525,7 @@ class Client(Running, Calls):
     async def leave(self, instance: int, *, died: bool = False) -> None:
         if self._seats.pop(instance, None) is not None and self._link is not None:
             try:
-                await self._ask(lambda ref: wire.Leave(ref, instance))
+                await self._ask(lambda ref: wire.Leave(ref, instance, died))
             except (_Lost, SolarWindError):  # then it is gone anyway
                 pass
 

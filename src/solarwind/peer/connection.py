@@ -336,17 +336,17 @@ class Connection:
         if seat is None:
             self._send(wire.Done(leave.ref))
         else:
-            self._answer(leave.ref, self._left(seat), self._lasting)
+            self._answer(leave.ref, self._left(seat, leave.died), self._lasting)
 
-    async def _left(self, seat: Seat) -> AsyncIterator[list[Any]]:
-        await self._leave_once_joined(seat)
+    async def _left(self, seat: Seat, died: bool) -> AsyncIterator[list[Any]]:
+        await self._leave_once_joined(seat, died=died)
         yield []
 
-    async def _leave_once_joined(self, seat: Seat) -> None:
+    async def _leave_once_joined(self, seat: Seat, *, died: bool = False) -> None:
         if seat.joined is not None and not seat.joined.done():
             await asyncio.wait([seat.joined])
         if seat.instance:
-            await self._host.engine.leave(seat.instance)
+            await self._host.engine.leave(seat.instance, died=died)
 
     def _call(self, call: wire.Call) -> None:
         assert self._grant is not None
