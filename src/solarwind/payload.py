@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import lru_cache
+from hashlib import blake2b
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
@@ -200,12 +201,17 @@ def _shown(value: Any) -> str:
 
 _PATH = re.compile(r"\$(?:\.[A-Za-z0-9_-]+)+")
 _MOST_PATH = 200
+Key = str | bytes  # text as it is, other JSON in its canonical form
+_MAX_KEY = 256  # characters or bytes; a longer one is known by its digest, so that it costs no more
+_NUMBER = re.compile(rb"(-?)(\d+)(?:\.(\d+))?(?:[eE]([+-]?\d{1,1000}))?")
+_decode_exactly = msgspec.json.Decoder(float_hook=lambda text: msgspec.Raw(text.encode())).decode
 
 
-def field(path: str) -> Callable[[bytes, str], str | None]:
-    """A function (data, content type) -> the field at `path` as a key, or None where there is none.
+def field(path: str) -> Callable[[bytes, str], Key | None]:
+    """A function (data, content type) -> the field at `path` as a key, or None where there is none, or null.
 
-    `path` is `$.name` or `$.name.name`. Text is the key itself, anything else its JSON.
+    `path` is `$.name` or `$.name.name`. Fields that say the same JSON value give the same key, however it is written:
+    1, 1.0 and 1e0; objects with their members in any order. The text "1" is another than the number.
     Raises `BadArgument` for another path.
     """
     if not isinstance(path, str) or len(path) > _MOST_PATH or not _PATH.fullmatch(path):
@@ -216,25 +222,67 @@ def field(path: str) -> Callable[[bytes, str], str | None]:
 
 
 @lru_cache(maxsize=1024)
-def _field(path: str) -> Callable[[bytes, str], str | None]:
+def _field(path: str) -> Callable[[bytes, str], Key | None]:
     names = path.split(".")[1:]
     type_: Any = msgspec.Raw
     for name in reversed(names):  # a type with just this field lets the codec skip all the others
         type_ = msgspec.defstruct("Field", [("value", type_, msgspec.field(name=name))])
     read = msgspec.json.Decoder(type_).decode
 
-    def key(data: bytes, content: str) -> str | None:
+    def key(data: bytes, content: str) -> Key | None:
         if content != JSON:
             return None
         try:
             value = read(data)
             for _ in names:
                 value = value.value
-            text = bytes(value)
-            if text == b"null":
-                return None
-            return str(_decode_json(text)) if text.startswith(b'"') else text.decode()
+            return _canonical_key(bytes(value))
         except (msgspec.DecodeError, ValueError, RecursionError):  # then it is nobody's key
             return None
 
     return key
+
+
+def _canonical_key(text: bytes) -> Key | None:
+    found: Key
+    if text.startswith(b'"'):
+        found = str(_decode_json(text))
+    elif text == b"null":
+        return None
+    elif text[-1:] in b"123456789" and text.isdigit():  # a number as nearly all are
+        found = text
+    elif text[:1] in (b"{", b"["):
+        found = _canonical(_decode_exactly(text))
+    else:
+        found = _canonical_number(text)
+    if len(found) <= _MAX_KEY:
+        return found
+    digest = blake2b(found if isinstance(found, bytes) else found.encode(), digest_size=32).digest()
+    return (b"text" if isinstance(found, str) else b"json") + digest
+
+
+def _canonical(value: Any) -> bytes:
+    if isinstance(value, dict):
+        members = (_encode_json(name) + b":" + _canonical(each) for name, each in sorted(value.items()))
+        return b"{" + b",".join(members) + b"}"
+    if isinstance(value, list):
+        return b"[" + b",".join(map(_canonical, value)) + b"]"
+    if isinstance(value, msgspec.Raw):
+        return _canonical_number(bytes(value))
+    text = _encode_json(value)
+    return _canonical_number(text) if type(value) is int else text
+
+
+def _canonical_number(text: bytes) -> bytes:
+    """The digits and the power of ten they are multiplied by, without a zero at either end; true and false as they are.
+    Never as a float, which cannot tell large ones apart."""
+    number = _NUMBER.fullmatch(text)
+    if number is None:
+        return text
+    sign, whole, fraction, power = number.groups(b"")
+    digits = (whole + fraction).lstrip(b"0")
+    stripped = digits.rstrip(b"0")
+    if not stripped:
+        return b"0"
+    tens = int(power or b"0") - len(fraction) + len(digits) - len(stripped)
+    return sign + stripped + (b"e%d" % tens if tens else b"")

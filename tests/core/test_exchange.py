@@ -13,6 +13,7 @@ from solarwind.core.exchange import Exchange, Instance, lookup, register
 from solarwind.core.log import Stored
 from solarwind.errors import BadArgument, ConflictError
 from solarwind.event import Event
+from solarwind.payload import field
 
 from .bench import Bench, batch
 
@@ -154,3 +155,51 @@ def test_a_key_is_only_for_keyed() -> None:
         Bench().join(exchange="direct", key="$.k")
     with pytest.raises(BadArgument, match="expected a field such as"):
         Bench().join(exchange="keyed", key="k")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("1", "1.0", True),
+        ("1", "1e0", True),
+        ("100", "1E+2", True),
+        ("100", "0.1e3", True),
+        ("0", "-0.0", True),
+        ("-1", "-10e-1", True),
+        (str(2**70), f"{2**70}.0", True),
+        ("1e999999", "10e999998", True),
+        (str(2**70), str(2**70 + 1), False),
+        ("0.1", "0.10000000000000000001", False),
+        ("1", "-1", False),
+        ("1", "10", False),
+        ("1", '"1"', False),
+        ("true", '"true"', False),
+        ("true", "1", False),
+        ('"a"', r'"\u0061"', True),
+        ('"a"', '"A"', False),
+        ('{"a": 1, "b": [1, {"c": 2}]}', '{"b":[1.0,{"c":2e0}],"a":1}', True),
+        ('{"a": 1}', '{"a": "1"}', False),
+        ("[1, 2]", "[2, 1]", False),
+        ("[]", "{}", False),
+        ('{"a": 1}', r'"{\"a\":1}"', False),
+        (f'"{"x" * 5000}"', f'"{"x" * 5000}"', True),
+        (f'"{"x" * 5000}"', f'"{"x" * 4999}y"', False),
+    ],
+)
+def test_a_field_as_a_key_goes_by_its_json_value(one: str, other: str, same: bool) -> None:
+    read = field("$.k")
+    keys = [read(b'{"k": %b}' % text.encode(), "application/json") for text in (one, other)]
+    assert None not in keys
+    assert (keys[0] == keys[1]) is same
+
+
+@pytest.mark.parametrize("payload", ["{}", '{"k": null}', '{"k": }', "[1]", "7", '{"K": 1}'])
+def test_a_field_that_is_not_there_or_null_is_no_key(payload: str) -> None:
+    assert field("$.k")(payload.encode(), "application/json") is None
+
+
+def test_a_key_costs_little_however_long_the_field_is() -> None:
+    for value in ('"' + "x" * 100_000 + '"', "[" + "1," * 50_000 + "1]", "1" * 100_000):
+        key = field("$.k")(b'{"k": %b}' % value.encode(), "application/json")
+        assert key is not None
+        assert len(key) <= 256

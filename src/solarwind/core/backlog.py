@@ -10,7 +10,8 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Sequence
 
-from .exchange import Key
+from ..payload import Key
+from .exchange import KeyOf
 from .log import Log, Stored
 from .spans import Spans
 from .state import State
@@ -90,15 +91,15 @@ class Lanes(Backlog):
         in_flight: Spans,
         delayed: set[int],
         most_waiting: int,
-        key: Key,
-        keys: dict[int, str] | None = None,
+        key: KeyOf,
+        keys: dict[int, Key] | None = None,
     ) -> None:
         """`keys` are the keys of the positions that are in flight, as another one's `keys` gave them."""
         super().__init__(state, in_flight, delayed)
         self._key = key
         self._most_waiting = most_waiting
-        self._lanes: dict[str, deque[int] | None] = {}  # key -> those behind the one that is out
-        self._out: dict[int, str] = {}  # the key of each event that is out
+        self._lanes: dict[Key, deque[int] | None] = {}  # key -> those behind the one that is out
+        self._out: dict[int, Key] = {}  # the key of each event that is out
         self._ready: list[int] = []
         self._waiting = 0
         self._delayed_behind: set[int] = set()  # in a lane, and waiting for a retry from before they came there
@@ -119,7 +120,7 @@ class Lanes(Backlog):
         return len(self._ready)
 
     @property
-    def keys(self) -> dict[int, str]:
+    def keys(self) -> dict[int, Key]:
         return self._out
 
     def next(

@@ -20,7 +20,7 @@ from typing import ClassVar, Protocol
 from ..batch import Batch
 from ..errors import BadArgument, ConflictError
 from ..event import Event, HandOut
-from ..payload import field
+from ..payload import Key, field
 from .log import Stored
 
 Random = Callable[[], float]
@@ -196,7 +196,7 @@ def known() -> list[str]:
     return sorted(_known)
 
 
-Key = Callable[[Batch, int], str | None]
+KeyOf = Callable[[Batch, int], Key | None]
 
 
 def header_key(batch: Batch, index: int) -> str | None:

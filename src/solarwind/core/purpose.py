@@ -15,7 +15,7 @@ from ..limits import Limits
 from ..payload import field
 from .backlog import Backlog, Lanes, Missing
 from .effects import Join
-from .exchange import Exchange, Key, header_key, lookup
+from .exchange import Exchange, KeyOf, header_key, lookup
 from .log import Log, Stored
 from .spans import Spans
 from .state import Change, Letter, State, Statement
@@ -379,7 +379,7 @@ class Purpose:
         return Change(*self.key, dead=[Letter(position, tried, now, error[:MOST_ERROR])])
 
 
-def _key_of(path: str | None) -> Key:
+def _key_of(path: str | None) -> KeyOf:
     if path is None:
         return header_key
     read = field(path)

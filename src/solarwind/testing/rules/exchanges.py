@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from ...core.exchange import Exchange, Instance, register
@@ -342,6 +343,39 @@ class ExchangeRules:
                 wind.fire("T", {"n": number, "video": {"id": number % 4, "x": []}}, key=f"other {number}")
             await wind.settled(10)
         assert order == {video: list(range(video, 120, 4)) for video in range(4)}
+
+    @on_loop
+    async def test_keyed_by_a_field_goes_by_its_json_value(self, place: Place) -> None:
+        """However it is written: events of one key are never at work together, those of different keys all are."""
+        same = [
+            ["1", "1.0", "1e0"],
+            ['"1"', r'"\u0031"'],
+            ["100", "1E+2"],
+            ["true"],
+            [str(2**70), f"{2**70}.0"],
+            [str(2**70 + 1)],
+            ['{"a": 1, "b": [2]}', '{"b":[2.0],"a":1}'],
+            ['{"a": "1", "b": [2]}'],
+        ]
+        wind, all_met = place.open(), asyncio.Barrier(len(same))
+        met: list[int] = []
+
+        @wind.on("T", purpose="p", exchange="keyed", key="$.k", concurrency=20)
+        async def handle(payload: dict[str, Any]) -> None:
+            if payload["first"]:
+                await all_met.wait()
+            met.append(payload["group"])
+
+        async with wind:
+            texts = [
+                f'{{"k": {text}, "group": {group}, "first": {"false" if place_in else "true"}}}'
+                for group, texts in enumerate(same)
+                for place_in, text in enumerate(texts)
+            ]
+            await wind.fire_many("T", [msgspec.Raw(text.encode()) for text in texts])
+            await wind.settled(10)
+            assert await wind.dead("T", "p") == []
+        assert sorted(met[: len(same)]) == list(range(len(same))), "a second of a key came before all the first"
 
     @on_loop
     async def test_an_event_without_a_key_is_its_own_key(self, place: Place) -> None:
