@@ -249,8 +249,9 @@ def test_a_bit_flipped_in_any_byte_of_the_log_is_never_a_silent_loss(cut_off: Ca
 
 def test_a_mark_torn_at_any_byte_gives_the_one_before(path: Path) -> None:
     """Each record is written over an older one; whatever is left of it, one that was durable before is sound."""
+    path.touch()
     mark = Mark(str(path), None, lambda error: None)
-    reaches = [files.Reach(b"s" * 16, number, 2 * number, number) for number in range(5)]
+    reaches = [files.Reach(b"s" * 16, 1, 1, number, 2 * number, number) for number in range(5)]
     mark.begin(reaches[0])
     images = []
     for reach in reaches[1:]:

@@ -5,7 +5,7 @@
     fire, listen                              events in and out
     topics, purposes, replay, retire,         what an operator does
     trace, top, dead, owners
-    check, backup                             a store's file
+    check, backup, restore                    a store's file
     copy                                      from one store to another
 
 Exit codes: 0 done, 1 refused, with one line on stderr that says why, 2 usage. Every command is one function; it
@@ -65,6 +65,7 @@ app.command()(operate.owners)
 app.add_typer(token.app, name="token")
 app.command()(store.check)
 app.command()(store.backup)
+app.command()(store.restore)
 app.command()(copy.copy)
 
 

@@ -1,4 +1,4 @@
-"""`check` and `backup`: what is done with a store itself, whoever is using it."""
+"""`check`, `backup` and `restore`: what is done with a store's file itself."""
 
 from __future__ import annotations
 
@@ -45,6 +45,27 @@ def check(
             "with --accept-loss"
         )
         raise typer.Exit(1)
+
+
+def restore(
+    source: Annotated[str, typer.Argument(metavar="BACKUP", help="What `backup` wrote.", show_default=False)],
+    force: Annotated[bool, option("force", "Remove what is there rather than keep it beside the store.")] = False,
+    url: Url = DEFAULT_URL,
+    json: Json = False,
+) -> None:
+    """Put a backup in the place of a store, which must not be in use. What was there is kept beside it."""
+    from ..store.check import restore
+    from . import show
+    from .reach import refuse_missing, store_file
+
+    path = store_file(url, "restore")
+    refuse_missing(source)
+    with show.progress(f"restoring {path}", "bytes") as report:
+        kept = restore(source, path, report, now=time.time_ns(), force=force)
+    if json:
+        show.document({"restored": path, "kept": kept})
+    else:
+        show.say(f"{path} is {source} now" + (f"; what was there is {kept}" if kept else ""))
 
 
 def backup(

@@ -80,8 +80,10 @@ def _check_server(url: str) -> None:
 
 def sqlite_path(url: str) -> str:
     """The file that a sqlite:// URL names. Raises `BadArgument`."""
-    parts = urlsplit(url.strip())
-    if parts.scheme != "sqlite" or parts.netloc or len(parts.path) < 2 or parts.path.endswith("/"):
+    url = url.strip()
+    parts = urlsplit(url)
+    sound = url[len("sqlite:") :].startswith("///") and not parts.netloc and "\0" not in unquote(parts.path)
+    if parts.scheme != "sqlite" or not sound or len(parts.path) < 2 or parts.path.endswith("/"):
         raise BadArgument(
             "expected sqlite:///wind.db for a file here, or sqlite:////var/lib/wind.db for a path from the root, "
             f"got {redact(url)!a}"

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from itertools import count
 
 import apsw
 
 from ..errors import StoreError
 from . import database, inspection
-from .files import Lock, Mark, Reach, sync_folder
+from .files import Mark, Reach, sync_folder
+from .lock import Lock, identity
 
 _STEP_PAGES = 1024
+_BESIDE = ("-wal", "-shm", "-mark", "-reserve")
 Progress = Callable[[int, int], None]
 
 
@@ -20,10 +25,12 @@ def backup(source: str, target: str, progress: Progress | None = None, *, vfs: s
 
     `progress` is called with the bytes done and all there are. Raises `StoreError`.
     """
-    _refuse_missing(source, vfs)
-    if os.path.exists(target):
+    source = _find(source, vfs)
+    if os.path.lexists(target):
         raise StoreError(f"expected a new file for the backup, but {target} exists: name another, or remove it")
     database.refuse_path(target)
+    for finding in inspection.inspect_log(source, vfs):
+        raise StoreError(finding.text)
     part = f"{target}-part"
     try:
         _copy(source, part, progress, vfs)
@@ -32,17 +39,18 @@ def backup(source: str, target: str, progress: Progress | None = None, *, vfs: s
     except (apsw.Error, OSError) as error:
         raise StoreError(f"{source} cannot be copied to {target} ({error}): nothing was kept of the copy") from error
     finally:
-        if os.path.exists(part):
+        if os.path.lexists(part):
             os.unlink(part)
 
 
 def _copy(source: str, part: str, progress: Progress | None, vfs: str | None) -> None:
-    if os.path.exists(part):
+    if os.path.lexists(part):
         os.unlink(part)
+    os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     original = database.connect(source, vfs)
     copy = apsw.Connection(part, vfs=vfs)
     try:
-        database.keep_tidy(original, not _has_log(source))
+        database.keep_tidy(original, not database.has_log(source))
         with original:  # one transaction all along: commits go on, and the copy does not see them
             database.last_commit(original)
             with copy.backup("main", original, "main") as steps:
@@ -55,12 +63,80 @@ def _copy(source: str, part: str, progress: Progress | None, vfs: str | None) ->
         with copy:
             database.set_meta(copy, "store", os.urandom(16))
             database.set_meta(copy, "clean", 1)
+            copy.execute(f"PRAGMA user_version = {database.new_life()}")
     finally:
         copy.close()
         original.close()
     size = os.path.getsize(part)
     if progress is not None:
         progress(size, size)
+
+
+def restore(source: str, target: str, progress: Progress | None = None, *, now: int, force: bool = False) -> str | None:
+    """Put a copy of the backup `source` in the place of the store at `target`, which must not be in use.
+
+    What was there is kept beside it, under the name that is given back, or removed with `force`. Raises `StoreError`;
+    then what was there is as before.
+    """
+    backed_up, target = _find(source, None), database.resolve(target)
+    if identity(backed_up) == identity(target):
+        raise StoreError(f"expected a backup to restore, got {source}, which is the store itself: name the backup")
+    database.refuse_path(target)
+    _refuse_other(target)
+    new = not os.path.exists(target)
+    lock = Lock(target, now)
+    part = f"{target}-part"
+    try:
+        for text in check(backed_up, progress=progress):
+            raise StoreError(f"expected a sound backup, but {text}")
+        _copy(backed_up, part, None, None)
+        os.chmod(part, os.stat(target).st_mode & 0o777)
+        kept = _replace(target, part, now, force or new)
+        sync_folder(target)
+    except (apsw.Error, OSError) as error:
+        raise StoreError(f"{source} cannot be put in the place of {target} ({error}): try again") from error
+    finally:
+        if os.path.lexists(part):
+            os.unlink(part)
+        if new and not os.path.getsize(target):
+            os.unlink(target)
+        lock.release()
+    return kept
+
+
+def _refuse_other(target: str) -> None:
+    """A damaged store may be replaced, but no file that is none."""
+    try:
+        database.exists(target, None)
+    except StoreError:
+        if not os.path.exists(f"{target}-mark"):
+            raise
+
+
+def _replace(target: str, part: str, now: int, force: bool) -> str | None:
+    """First what belongs to the old file, so that at no moment it lies beside the new one."""
+    if force:
+        for kind in _BESIDE:
+            with suppress(FileNotFoundError):
+                os.unlink(f"{target}{kind}")
+        kept = None
+    else:
+        kept = put_aside(target, _BESIDE, now)
+        os.link(target, kept)
+    sync_folder(target)
+    os.replace(part, target)
+    return kept
+
+
+def put_aside(path: str, kinds: tuple[str, ...], now: int) -> str:
+    """Give those of the files beside `path` other names, beginning with the one given back."""
+    stamp = datetime.fromtimestamp(now // 1_000_000_000, UTC).strftime("%Y%m%dT%H%M%SZ")
+    names = (f"{path}-aside-{stamp}{f'-{number}' if number else ''}" for number in count())
+    kept = next(name for name in names if not any(os.path.lexists(f"{name}{kind}") for kind in ("", *_BESIDE)))
+    for kind in kinds:
+        with suppress(FileNotFoundError):
+            os.rename(f"{path}{kind}", f"{kept}{kind}")
+    return kept
 
 
 def check(
@@ -72,15 +148,20 @@ def check(
     what is lost or damaged is given up, so that the store opens again and goes on without it.
     `progress` is called with the bytes read and all there are. Raises `StoreError` where there is no store to read.
     """
-    _refuse_missing(path, vfs)
+    path = _find(path, vfs)
     lock = Lock(path, now) if accept_loss else None
     try:
+        foreign = list(inspection.inspect_log(path, vfs))
+        if foreign and not accept_loss:
+            return [finding.text for finding in foreign]
+        if foreign:
+            put_aside(path, ("-wal", "-shm", "-mark"), now)
         # The mark first: what is committed after it is read only puts the database further ahead.
         mark = Mark.read(path, vfs)
         connection = database.connect(path, vfs)
         try:
-            database.keep_tidy(connection, not _has_log(path))
-            findings = _inspect(path, connection, mark, progress)
+            database.keep_tidy(connection, not database.has_log(path))
+            findings = foreign + _inspect(path, connection, mark, progress)
             if accept_loss and findings:
                 _accept(path, connection, findings, vfs)
         finally:
@@ -93,14 +174,12 @@ def check(
     return [finding.text for finding in findings]
 
 
-def _refuse_missing(path: str, vfs: str | None) -> None:
-    if not database.exists(path, vfs):
+def _find(path: str, vfs: str | None) -> str:
+    """The store's file at `path`. `StoreError` where there is none."""
+    real = database.resolve(path)
+    if not database.exists(real, vfs):
         raise StoreError(f"expected a store of Solar Wind, but there is none at {path}: name another file")
-
-
-def _has_log(path: str) -> bool:
-    log = f"{path}-wal"
-    return os.path.exists(log) and os.path.getsize(log) > 0
+    return real
 
 
 def _inspect(
@@ -131,5 +210,7 @@ def _accept(path: str, connection: apsw.Connection, findings: list[inspection.Fi
         inspection.recount(connection)
     mark = Mark(path, vfs, lambda error: None)
     last = database.last_commit(connection)
-    mark.begin(Reach(database.store_id(connection), last.number, last.events, last.time))
+    last_reach = (last.number, last.events, last.time)
+    life = database.read_life(path, vfs)
+    mark.begin(Reach(database.store_id(connection), life, connection.pragma("user_version"), *last_reach))
     mark.close()

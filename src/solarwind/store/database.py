@@ -3,6 +3,10 @@
 Each batch carries the sum of its bytes chained to the sum of the batch before it in its topic; each commit and
 each snapshot carries its own. Where history was trimmed, the topic notes which positions went, so that any other gap
 is a loss.
+
+The number that SQLite keeps for its users, in the first sector of the file, holds the format and the file's *life*:
+drawn at random whenever a store that was closed in order is opened again. The mark beside it notes it too. So a log
+that was left there by another file, or by an earlier or later state of this one, is known before SQLite reads it.
 """
 
 from __future__ import annotations
@@ -23,10 +27,12 @@ from ..core.state import Change, Snapshot
 from ..errors import ProtocolError, StoreError
 from .files import read_start
 
-FORMAT = 1
+FORMAT = 2
 APPLICATION = 0x53574E44  # "SWND"
 PAGE_BYTES = 16 << 10
 _HEADER = b"SQLite format 3\0"
+_LIFE_BITS = 24  # below the format
+_LOG_HEADER_BYTES = 32
 
 _SCHEMA = """
 CREATE TABLE meta(name TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -81,6 +87,19 @@ class Commit(NamedTuple):
 # --- opening ------------------------------------------------------------------------------------------------
 
 
+def resolve(path: str) -> str:
+    """The file that `path` names, whatever links lead to it. `StoreError` where it can be none."""
+    real = os.path.realpath(path)
+    if os.path.lexists(path) and not os.path.exists(real):
+        raise StoreError(
+            f"expected a store's file, but {path} is a link to {real}, which is not there: remove the link, or put "
+            "the store there"
+        )
+    if os.path.exists(real) and not os.path.isfile(real) and not os.path.isdir(real):
+        raise StoreError(f"expected a store's file, but {path} is no regular file: name another")
+    return real
+
+
 def refuse_path(path: str) -> None:
     """`StoreError` where no database can be at `path`."""
     folder = os.path.dirname(os.path.abspath(path))
@@ -108,9 +127,32 @@ def exists(path: str, vfs: str | None) -> bool:
     return True
 
 
-def _refuse_format(path: str, application: int, version: int) -> None:
+def new_life() -> int:
+    return FORMAT << _LIFE_BITS | int.from_bytes(os.urandom(_LIFE_BITS // 8), "big")
+
+
+def read_life(path: str, vfs: str | None) -> int:
+    """The life that the file itself says, whatever its log says; 0 where there is none yet."""
+    return int.from_bytes(read_start(path, vfs, 100)[60:64], "big")
+
+
+def has_log(path: str) -> bool:
+    """Whether SQLite's log beside the file holds anything."""
+    try:
+        return os.path.getsize(f"{path}-wal") > _LOG_HEADER_BYTES
+    except OSError:
+        return False
+
+
+def _refuse_format(path: str, application: int, number: int) -> None:
+    version = number >> _LIFE_BITS
     if application != APPLICATION:
         raise StoreError(f"expected a store of Solar Wind, but {path} is some other SQLite database: name another file")
+    if version < FORMAT:
+        raise StoreError(
+            f"{path} was written in an earlier format than {FORMAT}, by a Solar Wind that was not released: "
+            "begin with a new file"
+        )
     if version > FORMAT:
         raise StoreError(
             f"{path} was written in format {version} by a newer Solar Wind, this one reads format {FORMAT}: "
@@ -150,7 +192,7 @@ def _create(connection: apsw.Connection) -> None:
         connection.pragma("page_size", PAGE_BYTES)
         with connection:
             connection.execute(_SCHEMA)
-            connection.execute(f"PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {FORMAT}")
+            connection.execute(f"PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {new_life()}")
             values = [("store", os.urandom(16)), ("clean", 1), ("oldest", 1)]
             connection.executemany("INSERT INTO meta VALUES (?, ?)", values)
     connection.pragma("journal_mode", "WAL")

@@ -1,4 +1,4 @@
-"""The small files beside a database: who has it open, how far it has got, and room for when there is none.
+"""The small files beside a database: how far it has got, and room for when there is none.
 
 SQLite cannot say that it lost something: one flipped bit in its log, and it drops all commits from there on
 without an error. The mark beside the database says how many there must be.
@@ -6,10 +6,8 @@ without an error. The mark beside the database says how many there must be.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import struct
-import sys
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -17,9 +15,6 @@ from typing import NamedTuple
 from zlib import crc32
 
 import apsw
-import msgspec
-
-from ..errors import StoreError
 
 _OPEN = apsw.SQLITE_OPEN_MAIN_DB | apsw.SQLITE_OPEN_READWRITE
 _READ = apsw.SQLITE_OPEN_MAIN_DB | apsw.SQLITE_OPEN_READONLY
@@ -28,6 +23,18 @@ _ZEROS = bytes(64 << 10)  # SQLite's own files take less than 128 KiB at once
 
 def when(time_ns: int) -> str:
     return datetime.fromtimestamp(time_ns // 1_000_000_000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def make_file(path: str, like: str) -> None:
+    """Make a file with the mode of the file `like`, if there is none."""
+    try:
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        return
+    try:
+        os.fchmod(file, os.stat(like).st_mode & 0o666)
+    finally:
+        os.close(file)
 
 
 def open_file(path: str, vfs: str | None, flags: int) -> apsw.VFSFile:
@@ -57,70 +64,15 @@ def sync_folder(path: str) -> None:
         os.close(folder)
 
 
-class _Holder(msgspec.Struct):
-    pid: int
-    command: str
-    since: str
-
-
-class Lock:
-    """Only one process at a time: a file that it holds locked, which says who it is."""
-
-    def __init__(self, database: str, now: int) -> None:
-        """Take it; `StoreError` names who else has it."""
-        self._path = f"{database}-lock"
-        self._file = self._take(database)
-        command = " ".join([os.path.basename(sys.orig_argv[0]), *sys.orig_argv[1:]])[:200]
-        holder = msgspec.json.encode(_Holder(os.getpid(), command, when(now)))
-        os.ftruncate(self._file, 0)
-        os.pwrite(self._file, holder, 0)
-
-    def _take(self, database: str) -> int:
-        while True:
-            try:
-                file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            except OSError as error:
-                raise StoreError(
-                    f"expected a folder to write to for {database}, but {self._path} cannot be made: {error.strerror}"
-                ) from error
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                text = os.pread(file, 4096, 0)
-                os.close(file)
-                raise StoreError(_in_use(database, text)) from error
-            if self._is_current(file):
-                return file
-            os.close(file)  # its last holder removed it between our two steps: what we hold is no one's
-
-    def _is_current(self, file: int) -> bool:
-        try:
-            return os.path.samestat(os.fstat(file), os.stat(self._path))
-        except FileNotFoundError:
-            return False
-
-    def release(self) -> None:
-        if self._file >= 0:
-            os.unlink(self._path)
-            os.close(self._file)
-            self._file = -1
-
-
-def _in_use(database: str, text: bytes) -> str:
-    try:
-        holder = msgspec.json.decode(text, type=_Holder)
-    except msgspec.DecodeError:  # it was only just taken
-        who = "another process"
-    else:
-        who = "this very process" if holder.pid == os.getpid() else f"process {holder.pid}"
-        who += f" ({holder.command}) since {holder.since}"
-    return f"{database} is in use by {who}: stop it, or share the store with `solarwind serve --data {database}`"
-
-
 class Reach(NamedTuple):
-    """How far a store has got: its last commit, and all events that it has accepted up to then."""
+    """How far a store has got: its last commit, and all events that it has accepted up to then.
+
+    `store` and `life` say which file it is. While a life begins, the file may still be that of `former`.
+    """
 
     store: bytes
+    life: int
+    former: int
     commit: int
     events: int
     time: int
@@ -133,14 +85,15 @@ class Mark:
     commits go on writing to. So whichever of them a power cut tears, an older one is left.
     """
 
-    _RECORD = struct.Struct("<8s16sqqq")
-    _MAGIC = b"solwind1"
+    _RECORD = struct.Struct("<8s16siiqqq")
+    _MAGIC = b"solwind2"
     _APART = 4096  # no two in one sector
     _TURNS = 3
 
     def __init__(self, database: str, vfs: str | None, failed: Callable[[BaseException], None]) -> None:
         """`failed` is called, on the thread that syncs, when a sync failed."""
         self.path = f"{database}-mark"
+        self._database = database
         self._vfs = vfs
         self._failed = failed
         self._turn = 0
@@ -166,7 +119,9 @@ class Mark:
 
     def begin(self, reach: Reach) -> None:
         """Put `reach` in the place of whatever was there, durably."""
-        self._file = open_file(self.path, self._vfs, _OPEN | apsw.SQLITE_OPEN_CREATE)
+        if self._file is None:
+            make_file(self.path, self._database)
+            self._file = open_file(self.path, self._vfs, _OPEN)
         for turn in range(self._TURNS):  # one by one: there is a sound record at every moment
             self._turn = turn
             self.write(reach)
@@ -202,6 +157,7 @@ class Reserve:
 
     def __init__(self, database: str, vfs: str | None) -> None:
         self._path = f"{database}-reserve"
+        self._database = database
         self._vfs = vfs
         # Set aside by an earlier run, perhaps: a disk that is full is no reason not to start.
         self.held = os.path.exists(self._path) and os.path.getsize(self._path) > 0
@@ -209,8 +165,9 @@ class Reserve:
     def hold(self) -> None:
         """Set it aside, if there is room for it."""
         try:
-            file = open_file(self._path, self._vfs, _OPEN | apsw.SQLITE_OPEN_CREATE)
-        except apsw.Error:
+            make_file(self._path, self._database)
+            file = open_file(self._path, self._vfs, _OPEN)
+        except (apsw.Error, OSError):
             self.held = False
             return
         try:

@@ -5,6 +5,7 @@ Opening looks at what can be looked at in a moment, `check` at everything; both 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 from zlib import crc32
@@ -18,9 +19,11 @@ from .database import (
     Topic,
     commit_sum,
     forget_events,
+    has_log,
     last_commit,
     meta,
     read_batch,
+    read_life,
     read_topics,
     save_topic,
     select,
@@ -30,6 +33,7 @@ from .database import (
     value,
 )
 from .files import Mark, Reach, when
+from .lock import identity
 
 _SUSPICIOUS = """
 SELECT start, count, reached, previous IS above AS linked FROM (
@@ -49,6 +53,33 @@ class Finding(NamedTuple):
     accept: Callable[[apsw.Connection], None]
 
 
+def inspect_log(path: str, vfs: str | None) -> Iterator[Finding]:
+    """Whether SQLite's log was written to this very file. To be asked before SQLite reads it into the file."""
+
+    def accept(_: apsw.Connection) -> None:
+        """Whoever accepts has put it aside."""
+
+    if not has_log(path):
+        return
+    if identity(path) is None or not os.path.getsize(path):
+        yield Finding(
+            f"{path} is not there, but {path}-wal holds commits to it: put it back, or restore a backup with "
+            f"`solarwind restore BACKUP --url sqlite:///{path}`",
+            accept,
+        )
+        return
+    for _ in range(3):  # it may begin a new life meanwhile
+        life, mark, after = read_life(path, vfs), Mark.read(path, vfs), read_life(path, vfs)
+        if mark is None or (life == after and life in (mark.life, mark.former)):
+            return
+    yield Finding(
+        f"{path}-wal does not belong to {path}, which was put in its place since: restore a backup with `solarwind "
+        f"restore BACKUP --url sqlite:///{path}`, or put {path}-wal aside and go on with {path} as it is with "
+        f"`solarwind check --accept-loss --url sqlite:///{path}`",
+        accept,
+    )
+
+
 def inspect_mark(path: str, connection: apsw.Connection, mark: Reach | None, last: Commit) -> Iterator[Finding]:
     """Whether the database holds all commits that the mark beside it says were durable."""
     way_out = f"restore a backup, or go on without them with `solarwind check --accept-loss --url sqlite:///{path}`"
@@ -57,10 +88,11 @@ def inspect_mark(path: str, connection: apsw.Connection, mark: Reach | None, las
         """Whoever accepts writes the mark anew."""
 
     if mark is None or mark.store != store_id(connection):
-        if last.number and not meta(connection, "clean"):
+        if not meta(connection, "clean"):
             yield Finding(
-                f"{path}-mark is missing, and {path} was not closed in order, so whether commits were lost after "
-                f"number {last.number} of {when(last.time)} cannot be told: put it back, {way_out}",
+                f"{path}-mark is missing, and {path} was not closed in order (or was copied while it was in use, which "
+                f"`solarwind backup` does), so whether commits were lost after number {last.number} cannot be told: "
+                f"put it back, {way_out}",
                 accept,
             )
     elif mark.commit > last.number:

@@ -33,7 +33,8 @@ from .base import Full, Keep, Recovered, TopicRecord
 from .check import backup
 from .commits import MADE, AlreadyWritten, Known, Plan
 from .database import Topic, result_code, select
-from .files import Lock, Mark, Reach, Reserve
+from .files import Mark, Reach, Reserve
+from .lock import Lock, identity
 
 T = TypeVar("T")
 _DAY_NS = 24 * 3600 * 1_000_000_000
@@ -68,11 +69,11 @@ class SqliteStore:
         self._closed: str | None = f"{self.path} is not open"  # why nothing can be done with it
         self._broken = False
         self._lock: Lock | None = None
-        self._mark = Mark(self.path, vfs, self._mark_failed)
-        self._reserve = Reserve(self.path, vfs)
+        self._files: dict[str, tuple[int, int] | None] = {}  # which ones they were when it was opened
         self._connections: list[apsw.Connection] = []
         self._known = Known()
         self._store_id = b""
+        self._life = self._former_life = 0
         self._log_pages = 0
         self._page_bytes = database.PAGE_BYTES
         self._emptying: Future[None] | None = None
@@ -97,9 +98,14 @@ class SqliteStore:
             raise
 
     def _open(self, now: int) -> Recovered:
+        self.path = database.resolve(self.path)
         database.refuse_path(self.path)
         known = database.exists(self.path, self._vfs)
-        self._lock = Lock(self.path, now)
+        for finding in inspection.inspect_log(self.path, self._vfs):
+            raise StoreError(finding.text)
+        self._lock = Lock(self.path, now, self._forked)
+        self._mark = Mark(self.path, self._vfs, self._mark_failed)
+        self._reserve = Reserve(self.path, self._vfs)
         try:
             recovered = self._recover(known)
         except Full as error:
@@ -128,13 +134,33 @@ class SqliteStore:
         self._reader, self._keeper = self._connect(), self._connect()
         self._closed, self._broken = None, False
         self._log_pages, self._emptying, self._marking = 0, None, False
-        self._mark.begin(self._reach())  # first the mark, then the word that there has to be one
-        self._write(lambda: database.set_meta(self._writer, "clean", 0))
+        self._begin_life(clean)
         self._reserve.hold()
         self._writer.set_wal_hook(self._note_log)
         for connection in self._connections:
             database.keep_tidy(connection, True)
         return Recovered(clean, last.time, [_record(log) for log in topics], snapshots, changes)
+
+    def _begin_life(self, clean: bool) -> None:
+        """Note in the file itself, not only in its log, that it is in use: then nobody takes a copy of it without its
+        log for all of it, and no other log for its own."""
+        self._former_life = database.read_life(self.path, self._vfs)
+        self._life = database.new_life() if clean else self._former_life
+        self._mark.begin(self._reach())  # first the mark, then the word that there has to be one
+
+        def work() -> None:
+            database.set_meta(self._writer, "clean", 0)
+            self._writer.execute(f"PRAGMA user_version = {self._life}")
+
+        self._write(work)
+        self._checkpoint(self._writer)
+        if database.read_life(self.path, self._vfs) == self._life != self._former_life:
+            self._former_life = self._life
+            self._mark.begin(self._reach())
+        self._files = {path: identity(path) for path in (self.path, f"{self.path}-wal")}
+
+    def _forked(self) -> None:
+        self._closed = f"{self.path} is open in the process that this one was forked from: open it there alone"
 
     def _connect(self, create: bool = False) -> apsw.Connection:
         connection = database.connect(self.path, self._vfs, create=create)
@@ -178,6 +204,7 @@ class SqliteStore:
             except apsw.Error:  # the log stays, and is read when it is opened next
                 connection.close(True)
         self._mark.close()
+        self._files = {}
         if self._lock is not None:
             self._lock.release()
             self._lock = None
@@ -227,7 +254,8 @@ class SqliteStore:
         self._bound_log()
 
     def _reach(self) -> Reach:
-        return Reach(self._store_id, self._known.last.number, self._known.last.events, self._known.last.time)
+        last = self._known.last
+        return Reach(self._store_id, self._life, self._former_life, last.number, last.events, last.time)
 
     # --- transactions, and what may go wrong with them ------------------------------------------------------
 
@@ -254,7 +282,19 @@ class SqliteStore:
         except BaseException:
             self._roll_back()
             raise
+        self._refuse_gone()
         return result
+
+    def _refuse_gone(self) -> None:
+        """What was written counts only if whoever opens the store finds it."""
+        for path, file in self._files.items():
+            if identity(path) != file:
+                self._broken = True
+                self._closed = (
+                    f"{path} was removed or replaced while it was in use, so what is written is in no file that "
+                    "anybody finds: put it back, or restore a backup with `solarwind restore`, and start again"
+                )
+                raise StoreError(self._closed)
 
     def _roll_back(self) -> bool:
         try:

@@ -1,0 +1,190 @@
+"""Who has a store open: one at a time, by the file itself, whatever name it is opened under."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+import msgspec
+
+from ..errors import StoreError
+from .files import when
+
+_CHILDREN_S = 2.0
+_Identity = tuple[int, int]  # device and inode
+
+_held: dict[_Identity, Lock] = {}  # by this process
+_guard = threading.Lock()
+
+
+def identity(path: str) -> _Identity | None:
+    """Which file is at `path`, or None where there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+class _Holder(msgspec.Struct):
+    pid: int
+    program: str
+    since: str
+
+
+class Lock:
+    """The file at `path`, locked: a hard link or a mount of it elsewhere is the same file.
+
+    `flock` on Linux does not touch SQLite's own locks, but closing a file does, in the process that closes it. So
+    nobody opens a file here that this process has open as a store already.
+    """
+
+    def __init__(self, path: str, now: int, forked: Callable[[], None] = lambda: None) -> None:
+        """Take it, and make the file if there is none; `StoreError` names who else has it.
+
+        `forked` is called in each child that is forked: there the lock is not held.
+        """
+        self._path = path
+        self._forked = forked
+        self._file, self.identity = self._take()
+        holder = msgspec.json.encode(_Holder(os.getpid(), _program(), when(now)))
+        with suppress(OSError):  # on a full disk, say: /proc/locks tells, too
+            note = os.open(f"{path}-lock", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            try:
+                os.fchmod(note, os.fstat(self._file).st_mode & 0o666)
+                os.write(note, holder)
+            finally:
+                os.close(note)
+
+    def _take(self) -> tuple[int, _Identity]:
+        patience = time.monotonic() + _CHILDREN_S
+        while True:
+            with _guard:
+                found = identity(self._path)
+                if found in _held:
+                    raise StoreError(_in_use(self._path, found))
+                file = self._open()
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError as error:
+                    os.close(file)
+                    found = identity(self._path)
+                    owner = _owner(found)
+                    if owner is None or _lives(owner) or time.monotonic() > patience:
+                        raise StoreError(_in_use(self._path, found)) from error
+                else:
+                    status = os.fstat(file)
+                    if identity(self._path) == (status.st_dev, status.st_ino):
+                        _held[status.st_dev, status.st_ino] = self
+                        return file, (status.st_dev, status.st_ino)
+                    os.close(file)  # another file was put in its place between our two steps
+                    continue
+            time.sleep(0.01)  # a child that was forked just before its parent died is about to let go
+
+    def _open(self) -> int:
+        try:
+            return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            raise StoreError(
+                f"expected a file that can be opened and written to, but {self._path} cannot: {error.strerror}"
+            ) from error
+
+    def release(self) -> None:
+        if self._file < 0:
+            return
+        with _guard:
+            _held.pop(self.identity, None)
+            holder = _read_holder(self._path)
+            with suppress(OSError):
+                if holder is not None and holder.pid == os.getpid():
+                    os.unlink(f"{self._path}-lock")
+            os.close(self._file)
+            self._file = -1
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: the parent goes on holding it, and nobody does once the parent is gone."""
+        os.close(self._file)
+        self._file = -1
+        self._forked()
+
+
+def _forget() -> None:
+    global _guard
+    _guard = threading.Lock()  # whoever held it is no thread of the child's
+    for lock in _held.values():
+        lock.leave_to_parent()
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_forget)
+
+
+def _program() -> str:
+    """The name of the program that runs, and nothing of its arguments: there may be secrets in them."""
+    name = os.path.basename(sys.argv[0]) if sys.argv else ""
+    if name == "__main__.py":
+        name = os.path.basename(os.path.dirname(sys.argv[0]))
+    if name.startswith("-") or not name:
+        name = os.path.basename(sys.executable or "python")
+    return name[:100]
+
+
+def _read_holder(path: str) -> _Holder | None:
+    try:
+        with open(f"{path}-lock", "rb") as file:
+            return msgspec.json.decode(file.read(4096), type=_Holder)
+    except (OSError, msgspec.MsgspecError):
+        return None
+
+
+def _owner(found: _Identity | None) -> int | None:
+    """The process that has a file locked, as Linux says."""
+    if found is None:
+        return None
+    device, inode = found
+    place = f"{os.major(device):02x}:{os.minor(device):02x}:{inode}"
+    try:
+        with open("/proc/locks", encoding="ascii") as file:
+            for line in file:
+                words = line.split()
+                if len(words) > 5 and words[1] == "FLOCK" and words[5] == place:
+                    return int(words[4])
+    except (OSError, ValueError):
+        pass
+    return None
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return True
+
+
+def _name_of(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+            return f" ({file.read().strip()})"
+    except OSError:
+        return ""
+
+
+def _in_use(path: str, found: _Identity | None) -> str:
+    holder, owner = _read_holder(path), _owner(found)
+    if found in _held:
+        who = "this very process"
+    elif holder is not None and (holder.pid == owner or (owner is None and _lives(holder.pid))):
+        who = f"process {holder.pid} ({holder.program}) since {holder.since}"
+    elif owner is not None and owner > 0 and _lives(owner):
+        who = f"process {owner}{_name_of(owner)}"
+    else:  # in another container, say
+        who = "another process"
+    return f"{path} is in use by {who}: stop it, or share the store with `solarwind serve --data {path}`"

@@ -1,0 +1,409 @@
+"""Which file a store is: one process at a time has it, and no other file, log or mark is taken for it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from solarwind.core.spans import Spans
+from solarwind.core.state import Change
+from solarwind.engine.url import open_engine, sqlite_path
+from solarwind.errors import BadArgument, StoreError
+from solarwind.store.check import backup, check, restore
+from solarwind.store.sqlite import SqliteStore
+
+from .test_sqlite import batch, kill, nothing, on_store, put
+
+HOLD = """
+import asyncio, sys
+from solarwind.store.sqlite import SqliteStore
+{before}
+asyncio.run(SqliteStore(sys.argv[1]).open(0))
+{after}
+print('open', flush=True)
+sys.stdin.read()
+"""
+
+
+def hold(path: Path, before: str = "", after: str = "", *arguments: str) -> subprocess.Popen[str]:
+    """A process that has the store open until it is killed."""
+    program = HOLD.format(before=before, after=after)
+    other = subprocess.Popen([sys.executable, "-c", program, str(path), *arguments], stdin=-1, stdout=-1, text=True)
+    assert other.stdout is not None
+    assert other.stdout.readline() == "open\n"
+    return other
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "wind.db"
+
+
+# --- names --------------------------------------------------------------------------------------------------
+
+
+def hard_link(path: Path) -> Path:
+    (path.parent / "elsewhere").mkdir()
+    os.link(path, path.parent / "elsewhere/other.db")
+    return path.parent / "elsewhere/other.db"
+
+
+def symbolic_link(path: Path) -> Path:
+    (path.parent / "link.db").symlink_to("wind.db")
+    return path.parent / "link.db"
+
+
+def through_a_folder(path: Path) -> Path:
+    (path.parent / "folder").symlink_to(path.parent)
+    return path.parent / "folder/.." / path.parent.name / "folder" / path.name
+
+
+NAMES = pytest.mark.parametrize("name", [hard_link, symbolic_link, through_a_folder])
+
+
+@NAMES
+def test_another_process_is_refused_under_whatever_name_and_told_who_has_it(
+    path: Path, name: Callable[[Path], Path]
+) -> None:
+    on_store(path, nothing)
+    with hold(path, "", "", "--password=secret") as other:
+        with pytest.raises(StoreError, match=rf"is in use by process {other.pid} \(python") as refused:
+            on_store(name(path), nothing)
+        other.kill()
+    assert "secret" not in str(refused.value)
+    assert not on_store(path, nothing).clean
+
+
+@NAMES
+def test_another_store_in_this_process_is_refused_under_whatever_name(path: Path, name: Callable[[Path], Path]) -> None:
+    async def twice(store: SqliteStore) -> None:
+        with pytest.raises(StoreError, match="in use by this very process"):
+            await SqliteStore(str(name(path))).open(0)
+        await put(batch("a"))(store)
+        with pytest.raises(StoreError, match="in use by this very process"):  # the first try has let go of nothing
+            await SqliteStore(str(path)).open(0)
+
+    on_store(path, twice)
+    assert check(str(path)) == []
+
+
+def test_a_name_in_proc_is_the_file_that_it_names(path: Path) -> None:
+    on_store(path, put(batch("a")))
+    with open(path, "rb") as file:
+        assert on_store(Path(f"/proc/self/fd/{file.fileno()}"), nothing).topics[0].end == 1
+
+
+def test_a_symbolic_link_works_as_the_file_it_names_and_what_lies_beside_it_lies_beside_that(path: Path) -> None:
+    (path.parent / "data").mkdir()
+    path.symlink_to("data/real.db")
+    (path.parent / "data/real.db").touch()
+    on_store(path, put(batch("a")))
+    assert on_store(path.parent / "data/real.db", nothing).topics[0].end == 1
+    assert on_store(path, nothing).topics[0].end == 1
+    assert check(str(path)) == []
+    assert sorted(os.listdir(path.parent)) == ["data", "wind.db"]
+
+
+@pytest.mark.parametrize("target", ["nowhere/real.db", "real.db", "wind.db"])
+def test_a_link_to_nothing_is_refused_in_one_sentence(path: Path, target: str) -> None:
+    path.symlink_to(target)
+    for call in (lambda: on_store(path, nothing), lambda: check(str(path)), lambda: backup(str(path), "copy.db")):
+        with pytest.raises(StoreError, match=r"wind\.db is a link to .*, which is not there: remove the link"):
+            call()
+    assert os.listdir(path.parent) == ["wind.db"]
+
+
+def test_what_is_no_regular_file_is_refused(path: Path) -> None:
+    os.mkfifo(path)
+    with pytest.raises(StoreError, match="is no regular file: name another"):
+        on_store(path, nothing)
+    with pytest.raises(StoreError, match="is no regular file: name another"):
+        check("/dev/null")
+
+
+@pytest.mark.parametrize(
+    "url", ["sqlite:wind.db", "sqlite:/x.db", "sqlite://wind.db", "sqlite://u:secret@h/x.db", "sqlite:///a%00b"]
+)
+def test_a_url_that_names_another_file_than_it_seems_to_is_refused_with_the_right_spelling(url: str) -> None:
+    for refuse in (sqlite_path, open_engine):
+        with pytest.raises(
+            BadArgument, match=r"expected sqlite:///wind\.db for a file here, or sqlite:////"
+        ) as refused:
+            refuse(url)
+        assert "secret" not in str(refused.value)
+
+
+# --- forks --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "fork",
+    [
+        "import os, time\nos.fork() or time.sleep(60)",
+        "import multiprocessing, time\n"
+        "multiprocessing.get_context('fork').Process(target=time.sleep, args=(60,), daemon=True).start()",
+        "import multiprocessing, time\nfrom concurrent.futures import ProcessPoolExecutor\n"
+        "ProcessPoolExecutor(1, multiprocessing.get_context('fork')).submit(time.sleep, 60)",
+    ],
+)
+def test_a_forked_child_holds_nothing_once_the_service_is_killed(path: Path, fork: str) -> None:
+    with hold(path, after=fork) as other:
+        children = Path(f"/proc/{other.pid}/task/{other.pid}/children").read_text().split()
+        try:
+            assert children
+            other.kill()
+            other.wait()
+            assert not on_store(path, put(batch("a"))).clean
+            assert check(str(path)) == []
+        finally:
+            for child in children:
+                os.kill(int(child), signal.SIGKILL)
+
+
+def test_a_forked_child_is_refused_and_its_end_takes_no_lock_from_the_parent(path: Path) -> None:
+    program = """
+import asyncio, os, sys
+from solarwind.errors import StoreError
+from solarwind.store.sqlite import SqliteStore
+
+async def main():
+    store = SqliteStore(sys.argv[1])
+    await store.open(0)
+    child = os.fork()
+    if not child:
+        try:
+            store._usable()
+        except StoreError as error:
+            print(error, flush=True)
+        os._exit(0)
+    os.waitpid(child, 0)
+    print("open", flush=True)
+    sys.stdin.read()
+asyncio.run(main())
+"""
+    with subprocess.Popen([sys.executable, "-c", program, str(path)], stdin=-1, stdout=-1, text=True) as other:
+        assert other.stdout is not None
+        assert "is open in the process that this one was forked from" in other.stdout.readline()
+        assert other.stdout.readline() == "open\n"
+        with pytest.raises(StoreError, match=f"in use by process {other.pid}"):
+            on_store(path, nothing)
+        # SQLite's own locks, which belong to the process: nobody else may empty its log and remove it.
+        subprocess.run([sys.executable, "-c", EMPTY_LOG, str(path)], check=True)
+        assert os.path.getsize(f"{path}-wal") > 0
+        other.kill()
+
+
+EMPTY_LOG = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('SELECT 1 FROM meta'); c.close()"
+
+
+def test_a_note_of_a_process_that_is_dead_is_not_believed(path: Path) -> None:
+    on_store(path, nothing)
+    with hold(path) as other:
+        note = Path(f"{path}-lock").read_text()
+        ended = subprocess.Popen([sys.executable, "-c", ""])
+        ended.wait()
+        Path(f"{path}-lock").write_text(note.replace(str(other.pid), str(ended.pid)))
+        with pytest.raises(StoreError, match=f"in use by process {other.pid}"):
+            on_store(path, nothing)
+        other.kill()
+
+
+# --- another file in its place ------------------------------------------------------------------------------
+
+
+async def many(store: SqliteStore) -> None:
+    for number in range(20):
+        change = Change("a", "p", settled=Spans([10 * number, 10 * number + 5]))
+        await store.commit([batch("a", 10, first=10 * number)], [change], [], now=5)
+
+
+def test_a_backup_put_over_a_killed_store_is_refused_while_the_old_log_lies_there(path: Path, tmp_path: Path) -> None:
+    on_store(path, put(batch("a", 5, producer=3)))
+    backup(str(path), str(tmp_path / "copy.db"))
+    kill(path, many, tmp_path / "killed")
+    killed = tmp_path / "killed/wind.db"
+    shutil.copy(tmp_path / "copy.db", killed)
+    log = Path(f"{killed}-wal").read_bytes()
+    for call in (
+        lambda: on_store(killed, nothing),
+        lambda: backup(str(killed), str(tmp_path / "no.db")),
+    ):
+        with pytest.raises(
+            StoreError, match=r"wind\.db-wal does not belong to .*: restore a backup with `solarwind re"
+        ):
+            call()
+    assert ["does not belong to" in finding for finding in check(str(killed))] == [True]
+    assert (killed.read_bytes(), Path(f"{killed}-wal").read_bytes()) == ((tmp_path / "copy.db").read_bytes(), log)
+    assert len(check(str(killed), accept_loss=True)) == 1
+    assert check(str(killed)) == []
+    assert on_store(killed, nothing).topics[0].end == 5
+    assert [each.read_bytes() for each in killed.parent.glob("*-aside-*-wal")] == [log]
+
+
+def test_an_older_copy_of_the_same_store_put_over_it_is_refused_too(path: Path, tmp_path: Path) -> None:
+    on_store(path, put(batch("a", 5, producer=3)))
+    shutil.copy(path, tmp_path / "older.db")
+    kill(path, many, tmp_path / "killed")
+    shutil.copy(tmp_path / "older.db", tmp_path / "killed/wind.db")
+    with pytest.raises(StoreError, match=r"wind\.db-wal does not belong to"):
+        on_store(tmp_path / "killed/wind.db", nothing)
+
+
+def test_a_log_without_its_store_is_not_thrown_away(path: Path, tmp_path: Path) -> None:
+    kill(path, many, tmp_path / "killed")
+    killed = tmp_path / "killed/wind.db"
+    log = Path(f"{killed}-wal").read_bytes()
+    killed.unlink()
+    with pytest.raises(StoreError, match=r"wind\.db is not there, but .*wind\.db-wal holds commits to it: put it back"):
+        on_store(killed, nothing)
+    assert Path(f"{killed}-wal").read_bytes() == log
+    assert not killed.exists()
+
+
+@pytest.mark.parametrize("commits", [0, 1, 20])
+def test_a_copy_of_the_file_alone_while_it_is_in_use_is_refused(path: Path, tmp_path: Path, commits: int) -> None:
+    async def copying(store: SqliteStore) -> None:
+        for number in range(commits):
+            await put(batch("a", first=number))(store)
+        shutil.copy(path, tmp_path / "copy.db")
+
+    on_store(path, copying)
+    with pytest.raises(StoreError, match=r"or was copied while it was in use, which `solarwind backup` does"):
+        on_store(tmp_path / "copy.db", nothing)
+    assert len(check(str(tmp_path / "copy.db"))) == 1
+
+
+def removed(path: Path) -> None:
+    for each in path.parent.glob("wind.db*"):
+        each.unlink()
+
+
+def replaced(path: Path) -> None:
+    shutil.copy(path, path.parent / "new")
+    os.replace(path.parent / "new", path)
+
+
+def without_its_log(path: Path) -> None:
+    os.unlink(f"{path}-wal")
+
+
+@pytest.mark.parametrize("harm", [removed, replaced, without_its_log])
+def test_nothing_is_accepted_into_a_file_that_was_removed_or_replaced(path: Path, harm: Callable[[Path], None]) -> None:
+    async def work(store: SqliteStore) -> None:
+        await put(batch("a"))(store)
+        harm(path)
+        for number in (1, 2):
+            with pytest.raises(StoreError, match="was removed or replaced while it was in use"):
+                await store.commit([batch("a", first=number)], [], [], now=5)
+        with pytest.raises(StoreError, match="was removed or replaced while it was in use"):
+            await store.topic("a", 1, 1)
+
+    on_store(path, work)
+
+
+# --- restoring ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_restore_puts_a_backup_in_the_place_of_a_killed_store(path: Path, tmp_path: Path, force: bool) -> None:
+    on_store(path, put(batch("a", 5, producer=3)))
+    copy = tmp_path / "copy.db"
+    backup(str(path), str(copy))
+    kill(path, many, tmp_path / "killed")
+    killed = tmp_path / "killed/wind.db"
+    kept = restore(str(copy), str(killed), now=5, force=force)
+    assert on_store(killed, nothing).topics[0].end == 5
+    assert check(str(killed)) == []
+    assert copy.exists()
+    if force:
+        assert (kept, [*killed.parent.glob("*aside*")]) == (None, [])
+    else:
+        assert kept is not None
+        assert on_store(Path(kept), nothing).topics[0].end == 205  # whole, with its log
+
+
+def test_restore_refuses_a_store_in_use_an_unsound_backup_and_what_is_no_store(path: Path, tmp_path: Path) -> None:
+    on_store(path, many)
+    copy = tmp_path / "copy.db"
+    backup(str(path), str(copy))
+
+    async def in_use(_: SqliteStore) -> None:
+        with pytest.raises(StoreError, match="in use by this very process"):
+            restore(str(copy), str(path), now=5)
+
+    on_store(path, in_use)
+    diary = tmp_path / "diary.txt"
+    diary.write_text("dear diary")
+    for source, target, sentence in (
+        (copy, diary, "is not an SQLite database"),
+        (diary, path, "is not an SQLite database"),
+        (path, path, "which is the store itself: name the backup"),
+        (tmp_path / "no.db", path, "there is none at"),
+    ):
+        with pytest.raises(StoreError, match=sentence):
+            restore(str(source), str(target), now=5, force=True)
+    data = bytearray(copy.read_bytes())
+    at = data.rindex(b"app 7")
+    data[at] ^= 1
+    copy.write_bytes(data)
+    with pytest.raises(StoreError, match=r"expected a sound backup, but .* is damaged"):
+        restore(str(copy), str(path), now=5)
+    assert diary.read_text() == "dear diary"
+    assert on_store(path, nothing).topics[0].end == 200
+    assert not [each for each in os.listdir(tmp_path) if "part" in each or "aside" in each]
+
+
+def test_restore_to_a_new_place_makes_a_store_there(path: Path, tmp_path: Path) -> None:
+    on_store(path, many)
+    assert restore(str(path), str(tmp_path / "new.db"), now=5) is None
+    assert on_store(tmp_path / "new.db", nothing).topics[0].end == 200
+
+
+# --- who may read it ----------------------------------------------------------------------------------------
+
+
+def modes(path: Path) -> dict[str, int]:
+    return {each.name: stat.S_IMODE(each.stat().st_mode) for each in path.parent.iterdir()}
+
+
+def test_a_store_and_what_lies_beside_it_are_for_its_owner_alone_and_what_was_widened_stays(path: Path) -> None:
+    seen: list[dict[str, int]] = []
+
+    async def look(store: SqliteStore) -> None:
+        await put(batch("a"))(store)
+        seen.append(modes(path))
+
+    old = os.umask(0)
+    try:
+        on_store(path, look)
+        backup(str(path), f"{path}-copy")
+        seen.append(modes(path))
+        os.chmod(path, 0o640)
+        for kind in ("-mark", "-reserve"):
+            os.unlink(f"{path}{kind}")
+        on_store(path, look)
+    finally:
+        os.umask(old)
+    names = {"", "-wal", "-shm", "-lock", "-mark", "-reserve"}
+    assert seen[0] == {f"wind.db{kind}": 0o600 for kind in names}
+    assert seen[1]["wind.db-copy"] == 0o600
+    assert seen[2] == {f"wind.db{kind}": 0o640 for kind in names} | {"wind.db-copy": 0o600}
+
+
+def test_a_backup_follows_no_link_in_the_place_of_its_part(path: Path, tmp_path: Path) -> None:
+    on_store(path, many)
+    (tmp_path / "copy.db-part").symlink_to(tmp_path / "victim")
+    backup(str(path), str(tmp_path / "copy.db"))
+    assert not (tmp_path / "victim").exists()
+    assert check(str(tmp_path / "copy.db")) == []
+    (tmp_path / "link.db").symlink_to(tmp_path / "victim")
+    with pytest.raises(StoreError, match="exists: name another"):
+        backup(str(path), str(tmp_path / "link.db"))
