@@ -122,7 +122,7 @@ def test_without_a_url_every_command_goes_to_the_servers_usual_port() -> None:
         yield from (each.default for each in command.params if each.name == "url" and command.name != "run")
 
     found = list(defaults(typer.main.get_command(app)))
-    assert len(found) == len(READING) + len(("fire", "listen", "owners"))
+    assert len(found) == len(READING) + len(("fire", "listen", "owners", "restore"))
     assert set(found) == {"ws://127.0.0.1:7400"}
 
 

@@ -75,7 +75,7 @@ class Calls:
 
     async def backup(self, path: str) -> None:
         """Written here, from the copy that the server makes."""
-        if os.path.exists(path):
+        if os.path.lexists(path):
             raise NotAllowed(f"expected the path of a new file, but {path} exists: name another")
         blocks = await self._call("backup", wire.BackupArguments())
         await asyncio.to_thread(_write, path, blocks)
@@ -97,7 +97,16 @@ def _listed(ids: Collection[str] | None) -> list[str] | None:
 
 
 def _write(path: str, blocks: list[bytes]) -> None:
-    with open(path, "xb") as file:
-        file.writelines(blocks)
-        file.flush()
-        os.fsync(file.fileno())
+    file = open(path, "xb", opener=_for_owner_alone)  # noqa: SIM115 (it is removed, too, where that fails)
+    try:
+        with file:
+            file.writelines(blocks)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        os.unlink(path)
+        raise
+
+
+def _for_owner_alone(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)

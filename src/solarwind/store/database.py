@@ -27,11 +27,11 @@ from ..core.state import Change, Snapshot
 from ..errors import ProtocolError, StoreError
 from .files import read_start
 
-FORMAT = 2
+FORMAT = 2  # in the lowest bits of SQLite's `user_version`; above them is the file's life
+_FORMAT_BITS = 0xFF
 APPLICATION = 0x53574E44  # "SWND"
 PAGE_BYTES = 16 << 10
 _HEADER = b"SQLite format 3\0"
-_LIFE_BITS = 24  # below the format
 _LOG_HEADER_BYTES = 32
 
 _SCHEMA = """
@@ -128,7 +128,7 @@ def exists(path: str, vfs: str | None) -> bool:
 
 
 def new_life() -> int:
-    return FORMAT << _LIFE_BITS | int.from_bytes(os.urandom(_LIFE_BITS // 8), "big")
+    return int.from_bytes(os.urandom(4), "big") >> 1 & ~_FORMAT_BITS | FORMAT
 
 
 def read_life(path: str, vfs: str | None) -> int:
@@ -145,7 +145,7 @@ def has_log(path: str) -> bool:
 
 
 def _refuse_format(path: str, application: int, number: int) -> None:
-    version = number >> _LIFE_BITS
+    version = number & _FORMAT_BITS
     if application != APPLICATION:
         raise StoreError(f"expected a store of Solar Wind, but {path} is some other SQLite database: name another file")
     if version < FORMAT:
