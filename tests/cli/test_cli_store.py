@@ -77,3 +77,19 @@ def test_what_has_no_file_is_refused(command: list[str]) -> None:
     answer = call(*command, "--url", "memory://")
     assert (answer.code, answer.err.count("\n")) == (1, 1)
     assert "store in a file" in answer.err
+
+
+def test_a_backup_is_restored_and_what_was_there_is_kept(furnished: str, tmp_path: Path) -> None:
+    before = done("topics", "--url", furnished, "--json").json
+    done("backup", "copy.db", "--url", furnished)
+    done("fire", "more", "--url", furnished)
+    kept = done("restore", "copy.db", "--url", furnished, "--json").json["kept"]
+    assert done("topics", "--url", furnished, "--json").json == before
+    assert len(done("topics", "--url", f"sqlite:///{kept}", "--json").json) == len(before) + 1
+
+
+def test_a_backup_is_not_restored_under_the_hands_of_another_process(held: Process, url: str) -> None:
+    done("backup", "copy.db", "--url", url)
+    answer = call("restore", "copy.db", "--force", "--url", url)
+    assert (answer.code, answer.err.count("\n")) == (1, 1)
+    assert f"in use by process {held.popen.pid}" in answer.err

@@ -49,7 +49,7 @@ def check(
 
 def restore(
     source: Annotated[str, typer.Argument(metavar="BACKUP", help="What `backup` wrote.", show_default=False)],
-    force: Annotated[bool, option("force", "Remove what is there rather than keep it beside the store.")] = False,
+    force: Annotated[bool, consent("force", "Remove what is there rather than keep it beside the store.")] = False,
     url: Url = DEFAULT_URL,
     json: Json = False,
 ) -> None:
