@@ -14,7 +14,7 @@
 //   });
 //   await wind.close();
 
-import { randomBytes } from "node:crypto";
+import { createHash, randomBytes } from "node:crypto";
 import { hostname } from "node:os";
 import { basename } from "node:path";
 import { createInterface } from "node:readline";
@@ -26,6 +26,8 @@ const MOST_MESSAGES = 16_384; // likewise
 const MOST_UNACCEPTED = 64 << 20; // bytes that were fired and not accepted
 const JSON_TYPE = "application/json";
 const MACHINE = hostname();
+const SECRET = randomBytes(32); // the server knows by it whose events are sent again
+const AUTHOR = createHash("sha256").update(SECRET).digest().subarray(0, 12);
 const PROCESS = `${basename(process.argv[1] ?? "node")}:${process.pid}`;
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
@@ -106,16 +108,24 @@ function unpack(data) {
 // --- batches -------------------------------------------------------------------------------------------------------
 
 function makeId(timeNs, producer, number) {
-  const unique = (BigInt(producer) << 40n) | BigInt(number);
-  const high = ((timeNs / 1_000_000n) << 16n) | (7n << 12n) | (unique >> 62n);
-  const id = (high << 64n) | (2n << 62n) | BigInt.asUintN(62, unique);
+  const fraction = ((timeNs % 1_000_000n) * 4096n) / 1_000_000n;
+  const high = ((timeNs / 1_000_000n) << 16n) | (7n << 12n) | fraction;
+  const id = (high << 64n) | (2n << 62n) | (BigInt(producer) << 30n) | BigInt(number);
   return id.toString(16).padStart(32, "0").replace(/^(.{8})(.{4})(.{4})(.{4})/, "$1-$2-$3-$4-");
+}
+
+let latest = 0n;
+
+/** ns since 1970, later each time than before: ids sort as they were made. */
+function now() {
+  const time = BigInt(Date.now()) * 1_000_000n;
+  return (latest = time > latest ? time : latest + 245n);
 }
 
 function makeEvent(payload, { key, id, cause }) {
   const isBytes = payload instanceof Uint8Array;
   const data = isBytes ? payload : Buffer.from(JSON.stringify(payload ?? null));
-  const timeNs = BigInt(Date.now()) * 1_000_000n;
+  const timeNs = now();
   return { data, content: isBytes ? "application/octet-stream" : JSON_TYPE, timeNs, key, id, cause };
 }
 
@@ -126,8 +136,8 @@ function seal(topic, events, producer, first) {
   const times = events.map((event) => event.timeNs - events[0].timeNs);
   const sizes = events.map((event) => event.data.length);
   const causedBy = causes.length ? events.map((event) => causes.indexOf(event.cause)) : null;
-  const known = [1, topic, producer, first, events.length, MACHINE, PROCESS, events[0].timeNs, times, sizes];
-  const header = pack([...known, all("content"), column("key"), column("id"), causes, causedBy]);
+  const known = [2, topic, producer, first, events.length, MACHINE, PROCESS, events[0].timeNs, times, sizes];
+  const header = pack([...known, all("content"), column("key"), column("id"), causes, causedBy, AUTHOR]);
   const size = Buffer.alloc(4);
   size.writeUInt32LE(header.length);
   return Buffer.concat([size, header, ...all("data")]);
@@ -256,7 +266,7 @@ export class SolarWind {
       socket.binaryType = "arraybuffer";
       let why = new SolarWindError("unavailable", `expected a server at ${this.#url}, got none`);
       const late = setTimeout(() => (reject(why), socket.close()), 10_000);
-      socket.onopen = () => socket.send(pack([["hello", `${MACHINE}/${PROCESS}`, this.#token]]));
+      socket.onopen = () => socket.send(pack([["hello", `${MACHINE}/${PROCESS}`, this.#token, SECRET]]));
       socket.onclose = socket.onerror = () => {
         clearTimeout(late);
         reject(why);
@@ -388,9 +398,9 @@ export class SolarWind {
       }
       const these = events.slice(start, stop);
       let { producer, next } = this.#numbers.get(topic) ?? { next: Infinity };
-      if (next + these.length > 2 ** 40) {
-        producer = Number(randomBytes(8).readBigUInt64BE() >> 30n); // 34 bits
-        next = Number(randomBytes(8).readBigUInt64BE() >> 25n); // 39 bits
+      if (next + these.length > 2 ** 30) {
+        producer = randomBytes(4).readUInt32BE();
+        next = randomBytes(4).readUInt32BE() >>> 3; // 29 bits
       }
       this.#numbers.set(topic, { producer, next: next + these.length });
       batches.push({ these, batch: seal(topic, these, producer, next) });

@@ -48,6 +48,7 @@ class Host:
     name = "here"
     limits = Limits()
     settings = Settings()
+    checks_authors = True
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -211,7 +212,7 @@ async def test_a_lease_of_an_earlier_connection_is_known_by_its_number() -> None
     client, collecting = Behind(LocalEngine(MemoryStore())), Collecting()
     await client.start()
     instance = await client.join(Join("T", "p"), "now", collecting)
-    await client.submit(seal("T", [b"1"], [1], producer=1, first=0, machine="m", process="p"))
+    await client.submit(seal("T", [b"1"], [1], producer=1, author=client.author, first=0, machine="m", process="p"))
     await until(lambda: len(collecting.offers) == 1)
     client.link.abort("somebody cut it")
     await until(lambda: len(collecting.offers) == 2)

@@ -16,7 +16,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 from solarwind import Limits, SolarWindError, errors, wire
-from solarwind.batch import Header, make_id, seal
+from solarwind.batch import Header, author_of, make_id, seal
 from solarwind.cli import app
 from solarwind.core.effects import Failure
 from solarwind.event import Cause
@@ -28,12 +28,14 @@ DOCUMENT = Path(__file__).parent.parent / "docs" / "PROTOCOL.md"
 TEXT = DOCUMENT.read_text()
 
 TIME = 1_767_225_600_123_456_789
-PRODUCER, NUMBER = 0x26F4A91C3, 123_456_789_012
+SECRET = b"keep this secret"
+PRODUCER, NUMBER = 0x26F4A91C, 123_456_789
 BATCH = seal(
     "video.uploaded",
     [b'{"name":"cat.mov"}'],
     [TIME],
     producer=PRODUCER,
+    author=author_of(SECRET),
     first=NUMBER,
     machine="shop",
     process="42",
@@ -41,7 +43,7 @@ BATCH = seal(
 )
 BUSY = 2_500_000
 SESSION: list[wire.Message] = [
-    wire.Hello("shop/42"),
+    wire.Hello("shop/42", None, SECRET),
     wire.Welcome("vm/solarwind:7400", 15.0, 8 << 20, 1 << 20, 4_096, 1 << 20),
     wire.Join(1, 1, "video.uploaded", "Encode"),
     wire.Done(1),
@@ -80,7 +82,7 @@ def test_the_bytes_shown_are_what_the_code_reads_and_writes(example: Example, me
 def test_the_event_of_the_session_has_the_id_that_is_said() -> None:
     assert f"`{BATCH.id(0)}`" in TEXT
     assert BATCH.id(0) == make_id(TIME, PRODUCER, NUMBER)
-    assert f"{(PRODUCER << 40) + NUMBER:#x}" in TEXT
+    assert f"{(PRODUCER << 30) + NUMBER:#x}" in TEXT
 
 
 @on_loop

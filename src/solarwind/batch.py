@@ -12,6 +12,7 @@ fields that a later version appends to the header.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from hashlib import sha256
 from itertools import accumulate
 from typing import Annotated, NamedTuple
 
@@ -23,11 +24,14 @@ from .limits import Limits
 from .names import check_content, check_id, check_key, check_topic
 from .payload import JSON
 
-FORMAT = 1
-_SEQUENCE_BITS = 40
-_PRODUCER_BITS = 34
+FORMAT = 2
+_SEQUENCE_BITS = 30
+_PRODUCER_BITS = 32
 MOST_PRODUCERS = 1 << _PRODUCER_BITS
 MOST_NUMBERS = 1 << _SEQUENCE_BITS  # of one producer
+AUTHOR_BYTES = 12
+SLOTS_A_MS = 4_096  # of a millisecond: so fine is the time in an id
+SLOT_NS = 245  # at least as long as one of them
 MOST_TIME = (1 << 62) - 1  # ns since 1970, and from a batch's first event on
 
 
@@ -35,7 +39,8 @@ class Header(msgspec.Struct, array_like=True, frozen=True):
     """What is known of a batch's events besides their payloads.
 
     `producer` is a random number of one process's firings on one topic, and its events are numbered
-    from `first`; the two make an event's id when somebody asks for it. `time` is the first event's, in ns
+    from `first`; with the time the two make an event's id when somebody asks for it. `author` is who numbers them: a
+    hash of what only that process knows, so that nobody else can number for it. `time` is the first event's, in ns
     since 1970; `times` are ns to add to it, one an event.
     """
 
@@ -55,6 +60,7 @@ class Header(msgspec.Struct, array_like=True, frozen=True):
     # The distinct causes, and for each event the index of its own; -1 is the application that fired it.
     causes: list[Cause] | None = None
     caused_by: list[int] | None = None
+    author: bytes = b""
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -62,22 +68,42 @@ _decode = msgspec.msgpack.Decoder(Header).decode
 
 
 class AutoId(NamedTuple):
-    """What an id that nobody gave says of where its event is."""
+    """What an id that nobody gave says of where its event is. `slot` is its time, in 4,096ths of a ms since 1970."""
 
-    time_ms: int
+    slot: int
     producer: int
     sequence: int
 
+    @property
+    def time_ns(self) -> int:
+        """The beginning of the millisecond, ns since 1970."""
+        return self.slot // SLOTS_A_MS * 1_000_000
+
+
+def author_of(secret: bytes) -> bytes:
+    """Who numbers events, as others see it, from what only that process knows."""
+    return sha256(secret).digest()[:AUTHOR_BYTES]
+
+
+def slot_of(time_ns: int) -> int:
+    """The time as an id has it, in 4,096ths of a ms since 1970."""
+    ms, ns = divmod(time_ns, 1_000_000)
+    return ms * SLOTS_A_MS + ns * SLOTS_A_MS // 1_000_000
+
 
 def make_id(time_ns: int, producer: int, sequence: int) -> str:
-    """A UUIDv7 of the time in ms, 34 bits of producer and 40 bits of sequence."""
-    unique = (producer << _SEQUENCE_BITS) | (sequence & ((1 << _SEQUENCE_BITS) - 1))
+    """A UUIDv7: 48 bits of ms, 12 of its 4,096ths, 32 bits of producer and 30 of the number."""
+    return _write_id(slot_of(time_ns), producer, sequence)
+
+
+def _write_id(slot: int, producer: int, sequence: int) -> str:
     number = (
-        ((time_ns // 1_000_000) & 0xFFFFFFFFFFFF) << 80
+        (slot // SLOTS_A_MS & 0xFFFFFFFFFFFF) << 80
         | 0x7 << 76
-        | (unique >> 62) << 64
+        | slot % SLOTS_A_MS << 64
         | 0b10 << 62
-        | (unique & ((1 << 62) - 1))
+        | producer << _SEQUENCE_BITS
+        | sequence
     )
     text = f"{number:032x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
@@ -93,9 +119,12 @@ def read_id(id: str) -> AutoId | None:
         return None
     if (number >> 76) & 0xF != 0x7 or (number >> 62) & 0b11 != 0b10:
         return None
-    unique = ((number >> 64) & 0xFFF) << 62 | (number & ((1 << 62) - 1))
-    found = AutoId(number >> 80, unique >> _SEQUENCE_BITS, unique & ((1 << _SEQUENCE_BITS) - 1))
-    return found if make_id(found.time_ms * 1_000_000, found.producer, found.sequence) == id else None
+    found = AutoId(
+        (number >> 80) * SLOTS_A_MS + ((number >> 64) & 0xFFF),
+        (number >> _SEQUENCE_BITS) & (MOST_PRODUCERS - 1),
+        number & (MOST_NUMBERS - 1),
+    )
+    return found if _write_id(*found) == id else None
 
 
 class Batch:
@@ -249,6 +278,7 @@ class Batch:
             [self.payload(index) for index in indices],
             [self.time(index) for index in indices],
             producer=header.producer,
+            author=header.author,
             first=header.first + indices[0],
             machine=header.machine,
             process=header.process,
@@ -278,6 +308,7 @@ def seal(
     keys: list[str | None] | None = None,
     ids: list[str | None] | None = None,
     causes: Sequence[Cause | None] | None = None,
+    author: bytes = b"",
 ) -> Batch:
     """One batch of events of one topic. All lists are as long as `payloads`, which holds at least one.
 
@@ -304,13 +335,14 @@ def seal(
         ids if ids is not None and any(ids) else None,
         list(distinct) if caused_by is not None else None,
         caused_by,
+        author,
     )
     head = _encode(header)
     return Batch(header, b"".join((len(head).to_bytes(4, "little"), head, *payloads)), 4 + len(head))
 
 
 def join(batches: Sequence[Batch]) -> Batch:
-    """One batch of what several of one topic and producer hold; each follows on the one before by its numbers."""
+    """One batch of what several of one topic, author and producer hold; each follows on the one before it."""
     if len(batches) == 1:
         return batches[0]
     heads = [batch.header for batch in batches]
@@ -367,6 +399,8 @@ def _fault(header: Header, body: int) -> str | None:
         return f"{body} bytes of payload where the header says {sum(header.sizes)}"
     if not 0 <= header.producer < MOST_PRODUCERS or not 0 <= header.first <= MOST_NUMBERS - count:
         return f"a producer {header.producer} or number {header.first} out of range"
+    if len(header.author) not in (0, AUTHOR_BYTES):
+        return f"an author of {len(header.author)} bytes where it has {AUTHOR_BYTES}"
     if header.time > MOST_TIME or header.time + min(header.times) < 0:
         return "a time out of range"
     if header.caused_by is not None:

@@ -100,7 +100,7 @@ class Event(msgspec.Struct, eq=False, repr_omit_defaults=True):
 
     @property
     def id(self) -> str:
-        """Unique; sorts by the time of firing."""
+        """Unique; sorts by the time of firing: within a process as it was fired, and after the event that caused it."""
         return self._of.batch.id(self._index)
 
     @property

@@ -4,29 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from threading import get_ident
-from time import time_ns
 from types import TracebackType
 from typing import Any, TypeVar
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from . import payload as codec
 from .asking import Asking
 from .engine.base import Engine, Keep, Since
 from .engine.url import open_engine
-from .errors import Busy, TooLarge, Unavailable
-from .event import Cause, Event
+from .errors import Unavailable
 from .failure import Retry
 from .life import LoopThread, finish, run_loop, serve
 from .limits import Limits
 from .logs import limited
-from .names import check_id, check_key, check_purpose, check_topic
+from .names import check_purpose, check_topic
 from .records import HandlerInfo
+from .service.firing import Firing
 from .service.inbox import Inbox
 from .service.options import (
     check_count,
@@ -36,7 +33,6 @@ from .service.options import (
     check_topic_given,
     check_type,
 )
-from .service.outbox import Fired, Held, HeldReceipt, Numbers, Outbox, Receipt, Receipts, SentReceipt
 from .service.registration import Origin, Registration, Registrations, make_join
 from .service.runner import Runner, handling
 from .service.signature import MAX_BATCH, inspect_handler
@@ -48,7 +44,7 @@ T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class SolarWind(Asking):
+class SolarWind(Firing, Asking):
     """Fire events, and handle them for a purpose.
 
     `url` says where the dispatcher is: `memory://`, `sqlite:///wind.db`, `ws://host:7400`, `nats://host`; None is
@@ -74,22 +70,16 @@ class SolarWind(Asking):
         if token is not None:
             check_type("a token", token, str, "'sw_…'")
         self._limits = limits or Limits()
-        self._most_payload = self._limits.payload_bytes
         self._token = token
         self._engine = engine if engine is not None else open_engine(url, self._limits, token)
+        super().__init__(self._limits)
         self.grace = grace
         self._registrations = Registrations()
         self._streams: dict[Stream, tuple[StreamInbox, int]] = {}
         self._settings: dict[str, tuple[Keep, Keep]] = {}
-        self._numbers = Numbers()
         self._state: str = "not started"
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: LoopThread | None = None
-        self._thread_id = 0
-        self._outbox = Outbox(self._limits)
-        self._open, self._small, self._last = self._outbox.open_groups, self._outbox.small, self._outbox.last
-        self._foreign = Outbox(self._limits)  # fired from other threads
-        self._foreign_lock = threading.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def use(self, url: str, token: str | None = None) -> None:
@@ -123,128 +113,6 @@ class SolarWind(Asking):
             )
             for each in self._registrations
         )
-
-    # Firing -------------------------------------------------------------------------------------------
-
-    def fire(
-        self,
-        topic: str,
-        payload: Any = None,
-        *,
-        key: str | None = None,
-        id: str | None = None,
-        cause: Cause | Event | None = None,
-        now: bool = False,
-    ) -> Receipt:
-        """Fire an event on a topic and forget it. From any thread.
-
-        Await what comes back to wait until it is accepted (durable, where the store is); `.id` is known at once.
-        Inside a handler it is held until the handler returns and committed together with the settle, unless
-        `now`; the handled event is then its cause. `key` orders it for keyed purposes. The same `id` fired again is
-        acknowledged and not stored again. `payload` is anything JSON can carry, or bytes.
-
-        Raises `BadName`, `BadPayload`, `TooLarge`, `Busy` where too much waits to be accepted, `Unavailable`.
-        """
-        if type(payload) is bytes:
-            data, content = payload, codec.BYTES
-        else:
-            data, content = codec.encode(payload)
-        if len(data) > self._most_payload:
-            self._check_size(topic, data)
-        handled = handling.get()
-        if handled is None and key is None and id is None and cause is None and get_ident() == self._thread_id:
-            # What most events are, without a further call: a small payload for a batch that is open.
-            try:
-                group = self._open.get(topic)
-            except TypeError:
-                group = None
-            if group is not None and content is group.plain and len(data) <= self._small:
-                index = len(group.payloads)
-                if index < self._last:
-                    group.payloads.append(data)
-                    group.times.append(time_ns())
-                    return SentReceipt(group, index)
-            return self._outbox.add(topic, data, content)
-        return self._fire_with(topic, data, content, key, id, Cause.of(cause), handled, now)
-
-    def _fire_with(
-        self,
-        topic: str,
-        data: bytes,
-        content: str,
-        key: str | None,
-        id: str | None,
-        cause: Cause | None,
-        handled: Event | None,
-        now: bool,
-    ) -> Receipt:
-        """Fire what is more than a payload, inside a handler, or from another thread."""
-        if key is not None:
-            check_key(key)
-        if id is not None:
-            check_id(id)
-        if handled is not None:
-            cause = cause or Cause.event(handled)
-            if not now and handled._of.home is self._engine and handled._fired is not None:
-                check_topic(topic)
-                return self._hold(handled, Fired(topic, data, content, time_ns(), key, id, cause))
-        if get_ident() == self._thread_id:
-            return self._outbox.add_with(topic, data, content, key, id, cause)
-        with self._foreign_lock:
-            return self._foreign.add_with(topic, data, content, key, id, cause)
-
-    def fire_many(
-        self, topic: str, payloads: Iterable[Any], key: str | Callable[[Any], str | None] | None = None
-    ) -> Receipts:
-        """Fire an event for each payload; they travel together. `key` is one for all, or a function of the payload.
-
-        Awaiting what comes back waits until all are accepted; `.ids` are known at once. Raises what `fire` raises, and
-        nothing is fired where a payload or key is refused. Small payloads without a key cost least this way.
-        """
-        check_topic(topic)
-        given = list(payloads)
-        encoded = [codec.encode(payload) for payload in given]
-        for data, _ in encoded:
-            self._check_size(topic, data)
-        keys = [key(payload) for payload in given] if callable(key) else [key] * len(given)
-        for each in keys if callable(key) else [key]:
-            if each is not None:
-                check_key(each)
-        handled = handling.get()
-        if key is None and handled is None and get_ident() == self._thread_id:
-            bytes_, contents = [data for data, _ in encoded], {content for _, content in encoded}
-            if len(contents) == 1 and max(map(len, bytes_)) <= self._small:
-                return Receipts(self._outbox.add_many(topic, bytes_, contents.pop()))
-        cause = Cause.event(handled) if handled is not None else None
-        fire = self._fire_with
-        rows = ((data, content, each) for (data, content), each in zip(encoded, keys, strict=True))
-        return Receipts([fire(topic, *row, None, cause, handled, False) for row in rows])
-
-    def _check_size(self, topic: str, data: bytes) -> None:
-        if len(data) > self._most_payload:
-            raise TooLarge(
-                f"expected a payload of at most {self._most_payload:,} bytes, got {len(data):,} on topic {topic!a}: "
-                "store it elsewhere and fire where it is"
-            )
-
-    def _hold(self, handled: Event, fired: Fired) -> Receipt:
-        if handled._fired is msgspec.UNSET:
-            handled._fired = Held()
-        if handled._fired.size + len(fired.data) > self._limits.unaccepted_bytes:
-            raise Busy(
-                f"expected a handler to fire at most {self._limits.unaccepted_bytes:,} bytes before it returns, "
-                "got more: fire them with now=True, or handle smaller parts"
-            )
-        handled._fired.add(fired)
-        return HeldReceipt(fired, self._numbers)
-
-    def _flush(self) -> None:
-        self._outbox.send(self._outbox.take())
-
-    def _flush_foreign(self) -> None:
-        with self._foreign_lock:
-            groups = self._foreign.take()
-        self._foreign.send(groups)
 
     # Handling -----------------------------------------------------------------------------------------
 
@@ -405,12 +273,9 @@ class SolarWind(Asking):
     async def _settle(self) -> None:
         await self.joined()
         while True:
-            self._flush()
-            self._flush_foreign()
-            await self._outbox.drain()
-            await self._foreign.drain()
+            await self._drain_fired()
             await self._engine.quiet(self._purposes_here())
-            if self._outbox.empty and self._foreign.empty:
+            if self._all_accepted:
                 return
 
     def _purposes_here(self) -> set[tuple[str, str]]:
@@ -433,10 +298,8 @@ class SolarWind(Asking):
             self._state = "not started"
             raise
         loop = self._loop = asyncio.get_running_loop()
-        self._thread_id = get_ident()
         self._begun = asyncio.Event()
-        self._outbox.open(loop, self._engine.submit, lambda: loop.call_soon(self._flush))
-        self._foreign.open(loop, self._engine.submit, lambda: loop.call_soon_threadsafe(self._flush_foreign))
+        self._begin_firing(loop, self._engine)
         self._state = "running"
         try:
             for name, setting in self._settings.items():
@@ -466,17 +329,7 @@ class SolarWind(Asking):
         for stream in list(self._streams):
             await stream.aclose()
         await asyncio.gather(*(self._leave(each, grace) for each in self._registrations))
-        self._outbox.close()
-        with self._foreign_lock:
-            self._foreign.close()
-        self._flush()
-        self._flush_foreign()
-        try:
-            async with asyncio.timeout(max(1.0, grace)):
-                await self._outbox.drain()
-                await self._foreign.drain()
-        except TimeoutError:
-            log.error("not everything fired was accepted within %s s", grace)
+        await self._end_firing(grace)
         await self._engine.stop()
         limited.flush()
         self._state = "stopped"

@@ -40,10 +40,12 @@ class Message(msgspec.Struct, array_like=True, tag=str.lower):
 
 
 class Hello(Message):
-    """The first message. `token` may be left out where the handshake had an Authorization header."""
+    """The first message. `token` may be left out where the handshake had an Authorization header. `secret` is what only
+    this client knows: its hash is the author of all batches that it sends."""
 
     client: str
     token: str | None = None
+    secret: bytes = b""
 
 
 class Submit(Message):

@@ -388,7 +388,7 @@ async def test_a_purged_stream(
         await firing.fire_many("U", range(50))
         if counted:
             assert (await firing.statistics()).topics["T"].fired == 5000
-        subject = f"solarwind.{namespace}.0.*.*.*.T"
+        subject = f"solarwind.{namespace}.0.*.*.*.*.T"
         assert (await ask(client, f"STREAM.PURGE.SOLARWIND_{namespace}_0", {"filter": subject}))["purged"] >= 2
         await firing.fire_many("T", range(5000, 5020))
         await firing.fire_many("U", range(50, 60))

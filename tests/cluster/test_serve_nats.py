@@ -10,6 +10,9 @@ import pytest
 
 from cli import conftest as cli
 from cli.conftest import Process, Serving, done, eventually
+from server.place import Host
+from server.test_authors import nobody_numbers_for_another
+from solarwind.testing.contract import on_loop
 
 from .servers import NatsServer
 
@@ -123,3 +126,12 @@ def test_each_death_of_a_worker_behind_a_server_counts(
     assert letter["attempts"] == 3
     worker.signal(signal.SIGTERM)
     assert worker.end().code == 0
+
+
+@on_loop
+async def test_nobody_numbers_for_anothers_producer(url: str) -> None:
+    host = Host()
+    try:
+        await nobody_numbers_for_another(host.start(url))
+    finally:
+        host.end()

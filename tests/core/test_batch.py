@@ -6,7 +6,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from solarwind.batch import MOST_NUMBERS, MOST_PRODUCERS, MOST_TIME, Batch, make_id, read_id, seal
+from solarwind.batch import (
+    AUTHOR_BYTES,
+    MOST_NUMBERS,
+    MOST_PRODUCERS,
+    MOST_TIME,
+    SLOT_NS,
+    Batch,
+    author_of,
+    make_id,
+    read_id,
+    seal,
+    slot_of,
+)
 from solarwind.errors import ProtocolError
 from solarwind.event import Cause
 
@@ -25,7 +37,8 @@ events = st.lists(
 )
 producers = st.integers(0, MOST_PRODUCERS - 1)
 numbers = st.integers(0, MOST_NUMBERS - 100)
-times = st.integers(0, (1 << 48) * 1_000_000 - 1)  # ms in 48 bits
+times = st.integers(0, MOST_TIME)
+authors = st.sampled_from([b"", b"a" * AUTHOR_BYTES])
 
 
 @st.composite
@@ -38,6 +51,7 @@ def batches(draw: st.DrawFn) -> Batch:
         [row[0] for row in rows],
         [start + row[1] for row in rows],
         producer=draw(producers),
+        author=draw(authors),
         first=draw(numbers),
         machine="m",
         process="p",
@@ -97,19 +111,24 @@ def test_what_is_taken_out_keeps_its_ids_and_everything_else(batch: Batch, data:
 def test_an_id_says_where_its_event_is(time: int, producer: int, sequence: int) -> None:
     id = make_id(time, producer, sequence)
     assert len(id) == 36
-    assert read_id(id) == (time // 1_000_000, producer, sequence)
+    assert read_id(id) == (slot_of(time), producer, sequence)
+    found = read_id(id)
+    assert found is not None
+    assert 0 <= time - found.time_ns < 1_000_000
     assert read_id(id.upper()) is None or id.upper() == id
 
 
 @given(st.one_of(st.text(max_size=40), st.text("0123456789abcdef-", min_size=36, max_size=36)))
 def test_an_id_that_somebody_else_made_is_not_mistaken(text: str) -> None:
     found = read_id(text)
-    assert found is None or make_id(found.time_ms * 1_000_000, found.producer, found.sequence) == text
+    if found is not None:
+        time_ns = next(ns for ns in range(found.time_ns, found.time_ns + 10**6) if slot_of(ns) == found.slot)
+        assert make_id(time_ns, found.producer, found.sequence) == text
 
 
 def in_order(parts: tuple[int, int, int]) -> tuple[int, int, int]:
     time, producer, sequence = parts
-    return time // 1_000_000, producer, sequence
+    return slot_of(time), producer, sequence
 
 
 @given(st.sets(st.tuples(times, producers, st.integers(0, MOST_NUMBERS - 1))))
@@ -155,8 +174,8 @@ def test_a_batch_cut_short_or_with_more_behind_it_is_refused(batch: Batch, data:
 def test_a_header_nested_without_end_or_of_a_huge_length_is_refused(opening: bytes) -> None:
     batch = seal("T", [b"1"], [1], producer=1, first=1, machine="m", process="p")
     head = bytearray(batch.data[4:-1])
-    assert head[0] == 0x9F
-    longer = b"\xdc\x00\x10" + bytes(head[1:]) + opening * 100_000  # one field more than there are
+    assert head[:3] == b"\xdc\x00\x10"
+    longer = b"\xdc\x00\x11" + bytes(head[3:]) + opening * 100_000  # one field more than there are
     data = len(longer).to_bytes(4, "little") + longer + b"1"
     with pytest.raises(ProtocolError):
         Batch.read(data)
@@ -164,6 +183,19 @@ def test_a_header_nested_without_end_or_of_a_huge_length_is_refused(opening: byt
 
 def test_a_later_version_may_append_fields_to_the_header() -> None:
     batch = seal("T", [b"1"], [1], producer=1, first=1, machine="m", process="p")
-    longer = b"\xdc\x00\x10" + batch.data[5:-1] + b"\x01"
+    longer = b"\xdc\x00\x11" + batch.data[7:-1] + b"\x01"
     read = Batch.read(len(longer).to_bytes(4, "little") + longer + b"1")
     assert event(read, 0) == event(batch, 0)
+
+
+@given(times)
+def test_a_slot_later_is_another_slot(time: int) -> None:
+    assert slot_of(time + SLOT_NS) > slot_of(time)
+
+
+def test_an_author_is_of_twelve_bytes_or_none_and_says_nothing_of_the_secret() -> None:
+    assert len(author_of(b"secret")) == AUTHOR_BYTES
+    assert author_of(b"secret") != author_of(b"Secret")
+    batch = seal("T", [b"1"], [1], producer=1, first=1, machine="m", process="p", author=b"x" * 13)
+    with pytest.raises(ProtocolError, match="an author of 13 bytes"):
+        Batch.read(batch.data)

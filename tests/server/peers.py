@@ -20,7 +20,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 from solarwind import wire
-from solarwind.batch import Batch, seal
+from solarwind.batch import Batch, author_of, seal
 
 T = TypeVar("T", bound=wire.Message)
 
@@ -231,7 +231,7 @@ class Talker:
             self._heard += wire.read_server(data)
 
     async def hello(self, token: str | None = None) -> wire.Welcome:
-        await self.say(wire.Hello("test", token))
+        await self.say(wire.Hello("test", token, SECRET))
         return await self.hear(wire.Welcome)
 
     async def submit(self, topic: str, *payloads: bytes) -> None:
@@ -271,10 +271,13 @@ async def talker(
         yield Talker(socket)
 
 
+SECRET = b"what only this client knows"  # that it says in hello
+
+
 def batch(topic: str, *payloads: bytes, **more: Any) -> Batch:
     """One that was never sent before."""
-    producer = more.pop("producer", time_ns() & 0x3FFFFFFFF)
-    of = {"producer": producer, "first": 0, "machine": "m", "process": "p", **more}
+    producer = more.pop("producer", time_ns() & 0xFFFFFFFF)
+    of = {"producer": producer, "author": author_of(SECRET), "first": 0, "machine": "m", "process": "p", **more}
     return seal(topic, list(payloads or (b"1",)), [time_ns()] * max(1, len(payloads)), **of)
 
 

@@ -302,7 +302,7 @@ class PartitionEnd:
             for run in runs(batch):
                 for part in cut(run, room):
                     id = part.given_id(0)
-                    who = id_name(id) if id is not None else producer_name(part.header.producer)
+                    who = id_name(id) if id is not None else producer_name(part.header)
                     subject = self._end.layout.event_subject(part, DIRECT, who)
                     yield [(subject, part.data, {})] if len(part.data) <= room else self._pieces(subject, part, room)
 

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Collection, Coroutine
 from functools import partial
 from itertools import count
+from secrets import token_bytes
 from typing import Any, TypeVar
 
 import msgspec
@@ -14,7 +15,7 @@ import nats.errors
 from nats.aio.msg import Msg
 
 from .. import wire
-from ..batch import Batch
+from ..batch import AUTHOR_BYTES, Batch
 from ..core.effects import Join, Report
 from ..engine.base import Receiver, Since
 from ..engine.client import Client, Link
@@ -103,6 +104,7 @@ class NatsEngine(Running):
         self.address = read_address(url)
         self.url = self.address.shown
         self._limits = limits or Limits()
+        self.author = token_bytes(AUTHOR_BYTES)
         self._clock = clock
         if random is not None:
             self._random = random

@@ -17,10 +17,11 @@ from zlib import crc32
 
 import msgspec
 
-from ..batch import Batch
+from ..batch import Batch, Header
 from .address import Settings
 
 FIRED, CAUSED, DIRECT = "fired", "caused", "direct"
+ANYBODY = "*.*"
 _ROOT = "solarwind"
 
 
@@ -42,9 +43,11 @@ class Layout(msgspec.Struct, frozen=True):
         return f"SOLARWIND_{self.namespace}_{partition}"
 
     def events_subjects(self, partition: int) -> str:
-        return f"{_ROOT}.{self.namespace}.{partition}.*.*.*.>"
+        return f"{_ROOT}.{self.namespace}.{partition}.*.*.*.*.>"
 
-    def events_of(self, partition: int, *, kind: str = "*", via: str = "*", who: str = "*", topic: str = ">") -> str:
+    def events_of(
+        self, partition: int, *, kind: str = "*", via: str = "*", who: str = ANYBODY, topic: str = ">"
+    ) -> str:
         return f"{_ROOT}.{self.namespace}.{partition}.{kind}.{via}.{who}.{topic}"
 
     def event_subject(self, batch: Batch, via: str, who: str) -> str:
@@ -86,13 +89,19 @@ class Layout(msgspec.Struct, frozen=True):
         return f"{_ROOT}.{self.namespace}.live.{rest}"
 
 
-def producer_name(producer: int) -> str:
-    return f"{producer:x}"
+def producer_name(header: Header) -> str:
+    """Two words: the producer, and who numbers its events."""
+    return f"{header.producer:x}.{header.author.hex() or '-'}"
+
+
+def any_producer_name(producer: int) -> str:
+    """The same, whoever numbers its events."""
+    return f"{producer:x}.*"
 
 
 def id_name(id: str) -> str:
     """An id that somebody gave may be any text; so it stands in a subject as its hash."""
-    return f"id-{sha256(id.encode()).hexdigest()[:32]}"
+    return f"id.{sha256(id.encode()).hexdigest()[:32]}"
 
 
 def forwarded_by(partition: int) -> str:

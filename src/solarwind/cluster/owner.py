@@ -217,6 +217,8 @@ class PartitionEngine(LocalEngine):
 class Owner(Clients):
     """One partition that this process owns. A `Host` of connections."""
 
+    checks_authors = False  # whoever may use NATS may write into the streams anyway
+
     def __init__(
         self,
         store: JetStreamStore,

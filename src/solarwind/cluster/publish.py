@@ -21,7 +21,7 @@ from ..engine.backoff import Backoff
 from ..errors import ProtocolError, SolarWindError, StoreError, TooLarge, Unavailable
 from ..limits import Limits
 from ..origin import MACHINE, process_name
-from .layout import DIRECT, Layout, id_name, producer_name
+from .layout import DIRECT, Layout, any_producer_name, id_name, producer_name
 from .namespace import open_partition
 from .pieces import HEADERS_BYTES, MOST_PIECES, in_pieces, piece_of
 from .session import (
@@ -63,7 +63,7 @@ class Publisher:
         self._session = session
         self._layout = layout
         self._limits = limits
-        self._lanes: OrderedDict[tuple[str, int], _Lane] = OrderedDict()
+        self._lanes: OrderedDict[tuple[str, int, bytes], _Lane] = OrderedDict()
         self.unaccepted: set[asyncio.Future[None]] = set()
         self._open: set[int] = set()  # partitions that are known to be there
         self._opening: dict[int, asyncio.Lock] = {}
@@ -72,7 +72,7 @@ class Publisher:
         """The future is done when the batch is accepted, or has the error why it is not."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         header = batch.header
-        key = (header.topic, header.producer)
+        key = (header.topic, header.producer, header.author)
         lane = self._lanes.get(key)
         if lane is None:
             # Only what others made can have come this way before.
@@ -105,7 +105,7 @@ class Publisher:
         group = self._take(lane)
         batch = join([batch for batch, _ in group])
         if self._is_plain(lane, batch):
-            subject, headers = self._message(batch, DIRECT, producer_name(batch.header.producer))
+            subject, headers = self._message(batch, DIRECT, producer_name(batch.header))
             lane.posted = group
             if self._session.post(subject, batch.data, headers, partial(self._posted, lane, batch)):
                 return
@@ -190,6 +190,7 @@ class Publisher:
             header = batch.header
             end = header.first + header.count
             if header.first < lane.reached:
+                await self._check_same(batch, min(end, lane.reached) - header.first)
                 if end <= lane.reached:
                     return None
                 batch = batch.part(lane.reached - header.first, header.count)
@@ -288,7 +289,7 @@ class Publisher:
         """Try once to store a batch that fits into a message, or one event; gives its sequence. Raises `Refusal`,
         `NoAnswer`, `TooLarge`."""
         id = batch.given_id(0)
-        who = id_name(id) if id is not None else producer_name(batch.header.producer)
+        who = id_name(id) if id is not None else producer_name(batch.header)
         subject, headers = self._message(batch, via, who)
         room, data = self._room(), batch.data
         if len(data) <= room:
@@ -329,11 +330,11 @@ class Publisher:
 
     async def _reached(self, batch: Batch) -> int:
         """The number after the last of a producer's events in the log."""
-        return await self._reached_by(batch.header.topic, batch.header.producer)
+        return await self._reached_by(batch.header.topic, producer_name(batch.header))
 
-    async def _reached_by(self, topic: str, producer: int) -> int:
+    async def _reached_by(self, topic: str, who: str) -> int:
         partition = self._layout.partition(topic)
-        subject = self._layout.events_of(partition, who=producer_name(producer), topic=topic)
+        subject = self._layout.events_of(partition, who=who, topic=topic)
         raw = await self._session.until_answered(
             lambda: last_or_none(self._session, self._layout.events_stream(partition), subject), "ask what is stored"
         )
@@ -344,9 +345,33 @@ class Publisher:
         found = read_raw(raw)
         return found.header.first + found.header.count if found is not None else 0
 
+    async def _check_same(self, batch: Batch, count: int) -> None:
+        """The first `count` numbers are in the log: with the same ids, unless history has let them go. Raises
+        `ProtocolError`."""
+        from .tracing import SKEW_NS, scan
+
+        header = batch.header
+        times = {header.first + index: batch.time(index) for index in range(count)}
+        partition = self._layout.partition(header.topic)
+        subject = self._layout.events_of(partition, who=producer_name(header), topic=header.topic)
+        since = min(times.values()) - SKEW_NS
+        async for raw in scan(self._session, self._layout.events_stream(partition), subject, since):
+            stored = read_raw(raw)
+            if stored is None:
+                continue
+            first = stored.header.first
+            for number in range(max(first, header.first), min(first + len(stored), header.first + count)):
+                if times.pop(number, None) not in (None, stored.time(number - first)):
+                    raise ProtocolError(
+                        f"expected number {number} of a producer once, got it for two events on topic "
+                        f"{header.topic!r}: a batch is sent again as the very bytes that it was"
+                    )
+            if not times or first >= header.first + count:
+                return
+
     async def _is_made(self, topic: str, made: AutoId, id: str) -> bool:
         """Whether the topic's history has an event with that id, which Solar Wind made."""
-        if await self._reached_by(topic, made.producer) <= made.sequence:
+        if await self._reached_by(topic, any_producer_name(made.producer)) == 0:
             return False
         from .tracing import find_made
 

@@ -220,8 +220,8 @@ class JetStreamStore:
     # What comes in ------------------------------------------------------------------------------------
 
     def _take(self, raw: Raw) -> None:
-        tokens = raw.subject.split(".", 6)
-        via, name = tokens[4], tokens[6]
+        tokens = raw.subject.split(".", 7)
+        via, name = tokens[4], tokens[7]
         try:
             batch = Batch.read(raw.data)
             if batch.topic != name:

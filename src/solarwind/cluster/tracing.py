@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from ..batch import AutoId, Batch, read_id
-from .layout import CAUSED, Layout, id_name, producer_name
+from .layout import CAUSED, Layout, any_producer_name, id_name
 from .pieces import Pieces, whole
 from .publish import last_or_none, read_raw
 from .session import NO_STREAM, Raw, Refusal, Session, write_time
@@ -34,8 +34,8 @@ async def find_made(
     session: Session, layout: Layout, partition: int, made: AutoId, id: str, topic: str = ">"
 ) -> tuple[Batch, int] | None:
     """The event with an id that Solar Wind made."""
-    time = made.time_ms * 1_000_000
-    subject = layout.events_of(partition, who=producer_name(made.producer), topic=topic)
+    time = made.time_ns
+    subject = layout.events_of(partition, who=any_producer_name(made.producer), topic=topic)
     async for raw in scan(session, layout.events_stream(partition), subject, time - SKEW_NS):
         batch = read_raw(raw)
         if raw.time > time + _LATE_NS:

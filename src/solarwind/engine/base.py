@@ -38,6 +38,7 @@ class Receiver(Protocol):
 class Engine(Protocol):
     """All calls on the loop it was started on. Every method raises `Unavailable` unless it runs."""
 
+    author: bytes  # what the header of a batch says of who numbers it, for all that this process fires there
     failed: asyncio.Future[None]  # gets the error after which the engine can do nothing any more
 
     async def start(self) -> None: ...

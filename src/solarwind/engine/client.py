@@ -11,12 +11,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection
+from secrets import token_bytes
 from typing import Any, Protocol
 
 import msgspec
 
 from .. import wire
-from ..batch import Batch
+from ..batch import Batch, author_of
 from ..core.effects import Failure, Join, Offer, Report
 from ..core.log import Stored
 from ..core.purpose import MOST_ERROR
@@ -77,6 +78,9 @@ class Client(Running, Calls):
     def __init__(self, place: str) -> None:
         """`place` is the server in texts, without an article: "server at ws://127.0.0.1:7400"."""
         self.place = place
+        # By it the server knows after a reconnect, and after its own restart, whose numbers are sent again.
+        self._secret = token_bytes(32)
+        self.author = author_of(self._secret)
         self._link: Link | None = None  # once it is shaken hands on; what is asked before waits
         self._welcome: wire.Welcome | None = None
         self._together = wire.MOST_TOGETHER
@@ -168,7 +172,7 @@ class Client(Running, Calls):
         self._link = link = await self._open()
         welcome = self._expect(0)
         try:
-            self._send(wire.Hello(f"{MACHINE}/{process_name()}"))
+            self._send(wire.Hello(f"{MACHINE}/{process_name()}", None, self._secret))
             async with asyncio.timeout(HELLO_S):
                 await welcome
         except TimeoutError:

@@ -11,12 +11,13 @@ import logging
 import random as chance
 from collections.abc import Callable, Collection, Coroutine
 from itertools import islice
+from secrets import token_bytes
 from typing import Any
 
 import msgspec
 from msgspec import UnsetType
 
-from ..batch import Batch
+from ..batch import AUTHOR_BYTES, Batch
 from ..core.dispatcher import Dispatcher
 from ..core.effects import Closed, Effect, Fault, Fetch, Join, Offer, Report
 from ..core.log import Stored
@@ -65,6 +66,7 @@ class LocalEngine(Operations):
         limits: Limits | None = None,
     ) -> None:
         self.store = store
+        self.author = token_bytes(AUTHOR_BYTES)  # in this process nobody has to prove anything
         self._clock = clock or SteadyClock()
         self._random = random
         self._cache = LogCache(self._read_ahead)

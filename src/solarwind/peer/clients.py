@@ -13,6 +13,8 @@ from .host import Host
 class Clients:
     """The part of a `Host` that is the same in all of them."""
 
+    checks_authors = True
+
     def __init__(self) -> None:
         self._connections: set[Connection] = set()
         self._tasks: set[asyncio.Task[Any]] = set()

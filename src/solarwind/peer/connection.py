@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from .. import wire
-from ..batch import Batch
+from ..batch import Batch, author_of
 from ..core import effects
 from ..core.log import Stored
 from ..core.spans import Spans
@@ -27,6 +27,7 @@ from .seat import Seat
 log = logging.getLogger("solarwind")
 
 UNAUTHENTICATED_BYTES = 16 << 10  # a message of somebody who has not said who he is, and what he has not read
+MIN_SECRET_BYTES, MAX_SECRET_BYTES = 16, 64
 MOST_UNACCEPTED = 8 << 20  # bytes of a connection's batches: then nothing more is read from it
 MOST_UNREAD = 10_000  # messages for a peer that does not read them: likewise
 _BATCH_BYTES = 1 << 10  # that a batch takes besides its own, about
@@ -74,6 +75,7 @@ class Connection:
 
     __slots__ = (
         "_accepted",
+        "_author",
         "_flushing",
         "_grant",
         "_held",
@@ -104,6 +106,7 @@ class Connection:
         self._transport = transport
         self._token = token
         self._grant: Grant | None = None  # once it has said hello
+        self._author: bytes | None = None  # of its batches
         self.open = True
         self.heard = self.since = asyncio.get_running_loop().time()
         self._seats: dict[int, Seat] = {}
@@ -174,6 +177,12 @@ class Connection:
             self._send(wire.Refused(ref, SolarWindError.code, text))
 
     def _hello(self, hello: wire.Hello) -> None:
+        if hello.secret:
+            if not MIN_SECRET_BYTES <= len(hello.secret) <= MAX_SECRET_BYTES:
+                raise ProtocolError(
+                    f"expected a secret of {MIN_SECRET_BYTES} to {MAX_SECRET_BYTES} bytes, got {len(hello.secret)}"
+                )
+            self._author = author_of(hello.secret)
         self._token = hello.token or self._token
         self._grant = self._host.grant(self._token)
         self._transport.authenticated()
@@ -200,6 +209,11 @@ class Connection:
     def _batch(self, data: bytes) -> Batch:
         batch = Batch.read(data)
         batch.check(self._host.limits)
+        if batch.header.author != self._author and self._host.checks_authors:
+            raise ProtocolError(
+                "expected a batch whose author is the hash of the secret in hello, got another: only its own author "
+                "may number a batch"
+            )
         topic = batch.topic
         if topic not in self._topics:
             assert self._grant is not None

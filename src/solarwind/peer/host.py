@@ -74,6 +74,11 @@ class Host(Protocol):
     @property
     def settings(self) -> Settings: ...
 
+    @property
+    def checks_authors(self) -> bool:
+        """Whether a client may send its own batches alone. One of a cluster's passes on what others numbered."""
+        ...
+
     def grant(self, token: str | None) -> Grant:
         """What the bearer of `token` may do, if it is None whoever has none. Raises `BadToken`."""
         ...

@@ -51,7 +51,7 @@ class Server(Clients):
         self.running = False
         self.name = f"{MACHINE}/{process_name()}"
         self.webhooks = Webhooks(self, networks=webhook_networks, origin=webhook_origin)
-        self.numbers = Numbers()  # of events that come by HTTP
+        self.numbers = Numbers(self.wind.engine.author)  # of events that come by HTTP
         self.takes = Takes(self)
         self.feeds = Feeds(self)
         self.http = Http(self)

@@ -52,7 +52,7 @@ class Inbox:
         self._instance = 0
         self._queue: deque[Work] = deque()
         self._active: list[Work] = []
-        self._numbers = Numbers()
+        self._numbers = Numbers(engine.author)
         self._timer: asyncio.TimerHandle | None = None
         self._alive_at = 0
         self._handled = 0  # since the last progress, and reported
@@ -200,6 +200,7 @@ class Inbox:
                         [each.data for each in part],
                         [each.time for each in part],
                         producer=producer,
+                        author=self._numbers.author,
                         first=first,
                         machine=MACHINE,
                         process=process_name(),

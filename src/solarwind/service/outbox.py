@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ..batch import MOST_NUMBERS, MOST_PRODUCERS, Batch, make_id, seal
+from ..batch import MOST_NUMBERS, MOST_PRODUCERS, SLOT_NS, Batch, make_id, seal
+from ..engine.base import Engine
 from ..errors import Busy, SolarWindError, Unavailable
 from ..event import Cause
 from ..limits import Limits
@@ -26,12 +27,16 @@ from ..payload import JSON
 
 log = logging.getLogger("solarwind")
 
+MAX_LIFT_NS = 10_000_000_000  # that a clock may be behind; a larger step back is believed
+
 
 class Numbers:
     """The numbers that ids are made of: a random producer for each topic of this process, and a count from a random
-    number on. Both are random, since a producer alone has too few bits for the many processes that fire one event."""
+    number on. Both are random, since a producer alone has too few bits for the many processes that fire one event.
+    `author` is the engine's, which proves to a server that they are this process's own."""
 
-    def __init__(self) -> None:
+    def __init__(self, author: bytes = b"") -> None:
+        self.author = author
         self._next: dict[str, tuple[int, int]] = {}
 
     def take(self, topic: str, count: int) -> tuple[int, int]:
@@ -43,13 +48,51 @@ class Numbers:
         return producer, first
 
 
+class Order:
+    """The time of what this process fires never goes back, so that its ids sort as it was fired: while the clock is
+    behind, by `MAX_LIFT_NS` at most, it stands still."""
+
+    def __init__(self) -> None:
+        self.latest = 0
+
+    def now(self, after: int = 0) -> int:
+        """When an event is fired, ns since 1970: later than all before, and than `after`, when its cause was."""
+        time = time_ns()
+        latest = max(self.latest, after) if after - time < MAX_LIFT_NS else self.latest
+        if time < latest + SLOT_NS and latest - time < MAX_LIFT_NS:
+            time = latest + SLOT_NS
+        self.latest = time
+        return time
+
+    def note(self, time: int) -> None:
+        """An event was fired then; a clock that was set far back is believed."""
+        if time > self.latest or self.latest - time >= MAX_LIFT_NS:
+            self.latest = time
+
+    def straighten(self, times: list[int], start: int, latest: int) -> None:
+        """Times from the index `start` on, after `latest`."""
+        rest = times[start:]
+        if not rest or (rest[0] >= latest and rest == sorted(rest)):
+            return
+        for index in range(start, len(times)):
+            if 0 < latest - times[index] < MAX_LIFT_NS:
+                times[index] = latest
+            latest = times[index]
+
+
+ORDER = Order()  # of this process
+
+
 class Group(msgspec.Struct, eq=False):
     """What becomes one batch. The columns but `payloads` and `times` are kept only once an event needs one of them."""
 
     topic: str
+    author: bytes
     producer: int
     first: int
     accepted: asyncio.Future[None]
+    after: int = 0  # when the last event before it was fired
+    straight: int = 0  # of `times`, so many are in order for good
     content: str = JSON
     waiters: list[asyncio.Future[None]] = msgspec.field(default_factory=list)
     payloads: list[bytes] = msgspec.field(default_factory=list)
@@ -80,7 +123,17 @@ class Group(msgspec.Struct, eq=False):
 
     def id(self, index: int) -> str:
         given = self.ids[index] if self.plain is None else None
-        return given or make_id(self.times[index], self.producer, self.first + index)
+        if given is not None:
+            return given
+        if index >= self.straight:
+            self.straighten()
+        return make_id(self.times[index], self.producer, self.first + index)
+
+    def straighten(self) -> None:
+        """Once somebody asks for an id, it stays."""
+        start, count = self.straight, len(self.times)
+        ORDER.straighten(self.times, start, self.times[start - 1] if start else self.after)
+        self.straight = count
 
     def seal(self) -> Batch:
         content: str | list[str] = self.content
@@ -90,6 +143,7 @@ class Group(msgspec.Struct, eq=False):
             self.topic,
             self.payloads,
             self.times,
+            author=self.author,
             producer=self.producer,
             first=self.first,
             machine=MACHINE,
@@ -282,8 +336,8 @@ class Outbox:
         self.last = limits.batch_events - 1
         self._most_large = limits.batch_bytes // 2
         self._most_bytes = limits.unaccepted_bytes
-        self._numbers = Numbers()
         self._full: list[Group] = []
+        self._recent: Group | None = None  # that was begun last
         self._sent: set[asyncio.Future[None]] = set()
         # Bytes that were taken and not yet accepted; each has one writer: whoever takes, and the loop.
         self._taken = 0
@@ -293,12 +347,13 @@ class Outbox:
     def open(
         self,
         loop: asyncio.AbstractEventLoop,
-        submit: Callable[[Batch], asyncio.Future[None]],
+        engine: Engine,
         flush_soon: Callable[[], object],
     ) -> None:
         """`flush_soon` is called when the first event after a flush is added."""
+        self._numbers = Numbers(engine.author)
         self._loop = loop
-        self._submit = submit
+        self._submit = engine.submit
         self._flush_soon = flush_soon
         self._closed = None
 
@@ -346,11 +401,12 @@ class Outbox:
         return parts
 
     def add_with(
-        self, topic: str, data: bytes, content: str, key: str | None, id: str | None, cause: Cause | None
+        self, topic: str, data: bytes, content: str, key: str | None, id: str | None, cause: Cause | None, after: int
     ) -> SentReceipt:
-        """Add an event with any of the rest, all of it checked."""
+        """Add an event with any of the rest, all of it checked, that is fired later than `after`."""
         receipt = self.add(topic, data, content)
         group, index = receipt.group, receipt.index
+        group.times[index] = ORDER.now(after)
         if group.plain is not None:
             group.begin_columns(index + 1)
         group.keys[index] = key
@@ -370,14 +426,27 @@ class Outbox:
         if not self.open_groups and not self._full:
             self._flush_soon()
         producer, first = self._numbers.take(topic, 0)
+        if self._recent is not None and self._recent.times:
+            self._recent.straighten()
+            ORDER.note(self._recent.times[-1])
         group = self.open_groups[topic] = Group(
-            topic, producer, first, self._loop.create_future(), content, plain=content
+            topic,
+            self._numbers.author,
+            producer,
+            first,
+            self._loop.create_future(),
+            ORDER.latest + SLOT_NS,
+            content=content,
+            plain=content,
         )
+        self._recent = group
         return group
 
     def _close(self, topic: str) -> Group:
         group = self.open_groups.pop(topic)
         self._numbers.take(topic, len(group.payloads))
+        group.straighten()
+        ORDER.note(group.times[-1])
         group.size = sum(map(len, group.payloads))
         return group
 

@@ -24,14 +24,15 @@ _COMMITS_KEPT = 256  # superseded commits that pile up before they are deleted t
 _MOST_PRODUCERS = 100_000
 
 _INSERT_BATCH = (
-    "INSERT INTO batches(topic, start, count, producer, first, last_time, caused, size, previous, sum, data) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO batches(topic, start, count, producer, author, first, last_time, caused, size, previous, sum, data) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
-# Of a producer's batches in a topic, the one that an event with this number is in, if any is.
-MADE = (
-    "JOIN batches ON row = (SELECT row FROM batches WHERE producer = want.value ->> 0 AND topic = {topic} "
-    "AND first <= want.value ->> 1 ORDER BY first DESC LIMIT 1) AND first + count > want.value ->> 1"
+# Of an author's batches under a producer in a topic, the last that begins at or before a number.
+_MADE = (
+    "SELECT row, first, first + count FROM batches WHERE producer = ? AND topic = ? AND author = ? AND first <= ? "
+    "ORDER BY first DESC LIMIT ?"
 )
+_OVERLAPS = 4  # batches of one author whose numbers overlap that are looked through: a sound one has none
 
 _encode_json = msgspec.json.Encoder().encode
 
@@ -55,7 +56,7 @@ class Known:
         self.topics = topics or {}
         self.last = last
         self.since = since or {}  # purpose -> its first commit since its snapshot; ascending
-        self.producers: dict[tuple[int, int], int] = {}  # (topic, producer) -> the number after its last
+        self.producers: dict[tuple[int, int, bytes], int] = {}  # (topic, producer, author) -> the number after its last
 
     def apply(self, plan: Plan, changes: Sequence[Change], snapshots: Sequence[Snapshot]) -> None:
         """What the database has now is what memory has now."""
@@ -78,6 +79,24 @@ class Known:
             self.since.pop((snapshot.topic, snapshot.purpose), None)
 
 
+def rows_of_made(connection: apsw.Connection, topic: int, producer: int, sequences: Sequence[int]) -> set[int]:
+    """The batches in a topic that may have events with these numbers of a producer, whoever numbered them."""
+    rows: set[int] = set()
+    author: bytes | None = b""
+    query = "SELECT min(author) FROM batches WHERE producer = ? AND topic = ? AND author >= ?"
+    while (author := value(connection, query, (producer, topic, author))) is not None:
+        low: int | None = None  # of the numbers that the last row found has
+        for sequence in sorted(sequences, reverse=True):
+            if low is not None and low <= sequence:
+                continue
+            for row, first, stop in select(connection, _MADE, (producer, topic, author, sequence, _OVERLAPS)):
+                if stop > sequence:
+                    rows.add(row)
+                    low = first if low is None else min(low, first)
+        author += b"\0"
+    return rows
+
+
 class Plan:
     """One commit, while its transaction is open."""
 
@@ -89,7 +108,7 @@ class Plan:
         self.commit = known.last._replace(number=known.last.number + 1, time=max(known.last.time, now))
         self.new_topics: dict[str, int] = {}
         self.ends: dict[str, tuple[int, int, int]] = {}  # topic -> its id, end and last sum
-        self.producers: dict[tuple[int, int], int] = {}
+        self.producers: dict[tuple[int, int, bytes], int] = {}
 
     def write(
         self, batches: Sequence[Batch], changes: Sequence[Change], snapshots: Sequence[Snapshot]
@@ -115,14 +134,14 @@ class Plan:
         self._ids += given
         caused = any(cause.kind == "event" for cause in header.causes or ())
         producer = header.producer if len(given) < header.count else None  # none of its ids was made
-        known = topic, start, header.count, producer, header.first, last_time, caused
+        known = topic, start, header.count, producer, header.author, header.first, last_time, caused
         self._rows.append((*known, len(fresh.data), previous, total, fresh.data))
         self.ends[name] = topic, start + header.count, total
         events, time = self.commit.events + header.count, max(self.commit.time, last_time)
         self.commit = self.commit._replace(events=events, time=time)
         if producer is not None:
-            key = topic, producer
-            self.producers[key] = max(header.first + header.count, self._reached(topic, producer))
+            key = topic, producer, header.author
+            self.producers[key] = max(header.first + header.count, self._reached(key))
         return Stored(start, fresh)
 
     def _end(self, name: str) -> tuple[int, int, int]:
@@ -138,13 +157,18 @@ class Plan:
     # --- only once ------------------------------------------------------------------------------------------
 
     def _fresh(self, topic: int, batch: Batch) -> Batch | None:
-        """The batch without the events whose ids the topic's history holds, or that it names twice."""
+        """The batch without the events whose ids the topic's history holds, or that it names twice.
+
+        An id that was made is looked for only where its number does not follow on what its author has there: nobody
+        else can make it.
+        """
         header = batch.header
-        if header.ids is None and header.first >= self._reached(topic, header.producer):
+        follows = header.first >= self._reached((topic, header.producer, header.author))
+        if header.ids is None and follows:
             return batch
         self._insert()  # so that the look-up sees what this commit itself brings
         ids = [batch.id(index) for index in range(header.count)]
-        held = self._held(topic, ids)
+        held = self._held(topic, ids if header.ids is None or not follows else [id for id in header.ids if id])
         indices = []
         for index, id in enumerate(ids):
             if id not in held:
@@ -154,13 +178,16 @@ class Plan:
             return batch
         return batch.take(indices) if indices else None
 
-    def _reached(self, topic: int, producer: int) -> int:
+    def _reached(self, key: tuple[int, int, bytes]) -> int:
         """The number after the last event of a producer in a topic. What follows on it needs no look-up."""
-        key = topic, producer
         reached = self.producers.get(key, self._known.producers.get(key))
         if reached is None:
-            query = "SELECT first + count FROM batches WHERE producer = ? AND topic = ? ORDER BY first DESC LIMIT 1"
-            reached = self.producers[key] = int(value(self._connection, query, (producer, topic)) or 0)
+            topic, producer, author = key
+            query = (
+                "SELECT first + count FROM batches WHERE producer = ? AND topic = ? AND author = ? "
+                "ORDER BY first DESC LIMIT 1"
+            )
+            reached = self.producers[key] = int(value(self._connection, query, (producer, topic, author)) or 0)
         return reached
 
     def _held(self, topic: int, ids: list[str]) -> set[str]:
@@ -168,10 +195,23 @@ class Plan:
         # CROSS: each of them is looked up, and not each that the topic has is compared with all of them.
         query = "SELECT value FROM json_each(?2) CROSS JOIN ids ON ids.id = value AND ids.topic = ?1"
         held = {id for (id,) in select(self._connection, query, (topic, _encode_json(ids)))}
-        made = [(found.producer, found.sequence) for id in ids if (found := read_id(id)) is not None]
-        if made:
-            query = f"SELECT DISTINCT row FROM json_each(?2) AS want {MADE.format(topic='?1')}"
-            for (row,) in list(select(self._connection, query, (topic, _encode_json(made)))):
+        by_producer: dict[int, list[int]] = {}
+        for id in ids:
+            made = read_id(id)
+            if made is not None:
+                by_producer.setdefault(made.producer, []).append(made.sequence)
+        if by_producer:
+            query = (
+                "SELECT value FROM json_each(?2) WHERE EXISTS "
+                "(SELECT 1 FROM batches WHERE producer = value AND topic = ?1)"
+            )
+            known = list(select(self._connection, query, (topic, _encode_json(list(by_producer)))))
+            rows = {
+                row
+                for (producer,) in known
+                for row in rows_of_made(self._connection, topic, producer, by_producer[producer])
+            }
+            for row in rows:
                 earlier = Batch.read(value(self._connection, "SELECT data FROM batches WHERE row = ?", (row,)))
                 held.update(earlier.id(index) for index in range(len(earlier)))
         return held

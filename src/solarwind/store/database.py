@@ -42,11 +42,11 @@ CREATE TABLE topics(
     next INTEGER NOT NULL DEFAULT 0, sum INTEGER NOT NULL DEFAULT 0, trimmed BLOB NOT NULL DEFAULT x'90');
 CREATE TABLE batches(
     row INTEGER PRIMARY KEY, topic INTEGER NOT NULL, start INTEGER NOT NULL, count INTEGER NOT NULL,
-    producer INTEGER, first INTEGER NOT NULL, last_time INTEGER NOT NULL, caused INTEGER NOT NULL,
+    producer INTEGER, author BLOB NOT NULL, first INTEGER NOT NULL, last_time INTEGER NOT NULL, caused INTEGER NOT NULL,
     size INTEGER NOT NULL, previous INTEGER NOT NULL, sum INTEGER NOT NULL, data BLOB NOT NULL);
 -- Holds all that links, trimming and seeking ask for, so that they never touch the bodies.
 CREATE UNIQUE INDEX links ON batches(topic, start, count, previous, sum, size, last_time);
-CREATE INDEX made ON batches(producer, topic, first) WHERE producer IS NOT NULL;
+CREATE INDEX made ON batches(producer, topic, author, first) WHERE producer IS NOT NULL;
 CREATE INDEX effects ON batches(topic, start, last_time) WHERE caused;
 CREATE TABLE ids(id TEXT, topic INTEGER, position INTEGER NOT NULL, PRIMARY KEY(id, topic)) WITHOUT ROWID;
 CREATE INDEX given ON ids(topic, position);

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Sequence
+from operator import itemgetter
 
-from ..batch import Batch, read_id
+from ..batch import Batch, Header, read_id, slot_of
 from ..core.log import Stored
 from ..core.spans import Spans
 from ..core.state import Change, Letter, Snapshot
@@ -40,6 +41,36 @@ class _Topic:
         self.batches = [batch for index, batch in enumerate(self.batches) if index not in gone]
 
 
+class _Made:
+    """The ids that Solar Wind made of an author's events under one producer: the last ones, by their numbers."""
+
+    __slots__ = ("reached", "runs", "widest")
+
+    def __init__(self) -> None:
+        self.runs: deque[tuple[int, int, list[int]]] = deque()  # first number, time, times; in order of the first
+        self.reached = 0  # the number after the last
+        self.widest = 0  # events of a run, at most
+
+    def add(self, header: Header) -> None:
+        run = (header.first, header.time, header.times)
+        if header.first >= self.reached:
+            self.runs.append(run)
+        else:
+            self.runs.insert(bisect_right(self.runs, header.first, key=itemgetter(0)), run)
+        self.reached = max(self.reached, header.first + header.count)
+        self.widest = max(self.widest, header.count)
+
+    def has(self, number: int, slot: int) -> bool:
+        """Whether it made an id of that number and time."""
+        for at in range(bisect_right(self.runs, number, key=itemgetter(0)) - 1, -1, -1):
+            first, time, times = self.runs[at]
+            if number - first >= self.widest:
+                return False
+            if number - first < len(times) and slot_of(time + times[number - first]) == slot:
+                return True
+        return False
+
+
 class MemoryStore:
     """Keeps no state of purposes: nobody recovers from it. It is full at `most_bytes` of batches."""
 
@@ -51,8 +82,9 @@ class MemoryStore:
         self._bytes = 0
         self._topics: dict[str, _Topic] = {}
         self._ids: OrderedDict[tuple[str, str], int] = OrderedDict()  # the last ids given, and their positions
-        # The numbers of the ids that Solar Wind made, of the last events; by topic and producer.
-        self._made: OrderedDict[tuple[str, int], Spans] = OrderedDict()
+        # The ids that Solar Wind made, of the last events; by topic and producer, and then by author.
+        self._made: dict[tuple[str, int], dict[bytes, _Made]] = {}
+        self._made_runs: deque[tuple[tuple[str, int], bytes]] = deque()  # whose, the oldest first
         self._made_ids = 0
         self._dead: dict[tuple[str, str], dict[int, Letter]] = {}
 
@@ -81,8 +113,8 @@ class MemoryStore:
         topic = self._topics.get(header.topic)
         if topic is None:
             topic = self._topics[header.topic] = _Topic()
-        made = self._made.get((header.topic, header.producer))
-        follows = made is None or header.first >= made.edges[-1]
+        made = self._made.get((header.topic, header.producer), {}).get(header.author)
+        follows = made is None or header.first >= made.reached
         fresh = batch if header.ids is None and follows else self._without_known(batch, topic)
         if fresh is None:
             return None
@@ -98,48 +130,51 @@ class MemoryStore:
     def _without_known(self, batch: Batch, topic: _Topic) -> Batch | None:
         new: list[int] = []
         header = batch.header
-        made = self._made.get((header.topic, header.producer)) or Spans()
+        made = self._made.get((header.topic, header.producer), {}).get(header.author)
         for index in range(len(batch)):
             id = batch.given_id(index)
             if id is not None:
                 name = (header.topic, id)
-                if name in self._ids or self._made_earlier(header.topic, id, topic):
+                if name in self._ids or self._made_earlier(header.topic, id):
                     continue
                 self._ids[name] = topic.end + len(new)
                 if len(self._ids) > MOST_IDS:
                     self._ids.popitem(last=False)
-            elif header.first + index in made:
+            elif made is not None and made.has(header.first + index, slot_of(batch.time(index))):
                 continue
             new.append(index)
         return batch if len(new) == len(batch) else batch.take(new) if new else None
 
-    def _made_earlier(self, name: str, id: str, topic: _Topic) -> bool:
+    def _made_earlier(self, name: str, id: str) -> bool:
         made = read_id(id)
         if made is None:
             return False
-        known = self._made.get((name, made.producer))
-        return (known is not None and made.sequence in known) or self._position_of_made(id, topic) is not None
+        known = self._made.get((name, made.producer), {}).values()
+        return any(each.has(made.sequence, made.slot) for each in known)
 
     def _remember(self, batch: Batch) -> None:
         """The ids of a batch that Solar Wind makes, so that they are known if they come again."""
         header = batch.header
         if header.ids is not None and None not in header.ids:
             return
-        made = self._made.get((header.topic, header.producer))
+        name = header.topic, header.producer
+        authors = self._made.get(name)
+        if authors is None:
+            authors = self._made[name] = {}
+        made = authors.get(header.author)
         if made is None:
-            made = self._made[header.topic, header.producer] = Spans()
-        first, stop = header.first, header.first + header.count
-        known = len(made.within(first, stop)) if made and first < made.edges[-1] else 0
-        self._made_ids += header.count - known
-        made.add(first, stop)
-        while self._made_ids > MOST_IDS:
-            oldest, spans = next(iter(self._made.items()))
-            start, stop = spans.edges[:2]
-            stop = min(stop, start + self._made_ids - MOST_IDS)
-            spans.remove(start, stop)
-            self._made_ids -= stop - start
-            if not spans:
-                del self._made[oldest]
+            made = authors[header.author] = _Made()
+        made.add(header)
+        self._made_runs.append((name, header.author))
+        self._made_ids += header.count
+        while self._made_ids > MOST_IDS and len(self._made_runs) > 1:
+            name, author = self._made_runs.popleft()
+            made = self._made[name][author]
+            self._made_ids -= len(made.runs.popleft()[2])
+            if not made.runs:
+                del self._made[name][author]
+                if not self._made[name]:
+                    del self._made[name]
 
     @staticmethod
     def _position_of_made(id: str, topic: _Topic) -> int | None:

@@ -31,7 +31,7 @@ from ..errors import ProtocolError, StoreError
 from . import database, inspection
 from .base import Full, Keep, Recovered, TopicRecord
 from .check import backup
-from .commits import MADE, AlreadyWritten, Known, Plan
+from .commits import AlreadyWritten, Known, Plan, rows_of_made
 from .database import Topic, result_code, select
 from .files import Mark, Reach, Reserve
 from .lock import Lock, identity
@@ -416,15 +416,14 @@ class SqliteStore:
         made = read_id(id)
         if made is None:
             return None
-        query = (
-            "SELECT name, start, count, previous, batches.sum, data FROM topics, "
-            f"(SELECT json_array(?, ?) AS value) AS want {MADE.format(topic='topics.id')}"
-        )
-        for name, *row in list(select(self._reader, query, (made.producer, made.sequence))):
-            start, batch = database.read_batch(self.path, name, *row)
-            index = made.sequence - batch.header.first
-            if batch.id(index) == id:
-                return name, start + index
+        query = "SELECT id, name FROM topics WHERE EXISTS (SELECT 1 FROM batches WHERE producer = ? AND topic = id)"
+        for topic, name in list(select(self._reader, query, (made.producer,))):
+            for row in rows_of_made(self._reader, topic, made.producer, [made.sequence]):
+                for found in list(select(self._reader, f"{_BATCH} WHERE row = ?", (row,))):
+                    start, batch = database.read_batch(self.path, name, *found)
+                    index = made.sequence - batch.header.first
+                    if batch.id(index) == id:
+                        return name, start + index
         return None
 
     async def caused(self, since: int) -> AsyncIterator[Stored]:

@@ -12,7 +12,7 @@ import msgspec
 from hypothesis import strategies as st
 
 from solarwind import wire
-from solarwind.batch import seal
+from solarwind.batch import author_of, seal
 from solarwind.errors import ProtocolError
 
 from ..peers import PATIENCE_S, Peer, peer
@@ -87,6 +87,10 @@ failures = mostly(
 )
 
 
+SECRET = b"what only this client knows"
+AUTHOR = author_of(SECRET)
+
+
 # --- batches ----------------------------------------------------------------------------------------------------
 
 
@@ -97,6 +101,7 @@ def batches(draw: st.DrawFn) -> bytes:
     payloads = draw(st.lists(st.sampled_from([b"", b"1", b'{"k":1}', b"x" * 9_000]), min_size=count, max_size=count))
     topic = draw(st.sampled_from(TOPICS))
     of = {"producer": draw(st.integers(0, 3)), "first": draw(st.integers(0, 40)), "machine": "m", "process": "p"}
+    of |= {"author": AUTHOR}
     if draw(st.booleans()):
         names = st.none() | st.sampled_from(["k", "l", "x" * 300])
         of |= {"keys": draw(st.lists(names, min_size=count, max_size=count))}
@@ -167,7 +172,7 @@ def calls(draw: st.DrawFn) -> list[Any]:
 
 exchanges = mostly(st.sampled_from(["direct", "fanout", "keyed", "none"]))
 MESSAGES: dict[str, st.SearchStrategy[list[Any]]] = {
-    "hello": message("hello", mostly(st.just("c")), mostly(st.none())),
+    "hello": message("hello", mostly(st.just("c")), mostly(st.none()), mostly(st.just(SECRET))),
     "submit": message("submit", refs, mostly(batches())),
     "hold": message("hold", mostly(batches())),
     "join": message(
@@ -193,7 +198,7 @@ A_MESSAGE = st.sampled_from([*OFTEN, "hello", ""]).flatmap(lambda name: MESSAGES
 
 def opening(producer: int) -> Say:
     """What makes it likely that there is something to report: nobody else is that producer."""
-    events = seal("a", [b"1", b"2"], [1, 2], producer=producer, first=0, machine="m", process="p")
+    events = seal("a", [b"1", b"2"], [1, 2], producer=producer, author=AUTHOR, first=0, machine="m", process="p")
     return Say(
         [
             ["join", 1, 0, "a", "p", "direct", 1, None, "beginning", 100],
@@ -270,7 +275,7 @@ A_STEP = st.integers(0, 23).flatmap(
 )
 Script = Sequence[Frame | Say]
 SCRIPTS = st.tuples(
-    st.sampled_from([[Say([["hello", "c"]])]] * 8 + [[]]),
+    st.sampled_from([[Say([["hello", "c", None, SECRET]])]] * 8 + [[]]),
     st.integers(0, 2**34 - 1).map(lambda producer: [opening(producer)] if producer % 4 else []),
     st.lists(A_STEP, max_size=8),
 ).map(lambda parts: [*parts[0], *parts[1], *parts[2]])

@@ -54,6 +54,42 @@ class FiringRules:
         assert ids[:5_000] == sorted(ids[:5_000])
 
     @on_loop
+    async def test_ids_sort_in_the_order_of_firing_on_all_topics(self, place: Place) -> None:
+        """Below the millisecond too, however they are fired."""
+        wind = place.open()
+        async with wind:
+            receipts: list[Any] = []
+            for number in range(200):
+                receipts += [wind.fire("T", number), wind.fire("U", number, key="k"), wind.fire_many("V", range(3))]
+                receipts += [wind.fire("U", number), wind.fire("T", number, cause=Cause.user("u"))]
+                if number % 10 == 0:
+                    await receipts[-1]
+            ids = [id for each in receipts for id in getattr(each, "ids", None) or [each.id]]
+            await receipts[-1]
+        assert len(ids) == 1_400
+        assert ids == sorted(ids)
+
+    @on_loop
+    async def test_a_caused_event_sorts_after_its_cause(self, place: Place) -> None:
+        wind = place.open()
+        pairs: list[tuple[str, str]] = []
+
+        @wind.on("T", purpose="p")
+        async def cause(event: Event) -> None:
+            wind.fire("U")
+            wind.fire("U", now=True)
+
+        @wind.on("U", purpose="q")
+        async def effect(event: Event) -> None:
+            pairs.append((event.cause.id, event.id))
+
+        async with wind:
+            await wind.fire_many("T", range(100))
+            await wind.settled(10)
+        assert len(pairs) == 200
+        assert all(cause < effect for cause, effect in pairs)
+
+    @on_loop
     async def test_the_id_is_known_at_once(self, place: Place) -> None:
         wind = place.open()
         seen: list[str] = []

@@ -1,0 +1,191 @@
+"""Firing: what a `SolarWind` does of itself, before anybody handles anything."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Iterable
+from threading import get_ident
+from time import time_ns
+from typing import Any
+
+import msgspec
+
+from .. import payload as codec
+from ..engine.base import Engine
+from ..errors import Busy, TooLarge
+from ..event import Cause, Event
+from ..limits import Limits
+from ..names import check_id, check_key, check_topic
+from .outbox import ORDER, Fired, Held, HeldReceipt, Numbers, Outbox, Receipt, Receipts, SentReceipt
+from .runner import handling
+
+log = logging.getLogger("solarwind")
+
+
+class Firing:
+    """The part of a `SolarWind` that fires. Events wait in one outbox, those fired on other threads in another."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._most_payload = limits.payload_bytes
+        self._home: Engine | None = None  # that it fires to, once it was started
+        self._thread_id = 0
+        self._outbox = Outbox(limits)
+        self._open, self._small, self._last = self._outbox.open_groups, self._outbox.small, self._outbox.last
+        self._foreign = Outbox(limits)  # fired from other threads
+        self._foreign_lock = threading.Lock()
+
+    def _begin_firing(self, loop: asyncio.AbstractEventLoop, engine: Engine) -> None:
+        """From here on, on this thread and loop, and on others."""
+        self._thread_id = get_ident()
+        self._home = engine
+        self._numbers = Numbers(engine.author)
+        self._outbox.open(loop, engine, lambda: loop.call_soon(self._flush))
+        self._foreign.open(loop, engine, lambda: loop.call_soon_threadsafe(self._flush_foreign))
+
+    async def _drain_fired(self) -> None:
+        """Wait until all that was fired is accepted or refused."""
+        self._flush()
+        self._flush_foreign()
+        await self._outbox.drain()
+        await self._foreign.drain()
+
+    @property
+    def _all_accepted(self) -> bool:
+        return self._outbox.empty and self._foreign.empty
+
+    async def _end_firing(self, grace: float) -> None:
+        """Take nothing more, and wait for what was fired, for `grace` seconds."""
+        self._outbox.close()
+        with self._foreign_lock:
+            self._foreign.close()
+        try:
+            async with asyncio.timeout(max(1.0, grace)):
+                await self._drain_fired()
+        except TimeoutError:
+            log.error("not everything fired was accepted within %s s", grace)
+
+    def fire(
+        self,
+        topic: str,
+        payload: Any = None,
+        *,
+        key: str | None = None,
+        id: str | None = None,
+        cause: Cause | Event | None = None,
+        now: bool = False,
+    ) -> Receipt:
+        """Fire an event on a topic and forget it. From any thread.
+
+        Await what comes back to wait until it is accepted (durable, where the store is); `.id` is known at once.
+        Inside a handler it is held until the handler returns and committed together with the settle, unless
+        `now`; the handled event is then its cause. `key` orders it for keyed purposes. The same `id` fired again is
+        acknowledged and not stored again. `payload` is anything JSON can carry, or bytes.
+
+        Raises `BadName`, `BadPayload`, `TooLarge`, `Busy` where too much waits to be accepted, `Unavailable`.
+        """
+        if type(payload) is bytes:
+            data, content = payload, codec.BYTES
+        else:
+            data, content = codec.encode(payload)
+        if len(data) > self._most_payload:
+            self._check_size(topic, data)
+        handled = handling.get()
+        if handled is None and key is None and id is None and cause is None and get_ident() == self._thread_id:
+            # What most events are, without a further call: a small payload for a batch that is open.
+            try:
+                group = self._open.get(topic)
+            except TypeError:
+                group = None
+            if group is not None and content is group.plain and len(data) <= self._small:
+                index = len(group.payloads)
+                if index < self._last:
+                    group.payloads.append(data)
+                    group.times.append(time_ns())
+                    return SentReceipt(group, index)
+            return self._outbox.add(topic, data, content)
+        after = cause.time_ns if isinstance(cause, Event) else 0
+        return self._fire_with(topic, data, content, key, id, Cause.of(cause), handled, now, after)
+
+    def _fire_with(
+        self,
+        topic: str,
+        data: bytes,
+        content: str,
+        key: str | None,
+        id: str | None,
+        cause: Cause | None,
+        handled: Event | None,
+        now: bool,
+        after: int,
+    ) -> Receipt:
+        """Fire what is more than a payload, inside a handler, or from another thread."""
+        if key is not None:
+            check_key(key)
+        if id is not None:
+            check_id(id)
+        if handled is not None:
+            cause = cause or Cause.event(handled)
+            after = max(after, handled.time_ns)
+            if not now and handled._of.home is self._home and handled._fired is not None:
+                check_topic(topic)
+                return self._hold(handled, Fired(topic, data, content, ORDER.now(after), key, id, cause))
+        if get_ident() == self._thread_id:
+            return self._outbox.add_with(topic, data, content, key, id, cause, after)
+        with self._foreign_lock:
+            return self._foreign.add_with(topic, data, content, key, id, cause, after)
+
+    def fire_many(
+        self, topic: str, payloads: Iterable[Any], key: str | Callable[[Any], str | None] | None = None
+    ) -> Receipts:
+        """Fire an event for each payload; they travel together. `key` is one for all, or a function of the payload.
+
+        Awaiting what comes back waits until all are accepted; `.ids` are known at once. Raises what `fire` raises, and
+        nothing is fired where a payload or key is refused. Small payloads without a key cost least this way.
+        """
+        check_topic(topic)
+        given = list(payloads)
+        encoded = [codec.encode(payload) for payload in given]
+        for data, _ in encoded:
+            self._check_size(topic, data)
+        keys = [key(payload) for payload in given] if callable(key) else [key] * len(given)
+        for each in keys if callable(key) else [key]:
+            if each is not None:
+                check_key(each)
+        handled = handling.get()
+        if key is None and handled is None and get_ident() == self._thread_id:
+            bytes_, contents = [data for data, _ in encoded], {content for _, content in encoded}
+            if len(contents) == 1 and max(map(len, bytes_)) <= self._small:
+                return Receipts(self._outbox.add_many(topic, bytes_, contents.pop()))
+        cause = Cause.event(handled) if handled is not None else None
+        fire = self._fire_with
+        rows = ((data, content, each) for (data, content), each in zip(encoded, keys, strict=True))
+        return Receipts([fire(topic, *row, None, cause, handled, False, 0) for row in rows])
+
+    def _check_size(self, topic: str, data: bytes) -> None:
+        if len(data) > self._most_payload:
+            raise TooLarge(
+                f"expected a payload of at most {self._most_payload:,} bytes, got {len(data):,} on topic {topic!a}: "
+                "store it elsewhere and fire where it is"
+            )
+
+    def _hold(self, handled: Event, fired: Fired) -> Receipt:
+        if handled._fired is msgspec.UNSET:
+            handled._fired = Held()
+        if handled._fired.size + len(fired.data) > self._limits.unaccepted_bytes:
+            raise Busy(
+                f"expected a handler to fire at most {self._limits.unaccepted_bytes:,} bytes before it returns, "
+                "got more: fire them with now=True, or handle smaller parts"
+            )
+        handled._fired.add(fired)
+        return HeldReceipt(fired, self._numbers)
+
+    def _flush(self) -> None:
+        self._outbox.send(self._outbox.take())
+
+    def _flush_foreign(self) -> None:
+        with self._foreign_lock:
+            groups = self._foreign.take()
+        self._foreign.send(groups)
