@@ -353,7 +353,7 @@ async def test_no_such_folder(tmp_path: Path) -> None:
 
 
 READ_ONLY = """
-import asyncio, os, sys
+import asyncio, concurrent.futures.thread, os, sys
 from solarwind import SolarWind, StoreError
 if os.getuid() == 0:
     os.setgroups([])

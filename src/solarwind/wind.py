@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextvars import copy_context
 from datetime import timedelta
 from threading import get_ident
 from types import TracebackType
@@ -299,6 +300,7 @@ class SolarWind(Firing, Asking):
             raise
         loop = self._loop = asyncio.get_running_loop()
         self._begun = asyncio.Event()
+        self._context = copy_context()  # that handlers start from
         self._begin_firing(loop, self._engine)
         self._state = "running"
         try:
@@ -394,6 +396,7 @@ class SolarWind(Firing, Asking):
             registration.concurrency,
             self._begun,
             self._limits,
+            self._context,
         )
         try:
             registration.instance = await self._engine.join(registration.join, registration.since, runner)

@@ -26,6 +26,7 @@ class Work(msgspec.Struct, eq=False):
 
     offer: Offer
     todo: deque[int]
+    parts: deque[list[int]] = msgspec.field(default_factory=deque)  # of a batch whose handler raised: before `todo`
     done: list[int] = msgspec.field(default_factory=list)
     failed: list[Failure] = msgspec.field(default_factory=list)
     fired: dict[int, list[Fired]] = msgspec.field(default_factory=dict)  # by those that are done
@@ -34,6 +35,35 @@ class Work(msgspec.Struct, eq=False):
     since: int = 0  # when its first event was begun
     reported: int = 0  # of `done`
     reported_failed: int = 0
+
+    @property
+    def left(self) -> int:
+        """How many calls may be left to do, at most."""
+        return len(self.todo) + len(self.parts)
+
+    def take(self, most: int) -> list[int]:
+        """The next events of a batch handler; none if nothing is left. Threads may take some at the same time."""
+        taken: list[int] = []
+        try:
+            if self.parts:
+                return self.parts.popleft()
+            while len(taken) < most:
+                taken.append(self.todo.popleft())
+        except IndexError:  # those were the last
+            pass
+        return taken
+
+    def put_back(self, *parts: list[int]) -> None:
+        """Take these next, each by itself."""
+        if not self.lost:
+            self.parts.extendleft(part for part in reversed(parts) if part)
+
+    def take_all(self) -> Spans:
+        """Everything that was not begun."""
+        positions = Spans.of(_take_last(self.todo, len(self.todo)))
+        while self.parts:
+            positions.update(Spans.of(self.parts.pop()))
+        return positions
 
     def hand_out(self, join: Join, home: object) -> HandOut:
         """What its events have in common."""
@@ -56,6 +86,7 @@ class Inbox:
         self._timer: asyncio.TimerHandle | None = None
         self._alive_at = 0
         self._handled = 0  # since the last progress, and reported
+        self._over = False  # nothing is reported any more
         self._period = min(PROGRESS_S, join.lease_ns / 4e9)
 
     @property
@@ -83,8 +114,8 @@ class Inbox:
 
     def lost(self) -> None:
         for work in self._active:
-            work.todo.clear()
             work.lost = True
+            work.take_all()
         self._queue.clear()
 
     def close(self, reason: str) -> None:
@@ -103,7 +134,7 @@ class Inbox:
         queue = self._queue
         while queue:
             work = queue[0]
-            if work.todo:
+            if work.todo or work.parts:
                 work.running += 1
                 if not work.since:
                     work.since = monotonic_ns()
@@ -113,24 +144,23 @@ class Inbox:
 
     def leave_work(self, work: Work) -> None:
         work.running -= 1
-        if not work.running and not work.todo:
+        if not work.running and not work.left:
             self._active.remove(work)
             self._report(work)
 
     def give_back(self) -> None:
         """Give back everything that was not started."""
         for work in list(self._active):
-            returned = Spans.of(work.todo)
-            work.todo.clear()
-            self._report(work, returned)
+            self._report(work, work.take_all())
             if not work.running:
                 self._active.remove(work)
         self._queue.clear()
 
     def stop_reports(self) -> None:
-        """Say what is done so far; from here on nothing is reported by itself."""
+        """Say what is done so far, and nothing from here on."""
         for work in self._active:
             self._report(work)
+        self._over = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -157,7 +187,7 @@ class Inbox:
         if now - self._alive_at >= self.join.lease_ns // 5:
             self._alive_at = now
             self._engine.alive(self._instance)
-        self._active = [work for work in self._active if work.running or work.todo]
+        self._active = [work for work in self._active if work.running or work.left]
         self._timer = asyncio.get_running_loop().call_later(self._period, self._progress)
 
     def _is_held_up(self) -> bool:
@@ -168,7 +198,7 @@ class Inbox:
     def _report(self, work: Work, returned: Spans | None = None) -> None:
         done = work.done[work.reported :]
         failed = work.failed[work.reported_failed :]
-        if not done and not failed and not returned:
+        if self._over or (not done and not failed and not returned):
             return
         self._handled += len(done)
         work.reported += len(done)

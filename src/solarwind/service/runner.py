@@ -3,6 +3,11 @@
 `concurrency` workers take events from one queue. A worker whose handler does not really wait goes on to the next event
 without a turn of the loop, a task or a future in between; while it waits, the others go on. `def` handlers run on
 threads of their own, so they never block the loop.
+
+Whatever a handler raises is a failed attempt, be it `SystemExit` or the cancellation of its task; only `stop` ends a
+worker. Nothing that a call sets in its context is seen by the next: a `def` handler is called in a copy of it. For
+`async def` that would cost a quarter of the speed, so there the worker looks afterwards whether the context is still
+the same, which takes 70 ns. If it is not, or if somebody cancelled it, it ends, and a new one takes its place.
 """
 
 from __future__ import annotations
@@ -10,9 +15,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import ContextVar
+from collections.abc import Collection, Sequence
+from contextvars import Context, ContextVar, copy_context
 from time import monotonic
 from typing import Any
 
@@ -22,39 +26,66 @@ from ..core.effects import Failure, Join
 from ..core.exchange import lookup
 from ..engine.base import Engine
 from ..event import Event
-from ..failure import Later, Reject, said_by
 from ..limits import Limits
 from ..logs import limited
 from .inbox import Inbox, Work
+from .meaning import Meaning, meaning
 from .signature import Handler, Unfit
+from .threads import Threads
 
 log = logging.getLogger("solarwind")
 
 TURN_S = 0.005  # a worker that never waits lets the loop go on after so long
+HURRY_S = 1.0  # that a handler has to end once it was cancelled
+REPLACE_S = 1.0  # until another takes the place of a worker that ended in an unexpected way
 _MAX_ATTEMPTS_LOGGED = 12  # a minute, of a purpose: as many as there are by default
 
 # The events that the running handler was called with: one, or a batch handler's list.
 handling: ContextVar[Event | None] = ContextVar("solarwind_handling", default=None)
 
 
+class Worker(asyncio.Task[None]):
+    """One that knows whether somebody wanted it cancelled: the runner, its handler, or a library of that."""
+
+    asked = False
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        self.asked = True
+        return super().cancel(msg)
+
+
 class Runner(Inbox):
     """One service instance: a handler, and the workers that call it."""
 
     def __init__(
-        self, engine: Engine, join: Join, handler: Handler, concurrency: int, begun: asyncio.Event, limits: Limits
+        self,
+        engine: Engine,
+        join: Join,
+        handler: Handler,
+        concurrency: int,
+        begun: asyncio.Event,
+        limits: Limits,
+        context: Context | None = None,
     ) -> None:
-        """It handles nothing before `begun`."""
+        """It handles nothing before `begun`. Handlers are called in copies of `context`."""
         super().__init__(engine, join, limits)
         self._begun = begun
         self._handler = handler
         self._concurrency = concurrency
+        self._context = context or copy_context()
         self._idle: list[asyncio.Future[None]] = []
         self._stopping = False
+        self._cancelled = False  # what is still at work, by `stop`
         exchange = lookup(join.exchange)
         self._pends = exchange is None or exchange.pends
         self._lost_as = "a dead letter" if self._pends else "dropped"
-        self._pool = None if handler.is_async else ThreadPoolExecutor(concurrency, f"solarwind {handler.name}")
-        self._workers: list[asyncio.Task[None]] = []  # made when there is work for them
+        self._threads = None if handler.is_async else Threads(concurrency, f"solarwind {handler.name}")
+        self._workers: list[Worker] = []  # made when there is work for them
+
+    @property
+    def at_work(self) -> int:
+        """How many handlers are running."""
+        return sum(work.running for work in self._active)
 
     def wake(self) -> None:
         """One worker; it wakes the next. So they come into play as far as handlers really wait, and between two of them
@@ -66,7 +97,21 @@ class Runner(Inbox):
                 if self.closed is None and not self._stopping:
                     return
         if len(self._workers) < self._concurrency and self._queue and not self._stopping:
-            self._workers.append(asyncio.create_task(self._work_on()))
+            # Not in the context of whoever happened to fire.
+            worker = Worker(self._work_on(), loop=asyncio.get_running_loop(), context=self._context.copy())
+            self._workers.append(worker)
+            worker.add_done_callback(self._replace)
+
+    def _replace(self, worker: asyncio.Task[None]) -> None:
+        """Have it replaced, if there is work."""
+        self._workers = [each for each in self._workers if each is not worker]
+        error = None if worker.cancelled() else worker.exception()
+        if error is None:
+            self.wake()
+        elif not (self._stopping and isinstance(error, KeyboardInterrupt)):
+            what = f"a worker of handler {self._handler.name} on {self.join.topic!r} ended, another takes its place"
+            log.error("%s: %s", what, meaning(error).text, exc_info=error)
+            asyncio.get_running_loop().call_later(REPLACE_S, self.wake)
 
     async def stop(self, grace: float) -> None:
         """Give back what was not started, and let what was come to its end, for `grace` seconds at most."""
@@ -74,25 +119,32 @@ class Runner(Inbox):
         self.give_back()
         self._begun.set()
         self.wake()
-        _, late = await asyncio.wait(self._workers, timeout=max(0.0, grace)) if self._workers else (None, set())
-        for worker in late:
+        workers = list(self._workers)
+        try:
+            _, late = await asyncio.wait(workers, timeout=max(0.0, grace)) if workers else (None, set())
+            if late:
+                self._cancel(late)
+                what = f"{self._handler.name} on {self.join.topic!r}"
+                log.warning("%s did not finish within %s s: its events are handed out again", what, grace)
+                _, stuck = await asyncio.wait(late, timeout=HURRY_S)
+                if stuck:
+                    log.warning("%s goes on though it was cancelled: it is not waited for", what)
+        finally:
+            self._cancel(self._workers)
+            self.stop_reports()
+            if self._threads is not None:
+                self._threads.close()
+
+    def _cancel(self, workers: Collection[asyncio.Task[None]]) -> None:
+        self._cancelled = True
+        for worker in workers:
             worker.cancel()
-        if late:
-            log.warning(
-                "%s on %r did not finish within %s s: its events are handed out again",
-                self._handler.name,
-                self.join.topic,
-                grace,
-            )
-            if self._handler.is_async:
-                await asyncio.wait(late, timeout=1.0)
-        self.stop_reports()
-        if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
+
+    # Workers ------------------------------------------------------------------------------------------
 
     async def _work_on(self) -> None:
         loop = asyncio.get_running_loop()
-        handle_all = self._handle_batches if self._handler.is_batch else self._handle_each
+        on_loop = self._handle_batches if self._handler.is_batch else self._handle_each
         await self._begun.wait()
         while not self._stopping and self.closed is None:
             work = self.next_work()
@@ -101,123 +153,209 @@ class Runner(Inbox):
                 self._idle.append(future)
                 await future
                 continue
-            if len(work.todo) > 1:
+            if work.left > 1:
                 self.wake()
-            try:
-                if self._pool is None:
-                    await handle_all(work)
-                else:
-                    await loop.run_in_executor(self._pool, self._run_in_thread, handle_all, work)
-            finally:
-                self.leave_work(work)
+            if self._threads is not None:
+                await self._on_thread(self._threads, work)
+            else:
+                try:
+                    if not await on_loop(work):
+                        return
+                finally:
+                    self.leave_work(work)
             # The others' turn: what this one has just settled made room, and all are to have a part of what fills it.
             await asyncio.sleep(0)
 
-    @staticmethod
-    def _run_in_thread(handle_all: Any, work: Work) -> None:
-        """The same code for a `def` handler: nothing in it ever waits, so it comes to its end in one go."""
-        try:
-            handle_all(work).send(None)
-        except StopIteration:
-            pass
-
-    async def _handle_each(self, work: Work) -> None:
-        """Call the handler for one event after the other. This loop is what an event costs: everything is at hand."""
-        call, is_async, is_raw = self._handler.call, self._handler.is_async, self._handler.is_raw
+    async def _handle_each(self, work: Work) -> bool:
+        """Call the handler for one event after the other. This loop is what an event costs: everything is at hand.
+        False if another worker must go on with it."""
+        worker, call, is_raw = asyncio.current_task(), self._handler.call, self._handler.is_raw
+        assert isinstance(worker, Worker)
         hand_out = work.hand_out(self.join, self._engine)
         first = hand_out.start
         data, starts = hand_out.batch.layout
         take, note_done, set_handling, unset = work.todo.popleft, work.done.append, handling.set, msgspec.UNSET
-        count = check_at = 0
+        turn, called, until_look = monotonic(), 0, 1
+        while True:
+            for _ in range(until_look):
+                try:
+                    position = take()
+                except IndexError:  # that was the last, or another worker took it
+                    return True
+                index = position - first
+                event = Event(hand_out, index)
+                set_handling(event)
+                before = copy_context()
+                try:
+                    await call(data[starts[index] : starts[index + 1]] if is_raw else event)
+                except BaseException as error:
+                    if self._is_end(error):
+                        raise
+                    event._fired = None
+                    work.failed.append(self._failure(position, event, error, meaning(error)))
+                else:
+                    fired, event._fired = event._fired, None
+                    if fired is not unset:
+                        work.fired[position] = fired
+                    note_done(position)
+                if worker.asked or copy_context() != before:
+                    return False
+            called += until_look
+            spent = monotonic() - turn
+            until_look = min(256, 1 + int(called * 0.001 / (spent + 1e-9)))
+            if spent > TURN_S:
+                await asyncio.sleep(0)
+                turn, called, until_look = monotonic(), 0, 1
+
+    async def _handle_batches(self, work: Work) -> bool:
+        """Call the handler for up to `batch` events at a time. False if another worker must go on with it."""
+        worker = asyncio.current_task()
+        assert isinstance(worker, Worker)
+        hand_out = work.hand_out(self.join, self._engine)
         turn = monotonic()
+        while positions := work.take(self._handler.batch):
+            events = [Event(hand_out, position - hand_out.start) for position in positions]
+            handling.set(events[0])
+            before = copy_context()
+            try:
+                await self._handler.call(events)
+            except BaseException as error:
+                if self._is_end(error):
+                    raise
+                self._batch_failed(work, positions, events, error)
+            else:
+                _batch_done(work, positions, events)
+            if worker.asked or copy_context() != before:
+                return False
+            if monotonic() - turn > TURN_S:
+                await asyncio.sleep(0)
+                turn = monotonic()
+        return True
+
+    def _is_end(self, error: BaseException) -> bool:
+        """Whether this worker is to end: that is not the handler's own, though it comes out of it."""
+        if isinstance(error, asyncio.CancelledError):
+            return self._cancelled
+        if isinstance(error, GeneratorExit):  # its loop is gone
+            return not _on_a_loop()
+        # Ctrl-C in a program that handles no signals, while it stops already.
+        return isinstance(error, KeyboardInterrupt) and self._stopping
+
+    # Threads ------------------------------------------------------------------------------------------
+
+    async def _on_thread(self, threads: Threads, work: Work) -> None:
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+        handle = self._batches_on_thread if self._handler.is_batch else self._each_on_thread
+
+        def ended(error: BaseException | None) -> None:
+            self.leave_work(work)  # now, not when whoever waits for it is cancelled
+            if not done.done():
+                done.set_result(None) if error is None else done.set_exception(error)
+
+        def job() -> None:
+            error = None
+            try:
+                self._context.copy().run(handle, work)
+            except BaseException as unexpected:
+                error = RuntimeError(f"a thread ended: {meaning(unexpected).text}")
+                error.__cause__ = unexpected
+            try:
+                loop.call_soon_threadsafe(ended, error)
+            except RuntimeError:  # the loop is closed: nobody waits any more
+                pass
+
+        try:
+            threads.run(job)
+        except RuntimeError:
+            self.leave_work(work)
+            raise
+        await done
+
+    def _each_on_thread(self, work: Work) -> None:
+        """As `_handle_each`, for `def`."""
+        call, is_raw = self._handler.call, self._handler.is_raw
+        hand_out = work.hand_out(self.join, self._engine)
+        first = hand_out.start
+        data, starts = hand_out.batch.layout
+        take, note_done, set_handling, unset = work.todo.popleft, work.done.append, handling.set, msgspec.UNSET
         while True:
             try:
                 position = take()
-            except IndexError:  # that was the last, or another worker took it
+            except IndexError:
                 return
             index = position - first
             event = Event(hand_out, index)
             set_handling(event)
             try:
-                result = call(data[starts[index] : starts[index + 1]] if is_raw else event)
-                if is_async:
-                    await result
-                elif result is not None:
+                result = copy_context().run(call, data[starts[index] : starts[index + 1]] if is_raw else event)
+                if result is not None:
                     _refuse_awaitable(result)
             except BaseException as error:
-                self._failed(work, position, event, error)
-                continue
-            fired, event._fired = event._fired, None
-            if fired is not unset:
-                work.fired[position] = fired
-            note_done(position)
-            count += 1
-            if count >= check_at and is_async:
-                spent = monotonic() - turn
-                check_at = count + min(256, 1 + int(count * 0.001 / (spent + 1e-9)))
-                if spent > TURN_S:
-                    await asyncio.sleep(0)
-                    count = check_at = 0
-                    turn = monotonic()
+                event._fired = None
+                work.failed.append(self._failure(position, event, error, meaning(error)))
+            else:
+                fired, event._fired = event._fired, None
+                if fired is not unset:
+                    work.fired[position] = fired
+                note_done(position)
 
-    async def _handle_batches(self, work: Work) -> None:
-        """Call the handler for up to `batch` events at a time."""
+    def _batches_on_thread(self, work: Work) -> None:
+        """As `_handle_batches`, for `def`."""
         hand_out = work.hand_out(self.join, self._engine)
-        first = hand_out.start
-        take = _take if self._pool is None else _take_with_others
-        while positions := take(work.todo, self._handler.batch):
-            events = [Event(hand_out, position - first) for position in positions]
+        while positions := work.take(self._handler.batch):
+            events = [Event(hand_out, position - hand_out.start) for position in positions]
             handling.set(events[0])
             try:
-                result = self._handler.call(events)
-                if self._handler.is_async:
-                    await result
-                else:
-                    _refuse_awaitable(result)
-            except Unfit as unfit:
-                # The one that does not fit is dead, the others are handled without it.
-                self._failed(work, positions.pop(unfit.index), events[unfit.index], unfit)
-                work.todo.extendleft(reversed(positions))
-                continue
+                _refuse_awaitable(copy_context().run(self._handler.call, events))
             except BaseException as error:
-                for position, event in zip(positions, events, strict=True):
-                    self._failed(work, position, event, error)
-                continue
-            if events[0]._fired is not msgspec.UNSET:
-                work.fired[positions[0]] = events[0]._fired
-            for event in events:
-                event._fired = None
-            # At once, so that no report can have a part of them: they are settled together.
-            work.done += positions
+                self._batch_failed(work, positions, events, error)
+            else:
+                _batch_done(work, positions, events)
 
-    def _failed(self, work: Work, position: int, event: Event, error: BaseException) -> None:
-        """Note why it was not handled. What the handler fired is forgotten with it."""
-        event._fired = None
-        if isinstance(error, asyncio.CancelledError):
-            task = asyncio.current_task() if self._pool is None else None
-            if task is None or task.cancelling():
-                raise error
-        elif isinstance(error, KeyboardInterrupt | SystemExit):
-            raise error
-        work.failed.append(self._verdict(position, event, error))
+    # Failures -----------------------------------------------------------------------------------------
 
-    def _verdict(self, position: int, event: Event, error: BaseException) -> Failure:
-        error = said_by(error)
-        # What is no Unicode, such as half of a pair, cannot be written down.
-        text = str(error).encode("utf-8", "backslashreplace").decode()
-        if isinstance(error, Later):
-            return Failure(position, "later", text, int(error.seconds * 1e9))
+    def _batch_failed(self, work: Work, positions: list[int], events: Sequence[Event], error: BaseException) -> None:
+        """`Later` and `Reject` are about all of them. Else it is tried again at once in halves, down to the events that
+        fail alone: those have failed, and no attempt of the others is counted. What it fired is forgotten."""
+        for event in events:
+            event._fired = None
+        if isinstance(error, Unfit):
+            # The one that does not fit is dead, the others are handled without it.
+            position, unfit = positions.pop(error.index), events[error.index]
+            work.failed.append(self._failure(position, unfit, error, meaning(error)))
+            work.put_back(positions)
+            return
+        meant = meaning(error)
+        if meant.verdict == "retry" and len(positions) > 1:
+            self._log_batch(events, error)
+            if not self._stopping:  # else they are handed out again
+                middle = len(positions) // 2
+                work.put_back(positions[:middle], positions[middle:])
+            return
+        for position, event in zip(positions, events, strict=True):
+            work.failed.append(self._failure(position, event, error, meant))
+
+    def _log_batch(self, events: Sequence[Event], error: BaseException) -> None:
+        what = f"{len(events)} events on topic {events[0].topic!r} for {events[0].purpose!r}"
+        kind = ("raised for a batch", events[0].topic, events[0].purpose)
+        _log(logging.ERROR, kind, f"handler {self._handler.name} raised: {what}, again at once in two parts", error)
+
+    def _failure(self, position: int, event: Event, error: BaseException, meant: Meaning) -> Failure:
+        """What is to become of an event, said in the log. Never raises."""
+        if meant.verdict == "later":
+            return Failure(position, "later", meant.text, meant.after_ns)
         where = f"event {event.id} on topic {event.topic!r} for {event.purpose!r}"
-        if isinstance(error, Reject | Unfit):
+        if meant.verdict == "reject":
             what = f"rejected: {where}, now {self._lost_as}"
-            limited.warning(("rejected", event.topic, event.purpose), "%s: %s", what, text)
-            return Failure(position, "reject", text)
+            _log(logging.WARNING, ("rejected", event.topic, event.purpose), f"{what}: {meant.text}")
+            return Failure(position, "reject", meant.text)
         wait_ns = self.join.retry.delay_ns(event.attempt, self._engine.random)
         # Each attempt by itself, so that one event can be followed, however many there are that fail likewise.
         kind = ("raised", event.topic, event.purpose, min(event.attempt, _MAX_ATTEMPTS_LOGGED))
-        what = self._next(event, wait_ns)
-        limited.error(kind, "handler %s raised: %s, %s", self._handler.name, where, what, exc_info=error)
-        return Failure(position, "retry", f"{type(error).__name__}: {text}", wait_ns)
+        what = f"handler {self._handler.name} raised: {where}, {self._next(event, wait_ns)}"
+        _log(logging.ERROR, kind, what, error)
+        return Failure(position, "retry", meant.text, wait_ns)
 
     def _next(self, event: Event, wait_ns: int) -> str:
         """What becomes of an event after an attempt that failed, in words."""
@@ -230,23 +368,31 @@ class Runner(Inbox):
         return f"{which}, again in {wait_ns / 1e9:.1f} s"
 
 
-def _take(todo: deque[int], most: int) -> list[int]:
-    if len(todo) > most:
-        return [todo.popleft() for _ in range(most)]
-    taken = list(todo)
-    todo.clear()
-    return taken
+def _batch_done(work: Work, positions: list[int], events: Sequence[Event]) -> None:
+    if events[0]._fired is not msgspec.UNSET:
+        work.fired[positions[0]] = events[0]._fired
+    for event in events:
+        event._fired = None
+    # At once, so that no report can have a part of them: they are settled together.
+    work.done += positions
 
 
-def _take_with_others(todo: deque[int], most: int) -> list[int]:
-    """Other threads take some at the same time."""
-    taken: list[int] = []
+def _log(level: int, kind: tuple[object, ...], message: str, error: BaseException | None = None) -> None:
+    """With the error's traceback, if that can be written. No attempt goes uncounted because the log is out of order."""
     try:
-        while len(taken) < most:
-            taken.append(todo.popleft())
-    except IndexError:  # those were the last
-        pass
-    return taken
+        limited.log(kind, level, "%s", message, exc_info=error)
+    except BaseException as fault:
+        try:
+            log.log(level, "%s (no traceback: writing it raised %s)", message, type(fault).__name__)
+        except BaseException:
+            pass
+
+
+def _on_a_loop() -> bool:
+    try:
+        return asyncio.current_task() is not None
+    except RuntimeError:
+        return False
 
 
 def _refuse_awaitable(result: Any) -> None:

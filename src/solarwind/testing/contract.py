@@ -21,6 +21,7 @@ from .rules.exchanges import ExchangeRules  # noqa: E402
 from .rules.failing import FailingRules  # noqa: E402
 from .rules.fanout import FanoutRules  # noqa: E402
 from .rules.firing import FiringRules  # noqa: E402
+from .rules.handlers import HandlerRules  # noqa: E402
 from .rules.history import HistoryRules  # noqa: E402
 from .rules.joining import JoiningRules  # noqa: E402
 from .rules.place import LocalPlace, Place, on_loop, until  # noqa: E402
@@ -29,7 +30,9 @@ from .rules.service import ServiceRules  # noqa: E402
 __all__ = ["EngineContract", "LocalPlace", "Place", "on_loop", "until"]
 
 
-class EngineContract(ExchangeRules, FanoutRules, HistoryRules, JoiningRules, FailingRules, FiringRules, ServiceRules):
+class EngineContract(
+    ExchangeRules, FanoutRules, HandlerRules, HistoryRules, JoiningRules, FailingRules, FiringRules, ServiceRules
+):
     """All rules. A subclass gives the `place`."""
 
     @pytest.fixture(autouse=True)

@@ -1,0 +1,38 @@
+"""What an exception that left a handler means for its event. Whatever it is, there is an answer."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from ..failure import Later, Reject, said_by
+from .signature import Unfit
+
+
+class Meaning(NamedTuple):
+    """`after_ns` is for `later`; `text` can be written down as UTF-8."""
+
+    verdict: Literal["retry", "later", "reject"]
+    text: str
+    after_ns: int = 0
+
+
+def meaning(error: BaseException) -> Meaning:
+    """`Later` and `Reject` say it themselves, also where a task group has wrapped them; anything else is a failure."""
+    try:
+        return _read(error)
+    except BaseException:  # it says nothing: its __str__ raises, or it has not the fields of its class
+        return Meaning("retry", f"{type(error).__name__}: (its text cannot be read)")
+
+
+def _read(error: BaseException) -> Meaning:
+    error = said_by(error)
+    if isinstance(error, Later):
+        return Meaning("later", _text(error), int(error.seconds * 1e9))
+    if isinstance(error, Reject | Unfit):
+        return Meaning("reject", _text(error))
+    return Meaning("retry", f"{type(error).__name__}: {_text(error)}")
+
+
+def _text(error: BaseException) -> str:
+    # What is no Unicode, such as half of a pair, cannot be written down.
+    return str(error).encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,366 @@
+"""Whatever a handler does to the worker that calls it: it is that event's matter, and nobody else's."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import sys
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from ...failure import Later, Reject, Retry
+from ...wind import SolarWind
+from .place import Place, on_loop, until
+
+POISON = 7
+EVENTS = 200
+current_user: contextvars.ContextVar[str] = contextvars.ContextVar("current_user", default="nobody")
+
+
+class Unprintable(Exception):
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+    __repr__ = __str__
+
+
+class Own(BaseException):
+    """No `Exception`."""
+
+
+def escapes() -> dict[str, Callable[[], Any]]:
+    """What may come out of a handler, by name."""
+    return {
+        "CancelledError": lambda: asyncio.CancelledError(),
+        "SystemExit": lambda: SystemExit(3),
+        "KeyboardInterrupt": lambda: KeyboardInterrupt(),
+        "GeneratorExit": lambda: GeneratorExit(),
+        "StopIteration": lambda: StopIteration(5),
+        "StopAsyncIteration": lambda: StopAsyncIteration(),
+        "a BaseException": lambda: Own("own"),
+        "an exception that cannot be printed": lambda: Unprintable(),
+        "a group": lambda: BaseExceptionGroup("several", [SystemExit(), Unprintable()]),
+    }
+
+
+def register(wind: SolarWind, kind: str, poison: Callable[[], object], attempts: int = 2) -> Counter[int]:
+    """A handler of this kind that does this at the poison. Gives how often each event was handled."""
+    handled: Counter[int] = Counter()
+
+    def handle(numbers: list[int]) -> None:
+        if POISON in numbers:
+            poison()
+        handled.update(numbers)
+
+    on = wind.on("T", purpose="p", retry=Retry(attempts=attempts, wait=0))
+    if kind == "async":
+
+        @on
+        async def each(number: int) -> None:
+            handle([number])
+
+    elif kind == "def":
+
+        @on
+        def each_on_a_thread(number: int) -> None:
+            handle([number])
+
+    elif kind == "batch":
+
+        @on
+        async def batch(numbers: list[int]) -> None:
+            handle(numbers)
+
+    else:
+
+        @on
+        def batch_on_a_thread(numbers: list[int]) -> None:
+            handle(numbers)
+
+    return handled
+
+
+async def only_the_poison_is_dead(wind: SolarWind, handled: Counter[int]) -> str:
+    """Gives its error."""
+    async with wind:
+        await wind.fire_many("T", range(EVENTS))
+        await wind.settled(20)
+        dead = await wind.dead("T", "p")
+        assert [letter.event.payload for letter in dead] == [POISON]
+        assert sorted(handled) == [number for number in range(EVENTS) if number != POISON]
+        counts = (await wind.statistics()).purposes["T", "p"]
+        assert (counts.settled, counts.dead, counts.pending, counts.in_flight) == (EVENTS - 1, 1, 0, 0)
+        return dead[0].error
+
+
+class HandlerRules:
+    """The rules of calling handlers."""
+
+    @pytest.mark.parametrize("kind", ["async", "def", "batch", "def batch"])
+    @pytest.mark.parametrize("escape", list(escapes()))
+    @on_loop
+    async def test_whatever_a_handler_raises_is_a_failed_attempt(self, place: Place, kind: str, escape: str) -> None:
+        def poison() -> None:
+            raise escapes()[escape]()
+
+        wind = place.open()
+        error = await only_the_poison_is_dead(wind, register(wind, kind, poison))
+        assert type(escapes()[escape]()).__name__ in error or "RuntimeError: coroutine raised" in error
+
+    @on_loop
+    async def test_a_handler_that_cancels_its_own_task_is_a_failed_attempt(self, place: Place) -> None:
+        wind = place.open()
+        handled: list[int] = []
+        cancelling: set[int] = set()
+
+        @wind.on("T", purpose="p", retry=Retry(attempts=2, wait=0), concurrency=2)
+        async def handle(number: int) -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            cancelling.add(task.cancelling())
+            if number == POISON:
+                task.cancel()
+                await asyncio.sleep(0)
+            handled.append(number)
+
+        async with wind:
+            await wind.fire_many("T", range(20))
+            await wind.settled(10)
+            assert [letter.event.payload for letter in await wind.dead("T", "p")] == [POISON]
+        assert sorted(handled) == [number for number in range(20) if number != POISON]
+        assert cancelling == {0}
+
+    @on_loop
+    async def test_the_next_event_is_not_cancelled_by_one_that_returned_with_its_task_cancelled(
+        self, place: Place
+    ) -> None:
+        wind = place.open()
+        handled: list[int] = []
+
+        @wind.on("T", purpose="p", retry=Retry(attempts=1), concurrency=1)
+        async def handle(number: int) -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            if number % 2:
+                await asyncio.sleep(0)
+            else:
+                task.cancel()
+            handled.append(number)
+
+        async with wind:
+            await wind.fire_many("T", range(10))
+            await wind.settled(10)
+        assert handled == list(range(10))
+
+    @on_loop
+    async def test_a_handler_that_ends_the_program_in_a_def_on_a_thread_of_its_own_loop_fails(
+        self, place: Place
+    ) -> None:
+        """`asyncio.run` in a `def` handler, in which a task is cancelled."""
+
+        async def cancelled() -> None:
+            raise asyncio.CancelledError
+
+        wind = place.open()
+        await only_the_poison_is_dead(wind, register(wind, "def", lambda: asyncio.run(cancelled())))
+
+    @pytest.mark.parametrize("kind", ["batch", "def batch"])
+    @pytest.mark.parametrize("attempts", [1, 2])
+    @on_loop
+    async def test_one_poison_in_a_batch_takes_no_other_with_it(
+        self, place: Place, caplog: pytest.LogCaptureFixture, kind: str, attempts: int
+    ) -> None:
+        """Tried again in halves at once, so that no attempt of the others is counted."""
+        calls = 0
+
+        def poison() -> None:
+            nonlocal calls
+            calls += 1
+            raise RuntimeError("poison")
+
+        wind = place.open()
+        with caplog.at_level(logging.ERROR, "solarwind"):
+            error = await only_the_poison_is_dead(wind, register(wind, kind, poison, attempts))
+        assert error == "RuntimeError: poison"
+        assert calls <= 9 + attempts
+        assert len([record for record in caplog.records if record.exc_info]) <= calls
+
+    @on_loop
+    async def test_events_that_all_fail_in_a_batch_are_tried_as_often_as_retry_says(self, place: Place) -> None:
+        wind = place.open()
+        alone: Counter[int] = Counter()
+
+        @wind.on("T", purpose="p", retry=Retry(attempts=3, wait=0))
+        async def handle(numbers: list[int]) -> None:
+            if len(numbers) == 1:
+                alone[numbers[0]] += 1
+            raise RuntimeError("no database")
+
+        async with wind:
+            await wind.fire_many("T", range(9))
+            await wind.settled(10)
+            dead = await wind.dead("T", "p")
+        assert [(letter.event.payload, letter.attempts) for letter in dead] == [(number, 3) for number in range(9)]
+        assert alone == Counter(dict.fromkeys(range(9), 3))
+
+    @pytest.mark.parametrize("verdict", ["later", "reject"])
+    @on_loop
+    async def test_later_and_reject_of_a_batch_handler_are_about_the_whole_batch(
+        self, place: Place, verdict: str
+    ) -> None:
+        wind = place.open()
+        calls: list[int] = []
+
+        @wind.on("T", purpose="p", retry=Retry(attempts=1))
+        async def handle(numbers: list[int]) -> None:
+            calls.append(len(numbers))
+            if verdict == "reject":
+                raise Reject("none of them")
+            if len(calls) == 1:
+                raise Later(0)
+
+        async with wind:
+            await wind.fire_many("T", range(20))
+            await wind.settled(10)
+            assert len(await wind.dead("T", "p")) == (20 if verdict == "reject" else 0)
+        assert calls[0] == 20
+        assert sum(calls[1:]) == (0 if verdict == "reject" else 20)
+
+    @on_loop
+    async def test_later_and_reject_count_also_out_of_a_task_group(self, place: Place) -> None:
+        wind = place.open()
+        calls: Counter[str] = Counter()
+
+        async def step(name: str) -> None:
+            if name == "reject":
+                raise Reject("an empty video")
+            if name == "later" and calls[name] == 1:
+                raise Later(0)
+
+        @wind.on("T", purpose="p", retry=Retry(attempts=1))
+        async def handle(name: str) -> None:
+            calls[name] += 1
+            async with asyncio.TaskGroup() as group:
+                group.create_task(step(name))
+
+        async with wind:
+            await wind.fire_many("T", ["later", "reject"])
+            await wind.settled(10)
+            [dead] = await wind.dead("T", "p")
+        assert dead.error == "an empty video"
+        assert calls == {"later": 2, "reject": 1}
+
+    @pytest.mark.parametrize("kind", ["async", "def", "batch", "def batch"])
+    @on_loop
+    async def test_what_a_handler_sets_in_its_context_is_not_seen_by_the_next_event(
+        self, place: Place, kind: str
+    ) -> None:
+        wind = place.open()
+        seen: list[str] = []
+
+        def handle(users: list[str]) -> None:
+            seen.append(current_user.get())
+            current_user.set(users[0])
+            if users[0] == "eve":
+                raise RuntimeError("eve")
+
+        on = wind.on("T", purpose="p", retry=Retry(attempts=1), concurrency=1)
+        if kind == "async":
+
+            @on
+            async def each(user: str) -> None:
+                handle([user])
+
+        elif kind == "def":
+
+            @on
+            def each_on_a_thread(user: str) -> None:
+                handle([user])
+
+        elif kind == "batch":
+
+            @on
+            async def batch(users: list[str]) -> None:
+                handle(users)
+
+        else:
+
+            @on
+            def batch_on_a_thread(users: list[str]) -> None:
+                handle(users)
+
+        current_user.set("whoever starts it")
+        async with wind:
+            for user in ("alice", "eve", "bob"):
+                current_user.set(f"whoever fires for {user}")
+                await wind.fire("T", user)
+                await wind.settled(10)
+            await wind.fire_many("T", ["carol", "dave"])
+            await wind.settled(10)
+        assert set(seen) == {"whoever starts it"}
+        assert len(seen) == (4 if "batch" in kind else 5)
+
+    @on_loop
+    async def test_a_handler_that_is_waiting_keeps_what_it_set_in_its_context(self, place: Place) -> None:
+        wind = place.open()
+        seen: dict[str, str] = {}
+        gate = asyncio.Event()
+
+        @wind.on("T", purpose="p", concurrency=5)
+        async def handle(user: str) -> None:
+            current_user.set(user)
+            if len(seen) == 0:
+                await gate.wait()
+            seen[user] = current_user.get()
+
+        async with wind:
+            await wind.fire_many("T", [f"user {number}" for number in range(5)])
+            await asyncio.sleep(0)
+            gate.set()
+            await wind.settled(10)
+        assert seen == {f"user {number}": f"user {number}" for number in range(5)}
+
+    @on_loop
+    async def test_a_log_that_raises_takes_no_attempt_with_it(self, place: Place) -> None:
+        class Broken(logging.Handler):
+            def emit(self, record: logging.LogRecord) -> None:
+                sys.exit("no room for logs")
+
+        def poison() -> None:
+            raise RuntimeError("poison")
+
+        wind = place.open()
+        broken = Broken()
+        logging.getLogger("solarwind").addHandler(broken)
+        try:
+            await only_the_poison_is_dead(wind, register(wind, "async", poison))
+        finally:
+            logging.getLogger("solarwind").removeHandler(broken)
+
+    @on_loop
+    async def test_a_worker_that_somebody_cancels_is_replaced(self, place: Place) -> None:
+        """By its task, which a library may keep longer than the event lasts."""
+        wind = place.open()
+        tasks: set[asyncio.Task[Any]] = set()
+        handled: list[int] = []
+
+        @wind.on("T", purpose="p", concurrency=2)
+        async def handle(number: int) -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            tasks.add(task)
+            handled.append(number)
+            await asyncio.sleep(0)
+
+        async with wind:
+            for number in range(3):
+                await wind.fire_many("T", [number] * 4)
+                await wind.settled(10)
+                for task in tasks:
+                    task.cancel()
+                await until(lambda: all(task.done() for task in tasks))
+        assert sorted(handled) == [0] * 4 + [1] * 4 + [2] * 4
