@@ -36,6 +36,7 @@ from solarwind import (
     TooLarge,
     register_exchange,
 )
+from solarwind.payload import JSON, decode
 from solarwind.testing.contract import on_loop
 
 Refusal = tuple[Callable[[SolarWind], object], type[SolarWindError], tuple[str, ...]]
@@ -597,3 +598,23 @@ def _python(source: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", source, *arguments], capture_output=True, text=True, timeout=30, check=False
     )
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"{'a': 1}", "got \"{'a': 1}\": object keys must be strings at byte 2 of 8"),
+        (b'{"a": 1,}', "got '{\"a\": 1,}': trailing comma in object at byte 9 of 9"),
+        (b'{"a":', "got '{\"a\":': it ends too early"),
+        (b"  ", "got nothing"),
+        (b"\xff", "got '\\\\xff': invalid character at byte 1 of 1"),
+        (b"[" + b"1," * 500 + b"x" + b",1" * 500 + b"]", "1,1,1,x,1,1,1"),
+        (b"1" * 5000, "integer value out of range"),
+    ],
+)
+def test_what_is_no_json_is_shown_as_text_around_its_place(data: bytes, said: str) -> None:
+    with pytest.raises(BadPayload) as refused:
+        decode(data, JSON)
+    assert said in str(refused.value)
+    assert "b'" not in str(refused.value)
+    assert len(str(refused.value)) < 200

@@ -23,7 +23,7 @@ from .batch import Batch
 from .core.log import Stored
 from .core.spans import Spans
 from .core.state import Change, Letter, Snapshot, State, encode, recovered
-from .engine.url import sqlite_path
+from .engine.url import missing_extra, sqlite_path
 from .errors import BadArgument, ConflictError, NotAllowed, StoreError
 from .store.at_rest import RestingStore
 from .store.base import Full, Recovered, TopicRecord
@@ -95,7 +95,7 @@ def open_end(url: str, *, writes: bool) -> End:
         try:
             from .cluster.copying import NatsEnd
         except ImportError:
-            raise BadArgument("expected the extra for nats://: pip install 'solarwind[nats]'") from None
+            raise missing_extra("nats", "a nats:// URL") from None
         return NatsEnd(url, writes=writes)
     shown = redact(url)
     if scheme in ("ws", "wss"):

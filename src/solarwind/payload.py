@@ -25,6 +25,8 @@ BYTES = "application/octet-stream"
 
 _PLAIN = frozenset((dict, list, str, int, float, bool, tuple, type(None)))
 
+_SHOWN = 60  # bytes of what is no JSON
+
 T = TypeVar("T")
 Decoder = Callable[[bytes, str], Any]
 
@@ -75,7 +77,24 @@ def decode(data: bytes, content: str) -> Any:
     try:
         return _decode_json(data)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise BadPayload(f"expected JSON, got {_shown(data)}: {error}") from None
+        raise BadPayload(_json_fault(bytes(data), error)) from None
+
+
+def _json_fault(data: bytes, error: Exception) -> str:
+    """What is no JSON as text, as much of it as is around the place, and the place."""
+    if not data.strip():
+        return "expected JSON, got nothing: it needs a value, such as null"
+    what, _, place = str(error).removeprefix("JSON is malformed: ").partition(" (byte ")
+    at = int(place[:-1]) if place[:-1].isdigit() else 0
+    if isinstance(error, msgspec.DecodeError) and "truncated" in what:
+        what, at = "it ends too early", len(data)
+    elif place:
+        what = f"{what} at byte {at + 1} of {len(data)}"
+    start = max(0, at - _SHOWN // 2)
+    around = data[start : start + _SHOWN]
+    shown = repr(around.decode("utf-8", "backslashreplace"))
+    dots = "..." if start else "", "..." if start + len(around) < len(data) else ""
+    return f"expected JSON, got {dots[0]}{shown}{dots[1]}: {what[:1].lower()}{what[1:]}"
 
 
 def decoder(type_: Any) -> Decoder:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,48 @@ def test_where_there_is_no_server_the_way_out_is_said(nobody: str, tmp_path: Pat
     assert ("--url sqlite:///wind.db" if command == ["check"] else "`solarwind serve`") in answer.err
     assert nobody in answer.err
     assert list(tmp_path.iterdir()) == []
+
+
+OTHERS: dict[str, tuple[bytes | None, str]] = {
+    "another service": (b"SSH-2.0-OpenSSH_9.2\r\n", "something else, which says 'SSH-2.0-OpenSSH_9.2'"),
+    "an old web server": (b"HTTP/1.0 404 File not found\r\n\r\n", "'HTTP/1.0 404 File not found'"),
+    "a web server": (
+        b"HTTP/1.1 404 Not Found\r\nContent-Length: 11\r\n\r\n<html>\x1b[2J\n",
+        "got HTTP 404: is it another web server",
+    ),
+    "one with TLS": (b"\x15\x03\x01\x00\x02\x02\x46", "got TLS: is it wss://?"),
+    "one that hangs up": (b"", "but the server closed the connection: is it another service's port"),
+    "a silent one": (None, "got no answer within 0.2 s: is it another service's port"),
+}
+
+
+@pytest.mark.parametrize("case", OTHERS)
+def test_a_port_that_is_not_solar_winds_is_told_by_what_it_says(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    said, words = OTHERS[case]
+    monkeypatch.setattr("solarwind.engine.link.CONNECT_S", 10.0 if said is not None else 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answer() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(1 << 16)
+                if said is None:
+                    connection.recv(1)  # until the client gives up
+                else:
+                    connection.sendall(said)
+
+        answering = threading.Thread(target=answer)
+        answering.start()
+        url = f"ws://127.0.0.1:{listening.getsockname()[1]}"
+        refused = call("topics", "--url", url)
+        answering.join()
+    assert (refused.code, refused.err.count("\n")) == (1, 1)
+    assert words in refused.err
+    assert url in refused.err
+
+
+def test_a_url_without_a_port_says_which_one_it_means() -> None:
+    assert "(port 80, as the URL names none; 7400 is the usual one)" in call("topics", "--url", "ws://127.0.0.1").err
 
 
 def test_without_a_url_every_command_goes_to_the_servers_usual_port() -> None:

@@ -248,7 +248,7 @@ def test_without_the_extra_its_commands_say_what_to_install_and_the_others_work(
     for command in (["serve"], ["token", "list"], ["topics"]):
         answer = plain(*command)
         assert (answer.code, answer.err.count("\n")) == (1, 1), answer
-        assert "pip install 'solarwind[server]'" in answer.err
+        assert "pip install '.[server]'" in answer.err
 
 
 # --- what its options do ------------------------------------------------------------------------------------

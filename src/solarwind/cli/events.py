@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
-from ..errors import SolarWindError, TooLarge
+from ..errors import BadPayload, SolarWindError, TooLarge
 from ..names import check_id, check_key, check_topic
 from ..text import plain
 from .options import DEFAULT_URL, Json, Topic, Url, moment, option
@@ -90,7 +90,12 @@ def _json(data: bytes) -> msgspec.Raw:
     if len(data) > _MOST_LINE_BYTES:
         raise TooLarge("expected a payload of at most 1,048,576 bytes, got more: store it elsewhere, fire where it is")
     data = data.strip()
-    decode(data, JSON)
+    try:
+        decode(data, JSON)
+    except BadPayload as error:
+        first = data[:1].decode(errors="replace")
+        hint = "; a text has double quotes around it, and a shell needs single quotes around those: '\"cat.mov\"'"
+        raise BadPayload(f"{error}{hint if first.isalpha() or chr(39).encode() in data else ''}") from None
     return msgspec.Raw(data)
 
 

@@ -223,14 +223,14 @@ class _Service:
 
 
 def needs_server() -> None:
-    """Raises `NotAllowed` where the extra is not installed."""
+    """Raises `BadArgument` where the extra is not installed."""
     from importlib.util import find_spec
+
+    from ..engine.url import missing_extra
 
     for name in ("starlette", "uvicorn", "websockets", "httpcore", "prometheus_client"):
         if find_spec(name) is None:
-            raise NotAllowed(
-                f"expected what a server needs, but {name} is not installed: pip install 'solarwind[server]'"
-            )
+            raise missing_extra("server", "a server")
 
 
 def _taken(given: dict[str, Any], kind: type[T]) -> T:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import ssl
 from collections.abc import Callable
+from urllib.parse import urlsplit
 
 import msgspec
 from websockets.client import ClientProtocol
@@ -15,11 +16,14 @@ from websockets.uri import parse_uri
 
 from .. import wire
 from ..errors import BadToken, NotAllowed, ProtocolError, SolarWindError, Unavailable
-from ..text import redact
+from ..text import plain, redact
 from .frames import Endpoint, log
 
 CONNECT_S = 10.0
 CLOSE_S = 2.0  # that a server has to answer a goodbye
+_FIRST_BYTES = 60  # of what is no answer, to tell by it what is there
+_TEXT_BYTES = 100  # of a body that is shown
+_TLS = (b"\x15\x03", b"\x16\x03")  # how an alert, and a handshake, begin
 
 
 class Link(Endpoint):
@@ -38,6 +42,8 @@ class Link(Endpoint):
         self._received = received
         self._lost = lost
         self._token = token
+        self._url = redact(url)
+        self._first = b""  # of what the server said
         self._why = "the server closed the connection"
         self._over = False
         loop = asyncio.get_running_loop()
@@ -64,6 +70,8 @@ class Link(Endpoint):
 
     def data_received(self, data: bytes) -> None:
         self.silent = 0
+        if not self.open.done():
+            self._first = (self._first + data)[:_FIRST_BYTES]
         super().data_received(data)
         if self._protocol.close_expected() and not self._over:  # what came was none of the protocol
             self._why = str(self._protocol.handshake_exc or self._protocol.parser_exc or self._why)
@@ -77,7 +85,7 @@ class Link(Endpoint):
         if self._protocol.handshake_exc is None and self._protocol.subprotocol == wire.SUBPROTOCOL:
             self.open.set_result(None)
         else:
-            self.open.set_exception(_refusal(handshake, self._protocol.handshake_exc))
+            self.open.set_exception(_refusal(self._url, handshake))
 
     def message(self, data: bytes) -> None:
         if not self._over:
@@ -96,8 +104,7 @@ class Link(Endpoint):
 
     def _end(self) -> None:
         if not self.open.done():
-            hint = "" if self._protocol.uri.secure else ": is it wss://?"
-            self.open.set_exception(Unavailable(f"expected a Solar Wind server, but {self._why}{hint}"))
+            self.open.set_exception(_no_server(self._url, self._first, self._why, self._protocol.uri.secure))
         if not self._over:
             self._over = True
             if not self.open.cancelled() and self.open.exception() is None:
@@ -148,7 +155,10 @@ async def connect(url: str, token: str | None, received: Callable[[bytes], None]
                 link.abort("it was given up")
                 raise
     except TimeoutError:
-        raise Unavailable(f"expected a server at {redact(url)}, got no answer within {CONNECT_S:g} s") from None
+        raise Unavailable(
+            f"expected a server at {redact(url)}, got no answer within {CONNECT_S:g} s: is it another service's port, "
+            "or does something on the way drop what is sent?"
+        ) from None
     except OSError as error:
         raise _unreachable(url, error) from None
     return link
@@ -163,27 +173,47 @@ def _unreachable(url: str, error: OSError) -> Unavailable:
     if isinstance(error, ssl.SSLError):
         return Unavailable(f"expected TLS at {redact(url)}, got something else ({error.reason}): is it ws://?")
     reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
+    port = "" if urlsplit(url).port else f" (port {parse_uri(url).port}, as the URL names none; 7400 is the usual one)"
     return Unavailable(
-        f"expected a server at {redact(url)}, got {reason!r}: start one with `solarwind serve`, or name another"
+        f"expected a server at {redact(url)}{port}, got {reason!r}: start one with `solarwind serve`, or name another"
     )
+
+
+def _no_server(url: str, first: bytes, why: str, secure: bool) -> Unavailable:
+    """Why what answers there is none, by what it said first."""
+    other = "is it another service's port" + ("?" if secure else ", or is it wss://?")
+    if not first:
+        return Unavailable(f"expected a Solar Wind server at {url}, but {why}: {other}")
+    if first.startswith(_TLS):
+        return Unavailable(f"expected a Solar Wind server at {url}, got TLS: is it wss://?")
+    line = plain(first.splitlines()[0].decode("utf-8", "replace"))
+    return Unavailable(f"expected a Solar Wind server at {url}, got something else, which says {line!r}: name its port")
 
 
 class _Problem(msgspec.Struct):
     detail: str
 
 
-def _said(body: bytes) -> str:
+def _said(body: bytes, status: int) -> str:
+    """What one of Solar Wind's own servers says, or else what there may be instead of one."""
     try:
-        return msgspec.json.decode(body, type=_Problem).detail
+        return plain(msgspec.json.decode(body, type=_Problem).detail)
     except msgspec.MsgspecError:
-        return body.decode(errors="replace").strip()
+        pass
+    if status == 101:
+        return "another subprotocol"
+    text = body.decode(errors="replace").strip()
+    shown = f"{text}: " if text.isprintable() and 0 < len(text) <= _TEXT_BYTES and "<" not in text else ""
+    if status >= 500:
+        return f"{shown}it fails, or what is before it does not reach it: try again"
+    return f"{shown}is it another web server, or is a part of its path missing?"
 
 
-def _refusal(response: Response, reason: Exception | None) -> SolarWindError:
+def _refusal(url: str, response: Response) -> SolarWindError:
     """Why there is no connection. A server that fails, or one on the way to it that does not find it, may come back."""
     status = response.status_code
-    text = f"expected a server of {wire.SUBPROTOCOL}, got HTTP {status}: "
-    text += _said(bytes(response.body or b"")) or str(reason or "another subprotocol")
+    text = f"expected a server of {wire.SUBPROTOCOL} at {url}, got HTTP {status}: "
+    text += _said(bytes(response.body or b""), status)
     if status >= 500 or status in (408, 429):
         return Unavailable(text)
     return {401: BadToken, 403: NotAllowed}.get(status, ProtocolError)(text)

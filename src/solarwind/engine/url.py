@@ -51,15 +51,22 @@ def open_engine(
         try:
             from .remote import RemoteEngine
         except ImportError:
-            raise BadArgument(f"expected the extra for {parts.scheme}://: pip install 'solarwind[server]'") from None
+            raise missing_extra("server", f"a {parts.scheme}:// URL") from None
         return RemoteEngine(url.rstrip("/"), token)
     if parts.scheme == "nats":
         try:
             from ..cluster.engine import NatsEngine
         except ImportError:
-            raise BadArgument("expected the extra for nats://: pip install 'solarwind[nats]'") from None
+            raise missing_extra("nats", "a nats:// URL") from None
         return NatsEngine(url, limits=limits, serves=serves, makes=makes)
     raise BadArgument(f"expected {EXPECTED}, got {redact(url)!a}")
+
+
+def missing_extra(extra: str, what: str) -> BadArgument:
+    """The refusal where a part of the package was not installed."""
+    return BadArgument(
+        f"expected what {what} needs, but it is not installed: run pip install '.[{extra}]' in Solar Wind's checkout"
+    )
 
 
 def _check_server(url: str) -> None:
