@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from solarwind import Event, SolarWind
+from solarwind import BadName, Event, SolarWind, wire
 from solarwind.batch import seal
 from solarwind.core.effects import Join, Offer, Report
 from solarwind.core.spans import Spans
@@ -240,6 +240,27 @@ async def test_that_an_instance_died_is_passed_on() -> None:
         instance = await client.join(join, "now", collecting)
         await until(lambda: collecting.offers)
         assert collecting.offers[0].tried == tried
+    await client.stop()
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("dead", wire.PurposeArguments("a b", "p")),
+        ("redrive", wire.LettersArguments("T", " p")),
+        ("discard", wire.LettersArguments("T", "p", [""])),
+        ("replay", wire.ReplayArguments("T", "")),
+        ("retire", wire.RetireArguments("", "p")),
+        ("topic", wire.TopicArguments("T.")),
+        ("trace", wire.TraceArguments(" ")),
+    ],
+)
+@on_loop
+async def test_a_bad_name_in_a_call_is_refused_as_one_whoever_sends_it(name: str, arguments: wire.Arguments) -> None:
+    client = Behind(LocalEngine(MemoryStore()))
+    await client.start()
+    with pytest.raises(BadName, match="expected a"):
+        await client._call(name, arguments)
     await client.stop()
 
 

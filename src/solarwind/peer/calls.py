@@ -12,6 +12,7 @@ from .. import wire
 from ..batch import Batch
 from ..engine.base import Engine
 from ..event import Event
+from ..names import check_id, check_purpose, check_topic
 from ..records import Trace
 
 MOST_ITEMS = 256  # in a part
@@ -20,9 +21,24 @@ Part = list[Any]
 
 
 async def answer(engine: Engine, name: str, arguments: Any) -> AsyncIterator[Part]:
-    """Raises what the engine raises."""
+    """Raises `BadName`, and what the engine raises."""
+    _check_names(arguments)
     async for part in _ANSWERS[name](engine, arguments):
         yield part
+
+
+def _check_names(of: wire.Arguments) -> None:
+    """Here, since whoever speaks the protocol himself has not checked them, and not every engine does."""
+    if isinstance(of, wire.PurposeArguments):
+        check_topic(of.topic)
+        check_purpose(of.purpose)
+    if isinstance(of, wire.LettersArguments):
+        for id in of.ids or ():
+            check_id(id)
+    elif isinstance(of, wire.TopicArguments):
+        check_topic(of.name)
+    elif isinstance(of, wire.TraceArguments):
+        check_id(of.id)
 
 
 async def _topics(engine: Engine, _: wire.Arguments) -> AsyncIterator[Part]:
