@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from solarwind import Event, SolarWind
+from solarwind import Busy, Event, Limits, SolarWind
 from solarwind.batch import seal
 from solarwind.event import HandOut
 from solarwind.service import outbox
@@ -25,7 +25,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return now[0]
 
     monkeypatch.setattr(outbox, "time_ns", look)
-    monkeypatch.setattr("solarwind.wind.time_ns", look)
+    monkeypatch.setattr("solarwind.service.firing.time_ns", look)
     monkeypatch.setattr(outbox.ORDER, "latest", 0)
     return now
 
@@ -63,3 +63,30 @@ async def test_an_event_sorts_after_a_cause_whose_clock_is_ahead(clock: list[int
         near, far = cause(5 * S), cause(60 * S)
         assert wind.fire("T", cause=near).id > near.id
         assert wind.fire("T", cause=far).id < far.id, "too far ahead to be believed"
+
+
+@on_loop
+async def test_a_receipt_shows_its_id_and_what_became_of_it() -> None:
+    held: list[str] = []
+    async with SolarWind("memory://", limits=Limits(names=1)) as wind:
+
+        @wind.on("T", purpose="p")
+        async def handle() -> None:
+            held.append(repr(wind.fire("T")) if len(held) < 4 else "")
+
+        await wind.joined()
+        receipt, receipts = wind.fire("T", key="k"), wind.fire_many("T", range(3))
+        assert repr(receipt) == f"<Receipt id={receipt.id}, pending>"
+        assert repr(receipts) == "<Receipts of 3 events, pending>"
+        await receipts
+        assert repr(receipt) == f"<Receipt id={receipt.id}, accepted>"
+        assert repr(receipts) == "<Receipts of 3 events, accepted>"
+        assert repr(wind.fire_many("T", [])) == "<Receipts of 0 events, accepted>"
+        one_too_many = wind.fire("another")
+        with pytest.raises(Busy):
+            await one_too_many
+        assert repr(one_too_many).startswith(f"<Receipt id={one_too_many.id}, failed: expected no more than 1 ")
+        assert repr(wind.fire_many("another", [1])) == "<Receipts of 1 event, pending>"
+    assert len(held) >= 1
+    assert held[0].startswith("<Receipt id=")
+    assert held[0].endswith(", pending>")

@@ -16,6 +16,7 @@ from msgspec import UNSET, UnsetType
 
 from .asking import Asking
 from .engine.base import Engine, Keep, Since
+from .engine.running import Running
 from .engine.url import open_engine
 from .errors import Unavailable
 from .failure import Retry
@@ -156,6 +157,7 @@ class SolarWind(Firing, Asking):
         stated = make_join(topic, "?" if purpose is None else purpose, exchange, version, key, since, retry, lease, 1)
 
         def register(function: F) -> F:
+            self._check_process()
             handler = inspect_handler(function, batch)
             at_once = concurrency or (10 if handler.is_async else 1)
             room = at_once * handler.batch if handler.is_batch else at_once
@@ -288,6 +290,7 @@ class SolarWind(Firing, Asking):
 
     async def start(self) -> None:
         """Connect and register every handler. `async with` does it for you."""
+        self._check_process()
         if self._state != "not started":
             raise Unavailable(
                 f"expected a SolarWind that was not started, got one that is {self._state}: make a new one"
@@ -354,6 +357,8 @@ class SolarWind(Firing, Asking):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._forked:
+            return
         assert self._thread is not None
         failure = self._thread.stop()
         if failure is not None and error is None:
@@ -362,6 +367,7 @@ class SolarWind(Firing, Asking):
     def wait(self, work: Awaitable[T], timeout: float | None = None) -> T:
         """From a thread: run one of the coroutines, as in `wind.wait(wind.settled(10))`, and give its result."""
         if self._loop is None or self._state != "running":
+            self._check_process()
             if asyncio.iscoroutine(work):
                 work.close()
             raise Unavailable(f"expected a SolarWind that runs, got one that is {self._state}: use `with wind:`")
@@ -431,7 +437,21 @@ class SolarWind(Firing, Asking):
         task.add_done_callback(self._tasks.discard)
         task.add_done_callback(_log_refusal)
 
+    def _leave_behind(self) -> None:
+        super()._leave_behind()
+        self._state = "forked"
+        error = Unavailable(self._forked)
+        if isinstance(self._engine, Running):
+            self._engine.leave_behind(error)
+        for inbox, _ in self._streams.values():
+            inbox.closed = self._forked
+
+    def _check_process(self) -> None:
+        if self._forked:
+            raise Unavailable(self._forked)
+
     def _check_running(self) -> None:
+        self._check_process()
         if self._state != "running":
             raise Unavailable(f"expected a SolarWind that runs, got one that is {self._state}: use `async with wind:`")
 

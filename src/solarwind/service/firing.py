@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterable
 from threading import get_ident
 from time import time_ns
 from typing import Any
+from weakref import WeakSet
 
 import msgspec
 
@@ -24,6 +26,19 @@ from .runner import handling
 log = logging.getLogger("solarwind")
 
 
+_STARTED: WeakSet[Firing] = WeakSet()  # in this process
+
+
+def _after_fork() -> None:
+    """A child has the parent's objects, but neither its threads nor any business with its connections and files."""
+    for firing in list(_STARTED):
+        firing._leave_behind()
+    _STARTED.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
 class Firing:
     """The part of a `SolarWind` that fires. Events wait in one outbox, those fired on other threads in another."""
 
@@ -36,11 +51,24 @@ class Firing:
         self._open, self._small, self._last = self._outbox.open_groups, self._outbox.small, self._outbox.last
         self._foreign = Outbox(limits)  # fired from other threads
         self._foreign_lock = threading.Lock()
+        self._forked = ""  # why it is of no use in this process
+
+    def _leave_behind(self) -> None:
+        """This process is a child of the one that started it."""
+        self._forked = (
+            f"expected a SolarWind that this process started, got one of process {os.getppid()}, from which it was "
+            "forked: make another one here, and start it"
+        )
+        self._home = None
+        self._foreign_lock = threading.Lock()  # a thread that is not here may hold the other
+        self._outbox.leave_behind(self._forked)
+        self._foreign.leave_behind(self._forked)
 
     def _begin_firing(self, loop: asyncio.AbstractEventLoop, engine: Engine) -> None:
         """From here on, on this thread and loop, and on others."""
         self._thread_id = get_ident()
         self._home = engine
+        _STARTED.add(self)
         self._numbers = Numbers(engine.author)
         self._outbox.open(loop, engine, lambda: loop.call_soon(self._flush))
         self._foreign.open(loop, engine, lambda: loop.call_soon_threadsafe(self._flush_foreign))
@@ -66,6 +94,7 @@ class Firing:
                 await self._drain_fired()
         except TimeoutError:
             log.error("not everything fired was accepted within %s s", grace)
+        _STARTED.discard(self)
 
     def fire(
         self,

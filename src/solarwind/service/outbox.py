@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 from time import monotonic, time_ns
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import msgspec
 
@@ -176,6 +177,14 @@ class Receipt:
         """From a thread: wait until the event is accepted, and give its id. Raises `TimeoutError`."""
         raise NotImplementedError
 
+    @property
+    def _state(self) -> str:
+        """What became of it, in words."""
+        return "pending"
+
+    def __repr__(self) -> str:
+        return f"<Receipt id={self.id}, {self._state}>"
+
 
 class SentReceipt(msgspec.Struct, Receipt, eq=False, gc=False):
     """Of an event that is on its way."""
@@ -194,6 +203,16 @@ class SentReceipt(msgspec.Struct, Receipt, eq=False, gc=False):
     def wait(self, timeout: float | None = None) -> str:
         _wait_in_thread(self.group.accepted, timeout)
         return self.id
+
+    @property
+    def _state(self) -> str:
+        accepted = self.group.accepted
+        if not accepted.done():
+            return "pending"
+        error = accepted.exception()
+        return "accepted" if error is None else f"failed: {error}"
+
+    __repr__ = Receipt.__repr__
 
 
 class SentPart(NamedTuple):
@@ -280,6 +299,13 @@ class Receipts:
             else:
                 yield part
 
+    def __repr__(self) -> str:
+        states = {receipt._state for receipt in self._of_each_group()}
+        failed = sorted(state for state in states if state.startswith("failed"))
+        state = failed[0] if failed else "pending" if "pending" in states else "accepted"
+        count = sum(1 if isinstance(part, Receipt) else part.stop - part.start for part in self._parts)
+        return f"<Receipts of {count:,} event{'' if count == 1 else 's'}, {state}>"
+
     def __await__(self) -> Generator[Any, None, Receipts]:
         for receipt in self._of_each_group():
             yield from receipt.__await__()
@@ -293,11 +319,27 @@ class Receipts:
         return self
 
 
+_LEFT_BEHIND: WeakKeyDictionary[asyncio.AbstractEventLoop, str] = WeakKeyDictionary()  # a parent's, and why
+
+
+def _not_running(state: str) -> str:
+    return f"expected a SolarWind that runs, got one that is {state}: use `async with wind:`"
+
+
+def _check_here(accepted: asyncio.Future[None]) -> None:
+    """Whoever waits for a loop that is another process's waits for ever. Raises `Unavailable`."""
+    why = _LEFT_BEHIND.get(accepted.get_loop())
+    if why is not None:
+        raise Unavailable(why)
+
+
 def _accepted(group: Group) -> Generator[Any, None, None]:
     accepted = group.accepted
     if accepted.done():
         accepted.result()
-    else:  # each with a future of his own: whoever gives up waiting must not take the others with him
+    else:
+        _check_here(accepted)
+        # Each with a future of his own: whoever gives up waiting must not take the others with him
         waiter = accepted.get_loop().create_future()
         group.waiters.append(waiter)
         yield from waiter.__await__()
@@ -305,6 +347,8 @@ def _accepted(group: Group) -> Generator[Any, None, None]:
 
 def _wait_in_thread(accepted: asyncio.Future[None], timeout: float | None) -> None:
     loop = accepted.get_loop()
+    if not accepted.done():
+        _check_here(accepted)
     try:
         running = asyncio.get_running_loop()
     except RuntimeError:
@@ -342,7 +386,7 @@ class Outbox:
         # Bytes that were taken and not yet accepted; each has one writer: whoever takes, and the loop.
         self._taken = 0
         self._gone = 0
-        self._closed: str | None = "not started"
+        self._closed: str | None = _not_running("not started")
 
     def open(
         self,
@@ -359,7 +403,15 @@ class Outbox:
 
     def close(self) -> None:
         """Take nothing more; what was added may still be taken and sent."""
-        self._closed = "stopped"
+        self._closed = _not_running("stopped")
+
+    def leave_behind(self, why: str) -> None:
+        """In a child of the process that it is of: nothing goes out from here, neither what is added nor what was."""
+        self._closed = why
+        self.open_groups.clear()
+        self._full, self._sent = [], set()
+        if hasattr(self, "_loop"):
+            _LEFT_BEHIND[self._loop] = why
 
     def add(self, topic: str, data: bytes, content: str) -> SentReceipt:
         """Add an event that is nothing but its payload. Raises `BadName`, `Busy`, `Unavailable`."""
@@ -417,7 +469,7 @@ class Outbox:
     def _begin(self, topic: str, content: str) -> Group:
         check_topic(topic)
         if self._closed is not None:
-            raise Unavailable(f"expected a SolarWind that runs, got one that is {self._closed}: use `async with wind:`")
+            raise Unavailable(self._closed)
         if self._taken - self._gone + sum(group.size for group in self._full) > self._most_bytes:
             raise Busy(
                 f"expected at most {self._most_bytes:,} bytes fired and not yet accepted, got more: "

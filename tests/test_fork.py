@@ -1,0 +1,183 @@
+"""A child that was forked from a process with a SolarWind: what is its parent's is left alone, and says so."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from server.place import Host
+
+BEGIN = """
+import asyncio, multiprocessing, os, sys, threading
+from concurrent.futures import ProcessPoolExecutor
+from solarwind import SolarWind, Unavailable
+
+URL = sys.argv[1]
+wind = SolarWind(URL)
+"""
+FORK = """
+async def every_way(early):
+    async def listened():
+        async for event in wind.listen("T", "other"):
+            return
+
+    ways = {
+        "fire": lambda: wind.fire("T"),
+        "with a key": lambda: wind.fire("T", key="k"),
+        "open topic": lambda: wind.fire("open"),
+        "fire_many": lambda: wind.fire_many("T", [1, 2]),
+        "from a thread": lambda: in_thread(lambda: wind.fire("T")),
+        "on": lambda: wind.on("T", purpose="p")(every_way),
+        "wait": lambda: early.wait(1),
+        "await": lambda: early,
+        "settled": lambda: wind.settled(1),
+        "statistics": lambda: wind.statistics(),
+        "listen": listened,
+        "start": lambda: wind.start(),
+    }
+    for name, way in ways.items():
+        try:
+            found = way()
+            if hasattr(found, "__await__"):
+                await asyncio.wait_for(found, 5)
+            print("worked:", name)
+        except Unavailable as error:
+            if "forked" not in str(error):
+                print("said of", name, error)
+        except BaseException as error:
+            print("raised by", name, repr(error))
+    await wind.stop()
+
+
+def in_thread(work):
+    found = []
+    def run():
+        try:
+            found.append(work())
+        except BaseException as error:
+            found.append(error)
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    if isinstance(found[0], BaseException):
+        raise found[0]
+
+
+async def own():
+    async with SolarWind("memory://") as mine:
+        got = []
+        @mine.on("T")
+        async def handle(n: int): got.append(n)
+        await mine.joined()
+        await mine.fire("T", 1)
+        await mine.settled(5)
+    if got != [1]:
+        print("its own does not work", got)
+
+
+async def main():
+    handled = []
+
+    @wind.on("T", purpose="p")
+    async def handle(n: int):
+        handled.append(n)
+
+    async with wind:
+        await wind.fire("T", 1)
+        early = wind.fire("open", 0)
+        pid = os.fork()
+        if not pid:
+            try:
+                asyncio.run(every_way(early))
+                asyncio.run(own())
+            except BaseException as error:
+                print("child:", repr(error))
+            sys.stdout.flush()
+            os._exit(0)
+        while os.waitpid(pid, os.WNOHANG) == (0, 0):
+            await asyncio.sleep(0.01)
+        await early
+        await wind.fire("T", 2)
+        await wind.settled(10)
+        topics = (await wind.statistics()).topics
+    print("handled", handled, topics["T"].fired)
+
+asyncio.run(main())
+"""
+POOL = """
+def refused():
+    try:
+        wind.fire("T")
+        return "worked"
+    except Unavailable as error:
+        return "forked" in str(error)
+
+
+def target(pipe):
+    pipe.send(refused())
+
+
+fork = multiprocessing.get_context("fork")
+
+
+@wind.on("T", purpose="p")
+def handle(n: int):
+    with ProcessPoolExecutor(1, mp_context=fork) as pool:
+        print("pool", pool.submit(refused).result())
+    ours, theirs = fork.Pipe()
+    process = fork.Process(target=target, args=(theirs,))
+    process.start()
+    print("process", ours.recv())
+    process.join()
+
+
+with wind:
+    wind.fire("T", 1).wait(10)
+    wind.wait(wind.settled(10))
+    pid = os.fork()
+    if not pid:
+        sys.exit(0)
+    os.waitpid(pid, 0)
+    wind.fire("T", 2).wait(10)
+    wind.wait(wind.settled(10))
+    print("fired", wind.wait(wind.statistics()).topics["T"].fired)
+"""
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[Host]:
+    host = Host()
+    yield host
+    host.end()
+
+
+@pytest.fixture(params=["memory", "sqlite", "ws"])
+def url(request: pytest.FixtureRequest, host: Host, tmp_path: Path) -> Iterator[str]:
+    if request.param == "ws":
+        port = host.start("memory://")
+        yield f"ws://127.0.0.1:{port}"
+        host.stop(port)
+    else:
+        yield "memory://" if request.param == "memory" else f"sqlite:///{tmp_path}/wind.db"
+
+
+def said(program: str, url: str) -> list[str]:
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(
+        [sys.executable, "-c", BEGIN + program, url], capture_output=True, text=True, timeout=60, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_a_forked_child_is_told_that_the_solarwind_is_its_parents_and_may_start_its_own(url: str) -> None:
+    assert said(FORK, url) == ["handled [1, 2] 2"]
+
+
+def test_children_of_handlers_and_those_that_just_exit_leave_the_parents_alone(url: str) -> None:
+    assert said(POOL, url) == ["pool True", "process True", "pool True", "process True", "fired 2"]
