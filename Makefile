@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-DIR ?= .
+DIR ?=
 SEEDS ?= 10000
 FIRST ?= 0
 FUZZ_S ?= 600
@@ -14,9 +14,9 @@ JOBS ?= 3
 
 .PHONY: run test lint types unit test-long test-cluster simulate fuzz restarts bench wheel clean
 
-## Find the duplicate files of a folder: make run DIR=~/Pictures
+## Find the duplicate files of Python's standard library, or of a folder: make run DIR=~/Pictures
 run: $(VENV)/.run
-	$(BIN)/python examples/duplicates.py "$(DIR)"
+	$(BIN)/python examples/duplicates.py $(if $(DIR),"$(DIR)")
 
 ## Lint, types and tests
 test: lint types unit

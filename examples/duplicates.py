@@ -7,7 +7,9 @@
 Interrupt it and start it again: it goes on where it was. Every file is an event with an id of its path, size and time
 of change, so a file that was found before is acknowledged and not handled again.
 
-    python examples/duplicates.py ~/Pictures [--store .duplicates]
+    python examples/duplicates.py [~/Pictures] [--store .duplicates]
+
+Without a folder it looks through the standard library of the Python that runs it: real files, and some of them twice.
 """
 
 from __future__ import annotations
@@ -19,8 +21,9 @@ import os
 import sqlite3
 import stat
 import sys
+import sysconfig
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -28,11 +31,16 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from solarwind import Reject, SolarWind, SolarWindError
 
-MOST_REPORTED = 50
-out, err = Console(highlight=False), Console(stderr=True, highlight=False)
+MAX_REPORTED = 50
+MAX_GROUPS = 20  # in the table
+MAX_PATHS = 4  # of a group in it
+LEFT_OUT = {"__pycache__", "node_modules", "site-packages", "dist-packages"}
+out = Console(highlight=False, markup=False, emoji=False)
+err = Console(highlight=False, markup=False, emoji=False, stderr=True)
 
 
 @dataclass
@@ -56,9 +64,10 @@ class Duplicate:
 
 
 def files_below(folder: Path, store: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """Every regular file that is not empty, without following links; git's and this program's own are left out."""
+    """Every regular file that is not empty, without following links. Left out are hidden folders such as .git, virtual
+    environments, what programs install or cache, and this program's own."""
     for root, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if name != ".git" and Path(root, name) != store)
+        folders[:] = sorted(name for name in folders if is_looked_at(Path(root, name), store))
         for name in sorted(names):
             path = os.path.join(root, name)
             try:
@@ -70,7 +79,13 @@ def files_below(folder: Path, store: Path) -> Iterator[tuple[str, os.stat_result
                 yield path, status
 
 
-def build(wind: SolarWind, seen: sqlite3.Connection) -> None:
+def is_looked_at(folder: Path, store: Path) -> bool:
+    if folder.name.startswith(".") or folder.name in LEFT_OUT or folder == store:
+        return False
+    return not (folder / "pyvenv.cfg").exists()
+
+
+def build(wind: SolarWind, seen: sqlite3.Connection, folder: Path) -> None:
     """Register what is done with files, for which purpose."""
 
     def hash_file(file: File) -> None:
@@ -98,9 +113,10 @@ def build(wind: SolarWind, seen: sqlite3.Connection) -> None:
     @wind.on("duplicate.found", purpose="Report as they are found", exchange="fanout")
     async def report(duplicate: Duplicate) -> None:
         number = next(reported)
-        if number < MOST_REPORTED:
-            err.print(f"  {duplicate.path}  =  {duplicate.of}", style="dim", soft_wrap=True, markup=False)
-        elif number == MOST_REPORTED:
+        if number < MAX_REPORTED:
+            path, of = shown(err, folder, [duplicate.path, duplicate.of], (err.width - len("    =  ")) // 2)
+            err.print(f"  {path}  =  {of}", style="dim", soft_wrap=True)
+        elif number == MAX_REPORTED:
             err.print("  … and more; the table at the end is of all of them", style="dim")
 
 
@@ -109,7 +125,7 @@ async def find(wind: SolarWind, folder: Path, store: Path) -> int:
     found = list(files_below(folder, store))
     sizes = Counter(status.st_size for _, status in found)
     candidates = [(path, status) for path, status in found if sizes[status.st_size] > 1]
-    err.print(f"{len(found):,} files in {folder}, {len(candidates):,} of them share their size with another")
+    err.print(f"{len(found):,} files in {plain(str(folder))}, {len(candidates):,} share their size with another")
     for number, (path, status) in enumerate(candidates):
         name = f"{path}\0{status.st_size}\0{status.st_mtime_ns}".encode()
         fired = wind.fire(
@@ -135,7 +151,34 @@ async def watch(wind: SolarWind, candidates: int) -> None:
                 progress.update(hashed, completed=max(0, candidates - left.pending - left.in_flight))
 
 
-def show(seen: sqlite3.Connection, unread: int) -> None:
+def plain(text: str) -> str:
+    """What a terminal would act on is written out: a file may have any name."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
+def shown(console: Console, folder: Path, paths: Sequence[str], width: int) -> list[str]:
+    """The paths from the folder on. On a terminal each is cut in the middle to so many columns; what tells it from the
+    others stays."""
+    short = [plain(os.path.relpath(path, folder)) for path in paths]
+    if not console.is_terminal:
+        return short
+    differ = next((at for at, there in enumerate(zip(*short, strict=False)) if len(set(there)) > 1), 0)
+    return [cut(path, max(width, 12), differ) for path in short]
+
+
+def cut(path: str, width: int, differ: int) -> str:
+    if len(path) <= width:
+        return path
+    tail = 2 * width // 3
+    head = width - tail - 1
+    if differ < head or differ >= len(path) - tail:
+        return f"{path[:head]}…{path[-tail:]}"
+    if differ + width - 2 >= len(path):
+        return f"…{path[1 - width :]}"
+    return f"…{path[differ : differ + width - 2]}…"
+
+
+def show(seen: sqlite3.Connection, folder: Path, unread: int) -> None:
     """The duplicates there are now, those that waste most first."""
     groups = []
     for (digest,) in seen.execute("SELECT hash FROM seen GROUP BY hash HAVING count(*) > 1").fetchall():
@@ -145,12 +188,22 @@ def show(seen: sqlite3.Connection, unread: int) -> None:
             groups.append((there[0][1] * (len(there) - 1), [path for path, _ in there]))
     groups.sort(key=lambda group: (-group[0], group[1]))
     if groups:
-        table = Table("wasted", "copies", "files", title="Duplicate files", title_justify="left")
-        for wasted, paths in groups[:20]:
-            table.add_row(f"{wasted:,} B", str(len(paths)), "\n".join(paths[:4] + ["…"] * (len(paths) > 4)))
-        out.print(table)
+        table = Table(title="Duplicate files", title_justify="left")
+        table.add_column("wasted", justify="right", no_wrap=True)
+        table.add_column("copies", justify="right", no_wrap=True)
+        table.add_column("files", no_wrap=True)
+        for wasted, paths in groups[:MAX_GROUPS]:
+            files = shown(out, folder, paths[:MAX_PATHS], out.width - len("┃ 1,000,000 B ┃ copies ┃  ┃"))
+            files += [f"… and {len(paths) - MAX_PATHS:,} more"] * (len(paths) > MAX_PATHS)
+            table.add_row(f"{wasted:,} B", f"{len(paths):,}", Text("\n".join(files)))
+        out.print(table, soft_wrap=not out.is_terminal)
+    more = len(groups) - MAX_GROUPS
+    if more > 0:
+        out.print(f"… and {more:,} more, which waste less")
     total = sum(wasted for wasted, _ in groups)
-    out.print(f"{len(groups):,} groups of duplicates waste {total:,} bytes." if groups else "No duplicates.")
+    one = len(groups) == 1
+    which = "1 group of duplicates wastes" if one else f"{len(groups):,} groups of duplicates waste"
+    out.print(f"{which} {total:,} bytes." if groups else "No duplicates.")
     if unread:
         out.print(f"{unread:,} files could not be read: `solarwind dead list file.found 'Hash the file'` shows why.")
 
@@ -162,32 +215,35 @@ async def run(folder: Path, store: Path) -> None:
     seen.execute("CREATE TABLE IF NOT EXISTS seen (path TEXT PRIMARY KEY, hash TEXT, size INTEGER)")
     seen.execute("CREATE INDEX IF NOT EXISTS by_hash ON seen (hash)")
     wind = SolarWind(f"sqlite:///{store / f'{name}.db'}", grace=5)
-    build(wind, seen)
+    build(wind, seen, folder)
     try:
         async with wind:
             await watch(wind, await find(wind, folder, store))
             unread = (await wind.statistics()).purposes["file.found", "Hash the file"].dead
-        show(seen, unread)
+        show(seen, folder, unread)
     finally:
         seen.close()
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Find the duplicate files of a folder.")
-    parser.add_argument("folder", nargs="?", default=".", type=Path)
+    library = Path(sysconfig.get_path("stdlib"))
+    parser.add_argument("folder", nargs="?", default=library, type=Path, help="default: this Python's standard library")
     parser.add_argument("--store", default=Path(".duplicates"), type=Path, help="where it keeps how far it is")
     options = parser.parse_args()
     folder = options.folder.expanduser().resolve()
     if not folder.is_dir():
-        err.print(f"expected a folder, got {options.folder}: name one that is there", soft_wrap=True, markup=False)
+        err.print(f"expected a folder, got {plain(str(options.folder))}: name one that is there", soft_wrap=True)
         return 1
+    if options.folder == library:
+        err.print("The standard library of this Python. For a folder of your own: make run DIR=~/Pictures")
     try:
         asyncio.run(run(folder, options.store.resolve()))
     except KeyboardInterrupt:
         err.print("Interrupted. Start it again, and it goes on where it was.")
         return 130
     except SolarWindError as error:
-        err.print(str(error), soft_wrap=True, markup=False)
+        err.print(str(error), soft_wrap=True)
         return 1
     return 0
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+
+from rich.console import Console
 
 ROOT = Path(__file__).parent.parent
 DUPLICATES = [sys.executable, str(ROOT / "examples" / "duplicates.py")]
@@ -30,10 +33,10 @@ def test_duplicates_are_found_and_the_second_run_has_nothing_to_do(tmp_path: Pat
     make_tree(folder, 30)
     first = find(folder)
     assert first.returncode == 0, first.stderr
-    assert "1 groups of duplicates waste 232 bytes." in first.stdout
+    assert "1 group of duplicates wastes 232 bytes." in first.stdout
     assert first.stderr.count("  =  ") == 29
     second = find(folder)
-    assert "1 groups of duplicates waste 232 bytes." in second.stdout
+    assert "1 group of duplicates wastes 232 bytes." in second.stdout
     assert "  =  " not in second.stderr, "what was settled is not handled again"
 
 
@@ -46,6 +49,55 @@ def test_a_file_that_cannot_be_read_is_a_dead_letter_and_stops_nobody(tmp_path: 
     missing = find(tmp_path / "nowhere")
     assert missing.returncode == 1
     assert missing.stderr.startswith("expected a folder, got")
+
+
+def test_by_default_it_looks_through_the_standard_library(tmp_path: Path) -> None:
+    done = subprocess.run([*DUPLICATES], capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("The standard library of this Python.")
+    assert " files in " in done.stderr
+    assert ".pyc" not in done.stdout
+
+
+def test_what_is_hidden_installed_or_cached_is_left_out_and_names_are_no_markup(tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    for place in (
+        ".git",
+        ".venv/lib",
+        "env/lib",
+        "__pycache__",
+        "node_modules/a",
+        "lib/site-packages",
+        "[red]a",
+        "\x1b[2J",
+    ):
+        (folder / place).mkdir(parents=True)
+        (folder / place / "x[red].txt").write_text("the same")
+    (folder / "env" / "pyvenv.cfg").touch()
+    done = find(folder)
+    assert done.returncode == 0, done.stderr
+    assert "2 files in" in done.stderr
+    assert done.stderr.count("  =  ") == 1
+    for text in (done.stdout, done.stderr):
+        assert "[red]a/x[red].txt" in text
+        assert "\\x1b[2J/x[red].txt" in text
+        assert str(folder) not in text.partition("with another")[2]
+
+
+def test_paths_are_cut_in_the_middle_and_stay_distinguishable() -> None:
+    spec = importlib.util.spec_from_file_location("duplicates", DUPLICATES[1])
+    assert spec is not None
+    assert spec.loader is not None
+    example = importlib.util.module_from_spec(spec)
+    sys.modules["duplicates"] = example
+    spec.loader.exec_module(example)
+    terminal = Console(force_terminal=True, width=60)
+    long = "/".join(["folder"] * 20)
+    for at in range(0, len(long), 7):
+        pair = [f"/p/{long[:at]}{each}{long[at:]}" for each in ("1", "22")]
+        shown = example.shown(terminal, Path("/p"), pair, 24)
+        assert all(len(path) <= 24 for path in shown), shown
+        assert len(set(shown)) == 2, shown
 
 
 def test_interrupted_it_goes_on_where_it_was(tmp_path: Path) -> None:
@@ -62,7 +114,7 @@ def test_interrupted_it_goes_on_where_it_was(tmp_path: Path) -> None:
     assert process.returncode in (0, 130)
     again = find(folder)
     assert again.returncode == 0, again.stderr
-    assert "1 groups of duplicates waste 4,792 bytes." in again.stdout
+    assert "1 group of duplicates wastes 4,792 bytes." in again.stdout
 
 
 def test_an_exchange_of_ones_own(tmp_path: Path) -> None:
