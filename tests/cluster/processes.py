@@ -3,6 +3,7 @@
 Run as a program, with a JSON object, it is such a process. Line by line and at once it says
 
     ready                      it has joined
+    deadly ATTEMPT             a handler has the payload that kills it
     handled TIME TOPIC PAYLOAD by a handler of `topics`, that returns then; the time is the machine's, in ns
     accepted N                 so many events that it was to fire, all awaited
     here WHERE                 it is about to hold itself up (`stop_at`), for whoever continues it
@@ -25,7 +26,7 @@ from pathlib import Path
 from time import monotonic_ns
 from typing import Any, NamedTuple
 
-from solarwind import Retry, SolarWind
+from solarwind import Event, Retry, SolarWind
 from solarwind.cluster.address import Settings
 from solarwind.cluster.layout import Layout
 
@@ -65,6 +66,10 @@ class Process:
             asyncio.create_task(_read(process.stdout, self.lines)),
             asyncio.create_task(_read(process.stderr, self.log)),
         ]
+
+    @property
+    def ended(self) -> bool:
+        return self._process.returncode is not None
 
     @property
     def pid(self) -> int:
@@ -149,9 +154,9 @@ def say(*words: object) -> None:
 
 class Life:
     """It handles `topics` for `purpose`, and where `fires` is a topic it fires the payload on that in each handler.
-    With `hang` its handlers never end. It fires the numbers from 0 up to `fire` on `fire_on`. The first time that it
-    comes to `stop_at` it stops itself: "commit" is right before what handlers fired is written, "copy" is right after
-    it, before it is copied on."""
+    With `hang` its handlers never end; the payload `deadly` kills it. It fires the numbers from 0 up to `fire` on
+    `fire_on`. The first time that it comes to `stop_at` it stops itself: "commit" is right before what handlers fired
+    is written, "copy" is right after it, before it is copied on."""
 
     def __init__(
         self,
@@ -165,13 +170,16 @@ class Life:
         stop_at: str = "",
         version: int = 1,
         hang: bool = False,
+        attempts: int = 1_000,
+        deadly: object = None,
     ) -> None:
         self.wind = SolarWind(url, grace=5.0)
         self._fires = fires
         self._fire = fire
         self._fire_on = fire_on
-        retry = Retry(attempts=1_000, wait=0.0)
+        retry = Retry(attempts=attempts, wait=0.0)
         self._hang = hang
+        self._deadly = deadly
         for topic in topics:
             on = self.wind.on(
                 topic, purpose=purpose, exchange=exchange, version=version, retry=retry, since="beginning"
@@ -181,7 +189,10 @@ class Life:
             stop_once(stop_at)
 
     def _handler(self, topic: str) -> Callable[..., Any]:
-        async def handle(payload: object) -> None:
+        async def handle(payload: object, event: Event) -> None:
+            if payload == self._deadly is not None:
+                say("deadly", event.attempt)
+                os.kill(os.getpid(), signal.SIGKILL)
             if self._hang:
                 await asyncio.Event().wait()
             if self._fires:

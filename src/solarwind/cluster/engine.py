@@ -113,6 +113,7 @@ class NatsEngine(Running):
         self._session = Session(self.address)
         self._clients: dict[int, asyncio.Task[PartitionClient]] = {}
         self._started: dict[int, PartitionClient] = {}
+        self._inboxes: dict[int, str] = {}  # of the last link to each partition's owner
         self._numbers = count(1)  # of transports
         self._transports: dict[str, NatsTransport] = {}
 
@@ -207,8 +208,10 @@ class NatsEngine(Running):
             if owner is not None:
                 return MemoryLink(owner.connected, received, lost)
             link = NatsLink(self._session, received, lost)
+            opening = link.open(self._layout, node, partition, self._inboxes.get(partition, ""))
             try:
-                await self._owners.while_owner(partition, node, link.open(self._layout, node, partition))
+                await self._owners.while_owner(partition, node, opening)
+                self._inboxes[partition] = link.inbox
                 return link
             except Unavailable:
                 if asyncio.get_running_loop().time() > until:
@@ -227,7 +230,7 @@ class NatsEngine(Running):
     async def _open_transport(self, message: Msg) -> None:
         try:
             asked = msgspec.json.decode(message.data)
-            partition, to = int(asked["partition"]), str(asked["to"])
+            partition, to, after = int(asked["partition"]), str(asked["to"]), str(asked.get("after", ""))
         except (msgspec.MsgspecError, KeyError, TypeError, ValueError):
             log.warning("a message that Solar Wind did not write came at %s", message.subject)
             return
@@ -237,6 +240,9 @@ class NatsEngine(Running):
             if owner is None:
                 self._owners.doubt(partition)
         else:
+            for transport in list(self._transports.values()):
+                if transport.subject == after:
+                    transport.replaced()
             name = f"c{next(self._numbers)}"
             forget = partial(self._forget, name)
             self._transports[name] = NatsTransport(self._session, owner.connected, to, forget)

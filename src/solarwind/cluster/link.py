@@ -168,15 +168,16 @@ class NatsLink:
         self._closed = False
         self._subscription: Subscription | None = None
         self.node = ""  # at the other end
+        self.inbox = ""  # what the other end knows it by
         self.frames: Frames | None = None
 
-    async def open(self, layout: Layout, node: str, partition: int) -> None:
-        """Raises `Unavailable`."""
+    async def open(self, layout: Layout, node: str, partition: int, after: str) -> None:
+        """`after` is the inbox of the link before, which this one replaces. Raises `Unavailable`."""
         self.node = node
-        inbox = layout.live(f"client.{uuid4().hex}")
+        self.inbox = inbox = layout.live(f"client.{uuid4().hex}")
         try:
             self._subscription = await self._session.nats.subscribe(inbox, cb=self._take, pending_bytes_limit=0)
-            asked = json.dumps({"partition": partition, "to": inbox}).encode()
+            asked = json.dumps({"partition": partition, "to": inbox, "after": after}).encode()
             answer = await self._session.ask(layout.live(f"node.{node}.open"), asked, wait=OPEN_S)
         except (NoAnswer, nats.errors.Error, OSError) as error:
             await self._unsubscribe()
@@ -237,6 +238,7 @@ class NatsTransport:
     def __init__(self, session: Session, connected: Connected, subject: str, forget: Callable[[], None]) -> None:
         self._forget = forget
         self._closed = False
+        self.subject = subject
         self.frames = Frames(session, subject, self._message, self._over)
         self.connection: Connection = connected(self)
         self.frames.drained = self._drained  # type: ignore[method-assign]
@@ -251,10 +253,12 @@ class NatsTransport:
             self.connection.unstuck()
 
     def _over(self, why: str) -> None:
+        """The client said so, or something on the way to it was lost: it need not have died. One that has is silent,
+        and that is noticed by `Connection.check`."""
         self._forget()
         if not self._closed:
             self._closed = True
-            self.connection.lost(died=why != "it was closed")
+            self.connection.lost(died=False)
 
     def send(self, data: bytes) -> None:
         self.frames.send(data)
@@ -276,6 +280,10 @@ class NatsTransport:
     def abort(self) -> None:
         self._closed = True
         self.frames.end("the client does not answer")
+
+    def replaced(self) -> None:
+        """The client is there again, by another link."""
+        self.frames.end("the client came again")
 
     def authenticated(self) -> None:
         """NATS has said who it is."""

@@ -1,0 +1,98 @@
+"""What counts as a death of whoever has an event in hand, and what does not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from cli import conftest as cli
+from cli.conftest import Serving
+from solarwind import Event, Retry, SolarWind
+from solarwind.testing.contract import on_loop, until
+
+from .processes import process
+from .servers import NatsServer
+
+_bare_environment, start, serving = cli._bare_environment, cli.start, cli.serving
+AGAIN = Retry(attempts=3, wait=0.0)
+
+
+@on_loop
+async def test_each_death_of_a_worker_that_is_not_the_owner_counts(server: NatsServer, namespace: str) -> None:
+    url = server.url(namespace, streams=1)
+    attempts = []
+    async with process(url, topics=["U"]), SolarWind(url) as asking:
+        await asking.fire("T", "deadly")
+        await asking.fire("T", "good")
+        while True:
+            async with process(url, topics=["T"], attempts=2, deadly="deadly") as worker:
+                await until(lambda: worker.ended or ("good" in [each.payload for each in worker.handled()]))
+                attempts += [line for line in worker.lines if line.startswith("deadly")]
+                if not worker.ended:
+                    break
+            assert len(attempts) < 4
+        (letter,) = await asking.dead("T", "p")
+        assert attempts == [f"deadly {number}" for number in (1, 2)]
+        assert (letter.event.payload, letter.attempts) == ("deadly", 2)
+
+
+def test_a_take_whose_lease_ends_three_times_is_dead(
+    server: NatsServer, namespace: str, serving: Callable[..., Serving]
+) -> None:
+    door = serving("--engine", server.url(namespace))
+    assert door.ask("POST", "/v1/topics/orders/events", 1)[0] == 202
+    wanted = {"since": "beginning", "lease": 0.1, "wait": 3, "retry": {"attempts": 3, "wait": 0}}
+    path = "/v1/topics/orders/purposes/ship"
+    taken = [door.ask("POST", f"{path}/take", wanted)[1]["events"] for _ in range(3)]
+    assert [[event["attempt"] for event in events] for events in taken] == [[1], [2], [3]]
+    assert door.ask("POST", f"{path}/take", wanted | {"wait": 0.5})[1]["events"] == []
+    (letter,) = door.ask("GET", f"{path}/dead")[1]["dead"]
+    assert letter["attempts"] == 3
+
+
+@on_loop
+async def test_nats_that_is_restarted_is_no_attempt_of_what_is_in_hand(own: Callable[..., NatsServer]) -> None:
+    nats = own(NatsServer)
+    await nats.start()
+    url = nats.url("n", streams=1)
+    async with process(url, topics=["U"]):
+        attempts = await attempts_with(url, lambda _: nats.restart())
+    assert attempts == [1, 1, 1]
+
+
+@on_loop
+async def test_a_client_that_lost_nats_and_is_back_has_not_died(server: NatsServer, namespace: str) -> None:
+    async def lose(wind: SolarWind) -> None:
+        wind.engine._session._gone.set()  # type: ignore[attr-defined]
+
+    url = server.url(namespace, streams=1)
+    async with process(url, topics=["U"]):
+        assert await attempts_with(url, lose) == [1, 1, 1]
+
+
+@on_loop
+async def test_a_client_whose_owner_was_killed_has_not_died(server: NatsServer, namespace: str) -> None:
+    url = server.url(namespace, streams=1)
+    async with process(url, topics=["U"]) as owner:
+        assert await attempts_with(url, lambda _: owner.kill(), times=1) == [1, 1]
+
+
+async def attempts_with(url: str, fault: Callable[[SolarWind], Awaitable[None]], times: int = 2) -> list[int]:
+    """Those that a handler sees that has an event in hand whenever it happens."""
+    wind = SolarWind(url)
+    attempts: list[int] = []
+
+    @wind.on("T", purpose="p", retry=Retry(attempts=2, wait=0.0))
+    async def handle(event: Event) -> None:
+        attempts.append(event.attempt)
+        if len(attempts) <= times:
+            await asyncio.Event().wait()
+
+    async with wind:
+        await wind.fire("T", 1)
+        for number in range(1, times + 1):
+            await until(lambda number=number: len(attempts) == number)  # type: ignore[misc]
+            await fault(wind)
+        await until(lambda: len(attempts) == times + 1)
+        await wind.stop(0)
+    return attempts
