@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from solarwind import BadName, Event, SolarWind, wire
+from solarwind import BadName, Event, SolarWind, Unavailable, wire
 from solarwind.batch import seal
 from solarwind.core.effects import Join, Offer, Report
 from solarwind.core.spans import Spans
@@ -20,6 +20,7 @@ from solarwind.engine.client import Client
 from solarwind.engine.local import LocalEngine
 from solarwind.limits import Limits
 from solarwind.peer.connection import Connection
+from solarwind.peer.turns import Turns
 from solarwind.store.memory import MemoryStore
 from solarwind.testing.contract import EngineContract, LocalPlace, Place, on_loop, until
 
@@ -52,6 +53,7 @@ class Host:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self.turns = Turns()
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def grant(self, token: str | None) -> Everything:
@@ -182,13 +184,22 @@ async def test_what_was_in_hand_when_a_connection_behind_was_lost_does_not_count
         await until(lambda: begun == [0])
         middle.link.abort("somebody cut it")
         await until(lambda: middle.connections == 2)
-        await middle.topics()  # answered once everything is as it was
+        await until(lambda: is_up(middle), "everything is as it was")
         go_on.set()
         await wind.fire("T", 1)
         await wind.settled(10)
         assert begun == [0, 0, 1]
         found = (await wind.statistics()).purposes["T", "p"]
         assert (found.settled, found.dead, found.pending + found.in_flight) == (2, 0, 0)
+
+
+async def is_up(client: Behind) -> bool:
+    """It answers once its instances have joined again."""
+    try:
+        await client.topics()
+    except Unavailable:
+        return False
+    return True
 
 
 class Collecting:

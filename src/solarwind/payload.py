@@ -224,6 +224,7 @@ Key = str | bytes  # text as it is, other JSON in its canonical form
 _MAX_KEY = 256  # characters or bytes; a longer one is known by its digest, so that it costs no more
 _NUMBER = re.compile(rb"(-?)(\d+)(?:\.(\d+))?(?:[eE]([+-]?\d{1,1000}))?")
 _decode_exactly = msgspec.json.Decoder(float_hook=lambda text: msgspec.Raw(text.encode())).decode
+_MAX_NAMES = 16  # in a path: each takes a type of its own
 
 
 def field(path: str) -> Callable[[bytes, str], Key | None]:
@@ -233,14 +234,23 @@ def field(path: str) -> Callable[[bytes, str], Key | None]:
     1, 1.0 and 1e0; objects with their members in any order. The text "1" is another than the number.
     Raises `BadArgument` for another path.
     """
+    check_field(path)
+    return _field(path)
+
+
+def check_field(path: str) -> None:
+    """Whether `field` knows what is meant, without the work of making it. Raises `BadArgument`."""
     if not isinstance(path, str) or len(path) > _MOST_PATH or not _PATH.fullmatch(path):
         raise BadArgument(
             f"expected a field such as $.video_id or $.video.id, of at most {_MOST_PATH} characters, got {_shown(path)}"
         )
-    return _field(path)
+    if path.count(".") > _MAX_NAMES:
+        raise BadArgument(
+            f"expected a field at most {_MAX_NAMES} names deep, such as $.video.id, got one {path.count('.')} deep"
+        )
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=256)
 def _field(path: str) -> Callable[[bytes, str], Key | None]:
     names = path.split(".")[1:]
     type_: Any = msgspec.Raw

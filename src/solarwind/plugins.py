@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
+import sys
+from functools import lru_cache
+from importlib.metadata import EntryPoint, entry_points
 
 from .core.exchange import known, lookup, register
 from .errors import BadArgument
@@ -14,8 +16,8 @@ def load_exchange(name: object) -> None:
     """Make the exchange `name` known, from an installed package if need be. Raises `BadArgument` where none has it."""
     if isinstance(name, str) and lookup(name) is not None:
         return
-    found = entry_points(group=GROUP, name=name) if isinstance(name, str) else ()
-    for entry in found:
+    entry = _installed(tuple(sys.path)).get(name) if isinstance(name, str) else None
+    if entry is not None:
         try:
             exchange = entry.load()
         except Exception as error:
@@ -26,3 +28,9 @@ def load_exchange(name: object) -> None:
         f"expected an exchange, one of {', '.join(known())}, got {name!a}: "
         "register your own with solarwind.register_exchange, or install the package that has it"
     )
+
+
+@lru_cache(maxsize=4)
+def _installed(path: tuple[str, ...]) -> dict[str, EntryPoint]:
+    """By name. Looked for once: that reads a file of each installed package, and anybody may name an exchange."""
+    return {entry.name: entry for entry in entry_points(group=GROUP)}

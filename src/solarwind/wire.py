@@ -24,12 +24,14 @@ SUBPROTOCOL = "solarwind.v1"
 PATH = "/v1/connect"
 MOST_TOGETHER = 1 << 20  # bytes of messages that are put into one WebSocket message
 MOST_MESSAGES = 16_384  # in one
+MAX_LISTED = 1 << 17  # edges of spans, failures, purposes or ids, in one message
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MOST_AGO_US = 10**15
 
 T = TypeVar("T")
 Ref = Annotated[int, msgspec.Meta(ge=1)]
+Listed = Annotated[list[T], msgspec.Meta(max_length=MAX_LISTED)]
 
 
 class Message(msgspec.Struct, array_like=True, tag=str.lower):
@@ -90,9 +92,9 @@ class Report(Message):
 
     instance: int
     lease: int
-    done: list[int]
-    failed: list[Failure] = []
-    returned: list[int] = []
+    done: Listed[int]
+    failed: Listed[Failure] = []
+    returned: Listed[int] = []
     handled: int = 0
     busy_ns: int = 0
     fired: int = 0
@@ -207,15 +209,32 @@ FromClient = Hello | Submit | Hold | Join | Report | Alive | Leaving | Leave | C
 FromServer = Welcome | Accepted | Done | Refused | Offer | Stale | Closed | Pong
 
 encode = msgspec.msgpack.Encoder().encode
+_split = msgspec.msgpack.Decoder(list[msgspec.Raw])
+_one_from_client: msgspec.msgpack.Decoder[FromClient] = msgspec.msgpack.Decoder(FromClient)
 _from_client = msgspec.msgpack.Decoder(list[FromClient])
 _from_server = msgspec.msgpack.Decoder(list[FromServer])
 
 
 def read_client(data: bytes) -> list[FromClient]:
     """The messages a client sent. Raises `ProtocolError`."""
+    _check_count(data)
+    return _read(_from_client, data)
+
+
+def split(data: bytes) -> list[msgspec.Raw]:
+    """The same, each still to be read by `read_one`: so a long one need not be read at once. Raises `ProtocolError`."""
+    _check_count(data)
+    return _read(_split, data)
+
+
+def read_one(message: msgspec.Raw) -> FromClient:
+    """Raises `ProtocolError`."""
+    return _read(_one_from_client, message)
+
+
+def _check_count(data: bytes) -> None:
     if _count(data) > MOST_MESSAGES:
         raise ProtocolError(f"expected at most {MOST_MESSAGES:,} messages together, got {_count(data):,}")
-    return _read(_from_client, data)
 
 
 def read_server(data: bytes) -> list[FromServer]:
@@ -223,7 +242,7 @@ def read_server(data: bytes) -> list[FromServer]:
     return _read(_from_server, data)
 
 
-def _read(decoder: msgspec.msgpack.Decoder[T], data: bytes) -> T:
+def _read(decoder: msgspec.msgpack.Decoder[T], data: bytes | msgspec.Raw) -> T:
     try:
         return decoder.decode(data)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
@@ -286,7 +305,7 @@ class PurposeArguments(Arguments):
 
 
 class LettersArguments(PurposeArguments):
-    ids: list[str] | None = None  # all
+    ids: Listed[str] | None = None  # all
 
 
 class ReplayArguments(PurposeArguments):
@@ -303,7 +322,7 @@ class TraceArguments(Arguments):
 
 
 class PurposesArguments(Arguments):
-    purposes: list[tuple[str, str]]
+    purposes: Listed[tuple[str, str]]
 
 
 class BackupArguments(Arguments):

@@ -20,7 +20,7 @@ from typing import ClassVar, Protocol
 from ..batch import Batch
 from ..errors import BadArgument, ConflictError
 from ..event import Event, HandOut
-from ..payload import Key, field
+from ..payload import Key, check_field
 from .log import Stored
 
 Random = Callable[[], float]
@@ -189,7 +189,7 @@ def check(name: str, key: str | None) -> None:
     if key is not None:
         if not exchange.keyed:
             raise BadArgument(f"expected a key only with an exchange that is keyed, got {key!a} with {name!r}")
-        field(key)
+        check_field(key)
 
 
 def known() -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 
@@ -18,6 +19,7 @@ from .clock import Clock
 from .running import Running
 
 FOREVER = (1 << 63) - 1  # ns since 1970
+_TOGETHER = 250  # purposes that are counted in one turn of the loop
 
 
 class Operations(Running):
@@ -67,15 +69,15 @@ class Operations(Running):
 
     async def statistics(self) -> Statistics:
         self._check_running()
-        topics = self._dispatcher.topics
-        return Statistics(
-            {name: TopicStatistics(topic.end + topic.unkept) for name, topic in topics.items()},
-            {
-                (name, purpose.state.purpose): self._count(purpose)
-                for name, topic in topics.items()
-                for purpose in topic.purposes.values()
-            },
-        )
+        topics: dict[str, TopicStatistics] = {}
+        purposes: dict[tuple[str, str], PurposeStatistics] = {}
+        for name, topic in list(self._dispatcher.topics.items()):
+            topics[name] = TopicStatistics(topic.end + topic.unkept)
+            for purpose in list(topic.purposes.values()):
+                purposes[name, purpose.state.purpose] = self._count(purpose)
+                if not len(purposes) % _TOGETHER:
+                    await asyncio.sleep(0)  # there may be very many
+        return Statistics(topics, purposes)
 
     async def purposes(self, topic: str | None) -> list[PurposeInfo]:
         return listed(await self.statistics(), topic)

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from .connection import Connection, Transport
 from .host import Host
+from .turns import Turns
 
 
 class Clients:
@@ -18,6 +19,7 @@ class Clients:
     def __init__(self) -> None:
         self._connections: set[Connection] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
+        self.turns = Turns()  # of all long work for them
 
     def connected(self, transport: Transport, token: str | None = None) -> Connection:
         """A client is there; `token` is what its handshake brought."""

@@ -23,17 +23,20 @@ from ..service.registration import check_join
 from . import calls
 from .host import Grant, Host
 from .seat import Seat
+from .unread import Unread
 
 log = logging.getLogger("solarwind")
 
 UNAUTHENTICATED_BYTES = 16 << 10  # a message of somebody who has not said who he is, and what he has not read
 MIN_SECRET_BYTES, MAX_SECRET_BYTES = 16, 64
+_STOPPED = "expected a dispatcher that runs, it stopped: try again"
 MOST_UNACCEPTED = 8 << 20  # bytes of a connection's batches: then nothing more is read from it
 MOST_UNREAD = 10_000  # messages for a peer that does not read them: likewise
 _BATCH_BYTES = 1 << 10  # that a batch takes besides its own, about
 _SILENT = 1.75  # heartbeats: whoever is gone is noticed before the second ends
 _MOST_TOPICS = 10_000  # that are remembered as allowed
 _MOST_NS = int(MOST_SECONDS * 1e9)
+_JOIN_S = 0.000_1  # that an instance takes on the loop, about
 
 
 class Transport(Protocol):
@@ -95,6 +98,7 @@ class Connection:
         "_topics",
         "_transport",
         "_unaccepted",
+        "_unread",
         "heard",
         "open",
         "since",
@@ -114,6 +118,7 @@ class Connection:
         self._held: list[Batch | SolarWindError] = []
         self._held_bytes = 0
         self._unaccepted = 0
+        self._unread = Unread(host.turns, self._take, self._failed, self._regulate)
         self._paused = False  # reading
         self._stuck = False  # writing
         self._out: list[wire.Message] = []
@@ -133,14 +138,13 @@ class Connection:
         if not self.open:
             return
         self.heard = asyncio.get_running_loop().time()
-        try:
-            for message in wire.read_client(data):
-                self._take(message)
-        except SolarWindError as error:
-            self.end(error)
-        except Exception as error:
-            log.exception("a message of a client could not be handled")
-            self.end(ProtocolError(f"the server could not handle a message: {type(error).__name__}"))
+        self._unread.add(data)
+
+    def _failed(self, error: Exception) -> None:
+        if not isinstance(error, SolarWindError):
+            log.error("a message of a client could not be handled", exc_info=error)
+            error = ProtocolError(f"the server could not handle a message: {type(error).__name__}")
+        self.end(error)
 
     def refuse_text(self) -> None:
         self.end(ProtocolError("expected binary WebSocket messages, got a text"))
@@ -237,7 +241,7 @@ class Connection:
         self._unaccepted -= size
         if self._paused:
             self._regulate()
-        error = future.exception() if not future.cancelled() else _stopped()
+        error = future.exception() if not future.cancelled() else Unavailable(_STOPPED)
         if error is None:
             self._accepted.append(ref)
             self._flush_soon()
@@ -280,6 +284,7 @@ class Connection:
         seat.joined = self._answer(join.ref, self._enter(seat, wanted, since), self._lasting)
 
     async def _enter(self, seat: Seat, join: effects.Join, since: Any) -> AsyncIterator[list[Any]]:
+        await self._host.turns.brief(_JOIN_S)
         try:
             seat.instance = await self._host.engine.join(join, since, seat)
         except SolarWindError:
@@ -487,7 +492,7 @@ class Connection:
     def _regulate(self) -> None:
         """Read nothing more while too much is not accepted yet, or the peer does not read what it is answered."""
         most = MOST_UNACCEPTED // 2 if self._paused else MOST_UNACCEPTED
-        paused = self._unaccepted > most or len(self._out) > MOST_UNREAD
+        paused = self._unaccepted > most or len(self._out) > MOST_UNREAD or bool(self._unread)
         if paused and not self._paused:
             self._transport.pause()
         elif self._paused and not paused:
@@ -560,6 +565,7 @@ class Connection:
         self._offers.clear()
         self._to_offer.clear()
         self._held.clear()
+        self._unread.clear()
         seats, self._seats = self._seats, {}
         for seat in seats.values():
             if seat.instance:
@@ -576,10 +582,6 @@ def _offer(together: _Together) -> wire.Offer:
     if 2 * (high - low) < len(batch):
         batch, start = batch.part(low - start, high - start), low
     return wire.Offer(start, batch.data, shares)
-
-
-def _stopped() -> SolarWindError:
-    return Unavailable("expected a dispatcher that runs, it stopped: try again")
 
 
 _TAKE: dict[type[Any], Callable[[Connection, Any], None]] = {

@@ -10,6 +10,7 @@ from ..limits import Limits
 
 if TYPE_CHECKING:
     from .connection import Connection
+    from .turns import Turns
 
 
 class Grant(Protocol):
@@ -77,6 +78,11 @@ class Host(Protocol):
     @property
     def checks_authors(self) -> bool:
         """Whether a client may send its own batches alone. One of a cluster's passes on what others numbered."""
+        ...
+
+    @property
+    def turns(self) -> Turns:
+        """Where long work for any of them waits."""
         ...
 
     def grant(self, token: str | None) -> Grant:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Hashable
+from collections.abc import AsyncIterator, Hashable, Iterable
 from functools import cached_property
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -32,8 +32,9 @@ from ..errors import (
     Unavailable,
 )
 from ..names import check_purpose, check_topic
+from ..peer.turns import PIECE_BYTES
 from .access import Grant
-from .nesting import check_json
+from .nesting import check_long_json
 
 if TYPE_CHECKING:
     from .asgi import Server
@@ -55,6 +56,8 @@ STATUS: tuple[tuple[type[SolarWindError], int], ...] = (
     (StoreError, 503),
 )
 
+_ITEM_BYTES = 256  # that making an item takes, as if so much were written
+_VALUES = 16  # in a body, about, for each id that may be in it
 _MOST_WHOLE = 1 << 53  # above it a float may be any of several
 
 encode = msgspec.json.Encoder().encode
@@ -131,7 +134,8 @@ class Call:
             body = b"{}"
         elif self.media_type != JSON_TYPE:
             raise HTTPException(415, f"expected a body of type {JSON_TYPE}, got {self.media_type[:80] or 'none'!a}")
-        check_json(body, self.server.settings.nesting)
+        settings = self.server.settings
+        await check_long_json(body, settings.nesting, self.server.turns, max_values=_VALUES * settings.ids + _VALUES)
         decode = codec.decoder(cast(Hashable, kind))
         try:
             found: T = decode(body, codec.JSON)
@@ -213,6 +217,23 @@ class ClientGone(Exception):
 
 
 # Answers ------------------------------------------------------------------------------------------------
+
+
+async def in_pieces(call: Call, items: Iterable[Any]) -> list[Any]:
+    """The items as JSON, for a long answer. They are made one by one, as fast as others leave time for it."""
+    written: list[Any] = []
+    items, turns = iter(items), call.server.turns
+    more = True
+    while more:
+        await turns.next()
+        with turns.piece():
+            more, size = False, 0
+            for item in items:
+                written.append(msgspec.Raw(encode(item)))
+                size += _ITEM_BYTES + len(written[-1])
+                if more := size > PIECE_BYTES:
+                    break
+    return written
 
 
 def answer(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Iterator, Sequence
-from itertools import groupby
+from itertools import groupby, pairwise
 from time import time_ns
 from typing import NamedTuple
 
@@ -18,21 +18,24 @@ from ..errors import BadArgument, BadPayload, SolarWindError, TooLarge
 from ..limits import Limits
 from ..names import check_id, check_key
 from ..payload import BYTES, JSON
+from ..peer.turns import PIECE_BYTES
 from . import cloudevents
 from .call import Call, answer, problem
 from .cloudevents import Incoming
 from .described import Id, Key
-from .nesting import check_json
+from .nesting import Shape, check_json, check_long_json, check_values
 
 NDJSON = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 TYPES = (JSON, NDJSON[0], BYTES, cloudevents.STRUCTURED, cloudevents.BATCHED)
+_LINE_BYTES = 64  # that looking at a line takes, as if it were so much longer
 BLOCK_BYTES = 256 << 10  # of lines that are looked at together
+_ATTRIBUTES_BYTES = 64 << 10
+_SPACE, _OPENS, _CLOSES = b" \t\r\n", ord("["), ord("]")
 MOST_UNACCEPTED = 8 << 20  # bytes of one request: then it is read no further for now
 # Of a block: where lines open arrays and objects, so many on each.
 _BRACKETS, _NO_BRACKETS = bytes.maketrans(b"{", b"["), bytes(set(range(256)) - set(b"[{\n"))
 
 _decode_lines = msgspec.json.Decoder(msgspec.Raw).decode_lines
-_decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 class FireQuery(msgspec.Struct, forbid_unknown_fields=True):
@@ -67,20 +70,20 @@ async def fire(call: Call) -> Response:
         if query != FireQuery():
             raise BadArgument("expected a CloudEvent to say its own id and partitionkey, got them as parameters too")
         if kind == cloudevents.BATCHED:
-            events = _batched(call, await call.body(settings.body_bytes))
+            events = await _batched(call, await call.body(settings.body_bytes))
         elif kind == cloudevents.STRUCTURED:
-            body = await call.body(settings.body_bytes)
-            check_json(body, settings.nesting)
-            events = [cloudevents.read_structured(body, call.topic, settings.nesting)]
+            body = await call.body(min(settings.body_bytes, _most_structured(limits)))
+            await check_long_json(body, settings.nesting, call.server.turns)
+            events = [await _checked(call, cloudevents.read_structured(body, call.topic))]
         else:
             body = await call.body(limits.payload_bytes)
-            events = [cloudevents.read_binary(headers, body, call.topic, settings.nesting)]
-        return await _accept(call, list(_batches(call, events)))
+            events = [await _checked(call, cloudevents.read_binary(headers, body, call.topic))]
+        return await _accept(call, await _all_batches(call, events))
     if kind not in (JSON, BYTES):
         raise HTTPException(415, f"expected a body of type {', '.join(TYPES)}, got {kind[:80] or 'none'!a}")
     body = await call.body(limits.payload_bytes)
     if kind == JSON:
-        check_json(body, settings.nesting)
+        await check_long_json(body, settings.nesting, call.server.turns)
     return await _accept(call, [_seal(call, [body], kind, query.key, None if query.id is None else [query.id])])
 
 
@@ -112,22 +115,54 @@ def _seal(call: Call, payloads: list[bytes], content: str, key: str | None, ids:
 # CloudEvents --------------------------------------------------------------------------------------------
 
 
-def _batched(call: Call, body: bytes) -> list[Incoming]:
-    settings = call.server.settings
-    check_json(body, settings.nesting)
-    try:
-        found = _decode_list(body)
-    except msgspec.ValidationError:
-        raise BadPayload("expected an array of CloudEvents, got JSON that is none") from None
-    if len(found) > settings.ids:
-        raise TooLarge(f"expected at most {settings.ids:,} CloudEvents in a batch, got {len(found):,}: send several")
+async def _batched(call: Call, body: bytes) -> list[Incoming]:
+    """It is cut into its events before anything else, and never read as a whole."""
+    settings, turns, most = call.server.settings, call.server.turns, _most_structured(call.server.limits)
+    shape = await Shape(settings.nesting, max_items=settings.ids).read_slowly(body, turns)
+    start, stop = len(body) - len(body.lstrip(_SPACE)), len(body.rstrip(_SPACE))
+    if stop - start < 2 or body[start] != _OPENS or body[stop - 1] != _CLOSES:
+        check_json(body[:PIECE_BYTES], settings.nesting)
+        raise BadPayload("expected an array of CloudEvents, got JSON that is none")
+    edges = [start, *shape.cuts, stop - 1]
+    if len(edges) == 2 and not body[start + 1 : stop - 1].strip(_SPACE):
+        return []
     events = []
-    for number, each in enumerate(found, 1):
+    for number, (before, end) in enumerate(pairwise(edges), 1):
         try:
-            events.append(cloudevents.read_structured(each, call.topic, settings.nesting))
+            if end - before > most:
+                raise TooLarge(f"expected a CloudEvent of at most {most:,} bytes, got {end - before:,}")
+            await turns.next()
+            with turns.piece():
+                event = cloudevents.read_structured(body[before + 1 : end], call.topic)
+            events.append(await _checked(call, event))
         except SolarWindError as error:
-            raise type(error)(f"CloudEvent {number} of {len(found)}: {error}") from None
+            raise type(error)(f"CloudEvent {number} of {len(edges) - 1}: {error}") from None
     return events
+
+
+async def _checked(call: Call, event: Incoming) -> Incoming:
+    """Raises `BadPayload` and `TooLarge`."""
+    if event.content == JSON:
+        await check_long_json(event.data, call.server.settings.nesting, call.server.turns, "JSON as data")
+    return event
+
+
+def _most_structured(limits: Limits) -> int:
+    """Bytes of one event in structured form: its data may be written with escapes, or in base64."""
+    return 2 * limits.payload_bytes + _ATTRIBUTES_BYTES
+
+
+async def _all_batches(call: Call, events: Sequence[Incoming]) -> list[Batch]:
+    found: list[Batch] = []
+    batches, turns = _batches(call, events), call.server.turns
+    more: Batch | None
+    while True:
+        await turns.next()
+        with turns.piece():
+            more = next(batches, None)
+        if more is None:
+            return found
+        found.append(more)
 
 
 def _batches(call: Call, events: Sequence[Incoming]) -> Iterator[Batch]:
@@ -241,13 +276,15 @@ class Lines:
 
     async def _send(self, block: bytes) -> None:
         """Raises `BadLine` once the lines before it are sent, and what sending raises."""
-        numbers, payloads, bad = self._split(block)
+        numbers, payloads, bad = await self._split(block)
+        turns = self._call.server.turns
         for cut in slices(payloads, self._limits):
-            self._submit(numbers[cut], payloads[cut])
+            await turns.next()
+            with turns.piece():
+                self._submit(numbers[cut], payloads[cut])
             await self._settle(MOST_UNACCEPTED)
         if bad is not None:
             raise bad
-        await asyncio.sleep(0)
 
     def _submit(self, numbers: Sequence[int], payloads: list[bytes]) -> None:
         ids: list[str | None] | None = None
@@ -274,22 +311,30 @@ class Lines:
             else:
                 self._ids = None
 
-    def _split(self, block: bytes) -> tuple[Sequence[int], list[bytes], BadLine | None]:
+    async def _split(self, block: bytes) -> tuple[Sequence[int], list[bytes], BadLine | None]:
         """The payloads and the numbers of their lines, up to a line that is no event. Empty lines are passed over."""
-        lines = block.replace(b"\r\n", b"\n").removesuffix(b"\n").split(b"\n")
-        numbers = range(self._number + 1, self._number + 1 + len(lines))
-        self._number += len(lines)
-        if self._all_good(block, lines):
-            return numbers, lines, None
+        turns = self._call.server.turns
+        await turns.next()
+        with turns.piece():
+            lines = block.replace(b"\r\n", b"\n").removesuffix(b"\n").split(b"\n")
+            numbers = range(self._number + 1, self._number + 1 + len(lines))
+            self._number += len(lines)
+            if self._all_good(block, lines):
+                return numbers, lines, None
         found: list[int] = []
         payloads: list[bytes] = []
+        size = 0
         for number, line in zip(numbers, lines, strict=True):
             payload = line.strip(b" \t\r")
+            size += len(line) + _LINE_BYTES
+            if size > PIECE_BYTES:
+                size = 0
+                await turns.line()
             try:
                 if len(payload) > self._limits.payload_bytes:
                     raise _too_long(self._limits.payload_bytes)
                 if payload:
-                    check_json(payload, self._settings.nesting)
+                    await check_long_json(payload, self._settings.nesting, turns)
             except SolarWindError as error:
                 return found, payloads, BadLine(number, error)
             if payload:
@@ -302,7 +347,7 @@ class Lines:
         too_many = b"[" * (self._settings.nesting + 1)
         try:
             values = list(map(bytes, _decode_lines(block)))  # which takes two on one line too, and one on two lines
-            block.isascii() or block.decode()
+            check_values(block)
         except (msgspec.DecodeError, ValueError, RecursionError):
             return False
         return (

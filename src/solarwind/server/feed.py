@@ -19,6 +19,7 @@ from ..engine.base import Engine
 from ..errors import Busy, NotAllowed, SolarWindError, Unavailable
 from ..event import Event
 from ..limits import Limits
+from ..peer.turns import PIECE_BYTES, Turns
 from ..service.inbox import Inbox, Work
 from ..service.registration import make_join
 from .call import Call
@@ -29,8 +30,8 @@ from .guard import Headers
 if TYPE_CHECKING:
     from .asgi import Server
 
-MOST_EVENTS = 500  # that are written with one send
-MOST_BYTES = 64 << 10  # the same
+ROOM = 500  # events, for a reader that reads
+MAX_EVENTS = 100  # that are written with one send
 RETRY_MS = 1_000  # after which a browser comes again
 LAST_WORDS_S = 1.0  # for a reader that is behind when the server stops
 _SPACES = bytes.maketrans(b"\r\n", b"  ")
@@ -52,7 +53,7 @@ async def feed(call: Call) -> Response:
             "expected a request without Last-Event-ID, got one: a feed keeps nothing to go back to, "
             "take events from a purpose that does if none may be missed"
         )
-    join = make_join(call.topic, call.purpose, query.exchange, query.version, None, "now", None, 30.0, MOST_EVENTS)
+    join = make_join(call.topic, call.purpose, query.exchange, query.version, None, "now", None, 30.0, ROOM)
     exchange = lookup(join.exchange)
     if exchange is None or exchange.pends:
         raise NotAllowed(
@@ -66,10 +67,12 @@ class Feed(Inbox):
     """One reader's instance. What is written counts as handled once the reader has room for more: one that is slow has
     its own buffer at the dispatcher, which drops the oldest."""
 
-    def __init__(self, engine: Engine, join: Join, limits: Limits, headers: Headers) -> None:
-        """`headers` are the request's: they say who reads."""
+    def __init__(self, engine: Engine, join: Join, limits: Limits, headers: Headers, turns: Turns) -> None:
+        """`headers` are the request's: they say who reads. What is written is made in `turns`: of a reader that is gone
+        that is noticed meanwhile, and nothing more is made for it."""
         super().__init__(engine, join, limits)
         self.headers = headers
+        self._turns = turns
         self.left = asyncio.Event()
         self.writing: asyncio.Task[None] | None = None
         self._over = False
@@ -97,7 +100,9 @@ class Feed(Inbox):
         await self._send(send, b"retry: %d\n\n" % RETRY_MS)
         while not self._over and self.closed is None:
             self._awake.clear()
-            text, taken = self._next()
+            await self._turns.next()
+            with self._turns.piece():
+                text, taken = self._next()
             if text or self._beats:
                 self._beats = False
                 await self._send(send, text or b":\n\n")
@@ -119,9 +124,9 @@ class Feed(Inbox):
         messages: list[bytes] = []
         taken: list[tuple[Work, list[int]]] = []
         size = 0
-        while size < MOST_BYTES and len(messages) < MOST_EVENTS and (work := self.next_work()) is not None:
+        while size < PIECE_BYTES and len(messages) < MAX_EVENTS and (work := self.next_work()) is not None:
             hand_out, positions = work.hand_out(self.join, None), []
-            while size < MOST_BYTES and len(messages) < MOST_EVENTS and work.todo:
+            while size < PIECE_BYTES and len(messages) < MAX_EVENTS and work.todo:
                 position = work.todo.popleft()
                 positions.append(position)
                 event = encode(to_cloudevent(Event(hand_out, position - hand_out.start)))
@@ -180,7 +185,7 @@ class Feeds:
             raise Unavailable("expected a server that runs, got one that stops: try again when it is back")
         if len(self._open) >= server.settings.instances:
             raise Busy(f"expected at most {server.settings.instances:,} feeds, got another: end one that is not read")
-        feed = Feed(server.engine, join, server.wind.limits, call.request.scope["headers"])
+        feed = Feed(server.engine, join, server.wind.limits, call.request.scope["headers"], server.turns)
         self._open.add(feed)
         try:
             feed.enter(await server.engine.join(join, "now", feed))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -55,14 +56,16 @@ async def metrics(call: Call) -> Response:
     PlatformCollector(registry=registry)
     registry.register(_Numbers(call.server, await call.server.engine.statistics()))
     write, content = choose_encoder(call.request.headers.get("accept", ""))
-    return Response(write(registry), media_type=content)
+    # On a thread: it is text of many lines, and takes long where there are many purposes.
+    return Response(await asyncio.to_thread(write, registry), media_type=content)
 
 
 class _Numbers:
     """A collector of the numbers of one moment."""
 
     def __init__(self, server: Server, statistics: Statistics) -> None:
-        self._server = server
+        self._connections = server.connection_count
+        self._requests = dict(server.http.requests)
         self._statistics = statistics
 
     def collect(self) -> Iterator[Metric]:
@@ -76,12 +79,10 @@ class _Numbers:
                 for (topic, purpose), numbers in self._statistics.purposes.items():
                     family.add_metric([topic, purpose], getattr(numbers, name))
                 yield family
-        yield GaugeMetricFamily(
-            "solarwind_connections", "Open WebSocket connections.", value=self._server.connection_count
-        )
+        yield GaugeMetricFamily("solarwind_connections", "Open WebSocket connections.", value=self._connections)
         requests = CounterMetricFamily(
             "solarwind_http_requests", "HTTP requests answered.", labels=["method", "path", "status"]
         )
-        for (method, path, status), count in self._server.http.requests.items():
+        for (method, path, status), count in self._requests.items():
             requests.add_metric([method, path, str(status)], count)
         yield requests

@@ -10,6 +10,8 @@ from starlette.responses import Response
 
 from .call import JSON_TYPE, Call, answer
 
+MAX_WANTED_BYTES = 32 << 10  # of what somebody states
+
 Webhook = Annotated[
     dict[str, Any],
     Meta(
@@ -35,7 +37,7 @@ async def put(call: Call) -> Response:
     """`201` if it is new."""
     if call.media_type != JSON_TYPE:
         raise HTTPException(415, f"expected a body of type {JSON_TYPE}, got {call.media_type[:80] or 'none'!a}")
-    body = await call.body(call.server.settings.body_bytes)
+    body = await call.body(min(call.server.settings.body_bytes, MAX_WANTED_BYTES))
     new, shown = await call.server.webhooks.put(call.topic, call.purpose, call.part("name"), body)
     return answer(shown, 201 if new else 200)
 

@@ -1,41 +1,152 @@
-"""JSON that somebody sent, looked at before anything else is done with it: that it is JSON, and how deep it is."""
+"""JSON that somebody sent, looked at before anything else is done with it: that it is JSON, and how deep it is.
+
+Nothing is built of it: arrays of nothing take thirty times their bytes as objects. What is long is looked at in pieces,
+so that nobody waits for it.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from itertools import accumulate
 
 import msgspec
 
 from ..errors import BadPayload, TooLarge
+from ..peer.turns import PIECE_BYTES, Turns
 
+_skip = msgspec.json.Decoder(msgspec.Raw).decode  # knows the grammar, not whether text is UTF-8 or a number too large
 _decode = msgspec.json.Decoder().decode
-_STRINGS = re.compile(rb'"(?:[^"\\]+|\\.)*+"', re.DOTALL)
+_STRING = re.compile(rb'"(?:[^"\\]+|\\.)*+"', re.DOTALL)
+_TOKEN = re.compile(rb'"(?:[^"\\]+|\\.)*+"|[\[{\]},]', re.DOTALL)
+_FLAT = bytes.maketrans(b"123456789E", b"000000000e")
+_LONG = b"0" * 200  # of fewer digits, also with an exponent of two more, a float can be made
+_EXPONENTS = (b"0e000", b"0e+000")
+_HUGE = re.compile(
+    rb"(?<![0-9.eE+-])-?(?:[0-9]++(?:\.[0-9]++)?[eE]\+?0*+[1-9][0-9]{2,}+"
+    rb"|[0-9]{200,}+(?:\.[0-9]++)?(?:[eE][-+]?[0-9]++)?)"
+)
 _OTHERS = bytes(set(range(256)) - set(b"[]{}"))
-_BRACKETS = bytes.maketrans(b"{}", b"[]")
+_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
+_DEEPER = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
 
 
-def check_json(data: bytes, most_nesting: int, what: str = "JSON") -> None:
-    """Raises `BadPayload` for what is not JSON, `TooLarge` for arrays and objects deeper within each other."""
+def is_json(data: bytes) -> bool:
+    """Whether it is one JSON value that can be decoded."""
     try:
-        _decode(data)
+        _check_grammar(data)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return False
+    return True
+
+
+def check_json(data: bytes, max_nesting: int, what: str = "JSON") -> None:
+    """Raises `BadPayload` for what is not JSON, `TooLarge` for arrays and objects deeper within each other.
+
+    In one go: for what is short, or of which a `Shape` was made before."""
+    _refuse_other(data, max_nesting, what)
+    if data.count(b"[") + data.count(b"{") > max_nesting:
+        for _ in Shape(max_nesting).read(data):
+            pass
+
+
+async def check_long_json(
+    data: bytes, max_nesting: int, turns: Turns, what: str = "JSON", max_values: int | None = None
+) -> None:
+    """The same, in pieces, for what may be long. Raises `TooLarge`, too, for more than about `max_values` values."""
+    if len(data) <= PIECE_BYTES:
+        return check_json(data, max_nesting, what)
+    await Shape(max_nesting, max_values).read_slowly(data, turns)
+    await turns.next()
+    with turns.piece():
+        return _refuse_other(data, max_nesting, what)
+
+
+def _refuse_other(data: bytes, max_nesting: int, what: str) -> None:
+    try:
+        _check_grammar(data)
     except RecursionError:
-        raise _too_deep(most_nesting) from None
+        raise _too_deep(max_nesting) from None
     except (msgspec.DecodeError, ValueError) as error:
         raise BadPayload(f"expected {what}, got something else: {error}") from None
-    if data.count(b"[") + data.count(b"{") > most_nesting:
-        _check_nesting(data, most_nesting)
 
 
-def _check_nesting(data: bytes, most: int) -> None:
-    """The innermost pairs are taken out as often as it may be deep: a few passes, whatever it is. It is JSON, so that
-    all strings have an end."""
-    brackets = _STRINGS.sub(b"", data).translate(_BRACKETS, _OTHERS)
-    for _ in range(most):
-        if not brackets:
-            return
-        brackets = brackets.replace(b"[]", b"")
-    if brackets:
-        raise _too_deep(most)
+class Shape:
+    """Where a text of JSON has its brackets and commas. Of what is no JSON nothing is said."""
+
+    def __init__(self, max_nesting: int, max_values: int | None = None, max_items: int | None = None) -> None:
+        self._max_nesting = max_nesting
+        self._max_values = max_values
+        self._max_items = max_items
+        self.values = 1  # about
+        self.cuts: list[int] = []  # the commas of the outermost array, where `max_items` is given
+        self._depth = 0
+
+    async def read_slowly(self, data: bytes, turns: Turns) -> Shape:
+        """Raises `TooLarge`."""
+        pieces = self.read(data)
+        more = True
+        while more:
+            await turns.next()
+            with turns.piece():
+                more = next(pieces, False)
+        return self
+
+    def read(self, data: bytes) -> Iterator[bool]:
+        """Gives True after each piece of it. Raises `TooLarge`."""
+        at = 0
+        while at < len(data):
+            at = self._read_piece(data, at, at + PIECE_BYTES // 4)
+            yield True
+
+    def _read_piece(self, data: bytes, start: int, stop: int) -> int:
+        """Gives how far it came."""
+        rest = chunk = data[start:stop]
+        if b'"' in chunk:
+            rest = _STRING.sub(b"", chunk)
+            opened = rest.find(b'"')  # a string that goes on behind the chunk
+            if opened >= 0:
+                string = _STRING.match(data, start + len(chunk) - (len(rest) - opened))
+                stop = string.end() if string is not None else len(data)
+                rest = rest[:opened]
+        steps = memoryview(rest.translate(_STEPS, _OTHERS)).cast("b")
+        depths = list(accumulate(steps, initial=self._depth))
+        if max(depths) > self._max_nesting:
+            raise _too_deep(self._max_nesting)
+        self.values += rest.count(b",") + len(depths) // 2
+        if self._max_values is not None and self.values > self._max_values:
+            raise TooLarge(f"expected JSON of at most {self._max_values:,} values, got more: send several requests")
+        if self._max_items is not None and min(depths) <= 1:
+            self._cut(data, start, min(stop, len(data)), self._max_items)
+        self._depth = depths[-1]
+        return stop
+
+    def _cut(self, data: bytes, start: int, stop: int, most: int) -> None:
+        """Note the commas of the outermost array."""
+        depth = self._depth
+        for token in _TOKEN.finditer(data, start, stop):
+            if token[0] != b",":
+                depth += _DEEPER.get(token[0], 0)
+            elif depth == 1:
+                self.cuts.append(token.start())
+                if len(self.cuts) >= most:
+                    raise TooLarge(f"expected an array of at most {most:,}, got a longer one: send several")
+
+
+def _check_grammar(data: bytes) -> None:
+    """Raises what decoding it would."""
+    _skip(data)
+    check_values(data)
+
+
+def check_values(data: bytes) -> None:
+    """What the grammar does not say of its text and numbers. Raises what decoding it would."""
+    if not data.isascii():
+        data.decode()
+    flat = data.translate(_FLAT)
+    if _LONG in flat or any(each in flat for each in _EXPONENTS):  # as a number, or within some text
+        for number in _HUGE.finditer(_STRING.sub(b'""', data)):
+            _decode(number[0])
 
 
 def _too_deep(most: int) -> TooLarge:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Annotated
 
@@ -12,8 +13,8 @@ from starlette.responses import Response
 from ..errors import BadArgument, NotFound, TooLarge
 from ..failure import MOST_SECONDS
 from ..names import check_id, check_topic
-from ..records import PurposeInfo, PurposeStatistics, TopicInfo, TopicStatistics, Trace
-from .call import Call, answer
+from ..records import DeadLetter, PurposeInfo, PurposeStatistics, TopicInfo, TopicStatistics, Trace
+from .call import Call, answer, in_pieces
 from .cloudevents import CloudEvent, to_cloudevent
 from .described import Id, SinceText, Topic
 from .times import read_since
@@ -126,12 +127,12 @@ class Events(msgspec.Struct):
 
 async def statistics(call: Call) -> Response:
     found = await call.server.engine.statistics()
-    purposes = [_record(PurposeInfo(*names, counts)) for names, counts in found.purposes.items()]
-    return answer(Statistics(found.topics, purposes))
+    purposes = (_record(PurposeInfo(*names, counts)) for names, counts in found.purposes.items())
+    return answer(Statistics(found.topics, await in_pieces(call, purposes)))
 
 
 async def topics(call: Call) -> Response:
-    return answer(Topics(await call.server.engine.topics()))
+    return answer(Topics(await in_pieces(call, await call.server.engine.topics())))
 
 
 async def topic(call: Call) -> Response:
@@ -156,7 +157,8 @@ async def purposes(call: Call) -> Response:
     name = call.query(PurposesQuery).topic
     if name is not None:
         check_topic(name)
-    return answer(Purposes([_record(each) for each in await call.server.engine.purposes(name)]))
+    found = await call.server.engine.purposes(name)
+    return answer(Purposes(await in_pieces(call, map(_record, found))))
 
 
 async def purpose(call: Call) -> Response:
@@ -183,14 +185,16 @@ async def dead(call: Call) -> Response:
         at = next((at for at, each in enumerate(letters, 1) if each.event.id == query.after), -1)
         if at < 0:
             raise NotFound(f"expected the id of a dead letter as after, got {query.after[:80]!a}, which is none")
-    shown: list[DeadRecord] = []
+    return answer(Dead(await in_pieces(call, _page(letters[at : at + query.limit])), len(letters)))
+
+
+def _page(letters: list[DeadLetter]) -> Iterator[DeadRecord]:
     size = 0
-    for each in letters[at : at + query.limit]:
+    for each in letters:
         size += len(each.event.data)
-        if shown and size > MOST_PAGE_BYTES:
-            break
-        shown.append(DeadRecord(to_cloudevent(each.event), each.error, each.attempts, each.time))
-    return answer(Dead(shown, len(letters)))
+        if len(each.event.data) < size > MOST_PAGE_BYTES:
+            return
+        yield DeadRecord(to_cloudevent(each.event), each.error, each.attempts, each.time)
 
 
 async def redrive(call: Call) -> Response:
@@ -224,9 +228,13 @@ async def replay(call: Call) -> Response:
 async def trace(call: Call) -> Response:
     """The event and what it caused, each after the one that its `causationid` names: a list, since a chain of causes
     may be longer than JSON can nest."""
-    events, todo = [], [await call.server.engine.trace(check_id(call.part("id")))]
+    found = await call.server.engine.trace(check_id(call.part("id")))
+    return answer(Events(await in_pieces(call, _tree(found))))
+
+
+def _tree(trace: Trace) -> Iterator[CloudEvent]:
+    todo = [trace]
     while todo:
-        found: Trace = todo.pop()
-        events.append(to_cloudevent(found.event))
+        found = todo.pop()
+        yield to_cloudevent(found.event)
         todo += reversed(found.caused)
-    return answer(Events(events))

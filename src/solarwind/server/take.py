@@ -12,7 +12,7 @@ import re
 import secrets
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import msgspec
@@ -27,8 +27,8 @@ from ..errors import BadArgument, Busy, ConflictError, NotAllowed, TooLarge, Una
 from ..event import Event, HandOut
 from ..failure import MOST_SECONDS
 from ..service.registration import make_join
-from .call import Call, ClientGone, answer, problem
-from .cloudevents import CloudEvent, encode, to_cloudevent
+from .call import Call, ClientGone, answer, in_pieces, problem
+from .cloudevents import CloudEvent, to_cloudevent
 from .delivery import Attempts
 from .described import Field, SinceText
 from .times import read_since
@@ -40,7 +40,7 @@ MOST_WAIT_S = 60.0
 MOST_LEASE_S = 86_400.0  # whoever takes and is never heard of again holds events for so long; it can be renewed
 _LEAST_WAIT_S = 0.05  # what is at hand nowhere but on disk has so long to come, also where nobody wants to wait
 _TURNS = 4  # of the loop, for what comes together with the first events
-_ENCODE_BYTES = 64 << 10  # then others have their turn
+MAX_TAKE_BYTES = 8 << 20  # of payload, in one answer: what is more goes back
 _ID_BYTES = 16
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,8}")
 
@@ -236,24 +236,44 @@ class _Taking:
 
     # The tokens
 
-    async def cloudevents(self) -> list[Any]:
+    async def cloudevents(self, call: Call) -> list[Any]:
         """The events, each with its token."""
-        written: list[Any] = []
+        self._give_back_surplus()
+        return await in_pieces(call, self._written())
+
+    def _written(self) -> Iterator[dict[str, Any]]:
         offers, self.offers = self.offers, []
-        size = 0
+        number = 0
         for offer in offers:
             stored = offer.stored
             hand_out = HandOut(stored.batch, stored.start, self.join.purpose, self.join.version, None, offer.tried)
             for position in offer.picks:
                 found = to_cloudevent(Event(hand_out, position - stored.start))
-                found["token"] = f"{self.id}.{len(written)}"
-                text = encode(found)
-                written.append(msgspec.Raw(text))
-                size += len(text)
-                if size > _ENCODE_BYTES:
-                    size = 0
-                    await asyncio.sleep(0)
-        return written
+                found["token"] = f"{self.id}.{number}"
+                number += 1
+                yield found
+
+    def _give_back_surplus(self) -> None:
+        """What makes the answer too large goes back: what came last. One event there is."""
+        size = 0
+        for at, offer in enumerate(self.offers):
+            for index, position in enumerate(offer.picks):
+                start = position - offer.stored.start
+                size += offer.stored.batch.payload_bytes(start, start + 1)
+                if size > MAX_TAKE_BYTES and (at or index):
+                    self._shorten(at, index)
+                    return
+
+    def _shorten(self, at: int, index: int) -> None:
+        """Keep those before event `index` of offer `at`."""
+        offers, parts = self.offers, self._parts
+        self.offers = [*offers[:at], msgspec.structs.replace(offers[at], picks=offers[at].picks[:index])]
+        self._parts = [*parts[:at], parts[at]._replace(picks=parts[at].picks[:index])]
+        for offer, part in zip(offers[at:], parts[at:], strict=True):
+            back = offer.picks[index:] if offer is offers[at] else offer.picks
+            part.open.difference_update(Spans.of(back))
+            self.left -= len(back)
+            self._takes.give_back(msgspec.structs.replace(offer, picks=back))
 
     def find(self, number: str) -> tuple[_Part, int] | None:
         """The position of an event that is not settled, by its number; None if there is none such."""
@@ -293,7 +313,7 @@ class Takes:
         self._open[taking.id] = taking
         try:
             await self._collect(taking, call, since, wait)
-            events = await taking.cloudevents()
+            events = await taking.cloudevents(call)
         except BaseException:
             await self._end(taking)
             raise

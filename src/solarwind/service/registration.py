@@ -94,7 +94,7 @@ def check_join(join: Join, since: Since) -> None:
     if not 0 < join.lease_ns < MOST_SECONDS * 1e9:
         raise BadArgument(f"expected a lease of more than 0 seconds, got {join.lease_ns} ns")
     if join.key is not None:
-        codec.field(join.key)
+        codec.check_field(join.key)
     if len(join.origin) > MOST_ORIGIN:
         raise BadArgument(f"expected an origin of at most {MOST_ORIGIN:,} characters, got {len(join.origin):,}")
     check_since(since)

@@ -1,0 +1,85 @@
+"""Long work on the loop, done in pieces: in one turn of the loop only so much of it, whoever it is for.
+
+Whoever sends or asks for much must not hold up the others. Such work is cut into pieces of a few milliseconds at most,
+and all of it shares one line, so that a hundred long answers delay the others no more than one does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import perf_counter
+
+PIECE_BYTES = 32 << 10  # that are read or written as one piece
+TURN_S = 0.005  # of pieces in one turn of the loop; after that each further turn has one
+
+
+class Turns:
+    """The line. All of it on one loop."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[asyncio.Future[None], float]] = deque()  # with how long its piece takes
+        self._turning = False
+        self._spent = 0.0  # seconds in this turn of the loop
+
+    async def next(self) -> None:
+        """Return when there is time for one more piece: at once, where little was done in this turn of the loop."""
+        if self.crowded:
+            await self.line()
+
+    async def line(self) -> None:
+        """Wait in line, though there may be time: for pieces whose time nobody takes."""
+        await self._wait(TURN_S)
+
+    async def brief(self, seconds: float) -> None:
+        """Return when there is time for a piece that takes about so long, which counts as if it had."""
+        if self.crowded:
+            await self._wait(seconds)
+        else:
+            self.spend(seconds)
+
+    async def _wait(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        waiter = loop.create_future()
+        self._waiting.append((waiter, seconds))
+        if not self._turning:
+            self._turning = True
+            loop.call_soon(self._turn)
+        await waiter
+
+    def _turn(self) -> None:
+        left = TURN_S
+        while self._waiting and left > 0:
+            waiter, seconds = self._waiting.popleft()
+            if not waiter.done():  # else it was cancelled
+                waiter.set_result(None)
+                left -= seconds
+        if self._waiting:
+            asyncio.get_running_loop().call_soon(self._turn)
+        else:
+            self._turning = False
+
+    @property
+    def crowded(self) -> bool:
+        """Whether a further piece has to wait for `next`."""
+        return bool(self._waiting) or self._spent >= TURN_S
+
+    @contextmanager
+    def piece(self) -> Iterator[None]:
+        """Around one piece: what it takes counts."""
+        since = perf_counter()
+        try:
+            yield
+        finally:
+            self.spend(perf_counter() - since)
+
+    def spend(self, seconds: float) -> None:
+        """A piece took so long, or will."""
+        if not self._spent:
+            asyncio.get_running_loop().call_soon(self._reset)
+        self._spent += seconds
+
+    def _reset(self) -> None:
+        self._spent = 0.0

@@ -1,0 +1,78 @@
+"""The messages of a connection that came and were not looked at yet: a long frame is taken in pieces."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from time import perf_counter
+
+import msgspec
+
+from .. import wire
+from ..errors import SolarWindError
+from .turns import PIECE_BYTES, TURN_S, Turns
+
+
+class Unread:
+    """Gives them one by one to `take`, in their order, as fast as others leave time for it."""
+
+    __slots__ = ("_behind", "_failed", "_messages", "_regulate", "_take", "_turns")
+
+    def __init__(
+        self,
+        turns: Turns,
+        take: Callable[[wire.FromClient], None],
+        failed: Callable[[Exception], None],
+        regulate: Callable[[], None],
+    ) -> None:
+        """`failed` is called with what `take` raised, or why there are no messages; what is left is given up then.
+        `regulate` is called when it falls behind, and when it has caught up."""
+        self._turns = turns
+        self._take = take
+        self._failed = failed
+        self._regulate = regulate
+        self._messages: deque[wire.FromClient | msgspec.Raw] = deque()
+        self._behind: asyncio.Task[None] | None = None
+
+    def __bool__(self) -> bool:
+        """Whether there are some: nothing more is to be read until there are none."""
+        return self._behind is not None
+
+    def clear(self) -> None:
+        self._messages.clear()
+
+    def add(self, data: bytes) -> None:
+        """A frame came. Most are taken at once."""
+        try:
+            self._messages += wire.read_client(data) if len(data) <= PIECE_BYTES else wire.split(data)
+        except SolarWindError as error:
+            self._failed(error)
+            return
+        if self._behind is None:
+            if not self._turns.crowded:
+                self._take_some()
+            if self._messages:
+                self._behind = asyncio.get_running_loop().create_task(self._catch_up())
+                self._regulate()
+
+    async def _catch_up(self) -> None:
+        while self._messages:
+            await self._turns.next()
+            self._take_some()
+        self._behind = None
+        self._regulate()
+
+    def _take_some(self) -> None:
+        """As many as one piece may take."""
+        messages, stop = self._messages, perf_counter() + TURN_S
+        try:
+            with self._turns.piece():
+                while messages:
+                    message = messages.popleft()
+                    self._take(wire.read_one(message) if isinstance(message, msgspec.Raw) else message)
+                    if perf_counter() > stop:
+                        return
+        except Exception as error:
+            messages.clear()
+            self._failed(error)
