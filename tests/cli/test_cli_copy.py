@@ -15,7 +15,7 @@ from solarwind.store.sqlite import SqliteStore
 
 from .conftest import Process, call, done, eventually
 
-EVENTS = 40_000  # each a batch of its own, so that there is time to cut it off
+EVENTS = 6_000  # each a batch of its own, of 1 KiB: several pages of them
 
 
 def test_a_copy_is_a_store_with_the_same_in_it(furnished: str) -> None:
@@ -96,7 +96,7 @@ def large(furnished: str, tmp_path: Path) -> str:
         store = SqliteStore(str(tmp_path / "wind.db"))
         await store.open(1)
         batches = [
-            seal("many", [b"%d" % number], [number], producer=7, first=number, machine="box", process="app 7")
+            seal("many", [b"%1024d" % number], [number], producer=7, first=number, machine="box", process="app 7")
             for number in range(EVENTS)
         ]
         await store.commit(batches, [], [], 1)
@@ -114,19 +114,40 @@ def rows(path: Path, query: str) -> list[object]:
         connection.close()
 
 
-def has_begun(path: Path) -> bool:
-    """Seen from outside: who looks into a database that is just being made is in the way."""
-    log = path.with_name(f"{path.name}-wal")
-    return log.exists() and log.stat().st_size > 1 << 20
+# Nothing tells from outside that a process is in the middle of a copy: so it stops itself there.
+STOP = """
+import os, signal
+from solarwind.copying import _Copying
+check, pages = _Copying._check, []
+def stopping_check(self, topic, *others):
+    check(self, topic, *others)
+    pages.append(topic.name)
+    if pages.count("many") == 1:
+        os.kill(os.getpid(), signal.SIGSTOP)
+_Copying._check = stopping_check
+"""
+
+
+def is_stopped(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_cut_off_by_a_signal_it_goes_on_when_it_is_repeated(
-    large: str, tmp_path: Path, start: Callable[..., Process], number: signal.Signals
+    large: str,
+    tmp_path: Path,
+    start: Callable[..., Process],
+    monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals,
 ) -> None:
-    process = start("copy", "--from", large, "--to", "sqlite:///copy.db")
-    eventually(lambda: has_begun(tmp_path / "copy.db"), "copying has begun")
+    (tmp_path / "stop").mkdir()
+    (tmp_path / "stop" / "sitecustomize.py").write_text(STOP)
+    with monkeypatch.context() as context:
+        context.setenv("PYTHONPATH", str(tmp_path / "stop"))
+        process = start("copy", "--from", large, "--to", "sqlite:///copy.db")
+    eventually(lambda: is_stopped(process.popen.pid), "it to be in the middle")
     process.signal(number)
+    process.signal(signal.SIGCONT)
     answer = process.end()
     if number == signal.SIGKILL:
         assert answer.code == -signal.SIGKILL

@@ -124,7 +124,8 @@ async def trimmed(wind: SolarWind, clock: FakeClock, most: int) -> None:
 async def test_a_long_backlog_is_read_by_one_owner_after_the_other(
     server: NatsServer, namespace: str, often: None
 ) -> None:
-    """In messages of one event and of many; one owner is killed. In order, and each once but what was in flight."""
+    """In messages of one event and of many; one owner is killed. Each event is handled once. They have no key, so no
+    order is promised: what was given back may be overtaken by what comes behind it."""
     url = server.url(namespace, streams=1)
     async with process(url, topics=["other", "T"], exchange="keyed", hang=True) as first, SolarWind(url) as firing:
         for start in range(0, 3000, 300):
@@ -154,7 +155,6 @@ async def test_a_long_backlog_is_read_by_one_owner_after_the_other(
     wind.on("T", purpose="p", exchange="keyed")(lambda number: handled.append(number))
     async with wind:
         await wind.settled(20)
-        assert handled == [*range(3100)]
         assert Counter(handled) == dict.fromkeys(range(3100), 1)
         assert (await wind.statistics()).purposes["T", "p"].settled == 3100
 
