@@ -9,7 +9,7 @@ import pytest
 from solarwind import Busy, Event, Limits, SolarWind
 from solarwind.batch import seal
 from solarwind.event import HandOut
-from solarwind.service import outbox
+from solarwind.service import group, outbox
 from solarwind.testing.contract import on_loop
 
 S = 1_000_000_000
@@ -24,9 +24,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         now[0] += 1_000
         return now[0]
 
-    monkeypatch.setattr(outbox, "time_ns", look)
+    for module in (group, outbox):
+        monkeypatch.setattr(module, "time_ns", look)
     monkeypatch.setattr("solarwind.service.firing.time_ns", look)
-    monkeypatch.setattr(outbox.ORDER, "latest", 0)
+    monkeypatch.setattr(group.ORDER, "latest", 0)
     return now
 
 

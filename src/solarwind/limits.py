@@ -8,12 +8,13 @@ from .errors import BadArgument
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """Give `SolarWind(url, limits=Limits(...))` others than these. All are 1 or more; bytes are of payload."""
+    """Give `SolarWind(url, limits=Limits(...))` others than these. All are 1 or more. Bytes are of payload;
+    where events wait, of all that they take: payloads, keys, ids, causes and the events themselves."""
 
     payload_bytes: int = 1 << 20
     batch_bytes: int = 1 << 20
     batch_events: int = 4_096
-    unaccepted_bytes: int = 64 << 20  # fired by this process and not yet accepted; then `Busy`
+    unaccepted_bytes: int = 64 << 20  # fired by this process, or by a handler, and not yet accepted; then `Busy`
     in_hand_bytes: int = 16 << 20  # of an instance: with more it gets no further batch
     copies: int = 10_000  # events that a fan-out instance's buffer holds
     copy_bytes: int = 16 << 20

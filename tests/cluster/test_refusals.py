@@ -436,16 +436,16 @@ async def test_messages_among_events_that_we_did_not_write(
 
     root = f"solarwind.{namespace}.0"
     foreign = [
-        (f"{root}.fired.direct.me.{topic}", b"garbage", {}),
-        (f"{root}.fired.direct.me.{topic}", b"", {}),
+        (f"{root}.fired.direct.me.me.{topic}", b"garbage", {}),
+        (f"{root}.fired.direct.me.me.{topic}", b"", {}),
         (f"{root}.a.b.c.d.e.f", b"garbage", {}),
-        (f"{root}.fired.direct.me.{topic}", b"\xff\xff\xff\xff", {"Solarwind-Piece": "1/3"}),
-        (f"{root}.fired.direct.me.{topic}", b"garbage", {"Solarwind-Piece": "one of many"}),
-        (f"{root}.fired.direct.me.{topic}", b"garbage", {"Solarwind-Piece": "7/3", "Solarwind-Number": "x"}),
-        (f"{root}.fired.direct.me.{other}", batch(other, 1, 0).data, {}),
-        (f"{root}.fired.direct.me.{topic}", batch(other, 1, 0).data, {}),
-        (f"{root}.caused.from-0.me.{topic}", b"garbage", {}),
-        (f"{root}.caused.from-0.me.{topic}", b"garbage", {"Solarwind-From": "garbage"}),
+        (f"{root}.fired.direct.me.me.{topic}", b"\xff\xff\xff\xff", {"Solarwind-Piece": "1/3"}),
+        (f"{root}.fired.direct.me.me.{topic}", b"garbage", {"Solarwind-Piece": "one of many"}),
+        (f"{root}.fired.direct.me.me.{topic}", b"garbage", {"Solarwind-Piece": "7/3", "Solarwind-Number": "x"}),
+        (f"{root}.fired.direct.me.me.{other}", batch(other, 1, 0).data, {}),
+        (f"{root}.fired.direct.me.me.{topic}", batch(other, 1, 0).data, {}),
+        (f"{root}.caused.from-0.me.me.{topic}", b"garbage", {}),
+        (f"{root}.caused.from-0.me.me.{topic}", b"garbage", {"Solarwind-From": "garbage"}),
     ]
     async with new() as wind:
         await wind.fire(topic, 0)

@@ -82,6 +82,9 @@ class LocalEngine(Operations):
         self._full = False  # and that was said
         self._full_for_all = False  # not for events alone
         self._stuck_bytes = 0  # of what handlers fired and there is no room for: no use in having them fire more
+        self._fired_bytes = (
+            0  # of what handlers fired and waits for the next commit, which is to come before they fire more
+        )
         self._commit_number = 0
         self._commits_done = 0
         self._durable: list[tuple[int, asyncio.Future[None]]] = []  # who waits for which commit
@@ -183,6 +186,7 @@ class LocalEngine(Operations):
             for batch in fired if report.done and not report.refusal else ():
                 if self._dispatcher.receive(batch):
                     self._submitted.append((batch, None))
+                    self._fired_bytes += batch.weight
         else:
             found = self._dispatcher.instances.get(report.instance)
             log_stale(found[0].join if found is not None else None, report.instance, report.lease)
@@ -283,7 +287,7 @@ class LocalEngine(Operations):
             log.warning("there is room again")
 
     def _take_submitted(self) -> list[_Waiting]:
-        size = 0
+        size = self._fired_bytes = 0
         for index, (batch, _) in enumerate(self._submitted):
             size += len(batch.data)
             if size > MOST_COMMIT_BYTES:
@@ -346,7 +350,7 @@ class LocalEngine(Operations):
 
     def _carry_out_one(self, effect: Effect) -> None:
         if isinstance(effect, Offer):
-            if effect.after_commit or self._stuck_bytes > MOST_COMMIT_BYTES:
+            if effect.after_commit or max(self._stuck_bytes, self._fired_bytes) > MOST_COMMIT_BYTES:
                 self._after_commit.append(effect)
             else:
                 self._deliver(effect)

@@ -16,7 +16,7 @@ from ..engine.url import open_engine
 from ..limits import Limits
 from ..origin import MACHINE, process_name
 from ..peer.clients import Clients
-from ..service.outbox import Numbers
+from ..service.group import Numbers
 from ..wind import SolarWind
 from .access import Access, Grant
 from .door import Door

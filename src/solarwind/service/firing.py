@@ -20,7 +20,9 @@ from ..errors import Busy, TooLarge
 from ..event import Cause, Event
 from ..limits import Limits
 from ..names import check_id, check_key, check_topic
-from .outbox import ORDER, Fired, Held, HeldReceipt, Numbers, Outbox, Receipt, Receipts, SentReceipt
+from .group import ORDER, Numbers
+from .outbox import Outbox
+from .receipts import Fired, Held, HeldReceipt, Receipt, Receipts, SentReceipt
 from .runner import handling
 
 log = logging.getLogger("solarwind")
@@ -48,7 +50,7 @@ class Firing:
         self._home: Engine | None = None  # that it fires to, once it was started
         self._thread_id = 0
         self._outbox = Outbox(limits)
-        self._open, self._small, self._last = self._outbox.open_groups, self._outbox.small, self._outbox.last
+        self._open, self._small = self._outbox.open_groups, self._outbox.small
         self._foreign = Outbox(limits)  # fired from other threads
         self._foreign_lock = threading.Lock()
         self._forked = ""  # why it is of no use in this process
@@ -130,7 +132,7 @@ class Firing:
                 group = None
             if group is not None and content is group.plain and len(data) <= self._small:
                 index = len(group.payloads)
-                if index < self._last:
+                if index < group.room:
                     group.payloads.append(data)
                     group.times.append(time_ns())
                     return SentReceipt(group, index)
@@ -156,11 +158,11 @@ class Firing:
         if id is not None:
             check_id(id)
         if handled is not None:
-            cause = cause or Cause.event(handled)
             after = max(after, handled.time_ns)
             if not now and handled._of.home is self._home and handled._fired is not None:
                 check_topic(topic)
-                return self._hold(handled, Fired(topic, data, content, ORDER.now(after), key, id, cause))
+                return self._hold(handled, topic, data, content, key, id, cause, after)
+            cause = cause or Cause.event(handled)
         if get_ident() == self._thread_id:
             return self._outbox.add_with(topic, data, content, key, id, cause, after)
         with self._foreign_lock:
@@ -200,15 +202,27 @@ class Firing:
                 "store it elsewhere and fire where it is"
             )
 
-    def _hold(self, handled: Event, fired: Fired) -> Receipt:
+    def _hold(
+        self,
+        handled: Event,
+        topic: str,
+        data: bytes,
+        content: str,
+        key: str | None,
+        id: str | None,
+        cause: Cause | None,
+        after: int,
+    ) -> Receipt:
         if handled._fired is msgspec.UNSET:
-            handled._fired = Held()
-        if handled._fired.size + len(fired.data) > self._limits.unaccepted_bytes:
+            handled._fired = Held(Cause.event(handled))
+        held: Held = handled._fired
+        if held.size + len(data) > self._limits.unaccepted_bytes:
             raise Busy(
                 f"expected a handler to fire at most {self._limits.unaccepted_bytes:,} bytes before it returns, "
                 "got more: fire them with now=True, or handle smaller parts"
             )
-        handled._fired.add(fired)
+        fired = Fired(topic, data, content, ORDER.now(after), key, id, cause or held.cause)
+        held.add(fired)
         return HeldReceipt(fired, self._numbers)
 
     def _flush(self) -> None:

@@ -16,8 +16,10 @@ from ..engine.base import Engine
 from ..event import HandOut
 from ..limits import Limits
 from ..origin import MACHINE, process_name
-from .outbox import Fired, Numbers
+from .group import Numbers
+from .receipts import Fired, Held
 
+MAX_FIRED_BYTES = 8 << 20  # by handlers since the last time that all of it was reported
 PROGRESS_S = 0.1  # reports come at least so often while there is something to report
 
 
@@ -29,7 +31,7 @@ class Work(msgspec.Struct, eq=False):
     parts: deque[list[int]] = msgspec.field(default_factory=deque)  # of a batch whose handler raised: before `todo`
     done: list[int] = msgspec.field(default_factory=list)
     failed: list[Failure] = msgspec.field(default_factory=list)
-    fired: dict[int, list[Fired]] = msgspec.field(default_factory=dict)  # by those that are done
+    fired: dict[int, Held] = msgspec.field(default_factory=dict)  # by those that are done
     running: int = 0
     lost: bool = False  # it is no longer its own: what becomes of it counts for nothing
     since: int = 0  # when its first event was begun
@@ -83,6 +85,7 @@ class Inbox:
         self._queue: deque[Work] = deque()
         self._active: list[Work] = []
         self._numbers = Numbers(engine.author)
+        self._fired = 0  # bytes, about
         self._timer: asyncio.TimerHandle | None = None
         self._alive_at = 0
         self._handled = 0  # since the last progress, and reported
@@ -101,6 +104,7 @@ class Inbox:
 
     def deliver(self, offer: Offer) -> None:
         self._instance = offer.instance
+        self._loop = asyncio.get_running_loop()
         work = Work(offer, deque(offer.picks))
         self._queue.append(work)
         self._active.append(work)
@@ -126,6 +130,18 @@ class Inbox:
     def wake(self) -> None:
         """There is work, or none is to come any more."""
         raise NotImplementedError
+
+    def note_fired(self, work: Work, position: int, fired: Held) -> None:
+        """A handler fired this for the event at `position`, which is to be done. From any thread."""
+        work.fired[position] = fired
+        self._fired += fired.size
+        if self._fired > MAX_FIRED_BYTES:
+            self._fired = 0
+            self._loop.call_soon_threadsafe(self._report_all)
+
+    def _report_all(self) -> None:
+        for work in list(self._active):
+            self._report(work)
 
     # The handler's side -------------------------------------------------------------------------------
 
@@ -203,17 +219,19 @@ class Inbox:
         self._handled += len(done)
         work.reported += len(done)
         work.reported_failed += len(failed)
-        fired = [each for position in done for each in work.fired.pop(position, ())] if work.fired else []
-        report = Report(
-            self._instance,
-            work.offer.lease,
-            _spans(done),
-            failed,
-            returned if returned is not None else Spans(),
-            work.reported + work.reported_failed,
-            monotonic_ns() - work.since,
-        )
-        self._engine.report(report, self._seal(fired))
+        for part in _cut(done, work.fired, self._limits.unaccepted_bytes):
+            fired = [each for position in part for each in work.fired.pop(position, ())] if work.fired else []
+            report = Report(
+                self._instance,
+                work.offer.lease,
+                _spans(part),
+                failed,
+                returned if returned is not None else Spans(),
+                work.reported + work.reported_failed,
+                monotonic_ns() - work.since,
+            )
+            self._engine.report(report, self._seal(fired))
+            failed, returned = [], None
 
     def _seal(self, fired: Sequence[Fired]) -> list[Batch]:
         by_topic: dict[str, list[Fired]] = {}
@@ -241,6 +259,23 @@ class Inbox:
                     )
                 )
         return batches
+
+
+def _cut(done: list[int], fired: dict[int, Held], most: int) -> list[list[int]]:
+    """What is reported at once: what was fired for it is together at most `most` bytes, unless it is one call's."""
+    parts: list[list[int]] = [[]]
+    if not fired:
+        return [done]
+    size = 0
+    for position in done:
+        held = fired.get(position)
+        if held is not None:
+            if size + held.size > most and parts[-1]:
+                parts.append([])
+                size = 0
+            size += held.size
+        parts[-1].append(position)
+    return parts
 
 
 def _take_last(todo: deque[int], count: int) -> list[int]:

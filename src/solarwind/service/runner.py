@@ -196,7 +196,7 @@ class Runner(Inbox):
                 else:
                     fired, event._fired = event._fired, None
                     if fired is not unset:
-                        work.fired[position] = fired
+                        self.note_fired(work, position, fired)
                     note_done(position)
                 if worker.asked or copy_context() != before:
                     return False
@@ -224,7 +224,7 @@ class Runner(Inbox):
                     raise
                 self._batch_failed(work, positions, events, error)
             else:
-                _batch_done(work, positions, events)
+                _batch_done(self, work, positions, events)
             if worker.asked or copy_context() != before:
                 return False
             if monotonic() - turn > TURN_S:
@@ -297,7 +297,7 @@ class Runner(Inbox):
             else:
                 fired, event._fired = event._fired, None
                 if fired is not unset:
-                    work.fired[position] = fired
+                    self.note_fired(work, position, fired)
                 note_done(position)
 
     def _batches_on_thread(self, work: Work) -> None:
@@ -311,7 +311,7 @@ class Runner(Inbox):
             except BaseException as error:
                 self._batch_failed(work, positions, events, error)
             else:
-                _batch_done(work, positions, events)
+                _batch_done(self, work, positions, events)
 
     # Failures -----------------------------------------------------------------------------------------
 
@@ -368,9 +368,9 @@ class Runner(Inbox):
         return f"{which}, again in {wait_ns / 1e9:.1f} s"
 
 
-def _batch_done(work: Work, positions: list[int], events: Sequence[Event]) -> None:
+def _batch_done(inbox: Inbox, work: Work, positions: list[int], events: Sequence[Event]) -> None:
     if events[0]._fired is not msgspec.UNSET:
-        work.fired[positions[0]] = events[0]._fired
+        inbox.note_fired(work, positions[0], events[0]._fired)
     for event in events:
         event._fired = None
     # At once, so that no report can have a part of them: they are settled together.

@@ -1,0 +1,229 @@
+"""Receipts: what whoever fires gets, to wait by or to forget."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Generator, Iterator, Sequence
+from time import monotonic
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+import msgspec
+
+from ..batch import make_id
+from ..errors import Unavailable
+from ..event import Cause
+from .group import Group, Numbers
+
+HELD_BYTES = 320  # about what an event that a handler fired takes besides its payload, key and id
+
+
+class Receipt:
+    """What `fire` gives. Forget it, or await it: then the event is accepted, and you have its id.
+
+    Awaiting raises the error why it was not accepted, such as `StoreError`. What was fired inside a handler is accepted
+    together with the settle, after the handler has returned; awaiting it there gives the id at once.
+    """
+
+    __slots__ = ()
+
+    @property
+    def id(self) -> str:
+        """The event's id, known at once."""
+        raise NotImplementedError
+
+    def __await__(self) -> Generator[Any, None, str]:
+        raise NotImplementedError
+
+    def wait(self, timeout: float | None = None) -> str:
+        """From a thread: wait until the event is accepted, and give its id. Raises `TimeoutError`."""
+        raise NotImplementedError
+
+    @property
+    def _state(self) -> str:
+        """What became of it, in words."""
+        return "pending"
+
+    def __repr__(self) -> str:
+        return f"<Receipt id={self.id}, {self._state}>"
+
+
+class SentReceipt(msgspec.Struct, Receipt, eq=False, gc=False):
+    """Of an event that is on its way."""
+
+    group: Group
+    index: int
+
+    @property
+    def id(self) -> str:
+        return self.group.id(self.index)
+
+    def __await__(self) -> Generator[Any, None, str]:
+        yield from _accepted(self.group)
+        return self.id
+
+    def wait(self, timeout: float | None = None) -> str:
+        _wait_in_thread(self.group.accepted, timeout)
+        return self.id
+
+    @property
+    def _state(self) -> str:
+        accepted = self.group.accepted
+        if not accepted.done():
+            return "pending"
+        error = accepted.exception()
+        return "accepted" if error is None else f"failed: {error}"
+
+    __repr__ = Receipt.__repr__
+
+
+class SentPart(NamedTuple):
+    """Events that were added together to one group."""
+
+    group: Group
+    start: int
+    stop: int
+
+    def ids(self) -> list[str]:
+        return [self.group.id(index) for index in range(self.start, self.stop)]
+
+
+class Fired(msgspec.Struct):
+    """An event that a handler fired, until the handler returns."""
+
+    topic: str
+    data: bytes
+    content: str
+    time: int
+    key: str | None
+    id: str | None
+    cause: Cause
+
+
+class Held(list[Fired]):
+    """What one handler has fired so far, in order. `size` is about how much memory it takes, in bytes."""
+
+    def __init__(self, cause: Cause) -> None:
+        """`cause` is the handled event."""
+        super().__init__()
+        self.cause = cause
+        self.size = 0
+
+    def add(self, fired: Fired) -> None:
+        self.append(fired)
+        self.size += HELD_BYTES + len(fired.data) + len(fired.key or "") + len(fired.id or "")
+
+
+class HeldReceipt(Receipt):
+    """Of an event that is held until the handler returns."""
+
+    __slots__ = ("_fired", "_numbers")
+
+    def __init__(self, fired: Fired, numbers: Numbers) -> None:
+        self._fired = fired
+        self._numbers = numbers
+
+    @property
+    def id(self) -> str:
+        if self._fired.id is None:
+            producer, number = self._numbers.take(self._fired.topic, 1)
+            self._fired.id = make_id(self._fired.time, producer, number)
+        return self._fired.id
+
+    def __await__(self) -> Generator[Any, None, str]:
+        yield from ()
+        return self.id
+
+    def wait(self, timeout: float | None = None) -> str:
+        return self.id
+
+
+class Receipts:
+    """What `fire_many` gives. Forget it, or await it: then all of the events are accepted, and you have it again.
+
+    Awaiting raises the error why one was not accepted.
+    """
+
+    __slots__ = ("_parts",)
+
+    def __init__(self, parts: Sequence[Receipt | SentPart]) -> None:
+        self._parts = parts
+
+    @property
+    def ids(self) -> list[str]:
+        """The events' ids in their order, known at once, and made when they are asked for."""
+        return [id for part in self._parts for id in ([part.id] if isinstance(part, Receipt) else part.ids())]
+
+    def _of_each_group(self) -> Iterator[Receipt]:
+        """One receipt for all that are accepted together."""
+        group: Group | None = None
+        for part in self._parts:
+            if isinstance(part, SentReceipt | SentPart):
+                if part.group is not group:
+                    group = part.group
+                    yield SentReceipt(group, 0)
+            else:
+                yield part
+
+    def __repr__(self) -> str:
+        states = {receipt._state for receipt in self._of_each_group()}
+        failed = sorted(state for state in states if state.startswith("failed"))
+        state = failed[0] if failed else "pending" if "pending" in states else "accepted"
+        count = sum(1 if isinstance(part, Receipt) else part.stop - part.start for part in self._parts)
+        return f"<Receipts of {count:,} event{'' if count == 1 else 's'}, {state}>"
+
+    def __await__(self) -> Generator[Any, None, Receipts]:
+        for receipt in self._of_each_group():
+            yield from receipt.__await__()
+        return self
+
+    def wait(self, timeout: float | None = None) -> Receipts:
+        """From a thread: wait until all are accepted. Raises `TimeoutError`."""
+        until = None if timeout is None else monotonic() + timeout
+        for receipt in self._of_each_group():
+            receipt.wait(None if until is None else max(0.0, until - monotonic()))
+        return self
+
+
+LEFT_BEHIND: WeakKeyDictionary[asyncio.AbstractEventLoop, str] = WeakKeyDictionary()  # a parent's, and why
+
+
+def _check_here(accepted: asyncio.Future[None]) -> None:
+    """Whoever waits for a loop that is another process's waits for ever. Raises `Unavailable`."""
+    why = LEFT_BEHIND.get(accepted.get_loop())
+    if why is not None:
+        raise Unavailable(why)
+
+
+def _accepted(group: Group) -> Generator[Any, None, None]:
+    accepted = group.accepted
+    if accepted.done():
+        accepted.result()
+    else:
+        _check_here(accepted)
+        # Each with a future of his own: whoever gives up waiting must not take the others with him
+        waiter = accepted.get_loop().create_future()
+        group.waiters.append(waiter)
+        yield from waiter.__await__()
+
+
+def _wait_in_thread(accepted: asyncio.Future[None], timeout: float | None) -> None:
+    loop = accepted.get_loop()
+    if not accepted.done():
+        _check_here(accepted)
+    try:
+        running = asyncio.get_running_loop()
+    except RuntimeError:
+        running = None
+    if running is loop:
+        raise Unavailable(
+            "expected wait() in a thread, got it on the event loop, which it would block: await it instead"
+        )
+
+    async def wait() -> None:
+        await asyncio.shield(accepted)
+
+    if loop.is_closed():
+        accepted.result()
+    else:
+        asyncio.run_coroutine_threadsafe(wait(), loop).result(timeout)
