@@ -20,7 +20,9 @@ class PurposeStatistics(msgspec.Struct, frozen=True):
     instance. `settled` and `retried` count since the purpose exists; `dead` is how many dead letters there are now.
 
     For a fan-out it is copies that are counted, since the dispatcher was started: `pending` in its instances' buffers,
-    `settled` handled, and `dropped` without an instance, from a full buffer, or because the handler raised."""
+    `settled` handled, and `dropped` without an instance, from a full buffer, or because the handler raised.
+
+    `key_missing` counts the events that a keyed purpose found without a key, since the dispatcher was started."""
 
     exchange: str
     versions: tuple[int, ...]
@@ -31,6 +33,7 @@ class PurposeStatistics(msgspec.Struct, frozen=True):
     retried: int
     dead: int
     dropped: int
+    key_missing: int = 0
 
 
 class Statistics(msgspec.Struct, frozen=True):

@@ -126,6 +126,7 @@ class SolarWind(Firing, Asking):
         exchange: str = "direct",
         version: int = 1,
         key: str | None = None,
+        key_missing: str = "handle",
         since: Since = "now",
         retry: Retry | None = None,
         lease: float = 30.0,
@@ -138,6 +139,7 @@ class SolarWind(Firing, Asking):
         - `exchange`: `direct` (also `direct:least-busy`, `direct:random`), `fanout`, `keyed`, or one of your own
         - `version`: of the purpose; the highest with a live instance gets the events
         - `key`: for `keyed`, the payload's field that is the key, such as `$.video_id`; else the event's own key
+        - `key_missing`: for `keyed`, of an event without a key: "handle" as one with a key of its own, or "reject"
         - `since`: where a new purpose begins: "now", "beginning", a datetime, or a timedelta ago
         - `retry`: when it raises; `Retry()` if not given
         - `lease`: seconds it may be silent with events in hand before they go to another
@@ -154,7 +156,8 @@ class SolarWind(Firing, Asking):
             check_count("concurrency", concurrency)
         if batch is not None:
             check_count("batch", batch, MAX_BATCH)
-        stated = make_join(topic, "?" if purpose is None else purpose, exchange, version, key, since, retry, lease, 1)
+        name = "?" if purpose is None else purpose
+        stated = make_join(topic, name, exchange, version, key, since, retry, lease, 1, key_missing)
 
         def register(function: F) -> F:
             self._check_process()
@@ -203,12 +206,13 @@ class SolarWind(Firing, Asking):
         exchange: str = "direct",
         version: int = 1,
         key: str | None = None,
+        key_missing: str = "handle",
         since: Since = "now",
         retry: Retry | None = None,
         lease: float = 30.0,
     ) -> Stream:
         """The events of a purpose as an async iterator; asking for the next settles the last. See `on` and `Stream`."""
-        join = make_join(topic, purpose, exchange, version, key, since, retry, lease, 1)
+        join = make_join(topic, purpose, exchange, version, key, since, retry, lease, 1, key_missing)
 
         async def enter(stream: Stream) -> Inbox:
             self._check_running()

@@ -67,6 +67,7 @@ class Join(Message):
     """Register an instance, under a number that the client chose: answered by `Done` or `Refused`.
 
     `since` is "now", "beginning", ns since 1970, or below 0 so many ns ago. `retry` is attempts, wait, factor, ceiling.
+    `key_missing` is "handle", or "reject" for a `keyed` exchange.
     """
 
     ref: Ref
@@ -81,6 +82,7 @@ class Join(Message):
     lease_ns: int = 30_000_000_000
     retry: tuple[int, float, float, float] = (12, 1.0, 2.0, 600.0)
     origin: str = ""
+    key_missing: str = "handle"
 
 
 class Report(Message):

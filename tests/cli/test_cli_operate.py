@@ -101,6 +101,7 @@ def test_purposes_of_one_topic_as_json(furnished: str) -> None:
         "retried": 0,
         "dead": 0,
         "dropped": 0,
+        "key_missing": 0,
     }
 
 

@@ -57,6 +57,7 @@ def record(info: PurposeInfo) -> dict[str, Any]:
         "retried": counts.retried,
         "dead": counts.dead,
         "dropped": counts.dropped,
+        "key_missing": counts.key_missing,
     }
 
 
@@ -393,7 +394,7 @@ async def test_metrics_are_numbers_that_prometheus_reads(port: int) -> None:
         assert (counts["settled"], counts["dead"], counts["pending"]) == (1, 1, 2)
         for name in ("instances", "pending", "in_flight", "dead"):
             assert number(found, f"solarwind_purpose_{name}", **labels) == counts[name]
-        for name in ("settled", "retried", "dropped"):
+        for name in ("settled", "retried", "dropped", "key_missing"):
             assert number(found, f"solarwind_purpose_{name}_total", **labels) == counts[name]
         assert number(found, "solarwind_connections") >= 1
         assert number(found, "process_resident_memory_bytes") > 1 << 20

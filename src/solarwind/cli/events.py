@@ -186,6 +186,9 @@ def listen(
     key_field: Annotated[
         str | None, option("key-field", "For keyed: the payload's field that is the key, such as $.video_id.")
     ] = None,
+    key_missing: Annotated[
+        str, option("key-missing", "For keyed, an event without a key: handle it in no order, or reject it.")
+    ] = "handle",
     version: Annotated[int, option("version", "The version of the purpose.", min=1)] = 1,
     url: Url = DEFAULT_URL,
     json: Json = False,
@@ -197,7 +200,9 @@ def listen(
 
     begin = moment(since, "--since")
     wind = reach(url, create=True)
-    stream = wind.listen(topic, purpose, exchange=exchange, version=version, key=key_field, since=begin)
+    stream = wind.listen(
+        topic, purpose, exchange=exchange, version=version, key=key_field, key_missing=key_missing, since=begin
+    )
     try:
         asyncio.run(_listen(wind, stream, count, _json_line if json else _line))
     except BrokenPipeError:  # whoever reads has had enough; what he did not take is not settled

@@ -92,11 +92,15 @@ class Lanes(Backlog):
         delayed: set[int],
         most_waiting: int,
         key: KeyOf,
+        rejects: bool,
         keys: dict[int, Key] | None = None,
     ) -> None:
-        """`keys` are the keys of the positions that are in flight, as another one's `keys` gave them."""
+        """`rejects`: what has no key is not handed out; whoever owns this takes it from `keyless`. `keys` are the keys
+        of the positions that are in flight, as another one's `keys` gave them."""
         super().__init__(state, in_flight, delayed)
         self._key = key
+        self._rejects = rejects
+        self.keyless: list[int] = []  # found by the last calls of `next`
         self._most_waiting = most_waiting
         self._lanes: dict[Key, deque[int] | None] = {}  # key -> those behind the one that is out
         self._out: dict[int, Key] = {}  # the key of each event that is out
@@ -161,7 +165,9 @@ class Lanes(Backlog):
             key = key_of(batch, position - first)
             if key is None:
                 if position not in delayed:
-                    picks.append(position)
+                    self.keyless.append(position)
+                    if not self._rejects:
+                        picks.append(position)
             elif key in lanes:
                 lane = lanes[key]
                 if lane is None:

@@ -29,7 +29,7 @@ from .log import Stored
 from .purpose import MAX_HELD_BYTES, MOST_ROOM, PATIENCE_NS, Instance, Lease, Purpose
 from .registry import LOOK, Registry, Topic
 from .spans import Spans
-from .state import Change, Waiting
+from .state import Change, Letter, Waiting
 
 
 class Dispatcher(Registry):
@@ -94,7 +94,10 @@ class Dispatcher(Registry):
             if not ready:
                 return
             found = purpose.next(topic.end, room, self._log, ready)
+            rejected = exchange.keyed and self._note_keyless(purpose, now)
             if found is None:
+                if rejected:  # it has come further, and may come further yet
+                    continue
                 return
             if isinstance(found, Missing):
                 self._fetch(purpose, found)
@@ -266,6 +269,26 @@ class Dispatcher(Registry):
         margin = 1024 + 2 * sum([instance.room for instance in instances])
         if backlog.cursor + margin > purpose.state.reach:
             self._change(purpose, Change(*purpose.key, reach=backlog.cursor + 2 * margin))
+
+    def _note_keyless(self, purpose: Purpose, now: int) -> bool:
+        """Count the events that have no key, say so once, and make them dead letters where the version states that:
+        then True."""
+        positions, new = purpose.take_keyless()
+        if not positions:
+            return False
+        statement, (topic, name) = purpose.active, purpose.key
+        what = f"the field {statement.key} of its payload" if statement.key else "key= when it is fired"
+        rejects = statement.key_missing == "reject"
+        if new and new == purpose.key_missing:
+            then = "is a dead letter" if rejects else "is handed out in no order, as one with a key of its own"
+            text = f"an event on topic {topic!r} has no key for the keyed purpose {name!r} ({what})"
+            self._effects.append(Fault(f"{text}: such an event {then}"))
+        if rejects:
+            error, tried = f"expected a key, {what}, got none", purpose.state.tried
+            letters = [Letter(position, tried.get(position, 0), now, error) for position in positions]
+            purpose.suspects.difference_update(Spans.of(positions))
+            self._change(purpose, Change(*purpose.key, dead=letters))
+        return rejects
 
     def _bury_killers(
         self, purpose: Purpose, stored: Stored, picks: Iterable[int], ready: list[Instance], now: int

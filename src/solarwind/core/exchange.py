@@ -181,8 +181,11 @@ def lookup(name: str) -> Exchange | None:
     return _known.get(name)
 
 
-def check(name: str, key: str | None) -> None:
-    """Whether a version may state this exchange and key; else `BadArgument`."""
+KEY_MISSING = ("handle", "reject")  # what becomes of an event without a key
+
+
+def check(name: str, key: str | None, key_missing: str = "handle") -> None:
+    """Whether a version may state this exchange, key and what becomes of events without one; else `BadArgument`."""
     exchange = lookup(name)
     if exchange is None:
         raise BadArgument(f"expected an exchange, one of {', '.join(known())}, got {name!a}")
@@ -190,6 +193,17 @@ def check(name: str, key: str | None) -> None:
         if not exchange.keyed:
             raise BadArgument(f"expected a key only with an exchange that is keyed, got {key!a} with {name!r}")
         check_field(key)
+    if key_missing != "handle":
+        check_key_missing(key_missing)
+        if not exchange.keyed:
+            raise BadArgument(
+                f"expected key_missing only with an exchange that is keyed, got {key_missing!a} with {name!r}"
+            )
+
+
+def check_key_missing(value: object) -> None:
+    if value not in KEY_MISSING:
+        raise BadArgument(f"expected key_missing 'handle' or 'reject', got {value!a}")
 
 
 def known() -> list[str]:

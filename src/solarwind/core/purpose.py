@@ -164,6 +164,8 @@ class Purpose:
         self.leases: dict[int, Lease] = {}
         self.dropped = 0
         self.copies_handled = 0
+        self.key_missing = 0  # events without a key that keyed handing out came upon
+        self.keyless_to = 0  # those below were counted
         # Copies that are held back until those who keep up have room: (batch, from where on, whose they are).
         self.held: deque[tuple[Stored, int, list[tuple[int, Spans]]]] = deque()
         self.held_bytes = 0  # of those batches
@@ -184,7 +186,7 @@ class Purpose:
         self._active: Statement | None = None
         self._at_work: list[Instance] | None = None
         self._backlog: Backlog | None = None
-        self._backlog_of: tuple[str, str | None] | None = None
+        self._backlog_of: tuple[str, str | None, bool] | None = None
         self._backlog_for: Statement | None = None  # the statement by which it was found to be right
 
     @property
@@ -274,6 +276,17 @@ class Purpose:
             len(several),
         )
 
+    def take_keyless(self) -> tuple[list[int], int]:
+        """The events without a key that `next` came upon, and how many of them are new."""
+        backlog = self._backlog
+        if not isinstance(backlog, Lanes) or not backlog.keyless:
+            return [], 0
+        found, backlog.keyless = backlog.keyless, []
+        new = sum([position >= self.keyless_to for position in found])
+        self.key_missing += new
+        self.keyless_to = max(self.keyless_to, found[-1] + 1)
+        return found, new
+
     def is_last_try(self, position: int) -> bool:
         attempts = min(instance.join.retry.attempts for instance in self.instances.values())
         return self.state.tried.get(position, 0) + 1 >= attempts
@@ -285,7 +298,11 @@ class Purpose:
         if self._backlog_for is statement:
             return self._backlog
         exchange = self.exchange
-        by = ("keyed" if exchange is not None and exchange.keyed else "", statement.key)
+        by = (
+            "keyed" if exchange is not None and exchange.keyed else "",
+            statement.key,
+            statement.key_missing == "reject",
+        )
         if self._backlog is None or self._backlog_of != by:
             if self._backlog_of not in (None, by) and self.in_flight():
                 return None
@@ -293,13 +310,13 @@ class Purpose:
         self._backlog_for = statement
         return self._backlog
 
-    def _begin(self, by: tuple[str, str | None]) -> Backlog:
+    def _begin(self, by: tuple[str, str | None, bool]) -> Backlog:
         in_flight = self.in_flight()
         if not by[0]:
             return Backlog(self.state, in_flight, self.delayed)
         old = self._backlog
         keys = old.keys if isinstance(old, Lanes) and self._backlog_of == by else None
-        return Lanes(self.state, in_flight, self.delayed, self._limits.waiting, _key_of(by[1]), keys)
+        return Lanes(self.state, in_flight, self.delayed, self._limits.waiting, _key_of(by[1]), by[2], keys)
 
     def rewind(self) -> None:
         """The state was reopened behind the backlog's back: look again from the floor on."""

@@ -91,9 +91,9 @@ class Registry:
         """Register an instance, and its purpose if it is new: that one listens from position `since` on, or from now on
         where its events do not pend. Gives the instance's number. Raises `BadArgument` for an exchange that nobody
         knows, `ConflictError` for a statement that contradicts an earlier one of the same version."""
-        check(join.exchange, join.key)
+        check(join.exchange, join.key, join.key_missing)
         topic = self.topic(join.topic)
-        statement = Statement(join.version, join.exchange, join.key)
+        statement = Statement(join.version, join.exchange, join.key, join.key_missing)
         purpose = topic.purposes.get(join.purpose)
         if purpose is None:
             purpose = self._create(topic, join.purpose, statement, since)

@@ -16,15 +16,18 @@ from .spans import Spans
 
 
 class Statement(msgspec.Struct, frozen=True, array_like=True):
-    """What the first instance of a version stated: the exchange by name, and for `keyed` the field that is the key."""
+    """What the first instance of a version stated: the exchange by name, and for `keyed` the field that is the key, and
+    what becomes of an event without one."""
 
     version: int
     exchange: str
     key: str | None = None
+    key_missing: str = "handle"
 
     def __str__(self) -> str:
         by = f" with key {self.key}" if self.key else ""
-        return f"exchange {self.exchange!r}{by}"
+        missing = f" with key_missing={self.key_missing!r}" if self.key_missing != "handle" else ""
+        return f"exchange {self.exchange!r}{by}{missing}"
 
 
 class Waiting(msgspec.Struct, frozen=True, array_like=True):

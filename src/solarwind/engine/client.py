@@ -466,6 +466,7 @@ class Client(Running, Calls):
                 join.lease_ns,
                 (retry.attempts, retry.wait, retry.factor, retry.ceiling),
                 join.origin,
+                join.key_missing,
             )
         )
         seat.generation = generation

@@ -65,6 +65,7 @@ class Operations(Running):
             retried=state.retried,
             dead=len(state.dead),
             dropped=purpose.dropped,
+            key_missing=purpose.key_missing,
         )
 
     async def statistics(self) -> Statistics:

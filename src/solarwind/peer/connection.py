@@ -277,6 +277,7 @@ class Connection:
             join.lease_ns,
             join.room,
             join.origin,
+            join.key_missing,
         )
         since = wire.read_since(join.since)
         check_join(wanted, since)

@@ -34,7 +34,7 @@ from ..service.registration import make_join
 from ..service.runner import Runner
 from ..service.signature import Handler
 from .cloudevents import STRUCTURED, encode, to_cloudevent, to_headers
-from .described import Field, SinceText, Version
+from .described import Field, KeyMissing, SinceText, Version
 from .targets import MOST_URL, Answer, Target, Unanswered, read_url
 from .times import read_since
 
@@ -61,6 +61,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     exchange: str = "direct"
     version: Version = 1
     key: Field | None = None
+    key_missing: KeyMissing = "handle"
     since: SinceText = "now"
     retry: Attempts = Attempts()
     concurrency: Annotated[int, Meta(extra_json_schema={"minimum": 1, "maximum": MOST_CONCURRENCY})] = 10
@@ -272,6 +273,7 @@ class Delivery:
             wanted.retry,
             30.0,
             of.concurrency,
+            wanted.key_missing,
         )
         begun = asyncio.Event()
         runner = _Instance(self._ended, self._engine, join, handler, of.concurrency, begun, self._limits)

@@ -5,7 +5,7 @@ Nothing here refuses anything: `names.py` and `times.py` do that, each with a se
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
@@ -30,4 +30,5 @@ Id = Annotated[str, Meta(extra_json_schema=ID)]
 Key = Annotated[str, Meta(extra_json_schema=KEY)]
 SinceText = Annotated[str, Meta(extra_json_schema=SINCE)]
 Field = Annotated[str, Meta(extra_json_schema=FIELD)]  # of the payload
+KeyMissing = Literal["handle", "reject"]  # what becomes of an event without a key
 Version = Annotated[int, Meta(extra_json_schema={"minimum": 1})]

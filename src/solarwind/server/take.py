@@ -30,7 +30,7 @@ from ..service.registration import make_join
 from .call import Call, ClientGone, answer, in_pieces, problem
 from .cloudevents import CloudEvent, to_cloudevent
 from .delivery import Attempts
-from .described import Field, SinceText
+from .described import Field, KeyMissing, SinceText
 from .times import read_since
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ class Take(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     exchange: str = "direct"
     version: Annotated[int, Meta(ge=1)] = 1
     key: Field | None = None
+    key_missing: KeyMissing = "handle"
     since: SinceText = "now"
     lease: Annotated[float, Meta(gt=0, le=MOST_LEASE_S)] = 30.0
     retry: Attempts = Attempts()
@@ -126,6 +127,7 @@ async def take(call: Call) -> Response:
         wanted.retry,
         wanted.lease,
         wanted.max,
+        wanted.key_missing,
     )
     exchange = lookup(join.exchange)
     if exchange is not None and not exchange.pends:

@@ -11,7 +11,7 @@ import msgspec
 
 from .. import payload as codec
 from ..core.effects import Join
-from ..core.exchange import lookup
+from ..core.exchange import check_key_missing, lookup
 from ..engine.base import Since
 from ..errors import BadArgument
 from ..failure import MOST_SECONDS, Retry
@@ -73,13 +73,14 @@ def make_join(
     retry: Retry | None,
     lease: float,
     room: int,
+    key_missing: str = "handle",
 ) -> Join:
     """The registration of an instance. Raises `BadName` and `BadArgument` for what cannot be meant."""
     check_seconds("a lease", lease, some=True)
     if retry is not None:
         check_type("retry", retry, Retry, "Retry(attempts=3)")
     origin = f"{MACHINE}/{process_name()}"
-    join = Join(topic, purpose, exchange, version, key, retry or Retry(), int(lease * 1e9), room, origin)
+    join = Join(topic, purpose, exchange, version, key, retry or Retry(), int(lease * 1e9), room, origin, key_missing)
     check_join(join, since)
     return join
 
@@ -93,6 +94,7 @@ def check_join(join: Join, since: Since) -> None:
     check_count("room", join.room)
     if not 0 < join.lease_ns < MOST_SECONDS * 1e9:
         raise BadArgument(f"expected a lease of more than 0 seconds, got {join.lease_ns} ns")
+    check_key_missing(join.key_missing)
     if join.key is not None:
         codec.check_field(join.key)
     if len(join.origin) > MOST_ORIGIN:

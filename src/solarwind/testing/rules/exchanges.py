@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from ...core.exchange import Exchange, Instance, register
-from ...errors import BadArgument
+from ...errors import BadArgument, ConflictError
 from ...event import Event
 from ...failure import Later, Reject, Retry
 from ...wind import SolarWind
@@ -405,6 +405,87 @@ class ExchangeRules:
             wind.fire("T", b"no JSON")
             await wind.settled(10)
         assert met == ["event"] * 2 + ["field"] * 2
+
+    @on_loop
+    async def test_events_without_a_key_are_counted_and_said_once(
+        self, place: Place, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        wind = place.open()
+
+        @wind.on("T", purpose="of a field", exchange="keyed", key="$.product", retry=Retry(attempts=2, wait=0))
+        async def by_field(event: Event) -> None:
+            if event.attempt == 1:
+                raise RuntimeError("an event that is handed out again is not counted again")
+
+        @wind.on("T", purpose="of the event", exchange="keyed")
+        async def by_event() -> None: ...
+
+        @wind.on("T", purpose="in no order")
+        async def unordered() -> None: ...
+
+        async with wind:
+            await wind.fire("T", {"prod": 1})
+            await wind.settled(10)
+            await wind.fire_many("T", [{"prod": 2}, {"product": None}, {"product": 3}, b"", [1]])
+            await wind.settled(10)
+            counts = (await wind.statistics()).purposes
+        missing = {purpose: each.key_missing for (_, purpose), each in counts.items()}
+        assert missing == {"of a field": 5, "of the event": 6, "in no order": 0}
+        assert {each.settled for each in counts.values()} == {6}
+        if place.in_process:
+            said = [record.getMessage() for record in caplog.records if "no key" in record.getMessage()]
+            assert len(said) == 2
+            assert "'of a field'" in said[0] + said[1]
+            assert "$.product" in said[0] + said[1]
+
+    @on_loop
+    async def test_an_event_without_a_key_is_a_dead_letter_where_that_is_stated(self, place: Place) -> None:
+        wind = place.open()
+        seen: list[int] = []
+
+        @wind.on("T", purpose="p", exchange="keyed", key="$.product", key_missing="reject")
+        async def handle(payload: dict[str, int]) -> None:
+            seen.append(payload["product"])
+
+        async with wind:
+            await wind.fire_many("T", [{"product": 1}, {"prod": 2}, {"product": 3}, b"", {"product": 4}])
+            await wind.settled(10)
+            letters = await wind.dead("T", "p")
+            counts = (await wind.statistics()).purposes["T", "p"]
+            assert sorted(seen) == [1, 3, 4]
+            assert [(letter.event.payload, letter.attempts) for letter in letters] == [({"prod": 2}, 0), (b"", 0)]
+            assert letters[0].error == "expected a key, the field $.product of its payload, got none"
+            assert (counts.key_missing, counts.settled, counts.dead, counts.pending) == (2, 3, 2, 0)
+            assert await wind.redrive("T", "p") == 2
+            await wind.settled(10)
+            counts = (await wind.statistics()).purposes["T", "p"]
+            assert (counts.key_missing, counts.dead) == (2, 2), "dead again, and not counted twice"
+
+    @on_loop
+    async def test_what_becomes_of_events_without_a_key_is_stated_by_the_first(self, place: Place) -> None:
+        async with place.open() as wind:
+            async with wind.listen("T", "p", exchange="keyed", key_missing="reject"):
+                other = wind.listen("T", "p", exchange="keyed")
+                await refused(other.open(), ConflictError, "key_missing='reject'", "version=2")
+            for exchange in ("direct", "fanout"):
+                other = wind.listen("T", "q", exchange=exchange, key_missing="reject")
+                await refused(other.open(), BadArgument, "key_missing", f"'{exchange}'")
+            with pytest.raises(BadArgument, match="'handle' or 'reject', got 'ignore'"):
+                wind.on("T", exchange="keyed", key_missing="ignore")
+
+    @on_loop
+    async def test_a_long_backlog_without_keys_becomes_dead_letters(self, place: Place) -> None:
+        """Many batches of it, before an event that has a key."""
+        async with place.open() as wind:
+            async with wind.listen("T", "p", exchange="keyed", key_missing="reject"):
+                pass
+            for _ in range(3):
+                await wind.fire_many("T", range(2_000))
+            await wind.fire("T", "last", key="a")
+            async with wind.listen("T", "p", exchange="keyed", key_missing="reject") as events:
+                assert (await anext(events)).payload == "last"
+            counts = (await wind.statistics()).purposes["T", "p"]
+            assert (counts.dead, counts.key_missing, counts.pending) == (6_000, 6_000, 1)
 
     @on_loop
     async def test_a_key_needs_a_keyed_exchange(self, place: Place) -> None:

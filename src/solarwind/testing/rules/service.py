@@ -221,6 +221,7 @@ class ServiceRules:
             "retried": 0,
             "dead": 0,
             "dropped": 0,
+            "key_missing": 3,
         }
         with pytest.raises(AttributeError):
             counts.pending = 1  # type: ignore[misc]
