@@ -451,12 +451,17 @@ def test_trimming_goes_in_parts_and_commits_go_on_meanwhile(path: Path, monkeypa
 
     async def work(store: SqliteStore) -> None:
         await put(*(batch("a", first=each) for each in range(20)))(store)
-        trimmed, _ = await asyncio.gather(
-            store.trim("a", Spans([20, 1 << 60]), before=10**18, most_bytes=None),
-            store.commit([batch("a", first=20)], [], [], now=5),
-        )
-        assert trimmed == 20
-        assert [each.start for each in await all_of(store, "a")] == [20]
+        parts = []
+        for first in range(20, 27):
+            trimmed, _ = await asyncio.gather(
+                store.trim("a", Spans([20, 1 << 60]), before=10**18, most_bytes=None),
+                store.commit([batch("a", first=first)], [], [], now=5),
+            )
+            parts.append(trimmed)
+        assert parts == [3, 3, 3, 3, 3, 3, 2]
+        assert await store.trim("a", Spans([20, 1 << 60]), before=10**18, most_bytes=None) == 0
+        assert await store.history("a") == (7, 7 * len(batch("a").data))
+        assert [each.start for each in await all_of(store, "a")] == list(range(20, 27))
 
     on_store(path, work)
     assert check(str(path)) == []

@@ -21,6 +21,10 @@ class Clock(Protocol):
         """ns since 1970; never goes back."""
         ...
 
+    def wall(self) -> int:
+        """What the wall clock says now, ns since 1970: events are stamped with it, and somebody may set it."""
+        ...
+
     def call_at(self, when: int, callback: Callable[[], None]) -> Timer:
         """Call it once, on the loop, when `now()` has come to `when`."""
         ...
@@ -37,6 +41,9 @@ class SteadyClock:
 
     def now(self) -> int:
         return self._offset + time.monotonic_ns()
+
+    def wall(self) -> int:
+        return time.time_ns()
 
     def call_at(self, when: int, callback: Callable[[], None]) -> Timer:
         # A timer that fires a hair early would only be set again, so it is set a hair late.

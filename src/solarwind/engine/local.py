@@ -10,6 +10,7 @@ import asyncio
 import logging
 import random as chance
 from collections.abc import Callable, Collection, Coroutine
+from datetime import UTC, datetime
 from itertools import islice
 from secrets import token_bytes
 from typing import Any
@@ -21,7 +22,6 @@ from ..batch import AUTHOR_BYTES, Batch
 from ..core.dispatcher import Dispatcher
 from ..core.effects import Closed, Effect, Fault, Fetch, Join, Offer, Report
 from ..core.log import Stored
-from ..core.registry import Topic
 from ..core.state import Change, Snapshot
 from ..errors import BadArgument, Busy, StoreError
 from ..limits import Limits
@@ -30,6 +30,7 @@ from ..store.base import Full, Keep, Store
 from .base import Receiver, Since
 from .cache import LogCache
 from .clock import Clock, SteadyClock, Timer
+from .history import Trimmer
 from .operations import FOREVER, Operations
 from .running import log_stale
 
@@ -39,8 +40,7 @@ READ_BYTES = 1 << 20
 MOST_COMMIT_BYTES = 8 << 20
 SNAPSHOT_AFTER = 512  # commits: so many changes at most are replayed for a purpose
 SNAPSHOTS_A_COMMIT = 64
-TRIM_MEMORY_NS = 50_000_000  # memory:// keeps nothing, so it frees as it goes
-TRIM_SOON_NS = 1_000_000_000
+CLOCK_AHEAD_S = 60.0  # a last commit that lies so far in the future is said
 _Waiting = tuple[Batch, asyncio.Future[None] | None]
 
 
@@ -94,8 +94,7 @@ class LocalEngine(Operations):
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: Timer | None = None
         self._timer_at = 0
-        self._trim_timer: Timer | None = None
-        self._to_trim: dict[str, int] = {}  # when to look at a topic's history
+        self._trimmer = Trimmer(store, self._dispatcher, self._clock, self._spawn, self._fail)
         self._quiet: list[_Quiet] = []
 
     # Life ---------------------------------------------------------------------------------------------
@@ -106,20 +105,31 @@ class LocalEngine(Operations):
         self.failed.add_done_callback(lambda future: future.cancelled() or future.exception())
         self._clock.start(0)
         recovered = await self.store.open(self._clock.now())
+        self._warn_of_clock(recovered.now)
         self._clock.start(recovered.now)
         for record in recovered.topics:
             topic = self._dispatcher.topic(record.name)
             topic.end = record.end
             topic.keep_ns = record.keep_ns if record.keep_ns is not None else topic.keep_ns
             topic.keep_bytes = record.keep_bytes
-            self._trim_topic(topic)
         self._running = True
         self._dispatcher.recover(recovered.snapshots, recovered.changes, clean=recovered.clean)
         for snapshot in recovered.snapshots:
             self._changed_at.setdefault((snapshot.topic, snapshot.purpose), 0)
         for change in recovered.changes:
             self._changed_at.setdefault((change.topic, change.purpose), 0)
+        self._trimmer.start()
         self._carry_out()
+
+    def _warn_of_clock(self, last: int) -> None:
+        ahead_s = (last - self._clock.wall()) / 1e9
+        if ahead_s > CLOCK_AHEAD_S:
+            log.warning(
+                "the last time in the store, %s, lies %.0f s in the future: the clock was wrong then, or is wrong now. "
+                "Leases and retries go on from there; how long history is kept goes by the clock as it is",
+                datetime.fromtimestamp(last // 1_000_000_000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
+                ahead_s,
+            )
 
     async def stop(self) -> None:
         if not self._running:
@@ -127,9 +137,9 @@ class LocalEngine(Operations):
         while self._committing is not None and self._error is None:
             await asyncio.wait([self._committing])
         self._running = False
-        for timer in (self._timer, self._trim_timer):
-            if timer is not None:
-                timer.cancel()
+        self._trimmer.stop()
+        if self._timer is not None:
+            self._timer.cancel()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -313,7 +323,7 @@ class LocalEngine(Operations):
     def _accept_one(self, stored: Stored, now: int) -> None:
         self._cache.add(stored)
         self._dispatcher.accepted(stored, now)
-        self._trim_topic(self._dispatcher.topics[stored.batch.topic])
+        self._trimmer.look_at(self._dispatcher.topics[stored.batch.topic])
 
     def _due_snapshots(self, changes: list[Change]) -> list[Snapshot]:
         """Snapshots of the purposes whose changes have been piling up longest, a few a commit."""
@@ -413,37 +423,6 @@ class LocalEngine(Operations):
 
     # History ------------------------------------------------------------------------------------------
 
-    def _trim_topic(self, topic: Topic) -> None:
-        """Look at its history after a while: soon where nothing or so many bytes are kept, else by how long it is."""
-        if topic.name in self._to_trim and self._trim_timer is not None:
-            return
-        soon = TRIM_SOON_NS if self.store.durable else TRIM_MEMORY_NS
-        after = soon if topic.keep_ns == 0 or topic.keep_bytes is not None else max(soon, topic.keep_ns // 100)
-        self._to_trim.setdefault(topic.name, self._clock.now() + after)
-        if self._trim_timer is None and self._running:
-            self._trim_timer = self._clock.call_at(self._clock.now() + soon, lambda: self._spawn(self._trim()))
-
-    async def _trim(self) -> None:
-        now = self._clock.now()
-        due = [name for name, when in self._to_trim.items() if when <= now]
-        try:
-            for name in due:
-                del self._to_trim[name]
-                topic = self._dispatcher.topics[name]
-                pinned = self._dispatcher.drop(name)
-                pinned.add(topic.end, FOREVER)  # the store may have more by then
-                before = FOREVER if topic.keep_ns == 0 else max(0, now - topic.keep_ns)
-                await self.store.trim(name, pinned, before, topic.keep_bytes)
-                if topic.keep_ns or len(pinned.edges) > 2 or pinned.edges[0] < topic.end:
-                    self._trim_topic(topic)
-        except Full as full:
-            log.warning("%s", full)
-        except StoreError as error:
-            self._fail(error)
-        self._trim_timer = None
-        if self._to_trim and self._running and self._error is None:
-            self._trim_topic(self._dispatcher.topics[next(iter(self._to_trim))])
-
     async def topic(self, name: str, keep_ns: Keep, keep_bytes: Keep) -> None:
         self._check_running()
         check_topic(name)
@@ -456,14 +435,18 @@ class LocalEngine(Operations):
             topic.keep_ns = self.store.keep_ns if keep_ns is None else keep_ns
         if not isinstance(keep_bytes, UnsetType):
             topic.keep_bytes = keep_bytes
-        self._trim_topic(topic)
+        self._trimmer.look_at(topic, at_once=True)
 
     # Instances ----------------------------------------------------------------------------------------
 
+    def _history_guard(self) -> asyncio.Lock:
+        return self._trimmer.guard
+
     async def join(self, join: Join, since: Since, receiver: Receiver) -> int:
         self._check_running()
-        position = await self._position(join.topic, since)
-        instance = self._dispatcher.join(join, position, self._clock.now())
+        async with self._history_guard():
+            position = await self._position(join.topic, since)
+            instance = self._dispatcher.join(join, position, self._clock.now())
         self._receivers[instance] = receiver
         self._carry_out()
         await self._committed()

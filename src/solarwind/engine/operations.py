@@ -37,6 +37,10 @@ class Operations(Running):
         """Wait until what has changed so far is durable."""
         raise NotImplementedError
 
+    def _history_guard(self) -> asyncio.Lock:
+        """Held while a piece of history is deleted."""
+        raise NotImplementedError
+
     async def _position(self, topic: str, since: Since) -> int:
         """Where in the topic's log `since` is."""
         end = self._dispatcher.topics[topic].end if topic in self._dispatcher.topics else 0
@@ -46,7 +50,7 @@ class Operations(Running):
             first = await self.store.read(topic, 0, 1)
             return first[0].start if first else end
         if isinstance(since, timedelta):
-            time = self._clock.now() - int(since / timedelta(microseconds=1)) * 1000
+            time = self._clock.wall() - int(since / timedelta(microseconds=1)) * 1000
             return await self.store.seek(topic, min(max(0, time), FOREVER))
         if isinstance(since, datetime):
             time = int(since.timestamp() * 1_000_000) * 1000
@@ -139,11 +143,11 @@ class Operations(Running):
     async def replay(self, topic: str, purpose: str, since: Since, until: Since) -> int:
         self._check_running()
         self._dispatcher.purpose(topic, purpose)
-        start, stop = await self._position(topic, since), await self._position(topic, until)
-        first = await self._position(topic, "beginning")
-        return await self._carried_out(
-            self._dispatcher.replay(topic, purpose, max(start, first), stop, self._clock.now())
-        )
+        async with self._history_guard():
+            start, stop = await self._position(topic, since), await self._position(topic, until)
+            first = await self._position(topic, "beginning")
+            count = self._dispatcher.replay(topic, purpose, max(start, first), stop, self._clock.now())
+        return await self._carried_out(count)
 
     async def retire(self, topic: str, purpose: str, *, force: bool) -> None:
         self._check_running()

@@ -75,7 +75,8 @@ class Store(Protocol):
 
     async def trim(self, topic: str, pinned: Spans, before: int | None, most_bytes: int | None) -> int:
         """Delete whole batches with no event in `pinned`: those fired before `before` (ns since 1970), then the
-        oldest until the rest come to `most_bytes`. Gives how many events were deleted."""
+        oldest until the rest come to `most_bytes`. A call may delete only some of them, so that nobody waits long.
+        Return how many events were deleted: 0 where nothing more is to go."""
         ...
 
     async def topic(self, name: str, keep_ns: Keep, keep_bytes: Keep) -> None:

@@ -24,8 +24,8 @@ _COMMITS_KEPT = 256  # superseded commits that pile up before they are deleted t
 _MOST_PRODUCERS = 100_000
 
 _INSERT_BATCH = (
-    "INSERT INTO batches(topic, start, count, producer, author, first, last_time, caused, size, previous, sum, data) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO batches(topic, start, count, producer, author, first, last_time, caused, size, "
+    "total, previous, sum, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 # Of an author's batches under a producer in a topic, the last that begins at or before a number.
 _MADE = (
@@ -63,9 +63,9 @@ class Known:
         self.last = plan.commit
         for name, topic in plan.new_topics.items():
             self.topics[name] = Topic(topic, name)
-        for name, (_, end, total) in plan.ends.items():
+        for name, (_, *end) in plan.ends.items():
             log = self.topics[name]
-            log.next, log.sum = end, total
+            log.next, log.sum, log.total = end
         if len(self.producers) > _MOST_PRODUCERS:
             self.producers.clear()  # what is forgotten is looked up
         self.producers.update(plan.producers)
@@ -107,7 +107,7 @@ class Plan:
         self._ids: list[tuple[str, int, int]] = []
         self.commit = known.last._replace(number=known.last.number + 1, time=max(known.last.time, now))
         self.new_topics: dict[str, int] = {}
-        self.ends: dict[str, tuple[int, int, int]] = {}  # topic -> its id, end and last sum
+        self.ends: dict[str, tuple[int, int, int, int]] = {}  # topic -> its id, end, last sum and bytes
         self.producers: dict[tuple[int, int, bytes], int] = {}
 
     def write(
@@ -123,20 +123,20 @@ class Plan:
     def _place(self, batch: Batch) -> Stored | None:
         """Give a batch its position and queue it to be inserted; without what its topic's history has already."""
         name = batch.header.topic
-        topic, start, previous = self.ends.get(name) or self._end(name)
+        topic, start, previous, total = self.ends.get(name) or self._end(name)
         fresh = self._fresh(topic, batch)
         if fresh is None:
             return None
         header = fresh.header
-        total = crc32(fresh.data, previous)
+        sum, total = crc32(fresh.data, previous), total + len(fresh.data)
         last_time = header.time + max(header.times)
         given = [(id, topic, start + index) for index, id in enumerate(header.ids or ()) if id is not None]
         self._ids += given
         caused = any(cause.kind == "event" for cause in header.causes or ())
         producer = header.producer if len(given) < header.count else None  # none of its ids was made
         known = topic, start, header.count, producer, header.author, header.first, last_time, caused
-        self._rows.append((*known, len(fresh.data), previous, total, fresh.data))
-        self.ends[name] = topic, start + header.count, total
+        self._rows.append((*known, len(fresh.data), total, previous, sum, fresh.data))
+        self.ends[name] = topic, start + header.count, sum, total
         events, time = self.commit.events + header.count, max(self.commit.time, last_time)
         self.commit = self.commit._replace(events=events, time=time)
         if producer is not None:
@@ -144,15 +144,15 @@ class Plan:
             self.producers[key] = max(header.first + header.count, self._reached(key))
         return Stored(start, fresh)
 
-    def _end(self, name: str) -> tuple[int, int, int]:
+    def _end(self, name: str) -> tuple[int, int, int, int]:
         log = self._known.topics.get(name)
         if log is not None:
-            return log.id, log.next, log.sum
+            return log.id, log.next, log.sum, log.total
         topic = self.new_topics.get(name)
         if topic is None:
             topic = self.new_topics[name] = len(self._known.topics) + len(self.new_topics) + 1
             self._connection.execute("INSERT INTO topics(id, name) VALUES (?, ?)", (topic, name))
-        return topic, 0, 0
+        return topic, 0, 0, 0
 
     # --- only once ------------------------------------------------------------------------------------------
 

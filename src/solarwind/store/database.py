@@ -38,14 +38,16 @@ _SCHEMA = """
 CREATE TABLE meta(name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE topics(
     id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, keep_ns INTEGER, keep_bytes INTEGER,
-    -- the end and the last sum of what was trimmed; where batches are left, they say it themselves
-    next INTEGER NOT NULL DEFAULT 0, sum INTEGER NOT NULL DEFAULT 0, trimmed BLOB NOT NULL DEFAULT x'90');
+    -- the end, the last sum and all bytes of what was trimmed; where batches are left, they say it themselves
+    next INTEGER NOT NULL DEFAULT 0, sum INTEGER NOT NULL DEFAULT 0, total INTEGER NOT NULL DEFAULT 0,
+    trimmed BLOB NOT NULL DEFAULT x'90', gone INTEGER NOT NULL DEFAULT 0); -- which events went, and how many bytes
 CREATE TABLE batches(
     row INTEGER PRIMARY KEY, topic INTEGER NOT NULL, start INTEGER NOT NULL, count INTEGER NOT NULL,
     producer INTEGER, author BLOB NOT NULL, first INTEGER NOT NULL, last_time INTEGER NOT NULL, caused INTEGER NOT NULL,
-    size INTEGER NOT NULL, previous INTEGER NOT NULL, sum INTEGER NOT NULL, data BLOB NOT NULL);
+    size INTEGER NOT NULL, total INTEGER NOT NULL, -- the bytes of its topic up to its end
+    previous INTEGER NOT NULL, sum INTEGER NOT NULL, data BLOB NOT NULL);
 -- Holds all that links, trimming and seeking ask for, so that they never touch the bodies.
-CREATE UNIQUE INDEX links ON batches(topic, start, count, previous, sum, size, last_time);
+CREATE UNIQUE INDEX links ON batches(topic, start, count, previous, sum, size, total, last_time);
 CREATE INDEX made ON batches(producer, topic, author, first) WHERE producer IS NOT NULL;
 CREATE INDEX effects ON batches(topic, start, last_time) WHERE caused;
 CREATE TABLE ids(id TEXT, topic INTEGER, position INTEGER NOT NULL, PRIMARY KEY(id, topic)) WITHOUT ROWID;
@@ -69,13 +71,19 @@ class Topic(msgspec.Struct):
     name: str
     next: int = 0
     sum: int = 0
+    total: int = 0
     keep_ns: int | None = None
     keep_bytes: int | None = None
     trimmed: Spans = msgspec.field(default_factory=Spans)
+    gone: int = 0
 
     @property
     def events(self) -> int:
         return self.next - len(self.trimmed)
+
+    @property
+    def bytes(self) -> int:
+        return self.total - self.gone
 
 
 class Commit(NamedTuple):
@@ -237,14 +245,15 @@ def read_topics(connection: apsw.Connection) -> list[Topic]:
     """All topics, each with its end and last sum as the last of its batches gives them."""
     query = """
     SELECT id, name, max(next, coalesce(start + count, 0)), iif(start + count >= next, batches.sum, topics.sum),
-        keep_ns, keep_bytes, trimmed
+        iif(start + count >= next, batches.total, topics.total), keep_ns, keep_bytes, trimmed, gone
     FROM topics LEFT JOIN batches INDEXED BY links
         ON topic = id AND start = (SELECT max(start) FROM batches WHERE topic = id)
     """
-    return [
-        Topic(id, name, next, sum, keep_ns, keep_bytes, Spans(msgspec.msgpack.decode(trimmed, type=list[int])))
-        for id, name, next, sum, keep_ns, keep_bytes, trimmed in select(connection, query)
-    ]
+    found = []
+    for id, name, next, sum, total, keep_ns, keep_bytes, trimmed, gone in select(connection, query):
+        spans = Spans(msgspec.msgpack.decode(trimmed, type=list[int]))
+        found.append(Topic(id, name, next, sum, total, keep_ns, keep_bytes, spans, gone))
+    return found
 
 
 def forget_events(connection: apsw.Connection, topic: int, start: int, stop: int) -> None:
@@ -252,8 +261,8 @@ def forget_events(connection: apsw.Connection, topic: int, start: int, stop: int
 
 
 def save_topic(connection: apsw.Connection, log: Topic) -> None:
-    row = (log.next, log.sum, state.encode(log.trimmed.edges), log.id)
-    connection.execute("UPDATE topics SET next = ?, sum = ?, trimmed = ? WHERE id = ?", row)
+    row = (log.next, log.sum, log.total, state.encode(log.trimmed.edges), log.gone, log.id)
+    connection.execute("UPDATE topics SET next = ?, sum = ?, total = ?, trimmed = ?, gone = ? WHERE id = ?", row)
 
 
 def commit_sum(number: int, time: int, events: int, changes: bytes) -> int:

@@ -219,7 +219,12 @@ def _unlinked(path: str, log: Topic, start: int, count: int) -> Finding:
 
 
 def recount(connection: apsw.Connection) -> None:
-    events = sum(log.next for log in read_topics(connection))
+    topics = read_topics(connection)
+    for log in topics:
+        left = value(connection, "SELECT coalesce(sum(size), 0) FROM batches WHERE topic = ?", (log.id,))
+        log.gone = log.total - left
+        save_topic(connection, log)
+    events = sum(log.next for log in topics)
     query = "SELECT number, time, changes FROM commits ORDER BY number DESC LIMIT 1"
     for number, time, changes in list(select(connection, query)):
         row = (events, commit_sum(number, time, events, changes), number)

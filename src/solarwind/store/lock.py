@@ -67,16 +67,15 @@ class Lock:
             with _guard:
                 found = identity(self._path)
                 if found in _held:
-                    raise StoreError(_in_use(self._path, found))
+                    raise StoreError(_in_use(self._path, "this very process"))
                 file = self._open()
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except OSError as error:
                     os.close(file)
-                    found = identity(self._path)
-                    owner = _owner(found)
-                    if owner is None or _lives(owner) or time.monotonic() > patience:
-                        raise StoreError(_in_use(self._path, found)) from error
+                    who = _who(self._path, identity(self._path))
+                    if who or time.monotonic() > patience:
+                        raise StoreError(_in_use(self._path, who)) from error
                 else:
                     status = os.fstat(file)
                     if identity(self._path) == (status.st_dev, status.st_ino):
@@ -177,14 +176,18 @@ def _name_of(pid: int) -> str:
         return ""
 
 
-def _in_use(path: str, found: _Identity | None) -> str:
+def _who(path: str, found: _Identity | None) -> str:
+    """The process that has it, if there is one to be seen that lives."""
     holder, owner = _read_holder(path), _owner(found)
-    if found in _held:
-        who = "this very process"
-    elif holder is not None and (holder.pid == owner or (owner is None and _lives(holder.pid))):
-        who = f"process {holder.pid} ({holder.program}) since {holder.since}"
-    elif owner is not None and owner > 0 and _lives(owner):
-        who = f"process {owner}{_name_of(owner)}"
-    else:  # in another container, say
-        who = "another process"
-    return f"{path} is in use by {who}: stop it, or share the store with `solarwind serve --data {path}`"
+    if holder is not None and (holder.pid == owner or owner is None) and _lives(holder.pid):
+        return f"process {holder.pid} ({holder.program}) since {holder.since}"
+    if owner is not None and _lives(owner):
+        return f"process {owner}{_name_of(owner)}"
+    return ""
+
+
+def _in_use(path: str, who: str) -> str:
+    return (
+        f"{path} is in use by {who or 'another process'}: stop it, or share the store with "
+        f"`solarwind serve --data {path}`"
+    )

@@ -16,8 +16,8 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
-from typing import TypeVar
+from itertools import takewhile
+from typing import NamedTuple, TypeVar
 
 import apsw
 import msgspec
@@ -43,6 +43,7 @@ _LOG_BYTES = 64 << 20  # from here on the log is emptied into the database
 _LOG_MOST_BYTES = 4 * _LOG_BYTES  # and from here on commits wait for that
 _TRIM_BYTES = 16 << 20  # one transaction of trimming holds up commits no longer than this takes
 _TRIM_ROWS = 500
+_TRIM_SEARCH = 20_000  # batches
 _READ_ROWS = 1000
 _PAGE_ROWS = 16
 _MARK_S = 0.1  # a sync takes as long as a commit's own, so one for each would slow all of them down
@@ -54,6 +55,17 @@ _UNKNOWN = {apsw.SQLITE_IOERR_FSYNC, apsw.SQLITE_IOERR_DIR_FSYNC}
 
 _BATCH = "SELECT start, count, previous, sum, data FROM batches "
 _encode_json = msgspec.json.Encoder().encode
+
+
+class _Row(NamedTuple):
+    """A batch that may go."""
+
+    row: int
+    start: int
+    events: int
+    size: int
+    last_time: int
+    before: int  # bytes of those found before it
 
 
 class SqliteStore:
@@ -383,13 +395,9 @@ class SqliteStore:
         return [database.read_batch(self.path, topic, *row) for row in found]
 
     async def history(self, topic: str) -> tuple[int, int]:
-        return await self._ask(self._history, topic)
-
-    def _history(self, topic: str) -> tuple[int, int]:
+        self._usable()
         log = self._known.topics.get(topic)
-        query = "SELECT coalesce(sum(count), 0), coalesce(sum(size), 0) FROM batches INDEXED BY links WHERE topic = ?"
-        events, size = next(iter(select(self._reader, query, (log.id if log else 0,))))
-        return events, size
+        return (log.events, log.bytes) if log is not None else (0, 0)
 
     async def seek(self, topic: str, time: int) -> int:
         return await self._ask(self._seek, topic, time)
@@ -476,55 +484,59 @@ class SqliteStore:
         pinned = pinned.copy()
         async with self._trimming:
             rows = await self._ask(self._trimmable, log, pinned, before, most_bytes)
-            events = 0
-            for chunk in _chunks(rows):
-                events += await self._run(self._write_thread, self._trim, log, chunk)
-        return events
+            return await self._run(self._write_thread, self._trim, log, rows) if rows else 0
 
-    def _trimmable(
-        self, log: Topic, pinned: Spans, before: int | None, most_bytes: int | None
-    ) -> list[tuple[int, int, int, int]]:
-        """The batches (row, start, count, size) that are to go. Asked of the reader, so that no commit waits."""
-        gone = [] if before is None else list(self._unpinned(log, pinned, "last_time < ?", before))
-        if most_bytes is not None:
-            excess = self._history(log.name)[1] - most_bytes - sum(size for *_, size in gone)
-            for row in self._unpinned(log, pinned, "last_time >= ?", before or 0):
-                if excess <= 0:
-                    break
-                gone.append(row)
-                excess -= row[3]
-        return gone
+    def _trimmable(self, log: Topic, pinned: Spans, before: int | None, most_bytes: int | None) -> list[_Row]:
+        """The next batches that are to go: no more than one transaction deletes without holding up commits. Asked of
+        the reader, so that no commit waits."""
+        old = [] if before is None else _piece(self._old(log, pinned, before))
+        if old or most_bytes is None:
+            return old
+        excess = log.bytes - most_bytes
+        return _piece(takewhile(lambda row: excess > row.before, self._unpinned(log, pinned)))
 
-    def _unpinned(self, log: Topic, pinned: Spans, condition: str, time: int) -> Iterator[tuple[int, int, int, int]]:
+    def _old(self, log: Topic, pinned: Spans, before: int) -> Iterator[_Row]:
+        """They lie near the beginning: a long run of younger ones ends the search."""
+        younger = 0
+        for row in self._unpinned(log, pinned):
+            if row.last_time < before:
+                younger = 0
+                yield row
+            elif (younger := younger + 1) > _TRIM_SEARCH:
+                return
+
+    def _unpinned(self, log: Topic, pinned: Spans) -> Iterator[_Row]:
         """The batches between what is pinned, oldest first: what pends costs nothing to skip."""
         query = (
-            "SELECT row, start, count, size FROM batches INDEXED BY links "
-            f"WHERE topic = ? AND start >= ? AND start < ? AND {condition} ORDER BY start"
+            "SELECT row, start, count, size, last_time FROM batches INDEXED BY links "
+            "WHERE topic = ? AND start >= ? AND start < ? ORDER BY start"
         )
         low, high = pinned.gap(0)
+        total = 0
         while low < log.next:
             stop = log.next if high is None else high
-            for row, start, count, size in select(self._reader, query, (log.id, low, stop, time)):
+            for row, start, count, size, last_time in select(self._reader, query, (log.id, low, stop)):
                 if start + count <= stop:
-                    yield row, start, count, size
+                    yield _Row(row, start, count, size, last_time, total)
+                    total += size
             low, high = pinned.gap(stop)
 
-    def _trim(self, log: Topic, rows: list[tuple[int, int, int, int]]) -> int:
+    def _trim(self, log: Topic, rows: list[_Row]) -> int:
         gone = Spans.of(())
-        for _, start, count, _ in sorted(rows, key=lambda row: row[1]):
-            gone.add(start, start + count)
-        after = msgspec.structs.replace(log, trimmed=log.trimmed.copy())
+        for row in rows:
+            gone.add(row.start, row.start + row.events)
+        after = msgspec.structs.replace(log, trimmed=log.trimmed.copy(), gone=log.gone + sum(row.size for row in rows))
         after.trimmed.update(gone)
 
         def work() -> None:
             query = "DELETE FROM batches WHERE row IN (SELECT value FROM json_each(?))"
-            self._writer.execute(query, (_encode_json([row for row, *_ in rows]),))
+            self._writer.execute(query, (_encode_json([row.row for row in rows]),))
             for start, stop in gone:
                 database.forget_events(self._writer, log.id, start, stop)
             database.save_topic(self._writer, after)
 
         self._write(work)
-        log.trimmed = after.trimmed
+        log.trimmed, log.gone = after.trimmed, after.gone
         self._bound_log()
         return len(gone)
 
@@ -549,12 +561,13 @@ def _record(log: Topic) -> TopicRecord:
     return TopicRecord(log.name, log.next, log.keep_ns, log.keep_bytes)
 
 
-def _chunks(rows: Iterable[tuple[int, int, int, int]]) -> Iterable[list[tuple[int, int, int, int]]]:
-    """Parts that are small enough for one transaction."""
-    rest = iter(rows)
-    while chunk := list(islice(rest, 1)):
-        size = chunk[0][3]
-        while size < _TRIM_BYTES and len(chunk) < _TRIM_ROWS and (more := next(rest, None)):
-            chunk.append(more)
-            size += more[3]
-        yield chunk
+def _piece(rows: Iterable[_Row]) -> list[_Row]:
+    """So many of them as are small enough for one transaction."""
+    found: list[_Row] = []
+    size = 0
+    for row in rows:
+        found.append(row)
+        size += row.size
+        if size >= _TRIM_BYTES or len(found) >= _TRIM_ROWS:
+            break
+    return found

@@ -31,17 +31,27 @@ class FakeClock:
     def __init__(self, now: int | None = None) -> None:
         """`now` is in ns since 1970; the real time if not given."""
         self._now = time.time_ns() if now is None else now
+        self._ahead = 0  # of the wall clock
         self._timers: list[tuple[int, int, FakeTimer]] = []
         self._numbers = count()
         self._soon = False
 
     def start(self, least: int) -> None:
         """Called by the engine: begin, at `least` (ns since 1970) or later."""
+        self._ahead += max(0, least - self._now)
         self._now = max(self._now, least)
 
     def now(self) -> int:
         """ns since 1970."""
         return self._now
+
+    def wall(self) -> int:
+        """Called by the engine: what the wall clock says, whatever time it began at."""
+        return self._now - self._ahead
+
+    def set_wall(self, now: int) -> None:
+        """Set the wall clock, as an operator or NTP does: `now()` goes on as before."""
+        self._ahead = self._now - now
 
     def call_at(self, when: int, callback: Callable[[], None]) -> FakeTimer:
         """Called by the engine: call it once `now()` has come to `when`; in the loop's next turn if it has already."""

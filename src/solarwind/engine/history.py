@@ -1,0 +1,144 @@
+"""When the history of topics is looked at, and what nobody needs any more of it deleted."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from ..core.dispatcher import Dispatcher
+from ..core.registry import Topic
+from ..errors import StoreError
+from ..store.base import Full, Store
+from .clock import Clock, Timer
+from .operations import FOREVER
+
+log = logging.getLogger("solarwind")
+
+_MEMORY_NS = 50_000_000  # memory:// keeps nothing, so it frees as it goes
+_SOON_NS = 1_000_000_000
+_CLOCK_NS = 60_000_000_000  # how often to look whether somebody set the machine's clock
+
+
+class Trimmer:
+    """Trims topics when they are due, in pieces: between two of them anything else has its turn.
+
+    What is too old is a matter of the wall clock as it is now, since events are stamped with it.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        dispatcher: Dispatcher,
+        clock: Clock,
+        spawn: Callable[[Coroutine[Any, Any, None]], None],
+        fail: Callable[[StoreError], None],
+    ) -> None:
+        self._store = store
+        self._dispatcher = dispatcher
+        self._clock = clock
+        self._spawn = spawn
+        self._fail = fail
+        self._due: dict[str, int] = {}  # topic -> when to look at its history
+        self._at_once = False  # some topic is due now
+        self._timer: Timer | None = None
+        self._timer_at = 0
+        self._running = False
+        self._busy = False
+        self._ahead = 0  # the wall clock, of the engine's
+        # Held while a piece is deleted: whoever makes history pend waits for it.
+        self.guard = asyncio.Lock()
+
+    def start(self) -> None:
+        self._running = True
+        self._ahead = self._clock.wall() - self._clock.now()
+        for topic in self._dispatcher.topics.values():
+            self.look_at(topic, at_once=True)
+
+    def stop(self) -> None:
+        self._running = False
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def look_at(self, topic: Topic, *, at_once: bool = False) -> None:
+        """Look at its history after a while: soon where nothing or so many bytes are kept, else by how long it is."""
+        if topic.name in self._due and not at_once:
+            return
+        now = self._clock.now()
+        if at_once:
+            self._due[topic.name], self._at_once = now, True
+        else:
+            soon = topic.keep_ns == 0 or topic.keep_bytes is not None
+            self._due[topic.name] = now + (self._soon_ns if soon else max(self._soon_ns, topic.keep_ns // 100))
+        self._set_timer(now)
+
+    @property
+    def _soon_ns(self) -> int:
+        return _SOON_NS if self._store.durable else _MEMORY_NS
+
+    def _set_timer(self, now: int) -> None:
+        if self._busy or not self._running or not self._due:
+            return
+        when = now
+        if not self._at_once:
+            if self._timer is not None:
+                return
+            when = min(max(now + self._soon_ns, min(self._due.values())), now + _CLOCK_NS)
+        elif self._timer is not None:
+            if self._timer_at <= when:
+                return
+            self._timer.cancel()
+        self._timer, self._timer_at = self._clock.call_at(when, self._begin), when
+
+    def _begin(self) -> None:
+        self._timer = None
+        if self._running:
+            self._busy, self._at_once = True, False
+            self._spawn(self._trim_due())
+
+    async def _trim_due(self) -> None:
+        try:
+            await self._trim_all(self._take_due())
+        except Full as full:
+            log.warning("history is not trimmed for now: %s", full)
+        except StoreError as error:
+            self._fail(error)
+        finally:
+            self._busy = False
+            self._set_timer(self._clock.now())
+
+    def _take_due(self) -> list[str]:
+        now = self._clock.now()
+        ahead = self._clock.wall() - now
+        if abs(ahead - self._ahead) > _SOON_NS:  # somebody set the clock: what was too young may be too old
+            self._due = dict.fromkeys(self._dispatcher.topics, now)
+        self._ahead = ahead
+        return [name for name, when in self._due.items() if when <= now]
+
+    async def _trim_all(self, names: list[str]) -> None:
+        """A piece of each in turn, until nothing more is to go."""
+        while names and self._running:
+            more = []
+            for name in names:
+                self._due.pop(name, None)
+                try:
+                    again = await self._trim(self._dispatcher.topics[name])
+                except Full:
+                    for each in names:
+                        self.look_at(self._dispatcher.topics[each])
+                    raise
+                if again:
+                    more.append(name)
+            names = more
+
+    async def _trim(self, topic: Topic) -> bool:
+        """Trim a piece of it. Whether there may be more to do at once."""
+        async with self.guard:
+            pinned = self._dispatcher.drop(topic.name)
+            pinned.add(topic.end, FOREVER)  # the store may have more by then
+            before = FOREVER if topic.keep_ns == 0 else max(0, self._clock.wall() - topic.keep_ns)
+            events = await self._store.trim(topic.name, pinned, before, topic.keep_bytes)
+        if topic.keep_ns or len(pinned.edges) > 2 or pinned.edges[0] < topic.end:
+            self.look_at(topic)
+        return bool(events) and self._store.durable

@@ -1,0 +1,138 @@
+"""When history goes: by the wall clock as it is now, at once, and in pieces. Real files, and a clock of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from solarwind import SolarWind
+from solarwind.engine.local import LocalEngine
+from solarwind.store import sqlite
+from solarwind.store.sqlite import SqliteStore
+from solarwind.testing import FakeClock
+from solarwind.testing.contract import until
+
+YEARS_S = 10 * 365 * 24 * 3600.0
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "wind.db"
+
+
+def on_wind(path: Path, clock: FakeClock, test: Callable[[SolarWind], Awaitable[Any]]) -> None:
+    async def main() -> None:
+        wind = SolarWind(engine=LocalEngine(SqliteStore(str(path)), clock=clock))
+        async with wind:
+            await test(wind)
+
+    asyncio.run(asyncio.wait_for(main(), 30))
+
+
+async def kept(wind: SolarWind) -> dict[str, int]:
+    return {topic.topic: topic.kept for topic in await wind.topics()}
+
+
+async def keeps(wind: SolarWind, **events: int) -> bool:
+    return await kept(wind) == events
+
+
+async def fire_one(wind: SolarWind) -> None:
+    await wind.fire("T", id="only once")
+
+
+def ahead(seconds: float) -> FakeClock:
+    return FakeClock(time.time_ns() + int(seconds * 1e9))
+
+
+def test_one_start_with_a_clock_ten_years_ahead_makes_no_history_vanish_and_no_id_new_again(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def commit(wind: SolarWind) -> None:
+        await wind.fire("other")
+
+    on_wind(path, ahead(YEARS_S), commit)
+    clock = FakeClock()
+
+    async def look(wind: SolarWind) -> None:
+        await fire_one(wind)
+        for _ in range(3):
+            clock.advance(24 * 3600)
+            await wind.fire("other")
+        await fire_one(wind)
+        assert (await kept(wind))["T"] == (await wind.statistics()).topics["T"].fired == 1
+
+    with caplog.at_level(logging.WARNING, "solarwind"):
+        on_wind(path, clock, look)
+    assert any("the last time in the store, 20" in record.message for record in caplog.records)
+
+
+def test_what_was_fired_while_the_clock_was_far_behind_goes_once_it_is_right(path: Path) -> None:
+    clock = FakeClock()
+
+    async def work(wind: SolarWind) -> None:
+        wind.topic("T", keep=timedelta(days=1))
+        await wind.fire("T")
+        assert await kept(wind) == {"T": 1}
+        clock.set_wall(clock.wall() + int(YEARS_S * 1e9))  # as far as events are concerned, it was 2016 up to now
+        clock.advance(61)
+        await until(lambda: keeps(wind, T=0))
+
+    on_wind(path, clock, work)
+
+
+def test_a_quiet_store_is_trimmed_after_a_restart_though_no_event_comes(path: Path) -> None:
+    on_wind(path, FakeClock(), fire_one)
+
+    async def look(wind: SolarWind) -> None:
+        await until(lambda: keeps(wind, T=0))
+
+    on_wind(path, ahead(8 * 24 * 3600), look)
+
+
+@pytest.mark.parametrize("shorter", [timedelta(0), timedelta(hours=1)])
+def test_a_shorter_keep_takes_effect_at_once_in_pieces(
+    path: Path, shorter: timedelta, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "_TRIM_ROWS", 3)
+    clock = ahead(2 * 3600)
+
+    async def work(wind: SolarWind) -> None:
+        for _ in range(20):
+            await wind.fire("T")
+        await wind.fire("U")
+        wind.topic("T", keep=shorter)
+        await until(lambda: keeps(wind, T=0, U=1))
+
+    on_wind(path, clock, work)
+
+
+def test_what_is_replayed_while_history_goes_is_handled_or_was_gone_before(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "_TRIM_ROWS", 3)
+    seen: list[int] = []
+
+    async def work(wind: SolarWind) -> None:
+        @wind.on("T", purpose="p")
+        async def handle(number: int) -> None:
+            seen.append(number)
+
+        for number in range(40):
+            await wind.fire("T", number)
+        await wind.settled(10)
+        seen.clear()
+        wind.topic("T", keep=timedelta(0))
+        count = await wind.replay("T", "p", since="beginning", until="now")
+        await wind.settled(10)
+        assert len(seen) == count
+        assert sorted(seen) == list(range(40 - count, 40))
+
+    on_wind(path, FakeClock(), work)
