@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+from time import monotonic
 from typing import Any
 
 import pytest
 
-from solarwind import Busy, Event, Limits, SolarWind
+from server.place import Host
+from solarwind import Busy, Event, Limits, SolarWind, Unavailable
 from solarwind.batch import seal
+from solarwind.engine.local import LocalEngine
 from solarwind.event import HandOut
 from solarwind.service import group, outbox
-from solarwind.testing.contract import on_loop
+from solarwind.store.memory import MemoryStore
+from solarwind.testing.contract import on_loop, until
 
 S = 1_000_000_000
 
@@ -91,3 +96,115 @@ async def test_a_receipt_shows_its_id_and_what_became_of_it() -> None:
     assert len(held) >= 1
     assert held[0].startswith("<Receipt id=")
     assert held[0].endswith(", pending>")
+
+
+class Gate(MemoryStore):
+    """A store whose commits wait, while it is shut."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.passing = asyncio.Event()
+        self.entered = asyncio.Event()
+
+    async def commit(self, *what: Any) -> Any:
+        self.entered.set()
+        await self.passing.wait()
+        return await super().commit(*what)
+
+
+@on_loop
+async def test_what_is_not_accepted_within_its_time_is_taken_back_or_not_known_and_may_be_fired_again() -> None:
+    gate = Gate()
+    async with SolarWind(engine=LocalEngine(gate)) as wind:
+        gate.passing.set()
+        seen: list[int] = []
+
+        @wind.on("T", purpose="p")
+        async def handle(number: int) -> None:
+            seen.append(number)
+
+        await wind.joined()
+        gate.passing.clear()
+        gate.entered.clear()
+        under_way = wind.fire("T", 1, within=0.05)
+        await gate.entered.wait()
+        waiting = wind.fire("T", 2, within=0.05)
+        many = wind.fire_many("T", [3, 4], within=0.05)
+        patient = wind.fire("T", 5)
+        with pytest.raises(Unavailable, match=rf"{under_way.id}.* 0.05 s.*fired again with the same id"):
+            await under_way
+        with pytest.raises(Unavailable, match="taken back"):
+            await waiting
+        with pytest.raises(Unavailable, match=r"2 events on topic 'T'.*taken back"):
+            await many
+        assert repr(patient).endswith("pending>")
+        again = wind.fire("T", 1, id=under_way.id)
+        gate.passing.set()
+        assert await again == under_way.id
+        await patient
+        await wind.settled(10)
+        assert seen == [1, 5]
+        assert repr(waiting).startswith(f"<Receipt id={waiting.id}, failed: ")
+
+
+@on_loop
+async def test_a_thread_gets_it_too_that_an_event_was_not_accepted_within_its_time() -> None:
+    gate = Gate()
+    gate.passing.set()
+    wind = SolarWind(engine=LocalEngine(gate), grace=0.1)
+    wind.on("T", purpose="p")(lambda event: None)
+    await wind.start()
+    gate.passing.clear()
+
+    def fire() -> str:
+        with pytest.raises(Unavailable, match=r"same id|taken back"):
+            wind.fire("T", 1, within=0.05).wait(10)
+        receipt = wind.fire("T", 2)
+        with pytest.raises(TimeoutError):
+            receipt.wait(0.05)
+        gate.passing.set()
+        return receipt.wait(10)
+
+    assert await asyncio.to_thread(fire)
+    await wind.stop()
+
+
+@on_loop
+async def test_a_waiter_that_is_cancelled_takes_nothing_back() -> None:
+    gate = Gate()
+    gate.passing.set()
+    wind = SolarWind(engine=LocalEngine(gate))
+    wind.on("T", purpose="p")(lambda event: None)
+    async with wind:
+        gate.passing.clear()
+        receipt = wind.fire("T", 1)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(receipt, 0.01)  # type: ignore[arg-type]
+        gate.passing.set()
+        assert await receipt == receipt.id
+
+
+@on_loop
+async def test_stopping_while_the_server_is_away_gives_up_what_was_not_accepted_and_says_how_much(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    host = Host()
+    try:
+        port = host.start("memory://")
+        wind = SolarWind(f"ws://127.0.0.1:{port}", grace=0.2)
+        await wind.start()
+        await wind.fire("T", 0)
+        host.stop(port)
+        await until(lambda: wind.engine._link is None)  # type: ignore[attr-defined]
+        with pytest.raises(Unavailable, match="taken back"):
+            await wind.fire("T", 1, within=0.05)
+        receipts = [wind.fire("T", 2), wind.fire_many("U", range(10))]
+        begun = monotonic()
+        await wind.stop()
+        assert monotonic() - begun < 5
+        assert "11 events that were fired were not accepted within" in caplog.text
+        for receipt in receipts:
+            with pytest.raises(Unavailable):
+                await receipt
+    finally:
+        host.end()

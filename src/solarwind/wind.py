@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from contextvars import copy_context
 from datetime import timedelta
 from threading import get_ident
+from time import monotonic
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -329,6 +330,7 @@ class SolarWind(Firing, Asking):
             return
         self._state = "stopping"
         grace = self.grace if grace is None else grace
+        until = monotonic() + max(1.0, grace)  # for all of it together
         begun = {each.joining for each in self._registrations if each.joining is not None} | self._tasks
         await finish(begun, max(1.0, grace))  # a server may be out of reach
         # All of them before any gives something back, or it would go from one to the next.
@@ -338,7 +340,7 @@ class SolarWind(Firing, Asking):
         for stream in list(self._streams):
             await stream.aclose()
         await asyncio.gather(*(self._leave(each, grace) for each in self._registrations))
-        await self._end_firing(grace)
+        await self._end_firing(max(0.5, until - monotonic()))
         await self._engine.stop()
         limited.flush()
         self._state = "stopped"

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+import pytest
+
 from cli import conftest as cli
 from cli.conftest import Serving
-from solarwind import Event, Retry, SolarWind
+from solarwind import Event, Retry, SolarWind, Unavailable
 from solarwind.testing.contract import on_loop, until
 
 from .processes import process
@@ -96,3 +98,23 @@ async def attempts_with(url: str, fault: Callable[[SolarWind], Awaitable[None]],
         await until(lambda: len(attempts) == times + 1)
         await wind.stop(0)
     return attempts
+
+
+@on_loop
+async def test_an_event_that_could_not_go_to_nats_within_its_time_is_taken_back(own: Callable[..., NatsServer]) -> None:
+    nats = own(NatsServer)
+    await nats.start()
+    async with SolarWind(nats.url("n", streams=1), grace=1.0) as wind:
+        wind.topic("T", keep=60)
+        await wind.fire("T", 1)
+        nats.kill()
+        await until(lambda: not wind.engine._session.is_up)  # type: ignore[attr-defined]
+        with pytest.raises(Unavailable, match="taken back"):
+            await wind.fire("T", 2, within=0.1)
+        later = wind.fire("T", 3)
+        with pytest.raises(Unavailable, match=r"taken back|same id"):
+            await wind.fire("T", 4, within=0.1)
+        await nats.restart()
+        await later
+        assert await wind.fire("T", 1, id=later.id, within=30.0) == later.id
+        assert (await wind.statistics()).topics["T"].fired == 2

@@ -311,6 +311,9 @@ class NatsEngine(Running):
         self._check_running()
         return self._publisher.submit(batch)
 
+    def take_back(self, submitted: asyncio.Future[None]) -> bool:
+        return self._publisher.take_back(submitted)
+
     async def join(self, join: Join, since: Since, receiver: Receiver) -> int:
         self._check_running()
         self._owners.take_part()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from time import monotonic
 
@@ -85,6 +85,16 @@ class Publisher:
             self._go_on(lane)
         return future
 
+    def take_back(self, submitted: asyncio.Future[None]) -> bool:
+        """See `Engine.take_back`."""
+        for lane in self._lanes.values():
+            for each in lane.waiting:
+                if each[1] is submitted:
+                    lane.waiting.remove(each)
+                    self.unaccepted.discard(submitted)
+                    return True
+        return False
+
     def _forget(self) -> None:
         while len(self._lanes) > _MOST_LANES:
             key = next(iter(self._lanes))
@@ -110,7 +120,8 @@ class Publisher:
             if self._session.post(subject, batch.data, headers, partial(self._posted, lane, batch)):
                 return
             lane.posted = None
-        lane.task = asyncio.create_task(self._empty(lane, group))
+        lane.waiting.extendleft(reversed(group))  # nothing of it was sent
+        lane.task = asyncio.create_task(self._empty(lane, []))
 
     def _is_plain(self, lane: _Lane, batch: Batch) -> bool:
         """Whether it goes as it is, as one message, to a stream that is there."""
@@ -138,12 +149,18 @@ class Publisher:
         """The group, and then what waits. What may have been stored is sent again as the very message it was."""
         try:
             while True:
-                error = await self._store(lane, join([batch for batch, _ in group]))
-                self._tell(group, error)
+                if not group:
+                    try:
+                        await self._session.ready()
+                    except SolarWindError as error:
+                        self._tell(lane.waiting, error)
+                        lane.waiting.clear()
+                    if not lane.waiting:
+                        return
+                    group = self._take(lane)
+                refusal = await self._store(lane, join([batch for batch, _ in group]))
+                self._tell(group, refusal)
                 group = []
-                if not lane.waiting:
-                    return
-                group = self._take(lane)
         finally:
             lane.task = None
             self._tell(
@@ -151,7 +168,7 @@ class Publisher:
             )
             lane.waiting.clear()
 
-    def _tell(self, group: _Group, error: SolarWindError | None) -> None:
+    def _tell(self, group: Iterable[tuple[Batch, asyncio.Future[None]]], error: SolarWindError | None) -> None:
         """Whether they are accepted."""
         for _, future in group:
             self.unaccepted.discard(future)

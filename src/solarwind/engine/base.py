@@ -55,6 +55,11 @@ class Engine(Protocol):
         """The future is done when the batch is accepted, or has the error why it is not."""
         ...
 
+    def take_back(self, submitted: asyncio.Future[None]) -> bool:
+        """A batch that was submitted is not wanted any more. False if it may be accepted all the same; else it is as if
+        it had not been submitted, and its future gets no answer."""
+        ...
+
     async def join(self, join: Join, since: Since, receiver: Receiver) -> int:
         """Register an instance and give its number; its purpose is durable then. `since` counts for a new purpose."""
         ...

@@ -72,6 +72,14 @@ class _Seat(msgspec.Struct, eq=False):
     leaving: bool = False
 
 
+class _Submitted(msgspec.Struct, eq=False):
+    """A batch that is not accepted yet. `sent`: the server may have it."""
+
+    batch: Batch
+    future: asyncio.Future[None]
+    sent: bool = False
+
+
 class Client(Running, Calls):
     """See `Engine`. A subclass says by what link the server is reached."""
 
@@ -91,7 +99,7 @@ class Client(Running, Calls):
         self._number = 0
         self._out: list[wire.Message] = []
         self._flushing = False
-        self._unaccepted: dict[int, tuple[Batch, asyncio.Future[None]]] = {}
+        self._unaccepted: dict[int, _Submitted] = {}
         self._asked: dict[int, tuple[asyncio.Future[list[Any]], list[Any]]] = {}
         self._seats: dict[int, _Seat] = {}
         self._delivered: list[Receiver] = []  # to whom, by the message that is being read
@@ -155,8 +163,8 @@ class Client(Running, Calls):
 
     def _fail_all(self, error: SolarWindError) -> None:
         """Nobody is to wait for what will not come."""
-        for _, future in self._unaccepted.values():
-            _refuse(future, error)
+        for each in self._unaccepted.values():
+            _refuse(each.future, error)
         self._unaccepted.clear()
         for seat in self._seats.values():
             _refuse(seat.entered, error)
@@ -251,8 +259,8 @@ class Client(Running, Calls):
             if self._link is not None:
                 self._link.abort("it is not ready")
             return False
-        for ref, (batch, _) in list(self._unaccepted.items()):
-            self._put(ref, batch)
+        for ref, each in list(self._unaccepted.items()):
+            self._put(ref, each)
         return True
 
     def _is_in(self, seat: _Seat) -> bool:
@@ -301,8 +309,8 @@ class Client(Running, Calls):
     def _accept(self, accepted: wire.Accepted) -> None:
         for ref in accepted.refs:
             found = self._unaccepted.pop(ref, None)
-            if found is not None and not found[1].done():
-                found[1].set_result(None)
+            if found is not None and not found.future.done():
+                found.future.set_result(None)
 
     def _done(self, done: wire.Done) -> None:
         found = self._asked.get(done.ref)
@@ -316,7 +324,7 @@ class Client(Running, Calls):
         error = wire.error_of(refused.code, refused.text)
         submitted = self._unaccepted.pop(refused.ref, None)
         if submitted is not None:
-            _refuse(submitted[1], error)
+            _refuse(submitted.future, error)
         elif refused.ref in self._asked:
             self._answered(refused.ref, error)
         else:
@@ -417,12 +425,20 @@ class Client(Running, Calls):
         self._check_running()
         future: asyncio.Future[None] = self._loop.create_future()
         ref = self._next()
-        self._unaccepted[ref] = (batch, future)
+        submitted = self._unaccepted[ref] = _Submitted(batch, future)
         if self._up.is_set():
-            self._put(ref, batch)
+            self._put(ref, submitted)
         return future
 
-    def _put(self, ref: int, batch: Batch) -> None:
+    def take_back(self, submitted: asyncio.Future[None]) -> bool:
+        for ref, each in self._unaccepted.items():
+            if each.future is submitted and not each.sent:
+                del self._unaccepted[ref]
+                return True
+        return False
+
+    def _put(self, ref: int, submitted: _Submitted) -> None:
+        batch, submitted.sent = submitted.batch, True
         assert self._welcome is not None
         most = self._welcome.frame_bytes - _ENVELOPE_BYTES
         if len(batch.data) > most:

@@ -187,6 +187,13 @@ class LocalEngine(Operations):
             future.set_result(None)
         return future
 
+    def take_back(self, submitted: asyncio.Future[None]) -> bool:
+        for index, (_, future) in enumerate(self._submitted):
+            if future is submitted:
+                del self._submitted[index]
+                return True
+        return False
+
     def report(self, report: Report, fired: Collection[Batch]) -> bool:
         if self._error is not None or not self._running:
             return False

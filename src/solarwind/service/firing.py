@@ -6,7 +6,9 @@ import asyncio
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
 from threading import get_ident
 from time import time_ns
 from typing import Any
@@ -16,13 +18,14 @@ import msgspec
 
 from .. import payload as codec
 from ..engine.base import Engine
-from ..errors import Busy, TooLarge
+from ..errors import BadArgument, Busy, TooLarge
 from ..event import Cause, Event
 from ..limits import Limits
 from ..names import check_id, check_key, check_topic
-from .group import ORDER, Numbers
+from .group import ORDER, Group, Numbers
+from .options import check_seconds
 from .outbox import Outbox
-from .receipts import Fired, Held, HeldReceipt, Receipt, Receipts, SentReceipt
+from .receipts import HELD_BYTES, Fired, Held, HeldReceipt, Receipt, Receipts, SentReceipt
 from .runner import handling
 
 log = logging.getLogger("solarwind")
@@ -87,15 +90,16 @@ class Firing:
         return self._outbox.empty and self._foreign.empty
 
     async def _end_firing(self, grace: float) -> None:
-        """Take nothing more, and wait for what was fired, for `grace` seconds."""
+        """Take nothing more, and wait for what was fired, for `grace` seconds; give the rest up."""
         self._outbox.close()
         with self._foreign_lock:
             self._foreign.close()
         try:
-            async with asyncio.timeout(max(1.0, grace)):
+            async with asyncio.timeout(grace):
                 await self._drain_fired()
         except TimeoutError:
-            log.error("not everything fired was accepted within %s s", grace)
+            given_up = self._outbox.give_up_all() + self._foreign.give_up_all()
+            log.error("%d events that were fired were not accepted within %.3g s, and are given up", given_up, grace)
         _STARTED.discard(self)
 
     def fire(
@@ -107,6 +111,7 @@ class Firing:
         id: str | None = None,
         cause: Cause | Event | None = None,
         now: bool = False,
+        within: float | timedelta | None = None,
     ) -> Receipt:
         """Fire an event on a topic and forget it. From any thread.
 
@@ -114,6 +119,11 @@ class Firing:
         Inside a handler it is held until the handler returns and committed together with the settle, unless
         `now`; the handled event is then its cause. `key` orders it for keyed purposes. The same `id` fired again is
         acknowledged and not stored again. `payload` is anything JSON can carry, or bytes.
+
+        Not accepted `within` so many seconds, it raises `Unavailable` for whoever awaits it: the event is taken back if
+        it was not sent yet; else the error says that it is not known, and that the same `id` may be fired again. Who
+        only stops waiting (a cancelled task, a timeout of `wait`) takes nothing back. What a handler fires has no such
+        bound, unless `now`: it is accepted with the settle.
 
         Raises `BadName`, `BadPayload`, `TooLarge`, `Busy` where too much waits to be accepted, `Unavailable`.
         """
@@ -124,7 +134,8 @@ class Firing:
         if len(data) > self._most_payload:
             self._check_size(topic, data)
         handled = handling.get()
-        if handled is None and key is None and id is None and cause is None and get_ident() == self._thread_id:
+        plain = handled is None and key is None and id is None and cause is None and within is None
+        if plain and get_ident() == self._thread_id:
             # What most events are, without a further call: a small payload for a batch that is open.
             try:
                 group = self._open.get(topic)
@@ -137,8 +148,9 @@ class Firing:
                     group.times.append(time_ns())
                     return SentReceipt(group, index)
             return self._outbox.add(topic, data, content)
+        seconds = None if within is None else check_seconds("within", within, some=True)
         after = cause.time_ns if isinstance(cause, Event) else 0
-        return self._fire_with(topic, data, content, key, id, Cause.of(cause), handled, now, after)
+        return self._fire_with(topic, data, content, key, id, Cause.of(cause), handled, now, after, seconds)
 
     def _fire_with(
         self,
@@ -151,6 +163,7 @@ class Firing:
         handled: Event | None,
         now: bool,
         after: int,
+        within: float | None,
     ) -> Receipt:
         """Fire what is more than a payload, inside a handler, or from another thread."""
         if key is not None:
@@ -159,47 +172,100 @@ class Firing:
             check_id(id)
         if handled is not None:
             after = max(after, handled.time_ns)
-            if not now and handled._of.home is self._home and handled._fired is not None:
+            if not now and self._holds(handled):
                 check_topic(topic)
+                self._check_held(handled, len(data))
                 return self._hold(handled, topic, data, content, key, id, cause, after)
             cause = cause or Cause.event(handled)
-        if get_ident() == self._thread_id:
+        if within is None and get_ident() == self._thread_id:
             return self._outbox.add_with(topic, data, content, key, id, cause, after)
-        with self._foreign_lock:
-            return self._foreign.add_with(topic, data, content, key, id, cause, after)
+        with self._box() as box, box.whole(topic, apart=within is not None):
+            receipt = box.add_with(topic, data, content, key, id, cause, after)
+        self._limit(box, [receipt], within)
+        return receipt
+
+    @contextmanager
+    def _box(self) -> Iterator[Outbox]:
+        """The outbox for this thread."""
+        if get_ident() == self._thread_id:
+            yield self._outbox
+        else:
+            with self._foreign_lock:
+                yield self._foreign
+
+    def _limit(self, box: Outbox, receipts: Sequence[SentReceipt], within: float | None) -> None:
+        """They are to be accepted within so many seconds from now."""
+        if within is None or not receipts:
+            return
+        groups = list(dict.fromkeys(receipt.group for receipt in receipts))
+        loop = groups[0].accepted.get_loop()
+        if box is self._outbox:
+            loop.call_later(within, self._give_up, box, groups, within)
+        else:
+            loop.call_soon_threadsafe(loop.call_later, within, self._give_up, box, groups, within)
+
+    def _give_up(self, box: Outbox, groups: Sequence[Group], within: float) -> None:
+        for group in groups:
+            if not group.accepted.done():
+                with self._foreign_lock:
+                    box.give_up(group, within)
 
     def fire_many(
-        self, topic: str, payloads: Iterable[Any], key: str | Callable[[Any], str | None] | None = None
+        self,
+        topic: str,
+        payloads: Iterable[Any],
+        key: str | Callable[[Any], str | None] | None = None,
+        *,
+        keys: Iterable[str | None] | None = None,
+        ids: Iterable[str | None] | None = None,
+        within: float | timedelta | None = None,
     ) -> Receipts:
-        """Fire an event for each payload; they travel together. `key` is one for all, or a function of the payload.
+        """Fire an event for each payload; they travel together. `key` is one for all, or a function of the payload;
+        `keys` has one for each. `ids` has an id for each, so that they may be fired again. `within`: see `fire`.
 
         Awaiting what comes back waits until all are accepted; `.ids` are known at once. Raises what `fire` raises, and
-        nothing is fired where a payload or key is refused. Small payloads without a key cost least this way.
+        nothing is fired then. Small payloads without a key cost least this way.
         """
         check_topic(topic)
         given = list(payloads)
         encoded = [codec.encode(payload) for payload in given]
         for data, _ in encoded:
             self._check_size(topic, data)
-        keys = [key(payload) for payload in given] if callable(key) else [key] * len(given)
-        for each in keys if callable(key) else [key]:
-            if each is not None:
-                check_key(each)
+        seconds = None if within is None else check_seconds("within", within, some=True)
+        its_keys, its_ids = _keys(given, key, keys), _column("ids", ids, len(given), check_id)
         handled = handling.get()
-        if key is None and handled is None and get_ident() == self._thread_id:
+        if its_keys is None and its_ids is None and handled is None and seconds is None:
             bytes_, contents = [data for data, _ in encoded], {content for _, content in encoded}
-            if len(contents) == 1 and max(map(len, bytes_)) <= self._small:
+            if len(contents) == 1 and max(map(len, bytes_)) <= self._small and get_ident() == self._thread_id:
                 return Receipts(self._outbox.add_many(topic, bytes_, contents.pop()))
-        cause = Cause.event(handled) if handled is not None else None
-        fire = self._fire_with
-        rows = ((data, content, each) for (data, content), each in zip(encoded, keys, strict=True))
-        return Receipts([fire(topic, *row, None, cause, handled, False, 0) for row in rows])
+        rows = zip(encoded, its_keys or [None] * len(given), its_ids or [None] * len(given), strict=True)
+        events = [(data, content, each_key, each_id) for (data, content), each_key, each_id in rows]
+        if handled is not None and self._holds(handled):
+            self._check_held(handled, sum(HELD_BYTES + len(data) for data, *_ in events))
+            return Receipts([self._hold(handled, topic, *row, None, handled.time_ns) for row in events])
+        cause, after = (None, 0) if handled is None else (Cause.event(handled), handled.time_ns)
+        with self._box() as box, box.whole(topic, apart=seconds is not None):
+            receipts = [box.add_with(topic, *row, cause, after) for row in events]
+        self._limit(box, receipts, seconds)
+        return Receipts(receipts)
 
     def _check_size(self, topic: str, data: bytes) -> None:
         if len(data) > self._most_payload:
             raise TooLarge(
                 f"expected a payload of at most {self._most_payload:,} bytes, got {len(data):,} on topic {topic!a}: "
                 "store it elsewhere and fire where it is"
+            )
+
+    def _holds(self, handled: Event) -> bool:
+        """Whether what is fired is held until the handler returns."""
+        return handled._of.home is self._home and handled._fired is not None
+
+    def _check_held(self, handled: Event, more: int) -> None:
+        size = 0 if handled._fired is msgspec.UNSET else handled._fired.size
+        if size + more > self._limits.unaccepted_bytes:
+            raise Busy(
+                f"expected a handler to fire at most {self._limits.unaccepted_bytes:,} bytes before it returns, "
+                "got more: fire them with now=True, or handle smaller parts"
             )
 
     def _hold(
@@ -216,11 +282,6 @@ class Firing:
         if handled._fired is msgspec.UNSET:
             handled._fired = Held(Cause.event(handled))
         held: Held = handled._fired
-        if held.size + len(data) > self._limits.unaccepted_bytes:
-            raise Busy(
-                f"expected a handler to fire at most {self._limits.unaccepted_bytes:,} bytes before it returns, "
-                "got more: fire them with now=True, or handle smaller parts"
-            )
         fired = Fired(topic, data, content, ORDER.now(after), key, id, cause or held.cause)
         held.add(fired)
         return HeldReceipt(fired, self._numbers)
@@ -232,3 +293,30 @@ class Firing:
         with self._foreign_lock:
             groups = self._foreign.take()
         self._foreign.send(groups)
+
+
+def _column(
+    what: str, given: Iterable[str | None] | None, count: int, check: Callable[[object], str]
+) -> list[str | None] | None:
+    """One for each event, or None. Raises `BadArgument`, and what `check` raises."""
+    if given is None:
+        return None
+    column = None if isinstance(given, str | bytes) or not isinstance(given, Iterable) else list(given)
+    if column is None or len(column) != count:
+        got = f"{type(given).__name__}" if column is None else f"{len(column):,}"
+        raise BadArgument(f"expected {what}, one for each of {count:,} payloads, got {got}")
+    for each in column:
+        if each is not None:
+            check(each)
+    return column
+
+
+def _keys(payloads: list[Any], key: Any, keys: Iterable[str | None] | None) -> list[str | None] | None:
+    """Of each event, or None."""
+    if key is None:
+        return _column("keys", keys, len(payloads), check_key)
+    if keys is not None:
+        raise BadArgument("expected key, for all, or keys, one for each, got both")
+    if callable(key):
+        return _column("keys", [key(payload) for payload in payloads], len(payloads), check_key)
+    return [check_key(key)] * len(payloads)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from time import time_ns
 
@@ -45,7 +46,8 @@ class Outbox:
         self._most_bytes = limits.unaccepted_bytes
         self._full: list[Group] = []
         self._recent: Group | None = None  # that was begun last
-        self._sent: set[asyncio.Future[None]] = set()
+        self._sent: dict[asyncio.Future[None], Group] = {}
+        self._whole = False
         # About how much memory what was added takes, and what of it was accepted or refused, in bytes. Each has one
         # writer: whoever adds, and the loop.
         self._added = 0
@@ -61,7 +63,7 @@ class Outbox:
         """`flush_soon` is called when the first event after a flush is added."""
         self._numbers = Numbers(engine.author)
         self._loop = loop
-        self._submit = engine.submit
+        self._engine = engine
         self._flush_soon = flush_soon
         self._closed = None
 
@@ -73,7 +75,7 @@ class Outbox:
         """In a child of the process that it is of: nothing goes out from here, neither what is added nor what was."""
         self._closed = why
         self.open_groups.clear()
-        self._full, self._sent = [], set()
+        self._full, self._sent = [], {}
         if hasattr(self, "_loop"):
             LEFT_BEHIND[self._loop] = why
 
@@ -124,8 +126,22 @@ class Outbox:
                 self._full.append(self._close(topic))
         return parts
 
-    def close_topic(self, topic: str) -> None:
-        """What is fired next on the topic travels apart from what was fired before."""
+    @contextmanager
+    def whole(self, topic: str, *, apart: bool) -> Iterator[None]:
+        """What is added meanwhile is added as a whole, or refused now. `apart`: it travels with nothing else. Raises as
+        `add` does."""
+        self._check_open(topic)
+        self._whole = True
+        try:
+            if apart:
+                self._end(topic)
+            yield
+        finally:
+            self._whole = False
+            if apart:
+                self._end(topic)
+
+    def _end(self, topic: str) -> None:
         if topic in self.open_groups:
             self._full.append(self._close(topic))
 
@@ -157,7 +173,7 @@ class Outbox:
 
     def _check_room(self) -> None:
         """Raises `Busy`."""
-        if self._added - self._gone > self._most_bytes:
+        if not self._whole and self._added - self._gone > self._most_bytes:
             raise Busy(
                 f"expected at most {self._most_bytes:,} bytes fired and not yet accepted, got more: "
                 "await what you fire now and then, so that the store keeps up"
@@ -215,15 +231,15 @@ class Outbox:
         """Submit them, on the loop."""
         for group in groups:
             try:
-                submitted = self._submit(group.seal())
+                submitted = self._engine.submit(group.seal())
             except SolarWindError as error:
                 self._refused(group, error)
                 continue
-            self._sent.add(submitted)
+            self._sent[submitted] = group
             submitted.add_done_callback(partial(self._settled, group))
 
     def _settled(self, group: Group, submitted: asyncio.Future[None]) -> None:
-        self._sent.discard(submitted)
+        self._sent.pop(submitted, None)
         error = submitted.exception() if not submitted.cancelled() else Unavailable("expected a dispatcher, it stopped")
         if error is not None:
             self._refused(group, error)
@@ -235,12 +251,48 @@ class Outbox:
             if not waiter.done():
                 waiter.set_result(None)
 
+    def give_up(self, group: Group, within: float) -> None:
+        """On the loop: whoever waits for it is told that it was not accepted in time."""
+        what = f"expected event {group.id(0)}" if group.count == 1 else f"expected {group.count:,} events"
+        what = f"{what} on topic {group.topic!r} to be accepted within {within:g} s, it was not: "
+        if self._take_back(group):
+            self._refused(group, Unavailable(f"{what}it was not sent, and is taken back"))
+        else:
+            error = Unavailable(
+                f"{what}it was sent, and may be accepted later: fired again with the same id, it is stored once"
+            )
+            log.warning("%s", error)
+            self._tell(group, error)
+
+    def _take_back(self, group: Group) -> bool:
+        """Whether it is certain that it never goes out."""
+        if group in self._full:
+            self._full.remove(group)
+            return True
+        submitted = next((future for future, each in self._sent.items() if each is group), None)
+        if submitted is None or not self._engine.take_back(submitted):
+            return False
+        del self._sent[submitted]
+        return True
+
+    def give_up_all(self) -> int:
+        """There is no time left for what was sent. Gives how many events that is."""
+        error = Unavailable("expected it to be accepted before this process stopped, got no answer in time")
+        sent, self._sent = self._sent, {}
+        for group in sent.values():
+            self._tell(group, error)
+        return sum(group.count for group in sent.values())
+
     def _refused(self, group: Group, error: BaseException) -> None:
         self._gone += group.weight
-        log.error("%d events on topic %r were not accepted: %s", group.count, group.topic, error)
+        if not group.accepted.done():
+            log.error("%d events on topic %r were not accepted: %s", group.count, group.topic, error)
+        self._tell(group, error)
+
+    def _tell(self, group: Group, error: BaseException) -> None:
         if not group.accepted.done():
             group.accepted.set_exception(error)
-            group.accepted.exception()  # said above; whoever awaits it is told too
+            group.accepted.exception()  # the log says it; whoever awaits it is told too
         for waiter in group.waiters:
             if not waiter.done():
                 waiter.set_exception(error)

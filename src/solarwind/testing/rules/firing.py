@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from ...errors import BadArgument, BadName
 from ...event import Cause, Event
 from ...failure import Reject, Retry
 from ...wind import SolarWind
@@ -122,6 +124,60 @@ class FiringRules:
             assert (await wind.fire_many("T", [])).ids == []
             await wind.settled(10)
         assert seen == list(zip(range(5), ["k", "k", "k", "k3", "k4"], ids, strict=True))
+
+    @on_loop
+    async def test_fire_many_with_ids_and_keys_for_each(self, place: Place) -> None:
+        """The same ids again are acknowledged, one by one, and not stored again."""
+        wind = place.open()
+        seen: list[tuple[int, str | None, str]] = []
+
+        @wind.on("T", purpose="p")
+        async def handle(number: int, event: Event) -> None:
+            seen.append((number, event.key, event.id))
+
+        async with wind:
+            receipts = await wind.fire_many("T", range(3), keys=["k", None, "l"], ids=["a", None, "c"])
+            assert (receipts.ids[0], receipts.ids[2]) == ("a", "c")
+            again = await wind.fire_many("T", range(10, 14), ids=["c", receipts.ids[1], "a", "d"])
+            assert again.ids == ["c", receipts.ids[1], "a", "d"]
+            wrongs: list[dict[str, Any]] = [
+                {"ids": ["x"]},
+                {"keys": "ab"},
+                {"key": "k", "keys": ["k", "l"]},
+                {"ids": 7},
+            ]
+            for wrong in wrongs:
+                with pytest.raises(BadArgument):
+                    wind.fire_many("T", range(2), **wrong)
+            bads: list[dict[str, Any]] = [{"ids": ["x", ""]}, {"keys": ["x", 7]}]
+            for bad in bads:
+                with pytest.raises(BadName):
+                    wind.fire_many("T", range(2), **bad)
+            await wind.settled(10)
+        assert seen == [(0, "k", "a"), (1, None, receipts.ids[1]), (2, "l", "c"), (13, None, "d")]
+
+    @on_loop
+    async def test_fired_within_is_as_fired_without_where_it_is_accepted_in_time(self, place: Place) -> None:
+        wind = place.open()
+        seen: list[Any] = []
+
+        @wind.on("T", purpose="p")
+        async def handle(event: Event) -> None:
+            seen.append(event.payload)
+            if event.payload == 0:
+                wind.fire("T", 10, within=0.001)
+                await wind.fire("T", 11, now=True, within=30)
+
+        async with wind:
+            wind.fire("T", 0)
+            await wind.fire("T", 1, within=30.0)
+            await wind.fire_many("T", [2, 3], within=timedelta(seconds=30), key="k")
+            wind.fire("T", 4, within=30)
+            for wrong in (0, -1, True, "2"):
+                with pytest.raises(BadArgument):
+                    wind.fire("T", within=wrong)  # type: ignore[arg-type]
+            await wind.settled(10)
+        assert sorted(seen) == [0, 1, 2, 3, 4, 10, 11]
 
     @on_loop
     async def test_cause_and_root(self, place: Place) -> None:
