@@ -251,6 +251,23 @@ def test_without_the_extra_its_commands_say_what_to_install_and_the_others_work(
         assert "pip install '.[server]'" in answer.err
 
 
+# --- while it is away ---------------------------------------------------------------------------------------
+
+
+def test_top_goes_on_when_the_server_was_away(serving: Callable[..., Serving], start: Callable[..., Process]) -> None:
+    server = serving("--engine", "memory://")
+    top = start("top", "--url", server.url, "--interval", "0.05")
+    top.read("No topics")
+    server.process.popen.kill()
+    top.read_err("reconnecting")
+    again = serving("--engine", "memory://", "--port", str(server.port))
+    top.read_err("reconnected")
+    assert again.ask("POST", "/v1/topics/seen/events", 1)[0] == 202
+    top.read("seen")
+    top.signal(signal.SIGTERM)
+    assert top.end().code == 0
+
+
 # --- what its options do ------------------------------------------------------------------------------------
 
 

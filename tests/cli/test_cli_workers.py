@@ -374,6 +374,31 @@ def test_a_statement_that_all_workers_would_make_in_vain_is_refused_once(url: st
     assert "keyed" in refusals[0]
 
 
+def test_a_worker_that_cannot_start_while_others_are_at_work_is_tried_again(
+    url: str, start: Start, write: Write
+) -> None:
+    """A server that goes away just when the second one comes is no reason for the first one to end."""
+    write(
+        "app.py",
+        """
+        import os
+        from solarwind import SolarWind
+        if os.environ.get("SOLARWIND_WORKER") == "2" and not os.path.exists("tried"):
+            open("tried", "w").close()
+            raise RuntimeError("not yet")
+        print("worker", os.environ.get("SOLARWIND_WORKER"), "is here", flush=True)
+        wind = SolarWind()
+        @wind.on("t")
+        def handle(payload: int) -> None: ...
+        """,
+    )
+    process = start("run", "app:wind", "--workers", "2", "--url", url)
+    process.read("worker 1 is here")
+    process.read("worker 2 is here")
+    process.signal(signal.SIGTERM)
+    assert process.end().code == 0
+
+
 def test_a_server_that_is_not_there_is_refused_once(start: Start) -> None:
     answer = start("run", "app:wind", "--workers", "3", "--url", "ws://127.0.0.1:1").end()
     assert answer.code == 1

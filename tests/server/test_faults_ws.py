@@ -471,6 +471,23 @@ async def test_a_proxy_that_does_not_find_the_server_is_asked_again(way_and_serv
 
 
 @on_loop
+async def test_an_outage_is_one_line_of_each_kind_and_the_number_of_tries(
+    way_and_server: Open, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "solarwind")
+    async with way_and_server() as (way, _):
+        async with SolarWind(way.url):
+            way.shut()
+            tried = way.connections
+            await until(lambda: way.connections >= tried + 4)
+            way.reopen()
+            await until(lambda: "is back" in caplog.text)
+        said = [record.getMessage().partition(" at ws:")[0] for record in caplog.records]
+        assert said == ["lost the server", "no server", "the server", "no server"], caplog.text
+        assert "like it in" in caplog.records[-1].getMessage()
+
+
+@on_loop
 async def test_another_program_is_not_asked_again(way_and_server: Open, caplog: pytest.LogCaptureFixture) -> None:
     """Where the server was there is something else now: that is for somebody to look at."""
     async with way_and_server() as (way, _):

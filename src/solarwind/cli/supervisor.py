@@ -1,8 +1,8 @@
 """Keeps processes running: the workers and the dispatcher of `run --workers`, and the one service of `run --reload`.
 
 Each is a `solarwind` of its own, and says when it is ready as it would say it to systemd. One that ends is started
-again, after a pause that grows while it ends at once, again and again. One that refuses to start has said why: if it
-never was ready, that ends everything; with `--reload` it waits for a source file to change.
+again, after a pause that grows while it ends at once, again and again. One that refuses to start has said why: if none
+was ever ready, that ends everything; with `--reload` it waits for a source file to change.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from . import reload
 from .parent import PARENT, tell
@@ -56,8 +56,11 @@ class Child:
         self._ear = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
         self._ear.bind("")  # to a name that nobody has, and that goes when we do
 
-    async def keep(self, reloads: bool) -> int:
-        """Keep it running until it is told to end, or has nothing more to do. Gives its exit code."""
+    async def keep(self, reloads: bool, is_first: Callable[[], bool] = lambda: True) -> int:
+        """Keep it running until it is told to end, or has nothing more to do. Gives its exit code.
+
+        `is_first`: nobody else was ever ready, so that what it refuses before it is, the others would refuse too.
+        """
         asyncio.get_running_loop().add_reader(self._ear, self._hear)
         pause = 0.0
         while True:
@@ -70,15 +73,15 @@ class Child:
             elif reloads and code in (0, *_REFUSALS):
                 log.warning("%s ended with exit code %d, waiting for a file to change", self.name, code)
                 await self._wake.wait()
-            elif (code == 0 and self._leaves) or (code in _REFUSALS and not self.ready.is_set()):
+            elif (code == 0 and self._leaves) or (code in _REFUSALS and not self.ready.is_set() and is_first()):
                 return code
             else:
                 pause = 0.0 if time.monotonic() - began > STEADY_S else pause
                 log.warning("%s ended %s, starting it again%s", self.name, _how(code), f" in {pause:g} s" * (pause > 0))
                 await self._rest(pause)
                 pause = min(max(2 * pause, FIRST_PAUSE_S), MOST_PAUSE_S)
-            if self._ending:
-                return code
+            if self._ending:  # while it did not run
+                return 0
             self._again = False
             self._wake.clear()
 
@@ -182,7 +185,8 @@ class Supervisor:
 
     async def _keep(self, child: Child) -> int:
         try:
-            code = await child.keep(self._reloads and child is not self._dispatcher)
+            reloads = self._reloads and child is not self._dispatcher
+            code = await child.keep(reloads, lambda: not any(worker.ready.is_set() for worker in self._workers))
         finally:
             child.close()
         if code:  # without it there is no use in the others

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from ..errors import Unavailable
 from ..records import PurposeStatistics, Statistics
 from ..wind import SolarWind
 from . import show
@@ -36,9 +37,22 @@ async def watch(wind: SolarWind, interval: float, count: int | None, json: bool)
     screen, put = _screen(json)
     before = None
     shown = 0
+    is_there = True
     with screen, suppress(asyncio.CancelledError):
         while True:
-            look = Look(monotonic(), await wind.statistics())
+            try:
+                look = Look(monotonic(), await wind.statistics())
+            except Unavailable as error:  # it may come back; what cannot has ended the engine, which says so
+                if wind.failed.done():
+                    raise
+                if is_there:
+                    show.note(f"{error}: reconnecting")
+                is_there, before = False, None
+                await asyncio.sleep(interval)
+                continue
+            if not is_there:
+                show.note("reconnected")
+            is_there = True
             put(look, before)
             before = look
             shown += 1

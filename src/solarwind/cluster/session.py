@@ -24,6 +24,7 @@ from nats.aio.msg import Msg
 
 from ..engine.backoff import Backoff
 from ..errors import BadArgument, NotAllowed, SolarWindError, StoreError, Unavailable
+from ..logs import limited
 from ..origin import MACHINE, process_name
 from .address import Address
 from .connect import NatsPy, NoTls, check_credentials, tls_options, unreachable, watch_tasks
@@ -254,7 +255,7 @@ class Session:
             client = self._nats
             self._forget()
             self.up.clear()
-            log.warning("lost NATS at %s; trying to reach it again", self.address.shown)
+            limited.warning("lost NATS", "lost NATS at %s; trying to reach it again", self.address.shown)
             for each in list(self.lost):  # some take themselves out
                 each()
             if client is not None:
@@ -266,7 +267,7 @@ class Session:
                 self.up.set()
                 self.failed(error)
                 return
-            log.warning("NATS at %s is back", self.address.shown)
+            limited.warning("NATS is back", "NATS at %s is back", self.address.shown)
             self.up.set()
             for each in list(self.back):
                 each()
@@ -312,7 +313,7 @@ class Session:
                     raise
             # nats-py trips over servers that are just going or coming
             except (Unavailable, BadArgument, NoAnswer) as error:
-                log.info("no NATS yet: %s", error)
+                limited.log("no NATS", logging.INFO, "no NATS yet: %s", error)
             await backoff.pause()
 
     async def _check_mark(self) -> None:
@@ -510,11 +511,11 @@ class Session:
                         waits = True
                         self._waits[what] += 1
                         if self._waits[what] == 1:
-                            log.warning("waiting to %s: %s", what, error)
+                            limited.warning(("waiting", what), "waiting to %s: %s", what, error)
                     await backoff.pause()
                 else:
                     if waits and self._waits[what] == 1:
-                        log.warning("NATS answers again: went on to %s", what)
+                        limited.warning(("answers", what), "NATS answers again: went on to %s", what)
                     return result
         finally:
             self._waits[what] -= waits

@@ -19,6 +19,7 @@ from nats.aio.subscription import Subscription
 
 from ..engine.backoff import Backoff
 from ..errors import SolarWindError
+from ..logs import limited
 from .pieces import Pieces
 from .session import NO_STREAM, NoAnswer, Raw, Refusal, Session, end_tasks
 
@@ -124,7 +125,8 @@ class Tail:
                 backoff = Backoff()
                 await self._watch()
             except NoAnswer as error:
-                log.info("stream %s cannot be read yet: %s", self._stream, error)
+                kind = ("unread", self._stream)
+                limited.log(kind, logging.INFO, "stream %s cannot be read yet: %s", self._stream, error)
             except Refusal as refusal:
                 if refusal.code == NO_STREAM:
                     self._stream_gone()

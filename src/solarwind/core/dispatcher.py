@@ -126,7 +126,7 @@ class Dispatcher(Registry):
             topic, name = purpose.key
             why = f"{type(error).__name__}: {error}"
             text = f"exchange {type(exchange).__name__} of {name!r} on {topic!r} chose nobody: {why}"
-            self._effects.append(Fault(text))
+            self._effects.append(Fault(text, purpose.key))
             return []
 
     def _divide(self, exchange: Exchange, backlog: Backlog, instances: list[Instance], end: int) -> None:
@@ -303,7 +303,7 @@ class Dispatcher(Registry):
                 error = f"its handler did not come to an end {tried} times: the process died or hung"
                 self._change(purpose, purpose.buried(position, tried, now, error))
                 which = f"event {stored.batch.id(position - stored.start)} on topic {purpose.key[0]!r}"
-                self._effects.append(Fault(f"{which} for {purpose.key[1]!r}, now a dead letter: {error}"))
+                self._effects.append(Fault(f"{which} for {purpose.key[1]!r}, now a dead letter: {error}", purpose.key))
             else:
                 alive.append(position)
         return alive

@@ -92,9 +92,10 @@ class Closed(msgspec.Struct, frozen=True):
 
 
 class Fault(msgspec.Struct, frozen=True):
-    """Something that is not the dispatcher's own went wrong; say so in the log."""
+    """Something that is not the dispatcher's own went wrong with a purpose of a topic; say so in the log."""
 
     text: str
+    about: tuple[str, str]
 
 
 Effect = Offer | Fetch | Closed | Fault

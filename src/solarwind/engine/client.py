@@ -22,6 +22,7 @@ from ..core.effects import Failure, Join, Offer, Report
 from ..core.log import Stored
 from ..core.purpose import MOST_ERROR
 from ..errors import Busy, ProtocolError, SolarWindError, StoreError, TooLarge, Unavailable
+from ..logs import limited
 from ..origin import MACHINE, process_name
 from ..store.base import Keep
 from .backoff import Backoff
@@ -218,7 +219,7 @@ class Client(Running, Calls):
         for seat in self._seats.values():
             seat.receiver.lost()
         if self._running and self._error is None and self._connecting is None:
-            log.warning("lost the %s: %s; trying to reach it again", self.place, why)
+            limited.warning(("lost", self.place), "lost the %s: %s; trying to reach it again", self.place, why)
             self._up.clear()
             self._connecting = self._loop.create_task(self._reconnect())
 
@@ -239,7 +240,7 @@ class Client(Running, Calls):
             log.exception("the connection could not be made again")
             self._fail(ProtocolError(f"no server can be reached after an unexpected {type(error).__name__}: {error}"))
         else:
-            log.warning("the %s is back", self.place)
+            limited.warning(("back", self.place), "the %s is back", self.place)
         self._connecting = None
         self._up.set()
 
@@ -255,7 +256,7 @@ class Client(Running, Calls):
             if self._link is None:
                 return False
         except (_Lost, *_RETRIED) as error:
-            log.info("no %s yet: %s", self.place, error)
+            limited.log(("no", self.place), logging.INFO, "no %s yet: %s", self.place, error)
             if self._link is not None:
                 self._link.abort("it is not ready")
             return False
@@ -328,7 +329,7 @@ class Client(Running, Calls):
         elif refused.ref in self._asked:
             self._answered(refused.ref, error)
         else:
-            log.error("the %s ends the connection: %s", self.place, error)
+            limited.error(("ends", self.place), "the %s ends the connection: %s", self.place, error)
             if not isinstance(error, _RETRIED):
                 self._fail(error)
 

@@ -25,6 +25,7 @@ from ..core.log import Stored
 from ..core.state import Change, Snapshot
 from ..errors import BadArgument, Busy, StoreError
 from ..limits import Limits
+from ..logs import limited
 from ..names import check_topic
 from ..store.base import Full, Keep, Store
 from .base import Receiver, Since
@@ -374,7 +375,7 @@ class LocalEngine(Operations):
         elif isinstance(effect, Fetch):
             self._read(effect.topic, effect.position)
         elif isinstance(effect, Fault):
-            log.error("%s", effect.text)
+            limited.error(("fault", *effect.about), "%s", effect.text)
         elif isinstance(effect, Closed):
             receiver = self._receivers.pop(effect.instance, None)
             if receiver is not None:
