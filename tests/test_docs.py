@@ -21,6 +21,7 @@ import typer.main
 import solarwind
 from solarwind import Cause, Event, SolarWind, records
 from solarwind.cli import app
+from solarwind.cli.examples import EXAMPLES
 from solarwind.service.receipts import Receipt, Receipts
 from solarwind.service.stream import Stream
 from solarwind.testing.contract import EngineContract
@@ -278,6 +279,17 @@ def parse(words: list[str]) -> None:
         context = command.make_context(name, rest, parent=context)
         if not hasattr(command, "commands"):
             return
+
+
+@pytest.mark.parametrize("line", [line for lines in EXAMPLES.values() for line in lines])
+def test_an_example_of_the_help_parses(line: str) -> None:
+    parse(shlex.split(line.partition(" < ")[0]))
+
+
+def test_every_example_is_of_a_command_and_fits_a_line() -> None:
+    known = {words.removeprefix("solarwind ") for words, command in commands() if not hasattr(command, "commands")}
+    assert EXAMPLES.keys() <= known
+    assert all(len(f"solarwind {line}") <= 78 for lines in EXAMPLES.values() for line in lines)
 
 
 @pytest.mark.parametrize("line", ["solarwind sail", "solarwind topics --colour", "solarwind replay T"])

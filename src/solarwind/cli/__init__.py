@@ -24,7 +24,7 @@ import typer
 from typer.core import TyperGroup
 
 from ..errors import SolarWindError
-from . import copy, dead, events, operate, store, token
+from . import copy, dead, events, examples, operate, store, token
 from . import run as service
 from . import serve as server
 from .options import Json
@@ -50,23 +50,30 @@ class _Refusing(TyperGroup):
 
 
 app = typer.Typer(cls=_Refusing, no_args_is_help=True, pretty_exceptions_enable=False)
-app.command()(service.run)
-app.command()(server.serve)
-app.command()(events.fire)
-app.command()(events.listen)
-app.add_typer(operate.topics_app, name="topics")
-app.command()(operate.purposes)
-app.add_typer(dead.app, name="dead")
-app.command()(operate.replay)
-app.command()(operate.retire)
-app.command()(operate.trace)
-app.command()(operate.top)
-app.command()(operate.owners)
-app.add_typer(token.app, name="token")
-app.command()(store.check)
-app.command()(store.backup)
-app.command()(store.restore)
-app.command()(copy.copy)
+_RUNS, _EVENTS, _HOW, _OPERATOR, _STORE = (
+    "A service, and a dispatcher for many",
+    "Events in and out",
+    "How it stands",
+    "What an operator does",
+    "A store",
+)
+app.command(rich_help_panel=_RUNS)(service.run)
+app.command(rich_help_panel=_RUNS)(server.serve)
+app.add_typer(token.app, name="token", rich_help_panel=_RUNS)
+app.command(rich_help_panel=_EVENTS)(events.fire)
+app.command(rich_help_panel=_EVENTS)(events.listen)
+app.add_typer(operate.topics_app, name="topics", rich_help_panel=_HOW)
+app.command(rich_help_panel=_HOW)(operate.purposes)
+app.command(rich_help_panel=_HOW)(operate.trace)
+app.command(rich_help_panel=_HOW)(operate.top)
+app.command(rich_help_panel=_HOW)(operate.owners)
+app.add_typer(dead.app, name="dead", rich_help_panel=_OPERATOR)
+app.command(rich_help_panel=_OPERATOR)(operate.replay)
+app.command(rich_help_panel=_OPERATOR)(operate.retire)
+app.command(rich_help_panel=_STORE)(store.check)
+app.command(rich_help_panel=_STORE)(store.backup)
+app.command(rich_help_panel=_STORE)(store.restore)
+app.command(rich_help_panel=_STORE)(copy.copy)
 
 
 def _print_version(wanted: bool) -> None:
@@ -95,6 +102,9 @@ def version(json: Json = False) -> None:
         document({"version": _version()})
     else:
         typer.echo(f"solarwind {_version()}")
+
+
+examples.explain(app)
 
 
 def _version() -> str:

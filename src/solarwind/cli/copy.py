@@ -15,8 +15,11 @@ def copy(
     ],
     json: Json = False,
 ) -> None:
-    """Copy a store to another: history, purposes, what pends, dead letters. Nobody may use either meanwhile. Cut off,
-    it goes on where it was when it is repeated."""
+    """Copy a store to another, with all that is in it.
+
+    History, purposes, what pends, dead letters. Nobody may use either meanwhile. Cut off, it goes on where it was when
+    it is repeated.
+    """
     from .. import copying
     from ..engine.url import sqlite_path
     from . import show

@@ -193,7 +193,10 @@ def listen(
     url: Url = DEFAULT_URL,
     json: Json = False,
 ) -> None:
-    """Print the events of a purpose, one a line. Each is settled once it is printed."""
+    """Print the events of a purpose, one a line.
+
+    Each is settled once it is printed.
+    """
     import asyncio
 
     from .reach import reach

@@ -22,21 +22,22 @@ _YEARS = range(1970, 2262)  # what fits into nanoseconds since 1970
 
 
 def option(name: str, help: str, **how: Any) -> Any:
-    """An option with its environment variable: the only way a command states one."""
-    return typer.Option(f"--{name}", envvar=variable(name), help=help, **how)
+    """An option with its environment variable, which all have alike and the help says once: the only way a command
+    states one."""
+    return typer.Option(f"--{name}", envvar=variable(name), show_envvar=False, help=help, **how)
 
 
-def consent(name: str, help: str) -> Any:
+def consent(name: str, help: str, **how: Any) -> Any:
     """A flag that allows what is otherwise refused, or cannot be undone. It is given with the very command, so there is
     no environment variable for it: one that was set for another command consents to nothing."""
-    return typer.Option(f"--{name}", help=help)
+    return typer.Option(f"--{name}", help=help, **how)
 
 
 def variable(name: str) -> str:
     return "SOLARWIND_" + name.upper().replace("-", "_")
 
 
-Url = Annotated[str, option("url", "Where the dispatcher is, such as sqlite:///wind.db.")]
+Url = Annotated[str, option("url", "Where the dispatcher is, such as sqlite:///wind.db.", metavar="URL")]
 Json = Annotated[bool, option("json", "Print JSON.")]
 Topic = Annotated[str, typer.Argument(metavar="TOPIC", show_default=False)]
 Purpose = Annotated[str, typer.Argument(metavar="PURPOSE", show_default=False)]

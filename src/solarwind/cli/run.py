@@ -41,7 +41,10 @@ def run(
     ] = None,
     json: Annotated[bool, option("json", "Log as JSON, one object a line.")] = False,
 ) -> None:
-    """Run the handlers of a SolarWind object until SIGTERM or SIGINT, then let them finish."""
+    """Run the handlers of a SolarWind object.
+
+    Until SIGTERM or SIGINT; then it lets them finish what they began.
+    """
     from .log import log_to_stderr
 
     url = os.environ.pop(WORKER_URL, None) or url

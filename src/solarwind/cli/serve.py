@@ -29,52 +29,75 @@ T = TypeVar("T")
 MOST_PORT = 65_535
 
 
-def _most(name: str, default: float, help: str) -> Any:
+_PLACE, _WHO, _HOOKS, _PEER, _THERE = (
+    "Where it is",
+    "Who may use it",
+    "Webhooks",
+    "What a peer may cost",
+    "How much there may be of anything",
+)
+
+
+def _most(panel: str, name: str, default: float, help: str) -> Any:
     """A limit. Its default is that of `Settings` or `Limits`, which are not imported to show help."""
     least = 1 if isinstance(default, int) else 0.001
-    return option(name, help, min=least, show_default=f"{default:,}")
+    metavar = "BYTES" if name.endswith("-bytes") else "SECONDS" if name.endswith("-s") else "N"
+    how: dict[str, Any] = {"min": least, "metavar": metavar, "show_default": False, "rich_help_panel": panel}
+    return option(name, f"{help[:-1]}: {default:,.16g}.", **how)
+
+
+def _one(panel: str, name: str, metavar: str, help: str, **how: Any) -> Any:
+    """An option with no default that could be shown."""
+    return option(name, help, metavar=metavar, rich_help_panel=panel, **{"show_default": False, **how})
 
 
 # fmt: off
 def serve(
     context: typer.Context,
-    data: Annotated[str, option("data", "The store's file.")] = "wind.db",
-    engine: Annotated[str | None, option("engine", "A URL, instead of a file.", show_default=False)] = None,
-    host: Annotated[str, option("host", "The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, option("port", "The port; 0 is one that is free.", min=0, max=MOST_PORT)] = 7400,
-    fd: Annotated[int | None, option(
-        "fd", "A listening socket that it inherits, instead.", min=3, show_default=False)] = None,
-    tokens: Annotated[str | None, option("tokens", "The file of tokens.", show_default="DATA.tokens")] = None,
-    cert: Annotated[str | None, option("cert", "A certificate, PEM, for TLS.", show_default=False)] = None,
-    cert_key: Annotated[str | None, option("cert-key", "Its key, PEM.", show_default="in CERT")] = None,
-    insecure: Annotated[bool, consent("insecure", "Listen beyond loopback without tokens or TLS.")] = False,
-    origin: Annotated[list[str] | None, option("origin", "A web page's origin to allow.", show_default=False)] = None,
-    allow_host: Annotated[list[str] | None, option("allow-host", "A name to answer to.", show_default=False)] = None,
-    webhook_network: Annotated[list[str] | None, option(
-        "webhook-network", "A network, address or host to allow as a webhook's target.", show_default=False)] = None,
-    webhook_origin: Annotated[str | None, option(
-        "webhook-origin", "As whom webhooks' targets know it.", show_default="this machine")] = None,
-    grace: Annotated[float, option("grace", "Seconds that requests have to finish at the end.", min=0)] = 30.0,
-    frame_bytes: Annotated[int | None, _most("frame-bytes", 8 << 20, "A WebSocket message.")] = None,
-    body_bytes: Annotated[int | None, _most("body-bytes", 16 << 20, "A body that is read as a whole.")] = None,
-    header_bytes: Annotated[int | None, _most("header-bytes", 16 << 10, "A request's headers.")] = None,
-    nesting: Annotated[int | None, _most("nesting", 64, "Levels of a JSON body.")] = None,
-    ids: Annotated[int | None, _most("ids", 10_000, "Ids in a request, events in a take.")] = None,
-    connections: Annotated[int | None, _most("connections", 1_000, "Connections from one address.")] = None,
-    authenticate_s: Annotated[float | None, _most("authenticate-s", 5.0, "Seconds to say who one is.")] = None,
-    idle_s: Annotated[float | None, _most("idle-s", 60.0, "Seconds that an HTTP connection may rest.")] = None,
-    heartbeat_s: Annotated[float | None, _most("heartbeat-s", 15.0, "Seconds; silent for two, one is gone.")] = None,
-    instances: Annotated[int | None, _most("instances", 10_000, "Instances of a connection.")] = None,
-    unanswered: Annotated[int | None, _most("unanswered", 1_000, "Open calls of a connection.")] = None,
-    payload_bytes: Annotated[int | None, _most("payload-bytes", 1 << 20, "A payload.")] = None,
-    batch_bytes: Annotated[int | None, _most("batch-bytes", 1 << 20, "A batch.")] = None,
-    batch_events: Annotated[int | None, _most("batch-events", 4_096, "Events of a batch.")] = None,
-    unaccepted_bytes: Annotated[int | None, _most("unaccepted-bytes", 64 << 20, "Fired, not accepted.")] = None,
-    in_hand_bytes: Annotated[int | None, _most("in-hand-bytes", 16 << 20, "In an instance's hands.")] = None,
-    copies: Annotated[int | None, _most("copies", 10_000, "Events in a fan-out buffer.")] = None,
-    copy_bytes: Annotated[int | None, _most("copy-bytes", 16 << 20, "Bytes in a fan-out buffer.")] = None,
-    names: Annotated[int | None, _most("names", 100_000, "Topics, and purposes.")] = None,
-    waiting: Annotated[int | None, _most("waiting", 100_000, "Events of a purpose that wait.")] = None,
+    data: Annotated[str, _one(_PLACE, "data", "FILE", "The store.", show_default=True)] = "wind.db",
+    engine: Annotated[str | None, _one(_PLACE, "engine", "URL", "A store by its URL, instead of a file.")] = None,
+    host: Annotated[str, _one(
+        _PLACE, "host", "ADDRESS", "The address to listen on.", show_default=True)] = "127.0.0.1",
+    port: Annotated[int, _one(
+        _PLACE, "port", "N", "The port. With 0, any that is free.", min=0, max=MOST_PORT, show_default=True)] = 7400,
+    fd: Annotated[int | None, _one(_PLACE, "fd", "N", "A listening socket that it inherits, instead.", min=3)] = None,
+    grace: Annotated[float, _one(
+        _PLACE, "grace", "SECONDS", "How long requests have to finish at the end.", min=0, show_default=True)] = 30.0,
+    tokens: Annotated[str | None, _one(
+        _WHO, "tokens", "FILE", "The file of tokens.", show_default="DATA.tokens")] = None,
+    cert: Annotated[str | None, _one(_WHO, "cert", "FILE", "A certificate for TLS, in PEM.")] = None,
+    cert_key: Annotated[str | None, _one(_WHO, "cert-key", "FILE", "Its key.", show_default="in CERT")] = None,
+    insecure: Annotated[bool, consent(
+        "insecure", "Listen beyond loopback without tokens or TLS.", rich_help_panel=_WHO)] = False,
+    origin: Annotated[list[str] | None, _one(
+        _WHO, "origin", "ORIGIN", "Allow the web pages of this origin. Several are allowed.")] = None,
+    allow_host: Annotated[list[str] | None, _one(
+        _WHO, "allow-host", "NAME", "Answer to this name. Several are allowed.")] = None,
+    webhook_network: Annotated[list[str] | None, _one(
+        _HOOKS, "webhook-network", "NETWORK", "Allow targets in this network, or at this address or host.")] = None,
+    webhook_origin: Annotated[str | None, _one(
+        _HOOKS, "webhook-origin", "NAME", "As whom targets know it.", show_default="this machine")] = None,
+    frame_bytes: Annotated[int | None, _most(_PEER, "frame-bytes", 8 << 20, "Of a WebSocket message.")] = None,
+    body_bytes: Annotated[int | None, _most(_PEER, "body-bytes", 16 << 20, "Of a body that is read whole.")] = None,
+    header_bytes: Annotated[int | None, _most(_PEER, "header-bytes", 16 << 10, "Of a request's headers.")] = None,
+    nesting: Annotated[int | None, _most(_PEER, "nesting", 64, "Levels of a JSON body.")] = None,
+    ids: Annotated[int | None, _most(_PEER, "ids", 10_000, "Ids in a request, events in a take.")] = None,
+    connections: Annotated[int | None, _most(_PEER, "connections", 1_000, "Connections of an address.")] = None,
+    authenticate_s: Annotated[float | None, _most(_PEER, "authenticate-s", 5.0, "Until the first request.")] = None,
+    idle_s: Annotated[float | None, _most(_PEER, "idle-s", 60.0, "That an HTTP connection may rest.")] = None,
+    heartbeat_s: Annotated[float | None, _most(_PEER, "heartbeat-s", 15.0, "A peer is gone after two.")] = None,
+    instances: Annotated[int | None, _most(_PEER, "instances", 10_000, "Instances of a connection.")] = None,
+    unanswered: Annotated[int | None, _most(_PEER, "unanswered", 1_000, "Open calls of a connection.")] = None,
+    payload_bytes: Annotated[int | None, _most(_THERE, "payload-bytes", 1 << 20, "Of a payload.")] = None,
+    batch_bytes: Annotated[int | None, _most(_THERE, "batch-bytes", 1 << 20, "Of a batch.")] = None,
+    batch_events: Annotated[int | None, _most(_THERE, "batch-events", 4_096, "Events of a batch.")] = None,
+    unaccepted_bytes: Annotated[int | None, _most(
+        _THERE, "unaccepted-bytes", 64 << 20, "Fired and not yet accepted.")] = None,
+    in_hand_bytes: Annotated[int | None, _most(_THERE, "in-hand-bytes", 16 << 20, "In an instance's hands.")] = None,
+    copies: Annotated[int | None, _most(_THERE, "copies", 10_000, "Events in a fan-out buffer.")] = None,
+    copy_bytes: Annotated[int | None, _most(_THERE, "copy-bytes", 16 << 20, "Of a fan-out buffer.")] = None,
+    names: Annotated[int | None, _most(_THERE, "names", 100_000, "Topics, and purposes.")] = None,
+    waiting: Annotated[int | None, _most(_THERE, "waiting", 100_000, "Events of a purpose that wait.")] = None,
     json: Annotated[bool, option("json", "Log as JSON, one object a line.")] = False,
 ) -> None:
     """Serve a dispatcher on one port, by WebSocket and HTTP, until SIGTERM or SIGINT."""

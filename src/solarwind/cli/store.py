@@ -20,7 +20,10 @@ def check(
     url: Url = DEFAULT_URL,
     json: Json = False,
 ) -> None:
-    """Read all of a store and say what is not as it was written. It may be in use meanwhile."""
+    """Read all of a store and say what is not as it was written.
+
+    It may be in use meanwhile.
+    """
     from ..store.check import check
     from . import show
     from .reach import refuse_missing, store_file
@@ -53,7 +56,10 @@ def restore(
     url: Url = DEFAULT_URL,
     json: Json = False,
 ) -> None:
-    """Put a backup in the place of a store, which must not be in use. What was there is kept beside it."""
+    """Put a backup in the place of a store.
+
+    It must not be in use. What was there is kept beside it.
+    """
     from ..store.check import restore
     from . import show
     from .reach import refuse_missing, store_file
@@ -73,7 +79,10 @@ def backup(
     url: Url = DEFAULT_URL,
     json: Json = False,
 ) -> None:
-    """Copy a store to a new file here, as of one moment. It may be in use meanwhile."""
+    """Copy a store to a new file here, as of one moment.
+
+    It may be in use meanwhile.
+    """
     from ..store.check import backup
     from ..store.database import refuse_path
     from . import show

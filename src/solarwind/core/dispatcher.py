@@ -126,7 +126,7 @@ class Dispatcher(Registry):
             topic, name = purpose.key
             why = f"{type(error).__name__}: {error}"
             text = f"exchange {type(exchange).__name__} of {name!r} on {topic!r} chose nobody: {why}"
-            self._effects.append(Fault(text, purpose.key))
+            self._effects.append(Fault(text, ("chose nobody", *purpose.key)))
             return []
 
     def _divide(self, exchange: Exchange, backlog: Backlog, instances: list[Instance], end: int) -> None:
@@ -282,7 +282,7 @@ class Dispatcher(Registry):
         if new and new == purpose.key_missing:
             then = "is a dead letter" if rejects else "is handed out in no order, as one with a key of its own"
             text = f"an event on topic {topic!r} has no key for the keyed purpose {name!r} ({what})"
-            self._effects.append(Fault(f"{text}: such an event {then}"))
+            self._effects.append(Fault(f"{text}: such an event {then}", ("keyless", *purpose.key)))
         if rejects:
             error, tried = f"expected a key, {what}, got none", purpose.state.tried
             letters = [Letter(position, tried.get(position, 0), now, error) for position in positions]
@@ -303,7 +303,9 @@ class Dispatcher(Registry):
                 error = f"its handler did not come to an end {tried} times: the process died or hung"
                 self._change(purpose, purpose.buried(position, tried, now, error))
                 which = f"event {stored.batch.id(position - stored.start)} on topic {purpose.key[0]!r}"
-                self._effects.append(Fault(f"{which} for {purpose.key[1]!r}, now a dead letter: {error}", purpose.key))
+                self._effects.append(
+                    Fault(f"{which} for {purpose.key[1]!r}, now a dead letter: {error}", ("dead", *purpose.key))
+                )
             else:
                 alive.append(position)
         return alive

@@ -92,10 +92,10 @@ class Closed(msgspec.Struct, frozen=True):
 
 
 class Fault(msgspec.Struct, frozen=True):
-    """Something that is not the dispatcher's own went wrong with a purpose of a topic; say so in the log."""
+    """Something that is not the dispatcher's own went wrong; say so in the log, once for what is `about` the same."""
 
     text: str
-    about: tuple[str, str]
+    about: tuple[str, ...]
 
 
 Effect = Offer | Fetch | Closed | Fault

@@ -151,7 +151,7 @@ class Registry:
                     f"exchange {active.exchange!r}, which hands out only what is fired from now on: {earlier} pending "
                     "until an instance is at work whose exchange pends"
                 )
-                self._effects.append(Fault(text, purpose.key))
+                self._effects.append(Fault(text, ("exchange", *purpose.key)))
 
     def leaving(self, instance_id: int, now: int) -> None:
         """The instance takes nothing more; what it has begun it may still report."""

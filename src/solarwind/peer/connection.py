@@ -19,7 +19,6 @@ from ..core.log import Stored
 from ..core.spans import Spans
 from ..errors import BadArgument, Busy, NotAllowed, ProtocolError, SolarWindError, TooLarge, Unavailable
 from ..failure import MOST_SECONDS
-from ..logs import limited
 from ..service.registration import check_join
 from . import calls
 from .host import Grant, Host
@@ -511,8 +510,7 @@ class Connection:
             if now - self.since > settings.authenticate_s:
                 self.end(ProtocolError(f"expected hello within {settings.authenticate_s:g} s, got none"))
         elif now - self.heard > _SILENT * settings.heartbeat_s and (self._stuck or not self._paused):
-            text = "a client was silent for two heartbeats, of %g s: it is taken for gone"
-            limited.warning("silent client", text, settings.heartbeat_s)
+            log.warning("a client was silent for two heartbeats, of %g s: it is taken for gone", settings.heartbeat_s)
             self._transport.abort()
             self.lost()
         else:

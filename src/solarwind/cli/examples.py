@@ -1,0 +1,54 @@
+"""Examples for the commands' help: what one writes first, each line as a shell takes it."""
+
+from __future__ import annotations
+
+import typer
+
+_ENCODE = 'video.uploaded "Encode video to MP4"'
+EXAMPLES: dict[str, tuple[str, ...]] = {
+    "run": ("run app:wind", "run app:wind --workers 4 --url sqlite:///wind.db"),
+    "serve": (
+        "serve",
+        "serve --data /var/lib/solarwind/wind.db --port 7400",
+        "serve --host 0.0.0.0 --cert server.pem --cert-key server.key",
+        "serve --engine nats://n1,n2,n3/shop",
+    ),
+    "fire": (
+        'fire video.uploaded \'{"name": "cat.mov"}\'',
+        "fire video.uploaded - --key cat --id upload-17 < video.json",
+        "fire video.uploaded --lines < videos.ndjson",
+    ),
+    "listen": ("listen video.uploaded --purpose Look --since beginning --count 2",),
+    "topics set": ("topics set video.uploaded --keep 30d", "topics set video.uploaded --keep-bytes none"),
+    "purposes": ("purposes video.uploaded",),
+    "dead list": (f"dead list {_ENCODE}",),
+    "dead show": (f"dead show {_ENCODE} upload-17",),
+    "dead redrive": (f"dead redrive {_ENCODE} --all",),
+    "dead discard": (f"dead discard {_ENCODE} upload-17",),
+    "replay": (f"replay {_ENCODE} --since 1h",),
+    "retire": (f"retire {_ENCODE} --force",),
+    "trace": ("trace upload-17",),
+    "top": ("top --interval 5",),
+    "owners": ("owners --url nats://n1,n2,n3/shop",),
+    "token create": (
+        "token create shop --fire video.uploaded --listen video.encoded",
+        "token create operator --admin --expires 30d",
+    ),
+    "token revoke": ("token revoke shop",),
+    "check": ("check --url sqlite:///wind.db",),
+    "backup": ("backup wind-monday.db --url sqlite:///wind.db",),
+    "copy": ("copy --from sqlite:///wind.db --to nats://127.0.0.1:4222/shop",),
+}
+_VARIABLES = "An option is also an environment variable: --some-name is SOLARWIND_SOME_NAME."
+
+
+def explain(group: typer.Typer, words: str = "") -> None:
+    """Put the examples below the help of every command."""
+    for command in group.registered_commands:
+        name = command.name or getattr(command.callback, "__name__", "").rstrip("_")
+        lines = [f"solarwind {line}" for line in EXAMPLES.get(f"{words}{name}", ())]
+        heading = ["Examples:"] if lines else []
+        command.epilog = "\n\n".join([*heading, *lines, _VARIABLES])
+    for inner in group.registered_groups:
+        if inner.typer_instance is not None:
+            explain(inner.typer_instance, f"{words}{inner.name} ")
