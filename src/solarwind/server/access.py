@@ -6,6 +6,7 @@ none, and a guess costs too much for a slow hash to be needed.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hmac
 import logging
@@ -48,6 +49,7 @@ class Grant(msgspec.Struct, frozen=True):
     fire: tuple[str, ...] = ()
     listen: tuple[Listen, ...] = ()
     admin: bool = False
+    id: str | None = None  # of the token; None where there are no tokens
 
     def check_fire(self, topic: str) -> None:
         """Raises `NotAllowed`."""
@@ -91,6 +93,9 @@ class _File(msgspec.Struct, kw_only=True):
 
 _NOBODY = bytes(sha256().digest_size)  # no secret is known that has it
 
+# What is no fault of the file's, and goes by.
+_PASSING = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN, errno.EINTR, errno.EIO}
+
 _Stamp = tuple[int, int, int]  # what differs when a file is another, was written, or may be read by others
 
 
@@ -102,7 +107,8 @@ class Access:
 
     Without a path anybody may do everything. With `required=False` that is so, too, until there is a file; once there
     was one, nobody gets in without a token. Raises `BadArgument` where the file is not what it should be; a file that
-    becomes so later lets nobody in.
+    becomes so later lets nobody in. Where it only cannot be read for now, the tokens that are known stay in force, and
+    it is tried again with each request.
     """
 
     def __init__(
@@ -117,11 +123,15 @@ class Access:
         self._stamp: _Stamp | None = None
         self._by_id: dict[str, tuple[bytes, Token, Grant]] = {}
         self._open = path is None
+        self._unread = False  # and that was said
         if path is not None:
             if not required and not os.path.lexists(path):
                 self._open = True
             else:
-                self._read(path)
+                try:
+                    self._read(path)
+                except OSError as error:
+                    raise _unopened(path, error) from None
 
     @property
     def open(self) -> bool:
@@ -142,9 +152,23 @@ class Access:
         same = hmac.compare_digest(known, sha256(secret.encode("utf-8", "surrogatepass")).digest())
         if not same or prefix != "sw" or found is None or grant is None:
             raise BadToken("expected a token that is known, got one that is not, or was revoked")
-        if found.expires is not None and found.expires <= self._now():
-            raise BadToken(f"expected a token that is valid, got {found.name!r}, which expired at {found.expires}")
+        self._check_time(found)
         return grant
+
+    def owned(self, id: str | None) -> Grant:
+        """What the bearer of the token with this id may do; None is of whoever came when anybody might do everything.
+        Raises `BadToken`."""
+        if self.open:
+            return EVERYTHING
+        _, found, grant = self._by_id.get(id or "", (_NOBODY, None, None))
+        if found is None or grant is None:
+            raise BadToken("expected a token that is known, got none, or one that was revoked")
+        self._check_time(found)
+        return grant
+
+    def _check_time(self, token: Token) -> None:
+        if token.expires is not None and token.expires <= self._now():
+            raise BadToken(f"expected a token that is valid, got {token.name!r}, which expired at {token.expires}")
 
     def holds(self, token: str | None) -> bool:
         """Whether it is still good: an open connection ends when its token was revoked."""
@@ -170,22 +194,34 @@ class Access:
             if self._open:
                 return
             stamp = (0, 0, 0)
-        except OSError:
+        except OSError as error:
+            if error.errno in _PASSING:
+                self._note_unread(error)
+                return
             stamp = (0, 0, 0)
         if stamp == self._stamp:
             return
         self._open = False
         try:
             self._read(path)
+        except OSError as error:
+            self._note_unread(error)
         except BadArgument as error:
             self._stamp = stamp
             self._by_id = {}
             log.error("nobody gets in: %s", error)
 
+    def _note_unread(self, error: OSError) -> None:
+        if not self._unread:
+            self._unread = True
+            log.error("the tokens cannot be read for now (%s): those known stay in force", error.strerror)
+
     def _read(self, path: str) -> None:
+        """Raises `BadArgument`, and `OSError` for what goes by."""
         tokens, self._stamp = _read(path)
+        self._unread = False
         self._by_id = {
-            each.id: (bytes.fromhex(each.sha256), each, Grant(each.name, each.fire, each.listen, each.admin))
+            each.id: (bytes.fromhex(each.sha256), each, Grant(each.name, each.fire, each.listen, each.admin, each.id))
             for each in tokens
         }
 
@@ -195,17 +231,19 @@ class Access:
 
 def read_tokens(path: str) -> list[Token]:
     """The tokens of a file. Raises `BadArgument` where it is not one, or others than its owner may read or write it."""
-    return _read(path)[0]
+    try:
+        return _read(path)[0]
+    except OSError as error:
+        raise _unopened(path, error) from None
 
 
 def _read(path: str) -> tuple[list[Token], _Stamp]:
     try:
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
-        raise BadArgument(
-            f"expected a file of tokens at {path}, which cannot be opened: {error.strerror}: "
-            "make one with `solarwind token create`"
-        ) from None
+        if error.errno in _PASSING:
+            raise
+        raise _unopened(path, error) from None
     try:
         facts = os.fstat(file)
         _check_file(path, facts)
@@ -216,6 +254,13 @@ def _read(path: str) -> tuple[list[Token], _Stamp]:
     if len(data) > _MOST_BYTES:
         raise BadArgument(f"expected a file of tokens of at most {_MOST_BYTES:,} bytes, got more at {path}")
     return _decode(path, data), _stamp(facts)
+
+
+def _unopened(path: str, error: OSError) -> BadArgument:
+    return BadArgument(
+        f"expected a file of tokens at {path}, which cannot be opened: {error.strerror}: "
+        "make one with `solarwind token create`"
+    )
 
 
 def _check_file(path: str, facts: os.stat_result) -> None:

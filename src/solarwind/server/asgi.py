@@ -25,6 +25,7 @@ from .guard import Guard
 from .http import Http
 from .settings import Settings
 from .take import Takes
+from .uses import CHECK_S, Uses
 from .webhooks import Webhooks
 
 
@@ -52,6 +53,7 @@ class Server(Clients):
         self.name = f"{MACHINE}/{process_name()}"
         self.webhooks = Webhooks(self, networks=webhook_networks, origin=webhook_origin)
         self.numbers = Numbers(self.wind.engine.author)  # of events that come by HTTP
+        self.uses = Uses(self)
         self.takes = Takes(self)
         self.feeds = Feeds(self)
         self.http = Http(self)
@@ -107,7 +109,7 @@ class Server(Clients):
         """See to it that whoever is gone, or may not be here any more, does not stay. While this process stood still
         nobody could be heard of."""
         loop = asyncio.get_running_loop()
-        pause = min(self.settings.heartbeat_s / 8, self.settings.authenticate_s / 2)
+        pause = min(self.settings.heartbeat_s / 8, self.settings.authenticate_s / 2, CHECK_S)
         due = loop.time() + pause
         while True:
             await asyncio.sleep(pause)
@@ -117,6 +119,8 @@ class Server(Clients):
                 continue
             for connection in list(self._connections):
                 connection.check(now)
+            self.uses.check()
+            self.webhooks.check()
             self.feeds.check(now)
 
     @asynccontextmanager

@@ -56,6 +56,7 @@ STATUS: tuple[tuple[type[SolarWindError], int], ...] = (
     (StoreError, 503),
 )
 
+LAST_WORDS_S = 0.5  # that is read of a body that may no longer come, so that its sender gets to read why
 _ITEM_BYTES = 256  # that making an item takes, as if so much were written
 _VALUES = 16  # in a body, about, for each id that may be in it
 _MOST_WHOLE = 1 << 53  # above it a float may be any of several
@@ -74,6 +75,22 @@ class Call:
         self._more = True  # there may be more of the body
         self._begun = False
         self._gone = False
+        self._task = asyncio.current_task()
+        self._refusal: SolarWindError | None = None
+
+    # Its right ----------------------------------------------------------------------------------------
+
+    def refuse(self, error: SolarWindError) -> None:
+        """It may no longer be: whatever it waits for, it waits no longer."""
+        self._refusal = error
+        if self._task is not None:
+            self._task.cancel()
+
+    def refused(self) -> BaseException:
+        """What a `CancelledError` means: why it was refused, or just that."""
+        if self._refusal is None or self._task is None or self._task.uncancel():
+            return asyncio.CancelledError()
+        return self._refusal
 
     # What it says -------------------------------------------------------------------------------------
 
@@ -174,7 +191,7 @@ class Call:
             return False
         left = self.server.settings.body_bytes
         try:
-            async with asyncio.timeout(self.server.settings.authenticate_s):
+            async with asyncio.timeout(self.server.settings.authenticate_s if self._refusal is None else LAST_WORDS_S):
                 async for part in self.chunks():
                     left -= len(part)
                     del part

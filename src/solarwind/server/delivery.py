@@ -114,6 +114,8 @@ class Webhook(msgspec.Struct, frozen=True, kw_only=True):
     wanted: Wanted  # without the secret
     secrets: tuple[Secret, ...]  # the newest first
     rate: int | None = None  # requests a minute, as the target allowed
+    owner: str | None = None  # the id of the token that put it; None where there were no tokens
+    owner_name: str = ""
     ended: str | None = None
 
     @property

@@ -244,6 +244,11 @@ class Lines:
             await self._settle(0)
         except BadLine as bad:
             return await self._refused(bad.error, line=bad.number)
+        except asyncio.CancelledError:
+            error = self._call.refused()
+            if not isinstance(error, SolarWindError):
+                raise
+            return await self._refused(error)
         except SolarWindError as error:
             return await self._refused(error)
         return answer(Accepted(self._accepted, msgspec.UNSET if self._ids is None else self._ids), 202)

@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 from ..core.effects import Join
 from ..core.exchange import lookup
 from ..engine.base import Engine
-from ..errors import Busy, NotAllowed, SolarWindError, Unavailable
+from ..errors import Busy, NotAllowed, Unavailable
 from ..event import Event
 from ..limits import Limits
 from ..peer.turns import PIECE_BYTES, Turns
@@ -25,7 +25,7 @@ from ..service.registration import make_join
 from .call import Call
 from .cloudevents import encode, to_cloudevent
 from .described import Purpose, Version
-from .guard import Headers
+from .uses import Use
 
 if TYPE_CHECKING:
     from .asgi import Server
@@ -67,11 +67,11 @@ class Feed(Inbox):
     """One reader's instance. What is written counts as handled once the reader has room for more: one that is slow has
     its own buffer at the dispatcher, which drops the oldest."""
 
-    def __init__(self, engine: Engine, join: Join, limits: Limits, headers: Headers, turns: Turns) -> None:
-        """`headers` are the request's: they say who reads. What is written is made in `turns`: of a reader that is gone
+    def __init__(self, engine: Engine, join: Join, limits: Limits, turns: Turns) -> None:
+        """What is written is made in `turns`: of a reader that is gone
         that is noticed meanwhile, and nothing more is made for it."""
         super().__init__(engine, join, limits)
-        self.headers = headers
+        self.use: Use | None = None  # by whose right it is read
         self._turns = turns
         self.left = asyncio.Event()
         self.writing: asyncio.Task[None] | None = None
@@ -185,28 +185,35 @@ class Feeds:
             raise Unavailable("expected a server that runs, got one that stops: try again when it is back")
         if len(self._open) >= server.settings.instances:
             raise Busy(f"expected at most {server.settings.instances:,} feeds, got another: end one that is not read")
-        feed = Feed(server.engine, join, server.wind.limits, call.request.scope["headers"], server.turns)
+        assert call.grant is not None
+        feed = Feed(server.engine, join, server.wind.limits, server.turns)
         self._open.add(feed)
+        feed.use = server.uses.begin(
+            call.grant,
+            lambda grant: grant.check_listen(join.topic, join.purpose),
+            lambda error: feed.end(str(error)),
+        )
         try:
             feed.enter(await server.engine.join(join, "now", feed))
         except BaseException:
-            self._open.discard(feed)
+            self._forget(feed)
             raise
         return Stream(self, feed, call)
 
     async def leave(self, feed: Feed) -> None:
         feed.stop_reports()
         await self._server.engine.leave(feed.instance)
-        self._open.discard(feed)
+        self._forget(feed)
         feed.left.set()
 
+    def _forget(self, feed: Feed) -> None:
+        self._open.discard(feed)
+        if feed.use is not None:
+            feed.use.close()
+
     def check(self, now: float) -> None:
-        """Called now and then: may they still be read, and is somebody there?"""
+        """Called now and then: is somebody there?"""
         for feed in list(self._open):
-            try:
-                self._server.guard.grant(feed.headers).check_listen(feed.join.topic, feed.join.purpose)
-            except SolarWindError as error:
-                feed.end(str(error))
             feed.beat(now, self._server.settings.heartbeat_s)
 
     async def stop(self) -> None:

@@ -8,7 +8,7 @@ from msgspec import Meta, Struct
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from .call import JSON_TYPE, Call, answer
+from .call import JSON_TYPE, Call, answer, in_pieces
 
 MAX_WANTED_BYTES = 32 << 10  # of what somebody states
 
@@ -29,6 +29,11 @@ class Webhooks(Struct):
     webhooks: list[Webhook]
 
 
+async def every(call: Call) -> Response:
+    """Those of all purposes."""
+    return answer(Webhooks(await in_pieces(call, call.server.webhooks.every())))
+
+
 async def all(call: Call) -> Response:
     return answer(Webhooks(call.server.webhooks.list(call.topic, call.purpose)))
 
@@ -38,7 +43,8 @@ async def put(call: Call) -> Response:
     if call.media_type != JSON_TYPE:
         raise HTTPException(415, f"expected a body of type {JSON_TYPE}, got {call.media_type[:80] or 'none'!a}")
     body = await call.body(min(call.server.settings.body_bytes, MAX_WANTED_BYTES))
-    new, shown = await call.server.webhooks.put(call.topic, call.purpose, call.part("name"), body)
+    assert call.grant is not None
+    new, shown = await call.server.webhooks.put(call.topic, call.purpose, call.part("name"), body, call.grant)
     return answer(shown, 201 if new else 200)
 
 

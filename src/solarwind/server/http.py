@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
@@ -20,6 +22,7 @@ from .. import wire
 from ..errors import BadArgument, NotFound, SolarWindError, Unavailable
 from ..records import TopicInfo
 from . import events, feed, health, hooks, openapi, operate, take
+from .access import Grant
 from .call import Call, ClientGone, problem, problem_of
 from .delivery import Wanted
 
@@ -73,6 +76,7 @@ OPERATIONS = (
     Operation("GET", f"{_TOPIC}/feed", "listen", feed.feed, "Events as they come, as server-sent events",
               "text/event-stream", query=feed.FeedQuery, streams=True),
     Operation("GET", f"{_PURPOSE}/webhooks", "listen", hooks.all, "The webhooks of a purpose", hooks.Webhooks),
+    Operation("GET", "/v1/webhooks", "admin", hooks.every, "All webhooks", hooks.Webhooks),
     Operation("PUT", _WEBHOOK, "listen", hooks.put, "Register a webhook, or change it", hooks.Webhook, Wanted,
               statuses=(200, 201)),
     Operation("GET", _WEBHOOK, "listen", hooks.get, "A webhook", hooks.Webhook),
@@ -181,7 +185,15 @@ class _Place:
         coding = request.headers.get("content-encoding", _IDENTITY)
         if coding.lower() != _IDENTITY:
             raise HTTPException(415, f"expected a body as it is, got it in {coding[:80]!a}: send it unpacked")
-        return await operation.handle(call)
+        if call.grant is None:
+            return await operation.handle(call)
+        use = server.uses.begin(call.grant, partial(_check_right, call, operation.right), call.refuse)
+        try:
+            return await operation.handle(call)
+        except asyncio.CancelledError:
+            raise call.refused() from None
+        finally:
+            use.close()
 
     def _find(self, method: str) -> Operation | None:
         """HEAD is GET without what it gives, but for a stream, which has no end to wait for."""
@@ -192,10 +204,18 @@ class _Place:
 
     def _check_right(self, call: Call, right: Right) -> None:
         """Raises `BadToken` and `NotAllowed`."""
-        grant = call.grant = call.server.guard.grant(call.request.scope["headers"])
-        if right == "fire":
-            grant.check_fire(call.topic)
-        elif right == "listen":
-            grant.check_listen(call.topic, call.purpose)
-        else:
-            grant.check_admin()
+        call.grant = call.server.guard.grant(call.request.scope["headers"])
+        _check_right(call, right, call.grant)
+        visit = call.request.scope.get("state", {}).get("solarwind.visit")
+        if visit is not None:  # it is a connection of ours: see listener.py
+            visit.welcome()
+
+
+def _check_right(call: Call, right: Right, grant: Grant) -> None:
+    """Raises `NotAllowed`."""
+    if right == "fire":
+        grant.check_fire(call.topic)
+    elif right == "listen":
+        grant.check_listen(call.topic, call.purpose)
+    else:
+        grant.check_admin()

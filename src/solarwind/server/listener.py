@@ -10,11 +10,11 @@ import asyncio
 import errno
 import ipaddress
 import logging
+import resource
 import socket
 import ssl
 import sys
 from email.utils import formatdate
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import h11
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("solarwind")
 
+VISIT = "solarwind.visit"  # the name of a connection's `Visit` in the state of its requests
+RESERVED_FILES = 128  # for the store, for webhooks, and for what the libraries open
+_MAX_FILES = 1 << 20
 BACKLOG = 2_048  # connections that wait to be accepted
 _ACCEPT_AT_ONCE = 64
 _ACCEPT_AGAIN_S = 0.5  # where there are no file descriptors left
@@ -42,35 +45,84 @@ _MOST_LINE = 8_000  # bytes of one of them, and of what is asked for
 _LAST_WORDS_S = 1.0  # what has been aborted has so long to notice
 
 
+class Visit:
+    """A connection, from when it is accepted until it is lost, as TLS, as HTTP or as what it was upgraded to."""
+
+    __slots__ = ("_sources", "address", "ended", "since", "transport")
+
+    def __init__(self, sources: Sources, address: str, since: float) -> None:
+        self._sources = sources
+        self.address = address
+        self.since = since
+        self.transport: asyncio.Transport | None = None  # once there is one
+        self.ended = False
+
+    @property
+    def known(self) -> bool:
+        """Whether it has shown a token, where tokens are needed, or asked for something."""
+        return self not in self._sources.strangers
+
+    def welcome(self) -> None:
+        """It has."""
+        self._sources.strangers.pop(self, None)
+
+    def end(self) -> None:
+        """Let go of it."""
+        self.ended = True
+        if self.transport is not None:
+            self.transport.abort()
+
+    def leave(self) -> None:
+        """It is lost."""
+        self._sources.leave(self)
+
+
 class Sources:
     """How many connections there are, of each address and of all.
 
-    A connection counts until it is lost, whether as HTTP or as what it was upgraded to.
+    Not more than there are files for, with some left for everything else; of those that nobody knows yet half as many.
+    One more of these lets go of the one that has been unknown for longest: who just connects cannot keep others out.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, most_of_all: int) -> None:
+        """`most` of one address."""
         self._most = most
+        self._most_of_all = most_of_all
         self._counts: dict[str, int] = {}
+        self._all = 0
+        self.strangers: dict[Visit, None] = {}  # the oldest first
         self._empty: list[asyncio.Future[None]] = []
         self.refused = 0
 
-    def enter(self, address: str) -> bool:
-        """Count a connection of it; False if it has as many as it may."""
+    def enter(self, address: str) -> Visit | None:
+        """Count a connection of it; None if there are as many as there may be."""
         source = _source(address)
         count = self._counts.get(source, 0)
-        if count >= self._most:
+        if count >= self._most or (self._all >= self._most_of_all and not self.strangers):
             self.refused += 1
-            return False
+            return None
+        if self._all >= self._most_of_all or len(self.strangers) >= max(1, self._most_of_all // 2):
+            self._let_go()
         self._counts[source] = count + 1
-        return True
+        self._all += 1
+        visit = Visit(self, address, asyncio.get_running_loop().time())
+        self.strangers[visit] = None
+        return visit
 
-    def leave(self, address: str) -> None:
-        source = _source(address)
-        count = self._counts.get(source, 0)
-        if count > 1:
-            self._counts[source] = count - 1
+    def _let_go(self) -> None:
+        oldest = next(iter(self.strangers))
+        del self.strangers[oldest]
+        self.refused += 1
+        oldest.end()
+
+    def leave(self, visit: Visit) -> None:
+        self.strangers.pop(visit, None)
+        source = _source(visit.address)
+        self._all -= 1
+        if self._counts[source] > 1:
+            self._counts[source] -= 1
         else:
-            self._counts.pop(source, None)
+            del self._counts[source]
         if not self._counts:
             for waiter in self._empty:
                 if not waiter.done():
@@ -103,7 +155,7 @@ class Config(uvicorn.Config):
         super().__init__(
             server,
             http=Http,
-            ws=_websocket(server, sources),
+            ws=_websocket(server),
             lifespan="off",
             interface="asgi3",
             log_config=None,
@@ -118,22 +170,23 @@ class Config(uvicorn.Config):
         self.load()
 
 
-def _websocket(server: Server, sources: Sources) -> type[WebSocket]:
+def _websocket(server: Server) -> type[WebSocket]:
     """What a connection is upgraded to: it counts on."""
 
     class Counted(WebSocket):
-        __slots__ = ("_address",)
+        __slots__ = ("_visit",)
 
-        def __init__(self, **given: Any) -> None:
+        def __init__(self, *, app_state: dict[str, Any], **given: Any) -> None:
             super().__init__(server, **given)
-
-        def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            self._address = _address(transport)
-            super().connection_made(transport)
+            self._visit: Visit = app_state[VISIT]
 
         def connection_lost(self, error: Exception | None) -> None:
             super().connection_lost(error)
-            sources.leave(self._address)
+            self._visit.leave()
+
+        def authenticated(self) -> None:
+            super().authenticated()
+            self._visit.welcome()
 
     return Counted
 
@@ -172,6 +225,7 @@ class Http(H11Protocol):
         self._stuck: asyncio.TimerHandle | None = None  # what we write is not read
         self._heard = 0.0
         self._refused = False
+        self._visit: Visit = self.app_state[VISIT]
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -184,7 +238,7 @@ class Http(H11Protocol):
         self._unset_keepalive_if_required()
         self.resume_writing()
         super().connection_lost(exc)
-        self.config.sources.leave(_address(self.transport))
+        self._visit.leave()
 
     def data_received(self, data: bytes) -> None:
         """Unlike uvicorn's, what is not yet a whole head leaves the time for it running."""
@@ -223,7 +277,16 @@ class Http(H11Protocol):
         self.cycle.body.clear()
         self.cycle.scope = self.scope = {}  # type: ignore[typeddict-item]
         self.headers = []
+        # Somebody unknown is not waited for as long, however often he asks what anybody may.
+        self.timeout_keep_alive = self._keep_alive_s()  # type: ignore[assignment]
         super().on_response_complete()
+
+    def _keep_alive_s(self) -> float:
+        settings = self._settings
+        if self._visit.known:
+            return settings.idle_s
+        left = self._visit.since + settings.idle_s - self.loop.time()
+        return max(0.0, min(settings.authenticate_s, left))
 
     def timeout_keep_alive_handler(self) -> None:
         super().timeout_keep_alive_handler()
@@ -285,11 +348,6 @@ def _refusal(status: int, header_bytes: int) -> bytes:
     return refusal(status, "protocol", "expected an HTTP/1.1 request, got bytes that are none")
 
 
-def _address(transport: asyncio.BaseTransport) -> str:
-    peer = transport.get_extra_info("peername")
-    return str(peer[0]) if peer else ""
-
-
 # --- the port ---------------------------------------------------------------------------------------------------
 
 
@@ -309,7 +367,7 @@ class Listener:
         """`inherited` listens already, and is taken instead of `host` and `port`."""
         self.host = host
         self.port = port  # the one chosen, once it is bound
-        self.sources = Sources(server.settings.connections)
+        self.sources = Sources(server.settings.connections, max(1, raise_file_limit() - RESERVED_FILES))
         self._settings = server.settings
         self._inherited = inherited
         self._tls = tls
@@ -366,11 +424,12 @@ class Listener:
                 self._loop.remove_reader(listening)
                 self._timers["accept"] = self._loop.call_later(_ACCEPT_AGAIN_S, self._accept_again)
                 return
-            if not self.sources.enter(address[0]):
+            visit = self.sources.enter(address[0])
+            if visit is None:
                 accepted.close()
                 continue
             accepted.setblocking(False)
-            task = self._loop.create_task(self._open(accepted, address[0]))
+            task = self._loop.create_task(self._open(accepted, visit))
             self._opening.add(task)
             task.add_done_callback(self._opening.discard)
 
@@ -378,18 +437,20 @@ class Listener:
         for each in self._sockets:
             self._loop.add_reader(each, self._accept, each)
 
-    async def _open(self, accepted: socket.socket, address: str) -> None:
-        http = Http(self._config, self._state, {}, self._loop)
+    async def _open(self, accepted: socket.socket, visit: Visit) -> None:
+        http = Http(self._config, self._state, {VISIT: visit}, self._loop)
         protocol: Http | Tls = http
         if self._tls is not None:
-            gone, seconds = partial(self.sources.leave, address), self._settings.authenticate_s
-            protocol = Tls(self._tls, self._buffer, http, self._state.connections, seconds, gone)
+            seconds = self._settings.authenticate_s
+            protocol = Tls(self._tls, self._buffer, http, self._state.connections, seconds, visit.leave)
         try:
-            await self._loop.connect_accepted_socket(lambda: protocol, accepted)
+            visit.transport, _ = await self._loop.connect_accepted_socket(lambda: protocol, accepted)
+            if visit.ended:
+                visit.end()
         except (OSError, asyncio.CancelledError):  # it is gone already, or we are
             if protocol.transport is None:
                 accepted.close()
-                self.sources.leave(address)
+                visit.leave()
 
     def _set_date(self) -> None:
         self._state.default_headers = [(b"date", formatdate(usegmt=True).encode())]
@@ -432,6 +493,18 @@ class Listener:
                 self._loop.remove_reader(each)
             each.close()
         self._sockets.clear()
+
+
+def raise_file_limit() -> int:
+    """Give this process as many open files as it may have. Returns how many."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, _MAX_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        except (OSError, ValueError):  # as some containers do
+            return soft
+    return wanted
 
 
 def _bound(family: int, kind: int, number: int, address: Any) -> socket.socket:

@@ -32,6 +32,7 @@ from .cloudevents import CloudEvent, to_cloudevent
 from .delivery import Attempts
 from .described import Field, KeyMissing, SinceText
 from .times import read_since
+from .uses import Use
 
 if TYPE_CHECKING:
     from .asgi import Server
@@ -208,6 +209,7 @@ class _Taking:
         self.came = asyncio.Event()  # something to hand out, or word that nothing will
         self.full = False  # it takes nothing more
         self.over = False  # its tokens are stale
+        self.use: Use | None = None  # by whose right it has them
         self.timer: asyncio.TimerHandle | None = None  # to when its lease ends
         self.offers: list[Offer] = []  # until they are handed out
         self.count = 0
@@ -311,8 +313,14 @@ class Takes:
         most = self._server.settings.instances
         if len(self._open) >= most:
             raise Busy(f"expected at most {most:,} takes that are not settled, got another: settle what was taken")
+        assert call.grant is not None
         taking = _Taking(self, join)
         self._open[taking.id] = taking
+        taking.use = self._server.uses.begin(
+            call.grant,
+            lambda grant: grant.check_listen(join.topic, join.purpose),
+            lambda _: self.end_soon(taking),
+        )
         try:
             await self._collect(taking, call, since, wait)
             events = await taking.cloudevents(call)
@@ -416,5 +424,7 @@ class Takes:
             taking.timer.cancel()
         await taking.joined.wait()
         self._open.pop(taking.id, None)
+        if taking.use is not None:
+            taking.use.close()
         if taking.instance:
             await self._server.engine.leave(taking.instance, died=died)

@@ -33,6 +33,7 @@ from ..errors import (
 )
 from ..names import check_purpose, check_topic
 from ..origin import MACHINE
+from .access import Grant
 from .delivery import Delivery, Secret, Wanted, Webhook, ask, make_secret
 from .nesting import check_json
 from .targets import Allowed, Dialer, Resolve, Target, Unanswered, read_url, resolve
@@ -75,7 +76,9 @@ class Webhooks:
         self._origin = origin or MACHINE
         self._path: str | None = None
         self._known: dict[Place, Webhook] = {}
-        self._refused: dict[Place, str] = {}  # why it could not join when the server started
+        self._refused: dict[Place, str] = {}  # why it could not join, or may not deliver
+        self._barred: set[Place] = set()  # of those, the ones whose owner may not listen
+        self._deciding: set[Place] = set()
         self._at_work: dict[Place, Delivery] = {}
         self._changing = asyncio.Lock()  # one change at a time
         self._tasks: set[asyncio.Task[None]] = set()
@@ -92,11 +95,18 @@ class Webhooks:
         for place, webhook in self._known.items():
             if webhook.ended is not None:
                 continue
-            try:
-                await self._begin(webhook)
-            except (BadArgument, Busy, ConflictError, NotAllowed) as error:
-                log.error("webhook %s of %r on topic %r could not join: %s", *reversed(place), error)
-                self._refused[place] = str(error)
+            refusal = self._refusal(webhook)
+            if refusal is not None:
+                self._bar(place, refusal)
+            else:
+                await self._begin_or_refuse(webhook)
+
+    async def _begin_or_refuse(self, webhook: Webhook) -> None:
+        try:
+            await self._begin(webhook)
+        except (BadArgument, Busy, ConflictError, NotAllowed) as error:
+            log.error("webhook %s of %r on topic %r could not join: %s", *reversed(webhook.place), error)
+            self._refused[webhook.place] = str(error)
 
     async def stop(self) -> None:
         """Let requests come to their end within the grace that handlers have."""
@@ -109,9 +119,9 @@ class Webhooks:
 
     # What is asked ------------------------------------------------------------------------------------
 
-    async def put(self, topic: str, purpose: str, name: str, body: bytes) -> tuple[bool, dict[str, Any]]:
+    async def put(self, topic: str, purpose: str, name: str, body: bytes, grant: Grant) -> tuple[bool, dict[str, Any]]:
         """Register a webhook, or change it. Gives whether it is new, and what is shown: the secret too, if it was made
-        here, and never again.
+        here, and never again. It is of whoever puts it: what `grant` may no longer do, it does not.
 
         Raises `BadName`, `BadPayload`, `BadArgument`, `ConflictError`, `Busy`, `StoreError`; `NotAllowed` where the
         target may not be reached or does not want the events, and `Unavailable` where it cannot be asked.
@@ -124,6 +134,7 @@ class Webhooks:
             before is not None
             and place in self._at_work
             and before.wanted == wanted
+            and before.owner == grant.id
             and secret in (None, before.secrets[0].text)
         ):
             return False, self._shown(before)
@@ -140,6 +151,8 @@ class Webhooks:
                 wanted=wanted,
                 secrets=_secrets(secret or made, before),
                 rate=rate,
+                owner=grant.id,
+                owner_name=grant.name,
             )
             await self._replace(place, webhook)
         if before is None and self._path is None:
@@ -158,6 +171,10 @@ class Webhooks:
             raise _not_found(place)
         return self._shown(self._known[place])
 
+    def every(self) -> list[dict[str, Any]]:
+        """Those of all purposes."""
+        return [self._shown(self._known[place]) for place in sorted(self._known)]
+
     def list(self, topic: str, purpose: str) -> list[dict[str, Any]]:
         """Those of a purpose, by name. Raises `BadName`."""
         check_topic(topic)
@@ -172,7 +189,48 @@ class Webhooks:
                 raise _not_found(place)
             await self._remember({each: of for each, of in self._known.items() if each != place})
             self._refused.pop(place, None)
+            self._barred.discard(place)
             await self._end(place)
+
+    # Whose they are -----------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Called now and then: a webhook delivers as long as whoever put it may listen."""
+        for place, webhook in self._known.items():
+            refusal = self._refusal(webhook)
+            if (refusal is None) == (place in self._barred) and place not in self._deciding:
+                self._deciding.add(place)
+                self._spawn(self._decide(place))
+
+    def _refusal(self, webhook: Webhook) -> SolarWindError | None:
+        """Why it may not deliver, by its owner's right."""
+        try:
+            self._server.access.owned(webhook.owner).check_listen(webhook.topic, webhook.purpose)
+        except SolarWindError as error:
+            return error
+        return None
+
+    async def _decide(self, place: Place) -> None:
+        try:
+            async with self._changing:
+                webhook = self._known.get(place)
+                if webhook is None or webhook.ended is not None:
+                    return
+                refusal = self._refusal(webhook)
+                if refusal is not None:
+                    self._bar(place, refusal)
+                    await self._end(place)
+                elif place in self._barred:
+                    self._barred.discard(place)
+                    self._refused.pop(place, None)
+                    await self._begin_or_refuse(webhook)
+        finally:
+            self._deciding.discard(place)
+
+    def _bar(self, place: Place, refusal: SolarWindError) -> None:
+        log.warning("webhook %s of %r on topic %r delivers no more: %s", *reversed(place), refusal)
+        self._barred.add(place)
+        self._refused[place] = f"whoever put it may not listen any more: {refusal}"
 
     # Inner --------------------------------------------------------------------------------------------
 
@@ -209,6 +267,7 @@ class Webhooks:
                 await self._begin(before)
             raise
         self._refused.pop(place, None)
+        self._barred.discard(place)
 
     async def _begin(self, webhook: Webhook) -> None:
         """Set it to work. Raises what joining raises."""
@@ -254,6 +313,7 @@ class Webhooks:
             "name": webhook.name,
             "state": state,
             "reason": reason,
+            "owner": webhook.owner_name or None,
             **msgspec.to_builtins(wanted),
             "url": read_url(wanted.url).shown,
             "rate": webhook.rate,

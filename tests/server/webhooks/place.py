@@ -13,6 +13,7 @@ import uvicorn
 
 from solarwind.records import PurposeStatistics
 from solarwind.server import Server
+from solarwind.server.access import EVERYTHING
 from solarwind.testing.contract import until
 
 TOPIC, PURPOSE = "orders", "Tell the shop"
@@ -124,7 +125,7 @@ async def sending(
 async def put(server: Server, url: str, name: str = "shop", **wanted: Any) -> dict[str, Any]:
     """Register a webhook and give what is shown."""
     purpose = wanted.pop("purpose", PURPOSE)
-    _, shown = await server.webhooks.put(TOPIC, purpose, name, msgspec.json.encode({"url": url, **wanted}))
+    _, shown = await server.webhooks.put(TOPIC, purpose, name, msgspec.json.encode({"url": url, **wanted}), EVERYTHING)
     return shown
 
 

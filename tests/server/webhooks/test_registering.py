@@ -31,6 +31,7 @@ from solarwind.core.state import Change, Snapshot
 from solarwind.engine.local import LocalEngine
 from solarwind.errors import Busy, NotFound
 from solarwind.server import Server, webhooks
+from solarwind.server.access import EVERYTHING
 from solarwind.server.listener import Listener
 from solarwind.store.memory import MemoryStore
 from solarwind.testing.contract import on_loop, until
@@ -192,7 +193,7 @@ async def test_what_cannot_be_meant_is_refused_and_no_secret_is_repeated(wanted:
 async def test_a_body_that_is_none_is_refused_and_no_secret_is_repeated(body: bytes) -> None:
     async with sending() as server:
         with pytest.raises((BadPayload, TooLarge)) as refusal:
-            await server.webhooks.put(TOPIC, PURPOSE, "shop", body)
+            await server.webhooks.put(TOPIC, PURPOSE, "shop", body, EVERYTHING)
         assert "hunter2" not in str(refusal.value)
 
 
@@ -201,7 +202,7 @@ async def test_a_body_that_is_none_is_refused_and_no_secret_is_repeated(body: by
 async def test_a_name_has_to_be_one(name: str) -> None:
     async with sending() as server:
         with pytest.raises(BadName, match="expected a webhook's name"):
-            await server.webhooks.put(TOPIC, PURPOSE, name, b'{"url": "http://a/"}')
+            await server.webhooks.put(TOPIC, PURPOSE, name, b'{"url": "http://a/"}', EVERYTHING)
         with pytest.raises(BadName, match="expected a webhook's name"):
             server.webhooks.get(TOPIC, PURPOSE, name)
 

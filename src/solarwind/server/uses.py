@@ -1,0 +1,79 @@
+"""What is open by right of a token: known in one place, and ended when the token's right is.
+
+A request that is being answered, a feed, what was taken and is not settled. Each says which right it needs and how it
+ends. Connections of `solarwind.v1` look after themselves, in `Connection.check`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ..errors import SolarWindError
+from .access import Grant
+
+if TYPE_CHECKING:
+    from .asgi import Server
+
+CHECK_S = 1.0  # between two looks
+
+
+class Use:
+    """One thing that is open. It is over with `close`."""
+
+    __slots__ = ("_end", "_right", "_uses", "owner")
+
+    def __init__(
+        self, uses: Uses, owner: str | None, right: Callable[[Grant], None], end: Callable[[SolarWindError], None]
+    ) -> None:
+        self._uses = uses
+        self.owner = owner
+        self._right = right
+        self._end = end
+
+    def check(self, grant: Grant) -> None:
+        try:
+            self._right(grant)
+        except SolarWindError as error:
+            self.end(error)
+
+    def end(self, error: SolarWindError) -> None:
+        self.close()
+        self._end(error)
+
+    def close(self) -> None:
+        self._uses.discard(self)
+
+
+class Uses:
+    """All of them, by the id of their token. On the loop of the engine."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._open: dict[str | None, set[Use]] = {}
+
+    def begin(self, grant: Grant, right: Callable[[Grant], None], end: Callable[[SolarWindError], None]) -> Use:
+        """Something is open from now on. `right` raises where a grant does not allow it; `end` is called then, or when
+        the token is revoked or expires, with why."""
+        use = Use(self, grant.id, right, end)
+        self._open.setdefault(grant.id, set()).add(use)
+        return use
+
+    def discard(self, use: Use) -> None:
+        known = self._open.get(use.owner)
+        if known is not None:
+            known.discard(use)
+            if not known:
+                del self._open[use.owner]
+
+    def check(self) -> None:
+        """Called now and then: may they all still be?"""
+        for owner, uses in list(self._open.items()):
+            try:
+                grant = self._server.access.owned(owner)
+            except SolarWindError as error:
+                for use in list(uses):
+                    use.end(error)
+            else:
+                for use in list(uses):
+                    use.check(grant)

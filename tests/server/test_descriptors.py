@@ -1,0 +1,141 @@
+"""Open files have an end too: nobody takes the last ones, and having none for a moment is no disaster."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from solarwind.server import Server, Settings
+from solarwind.server.access import Access, create_token, revoke_token
+from solarwind.server.listener import RESERVED_FILES, Listener, Sources
+from solarwind.testing.contract import on_loop
+
+from .peers import ask, bearer, peer, request
+from .serving import Serving
+
+
+@contextmanager
+def no_files_left() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.open("/dev/null", os.O_RDONLY)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            os.open("/dev/null", os.O_RDONLY)
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_tokens_stay_in_force_while_their_file_cannot_be_opened_for_want_of_files(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = str(tmp_path / "tokens")
+    first, _ = create_token(path, "first", admin=True)
+    access = Access(path)
+    second, _ = create_token(path, "second", admin=True)
+    with no_files_left():
+        assert [access.holds(first), access.holds(second), access.holds(first)] == [True, False, True]
+    assert [each.message for each in caplog.records] == [
+        "the tokens cannot be read for now (Too many open files): those known stay in force"
+    ]
+    assert [access.holds(first), access.holds(second)] == [True, True]
+    revoke_token(path, "first")
+    assert [access.holds(first), access.holds(second)] == [False, True]
+
+
+@on_loop
+async def test_of_the_connections_that_nobody_knows_the_oldest_makes_room() -> None:
+    sources = Sources(100, 8)
+    visits = [sources.enter(f"10.0.0.{n}") for n in range(4)]
+    assert all(visits)
+    known = visits[0]
+    assert known is not None
+    known.welcome()
+    for n in range(4, 6):
+        assert sources.enter(f"10.0.0.{n}") is not None
+    assert known.known
+    assert len(sources.strangers) == 4
+    assert visits[1] not in sources.strangers
+
+
+@on_loop
+async def test_where_all_are_known_no_more_come_in() -> None:
+    sources = Sources(100, 4)
+    for n in range(4):
+        visit = sources.enter(f"10.0.0.{n}")
+        assert visit is not None
+        visit.welcome()
+    assert sources.enter("10.0.0.9") is None
+
+
+@on_loop
+async def test_idle_connections_and_a_change_of_the_tokens_lock_nobody_out(tmp_path: Path) -> None:
+    path = str(tmp_path / "tokens")
+    token, _ = create_token(path, "first", admin=True)
+    serving = Limited(tmp_path, "--tokens", path, "--authenticate-s", 30)
+    try:
+        await serving.start()
+        async with AsyncExitStack() as stack:
+            for source in range(2, 6):
+                for _ in range(100):
+                    await stack.enter_async_context(peer(serving.port, source=f"127.0.0.{source}"))
+            later, _ = create_token(path, "later", admin=True)
+            for each in (token, later):
+                assert (await ask(serving.port, "GET", "/v1/statistics", bearer(each))).status == 200
+        assert not serving.complaints()
+    finally:
+        serving.kill()
+
+
+class Limited(Serving):
+    """With few files, of which it may have all."""
+
+    def _launch(self) -> None:
+        def limit() -> None:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (64, RESERVED_FILES + 100))
+
+        command = ["serve", "--json", "--data", str(self.store), "--port", str(self.port), *self._options]
+        with self._errors.open("ab") as errors:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "solarwind", *command], stderr=errors, preexec_fn=limit
+            )
+
+
+@on_loop
+async def test_a_connection_without_a_token_ends_after_its_time_whatever_it_asks(tmp_path: Path) -> None:
+    """With one it stays."""
+    path = str(tmp_path / "tokens")
+    token, _ = create_token(path, "first", admin=True)
+    server = Server("memory://", tokens=path, settings=Settings(authenticate_s=0.3, idle_s=1.0))
+    listener = Listener(server, port=0, grace=1.0)
+    await server.start()
+    await listener.start()
+    loop = asyncio.get_running_loop()
+    try:
+        async with peer(listener.port) as idle, peer(listener.port) as asking, peer(listener.port) as known:
+            start = loop.time()
+            assert (await known.ask("GET", "/v1/statistics", bearer(token))).status == 200
+            assert (await idle.ask("GET", "/healthz")).status == 200
+            ended = asyncio.ensure_future(idle.read())
+            while True:
+                assert (await known.ask("GET", "/v1/statistics", bearer(token))).status == 200
+                await asking.send(request("GET", "/healthz"))
+                if await asking.next_answer() is None:
+                    break
+            assert loop.time() - start < 2.5
+            assert await ended == b""
+            assert (await known.ask("GET", "/v1/statistics", bearer(token))).status == 200
+    finally:
+        listener.close()
+        await server.stop()
+        await listener.stop()
