@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from time import monotonic
 
 import pytest
 
@@ -77,6 +78,30 @@ async def test_a_client_whose_owner_was_killed_has_not_died(server: NatsServer, 
     url = server.url(namespace, streams=1)
     async with process(url, topics=["U"]) as owner:
         assert await attempts_with(url, lambda _: owner.kill(), times=1) == [1, 1]
+
+
+@on_loop
+async def test_what_is_offered_to_a_worker_that_is_gone_already_is_no_attempt_and_waits_for_nothing(
+    server: NatsServer, namespace: str
+) -> None:
+    url = server.url(namespace, streams=1)
+    async with process(url, topics=["U"]), process(url, topics=["T"], exchange="keyed") as gone:
+        wind = SolarWind(url)
+        attempts: list[int] = []
+
+        @wind.on("T", purpose="p", exchange="keyed")
+        async def handle(event: Event) -> None:
+            attempts.append(event.attempt)
+
+        async with wind:
+            await wind.fire("T", 0)
+            await wind.settled(10)
+            await gone.kill()
+            begun = monotonic()
+            await wind.fire_many("T", range(100), key=lambda number: f"k{number % 9}")
+            await until(lambda: len(attempts) + len(gone.handled()) == 101)
+            assert monotonic() - begun < 2, "that is before it is known to be gone"
+    assert set(attempts) <= {1}
 
 
 async def attempts_with(url: str, fault: Callable[[SolarWind], Awaitable[None]], times: int = 2) -> list[int]:

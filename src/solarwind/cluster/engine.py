@@ -220,10 +220,10 @@ class NatsEngine(Running):
 
     async def _opened(self, message: Msg) -> None:
         """A client's message to this process as an owner."""
-        what = message.subject.rpartition(".")[2]
+        what, _, number = message.subject.removeprefix(self._layout.live(f"node.{self._owners.node}.")).partition(".")
         transport = self._transports.get(what)
         if transport is not None:
-            await transport.frames.take(message)
+            await transport.take(message, number)
         elif what == "open":
             await self._open_transport(message)
 
@@ -245,8 +245,9 @@ class NatsEngine(Running):
                     transport.replaced()
             name = f"c{next(self._numbers)}"
             forget = partial(self._forget, name)
-            self._transports[name] = NatsTransport(self._session, owner.connected, to, forget)
-            answer = {"to": self._layout.live(f"node.{self._owners.node}.{name}")}
+            here = self._layout.live(f"node.{self._owners.node}.{name}")
+            self._transports[name] = NatsTransport(self._session, owner.connected, to, here, forget)
+            answer = {"to": here}
         try:
             await message.respond(msgspec.json.encode(answer))
         except (nats.errors.Error, OSError):

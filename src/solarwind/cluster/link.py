@@ -20,11 +20,14 @@ from nats.aio.subscription import Subscription
 
 from ..errors import Unavailable
 from ..peer.connection import Connection, Transport
+from ..wire import read_server
 from .layout import Layout
+from .requests import nobody
 from .session import NoAnswer, Session
 
 WINDOW = 16 << 20
 CREDIT = 1 << 20  # bytes that were read, after which the sender is told
+MAX_RECENT, MAX_RECENT_BYTES = 256, 4 << 20  # messages that may turn out to have reached nobody
 OPEN_S = 2.0
 _HEAD = struct.Struct("<BI")  # kind, number
 Connected = Callable[[Transport], Connection]  # makes the owner's end of a connection
@@ -34,13 +37,25 @@ _WHOLE, _PART, _CREDITED, _END = range(4)
 class Frames:
     """One end: numbers what goes out to a subject, and puts together what comes in."""
 
-    def __init__(self, session: Session, subject: str, received: Callable[[bytes], None], over: Callable[[str], None]):
+    def __init__(
+        self,
+        session: Session,
+        subject: str,
+        received: Callable[[bytes], None],
+        over: Callable[[str], None],
+        reply: str = "",
+    ) -> None:
+        """Where there is a subject to `reply` to, NATS says there, with a frame's number behind it, that it reached
+        nobody."""
         self._session = session
         self._subject = subject
+        self._reply = reply
+        self._recent: deque[tuple[int, bytes]] = deque()  # messages that were sent last, by their last frames
+        self._recent_bytes = 0
         self._received = received
         self._over = over
         self._ended = False
-        self._out: deque[tuple[int, bytes]] = deque()
+        self._out: deque[tuple[int, bytes, bytes]] = deque()  # kind, what is in it, and the message that it ends
         self._sent = 0  # frames
         self._came = 0
         self._unread = 0  # bytes that the other end has not credited
@@ -52,12 +67,22 @@ class Frames:
         session.lost.append(self._session_lost)
 
     def send(self, data: bytes) -> None:
+        whole = data
         most = self._session.max_payload - _HEAD.size if self._session.is_up else len(data)
         while len(data) > most:
-            self._out.append((_PART, data[:most]))
+            self._out.append((_PART, data[:most], b""))
             data = data[most:]
-        self._out.append((_WHOLE, data))
+        self._out.append((_WHOLE, data, whole))
         self._wake.set()
+
+    def undelivered(self, number: int) -> list[bytes]:
+        """The messages that reached nobody, since the frame of that number did not, and those that wait."""
+        found = [whole for last, whole in self._recent if last >= number]
+        found += [whole for _, _, whole in self._out if whole]
+        self._recent.clear()
+        self._recent_bytes = 0
+        self._out.clear()
+        return found
 
     @property
     def waiting(self) -> int:
@@ -73,7 +98,7 @@ class Frames:
 
     def say(self, reason: str) -> None:
         """The last frame: why it is over."""
-        self._out.append((_END, reason.encode()))
+        self._out.append((_END, reason.encode(), b""))
         self._wake.set()
 
     def end(self, why: str) -> None:
@@ -98,19 +123,28 @@ class Frames:
                 self._wake.clear()
                 await self._wake.wait()
                 continue
-            kind, data = self._out.popleft()
+            kind, data, whole = self._out.popleft()
             self._unread += len(data)
+            if whole and self._reply:
+                self._keep(whole)
             await self._put(kind, data)
             if not self._out:
                 self.drained()
+
+    def _keep(self, whole: bytes) -> None:
+        self._recent.append((self._sent, whole))
+        self._recent_bytes += len(whole)
+        while len(self._recent) > MAX_RECENT or self._recent_bytes > MAX_RECENT_BYTES:
+            self._recent_bytes -= len(self._recent.popleft()[1])
 
     def drained(self) -> None:
         """All was sent: for whoever waits for it."""
 
     async def _put(self, kind: int, data: bytes) -> None:
         number, self._sent = self._sent, self._sent + 1
+        frame = _HEAD.pack(kind, number & 0xFFFFFFFF) + data
         try:
-            await self._session.nats.publish(self._subject, _HEAD.pack(kind, number & 0xFFFFFFFF) + data)
+            await self._session.nats.publish(self._subject, frame, f"{self._reply}.{number}" if self._reply else "")
         except (NoAnswer, nats.errors.Error, OSError) as error:
             self._out.clear()
             self.end(f"NATS took nothing more ({error})")
@@ -149,7 +183,7 @@ class Frames:
     def _credit(self) -> None:
         credit, self._uncredited = self._uncredited, 0
         if credit and not self._ended:
-            self._out.appendleft((_CREDITED, credit.to_bytes(8, "little")))
+            self._out.appendleft((_CREDITED, credit.to_bytes(8, "little"), b""))
             self._unread -= 8
             self._wake.set()
 
@@ -235,17 +269,39 @@ class NatsLink:
 class NatsTransport:
     """See `Transport` in `peer.connection`."""
 
-    def __init__(self, session: Session, connected: Connected, subject: str, forget: Callable[[], None]) -> None:
+    def __init__(
+        self, session: Session, connected: Connected, subject: str, reply: str, forget: Callable[[], None]
+    ) -> None:
+        """`subject` is the client's, and `reply` this one's."""
         self._forget = forget
         self._closed = False
+        self._away = False
         self.subject = subject
-        self.frames = Frames(session, subject, self._message, self._over)
+        self.frames = Frames(session, subject, self._message, self._over, reply)
         self.connection: Connection = connected(self)
         self.frames.drained = self._drained  # type: ignore[method-assign]
         self._stuck = False
 
+    async def take(self, message: Msg, number: str) -> None:
+        """A frame of the client's came; or with the number of one that was sent, that it reached nobody."""
+        if not number:
+            await self.frames.take(message)
+        elif nobody(message) and not self._closed:
+            self._reached_nobody(int(number))
+
+    def _reached_nobody(self, number: int) -> None:
+        """The client has died, or lost NATS: then it comes again, or is silent. Meanwhile it is given nothing, and what
+        was sent in vain is no attempt."""
+        self._away = True
+        undelivered = self.frames.undelivered(number)
+        self.connection.unreceived([each for data in undelivered for each in read_server(data)])
+
     def _message(self, data: bytes) -> None:
-        self.connection.received(data)
+        if self._away:  # it is there after all, but has not all that it was sent
+            self.close(1012, "something on the way was lost")
+            self.connection.lost(died=False)
+        else:
+            self.connection.received(data)
 
     def _drained(self) -> None:
         if self._stuck:

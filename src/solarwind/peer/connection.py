@@ -10,18 +10,18 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from .. import wire
 from ..batch import Batch, author_of
 from ..core import effects
-from ..core.log import Stored
 from ..core.spans import Spans
 from ..errors import BadArgument, Busy, NotAllowed, ProtocolError, SolarWindError, TooLarge, Unavailable
 from ..failure import MOST_SECONDS
 from ..service.registration import check_join
 from . import calls
 from .host import Grant, Host
+from .offers import Together, offer_of
 from .seat import Seat
 from .unread import Unread
 
@@ -63,14 +63,6 @@ class Transport(Protocol):
     def authenticated(self) -> None:
         """The peer said who it is."""
         ...
-
-
-class _Together(NamedTuple):
-    """Offers of one batch, which travels once for all of them."""
-
-    number: int
-    stored: Stored
-    shares: list[wire.Share]
 
 
 class Connection:
@@ -123,8 +115,8 @@ class Connection:
         self._stuck = False  # writing
         self._out: list[wire.Message] = []
         self._accepted: list[int] = []
-        self._offers: dict[int, _Together] = {}  # of this turn, by the batch
-        self._to_offer: list[_Together] = []
+        self._offers: dict[int, Together] = {}  # of this turn, by the batch
+        self._to_offer: list[Together] = []
         self._offered = 0
         self._flushing = False
         self._room: list[asyncio.Future[None]] = []  # who waits until more can be written
@@ -420,7 +412,7 @@ class Connection:
             known.shares.append(share)
         else:
             self._offered += 1
-            known = self._offers[id(offer.stored)] = _Together(self._offered, offer.stored, [share])
+            known = self._offers[id(offer.stored)] = Together(self._offered, offer.stored, [share])
             self._to_offer.append(known)
         seat.last = known.number
 
@@ -463,7 +455,7 @@ class Connection:
             self._accepted = []
         offers, self._to_offer = self._to_offer, []
         self._offers.clear()
-        messages += [_offer(each) for each in offers]
+        messages += [offer_of(each) for each in offers]
         groups = wire.groups(messages)
         for group in groups:
             self._transport.send(wire.encode(group))
@@ -500,6 +492,15 @@ class Connection:
             self.heard = asyncio.get_running_loop().time()
             self._transport.resume()
         self._paused = paused
+
+    def unreceived(self, messages: list[wire.FromServer]) -> None:
+        """The client is not there, and may come again. What these offered it was in nobody's hands; it gets nothing
+        more."""
+        for local in list(self._seats):
+            self._leaving(wire.Leaving(local))
+        shares = [share for each in messages if isinstance(each, wire.Offer) for share in each.shares]
+        for share in shares:
+            self._report(wire.Report(share.instance, share.lease, [], returned=share.picks))
 
     # Its end ------------------------------------------------------------------------------------------
 
@@ -573,16 +574,6 @@ class Connection:
                 self._host.spawn(self._host.engine.leave(seat.instance, died=died))
         for task in self._tasks:
             task.cancel()
-
-
-def _offer(together: _Together) -> wire.Offer:
-    """Of a batch of which little is offered, only that part travels."""
-    (start, batch), shares = together.stored, together.shares
-    low = min(share.picks[0] for share in shares)
-    high = max(share.picks[-1] for share in shares)
-    if 2 * (high - low) < len(batch):
-        batch, start = batch.part(low - start, high - start), low
-    return wire.Offer(start, batch.data, shares)
 
 
 _TAKE: dict[type[Any], Callable[[Connection, Any], None]] = {

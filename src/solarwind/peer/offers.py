@@ -1,0 +1,26 @@
+"""What is offered over a connection, and how it travels."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from .. import wire
+from ..core.log import Stored
+
+
+class Together(NamedTuple):
+    """Offers of one batch, which travels once for all of them."""
+
+    number: int
+    stored: Stored
+    shares: list[wire.Share]
+
+
+def offer_of(together: Together) -> wire.Offer:
+    """Of a batch of which little is offered, only that part travels."""
+    (start, batch), shares = together.stored, together.shares
+    low = min(share.picks[0] for share in shares)
+    high = max(share.picks[-1] for share in shares)
+    if 2 * (high - low) < len(batch):
+        batch, start = batch.part(low - start, high - start), low
+    return wire.Offer(start, batch.data, shares)
