@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import importlib
+import re
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -40,6 +41,11 @@ async def got_by(make: Callable[[list[Any]], Any], *payloads: Any) -> tuple[list
         return got, [letter.error for letter in await wind.dead("T", "p")]
 
 
+def named(value: Any) -> str:
+    """A test's name has no address in it: processes that share the tests compare their names."""
+    return re.sub(r" at 0x[0-9a-f]+", "", str(value))
+
+
 def annotated(type_: Any) -> Callable[[list[Any]], Any]:
     def make(got: list[Any]) -> Any:
         async def handle(payload: Any) -> None:
@@ -61,7 +67,7 @@ def annotated(type_: Any) -> Callable[[list[Any]], Any]:
         (Annotated[bytes, msgspec.Meta(max_length=2)], b"ab", b"abc"),
         (tuple[Annotated[list[Positive], msgspec.Meta(max_length=1)], ...], ([1],), ([1, 2],)),
     ],
-    ids=str,
+    ids=named,
 )
 @on_loop
 async def test_a_constraint_in_an_annotation_holds(type_: Any, good: Any, bad: Any) -> None:
@@ -93,7 +99,7 @@ async def test_a_constraint_holds_for_each_event_of_a_batch_handler() -> None:
         (bytes | str, "a", "a"),
         (bytes, {"a": 1}, b'{"a":1}'),
     ],
-    ids=str,
+    ids=named,
 )
 @on_loop
 async def test_bytes_come_in_whatever_form_is_asked_for(type_: Any, fired: Any, expected: Any) -> None:
@@ -272,7 +278,7 @@ class Method:
         (takes_a_constrained_list, ("videos", "constraint")),
         (unresolved, ("Missing",)),
     ],
-    ids=str,
+    ids=named,
 )
 def test_what_cannot_be_called_right_is_refused_when_it_is_registered(function: Any, words: tuple[str, ...]) -> None:
     wind = SolarWind("memory://")
@@ -357,7 +363,7 @@ def test_two_functions_of_one_name_do_not_share_a_purpose_silently(one: Any, two
     assert len(wind.handlers) == 5
 
 
-@pytest.mark.parametrize("function", [handle, Service([]), functools.partial(handle)], ids=str)
+@pytest.mark.parametrize("function", [handle, Service([]), functools.partial(handle)], ids=named)
 def test_the_same_function_may_have_several_instances(function: Any) -> None:
     wind = SolarWind("memory://")
     wind.on("T")(function)
