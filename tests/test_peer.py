@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -49,7 +50,7 @@ class Host:
     name = "here"
     limits = Limits()
     settings = Settings()
-    checks_authors = True
+    checks_authors = False  # a client of a client passes on what others fired
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -202,6 +203,47 @@ async def is_up(client: Behind) -> bool:
     return True
 
 
+@pytest.mark.parametrize("exchange", ["direct", "keyed"])
+@on_loop
+async def test_what_runs_when_the_connection_is_lost_does_not_run_twice_at_a_time(exchange: str) -> None:
+    """Nor does the next of its key, in any instance of the process; others begin at once."""
+    engine = Behind(LocalEngine(MemoryStore()))
+    wind = SolarWind(engine=engine)
+    begun: list[int] = []
+    attempts: list[int] = []
+    running: Counter[str] = Counter()
+    most = 0
+    gate = asyncio.Event()
+
+    async def handle(event: Event) -> None:
+        nonlocal most
+        name = event.key if exchange == "keyed" and event.key is not None else event.id
+        begun.append(event.payload)
+        attempts.append(event.attempt)
+        running[name] += 1
+        most = max(most, running[name])
+        if event.payload != 9:
+            await gate.wait()
+        running[name] -= 1
+
+    for _ in range(2):
+        wind.on("T", purpose="p", exchange=exchange)(handle)
+    async with wind:
+        await wind.fire_many("T", [0, 1, 2], key=lambda number: "aab"[number])
+        at_first = [0, 2] if exchange == "keyed" else [0, 1, 2]
+        await until(lambda: sorted(begun) == at_first)
+        engine.link.abort("somebody cut it")
+        await until(lambda: engine.connections == 2)
+        await wind.fire("T", 9, key="c")
+        await until(lambda: 9 in begun, "one that nothing is in doubt of to begin")
+        assert sorted(begun) == [*at_first, 9]
+        gate.set()
+        await wind.settled(10)
+    assert sorted(begun) == ([0, 0, 1, 2, 2, 9] if exchange == "keyed" else [0, 0, 1, 1, 2, 2, 9])
+    assert most == 1
+    assert max(attempts) == 2, "the end of a connection is one attempt, however many instances it had"
+
+
 class Collecting:
     """An instance that does nothing with what it gets."""
 
@@ -213,7 +255,7 @@ class Collecting:
 
     def flush(self) -> None: ...
 
-    def lost(self) -> None: ...
+    def lost(self, lease: int | None = None) -> None: ...
 
     def close(self, reason: str) -> None: ...
 

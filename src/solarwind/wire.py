@@ -196,6 +196,13 @@ class Stale(Message):
     lease: int
 
 
+class Lost(Message):
+    """What the instance has in hand, by this lease or at all, is no longer its own: begin nothing of it."""
+
+    instance: int
+    lease: int | None = None
+
+
 class Closed(Message):
     """The instance is no more: its purpose was retired, or the dispatcher failed."""
 
@@ -208,7 +215,7 @@ class Pong(Message):
 
 
 FromClient = Hello | Submit | Hold | Join | Report | Alive | Leaving | Leave | Call | Ping
-FromServer = Welcome | Accepted | Done | Refused | Offer | Stale | Closed | Pong
+FromServer = Welcome | Accepted | Done | Refused | Offer | Stale | Lost | Closed | Pong
 
 encode = msgspec.msgpack.Encoder().encode
 _split = msgspec.msgpack.Decoder(list[msgspec.Raw])

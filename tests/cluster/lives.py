@@ -125,7 +125,7 @@ class Confirming:
     def flush(self) -> None:
         """Each offer is handled at once."""
 
-    def lost(self) -> None:
+    def lost(self, lease: int | None = None) -> None:
         """Its settles will not count."""
 
     def close(self, reason: str) -> None:

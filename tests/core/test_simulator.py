@@ -78,7 +78,7 @@ def _settle_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _forget_to_hold_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("solarwind.core.purpose._key_of", lambda path: lambda batch, index: None)
+    monkeypatch.setattr("solarwind.core.purpose.key_of", lambda path: lambda batch, index: None)
 
 
 def _let_go_of_a_key_while_its_event_waits(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,6 +74,34 @@ class Life:
 
         wind.run()
 
+    def steady(self) -> None:
+        """Handle one event at a time, 5 ms each."""
+        wind = self.wind
+
+        @wind.on("T", purpose="p", lease=float(self.arguments[0]), concurrency=1, retry=AGAIN)
+        async def handle(event: Event) -> None:
+            self.note(event.payload)
+            await asyncio.sleep(0.005)
+
+        wind.run()
+
+    def keyed(self) -> None:
+        """Handle events key by key with two instances, and note where two of a key are handled at a time."""
+        wind = self.wind
+        running: set[str] = set()
+
+        async def handle(event: Event) -> None:
+            key = event.key or ""
+            self.note("overlap" if key in running else "begun", event.payload)
+            running.add(key)
+            await asyncio.sleep(0.02)
+            running.discard(key)
+            self.note("ended", event.payload)
+
+        for _ in range(2):
+            wind.on("T", purpose="p", exchange="keyed", since="beginning", retry=AGAIN)(handle)
+        wind.run()
+
     def die(self) -> None:
         """Handle ten events at once, and be killed by one of them."""
         wind = self.wind

@@ -158,6 +158,57 @@ async def test_a_stopped_client_loses_its_events_and_its_late_settle(
     await stopped.end()
 
 
+@pytest.mark.parametrize("heartbeat_s", [60.0, 0.4], ids=["its lease ends", "its connection ends"])
+@on_loop
+async def test_a_client_that_stood_still_begins_nothing_that_is_anothers_by_now(
+    heartbeat_s: float, serving: Callable[..., Serving], live: Callable[..., Life]
+) -> None:
+    server = serving("--heartbeat-s", heartbeat_s)
+    await server.start()
+    stopped = live("steady", server.url, "stopped", 0.6 if heartbeat_s > 1 else 60.0)
+    other = SolarWind(server.url)
+    async with other:
+        await until(lambda: _instances(other, 1), "it to join")
+        await other.fire_many("T", range(150))
+        await until(lambda: len(stopped.lines) > 30, "it to be at work")
+        stopped.send(signal.SIGSTOP)
+        seen: list[object] = []
+
+        @other.on("T", purpose="p", retry=AGAIN)
+        async def instead(event: Event) -> None:
+            seen.append(event.payload)
+
+        await until(lambda: _settled(other, 150), "another to get its events")
+        await other.off(instead)
+        before = len(stopped.lines)
+        await other.fire("T", "once more")
+        stopped.send(signal.SIGCONT)
+        await stopped.notes("once more")
+        assert stopped.lines[before:] == ["once more"]
+        assert len(seen) >= 100
+    await stopped.end()
+
+
+@on_loop
+async def test_with_keyed_no_process_is_at_two_of_a_key_though_the_server_is_killed(
+    serving: Callable[..., Serving], live: Callable[..., Life]
+) -> None:
+    server = serving()
+    await server.start()
+    at_work = live("keyed", server.url, "at work")
+    wind = SolarWind(server.url)
+    async with wind:
+        await until(lambda: _instances(wind, 2), "it to join")
+        await wind.fire_many("T", range(120), key=lambda number: f"key {number % 6}")
+        for kills in range(1, 3):
+            await until(lambda kills=kills: len(at_work.lines) > kills * 50, "it to be at work")
+            await server.end(signal.SIGKILL)
+            await server.start()
+        await until(lambda: {f"ended {number}" for number in range(120)} <= {*at_work.lines}, "all to be handled")
+    assert not [line for line in at_work.lines if line.startswith("overlap")]
+    await at_work.end()
+
+
 async def _instances(wind: SolarWind, count: int) -> bool:
     found = (await wind.statistics()).purposes.get(("T", "p"))
     return found is not None and found.instances == count

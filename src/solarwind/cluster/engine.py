@@ -17,8 +17,8 @@ from nats.aio.msg import Msg
 from .. import wire
 from ..batch import AUTHOR_BYTES, Batch
 from ..core.effects import Join, Report
-from ..engine.base import Receiver, Since
-from ..engine.client import Client, Link
+from ..engine.base import Link, Receiver, Since
+from ..engine.client import Client
 from ..engine.clock import Clock
 from ..engine.operations import trace_tree
 from ..engine.running import Running
@@ -34,7 +34,7 @@ from .durability import log_durability
 from .layout import Layout
 from .link import MemoryLink, NatsLink, NatsTransport
 from .namespace import open_namespace
-from .owner import Owner
+from .owner import HEARTBEAT_S, Owner
 from .owners import Owners
 from .publish import Publisher
 from .session import Refusal, Session, end_tasks, refused
@@ -88,6 +88,8 @@ class PartitionClient(Client):
 
 class NatsEngine(Running):
     """See `Engine`. `clock` and `random` are given by tests."""
+
+    patience_s = HEARTBEAT_S
 
     def __init__(
         self,

@@ -259,8 +259,8 @@ class Purpose:
         return all(instance.in_flight > max(most, 2 * instance.join.room) for instance in ready)
 
     def _carefully(self, picks: Sequence[int]) -> int:
-        """How many of `picks` may go out together: suspects apart from others, and those that were tried apart from
-        other suspects and in ever smaller groups, so that one that kills its process is soon alone. On its last attempt
+        """How many of `picks` may go out together: suspects apart from others and in ever smaller groups, and those
+        that were tried twice one group at a time, so that one that kills its process is soon alone. On its last attempt
         a suspect goes when nothing else is out: it is not to be dead by another's fault."""
         tried, suspects = self.state.tried, self.suspects
         if picks[0] not in suspects:
@@ -268,7 +268,7 @@ class Purpose:
         if self.is_last_try(picks[0]):
             return 0 if self.in_flight() else 1
         times = tried.get(picks[0], 0)
-        if times and self.careful:
+        if times > 1 and self.careful:
             return 0
         several = picks[: max(1, MOST_CAREFUL // 10**times)]
         return next(
@@ -316,7 +316,7 @@ class Purpose:
             return Backlog(self.state, in_flight, self.delayed)
         old = self._backlog
         keys = old.keys if isinstance(old, Lanes) and self._backlog_of == by else None
-        return Lanes(self.state, in_flight, self.delayed, self._limits.waiting, _key_of(by[1]), by[2], keys)
+        return Lanes(self.state, in_flight, self.delayed, self._limits.waiting, key_of(by[1]), by[2], keys)
 
     def rewind(self) -> None:
         """The state was reopened behind the backlog's back: look again from the floor on."""
@@ -396,7 +396,8 @@ class Purpose:
         return Change(*self.key, dead=[Letter(position, tried, now, error[:MOST_ERROR])])
 
 
-def _key_of(path: str | None) -> KeyOf:
+def key_of(path: str | None) -> KeyOf:
+    """How a purpose that names its key by this path, or by none, reads an event's key."""
     if path is None:
         return header_key
     read = field(path)

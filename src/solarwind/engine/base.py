@@ -26,8 +26,8 @@ class Receiver(Protocol):
         """All that is to be delivered for now was: whoever passes it on need not wait for more."""
         ...
 
-    def lost(self) -> None:
-        """What it has in hand is no longer its own; more may come."""
+    def lost(self, lease: int | None = None) -> None:
+        """What it has in hand, by this lease or at all, is no longer its own; more may come."""
         ...
 
     def close(self, reason: str) -> None:
@@ -40,6 +40,7 @@ class Engine(Protocol):
 
     author: bytes  # what the header of a batch says of who numbers it, for all that this process fires there
     failed: asyncio.Future[None]  # gets the error after which the engine can do nothing any more
+    patience_s: float  # a process that stood still for less is not taken for gone, whatever its leases
 
     async def start(self) -> None: ...
 
@@ -121,3 +122,21 @@ class Engine(Protocol):
     async def trace(self, id: str) -> Trace: ...
 
     async def backup(self, path: str) -> None: ...
+
+
+class Link(Protocol):
+    """What carries the bytes of a client's connection. That it is over, and why, is told once, unless closed."""
+
+    silent: int  # beats since the server was heard of: set to 0 by whatever comes
+
+    def send(self, data: bytes) -> None:
+        """Send a message."""
+        ...
+
+    async def close(self) -> None:
+        """Say goodbye, and wait until the server has read what was sent before."""
+        ...
+
+    def abort(self, why: str) -> None:
+        """The server does not answer, or not as it should: it is over at once, before this returns."""
+        ...

@@ -12,7 +12,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection
 from secrets import token_bytes
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
@@ -26,7 +26,7 @@ from ..logs import limited
 from ..origin import MACHINE, process_name
 from ..store.base import Keep
 from .backoff import Backoff
-from .base import Receiver, Since
+from .base import Link, Receiver, Since
 from .calls import Calls
 from .running import Running, log_stale
 
@@ -36,24 +36,6 @@ HELLO_S = 10.0
 MOST_FAILURES = 250  # in a report
 MOST_SILENT = 2  # beats, of which there are two a heartbeat: so a server that is gone is noticed before the second ends
 _ENVELOPE_BYTES = 64  # of a message around a batch, at most
-
-
-class Link(Protocol):
-    """What carries one connection's bytes. That one is over, and why, is told once, unless it was closed."""
-
-    silent: int  # beats since the server was heard of: set to 0 by whatever comes
-
-    def send(self, data: bytes) -> None:
-        """Send a message."""
-        ...
-
-    async def close(self) -> None:
-        """Say goodbye, and wait until the server has read what was sent before."""
-        ...
-
-    def abort(self, why: str) -> None:
-        """The server does not answer, or not as it should: it is over at once, before this returns."""
-        ...
 
 
 class _Lost(Exception):
@@ -304,6 +286,7 @@ class Client(Running, Calls):
 
     def _welcomed(self, welcome: wire.Welcome) -> None:
         self._welcome = welcome
+        self.patience_s = welcome.heartbeat_s  # the server waits for one and three quarters, of which one may have gone
         self._together = min(wire.MOST_TOGETHER, welcome.frame_bytes // 2)
         self._answered(0, None)
 
@@ -355,6 +338,14 @@ class Client(Running, Calls):
 
     def _stale(self, stale: wire.Stale) -> None:
         self._log_stale(stale.instance, stale.lease)
+        seat = self._seats.get(stale.instance)
+        if seat is not None:
+            seat.receiver.lost(self._base + stale.lease)
+
+    def _lost_in_hand(self, lost: wire.Lost) -> None:
+        seat = self._seats.get(lost.instance)
+        if seat is not None:
+            seat.receiver.lost(None if lost.lease is None else self._base + lost.lease)
 
     def _closed(self, closed: wire.Closed) -> None:
         self._turn_away(closed.instance, Unavailable(closed.reason))
@@ -588,6 +579,7 @@ _TAKE: dict[type[Any], Callable[[Client, Any], None]] = {
     wire.Refused: Client._refuse,
     wire.Offer: Client._offered,
     wire.Stale: Client._stale,
+    wire.Lost: Client._lost_in_hand,
     wire.Closed: Client._closed,
     wire.Pong: Client._ponged,
 }

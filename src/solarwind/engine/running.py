@@ -15,12 +15,12 @@ class Running:
 
     _running = False
     _error: SolarWindError | None = None
+    patience_s = float("inf")
+    _random: Callable[[], float] = staticmethod(chance.random)
 
     def leave_behind(self, error: SolarWindError) -> None:
         """In a child of the process that started it: nothing here is its own, and stopping does nothing."""
         self._error, self._running = error, False
-
-    _random: Callable[[], float] = staticmethod(chance.random)
 
     def random(self) -> float:
         """See `Engine`."""

@@ -422,6 +422,10 @@ class Connection:
         elif self._forget(seat):
             self._send(wire.Closed(seat.local, reason))
 
+    def lost_seat(self, seat: Seat, lease: int | None) -> None:
+        if self._seats.get(seat.local) is seat:
+            self._send(wire.Lost(seat.local, lease))
+
     def _forget(self, seat: Seat) -> bool:
         """False if it left already: its number may be another's by now."""
         known = self._seats.get(seat.local) is seat
@@ -569,6 +573,9 @@ class Connection:
         self._held.clear()
         self._unread.clear()
         seats, self._seats = self._seats, {}
+        for seat in seats.values():
+            if seat.instance:  # all of them before any leaves, or its events would go to the next, which is gone too
+                self._host.engine.leaving(seat.instance)
         for seat in seats.values():
             if seat.instance:
                 self._host.spawn(self._host.engine.leave(seat.instance, died=died))

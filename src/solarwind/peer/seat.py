@@ -33,8 +33,9 @@ class Seat:
     def flush(self) -> None:
         self._connection.flush_offers()
 
-    def lost(self) -> None:
-        """The engine is in this process: nothing is."""
+    def lost(self, lease: int | None = None) -> None:
+        """Pass it on: the engine here may be a client itself."""
+        self._connection.lost_seat(self, lease)
 
     def close(self, reason: str) -> None:
         self._connection.closed_seat(self, reason)

@@ -231,7 +231,7 @@ class _Taking:
     def flush(self) -> None:
         """Whoever waits looks a few turns later."""
 
-    def lost(self) -> None:
+    def lost(self, lease: int | None = None) -> None:
         self.offers.clear()
         self._parts.clear()
 

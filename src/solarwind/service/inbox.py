@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from time import monotonic_ns
+from time import monotonic, monotonic_ns
 
 import msgspec
 
@@ -16,6 +16,7 @@ from ..engine.base import Engine
 from ..event import HandOut
 from ..limits import Limits
 from ..origin import MACHINE, process_name
+from .doubt import doubtful
 from .group import Numbers
 from .receipts import Fired, Held
 
@@ -32,6 +33,8 @@ class Work(msgspec.Struct, eq=False):
     done: list[int] = msgspec.field(default_factory=list)
     failed: list[Failure] = msgspec.field(default_factory=list)
     fired: dict[int, Held] = msgspec.field(default_factory=dict)  # by those that are done
+    held: list[int] = msgspec.field(default_factory=list)  # that may not begin yet: see `Doubtful`
+    returned: Spans = msgspec.field(default_factory=Spans)
     running: int = 0
     lost: bool = False  # it is no longer its own: what becomes of it counts for nothing
     since: int = 0  # when its first event was begun
@@ -41,7 +44,15 @@ class Work(msgspec.Struct, eq=False):
     @property
     def left(self) -> int:
         """How many calls may be left to do, at most."""
-        return len(self.todo) + len(self.parts)
+        return len(self.todo) + len(self.parts) + len(self.held)
+
+    def at(self) -> Spans:
+        """The events that handlers are at."""
+        positions = Spans.of(self.offer.picks)
+        for others in (self.todo, *self.parts, self.held, self.done, [each.position for each in self.failed]):
+            positions.difference_update(Spans.of(list(others)))
+        positions.difference_update(self.returned)
+        return positions
 
     def take(self, most: int) -> list[int]:
         """The next events of a batch handler; none if nothing is left. Threads may take some at the same time."""
@@ -65,6 +76,9 @@ class Work(msgspec.Struct, eq=False):
         positions = Spans.of(_take_last(self.todo, len(self.todo)))
         while self.parts:
             positions.update(Spans.of(self.parts.pop()))
+        positions.update(Spans.of(self.held))
+        self.held.clear()
+        self.returned.update(positions)
         return positions
 
     def hand_out(self, join: Join, home: object) -> HandOut:
@@ -91,6 +105,9 @@ class Inbox:
         self._handled = 0  # since the last progress, and reported
         self._over = False  # nothing is reported any more
         self._period = min(PROGRESS_S, join.lease_ns / 4e9)
+        self._doubtful = doubtful(engine, join)
+        # By this process's clock (`monotonic`): until then what it has in hand is its own, if nobody says otherwise.
+        self.sure_until = 0.0
 
     @property
     def instance(self) -> int:
@@ -106,21 +123,45 @@ class Inbox:
         self._instance = offer.instance
         self._loop = asyncio.get_running_loop()
         work = Work(offer, deque(offer.picks))
-        self._queue.append(work)
+        self._doubtful.hold(self, work)
+        if work.todo:
+            self._queue.append(work)
         self._active.append(work)
         if self._timer is None:
             self._alive_at = monotonic_ns()
+            self._make_sure()
             self._timer = asyncio.get_running_loop().call_later(self._period, self._progress)
         self.wake()
 
     def flush(self) -> None:
         """Each offer is work at once."""
 
-    def lost(self) -> None:
+    def begin(self, work: Work) -> None:
+        """Some of its events were set aside, and may begin now."""
+        if work not in self._queue:
+            self._queue.append(work)
+        self.wake()
+
+    def lost(self, lease: int | None = None) -> None:
         for work in self._active:
-            work.lost = True
-            work.take_all()
-        self._queue.clear()
+            if lease is None or work.offer.lease == lease:
+                work.lost = True
+                work.take_all()
+                self._doubtful.add(work)
+
+    def _make_sure(self) -> None:
+        """It has been heard of a fifth of its lease ago at most."""
+        self.sure_until = monotonic() + min(self.join.lease_ns * 0.8e-9, self._engine.patience_s)
+
+    def look(self) -> None:
+        """Whoever is about to begin something asks. Where this process stood still for so long that what it has may be
+        another's by now, it gives back what it did not begin: what is its own still it is given again."""
+        if self._active and monotonic() > self.sure_until:
+            self._make_sure()
+            for work in self._active:
+                self._report(work, work.take_all())
+                self._doubtful.add(work)
+            self._active = [work for work in self._active if work.running]
 
     def close(self, reason: str) -> None:
         self.closed = reason
@@ -147,6 +188,7 @@ class Inbox:
 
     def next_work(self) -> Work | None:
         """The oldest that has something to do, and is now running once more."""
+        self.look()
         queue = self._queue
         while queue:
             work = queue[0]
@@ -160,6 +202,7 @@ class Inbox:
 
     def leave_work(self, work: Work) -> None:
         work.running -= 1
+        self._doubtful.ended(work)
         if not work.running and not work.left:
             self._active.remove(work)
             self._report(work)
@@ -188,6 +231,8 @@ class Inbox:
         if not self._active:
             self._timer = None
             return
+        self.look()
+        self._make_sure()
         now = monotonic_ns()
         handled = self._handled + sum(len(work.done) - work.reported for work in self._active)
         keep = max(self.join.room, handled)
@@ -198,7 +243,9 @@ class Inbox:
         for work in self._active[::-1]:
             returned = _take_last(work.todo, surplus)
             surplus -= len(returned)
-            self._report(work, Spans.of(returned))
+            spans = Spans.of(returned)
+            work.returned.update(spans)
+            self._report(work, spans)
         self._handled = 0
         if now - self._alive_at >= self.join.lease_ns // 5:
             self._alive_at = now
@@ -230,7 +277,8 @@ class Inbox:
                 work.reported + work.reported_failed,
                 monotonic_ns() - work.since,
             )
-            self._engine.report(report, self._seal(fired))
+            if not self._engine.report(report, self._seal(fired)) and not work.lost:
+                self.lost(work.offer.lease)
             failed, returned = [], None
 
     def _seal(self, fired: Sequence[Fired]) -> list[Batch]:

@@ -175,37 +175,37 @@ class Runner(Inbox):
         first = hand_out.start
         data, starts = hand_out.batch.layout
         take, note_done, set_handling, unset = work.todo.popleft, work.done.append, handling.set, msgspec.UNSET
-        turn, called, until_look = monotonic(), 0, 1
+        clock = monotonic
+        turn = clock()
         while True:
-            for _ in range(until_look):
-                try:
-                    position = take()
-                except IndexError:  # that was the last, or another worker took it
-                    return True
-                index = position - first
-                event = Event(hand_out, index)
-                set_handling(event)
-                before = copy_context()
-                try:
-                    await call(data[starts[index] : starts[index + 1]] if is_raw else event)
-                except BaseException as error:
-                    if self._is_end(error):
-                        raise
-                    event._fired = None
-                    work.failed.append(self._failure(position, event, error, meaning(error)))
-                else:
-                    fired, event._fired = event._fired, None
-                    if fired is not unset:
-                        self.note_fired(work, position, fired)
-                    note_done(position)
-                if worker.asked or copy_context() != before:
-                    return False
-            called += until_look
-            spent = monotonic() - turn
-            until_look = min(256, 1 + int(called * 0.001 / (spent + 1e-9)))
-            if spent > TURN_S:
+            now = clock()
+            if now - turn > TURN_S:
                 await asyncio.sleep(0)
-                turn, called, until_look = monotonic(), 0, 1
+                now = turn = clock()
+            if now > self.sure_until:
+                return True
+            try:
+                position = take()
+            except IndexError:  # that was the last, or another worker took it
+                return True
+            index = position - first
+            event = Event(hand_out, index)
+            set_handling(event)
+            before = copy_context()
+            try:
+                await call(data[starts[index] : starts[index + 1]] if is_raw else event)
+            except BaseException as error:
+                if self._is_end(error):
+                    raise
+                event._fired = None
+                work.failed.append(self._failure(position, event, error, meaning(error)))
+            else:
+                fired, event._fired = event._fired, None
+                if fired is not unset:
+                    self.note_fired(work, position, fired)
+                note_done(position)
+            if worker.asked or copy_context() != before:
+                return False
 
     async def _handle_batches(self, work: Work) -> bool:
         """Call the handler for up to `batch` events at a time. False if another worker must go on with it."""
@@ -213,7 +213,7 @@ class Runner(Inbox):
         assert isinstance(worker, Worker)
         hand_out = work.hand_out(self.join, self._engine)
         turn = monotonic()
-        while positions := work.take(self._handler.batch):
+        while monotonic() <= self.sure_until and (positions := work.take(self._handler.batch)):
             events = [Event(hand_out, position - hand_out.start) for position in positions]
             handling.set(events[0])
             before = copy_context()
@@ -279,7 +279,7 @@ class Runner(Inbox):
         first = hand_out.start
         data, starts = hand_out.batch.layout
         take, note_done, set_handling, unset = work.todo.popleft, work.done.append, handling.set, msgspec.UNSET
-        while True:
+        while monotonic() <= self.sure_until:
             try:
                 position = take()
             except IndexError:
@@ -303,7 +303,7 @@ class Runner(Inbox):
     def _batches_on_thread(self, work: Work) -> None:
         """As `_handle_batches`, for `def`."""
         hand_out = work.hand_out(self.join, self._engine)
-        while positions := work.take(self._handler.batch):
+        while monotonic() <= self.sure_until and (positions := work.take(self._handler.batch)):
             events = [Event(hand_out, position - hand_out.start) for position in positions]
             handling.set(events[0])
             try:

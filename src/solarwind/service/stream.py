@@ -45,6 +45,7 @@ class Stream(AsyncIterator[Event]):
         assert self._inbox is not None
         self.settle()
         while True:
+            self._inbox.look()
             if self._over:
                 raise StopAsyncIteration
             if self._inbox.closed is not None:

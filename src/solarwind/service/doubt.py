@@ -1,0 +1,86 @@
+"""Events whose handlers are still running here though somebody else may have them by now.
+
+Their lease is over, or the connection that they came by, and a handler cannot be taken back. The dispatcher hands them
+out again, maybe to this very process. So none of them begins here a second time, and with a keyed exchange none of its
+key, before the handler that is at it has ended. Other processes know nothing of it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+from ..core.effects import Join
+from ..core.exchange import lookup
+from ..core.purpose import key_of
+from ..engine.base import Engine
+
+if TYPE_CHECKING:
+    from .inbox import Inbox, Work
+
+
+class Doubtful:
+    """What runs so of one purpose, for all its instances in this process."""
+
+    def __init__(self, join: Join) -> None:
+        exchange = lookup(join.exchange)
+        self.pends = exchange is None or exchange.pends
+        self._key = key_of(join.key) if exchange is not None and exchange.keyed else None
+        self._works: list[Work] = []
+        self._waiting: list[tuple[Inbox, Work]] = []
+
+    def add(self, work: Work) -> None:
+        """It is no longer this process's, or may not be."""
+        if work.running and self.pends and work not in self._works:
+            self._works.append(work)
+
+    def hold(self, inbox: Inbox, work: Work) -> None:
+        """Set aside what may not begin yet."""
+        if not self._works:
+            return
+        running = self._running()
+        held = [position for position in work.todo if self._name(work, position) in running]
+        if held:
+            work.held += held
+            for position in held:
+                work.todo.remove(position)
+            self._waiting.append((inbox, work))
+
+    def ended(self, work: Work) -> None:
+        """A handler that was at some of it has ended: others may begin."""
+        if work not in self._works:
+            return
+        if not work.running:
+            self._works.remove(work)
+        running = self._running()
+        waiting, self._waiting = self._waiting, []
+        for inbox, each in waiting:
+            free = [position for position in each.held if self._name(each, position) not in running]
+            each.held = [position for position in each.held if position not in free]
+            if each.held:
+                self._waiting.append((inbox, each))
+            if free:
+                each.todo.extend(free)
+                inbox.begin(each)
+
+    def _running(self) -> set[object]:
+        return {self._name(work, position) for work in self._works for position in work.at().positions()}
+
+    def _name(self, work: Work, position: int) -> object:
+        """What may run once at a time: the event's key, or the event."""
+        stored = work.offer.stored
+        index = position - stored.start
+        key = self._key(stored.batch, index) if self._key is not None else None
+        return ("key", key) if key is not None else stored.batch.id(index)
+
+
+_OF: WeakKeyDictionary[Engine, dict[tuple[str, str], Doubtful]] = WeakKeyDictionary()
+
+
+def doubtful(engine: Engine, join: Join) -> Doubtful:
+    """The one of the purpose."""
+    of_purpose = _OF.setdefault(engine, {})
+    name = (join.topic, join.purpose)
+    if name not in of_purpose:
+        of_purpose[name] = Doubtful(join)
+    return of_purpose[name]
