@@ -39,7 +39,7 @@ ARROWS = {
     "engine": FOUNDATION | {"core", "store", "records", "wire", "engine", "cluster.engine"},
     "cluster": FOUNDATION | {"core", "store", "records", "wire", "engine", "peer", "cluster"},
     "copying": FOUNDATION | {"core", "store", "engine.url", "cluster.copying"},
-    "service": FOUNDATION | {"core", "engine.base", "plugins", "service"},
+    "service": FOUNDATION | {"core", "engine.base", "engine.clock", "plugins", "service"},
     "asking": {"engine.base", "names", "records", "service.options"},
     "wind": FOUNDATION | {"asking"} | {"core", "engine", "life", "service", "records", "plugins"},
     "life": {"wind"},  # for its annotations only

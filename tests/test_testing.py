@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import pytest
 
 from solarwind import Event, Retry, SolarWind
 from solarwind.testing import FakeClock
-from solarwind.testing.contract import EngineContract, Place, on_loop
+from solarwind.testing.contract import EngineContract, Place, on_loop, until
 
 pytest_plugins = ["solarwind.testing.plugin"]
 
@@ -96,6 +97,129 @@ def test_the_fixture_without_asyncio(wind: SolarWind) -> None:
         wind.fire("T", 1)
         wind.wait(wind.settled(10))
     assert seen == [1]
+
+
+@pytest.mark.parametrize("seconds", [2, 20, 31, 35, 100, 3600, 100_000])
+@pytest.mark.parametrize("is_async", [True, False], ids=["async", "def"])
+def test_a_handler_that_runs_keeps_its_lease_however_far_time_goes(
+    wind: SolarWind, wind_clock: FakeClock, seconds: float, is_async: bool
+) -> None:
+    attempts: list[int] = []
+    gate = threading.Event()
+
+    async def awaiting(event: Event) -> None:
+        attempts.append(event.attempt)
+        await asyncio.to_thread(gate.wait, 10)
+
+    def on_thread(event: Event) -> None:
+        attempts.append(event.attempt)
+        gate.wait(10)
+
+    wind.on("T", purpose="p", concurrency=2)(awaiting if is_async else on_thread)
+
+    async def go() -> None:
+        async with wind:
+            await wind.fire_many("T", range(2))
+            await until(lambda: len(attempts) == 2)
+            for _ in range(3):
+                wind_clock.advance(seconds)
+                await asyncio.sleep(0)
+            assert (await wind.statistics()).purposes["T", "p"].in_flight == 2
+            gate.set()
+            await wind.settled(10)
+            counts = (await wind.statistics()).purposes["T", "p"]
+            assert (counts.settled, counts.dead, counts.retried) == (2, 0, 0)
+
+    asyncio.run(go())
+    assert attempts == [1, 1], "a handler that succeeds runs once"
+
+
+def test_what_is_due_within_a_leap_of_time_is_handed_out_once(wind: SolarWind, wind_clock: FakeClock) -> None:
+    """A retry after a second, and then an hour at once: the lease that begins then does not end with it."""
+    attempts: list[int] = []
+
+    @wind.on("T", purpose="p", retry=Retry(wait=1))
+    async def handle(event: Event) -> None:
+        attempts.append(event.attempt)
+        if event.attempt == 1:
+            raise RuntimeError("not yet")
+
+    async def go() -> None:
+        async with wind:
+            await wind.fire("T")
+            await until(lambda: attempts)
+            await until(lambda: wind_clock.next_at, "the retry to be set")
+            wind_clock.advance(3600)
+            await wind.settled(10)
+
+    asyncio.run(go())
+    assert attempts == [1, 2]
+
+
+def test_time_goes_on_in_a_test_without_a_loop(wind: SolarWind, wind_clock: FakeClock) -> None:
+    attempts: list[int] = []
+    failed = threading.Event()
+
+    @wind.on("T", purpose="p", retry=Retry(wait=60))
+    def handle(event: Event) -> None:
+        attempts.append(event.attempt)
+        if event.attempt == 1:
+            failed.set()
+            raise RuntimeError("not yet")
+
+    with wind:
+        wind.fire("T").wait(10)
+        assert failed.wait(10)
+        with pytest.raises(TimeoutError):
+            wind.wait(wind.settled(0.05))
+        wind_clock.advance(61)
+        wind.wait(wind.settled(10))
+    wind_clock.advance(61)
+    assert attempts == [1, 2]
+
+
+def test_time_goes_on_between_two_runs_of_a_loop(wind: SolarWind, wind_clock: FakeClock) -> None:
+    attempts: list[int] = []
+
+    @wind.on("T", purpose="p", retry=Retry(wait=60))
+    async def handle(event: Event) -> None:
+        attempts.append(event.attempt)
+        if event.attempt == 1:
+            raise RuntimeError("not yet")
+
+    async def begin() -> None:
+        await wind.start()
+        await wind.fire("T")
+        with pytest.raises(TimeoutError):
+            await wind.settled(0.05)
+
+    async def end() -> None:
+        await wind.settled(10)
+        await wind.stop()
+
+    with asyncio.Runner() as runner:
+        runner.run(begin())
+        wind_clock.advance(61)
+        runner.run(end())
+    assert attempts == [1, 2]
+
+
+def test_time_does_not_go_on_from_another_loop(wind: SolarWind, wind_clock: FakeClock) -> None:
+    async def elsewhere() -> None:
+        with pytest.raises(RuntimeError, match=r"asyncio\.to_thread"):
+            wind_clock.advance(1)
+        await asyncio.to_thread(wind_clock.advance, 1)
+
+    before = wind_clock.now()
+    with wind:
+        asyncio.run(elsewhere())
+    assert wind_clock.now() == before + 1_000_000_000
+
+
+@pytest.mark.parametrize("seconds", [-1, True, "1", float("nan"), float("inf")])
+def test_time_that_cannot_pass_is_refused(seconds: object) -> None:
+    with pytest.raises(ValueError, match="0 or more"):
+        FakeClock().advance(seconds)  # type: ignore[arg-type]
 
 
 def test_a_contract_needs_a_place() -> None:

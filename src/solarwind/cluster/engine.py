@@ -19,7 +19,7 @@ from ..batch import AUTHOR_BYTES, Batch
 from ..core.effects import Join, Report
 from ..engine.base import Link, Receiver, Since
 from ..engine.client import Client
-from ..engine.clock import Clock
+from ..engine.clock import Clock, SteadyClock
 from ..engine.operations import trace_tree
 from ..engine.running import Running
 from ..errors import NotAllowed, NotFound, SolarWindError, StoreError, Unavailable
@@ -108,6 +108,7 @@ class NatsEngine(Running):
         self._limits = limits or Limits()
         self.author = token_bytes(AUTHOR_BYTES)
         self._clock = clock
+        self.service_clock: Clock = SteadyClock()
         if random is not None:
             self._random = random
         self._serves = serves

@@ -11,6 +11,7 @@ from ..batch import Batch
 from ..core.effects import Join, Offer, Report
 from ..records import DeadLetter, PurposeInfo, Statistics, TopicInfo, Trace
 from ..store.base import Keep as Keep
+from .clock import Clock
 
 Since = str | datetime | timedelta  # "now", "beginning", a time, or so long ago
 
@@ -39,6 +40,7 @@ class Engine(Protocol):
     """All calls on the loop it was started on. Every method raises `Unavailable` unless it runs."""
 
     author: bytes  # what the header of a batch says of who numbers it, for all that this process fires there
+    service_clock: Clock  # what services in this process go by, so that a test's clock moves them too
     failed: asyncio.Future[None]  # gets the error after which the engine can do nothing any more
     patience_s: float  # a process that stood still for less is not taken for gone, whatever its leases
 

@@ -28,6 +28,7 @@ from ..store.base import Keep
 from .backoff import Backoff
 from .base import Link, Receiver, Since
 from .calls import Calls
+from .clock import Clock, SteadyClock
 from .running import Running, log_stale
 
 log = logging.getLogger("solarwind")
@@ -69,6 +70,7 @@ class Client(Running, Calls):
     def __init__(self, place: str) -> None:
         """`place` is the server in texts, without an article: "server at ws://127.0.0.1:7400"."""
         self.place = place
+        self.service_clock: Clock = SteadyClock()
         # By it the server knows after a reconnect, and after its own restart, whose numbers are sent again.
         self._secret = token_bytes(32)
         self.author = author_of(self._secret)

@@ -56,19 +56,22 @@ class _Quiet(msgspec.Struct, eq=False):
 
 
 class LocalEngine(Operations):
-    """See `Engine`. `clock` and `random` are given by tests."""
+    """See `Engine`. `clock` and `random` are given by tests; `service_clock` where services are to go by another, so
+    that they seem to hang while time passes for the dispatcher."""
 
     def __init__(
         self,
         store: Store,
         *,
         clock: Clock | None = None,
+        service_clock: Clock | None = None,
         random: Callable[[], float] = chance.random,
         limits: Limits | None = None,
     ) -> None:
         self.store = store
         self.author = token_bytes(AUTHOR_BYTES)  # in this process nobody has to prove anything
         self._clock = clock or SteadyClock()
+        self.service_clock = service_clock or self._clock
         self._random = random
         self._cache = LogCache(self._read_ahead)
         self._dispatcher = Dispatcher(

@@ -13,6 +13,7 @@ from ..batch import Batch, seal
 from ..core.effects import Failure, Join, Offer, Report
 from ..core.spans import Spans
 from ..engine.base import Engine
+from ..engine.clock import Timer
 from ..event import HandOut
 from ..limits import Limits
 from ..origin import MACHINE, process_name
@@ -101,7 +102,7 @@ class Inbox:
         self._numbers = Numbers(engine.author)
         self._fired = 0  # bytes, about
         self._timer: asyncio.TimerHandle | None = None
-        self._alive_at = 0
+        self._beat: Timer | None = None
         self._handled = 0  # since the last progress, and reported
         self._over = False  # nothing is reported any more
         self._period = min(PROGRESS_S, join.lease_ns / 4e9)
@@ -128,9 +129,10 @@ class Inbox:
             self._queue.append(work)
         self._active.append(work)
         if self._timer is None:
-            self._alive_at = monotonic_ns()
             self._make_sure()
             self._timer = asyncio.get_running_loop().call_later(self._period, self._progress)
+        if self._beat is None:
+            self._beat_later()
         self.wake()
 
     def flush(self) -> None:
@@ -223,17 +225,19 @@ class Inbox:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._beat is not None:
+            self._beat.cancel()
+            self._beat = None
 
     # Reports ------------------------------------------------------------------------------------------
 
     def _progress(self) -> None:
-        """While there is work: report what is done, keep the lease, and hoard nothing."""
+        """While there is work: report what is done, and hoard nothing."""
         if not self._active:
             self._timer = None
             return
         self.look()
         self._make_sure()
-        now = monotonic_ns()
         handled = self._handled + sum(len(work.done) - work.reported for work in self._active)
         keep = max(self.join.room, handled)
         in_hand = sum(len(work.todo) for work in self._active)
@@ -247,11 +251,19 @@ class Inbox:
             work.returned.update(spans)
             self._report(work, spans)
         self._handled = 0
-        if now - self._alive_at >= self.join.lease_ns // 5:
-            self._alive_at = now
-            self._engine.alive(self._instance)
         self._active = [work for work in self._active if work.running or work.left]
         self._timer = asyncio.get_running_loop().call_later(self._period, self._progress)
+
+    def _beat_later(self) -> None:
+        clock = self._engine.service_clock
+        self._beat = clock.call_at(clock.now() + self.join.lease_ns // 5, self._say_alive)
+
+    def _say_alive(self) -> None:
+        """While there is work the lease runs on."""
+        self._beat = None
+        if self._active:
+            self._engine.alive(self._instance)
+            self._beat_later()
 
     def _is_held_up(self) -> bool:
         """Whether all that is at work is at what was lost, so that nothing of what came since is begun."""

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from heapq import heappop, heappush
 from itertools import count
 
+from ..failure import MOST_SECONDS
+
 
 class FakeTimer:
     """A call that is due some day, unless it is cancelled."""
@@ -26,6 +28,9 @@ class FakeClock:
 
     It begins at the real time, since that is what events are stamped with, and then only `advance` moves it. It may be
     given to one engine after another: time goes on from where the last one stopped.
+
+    Services in this process go by it too: while a handler is at work its lease runs on, however far time goes. For a
+    service that hangs, give them another: `LocalEngine(store, clock=FakeClock(), service_clock=SteadyClock())`.
     """
 
     def __init__(self, now: int | None = None) -> None:
@@ -35,9 +40,11 @@ class FakeClock:
         self._timers: list[tuple[int, int, FakeTimer]] = []
         self._numbers = count()
         self._soon = False
+        self._loop: asyncio.AbstractEventLoop | None = None  # that of the engine
 
     def start(self, least: int) -> None:
         """Called by the engine: begin, at `least` (ns since 1970) or later."""
+        self._loop = _running_loop()
         self._ahead += max(0, least - self._now)
         self._now = max(self._now, least)
 
@@ -65,13 +72,33 @@ class FakeClock:
     def advance(self, seconds: float) -> None:
         """Let so much time pass: what falls due meanwhile is called in order, each at its own time.
 
-        On the loop. What the engine begins because of it goes on after you await something, such as `settled()`.
+        On the loop, or from wherever there is none: a thread beside it, or between two runs of it. What handlers do
+        because of it goes on after you wait for something, such as `settled()`.
         """
-        if seconds < 0:
+        if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not 0 <= seconds < MOST_SECONDS:
             raise ValueError(f"expected seconds of 0 or more, got {seconds!r}: time never goes back")
+        loop, here = self._loop, _running_loop()
+        if loop is None or loop is here or loop.is_closed():
+            self._advance(seconds)
+        elif loop.is_running():
+            if here is not None:
+                raise RuntimeError(
+                    "expected advance() on the loop that the dispatcher runs on, or in a thread without one, got it on "
+                    "another loop: call it from the dispatcher's, or use asyncio.to_thread(clock.advance, seconds)"
+                )
+            asyncio.run_coroutine_threadsafe(self._advance_on_loop(seconds), loop).result()
+        elif here is None:
+            loop.run_until_complete(self._advance_on_loop(seconds))
+        else:
+            raise RuntimeError("expected advance() on the dispatcher's loop, got it on another while that one rests")
+
+    def _advance(self, seconds: float) -> None:
         until = self._now + round(seconds * 1e9)
         self._run_until(until)
         self._now = until
+
+    async def _advance_on_loop(self, seconds: float) -> None:
+        self._advance(seconds)
 
     @property
     def next_at(self) -> int | None:
@@ -91,3 +118,10 @@ class FakeClock:
             callback, timer.callback = timer.callback, None
             if callback is not None:
                 callback()
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

@@ -11,6 +11,7 @@ from typing import Any, ParamSpec
 import pytest
 
 from ...engine.base import Engine
+from ...engine.clock import SteadyClock
 from ...engine.local import LocalEngine
 from ...store.base import Store
 from ...wind import SolarWind
@@ -34,7 +35,8 @@ class Place:
         raise NotImplementedError
 
     def clock(self) -> FakeClock:
-        """The clock that the dispatcher goes by from now on; asked for before `open`."""
+        """The clock that the dispatcher goes by from now on, and it alone: services are silent however far it goes.
+        Asked for before `open`."""
         pytest.skip("this engine goes by the real time")
 
     def chance(self, random: Callable[[], float]) -> None:
@@ -62,6 +64,7 @@ class LocalPlace(Place):
 
     def clock(self) -> FakeClock:
         clock: FakeClock = self._options.setdefault("clock", FakeClock())
+        self._options["service_clock"] = SteadyClock()  # so that a handler may hang for as long as its lease
         return clock
 
     def chance(self, random: Callable[[], float]) -> None:
