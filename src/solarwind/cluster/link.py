@@ -29,6 +29,7 @@ WINDOW = 16 << 20
 CREDIT = 1 << 20  # bytes that were read, after which the sender is told
 MAX_RECENT, MAX_RECENT_BYTES = 256, 4 << 20  # messages that may turn out to have reached nobody
 OPEN_S = 2.0
+AWAY_S = 1.5  # that a client which NATS does not find has to come again: then it has died
 _HEAD = struct.Struct("<BI")  # kind, number
 Connected = Callable[[Transport], Connection]  # makes the owner's end of a connection
 _WHOLE, _PART, _CREDITED, _END = range(4)
@@ -290,11 +291,18 @@ class NatsTransport:
             self._reached_nobody(int(number))
 
     def _reached_nobody(self, number: int) -> None:
-        """The client has died, or lost NATS: then it comes again, or is silent. Meanwhile it is given nothing, and what
-        was sent in vain is no attempt."""
-        self._away = True
+        """The client has died, or lost NATS and comes again. Meanwhile it is given nothing, and what was sent in vain
+        is no attempt."""
+        if not self._away:
+            self._away = True
+            asyncio.get_running_loop().call_later(AWAY_S, self._died)
         undelivered = self.frames.undelivered(number)
         self.connection.unreceived([each for data in undelivered for each in read_server(data)])
+
+    def _died(self) -> None:
+        if not self._closed:
+            self.abort()
+            self.connection.lost(died=True)
 
     def _message(self, data: bytes) -> None:
         if self._away:  # it is there after all, but has not all that it was sent
