@@ -382,6 +382,12 @@ class JetStreamStore:
         self._changed.add(name)
         await self.checkpoint()
 
+    async def has_room(self, size: int) -> bool:
+        return True  # only NATS can tell
+
+    async def make_room(self) -> bool:
+        return False
+
     async def trim(self, topic: str, pinned: Spans, before: int | None, most_bytes: int | None) -> int:
         notes = self._topics.get(topic)
         if notes is None or self._closed:

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import random as chance
 from collections.abc import Callable, Collection, Coroutine
+from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import islice
 from secrets import token_bytes
@@ -41,6 +42,7 @@ READ_BYTES = 1 << 20
 MOST_COMMIT_BYTES = 8 << 20
 SNAPSHOT_AFTER = 512  # commits: so many changes at most are replayed for a purpose
 SNAPSHOTS_A_COMMIT = 64
+FULL_S = 0.25  # between two looks whether there is room again
 CLOCK_AHEAD_S = 60.0  # a last commit that lies so far in the future is said
 _Waiting = tuple[Batch, asyncio.Future[None] | None]
 
@@ -84,6 +86,7 @@ class LocalEngine(Operations):
         self._uncommitted: list[Change] = []  # taken from the dispatcher, but the store was full
         self._after_commit: list[Offer] = []
         self._full = False  # and that was said
+        self._held: list[tuple[Report, Collection[Batch], asyncio.Future[bool]]] = []  # settles that wait for room
         self._full_for_all = False  # not for events alone
         self._stuck_bytes = 0  # of what handlers fired and there is no room for: no use in having them fire more
         self._fired_bytes = (
@@ -107,6 +110,7 @@ class LocalEngine(Operations):
         self._loop = asyncio.get_running_loop()
         self.failed: asyncio.Future[None] = self._loop.create_future()
         self.failed.add_done_callback(lambda future: future.cancelled() or future.exception())
+        self.store.failed = self._store_failed
         self._clock.start(0)
         recovered = await self.store.open(self._clock.now())
         self._warn_of_clock(recovered.now)
@@ -138,7 +142,11 @@ class LocalEngine(Operations):
     async def stop(self) -> None:
         if not self._running:
             return
-        while self._committing is not None and self._error is None:
+        while self._committing is not None and self._error is None and not self._full_for_all:
+            await asyncio.wait([self._committing], timeout=FULL_S)
+        if self._committing is not None and self._full_for_all:
+            log.warning("there is no room for what was settled last: it will be handed out again")
+            self._committing.cancel()
             await asyncio.wait([self._committing])
         self._running = False
         self._trimmer.stop()
@@ -158,14 +166,23 @@ class LocalEngine(Operations):
             log.critical("solarwind stops: %s", error)
             self.end(error)
 
+    def _store_failed(self, error: StoreError) -> None:
+        """Called on a thread of the store's: nobody may be asking it for anything."""
+        with suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._fail, error)
+
     def end(self, error: StoreError) -> None:
         """Nothing goes on from here."""
         self._error = error
         for _, future in (*self._taken, *self._submitted):
             _refuse(future, error)
         self._submitted.clear()
-        for waiter in (*(each.future for each in self._quiet), *(future for _, future in self._durable)):
+        waiters: list[asyncio.Future[Any]] = [each.future for each in self._quiet]
+        waiters += [future for _, future in self._durable]
+        waiters += [future for _, _, future in self._held]
+        for waiter in waiters:
             _refuse(waiter, error)
+        self._held.clear()
         self._durable.clear()
         self._quiet.clear()
         if not self.failed.done():
@@ -201,6 +218,41 @@ class LocalEngine(Operations):
     def report(self, report: Report, fired: Collection[Batch]) -> bool:
         if self._error is not None or not self._running:
             return False
+        if self._full and fired and report.done and not report.refusal:
+            self._hold(report, fired)
+            return True
+        return self._count_report(report, fired)
+
+    def _hold(self, report: Report, fired: Collection[Batch]) -> asyncio.Future[bool]:
+        """While there is no room, a settle that brings events waits for some: those that bring none do not wait for
+        it. What the instance has in hand stays its own meanwhile."""
+        future: asyncio.Future[bool] = self._loop.create_future()
+        self._held.append((report, fired, future))
+        if len(self._held) == 1:
+            self._spawn(self._try_held())
+        return future
+
+    async def _try_held(self) -> None:
+        try:
+            while self._held and self._running and self._error is None:
+                if self._full and not await self.store.has_room(sum(len(batch.data) for batch in self._held[0][1])):
+                    await asyncio.sleep(FULL_S)
+                    continue
+                self._count_held(self._held[0][0].instance, most=1)
+                await self._committed()
+        except StoreError as error:
+            self._fail(error)
+
+    def _count_held(self, instance: int, most: int = 1 << 30) -> None:
+        """Count what an instance reported while there was no room."""
+        held = [each for each in self._held if each[0].instance == instance][:most]
+        self._held = [each for each in self._held if each not in held]
+        for report, fired, future in held:
+            counts = self._count_report(report, fired)
+            if not future.done():
+                future.set_result(counts)
+
+    def _count_report(self, report: Report, fired: Collection[Batch]) -> bool:
         report = self._with_room(report, fired)
         counts = self._dispatcher.post_send(report, self._clock.now())
         if counts:
@@ -216,7 +268,10 @@ class LocalEngine(Operations):
 
     async def settle(self, report: Report, fired: Collection[Batch] = ()) -> bool:
         self._check_running()
-        counts = self.report(report, fired)
+        if self._full and fired and report.done and not report.refusal:
+            counts = await self._hold(report, fired)
+        else:
+            counts = self.report(report, fired)
         await self._committed()
         return counts
 
@@ -273,14 +328,14 @@ class LocalEngine(Operations):
             # What handlers fired was promised with their settle; the producers' own is theirs to fire again.
             submitted = [(batch, future) for batch, future in submitted if future is None]
             try:
-                stored = await self._commit(submitted, changes, snapshots)
+                stored = await self._commit_settles(submitted, changes, snapshots)
             except Full:
                 self._full_for_all = True
                 self._submitted = submitted + self._submitted
                 self._uncommitted = changes
                 self._after_commit = after_commit + self._after_commit
                 self._stuck_bytes = sum(len(batch.data) for batch, _ in self._submitted)
-                await asyncio.sleep(0.25)
+                await asyncio.sleep(FULL_S)
                 return
         self._stuck_bytes = 0
         now = self._clock.now()
@@ -294,6 +349,17 @@ class LocalEngine(Operations):
         self._durable = [each for each in self._durable if not each[1].done()]
         for offer in after_commit:
             self._deliver(offer)
+
+    async def _commit_settles(
+        self, submitted: list[_Waiting], changes: list[Change], snapshots: list[Snapshot]
+    ) -> list[Stored | None]:
+        """If need be with the room that is set aside for it."""
+        try:
+            return await self._commit(submitted, changes, snapshots)
+        except Full:
+            if not await self.store.make_room():
+                raise
+        return await self._commit(submitted, changes, snapshots)
 
     def _note_full(self, full: Full) -> None:
         """Said once, until there is room again."""
@@ -464,11 +530,13 @@ class LocalEngine(Operations):
         return instance
 
     def leaving(self, instance: int) -> None:
+        self._count_held(instance)
         self._dispatcher.leaving(instance, self._clock.now())
         self._carry_out()
 
     async def leave(self, instance: int, *, died: bool = False) -> None:
         self._receivers.pop(instance, None)
+        self._count_held(instance)
         self._dispatcher.leave(instance, self._clock.now(), died=died)
         self._carry_out()
 
@@ -537,7 +605,7 @@ class LocalEngine(Operations):
         return "; ".join(parts) or "nothing"
 
 
-def _refuse(future: asyncio.Future[None] | None, error: Exception) -> None:
+def _refuse(future: asyncio.Future[Any] | None, error: Exception) -> None:
     if future is not None and not future.done():
         future.set_exception(error)
         future.exception()  # whoever does not wait for it is told by the log

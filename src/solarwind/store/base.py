@@ -7,7 +7,7 @@ as durable as the store promises. A store keeps to what it is told: it decides n
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -16,6 +16,7 @@ from ..batch import Batch
 from ..core.log import Stored
 from ..core.spans import Spans
 from ..core.state import Change, Letter, Snapshot
+from ..errors import StoreError
 
 Keep = int | None | msgspec.UnsetType  # None: the default, or no bound; UNSET: as it was
 
@@ -48,6 +49,7 @@ class Store(Protocol):
 
     durable: bool  # whether what is committed outlives the process
     keep_ns: int  # how long history is kept where nobody has said otherwise
+    failed: Callable[[StoreError], None]  # called, on any thread, when it finds by itself that it is of no use any more
 
     async def open(self, now: int) -> Recovered: ...
 
@@ -63,6 +65,14 @@ class Store(Protocol):
         Raises `Full` where there is no room; `StoreError` where the outcome is unknown, and then the store is of no use
         any more.
         """
+        ...
+
+    async def has_room(self, size: int) -> bool:
+        """Whether a commit of so many bytes may go through, after one was `Full`."""
+        ...
+
+    async def make_room(self) -> bool:
+        """Give up what was set aside for settles. Return whether there was anything."""
         ...
 
     async def read(self, topic: str, position: int, most_bytes: int) -> list[Stored]:

@@ -47,7 +47,7 @@ def _copy(source: str, part: str, progress: Progress | None, vfs: str | None) ->
     if os.path.lexists(part):
         os.unlink(part)
     os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    original = database.connect(source, vfs)
+    original = database.connect_to_look(source, vfs)
     copy = apsw.Connection(part, vfs=vfs)
     try:
         database.keep_tidy(original, not database.has_log(source))
@@ -158,7 +158,7 @@ def check(
             put_aside(path, ("-wal", "-shm", "-mark"), now)
         # The mark first: what is committed after it is read only puts the database further ahead.
         mark = Mark.read(path, vfs)
-        connection = database.connect(path, vfs)
+        connection = database.connect(path, vfs) if accept_loss else database.connect_to_look(path, vfs)
         try:
             database.keep_tidy(connection, not database.has_log(path))
             findings = foreign + _inspect(path, connection, mark, progress)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from typing import Any, NamedTuple
+from urllib.parse import quote
 from zlib import crc32
 
 import apsw
@@ -171,7 +172,23 @@ def _refuse_format(path: str, application: int, number: int) -> None:
 def connect(path: str, vfs: str | None, *, write: bool = True, create: bool = False) -> apsw.Connection:
     """A connection to a database. It leaves the log alone when it closes, until `keep_tidy`."""
     flags = apsw.SQLITE_OPEN_READWRITE if write else apsw.SQLITE_OPEN_READONLY
-    connection = apsw.Connection(path, flags | (apsw.SQLITE_OPEN_CREATE if create else 0), vfs)
+    return _prepare(path, apsw.Connection(path, flags | (apsw.SQLITE_OPEN_CREATE if create else 0), vfs), create)
+
+
+def connect_to_look(path: str, vfs: str | None) -> apsw.Connection:
+    """A connection that changes nothing, also where nothing can be changed: on a read-only mount, say."""
+    if os.access(path, os.W_OK) and os.access(os.path.dirname(os.path.abspath(path)), os.W_OK):
+        return connect(path, vfs)
+    if has_log(path):
+        raise StoreError(
+            f"{path} was not closed in order, and cannot be read to its end where nothing can be written: copy it with "
+            "all that lies beside it to where it can be written to, and look there"
+        )
+    flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+    return _prepare(path, apsw.Connection(f"file:{quote(path)}?immutable=1", flags, vfs), False)
+
+
+def _prepare(path: str, connection: apsw.Connection, create: bool) -> apsw.Connection:
     try:
         keep_tidy(connection, False)
         connection.wal_autocheckpoint(0)

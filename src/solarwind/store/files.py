@@ -10,6 +10,7 @@ import os
 import struct
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import NamedTuple
 from zlib import crc32
@@ -18,6 +19,7 @@ import apsw
 
 _OPEN = apsw.SQLITE_OPEN_MAIN_DB | apsw.SQLITE_OPEN_READWRITE
 _READ = apsw.SQLITE_OPEN_MAIN_DB | apsw.SQLITE_OPEN_READONLY
+_PROBE_BYTES = 8 << 20
 _ZEROS = bytes(64 << 10)  # SQLite's own files take less than 128 KiB at once
 
 
@@ -178,10 +180,32 @@ class Reserve:
                 file.xSync(apsw.SQLITE_SYNC_NORMAL)
             self.held = True
         except apsw.Error:
-            file.xTruncate(0)
             self.held = False
+            with suppress(apsw.Error):
+                file.xTruncate(0)
         finally:
             file.xClose()
+
+    def probe(self, size: int) -> bool:
+        """Whether the disk has room for so many bytes, up to 8 MiB, and a bit more."""
+        size = min(size, _PROBE_BYTES) + (256 << 10)
+        try:
+            make_file(self._path, self._database)
+            file = open_file(self._path, self._vfs, _OPEN)
+        except (apsw.Error, OSError):
+            return False
+        try:
+            end = file.xFileSize()
+            try:
+                for at in range(end, end + size, len(_ZEROS)):
+                    file.xWrite(_ZEROS, at)
+            finally:
+                file.xTruncate(end)
+        except apsw.Error:
+            return False
+        finally:
+            file.xClose()
+        return True
 
     def release(self) -> bool:
         """Give the room back to the disk. Says whether there was any."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from operator import itemgetter
 
 from ..batch import Batch, Header, read_id, slot_of
 from ..core.log import Stored
 from ..core.spans import Spans
 from ..core.state import Change, Letter, Snapshot
-from ..errors import NotAllowed
+from ..errors import NotAllowed, StoreError
 from .base import Full, Keep, Recovered
 
 MOST_IDS = 100_000
@@ -79,6 +79,7 @@ class MemoryStore:
 
     def __init__(self, most_bytes: int = MOST_BYTES) -> None:
         self._most_bytes = most_bytes
+        self.failed: Callable[[StoreError], None] = lambda error: None
         self._bytes = 0
         self._topics: dict[str, _Topic] = {}
         self._ids: OrderedDict[tuple[str, str], int] = OrderedDict()  # the last ids given, and their positions
@@ -196,6 +197,12 @@ class MemoryStore:
             for position in [position for position in letters if position in spans]:
                 del letters[position]
         letters.update((letter.position, letter) for letter in change.dead)
+
+    async def has_room(self, size: int) -> bool:
+        return self._bytes + size <= 2 * self._most_bytes
+
+    async def make_room(self) -> bool:
+        return False
 
     async def read(self, topic: str, position: int, most_bytes: int) -> list[Stored]:
         log = self._topics.get(topic)

@@ -13,6 +13,7 @@ nothing of it is stored and memory is as before (`Full`), or leaves the outcome 
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -37,10 +38,12 @@ from .files import Mark, Reach, Reserve
 from .lock import Lock, identity
 
 T = TypeVar("T")
+log = logging.getLogger("solarwind")
 _DAY_NS = 24 * 3600 * 1_000_000_000
 
 _LOG_BYTES = 64 << 20  # from here on the log is emptied into the database
 _LOG_MOST_BYTES = 4 * _LOG_BYTES  # and from here on commits wait for that
+_LOG_REFUSE_BYTES = 16 * _LOG_BYTES  # and where that fails, from here on events are refused
 _TRIM_BYTES = 16 << 20  # one transaction of trimming holds up commits no longer than this takes
 _TRIM_ROWS = 500
 _TRIM_SEARCH = 20_000  # batches
@@ -92,6 +95,8 @@ class SqliteStore:
         self._marking = False
         self._closing = threading.Event()
         self._trimming = asyncio.Lock()
+        self._log_fault = ""  # why the log cannot be emptied into the database
+        self.failed: Callable[[StoreError], None] = lambda error: None
 
     # --- opening and closing --------------------------------------------------------------------------------
 
@@ -119,10 +124,17 @@ class SqliteStore:
         self._mark = Mark(self.path, self._vfs, self._mark_failed)
         self._reserve = Reserve(self.path, self._vfs)
         try:
-            recovered = self._recover(known)
-        except Full as error:
+            try:
+                recovered = self._recover(known)
+            except (Full, apsw.Error) as error:
+                short = isinstance(error, Full) or result_code(error) in _NO_ROOM | {apsw.SQLITE_CANTOPEN}
+                if not short or not self._reserve.release():
+                    raise
+                self._disconnect()
+                recovered = self._recover(known)
+        except (Full, OSError) as error:
             self._let_go()
-            raise StoreError(f"{error}, not even to note that it is in use: make room on its disk") from error
+            raise StoreError(f"{self.path} cannot be opened ({error}): make room on its disk") from error
         except apsw.Error as error:
             self._let_go()
             raise StoreError(
@@ -207,6 +219,14 @@ class SqliteStore:
     def _let_go(self) -> None:
         if not self._broken:
             self._closed = f"{self.path} is not open"
+        self._disconnect()
+        self._mark.close()
+        self._files = {}
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def _disconnect(self) -> None:
         while self._connections:  # the writer last, so that it is the one to tidy up
             connection = self._connections.pop()
             if self._broken:
@@ -215,11 +235,6 @@ class SqliteStore:
                 connection.close()
             except apsw.Error:  # the log stays, and is read when it is opened next
                 connection.close(True)
-        self._mark.close()
-        self._files = {}
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
 
     def _stop_threads(self) -> None:
         for thread in (self._write_thread, self._read_thread, self._upkeep_thread, self._mark_thread):
@@ -243,6 +258,8 @@ class SqliteStore:
             plan = Plan(self._writer, self._known, now)
             return plan, plan.write(batches, changes, snapshots)
 
+        if any(batch.header.causes is None for batch in batches):
+            self._refuse_long_log()
         try:
             plan, stored = self._write(work, spare=not batches)
         except AlreadyWritten as error:
@@ -252,6 +269,18 @@ class SqliteStore:
         self._known.apply(plan, changes, snapshots)
         self._after_commit(bool(batches))
         return stored
+
+    async def has_room(self, size: int) -> bool:
+        self._usable()
+        return await self._run(self._write_thread, self._reserve.probe, size)
+
+    async def make_room(self) -> bool:
+        self._usable()
+        return await self._run(self._write_thread, self._make_room)
+
+    def _make_room(self) -> bool:
+        self._checkpoint(self._writer)
+        return self._reserve.release()
 
     def _after_commit(self, had_batches: bool) -> None:
         try:
@@ -277,9 +306,15 @@ class SqliteStore:
         try:
             return self._transaction(work)
         except Full:
-            if not spare or not self._reserve.release():
+            if not spare:
                 raise
+        self._checkpoint(self._writer)  # a log that is empty is written from its beginning again, where it has room
+        try:
             return self._transaction(work)
+        except Full:
+            if not self._reserve.release():
+                raise
+        return self._transaction(work)
 
     def _transaction(self, work: Callable[[], T]) -> T:
         try:
@@ -289,7 +324,9 @@ class SqliteStore:
         except apsw.Error as error:
             rolled_back = self._roll_back()
             if rolled_back and result_code(error) in _NO_ROOM:
-                raise Full(f"{self.path} has no room left ({error})") from error
+                if result_code(error) == apsw.SQLITE_FULL:
+                    raise Full(f"{self.path} has no room left ({error}): make room on its disk") from error
+                raise Full(f"{self.path} cannot be written to ({error}): see to its disk") from error
             raise self._stop("what was being written may be stored or not", error) from error
         except BaseException:
             self._roll_back()
@@ -301,12 +338,10 @@ class SqliteStore:
         """What was written counts only if whoever opens the store finds it."""
         for path, file in self._files.items():
             if identity(path) != file:
-                self._broken = True
-                self._closed = (
+                raise self._end(
                     f"{path} was removed or replaced while it was in use, so what is written is in no file that "
                     "anybody finds: put it back, or restore a backup with `solarwind restore`, and start again"
                 )
-                raise StoreError(self._closed)
 
     def _roll_back(self) -> bool:
         try:
@@ -317,9 +352,14 @@ class SqliteStore:
         return True
 
     def _stop(self, what: str, error: BaseException) -> StoreError:
+        return self._end(f"{self.path} failed ({error}), {what}: restart it when its disk is in order")
+
+    def _end(self, text: str) -> StoreError:
         self._broken = True
-        self._closed = f"{self.path} failed ({error}), {what}: restart it when its disk is in order"
-        return StoreError(self._closed)
+        self._closed = text
+        error = StoreError(text)
+        self.failed(error)
+        return error
 
     def _mark_failed(self, error: BaseException) -> None:
         self._stop("so how far it has got cannot be noted", error)
@@ -368,8 +408,33 @@ class SqliteStore:
         except apsw.Error as error:
             if result_code(error) in _UNKNOWN:
                 self._stop("so what it holds cannot be told", error)
-            return 0  # no room, or a reader: the log grows until it can be done
+            elif not isinstance(error, apsw.BusyError):  # else somebody is at it
+                self._note_log_fault(error)
+            return 0  # the log grows until it can be done
+        if self._log_fault:
+            self._log_fault = ""
+            log.warning("%s-wal is emptied into %s again", self.path, self.path)
         return max(0, self._log_pages - copied) if written >= 0 else 0
+
+    def _note_log_fault(self, error: apsw.Error) -> None:
+        """Said once, until it can be done again."""
+        if not self._log_fault:
+            log.warning("%s-wal cannot be emptied into %s (%s), so it grows: see to its disk", *[self.path] * 2, error)
+        self._log_fault = str(error) or type(error).__name__
+
+    def _refuse_long_log(self) -> None:
+        """Settles go on, but no event makes a log longer that cannot be emptied."""
+        if self._log_fault and self._log_pages * self._page_bytes >= _LOG_REFUSE_BYTES:
+            if self._emptying is not None:
+                self._emptying.result()  # two at a time are refused
+                self._emptying = None
+            self._checkpoint(self._writer)
+            if self._log_fault:
+                raise Full(
+                    f"{self.path} takes no more events while {self.path}-wal, of "
+                    f"{self._log_pages * self._page_bytes >> 20:,} MiB, cannot be emptied into it ({self._log_fault}): "
+                    "see to its disk"
+                )
 
     # --- reading --------------------------------------------------------------------------------------------
 
