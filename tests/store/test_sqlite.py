@@ -28,7 +28,7 @@ from solarwind.core.spans import Spans
 from solarwind.core.state import Change, Letter, State, Statement, Waiting
 from solarwind.errors import StoreError
 from solarwind.event import Cause
-from solarwind.store import commits, inspection, sqlite
+from solarwind.store import commits, inspection, reading, sqlite
 from solarwind.store.base import Recovered
 from solarwind.store.check import backup, check
 from solarwind.store.sqlite import SqliteStore
@@ -168,7 +168,7 @@ def test_a_read_begins_with_the_batch_that_holds_the_position_and_keeps_to_the_b
 
 
 def test_many_small_batches_are_read_page_by_page(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite, "_READ_ROWS", 7)
+    monkeypatch.setattr(reading, "_READ_ROWS", 7)
 
     async def look(store: SqliteStore) -> None:
         await store.commit([batch("a", first=each) for each in range(100)], [], [], now=5)
@@ -447,7 +447,7 @@ def test_positions_are_not_used_again_when_all_has_been_trimmed(path: Path) -> N
 
 
 def test_trimming_goes_in_parts_and_commits_go_on_meanwhile(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite, "_TRIM_ROWS", 3)
+    monkeypatch.setattr(reading, "_TRIM_ROWS", 3)
 
     async def work(store: SqliteStore) -> None:
         await put(*(batch("a", first=each) for each in range(20)))(store)

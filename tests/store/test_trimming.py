@@ -14,7 +14,7 @@ import pytest
 
 from solarwind import SolarWind
 from solarwind.engine.local import LocalEngine
-from solarwind.store import sqlite
+from solarwind.store import reading
 from solarwind.store.sqlite import SqliteStore
 from solarwind.testing import FakeClock
 from solarwind.testing.contract import until
@@ -101,7 +101,7 @@ def test_a_quiet_store_is_trimmed_after_a_restart_though_no_event_comes(path: Pa
 def test_a_shorter_keep_takes_effect_at_once_in_pieces(
     path: Path, shorter: timedelta, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite, "_TRIM_ROWS", 3)
+    monkeypatch.setattr(reading, "_TRIM_ROWS", 3)
     clock = ahead(2 * 3600)
 
     async def work(wind: SolarWind) -> None:
@@ -117,7 +117,7 @@ def test_a_shorter_keep_takes_effect_at_once_in_pieces(
 def test_what_is_replayed_while_history_goes_is_handled_or_was_gone_before(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite, "_TRIM_ROWS", 3)
+    monkeypatch.setattr(reading, "_TRIM_ROWS", 3)
     seen: list[int] = []
 
     async def work(wind: SolarWind) -> None:

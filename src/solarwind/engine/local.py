@@ -32,6 +32,7 @@ from ..store.base import Full, Keep, Store
 from .base import Receiver, Since
 from .cache import LogCache
 from .clock import Clock, SteadyClock, Timer
+from .held import Held
 from .history import Trimmer
 from .operations import FOREVER, Operations
 from .running import log_stale
@@ -86,7 +87,7 @@ class LocalEngine(Operations):
         self._uncommitted: list[Change] = []  # taken from the dispatcher, but the store was full
         self._after_commit: list[Offer] = []
         self._full = False  # and that was said
-        self._held: list[tuple[Report, Collection[Batch], asyncio.Future[bool]]] = []  # settles that wait for room
+        self._held = Held(self._count_report)
         self._full_for_all = False  # not for events alone
         self._stuck_bytes = 0  # of what handlers fired and there is no room for: no use in having them fire more
         self._fired_bytes = (
@@ -179,10 +180,9 @@ class LocalEngine(Operations):
         self._submitted.clear()
         waiters: list[asyncio.Future[Any]] = [each.future for each in self._quiet]
         waiters += [future for _, future in self._durable]
-        waiters += [future for _, _, future in self._held]
+        waiters += self._held.take_futures()
         for waiter in waiters:
             _refuse(waiter, error)
-        self._held.clear()
         self._durable.clear()
         self._quiet.clear()
         if not self.failed.done():
@@ -224,10 +224,7 @@ class LocalEngine(Operations):
         return self._count_report(report, fired)
 
     def _hold(self, report: Report, fired: Collection[Batch]) -> asyncio.Future[bool]:
-        """While there is no room, a settle that brings events waits for some: those that bring none do not wait for
-        it. What the instance has in hand stays its own meanwhile."""
-        future: asyncio.Future[bool] = self._loop.create_future()
-        self._held.append((report, fired, future))
+        future = self._held.add(report, fired)
         if len(self._held) == 1:
             self._spawn(self._try_held())
         return future
@@ -235,22 +232,13 @@ class LocalEngine(Operations):
     async def _try_held(self) -> None:
         try:
             while self._held and self._running and self._error is None:
-                if self._full and not await self.store.has_room(sum(len(batch.data) for batch in self._held[0][1])):
+                if self._full and not await self.store.has_room(self._held.next_bytes):
                     await asyncio.sleep(FULL_S)
                     continue
-                self._count_held(self._held[0][0].instance, most=1)
+                self._held.count_next()
                 await self._committed()
         except StoreError as error:
             self._fail(error)
-
-    def _count_held(self, instance: int, most: int = 1 << 30) -> None:
-        """Count what an instance reported while there was no room."""
-        held = [each for each in self._held if each[0].instance == instance][:most]
-        self._held = [each for each in self._held if each not in held]
-        for report, fired, future in held:
-            counts = self._count_report(report, fired)
-            if not future.done():
-                future.set_result(counts)
 
     def _count_report(self, report: Report, fired: Collection[Batch]) -> bool:
         report = self._with_room(report, fired)
@@ -530,13 +518,13 @@ class LocalEngine(Operations):
         return instance
 
     def leaving(self, instance: int) -> None:
-        self._count_held(instance)
+        self._held.count_all(instance)
         self._dispatcher.leaving(instance, self._clock.now())
         self._carry_out()
 
     async def leave(self, instance: int, *, died: bool = False) -> None:
         self._receivers.pop(instance, None)
-        self._count_held(instance)
+        self._held.count_all(instance)
         self._dispatcher.leave(instance, self._clock.now(), died=died)
         self._carry_out()
 

@@ -15,16 +15,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import takewhile
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import apsw
 import msgspec
 from msgspec import UnsetType
 
-from ..batch import Batch, read_id
+from ..batch import Batch
 from ..core.log import Stored
 from ..core.spans import Spans
 from ..core.state import Change, Letter, Snapshot
@@ -32,10 +31,11 @@ from ..errors import ProtocolError, StoreError
 from . import database, inspection
 from .base import Full, Keep, Recovered, TopicRecord
 from .check import backup
-from .commits import AlreadyWritten, Known, Plan, rows_of_made
-from .database import Topic, result_code, select
+from .commits import AlreadyWritten, Known, Plan
+from .database import Topic, result_code
 from .files import Mark, Reach, Reserve
 from .lock import Lock, identity
+from .reading import Reading, Row
 
 T = TypeVar("T")
 log = logging.getLogger("solarwind")
@@ -44,11 +44,6 @@ _DAY_NS = 24 * 3600 * 1_000_000_000
 _LOG_BYTES = 64 << 20  # from here on the log is emptied into the database
 _LOG_MOST_BYTES = 4 * _LOG_BYTES  # and from here on commits wait for that
 _LOG_REFUSE_BYTES = 16 * _LOG_BYTES  # and where that fails, from here on events are refused
-_TRIM_BYTES = 16 << 20  # one transaction of trimming holds up commits no longer than this takes
-_TRIM_ROWS = 500
-_TRIM_SEARCH = 20_000  # batches
-_READ_ROWS = 1000
-_PAGE_ROWS = 16
 _MARK_S = 0.1  # a sync takes as long as a commit's own, so one for each would slow all of them down
 
 # No room: SQLite has rolled back, or can. (The log's index is a file that grows, too.)
@@ -56,19 +51,7 @@ _NO_ROOM = {apsw.SQLITE_FULL, apsw.SQLITE_IOERR_WRITE, apsw.SQLITE_IOERR_SHMSIZE
 # The kernel may have dropped what it could not sync, and says so only once.
 _UNKNOWN = {apsw.SQLITE_IOERR_FSYNC, apsw.SQLITE_IOERR_DIR_FSYNC}
 
-_BATCH = "SELECT start, count, previous, sum, data FROM batches "
 _encode_json = msgspec.json.Encoder().encode
-
-
-class _Row(NamedTuple):
-    """A batch that may go."""
-
-    row: int
-    start: int
-    events: int
-    size: int
-    last_time: int
-    before: int  # bytes of those found before it
 
 
 class SqliteStore:
@@ -155,7 +138,7 @@ class SqliteStore:
         clean = bool(database.meta(self._writer, "clean"))
         self._store_id = database.store_id(self._writer)
         self._page_bytes = self._writer.pragma("page_size")
-        self._reader, self._keeper = self._connect(), self._connect()
+        self._reading, self._keeper = Reading(self.path, self._connect(), self._known), self._connect()
         self._closed, self._broken = None, False
         self._log_pages, self._emptying, self._marking = 0, None, False
         self._begin_life(clean)
@@ -439,25 +422,7 @@ class SqliteStore:
     # --- reading --------------------------------------------------------------------------------------------
 
     async def read(self, topic: str, position: int, most_bytes: int) -> list[Stored]:
-        return await self._ask(self._read, topic, position, most_bytes)
-
-    def _read(self, topic: str, position: int, most_bytes: int) -> list[Stored]:
-        log = self._known.topics.get(topic)
-        if log is None:
-            return []
-        query = """
-        SELECT start, sum(size) OVER (ORDER BY start) FROM (
-            SELECT start, size FROM batches INDEXED BY links WHERE topic = ?1 AND start >= coalesce(
-                (SELECT max(start) FROM batches WHERE topic = ?1 AND start <= ?2), 0) AND start + count > ?2
-            ORDER BY start LIMIT ?3)
-        """
-        rows = list(select(self._reader, query, (log.id, position, _READ_ROWS)))
-        if not rows:
-            return []
-        last = max((start for start, total in rows if total <= most_bytes), default=rows[0][0])
-        query = f"{_BATCH} WHERE topic = ? AND start >= ? AND start <= ? ORDER BY start"
-        found = list(select(self._reader, query, (log.id, rows[0][0], last)))
-        return [database.read_batch(self.path, topic, *row) for row in found]
+        return await self._ask(self._questions.read, topic, position, most_bytes)
 
     async def history(self, topic: str) -> tuple[int, int]:
         self._usable()
@@ -465,59 +430,21 @@ class SqliteStore:
         return (log.events, log.bytes) if log is not None else (0, 0)
 
     async def seek(self, topic: str, time: int) -> int:
-        return await self._ask(self._seek, topic, time)
-
-    def _seek(self, topic: str, time: int) -> int:
-        log = self._known.topics.get(topic)
-        if log is None:
-            return 0
-        end = log.next
-        query = f"{_BATCH} WHERE topic = ? AND last_time >= ? ORDER BY start LIMIT 1"
-        for row in list(select(self._reader, query, (log.id, time))):
-            start, batch = database.read_batch(self.path, topic, *row)
-            index = next(index for index in range(len(batch)) if batch.time(index) >= time)
-            return start + index
-        return end
+        return await self._ask(self._questions.seek, topic, time)
 
     async def find(self, id: str) -> tuple[str, int] | None:
-        return await self._ask(self._find, id)
-
-    def _find(self, id: str) -> tuple[str, int] | None:
-        query = "SELECT name, position FROM ids JOIN topics ON topics.id = topic WHERE ids.id = ?"
-        for name, position in list(select(self._reader, query, (id,))):
-            return name, position
-        made = read_id(id)
-        if made is None:
-            return None
-        query = "SELECT id, name FROM topics WHERE EXISTS (SELECT 1 FROM batches WHERE producer = ? AND topic = id)"
-        for topic, name in list(select(self._reader, query, (made.producer,))):
-            for row in rows_of_made(self._reader, topic, made.producer, [made.sequence]):
-                for found in list(select(self._reader, f"{_BATCH} WHERE row = ?", (row,))):
-                    start, batch = database.read_batch(self.path, name, *found)
-                    index = made.sequence - batch.header.first
-                    if batch.id(index) == id:
-                        return name, start + index
-        return None
+        return await self._ask(self._questions.find, id)
 
     async def caused(self, since: int) -> AsyncIterator[Stored]:
         for topic in list(self._known.topics.values()):
             position = 0
-            while page := await self._ask(self._caused, topic, position, since):
+            while page := await self._ask(self._questions.caused, topic, position, since):
                 for stored in page:
                     yield stored
                 position = page[-1].stop
 
-    def _caused(self, topic: Topic, position: int, since: int) -> list[Stored]:
-        query = f"{_BATCH} WHERE caused AND topic = ? AND start >= ? AND last_time >= ? ORDER BY start LIMIT ?"
-        rows = list(select(self._reader, query, (topic.id, position, since, _PAGE_ROWS)))
-        return [database.read_batch(self.path, topic.name, *row) for row in rows]
-
     async def dead(self, topic: str, purpose: str) -> list[Letter]:
-        return await self._ask(self._dead, topic, purpose)
-
-    def _dead(self, topic: str, purpose: str) -> list[Letter]:
-        query = "SELECT position, tried, time, error FROM dead WHERE topic = ? AND purpose = ? ORDER BY position"
-        return [Letter(*row) for row in select(self._reader, query, (topic, purpose))]
+        return await self._ask(self._questions.dead, topic, purpose)
 
     async def backup(self, path: str) -> None:
         self._usable()
@@ -548,45 +475,10 @@ class SqliteStore:
             return 0
         pinned = pinned.copy()
         async with self._trimming:
-            rows = await self._ask(self._trimmable, log, pinned, before, most_bytes)
+            rows = await self._ask(self._questions.trimmable, log, pinned, before, most_bytes)
             return await self._run(self._write_thread, self._trim, log, rows) if rows else 0
 
-    def _trimmable(self, log: Topic, pinned: Spans, before: int | None, most_bytes: int | None) -> list[_Row]:
-        """The next batches that are to go: no more than one transaction deletes without holding up commits. Asked of
-        the reader, so that no commit waits."""
-        old = [] if before is None else _piece(self._old(log, pinned, before))
-        if old or most_bytes is None:
-            return old
-        excess = log.bytes - most_bytes
-        return _piece(takewhile(lambda row: excess > row.before, self._unpinned(log, pinned)))
-
-    def _old(self, log: Topic, pinned: Spans, before: int) -> Iterator[_Row]:
-        """They lie near the beginning: a long run of younger ones ends the search."""
-        younger = 0
-        for row in self._unpinned(log, pinned):
-            if row.last_time < before:
-                younger = 0
-                yield row
-            elif (younger := younger + 1) > _TRIM_SEARCH:
-                return
-
-    def _unpinned(self, log: Topic, pinned: Spans) -> Iterator[_Row]:
-        """The batches between what is pinned, oldest first: what pends costs nothing to skip."""
-        query = (
-            "SELECT row, start, count, size, last_time FROM batches INDEXED BY links "
-            "WHERE topic = ? AND start >= ? AND start < ? ORDER BY start"
-        )
-        low, high = pinned.gap(0)
-        total = 0
-        while low < log.next:
-            stop = log.next if high is None else high
-            for row, start, count, size, last_time in select(self._reader, query, (log.id, low, stop)):
-                if start + count <= stop:
-                    yield _Row(row, start, count, size, last_time, total)
-                    total += size
-            low, high = pinned.gap(stop)
-
-    def _trim(self, log: Topic, rows: list[_Row]) -> int:
+    def _trim(self, log: Topic, rows: list[Row]) -> int:
         gone = Spans.of(())
         for row in rows:
             gone.add(row.start, row.start + row.events)
@@ -607,6 +499,11 @@ class SqliteStore:
 
     # --- threads --------------------------------------------------------------------------------------------
 
+    @property
+    def _questions(self) -> Reading:
+        self._usable()
+        return self._reading
+
     async def _ask(self, question: Callable[..., T], *arguments: object) -> T:
         """Ask the database something, on the read thread."""
         self._usable()
@@ -624,15 +521,3 @@ class SqliteStore:
 
 def _record(log: Topic) -> TopicRecord:
     return TopicRecord(log.name, log.next, log.keep_ns, log.keep_bytes)
-
-
-def _piece(rows: Iterable[_Row]) -> list[_Row]:
-    """So many of them as are small enough for one transaction."""
-    found: list[_Row] = []
-    size = 0
-    for row in rows:
-        found.append(row)
-        size += row.size
-        if size >= _TRIM_BYTES or len(found) >= _TRIM_ROWS:
-            break
-    return found

@@ -1,0 +1,148 @@
+"""What is asked of a database while commits go on: on the read thread, of a consistent past."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import takewhile
+from typing import NamedTuple
+
+import apsw
+
+from ..batch import read_id
+from ..core.log import Stored
+from ..core.spans import Spans
+from ..core.state import Letter
+from . import database
+from .commits import Known, rows_of_made
+from .database import Topic, select
+
+_READ_ROWS = 1000
+_PAGE_ROWS = 16
+_TRIM_BYTES = 16 << 20  # one transaction of trimming holds up commits no longer than this takes
+_TRIM_ROWS = 500
+_TRIM_SEARCH = 20_000  # batches
+
+_BATCH = "SELECT start, count, previous, sum, data FROM batches "
+
+
+class Row(NamedTuple):
+    """A batch that may go."""
+
+    row: int
+    start: int
+    events: int
+    size: int
+    last_time: int
+    before: int  # bytes of those found before it
+
+
+class Reading:
+    """The questions of a store, each to be asked on the thread of `connection`."""
+
+    def __init__(self, path: str, connection: apsw.Connection, known: Known) -> None:
+        self._path = path
+        self._connection = connection
+        self._known = known
+
+    def read(self, topic: str, position: int, most_bytes: int) -> list[Stored]:
+        log = self._known.topics.get(topic)
+        if log is None:
+            return []
+        query = """
+        SELECT start, sum(size) OVER (ORDER BY start) FROM (
+            SELECT start, size FROM batches INDEXED BY links WHERE topic = ?1 AND start >= coalesce(
+                (SELECT max(start) FROM batches WHERE topic = ?1 AND start <= ?2), 0) AND start + count > ?2
+            ORDER BY start LIMIT ?3)
+        """
+        rows = list(select(self._connection, query, (log.id, position, _READ_ROWS)))
+        if not rows:
+            return []
+        last = max((start for start, total in rows if total <= most_bytes), default=rows[0][0])
+        query = f"{_BATCH} WHERE topic = ? AND start >= ? AND start <= ? ORDER BY start"
+        found = list(select(self._connection, query, (log.id, rows[0][0], last)))
+        return [database.read_batch(self._path, topic, *row) for row in found]
+
+    def seek(self, topic: str, time: int) -> int:
+        log = self._known.topics.get(topic)
+        if log is None:
+            return 0
+        end = log.next
+        query = f"{_BATCH} WHERE topic = ? AND last_time >= ? ORDER BY start LIMIT 1"
+        for row in list(select(self._connection, query, (log.id, time))):
+            start, batch = database.read_batch(self._path, topic, *row)
+            index = next(index for index in range(len(batch)) if batch.time(index) >= time)
+            return start + index
+        return end
+
+    def find(self, id: str) -> tuple[str, int] | None:
+        query = "SELECT name, position FROM ids JOIN topics ON topics.id = topic WHERE ids.id = ?"
+        for name, position in list(select(self._connection, query, (id,))):
+            return name, position
+        made = read_id(id)
+        if made is None:
+            return None
+        query = "SELECT id, name FROM topics WHERE EXISTS (SELECT 1 FROM batches WHERE producer = ? AND topic = id)"
+        for topic, name in list(select(self._connection, query, (made.producer,))):
+            for row in rows_of_made(self._connection, topic, made.producer, [made.sequence]):
+                for found in list(select(self._connection, f"{_BATCH} WHERE row = ?", (row,))):
+                    start, batch = database.read_batch(self._path, name, *found)
+                    index = made.sequence - batch.header.first
+                    if batch.id(index) == id:
+                        return name, start + index
+        return None
+
+    def caused(self, topic: Topic, position: int, since: int) -> list[Stored]:
+        query = f"{_BATCH} WHERE caused AND topic = ? AND start >= ? AND last_time >= ? ORDER BY start LIMIT ?"
+        rows = list(select(self._connection, query, (topic.id, position, since, _PAGE_ROWS)))
+        return [database.read_batch(self._path, topic.name, *row) for row in rows]
+
+    def dead(self, topic: str, purpose: str) -> list[Letter]:
+        query = "SELECT position, tried, time, error FROM dead WHERE topic = ? AND purpose = ? ORDER BY position"
+        return [Letter(*row) for row in select(self._connection, query, (topic, purpose))]
+
+    def trimmable(self, log: Topic, pinned: Spans, before: int | None, most_bytes: int | None) -> list[Row]:
+        """The next batches that are to go: no more than one transaction deletes without holding up commits. Asked of
+        the reader, so that no commit waits."""
+        old = [] if before is None else _piece(self._old(log, pinned, before))
+        if old or most_bytes is None:
+            return old
+        excess = log.bytes - most_bytes
+        return _piece(takewhile(lambda row: excess > row.before, self._unpinned(log, pinned)))
+
+    def _old(self, log: Topic, pinned: Spans, before: int) -> Iterator[Row]:
+        """They lie near the beginning: a long run of younger ones ends the search."""
+        younger = 0
+        for row in self._unpinned(log, pinned):
+            if row.last_time < before:
+                younger = 0
+                yield row
+            elif (younger := younger + 1) > _TRIM_SEARCH:
+                return
+
+    def _unpinned(self, log: Topic, pinned: Spans) -> Iterator[Row]:
+        """The batches between what is pinned, oldest first: what pends costs nothing to skip."""
+        query = (
+            "SELECT row, start, count, size, last_time FROM batches INDEXED BY links "
+            "WHERE topic = ? AND start >= ? AND start < ? ORDER BY start"
+        )
+        low, high = pinned.gap(0)
+        total = 0
+        while low < log.next:
+            stop = log.next if high is None else high
+            for row, start, count, size, last_time in select(self._connection, query, (log.id, low, stop)):
+                if start + count <= stop:
+                    yield Row(row, start, count, size, last_time, total)
+                    total += size
+            low, high = pinned.gap(stop)
+
+
+def _piece(rows: Iterable[Row]) -> list[Row]:
+    """So many of them as are small enough for one transaction."""
+    found: list[Row] = []
+    size = 0
+    for row in rows:
+        found.append(row)
+        size += row.size
+        if size >= _TRIM_BYTES or len(found) >= _TRIM_ROWS:
+            break
+    return found
