@@ -221,3 +221,12 @@ def test_a_process_ends_with_the_exit_code(start: Callable[..., Process], comman
     if code == 1:
         assert answer.err.startswith("solarwind: ")
         assert answer.err.count("\n") == 1
+
+
+def test_a_port_that_another_has_is_said_before_a_store_is_made(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        answer = call("serve", "--data", str(tmp_path / "wind.db"), "--port", str(port))
+    assert answer.code == 1
+    assert f"expected to listen on 127.0.0.1 port {port}" in answer.err
+    assert list(tmp_path.iterdir()) == []

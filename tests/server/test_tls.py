@@ -338,3 +338,30 @@ def addresses() -> list[str]:
         except OSError:
             return []
         return [probe.getsockname()[0]]
+
+
+# --- a second hello ---------------------------------------------------------------------------------------------
+
+
+@on_loop
+async def test_a_second_hello_is_no_longer_than_the_first_may_be(certificate: tuple[Path, Path]) -> None:
+    """The server asks for another where the first has no key that it can use."""
+    async with served(certificate, authenticate_s=60.0) as (port, listener):
+        assert listener._tls is not None
+        listener._tls.set_ecdh_curve("secp384r1")
+        for rest in (b"", b"\x14\x03\x03\x00\x01\x01"):
+            incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+            client = trusting(certificate[0]).wrap_bio(incoming, outgoing, server_hostname="localhost")
+            with pytest.raises(ssl.SSLWantReadError):
+                client.do_handshake()
+            hello = outgoing.read()
+            for together in (True, False):
+                async with peer(port) as made:
+                    second = rest + hello_of(131_000)[:64]
+                    await made.send(hello + second if together else hello)
+                    if not together:
+                        assert (await made.exactly(1)) == b"\x16"
+                        await made.send(second)
+                    await asyncio.wait_for(made.read(), 5)
+        async with peer(port, trusting(certificate[0])) as made:
+            assert (await made.ask("GET", "/healthz")).status == 200

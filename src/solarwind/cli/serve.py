@@ -80,6 +80,8 @@ def serve(
     frame_bytes: Annotated[int | None, _most(_PEER, "frame-bytes", 8 << 20, "Of a WebSocket message.")] = None,
     body_bytes: Annotated[int | None, _most(_PEER, "body-bytes", 16 << 20, "Of a body that is read whole.")] = None,
     header_bytes: Annotated[int | None, _most(_PEER, "header-bytes", 16 << 10, "Of a request's headers.")] = None,
+    bodies_bytes: Annotated[int | None, _most(_PEER, "bodies-bytes", 256 << 20, "Of all unfinished bodies.")] = None,
+    body_rate: Annotated[int | None, _most(_PEER, "body-rate", 500, "Bytes a second, at least, of a body.")] = None,
     nesting: Annotated[int | None, _most(_PEER, "nesting", 64, "Levels of a JSON body.")] = None,
     ids: Annotated[int | None, _most(_PEER, "ids", 10_000, "Ids in a request, events in a take.")] = None,
     connections: Annotated[int | None, _most(_PEER, "connections", 1_000, "Connections of an address.")] = None,
@@ -191,7 +193,12 @@ class _Service:
         asked, again = asyncio.Event(), asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, lambda: (again if asked.is_set() else asked).set())
-        await self._wind.start()
+        await self._listener.bind()  # before the store is made, where there is none
+        try:
+            await self._wind.start()
+        except BaseException:
+            self._listener.close()
+            raise
         try:
             await self._server.start()
             await self._listener.start()

@@ -13,17 +13,21 @@ from starlette.types import Receive, Scope, Send
 from .. import wire
 from ..engine.base import Engine
 from ..engine.url import open_engine
+from ..errors import Unavailable
 from ..limits import Limits
 from ..origin import MACHINE, process_name
 from ..peer.clients import Clients
 from ..service.group import Numbers
 from ..wind import SolarWind
 from .access import Access, Grant
+from .bodies import Bodies
+from .call import Call
 from .door import Door
 from .feed import Feeds
 from .guard import Guard
 from .http import Http
 from .settings import Settings
+from .shutdown import Shutdown
 from .take import Takes
 from .uses import CHECK_S, Uses
 from .webhooks import Webhooks
@@ -54,6 +58,9 @@ class Server(Clients):
         self.webhooks = Webhooks(self, networks=webhook_networks, origin=webhook_origin)
         self.numbers = Numbers(self.wind.engine.author)  # of events that come by HTTP
         self.uses = Uses(self)
+        self.bodies = Bodies(self.settings.bodies_bytes)
+        self.uploads: set[Call] = set()  # whose bodies may have no end
+        self._shutdown = Shutdown(self.leave)
         self.takes = Takes(self)
         self.feeds = Feeds(self)
         self.http = Http(self)
@@ -85,9 +92,20 @@ class Server(Clients):
         self.running = True
         self._sweeper = asyncio.create_task(self._sweep())
 
+    def leave(self) -> None:
+        """Whatever would not end by itself ends, and nothing new begins: the process is about to stop."""
+        if self.running:
+            self.running = False
+            self.feeds.end()
+            for upload in list(self.uploads):
+                upload.refuse(
+                    Unavailable("the server stops: send what was not accepted again, elsewhere or when it is back")
+                )
+            self.spawn(self.takes.stop())
+
     async def stop(self) -> None:
         """End all connections, and stop the dispatcher if it is the server's own."""
-        self.running = False
+        self.leave()
         self._sweeper.cancel()
         for connection in list(self._connections):
             connection.leave()
@@ -119,17 +137,21 @@ class Server(Clients):
                 continue
             for connection in list(self._connections):
                 connection.check(now)
+            self._shutdown.look()
             self.uses.check()
             self.webhooks.check()
+            self.bodies.trim()
             self.feeds.check(now)
 
     @asynccontextmanager
     async def lifespan(self, app: Any = None) -> AsyncIterator[None]:
         """For the app that this one is mounted in: `FastAPI(lifespan=events.lifespan)`."""
         await self.start()
+        self._shutdown.watch()
         try:
             yield
         finally:
+            self._shutdown.end()
             await self.stop()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -161,17 +161,21 @@ class Call:
         return found
 
     async def body(self, most: int) -> bytes:
-        """All of it. Raises `TooLarge`, and `ClientGone`."""
+        """All of it. Raises `TooLarge`, `Busy`, and `ClientGone`."""
         length = self.request.headers.get("content-length", "0")
         if length.isdecimal() and int(length) > most:
             raise TooLarge(f"expected a body of at most {most:,} bytes, got {int(length):,}")
-        parts, size = [], 0
-        async for part in self.chunks():
-            size += len(part)
-            if size > most:
-                raise TooLarge(f"expected a body of at most {most:,} bytes, got more")
-            parts.append(part)
-        return b"".join(parts)
+        parts, size, bodies = [], 0, self.server.bodies
+        try:
+            async for part in self.chunks():
+                bodies.take(len(part))
+                size += len(part)
+                if size > most:
+                    raise TooLarge(f"expected a body of at most {most:,} bytes, got more")
+                parts.append(part)
+            return b"".join(parts)
+        finally:
+            bodies.leave(size)
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body as it comes. Raises `ClientGone`."""

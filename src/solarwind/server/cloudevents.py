@@ -27,7 +27,8 @@ _MOST_NS = 1 << 63
 _PLAIN = "".join(map(chr, range(0x21, 0x7F))).replace('"', "").replace("%", "")  # what a header carries as it is
 _SAFE = "!$&'()*+,;=:@~"
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d)[Tt](\d\d:\d\d:\d\d)(?:\.(\d{1,9})\d*)?([Zz]|[+-]\d\d:\d\d)")
-_MEDIA_TYPE = re.compile(r"[\w!#$&^.+-]+/([\w!#$&^.+-]+)\s*(;[ -~]*)?", re.ASCII)
+_MEDIA_TYPE = re.compile(r"[\w!#$&^.+-]+/([\w!#$&^.+-]+)[ \t]*(;[ -~]*)?", re.ASCII)
+_HEADER = re.compile(r"[!-~]([ -~]*[!-~])?")
 _KINDS: tuple[CauseKind, ...] = ("user", "schedule", "machine", "application")
 # What an event has a place for.
 _KEPT = {
@@ -104,7 +105,8 @@ def to_cloudevent(event: Event) -> dict[str, Any]:
 def to_headers(event: Event) -> dict[str, str]:
     """The headers of the event in binary form; its body is `event.data`."""
     found = attributes(event)
-    headers = {"content-type": str(found.pop("datacontenttype"))}
+    content = str(found.pop("datacontenttype"))
+    headers = {"content-type": content if _HEADER.fullmatch(content) else BYTES}
     for name, value in found.items():
         headers[PREFIX + name] = quote(str(value), safe=_PLAIN, encoding="utf-8", errors="replace")
     return headers

@@ -51,7 +51,7 @@ class Door:
         """The token that the handshake brought. Raises what it is refused for."""
         if not self._server.running:
             raise Unavailable("expected a server that runs, got one that stops: come again")
-        self._server.guard.check(scope["scheme"], scope["headers"])
+        self._server.guard.check(scope["scheme"], scope["headers"], (scope.get("server") or (None,))[0])
         if wire.SUBPROTOCOL not in scope["subprotocols"]:
             raise ProtocolError(f"expected the subprotocol {wire.SUBPROTOCOL}, got another or none")
         return bearer(scope["headers"])

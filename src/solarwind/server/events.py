@@ -239,6 +239,14 @@ class Lines:
         self._ids: list[str] | None = []  # while they are not too many
 
     async def fire(self) -> Response:
+        uploads = self._call.server.uploads
+        uploads.add(self._call)
+        try:
+            return await self._fire()
+        finally:
+            uploads.discard(self._call)
+
+    async def _fire(self) -> Response:
         try:
             await self._read()
             await self._settle(0)
@@ -267,7 +275,14 @@ class Lines:
         most = self._limits.payload_bytes
         rest: list[bytes] = []
         size = 0
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         async for chunk in self._call.chunks():
+            if b"\n" in chunk:
+                began = loop.time()
+            elif loop.time() - began > self._settings.idle_s and len(chunk) < self._settings.body_rate:
+                error = BadPayload(f"expected a whole line within {self._settings.idle_s:g} s, got a part of one")
+                raise BadLine(self._number + 1, error)
             rest.append(chunk)
             size += len(chunk)
             # Put together only where a line ends: what comes byte by byte is not put together again for each of them.

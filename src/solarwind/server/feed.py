@@ -216,6 +216,11 @@ class Feeds:
         for feed in list(self._open):
             feed.beat(now, self._server.settings.heartbeat_s)
 
+    def end(self) -> None:
+        """All of them are to come to an end."""
+        for feed in self._open:
+            feed.end()
+
     async def stop(self) -> None:
         """End them all; those that read are told so in time."""
         ending = {asyncio.ensure_future(feed.left.wait()): feed for feed in self._open}

@@ -46,10 +46,13 @@ class Guard:
         self._hosts = None if hosts is None else frozenset(read_host(each) for each in hosts)
         self._origins = frozenset(read_origin(each) for each in origins)
 
-    def check(self, scheme: str, headers: Headers) -> None:
-        """Raises `NotAllowed` where it comes by another name, or from another's page. `scheme` is ASGI's."""
+    def check(self, scheme: str, headers: Headers, address: str | None = None) -> None:
+        """Raises `NotAllowed` where it comes by another name, or from another's page. `scheme` is ASGI's.
+
+        `address` is the one that it came to. That is no name, which could be another's tomorrow: it means this server.
+        """
         headers = list(headers)
-        host = self._check_host(scheme, headers)
+        host = self._check_host(scheme, headers, address)
         origin = _one(headers, b"origin")
         if origin is not None:
             self._check_origin(origin, host)
@@ -92,9 +95,11 @@ class Guard:
         allowed = len(found) == 1 and _parse_origin(found[0].decode("latin-1")) in self._origins
         return found[0] if allowed else None
 
-    def _check_host(self, scheme: str, headers: Headers) -> Origin | None:
+    def _check_host(self, scheme: str, headers: Headers, address: str | None) -> Origin | None:
         given = _one(headers, b"host")
         host = _parse_host(scheme, given.decode("latin-1")) if given is not None else None
+        if host is not None and address is not None and host.host == _plain_address(address):
+            return host
         allowed = self._hosts
         if allowed is None:
             if not self._access.open:
@@ -114,6 +119,16 @@ class Guard:
                 f"expected a request from a page of this server, or of an origin that it allows, got one from "
                 f"{_shown(given)}: allow it with --origin if it is yours"
             )
+
+
+def _plain_address(text: str) -> str | None:
+    """As hosts are compared; None for what is no address."""
+    try:
+        found = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
+    return str(mapped or found)
 
 
 def bearer(headers: Headers) -> str | None:

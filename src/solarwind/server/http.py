@@ -164,7 +164,7 @@ class _Place:
         """Raises why not."""
         server, request = call.server, call.request
         headers = request.scope["headers"]
-        server.guard.check(request.scope["scheme"], headers)
+        server.guard.check(request.scope["scheme"], headers, (request.scope.get("server") or (None,))[0])
         if not self._there:
             raise NotFound("expected a path that /openapi.json lists, got another")
         allow = ", ".join(sorted({*self._there, "OPTIONS", *(["HEAD"] if self._find("HEAD") else [])}))

@@ -10,6 +10,7 @@ import asyncio
 import errno
 import ipaddress
 import logging
+import re
 import resource
 import socket
 import ssl
@@ -23,6 +24,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from ..errors import Unavailable
+from .events import NDJSON
 from .refusal import refusal
 from .settings import Settings
 from .tls import BUFFER_BYTES, Tls
@@ -42,6 +44,9 @@ _ACCEPT_AGAIN_S = 0.5  # where there are no file descriptors left
 _DATE_S = 1.0
 _MOST_HEADERS = 100  # each of them becomes a few objects, however short it is
 _MOST_LINE = 8_000  # bytes of one of them, and of what is asked for
+_ABSOLUTE = re.compile(rb"https?://([A-Za-z0-9._~:\[\]-]+)((?:[/?][!-~]*)?)", re.IGNORECASE)
+_UNREAD_BYTES = 16 << 10  # of answers that are not read: nothing more is written then
+_BODY_S = 20.0  # over which the rate of a body is measured
 _LAST_WORDS_S = 1.0  # what has been aborted has so long to notice
 
 
@@ -64,7 +69,8 @@ class Visit:
 
     def welcome(self) -> None:
         """It has."""
-        self._sources.strangers.pop(self, None)
+        if self._sources.strangers.pop(self, self) is None and self.transport is not None:
+            self.transport.set_write_buffer_limits()
 
     def end(self) -> None:
         """Let go of it."""
@@ -204,10 +210,29 @@ class _Head(h11.Connection):
     def next_event(self) -> Any:
         event = super().next_event()
         if type(event) is h11.Request:
+            names = [name for name, _ in event.headers]
+            if b"transfer-encoding" in names and b"content-length" in names:
+                raise h11.RemoteProtocolError("expected Content-Length or Transfer-Encoding, got both: send one")
             lines = [len(event.target), *(len(name) + len(value) + 4 for name, value in event.headers)]
             if sum(lines) > self._most or max(lines) > _MOST_LINE or len(lines) > _MOST_HEADERS + 1:
                 raise h11.RemoteProtocolError("head too long", error_status_hint=431)
+            if not event.target.startswith((b"/", b"*")):
+                return _origin_form(event)
         return event
+
+
+def _origin_form(event: h11.Request) -> h11.Request:
+    """A target may be a whole URL: RFC 9112, 3.2.2. Then that says the host, and not the header."""
+    found = _ABSOLUTE.fullmatch(event.target)
+    if found is None:
+        raise h11.RemoteProtocolError("expected a path or a URL of http or https as the target, got something else")
+    headers = [(name, value) for name, value in event.headers if name != b"host"]
+    return h11.Request(
+        method=event.method,
+        target=found[2] if found[2].startswith(b"/") else b"/" + found[2],
+        headers=[(b"host", found[1]), *headers],
+        http_version=event.http_version,
+    )
 
 
 class Http(H11Protocol):
@@ -224,11 +249,13 @@ class Http(H11Protocol):
         self._body: asyncio.TimerHandle | None = None  # while there is more of a body to come
         self._stuck: asyncio.TimerHandle | None = None  # what we write is not read
         self._heard = 0.0
+        self._body_bytes = 0  # that came since the last look at it
         self._refused = False
         self._visit: Visit = self.app_state[VISIT]
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        transport.set_write_buffer_limits(_UNREAD_BYTES)
         self._first = self.loop.call_later(self._settings.authenticate_s, self._let_go)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -245,28 +272,38 @@ class Http(H11Protocol):
         if self._refused:
             return
         self._heard = self.loop.time()
+        self._body_bytes += len(data)
         self.conn.receive_data(data)
         self.handle_events()
         if self.cycle is not None:
             self._has_come()
+        if not self._visit.known and len(self.conn.trailing_data[0]) > self._settings.header_bytes:
+            self._let_go()  # requests by the hundred, whose answers are not waited for
         if self._body is None and self._waits_for_body():
-            self._body = self.loop.call_later(self._settings.idle_s, self._look)
+            self._body_bytes = len(data)
+            self._body = self.loop.call_later(min(self._settings.idle_s, _BODY_S), self._look)
 
     def _waits_for_body(self) -> bool:
         return self.cycle is not None and self.cycle.more_body and not self.cycle.response_complete
 
     def _look(self) -> None:
-        """A body that does not go on ends the connection, unless it is we who do not read it."""
+        """A body that does not go on, or does so too slowly, ends the connection, unless it is we who do not read it.
+        Lines may come one by one, as long as they do: see events.py."""
         self._body = None
         if not self._waits_for_body():
             return
-        left = self._heard + self._settings.idle_s - self.loop.time()
-        if self.flow.read_paused:
-            left = self._settings.idle_s
-        if left <= 0:
+        period = min(self._settings.idle_s, _BODY_S)
+        came, self._body_bytes = self._body_bytes, 0
+        slow = came < self._settings.body_rate * period and not self._sends_lines()
+        idle = self._heard + self._settings.idle_s <= self.loop.time()
+        if (slow or idle) and not self.flow.read_paused:
             self._let_go()
         else:
-            self._body = self.loop.call_later(left, self._look)
+            self._body = self.loop.call_later(period, self._look)
+
+    def _sends_lines(self) -> bool:
+        kind = next((value for name, value in self.headers if name == b"content-type"), b"")
+        return kind.partition(b";")[0].strip().lower().decode("latin-1") in NDJSON
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
         self._has_come()
@@ -315,7 +352,7 @@ class Http(H11Protocol):
         error = sys.exception() if sys.version_info >= (3, 11) else None
         status = getattr(error, "error_status_hint", 400)
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            self.transport.write(_refusal(status, self._settings.header_bytes))
+            self.transport.write(_refusal(status, self._settings.header_bytes, str(error or "")))
         self._refused = True
         if self.cycle is not None and not self.cycle.response_complete:  # it has its answer
             self.cycle.disconnected = True
@@ -340,12 +377,13 @@ class Http(H11Protocol):
             self._first = None
 
 
-def _refusal(status: int, header_bytes: int) -> bytes:
+def _refusal(status: int, header_bytes: int, why: str) -> bytes:
     """A whole answer to what is no request."""
     if status == 431:
         most = f"{_MOST_HEADERS} headers of {_MOST_LINE:,} bytes, {header_bytes:,} together"
         return refusal(status, "too-large", f"expected a request of at most {most}, got more")
-    return refusal(status, "protocol", "expected an HTTP/1.1 request, got bytes that are none")
+    detail = why if why.startswith("expected ") else "expected an HTTP/1.1 request, got bytes that are none"
+    return refusal(status, "protocol", detail)
 
 
 # --- the port ---------------------------------------------------------------------------------------------------
@@ -365,7 +403,7 @@ class Listener:
         grace: float = 30.0,
     ) -> None:
         """`inherited` listens already, and is taken instead of `host` and `port`."""
-        self.host = host
+        self.host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
         self.port = port  # the one chosen, once it is bound
         self.sources = Sources(server.settings.connections, max(1, raise_file_limit() - RESERVED_FILES))
         self._settings = server.settings
@@ -379,14 +417,19 @@ class Listener:
         self._opening: set[asyncio.Task[None]] = set()
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
-    async def start(self) -> None:
-        """Bind, and accept. Raises `Unavailable` where the address cannot be had."""
+    async def bind(self) -> None:
+        """Have the port, so that nothing else is begun without. Raises `Unavailable` where it cannot be had."""
         self._loop = asyncio.get_running_loop()
         if self._inherited is None:
             await self._bind_all()
         else:
             self._sockets.append(self._inherited)
             self.port = self._inherited.getsockname()[1]
+
+    async def start(self) -> None:
+        """Accept; and bind before, if that was not done. Raises `Unavailable`."""
+        if not self._sockets:
+            await self.bind()
         self._set_date()
         for each in self._sockets:
             self._loop.add_reader(each, self._accept, each)

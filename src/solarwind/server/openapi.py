@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from . import cloudevents
 from .call import JSON_TYPE, PROBLEM_TYPE, Call
@@ -17,6 +18,7 @@ from .described import ID, PURPOSE, TOPIC, Schema
 if TYPE_CHECKING:
     from .http import Operation
 
+_PIECE_BYTES = 16 << 10
 _COMPONENTS = "#/components/schemas/{name}"
 _PATH = {"topic": TOPIC, "purpose": PURPOSE, "name": TOPIC, "id": ID}  # a webhook's name is as a topic's
 _RIGHTS = {
@@ -38,7 +40,17 @@ class Problem(msgspec.Struct):
 
 
 async def openapi(call: Call) -> Response:
-    return Response(_document(call.request.scope["root_path"] or "/"), media_type=JSON_TYPE)
+    return _InPieces(_document(call.request.scope["root_path"] or "/"), media_type=JSON_TYPE)
+
+
+class _InPieces(Response):
+    """Anybody may ask for it, so no more of it waits to be read than a piece."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        for at in range(0, len(self.body), _PIECE_BYTES):
+            piece, more = self.body[at : at + _PIECE_BYTES], at + _PIECE_BYTES < len(self.body)
+            await send({"type": "http.response.body", "body": piece, "more_body": more})
 
 
 @lru_cache(maxsize=16)

@@ -20,6 +20,10 @@ LAST_WORDS_S = 1.0  # that somebody has to read why he is refused
 _PART_BYTES = 4 << 10  # that are decrypted together
 _MOST_HELLO = 16 << 10  # bytes of a client's first message: OpenSSL sets aside what that says it has, up to 128 KiB
 _HEAD = 9  # bytes: of a record, and of the message in it
+_MOST_RECORD = 5 + (16 << 10) + 2_048  # bytes, with its head
+_CHANGE_CIPHER = 20
+# The random of a server's hello that asks for another: RFC 8446, 4.1.3.
+_HELLO_RETRY = bytes.fromhex("cf21ad74e59a6111be1d8c021e65b891c2a211167abb8c5e079e09e2c8a8339c")
 _HANDSHAKE, _CLIENT_HELLO = 22, 1  # what the first bytes of the two are
 
 
@@ -80,7 +84,9 @@ class Tls(asyncio.Transport, asyncio.BufferedProtocol):
         self._handshake_s = handshake_s
         self._failed = failed
         self._socket: asyncio.Transport = None  # type: ignore[assignment]
-        self._hello: bytes | None = b""  # until enough of it is there to be looked at
+        self._early = bytearray()  # of a record, until hands are shaken
+        self._awaits_hello = True  # the next message is to be one
+        self._again = False  # the second one: the first was answered by a request for it
         self._open = False  # hands are shaken
         self._over = False  # the peer has said goodbye
         self._closing = False
@@ -118,14 +124,13 @@ class Tls(asyncio.Transport, asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         data: bytes | memoryview = self._buffer[:nbytes]
-        if self._hello is not None:
-            self._hello += bytes(data)
-            if len(self._hello) < _HEAD:
-                return
-            data, self._hello = self._hello, None
-            if not _is_hello(data):
-                self._refuse(data)
         found: list[bytes] = []
+        if not self._open:
+            self._early += data
+            self._shake(found)
+            data = bytes(self._early) if self._open else b""
+            if self._open:
+                self._early.clear()
         for at in range(0, len(data), _PART_BYTES):
             if self._closing or self._over:
                 break
@@ -137,6 +142,29 @@ class Tls(asyncio.Transport, asyncio.BufferedProtocol):
         if self._over and not self._closing:
             self._protocol.eof_received()
             self.close()
+
+    def _shake(self, found: list[bytes]) -> None:
+        """Give OpenSSL one record after the other, so that each hello is looked at before it is."""
+        early = self._early
+        while len(early) >= _HEAD - 4 and not (self._open or self._closing or self._over):
+            length = _HEAD - 4 + int.from_bytes(early[3:5], "big")
+            # Between the two hellos a record may come that says nothing, for what is on the way.
+            if self._awaits_hello and not (self._again and early[0] == _CHANGE_CIPHER):
+                if len(early) < _HEAD:
+                    return
+                if not _is_hello(early):
+                    self._refuse(bytes(early))
+                    return
+                self._awaits_hello = length > len(early)  # looked at again when it is whole
+            if length > _MOST_RECORD:
+                self._refuse(bytes(early))
+                return
+            if len(early) < length:
+                return
+            self._incoming.write(early[:length])
+            del early[:length]
+            self._decrypt(found)
+            self._flush()
 
     def _decrypt(self, found: list[bytes]) -> None:
         try:
@@ -194,7 +222,10 @@ class Tls(asyncio.Transport, asyncio.BufferedProtocol):
 
     def _flush(self) -> None:
         if self._outgoing.pending:
-            self._socket.write(self._outgoing.read())
+            data = self._outgoing.read()
+            if not self._open and data[11:43] == _HELLO_RETRY:
+                self._awaits_hello = self._again = True
+            self._socket.write(data)
 
     def close(self) -> None:
         """Say goodbye, and close once that is sent; the peer need not answer."""
@@ -245,7 +276,7 @@ class Tls(asyncio.Transport, asyncio.BufferedProtocol):
         return protocol
 
 
-def _is_hello(data: bytes | memoryview) -> bool:
+def _is_hello(data: bytes | bytearray) -> bool:
     """Whether it begins as TLS does, with a message that is not too long. It is whole in no case yet."""
     record, length = int.from_bytes(data[3:5], "big"), int.from_bytes(data[6:_HEAD], "big")
     return data[0] == _HANDSHAKE and data[5] == _CLIENT_HELLO and record > _HEAD - 5 and length <= _MOST_HELLO

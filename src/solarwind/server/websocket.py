@@ -109,7 +109,8 @@ class WebSocket(Endpoint):
         headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in request.headers.raw_items()]
         if not self._server.running:
             raise Unavailable("expected a server that runs, got one that stops: come again")
-        self._server.guard.check("wss" if self.transport.get_extra_info("ssl_object") else "ws", headers)
+        scheme = "wss" if self.transport.get_extra_info("ssl_object") else "ws"
+        self._server.guard.check(scheme, headers, (self.transport.get_extra_info("sockname") or (None,))[0])
         if request.path.partition("?")[0] != wire.PATH:
             raise NotFound(f"expected a WebSocket at {wire.PATH}, got one elsewhere")
         if self._protocol.subprotocol is None:

@@ -1,0 +1,54 @@
+"""When the process that an app is mounted in begins to stop.
+
+An ASGI server tells its app only once all requests are answered, and a feed has no end by itself. So whoever is told
+to stop by a signal is listened to: the handlers that are there for it go on as they are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Shutdown:
+    """Calls `begins`, on the loop, when it does."""
+
+    def __init__(self, begins: Callable[[], None]) -> None:
+        self._begins = begins
+        self._before: dict[signal.Signals, Callable[[int, FrameType | None], Any]] = {}
+        self._over = False
+
+    def watch(self) -> None:
+        """From now on. Signals come to the main thread alone; in another there is nothing to watch."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        self._loop = asyncio.get_running_loop()
+        for number in _SIGNALS:
+            before = signal.getsignal(number)
+            if callable(before):  # else the process ends at once, or goes on
+                self._before[number] = before
+                signal.signal(number, self._came)
+
+    def look(self) -> None:
+        """Called now and then: uvicorn may be told by its own `should_exit`, too."""
+        for before in self._before.values():
+            if getattr(getattr(before, "__self__", None), "should_exit", False):
+                self._begins()
+
+    def end(self) -> None:
+        """No longer. Where somebody has put a handler over this one since, that stays."""
+        self._over = True
+        for number, before in self._before.items():
+            if signal.getsignal(number) == self._came:
+                signal.signal(number, before)
+
+    def _came(self, number: int, frame: FrameType | None) -> None:
+        if not self._over:
+            self._loop.call_soon_threadsafe(self._begins)
+        self._before[signal.Signals(number)](number, frame)

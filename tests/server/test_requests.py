@@ -1,0 +1,184 @@
+"""Requests as RFC 9112 has them, slow ones, and many at once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+
+from solarwind.server import Settings
+from solarwind.server.listener import Listener
+from solarwind.testing.contract import on_loop, until
+
+from .peers import Answer, ask, handshake, peer, request
+from .place import Host
+from .test_turns import here
+
+EVENTS = "/v1/topics/t/events"
+JSON = {"content-type": "application/json"}
+BIG = b'{"specversion":"1.0","type":"t","source":"s","id":"1","datacontenttype":%b,"data":"x"}'
+CLOUDEVENT = {"content-type": "application/cloudevents+json"}
+
+
+# --- CloudEvents ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "content", ["text/plain\n", "text/plain\r\nx: y", "a/b \n;c=d", "text/plain\t\x0b", "a/b;\x7f"]
+)
+@on_loop
+async def test_a_content_type_with_a_control_character_is_refused(content: str) -> None:
+    async with here() as (_, port):
+        body = BIG % json.dumps(content).encode()
+        answer = await ask(port, "POST", EVENTS, CLOUDEVENT, body)
+        assert (answer.status, answer.code) == (400, "bad-argument")
+        assert "expected a datacontenttype" in answer.problem["detail"]
+        batched = {"content-type": "application/cloudevents-batch+json"}
+        assert (await ask(port, "POST", EVENTS, batched, b"[%b]" % body)).status == 400
+
+
+# --- targets and framing ----------------------------------------------------------------------------------------
+
+
+@on_loop
+async def test_a_target_that_is_a_whole_url_is_taken_and_says_the_host() -> None:
+    async with here() as (_, port):
+        for target in (
+            f"http://localhost:{port}/healthz",
+            "HTTP://localhost/healthz",
+            f"http://127.0.0.1:{port}/healthz",
+        ):
+            answer = await ask(port, "GET", target, {"host": "elsewhere.example.com"})
+            assert (answer.status, answer.body) == (200, b'{"status":"alive"}'), target
+        assert (await ask(port, "GET", "http://localhost")).status == 404
+        assert (await ask(port, "GET", "http://localhost?x")).status == 404
+        answer = await ask(port, "GET", "http://elsewhere.example.com/healthz", {"host": "localhost"})
+        assert (answer.status, answer.code) == (403, "not-allowed")
+        for target in ("http://user:secret@localhost/healthz", "ftp://localhost/healthz", "healthz"):
+            answer = await ask(port, "GET", target)
+            assert (answer.status, answer.code) == (400, "protocol"), target
+            assert "secret" not in answer.problem["detail"]
+        async with peer(port) as made:
+            await made.send(handshake(f"http://localhost:{port}/v1/connect", {}))
+            assert await made.status() == 101
+
+
+@on_loop
+async def test_a_body_with_two_lengths_is_refused() -> None:
+    async with here() as (_, port), peer(port) as made:
+        head = request("POST", EVENTS, JSON | {"transfer-encoding": "chunked"}).replace(
+            b"\r\n\r\n", b"\r\ncontent-length: 1\r\n\r\n"
+        )
+        await made.send(head + b"1\r\n1\r\n0\r\n\r\n")
+        answer = await made.answer()
+        assert (answer.status, answer.code) == (400, "protocol")
+        assert "expected Content-Length or Transfer-Encoding, got both" in answer.problem["detail"]
+        assert await made.read() == b""
+
+
+@pytest.mark.parametrize("host", ["127.0.0.2", "::1", "[::1]", "localhost", "0.0.0.0"])
+@on_loop
+async def test_a_server_answers_to_the_address_it_was_reached_at(host: str) -> None:
+    from solarwind.server import Server
+
+    server = Server("memory://", settings=Settings())
+    listener = Listener(server, host=host, port=0, grace=1.0)
+    await server.start()
+    await listener.start()
+    to = {"[::1]": "::1", "0.0.0.0": "127.0.0.3"}.get(host, host)
+    named = f"[{to}]" if ":" in to else to
+    try:
+        for said, status in ((named, 200), ("127.0.0.77", 403), ("rebound.example.com", 403)):
+            for path, upgrade in (("/healthz", False), ("/v1/connect", True)):
+                reader, writer = await asyncio.open_connection(to, listener.port)
+                try:
+                    headers = {"host": f"{said}:{listener.port}"}
+                    writer.write(handshake(path, headers) if upgrade else request("GET", path, headers))
+                    line = await reader.readline()
+                    assert int(line.split()[1]) == (101 if upgrade and status == 200 else status), (said, path)
+                finally:
+                    writer.transport.abort()
+    finally:
+        listener.close()
+        await server.stop()
+        await listener.stop()
+
+
+# --- slow, and many ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["application/json", "application/x-ndjson"])
+@on_loop
+async def test_a_body_that_comes_byte_by_byte_ends_in_time(kind: str) -> None:
+    async with here(idle_s=0.4, authenticate_s=1.0, body_rate=500) as (_, port), peer(port) as made:
+        loop = asyncio.get_running_loop()
+        await made.send(request("POST", EVENTS, {"content-type": kind, "content-length": "100000"}))
+        start = loop.time()
+        ended = asyncio.ensure_future(made.read())
+        while not ended.done():
+            await made.send(b"1")
+            await asyncio.wait([ended], timeout=0.02)
+        assert loop.time() - start < 3
+
+
+@on_loop
+async def test_lines_that_come_one_by_one_go_on() -> None:
+    async with here(idle_s=0.4, body_rate=500) as (_, port), peer(port) as made:
+        await made.send(request("POST", EVENTS, {"content-type": "application/x-ndjson", "content-length": "40"}))
+        for _ in range(20):
+            await made.send(b"1\n")
+            await asyncio.wait([asyncio.ensure_future(asyncio.sleep(0.06))])
+        answer = await made.answer()
+        assert (answer.status, json.loads(answer.body)["accepted"]) == (202, 20)
+
+
+@on_loop
+async def test_all_bodies_together_have_an_end_and_what_they_took_is_given_back(host: Host) -> None:
+    port = host.start("memory://", bodies_bytes=64 << 20)
+    before = host.memory()
+    try:
+        async with AsyncExitStack() as stack:
+            made = [await stack.enter_async_context(peer(port)) for _ in range(12)]
+            batched = {"content-type": "application/cloudevents-batch+json", "content-length": "16000000"}
+            head = request("POST", EVENTS, batched)
+            busy: list[Answer] = []
+
+            async def send(each: Any) -> None:
+                await each.send(head)
+                for _ in range(250):
+                    await each.send(b" " * 60_000)
+
+            sending = [asyncio.ensure_future(send(each)) for each in made]
+            done, _ = await asyncio.wait(
+                [asyncio.ensure_future(each.answer()) for each in made], timeout=15, return_when=asyncio.FIRST_COMPLETED
+            )
+            busy = [each.result() for each in done if each.exception() is None]
+            assert busy
+            assert {(each.status, each.code) for each in busy} == {(429, "busy")}
+            assert host.memory() - before < 160 << 20
+            for each in sending:
+                each.cancel()
+        await until(lambda: host.memory() - before < 40 << 20, "what they took is given back")
+        assert (await ask(port, "POST", EVENTS, JSON, b"1")).status == 202
+    finally:
+        host.stop(port)
+
+
+@on_loop
+async def test_answers_that_are_not_read_are_not_made_by_the_dozen(host: Host) -> None:
+    """Of a document that anybody may ask for."""
+    port = host.start("memory://")
+    try:
+        async with AsyncExitStack() as stack:
+            await ask(port, "GET", "/openapi.json")
+            before = host.memory()
+            made = [await stack.enter_async_context(peer(port)) for _ in range(100)]
+            for each in made:
+                await each.send(request("GET", "/openapi.json") * 100)
+            assert (await ask(port, "GET", "/healthz")).status == 200
+            assert host.memory() - before < 100 * (64 << 10)
+    finally:
+        host.stop(port)

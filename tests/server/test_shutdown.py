@@ -1,0 +1,91 @@
+"""An app that is mounted in somebody's: feeds, takes and uploads end when the process begins to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import pytest
+
+from solarwind.server.shutdown import Shutdown
+from solarwind.testing.contract import on_loop, until
+
+from .peers import peer, request
+
+APP = """
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from solarwind.server import app as solarwind_app
+
+events = solarwind_app("memory://")
+app = Starlette(routes=[Mount("/events", events)], lifespan=events.lifespan)
+"""
+
+
+def launch(folder: Path) -> subprocess.Popen[bytes]:
+    (folder / "mine.py").write_text(APP)
+    command = [sys.executable, "-m", "uvicorn", "mine:app", "--port", "0"]
+    with (folder / "errors").open("wb") as file:
+        return subprocess.Popen(command, cwd=folder, stderr=file, stdout=file)
+
+
+async def start(folder: Path) -> tuple[subprocess.Popen[bytes], int]:
+    process, errors = launch(folder), folder / "errors"
+    await until(lambda: "running on http" in errors.read_text(), "uvicorn to run")
+    return process, int(errors.read_text().partition("127.0.0.1:")[2].split()[0])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@on_loop
+async def test_what_has_no_end_ends_when_its_process_is_told_to_stop(tmp_path: Path, number: signal.Signals) -> None:
+    process, port = await start(tmp_path)
+    try:
+        async with peer(port) as feed, peer(port) as take, peer(port) as upload:
+            await feed.send(request("GET", "/events/v1/topics/t/feed?purpose=live"))
+            assert (await feed.answer(head_only=True)).status == 200
+            json = {"content-type": "application/json"}
+            await take.send(request("POST", "/events/v1/topics/t/purposes/p/take", json, b'{"wait":60}'))
+            ndjson = {"content-type": "application/x-ndjson", "transfer-encoding": "chunked"}
+            await upload.send(request("POST", "/events/v1/topics/t/events", ndjson) + b"2\r\n1\n\r\n")
+
+            async def all_there() -> bool:
+                async with peer(port) as made:
+                    body = (await made.ask("GET", "/events/v1/statistics")).body
+                return body.count(b'"instances":1') == 2
+
+            await until(all_there, "the feed and the take are there")
+            begun = monotonic()
+            process.send_signal(number)
+            answer = await upload.answer()
+            assert (answer.status, answer.code, answer.problem["accepted"]) == (503, "unavailable", 0)
+            assert (await take.answer()).body == b'{"events":[]}'
+            assert b"event:" not in await feed.read()
+            await until(lambda: process.poll() is not None, "the process ends")
+            assert monotonic() - begun < 10
+    finally:
+        process.kill()
+        process.wait()
+
+
+@on_loop
+async def test_handlers_of_signals_that_are_there_are_called_and_put_back() -> None:
+    came: list[Any] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: came.append(number))
+    ours: Callable[..., Any] = signal.getsignal(signal.SIGTERM)  # type: ignore[assignment]
+    begun = asyncio.Event()
+    watching = Shutdown(begun.set)
+    try:
+        watching.watch()
+        signal.raise_signal(signal.SIGTERM)
+        await asyncio.wait_for(begun.wait(), 5)
+        assert came == [signal.SIGTERM]
+        watching.end()
+        assert signal.getsignal(signal.SIGTERM) is ours
+    finally:
+        signal.signal(signal.SIGTERM, before)
