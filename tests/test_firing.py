@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from server.place import Host
-from solarwind import Busy, Event, Limits, SolarWind, Unavailable
+from solarwind import BadArgument, Busy, Cause, Event, Limits, SolarWind, Unavailable
 from solarwind.batch import seal
 from solarwind.engine.local import LocalEngine
 from solarwind.event import HandOut
@@ -206,5 +206,23 @@ async def test_stopping_while_the_server_is_away_gives_up_what_was_not_accepted_
         for receipt in receipts:
             with pytest.raises(Unavailable):
                 await receipt
+    finally:
+        host.end()
+
+
+@on_loop
+async def test_keys_ids_and_causes_that_are_long_travel_in_batches_that_a_server_takes() -> None:
+    """However many are fired together; and a cause that is too long is refused where it is given."""
+    host = Host()
+    try:
+        async with SolarWind(f"ws://127.0.0.1:{host.start('memory://')}") as wind:
+            receipts = [
+                wind.fire("T", key="k" * 256, id=f"{number:i>200}", cause=Cause.user(f"{number:u>1000}"))
+                for number in range(3_000)
+            ]
+            await wind.settled(10)
+            assert {await each for each in receipts[::100]} == {each.id for each in receipts[::100]}
+            with pytest.raises(BadArgument, match="at most 1,000 characters"):
+                wind.fire("T", cause=Cause.user("u" * 1_001))
     finally:
         host.end()

@@ -30,6 +30,9 @@ _PRODUCER_BITS = 32
 MOST_PRODUCERS = 1 << _PRODUCER_BITS
 MOST_NUMBERS = 1 << _SEQUENCE_BITS  # of one producer
 AUTHOR_BYTES = 12
+MAX_ORIGIN = 1_000  # characters of a machine, and of a process
+MAX_HEADER_BYTES = 4 << 20
+EVENT_BYTES = 128  # about what its numbers take in memory: more than a small payload
 SLOTS_A_MS = 4_096  # of a millisecond: so fine is the time in an id
 SLOT_NS = 245  # at least as long as one of them
 MOST_TIME = (1 << 62) - 1  # ns since 1970, and from a batch's first event on
@@ -189,8 +192,8 @@ class Batch:
 
     @property
     def weight(self) -> int:
-        """About how much memory it takes, in bytes: an event's numbers weigh more than a small payload."""
-        return len(self.data) + 128 * (self.count if self._header is not None else 1)
+        """About how much memory it takes, in bytes; less while it is folded."""
+        return len(self.data) + EVENT_BYTES * (self.count if self._header is not None else 1)
 
     def payload(self, index: int) -> bytes:
         starts = self._starts
@@ -202,6 +205,10 @@ class Batch:
             return len(self.data) - self._body
         starts = self._starts
         return starts[stop] - starts[start]
+
+    def bytes_of(self, start: int, stop: int) -> int:
+        """The same with their part of the header: what they have of the batch, which is kept as long as one of them."""
+        return self.payload_bytes(start, stop) + self._body // self.count * (stop - start)
 
     def time(self, index: int) -> int:
         return self.header.time + self.header.times[index]
@@ -230,7 +237,8 @@ class Batch:
         return Cause("application", header.process)
 
     def check(self, limits: Limits) -> None:
-        """Whether it may come from somebody else. Raises `TooLarge`; `BadName` for a key and the like that is none."""
+        """Whether it may come from somebody else. Raises `TooLarge`; `BadName` for a key and the like that is none;
+        `BadArgument` for a cause."""
         header = self.header
         largest, size = max(header.sizes), sum(header.sizes)
         if largest > limits.payload_bytes:
@@ -240,6 +248,21 @@ class Batch:
                 f"expected a batch of at most {limits.batch_events:,} events and {limits.batch_bytes:,} bytes, "
                 f"got {header.count:,} and {size:,}"
             )
+        if self._body > MAX_HEADER_BYTES:
+            raise TooLarge(
+                f"expected a batch whose keys, ids and causes take at most {MAX_HEADER_BYTES:,} bytes, got "
+                f"{self._body:,}: send fewer events together"
+            )
+        if len(header.machine) > MAX_ORIGIN or len(header.process) > MAX_ORIGIN:
+            raise TooLarge(
+                f"expected a machine and a process of at most {MAX_ORIGIN:,} characters, got "
+                f"{len(header.machine):,} and {len(header.process):,}"
+            )
+        if header.causes is not None:
+            if len(header.causes) > header.count:
+                raise TooLarge(f"expected at most one cause an event, got {len(header.causes):,} for {header.count:,}")
+            for cause in header.causes:
+                cause._check()
         for content in {header.content} if isinstance(header.content, str) else set(header.content):
             if content != JSON:
                 check_content(content)

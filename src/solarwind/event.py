@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 CauseKind = Literal["event", "user", "schedule", "machine", "application"]
+MAX_CAUSE = 1_000  # characters of whatever a cause names
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -59,10 +60,25 @@ class Cause(msgspec.Struct, frozen=True, array_like=True):
         fault = ""
         if isinstance(cause, Cause):
             try:  # nothing says that its fields are what they are to be, or can be written down
-                return _read_cause(_write_cause(cause))
+                found = _read_cause(_write_cause(cause))
+                found._check()
+                return found
             except (msgspec.MsgspecError, TypeError, ValueError, OverflowError) as error:
                 fault = f", where {error}"
         raise BadArgument(f"expected a Cause or an Event as cause, got {cause!a}{fault}: such as Cause.user('alice')")
+
+    @property
+    def _length(self) -> int:
+        """Characters of all that it names."""
+        return len(self.id) + len(self.purpose or "") + len(self.root or "")
+
+    def _check(self) -> None:
+        """Raises `BadArgument` where it says more than a cause may."""
+        for name, text in (("id", self.id), ("purpose", self.purpose or ""), ("root", self.root or "")):
+            if len(text) > MAX_CAUSE:
+                raise BadArgument(
+                    f"expected a cause whose {name} has at most {MAX_CAUSE:,} characters, got {len(text):,}"
+                )
 
     @classmethod
     def event(cls, event: Event) -> Cause:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from solarwind import Limits
 from solarwind.batch import (
     AUTHOR_BYTES,
+    MAX_HEADER_BYTES,
+    MAX_ORIGIN,
     MOST_NUMBERS,
     MOST_PRODUCERS,
     MOST_TIME,
@@ -19,8 +25,8 @@ from solarwind.batch import (
     seal,
     slot_of,
 )
-from solarwind.errors import ProtocolError
-from solarwind.event import Cause
+from solarwind.errors import BadArgument, BadName, ProtocolError, SolarWindError, TooLarge
+from solarwind.event import MAX_CAUSE, Cause
 
 CAUSES = [None, Cause.user("u"), Cause("event", "e", "p", 2, "r"), Cause.schedule("s")]
 events = st.lists(
@@ -199,3 +205,53 @@ def test_an_author_is_of_twelve_bytes_or_none_and_says_nothing_of_the_secret() -
     batch = seal("T", [b"1"], [1], producer=1, first=1, machine="m", process="p", author=b"x" * 13)
     with pytest.raises(ProtocolError, match="an author of 13 bytes"):
         Batch.read(batch.data)
+
+
+LONG = Cause("event", "e", None, None, "r" * (MAX_CAUSE + 1))
+
+
+@pytest.mark.parametrize(
+    ("columns", "error"),
+    [
+        ({"machine": "m" * (MAX_ORIGIN + 1)}, TooLarge),
+        ({"process": "p" * (MAX_ORIGIN + 1)}, TooLarge),
+        ({"causes": [Cause.user("u" * (MAX_CAUSE + 1)), None]}, BadArgument),
+        ({"causes": [None, LONG]}, BadArgument),
+        ({"keys": ["k" * 257, None]}, BadName),
+        ({"ids": [None, "i" * 201]}, BadName),
+        ({"content": "a/" + "b" * 200}, BadName),
+        ({}, None),
+    ],
+    ids=str,
+)
+def test_a_batch_of_somebody_else_says_no_more_than_it_may(
+    columns: dict[str, Any], error: type[SolarWindError] | None
+) -> None:
+    of = {"producer": 1, "first": 1, "machine": "m", "process": "p"} | columns
+    batch = Batch.read(seal("T", [b"1", b"2"], [1, 2], **of).data)
+    if error is None:
+        batch.check(Limits())
+    else:
+        with pytest.raises(error, match=r"^expected"):
+            batch.check(Limits())
+
+
+def test_a_batch_of_somebody_else_has_no_more_causes_than_events_and_a_header_of_a_bounded_size() -> None:
+    batch = seal("T", [b"1"], [1], producer=1, first=1, machine="m", process="p", causes=[Cause.user("a")])
+    many = msgspec.structs.replace(batch.header, causes=[Cause.user(str(number)) for number in range(100)])
+    head = msgspec.msgpack.encode(many)
+    with pytest.raises(TooLarge, match="one cause an event, got 100 for 1"):
+        Batch.read(len(head).to_bytes(4, "little") + head + b"1").check(Limits())
+    ids: list[str | None] = [f"{number:x>200}" for number in range(25_000)]
+    wide = seal("T", [b"1"] * 25_000, [1] * 25_000, producer=1, first=1, machine="m", process="p", ids=ids)
+    with pytest.raises(TooLarge, match=f"at most {MAX_HEADER_BYTES:,} bytes"):
+        wide.check(Limits(batch_events=100_000))
+
+
+@given(batches(), st.data())
+def test_what_events_have_of_a_batch_adds_up(batch: Batch, data: st.DataObject) -> None:
+    """Whoever adds and takes away part by part comes back to 0, and all together is no less than the payloads."""
+    cut = data.draw(st.integers(0, len(batch)))
+    whole = batch.bytes_of(0, len(batch))
+    assert whole == batch.bytes_of(0, cut) + batch.bytes_of(cut, len(batch))
+    assert batch.payload_bytes(0, len(batch)) <= whole <= len(batch.data)

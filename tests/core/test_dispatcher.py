@@ -9,7 +9,7 @@ from solarwind.errors import ConflictError, NotAllowed, NotFound
 from solarwind.failure import Retry
 from solarwind.limits import Limits
 
-from .bench import SECOND, Bench
+from .bench import SECOND, Bench, batch
 
 AT_ONCE = Retry(attempts=3, wait=0.0)
 
@@ -452,7 +452,7 @@ def test_with_nobody_there_events_are_dropped_and_counted_and_are_not_handed_out
     assert bench.purpose().dropped == 2
 
 
-@pytest.mark.parametrize("limits", [Limits(copies=3), Limits(copy_bytes=3)])
+@pytest.mark.parametrize("limits", [Limits(copies=3), Limits(copy_bytes=3 * batch().bytes_of(0, 1))])
 def test_a_slow_instance_s_buffer_drops_the_oldest_counted_and_nobody_else_waits(limits: Limits) -> None:
     bench = Bench(limits=limits)
     slow, quick = bench.join(exchange="fanout"), bench.join(exchange="fanout")

@@ -153,7 +153,7 @@ class Dispatcher(Registry):
         picks = part if isinstance(part, range) else list(part)
         positions = Spans.of(picks)
         low, high = positions.edges[0] - stored.start, positions.edges[-1] - stored.start
-        size = stored.batch.payload_bytes(low, high) // (high - low)
+        size = stored.batch.bytes_of(low, high) // (high - low)
         lease = Lease(self._next_number(), instance, positions, size, None if pends else stored, careful)
         tried = purpose.state.tried
         before = {position: tried[position] for position in picks if position in tried} if tried and pends else {}

@@ -112,7 +112,7 @@ class Instance(msgspec.Struct, eq=False):
         first = stored.start
         self.copies.append((stored, start, stop))
         self.copied += stop - start
-        self.copied_bytes += stored.batch.payload_bytes(start - first, stop - first)
+        self.copied_bytes += stored.batch.bytes_of(start - first, stop - first)
         dropped = 0
         while self.copied > limits.copies or self.copied_bytes > limits.copy_bytes:
             excess = max(1, self.copied - limits.copies)
@@ -124,7 +124,7 @@ class Instance(msgspec.Struct, eq=False):
         for start, stop in reversed(list(positions)):
             self.copies.appendleft((stored, start, stop))
             self.copied += stop - start
-            self.copied_bytes += stored.batch.payload_bytes(start - stored.start, stop - stored.start)
+            self.copied_bytes += stored.batch.bytes_of(start - stored.start, stop - stored.start)
 
     def unbuffer(self, most: int) -> tuple[Stored, range]:
         """Take the oldest copies out of its buffer, all of one batch."""
@@ -133,7 +133,7 @@ class Instance(msgspec.Struct, eq=False):
             self.copies.appendleft((stored, start + most, stop))
             stop = start + most
         self.copied -= stop - start
-        self.copied_bytes -= stored.batch.payload_bytes(start - stored.start, stop - stored.start)
+        self.copied_bytes -= stored.batch.bytes_of(start - stored.start, stop - stored.start)
         if not self.copies:
             self.full_since = 0
         return stored, range(start, stop)

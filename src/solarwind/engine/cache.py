@@ -21,7 +21,7 @@ class LogCache:
         self._read_ahead = read_ahead
         self.most_bytes = most_bytes
         self._topics: dict[str, list[Stored]] = {}
-        self._arrived: deque[Stored] = deque()
+        self._arrived: deque[tuple[Stored, int]] = deque()  # with what they weighed then: folded it is less
         self._bytes = 0
         self._ahead: dict[tuple[str, int], int] = {}
 
@@ -51,10 +51,13 @@ class LogCache:
             insort(known, stored, key=_start)
         else:
             return
-        self._arrived.append(stored)
-        self._bytes += stored.batch.weight
+        weight = stored.batch.weight
+        self._arrived.append((stored, weight))
+        self._bytes += weight
         while self._bytes > self.most_bytes and len(self._arrived) > 1:
-            self._forget(self._arrived.popleft())
+            oldest, weight = self._arrived.popleft()
+            self._bytes -= weight
+            self._forget(oldest)
 
     def add_read(self, found: Sequence[Stored]) -> None:
         """What was read from the store; when its first batch is used, what follows is worth reading. No more of it than
@@ -74,5 +77,4 @@ class LogCache:
         del known[index]
         if not known:
             del self._topics[topic]
-        self._bytes -= stored.batch.weight
         self._ahead.pop((topic, stored.start), None)

@@ -220,11 +220,12 @@ class Connection:
 
     def _submit(self, submit: wire.Submit) -> None:
         try:
-            future = self._host.engine.submit(self._batch(submit.batch))
+            batch = self._batch(submit.batch)
+            future = self._host.engine.submit(batch)
         except SolarWindError as error:
             self._refuse(submit.ref, error)
             return
-        size = len(submit.batch) + _BATCH_BYTES
+        size = batch.weight + _BATCH_BYTES
         self._unaccepted += size
         self._regulate()
         future.add_done_callback(partial(self._submitted, submit.ref, size))
@@ -242,13 +243,15 @@ class Connection:
 
     def _hold(self, hold: wire.Hold) -> None:
         """What is refused here fails the events that fired it, with their report."""
-        self._held_bytes += len(hold.batch) + _BATCH_BYTES
-        if self._held_bytes > 2 * self._host.limits.unaccepted_bytes:
-            raise TooLarge(f"expected a report for what is on hold, got {self._held_bytes:,} bytes of it and none")
         try:
-            self._held.append(self._batch(hold.batch))
+            batch = self._batch(hold.batch)
+            self._held.append(batch)
+            self._held_bytes += batch.weight + _BATCH_BYTES
         except SolarWindError as error:
             self._held.append(error)
+            self._held_bytes += _BATCH_BYTES
+        if self._held_bytes > 2 * self._host.limits.unaccepted_bytes:
+            raise TooLarge(f"expected a report for what is on hold, got {self._held_bytes:,} bytes of it and none")
 
     # Instances
 

@@ -263,7 +263,7 @@ class _Taking:
         for at, offer in enumerate(self.offers):
             for index, position in enumerate(offer.picks):
                 start = position - offer.stored.start
-                size += offer.stored.batch.payload_bytes(start, start + 1)
+                size += offer.stored.batch.bytes_of(start, start + 1)
                 if size > MAX_TAKE_BYTES and (at or index):
                     self._shorten(at, index)
                     return

@@ -13,6 +13,7 @@ from ..event import Cause
 from ..origin import MACHINE, process_name
 from ..payload import JSON
 
+MAX_WORDS = 512 << 10  # characters of keys, ids and causes that travel together
 MAX_LIFT_NS = 10_000_000_000  # that a clock may be behind; a larger step back is believed
 
 
@@ -85,6 +86,7 @@ class Group(msgspec.Struct, eq=False):
     times: list[int] = msgspec.field(default_factory=list)
     count: int = 0  # of its events, once it is closed
     large: int = 0  # bytes of payload, of the large ones so far
+    words: int = 0  # characters of keys, ids and causes
     room: int = 0  # so many events before the outbox looks at it again
     weighed: int = 0  # of its events, so many are in `weight`
     weight: int = 0  # about how much memory it takes, in bytes

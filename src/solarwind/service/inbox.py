@@ -18,7 +18,7 @@ from ..event import HandOut
 from ..limits import Limits
 from ..origin import MACHINE, process_name
 from .doubt import doubtful
-from .group import Numbers
+from .group import MAX_WORDS, Numbers
 from .receipts import Fired, Held
 
 MAX_FIRED_BYTES = 8 << 20  # by handlers since the last time that all of it was reported
@@ -360,11 +360,13 @@ def _spans(positions: list[int]) -> Spans:
 def _parts(events: list[Fired], limits: Limits) -> list[list[Fired]]:
     """No part larger than a batch may be."""
     parts: list[list[Fired]] = []
-    size = limits.batch_bytes
+    size, words = limits.batch_bytes, 0
     for each in events:
-        if size + len(each.data) > limits.batch_bytes or len(parts[-1]) >= limits.batch_events:
+        full = size + len(each.data) > limits.batch_bytes or words > MAX_WORDS
+        if full or len(parts[-1]) >= limits.batch_events:
             parts.append([])
-            size = 0
+            size = words = 0
         parts[-1].append(each)
         size += len(each.data)
+        words += len(each.key or "") + len(each.id or "") + each.cause._length
     return parts

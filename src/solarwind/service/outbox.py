@@ -19,7 +19,7 @@ from ..errors import Busy, SolarWindError, Unavailable
 from ..event import Cause
 from ..limits import Limits
 from ..names import check_topic
-from .group import ORDER, Group, Numbers
+from .group import MAX_WORDS, ORDER, Group, Numbers
 from .receipts import LEFT_BEHIND, SentPart, SentReceipt
 
 log = logging.getLogger("solarwind")
@@ -152,15 +152,18 @@ class Outbox:
         self._check_room()
         receipt = self.add(topic, data, content)
         group, index = receipt.group, receipt.index
-        weight = WITH_BYTES + 2 * (len(key or "") + len(id or ""))
-        group.weight += weight
-        self._added += weight
+        words = len(key or "") + len(id or "") + (0 if cause is None else cause._length)
+        group.weight += WITH_BYTES + 2 * words
+        self._added += WITH_BYTES + 2 * words
+        group.words += words
         group.times[index] = ORDER.now(after)
         if group.plain is not None:
             group.begin_columns(index + 1)
         group.keys[index] = key
         group.ids[index] = id
         group.causes[index] = cause
+        if group.words > MAX_WORDS and self.open_groups.get(topic) is group:
+            self._full.append(self._close(topic))
         return receipt
 
     def _weigh(self, group: Group) -> None:

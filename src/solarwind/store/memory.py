@@ -18,6 +18,11 @@ MOST_IDS = 100_000
 MOST_BYTES = 1 << 30
 
 
+def _weight(size: int, events: int, batches: int) -> int:
+    """About how much memory batches of so many bytes take."""
+    return size + 64 * events + 512 * batches
+
+
 class _Topic:
     """A topic's log: batches in order, and where each starts."""
 
@@ -95,7 +100,7 @@ class MemoryStore:
     async def commit(
         self, batches: Sequence[Batch], changes: Sequence[Change], snapshots: Sequence[Snapshot], now: int
     ) -> list[Stored | None]:
-        size = sum(len(batch.data) for batch in batches)
+        size = sum(_weight(len(batch.data), len(batch), 1) for batch in batches)
         # What handlers fired comes in with their settle, and so with the room that this makes.
         most = self._most_bytes * (1 if any(batch.header.causes is None for batch in batches) else 2)
         if batches and self._bytes + size > most:
@@ -125,7 +130,7 @@ class MemoryStore:
         topic.batches.append(fresh)
         topic.end += len(fresh)
         topic.bytes += len(fresh.data)
-        self._bytes += len(fresh.data)
+        self._bytes += _weight(len(fresh.data), len(fresh), 1)
         return stored
 
     def _without_known(self, batch: Batch, topic: _Topic) -> Batch | None:
@@ -228,7 +233,7 @@ class MemoryStore:
                 gone.append(index)
                 events += len(batch)
                 left -= len(batch.data)
-        self._bytes -= log.bytes - left
+        self._bytes -= _weight(log.bytes - left, events, len(gone))
         log.bytes = left
         if gone:
             log.delete(gone)

@@ -113,7 +113,7 @@ class World:
         limits = {
             "waiting": random.randint(1, 6),
             "copies": random.randint(1, 10),
-            "copy_bytes": random.randint(10, 90),
+            "copy_bytes": random.randint(100, 900),
         }
         return Limits(**{name: limit for name, limit in limits.items() if random.random() < 0.25})
 
