@@ -228,6 +228,10 @@ async def test_listening(name: str) -> None:
         (lambda: SolarWind("memory://", grace="1"), ("grace", "'1'")),  # type: ignore[arg-type]
         (lambda: SolarWind("memory://", limits=5), ("limits", "5")),  # type: ignore[arg-type]
         (lambda: SolarWind("memory://", token=b"x"), ("token", "b'x'")),  # type: ignore[arg-type]
+        (lambda: SolarWind("memory://").run(until_settled=1), ("until_settled", "1")),  # type: ignore[arg-type]
+        (lambda: SolarWind("memory://").fire_many("T", "abc"), ("payloads", "'abc'", "use fire")),
+        (lambda: SolarWind("memory://").fire_many("T", {"a": 1}), ("payloads", "use fire")),
+        (lambda: SolarWind("memory://").fire_many("T", 5), ("payloads", "5")),  # type: ignore[arg-type]
         (lambda: SolarWind("memory://").topic("T", keep=True), ("keep", "True")),
         (lambda: SolarWind("memory://").topic("T", keep=timedelta(days=-1)), ("keep", "timedelta")),
         (lambda: SolarWind("memory://").topic("T", keep_bytes=True), ("keep_bytes", "True")),

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import math
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -58,7 +57,8 @@ def dump(value: Any) -> bytes:
     for by_alias in (True, False):
         data = write(value, by_alias)
         try:
-            unlike = _difference(value, read(data), "$")
+            found = read(data)
+            unlike = "" if _same(value, found) else _difference(value, found, "$")
         except Exception as error:  # a validator may raise anything
             unlike = f"its JSON is refused: {fault_of(error)}"
         if not unlike:
@@ -90,35 +90,57 @@ def _write_model(value: Any, by_alias: bool) -> bytes:
     return text.encode()
 
 
-def _difference(before: Any, after: Any, path: str) -> str:
-    """Where what came back differs; empty where it does not. A model's own `==` may be any rule. The values are not
-    said: what a model leaves out may be a secret."""
+def _same(before: Any, after: Any) -> bool:
+    """Whether it came back as it was. A model's own `==` may be any rule, so it is not asked."""
+    if before is after:
+        return True
     kind = type(before)
-    if kind is type(after):
-        if kind in (list, tuple) and len(before) == len(after):
-            return _first(_difference(a, b, f"{path}[{n}]") for n, (a, b) in enumerate(zip(before, after, strict=True)))
-        if kind is dict and before.keys() == after.keys():
-            return _first(_difference(each, after[name], f"{path}.{name}") for name, each in before.items())
-        if dataclasses.is_dataclass(kind) or is_model_type(kind):
-            fields, others = _fields(before), _fields(after)
-            if fields.keys() == others.keys():
-                return _first(_difference(each, others[name], f"{path}.{name}") for name, each in fields.items())
-        elif kind is float and math.isnan(before) and math.isnan(after):
-            return ""
-    elif is_model_type(kind) or is_model_type(type(after)):
+    if kind in _LEAVES:
+        return bool(before == after) or (before != before and after != after)  # nan
+    if kind is not type(after):
+        return not (_names(kind) or _names(type(after))) and bool(before == after)
+    if kind is list or kind is tuple:
+        return len(before) == len(after) and all(map(_same, before, after))
+    if kind is dict:
+        return before.keys() == after.keys() and all(_same(each, after[name]) for name, each in before.items())
+    names = _names(kind)
+    if names is None:
+        return bool(before == after)
+    for name in names:
+        if not _same(getattr(before, name, _names), getattr(after, name, _names)):
+            return False
+    return _same(getattr(before, "model_extra", None), getattr(after, "model_extra", None))
+
+
+_LEAVES = frozenset((str, int, float, bool, bytes, type(None)))
+
+
+def _find_names(type_: Any) -> tuple[str, ...] | None:
+    """The fields of a model or dataclass; None of anything else. Private attributes are no part of a payload."""
+    if dataclasses.is_dataclass(type_):
+        return tuple(field.name for field in dataclasses.fields(type_))
+    return tuple(type_.model_fields) if is_base_model(type_) else None
+
+
+_names: Callable[[Any], tuple[str, ...] | None] = lru_cache(maxsize=1024)(_find_names)
+
+
+def _difference(before: Any, after: Any, path: str) -> str:
+    """Where what came back is not the same. The values are not said: what a model leaves out may be a secret."""
+    kind, names = type(before), _names(type(before))
+    parts: Iterable[tuple[str, Any, Any]] = ()
+    if kind is not type(after):
         return f"a {type(after).__qualname__} rather than a {kind.__qualname__} at {path}"
-    return "" if before == after else f"another value at {path}"
-
-
-def _fields(value: Any) -> Mapping[str, Any]:
-    """What is compared of it: its fields and extra values. Private attributes are no part of a payload."""
-    if dataclasses.is_dataclass(value):
-        return {field.name: getattr(value, field.name, None) for field in dataclasses.fields(value)}
-    return {name: getattr(value, name, None) for name in type(value).model_fields} | (value.model_extra or {})
-
-
-def _first(differences: Iterable[str]) -> str:
-    return next(filter(None, differences), "")
+    if names is not None:
+        parts = [(f".{name}", getattr(before, name, None), getattr(after, name, None)) for name in names]
+    elif kind in (list, tuple) and len(before) == len(after):
+        parts = [(f"[{index}]", *both) for index, both in enumerate(zip(before, after, strict=True))]
+    elif kind is dict and before.keys() == after.keys():
+        parts = [(f".{name}", each, after[name]) for name, each in before.items()]
+    for name, one, other in parts:
+        if not _same(one, other):
+            return _difference(one, other, path + name)
+    return f"another value at {path}"
 
 
 # In -------------------------------------------------------------------------------------------------------------

@@ -223,6 +223,7 @@ _MOST_PATH = 200
 Key = str | bytes  # text as it is, other JSON in its canonical form
 _MAX_KEY = 256  # characters or bytes; a longer one is known by its digest, so that it costs no more
 _NUMBER = re.compile(rb"(-?)(\d+)(?:\.(\d+))?(?:[eE]([+-]?\d{1,1000}))?")
+_ZERO = ord("0")
 _decode_exactly = msgspec.json.Decoder(float_hook=lambda text: msgspec.Raw(text.encode())).decode
 _MAX_NAMES = 16  # in a path: each takes a type of its own
 
@@ -278,8 +279,8 @@ def _canonical_key(text: bytes) -> Key | None:
         found = str(_decode_json(text))
     elif text == b"null":
         return None
-    elif text[-1:] in b"123456789" and text.isdigit():  # a number as nearly all are
-        found = text
+    elif text.isdigit():  # a number as nearly all are
+        found = text if text[-1] != _ZERO else _canonical_number(text)
     elif text[:1] in (b"{", b"["):
         found = _canonical(_decode_exactly(text))
     else:

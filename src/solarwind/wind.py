@@ -30,6 +30,7 @@ from .service.firing import Firing
 from .service.inbox import Inbox
 from .service.options import (
     check_count,
+    check_flag,
     check_keep,
     check_keep_bytes,
     check_seconds,
@@ -112,7 +113,7 @@ class SolarWind(Firing, Asking):
                 each.join.purpose,
                 each.join.exchange,
                 each.join.version,
-                f"{each.function.__module__}.{each.handler.name}",
+                f"{each.origin.module}.{each.handler.name}",
             )
             for each in self._registrations
         )
@@ -326,10 +327,10 @@ class SolarWind(Firing, Asking):
 
     async def stop(self, grace: float | None = None) -> None:
         """Let handlers finish for `grace` seconds, give back what they did not, and flush what was fired."""
+        grace = check_seconds("grace", self.grace if grace is None else grace)
         if self._state != "running":
             return
         self._state = "stopping"
-        grace = self.grace if grace is None else grace
         until = monotonic() + max(1.0, grace)  # for all of it together
         begun = {each.joining for each in self._registrations if each.joining is not None} | self._tasks
         await finish(begun, max(1.0, grace))  # a server may be out of reach
@@ -396,6 +397,7 @@ class SolarWind(Firing, Asking):
 
         Raises `StoreError` if the store fails meanwhile.
         """
+        check_flag("until_settled", until_settled)
         run_loop(serve(self, until_settled))
 
     # Inner --------------------------------------------------------------------------------------------

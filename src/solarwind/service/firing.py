@@ -23,7 +23,7 @@ from ..event import Cause, Event
 from ..limits import Limits
 from ..names import check_id, check_key, check_topic
 from .group import ORDER, Group, Numbers
-from .options import check_seconds
+from .options import check_payloads, check_seconds
 from .outbox import Outbox
 from .receipts import HELD_BYTES, Fired, Held, HeldReceipt, Receipt, Receipts, SentReceipt
 from .runner import handling
@@ -227,7 +227,7 @@ class Firing:
         nothing is fired then. Small payloads without a key cost least this way.
         """
         check_topic(topic)
-        given = list(payloads)
+        given = check_payloads(payloads)
         encoded = [codec.encode(payload) for payload in given]
         for data, _ in encoded:
             self._check_size(topic, data)

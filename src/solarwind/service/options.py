@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -69,6 +69,15 @@ def check_ids(ids: Any) -> Collection[str] | None:
     if not isinstance(ids, Collection) or isinstance(ids, bytes | bytearray | memoryview | dict):
         raise BadArgument(f"expected ids, a list of them, one, or None for all, got {_shown(ids)}")
     return [check_id(each) for each in ids]
+
+
+def check_payloads(payloads: Any) -> list[Any]:
+    """A payload for each event. What is one payload is not taken apart: text into its letters, a dict into its keys."""
+    if not isinstance(payloads, Iterable) or isinstance(payloads, str | bytes | bytearray | memoryview | Mapping):
+        raise BadArgument(
+            f"expected an iterable of payloads, one for each event, got {_shown(payloads)}: for one event use fire"
+        )
+    return list(payloads)
 
 
 def check_path(path: Any) -> str:

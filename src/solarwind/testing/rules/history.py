@@ -387,6 +387,8 @@ class HistoryRules:
                 (wind.trace(5), BadName, "an event id"),  # type: ignore[arg-type]
                 (wind.backup(5), BadArgument, "the path of a file"),  # type: ignore[arg-type]
                 (wind.settled(-1), BadArgument, "a timeout"),
+                (wind.stop(-1), BadArgument, "grace"),
+                (wind.stop(True), BadArgument, "grace"),
                 (wind.settled("1"), BadArgument, "a timeout"),  # type: ignore[arg-type]
             ]
             for call, error, words in refusals:
