@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from solarwind.core.spans import Spans
 from solarwind.core.state import encode
 from solarwind.errors import ConflictError, NotAllowed, NotFound
 from solarwind.failure import Retry
@@ -406,6 +407,22 @@ def test_what_pends_waits_or_is_in_hand_when_a_fanout_takes_over_goes_to_the_nex
     assert bench.given() == {third: [0, 1, 2, 3, 4, 9]}
 
 
+def test_what_was_replayed_is_not_copied_again_when_a_fanout_takes_over() -> None:
+    bench = Bench()
+    page = bench.join(exchange="fanout", room=9)
+    bench.fire(3)
+    bench.settle_all()
+    worker = bench.join(version=2, exchange="keyed", room=1)
+    bench.dispatcher.replay("T", "p", 0, 3, bench.now)
+    bench.carry_out()
+    assert list(bench.given()) == [worker]
+    bench.leave(worker)
+    bench.join(exchange="fanout", room=9)
+    bench.leave(bench.join(version=2, exchange="keyed", room=1))
+    assert page not in bench.given()
+    assert bench.purpose().pending(3) == 3
+
+
 def test_what_was_handed_out_as_copies_does_not_pend_after_a_crash() -> None:
     bench = Bench(durable=True)
     bench.join(exchange="direct", room=9)
@@ -668,6 +685,40 @@ def test_a_purpose_that_is_retired_before_how_a_last_attempt_ended_is_durable_ha
     bench.dispatcher.retire("T", "p", force=True)
     bench.commit()
     assert not bench.take()
+
+
+def test_suspects_go_in_ever_smaller_groups_and_from_the_second_try_on_one_group_at_a_time() -> None:
+    bench = Bench(durable=True)
+    retry = Retry(attempts=9)
+    bench.join(room=2_000, retry=retry)
+    bench.fire(1_500)
+    bench.commit()
+    groups = []
+    for _ in range(4):
+        bench.restart()
+        bench.take()
+        bench.join(room=2_000, retry=retry)
+        groups.append([len(offer.picks) for offer in bench.take()])
+        bench.commit()
+    assert groups[0] == [1_000, 500], "never tried, as far as is known"
+    assert groups[1] == [100] * 15
+    assert groups[2:] == [[10], [1]], "and the others wait"
+
+
+def test_a_suspect_that_is_trimmed_meanwhile_holds_up_nobody() -> None:
+    bench = Bench(durable=True)
+    bench.join(room=9)
+    bench.fire()
+    bench.fire()
+    bench.commit()
+    bench.restart()
+    bench.at_hand = False
+    bench.join(room=9, retry=Retry(attempts=1))
+    bench.at_hand = True
+    bench.dispatcher.fetched("T", 0, bench.log[1], bench.now)
+    bench.carry_out()
+    assert bench.purpose().suspects == Spans()
+    assert list(bench.given().values()) == [[1]]
 
 
 def test_on_its_last_attempt_a_suspect_goes_when_nothing_else_is_out_and_nothing_goes_meanwhile() -> None:
