@@ -232,8 +232,8 @@ class _Taking:
         """Whoever waits looks a few turns later."""
 
     def lost(self, lease: int | None = None) -> None:
-        self.offers.clear()
-        self._parts.clear()
+        self.offers = [each for each in self.offers if lease is not None and each.lease != lease]
+        self._parts = [each for each in self._parts if lease is not None and each.lease != lease]
 
     def close(self, reason: str) -> None:
         self._takes.end_soon(self)
@@ -247,9 +247,8 @@ class _Taking:
 
     def _written(self) -> Iterator[dict[str, Any]]:
         offers, self.offers = self.offers, []
-        number = 0
-        for offer in offers:
-            stored = offer.stored
+        for offer, part in list(zip(offers, self._parts, strict=True)):
+            stored, number = offer.stored, part.first
             hand_out = HandOut(stored.batch, stored.start, self.join.purpose, self.join.version, None, offer.tried)
             for position in offer.picks:
                 found = to_cloudevent(Event(hand_out, position - stored.start))
