@@ -145,7 +145,10 @@ class Access:
         if self.open:
             return EVERYTHING
         if not token:
-            raise BadToken("expected a token, got none: make one with `solarwind token create`")
+            raise BadToken(
+                "expected a token, got none: give yours as $SOLARWIND_TOKEN, or `Authorization: Bearer` by HTTP; "
+                "whoever has the server makes one with `solarwind token create`"
+            )
         prefix, _, rest = token.partition("_")
         id, _, secret = rest.partition("_")
         known, found, grant = self._by_id.get(id, (_NOBODY, None, None))
@@ -325,7 +328,7 @@ def create_token(
         if each.purpose != ANY:
             check_purpose(each.purpose)
     if not (fire or listen or admin):
-        raise BadArgument("expected a right for the token, got none: say what it may fire, listen to, or admin")
+        raise BadArgument("expected a right for the token, got none: say --fire TOPIC, --listen TOPIC or --admin")
     if len(fire) + len(listen) > MOST_RIGHTS:
         raise TooLarge(f"expected at most {MOST_RIGHTS:,} topics and purposes for a token, got more: use {ANY}")
     now = now or datetime.now(UTC)

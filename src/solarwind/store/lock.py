@@ -189,5 +189,5 @@ def _who(path: str, found: _Identity | None) -> str:
 def _in_use(path: str, who: str) -> str:
     return (
         f"{path} is in use by {who or 'another process'}: stop it, or share the store with "
-        f"`solarwind serve --data {path}`"
+        f"`solarwind serve --data {path}`; if it is one, name its URL, such as ws://127.0.0.1:7400"
     )
