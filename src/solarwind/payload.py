@@ -316,3 +316,48 @@ def _canonical_number(text: bytes) -> bytes:
         return b"0"
     tens = int(power or b"0") - len(fraction) + len(digits) - len(stripped)
     return sign + stripped + (b"e%d" % tens if tens else b"")
+
+
+# JSON that somebody else wrote -----------------------------------------------------------------------------------
+
+_skip = msgspec.json.Decoder(msgspec.Raw).decode  # knows the grammar, not whether text is UTF-8 or a number too large
+_STRING = re.compile(rb'"(?:[^"\\]+|\\.)*+"', re.DOTALL)
+_FLAT = bytes.maketrans(b"123456789E", b"000000000e")
+_LONG = b"0" * 200  # of fewer digits, also with an exponent of two more, a float can be made
+_EXPONENTS = (b"0e000", b"0e+000")
+_HUGE = re.compile(
+    rb"(?<![0-9.eE+-])-?(?:[0-9]++(?:\.[0-9]++)?[eE]\+?0*+[1-9][0-9]{2,}+"
+    rb"|[0-9]{200,}+(?:\.[0-9]++)?(?:[eE][-+]?[0-9]++)?)"
+)
+_LINE_ENDS = bytes.maketrans(b"\r\n", b"  ")
+
+
+def as_json(data: bytes, content: str) -> msgspec.Raw | None:
+    """The payload as JSON in one line, to be put into a document or a line; None where it is none.
+
+    Every output takes it from here. Whoever fires may say `application/json` of anything: what is none, put into a
+    document, would be read as a part of it, and what has line ends as lines of their own.
+    """
+    if content != JSON:
+        return None
+    try:
+        check_grammar(data)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return None
+    return msgspec.Raw(data.translate(_LINE_ENDS) if b"\n" in data or b"\r" in data else data)
+
+
+def check_grammar(data: bytes) -> None:
+    """Raise what decoding it would, and build nothing: arrays of nothing take thirty times their bytes as objects."""
+    _skip(data)
+    check_values(data)
+
+
+def check_values(data: bytes) -> None:
+    """What the grammar does not say of its text and numbers. Raises what decoding it would."""
+    if not data.isascii():
+        data.decode()
+    flat = data.translate(_FLAT)
+    if _LONG in flat or any(each in flat for each in _EXPONENTS):  # as a number, or within some text
+        for number in _HUGE.finditer(_STRING.sub(b'""', data)):
+            _decode_json(number[0])

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import msgspec
 
-from ..errors import BadPayload
 from ..event import Event
-from ..payload import BYTES, JSON, decode
+from ..payload import BYTES, JSON, as_json
 from ..text import plain, plain_json
 
 if TYPE_CHECKING:
@@ -64,20 +63,10 @@ def event_record(event: Event) -> dict[str, Any]:
         "cause": {name: getattr(cause, name) for name in ("kind", "id", "purpose", "version") if getattr(cause, name)},
         "root": event.root,
     }
-    if _is_json(event):
-        return record | {"payload": msgspec.Raw(event.data)}
+    data = as_json(event.data, event.content_type)
+    if data is not None:
+        return record | {"payload": data}
     return record | {"content_type": BYTES if event.content_type == JSON else event.content_type, "payload": event.data}
-
-
-def _is_json(event: Event) -> bool:
-    """Whether its payload is what it says: anything else, put into a document, would be read as a part of it."""
-    if event.content_type != JSON:
-        return False
-    try:
-        decode(event.data, JSON)
-    except BadPayload:
-        return False
-    return True
 
 
 # --- for people ---------------------------------------------------------------------------------------------
@@ -167,9 +156,10 @@ def counted(number: int, thing: str) -> str:
 
 
 def payload_text(event: Event) -> str:
-    if not _is_json(event):
+    data = as_json(event.data, event.content_type)
+    if data is None:
         return f"{len(event.data):,} bytes"
-    return plain(msgspec.json.format(event.data, indent=-1).decode())
+    return plain(msgspec.json.format(data, indent=-1).decode())
 
 
 # --- while it lasts -----------------------------------------------------------------------------------------

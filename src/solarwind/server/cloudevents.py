@@ -15,8 +15,7 @@ from ..batch import MOST_TIME
 from ..errors import BadArgument, BadPayload
 from ..event import Cause, CauseKind, Event
 from ..names import check_id, check_key, check_purpose
-from ..payload import BYTES, JSON
-from .nesting import is_json
+from ..payload import BYTES, JSON, as_json
 
 SPECVERSION = "1.0"
 STRUCTURED = "application/cloudevents+json"
@@ -94,11 +93,11 @@ def to_cloudevent(event: Event) -> dict[str, Any]:
 
     Not everybody who fires looks whether it is JSON; one payload that is none must not spoil all that go with it."""
     found: dict[str, Any] = dict(attributes(event))
-    data = event.data
-    if event.content_type == JSON and is_json(data):
-        found["data"] = msgspec.Raw(data)
+    data = as_json(event.data, event.content_type)
+    if data is not None:
+        found["data"] = data
     else:
-        found["data_base64"] = b64encode(data).decode()
+        found["data_base64"] = b64encode(event.data).decode()
     return found
 
 

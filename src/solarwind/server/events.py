@@ -17,13 +17,13 @@ from ..batch import Batch, seal
 from ..errors import BadArgument, BadPayload, SolarWindError, TooLarge
 from ..limits import Limits
 from ..names import check_id, check_key
-from ..payload import BYTES, JSON
+from ..payload import BYTES, JSON, check_values
 from ..peer.turns import PIECE_BYTES
 from . import cloudevents
 from .call import Call, answer, problem
 from .cloudevents import Incoming
 from .described import Id, Key
-from .nesting import Shape, check_json, check_long_json, check_values
+from .nesting import Shape, check_json, check_long_json
 
 NDJSON = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 TYPES = (JSON, NDJSON[0], BYTES, cloudevents.STRUCTURED, cloudevents.BATCHED)

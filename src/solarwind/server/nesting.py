@@ -13,31 +13,14 @@ from itertools import accumulate
 import msgspec
 
 from ..errors import BadPayload, TooLarge
+from ..payload import check_grammar
 from ..peer.turns import PIECE_BYTES, Turns
 
-_skip = msgspec.json.Decoder(msgspec.Raw).decode  # knows the grammar, not whether text is UTF-8 or a number too large
-_decode = msgspec.json.Decoder().decode
 _STRING = re.compile(rb'"(?:[^"\\]+|\\.)*+"', re.DOTALL)
 _TOKEN = re.compile(rb'"(?:[^"\\]+|\\.)*+"|[\[{\]},]', re.DOTALL)
-_FLAT = bytes.maketrans(b"123456789E", b"000000000e")
-_LONG = b"0" * 200  # of fewer digits, also with an exponent of two more, a float can be made
-_EXPONENTS = (b"0e000", b"0e+000")
-_HUGE = re.compile(
-    rb"(?<![0-9.eE+-])-?(?:[0-9]++(?:\.[0-9]++)?[eE]\+?0*+[1-9][0-9]{2,}+"
-    rb"|[0-9]{200,}+(?:\.[0-9]++)?(?:[eE][-+]?[0-9]++)?)"
-)
 _OTHERS = bytes(set(range(256)) - set(b"[]{}"))
 _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 _DEEPER = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
-
-
-def is_json(data: bytes) -> bool:
-    """Whether it is one JSON value that can be decoded."""
-    try:
-        _check_grammar(data)
-    except (msgspec.DecodeError, ValueError, RecursionError):
-        return False
-    return True
 
 
 def check_json(data: bytes, max_nesting: int, what: str = "JSON") -> None:
@@ -64,7 +47,7 @@ async def check_long_json(
 
 def _refuse_other(data: bytes, max_nesting: int, what: str) -> None:
     try:
-        _check_grammar(data)
+        check_grammar(data)
     except RecursionError:
         raise _too_deep(max_nesting) from None
     except (msgspec.DecodeError, ValueError) as error:
@@ -131,22 +114,6 @@ class Shape:
                 self.cuts.append(token.start())
                 if len(self.cuts) >= most:
                     raise TooLarge(f"expected an array of at most {most:,}, got a longer one: send several")
-
-
-def _check_grammar(data: bytes) -> None:
-    """Raises what decoding it would."""
-    _skip(data)
-    check_values(data)
-
-
-def check_values(data: bytes) -> None:
-    """What the grammar does not say of its text and numbers. Raises what decoding it would."""
-    if not data.isascii():
-        data.decode()
-    flat = data.translate(_FLAT)
-    if _LONG in flat or any(each in flat for each in _EXPONENTS):  # as a number, or within some text
-        for number in _HUGE.finditer(_STRING.sub(b'""', data)):
-            _decode(number[0])
 
 
 def _too_deep(most: int) -> TooLarge:
