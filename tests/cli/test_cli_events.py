@@ -173,6 +173,17 @@ def test_listen_keyed_by_a_field_of_the_payload(url: str, start: Start) -> None:
     assert (found["exchange"], found["versions"], found["settled"]) == ("keyed", [2], 2)
 
 
+def test_listen_rejects_events_without_a_key_where_it_is_told_to(url: str, start: Start) -> None:
+    fire(url, {"w": "a"}, {"v": "b"})
+    options = ("--exchange", "keyed", "--key-field", "$.v", "--key-missing", "reject", "--since", "beginning")
+    assert len(start("listen", "t", "--purpose", "p", *options, "--count", "1", "--url", url).end().lines) == 1
+    (found,) = done("purposes", "--url", url, "--json").json
+    assert (found["settled"], found["dead"]) == (1, 1)
+    answer = start("listen", "t", "--purpose", "q", "--key-missing", "ignore", "--url", url).end()
+    assert (answer.code, answer.out) == (1, "")
+    assert "expected key_missing 'handle' or 'reject', got 'ignore'" in answer.err
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_listen_leaves_cleanly_on_a_signal(url: str, start: Start, number: int) -> None:
     fire(url, 1)

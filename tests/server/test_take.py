@@ -121,6 +121,19 @@ async def test_what_is_taken_is_a_cloudevent_with_a_token_and_settling_it_is_the
 
 
 @on_loop
+async def test_an_event_without_a_key_is_rejected_where_the_take_states_that(host: Host) -> None:
+    async with serving(host) as client:
+        keyed = {"exchange": "keyed", "key": "$.video", "key_missing": "reject"}
+        await client.begin({"n": 1}, {"video": 2}, **keyed)
+        assert data(await client.take(max=10, **keyed)) == [{"video": 2}]
+        (letter,) = await client.dead()
+        assert letter["error"] == "expected a key, the field $.video of its payload, got none"
+        assert (await client.counts())["key_missing"] == 1
+        answer = await client.http.get("/metrics")
+        assert f'solarwind_purpose_key_missing_total{{purpose="{PURPOSE}",topic="orders"}} 1.0' in answer.text
+
+
+@on_loop
 async def test_bytes_come_in_base64(host: Host) -> None:
     async with serving(host) as client:
         await client.begin(1)
