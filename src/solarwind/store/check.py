@@ -16,6 +16,7 @@ from .files import Mark, Reach, sync_folder
 from .lock import Lock, identity
 
 _STEP_PAGES = 1024
+_ROUNDS = 4  # of accepting
 _BESIDE = ("-wal", "-shm", "-mark", "-reserve")
 Progress = Callable[[int, int], None]
 
@@ -162,12 +163,18 @@ def check(
         try:
             database.keep_tidy(connection, not database.has_log(path))
             findings = foreign + _inspect(path, connection, mark, progress)
-            if accept_loss and findings:
-                _accept(path, connection, findings, vfs)
+            more = findings
+            for _ in range(_ROUNDS if accept_loss else 0):  # what hid behind them is found once they are accepted
+                if not more:
+                    break
+                _accept(path, connection, more, vfs)
+                more = _inspect(path, connection, Mark.read(path, vfs), progress)
+                findings += more
         finally:
             connection.close()
-    except apsw.Error as error:
-        raise StoreError(f"{path} cannot be read ({error}): restore a backup") from error
+    except database.UNREADABLE as error:
+        told = database.in_one_line(error)
+        raise StoreError(f"{path} is damaged, and cannot be read ({told}): restore a backup") from error
     finally:
         if lock is not None:
             lock.release()
@@ -194,10 +201,13 @@ def _inspect(
             if progress is not None:
                 progress(done, total)
 
-        findings = list(inspection.inspect_pages(path, connection))
+        findings = [*inspection.inspect_pages(path, connection), *inspection.inspect_topics(path, connection)]
+        if findings:
+            return findings
         findings += inspection.inspect_mark(path, connection, mark, last)
         findings += inspection.inspect_commits(path, connection)
         findings += inspection.inspect_bodies(path, connection, topics, progress=report)
+        findings += inspection.inspect_letters(path, connection)
         findings += inspection.inspect_references(path, connection)
         findings += inspection.inspect_links(path, connection, topics, last.events, most=1 << 62)
     return findings

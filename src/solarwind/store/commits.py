@@ -151,7 +151,7 @@ class Plan:
         topic = self.new_topics.get(name)
         if topic is None:
             topic = self.new_topics[name] = len(self._known.topics) + len(self.new_topics) + 1
-            self._connection.execute("INSERT INTO topics(id, name) VALUES (?, ?)", (topic, name))
+            database.save_topic(self._connection, Topic(topic, name))
         return topic, 0, 0, 0
 
     # --- only once ------------------------------------------------------------------------------------------
@@ -238,19 +238,20 @@ class Plan:
                     query = "DELETE FROM dead WHERE topic = ? AND purpose = ? AND position >= ? AND position < ?"
                     self._connection.execute(query, (*key, start, stop))
             if change.dead:
-                rows = ((*key, each.position, each.tried, each.time, each.error) for each in change.dead)
-                self._connection.executemany("INSERT OR REPLACE INTO dead VALUES (?, ?, ?, ?, ?, ?)", rows)
+                rows = [(*key, each.position, each.tried, each.time, each.error) for each in change.dead]
+                summed = ((*row, database.row_sum(*row[:-1], row[-1].encode())) for row in rows)
+                self._connection.executemany("INSERT OR REPLACE INTO dead VALUES (?, ?, ?, ?, ?, ?, ?)", summed)
 
     def _write_snapshots(self, snapshots: Sequence[Snapshot]) -> None:
         if snapshots:
             number = self.commit.number
             encoded = ((each.topic, each.purpose, state.encode(each)) for each in snapshots)
-            rows = [(*key, number, data, database.snapshot_sum(number, data)) for *key, data in encoded]
+            rows = [(*key, number, data, database.row_sum(*key, number, data)) for *key, data in encoded]
             self._connection.executemany("INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?, ?, ?)", rows)
 
     def _write_commit(self, changes: Sequence[Change]) -> None:
         encoded = state.encode(list(changes))
-        row = (*self.commit, encoded, database.commit_sum(*self.commit, encoded))
+        row = (*self.commit, encoded, database.row_sum(*self.commit, encoded))
         try:
             self._connection.execute("INSERT INTO commits VALUES (?, ?, ?, ?, ?)", row)
         except apsw.ConstraintError as error:

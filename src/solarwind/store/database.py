@@ -24,7 +24,7 @@ from ..batch import Batch
 from ..core import state
 from ..core.log import Stored
 from ..core.spans import Spans
-from ..core.state import Change, Snapshot
+from ..core.state import Change, Letter, Snapshot
 from ..errors import ProtocolError, StoreError
 from .files import read_start
 
@@ -40,8 +40,9 @@ CREATE TABLE meta(name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE topics(
     id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, keep_ns INTEGER, keep_bytes INTEGER,
     -- the end, the last sum and all bytes of what was trimmed; where batches are left, they say it themselves
-    next INTEGER NOT NULL DEFAULT 0, sum INTEGER NOT NULL DEFAULT 0, total INTEGER NOT NULL DEFAULT 0,
-    trimmed BLOB NOT NULL DEFAULT x'90', gone INTEGER NOT NULL DEFAULT 0); -- which events went, and how many bytes
+    next INTEGER NOT NULL, sum INTEGER NOT NULL, total INTEGER NOT NULL,
+    trimmed BLOB NOT NULL, gone INTEGER NOT NULL, -- which events went, and how many bytes
+    whole INTEGER NOT NULL); -- the sum of the row
 CREATE TABLE batches(
     row INTEGER PRIMARY KEY, topic INTEGER NOT NULL, start INTEGER NOT NULL, count INTEGER NOT NULL,
     producer INTEGER, author BLOB NOT NULL, first INTEGER NOT NULL, last_time INTEGER NOT NULL, caused INTEGER NOT NULL,
@@ -61,8 +62,17 @@ CREATE TABLE snapshots(
     PRIMARY KEY(topic, purpose)) WITHOUT ROWID;
 CREATE TABLE dead(
     topic TEXT, purpose TEXT, position INTEGER, tried INTEGER NOT NULL, time INTEGER NOT NULL, error TEXT NOT NULL,
-    PRIMARY KEY(topic, purpose, position)) WITHOUT ROWID;
+    sum INTEGER NOT NULL, PRIMARY KEY(topic, purpose, position)) WITHOUT ROWID;
 """
+
+
+# What reading damaged rows may raise, where a sum does not tell before.
+UNREADABLE = (apsw.Error, msgspec.MsgspecError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+
+
+def in_one_line(error: BaseException) -> str:
+    """SQLite quotes its schema, which has several."""
+    return " ".join(str(error).split())
 
 
 class Topic(msgspec.Struct):
@@ -268,9 +278,16 @@ def read_topics(connection: apsw.Connection) -> list[Topic]:
     """
     found = []
     for id, name, next, sum, total, keep_ns, keep_bytes, trimmed, gone in select(connection, query):
-        spans = Spans(msgspec.msgpack.decode(trimmed, type=list[int]))
-        found.append(Topic(id, name, next, sum, total, keep_ns, keep_bytes, spans, gone))
+        found.append(Topic(id, name, next, sum, total, keep_ns, keep_bytes, _read_spans(trimmed), gone))
     return found
+
+
+def _read_spans(encoded: Any) -> Spans:
+    """Nothing where it cannot be read: its row's sum tells."""
+    try:
+        return Spans(msgspec.msgpack.decode(encoded, type=list[int]))
+    except (msgspec.MsgspecError, TypeError, ValueError):
+        return Spans()
 
 
 def forget_events(connection: apsw.Connection, topic: int, start: int, stop: int) -> None:
@@ -278,24 +295,39 @@ def forget_events(connection: apsw.Connection, topic: int, start: int, stop: int
 
 
 def save_topic(connection: apsw.Connection, log: Topic) -> None:
-    row = (log.next, log.sum, log.total, state.encode(log.trimmed.edges), log.gone, log.id)
-    connection.execute("UPDATE topics SET next = ?, sum = ?, total = ?, trimmed = ?, gone = ? WHERE id = ?", row)
+    trimmed = state.encode(log.trimmed.edges)
+    row = (log.id, log.name, log.keep_ns, log.keep_bytes, log.next, log.sum, log.total, trimmed, log.gone)
+    connection.execute("INSERT OR REPLACE INTO topics VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*row, row_sum(*row)))
 
 
-def commit_sum(number: int, time: int, events: int, changes: bytes) -> int:
-    return crc32(changes, crc32(b"%d %d %d" % (number, time, events)))
+def row_sum(*columns: object) -> int:
+    """The sum of a row: of whatever it holds, since damage may have made anything of it."""
+    return crc32(state.encode(columns))
 
 
-def snapshot_sum(number: int, encoded: bytes) -> int:
-    return crc32(encoded, crc32(b"%d" % number))
+LETTER = "position, tried, time, CAST(error AS BLOB), sum"  # damaged text may be none
+
+
+def read_letter(path: str, topic: str, purpose: str, *row: Any) -> Letter:
+    """The dead letter in a row. `StoreError` where it is not what was written."""
+    *columns, sum = row
+    if row_sum(topic, purpose, *columns) != sum:
+        raise StoreError(
+            f"{path} is damaged: the dead letter at position {columns[0]} of purpose {purpose!r} on topic {topic!r} is "
+            "not what was written: restore a backup, or go on without its error with `solarwind check --accept-loss "
+            f"--url sqlite:///{path}`"
+        )
+    position, tried, time, error = columns
+    return Letter(position, tried, time, str(error, "utf-8"))
 
 
 def read_batch(path: str, topic: str, start: int, count: int, previous: int, sum: int, data: bytes) -> Stored:
     """The batch in a row. `StoreError` where it is not what was written."""
-    fault = f"{path} is damaged: the events {start} to {start + count - 1} of topic {topic!r} are not what was written"
+    last = start + count - 1 if isinstance(count, int) else "?"
+    fault = f"{path} is damaged: the events {start} to {last} of topic {topic!r} are not what was written"
     way_out = f"restore a backup, or go on without them with `solarwind check --accept-loss --url sqlite:///{path}`"
-    if crc32(data, previous) != sum:
-        raise StoreError(f"{fault} (expected the sum {sum:08x}, got {crc32(data, previous):08x}): {way_out}")
+    if not isinstance(data, bytes) or not isinstance(previous, int) or crc32(data, previous & 0xFFFFFFFF) != sum:
+        raise StoreError(f"{fault} (they have another sum): {way_out}")
     try:
         batch = Batch.read(data)
     except ProtocolError as error:

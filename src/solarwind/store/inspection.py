@@ -7,28 +7,31 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from zlib import crc32
 
 import apsw
 
 from ..core import state
+from ..core.log import Stored
+from ..core.spans import Spans
 from ..errors import StoreError
 from .database import (
+    LETTER,
     Commit,
     Topic,
-    commit_sum,
     forget_events,
     has_log,
     last_commit,
     meta,
     read_batch,
+    read_letter,
     read_life,
     read_topics,
+    row_sum,
     save_topic,
     select,
     set_meta,
-    snapshot_sum,
     store_id,
     value,
 )
@@ -44,6 +47,12 @@ SELECT start, count, reached, previous IS above AS linked FROM (
     WINDOW upwards AS (ORDER BY start))
 WHERE start IS NOT reached OR NOT linked ORDER BY start
 """
+
+
+_THERE = (
+    "EXISTS (SELECT 1 FROM batches INDEXED BY links WHERE topic = {topic} AND start = "
+    "(SELECT max(start) FROM batches WHERE topic = {topic} AND start <= position) AND start + count > position)"
+)
 
 
 class Finding(NamedTuple):
@@ -105,6 +114,47 @@ def inspect_mark(path: str, connection: apsw.Connection, mark: Reach | None, las
         )
 
 
+def inspect_topics(path: str, connection: apsw.Connection) -> Iterator[Finding]:
+    """Whether each topic's row is what was written. Nothing else can be told where one is not."""
+    for *columns, whole in select(connection, "SELECT * FROM topics"):
+        if row_sum(*columns) != whole:
+            yield Finding(
+                f"{path} is damaged: what is noted of topic {columns[1]!r} is not what was written: restore a backup, "
+                f"or go on without how much it keeps with `solarwind check --accept-loss --url sqlite:///{path}`",
+                _renew_topic(columns[0], columns[1]),
+            )
+
+
+def _renew_topic(topic: int, name: object) -> Callable[[apsw.Connection], None]:
+    """As its batches say: what is not there was trimmed."""
+
+    def accept(connection: apsw.Connection) -> None:
+        query = "SELECT start, count, sum, total, size FROM batches WHERE topic = ? ORDER BY start"
+        log, there, left = Topic(topic, str(name)), Spans(), 0
+        for start, count, total_sum, total, size in select(connection, query, (topic,)):
+            there.add(start, start + count)
+            log.next, log.sum, log.total, left = start + count, total_sum, total, left + size
+        log.trimmed = Spans.of(())
+        for low, high in there.outside(0, log.next):
+            log.trimmed.add(low, high)
+        log.gone = log.total - left
+        save_topic(connection, log)
+
+    return accept
+
+
+def inspect_letters(path: str, connection: apsw.Connection) -> Iterator[Finding]:
+    """Whether the dead letters' rows are what was written."""
+    there = _THERE.format(topic="(SELECT id FROM topics WHERE name = dead.topic)")
+    query = f"SELECT topic, purpose, {LETTER} FROM dead WHERE {there}"
+    for topic, purpose, *row in select(connection, query):  # those of no event are found elsewhere
+        try:
+            read_letter(path, topic, purpose, *row)
+        except StoreError as error:
+            key = (topic, purpose, row[0])
+            yield Finding(str(error), _delete("dead WHERE topic IS ? AND purpose IS ? AND position IS ?", key))
+
+
 def inspect_commits(path: str, connection: apsw.Connection) -> Iterator[Finding]:
     """Whether the commits since the oldest one kept are all there and as they were written, and the snapshots too."""
     expected = int(meta(connection, "oldest"))
@@ -114,20 +164,24 @@ def inspect_commits(path: str, connection: apsw.Connection) -> Iterator[Finding]
                 f"{path} has lost the commits {expected} to {number - 1}: the state of its purposes is older there",
                 _set_oldest(number),
             )
-        if commit_sum(number, time, events, changes) != sum:
+        if row_sum(number, time, events, changes) != sum:
             yield Finding(
-                f"{path} is damaged: commit {number} of {when(time)} is not what was written: what its purposes did "
+                f"{path} is damaged: commit {number} of {_said(time)} is not what was written: what its purposes did "
                 "in it is lost",
                 _empty_commit(number, time, events),
             )
         expected = number + 1
     for topic, purpose, number, encoded, sum in select(connection, "SELECT * FROM snapshots"):
-        if snapshot_sum(number, encoded) != sum:
+        if row_sum(topic, purpose, number, encoded) != sum:
             yield Finding(
                 f"{path} is damaged: the state of purpose {purpose!r} on topic {topic!r} is not what was written: "
                 "what it did up to then is lost",
                 _delete("snapshots WHERE topic = ? AND purpose = ?", (topic, purpose)),
             )
+
+
+def _said(time: object) -> str:
+    return when(time) if isinstance(time, int) and 0 <= time < 1 << 62 else "an unreadable time"
 
 
 def _set_oldest(number: int) -> Callable[[apsw.Connection], None]:
@@ -141,7 +195,7 @@ def _set_oldest(number: int) -> Callable[[apsw.Connection], None]:
 def _empty_commit(number: int, time: int, events: int) -> Callable[[apsw.Connection], None]:
     def accept(connection: apsw.Connection) -> None:
         nothing = state.encode([])
-        row = (nothing, commit_sum(number, time, events, nothing), number)
+        row = (nothing, row_sum(number, time, events, nothing), number)
         connection.execute("UPDATE commits SET changes = ?, sum = ? WHERE number = ?", row)
 
     return accept
@@ -227,7 +281,7 @@ def recount(connection: apsw.Connection) -> None:
     events = sum(log.next for log in topics)
     query = "SELECT number, time, changes FROM commits ORDER BY number DESC LIMIT 1"
     for number, time, changes in list(select(connection, query)):
-        row = (events, commit_sum(number, time, events, changes), number)
+        row = (events, row_sum(number, time, events, changes), number)
         connection.execute("UPDATE commits SET events = ?, sum = ? WHERE number = ?", row)
 
 
@@ -241,8 +295,11 @@ def inspect_bodies(
     """Whether the batches are what was written: the newest of them, up to `most_bytes` or all."""
     names = {log.id: log.name for log in topics}
     done = 0
-    query = "SELECT topic, start, count, previous, sum, data FROM batches ORDER BY row DESC"
-    for topic, start, count, previous, sum, data in select(connection, query):
+    query = (
+        "SELECT topic, start, count, previous, sum, data, producer, author, first, last_time, size FROM batches "
+        "ORDER BY row DESC"
+    )
+    for topic, start, count, previous, sum, data, *facts in select(connection, query):
         if topic not in names:
             yield Finding(
                 f"{path} is damaged: events of a topic that it does not know",
@@ -250,7 +307,10 @@ def inspect_bodies(
             )
             continue
         try:
-            if most_bytes is None or crc32(data, previous) != sum:  # in a hurry, a sum that is right will do
+            if most_bytes is None:
+                stored = read_batch(path, names[topic], start, count, previous, sum, data)
+                _compare(path, names[topic], stored, *facts)
+            elif not isinstance(data, bytes) or crc32(data, previous) != sum:  # in a hurry, a right sum will do
                 read_batch(path, names[topic], start, count, previous, sum, data)
         except StoreError as error:
             yield Finding(str(error), lose(topic, start, start + count))
@@ -258,6 +318,19 @@ def inspect_bodies(
         progress(done)
         if most_bytes is not None and done >= most_bytes:
             return
+
+
+def _compare(path: str, topic: str, stored: Stored, producer: Any, author: Any, *facts: Any) -> None:
+    """Whether what is noted of a batch beside its body is what the body says."""
+    header = stored.batch.header
+    expected = (header.first, header.time + max(header.times), len(stored.batch.data))
+    known = (producer in (None, header.producer)) and author == header.author and facts == expected
+    if not known:
+        raise StoreError(
+            f"{path} is damaged: what is noted of the events {stored.start} to {stored.stop - 1} of topic {topic!r} is "
+            "not what was written: restore a backup, or go on without them with `solarwind check --accept-loss "
+            f"--url sqlite:///{path}`"
+        )
 
 
 def inspect_pages(path: str, connection: apsw.Connection) -> Iterator[Finding]:
@@ -273,18 +346,14 @@ def _rebuild(connection: apsw.Connection) -> None:
 
 def inspect_references(path: str, connection: apsw.Connection) -> Iterator[Finding]:
     """Whether each given id and each dead letter is of an event that is there."""
-    there = (
-        "EXISTS (SELECT 1 FROM batches INDEXED BY links WHERE topic = {topic} AND start = "
-        "(SELECT max(start) FROM batches WHERE topic = {topic} AND start <= position) AND start + count > position)"
-    )
-    gone = f"topic = ? AND position = ? AND NOT {there.format(topic='ids.topic')}"
-    query = f"SELECT id, topic, position FROM ids WHERE NOT {there.format(topic='ids.topic')}"
+    gone = f"topic = ? AND position = ? AND NOT {_THERE.format(topic='ids.topic')}"
+    query = f"SELECT id, topic, position FROM ids WHERE NOT {_THERE.format(topic='ids.topic')}"
     for id, topic, position in select(connection, query):
         yield Finding(
             f"{path} is damaged: the id {id!r} is of event {position} of topic {topic}, which is not there",
             _delete(f"ids WHERE {gone}", (topic, position)),
         )
-    query = "SELECT topic, purpose, position FROM dead WHERE NOT " + there.format(
+    query = "SELECT topic, purpose, position FROM dead WHERE NOT " + _THERE.format(
         topic="(SELECT id FROM topics WHERE name = dead.topic)"
     )
     for topic, purpose, position in select(connection, query):
@@ -304,6 +373,7 @@ def verify(path: str, vfs: str | None, connection: apsw.Connection) -> tuple[lis
     topics = read_topics(connection)
 
     def findings() -> Iterator[Finding]:
+        yield from inspect_topics(path, connection)
         yield from inspect_mark(path, connection, Mark.read(path, vfs), last)
         yield from inspect_commits(path, connection)
         yield from inspect_links(path, connection, topics, last.events, most=100_000)

@@ -97,8 +97,9 @@ class Reading:
         return [database.read_batch(self._path, topic.name, *row) for row in rows]
 
     def dead(self, topic: str, purpose: str) -> list[Letter]:
-        query = "SELECT position, tried, time, error FROM dead WHERE topic = ? AND purpose = ? ORDER BY position"
-        return [Letter(*row) for row in select(self._connection, query, (topic, purpose))]
+        query = f"SELECT {database.LETTER} FROM dead WHERE topic = ? AND purpose = ? ORDER BY position"
+        rows = select(self._connection, query, (topic, purpose))
+        return [database.read_letter(self._path, topic, purpose, *row) for row in rows]
 
     def trimmable(self, log: Topic, pinned: Spans, before: int | None, most_bytes: int | None) -> list[Row]:
         """The next batches that are to go: no more than one transaction deletes without holding up commits. Asked of

@@ -32,7 +32,7 @@ from . import database, inspection
 from .base import Full, Keep, Recovered, TopicRecord
 from .check import backup
 from .commits import AlreadyWritten, Known, Plan
-from .database import Topic, result_code
+from .database import Topic, in_one_line, result_code
 from .files import Mark, Reach, Reserve
 from .lock import Lock, identity
 from .reading import Reading, Row
@@ -118,11 +118,11 @@ class SqliteStore:
         except (Full, OSError) as error:
             self._let_go()
             raise StoreError(f"{self.path} cannot be opened ({error}): make room on its disk") from error
-        except apsw.Error as error:
+        except database.UNREADABLE as error:
             self._let_go()
             raise StoreError(
-                f"{self.path} cannot be opened ({error}): see `solarwind check --url sqlite:///{self.path}`, "
-                "or restore a backup"
+                f"{self.path} cannot be opened ({in_one_line(error)}): see "
+                f"`solarwind check --url sqlite:///{self.path}`, or restore a backup"
             ) from error
         except BaseException:
             self._let_go()
@@ -311,6 +311,9 @@ class SqliteStore:
                     raise Full(f"{self.path} has no room left ({error}): make room on its disk") from error
                 raise Full(f"{self.path} cannot be written to ({error}): see to its disk") from error
             raise self._stop("what was being written may be stored or not", error) from error
+        except database.UNREADABLE as error:
+            self._roll_back()
+            raise self._stop("what was looked up for a commit is damaged", error) from error
         except BaseException:
             self._roll_back()
             raise
@@ -460,11 +463,8 @@ class SqliteStore:
         log = self._known.topics.get(name) or Topic(len(self._known.topics) + 1, name)
         keep_ns = log.keep_ns if isinstance(keep_ns, UnsetType) else keep_ns
         keep_bytes = log.keep_bytes if isinstance(keep_bytes, UnsetType) else keep_bytes
-        query = (
-            "INSERT INTO topics(id, name, keep_ns, keep_bytes) VALUES (?, ?, ?, ?) "
-            "ON CONFLICT (id) DO UPDATE SET keep_ns = excluded.keep_ns, keep_bytes = excluded.keep_bytes"
-        )
-        self._write(lambda: self._writer.execute(query, (log.id, name, keep_ns, keep_bytes)))
+        after = msgspec.structs.replace(log, keep_ns=keep_ns, keep_bytes=keep_bytes)
+        self._write(lambda: database.save_topic(self._writer, after))
         log.keep_ns, log.keep_bytes = keep_ns, keep_bytes
         self._known.topics[name] = log
 
@@ -509,10 +509,10 @@ class SqliteStore:
         self._usable()
         try:
             return await self._run(self._read_thread, question, *arguments)
-        except apsw.Error as error:
+        except database.UNREADABLE as error:
             raise StoreError(
-                f"{self.path} cannot be read ({error}): see `solarwind check --url sqlite:///{self.path}`, "
-                "or restore a backup"
+                f"{self.path} cannot be read ({in_one_line(error)}): see "
+                f"`solarwind check --url sqlite:///{self.path}`, or restore a backup"
             ) from error
 
     async def _run(self, thread: ThreadPoolExecutor, work: Callable[..., T], *arguments: object) -> T:
