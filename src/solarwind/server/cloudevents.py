@@ -239,7 +239,10 @@ def _incoming(given: dict[str, str], data: bytes, content: str, topic: str) -> I
             f"expected events of type {topic!a}, the topic, got {given['type'][:200]!a}: send it to its own topic"
         )
     if len(given["source"]) > MOST_SOURCE or not given["source"].isprintable():
-        raise BadArgument(f"expected a source of at most {MOST_SOURCE:,} printable characters, got another")
+        raise BadArgument(
+            f"expected a source of at most {MOST_SOURCE:,} printable characters, got {len(given['source']):,}: "
+            f"{given['source'][:80]!a}"
+        )
     key = given.get("partitionkey")
     machine, process = read_source(given["source"])
     if _is_json_type(content):

@@ -19,16 +19,19 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from math import ceil
 from time import time
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 from msgspec import Meta
 
+from ..core.effects import Failure
 from ..engine.base import Engine
 from ..errors import BadArgument, NotAllowed, Unavailable
 from ..event import Event
 from ..failure import Later, Reject, Retry
 from ..limits import Limits
+from ..logs import limited
+from ..service.meaning import Meaning
 from ..service.options import check_count
 from ..service.registration import make_join
 from ..service.runner import Runner
@@ -222,12 +225,32 @@ class Pace:
         self._paused = max(self._paused, now + seconds)
 
 
-class _Instance(Runner):
-    """Says so when its purpose is gone."""
+class Failing(NamedTuple):
+    """A target that takes nothing for now: since when, and why the last time."""
 
-    def __init__(self, ended: Callable[[str], None], *how: Any) -> None:
+    since: datetime
+    error: str
+
+
+class _Instance(Runner):
+    """Says so when its purpose is gone, and what a target does in one line."""
+
+    def __init__(self, ended: Callable[[str], None], webhook: Webhook, *how: Any) -> None:
         super().__init__(*how)
         self._ended = ended
+        self._webhook = webhook
+
+    def _failure(self, position: int, event: Event, error: BaseException, meant: Meaning) -> Failure:
+        if not isinstance(error, Undelivered | Unanswered | NotAllowed):
+            return super()._failure(position, event, error, meant)
+        of, wait_ns = self._webhook, self.join.retry.delay_ns(event.attempt, self._engine.random)
+        limited.warning(
+            ("webhook", *of.place),
+            "webhook %s of %r on topic %r, to %s: %s: event %s, %s",
+            *(of.name, of.purpose, of.topic, read_url(of.wanted.url).shown),
+            *(meant.text, event.id, self._next(event, wait_ns)),
+        )
+        return Failure(position, "retry", meant.text, wait_ns)
 
     def close(self, reason: str) -> None:
         super().close(reason)
@@ -256,6 +279,7 @@ class Delivery:
         self._pace = Pace(webhook.rate)
         self._stopping = asyncio.Event()
         self._runner: Runner | None = None
+        self.failing: Failing | None = None
 
     async def start(self) -> None:
         """Raises what joining raises."""
@@ -278,7 +302,7 @@ class Delivery:
             wanted.key_missing,
         )
         begun = asyncio.Event()
-        runner = _Instance(self._ended, self._engine, join, handler, of.concurrency, begun, self._limits)
+        runner = _Instance(self._ended, of, self._engine, join, handler, of.concurrency, begun, self._limits)
         try:
             runner.enter(await self._engine.join(join, since, runner))
         except BaseException:
@@ -306,8 +330,19 @@ class Delivery:
         await self._turn()
         wanted = self.webhook.wanted
         body = event.data if wanted.mode == "binary" else encode(to_cloudevent(event))
-        answer = await self._target.request("POST", self._headers(event, body), body, wanted.timeout)
-        self._judge(answer)
+        try:
+            answer = await self._target.request("POST", self._headers(event, body), body, wanted.timeout)
+            self._judge(answer)
+        except (Undelivered, Unanswered, NotAllowed, Later) as error:
+            if not self._stopping.is_set():
+                why = (
+                    f"the target answered that it takes nothing now: {error}"
+                    if isinstance(error, Later)
+                    else str(error)
+                )
+                self.failing = Failing(self.failing.since if self.failing else datetime.now(UTC), why)
+            raise
+        self.failing = None
 
     def _headers(self, event: Event, body: bytes) -> dict[str, str]:
         headers = to_headers(event)

@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from ..errors import BadArgument, BadToken, NotAllowed
+from ..logs import limited
 from .access import Access, Grant
 
 Headers = Iterable[tuple[bytes, bytes]]
@@ -115,6 +116,11 @@ class Guard:
     def _check_origin(self, given: bytes, host: Origin | None) -> None:
         origin = _parse_origin(given.decode("latin-1"))
         if origin is None or (origin != host and origin not in self._origins):
+            limited.warning(
+                ("origin refused",),
+                "a page from %s was refused: allow it with --origin if it is yours, in an app with origins=[…]",
+                _shown(given),
+            )
             raise NotAllowed(
                 f"expected a request from a page of this server, or of an origin that it allows, got one from "
                 f"{_shown(given)}: allow it with --origin if it is yours"

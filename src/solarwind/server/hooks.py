@@ -19,7 +19,7 @@ Webhook = Annotated[
         description="What was stated, how it stands, and when it is made here and new, its secret: only then.",
         extra_json_schema={
             "required": ["topic", "purpose", "name", "state", "url", "exchange", "version"],
-            "properties": {"state": {"enum": ["live", "ended", "refused"]}, "secret": {"type": "string"}},
+            "properties": {"state": {"enum": ["live", "failing", "ended", "refused"]}, "secret": {"type": "string"}},
         },
     ),
 ]

@@ -212,7 +212,9 @@ async def _letters(call: Call) -> list[str] | None:
     """The ids; None is all."""
     letters, most = await call.json(Letters), call.server.settings.ids
     if bool(letters.ids) == letters.all:
-        raise BadArgument('expected either ids of dead letters or "all": true, got both or neither')
+        raise BadArgument(
+            f'expected either ids of dead letters or "all": true, got {"both" if letters.all else "neither"}'
+        )
     for id in letters.ids or ():
         check_id(id)
     if letters.ids is not None and len(letters.ids) > most:

@@ -12,7 +12,8 @@ import re
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
-from functools import cache
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -21,11 +22,14 @@ import httpcore
 import msgspec
 
 from ..errors import BadArgument, NotAllowed
+from ..logs import limited
 
 MOST_URL = 2_000  # characters
 MOST_ANSWER = 16 << 10  # bytes of an answer's body that are read, so that its connection can be used again
 IDLE_S = 30.0  # an open connection that is not used
 _MOST_ADDRESSES = 8  # of a name that are tried
+_LOOK_UP_S = 5.0  # for the addresses of a name
+_MAX_THREADS = 64  # for names that are looked up at the same time
 _CONNECT_S = 5.0  # for one of several addresses, so that the next has a chance
 
 Address = IPv4Address | IPv6Address
@@ -162,9 +166,15 @@ def _special(address: Address) -> str | None:
 
 
 async def resolve(host: str, port: int) -> list[str]:
-    """The system's answer: the addresses of a name."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    """The system's answer: the addresses of a name. On threads of its own: others have other work."""
+    ask = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+    found = await asyncio.get_running_loop().run_in_executor(_threads(), ask)
     return list(dict.fromkeys(str(each[4][0]) for each in found))
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(_MAX_THREADS, "solarwind-names")
 
 
 class Dialer(httpcore.AsyncNetworkBackend):
@@ -174,11 +184,14 @@ class Dialer(httpcore.AsyncNetworkBackend):
         self._allowed = allowed
         self._resolve = resolve
         self._inner = httpcore.AnyIOBackend()
+        self._asked: dict[tuple[str, int], asyncio.Future[list[str]]] = {}  # that are being looked up
 
     async def addresses(self, host: str, port: int) -> list[str]:
         """Where a connection to that name may go. Raises `NotAllowed` if nowhere, `Unanswered` if it has no address."""
         try:
-            found = await self._resolve(host, port)
+            found = await self._look_up(host, port)
+        except TimeoutError:
+            raise Unanswered(f"expected host {host!a} to be looked up within {_LOOK_UP_S:g} s, it was not") from None
         except (OSError, UnicodeError):
             found = []
         if not found:
@@ -186,11 +199,24 @@ class Dialer(httpcore.AsyncNetworkBackend):
         faults = [(each, self._allowed.fault(host, ip_address(each))) for each in found]
         good = [each for each, fault in faults if fault is None]
         if not good:
+            # Where the names of a network lead is for its own people to know: they have the log.
+            address, what = faults[0]
+            limited.warning(("target", host), "a webhook may not go to %a at %s, which is %s", host, address, what)
+            where = f", which is {what}" if host == address else ", which is at none"
             raise NotAllowed(
-                f"expected a target at a public address, got {host!a} at {faults[0][0]}, which is {faults[0][1]}: "
+                f"expected a target at a public address, got {host!a}{where}: "
                 "state it in webhook_networks if that is meant"
             )
         return good[:_MOST_ADDRESSES]
+
+    async def _look_up(self, host: str, port: int) -> list[str]:
+        """Each name once at a time, however many wait for it, so that a slow one takes no more than one thread. Raises
+        `TimeoutError`."""
+        asked = self._asked.get((host, port))
+        if asked is None:
+            asked = self._asked[host, port] = asyncio.ensure_future(self._resolve(host, port))
+            asked.add_done_callback(lambda _: self._asked.pop((host, port), None))
+        return await asyncio.wait_for(asyncio.shield(asked), _LOOK_UP_S)
 
     async def connect_tcp(
         self,

@@ -143,13 +143,15 @@ class Webhooks:
         async with self._changing:
             self._check_room(place)
             before = self._known.get(place)
-            made = make_secret() if secret is None and before is None else None
+            # What the target of another host knows stays between it and us.
+            former = before if before is not None and _host(before) == _host(wanted) else None
+            made = make_secret() if secret is None and former is None else None
             webhook = Webhook(
                 topic=topic,
                 purpose=purpose,
                 name=name,
                 wanted=wanted,
-                secrets=_secrets(secret or made, before),
+                secrets=_secrets(secret or made, former),
                 rate=rate,
                 owner=grant.id,
                 owner_name=grant.name,
@@ -307,12 +309,17 @@ class Webhooks:
     def _shown(self, webhook: Webhook) -> dict[str, Any]:
         wanted, reason = webhook.wanted, webhook.ended or self._refused.get(webhook.place)
         state = "ended" if webhook.ended else "refused" if reason else "live"
+        delivery = self._at_work.get(webhook.place)
+        failing = delivery.failing if delivery is not None and state == "live" else None
+        if failing is not None:
+            state, reason = "failing", failing.error
         shown: dict[str, Any] = {
             "topic": webhook.topic,
             "purpose": webhook.purpose,
             "name": webhook.name,
             "state": state,
             "reason": reason,
+            "failing_since": failing.since.isoformat() if failing is not None else None,
             "owner": webhook.owner_name or None,
             **msgspec.to_builtins(wanted),
             "url": read_url(wanted.url).shown,
@@ -325,6 +332,11 @@ class Webhooks:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _host(of: Webhook | Wanted) -> tuple[str, str]:
+    url = read_url(of.wanted.url if isinstance(of, Webhook) else of.url)
+    return url.scheme, url.authority
 
 
 def _read_wanted(body: bytes, most_nesting: int) -> Wanted:

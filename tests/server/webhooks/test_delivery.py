@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from solarwind.logs import limited
 from solarwind.server import delivery
 from solarwind.server.delivery import Pace
 from solarwind.testing.contract import on_loop, until
@@ -397,3 +398,33 @@ def test_the_pace_leaves_even_gaps_and_keeps_pauses() -> None:
     assert pace.left(101.0, 100.0) == 30.0
     free = Pace(None)
     assert [free.turn(5.0), free.turn(5.0)] == [5.0, 5.0]
+
+
+# --- a target that is down --------------------------------------------------------------------------------------
+
+
+@on_loop
+async def test_a_target_that_is_down_is_said_in_one_line_and_in_its_state(caplog: pytest.LogCaptureFixture) -> None:
+    limited.flush()
+    async with receiving() as receiver, sending() as server:
+        receiver.behave = in_turn(Answer(500), Answer(500), Answer(500), Answer(200))
+        await put(server, f"{receiver.url}?token=hunter2", retry={"wait": 0.2, "factor": 1}, handshake=False)
+        caplog.clear()
+        await server.wind.fire(TOPIC)
+
+        def shown() -> dict[str, Any]:
+            (found,) = server.webhooks.list(TOPIC, PURPOSE)
+            return found
+
+        await until(lambda: shown()["state"] == "failing", "it fails")
+        assert shown()["reason"] == "expected the target to answer 2xx, got 500"
+        assert datetime.fromisoformat(shown()["failing_since"]).tzinfo is not None
+        await settled(server)
+        assert (shown()["state"], shown()["reason"], shown()["failing_since"]) == ("live", None, None)
+        lines = [each.getMessage() for each in caplog.records if "webhook shop" in each.getMessage()]
+        assert len(lines) == 1, lines
+        assert f"to http://127.0.0.1:{receiver.port}/hook?…: Undelivered: expected the target to answer 2xx" in lines[0]
+        assert "attempt 1 of 12, again in " in lines[0]
+        assert "Traceback" not in caplog.text
+        assert "hunter2" not in caplog.text
+        limited.flush()

@@ -375,3 +375,65 @@ async def test_a_store_that_breaks_does_not_end_the_webhooks(tmp_path: Path) -> 
             assert shown(server)["state"] == "live"
             await wind.fire(TOPIC, 1)
             await settled(server)
+
+
+# --- what others may know ---------------------------------------------------------------------------------------
+
+
+@on_loop
+async def test_a_refusal_does_not_say_where_a_name_leads(caplog: pytest.LogCaptureFixture) -> None:
+    async def resolve(host: str, port: int) -> list[str]:
+        return ["10.20.30.40"]
+
+    async with sending(networks=()) as server:
+        server.webhooks = webhooks.Webhooks(server, origin=ORIGIN, resolve=resolve)
+        await server.webhooks.start()
+        with pytest.raises(NotAllowed) as refusal:
+            await put(server, "http://db.internal/")
+        assert "10.20" not in str(refusal.value)
+        assert "private" not in str(refusal.value)
+        assert "db.internal' at 10.20.30.40, which is private" in caplog.text
+        with pytest.raises(NotAllowed, match=r"got '10.20.30.40', which is private"):
+            await put(server, "http://10.20.30.40/")
+
+
+@on_loop
+async def test_a_webhook_that_goes_to_another_host_has_another_secret() -> None:
+    """What the one knows, the other must not be sent signatures of."""
+    async with receiving() as one, receiving() as other, sending() as server:
+        first = await put(server, one.url, handshake=False)
+        assert "secret" not in await put(server, f"{one.url}/else", handshake=False)
+        moved = await put(server, other.url, handshake=False)
+        assert moved["secret"] != first["secret"]
+        await server.wind.fire(TOPIC)
+        await settled(server)
+        assert len(other.posts[0].headers["webhook-signature"].split()) == 1
+        given = await put(server, one.url, handshake=False, secret=first["secret"])
+        assert "secret" not in given
+
+
+@on_loop
+async def test_a_name_that_is_looked_up_slowly_delays_no_other() -> None:
+    """Nor does it take more than one thread, however many events are for it."""
+    asked: list[str] = []
+    stuck = asyncio.Event()
+
+    async def resolve(host: str, port: int) -> list[str]:
+        asked.append(host)
+        if host == "slow.test":
+            await stuck.wait()
+        return ["127.0.0.1"]
+
+    async with receiving() as receiver, sending() as server:
+        server.webhooks = webhooks.Webhooks(server, networks=["127.0.0.1"], origin=ORIGIN, resolve=resolve)
+        await server.webhooks.start()
+        registering = [
+            asyncio.ensure_future(put(server, f"http://slow.test:{receiver.port}/", f"slow{n}", handshake=False))
+            for n in range(20)
+        ]
+        await put(server, f"http://quick.test:{receiver.port}/", "quick", handshake=False)
+        await server.wind.fire(TOPIC)
+        await settled(server)
+        assert asked.count("slow.test") == 1
+        stuck.set()
+        await asyncio.gather(*registering)
