@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import subprocess
 import sys
 from collections import Counter
@@ -242,6 +243,30 @@ async def test_what_runs_when_the_connection_is_lost_does_not_run_twice_at_a_tim
     assert sorted(begun) == ([0, 0, 1, 2, 2, 9] if exchange == "keyed" else [0, 0, 1, 1, 2, 2, 9])
     assert most == 1
     assert max(attempts) == 2, "the end of a connection is one attempt, however many instances it had"
+
+
+@on_loop
+async def test_tries_to_reach_a_dispatcher_that_is_away_are_one_line_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    client = Behind(LocalEngine(MemoryStore()))
+    client.place = "dispatcher that is away"
+    await client.start()
+    tries, genuine = 0, client._open
+
+    async def fail() -> Link:
+        nonlocal tries
+        tries += 1
+        if tries < 4:
+            raise Unavailable("away")
+        return await genuine()
+
+    client._open = fail  # type: ignore[method-assign]
+    with caplog.at_level(logging.INFO, "solarwind"):
+        client.link.abort("somebody cut it")
+        await until(lambda: client.connections == 2, "it to be reached again")
+    assert [record.getMessage() for record in caplog.records if "yet" in record.getMessage()] == [
+        "no dispatcher that is away yet: away"
+    ]
+    await client.stop()
 
 
 class Collecting:

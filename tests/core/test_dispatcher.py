@@ -613,6 +613,18 @@ def test_what_is_not_at_hand_is_fetched_and_what_was_trimmed_is_passed_over() ->
     assert encode(bench.dispatcher.take_changes()), "a store can write it down"
 
 
+def test_what_waited_for_a_retry_and_is_trimmed_waits_no_more() -> None:
+    bench = Bench(limits=Limits(waiting=1))
+    bench.join(room=9)
+    bench.fire()
+    bench.report(bench.take()[0], failed=[0], verdict="later")
+    bench.fire()
+    assert not bench.take(), "as many wait as may"
+    bench.dispatcher.fetched("T", 0, bench.log[1], bench.now)
+    bench.fire()
+    assert list(bench.given().values()) == [[1, 2]]
+
+
 def test_what_is_accepted_while_nothing_is_found_is_not_lost() -> None:
     bench = Bench()
     bench.fire()
@@ -685,6 +697,17 @@ def test_a_purpose_that_is_retired_before_how_a_last_attempt_ended_is_durable_ha
     bench.dispatcher.retire("T", "p", force=True)
     bench.commit()
     assert not bench.take()
+
+
+def test_a_suspect_goes_apart_from_what_is_before_it() -> None:
+    bench = Bench()
+    first, second = bench.join(room=1), bench.join(room=1)
+    bench.fire(2)
+    bench.leave(first)
+    bench.leave(second, died=True)
+    bench.take()
+    bench.join(room=9)
+    assert [(list(offer.picks), offer.after_commit) for offer in bench.take()] == [([0], False), ([1], True)]
 
 
 def test_suspects_go_in_ever_smaller_groups_and_from_the_second_try_on_one_group_at_a_time() -> None:
