@@ -29,7 +29,7 @@ from solarwind.testing.contract import EngineContract
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 README, PYTHON, CLI = ROOT / "README.md", ROOT / "docs" / "PYTHON.md", ROOT / "docs" / "CLI.md"
-GUARANTEES = ROOT / "docs" / "GUARANTEES.md"
+GUARANTEES, FASTAPI = ROOT / "docs" / "GUARANTEES.md", ROOT / "docs" / "FASTAPI.md"
 A_PROGRAM_S = 60
 
 
@@ -110,6 +110,25 @@ def test_the_test_of_the_manual_passes(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_example.py"]
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=A_PROGRAM_S, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+def test_the_fastapi_app_of_the_manual_passes_its_tests(tmp_path: Path) -> None:
+    program, test = (block.text for block in blocks(FASTAPI) if block.language == "python")
+    (tmp_path / "app.py").write_text(program)
+    (tmp_path / "test_app.py").write_text(test)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SOLARWIND_")}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_app.py"]
+    ended = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env=environment | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=A_PROGRAM_S,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "2 passed" in ended.stdout
 
 
 # --- names --------------------------------------------------------------------------------------------------
