@@ -15,6 +15,7 @@ import pytest
 
 from solarwind import BadArgument, ConflictError, NotAllowed, SolarWind, StoreError, Unavailable
 from solarwind.cluster import owner, session, tail
+from solarwind.cluster.engine import NatsEngine
 from solarwind.testing.contract import on_loop, until
 from store.test_copying import batch
 
@@ -687,3 +688,21 @@ async def test_a_cluster_without_a_quorum(
         await wind.settled(10)
         assert sorted(set(handled)) == list(range(50))
         assert handled.count(0) == 1
+
+
+@on_loop
+async def test_a_start_that_is_cancelled_at_any_point_leaves_nothing_open(server: NatsServer, namespace: str) -> None:
+    """nats-py passes over a cancellation that comes while it writes."""
+    tasks = asyncio.all_tasks()
+    for turns in (*range(60), *(int(60 * 1.1**n) for n in range(100))):
+        engine = NatsEngine(server.url(namespace, streams=1))
+        starting = asyncio.create_task(engine.start())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        if starting.done():
+            await engine.stop()
+            break
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+        assert asyncio.all_tasks() == tasks

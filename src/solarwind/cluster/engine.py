@@ -123,6 +123,18 @@ class NatsEngine(Running):
     # Life ---------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
+        """Cancelled, it leaves nothing open: nats-py passes over a cancellation that comes while it writes."""
+        starting = asyncio.create_task(self._start())
+        try:
+            await asyncio.wait([starting])
+        except asyncio.CancelledError:
+            await end_tasks([starting])
+            if not starting.cancelled() and starting.exception() is None:
+                await self.stop()
+            raise
+        starting.result()
+
+    async def _start(self) -> None:
         loop = asyncio.get_running_loop()
         self.failed: asyncio.Future[None] = loop.create_future()
         self.failed.add_done_callback(lambda future: future.cancelled() or future.exception())
