@@ -134,8 +134,14 @@ class Firing:
         if len(data) > self._most_payload:
             self._check_size(topic, data)
         handled = handling.get()
-        plain = handled is None and key is None and id is None and cause is None and within is None
-        if plain and get_ident() == self._thread_id:
+        if (
+            handled is None
+            and key is None
+            and id is None
+            and cause is None
+            and within is None
+            and get_ident() == self._thread_id
+        ):
             # What most events are, without a further call: a small payload for a batch that is open.
             try:
                 group = self._open.get(topic)

@@ -58,7 +58,7 @@ class Order:
 
     def straighten(self, times: list[int], start: int, latest: int) -> None:
         """Times from the index `start` on, after `latest`."""
-        rest = times[start:]
+        rest = times[start:] if start else times
         if not rest or (rest[0] >= latest and rest == sorted(rest)):
             return
         for index in range(start, len(times)):
@@ -89,6 +89,7 @@ class Group(msgspec.Struct, eq=False):
     words: int = 0  # characters of keys, ids and causes
     room: int = 0  # so many events before the outbox looks at it again
     weighed: int = 0  # of its events, so many are in `weight`
+    weighed_words: int = 0  # the same, of `words`
     weight: int = 0  # about how much memory it takes, in bytes
     # The content type while all events are nothing but payloads of it; then the columns below are kept.
     plain: str | None = JSON

@@ -149,14 +149,16 @@ class Outbox:
         self, topic: str, data: bytes, content: str, key: str | None, id: str | None, cause: Cause | None, after: int
     ) -> SentReceipt:
         """Add an event with any of the rest, all of it checked, that is fired later than `after`."""
-        self._check_room()
         receipt = self.add(topic, data, content)
         group, index = receipt.group, receipt.index
-        words = len(key or "") + len(id or "") + (0 if cause is None else cause._length)
-        group.weight += WITH_BYTES + 2 * words
-        self._added += WITH_BYTES + 2 * words
-        group.words += words
-        group.times[index] = ORDER.now(after)
+        if key is not None:
+            group.words += len(key)
+        if id is not None:
+            group.words += len(id)
+        if cause is not None:
+            group.words += cause._length
+        if after:
+            group.times[index] = ORDER.now(after)
         if group.plain is not None:
             group.begin_columns(index + 1)
         group.keys[index] = key
@@ -168,8 +170,11 @@ class Outbox:
 
     def _weigh(self, group: Group) -> None:
         """Count what of it is not counted yet."""
-        fresh = group.payloads[group.weighed :]
+        fresh = group.payloads[group.weighed :] if group.weighed else group.payloads
         weight = EVENT_BYTES * len(fresh) + sum(map(len, fresh))
+        if group.plain is None:
+            weight += WITH_BYTES * len(fresh) + 2 * (group.words - group.weighed_words)
+            group.weighed_words = group.words
         group.weighed += len(fresh)
         group.weight += weight
         self._added += weight
