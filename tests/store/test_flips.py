@@ -91,7 +91,7 @@ def test_a_bit_flipped_anywhere_is_read_as_it_was_or_is_one_store_error(path: Pa
         elif found != expected:
             silent.append(at)
         if found != expected:
-            assert is_found(path), at
+            assert is_found(path), (at, found)
     assert silent == []
 
 

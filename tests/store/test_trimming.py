@@ -14,7 +14,8 @@ import pytest
 
 from solarwind import SolarWind
 from solarwind.engine.local import LocalEngine
-from solarwind.store import reading
+from solarwind.store import reading, sqlite
+from solarwind.store.check import check
 from solarwind.store.sqlite import SqliteStore
 from solarwind.testing import FakeClock
 from solarwind.testing.contract import until
@@ -82,8 +83,7 @@ def test_what_was_fired_while_the_clock_was_far_behind_goes_once_it_is_right(pat
         await wind.fire("T")
         assert await kept(wind) == {"T": 1}
         clock.set_wall(clock.wall() + int(YEARS_S * 1e9))  # as far as events are concerned, it was 2016 up to now
-        clock.advance(61)
-        await until(lambda: keeps(wind, T=0))
+        await until(lambda: keeps(wind, T=0), meanwhile=lambda: clock.advance(61))
 
     on_wind(path, clock, work)
 
@@ -136,3 +136,29 @@ def test_what_is_replayed_while_history_goes_is_handled_or_was_gone_before(
         assert sorted(seen) == list(range(40 - count, 40))
 
     on_wind(path, FakeClock(), work)
+
+
+def test_the_file_shrinks_by_itself_after_trimming_while_commits_go_on(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "_FREE_BYTES", 1 << 20)
+    monkeypatch.setattr(sqlite, "_LOG_BYTES", 1 << 20)
+
+    async def work(wind: SolarWind) -> None:
+        for _ in range(12):
+            await wind.fire_many("T", ["x" * 50_000] * 20)
+        assert path.stat().st_size > 8 << 20
+        wind.topic("T", keep=timedelta(0))
+        number = 0
+
+        async def is_small() -> bool:
+            nonlocal number
+            number += 1
+            await wind.fire("U", number)
+            return path.stat().st_size < 3 << 20
+
+        await until(is_small)
+        assert (await kept(wind)) == {"T": 0, "U": number}
+
+    on_wind(path, FakeClock(), work)
+    assert check(str(path)) == []

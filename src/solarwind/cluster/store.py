@@ -388,6 +388,9 @@ class JetStreamStore:
     async def make_room(self) -> bool:
         return False
 
+    async def shrink(self) -> bool:
+        return False
+
     async def trim(self, topic: str, pinned: Spans, before: int | None, most_bytes: int | None) -> int:
         notes = self._topics.get(topic)
         if notes is None or self._closed:

@@ -100,6 +100,8 @@ class Trimmer:
     async def _trim_due(self) -> None:
         try:
             await self._trim_all(self._take_due())
+            while self._running and not self._at_once and await self._store.shrink():
+                pass
         except Full as full:
             log.warning("history is not trimmed for now: %s", full)
         except StoreError as error:

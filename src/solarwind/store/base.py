@@ -89,6 +89,10 @@ class Store(Protocol):
         Return how many events were deleted: 0 where nothing more is to go."""
         ...
 
+    async def shrink(self) -> bool:
+        """Give back to the disk a piece of what trimming left free. Return whether there may be more."""
+        ...
+
     async def topic(self, name: str, keep_ns: Keep, keep_bytes: Keep) -> None:
         """Set how much history a topic keeps; None is as if nobody had set it, `UNSET` leaves it as it is."""
         ...

@@ -193,6 +193,8 @@ def _inspect(
     path: str, connection: apsw.Connection, mark: Reach | None, progress: Progress | None
 ) -> list[inspection.Finding]:
     with connection:  # one moment between two commits
+        for finding in inspection.inspect_schema(path, connection):
+            return [finding]
         last = database.last_commit(connection)
         topics = database.read_topics(connection)
         total = database.value(connection, "SELECT coalesce(sum(size), 0) FROM batches INDEXED BY links")
@@ -201,7 +203,8 @@ def _inspect(
             if progress is not None:
                 progress(done, total)
 
-        findings = [*inspection.inspect_pages(path, connection), *inspection.inspect_topics(path, connection)]
+        findings = list(inspection.inspect_pages(path, connection))
+        findings += inspection.inspect_topics(path, connection)
         if findings:
             return findings
         findings += inspection.inspect_mark(path, connection, mark, last)

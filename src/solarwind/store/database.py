@@ -32,6 +32,7 @@ FORMAT = 2  # in the lowest bits of SQLite's `user_version`; above them is the f
 _FORMAT_BITS = 0xFF
 APPLICATION = 0x53574E44  # "SWND"
 PAGE_BYTES = 16 << 10
+INCREMENTAL = 2  # what is free in the file can be given back piece by piece
 _HEADER = b"SQLite format 3\0"
 _LOG_HEADER_BYTES = 32
 
@@ -225,12 +226,24 @@ def keep_tidy(connection: apsw.Connection, tidy: bool) -> None:
 def _create(connection: apsw.Connection) -> None:
     if connection.pragma("page_count") == 0:
         connection.pragma("page_size", PAGE_BYTES)
+        connection.pragma("auto_vacuum", INCREMENTAL)
         with connection:
             connection.execute(_SCHEMA)
             connection.execute(f"PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {new_life()}")
             values = [("store", os.urandom(16)), ("clean", 1), ("oldest", 1)]
             connection.executemany("INSERT INTO meta VALUES (?, ?)", values)
     connection.pragma("journal_mode", "WAL")
+
+
+def has_its_schema(connection: apsw.Connection) -> bool:
+    """Whether tables and indices are named as in `_SCHEMA`, to the letter."""
+    query = "SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_stat%' ORDER BY name"
+    model = apsw.Connection(":memory:")
+    try:
+        model.execute(_SCHEMA)
+        return model.execute(query).fetchall() == connection.execute(query).fetchall()
+    finally:
+        model.close()
 
 
 def select(connection: apsw.Connection, query: str, values: tuple[apsw.SQLiteValue, ...] = ()) -> Iterable[Any]:

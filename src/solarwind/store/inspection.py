@@ -21,6 +21,7 @@ from .database import (
     Commit,
     Topic,
     forget_events,
+    has_its_schema,
     has_log,
     last_commit,
     meta,
@@ -112,6 +113,12 @@ def inspect_mark(path: str, connection: apsw.Connection, mark: Reach | None, las
             f"{mark.commit} were durable at {when(mark.time)}: {way_out}",
             accept,
         )
+
+
+def inspect_schema(path: str, connection: apsw.Connection) -> Iterator[Finding]:
+    """Whether the tables are those that were made. Nothing else can be told where they are not."""
+    if not has_its_schema(connection):
+        yield Finding(f"{path} is damaged: what its tables are is not what was written: restore a backup", _rebuild)
 
 
 def inspect_topics(path: str, connection: apsw.Connection) -> Iterator[Finding]:
@@ -369,6 +376,8 @@ def verify(path: str, vfs: str | None, connection: apsw.Connection) -> tuple[lis
 
     `StoreError` with the first thing that is not as it was written.
     """
+    for finding in inspect_schema(path, connection):
+        raise StoreError(finding.text)
     last = last_commit(connection)
     topics = read_topics(connection)
 

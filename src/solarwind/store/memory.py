@@ -209,6 +209,9 @@ class MemoryStore:
     async def make_room(self) -> bool:
         return False
 
+    async def shrink(self) -> bool:
+        return False
+
     async def read(self, topic: str, position: int, most_bytes: int) -> list[Stored]:
         log = self._topics.get(topic)
         found: list[Stored] = []

@@ -44,6 +44,8 @@ _DAY_NS = 24 * 3600 * 1_000_000_000
 _LOG_BYTES = 64 << 20  # from here on the log is emptied into the database
 _LOG_MOST_BYTES = 4 * _LOG_BYTES  # and from here on commits wait for that
 _LOG_REFUSE_BYTES = 16 * _LOG_BYTES  # and where that fails, from here on events are refused
+_FREE_BYTES = 16 << 20  # so much may be free in the file, or an eighth of it, for what comes next
+_SHRINK_PAGES = 64
 _MARK_S = 0.1  # a sync takes as long as a commit's own, so one for each would slow all of them down
 
 # No room: SQLite has rolled back, or can. (The log's index is a file that grows, too.)
@@ -76,6 +78,7 @@ class SqliteStore:
         self._page_bytes = database.PAGE_BYTES
         self._emptying: Future[None] | None = None
         self._marking = False
+        self._shrinking = False
         self._closing = threading.Event()
         self._trimming = asyncio.Lock()
         self._log_fault = ""  # why the log cannot be emptied into the database
@@ -496,6 +499,24 @@ class SqliteStore:
         log.trimmed, log.gone = after.trimmed, after.gone
         self._bound_log()
         return len(gone)
+
+    async def shrink(self) -> bool:
+        self._usable()
+        return await self._run(self._write_thread, self._shrink)
+
+    def _shrink(self) -> bool:
+        """The last pages of the file go to where there is room, in a transaction as short as a commit's."""
+        free, pages = self._writer.pragma("freelist_count"), self._writer.pragma("page_count")
+        able = self._writer.pragma("auto_vacuum") == database.INCREMENTAL
+        if able and free * self._page_bytes > _FREE_BYTES and free > pages // 8:
+            self._write(lambda: self._writer.execute(f"PRAGMA incremental_vacuum({_SHRINK_PAGES})").fetchall())
+            self._shrinking = True
+            self._bound_log()
+            return True
+        if self._shrinking:  # the file is cut off once the log is in it
+            self._shrinking = False
+            self._checkpoint(self._writer)
+        return False
 
     # --- threads --------------------------------------------------------------------------------------------
 
