@@ -39,10 +39,11 @@ ARROWS = {
     "engine": FOUNDATION | {"core", "store", "records", "wire", "engine", "cluster.engine"},
     "cluster": FOUNDATION | {"core", "store", "records", "wire", "engine", "peer", "cluster"},
     "copying": FOUNDATION | {"core", "store", "engine.url", "cluster.copying"},
-    "service": FOUNDATION | {"core", "engine.base", "engine.clock", "plugins", "service"},
-    "asking": {"engine.base", "names", "records", "service.options"},
-    "wind": FOUNDATION | {"asking"} | {"core", "engine", "life", "service", "records", "plugins"},
-    "life": {"wind"},  # for its annotations only
+    "service": FOUNDATION | {"core", "loops", "engine.base", "engine.clock", "plugins", "service"},
+    "loops": {"errors"},
+    "asking": {"engine.base", "loops", "names", "records", "service.options"},
+    "wind": FOUNDATION | {"asking"} | {"core", "engine", "life", "loops", "service", "records", "plugins"},
+    "life": {"service.threads", "wind"},  # wind: for its annotations only
     "peer": FOUNDATION | {"core", "wire", "engine", "records", "service", "peer"},
     "server": FOUNDATION | {"core", "engine", "peer", "records", "plugins", "service", "wind", "wire", "server"},
     "testing": None,  # anything but the command line

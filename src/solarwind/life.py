@@ -3,27 +3,95 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import logging
+import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Collection, Coroutine
 from concurrent.futures import Future
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from .service.threads import Pool
+
 if TYPE_CHECKING:
+    from types import FrameType
+
     from .wind import SolarWind
 
 log = logging.getLogger("solarwind")
 
+HURRY_S = 1.0  # for what was told to end at once, before it is not waited for any more
+LATE_S = 3.0  # after the grace, or after a second signal: then the process ends, whatever holds it up
+
+
+# Tasks that go on though they were cancelled. Python would try to end them once more at its own end, and might wait for
+# them for ever.
+_stuck: list[asyncio.Task[Any]] = []
+
+
+def leave_stuck(code: int = 0) -> None:
+    """End the process here if handlers have left tasks behind that do not end."""
+    if _stuck:
+        _flush()
+        os._exit(code)
+
+
+atexit.register(leave_stuck)
+
+
+# A loop of one's own -----------------------------------------------------------------------------------------
+
 
 def run_loop(work: Coroutine[Any, Any, None]) -> None:
-    """Run it on a loop of its own: uvloop's where it is installed."""
+    """Run it on a loop of its own: uvloop's where it is installed.
+
+    What handlers left behind has a second to end, and is not waited for any longer: neither a task that goes on though
+    it is cancelled nor a thread that hangs. A task or callback that raises `SystemExit` ends nothing but itself.
+    """
+    loop = _new_loop()
+    pool = Pool("solarwind pool")
+    loop.set_default_executor(pool)
+    asyncio.set_event_loop(loop)
+    try:
+        _complete(loop, work)
+    finally:
+        try:
+            tasks = asyncio.all_tasks(loop)
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                _complete(loop, asyncio.wait(tasks, timeout=HURRY_S))
+                _stuck.extend(task for task in tasks if not task.done())
+            _complete(loop, asyncio.wait_for(loop.shutdown_asyncgens(), HURRY_S))
+        except TimeoutError:
+            pass
+        finally:
+            pool.close(HURRY_S)
+            asyncio.set_event_loop(None)
+            loop.close()
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
     try:
         import uvloop
     except ImportError:
-        asyncio.run(work)
-    else:
-        uvloop.run(work)
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
+def _complete(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Any]) -> None:
+    task = loop.create_task(work)
+    while True:
+        try:
+            loop.run_until_complete(task)
+            return
+        except (SystemExit, KeyboardInterrupt) as error:
+            if task.done():
+                raise
+            log.error("a task or callback raised %s: it ends nothing but itself", type(error).__name__, exc_info=error)
 
 
 async def finish(tasks: Collection[asyncio.Future[Any]], seconds: float) -> None:
@@ -70,40 +138,128 @@ class LoopThread:
             self._failure = error
 
 
-async def serve(wind: SolarWind, until_settled: bool, started: Callable[[], None] | None = None) -> None:
+# A service ---------------------------------------------------------------------------------------------------
+
+
+class Signals:
+    """SIGTERM and SIGINT, while it is entered. The first asks the service to end, the second to end at once.
+
+    A process that has not ended in time after that is ended: a handler may block the loop, so that nobody on it hears
+    the signal, or hold the process up in another way.
+    """
+
+    def __init__(self, grace: Callable[[], float], final: bool) -> None:
+        """`final`: there is nothing for the process to do after it, so they count until its end."""
+        self.asked = asyncio.Event()
+        self.again = asyncio.Event()
+        self._grace = grace
+        self._final = final
+        self._loop = asyncio.get_running_loop()
+        self._former: dict[int, Any] = {}
+        self._count = 0
+        self._end_at = 0.0
+        self._over = threading.Event()
+
+    def __enter__(self) -> Signals:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._former[number] = signal.signal(number, self._signalled)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._final:
+            return
+        self._over.set()
+        for number, former in self._former.items():
+            signal.signal(number, former)
+
+    def _signalled(self, number: int, frame: FrameType | None) -> None:
+        self._count += 1
+        first = self._count == 1
+        self._end_at = monotonic() + (self._grace() + HURRY_S if first else 0) + LATE_S
+        if first:
+            threading.Thread(target=self._watch, name="solarwind end", daemon=True).start()
+        try:
+            self._loop.call_soon_threadsafe((self.asked if first else self.again).set)
+        except RuntimeError:  # it is closed
+            pass
+
+    def _watch(self) -> None:
+        while (left := self._end_at - monotonic()) > 0:
+            if self._over.wait(min(left, 0.1)):
+                return
+        leave("it did not stop in time")
+
+
+def leave(why: str) -> None:
+    """End this process now, whatever it is at: what it has in hand is handed out again."""
+    log.error("leaving at once, %s: events that are not settled are handed out again", why)
+    _flush()
+    os._exit(1)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            pass
+
+
+def log_draining(wind: SolarWind) -> None:
+    """Say whom it waits for, if it has to."""
+    busy = wind.busy
+    if busy and wind.grace > 0:
+        log.warning("draining: %d handler%s, up to %g s; again to leave at once", busy, "s" * (busy > 1), wind.grace)
+
+
+async def serve(
+    wind: SolarWind, until_settled: bool, started: Callable[[], None] | None = None, *, final: bool = False
+) -> None:
     """Start it, and stop it when asked to by a signal, when all is settled if so wanted, or when its store fails.
 
-    `started` is called once it has started.
+    `started` is called once it has started. `final`: the process ends with it.
     """
-    loop = asyncio.get_running_loop()
-    asked = asyncio.Event()
-    again = asyncio.Event()
+    with Signals(lambda: wind.grace, final) as signals:
+        asked = asyncio.ensure_future(signals.asked.wait())
+        hurry = asyncio.ensure_future(signals.again.wait())
+        try:
+            if not await _starts(wind, asked):
+                return
+            if started is not None:
+                started()
+            await _until_over(wind, asked, until_settled)
+            if asked.done():
+                log_draining(wind)
+            stopping = asyncio.ensure_future(wind.stop())
+            await asyncio.wait([stopping, hurry], return_when=asyncio.FIRST_COMPLETED)
+            if not stopping.done():
+                log.warning("stopped without waiting for the handlers: their events are handed out again")
+                await wind.stop(grace=0)
+            if wind.failed.done():
+                wind.failed.result()
+            await stopping
+        finally:
+            asked.cancel()
+            hurry.cancel()
 
-    def signalled() -> None:
-        (again if asked.is_set() else asked).set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, signalled)
-    await wind.start()
-    if started is not None:
-        started()
-    reasons: list[asyncio.Future[Any]] = [asyncio.ensure_future(asked.wait()), wind.failed]
-    if until_settled:
-        reasons.append(asyncio.ensure_future(wind.settled()))
-    try:
-        await asyncio.wait(reasons, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        asked.set()
-        stopping = asyncio.ensure_future(wind.stop())
-        hurry = asyncio.ensure_future(again.wait())
-        await asyncio.wait([stopping, hurry], return_when=asyncio.FIRST_COMPLETED)
-        for reason in (*reasons, hurry):
-            if reason is not wind.failed:
-                reason.cancel()
-    if not stopping.done():
-        stopping.cancel()
-        log.warning("stopped without waiting for the handlers: their events are handed out again")
-        return
-    if wind.failed.done():
-        wind.failed.result()
-    await stopping
+async def _starts(wind: SolarWind, asked: asyncio.Future[Any]) -> bool:
+    """False if it is to end before it has started."""
+    starting = asyncio.ensure_future(wind.start())
+    await asyncio.wait([starting, asked], return_when=asyncio.FIRST_COMPLETED)
+    if starting.done():
+        await starting
+        return True
+    starting.cancel()
+    await asyncio.wait([starting])
+    return False
+
+
+async def _until_over(wind: SolarWind, asked: asyncio.Future[Any], until_settled: bool) -> None:
+    reasons: list[asyncio.Future[Any]] = [asked, wind.failed]
+    settled = asyncio.ensure_future(wind.settled()) if until_settled else None
+    if settled is not None:
+        reasons.append(settled)
+    await asyncio.wait(reasons, return_when=asyncio.FIRST_COMPLETED)
+    if settled is not None and not settled.cancel() and not settled.cancelled():
+        settled.exception()  # then it has failed, which is told elsewhere

@@ -16,18 +16,19 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from .asking import Asking
-from .engine.base import Engine, Keep, Since
+from .engine.base import NOTHING, Engine, Keep, Since
 from .engine.running import Running
 from .engine.url import open_engine
 from .errors import Unavailable
+from .event import Event
 from .failure import Retry
-from .life import LoopThread, finish, run_loop, serve
+from .life import LoopThread, finish, log_draining, run_loop, serve
 from .limits import Limits
 from .logs import limited
+from .loops import on_own_loop
 from .names import check_purpose, check_topic
 from .records import HandlerInfo
 from .service.firing import Firing
-from .service.inbox import Inbox
 from .service.options import (
     check_count,
     check_flag,
@@ -40,7 +41,7 @@ from .service.options import (
 from .service.registration import Origin, Registration, Registrations, make_join
 from .service.runner import Runner, handling
 from .service.signature import MAX_BATCH, inspect_handler
-from .service.stream import Stream, StreamInbox
+from .service.stream import Reader, Stream
 
 log = logging.getLogger("solarwind")
 
@@ -79,19 +80,18 @@ class SolarWind(Firing, Asking):
         super().__init__(self._limits)
         self.grace = grace
         self._registrations = Registrations()
-        self._streams: dict[Stream, tuple[StreamInbox, int]] = {}
+        self._readers: set[Reader] = set()
         self._settings: dict[str, tuple[Keep, Keep]] = {}
         self._state: str = "not started"
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: LoopThread | None = None
+        self._starting: asyncio.Future[None] | None = None
+        self._stopping: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     def use(self, url: str, token: str | None = None) -> None:
-        """Go to another dispatcher than the one it was made for. Raises `BadArgument`; `Unavailable` once started."""
-        if self._state != "not started":
-            raise Unavailable(
-                f"expected a SolarWind that was not started, got one that is {self._state}: make a new one"
-            )
+        """Go to another dispatcher than the one it was made for. Raises `BadArgument`; `Unavailable` while started."""
+        self._check_not_running()
         self._engine = open_engine(url, self._limits, token or self._token)
 
     @property
@@ -177,12 +177,14 @@ class SolarWind(Firing, Asking):
 
         return register
 
+    @on_own_loop
     async def joined(self) -> None:
         """Wait until every handler registered so far has joined. Raises the error of one that could not."""
         for registration in list(self._registrations):
             if registration.joining is not None:
                 await asyncio.shield(registration.joining)
 
+    @on_own_loop
     async def off(self, function: Callable[..., Any]) -> None:
         """Take a function's instances out again: they finish what they began and give back the rest.
 
@@ -216,23 +218,32 @@ class SolarWind(Firing, Asking):
         """The events of a purpose as an async iterator; asking for the next settles the last. See `on` and `Stream`."""
         join = make_join(topic, purpose, exchange, version, key, since, retry, lease, 1, key_missing)
 
-        async def enter(stream: Stream) -> Inbox:
+        async def enter() -> Reader:
             self._check_running()
-            inbox = StreamInbox(self._engine, join, self._limits)
-            inbox.stream = stream
-            inbox.enter(await self._engine.join(join, since, inbox))
-            self._streams[stream] = (inbox, inbox.instance)
-            return inbox
+            if asyncio.get_running_loop() is not self._loop:
+                raise Unavailable(
+                    "expected a stream on the event loop of its SolarWind, got it on another: read it there"
+                )
+            reader = Reader(self._engine, join, self._limits)
+            reader.enter(await self._engine.join(join, since, reader))
+            self._readers.add(reader)
+            return reader
 
-        async def leave(stream: Stream) -> None:
-            entered = self._streams.pop(stream, None)
-            if entered is not None:
-                self._engine.leaving(entered[1])
-                entered[0].give_back()
-                entered[0].stop_reports()
-                await self._engine.leave(entered[1])
+        def leave_soon(reader: Reader) -> None:
+            loop = self._loop
+            if loop is not None and not loop.is_closed():
+                loop.call_soon_threadsafe(lambda: self._spawn(self._leave_reader(reader)))
 
-        return Stream(enter, leave)
+        return Stream(enter, self._leave_reader, leave_soon)
+
+    async def _leave_reader(self, reader: Reader) -> None:
+        if reader in self._readers:
+            self._readers.remove(reader)
+            reader.end()
+            self._engine.leaving(reader.instance)
+            reader.give_back()
+            reader.stop_reports()
+            await self._engine.leave(reader.instance)
 
     def topic(
         self,
@@ -263,13 +274,21 @@ class SolarWind(Firing, Asking):
 
     # Asking -------------------------------------------------------------------------------------------
 
+    @on_own_loop
     async def settled(self, timeout: float | None = None) -> None:
         """Wait until what this process fired is accepted, the purposes it has instances of have nothing pending,
         in flight or waiting for a retry, and its fan-out copies are handled.
 
-        Raises `TimeoutError`, saying what is left, after `timeout` seconds.
+        Raises `TimeoutError`, saying what is left, after `timeout` seconds; `Unavailable` in a handler, which would
+        wait for itself.
         """
         self._check_running()
+        handled = self._handled_now()
+        if handled is not None:
+            raise Unavailable(
+                f"expected settled() outside of handlers, got it in that of {handled.purpose!r} on {handled.topic!r}, "
+                "which would wait for itself: fire an event, and go on where that is handled"
+            )
         if timeout is not None:
             check_seconds("a timeout", timeout)
         try:
@@ -277,6 +296,8 @@ class SolarWind(Firing, Asking):
                 await self._settle()
         except TimeoutError:
             left = await self._engine.left(self._purposes_here())
+            if left == NOTHING and self._all_accepted:  # there was no time even to ask
+                return
             raise TimeoutError(f"expected everything settled within {timeout} s; left: {left}") from None
 
     async def _settle(self) -> None:
@@ -289,30 +310,26 @@ class SolarWind(Firing, Asking):
 
     def _purposes_here(self) -> set[tuple[str, str]]:
         joins = [registration.join for registration in self._registrations]
-        joins += [inbox.join for inbox, _ in self._streams.values()]
+        joins += [reader.join for reader in self._readers]
         return {(join.topic, join.purpose) for join in joins}
 
     # Life ---------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Connect and register every handler. `async with` does it for you."""
+        """Connect and register every handler. `async with` does it for you. It may be started again once stopped, on
+        another loop too, with the handlers that it has. If it cannot be, or is cancelled, nothing is left open.
+        """
         self._check_process()
-        if self._state != "not started":
-            raise Unavailable(
-                f"expected a SolarWind that was not started, got one that is {self._state}: make a new one"
-            )
+        self._check_not_running()
         self._state = "starting"
+        self._starting = asyncio.get_running_loop().create_future()
         try:
             await self._engine.start()
-        except BaseException:
-            self._state = "not started"
-            raise
-        loop = self._loop = asyncio.get_running_loop()
-        self._begun = asyncio.Event()
-        self._context = copy_context()  # that handlers start from
-        self._begin_firing(loop, self._engine)
-        self._state = "running"
-        try:
+            self._loop = asyncio.get_running_loop()
+            self._begun = asyncio.Event()
+            self._context = copy_context()  # that handlers start from
+            self._begin_firing(self._loop, self._engine)
+            self._state = "running"
             for name, setting in self._settings.items():
                 await self._engine.topic(name, *setting)
             # Nobody handles before all have joined: what a handler fires finds the others there.
@@ -321,30 +338,70 @@ class SolarWind(Firing, Asking):
             if refusals:
                 raise refusals[0]
         except BaseException:
-            await self.stop(grace=0)
+            if self._state == "running":
+                await asyncio.wait([self._begin_stop(0)])
+            self._state = "not started"
             raise
+        finally:
+            self._starting.set_result(None)
+            self._starting = None
         self._begun.set()
 
+    @on_own_loop
     async def stop(self, grace: float | None = None) -> None:
-        """Let handlers finish for `grace` seconds, give back what they did not, and flush what was fired."""
-        grace = check_seconds("grace", self.grace if grace is None else grace)
-        if self._state != "running":
+        """Let handlers finish for `grace` seconds, give back what they did not, and flush what was fired.
+
+        Whoever calls it while it stops waits with the first; a `grace` given then counts from then on, if that ends it
+        sooner. Called by a handler, it does not wait, since it would for that handler.
+        """
+        if grace is not None:
+            check_seconds("grace", grace)
+        if self._starting is not None:
+            await asyncio.shield(self._starting)
+        stopping = self._stopping
+        if self._state == "running":
+            stopping = self._begin_stop(check_seconds("grace", self.grace) if grace is None else grace)
+        elif stopping is not None and grace is not None:
+            asyncio.get_running_loop().call_later(grace, stopping.cancel)
+        if stopping is None:
             return
+        if self._handled_now() is not None:
+            stopping.add_done_callback(_log_refusal)
+            return
+        await asyncio.wait([stopping])
+        if not stopping.cancelled():
+            stopping.result()
+
+    def _begin_stop(self, grace: float) -> asyncio.Task[None]:
         self._state = "stopping"
+        self._stopping = asyncio.get_running_loop().create_task(self._stop(grace))
+        return self._stopping
+
+    async def _stop(self, grace: float) -> None:
         until = monotonic() + max(1.0, grace)  # for all of it together
-        begun = {each.joining for each in self._registrations if each.joining is not None} | self._tasks
-        await finish(begun, max(1.0, grace))  # a server may be out of reach
-        # All of them before any gives something back, or it would go from one to the next.
-        for registration in self._registrations:
-            if registration.runner is not None:
-                self._engine.leaving(registration.instance)
-        for stream in list(self._streams):
-            await stream.aclose()
-        await asyncio.gather(*(self._leave(each, grace) for each in self._registrations))
-        await self._end_firing(max(0.5, until - monotonic()))
-        await self._engine.stop()
-        limited.flush()
-        self._state = "stopped"
+        try:
+            begun = {each.joining for each in self._registrations if each.joining is not None} | self._tasks
+            await finish(begun, max(1.0, grace))  # a server may be out of reach
+            # All of them before any gives something back, or it would go from one to the next.
+            for registration in self._registrations:
+                if registration.runner is not None:
+                    self._engine.leaving(registration.instance)
+            for reader in list(self._readers):
+                await self._leave_reader(reader)
+            await asyncio.gather(*(self._leave(each, grace) for each in self._registrations))
+            await self._end_firing(max(0.5, until - monotonic()))
+        finally:
+            try:
+                await self._engine.stop()
+            finally:
+                limited.flush()
+                self._state = "stopped"
+                self._loop = self._stopping = None
+
+    @property
+    def busy(self) -> int:
+        """How many handlers are at work in this process."""
+        return sum(each.runner.at_work for each in self._registrations if each.runner is not None)
 
     async def __aenter__(self) -> SolarWind:
         await self.start()
@@ -353,6 +410,8 @@ class SolarWind(Firing, Asking):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if isinstance(error, asyncio.CancelledError):  # by Ctrl-C, in most programs
+            log_draining(self)
         await self.stop()
 
     def __enter__(self) -> SolarWind:
@@ -416,21 +475,37 @@ class SolarWind(Firing, Asking):
             registration.instance = await self._engine.join(registration.join, registration.since, runner)
         except BaseException:
             await runner.stop(0)
-            self._registrations.remove(registration)
             raise
         runner.enter(registration.instance)
         registration.runner = runner
 
     def _start_joining(self, registration: Registration) -> None:
-        registration.joining = asyncio.ensure_future(self._join(registration))
+        registration.joining = asyncio.ensure_future(self._join_late(registration))
         registration.joining.add_done_callback(_log_refusal)
 
+    async def _join_late(self, registration: Registration) -> None:
+        try:
+            await self._join(registration)
+        except BaseException:
+            self._registrations.remove(registration)
+            raise
+
     async def _leave(self, registration: Registration, grace: float) -> None:
+        registration.joining = None
         if registration.runner is not None:
             runner, registration.runner = registration.runner, None
             self._engine.leaving(registration.instance)
-            await runner.stop(grace)
-            await self._engine.leave(registration.instance)
+            try:
+                await runner.stop(grace)
+            finally:
+                await self._engine.leave(registration.instance)
+
+    def _handled_now(self) -> Event | None:
+        """The event whose handler calls, unless that has returned."""
+        handled = handling.get()
+        if handled is None or handled._of.home is not self._engine or handled._fired is None:
+            return None
+        return handled
 
     def _on_loop(self, work: Callable[[], object]) -> None:
         assert self._loop is not None
@@ -451,8 +526,9 @@ class SolarWind(Firing, Asking):
         error = Unavailable(self._forked)
         if isinstance(self._engine, Running):
             self._engine.leave_behind(error)
-        for inbox, _ in self._streams.values():
-            inbox.closed = self._forked
+        self._loop = self._starting = self._stopping = None  # the parent's
+        for reader in self._readers:
+            reader.closed = self._forked
 
     def _check_process(self) -> None:
         if self._forked:
@@ -462,6 +538,10 @@ class SolarWind(Firing, Asking):
         self._check_process()
         if self._state != "running":
             raise Unavailable(f"expected a SolarWind that runs, got one that is {self._state}: use `async with wind:`")
+
+    def _check_not_running(self) -> None:
+        if self._state not in ("not started", "stopped"):
+            raise Unavailable(f"expected a SolarWind that does not run, got one that is {self._state}: stop it first")
 
 
 def _log_refusal(task: asyncio.Future[None]) -> None:

@@ -76,9 +76,9 @@ def eventually(condition: Callable[[], object], what: str = "") -> None:
 class Process:
     """A command in a process of its own. It does not outlive the test, nor `PATIENCE_S`."""
 
-    def __init__(self, *arguments: str, **how: Any) -> None:
+    def __init__(self, *arguments: str, module: str = "solarwind", **how: Any) -> None:
         streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        command = [sys.executable, "-m", "solarwind", *arguments]
+        command = [sys.executable, "-m", module, *arguments]
         self.popen = subprocess.Popen(command, text=True, **(streams | how))
         self._end = threading.Timer(PATIENCE_S, self.popen.kill)
         self._end.start()

@@ -130,10 +130,13 @@ def _leave(number: int, frame: object) -> None:
 
 
 def _leave_stuck_threads(code: object) -> None:
-    """A `def` handler that did not finish in time sits on a thread that Python would wait for at its end."""
+    """A handler that did not finish in time may have a thread, or a task, that Python would wait for at its end."""
+    number = code if isinstance(code, int) else int(code is not None)
+    if life := sys.modules.get("solarwind.life"):
+        life.leave_stuck(number)
     if any(thread is not threading.main_thread() and not thread.daemon for thread in threading.enumerate()):
         import os
 
-        end = threading.Timer(_STUCK_S, os._exit, [code if isinstance(code, int) else 1])
+        end = threading.Timer(_STUCK_S, os._exit, [number])
         end.daemon = True
         end.start()

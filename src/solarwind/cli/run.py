@@ -76,7 +76,7 @@ def _run(wind: SolarWind, until_settled: bool, json: bool) -> None:
 
     if os.environ.get(WORKER, "1") == "1":  # one of them says it for all
         _say_what_runs(wind, json)
-    run_loop(serve(wind, until_settled, started=lambda: tell("READY=1")))
+    run_loop(serve(wind, until_settled, started=lambda: tell("READY=1"), final=True))
 
 
 def _arguments(target: str, until_settled: bool, grace: float | None, json: bool) -> list[str]:

@@ -17,7 +17,7 @@ from nats.aio.msg import Msg
 from .. import wire
 from ..batch import AUTHOR_BYTES, Batch
 from ..core.effects import Join, Report
-from ..engine.base import Link, Receiver, Since
+from ..engine.base import NOTHING, Link, Receiver, Since
 from ..engine.client import Client
 from ..engine.clock import Clock, SteadyClock
 from ..engine.operations import trace_tree
@@ -113,11 +113,16 @@ class NatsEngine(Running):
             self._random = random
         self._serves = serves
         self._makes = makes
+        self._numbers = count(1)  # of transports
+        self._clear()
+
+    def _clear(self) -> None:
+        """Be as before the first start."""
+        self._error = None
         self._session = Session(self.address)
         self._clients: dict[int, asyncio.Task[PartitionClient]] = {}
         self._started: dict[int, PartitionClient] = {}
         self._inboxes: dict[int, str] = {}  # of the last link to each partition's owner
-        self._numbers = count(1)  # of transports
         self._transports: dict[str, NatsTransport] = {}
 
     # Life ---------------------------------------------------------------------------------------------
@@ -135,6 +140,7 @@ class NatsEngine(Running):
         starting.result()
 
     async def _start(self) -> None:
+        self._clear()
         loop = asyncio.get_running_loop()
         self.failed: asyncio.Future[None] = loop.create_future()
         self.failed.add_done_callback(lambda future: future.cancelled() or future.exception())
@@ -380,7 +386,7 @@ class NatsEngine(Running):
         for partition in sorted({self._layout.partition(topic) for topic, _ in purposes}):
             some = [names for names in purposes if self._layout.partition(names[0]) == partition]
             parts.append(await (await self._client(partition)).left(some))
-        return "; ".join(part for part in parts if part != "nothing") or "nothing"
+        return "; ".join(part for part in parts if part != NOTHING) or NOTHING
 
     # What operators ask -------------------------------------------------------------------------------
 

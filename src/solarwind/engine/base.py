@@ -15,6 +15,8 @@ from .clock import Clock
 
 Since = str | datetime | timedelta  # "now", "beginning", a time, or so long ago
 
+NOTHING = "nothing"  # is left
+
 
 class Receiver(Protocol):
     """The service side of an instance."""
@@ -98,7 +100,7 @@ class Engine(Protocol):
         ...
 
     async def left(self, purposes: Collection[tuple[str, str]]) -> str:
-        """What `quiet` still waits for, in words."""
+        """What `quiet` still waits for, in words; `NOTHING`."""
         ...
 
     async def topic(self, name: str, keep_ns: Keep, keep_bytes: Keep) -> None:

@@ -99,6 +99,8 @@ class Client(Running, Calls):
     # Life ---------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
+        self._error, self._connecting = None, None
+        self._seats.clear()
         self._loop = asyncio.get_running_loop()
         self.failed: asyncio.Future[None] = self._loop.create_future()
         self.failed.add_done_callback(lambda future: future.cancelled() or future.exception())

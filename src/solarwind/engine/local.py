@@ -11,7 +11,6 @@ import logging
 import random as chance
 from collections.abc import Callable, Collection, Coroutine
 from contextlib import suppress
-from datetime import UTC, datetime
 from itertools import islice
 from secrets import token_bytes
 from typing import Any
@@ -28,14 +27,15 @@ from ..errors import BadArgument, Busy, StoreError
 from ..limits import Limits
 from ..logs import limited
 from ..names import check_topic
-from ..store.base import Full, Keep, Store
-from .base import Receiver, Since
+from ..store.base import Full, Keep, Recovered, Store
+from .base import NOTHING, Receiver, Since
 from .cache import LogCache
 from .clock import Clock, SteadyClock, Timer
 from .held import Held
 from .history import Trimmer
+from .notices import warn_of_clock, warn_of_forgotten
 from .operations import FOREVER, Operations
-from .running import log_stale
+from .running import log_stale, refuse
 
 log = logging.getLogger("solarwind")
 
@@ -44,7 +44,6 @@ MOST_COMMIT_BYTES = 8 << 20
 SNAPSHOT_AFTER = 512  # commits: so many changes at most are replayed for a purpose
 SNAPSHOTS_A_COMMIT = 64
 FULL_S = 0.25  # between two looks whether there is room again
-CLOCK_AHEAD_S = 60.0  # a last commit that lies so far in the future is said
 _Waiting = tuple[Batch, asyncio.Future[None] | None]
 
 
@@ -76,9 +75,16 @@ class LocalEngine(Operations):
         self._clock = clock or SteadyClock()
         self.service_clock = service_clock or self._clock
         self._random = random
+        self._limits = limits or Limits()
+        self._clear()
+
+    def _clear(self) -> None:
+        """Be as before the first start: what outlives a stop is the store's."""
+        self._error = None
         self._cache = LogCache(self._read_ahead)
+        store = self.store
         self._dispatcher = Dispatcher(
-            self._cache, random, keep_ns=store.keep_ns, durable=store.durable, limits=limits or Limits()
+            self._cache, self._random, keep_ns=store.keep_ns, durable=store.durable, limits=self._limits
         )
         self._receivers: dict[int, Receiver] = {}
         self._delivered: list[Receiver] = []  # to those, and not flushed
@@ -90,9 +96,7 @@ class LocalEngine(Operations):
         self._held = Held(self._count_report)
         self._full_for_all = False  # not for events alone
         self._stuck_bytes = 0  # of what handlers fired and there is no room for: no use in having them fire more
-        self._fired_bytes = (
-            0  # of what handlers fired and waits for the next commit, which is to come before they fire more
-        )
+        self._fired_bytes = 0  # of what handlers fired and is to be committed before they fire more
         self._commit_number = 0
         self._commits_done = 0
         self._durable: list[tuple[int, asyncio.Future[None]]] = []  # who waits for which commit
@@ -108,13 +112,22 @@ class LocalEngine(Operations):
     # Life ---------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
+        self._clear()
         self._loop = asyncio.get_running_loop()
         self.failed: asyncio.Future[None] = self._loop.create_future()
         self.failed.add_done_callback(lambda future: future.cancelled() or future.exception())
         self.store.failed = self._store_failed
         self._clock.start(0)
         recovered = await self.store.open(self._clock.now())
-        self._warn_of_clock(recovered.now)
+        warn_of_clock(recovered.now, self._clock.wall())
+        try:
+            self._recover(recovered)
+        except BaseException:
+            self._running = False
+            await self.store.close()
+            raise
+
+    def _recover(self, recovered: Recovered) -> None:
         self._clock.start(recovered.now)
         for record in recovered.topics:
             topic = self._dispatcher.topic(record.name)
@@ -129,16 +142,6 @@ class LocalEngine(Operations):
             self._changed_at.setdefault((change.topic, change.purpose), 0)
         self._trimmer.start()
         self._carry_out()
-
-    def _warn_of_clock(self, last: int) -> None:
-        ahead_s = (last - self._clock.wall()) / 1e9
-        if ahead_s > CLOCK_AHEAD_S:
-            log.warning(
-                "the last time in the store, %s, lies %.0f s in the future: the clock was wrong then, or is wrong now. "
-                "Leases and retries go on from there; how long history is kept goes by the clock as it is",
-                datetime.fromtimestamp(last // 1_000_000_000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
-                ahead_s,
-            )
 
     async def stop(self) -> None:
         if not self._running:
@@ -156,6 +159,8 @@ class LocalEngine(Operations):
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if not self.store.durable:
+            warn_of_forgotten(self._dispatcher.topics.values())
         await self.store.close()
 
     def check(self) -> None:
@@ -176,13 +181,13 @@ class LocalEngine(Operations):
         """Nothing goes on from here."""
         self._error = error
         for _, future in (*self._taken, *self._submitted):
-            _refuse(future, error)
+            refuse(future, error)
         self._submitted.clear()
         waiters: list[asyncio.Future[Any]] = [each.future for each in self._quiet]
         waiters += [future for _, future in self._durable]
         waiters += self._held.take_futures()
         for waiter in waiters:
-            _refuse(waiter, error)
+            refuse(waiter, error)
         self._durable.clear()
         self._quiet.clear()
         if not self.failed.done():
@@ -312,7 +317,7 @@ class LocalEngine(Operations):
         except Full as full:
             self._note_full(full)
             for _, future in submitted:
-                _refuse(future, StoreError(str(full)))
+                refuse(future, StoreError(str(full)))
             # What handlers fired was promised with their settle; the producers' own is theirs to fire again.
             submitted = [(batch, future) for batch, future in submitted if future is None]
             try:
@@ -590,10 +595,4 @@ class LocalEngine(Operations):
                 )
         if self._submitted or self._committing is not None:
             parts.append("a commit under way")
-        return "; ".join(parts) or "nothing"
-
-
-def _refuse(future: asyncio.Future[Any] | None, error: Exception) -> None:
-    if future is not None and not future.done():
-        future.set_exception(error)
-        future.exception()  # whoever does not wait for it is told by the log
+        return "; ".join(parts) or NOTHING

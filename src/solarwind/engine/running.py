@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import random as chance
 from collections.abc import Callable
+from typing import Any
 
 from ..core.effects import Join
 from ..errors import SolarWindError, Unavailable
@@ -43,3 +45,9 @@ def log_stale(join: Join | None, instance: int, lease: int) -> None:
         whose,
         lease,
     )
+
+
+def refuse(future: asyncio.Future[Any] | None, error: Exception) -> None:
+    if future is not None and not future.done():
+        future.set_exception(error)
+        future.exception()  # whoever does not wait for it is told by the log

@@ -13,6 +13,7 @@ import msgspec
 from ..batch import make_id
 from ..errors import Unavailable
 from ..event import Cause
+from ..loops import on_loop
 from .group import Group, Numbers
 
 HELD_BYTES = 320  # about what an event that a handler fired takes besides its payload, key and id
@@ -199,18 +200,24 @@ def _accepted(group: Group) -> Generator[Any, None, None]:
     accepted = group.accepted
     if accepted.done():
         accepted.result()
-    else:
-        _check_here(accepted)
+        return
+    _check_here(accepted)
+    loop = accepted.get_loop()
+    if asyncio.get_running_loop() is loop:
         # Each with a future of his own: whoever gives up waiting must not take the others with him
-        waiter = accepted.get_loop().create_future()
+        waiter = loop.create_future()
         group.waiters.append(waiter)
         yield from waiter.__await__()
+    else:
+        yield from on_loop(loop, _until_accepted(accepted)).__await__()
+
+
+async def _until_accepted(accepted: asyncio.Future[None]) -> None:
+    await asyncio.shield(accepted)
 
 
 def _wait_in_thread(accepted: asyncio.Future[None], timeout: float | None) -> None:
     loop = accepted.get_loop()
-    if not accepted.done():
-        _check_here(accepted)
     try:
         running = asyncio.get_running_loop()
     except RuntimeError:
@@ -219,11 +226,10 @@ def _wait_in_thread(accepted: asyncio.Future[None], timeout: float | None) -> No
         raise Unavailable(
             "expected wait() in a thread, got it on the event loop, which it would block: await it instead"
         )
-
-    async def wait() -> None:
-        await asyncio.shield(accepted)
-
-    if loop.is_closed():
+    if accepted.done():
         accepted.result()
-    else:
-        asyncio.run_coroutine_threadsafe(wait(), loop).result(timeout)
+        return
+    _check_here(accepted)
+    if not loop.is_running():
+        raise Unavailable("expected the event loop of its SolarWind to run, it ended: what became of it is not known")
+    asyncio.run_coroutine_threadsafe(_until_accepted(accepted), loop).result(timeout)

@@ -3,83 +3,141 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
+from typing import Any
 
+from ..core.effects import Join
+from ..engine.base import Engine
 from ..errors import Unavailable
 from ..event import Event
+from ..limits import Limits
 from .inbox import Inbox, Work
 
 
-class Stream(AsyncIterator[Event]):
-    """The events of a purpose, as an async iterator: asking for the next settles the last.
+class Reader(Inbox):
+    """The instance that a stream is while it is open. It knows nobody who reads it, so that a stream may be dropped."""
 
-    It joins when it is first asked, or entered with `async with`. Leave it with `aclose()` or at the end of the
-    `async with`: what was taken but not settled is handed out again. `settle()` settles without asking for the next.
-    """
-
-    def __init__(self, join: Callable[[Stream], Awaitable[Inbox]], leave: Callable[[Stream], Awaitable[None]]) -> None:
-        self._join = join
-        self._leave = leave
-        self._inbox: Inbox | None = None
+    def __init__(self, engine: Engine, join: Join, limits: Limits) -> None:
+        super().__init__(engine, join, limits)
+        self.over = False  # it has left
         self._asked: asyncio.Future[None] | None = None
         self._work: Work | None = None
         self._event: Event | None = None
         self._position = 0
-        self._over = False
-
-    async def open(self) -> Stream:
-        """Join now rather than at the first event."""
-        if self._inbox is None:
-            self._inbox = await self._join(self)
-        return self
 
     def wake(self) -> None:
         if self._asked is not None and not self._asked.done():
             self._asked.set_result(None)
 
-    async def __anext__(self) -> Event:
-        if self._over:
-            raise StopAsyncIteration
-        await self.open()
-        assert self._inbox is not None
+    def end(self) -> None:
+        """Give nothing more."""
+        self.over = True
+        self.wake()
+
+    async def next(self) -> Event:
+        """Settle the last and give the next. Raises `StopAsyncIteration` once it has left."""
         self.settle()
         while True:
-            self._inbox.look()
-            if self._over:
+            self.look()
+            if self.over:
                 raise StopAsyncIteration
-            if self._inbox.closed is not None:
-                raise Unavailable(f"expected a purpose to listen for: {self._inbox.closed}")
+            if self.closed is not None:
+                raise Unavailable(f"expected a purpose to listen for: {self.closed}")
             if self._work is None:
-                self._work = self._inbox.next_work()
+                self._work = self.next_work()
             if self._work is not None:
                 if self._work.todo:
-                    hand_out = self._work.hand_out(self._inbox.join, None)
+                    hand_out = self._work.hand_out(self.join, None)
                     self._position = self._work.todo.popleft()
                     self._event = Event(hand_out, self._position - hand_out.start)
                     return self._event
                 work, self._work = self._work, None
-                self._inbox.leave_work(work)
+                self.leave_work(work)
                 continue
             self._asked = asyncio.get_running_loop().create_future()
             await self._asked
 
     def settle(self) -> None:
-        """The last event given is done with."""
         if self._event is not None and self._work is not None:
             self._work.done.append(self._position)
             self._event = None
-            if not self._work.todo and self._inbox is not None:
+            if not self._work.todo:
                 work, self._work = self._work, None
-                self._inbox.leave_work(work)
+                self.leave_work(work)
+
+
+class Stream(AsyncIterator[Event]):
+    """The events of a purpose, as an async iterator: asking for the next settles the last.
+
+    It joins when it is first asked, or entered with `async with`. It leaves at the end of the `async with`, with
+    `aclose()`, when the `async for` that joined it is left, or when nobody has it any more: what was taken but not
+    settled is handed out again. `settle()` settles without asking for the next.
+    """
+
+    def __init__(
+        self,
+        join: Callable[[], Awaitable[Reader]],
+        leave: Callable[[Reader], Awaitable[None]],
+        leave_soon: Callable[[Reader], None],
+    ) -> None:
+        """`leave_soon` may be called on any thread, at any moment."""
+        self._join = join
+        self._leave = leave
+        self._leave_soon = leave_soon
+        self._reader: Reader | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._dropped: weakref.finalize[..., Any] | None = None
+        self._over = False
+
+    async def open(self) -> Stream:
+        """Join now rather than at the first event."""
+        loop = asyncio.get_running_loop()
+        if self._loop is not None and self._loop is not loop:
+            raise Unavailable(
+                "expected a stream on the event loop that it was opened on, got it on another: read it there"
+            )
+        if self._reader is None and not self._over:
+            self._reader = await self._join()
+            self._loop = loop
+            self._dropped = weakref.finalize(self, self._leave_soon, self._reader)
+            self._dropped.atexit = False
+        return self
+
+    def __aiter__(self) -> AsyncIterator[Event]:
+        return self if self._reader is not None or self._over else _Loop(self)
+
+    async def __anext__(self) -> Event:
+        await self.open()
+        if self._reader is None:
+            raise StopAsyncIteration
+        return await self._reader.next()
+
+    def settle(self) -> None:
+        """The last event given is done with."""
+        if self._reader is not None:
+            self._reader.settle()
 
     async def aclose(self) -> None:
         """Leave: the last event, unless it is settled, and those not yet given are handed out again."""
-        if not self._over:
-            self._over = True
-            self.wake()
-            if self._inbox is not None:
-                await self._leave(self)
+        self._over = True
+        reader = self._forget()
+        if reader is not None:
+            await self._leave(reader)
+
+    def _forget(self) -> Reader | None:
+        """It is not open any more; who was the reader."""
+        reader, self._reader, self._loop = self._reader, None, None
+        if self._dropped is not None:
+            self._dropped.detach()
+        return reader
+
+    def _drop(self) -> None:
+        """The `async for` that opened it was left. It may be opened again by another."""
+        reader = self._forget()
+        if reader is not None:
+            self._leave_soon(reader)
 
     async def __aenter__(self) -> Stream:
         return await self.open()
@@ -90,10 +148,16 @@ class Stream(AsyncIterator[Event]):
         await self.aclose()
 
 
-class StreamInbox(Inbox):
-    """The inbox of a stream."""
+class _Loop(AsyncIterator[Event]):
+    """An `async for` over a stream that nobody opened. Python drops it when the loop is left."""
 
-    stream: Stream
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._begun = False
 
-    def wake(self) -> None:
-        self.stream.wake()
+    async def __anext__(self) -> Event:
+        if not self._begun:
+            self._begun = True
+            await self._stream.open()
+            weakref.finalize(self, self._stream._drop).atexit = False
+        return await self._stream.__anext__()

@@ -1,13 +1,20 @@
-"""Threads for `def` handlers."""
+"""Threads that a process does not wait for at its end: for `def` handlers, and for a loop of a service."""
 
 from __future__ import annotations
 
 import logging
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
+from time import monotonic
+from typing import Any, TypeVar
 
 log = logging.getLogger("solarwind")
+
+MAX_POOL = 32  # threads: as many as the usual pool has
+
+T = TypeVar("T")
 
 
 class Threads:
@@ -19,32 +26,36 @@ class Threads:
         self._name = name
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._lock = threading.Lock()
-        self._threads = 0
+        self._threads: list[threading.Thread] = []
         self._unfinished = 0
 
     def run(self, job: Callable[[], None]) -> None:
         """Have a job done, soon. Raises `RuntimeError` where the system gives no further thread and there is none."""
         with self._lock:
-            if self._unfinished >= self._threads and self._threads < self._limit:
+            if self._unfinished >= len(self._threads) < self._limit:
                 self._start()
             self._unfinished += 1
         self._jobs.put(job)
 
     def _start(self) -> None:
+        thread = threading.Thread(target=self._live, name=f"{self._name} {len(self._threads)}", daemon=True)
         try:
-            threading.Thread(target=self._live, name=f"{self._name} {self._threads}", daemon=True).start()
+            thread.start()
         except RuntimeError:
             if not self._threads:
                 raise
         else:
-            self._threads += 1
+            self._threads.append(thread)
 
-    def close(self) -> None:
-        """End the threads, each after the job that it is at and those that wait."""
+    def close(self, wait_s: float = 0) -> None:
+        """End the threads, each after the job that it is at and those that wait, and wait so long for them."""
         with self._lock:
-            for _ in range(self._threads):
-                self._jobs.put(None)
-            self._threads = 0
+            threads, self._threads = self._threads, []
+        for _ in threads:
+            self._jobs.put(None)
+        until = monotonic() + wait_s
+        for thread in threads:
+            thread.join(max(0.0, until - monotonic()))
 
     def _live(self) -> None:
         while (job := self._jobs.get()) is not None:
@@ -55,3 +66,34 @@ class Threads:
             del job  # what it holds may be large
             with self._lock:
                 self._unfinished -= 1
+
+
+class Pool(ThreadPoolExecutor):
+    """What a loop runs `asyncio.to_thread` on: as the usual pool, but a process ends though a job in it hangs."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(1)  # not used
+        self._own = Threads(MAX_POOL, name)
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        future: Future[T] = Future()
+
+        def job() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                result = fn(*args, **kwargs)
+            except BaseException as error:
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+
+        self._own.run(job)
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        self.close(0)
+
+    def close(self, wait_s: float) -> None:
+        """End the threads when they are done, and wait so long for it."""
+        self._own.close(wait_s)

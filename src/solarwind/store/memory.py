@@ -85,6 +85,9 @@ class MemoryStore:
     def __init__(self, most_bytes: int = MOST_BYTES) -> None:
         self._most_bytes = most_bytes
         self.failed: Callable[[StoreError], None] = lambda error: None
+        self._clear()
+
+    def _clear(self) -> None:
         self._bytes = 0
         self._topics: dict[str, _Topic] = {}
         self._ids: OrderedDict[tuple[str, str], int] = OrderedDict()  # the last ids given, and their positions
@@ -95,6 +98,7 @@ class MemoryStore:
         self._dead: dict[tuple[str, str], dict[int, Letter]] = {}
 
     async def open(self, now: int) -> Recovered:
+        self._clear()
         return Recovered(True, now, [], [], [])
 
     async def commit(

@@ -94,9 +94,12 @@ class SqliteStore:
         self._upkeep_thread = ThreadPoolExecutor(1, "solarwind-upkeep")
         self._mark_thread = ThreadPoolExecutor(1, "solarwind-mark")
         self._closing.clear()
+        self._trimming = asyncio.Lock()  # of this loop
         try:
             return await self._run(self._write_thread, self._open, now)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError):  # its thread opens it all the same
+                await self._run(self._write_thread, self._give_up)
             self._stop_threads()
             raise
 
@@ -200,6 +203,11 @@ class SqliteStore:
         except (Full, StoreError):
             pass  # then the next one to open it is told that it was cut off
         finally:
+            self._let_go()
+
+    def _give_up(self) -> None:
+        """Whoever wanted it open does not any more."""
+        if self._lock is not None:
             self._let_go()
 
     def _let_go(self) -> None:

@@ -24,6 +24,7 @@ from .rules.firing import FiringRules  # noqa: E402
 from .rules.handlers import HandlerRules  # noqa: E402
 from .rules.history import HistoryRules  # noqa: E402
 from .rules.joining import JoiningRules  # noqa: E402
+from .rules.lifecycle import LifecycleRules  # noqa: E402
 from .rules.place import LocalPlace, Place, on_loop, until  # noqa: E402
 from .rules.service import ServiceRules  # noqa: E402
 
@@ -31,7 +32,15 @@ __all__ = ["EngineContract", "LocalPlace", "Place", "on_loop", "until"]
 
 
 class EngineContract(
-    ExchangeRules, FanoutRules, HandlerRules, HistoryRules, JoiningRules, FailingRules, FiringRules, ServiceRules
+    ExchangeRules,
+    FanoutRules,
+    HandlerRules,
+    HistoryRules,
+    JoiningRules,
+    FailingRules,
+    FiringRules,
+    LifecycleRules,
+    ServiceRules,
 ):
     """All rules. A subclass gives the `place`."""
 

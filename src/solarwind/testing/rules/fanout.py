@@ -92,7 +92,7 @@ class FanoutRules:
             await wind.fire_many("T", range(15_000))
             await wind.settled(20)
             counts = (await wind.statistics()).purposes["T", "p"]
-        assert first == second == list(range(15_000))
+        assert sorted(first) == sorted(second) == list(range(15_000))  # ten at a time: under load in another order
         assert (counts.settled, counts.dropped) == (30_000, 0)
 
     @on_loop

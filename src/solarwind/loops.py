@@ -1,0 +1,48 @@
+"""From whatever event loop somebody awaits something to the one that it belongs to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+
+from .errors import Unavailable
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+class OnALoop(Protocol):
+    """Something that was started on an event loop, and is not before it was."""
+
+    _loop: asyncio.AbstractEventLoop | None
+
+
+S = TypeVar("S", bound=OnALoop)
+
+
+async def on_loop(loop: asyncio.AbstractEventLoop | None, work: Coroutine[Any, Any, T]) -> T:
+    """Do it on that loop, which may be another thread's. Raises `Unavailable`, before anything was done, if that loop
+    does not run any more."""
+    if loop is None or loop is asyncio.get_running_loop():
+        return await work
+    if not loop.is_running():
+        work.close()
+        raise Unavailable(
+            "expected the event loop on which this SolarWind was started, but it does not run any more: "
+            "stop a SolarWind before its loop ends, and make a new one here"
+        )
+    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, loop))
+
+
+def on_own_loop(
+    method: Callable[Concatenate[S, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[S, P], Coroutine[Any, Any, T]]:
+    """A method that may be awaited on any loop, and runs on its object's."""
+
+    @wraps(method)
+    async def call(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await on_loop(self._loop, method(self, *args, **kwargs))
+
+    return call
