@@ -93,7 +93,7 @@ async def test_no_secret_turns_up_anywhere(tmp_path: Path) -> None:
         kept = {"url": url, "token": hook, "secret": signing, "handshake": False, "since": "beginning"}
         assert await session.put(kept | {"retry": {"attempts": 1}}) == 201
         assert await session.ask("POST", "/v1/topics/t/events", JSON | bearer(good), b"1") == 202
-        await until(lambda: "handler webhook" in log_of(tmp_path), "the webhook's failure is logged")
+        await until(lambda: "to http://127.0.0.1:1" in log_of(tmp_path), "the webhook's failure is logged")
         for path in (HOOK, HOOK.removesuffix("/h"), "/v1/topics/t/purposes/p/dead", "/v1/statistics", "/metrics"):
             assert await session.ask("GET", path, bearer(good)) == 200
         # A connection whose token is revoked meanwhile, and a feed.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from time import thread_time
@@ -35,8 +36,11 @@ class Turning:
 @contextmanager
 def turning() -> Iterator[Turning]:
     """Of a server on this loop, while nothing else does much on it."""
+    gc.collect()
+    gc.freeze()  # what other tests left is not looked through meanwhile
     found = Turning()
     try:
         yield found
     finally:
         found.end()
+        gc.unfreeze()
