@@ -102,6 +102,15 @@ def test_a_payload_that_is_no_json_is_shown_as_bytes(tmp_path: Path, payload: by
     assert f"payload     {len(payload)} bytes\n" in done("dead", "show", "T", "p", id, "--url", url).out
 
 
+def test_who_has_a_store_is_named_without_the_arguments_it_was_started_with(held: Process, url: str) -> None:
+    said = call("topics", "--url", url).err
+    assert f"in use by process {held.popen.pid}" in said
+    assert "holding" not in said
+    assert "--url" not in said
+    lock = b"".join(path.read_bytes() for path in Path(url.removeprefix("sqlite:///")).parent.glob("wind.db-*"))
+    assert b"holding:wind" not in lock
+
+
 # --- consent ------------------------------------------------------------------------------------------------
 
 SETTINGS = {
