@@ -6,7 +6,7 @@ import pytest
 
 from solarwind.core.spans import Spans
 from solarwind.core.state import encode
-from solarwind.errors import ConflictError, NotAllowed, NotFound
+from solarwind.errors import Busy, ConflictError, NotAllowed, NotFound
 from solarwind.failure import Retry
 from solarwind.limits import Limits
 
@@ -107,12 +107,23 @@ def test_a_retired_purpose_changes_no_more_though_a_retry_of_it_was_waiting() ->
     assert not bench.dispatcher.changed
 
 
+def test_a_retired_purpose_makes_room_for_another() -> None:
+    bench = Bench(limits=Limits(names=1))
+    bench.join("p")
+    bench.dispatcher.retire("T", "p", force=True)
+    bench.join("q")
+    with pytest.raises(Busy, match="expected no more than 1 purposes"):
+        bench.join("r")
+
+
 def test_what_a_retired_purpose_noted_says_nothing_of_a_new_one_of_its_name() -> None:
     bench = Bench(durable=True)
     bench.join(room=9)
-    bench.fire()
+    bench.fire(1_500)
+    bench.settle_all()
     bench.dispatcher.retire("T", "p", force=True)
     noted = bench.dispatcher.take_changes()
+    assert any(change.reach for change in noted)
     bench.join_without_commit(since=0)
     bench.take()
     bench.dispatcher.committed(noted, bench.now)
@@ -217,6 +228,41 @@ def test_an_event_that_kills_its_worker_is_handed_out_so_often_as_it_may_be_and_
     assert seen == list(range(1, attempts + 1))
     assert list(bench.purpose().state.dead.positions()) == [killer]
     assert bench.purpose().state.settled == 39
+
+
+# Room -------------------------------------------------------------------------------------------------
+
+
+def test_one_lucky_measurement_gives_room_for_sixteen_times_as_much_at_most() -> None:
+    bench = Bench()
+    bench.join(room=1)
+    bench.fire(100)
+    (offer,) = bench.take()
+    bench.report(offer, done=[0], handled=1, busy_ns=1)
+    assert sum(map(len, bench.given().values())) == 16
+
+
+def test_an_instance_with_enough_bytes_in_hand_gets_no_more() -> None:
+    bench = Bench(limits=Limits(in_hand_bytes=10))
+    bench.join(room=9)
+    bench.fire(payload=b'"12345678"')
+    (offer,) = bench.take()
+    bench.fire(payload=b'"12345678"')
+    assert not bench.take()
+    bench.report(offer, done=[0])
+    assert list(bench.given().values()) == [[1]]
+
+
+def test_the_next_events_of_many_keys_do_not_wait_for_more_to_go_with_them() -> None:
+    bench = Bench()
+    bench.join(exchange="keyed", room=1)
+    bench.fire()
+    bench.report(bench.take()[0], done=[0], handled=1, busy_ns=1)
+    bench.fire(20, keys=[str(number % 10) for number in range(20)])
+    (offer,) = bench.take()
+    assert len(offer.picks) == 10
+    bench.report(offer, done=offer.picks[:5])
+    assert list(bench.given().values()) == [[11, 12, 13, 14, 15]]
 
 
 # Whose turn it is -------------------------------------------------------------------------------------
@@ -625,6 +671,37 @@ def test_what_waited_for_a_retry_and_is_trimmed_waits_no_more() -> None:
     assert list(bench.given().values()) == [[1, 2]]
 
 
+def test_what_is_trimmed_while_it_is_in_hand_is_settled_all_the_same() -> None:
+    bench = Bench()
+    bench.join(room=1)
+    bench.fire()
+    (offer,) = bench.take()
+    bench.fire()
+    bench.dispatcher.fetched("T", 0, bench.log[1], bench.now)
+    bench.report(offer, done=[0])
+    assert (bench.purpose().state.settled, bench.purpose().dropped) == (1, 0)
+
+
+def test_what_is_trimmed_when_it_was_its_turn_in_its_key_is_not_handed_out() -> None:
+    bench = Bench()
+    first = bench.join(exchange="keyed")
+    bench.fire(keys=["a"])
+    bench.fire(keys=["b"])
+    bench.leave(first)
+    bench.take()
+    bench.dispatcher.fetched("T", 0, bench.log[1], bench.now)
+    bench.join(exchange="keyed", room=9)
+    assert list(bench.given().values()) == [[1]]
+
+
+def test_the_log_keeps_dead_letters() -> None:
+    bench = Bench()
+    bench.join(room=9)
+    bench.fire(3)
+    bench.report(bench.take()[0], done=[0, 2], failed=[1], verdict="reject")
+    assert bench.dispatcher.drop("T") == Spans((1, 2))
+
+
 def test_what_is_accepted_while_nothing_is_found_is_not_lost() -> None:
     bench = Bench()
     bench.fire()
@@ -697,6 +774,19 @@ def test_a_purpose_that_is_retired_before_how_a_last_attempt_ended_is_durable_ha
     bench.dispatcher.retire("T", "p", force=True)
     bench.commit()
     assert not bench.take()
+
+
+def test_a_dead_letter_that_killed_is_no_suspect_any_more_when_it_is_redriven() -> None:
+    bench = Bench()
+    retry = Retry(attempts=1)
+    bench.join(retry=retry)
+    bench.fire()
+    bench.leave(bench.take()[0].instance, died=True)
+    bench.join(retry=retry)
+    assert list(bench.purpose().state.dead.positions()) == [0]
+    bench.dispatcher.redrive("T", "p", Spans((0, 1)), bench.now)
+    bench.carry_out()
+    assert [(offer.after_commit, offer.tried) for offer in bench.take()] == [(False, {})]
 
 
 def test_a_suspect_goes_apart_from_what_is_before_it() -> None:
