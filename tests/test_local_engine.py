@@ -1,0 +1,176 @@
+"""What the loop of commits must not lose on its way to the store, seen at the store itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from solarwind import SolarWind
+from solarwind.batch import Batch
+from solarwind.core.log import Stored
+from solarwind.core.state import Change, Snapshot
+from solarwind.engine import local
+from solarwind.engine.local import LocalEngine
+from solarwind.store.base import Full
+from solarwind.store.sqlite import SqliteStore
+from solarwind.testing.contract import until
+
+
+class Watched(SqliteStore):
+    """Remembers what each commit had, and refuses all while `full`."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path))
+        self.full = False
+        self.refused = 0
+        self.commits: list[tuple[list[Batch], list[Change], list[Snapshot]]] = []
+
+    async def commit(
+        self, batches: Sequence[Batch], changes: Sequence[Change], snapshots: Sequence[Snapshot], now: int
+    ) -> list[Stored | None]:
+        if self.full:
+            self.refused += 1
+            raise Full("no room: free some")
+        stored = await super().commit(batches, changes, snapshots, now)
+        self.commits.append((list(batches), list(changes), list(snapshots)))
+        return stored
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "wind.db"
+
+
+def test_what_was_settled_while_there_was_no_room_is_on_disk_once_there_is(path: Path) -> None:
+    seen: list[int] = []
+
+    async def life(full: bool) -> None:
+        store = Watched(path)
+        wind = SolarWind(engine=LocalEngine(store))
+        gate = asyncio.Event()
+
+        @wind.on("T", purpose="p")
+        async def handle(number: int) -> None:
+            await gate.wait()
+            seen.append(number)
+
+        async with wind:
+            if full:
+                await wind.fire_many("T", range(10))
+                store.full = True
+                gate.set()
+                await until(lambda: len(seen) == 10 and store.refused > 2)
+                store.full = False
+            gate.set()
+            await wind.settled(10)
+
+    asyncio.run(life(True))
+    asyncio.run(life(False))
+    assert sorted(seen) == list(range(10))
+
+
+def test_all_that_a_handler_fired_is_in_the_commit_of_its_settle_however_much_it_is(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, COMMIT_BYTES, 2000)
+    store = Watched(path)
+    wind = SolarWind(engine=LocalEngine(store))
+
+    @wind.on("T", purpose="p")
+    async def handle(number: int) -> None:
+        for topic in ("U", "V", "W", "X"):
+            wind.fire(topic, "x" * 3000)
+
+    @wind.on("U", purpose="p")
+    async def keep_it(text: str) -> None: ...
+
+    async def main() -> None:
+        async with wind:
+            await wind.fire("T", 1)
+            await wind.settled(10)
+
+    asyncio.run(main())
+    settling = [
+        {batch.topic for batch in batches}
+        for batches, changes, _ in store.commits
+        if any(change.topic == "T" and change.settled for change in changes)
+    ]
+    assert settling == [{"U", "V", "W", "X"}]
+
+
+COMMIT_BYTES = next(name for name in vars(local) if name.endswith("_COMMIT_BYTES"))
+
+
+def test_a_purpose_is_snapshotted_after_so_many_commits_also_what_it_did_before_a_restart(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "SNAPSHOT_AFTER", 5)
+
+    async def life(store: Watched, busy: str, times: int) -> set[str]:
+        wind = SolarWind(engine=LocalEngine(store))
+
+        @wind.on(busy, purpose=busy)
+        async def handle() -> None: ...
+
+        async with wind:
+            for _ in range(times):
+                await wind.fire(busy)
+                await wind.settled(10)
+        return {each.purpose for _, _, snapshots in store.commits for each in snapshots}
+
+    assert asyncio.run(life(Watched(path), "first", 2)) == set()
+    assert asyncio.run(life(Watched(path), "second", 10)) == {"first", "second"}
+
+
+def test_that_nothing_was_found_counts_only_if_nothing_came_meanwhile(path: Path) -> None:
+    class Late(Watched):
+        late = True
+
+        async def read(self, topic: str, position: int, most_bytes: int) -> list[Stored]:
+            if self.late:  # it was asked just before a commit that brought what it was asked for
+                self.late = False
+                await wind.fire("T", 1)
+                return []
+            return await super().read(topic, position, most_bytes)
+
+    store = Late(path)
+    engine = LocalEngine(store)
+    wind = SolarWind(engine=engine)
+
+    async def main() -> None:
+        wind.topic("T", keep=100)
+        async with wind:
+            await wind.fire("T", 0)
+            assert [each.start for each in await engine._read_settled("T", 0)] == [0, 1]
+
+    asyncio.run(main())
+
+
+def test_what_was_to_be_handed_out_after_a_commit_is_handed_out_though_there_was_no_room_for_it(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, COMMIT_BYTES, 1000)  # what handlers fire is more: offers wait for commits
+    store = Watched(path)
+    wind = SolarWind(engine=LocalEngine(store))
+    seen: list[int] = []
+
+    @wind.on("T", purpose="p", concurrency=1)
+    async def handle(number: int) -> None:
+        seen.append(number)
+        wind.fire("U", "x" * 3000)
+        if number == 2:
+            store.full = True
+
+    async def main() -> None:
+        async with wind:
+            for number in range(60):
+                wind.fire("T", number)
+            await until(lambda: store.refused > 2)
+            store.full = False
+            await wind.settled(8)
+
+    asyncio.run(main())
+    assert sorted(seen) == list(range(60))
