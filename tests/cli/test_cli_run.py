@@ -56,7 +56,8 @@ def test_it_runs_until_settled_and_says_what_it_runs(url: str, start: Start, wri
     done("fire", "t", "--lines", "--url", url, input="1\n2\n")
     answer = start("run", "app:wind", "--url", url, "--until-settled").end()
     assert answer.code == 0
-    header, first, second = answer.err.splitlines()
+    where, header, first, second = answer.err.splitlines()
+    assert where == f"Runs on {url}."
     assert header.split() == ["TOPIC", "PURPOSE", "EXCHANGE", "VERSION", "HANDLER"]
     assert " ".join(first.split()) == "t Double it [twice] direct 1 app.double"
     assert second.split() == ["doubled", "show", "fanout", "2", "app.show"]
@@ -70,13 +71,17 @@ def test_the_url_may_come_from_the_environment(
     done("fire", "t", "1", "--url", url)
     monkeypatch.setenv("SOLARWIND_URL", url)
     monkeypatch.setenv("SOLARWIND_UNTIL_SETTLED", "1")
-    assert start("run", "app:wind").end().code == 0
+    answer = start("run", "app:wind").end()
+    assert answer.code == 0
+    assert f"Runs on {url}, by $SOLARWIND_URL." in answer.err
     assert state(url, "Double it [twice]") == (1, 0)
 
 
 def test_without_one_it_is_the_objects_own(start: Start, write: Write) -> None:
     write("app.py", APP.replace("SolarWind()", "SolarWind('sqlite:///own.db')"))
-    assert start("run", "app:wind", "--until-settled").end().code == 0
+    answer = start("run", "app:wind", "--until-settled").end()
+    assert answer.code == 0
+    assert "/own.db." in answer.err.splitlines()[0]
     assert state("sqlite:///own.db", "show") == (0, 0)
 
 

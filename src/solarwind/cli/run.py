@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import BadArgument
-from .options import option
+from .options import option, variable
 from .parent import WORKER, WORKER_TOKEN, WORKER_URL, Told, tell
 
 if TYPE_CHECKING:
@@ -64,18 +64,18 @@ def run(
         wind.grace = grace
     log_to_stderr(json)
     if workers is None:
-        _run(wind, until_settled, json)
+        _run(wind, until_settled, json, _where(wind, url))
         return
     from .workers import supervise
 
     raise typer.Exit(supervise(wind, service, url, workers=workers, leaves=until_settled, reloads=reload, json=json))
 
 
-def _run(wind: SolarWind, until_settled: bool, json: bool) -> None:
+def _run(wind: SolarWind, until_settled: bool, json: bool, where: str) -> None:
     from ..life import run_loop, serve
 
     if os.environ.get(WORKER, "1") == "1":  # one of them says it for all
-        _say_what_runs(wind, json)
+        _say_what_runs(wind, json, where)
     run_loop(serve(wind, until_settled, started=lambda: tell("READY=1"), final=True))
 
 
@@ -180,15 +180,29 @@ def _instead(module: ModuleType) -> str:
 # --- saying it ----------------------------------------------------------------------------------------------
 
 
-def _say_what_runs(wind: SolarWind, json: bool) -> None:
+def _where(wind: SolarWind, url: str | None) -> str:
+    """Where it runs, without secrets, and who said so."""
+    from ..text import redact
+
+    if url:
+        by_environment = os.environ.get(variable("url")) == url
+        return redact(url) + (f", by ${variable('url')}" if by_environment else "")
+    engine: object = wind.engine
+    path = getattr(getattr(engine, "store", None), "path", None)
+    return redact(getattr(engine, "url", f"sqlite:///{path}" if path else "memory://"))
+
+
+def _say_what_runs(wind: SolarWind, json: bool, where: str) -> None:
     import msgspec
 
     from . import show
 
     records = [msgspec.structs.asdict(each) for each in wind.handlers]
     if json:
-        show.put(show.line({"runs": records}), sys.stderr)
-    elif records:
+        show.put(show.line({"runs": records, "on": where}), sys.stderr)
+        return
+    show.note(f"Runs on {where}.")
+    if records:
         columns = [name.upper() for name in records[0]]
         show.render(show.table(columns, [list(record.values()) for record in records]), sys.stderr)
     else:
