@@ -372,7 +372,7 @@ def test_a_full_disk_refuses_events_and_settles_on_and_recovers_by_itself(disk: 
             await store.commit([], [Change("b", "q", settled=Spans([number, number + 1]))], [], now=5)
         assert [each.start for each in await store.read("a", 0, 1 << 30)] == before
         with pytest.raises(Full, match="no room"):
-            await load.commit(store, size=100_000)
+            await load.commit(store, size=400_000)
         disk.quota = None
         for _ in range(70):
             await load.commit(store)

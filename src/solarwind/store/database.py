@@ -226,8 +226,8 @@ def keep_tidy(connection: apsw.Connection, tidy: bool) -> None:
 def _create(connection: apsw.Connection) -> None:
     if connection.pragma("page_count") == 0:
         connection.pragma("page_size", PAGE_BYTES)
-        connection.pragma("auto_vacuum", INCREMENTAL)
         with connection:
+            connection.execute(f"PRAGMA auto_vacuum = {INCREMENTAL}")  # it writes: the file is made in one transaction
             connection.execute(_SCHEMA)
             connection.execute(f"PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {new_life()}")
             values = [("store", os.urandom(16)), ("clean", 1), ("oldest", 1)]
