@@ -51,7 +51,7 @@ class Host:
     name = "here"
     limits = Limits()
     settings = Settings()
-    checks_authors = False  # a client of a client passes on what others fired
+    checks_authors = True
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -310,7 +310,7 @@ async def test_that_an_instance_died_is_passed_on() -> None:
     await client.start()
     join = Join("T", "p")
     instance = await client.join(join, "now", collecting)
-    await client.submit(seal("T", [b"1"], [1], producer=1, first=0, machine="m", process="p"))
+    await client.submit(seal("T", [b"1"], [1], producer=1, first=0, machine="m", process="p", author=client.author))
     for died, tried in ((False, {}), (True, {0: 1}), (True, {0: 2})):
         await until(lambda: collecting.offers)
         collecting.offers.clear()

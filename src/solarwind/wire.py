@@ -24,6 +24,7 @@ SUBPROTOCOL = "solarwind.v1"
 PATH = "/v1/connect"
 MOST_TOGETHER = 1 << 20  # bytes of messages that are put into one WebSocket message
 MOST_MESSAGES = 16_384  # in one
+MAX_AUTHORS = 10_000  # further ones on a connection
 MAX_LISTED = 1 << 17  # edges of spans, failures, purposes or ids, in one message
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -43,11 +44,19 @@ class Message(msgspec.Struct, array_like=True, tag=str.lower):
 
 class Hello(Message):
     """The first message. `token` may be left out where the handshake had an Authorization header. `secret` is what only
-    this client knows: its hash is the author of all batches that it sends."""
+    this client knows: its hash is the author of all batches that it sends, but for those of its clients."""
 
     client: str
     token: str | None = None
     secret: bytes = b""
+
+
+class Author(Message):
+    """From a client that is a server itself: one of its own clients, whose `secret` this is, fires through it, or is
+    `gone`. Said again on each connection. Not answered."""
+
+    secret: bytes
+    gone: bool = False
 
 
 class Submit(Message):
@@ -214,7 +223,7 @@ class Pong(Message):
     """The answer to `Ping`."""
 
 
-FromClient = Hello | Submit | Hold | Join | Report | Alive | Leaving | Leave | Call | Ping
+FromClient = Hello | Author | Submit | Hold | Join | Report | Alive | Leaving | Leave | Call | Ping
 FromServer = Welcome | Accepted | Done | Refused | Offer | Stale | Lost | Closed | Pong
 
 encode = msgspec.msgpack.Encoder().encode

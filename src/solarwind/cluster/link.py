@@ -19,7 +19,8 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from ..errors import Unavailable
-from ..peer.connection import Connection, Transport
+from ..peer.connection import Connection
+from ..peer.transport import Transport
 from ..wire import read_server
 from .layout import Layout
 from .requests import nobody

@@ -60,6 +60,15 @@ class Engine(Protocol):
         """The future is done when the batch is accepted, or has the error why it is not."""
         ...
 
+    def add_author(self, secret: bytes) -> None:
+        """A client of this process, whose author is the hash of `secret`, numbers batches of its own: they are
+        submitted as its. As often as it is added it is to be removed. Raises `Busy`."""
+        ...
+
+    def remove_author(self, secret: bytes) -> None:
+        """It is gone."""
+        ...
+
     def take_back(self, submitted: asyncio.Future[None]) -> bool:
         """A batch that was submitted is not wanted any more. False if it may be accepted all the same; else it is as if
         it had not been submitted, and its future gets no answer."""

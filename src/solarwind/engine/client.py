@@ -25,6 +25,7 @@ from ..errors import Busy, ProtocolError, SolarWindError, StoreError, TooLarge, 
 from ..logs import limited
 from ..origin import MACHINE, process_name
 from ..store.base import Keep
+from .authors import Authors
 from .backoff import Backoff
 from .base import Link, Receiver, Since
 from .calls import Calls
@@ -74,6 +75,7 @@ class Client(Running, Calls):
         # By it the server knows after a reconnect, and after its own restart, whose numbers are sent again.
         self._secret = token_bytes(32)
         self.author = author_of(self._secret)
+        self._authors = Authors()
         self._link: Link | None = None  # once it is shaken hands on; what is asked before waits
         self._welcome: wire.Welcome | None = None
         self._together = wire.MOST_TOGETHER
@@ -120,6 +122,7 @@ class Client(Running, Calls):
         if self._beat is not None:
             self._beat.cancel()
         self._flush()
+        self._authors.lost()
         link, self._link = self._link, None
         self._fail_all(Unavailable(f"expected the {self.place} to accept it, but this process stopped before it did"))
         if link is not None:
@@ -200,6 +203,7 @@ class Client(Running, Calls):
 
     def _lost(self, why: str) -> None:
         self._link = None
+        self._authors.lost()
         self._out.clear()
         self._end_asked(_Lost(f"expected an answer of the {self.place}, but the connection was lost: {why}"))
         for seat in self._seats.values():
@@ -292,6 +296,7 @@ class Client(Running, Calls):
         self._welcome = welcome
         self.patience_s = welcome.heartbeat_s  # the server waits for one and three quarters, of which one may have gone
         self._together = min(wire.MOST_TOGETHER, welcome.frame_bytes // 2)
+        self._authors.connected(self._send)
         self._answered(0, None)
 
     def _accept(self, accepted: wire.Accepted) -> None:
@@ -425,6 +430,12 @@ class Client(Running, Calls):
         if self._up.is_set():
             self._put(ref, submitted)
         return future
+
+    def add_author(self, secret: bytes) -> None:
+        self._authors.add(secret)
+
+    def remove_author(self, secret: bytes) -> None:
+        self._authors.remove(secret)
 
     def take_back(self, submitted: asyncio.Future[None]) -> bool:
         for ref, each in self._unaccepted.items():

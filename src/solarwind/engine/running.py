@@ -28,6 +28,12 @@ class Running:
         """See `Engine`."""
         return self._random()
 
+    def add_author(self, secret: bytes) -> None:
+        """See `Engine`. Here nobody is asked whose a batch is."""
+
+    def remove_author(self, secret: bytes) -> None:
+        """See `Engine`."""
+
     def _check_running(self) -> None:
         if self._error is not None:
             raise self._error

@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, cast
 
-from .connection import Connection, Transport
+from .connection import Connection
 from .host import Host
+from .transport import Transport
 from .turns import Turns
 
 

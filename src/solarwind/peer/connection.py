@@ -10,25 +10,26 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from .. import wire
-from ..batch import Batch, author_of
+from ..batch import Batch
 from ..core import effects
 from ..core.spans import Spans
 from ..errors import BadArgument, Busy, NotAllowed, ProtocolError, SolarWindError, TooLarge, Unavailable
 from ..failure import MOST_SECONDS
 from ..service.registration import check_join
 from . import calls
+from .authors import Authors
 from .host import Grant, Host
 from .offers import Together, offer_of
 from .seat import Seat
+from .transport import Transport
 from .unread import Unread
 
 log = logging.getLogger("solarwind")
 
 UNAUTHENTICATED_BYTES = 16 << 10  # a message of somebody who has not said who he is, and what he has not read
-MIN_SECRET_BYTES, MAX_SECRET_BYTES = 16, 64
 _STOPPED = "expected a dispatcher that runs, it stopped: try again"
 MOST_UNACCEPTED = 8 << 20  # bytes of a connection's batches: then nothing more is read from it
 MOST_UNREAD = 10_000  # messages for a peer that does not read them: likewise
@@ -39,38 +40,12 @@ _MOST_NS = int(MOST_SECONDS * 1e9)
 _JOIN_S = 0.000_1  # that an instance takes on the loop, about
 
 
-class Transport(Protocol):
-    """What carries a connection's bytes."""
-
-    def send(self, data: bytes) -> None:
-        """Send a message."""
-        ...
-
-    def pause(self) -> None:
-        """Read nothing more for now."""
-        ...
-
-    def resume(self) -> None: ...
-
-    def close(self, code: int, reason: str) -> None:
-        """Send what there is, then close."""
-        ...
-
-    def abort(self) -> None:
-        """The peer does not answer: let go."""
-        ...
-
-    def authenticated(self) -> None:
-        """The peer said who it is."""
-        ...
-
-
 class Connection:
     """See above. Its methods are called on the loop of the engine."""
 
     __slots__ = (
         "_accepted",
-        "_author",
+        "_authors",
         "_flushing",
         "_grant",
         "_held",
@@ -102,7 +77,7 @@ class Connection:
         self._transport = transport
         self._token = token
         self._grant: Grant | None = None  # once it has said hello
-        self._author: bytes | None = None  # of its batches
+        self._authors = Authors(host)  # of its batches
         self.open = True
         self.heard = self.since = asyncio.get_running_loop().time()
         self._seats: dict[int, Seat] = {}
@@ -173,12 +148,7 @@ class Connection:
             self._send(wire.Refused(ref, SolarWindError.code, text))
 
     def _hello(self, hello: wire.Hello) -> None:
-        if hello.secret:
-            if not MIN_SECRET_BYTES <= len(hello.secret) <= MAX_SECRET_BYTES:
-                raise ProtocolError(
-                    f"expected a secret of {MIN_SECRET_BYTES} to {MAX_SECRET_BYTES} bytes, got {len(hello.secret)}"
-                )
-            self._author = author_of(hello.secret)
+        self._authors.hello(hello.secret)
         self._token = hello.token or self._token
         self._grant = self._host.grant(self._token)
         self._transport.authenticated()
@@ -197,6 +167,9 @@ class Connection:
     def _again(self, hello: wire.Hello) -> None:
         raise ProtocolError("expected hello once, as the first message, got another")
 
+    def _author(self, author: wire.Author) -> None:
+        self._authors.say(author)
+
     def _ping(self, ping: wire.Ping) -> None:
         self._send(wire.Pong())
 
@@ -205,11 +178,7 @@ class Connection:
     def _batch(self, data: bytes) -> Batch:
         batch = Batch.read(data)
         batch.check(self._host.limits)
-        if batch.header.author != self._author and self._host.checks_authors:
-            raise ProtocolError(
-                "expected a batch whose author is the hash of the secret in hello, got another: only its own author "
-                "may number a batch"
-            )
+        self._authors.check(batch.header.author)
         topic = batch.topic
         if topic not in self._topics:
             assert self._grant is not None
@@ -574,6 +543,7 @@ class Connection:
         self._offers.clear()
         self._to_offer.clear()
         self._held.clear()
+        self._authors.clear()
         self._unread.clear()
         seats, self._seats = self._seats, {}
         for seat in seats.values():
@@ -588,6 +558,7 @@ class Connection:
 
 _TAKE: dict[type[Any], Callable[[Connection, Any], None]] = {
     wire.Hello: Connection._again,
+    wire.Author: Connection._author,
     wire.Submit: Connection._submit,
     wire.Hold: Connection._hold,
     wire.Join: Connection._join,
