@@ -41,11 +41,13 @@ ARROWS = {
     "copying": FOUNDATION | {"core", "store", "engine.url", "cluster.copying"},
     "service": FOUNDATION | {"core", "loops", "engine.base", "engine.clock", "plugins", "service"},
     "loops": {"errors"},
+    "shutdown": set(),
     "asking": {"engine.base", "loops", "names", "records", "service.options"},
-    "wind": FOUNDATION | {"asking"} | {"core", "engine", "life", "loops", "service", "records", "plugins"},
+    "wind": FOUNDATION | {"asking", "shutdown"} | {"core", "engine", "life", "loops", "service", "records", "plugins"},
     "life": {"service.threads", "wind"},  # wind: for its annotations only
     "peer": FOUNDATION | {"core", "wire", "engine", "records", "service", "peer"},
-    "server": FOUNDATION | {"core", "engine", "peer", "records", "plugins", "service", "wind", "wire", "server"},
+    "server": FOUNDATION
+    | {"core", "engine", "peer", "records", "plugins", "service", "shutdown", "wind", "wire", "server"},
     "testing": None,  # anything but the command line
     "cli": None,  # anything but testing
     "__init__": FOUNDATION | {"core", "wind", "records"},

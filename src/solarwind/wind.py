@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from contextvars import copy_context
 from datetime import timedelta
 from threading import get_ident
@@ -42,6 +43,7 @@ from .service.registration import Origin, Registration, Registrations, make_join
 from .service.runner import Runner, handling
 from .service.signature import MAX_BATCH, inspect_handler
 from .service.stream import Reader, Stream
+from .shutdown import Shutdown
 
 log = logging.getLogger("solarwind")
 
@@ -88,6 +90,7 @@ class SolarWind(Firing, Asking):
         self._starting: asyncio.Future[None] | None = None
         self._stopping: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._bound: asyncio.TimerHandle | None = None  # of what is fired while its app is told to stop
 
     def use(self, url: str, token: str | None = None) -> None:
         """Go to another dispatcher than the one it was made for. Raises `BadArgument`; `Unavailable` while started."""
@@ -413,6 +416,28 @@ class SolarWind(Firing, Asking):
         if isinstance(error, asyncio.CancelledError):  # by Ctrl-C, in most programs
             log_draining(self)
         await self.stop()
+
+    @asynccontextmanager
+    async def lifespan(self, app: Any = None) -> AsyncIterator[None]:
+        """For an ASGI app, `FastAPI(lifespan=wind.lifespan)`: it runs from before the first request to after the last.
+
+        Its server waits for all requests before it tells the app to stop. So from the signal on, what they fire has
+        `grace` seconds to be accepted; whoever still waits then gets `Unavailable`, and so does who fires after that.
+        """
+        async with self:
+            shutdown = Shutdown(self._bound_firing)
+            shutdown.watch()
+            try:
+                yield
+            finally:
+                shutdown.end()
+                if self._bound is not None:
+                    self._bound.cancel()
+                    self._bound = None
+
+    def _bound_firing(self) -> None:
+        if self._bound is None:
+            self._bound = asyncio.get_running_loop().call_later(self.grace, self._give_up_fired, self.grace)
 
     def __enter__(self) -> SolarWind:
         """Without asyncio: it runs on a thread of its own. Use `wait` for its coroutines."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import subprocess
 import sys
@@ -13,11 +14,27 @@ from typing import Any
 
 import pytest
 
-from solarwind.server.shutdown import Shutdown
+from solarwind.shutdown import Shutdown
 from solarwind.testing.contract import on_loop, until
 
 from .peers import peer, request
+from .place import Host
 
+FIRES = """
+from fastapi import FastAPI
+from solarwind import SolarWind, Unavailable
+
+wind = SolarWind(grace=0.5)
+app = FastAPI(lifespan=wind.lifespan)
+
+@app.get("/fire")
+async def fire() -> str:
+    print("fires", flush=True)
+    try:
+        return await wind.fire("t", 1)
+    except Unavailable as error:
+        return f"unavailable: {error}"
+"""
 APP = """
 from starlette.applications import Starlette
 from starlette.routing import Mount
@@ -28,15 +45,15 @@ app = Starlette(routes=[Mount("/events", events)], lifespan=events.lifespan)
 """
 
 
-def launch(folder: Path) -> subprocess.Popen[bytes]:
-    (folder / "mine.py").write_text(APP)
+def launch(folder: Path, app: str, url: str) -> subprocess.Popen[bytes]:
+    (folder / "mine.py").write_text(app)
     command = [sys.executable, "-m", "uvicorn", "mine:app", "--port", "0"]
     with (folder / "errors").open("wb") as file:
-        return subprocess.Popen(command, cwd=folder, stderr=file, stdout=file)
+        return subprocess.Popen(command, cwd=folder, env={**os.environ, "SOLARWIND_URL": url}, stderr=file, stdout=file)
 
 
-async def start(folder: Path) -> tuple[subprocess.Popen[bytes], int]:
-    process, errors = launch(folder), folder / "errors"
+async def start(folder: Path, app: str = APP, url: str = "memory://") -> tuple[subprocess.Popen[bytes], int]:
+    process, errors = launch(folder, app, url), folder / "errors"
     await until(lambda: "running on http" in errors.read_text(), "uvicorn to run")
     return process, int(errors.read_text().partition("127.0.0.1:")[2].split()[0])
 
@@ -68,6 +85,28 @@ async def test_what_has_no_end_ends_when_its_process_is_told_to_stop(tmp_path: P
             assert b"event:" not in await feed.read()
             await until(lambda: process.poll() is not None, "the process ends")
             assert monotonic() - begun < 10
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@on_loop
+async def test_a_request_that_fires_while_the_server_is_away_ends_when_its_process_is_told_to_stop(
+    tmp_path: Path, number: signal.Signals, host: Host
+) -> None:
+    behind = host.start("memory://")
+    process, port = await start(tmp_path, FIRES, f"ws://127.0.0.1:{behind}")
+    try:
+        host.stop(behind)
+        errors = tmp_path / "errors"
+        await until(lambda: "lost the server" in errors.read_text(), "the app to notice that the server is away")
+        async with peer(port) as waiting:
+            await waiting.send(request("GET", "/fire"))
+            await until(lambda: "fires" in errors.read_text(), "the request to fire")
+            process.send_signal(number)
+            assert b"unavailable: expected it to be accepted" in (await waiting.answer()).body
+        await until(lambda: process.poll() is not None, "the process ends")
     finally:
         process.kill()
         process.wait()

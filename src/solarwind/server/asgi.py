@@ -18,6 +18,7 @@ from ..limits import Limits
 from ..origin import MACHINE, process_name
 from ..peer.clients import Clients
 from ..service.group import Numbers
+from ..shutdown import Shutdown
 from ..wind import SolarWind
 from .access import Access, Grant
 from .bodies import Bodies
@@ -27,7 +28,6 @@ from .feed import Feeds
 from .guard import Guard
 from .http import Http
 from .settings import Settings
-from .shutdown import Shutdown
 from .take import Takes
 from .uses import CHECK_S, Uses
 from .webhooks import Webhooks

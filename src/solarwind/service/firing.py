@@ -31,6 +31,7 @@ from .runner import handling
 log = logging.getLogger("solarwind")
 
 
+_GIVEN_UP = "%d events that were fired were not accepted within %.3g s, and are given up"
 _STARTED: WeakSet[Firing] = WeakSet()  # in this process
 
 
@@ -99,8 +100,19 @@ class Firing:
                 await self._drain_fired()
         except TimeoutError:
             given_up = self._outbox.give_up_all() + self._foreign.give_up_all()
-            log.error("%d events that were fired were not accepted within %.3g s, and are given up", given_up, grace)
+            log.error(_GIVEN_UP, given_up, grace)
         _STARTED.discard(self)
+
+    def _give_up_fired(self, grace: float) -> None:
+        """The process is to end and so long has passed: nobody waits any longer for what is not accepted."""
+        self._flush()
+        self._flush_foreign()
+        self._outbox.close()
+        with self._foreign_lock:
+            self._foreign.close()
+        given_up = self._outbox.give_up_all() + self._foreign.give_up_all()
+        if given_up:
+            log.error(_GIVEN_UP, given_up, grace)
 
     def fire(
         self,

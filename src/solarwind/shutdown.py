@@ -1,6 +1,7 @@
-"""When the process that an app is mounted in begins to stop.
+"""When the process of somebody's ASGI app begins to stop.
 
-An ASGI server tells its app only once all requests are answered, and a feed has no end by itself. So whoever is told
+An ASGI server tells its app only once all requests are answered, and a feed, or a fire that waits for a server that is
+away, has no end by itself. So whoever is told
 to stop by a signal is listened to: the handlers that are there for it go on as they are.
 """
 
