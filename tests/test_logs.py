@@ -24,6 +24,16 @@ def limited(period_s: float = 60.0) -> tuple[LimitedLog, Time]:
     return LimitedLog(logging.getLogger("solarwind"), period_s, time), time
 
 
+def test_what_is_over_is_not_counted_in_the_log_later(caplog: pytest.LogCaptureFixture) -> None:
+    log, time = limited()
+    for _ in range(3):
+        log.warning("no server", "no server yet")
+    log.warning("back", "the server is back", ends="no server")
+    time.now += 60
+    log.flush()
+    assert caplog.messages == ["no server yet", "the server is back"]
+
+
 def test_a_thousand_lines_of_a_kind_are_one_and_at_the_end_of_the_minute_their_number(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -21,6 +21,7 @@ from solarwind.engine.base import Engine
 from solarwind.engine.client import Client
 from solarwind.engine.local import LocalEngine
 from solarwind.limits import Limits
+from solarwind.logs import limited
 from solarwind.peer.connection import Connection
 from solarwind.peer.turns import Turns
 from solarwind.store.memory import MemoryStore
@@ -266,6 +267,9 @@ async def test_tries_to_reach_a_dispatcher_that_is_away_are_one_line_a_minute(ca
     assert [record.getMessage() for record in caplog.records if "yet" in record.getMessage()] == [
         "no dispatcher that is away yet: away"
     ]
+    await until(lambda: "the dispatcher that is away is back" in caplog.messages, "the line that says so")
+    limited.flush()
+    assert caplog.messages[-1] == "the dispatcher that is away is back"
     await client.stop()
 
 

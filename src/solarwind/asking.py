@@ -9,7 +9,7 @@ from .engine.base import Engine, Since
 from .loops import on_own_loop
 from .names import check_id, check_purpose, check_topic
 from .records import DeadLetter, PurposeInfo, Statistics, TopicInfo, Trace
-from .service.options import check_flag, check_ids, check_path, check_since
+from .service.options import check_flag, check_ids, check_path, check_span
 
 
 class Asking:
@@ -54,7 +54,7 @@ class Asking:
 
         Raises `NotFound`, and `NotAllowed` for a purpose whose events do not pend.
         """
-        since, until = check_since(since), check_since(until, "until", future=True)
+        since, until = check_span(since, until)
         return await self._engine.replay(check_topic(topic), check_purpose(purpose), since, until)
 
     @on_own_loop

@@ -44,8 +44,11 @@ class LimitedLog:
         self._lock = threading.Lock()
         self._timer: threading.Timer | None = None
 
-    def warning(self, key: Hashable, message: str, *args: Any) -> None:
-        """Write a warning, or count it."""
+    def warning(self, key: Hashable, message: str, *args: Any, ends: Hashable = None) -> None:
+        """Write a warning, or count it. What `ends` names is over: how often it was left out is not said any more."""
+        with self._lock:
+            if ends is not None and (kind := self._kinds.get(ends)) is not None:
+                kind.more = 0
         self.log(key, logging.WARNING, message, *args)
 
     def error(self, key: Hashable, message: str, *args: Any, exc_info: BaseException | None = None) -> None:

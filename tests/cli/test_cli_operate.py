@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import signal
 from collections.abc import Callable
@@ -9,8 +10,9 @@ from datetime import datetime
 
 import pytest
 import typer
+from rich.console import Console
 
-from solarwind.cli import app, options, show
+from solarwind.cli import app, options, show, top
 from solarwind.records import PurposeStatistics, Statistics, TopicStatistics
 
 from .conftest import Process, call, done
@@ -110,6 +112,7 @@ def test_replay_makes_history_pend_again(furnished: str) -> None:
     assert done("replay", *where, "--since", "beginning").out == "3 events to be handed out again\n"
     assert done("replay", *where, "--since", "0", "--json").json == {"replayed": 0}
     assert done("replay", *where, "--since", "2h", "--until", "1h", "--json").json == {"replayed": 0}
+    assert "since to lie before until, got since 1:00:00 ago" in call("replay", *where, "--since=1h", "--until=2h").err
     assert done("purposes", "video.uploaded", "--url", furnished, "--json").json[0]["pending"] == 3
 
 
@@ -242,6 +245,44 @@ def test_what_is_no_moment_is_a_usage_error(text: str) -> None:
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0"), (90, "90s"), (120, "2m"), (604800, "7d"), (0.5, "0.5s")])
 def test_spans_are_shown_as_options_take_them(seconds: float, text: str) -> None:
     assert show.span(seconds) == text
+
+
+def on_terminal(width: int, columns: list[str], rows: list[list[object]]) -> str:
+    text = io.StringIO()
+    Console(file=text, width=width, color_system=None, force_terminal=True, highlight=False).print(
+        show.Fitting(columns, rows)
+    )
+    return text.getvalue()
+
+
+PURPOSES = ["TOPIC", "PURPOSE", "EXCHANGE", "VERSIONS", "INSTANCES", "PENDING", "IN FLIGHT", "SETTLED", "RETRIED"]
+ENCODE: list[object] = ["video.uploaded", "Encode video to MP4", "direct", "1", 4, 12_345, 0, 2, None]
+
+
+def test_a_terminal_too_narrow_for_a_table_shows_each_row_whole_on_lines_of_its_own() -> None:
+    assert on_terminal(80, PURPOSES, [ENCODE, ["t", None, "fanout", "1", 0, 0, 0, 0, 0]]) == (
+        "video.uploaded  Encode video to MP4\n"
+        "  exchange direct  versions 1  instances 4  pending 12,345  in flight 0\n"
+        "  settled 2\n"
+        "t  -\n"
+        "  exchange fanout  versions 1  instances 0  pending 0  in flight 0  settled 0\n"
+        "  retried 0\n"
+    )
+
+
+def test_a_terminal_with_room_for_a_table_shows_one() -> None:
+    lines = on_terminal(120, PURPOSES, [ENCODE]).splitlines()
+    assert lines[0].split() == " ".join(PURPOSES).split()
+    assert len(lines) == 2
+
+
+@pytest.mark.parametrize("width", [20, 40, 60, 80, 100, 120])
+def test_top_leaves_out_no_number_and_breaks_no_heading_however_narrow_the_terminal(width: int) -> None:
+    row: list[object] = ["t", 1, 2.0, "p", "direct", 3, 4, 5, 6, 7.0, 8, 9, 10]
+    text = on_terminal(width, list(top._COLUMNS), [row])
+    assert max(map(len, text.splitlines())) <= width
+    for heading in ("IN FLIGHT", "SETTLED/S", "DROPPED"):
+        assert heading in text.upper()
 
 
 def test_a_terminals_control_codes_are_written_out() -> None:

@@ -212,7 +212,12 @@ def test_a_store_in_use_is_refused_naming_the_process(held: Process, url: str) -
 
 @pytest.mark.parametrize(
     ("command", "code"),
-    [(["fire", "bad topic", "--url", "sqlite:///wind.db"], 1), (["topics"], 1), (["sail"], 2), (["--version"], 0)],
+    [
+        (["fire", "bad topic", "--url", "sqlite:///wind.db"], 1),
+        (["topics", "--url", "sqlite:///none.db"], 1),
+        (["sail"], 2),
+        (["--version"], 0),
+    ],
 )
 def test_a_process_ends_with_the_exit_code(start: Callable[..., Process], command: list[str], code: int) -> None:
     answer = start(*command).end()

@@ -65,6 +65,12 @@ def test_grace_is_how_long_they_have(serving: Serve) -> None:
         assert server.process.end().code == 0
 
 
+def test_an_address_that_is_not_this_machines_is_refused_with_host_as_the_way_out() -> None:
+    answer = call("serve", "--engine", "memory://", "--host", "192.0.2.1", "--port", "0", "--insecure")
+    assert answer.code == 1
+    assert answer.err.endswith("(Cannot assign requested address): name an address of this machine with --host\n")
+
+
 def accepts(port: int) -> bool:
     try:
         socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S).close()

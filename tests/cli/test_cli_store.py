@@ -88,6 +88,14 @@ def test_a_backup_is_restored_and_what_was_there_is_kept(furnished: str, tmp_pat
     assert len(done("topics", "--url", f"sqlite:///{kept}", "--json").json) == len(before) + 1
 
 
+def test_a_backup_that_is_not_there_is_said_to_be_a_backup(furnished: str) -> None:
+    answer = call("restore", "none.db", "--url", furnished)
+    assert answer.code == 1
+    assert answer.err == (
+        "solarwind: expected a backup, but there is none at none.db: name the file that `solarwind backup` wrote\n"
+    )
+
+
 def test_a_backup_is_not_restored_under_the_hands_of_another_process(held: Process, url: str) -> None:
     done("backup", "copy.db", "--url", url)
     answer = call("restore", "copy.db", "--force", "--url", url)

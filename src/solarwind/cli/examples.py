@@ -37,6 +37,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "token revoke": ("token revoke shop",),
     "check": ("check --url sqlite:///wind.db",),
     "backup": ("backup wind-monday.db --url sqlite:///wind.db",),
+    "restore": ("restore wind-monday.db --url sqlite:///wind.db",),
     "copy": ("copy --from sqlite:///wind.db --to nats://127.0.0.1:4222/shop",),
 }
 _VARIABLES = "An option is also an environment variable: --some-name is SOLARWIND_SOME_NAME."

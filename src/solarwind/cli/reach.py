@@ -62,11 +62,13 @@ def way_out(url: str) -> Iterator[None]:
         raise BadArgument(f"{error}: name a store, such as --url sqlite:///wind.db, or set $SOLARWIND_URL") from None
 
 
-def refuse_missing(path: str) -> None:
+def refuse_missing(
+    path: str, what: str = "store", instead: str = "fire the first event to it, or name another"
+) -> None:
     if os.path.isdir(path):
         raise StoreError(f"expected the path of a file, but {path} is a folder: name a file in it, such as wind.db")
     if not os.path.exists(path) or not os.path.getsize(path):
-        raise StoreError(f"expected a store, but there is none at {path}: fire the first event to it, or name another")
+        raise StoreError(f"expected a {what}, but there is none at {path}: {instead}")
 
 
 def scheme_of(url: str) -> str:

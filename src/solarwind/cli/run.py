@@ -204,6 +204,6 @@ def _say_what_runs(wind: SolarWind, json: bool, where: str) -> None:
     show.note(f"Runs on {where}.")
     if records:
         columns = [name.upper() for name in records[0]]
-        show.render(show.table(columns, [list(record.values()) for record in records]), sys.stderr)
+        show.render(show.Fitting(columns, [list(record.values()) for record in records]), sys.stderr)
     else:
         show.note("No handlers: nothing was registered with @wind.on when the module was imported.")

@@ -20,13 +20,15 @@ from ..payload import BYTES, JSON, as_json
 from ..text import plain, plain_json
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType
     from rich.table import Table
 
 Progress = Callable[[int, int | None], None]
 
 _WIDE = 1 << 16  # where nobody sees an edge, nothing is cut off at one
 _TIME_WIDTH = len("12:00:00.000Z")  # where there is no room, the day goes on a line of its own
+_TEXT_WIDTH = 8  # what a column of text is folded to at most
+MAX_NAMES = 2  # columns of text that say which row it is, such as topic and purpose
 _UNITS = ((86400, "d"), (3600, "h"), (60, "m"))
 
 
@@ -89,7 +91,7 @@ def note(text: str) -> None:
 def rows(columns: Sequence[str], values: Sequence[Sequence[object]], none: str) -> None:
     """A table, or, where it would be empty, a sentence."""
     if values:
-        render(table(columns, values))
+        render(Fitting(columns, values))
     else:
         say(none)
 
@@ -108,6 +110,56 @@ def table(columns: Sequence[str], values: Sequence[Sequence[object]]) -> Table:
     for row in values:
         made.add_row(*(Text(cell(value)) for value in row))
     return made
+
+
+class Fitting:
+    """A table where there is room for one; else each row as a line of names, and below it whatever else it has.
+
+    A terminal of 80 columns has no room for the numbers of a purpose beside each other: rich would break the headings
+    and the names into pieces, and leave out whole columns.
+    """
+
+    def __init__(self, columns: Sequence[str], values: Sequence[Sequence[object]]) -> None:
+        self._columns = columns
+        self._values = values
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        made = table(self._columns, self._values)
+        if self._least_width() <= options.max_width:
+            yield made
+            return
+        from rich.text import Text
+
+        named = [index for index, column in enumerate(made.columns) if column.justify == "left"][:MAX_NAMES]
+        for row in self._values:
+            yield Text("  ".join(cell(row[index]) for index in named), style="bold")
+            rest = [index for index, value in enumerate(row) if index not in named and cell(value) != "-"]
+            pairs = [f"{self._columns[index].lower()} {cell(row[index])}" for index in rest]
+            yield Text("\n".join(f"  {line}" for line in _filled(pairs, options.max_width - 2)))
+
+    def _least_width(self) -> int:
+        """Of a table that still reads as one: numbers, ids and headings are whole, text is folded."""
+        width = 2 * (len(self._columns) - 1)
+        for index, name in enumerate(self._columns):
+            values = [row[index] for row in self._values]
+            longest = max((len(cell(value)) for value in values), default=0)
+            if any(isinstance(value, datetime) for value in values):
+                longest = _TIME_WIDTH
+            elif name != "ID" and not any(isinstance(value, int | float) for value in values):
+                longest = min(longest, _TEXT_WIDTH)
+            width += max(len(name), longest)
+        return width
+
+
+def _filled(words: Sequence[str], width: int) -> list[str]:
+    """Lines of as many words as there is room for, none of them broken."""
+    lines: list[str] = []
+    for word in words:
+        if lines and len(lines[-1]) + 2 + len(word) <= width:
+            lines[-1] += f"  {word}"
+        else:
+            lines.append(word)
+    return lines
 
 
 def fields(record: Mapping[str, object]) -> None:

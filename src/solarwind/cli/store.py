@@ -65,7 +65,7 @@ def restore(
     from .reach import refuse_missing, store_file
 
     path = store_file(url, "restore")
-    refuse_missing(source)
+    refuse_missing(source, "backup", "name the file that `solarwind backup` wrote")
     with show.progress(f"restoring {path}", "bytes") as report:
         kept = restore(source, path, report, now=time.time_ns(), force=force)
     if json:

@@ -74,7 +74,7 @@ def _screen(json: bool) -> tuple[AbstractContextManager[object], Callable[[Look,
 
     def put(look: Look, before: Look | None) -> None:
         values = _rows(look, before)
-        live.update(show.table(_COLUMNS, values) if values else "No topics.", refresh=True)
+        live.update(show.Fitting(_COLUMNS, values) if values else "No topics.", refresh=True)
 
     return live, put
 

@@ -267,7 +267,7 @@ class Session:
                 self.up.set()
                 self.failed(error)
                 return
-            limited.warning("NATS is back", "NATS at %s is back", self.address.shown)
+            limited.warning("NATS is back", "NATS at %s is back", self.address.shown, ends="no NATS")
             self.up.set()
             for each in list(self.back):
                 each()
@@ -515,7 +515,9 @@ class Session:
                     await backoff.pause()
                 else:
                     if waits and self._waits[what] == 1:
-                        limited.warning(("answers", what), "NATS answers again: went on to %s", what)
+                        limited.warning(
+                            ("answers", what), "NATS answers again: went on to %s", what, ends=("waiting", what)
+                        )
                     return result
         finally:
             self._waits[what] -= waits

@@ -230,7 +230,7 @@ class Client(Running, Calls):
             log.exception("the connection could not be made again")
             self._fail(ProtocolError(f"no server can be reached after an unexpected {type(error).__name__}: {error}"))
         else:
-            limited.warning(("back", self.place), "the %s is back", self.place)
+            limited.warning(("back", self.place), "the %s is back", self.place, ends=("no", self.place))
         self._connecting = None
         self._up.set()
 

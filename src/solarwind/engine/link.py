@@ -63,7 +63,7 @@ class Link(Endpoint):
 
     def connection_lost(self, error: Exception | None) -> None:
         if error is not None:
-            self._why = str(error)
+            self._why = _reason(error)
         if not self.closed.done():
             self.closed.set_result(None)
         self._end()
@@ -164,6 +164,13 @@ async def connect(url: str, token: str | None, received: Callable[[bytes], None]
     return link
 
 
+def _reason(error: Exception) -> str:
+    """In words, without the number that the system has for it."""
+    if isinstance(error, OSError) and not isinstance(error, ssl.SSLError):
+        return os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
+    return str(error)
+
+
 def _unreachable(url: str, error: OSError) -> Unavailable:
     if isinstance(error, ssl.SSLCertVerificationError):
         return Unavailable(
@@ -172,7 +179,7 @@ def _unreachable(url: str, error: OSError) -> Unavailable:
         )
     if isinstance(error, ssl.SSLError):
         return Unavailable(f"expected TLS at {redact(url)}, got something else ({error.reason}): is it ws://?")
-    reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
+    reason = _reason(error)
     port = "" if urlsplit(url).port else f" (port {parse_uri(url).port}, as the URL names none; 7400 is the usual one)"
     return Unavailable(
         f"expected a server at {redact(url)}{port}, got {reason!r}: start one with `solarwind serve`, or name another"

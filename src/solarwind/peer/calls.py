@@ -14,7 +14,7 @@ from ..engine.base import Engine
 from ..event import Event
 from ..names import check_id, check_purpose, check_topic
 from ..records import Trace
-from ..service.options import check_since
+from ..service.options import check_span
 
 MOST_ITEMS = 256  # in a part
 _MOST_BYTES = 256 << 10
@@ -78,7 +78,7 @@ async def _discard(engine: Engine, of: wire.LettersArguments) -> AsyncIterator[P
 
 
 async def _replay(engine: Engine, of: wire.ReplayArguments) -> AsyncIterator[Part]:
-    since, until = check_since(wire.read_since(of.since)), wire.read_since(of.until)
+    since, until = check_span(wire.read_since(of.since), wire.read_since(of.until))
     yield [await engine.replay(of.topic, of.purpose, since, until)]
 
 

@@ -445,7 +445,7 @@ class Listener:
             self._close_sockets()
             raise Unavailable(
                 f"expected to listen on {self.host} port {self.port}, which cannot be ({error.strerror}): "
-                "stop what has it, or name another with --port"
+                f"{_instead(error)}"
             ) from None
 
     def _bind(self, family: int, kind: int, number: int, address: Any) -> None:
@@ -548,6 +548,15 @@ def raise_file_limit() -> int:
         except (OSError, ValueError):  # as some containers do
             return soft
     return wanted
+
+
+def _instead(error: OSError) -> str:
+    """What to do where there is nothing to listen on."""
+    if isinstance(error, socket.gaierror) or error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+        return "name an address of this machine with --host"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return "name a port from 1024 on with --port, or give the process the right to use it"
+    return "stop what has it, or name another with --port"
 
 
 def _bound(family: int, kind: int, number: int, address: Any) -> socket.socket:

@@ -14,7 +14,7 @@ from ..errors import BadArgument, NotFound, TooLarge
 from ..failure import MOST_SECONDS
 from ..names import check_id, check_topic
 from ..records import DeadLetter, PurposeInfo, PurposeStatistics, TopicInfo, TopicStatistics, Trace
-from ..service.options import check_since
+from ..service.options import check_span
 from .call import Call, answer, in_pieces
 from .cloudevents import CloudEvent, to_cloudevent
 from .described import Id, SinceText, Topic
@@ -224,7 +224,7 @@ async def _letters(call: Call) -> list[str] | None:
 
 async def replay(call: Call) -> Response:
     span = await call.json(Span)
-    since, until = check_since(read_since(span.since)), read_since(span.until)
+    since, until = check_span(read_since(span.since), read_since(span.until))
     return answer(Replayed(await call.server.engine.replay(call.topic, call.purpose, since, until)))
 
 

@@ -205,7 +205,7 @@ class Dialer(httpcore.AsyncNetworkBackend):
             where = f", which is {what}" if host == address else ", which is at none"
             raise NotAllowed(
                 f"expected a target at a public address, got {host!a}{where}: "
-                "state it in webhook_networks if that is meant"
+                "allow it with --webhook-network if that is meant, in an app with webhook_networks=[…]"
             )
         return good[:_MOST_ADDRESSES]
 

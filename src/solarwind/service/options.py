@@ -60,6 +60,33 @@ def check_since(since: Any, what: str = "since", *, future: bool = False) -> Sin
     return since
 
 
+def check_span(since: Any, until: Any) -> tuple[Since, Since]:
+    """A stretch of a topic's history. One that ends before it begins has its ends the wrong way round."""
+    since, until = check_since(since), check_since(until, "until", future=True)
+    if _is_before(until, since):
+        raise BadArgument(f"expected since to lie before until, got since {_said(since)} and until {_said(until)}")
+    return since, until
+
+
+def _is_before(one: Since, other: Since) -> bool:
+    """Without asking a clock: a time and so long ago are not compared."""
+    if isinstance(one, datetime) and isinstance(other, datetime):
+        try:
+            return one.astimezone(UTC) < other.astimezone(UTC)
+        except (OverflowError, ValueError, OSError):  # so far away that no clock shows it
+            return one.year < other.year
+    if one == "beginning":
+        return other != "beginning"
+    ago = [timedelta(0) if each == "now" else each for each in (one, other)]
+    return isinstance(ago[0], timedelta) and isinstance(ago[1], timedelta) and ago[0] > ago[1]
+
+
+def _said(since: Since) -> str:
+    if isinstance(since, timedelta):
+        return f"{since} ago"
+    return since.isoformat() if isinstance(since, datetime) else since
+
+
 def check_ids(ids: Any) -> Collection[str] | None:
     """Ids of events, one, or None for all."""
     if ids is None:

@@ -294,7 +294,8 @@ class Outbox:
     def _refused(self, group: Group, error: BaseException) -> None:
         self._gone += group.weight
         if not group.accepted.done():
-            log.error("%d events on topic %r were not accepted: %s", group.count, group.topic, error)
+            what = "1 event" if group.count == 1 else f"{group.count:,} events"
+            log.error("not accepted: %s on topic %r: %s", what, group.topic, error)
         self._tell(group, error)
 
     def _tell(self, group: Group, error: BaseException) -> None:

@@ -110,7 +110,7 @@ async def test_other_spellings_of_an_address_are_looked_at_as_what_they_are() ->
     for host in ("127.1", "2130706433", "0x7f.1", "017700000001", "localhost", "0", "[::1]".strip("[]")):
         with pytest.raises((NotAllowed, Unanswered)):
             await dialer.addresses(host, 80)
-    with pytest.raises(NotAllowed, match=r"got 'localhost', which is at none: state it in webhook_networks"):
+    with pytest.raises(NotAllowed, match=r"got 'localhost', which is at none: allow it with --webhook-network"):
         await dialer.addresses("localhost", 80)
 
 

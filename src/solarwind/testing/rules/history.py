@@ -370,6 +370,9 @@ class HistoryRules:
                 (wind.replay("T", "p", -5), BadArgument, "got -5"),  # type: ignore[arg-type]
                 (wind.replay("T", "p", True), BadArgument, "got True"),  # type: ignore[arg-type]
                 (wind.replay("T", "p", timedelta(-1)), BadArgument, "lies ahead"),
+                (wind.replay("T", "p", timedelta(minutes=1), timedelta(hours=1)), BadArgument, "since to lie before"),
+                (wind.replay("T", "p", "now", "beginning"), BadArgument, "since now and until beginning"),
+                (wind.replay("T", "p", soon - timedelta(2), datetime.min), BadArgument, "since to lie before"),
                 (wind.replay("T", "p", soon), BadArgument, "lies ahead"),
                 (wind.replay("T", "p", "yesterday"), BadArgument, "'yesterday'"),
                 (wind.replay("T", "p", until=5), BadArgument, "until 'now'"),  # type: ignore[arg-type]
