@@ -127,6 +127,30 @@ def test_on_a_full_disk_settles_and_trimming_go_on_and_make_room(
     assert check(str(path)) == []
 
 
+def test_on_a_full_disk_no_event_takes_the_room_that_is_set_aside_for_settles(disk: Disk, path: Path) -> None:
+    async def work() -> None:
+        store = SqliteStore(str(path), vfs=disk.name)
+        await store.open(0)
+        await put(batch("a"))(store)
+        full(disk)
+        stored = 0
+        for number in range(1, 600):  # producers fire on, and never give up
+            change = Change("a", "p", settled=Spans([number, number + 1]))
+            await store.commit([], [change], [], now=5)
+            try:
+                await put(batch("a", first=number, payload=b"x" * 2000))(store)
+            except Full:
+                continue
+            stored += 1
+        assert stored < 100
+        disk.quota = None
+        await put(batch("a", first=1000))(store)
+        await store.close()
+
+    asyncio.run(work())
+    assert check(str(path)) == []
+
+
 def starts_on_a_full_disk(disk: Disk, path: Path, missing: str) -> None:
     async def work() -> None:
         store = SqliteStore(str(path), vfs=disk.name)

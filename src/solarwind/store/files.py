@@ -164,14 +164,14 @@ class Reserve:
         # Set aside by an earlier run, perhaps: a disk that is full is no reason not to start.
         self.held = os.path.exists(self._path) and os.path.getsize(self._path) > 0
 
-    def hold(self) -> None:
-        """Set it aside, if there is room for it."""
+    def hold(self) -> bool:
+        """Set it aside, if there is room for it. Return whether it is."""
         try:
             make_file(self._path, self._database)
             file = open_file(self._path, self._vfs, _OPEN)
         except (apsw.Error, OSError):
             self.held = False
-            return
+            return False
         try:
             size = file.xFileSize()
             for at in range(size, self.SIZE, len(_ZEROS)):
@@ -185,6 +185,7 @@ class Reserve:
                 file.xTruncate(0)
         finally:
             file.xClose()
+        return self.held
 
     def probe(self, size: int) -> bool:
         """Whether the disk has room for so many bytes, up to 8 MiB, and a bit more."""

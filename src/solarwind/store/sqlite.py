@@ -253,7 +253,7 @@ class SqliteStore:
             return plan, plan.write(batches, changes, snapshots)
 
         if any(batch.header.causes is None for batch in batches):
-            self._refuse_long_log()
+            self._refuse_events()
         try:
             plan, stored = self._write(work, spare=not batches)
         except AlreadyWritten as error:
@@ -273,8 +273,9 @@ class SqliteStore:
         return await self._run(self._write_thread, self._make_room)
 
     def _make_room(self) -> bool:
-        self._checkpoint(self._writer)
-        return self._reserve.release()
+        released = self._reserve.release()
+        self._checkpoint(self._writer)  # before the log takes the room that the database needs to take it in
+        return released
 
     def _after_commit(self, had_batches: bool) -> None:
         try:
@@ -306,7 +307,7 @@ class SqliteStore:
         try:
             return self._transaction(work)
         except Full:
-            if not self._reserve.release():
+            if not self._make_room():
                 raise
         return self._transaction(work)
 
@@ -384,9 +385,11 @@ class SqliteStore:
         its beginning again.
         """
         log_bytes = self._log_pages * self._page_bytes
-        if log_bytes < _LOG_BYTES:
+        if not self._reserve.held and log_bytes >= self._reserve.SIZE // 4:
+            self._checkpoint(self._writer)  # what was set aside is for the database, too
+        elif log_bytes < _LOG_BYTES:
             return
-        if self._emptying is None:
+        elif self._emptying is None:
             self._emptying = self._upkeep_thread.submit(self._empty_log)
         elif self._emptying.done() or log_bytes >= _LOG_MOST_BYTES:
             self._emptying.result()
@@ -419,8 +422,13 @@ class SqliteStore:
             log.warning("%s-wal cannot be emptied into %s (%s), so it grows: see to its disk", *[self.path] * 2, error)
         self._log_fault = str(error) or type(error).__name__
 
-    def _refuse_long_log(self) -> None:
-        """Settles go on, but no event makes a log longer that cannot be emptied."""
+    def _refuse_events(self) -> None:
+        """Settles go on, but no event takes the room that they need, or makes a log longer that cannot be emptied."""
+        if not self._reserve.held and self._free_bytes() < self._reserve.SIZE and not self._reserve.hold():
+            raise Full(
+                f"{self.path} has no room left for {self.path}-reserve, of {self._reserve.SIZE >> 10:,} KiB, which "
+                "settles may need: make room on its disk"
+            )
         if self._log_fault and self._log_pages * self._page_bytes >= _LOG_REFUSE_BYTES:
             if self._emptying is not None:
                 self._emptying.result()  # two at a time are refused
@@ -512,11 +520,15 @@ class SqliteStore:
         self._usable()
         return await self._run(self._write_thread, self._shrink)
 
+    def _free_bytes(self) -> int:
+        """What the file has room for before it grows."""
+        return int(self._writer.pragma("freelist_count")) * self._page_bytes
+
     def _shrink(self) -> bool:
         """The last pages of the file go to where there is room, in a transaction as short as a commit's."""
-        free, pages = self._writer.pragma("freelist_count"), self._writer.pragma("page_count")
+        free, size = self._free_bytes(), self._writer.pragma("page_count") * self._page_bytes
         able = self._writer.pragma("auto_vacuum") == database.INCREMENTAL
-        if able and free * self._page_bytes > _FREE_BYTES and free > pages // 8:
+        if able and free > _FREE_BYTES and free > size // 8:
             self._write(lambda: self._writer.execute(f"PRAGMA incremental_vacuum({_SHRINK_PAGES})").fetchall())
             self._shrinking = True
             self._bound_log()
