@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from time import time_ns
+from urllib.parse import quote
 
 import pytest
 
@@ -153,4 +155,25 @@ async def test_the_authors_of_a_connection_have_a_bound(host: Host, monkeypatch:
         with pytest.raises(Refusal, match="busy"):
             await made.submit("T")
         await wind.fire("T", 1)
+    host.stop(behind)
+
+
+@pytest.mark.parametrize("form", ["CloudEvents", "NDJSON"])
+@on_loop
+async def test_what_a_front_seals_of_long_ids_and_keys_is_taken_behind(host: Host, form: str) -> None:
+    """Its batches have the same bounds as all others: also that of the header."""
+    behind = host.start("memory://")
+    wide = chr(0x1F300)
+    if form == "CloudEvents":
+        common = {"specversion": "1.0", "source": "//m/p", "type": "T", "partitionkey": "k" * 256}
+        common |= {"causationpurpose": wide * 200, "correlationid": wide * 200, "causationid": wide * 200}
+        events = [common | {"id": f"{number:04}{wide * 196}"} for number in range(1_500)]
+        kind, query, body = "application/cloudevents-batch+json", "", json.dumps(events, ensure_ascii=False).encode()
+    else:
+        kind, query, events = "application/x-ndjson", f"?id={quote(wide * 190)}&key={'k' * 256}", [1] * 5_000
+        body = b"1\n" * len(events)
+    async with front_of(behind) as (front, wind):
+        answer = await ask(front, "POST", f"/v1/topics/T/events{query}", {"content-type": kind}, body)
+        assert answer.status == 202, answer.body
+        assert (await wind.statistics()).topics["T"].fired == len(events)
     host.stop(behind)

@@ -13,7 +13,7 @@ import msgspec
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from ..batch import Batch, seal
+from ..batch import MAX_HEADER_BYTES, Batch, seal
 from ..errors import BadArgument, BadPayload, SolarWindError, TooLarge
 from ..limits import Limits
 from ..names import check_id, check_key
@@ -27,9 +27,12 @@ from .nesting import Shape, check_json, check_long_json
 
 NDJSON = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 TYPES = (JSON, NDJSON[0], BYTES, cloudevents.STRUCTURED, cloudevents.BATCHED)
+_NUMBER = 20  # characters, of a line
 _LINE_BYTES = 64  # that looking at a line takes, as if it were so much longer
 BLOCK_BYTES = 256 << 10  # of lines that are looked at together
 _ATTRIBUTES_BYTES = 64 << 10
+_HEADER_BYTES = 64  # of an event in its batch's header, besides its words, at most
+_MAX_HEADERS_BYTES = MAX_HEADER_BYTES - (16 << 10)  # of all events, besides what is there once
 _SPACE, _OPENS, _CLOSES = b" \t\r\n", ord("["), ord("]")
 MOST_UNACCEPTED = 8 << 20  # bytes of one request: then it is read no further for now
 # Of a block: where lines open arrays and objects, so many on each.
@@ -174,7 +177,7 @@ def _batches(call: Call, events: Sequence[Incoming]) -> Iterator[Batch]:
         _check_size(len(each.data), limits)
     for (machine, process), found in groupby(events, lambda event: (event.machine, event.process)):
         run = list(found)
-        for cut in slices([each.data for each in run], limits):
+        for cut in slices([each.data for each in run], limits, [_header_bytes(each) for each in run]):
             part = run[cut]
             producer, first = call.server.numbers.take(call.topic, len(part))
             yield seal(
@@ -193,14 +196,23 @@ def _batches(call: Call, events: Sequence[Incoming]) -> Iterator[Batch]:
             )
 
 
-def slices(payloads: Sequence[bytes], limits: Limits) -> Iterator[slice]:
-    """Where to cut them, so that each part may be a batch."""
-    start = size = 0
+def _header_bytes(event: Incoming) -> int:
+    """That it takes in its batch's header, at most: a character has up to four."""
+    words = len(event.id) + len(event.key or "") + len(event.content)
+    return 4 * (words + (event.cause._length if event.cause is not None else 0))
+
+
+def slices(payloads: Sequence[bytes], limits: Limits, headers: Sequence[int] | None = None) -> Iterator[slice]:
+    """Where to cut them, so that each part may be a batch. `headers` are the bytes that each takes in its header."""
+    start = size = head = 0
     for at, payload in enumerate(payloads):
+        more = _HEADER_BYTES + (headers[at] if headers is not None else 0)
         size += len(payload)
-        if at > start and (size > limits.batch_bytes or at - start == limits.batch_events):
+        head += more
+        full = size > limits.batch_bytes or at - start == limits.batch_events or head > _MAX_HEADERS_BYTES
+        if at > start and full:
             yield slice(start, at)
-            start, size = at, len(payload)
+            start, size, head = at, len(payload), more
     if payloads:
         yield slice(start, len(payloads))
 
@@ -300,7 +312,8 @@ class Lines:
         """Raises `BadLine` once the lines before it are sent, and what sending raises."""
         numbers, payloads, bad = await self._split(block)
         turns = self._call.server.turns
-        for cut in slices(payloads, self._limits):
+        words = len(self._query.key or "") + len(self._query.id or "") + _NUMBER
+        for cut in slices(payloads, self._limits, [4 * words] * len(payloads)):
             await turns.next()
             with turns.piece():
                 self._submit(numbers[cut], payloads[cut])
