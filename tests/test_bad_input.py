@@ -77,6 +77,18 @@ FIRING: dict[str, Refusal] = {
     "key too long": (lambda wind: wind.fire("T", key="é" * 129), BadName, ("256 bytes", "258 bytes")),
     "key no text": (lambda wind: wind.fire("T", key=b"k"), BadName, ("key", "bytes")),  # type: ignore[arg-type]
     "key with a lone surrogate": (lambda wind: wind.fire("T", key="a\ud800"), BadName, ("surrogate", "character 2")),
+    "now a word": (lambda wind: wind.fire("T", now="yes"), BadArgument, ("now", "True or False", "'yes'")),  # type: ignore[arg-type]
+    "now a number": (lambda wind: wind.fire("T", key="k", now=1), BadArgument, ("now", "True or False", "1")),  # type: ignore[arg-type]
+    "within a word": (lambda wind: wind.fire("T", within="2"), BadArgument, ("within", "'2'")),  # type: ignore[arg-type]
+    "within True": (lambda wind: wind.fire("T", within=True), BadArgument, ("within", "True")),
+    "within of none": (lambda wind: wind.fire_many("T", [1], within=0), BadArgument, ("more than 0 seconds", "0")),
+    "id bytes": (lambda wind: wind.fire("T", id=b"i"), BadName, ("id", "bytes")),  # type: ignore[arg-type]
+    "keys a text": (lambda wind: wind.fire_many("T", [1], keys="k"), BadArgument, ("keys", "str")),
+    "keys too few": (lambda wind: wind.fire_many("T", [1, 2], keys=["k"]), BadArgument, ("each of 2", "1")),
+    "ids a number": (lambda wind: wind.fire_many("T", [1], ids=5), BadArgument, ("ids", "int")),  # type: ignore[arg-type]
+    "ids no texts": (lambda wind: wind.fire_many("T", [1], ids=[5]), BadName, ("id", "int")),  # type: ignore[list-item]
+    "key of many a number": (lambda wind: wind.fire_many("T", [1], 5), BadName, ("key", "int")),  # type: ignore[arg-type]
+    "key and keys": (lambda wind: wind.fire_many("T", [1], "k", keys=["k"]), BadArgument, ("both",)),
     "id empty": (lambda wind: wind.fire("T", id=""), BadName, ("id", "''")),
     "id with a newline": (lambda wind: wind.fire("T", id="a\nb"), BadName, ("id",)),
     "id no text": (lambda wind: wind.fire("T", id=5), BadName, ("id", "int")),  # type: ignore[arg-type]

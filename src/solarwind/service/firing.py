@@ -23,7 +23,7 @@ from ..event import Cause, Event
 from ..limits import Limits
 from ..names import check_id, check_key, check_topic
 from .group import ORDER, Group, Numbers
-from .options import check_payloads, check_seconds
+from .options import check_flag, check_payloads, check_seconds
 from .outbox import Outbox
 from .receipts import HELD_BYTES, Fired, Held, HeldReceipt, Receipt, Receipts, SentReceipt
 from .runner import handling
@@ -152,6 +152,7 @@ class Firing:
             and id is None
             and cause is None
             and within is None
+            and now is False
             and get_ident() == self._thread_id
         ):
             # What most events are, without a further call: a small payload for a batch that is open.
@@ -166,6 +167,7 @@ class Firing:
                     group.times.append(time_ns())
                     return SentReceipt(group, index)
             return self._outbox.add(topic, data, content)
+        check_flag("now", now)
         seconds = None if within is None else check_seconds("within", within, some=True)
         after = cause.time_ns if isinstance(cause, Event) else 0
         return self._fire_with(topic, data, content, key, id, Cause.of(cause), handled, now, after, seconds)
