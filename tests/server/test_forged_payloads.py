@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
 
+import httpx
 import msgspec
 import pytest
 from hypothesis import given
@@ -13,10 +19,15 @@ from hypothesis import strategies as st
 
 from solarwind import wire
 from solarwind.payload import BYTES, JSON, as_json
-from solarwind.testing.contract import on_loop
+from solarwind.server import Server
+from solarwind.server.listener import Listener
+from solarwind.testing.contract import on_loop, until
 
 from .peers import ask, batch, talker
 from .place import Host
+from .webhooks.place import receiving
+
+Shown = Callable[[], Awaitable[list[dict[str, Any]]]]
 
 FORGED = [
     b'1,"id":"forged","topic":"payments"',
@@ -87,3 +98,79 @@ def test_a_payload_is_one_line_of_sound_json_or_none(data: bytes) -> None:
         if shown is not None:
             assert json.loads(bytes(shown)) == expected
             assert not {10, 13} & {*bytes(shown)}
+
+
+@asynccontextmanager
+async def by_feed(port: int) -> AsyncIterator[Shown]:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20) as http:
+        async with http.stream("GET", "/v1/topics/T/feed", params={"purpose": "p"}) as answer:
+            lines = answer.aiter_lines()
+            assert await anext(lines) == "retry: 1000"
+
+            async def shown() -> list[dict[str, Any]]:
+                found = []
+                while len(found) < len(FORGED):
+                    name, _, value = (await anext(lines)).partition(": ")
+                    if name:
+                        assert name == "data"
+                        found.append(json.loads(value))
+                return found
+
+            yield shown
+
+
+@asynccontextmanager
+async def by_webhook(port: int) -> AsyncIterator[Shown]:
+    async with receiving() as receiver:
+        wanted = json.dumps({"url": receiver.url, "mode": "structured"}).encode()
+        answer = await ask(port, "PUT", "/v1/topics/T/purposes/p/webhooks/w", POST, wanted)
+        assert answer.status == 201, answer.body
+
+        async def shown() -> list[dict[str, Any]]:
+            await until(lambda: len(receiver.posts) == len(FORGED), "all events to come")
+            return [json.loads(request.body) for request in receiver.posts]
+
+        yield shown
+
+
+@asynccontextmanager
+async def by_listen(port: int) -> AsyncIterator[Shown]:
+    command = ["listen", "T", "--purpose", "p", "--json", "--count", str(len(FORGED)), "--since", "beginning"]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "solarwind", *command, "--url", f"ws://127.0.0.1:{port}", stdout=subprocess.PIPE
+    )
+
+    async def shown() -> list[dict[str, Any]]:
+        out, _ = await process.communicate()
+        found = [json.loads(line) for line in out.splitlines()]
+        form = {True: "data_base64", False: "data"}
+        return [{**each, "type": each["topic"], form["content_type" in each]: each["payload"]} for each in found]
+
+    yield shown
+
+
+@pytest.mark.parametrize("shows", [by_feed, by_webhook, by_listen])
+@on_loop
+async def test_nothing_that_shows_events_shows_a_forged_one(
+    shows: Callable[[int], AbstractAsyncContextManager[Shown]],
+) -> None:
+    server = Server("memory://", webhook_networks=["127.0.0.1"])
+    listener = Listener(server, port=0, grace=1.0)
+    await server.start()
+    await listener.start()
+    try:
+        server.wind.topic("T", keep=1000)
+        async with shows(listener.port) as shown, talker(listener.port) as made:
+            await made.hello()
+            batches = [batch("T", payload) for payload in FORGED]
+            for each in batches:
+                await made.say(wire.Submit(made.ref, each.data))
+                await made.hear(wire.Accepted)
+            found = {event["id"]: event for event in await shown()}
+            assert set(found) == {each.id(0) for each in batches}
+            for each, payload in zip(batches, FORGED, strict=True):
+                assert sound(found[each.id(0)], payload)
+    finally:
+        listener.close()
+        await server.stop()
+        await listener.stop()
