@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from time import monotonic
 from typing import Any
 
@@ -14,6 +15,7 @@ from solarwind.batch import seal
 from solarwind.engine.local import LocalEngine
 from solarwind.event import HandOut
 from solarwind.service import group, outbox
+from solarwind.service.group import Group
 from solarwind.store.memory import MemoryStore
 from solarwind.testing.contract import on_loop, until
 
@@ -145,6 +147,16 @@ async def test_what_is_not_accepted_within_its_time_is_taken_back_or_not_known_a
         await wind.settled(10)
         assert seen == [1, 5]
         assert repr(waiting).startswith(f"<Receipt id={waiting.id}, failed: ")
+
+
+@on_loop
+async def test_what_was_accepted_within_its_time_is_not_kept_until_that_is_over() -> None:
+    async with SolarWind("memory://") as wind:
+        for _ in range(300):
+            await wind.fire("T", within=3_600)
+        await asyncio.to_thread(lambda: [wind.fire("T", within=3_600).wait(10) for _ in range(300)])
+        gc.collect()
+        assert sum(type(each) is Group for each in gc.get_objects()) < 250  # the loop forgets its timers by the hundred
 
 
 @on_loop

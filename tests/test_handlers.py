@@ -14,7 +14,7 @@ import msgspec
 import pydantic
 import pytest
 
-from solarwind import BadArgument, Event, SolarWind
+from solarwind import BadArgument, BadPayload, Event, SolarWind
 from solarwind.testing.contract import on_loop
 
 
@@ -151,6 +151,30 @@ async def test_plain_values_come_as_they_were_fired(payload: Any) -> None:
     await outcome(handle, payload)
     assert calls == [(payload, payload)]
     assert type(calls[0][0]) is type(payload)
+
+
+@dataclasses.dataclass
+class Measured:
+    value: float
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize(
+    "payload",
+    [
+        lambda number: number,
+        lambda number: {"a": [None, number]},
+        lambda number: (1.5, number),
+        Measured,
+        lambda number: [Measured(number), {"null": None}],
+        lambda number: {"a": {number}},
+    ],
+)
+def test_a_number_that_json_has_not_is_refused_when_it_is_fired(payload: Callable[[float], Any], number: float) -> None:
+    with SolarWind("memory://") as wind:
+        with pytest.raises(BadPayload, match=rf"{number} is no number that JSON has: fire None, or text"):
+            wind.fire("T", payload(number))
+        wind.fire("T", {"null": ["null", None, 1.5, Measured(1.0)]}).wait(10)
 
 
 def forms() -> dict[str, tuple[Callable[[Calls], Any], Any]]:

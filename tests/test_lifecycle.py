@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import threading
 
 import pytest
 
-from solarwind import SolarWind
+from solarwind import SolarWind, Unavailable, life
 from solarwind.testing.contract import on_loop
 
 
@@ -24,3 +26,34 @@ async def test_leaving_memory_with_events_unhandled_is_said_once(caplog: pytest.
             await wind.settled(10)
     [line] = caplog.messages
     assert line.startswith("stopped with 3 events on memory:// not handled")
+
+
+@on_loop
+async def test_run_where_a_loop_runs_is_refused() -> None:
+    with pytest.raises(Unavailable, match=r"expected run\(\) where no event loop runs.*: use `async with wind:` there"):
+        SolarWind("memory://").run()
+
+
+@on_loop
+async def test_run_in_another_thread_than_the_main_one_is_refused() -> None:
+    with pytest.raises(Unavailable, match=r"expected run\(\) in the main thread.*: use `with wind:`"):
+        await asyncio.to_thread(SolarWind("memory://").run)
+
+
+def test_with_where_no_loop_can_be_made_raises_instead_of_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_files() -> asyncio.AbstractEventLoop:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(life, "_new_loop", no_files)
+    raised: list[BaseException] = []
+
+    def enter() -> None:
+        try:
+            SolarWind("memory://").__enter__()
+        except OSError as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=enter, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert [str(error) for error in raised] == ["[Errno 24] Too many open files"]

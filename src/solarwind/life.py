@@ -51,7 +51,11 @@ def run_loop(work: Coroutine[Any, Any, None]) -> None:
     What handlers left behind has a second to end, and is not waited for any longer: neither a task that goes on though
     it is cancelled nor a thread that hangs. A task or callback that raises `SystemExit` ends nothing but itself.
     """
-    loop = _new_loop()
+    try:
+        loop = _new_loop()
+    except BaseException:
+        work.close()
+        raise
     pool = Pool("solarwind pool")
     loop.set_default_executor(pool)
     asyncio.set_event_loop(loop)
@@ -110,7 +114,7 @@ class LoopThread:
         self._wind = wind
         self._started: Future[asyncio.AbstractEventLoop] = Future()
         self._failure: BaseException | None = None
-        self._thread = threading.Thread(target=lambda: run_loop(self._live()), name="solarwind", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="solarwind", daemon=True)
 
     def start(self) -> None:
         """Raises what its start raises."""
@@ -122,6 +126,14 @@ class LoopThread:
         self._loop.call_soon_threadsafe(self._over.set)
         self._thread.join()
         return self._failure
+
+    def _run(self) -> None:
+        try:
+            run_loop(self._live())
+        except BaseException as error:
+            if self._started.done():
+                raise
+            self._started.set_exception(error)  # there is no loop, nor anybody else to tell
 
     async def _live(self) -> None:
         self._over = asyncio.Event()

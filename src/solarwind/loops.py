@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Coroutine
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
@@ -46,3 +47,17 @@ def on_own_loop(
         return await on_loop(self._loop, method(self, *args, **kwargs))
 
     return call
+
+
+def check_no_loop() -> None:
+    """Whether a loop of one's own may run here, with signals. Raises `Unavailable`."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        pass
+    else:
+        raise Unavailable("expected run() where no event loop runs, got it on one: use `async with wind:` there")
+    if threading.current_thread() is not threading.main_thread():
+        raise Unavailable(
+            "expected run() in the main thread, which gets the signals, got it in another: use `with wind:` there"
+        )

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 from functools import lru_cache
 from hashlib import blake2b
+from math import isfinite
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
@@ -65,9 +66,28 @@ def encode(payload: Any) -> tuple[bytes, str]:
             return models.dump(payload), JSON  # a dataclass of pydantic's too, which the codec takes for any other
         if isinstance(payload, msgspec.Raw):
             _decode_json(payload)
-        return _encode_json(payload), JSON
+        data = _encode_json(payload)
+        if b"null" in data and payload is not None:
+            _check_numbers(payload)
+        return data, JSON
     except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
         raise BadPayload(f"expected a payload that JSON can carry, got {type(payload).__qualname__}: {error}") from None
+
+
+def _check_numbers(payload: Any) -> None:
+    """Raise `ValueError` for NaN and infinities, of which the codec makes null: somebody else would get None."""
+    left = [payload]
+    for value in left:  # it grows meanwhile
+        kind = type(value)
+        if kind is float:
+            if not isfinite(value):
+                raise ValueError(f"{value} is no number that JSON has: fire None, or text")
+        elif kind is dict:
+            left += value.values()
+        elif kind is list or kind is tuple:
+            left += value
+        elif kind not in _PLAIN and kind is not msgspec.Raw:
+            left.append(msgspec.to_builtins(value, enc_hook=lambda model: None))  # a model has been compared
 
 
 def decode(data: bytes, content: str) -> Any:

@@ -26,7 +26,7 @@ from .failure import Retry
 from .life import LoopThread, finish, log_draining, run_loop, serve
 from .limits import Limits
 from .logs import limited
-from .loops import on_own_loop
+from .loops import check_no_loop, on_own_loop
 from .names import check_purpose, check_topic
 from .records import HandlerInfo
 from .service.firing import Firing
@@ -196,7 +196,7 @@ class SolarWind(Firing, Asking):
         handled = handling.get()
         for registration in self._registrations.of(function):
             self._registrations.remove(registration)
-            leaving = self._leave(registration, self.grace)
+            leaving = self._leave_once_joined(registration)
             if handled is not None and (handled.topic, handled.purpose) == (
                 registration.join.topic,
                 registration.join.purpose,
@@ -204,6 +204,11 @@ class SolarWind(Firing, Asking):
                 self._spawn(leaving)
             else:
                 await leaving
+
+    async def _leave_once_joined(self, registration: Registration) -> None:
+        if registration.joining is not None:
+            await asyncio.wait([registration.joining])
+        await self._leave(registration, self.grace)
 
     def listen(
         self,
@@ -392,7 +397,16 @@ class SolarWind(Firing, Asking):
             for reader in list(self._readers):
                 await self._leave_reader(reader)
             await asyncio.gather(*(self._leave(each, grace) for each in self._registrations))
-            await self._end_firing(max(0.5, until - monotonic()))
+        except asyncio.CancelledError:  # by another who stops it, and has less time
+            until = monotonic()
+            raise
+        finally:
+            await self._end(max(0.5, until - monotonic()))
+
+    async def _end(self, seconds: float) -> None:
+        """Nothing is fired any more; what was is sent, for so long."""
+        try:
+            await self._end_firing(seconds)
         finally:
             try:
                 await self._engine.stop()
@@ -441,8 +455,9 @@ class SolarWind(Firing, Asking):
 
     def __enter__(self) -> SolarWind:
         """Without asyncio: it runs on a thread of its own. Use `wait` for its coroutines."""
-        self._thread = LoopThread(self)
-        self._thread.start()
+        thread = LoopThread(self)
+        thread.start()
+        self._thread = thread
         return self
 
     def __exit__(
@@ -479,9 +494,11 @@ class SolarWind(Firing, Asking):
     def run(self, *, until_settled: bool = False) -> None:
         """Run as a service until SIGTERM or SIGINT, then drain; or `until_settled`. A second signal ends the draining.
 
-        Raises `StoreError` if the store fails meanwhile.
+        In the main thread, where no event loop runs; elsewhere use `async with` or `with`. Raises `Unavailable`, and
+        `StoreError` if the store fails meanwhile.
         """
         check_flag("until_settled", until_settled)
+        check_no_loop()
         run_loop(serve(self, until_settled))
 
     # Inner --------------------------------------------------------------------------------------------
@@ -512,7 +529,8 @@ class SolarWind(Firing, Asking):
         try:
             await self._join(registration)
         except BaseException:
-            self._registrations.remove(registration)
+            if registration in self._registrations:  # else it was taken out meanwhile
+                self._registrations.remove(registration)
             raise
 
     async def _leave(self, registration: Registration, grace: float) -> None:

@@ -519,7 +519,11 @@ class LocalEngine(Operations):
             instance = self._dispatcher.join(join, position, self._clock.now())
         self._receivers[instance] = receiver
         self._carry_out()
-        await self._committed()
+        try:
+            await self._committed()
+        except BaseException:  # whoever joins does not wait for it any more
+            await self.leave(instance)
+            raise
         return instance
 
     def leaving(self, instance: int) -> None:
@@ -534,14 +538,11 @@ class LocalEngine(Operations):
         self._carry_out()
 
     async def _committed(self) -> None:
-        if self._dispatcher.changed or self._uncommitted:
-            number = self._commit_number + 1
-        elif self._committing is not None:
-            number = self._commit_number
-        else:
+        fresh = bool(self._dispatcher.changed or self._uncommitted)
+        if not fresh and self._committing is None:
             return
         waiter: asyncio.Future[None] = self._loop.create_future()
-        self._durable.append((number, waiter))
+        self._durable.append((self._commit_number + fresh, waiter))
         self._commit_soon()
         await waiter
 

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from threading import get_ident
 from time import time_ns
 from typing import Any
@@ -220,15 +221,20 @@ class Firing:
         groups = list(dict.fromkeys(receipt.group for receipt in receipts))
         loop = groups[0].accepted.get_loop()
         if box is self._outbox:
-            loop.call_later(within, self._give_up, box, groups, within)
+            self._give_up_later(box, groups, within)
         else:
-            loop.call_soon_threadsafe(loop.call_later, within, self._give_up, box, groups, within)
+            loop.call_soon_threadsafe(self._give_up_later, box, groups, within)
 
-    def _give_up(self, box: Outbox, groups: Sequence[Group], within: float) -> None:
+    def _give_up_later(self, box: Outbox, groups: Sequence[Group], within: float) -> None:
+        """On the loop. What is accepted leaves no timer behind: there may be a million before the first is due."""
         for group in groups:
-            if not group.accepted.done():
-                with self._foreign_lock:
-                    box.give_up(group, within)
+            timer = group.accepted.get_loop().call_later(within, self._give_up, box, group, within)
+            group.accepted.add_done_callback(partial(_end_timer, timer))
+
+    def _give_up(self, box: Outbox, group: Group, within: float) -> None:
+        if not group.accepted.done():
+            with self._foreign_lock:
+                box.give_up(group, within)
 
     def fire_many(
         self,
@@ -313,6 +319,10 @@ class Firing:
         with self._foreign_lock:
             groups = self._foreign.take()
         self._foreign.send(groups)
+
+
+def _end_timer(timer: asyncio.TimerHandle, accepted: asyncio.Future[None]) -> None:
+    timer.cancel()
 
 
 def _column(

@@ -7,6 +7,8 @@ from typing import Literal, NamedTuple
 from ..failure import Later, Reject, said_by
 from .signature import Unfit
 
+_NAME = type.__dict__["__name__"].__get__  # a class may have a metaclass that raises, too
+
 
 class Meaning(NamedTuple):
     """`after_ns` is for `later`; `text` can be written down as UTF-8."""
@@ -21,7 +23,7 @@ def meaning(error: BaseException) -> Meaning:
     try:
         return _read(error)
     except BaseException:  # it says nothing: its __str__ raises, or it has not the fields of its class
-        return Meaning("retry", f"{type(error).__name__}: (its text cannot be read)")
+        return Meaning("retry", f"{_NAME(type(error))}: (its text cannot be read)")
 
 
 def _read(error: BaseException) -> Meaning:

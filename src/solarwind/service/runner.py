@@ -204,7 +204,10 @@ class Runner(Inbox):
                 if fired is not unset:
                     self.note_fired(work, position, fired)
                 note_done(position)
-            if worker.asked or copy_context() != before:
+            try:
+                if worker.asked or copy_context() != before:
+                    return False
+            except Exception:  # values that cannot be compared, such as arrays
                 return False
 
     async def _handle_batches(self, work: Work) -> bool:
@@ -225,7 +228,7 @@ class Runner(Inbox):
                 self._batch_failed(work, positions, events, error)
             else:
                 _batch_done(self, work, positions, events)
-            if worker.asked or copy_context() != before:
+            if worker.asked or _is_other(before):
                 return False
             if monotonic() - turn > TURN_S:
                 await asyncio.sleep(0)
@@ -234,12 +237,13 @@ class Runner(Inbox):
 
     def _is_end(self, error: BaseException) -> bool:
         """Whether this worker is to end: that is not the handler's own, though it comes out of it."""
-        if isinstance(error, asyncio.CancelledError):
+        kind = type(error)  # `isinstance` would ask the error, whose attributes may be anything
+        if issubclass(kind, asyncio.CancelledError):
             return self._cancelled
-        if isinstance(error, GeneratorExit):  # its loop is gone
+        if issubclass(kind, GeneratorExit):  # its loop is gone
             return not _on_a_loop()
         # Ctrl-C in a program that handles no signals, while it stops already.
-        return isinstance(error, KeyboardInterrupt) and self._stopping
+        return issubclass(kind, KeyboardInterrupt) and self._stopping
 
     # Threads ------------------------------------------------------------------------------------------
 
@@ -320,7 +324,7 @@ class Runner(Inbox):
         fail alone: those have failed, and no attempt of the others is counted. What it fired is forgotten."""
         for event in events:
             event._fired = None
-        if isinstance(error, Unfit):
+        if type(error) is Unfit:
             # The one that does not fit is dead, the others are handled without it.
             position, unfit = positions.pop(error.index), events[error.index]
             work.failed.append(self._failure(position, unfit, error, meaning(error)))
@@ -386,6 +390,14 @@ def _log(level: int, kind: tuple[object, ...], message: str, error: BaseExceptio
             log.log(level, "%s (no traceback: writing it raised %s)", message, type(fault).__name__)
         except BaseException:
             pass
+
+
+def _is_other(before: Context) -> bool:
+    """Whether the context is not as it was."""
+    try:
+        return copy_context() != before
+    except Exception:  # values that cannot be compared, such as arrays
+        return True
 
 
 def _on_a_loop() -> bool:

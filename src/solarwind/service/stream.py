@@ -37,7 +37,13 @@ class Reader(Inbox):
         self.wake()
 
     async def next(self) -> Event:
-        """Settle the last and give the next. Raises `StopAsyncIteration` once it has left."""
+        """Settle the last and give the next. Raises `StopAsyncIteration` once it has left, and `Unavailable` while
+        somebody else waits for the next."""
+        if self._asked is not None and not self._asked.done():
+            raise Unavailable(
+                "expected one reader of a stream at a time, got another while one waits for the next event: "
+                "listen once for each, for the same purpose"
+            )
         self.settle()
         while True:
             self.look()

@@ -18,6 +18,7 @@ from .place import Place, on_loop, until
 
 POISON = 7
 EVENTS = 200
+something: contextvars.ContextVar[object] = contextvars.ContextVar("something")
 current_user: contextvars.ContextVar[str] = contextvars.ContextVar("current_user", default="nobody")
 
 
@@ -32,6 +33,22 @@ class Own(BaseException):
     """No `Exception`."""
 
 
+class Unreadable(Exception):
+    """It raises whatever it is asked."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise SystemExit(name)
+
+
+class Uncomparable:
+    """As arrays are, of which several values differ."""
+
+    def __eq__(self, other: object) -> bool:
+        raise ValueError("neither equal nor not")
+
+    __hash__ = object.__hash__
+
+
 def escapes() -> dict[str, Callable[[], Any]]:
     """What may come out of a handler, by name."""
     return {
@@ -43,6 +60,7 @@ def escapes() -> dict[str, Callable[[], Any]]:
         "StopAsyncIteration": lambda: StopAsyncIteration(),
         "a BaseException": lambda: Own("own"),
         "an exception that cannot be printed": lambda: Unprintable(),
+        "an exception that cannot be asked": lambda: Unreadable(),
         "a group": lambda: BaseExceptionGroup("several", [SystemExit(), Unprintable()]),
     }
 
@@ -303,6 +321,38 @@ class HandlerRules:
             await wind.settled(10)
         assert set(seen) == {"whoever starts it"}
         assert len(seen) == (4 if "batch" in kind else 5)
+
+    @pytest.mark.parametrize("kind", ["async", "batch"])
+    @on_loop
+    async def test_what_a_handler_sets_in_its_context_may_be_anything(
+        self, place: Place, kind: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        wind = place.open()
+        calls: list[int] = []
+        on = wind.on("T", purpose="p", concurrency=1, batch=1 if kind == "batch" else None)
+
+        def handle(number: int) -> None:
+            calls.append(number)
+            something.set(Uncomparable())
+
+        if kind == "async":
+
+            @on
+            async def each(number: int) -> None:
+                handle(number)
+
+        else:
+
+            @on
+            async def batch(numbers: list[int]) -> None:
+                handle(*numbers)
+
+        something.set(Uncomparable())
+        async with wind:
+            await wind.fire_many("T", range(5))
+            await wind.settled(10)
+        assert calls == [0, 1, 2, 3, 4]
+        assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
     @on_loop
     async def test_a_handler_that_is_waiting_keeps_what_it_set_in_its_context(self, place: Place) -> None:

@@ -72,6 +72,35 @@ class LifecycleRules:
         await asyncio.wait_for(wind.stop(grace=0), 10)
         await asyncio.wait_for(first, 10)
 
+    @on_loop
+    async def test_after_a_stop_that_was_cut_short_nothing_can_be_fired(self, place: Place) -> None:
+        wind = place.open()
+        begun = asyncio.Event()
+
+        @wind.on("T", purpose="p")
+        async def handle() -> None:
+            begun.set()
+            await asyncio.Event().wait()
+
+        await wind.start()
+        await wind.fire("T")
+        await asyncio.wait_for(begun.wait(), 10)
+        stopping = asyncio.ensure_future(wind.stop(30))
+        await asyncio.sleep(0)
+        await wind.stop(0)
+        await stopping
+        with pytest.raises(Unavailable, match="expected a SolarWind that runs, got one that is stopped"):
+            wind.fire("T")
+
+    def test_with_while_it_runs_is_refused_and_leaves_it_running(self, place: Place) -> None:
+        wind = place.open()
+        with wind:
+            with pytest.raises(Unavailable, match="got one that is running: stop it first"), wind:
+                pass
+            wind.fire("T").wait(10)
+        with wind:
+            wind.fire("T").wait(10)
+
     @pytest.mark.parametrize("turns", [0, 1, 2, 3, 5, 8, 13])
     @on_loop
     async def test_a_start_that_is_cancelled_leaves_nothing_open(self, place: Place, turns: int) -> None:
@@ -284,6 +313,48 @@ class LifecycleRules:
             assert (await anext(wind.listen("T", "p"))).payload == 1
             await until(lambda: _instances(wind, 0))
             assert (await wind.statistics()).purposes["T", "p"].pending == 1
+
+    @on_loop
+    async def test_a_stream_whose_opening_is_cancelled_is_no_instance(self, place: Place) -> None:
+        wind = place.open()
+        async with wind:
+            for turns in (1, 2, 4, 8, 16):
+                opening = asyncio.ensure_future(wind.listen("T", "p").open())
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                opening.cancel()
+                await asyncio.wait([opening])
+                if not opening.cancelled():
+                    await opening.result().aclose()
+
+            async def nobody_is_there() -> bool:
+                counts = (await wind.statistics()).purposes.get(("T", "p"))
+                return counts is None or counts.instances == 0
+
+            await until(nobody_is_there)
+
+    @on_loop
+    async def test_a_second_reader_of_a_stream_is_refused_while_one_waits(self, place: Place) -> None:
+        wind = place.open()
+        async with wind, wind.listen("T", "p") as stream:
+            first = asyncio.ensure_future(anext(stream))
+            await asyncio.sleep(0)
+            with pytest.raises(Unavailable, match="expected one reader of a stream at a time, got another"):
+                await anext(stream)
+            await wind.fire("T", 1)
+            assert (await first).payload == 1
+
+    @on_loop
+    async def test_off_while_it_joins_takes_the_instance_out_again(self, place: Place) -> None:
+        wind = place.open()
+
+        async def handle() -> None: ...
+
+        async with wind:
+            wind.on("T", purpose="p")(handle)
+            await asyncio.gather(wind.off(handle), wind.off(handle))
+            counts = (await wind.statistics()).purposes["T", "p"]
+            assert counts.instances == 0
 
     @on_loop
     async def test_settled_without_time_returns_where_nothing_is_left(self, place: Place) -> None:
