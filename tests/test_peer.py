@@ -351,3 +351,21 @@ def test_neither_end_needs_the_extra() -> None:
     names = "{'websockets', 'starlette', 'uvicorn'}"
     look = f"import sys, solarwind.engine.client, solarwind.peer.connection; assert not {names} & {{*sys.modules}}"
     subprocess.run([sys.executable, "-c", look], check=True)
+
+
+@on_loop
+async def test_many_clients_that_fall_silent_are_one_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    limited.flush()
+    engine = LocalEngine(MemoryStore())
+    await engine.start()
+    links = [Link(Host(engine), lambda data: None, lambda why: None) for _ in range(20)]
+    for link in links:
+        link.send(wire.encode([wire.Hello("test")]))
+    await asyncio.sleep(0)
+    for link in links:
+        link._connection.check(asyncio.get_running_loop().time() + 100)
+    assert not any(link._connection.open for link in links)
+    assert [record.message for record in caplog.records if "was silent" in record.message] == [
+        "a client was silent for two heartbeats, of 15 s: it is taken for gone"
+    ]
+    await engine.stop()

@@ -6,7 +6,7 @@ import sys
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 
-from .core.exchange import known, lookup, register
+from .core.exchange import lookup, register, unknown
 from .errors import BadArgument
 
 GROUP = "solarwind.exchanges"
@@ -24,9 +24,11 @@ def load_exchange(name: object) -> None:
             raise BadArgument(f"expected exchange {name!r} to load from {entry.value}, got {error!r}") from error
         register(entry.name, exchange() if isinstance(exchange, type) else exchange)
         return
+    text = unknown(name)
     raise BadArgument(
-        f"expected an exchange, one of {', '.join(known())}, got {name!a}: "
-        "register your own with solarwind.register_exchange, or install the package that has it"
+        text
+        if text.endswith("?")
+        else f"{text}: register your own with solarwind.register_exchange, or install the package that has it"
     )
 
 

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import pytest
 
 from solarwind.core import exchange as exchanges
-from solarwind.core.exchange import Exchange, Instance, lookup, register
+from solarwind.core.exchange import Exchange, Instance, check, lookup, register
 from solarwind.core.log import Stored
 from solarwind.errors import BadArgument, ConflictError
 from solarwind.event import Event
 from solarwind.payload import field
+from solarwind.plugins import load_exchange
 
 from .bench import Bench, batch
 
@@ -203,3 +204,19 @@ def test_a_key_costs_little_however_long_the_field_is() -> None:
         key = field("$.k")(b'{"k": %b}' % value.encode(), "application/json")
         assert key is not None
         assert len(key) <= 256
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [("fan-out", "fanout"), ("Direct", "direct"), ("keyd", "keyed"), ("direct:least_busy", "direct:least-busy")],
+)
+def test_a_mistyped_exchange_is_told_what_was_meant(typed: str, meant: str) -> None:
+    for refusing in (lambda: check(typed, None), lambda: load_exchange(typed)):
+        with pytest.raises(BadArgument, match=f"got '{typed}': did you mean '{meant}'\\?$"):
+            refusing()
+
+
+def test_an_exchange_that_is_nothing_like_any_is_not_guessed() -> None:
+    for typed in ("pigeon", "x" * 100_000):
+        with pytest.raises(BadArgument, match="register your own with"):
+            load_exchange(typed)

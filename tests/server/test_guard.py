@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from solarwind.errors import BadArgument, NotAllowed
+from solarwind.logs import limited
 from solarwind.server import Server
 from solarwind.server.access import Access, create_token
 from solarwind.server.guard import Guard, read_host, read_origin
@@ -152,6 +153,31 @@ def test_a_page_may_come_from_the_server_itself_or_an_origin_that_is_allowed(
     for asked in (scheme, "wss" if secure else "ws"):
         assert passes(Guard(OPEN, origins=[PAGE]), asked, host=host, origin=origin) == (same or allowed)
         assert passes(Guard(OPEN), asked, host=host, origin=origin) == same
+
+
+@pytest.mark.parametrize(
+    ("origin", "does"),
+    [
+        ("https://shop.example:8443", "serve with --origin https://shop.example:8443, in an app with origins=["),
+        ("null", "serve the page by http or https"),
+        ("moz-extension://1", "serve the page by http or https"),
+    ],
+)
+@on_loop
+async def test_a_page_that_is_refused_is_told_what_to_do_and_so_is_the_log(
+    origin: str, does: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    limited.flush()
+    async with served(Server("memory://")) as port, peer(port) as made:
+        wanted = {"origin": origin, "access-control-request-method": "POST"}
+        for method, headers in (("GET", {"origin": origin}), ("OPTIONS", wanted)):
+            answer = await made.ask(method, "/v1/topics", headers)
+            assert (answer.status, answer.code) == (403, "not-allowed")
+            assert f"got one from '{origin}': " in answer.problem["detail"]
+            assert does in answer.problem["detail"]
+    line = next(record.message for record in caplog.records if "a page from" in record.message)
+    assert line.startswith(f"a page from '{origin}' was refused: ")
+    assert does in line
 
 
 @pytest.mark.parametrize(

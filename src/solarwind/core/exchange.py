@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from difflib import get_close_matches
 from typing import ClassVar, Protocol
 
 from ..batch import Batch
@@ -153,6 +154,7 @@ class Fanout(Exchange):
 
 
 _NAME = re.compile(r"[a-z0-9_-]+(:[a-z0-9_-]+)?")
+_MAX_GUESSED = 50  # characters of a name that is none
 _known: dict[str, Exchange] = {
     "direct": Direct(),
     "direct:least-busy": LeastBusy(),
@@ -181,6 +183,13 @@ def lookup(name: str) -> Exchange | None:
     return _known.get(name)
 
 
+def unknown(name: object) -> str:
+    """What is said where no exchange has this name."""
+    near = get_close_matches(name, list(_known), 1) if isinstance(name, str) and len(name) <= _MAX_GUESSED else []
+    hint = f": did you mean {near[0]!r}?" if near else ""
+    return f"expected an exchange, one of {', '.join(known())}, got {name!a}{hint}"
+
+
 KEY_MISSING = ("handle", "reject")  # what becomes of an event without a key
 
 
@@ -188,7 +197,7 @@ def check(name: str, key: str | None, key_missing: str = "handle") -> None:
     """Whether a version may state this exchange, key and what becomes of events without one; else `BadArgument`."""
     exchange = lookup(name)
     if exchange is None:
-        raise BadArgument(f"expected an exchange, one of {', '.join(known())}, got {name!a}")
+        raise BadArgument(unknown(name))
     if key is not None:
         if not exchange.keyed:
             raise BadArgument(f"expected a key only with an exchange that is keyed, got {key!a} with {name!r}")

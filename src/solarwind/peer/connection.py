@@ -18,6 +18,7 @@ from ..core import effects
 from ..core.spans import Spans
 from ..errors import BadArgument, Busy, NotAllowed, ProtocolError, SolarWindError, TooLarge, Unavailable
 from ..failure import MOST_SECONDS
+from ..logs import limited
 from ..service.registration import check_join
 from . import calls
 from .authors import Authors
@@ -487,7 +488,11 @@ class Connection:
             if now - self.since > settings.authenticate_s:
                 self.end(ProtocolError(f"expected hello within {settings.authenticate_s:g} s, got none"))
         elif now - self.heard > _SILENT * settings.heartbeat_s and (self._stuck or not self._paused):
-            log.warning("a client was silent for two heartbeats, of %g s: it is taken for gone", settings.heartbeat_s)
+            limited.warning(
+                ("silent",),
+                "a client was silent for two heartbeats, of %g s: it is taken for gone",
+                settings.heartbeat_s,
+            )
             self._transport.abort()
             self.lost()
         else:

@@ -116,14 +116,16 @@ class Guard:
     def _check_origin(self, given: bytes, host: Origin | None) -> None:
         origin = _parse_origin(given.decode("latin-1"))
         if origin is None or (origin != host and origin not in self._origins):
-            limited.warning(
-                ("origin refused",),
-                "a page from %s was refused: allow it with --origin if it is yours, in an app with origins=[…]",
-                _shown(given),
-            )
+            if origin is None:
+                remedy = "serve the page by http or https, since no other origin can be allowed"
+            else:
+                remedy = (
+                    f"if the page is yours, serve with --origin {given.decode('latin-1')}, in an app with origins=[…]"
+                )
+            limited.warning(("origin refused",), "a page from %s was refused: %s", _shown(given), remedy)
             raise NotAllowed(
-                f"expected a request from a page of this server, or of an origin that it allows, got one from "
-                f"{_shown(given)}: allow it with --origin if it is yours"
+                "expected a request from a page of this server, or of an origin that it allows, got one from "
+                f"{_shown(given)}: {remedy}"
             )
 
 
