@@ -97,13 +97,13 @@ def decode(data: bytes, content: str) -> Any:
     try:
         return _decode_json(data)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise BadPayload(_json_fault(bytes(data), error)) from None
+        raise BadPayload(json_fault(bytes(data), error)) from None
 
 
-def _json_fault(data: bytes, error: Exception) -> str:
+def json_fault(data: bytes, error: Exception, expected: str = "JSON") -> str:
     """What is no JSON as text, as much of it as is around the place, and the place."""
     if not data.strip():
-        return "expected JSON, got nothing: it needs a value, such as null"
+        return f"expected {expected}, got nothing: it needs a value, such as null"
     what, _, place = str(error).removeprefix("JSON is malformed: ").partition(" (byte ")
     at = int(place[:-1]) if place[:-1].isdigit() else 0
     if isinstance(error, msgspec.DecodeError) and "truncated" in what:
@@ -114,7 +114,7 @@ def _json_fault(data: bytes, error: Exception) -> str:
     around = data[start : start + _SHOWN]
     shown = repr(around.decode("utf-8", "backslashreplace"))
     dots = "..." if start else "", "..." if start + len(around) < len(data) else ""
-    return f"expected JSON, got {dots[0]}{shown}{dots[1]}: {what[:1].lower()}{what[1:]}"
+    return f"expected {expected}, got {dots[0]}{shown}{dots[1]}: {what[:1].lower()}{what[1:]}"
 
 
 def decoder(type_: Any) -> Decoder:

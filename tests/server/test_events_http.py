@@ -160,6 +160,22 @@ async def test_each_line_is_an_event_whatever_ends_it(port: int, kind: str) -> N
         assert {event["partitionkey"] for event in events} == {"k"}
 
 
+@pytest.mark.parametrize(
+    ("body", "detail"),
+    [
+        (b"", "expected JSON, got nothing: it needs a value, such as null"),
+        (b'{"n": 1', "expected JSON, got '{\"n\": 1': it ends too early"),
+        (b"{n: 1}", "expected JSON, got '{n: 1}': expected '\"' at byte 2 of 6"),
+    ],
+)
+@on_loop
+async def test_a_body_that_is_no_json_is_refused_with_the_place_of_the_fault(
+    port: int, body: bytes, detail: str
+) -> None:
+    async with at(port) as doors:
+        await doors.refused(doors.send(body), 400, "bad-payload", detail)
+
+
 @on_loop
 async def test_no_line_at_all_is_no_event(port: int) -> None:
     async with at(port) as doors:
@@ -187,7 +203,7 @@ NO_EVENTS = [
 async def test_a_line_that_is_no_event_is_named_and_those_before_it_are_accepted(port: int, bad: bytes) -> None:
     async with at(port) as doors:
         work = doors.send(b'{"n":1}\n\n{"n":2}\n' + bad + b'\n{"n":3}\n', NDJSON)
-        problem = await doors.refused(work, 400, "bad-payload", "line 4: expected JSON")
+        problem = await doors.refused(work, 400, "bad-payload", "line 4: expected JSON, got '")
         assert (problem["line"], problem["accepted"]) == (4, 2)
         assert await doors.data() == [{"n": 1}, {"n": 2}]
 

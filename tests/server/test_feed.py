@@ -259,7 +259,8 @@ async def test_a_server_that_stops_ends_feeds_at_once(host: Host) -> None:
         ({**LIVE, "exchange": "pigeon"}, {}, 400, "expected an exchange, one of"),
         ({**LIVE, "version": "0"}, {}, 400, "1"),
         ({**LIVE, "since": "now"}, {}, 400, "since"),
-        ({}, {}, 400, "expected a purpose"),
+        ({}, {}, 400, "expected the parameter purpose, got none"),
+        ({"purpose": ""}, {}, 400, "expected a purpose"),
     ],
 )
 async def test_what_cannot_be_a_feed_is_refused(

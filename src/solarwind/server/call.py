@@ -101,10 +101,12 @@ class Call:
 
     @cached_property
     def purpose(self) -> str:
-        """Of the path or, where that has none, of the query. Raises `BadName`."""
+        """Of the path or, where that has none, of the query. Raises `BadName`, or `BadArgument` if there is none."""
         if "purpose" in self.request.path_params:
             return check_purpose(self.part("purpose"))
-        return check_purpose(self.parameters.get("purpose", ""))
+        if "purpose" not in self.parameters:
+            raise BadArgument("expected the parameter purpose, got none: name one, such as ?purpose=Live%20page")
+        return check_purpose(self.parameters["purpose"])
 
     def part(self, name: str) -> str:
         """A part of the path, decoded: it may have any character in it, a slash too. Raises `BadName`."""

@@ -13,7 +13,7 @@ from itertools import accumulate
 import msgspec
 
 from ..errors import BadPayload, TooLarge
-from ..payload import check_grammar
+from ..payload import check_grammar, json_fault
 from ..peer.turns import PIECE_BYTES, Turns
 
 _STRING = re.compile(rb'"(?:[^"\\]+|\\.)*+"', re.DOTALL)
@@ -51,7 +51,7 @@ def _refuse_other(data: bytes, max_nesting: int, what: str) -> None:
     except RecursionError:
         raise _too_deep(max_nesting) from None
     except (msgspec.DecodeError, ValueError) as error:
-        raise BadPayload(f"expected {what}, got something else: {error}") from None
+        raise BadPayload(json_fault(bytes(data), error, what)) from None
 
 
 class Shape:

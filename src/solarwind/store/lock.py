@@ -71,11 +71,11 @@ class Lock:
                 file = self._open()
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except OSError as error:
+                except OSError:
                     os.close(file)
                     who = _who(self._path, identity(self._path))
                     if who or time.monotonic() > patience:
-                        raise StoreError(_in_use(self._path, who)) from error
+                        raise StoreError(_in_use(self._path, who)) from None
                 else:
                     status = os.fstat(file)
                     if identity(self._path) == (status.st_dev, status.st_ino):
