@@ -24,6 +24,7 @@ from solarwind.cli import app
 from solarwind.testing.contract import until
 
 PATIENCE_S = 20.0
+SERVES_S = 120.0  # a server lives as long as its test, which may be of many commands on a machine under load
 
 
 @pytest.fixture(autouse=True)
@@ -74,13 +75,13 @@ def eventually(condition: Callable[[], object], what: str = "") -> None:
 
 
 class Process:
-    """A command in a process of its own. It does not outlive the test, nor `PATIENCE_S`."""
+    """A command in a process of its own. It does not outlive the test, nor its patience."""
 
-    def __init__(self, *arguments: str, module: str = "solarwind", **how: Any) -> None:
+    def __init__(self, *arguments: str, module: str = "solarwind", patience_s: float = PATIENCE_S, **how: Any) -> None:
         streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         command = [sys.executable, "-m", module, *arguments]
         self.popen = subprocess.Popen(command, text=True, **(streams | how))
-        self._end = threading.Timer(PATIENCE_S, self.popen.kill)
+        self._end = threading.Timer(patience_s, self.popen.kill)
         self._end.start()
 
     def read(self, text: str) -> str:
@@ -157,7 +158,7 @@ def serving(start: Callable[..., Process]) -> Callable[..., Serving]:
 
     def serving(*options: str, **how: Any) -> Serving:
         port = [] if {"--port", "--fd"} & {*options} else ["--port", "0"]
-        return Serving(start("serve", "--json", *port, *options, **how))
+        return Serving(start("serve", "--json", *port, *options, patience_s=SERVES_S, **how))
 
     return serving
 
