@@ -20,13 +20,16 @@ from solarwind.store.sqlite import SqliteStore
 from .test_sqlite import all_of, batch, on_store, sql
 
 
+def given(number: int) -> list[str | None] | None:
+    return [f"id {number} {index}" for index in range(3)] if number % 2 else None
+
+
 async def furnish(store: SqliteStore) -> None:
     for number in range(12):
-        ids: list[str | None] | None = [f"id {number} {index}" for index in range(3)] if number % 2 else None
-        given = batch("a", 3, first=3 * number, ids=ids, payload=b"%d" % number * 20)
+        one = batch("a", 3, first=3 * number, ids=given(number), payload=b"%d" % number * 20)
         dead = [Letter(3 * number + 1, 2, number, f"ValueError: number {number}")]
         change = Change("a", "p", settled=Spans([3 * number, 3 * number + 1]), dead=dead)
-        await store.commit([given, batch("b", first=number, producer=2)], [change], [], now=5)
+        await store.commit([one, batch("b", first=number, producer=2)], [change], [], now=5)
     state = State("b", "q")
     state.apply(Change("b", "q", created=0))
     await store.commit([], [], [state.snapshot()], now=6)
@@ -45,9 +48,20 @@ async def read_all(path: Path) -> Any:
             await store.dead("a", "p"),
             [await store.history(topic) for topic in ("a", "b")],
             [await store.seek("a", time) for time in (0, 10**15)],
+            [await store.find(f"id {number} {index}") for number in (1, 5, 11) for index in range(3)],
+            await use(store),
         )
     finally:
         await store.close()
+
+
+async def use(store: SqliteStore) -> Any:
+    """Fire what was fired before, with ids that were given and made, and trim: on what is noted of batches."""
+    again = [batch("a", 3, first=3 * number, ids=given(number), payload=b"again") for number in (0, 3, 6, 9, 11)]
+    stored = await store.commit([*again, batch("b", first=6, producer=2)], [], [], now=7)
+    trimmed = [await store.trim("a", Spans([0, 6, 30, 1 << 60]), 1 << 62, None)]
+    trimmed.append(await store.trim("b", Spans(), None, 300))
+    return stored, trimmed, [await store.history(topic) for topic in ("a", "b")]
 
 
 @pytest.fixture
@@ -79,7 +93,7 @@ def test_a_bit_flipped_anywhere_is_read_as_it_was_or_is_one_store_error(path: Pa
     path.write_bytes(whole)
     chance = random.Random(seed)
     silent = []
-    for at in chance.sample(range(100, len(whole)), 60):
+    for at in chance.sample(range(100, len(whole)), 40):
         for name in os.listdir(path.parent):
             os.unlink(path.parent / name)
         damaged = bytearray(whole)
@@ -91,6 +105,7 @@ def test_a_bit_flipped_anywhere_is_read_as_it_was_or_is_one_store_error(path: Pa
         elif found != expected:
             silent.append(at)
         if found != expected:
+            path.write_bytes(damaged)
             assert is_found(path), (at, found)
     assert silent == []
 
@@ -112,6 +127,9 @@ def test_a_bit_flipped_anywhere_is_read_as_it_was_or_is_one_store_error(path: Pa
             "UPDATE batches SET data = 'text' WHERE start = 3 AND topic = 1",
             "the events 3 to 5 of topic 'a' are not what",
         ),
+        ("UPDATE ids SET id = 'other' WHERE id = 'id 3 1'", "the ids noted of the events 9 to 11 of topic 'a' are not"),
+        ("DELETE FROM ids WHERE id = 'id 3 1'", "the ids noted of the events 9 to 11 of topic 'a' are not theirs"),
+        ("UPDATE ids SET position = 10 WHERE id = 'id 3 0'", "the ids noted of the events 9 to 11 of topic 'a'"),
     ],
 )
 def test_each_row_that_was_changed_is_named_and_can_be_given_up(path: Path, change: str, sentence: str) -> None:
@@ -128,3 +146,43 @@ def test_a_changed_dead_letter_is_an_error_when_it_is_read(path: Path) -> None:
     sql(path, "UPDATE dead SET error = 'other' WHERE position = 4")
     with pytest.raises(StoreError, match="the dead letter at position 4"):
         asyncio.run(read_all(path))
+
+
+def changed(path: Path, change: str) -> SqliteStore:
+    on_store(path, furnish)
+    sql(path, change)
+    return SqliteStore(str(path))
+
+
+def test_an_id_that_is_noted_of_another_event_is_one_error_when_it_is_found_and_when_it_is_fired_again(
+    path: Path,
+) -> None:
+    store = changed(path, "UPDATE ids SET id = 'id 9 9' WHERE id = 'id 3 1'")
+
+    async def work() -> None:
+        await store.open(0)
+        with pytest.raises(StoreError, match="the id 'id 9 9' is noted of event 10 of topic 'a', which has another"):
+            await store.find("id 9 9")
+        for _ in range(2):  # and nothing goes on from there
+            with pytest.raises(
+                StoreError, match="the id 'id 9 9' is noted of event 10 of topic 'a', which has another"
+            ):
+                await store.commit([batch("a", first=900, ids=["id 9 9"])], [], [], now=7)
+        await store.close()
+
+    asyncio.run(work())
+
+
+def test_a_batch_whose_noted_time_was_changed_is_not_deleted_early(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("solarwind.store.inspection.inspect_bodies", lambda *_, **__: ())  # as if it were long ago
+
+    store = changed(path, "UPDATE batches SET last_time = -1 WHERE topic = 1 AND start = 3")
+
+    async def work() -> None:
+        await store.open(0)
+        with pytest.raises(StoreError, match="what is noted of the events 3 to 5 of topic 'a' is not what was written"):
+            await store.trim("a", Spans(), 0, None)
+        assert len(await all_of(store, "a")) == 12
+        await store.close()
+
+    asyncio.run(work())

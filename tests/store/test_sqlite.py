@@ -527,10 +527,10 @@ def test_two_stores_in_one_process_are_refused_too(path: Path) -> None:
 
 def test_a_newer_format_is_refused_and_left_alone(path: Path) -> None:
     on_store(path, put(batch("a")))
-    sql(path, "PRAGMA user_version = 3")
+    sql(path, "PRAGMA user_version = 4")
     before = path.read_bytes(), sorted(os.listdir(path.parent))
     with pytest.raises(
-        StoreError, match=r"written in format 3 by a newer Solar Wind, this one reads format 2: upgrade"
+        StoreError, match=r"written in format 4 by a newer Solar Wind, this one reads format 3: upgrade"
     ):
         on_store(path, nothing)
     assert before == (path.read_bytes(), sorted(os.listdir(path.parent)))
@@ -804,9 +804,10 @@ def test_ids_and_dead_letters_of_no_event_are_noticed(path: Path) -> None:
     sql(path, "UPDATE ids SET position = 900")
     sql(path, "UPDATE dead SET position = 901")
     found = check(str(path))
-    assert len(found) == 2
-    assert "is of event 900" in found[0]
-    assert "is event 901 of topic 'a', which is not there" in found[1]
+    assert len(found) == 3
+    assert "the ids noted of the events" in found[0]
+    assert "is of event 900" in found[1]
+    assert "is event 901 of topic 'a', which is not there" in found[2]
     goes_on_without(path, "a dead letter of purpose 'p'", 201)
 
 

@@ -25,7 +25,7 @@ _MOST_PRODUCERS = 100_000
 
 _INSERT_BATCH = (
     "INSERT INTO batches(topic, start, count, producer, author, first, last_time, caused, size, "
-    "total, previous, sum, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "total, previous, sum, whole, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 # Of an author's batches under a producer in a topic, the last that begins at or before a number.
 _MADE = (
@@ -102,6 +102,7 @@ class Plan:
 
     def __init__(self, connection: apsw.Connection, known: Known, now: int) -> None:
         self._connection = connection
+        self._path = connection.filename
         self._known = known
         self._rows: list[tuple[apsw.SQLiteValue, ...]] = []
         self._ids: list[tuple[str, int, int]] = []
@@ -132,10 +133,11 @@ class Plan:
         last_time = header.time + max(header.times)
         given = [(id, topic, start + index) for index, id in enumerate(header.ids or ()) if id is not None]
         self._ids += given
-        caused = any(cause.kind == "event" for cause in header.causes or ())
+        caused = int(any(cause.kind == "event" for cause in header.causes or ()))
         producer = header.producer if len(given) < header.count else None  # none of its ids was made
-        known = topic, start, header.count, producer, header.author, header.first, last_time, caused
-        self._rows.append((*known, len(fresh.data), total, previous, sum, fresh.data))
+        about = topic, start, header.count, producer, header.author, header.first, last_time, caused
+        noted = *about, len(fresh.data), total, previous, sum
+        self._rows.append((*noted, database.row_sum(*noted), fresh.data))
         self.ends[name] = topic, start + header.count, sum, total
         events, time = self.commit.events + header.count, max(self.commit.time, last_time)
         self.commit = self.commit._replace(events=events, time=time)
@@ -168,7 +170,9 @@ class Plan:
             return batch
         self._insert()  # so that the look-up sees what this commit itself brings
         ids = [batch.id(index) for index in range(header.count)]
-        held = self._held(topic, ids if header.ids is None or not follows else [id for id in header.ids if id])
+        held = self._held(
+            topic, batch.topic, ids if header.ids is None or not follows else [id for id in header.ids if id]
+        )
         indices = []
         for index, id in enumerate(ids):
             if id not in held:
@@ -190,11 +194,18 @@ class Plan:
             reached = self.producers[key] = int(value(self._connection, query, (producer, topic, author)) or 0)
         return reached
 
-    def _held(self, topic: int, ids: list[str]) -> set[str]:
-        """The ids that events in the topic's history have, as far as it matters for these."""
+    def _held(self, topic: int, name: str, ids: list[str]) -> set[str]:
+        """The ids that events in the topic's history have, as far as it matters for these. The events say it
+        themselves: what is noted of them is how they are found."""
         # CROSS: each of them is looked up, and not each that the topic has is compared with all of them.
-        query = "SELECT value FROM json_each(?2) CROSS JOIN ids ON ids.id = value AND ids.topic = ?1"
-        held = {id for (id,) in select(self._connection, query, (topic, _encode_json(ids)))}
+        query = "SELECT value, position FROM json_each(?2) CROSS JOIN ids ON ids.id = value AND ids.topic = ?1"
+        held = set()
+        found: Stored | None = None
+        for id, position in list(select(self._connection, query, (topic, _encode_json(ids)))):
+            if found is None or not found.start <= position < found.stop:
+                found = database.read_at(self._connection, self._path, topic, name, position)
+            database.check_given(self._path, id, name, position, found)
+            held.add(id)
         by_producer: dict[int, list[int]] = {}
         for id in ids:
             made = read_id(id)
@@ -212,8 +223,10 @@ class Plan:
                 for row in rows_of_made(self._connection, topic, producer, by_producer[producer])
             }
             for row in rows:
-                earlier = Batch.read(value(self._connection, "SELECT data FROM batches WHERE row = ?", (row,)))
-                held.update(earlier.id(index) for index in range(len(earlier)))
+                query = f"SELECT {database.BATCH} FROM batches WHERE row = ?"
+                for columns in list(select(self._connection, query, (row,))):
+                    earlier = database.read_batch(self._path, name, *columns).batch
+                    held.update(earlier.id(index) for index in range(len(earlier)))
         return held
 
     # --- what is written ------------------------------------------------------------------------------------

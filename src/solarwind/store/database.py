@@ -28,7 +28,7 @@ from ..core.state import Change, Letter, Snapshot
 from ..errors import ProtocolError, StoreError
 from .files import read_start
 
-FORMAT = 2  # in the lowest bits of SQLite's `user_version`; above them is the file's life
+FORMAT = 3  # in the lowest bits of SQLite's `user_version`; above them is the file's life
 _FORMAT_BITS = 0xFF
 APPLICATION = 0x53574E44  # "SWND"
 PAGE_BYTES = 16 << 10
@@ -48,7 +48,9 @@ CREATE TABLE batches(
     row INTEGER PRIMARY KEY, topic INTEGER NOT NULL, start INTEGER NOT NULL, count INTEGER NOT NULL,
     producer INTEGER, author BLOB NOT NULL, first INTEGER NOT NULL, last_time INTEGER NOT NULL, caused INTEGER NOT NULL,
     size INTEGER NOT NULL, total INTEGER NOT NULL, -- the bytes of its topic up to its end
-    previous INTEGER NOT NULL, sum INTEGER NOT NULL, data BLOB NOT NULL);
+    previous INTEGER NOT NULL, sum INTEGER NOT NULL,
+    whole INTEGER NOT NULL, -- the sum of all that stands before it
+    data BLOB NOT NULL);
 -- Holds all that links, trimming and seeking ask for, so that they never touch the bodies.
 CREATE UNIQUE INDEX links ON batches(topic, start, count, previous, sum, size, total, last_time);
 CREATE INDEX made ON batches(producer, topic, author, first) WHERE producer IS NOT NULL;
@@ -71,7 +73,7 @@ CREATE TABLE dead(
 UNREADABLE = (apsw.Error, msgspec.MsgspecError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
-def in_one_line(error: BaseException) -> str:
+def in_one_line(error: BaseException | str) -> str:
     """SQLite quotes its schema, which has several."""
     return " ".join(str(error).split())
 
@@ -318,6 +320,9 @@ def row_sum(*columns: object) -> int:
     return crc32(state.encode(columns))
 
 
+# What is noted of a batch beside its body, in the order of `whole`.
+NOTED = "topic, start, count, producer, author, first, last_time, caused, size, total, previous, sum"
+BATCH = "start, count, previous, sum, data"
 LETTER = "position, tried, time, CAST(error AS BLOB), sum"  # damaged text may be none
 
 
@@ -348,6 +353,32 @@ def read_batch(path: str, topic: str, start: int, count: int, previous: int, sum
     if batch.header.topic != topic or batch.header.count != count:
         raise StoreError(f"{fault} (got {batch.header.count} events of topic {batch.header.topic!r}): {way_out}")
     return Stored(start, batch)
+
+
+def refuse_noted(path: str, topic: str, start: Any, count: Any) -> StoreError:
+    last = start + count - 1 if isinstance(start, int) and isinstance(count, int) else "?"
+    return StoreError(
+        f"{path} is damaged: what is noted of the events {start} to {last} of topic {topic!r} is not what was written: "
+        f"restore a backup, or go on without them with `solarwind check --accept-loss --url sqlite:///{path}`"
+    )
+
+
+def read_at(connection: apsw.Connection, path: str, topic: int, name: str, position: Any) -> Stored | None:
+    """The last batch that begins at or before a position."""
+    query = f"SELECT {BATCH} FROM batches WHERE topic = ? AND start <= ? ORDER BY start DESC LIMIT 1"
+    for row in list(select(connection, query, (topic, position))):
+        return read_batch(path, name, *row)
+    return None
+
+
+def check_given(path: str, id: str, topic: str, position: Any, found: Stored | None) -> None:
+    """`StoreError` unless the event that an id is noted of, in `found`, has it."""
+    if found is None or position >= found.stop or found.batch.id(position - found.start) != id:
+        raise StoreError(
+            f"{path} is damaged: the id {id!r} is noted of event {position} of topic {topic!r}, which has another or "
+            "is not there: restore a backup, or have the ids noted anew with `solarwind check --accept-loss "
+            f"--url sqlite:///{path}`"
+        )
 
 
 def read_purposes(connection: apsw.Connection) -> tuple[list[Snapshot], list[Change], dict[tuple[str, str], int]]:

@@ -18,17 +18,20 @@ from ..core.spans import Spans
 from ..errors import StoreError
 from .database import (
     LETTER,
+    NOTED,
     Commit,
     Topic,
     forget_events,
     has_its_schema,
     has_log,
+    in_one_line,
     last_commit,
     meta,
     read_batch,
     read_letter,
     read_life,
     read_topics,
+    refuse_noted,
     row_sum,
     save_topic,
     select,
@@ -50,6 +53,20 @@ WHERE start IS NOT reached OR NOT linked ORDER BY start
 """
 
 
+_SMALL_BYTES = 16 << 20  # so much SQLite looks through in a moment
+
+_NOT_FOUND_GIVEN = """
+SELECT topic, position FROM (SELECT * FROM ids INDEXED BY given ORDER BY topic DESC, position DESC LIMIT ?) AS noted
+WHERE NOT EXISTS (SELECT 1 FROM ids
+    WHERE ids.id = noted.id AND +ids.topic = noted.topic AND +ids.position = noted.position)
+"""
+_NOT_FOUND_MADE = """
+SELECT topic, start
+FROM (SELECT row, topic, start, producer, author, first FROM batches ORDER BY row DESC LIMIT ?) AS noted
+WHERE producer IS NOT NULL AND NOT EXISTS (SELECT 1 FROM batches INDEXED BY made
+    WHERE batches.producer = noted.producer AND batches.topic = noted.topic AND batches.author = noted.author
+    AND batches.first = noted.first AND batches.row = noted.row)
+"""
 _THERE = (
     "EXISTS (SELECT 1 FROM batches INDEXED BY links WHERE topic = {topic} AND start = "
     "(SELECT max(start) FROM batches WHERE topic = {topic} AND start <= position) AND start + count > position)"
@@ -302,11 +319,9 @@ def inspect_bodies(
     """Whether the batches are what was written: the newest of them, up to `most_bytes` or all."""
     names = {log.id: log.name for log in topics}
     done = 0
-    query = (
-        "SELECT topic, start, count, previous, sum, data, producer, author, first, last_time, size FROM batches "
-        "ORDER BY row DESC"
-    )
-    for topic, start, count, previous, sum, data, *facts in select(connection, query):
+    query = f"SELECT whole, data, {NOTED} FROM batches ORDER BY row DESC"
+    for whole, data, *noted in select(connection, query):
+        topic, start, count, *facts, _, previous, sum = noted
         if topic not in names:
             yield Finding(
                 f"{path} is damaged: events of a topic that it does not know",
@@ -314,9 +329,12 @@ def inspect_bodies(
             )
             continue
         try:
+            if row_sum(*noted) != whole:
+                raise refuse_noted(path, names[topic], start, count)
             if most_bytes is None:
                 stored = read_batch(path, names[topic], start, count, previous, sum, data)
                 _compare(path, names[topic], stored, *facts)
+                yield from _inspect_given(path, connection, topic, names[topic], stored)
             elif not isinstance(data, bytes) or crc32(data, previous) != sum:  # in a hurry, a right sum will do
                 read_batch(path, names[topic], start, count, previous, sum, data)
         except StoreError as error:
@@ -327,24 +345,72 @@ def inspect_bodies(
             return
 
 
-def _compare(path: str, topic: str, stored: Stored, producer: Any, author: Any, *facts: Any) -> None:
+def _inspect_given(path: str, connection: apsw.Connection, topic: int, name: str, stored: Stored) -> Iterator[Finding]:
+    """Whether the ids that were given to its events are noted, and no others."""
+    given = enumerate(stored.batch.header.ids or (), stored.start)
+    expected = [(id, topic, position) for position, id in given if id is not None]
+    where = "topic = ? AND position >= ? AND position < ?"
+    query = f"SELECT CAST(id AS BLOB), topic, position FROM ids INDEXED BY given WHERE {where} ORDER BY position"
+    rows = list(select(connection, query, (topic, stored.start, stored.stop)))
+    if rows == [(id.encode(), topic, position) for id, topic, position in expected]:
+        return
+
+    def accept(connection: apsw.Connection) -> None:
+        forget_events(connection, topic, stored.start, stored.stop)
+        connection.executemany("INSERT OR REPLACE INTO ids VALUES (?, ?, ?)", expected)
+
+    yield Finding(
+        f"{path} is damaged: the ids noted of the events {stored.start} to {stored.stop - 1} of topic {name!r} are not "
+        f"theirs: restore a backup, or have them noted anew with `solarwind check --accept-loss --url sqlite:///{path}`",
+        accept,
+    )
+
+
+def inspect_newest(path: str, connection: apsw.Connection, topics: list[Topic], most: int) -> Iterator[Finding]:
+    """Whether the ends of topics and the newest ids and batches are found where they are looked for, before one is
+    taken for new that is not."""
+    for log in topics:
+        query = f"SELECT whole, {NOTED} FROM batches WHERE topic = ? ORDER BY start DESC LIMIT 1"
+        for whole, *noted in select(connection, query, (log.id,)):
+            end, total, sum = noted[1] + noted[2], noted[9], noted[11]
+            if row_sum(*noted) != whole or (end == log.next and (total, sum) != (log.total, log.sum)):
+                yield Finding(str(refuse_noted(path, log.name, noted[1], noted[2])), _rebuild)
+    for query in (_NOT_FOUND_GIVEN, _NOT_FOUND_MADE):
+        for topic, position in select(connection, query, (most,)):
+            yield Finding(
+                f"{path} is damaged: the id of event {position} of topic {topic} is not found where it is looked for: "
+                f"see `solarwind check --url sqlite:///{path}`, or restore a backup",
+                _rebuild,
+            )
+
+
+def _compare(
+    path: str,
+    topic: str,
+    stored: Stored,
+    producer: Any,
+    author: Any,
+    first: Any,
+    last_time: Any,
+    caused: Any,
+    size: Any,
+) -> None:
     """Whether what is noted of a batch beside its body is what the body says."""
     header = stored.batch.header
-    expected = (header.first, header.time + max(header.times), len(stored.batch.data))
-    known = (producer in (None, header.producer)) and author == header.author and facts == expected
-    if not known:
-        raise StoreError(
-            f"{path} is damaged: what is noted of the events {stored.start} to {stored.stop - 1} of topic {topic!r} is "
-            "not what was written: restore a backup, or go on without them with `solarwind check --accept-loss "
-            f"--url sqlite:///{path}`"
-        )
+    expected = (header.author, header.first, header.time + max(header.times), len(stored.batch.data))
+    if producer not in (None, header.producer) or (author, first, last_time, size) != expected:
+        raise refuse_noted(path, topic, stored.start, stored.batch.count)
 
 
 def inspect_pages(path: str, connection: apsw.Connection) -> Iterator[Finding]:
     """Whether SQLite itself finds its pages and indices in order."""
     for (text,) in select(connection, "PRAGMA integrity_check(20)"):
         if text != "ok":
-            yield Finding(f"{path} is damaged: {text}", _rebuild)
+            yield Finding(
+                f"{path} is damaged: {in_one_line(text)}: see `solarwind check --url sqlite:///{path}`, or restore a "
+                "backup",
+                _rebuild,
+            )
 
 
 def _rebuild(connection: apsw.Connection) -> None:
@@ -382,11 +448,14 @@ def verify(path: str, vfs: str | None, connection: apsw.Connection) -> tuple[lis
     topics = read_topics(connection)
 
     def findings() -> Iterator[Finding]:
+        if connection.pragma("page_count") * connection.pragma("page_size") <= _SMALL_BYTES:
+            yield from inspect_pages(path, connection)
         yield from inspect_topics(path, connection)
         yield from inspect_mark(path, connection, Mark.read(path, vfs), last)
         yield from inspect_commits(path, connection)
         yield from inspect_links(path, connection, topics, last.events, most=100_000)
         yield from inspect_bodies(path, connection, topics, most_bytes=32 << 20)
+        yield from inspect_newest(path, connection, topics, most=10_000)
 
     for finding in findings():
         raise StoreError(finding.text)

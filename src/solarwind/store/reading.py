@@ -7,6 +7,7 @@ from itertools import takewhile
 from typing import NamedTuple
 
 import apsw
+import msgspec
 
 from ..batch import read_id
 from ..core.log import Stored
@@ -21,8 +22,9 @@ _PAGE_ROWS = 16
 _TRIM_BYTES = 16 << 20  # one transaction of trimming holds up commits no longer than this takes
 _TRIM_ROWS = 500
 _TRIM_SEARCH = 20_000  # batches
+_encode_json = msgspec.json.Encoder().encode
 
-_BATCH = "SELECT start, count, previous, sum, data FROM batches "
+_BATCH = f"SELECT {database.BATCH} FROM batches "
 
 
 class Row(NamedTuple):
@@ -75,8 +77,10 @@ class Reading:
         return end
 
     def find(self, id: str) -> tuple[str, int] | None:
-        query = "SELECT name, position FROM ids JOIN topics ON topics.id = topic WHERE ids.id = ?"
-        for name, position in list(select(self._connection, query, (id,))):
+        query = "SELECT topic, name, position FROM ids JOIN topics ON topics.id = topic WHERE ids.id = ?"
+        for topic, name, position in list(select(self._connection, query, (id,))):
+            there = database.read_at(self._connection, self._path, topic, name, position)
+            database.check_given(self._path, id, name, position, there)
             return name, position
         made = read_id(id)
         if made is None:
@@ -104,11 +108,24 @@ class Reading:
     def trimmable(self, log: Topic, pinned: Spans, before: int | None, most_bytes: int | None) -> list[Row]:
         """The next batches that are to go: no more than one transaction deletes without holding up commits. Asked of
         the reader, so that no commit waits."""
-        old = [] if before is None else _piece(self._old(log, pinned, before))
-        if old or most_bytes is None:
-            return old
-        excess = log.bytes - most_bytes
-        return _piece(takewhile(lambda row: excess > row.before, self._unpinned(log, pinned)))
+        rows = [] if before is None else _piece(self._old(log, pinned, before))
+        if not rows and most_bytes is not None:
+            excess = log.bytes - most_bytes
+            rows = _piece(takewhile(lambda row: excess > row.before, self._unpinned(log, pinned)))
+        self._check(log, rows)
+        return rows
+
+    def _check(self, log: Topic, rows: list[Row]) -> None:
+        """Whether what the index says of batches that are to go is what was written of them."""
+        query = f"SELECT row, whole, {database.NOTED} FROM batches WHERE row IN (SELECT value FROM json_each(?))"
+        found = {
+            row: tuple(noted) if database.row_sum(*noted) == whole else ()
+            for row, whole, *noted in select(self._connection, query, (_encode_json([row.row for row in rows]),))
+        }
+        for row in rows:
+            noted = found.get(row.row, ())
+            if not noted or (*noted[:3], noted[6], noted[8]) != (log.id, *row[1:3], row.last_time, row.size):
+                raise database.refuse_noted(self._path, log.name, row.start, row.events)
 
     def _old(self, log: Topic, pinned: Spans, before: int) -> Iterator[Row]:
         """They lie near the beginning: a long run of younger ones ends the search."""

@@ -27,7 +27,7 @@ from ..batch import Batch
 from ..core.log import Stored
 from ..core.spans import Spans
 from ..core.state import Change, Letter, Snapshot
-from ..errors import ProtocolError, StoreError
+from ..errors import StoreError
 from . import database, inspection
 from .base import Full, Keep, Recovered, TopicRecord
 from .check import backup
@@ -258,8 +258,8 @@ class SqliteStore:
             plan, stored = self._write(work, spare=not batches)
         except AlreadyWritten as error:
             raise self._stop("somebody else has written to it", error) from error
-        except ProtocolError as error:
-            raise self._stop("an earlier batch that was looked up is damaged", error) from error
+        except StoreError as error:
+            raise error if self._broken else self._end(str(error)) from error
         self._known.apply(plan, changes, snapshots)
         self._after_commit(bool(batches))
         return stored
