@@ -39,6 +39,14 @@ def test_a_token_is_shown_once_and_only_its_hash_is_kept(tmp_path: Path) -> None
     assert id in FILE.read_text()
 
 
+def test_a_token_for_a_store_that_is_not_there_says_so_for_it_may_be_mistyped(tmp_path: Path) -> None:
+    words = "There is no store at wind.db yet"
+    assert words in done("token", "create", "early", "--admin").err
+    assert words not in done("token", "create", "named", "--admin", "--file", "mine.tokens").err
+    (tmp_path / "wind.db").touch()
+    assert words not in done("token", "create", "late", "--admin").err
+
+
 def test_nobody_else_may_read_the_file_however_lax_the_umask(tmp_path: Path) -> None:
     before = os.umask(0)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -48,6 +49,10 @@ def create(
     else:
         show.say(text)
         show.note(f"{name} may {_rights(made)}{_until(made)}. The token is shown this once: {path} has its hash only.")
+        if file is None and not os.path.exists(data):
+            show.note(
+                f"There is no store at {data} yet: the token is for the server that is started with --data {data}."
+            )
         show.note("Give it to programs as $SOLARWIND_TOKEN, and by HTTP as `Authorization: Bearer TOKEN`.")
 
 
