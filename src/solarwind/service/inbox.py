@@ -208,6 +208,8 @@ class Inbox:
         if not work.running and not work.left:
             self._active.remove(work)
             self._report(work)
+        elif (work.todo or work.parts) and work not in self._queue:
+            self._queue.append(work)  # another found nothing left in it, and then its batch came back in parts
 
     def give_back(self) -> None:
         """Give back everything that was not started."""

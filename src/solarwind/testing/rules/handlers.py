@@ -375,6 +375,31 @@ class HandlerRules:
         assert seen == {f"user {number}": f"user {number}" for number in range(5)}
 
     @on_loop
+    async def test_a_batch_that_fails_by_a_timeout_is_tried_in_parts_though_others_found_nothing_left(
+        self, place: Place
+    ) -> None:
+        wind = place.open()
+        handled: list[int] = []
+        looked = asyncio.Event()
+
+        @wind.on("T", purpose="p", retry=Retry(attempts=1), concurrency=3, batch=4)
+        async def handle(numbers: list[int]) -> None:
+            if 0 not in numbers:
+                handled.extend(numbers)
+                looked.set()
+                return
+            await looked.wait()
+            await asyncio.sleep(0)
+            async with asyncio.timeout(0):
+                await asyncio.Event().wait()
+
+        async with wind:
+            await wind.fire_many("T", range(5))
+            await wind.settled(20)
+            assert [letter.event.payload for letter in await wind.dead("T", "p")] == [0]
+        assert sorted(handled) == [1, 2, 3, 4]
+
+    @on_loop
     async def test_a_log_that_raises_takes_no_attempt_with_it(self, place: Place) -> None:
         class Broken(logging.Handler):
             def emit(self, record: logging.LogRecord) -> None:
