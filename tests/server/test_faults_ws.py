@@ -92,7 +92,8 @@ async def test_a_half_open_connection_is_noticed_by_both_within_two_heartbeats(s
             await other.joined()
             way.cut()
             noticed = eventually(lambda: way.connections == 2, "the client to come again", 2 * HEARTBEAT_S)
-            handed_on = eventually(lambda: len(seen) == 3, "the other to get its events", 2 * HEARTBEAT_S)
+            # The client that is back may get the event that its handler is still at: it gives it back at once.
+            handed_on = eventually(lambda: len(seen) == 3, "the other to get its events", 2 * HEARTBEAT_S + 0.5)
             await asyncio.gather(noticed, handed_on)
             await until(lambda: way.hung_up == 1, "the server to let go of the connection")
             assert sorted(seen) == [0, 1, 2]  # type: ignore[type-var]

@@ -7,6 +7,7 @@ key, before the handler that is at it has ended. Other processes know nothing of
 
 from __future__ import annotations
 
+from time import monotonic
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -18,6 +19,10 @@ from ..engine.base import Engine
 if TYPE_CHECKING:
     from .inbox import Inbox, Work
 
+# What is set aside is given back after so long. The pause doubles each time, lest an event that nobody else takes goes
+# to and fro all the while.
+MIN_PAUSE_S, MAX_PAUSE_S = 0.1, 5.0
+
 
 class Doubtful:
     """What runs so of one purpose, for all its instances in this process."""
@@ -26,6 +31,7 @@ class Doubtful:
         exchange = lookup(join.exchange)
         self.pends = exchange is None or exchange.pends
         self._key = key_of(join.key) if exchange is not None and exchange.keyed else None
+        self._pause_s = MIN_PAUSE_S
         self._works: list[Work] = []
         self._waiting: list[tuple[Inbox, Work]] = []
 
@@ -42,9 +48,18 @@ class Doubtful:
         held = [position for position in work.todo if self._name(work, position) in running]
         if held:
             work.held += held
+            work.held_until = monotonic() + self._pause_s
             for position in held:
                 work.todo.remove(position)
             self._waiting.append((inbox, work))
+
+    def overdue(self, work: Work) -> list[int]:
+        """What was set aside for long enough, and is given back: another process may be free to begin it."""
+        if not work.held or monotonic() < work.held_until:
+            return []
+        self._pause_s = min(2 * self._pause_s, MAX_PAUSE_S)
+        positions, work.held = work.held, []
+        return positions
 
     def ended(self, work: Work) -> None:
         """A handler that was at some of it has ended: others may begin."""
@@ -52,6 +67,7 @@ class Doubtful:
             return
         if not work.running:
             self._works.remove(work)
+            self._pause_s = MIN_PAUSE_S
         running = self._running()
         waiting, self._waiting = self._waiting, []
         for inbox, each in waiting:

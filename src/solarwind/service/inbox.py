@@ -35,6 +35,7 @@ class Work(msgspec.Struct, eq=False):
     failed: list[Failure] = msgspec.field(default_factory=list)
     fired: dict[int, Held] = msgspec.field(default_factory=dict)  # by those that are done
     held: list[int] = msgspec.field(default_factory=list)  # that may not begin yet: see `Doubtful`
+    held_until: float = 0.0  # by `monotonic`
     returned: Spans = msgspec.field(default_factory=Spans)
     running: int = 0
     lost: bool = False  # it is no longer its own: what becomes of it counts for nothing
@@ -249,6 +250,7 @@ class Inbox:
         for work in self._active[::-1]:
             returned = _take_last(work.todo, surplus)
             surplus -= len(returned)
+            returned += self._doubtful.overdue(work)
             spans = Spans.of(returned)
             work.returned.update(spans)
             self._report(work, spans)
