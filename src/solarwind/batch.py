@@ -32,6 +32,7 @@ MOST_NUMBERS = 1 << _SEQUENCE_BITS  # of one producer
 AUTHOR_BYTES = 12
 MAX_ORIGIN = 1_000  # characters of a machine, and of a process
 MAX_HEADER_BYTES = 4 << 20
+_LONG_HEADER_BYTES = 64 << 10  # above it, it is looked at before it is read
 EVENT_BYTES = 128  # about what its numbers take in memory: more than a small payload
 SLOTS_A_MS = 4_096  # of a millisecond: so fine is the time in an id
 SLOT_NS = 245  # at least as long as one of them
@@ -66,8 +67,32 @@ class Header(msgspec.Struct, array_like=True, frozen=True):
     author: bytes = b""
 
 
+_NIL = msgspec.Raw(b"\xc0")
+
+
+class _Outline(msgspec.Struct, array_like=True):
+    """A header of which nothing is built but how many events there are said to be."""
+
+    format: msgspec.Raw
+    topic: msgspec.Raw
+    producer: msgspec.Raw
+    first: msgspec.Raw
+    count: int
+    machine: msgspec.Raw
+    process: msgspec.Raw
+    time: msgspec.Raw
+    times: msgspec.Raw
+    sizes: msgspec.Raw
+    content: msgspec.Raw = _NIL
+    keys: msgspec.Raw = _NIL
+    ids: msgspec.Raw = _NIL
+    causes: msgspec.Raw = _NIL
+    caused_by: msgspec.Raw = _NIL
+
+
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Header).decode
+_decode_outline = msgspec.msgpack.Decoder(_Outline).decode
 
 
 class AutoId(NamedTuple):
@@ -162,12 +187,16 @@ class Batch:
         return self._offsets
 
     @classmethod
-    def read(cls, data: bytes) -> Batch:
-        """The batch that `data` is. Raises `ProtocolError` for anything that is not one, whole and sound."""
+    def read(cls, data: bytes, limits: Limits | None = None) -> Batch:
+        """The batch that `data` is. Raises `ProtocolError` for anything that is not one, whole and sound; with `limits`
+        what `check` raises, too: that is for what comes from somebody else, and nothing is built of it that they do not
+        allow."""
         body = 4 + int.from_bytes(data[:4], "little")
         if len(data) < 4 or body > len(data):
             raise ProtocolError(f"expected a batch, got {len(data)} bytes that end within its header")
         try:
+            if limits is not None and body > _LONG_HEADER_BYTES:
+                _check_outline(memoryview(data)[4:body], limits)
             header = _decode(memoryview(data)[4:body])
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ProtocolError(f"expected a batch, got a header that is none: {error}") from None
@@ -180,7 +209,10 @@ class Batch:
         fault = _fault(header, len(data) - body)
         if fault:
             raise ProtocolError(f"expected a batch of {header.count} events, got {fault}")
-        return cls(header, data, body)
+        found = cls(header, data, body)
+        if limits is not None:
+            found.check(limits)
+        return found
 
     def __len__(self) -> int:
         return self.count
@@ -243,16 +275,7 @@ class Batch:
         largest, size = max(header.sizes), sum(header.sizes)
         if largest > limits.payload_bytes:
             raise TooLarge(f"expected payloads of at most {limits.payload_bytes:,} bytes, got {largest:,}")
-        if header.count > limits.batch_events or (size > limits.batch_bytes and header.count > 1):
-            raise TooLarge(
-                f"expected a batch of at most {limits.batch_events:,} events and {limits.batch_bytes:,} bytes, "
-                f"got {header.count:,} and {size:,}"
-            )
-        if self._body > MAX_HEADER_BYTES:
-            raise TooLarge(
-                f"expected a batch whose keys, ids and causes take at most {MAX_HEADER_BYTES:,} bytes, got "
-                f"{self._body:,}: send fewer events together"
-            )
+        _check_size(header.count, size, self._body, limits)
         if len(header.machine) > MAX_ORIGIN or len(header.process) > MAX_ORIGIN:
             raise TooLarge(
                 f"expected a machine and a process of at most {MAX_ORIGIN:,} characters, got "
@@ -406,6 +429,39 @@ def _joined_content(heads: list[Header]) -> str | list[str]:
         for head in heads
         for each in ([head.content] * head.count if isinstance(head.content, str) else head.content)
     ]
+
+
+def _check_size(count: int, size: int, header_bytes: int, limits: Limits) -> None:
+    """Raises `TooLarge`."""
+    if count > limits.batch_events or (size > limits.batch_bytes and count > 1):
+        raise TooLarge(
+            f"expected a batch of at most {limits.batch_events:,} events and {limits.batch_bytes:,} bytes, "
+            f"got {count:,} and {size:,}"
+        )
+    if header_bytes > MAX_HEADER_BYTES:
+        raise TooLarge(
+            f"expected a batch whose keys, ids and causes take at most {MAX_HEADER_BYTES:,} bytes, got "
+            f"{header_bytes:,}: send fewer events together"
+        )
+
+
+def _check_outline(header: memoryview, limits: Limits) -> None:
+    """Whether a long header may be read. Raises `TooLarge` and `ProtocolError`, and what reading raises."""
+    _check_size(0, 0, len(header), limits)
+    of = _decode_outline(header)
+    _check_size(of.count, 0, len(header), limits)
+    columns = (of.times, of.sizes, of.content, of.keys, of.ids, of.causes, of.caused_by)
+    longest = max(map(_length, columns))
+    if longest > of.count:
+        raise ProtocolError(f"expected a batch of {of.count:,} events, got a column of {longest:,}")
+
+
+def _length(column: msgspec.Raw) -> int:
+    """Of an array; 0 of what is none."""
+    head = bytes(memoryview(column)[:5])
+    if head[0] == 0xDD:
+        return int.from_bytes(head[1:], "big")
+    return int.from_bytes(head[1:3], "big") if head[0] == 0xDC else 0  # few
 
 
 def _fault(header: Header, body: int) -> str | None:

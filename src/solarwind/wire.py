@@ -25,7 +25,8 @@ PATH = "/v1/connect"
 MOST_TOGETHER = 1 << 20  # bytes of messages that are put into one WebSocket message
 MOST_MESSAGES = 16_384  # in one
 MAX_AUTHORS = 10_000  # further ones on a connection
-MAX_LISTED = 1 << 17  # edges of spans, failures, purposes or ids, in one message
+MAX_LISTED = 1 << 17  # edges of spans, failures or ids, in one message
+MAX_NAMED = 1 << 14  # purposes, likewise: more than a connection has instances
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MOST_AGO_US = 10**15
@@ -33,6 +34,7 @@ _MOST_AGO_US = 10**15
 T = TypeVar("T")
 Ref = Annotated[int, msgspec.Meta(ge=1)]
 Listed = Annotated[list[T], msgspec.Meta(max_length=MAX_LISTED)]
+Named = Annotated[list[T], msgspec.Meta(max_length=MAX_NAMED)]
 
 
 class Message(msgspec.Struct, array_like=True, tag=str.lower):
@@ -340,7 +342,7 @@ class TraceArguments(Arguments):
 
 
 class PurposesArguments(Arguments):
-    purposes: Listed[tuple[str, str]]
+    purposes: Named[tuple[str, str]]
 
 
 class BackupArguments(Arguments):

@@ -308,7 +308,7 @@ def test_a_header_in_quotes_is_what_is_between_them() -> None:
 
 
 BAD: list[tuple[type[SolarWindError], str, dict[str, Any]]] = [
-    (BadArgument, "expected specversion '1.0', got 'none'", {"specversion": None}),
+    (BadArgument, "expected specversion '1.0', got none", {"specversion": None}),
     (BadArgument, "expected specversion '1.0', got '0.3'", {"specversion": "0.3"}),
     (BadArgument, "with id, got none", {"id": None}),
     (BadArgument, "with id, got none", {"id": ""}),
@@ -321,7 +321,7 @@ BAD: list[tuple[type[SolarWindError], str, dict[str, Any]]] = [
     (BadName, "expected an event id", {"id": "1" * 201}),
     (BadName, "expected an event id", {"correlationid": "a\nb"}),
     (BadName, "expected an event id", {"causationid": ""}),
-    (BadName, "expected an event id", {"causekind": "user"}),
+    (BadArgument, "expected causename with causekind 'user', got none", {"causekind": "user"}),
     (BadName, "expected a purpose", {"causationid": "1", "causationpurpose": "p" * 201}),
     (BadName, "expected a key", {"partitionkey": "k" * 257}),
     (BadArgument, "expected a causationversion", {"causationid": "1", "causationversion": "0"}),

@@ -179,6 +179,36 @@ async def test_a_body_that_should_be_json_must_say_so(port: int) -> None:
         assert (await doors.http.put(path)).status_code == 200
 
 
+FAULTS: list[tuple[str, str, Any, str]] = [
+    ("POST", "take", {"max": 0}, "expected int >= 1, got 0 at $.max"),
+    ("POST", "take", {"wait": 61}, "expected float <= 60.0, got 61 at $.wait"),
+    ("POST", "take", {"lease": -1}, "expected float > 0.0, got -1 at $.lease"),
+    ("POST", "take", {"key_missing": "no"}, "expected one of 'handle', 'reject', got 'no' at $.key_missing"),
+    ("POST", "take", {"retry": {"attempt": 1}}, "attempts, ceiling, factor, wait, got 'attempt' at $.retry"),
+    ("POST", "take", {"since": 1}, "expected str, got int at $.since"),
+    ("POST", "settle", {"later": [{"token": "a", "after": -1}]}, "expected float >= 0.0, got -1 at $.later[0].after"),
+    ("POST", "settle", {"done": [], "finished": []}, "done, failed, later, reject, renew, got 'finished' at $"),
+    ("POST", "settle", {"reject": [{"tokn": "a"}]}, "reason, token, got 'tokn' at $.reject[0]"),
+    ("POST", "replay", {"until": "x"}, "expected until now, beginning, a time such as"),
+    ("GET", "dead?limit=0", None, "expected int >= 1, got '0' as parameter 'limit'"),
+    ("GET", "dead?limit=x", None, "expected int, got 'x' as parameter 'limit'"),
+    ("GET", "dead?page=2", None, "expected only parameters that are known here, limit, after, got 'page'"),
+    ("PUT", "webhooks/w", {"url": "http://x/", "mode": "x"}, "expected one of 'binary', 'structured', got 'x'"),
+    ("PUT", "webhooks/w", {"url": "x"}, "with http or https, got none as its scheme"),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body", "said"), FAULTS, ids=[f"{each[1]} {each[2]}" for each in FAULTS])
+@on_loop
+async def test_a_fault_is_told_what_was_expected_what_came_and_where(
+    port: int, method: str, path: str, body: Any, said: str
+) -> None:
+    async with at(port) as doors:
+        answer = await doors.http.request(method, f"{doors.purpose('p')}/{path}", json=body)
+        assert answer.status_code == 400
+        assert said in check_problem(answer)["detail"]
+
+
 HEAD = b"POST /v1/topics/T/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 NO_REQUESTS = {
     "no http": (b"nonsense\r\n\r\n", 400, "protocol"),

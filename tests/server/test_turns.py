@@ -25,6 +25,7 @@ EVENTS, PURPOSE = "/v1/topics/t/events", "/v1/topics/t/purposes/p"
 BATCHED = {"content-type": "application/cloudevents-batch+json"}
 JSON = {"content-type": "application/json"}
 NDJSON = {"content-type": "application/x-ndjson"}
+STRUCTURED = {"content-type": "application/cloudevents+json"}
 MAX_TURN_S = 0.1  # of processor time
 
 
@@ -133,6 +134,55 @@ async def test_a_frame_of_many_messages_holds_up_nobody(messages: list[wire.Mess
         assert turns.longest < MAX_TURN_S
 
 
+HEAD: list[Any] = [2, "t", 1, 0]  # of a batch: its format, topic, producer and first number
+ORIGIN: list[Any] = ["m", "p", 1]
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ([*HEAD, 3_500_000, *ORIGIN, [0] * 3_500_000, [0] * 3_500_000], "4,194,304 bytes"),
+        ([*HEAD, 1_900_000, *ORIGIN, [0] * 1_900_000, [0] * 1_900_000], "4,096 events"),
+        ([*HEAD, 1, *ORIGIN, [0] * 3_500_000, [0]], "a column of 3,500,000"),
+        ([*HEAD, 1, *ORIGIN, [0], [0], ["x"] * 1_900_000], "a column of 1,900,000"),
+        ([*HEAD, 1, *ORIGIN, [0], [0], "x", None, None, [["user", "u"]] * 500_000], "a column of 500,000"),
+    ],
+    ids=["a long header", "many events", "many times", "many content types", "many causes"],
+)
+@on_loop
+async def test_a_batch_that_says_too_much_of_its_events_is_refused_before_it_is_read(
+    header: list[Any], said: str
+) -> None:
+    head = msgspec.msgpack.encode(header)
+    data = wire.encode([wire.Submit(1, len(head).to_bytes(4, "little") + head)])
+    async with here() as (_, port), talker(port) as made:
+        await made.hello()
+        with turning() as turns:
+            await made.socket.send(data)
+            refused = await made.hear(wire.Refused)
+        assert said in refused.text
+        assert turns.longest < MAX_TURN_S
+
+
+@on_loop
+async def test_what_becomes_of_many_events_is_noted_without_holding_up_anybody() -> None:
+    async with here() as (server, port):
+        await ask(port, "POST", f"{PURPOSE}/take", JSON, b"{}")
+        for _ in range(3):
+            await server.wind.fire_many("t", [1] * 2_000)
+        taken = await ask(port, "POST", f"{PURPOSE}/take", JSON, b'{"max":6000}')
+        tokens = [each["token"] for each in json.loads(taken.body)["events"]]
+        said = {"reject": tokens[::3], "done": tokens[1::3], "later": [{"token": each} for each in tokens[2::3]]}
+        with turning() as turns:
+            settled = await ask(port, "POST", f"{PURPOSE}/settle", JSON, json.dumps(said).encode())
+        assert (settled.status, len(tokens)) == (200, 6_000)
+        assert turns.longest < MAX_TURN_S
+        with turning() as turns:
+            dead = await ask(port, "GET", f"{PURPOSE}/dead?limit=1")
+        assert json.loads(dead.body)["total"] == 2_000
+        assert turns.longest < MAX_TURN_S / 4
+
+
 @on_loop
 async def test_messages_of_a_long_frame_are_answered_in_their_order() -> None:
     async with here() as (_, port), talker(port) as made:
@@ -180,11 +230,15 @@ def nothing(size: int) -> bytes:
         (EVENTS, NDJSON, nothing(1_000_000) + b"\n" + b"1 \n" * 300_000, 202),
         (f"{PURPOSE}/settle", JSON, b'{"done":%b}' % nothing(4 << 20), 413),
         (f"{PURPOSE}/settle", JSON, b'{"done":["' + b'","' * 1_000_000 + b'"]}', 413),
+        (EVENTS, STRUCTURED, b"{%b}" % b",".join(b'"a%x":1' % n for n in range(180_000)), 400),
+        (f"{PURPOSE}/take", JSON, b'{"since":"' + b"\\u00e9" * 2_500_000 + b'"}', 413),
+        (f"{PURPOSE}/settle", JSON, b'{"x":[%b]}' % b",".join(b'{"a%x":1.0}' % n for n in range(75_000)), 400),
         (f"{PURPOSE}/webhooks/w", JSON, nothing(1 << 20), 413),
     ],
     ids=[
         *("arrays as events", "arrays in events", "many events", "many numbers", "one large event"),
-        *("a payload of arrays", "a deep payload", "lines", "arrays as tokens", "many tokens", "a webhook"),
+        *("a payload of arrays", "a deep payload", "lines", "arrays as tokens", "many tokens"),
+        *("many attributes", "a long text", "many numbers that are whole", "a webhook"),
     ],
 )
 @on_loop

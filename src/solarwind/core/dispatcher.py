@@ -26,7 +26,7 @@ from .backlog import Backlog, Missing
 from .effects import Failure, Fault, Fetch, Offer, Report
 from .exchange import Direct, Exchange, Share
 from .log import Stored
-from .purpose import MAX_HELD_BYTES, MOST_ROOM, PATIENCE_NS, Instance, Lease, Purpose
+from .purpose import MAX_HELD_BYTES, MOST_ROOM, PATIENCE_NS, Instance, Lease, Purpose, letter_of
 from .registry import LOOK, Registry, Topic
 from .spans import Spans
 from .state import Change, Letter, Waiting
@@ -301,7 +301,7 @@ class Dispatcher(Registry):
             if tried >= attempts:
                 purpose.suspects.remove(position, position + 1)
                 error = f"its handler did not come to an end {tried} times: the process died or hung"
-                self._change(purpose, purpose.buried(position, tried, now, error))
+                self._change(purpose, Change(*purpose.key, dead=[letter_of(position, tried, now, error)]))
                 which = f"event {stored.batch.id(position - stored.start)} on topic {purpose.key[0]!r}"
                 self._effects.append(
                     Fault(f"{which} for {purpose.key[1]!r}, now a dead letter: {error}", ("dead", *purpose.key))
@@ -350,8 +350,8 @@ class Dispatcher(Registry):
         if lease.copies_of is None:
             if done:
                 self._change(purpose, Change(*purpose.key, settled=done))
-            for failure in failed:
-                self._again(purpose, lease, failure, now)
+            if failed:
+                self._again(purpose, lease, failed, now)
             if returned:
                 self._return(purpose, lease, returned)
         else:
@@ -368,21 +368,26 @@ class Dispatcher(Registry):
         self.exchange(purpose, now)
         return True
 
-    def _again(self, purpose: Purpose, lease: Lease, failure: Failure, now: int) -> None:
-        """An event whose handler did not return: try it again at some time, or make it a dead letter."""
-        position, retry = failure.position, lease.instance.join.retry
-        counted = purpose.state.tried.get(position, 0)
-        tried = counted if lease.counted else counted + 1
-        if failure.verdict == "reject" or (failure.verdict == "retry" and tried >= retry.attempts):
-            self._change(purpose, purpose.buried(position, tried, now, failure.error))
-            return
-        if failure.verdict == "later":
-            waiting, retried = Waiting(position, tried - 1, now + failure.after_ns), 0
-        else:
-            drawn = failure.after_ns or retry.delay_ns(tried, self._random)
-            waiting, retried = Waiting(position, tried, now + min(drawn, retry.longest_ns(tried))), 1
-        self._change(purpose, Change(*purpose.key, waiting=[waiting], retried=retried))
-        self._wake(waiting.due, purpose, position, retry=True)
+    def _again(self, purpose: Purpose, lease: Lease, failed: Iterable[Failure], now: int) -> None:
+        """Events whose handlers did not return: try them again at some time, or make them dead letters. All of them are
+        one change, for there may be very many."""
+        retry = lease.instance.join.retry
+        change = Change(*purpose.key)
+        for failure in failed:
+            position = failure.position
+            counted = purpose.state.tried.get(position, 0)
+            tried = counted if lease.counted else counted + 1
+            if failure.verdict == "reject" or (failure.verdict == "retry" and tried >= retry.attempts):
+                change.dead.append(letter_of(position, tried, now, failure.error))
+            elif failure.verdict == "later":
+                change.waiting.append(Waiting(position, tried - 1, now + failure.after_ns))
+            else:
+                drawn = failure.after_ns or retry.delay_ns(tried, self._random)
+                change.waiting.append(Waiting(position, tried, now + min(drawn, retry.longest_ns(tried))))
+                change.retried += 1
+        self._change(purpose, change)
+        for waiting in change.waiting:
+            self._wake(waiting.due, purpose, waiting.position, retry=True)
 
     def _return(self, purpose: Purpose, lease: Lease, positions: Spans) -> None:
         """They were not handled, and not for a fault of theirs: an attempt that was counted before is none."""

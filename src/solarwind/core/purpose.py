@@ -391,9 +391,10 @@ class Purpose:
     def flying(self) -> int:
         return sum(instance.in_flight for instance in self.instances.values())
 
-    def buried(self, position: int, tried: int, now: int, error: str) -> Change:
-        """The change by which an event becomes a dead letter."""
-        return Change(*self.key, dead=[Letter(position, tried, now, error[:MOST_ERROR])])
+
+def letter_of(position: int, tried: int, now: int, error: str) -> Letter:
+    """A dead letter. Of its error so much is kept as somebody would read."""
+    return Letter(position, tried, now, error[:MOST_ERROR])
 
 
 def key_of(path: str | None) -> KeyOf:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import AsyncIterator, Collection
 from datetime import UTC, datetime, timedelta
 
 from ..core.dispatcher import Dispatcher
@@ -19,7 +19,7 @@ from .clock import Clock
 from .running import Running
 
 FOREVER = (1 << 63) - 1  # ns since 1970
-_TOGETHER = 250  # purposes that are counted in one turn of the loop
+_TOGETHER = 250  # purposes that are counted, and dead letters that are read, in one turn of the loop
 
 
 class Operations(Running):
@@ -105,23 +105,27 @@ class Operations(Running):
             )
         return Event(HandOut(found[0].batch, found[0].start), position - found[0].start)
 
-    async def _dead(self, topic: str, purpose: str) -> list[tuple[Letter, Event]]:
+    async def _dead(self, topic: str, purpose: str) -> AsyncIterator[tuple[Letter, Event]]:
+        """One by one, with time for others between them: there may be very many."""
         self._check_running()
         self._dispatcher.purpose(topic, purpose)
         await self._committed()
-        return [(each, await self._event(topic, each.position)) for each in await self.store.dead(topic, purpose)]
+        for number, each in enumerate(await self.store.dead(topic, purpose), 1):
+            yield each, await self._event(topic, each.position)
+            if not number % _TOGETHER:
+                await asyncio.sleep(0)
 
     async def dead(self, topic: str, purpose: str) -> list[DeadLetter]:
         return [
             DeadLetter(event, letter.error, letter.tried, datetime.fromtimestamp(letter.time / 1e9, UTC))
-            for letter, event in await self._dead(topic, purpose)
+            async for letter, event in self._dead(topic, purpose)
         ]
 
     async def _dead_positions(self, topic: str, purpose: str, ids: Collection[str] | None) -> Spans:
         found = self._dispatcher.purpose(topic, purpose)
         if ids is None:
             return found.state.dead.copy()
-        position_of = {event.id: letter.position for letter, event in await self._dead(topic, purpose)}
+        position_of = {event.id: letter.position async for letter, event in self._dead(topic, purpose)}
         unknown = [id for id in ids if id not in position_of]
         if unknown:
             raise NotFound(

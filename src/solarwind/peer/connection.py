@@ -177,8 +177,7 @@ class Connection:
     # Firing
 
     def _batch(self, data: bytes) -> Batch:
-        batch = Batch.read(data)
-        batch.check(self._host.limits)
+        batch = Batch.read(data, self._host.limits)
         self._authors.check(batch.header.author)
         topic = batch.topic
         if topic not in self._topics:

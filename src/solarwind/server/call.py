@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Hashable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from functools import cached_property
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qsl, unquote
 
 import msgspec
@@ -16,7 +16,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from .. import payload as codec
 from ..errors import (
     BadArgument,
     BadName,
@@ -34,12 +33,14 @@ from ..errors import (
 from ..names import check_purpose, check_topic
 from ..peer.turns import PIECE_BYTES
 from .access import Grant
+from .faults import read_body, read_query
 from .nesting import check_long_json
 
 if TYPE_CHECKING:
     from .asgi import Server
 
 T = TypeVar("T")
+S = TypeVar("S", bound=msgspec.Struct)
 
 JSON_TYPE = "application/json"
 PROBLEM_TYPE = "application/problem+json"
@@ -56,6 +57,7 @@ STATUS: tuple[tuple[type[SolarWindError], int], ...] = (
     (StoreError, 503),
 )
 
+MAX_JSON_BYTES = 4 << 20  # of a body that is no event: it is decoded in one go
 LAST_WORDS_S = 0.5  # that is read of a body that may no longer come, so that its sender gets to read why
 _ITEM_BYTES = 256  # that making an item takes, as if so much were written
 _VALUES = 16  # in a body, about, for each id that may be in it
@@ -128,12 +130,9 @@ class Call:
             raise BadArgument(f"expected parameter {twice[0][:80]!a} once, got it more often")
         return dict(pairs)
 
-    def query(self, kind: type[T]) -> T:
+    def query(self, kind: type[S]) -> S:
         """The query as a struct. Raises `BadArgument`."""
-        try:
-            return msgspec.convert(self.parameters, kind, strict=False)
-        except msgspec.ValidationError as error:
-            raise BadArgument(_parameter_fault(error)) from None
+        return read_query(self.parameters, kind)
 
     @property
     def address(self) -> str:
@@ -148,19 +147,20 @@ class Call:
 
     async def json(self, kind: type[T]) -> T:
         """The body, JSON, as a struct; no body at all is an empty object. Raises `BadPayload`, `TooLarge`."""
-        body = await self.body(self.server.settings.body_bytes)
+        body = await self.body(min(self.server.settings.body_bytes, MAX_JSON_BYTES))
         if not body and not self.media_type:
             body = b"{}"
         elif self.media_type != JSON_TYPE:
-            raise HTTPException(415, f"expected a body of type {JSON_TYPE}, got {self.media_type[:80] or 'none'!a}")
+            got = ascii(self.media_type[:80]) if self.media_type else "none: say it as content-type"
+            raise HTTPException(415, f"expected a body of type {JSON_TYPE}, got {got}")
         settings = self.server.settings
         await check_long_json(body, settings.nesting, self.server.turns, max_values=_VALUES * settings.ids + _VALUES)
-        decode = codec.decoder(cast(Hashable, kind))
         try:
-            found: T = decode(body, codec.JSON)
+            return read_body(body, kind)
         except BadPayload:  # JSON knows only numbers: to some of those who write it 3.0 is a whole one
-            found = decode(encode(_whole(msgspec.json.decode(body))), codec.JSON)
-        return found
+            if len(body) > PIECE_BYTES:  # lists, in which there are none
+                raise
+            return read_body(encode(_whole(msgspec.json.decode(body))), kind)
 
     async def body(self, most: int) -> bytes:
         """All of it. Raises `TooLarge`, `Busy`, and `ClientGone`."""
@@ -213,17 +213,6 @@ class Call:
         """Wait until the client has hung up; once the body was read."""
         while not self._gone:
             self._gone = (await self._receive())["type"] == "http.disconnect"
-
-
-def _parameter_fault(error: msgspec.ValidationError) -> str:
-    text, _, name = str(error).replace("`", "").partition(" - at $.")
-    for begin, said in (
-        ("Object missing required field ", "expected parameter {!a}, got none"),
-        ("Object contains unknown field ", "expected only parameters that are known here, got {!a}"),
-    ):
-        if text.startswith(begin):
-            return said.format(text.removeprefix(begin)[:80])
-    return f"{text[:1].lower()}{text[1:]} as parameter {name!a}"
 
 
 def _whole(value: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from base64 import b64decode, b64encode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, NamedTuple
 from urllib.parse import quote, unquote
@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote
 import msgspec
 
 from ..batch import MOST_TIME
-from ..errors import BadArgument, BadPayload
+from ..errors import BadArgument, BadName, BadPayload
 from ..event import Cause, CauseKind, Event
 from ..names import check_id, check_key, check_purpose
 from ..payload import BYTES, JSON, as_json
@@ -30,13 +30,15 @@ _MEDIA_TYPE = re.compile(r"[\w!#$&^.+-]+/([\w!#$&^.+-]+)[ \t]*(;[ -~]*)?", re.AS
 _HEADER = re.compile(r"[!-~]([ -~]*[!-~])?")
 _KINDS: tuple[CauseKind, ...] = ("user", "schedule", "machine", "application")
 # What an event has a place for.
-_KEPT = {
+_KEPT = (
     *("specversion", "id", "type", "source", "time", "datacontenttype", "data", "data_base64", "partitionkey"),
     *("causationid", "causationpurpose", "causationversion", "causekind", "causename", "correlationid"),
-}
+)
+# Others are read over, and not made anything of: there may be a hundred thousand.
+_Attributes: type[Any] = msgspec.defstruct("CloudEvent", [(name, msgspec.Raw, msgspec.Raw()) for name in _KEPT])
 
 _decode_text = msgspec.json.Decoder(str).decode
-_decode_attributes = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_attributes = msgspec.json.Decoder(_Attributes).decode
 encode = msgspec.json.Encoder().encode
 
 
@@ -179,13 +181,14 @@ class Incoming(NamedTuple):
 def read_structured(body: bytes | msgspec.Raw, topic: str) -> Incoming:
     """Raises `BadPayload`, `BadArgument` and `BadName`."""
     try:
-        raw = _decode_attributes(body)
+        found = _decode_attributes(body)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise BadPayload(f"expected a CloudEvent, a JSON object, got something else: {error}") from None
+    raw = {name: value for name, value in msgspec.structs.asdict(found).items() if len(value)}
     given = {
         name: _text(name, value)
         for name, value in raw.items()
-        if name in _KEPT and name not in ("data", "data_base64") and bytes(value) != b"null"
+        if name not in ("data", "data_base64") and bytes(value) != b"null"
     }
     base64, plain = raw.get("data_base64"), raw.get("data")
     if base64 is not None and bytes(base64) == b"null":
@@ -230,7 +233,7 @@ def _quoted(value: str) -> str:
 
 def _incoming(given: dict[str, str], data: bytes, content: str, topic: str) -> Incoming:
     if given.get("specversion") != SPECVERSION:
-        raise BadArgument(f"expected specversion {SPECVERSION!r}, got {given.get('specversion', 'none')[:80]!a}")
+        raise BadArgument(f"expected specversion {SPECVERSION!r}, got {_got(given, 'specversion')}")
     for name in ("id", "source", "type"):
         if not given.get(name):
             raise BadArgument(f"expected a CloudEvent with {name}, got none")
@@ -243,18 +246,17 @@ def _incoming(given: dict[str, str], data: bytes, content: str, topic: str) -> I
             f"expected a source of at most {MOST_SOURCE:,} printable characters, got {len(given['source']):,}: "
             f"{given['source'][:80]!a}"
         )
-    key = given.get("partitionkey")
     machine, process = read_source(given["source"])
     if _is_json_type(content):
         content = JSON
     elif not _MEDIA_TYPE.fullmatch(content) or len(content) > 200:
         raise BadArgument(f"expected a datacontenttype such as {JSON}, got {content[:80]!a}")
     return Incoming(
-        check_id(given["id"]),
+        _checked(given, "id", check_id),
         data,
         content,
         _fired_at(given["time"]) if "time" in given else None,
-        check_key(key) if key is not None else None,
+        _checked(given, "partitionkey", check_key) if "partitionkey" in given else None,
         _cause(given, process),
         machine,
         process,
@@ -262,12 +264,12 @@ def _incoming(given: dict[str, str], data: bytes, content: str, topic: str) -> I
 
 
 def _cause(given: dict[str, str], process: str) -> Cause | None:
-    root = check_id(given["correlationid"]) if "correlationid" in given else None
+    root = _checked(given, "correlationid", check_id) if "correlationid" in given else None
     if "causationid" in given:
-        id, version = check_id(given["causationid"]), given.get("causationversion")
+        id, version = _checked(given, "causationid", check_id), given.get("causationversion")
         if version is not None and not re.fullmatch(r"[1-9]\d{0,8}", version, re.ASCII):
             raise BadArgument(f"expected a causationversion of 1 or more, got {version[:80]!a}")
-        purpose = check_purpose(given["causationpurpose"]) if "causationpurpose" in given else None
+        purpose = _checked(given, "causationpurpose", check_purpose) if "causationpurpose" in given else None
         return Cause("event", id, purpose, int(version) if version is not None else None, root or id)
     if root == given["id"]:
         root = None
@@ -275,8 +277,22 @@ def _cause(given: dict[str, str], process: str) -> Cause | None:
         kind = next((each for each in _KINDS if each == given["causekind"]), None)
         if kind is None:
             raise BadArgument(f"expected a causekind, one of {', '.join(_KINDS)}, got {given['causekind'][:80]!a}")
-        return Cause(kind, check_id(given.get("causename")), root=root)
+        if "causename" not in given:
+            raise BadArgument(f"expected causename with causekind {kind!r}, got none: say which {kind}, or neither")
+        return Cause(kind, _checked(given, "causename", check_id), root=root)
     return Cause("application", process, root=root) if root is not None else None
+
+
+def _got(given: dict[str, str], name: str) -> str:
+    return ascii(given[name][:80]) if name in given else "none"
+
+
+def _checked(given: dict[str, str], name: str, check: Callable[[object], str]) -> str:
+    """The attribute. Raises `BadName`, which says which one."""
+    try:
+        return check(given[name])
+    except BadName as error:
+        raise BadName(f"attribute {name}: {error}") from None
 
 
 def _text(name: str, value: msgspec.Raw) -> str:

@@ -31,6 +31,7 @@ from ..event import Event
 from ..failure import Later, Reject, Retry
 from ..limits import Limits
 from ..logs import limited
+from ..peer.turns import Turns
 from ..service.meaning import Meaning
 from ..service.options import check_count
 from ..service.registration import make_join
@@ -268,14 +269,17 @@ class Delivery:
         target: Target,
         origin: str,
         ended: Callable[[str], None],
+        turns: Turns,
     ) -> None:
-        """`ended` is called when it is to send nothing any more, with why."""
+        """`ended` is called when it is to send nothing any more, with why. What is sent is made and signed in `turns`:
+        it may be long, and many at a time."""
         self.webhook = webhook
         self._engine = engine
         self._limits = limits
         self._target = target
         self._origin = origin
         self._ended = ended
+        self._turns = turns
         self._pace = Pace(webhook.rate)
         self._stopping = asyncio.Event()
         self._runner: Runner | None = None
@@ -329,9 +333,12 @@ class Delivery:
     async def _post(self, event: Event) -> None:
         await self._turn()
         wanted = self.webhook.wanted
-        body = event.data if wanted.mode == "binary" else encode(to_cloudevent(event))
+        await self._turns.next()
+        with self._turns.piece():
+            body = event.data if wanted.mode == "binary" else encode(to_cloudevent(event))
+            headers = self._headers(event, body)
         try:
-            answer = await self._target.request("POST", self._headers(event, body), body, wanted.timeout)
+            answer = await self._target.request("POST", headers, body, wanted.timeout)
             self._judge(answer)
         except (Undelivered, Unanswered, NotAllowed, Later) as error:
             if not self._stopping.is_set():

@@ -83,7 +83,8 @@ async def fire(call: Call) -> Response:
             events = [await _checked(call, cloudevents.read_binary(headers, body, call.topic))]
         return await _accept(call, await _all_batches(call, events))
     if kind not in (JSON, BYTES):
-        raise HTTPException(415, f"expected a body of type {', '.join(TYPES)}, got {kind[:80] or 'none'!a}")
+        got = ascii(kind[:80]) if kind else "none: say it as content-type"
+        raise HTTPException(415, f"expected a body of type {', '.join(TYPES)}, got {got}")
     body = await call.body(limits.payload_bytes)
     if kind == JSON:
         await check_long_json(body, settings.nesting, call.server.turns)

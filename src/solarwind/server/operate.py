@@ -20,6 +20,7 @@ from .cloudevents import CloudEvent, to_cloudevent
 from .described import Id, SinceText, Topic
 from .times import read_since
 
+_TOGETHER = 1_000  # ids that are compared as one piece
 MOST_PAGE_BYTES = 8 << 20  # of payload, in one answer
 
 
@@ -183,10 +184,20 @@ async def dead(call: Call) -> Response:
     letters = await call.server.engine.dead(call.topic, call.purpose)
     at = 0
     if query.after is not None:
-        at = next((at for at, each in enumerate(letters, 1) if each.event.id == query.after), -1)
+        at = await _behind(call, letters, query.after)
         if at < 0:
             raise NotFound(f"expected the id of a dead letter as after, got {query.after[:80]!a}, which is none")
     return answer(Dead(await in_pieces(call, _page(letters[at : at + query.limit])), len(letters)))
+
+
+async def _behind(call: Call, letters: list[DeadLetter], id: str) -> int:
+    """Where the one after the event with this id is; -1 where there is none."""
+    for at, each in enumerate(letters, 1):
+        if each.event.id == id:
+            return at
+        if not at % _TOGETHER:
+            await call.server.turns.line()
+    return -1
 
 
 def _page(letters: list[DeadLetter]) -> Iterator[DeadRecord]:
@@ -224,7 +235,7 @@ async def _letters(call: Call) -> list[str] | None:
 
 async def replay(call: Call) -> Response:
     span = await call.json(Span)
-    since, until = check_span(read_since(span.since), read_since(span.until))
+    since, until = check_span(read_since(span.since), read_since(span.until, "until"))
     return answer(Replayed(await call.server.engine.replay(call.topic, call.purpose, since, until)))
 
 

@@ -110,7 +110,9 @@ def read_url(text: str) -> Url:
     except ValueError:
         raise BadArgument(f"{expected}, got one that cannot be read") from None
     if parts.scheme not in _PORTS:
-        raise BadArgument(f"{expected}, with http or https, got {parts.scheme[:20]!a}")
+        raise BadArgument(
+            f"{expected}, with http or https, got {repr(parts.scheme[:20]) if parts.scheme else 'none'} as its scheme"
+        )
     if parts.username is not None or parts.password is not None:
         raise BadArgument(f"{expected}, got one with a user or password before the host: state a token instead")
     if "#" in text:

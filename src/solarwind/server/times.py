@@ -14,8 +14,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _UNIT = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
-def read_since(text: str) -> Since:
-    """Raises `BadArgument`."""
+def read_since(text: str, name: str = "since") -> Since:
+    """Raises `BadArgument`, which says what it is of."""
     if text in ("now", "beginning"):
         return text
     if found := _DURATION.fullmatch(text):
@@ -24,7 +24,7 @@ def read_since(text: str) -> Since:
         return _EPOCH + timedelta(microseconds=read_time(text) // 1_000)
     except BadArgument:
         raise BadArgument(
-            "expected since now, beginning, a time such as 2026-01-31T12:00:00Z, or a duration ago such as 2h, "
+            f"expected {name} now, beginning, a time such as 2026-01-31T12:00:00Z, or a duration ago such as 2h, "
             f"got {text[:80]!a}"
         ) from None
 

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from .. import payload as codec
 from ..engine.local import LocalEngine
 from ..errors import (
     BadArgument,
@@ -35,6 +34,7 @@ from ..names import check_purpose, check_topic
 from ..origin import MACHINE
 from .access import Grant
 from .delivery import Delivery, Secret, Wanted, Webhook, ask, make_secret
+from .faults import read_body
 from .nesting import check_json
 from .targets import Allowed, Dialer, Resolve, Target, Unanswered, read_url, resolve
 
@@ -51,7 +51,6 @@ _NAME = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
 _MOST_CHARACTERS = 200
 
 Place = tuple[str, str, str]
-_decode_wanted = codec.decoder(Wanted)
 
 
 class _File(msgspec.Struct):
@@ -279,7 +278,8 @@ class Webhooks:
         def ended(reason: str) -> None:
             self._spawn(self._ended(delivery, reason))
 
-        delivery = Delivery(self._server.engine, self._server.wind.limits, webhook, target, self._origin, ended)
+        server = self._server
+        delivery = Delivery(server.engine, server.wind.limits, webhook, target, self._origin, ended, server.turns)
         await delivery.start()
         self._at_work[place] = delivery
 
@@ -345,7 +345,7 @@ def _read_wanted(body: bytes, most_nesting: int) -> Wanted:
     except BadPayload:
         # Nothing of it is shown, for a secret may be in it.
         raise BadPayload('expected a JSON object such as {"url": "https://example.com/hook"}, got no JSON') from None
-    wanted: Wanted = _decode_wanted(body, codec.JSON)
+    wanted = read_body(body, Wanted)
     wanted.check()
     return wanted
 

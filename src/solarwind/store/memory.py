@@ -202,9 +202,10 @@ class MemoryStore:
         if change.retired:
             letters.clear()
         for edges in (change.reopened, change.redriven, change.discarded):
-            spans = Spans(edges)
-            for position in [position for position in letters if position in spans]:
-                del letters[position]
+            if edges:  # else there is nothing to look for, in what may be very many
+                spans = Spans(edges)
+                for position in [position for position in letters if position in spans]:
+                    del letters[position]
         letters.update((letter.position, letter) for letter in change.dead)
 
     async def has_room(self, size: int) -> bool:

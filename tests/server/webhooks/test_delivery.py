@@ -61,6 +61,24 @@ async def test_structured_mode_has_everything_in_the_body() -> None:
 
 
 @on_loop
+async def test_what_is_long_is_made_and_signed_in_pieces_for_all_webhooks_together() -> None:
+    async with receiving() as receiver, sending() as server:
+        await put(server, receiver.url, mode="structured", concurrency=8)
+        waits = 0
+
+        async def line() -> None:
+            nonlocal waits
+            waits += 1
+
+        server.turns.spend(1.0)
+        server.turns.next = line  # type: ignore[method-assign]
+        for number in range(4):
+            await server.wind.fire(TOPIC, number)
+        await settled(server, 4)
+        assert waits == 4
+
+
+@on_loop
 async def test_a_connection_is_used_again() -> None:
     async with receiving() as receiver, sending() as server:
         await put(server, receiver.url, concurrency=1)
