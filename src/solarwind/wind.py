@@ -399,6 +399,8 @@ class SolarWind(Firing, Asking):
             await asyncio.gather(*(self._leave(each, grace) for each in self._registrations))
         except asyncio.CancelledError:  # by another who stops it, and has less time
             until = monotonic()
+            left = [self._leave(each, 0) for each in self._registrations]  # those that it had not come to
+            await asyncio.gather(*left, return_exceptions=True)
             raise
         finally:
             await self._end(max(0.5, until - monotonic()))

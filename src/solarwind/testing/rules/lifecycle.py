@@ -75,12 +75,15 @@ class LifecycleRules:
     @on_loop
     async def test_after_a_stop_that_was_cut_short_nothing_can_be_fired(self, place: Place) -> None:
         wind = place.open()
-        begun = asyncio.Event()
+        begun, ended = asyncio.Event(), asyncio.Event()
 
         @wind.on("T", purpose="p")
         async def handle() -> None:
             begun.set()
-            await asyncio.Event().wait()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.set()
 
         await wind.start()
         await wind.fire("T")
@@ -89,6 +92,7 @@ class LifecycleRules:
         await asyncio.sleep(0)
         await wind.stop(0)
         await stopping
+        assert ended.is_set()
         with pytest.raises(Unavailable, match="expected a SolarWind that runs, got one that is stopped"):
             wind.fire("T")
 
