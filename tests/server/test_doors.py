@@ -103,7 +103,7 @@ async def test_parameters_are_those_that_are_known_each_once(port: int) -> None:
             await doors.refused(doors.http.get(path), 400, "bad-argument", "expected")
         await doors.refused(doors.http.get("/v1/purposes?topic=%FF"), 400, "bad-argument", "UTF-8")
         await doors.refused(doors.send(b"1", ids="x"), 400, "bad-argument", "'ids'")
-        await doors.refused(doors.http.get("/v1/topics/T/feed"), 400, "bad-name", "a purpose")
+        await doors.refused(doors.http.get("/v1/topics/T/feed"), 400, "bad-argument", "parameter purpose")
         assert (await doors.http.get("/v1/purposes?")).status_code == 200
 
 
