@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -299,3 +302,56 @@ def test_a_store_that_was_killed_is_not_half_read_where_nothing_can_be_written(
     nothing_can_be_written(tmp_path / "mounted")
     with pytest.raises(StoreError, match="copy it with all that lies beside it to where it can be written to"):
         check(str(tmp_path / "mounted/wind.db"))
+
+
+ON_A_SMALL_DISK = """
+import asyncio, sys
+import msgspec
+from solarwind import SolarWind
+from solarwind.errors import StoreError
+
+async def main():
+    wind = SolarWind(f"sqlite:///{sys.argv[1]}/wind.db")
+    gate = asyncio.Event()
+
+    @wind.on("plain", purpose="p", concurrency=50)
+    async def handle(number):
+        await gate.wait()
+
+    async def refused(payload):
+        try:
+            await wind.fire("fill", payload)
+        except StoreError as error:
+            assert "no room left" in str(error) and chr(10) not in str(error), error
+            return True
+
+    async with wind:
+        await wind.fire_many("plain", range(1000))
+        while not await refused("x" * 100_000):
+            pass
+        gate.set()
+        while (await wind.statistics()).purposes["plain", "p"].settled < 1000:
+            await asyncio.sleep(0.01)
+    async with wind:  # it starts, on the full disk
+        await wind.engine.topic("fill", 0, msgspec.UNSET)
+        while await refused("y"):
+            await asyncio.sleep(0.01)
+
+asyncio.run(asyncio.wait_for(main(), 30))
+"""
+
+
+@pytest.mark.parametrize("size", ["12m", "24m"])
+def test_on_a_small_full_disk_settles_go_on_and_trimming_makes_room_for_events_again(tmp_path: Path, size: str) -> None:
+    """On a file system of its own. With 24 MiB SQLite's log is longer than what is set aside."""
+    mount = f"mount -t tmpfs -o size={size} none {tmp_path}"
+    if (
+        not shutil.which("unshare")
+        or subprocess.run(["unshare", "-m", "sh", "-c", mount], capture_output=True).returncode
+    ):
+        pytest.skip("nothing can be mounted here")
+    program = [sys.executable, "-W", "error::RuntimeWarning", "-c", ON_A_SMALL_DISK, str(tmp_path)]
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", f'{mount} && exec "$@"', "sh", *program], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr

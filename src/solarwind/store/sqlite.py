@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -277,6 +278,11 @@ class SqliteStore:
         self._checkpoint(self._writer)  # before the log takes the room that the database needs to take it in
         return released
 
+    def _growth(self, connection: apsw.Connection) -> int:
+        """How many bytes the file grows by when the log is emptied into it. More than there is room for would only
+        take the room."""
+        return int(connection.pragma("page_count")) * self._page_bytes - os.path.getsize(self.path)
+
     def _after_commit(self, had_batches: bool) -> None:
         try:
             self._mark.write(self._reach())
@@ -403,6 +409,8 @@ class SqliteStore:
 
     def _checkpoint(self, connection: apsw.Connection) -> int:
         """Copy the log to the database as far as readers allow. Gives how many pages of it are left."""
+        if not self._reserve.held and self._growth(connection) > self._reserve.SIZE // 2:
+            return 0
         try:
             written, copied = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
         except apsw.Error as error:
