@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from solarwind import SolarWind
+from solarwind import SolarWind, StoreError
 from solarwind.batch import Batch
 from solarwind.core.log import Stored
 from solarwind.core.state import Change, Snapshot
@@ -16,7 +16,7 @@ from solarwind.engine import local
 from solarwind.engine.local import LocalEngine
 from solarwind.store.base import Full
 from solarwind.store.sqlite import SqliteStore
-from solarwind.testing.contract import until
+from solarwind.testing.contract import on_loop, until
 
 
 class Watched(SqliteStore):
@@ -174,3 +174,25 @@ def test_what_was_to_be_handed_out_after_a_commit_is_handed_out_though_there_was
 
     asyncio.run(main())
     assert sorted(seen) == list(range(60))
+
+
+@on_loop
+async def test_commits_that_somebody_else_cancels_end_the_engine_loudly(tmp_path: Path) -> None:
+    """A handler that cancels all tasks of the loop must not leave a dispatcher that accepts nothing more, silently."""
+    wind = SolarWind(f"sqlite:///{tmp_path}/wind.db", grace=0.1)
+    await wind.start()
+    receipt = wind.fire("T", 1)
+    for _ in range(3):  # turns of the loop: its commit is under way
+        await asyncio.sleep(0)
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        task.cancel()
+    with pytest.raises(StoreError, match="cancel your own tasks alone"):
+        await wind.failed
+    with pytest.raises(StoreError, match="cancel your own tasks alone"):
+        await receipt
+    with pytest.raises(StoreError):
+        await wind.fire("T", 2)
+    await wind.stop()
+    await wind.start()
+    await wind.fire("T", 3)
+    await wind.stop()

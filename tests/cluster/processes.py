@@ -180,10 +180,9 @@ class Life:
         retry = Retry(attempts=attempts, wait=0.0)
         self._hang = hang
         self._deadly = deadly
+        since = "now" if exchange == "fanout" else "beginning"
         for topic in topics:
-            on = self.wind.on(
-                topic, purpose=purpose, exchange=exchange, version=version, retry=retry, since="beginning"
-            )
+            on = self.wind.on(topic, purpose=purpose, exchange=exchange, version=version, retry=retry, since=since)
             on(self._handler(topic))
         if stop_at:
             stop_once(stop_at)

@@ -35,6 +35,7 @@ from .held import Held
 from .history import Trimmer
 from .notices import warn_of_clock, warn_of_forgotten
 from .operations import FOREVER, Operations
+from .quiet import Quiet
 from .running import log_stale, refuse
 
 log = logging.getLogger("solarwind")
@@ -45,16 +46,6 @@ SNAPSHOT_AFTER = 512  # commits: so many changes at most are replayed for a purp
 SNAPSHOTS_A_COMMIT = 64
 FULL_S = 0.25  # between two looks whether there is room again
 _Waiting = tuple[Batch, asyncio.Future[None] | None]
-
-
-class _Quiet(msgspec.Struct, eq=False):
-    """Somebody who waits until these purposes have nothing left to do; `left` were not yet seen without. What they did
-    last may have caused more, so it counts once `commit` is done: all that was under way when they were seen."""
-
-    purposes: tuple[tuple[str, str], ...]
-    left: list[tuple[str, str]]
-    future: asyncio.Future[None]
-    commit: int | None = None
 
 
 class LocalEngine(Operations):
@@ -107,7 +98,7 @@ class LocalEngine(Operations):
         self._timer: Timer | None = None
         self._timer_at = 0
         self._trimmer = Trimmer(store, self._dispatcher, self._clock, self._spawn, self._fail)
-        self._quiet: list[_Quiet] = []
+        self._quiet: list[Quiet] = []
 
     # Life ---------------------------------------------------------------------------------------------
 
@@ -286,6 +277,7 @@ class LocalEngine(Operations):
     def _commit_soon(self) -> None:
         if self._committing is None and self._error is None:
             self._committing = self._loop.create_task(self._commit_all())
+            self._committing.add_done_callback(self._commits_ended)
 
     async def _commit_all(self) -> None:
         try:
@@ -302,6 +294,12 @@ class LocalEngine(Operations):
         finally:
             self._committing = None
             self._check_quiet()
+
+    def _commits_ended(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled() and not self._full_for_all:  # then by `stop`
+            self._committing = None
+            what = "expected nobody to cancel the dispatcher's commits, but a handler or a library cancelled all tasks"
+            self._fail(StoreError(f"{what} of the event loop: cancel your own tasks alone, and start again"))
 
     async def _commit_once(self) -> None:
         """Everything that waits, in one commit; if there is no room, at least what was settled."""
@@ -550,7 +548,7 @@ class LocalEngine(Operations):
 
     async def quiet(self, purposes: Collection[tuple[str, str]]) -> None:
         self._check_running()
-        waiter = _Quiet(tuple(purposes), list(purposes), self._loop.create_future())
+        waiter = Quiet(tuple(purposes), list(purposes), self._loop.create_future())
         self._quiet.append(waiter)
         self._check_quiet()
         await waiter.future
@@ -561,7 +559,7 @@ class LocalEngine(Operations):
         for waiter in self._quiet:
             if waiter.future.done():
                 continue
-            if not self._is_quiet(waiter):
+            if not waiter.is_quiet(self._work_left):
                 waiter.commit = None
                 continue
             if waiter.commit is None:
@@ -570,15 +568,6 @@ class LocalEngine(Operations):
             if self._commits_done >= waiter.commit:
                 waiter.future.set_result(None)
         self._quiet = [waiter for waiter in self._quiet if not waiter.future.done()]
-
-    def _is_quiet(self, waiter: _Quiet) -> bool:
-        """Asks one purpose after the other, and all of them again only when each has been quiet once."""
-        while waiter.left:
-            if self._work_left(*waiter.left[-1]):
-                return False
-            waiter.left.pop()
-        waiter.left = [names for names in waiter.purposes if self._work_left(*names)]
-        return not waiter.left
 
     def _work_left(self, topic: str, purpose: str) -> bool:
         found = self._dispatcher.topics[topic].purposes.get(purpose) if topic in self._dispatcher.topics else None

@@ -173,6 +173,7 @@ def calls(draw: st.DrawFn) -> list[Any]:
 exchanges = mostly(st.sampled_from(["direct", "fanout", "keyed", "none"]))
 MESSAGES: dict[str, st.SearchStrategy[list[Any]]] = {
     "hello": message("hello", mostly(st.just("c")), mostly(st.none()), mostly(st.just(SECRET))),
+    "author": message("author", mostly(st.sampled_from([SECRET, b"a secret of another"])), mostly(st.booleans())),
     "submit": message("submit", refs, mostly(batches())),
     "hold": message("hold", mostly(batches())),
     "join": message(
