@@ -20,6 +20,7 @@ class TestOneNode(EngineContract):
         place.close()
 
 
+@pytest.mark.long
 class TestThreeNodes(EngineContract):
     @pytest.fixture
     def place(self, cluster: NatsCluster) -> Iterator[Place]:

@@ -236,6 +236,7 @@ def large(source: Path) -> Path:
     return source
 
 
+@pytest.mark.long
 def test_killed_and_repeated_it_is_the_same_copy(large: Path, url: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "solarwind", "copy", "--from", f"sqlite:///{large}", "--to", url]
     for _ in range(2):
@@ -277,6 +278,7 @@ async def progress(url: str) -> None:
     await until(has_more, "something is copied")
 
 
+@pytest.mark.long
 def test_a_server_that_is_killed_on_the_way_changes_nothing(
     large: Path, own: Callable[..., NatsServer], tmp_path: Path
 ) -> None:
@@ -315,6 +317,7 @@ def test_what_is_torn_on_the_way_is_sent_again(source: Path, url: str, monkeypat
     assert told(url) == said(source)
 
 
+@pytest.mark.long
 def test_a_copier_that_is_killed_leaves_the_namespace_it_reads_as_it_was(large: Path, url: str, tmp_path: Path) -> None:
     up(large, url)
     target = tmp_path / "back.db"

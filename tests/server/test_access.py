@@ -249,6 +249,7 @@ async def test_a_token_comes_in_one_authorization_header_and_in_no_other_way(pla
 # The right that each message needs. `own` is its sender's own instance, which the right to listen got it.
 MESSAGES: dict[type[wire.Message], str] = {
     wire.Hello: "known",
+    wire.Author: "known",
     wire.Submit: "fire",
     wire.Hold: "fire",
     wire.Join: "listen",

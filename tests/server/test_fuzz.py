@@ -12,7 +12,7 @@ from .fuzz.messages import BINARY, CONTINUED, PING, Frame, Say, Script
 from .fuzz.requests import Asked
 from .fuzz.target import Target
 
-EXAMPLES = {"messages": 250, "requests": 150}
+EXAMPLES = {"messages": 120, "requests": 80}
 SEED = 20_000  # none that `make fuzz` comes to
 
 

@@ -6,6 +6,7 @@ ns since 1970 wherever it is asked for, and never goes back.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Sequence
 
@@ -115,9 +116,18 @@ class Instance(msgspec.Struct, eq=False):
         self.copied_bytes += stored.batch.bytes_of(start - first, stop - first)
         dropped = 0
         while self.copied > limits.copies or self.copied_bytes > limits.copy_bytes:
-            excess = max(1, self.copied - limits.copies)
+            excess = max(self._oldest(self.copied_bytes - limits.copy_bytes), self.copied - limits.copies)
             dropped += len(self.unbuffer(excess)[1])
         return dropped
+
+    def _oldest(self, size: int) -> int:
+        """How many of the oldest copies have so many bytes, of those in the first batch; at least one."""
+        stored, start, stop = self.copies[0]
+        first, last = start - stored.start, stop - stored.start
+        if size <= 0:
+            return 1
+        counts = range(1, last - first + 1)
+        return 1 + bisect_left(counts, size, key=lambda count: stored.batch.bytes_of(first, first + count))
 
     def rebuffer(self, stored: Stored, positions: Spans) -> None:
         """Copies that it had in hand and did not begin with come first again."""

@@ -374,7 +374,8 @@ class Conversation:
         try:
             messages = wire.read_client(data)
         except ProtocolError:
-            return  # it ends the connection
+            self._spoilt = True  # it ends the connection, and what stands before it may be answered
+            return
         for message in messages:
             ref = getattr(message, "ref", 0)
             waits = isinstance(message, wire.Call) and message.name == "quiet"

@@ -307,7 +307,7 @@ class FailingRules:
             async with wind:
                 id = await wind.fire("T")
                 await wind.settled(10)
-        records = [record for record in caplog.records if record.name.startswith("solarwind")]
+        records = [record for record in caplog.records if id in record.getMessage()]
         assert len(records) == 2
         for attempt, record in enumerate(records, start=1):
             assert record.exc_info is not None
