@@ -245,6 +245,10 @@ _MAX_KEY = 256  # characters or bytes; a longer one is known by its digest, so t
 _NUMBER = re.compile(rb"(-?)(\d+)(?:\.(\d+))?(?:[eE]([+-]?\d{1,1000}))?")
 _ZERO = ord("0")
 _decode_exactly = msgspec.json.Decoder(float_hook=lambda text: msgspec.Raw(text.encode())).decode
+_DIGITS = 18  # that any 64-bit number has room for
+_LARGE = re.compile(rb"[0-9]{%d}" % (_DIGITS + 1))
+_decode_alike = msgspec.json.Decoder(float_hook=lambda text: msgspec.Raw(_plain_number(text.encode()))).decode
+_encode_sorted = msgspec.json.Encoder(order="sorted").encode
 _MAX_NAMES = 16  # in a path: each takes a type of its own
 
 
@@ -302,13 +306,20 @@ def _canonical_key(text: bytes) -> Key | None:
     elif text.isdigit():  # a number as nearly all are
         found = text if text[-1] != _ZERO else _canonical_number(text)
     elif text[:1] in (b"{", b"["):
-        found = _canonical(_decode_exactly(text))
+        found = _canonical_container(text)
     else:
         found = _canonical_number(text)
     if len(found) <= _MAX_KEY:
         return found
     digest = blake2b(found if isinstance(found, bytes) else found.encode(), digest_size=32).digest()
     return (b"text" if isinstance(found, str) else b"json") + digest
+
+
+def _canonical_container(text: bytes) -> bytes:
+    """By the codec, thirty times as fast; by hand where it may not write a number exactly, with the same result."""
+    if _LARGE.search(text) is None:
+        return _encode_sorted(_decode_alike(text))
+    return _canonical(_decode_exactly(text))
 
 
 def _canonical(value: Any) -> bytes:
@@ -318,9 +329,17 @@ def _canonical(value: Any) -> bytes:
     if isinstance(value, list):
         return b"[" + b",".join(map(_canonical, value)) + b"]"
     if isinstance(value, msgspec.Raw):
-        return _canonical_number(bytes(value))
-    text = _encode_json(value)
-    return _canonical_number(text) if type(value) is int else text
+        return _plain_number(bytes(value))
+    return _plain_number(b"%d" % value) if type(value) is int else _encode_json(value)
+
+
+def _plain_number(text: bytes) -> bytes:
+    """Canonical, and whole numbers of up to 18 digits as the codec writes them."""
+    number = _canonical_number(text)
+    digits, _, tens = number.partition(b"e")
+    if tens and not tens.startswith(b"-") and len(digits.lstrip(b"-")) + int(tens) <= _DIGITS:
+        return digits + b"0" * int(tens)
+    return number
 
 
 def _canonical_number(text: bytes) -> bytes:
