@@ -27,13 +27,13 @@ class NatsPlace(Place):
 
     def __init__(self, server: NatsServer | NatsCluster, **options: object) -> None:
         self.namespace = new_namespace()
-        self._server = server
+        self.server = server
         self._options = options
         self._engine_options: dict[str, Any] = {}
 
     @property
     def url(self) -> str:
-        return self._server.url(self.namespace, **self._options)
+        return self.server.url(self.namespace, **self._options)
 
     def open(self) -> SolarWind:
         if not self._engine_options:
@@ -50,4 +50,4 @@ class NatsPlace(Place):
         self._engine_options["random"] = random
 
     def close(self) -> None:
-        asyncio.run(remove(self._server.urls, self.namespace))
+        asyncio.run(remove(self.server.urls, self.namespace))

@@ -56,7 +56,7 @@ async def messages(server: NatsServer, stream: str, subject: str = "") -> int:
 
 
 @on_loop
-async def test_trimming_keeps_what_pends_and_what_is_dead(place: NatsPlace, server: NatsServer, often: None) -> None:
+async def test_trimming_keeps_what_pends_and_what_is_dead(place: NatsPlace, often: None) -> None:
     """Owner after owner: what is left has its positions, so that every event is found as itself."""
     clock = place.clock()
     rejected: list[int] = []
@@ -80,7 +80,7 @@ async def test_trimming_keeps_what_pends_and_what_is_dead(place: NatsPlace, serv
                 await wind.settled(10)
             assert handled == [*range(turn * 50, turn * 50 + 50)]
             rejected += [turn * 50 + 11, turn * 50 + 36]
-            await trimmed(wind, clock, 4_000 + 400 * len(rejected))
+            await trimmed(place, wind, clock, 4_000 + 400 * len(rejected))
             dead = await wind.dead("T", "q")
             assert [(each.event.payload, each.error) for each in dead] == [
                 (number, f"not {number}") for number in rejected
@@ -98,7 +98,7 @@ async def test_trimming_keeps_what_pends_and_what_is_dead(place: NatsPlace, serv
             young = [number for number in handled if number not in rejected]
             assert young == [number for number in range(young[0], turn * 50 + 50) if number not in rejected]
             assert set(rejected) <= set(handled)
-        assert await messages(server, f"SOLARWIND_{place.namespace}_0") == kept
+        assert await messages(place.server, f"SOLARWIND_{place.namespace}_0") == kept
     again: list[int] = []
     wind = place.open()
 
@@ -110,12 +110,18 @@ async def test_trimming_keeps_what_pends_and_what_is_dead(place: NatsPlace, serv
         assert await wind.redrive("T", "q") == len(rejected)
         await wind.settled(10)
         assert sorted(again) == rejected
-        await trimmed(wind, clock, 4_000)
+        await trimmed(place, wind, clock, 4_000)
 
 
-async def trimmed(wind: SolarWind, clock: FakeClock, most: int) -> None:
+async def trimmed(place: NatsPlace, wind: SolarWind, clock: FakeClock, maximum: int) -> None:
+    """Wait until so many bytes at most are kept of the only topic, and its stream has no message of the others: they
+    count as gone before they are deleted."""
+
     async def fits() -> bool:
-        return (await wind.topics())[0].kept_bytes <= most
+        info = (await wind.topics())[0]
+        return info.kept_bytes <= maximum and info.kept == await messages(
+            place.server, f"SOLARWIND_{place.namespace}_0"
+        )
 
     await until(fits, "history to be trimmed", meanwhile=lambda: clock.advance(2))
 
@@ -263,7 +269,7 @@ async def test_an_id_is_free_again_when_it_is_not_in_the_history(place: NatsPlac
         for number in range(3):
             await wind.fire("T", number, id="the same")
             await wind.settled(10)
-            await trimmed(wind, clock, 0)
+            await trimmed(place, wind, clock, 0)
         assert handled == [0, 1, 2]
 
 
