@@ -14,7 +14,7 @@ from ..core.effects import Join, Offer
 from ..core.log import Stored
 from ..core.spans import Spans
 from ..engine.base import Receiver, Since
-from ..engine.clock import Clock
+from ..engine.clock import Clock, SteadyClock
 from ..engine.local import LocalEngine
 from ..engine.operations import FOREVER
 from ..errors import Busy, StoreError
@@ -235,7 +235,9 @@ class Owner(Clients):
         self.limits = limits
         self.settings = Settings()
         options: dict[str, Any] = {} if random is None else {"random": random}
-        self.engine: PartitionEngine = PartitionEngine(store, clock=clock, limits=limits, **options)
+        self.engine: PartitionEngine = PartitionEngine(
+            store, clock=clock, service_clock=SteadyClock(), limits=limits, **options
+        )
         self._store = store
         self._ended = ended
         self._sweeper: asyncio.Task[None] | None = None

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import Protocol
+
+# Give all that is under way: an object each, the same one as long as it is.
+UnderWay = Callable[[], Set[object]]
 
 
 class Timer(Protocol):
@@ -13,8 +16,9 @@ class Timer(Protocol):
 
 
 class Clock(Protocol):
-    def start(self, least: int) -> None:
-        """Begin, at `least` (ns since 1970) or later."""
+    def start(self, least: int, under_way: UnderWay | None = None) -> None:
+        """Begin, at `least` (ns since 1970) or later. A test's clock lets what is `under_way` end before time goes
+        on."""
         ...
 
     def now(self) -> int:
@@ -36,7 +40,7 @@ class SteadyClock:
     def __init__(self) -> None:
         self._offset = time.time_ns() - time.monotonic_ns()
 
-    def start(self, least: int) -> None:
+    def start(self, least: int, under_way: UnderWay | None = None) -> None:
         self._offset = max(time.time_ns(), least) - time.monotonic_ns()
 
     def now(self) -> int:

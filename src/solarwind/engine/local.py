@@ -119,7 +119,8 @@ class LocalEngine(Operations):
             raise
 
     def _recover(self, recovered: Recovered) -> None:
-        self._clock.start(recovered.now)
+        # Where services go by another clock they seem to hang, and are not waited for.
+        self._clock.start(recovered.now, self._under_way if self.service_clock is self._clock else None)
         for record in recovered.topics:
             topic = self._dispatcher.topic(record.name)
             topic.end = record.end
@@ -572,6 +573,15 @@ class LocalEngine(Operations):
     def _work_left(self, topic: str, purpose: str) -> bool:
         found = self._dispatcher.topics[topic].purposes.get(purpose) if topic in self._dispatcher.topics else None
         return found is not None and bool(found.flying or found.pending(self._dispatcher.topics[topic].end))
+
+    def _under_way(self) -> set[object]:
+        """See `Clock.start`: leases, reads and the commit."""
+        found: set[object] = {*self._reading}
+        if self._committing is not None:
+            found.add(self._committing)
+        for instance, _ in self._dispatcher.instances.values():
+            found |= instance.leases
+        return found
 
     async def left(self, purposes: Collection[tuple[str, str]]) -> str:
         parts = []

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from heapq import heappop, heappush
 from itertools import count
+from typing import Any
 
+from ..engine.clock import UnderWay
 from ..failure import MOST_SECONDS
+
+HANGS_S = 1.0  # of real time, in which nothing ends: what is still at work is not waited for
+ENDLESS_S = 10.0  # of real time, in which there is always something new at work
+SPIN_S = 0.001
 
 
 class FakeTimer:
@@ -21,6 +27,19 @@ class FakeTimer:
 
     def cancel(self) -> None:
         self.callback = None
+
+
+class Passing:
+    """The time that `advance` lets pass. Awaiting it waits until it has passed."""
+
+    __slots__ = ("_task",)
+
+    def __init__(self, task: asyncio.Task[None] | None = None) -> None:
+        self._task = task
+
+    def __await__(self) -> Generator[Any, None, None]:
+        if self._task is not None:
+            yield from asyncio.shield(self._task).__await__()
 
 
 class FakeClock:
@@ -36,17 +55,22 @@ class FakeClock:
     def __init__(self, now: int | None = None) -> None:
         """`now` is in ns since 1970; the real time if not given."""
         self._now = time.time_ns() if now is None else now
+        self._until = self._now  # time passes till then
         self._ahead = 0  # of the wall clock
         self._timers: list[tuple[int, int, FakeTimer]] = []
         self._numbers = count()
         self._soon = False
         self._loop: asyncio.AbstractEventLoop | None = None  # that of the engine
+        self._under_way: UnderWay | None = None
+        self._hanging: set[object] = set()  # what was waited for in vain
+        self._passing: asyncio.Task[None] | None = None
 
-    def start(self, least: int) -> None:
+    def start(self, least: int, under_way: UnderWay | None = None) -> None:
         """Called by the engine: begin, at `least` (ns since 1970) or later."""
-        self._loop = _running_loop()
+        self._loop, self._under_way, self._passing = _running_loop(), under_way, None
+        self._now = max(self._now, self._until)
         self._ahead += max(0, least - self._now)
-        self._now = max(self._now, least)
+        self._until = self._now = max(self._now, least)
 
     def now(self) -> int:
         """ns since 1970."""
@@ -69,17 +93,22 @@ class FakeClock:
             asyncio.get_running_loop().call_soon(self._run_due)
         return timer
 
-    def advance(self, seconds: float) -> None:
-        """Let so much time pass: what falls due meanwhile is called in order, each at its own time.
+    def advance(self, seconds: float) -> Passing:
+        """Let so much time pass. What falls due meanwhile is done in order, each at its own time, with all that it
+        leads to: a retry that is due after a second, and the next one that is due two seconds after that.
 
-        On the loop, or from wherever there is none: a thread beside it, or between two runs of it. What handlers do
-        because of it goes on after you wait for something, such as `settled()`.
+        Before time goes on, whatever is under way ends: a handler that is at work is waited for. One that takes more
+        than a second of real time is not waited for any longer, and keeps its lease.
+
+        Call it on the loop; or from wherever there is none (a thread beside it, or between two runs of it), where it
+        returns when the time has passed. On the loop, time passes as soon as the loop goes on, for instance while you
+        wait for `settled()`; or use `await clock.advance(60)`.
         """
         if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not 0 <= seconds < MOST_SECONDS:
             raise ValueError(f"expected seconds of 0 or more, got {seconds!r}: time never goes back")
         loop, here = self._loop, _running_loop()
         if loop is None or loop is here or loop.is_closed():
-            self._advance(seconds)
+            return self._advance(seconds)
         elif loop.is_running():
             if here is not None:
                 raise RuntimeError(
@@ -91,14 +120,57 @@ class FakeClock:
             loop.run_until_complete(self._advance_on_loop(seconds))
         else:
             raise RuntimeError("expected advance() on the dispatcher's loop, got it on another while that one rests")
+        return Passing()
 
-    def _advance(self, seconds: float) -> None:
-        until = self._now + round(seconds * 1e9)
-        self._run_until(until)
-        self._now = until
+    def _advance(self, seconds: float) -> Passing:
+        self._until += round(seconds * 1e9)
+        if self._passing is None:
+            while not self._left() and self._step():
+                pass
+            if self._now < self._until:
+                self._passing = asyncio.get_running_loop().create_task(self._pass())
+        return Passing(self._passing)
 
     async def _advance_on_loop(self, seconds: float) -> None:
-        self._advance(seconds)
+        await self._advance(seconds)
+
+    async def _pass(self) -> None:
+        try:
+            while self._now < self._until:
+                await self._all_done()
+                self._step()
+        finally:
+            self._passing, self._now = None, self._until
+
+    def _left(self) -> set[object]:
+        """What is under way, and may end soon."""
+        if self._under_way is None or self._loop is not _running_loop():
+            return set()
+        left = self._under_way()
+        self._hanging &= left
+        return {*left} - self._hanging
+
+    async def _all_done(self) -> None:
+        """Wait until nothing is under way, or nothing of it has ended for a while."""
+        began = since = time.monotonic()
+        before: set[object] = set()
+        while left := self._left():
+            now = time.monotonic()
+            if left != before:
+                before, since = left, now
+            if now > min(since + HANGS_S, began + ENDLESS_S):
+                self._hanging |= left
+                return
+            await asyncio.sleep(0 if now < since + SPIN_S else SPIN_S)
+
+    def _step(self) -> bool:
+        """Go to the time when the next call is due, and do all that is due then. False if it is past the end."""
+        when = self.next_at
+        if when is None or when > self._until:
+            self._now = self._until
+            return False
+        self._run_until(max(when, self._now))
+        return True
 
     @property
     def next_at(self) -> int | None:

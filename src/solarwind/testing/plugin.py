@@ -12,7 +12,7 @@ from .clock import FakeClock
 
 @pytest.fixture
 def wind_clock() -> FakeClock:
-    """The clock that `wind` goes by: `wind_clock.advance(60)` makes retries due. Handlers that run keep leases."""
+    """The clock that `wind` goes by: `wind_clock.advance(60)` lets what is due within a minute happen, in order."""
     return FakeClock()
 
 

@@ -90,7 +90,7 @@ async def until(
     condition: Callable[[], object | Awaitable[object]],
     what: str = "",
     *,
-    meanwhile: Callable[[], None] | None = None,
+    meanwhile: Callable[[], object] | None = None,
 ) -> None:
     """Wait until it holds; what never does fails, saying what it is. `meanwhile` is done before each look at it."""
     loop = asyncio.get_running_loop()
