@@ -8,7 +8,7 @@ and what pydantic does (`models`).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from hashlib import blake2b
 from math import isfinite
@@ -363,10 +363,10 @@ _skip = msgspec.json.Decoder(msgspec.Raw).decode  # knows the grammar, not wheth
 _FLAT = bytes.maketrans(b"123456789E", b"000000000e")
 _LONG = b"0" * 200  # of fewer digits, also with an exponent of two more, a float can be made
 _EXPONENTS = (b"0e000", b"0e+000")
-_HUGE = re.compile(
-    rb"(?<![0-9.eE+-])-?(?:[0-9]++(?:\.[0-9]++)?[eE]\+?0*+[1-9][0-9]{2,}+"
-    rb"|[0-9]{200,}+(?:\.[0-9]++)?(?:[eE][-+]?[0-9]++)?)"
-)
+_EXPONENT = re.compile(rb"[eE]\+?0*+[1-9][0-9]{2}")
+_IN_NUMBERS = b"0123456789.eE+-"
+_NUMBER_BYTES = 512  # that nearly all numbers have room in
+_MAX_HUGE = 1_000  # numbers in one payload that have to be tried, since no float may hold them
 _LINE_ENDS = bytes.maketrans(b"\r\n", b"  ")
 
 
@@ -398,8 +398,30 @@ def check_values(data: bytes) -> None:
     if _may_be_huge(data):  # a number, or what some text says
         outside = _outside_strings(data)
         if _may_be_huge(outside):
-            for number in _HUGE.finditer(outside):
-                _decode_json(number[0])
+            for count, number in enumerate(_maybe_huge(outside)):
+                if count == _MAX_HUGE:
+                    raise ValueError(f"more than {_MAX_HUGE:,} numbers of 200 digits or with an exponent above 99")
+                _decode_json(number)
+
+
+def _maybe_huge(data: bytes) -> Iterator[bytes]:
+    """The numbers in it that may be too large to be decoded."""
+    for found in _EXPONENT.finditer(data):
+        yield data[slice(*_number_around(data, found.start()))]
+    flat, at = data.translate(_FLAT), 0
+    while (at := flat.find(_LONG, at)) >= 0:
+        start, at = _number_around(data, at)
+        yield data[start:at]
+
+
+def _number_around(data: bytes, at: int) -> tuple[int, int]:
+    """Where the number begins and ends that this is a place in."""
+    for reach in (_NUMBER_BYTES, len(data)):
+        before, after = data[max(0, at - reach) : at], data[at : at + reach]
+        left, right = len(before) - len(before.rstrip(_IN_NUMBERS)), len(after) - len(after.lstrip(_IN_NUMBERS))
+        if max(left, right) < reach:
+            break
+    return at - left, at + right
 
 
 def _may_be_huge(data: bytes) -> bool:

@@ -234,11 +234,14 @@ def nothing(size: int) -> bytes:
         (f"{PURPOSE}/take", JSON, b'{"since":"' + b"\\u00e9" * 2_500_000 + b'"}', 413),
         (f"{PURPOSE}/settle", JSON, b'{"x":[%b]}' % b",".join(b'{"a%x":1.0}' % n for n in range(75_000)), 400),
         (f"{PURPOSE}/webhooks/w", JSON, nothing(1 << 20), 413),
+        (EVENTS, BATCHED, b'["' + b'\\"' * 4_000_000 + b'"]', 413),
+        (EVENTS, JSON, b"[" + b"1e308," * 170_000 + b"1]", 400),
     ],
     ids=[
         *("arrays as events", "arrays in events", "many events", "many numbers", "one large event"),
         *("a payload of arrays", "a deep payload", "lines", "arrays as tokens", "many tokens"),
         *("many attributes", "a long text", "many numbers that are whole", "a webhook"),
+        *("a text of escaped quotes", "many numbers near the largest"),
     ],
 )
 @on_loop
@@ -253,7 +256,11 @@ async def test_a_body_within_the_limits_holds_up_nobody(
 
 
 @pytest.mark.parametrize(
-    "text", ['"\\ud800"', "1e999", "[-1e+400]", "1" * 5_000, "[1" + "0" * 250 + "e99]", '{"a":1e0400}']
+    "text",
+    [
+        *('"\\ud800"', "1e999", "[-1e+400]", "1" * 5_000, "[1" + "0" * 250 + "e99]", '{"a":1e0400}'),
+        f"[{'1' * 200},{'1' * 5_000}]",
+    ],
 )
 @on_loop
 async def test_json_that_nobody_can_decode_is_refused_though_its_grammar_is_right(text: str) -> None:

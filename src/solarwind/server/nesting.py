@@ -16,8 +16,7 @@ from ..errors import BadPayload, TooLarge
 from ..payload import check_grammar, json_fault
 from ..peer.turns import PIECE_BYTES, Turns
 
-_STRING = re.compile(rb'"(?:[^"\\]+|\\.)*+"', re.DOTALL)
-_TOKEN = re.compile(rb'"(?:[^"\\]+|\\.)*+"|[\[{\]},]', re.DOTALL)
+_TOKEN = re.compile(rb"[\[{\]},]")
 _OTHERS = bytes(set(range(256)) - set(b"[]{}"))
 _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 _DEEPER = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
@@ -64,6 +63,7 @@ class Shape:
         self.values = 1  # about
         self.cuts: list[int] = []  # the commas of the outermost array, where `max_items` is given
         self._depth = 0
+        self._in_string = False
 
     async def read_slowly(self, data: bytes, turns: Turns) -> Shape:
         """Raises `TooLarge`."""
@@ -84,14 +84,14 @@ class Shape:
 
     def _read_piece(self, data: bytes, start: int, stop: int) -> int:
         """Gives how far it came."""
-        rest = chunk = data[start:stop]
-        if b'"' in chunk:
-            rest = _STRING.sub(b"", chunk)
-            opened = rest.find(b'"')  # a string that goes on behind the chunk
-            if opened >= 0:
-                string = _STRING.match(data, start + len(chunk) - (len(rest) - opened))
-                stop = string.end() if string is not None else len(data)
-                rest = rest[:opened]
+        chunk = data[start:stop]
+        if b"\\" in chunk:
+            if (len(chunk) - len(chunk.rstrip(b"\\"))) % 2 and stop < len(data):  # what it escapes comes next
+                chunk, stop = chunk[:-1], stop - 1
+            chunk = chunk.replace(b"\\\\", b"__").replace(b'\\"', b"__")
+        texts = chunk.split(b'"')
+        inside, self._in_string = self._in_string, self._in_string != (len(texts) % 2 == 0)
+        rest = b"".join(texts[inside::2])
         steps = memoryview(rest.translate(_STEPS, _OTHERS)).cast("b")
         depths = list(accumulate(steps, initial=self._depth))
         if max(depths) > self._max_nesting:
@@ -100,20 +100,22 @@ class Shape:
         if self._max_values is not None and self.values > self._max_values:
             raise TooLarge(f"expected JSON of at most {self._max_values:,} values, got more: send several requests")
         if self._max_items is not None and min(depths) <= 1:
-            self._cut(data, start, min(stop, len(data)), self._max_items)
+            self._cut(texts, inside, start, self._max_items)
         self._depth = depths[-1]
         return stop
 
-    def _cut(self, data: bytes, start: int, stop: int, most: int) -> None:
-        """Note the commas of the outermost array."""
+    def _cut(self, texts: list[bytes], inside: bool, at: int, most: int) -> None:
+        """Note the commas of the outermost array. Every other text, from the first or second on, is one of a string."""
         depth = self._depth
-        for token in _TOKEN.finditer(data, start, stop):
-            if token[0] != b",":
-                depth += _DEEPER.get(token[0], 0)
-            elif depth == 1:
-                self.cuts.append(token.start())
-                if len(self.cuts) >= most:
-                    raise TooLarge(f"expected an array of at most {most:,}, got a longer one: send several")
+        for text in texts:
+            for token in () if inside else _TOKEN.finditer(text):
+                if token[0] != b",":
+                    depth += _DEEPER[token[0]]
+                elif depth == 1:
+                    self.cuts.append(at + token.start())
+                    if len(self.cuts) >= most:
+                        raise TooLarge(f"expected an array of at most {most:,}, got a longer one: send several")
+            inside, at = not inside, at + len(text) + 1
 
 
 def _too_deep(most: int) -> TooLarge:
