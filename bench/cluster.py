@@ -60,11 +60,12 @@ def owns(say: Say, url: str, topics: tuple[str, ...]) -> None:
 
 async def _own(say: Say, url: str, topics: tuple[str, ...]) -> None:
     from solarwind.cluster.engine import NatsEngine
+    from solarwind.operations import Internal
 
     engine = NatsEngine(url, serves=True)
     await engine.start()
     for topic in topics:
-        await engine.topic(topic, None, None)
+        await Internal.topic(engine, topic, None, None)
     say(await owners(engine))
     await engine.failed
 

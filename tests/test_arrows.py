@@ -36,18 +36,21 @@ ARROWS = {
     "plugins": {"core", "errors"},
     "store": FOUNDATION | {"core", "store"},
     "wire": FOUNDATION | {"core"},
-    "engine": FOUNDATION | {"core", "store", "records", "wire", "engine", "cluster.engine"},
-    "cluster": FOUNDATION | {"core", "store", "records", "wire", "engine", "peer", "cluster"},
+    "engine": FOUNDATION | {"core", "store", "records", "wire", "options", "engine", "cluster.engine"},
+    "cluster": FOUNDATION | {"core", "store", "records", "wire", "engine", "operations", "peer", "cluster"},
     "copying": FOUNDATION | {"core", "store", "engine.url", "cluster.copying"},
-    "service": FOUNDATION | {"core", "loops", "engine.base", "engine.clock", "plugins", "service"},
+    "service": FOUNDATION | {"core", "loops", "options", "engine.base", "engine.clock", "plugins", "service"},
     "loops": {"errors"},
     "shutdown": set(),
-    "asking": {"engine.base", "loops", "names", "records", "service.options"},
-    "wind": FOUNDATION | {"asking", "shutdown"} | {"core", "engine", "life", "loops", "service", "records", "plugins"},
+    "options": {"engine.base", "errors", "failure", "names"},
+    "operations": {"engine", "loops", "options", "records"},
+    "wind": FOUNDATION
+    | {"core", "engine", "life", "loops", "operations", "options", "plugins", "records", "service", "shutdown"},
     "life": {"service.threads", "wind"},  # wind: for its annotations only
-    "peer": FOUNDATION | {"core", "wire", "engine", "records", "service", "peer"},
+    "peer": FOUNDATION | {"core", "wire", "engine", "operations", "service", "peer"},
     "server": FOUNDATION
-    | {"core", "engine", "peer", "records", "plugins", "service", "shutdown", "wind", "wire", "server"},
+    | {"core", "engine", "operations", "options", "peer", "records", "plugins", "service", "shutdown", "wind", "wire"}
+    | {"server"},
     "testing": None,  # anything but the command line
     "cli": None,  # anything but testing
     "__init__": FOUNDATION | {"core", "wind", "records"},

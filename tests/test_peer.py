@@ -22,6 +22,7 @@ from solarwind.engine.client import Client
 from solarwind.engine.local import LocalEngine
 from solarwind.limits import Limits
 from solarwind.logs import limited
+from solarwind.operations import OPERATIONS, Operator
 from solarwind.peer.connection import Connection
 from solarwind.peer.turns import Turns
 from solarwind.store.memory import MemoryStore
@@ -199,7 +200,7 @@ async def test_what_was_in_hand_when_a_connection_behind_was_lost_does_not_count
 async def is_up(client: Behind) -> bool:
     """It answers once its instances have joined again."""
     try:
-        await client.topics()
+        await Operator.topics(client)
     except Unavailable:
         return False
     return True
@@ -328,21 +329,22 @@ async def test_that_an_instance_died_is_passed_on() -> None:
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [
-        ("dead", wire.PurposeArguments("a b", "p")),
-        ("redrive", wire.LettersArguments("T", " p")),
-        ("discard", wire.LettersArguments("T", "p", [""])),
-        ("replay", wire.ReplayArguments("T", "")),
-        ("retire", wire.RetireArguments("", "p")),
-        ("topic", wire.TopicArguments("T.")),
-        ("trace", wire.TraceArguments(" ")),
+        ("purposes", {"topic": "a b"}),
+        ("dead", {"topic": "a b", "purpose": "p"}),
+        ("redrive", {"topic": "T", "purpose": " p"}),
+        ("discard", {"topic": "T", "purpose": "p", "ids": [""]}),
+        ("replay", {"topic": "T", "purpose": ""}),
+        ("retire", {"topic": "", "purpose": "p"}),
+        ("topic", {"topic": "T."}),
+        ("trace", {"id": " "}),
     ],
 )
 @on_loop
-async def test_a_bad_name_in_a_call_is_refused_as_one_whoever_sends_it(name: str, arguments: wire.Arguments) -> None:
-    client = Behind(LocalEngine(MemoryStore()))
+async def test_a_bad_name_in_a_call_is_refused_as_one_whoever_sends_it(name: str, arguments: dict[str, Any]) -> None:
+    client, operation = Behind(LocalEngine(MemoryStore())), OPERATIONS[name]
     await client.start()
     with pytest.raises(BadName, match="expected a"):
-        await client._call(name, arguments)
+        await client._call(operation, msgspec.convert(arguments, operation.message))
     await client.stop()
 
 

@@ -20,6 +20,7 @@ from solarwind.batch import Header, author_of, make_id, seal
 from solarwind.cli import app
 from solarwind.core.effects import Failure
 from solarwind.event import Cause
+from solarwind.operations import OPERATIONS
 from solarwind.server import Server, Settings
 from solarwind.server.listener import Listener
 from solarwind.testing.contract import on_loop
@@ -226,10 +227,10 @@ def test_failures_shares_batches_and_causes_have_the_fields_that_are_listed() ->
 
 def test_the_calls_are_listed_with_their_arguments() -> None:
     rows = {row[0].strip("`"): row[1] for row in cells(section("Calls"))}
-    assert list(rows) == list(wire.CALLS)
+    assert list(rows) == list(OPERATIONS)
     for name, text in rows.items():
         arguments = re.findall(r"`(\w+)`", text.partition(": as ")[0])
-        assert arguments == list(wire.CALLS[name].__struct_fields__), name
+        assert arguments == list(OPERATIONS[name].message.__struct_fields__), name
 
 
 def test_every_error_has_its_line() -> None:

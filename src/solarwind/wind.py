@@ -16,7 +16,6 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from .asking import Asking
 from .engine.base import NOTHING, Engine, Keep, Since
 from .engine.running import Running
 from .engine.url import open_engine
@@ -28,9 +27,8 @@ from .limits import Limits
 from .logs import limited
 from .loops import check_no_loop, on_own_loop
 from .names import check_purpose, check_topic
-from .records import HandlerInfo
-from .service.firing import Firing
-from .service.options import (
+from .operations import Asking, Internal
+from .options import (
     check_count,
     check_flag,
     check_keep,
@@ -39,6 +37,8 @@ from .service.options import (
     check_topic_given,
     check_type,
 )
+from .records import HandlerInfo
+from .service.firing import Firing
 from .service.registration import Origin, Registration, Registrations, make_join
 from .service.runner import Runner, handling
 from .service.signature import MAX_BATCH, inspect_handler
@@ -273,7 +273,7 @@ class SolarWind(Firing, Asking):
         )
         self._settings[name] = setting
         if self._loop is not None and self._state == "running":
-            self._on_loop(lambda: self._spawn(self._engine.topic(name, *setting)))
+            self._on_loop(lambda: self._spawn(Internal.topic(self._engine, name, *setting)))
 
     @property
     def failed(self) -> asyncio.Future[None]:
@@ -303,7 +303,7 @@ class SolarWind(Firing, Asking):
             async with asyncio.timeout(timeout):
                 await self._settle()
         except TimeoutError:
-            left = await self._engine.left(self._purposes_here())
+            left = await self._left()
             if left == NOTHING and self._all_accepted:  # there was no time even to ask
                 return
             raise TimeoutError(f"expected everything settled within {timeout} s; left: {left}") from None
@@ -312,9 +312,15 @@ class SolarWind(Firing, Asking):
         await self.joined()
         while True:
             await self._drain_fired()
-            await self._engine.quiet(self._purposes_here())
+            await Internal.quiet(self._engine, self._purposes_here())
             if self._all_accepted:
                 return
+
+    async def _left(self) -> str:
+        try:
+            return await Internal.left(self._engine, self._purposes_here())
+        except Unavailable as error:
+            return str(error)
 
     def _purposes_here(self) -> set[tuple[str, str]]:
         joins = [registration.join for registration in self._registrations]
@@ -339,7 +345,7 @@ class SolarWind(Firing, Asking):
             self._begin_firing(self._loop, self._engine)
             self._state = "running"
             for name, setting in self._settings.items():
-                await self._engine.topic(name, *setting)
+                await Internal.topic(self._engine, name, *setting)
             # Nobody handles before all have joined: what a handler fires finds the others there.
             joining = [self._join(registration) for registration in list(self._registrations)]
             refusals = [each for each in await asyncio.gather(*joining, return_exceptions=True) if each is not None]

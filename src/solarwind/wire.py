@@ -135,7 +135,8 @@ class Leave(Message):
 
 
 class Call(Message):
-    """What an operator asks, one of `CALLS`: answered by `Done`, in one or more parts, or `Refused`."""
+    """Ask one of the operations (`operations.py`), with its arguments as a map: answered by `Done`, in one or more
+    parts, or `Refused`."""
 
     ref: Ref
     name: str
@@ -298,82 +299,7 @@ def _size(message: Message) -> int:
     return len(getattr(message, "batch", b""))
 
 
-# What an operator asks ------------------------------------------------------------------------------------------
-
-
-class Arguments(msgspec.Struct, forbid_unknown_fields=True):
-    """Of one of the `CALLS`, as a msgpack map."""
-
-
-class TopicsArguments(Arguments):
-    pass
-
-
-class TopicArguments(Arguments):
-    name: str
-    keep_ns: int | msgspec.UnsetType | None = msgspec.UNSET
-    keep_bytes: int | msgspec.UnsetType | None = msgspec.UNSET
-
-
-class StatisticsArguments(Arguments):
-    pass
-
-
-class PurposeArguments(Arguments):
-    topic: str
-    purpose: str
-
-
-class LettersArguments(PurposeArguments):
-    ids: Listed[str] | None = None  # all
-
-
-class ReplayArguments(PurposeArguments):
-    since: str | int = "beginning"
-    until: str | int = "now"
-
-
-class RetireArguments(PurposeArguments):
-    force: bool = False
-
-
-class TraceArguments(Arguments):
-    id: str
-
-
-class PurposesArguments(Arguments):
-    purposes: Named[tuple[str, str]]
-
-
-class BackupArguments(Arguments):
-    pass
-
-
-CALLS: dict[str, type[Arguments]] = {
-    "topics": TopicsArguments,
-    "topic": TopicArguments,
-    "statistics": StatisticsArguments,
-    "dead": PurposeArguments,
-    "redrive": LettersArguments,
-    "discard": LettersArguments,
-    "replay": ReplayArguments,
-    "retire": RetireArguments,
-    "trace": TraceArguments,
-    "quiet": PurposesArguments,
-    "left": PurposesArguments,
-    "backup": BackupArguments,
-}
-
-
-def read_arguments(call: Call) -> Arguments:
-    """Raises `BadArgument`."""
-    kind = CALLS.get(call.name)
-    if kind is None:
-        raise BadArgument(f"expected a call, one of {', '.join(CALLS)}, got {call.name!a}")
-    try:
-        return msgspec.msgpack.decode(call.arguments, type=kind)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise BadArgument(f"expected the arguments of {call.name}: {error}") from None
+# Items of answers -----------------------------------------------------------------------------------------------------
 
 
 class DeadItem(msgspec.Struct, array_like=True, frozen=True):

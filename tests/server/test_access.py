@@ -17,6 +17,7 @@ import pytest
 
 from solarwind import wire
 from solarwind.errors import BadArgument, BadName, BadToken, ConflictError, NotFound, SolarWindError, TooLarge
+from solarwind.operations import OPERATIONS as CALLED
 from solarwind.server import access as access_module
 from solarwind.server.access import (
     ANY,
@@ -261,10 +262,11 @@ MESSAGES: dict[type[wire.Message], str] = {
     wire.Ping: "known",
 }
 # And each call. `own` may be asked of purposes that the connection has instances of, and else by an operator.
-CALLS = dict.fromkeys(wire.CALLS, "admin") | {"quiet": "own", "left": "own"}
+CALLS = dict.fromkeys(CALLED, "admin") | {"quiet": "own", "left": "own"}
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "topics": {},
-    "topic": {"name": TOPIC},
+    "topic": {"topic": TOPIC},
+    "purposes": {},
     "statistics": {},
     "dead": {"topic": TOPIC, "purpose": PURPOSE},
     "redrive": {"topic": TOPIC, "purpose": PURPOSE},
@@ -280,7 +282,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 
 def test_every_message_and_call_has_a_right_stated_here() -> None:
     assert set(MESSAGES) == set(wire.FromClient.__args__)
-    assert set(CALLS) == set(ARGUMENTS) == set(wire.CALLS)
+    assert set(CALLS) == set(ARGUMENTS) == set(CALLED)
 
 
 @pytest.mark.parametrize("name", BEARERS)

@@ -11,6 +11,7 @@ from msgspec import UNSET
 
 from ..errors import NotAllowed, NotFound, TooLarge
 from ..names import check_topic
+from ..operations import Internal
 from ..text import plain, redact
 from .options import DEFAULT_URL, Json, Purpose, Topic, Url, consent, duration, moment, option
 
@@ -82,7 +83,7 @@ def set_(
     async def settle_it(wind: SolarWind) -> TopicInfo:
         if not create:
             _refuse_unknown(topic, [each.topic for each in await wind.topics()])
-        await wind.engine.topic(topic, *setting)
+        await Internal.topic(wind.engine, topic, *setting)
         return next(each for each in await wind.topics() if each.topic == topic)
 
     found = operate(url, settle_it)

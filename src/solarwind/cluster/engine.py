@@ -14,20 +14,20 @@ import msgspec
 import nats.errors
 from nats.aio.msg import Msg
 
-from .. import wire
 from ..batch import AUTHOR_BYTES, Batch
 from ..core.effects import Join, Report
 from ..engine.base import NOTHING, Link, Receiver, Since
 from ..engine.client import Client
 from ..engine.clock import Clock, SteadyClock
 from ..engine.operations import trace_tree
+from ..engine.request import Operation, Owns, Request
 from ..engine.running import Running
 from ..errors import NotAllowed, NotFound, SolarWindError, StoreError, Unavailable
 from ..event import Event, HandOut
 from ..limits import Limits
 from ..names import check_topic
-from ..records import DeadLetter, OwnerInfo, PurposeInfo, Statistics, TopicInfo, Trace, listed
-from ..store.base import Keep
+from ..operations import Internal
+from ..records import OwnerInfo, Trace
 from . import session
 from .address import MOST_STREAMS, read_address
 from .durability import log_durability
@@ -43,11 +43,10 @@ from .tracing import caused, find
 
 log = logging.getLogger("solarwind")
 
-T = TypeVar("T")
+R = TypeVar("R")
 OWNER_S = 10.0  # that an owner has to be found, for somebody who asks something
 OWNER_AGAIN_S = 0.1
 STOP_S = 5.0  # that what was submitted has to be accepted at the end
-_QUESTIONS = {"topics", "statistics", "dead", "left"}
 
 
 class PartitionClient(Client):
@@ -70,17 +69,19 @@ class PartitionClient(Client):
         if isinstance(self._link, NatsLink) and self._link.node != node:
             self._link.abort("it owns it no more")
 
-    async def _call(self, name: str, arguments: wire.Arguments) -> list[Any]:
+    async def _call(self, operation: Operation[..., Any], arguments: msgspec.Struct) -> list[Any]:
         """Partitions move while all is well: so whoever asks waits for the next owner, and what changes nothing is
         asked again."""
+        if operation.repeat == "always":
+            return await super()._call(operation, arguments)
         try:
             async with asyncio.timeout(OWNER_S):
                 while True:
                     await self._up.wait()
                     try:
-                        return await super()._call(name, arguments)
+                        return await super()._call(operation, arguments)
                     except Unavailable:
-                        if self._up.is_set() or name not in _QUESTIONS:
+                        if self._up.is_set() or operation.repeat != "question":
                             raise
         except TimeoutError:
             raise Unavailable(self._out_of_reach) from None
@@ -321,9 +322,12 @@ class NatsEngine(Running):
         self._check_running()
         return sorted(self._owners.records)
 
-    async def _of_each(self, ask: Callable[[PartitionClient], Coroutine[Any, Any, T]]) -> list[tuple[int, T]]:
-        async def one(partition: int) -> tuple[int, T]:
-            return partition, await ask(await self._client(partition))
+    async def _of_each(self, request: Request[R]) -> list[tuple[R, Owns]]:
+        """Ask all owners."""
+
+        async def one(partition: int) -> tuple[R, Owns]:
+            answer = await (await self._client(partition)).ask(request)
+            return answer, lambda topic: self._layout.partition(topic) == partition
 
         return await asyncio.gather(*map(one, await self._partitions()))
 
@@ -361,7 +365,21 @@ class NatsEngine(Running):
     async def leave(self, instance: int, *, died: bool = False) -> None:
         await self._client_with(instance).leave(instance, died=died)
 
-    async def quiet(self, purposes: Collection[tuple[str, str]]) -> None:
+    # Operations ---------------------------------------------------------------------------------------
+
+    async def ask(self, request: Request[R]) -> R:
+        """See `Engine`."""
+        self._check_running()
+        operation = request.operation
+        if operation.merge is not None:
+            return operation.merge(await self._of_each(request))
+        if operation.to == "engine":
+            answer: R = await _BY_ITSELF[operation.name](self, **request.arguments)
+            return answer
+        find = self._client_of if operation.makes else self._existing
+        return await (await find(request.arguments["topic"])).ask(request)
+
+    async def _quiet(self, purposes: Collection[tuple[str, str]]) -> None:
         """What one partition's handlers fire may be another's work: so all are asked until nothing has changed between
         two times."""
         by_partition: dict[int, list[tuple[str, str]]] = {}
@@ -373,60 +391,22 @@ class NatsEngine(Running):
             if self._publisher.unaccepted:
                 await asyncio.wait(self._publisher.unaccepted)
             for partition, some in by_partition.items():
-                await (await self._client(partition)).quiet(some)
+                await Internal.quiet(await self._client(partition), some)
             if len(by_partition) < 2:
                 return
-            after = [await (await self._client(partition)).statistics() for partition in by_partition]
+            after = [await Internal.statistics(await self._client(partition)) for partition in by_partition]
             if after == before:
                 return
             before = after
 
-    async def left(self, purposes: Collection[tuple[str, str]]) -> str:
+    async def _left(self, purposes: Collection[tuple[str, str]]) -> str:
         parts = []
         for partition in sorted({self._layout.partition(topic) for topic, _ in purposes}):
             some = [names for names in purposes if self._layout.partition(names[0]) == partition]
-            parts.append(await (await self._client(partition)).left(some))
+            parts.append(await Internal.left(await self._client(partition), some))
         return "; ".join(part for part in parts if part != NOTHING) or NOTHING
 
-    # What operators ask -------------------------------------------------------------------------------
-
-    async def topic(self, name: str, keep_ns: Keep, keep_bytes: Keep) -> None:
-        await (await self._client_of(name)).topic(name, keep_ns, keep_bytes)
-
-    async def topics(self) -> list[TopicInfo]:
-        found = await self._of_each(lambda client: client.topics())
-        own = [
-            each for partition, topics in found for each in topics if self._layout.partition(each.topic) == partition
-        ]
-        return sorted(own, key=lambda each: each.topic)
-
-    async def purposes(self, topic: str | None) -> list[PurposeInfo]:
-        return listed(await self.statistics(), topic)
-
-    async def statistics(self) -> Statistics:
-        topics, purposes = {}, {}
-        for partition, found in await self._of_each(lambda client: client.statistics()):
-            own = {name: counts for name, counts in found.topics.items() if self._layout.partition(name) == partition}
-            topics.update(own)
-            purposes.update(found.purposes)
-        return Statistics(dict(sorted(topics.items())), dict(sorted(purposes.items())))
-
-    async def dead(self, topic: str, purpose: str) -> list[DeadLetter]:
-        return await (await self._existing(topic)).dead(topic, purpose)
-
-    async def redrive(self, topic: str, purpose: str, ids: Collection[str] | None) -> int:
-        return await (await self._existing(topic)).redrive(topic, purpose, ids)
-
-    async def discard(self, topic: str, purpose: str, ids: Collection[str] | None) -> int:
-        return await (await self._existing(topic)).discard(topic, purpose, ids)
-
-    async def replay(self, topic: str, purpose: str, since: Since, until: Since) -> int:
-        return await (await self._existing(topic)).replay(topic, purpose, since, until)
-
-    async def retire(self, topic: str, purpose: str, *, force: bool) -> None:
-        await (await self._existing(topic)).retire(topic, purpose, force=force)
-
-    async def trace(self, id: str) -> Trace:
+    async def _trace(self, id: str) -> Trace:
         """Read from the streams; nobody has to own them."""
         partitions = await self._partitions()
         for partition in partitions:
@@ -445,7 +425,7 @@ class NatsEngine(Running):
                         children.setdefault(cause.id, []).append(Event(HandOut(batch), index))
         return trace_tree(event, children)
 
-    async def backup(self, path: str) -> None:
+    async def _backup(self, path: str) -> None:
         raise NotAllowed(
             "expected a store with a file, got nats://: use `solarwind copy --from nats://… --to sqlite:///…`, or "
             "`nats stream backup`"
@@ -456,7 +436,7 @@ class NatsEngine(Running):
 
         async def topics(partition: int) -> tuple[str, ...] | None:
             try:
-                found = await (await self._client(partition)).topics()
+                found = await Internal.topics(await self._client(partition))
             except Unavailable:
                 return None
             return tuple(each.topic for each in found if self._layout.partition(each.topic) == partition)
@@ -467,3 +447,11 @@ class NatsEngine(Running):
             OwnerInfo(partition, self._layout.events_stream(partition), self._owners.name_of(partition), names)
             for partition, names in zip(partitions, found, strict=True)
         ]
+
+
+_BY_ITSELF: dict[str, Callable[..., Coroutine[Any, Any, Any]]] = {
+    "quiet": NatsEngine._quiet,
+    "left": NatsEngine._left,
+    "trace": NatsEngine._trace,
+    "backup": NatsEngine._backup,
+}

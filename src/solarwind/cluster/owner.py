@@ -187,15 +187,15 @@ class PartitionEngine(LocalEngine):
         await self._drop_unkept(list(self._dispatcher.topics))
         return await super().topics()
 
-    async def replay(self, topic: str, purpose: str, since: Since, until: Since) -> int:
+    async def replay(self, topic: str, purpose: str, since: Since = "beginning", until: Since = "now") -> int:
         self._check_running()
         await self.store.synced()
         return await super().replay(topic, purpose, since, until)
 
-    async def retire(self, topic: str, purpose: str, *, force: bool) -> None:
+    async def retire(self, topic: str, purpose: str, force: bool = False) -> None:
         self._check_running()
         await self.store.synced()
-        await super().retire(topic, purpose, force=force)
+        await super().retire(topic, purpose, force)
 
     async def quiet(self, purposes: Collection[tuple[str, str]]) -> None:
         """What handlers fired is on its way back here: until all has come, and there is still nothing to do."""

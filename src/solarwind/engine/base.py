@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from ..batch import Batch
 from ..core.effects import Join, Offer, Report
-from ..records import DeadLetter, PurposeInfo, Statistics, TopicInfo, Trace
 from ..store.base import Keep as Keep
 from .clock import Clock
+
+if TYPE_CHECKING:
+    from .request import Request
+
+R = TypeVar("R")
 
 Since = str | datetime | timedelta  # "now", "beginning", a time, or so long ago
 
@@ -104,37 +108,9 @@ class Engine(Protocol):
         had may be to blame."""
         ...
 
-    async def quiet(self, purposes: Collection[tuple[str, str]]) -> None:
-        """Wait until all that was submitted is accepted, and these purposes have nothing left to do."""
+    async def ask(self, request: Request[R]) -> R:
+        """Do one of the operations (see `solarwind/operations.py`), and return its answer. Raises what it raises."""
         ...
-
-    async def left(self, purposes: Collection[tuple[str, str]]) -> str:
-        """What `quiet` still waits for, in words; `NOTHING`."""
-        ...
-
-    async def topic(self, name: str, keep_ns: Keep, keep_bytes: Keep) -> None:
-        """How much history a topic keeps: None is the default, `UNSET` leaves it as it is."""
-        ...
-
-    async def topics(self) -> list[TopicInfo]: ...
-
-    async def purposes(self, topic: str | None) -> list[PurposeInfo]: ...
-
-    async def statistics(self) -> Statistics: ...
-
-    async def dead(self, topic: str, purpose: str) -> list[DeadLetter]: ...
-
-    async def redrive(self, topic: str, purpose: str, ids: Collection[str] | None) -> int: ...
-
-    async def discard(self, topic: str, purpose: str, ids: Collection[str] | None) -> int: ...
-
-    async def replay(self, topic: str, purpose: str, since: Since, until: Since) -> int: ...
-
-    async def retire(self, topic: str, purpose: str, *, force: bool) -> None: ...
-
-    async def trace(self, id: str) -> Trace: ...
-
-    async def backup(self, path: str) -> None: ...
 
 
 class Link(Protocol):

@@ -12,7 +12,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection
 from secrets import token_bytes
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -24,15 +24,19 @@ from ..core.purpose import MOST_ERROR
 from ..errors import Busy, ProtocolError, SolarWindError, StoreError, TooLarge, Unavailable
 from ..logs import limited
 from ..origin import MACHINE, process_name
-from ..store.base import Keep
 from .authors import Authors
 from .backoff import Backoff
 from .base import Link, Receiver, Since
-from .calls import Calls
 from .clock import Clock, SteadyClock
+from .files import write_file
 from .running import Running, log_stale
 
+if TYPE_CHECKING:
+    from .request import Operation, Request
+
 log = logging.getLogger("solarwind")
+
+R = TypeVar("R")
 
 HELLO_S = 10.0
 MOST_FAILURES = 250  # in a report
@@ -65,7 +69,7 @@ class _Submitted(msgspec.Struct, eq=False):
     sent: bool = False
 
 
-class Client(Running, Calls):
+class Client(Running):
     """See `Engine`. A subclass says by what link the server is reached."""
 
     def __init__(self, place: str) -> None:
@@ -398,27 +402,33 @@ class Client(Running, Calls):
         finally:
             self._asked.pop(ref, None)
 
-    async def _call(self, name: str, arguments: wire.Arguments) -> list[Any]:
-        self._check_running()
-        if not self._up.is_set():  # all instances join first: some may ask only for what is theirs
-            raise Unavailable(self._out_of_reach)
-        packed = msgspec.Raw(wire.encode(arguments))
-        try:
-            return await self._ask(lambda ref: wire.Call(ref, name, packed))
-        except _Lost as lost:
-            raise Unavailable(str(lost)) from None
+    async def ask(self, request: Request[R]) -> R:
+        """See `Engine`."""
+        operation = request.operation
+        if operation.file is None:
+            items = await self._call(operation, operation.pack(request))
+        else:
+            items = await write_file(request.arguments[operation.file], self._call(operation, operation.pack(request)))
+        answer: R = operation.form.read(items)
+        return answer
 
-    async def _call_until_answered(self, name: str, arguments: wire.Arguments) -> None:
-        """For what may be asked twice."""
+    async def _call(self, operation: Operation[..., Any], arguments: msgspec.Struct) -> list[Any]:
+        """Return the items of the answer. Raises what the server raised, and `Unavailable` where it is out of reach;
+        what may be asked twice waits until it is back."""
+        waits = operation.repeat == "always"
         packed = msgspec.Raw(wire.encode(arguments))
         while True:
-            await self._up.wait()
             self._check_running()
+            if waits:
+                await self._up.wait()
+                self._check_running()
+            elif not self._up.is_set():  # all instances join first: some may ask only for what is theirs
+                raise Unavailable(self._out_of_reach)
             try:
-                await self._ask(lambda ref: wire.Call(ref, name, packed))
-                return
-            except _Lost:
-                pass
+                return await self._ask(lambda ref: wire.Call(ref, operation.name, packed))
+            except _Lost as lost:
+                if not waits:
+                    raise Unavailable(str(lost)) from None
 
     # Events and instances -----------------------------------------------------------------------------
 
@@ -556,19 +566,6 @@ class Client(Running, Calls):
                 await self._ask(lambda ref: wire.Leave(ref, instance, died))
             except (_Lost, SolarWindError):  # then it is gone anyway
                 pass
-
-    async def quiet(self, purposes: Collection[tuple[str, str]]) -> None:
-        await self._call_until_answered("quiet", wire.PurposesArguments(list(purposes)))
-
-    async def left(self, purposes: Collection[tuple[str, str]]) -> str:
-        try:
-            (text,) = await self._call("left", wire.PurposesArguments(list(purposes)))
-        except Unavailable as error:
-            return str(error)
-        return str(text)
-
-    async def topic(self, name: str, keep_ns: Keep, keep_bytes: Keep) -> None:
-        await self._call_until_answered("topic", wire.TopicArguments(name, keep_ns, keep_bytes))
 
 
 def _refuse(future: asyncio.Future[Any], error: Exception) -> None:

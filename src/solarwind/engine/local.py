@@ -16,25 +16,23 @@ from secrets import token_bytes
 from typing import Any
 
 import msgspec
-from msgspec import UnsetType
 
 from ..batch import AUTHOR_BYTES, Batch
 from ..core.dispatcher import Dispatcher
 from ..core.effects import Closed, Effect, Fault, Fetch, Join, Offer, Report
 from ..core.log import Stored
 from ..core.state import Change, Snapshot
-from ..errors import BadArgument, Busy, StoreError
+from ..errors import Busy, StoreError
 from ..limits import Limits
 from ..logs import limited
-from ..names import check_topic
-from ..store.base import Full, Keep, Recovered, Store
+from ..store.base import Full, Recovered, Store
 from .base import NOTHING, Receiver, Since
 from .cache import LogCache
 from .clock import Clock, SteadyClock, Timer
 from .held import Held
 from .history import Trimmer
 from .notices import warn_of_clock, warn_of_forgotten
-from .operations import FOREVER, Operations
+from .operations import Operations
 from .quiet import Quiet
 from .running import log_stale, refuse
 
@@ -490,30 +488,11 @@ class LocalEngine(Operations):
             if found or end == self._dispatcher.topics[topic].end:
                 return found
 
-    # History ------------------------------------------------------------------------------------------
-
-    async def topic(self, name: str, keep_ns: Keep, keep_bytes: Keep) -> None:
-        self._check_running()
-        check_topic(name)
-        for what, value in (("keep_ns", keep_ns), ("keep_bytes", keep_bytes)):
-            if isinstance(value, int) and not 0 <= value <= FOREVER:
-                raise BadArgument(f"expected {what} of 0 or more, of 63 bits at most, got {value}")
-        topic = self._dispatcher.topic(name)
-        await self.store.topic(name, keep_ns, keep_bytes)
-        if not isinstance(keep_ns, UnsetType):
-            topic.keep_ns = self.store.keep_ns if keep_ns is None else keep_ns
-        if not isinstance(keep_bytes, UnsetType):
-            topic.keep_bytes = keep_bytes
-        self._trimmer.look_at(topic, at_once=True)
-
     # Instances ----------------------------------------------------------------------------------------
-
-    def _history_guard(self) -> asyncio.Lock:
-        return self._trimmer.guard
 
     async def join(self, join: Join, since: Since, receiver: Receiver) -> int:
         self._check_running()
-        async with self._history_guard():
+        async with self._trimmer.guard:
             position = await self._position(join.topic, since)
             instance = self._dispatcher.join(join, position, self._clock.now())
         self._receivers[instance] = receiver
@@ -548,7 +527,6 @@ class LocalEngine(Operations):
     # Quiet --------------------------------------------------------------------------------------------
 
     async def quiet(self, purposes: Collection[tuple[str, str]]) -> None:
-        self._check_running()
         waiter = Quiet(tuple(purposes), list(purposes), self._loop.create_future())
         self._quiet.append(waiter)
         self._check_quiet()

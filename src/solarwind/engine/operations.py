@@ -1,33 +1,53 @@
-"""What an operator asks of a dispatcher and its store: the same wherever the two are together."""
+"""What is asked of a dispatcher and its store: a method for each operation, the same wherever the two are together.
+
+How each is asked, and by whom, is a row of the table in `solarwind/operations.py`.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Collection
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, TypeVar
+
+from msgspec import UNSET, UnsetType
 
 from ..core.dispatcher import Dispatcher
-from ..core.purpose import Purpose
+from ..core.purpose import Purpose as LivePurpose
 from ..core.spans import Spans
 from ..core.state import Letter
 from ..errors import BadArgument, NotFound
 from ..event import Event, HandOut
 from ..records import DeadLetter, PurposeInfo, PurposeStatistics, Statistics, TopicInfo, TopicStatistics, Trace, listed
 from ..store.base import Store
-from .base import Since
+from .arguments import EventId, Ids, Keep, NewFile, Purpose, Purposes, Since, Topic, Until
+from .base import Since as When
 from .clock import Clock
 from .running import Running
+
+if TYPE_CHECKING:
+    from .history import Trimmer
+    from .request import Request
+
+R = TypeVar("R")
 
 FOREVER = (1 << 63) - 1  # ns since 1970
 _TOGETHER = 250  # purposes that are counted, and dead letters that are read, in one turn of the loop
 
 
 class Operations(Running):
-    """The part of an engine that answers and serves operators."""
+    """The part of an engine that answers and serves operators. Arguments come checked."""
 
     store: Store
     _dispatcher: Dispatcher
     _clock: Clock
+    _trimmer: Trimmer
+
+    async def ask(self, request: Request[R]) -> R:
+        """See `Engine`."""
+        self._check_running()
+        answer: R = await getattr(self, request.operation.function.__name__)(**request.arguments)
+        return answer
 
     def _carry_out(self) -> None:
         """Carry out what the dispatcher wants done."""
@@ -37,11 +57,7 @@ class Operations(Running):
         """Wait until what has changed so far is durable."""
         raise NotImplementedError
 
-    def _history_guard(self) -> asyncio.Lock:
-        """Held while a piece of history is deleted."""
-        raise NotImplementedError
-
-    async def _position(self, topic: str, since: Since) -> int:
+    async def _position(self, topic: str, since: When) -> int:
         """Where in the topic's log `since` is."""
         end = self._dispatcher.topics[topic].end if topic in self._dispatcher.topics else 0
         if since == "now":
@@ -57,7 +73,7 @@ class Operations(Running):
             return await self.store.seek(topic, min(max(0, time), FOREVER))
         raise BadArgument(f"expected 'now', 'beginning', a datetime or a timedelta ago, got {since!a}")
 
-    def _count(self, purpose: Purpose) -> PurposeStatistics:
+    def _count(self, purpose: LivePurpose) -> PurposeStatistics:
         state = purpose.state
         return PurposeStatistics(
             exchange=purpose.active.exchange,
@@ -73,7 +89,7 @@ class Operations(Running):
         )
 
     async def statistics(self) -> Statistics:
-        self._check_running()
+        """A frozen record of all topics and purposes, and how they stand."""
         topics: dict[str, TopicStatistics] = {}
         purposes: dict[tuple[str, str], PurposeStatistics] = {}
         for name, topic in list(self._dispatcher.topics.items()):
@@ -84,11 +100,12 @@ class Operations(Running):
                     await asyncio.sleep(0)  # there may be very many
         return Statistics(topics, purposes)
 
-    async def purposes(self, topic: str | None) -> list[PurposeInfo]:
+    async def purposes(self, topic: Topic | None = None) -> list[PurposeInfo]:
+        """The purposes, of one topic or of all."""
         return listed(await self.statistics(), topic)
 
     async def topics(self) -> list[TopicInfo]:
-        self._check_running()
+        """The topics, and how much history each has."""
         found = []
         for name, topic in sorted(self._dispatcher.topics.items()):
             events, size = await self.store.history(name)
@@ -107,7 +124,6 @@ class Operations(Running):
 
     async def _dead(self, topic: str, purpose: str) -> AsyncIterator[tuple[Letter, Event]]:
         """One by one, with time for others between them: there may be very many."""
-        self._check_running()
         self._dispatcher.purpose(topic, purpose)
         await self._committed()
         for number, each in enumerate(await self.store.dead(topic, purpose), 1):
@@ -115,7 +131,8 @@ class Operations(Running):
             if not number % _TOGETHER:
                 await asyncio.sleep(0)
 
-    async def dead(self, topic: str, purpose: str) -> list[DeadLetter]:
+    async def dead(self, topic: Topic, purpose: Purpose) -> list[DeadLetter]:
+        """The purpose's dead letters, in the order accepted. Raises `NotFound`."""
         return [
             DeadLetter(event, letter.error, letter.tried, datetime.fromtimestamp(letter.time / 1e9, UTC))
             async for letter, event in self._dead(topic, purpose)
@@ -133,28 +150,31 @@ class Operations(Running):
             )
         return Spans.of(position_of[id] for id in ids)
 
-    async def redrive(self, topic: str, purpose: str, ids: Collection[str] | None) -> int:
-        self._check_running()
+    async def redrive(self, topic: Topic, purpose: Purpose, ids: Ids = None) -> int:
+        """Hand dead letters out again as if never tried, these or all. Return how many. Raises `NotFound`."""
         positions = await self._dead_positions(topic, purpose, ids)
         count = self._dispatcher.redrive(topic, purpose, positions, self._clock.now())
         return await self._carried_out(count)
 
-    async def discard(self, topic: str, purpose: str, ids: Collection[str] | None) -> int:
-        self._check_running()
+    async def discard(self, topic: Topic, purpose: Purpose, ids: Ids) -> int:
+        """Forget dead letters, these, or with None all. Return how many. Raises `NotFound`."""
         positions = await self._dead_positions(topic, purpose, ids)
         return await self._carried_out(self._dispatcher.discard(topic, purpose, positions))
 
-    async def replay(self, topic: str, purpose: str, since: Since, until: Since) -> int:
-        self._check_running()
+    async def replay(self, topic: Topic, purpose: Purpose, since: Since = "beginning", until: Until = "now") -> int:
+        """Make the history fired from `since` up to `until` pend again. Return how many events.
+
+        Raises `NotFound`, and `NotAllowed` for a purpose whose events do not pend.
+        """
         self._dispatcher.purpose(topic, purpose)
-        async with self._history_guard():
+        async with self._trimmer.guard:
             start, stop = await self._position(topic, since), await self._position(topic, until)
             first = await self._position(topic, "beginning")
             count = self._dispatcher.replay(topic, purpose, max(start, first), stop, self._clock.now())
         return await self._carried_out(count)
 
-    async def retire(self, topic: str, purpose: str, *, force: bool) -> None:
-        self._check_running()
+    async def retire(self, topic: Topic, purpose: Purpose, force: bool = False) -> None:
+        """Forget a purpose. Raises `ConflictError` while it has events, dead letters or instances, unless `force`."""
         self._dispatcher.retire(topic, purpose, force=force)
         await self._carried_out(0)
 
@@ -164,8 +184,8 @@ class Operations(Running):
         await self._committed()
         return count
 
-    async def trace(self, id: str) -> Trace:
-        self._check_running()
+    async def trace(self, id: EventId) -> Trace:
+        """The event with that id and the tree of what it caused, from the history. Raises `NotFound`."""
         await self._committed()
         found = await self.store.find(id)
         if found is None:
@@ -179,9 +199,30 @@ class Operations(Running):
                     caused.setdefault(cause.id, []).append(Event(HandOut(stored.batch, stored.start), index))
         return trace_tree(event, caused)
 
-    async def backup(self, path: str) -> None:
-        self._check_running()
+    async def backup(self, path: NewFile) -> None:
+        """Copy the store to a new file while it is in use. Raises `NotAllowed` where there is none, `StoreError`."""
         await self.store.backup(path)
+
+    async def topic(self, topic: Topic, keep_ns: Keep = UNSET, keep_bytes: Keep = UNSET) -> None:
+        """Say how much history a topic keeps: None is the default, `UNSET` leaves it as it is."""
+        for what, value in (("keep_ns", keep_ns), ("keep_bytes", keep_bytes)):
+            if isinstance(value, int) and not 0 <= value <= FOREVER:
+                raise BadArgument(f"expected {what} of 0 or more, of 63 bits at most, got {value}")
+        found = self._dispatcher.topic(topic)
+        await self.store.topic(topic, keep_ns, keep_bytes)
+        if not isinstance(keep_ns, UnsetType):
+            found.keep_ns = self.store.keep_ns if keep_ns is None else keep_ns
+        if not isinstance(keep_bytes, UnsetType):
+            found.keep_bytes = keep_bytes
+        self._trimmer.look_at(found, at_once=True)
+
+    async def quiet(self, purposes: Purposes) -> None:
+        """Wait until all that was submitted is accepted, and these purposes have nothing left to do."""
+        raise NotImplementedError
+
+    async def left(self, purposes: Purposes) -> str:
+        """Say what `quiet` still waits for, in words; `NOTHING`."""
+        raise NotImplementedError
 
 
 def trace_tree(event: Event, caused: dict[str, list[Event]]) -> Trace:

@@ -335,11 +335,12 @@ class Connection:
     def _call(self, call: wire.Call) -> None:
         assert self._grant is not None
         self._check_unanswered()
-        arguments = wire.read_arguments(call)
+        operation = calls.operation_of(call.name)
+        message: Any = operation.read(call.arguments)
         own = {(seat.topic, seat.purpose) for seat in self._seats.values()}
-        if not (isinstance(arguments, wire.PurposesArguments) and own.issuperset(arguments.purposes)):
+        if not (operation.right == "own" and own.issuperset(message.purposes)):
             self._grant.check_admin()
-        self._answer(call.ref, calls.answer(self._host.engine, call.name, arguments), self._tasks)
+        self._answer(call.ref, calls.answer(self._host.engine, operation, message), self._tasks)
 
     def _check_unanswered(self) -> None:
         if len(self._tasks) >= self._host.settings.unanswered:

@@ -31,9 +31,9 @@ from ..event import Event
 from ..failure import Later, Reject, Retry
 from ..limits import Limits
 from ..logs import limited
+from ..options import check_count
 from ..peer.turns import Turns
 from ..service.meaning import Meaning
-from ..service.options import check_count
 from ..service.registration import make_join
 from ..service.runner import Runner
 from ..service.signature import Handler

@@ -13,6 +13,7 @@ from prometheus_client.exposition import choose_encoder
 from starlette.responses import Response
 
 from ..errors import Unavailable
+from ..operations import Operator
 from ..records import Statistics
 from .call import Call, answer
 
@@ -55,7 +56,7 @@ async def metrics(call: Call) -> Response:
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
-    registry.register(_Numbers(call.server, await call.server.engine.statistics()))
+    registry.register(_Numbers(call.server, await Operator.statistics(call.server.engine)))
     write, content = choose_encoder(call.request.headers.get("accept", ""))
     # On a thread: it is text of many lines, and takes long where there are many purposes.
     return Response(await asyncio.to_thread(write, registry), media_type=content)

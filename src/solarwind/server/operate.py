@@ -12,9 +12,8 @@ from starlette.responses import Response
 
 from ..errors import BadArgument, NotFound, TooLarge
 from ..failure import MOST_SECONDS
-from ..names import check_id, check_topic
+from ..operations import Internal
 from ..records import DeadLetter, PurposeInfo, PurposeStatistics, TopicInfo, TopicStatistics, Trace
-from ..service.options import check_span
 from .call import Call, answer, in_pieces
 from .cloudevents import CloudEvent, to_cloudevent
 from .described import Id, SinceText, Topic
@@ -128,13 +127,13 @@ class Events(msgspec.Struct):
 
 
 async def statistics(call: Call) -> Response:
-    found = await call.server.engine.statistics()
+    found = await Internal.statistics(call.server.engine)
     purposes = (_record(PurposeInfo(*names, counts)) for names, counts in found.purposes.items())
     return answer(Statistics(found.topics, await in_pieces(call, purposes)))
 
 
 async def topics(call: Call) -> Response:
-    return answer(Topics(await in_pieces(call, await call.server.engine.topics())))
+    return answer(Topics(await in_pieces(call, await Internal.topics(call.server.engine))))
 
 
 async def topic(call: Call) -> Response:
@@ -144,27 +143,24 @@ async def topic(call: Call) -> Response:
 async def set_topic(call: Call) -> Response:
     name, wanted = call.topic, await call.json(TopicSettings)
     keep_ns = int(wanted.keep * 1e9) if isinstance(wanted.keep, float) else wanted.keep
-    await call.server.engine.topic(name, keep_ns, wanted.keep_bytes)
+    await Internal.topic(call.server.engine, name, keep_ns, wanted.keep_bytes)
     return answer(await _topic(call))
 
 
 async def _topic(call: Call) -> TopicInfo:
-    for found in await call.server.engine.topics():
+    for found in await Internal.topics(call.server.engine):
         if found.topic == call.topic:
             return found
     raise NotFound(f"expected a topic that something was fired on or listens to, got {call.topic!r}, which is none")
 
 
 async def purposes(call: Call) -> Response:
-    name = call.query(PurposesQuery).topic
-    if name is not None:
-        check_topic(name)
-    found = await call.server.engine.purposes(name)
+    found = await Internal.purposes(call.server.engine, call.query(PurposesQuery).topic)
     return answer(Purposes(await in_pieces(call, map(_record, found))))
 
 
 async def purpose(call: Call) -> Response:
-    for found in await call.server.engine.purposes(call.topic):
+    for found in await Internal.purposes(call.server.engine, call.topic):
         if found.purpose == call.purpose:
             return answer(_record(found))
     raise NotFound(f"expected a purpose of topic {call.topic!r}, got {call.purpose!r}, which is none")
@@ -175,13 +171,13 @@ def _record(info: PurposeInfo) -> PurposeRecord:
 
 
 async def retire(call: Call) -> Response:
-    await call.server.engine.retire(call.topic, call.purpose, force=call.query(RetireQuery).force)
+    await Internal.retire(call.server.engine, call.topic, call.purpose, force=call.query(RetireQuery).force)
     return Response(status_code=204)
 
 
 async def dead(call: Call) -> Response:
     query = call.query(DeadQuery)
-    letters = await call.server.engine.dead(call.topic, call.purpose)
+    letters = await Internal.dead(call.server.engine, call.topic, call.purpose)
     at = 0
     if query.after is not None:
         at = await _behind(call, letters, query.after)
@@ -211,12 +207,12 @@ def _page(letters: list[DeadLetter]) -> Iterator[DeadRecord]:
 
 async def redrive(call: Call) -> Response:
     ids = await _letters(call)
-    return answer(Redriven(await call.server.engine.redrive(call.topic, call.purpose, ids)))
+    return answer(Redriven(await Internal.redrive(call.server.engine, call.topic, call.purpose, ids)))
 
 
 async def discard(call: Call) -> Response:
     ids = await _letters(call)
-    return answer(Discarded(await call.server.engine.discard(call.topic, call.purpose, ids)))
+    return answer(Discarded(await Internal.discard(call.server.engine, call.topic, call.purpose, ids)))
 
 
 async def _letters(call: Call) -> list[str] | None:
@@ -226,8 +222,6 @@ async def _letters(call: Call) -> list[str] | None:
         raise BadArgument(
             f'expected either ids of dead letters or "all": true, got {"both" if letters.all else "neither"}'
         )
-    for id in letters.ids or ():
-        check_id(id)
     if letters.ids is not None and len(letters.ids) > most:
         raise TooLarge(f"expected at most {most:,} ids, got {len(letters.ids):,}: send several requests")
     return letters.ids or None
@@ -235,14 +229,14 @@ async def _letters(call: Call) -> list[str] | None:
 
 async def replay(call: Call) -> Response:
     span = await call.json(Span)
-    since, until = check_span(read_since(span.since), read_since(span.until, "until"))
-    return answer(Replayed(await call.server.engine.replay(call.topic, call.purpose, since, until)))
+    since, until = read_since(span.since), read_since(span.until, "until")
+    return answer(Replayed(await Internal.replay(call.server.engine, call.topic, call.purpose, since, until)))
 
 
 async def trace(call: Call) -> Response:
     """The event and what it caused, each after the one that its `causationid` names: a list, since a chain of causes
     may be longer than JSON can nest."""
-    found = await call.server.engine.trace(check_id(call.part("id")))
+    found = await Internal.trace(call.server.engine, call.part("id"))
     return answer(Events(await in_pieces(call, _tree(found))))
 
 

@@ -23,8 +23,8 @@ from ..errors import BadArgument, Busy, TooLarge
 from ..event import Cause, Event
 from ..limits import Limits
 from ..names import check_id, check_key, check_topic
+from ..options import check_flag, check_payloads, check_seconds
 from .group import ORDER, Group, Numbers
-from .options import check_flag, check_payloads, check_seconds
 from .outbox import Outbox
 from .receipts import HELD_BYTES, Fired, Held, HeldReceipt, Receipt, Receipts, SentReceipt
 from .runner import handling

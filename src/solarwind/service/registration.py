@@ -16,9 +16,9 @@ from ..engine.base import Since
 from ..errors import BadArgument
 from ..failure import MOST_SECONDS, Retry
 from ..names import check_purpose, check_topic
+from ..options import check_count, check_seconds, check_since, check_type
 from ..origin import MACHINE, process_name
 from ..plugins import load_exchange
-from .options import check_count, check_seconds, check_since, check_type
 from .runner import Runner
 from .signature import Handler, innermost
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from solarwind import wire
 from solarwind.batch import author_of, seal
 from solarwind.errors import ProtocolError
+from solarwind.operations import OPERATIONS
 
 from ..peers import PATIENCE_S, Peer, peer
 from .target import Target
@@ -143,10 +144,11 @@ pairs = mostly(st.lists(mostly(st.tuples(topics, purposes)), max_size=3))
 OF_A_CALL: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     "topics": {},
     "topic": {
-        "name": topics,
+        "topic": topics,
         "keep_ns": mostly(st.none() | st.integers(-1, 2**62)),
         "keep_bytes": mostly(st.integers(-1, 9)),
     },
+    "purposes": {"topic": mostly(st.none() | topics)},
     "statistics": {},
     "dead": {"topic": topics, "purpose": purposes},
     "redrive": {"topic": topics, "purpose": purposes, "ids": ids},
@@ -158,7 +160,7 @@ OF_A_CALL: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     "left": {"purposes": pairs},
     "backup": {},
 }
-assert set(OF_A_CALL) == set(wire.CALLS)
+assert set(OF_A_CALL) == set(OPERATIONS)
 
 
 @st.composite

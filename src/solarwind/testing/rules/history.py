@@ -13,6 +13,7 @@ from ...engine.base import Since
 from ...errors import BadArgument, BadName, NotAllowed, NotFound
 from ...event import Event
 from ...failure import Reject
+from ...operations import Internal
 from ...wind import SolarWind
 from .place import Place, a_while, on_loop, refused, until
 
@@ -328,7 +329,7 @@ class HistoryRules:
         wind.topic("T", keep_bytes=4567)
         collect(wind, "T", "p")
         async with wind:
-            await wind.engine.topic("other", UNSET, UNSET)
+            await Internal.topic(wind.engine, "other")
             default = next(info.keep for info in await wind.topics() if info.topic == "other")
             for keep, keep_bytes, becomes in (
                 (UNSET, UNSET, (123.0, 4567)),

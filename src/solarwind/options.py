@@ -8,10 +8,10 @@ from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from ..engine.base import Since
-from ..errors import BadArgument
-from ..failure import MOST_SECONDS
-from ..names import check_id
+from .engine.base import Since
+from .errors import BadArgument
+from .failure import MOST_SECONDS
+from .names import check_id
 
 MOST_COUNT = 1_000_000_000
 _SKEW_S = 5.0  # machines' clocks differ
@@ -60,12 +60,11 @@ def check_since(since: Any, what: str = "since", *, future: bool = False) -> Sin
     return since
 
 
-def check_span(since: Any, until: Any) -> tuple[Since, Since]:
-    """A stretch of a topic's history. One that ends before it begins has its ends the wrong way round."""
-    since, until = check_since(since), check_since(until, "until", future=True)
+def check_order(arguments: Mapping[str, Any]) -> None:
+    """A stretch of a topic's history has `since` before `until`."""
+    since, until = arguments["since"], arguments["until"]
     if _is_before(until, since):
         raise BadArgument(f"expected since to lie before until, got since {_said(since)} and until {_said(until)}")
-    return since, until
 
 
 def _is_before(one: Since, other: Since) -> bool:

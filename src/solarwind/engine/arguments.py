@@ -1,0 +1,85 @@
+"""The kinds of arguments that operations have: how each is checked, once for all engines, and how it travels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Annotated, Any, get_args
+
+import msgspec
+
+from .. import wire
+from ..names import check_id, check_purpose, check_topic
+from ..options import check_flag, check_ids, check_path, check_since
+from .base import Since as When
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+class Kind(msgspec.Struct, frozen=True):
+    """`check` takes what somebody gave and the argument's name, and returns what the operation gets; it raises
+    `BadName` or `BadArgument`. `wire` is the type by which it travels, None where it does not; `pack` makes it, and
+    `read` takes it."""
+
+    name: str
+    check: Callable[[Any, str], Any]
+    wire: Any = None
+    pack: Callable[[Any], Any] = _same
+    read: Callable[[Any], Any] = _same
+
+
+def _optional(kind: Kind) -> Kind:
+    def check(value: Any, name: str) -> Any:
+        return None if value is None else kind.check(value, name)
+
+    return msgspec.structs.replace(kind, name=f"{kind.name}?", check=check, wire=kind.wire | None)
+
+
+def kind_of(hint: Any) -> Kind:
+    """Return the kind of an annotated parameter."""
+    if isinstance(kind := _metadata(hint), Kind):
+        return kind
+    for each in get_args(hint):
+        if isinstance(kind := _metadata(each), Kind):
+            return _optional(kind)
+    return {bool: FLAG}[hint]
+
+
+def _metadata(hint: Any) -> Any:
+    return getattr(hint, "__metadata__", (None,))[0]
+
+
+def _flag(value: Any, name: str) -> bool:
+    check_flag(name, value)
+    return bool(value)
+
+
+def _packed_ids(ids: Collection[str] | None) -> list[str] | None:
+    return None if ids is None else list(ids)
+
+
+FLAG = Kind("flag", _flag, bool)
+Topic = Annotated[str, Kind("topic", lambda value, name: check_topic(value), str)]
+Purpose = Annotated[str, Kind("purpose", lambda value, name: check_purpose(value), str)]
+EventId = Annotated[str, Kind("id", lambda value, name: check_id(value), str)]
+Ids = Annotated[
+    Collection[str] | None,
+    Kind("ids", lambda value, name: check_ids(value), wire.Listed[str] | None, _packed_ids),
+]
+Since = Annotated[When, Kind("since", check_since, str | int, wire.pack_since, wire.read_since)]
+Until = Annotated[
+    When,
+    Kind(
+        "until", lambda value, name: check_since(value, name, future=True), str | int, wire.pack_since, wire.read_since
+    ),
+]
+NewFile = Annotated[str, Kind("file", lambda value, name: check_path(value))]  # where it is asked: it does not travel
+# These are of the engine's own, and were checked where somebody gave them.
+Keep = Annotated[
+    int | msgspec.UnsetType | None, Kind("keep", lambda value, name: value, int | msgspec.UnsetType | None)
+]
+Purposes = Annotated[
+    Collection[tuple[str, str]],
+    Kind("purposes", lambda value, name: value, wire.Named[tuple[str, str]], list),
+]

@@ -1,0 +1,60 @@
+"""A file that an operation makes, on its way from the dispatcher to the process that asked for it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
+
+from ..errors import NotAllowed
+
+BLOCK_BYTES = 256 << 10
+
+
+async def read_file(make: Callable[[str], Coroutine[Any, Any, object]]) -> AsyncIterator[list[bytes]]:
+    """Have `make` write a file at a path, in a folder of its own, and return its bytes in blocks."""
+    with tempfile.TemporaryDirectory(prefix="solarwind-") as folder:
+        path = os.path.join(folder, "made")
+        making = asyncio.ensure_future(make(path))
+        try:
+            await asyncio.shield(making)
+        finally:
+            await asyncio.wait([making])  # a thread writes into the folder, even if nobody waits for it any more
+        size, at = os.path.getsize(path), 0
+        while at < size:
+            yield [await asyncio.to_thread(_block, path, at)]
+            at += BLOCK_BYTES
+
+
+def _block(path: str, at: int) -> bytes:
+    with open(path, "rb") as file:
+        file.seek(at)
+        return file.read(BLOCK_BYTES)
+
+
+async def write_file(path: str, asking: Coroutine[Any, Any, list[Any]]) -> list[Any]:
+    """Write the blocks that are asked for to a new file, for its owner alone. Raises `NotAllowed` if there is one, and
+    leaves none that is not whole. Return no items."""
+    if os.path.lexists(path):
+        asking.close()
+        raise NotAllowed(f"expected the path of a new file, but {path} exists: name another")
+    await asyncio.to_thread(_write, path, await asking)
+    return []
+
+
+def _write(path: str, blocks: list[bytes]) -> None:
+    file = open(path, "xb", opener=_for_owner_alone)  # noqa: SIM115 (it is removed, too, where that fails)
+    try:
+        with file:
+            file.writelines(blocks)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        os.unlink(path)
+        raise
+
+
+def _for_owner_alone(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)

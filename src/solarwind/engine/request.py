@@ -1,0 +1,183 @@
+"""What is asked of a dispatcher: the type of an operation's row, and of one request for it.
+
+The table itself is `solarwind/operations.py`. A row says everything about an operation in one place; the method of
+`SolarWind`, the message of the protocol, the way to the owner of a topic, the HTTP endpoint and the command are made
+from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Sequence
+from inspect import Parameter, signature
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Generic,
+    Literal,
+    ParamSpec,
+    Protocol,
+    TypeVar,
+    get_type_hints,
+    overload,
+)
+
+import msgspec
+
+from ..errors import BadArgument
+from .answers import Form, form_of
+from .arguments import Kind, kind_of
+
+if TYPE_CHECKING:
+    from typing import Self
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Owns = Callable[[str], bool]  # whether a topic is of the partition that answered
+
+
+class Request(msgspec.Struct, Generic[R], frozen=True):
+    """An operation, and its arguments by name: all of them, checked."""
+
+    operation: Operation[..., R]
+    arguments: dict[str, Any]
+
+
+class Asked(Protocol):
+    """Whatever an operation can be asked of: an engine, or a `SolarWind` on one."""
+
+    async def ask(self, request: Request[R]) -> R:
+        """Do it, and return the answer. Raises what the operation raises, and `Unavailable`."""
+        ...
+
+
+class Endpoint(msgspec.Struct, frozen=True):
+    """How an operation is asked by HTTP. Arguments that the path does not name stand in the query, or with POST in the
+    body. The answer is an object with one field, `key`; without one it is the answer itself, or `204` where there is
+    none. `handler` names a function of `server/operate.py` for what is not so plain."""
+
+    method: str
+    path: str
+    summary: str
+    key: str = ""
+    handler: str = ""
+
+
+class Command(msgspec.Struct, frozen=True):
+    """How an operation is asked on the command line: by these words. `says` is printed of the answer, `{}`, and with
+    `--json` an object with the field `key`. `options` is the help of each option, `consent` are those that allow what
+    is otherwise refused: they have no environment variable."""
+
+    words: str
+    help: str
+    says: str = ""
+    key: str = ""
+    options: dict[str, str] = {}
+    consent: tuple[str, ...] = ()
+
+
+class Operation(Generic[P, R]):
+    """A row of the table: a descriptor, so that what has the table as a base class has each operation as a method."""
+
+    def __init__(
+        self,
+        function: Callable[Concatenate[Any, P], Coroutine[Any, Any, R]],
+        *,
+        right: Literal["admin", "own"] = "admin",
+        to: Literal["owner", "all", "engine"] = "owner",
+        merge: Callable[[Sequence[tuple[R, Owns]]], R] | None = None,
+        repeat: Literal["never", "question", "always"] = "never",
+        makes: bool = False,
+        check: Callable[[dict[str, Any]], None] | None = None,
+        endpoint: Endpoint | None = None,
+        command: Command | None = None,
+    ) -> None:
+        """`function` is the method of `Operations` that does it where the dispatcher is; its annotations are the kinds
+        of the arguments.
+
+        - `right`: "admin", or "own" where whoever has instances of all the purposes may ask about them
+        - `to`: on a cluster, to the "owner" of the argument `topic`, which has to be known unless it `makes` it; to
+          "all" owners, whose answers `merge` makes one of; or the "engine" of the process does it by itself
+        - `repeat`: whether it may be asked again when no answer came: "never"; a "question" changes nothing, and may
+          be asked of the next owner; "always" waits for an answer, however long the dispatcher is out of reach
+        - `check`: of several arguments together
+        """
+        self.function, self.right, self.to, self.merge = function, right, to, merge
+        self.repeat, self.makes, self._check = repeat, makes, check
+        self.endpoint, self.command = endpoint, command
+        self.name = function.__name__
+        self.__name__, self.__doc__ = function.__name__, function.__doc__
+        self.__signature__ = signature(function)
+        hints = get_type_hints(function, include_extras=True)
+        self.form: Form = form_of(hints.pop("return"))
+        self.kinds: dict[str, Kind] = {name: kind_of(hint) for name, hint in hints.items()}
+        # What an argument is called that is the path of a file, which the operation makes where it is asked.
+        self.file = next((name for name, kind in self.kinds.items() if kind.wire is None), None)
+        self._defaults = {
+            name: each.default
+            for name, each in self.__signature__.parameters.items()
+            if each.default is not Parameter.empty
+        }
+        self.message: type[msgspec.Struct] = msgspec.defstruct(
+            f"{self.name.title().replace('_', '')}Arguments",
+            [self._field(name, kind) for name, kind in self.kinds.items() if kind.wire is not None],
+            forbid_unknown_fields=True,
+            kw_only=True,
+        )
+
+    def _field(self, name: str, kind: Kind) -> tuple[Any, ...]:
+        if name in self._defaults:
+            return name, kind.wire, kind.pack(self._defaults[name])
+        return name, kind.wire
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    @overload
+    def __get__(self, of: None, owner: type) -> Self: ...
+
+    @overload
+    def __get__(self, of: Asked, owner: type) -> Callable[P, Coroutine[Any, Any, R]]: ...
+
+    @overload
+    def __get__(self, of: object, owner: type) -> Self: ...  # for types alone: as the field of a record it is itself
+
+    def __get__(self, of: Any, owner: type) -> Any:
+        if of is None:
+            return self
+        return lambda *args, **kwargs: self(of, *args, **kwargs)
+
+    def __call__(self, of: Asked, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+        """Ask it of an engine or a `SolarWind`. Raises `BadName` and `BadArgument` when it is awaited."""
+        bound = self.__signature__.bind(of, *args, **kwargs)
+        return self._ask(of, {**self._defaults, **dict(list(bound.arguments.items())[1:])})
+
+    async def _ask(self, of: Asked, arguments: dict[str, Any]) -> R:
+        return await of.ask(self.request(arguments))
+
+    def request(self, arguments: dict[str, Any]) -> Request[R]:
+        """Check the arguments, which came from whatever door. Raises `BadName` and `BadArgument`."""
+        arguments = {name: kind.check(arguments[name], name) for name, kind in self.kinds.items()}
+        if self._check is not None:
+            self._check(arguments)
+        return Request(self, arguments)
+
+    # As it travels ------------------------------------------------------------------------------------
+
+    def pack(self, request: Request[R]) -> msgspec.Struct:
+        """Return the arguments of a `call` message."""
+        packed = {name: self.kinds[name].pack(request.arguments[name]) for name in self.message.__struct_fields__}
+        return self.message(**packed)
+
+    def read(self, data: msgspec.Raw) -> msgspec.Struct:
+        """Read the arguments of a `call` message. Raises `BadArgument`."""
+        try:
+            return msgspec.msgpack.decode(data, type=self.message)
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            raise BadArgument(f"expected the arguments of {self.name}: {error}") from None
+
+    def unpack(self, message: msgspec.Struct, more: dict[str, Any] | None = None) -> Request[R]:
+        """Return the request that the arguments of a `call` message make, and `more`. Raises `BadName` and
+        `BadArgument`."""
+        arguments = {name: self.kinds[name].read(getattr(message, name)) for name in self.message.__struct_fields__}
+        return self.request(arguments | (more or {}))
