@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -328,6 +329,43 @@ def test_restore_puts_a_backup_in_the_place_of_a_killed_store(path: Path, tmp_pa
     else:
         assert kept is not None
         assert on_store(Path(kept), nothing).topics[0].end == 205  # whole, with its log
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_restore_that_is_killed_at_any_step_can_be_repeated_and_loses_nothing_that_is_kept(
+    path: Path, tmp_path: Path, force: bool
+) -> None:
+    on_store(path, put(batch("a", 5, producer=3)))
+    copy = tmp_path / "copy.db"
+    backup(str(path), str(copy))
+    kill(path, many, tmp_path / "killed")
+
+    def is_killed(target: Path, step: int) -> bool:
+        """Whether a process that restores to `target` came to that step, before which it was killed."""
+        child = os.fork()
+        if not child:
+            steps = count()
+
+            def dying(do: Callable[..., None]) -> Callable[..., None]:
+                return lambda *names: os._exit(9) if next(steps) == step else do(*names)
+
+            for name in ("link", "unlink", "replace", "rename"):
+                setattr(os, name, dying(getattr(os, name)))
+            restore(str(copy), str(target), now=5, force=force)
+            os._exit(0)
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+
+    for step in count():
+        target = tmp_path / f"killed-{step}/wind.db"
+        shutil.copytree(tmp_path / "killed", target.parent)
+        if not is_killed(target, step):
+            break
+        restore(str(copy), str(target), now=6, force=force)
+        assert on_store(target, nothing).topics[0].end == 5
+        assert check(str(target)) == []
+        kept = [each for each in target.parent.glob("wind.db-aside-*") if each.name[-1] in "Z1"]
+        assert force or 205 in [on_store(each, nothing).topics[0].end for each in kept if not check(str(each))]
+    assert step > 5
 
 
 def test_restore_refuses_a_store_in_use_an_unsound_backup_and_what_is_no_store(path: Path, tmp_path: Path) -> None:

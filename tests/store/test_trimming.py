@@ -13,12 +13,15 @@ from typing import Any
 import pytest
 
 from solarwind import SolarWind
+from solarwind.core.spans import Spans
 from solarwind.engine.local import LocalEngine
 from solarwind.store import reading, sqlite
 from solarwind.store.check import check
 from solarwind.store.sqlite import SqliteStore
 from solarwind.testing import FakeClock
 from solarwind.testing.contract import until
+
+from .test_sqlite import batch
 
 YEARS_S = 10 * 365 * 24 * 3600.0
 
@@ -112,6 +115,25 @@ def test_a_shorter_keep_takes_effect_at_once_in_pieces(
         await until(lambda: keeps(wind, T=0, U=1))
 
     on_wind(path, clock, work)
+
+
+def test_a_transaction_of_trimming_ends_when_its_time_is_up_however_many_ids_go(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "_TRIM_S", 0)
+
+    async def work() -> None:
+        store = SqliteStore(str(path))
+        await store.open(1)
+        for first in range(3):
+            ids: list[str | None] = [f"{first}-{number}" for number in range(100)]
+            await store.commit([batch("a", 100, first=100 * first, ids=ids)], [], [], 1)
+        trims = [await store.trim("a", Spans([300, 1 << 60]), None, 0) for _ in range(4)]
+        assert (trims, await store.find("1-7")) == ([100, 100, 100, 0], None)
+        await store.close()
+
+    asyncio.run(work())
+    assert check(str(path)) == []
 
 
 def test_what_is_replayed_while_history_goes_is_handled_or_was_gone_before(

@@ -17,6 +17,7 @@ from .lock import Lock, identity
 
 _STEP_PAGES = 1024
 _ROUNDS = 4  # of accepting
+_STORE = ("", "-wal", "-mark")  # all that a store holds
 _BESIDE = ("-wal", "-shm", "-mark", "-reserve")
 Progress = Callable[[int, int], None]
 
@@ -115,29 +116,26 @@ def _refuse_other(target: str) -> None:
 
 
 def _replace(target: str, part: str, now: int, force: bool) -> str | None:
-    """First what belongs to the old file, so that at no moment it lies beside the new one."""
-    if force:
-        for kind in _BESIDE:
-            with suppress(FileNotFoundError):
-                os.unlink(f"{target}{kind}")
-        kept = None
-    else:
-        kept = put_aside(target, _BESIDE, now)
-        os.link(target, kept)
+    """What is kept is whole under its new name before any of it goes; what belongs to the old file goes before the new
+    one comes, so that at no moment it lies beside that."""
+    kept = None if force else _name_aside(target, now)
+    for kind in _STORE if kept is not None else ():
+        with suppress(FileNotFoundError):
+            os.link(f"{target}{kind}", f"{kept}{kind}")
+    sync_folder(target)
+    for kind in _BESIDE:
+        with suppress(FileNotFoundError):
+            os.unlink(f"{target}{kind}")
     sync_folder(target)
     os.replace(part, target)
     return kept
 
 
-def put_aside(path: str, kinds: tuple[str, ...], now: int) -> str:
-    """Give those of the files beside `path` other names, beginning with the one given back."""
+def _name_aside(path: str, now: int) -> str:
+    """What is at `path` may be kept under this name, and what lies beside it under that with its ending."""
     stamp = datetime.fromtimestamp(now // 1_000_000_000, UTC).strftime("%Y%m%dT%H%M%SZ")
     names = (f"{path}-aside-{stamp}{f'-{number}' if number else ''}" for number in count())
-    kept = next(name for name in names if not any(os.path.lexists(f"{name}{kind}") for kind in ("", *_BESIDE)))
-    for kind in kinds:
-        with suppress(FileNotFoundError):
-            os.rename(f"{path}{kind}", f"{kept}{kind}")
-    return kept
+    return next(name for name in names if not any(os.path.lexists(f"{name}{kind}") for kind in ("", *_BESIDE)))
 
 
 def check(
@@ -156,7 +154,10 @@ def check(
         if foreign and not accept_loss:
             return [finding.text for finding in foreign]
         if foreign:
-            put_aside(path, ("-wal", "-shm", "-mark"), now)
+            kept = _name_aside(path, now)
+            for kind in ("-wal", "-shm", "-mark"):
+                with suppress(FileNotFoundError):
+                    os.rename(f"{path}{kind}", f"{kept}{kind}")
         # The mark first: what is committed after it is read only puts the database further ahead.
         mark = Mark.read(path, vfs)
         connection = database.connect(path, vfs) if accept_loss else database.connect_to_look(path, vfs)

@@ -16,6 +16,7 @@ import asyncio
 import logging
 import os
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
@@ -47,14 +48,13 @@ _LOG_MOST_BYTES = 4 * _LOG_BYTES  # and from here on commits wait for that
 _LOG_REFUSE_BYTES = 16 * _LOG_BYTES  # and where that fails, from here on events are refused
 _FREE_BYTES = 16 << 20  # so much may be free in the file, or an eighth of it, for what comes next
 _SHRINK_PAGES = 64
+_TRIM_S = 0.02
 _MARK_S = 0.1  # a sync takes as long as a commit's own, so one for each would slow all of them down
 
 # No room: SQLite has rolled back, or can. (The log's index is a file that grows, too.)
 _NO_ROOM = {apsw.SQLITE_FULL, apsw.SQLITE_IOERR_WRITE, apsw.SQLITE_IOERR_SHMSIZE, apsw.SQLITE_IOERR_SHMMAP}
 # The kernel may have dropped what it could not sync, and says so only once.
 _UNKNOWN = {apsw.SQLITE_IOERR_FSYNC, apsw.SQLITE_IOERR_DIR_FSYNC}
-
-_encode_json = msgspec.json.Encoder().encode
 
 
 class SqliteStore:
@@ -506,27 +506,34 @@ class SqliteStore:
             return await self._run(self._write_thread, self._trim, log, rows) if rows else 0
 
     def _trim(self, log: Topic, rows: list[Row]) -> int:
-        gone = Spans.of(())
-        for row in rows:
-            gone.add(row.start, row.start + row.events)
-        after = msgspec.structs.replace(log, trimmed=log.trimmed.copy(), gone=log.gone + sum(row.size for row in rows))
-        after.trimmed.update(gone)
+        """Delete as many of them as come into a transaction that holds up commits no longer than one of theirs."""
 
-        def work() -> None:
-            query = "DELETE FROM batches WHERE row IN (SELECT value FROM json_each(?))"
-            self._writer.execute(query, (_encode_json([row.row for row in rows]),))
-            for start, stop in gone:
+        def work() -> Topic:
+            after, end = msgspec.structs.replace(log, trimmed=log.trimmed.copy()), time.monotonic() + _TRIM_S
+            for row in rows:
+                start, stop = row.start, row.start + row.events
+                self._writer.execute("DELETE FROM batches WHERE row = ?", (row.row,))
                 database.forget_events(self._writer, log.id, start, stop)
+                after.trimmed.add(start, stop)
+                after.gone += row.size
+                if time.monotonic() >= end:
+                    break
             database.save_topic(self._writer, after)
+            return after
 
-        self._write(work)
+        before, after = log.events, self._write(work)
         log.trimmed, log.gone = after.trimmed, after.gone
         self._bound_log()
-        return len(gone)
+        return before - log.events
 
     async def shrink(self) -> bool:
         self._usable()
-        return await self._run(self._write_thread, self._shrink)
+        more = await self._run(self._write_thread, self._shrink)
+        if self._shrinking and not more:  # the file is cut off once the log is in it
+            self._shrinking = False
+            await self._run(self._upkeep_thread, self._empty_log)
+            await self._run(self._write_thread, self._checkpoint, self._writer)
+        return more
 
     def _free_bytes(self) -> int:
         """What the file has room for before it grows."""
@@ -541,9 +548,6 @@ class SqliteStore:
             self._shrinking = True
             self._bound_log()
             return True
-        if self._shrinking:  # the file is cut off once the log is in it
-            self._shrinking = False
-            self._checkpoint(self._writer)
         return False
 
     # --- threads --------------------------------------------------------------------------------------------
