@@ -1,44 +1,138 @@
-"""What a client of NATS needs besides nats-py: TLS or nothing where it is wanted, and words for what went wrong."""
+"""How a connection to NATS is made: by nats-py's public names, with TLS or not at all where that is wanted, and words
+for what went wrong."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
+import ssl
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import nats.errors
 from nats.aio.client import Client
 
 from ..errors import BadArgument, NotAllowed, SolarWindError, Unavailable
+from ..origin import MACHINE, process_name
 from .address import Address
+from .channel import FAULTS, Channel, NoAnswer
 
-_MOST_CREDENTIALS = 1 << 20
+log = logging.getLogger("solarwind")
+
+CONNECT_S = 5.0
+_MAX_CREDENTIALS = 1 << 20
 
 
 class NoTls(nats.errors.Error):
-    """A server offers none to somebody who wants it."""
+    """A server offers none to a client that wants it."""
 
 
-class NatsPy(Client):
-    """nats-py would say who one is without TLS too, to a server that does not ask for it."""
+class Faults:
+    """What nats-py reports on the side. `lost` is called when the connection is, or has dropped something: whoever
+    waited for that begins anew. `forbidden` gets what NATS says of a subject that this user may not use."""
 
-    def _connect_command(self) -> bytes:
-        if (self._server_info or {}).get("tls_required"):
-            # It was a plain stream before, of which asyncio would say so at its end.
-            transport: Any = self._transport
-            transport._io_writer.transport.get_protocol()._over_ssl = True
-        elif "tls" in self.options:
+    def __init__(self, lost: Callable[[], None], forbidden: Callable[[str], None]) -> None:
+        self.lost = lost
+        self._forbidden = forbidden
+        self.made = False  # the connection
+        self.first: Exception | None = None  # before it was
+
+    async def error(self, fault: Exception) -> None:
+        text = str(fault)
+        if "permissions violation" in text.lower():
+            if "$sys." not in text.lower():
+                self._forbidden(text.removeprefix("nats: "))
+        elif not self.made:
+            self.first = self.first or fault
+        else:
+            if not isinstance(fault, FAULTS):
+                log.error("a message from NATS could not be handled", exc_info=fault)
+            self.lost()
+
+    async def closed(self) -> None:
+        self.lost()
+
+
+async def connect(
+    address: Address, servers: list[str], faults: Faults, spawn: Callable[[Coroutine[Any, Any, None]], None]
+) -> tuple[Client, Channel]:
+    """Make a connection to one of these servers. One that comes to nothing is closed by what is given to `spawn`.
+    Raises `Unavailable`, `NotAllowed` and `BadArgument`."""
+    client = Client()
+    channel = Channel(client, faults.lost)
+    try:
+        async with asyncio.timeout(CONNECT_S):
+            await client.connect(
+                servers,
+                dont_randomize=True,
+                name=f"solarwind {MACHINE}/{process_name()}",
+                allow_reconnect=False,
+                max_reconnect_attempts=1,  # of each server, before it is given up
+                reconnect_time_wait=0,
+                connect_timeout=2,
+                error_cb=faults.error,
+                disconnected_cb=faults.closed,
+                closed_cb=faults.closed,
+                ping_interval=3600,  # `Channel.is_heard` is asked instead
+                pending_size=64 << 20,
+                **_identity(address),
+            )
+            await channel.open()
+            faults.made = True
+    except TimeoutError:
+        raise Unavailable(f"expected a NATS server at {address.shown}, got no answer in time") from None
+    except NoTls:
+        raise NotAllowed(f"expected TLS of NATS at {address.shown}, as tls=true says, it offers none") from None
+    except (OSError, nats.errors.Error, NoAnswer) as caught:
+        raise _unreachable(address, faults.first or caught) from None
+    except Exception as caught:  # what a file of credentials that is none comes to
+        raise BadArgument(f"expected credentials that can be read for {address.shown}: {caught}") from None
+    finally:
+        if not faults.made:
+            spawn(channel.close())
+    return client, channel
+
+
+def _identity(address: Address) -> dict[str, Any]:
+    """Who one is, as options of nats-py's `connect`. It would say so without TLS, too, to a server that does not ask
+    for it: so where TLS is wanted it is told nothing before a handshake was done."""
+    check: Callable[[], None] = lambda: None  # noqa: E731
+    options: dict[str, Any] = {"user_credentials": address.credentials}
+    if address.tls:
+        options["tls"], check = _tls()
+
+    def told(text: str) -> Callable[[], str]:
+        def tell() -> str:
+            check()
+            return text
+
+        return tell
+
+    if address.password is not None:
+        options |= {"user": told(address.user or ""), "password": told(address.password)}
+    if address.tls or (address.user and address.password is None):
+        options["token"] = told("" if address.password is not None else address.user or "")
+    return options
+
+
+def _tls() -> tuple[ssl.SSLContext, Callable[[], None]]:
+    """A context, and what raises `NoTls` unless a handshake was done with it."""
+    done = False
+
+    class Handshake(ssl.SSLObject):
+        def do_handshake(self) -> None:
+            nonlocal done
+            super().do_handshake()
+            done = True
+
+    def check() -> None:
+        if not done:
             raise NoTls
-        return super()._connect_command()
 
-
-def tls_options(address: Address) -> dict[str, Any]:
-    """Of `connect`."""
-    if not address.tls:
-        return {}
-    import ssl
-
-    return {"tls": ssl.create_default_context()}
+    context = ssl.create_default_context()
+    context.sslobject_class = Handshake
+    return context, check
 
 
 def check_credentials(address: Address) -> None:
@@ -48,7 +142,7 @@ def check_credentials(address: Address) -> None:
         return
     try:
         with open(path, "rb") as file:
-            found = file.read(_MOST_CREDENTIALS)
+            found = file.read(_MAX_CREDENTIALS)
     except OSError as error:
         raise BadArgument(f"expected credentials that can be read in {path}, got {error.strerror!r}") from None
     if b"BEGIN NATS USER JWT" not in found or b"BEGIN USER NKEY SEED" not in found:
@@ -57,7 +151,7 @@ def check_credentials(address: Address) -> None:
         )
 
 
-def unreachable(address: Address, error: BaseException) -> SolarWindError:
+def _unreachable(address: Address, error: BaseException) -> SolarWindError:
     """What a connection that could not be made comes to."""
     text = str(error) or type(error).__name__
     if isinstance(error, OSError):
@@ -68,16 +162,3 @@ def unreachable(address: Address, error: BaseException) -> SolarWindError:
             "nats://user:password@…, or name a file by creds=… or $SOLARWIND_NATS_CREDS"
         )
     return Unavailable(f"expected a NATS server at {address.shown}, got {text!r}: start one, or name another")
-
-
-def watch_tasks(client: Client, gone: asyncio.Event) -> None:
-    """nats-py's own tasks may fall over when a connection goes, and nobody else would hear of it."""
-
-    def ended(task: asyncio.Task[None]) -> None:
-        gone.set()
-        if not task.cancelled():
-            task.exception()
-
-    for task in (client._reading_task, client._flusher_task):
-        if task is not None:
-            task.add_done_callback(ended)

@@ -12,7 +12,6 @@ import logging
 from collections.abc import Iterator, Sequence
 
 import msgspec
-import nats.errors
 from nats.aio.msg import Msg
 
 from ..batch import Batch
@@ -163,11 +162,10 @@ class NatsEnd:
 
     async def _hear(self) -> None:
         try:
-            client = self._session.nats
-            await client.subscribe(self.layout.live("beat"), cb=self._heard)
-            await client.publish(self.layout.live("hello"), b"copy")
-            await client.flush()
-        except (NoAnswer, nats.errors.Error, OSError, TimeoutError):
+            await self._session.subscribe(self.layout.live("beat"), self._heard)
+            await self._session.tell(self.layout.live("hello"), b"copy")
+            await self._session.flush()
+        except NoAnswer:
             pass  # the connection is gone, and when it is back this is called again
 
     async def _heard(self, message: Msg) -> None:

@@ -10,7 +10,6 @@ import asyncio
 import logging
 
 import msgspec
-import nats.errors
 from nats.aio.msg import Msg
 
 from .session import NoAnswer, Session
@@ -71,11 +70,11 @@ async def _ask(session: Session) -> dict[str, bool]:
             always[answer.server.name] = answer.data.config.sync_always
 
     try:
-        client = session.nats
-        subscription = await client.subscribe(inbox := client.new_inbox(), cb=take)
-        await client.publish(ASKED, b'{"config":true}', reply=inbox)
+        inbox = session.channel.new_inbox()
+        subscription = await session.subscribe(inbox, take)
+        await session.tell(ASKED, b'{"config":true}', inbox)
         await asyncio.sleep(ANSWERS_S)
-        await subscription.unsubscribe()
-    except (NoAnswer, nats.errors.Error, OSError):
+        await session.unsubscribe(subscription)
+    except NoAnswer:
         pass
     return always

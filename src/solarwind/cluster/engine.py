@@ -11,7 +11,6 @@ from secrets import token_bytes
 from typing import Any, TypeVar
 
 import msgspec
-import nats.errors
 from nats.aio.msg import Msg
 
 from ..batch import AUTHOR_BYTES, Batch
@@ -270,10 +269,7 @@ class NatsEngine(Running):
             here = self._layout.live(f"node.{self._owners.node}.{name}")
             self._transports[name] = NatsTransport(self._session, owner.connected, to, here, forget)
             answer = {"to": here}
-        try:
-            await message.respond(msgspec.json.encode(answer))
-        except (nats.errors.Error, OSError):
-            pass  # it will ask again
+        await self._session.answer(message, msgspec.json.encode(answer))
 
     def _forget(self, name: str) -> None:
         self._transports.pop(name, None)

@@ -55,23 +55,23 @@ class Forwarder:
         self._layout = layout
         self._partition = partition
         self._publisher = publisher
-        self._lanes: dict[int, _Lane] = {}
+        self._copiers: dict[int, _Copier] = {}
         self._stopped = False
 
     @property
     def bytes(self) -> int:
         """Of what waits."""
-        return sum(lane.bytes for lane in self._lanes.values())
+        return sum(copier.bytes for copier in self._copiers.values())
 
     @property
     def stuck(self) -> bool:
         """Whether something could not be copied at once."""
-        return any(lane.stuck for lane in self._lanes.values())
+        return any(copier.stuck for copier in self._copiers.values())
 
     @property
     def oldest(self) -> int | None:
         """The number of the first commit that is still needed."""
-        return min((lane.waiting[0][0].commit for lane in self._lanes.values() if lane.waiting), default=None)
+        return min((copier.waiting[0][0].commit for copier in self._copiers.values() if copier.waiting), default=None)
 
     def add(self, commit: int, fired: list[Batch]) -> None:
         """These batches, of a commit that is durable, are to be copied."""
@@ -79,24 +79,24 @@ class Forwarder:
             return
         for number, batch in enumerate(fired):
             target = self._layout.partition(batch.header.topic)
-            lane = self._lanes.get(target)
-            if lane is None:
-                lane = self._lanes[target] = _Lane(
+            copier = self._copiers.get(target)
+            if copier is None:
+                copier = self._copiers[target] = _Copier(
                     self._session, self._layout, self._partition, target, self._publisher
                 )
-            lane.add(Place(commit, number, 0), batch)
+            copier.add(Place(commit, number, 0), batch)
 
     async def idle(self) -> None:
         """Wait until all is copied."""
-        for lane in list(self._lanes.values()):
-            await lane.idle.wait()
+        for copier in list(self._copiers.values()):
+            await copier.idle.wait()
 
     async def stop(self) -> None:
         self._stopped = True
-        await end_tasks(lane.task for lane in self._lanes.values() if lane.task is not None)
+        await end_tasks(copier.task for copier in self._copiers.values() if copier.task is not None)
 
 
-class _Lane:
+class _Copier:
     """The copying into one partition's stream."""
 
     def __init__(self, session: Session, layout: Layout, source: int, target: int, publisher: Publisher) -> None:

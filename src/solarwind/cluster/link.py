@@ -14,7 +14,6 @@ from collections import deque
 from collections.abc import Callable
 from uuid import uuid4
 
-import nats.errors
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
@@ -22,8 +21,8 @@ from ..errors import Unavailable
 from ..peer.connection import Connection
 from ..peer.transport import Transport
 from ..wire import read_server
+from .channel import nobody
 from .layout import Layout
-from .requests import nobody
 from .session import NoAnswer, Session
 
 WINDOW = 16 << 20
@@ -146,8 +145,8 @@ class Frames:
         number, self._sent = self._sent, self._sent + 1
         frame = _HEAD.pack(kind, number & 0xFFFFFFFF) + data
         try:
-            await self._session.nats.publish(self._subject, frame, f"{self._reply}.{number}" if self._reply else "")
-        except (NoAnswer, nats.errors.Error, OSError) as error:
+            await self._session.tell(self._subject, frame, f"{self._reply}.{number}" if self._reply else "")
+        except NoAnswer as error:
             self._out.clear()
             self.end(f"NATS took nothing more ({error})")
 
@@ -158,6 +157,9 @@ class Frames:
         if self._ended:
             return
         data = message.data
+        if len(data) < _HEAD.size:
+            self.end("something that is no frame came")
+            return
         kind, number = _HEAD.unpack_from(data)
         if number != self._came & 0xFFFFFFFF:
             self.end("something on the way was lost")
@@ -212,10 +214,10 @@ class NatsLink:
         self.node = node
         self.inbox = inbox = layout.live(f"client.{uuid4().hex}")
         try:
-            self._subscription = await self._session.nats.subscribe(inbox, cb=self._take, pending_bytes_limit=0)
+            self._subscription = await self._session.subscribe(inbox, self._take)
             asked = json.dumps({"partition": partition, "to": inbox, "after": after}).encode()
             answer = await self._session.ask(layout.live(f"node.{node}.open"), asked, wait=OPEN_S)
-        except (NoAnswer, nats.errors.Error, OSError) as error:
+        except NoAnswer as error:
             await self._unsubscribe()
             raise Unavailable(f"expected the owner of partition {partition} to answer: {error}") from None
         except asyncio.CancelledError:
@@ -244,10 +246,7 @@ class NatsLink:
     async def _unsubscribe(self) -> None:
         subscription, self._subscription = self._subscription, None
         if subscription is not None:
-            try:
-                await subscription.unsubscribe()
-            except (nats.errors.Error, OSError):
-                pass
+            await self._session.unsubscribe(subscription)
 
     def send(self, data: bytes) -> None:
         if self.frames is not None:
@@ -288,7 +287,7 @@ class NatsTransport:
         """A frame of the client's came; or with the number of one that was sent, that it reached nobody."""
         if not number:
             await self.frames.take(message)
-        elif nobody(message) and not self._closed:
+        elif nobody(message) and number.isdecimal() and not self._closed:
             self._reached_nobody(int(number))
 
     def _reached_nobody(self, number: int) -> None:

@@ -16,14 +16,13 @@ from uuid import uuid4
 from zlib import crc32
 
 import msgspec
-import nats.errors
 from nats.aio.msg import Msg
 
 from ..errors import SolarWindError, StoreError, Unavailable
 from ..origin import MACHINE, process_name
 from .layout import Layout
 from .owner import Owner
-from .session import EXPECT, WRONG_SEQUENCE, NoAnswer, Nobody, Raw, Refusal, Session, end_tasks
+from .session import EXPECT, WRONG_SEQUENCE, Mark, NoAnswer, Nobody, Raw, Refusal, Session, end_tasks
 from .tail import Tail
 
 log = logging.getLogger("solarwind")
@@ -106,7 +105,7 @@ class Owners:
         self._tail = Tail(
             self._session, bucket, self._record, self._bucket_gone, created=created, last_per_subject=True
         )
-        self._session.mark = bucket, created
+        self._session.mark = Mark(bucket, created, bool((about.get("cluster") or {}).get("name")))
         self._session.vital = bucket, self._layout.state_stream
         await self._subscribe()
         self._tail.begin()
@@ -161,14 +160,13 @@ class Owners:
 
     async def _subscribe(self) -> None:
         try:
-            client = self._session.nats
-            await client.subscribe(self._layout.live("beat"), cb=self._beat_came)
-            await client.subscribe(self._layout.live("hello"), cb=self._hello_came)
-            await client.subscribe(self._layout.live(f"node.{self.node}.>"), cb=self._asked, pending_bytes_limit=0)
-            await client.publish(self._layout.live("hello"), self.node.encode())
+            await self._session.subscribe(self._layout.live("beat"), self._beat_came)
+            await self._session.subscribe(self._layout.live("hello"), self._hello_came)
+            await self._session.subscribe(self._layout.live(f"node.{self.node}.>"), self._asked)
+            await self._session.tell(self._layout.live("hello"), self.node.encode())
             await self._say_beat()
-            await client.flush()
-        except (NoAnswer, nats.errors.Error, OSError, TimeoutError):
+            await self._session.flush()
+        except NoAnswer:
             pass  # the connection is gone again: `_back` will be called
 
     # Beats --------------------------------------------------------------------------------------------
@@ -183,8 +181,8 @@ class Owners:
             return
         beat = Member(self.node, self.name, sorted(self.mine), self._takes_part and not self._stopping)
         try:
-            await self._session.nats.publish(self._layout.live("beat"), msgspec.json.encode(beat))
-        except (NoAnswer, nats.errors.Error, OSError):
+            await self._session.tell(self._layout.live("beat"), msgspec.json.encode(beat))
+        except NoAnswer:
             pass  # it is not heard anyway
 
     async def _hello_came(self, message: Msg) -> None:
@@ -215,7 +213,7 @@ class Owners:
     async def _asked(self, message: Msg) -> None:
         what = message.subject.removeprefix(self._layout.live(f"node.{self.node}."))
         if what == "ping":
-            await message.respond(b"")
+            await self._session.answer(message, b"")
         else:
             await self.opened(message)
 

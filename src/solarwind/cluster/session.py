@@ -13,32 +13,32 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
-import nats.errors
-from nats.aio import client as nats_client
-from nats.aio.client import Client as Nats
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 
 from ..engine.backoff import Backoff
 from ..errors import BadArgument, NotAllowed, SolarWindError, StoreError, Unavailable
 from ..logs import limited
-from ..origin import MACHINE, process_name
 from .address import Address
-from .connect import NatsPy, NoTls, check_credentials, tls_options, unreachable, watch_tasks
-from .requests import Requests, ask_for_page, nobody
+from .channel import Channel, Took, nobody
+from .channel import NoAnswer as NoAnswer
+from .channel import Nobody as Nobody
+from .connect import Faults, check_credentials, connect
 
 log = logging.getLogger("solarwind")
 
 OLDEST = (2, 12)  # of servers
-CONNECT_S = 5.0
 START_S = 10.0  # that JetStream has to answer at the start
 ANSWER_S = 2.0  # that a server has for an answer
 DOUBT_S = 1.0  # between two times that another server is asked while this one does not answer
 LEADER_S = 0.7  # that they have to say who leads
 ACTIVE_NS = 2_000_000_000  # since a leader and a replica heard of each other; they do every second
+CLOSE_S = 1.0  # that connections have to come to their end in order
 BEAT_S = 1.0  # between two signs of life that are asked for; two that are missed are the end
 EXPECT = "Nats-Expected-Last-Subject-Sequence"  # a header: stored only if the subject's last message is that one
 
@@ -58,24 +58,12 @@ STORE_FAILED = 10077
 FULL = (STORE_FAILED, 10047, 10023, 10028)  # more bytes than the stream, the account or the server may have
 
 
-class NoAnswer(Exception):
-    """No connection, nobody who answers, or no answer in time: what was asked may have been done or not."""
-
-
-class Nobody(NoAnswer):
-    """Nobody listens there."""
-
-
 class Refusal(Exception):
     """JetStream says no."""
 
     def __init__(self, code: int, text: str) -> None:
         super().__init__(text)
         self.code = code
-
-
-# nats-py reads 32 KiB at a time, and puts a batch together from dozens of pieces.
-nats_client.DEFAULT_BUFFER_SIZE = 256 << 10
 
 
 class Raw(msgspec.Struct):
@@ -88,6 +76,15 @@ class Raw(msgspec.Struct):
     time: int  # ns since 1970, by the server
 
 
+class Mark(NamedTuple):
+    """By this NATS is known as the one that it was: a stream, when it was created, and whether servers of a cluster
+    have it, which know each other."""
+
+    stream: str
+    created: str
+    clustered: bool
+
+
 class Session:
     """One process's way to NATS. `lost` and `back` are called when the connection goes, and when there is one again."""
 
@@ -97,12 +94,11 @@ class Session:
         self.lost: list[Callable[[], None]] = []
         self.back: list[Callable[[], None]] = []
         self.failed: Callable[[SolarWindError], None] = lambda error: None
-        self.mark: tuple[str, str] | None = None  # a stream, and when it was created: so it is the NATS that it was
+        self.mark: Mark | None = None
         self.vital: tuple[str, ...] = ()  # streams without which nothing can be done
         self.error: SolarWindError | None = None  # why there will be no connection any more
         self.max_payload = 1 << 20  # the most bytes of a message, its headers included
-        self._nats: Nats | None = None
-        self._requests: Requests | None = None
+        self._channel: Channel | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._asking: asyncio.Task[None] | None = None
         self._gone = asyncio.Event()
@@ -114,15 +110,15 @@ class Session:
         self._waits: Counter[str] = Counter()  # who waits for an answer, by what for
 
     @property
-    def nats(self) -> Nats:
+    def channel(self) -> Channel:
         """Raises `NoAnswer` where there is no connection."""
-        if self._nats is None:
+        if self._channel is None:
             raise NoAnswer("there is no connection to NATS")
-        return self._nats
+        return self._channel
 
     @property
     def is_up(self) -> bool:
-        return self._nats is not None
+        return self._channel is not None
 
     async def ready(self) -> None:
         """Wait until there is a connection. Where there will be none any more it raises why."""
@@ -136,79 +132,36 @@ class Session:
         """Raises `Unavailable` where there is no server, `NotAllowed` for wrong credentials, and `BadArgument` for a
         server that cannot do what is needed."""
         check_credentials(self.address)
-        self._nats = client = await self._connect()
         try:
+            self._channel = await self._connect()
             await self._check_server()
         except BaseException:
-            await self._end(client)
-            self._forget()
+            await self.close()
             raise
         self.up.set()
         self._keeper = asyncio.create_task(self._keep())
 
     async def close(self) -> None:
         await end_tasks(task for task in (self._keeper, self._asking) if task is not None)
-        if self._nats is not None:
-            await self._end(self._nats)
-            self._forget()
-        await asyncio.gather(*self._ending, return_exceptions=True)
+        self._forget()
+        if self._ending:
+            await asyncio.wait(self._ending, timeout=CLOSE_S)
+        await end_tasks(self._ending)
 
-    async def _connect(self) -> Nats:
-        address, gone = self.address, asyncio.Event()
-        client, made = NatsPy(), False
-        faults: list[Exception] = []
-
-        async def error(fault: Exception) -> None:
-            faults.append(fault)
-            if isinstance(fault, nats.errors.SlowConsumerError):
-                gone.set()  # something was dropped: whoever waited for it begins anew
-            elif "permissions violation" in str(fault).lower() and "$sys." not in str(fault).lower():
-                self._forbidden = str(fault).removeprefix("nats: ")
-                log.error("NATS at %s does not allow it: %s", address.shown, self._forbidden)
-
-        async def closed() -> None:
-            gone.set()
-
-        try:
-            async with asyncio.timeout(CONNECT_S):
-                await client.connect(
-                    self._servers(),
-                    dont_randomize=True,
-                    name=f"solarwind {MACHINE}/{process_name()}",
-                    allow_reconnect=False,
-                    max_reconnect_attempts=1,  # of each server, before it is given up
-                    reconnect_time_wait=0,
-                    connect_timeout=2,
-                    error_cb=error,
-                    disconnected_cb=closed,
-                    closed_cb=closed,
-                    user=address.user if address.password is not None else None,
-                    password=address.password,
-                    token=address.user if address.password is None else None,
-                    user_credentials=address.credentials,
-                    ping_interval=3600,  # asked for here
-                    pending_size=64 << 20,
-                    **tls_options(address),
-                )
-                watch_tasks(client, gone)
-                requests = Requests(client)
-                await requests.start()
-                made = True
-        except TimeoutError:
-            raise Unavailable(f"expected a NATS server at {address.shown}, got no answer in time") from None
-        except NoTls:
-            raise NotAllowed(f"expected TLS of NATS at {address.shown}, as tls=true says, it offers none") from None
-        except (OSError, nats.errors.Error) as caught:
-            raise unreachable(address, next(iter(faults), caught)) from None
-        except Exception as caught:  # what a file of credentials that is none comes to
-            raise BadArgument(f"expected credentials that can be read for {address.shown}: {caught}") from None
-        finally:
-            if not made:
-                await self._end(client)
-        self._gone, self._requests, self.max_payload = gone, requests, client.max_payload
+    async def _connect(self) -> Channel:
+        """Raises what `connect` does."""
+        gone = asyncio.Event()
+        client, channel = await connect(
+            self.address, self._servers(), Faults(gone.set, self._note_forbidden), self._spawn
+        )
+        self._gone, self.max_payload, self._version = gone, client.max_payload, client.connected_server_version
         self.connections += 1
         self._last_server = client.connected_url.netloc.rpartition("@")[2] if client.connected_url else ""
-        return client
+        return channel
+
+    def _note_forbidden(self, text: str) -> None:
+        self._forbidden = text
+        log.error("NATS at %s does not allow it: %s", self.address.shown, text)
 
     def _servers(self) -> list[str]:
         """In any order, but for the one that it was last."""
@@ -217,7 +170,7 @@ class Session:
         return sorted(servers, key=lambda server: server.removeprefix("nats://") == last)
 
     async def _check_server(self) -> None:
-        version = self.nats.connected_server_version
+        version = self._version
         if (version.major, version.minor) < OLDEST:
             raise BadArgument(
                 f"expected a NATS server of version {'.'.join(map(str, OLDEST))} or newer at {self.address.shown}, "
@@ -239,12 +192,13 @@ class Session:
                         f"expected a NATS account that may use JetStream at {self.address.shown}, got {refusal}: "
                         "enable JetStream for it"
                     ) from None
+            except Nobody:
+                raise BadArgument(
+                    f"expected a NATS server with JetStream at {self.address.shown}, got one without: "
+                    "start it with -js, or with `jetstream {}` in its configuration"
+                ) from None
             except NoAnswer:
-                if not (self.nats._server_info or {}).get("jetstream"):
-                    raise BadArgument(
-                        f"expected a NATS server with JetStream at {self.address.shown}, got one without: "
-                        "start it with -js, or with `jetstream {}` in its configuration"
-                    ) from None
+                pass
             await asyncio.sleep(0.3)
         raise no_quorum(self.address)
 
@@ -252,16 +206,13 @@ class Session:
         """See to it that there is a connection that answers."""
         while True:
             await self._watch()
-            client = self._nats
             self._forget()
             self.up.clear()
             limited.warning("lost NATS", "lost NATS at %s; trying to reach it again", self.address.shown)
             for each in list(self.lost):  # some take themselves out
                 each()
-            if client is not None:
-                self._spawn(self._end(client))
             try:
-                self._nats = await self._connect_again()
+                self._channel = await self._connect_again()
             except SolarWindError as error:
                 self.error = error
                 self.up.set()
@@ -273,42 +224,35 @@ class Session:
                 each()
 
     def _forget(self) -> None:
-        self._nats = None
-        requests, self._requests = self._requests, None
-        if requests is not None:
-            requests.end()
+        """Let the connection go. A server that takes nothing any more holds nobody up."""
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            channel.end()
+            self._spawn(channel.close())
 
     async def _watch(self) -> None:
         """Until the connection is gone, or silent for two beats that this process was awake for."""
         missed = 0
         while missed < 2 and not self._gone.is_set():
-            client = self.nats
-            if self._requests is not None:
-                self._requests.expire()
+            channel = self.channel
+            channel.expire()
             if not missed:
                 try:
                     async with asyncio.timeout(BEAT_S):
                         await self._gone.wait()
                 except TimeoutError:
                     pass
-            try:  # nats-py's own `flush` gives up what it waits for, and trips over a pong that comes after that
-                pong: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-                await client._send_ping(pong)
-                await asyncio.wait([pong], timeout=BEAT_S)
-                missed = 0 if pong.done() else missed + 1
-            except Exception:
-                missed += 1
+            missed = 0 if await channel.is_heard(BEAT_S) else missed + 1
 
-    async def _connect_again(self) -> Nats:
+    async def _connect_again(self) -> Channel:
         backoff = Backoff()
         while True:
             try:
-                self._nats = client = await self._connect()
+                self._channel = channel = await self._connect()
                 try:
                     await self._check_mark()
-                    return client
+                    return channel
                 except BaseException:
-                    await self._end(client)
                     self._forget()
                     raise
             # nats-py trips over servers that are just going or coming
@@ -317,10 +261,10 @@ class Session:
             await backoff.pause()
 
     async def _check_mark(self) -> None:
-        """Whether it is what it was; the servers of a cluster know each other."""
-        if self.mark is None or (self.nats._server_info or {}).get("cluster"):
+        """Whether it is what it was."""
+        if self.mark is None or self.mark.clustered:
             return
-        stream, created = self.mark
+        stream, created, _ = self.mark
         try:
             if (await self.api(f"STREAM.INFO.{stream}"))["created"] == created:
                 return
@@ -332,19 +276,6 @@ class Session:
             "servers of one cluster"
         )
 
-    async def _end(self, client: Nats) -> None:
-        """Close it; a server that takes nothing any more is let go."""
-        try:
-            async with asyncio.timeout(1.0):
-                await client.close()
-        except Exception:
-            writer = getattr(getattr(client, "_transport", None), "_io_writer", None)
-            if writer is not None:
-                writer.transport.abort()
-        for each in list(client._subs.values()):  # which nats-py forgets where closing goes wrong
-            if each._wait_for_msgs_task is not None:
-                each._wait_for_msgs_task.cancel()
-
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         task = asyncio.create_task(work)
         self._ending.add(task)
@@ -352,11 +283,33 @@ class Session:
 
     # Requests -----------------------------------------------------------------------------------------
 
+    async def subscribe(self, subject: str, took: Took) -> Subscription:
+        """Have `took` called with each message to a subject, in order, for as long as the connection lasts. Raises
+        `NoAnswer`."""
+        return await self.channel.subscribe(subject, took)
+
+    async def unsubscribe(self, subscription: Subscription) -> None:
+        if self._channel is not None:
+            await self._channel.unsubscribe(subscription)
+
+    async def tell(self, subject: str, data: bytes, reply: str = "", headers: dict[str, str] | None = None) -> None:
+        """Send what has no answer. Raises `NoAnswer`."""
+        await self.channel.tell(subject, data, reply, headers)
+
+    async def answer(self, message: Msg, data: bytes) -> None:
+        """Answer a message, if somebody waits and can be reached: else they will ask again."""
+        if message.reply:
+            with suppress(NoAnswer):
+                await self.tell(message.reply, data)
+
+    async def flush(self) -> None:
+        """Wait until NATS has taken all that was said so far. Raises `NoAnswer`."""
+        if not await self.channel.is_heard(ANSWER_S):
+            raise NoAnswer("NATS takes nothing")
+
     async def ask(self, subject: str, data: bytes, headers: dict[str, str] | None = None, wait: float = 0.0) -> Msg:
         """Raises `NoAnswer`."""
-        if self._requests is None:
-            raise NoAnswer("there is no connection to NATS")
-        message = await self._requests.ask(subject, data, headers, wait or ANSWER_S)
+        message = await self.channel.ask(subject, data, headers, wait or ANSWER_S)
         if message is None:
             raise NoAnswer(f"no answer from {subject}")
         if nobody(message):
@@ -364,9 +317,10 @@ class Session:
         return message
 
     def post(self, subject: str, data: bytes, headers: dict[str, str], answered: Callable[[int | None], None]) -> bool:
-        """Publish in this turn of the loop, if that is possible. `answered` gets the message's sequence, or None where
-        it is not certain that it is stored."""
-        if self._requests is None or not self._requests.has_room:
+        """Publish soon, if there is room for it now. `answered` gets the message's sequence, or None where it is not
+        certain that it is stored."""
+        channel = self._channel
+        if channel is None or not channel.has_room:
             return False
 
         def read(message: Msg | None) -> None:
@@ -377,7 +331,7 @@ class Session:
             except (NoAnswer, Refusal):
                 answered(None)
 
-        self._requests.post(subject, data, headers, ANSWER_S, read)
+        channel.post(subject, data, headers, ANSWER_S, read)
         return True
 
     async def api(self, name: str, body: object = None) -> dict[str, Any]:
@@ -409,16 +363,16 @@ class Session:
     def doubt(self) -> None:
         """There is no answer: ask elsewhere, now and then, whether it is only here."""
         now = asyncio.get_running_loop().time()
-        if len(self.address.servers) > 1 and self._nats is not None and now > self._doubt_at:
+        if len(self.address.servers) > 1 and self._channel is not None and now > self._doubt_at:
             self._doubt_at = now + DOUBT_S
-            self._asking = asyncio.create_task(self._ask_another(self._nats))
+            self._asking = asyncio.create_task(self._ask_another(self._channel))
 
-    async def _ask_another(self, client: Nats) -> None:
+    async def _ask_another(self, channel: Channel) -> None:
         """A server that lost the others of its cluster knows no leaders that lead: go to one that does."""
         other = Session(self.address)
         other._last_server = here = self._last_server
         try:
-            other._nats = await other._connect()
+            other._channel = await other._connect()
             asked = (each._has_leader(stream) for stream in self.vital for each in (other, self))
             known = await asyncio.gather(*asked)
         except SolarWindError:
@@ -426,7 +380,7 @@ class Session:
         finally:
             await other.close()
         better = any(it and not this for it, this in zip(known[::2], known[1::2], strict=True))
-        if better and other._last_server != here and client is self._nats:
+        if better and other._last_server != here and channel is self._channel:
             log.warning("the NATS server at %s has lost its cluster: going to another", here)
             self._gone.set()
 
@@ -447,10 +401,7 @@ class Session:
             batch = {"Nats-Batch-Id": name, "Nats-Batch-Sequence": str(number)}
             if number == len(messages):
                 return await self.publish(subject, data, headers | batch | {"Nats-Batch-Commit": "1"})
-            try:
-                await self.nats.publish(subject, data, headers=headers | batch)
-            except (nats.errors.Error, OSError) as error:
-                raise NoAnswer(f"no connection to NATS ({type(error).__name__})") from None
+            await self.tell(subject, data, "", headers | batch)
         raise ValueError("expected messages, got none")
 
     async def last(self, stream: str, subject: str) -> Raw | None:
@@ -468,18 +419,13 @@ class Session:
             if refusal.code == NO_MESSAGE:
                 return None
             raise
-        headers = Nats._parse_header_lines(base64.b64decode(found.get("hdrs", "")))
+        headers = read_headers(base64.b64decode(found.get("hdrs", "")))
         data = base64.b64decode(found.get("data", ""))
         return Raw(found["subject"], found["seq"], data, headers, read_time(found["time"]))
 
     async def get(self, stream: str, request: dict[str, Any]) -> list[Raw]:
         """Several messages at once, from any replica, which may be behind. Raises `Refusal` and `NoAnswer`."""
-        try:
-            status, messages = await ask_for_page(
-                self.nats, f"$JS.API.DIRECT.GET.{stream}", json.dumps(request).encode()
-            )
-        except (nats.errors.Error, OSError, TimeoutError) as error:
-            raise NoAnswer(f"no answer from stream {stream} ({type(error).__name__})") from None
+        status, messages = await self.channel.page(f"$JS.API.DIRECT.GET.{stream}", json.dumps(request).encode())
         if status[:3] in ("503", "408"):
             raise NoAnswer(f"stream {stream} answered {status}")
         if status[:3] not in ("204", "404"):
@@ -570,6 +516,13 @@ async def end_tasks(tasks: Iterable[asyncio.Task[Any]]) -> None:
         for task in left:
             task.cancel()
         _, left = await asyncio.wait(left, timeout=0.1)
+
+
+def read_headers(data: bytes) -> dict[str, str]:
+    """Those of a stored message, as NATS has them: a line of its version, and one a header."""
+    lines = data.decode(errors="replace").split("\r\n")[1:]
+    pairs = (line.partition(":") for line in lines)
+    return {name.strip(): value.strip() for name, colon, value in pairs if colon}
 
 
 def _check(answer: dict[str, Any]) -> None:

@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
-import nats.errors
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
@@ -156,13 +156,9 @@ class Tail:
         self._pieces.clear()
         self._delivered = 0
         self._consumer = f"solarwind-{uuid4().hex[:12]}"
-        client = self._session.nats
-        inbox = client.new_inbox()
+        inbox = self._session.channel.new_inbox()
         self._heard = asyncio.get_running_loop().time()
-        try:
-            self._subscription = await client.subscribe(inbox, cb=self._message, pending_bytes_limit=0)
-        except (nats.errors.Error, OSError) as error:
-            raise NoAnswer(f"no connection to NATS ({type(error).__name__})") from None
+        self._subscription = await self._session.subscribe(inbox, partial(self._message, self._consumer))
         config: dict[str, Any] = {
             "name": self._consumer,
             "deliver_subject": inbox,
@@ -226,16 +222,16 @@ class Tail:
     async def _drop(self) -> None:
         subscription, self._subscription = self._subscription, None
         if subscription is not None:
+            await self._session.unsubscribe(subscription)
             try:
-                await subscription.unsubscribe()
-                await self._session.nats.publish(f"$JS.API.CONSUMER.DELETE.{self._stream}.{self._consumer}")
-            except (NoAnswer, nats.errors.Error, OSError):
+                await self._session.tell(f"$JS.API.CONSUMER.DELETE.{self._stream}.{self._consumer}", b"")
+            except NoAnswer:
                 pass  # it ends by itself when nobody listens
 
     # What it delivers ---------------------------------------------------------------------------------
 
-    async def _message(self, message: Msg) -> None:
-        if self._broken.is_set() or message._sid != getattr(self._subscription, "_id", None):
+    async def _message(self, consumer: str, message: Msg) -> None:
+        if self._broken.is_set() or consumer != self._consumer:
             return  # of an earlier consumer, or one that is given up
         self._heard = asyncio.get_running_loop().time()
         headers = message.headers or {}
@@ -273,8 +269,8 @@ class Tail:
         answer = message.reply or headers.get("Nats-Consumer-Stalled")
         if answer:
             try:
-                await self._session.nats.publish(answer)
-            except (NoAnswer, nats.errors.Error, OSError):
+                await self._session.tell(answer, b"")
+            except NoAnswer:
                 self._broken.set()
         last = headers.get("Nats-Last-Consumer")
         if last is not None and int(last) != self._delivered:

@@ -1,0 +1,250 @@
+"""One connection to NATS: what is sent on it, who listens, and who waits for an answer.
+
+nats-py carries the bytes, by its public names alone. Its own `request` takes a task to wait in for each. Here whoever
+asks is called back in the turn of the loop in which the answer comes, and one task sends what all of them have to say:
+so whoever publishes one message after another does not wait for turns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from itertools import count
+
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+log = logging.getLogger("solarwind")
+
+Answered = Callable[[Msg | None], None]
+Took = Callable[[Msg], Awaitable[None]]
+MAX_UNSENT = 4 << 20  # bytes that are not written yet; then whoever has more waits
+QUIET_S = 0.25  # without a message of a page; after as many as `MAX_QUIET` it is given up
+MAX_QUIET = 4
+FAULTS = (nats.errors.Error, OSError, RuntimeError)  # of a connection that is, or is about to be, gone
+_NO_RESPONDERS = "503"
+
+
+class NoAnswer(Exception):
+    """No connection, nobody who answers, or no answer in time: what was asked may have been done or not."""
+
+
+class Nobody(NoAnswer):
+    """Nobody listens there."""
+
+
+class Channel:
+    """Everything over one connection of nats-py. An answer of None is none: it took too long, or the connection is
+    gone. `broken` is called when something ended that should not have."""
+
+    def __init__(self, client: Client, broken: Callable[[], None]) -> None:
+        self._client = client
+        self._broken = broken
+        self._inbox = client.new_inbox()
+        self._numbers = count()
+        self._waiting: dict[str, tuple[Answered, float]] = {}
+        self._out: deque[tuple[str, bytes, str, dict[str, str] | None]] = deque()  # subject, data, reply, headers
+        self._unsent = 0  # bytes of that
+        self._wake = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._sender: asyncio.Task[None] | None = None
+        self._subscriptions: set[Subscription] = set()
+
+    async def open(self) -> None:
+        """Raises `NoAnswer`."""
+        await self.subscribe(f"{self._inbox}.*", self._came)
+        self._sender = self._loop.create_task(self._send())
+        self._sender.add_done_callback(self._sender_ended)
+
+    def end(self) -> None:
+        """The connection is gone: nothing is sent any more, and nothing will be answered."""
+        if self._sender is not None:
+            self._sender.cancel()
+        self._out.clear()
+        for reply in list(self._waiting):
+            self._answer(reply, None)
+
+    async def close(self) -> None:
+        """Let go of it. A server that takes nothing any more holds this up until the kernel gives it up."""
+        self.end()
+        for subscription in list(self._subscriptions):
+            await self.unsubscribe(subscription)
+        with suppress(Exception):  # nats-py trips over connections that were never quite made
+            await self._client.close()
+
+    # Who listens --------------------------------------------------------------------------------------
+
+    def new_inbox(self) -> str:
+        """A subject that nobody else has."""
+        return self._client.new_inbox()
+
+    async def subscribe(self, subject: str, took: Took) -> Subscription:
+        """Have `took` called with each message to a subject, in order. Raises `NoAnswer`."""
+        try:
+            subscription = await self._client.subscribe(subject, cb=took, pending_bytes_limit=0)
+        except FAULTS as error:
+            raise _gone(error) from None
+        self._subscriptions.add(subscription)
+        return subscription
+
+    async def unsubscribe(self, subscription: Subscription) -> None:
+        """Where the connection is gone, the subscription is gone with it."""
+        self._subscriptions.discard(subscription)
+        with suppress(*FAULTS):
+            await subscription.unsubscribe()
+
+    # What is sent -------------------------------------------------------------------------------------
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a message is taken at once."""
+        return self._client.is_connected and self._client.pending_data_size + self._unsent < MAX_UNSENT
+
+    async def tell(self, subject: str, data: bytes, reply: str = "", headers: dict[str, str] | None = None) -> None:
+        """Send what has no answer. Raises `NoAnswer`."""
+        try:
+            await self._client.publish(subject, data, reply, headers)
+        except FAULTS as error:
+            raise _gone(error) from None
+
+    def post(
+        self, subject: str, data: bytes, headers: dict[str, str] | None, wait_s: float, answered: Answered
+    ) -> None:
+        """Send it soon; where there `has_room`. `answered` is called once, later."""
+        self._put(subject, data, self._expect(wait_s, answered), headers)
+
+    async def ask(self, subject: str, data: bytes, headers: dict[str, str] | None, wait_s: float) -> Msg | None:
+        """Send it, and wait for the answer."""
+        future: asyncio.Future[Msg | None] = self._loop.create_future()
+        self._put(subject, data, self._expect(wait_s, _into(future)), headers)
+        return await _within(future, wait_s)
+
+    async def is_heard(self, wait_s: float) -> bool:
+        """Whether a message to this connection itself comes back: NATS reads, writes and passes on."""
+        future: asyncio.Future[Msg | None] = self._loop.create_future()
+        self._put(self._expect(wait_s, _into(future)), b"", "", None)
+        return await _within(future, wait_s) is not None
+
+    def _put(self, subject: str, data: bytes, reply: str, headers: dict[str, str] | None) -> None:
+        self._out.append((subject, data, reply, headers))
+        self._unsent += len(data)
+        self._wake.set()
+
+    async def _send(self) -> None:
+        """What waits, all in one turn of the loop while nats-py takes it."""
+        while True:
+            while self._out:
+                subject, data, reply, headers = self._out.popleft()
+                self._unsent -= len(data)
+                try:
+                    await self._client.publish(subject, data, reply, headers)
+                except FAULTS:
+                    self._answer(reply or subject, None)
+            self._wake.clear()
+            await self._wake.wait()
+
+    def _sender_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled():
+            log.error("what is sent to NATS ended in an unexpected way", exc_info=task.exception())
+            self._broken()
+
+    # Who waits ----------------------------------------------------------------------------------------
+
+    def _expect(self, wait_s: float, answered: Answered) -> str:
+        reply = f"{self._inbox}.{next(self._numbers):x}"
+        self._waiting[reply] = (answered, self._loop.time() + wait_s)
+        return reply
+
+    async def _came(self, message: Msg) -> None:
+        self._answer(message.subject, message)
+
+    def _answer(self, reply: str, message: Msg | None) -> None:
+        found = self._waiting.pop(reply, None)
+        if found is not None:
+            found[0](message)
+
+    def expire(self) -> None:
+        """Called now and then: give up what took too long."""
+        now = self._loop.time()
+        for reply in [reply for reply, (_, until) in self._waiting.items() if until < now]:
+            self._answer(reply, None)
+
+    # Pages --------------------------------------------------------------------------------------------
+
+    async def page(self, subject: str, data: bytes) -> tuple[str, list[Msg]]:
+        """The status, and the messages. NATS passes the question to any server that has the answer, and does not know
+        if that one hangs: so while nothing comes it is asked again. Raises `NoAnswer`."""
+        asked: list[_Page] = []
+        came, quiet = -1, 0
+        try:
+            while quiet < MAX_QUIET:
+                before, came = came, sum(len(page.messages) for page in asked)
+                quiet = quiet + 1 if came == before else 0
+                if not came:
+                    asked.append(_Page())
+                    await asked[-1].ask(self, subject, data)
+                answers = [page.status for page in asked]
+                await asyncio.wait(answers, timeout=QUIET_S, return_when=asyncio.FIRST_COMPLETED)
+                for page in asked:
+                    if page.status.done():
+                        return page.status.result(), page.messages
+            raise NoAnswer(f"no answer from {subject}")
+        finally:
+            for page in asked:
+                await page.end(self)
+
+
+class _Page:
+    """An answer that is several messages, and a last one without data that has a status."""
+
+    def __init__(self) -> None:
+        self.messages: list[Msg] = []
+        self.status: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._subscription: Subscription | None = None
+
+    async def ask(self, channel: Channel, subject: str, data: bytes) -> None:
+        inbox = channel.new_inbox()
+        self._subscription = await channel.subscribe(inbox, self._came)
+        await channel.tell(subject, data, inbox)
+
+    async def _came(self, message: Msg) -> None:
+        headers = message.headers or {}
+        status = headers.get("Status")
+        if status is None:
+            self.messages.append(message)
+        elif not self.status.done():
+            self.status.set_result(f"{status} {headers.get('Description', '')}")
+
+    async def end(self, channel: Channel) -> None:
+        if self._subscription is not None:
+            await channel.unsubscribe(self._subscription)
+
+
+def nobody(message: Msg) -> bool:
+    """Whether it is NATS that answers: nobody listens there."""
+    return not message.data and (message.headers or {}).get("Status") == _NO_RESPONDERS
+
+
+def _gone(error: Exception) -> NoAnswer:
+    return NoAnswer(f"no connection to NATS ({type(error).__name__})")
+
+
+def _into(future: asyncio.Future[Msg | None]) -> Answered:
+    def answered(message: Msg | None) -> None:
+        if not future.done():
+            future.set_result(message)
+
+    return answered
+
+
+async def _within(future: asyncio.Future[Msg | None], wait_s: float) -> Msg | None:
+    try:
+        async with asyncio.timeout(wait_s):
+            return await future
+    except TimeoutError:
+        return None
