@@ -168,10 +168,10 @@ class Firing:
                     group.times.append(time_ns())
                     return SentReceipt(group, index)
             return self._outbox.add(topic, data, content)
-        check_flag("now", now)
+        if now is not False:
+            check_flag("now", now)
         seconds = None if within is None else check_seconds("within", within, some=True)
-        after = cause.time_ns if isinstance(cause, Event) else 0
-        return self._fire_with(topic, data, content, key, id, Cause.of(cause), handled, now, after, seconds)
+        return self._fire_with(topic, data, content, key, id, cause, handled, now, seconds)
 
     def _fire_with(
         self,
@@ -180,13 +180,15 @@ class Firing:
         content: str,
         key: str | None,
         id: str | None,
-        cause: Cause | None,
+        given: Cause | Event | None,
         handled: Event | None,
         now: bool,
-        after: int,
         within: float | None,
     ) -> Receipt:
         """Fire what is more than a payload, inside a handler, or from another thread."""
+        cause, after = None, 0
+        if given is not None:
+            cause, after = Cause.of(given), given.time_ns if isinstance(given, Event) else 0
         if key is not None:
             check_key(key)
         if id is not None:

@@ -100,14 +100,14 @@ class Group(msgspec.Struct, eq=False):
 
     def begin_columns(self, count: int) -> None:
         """From here on keep all columns; for the `count` events so far they are filled in."""
-        if self.plain is not None:
-            self.plain = None
-            self.contents = [self.content] * count
-            self.keys, self.ids, self.causes = [None] * count, [None] * count, [None] * count
+        self.plain = None
+        self.contents = [self.content] * count
+        self.keys, self.ids, self.causes = [None] * count, [None] * count, [None] * count
 
     def note(self, content: str) -> None:
         """An event was appended that is not like the ones before, or comes after such a one."""
-        self.begin_columns(len(self.payloads) - 1)
+        if self.plain is not None:
+            self.begin_columns(len(self.payloads) - 1)
         self.contents.append(content)
         self.keys.append(None)
         self.ids.append(None)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Coroutine, Sequence
 from contextvars import Context, ContextVar, copy_context
 from time import monotonic
 from typing import Any
@@ -47,10 +47,12 @@ handling: ContextVar[Event | None] = ContextVar("solarwind_handling", default=No
 class Worker(asyncio.Task[None]):
     """One that knows whether somebody wanted it cancelled: the runner, its handler, or a library of that."""
 
-    asked = False
+    def __init__(self, work: Coroutine[Any, Any, None], *, loop: asyncio.AbstractEventLoop, context: Context) -> None:
+        self.requests: list[object] = []  # the messages of those who cancelled it
+        super().__init__(work, loop=loop, context=context)
 
     def cancel(self, msg: Any | None = None) -> bool:
-        self.asked = True
+        self.requests.append(msg)
         return super().cancel(msg)
 
 
@@ -175,15 +177,18 @@ class Runner(Inbox):
         first = hand_out.start
         data, starts = hand_out.batch.layout
         take, note_done, set_handling, unset = work.todo.popleft, work.done.append, handling.set, msgspec.UNSET
-        clock = monotonic
-        turn = clock()
+        clock, requests = monotonic, worker.requests
+        turn = check_at = 0.0
         while True:
             now = clock()
-            if now - turn > TURN_S:
-                await asyncio.sleep(0)
-                now = turn = clock()
-            if now > self.sure_until:
-                return True
+            if now > check_at:
+                if turn and now - turn > TURN_S:
+                    await asyncio.sleep(0)
+                    now = clock()
+                if now > self.sure_until:
+                    return True
+                turn = now
+                check_at = min(turn + TURN_S, self.sure_until)  # which never comes down
             try:
                 position = take()
             except IndexError:  # that was the last, or another worker took it
@@ -205,7 +210,7 @@ class Runner(Inbox):
                     self.note_fired(work, position, fired)
                 note_done(position)
             try:
-                if worker.asked or copy_context() != before:
+                if requests or copy_context() != before:
                     return False
             except Exception:  # values that cannot be compared, such as arrays
                 return False
@@ -228,7 +233,7 @@ class Runner(Inbox):
                 self._batch_failed(work, positions, events, error)
             else:
                 _batch_done(self, work, positions, events)
-            if worker.asked or _is_other(before):
+            if worker.requests or _is_other(before):
                 return False
             if monotonic() - turn > TURN_S:
                 await asyncio.sleep(0)
