@@ -152,6 +152,17 @@ class Point:
 
 
 @dataclasses.dataclass
+class Rectangle:
+    """It computes the same each time, and may be fired."""
+
+    width: int
+    area: int = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        self.area = self.width**2
+
+
+@dataclasses.dataclass
 class Holder:
     name: str
     model: Aliased
@@ -218,6 +229,7 @@ FAITHFUL: dict[str, tuple[Any, Any]] = {
     "dataclass of pydantic's": (Point, Point(x=3, Y=7)),
     "such dataclasses in a dict": (dict[str, Point], {"a": Point(x=3, Y=7)}),
     "in a dataclass": (Holder, Holder("a", Aliased(N=7))),
+    "dataclass that computes a field": (Rectangle, Rectangle(3)),
     "in a struct": (StructHolder, StructHolder(Aliased(N=7), [Strict(when=WHEN, some=frozenset({1}))])),
     "in a typed dict": (DictHolder, {"model": Choices(n=7)}),
 }
@@ -312,6 +324,43 @@ def unvalidated() -> Animal:
     return animal
 
 
+@dataclasses.dataclass
+class Longer:
+    """Each time it is made it is longer."""
+
+    value: int
+
+    def __post_init__(self) -> None:
+        self.value += 1
+
+
+class LongerStruct(msgspec.Struct):
+    value: int
+
+    def __post_init__(self) -> None:
+        self.value += 1
+
+
+@dataclasses.dataclass
+class Holding:
+    each: list[Longer | None]
+
+
+class Ranged(msgspec.Struct):
+    low: int
+    high: int
+
+    def __post_init__(self) -> None:
+        if self.low > self.high:
+            raise ValueError("low is above high")
+
+
+def out_of_range() -> Ranged:
+    ranged = Ranged(1, 2)
+    ranged.low = 3
+    return ranged
+
+
 LOSSY: dict[str, Callable[[], Any]] = {
     "excluded field": lambda: Hidden(name="a", password="hunter2"),
     "excluded and required field": lambda: HiddenAndRequired(password="hunter2"),
@@ -327,6 +376,10 @@ LOSSY: dict[str, Callable[[], Any]] = {
     "such a model within another": lambda: Equals(each=[Equal(value=7)]),
     "set without validation": unvalidated,
     "constructed without validation": lambda: Animal.model_construct(),
+    "dataclass that changes itself when it is made": lambda: Longer(7),
+    "Struct that changes itself when it is made": lambda: LongerStruct(7),
+    "such a dataclass within another": lambda: Holding([Longer(7)]),
+    "Struct that refuses itself when it is made": out_of_range,
     "in a list": lambda: [Hidden(name="a", password="hunter2")],
     "in a struct": lambda: {"a": [Secret(token=SecretStr("hunter2"))]},
 }

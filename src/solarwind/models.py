@@ -21,7 +21,14 @@ Read = Callable[[bytes], Any]
 
 
 class Unlike(ValueError):
-    """A model that does not come back from its JSON as it was."""
+    """A payload that does not come back from its JSON as it was."""
+
+    def __init__(self, fault: str) -> None:
+        super().__init__(
+            f"what its JSON is read as is not what was fired: {fault}; change its type so that it is (aliases, "
+            "serializers, validators, exclude=True, __post_init__), or fire a dict"
+        )
+        self.fault = fault
 
 
 def is_model(type_: Any) -> bool:
@@ -57,16 +64,34 @@ def dump(value: Any) -> bytes:
     for by_alias in (True, False):
         data = write(value, by_alias)
         try:
-            found = read(data)
-            unlike = "" if _same(value, found) else _difference(value, found, "$")
+            check_same(value, read(data))
+        except Unlike as error:
+            fault = fault or error.fault
         except Exception as error:  # a validator may raise anything
-            unlike = f"its JSON is refused: {fault_of(error)}"
-        if not unlike:
+            fault = fault or f"its JSON is refused: {fault_of(error)}"
+        else:
             return data
-        fault = fault or unlike
-    raise Unlike(
-        f"what its JSON is read as is not what was fired: {fault}; change the model so that it is "
-        "(aliases, serializers, validators, exclude=True), or fire a dict"
+    raise Unlike(fault)
+
+
+def check_same(fired: Any, found: Any) -> None:
+    """Raise `Unlike` where what was fired is read as something else."""
+    if not _same(fired, found):
+        raise Unlike(_difference(fired, found, "$"))
+
+
+def runs_code(type_: Any) -> bool:
+    """Whether a class runs code of its own when msgspec makes one, or is not made of all that it shows: it may be read
+    as something else than was written."""
+    if not isinstance(type_, type):
+        return False
+    if any(hasattr(type_, name) for name in ("__post_init__", "__attrs_pre_init__", "__attrs_post_init__")):
+        return True
+    if dataclasses.is_dataclass(type_):
+        return any(not field.init or field.name.startswith("_") for field in dataclasses.fields(type_))
+    return any(
+        not field.init or field.converter is not None or field.validator is not None
+        for field in getattr(type_, "__attrs_attrs__", ())
     )
 
 
@@ -98,16 +123,16 @@ def _same(before: Any, after: Any) -> bool:
     if kind in _LEAVES:
         return bool(before == after) or (before != before and after != after)  # nan
     if kind is not type(after):
-        return not (_names(kind) or _names(type(after))) and bool(before == after)
+        return not (names_of(kind) or names_of(type(after))) and bool(before == after)
     if kind is list or kind is tuple:
         return len(before) == len(after) and all(map(_same, before, after))
     if kind is dict:
         return before.keys() == after.keys() and all(_same(each, after[name]) for name, each in before.items())
-    names = _names(kind)
+    names = names_of(kind)
     if names is None:
         return bool(before == after)
     for name in names:
-        if not _same(getattr(before, name, _names), getattr(after, name, _names)):
+        if not _same(getattr(before, name, _MISSING), getattr(after, name, _MISSING)):
             return False
     return _same(getattr(before, "model_extra", None), getattr(after, "model_extra", None))
 
@@ -115,19 +140,27 @@ def _same(before: Any, after: Any) -> bool:
 _LEAVES = frozenset((str, int, float, bool, bytes, type(None)))
 
 
+_MISSING = object()
+
+
 def _find_names(type_: Any) -> tuple[str, ...] | None:
-    """The fields of a model or dataclass; None of anything else. Private attributes are no part of a payload."""
+    """The fields of a model, dataclass, Struct or attrs class; None of anything else. Private attributes of a model are
+    no part of a payload."""
     if dataclasses.is_dataclass(type_):
         return tuple(field.name for field in dataclasses.fields(type_))
+    if issubclass(type_, msgspec.Struct):
+        return tuple(type_.__struct_fields__)
+    if hasattr(type_, "__attrs_attrs__"):
+        return tuple(field.name for field in type_.__attrs_attrs__)
     return tuple(type_.model_fields) if is_base_model(type_) else None
 
 
-_names: Callable[[Any], tuple[str, ...] | None] = lru_cache(maxsize=1024)(_find_names)
+names_of: Callable[[Any], tuple[str, ...] | None] = lru_cache(maxsize=1024)(_find_names)
 
 
 def _difference(before: Any, after: Any, path: str) -> str:
     """Where what came back is not the same. The values are not said: what a model leaves out may be a secret."""
-    kind, names = type(before), _names(type(before))
+    kind, names = type(before), names_of(type(before))
     parts: Iterable[tuple[str, Any, Any]] = ()
     if kind is not type(after):
         return f"a {type(after).__qualname__} rather than a {kind.__qualname__} at {path}"

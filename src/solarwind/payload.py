@@ -55,39 +55,108 @@ def encode(payload: Any) -> tuple[bytes, str]:
     """The bytes that travel for `payload`, and their content type.
 
     `bytes`, `bytearray` and `memoryview` travel as they are; `msgspec.Raw` is JSON already.
-    Raises `BadPayload` for what JSON cannot carry.
+    Raises `BadPayload` for what JSON cannot carry, and for what would be read as something else.
     """
-    if isinstance(payload, bytes):
-        return payload, BYTES
-    if isinstance(payload, bytearray | memoryview):
-        return bytes(payload), BYTES
+    kind = type(payload)
     try:
-        if type(payload) not in _PLAIN and models.is_model_type(type(payload)):
+        if kind is dict:  # as nearly all are, and most of them flat
+            data = _encode_json(payload)
+            for name in payload:
+                if type(name) is not str or type(payload[name]) not in _LEAVES:
+                    _check_within(payload, data)
+                    return data, JSON
+            if b"null" in data:
+                _check_within(payload, data)
+            return data, JSON
+        if isinstance(payload, bytes):
+            return payload, BYTES
+        if isinstance(payload, bytearray | memoryview):
+            return bytes(payload), BYTES
+        if kind not in _PLAIN and models.is_model_type(kind):
             return models.dump(payload), JSON  # a dataclass of pydantic's too, which the codec takes for any other
-        if isinstance(payload, msgspec.Raw):
-            _decode_json(payload)
         data = _encode_json(payload)
-        if b"null" in data and payload is not None:
-            _check_numbers(payload)
+        if kind not in _LEAVES or kind is float:
+            _check_within(payload, data)
+            if kind not in _PLAIN and _runs_code(kind):
+                _check_same(payload, data)
         return data, JSON
     except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
-        raise BadPayload(f"expected a payload that JSON can carry, got {type(payload).__qualname__}: {error}") from None
+        raise BadPayload(f"expected a payload that JSON can carry, got {kind.__qualname__}: {error}") from None
 
 
-def _check_numbers(payload: Any) -> None:
-    """Raise `ValueError` for NaN and infinities, of which the codec makes null: somebody else would get None."""
+_LEAVES = frozenset((str, int, float, bool, type(None)))
+_TEXT = frozenset((str,))
+
+
+def _check_within(payload: Any, data: bytes) -> None:
+    """Raise `ValueError` for what the codec lets pass, though `data` does not say it: NaN and infinities, of which it
+    makes null; raw JSON that is none; two names in an object that are one as text."""
+    sure = _LEAVES if b"null" not in data else _LEAVES - {float}
     left = [payload]
     for value in left:  # it grows meanwhile
         kind = type(value)
+        if kind in sure:
+            continue
         if kind is float:
             if not isfinite(value):
                 raise ValueError(f"{value} is no number that JSON has: fire None, or text")
-        elif kind is dict:
-            left += value.values()
-        elif kind is list or kind is tuple:
-            left += value
-        elif kind not in _PLAIN and kind is not msgspec.Raw:
-            left.append(msgspec.to_builtins(value, enc_hook=lambda model: None))  # a model has been compared
+        elif isinstance(value, dict):
+            if not _TEXT.issuperset(map(type, value)):
+                _check_names(value)
+            left += [each for each in value.values() if type(each) not in sure]
+        elif isinstance(value, list | tuple | set | frozenset):
+            left += [each for each in value if type(each) not in sure]
+        elif kind is msgspec.Raw:
+            _decode_json(value)
+        else:
+            left += [getattr(value, name, None) for name in models.names_of(kind) or ()]
+
+
+def _check_names(value: dict[Any, Any]) -> None:
+    if len(_decode_json(_encode_json(dict.fromkeys(value)))) == len(value):
+        return
+    texts = [_encode_json({each: None}).rpartition(b":")[0][1:].decode() for each in value]
+    twice = next(text for text in texts if texts.count(text) > 1)
+    raise ValueError(f"it has more than one name that is {twice} as text, and JSON has no others: keep one")
+
+
+def _check_same(payload: Any, data: bytes) -> None:
+    """Raise `ValueError` where a type's own code, such as `__post_init__`, makes something else of what it reads."""
+    try:
+        read = decoder(type(payload))
+    except BadArgument:  # no handler can state it
+        return
+    try:
+        models.check_same(payload, read(data, JSON))
+    except BadPayload as error:
+        raise models.Unlike(f"its JSON is refused: {error}") from None
+
+
+def _find_own_code(type_: Any) -> bool:
+    """Whether a type, or one within it, runs code of its own when it is made, or is not made of all that it shows."""
+    try:
+        return _any_info(msgspec.inspect.type_info(type_), _runs_code_here, set())
+    except (TypeError, NotImplementedError, NameError):  # nothing can be decoded to it
+        return False
+
+
+def _runs_code_here(info: Any) -> bool:
+    return models.runs_code(getattr(info, "cls", None))
+
+
+_runs_code: Callable[[Any], bool] = lru_cache(maxsize=1024)(_find_own_code)
+
+
+def _any_info(info: Any, asked: Callable[[Any], bool], seen: set[int]) -> bool:
+    """Whether this is so of anything in what msgspec knows of a type."""
+    if id(info) in seen:
+        return False
+    seen.add(id(info))
+    if isinstance(info, tuple):
+        return any(_any_info(each, asked, seen) for each in info)
+    if not isinstance(info, msgspec.inspect.Type | msgspec.inspect.Field):
+        return False
+    return asked(info) or any(_any_info(getattr(info, name), asked, seen) for name in info.__struct_fields__)
 
 
 def decode(data: bytes, content: str) -> Any:
@@ -182,7 +251,7 @@ def _json_decoder(type_: Any) -> Decoder:
     try:
         validate = models.reader_of(type_)
         if validate is None:
-            _check_decodable(msgspec.inspect.type_info(type_), set())
+            _check_decodable(type_)
             validate = msgspec.json.Decoder(type_, dec_hook=_decode_foreign).decode
     except (TypeError, NotImplementedError) as error:
         raise BadArgument(f"expected a payload type that JSON can be decoded to, got {_name(type_)}: {error}") from None
@@ -203,19 +272,15 @@ def _json_decoder(type_: Any) -> Decoder:
     return decode_to
 
 
-def _check_decodable(info: Any, seen: set[int]) -> None:
+def _check_decodable(type_: Any) -> None:
     """Raise `TypeError` where a type, or one within it, is nothing that msgspec or pydantic can make."""
-    if id(info) in seen:
-        return
-    seen.add(id(info))
-    if isinstance(info, msgspec.inspect.CustomType) and not models.is_model(info.cls):
-        raise TypeError(f"{info.cls.__qualname__} cannot be made from JSON")
-    if isinstance(info, tuple):
-        for each in info:
-            _check_decodable(each, seen)
-    elif isinstance(info, msgspec.inspect.Type | msgspec.inspect.Field):
-        for name in info.__struct_fields__:
-            _check_decodable(getattr(info, name), seen)
+
+    def is_foreign(info: Any) -> bool:
+        if isinstance(info, msgspec.inspect.CustomType) and not models.is_model(info.cls):
+            raise TypeError(f"{info.cls.__qualname__} cannot be made from JSON")
+        return False
+
+    _any_info(msgspec.inspect.type_info(type_), is_foreign, set())
 
 
 def _msgspec_fault(error: Exception) -> str:
@@ -244,10 +309,10 @@ Key = str | bytes  # text as it is, other JSON in its canonical form
 _MAX_KEY = 256  # characters or bytes; a longer one is known by its digest, so that it costs no more
 _NUMBER = re.compile(rb"(-?)(\d+)(?:\.(\d+))?(?:[eE]([+-]?\d{1,1000}))?")
 _ZERO = ord("0")
-_decode_exactly = msgspec.json.Decoder(float_hook=lambda text: msgspec.Raw(text.encode())).decode
-_DIGITS = 18  # that any 64-bit number has room for
-_LARGE = re.compile(rb"[0-9]{%d}" % (_DIGITS + 1))
-_decode_alike = msgspec.json.Decoder(float_hook=lambda text: msgspec.Raw(_plain_number(text.encode()))).decode
+_MAX_CANONICAL = 64 << 10  # bytes of an object or array: more takes too long
+_WHOLE = 1 << 64
+_UNLIKE = re.compile(rb"[0-9][.eE]|[0-9]{20}")  # where a number may have several forms
+_NUMBERS_WITHIN = frozenset((list, dict, float, int))
 _encode_sorted = msgspec.json.Encoder(order="sorted").encode
 _MAX_NAMES = 16  # in a path: each takes a type of its own
 
@@ -256,7 +321,8 @@ def field(path: str) -> Callable[[bytes, str], Key | None]:
     """A function (data, content type) -> the field at `path` as a key, or None where there is none, or null.
 
     `path` is `$.name` or `$.name.name`. Fields that say the same JSON value give the same key, however it is written:
-    1, 1.0 and 1e0; objects with their members in any order. The text "1" is another than the number.
+    1, 1.0 and 1e0; objects with their members in any order, unless they are longer than 64 KiB. The text "1" is another
+    than the number.
     Raises `BadArgument` for another path.
     """
     check_field(path)
@@ -316,30 +382,23 @@ def _canonical_key(text: bytes) -> Key | None:
 
 
 def _canonical_container(text: bytes) -> bytes:
-    """By the codec, thirty times as fast; by hand where it may not write a number exactly, with the same result."""
-    if _LARGE.search(text) is None:
-        return _encode_sorted(_decode_alike(text))
-    return _canonical(_decode_exactly(text))
+    """By the codec: its numbers are the 64-bit integers and floats that a reader gets. A long one stays as written."""
+    if len(text) > _MAX_CANONICAL:
+        return text
+    value = _decode_json(text)
+    return _encode_sorted(_alike(value) if _UNLIKE.search(text) else value)
 
 
-def _canonical(value: Any) -> bytes:
-    if isinstance(value, dict):
-        members = (_encode_json(name) + b":" + _canonical(each) for name, each in sorted(value.items()))
-        return b"{" + b",".join(members) + b"}"
-    if isinstance(value, list):
-        return b"[" + b",".join(map(_canonical, value)) + b"]"
-    if isinstance(value, msgspec.Raw):
-        return _plain_number(bytes(value))
-    return _plain_number(b"%d" % value) if type(value) is int else _encode_json(value)
-
-
-def _plain_number(text: bytes) -> bytes:
-    """Canonical, and whole numbers of up to 18 digits as the codec writes them."""
-    number = _canonical_number(text)
-    digits, _, tens = number.partition(b"e")
-    if tens and not tens.startswith(b"-") and len(digits.lstrip(b"-")) + int(tens) <= _DIGITS:
-        return digits + b"0" * int(tens)
-    return number
+def _alike(value: Any) -> Any:
+    """With one form for each number: a whole one of up to 64 bits is an integer, any other a float."""
+    kind = type(value)
+    if kind is list:
+        return [_alike(each) if type(each) in _NUMBERS_WITHIN else each for each in value]
+    if kind is dict:
+        return {name: _alike(each) if type(each) in _NUMBERS_WITHIN else each for name, each in value.items()}
+    if kind is float:
+        return int(value) if value.is_integer() and -_WHOLE < value < _WHOLE else value
+    return value if -_WHOLE < value < _WHOLE else float(value)
 
 
 def _canonical_number(text: bytes) -> bytes:
