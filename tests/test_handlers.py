@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -14,7 +14,7 @@ import msgspec
 import pydantic
 import pytest
 
-from solarwind import BadArgument, BadPayload, Event, SolarWind
+from solarwind import BadArgument, BadPayload, Event, Retry, SolarWind
 from solarwind.testing.contract import on_loop
 
 
@@ -395,21 +395,52 @@ def test_a_wrong_handler_is_refused_when_it_is_registered(function: Any, words: 
         assert word in text
 
 
+async def _inner() -> None: ...
+
+
+async def _stream() -> AsyncIterator[int]:
+    yield 1
+
+
+class _Promise:
+    def __await__(self) -> Iterator[None]:
+        yield
+
+
+UNRUN: dict[str, Callable[[], Any]] = {
+    "coroutine": _inner,
+    "generator": lambda: (each for each in range(3)),
+    "async generator": _stream,
+    "another awaitable": lambda: _Promise(),
+}
+
+
+@pytest.mark.parametrize("kind", ["async def", "def", "async batch", "def batch"])
+@pytest.mark.parametrize("unrun", UNRUN)
 @on_loop
-async def test_a_def_that_returns_a_coroutine_is_told_so() -> None:
-    """Nobody would await it; the event is not settled as if it had been handled."""
+async def test_what_a_handler_returns_that_nobody_runs_is_a_failed_attempt(unrun: str, kind: str) -> None:
+    """The event is not settled as if it had been handled."""
+    make = UNRUN[unrun]
 
-    async def inner() -> None: ...
+    async def handle() -> Any:
+        return make()
 
-    def handle() -> Any:
-        return inner()
+    async def handle_batch(numbers: list[int]) -> Any:
+        return make()
 
+    handlers: dict[str, Callable[..., Any]] = {
+        "async def": handle,
+        "def": lambda: make(),
+        "async batch": handle_batch,
+        "def batch": lambda numbers: make(),
+    }
+    handlers["def batch"].__annotations__ = {"numbers": list[int]}
     wind = SolarWind("memory://")
-    wind.on("T", purpose="p", retry=None)(handle)
+    wind.on("T", purpose="p", retry=Retry(attempts=1))(handlers[kind])
     async with wind:
-        await wind.fire("T")
-        with pytest.raises(TimeoutError):
-            await wind.settled(0.05)
+        await wind.fire("T", 1)
+        await wind.settled(5)
         counts = (await wind.statistics()).purposes["T", "p"]
-    assert counts.settled == 0
-    assert counts.retried >= 1
+        (letter,) = await wind.dead("T", "p")
+    assert (counts.settled, counts.dead) == (0, 1)
+    assert "which nobody runs: await it" in letter.error

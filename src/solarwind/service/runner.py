@@ -13,7 +13,6 @@ the same, which takes 70 ns. If it is not, or if somebody cancelled it, it ends,
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 from collections.abc import Collection, Coroutine, Sequence
 from contextvars import Context, ContextVar, copy_context
@@ -30,7 +29,7 @@ from ..limits import Limits
 from ..logs import limited
 from .inbox import Inbox, Work
 from .meaning import Meaning, meaning
-from .signature import Handler, Unfit
+from .signature import Handler, Unfit, refuse_unrun
 from .threads import Threads
 
 log = logging.getLogger("solarwind")
@@ -198,7 +197,9 @@ class Runner(Inbox):
             set_handling(event)
             before = copy_context()
             try:
-                await call(data[starts[index] : starts[index + 1]] if is_raw else event)
+                result = await call(data[starts[index] : starts[index + 1]] if is_raw else event)
+                if result is not None:
+                    refuse_unrun(result)
             except BaseException as error:
                 if self._is_end(error):
                     raise
@@ -226,7 +227,7 @@ class Runner(Inbox):
             handling.set(events[0])
             before = copy_context()
             try:
-                await self._handler.call(events)
+                refuse_unrun(await self._handler.call(events))
             except BaseException as error:
                 if self._is_end(error):
                     raise
@@ -299,7 +300,7 @@ class Runner(Inbox):
             try:
                 result = copy_context().run(call, data[starts[index] : starts[index + 1]] if is_raw else event)
                 if result is not None:
-                    _refuse_awaitable(result)
+                    refuse_unrun(result)
             except BaseException as error:
                 event._fired = None
                 work.failed.append(self._failure(position, event, error, meaning(error)))
@@ -316,7 +317,7 @@ class Runner(Inbox):
             events = [Event(hand_out, position - hand_out.start) for position in positions]
             handling.set(events[0])
             try:
-                _refuse_awaitable(copy_context().run(self._handler.call, events))
+                refuse_unrun(copy_context().run(self._handler.call, events))
             except BaseException as error:
                 self._batch_failed(work, positions, events, error)
             else:
@@ -410,9 +411,3 @@ def _on_a_loop() -> bool:
         return asyncio.current_task() is not None
     except RuntimeError:
         return False
-
-
-def _refuse_awaitable(result: Any) -> None:
-    if inspect.iscoroutine(result):
-        result.close()
-        raise TypeError("a def handler returned a coroutine, which nobody awaits: define the handler with async def")

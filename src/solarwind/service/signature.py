@@ -212,12 +212,23 @@ def _returns_awaitable(function: Any, inner: Any) -> bool:
 def _awaited(call: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """For a `def` that is wrapped around an `async def` and gives back what that returns."""
 
-    async def run(given: Any) -> None:
+    async def run(given: Any) -> Any:
         result = call(given)
-        if inspect.isawaitable(result):
-            await result
+        return await result if inspect.isawaitable(result) else result
 
     return run
+
+
+def refuse_unrun(result: object) -> None:
+    """Raise `TypeError` where a handler returned what is yet to run: nothing was handled."""
+    if inspect.iscoroutine(result):
+        result.close()
+    elif not (inspect.isawaitable(result) or inspect.isgenerator(result) or inspect.isasyncgen(result)):
+        return
+    raise TypeError(
+        f"expected a handler that is done when it returns, got {type(result).__name__} from it, which nobody runs: "
+        "await it in an async def handler, or loop over it"
+    )
 
 
 def _bind(
