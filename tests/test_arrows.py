@@ -18,16 +18,17 @@ ROOT = Path(solarwind.__file__).parent
 MODULES = sorted(ROOT.rglob("*.py"))
 
 # What each part may import of solarwind. A part is a folder, or a module of the top.
-FOUNDATION = {"origin", "event", "names", "errors", "batch", "payload", "failure", "limits", "logs", "text"}
+FOUNDATION = {"origin", "event", "names", "errors", "stated", "batch", "payload", "failure", "limits", "logs", "text"}
 ARROWS = {
     "event": {"errors", "payload", "batch"},  # batch: for its annotations only
     "names": {"errors"},
     "origin": set(),
     "errors": set(),
+    "stated": {"errors"},
     "payload": {"errors", "models"},
     "models": set(),
-    "failure": {"errors"},
-    "limits": {"errors"},
+    "failure": {"errors", "stated"},
+    "limits": {"errors", "stated"},
     "logs": {"text"},
     "text": set(),
     "batch": {"errors", "event", "limits", "names", "payload"},
@@ -42,7 +43,7 @@ ARROWS = {
     "service": FOUNDATION | {"core", "loops", "options", "engine.base", "engine.clock", "plugins", "service"},
     "loops": {"errors"},
     "shutdown": set(),
-    "options": {"engine.base", "errors", "failure", "names"},
+    "options": {"engine.base", "errors", "failure", "loops", "names"},
     "operations": {"engine", "loops", "options", "records"},
     "wind": FOUNDATION
     | {"core", "engine", "life", "loops", "operations", "options", "plugins", "records", "service", "shutdown"},

@@ -9,12 +9,15 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import apsw
 import pytest
+from msgspec import Raw
 
 from solarwind import (
     BadArgument,
@@ -26,6 +29,7 @@ from solarwind import (
     Direct,
     Event,
     Later,
+    Limits,
     NotAllowed,
     NotFound,
     Reject,
@@ -56,6 +60,11 @@ def check_sentence(error: SolarWindError, *words: str) -> None:
 
 class Unknown:
     """Nothing that JSON can carry."""
+
+
+@dataclass
+class Anything:
+    value: Any
 
 
 LOOP: list[Any] = []
@@ -100,7 +109,18 @@ FIRING: dict[str, Refusal] = {
     "payload too large": (lambda wind: wind.fire("T", b"x" * (2**20 + 1)), TooLarge, ("1,048,576", "1,048,577", "'T'")),
     "text too large": (lambda wind: wind.fire("T", "x" * 2**20), TooLarge, ("1,048,578", "'T'")),
     "cause a word": (lambda wind: wind.fire("T", cause="me"), BadArgument, ("Cause", "'me'")),  # type: ignore[arg-type]
-    "cause of a number": (lambda wind: wind.fire("T", cause=Cause.user(5)), BadArgument, ("id=5",)),  # type: ignore[arg-type]
+    "cause of a number": (lambda wind: wind.fire("T", cause=Cause.user(5)), BadArgument, ("id", "got 5")),  # type: ignore[arg-type]
+    "raw JSON that is none": (lambda wind: wind.fire("T", Raw(b"[1")), BadPayload, ("JSON", "Raw")),
+    "raw JSON that is none in a dict": (lambda wind: wind.fire("T", {"a": Raw(b'1,"b":2')}), BadPayload, ("JSON",)),
+    "raw JSON that is none in a list": (lambda wind: wind.fire("T", [{"a": [Raw(b"")]}]), BadPayload, ("JSON",)),
+    "raw JSON that is none in a dataclass": (lambda wind: wind.fire("T", Anything(Raw(b"}"))), BadPayload, ("JSON",)),
+    "names that are one as text": (
+        lambda wind: wind.fire("T", {1: "a", "1": "b"}),
+        BadPayload,
+        ("more than one", '"1"'),
+    ),
+    "such names deep inside": (lambda wind: wind.fire("T", [{"a": {2: 0, "2": 1}}]), BadPayload, ("more than one",)),
+    "not a number in a dataclass": (lambda wind: wind.fire("T", Anything(float("nan"))), BadPayload, ("nan",)),
     "cause with a lone surrogate": (
         lambda wind: wind.fire("T", cause=Cause.user("\udcff")),
         BadArgument,
@@ -235,6 +255,19 @@ async def test_listening(name: str) -> None:
         (lambda: Retry(wait=100, ceiling=5), ("ceiling=5", "wait=100", "ceiling=100 or more")),
         (lambda: Retry(attempt=3), ("attempt=3", "did you mean attempts=3?")),  # type: ignore[call-arg]
         (lambda: Retry(delays=3), ("attempts, wait, factor, ceiling", "delays=3")),  # type: ignore[call-arg]
+        (lambda: Retry(1, 2, 3, 4, 5), ("options of Retry", "1, 2, 3, 4, 5")),  # type: ignore[call-arg]
+        (lambda: Limits(payload=5), ("options of Limits", "did you mean payload_bytes=5?")),  # type: ignore[call-arg]
+        (lambda: Limits(5), ("options of Limits by name", "got 5")),  # type: ignore[misc]
+        (lambda: Cause("me", "x"), ("kind", "event, user, schedule", "'me'")),  # type: ignore[arg-type]
+        (lambda: Cause("user", b"x"), ("id", "b'x'")),  # type: ignore[arg-type]
+        (lambda: Cause("event", "x", version="1"), ("version", "'1'")),  # type: ignore[arg-type]
+        (lambda: Cause.schedule(None), ("id", "None")),  # type: ignore[arg-type]
+        (lambda: Cause.event("x"), ("Event", "'x'")),  # type: ignore[arg-type]
+        (lambda: SolarWind(engine=5), ("engine", "5")),  # type: ignore[arg-type]
+        (lambda: SolarWind("memory://", engine=SolarWind("memory://").engine), ("URL or an engine", "both")),
+        (lambda: SolarWind("memory://").use("memory://", token=5), ("token", "5")),  # type: ignore[arg-type]
+        (lambda: SolarWind("memory://").use(5), ("URL", "int")),  # type: ignore[arg-type]
+        (lambda: SolarWind("memory://").wait(5), ("coroutine", "5")),  # type: ignore[arg-type]
         (lambda: Later(True), ("seconds", "True")),
         (lambda: SolarWind("memory://", grace=-1), ("grace", "-1")),
         (lambda: SolarWind("memory://", grace="1"), ("grace", "'1'")),  # type: ignore[arg-type]
@@ -264,6 +297,26 @@ def test_options(make: Callable[[], object], words: tuple[str, ...]) -> None:
     with pytest.raises(BadArgument) as caught:
         make()
     check_sentence(caught.value, "expected ", ", got ", *words)
+
+
+@on_loop
+async def test_times_to_wait_and_functions_of_another_type_are_refused() -> None:
+    wind = SolarWind("memory://")
+    async with wind:
+        fired, many = wind.fire("T"), wind.fire_many("T", [1])
+        for wrong in ("1", -1, float("nan"), True):
+            for waiting in (fired.wait, many.wait, partial(wind.wait, wind.settled())):
+                with pytest.raises(BadArgument) as caught:
+                    await asyncio.to_thread(waiting, wrong)
+                check_sentence(caught.value, "a timeout", f"got {wrong!r}")
+            with pytest.raises(BadArgument):
+                await wind.settled(wrong)  # type: ignore[arg-type]
+            with pytest.raises(BadArgument):
+                await wind.stop(wrong)  # type: ignore[arg-type]
+        with pytest.raises(BadArgument, match="expected a function that was registered with on, got 'f'"):
+            await wind.off("f")  # type: ignore[arg-type]
+        await wind.settled(timedelta(seconds=5))  # type: ignore[arg-type]
+        await wind.stop(timedelta(seconds=5))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

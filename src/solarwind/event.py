@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args
 
 import msgspec
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 CauseKind = Literal["event", "user", "schedule", "machine", "application"]
+_KINDS = get_args(CauseKind)
+_SUCH_AS = "such as Cause.user('alice')"
 MAX_CAUSE = 1_000  # characters of whatever a cause names
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -33,6 +35,20 @@ class Cause(msgspec.Struct, frozen=True, array_like=True):
     purpose: str | None = None
     version: int | None = None
     root: str | None = None
+
+    def __post_init__(self) -> None:
+        """Raises `BadArgument` for what is not of its type, also where Python's own call lets it pass."""
+        for name, value, type_, optional in (
+            ("kind", self.kind, str, False),
+            ("id", self.id, str, False),
+            ("purpose", self.purpose, str, True),
+            ("version", self.version, int, True),
+            ("root", self.root, str, True),
+        ):
+            if not (isinstance(value, type_) or (optional and value is None)):
+                raise BadArgument(f"expected a cause's {name} as {type_.__name__}, got {value!a}: {_SUCH_AS}")
+        if self.kind not in _KINDS:
+            raise BadArgument(f"expected a cause's kind, one of {', '.join(_KINDS)}, got {self.kind!a}: {_SUCH_AS}")
 
     @classmethod
     def user(cls, name: str) -> Cause:
@@ -65,7 +81,7 @@ class Cause(msgspec.Struct, frozen=True, array_like=True):
                 return found
             except (msgspec.MsgspecError, TypeError, ValueError, OverflowError) as error:
                 fault = f", where {error}"
-        raise BadArgument(f"expected a Cause or an Event as cause, got {cause!a}{fault}: such as Cause.user('alice')")
+        raise BadArgument(f"expected a Cause or an Event as cause, got {cause!a}{fault}: {_SUCH_AS}")
 
     @property
     def _length(self) -> int:
@@ -83,6 +99,8 @@ class Cause(msgspec.Struct, frozen=True, array_like=True):
     @classmethod
     def event(cls, event: Event) -> Cause:
         """The cause of what is fired because of `event`."""
+        if not isinstance(event, Event):
+            raise BadArgument(f"expected the Event that is the cause, got {event!a}: {_SUCH_AS}")
         return cls("event", event.id, event.purpose or None, event.version or None, event.root)
 
 

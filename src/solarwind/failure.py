@@ -3,32 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from difflib import get_close_matches
-from typing import Any
 
 import msgspec
 
 from .errors import BadArgument
+from .stated import Options
 
 MOST_SECONDS = 1e9  # 31 years, and far within what ns since 1970 can tell
 
 
-class _Options(msgspec.StructMeta):
-    """An option that there is not is refused in the words that all refusals have."""
-
-    def __call__(cls, *args: Any, **options: Any) -> Any:
-        fields = cls.__struct_fields__
-        for name, value in options.items():
-            if name not in fields:
-                meant = get_close_matches(name, fields, 1)
-                raise BadArgument(
-                    f"expected options of Retry, of {', '.join(fields)}, got {name}={value!a}"
-                    + (f": did you mean {meant[0]}={value!a}?" if meant else "")
-                )
-        return super().__call__(*args, **options)
-
-
-class Retry(msgspec.Struct, frozen=True, metaclass=_Options):
+class Retry(msgspec.Struct, frozen=True, metaclass=Options):
     """How often and when an event is tried again after its handler raised.
 
     `attempts` counts the first one too. Before attempt n + 1 it waits a random time (full jitter) of up to

@@ -5,9 +5,10 @@ from __future__ import annotations
 import msgspec
 
 from .errors import BadArgument
+from .stated import Options
 
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
+class Limits(msgspec.Struct, frozen=True, kw_only=True, metaclass=Options):
     """Give `SolarWind(url, limits=Limits(...))` others than these. All are 1 or more. Bytes are of payload;
     where events wait, of all that they take: payloads, keys, ids, causes and the events themselves."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
@@ -47,6 +47,33 @@ def on_own_loop(
         return await on_loop(self._loop, method(self, *args, **kwargs))
 
     return call
+
+
+def from_thread(work: Awaitable[T], loop: asyncio.AbstractEventLoop, seconds: float | None) -> T:
+    """Run it on that loop and wait for it in this thread, which must be another. Raises `Unavailable`, `TimeoutError`,
+    and what it raises itself."""
+    try:
+        here: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
+    except RuntimeError:
+        here = None
+    if here is loop:
+        forget(work)
+        raise Unavailable("expected wait() in a thread, got it on the event loop, which it would block: use await")
+
+    async def run() -> T:
+        return await work
+
+    running = asyncio.run_coroutine_threadsafe(run(), loop)
+    try:
+        return running.result(seconds)
+    finally:
+        running.cancel()  # what was given up is not done behind one's back
+
+
+def forget(work: object) -> None:
+    """A coroutine that is never awaited says so, unless it is closed."""
+    if asyncio.iscoroutine(work):
+        work.close()
 
 
 def check_no_loop() -> None:

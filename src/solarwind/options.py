@@ -6,11 +6,13 @@ import os
 import time
 from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
+from inspect import isawaitable
 from typing import Any
 
 from .engine.base import Since
 from .errors import BadArgument
 from .failure import MOST_SECONDS
+from .loops import forget
 from .names import check_id
 
 MOST_COUNT = 1_000_000_000
@@ -116,6 +118,29 @@ def check_path(path: Any) -> str:
 def check_type(what: str, value: object, type_: type | tuple[type, ...], example: str) -> None:
     if not isinstance(value, type_):
         raise BadArgument(f"expected {what}, such as {example}, got {_shown(value)}")
+
+
+def check_token(token: object) -> None:
+    if token is not None:
+        check_type("a token", token, str, "'sw_…'")
+
+
+def check_engine(engine: object, url: str | None) -> None:
+    if not callable(getattr(engine, "submit", None)):
+        raise BadArgument(f"expected an engine, such as LocalEngine(store), got {_shown(engine)}: or give a URL")
+    if url is not None:
+        raise BadArgument("expected a URL or an engine, got both: the engine says where the dispatcher is")
+
+
+def check_work(work: object, timeout: object) -> float | None:
+    """What a thread is to wait for, and for how many seconds: those are returned."""
+    if not isawaitable(work):
+        raise BadArgument(f"expected a coroutine, as in wind.wait(wind.settled(10)), got {_shown(work)}")
+    try:
+        return None if timeout is None else check_seconds("a timeout", timeout)
+    except BadArgument:
+        forget(work)
+        raise
 
 
 def check_topic_given(topic: object) -> None:

@@ -19,30 +19,33 @@ from msgspec import UNSET, UnsetType
 from .engine.base import NOTHING, Engine, Keep, Since
 from .engine.running import Running
 from .engine.url import open_engine
-from .errors import Unavailable
+from .errors import BadArgument, Unavailable
 from .event import Event
 from .failure import Retry
 from .life import LoopThread, finish, log_draining, run_loop, serve
 from .limits import Limits
 from .logs import limited
-from .loops import check_no_loop, on_own_loop
+from .loops import check_no_loop, forget, from_thread, on_own_loop
 from .names import check_purpose, check_topic
 from .operations import Asking, Internal
 from .options import (
     check_count,
+    check_engine,
     check_flag,
     check_keep,
     check_keep_bytes,
     check_seconds,
+    check_token,
     check_topic_given,
     check_type,
+    check_work,
 )
 from .records import HandlerInfo
 from .service.firing import Firing
 from .service.registration import Origin, Registration, Registrations, make_join
 from .service.runner import Runner, handling
 from .service.signature import MAX_BATCH, inspect_handler
-from .service.stream import Reader, Stream
+from .service.stream import Reader, Stream, check_free
 from .shutdown import Shutdown
 
 log = logging.getLogger("solarwind")
@@ -74,8 +77,9 @@ class SolarWind(Firing, Asking):
         check_seconds("grace", grace)
         if limits is not None:
             check_type("limits", limits, Limits, "Limits(payload_bytes=4 << 20)")
-        if token is not None:
-            check_type("a token", token, str, "'sw_…'")
+        check_token(token)
+        if engine is not None:
+            check_engine(engine, url)
         self._limits = limits or Limits()
         self._token = token
         self._engine = engine if engine is not None else open_engine(url, self._limits, token)
@@ -93,7 +97,8 @@ class SolarWind(Firing, Asking):
         self._bound: asyncio.TimerHandle | None = None  # of what is fired while its app is told to stop
 
     def use(self, url: str, token: str | None = None) -> None:
-        """Go to another dispatcher than the one it was made for. Raises `BadArgument`; `Unavailable` while started."""
+        """Use another dispatcher than the one it was made for. Raises `BadArgument`; `Unavailable` while it runs."""
+        check_token(token)
         self._check_not_running()
         self._engine = open_engine(url, self._limits, token or self._token)
 
@@ -193,6 +198,8 @@ class SolarWind(Firing, Asking):
 
         Called by that function itself, it does not wait for it to finish.
         """
+        if not callable(function):
+            raise BadArgument(f"expected a function that was registered with on, got {function!a}")
         handled = handling.get()
         for registration in self._registrations.of(function):
             self._registrations.remove(registration)
@@ -291,22 +298,16 @@ class SolarWind(Firing, Asking):
         wait for itself.
         """
         self._check_running()
-        handled = self._handled_now()
-        if handled is not None:
-            raise Unavailable(
-                f"expected settled() outside of handlers, got it in that of {handled.purpose!r} on {handled.topic!r}, "
-                "which would wait for itself: fire an event, and go on where that is handled"
-            )
-        if timeout is not None:
-            check_seconds("a timeout", timeout)
+        check_free(self._handled_now(), self._readers)
+        seconds = None if timeout is None else check_seconds("a timeout", timeout)
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(seconds):
                 await self._settle()
         except TimeoutError:
             left = await self._left()
             if left == NOTHING and self._all_accepted:  # there was no time even to ask
                 return
-            raise TimeoutError(f"expected everything settled within {timeout} s; left: {left}") from None
+            raise TimeoutError(f"expected everything settled within {seconds:g} s; left: {left}") from None
 
     async def _settle(self) -> None:
         await self.joined()
@@ -368,8 +369,7 @@ class SolarWind(Firing, Asking):
         Whoever calls it while it stops waits with the first; a `grace` given then counts from then on, if that ends it
         sooner. Called by a handler, it does not wait, since it would for that handler.
         """
-        if grace is not None:
-            check_seconds("grace", grace)
+        grace = None if grace is None else check_seconds("grace", grace)
         if self._starting is not None:
             await asyncio.shield(self._starting)
         stopping = self._stopping
@@ -479,25 +479,16 @@ class SolarWind(Firing, Asking):
             raise failure
 
     def wait(self, work: Awaitable[T], timeout: float | None = None) -> T:
-        """From a thread: run one of the coroutines, as in `wind.wait(wind.settled(10))`, and give its result."""
+        """From a thread: run one of the coroutines, as in `wind.wait(wind.settled(10))`, and return its result.
+
+        Raises `TimeoutError` after `timeout` seconds, and what the coroutine raises.
+        """
+        seconds = check_work(work, timeout)
         if self._loop is None or self._state != "running":
+            forget(work)
             self._check_process()
-            if asyncio.iscoroutine(work):
-                work.close()
             raise Unavailable(f"expected a SolarWind that runs, got one that is {self._state}: use `with wind:`")
-        if get_ident() == self._thread_id:
-            if asyncio.iscoroutine(work):
-                work.close()
-            raise Unavailable("expected wait() in a thread, got it on the event loop, which it would block: use await")
-
-        async def run() -> T:
-            return await work
-
-        running = asyncio.run_coroutine_threadsafe(run(), self._loop)
-        try:
-            return running.result(timeout)
-        finally:
-            running.cancel()  # what was given up is not done behind one's back
+        return from_thread(work, self._loop, seconds)
 
     def run(self, *, until_settled: bool = False) -> None:
         """Run as a service until SIGTERM or SIGINT, then drain; or `until_settled`. A second signal ends the draining.

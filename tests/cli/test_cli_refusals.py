@@ -72,6 +72,31 @@ USAGE: dict[str, list[str]] = {
 }
 
 
+CAME: dict[str, tuple[list[str], str]] = {
+    "bad port": (["serve", "--port", "x"], "expected a valid integer, got 'x'"),
+    "bad count": (["listen", "t", "--purpose", "p", "--count", "0"], "expected greater than or equal to 1, got '0'"),
+    "bad seconds": (["top", "--interval", "soon"], "expected a valid number, got 'soon'"),
+    "nothing to keep": (["topics", "set", "t"], "expected --keep, --keep-bytes or both, got neither"),
+    "no dead letters named": (["dead", "redrive", "t", "p"], "or --all, got neither"),
+    "all dead letters and one": (["dead", "redrive", "t", "p", "i", "--all"], "or --all, got both"),
+    "no such option": (["topics", "--sail"], "--sail"),
+    "one too many": (["trace", "i", "j"], "(j)"),
+}
+
+
+@pytest.mark.parametrize("case", CAME)
+def test_wrong_usage_is_told_what_came(case: str) -> None:
+    command, words = CAME[case]
+    answer = call(*command, env={"COLUMNS": "200"})
+    assert answer.code == 2, answer
+    assert words in answer.err, answer
+
+
+@pytest.mark.parametrize("command", ["check", "restore"])
+def test_the_help_of_what_reads_a_file_names_no_server_as_its_default(command: str) -> None:
+    assert "ws://" not in call(command, "--help").out
+
+
 @pytest.mark.parametrize("case", USAGE)
 def test_wrong_usage_is_another_exit_code(furnished: str, case: str) -> None:
     answer = call(*USAGE[case], env={"SOLARWIND_URL": furnished})

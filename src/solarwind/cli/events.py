@@ -54,9 +54,13 @@ def fire(
     if not lines:
         _fire_one(url, topic, _json(_payload(payload)), key, id, json)
     elif payload not in (None, "-"):
-        raise typer.BadParameter("--lines reads the payloads from stdin: leave the payload out", param_hint="JSON")
+        raise typer.BadParameter(
+            "expected payloads on stdin with --lines, got one as an argument: leave it out", param_hint="JSON"
+        )
     elif id is not None:
-        raise typer.BadParameter("--lines fires many events, and an id is of one", param_hint="--id")
+        raise typer.BadParameter(
+            "expected no id with --lines, which fires many events, got one: leave it out", param_hint="--id"
+        )
     else:
         _fire_lines(url, topic, key, json)
 

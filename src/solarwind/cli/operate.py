@@ -77,7 +77,7 @@ def set_(
 
     check_topic(topic)
     if keep is None and keep_bytes is None:
-        raise typer.BadParameter("say what to keep", param_hint="--keep, --keep-bytes")
+        raise typer.BadParameter("expected --keep, --keep-bytes or both, got neither")
     setting = _keep_ns(keep), _keep_bytes(keep_bytes)
 
     async def settle_it(wind: SolarWind) -> TopicInfo:

@@ -38,6 +38,7 @@ def variable(name: str) -> str:
 
 
 Url = Annotated[str, option("url", "Where the dispatcher is, such as sqlite:///wind.db.", metavar="URL")]
+FileUrl = Annotated[str, option("url", "The store, such as sqlite:///wind.db.", metavar="URL", show_default=False)]
 Json = Annotated[bool, option("json", "Print JSON.")]
 Topic = Annotated[str, typer.Argument(metavar="TOPIC", show_default=False)]
 Purpose = Annotated[str, typer.Argument(metavar="PURPOSE", show_default=False)]
@@ -75,5 +76,6 @@ def moment(text: str, name: str) -> str | datetime | timedelta:
 def several_or_all(ids: list[str] | None, all: bool) -> list[str] | None:
     """The ids that a command is to act on, None for `--all`. To say neither, or both, is a usage error."""
     if bool(ids) == all:
-        raise typer.BadParameter("name the ids of dead letters, or say --all", param_hint="ID")
+        got = "both" if all else "neither"
+        raise typer.BadParameter(f"expected the ids of dead letters, or --all, got {got}", param_hint="ID")
     return ids or None

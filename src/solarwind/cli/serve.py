@@ -119,7 +119,7 @@ def _refuse_both(context: typer.Context, one: str, other: str) -> None:
     """Of two options that say the same, one would be forgotten. What a variable says yields to the command line."""
     sources = [context.get_parameter_source(name) for name in (one, other)]
     if all(source is not None and source.name == "COMMANDLINE" for source in sources):
-        raise typer.BadParameter("they say two things for one: leave one out", param_hint=f"--{one}, --{other}")
+        raise typer.BadParameter(f"expected one of --{one} and --{other}, got both: leave one out")
 
 
 class _Service:

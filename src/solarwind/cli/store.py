@@ -10,14 +10,14 @@ from typing import Annotated
 import typer
 
 from ..text import redact
-from .options import DEFAULT_URL, Json, Url, consent
+from .options import DEFAULT_URL, FileUrl, Json, Url, consent
 
 
 def check(
     accept_loss: Annotated[
         bool, consent("accept-loss", "Give up what is lost or damaged, so that the store opens again.")
     ] = False,
-    url: Url = DEFAULT_URL,
+    url: FileUrl = DEFAULT_URL,
     json: Json = False,
 ) -> None:
     """Read all of a store and say what is not as it was written.
@@ -53,7 +53,7 @@ def check(
 def restore(
     source: Annotated[str, typer.Argument(metavar="BACKUP", help="What `backup` wrote.", show_default=False)],
     force: Annotated[bool, consent("force", "Remove what is there rather than keep it beside the store.")] = False,
-    url: Url = DEFAULT_URL,
+    url: FileUrl = DEFAULT_URL,
     json: Json = False,
 ) -> None:
     """Put a backup in the place of a store.

@@ -7,9 +7,10 @@ from math import inf
 import msgspec
 
 from ..errors import BadArgument
+from ..stated import Options
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
+class Settings(msgspec.Struct, frozen=True, kw_only=True, metaclass=Options):
     """Give `app(..., settings=Settings(...))` others than these."""
 
     frame_bytes: int = 8 << 20  # a WebSocket message

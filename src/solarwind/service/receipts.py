@@ -14,6 +14,7 @@ from ..batch import make_id
 from ..errors import Unavailable
 from ..event import Cause
 from ..loops import on_loop
+from ..options import check_seconds
 from .group import Group, Numbers
 
 HELD_BYTES = 320  # about what an event that a handler fired takes besides its payload, key and id
@@ -64,7 +65,7 @@ class SentReceipt(msgspec.Struct, Receipt, eq=False, gc=False):
         return self.id
 
     def wait(self, timeout: float | None = None) -> str:
-        _wait_in_thread(self.group.accepted, timeout)
+        _wait_in_thread(self.group.accepted, _seconds(timeout))
         return self.id
 
     @property
@@ -136,6 +137,7 @@ class HeldReceipt(Receipt):
         return self.id
 
     def wait(self, timeout: float | None = None) -> str:
+        _seconds(timeout)
         return self.id
 
 
@@ -180,10 +182,15 @@ class Receipts:
 
     def wait(self, timeout: float | None = None) -> Receipts:
         """From a thread: wait until all are accepted. Raises `TimeoutError`."""
-        until = None if timeout is None else monotonic() + timeout
+        seconds = _seconds(timeout)
+        until = None if seconds is None else monotonic() + seconds
         for receipt in self._of_each_group():
             receipt.wait(None if until is None else max(0.0, until - monotonic()))
         return self
+
+
+def _seconds(timeout: float | None) -> float | None:
+    return None if timeout is None else check_seconds("a timeout", timeout)
 
 
 LEFT_BEHIND: WeakKeyDictionary[asyncio.AbstractEventLoop, str] = WeakKeyDictionary()  # a parent's, and why

@@ -76,11 +76,11 @@ def make_join(
     key_missing: str = "handle",
 ) -> Join:
     """The registration of an instance. Raises `BadName` and `BadArgument` for what cannot be meant."""
-    check_seconds("a lease", lease, some=True)
+    lease_ns = int(check_seconds("a lease", lease, some=True) * 1e9)
     if retry is not None:
         check_type("retry", retry, Retry, "Retry(attempts=3)")
     origin = f"{MACHINE}/{process_name()}"
-    join = Join(topic, purpose, exchange, version, key, retry or Retry(), int(lease * 1e9), room, origin, key_missing)
+    join = Join(topic, purpose, exchange, version, key, retry or Retry(), lease_ns, room, origin, key_missing)
     check_join(join, since)
     return join
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Any
 
@@ -14,6 +15,9 @@ from ..errors import Unavailable
 from ..event import Event
 from ..limits import Limits
 from .inbox import Inbox, Work
+
+# The event that was given last where this runs.
+_in_hand: ContextVar[Event | None] = ContextVar("solarwind_in_hand", default=None)
 
 
 class Reader(Inbox):
@@ -58,12 +62,18 @@ class Reader(Inbox):
                     hand_out = self._work.hand_out(self.join, None)
                     self._position = self._work.todo.popleft()
                     self._event = Event(hand_out, self._position - hand_out.start)
+                    _in_hand.set(self._event)
                     return self._event
                 work, self._work = self._work, None
                 self.leave_work(work)
                 continue
             self._asked = asyncio.get_running_loop().create_future()
             await self._asked
+
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether the one who asks, or who started it, was given an event that is yet to be settled."""
+        return self._event is not None and self._event is _in_hand.get()
 
     def settle(self) -> None:
         if self._event is not None and self._work is not None:
@@ -72,6 +82,23 @@ class Reader(Inbox):
             if not self._work.todo:
                 work, self._work = self._work, None
                 self.leave_work(work)
+
+
+def check_free(handled: Event | None, readers: Collection[Reader]) -> None:
+    """Raise `Unavailable` where whoever waits for everything would wait for itself: for the event `handled`, whose
+    handler it is, or for one of a stream."""
+    if handled is not None:
+        raise Unavailable(
+            f"expected settled() outside of handlers, got it in that of {handled.purpose!r} on {handled.topic!r}, "
+            "which would wait for itself: fire an event, and go on where that is handled"
+        )
+    for reader in readers:
+        if reader.is_waited_for:
+            raise Unavailable(
+                f"expected settled() with no event in hand, got it where one of {reader.join.topic!r} for "
+                f"{reader.join.purpose!r} is yet to be settled, for which it would wait: call the stream's "
+                "settle() first"
+            )
 
 
 class Stream(AsyncIterator[Event]):

@@ -204,6 +204,19 @@ class LifecycleRules:
         assert len(refusals) == 2
 
     @on_loop
+    async def test_settled_with_an_event_of_a_stream_in_hand_is_refused(self, place: Place) -> None:
+        """It would wait for that very event; once the event is settled, and elsewhere, it is waited for."""
+        wind = place.open()
+        async with wind, wind.listen("T", "p") as stream:
+            await wind.fire("T")
+            async for _ in stream:
+                await refused(wind.settled(5), Unavailable, "no event in hand", "'T' for 'p'", "settle()")
+                await asyncio.create_task(refused(wind.settled(5), Unavailable, "no event in hand"))
+                stream.settle()
+                await wind.settled(10)
+                break
+
+    @on_loop
     async def test_a_handler_that_stops_the_service_is_not_waited_for_by_itself(self, place: Place) -> None:
         wind = place.open()
         ended: list[bool] = []

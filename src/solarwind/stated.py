@@ -1,0 +1,31 @@
+"""Structs of options: one that there is not is refused in the words that all refusals have."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import Any
+
+import msgspec
+
+from .errors import BadArgument
+
+
+class Options(msgspec.StructMeta):
+    """The metaclass of `Retry` and its like. Raises `BadArgument` for an option that there is not."""
+
+    def __call__(cls, *args: Any, **options: Any) -> Any:
+        fields = cls.__struct_fields__
+        for name, value in options.items():
+            if name not in fields:
+                meant = get_close_matches(name, fields, 1)
+                raise BadArgument(
+                    f"expected options of {cls.__name__}, of {', '.join(fields)}, got {name}={value!a}"
+                    + (f": did you mean {meant[0]}={value!a}?" if meant else "")
+                )
+        try:
+            return super().__call__(*args, **options)
+        except TypeError as error:
+            got = ", ".join(ascii(each) for each in args)
+            raise BadArgument(
+                f"expected options of {cls.__name__} by name, of {', '.join(fields)}, got {got}: {error}"
+            ) from None
