@@ -10,9 +10,13 @@ FUZZ_S ?= 600
 RESTARTS ?= 50
 FAULTS_S ?= 60
 PENDING ?= 10000000
-JOBS ?= 3
+# Tests that run at a time: half of what they take is waiting, for time to pass or for a process to start.
+JOBS ?= 4
 
-.PHONY: run test lint types unit test-long test-cluster simulate fuzz restarts bench wheel clean
+# Tests start hundreds of processes: each would compile all sources again.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: run test check lint types unit test-long test-cluster simulate fuzz restarts bench wheel clean
 
 ## Find the duplicate files of Python's standard library, or of a folder: make run DIR=~/Pictures
 run: $(VENV)/.run
@@ -20,6 +24,10 @@ run: $(VENV)/.run
 
 ## Lint, types and tests
 test: lint types unit
+
+## The same for while you work, without servers and other processes
+check: lint types
+	$(BIN)/python -m pytest -n 2 tests/core tests/test_arrows.py tests/test_contract.py -k "not Sqlite"
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -29,7 +37,7 @@ types: $(VENV)/.test
 	$(BIN)/mypy
 
 unit: $(VENV)/.test $(VENV)/.peers
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 ## What is too long for each time: contracts that repeat others, and further faults
 test-long: $(VENV)/.test $(VENV)/.peers
