@@ -107,7 +107,7 @@ COMMIT_BYTES = next(name for name in vars(local) if name.endswith("_COMMIT_BYTES
 def test_a_purpose_is_snapshotted_after_so_many_commits_also_what_it_did_before_a_restart(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local, "SNAPSHOT_AFTER", 5)
+    monkeypatch.setattr("solarwind.engine.snapshots.SNAPSHOT_AFTER", 5)
 
     async def life(store: Watched, busy: str, times: int) -> set[str]:
         wind = SolarWind(engine=LocalEngine(store))

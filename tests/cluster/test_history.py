@@ -12,7 +12,6 @@ import pytest
 
 from solarwind import Event, NotFound, Reject, Retry, SolarWind, TooLarge
 from solarwind.cluster import log, positions, store
-from solarwind.engine import local
 from solarwind.testing import FakeClock
 from solarwind.testing.contract import on_loop, until
 
@@ -38,7 +37,7 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "NOTES_TOGETHER", 3)
     monkeypatch.setattr(store, "CHECKPOINT_BYTES", 10_000)
     monkeypatch.setattr(positions, "READ_MESSAGES", 5)
-    monkeypatch.setattr(local, "SNAPSHOT_AFTER", 24)
+    monkeypatch.setattr("solarwind.engine.snapshots.SNAPSHOT_AFTER", 24)
     monkeypatch.setattr(log, "SNAPSHOT_AFTER", 24)
     monkeypatch.setattr(log, "PURGE_AFTER", 12)
     monkeypatch.setattr(log, "PAGE", 5)

@@ -386,7 +386,7 @@ class Owners:
                 self._unowned.pop(partition, None)
         await self._balance(part)
         for owner in self.mine.values():
-            owner.engine.share_cache(len(self.mine))
+            owner.share_cache(len(self.mine))
 
     def _taking_part(self) -> dict[str, int]:
         """The processes that partitions are spread over, and how many each owns. Where nobody else takes part it is
@@ -452,9 +452,9 @@ class Owners:
         try:
             await owner.start()
         except SolarWindError as error:
-            if owner.engine.store.gone:
+            if owner.store.gone:
                 self.failed(error)
-            elif not owner.engine.store.fenced:  # else this process did not know yet
+            elif not owner.store.fenced:  # else this process did not know yet
                 log.warning("partition %d cannot be taken over: %s", partition, error)
             await asyncio.sleep(BEAT_S)
             return
@@ -475,7 +475,7 @@ class Owners:
             del self.mine[owner.partition]
             self._spawn(owner.stop())
             self._wake.set()
-            if owner.engine.store.gone:
+            if owner.store.gone:
                 self.failed(error)
 
     async def _end(self, partition: int) -> None:
@@ -506,7 +506,7 @@ class Owners:
     async def _is_sound(self, partition: int) -> bool:
         """Whether NATS answers for all that a move needs: else nobody would own the partition for as long."""
         layout = self._layout
-        if self.mine[partition].engine.store.forwarder.stuck:
+        if self.mine[partition].store.forwarder.stuck:
             return False
         streams = (layout.bucket_stream, layout.state_stream, layout.events_stream(partition))
         asked = (self._session.api(f"STREAM.INFO.{stream}") for stream in streams)

@@ -39,6 +39,8 @@ from .trim import Wanted, trim
 
 log = logging.getLogger("solarwind")
 
+SURE_S = 1.5  # that an owner is taken for one without a sign: before anybody replaces it
+FULL_S = 1.0  # between two tries to write where there is no room
 CATCH_UP_S = 1.0  # that an owner reads on before it begins; the rest comes while it is at work
 FEW_NOTES = 4  # that an owner need not write down before it leaves: what they are of is soon read
 CHECKPOINT_BYTES = 8 << 20  # of events after which it is written down how far they were counted
@@ -46,9 +48,10 @@ MESSAGE_BYTES = 1 << 10  # that a message takes as long to read as
 
 
 class JetStreamStore:
-    """The store of one partition. `arrived` gets what comes into the log, in order, once `follow` was called."""
+    """The store of one partition."""
 
     durable = True
+    shared = True
 
     def __init__(
         self, session: Session, layout: Layout, partition: int, publisher: Publisher, *, at_rest: bool = False
@@ -75,6 +78,7 @@ class JetStreamStore:
         self._unwritten_bytes = 0  # of events that came since the last commit
         self._writing = asyncio.Lock()
         self._write_began = inf  # the time
+        self._sure_at = -inf  # the time, that this process was the owner for certain
         self._connection = 0  # of the session, by which something was written last
         self._trimming = asyncio.Lock()
         self._last_from: dict[str, int] = {}  # the last copy of each partition's: how far that one is
@@ -106,6 +110,7 @@ class JetStreamStore:
             seen = 0
         for number, fired in written.fired:
             self.forwarder.add(number, fired)
+        self._sure_at = monotonic()
         self._now = max(now, before.time if before is not None else 0)
         await self._find_copies()
         await self._begin(seen, last)
@@ -158,7 +163,6 @@ class JetStreamStore:
         self._last_from = {via: raw.seq for via, raw in zip(vias, last, strict=True) if raw is not None}
 
     def follow(self, arrived: Callable[[Stored], None]) -> None:
-        """From now on, tell of what comes into the log: right after `open`, which tells of what came before."""
         self._arrived = arrived
 
     async def close(self) -> None:
@@ -206,6 +210,10 @@ class JetStreamStore:
             log.warning("upkeep of partition %d: %s", self.partition, error)
         except Exception:
             log.exception("upkeep of partition %d failed", self.partition)
+
+    @property
+    def is_over(self) -> bool:
+        return self.fenced or self.gone
 
     @property
     def gone(self) -> bool:
@@ -258,6 +266,10 @@ class JetStreamStore:
         if self._next_sync is None:
             self._next_sync = asyncio.create_task(self._sync(self._last_sync))
         await asyncio.shield(self._next_sync)
+
+    async def forwarded(self) -> None:
+        await self.forwarder.idle()
+        await self.synced()
 
     async def _sync(self, before: asyncio.Task[None] | None) -> None:
         if before is not None and not before.done():
@@ -314,11 +326,28 @@ class JetStreamStore:
         if self._log.purge_due and not self._closed:
             self._spawn(self._log.purge(self.forwarder.oldest))
 
-    def is_in_touch(self, wait_s: float) -> bool:
-        """Whether NATS can be reached, by the connection of the last commit, and none takes as long as that: else
-        another process may own the partition by now."""
+    def is_sure(self) -> bool:
+        """It was shown a moment ago, NATS can be reached by the connection of the last commit, and none takes long:
+        else another process may own the partition by now."""
+        now = monotonic()
         connected = self._session.is_up and self._connection == self._session.connections
-        return connected and monotonic() - self._write_began < wait_s
+        return connected and now - self._sure_at < SURE_S and now - self._write_began < SURE_S
+
+    def look(self) -> None:
+        """Called now and then: while it is sure, and this process does not stand still, nobody takes it for gone."""
+        if self.is_sure():
+            self._sure_at = monotonic()
+
+    async def make_sure(self) -> None:
+        while not self.is_sure():
+            began = monotonic()
+            try:
+                await self.checkpoint()
+            except Full as full:
+                log.warning("%s", full)
+                await asyncio.sleep(FULL_S)
+            else:
+                self._sure_at = began
 
     async def checkpoint(self) -> None:
         """So that whoever comes next need not read all of it again. An owner that is none any more is told so by it."""

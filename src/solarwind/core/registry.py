@@ -304,6 +304,25 @@ class Registry:
             for position, due in state.due.items():
                 self._wake(due, purpose, position, retry=True)
 
+    # How it stands ------------------------------------------------------------------------------------
+
+    def goes_on(self, join: Join) -> bool:
+        """Whether an instance that joins so goes on with what pends, wherever the topic's end is by now."""
+        topic = self.topics.get(join.topic)
+        purpose = topic.purposes.get(join.purpose) if topic is not None else None
+        return purpose is not None and purpose.exchange_pends and purpose.active.exchange == join.exchange
+
+    def has_work(self, topic_name: str, name: str) -> bool:
+        """Whether a purpose has anything in flight or pending."""
+        topic = self.topics.get(topic_name)
+        purpose = topic.purposes.get(name) if topic is not None else None
+        return topic is not None and purpose is not None and bool(purpose.flying or purpose.pending(topic.end))
+
+    @property
+    def in_flight(self) -> bool:
+        """Whether any instance has something in hand."""
+        return any(purpose.flying for topic in self.topics.values() for purpose in topic.purposes.values())
+
     def snapshot(self, topic_name: str, name: str) -> Snapshot | None:
         """The purpose's state as of all changes taken so far; None where it was retired."""
         topic = self.topics.get(topic_name)

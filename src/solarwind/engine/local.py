@@ -11,7 +11,6 @@ import logging
 import random as chance
 from collections.abc import Callable, Collection, Coroutine
 from contextlib import suppress
-from itertools import islice
 from secrets import token_bytes
 from typing import Any
 
@@ -21,6 +20,7 @@ from ..batch import AUTHOR_BYTES, Batch
 from ..core.dispatcher import Dispatcher
 from ..core.effects import Closed, Effect, Fault, Fetch, Join, Offer, Report
 from ..core.log import Stored
+from ..core.spans import Spans
 from ..core.state import Change, Snapshot
 from ..errors import Busy, StoreError
 from ..limits import Limits
@@ -29,19 +29,19 @@ from ..store.base import Full, Recovered, Store
 from .base import NOTHING, Receiver, Since
 from .cache import LogCache
 from .clock import Clock, SteadyClock, Timer
+from .gate import Gate
 from .held import Held
 from .history import Trimmer
 from .notices import warn_of_clock, warn_of_forgotten
-from .operations import Operations
-from .quiet import Quiet
+from .operations import FOREVER, Operations
+from .quiet import Quiets
 from .running import log_stale, refuse
+from .snapshots import Snapshots
 
 log = logging.getLogger("solarwind")
 
 READ_BYTES = 1 << 20
 MOST_COMMIT_BYTES = 8 << 20
-SNAPSHOT_AFTER = 512  # commits: so many changes at most are replayed for a purpose
-SNAPSHOTS_A_COMMIT = 64
 FULL_S = 0.25  # between two looks whether there is room again
 _Waiting = tuple[Batch, asyncio.Future[None] | None]
 
@@ -89,14 +89,15 @@ class LocalEngine(Operations):
         self._commit_number = 0
         self._commits_done = 0
         self._durable: list[tuple[int, asyncio.Future[None]]] = []  # who waits for which commit
-        self._changed_at: dict[tuple[str, str], int] = {}  # the first commit since a purpose's last snapshot
         self._committing: asyncio.Task[None] | None = None
         self._reading: set[tuple[str, int]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: Timer | None = None
         self._timer_at = 0
         self._trimmer = Trimmer(store, self._dispatcher, self._clock, self._spawn, self._fail)
-        self._quiet: list[Quiet] = []
+        self._snapshots = Snapshots(self._dispatcher.snapshot)
+        self._gate = Gate(store, self._spawn, self._deliver_all, self._fail)
+        self._quiets = Quiets(self._dispatcher.has_work, self._next_commit, lambda: self._commits_done)
 
     # Life ---------------------------------------------------------------------------------------------
 
@@ -126,12 +127,25 @@ class LocalEngine(Operations):
             topic.keep_bytes = record.keep_bytes
         self._running = True
         self._dispatcher.recover(recovered.snapshots, recovered.changes, clean=recovered.clean)
-        for snapshot in recovered.snapshots:
-            self._changed_at.setdefault((snapshot.topic, snapshot.purpose), 0)
-        for change in recovered.changes:
-            self._changed_at.setdefault((change.topic, change.purpose), 0)
+        self._snapshots.note(recovered.snapshots, 0)
+        self._snapshots.note(recovered.changes, 0)
         self._trimmer.start()
         self._carry_out()
+        self.store.follow(self._arrived)
+
+    async def drain(self, wait_s: float) -> None:
+        """Hand out nothing more, and let what is out come back, for so long at most."""
+        until = self._loop.time() + wait_s
+        now = self._clock.now()
+        for instance in list(self._dispatcher.instances):
+            self._dispatcher.leaving(instance, now)
+        self._carry_out()
+        while self._loop.time() < until and self._error is None and self._dispatcher.in_flight:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+
+    def limit_cache(self, most_bytes: int) -> None:
+        """How many bytes of recent batches it may hold."""
+        self._cache.most_bytes = most_bytes
 
     async def stop(self) -> None:
         if not self._running:
@@ -159,7 +173,10 @@ class LocalEngine(Operations):
     def _fail(self, error: StoreError) -> None:
         """The store's promise cannot be kept any more: stop rather than guess."""
         if self._error is None:
-            log.critical("solarwind stops: %s", error)
+            if self.store.is_over:
+                log.warning("%s", error)
+            else:
+                log.critical("solarwind stops: %s", error)
             self.end(error)
 
     def _store_failed(self, error: StoreError) -> None:
@@ -173,13 +190,12 @@ class LocalEngine(Operations):
         for _, future in (*self._taken, *self._submitted):
             refuse(future, error)
         self._submitted.clear()
-        waiters: list[asyncio.Future[Any]] = [each.future for each in self._quiet]
+        waiters: list[asyncio.Future[Any]] = [*self._quiets.take_futures()]
         waiters += [future for _, future in self._durable]
         waiters += self._held.take_futures()
         for waiter in waiters:
             refuse(waiter, error)
         self._durable.clear()
-        self._quiet.clear()
         if not self.failed.done():
             self.failed.set_exception(error)  # so that receivers know that it is not they alone
         for receiver in self._receivers.values():
@@ -292,7 +308,7 @@ class LocalEngine(Operations):
             self._fail(failure)
         finally:
             self._committing = None
-            self._check_quiet()
+            self._quiets.check()
 
     def _commits_ended(self, task: asyncio.Task[None]) -> None:
         if task.cancelled() and not self._full_for_all:  # then by `stop`
@@ -307,7 +323,8 @@ class LocalEngine(Operations):
         self._uncommitted = []
         after_commit, self._after_commit = self._after_commit, []
         self._commit_number += 1
-        snapshots = self._due_snapshots(changes)
+        self._snapshots.note(changes, self._commit_number)
+        snapshots = self._snapshots.due(self._commit_number)
         try:
             stored = await self._commit(submitted, changes, snapshots)
             self._note_room(bool(submitted))
@@ -392,21 +409,25 @@ class LocalEngine(Operations):
         self._dispatcher.accepted(stored, now)
         self._trimmer.look_at(self._dispatcher.topics[stored.batch.topic])
 
-    def _due_snapshots(self, changes: list[Change]) -> list[Snapshot]:
-        """Snapshots of the purposes whose changes have been piling up longest, a few a commit."""
-        if not changes and not self._changed_at:
-            return []
-        for change in changes:
-            self._changed_at.setdefault((change.topic, change.purpose), self._commit_number)
-        snapshots: list[Snapshot] = []
-        for name, number in list(islice(self._changed_at.items(), SNAPSHOTS_A_COMMIT)):
-            if number > self._commit_number - SNAPSHOT_AFTER:
-                break
-            del self._changed_at[name]
-            snapshot = self._dispatcher.snapshot(*name)
-            if snapshot is not None:
-                snapshots.append(snapshot)
-        return snapshots
+    def _arrived(self, stored: Stored) -> None:
+        """It came into the log by itself."""
+        try:
+            self._dispatcher.topic(stored.batch.topic)
+        except Busy as busy:
+            log.error("events are kept but not handed out: %s", busy)
+            return
+        self._accept_one(stored, self._clock.now())
+        self._carry_out()
+
+    async def _caught_up(self, topics: Collection[str] = ()) -> None:
+        """Wait until all that is accepted has arrived. What was fired on these topics and nobody keeps or listens to is
+        in a log that others write into all the same: it goes before anybody sees it."""
+        await self.store.synced()
+        self._check_running()
+        for name in topics if self.store.shared else ():
+            topic = self._dispatcher.topics.get(name)
+            if topic is not None and not topic.purposes and topic.keep_ns == 0:
+                await self.store.trim(name, Spans((topic.end, FOREVER)), FOREVER, None)
 
     # Effects ------------------------------------------------------------------------------------------
 
@@ -422,8 +443,8 @@ class LocalEngine(Operations):
         if self._dispatcher.changed or self._submitted:
             self._commit_soon()
         self._set_timer()
-        if self._quiet:
-            self._check_quiet()
+        if self._quiets:
+            self._quiets.check()
 
     def _carry_out_one(self, effect: Effect) -> None:
         if isinstance(effect, Offer):
@@ -440,7 +461,15 @@ class LocalEngine(Operations):
             if receiver is not None:
                 receiver.close(effect.reason)
 
+    def _deliver_all(self, offers: list[Offer]) -> None:
+        for offer in offers:
+            self._deliver(offer)
+        self._carry_out()
+
     def _deliver(self, offer: Offer) -> None:
+        if not self.store.is_sure():
+            self._gate.hold(offer)
+            return
         receiver = self._receivers.get(offer.instance)
         if receiver is not None:
             receiver.deliver(offer)
@@ -492,6 +521,8 @@ class LocalEngine(Operations):
 
     async def join(self, join: Join, since: Since, receiver: Receiver) -> int:
         self._check_running()
+        if not self._dispatcher.goes_on(join):
+            await self._caught_up([join.topic])
         async with self._trimmer.guard:
             position = await self._position(join.topic, since)
             instance = self._dispatcher.join(join, position, self._clock.now())
@@ -516,6 +547,7 @@ class LocalEngine(Operations):
         self._carry_out()
 
     async def _committed(self) -> None:
+        self._check_running()  # it may have ended since the call began
         fresh = bool(self._dispatcher.changed or self._uncommitted)
         if not fresh and self._committing is None:
             return
@@ -527,30 +559,19 @@ class LocalEngine(Operations):
     # Quiet --------------------------------------------------------------------------------------------
 
     async def quiet(self, purposes: Collection[tuple[str, str]]) -> None:
-        waiter = Quiet(tuple(purposes), list(purposes), self._loop.create_future())
-        self._quiet.append(waiter)
-        self._check_quiet()
-        await waiter.future
+        """Where what handlers fired arrives by itself: until all has, and there is still nothing to do."""
+        while True:
+            await self._caught_up()
+            await self._quiets.wait(purposes)
+            if not self.store.shared:
+                return
+            commits = self._commit_number
+            await self.store.forwarded()
+            if commits == self._commit_number and not any(self._dispatcher.has_work(*names) for names in purposes):
+                return
 
-    def _check_quiet(self) -> None:
-        if not self._quiet:
-            return
-        for waiter in self._quiet:
-            if waiter.future.done():
-                continue
-            if not waiter.is_quiet(self._work_left):
-                waiter.commit = None
-                continue
-            if waiter.commit is None:
-                more = bool(self._submitted or self._dispatcher.changed or self._uncommitted)
-                waiter.commit = self._commit_number + more
-            if self._commits_done >= waiter.commit:
-                waiter.future.set_result(None)
-        self._quiet = [waiter for waiter in self._quiet if not waiter.future.done()]
-
-    def _work_left(self, topic: str, purpose: str) -> bool:
-        found = self._dispatcher.topics[topic].purposes.get(purpose) if topic in self._dispatcher.topics else None
-        return found is not None and bool(found.flying or found.pending(self._dispatcher.topics[topic].end))
+    def _next_commit(self) -> int:
+        return self._commit_number + bool(self._submitted or self._dispatcher.changed or self._uncommitted)
 
     def _under_way(self) -> set[object]:
         """See `Clock.start`: leases, reads and the commit."""
@@ -562,9 +583,10 @@ class LocalEngine(Operations):
         return found
 
     async def left(self, purposes: Collection[tuple[str, str]]) -> str:
+        await self._caught_up()
         parts = []
         for topic, purpose in purposes:
-            if self._work_left(topic, purpose):
+            if self._dispatcher.has_work(topic, purpose):
                 found = self._dispatcher.purpose(topic, purpose)
                 counts = self._count(found)
                 parts.append(

@@ -57,6 +57,10 @@ class Operations(Running):
         """Wait until what has changed so far is durable."""
         raise NotImplementedError
 
+    async def _caught_up(self, topics: Collection[str] = ()) -> None:
+        """Wait until all that is accepted has arrived, and what nobody keeps of these topics is gone."""
+        raise NotImplementedError
+
     async def _position(self, topic: str, since: When) -> int:
         """Where in the topic's log `since` is."""
         end = self._dispatcher.topics[topic].end if topic in self._dispatcher.topics else 0
@@ -90,6 +94,7 @@ class Operations(Running):
 
     async def statistics(self) -> Statistics:
         """A frozen record of all topics and purposes, and how they stand."""
+        await self._caught_up()
         topics: dict[str, TopicStatistics] = {}
         purposes: dict[tuple[str, str], PurposeStatistics] = {}
         for name, topic in list(self._dispatcher.topics.items()):
@@ -106,6 +111,7 @@ class Operations(Running):
 
     async def topics(self) -> list[TopicInfo]:
         """The topics, and how much history each has."""
+        await self._caught_up(list(self._dispatcher.topics))
         found = []
         for name, topic in sorted(self._dispatcher.topics.items()):
             events, size = await self.store.history(name)
@@ -166,6 +172,7 @@ class Operations(Running):
 
         Raises `NotFound`, and `NotAllowed` for a purpose whose events do not pend.
         """
+        await self._caught_up()
         self._dispatcher.purpose(topic, purpose)
         async with self._trimmer.guard:
             start, stop = await self._position(topic, since), await self._position(topic, until)
@@ -175,6 +182,7 @@ class Operations(Running):
 
     async def retire(self, topic: Topic, purpose: Purpose, force: bool = False) -> None:
         """Forget a purpose. Raises `ConflictError` while it has events, dead letters or instances, unless `force`."""
+        await self._caught_up()
         self._dispatcher.retire(topic, purpose, force=force)
         await self._carried_out(0)
 

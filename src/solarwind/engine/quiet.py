@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import msgspec
 
@@ -25,3 +25,44 @@ class Quiet(msgspec.Struct, eq=False):
             self.left.pop()
         self.left = [names for names in self.purposes if work_left(*names)]
         return not self.left
+
+
+class Quiets:
+    """All who wait so. `work_left` says whether a purpose has something to do, `next_commit` the number of the commit
+    with which all that is under way is durable, and `committed` that of the last one that is."""
+
+    def __init__(
+        self, work_left: Callable[[str, str], bool], next_commit: Callable[[], int], committed: Callable[[], int]
+    ) -> None:
+        self._work_left = work_left
+        self._next_commit = next_commit
+        self._committed = committed
+        self._waiting: list[Quiet] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    async def wait(self, purposes: Collection[tuple[str, str]]) -> None:
+        waiter = Quiet(tuple(purposes), list(purposes), asyncio.get_running_loop().create_future())
+        self._waiting.append(waiter)
+        self.check()
+        await waiter.future
+
+    def check(self) -> None:
+        """Called whenever one of them may have nothing left to wait for."""
+        for waiter in self._waiting:
+            if waiter.future.done():
+                continue
+            if not waiter.is_quiet(self._work_left):
+                waiter.commit = None
+                continue
+            if waiter.commit is None:
+                waiter.commit = self._next_commit()
+            if self._committed() >= waiter.commit:
+                waiter.future.set_result(None)
+        self._waiting = [waiter for waiter in self._waiting if not waiter.future.done()]
+
+    def take_futures(self) -> list[asyncio.Future[None]]:
+        """Of all, who wait for nothing any more."""
+        waiting, self._waiting = self._waiting, []
+        return [each.future for each in waiting]

@@ -44,10 +44,34 @@ class Recovered(msgspec.Struct, frozen=True):
     changes: list[Change]
 
 
+class Alone:
+    """The part of a `Store` into whose log nobody else writes: all that is accepted has come by its own commits."""
+
+    shared = False
+    is_over = False
+
+    def follow(self, arrived: Callable[[Stored], None]) -> None:
+        """Nothing arrives by itself."""
+
+    async def synced(self) -> None:
+        """All has arrived."""
+
+    async def forwarded(self) -> None:
+        """Nothing is on its way."""
+
+    def is_sure(self) -> bool:
+        """Nobody else is there."""
+        return True
+
+    async def make_sure(self) -> None:
+        """It is sure."""
+
+
 class Store(Protocol):
     """All positions are of events. `StoreError` where it cannot do what is asked; then nothing was done."""
 
     durable: bool  # whether what is committed outlives the process
+    shared: bool  # whether others write into its log, too: then batches arrive there by themselves. Else see `Alone`
     keep_ns: int  # how long history is kept where nobody has said otherwise
     failed: Callable[[StoreError], None]  # called, on any thread, when it finds by itself that it is of no use any more
 
@@ -59,7 +83,8 @@ class Store(Protocol):
         """Store all of it or nothing; give each batch with its position, in order.
 
         An event whose id its topic's history holds already (given before, or made by an earlier batch) is left out:
-        its batch comes back without it, or as None where nothing is left. A snapshot replaces the purpose's
+        its batch comes back without it, or as None where nothing is left; or where its position is known only when it
+        arrives, see `follow`. A snapshot replaces the purpose's
         earlier snapshot and changes, this commit's included. A change's `dead` are kept with their text until they are
         redriven, discarded, reopened or their purpose retires; a retired purpose is forgotten.
         Raises `Full` where there is no room; `StoreError` where the outcome is unknown, and then the store is of no use
@@ -121,6 +146,36 @@ class Store(Protocol):
     async def backup(self, path: str) -> None:
         """Write a copy to a new file, of one moment between two commits, while commits go on."""
         ...
+
+    # Where others write, too
+
+    def follow(self, arrived: Callable[[Stored], None]) -> None:
+        """Call `arrived`, on the loop, with each batch that gets its position in the log by another way than `commit`,
+        in order. Called right after `open`, which gives what came before."""
+        ...
+
+    async def synced(self) -> None:
+        """Wait until all that is accepted by now, by whomever, has arrived."""
+        ...
+
+    async def forwarded(self) -> None:
+        """Wait until all that was committed by now has arrived, in whatever logs it belongs to."""
+        ...
+
+    def is_sure(self) -> bool:
+        """Whether no other process can have taken this store over by now. Asked before each offer."""
+        ...
+
+    async def make_sure(self) -> None:
+        """Wait until it is. Raises `StoreError` where another process has."""
+        ...
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its end is no fault: another process has taken it over, or it was deleted."""
+        ...
+
+    # Its end
 
     async def close(self) -> None:
         """Note that it was closed in order, and let go. Nothing may be under way."""

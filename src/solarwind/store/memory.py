@@ -12,7 +12,7 @@ from ..core.log import Stored
 from ..core.spans import Spans
 from ..core.state import Change, Letter, Snapshot
 from ..errors import NotAllowed, StoreError
-from .base import Full, Keep, Recovered
+from .base import Alone, Full, Keep, Recovered
 
 MOST_IDS = 100_000
 MOST_BYTES = 1 << 30
@@ -76,7 +76,7 @@ class _Made:
         return False
 
 
-class MemoryStore:
+class MemoryStore(Alone):
     """Keeps no state of purposes: nobody recovers from it. It is full at `most_bytes` of batches."""
 
     durable = False

@@ -31,7 +31,7 @@ from ..core.spans import Spans
 from ..core.state import Change, Letter, Snapshot
 from ..errors import StoreError
 from . import database, inspection
-from .base import Full, Keep, Recovered, TopicRecord
+from .base import Alone, Full, Keep, Recovered, TopicRecord
 from .check import backup
 from .commits import AlreadyWritten, Known, Plan
 from .database import Topic, in_one_line, result_code
@@ -57,7 +57,7 @@ _NO_ROOM = {apsw.SQLITE_FULL, apsw.SQLITE_IOERR_WRITE, apsw.SQLITE_IOERR_SHMSIZE
 _UNKNOWN = {apsw.SQLITE_IOERR_FSYNC, apsw.SQLITE_IOERR_DIR_FSYNC}
 
 
-class SqliteStore:
+class SqliteStore(Alone):
     """The store at `path`, created where there is none. See `Store` for what its methods promise."""
 
     durable = True
