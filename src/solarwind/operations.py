@@ -1,7 +1,8 @@
 """The operations: all that can be asked of a dispatcher, a row each.
 
-A row names the method of `engine/operations.py` that does it, and says who may ask it and where it goes on a cluster.
-The methods of `SolarWind`, the `call` messages of the protocol and both ends of them are made from it.
+A row names the method of `engine/operations.py` that does it, and says who may ask it, where it goes on a cluster, and
+what its HTTP endpoint is. The methods of `SolarWind`, the `call` messages of the protocol and both ends of them, the
+endpoints and `/openapi.json` are made from it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any, TypeVar
 
 from .engine.base import Engine
 from .engine.operations import Operations
-from .engine.request import Operation, Owns, Request
+from .engine.request import Http, Operation, Owns, Request
 from .loops import on_loop
 from .options import check_order
 from .records import PurposeInfo, Statistics, TopicInfo
@@ -34,25 +35,85 @@ def _statistics(parts: Sequence[tuple[Statistics, Owns]]) -> Statistics:
     return Statistics(dict(sorted(topics.items())), dict(sorted(purposes.items())))
 
 
+_TOPIC = "/v1/topics/{topic}"
+_PURPOSE = f"{_TOPIC}/purposes/{{purpose}}"
+_LETTERS = "Which dead letters: those with these `ids`, or `all`."
+_SPAN = "A part of the history: `now`, `beginning`, a time such as 2026-01-31T12:00:00Z, or so long ago such as 2h."
+
+
 class Operator:
     """What an operator may ask, of an engine or of a `SolarWind`."""
 
-    topics = Operation(Operations.topics, to="all", merge=_topics, repeat="question")
-    purposes = Operation(Operations.purposes, to="all", merge=_purposes, repeat="question")
-    statistics = Operation(Operations.statistics, to="all", merge=_statistics, repeat="question")
-    dead = Operation(Operations.dead, repeat="question")
-    redrive = Operation(Operations.redrive)
-    discard = Operation(Operations.discard)
-    replay = Operation(Operations.replay, check=check_order)
-    retire = Operation(Operations.retire)
-    trace = Operation(Operations.trace, to="engine", repeat="question")
+    topics = Operation(
+        Operations.topics,
+        to="all",
+        merge=_topics,
+        repeat="question",
+        http=Http("GET", "/v1/topics", "All topics, and their history", "topics"),
+    )
+    purposes = Operation(
+        Operations.purposes,
+        to="all",
+        merge=_purposes,
+        repeat="question",
+        http=Http("GET", "/v1/purposes", "The purposes, of one topic or of all", "purposes"),
+    )
+    statistics = Operation(
+        Operations.statistics,
+        to="all",
+        merge=_statistics,
+        repeat="question",
+        http=Http("GET", "/v1/statistics", "How everything stands"),
+    )
+    dead = Operation(
+        Operations.dead,
+        repeat="question",
+        http=Http("GET", f"{_PURPOSE}/dead", "Dead letters", "dead"),
+    )
+    redrive = Operation(
+        Operations.redrive,
+        http=Http(
+            "POST",
+            f"{_PURPOSE}/dead/redrive",
+            "Hand dead letters out again",
+            "redriven",
+            body="Letters",
+            about=_LETTERS,
+        ),
+    )
+    discard = Operation(
+        Operations.discard,
+        http=Http(
+            "POST", f"{_PURPOSE}/dead/discard", "Forget dead letters", "discarded", body="Letters", about=_LETTERS
+        ),
+    )
+    replay = Operation(
+        Operations.replay,
+        check=check_order,
+        http=Http("POST", f"{_PURPOSE}/replay", "Make history pend again", "replayed", body="Span", about=_SPAN),
+    )
+    retire = Operation(
+        Operations.retire,
+        http=Http("DELETE", _PURPOSE, "Retire a purpose"),
+    )
+    trace = Operation(
+        Operations.trace,
+        to="engine",
+        repeat="question",
+        http=Http("GET", "/v1/trace/{id}", "An event and what it caused"),
+    )
     backup = Operation(Operations.backup, to="engine")
 
 
 class Internal(Operator):
-    """What services ask of an engine besides."""
+    """What services ask of an engine besides, and how much history a topic keeps."""
 
-    topic = Operation(Operations.topic, makes=True, repeat="always")
+    topic = Operation(
+        Operations.topic,
+        makes=True,
+        repeat="always",
+        http=Http("PUT", _TOPIC, "Say how much history a topic keeps"),
+    )
     quiet = Operation(Operations.quiet, right="own", to="engine", repeat="always")
     left = Operation(Operations.left, right="own", to="engine", repeat="question")
 

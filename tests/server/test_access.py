@@ -17,7 +17,7 @@ import pytest
 
 from solarwind import wire
 from solarwind.errors import BadArgument, BadName, BadToken, ConflictError, NotFound, SolarWindError, TooLarge
-from solarwind.operations import OPERATIONS as CALLED
+from solarwind.operations import OPERATIONS
 from solarwind.server import access as access_module
 from solarwind.server.access import (
     ANY,
@@ -30,7 +30,7 @@ from solarwind.server.access import (
     read_tokens,
     revoke_token,
 )
-from solarwind.server.http import OPERATIONS
+from solarwind.server.http import ENDPOINTS
 from solarwind.testing.contract import on_loop
 
 from .mounted import ROOT
@@ -175,7 +175,7 @@ DOORS: dict[tuple[str, str], str] = {
 
 
 def test_every_http_door_has_the_right_that_is_stated_here() -> None:
-    assert {(each.method, each.path): each.right for each in OPERATIONS} == DOORS
+    assert {(each.method, each.path): each.right for each in ENDPOINTS} == DOORS
 
 
 @pytest.mark.parametrize("name", BEARERS)
@@ -262,7 +262,7 @@ MESSAGES: dict[type[wire.Message], str] = {
     wire.Ping: "known",
 }
 # And each call. `own` may be asked of purposes that the connection has instances of, and else by an operator.
-CALLS = dict.fromkeys(CALLED, "admin") | {"quiet": "own", "left": "own"}
+CALLS = dict.fromkeys(OPERATIONS, "admin") | {"quiet": "own", "left": "own"}
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "topics": {},
     "topic": {"topic": TOPIC},
@@ -282,7 +282,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 
 def test_every_message_and_call_has_a_right_stated_here() -> None:
     assert set(MESSAGES) == set(wire.FromClient.__args__)
-    assert set(CALLS) == set(ARGUMENTS) == set(CALLED)
+    assert set(CALLS) == set(ARGUMENTS) == set(OPERATIONS)
 
 
 @pytest.mark.parametrize("name", BEARERS)

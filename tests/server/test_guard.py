@@ -20,7 +20,7 @@ from solarwind.logs import limited
 from solarwind.server import Server
 from solarwind.server.access import Access, create_token
 from solarwind.server.guard import Guard, read_host, read_origin
-from solarwind.server.http import OPERATIONS
+from solarwind.server.http import ENDPOINTS
 from solarwind.testing.contract import on_loop, until
 
 from .browser import CHROMIUM, chromium
@@ -246,7 +246,7 @@ def headers_of(said: dict[str, str], port: int) -> dict[str, str]:
 @on_loop
 async def test_every_http_door_looks_at_where_a_request_is_from(place: Place, how: str) -> None:
     """Those that need no token too, and places where there is no door."""
-    paths = [(each.method, each.path) for each in OPERATIONS]
+    paths = [(each.method, each.path) for each in ENDPOINTS]
     async with peer(place.port) as made:
         for method, path in [*paths, ("GET", "/"), ("POST", "/v1/topics"), ("OPTIONS", "/v1/topics")]:
             if how in GOOD and path.endswith("/feed"):

@@ -13,7 +13,7 @@ from typing import Any
 from solarwind import errors
 from solarwind.server.call import STATUS
 from solarwind.server.delivery import Wanted
-from solarwind.server.http import OPERATIONS
+from solarwind.server.http import ENDPOINTS
 from solarwind.server.take import Settle, Take
 from solarwind.testing.contract import on_loop
 
@@ -77,7 +77,7 @@ async def test_each_line_of_curl_works_as_it_stands_and_there_is_one_for_each_do
     assert process.returncode == 0, out[-2_000:] + noted
     asked = re.findall(r"^(\d+) (\w+) http://127.0.0.1:\d+([^?\n]*)", noted, re.MULTILINE)
     assert {status[0] for status, _, _ in asked} == {"2"}, noted
-    for each in OPERATIONS:
+    for each in ENDPOINTS:
         path = re.sub(r"\{\w+\}", "[^/]+", each.path)
         there = any(method == each.method and re.fullmatch(path, found) for _, method, found in asked)
         assert there or not each.statuses, f"{each.method} {each.path} has no line"
@@ -102,7 +102,7 @@ def test_what_is_shown_as_json_is_json() -> None:
 
 def test_the_doors_are_those_that_there_are() -> None:
     named = [tuple(cell.strip("`") for cell in row[:3]) for row in rows(4) if row[1].startswith("`/")]
-    there = [(each.method, each.path, "" if each.right == "open" else each.right) for each in OPERATIONS]
+    there = [(each.method, each.path, "" if each.right == "open" else each.right) for each in ENDPOINTS]
     assert sorted(named) == sorted(there)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from solarwind.server.access import Listen, create_token
-from solarwind.server.http import OPERATIONS
+from solarwind.server.http import ENDPOINTS
 from solarwind.testing.contract import on_loop
 
 from .doors import NDJSON, Doors, at
@@ -88,7 +88,7 @@ async def test_the_description_is_true(tmp_path: Path) -> None:
             assert process.returncode == 0, out.decode()
             text = (await doors.http.get("/metrics")).text
     answered = set(re.findall(r'http_requests_total{method="(\w+)",path="(.*?)",status="20\d"}', text))
-    wanted = {(each.method, each.path) for each in OPERATIONS if each.statuses and not each.streams}
+    wanted = {(each.method, each.path) for each in ENDPOINTS if each.statuses and not each.streams}
     assert len(wanted - answered) < 5, wanted - answered
     assert not re.search(r'http_requests_total{.*status="5\d\d"}', text)
 
@@ -98,7 +98,7 @@ async def test_everything_that_can_be_asked_is_described_and_all_that_is_referre
     async with serving(tmp_path) as (port, _), at(port) as doors:
         described = await doors.ask("GET", "/openapi.json")
     found = {(method.upper(), path) for path, there in described["paths"].items() for method in there}
-    assert found == {(each.method, each.path) for each in OPERATIONS}
+    assert found == {(each.method, each.path) for each in ENDPOINTS}
     assert len({each["operationId"] for there in described["paths"].values() for each in there.values()}) == len(found)
     for reference in references(described):
         at_ = described

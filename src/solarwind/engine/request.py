@@ -51,29 +51,17 @@ class Asked(Protocol):
         ...
 
 
-class Endpoint(msgspec.Struct, frozen=True):
-    """How an operation is asked by HTTP. Arguments that the path does not name stand in the query, or with POST in the
-    body. The answer is an object with one field, `key`; without one it is the answer itself, or `204` where there is
-    none. `handler` names a function of `server/operate.py` for what is not so plain."""
+class Http(msgspec.Struct, frozen=True):
+    """The HTTP endpoint of an operation. An argument that the path does not name stands in the query, or with POST in
+    the body, whose schema has the name `body` and the description `about`. `key` is the field of the answer that has
+    the list or the number; without one it is the answer itself, or `204` where there is none."""
 
     method: str
     path: str
     summary: str
     key: str = ""
-    handler: str = ""
-
-
-class Command(msgspec.Struct, frozen=True):
-    """How an operation is asked on the command line: by these words. `says` is printed of the answer, `{}`, and with
-    `--json` an object with the field `key`. `options` is the help of each option, `consent` are those that allow what
-    is otherwise refused: they have no environment variable."""
-
-    words: str
-    help: str
-    says: str = ""
-    key: str = ""
-    options: dict[str, str] = {}
-    consent: tuple[str, ...] = ()
+    body: str = ""
+    about: str = ""
 
 
 class Operation(Generic[P, R]):
@@ -89,8 +77,7 @@ class Operation(Generic[P, R]):
         repeat: Literal["never", "question", "always"] = "never",
         makes: bool = False,
         check: Callable[[dict[str, Any]], None] | None = None,
-        endpoint: Endpoint | None = None,
-        command: Command | None = None,
+        http: Http | None = None,
     ) -> None:
         """`function` is the method of `Operations` that does it where the dispatcher is; its annotations are the kinds
         of the arguments.
@@ -104,7 +91,7 @@ class Operation(Generic[P, R]):
         """
         self.function, self.right, self.to, self.merge = function, right, to, merge
         self.repeat, self.makes, self._check = repeat, makes, check
-        self.endpoint, self.command = endpoint, command
+        self.http = http
         self.name = function.__name__
         self.__name__, self.__doc__ = function.__name__, function.__doc__
         self.__signature__ = signature(function)
@@ -113,7 +100,7 @@ class Operation(Generic[P, R]):
         self.kinds: dict[str, Kind] = {name: kind_of(hint) for name, hint in hints.items()}
         # What an argument is called that is the path of a file, which the operation makes where it is asked.
         self.file = next((name for name, kind in self.kinds.items() if kind.wire is None), None)
-        self._defaults = {
+        self.defaults = {
             name: each.default
             for name, each in self.__signature__.parameters.items()
             if each.default is not Parameter.empty
@@ -126,8 +113,8 @@ class Operation(Generic[P, R]):
         )
 
     def _field(self, name: str, kind: Kind) -> tuple[Any, ...]:
-        if name in self._defaults:
-            return name, kind.wire, kind.pack(self._defaults[name])
+        if name in self.defaults:
+            return name, kind.wire, kind.pack(self.defaults[name])
         return name, kind.wire
 
     def __set_name__(self, owner: type, name: str) -> None:
@@ -150,14 +137,16 @@ class Operation(Generic[P, R]):
     def __call__(self, of: Asked, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
         """Ask it of an engine or a `SolarWind`. Raises `BadName` and `BadArgument` when it is awaited."""
         bound = self.__signature__.bind(of, *args, **kwargs)
-        return self._ask(of, {**self._defaults, **dict(list(bound.arguments.items())[1:])})
+        return self._ask(of, dict(list(bound.arguments.items())[1:]))
 
     async def _ask(self, of: Asked, arguments: dict[str, Any]) -> R:
         return await of.ask(self.request(arguments))
 
     def request(self, arguments: dict[str, Any]) -> Request[R]:
-        """Check the arguments, which came from whatever door. Raises `BadName` and `BadArgument`."""
-        arguments = {name: kind.check(arguments[name], name) for name, kind in self.kinds.items()}
+        """Check the arguments, which came from whatever door; those left out have their defaults. Raises `BadName` and
+        `BadArgument`."""
+        given = self.defaults | arguments
+        arguments = {name: kind.check(given[name], name) for name, kind in self.kinds.items()}
         if self._check is not None:
             self._check(arguments)
         return Request(self, arguments)

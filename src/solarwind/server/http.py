@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable
 from functools import partial
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-import msgspec
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -20,39 +18,16 @@ from starlette.types import Receive, Scope, Send
 
 from .. import wire
 from ..errors import BadArgument, NotFound, SolarWindError, Unavailable
-from ..records import TopicInfo
 from . import events, feed, health, hooks, openapi, operate, take
 from .access import Grant
 from .call import Call, ClientGone, problem, problem_of
 from .delivery import Wanted
+from .endpoint import Endpoint, Right
 
 if TYPE_CHECKING:
     from .asgi import Server
 
 log = logging.getLogger("solarwind")
-
-Right = Literal["open", "fire", "listen", "admin"]
-Handler = Callable[[Call], Awaitable[Response]]
-
-
-class Operation(msgspec.Struct, frozen=True):
-    """One thing that can be asked of a door.
-
-    `right` is what the bearer of the token must have: on the topic, and for `listen` the purpose, that the request
-    names. `body` and `query` are what it may say, `statuses` and `answer` what it gets: a type, or a media type.
-    """
-
-    method: str
-    path: str
-    right: Right
-    handle: Handler
-    summary: str
-    answer: Any = None
-    body: Any = None
-    query: type[msgspec.Struct] | None = None
-    statuses: tuple[int, ...] = (200,)
-    streams: bool = False  # the answer has no end
-
 
 _TOPIC = "/v1/topics/{topic}"
 _PURPOSE = f"{_TOPIC}/purposes/{{purpose}}"
@@ -67,43 +42,26 @@ async def _connect(call: Call) -> Response:
 
 
 # fmt: off
-OPERATIONS = (
-    Operation("POST", f"{_TOPIC}/events", "fire", events.fire, "Fire events", events.Accepted,
+ENDPOINTS = (
+    Endpoint("POST", f"{_TOPIC}/events", "fire", events.fire, "Fire events", events.Accepted,
               query=events.FireQuery, statuses=(202,)),
-    Operation("POST", f"{_PURPOSE}/take", "listen", take.take, "Take events to handle", take.Taken, take.Take),
-    Operation("POST", f"{_PURPOSE}/settle", "listen", take.settle, "Say what became of events that were taken",
+    Endpoint("POST", f"{_PURPOSE}/take", "listen", take.take, "Take events to handle", take.Taken, take.Take),
+    Endpoint("POST", f"{_PURPOSE}/settle", "listen", take.settle, "Say what became of events that were taken",
               take.Settled, take.Settle),
-    Operation("GET", f"{_TOPIC}/feed", "listen", feed.feed, "Events as they come, as server-sent events",
+    Endpoint("GET", f"{_TOPIC}/feed", "listen", feed.feed, "Events as they come, as server-sent events",
               "text/event-stream", query=feed.FeedQuery, streams=True),
-    Operation("GET", f"{_PURPOSE}/webhooks", "listen", hooks.all, "The webhooks of a purpose", hooks.Webhooks),
-    Operation("GET", "/v1/webhooks", "admin", hooks.every, "All webhooks", hooks.Webhooks),
-    Operation("PUT", _WEBHOOK, "listen", hooks.put, "Register a webhook, or change it", hooks.Webhook, Wanted,
+    Endpoint("GET", f"{_PURPOSE}/webhooks", "listen", hooks.all, "The webhooks of a purpose", hooks.Webhooks),
+    Endpoint("GET", "/v1/webhooks", "admin", hooks.every, "All webhooks", hooks.Webhooks),
+    Endpoint("PUT", _WEBHOOK, "listen", hooks.put, "Register a webhook, or change it", hooks.Webhook, Wanted,
               statuses=(200, 201)),
-    Operation("GET", _WEBHOOK, "listen", hooks.get, "A webhook", hooks.Webhook),
-    Operation("DELETE", _WEBHOOK, "listen", hooks.delete, "Take a webhook away", statuses=(204,)),
-    Operation("GET", "/v1/statistics", "admin", operate.statistics, "How everything stands", operate.Statistics),
-    Operation("GET", "/v1/topics", "admin", operate.topics, "All topics, and their history", operate.Topics),
-    Operation("GET", _TOPIC, "admin", operate.topic, "A topic, and its history", TopicInfo),
-    Operation("PUT", _TOPIC, "admin", operate.set_topic, "Say how much history a topic keeps", TopicInfo,
-              operate.TopicSettings),
-    Operation("GET", "/v1/purposes", "admin", operate.purposes, "The purposes, of one topic or of all",
-              operate.Purposes, query=operate.PurposesQuery),
-    Operation("GET", _PURPOSE, "admin", operate.purpose, "A purpose, and how it stands", operate.PurposeRecord),
-    Operation("DELETE", _PURPOSE, "admin", operate.retire, "Retire a purpose", query=operate.RetireQuery,
-              statuses=(204,)),
-    Operation("GET", f"{_PURPOSE}/dead", "admin", operate.dead, "Dead letters", operate.Dead, query=operate.DeadQuery),
-    Operation("POST", f"{_PURPOSE}/dead/redrive", "admin", operate.redrive, "Hand dead letters out again",
-              operate.Redriven, operate.EITHER),
-    Operation("POST", f"{_PURPOSE}/dead/discard", "admin", operate.discard, "Forget dead letters",
-              operate.Discarded, operate.EITHER),
-    Operation("POST", f"{_PURPOSE}/replay", "admin", operate.replay, "Make history pend again", operate.Replayed,
-              operate.Span),
-    Operation("GET", "/v1/trace/{id}", "admin", operate.trace, "An event and what it caused", operate.Events),
-    Operation("GET", wire.PATH, "open", _connect, "The WebSocket of clients that speak solarwind.v1", statuses=()),
-    Operation("GET", "/metrics", "admin", health.metrics, "Numbers for Prometheus", "text/plain"),
-    Operation("GET", "/healthz", "open", health.healthz, "Whether it lives", health.Status),
-    Operation("GET", "/readyz", "open", health.readyz, "Whether it takes events", health.Status),
-    Operation("GET", "/openapi.json", "open", openapi.openapi, "This description", dict[str, Any]),
+    Endpoint("GET", _WEBHOOK, "listen", hooks.get, "A webhook", hooks.Webhook),
+    Endpoint("DELETE", _WEBHOOK, "listen", hooks.delete, "Take a webhook away", statuses=(204,)),
+    *operate.ENDPOINTS,
+    Endpoint("GET", wire.PATH, "open", _connect, "The WebSocket of clients that speak solarwind.v1", statuses=()),
+    Endpoint("GET", "/metrics", "admin", health.metrics, "Numbers for Prometheus", "text/plain"),
+    Endpoint("GET", "/healthz", "open", health.healthz, "Whether it lives", health.Status),
+    Endpoint("GET", "/readyz", "open", health.readyz, "Whether it takes events", health.Status),
+    Endpoint("GET", "/openapi.json", "open", openapi.openapi, "This description", dict[str, Any]),
 )
 # fmt: on
 
@@ -113,8 +71,8 @@ class Http:
 
     def __init__(self, server: Server) -> None:
         self.requests: Counter[tuple[str, str, int]] = Counter()  # answered: method, path, status
-        by_path: dict[str, dict[str, Operation]] = {}
-        for each in OPERATIONS:
+        by_path: dict[str, dict[str, Endpoint]] = {}
+        for each in ENDPOINTS:
             by_path.setdefault(each.path, {})[each.method] = each
         self._router = Router(
             [Route(path, _Place(server, path, there)) for path, there in by_path.items()],
@@ -132,7 +90,7 @@ class Http:
 class _Place:
     """A path, and what can be asked there: nothing, at one that is none."""
 
-    def __init__(self, server: Server, path: str, there: dict[str, Operation]) -> None:
+    def __init__(self, server: Server, path: str, there: dict[str, Endpoint]) -> None:
         self._server = server
         self._path = path
         self._there = there
@@ -173,29 +131,29 @@ class _Place:
             response = Response(status_code=204)
             response.raw_headers += preflight if preflight is not None else [(b"allow", allow.encode())]
             return response
-        operation = self._find(request.method)
-        if operation is None:
+        endpoint = self._find(request.method)
+        if endpoint is None:
             raise HTTPException(405, f"expected method {allow}, got {request.method[:20]!a}", {"allow": allow})
-        if operation.right != "open":
+        if endpoint.right != "open":
             if not server.running:
                 raise Unavailable("expected a server that runs, got one that does not: try again when it does")
-            self._check_right(call, operation.right)
-        if operation.query is None and call.parameters:
+            self._check_right(call, endpoint.right)
+        if endpoint.query is None and call.parameters:
             raise BadArgument(f"expected no parameters, got {min(call.parameters)[:80]!a}")
         coding = request.headers.get("content-encoding", _IDENTITY)
         if coding.lower() != _IDENTITY:
             raise HTTPException(415, f"expected a body as it is, got it in {coding[:80]!a}: send it unpacked")
         if call.grant is None:
-            return await operation.handle(call)
-        use = server.uses.begin(call.grant, partial(_check_right, call, operation.right), call.refuse)
+            return await endpoint.handle(call)
+        use = server.uses.begin(call.grant, partial(_check_right, call, endpoint.right), call.refuse)
         try:
-            return await operation.handle(call)
+            return await endpoint.handle(call)
         except asyncio.CancelledError:
             raise call.refused() from None
         finally:
             use.close()
 
-    def _find(self, method: str) -> Operation | None:
+    def _find(self, method: str) -> Endpoint | None:
         """HEAD is GET without what it gives, but for a stream, which has no end to wait for."""
         if method != "HEAD":
             return self._there.get(method)

@@ -16,7 +16,7 @@ from .call import JSON_TYPE, PROBLEM_TYPE, Call
 from .described import ID, PURPOSE, TOPIC, Schema
 
 if TYPE_CHECKING:
-    from .http import Operation
+    from .endpoint import Endpoint
 
 _PIECE_BYTES = 16 << 10
 _COMPONENTS = "#/components/schemas/{name}"
@@ -56,16 +56,16 @@ class _InPieces(Response):
 @lru_cache(maxsize=16)
 def _document(root: str) -> bytes:
     """`root` is the path that this app is mounted at."""
-    from .http import OPERATIONS  # which has this door in it
+    from .http import ENDPOINTS  # which has this door in it
 
     types = [Problem, cloudevents.CloudEvent]
-    for each in OPERATIONS:
+    for each in ENDPOINTS:
         types += [kind for kind in (each.body, each.query, each.answer) if kind is not None and type(kind) is not str]
     schemas, components = msgspec.json.schema_components(types, ref_template=_COMPONENTS)
     refs = dict(zip(map(_key, types), schemas, strict=True))
     paths: dict[str, Any] = {}
-    for each in OPERATIONS:
-        paths.setdefault(each.path, {})[each.method.lower()] = _operation(each, refs, components)
+    for each in ENDPOINTS:
+        paths.setdefault(each.path, {})[each.method.lower()] = _described(each, refs, components)
     document = {
         "openapi": "3.1.0",
         "info": {"title": "Solar Wind", "version": version("solarwind"), "license": {"name": "Apache-2.0"}},
@@ -83,7 +83,7 @@ def _key(kind: Any) -> str:
     return repr(kind)
 
 
-def _operation(each: Operation, refs: dict[str, Schema], components: dict[str, Schema]) -> Schema:
+def _described(each: Endpoint, refs: dict[str, Schema], components: dict[str, Schema]) -> Schema:
     made: Schema = {
         "operationId": f"{each.method.lower()}-{re.sub('[^a-z0-9]+', '-', each.path.lower()).strip('-')}",
         "summary": each.summary,
@@ -106,7 +106,7 @@ def _operation(each: Operation, refs: dict[str, Schema], components: dict[str, S
     return made
 
 
-def _success(each: Operation, refs: dict[str, Schema]) -> Schema:
+def _success(each: Endpoint, refs: dict[str, Schema]) -> Schema:
     if each.answer is None:
         return {"description": "It is done."}
     if isinstance(each.answer, str):
@@ -114,7 +114,7 @@ def _success(each: Operation, refs: dict[str, Schema]) -> Schema:
     return {"description": each.summary, "content": {JSON_TYPE: {"schema": refs[_key(each.answer)]}}}
 
 
-def _parameters(each: Operation, components: dict[str, Schema]) -> list[Schema]:
+def _parameters(each: Endpoint, components: dict[str, Schema]) -> list[Schema]:
     found = [
         {"name": name, "in": "path", "required": True, "schema": _PATH[name]}
         for name in re.findall(r"\{(\w+)\}", each.path)

@@ -1,77 +1,125 @@
-"""What an operator asks and does by HTTP: the same as on the command line."""
+"""What an operator asks and does by HTTP: an endpoint for each operation whose row has one.
+
+Path, parameters, body and answer come from the row and from the kinds of its arguments. What is shown otherwise than
+the operation gives it stands here: events as CloudEvents, dead letters in pages.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import datetime
-from typing import Annotated
+from functools import cache, partial
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 from starlette.responses import Response
 
+from .. import records
+from ..engine.answers import item_of
+from ..engine.arguments import Kind
+from ..engine.request import Http, Operation
 from ..errors import BadArgument, NotFound, TooLarge
 from ..failure import MOST_SECONDS
-from ..operations import Internal
+from ..operations import OPERATIONS, Internal
 from ..records import DeadLetter, PurposeInfo, PurposeStatistics, TopicInfo, TopicStatistics, Trace
 from .call import Call, answer, in_pieces
 from .cloudevents import CloudEvent, to_cloudevent
-from .described import Id, SinceText, Topic
+from .described import Id, Purpose, SinceText, Topic
+from .endpoint import Endpoint
 from .times import read_since
+
+Show = Callable[[Call, Any], Awaitable[Response]]
 
 _TOGETHER = 1_000  # ids that are compared as one piece
 MOST_PAGE_BYTES = 8 << 20  # of payload, in one answer
 
-
-class TopicSettings(msgspec.Struct, forbid_unknown_fields=True):
-    """How much history a topic keeps: events up to `keep` seconds old, `keep_bytes` at most. Null is the
-    default again, and no bound; what is left out stays as it is."""
-
-    keep: Annotated[float, Meta(ge=0, le=MOST_SECONDS)] | UnsetType | None = UNSET
-    keep_bytes: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] | UnsetType | None = UNSET
+# Arguments ----------------------------------------------------------------------------------------------------------
 
 
-class PurposesQuery(msgspec.Struct, forbid_unknown_fields=True):
-    topic: Topic | None = None  # of all topics
+def _same(value: Any, name: str = "") -> Any:
+    return value
 
 
-class RetireQuery(msgspec.Struct, forbid_unknown_fields=True):
-    force: bool = False
+# By the name of its kind: an argument's type in a query or a body, and how it is read.
+_FIELDS: dict[str, tuple[Any, Callable[[Any, str], Any]]] = {
+    "topic": (Topic, _same),
+    "topic?": (Topic | None, _same),
+    "purpose": (Purpose, _same),
+    "id": (Id, _same),
+    "flag": (bool, _same),
+    "since": (SinceText, read_since),
+    "until": (SinceText, read_since),
+}
+
+# What a body with ids does not say of itself: one of both.
+_EITHER = Meta(
+    extra_json_schema={
+        "oneOf": [
+            {"required": ["ids"], "properties": {"ids": {"type": "array", "minItems": 1}, "all": {"const": False}}},
+            {"required": ["all"], "properties": {"ids": {"maxItems": 0}, "all": {"const": True}}},
+        ]
+    }
+)
 
 
-class DeadQuery(msgspec.Struct, forbid_unknown_fields=True):
-    """`limit` of them, or fewer if they are large, from the one after the event with the id `after` on."""
+class _Arguments:
+    """How a request says the arguments of an operation that its path does not name."""
 
-    limit: Annotated[int, Meta(ge=1, le=10_000)] = 100
-    after: Id | None = None
+    def __init__(self, operation: Operation[..., Any], http: Http) -> None:
+        self.operation = operation
+        self.in_path = re.findall(r"\{(\w+)\}", http.path)
+        self.kinds = {name: kind for name, kind in operation.kinds.items() if name not in self.in_path}
+        self.in_body = http.method == "POST" and bool(self.kinds)
+        self.type: Any = None
+        if self.kinds:
+            name = http.body or f"{operation.name.title()}Query"
+            self.type = _struct(
+                name, http.about, tuple(each for pair in self.kinds.items() for each in self._of(*pair))
+            )
+        letters = any(kind.name == "ids" for kind in self.kinds.values())
+        self.described = Annotated[self.type, _EITHER] if letters else self.type
+
+    def _of(self, name: str, kind: Kind) -> tuple[tuple[Any, ...], ...]:
+        if kind.name == "ids":
+            return ((name, list[Id] | None, None), ("all", bool, False))
+        default = (self.operation.defaults[name],) if name in self.operation.defaults else ()
+        return ((name, _FIELDS[kind.name][0], *default),)
+
+    async def read(self, call: Call) -> dict[str, Any]:
+        """Raises `BadPayload`, `BadArgument`, `BadName` and `TooLarge`."""
+        arguments: dict[str, Any] = {name: call.part(name) for name in self.in_path}
+        if self.type is None:
+            return arguments
+        said: Any = await call.json(self.type) if self.in_body else call.query(self.type)
+        for name, kind in self.kinds.items():
+            if kind.name == "ids":
+                arguments[name] = _letters(said, call.server.settings.ids)
+            else:
+                arguments[name] = _FIELDS[kind.name][1](getattr(said, name), name)
+        return arguments
 
 
-class Letters(msgspec.Struct, forbid_unknown_fields=True):
-    """Which dead letters: those with these `ids`, or `all`."""
-
-    ids: list[Id] | None = None
-    all: bool = False
-
-
-# What `Letters` does not say of itself: one of both.
-EITHER = Annotated[
-    Letters,
-    Meta(
-        extra_json_schema={
-            "oneOf": [
-                {"required": ["ids"], "properties": {"ids": {"type": "array", "minItems": 1}, "all": {"const": False}}},
-                {"required": ["all"], "properties": {"ids": {"maxItems": 0}, "all": {"const": True}}},
-            ]
-        }
-    ),
-]
+@cache
+def _struct(name: str, about: str, fields: tuple[tuple[Any, ...], ...]) -> type[msgspec.Struct]:
+    """Two that are the same are one, since a schema is known by its name."""
+    namespace = {"__doc__": about} if about else {}
+    return msgspec.defstruct(name, fields, namespace=namespace, forbid_unknown_fields=True)
 
 
-class Span(msgspec.Struct, forbid_unknown_fields=True):
-    """A part of the history: `now`, `beginning`, a time such as 2026-01-31T12:00:00Z, or so long ago such as 2h."""
+def _letters(said: Any, most: int) -> list[str] | None:
+    """The ids; None is all."""
+    if bool(said.ids) == said.all:
+        raise BadArgument(
+            f'expected either ids of dead letters or "all": true, got {"both" if said.all else "neither"}'
+        )
+    if said.ids is not None and len(said.ids) > most:
+        raise TooLarge(f"expected at most {most:,} ids, got {len(said.ids):,}: send several requests")
+    return said.ids or None
 
-    since: SinceText = "beginning"
-    until: SinceText = "now"
+
+# Answers ------------------------------------------------------------------------------------------------------------
 
 
 class PurposeRecord(PurposeStatistics, frozen=True, kw_only=True):
@@ -83,14 +131,6 @@ class PurposeRecord(PurposeStatistics, frozen=True, kw_only=True):
 
 class Statistics(msgspec.Struct):
     topics: dict[str, TopicStatistics]
-    purposes: list[PurposeRecord]
-
-
-class Topics(msgspec.Struct):
-    topics: list[TopicInfo]
-
-
-class Purposes(msgspec.Struct):
     purposes: list[PurposeRecord]
 
 
@@ -110,72 +150,131 @@ class Dead(msgspec.Struct):
     total: int
 
 
-class Redriven(msgspec.Struct):
-    redriven: int
-
-
-class Discarded(msgspec.Struct):
-    discarded: int
-
-
-class Replayed(msgspec.Struct):
-    replayed: int
-
-
 class Events(msgspec.Struct):
     events: list[CloudEvent]
-
-
-async def statistics(call: Call) -> Response:
-    found = await Internal.statistics(call.server.engine)
-    purposes = (_record(PurposeInfo(*names, counts)) for names, counts in found.purposes.items())
-    return answer(Statistics(found.topics, await in_pieces(call, purposes)))
-
-
-async def topics(call: Call) -> Response:
-    return answer(Topics(await in_pieces(call, await Internal.topics(call.server.engine))))
-
-
-async def topic(call: Call) -> Response:
-    return answer(await _topic(call))
-
-
-async def set_topic(call: Call) -> Response:
-    name, wanted = call.topic, await call.json(TopicSettings)
-    keep_ns = int(wanted.keep * 1e9) if isinstance(wanted.keep, float) else wanted.keep
-    await Internal.topic(call.server.engine, name, keep_ns, wanted.keep_bytes)
-    return answer(await _topic(call))
-
-
-async def _topic(call: Call) -> TopicInfo:
-    for found in await Internal.topics(call.server.engine):
-        if found.topic == call.topic:
-            return found
-    raise NotFound(f"expected a topic that something was fired on or listens to, got {call.topic!r}, which is none")
-
-
-async def purposes(call: Call) -> Response:
-    found = await Internal.purposes(call.server.engine, call.query(PurposesQuery).topic)
-    return answer(Purposes(await in_pieces(call, map(_record, found))))
-
-
-async def purpose(call: Call) -> Response:
-    for found in await Internal.purposes(call.server.engine, call.topic):
-        if found.purpose == call.purpose:
-            return answer(_record(found))
-    raise NotFound(f"expected a purpose of topic {call.topic!r}, got {call.purpose!r}, which is none")
 
 
 def _record(info: PurposeInfo) -> PurposeRecord:
     return PurposeRecord(**msgspec.structs.asdict(info.statistics), topic=info.topic, purpose=info.purpose)
 
 
-async def retire(call: Call) -> Response:
-    await Internal.retire(call.server.engine, call.topic, call.purpose, force=call.query(RetireQuery).force)
+def _tree(trace: Trace) -> Iterator[CloudEvent]:
+    todo = [trace]
+    while todo:
+        found = todo.pop()
+        yield to_cloudevent(found.event)
+        todo += reversed(found.caused)
+
+
+async def _show_statistics(call: Call, found: records.Statistics) -> Response:
+    purposes = (_record(PurposeInfo(*names, counts)) for names, counts in found.purposes.items())
+    return answer(Statistics(found.topics, await in_pieces(call, purposes)))
+
+
+async def _show_trace(call: Call, found: Trace) -> Response:
+    """The event and what it caused, each after the one that its `causationid` names: a list, since a chain of causes
+    may be longer than JSON can nest."""
+    return answer(Events(await in_pieces(call, _tree(found))))
+
+
+async def _show_nothing(call: Call, found: None) -> Response:
     return Response(status_code=204)
 
 
-async def dead(call: Call) -> Response:
+async def _show_list(call: Call, found: list[Any], *, made: Callable[[Any], Any], of: Callable[..., Any]) -> Response:
+    return answer(of(await in_pieces(call, map(made, found))))
+
+
+async def _show_value(call: Call, found: Any, *, of: Callable[..., Any]) -> Response:
+    return answer(of(found))
+
+
+# What is shown in another form, by its type: the type that is described, and how it is made.
+_ITEMS: dict[Any, tuple[Any, Callable[[Any], Any]]] = {PurposeInfo: (PurposeRecord, _record)}
+_WHOLE: dict[Any, tuple[Any, Show]] = {
+    records.Statistics: (Statistics, _show_statistics),
+    Trace: (Events, _show_trace),
+    type(None): (None, _show_nothing),
+}
+
+
+def _shown(operation: Operation[..., Any], http: Http) -> tuple[Any, Show]:
+    """The type of the answer that is described, and what shows it."""
+    kind, key = operation.form.kind, http.key
+    if kind in _WHOLE:
+        return _WHOLE[kind]
+    item = item_of(kind)
+    if item is not None:
+        described, made = _ITEMS.get(item, (item, _same))
+        of = msgspec.defstruct(key.title(), [(key, list[described])])  # type: ignore[valid-type]
+        return of, partial(_show_list, made=made, of=of)
+    if key:
+        of = msgspec.defstruct(key.title(), [(key, kind)])
+        return of, partial(_show_value, of=of)
+    return kind, partial(_show_value, of=_same)
+
+
+# Endpoints ----------------------------------------------------------------------------------------------------------
+
+
+def _endpoint(operation: Operation[..., Any], http: Http) -> Endpoint:
+    arguments = _Arguments(operation, http)
+    described, show = _shown(operation, http)
+
+    async def handle(call: Call) -> Response:
+        request = operation.request(await arguments.read(call))
+        return await show(call, await call.server.engine.ask(request))
+
+    return Endpoint(
+        http.method,
+        http.path,
+        "admin",
+        handle,
+        http.summary,
+        described,
+        body=arguments.described if arguments.in_body else None,
+        query=None if arguments.in_body else arguments.type,
+        statuses=(204,) if described is None else (200,),
+    )
+
+
+class TopicSettings(msgspec.Struct, forbid_unknown_fields=True):
+    """How much history a topic keeps: events up to `keep` seconds old, `keep_bytes` at most. Null is the
+    default again, and no bound; what is left out stays as it is."""
+
+    keep: Annotated[float, Meta(ge=0, le=MOST_SECONDS)] | UnsetType | None = UNSET
+    keep_bytes: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] | UnsetType | None = UNSET
+
+
+class DeadQuery(msgspec.Struct, forbid_unknown_fields=True):
+    """`limit` of them, or fewer if they are large, from the one after the event with the id `after` on."""
+
+    limit: Annotated[int, Meta(ge=1, le=10_000)] = 100
+    after: Id | None = None
+
+
+async def _set_topic(call: Call) -> Response:
+    name, wanted = call.topic, await call.json(TopicSettings)
+    keep_ns = int(wanted.keep * 1e9) if isinstance(wanted.keep, float) else wanted.keep
+    await Internal.topic(call.server.engine, name, keep_ns, wanted.keep_bytes)
+    return await _topic(call)
+
+
+async def _topic(call: Call) -> Response:
+    for found in await Internal.topics(call.server.engine):
+        if found.topic == call.topic:
+            return answer(found)
+    raise NotFound(f"expected a topic that something was fired on or listens to, got {call.topic!r}, which is none")
+
+
+async def _purpose(call: Call) -> Response:
+    for found in await Internal.purposes(call.server.engine, call.topic):
+        if found.purpose == call.purpose:
+            return answer(_record(found))
+    raise NotFound(f"expected a purpose of topic {call.topic!r}, got {call.purpose!r}, which is none")
+
+
+async def _dead(call: Call) -> Response:
     query = call.query(DeadQuery)
     letters = await Internal.dead(call.server.engine, call.topic, call.purpose)
     at = 0
@@ -205,44 +304,25 @@ def _page(letters: list[DeadLetter]) -> Iterator[DeadRecord]:
         yield DeadRecord(to_cloudevent(each.event), each.error, each.attempts, each.time)
 
 
-async def redrive(call: Call) -> Response:
-    ids = await _letters(call)
-    return answer(Redriven(await Internal.redrive(call.server.engine, call.topic, call.purpose, ids)))
+def _by_hand(operation: Operation[..., Any], handle: Callable[[Call], Awaitable[Response]], **how: Any) -> Endpoint:
+    """For what says or shows other things than the operation's own."""
+    assert operation.http is not None
+    return Endpoint(operation.http.method, operation.http.path, "admin", handle, operation.http.summary, **how)
 
 
-async def discard(call: Call) -> Response:
-    ids = await _letters(call)
-    return answer(Discarded(await Internal.discard(call.server.engine, call.topic, call.purpose, ids)))
+_BY_HAND = {
+    "dead": _by_hand(Internal.dead, _dead, answer=Dead, query=DeadQuery),
+    "topic": _by_hand(Internal.topic, _set_topic, answer=TopicInfo, body=TopicSettings),
+}
+_TOPIC = Internal.topic.http.path  # type: ignore[union-attr]
+_PURPOSE = Internal.retire.http.path  # type: ignore[union-attr]
 
-
-async def _letters(call: Call) -> list[str] | None:
-    """The ids; None is all."""
-    letters, most = await call.json(Letters), call.server.settings.ids
-    if bool(letters.ids) == letters.all:
-        raise BadArgument(
-            f'expected either ids of dead letters or "all": true, got {"both" if letters.all else "neither"}'
-        )
-    if letters.ids is not None and len(letters.ids) > most:
-        raise TooLarge(f"expected at most {most:,} ids, got {len(letters.ids):,}: send several requests")
-    return letters.ids or None
-
-
-async def replay(call: Call) -> Response:
-    span = await call.json(Span)
-    since, until = read_since(span.since), read_since(span.until, "until")
-    return answer(Replayed(await Internal.replay(call.server.engine, call.topic, call.purpose, since, until)))
-
-
-async def trace(call: Call) -> Response:
-    """The event and what it caused, each after the one that its `causationid` names: a list, since a chain of causes
-    may be longer than JSON can nest."""
-    found = await Internal.trace(call.server.engine, call.part("id"))
-    return answer(Events(await in_pieces(call, _tree(found))))
-
-
-def _tree(trace: Trace) -> Iterator[CloudEvent]:
-    todo = [trace]
-    while todo:
-        found = todo.pop()
-        yield to_cloudevent(found.event)
-        todo += reversed(found.caused)
+ENDPOINTS = (
+    Endpoint("GET", _TOPIC, "admin", _topic, "A topic, and its history", TopicInfo),
+    Endpoint("GET", _PURPOSE, "admin", _purpose, "A purpose, and how it stands", PurposeRecord),
+    *(
+        _BY_HAND.get(name) or _endpoint(operation, operation.http)
+        for name, operation in OPERATIONS.items()
+        if operation.http is not None
+    ),
+)

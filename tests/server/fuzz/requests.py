@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 import h11
 from hypothesis import strategies as st
 
-from solarwind.server.http import OPERATIONS
+from solarwind.server.http import ENDPOINTS
 
 from ..peers import PATIENCE_S, Peer, peer
 from .target import OPTIONS, Target
 
-STREAMS = {each.path for each in OPERATIONS if each.streams}
+STREAMS = {each.path for each in ENDPOINTS if each.streams}
 A_MOMENT_S = 0.05
 # A transfer coding that it does not know, as HTTP wants it, and a webhook's target that has no address. No more.
 EXCUSES = {501: {"protocol"}, 503: {"unavailable"}}
@@ -220,7 +220,7 @@ OTHER_METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "X"
 
 @st.composite
 def a_request(draw: st.DrawFn) -> Asked:
-    operation = draw(st.sampled_from(OPERATIONS))
+    operation = draw(st.sampled_from(ENDPOINTS))
     path = operation.path.format(topic=draw(topics), purpose=draw(purposes), name=draw(names), id=draw(event_ids))
     method = draw(st.sampled_from([operation.method] * 40 + OTHER_METHODS))
     headers: list[tuple[str, str]] = []
