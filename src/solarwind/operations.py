@@ -1,8 +1,8 @@
 """The operations: all that can be asked of a dispatcher, a row each.
 
 A row names the method of `engine/operations.py` that does it, and says who may ask it, where it goes on a cluster, and
-what its HTTP endpoint is. The methods of `SolarWind`, the `call` messages of the protocol and both ends of them, the
-endpoints and `/openapi.json` are made from it.
+what its HTTP endpoint and its command are. The methods of `SolarWind`, the `call` messages of the protocol and both
+ends of them, the endpoints, `/openapi.json` and the commands are made from it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from .engine.base import Engine
 from .engine.operations import Operations
-from .engine.request import Http, Operation, Owns, Request
+from .engine.request import Cli, Http, Operation, Owns, Request
 from .loops import on_loop
 from .options import check_order
 from .records import PurposeInfo, Statistics, TopicInfo
@@ -37,8 +37,13 @@ def _statistics(parts: Sequence[tuple[Statistics, Owns]]) -> Statistics:
 
 _TOPIC = "/v1/topics/{topic}"
 _PURPOSE = f"{_TOPIC}/purposes/{{purpose}}"
-_LETTERS = "Which dead letters: those with these `ids`, or `all`."
-_SPAN = "A part of the history: `now`, `beginning`, a time such as 2026-01-31T12:00:00Z, or so long ago such as 2h."
+_ENCODE = 'video.uploaded "Encode video to MP4"'
+# The name and the description of a body.
+_LETTERS = "Letters", "Which dead letters: those with these `ids`, or `all`."
+_SPAN = (
+    "Span",
+    "A part of the history: `now`, `beginning`, a time such as 2026-01-31T12:00:00Z, or so long ago such as 2h.",
+)
 
 
 class Operator:
@@ -57,6 +62,12 @@ class Operator:
         merge=_purposes,
         repeat="question",
         http=Http("GET", "/v1/purposes", "The purposes, of one topic or of all", "purposes"),
+        cli=Cli(
+            "purposes",
+            "The purposes, of one topic or of all, and how they stand.",
+            none="No purposes{on_topic}.",
+            examples=("purposes video.uploaded",),
+        ),
     )
     statistics = Operation(
         Operations.statistics,
@@ -69,38 +80,61 @@ class Operator:
         Operations.dead,
         repeat="question",
         http=Http("GET", f"{_PURPOSE}/dead", "Dead letters", "dead"),
+        cli=Cli(
+            "dead list",
+            "The dead letters of a purpose, in the order accepted.",
+            none="No dead letters of {purpose!r} on {topic}.",
+            examples=(f"dead list {_ENCODE}",),
+        ),
     )
     redrive = Operation(
         Operations.redrive,
-        http=Http(
-            "POST",
-            f"{_PURPOSE}/dead/redrive",
-            "Hand dead letters out again",
-            "redriven",
-            body="Letters",
-            about=_LETTERS,
+        http=Http("POST", f"{_PURPOSE}/dead/redrive", "Hand dead letters out again", "redriven", *_LETTERS),
+        cli=Cli(
+            "dead redrive",
+            "Hand dead letters out again, as if never tried.",
+            "{} to be handed out again",
+            examples=(f"dead redrive {_ENCODE} --all",),
         ),
     )
     discard = Operation(
         Operations.discard,
-        http=Http(
-            "POST", f"{_PURPOSE}/dead/discard", "Forget dead letters", "discarded", body="Letters", about=_LETTERS
+        http=Http("POST", f"{_PURPOSE}/dead/discard", "Forget dead letters", "discarded", *_LETTERS),
+        cli=Cli(
+            "dead discard", "Forget dead letters.", "{} discarded", examples=(f"dead discard {_ENCODE} upload-17",)
         ),
     )
     replay = Operation(
         Operations.replay,
         check=check_order,
-        http=Http("POST", f"{_PURPOSE}/replay", "Make history pend again", "replayed", body="Span", about=_SPAN),
+        http=Http("POST", f"{_PURPOSE}/replay", "Make history pend again", "replayed", *_SPAN),
+        cli=Cli(
+            "replay",
+            "Make a topic's history pend again for a purpose.",
+            "{} to be handed out again",
+            options={"since": "From: beginning, now, a time, or so long ago (2h).", "until": "Up to: the same."},
+            examples=(f"replay {_ENCODE} --since 1h",),
+        ),
     )
     retire = Operation(
         Operations.retire,
         http=Http("DELETE", _PURPOSE, "Retire a purpose"),
+        cli=Cli(
+            "retire",
+            "Forget a purpose: its events do not pend any more.",
+            "{purpose} on {topic} is retired",
+            key="retired",
+            options={"force": "Even if events, dead letters or instances are left."},
+            consent=("force",),
+            examples=(f"retire {_ENCODE} --force",),
+        ),
     )
     trace = Operation(
         Operations.trace,
         to="engine",
         repeat="question",
         http=Http("GET", "/v1/trace/{id}", "An event and what it caused"),
+        cli=Cli("trace", "An event, and the tree of what it caused.", examples=("trace upload-17",)),
     )
     backup = Operation(Operations.backup, to="engine")
 

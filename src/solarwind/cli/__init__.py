@@ -3,7 +3,7 @@
     run                                       a service
     serve, token                              a dispatcher for many processes, and who may use it
     fire, listen                              events in and out
-    topics, purposes, replay, retire,         what an operator does
+    topics, purposes, replay, retire,         what an operator does: most are made from the table of operations
     trace, top, dead, owners
     check, backup, restore                    a store's file
     copy                                      from one store to another
@@ -24,7 +24,7 @@ import typer
 from typer.core import TyperGroup
 
 from ..errors import SolarWindError
-from . import copy, dead, events, examples, operate, store, token
+from . import copy, dead, events, examples, operate, operations, store, token
 from . import run as service
 from . import serve as server
 from .options import Json
@@ -68,19 +68,19 @@ _RUNS, _EVENTS, _HOW, _OPERATOR, _STORE = (
     "What an operator does",
     "A store",
 )
+_GROUPS = {"dead": dead.app, "topics": operate.topics_app}
 app.command(rich_help_panel=_RUNS)(service.run)
 app.command(rich_help_panel=_RUNS)(server.serve)
 app.add_typer(token.app, name="token", rich_help_panel=_RUNS)
 app.command(rich_help_panel=_EVENTS)(events.fire)
 app.command(rich_help_panel=_EVENTS)(events.listen)
 app.add_typer(operate.topics_app, name="topics", rich_help_panel=_HOW)
-app.command(rich_help_panel=_HOW)(operate.purposes)
-app.command(rich_help_panel=_HOW)(operate.trace)
+operations.register(app, _GROUPS, _HOW, questions=True)
+dead.app.command("show")(dead.show_)
 app.command(rich_help_panel=_HOW)(operate.top)
 app.command(rich_help_panel=_HOW)(operate.owners)
 app.add_typer(dead.app, name="dead", rich_help_panel=_OPERATOR)
-app.command(rich_help_panel=_OPERATOR)(operate.replay)
-app.command(rich_help_panel=_OPERATOR)(operate.retire)
+operations.register(app, _GROUPS, _OPERATOR, questions=False)
 app.command(rich_help_panel=_STORE)(store.check)
 app.command(rich_help_panel=_STORE)(store.backup)
 app.command(rich_help_panel=_STORE)(store.restore)

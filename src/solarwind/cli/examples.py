@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import typer
 
+from ..operations import OPERATIONS
+
 _ENCODE = 'video.uploaded "Encode video to MP4"'
 EXAMPLES: dict[str, tuple[str, ...]] = {
     "run": ("run app:wind", "run app:wind --workers 4 --url sqlite:///wind.db"),
@@ -20,14 +22,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "listen": ("listen video.uploaded --purpose Look --since beginning --count 2",),
     "topics set": ("topics set video.uploaded --keep 30d", "topics set video.uploaded --keep-bytes none"),
-    "purposes": ("purposes video.uploaded",),
-    "dead list": (f"dead list {_ENCODE}",),
     "dead show": (f"dead show {_ENCODE} upload-17",),
-    "dead redrive": (f"dead redrive {_ENCODE} --all",),
-    "dead discard": (f"dead discard {_ENCODE} upload-17",),
-    "replay": (f"replay {_ENCODE} --since 1h",),
-    "retire": (f"retire {_ENCODE} --force",),
-    "trace": ("trace upload-17",),
     "top": ("top --interval 5",),
     "owners": ("owners --url nats://n1,n2,n3/shop",),
     "token create": (
@@ -40,6 +35,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "restore": ("restore wind-monday.db --url sqlite:///wind.db",),
     "copy": ("copy --from sqlite:///wind.db --to nats://127.0.0.1:4222/shop",),
 }
+EXAMPLES |= {each.cli.words: each.cli.examples for each in OPERATIONS.values() if each.cli is not None}
 _VARIABLES = "An option is also an environment variable: --some-name is SOLARWIND_SOME_NAME."
 
 

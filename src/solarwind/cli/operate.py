@@ -1,24 +1,24 @@
-"""What an operator asks of a dispatcher, and does to it: topics, purposes, history, and how it all stands."""
+"""The commands of an operator that are more than one operation: topics, owners, top."""
 
 from __future__ import annotations
 
 import difflib
 import re
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from msgspec import UNSET
 
-from ..errors import NotAllowed, NotFound, TooLarge
+from ..errors import NotAllowed, NotFound
 from ..names import check_topic
 from ..operations import Internal
-from ..text import plain, redact
-from .options import DEFAULT_URL, Json, Purpose, Topic, Url, consent, duration, moment, option
+from ..records import TopicInfo
+from ..text import redact
+from .operations import table
+from .options import DEFAULT_URL, Json, Topic, Url, duration, option
 
 if TYPE_CHECKING:
-    from rich.tree import Tree
-
-    from ..records import OwnerInfo, PurposeInfo, TopicInfo, Trace
+    from ..records import OwnerInfo
     from ..store.base import Keep
     from ..wind import SolarWind
 
@@ -39,13 +39,9 @@ def topics(context: typer.Context, url: Url = DEFAULT_URL, json: Json = False) -
         return
     found = operate(url, lambda wind: wind.topics())
     if json:
-        show.document([_topic_record(each) for each in found])
-        return
-    show.rows(
-        ("TOPIC", "FIRED", "PURPOSES", "KEPT", "BYTES", "KEEP", "KEEP BYTES"),
-        [_topic_row(each) for each in found],
-        none="No topics.",
-    )
+        show.document(found)
+    else:
+        table(TopicInfo, found, "No topics.")
 
 
 def _refuse_options_before(context: typer.Context) -> None:
@@ -88,7 +84,7 @@ def set_(
 
     found = operate(url, settle_it)
     if json:
-        show.document(_topic_record(found))
+        show.document(found)
         return
     most = "" if found.keep_bytes is None else f", and {found.keep_bytes:,} bytes at most"
     show.say(f"{topic} keeps events for {show.span(found.keep)}{most}")
@@ -118,101 +114,6 @@ def _refuse_unknown(topic: str, there: list[str]) -> None:
         raise NotFound(f"expected a topic that is there, got {topic!r}, which is not: {hint}--create makes it")
 
 
-def _topic_row(info: TopicInfo) -> tuple[object, ...]:
-    from .show import span
-
-    keep = span(info.keep)
-    return info.topic, info.fired, len(info.purposes), info.kept, info.kept_bytes, keep, info.keep_bytes
-
-
-def _topic_record(info: TopicInfo) -> dict[str, Any]:
-    return {
-        "topic": info.topic,
-        "fired": info.fired,
-        "purposes": info.purposes,
-        "kept": info.kept,
-        "kept_bytes": info.kept_bytes,
-        "keep": info.keep,
-        "keep_bytes": info.keep_bytes,
-    }
-
-
-# --- purposes -----------------------------------------------------------------------------------------------
-
-
-def purposes(
-    topic: Annotated[str | None, typer.Argument(metavar="TOPIC", show_default=False)] = None,
-    url: Url = DEFAULT_URL,
-    json: Json = False,
-) -> None:
-    """The purposes, of one topic or of all, and how they stand."""
-    from . import show
-    from .reach import operate
-
-    if topic is not None:
-        check_topic(topic)
-    found = operate(url, lambda wind: wind.purposes(topic))
-    if json:
-        show.document([_purpose_record(each) for each in found])
-        return
-    show.rows(
-        ("TOPIC", "PURPOSE", "EXCHANGE", "VERSIONS", "INSTANCES", "PENDING", "IN FLIGHT", "SETTLED", "RETRIED", "DEAD",
-         "DROPPED"),
-        [_purpose_row(each) for each in found],
-        none="No purposes." if topic is None else f"No purposes on {topic}.",
-    )  # fmt: skip
-
-
-def _purpose_row(info: PurposeInfo) -> tuple[object, ...]:
-    now = info.statistics
-    counts = now.instances, now.pending, now.in_flight, now.settled, now.retried, now.dead, now.dropped
-    return info.topic, info.purpose, now.exchange, ", ".join(map(str, now.versions)), *counts
-
-
-def _purpose_record(info: PurposeInfo) -> dict[str, Any]:
-    import msgspec
-
-    return {"topic": info.topic, "purpose": info.purpose} | msgspec.structs.asdict(info.statistics)
-
-
-def replay(
-    topic: Topic,
-    purpose: Purpose,
-    since: Annotated[str, option("since", "From: beginning, now, a time, or so long ago (2h).")] = "beginning",
-    until: Annotated[str, option("until", "Up to: the same.")] = "now",
-    url: Url = DEFAULT_URL,
-    json: Json = False,
-) -> None:
-    """Make a topic's history pend again for a purpose."""
-    from . import show
-    from .reach import operate
-
-    start, stop = moment(since, "--since"), moment(until, "--until")
-    count = operate(url, lambda wind: wind.replay(topic, purpose, start, stop))
-    if json:
-        show.document({"replayed": count})
-    else:
-        show.say(f"{show.counted(count, 'event')} to be handed out again")
-
-
-def retire(
-    topic: Topic,
-    purpose: Purpose,
-    force: Annotated[bool, consent("force", "Even if events, dead letters or instances are left.")] = False,
-    url: Url = DEFAULT_URL,
-    json: Json = False,
-) -> None:
-    """Forget a purpose: its events do not pend any more."""
-    from . import show
-    from .reach import operate
-
-    operate(url, lambda wind: wind.retire(topic, purpose, force))
-    if json:
-        show.document({"topic": topic, "purpose": purpose, "retired": True})
-    else:
-        show.say(f"{purpose} on {topic} is retired")
-
-
 # --- owners -------------------------------------------------------------------------------------------------
 
 
@@ -230,11 +131,7 @@ def owners(url: Url = DEFAULT_URL, json: Json = False) -> None:
     if json:
         show.document(found)
         return
-    show.rows(
-        ("PARTITION", "STREAM", "OWNER", "TOPICS"),
-        [_owner_row(each) for each in found],
-        none="No topics.",
-    )
+    show.rows(("PARTITION", "STREAM", "OWNER", "TOPICS"), [_owner_row(each) for each in found], none="No topics.")
 
 
 async def _owners(wind: SolarWind) -> list[OwnerInfo]:
@@ -247,60 +144,6 @@ async def _owners(wind: SolarWind) -> list[OwnerInfo]:
 def _owner_row(info: OwnerInfo) -> tuple[object, ...]:
     topics = "no answer" if info.topics is None else ", ".join(info.topics)
     return info.partition, info.stream, info.owner, topics
-
-
-# --- trace --------------------------------------------------------------------------------------------------
-
-
-def trace(
-    id: Annotated[str, typer.Argument(metavar="ID", show_default=False)], url: Url = DEFAULT_URL, json: Json = False
-) -> None:
-    """An event, and the tree of what it caused."""
-    from . import show
-    from .reach import operate
-
-    found = operate(url, lambda wind: wind.trace(id))
-    if not json:
-        show.render(_tree(found))
-        return
-    try:
-        show.document(_trace_record(found))
-    except RecursionError:
-        raise TooLarge(f"expected a tree that JSON can nest, got a longer chain from {id}: leave out --json") from None
-
-
-def _trace_record(root: Trace) -> dict[str, Any]:
-    from .show import event_record
-
-    def record(of: Trace) -> dict[str, Any]:
-        return {"event": event_record(of.event), "caused": []}
-
-    top = record(root)
-    todo = [(root, top)]
-    while todo:  # a chain of causes may be longer than calls can nest
-        found, made = todo.pop()
-        made["caused"] = [record(child) for child in found.caused]
-        todo += zip(found.caused, made["caused"], strict=True)
-    return top
-
-
-def _tree(root: Trace) -> Tree:
-    from rich.text import Text
-    from rich.tree import Tree
-
-    from . import show
-
-    def label(of: Trace) -> Text:
-        event, cause = of.event, of.event.cause
-        by = f"by {cause.purpose} (version {cause.version})" if cause.purpose else f"by {cause.kind} {cause.id}"
-        return Text(plain(f"{event.topic}  {event.id}  {show.cell(event.time)}  {by}"), overflow="fold")
-
-    top = Tree(label(root))
-    todo = [(root, top)]
-    while todo:
-        found, made = todo.pop()
-        todo += [(child, made.add(label(child))) for child in found.caused]
-    return top
 
 
 # --- top ----------------------------------------------------------------------------------------------------

@@ -64,6 +64,21 @@ class Http(msgspec.Struct, frozen=True):
     about: str = ""
 
 
+class Cli(msgspec.Struct, frozen=True):
+    """The command of an operation. Topics, purposes and ids are its arguments, and what else there is its options, with
+    this help in `options`; those in `consent` have no environment variable. It prints `says` of a number, or of none;
+    of an empty list `none`. `key` is said to be true in JSON where there is no answer."""
+
+    words: str
+    help: str
+    says: str = ""
+    none: str = ""
+    key: str = ""
+    options: dict[str, str] = {}
+    consent: tuple[str, ...] = ()
+    examples: tuple[str, ...] = ()
+
+
 class Operation(Generic[P, R]):
     """A row of the table: a descriptor, so that what has the table as a base class has each operation as a method."""
 
@@ -78,6 +93,7 @@ class Operation(Generic[P, R]):
         makes: bool = False,
         check: Callable[[dict[str, Any]], None] | None = None,
         http: Http | None = None,
+        cli: Cli | None = None,
     ) -> None:
         """`function` is the method of `Operations` that does it where the dispatcher is; its annotations are the kinds
         of the arguments.
@@ -91,7 +107,7 @@ class Operation(Generic[P, R]):
         """
         self.function, self.right, self.to, self.merge = function, right, to, merge
         self.repeat, self.makes, self._check = repeat, makes, check
-        self.http = http
+        self.http, self.cli = http, cli
         self.name = function.__name__
         self.__name__, self.__doc__ = function.__name__, function.__doc__
         self.__signature__ = signature(function)

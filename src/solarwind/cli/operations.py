@@ -1,0 +1,216 @@
+"""The commands of operations, made from their table: arguments, output as a table or JSON, consent.
+
+What an argument looks like on the command line goes by its kind, and how an answer is shown by its type. So a new
+operation needs nothing here, unless its answer is to be shown in a form of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from inspect import Parameter, Signature
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+import typer
+
+from ..engine.answers import item_of
+from ..engine.arguments import Kind
+from ..engine.request import Cli, Operation
+from ..errors import TooLarge
+from ..operations import OPERATIONS
+from ..records import DeadLetter, PurposeInfo, TopicInfo, Trace
+from ..text import plain
+from .options import DEFAULT_URL, Json, Purpose, Topic, Url, consent, moment, option, several_or_all
+
+if TYPE_CHECKING:
+    from rich.tree import Tree
+
+# The commands -------------------------------------------------------------------------------------------------------
+
+
+def register(app: typer.Typer, groups: dict[str, typer.Typer], panel: str, *, questions: bool) -> None:
+    """Add the commands of all operations that have one: `questions`, which change nothing, or the others."""
+    for operation in OPERATIONS.values():
+        if operation.cli is not None and (operation.repeat == "question") == questions:
+            group, _, name = operation.cli.words.rpartition(" ")
+            where = groups[group] if group else app
+            where.command(name, rich_help_panel=None if group else panel)(_command(operation, operation.cli))
+
+
+def _command(operation: Operation[..., Any], cli: Cli) -> Callable[..., None]:
+    def run(url: str, json: bool, **given: Any) -> None:
+        from . import show
+        from .reach import operate
+
+        request = operation.request({name: _read(kind, name, given) for name, kind in operation.kinds.items()})
+        answer = operate(url, lambda wind: wind.ask(request))
+        if not json:
+            _say(operation, cli, answer, request.arguments)
+            return
+        try:
+            show.document(_document(operation, cli, answer, request.arguments))
+        except RecursionError:
+            raise TooLarge("expected an answer that JSON can nest, got a longer chain: leave out --json") from None
+
+    parameters = [each for name, kind in operation.kinds.items() for each in _parameters(operation, cli, name, kind)]
+    parameters += [_parameter("url", Url, DEFAULT_URL), _parameter("json", Json, False)]
+    run.__doc__ = cli.help
+    run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    return run
+
+
+# Arguments ----------------------------------------------------------------------------------------------------------
+
+_IDS = Annotated[list[str] | None, typer.Argument(metavar="ID", help="Event ids.", show_default=False)]
+_ALL = Annotated[bool, consent("all", "All dead letters of the purpose.")]
+_ARGUMENTS: dict[str, Any] = {
+    "topic": Topic,
+    "topic?": Annotated[str | None, typer.Argument(metavar="TOPIC", show_default=False)],
+    "purpose": Purpose,
+    "id": Annotated[str, typer.Argument(metavar="ID", show_default=False)],
+}
+
+
+def _parameters(operation: Operation[..., Any], cli: Cli, name: str, kind: Kind) -> Iterator[Parameter]:
+    if kind.name == "ids":
+        yield _parameter(name, _IDS, None)
+        yield _parameter("all", _ALL, False)
+        return
+    default = operation.defaults.get(name, Parameter.empty)
+    if kind.name in _ARGUMENTS:
+        yield _parameter(name, _ARGUMENTS[kind.name], default)
+        return
+    makes = consent if name in cli.consent else option
+    type_ = bool if kind.name == "flag" else str
+    yield _parameter(name, Annotated[type_, makes(name.replace("_", "-"), cli.options[name])], default)
+
+
+def _parameter(name: str, type_: Any, default: Any) -> Parameter:
+    return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=type_)
+
+
+def _read(kind: Kind, name: str, given: dict[str, Any]) -> Any:
+    if kind.name == "ids":
+        return several_or_all(given[name], given["all"])
+    return moment(given[name], f"--{name}") if kind.name in ("since", "until") else given[name]
+
+
+# Answers, for programs ----------------------------------------------------------------------------------------------
+
+
+def _document(operation: Operation[..., Any], cli: Cli, answer: Any, arguments: dict[str, Any]) -> Any:
+    if answer is None:
+        return {**{name: arguments[name] for name in ("topic", "purpose") if name in arguments}, cli.key: True}
+    if operation.http is not None and operation.http.key and not isinstance(answer, list):
+        return {operation.http.key: answer}
+    return [record(each) for each in answer] if isinstance(answer, list) else record(answer)
+
+
+def record(value: Any) -> Any:
+    """One record as JSON has it."""
+    make = _RECORDS.get(type(value))
+    return value if make is None else make(value)
+
+
+def _letter_record(letter: DeadLetter) -> dict[str, Any]:
+    from .show import event_record
+
+    return {"event": event_record(letter.event)} | {
+        name: getattr(letter, name) for name in ("error", "attempts", "time")
+    }
+
+
+def _trace_record(root: Trace) -> dict[str, Any]:
+    from .show import event_record
+
+    def record(of: Trace) -> dict[str, Any]:
+        return {"event": event_record(of.event), "caused": []}
+
+    top = record(root)
+    todo = [(root, top)]
+    while todo:  # a chain of causes may be longer than calls can nest
+        found, made = todo.pop()
+        made["caused"] = [record(child) for child in found.caused]
+        todo += zip(found.caused, made["caused"], strict=True)
+    return top
+
+
+_RECORDS: dict[Any, Callable[[Any], Any]] = {
+    PurposeInfo: lambda info: {"topic": info.topic, "purpose": info.purpose} | msgspec.structs.asdict(info.statistics),
+    DeadLetter: _letter_record,
+    Trace: _trace_record,
+}
+
+
+# Answers, for people ------------------------------------------------------------------------------------------------
+
+
+def _say(operation: Operation[..., Any], cli: Cli, answer: Any, arguments: dict[str, Any]) -> None:
+    from . import show
+
+    item = item_of(operation.form.kind)
+    if item is not None:
+        topic = arguments.get("topic")
+        table(item, answer, cli.none.format(**arguments, on_topic=f" on {topic}" if topic else ""))
+    elif isinstance(answer, Trace):
+        show.render(_tree(answer))
+    else:
+        number = show.counted(answer, "event") if isinstance(answer, int) else answer
+        show.say(cli.says.format(number, **arguments))
+
+
+def table(of: type, found: Sequence[Any], none: str) -> None:
+    """Records of a type: a table, or where it would be empty the sentence `none`."""
+    from . import show
+
+    columns, row = _TABLES.get(of, (None, None))
+    if columns is None or row is None:
+        names: tuple[str, ...] = of.__struct_fields__  # type: ignore[attr-defined]
+        columns, row = tuple(name.replace("_", " ").upper() for name in names), msgspec.structs.astuple
+    show.rows(columns, [row(each) for each in found], none)
+
+
+def _topic_row(info: TopicInfo) -> tuple[object, ...]:
+    from .show import span
+
+    keep = span(info.keep)
+    return info.topic, info.fired, len(info.purposes), info.kept, info.kept_bytes, keep, info.keep_bytes
+
+
+def _purpose_row(info: PurposeInfo) -> tuple[object, ...]:
+    now = info.statistics
+    counts = now.instances, now.pending, now.in_flight, now.settled, now.retried, now.dead, now.dropped
+    return info.topic, info.purpose, now.exchange, ", ".join(map(str, now.versions)), *counts
+
+
+_TABLES: dict[type, tuple[tuple[str, ...], Callable[[Any], tuple[object, ...]]]] = {
+    TopicInfo: (("TOPIC", "FIRED", "PURPOSES", "KEPT", "BYTES", "KEEP", "KEEP BYTES"), _topic_row),
+    PurposeInfo: (
+        ("TOPIC", "PURPOSE", "EXCHANGE", "VERSIONS", "INSTANCES", "PENDING", "IN FLIGHT", "SETTLED", "RETRIED", "DEAD",
+         "DROPPED"),
+        _purpose_row,
+    ),
+    DeadLetter: (
+        ("ID", "DEAD SINCE", "ATTEMPTS", "ERROR"),
+        lambda letter: (letter.event.id, letter.time, letter.attempts, letter.error),
+    ),
+}  # fmt: skip
+
+
+def _tree(root: Trace) -> Tree:
+    from rich.text import Text
+    from rich.tree import Tree
+
+    from . import show
+
+    def label(of: Trace) -> Text:
+        event, cause = of.event, of.event.cause
+        by = f"by {cause.purpose} (version {cause.version})" if cause.purpose else f"by {cause.kind} {cause.id}"
+        return Text(plain(f"{event.topic}  {event.id}  {show.cell(event.time)}  {by}"), overflow="fold")
+
+    top = Tree(label(root))
+    todo = [(root, top)]
+    while todo:
+        found, made = todo.pop()
+        todo += [(child, made.add(label(child))) for child in found.caused]
+    return top
