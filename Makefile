@@ -6,17 +6,18 @@ BIN := $(VENV)/bin
 DIR ?=
 SEEDS ?= 10000
 FIRST ?= 0
+WORDS ?=
 FUZZ_S ?= 600
 RESTARTS ?= 50
 FAULTS_S ?= 60
 PENDING ?= 10000000
 # Tests that run at a time: half of what they take is waiting, for time to pass or for a process to start.
-JOBS ?= 4
+JOBS ?= 6
 
 # Tests start hundreds of processes: each would compile all sources again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test check lint types unit test-long test-cluster simulate fuzz restarts bench wheel clean
+.PHONY: run test check lint types unit test-long test-cluster simulate mutants fuzz restarts bench wheel clean
 
 ## Find the duplicate files of Python's standard library, or of a folder: make run DIR=~/Pictures
 run: $(VENV)/.run
@@ -50,6 +51,10 @@ test-cluster: $(VENV)/.test $(VENV)/.peers
 ## Any number of simulated lives of the core: make simulate SEEDS=100000 [FIRST=0]
 simulate: $(VENV)/.test
 	$(BIN)/python -m solarwind.testing.simulator --seeds $(SEEDS) --first $(FIRST)
+
+## Faults of one line in the core and the engine: something has to notice each: make mutants [WORDS=dispatcher]
+mutants: $(VENV)/.test
+	cd tests && ../$(BIN)/python -m mutants $(WORDS)
 
 ## Whatever somebody may send to a server: make fuzz [FUZZ_S=600] [FIRST=0]
 fuzz: $(VENV)/.test

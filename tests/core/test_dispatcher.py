@@ -418,6 +418,9 @@ def test_keys_wait_in_bounded_lanes() -> None:
     bench = Bench(limits=Limits(waiting=3))
     bench.join(exchange="keyed", room=9)
     bench.fire(20, keys=["a"] * 10 + ["b"] * 10)
+    backlog = bench.purpose().backlog
+    assert backlog is not None
+    assert backlog.cursor == 4, "three wait behind the first, and nothing further ahead is looked at"
     bench.settle_all()
     assert bench.purpose().state.settled == 20
 

@@ -1,4 +1,4 @@
-"""Whatever somebody sends, as far as a minute goes: `make fuzz` goes on from there. See fuzz/."""
+"""Whatever somebody sends, as far as a moment goes: `make fuzz` goes on from there. See fuzz/."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from .fuzz.messages import BINARY, CONTINUED, PING, Frame, Say, Script
 from .fuzz.requests import Asked
 from .fuzz.target import Target
 
-EXAMPLES = {"messages": 120, "requests": 80}
+EXAMPLES = {"messages": 30, "requests": 20}
+MANY = {"messages": 600, "requests": 400}
 SEED = 20_000  # none that `make fuzz` comes to
 
 
@@ -23,9 +24,12 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     target.close()
 
 
+@pytest.mark.parametrize("examples", [EXAMPLES, pytest.param(MANY, marks=pytest.mark.long)], ids=["some", "many"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_whatever_is_sent_the_server_goes_on_and_does_not_grow(target: Target, kind: str) -> None:
-    fuzz(target, kind, SEED, EXAMPLES[kind])
+def test_whatever_is_sent_the_server_goes_on_and_does_not_grow(
+    target: Target, kind: str, examples: dict[str, int]
+) -> None:
+    fuzz(target, kind, SEED, examples[kind])
     target.runner.run(target.check_all())
 
 

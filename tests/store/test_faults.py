@@ -126,7 +126,7 @@ def run_load(disk: Disk, path: Path, lives: int, commits: int) -> None:
     asyncio.run(work())
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(1, 8))])
 def test_no_power_cut_loses_an_accepted_commit_or_raises_a_false_alarm(
     disk: Disk, tmp_path: Path, path: Path, seed: int
 ) -> None:
@@ -218,15 +218,16 @@ def verified(path: Path) -> int:
         connection.close()
 
 
+@pytest.mark.parametrize("every", [19, pytest.param(1, marks=pytest.mark.long)])
 def test_a_write_torn_at_any_byte_of_the_last_frame_is_no_false_alarm_and_no_silent_loss(
-    cut_off: Callable[[bytes, bytes], Path],
+    cut_off: Callable[[bytes, bytes], Path], every: int
 ) -> None:
     """A commit that was never acknowledged may be missing. One that was may not, and its loss is named."""
     kept: dict[str, bytes] = cut_off.kept  # type: ignore[attr-defined]
     log = kept["after-wal"]
     last = len(log) - (512 + FRAME_HEADER)
     assert verified(cut_off(log, kept["after-mark"])) == 10
-    for stop in range(last, len(log)):
+    for stop in range(last, len(log), every):
         for torn in (log[:stop], log[:stop] + bytes(len(log) - stop)):
             if torn == log:
                 continue  # what is missing is zero anyway
@@ -235,10 +236,13 @@ def test_a_write_torn_at_any_byte_of_the_last_frame_is_no_false_alarm_and_no_sil
                 verified(cut_off(torn, kept["after-mark"]))
 
 
-def test_a_bit_flipped_in_any_byte_of_the_log_is_never_a_silent_loss(cut_off: Callable[[bytes, bytes], Path]) -> None:
+@pytest.mark.parametrize("every", [61, pytest.param(5, marks=pytest.mark.long)])
+def test_a_bit_flipped_in_any_byte_of_the_log_is_never_a_silent_loss(
+    cut_off: Callable[[bytes, bytes], Path], every: int
+) -> None:
     kept: dict[str, bytes] = cut_off.kept  # type: ignore[attr-defined]
     log = kept["after-wal"]
-    for at in range(0, len(log), 13):
+    for at in range(0, len(log), every):
         damaged = bytearray(log)
         damaged[at] ^= 1 << at % 8
         try:
@@ -277,8 +281,9 @@ def test_a_mark_torn_at_any_byte_gives_the_one_before(path: Path) -> None:
     [("write", apsw.SQLITE_IOERR_WRITE), ("write", apsw.SQLITE_FULL), ("sync", apsw.SQLITE_IOERR_FSYNC)],
 )
 @pytest.mark.parametrize("lasting", [False, True])
+@pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.long)])
 def test_an_error_at_any_call_is_either_nothing_stored_or_the_end(
-    tmp_path: Path, kind: str, code: int, lasting: bool
+    tmp_path: Path, kind: str, code: int, lasting: bool, every: int
 ) -> None:
     """`Full`: it was not stored, and the next may be. `StoreError`: it may be stored, and nothing is any more."""
     at, reached = 0, True
@@ -287,7 +292,7 @@ def test_an_error_at_any_call_is_either_nothing_stored_or_the_end(
         folder.mkdir()
         with faulty_disk() as disk:
             reached = fail_once(disk, folder / "wind.db", kind, code, at, lasting)
-        at += 1 if at < 60 else 7
+        at += every if at < 60 else 7
     assert at > 40
 
 

@@ -1,0 +1,187 @@
+"""The faults that `make mutants` puts into the sources, one at a time: a piece of text that is in its file once, and
+what stands there instead. The simulator has to break a rule, or one of the tests that are named has to fail.
+
+Whoever changes a line that is here changes it here too; `python -m mutants --check` says at once what does not fit any
+more, and in which file the text is now.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Fault(NamedTuple):
+    file: str
+    text: str
+    instead: str
+    tests: tuple[str, ...] = ()  # those that notice; none: the simulator does
+
+    def __str__(self) -> str:
+        return f"{self.file}: {' '.join(self.text.split())}  ->  {' '.join(self.instead.split()) or '(nothing)'}"
+
+
+def _of(file: str, *faults: tuple[str, ...]) -> list[Fault]:
+    return [Fault(file, text, instead, tests) for text, instead, *tests in faults]
+
+
+_EXCHANGE = "core/test_exchange.py"
+_DISPATCHER = "core/test_dispatcher.py"
+_LOCAL = "test_local_engine.py"
+_FULL = "test_store_failure.py"
+
+SPANS = _of(
+    "core/spans.py",
+    ("if edges and position <= edges[-1]:", "if edges and position < edges[-1]:"),
+    ("edges[low:high] = [start] * (low % 2 == 0) + [stop] * (high % 2 == 0)", "edges[low:high] = [start, stop]"),
+    ("edges[low:high] = [start] * (low % 2) + [stop] * (high % 2)", "edges[low:high] = []"),
+    ("position = edges[at]\n", "position = edges[at] + 1\n"),
+    ("return bisect_right(self.edges, position) % 2 == 1", "return bisect_left(self.edges, position) % 2 == 1"),
+)
+
+STATE = _of(
+    "core/state.py",
+    ("self.floor = self.reach = change.created", "self.floor = self.reach = 0"),
+    ("self._finish(copies)", "pass"),
+    ("self._reopen(Spans(change.reopened))", "pass"),
+    ("self.dead.difference_update(Spans(change.discarded))", "pass"),
+    ("self.reach = max(self.reach, change.reach)", "self.reach = change.reach"),
+    ("self.due.pop(position, None)\n            self._count", "self._count", "core/test_state.py"),
+    ("self._count(waiting.position, waiting.tried)", "pass"),
+    ("self.dead.add(letter.position, letter.position + 1)", "pass"),
+    ("each.pop(position, None)", "pass"),
+    ("self.done.add(low, self.floor)", "pass"),
+    ("self.dead.difference_update(spans)", "pass"),
+    ("return end if self.copied_from is None else min(end, self.copied_from)", "return end"),
+    ("state.tried = dict(snapshot.tried)", "state.tried = {}"),
+    ("state.due = {each.position: each.due for each in snapshot.waiting}", "state.due = {}"),
+    ("state.reach = snapshot.reach", "state.reach = 0"),
+    ("state.copied_from = snapshot.copied_from", "pass"),
+    ("states.pop(name, None)\n", "pass\n"),
+)
+
+BACKLOG = _of(
+    "core/backlog.py",
+    ("self._taken.update(in_flight)", "pass"),
+    ("self._cursor = min(self._cursor, positions.edges[0])", "pass"),
+    ("self._taken.update(Spans.of(self._delayed))", "pass"),
+    ("self._lanes[name] = None\n                self._out[position] = name", "pass"),
+    ("self._waiting += 1", "pass", _DISPATCHER),
+    ("                if position in delayed:\n                    self._delayed_behind.add(position)", ""),
+    (
+        "lanes[key] = None\n                out[position] = key\n                if position not in delayed:",
+        "lanes[key] = None\n                out[position] = key\n                if True:",
+    ),
+    ("following = lane.popleft()", "following = lane.pop()"),
+    ("if following in self._delayed:", "if False:", _DISPATCHER),
+    ("self._out[following] = key", "pass"),
+    ("del self._lanes[key]", "pass"),
+    ("elif position < self._cursor or position in self._taken:", "else:"),
+    ("self._waiting -= 1", "pass", _DISPATCHER),
+)
+
+PURPOSE = _of(
+    "core/purpose.py",
+    (
+        "if self.silent or self.leaving or self.in_hand_bytes >= self.most_bytes:",
+        "if self.leaving or self.in_hand_bytes >= self.most_bytes:",
+    ),
+    ("or self.in_hand_bytes >= self.most_bytes:", ":", _DISPATCHER),
+    ("self.alive_until = now + self.join.lease_ns", "pass"),
+    (
+        "self.room = max(self.join.room, min(fits, self.room * 16))",
+        "self.room = max(self.join.room, fits)",
+        _DISPATCHER,
+    ),
+    ("self.in_flight -= count", "pass"),
+    (
+        "live = [instance.version for instance in self.instances.values() if not instance.leaving]",
+        "live = [instance.version for instance in self.instances.values()]",
+    ),
+    ("each.version == active and not each.leaving]", "not each.leaving]"),
+    ("end = self.reached\n", "pass\n"),
+    ("if len(self.delayed) >= self._limits.waiting or self.last_try", "if self.last_try", _DISPATCHER),
+    ("or self.last_try or self.last_end is not None:", "or self.last_end is not None:", _DISPATCHER),
+    ("or self.last_end is not None:", ":", _DISPATCHER),
+    ("return 0 if self.in_flight() else 1", "return 1", _DISPATCHER),
+    ("if times > 1 and self.careful:", "if False:", _DISPATCHER),
+    ("several = picks[: max(1, MOST_CAREFUL // 10**times)]", "several = picks", _DISPATCHER),
+    (
+        "return next((at for at, position in enumerate(picks) if position in suspects), len(picks))",
+        "return len(picks)",
+        _DISPATCHER,
+    ),
+    ("if self._backlog_of not in (None, by) and self.in_flight():", "if False:"),
+    ("self._backlog.finish(change.settled)", "pass"),
+    ("self.suspects.difference_update(change.skipped)", "pass", _DISPATCHER),
+    ("self.suspects.update(positions)", "pass"),
+    ("self.delayed.add(waiting.position)", "pass"),
+    ("self.delayed.discard(position)", "pass"),
+    ("while self.copied > limits.copies or", "while", _DISPATCHER),
+    ("self.copies.appendleft((stored, start + most, stop))", "pass"),
+)
+
+DISPATCHER = _of(
+    "core/dispatcher.py",
+    ("topic.end = stored.stop", "topic.end = stored.stop - 1"),
+    ("backlog.cursor + margin > purpose.state.reach", "False"),
+    ("purpose.give_back(rest, suspicious=careful)", "pass", _EXCHANGE),
+    ("purpose.suspects.difference_update(positions)\n            started", "started"),
+    ("self._change(purpose, Change(*purpose.key, started=started))\n        purpose.leases", "purpose.leases"),
+    ("if not instance.leases:  # else", "if True:  # else", _DISPATCHER),
+    ("after_commit=careful))", "after_commit=False))"),
+    ("if tried >= attempts:", "if tried > attempts:"),
+    ("if lease is None or lease.instance is not instance:", "if lease is None:"),
+    ("if report.done and not done:", "if False:", _DISPATCHER),
+    ("done = Spans()\n        for failure", "pass\n        for failure"),
+    ("held.difference_update(returned)", "pass"),
+    ("self._return(purpose, lease, returned)", "pass"),
+    ("tried = counted if lease.counted else counted + 1", "tried = counted + 1"),
+    (
+        '(failure.verdict == "retry" and tried >= retry.attempts)',
+        '(failure.verdict == "retry" and tried > retry.attempts)',
+    ),
+    (
+        "change.waiting.append(Waiting(position, tried - 1, now + failure.after_ns))",
+        "change.waiting.append(Waiting(position, tried, now + failure.after_ns))",
+        _DISPATCHER,
+    ),
+    ("now + min(drawn, retry.longest_ns(tried))", "now + drawn", _DISPATCHER),
+    ("started = [(position, tried[position] - 1) for position in positions.positions()]", "started = []", _DISPATCHER),
+    ("purpose.careful -= 1", "pass"),
+    ("self._last_ends.append(purpose)", "purpose.last_end = None", _DISPATCHER),
+    ("if purpose.state.due.get(number) == when and number in purpose.delayed:", "if True:"),
+    ("most = attempts if instance.in_flight == 1 else attempts - 1", "most = attempts", _DISPATCHER),
+    ("purpose.give_back(lease.positions, suspicious=True)", "purpose.give_back(lease.positions, suspicious=False)"),
+    ("gone.difference_update(purpose.in_flight())", "pass"),
+    ("until = found.start if found is not None else asked", "until = found.start if found is not None else topic.end"),
+    ("pinned.update(purpose.state.pending(topic.end))", "pass"),
+    ("pinned.update(purpose.state.dead)", "pass", _DISPATCHER),
+)
+
+REGISTRY = _of(
+    "core/registry.py",
+    ("copied_until=topic.end", "copied_until=0"),
+    ("self._take_away(purpose, instance, now, died=died)\n", "pass\n"),
+    ("purpose.delayed.clear()", "pass", _DISPATCHER),
+    ("self._changes.append(Change(topic_name, name, retired=True))", "pass"),
+    ("purpose.rewind()\n", "pass\n"),
+    ("spans = purpose.state.dead.common(positions)\n        self._reopen", "spans = positions\n        self._reopen"),
+    ("purpose.reached = max(purpose.reached, change.reach, change.created or 0)", "purpose.reached = 1 << 60"),
+    ("return name not in self._creating", "return True", _DISPATCHER),
+)
+
+ENGINE = _of(
+    "engine/local.py",
+    ("self._uncommitted = changes\n", "pass\n", _LOCAL),
+    ("self._submitted = submitted + self._submitted\n", "pass\n", _FULL),
+    ("self._after_commit = after_commit + self._after_commit", "pass", _LOCAL),
+    ("return first + [waiting for waiting in rest if waiting[1] is None]", "return first", _LOCAL),
+    ("snapshot = self._dispatcher.snapshot(*name)", "snapshot = None", _LOCAL),
+    ("if found or end == self._dispatcher.topics[topic].end:", "if True:", _LOCAL),
+    (
+        "for change in recovered.changes:\n            self._changed_at",
+        "for change in ():\n            self._changed_at",
+        _LOCAL,
+    ),
+)
+FAULTS = [*SPANS, *STATE, *BACKLOG, *PURPOSE, *DISPATCHER, *REGISTRY, *ENGINE]
