@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,29 @@ def test_poison_that_kills_its_process(tmp_path: Path) -> None:
     assert {id for _, id, _ in lives.handled()} == set(innocents)
 
 
+def test_poison_takes_no_event_of_another_purpose_or_topic_of_its_process_with_it(tmp_path: Path) -> None:
+    """Two purposes have an event that ends the process each time; all else of all four is handled."""
+    lives = Lives(tmp_path)
+    purposes = [("T", "p"), ("T", "q"), ("U", "r"), ("U", "s")]
+    payloads = [f"good {n}" for n in range(20)] + ["poison"] + [f"good {n}" for n in range(20, 40)]
+    _fire(lives.store, payloads, purposes)
+    codes = []
+    while not codes or codes[-1] != 0:
+        life = lives.begin("meet_poison_of_several")
+        life.communicate(timeout=30)
+        codes.append(life.returncode)
+        assert codes[-1] in (0, 9), lives.complaints()
+        assert len(codes) <= 9, "it goes on and on"
+    found = {of: _dead_and_settled(lives.store, *of) for of in purposes}
+    poison = [("poison", 3)]
+    assert found == {
+        ("T", "p"): (poison, 40),
+        ("T", "q"): ([], 41),
+        ("U", "r"): ([], 41),
+        ("U", "s"): (poison, 40),
+    }
+
+
 def test_sigterm_drains(tmp_path: Path) -> None:
     """It lets the handlers finish, with what they fire, gives back the rest as if never tried, and ends with 0."""
     lives = Lives(tmp_path)
@@ -156,34 +180,37 @@ def test_a_second_signal_stops_the_draining(number: signal.Signals, tmp_path: Pa
     assert left | ended == set(range(4))
 
 
-def _fire(store: Path, payloads: list[object]) -> list[str]:
-    """Fire them for purpose p on T, while nobody is there to handle them. Gives the ids of all but the poison."""
+def _fire(store: Path, payloads: list[object], purposes: Sequence[tuple[str, str]] = (("T", "p"),)) -> list[str]:
+    """Fire them for these purposes, on each of their topics, while nobody is there to handle them. Return the ids of
+    all but the poison."""
     ids: list[str] = []
 
     @on_loop
     async def fire() -> None:
         wind = SolarWind(f"sqlite:///{store}")
 
-        @wind.on("T", purpose="p")
         async def handle() -> None: ...
 
+        for topic, purpose in purposes:
+            wind.on(topic, purpose=purpose, exchange="keyed" if purpose == "q" else "direct")(handle)
         async with wind:
             await wind.off(handle)
-            found = (await wind.fire_many("T", payloads)).ids
-            ids.extend(id for id, payload in zip(found, payloads, strict=True) if payload != "poison")
+            for topic in dict(purposes):
+                found = (await wind.fire_many(topic, payloads)).ids
+                ids.extend(id for id, payload in zip(found, payloads, strict=True) if payload != "poison")
 
     fire()
     return ids
 
 
-def _dead_and_settled(store: Path) -> tuple[list[tuple[object, int]], int]:
+def _dead_and_settled(store: Path, topic: str = "T", purpose: str = "p") -> tuple[list[tuple[object, int]], int]:
     found: list[tuple[list[tuple[object, int]], int]] = []
 
     @on_loop
     async def ask() -> None:
         async with SolarWind(f"sqlite:///{store}") as wind:
-            dead = [(letter.event.payload, letter.attempts) for letter in await wind.dead("T", "p")]
-            found.append((dead, (await wind.statistics()).purposes["T", "p"].settled))
+            dead = [(letter.event.payload, letter.attempts) for letter in await wind.dead(topic, purpose)]
+            found.append((dead, (await wind.statistics()).purposes[topic, purpose].settled))
 
     ask()
     return found[0]

@@ -107,6 +107,8 @@ class Link:
 class Back:
     """The same connection's other end."""
 
+    local = False
+
     def __init__(self, link: Link) -> None:
         self._link = link
         self._loop = asyncio.get_running_loop()

@@ -15,6 +15,11 @@ def process_name() -> str:
     return _name(sys.argv[0], os.getpid())
 
 
+def this_process() -> str:
+    """This process, among those of all machines."""
+    return f"{MACHINE}/{process_name()}"
+
+
 @cache
 def _name(program: str, pid: int) -> str:
     return f"{os.fsencode(os.path.basename(program)).decode(errors='replace') or 'python'}:{pid}"

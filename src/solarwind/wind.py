@@ -42,7 +42,7 @@ from .options import (
 )
 from .records import HandlerInfo
 from .service.firing import Firing
-from .service.registration import Origin, Registration, Registrations, make_join
+from .service.registration import Origin, Registration, Registrations, handled_here, make_join
 from .service.runner import Runner, handling
 from .service.signature import MAX_BATCH, inspect_handler
 from .service.stream import Reader, Stream, check_free
@@ -240,7 +240,7 @@ class SolarWind(Firing, Asking):
                     "expected a stream on the event loop of its SolarWind, got it on another: read it there"
                 )
             reader = Reader(self._engine, join, self._limits)
-            reader.enter(await self._engine.join(join, since, reader))
+            reader.enter(await self._engine.join(handled_here(join), since, reader))
             self._readers.add(reader)
             return reader
 
@@ -513,7 +513,7 @@ class SolarWind(Firing, Asking):
             self._context,
         )
         try:
-            registration.instance = await self._engine.join(registration.join, registration.since, runner)
+            registration.instance = await self._engine.join(handled_here(registration.join), registration.since, runner)
         except BaseException:
             await runner.stop(0)
             raise

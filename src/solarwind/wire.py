@@ -78,7 +78,8 @@ class Join(Message):
     """Register an instance, under a number that the client chose: answered by `Done` or `Refused`.
 
     `since` is "now", "beginning", ns since 1970, or below 0 so many ns ago. `retry` is attempts, wait, factor, ceiling.
-    `key_missing` is "handle", or "reject" for a `keyed` exchange.
+    `key_missing` is "handle", or "reject" for a `keyed` exchange. Those of a connection that state one `process` end
+    together: what may have ended it is tried alone there for the last time. One that states none is on its own.
     """
 
     ref: Ref
@@ -94,6 +95,7 @@ class Join(Message):
     retry: tuple[int, float, float, float] = (12, 1.0, 2.0, 600.0)
     origin: str = ""
     key_missing: str = "handle"
+    process: str = ""
 
 
 class Report(Message):

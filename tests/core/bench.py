@@ -17,6 +17,7 @@ from solarwind.limits import Limits
 
 SECOND = 10**9
 KEEP_NS = 3600 * SECOND
+HERE = "here"  # the dispatcher's own process
 
 
 def batch(
@@ -50,7 +51,9 @@ class Bench:
         self._begin()
 
     def _begin(self) -> None:
-        self.dispatcher = Dispatcher(self, Random(1).random, keep_ns=KEEP_NS, durable=self.durable, limits=self.limits)
+        self.dispatcher = Dispatcher(
+            self, Random(1).random, keep_ns=KEEP_NS, durable=self.durable, limits=self.limits, home=HERE
+        )
         self.offers: list[Offer] = []
 
     def find(self, topic: str, position: int) -> Stored | None:
@@ -99,7 +102,8 @@ class Bench:
 
     def join_without_commit(self, purpose: str = "p", *, since: int | None = None, **options: Any) -> int:
         first = since if since is not None else self.log[-1].stop if self.log else 0
-        instance = self.dispatcher.join(Join("T", purpose, **options), first, self.now)
+        join = Join("T", purpose, **{"process": HERE, **options})
+        instance = self.dispatcher.join(join, first, self.now)
         self.carry_out()
         return instance
 

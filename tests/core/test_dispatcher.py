@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
 from solarwind.core.spans import Spans
@@ -85,8 +87,8 @@ def test_a_purpose_with_anything_left_is_retired_only_by_force() -> None:
     bench.join()
     bench.fire(2)
     with pytest.raises(ConflictError, match="2 pending events and 1 live instance"):
-        bench.dispatcher.retire("T", "p", force=False)
-    bench.dispatcher.retire("T", "p", force=True)
+        bench.dispatcher.retire("T", "p", bench.now, force=False)
+    bench.dispatcher.retire("T", "p", bench.now, force=True)
     bench.carry_out()
     assert [closed.instance for closed in bench.closed] == [1]
     with pytest.raises(NotFound, match="expected a purpose of topic 'T'"):
@@ -101,7 +103,7 @@ def test_a_retired_purpose_changes_no_more_though_a_retry_of_it_was_waiting() ->
     (offer,) = bench.take()
     bench.join(version=2, exchange="fanout")
     bench.report(offer, failed=[0], verdict="later")
-    bench.dispatcher.retire("T", "p", force=True)
+    bench.dispatcher.retire("T", "p", bench.now, force=True)
     bench.dispatcher.take_changes()
     bench.pass_time(1)
     assert not bench.dispatcher.changed
@@ -110,7 +112,7 @@ def test_a_retired_purpose_changes_no_more_though_a_retry_of_it_was_waiting() ->
 def test_a_retired_purpose_makes_room_for_another() -> None:
     bench = Bench(limits=Limits(names=1))
     bench.join("p")
-    bench.dispatcher.retire("T", "p", force=True)
+    bench.dispatcher.retire("T", "p", bench.now, force=True)
     bench.join("q")
     with pytest.raises(Busy, match="expected no more than 1 purposes"):
         bench.join("r")
@@ -121,7 +123,7 @@ def test_what_a_retired_purpose_noted_says_nothing_of_a_new_one_of_its_name() ->
     bench.join(room=9)
     bench.fire(1_500)
     bench.settle_all()
-    bench.dispatcher.retire("T", "p", force=True)
+    bench.dispatcher.retire("T", "p", bench.now, force=True)
     noted = bench.dispatcher.take_changes()
     assert any(change.reach for change in noted)
     bench.join_without_commit(since=0)
@@ -774,7 +776,7 @@ def test_a_purpose_that_is_retired_before_how_a_last_attempt_ended_is_durable_ha
     bench.join(room=9, retry=Retry(attempts=1))
     (alone,) = bench.take()
     bench.report(alone, done=[0])
-    bench.dispatcher.retire("T", "p", force=True)
+    bench.dispatcher.retire("T", "p", bench.now, force=True)
     bench.commit()
     assert not bench.take()
 
@@ -852,6 +854,127 @@ def test_on_its_last_attempt_a_suspect_goes_when_nothing_else_is_out_and_nothing
     assert list(bench.given().values()) == [[0]]
     bench.fire()
     assert not bench.take()
+
+
+@pytest.mark.parametrize("attempts", [1, 3])
+def test_an_event_that_kills_its_process_takes_none_of_another_purpose_of_that_process_with_it(attempts: int) -> None:
+    """Each of both purposes has an event that does, and many that do not."""
+    bench = Bench(durable=True)
+    retry = Retry(attempts=attempts, wait=0.0)
+
+    def begin() -> None:
+        for purpose in ("p", "q"):
+            bench.join(purpose, since=0, room=3, retry=retry)
+
+    begin()
+    killers = {"p": 2, "q": 5}
+    bench.fire(8)
+    crashes = Counter[str]()
+    while any(bench.purpose(name).pending(8) for name in "pq") or bench.offers:
+        bench.commit()
+        offers = bench.take()
+        assert offers, "it stands still"
+        for offer in offers:
+            name = bench.dispatcher.instances[offer.instance][1].key[1]
+            if killers[name] in offer.picks:
+                crashes[name] += 1
+                bench.restart()
+                begin()
+                break
+            bench.report(offer, done=offer.picks)
+    assert {name: list(bench.purpose(name).state.dead.positions()) for name in "pq"} == {"p": [2], "q": [5]}
+    assert max(crashes.values()) <= attempts + 1, "and neither is handed out more often than it may be"
+
+
+def test_a_last_attempt_waits_for_all_that_its_process_has_in_hand_and_other_processes_go_on() -> None:
+    bench = Bench(durable=True)
+    once, often = Retry(attempts=1), Retry()
+    bench.join(retry=once)
+    bench.join("q", retry=often)
+    bench.fire()
+    bench.commit()
+    bench.restart()
+    bench.join("q", room=1, retry=often)
+    (busy,) = bench.take()
+    bench.fire()
+    alone = bench.join(retry=once)
+    bench.join("q", room=9, retry=often)
+    assert not bench.take(), "its process has something of q in hand"
+    elsewhere = bench.join("q", room=9, process="elsewhere", retry=often)
+    assert bench.given() == {elsewhere: [1]}
+    bench.report(busy, done=[0])
+    (last,) = bench.take()
+    assert (last.instance, list(last.picks), last.after_commit) == (alone, [0], True)
+    bench.fire()
+    assert bench.given() == {elsewhere: [2]}
+    bench.report(last, done=[0])
+    assert not bench.take(), "how it ended is not durable yet"
+    bench.commit()
+    assert bench.given() == {alone: [1]}
+
+
+def test_of_a_purpose_in_several_processes_only_the_one_with_the_last_attempt_waits() -> None:
+    bench = Bench(durable=True)
+    retry = Retry(attempts=1)
+    bench.join(retry=retry)
+    bench.fire()
+    bench.commit()
+    bench.restart()
+    one, two = bench.join(room=9, process="one", retry=retry), bench.join(room=9, process="two", retry=retry)
+    (last,) = bench.take()
+    assert (last.instance, list(last.picks), last.after_commit) == (one, [0], False), "its end is noted elsewhere"
+    bench.fire(3)
+    assert bench.given() == {two: [1, 2, 3]}
+    bench.report(last, done=[0])
+    bench.fire(2)
+    assert set(bench.given()) == {one, two}
+
+
+def test_the_end_of_the_dispatcher_s_process_is_no_last_attempt_of_what_another_process_has() -> None:
+    bench = Bench(durable=True)
+    retry = Retry(attempts=1)
+    bench.join(retry=retry)
+    bench.fire()
+    bench.commit()
+    for _ in range(3):
+        bench.restart()
+        bench.join(process="elsewhere", retry=retry)
+        bench.commit()
+        (last,) = bench.take()
+    bench.leave(last.instance, died=True)
+    bench.join(process="elsewhere", retry=retry)
+    assert not bench.take()
+    assert list(bench.purpose().state.dead.positions()) == [0]
+
+
+def test_an_event_alone_in_its_instance_is_not_dead_by_what_its_process_had_in_hand_for_another() -> None:
+    bench = Bench()
+    retry = Retry(attempts=1)
+    both = [bench.join(name, process="elsewhere", retry=retry) for name in ("p", "q")]
+    bench.fire()
+    for instance in both:
+        bench.dispatcher.leaving(instance, bench.now)
+    for instance in both:
+        bench.leave(instance, died=True)
+    assert [bench.purpose(name).state.tried for name in ("p", "q")] == [{}, {}]
+
+
+def test_a_purpose_that_is_retired_while_it_waits_for_its_turn_lets_the_others_go_on() -> None:
+    bench = Bench(durable=True)
+    retry = Retry(attempts=1)
+    bench.join(retry=retry)
+    bench.fire()
+    bench.commit()
+    bench.restart()
+    q = bench.join("q", since=1, room=1, retry=retry)
+    bench.fire()
+    (busy,) = bench.take()
+    bench.join(retry=retry)
+    bench.dispatcher.retire("T", "p", bench.now, force=True)
+    bench.carry_out()
+    bench.report(busy, done=[1])
+    bench.fire()
+    assert bench.given() == {q: [2]}
 
 
 @pytest.mark.parametrize("attempts", [1, 2, 3, 5])

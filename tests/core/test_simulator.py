@@ -16,6 +16,7 @@ from solarwind.core.dispatcher import Dispatcher
 from solarwind.core.effects import Report
 from solarwind.core.exchange import Direct
 from solarwind.core.log import Stored
+from solarwind.core.process import Process
 from solarwind.core.purpose import Instance, Purpose
 from solarwind.core.spans import Spans
 from solarwind.core.state import Change, Snapshot, State
@@ -35,7 +36,7 @@ PER_THOUSAND = {
     "leaves": 400, "returned": 400, "late reports": 400, "reports refused": 1_500, "reports sent twice": 500,
     "foreign reports": 200, "children": 8_000, "copies handled": 7_000, "fetches": 3_000, "careful": 4_000,
     "full commits": 600, "refused": 2_000, "jumps": 300, "replayed": 600, "redriven": 80, "discarded": 20,
-    "retired": 80, "trimmed": 2_000, "conflicts": 300,
+    "retired": 80, "trimmed": 2_000, "conflicts": 300, "alone": 400,
 }  # fmt: skip
 
 
@@ -189,6 +190,31 @@ def _skip_an_event(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Dispatcher, "fetched", fetched)
 
 
+def _make_last_attempts_beside_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    def proceed(self: Dispatcher, process: Process, now: int, genuine: Any = Dispatcher._proceed) -> None:
+        in_hand, process.in_hand = process.in_hand, 0
+        genuine(self, process, now)
+        process.in_hand += in_hand
+
+    monkeypatch.setattr(Dispatcher, "_proceed", proceed)
+
+
+def _count_ahead_what_is_tried_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    def give(
+        self: Dispatcher, purpose: Purpose, process: Process, now: int, genuine: Any = Dispatcher._give_last
+    ) -> Any:
+        home, process.home = process.home, True
+        given = genuine(self, purpose, process, now)
+        process.home = home
+        return given
+
+    monkeypatch.setattr(Dispatcher, "_give_last", give)
+
+
+def _lay_a_process_s_end_on_each_event_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Process, "lose", lambda self: 1)
+
+
 def _forget_a_settle(monkeypatch: pytest.MonkeyPatch) -> None:
     genuine = Dispatcher.take_changes
 
@@ -214,6 +240,9 @@ MUTATIONS: list[Callable[[pytest.MonkeyPatch], None]] = [
     _copy_twice,
     _skip_an_event,
     _forget_a_settle,
+    _make_last_attempts_beside_others,
+    _count_ahead_what_is_tried_elsewhere,
+    _lay_a_process_s_end_on_each_event_in_it,
 ]
 
 

@@ -92,6 +92,24 @@ class Life:
         async with wind:
             await wind.settled(30)
 
+    async def meet_poison_of_several(self) -> None:
+        """Several purposes of two topics in one process, two of which have an event that takes it with it."""
+        wind = self.wind
+
+        def handler(topic: str, purpose: str, poison: str, exchange: str) -> None:
+            @wind.on(topic, purpose=purpose, exchange=exchange, retry=Retry(attempts=3, wait=0.0))
+            async def handle(what: str, event: Event) -> None:
+                if what == poison:
+                    os._exit(9)
+                self.note(event)
+
+        handler("T", "p", "poison", "direct")
+        handler("T", "q", "none", "keyed")
+        handler("U", "r", "none", "direct")
+        handler("U", "s", "poison", "direct")
+        async with wind:
+            await wind.settled(30)
+
     def serve(self) -> None:
         """A service, until it is told to stop."""
         wind = self.wind

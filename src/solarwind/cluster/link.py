@@ -270,6 +270,8 @@ class NatsLink:
 class NatsTransport:
     """See `Transport` in `peer.connection`."""
 
+    local = False
+
     def __init__(
         self, session: Session, connected: Connected, subject: str, reply: str, forget: Callable[[], None]
     ) -> None:
@@ -393,6 +395,8 @@ class MemoryLink:
 
 class _Back:
     """The owner's end of a `MemoryLink`: a `Transport`."""
+
+    local = True
 
     def __init__(self, link: MemoryLink) -> None:
         self._link = link

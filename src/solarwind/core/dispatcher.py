@@ -26,6 +26,7 @@ from .backlog import Backlog, Missing
 from .effects import Failure, Fault, Fetch, Offer, Report
 from .exchange import Direct, Exchange, Share
 from .log import Stored
+from .process import Process
 from .purpose import MAX_HELD_BYTES, MOST_ROOM, PATIENCE_NS, Instance, Lease, Purpose, letter_of
 from .registry import LOOK, Registry, Topic
 from .spans import Spans
@@ -73,6 +74,11 @@ class Dispatcher(Registry):
 
     def exchange(self, purpose: Purpose, now: int) -> None:
         """Hand out what the purpose has and its instances have room for."""
+        self._hand_out(purpose, now)
+        if purpose.last_tries or purpose.turn is not None:
+            self._take_turn(purpose, now)
+
+    def _hand_out(self, purpose: Purpose, now: int) -> None:
         topic = self.topics[purpose.state.topic]
         exchange = purpose.exchange
         if exchange is None or not exchange.pends or purpose.fetching:
@@ -103,9 +109,13 @@ class Dispatcher(Registry):
                 self._fetch(purpose, found)
                 return
             stored, picks, careful = found
-            if careful:
-                picks = self._bury_killers(purpose, stored, picks, ready, now)
-            shares = self._share(purpose, exchange, stored, picks, ready) if picks else []
+            if careful and purpose.is_last_try(picks[0]):
+                self._set_aside(purpose, stored, picks, now)
+                continue
+            if purpose.last_tries and purpose.turn is None and self._take_turn(purpose, now):
+                purpose.give_back(Spans.of(picks), suspicious=careful)  # some may have no room any more
+                continue
+            shares = self._share(purpose, exchange, stored, picks, ready)
             for chosen, part in shares:
                 self._lease(purpose, self.instances[chosen.id][0], stored, part, now, careful=careful)
             if sum([len(part) for _, part in shares]) < len(picks):
@@ -132,9 +142,10 @@ class Dispatcher(Registry):
     def _divide(self, exchange: Exchange, backlog: Backlog, instances: list[Instance], end: int) -> None:
         """Where it is all the same which instance gets an event, each gets an even part of what is yet to be looked at:
         the first to be done with a burst's beginning does not get all the rest."""
-        ahead = end - backlog.cursor
-        divides = isinstance(exchange, Direct) and len(instances) > 1 and ahead > 0
-        quota = -(-ahead // len(instances)) if divides else MOST_ROOM
+        ahead, quota = end - backlog.cursor, MOST_ROOM
+        if isinstance(exchange, Direct) and len(instances) > 1 and ahead > 0:
+            able = sum([not (instance.silent or instance.process.closed) for instance in instances])
+            quota = -(-ahead // max(1, able))
         for instance in instances:
             instance.quota = quota
 
@@ -148,8 +159,9 @@ class Dispatcher(Registry):
         *,
         careful: bool = False,
         pends: bool = True,
-    ) -> None:
-        """The events are this instance's until it reports, leaves, or is silent for its lease."""
+    ) -> Lease:
+        """The events are this instance's until it reports, leaves, or is silent for its lease. `careful`: the attempt
+        is counted, and durable, before it begins."""
         picks = part if isinstance(part, range) else list(part)
         positions = Spans.of(picks)
         low, high = positions.edges[0] - stored.start, positions.edges[-1] - stored.start
@@ -159,7 +171,6 @@ class Dispatcher(Registry):
         before = {position: tried[position] for position in picks if position in tried} if tried and pends else {}
         if careful:
             purpose.careful += 1
-            purpose.last_try = lease.id if purpose.is_last_try(picks[0]) else 0
             purpose.suspects.difference_update(positions)
             started = [(position, tried.get(position, 0) + 1) for position in picks]
             self._change(purpose, Change(*purpose.key, started=started))
@@ -170,10 +181,12 @@ class Dispatcher(Registry):
         instance.take(lease)
         instance.quota -= len(picks)
         instance.used = self._next_number()
+        instance.process.lost_with = 0
         if pends and not instance.watched:
             instance.watched = True
             self._wake(instance.alive_until, purpose, instance.id, retry=False)
         self._effects.append(Offer(instance.id, lease.id, stored, picks, before, after_commit=careful))
+        return lease
 
     def _copy_out(self, purpose: Purpose, stored: Stored, now: int) -> None:
         """What was just accepted, as copies: one for every instance chosen. Nothing of it pends."""
@@ -290,25 +303,89 @@ class Dispatcher(Registry):
             self._change(purpose, Change(*purpose.key, dead=letters))
         return rejects
 
-    def _bury_killers(
-        self, purpose: Purpose, stored: Stored, picks: Iterable[int], ready: list[Instance], now: int
-    ) -> list[int]:
-        """Suspects that were being handled each time something died, as often as they may be tried, are dead."""
-        attempts = min(instance.join.retry.attempts for instance in ready)
-        alive = []
+    def _set_aside(self, purpose: Purpose, stored: Stored, picks: Iterable[int], now: int) -> None:
+        """Suspects that may be tried once more wait for their turn. Those that were being handled each time something
+        died, as often as they may be tried, are dead."""
         for position in picks:
             tried = purpose.state.tried.get(position, 0)
-            if tried >= attempts:
-                purpose.suspects.remove(position, position + 1)
-                error = f"its handler did not come to an end {tried} times: the process died or hung"
-                self._change(purpose, Change(*purpose.key, dead=[letter_of(position, tried, now, error)]))
-                which = f"event {stored.batch.id(position - stored.start)} on topic {purpose.key[0]!r}"
-                self._effects.append(
-                    Fault(f"{which} for {purpose.key[1]!r}, now a dead letter: {error}", ("dead", *purpose.key))
-                )
-            else:
-                alive.append(position)
-        return alive
+            if tried < purpose.attempts:
+                purpose.last_tries.append(position)
+                continue
+            purpose.suspects.remove(position, position + 1)
+            error = f"its handler did not come to an end {tried} times: the process died or hung"
+            self._change(purpose, Change(*purpose.key, dead=[letter_of(position, tried, now, error)]))
+            which = f"event {stored.batch.id(position - stored.start)} on topic {purpose.key[0]!r}"
+            self._effects.append(
+                Fault(f"{which} for {purpose.key[1]!r}, now a dead letter: {error}", ("dead", *purpose.key))
+            )
+
+    def _take_turn(self, purpose: Purpose, now: int) -> bool:
+        """See that one of the purpose's last attempts has its turn in a process, the one that has least to do. Return
+        whether it has."""
+        process = purpose.turn
+        has_it = process is not None and process.turns[0] is purpose and process.last_try
+        if process is not None and not has_it and not self._takers(purpose, process):
+            process.turns.remove(purpose)
+            purpose.turn = None
+            self._proceed(process, now)
+        if purpose.turn is None and (takers := self._takers(purpose)):
+            process = min([each.process for each in takers], key=lambda each: (len(each.turns), each.in_hand))
+            process.turns.append(purpose)
+            purpose.turn = process
+        if purpose.turn is not None:
+            self._proceed(purpose.turn, now)
+        return purpose.turn is not None
+
+    def _takers(self, purpose: Purpose, process: Process | None = None) -> list[Instance]:
+        """Those who may get a last attempt of the purpose, in that process or any."""
+        exchange = purpose.exchange
+        if exchange is None or not exchange.pends or purpose.backlog is None or not purpose.last_tries:
+            return []
+        instances = self.further_partitions(purpose)
+        return [each for each in instances if not each.silent and (process is None or each.process is process)]
+
+    def _proceed(self, process: Process, now: int) -> None:
+        ended: dict[Purpose, None] = {}
+        was_closed = process.closed
+        while process.turns and not process.in_hand and process.last_end is None:
+            purpose = process.turns[0]
+            if not process.last_try and self._give_last(purpose, process, now):
+                break
+            if process.last_try:
+                ended[purpose] = None
+            process.turns.popleft()
+            process.last_try, purpose.turn = 0, None
+        process.closed = bool(process.turns) or process.last_end is not None
+        if was_closed and not process.closed:  # those that had their turn come last
+            there = dict.fromkeys(purpose for _, purpose in process.instances.values() if purpose not in ended)
+            for instance, purpose in list(process.instances.values()):
+                self._drain_copies(purpose, instance, now)
+            for purpose in [*there, *ended]:
+                self.exchange(purpose, now)
+
+    def _give_last(self, purpose: Purpose, process: Process, now: int) -> bool:
+        """Hand out a last attempt in a process that has nothing else in hand. Return False if there is none."""
+        takers = self._takers(purpose, process)
+        exchange = purpose.exchange
+        if not takers or exchange is None or purpose.fetching:
+            return bool(takers)
+        position = purpose.last_tries[0]
+        stored = self._log.find(purpose.state.topic, position)
+        if stored is None:
+            self._fetch(purpose, position)
+            return True
+        process.closed = False  # for the exchange to see that they have room
+        shares = [share for share in self._share(purpose, exchange, stored, [position], takers) if share[1]]
+        if not shares:
+            purpose.last_tries.rotate(-1)
+            return False
+        purpose.last_tries.popleft()
+        instance = self.instances[shares[0][0].id][0]
+        # Elsewhere the dispatcher outlives the process, and counts what it was lost with.
+        lease = self._lease(purpose, instance, stored, [position], now, careful=process.home)
+        purpose.suspects.remove(position, position + 1)
+        process.last_try = lease.id
+        return True
 
     # 5 ------------------------------------------------------------------------------------------------
 
@@ -359,12 +436,13 @@ class Dispatcher(Registry):
             purpose.dropped += len(failed)
             instance.rebuffer(lease.copies_of, returned)
         if not held:
-            if lease.id == purpose.last_try:
-                self._end_last_try(purpose)
+            self._note_last_end(lease)
             self._end_lease(purpose, lease)
         if not lease.pends:
             self._drain_copies(purpose, instance, now)
             self._copy_held(purpose, now)
+        if instance.process.closed:
+            self._proceed(instance.process, now)
         self.exchange(purpose, now)
         return True
 
@@ -402,15 +480,14 @@ class Dispatcher(Registry):
         lease.instance.leases.discard(lease.id)
         if lease.counted:
             purpose.careful -= 1
-        if lease.id == purpose.last_try:
-            purpose.last_try = 0
 
-    def _end_last_try(self, purpose: Purpose) -> None:
-        """How a suspect's last attempt ended is to be durable before anything else is handed out: if that ended the
-        process now, the suspect would be dead by another's fault."""
-        if self._durable:
-            purpose.last_end = self._changes[-1]
-            self._last_ends.append(purpose)
+    def _note_last_end(self, lease: Lease) -> None:
+        """How a suspect's last attempt ended is to be durable before anything else goes to its process: if that ended
+        the process now, the suspect would be dead by another's fault."""
+        process = lease.instance.process
+        if self._durable and lease.counted and lease.id == process.last_try:
+            process.last_end = self._changes[-1]
+            self._last_ends.append(process)
 
     def alive(self, instance_id: int, now: int) -> None:
         """The instance is at work: its leases run on."""
@@ -427,6 +504,7 @@ class Dispatcher(Registry):
         """Do what is due by now: retries, and the leases of those who have been silent. All of it before anything is
         handed out, so that nobody gets what another lost a moment before his own lease ends too."""
         touched: dict[Purpose, None] = {}
+        silent: list[Process] = []
         while self._timers and self._timers[0][0] <= now:
             when, _, purpose, number, retry = heappop(self._timers)
             if number == LOOK:
@@ -450,6 +528,9 @@ class Dispatcher(Registry):
                 instance.watched, instance.silent = False, True
                 self._take_away(purpose, instance, now, died=True)
                 touched[purpose] = None
+                silent.append(instance.process)
+        for process in [process for process in silent if process.closed]:
+            self._proceed(process, now)
         for purpose in touched:
             self.exchange(purpose, now)
 
@@ -460,9 +541,10 @@ class Dispatcher(Registry):
 
     def _take_away(self, purpose: Purpose, instance: Instance, now: int, *, died: bool) -> None:
         """Take back what an instance has in hand. If it died, that was an attempt of each, since nobody knows at which
-        it was, and they are handed out with care. Only where it had but one in hand may that have been its last."""
+        it was, and they are handed out with care. Only where its process had but one in hand may that have been its
+        last."""
         attempts = min([each.join.retry.attempts for each in (instance, *purpose.instances.values())])
-        most = attempts if instance.in_flight == 1 else attempts - 1
+        most = attempts if died and instance.process.lose() == 1 else attempts - 1
         tried = purpose.state.tried
         for number in list(instance.leases):
             lease = purpose.leases[number]
@@ -473,6 +555,7 @@ class Dispatcher(Registry):
                 continue
             if not died:
                 self._return(purpose, lease, lease.positions)
+                self._note_last_end(lease)
                 continue
             if not lease.counted:
                 counts = ((position, tried.get(position, 0) + 1) for position in lease.positions.positions())

@@ -16,8 +16,9 @@ class Join(msgspec.Struct, frozen=True):
     """A handler's registration: one service instance of (topic, purpose, version).
 
     `room` is how many events it can begin at once: the fewest it is ever given. `origin` says which machine and
-    process it is in. `lease_ns` is how long it may be silent with events in hand. `key_missing` is what becomes of an
-    event without a key where the exchange is keyed: "handle" as one with a key of its own, or "reject".
+    process it is in, for exchanges; those with one `process` end together, and one without is on its own. `lease_ns` is
+    how long it may be silent with events in hand. `key_missing` is what becomes of an event without a key where the
+    exchange is keyed: "handle" as one with a key of its own, or "reject".
     """
 
     topic: str
@@ -30,6 +31,7 @@ class Join(msgspec.Struct, frozen=True):
     room: int = 1
     origin: str = ""
     key_missing: str = "handle"
+    process: str = ""
 
 
 class Failure(msgspec.Struct, frozen=True, array_like=True):

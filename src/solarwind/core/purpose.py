@@ -18,6 +18,7 @@ from .backlog import Backlog, Lanes, Missing
 from .effects import Join
 from .exchange import Exchange, KeyOf, header_key, lookup
 from .log import Log, Stored
+from .process import Process
 from .spans import Spans
 from .state import Change, Letter, State, Statement
 
@@ -37,6 +38,7 @@ class Instance(msgspec.Struct, eq=False):
     join: Join
     room: int
     most_bytes: int
+    process: Process
     used: int = 0
     in_flight: int = 0
     in_hand_bytes: int = 0
@@ -64,7 +66,7 @@ class Instance(msgspec.Struct, eq=False):
 
     @property
     def free(self) -> int:
-        if self.silent or self.leaving or self.in_hand_bytes >= self.most_bytes:
+        if self.silent or self.leaving or self.process.closed or self.in_hand_bytes >= self.most_bytes:
             return 0
         free = self.room - self.in_flight
         if free > self.quota:
@@ -75,11 +77,15 @@ class Instance(msgspec.Struct, eq=False):
         """The lease's events are in its hands."""
         self.leases.add(lease.id)
         self.in_flight += len(lease.positions)
+        if lease.copies_of is None:
+            self.process.in_hand += len(lease.positions)
         self.in_hand_bytes += len(lease.positions) * lease.event_bytes
 
     def put_down(self, lease: Lease, count: int) -> None:
         """So many of the lease's events are no more in its hands."""
         self.in_flight -= count
+        if lease.copies_of is None:
+            self.process.in_hand -= count
         self.in_hand_bytes -= count * lease.event_bytes
 
     def alive(self, now: int) -> None:
@@ -187,10 +193,9 @@ class Purpose:
         # May have been in a handler when something died: only for these is an attempt noted before it starts.
         self.suspects = Spans()
         self.careful = 0  # leases of suspects
-        # The lease of a suspect that dies if it is lost, and then how that ended, until it is durable: nothing else is
-        # handed out meanwhile.
-        self.last_try = 0
-        self.last_end: Change | None = None
+        # Suspects that die if they are lost once more, set aside; and the process in which one of them has its turn.
+        self.last_tries: deque[int] = deque()
+        self.turn: Process | None = None
         self.delayed = set(state.due)
         # Once they are known; None again when that may have changed.
         self._active: Statement | None = None
@@ -242,7 +247,7 @@ class Purpose:
     ) -> tuple[Stored, Sequence[int], bool] | Missing | None:
         """Take up to `most` events that can go out now, to those who are `ready`, and whether to be careful with
         them."""
-        if len(self.delayed) >= self._limits.waiting or self.last_try or self.last_end is not None:
+        if len(self.delayed) >= self._limits.waiting:
             return None
         backlog = self.backlog
         if backlog is None:
@@ -270,17 +275,16 @@ class Purpose:
 
     def _carefully(self, picks: Sequence[int]) -> int:
         """How many of `picks` may go out together: suspects apart from others and in ever smaller groups, and those
-        that were tried twice one group at a time, so that one that kills its process is soon alone. On its last attempt
-        a suspect goes when nothing else is out: it is not to be dead by another's fault."""
+        that were tried twice one group at a time, so that one that kills its process is soon alone. Those that may be
+        tried but once more go apart."""
         tried, suspects = self.state.tried, self.suspects
         if picks[0] not in suspects:
             return next((at for at, position in enumerate(picks) if position in suspects), len(picks))
-        if self.is_last_try(picks[0]):
-            return 0 if self.in_flight() else 1
+        last = self.is_last_try(picks[0])
         times = tried.get(picks[0], 0)
-        if times > 1 and self.careful:
+        if not last and times > 1 and self.careful:
             return 0
-        several = picks[: max(1, MOST_CAREFUL // 10**times)]
+        several = picks if last else picks[: max(1, MOST_CAREFUL // 10**times)]
         return next(
             (n for n, position in enumerate(several) if position not in suspects or tried.get(position, 0) != times),
             len(several),
@@ -297,9 +301,14 @@ class Purpose:
         self.keyless_to = max(self.keyless_to, found[-1] + 1)
         return found, new
 
+    @property
+    def attempts(self) -> int:
+        """How often an event may be tried."""
+        return min([instance.join.retry.attempts for instance in self.instances.values()])
+
     def is_last_try(self, position: int) -> bool:
-        attempts = min(instance.join.retry.attempts for instance in self.instances.values())
-        return self.state.tried.get(position, 0) + 1 >= attempts
+        """Whether the next attempt of an event is its last, or none is left."""
+        return self.state.tried.get(position, 0) + 1 >= self.attempts
 
     @property
     def backlog(self) -> Backlog | None:
@@ -322,6 +331,7 @@ class Purpose:
 
     def _begin(self, by: tuple[str, str | None, bool]) -> Backlog:
         in_flight = self.in_flight()
+        self.last_tries.clear()  # it comes upon them again
         if not by[0]:
             return Backlog(self.state, in_flight, self.delayed)
         old = self._backlog

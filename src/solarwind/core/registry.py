@@ -15,6 +15,7 @@ from ..limits import Limits
 from .effects import Closed, Effect, Fault, Join
 from .exchange import check, lookup
 from .log import Log
+from .process import Process
 from .purpose import Instance, Purpose
 from .spans import Spans
 from .state import Change, Snapshot, State, Statement, recovered
@@ -38,10 +39,17 @@ class Registry:
     """The part of a dispatcher that knows who is there."""
 
     def __init__(
-        self, log: Log, random: Callable[[], float], *, keep_ns: int, durable: bool, limits: Limits | None = None
+        self,
+        log: Log,
+        random: Callable[[], float],
+        *,
+        keep_ns: int,
+        durable: bool,
+        limits: Limits | None = None,
+        home: str = "",
     ) -> None:
         """`keep_ns` is for topics of which nobody said how much history they keep; `durable`, whether changes are
-        committed to something that survives the process."""
+        committed to something that survives the process, which is `home` (see `Join.process`)."""
         self.topics: dict[str, Topic] = {}
         self.instances: dict[int, tuple[Instance, Purpose]] = {}
         self._limits = limits or Limits()
@@ -49,13 +57,15 @@ class Registry:
         self._random = random
         self._keep_ns = keep_ns
         self._durable = durable
+        self._home = home
+        self._processes: dict[str, Process] = {}
         self._effects: list[Effect] = []
         self._changes: list[Change] = []
         self._timers: list[tuple[int, int, Purpose, int, bool]] = []  # (when, n, purpose, position or instance, retry?)
         self._number = 0
         self._purposes = 0
         self._creating: Counter[tuple[str, str]] = Counter()  # purposes, until they are durable
-        self._last_ends: list[Purpose] = []  # those that wait for the end of a suspect's last attempt to be durable
+        self._last_ends: list[Process] = []  # in which a last attempt ended, and that is not durable yet
 
     def exchange(self, purpose: Purpose, now: int) -> None:
         """Hand out what the purpose has and its instances have room for."""
@@ -63,6 +73,10 @@ class Registry:
 
     def _take_away(self, purpose: Purpose, instance: Instance, now: int, *, died: bool) -> None:
         """Take back what an instance has in hand."""
+        raise NotImplementedError
+
+    def _proceed(self, process: Process, now: int) -> None:
+        """Go on with the last attempts that have their turn in a process, and then with all else."""
         raise NotImplementedError
 
     # Topics and purposes ------------------------------------------------------------------------------
@@ -99,12 +113,30 @@ class Registry:
             purpose = self._create(topic, join.purpose, statement, since)
         else:
             self._state_version(topic, purpose, statement)
-        instance = Instance(self._next_number(), join, join.room, self._limits.in_hand_bytes)
+        process = self._process(join.process)
+        instance = Instance(self._next_number(), join, join.room, self._limits.in_hand_bytes, process)
         purpose.instances[instance.id] = instance
+        process.instances[instance.id] = (instance, purpose)
         self._note_change(topic, purpose)
         self.instances[instance.id] = (instance, purpose)
         self.exchange(purpose, now)
         return instance.id
+
+    def _process(self, name: str) -> Process:
+        if not name:
+            return Process()
+        if name not in self._processes:
+            self._processes[name] = Process(name, home=name == self._home)
+        return self._processes[name]
+
+    def _leave_process(self, instance: Instance) -> None:
+        del instance.process.instances[instance.id]
+        self._forget_process(instance.process)
+
+    def _forget_process(self, process: Process) -> None:
+        """Unless there is something to be known of it."""
+        if not process.instances and process.last_end is None:
+            self._processes.pop(process.name, None)
 
     def _create(self, topic: Topic, name: str, statement: Statement, since: int) -> Purpose:
         if self._purposes >= self._limits.names:
@@ -174,9 +206,12 @@ class Registry:
             self._note_change(self.topics[purpose.state.topic], purpose)
             purpose.dropped += instance.copied
             self._take_away(purpose, instance, now, died=died)
+            self._leave_process(instance)
+            if instance.process.closed:
+                self._proceed(instance.process, now)
             self.exchange(purpose, now)
 
-    def retire(self, topic_name: str, name: str, *, force: bool) -> None:
+    def retire(self, topic_name: str, name: str, now: int, *, force: bool) -> None:
         """Forget a purpose. Unless forced, `ConflictError` while events pend, or instances are at work for it."""
         purpose = self.purpose(topic_name, name)
         if not force:
@@ -187,16 +222,23 @@ class Registry:
                     f"got {' and '.join(left)}: "
                     "settle, redrive or discard them and stop its instances, or retire it with force"
                 )
-        for instance_id in list(purpose.instances):
-            self._effects.append(Closed(instance_id, f"purpose {name!r} on topic {topic_name!r} was retired"))
-            del self.instances[instance_id]
+        for instance in purpose.instances.values():
+            self._effects.append(Closed(instance.id, f"purpose {name!r} on topic {topic_name!r} was retired"))
+            del self.instances[instance.id]
+            self._leave_process(instance)
+        for lease in purpose.leases.values():
+            lease.instance.put_down(lease, len(lease.positions))
+        processes = {id(each.process): each.process for each in purpose.instances.values() if each.process.closed}
         purpose.instances.clear()
+        purpose.note_change()
         purpose.delayed.clear()  # so that its timers find nothing to do
         purpose.held.clear()
-        purpose.last_end = None  # likewise
+        purpose.last_tries.clear()
         del self.topics[topic_name].purposes[name]
         self._purposes -= 1
         self._changes.append(Change(topic_name, name, retired=True))
+        for process in processes.values():
+            self._proceed(process, now)
 
     # What an operator does ----------------------------------------------------------------------------
 
@@ -254,11 +296,12 @@ class Registry:
         """These changes are durable."""
         if self._last_ends:
             durable = {id(change) for change in changes}
-            ended = [purpose for purpose in self._last_ends if id(purpose.last_end) in durable]
-            self._last_ends = [each for each in self._last_ends if each.last_end is not None and each not in ended]
-            for each in ended:
-                each.last_end = None
-                self.exchange(each, now)
+            ended = [process for process in self._last_ends if id(process.last_end) in durable]
+            self._last_ends = [process for process in self._last_ends if process not in ended]
+            for process in ended:
+                process.last_end = None
+                self._proceed(process, now)
+                self._forget_process(process)
         for change in changes:
             if change.reach or change.created is not None:
                 topic = self.topics.get(change.topic)

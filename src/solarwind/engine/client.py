@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from secrets import token_bytes
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -470,11 +471,9 @@ class Client(Running):
         self._seats[seat.number] = seat
         try:
             if self._up.is_set():
-                try:
+                with suppress(_Lost):  # then it will be among those that join again
                     await self._enter(seat)
                     self._entered(seat, None)
-                except _Lost:  # it will be among those that join again
-                    pass
             await asyncio.shield(seat.entered)
         except BaseException as error:
             self._seats.pop(seat.number, None)
@@ -500,6 +499,7 @@ class Client(Running):
                 (retry.attempts, retry.wait, retry.factor, retry.ceiling),
                 join.origin,
                 join.key_missing,
+                join.process,
             )
         )
         seat.generation = generation

@@ -25,6 +25,7 @@ from ..core.state import Change, Snapshot
 from ..errors import Busy, StoreError
 from ..limits import Limits
 from ..logs import limited
+from ..origin import this_process
 from ..store.base import Full, Recovered, Store
 from .base import NOTHING, Receiver, Since
 from .cache import LogCache
@@ -72,8 +73,9 @@ class LocalEngine(Operations):
         self._error = None
         self._cache = LogCache(self._read_ahead)
         store = self.store
+        keeps, limits, home = store.keep_ns, self._limits, this_process()
         self._dispatcher = Dispatcher(
-            self._cache, self._random, keep_ns=store.keep_ns, durable=store.durable, limits=self._limits
+            self._cache, self._random, keep_ns=keeps, durable=store.durable, limits=limits, home=home
         )
         self._receivers: dict[int, Receiver] = {}
         self._delivered: list[Receiver] = []  # to those, and not flushed

@@ -183,7 +183,7 @@ class Operations(Running):
     async def retire(self, topic: Topic, purpose: Purpose, force: bool = False) -> None:
         """Forget a purpose. Raises `ConflictError` while it has events, dead letters or instances, unless `force`."""
         await self._caught_up()
-        self._dispatcher.retire(topic, purpose, force=force)
+        self._dispatcher.retire(topic, purpose, self._clock.now(), force=force)
         await self._carried_out(0)
 
     async def _carried_out(self, count: int) -> int:

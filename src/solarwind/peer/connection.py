@@ -242,11 +242,16 @@ class Connection:
             join.room,
             join.origin,
             join.key_missing,
+            self._process(join.process),
         )
         since = wire.read_since(join.since)
         check_join(wanted, since)
         seat = self._seats[join.instance] = Seat(self, join)
         seat.joined = self._answer(join.ref, self._enter(seat, wanted, since), self._lasting)
+
+    def _process(self, name: str) -> str:
+        """Which it is for the engine: nobody is to close another's process by claiming its name."""
+        return name if self._transport.local or not name else f"{id(self)} {name}"
 
     async def _enter(self, seat: Seat, join: effects.Join, since: Any) -> AsyncIterator[list[Any]]:
         await self._host.turns.brief(_JOIN_S)

@@ -8,6 +8,11 @@ from typing import Protocol
 class Transport(Protocol):
     """What carries a connection's bytes."""
 
+    @property
+    def local(self) -> bool:
+        """Whether the client is in this very process."""
+        ...
+
     def send(self, data: bytes) -> None:
         """Send a message."""
         ...

@@ -75,6 +75,7 @@ class Door:
 class _AsgiTransport:
     """Sends from a task of its own, so that whoever has something to send need not wait."""
 
+    local = False
     connection: Connection
 
     def __init__(self, send: Send, frame_bytes: int) -> None:

@@ -31,6 +31,7 @@ _PONG = b"\x8a"  # a frame's first byte
 class WebSocket(Endpoint):
     """The transport of one `Connection`; the one it needs of uvicorn's state is the set of connections."""
 
+    local = False
     __slots__ = ("_authenticated", "_closing", "_connection", "_connections", "_server", "_stuck")
 
     _protocol: ServerProtocol

@@ -17,7 +17,7 @@ from ..errors import BadArgument
 from ..failure import MOST_SECONDS, Retry
 from ..names import check_purpose, check_topic
 from ..options import check_count, check_seconds, check_since, check_type
-from ..origin import MACHINE, process_name
+from ..origin import this_process
 from ..plugins import load_exchange
 from .runner import Runner
 from .signature import Handler, innermost
@@ -79,10 +79,14 @@ def make_join(
     lease_ns = int(check_seconds("a lease", lease, some=True) * 1e9)
     if retry is not None:
         check_type("retry", retry, Retry, "Retry(attempts=3)")
-    origin = f"{MACHINE}/{process_name()}"
-    join = Join(topic, purpose, exchange, version, key, retry or Retry(), lease_ns, room, origin, key_missing)
+    join = Join(topic, purpose, exchange, version, key, retry or Retry(), lease_ns, room, this_process(), key_missing)
     check_join(join, since)
     return join
+
+
+def handled_here(join: Join) -> Join:
+    """The registration of an instance whose handler runs in this process, which may be another's child by now."""
+    return msgspec.structs.replace(join, origin=this_process(), process=this_process())
 
 
 def check_join(join: Join, since: Since) -> None:
@@ -97,8 +101,9 @@ def check_join(join: Join, since: Since) -> None:
     check_key_missing(join.key_missing)
     if join.key is not None:
         codec.check_field(join.key)
-    if len(join.origin) > MOST_ORIGIN:
-        raise BadArgument(f"expected an origin of at most {MOST_ORIGIN:,} characters, got {len(join.origin):,}")
+    for what, name in (("an origin", join.origin), ("a process", join.process)):
+        if len(name) > MOST_ORIGIN:
+            raise BadArgument(f"expected {what} of at most {MOST_ORIGIN:,} characters, got {len(name):,}")
     check_since(since)
     found = lookup(join.exchange)
     if since != "now" and found is not None and not found.pends:

@@ -43,10 +43,12 @@ class Book:
         self._key_of: dict[str, list[tuple[str | None, str | None]]] = {}
         self._durable: dict[Name, Facts] = {}
         self._expected: dict[Name, Snapshot] = {}
-        self._committing: tuple[dict[Name, Facts], dict[Name, Snapshot]] | None = None
+        self._committing: tuple[dict[Name, Facts], dict[Name, Snapshot], list[str]] | None = None
         # Children: the number of an event that a handler fired -> the settle it goes with.
         self._children: dict[int, tuple[Name, int]] = {}
         self._durable_children: set[int] = set()
+        # Home alone: a process -> the lease of a last attempt there that is counted already, until its end is durable.
+        self._alone: dict[str, int] = {}
         self._owed: dict[int, int] = {}  # children of reports that are not in a commit yet
 
     # What happened ------------------------------------------------------------------------------------
@@ -106,6 +108,8 @@ class Book:
     def _take_away(self, book: PurposeBook, instance: int, *, lost: bool) -> None:
         for number in [number for number, held in book.leases.items() if held.instance == instance]:
             held = book.leases.pop(number)
+            if lost:
+                self._alone = {name: lease for name, lease in self._alone.items() if lease != number}
             if held.pends and not lost:
                 book.facts.give_back(held.positions)
         book.holders[instance].in_hand = 0
@@ -221,6 +225,7 @@ class Book:
         book = self.purposes.pop(name)
         for instance in book.holders:
             del self._by_instance[instance]
+        self._alone = {name: lease for name, lease in self._alone.items() if lease not in book.leases}
         self._children = {number: parent for number, parent in self._children.items() if parent[0] != name}
         for position in [position for each, position in self.kills if each == name]:
             del self.kills[name, position]
@@ -236,12 +241,14 @@ class Book:
         for number in self._owed:
             if number not in going:
                 raise Broken(f"event {number} was fired by a handler and does not go with its settle")
-        self._committing = (facts, snapshots)
+        live = {number for book in self.purposes.values() for number in book.leases}
+        self._committing = (facts, snapshots, [name for name, lease in self._alone.items() if lease not in live])
 
     def commit_ends(self, stored: Sequence[Stored]) -> None:
         """It is durable."""
         assert self._committing is not None
-        self._durable, self._expected = self._committing
+        self._durable, self._expected, ended = self._committing
+        self._alone = {name: lease for name, lease in self._alone.items() if name not in ended}
         self._committing = None
         for each in stored:
             self._log(each)
@@ -266,6 +273,7 @@ class Book:
         before, self.purposes = self.purposes, {}
         self._by_instance = {}
         self._committing = None
+        self._alone = {}
         self._owed = {}
         self._children = {each: parent for each, parent in self._children.items() if each in self._durable_children}
         for name, facts in self._durable.items():
@@ -329,6 +337,7 @@ class Book:
             holder.heard = now
         if holder.in_hand.bit_count() + len(offer.picks) > holder.room:
             raise Broken(f"{where} which has {holder.in_hand.bit_count()} in hand and room for {holder.room}")
+        self._check_alone(holder.join.process, offer, where)
         if pends:
             self._check_hand_out(book, offer, mask, where, now)
             book.facts.hand_out(mask)
@@ -341,6 +350,26 @@ class Book:
         book.leases[offer.lease] = Held(offer.instance, mask, pends)
         holder.in_hand |= mask
         self.counts["careful"] += offer.after_commit
+
+    def _check_alone(self, process: str, offer: Offer, where: str) -> None:
+        """Nothing goes to a process beside an attempt that is counted before it begins and is the last."""
+        if process in self._alone:
+            raise Broken(f"{where} beside a last attempt, lease {self._alone[process]}, in process {process!r}")
+        if (
+            self.durable
+            and offer.after_commit
+            and any(offer.tried.get(each, 0) + 1 >= self.attempts for each in offer.picks)
+        ):
+            there = [
+                number
+                for book in self.purposes.values()
+                for number, held in book.leases.items()
+                if held.pends and book.holders[held.instance].join.process == process
+            ]
+            if there or len(offer.picks) > 1:
+                raise Broken(f"{where} is a last attempt, and {there} are in process {process!r}")
+            self._alone[process] = offer.lease
+            self.counts["alone"] += 1
 
     def _check_hand_out(self, book: PurposeBook, offer: Offer, mask: int, where: str, now: int) -> None:
         facts = book.facts

@@ -20,6 +20,7 @@ from .sim_book import Book
 from .sim_store import AtHand, Disk, Name
 
 KEEP_NS = 7 * 24 * 3600 * 10**9
+HOME = "home"  # the dispatcher's own process
 
 
 class Commit(msgspec.Struct, eq=False):
@@ -60,7 +61,7 @@ class Engine:
         self.book = book
         self.now = max(now, disk.now)
         self.at_hand = AtHand(at_hand)
-        self.dispatcher = Dispatcher(self.at_hand, random, keep_ns=KEEP_NS, durable=durable, limits=limits)
+        self.dispatcher = Dispatcher(self.at_hand, random, keep_ns=KEEP_NS, durable=durable, limits=limits, home=HOME)
         self.committing: Commit | None = None
         self.reads: list[Read] = []
         self._deliver = deliver

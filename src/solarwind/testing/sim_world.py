@@ -18,7 +18,7 @@ from ..errors import ConflictError, NotAllowed
 from ..failure import Retry
 from ..limits import Limits
 from .sim_book import Book
-from .sim_engine import Engine
+from .sim_engine import HOME, Engine
 from .sim_facts import Broken, bits_of, positions
 from .sim_store import Disk, Name
 
@@ -56,12 +56,11 @@ class Work(msgspec.Struct, eq=False):
 
 
 class Worker(msgspec.Struct, eq=False):
-    """A service instance, as it sees itself. `local`: in the dispatcher's own process."""
+    """A service instance, as it sees itself."""
 
     id: int
     join: Join
     plan: Plan
-    local: bool
     works: list[Work] = []
     hung: bool = False
     leaving: bool = False
@@ -83,7 +82,8 @@ class World:
         self.retry = Retry(self.attempts, wait=random.choice((0.0, 0.5, 5.0)), factor=2.0, ceiling=20.0)
         self.durable = random.random() > 0.15
         self.plans = self._make_plans(random)
-        self.allergic = random.choice(self.plans)  # its handlers die of poison
+        self.allergic = random.sample(self.plans, random.randint(1, len(self.plans)))  # their handlers die of poison
+        self.processes = random.choice(((HOME,), (HOME, ""), (HOME, "x"), ("x", "y"), (HOME, "", "x", "y")))
         self.disk = Disk(forgets=random.random() < 0.5)
         self.book = Book(self.attempts, 20 * SECOND)
         self.book.durable = self.durable
@@ -119,7 +119,7 @@ class World:
 
     def _make_plans(self, random: Random) -> list[Plan]:
         plans = []
-        for number in range(1 if self.faults == {"poison"} else random.choice((1, 2, 3, 4))):
+        for number in range(random.choice((1, 2, 3, 4))):
             topic = random.choice(("a", "a", "b"))
             versions = {
                 version: (exchange, random.choice((None, "$.k")) if exchange == "keyed" else None)
@@ -238,10 +238,11 @@ class World:
 
     def join(self, plan: Plan, version: int, since: str, room: int) -> None:
         exchange, key = plan.versions[version]
-        join = Join(plan.topic, plan.purpose, exchange, version, key, self.retry, plan.lease_ns, room)
+        process = self.random.choice(self.processes)
+        join = Join(plan.topic, plan.purpose, exchange, version, key, self.retry, plan.lease_ns, room, process=process)
         first = self.disk.ends.get(plan.topic, 0) if since == "now" else self.disk.first(plan.topic)
-        worker = Worker(0, join, plan, local=self.random.random() < 0.5, works=[], said=[])
-        self.note("%s of %s, %s, version %d, is joined", plan.purpose, plan.topic, exchange, version)
+        worker = Worker(0, join, plan, works=[], said=[])
+        self.note("%s of %s, %s, version %d, is joined in %r", plan.purpose, plan.topic, exchange, version, process)
         self.engine.join(join, first, lambda number: self._enter(worker, number))
         self.counts["joins"] += 1
 
@@ -282,7 +283,7 @@ class World:
             self._report(worker, work, picks, returned)
 
     def _survives(self, worker: Worker, work: Work, picks: list[int]) -> bool:
-        if "poison" not in self.faults or worker.plan is not self.allergic or worker.join.exchange == "fanout":
+        if "poison" not in self.faults or worker.plan not in self.allergic or worker.join.exchange == "fanout":
             return True
         first = work.offer.stored.batch.header.first - work.offer.stored.start
         for position in picks:
@@ -290,10 +291,7 @@ class World:
                 self.note("event %d kills instance %d", position, worker.id)
                 self.book.killed((worker.plan.topic, worker.plan.purpose), position)
                 worker.works = []
-                if worker.local and self.durable:
-                    self.do_crash()
-                else:
-                    self._die(worker)
+                self._end_process(worker)
                 return False
         return True
 
@@ -380,8 +378,24 @@ class World:
 
     def do_die(self) -> None:
         worker = self._worker(gone=False)
-        if worker is not None:
+        if worker is not None and self.random.random() < 0.5:
             self._die(worker)
+        elif worker is not None:
+            self._end_process(worker)
+
+    def _end_process(self, worker: Worker) -> None:
+        """All that is in it is lost."""
+        process = worker.join.process
+        if process == HOME and self.durable:
+            self.do_crash()
+            return
+        lost = [
+            each for each in self.workers if not each.gone and (each is worker or each.join.process == process != "")
+        ]
+        for each in lost:  # as a connection does
+            self.engine.leaving(each.id)
+        for each in lost:
+            self._die(each)
 
     def _die(self, worker: Worker) -> None:
         """Its connection drops. What it still does counts for nothing."""
@@ -516,7 +530,7 @@ class World:
         left = bool(book.holders or book.facts.dead or book.pending(self.book.ends[name[0]]))
         self.note("%s is to be retired%s", name, " with force" if force else "")
         try:
-            self.engine.dispatcher.retire(*name, force=force)
+            self.engine.dispatcher.retire(*name, self.engine.now, force=force)
         except ConflictError:
             if force or not left:
                 raise
@@ -559,10 +573,10 @@ class World:
             if book.active[0] != version or not book.holders:
                 plan = next(plan for plan in self.plans if (plan.topic, plan.purpose) == name)
                 self.join(plan, version, "now", 1)
-        rounds = 0
+        rounds, left = 0, self.book.left_over()
         while self.book.left_over() or not self.engine.idle:
             rounds += 1
-            if rounds > 60 + 4 * sum(map(len, self.book.left_over().values())) + MOST_EVENTS:
+            if rounds > 60 + 8 * sum(map(len, left.values())) + MOST_EVENTS:
                 raise Broken(f"stuck: nothing gets done any more, left over is {self.book.left_over()}")
             self._round()
         self.counts["rounds to the end"] += rounds

@@ -1,0 +1,39 @@
+"""What ends together: the process that instances are in, and the last attempts that are alone in it.
+
+An event may be handed out for the last time because something died while it was in hand, and nobody knows at which
+event that was. If another event ended the process during that last attempt, it would be dead by that one's fault. So a
+last attempt waits for its turn until its process has nothing else in hand, and nothing else of any purpose goes there
+before it is durable how the attempt ended.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from .state import Change
+
+if TYPE_CHECKING:
+    from .purpose import Instance, Purpose
+
+
+class Process(msgspec.Struct, eq=False):
+    """A process with instances, of whatever purposes. `home`: it is the dispatcher's own."""
+
+    name: str = ""
+    home: bool = False
+    instances: dict[int, tuple[Instance, Purpose]] = msgspec.field(default_factory=dict)
+    in_hand: int = 0  # events that pend
+    lost_with: int = 0  # events in hand, when the first of its instances was lost; 0 since it got something again
+    turns: deque[Purpose] = msgspec.field(default_factory=deque)  # those with a last attempt for it: the first is next
+    last_try: int = 0  # the lease of the first's last attempt, until how that ended is durable
+    last_end: Change | None = None  # how it ended, until that is durable
+    closed: bool = False  # nothing but last attempts goes there
+
+    def lose(self) -> int:
+        """An instance of it is lost. Return how many events were in hand when the first one was."""
+        if not self.lost_with:
+            self.lost_with = sum([instance.in_flight for instance, _ in self.instances.values()])
+        return self.lost_with
