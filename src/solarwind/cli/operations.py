@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
-from ..engine.answers import item_of
+from ..engine.answers import Page, item_of
 from ..engine.arguments import Kind
 from ..engine.request import Cli, Operation
 from ..errors import TooLarge
+from ..event import Event
 from ..operations import OPERATIONS
 from ..records import DeadLetter, PurposeInfo, TopicInfo, Trace
 from ..text import plain
+from . import show
 from .options import DEFAULT_URL, Json, Purpose, Topic, Url, consent, moment, option, several_or_all
 
 if TYPE_CHECKING:
@@ -39,7 +41,6 @@ def register(app: typer.Typer, groups: dict[str, typer.Typer], panel: str, *, qu
 
 def _command(operation: Operation[..., Any], cli: Cli) -> Callable[..., None]:
     def run(url: str, json: bool, **given: Any) -> None:
-        from . import show
         from .reach import operate
 
         request = operation.request({name: _read(kind, name, given) for name, kind in operation.kinds.items()})
@@ -81,7 +82,7 @@ def _parameters(operation: Operation[..., Any], cli: Cli, name: str, kind: Kind)
         yield _parameter(name, _ARGUMENTS[kind.name], default)
         return
     makes = consent if name in cli.consent else option
-    type_ = bool if kind.name == "flag" else str
+    type_ = str if kind.name in ("since", "until") else kind.wire
     yield _parameter(name, Annotated[type_, makes(name.replace("_", "-"), cli.options[name])], default)
 
 
@@ -101,9 +102,12 @@ def _read(kind: Kind, name: str, given: dict[str, Any]) -> Any:
 def _document(operation: Operation[..., Any], cli: Cli, answer: Any, arguments: dict[str, Any]) -> Any:
     if answer is None:
         return {**{name: arguments[name] for name in ("topic", "purpose") if name in arguments}, cli.key: True}
-    if operation.http is not None and operation.http.key and not isinstance(answer, list):
-        return {operation.http.key: answer}
-    return [record(each) for each in answer] if isinstance(answer, list) else record(answer)
+    key = operation.http.key if operation.http is not None else ""
+    if isinstance(answer, Page):
+        return {key or "items": [record(each) for each in answer.items], "next": answer.next}
+    if isinstance(answer, list):
+        return [record(each) for each in answer]
+    return {key: answer} if key else record(answer)
 
 
 def record(value: Any) -> Any:
@@ -113,18 +117,14 @@ def record(value: Any) -> Any:
 
 
 def _letter_record(letter: DeadLetter) -> dict[str, Any]:
-    from .show import event_record
-
-    return {"event": event_record(letter.event)} | {
+    return {"event": show.event_record(letter.event)} | {
         name: getattr(letter, name) for name in ("error", "attempts", "time")
     }
 
 
 def _trace_record(root: Trace) -> dict[str, Any]:
-    from .show import event_record
-
     def record(of: Trace) -> dict[str, Any]:
-        return {"event": event_record(of.event), "caused": []}
+        return {"event": show.event_record(of.event), "caused": []}
 
     top = record(root)
     todo = [(root, top)]
@@ -139,6 +139,7 @@ _RECORDS: dict[Any, Callable[[Any], Any]] = {
     PurposeInfo: lambda info: {"topic": info.topic, "purpose": info.purpose} | msgspec.structs.asdict(info.statistics),
     DeadLetter: _letter_record,
     Trace: _trace_record,
+    Event: show.event_record,
 }
 
 
@@ -146,14 +147,19 @@ _RECORDS: dict[Any, Callable[[Any], Any]] = {
 
 
 def _say(operation: Operation[..., Any], cli: Cli, answer: Any, arguments: dict[str, Any]) -> None:
-    from . import show
-
     item = item_of(operation.form.kind)
     if item is not None:
         topic = arguments.get("topic")
-        table(item, answer, cli.none.format(**arguments, on_topic=f" on {topic}" if topic else ""))
+        none = cli.none.format(**arguments, on_topic=f" on {topic}" if topic else "")
+        table(item, answer.items if isinstance(answer, Page) else answer, none)
+        if isinstance(answer, Page) and answer.next is not None:
+            show.note(f"There are more: --after {answer.next}")
     elif isinstance(answer, Trace):
         show.render(_tree(answer))
+    elif isinstance(answer, msgspec.Struct):
+        show.fields({_heading(name).lower(): value for name, value in msgspec.structs.asdict(answer).items()})
+    elif isinstance(answer, bool):
+        show.say((cli.says if answer else cli.none).format(**arguments))
     else:
         number = show.counted(answer, "event") if isinstance(answer, int) else answer
         show.say(cli.says.format(number, **arguments))
@@ -161,19 +167,19 @@ def _say(operation: Operation[..., Any], cli: Cli, answer: Any, arguments: dict[
 
 def table(of: type, found: Sequence[Any], none: str) -> None:
     """Records of a type: a table, or where it would be empty the sentence `none`."""
-    from . import show
-
     columns, row = _TABLES.get(of, (None, None))
     if columns is None or row is None:
         names: tuple[str, ...] = of.__struct_fields__  # type: ignore[attr-defined]
-        columns, row = tuple(name.replace("_", " ").upper() for name in names), msgspec.structs.astuple
+        columns, row = tuple(map(_heading, names)), msgspec.structs.astuple
     show.rows(columns, [row(each) for each in found], none)
 
 
-def _topic_row(info: TopicInfo) -> tuple[object, ...]:
-    from .show import span
+def _heading(name: str) -> str:
+    return name.replace("_", " ").upper()
 
-    keep = span(info.keep)
+
+def _topic_row(info: TopicInfo) -> tuple[object, ...]:
+    keep = show.span(info.keep)
     return info.topic, info.fired, len(info.purposes), info.kept, info.kept_bytes, keep, info.keep_bytes
 
 
@@ -190,6 +196,10 @@ _TABLES: dict[type, tuple[tuple[str, ...], Callable[[Any], tuple[object, ...]]]]
          "DROPPED"),
         _purpose_row,
     ),
+    Event: (
+        ("ID", "TIME", "KEY", "PAYLOAD"),
+        lambda event: (event.id, event.time, event.key, show.payload_text(event)),
+    ),
     DeadLetter: (
         ("ID", "DEAD SINCE", "ATTEMPTS", "ERROR"),
         lambda letter: (letter.event.id, letter.time, letter.attempts, letter.error),
@@ -200,8 +210,6 @@ _TABLES: dict[type, tuple[tuple[str, ...], Callable[[Any], tuple[object, ...]]]]
 def _tree(root: Trace) -> Tree:
     from rich.text import Text
     from rich.tree import Tree
-
-    from . import show
 
     def label(of: Trace) -> Text:
         event, cause = of.event, of.event.cause

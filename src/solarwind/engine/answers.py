@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar, get_args, get_origin
+from functools import partial
+from typing import Any, Generic, TypeVar, get_args, get_origin
 
 import msgspec
 
@@ -16,6 +17,13 @@ from ..records import DeadLetter, PurposeStatistics, Statistics, TopicStatistics
 T = TypeVar("T")
 
 
+class Page(msgspec.Struct, Generic[T], frozen=True):
+    """A part of a long list. `next` is what to ask for as `after` to get the part behind it; None, at the end."""
+
+    items: list[T]
+    next: str | None = None
+
+
 class Form(msgspec.Struct, frozen=True):
     """`items` makes the items of an answer of type `kind`, `read` an answer of them. `read` raises `ProtocolError`."""
 
@@ -25,19 +33,39 @@ class Form(msgspec.Struct, frozen=True):
 
 
 def form_of(kind: Any) -> Form:
-    """Return the form of a type: one of `_FORMS`, or else a list's items, or one item; None has none."""
-    if kind in _FORMS:
-        return Form(kind, *_FORMS[kind])
+    """Return the form of a type: that of `_WHOLE`, or else an item for each of a list or a page, or one item; None has
+    none. The first item of a page is its `next`."""
+    if kind in _WHOLE:
+        return Form(kind, *_WHOLE[kind])
     if kind is type(None):
         return Form(kind, lambda answer: (), lambda items: None)
+    item = item_of(kind)
+    if item is None:
+        return Form(kind, lambda answer: (answer,), lambda items: _read(items, tuple[kind])[0])
+    pack, read = _ITEMS.get(item, (_same, None))
+
+    def read_all(items: list[Any]) -> list[Any]:
+        if read is not None:
+            return [read(each) for each in items]
+        found: list[Any] = _read(items, list[item])  # type: ignore[valid-type]
+        return found
+
     if get_origin(kind) is list:
-        return Form(kind, lambda answer: answer, lambda items: _read(items, kind))
-    return Form(kind, lambda answer: (answer,), lambda items: _read(items, tuple[kind])[0])
+        return Form(kind, partial(map, pack), read_all)
+    return Form(
+        kind,
+        lambda page: (page.next, *map(pack, page.items)),
+        lambda items: Page(read_all(items[1:]), _read(items[0], str | None)),
+    )
 
 
 def item_of(kind: Any) -> Any:
-    """Return the type of a list's items; None where it is no list."""
-    return get_args(kind)[0] if get_origin(kind) is list else None
+    """Return the type of the items of a list or a page; None where it is neither."""
+    return get_args(kind)[0] if get_origin(kind) in (list, Page) else None
+
+
+def _same(value: Any) -> Any:
+    return value
 
 
 def _read(items: Any, kind: Any) -> Any:
@@ -67,17 +95,30 @@ def _read_statistics(items: list[Any]) -> Statistics:
     return Statistics({item.topic: TopicStatistics(item.fired) for item in found}, purposes)
 
 
-# Dead letters -------------------------------------------------------------------------------------------------------
+# Events, and what has one -------------------------------------------------------------------------------------------
 
 
-def _dead_items(letters: list[DeadLetter]) -> Iterable[wire.DeadItem]:
-    for each in letters:
-        yield wire.DeadItem(_single(each.event), each.error, each.attempts, wire.ns_of(each.time))
+def _pack_letter(letter: DeadLetter) -> wire.DeadItem:
+    return wire.DeadItem(_pack_event(letter.event), letter.error, letter.attempts, wire.ns_of(letter.time))
 
 
-def _read_dead(items: list[Any]) -> list[DeadLetter]:
-    found: list[wire.DeadItem] = _read(items, list[wire.DeadItem])
-    return [DeadLetter(_event(each.batch), each.error, each.attempts, wire.time_of(each.time_ns)) for each in found]
+def _read_letter(item: Any) -> DeadLetter:
+    found: wire.DeadItem = _read(item, wire.DeadItem)
+    return DeadLetter(_event(found.batch), found.error, found.attempts, wire.time_of(found.time_ns))
+
+
+def _pack_event(event: Event) -> bytes:
+    """The event as a batch of one."""
+    batch: Batch = event._of.batch
+    return batch.part(event._index, event._index + 1).data
+
+
+def _read_event(item: Any) -> Event:
+    return _event(_read(item, bytes))
+
+
+def _event(data: bytes) -> Event:
+    return Event(HandOut(Batch.read(data)), 0)
 
 
 # A trace: parents before their children, without recursion, since a chain of causes can be long -----------------------
@@ -86,7 +127,7 @@ def _read_dead(items: list[Any]) -> list[DeadLetter]:
 def _trace_items(trace: Trace) -> Iterable[wire.TraceItem]:
     order = [(trace, -1)]
     for index, (each, parent) in enumerate(order):
-        yield wire.TraceItem(_single(each.event), parent)
+        yield wire.TraceItem(_pack_event(each.event), parent)
         order += [(child, index) for child in each.caused]
 
 
@@ -100,18 +141,11 @@ def _read_trace(items: list[Any]) -> Trace:
     return trace
 
 
-def _event(data: bytes) -> Event:
-    return Event(HandOut(Batch.read(data)), 0)
-
-
-def _single(event: Event) -> bytes:
-    """The event as a batch of one."""
-    batch: Batch = event._of.batch
-    return batch.part(event._index, event._index + 1).data
-
-
-_FORMS: dict[Any, tuple[Callable[[Any], Iterable[Any]], Callable[[list[Any]], Any]]] = {
+_WHOLE: dict[Any, tuple[Callable[[Any], Iterable[Any]], Callable[[list[Any]], Any]]] = {
     Statistics: (_statistics_items, _read_statistics),
-    list[DeadLetter]: (_dead_items, _read_dead),
     Trace: (_trace_items, _read_trace),
+}
+_ITEMS: dict[Any, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
+    DeadLetter: (_pack_letter, _read_letter),
+    Event: (_pack_event, _read_event),
 }

@@ -8,8 +8,9 @@ from typing import Annotated, Any, get_args
 import msgspec
 
 from .. import wire
+from ..errors import BadArgument
 from ..names import check_id, check_purpose, check_topic
-from ..options import check_flag, check_ids, check_path, check_since
+from ..options import MOST_COUNT, check_count, check_flag, check_ids, check_path, check_seconds, check_since, check_type
 from .base import Since as When
 
 
@@ -37,13 +38,13 @@ def _optional(kind: Kind) -> Kind:
 
 
 def kind_of(hint: Any) -> Kind:
-    """Return the kind of an annotated parameter."""
+    """Return the kind of a parameter: of its annotation, or of its plain type."""
     if isinstance(kind := _metadata(hint), Kind):
         return kind
     for each in get_args(hint):
-        if isinstance(kind := _metadata(each), Kind):
+        if isinstance(kind := _metadata(each), Kind) or (kind := _PLAIN.get(each)) is not None:
             return _optional(kind)
-    return {bool: FLAG}[hint]
+    return _PLAIN[hint]
 
 
 def _metadata(hint: Any) -> Any:
@@ -59,7 +60,25 @@ def _packed_ids(ids: Collection[str] | None) -> list[str] | None:
     return None if ids is None else list(ids)
 
 
-FLAG = Kind("flag", _flag, bool)
+def _text(value: Any, name: str) -> str:
+    check_type(name, value, str, "text")
+    if len(value) > MAX_TEXT:
+        raise BadArgument(f"expected {name} of at most {MAX_TEXT:,} characters, got {len(value):,}")
+    return str(value)
+
+
+def _count(value: Any, name: str, most: int) -> int:
+    check_count(name, value, most)
+    return int(value)
+
+
+MAX_TEXT = 1_000  # characters
+MAX_PAGE = 10_000  # items
+MAX_WAIT_S = 5.0  # a question is not under way for longer: who asked may be gone
+_PLAIN = {bool: Kind("flag", _flag, bool), str: Kind("text", _text, str)}
+Version = Annotated[int, Kind("version", lambda value, name: _count(value, name, MOST_COUNT - 1), int)]
+Limit = Annotated[int, Kind("limit", lambda value, name: _count(value, name, MAX_PAGE), int)]
+Wait = Annotated[float, Kind("wait", lambda value, name: min(MAX_WAIT_S, check_seconds(name, value)), float)]
 Topic = Annotated[str, Kind("topic", lambda value, name: check_topic(value), str)]
 Purpose = Annotated[str, Kind("purpose", lambda value, name: check_purpose(value), str)]
 EventId = Annotated[str, Kind("id", lambda value, name: check_id(value), str)]

@@ -7,7 +7,7 @@ from it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from inspect import Parameter, signature
 from typing import (
     TYPE_CHECKING,
@@ -26,7 +26,7 @@ import msgspec
 
 from ..errors import BadArgument
 from .answers import Form, form_of
-from .arguments import Kind, kind_of
+from .arguments import MAX_WAIT_S, Kind, kind_of
 
 if TYPE_CHECKING:
     from typing import Self
@@ -67,7 +67,7 @@ class Http(msgspec.Struct, frozen=True):
 class Cli(msgspec.Struct, frozen=True):
     """The command of an operation. Topics, purposes and ids are its arguments, and what else there is its options, with
     this help in `options`; those in `consent` have no environment variable. It prints `says` of a number, or of none;
-    of an empty list `none`. `key` is said to be true in JSON where there is no answer."""
+    of an empty list, or of False, `none`. `key` is said to be true in JSON where there is no answer."""
 
     words: str
     help: str
@@ -157,6 +157,16 @@ class Operation(Generic[P, R]):
 
     async def _ask(self, of: Asked, arguments: dict[str, Any]) -> R:
         return await of.ask(self.request(arguments))
+
+    async def follow(self, of: Asked, /, **arguments: Any) -> AsyncIterator[Any]:
+        """The items of all pages, and those to come, for operations that take `after` and `wait`. Each page is a
+        request of its own: so one who reads slowly holds nothing up, and where a connection is lost it goes on."""
+        after = arguments.pop("after", None)
+        while True:
+            page: Any = await of.ask(self.request({**arguments, "after": after, "wait": MAX_WAIT_S}))
+            for item in page.items:
+                yield item
+            after = page.next
 
     def request(self, arguments: dict[str, Any]) -> Request[R]:
         """Check the arguments, which came from whatever door; those left out have their defaults. Raises `BadName` and

@@ -10,7 +10,7 @@ import re
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import datetime
 from functools import cache, partial
-from typing import Annotated, Any
+from typing import Annotated, Any, get_origin
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -21,6 +21,7 @@ from ..engine.answers import item_of
 from ..engine.arguments import Kind
 from ..engine.request import Http, Operation
 from ..errors import BadArgument, NotFound, TooLarge
+from ..event import Event
 from ..failure import MOST_SECONDS
 from ..operations import OPERATIONS, Internal
 from ..records import DeadLetter, PurposeInfo, PurposeStatistics, TopicInfo, TopicStatistics, Trace
@@ -42,13 +43,12 @@ def _same(value: Any, name: str = "") -> Any:
     return value
 
 
-# By the name of its kind: an argument's type in a query or a body, and how it is read.
+# By the name of its kind: an argument's type in a query or a body, and how it is read; others are as they travel.
 _FIELDS: dict[str, tuple[Any, Callable[[Any, str], Any]]] = {
     "topic": (Topic, _same),
     "topic?": (Topic | None, _same),
     "purpose": (Purpose, _same),
     "id": (Id, _same),
-    "flag": (bool, _same),
     "since": (SinceText, read_since),
     "until": (SinceText, read_since),
 }
@@ -85,7 +85,7 @@ class _Arguments:
         if kind.name == "ids":
             return ((name, list[Id] | None, None), ("all", bool, False))
         default = (self.operation.defaults[name],) if name in self.operation.defaults else ()
-        return ((name, _FIELDS[kind.name][0], *default),)
+        return ((name, _FIELDS.get(kind.name, (kind.wire, _same))[0], *default),)
 
     async def read(self, call: Call) -> dict[str, Any]:
         """Raises `BadPayload`, `BadArgument`, `BadName` and `TooLarge`."""
@@ -97,7 +97,7 @@ class _Arguments:
             if kind.name == "ids":
                 arguments[name] = _letters(said, call.server.settings.ids)
             else:
-                arguments[name] = _FIELDS[kind.name][1](getattr(said, name), name)
+                arguments[name] = _FIELDS.get(kind.name, (kind.wire, _same))[1](getattr(said, name), name)
         return arguments
 
 
@@ -185,12 +185,19 @@ async def _show_list(call: Call, found: list[Any], *, made: Callable[[Any], Any]
     return answer(of(await in_pieces(call, map(made, found))))
 
 
+async def _show_page(call: Call, found: Any, *, made: Callable[[Any], Any], of: Callable[..., Any]) -> Response:
+    return answer(of(await in_pieces(call, map(made, found.items)), found.next))
+
+
 async def _show_value(call: Call, found: Any, *, of: Callable[..., Any]) -> Response:
     return answer(of(found))
 
 
 # What is shown in another form, by its type: the type that is described, and how it is made.
-_ITEMS: dict[Any, tuple[Any, Callable[[Any], Any]]] = {PurposeInfo: (PurposeRecord, _record)}
+_ITEMS: dict[Any, tuple[Any, Callable[[Any], Any]]] = {
+    PurposeInfo: (PurposeRecord, _record),
+    Event: (CloudEvent, to_cloudevent),
+}
 _WHOLE: dict[Any, tuple[Any, Show]] = {
     records.Statistics: (Statistics, _show_statistics),
     Trace: (Events, _show_trace),
@@ -206,8 +213,11 @@ def _shown(operation: Operation[..., Any], http: Http) -> tuple[Any, Show]:
     item = item_of(kind)
     if item is not None:
         described, made = _ITEMS.get(item, (item, _same))
-        of = msgspec.defstruct(key.title(), [(key, list[described])])  # type: ignore[valid-type]
-        return of, partial(_show_list, made=made, of=of)
+        if get_origin(kind) is list:
+            of = msgspec.defstruct(key.title(), [(key, list[described])])  # type: ignore[valid-type]
+            return of, partial(_show_list, made=made, of=of)
+        of = msgspec.defstruct(key.title(), [(key, list[described]), ("next", str | None)])  # type: ignore[valid-type]
+        return of, partial(_show_page, made=made, of=of)
     if key:
         of = msgspec.defstruct(key.title(), [(key, kind)])
         return of, partial(_show_value, of=of)
@@ -217,7 +227,10 @@ def _shown(operation: Operation[..., Any], http: Http) -> tuple[Any, Show]:
 # Endpoints ----------------------------------------------------------------------------------------------------------
 
 
-def _endpoint(operation: Operation[..., Any], http: Http) -> Endpoint:
+def endpoint_of(operation: Operation[..., Any]) -> Endpoint:
+    """The endpoint of an operation whose row has one."""
+    http = operation.http
+    assert http is not None
     arguments = _Arguments(operation, http)
     described, show = _shown(operation, http)
 
@@ -321,7 +334,7 @@ ENDPOINTS = (
     Endpoint("GET", _TOPIC, "admin", _topic, "A topic, and its history", TopicInfo),
     Endpoint("GET", _PURPOSE, "admin", _purpose, "A purpose, and how it stands", PurposeRecord),
     *(
-        _BY_HAND.get(name) or _endpoint(operation, operation.http)
+        _BY_HAND.get(name) or endpoint_of(operation)
         for name, operation in OPERATIONS.items()
         if operation.http is not None
     ),

@@ -1,0 +1,257 @@
+"""A new operation is a row and a function: with these it can be asked at every door."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import islice
+from typing import Any
+
+import msgspec
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from solarwind import BadArgument, BadName, Event, SolarWind
+from solarwind.cli.operations import register
+from solarwind.engine.answers import Page
+from solarwind.engine.arguments import Limit, Purpose, Topic, Version, Wait
+from solarwind.engine.local import LocalEngine
+from solarwind.engine.request import Cli, Http, Operation
+from solarwind.operations import OPERATIONS, Internal, Operator
+from solarwind.server import Server, http, operate
+from solarwind.store.memory import MemoryStore
+from solarwind.testing.contract import on_loop
+
+from .doors import Doors, at, served
+
+PAST = 5  # events
+
+
+class Rollout(msgspec.Struct, frozen=True):
+    """What a verb to come may answer."""
+
+    topic: str
+    current_version: int
+    shares: dict[int, float] = {}
+
+
+class Engine(LocalEngine):
+    """One that can do more."""
+
+    async def promote(self, topic: Topic, purpose: Purpose, version: Version = 1, force: bool = False) -> None:
+        """Make a version the current one."""
+        self.promoted = (topic, purpose, version, force)
+
+    async def count(self, topic: Topic, purpose: Purpose) -> int:
+        """Return how many."""
+        return 7
+
+    async def cancel(self, topic: Topic, name: str) -> bool:
+        """Return whether it was there."""
+        return name == "there"
+
+    async def rollout(self, topic: Topic) -> Rollout:
+        """Return how it stands."""
+        return Rollout(topic, 2)
+
+    async def rollouts(self, topic: Topic | None = None) -> list[Rollout]:
+        """Return how all stand."""
+        return [Rollout(topic or "T", 2), Rollout("U", 1)]
+
+    async def past(self, topic: Topic, after: str | None = None, limit: Limit = 2, wait: Wait = 0.0) -> Page[Event]:
+        """Return the events of a topic."""
+        start = int(after or 0)
+        if start == PAST and wait:
+            await asyncio.Event().wait()  # until there is one more
+        events = [await self._event(topic, position) for position in range(start, min(start + limit, PAST))]
+        return Page(events, str(start + len(events)) if start + len(events) < PAST or wait else None)
+
+
+class Made:
+    """The rows for it."""
+
+    promote = Operation(
+        Engine.promote,
+        http=Http("POST", "/v1/topics/{topic}/purposes/{purpose}/promote", "Promote a version", body="Promotion"),
+        cli=Cli(
+            "promote",
+            "Make a version the current one.",
+            "version {version} of {purpose} is current",
+            key="promoted",
+            options={"version": "Which.", "force": "Even if nobody is up."},
+            consent=("force",),
+        ),
+    )
+    count = Operation(
+        Engine.count,
+        repeat="question",
+        http=Http("GET", "/v1/topics/{topic}/purposes/{purpose}/count", "How many", "counted"),
+        cli=Cli("count", "How many.", "{} counted"),
+    )
+    cancel = Operation(
+        Engine.cancel,
+        http=Http("DELETE", "/v1/topics/{topic}/delayed", "Take one back", "cancelled"),
+        cli=Cli("cancel", "Take one back.", "cancelled {name}", none="no {name}", options={"name": "Which."}),
+    )
+    rollout = Operation(
+        Engine.rollout,
+        repeat="question",
+        http=Http("GET", "/v1/topics/{topic}/rollout", "How it stands"),
+        cli=Cli("rollout", "How it stands."),
+    )
+    rollouts = Operation(
+        Engine.rollouts,
+        repeat="question",
+        http=Http("GET", "/v1/rollouts", "How all stand", "rollouts"),
+        cli=Cli("rollouts", "How all stand.", none="None."),
+    )
+    past = Operation(
+        Engine.past,
+        repeat="question",
+        http=Http("GET", "/v1/topics/{topic}/events", "The events of a topic", "past"),
+        cli=Cli(
+            "past",
+            "The events of a topic.",
+            none="No events.",
+            options={"after": "Where.", "limit": "How many.", "wait": "Seconds."},
+        ),
+    )
+
+
+class Place:
+    """One dispatcher with the rows above, and every way to it."""
+
+    engine: Engine
+    here: SolarWind
+    away: SolarWind
+    doors: Doors
+    app: typer.Typer
+
+    async def command(self, *words: str) -> str:
+        """What it prints."""
+        url = f"ws://127.0.0.1:{self.doors.port}"
+        result = await asyncio.to_thread(CliRunner().invoke, self.app, [*words, "--url", url])
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    async def document(self, *words: str) -> Any:
+        return json.loads(await self.command(*words, "--json"))
+
+
+@asynccontextmanager
+async def opened(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Place]:
+    rows = {name: each for name, each in vars(Made).items() if isinstance(each, Operation)}
+    for name, each in rows.items():
+        monkeypatch.setitem(OPERATIONS, name, each)
+    endpoints = [operate.endpoint_of(each) for each in rows.values()]
+    monkeypatch.setattr(http, "ENDPOINTS", (*http.ENDPOINTS, *endpoints))
+    place = Place()
+    place.app = typer.Typer()
+    register(place.app, {"dead": typer.Typer()}, "", questions=True)
+    register(place.app, {"dead": typer.Typer()}, "", questions=False)
+    place.engine = Engine(MemoryStore())
+    place.here = SolarWind(engine=place.engine)
+    place.here.topic("T", keep=3600)
+    async with place.here, served(Server(place.here)) as port, at(port) as place.doors:
+        place.away = SolarWind(f"ws://127.0.0.1:{port}")
+        async with place.away:
+            yield place
+
+
+@on_loop
+async def test_an_operation_that_changes_something_is_a_row_and_a_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with opened(monkeypatch) as place:
+        for number, wind in enumerate((place.here, place.away), 1):
+            await Made.promote(wind, "T", "p", number, force=True)
+            assert place.engine.promoted == ("T", "p", number, True)
+            with pytest.raises(BadName, match="expected a topic"):
+                await Made.promote(wind, "T ", "p")
+            with pytest.raises(BadArgument, match="expected a version of 1 or more"):
+                await Made.promote(wind, "T", "p", 0)
+        path = "/v1/topics/T/purposes/p%2Fq/promote"
+        await place.doors.ask("POST", path, {"version": 3}, 204)
+        assert place.engine.promoted == ("T", "p/q", 3, False)
+        await place.doors.refused(place.doors.http.post(path, json={"version": 0}), 400, "bad-argument", "version")
+        assert await place.command("promote", "T", "p", "--version=4") == "version 4 of p is current\n"
+        document = await place.document("promote", "T", "p", "--force")
+        assert document == {"topic": "T", "purpose": "p", "promoted": True}
+        assert place.engine.promoted == ("T", "p", 1, True)
+
+
+@on_loop
+async def test_numbers_truths_and_records_are_answered_at_every_door(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with opened(monkeypatch) as place:
+        for wind in (place.here, place.away):
+            assert await Made.count(wind, "T", "p") == 7
+            assert [await Made.cancel(wind, "T", name) for name in ("there", "not")] == [True, False]
+            assert await Made.rollout(wind, "T") == Rollout("T", 2)
+            assert await Made.rollouts(wind) == [Rollout("T", 2), Rollout("U", 1)]
+        assert await place.doors.ask("GET", "/v1/topics/T/purposes/p/count") == {"counted": 7}
+        assert await place.doors.ask("DELETE", "/v1/topics/T/delayed", name="not") == {"cancelled": False}
+        one = {"topic": "T", "current_version": 2, "shares": {}}
+        assert await place.doors.ask("GET", "/v1/topics/T/rollout") == one
+        assert (await place.doors.ask("GET", "/v1/rollouts", topic="T"))["rollouts"][0] == one
+        assert await place.command("count", "T", "p") == "7 events counted\n"
+        assert await place.command("cancel", "T", "--name=there") == "cancelled there\n"
+        assert await place.command("cancel", "T", "--name=not") == "no not\n"
+        assert (await place.command("rollout", "T")).splitlines()[:2] == ["topic            T", "current version  2"]
+        assert (await place.command("rollouts")).splitlines()[0].split() == ["TOPIC", "CURRENT", "VERSION", "SHARES"]
+        assert (await place.document("rollouts", "T"))[0] == one
+
+
+@on_loop
+async def test_a_long_list_is_answered_in_pages_at_every_door(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with opened(monkeypatch) as place:
+        await place.here.fire_many("T", range(PAST))
+        for wind in (place.here, place.away):
+            seen, page = [], Page[Event]([], "0")
+            while page.next is not None:
+                page = await Made.past(wind, "T", page.next)
+                assert len(page.items) <= 2
+                seen += [event.payload for event in page.items]
+            assert seen == list(range(PAST))
+        page = await place.doors.ask("GET", "/v1/topics/T/events", after="2", limit=2)
+        assert ([each["data"] for each in page["past"]], page["next"]) == ([2, 3], "4")
+        page = await place.document("past", "T", "--after=4")
+        assert ([each["payload"] for each in page["past"]], page["next"]) == ([4], None)
+
+
+@on_loop
+async def test_pages_are_followed_as_they_come_and_given_up_at_any_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with opened(monkeypatch) as place:
+        await place.here.fire_many("T", range(PAST))
+        following = Made.past.follow(place.away, topic="T", limit=2)
+        assert [(await anext(following)).payload for _ in islice(iter(int, 1), PAST)] == list(range(PAST))
+        waiting = asyncio.ensure_future(anext(following))
+        await asyncio.wait([waiting], timeout=0.01)
+        assert not waiting.done()
+        waiting.cancel()
+
+
+# Those that there are ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_an_operation_is_a_method_of_its_name_with_a_signature_and_a_sentence(name: str) -> None:
+    operation = OPERATIONS[name]
+    assert operation.name == name == operation.__name__
+    assert operation.__doc__
+    assert list(inspect.signature(operation).parameters)[1:] == list(operation.kinds)
+    assert (getattr(SolarWind, name, None) is operation) == (name in vars(Operator))
+    assert operation.to != "all" or operation.merge is not None
+    assert operation.to != "owner" or "topic" in operation.kinds
+
+
+@pytest.mark.parametrize("name", vars(Internal))
+def test_arguments_arrive_as_they_were_given(name: str) -> None:
+    operation = OPERATIONS.get(name)
+    if operation is None or operation.file is not None:
+        return
+    given = {"topic": "T", "purpose": "p", "id": "i", "ids": ["i"], "purposes": [("T", "p")]}
+    request = operation.request({each: given[each] for each in operation.kinds if each in given})
+    packed = msgspec.msgpack.encode(operation.pack(request))
+    assert operation.unpack(operation.read(msgspec.Raw(packed))) == request
