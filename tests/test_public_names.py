@@ -29,11 +29,6 @@ PUBLIC = {
 FRAMES = {
     f"{kind}_{name}" for kind in ("gi", "cr", "ag") for name in ("frame", "code", "yieldfrom", "await", "running")
 }
-# What is still there, by file. It only ever gets shorter.
-LEFT: dict[str, list[str]] = {
-    "engine/frames.py": ["look at gi_code", "look at gi_yieldfrom"],
-    "server/listener.py": ["use _unset_keepalive_if_required", "use _unset_keepalive_if_required of H11Protocol"],
-}
 
 
 def is_private(name: str) -> bool:
@@ -78,7 +73,7 @@ def foreign_names(tree: ast.Module) -> set[str]:
 
 
 def offences(tree: ast.Module) -> Iterator[str]:
-    """Each as what it is, for `LEFT`."""
+    """Each as what it is."""
     foreign = foreign_names(tree)
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -150,9 +145,7 @@ def test_only_public_names_of_other_libraries(path: Path) -> None:
     found = Counter(offences(tree_of(path)))
     if not module.endswith("__main__"):
         found += Counter(offences_of_classes(module))
-    left = Counter(LEFT.get(name_of(path), []))
-    assert not found - left, f"{name_of(path)}: find a public way to {', '.join(sorted(found - left))}"
-    assert not left - found, f"{name_of(path)} does not do this any more, take it out of LEFT: {sorted(left - found)}"
+    assert not found, f"{name_of(path)}: find a public way to {', '.join(sorted(found))}"
 
 
 @pytest.mark.parametrize(

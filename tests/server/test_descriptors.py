@@ -15,7 +15,8 @@ import pytest
 
 from solarwind.server import Server, Settings
 from solarwind.server.access import Access, create_token, revoke_token
-from solarwind.server.listener import RESERVED_FILES, Listener, Sources
+from solarwind.server.listener import RESERVED_FILES, Listener
+from solarwind.server.sources import Sources
 from solarwind.testing.contract import on_loop
 
 from .peers import ask, bearer, peer, request

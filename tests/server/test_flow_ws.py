@@ -8,12 +8,13 @@ import signal
 from collections.abc import Callable
 from contextlib import suppress
 
-from solarwind import Busy, Event, SolarWind
+from solarwind import Busy, Event, SolarWind, wire
 from solarwind.limits import Limits
 from solarwind.testing.contract import on_loop, until
 
-from .peers import talker
+from .peers import batch, talker
 from .serving import Serving
+from .test_turns import here
 
 EVENTS = 200_000
 TOGETHER = 2_000
@@ -81,3 +82,14 @@ async def test_a_producer_that_is_too_fast(serving: Callable[..., Serving]) -> N
         for _ in range(50):
             await wind.fire_many("T", [PAYLOAD] * TOGETHER)
         assert (await wind.statistics()).topics["T"].fired == fired + 50 * TOGETHER
+
+
+@on_loop
+async def test_what_is_offered_of_a_batch_travels_with_the_word_that_it_is_accepted() -> None:
+    async with here() as (_, port), talker(port) as made:
+        await made.hello()
+        await made.join(1, "t", "p", room=10)
+        await made.say(wire.Submit(made.ref, batch("t").data))
+        data = await made.socket.recv()
+        assert isinstance(data, bytes)
+        assert sorted(type(each).__name__ for each in wire.read_server(data)) == ["Accepted", "Offer"]

@@ -48,13 +48,15 @@ class End(Endpoint):
     def text(self) -> None:
         self.came.append("text")
 
-    def goodbye(self) -> None:
+    def goodbye(self, reason: str) -> None:
         self.came.append("goodbye")
 
 
 def end(side: Side, most: int | None = None) -> End:
     """One that has shaken hands."""
-    return End(Protocol(side, max_size=most))
+    made = End(Protocol(side, max_size=None))
+    made.max_bytes = most
+    return made
 
 
 def frames(side: Side, parts: list[tuple[Opcode, bytes, bool]]) -> bytes:

@@ -79,6 +79,30 @@ async def test_a_body_with_two_lengths_is_refused() -> None:
         assert await made.read() == b""
 
 
+@on_loop
+async def test_the_handshake_of_a_websocket_has_no_body() -> None:
+    async with here() as (_, port), peer(port) as made:
+        await made.send(handshake("/v1/connect", {"content-length": "3"}) + b"abc")
+        answer = await made.answer()
+        assert (answer.status, answer.code) == (400, "protocol")
+        assert "which has no body" in answer.problem["detail"]
+
+
+@on_loop
+async def test_a_version_of_http_that_is_not_spoken_here_is_refused() -> None:
+    async with here() as (_, port), peer(port) as made:
+        await made.send(request("GET", "/healthz").replace(b"HTTP/1.1", b"HTTP/2.0"))
+        answer = await made.answer()
+        assert (answer.status, answer.code) == (505, "protocol")
+
+
+@on_loop
+async def test_requests_that_come_before_their_answers_are_answered_in_their_order() -> None:
+    async with here() as (_, port), peer(port) as made:
+        await made.send(b"".join(request("GET", path) for path in ("/healthz", "/nowhere", "/readyz") * 20))
+        assert [(await made.answer()).status for _ in range(60)] == [200, 404, 200] * 20
+
+
 @pytest.mark.parametrize("host", ["127.0.0.2", "::1", "[::1]", "localhost", "0.0.0.0"])
 @on_loop
 async def test_a_server_answers_to_the_address_it_was_reached_at(host: str) -> None:

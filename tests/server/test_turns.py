@@ -255,6 +255,17 @@ async def test_a_body_within_the_limits_holds_up_nobody(
         assert turns.longest < MAX_TURN_S
 
 
+@pytest.mark.parametrize("kind", [JSON, NDJSON], ids=["a payload", "lines"])
+@on_loop
+async def test_a_body_of_very_many_chunks_holds_up_nobody(kind: dict[str, str]) -> None:
+    async with here() as (_, port):
+        chunks = b"2\r\n1\n\r\n" * 60_000 if kind is NDJSON else b"1\r\n \r\n" * 60_000 + b"1\r\n1\r\n"
+        with turning() as turns:
+            answer = await ask(port, "POST", EVENTS, kind | {"transfer-encoding": "chunked"}, chunks + b"0\r\n\r\n")
+        assert answer.status == 202, answer.body
+        assert turns.longest < MAX_TURN_S
+
+
 @pytest.mark.parametrize(
     "text",
     [

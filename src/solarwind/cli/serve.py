@@ -258,7 +258,7 @@ def needs_server() -> None:
 
     from ..engine.url import missing_extra
 
-    for name in ("starlette", "uvicorn", "websockets", "httpcore", "prometheus_client"):
+    for name in ("starlette", "h11", "websockets", "httpcore", "prometheus_client"):
         if find_spec(name) is None:
             raise missing_extra("server", "a server")
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections.abc import Iterable
 from typing import Any, cast
 
 from websockets.exceptions import InvalidState
-from websockets.frames import Frame, Opcode
+from websockets.frames import Close, CloseCode, Frame, Opcode
 from websockets.protocol import CLIENT, OPEN, Protocol
-from websockets.streams import StreamReader
 
 try:
     from websockets.speedups import apply_mask
@@ -28,18 +28,19 @@ log.setLevel(logging.WARNING)
 _MESSAGE = 0x82  # a frame's first byte: binary, and whole
 _MASKED = 0x80  # of the second byte, which is else the length or how many bytes that has
 _SHORT, _IN_TWO, _IN_EIGHT = 125, 126, 127
-_BETWEEN_FRAMES = StreamReader.at_eof.__code__  # where the parser waits then
+_HEAD_BYTES = 14  # of a frame, at most
 
 
 class Endpoint(asyncio.Protocol):
     """One end. A subclass says what becomes of the handshake and of messages."""
 
-    __slots__ = ("_between", "_masks", "_parts", "_protocol", "transport")
+    __slots__ = ("_masks", "_parts", "_protocol", "_unfinished", "max_bytes", "transport")
 
     def __init__(self, protocol: Protocol) -> None:
         self._protocol = protocol
         self._parts: bytearray | None = None  # of a message that comes in several frames, any number of them empty
-        self._between = False  # what came so far ended with a message
+        self._unfinished = 0  # bytes that came of a frame that is not whole
+        self.max_bytes: int | None = None  # of a message; the library's own limit may be larger
         self._masks = _MASKED if protocol.side is CLIENT else 0  # whether we do; the other side does if we do not
 
     def opened(self, handshake: Any) -> None:
@@ -54,7 +55,7 @@ class Endpoint(asyncio.Protocol):
         """A text came, which is none of ours."""
         raise NotImplementedError
 
-    def goodbye(self) -> None:
+    def goodbye(self, reason: str) -> None:
         """The other side closes."""
         raise NotImplementedError
 
@@ -63,24 +64,34 @@ class Endpoint(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
 
+    def handshake_received(self, data: bytes) -> None:
+        """The other side's part of the handshake came, all of it and no more."""
+        self._protocol.receive_data(data)
+        self._take_events()
+        self.write()
+
     def data_received(self, data: bytes) -> None:
-        if self._between and data[0] == _MESSAGE:
+        if not self._unfinished and self._parts is None and data[0] == _MESSAGE:
             message = self._alone(data)
             if message is not None:
                 self.message(message)
                 return
+        self._unfinished += len(data)
         self._protocol.receive_data(data)
         self._take_events()
-        self._write()
-        self._between = self._parts is None and self._waits_for_frame()
+        if self.max_bytes is not None and self.unfinished_bytes > self.max_bytes + _HEAD_BYTES:
+            self._refuse_large()
+        self.write()
 
-    def _waits_for_frame(self) -> bool:
-        waits: Any = self._protocol.parser
-        while waits is not None:
-            if waits.gi_code is _BETWEEN_FRAMES:
-                return True
-            waits = waits.gi_yieldfrom
-        return False
+    @property
+    def unfinished_bytes(self) -> int:
+        """That are held of a message that is not whole."""
+        return self._unfinished + len(self._parts or b"")
+
+    def _refuse_large(self) -> None:
+        if self._protocol.state is OPEN:
+            self._protocol.fail(CloseCode.MESSAGE_TOO_BIG, f"expected a message of at most {self.max_bytes:,} bytes")
+        self._parts, self._unfinished = None, 0
 
     def _alone(self, data: bytes) -> bytes | None:
         """The message, if just one frame came, all of it, and nothing is wrong with it."""
@@ -94,8 +105,7 @@ class Endpoint(asyncio.Protocol):
         elif length > _SHORT:
             return None
         start = at if self._masks else at + 4
-        most = self._protocol.max_message_size
-        if start + length != len(data) or (most is not None and length > most):
+        if start + length != len(data) or (self.max_bytes is not None and length > self.max_bytes):
             return None
         return data[start:] if self._masks else apply_mask(data[start:], data[at:start])
 
@@ -106,25 +116,37 @@ class Endpoint(asyncio.Protocol):
     def _take_events(self) -> None:
         for event in self._protocol.events_received():
             if isinstance(event, Frame):
+                self._unfinished -= self._size(len(event.data))
                 self._frame(event)
             else:
                 self.opened(event)
 
+    def _size(self, length: int) -> int:
+        """Bytes of a frame of the other side. One that says its length in more bytes than it needs leaves a rest, and
+        no frame after it has the short way."""
+        return length + (2 if self._masks else 6) + (0 if length <= _SHORT else 2 if length < 1 << 16 else 8)
+
     def _frame(self, frame: Frame) -> None:
         if frame.opcode is Opcode.BINARY:
             if frame.fin:
-                self.message(bytes(frame.data))
+                self._whole(bytes(frame.data))
             else:
                 self._parts = bytearray(frame.data)
         elif frame.opcode is Opcode.CONT and self._parts is not None:
             self._parts += frame.data
             if frame.fin:
                 data, self._parts = bytes(self._parts), None
-                self.message(data)
+                self._whole(data)
         elif frame.opcode is Opcode.TEXT:
             self.text()
         elif frame.opcode is Opcode.CLOSE:
-            self.goodbye()
+            self.goodbye(Close.parse(frame.data).reason)
+
+    def _whole(self, data: bytes) -> None:
+        if self.max_bytes is not None and len(data) > self.max_bytes:
+            self._refuse_large()
+        else:
+            self.message(data)
 
     # Out ----------------------------------------------------------------------------------------------
 
@@ -150,10 +172,14 @@ class Endpoint(asyncio.Protocol):
             self._protocol.send_close(code, reason)
         except InvalidState:
             pass
-        self._write()
+        self.write()
 
-    def _write(self) -> None:
-        for data in self._protocol.data_to_send():
+    def write(self) -> None:
+        """Send what the library has to."""
+        self.write_all(self._protocol.data_to_send())
+
+    def write_all(self, writes: Iterable[bytes]) -> None:
+        for data in writes:
             if data:
                 self.transport.write(data)
             elif self.transport.can_write_eof():

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import msgspec
 from websockets.client import ClientProtocol
 from websockets.http11 import Response
+from websockets.protocol import OPEN
 from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
@@ -23,6 +24,7 @@ CONNECT_S = 10.0
 CLOSE_S = 2.0  # that a server has to answer a goodbye
 _FIRST_BYTES = 60  # of what is no answer, to tell by it what is there
 _TEXT_BYTES = 100  # of a body that is shown
+_HEAD_END = b"\r\n\r\n"
 _TLS = (b"\x15\x03", b"\x16\x03")  # how an alert, and a handshake, begin
 
 
@@ -34,16 +36,14 @@ class Link(Endpoint):
     def __init__(
         self, url: str, token: str | None, received: Callable[[bytes], None], lost: Callable[[str], None]
     ) -> None:
-        super().__init__(
-            ClientProtocol(
-                parse_uri(url + wire.PATH), subprotocols=[Subprotocol(wire.SUBPROTOCOL)], max_size=None, logger=log
-            )
-        )
+        uri = parse_uri(url + wire.PATH)
+        super().__init__(ClientProtocol(uri, subprotocols=[Subprotocol(wire.SUBPROTOCOL)], max_size=None, logger=log))
         self._received = received
         self._lost = lost
         self._token = token
+        self._secure = uri.secure
         self._url = redact(url)
-        self._first = b""  # of what the server said
+        self._head = b""  # of what the server says, until it is a whole handshake or too long to be one
         self._why = "the server closed the connection"
         self._over = False
         loop = asyncio.get_running_loop()
@@ -59,7 +59,7 @@ class Link(Endpoint):
         if self._token is not None:
             request.headers["Authorization"] = f"Bearer {self._token}"
         self._protocol.send_request(request)
-        self._write()
+        self.write()
 
     def connection_lost(self, error: Exception | None) -> None:
         if error is not None:
@@ -70,12 +70,25 @@ class Link(Endpoint):
 
     def data_received(self, data: bytes) -> None:
         self.silent = 0
-        if not self.open.done():
-            self._first = (self._first + data)[:_FIRST_BYTES]
-        super().data_received(data)
+        if self.open.done():
+            super().data_received(data)
+        else:
+            self._shake(data)
         if self._protocol.close_expected() and not self._over:  # what came was none of the protocol
             self._why = str(self._protocol.handshake_exc or self._protocol.parser_exc or self._why)
-            self.goodbye()
+            self.goodbye("")
+
+    def _shake(self, data: bytes) -> None:
+        """What comes belongs to the handshake, up to an empty line, and messages may follow it at once."""
+        before = max(0, len(self._head) - len(_HEAD_END) + 1)
+        self._head += data
+        end = self._head.find(_HEAD_END, before) + len(_HEAD_END)
+        rest = self._head[end:] if end >= len(_HEAD_END) else b""
+        self.handshake_received(data[: len(data) - len(rest)])
+        if rest and self._protocol.state is OPEN:
+            super().data_received(rest)
+        elif rest:  # the body of a refusal
+            self.handshake_received(rest)
 
     # Frames -------------------------------------------------------------------------------------------
 
@@ -94,17 +107,15 @@ class Link(Endpoint):
     def text(self) -> None:
         self.abort("it sent a text")
 
-    def goodbye(self) -> None:
-        closed = self._protocol.close_rcvd
-        if closed is not None and closed.reason:
-            self._why = closed.reason
-        self._write()
+    def goodbye(self, reason: str) -> None:
+        self._why = reason or self._why
+        self.write()
         self.transport.close()
         self._end()
 
     def _end(self) -> None:
         if not self.open.done():
-            self.open.set_exception(_no_server(self._url, self._first, self._why, self._protocol.uri.secure))
+            self.open.set_exception(_no_server(self._url, self._head[:_FIRST_BYTES], self._why, self._secure))
         if not self._over:
             self._over = True
             if not self.open.cancelled() and self.open.exception() is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
-from functools import partial
+from itertools import takewhile
 from typing import Any
 
 from .. import wire
@@ -60,6 +60,7 @@ class Connection:
         "_room",
         "_seats",
         "_stuck",
+        "_submitted",
         "_tasks",
         "_to_offer",
         "_token",
@@ -85,7 +86,8 @@ class Connection:
         self._topics: set[str] = set()  # that it may fire on
         self._held: list[Batch | SolarWindError] = []
         self._held_bytes = 0
-        self._unaccepted = 0
+        self._submitted: dict[asyncio.Future[None], tuple[int, int]] = {}  # and not answered: with ref and bytes
+        self._unaccepted = 0  # bytes
         self._unread = Unread(host.turns, self._take, self._failed, self._regulate)
         self._paused = False  # reading
         self._stuck = False  # writing
@@ -196,10 +198,14 @@ class Connection:
             return
         size = batch.weight + _BATCH_BYTES
         self._unaccepted += size
+        self._submitted[future] = submit.ref, size
         self._regulate()
-        future.add_done_callback(partial(self._submitted, submit.ref, size))
+        future.add_done_callback(self._answer_submit)
 
-    def _submitted(self, ref: int, size: int, future: asyncio.Future[None]) -> None:
+    def _answer_submit(self, future: asyncio.Future[None]) -> None:
+        if future not in self._submitted:  # it was answered with what came of it
+            return
+        ref, size = self._submitted.pop(future)
         self._unaccepted -= size
         if self._paused:
             self._regulate()
@@ -209,6 +215,11 @@ class Connection:
             self._flush_soon()
         else:
             self._refuse(ref, error)
+
+    def _answer_submits(self) -> None:
+        """Those that were accepted just now, in this very turn: what is offered of them goes with the answer."""
+        for future in list(takewhile(asyncio.Future.done, self._submitted)):
+            self._answer_submit(future)
 
     def _hold(self, hold: wire.Hold) -> None:
         """What is refused here fails the events that fired it, with their report."""
@@ -425,6 +436,7 @@ class Connection:
 
     def flush_offers(self) -> None:
         if self._to_offer:
+            self._answer_submits()
             self._flush()
 
     def _flush(self) -> None:

@@ -23,7 +23,6 @@ from ..wind import SolarWind
 from .access import Access, Grant
 from .bodies import Bodies
 from .call import Call
-from .door import Door
 from .feed import Feeds
 from .guard import Guard
 from .http import Http
@@ -31,6 +30,7 @@ from .settings import Settings
 from .take import Takes
 from .uses import CHECK_S, Uses
 from .webhooks import Webhooks
+from .websocket import Door
 
 
 class Server(Clients):
@@ -64,7 +64,8 @@ class Server(Clients):
         self.takes = Takes(self)
         self.feeds = Feeds(self)
         self.http = Http(self)
-        self._others = Router([WebSocketRoute(wire.PATH, Door(self))], lifespan=self.lifespan)
+        self.door = Door(self)
+        self._others = Router([WebSocketRoute(wire.PATH, self.door)], lifespan=self.lifespan)
 
     @property
     def engine(self) -> Engine:

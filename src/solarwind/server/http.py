@@ -23,6 +23,7 @@ from .access import Grant
 from .call import Call, ClientGone, problem, problem_of
 from .delivery import Wanted
 from .endpoint import Endpoint, Right
+from .sources import VISIT
 
 if TYPE_CHECKING:
     from .asgi import Server
@@ -164,7 +165,7 @@ class _Place:
         """Raises `BadToken` and `NotAllowed`."""
         call.grant = call.server.guard.grant(call.request.scope["headers"])
         _check_right(call, right, call.grant)
-        visit = call.request.scope.get("state", {}).get("solarwind.visit")
+        visit = call.request.scope.get("state", {}).get(VISIT)
         if visit is not None:  # it is a connection of ours: see listener.py
             visit.welcome()
 

@@ -1,15 +1,17 @@
-"""The WebSocket door of `solarwind serve`: a `Connection` right on the socket's bytes.
+"""The WebSocket door, `/v1/connect`: who is let in, and what carries the bytes of a `Connection`.
 
-There is no task, queue or ASGI scope for a connection, so that ten thousand idle ones cost little. uvicorn makes one of
-these when a request asks for a WebSocket, and gives it the request's bytes.
+On the port of `solarwind serve` that is a socket's bytes, with no task, queue or ASGI scope for a connection, so that
+ten thousand idle ones cost little. Where the app is mounted in another it is ASGI's receive and send.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
 from starlette.responses import Response as Answer
+from starlette.types import Receive, Scope, Send
 from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
@@ -20,27 +22,73 @@ from ..errors import NotFound, ProtocolError, SolarWindError, Unavailable
 from ..peer.connection import UNAUTHENTICATED_BYTES, Connection
 from .call import problem, problem_of
 from .guard import bearer
+from .sources import Visit
 
 if TYPE_CHECKING:
     from .asgi import Server
 
 CLOSE_S = 2.0  # that a peer has to answer a close
+LAST_WORDS_S = 1.0  # that a peer has to read what it is sent in the end
+SERVICE_RESTART = 1012  # why a connection ends that the outer app's server closes because it stops
+_MAX_UNSENT_BYTES = 64 << 10
 _PONG = b"\x8a"  # a frame's first byte
 
 
+class Door:
+    """Who is let in, whatever carries the bytes; as an ASGI app, where those are ASGI's."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self.frame_bytes = server.settings.frame_bytes
+        self.first_bytes = min(UNAUTHENTICATED_BYTES, self.frame_bytes)  # of a message until it is known who sends it
+
+    def check(
+        self, scheme: str, headers: Iterable[tuple[bytes, bytes]], address: str | None, subprotocols: Collection[str]
+    ) -> str | None:
+        """Return the token that a handshake brought, if any. Raises what it is refused for."""
+        headers = list(headers)
+        if not self._server.running:
+            raise Unavailable("expected a server that runs, got one that stops: come again")
+        self._server.guard.check(scheme, headers, address)
+        if wire.SUBPROTOCOL not in subprotocols:
+            raise ProtocolError(f"expected the subprotocol {wire.SUBPROTOCOL}, got another or none")
+        return bearer(headers)
+
+    def open(self, carrier: WebSocket | AsgiWebSocket, token: str | None) -> Connection:
+        """The handshake is done."""
+        return self._server.connected(carrier, token)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        address = (scope.get("server") or (None,))[0]
+        try:
+            token = self.check(scope["scheme"], scope["headers"], address, scope["subprotocols"])
+        except SolarWindError as error:
+            await _refuse(scope, send, error)
+            return
+        await send({"type": "websocket.accept", "subprotocol": wire.SUBPROTOCOL})
+        await AsgiWebSocket(self, token, send).run(receive)
+
+
+# --- on a socket's bytes ----------------------------------------------------------------------------------------
+
+
 class WebSocket(Endpoint):
-    """The transport of one `Connection`; the one it needs of uvicorn's state is the set of connections."""
+    """A connection of the port."""
 
     local = False
-    __slots__ = ("_authenticated", "_closing", "_connection", "_connections", "_server", "_stuck")
+    __slots__ = ("_authenticated", "_closing", "_connection", "_connections", "_door", "_stuck", "_visit")
 
     _protocol: ServerProtocol
 
-    def __init__(self, server: Server, *, server_state: Any, **ignored: Any) -> None:
-        most = min(UNAUTHENTICATED_BYTES, server.settings.frame_bytes)
-        super().__init__(ServerProtocol(subprotocols=[Subprotocol(wire.SUBPROTOCOL)], max_size=most, logger=log))
-        self._server = server
-        self._connections = server_state.connections
+    def __init__(self, door: Door, connections: set[Any], visit: Visit) -> None:
+        """It is one of the `connections` of its port until it is lost."""
+        subprotocols = [Subprotocol(wire.SUBPROTOCOL)]
+        super().__init__(ServerProtocol(subprotocols=subprotocols, max_size=door.frame_bytes, logger=log))
+        self.max_bytes = door.first_bytes
+        self._door = door
+        self._connections = connections
+        self._visit = visit
         self._connection: Connection | None = None
         self._authenticated = False
         self._closing = False
@@ -57,16 +105,16 @@ class WebSocket(Endpoint):
         self._connections.discard(self)
         if self._connection is not None:
             self._connection.lost()
+        self._visit.leave()
 
     def data_received(self, data: bytes) -> None:
         if self._connection is not None:
             self._connection.heard = asyncio.get_running_loop().time()
         super().data_received(data)
-        if self._protocol.close_expected() and not self._closing:
-            self._close_soon()
+        self._close_if_expected()
 
     def pause_writing(self) -> None:
-        """Whoever has not said who he is has nothing to be slow with."""
+        """Nobody unknown has anything to be slow with."""
         self._stuck = True
         if not self._authenticated:
             self.transport.abort()
@@ -79,13 +127,18 @@ class WebSocket(Endpoint):
             self._connection.unstuck()
 
     def shutdown(self) -> None:
-        """uvicorn stops."""
+        """The server stops."""
         if self._connection is not None:
             self._connection.leave()
         else:
             self.transport.close()
 
     # The handshake ------------------------------------------------------------------------------------
+
+    def begin(self, head: bytes) -> None:
+        """The request that asks for it came."""
+        self.handshake_received(head)
+        self._close_if_expected()
 
     def opened(self, handshake: Request) -> None:
         protocol, token = self._protocol, None
@@ -102,21 +155,18 @@ class WebSocket(Endpoint):
                 _put(answer, response)
         protocol.send_response(response)
         if response.status_code == 101:
-            # A message may be in the same packet: its frames come as events right after this one.
-            self._connection = self._server.connected(self, token)
+            self._connection = self._door.open(self, token)
 
     def _check(self, request: Request) -> str | None:
-        """The token that the handshake brought. Raises what it is refused for."""
+        """Return the token that the handshake brought. Raises what it is refused for."""
         headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in request.headers.raw_items()]
-        if not self._server.running:
-            raise Unavailable("expected a server that runs, got one that stops: come again")
         scheme = "wss" if self.transport.get_extra_info("ssl_object") else "ws"
-        self._server.guard.check(scheme, headers, (self.transport.get_extra_info("sockname") or (None,))[0])
+        address = (self.transport.get_extra_info("sockname") or (None,))[0]
+        chosen = self._protocol.subprotocol
+        token = self._door.check(scheme, headers, address, () if chosen is None else (chosen,))
         if request.path.partition("?")[0] != wire.PATH:
             raise NotFound(f"expected a WebSocket at {wire.PATH}, got one elsewhere")
-        if self._protocol.subprotocol is None:
-            raise ProtocolError(f"expected the subprotocol {wire.SUBPROTOCOL}, got another or none")
-        return bearer(headers)
+        return token
 
     # Frames -------------------------------------------------------------------------------------------
 
@@ -128,7 +178,7 @@ class WebSocket(Endpoint):
         if self._connection is not None:
             self._connection.refuse_text()
 
-    def goodbye(self) -> None:
+    def goodbye(self, reason: str) -> None:
         if self._connection is not None:
             self._connection.lost()
 
@@ -151,14 +201,17 @@ class WebSocket(Endpoint):
 
     def authenticated(self) -> None:
         self._authenticated = True
+        self.max_bytes = self._door.frame_bytes
         self.transport.set_write_buffer_limits()
-        self._protocol.max_message_size = self._server.settings.frame_bytes
+        self._visit.welcome()
 
-    def _write(self) -> None:
+    def write(self) -> None:
         """Pongs are not kept for a peer that asks for them and does not read."""
-        if self._stuck:
-            self._protocol.writes = [each for each in self._protocol.writes if each[:1] != _PONG]
-        super()._write()
+        self.write_all(each for each in self._protocol.data_to_send() if not (self._stuck and each[:1] == _PONG))
+
+    def _close_if_expected(self) -> None:
+        if self._protocol.close_expected() and not self._closing:
+            self._close_soon()
 
     def _close_soon(self) -> None:
         """The peer answers the close and hangs up, or is let go."""
@@ -173,3 +226,107 @@ def _put(answer: Answer, response: Response) -> None:
             del response.headers[name]
         response.headers[name] = value
     response.body = bytes(answer.body)
+
+
+# --- on ASGI's receive and send ---------------------------------------------------------------------------------
+
+
+class AsgiWebSocket:
+    """A connection of an app that this one is mounted in. A task of its own sends, so that nobody who has something to
+    send need wait."""
+
+    local = False
+
+    def __init__(self, door: Door, token: str | None, send: Send) -> None:
+        self._door = door
+        self._send = send
+        self._max_bytes = door.first_bytes
+        self._queue: asyncio.Queue[dict[str, object] | None] = asyncio.Queue()
+        self._unsent = 0
+        self._reader = asyncio.current_task()
+        self._aborted = False
+        self._readable = asyncio.Event()
+        self._readable.set()
+        self._connection = door.open(self, token)
+
+    async def run(self, receive: Receive) -> None:
+        """Read until it is over."""
+        writer = asyncio.create_task(self._write())
+        try:
+            await self._read(receive)
+        except asyncio.CancelledError:
+            if not self._aborted:
+                raise
+        finally:
+            self._connection.lost()
+            await self._finish(writer)
+
+    async def _read(self, receive: Receive) -> None:
+        connection = self._connection
+        while connection.open:
+            message = await receive()
+            if message["type"] == "websocket.disconnect":
+                connection.lost(died=message.get("code") != SERVICE_RESTART)
+                return
+            data = message.get("bytes")
+            if data is None:
+                connection.refuse_text()
+            elif len(data) > self._max_bytes:
+                connection.refuse_large(len(data), self._max_bytes)
+            else:
+                connection.received(data)
+            await self._readable.wait()
+
+    async def _write(self) -> None:
+        while (message := await self._queue.get()) is not None:
+            await self._send(message)
+            self._unsent -= len(message.get("bytes", b""))  # type: ignore[arg-type]
+            if self._unsent <= _MAX_UNSENT_BYTES // 2:
+                self._connection.unstuck()
+
+    async def _finish(self, writer: asyncio.Task[None]) -> None:
+        """Let it send what there is for the peer, which may be gone already."""
+        if not self._aborted:
+            self._queue.put_nowait(None)
+            await asyncio.wait([writer], timeout=LAST_WORDS_S)
+        writer.cancel()
+        await asyncio.gather(writer, return_exceptions=True)
+
+    # The connection's side ----------------------------------------------------------------------------
+
+    def send(self, data: bytes) -> None:
+        self._unsent += len(data)
+        self._queue.put_nowait({"type": "websocket.send", "bytes": data})
+        if self._unsent > _MAX_UNSENT_BYTES:
+            self._connection.stuck()
+
+    def pause(self) -> None:
+        self._readable.clear()
+
+    def resume(self) -> None:
+        self._readable.set()
+
+    def close(self, code: int, reason: str) -> None:
+        self._queue.put_nowait({"type": "websocket.close", "code": code, "reason": reason})
+        self._queue.put_nowait(None)
+        self._readable.set()
+
+    def abort(self) -> None:
+        self._aborted = True
+        if self._reader is not None:
+            self._reader.cancel()
+
+    def authenticated(self) -> None:
+        """How large a message can be that gets here is for whoever runs the outer app to say."""
+        self._max_bytes = self._door.frame_bytes
+
+
+async def _refuse(scope: Scope, send: Send, error: SolarWindError) -> None:
+    """As a problem, where the server of the outer app can send it."""
+    if "websocket.http.response" not in scope.get("extensions", {}):
+        await send({"type": "websocket.close", "code": 1008, "reason": error.code})
+        return
+    answer = problem(error)
+    start = {"type": "websocket.http.response.start", "status": answer.status_code, "headers": answer.raw_headers}
+    await send(start)
+    await send({"type": "websocket.http.response.body", "body": answer.body})
