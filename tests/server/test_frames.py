@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from websockets.frames import Frame, Opcode
 from websockets.protocol import CLIENT, SERVER, Protocol, Side
@@ -65,6 +65,7 @@ def frames(side: Side, parts: list[tuple[Opcode, bytes, bool]]) -> bytes:
 
 
 @pytest.mark.parametrize("sender", [CLIENT, SERVER])
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(sizes=st.lists(SIZES, min_size=1, max_size=4), cuts=st.lists(st.integers(1, 300) | st.integers(1, 70_020)))
 def test_what_one_end_sends_comes_to_the_other_however_it_is_cut(
     sender: Side, sizes: list[int], cuts: list[int]
@@ -82,6 +83,7 @@ def test_what_one_end_sends_comes_to_the_other_however_it_is_cut(
 
 
 @pytest.mark.parametrize("sender", [CLIENT, SERVER])
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(size=SIZES)
 def test_a_message_that_comes_alone_is_read_as_the_library_wrote_it(sender: Side, size: int) -> None:
     other = end(SERVER if sender is CLIENT else CLIENT)
