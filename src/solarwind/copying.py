@@ -1,8 +1,8 @@
-"""From one store to another: history, purposes with all that pends, dead letters, and what topics keep.
+"""From one store to another: history, purposes with all that pends, dead letters, what topics keep, and definitions.
 
 Both ends are at rest meanwhile. The target numbers a topic's events itself, from 0 and without the holes that trimming
 left in the source, so all positions in a purpose's state are counted anew. First come the events, which are
-the very batches, then the purposes with their dead letters, then what topics keep.
+the very batches, then the purposes with their dead letters, then what topics keep, then definitions.
 
 Nothing notes how far a copy has got: the target itself says it. What it holds has to be the beginning of what would
 be written, the same events in the same order and the same states, and is not written again; anything else is refused
@@ -27,6 +27,7 @@ from .engine.url import missing_extra, sqlite_path
 from .errors import BadArgument, ConflictError, NotAllowed, StoreError
 from .store.at_rest import RestingStore
 from .store.base import Full, Recovered, TopicRecord
+from .store.definitions import Definition, Definitions
 from .text import redact
 
 PAGE_BYTES = 4 << 20  # of events that are read, and committed, together
@@ -67,6 +68,8 @@ class End(Protocol):
         ...
 
     def store_of(self, topic: str) -> Part: ...
+
+    definitions: Definitions  # once it is open
 
     async def leave(self, clean: bool) -> None:
         """Close all of it; unless `clean`, as if it had been cut off. If it was only read, it is left as it was."""
@@ -239,6 +242,7 @@ class _Copying:
         self._progress = progress
         self._total = self._done = 0  # events
         self._dead_letters = 0
+        self._missing: list[Definition] = []  # in the target
         self._states_there = recovered(there.snapshots, there.changes)
         self._topics_there = {each.name: each for each in there.topics}
         states: dict[str, list[State]] = {each.name: [] for each in found.topics}
@@ -260,6 +264,8 @@ class _Copying:
             await self._copy_purposes(topic)
         for topic in self._topics.values():
             await self._copy_settings(topic)
+        for definition in self._missing:
+            await self._target.definitions.put(definition.kind, definition.name, definition.value or b"", before=0)
         purposes = sum(len(topic.states) for topic in self._topics.values())
         return Copied(len(self._topics), self._done, before, purposes, self._dead_letters)
 
@@ -281,6 +287,18 @@ class _Copying:
                     raise self._conflict(f"purposes, but not all events of topic {topic.name!r}")
             for state in self._states_there:
                 await self._compare_state(state)
+        await self._compare_definitions()
+
+    async def _compare_definitions(self) -> None:
+        there = {(each.kind, each.name): each.value for each in await self._target.definitions.list()}
+        for each in await self._source.definitions.list():
+            key = each.kind, each.name
+            if key not in there:
+                self._missing.append(each)
+            elif there.pop(key) != each.value:
+                raise self._conflict(f"another {each.kind} {each.name!r}")
+        for kind, name in there:
+            raise self._conflict(f"the {kind} {name!r}, which the source does not have")
 
     async def _locate(self, topic: _Topic) -> None:
         """Go through what the target has of a topic, up to its last event. That one has to be the source's."""

@@ -187,12 +187,6 @@ def test_what_it_cannot_start_with_is_refused_in_one_line(
     assert sorted(each.name for each in tmp_path.iterdir()) == ["garbage", "secret"]
 
 
-def test_a_file_of_webhooks_that_cannot_be_read(refused: Callable[..., str], tmp_path: Path) -> None:
-    (tmp_path / "wind.db-webhooks").write_text("garbage")
-    assert "wind.db-webhooks" in refused()
-    assert not (tmp_path / "wind.db-lock").exists()
-
-
 USAGE: dict[str, list[str]] = {
     "no such port": ["--port", "65536"],
     "no ids": ["--ids", "0"],

@@ -88,11 +88,21 @@ def test_it_is_ready_while_nats_is_there(own: Callable[..., NatsServer], serving
     assert server.ask("POST", EVENTS, 1)[0] == 202
 
 
-def test_a_webhook_that_will_be_forgotten_says_so(url: str, serving: Serve) -> None:
-    server = serving("--engine", url, "--webhook-network", "127.0.0.0/8")
+def test_a_webhook_that_is_put_at_one_server_is_known_at_all_and_after_a_restart(url: str, serving: Serve) -> None:
+    one, other = (serving("--engine", url, "--webhook-network", "127.0.0.0/8") for _ in range(2))
     webhook = {"url": "http://127.0.0.1:9/", "handshake": False}
-    assert server.ask("PUT", f"{SHIP}/webhooks/shop", webhook)[0] == 201
-    assert "put it there again after each start" in server.process.read_err("lasts as long as this server runs")
+    hook = f"{SHIP}/webhooks/shop"
+    assert one.ask("PUT", hook, webhook)[0] == 201
+    eventually(lambda: other.ask("GET", hook)[0] == 200, "the other server to be told")
+    assert other.ask("PUT", hook, {**webhook, "concurrency": 3})[0] == 200
+    eventually(lambda: one.ask("GET", hook)[1]["concurrency"] == 3, "the first server to be told")
+    for each in (one, other):
+        each.process.signal(signal.SIGTERM)
+        each.process.end()
+    again = serving("--engine", url, "--webhook-network", "127.0.0.0/8")
+    assert again.ask("GET", hook)[1]["concurrency"] == 3
+    assert again.ask("DELETE", hook)[0] == 204
+    assert again.ask("GET", "/v1/webhooks")[1] == {"webhooks": []}
 
 
 def test_each_death_of_a_worker_behind_a_server_counts(

@@ -114,7 +114,7 @@ async def test_no_secret_turns_up_anywhere(tmp_path: Path) -> None:
             assert each.encode() not in text, f"{each} is in the {place}"
     for each in hidden:
         assert each.encode() not in command + environment
-    assert os.stat(tmp_path / "wind.db-webhooks").st_mode & 0o777 == 0o600
+    assert os.stat(tmp_path / "wind.db").st_mode & 0o777 == 0o600
 
 
 async def refused_webhooks(session: Session, hook: str, query: str, signing: str) -> None:

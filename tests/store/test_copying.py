@@ -85,6 +85,8 @@ async def furnish(store: SqliteStore) -> None:
     assert await store.trim("bygone", Spans(), 1 << 62, None) == 5
     await store.topic("orders", 3600, None)
     await store.topic("empty", 0, 1 << 20)
+    await store.definitions.put("webhook", "shop", b"one")
+    await store.definitions.put("schedule", "nightly", b"two")
 
 
 # --- what a store says --------------------------------------------------------------------------------------
@@ -94,7 +96,8 @@ async def say(end: End) -> dict[str, Any]:
     """All that a store says, with events by their ids, since positions may differ."""
     recovered = await end.open(NOW)
     try:
-        said: dict[str, Any] = {"clean": recovered.clean}
+        defined = [(each.kind, each.name, each.value) for each in await end.definitions.list()]
+        said: dict[str, Any] = {"clean": recovered.clean, "definitions": defined}
         ids: dict[str, dict[int, str]] = {}
         for record in recovered.topics:
             events = await events_of(end.store_of(record.name), record.name)
@@ -627,6 +630,7 @@ class Several:
         folder.mkdir(exist_ok=True)
         self.place = str(folder)
         self._stores = [_Silent(str(folder / f"{index}.db"), writes=writes) for index in range(number)]
+        self.definitions = self._stores[0].definitions
 
     async def open(self, now: int) -> Recovered:
         found = [await store.open(now) for store in self._stores]

@@ -20,7 +20,9 @@ from ..core.state import Change, Letter, Snapshot
 from ..errors import ConflictError, SolarWindError, StoreError, TooLarge
 from ..limits import Limits
 from ..store.base import Recovered, TopicRecord
+from ..store.definitions import Definitions
 from .address import Settings, read_address
+from .definitions import DefinitionKeys
 from .layout import DIRECT, Layout, id_name, producer_name
 from .namespace import open_namespace
 from .owners import BEAT_S, Member, Record
@@ -57,6 +59,7 @@ class NatsEnd:
             await self._open_namespace()
             await self._refuse_others()
             self.publisher = Publisher(self._session, self.layout, Limits())
+            self.definitions: Definitions = DefinitionKeys(self._session, self.layout).definitions
             while new := await self._used() - self._partitions.keys():
                 for partition in sorted(new):
                     await self._partition(partition).open(now)
@@ -192,7 +195,10 @@ class PartitionEnd:
         self._is_open = False
 
     async def open(self, now: int) -> None:
-        self.store = JetStreamStore(self._session, self._end.layout, self._partition, self._end.publisher, at_rest=True)
+        end = self._end
+        self.store = JetStreamStore(
+            self._session, end.layout, self._partition, end.publisher, end.definitions, at_rest=True
+        )
         self.store.failed = self._failed
         try:
             self.found = await self.store.open(now)

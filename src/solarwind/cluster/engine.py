@@ -27,8 +27,10 @@ from ..limits import Limits
 from ..names import check_topic
 from ..operations import Internal
 from ..records import OwnerInfo, Trace
+from ..store.definitions import Definitions
 from . import session
 from .address import MOST_STREAMS, read_address
+from .definitions import DefinitionKeys
 from .durability import log_durability
 from .layout import Layout
 from .link import MemoryLink, NatsLink, NatsTransport
@@ -171,6 +173,9 @@ class NatsEngine(Running):
         self._owners.opened = self._opened
         self._owners.moved = self._moved
         self._owners.failed = self._fail
+        keys = DefinitionKeys(self._session, self._layout)
+        self.definitions: Definitions = keys.definitions
+        self._owners.took = keys.took
         try:
             await self._owners.start()
         except BaseException:
@@ -210,7 +215,7 @@ class NatsEngine(Running):
                     client.end(error)
 
     def _make_owner(self, partition: int, ended: Callable[[Owner, StoreError], None]) -> Owner:
-        store = JetStreamStore(self._session, self._layout, partition, self._publisher)
+        store = JetStreamStore(self._session, self._layout, partition, self._publisher, self.definitions)
         store.rightful = partial(self._owners.owns, partition)
         return Owner(store, self._limits, ended, clock=self._clock, random=self._random)
 

@@ -7,6 +7,7 @@ SOLARWIND_<ns>_state    solarwind.<ns>.state.<p>.log.commit               one me
                         solarwind.<ns>.state.<p>.kept.dead.<hash>         the texts of dead letters
                         solarwind.<ns>.state.<p>.kept.index.<topic>       which event is where
 KV_SOLARWIND_<ns>       $KV.SOLARWIND_<ns>.settings, .owner.<p>           a key-value bucket
+                        $KV.SOLARWIND_<ns>.definition.<kind>.<hash>
                         solarwind.<ns>.live.beat, .hello, .node.<node>.>  not stored
 """
 
@@ -84,6 +85,9 @@ class Layout(msgspec.Struct, frozen=True):
 
     def key(self, key: str) -> str:
         return f"$KV.{self.bucket}.{key}"
+
+    def definition(self, kind: str, name: str) -> str:
+        return self.key(f"definition.{kind}.{sha256(name.encode()).hexdigest()[:32]}")
 
     def live(self, rest: str) -> str:
         return f"{_ROOT}.{self.namespace}.live.{rest}"

@@ -85,6 +85,7 @@ class Owners:
         self._began = 0.0
         self._changed_at = 0.0  # when somebody came or went
         self._moved_at = 0.0
+        self.took: Callable[[Raw], None] = lambda raw: None  # gets what else is in the bucket
         self._wake = asyncio.Event()
         self._news = asyncio.Condition()
         self._tail: Tail | None = None
@@ -223,6 +224,7 @@ class Owners:
         key = raw.subject.removeprefix(self._layout.key(""))
         kind, _, partition = key.partition(".")
         if kind != "owner":
+            self.took(raw)
             return
         if not partition.isdecimal() or not 0 <= int(partition) < self._layout.settings.streams:
             log.error("key %s of bucket %s is none that Solar Wind wrote", key, self._layout.bucket)

@@ -25,6 +25,7 @@ from ..core.state import Change, Letter, Snapshot
 from ..errors import NotAllowed, NotFound, ProtocolError, StoreError
 from ..store.base import Full, Keep, Recovered
 from ..store.base import TopicRecord as TopicKnown
+from ..store.definitions import Definitions
 from .forward import MOST_BYTES, Forwarder
 from .layout import CAUSED, Layout, forwarded_by
 from .log import Log
@@ -54,11 +55,20 @@ class JetStreamStore:
     shared = True
 
     def __init__(
-        self, session: Session, layout: Layout, partition: int, publisher: Publisher, *, at_rest: bool = False
+        self,
+        session: Session,
+        layout: Layout,
+        partition: int,
+        publisher: Publisher,
+        definitions: Definitions,
+        *,
+        at_rest: bool = False,
     ) -> None:
-        """`at_rest`: it is read, and written by nobody but a copier: nothing is handed out."""
+        """`definitions` are the namespace's. `at_rest`: it is read, and written by nobody but a copier: nothing is
+        handed out."""
         self.keep_ns = int(layout.settings.keep_s * 1e9)
         self.partition = partition
+        self.definitions = definitions
         self._session = session
         self._layout = layout
         self._publisher = publisher

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from ..batch import Batch
 from ..core.effects import Join, Offer, Report
 from ..store.base import Keep as Keep
+from ..store.definitions import Definition as Definition
+from ..store.definitions import Definitions as Definitions
 from .clock import Clock
 
 if TYPE_CHECKING:
@@ -49,6 +51,11 @@ class Engine(Protocol):
     service_clock: Clock  # what services in this process go by, so that a test's clock moves them too
     failed: asyncio.Future[None]  # gets the error after which the engine can do nothing any more
     patience_s: float  # a process that stood still for less is not taken for gone, whatever its leases
+
+    @property
+    def definitions(self) -> Definitions:
+        """What is defined by name in its store, while it runs."""
+        ...
 
     async def start(self) -> None: ...
 

@@ -25,6 +25,7 @@ from ..core.purpose import MOST_ERROR
 from ..errors import Busy, ProtocolError, SolarWindError, StoreError, TooLarge, Unavailable
 from ..logs import limited
 from ..origin import MACHINE, process_name
+from ..store.definitions import Definitions, in_memory
 from .authors import Authors
 from .backoff import Backoff
 from .base import Link, Receiver, Since
@@ -81,6 +82,7 @@ class Client(Running):
         self._secret = token_bytes(32)
         self.author = author_of(self._secret)
         self._authors = Authors()
+        self.definitions: Definitions = in_memory()  # the server's are its own
         self._link: Link | None = None  # once it is shaken hands on; what is asked before waits
         self._welcome: wire.Welcome | None = None
         self._together = wire.MOST_TOGETHER

@@ -20,6 +20,7 @@ from ..errors import BadArgument, NotFound
 from ..event import Event, HandOut
 from ..records import DeadLetter, PurposeInfo, PurposeStatistics, Statistics, TopicInfo, TopicStatistics, Trace, listed
 from ..store.base import Store
+from ..store.definitions import Definitions
 from .arguments import EventId, Ids, Keep, NewFile, Purpose, Purposes, Since, Topic, Until
 from .base import Since as When
 from .clock import Clock
@@ -42,6 +43,10 @@ class Operations(Running):
     _dispatcher: Dispatcher
     _clock: Clock
     _trimmer: Trimmer
+
+    @property
+    def definitions(self) -> Definitions:
+        return self.store.definitions
 
     async def ask(self, request: Request[R]) -> R:
         """See `Engine`."""

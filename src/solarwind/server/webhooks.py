@@ -1,23 +1,22 @@
 """The webhooks of a server: registered, shown, taken away, and remembered across restarts.
 
-They are a list in a small file beside the store, replaced as a whole whenever one changes. Nobody but the server's own
-user may read it, since it holds what messages are signed with.
+They are definitions in the store, which nobody but the server's own user may read, since they hold what messages are
+signed with. Where several servers share a store each of them knows all, and learns what another changes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import re
-from collections.abc import Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from contextlib import suppress
 from time import time
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ..engine.local import LocalEngine
+from ..engine.base import Definition, Definitions
 from ..errors import (
     BadArgument,
     BadName,
@@ -46,16 +45,12 @@ log = logging.getLogger("solarwind")
 MOST_WEBHOOKS = 1_000
 OVERLAP_S = 86_400.0  # a secret that was replaced still signs for so long
 LEAVE_S = 5.0  # that requests under way have when a webhook is changed or taken away
-_FORMAT = 1
 _NAME = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
 _MOST_CHARACTERS = 200
 
+_KIND = "webhook"
+
 Place = tuple[str, str, str]
-
-
-class _File(msgspec.Struct):
-    format: int
-    webhooks: list[Webhook]
 
 
 class Webhooks:
@@ -73,8 +68,9 @@ class Webhooks:
         self._server = server
         self._dialer = Dialer(Allowed(networks), resolve)
         self._origin = origin or MACHINE
-        self._path: str | None = None
         self._known: dict[Place, Webhook] = {}
+        self._numbers: dict[Place, int] = {}  # of the changes that made them, or took them away here
+        self._unwatch: Callable[[], None] = lambda: None
         self._refused: dict[Place, str] = {}  # why it could not join, or may not deliver
         self._barred: set[Place] = set()  # of those, the ones whose owner may not listen
         self._deciding: set[Place] = set()
@@ -85,22 +81,53 @@ class Webhooks:
     # Life ---------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Set those that are remembered to work. Raises `StoreError` where the file cannot be read."""
-        engine = self._server.engine
-        path = getattr(engine.store, "path", None) if isinstance(engine, LocalEngine) else None
-        self._path = f"{path}-webhooks" if path is not None else None
-        if self._path is not None:
-            self._known = {each.place: each for each in await asyncio.to_thread(_read, self._path)}
-        for place, webhook in self._known.items():
-            if webhook.ended is not None:
-                continue
-            refusal = self._refusal(webhook)
-            if refusal is not None:
-                self._bar(place, refusal)
-            else:
+        """Set those that are remembered to work. Raises `StoreError` where they cannot be read."""
+        self._unwatch = self._definitions.watch(_KIND, self._told)
+        async with self._changing:
+            for definition in await self._definitions.list(_KIND):
+                place, webhook = _read(definition)
+                if webhook is not None:
+                    self._known[place], self._numbers[place] = webhook, definition.number
+            for webhook in self._known.values():
                 await self._begin_or_refuse(webhook)
 
+    @property
+    def _definitions(self) -> Definitions:
+        return self._server.engine.definitions
+
+    def _told(self, definition: Definition) -> None:
+        """Somebody changed one, here or at another server."""
+        try:
+            place, webhook = _read(definition)
+        except StoreError as error:
+            log.error("%s", error)
+        else:
+            self._spawn(self._adopt(place, webhook, definition.number))
+
+    async def _adopt(self, place: Place, webhook: Webhook | None, number: int) -> None:
+        async with self._changing:
+            if number > self._numbers.get(place, 0):
+                await self._end(place)
+                self._forget(place)
+                if webhook is not None:
+                    self._known[place], self._numbers[place] = webhook, number
+                    await self._begin_or_refuse(webhook)
+            elif place not in self._known:  # taken away here, and from now on nothing of before can be told
+                self._numbers.pop(place, None)
+
+    def _forget(self, place: Place) -> None:
+        self._known.pop(place, None)
+        self._refused.pop(place, None)
+        self._barred.discard(place)
+
     async def _begin_or_refuse(self, webhook: Webhook) -> None:
+        """Set it to work, unless it has ended; if that cannot be, what is shown says why."""
+        if webhook.ended is not None:
+            return
+        refusal = self._refusal(webhook)
+        if refusal is not None:
+            self._bar(webhook.place, refusal)
+            return
         try:
             await self._begin(webhook)
         except (BadArgument, Busy, ConflictError, NotAllowed) as error:
@@ -109,6 +136,7 @@ class Webhooks:
 
     async def stop(self) -> None:
         """Let requests come to their end within the grace that handlers have."""
+        self._unwatch()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         at_work, self._at_work = self._at_work, {}
         for delivery in at_work.values():
@@ -156,9 +184,9 @@ class Webhooks:
                 owner_name=grant.name,
             )
             await self._replace(place, webhook)
-        if before is None and self._path is None:
+        if before is None and not self._definitions.lasting:
             log.warning(
-                "webhook %s of %r on topic %r lasts as long as this server runs: there is no file to remember it in; "
+                "webhook %s of %r on topic %r lasts as long as this server runs, which has no store to remember it in: "
                 "put it there again after each start",
                 *reversed(place),
             )
@@ -188,9 +216,10 @@ class Webhooks:
         async with self._changing:
             if place not in self._known:
                 raise _not_found(place)
-            await self._remember({each: of for each, of in self._known.items() if each != place})
-            self._refused.pop(place, None)
-            self._barred.discard(place)
+            removed = await self._definitions.remove(_KIND, _key(place))
+            self._forget(place)
+            if removed is not None:
+                self._numbers[place] = removed.number
             await self._end(place)
 
     # Whose they are -----------------------------------------------------------------------------------
@@ -261,7 +290,7 @@ class Webhooks:
         await self._end(place)
         try:
             await self._begin(webhook)
-            await self._remember({**self._known, place: webhook})
+            await self._remember(webhook)
         except BaseException:
             await self._end(place)
             if before is not None and was_at_work:
@@ -296,15 +325,16 @@ class Webhooks:
             if self._at_work.get(place) is not delivery or self._server.engine.failed.done():
                 return
             log.warning("webhook %s of %r on topic %r has ended: %s", *reversed(place), reason)
-            with suppress(StoreError):  # then it ends again after the next start
-                ended = msgspec.structs.replace(delivery.webhook, ended=reason)
-                await self._remember({**self._known, place: ended})
+            with suppress(SolarWindError):  # then it ends again after the next start, or another server said so
+                await self._remember(msgspec.structs.replace(delivery.webhook, ended=reason))
             await self._end(place)
 
-    async def _remember(self, webhooks: dict[Place, Webhook]) -> None:
-        if self._path is not None:
-            await asyncio.to_thread(_write, self._path, list(webhooks.values()))
-        self._known = webhooks
+    async def _remember(self, webhook: Webhook) -> None:
+        """In place of the one that is known here. Raises `ConflictError` where another server has put another."""
+        place, value = webhook.place, msgspec.json.encode(webhook)
+        before = self._numbers.get(place, 0) if place in self._known else 0
+        definition = await self._definitions.put(_KIND, _key(place), value, before=before)
+        self._known[place], self._numbers[place] = webhook, definition.number
 
     def _shown(self, webhook: Webhook) -> dict[str, Any]:
         wanted, reason = webhook.wanted, webhook.ended or self._refused.get(webhook.place)
@@ -375,41 +405,21 @@ def _secrets(text: str | None, before: Webhook | None) -> tuple[Secret, ...]:
     return (Secret(text), *former)
 
 
-# The file ------------------------------------------------------------------------------------------------
+# Where they are remembered -------------------------------------------------------------------------------
 
 
-def _read(path: str) -> list[Webhook]:
+def _key(place: Place) -> str:
+    return msgspec.json.encode(place).decode()
+
+
+def _read(definition: Definition) -> tuple[Place, Webhook | None]:
+    """Raises `StoreError`."""
     try:
-        with open(path, "rb") as file:
-            found = msgspec.json.decode(file.read(), type=_File)
-    except FileNotFoundError:
-        return []
-    except (OSError, msgspec.MsgspecError, ValueError) as error:
-        what = error.strerror if isinstance(error, OSError) else "it is not what was written"
+        place = msgspec.json.decode(definition.name, type=Place)
+        value = definition.value
+        return place, msgspec.json.decode(value, type=Webhook) if value is not None else None
+    except msgspec.MsgspecError:
         raise StoreError(
-            f"expected the server's webhooks in {path}, which cannot be read ({what}): restore it, or remove it and "
-            "register them again"
+            f"expected a webhook in the store, got {definition.name[:200]!a}, which is not what was written: use the "
+            "version of Solar Wind that wrote it"
         ) from None
-    if found.format != _FORMAT:
-        raise StoreError(f"expected {path} in format {_FORMAT}, got {found.format}: use the version that wrote it")
-    return found.webhooks
-
-
-def _write(path: str, webhooks: list[Webhook]) -> None:
-    """Replace it as a whole, so that a crash leaves the one before or this one."""
-    new, folder = f"{path}-new", os.path.dirname(os.path.abspath(path))
-    try:
-        with suppress(FileNotFoundError):
-            os.unlink(new)
-        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
-            file.write(msgspec.json.format(msgspec.json.encode(_File(_FORMAT, webhooks))))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(new, path)
-        held = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(held)
-        finally:
-            os.close(held)
-    except OSError as error:
-        raise StoreError(f"expected to write the server's webhooks to {path}, got {error.strerror}") from error

@@ -17,6 +17,7 @@ from ..core.log import Stored
 from ..core.spans import Spans
 from ..core.state import Change, Letter, Snapshot
 from ..errors import StoreError
+from .definitions import Definitions
 
 Keep = int | None | msgspec.UnsetType  # None: the default, or no bound; UNSET: as it was
 
@@ -73,6 +74,7 @@ class Store(Protocol):
     durable: bool  # whether what is committed outlives the process
     shared: bool  # whether others write into its log, too: then batches arrive there by themselves. Else see `Alone`
     keep_ns: int  # how long history is kept where nobody has said otherwise
+    definitions: Definitions
     failed: Callable[[StoreError], None]  # called, on any thread, when it finds by itself that it is of no use any more
 
     async def open(self, now: int) -> Recovered: ...

@@ -212,6 +212,7 @@ def _inspect(
         findings += inspection.inspect_commits(path, connection)
         findings += inspection.inspect_bodies(path, connection, topics, progress=report)
         findings += inspection.inspect_letters(path, connection)
+        findings += inspection.inspect_definitions(path, connection)
         findings += inspection.inspect_references(path, connection)
         findings += inspection.inspect_links(path, connection, topics, last.events, most=1 << 62)
     return findings

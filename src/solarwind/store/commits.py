@@ -18,7 +18,9 @@ from ..core.log import Stored
 from ..core.spans import Spans
 from ..core.state import Change, Snapshot
 from . import database
-from .database import Commit, Topic, select, value
+from .database import Commit, Topic, select
+from .database import value as value_of
+from .definitions import Definition, check_before, check_count
 
 _COMMITS_KEPT = 256  # superseded commits that pile up before they are deleted together
 _MOST_PRODUCERS = 100_000
@@ -84,7 +86,7 @@ def rows_of_made(connection: apsw.Connection, topic: int, producer: int, sequenc
     rows: set[int] = set()
     author: bytes | None = b""
     query = "SELECT min(author) FROM batches WHERE producer = ? AND topic = ? AND author >= ?"
-    while (author := value(connection, query, (producer, topic, author))) is not None:
+    while (author := value_of(connection, query, (producer, topic, author))) is not None:
         low: int | None = None  # of the numbers that the last row found has
         for sequence in sorted(sequences, reverse=True):
             if low is not None and low <= sequence:
@@ -156,6 +158,28 @@ class Plan:
             database.save_topic(self._connection, Topic(topic, name))
         return topic, 0, 0, 0
 
+    def define(self, kind: str, name: str, value: bytes | None, before: int | None) -> Definition | None:
+        """Change a definition, or remove it where `value` is None: a commit of its own. Return None, with nothing
+        written, where there is nothing to remove."""
+        key = kind, name
+        found = value_of(self._connection, "SELECT number FROM definitions WHERE kind = ? AND name = ?", key)
+        check_before(kind, name, found or 0, before)
+        if value is None and found is None:
+            return None
+        number = self.commit.number
+        self._connection.pragma("secure_delete", True)  # there may be secrets in what it takes the place of
+        try:
+            if value is None:
+                self._connection.execute("DELETE FROM definitions WHERE kind = ? AND name = ?", key)
+            else:
+                check_count(value_of(self._connection, "SELECT count(*) FROM definitions") + (found is None))
+                row = (*key, number, value, database.row_sum(*key, number, value))
+                self._connection.execute("INSERT OR REPLACE INTO definitions VALUES (?, ?, ?, ?, ?)", row)
+        finally:
+            self._connection.pragma("secure_delete", False)
+        self._write_commit([])
+        return Definition(kind, name, value, number)
+
     # --- only once ------------------------------------------------------------------------------------------
 
     def _fresh(self, topic: int, batch: Batch) -> Batch | None:
@@ -191,7 +215,7 @@ class Plan:
                 "SELECT first + count FROM batches WHERE producer = ? AND topic = ? AND author = ? "
                 "ORDER BY first DESC LIMIT 1"
             )
-            reached = self.producers[key] = int(value(self._connection, query, (producer, topic, author)) or 0)
+            reached = self.producers[key] = int(value_of(self._connection, query, (producer, topic, author)) or 0)
         return reached
 
     def _held(self, topic: int, name: str, ids: list[str]) -> set[str]:

@@ -26,9 +26,10 @@ from ..core.log import Stored
 from ..core.spans import Spans
 from ..core.state import Change, Letter, Snapshot
 from ..errors import ProtocolError, StoreError
+from .definitions import Definition
 from .files import read_start
 
-FORMAT = 3  # in the lowest bits of SQLite's `user_version`; above them is the file's life
+FORMAT = 4  # in the lowest bits of SQLite's `user_version`; above them is the file's life
 _FORMAT_BITS = 0xFF
 APPLICATION = 0x53574E44  # "SWND"
 PAGE_BYTES = 16 << 10
@@ -66,6 +67,9 @@ CREATE TABLE snapshots(
 CREATE TABLE dead(
     topic TEXT, purpose TEXT, position INTEGER, tried INTEGER NOT NULL, time INTEGER NOT NULL, error TEXT NOT NULL,
     sum INTEGER NOT NULL, PRIMARY KEY(topic, purpose, position)) WITHOUT ROWID;
+CREATE TABLE definitions(
+    kind TEXT, name TEXT, number INTEGER NOT NULL, value BLOB NOT NULL, sum INTEGER NOT NULL,
+    PRIMARY KEY(kind, name)) WITHOUT ROWID;
 """
 
 
@@ -337,6 +341,22 @@ def read_letter(path: str, topic: str, purpose: str, *row: Any) -> Letter:
         )
     position, tried, time, error = columns
     return Letter(position, tried, time, str(error, "utf-8"))
+
+
+def read_definitions(connection: apsw.Connection, path: str, kind: str | None) -> list[Definition]:
+    """All, or all of a kind. `StoreError` where one is not what was written."""
+    rows = select(connection, "SELECT * FROM definitions WHERE ?1 IS NULL OR kind = ?1", (kind,))
+    return [read_definition(path, *row) for row in rows]
+
+
+def read_definition(path: str, kind: str, name: str, number: int, value: bytes, sum: int) -> Definition:
+    """The definition in a row. `StoreError` where it is not what was written."""
+    if row_sum(kind, name, number, value) != sum:
+        raise StoreError(
+            f"{path} is damaged: {kind} {name!r} is not what was defined: restore a backup, or go on without it with "
+            f"`solarwind check --accept-loss --url sqlite:///{path}`"
+        )
+    return Definition(kind, name, value, number)
 
 
 def read_batch(path: str, topic: str, start: int, count: int, previous: int, sum: int, data: bytes) -> Stored:

@@ -28,6 +28,7 @@ from .database import (
     last_commit,
     meta,
     read_batch,
+    read_definition,
     read_letter,
     read_life,
     read_topics,
@@ -177,6 +178,15 @@ def inspect_letters(path: str, connection: apsw.Connection) -> Iterator[Finding]
         except StoreError as error:
             key = (topic, purpose, row[0])
             yield Finding(str(error), _delete("dead WHERE topic IS ? AND purpose IS ? AND position IS ?", key))
+
+
+def inspect_definitions(path: str, connection: apsw.Connection) -> Iterator[Finding]:
+    """Whether the definitions are what was written."""
+    for row in select(connection, "SELECT * FROM definitions"):
+        try:
+            read_definition(path, *row)
+        except StoreError as error:
+            yield Finding(str(error), _delete("definitions WHERE kind IS ? AND name IS ?", (row[0], row[1])))
 
 
 def inspect_commits(path: str, connection: apsw.Connection) -> Iterator[Finding]:
@@ -453,6 +463,7 @@ def verify(path: str, vfs: str | None, connection: apsw.Connection) -> tuple[lis
         yield from inspect_topics(path, connection)
         yield from inspect_mark(path, connection, Mark.read(path, vfs), last)
         yield from inspect_commits(path, connection)
+        yield from inspect_definitions(path, connection)
         yield from inspect_links(path, connection, topics, last.events, most=100_000)
         yield from inspect_bodies(path, connection, topics, most_bytes=32 << 20)
         yield from inspect_newest(path, connection, topics, most=10_000)

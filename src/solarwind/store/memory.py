@@ -13,6 +13,7 @@ from ..core.spans import Spans
 from ..core.state import Change, Letter, Snapshot
 from ..errors import NotAllowed, StoreError
 from .base import Alone, Full, Keep, Recovered
+from .definitions import Definitions, in_memory
 
 MOST_IDS = 100_000
 MOST_BYTES = 1 << 30
@@ -85,6 +86,7 @@ class MemoryStore(Alone):
     def __init__(self, most_bytes: int = MOST_BYTES) -> None:
         self._most_bytes = most_bytes
         self.failed: Callable[[StoreError], None] = lambda error: None
+        self.definitions: Definitions = in_memory()
         self._clear()
 
     def _clear(self) -> None:

@@ -16,6 +16,7 @@ from ..core.state import Letter
 from . import database
 from .commits import Known, rows_of_made
 from .database import Topic, select
+from .definitions import Definition
 
 _READ_ROWS = 1000
 _PAGE_ROWS = 16
@@ -104,6 +105,9 @@ class Reading:
         query = f"SELECT {database.LETTER} FROM dead WHERE topic = ? AND purpose = ? ORDER BY position"
         rows = select(self._connection, query, (topic, purpose))
         return [database.read_letter(self._path, topic, purpose, *row) for row in rows]
+
+    def defined(self, kind: str | None) -> list[Definition]:
+        return database.read_definitions(self._connection, self._path, kind)
 
     def trimmable(self, log: Topic, pinned: Spans, before: int | None, most_bytes: int | None) -> list[Row]:
         """The next batches that are to go: no more than one transaction deletes without holding up commits. Asked of

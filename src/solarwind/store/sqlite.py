@@ -35,6 +35,7 @@ from .base import Alone, Full, Keep, Recovered, TopicRecord
 from .check import backup
 from .commits import AlreadyWritten, Known, Plan
 from .database import Topic, in_one_line, result_code
+from .definitions import Definition, Definitions, StoredDefinitions
 from .files import Mark, Reach, Reserve
 from .lock import Lock, identity
 from .reading import Reading, Row
@@ -84,6 +85,7 @@ class SqliteStore(Alone):
         self._trimming = asyncio.Lock()
         self._log_fault = ""  # why the log cannot be emptied into the database
         self.failed: Callable[[StoreError], None] = lambda error: None
+        self.definitions: Definitions = StoredDefinitions(self._define, self._defined, lasting=True)
 
     # --- opening and closing --------------------------------------------------------------------------------
 
@@ -249,21 +251,38 @@ class SqliteStore(Alone):
         if not (batches or changes or snapshots):
             return []
 
-        def work() -> tuple[Plan, list[Stored | None]]:
-            plan = Plan(self._writer, self._known, now)
-            return plan, plan.write(batches, changes, snapshots)
-
         if any(batch.header.causes is None for batch in batches):
             self._refuse_events()
+        plan, stored = self._write_plan(now, lambda plan: plan.write(batches, changes, snapshots), spare=not batches)
+        self._known.apply(plan, changes, snapshots)
+        self._after_commit(bool(batches))
+        return stored
+
+    def _write_plan(self, now: int, work: Callable[[Plan], T], spare: bool = True) -> tuple[Plan, T]:
+        def plan_and_write() -> tuple[Plan, T]:
+            plan = Plan(self._writer, self._known, now)
+            return plan, work(plan)
+
         try:
-            plan, stored = self._write(work, spare=not batches)
+            return self._write(plan_and_write, spare)
         except AlreadyWritten as error:
             raise self._stop("somebody else has written to it", error) from error
         except StoreError as error:
             raise error if self._broken else self._end(str(error)) from error
-        self._known.apply(plan, changes, snapshots)
-        self._after_commit(bool(batches))
-        return stored
+
+    async def _define(self, kind: str, name: str, value: bytes | None, before: int | None) -> Definition | None:
+        self._usable()
+        return await self._run(self._write_thread, self._commit_definition, kind, name, value, before)
+
+    def _commit_definition(self, kind: str, name: str, value: bytes | None, before: int | None) -> Definition | None:
+        try:
+            plan, definition = self._write_plan(0, lambda plan: plan.define(kind, name, value, before))
+        except Full as full:
+            raise StoreError(str(full)) from full
+        if definition is not None:
+            self._known.apply(plan, [], [])
+            self._after_commit(False)
+        return definition
 
     async def has_room(self, size: int) -> bool:
         self._usable()
@@ -475,6 +494,9 @@ class SqliteStore(Alone):
 
     async def dead(self, topic: str, purpose: str) -> list[Letter]:
         return await self._ask(self._questions.dead, topic, purpose)
+
+    async def _defined(self, kind: str | None) -> list[Definition]:
+        return await self._ask(self._questions.defined, kind)
 
     async def backup(self, path: str) -> None:
         self._usable()

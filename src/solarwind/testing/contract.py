@@ -17,6 +17,7 @@ from ..logs import limited
 
 pytest.register_assert_rewrite("solarwind.testing.rules")
 
+from .rules.definitions import DefinitionRules  # noqa: E402
 from .rules.exchanges import ExchangeRules  # noqa: E402
 from .rules.failing import FailingRules  # noqa: E402
 from .rules.fanout import FanoutRules  # noqa: E402
@@ -32,6 +33,7 @@ __all__ = ["EngineContract", "LocalPlace", "Place", "on_loop", "until"]
 
 
 class EngineContract(
+    DefinitionRules,
     ExchangeRules,
     FanoutRules,
     HandlerRules,
