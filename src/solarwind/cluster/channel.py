@@ -8,7 +8,6 @@ so whoever publishes one message after another does not wait for turns.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -19,7 +18,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-log = logging.getLogger("solarwind")
+from ..engine.tasks import Tasks
 
 Answered = Callable[[Msg | None], None]
 Took = Callable[[Msg], Awaitable[None]]
@@ -44,7 +43,6 @@ class Channel:
 
     def __init__(self, client: Client, broken: Callable[[], None]) -> None:
         self._client = client
-        self._broken = broken
         self._inbox = client.new_inbox()
         self._numbers = count()
         self._waiting: dict[str, tuple[Answered, float]] = {}
@@ -52,19 +50,17 @@ class Channel:
         self._unsent = 0  # bytes of that
         self._wake = asyncio.Event()
         self._loop = asyncio.get_running_loop()
-        self._sender: asyncio.Task[None] | None = None
+        self._tasks = Tasks(lambda error: broken())
         self._subscriptions: set[Subscription] = set()
 
     async def open(self) -> None:
         """Raises `NoAnswer`."""
         await self.subscribe(f"{self._inbox}.*", self._came)
-        self._sender = self._loop.create_task(self._send())
-        self._sender.add_done_callback(self._sender_ended)
+        self._tasks.begin(self._send(), "what is sent to NATS")
 
     def end(self) -> None:
         """The connection is gone: nothing is sent any more, and nothing will be answered."""
-        if self._sender is not None:
-            self._sender.cancel()
+        self._tasks.cancel()
         self._out.clear()
         for reply in list(self._waiting):
             self._answer(reply, None)
@@ -139,19 +135,16 @@ class Channel:
         """What waits, all in one turn of the loop while nats-py takes it."""
         while True:
             while self._out:
-                subject, data, reply, headers = self._out.popleft()
-                self._unsent -= len(data)
-                try:
-                    await self._client.publish(subject, data, reply, headers)
-                except FAULTS:
-                    self._answer(reply or subject, None)
+                await self._send_one(*self._out.popleft())
             self._wake.clear()
             await self._wake.wait()
 
-    def _sender_ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled():
-            log.error("what is sent to NATS ended in an unexpected way", exc_info=task.exception())
-            self._broken()
+    async def _send_one(self, subject: str, data: bytes, reply: str, headers: dict[str, str] | None) -> None:
+        self._unsent -= len(data)
+        try:
+            await self._client.publish(subject, data, reply, headers)
+        except FAULTS:
+            self._answer(reply or subject, None)
 
     # Who waits ----------------------------------------------------------------------------------------
 

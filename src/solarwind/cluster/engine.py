@@ -21,6 +21,7 @@ from ..engine.clock import Clock, SteadyClock
 from ..engine.operations import trace_tree
 from ..engine.request import Operation, Owns, Request
 from ..engine.running import Running
+from ..engine.tasks import Tasks, end_tasks
 from ..errors import NotAllowed, NotFound, SolarWindError, StoreError, Unavailable
 from ..event import Event, HandOut
 from ..limits import Limits
@@ -38,7 +39,7 @@ from .namespace import open_namespace
 from .owner import HEARTBEAT_S, Owner
 from .owners import Owners
 from .publish import Publisher
-from .session import Refusal, Session, end_tasks, refused
+from .session import Refusal, Session, refused
 from .store import JetStreamStore
 from .tracing import caused, find
 
@@ -161,7 +162,8 @@ class NatsEngine(Running):
             await self._session.close()
             raise
         self._running = True
-        self._telling = asyncio.create_task(log_durability(self._session, self._layout.settings.replicas))
+        self._tasks = Tasks(self._fail)
+        self._tasks.spawn(log_durability(self._session, self._layout.settings.replicas), "a look at durability")
 
     async def _open(self) -> None:
         """Raises what `open_namespace` does."""
@@ -190,7 +192,8 @@ class NatsEngine(Running):
         if self._publisher.unaccepted and self._error is None:
             await asyncio.wait(self._publisher.unaccepted, timeout=STOP_S)
         self._running = False
-        await end_tasks([self._telling, *(task for task in self._clients.values() if not task.done())])
+        await self._tasks.end()
+        await end_tasks(task for task in self._clients.values() if not task.done())
         found = await asyncio.gather(*self._clients.values(), return_exceptions=True)
         await asyncio.gather(*(each.stop() for each in found if isinstance(each, PartitionClient)))
         await self._owners.stop()
@@ -201,6 +204,8 @@ class NatsEngine(Running):
         self._check_running()
         if not self._session.is_up:
             raise Unavailable(f"expected NATS at {self.url}, it is out of reach: try again when it is back")
+        for partition, why in self._owners.troubles.items():
+            raise Unavailable(f"expected partition {partition} to be dispatched here, it is tried again: {why}")
 
     def _fail(self, error: SolarWindError) -> None:
         """NATS refuses what this process cannot do without."""

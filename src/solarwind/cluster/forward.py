@@ -10,15 +10,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Callable
 from typing import NamedTuple
 
 from ..batch import Batch
 from ..engine.backoff import Backoff
-from ..errors import SolarWindError
+from ..engine.tasks import Tasks
+from ..errors import SolarWindError, StoreError
 from .layout import CAUSED, Layout, forwarded_by
 from .pieces import HEADERS_BYTES
 from .publish import Publisher, cut, last_or_none, runs
-from .session import EXPECT, WRONG_SEQUENCE, NoAnswer, Nobody, Raw, Refusal, Session, end_tasks
+from .session import EXPECT, WRONG_SEQUENCE, NoAnswer, Nobody, Raw, Refusal, Session
 from .tracing import scan
 
 log = logging.getLogger("solarwind")
@@ -50,7 +52,16 @@ NOWHERE = Place(0, 0, 0)
 class Forwarder:
     """Of one partition's owner."""
 
-    def __init__(self, session: Session, layout: Layout, partition: int, publisher: Publisher) -> None:
+    def __init__(
+        self,
+        session: Session,
+        layout: Layout,
+        partition: int,
+        publisher: Publisher,
+        failed: Callable[[StoreError], None],
+    ) -> None:
+        """`failed` is called where nothing more can be copied."""
+        self._tasks = Tasks(failed)
         self._session = session
         self._layout = layout
         self._partition = partition
@@ -82,7 +93,7 @@ class Forwarder:
             copier = self._copiers.get(target)
             if copier is None:
                 copier = self._copiers[target] = _Copier(
-                    self._session, self._layout, self._partition, target, self._publisher
+                    self._session, self._layout, self._partition, target, self._publisher, self._tasks
                 )
             copier.add(Place(commit, number, 0), batch)
 
@@ -93,13 +104,16 @@ class Forwarder:
 
     async def stop(self) -> None:
         self._stopped = True
-        await end_tasks(copier.task for copier in self._copiers.values() if copier.task is not None)
+        await self._tasks.end()
 
 
 class _Copier:
     """The copying into one partition's stream."""
 
-    def __init__(self, session: Session, layout: Layout, source: int, target: int, publisher: Publisher) -> None:
+    def __init__(
+        self, session: Session, layout: Layout, source: int, target: int, publisher: Publisher, tasks: Tasks
+    ) -> None:
+        self._tasks = tasks
         self._session = session
         self._stream = layout.events_stream(target)
         self._via = forwarded_by(source)
@@ -119,7 +133,7 @@ class _Copier:
         self.bytes += len(batch.data)
         self.idle.clear()
         if self.task is None:
-            self.task = asyncio.create_task(self._empty())
+            self.task = self._tasks.begin(self._empty(), "the copying of what handlers fired")
 
     async def _empty(self) -> None:
         backoff = Backoff()

@@ -17,6 +17,7 @@ from uuid import uuid4
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from ..engine.tasks import Tasks
 from ..errors import Unavailable
 from ..peer.connection import Connection
 from ..peer.transport import Transport
@@ -64,7 +65,8 @@ class Frames:
         self._paused = False
         self._parts: list[bytes] = []
         self._wake = asyncio.Event()
-        self._writer = asyncio.create_task(self._write())
+        self._tasks = Tasks(lambda error: self.end(str(error)))
+        self._tasks.begin(self._write(), "what is sent over a link")
         session.lost.append(self._session_lost)
 
     def send(self, data: bytes) -> None:
@@ -101,6 +103,10 @@ class Frames:
         """The last frame: why it is over."""
         self._out.append((_END, reason.encode(), b""))
         self._wake.set()
+
+    def last(self, reason: str) -> bytes:
+        """That frame, for whoever sends it by another way."""
+        return _HEAD.pack(_END, self._sent & 0xFFFFFFFF) + reason.encode()
 
     def end(self, why: str) -> None:
         """It is over for this end."""
@@ -140,6 +146,10 @@ class Frames:
 
     def drained(self) -> None:
         """All was sent: for whoever waits for it."""
+
+    async def sent(self, wait_s: float) -> None:
+        """Wait until all was sent, after its end, for so long at most."""
+        await self._tasks.wait(wait_s)
 
     async def _put(self, kind: int, data: bytes) -> None:
         number, self._sent = self._sent, self._sent + 1
@@ -238,7 +248,7 @@ class NatsLink:
         self._received(data)
 
     def _over(self, why: str) -> None:
-        asyncio.get_running_loop().create_task(self._unsubscribe())
+        self._session.spawn(self._unsubscribe(), "the end of a link")
         if not self._closed:
             self._closed = True
             self._lost(why)
@@ -257,7 +267,7 @@ class NatsLink:
         if self.frames is not None:
             self.frames.say("it was closed")
             self.frames.end("it was closed")
-            await asyncio.wait([self.frames._writer], timeout=1.0)
+            await self.frames.sent(1.0)
 
     def abort(self, why: str) -> None:
         if self.frames is not None:
@@ -276,6 +286,7 @@ class NatsTransport:
         self, session: Session, connected: Connected, subject: str, reply: str, forget: Callable[[], None]
     ) -> None:
         """`subject` is the client's, and `reply` this one's."""
+        self._session = session
         self._forget = forget
         self._closed = False
         self._away = False
@@ -320,8 +331,10 @@ class NatsTransport:
 
     def _over(self, why: str) -> None:
         """The client said so, or something on the way to it was lost: it need not have died. One that has is silent,
-        and that is noticed by `Connection.check`."""
+        and that is noticed by `Connection.check`. One that can be reached still is told, or it would wait for beats."""
         self._forget()
+        if not self._session.is_up:
+            self._session.unsaid[self.subject] = self.frames.last(why)
         if not self._closed:
             self._closed = True
             self.connection.lost(died=False)

@@ -11,6 +11,7 @@ import msgspec
 
 from ..engine.clock import Clock, SteadyClock
 from ..engine.local import LocalEngine
+from ..engine.tasks import Tasks
 from ..errors import StoreError
 from ..limits import Limits
 from ..origin import MACHINE, process_name
@@ -76,7 +77,7 @@ class Owner(Clients):
         self.engine = LocalEngine(store, clock=clock, service_clock=SteadyClock(), limits=limits, **options)
         self.store = store
         self._ended = ended
-        self._sweeper: asyncio.Task[None] | None = None
+        self._background = Tasks(self._broken)
         self.ready = False
 
     async def start(self) -> None:
@@ -87,8 +88,12 @@ class Owner(Clients):
             await self.store.abandon()
             raise
         self.engine.failed.add_done_callback(self._failed)
-        self._sweeper = asyncio.create_task(self._sweep())
+        self._background.begin(self._sweep(), f"the look at the clients of partition {self.partition}")
         self.ready = True
+
+    def _broken(self, error: StoreError) -> None:
+        log.error("%s", error)
+        self.engine.end(error)
 
     def _failed(self, future: asyncio.Future[None]) -> None:
         error = future.exception() if not future.cancelled() else None
@@ -105,8 +110,7 @@ class Owner(Clients):
             await self.engine.drain(DRAIN_S)
         for connection in list(self._connections):
             connection.leave()
-        if self._sweeper is not None:
-            self._sweeper.cancel()
+        await self._background.end()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if running and not self.engine.failed.done():
             try:

@@ -18,11 +18,12 @@ from zlib import crc32
 import msgspec
 from nats.aio.msg import Msg
 
+from ..engine.tasks import Tasks, end_tasks
 from ..errors import SolarWindError, StoreError, Unavailable
 from ..origin import MACHINE, process_name
 from .layout import Layout
 from .owner import Owner
-from .session import EXPECT, WRONG_SEQUENCE, Mark, NoAnswer, Nobody, Raw, Refusal, Session, end_tasks
+from .session import EXPECT, WRONG_SEQUENCE, Mark, NoAnswer, Nobody, Raw, Refusal, Session
 from .tail import Tail
 
 log = logging.getLogger("solarwind")
@@ -89,7 +90,8 @@ class Owners:
         self._wake = asyncio.Event()
         self._news = asyncio.Condition()
         self._tail: Tail | None = None
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks = Tasks(lambda error: self.failed(error))
+        self.troubles: dict[int, str] = {}  # of partitions that this process is to own and does not: why
         self._stopping = False
         self._loop = asyncio.get_running_loop()
 
@@ -104,20 +106,26 @@ class Owners:
         )
         last, created = int(about["state"]["last_seq"]), str(about["created"])
         self._tail = Tail(
-            self._session, bucket, self._record, self._bucket_gone, created=created, last_per_subject=True
+            self._session,
+            bucket,
+            self._record,
+            self._bucket_gone,
+            lambda error: self.failed(error),
+            created=created,
+            last_per_subject=True,
         )
         self._session.mark = Mark(bucket, created, bool((about.get("cluster") or {}).get("name")))
         self._session.vital = bucket, self._layout.state_stream
         await self._subscribe()
         self._tail.begin()
         await self._tail.until(last)
-        self._spawn(self._run())
-        self._spawn(self._beat())
+        self._tasks.begin(self._run(), "the look at who owns what")
+        self._tasks.repeat(self._say_beat, BEAT_S, "the heartbeat to other processes")
 
     async def stop(self) -> None:
         """Hand over what is owned here to whoever goes on, or to nobody."""
         self._stopping = True
-        await end_tasks([*self._tasks, *self._starting.values()])
+        await self._tasks.end()
         await asyncio.gather(*(self._hand_over(partition, self._heir()) for partition in list(self.mine)))
         self._takes_part = False
         if self._session.is_up:
@@ -130,8 +138,7 @@ class Owners:
     def end(self, error: StoreError) -> None:
         """Nothing goes on from here: what is owned stops as it is."""
         self._stopping = True
-        for task in self._tasks:
-            task.cancel()
+        self._tasks.cancel()
         for owner in list(self.mine.values()):
             owner.engine.end(error)
 
@@ -140,21 +147,15 @@ class Owners:
         if not self._takes_part:
             self._takes_part = True
             self._changed_at = self._loop.time()
-            self._spawn(self._say_beat())
+            self._tasks.spawn(self._say_beat(), "a heartbeat")
             self._wake.set()
-
-    def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        task = self._loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
 
     def _back(self) -> None:
         """The connection was made anew: all that hung on it too. Whoever was not heard of meanwhile may well live."""
         now = self._loop.time()
         for member in self.members.values():
             member.heard = now
-        self._spawn(self._subscribe())
+        self._tasks.begin(self._subscribe(), "the subscription to other processes")
 
     def _bucket_gone(self) -> None:
         self.failed(StoreError(f"expected bucket {self._layout.bucket}, it was deleted: start again to make it anew"))
@@ -171,11 +172,6 @@ class Owners:
             pass  # the connection is gone again: `_back` will be called
 
     # Beats --------------------------------------------------------------------------------------------
-
-    async def _beat(self) -> None:
-        while True:
-            await self._say_beat()
-            await asyncio.sleep(BEAT_S)
 
     async def _say_beat(self) -> None:
         if not self._takes_part and not self.mine and not self._stopping:
@@ -244,7 +240,7 @@ class Owners:
 
     def _tell(self) -> None:
         """Somebody may be waiting for an owner."""
-        self._spawn(self._notify())
+        self._tasks.spawn(self._notify(), "news of owners")
 
     async def _notify(self) -> None:
         async with self._news:
@@ -378,6 +374,8 @@ class Owners:
         for partition, record in list(self.records.items()):
             if partition in self._doubtful:
                 continue
+            if record.node != self.node:
+                self.troubles.pop(partition, None)
             if record.node == self.node:
                 self._begin(partition)
             elif partition in self.mine:
@@ -446,7 +444,8 @@ class Owners:
     def _begin(self, partition: int) -> None:
         if partition in self.mine or partition in self._starting:
             return
-        task = self._starting[partition] = self._loop.create_task(self._start(partition))
+        task = self._tasks.spawn(self._start(partition), f"taking over partition {partition}")
+        self._starting[partition] = task
         task.add_done_callback(lambda _: self._starting.pop(partition, None))
 
     async def _start(self, partition: int) -> None:
@@ -458,16 +457,19 @@ class Owners:
                 self.failed(error)
             elif not owner.store.fenced:  # else this process did not know yet
                 log.warning("partition %d cannot be taken over: %s", partition, error)
+                self.troubles[partition] = str(error)
             await asyncio.sleep(BEAT_S)
             return
-        except Exception:
+        except Exception as error:
             log.exception("partition %d cannot be taken over", partition)
+            self.troubles[partition] = f"an unexpected {type(error).__name__}: {error}"
             await asyncio.sleep(BEAT_S)
             return
         if self._stopping or self.records[partition].node != self.node:
             await owner.stop()
             return
         self.mine[partition] = owner
+        self.troubles.pop(partition, None)
         self._tell()
         await self._say_beat()
 
@@ -475,7 +477,9 @@ class Owners:
         """It could not go on, or somebody else owns the partition. If nobody does it is begun anew."""
         if self.mine.get(owner.partition) is owner and not self._stopping:
             del self.mine[owner.partition]
-            self._spawn(owner.stop())
+            self._tasks.spawn(owner.stop(), "the end of an owner")
+            if not owner.store.is_over:
+                self.troubles[owner.partition] = str(error)
             self._wake.set()
             if owner.store.gone:
                 self.failed(error)

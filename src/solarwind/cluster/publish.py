@@ -18,6 +18,7 @@ import msgspec
 
 from ..batch import AutoId, Batch, join, read_id
 from ..engine.backoff import Backoff
+from ..engine.tasks import Tasks
 from ..errors import ProtocolError, SolarWindError, StoreError, TooLarge, Unavailable
 from ..limits import Limits
 from ..origin import MACHINE, process_name
@@ -33,7 +34,6 @@ from .session import (
     Raw,
     Refusal,
     Session,
-    end_tasks,
     refused,
 )
 
@@ -67,6 +67,7 @@ class Publisher:
         self.unaccepted: set[asyncio.Future[None]] = set()
         self._open: set[int] = set()  # partitions that are known to be there
         self._opening: dict[int, asyncio.Lock] = {}
+        self._tasks = Tasks(lambda error: None)  # what was under way is told, and the next begins anew
 
     def submit(self, batch: Batch) -> asyncio.Future[None]:
         """The future is done when the batch is accepted, or has the error why it is not."""
@@ -106,7 +107,7 @@ class Publisher:
 
     async def stop(self) -> None:
         """Whatever waits still is given up."""
-        await end_tasks(lane.task for lane in self._lanes.values() if lane.task is not None)
+        await self._tasks.end()
 
     # A lane -------------------------------------------------------------------------------------------
 
@@ -121,7 +122,7 @@ class Publisher:
                 return
             lane.posted = None
         lane.waiting.extendleft(reversed(group))  # nothing of it was sent
-        lane.task = asyncio.create_task(self._empty(lane, []))
+        lane.task = self._tasks.spawn(self._empty(lane, []), "the storing of what was fired")
 
     def _is_plain(self, lane: _Lane, batch: Batch) -> bool:
         """Whether it goes as it is, as one message, to a stream that is there."""
@@ -138,7 +139,7 @@ class Publisher:
         group, lane.posted = lane.posted, None
         assert group is not None
         if seq is None:
-            lane.task = asyncio.create_task(self._empty(lane, group))
+            lane.task = self._tasks.spawn(self._empty(lane, group), "the storing of what was fired")
             return
         lane.reached = batch.header.first + batch.header.count
         self._tell(group, None)

@@ -12,7 +12,7 @@ import json
 import logging
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeVar
@@ -22,6 +22,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from ..engine.backoff import Backoff
+from ..engine.tasks import Tasks
 from ..errors import BadArgument, NotAllowed, SolarWindError, StoreError, Unavailable
 from ..logs import limited
 from .address import Address
@@ -93,17 +94,17 @@ class Session:
         self.up = asyncio.Event()
         self.lost: list[Callable[[], None]] = []
         self.back: list[Callable[[], None]] = []
+        self.unsaid: dict[str, bytes] = {}  # what is said, by its subject, once there is a connection again
         self.failed: Callable[[SolarWindError], None] = lambda error: None
         self.mark: Mark | None = None
         self.vital: tuple[str, ...] = ()  # streams without which nothing can be done
         self.error: SolarWindError | None = None  # why there will be no connection any more
         self.max_payload = 1 << 20  # the most bytes of a message, its headers included
         self._channel: Channel | None = None
-        self._keeper: asyncio.Task[None] | None = None
-        self._asking: asyncio.Task[None] | None = None
+        self._tasks = Tasks(lambda error: self._end(error))
         self._gone = asyncio.Event()
         self._forbidden = ""  # what NATS said last of a subject that this user may not use
-        self._ending: set[asyncio.Task[Any]] = set()
+        self._closing = Tasks(lambda error: None)  # of connections that are let go
         self.connections = 0  # so far
         self._last_server = ""  # host and port
         self._doubt_at = 0.0  # when it may be asked elsewhere again
@@ -139,14 +140,13 @@ class Session:
             await self.close()
             raise
         self.up.set()
-        self._keeper = asyncio.create_task(self._keep())
+        self._tasks.begin(self._keep(), "the connection to NATS")
 
     async def close(self) -> None:
-        await end_tasks(task for task in (self._keeper, self._asking) if task is not None)
+        await self._tasks.end()
         self._forget()
-        if self._ending:
-            await asyncio.wait(self._ending, timeout=CLOSE_S)
-        await end_tasks(self._ending)
+        await self._closing.wait(CLOSE_S)
+        await self._closing.end()
 
     async def _connect(self) -> Channel:
         """Raises what `connect` does."""
@@ -205,7 +205,10 @@ class Session:
     async def _keep(self) -> None:
         """See to it that there is a connection that answers."""
         while True:
-            await self._watch()
+            try:
+                await self._watch()
+            except Exception:
+                log.exception("the connection to NATS at %s is made anew", self.address.shown)
             self._forget()
             self.up.clear()
             limited.warning("lost NATS", "lost NATS at %s; trying to reach it again", self.address.shown)
@@ -214,14 +217,20 @@ class Session:
             try:
                 self._channel = await self._connect_again()
             except SolarWindError as error:
-                self.error = error
-                self.up.set()
-                self.failed(error)
+                self._end(error)
                 return
             limited.warning("NATS is back", "NATS at %s is back", self.address.shown, ends="no NATS")
             self.up.set()
             for each in list(self.back):
                 each()
+            unsaid, self.unsaid = self.unsaid, {}
+            self._tasks.spawn(self._say(unsaid), "what was left unsaid")
+
+    def _end(self, error: SolarWindError) -> None:
+        """There will be no connection any more."""
+        self.error = error
+        self.up.set()
+        self.failed(error)
 
     def _forget(self) -> None:
         """Let the connection go. A server that takes nothing any more holds nobody up."""
@@ -276,10 +285,17 @@ class Session:
             "servers of one cluster"
         )
 
+    async def _say(self, unsaid: dict[str, bytes]) -> None:
+        for subject, data in unsaid.items():
+            with suppress(NoAnswer):
+                await self.tell(subject, data)
+
+    def spawn(self, work: Coroutine[Any, Any, Any], what: str) -> None:
+        """Do something on the connection that nobody depends on; it ends with it at the latest."""
+        self._tasks.spawn(work, what)
+
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
-        task = asyncio.create_task(work)
-        self._ending.add(task)
-        task.add_done_callback(self._ending.discard)
+        self._closing.spawn(work, "closing a connection to NATS")
 
     # Requests -----------------------------------------------------------------------------------------
 
@@ -365,7 +381,7 @@ class Session:
         now = asyncio.get_running_loop().time()
         if len(self.address.servers) > 1 and self._channel is not None and now > self._doubt_at:
             self._doubt_at = now + DOUBT_S
-            self._asking = asyncio.create_task(self._ask_another(self._channel))
+            self._tasks.spawn(self._ask_another(self._channel), "a question to another NATS server")
 
     async def _ask_another(self, channel: Channel) -> None:
         """A server that lost the others of its cluster knows no leaders that lead: go to one that does."""
@@ -507,15 +523,6 @@ def _stored(message: Msg) -> Raw:
     headers = message.headers or {}
     seq, time = int(headers["Nats-Sequence"]), read_time(headers["Nats-Time-Stamp"])
     return Raw(headers["Nats-Subject"], seq, message.data, headers, time)
-
-
-async def end_tasks(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    """Cancel them until they are done: nats-py passes over a cancellation that comes while it writes."""
-    left = set(tasks)
-    while left:
-        for task in left:
-            task.cancel()
-        _, left = await asyncio.wait(left, timeout=0.1)
 
 
 def read_headers(data: bytes) -> dict[str, str]:

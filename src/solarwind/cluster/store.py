@@ -22,6 +22,7 @@ from ..core import state
 from ..core.log import Stored
 from ..core.spans import Spans
 from ..core.state import Change, Letter, Snapshot
+from ..engine.tasks import Tasks
 from ..errors import NotAllowed, NotFound, ProtocolError, StoreError
 from ..store.base import Full, Keep, Recovered
 from ..store.base import TopicRecord as TopicKnown
@@ -33,7 +34,7 @@ from .pieces import pass_over
 from .positions import NOTES_TOGETHER, Notes, Positions
 from .publish import Publisher
 from .records import Commit, TopicState
-from .session import Raw, Refusal, Session, end_tasks, read_time, refused
+from .session import Raw, Refusal, Session, read_time, refused
 from .tail import Tail
 from .tracing import caused, find
 from .trim import Wanted, trim
@@ -77,7 +78,7 @@ class JetStreamStore:
         self._at_rest = at_rest
         self._log = Log(session, layout, partition)
         self._positions = Positions(session, layout, partition, self._seen)
-        self.forwarder = Forwarder(session, layout, partition, publisher)
+        self.forwarder = Forwarder(session, layout, partition, publisher, lambda error: self.failed(error))
         self._tail: Tail | None = None
         self._arrived: Callable[[Stored], None] | None = None
         self.failed: Callable[[StoreError], None] = lambda error: None
@@ -95,7 +96,7 @@ class JetStreamStore:
         self._now = 0
         self._last_sync: asyncio.Task[None] | None = None  # under way, or the last one
         self._next_sync: asyncio.Task[None] | None = None
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks = Tasks(lambda error: self.failed(error))
         self._closed = False
 
     # Life ---------------------------------------------------------------------------------------------
@@ -133,7 +134,13 @@ class JetStreamStore:
     async def _begin(self, seen: int, last: int) -> None:
         """Read on where the owner before was."""
         self._tail = Tail(
-            self._session, self._stream, self._take, self._stream_gone, start=seen + 1, created=self._created
+            self._session,
+            self._stream,
+            self._take,
+            self._stream_gone,
+            lambda error: self.failed(error),
+            start=seen + 1,
+            created=self._created,
         )
         self._tail.begin()
         try:
@@ -201,15 +208,13 @@ class JetStreamStore:
         """Let go of it, as it is."""
         self._closed = True
         tail, self._tail = self._tail, None
-        await end_tasks({*self._tasks, *(each for each in (self._last_sync, self._next_sync) if each is not None)})
+        await self._tasks.end()
         await self.forwarder.stop()
         if tail is not None:
             await tail.end()
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
-        task = asyncio.create_task(self._guarded(work))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.spawn(self._guarded(work), f"upkeep of partition {self.partition}")
 
     async def _guarded(self, work: Coroutine[Any, Any, Any]) -> None:
         try:
@@ -218,8 +223,6 @@ class JetStreamStore:
             self.failed(error)
         except (Full, Refusal) as error:
             log.warning("upkeep of partition %d: %s", self.partition, error)
-        except Exception:
-            log.exception("upkeep of partition %d failed", self.partition)
 
     @property
     def is_over(self) -> bool:
@@ -274,7 +277,7 @@ class JetStreamStore:
         """Wait until all that is in the log by now has come. All who ask while a question is under way share the next,
         and go on in the order in which they asked."""
         if self._next_sync is None:
-            self._next_sync = asyncio.create_task(self._sync(self._last_sync))
+            self._next_sync = self._tasks.begin(self._sync(self._last_sync), f"the reading of {self._stream}")
         await asyncio.shield(self._next_sync)
 
     async def forwarded(self) -> None:
@@ -435,11 +438,8 @@ class JetStreamStore:
         if notes is None or self._closed:
             return 0
         wanted = Wanted(pinned, before, most_bytes, set(self._last_from.values()))
-        task = asyncio.create_task(self._trim(topic, notes, wanted))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(lambda done: done.cancelled() or done.exception())
-        return await asyncio.shield(task)
+        events: int = await asyncio.shield(self._tasks.keep(self._trim(topic, notes, wanted)))
+        return events
 
     async def _trim(self, topic: str, notes: Notes, wanted: Wanted) -> int:
         """It is not cut off: what was deleted is noted too."""

@@ -18,10 +18,11 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from ..engine.backoff import Backoff
-from ..errors import SolarWindError
+from ..engine.tasks import Tasks, end_tasks
+from ..errors import SolarWindError, StoreError
 from ..logs import limited
 from .pieces import Pieces
-from .session import NO_STREAM, NoAnswer, Raw, Refusal, Session, end_tasks
+from .session import NO_STREAM, NoAnswer, Raw, Refusal, Session
 
 log = logging.getLogger("solarwind")
 
@@ -38,7 +39,7 @@ _S = 1_000_000_000
 
 class Tail:
     """`took` gets each message, with its pieces put together, and is called on the loop. `gone` is called when there is
-    no such stream (any more), or not the one that was `created` then."""
+    no such stream (any more), or not the one that was `created` then; `failed` where it cannot be read on."""
 
     def __init__(
         self,
@@ -46,6 +47,7 @@ class Tail:
         stream: str,
         took: Callable[[Raw], None],
         gone: Callable[[], None],
+        failed: Callable[[StoreError], None],
         *,
         start: int = 1,
         created: str = "",
@@ -68,16 +70,18 @@ class Tail:
         self._broken = asyncio.Event()
         self._came = asyncio.Event()
         self._pieces = Pieces()
+        self._failed = failed
+        self._tasks = Tasks(failed)
         self._task: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
         self._session.lost.append(self._broken.set)
-        self._task = asyncio.create_task(self._run())
+        self._task = self._tasks.begin(self._run(), f"the reading of stream {self._stream}")
 
     async def end(self) -> None:
         if self._task is not None:
             self._session.lost.remove(self._broken.set)
-            await end_tasks([self._task])
+            await self._tasks.end()
             self._task = None
         await self._drop()
 
@@ -134,8 +138,11 @@ class Tail:
                     log.warning("stream %s cannot be read: %s; trying again", self._stream, refusal)
             except Exception:
                 log.exception("stream %s cannot be read; trying again", self._stream)
-            await self._drop()
-            await self._pause(backoff.next())
+            try:
+                await self._drop()
+                await self._pause(backoff.next())
+            except Exception:
+                log.exception("stream %s cannot be read; trying again", self._stream)
 
     async def _pause(self, seconds: float) -> None:
         """Before it is made again; meanwhile it reads on, if it is certain to be the same stream."""
@@ -260,8 +267,10 @@ class Tail:
     def _take(self, raw: Raw, last: int) -> None:
         try:
             self._took(raw)
-        except Exception:
-            log.exception("message %d of stream %s could not be handled", raw.seq, self._stream)
+        except Exception as error:
+            what = f"message {raw.seq} of stream {self._stream} could not be handled"
+            log.exception(what)
+            self._failed(StoreError(f"{what} after an unexpected {type(error).__name__}: {error}"))
         self.seen = last
 
     async def _control(self, message: Msg, headers: dict[str, str]) -> None:

@@ -38,6 +38,7 @@ from .operations import FOREVER, Operations
 from .quiet import Quiets
 from .running import log_stale, refuse
 from .snapshots import Snapshots
+from .tasks import Tasks
 
 log = logging.getLogger("solarwind")
 
@@ -93,7 +94,7 @@ class LocalEngine(Operations):
         self._durable: list[tuple[int, asyncio.Future[None]]] = []  # who waits for which commit
         self._committing: asyncio.Task[None] | None = None
         self._reading: set[tuple[str, int]] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks(self._fail)
         self._timer: Timer | None = None
         self._timer_at = 0
         self._trimmer = Trimmer(store, self._dispatcher, self._clock, self._spawn, self._fail)
@@ -162,9 +163,7 @@ class LocalEngine(Operations):
         self._trimmer.stop()
         if self._timer is not None:
             self._timer.cancel()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.end()
         if not self.store.durable:
             warn_of_forgotten(self._dispatcher.topics.values())
         await self.store.close()
@@ -205,9 +204,7 @@ class LocalEngine(Operations):
         self._receivers.clear()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = self._loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.begin(work, "the dispatcher")
 
     # Events in ----------------------------------------------------------------------------------------
 

@@ -1,0 +1,99 @@
+"""Background tasks: each has an owner, which notices when one ends as it should not."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from functools import partial
+from typing import Any
+
+from ..errors import StoreError
+
+log = logging.getLogger("solarwind")
+
+
+class Tasks:
+    """The tasks of one owner. `failed` gets why it cannot go on: a task that was begun ended with an error that nobody
+    expected, or was cancelled by somebody else."""
+
+    def __init__(self, failed: Callable[[StoreError], None]) -> None:
+        self._failed = failed
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._ending = False
+
+    def begin(self, work: Coroutine[Any, Any, Any], what: str) -> asyncio.Task[Any]:
+        """Do what the owner depends on; `what` that is, as a noun for the log."""
+        return self._start(work, partial(self._begun_ended, what))
+
+    def spawn(self, work: Coroutine[Any, Any, Any], what: str) -> asyncio.Task[Any]:
+        """Do what the owner can go on without: an error is logged, and that is all."""
+        return self._start(work, partial(self._spawned_ended, what))
+
+    def repeat(self, step: Callable[[], Awaitable[None]], pause_s: float, what: str) -> asyncio.Task[Any]:
+        """Do it again and again, with so many seconds between: an error is logged, and it is done again."""
+        return self.begin(_repeat(step, pause_s, what), what)
+
+    def keep(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Do what somebody waits for, who is told how it ended."""
+        return self._start(work, lambda task: task.cancelled() or task.exception())
+
+    def _start(self, work: Coroutine[Any, Any, Any], ended: Callable[[asyncio.Task[Any]], object]) -> asyncio.Task[Any]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(ended)
+        return task
+
+    def _begun_ended(self, what: str, task: asyncio.Task[Any]) -> None:
+        if task.cancelled():
+            if not self._ending:
+                self._failed(
+                    StoreError(
+                        f"expected nobody to cancel {what}, but a handler or a library cancelled all tasks of the "
+                        "event loop: cancel your own tasks alone, and start again"
+                    )
+                )
+        elif error := task.exception():
+            log.error("%s ended in an unexpected way", what, exc_info=error)
+            failure = StoreError(f"{what} cannot go on after an unexpected {type(error).__name__}: {error}")
+            failure.__cause__ = error
+            self._failed(failure)
+
+    def _spawned_ended(self, what: str, task: asyncio.Task[Any]) -> None:
+        if not task.cancelled() and (error := task.exception()):
+            log.error("%s ended in an unexpected way", what, exc_info=error)
+
+    def cancel(self) -> None:
+        """Cancel all of them; see `end` for whoever can wait."""
+        self._ending = True
+        for task in self._tasks:
+            task.cancel()
+
+    async def end(self) -> None:
+        """Cancel all of them, and wait until they have ended."""
+        self._ending = True
+        await end_tasks(self._tasks)
+
+    async def wait(self, wait_s: float | None = None) -> None:
+        """Wait until they have ended by themselves, for so long at most."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=wait_s)
+
+
+async def _repeat(step: Callable[[], Awaitable[None]], pause_s: float, what: str) -> None:
+    while True:
+        try:
+            await step()
+        except Exception:
+            log.exception("%s failed in an unexpected way; it is done again", what)
+        await asyncio.sleep(pause_s)
+
+
+async def end_tasks(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Cancel them until they are done: some libraries pass over a cancellation that comes while they write."""
+    left = set(tasks)
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=0.1)

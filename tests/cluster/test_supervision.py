@@ -1,0 +1,168 @@
+"""Every background task of a process on `nats://` raises once what nobody expects: it is logged, and what depends on it
+begins anew, so that no purpose stands still."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from solarwind import Event, SolarWind, Unavailable
+from solarwind.cluster.channel import Channel
+from solarwind.cluster.forward import _Copier
+from solarwind.cluster.link import Frames
+from solarwind.cluster.owner import Owner
+from solarwind.cluster.owners import Owners
+from solarwind.cluster.publish import Publisher
+from solarwind.cluster.store import JetStreamStore
+from solarwind.cluster.tail import Tail
+from solarwind.engine.history import Trimmer
+from solarwind.testing.contract import on_loop, until
+
+from .processes import one_of_each
+from .servers import NatsServer
+
+# What each task does again and again.
+STEPS: list[tuple[type, str]] = [
+    (Channel, "is_heard"),
+    (Channel, "_send_one"),
+    (Owners, "_turn"),
+    (Owners, "_say_beat"),
+    (Tail, "_watch"),
+    (Tail, "_drop"),
+    (JetStreamStore, "_take"),
+    (JetStreamStore, "look"),
+    (JetStreamStore, "commit"),
+    (JetStreamStore, "_sync"),
+    (_Copier, "_copy"),
+    (Publisher, "_store"),
+    (Frames, "_put"),
+    (Trimmer, "_trim"),
+]
+
+
+class Broken(Exception):
+    """Nobody expects it."""
+
+
+class Steps:
+    """Lets each raise once, when it is armed."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._armed: set[str] = set()
+        for kind, name in STEPS:
+            monkeypatch.setattr(kind, name, self._breaking(f"{kind.__name__}.{name}", getattr(kind, name)))
+
+    def arm(self, step: str) -> None:
+        self._armed.add(step)
+
+    def is_armed(self, step: str) -> bool:
+        return step in self._armed
+
+    def _breaking(self, step: str, real: Any) -> Any:
+        def check() -> None:
+            if step in self._armed:
+                self._armed.remove(step)
+                raise Broken(step)
+
+        if asyncio.iscoroutinefunction(real):
+
+            async def broken(*args: Any, **options: Any) -> Any:
+                check()
+                return await real(*args, **options)
+
+            return broken
+
+        def broken_now(*args: Any, **options: Any) -> Any:
+            check()
+            return real(*args, **options)
+
+        return broken_now
+
+
+@on_loop
+async def test_a_background_task_that_raises_is_logged_and_all_purposes_go_on(
+    server: NatsServer, namespace: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    steps = Steps(monkeypatch)
+    caplog.set_level(logging.WARNING)
+    first, second = one_of_each(2)
+    url = server.url(namespace, streams=2)
+    winds = [SolarWind(url), SolarWind(url)]
+    handled: Counter[tuple[int, str]] = Counter()
+    for number, wind in enumerate(winds):
+
+        @wind.on(first, purpose="chain")
+        async def chain(event: Event, number: int = number, wind: SolarWind = wind) -> None:
+            handled[number, first] += 1
+            wind.fire(second, event.payload)
+
+        @wind.on(second, purpose="child")
+        async def child(event: Event, number: int = number) -> None:
+            handled[number, second] += 1
+
+    async with winds[0], winds[1]:
+        work = {(number, topic) for number in (0, 1) for topic in (first, second)}
+
+        async def fire(step: str) -> bool:
+            try:
+                id = uuid4().hex if step == "Publisher._store" else None  # else it is posted at once
+                await winds[0].fire(first, 1, id=id, within=2.0)
+                if step in ("JetStreamStore._sync", "Trimmer._trim"):
+                    winds[1].topic(first, keep=60)
+                    await winds[1].statistics()
+            except (Unavailable, Broken):
+                pass
+            return not steps.is_armed(step) and work <= handled.keys()
+
+        for kind, name in STEPS:
+            step = f"{kind.__name__}.{name}"
+            caplog.clear()
+            steps.arm(step)
+            if kind is Tail:
+                winds[0].engine._session._gone.set()  # type: ignore[attr-defined]
+            await until(lambda step=step: _broken(fire, step, steps), f"{step} to raise")
+            handled.clear()
+            await until(lambda step=step: fire(step), f"all to work again after {step}; {handled}")
+            assert f"Broken: {step}" in caplog.text, f"nobody logged that {step} raised"
+            for wind in winds:
+                wind.engine.check()
+
+
+async def _broken(fire: Any, step: str, steps: Steps) -> bool:
+    await fire(step)
+    return not steps.is_armed(step)
+
+
+@on_loop
+async def test_a_partition_that_cannot_be_taken_over_is_no_longer_ready(
+    server: NatsServer, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with SolarWind(server.url(namespace, streams=1)) as wind:
+        await wind.fire("T", 1)
+        await wind.statistics()
+
+        async def refuse(self: Owner) -> None:
+            raise Broken("no owner")
+
+        monkeypatch.setattr(Owner, "start", refuse)
+
+        def look(self: JetStreamStore) -> None:
+            raise Broken("look")
+
+        monkeypatch.setattr(JetStreamStore, "look", look)
+
+        def is_ready() -> bool:
+            try:
+                wind.engine.check()
+            except Unavailable as error:
+                return "partition 0" not in str(error)
+            return True
+
+        await until(lambda: not is_ready(), "the owner to be given up")
+        monkeypatch.undo()
+        await until(is_ready, "the owner to be there again")
