@@ -16,15 +16,15 @@ import typer
 from typer.testing import CliRunner
 
 from solarwind import BadArgument, BadName, Event, SolarWind
-from solarwind.cli.operations import register
+from solarwind.cli.operations import follow, register
 from solarwind.engine.answers import Page
 from solarwind.engine.arguments import Limit, Purpose, Topic, Version, Wait
 from solarwind.engine.local import LocalEngine
 from solarwind.engine.request import Cli, Http, Operation
 from solarwind.operations import OPERATIONS, Internal, Operator
-from solarwind.server import Server, http, operate
+from solarwind.server import Server, http, openapi, operate
 from solarwind.store.memory import MemoryStore
-from solarwind.testing.contract import on_loop
+from solarwind.testing.contract import on_loop, until
 
 from .doors import Doors, at, served
 
@@ -117,7 +117,7 @@ class Made:
             "past",
             "The events of a topic.",
             none="No events.",
-            options={"after": "Where.", "limit": "How many.", "wait": "Seconds."},
+            options={"after": "Where.", "limit": "How many."},
         ),
     )
 
@@ -230,6 +230,39 @@ async def test_pages_are_followed_as_they_come_and_given_up_at_any_time(monkeypa
         await asyncio.wait([waiting], timeout=0.01)
         assert not waiting.done()
         waiting.cancel()
+
+
+@on_loop
+async def test_a_command_that_follows_prints_each_as_it_comes(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async with opened(monkeypatch) as place:
+        await place.here.fire_many("T", range(PAST))
+        for as_json in (False, True):
+            following = asyncio.ensure_future(follow(Made.past, place.away, {"topic": "T", "limit": 2}, as_json))
+            printed: list[str] = []
+            await until(lambda: "".join(printed).count("\n") >= PAST or printed.append(capfd.readouterr().out))  # noqa: B023
+            assert not following.done()
+            following.cancel()
+            lines = "".join(printed).splitlines()
+            payloads = [json.loads(line)["payload"] if as_json else int(line[-1]) for line in lines]
+            assert payloads == list(range(PAST))
+        command = typer.main.get_command(place.app).commands["past"]  # type: ignore[attr-defined]
+        assert [each.name for each in command.params] == ["topic", "after", "limit", "follow", "url", "json"]
+
+
+@on_loop
+async def test_what_a_row_says_of_its_endpoint_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with opened(monkeypatch):
+        described = json.loads(openapi._document.__wrapped__("/"))
+    paths, schemas = described["paths"], described["components"]["schemas"]
+    assert "204" in paths["/v1/topics/{topic}/purposes/{purpose}/promote"]["post"]["responses"]
+    assert schemas["Promotion"]["properties"].keys() == {"version", "force"}
+    parameters = {each["name"]: each["in"] for each in paths["/v1/topics/{topic}/events"]["get"]["parameters"]}
+    assert parameters == {"topic": "path", "after": "query", "limit": "query", "wait": "query"}
+    assert schemas["PastPage"]["properties"].keys() == {"past", "next"}
+    assert schemas["Rollouts"]["properties"]["rollouts"]["items"] == {"$ref": "#/components/schemas/Rollout"}
+    assert schemas.keys() >= {"Counted", "Cancelled", "Events"}
 
 
 # Those that there are ---------------------------------------------------------------------------------------------

@@ -6,7 +6,10 @@ operation needs nothing here, unless its answer is to be shown in a form of its 
 
 from __future__ import annotations
 
+import asyncio
+import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from inspect import Parameter, Signature
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,6 +30,8 @@ from .options import DEFAULT_URL, Json, Purpose, Topic, Url, consent, moment, op
 if TYPE_CHECKING:
     from rich.tree import Tree
 
+    from ..wind import SolarWind
+
 # The commands -------------------------------------------------------------------------------------------------------
 
 
@@ -43,7 +48,11 @@ def _command(operation: Operation[..., Any], cli: Cli) -> Callable[..., None]:
     def run(url: str, json: bool, **given: Any) -> None:
         from .reach import operate
 
-        request = operation.request({name: _read(kind, name, given) for name, kind in operation.kinds.items()})
+        arguments = {name: _read(kind, name, given) for name, kind in operation.kinds.items()}
+        if given.get("follow"):
+            operate(url, lambda wind: _follow_until_told(operation, wind, arguments, json))
+            return
+        request = operation.request(arguments)
         answer = operate(url, lambda wind: wind.ask(request))
         if not json:
             _say(operation, cli, answer, request.arguments)
@@ -60,10 +69,32 @@ def _command(operation: Operation[..., Any], cli: Cli) -> Callable[..., None]:
     return run
 
 
+async def _follow_until_told(
+    operation: Operation[..., Any], wind: SolarWind, arguments: dict[str, Any], json: bool
+) -> None:
+    from .reach import leave_on_signals
+
+    leave_on_signals()
+    with suppress(asyncio.CancelledError):
+        await follow(operation, wind, arguments, json)
+
+
+async def follow(operation: Operation[..., Any], wind: SolarWind, arguments: dict[str, Any], json: bool) -> None:
+    """Print each item as it comes, one a line."""
+    _, row = _columns(item_of(operation.form.kind))
+    async for each in operation.follow(wind, **arguments):
+        if json:
+            show.put(show.line(record(each)))
+        else:
+            show.say("  ".join(map(show.cell, row(each))))
+            sys.stdout.flush()
+
+
 # Arguments ----------------------------------------------------------------------------------------------------------
 
 _IDS = Annotated[list[str] | None, typer.Argument(metavar="ID", help="Event ids.", show_default=False)]
 _ALL = Annotated[bool, consent("all", "All dead letters of the purpose.")]
+_FOLLOW = Annotated[bool, option("follow", "Go on with what comes, until SIGINT or SIGTERM.")]
 _ARGUMENTS: dict[str, Any] = {
     "topic": Topic,
     "topic?": Annotated[str | None, typer.Argument(metavar="TOPIC", show_default=False)],
@@ -76,6 +107,9 @@ def _parameters(operation: Operation[..., Any], cli: Cli, name: str, kind: Kind)
     if kind.name == "ids":
         yield _parameter(name, _IDS, None)
         yield _parameter("all", _ALL, False)
+        return
+    if kind.name == "wait":
+        yield _parameter("follow", _FOLLOW, False)
         return
     default = operation.defaults.get(name, Parameter.empty)
     if kind.name in _ARGUMENTS:
@@ -93,6 +127,8 @@ def _parameter(name: str, type_: Any, default: Any) -> Parameter:
 def _read(kind: Kind, name: str, given: dict[str, Any]) -> Any:
     if kind.name == "ids":
         return several_or_all(given[name], given["all"])
+    if kind.name == "wait":
+        return 0.0
     return moment(given[name], f"--{name}") if kind.name in ("since", "until") else given[name]
 
 
@@ -167,11 +203,13 @@ def _say(operation: Operation[..., Any], cli: Cli, answer: Any, arguments: dict[
 
 def table(of: type, found: Sequence[Any], none: str) -> None:
     """Records of a type: a table, or where it would be empty the sentence `none`."""
-    columns, row = _TABLES.get(of, (None, None))
-    if columns is None or row is None:
-        names: tuple[str, ...] = of.__struct_fields__  # type: ignore[attr-defined]
-        columns, row = tuple(map(_heading, names)), msgspec.structs.astuple
+    columns, row = _columns(of)
     show.rows(columns, [row(each) for each in found], none)
+
+
+def _columns(of: Any) -> tuple[tuple[str, ...], Callable[[Any], tuple[object, ...]]]:
+    found = _TABLES.get(of)
+    return found or (tuple(map(_heading, of.__struct_fields__)), msgspec.structs.astuple)
 
 
 def _heading(name: str) -> str:

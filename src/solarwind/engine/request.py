@@ -116,6 +116,7 @@ class Operation(Generic[P, R]):
         self.kinds: dict[str, Kind] = {name: kind_of(hint) for name, hint in hints.items()}
         # What an argument is called that is the path of a file, which the operation makes where it is asked.
         self.file = next((name for name, kind in self.kinds.items() if kind.wire is None), None)
+        self.follows = {"after", "wait"} <= self.kinds.keys()  # it may go on for ever: see `follow`
         self.defaults = {
             name: each.default
             for name, each in self.__signature__.parameters.items()

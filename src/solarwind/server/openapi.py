@@ -97,7 +97,7 @@ def _described(each: Endpoint, refs: dict[str, Schema], components: dict[str, Sc
     }
     if each.right != "open":
         made["security"] = [{"token": []}]
-    if each.path.endswith("/events"):
+    if each.method == "POST" and each.path.endswith("/events"):
         made["requestBody"] = {"required": True, "content": _event_bodies(refs)}
     elif each.body is not None:
         schema = refs[_key(each.body)]

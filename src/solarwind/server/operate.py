@@ -216,7 +216,8 @@ def _shown(operation: Operation[..., Any], http: Http) -> tuple[Any, Show]:
         if get_origin(kind) is list:
             of = msgspec.defstruct(key.title(), [(key, list[described])])  # type: ignore[valid-type]
             return of, partial(_show_list, made=made, of=of)
-        of = msgspec.defstruct(key.title(), [(key, list[described]), ("next", str | None)])  # type: ignore[valid-type]
+        name = f"{operation.name.title()}Page"
+        of = msgspec.defstruct(name, [(key, list[described]), ("next", str | None)])  # type: ignore[valid-type]
         return of, partial(_show_page, made=made, of=of)
     if key:
         of = msgspec.defstruct(key.title(), [(key, kind)])

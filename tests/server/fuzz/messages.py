@@ -141,26 +141,22 @@ def message(name: str, *fields: st.SearchStrategy[Any]) -> st.SearchStrategy[lis
 
 ids = mostly(st.none() | st.lists(mostly(st.sampled_from(["k", "l", "", "x" * 300])), max_size=30))
 pairs = mostly(st.lists(mostly(st.tuples(topics, purposes)), max_size=3))
-OF_A_CALL: dict[str, dict[str, st.SearchStrategy[Any]]] = {
-    "topics": {},
-    "topic": {
-        "topic": topics,
-        "keep_ns": mostly(st.none() | st.integers(-1, 2**62)),
-        "keep_bytes": mostly(st.integers(-1, 9)),
-    },
-    "purposes": {"topic": mostly(st.none() | topics)},
-    "statistics": {},
-    "dead": {"topic": topics, "purpose": purposes},
-    "redrive": {"topic": topics, "purpose": purposes, "ids": ids},
-    "discard": {"topic": topics, "purpose": purposes, "ids": ids},
-    "replay": {"topic": topics, "purpose": purposes, "since": times, "until": times},
-    "retire": {"topic": topics, "purpose": purposes, "force": mostly(st.booleans())},
-    "trace": {"id": mostly(st.sampled_from(["k", "l", "", "01990000-0000-7000-8000-000000000000", "x" * 300]))},
-    "quiet": {"purposes": pairs},
-    "left": {"purposes": pairs},
-    "backup": {},
+OF_A_KIND: dict[str, st.SearchStrategy[Any]] = {
+    "topic": topics,
+    "topic?": mostly(st.none() | topics),
+    "purpose": purposes,
+    "purposes": pairs,
+    "id": mostly(st.sampled_from(["k", "l", "", "01990000-0000-7000-8000-000000000000", "x" * 300])),
+    "ids": ids,
+    "since": times,
+    "until": times,
+    "keep": mostly(st.none() | st.integers(-1, 2**62)),
+    "flag": mostly(st.booleans()),
 }
-assert set(OF_A_CALL) == set(OPERATIONS)
+OF_A_CALL: dict[str, dict[str, st.SearchStrategy[Any]]] = {
+    name: {each: OF_A_KIND.get(operation.kinds[each].name, WILD) for each in operation.message.__struct_fields__}
+    for name, operation in OPERATIONS.items()
+}
 
 
 @st.composite
