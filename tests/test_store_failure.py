@@ -33,12 +33,18 @@ class Failing(MemoryStore):
 def test_whoever_waits_for_a_commit_of_unknown_outcome_is_told_and_everything_stops() -> None:
     async def main() -> None:
         store = Failing()
-        wind = SolarWind(engine=LocalEngine(store))
+        wind = SolarWind(engine=LocalEngine(store), grace=0)
 
         @wind.on("T", purpose="p")
         async def handle() -> None: ...
 
+        @wind.on("slow", purpose="p")
+        async def never() -> None:
+            await asyncio.Event().wait()
+
         async with wind:
+            await wind.fire("slow")
+            settled = asyncio.ensure_future(wind.settled(60))
             stream = wind.listen("T", "q")
             listening = asyncio.ensure_future(anext(stream))
             await wind.fire("T")
@@ -52,13 +58,17 @@ def test_whoever_waits_for_a_commit_of_unknown_outcome_is_told_and_everything_st
             with pytest.raises(StoreError, match="the disk is gone"):
                 await wind.settled(5)
             with pytest.raises(StoreError, match="the disk is gone"):
+                await settled
+            with pytest.raises(StoreError, match="the disk is gone"):
                 await wind.statistics()
             assert isinstance(wind.failed.exception(), StoreError)
 
     asyncio.run(asyncio.wait_for(main(), 20))
 
 
-def test_a_full_store_refuses_what_is_fired_goes_on_settling_and_goes_on_by_itself() -> None:
+def test_a_full_store_refuses_what_is_fired_goes_on_settling_and_goes_on_by_itself(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async def main() -> None:
         store = Failing()
         wind = SolarWind(engine=LocalEngine(store))
@@ -80,6 +90,9 @@ def test_a_full_store_refuses_what_is_fired_goes_on_settling_and_goes_on_by_itse
             await wind.fire("T")
             await wind.settled(5)
             assert (await wind.statistics()).purposes["T", "p"].settled == 2
+            await wind.fire("T")
+            said = [each.message for each in caplog.records if each.levelname == "WARNING"]
+            assert said == ["no room: free some", "there is room again"]
 
     asyncio.run(asyncio.wait_for(main(), 20))
 

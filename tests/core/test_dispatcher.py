@@ -211,6 +211,21 @@ def test_what_an_instance_had_in_hand_when_it_died_was_tried_and_nothing_is_dead
     assert bench.given() == {third: [1]}
 
 
+def test_an_event_on_its_last_attempt_is_not_dead_by_the_death_of_an_instance_that_had_another_in_hand_too() -> None:
+    bench = Bench()
+    retry = Retry(attempts=2, wait=1)
+    first = bench.join(room=9, retry=retry)
+    bench.fire()
+    bench.report(*bench.take(), failed=[0])
+    bench.pass_time(10)
+    bench.fire()
+    assert bench.given() == {first: [0, 1]}
+    bench.leave(first, died=True)
+    second = bench.join(room=9, retry=retry)
+    assert not bench.purpose().state.dead
+    assert bench.given() == {second: [0]}
+
+
 @pytest.mark.parametrize("attempts", [2, 3, 5, 12])
 def test_an_event_that_kills_its_worker_is_handed_out_so_often_as_it_may_be_and_no_other_is_dead(attempts: int) -> None:
     bench = Bench()
@@ -317,10 +332,10 @@ def test_later_is_not_counted_and_reject_is_final() -> None:
 def test_dead_letters_are_redriven_as_if_never_tried_or_discarded() -> None:
     bench = Bench()
     bench.join(room=9, retry=Retry(attempts=1))
-    bench.fire(3)
-    bench.report(bench.take()[0], failed=[0, 1, 2])
+    bench.fire(4)
+    bench.report(bench.take()[0], failed=[0, 1, 2], done=[3])
     dead = bench.purpose().state.dead
-    assert bench.dispatcher.redrive("T", "p", dead.within(0, 2), bench.now) == 2
+    assert bench.dispatcher.redrive("T", "p", Spans((0, 2, 3, 9)), bench.now) == 2, "only dead letters are"
     bench.carry_out()
     (offer,) = bench.take()
     assert (list(offer.picks), offer.tried) == ([0, 1], {})
@@ -674,6 +689,8 @@ def test_what_waited_for_a_retry_and_is_trimmed_waits_no_more() -> None:
     bench.dispatcher.fetched("T", 0, bench.log[1], bench.now)
     bench.fire()
     assert list(bench.given().values()) == [[1, 2]]
+    bench.pass_time(1)
+    assert not bench.take()
 
 
 def test_what_is_trimmed_while_it_is_in_hand_is_settled_all_the_same() -> None:

@@ -28,6 +28,9 @@ _EXCHANGE = "core/test_exchange.py"
 _DISPATCHER = "core/test_dispatcher.py"
 _LOCAL = "test_local_engine.py"
 _FULL = "test_store_failure.py"
+_TRIMMING = "store/test_trimming.py"
+_FORGETS = "test_contract.py::TestMemory::test_the_same_id_again_after_it_was_handled"
+_KEEPS = "test_contract.py::TestSqlite::test_keep_trims_without_touching_what_pends_or_is_dead"
 
 SPANS = _of(
     "core/spans.py",
@@ -117,7 +120,7 @@ PURPOSE = _of(
     ("self.delayed.add(waiting.position)", "pass"),
     ("self.delayed.discard(position)", "pass"),
     ("while self.copied > limits.copies or", "while", _DISPATCHER),
-    ("self.copies.appendleft((stored, start + most, stop))", "pass"),
+    ("self.copies.appendleft((stored, start + most, stop))", "pass", _DISPATCHER),
 )
 
 DISPATCHER = _of(
@@ -125,7 +128,7 @@ DISPATCHER = _of(
     ("topic.end = stored.stop", "topic.end = stored.stop - 1"),
     ("backlog.cursor + margin > purpose.state.reach", "False"),
     ("purpose.give_back(rest, suspicious=careful)", "pass", _EXCHANGE),
-    ("purpose.suspects.difference_update(positions)\n            started", "started"),
+    ("purpose.suspects.difference_update(positions)\n            started", "started", _DISPATCHER),
     ("self._change(purpose, Change(*purpose.key, started=started))\n        purpose.leases", "purpose.leases"),
     ("if not instance.leases:  # else", "if True:  # else", _DISPATCHER),
     ("after_commit=careful))", "after_commit=False))"),
@@ -149,12 +152,16 @@ DISPATCHER = _of(
     ("started = [(position, tried[position] - 1) for position in positions.positions()]", "started = []", _DISPATCHER),
     ("purpose.careful -= 1", "pass"),
     ("self._last_ends.append(purpose)", "purpose.last_end = None", _DISPATCHER),
-    ("if purpose.state.due.get(number) == when and number in purpose.delayed:", "if True:"),
+    ("if purpose.state.due.get(number) == when and number in purpose.delayed:", "if True:", _DISPATCHER),
     ("most = attempts if instance.in_flight == 1 else attempts - 1", "most = attempts", _DISPATCHER),
     ("purpose.give_back(lease.positions, suspicious=True)", "purpose.give_back(lease.positions, suspicious=False)"),
-    ("gone.difference_update(purpose.in_flight())", "pass"),
-    ("until = found.start if found is not None else asked", "until = found.start if found is not None else topic.end"),
-    ("pinned.update(purpose.state.pending(topic.end))", "pass"),
+    ("gone.difference_update(purpose.in_flight())", "pass", _DISPATCHER),
+    (
+        "until = found.start if found is not None else asked",
+        "until = found.start if found is not None else topic.end",
+        _DISPATCHER,
+    ),
+    ("pinned.update(purpose.state.pending(topic.end))", "pass", _KEEPS),
     ("pinned.update(purpose.state.dead)", "pass", _DISPATCHER),
 )
 
@@ -162,10 +169,13 @@ REGISTRY = _of(
     "core/registry.py",
     ("copied_until=topic.end", "copied_until=0"),
     ("self._take_away(purpose, instance, now, died=died)\n", "pass\n"),
-    ("purpose.delayed.clear()", "pass", _DISPATCHER),
     ("self._changes.append(Change(topic_name, name, retired=True))", "pass"),
     ("purpose.rewind()\n", "pass\n"),
-    ("spans = purpose.state.dead.common(positions)\n        self._reopen", "spans = positions\n        self._reopen"),
+    (
+        "spans = purpose.state.dead.common(positions)\n        self._reopen",
+        "spans = positions\n        self._reopen",
+        _DISPATCHER,
+    ),
     ("purpose.reached = max(purpose.reached, change.reach, change.created or 0)", "purpose.reached = 1 << 60"),
     ("return name not in self._creating", "return True", _DISPATCHER),
 )
@@ -176,12 +186,42 @@ ENGINE = _of(
     ("self._submitted = submitted + self._submitted\n", "pass\n", _FULL),
     ("self._after_commit = after_commit + self._after_commit", "pass", _LOCAL),
     ("return first + [waiting for waiting in rest if waiting[1] is None]", "return first", _LOCAL),
-    ("snapshot = self._dispatcher.snapshot(*name)", "snapshot = None", _LOCAL),
     ("if found or end == self._dispatcher.topics[topic].end:", "if True:", _LOCAL),
-    (
-        "for change in recovered.changes:\n            self._changed_at",
-        "for change in ():\n            self._changed_at",
-        _LOCAL,
-    ),
+    ("self._snapshots.note(recovered.changes, 0)", "pass", _LOCAL),
+    ("self._snapshots.note(changes, self._commit_number)", "pass", _LOCAL),
+    ("submitted = [(batch, future) for batch, future in submitted if future is None]", "submitted = []", _FULL),
+    ("self._dispatcher.committed(changes, now)", "pass", _LOCAL),
+    ("if number <= self._commit_number and not waiter.done():", "if not waiter.done():", _LOCAL),
+    ("for offer in after_commit:", "for offer in ():", _LOCAL),
+    ("self._fired_bytes += batch.weight", "pass", _LOCAL),
+    ("self._full = self._full_for_all = False\n            log", "log", _FULL),
+    ("refuse(future, StoreError(str(full)))", "pass", _FULL),
+    ("for waiter in waiters:\n            refuse(waiter, error)", "", _FULL),
+    ("receiver.close(str(error))", "pass", _FULL),
+    ("for _, future in (*self._taken, *self._submitted):", "for _, future in self._submitted:", _FULL),
+    ("self._trimmer.look_at(self._dispatcher.topics[stored.batch.topic])", "pass", _FORGETS),
 )
-FAULTS = [*SPANS, *STATE, *BACKLOG, *PURPOSE, *DISPATCHER, *REGISTRY, *ENGINE]
+
+AROUND = [
+    *_of(
+        "engine/snapshots.py",
+        ("if number > commit - SNAPSHOT_AFTER:", "if True:", _LOCAL),
+        ("del self._changed_at[name]", "pass", _LOCAL),
+        ("snapshots.append(snapshot)", "pass", _LOCAL),
+    ),
+    *_of(
+        "engine/held.py",
+        ("self._count_one(self._waiting.pop(0))", "self._waiting.pop(0)", _LOCAL),
+        ("for each in its:\n            self._count_one(each)", "", _LOCAL),
+        ("future.set_result(counts)", "future.set_result(True)", _LOCAL),
+    ),
+    *_of(
+        "engine/history.py",
+        ("more.append(name)", "pass", _TRIMMING),
+        ("pinned.add(topic.end, FOREVER)", "pass", _TRIMMING),
+        ("self.look_at(topic, at_once=True)\n", "pass\n", _TRIMMING),
+    ),
+    *_of("engine/cache.py", ("return last if position < last.stop else None", "return last", _LOCAL)),
+]
+
+FAULTS = [*SPANS, *STATE, *BACKLOG, *PURPOSE, *DISPATCHER, *REGISTRY, *ENGINE, *AROUND]
