@@ -15,6 +15,7 @@ from nats.aio.msg import Msg
 
 from ..batch import AUTHOR_BYTES, Batch
 from ..core.effects import Join, Report
+from ..core.registry import no_purpose
 from ..engine.base import NOTHING, Link, Receiver, Since
 from ..engine.client import Client
 from ..engine.clock import Clock, SteadyClock
@@ -315,12 +316,11 @@ class NatsEngine(Running):
         self._check_running()
         return await self._client(self._layout.partition(check_topic(topic)))
 
-    async def _existing(self, topic: str) -> PartitionClient:
-        """Of a topic that somebody used already; else `NotFound`."""
-        self._check_running()
-        partition = self._layout.partition(check_topic(topic))
+    async def _existing(self, topic: str, purpose: str = "") -> PartitionClient:
+        """Of a topic that somebody used already; else `NotFound`, as its owner would say it if there were one."""
+        partition = self._layout.partition(topic)
         if partition not in await self._partitions():
-            raise NotFound(f"expected a topic that is known, got {topic!r}: nobody has used it yet")
+            raise no_purpose(topic, purpose)
         return await self._client(partition)
 
     async def _partitions(self) -> list[int]:
@@ -382,8 +382,9 @@ class NatsEngine(Running):
         if operation.to == "engine":
             answer: R = await _BY_ITSELF[operation.name](self, **request.arguments)
             return answer
-        find = self._client_of if operation.makes else self._existing
-        return await (await find(request.arguments["topic"])).ask(request)
+        topic, purpose = request.arguments["topic"], request.arguments.get("purpose", "")
+        client = await (self._client_of(topic) if operation.makes else self._existing(topic, purpose))
+        return await client.ask(request)
 
     async def _quiet(self, purposes: Collection[tuple[str, str]]) -> None:
         """What one partition's handlers fire may be another's work: so all are asked until nothing has changed between

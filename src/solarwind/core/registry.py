@@ -5,7 +5,7 @@ is taken up again after a restart. What happens to events is in `dispatcher`, wh
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from heapq import heappush
 
 import msgspec
@@ -33,6 +33,13 @@ class Topic(msgspec.Struct, eq=False):
     unkept: int = 0  # events accepted and dropped at once
     asked: dict[int, int] = msgspec.field(default_factory=dict)  # position to fetch -> the end when it was asked for
     purposes: dict[str, Purpose] = msgspec.field(default_factory=dict)
+
+
+def no_purpose(topic: str, purpose: str, there: Collection[str] = ()) -> NotFound:
+    """Return the refusal for a purpose that a topic does not have; it has those that are `there`."""
+    names = ", ".join(map(repr, sorted(there)[:5]))
+    has = f"it has {names}" if names else "it has no purposes"
+    return NotFound(f"expected a purpose of topic {topic!r}, got {purpose!r}, which is none: {has}")
 
 
 class Registry:
@@ -94,11 +101,7 @@ class Registry:
         """The purpose, which must exist; else `NotFound`."""
         topic = self.topics.get(topic_name)
         if topic is None or name not in topic.purposes:
-            there = ", ".join(map(repr, sorted(topic.purposes)[:5])) if topic is not None else ""
-            raise NotFound(
-                f"expected a purpose of topic {topic_name!r}, got {name!r}, which is none: "
-                + (f"it has {there}" if there else "it has no purposes")
-            )
+            raise no_purpose(topic_name, name, topic.purposes if topic is not None else ())
         return topic.purposes[name]
 
     def join(self, join: Join, since: int, now: int) -> int:

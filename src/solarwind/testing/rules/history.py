@@ -401,6 +401,26 @@ class HistoryRules:
         assert (counts.settled, counts.pending) == (1, 0)
 
     @on_loop
+    async def test_what_is_not_there_is_refused_in_the_same_words_everywhere(self, place: Place) -> None:
+        """A topic that nobody has used, and a purpose that a topic does not have."""
+        wind = place.open()
+        collect(wind, "T", "p")
+        async with wind:
+            for topic, has in (("T", "'p'"), ("nobody.knows", "no purposes")):
+                words = f"expected a purpose of topic {topic!r}, got 'none', which is none: it has {has}"
+                calls: list[Awaitable[object]] = [
+                    wind.dead(topic, "none"),
+                    wind.redrive(topic, "none"),
+                    wind.discard(topic, "none", None),
+                    wind.replay(topic, "none"),
+                    wind.retire(topic, "none"),
+                ]
+                for call in calls:
+                    assert str(await refused(call, NotFound)) == words
+                assert [info.purpose for info in await wind.purposes(topic)] == (["p"] if topic == "T" else [])
+            await refused(wind.trace("none"), NotFound, "expected the id of an event in the history, got 'none'")
+
+    @on_loop
     async def test_since_of_a_fan_out_is_refused_in_words(self, place: Place) -> None:
         """Its instances get what comes while they are there: nothing of what was before."""
         async with place.open() as wind:
