@@ -140,6 +140,15 @@ def test_arrows(path: Path) -> None:
             assert part in (target, "__main__"), f"{module} imports {imported}"
 
 
+def test_no_module_of_the_server_imports_itself_by_way_of_others() -> None:
+    """Nor for annotations only."""
+    left = {name_of(path): {name for kind, name in imports(path) if kind == "own"} for path in MODULES}
+    left = {module: found for module, found in left.items() if module.startswith("server.")}
+    while floor := {module for module, found in left.items() if not found & left.keys()}:
+        left = {module: found for module, found in left.items() if module not in floor}
+    assert not left, f"a circle of imports is among {sorted(left)}"
+
+
 def test_a_forbidden_arrow_is_seen() -> None:
     """The test above can fail: it reads imports of every form."""
     found = set(imports(ROOT / "engine" / "url.py"))

@@ -82,7 +82,7 @@ async def test_an_upload_ends_and_says_how_many_lines_were_accepted(tmp_path: Pa
         line = b"[%b]\n" % (b" " * 100_000)
         for _ in range(4):  # lines are looked at together
             await made.send(b"%x\r\n%b\r\n" % (len(line), line))
-        await until(lambda: at.server.uses._open, "it has begun")
+        await until(lambda: at.server.host.uses._open, "it has begun")
         ended = at.end()
         answer = await made.answer()
         assert monotonic() - ended < SOON_S
@@ -180,7 +180,7 @@ async def test_webhooks_of_a_time_without_tokens_are_nobodys_once_there_are_some
     try:
         async with receiving() as receiver:
             body = msgspec.json.encode({"url": f"http://127.0.0.1:{receiver.port}/", "handshake": False})
-            await server.webhooks.put(TOPIC, PURPOSE, "shop", body, server.access.grant(None))
+            await server.webhooks.put(TOPIC, PURPOSE, "shop", body, server.host.access.grant(None))
             create_token(str(path), "first", admin=True)
             await until(lambda: not server.webhooks._at_work, "it delivers no more")
     finally:

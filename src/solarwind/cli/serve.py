@@ -205,7 +205,7 @@ class _Service:
             if self._tls is not None:
                 loop.add_signal_handler(signal.SIGHUP, self._renew)
             self._say()
-            await _first(asked.wait(), self._wind.failed)
+            await _first(asked.wait(), self._wind.failed, self._server.failed)
         finally:
             asked.set()
             tell("STOPPING=1")
@@ -215,8 +215,9 @@ class _Service:
             stopping.cancel()
             log.warning("stopped without waiting for requests and connections")
             return
-        if self._wind.failed.done():
-            self._wind.failed.result()
+        for failed in (self._wind.failed, self._server.failed):
+            if failed.done():
+                failed.result()
         await stopping
 
     async def _stop(self) -> None:
@@ -295,10 +296,10 @@ def _is_loopback(host: str) -> bool:
     return all(ipaddress.ip_address(str(each[4][0]).partition("%")[0]).is_loopback for each in found)
 
 
-async def _first(work: Any, other: Any) -> None:
+async def _first(*works: Any) -> None:
     """Until one of them is over. What is only waited for is given up then."""
-    futures = [asyncio.ensure_future(each) for each in (work, other)]
+    futures = [asyncio.ensure_future(each) for each in works]
     await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
-    for future, given in zip(futures, (work, other), strict=True):
+    for future, given in zip(futures, works, strict=True):
         if future is not given:  # made here
             future.cancel()

@@ -111,7 +111,7 @@ class Owner(Clients):
         for connection in list(self._connections):
             connection.leave()
         await self._background.end()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.finish()
         if running and not self.engine.failed.done():
             try:
                 async with asyncio.timeout(STOP_S):

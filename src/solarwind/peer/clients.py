@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Coroutine
 from typing import Any, cast
 
+from ..engine.tasks import Tasks
 from .connection import Connection
 from .host import Host
 from .transport import Transport
@@ -19,7 +19,7 @@ class Clients:
 
     def __init__(self) -> None:
         self._connections: set[Connection] = set()
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks = Tasks(lambda _: None)  # none of which the others depend on
         self.turns = Turns()  # of all long work for them
 
     def connected(self, transport: Transport, token: str | None = None) -> Connection:
@@ -33,6 +33,21 @@ class Clients:
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         """Do it beside everything else; whoever has the engine does not stop before it is done."""
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.spawn(work, "what is done for a client")
+
+    async def finish(self) -> None:
+        """Wait until all of that is done."""
+        await self._tasks.wait()
+
+    def look(self, now: float) -> None:
+        """Called now and then: is everybody still there, and may they still be?"""
+        for connection in list(self._connections):
+            try:
+                connection.check(now)
+            except Exception as error:
+                connection.failed(error)
+
+    def leave_all(self) -> None:
+        """The dispatcher stops: clients come again when it is back."""
+        for connection in list(self._connections):
+            connection.leave()

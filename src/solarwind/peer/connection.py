@@ -88,7 +88,7 @@ class Connection:
         self._held_bytes = 0
         self._submitted: dict[asyncio.Future[None], tuple[int, int]] = {}  # and not answered: with ref and bytes
         self._unaccepted = 0  # bytes
-        self._unread = Unread(host.turns, self._take, self._failed, self._regulate)
+        self._unread = Unread(host.turns, self._take, self.failed, self._regulate)
         self._paused = False  # reading
         self._stuck = False  # writing
         self._out: list[wire.Message] = []
@@ -110,7 +110,8 @@ class Connection:
         self.heard = asyncio.get_running_loop().time()
         self._unread.add(data)
 
-    def _failed(self, error: Exception) -> None:
+    def failed(self, error: Exception) -> None:
+        """What it is about cannot go on: it ends, and its client comes again."""
         if not isinstance(error, SolarWindError):
             log.error("a message of a client could not be handled", exc_info=error)
             error = ProtocolError(f"the server could not handle a message: {type(error).__name__}")

@@ -57,11 +57,14 @@ class Unread:
                 self._regulate()
 
     async def _catch_up(self) -> None:
-        while self._messages:
-            await self._turns.next()
-            self._take_some()
-        self._behind = None
-        self._regulate()
+        try:
+            while self._messages:
+                await self._turns.next()
+                self._take_some()
+            self._behind = None
+            self._regulate()
+        except Exception as error:
+            self._failed(error)
 
     def _take_some(self) -> None:
         """As many as one piece may take."""

@@ -11,30 +11,25 @@ from starlette.routing import Router, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 
 from .. import wire
-from ..engine.base import Engine
+from ..engine.tasks import Tasks
 from ..engine.url import open_engine
 from ..errors import Unavailable
-from ..limits import Limits
-from ..origin import MACHINE, process_name
-from ..peer.clients import Clients
-from ..service.group import Numbers
 from ..shutdown import Shutdown
 from ..wind import SolarWind
-from .access import Access, Grant
-from .bodies import Bodies
-from .call import Call
+from .access import Access
 from .feed import Feeds
 from .guard import Guard
+from .host import ServerHost
 from .http import Http
 from .settings import Settings
 from .take import Takes
-from .uses import CHECK_S, Uses
+from .uses import CHECK_S
 from .webhooks import Webhooks
 from .websocket import Door
 
 
-class Server(Clients):
-    """See `app`."""
+class Server:
+    """See `app`. What its parts have in common is the `host`."""
 
     def __init__(
         self,
@@ -47,42 +42,37 @@ class Server(Clients):
         webhook_networks: Collection[str] = (),
         webhook_origin: str | None = None,
     ) -> None:
-        super().__init__()
         self._owns = not isinstance(source, SolarWind)
-        self.wind = source if isinstance(source, SolarWind) else SolarWind(engine=open_engine(source, serves=True))
-        self.settings = settings or Settings()
-        self.access = tokens if isinstance(tokens, Access) else Access(tokens)
-        self.guard = Guard(self.access, hosts, origins)
-        self.running = False
-        self.name = f"{MACHINE}/{process_name()}"
-        self.webhooks = Webhooks(self, networks=webhook_networks, origin=webhook_origin)
-        self.numbers = Numbers(self.wind.engine.author)  # of events that come by HTTP
-        self.uses = Uses(self)
-        self.bodies = Bodies(self.settings.bodies_bytes)
-        self.uploads: set[Call] = set()  # whose bodies may have no end
+        wind = source if isinstance(source, SolarWind) else SolarWind(engine=open_engine(source, serves=True))
+        access = tokens if isinstance(tokens, Access) else Access(tokens)
+        self.host = host = ServerHost(wind, settings or Settings(), access, Guard(access, hosts, origins))
+        self.webhooks = Webhooks(host, networks=webhook_networks, origin=webhook_origin)
+        self.takes = Takes(host)
+        self.feeds = Feeds(host)
+        self.door = Door(host)
+        self._tasks = Tasks(self.host.fail)
         self._shutdown = Shutdown(self.leave)
-        self.takes = Takes(self)
-        self.feeds = Feeds(self)
-        self.http = Http(self)
-        self.door = Door(self)
+        self._http = Http(host, self)
         self._others = Router([WebSocketRoute(wire.PATH, self.door)], lifespan=self.lifespan)
 
     @property
-    def engine(self) -> Engine:
-        """What the doors hand everything to."""
-        return self.wind.engine
+    def wind(self) -> SolarWind:
+        """The dispatcher."""
+        return self.host.wind
 
     @property
-    def limits(self) -> Limits:
-        """The same that the engine has."""
-        return self.wind.limits
+    def running(self) -> bool:
+        """Whether anything can be asked of it."""
+        return self.host.running
 
-    def grant(self, token: str | None) -> Grant:
-        """What the bearer of `token` may do. Raises `BadToken`."""
-        return self.access.grant(token)
+    @property
+    def failed(self) -> asyncio.Future[None]:
+        """Gets why the server cannot go on, once it was started."""
+        return self.host.failed
 
     async def start(self) -> None:
         """Start the dispatcher, unless it is somebody else's SolarWind."""
+        self.host.begin()
         if self._owns:
             await self.wind.start()
         try:
@@ -90,28 +80,28 @@ class Server(Clients):
         except BaseException:
             await self._stop_own()
             raise
-        self.running = True
-        self._sweeper = asyncio.create_task(self._sweep())
+        self.host.running = True
+        self._tasks.begin(self._sweep(), "the server's look at who is there and may be")
 
     def leave(self) -> None:
         """Whatever would not end by itself ends, and nothing new begins: the process is about to stop."""
-        if self.running:
-            self.running = False
+        host = self.host
+        if host.running:
+            host.running = False
             self.feeds.end()
-            for upload in list(self.uploads):
+            for upload in list(host.uploads):
                 upload.refuse(
                     Unavailable("the server stops: send what was not accepted again, elsewhere or when it is back")
                 )
-            self.spawn(self.takes.stop())
+            host.spawn(self.takes.stop())
 
     async def stop(self) -> None:
         """End all connections, and stop the dispatcher if it is the server's own."""
         self.leave()
-        self._sweeper.cancel()
-        for connection in list(self._connections):
-            connection.leave()
+        await self._tasks.end()
+        self.host.leave_all()
         await asyncio.gather(self.takes.stop(), self.feeds.stop())
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.host.finish()
         await self._stop_own()
 
     async def _stop_own(self) -> None:
@@ -119,29 +109,23 @@ class Server(Clients):
         if self._owns:
             await self.wind.stop()
 
-    @property
-    def connection_count(self) -> int:
-        """How many WebSocket connections there are."""
-        return len(self._connections)
-
     async def _sweep(self) -> None:
         """See to it that whoever is gone, or may not be here any more, does not stay. While this process stood still
         nobody could be heard of."""
         loop = asyncio.get_running_loop()
-        pause = min(self.settings.heartbeat_s / 8, self.settings.authenticate_s / 2, CHECK_S)
+        pause = min(self.host.settings.heartbeat_s / 8, self.host.settings.authenticate_s / 2, CHECK_S)
         due = loop.time() + pause
         while True:
             await asyncio.sleep(pause)
             now = loop.time()
             late, due = now - due, now + pause
-            if late > self.settings.heartbeat_s:
+            if late > self.host.settings.heartbeat_s:
                 continue
-            for connection in list(self._connections):
-                connection.check(now)
+            self.host.look(now)
             self._shutdown.look()
-            self.uses.check()
+            self.host.uses.check()
             self.webhooks.check()
-            self.bodies.trim()
+            self.host.bodies.trim()
             self.feeds.check(now)
 
     @asynccontextmanager
@@ -156,7 +140,7 @@ class Server(Clients):
             await self.stop()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        app = self.http if scope["type"] == "http" else self._others
+        app = self._http if scope["type"] == "http" else self._others
         await app(scope, receive, send)
 
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from functools import cached_property
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl, unquote
 
 import msgspec
@@ -34,10 +34,8 @@ from ..names import check_purpose, check_topic
 from ..peer.turns import PIECE_BYTES
 from .access import Grant
 from .faults import read_body, read_query
+from .host import ServerHost
 from .nesting import check_long_json
-
-if TYPE_CHECKING:
-    from .asgi import Server
 
 T = TypeVar("T")
 S = TypeVar("S", bound=msgspec.Struct)
@@ -69,8 +67,8 @@ encode = msgspec.json.Encoder().encode
 class Call:
     """One request, with what its bearer may do."""
 
-    def __init__(self, server: Server, request: Request) -> None:
-        self.server = server
+    def __init__(self, host: ServerHost, request: Request) -> None:
+        self.host = host
         self.request = request
         self.grant: Grant | None = None  # once it is known
         self._receive = request.receive
@@ -147,14 +145,14 @@ class Call:
 
     async def json(self, kind: type[T]) -> T:
         """The body, JSON, as a struct; no body at all is an empty object. Raises `BadPayload`, `TooLarge`."""
-        body = await self.body(min(self.server.settings.body_bytes, MAX_JSON_BYTES))
+        body = await self.body(min(self.host.settings.body_bytes, MAX_JSON_BYTES))
         if not body and not self.media_type:
             body = b"{}"
         elif self.media_type != JSON_TYPE:
             got = ascii(self.media_type[:80]) if self.media_type else "none: say it as content-type"
             raise HTTPException(415, f"expected a body of type {JSON_TYPE}, got {got}")
-        settings = self.server.settings
-        await check_long_json(body, settings.nesting, self.server.turns, max_values=_VALUES * settings.ids + _VALUES)
+        settings = self.host.settings
+        await check_long_json(body, settings.nesting, self.host.turns, max_values=_VALUES * settings.ids + _VALUES)
         try:
             return read_body(body, kind)
         except BadPayload:  # JSON knows only numbers: to some of those who write it 3.0 is a whole one
@@ -167,7 +165,7 @@ class Call:
         length = self.request.headers.get("content-length", "0")
         if length.isdecimal() and int(length) > most:
             raise TooLarge(f"expected a body of at most {most:,} bytes, got {int(length):,}")
-        parts, size, bodies = [], 0, self.server.bodies
+        parts, size, bodies = [], 0, self.host.bodies
         try:
             async for part in self.chunks():
                 bodies.take(len(part))
@@ -195,9 +193,9 @@ class Call:
         be anybody. One that waits to be told to send is told no. Gives whether nothing more comes."""
         if not self._begun and self.request.headers.get("expect", "").lower() == "100-continue":
             return False
-        left = self.server.settings.body_bytes
+        left = self.host.settings.body_bytes
         try:
-            async with asyncio.timeout(self.server.settings.authenticate_s if self._refusal is None else LAST_WORDS_S):
+            async with asyncio.timeout(self.host.settings.authenticate_s if self._refusal is None else LAST_WORDS_S):
                 async for part in self.chunks():
                     left -= len(part)
                     del part
@@ -234,7 +232,7 @@ class ClientGone(Exception):
 async def in_pieces(call: Call, items: Iterable[Any]) -> list[Any]:
     """The items as JSON, for a long answer. They are made one by one, as fast as others leave time for it."""
     written: list[Any] = []
-    items, turns = iter(items), call.server.turns
+    items, turns = iter(items), call.host.turns
     more = True
     while more:
         await turns.next()

@@ -8,15 +8,14 @@ from typing import Any, Literal
 import msgspec
 from starlette.responses import Response
 
-from .call import Call
-
 Right = Literal["open", "fire", "listen", "admin"]
-Handler = Callable[[Call], Awaitable[Response]]
+Handler = Callable[..., Awaitable[Response]]  # of the call, and of a part of the server
 
 
 class Endpoint(msgspec.Struct, frozen=True):
     """`right` is what the bearer of the token must have: on the topic, and for `listen` the purpose, that the request
-    names. `body` and `query` are what it may say, `statuses` and `answer` what it gets: a type, or a media type.
+    names. `handle` gets the call and, where `of` names one, that part of the server. `body` and `query` are what the
+    request may say, `statuses` and `answer` what it gets: a type, or a media type.
     """
 
     method: str
@@ -29,3 +28,4 @@ class Endpoint(msgspec.Struct, frozen=True):
     query: type[msgspec.Struct] | None = None
     statuses: tuple[int, ...] = (200,)
     streams: bool = False  # the answer has no end
+    of: Literal["takes", "feeds", "webhooks"] | None = None

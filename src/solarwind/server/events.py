@@ -68,7 +68,7 @@ async def fire(call: Call) -> Response:
     kind, headers = call.media_type, call.request.headers
     if kind in NDJSON:
         return await Lines(call, query).fire()
-    settings, limits = call.server.settings, call.server.wind.limits
+    settings, limits = call.host.settings, call.host.limits
     if kind in (cloudevents.STRUCTURED, cloudevents.BATCHED) or "ce-specversion" in headers:
         if query != FireQuery():
             raise BadArgument("expected a CloudEvent to say its own id and partitionkey, got them as parameters too")
@@ -76,7 +76,7 @@ async def fire(call: Call) -> Response:
             events = await _batched(call, await call.body(settings.body_bytes))
         elif kind == cloudevents.STRUCTURED:
             body = await call.body(min(settings.body_bytes, _most_structured(limits)))
-            await check_long_json(body, settings.nesting, call.server.turns)
+            await check_long_json(body, settings.nesting, call.host.turns)
             events = [await _checked(call, cloudevents.read_structured(body, call.topic))]
         else:
             body = await call.body(limits.payload_bytes)
@@ -87,26 +87,26 @@ async def fire(call: Call) -> Response:
         raise HTTPException(415, f"expected a body of type {', '.join(TYPES)}, got {got}")
     body = await call.body(limits.payload_bytes)
     if kind == JSON:
-        await check_long_json(body, settings.nesting, call.server.turns)
+        await check_long_json(body, settings.nesting, call.host.turns)
     return await _accept(call, [_seal(call, [body], kind, query.key, None if query.id is None else [query.id])])
 
 
 async def _accept(call: Call, batches: Sequence[Batch]) -> Response:
-    await asyncio.gather(*[call.server.engine.submit(batch) for batch in batches])
+    await asyncio.gather(*[call.host.engine.submit(batch) for batch in batches])
     ids = [batch.id(index) for batch in batches for index in range(len(batch))]
     return answer(Accepted(len(ids), ids), 202)
 
 
 def _seal(call: Call, payloads: list[bytes], content: str, key: str | None, ids: list[str | None] | None) -> Batch:
     """Events that say nothing of where they are from: from whoever sends them."""
-    producer, first = call.server.numbers.take(call.topic, len(payloads))
+    producer, first = call.host.numbers.take(call.topic, len(payloads))
     assert call.grant is not None
     return seal(
         call.topic,
         payloads,
         [time_ns()] * len(payloads),
         producer=producer,
-        author=call.server.numbers.author,
+        author=call.host.numbers.author,
         first=first,
         machine=call.address,
         process=call.grant.name,
@@ -121,7 +121,7 @@ def _seal(call: Call, payloads: list[bytes], content: str, key: str | None, ids:
 
 async def _batched(call: Call, body: bytes) -> list[Incoming]:
     """It is cut into its events before anything else, and never read as a whole."""
-    settings, turns, most = call.server.settings, call.server.turns, _most_structured(call.server.limits)
+    settings, turns, most = call.host.settings, call.host.turns, _most_structured(call.host.limits)
     shape = await Shape(settings.nesting, max_items=settings.ids).read_slowly(body, turns)
     start, stop = len(body) - len(body.lstrip(_SPACE)), len(body.rstrip(_SPACE))
     if stop - start < 2 or body[start] != _OPENS or body[stop - 1] != _CLOSES:
@@ -149,7 +149,7 @@ async def _batched(call: Call, body: bytes) -> list[Incoming]:
 async def _checked(call: Call, event: Incoming) -> Incoming:
     """Raises `BadPayload` and `TooLarge`."""
     if event.content == JSON:
-        await check_long_json(event.data, call.server.settings.nesting, call.server.turns, "JSON as data")
+        await check_long_json(event.data, call.host.settings.nesting, call.host.turns, "JSON as data")
     return event
 
 
@@ -160,7 +160,7 @@ def _most_structured(limits: Limits) -> int:
 
 async def _all_batches(call: Call, events: Sequence[Incoming]) -> list[Batch]:
     found: list[Batch] = []
-    batches, turns = _batches(call, events), call.server.turns
+    batches, turns = _batches(call, events), call.host.turns
     more: Batch | None
     while True:
         await turns.next()
@@ -173,20 +173,20 @@ async def _all_batches(call: Call, events: Sequence[Incoming]) -> list[Batch]:
 
 def _batches(call: Call, events: Sequence[Incoming]) -> Iterator[Batch]:
     """In their order: a batch for each run of events from one source, as large as a batch may be."""
-    now, limits = time_ns(), call.server.wind.limits
+    now, limits = time_ns(), call.host.limits
     for each in events:
         _check_size(len(each.data), limits)
     for (machine, process), found in groupby(events, lambda event: (event.machine, event.process)):
         run = list(found)
         for cut in slices([each.data for each in run], limits, [_header_bytes(each) for each in run]):
             part = run[cut]
-            producer, first = call.server.numbers.take(call.topic, len(part))
+            producer, first = call.host.numbers.take(call.topic, len(part))
             yield seal(
                 call.topic,
                 [each.data for each in part],
                 [now if each.time_ns is None else each.time_ns for each in part],
                 producer=producer,
-                author=call.server.numbers.author,
+                author=call.host.numbers.author,
                 first=first,
                 machine=machine,
                 process=process,
@@ -246,7 +246,7 @@ class Lines:
     def __init__(self, call: Call, query: FireQuery) -> None:
         self._call = call
         self._query = query
-        self._settings, self._limits = call.server.settings, call.server.wind.limits
+        self._settings, self._limits = call.host.settings, call.host.limits
         self._number = 0  # of the last line that was looked at
         self._sent: deque[_Sent] = deque()
         self._unaccepted = 0  # bytes
@@ -254,7 +254,7 @@ class Lines:
         self._ids: list[str] | None = []  # while they are not too many
 
     async def fire(self) -> Response:
-        uploads = self._call.server.uploads
+        uploads = self._call.host.uploads
         uploads.add(self._call)
         try:
             return await self._fire()
@@ -312,7 +312,7 @@ class Lines:
     async def _send(self, block: bytes) -> None:
         """Raises `BadLine` once the lines before it are sent, and what sending raises."""
         numbers, payloads, bad = await self._split(block)
-        turns = self._call.server.turns
+        turns = self._call.host.turns
         words = len(self._query.key or "") + len(self._query.id or "") + _NUMBER
         for cut in slices(payloads, self._limits, [4 * words] * len(payloads)):
             await turns.next()
@@ -327,7 +327,7 @@ class Lines:
         if self._query.id is not None:
             ids = [check_id(f"{self._query.id}.{number}") for number in numbers]
         batch = _seal(self._call, payloads, JSON, self._query.key, ids)
-        self._sent.append(_Sent(self._call.server.engine.submit(batch), batch))
+        self._sent.append(_Sent(self._call.host.engine.submit(batch), batch))
         self._unaccepted += batch.weight
 
     async def _settle(self, most: int) -> None:
@@ -349,7 +349,7 @@ class Lines:
 
     async def _split(self, block: bytes) -> tuple[Sequence[int], list[bytes], BadLine | None]:
         """The payloads and the numbers of their lines, up to a line that is no event. Empty lines are passed over."""
-        turns = self._call.server.turns
+        turns = self._call.host.turns
         await turns.next()
         with turns.piece():
             lines = block.replace(b"\r\n", b"\n").removesuffix(b"\n").split(b"\n")

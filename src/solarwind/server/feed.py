@@ -7,7 +7,6 @@ go back to, no message has an id: a browser that lost its connection just comes 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
 import msgspec
 from starlette.responses import Response
@@ -25,10 +24,8 @@ from ..service.registration import make_join
 from .call import Call
 from .cloudevents import encode, to_cloudevent
 from .described import Purpose, Version
+from .host import ServerHost
 from .uses import Use
-
-if TYPE_CHECKING:
-    from .asgi import Server
 
 ROOM = 500  # events, for a reader that reads
 MAX_EVENTS = 100  # that are written with one send
@@ -45,7 +42,7 @@ class FeedQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     version: Version = 1
 
 
-async def feed(call: Call) -> Response:
+async def feed(call: Call, feeds: Feeds) -> Response:
     """Events as they come, without end. Raises what stands against it."""
     query = call.query(FeedQuery)
     if "last-event-id" in call.request.headers:
@@ -60,7 +57,7 @@ async def feed(call: Call) -> Response:
             f"expected an exchange that gives everybody a copy, such as fanout, got {join.exchange!r}, whose events "
             "pend until they are settled: a feed settles none, take them instead"
         )
-    return await call.server.feeds.open(call, join)
+    return await feeds.open(call, join)
 
 
 class Feed(Inbox):
@@ -174,27 +171,27 @@ class Stream(Response):
 class Feeds:
     """All that are read. On the loop of the engine."""
 
-    def __init__(self, server: Server) -> None:
-        self._server = server
+    def __init__(self, host: ServerHost) -> None:
+        self._host = host
         self._open: set[Feed] = set()
 
     async def open(self, call: Call, join: Join) -> Response:
         """Raises what joining raises, and `Busy`."""
-        server = self._server
-        if not server.running:
+        host = self._host
+        if not host.running:
             raise Unavailable("expected a server that runs, got one that stops: try again when it is back")
-        if len(self._open) >= server.settings.instances:
-            raise Busy(f"expected at most {server.settings.instances:,} feeds, got another: end one that is not read")
+        if len(self._open) >= host.settings.instances:
+            raise Busy(f"expected at most {host.settings.instances:,} feeds, got another: end one that is not read")
         assert call.grant is not None
-        feed = Feed(server.engine, join, server.wind.limits, server.turns)
+        feed = Feed(host.engine, join, host.limits, host.turns)
         self._open.add(feed)
-        feed.use = server.uses.begin(
+        feed.use = host.uses.begin(
             call.grant,
             lambda grant: grant.check_listen(join.topic, join.purpose),
             lambda error: feed.end(str(error)),
         )
         try:
-            feed.enter(await server.engine.join(join, "now", feed))
+            feed.enter(await host.engine.join(join, "now", feed))
         except BaseException:
             self._forget(feed)
             raise
@@ -202,7 +199,7 @@ class Feeds:
 
     async def leave(self, feed: Feed) -> None:
         feed.stop_reports()
-        await self._server.engine.leave(feed.instance)
+        await self._host.engine.leave(feed.instance)
         self._forget(feed)
         feed.left.set()
 
@@ -214,7 +211,7 @@ class Feeds:
     def check(self, now: float) -> None:
         """Called now and then: is somebody there?"""
         for feed in list(self._open):
-            feed.beat(now, self._server.settings.heartbeat_s)
+            feed.beat(now, self._host.settings.heartbeat_s)
 
     def end(self) -> None:
         """All of them are to come to an end."""

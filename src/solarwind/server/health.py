@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import msgspec
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
@@ -12,13 +11,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import choose_encoder
 from starlette.responses import Response
 
-from ..errors import Unavailable
 from ..operations import Operator
 from ..records import Statistics
 from .call import Call, answer
-
-if TYPE_CHECKING:
-    from .asgi import Server
+from .host import ServerHost
 
 # Of a purpose's statistics: what goes up and down, and what only grows.
 _GAUGES = {
@@ -46,9 +42,7 @@ async def healthz(call: Call) -> Response:
 
 async def readyz(call: Call) -> Response:
     """It takes events. Raises `Unavailable`, or the error after which the store can keep nothing any more."""
-    if not call.server.running:
-        raise Unavailable("expected a server that runs, got one that does not: ask another, or try again")
-    call.server.engine.check()
+    call.host.check()
     return answer(Status("ready"))
 
 
@@ -56,7 +50,7 @@ async def metrics(call: Call) -> Response:
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
-    registry.register(_Numbers(call.server, await Operator.statistics(call.server.engine)))
+    registry.register(_Numbers(call.host, await Operator.statistics(call.host.engine)))
     write, content = choose_encoder(call.request.headers.get("accept", ""))
     # On a thread: it is text of many lines, and takes long where there are many purposes.
     return Response(await asyncio.to_thread(write, registry), media_type=content)
@@ -65,9 +59,9 @@ async def metrics(call: Call) -> Response:
 class _Numbers:
     """A collector of the numbers of one moment."""
 
-    def __init__(self, server: Server, statistics: Statistics) -> None:
-        self._connections = server.connection_count
-        self._requests = dict(server.http.requests)
+    def __init__(self, host: ServerHost, statistics: Statistics) -> None:
+        self._connections = host.connection_count
+        self._requests = dict(host.requests)
         self._statistics = statistics
 
     def collect(self) -> Iterator[Metric]:

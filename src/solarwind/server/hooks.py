@@ -8,6 +8,7 @@ from msgspec import Meta, Struct
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from . import webhooks as known
 from .call import JSON_TYPE, Call, answer, in_pieces
 
 MAX_WANTED_BYTES = 32 << 10  # of what somebody states
@@ -29,29 +30,29 @@ class Webhooks(Struct):
     webhooks: list[Webhook]
 
 
-async def every(call: Call) -> Response:
+async def every(call: Call, webhooks: known.Webhooks) -> Response:
     """Those of all purposes."""
-    return answer(Webhooks(await in_pieces(call, call.server.webhooks.every())))
+    return answer(Webhooks(await in_pieces(call, webhooks.every())))
 
 
-async def all(call: Call) -> Response:
-    return answer(Webhooks(call.server.webhooks.list(call.topic, call.purpose)))
+async def all(call: Call, webhooks: known.Webhooks) -> Response:
+    return answer(Webhooks(webhooks.list(call.topic, call.purpose)))
 
 
-async def put(call: Call) -> Response:
+async def put(call: Call, webhooks: known.Webhooks) -> Response:
     """`201` if it is new."""
     if call.media_type != JSON_TYPE:
         raise HTTPException(415, f"expected a body of type {JSON_TYPE}, got {call.media_type[:80] or 'none'!a}")
-    body = await call.body(min(call.server.settings.body_bytes, MAX_WANTED_BYTES))
+    body = await call.body(min(call.host.settings.body_bytes, MAX_WANTED_BYTES))
     assert call.grant is not None
-    new, shown = await call.server.webhooks.put(call.topic, call.purpose, call.part("name"), body, call.grant)
+    new, shown = await webhooks.put(call.topic, call.purpose, call.part("name"), body, call.grant)
     return answer(shown, 201 if new else 200)
 
 
-async def get(call: Call) -> Response:
-    return answer(call.server.webhooks.get(call.topic, call.purpose, call.part("name")))
+async def get(call: Call, webhooks: known.Webhooks) -> Response:
+    return answer(webhooks.get(call.topic, call.purpose, call.part("name")))
 
 
-async def delete(call: Call) -> Response:
-    await call.server.webhooks.delete(call.topic, call.purpose, call.part("name"))
+async def delete(call: Call, webhooks: known.Webhooks) -> Response:
+    await webhooks.delete(call.topic, call.purpose, call.part("name"))
     return Response(status_code=204)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
-from functools import partial
+from functools import lru_cache, partial
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 from urllib.parse import quote
 
 from starlette.exceptions import HTTPException
@@ -18,15 +17,13 @@ from starlette.types import Receive, Scope, Send
 
 from .. import wire
 from ..errors import BadArgument, NotFound, SolarWindError, Unavailable
-from . import events, feed, health, hooks, openapi, operate, take
+from . import events, feed, health, hooks, openapi, operate, take, webhooks
 from .access import Grant
 from .call import Call, ClientGone, problem, problem_of
 from .delivery import Wanted
 from .endpoint import Endpoint, Right
+from .host import ServerHost
 from .sources import VISIT
-
-if TYPE_CHECKING:
-    from .asgi import Server
 
 log = logging.getLogger("solarwind")
 
@@ -42,27 +39,46 @@ async def _connect(call: Call) -> Response:
     raise HTTPException(426, f"expected a WebSocket of {wire.SUBPROTOCOL}, got a request", {"upgrade": "websocket"})
 
 
+async def _openapi(call: Call) -> Response:
+    return openapi.answer(_document(call.request.scope["root_path"] or "/"))
+
+
+@lru_cache(maxsize=16)
+def _document(root: str) -> bytes:
+    return openapi.document_of(ENDPOINTS, root)
+
+
+class Parts(Protocol):
+    """Those of the server that endpoints are of."""
+
+    takes: take.Takes
+    feeds: feed.Feeds
+    webhooks: webhooks.Webhooks
+
+
 # fmt: off
-ENDPOINTS = (
+ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint("POST", f"{_TOPIC}/events", "fire", events.fire, "Fire events", events.Accepted,
               query=events.FireQuery, statuses=(202,)),
-    Endpoint("POST", f"{_PURPOSE}/take", "listen", take.take, "Take events to handle", take.Taken, take.Take),
+    Endpoint("POST", f"{_PURPOSE}/take", "listen", take.take, "Take events to handle", take.Taken, take.Take,
+             of="takes"),
     Endpoint("POST", f"{_PURPOSE}/settle", "listen", take.settle, "Say what became of events that were taken",
-              take.Settled, take.Settle),
+             take.Settled, take.Settle, of="takes"),
     Endpoint("GET", f"{_TOPIC}/feed", "listen", feed.feed, "Events as they come, as server-sent events",
-              "text/event-stream", query=feed.FeedQuery, streams=True),
-    Endpoint("GET", f"{_PURPOSE}/webhooks", "listen", hooks.all, "The webhooks of a purpose", hooks.Webhooks),
-    Endpoint("GET", "/v1/webhooks", "admin", hooks.every, "All webhooks", hooks.Webhooks),
+              "text/event-stream", query=feed.FeedQuery, streams=True, of="feeds"),
+    Endpoint("GET", f"{_PURPOSE}/webhooks", "listen", hooks.all, "The webhooks of a purpose", hooks.Webhooks,
+             of="webhooks"),
+    Endpoint("GET", "/v1/webhooks", "admin", hooks.every, "All webhooks", hooks.Webhooks, of="webhooks"),
     Endpoint("PUT", _WEBHOOK, "listen", hooks.put, "Register a webhook, or change it", hooks.Webhook, Wanted,
-              statuses=(200, 201)),
-    Endpoint("GET", _WEBHOOK, "listen", hooks.get, "A webhook", hooks.Webhook),
-    Endpoint("DELETE", _WEBHOOK, "listen", hooks.delete, "Take a webhook away", statuses=(204,)),
+              statuses=(200, 201), of="webhooks"),
+    Endpoint("GET", _WEBHOOK, "listen", hooks.get, "A webhook", hooks.Webhook, of="webhooks"),
+    Endpoint("DELETE", _WEBHOOK, "listen", hooks.delete, "Take a webhook away", statuses=(204,), of="webhooks"),
     *operate.ENDPOINTS,
     Endpoint("GET", wire.PATH, "open", _connect, "The WebSocket of clients that speak solarwind.v1", statuses=()),
     Endpoint("GET", "/metrics", "admin", health.metrics, "Numbers for Prometheus", "text/plain"),
     Endpoint("GET", "/healthz", "open", health.healthz, "Whether it lives", health.Status),
     Endpoint("GET", "/readyz", "open", health.readyz, "Whether it takes events", health.Status),
-    Endpoint("GET", "/openapi.json", "open", openapi.openapi, "This description", dict[str, Any]),
+    Endpoint("GET", "/openapi.json", "open", _openapi, "This description", dict[str, Any]),
 )
 # fmt: on
 
@@ -70,15 +86,14 @@ ENDPOINTS = (
 class Http:
     """All doors, as an ASGI app."""
 
-    def __init__(self, server: Server) -> None:
-        self.requests: Counter[tuple[str, str, int]] = Counter()  # answered: method, path, status
+    def __init__(self, host: ServerHost, parts: Parts) -> None:
         by_path: dict[str, dict[str, Endpoint]] = {}
         for each in ENDPOINTS:
             by_path.setdefault(each.path, {})[each.method] = each
         self._router = Router(
-            [Route(path, _Place(server, path, there)) for path, there in by_path.items()],
+            [Route(path, _Place(host, parts, path, there)) for path, there in by_path.items()],
             redirect_slashes=False,
-            default=_Place(server, "", {}),
+            default=_Place(host, parts, "", {}),
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -91,13 +106,14 @@ class Http:
 class _Place:
     """A path, and what can be asked there: nothing, at one that is none."""
 
-    def __init__(self, server: Server, path: str, there: dict[str, Endpoint]) -> None:
-        self._server = server
+    def __init__(self, host: ServerHost, parts: Parts, path: str, there: dict[str, Endpoint]) -> None:
+        self._host = host
+        self._parts = parts
         self._path = path
         self._there = there
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        call = Call(self._server, Request(scope, receive))
+        call = Call(self._host, Request(scope, receive))
         try:
             response = await self._answer(call)
         except ClientGone:
@@ -114,21 +130,21 @@ class _Place:
         if response.status_code >= 400 and not await call.drain() and scope["http_version"] in ("1.0", "1.1"):
             response.headers["connection"] = "close"
         method = scope["method"] if self._find(scope["method"]) else "other"
-        self._server.http.requests[method, self._path, response.status_code] += 1
+        self._host.requests[method, self._path, response.status_code] += 1
         response.headers.setdefault("cache-control", "no-store")
-        response.raw_headers += [(b"x-content-type-options", b"nosniff"), *self._server.guard.cors(scope["headers"])]
+        response.raw_headers += [(b"x-content-type-options", b"nosniff"), *self._host.guard.cors(scope["headers"])]
         await response(scope, receive, send)
 
     async def _answer(self, call: Call) -> Response:
         """Raises why not."""
-        server, request = call.server, call.request
+        host, request = call.host, call.request
         headers = request.scope["headers"]
-        server.guard.check(request.scope["scheme"], headers, (request.scope.get("server") or (None,))[0])
+        host.guard.check(request.scope["scheme"], headers, (request.scope.get("server") or (None,))[0])
         if not self._there:
             raise NotFound("expected a path that /openapi.json lists, got another")  # there may be a token in it
         allow = ", ".join(sorted({*self._there, "OPTIONS", *(["HEAD"] if self._find("HEAD") else [])}))
         if request.method == "OPTIONS":
-            preflight = server.guard.preflight(headers)
+            preflight = host.guard.preflight(headers)
             response = Response(status_code=204)
             response.raw_headers += preflight if preflight is not None else [(b"allow", allow.encode())]
             return response
@@ -136,7 +152,7 @@ class _Place:
         if endpoint is None:
             raise HTTPException(405, f"expected method {allow}, got {request.method[:20]!a}", {"allow": allow})
         if endpoint.right != "open":
-            if not server.running:
+            if not host.running:
                 raise Unavailable("expected a server that runs, got one that does not: try again when it does")
             self._check_right(call, endpoint.right)
         if endpoint.query is None and call.parameters:
@@ -144,11 +160,12 @@ class _Place:
         coding = request.headers.get("content-encoding", _IDENTITY)
         if coding.lower() != _IDENTITY:
             raise HTTPException(415, f"expected a body as it is, got it in {coding[:80]!a}: send it unpacked")
+        parts = () if endpoint.of is None else (getattr(self._parts, endpoint.of),)
         if call.grant is None:
-            return await endpoint.handle(call)
-        use = server.uses.begin(call.grant, partial(_check_right, call, endpoint.right), call.refuse)
+            return await endpoint.handle(call, *parts)
+        use = host.uses.begin(call.grant, partial(_check_right, call, endpoint.right), call.refuse)
         try:
-            return await endpoint.handle(call)
+            return await endpoint.handle(call, *parts)
         except asyncio.CancelledError:
             raise call.refused() from None
         finally:
@@ -163,7 +180,7 @@ class _Place:
 
     def _check_right(self, call: Call, right: Right) -> None:
         """Raises `BadToken` and `NotAllowed`."""
-        call.grant = call.server.guard.grant(call.request.scope["headers"])
+        call.grant = call.host.guard.grant(call.request.scope["headers"])
         _check_right(call, right, call.grant)
         visit = call.request.scope.get("state", {}).get(VISIT)
         if visit is not None:  # it is a connection of ours: see listener.py

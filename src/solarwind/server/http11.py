@@ -10,19 +10,20 @@ import asyncio
 import logging
 import re
 from collections.abc import Iterable
+from email.utils import formatdate
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, cast
+from time import time
+from typing import Any, cast
 from urllib.parse import unquote
 
 import h11
+from starlette.types import ASGIApp
 
 from .events import NDJSON
+from .host import ServerHost
 from .refusal import refusal
 from .sources import VISIT, Visit
-from .websocket import WebSocket
-
-if TYPE_CHECKING:
-    from .asgi import Server
+from .websocket import Door, WebSocket
 
 log = logging.getLogger("solarwind")
 
@@ -40,12 +41,22 @@ _UPGRADE = b"websocket"
 class Port:
     """What the connections of a port have in common. `connections` are all of them, whatever they speak by now."""
 
-    def __init__(self, server: Server) -> None:
-        self.server = server
-        self.settings = server.settings
+    def __init__(self, app: ASGIApp, door: Door, host: ServerHost) -> None:
+        self.app = app
+        self.door = door
+        self.settings = host.settings
+        self.turns = host.turns
         self.connections: set[Any] = set()
         self.tasks: set[asyncio.Task[None]] = set()
-        self.date = b""
+        self._date = (0, b"")
+
+    @property
+    def date(self) -> bytes:
+        """As answers say it, made once a second."""
+        now = int(time())
+        if self._date[0] != now:
+            self._date = now, formatdate(now, usegmt=True).encode()
+        return self._date[1]
 
 
 class Http11(asyncio.Protocol):
@@ -130,19 +141,23 @@ class Http11(asyncio.Protocol):
 
     def _read(self) -> None:
         """Look at what came: at some of it now, and at the rest as fast as others leave time for it."""
-        with self._port.server.turns.piece():
+        with self._port.turns.piece():
             more = self._read_some()
         if more:
             self._behind = self._loop.create_task(self._catch_up())
         self.regulate()
 
     async def _catch_up(self) -> None:
-        turns = self._port.server.turns
+        turns = self._port.turns
         more = True
-        while more:
-            await turns.next()
-            with turns.piece():
-                more = self._read_some()
+        try:
+            while more:
+                await turns.next()
+                with turns.piece():
+                    more = self._read_some()
+        except Exception:
+            log.exception("what came on a connection could not be read: it is closed")
+            self._let_go()
         self._behind = None
         self.regulate()
 
@@ -212,7 +227,7 @@ class Http11(asyncio.Protocol):
             "state": {VISIT: self._visit},
         }
         self._exchange = exchange = Exchange(self, self._conn.they_are_waiting_for_100_continue)
-        task = self._loop.create_task(exchange.run(self._port.server, scope))
+        task = self._loop.create_task(exchange.run(self._port.app, scope))
         self._port.tasks.add(task)
         task.add_done_callback(self._port.tasks.discard)
         return True
@@ -238,7 +253,7 @@ class Http11(asyncio.Protocol):
         rest, closed = self._conn.trailing_data
         self._end_timers()
         self._port.connections.discard(self)
-        socket = WebSocket(self._port.server.door, self._port.connections, self._visit)
+        socket = WebSocket(self._port.door, self._port.connections, self._visit)
         lines = [b"%b %b HTTP/1.1" % (request.method, request.target), *(b"%b: %b" % each for each in headers)]
         if self._paused:
             self.transport.resume_reading()

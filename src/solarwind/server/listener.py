@@ -11,16 +11,14 @@ import logging
 import resource
 import socket
 import ssl
-from email.utils import formatdate
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from ..engine.tasks import Tasks
 from ..errors import Unavailable
+from .asgi import Server
 from .http11 import Http11, Port
 from .sources import Sources, Visit
 from .tls import BUFFER_BYTES, Tls
-
-if TYPE_CHECKING:
-    from .asgi import Server
 
 log = logging.getLogger("solarwind")
 
@@ -29,7 +27,6 @@ _MAX_FILES = 1 << 20
 BACKLOG = 2_048  # connections that wait to be accepted
 _ACCEPT_AT_ONCE = 64
 _ACCEPT_AGAIN_S = 0.5  # where there are no file descriptors left
-_DATE_S = 1.0
 _LAST_WORDS_S = 1.0  # what has been aborted has so long to notice
 
 
@@ -49,15 +46,15 @@ class Listener:
         """`inherited` listens already, and is taken instead of `host` and `port`."""
         self.host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
         self.port = port  # the one chosen, once it is bound
-        self.sources = Sources(server.settings.connections, max(1, raise_file_limit() - RESERVED_FILES))
-        self._settings = server.settings
+        self.sources = Sources(server.host.settings.connections, max(1, raise_file_limit() - RESERVED_FILES))
+        self._settings = server.host.settings
         self._inherited = inherited
         self._tls = tls
         self._buffer = memoryview(bytearray(BUFFER_BYTES if tls is not None else 0))
         self._grace = grace
-        self._port = Port(server)
+        self._port = Port(server, server.door, server.host)
         self._sockets: list[socket.socket] = []
-        self._opening: set[asyncio.Task[None]] = set()
+        self._opening = Tasks(lambda _: None)
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
     async def bind(self) -> None:
@@ -73,7 +70,6 @@ class Listener:
         """Accept; and bind before, if that was not done. Raises `Unavailable`."""
         if not self._sockets:
             await self.bind()
-        self._set_date()
         for each in self._sockets:
             self._loop.add_reader(each, self._accept, each)
 
@@ -115,38 +111,37 @@ class Listener:
                 accepted.close()
                 continue
             accepted.setblocking(False)
-            task = self._loop.create_task(self._open(accepted, visit))
-            self._opening.add(task)
-            task.add_done_callback(self._opening.discard)
+            self._opening.spawn(self._open(accepted, visit), "the opening of a connection")
 
     def _accept_again(self) -> None:
         for each in self._sockets:
             self._loop.add_reader(each, self._accept, each)
 
     async def _open(self, accepted: socket.socket, visit: Visit) -> None:
-        http = Http11(self._port, visit)
-        protocol: Http11 | Tls = http
-        if self._tls is not None:
-            seconds = self._settings.authenticate_s
-            protocol = Tls(self._tls, self._buffer, http, self._port.connections, seconds, visit.leave)
+        protocol: Http11 | Tls | None = None
         try:
-            visit.transport, _ = await self._loop.connect_accepted_socket(lambda: protocol, accepted)
+            made = protocol = self._protocol(visit)
+            visit.transport, _ = await self._loop.connect_accepted_socket(lambda: made, accepted)
             if visit.ended:
                 visit.end()
-        except (OSError, asyncio.CancelledError):  # it is gone already, or we are
-            if protocol.transport is None:
+        except BaseException as error:
+            if protocol is None or protocol.transport is None:
                 accepted.close()
                 visit.leave()
+            if not isinstance(error, OSError | asyncio.CancelledError):  # it is gone already, or the server stops
+                raise
 
-    def _set_date(self) -> None:
-        self._port.date = formatdate(usegmt=True).encode()
-        self._timers["date"] = self._loop.call_later(_DATE_S, self._set_date)
+    def _protocol(self, visit: Visit) -> Http11 | Tls:
+        http = Http11(self._port, visit)
+        if self._tls is None:
+            return http
+        seconds = self._settings.authenticate_s
+        return Tls(self._tls, self._buffer, http, self._port.connections, seconds, visit.leave)
 
     def close(self) -> None:
         """Accept nothing more, and tell connections to finish what they are at."""
         self._close_sockets()
-        for task in self._opening:
-            task.cancel()
+        self._opening.cancel()
         for connection in list(self._port.connections):
             connection.shutdown()
 

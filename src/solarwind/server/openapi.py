@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import re
-from functools import lru_cache
+from collections.abc import Sequence
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from . import cloudevents
-from .call import JSON_TYPE, PROBLEM_TYPE, Call
+from .call import JSON_TYPE, PROBLEM_TYPE
 from .described import ID, PURPOSE, TOPIC, Schema
-
-if TYPE_CHECKING:
-    from .endpoint import Endpoint
+from .endpoint import Endpoint
 
 _PIECE_BYTES = 16 << 10
 _COMPONENTS = "#/components/schemas/{name}"
@@ -39,8 +37,8 @@ class Problem(msgspec.Struct):
     code: str
 
 
-async def openapi(call: Call) -> Response:
-    return _InPieces(_document(call.request.scope["root_path"] or "/"), media_type=JSON_TYPE)
+def answer(document: bytes) -> Response:
+    return _InPieces(document, media_type=JSON_TYPE)
 
 
 class _InPieces(Response):
@@ -53,18 +51,15 @@ class _InPieces(Response):
             await send({"type": "http.response.body", "body": piece, "more_body": more})
 
 
-@lru_cache(maxsize=16)
-def _document(root: str) -> bytes:
-    """`root` is the path that this app is mounted at."""
-    from .http import ENDPOINTS  # which has this door in it
-
+def document_of(endpoints: Sequence[Endpoint], root: str) -> bytes:
+    """Describe them all. `root` is the path that this app is mounted at."""
     types = [Problem, cloudevents.CloudEvent]
-    for each in ENDPOINTS:
+    for each in endpoints:
         types += [kind for kind in (each.body, each.query, each.answer) if kind is not None and type(kind) is not str]
     schemas, components = msgspec.json.schema_components(types, ref_template=_COMPONENTS)
     refs = dict(zip(map(_key, types), schemas, strict=True))
     paths: dict[str, Any] = {}
-    for each in ENDPOINTS:
+    for each in endpoints:
         paths.setdefault(each.path, {})[each.method.lower()] = _described(each, refs, components)
     document = {
         "openapi": "3.1.0",

@@ -95,7 +95,7 @@ class _Arguments:
         said: Any = await call.json(self.type) if self.in_body else call.query(self.type)
         for name, kind in self.kinds.items():
             if kind.name == "ids":
-                arguments[name] = _letters(said, call.server.settings.ids)
+                arguments[name] = _letters(said, call.host.settings.ids)
             else:
                 arguments[name] = _FIELDS.get(kind.name, (kind.wire, _same))[1](getattr(said, name), name)
         return arguments
@@ -237,7 +237,7 @@ def endpoint_of(operation: Operation[..., Any]) -> Endpoint:
 
     async def handle(call: Call) -> Response:
         request = operation.request(await arguments.read(call))
-        return await show(call, await call.server.engine.ask(request))
+        return await show(call, await call.host.engine.ask(request))
 
     return Endpoint(
         http.method,
@@ -270,19 +270,19 @@ class DeadQuery(msgspec.Struct, forbid_unknown_fields=True):
 async def _set_topic(call: Call) -> Response:
     name, wanted = call.topic, await call.json(TopicSettings)
     keep_ns = int(wanted.keep * 1e9) if isinstance(wanted.keep, float) else wanted.keep
-    await Internal.topic(call.server.engine, name, keep_ns, wanted.keep_bytes)
+    await Internal.topic(call.host.engine, name, keep_ns, wanted.keep_bytes)
     return await _topic(call)
 
 
 async def _topic(call: Call) -> Response:
-    for found in await Internal.topics(call.server.engine):
+    for found in await Internal.topics(call.host.engine):
         if found.topic == call.topic:
             return answer(found)
     raise NotFound(f"expected a topic that something was fired on or listens to, got {call.topic!r}, which is none")
 
 
 async def _purpose(call: Call) -> Response:
-    for found in await Internal.purposes(call.server.engine, call.topic):
+    for found in await Internal.purposes(call.host.engine, call.topic):
         if found.purpose == call.purpose:
             return answer(_record(found))
     raise NotFound(f"expected a purpose of topic {call.topic!r}, got {call.purpose!r}, which is none")
@@ -290,7 +290,7 @@ async def _purpose(call: Call) -> Response:
 
 async def _dead(call: Call) -> Response:
     query = call.query(DeadQuery)
-    letters = await Internal.dead(call.server.engine, call.topic, call.purpose)
+    letters = await Internal.dead(call.host.engine, call.topic, call.purpose)
     at = 0
     if query.after is not None:
         at = await _behind(call, letters, query.after)
@@ -305,7 +305,7 @@ async def _behind(call: Call, letters: list[DeadLetter], id: str) -> int:
         if each.event.id == id:
             return at
         if not at % _TOGETHER:
-            await call.server.turns.line()
+            await call.host.turns.line()
     return -1
 
 

@@ -13,7 +13,7 @@ import secrets
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 from msgspec import Meta
@@ -31,11 +31,9 @@ from .call import Call, ClientGone, answer, in_pieces, problem
 from .cloudevents import CloudEvent, to_cloudevent
 from .delivery import Attempts
 from .described import Field, KeyMissing, SinceText
+from .host import ServerHost
 from .times import read_since
 from .uses import Use
-
-if TYPE_CHECKING:
-    from .asgi import Server
 
 MOST_WAIT_S = 60.0
 MOST_LEASE_S = 86_400.0  # whoever takes and is never heard of again holds events for so long; it can be renewed
@@ -111,10 +109,10 @@ class Settled(msgspec.Struct):
 Verdict = Literal["done", "failed", "later", "reject", "renewed"]
 
 
-async def take(call: Call) -> Response:
+async def take(call: Call, takes: Takes) -> Response:
     """Hand out events. Raises what stands against it."""
     wanted = await call.json(Take)
-    most = call.server.settings.ids
+    most = call.host.settings.ids
     if wanted.max > most:
         raise TooLarge(f"expected a max of at most {most:,} events, got {wanted.max:,}: take several times")
     since = read_since(wanted.since)
@@ -136,13 +134,13 @@ async def take(call: Call) -> Response:
             f"expected an exchange whose events pend until somebody takes them, got {join.exchange!r}, "
             "which keeps none: use the feed"
         )
-    return await call.server.takes.take(call, join, since, wanted.wait)
+    return await takes.take(call, join, since, wanted.wait)
 
 
-async def settle(call: Call) -> Response:
+async def settle(call: Call, takes: Takes) -> Response:
     """Note what became of events; it is durable once this is answered. Raises what stands against all of it."""
-    said = _read_settle(await call.json(Settle), call.server.settings.ids)
-    counts, stale = await call.server.takes.settle(call.topic, call.purpose, said)
+    said = _read_settle(await call.json(Settle), call.host.settings.ids)
+    counts, stale = await takes.settle(call.topic, call.purpose, said)
     settled = Settled(**counts)
     if not stale:
         return answer(settled)
@@ -295,27 +293,25 @@ class _Taking:
 class Takes:
     """All that was taken and is not settled. On the loop of the engine."""
 
-    def __init__(self, server: Server) -> None:
-        self._server = server
+    def __init__(self, host: ServerHost) -> None:
+        self._host = host
         self._open: dict[str, _Taking] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
 
     async def stop(self) -> None:
         """Whoever waits has nothing to wait for, and what was taken is handed out again."""
         await asyncio.gather(*(self._end(each) for each in list(self._open.values())))
-        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def take(self, call: Call, join: Join, since: Since, wait: float) -> Response:
         """Raises what joining raises, `Busy`, and `ClientGone`."""
-        if not self._server.running:
+        if not self._host.running:
             raise Unavailable("expected a server that runs, got one that stops: try again when it is back")
-        most = self._server.settings.instances
+        most = self._host.settings.instances
         if len(self._open) >= most:
             raise Busy(f"expected at most {most:,} takes that are not settled, got another: settle what was taken")
         assert call.grant is not None
         taking = _Taking(self, join)
         self._open[taking.id] = taking
-        taking.use = self._server.uses.begin(
+        taking.use = self._host.uses.begin(
             call.grant,
             lambda grant: grant.check_listen(join.topic, join.purpose),
             lambda _: self.end_soon(taking),
@@ -329,13 +325,13 @@ class Takes:
         if not events or taking.over:
             await self._end(taking)
             return answer(Taken([]))
-        self._server.engine.alive(taking.instance)
+        self._host.engine.alive(taking.instance)
         self._runs_on(taking)
         return answer(Taken(events))
 
     async def _collect(self, taking: _Taking, call: Call, since: Since, wait: float) -> None:
         """Join, and leave with what comes together."""
-        engine = self._server.engine
+        engine = self._host.engine
         try:
             taking.instance = await engine.join(taking.join, since, taking)
         finally:
@@ -357,7 +353,7 @@ class Takes:
 
     def give_back(self, offer: Offer) -> None:
         """It came when nobody waited any more."""
-        self._server.engine.report(Report(offer.instance, offer.lease, Spans(), (), Spans.of(offer.picks)), ())
+        self._host.engine.report(Report(offer.instance, offer.lease, Spans(), (), Spans.of(offer.picks)), ())
 
     async def settle(self, topic: str, purpose: str, said: list[_Said]) -> tuple[dict[str, int], list[str]]:
         """Gives how many events counted, by verdict, and the tokens that are stale, which did not."""
@@ -395,7 +391,7 @@ class Takes:
         done = Spans.of(position for each, position in outcomes if each.verdict == "done")
         failures = (each.failure(position) for each, position in outcomes)
         failed = [failure for failure in failures if failure is not None]
-        return await self._server.engine.settle(Report(taking.instance, part.lease, done, failed))
+        return await self._host.engine.settle(Report(taking.instance, part.lease, done, failed))
 
     # Leases -------------------------------------------------------------------------------------------
 
@@ -409,9 +405,7 @@ class Takes:
         taking.timer = asyncio.get_running_loop().call_later(lease_s, lambda: self.end_soon(taking, died=True))
 
     def end_soon(self, taking: _Taking, *, died: bool = False) -> None:
-        task = asyncio.get_running_loop().create_task(self._end(taking, died=died))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._host.spawn(self._end(taking, died=died))
 
     async def _end(self, taking: _Taking, *, died: bool = False) -> None:
         """Its tokens are stale from here on; what is not settled is handed out again."""
@@ -426,4 +420,4 @@ class Takes:
         if taking.use is not None:
             taking.use.close()
         if taking.instance:
-            await self._server.engine.leave(taking.instance, died=died)
+            await self._host.engine.leave(taking.instance, died=died)

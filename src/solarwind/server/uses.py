@@ -7,13 +7,9 @@ ends. Connections of `solarwind.v1` look after themselves, in `Connection.check`
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from ..errors import SolarWindError
-from .access import Grant
-
-if TYPE_CHECKING:
-    from .asgi import Server
+from .access import Access, Grant
 
 CHECK_S = 1.0  # between two looks
 
@@ -48,8 +44,8 @@ class Use:
 class Uses:
     """All of them, by the id of their token. On the loop of the engine."""
 
-    def __init__(self, server: Server) -> None:
-        self._server = server
+    def __init__(self, access: Access) -> None:
+        self._access = access
         self._open: dict[str | None, set[Use]] = {}
 
     def begin(self, grant: Grant, right: Callable[[Grant], None], end: Callable[[SolarWindError], None]) -> Use:
@@ -70,7 +66,7 @@ class Uses:
         """Called now and then: may they all still be?"""
         for owner, uses in list(self._open.items()):
             try:
-                grant = self._server.access.owned(owner)
+                grant = self._access.owned(owner)
             except SolarWindError as error:
                 for use in list(uses):
                     use.end(error)

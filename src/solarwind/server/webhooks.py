@@ -12,11 +12,12 @@ import re
 from collections.abc import Callable, Collection, Coroutine
 from contextlib import suppress
 from time import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from ..engine.base import Definition, Definitions
+from ..engine.tasks import Tasks
 from ..errors import (
     BadArgument,
     BadName,
@@ -34,11 +35,9 @@ from ..origin import MACHINE
 from .access import Grant
 from .delivery import Delivery, Secret, Wanted, Webhook, ask, make_secret
 from .faults import read_body
+from .host import ServerHost
 from .nesting import check_json
 from .targets import Allowed, Dialer, Resolve, Target, Unanswered, read_url, resolve
-
-if TYPE_CHECKING:
-    from .asgi import Server
 
 log = logging.getLogger("solarwind")
 
@@ -58,14 +57,14 @@ class Webhooks:
 
     def __init__(
         self,
-        server: Server,
+        host: ServerHost,
         *,
         networks: Collection[str] = (),
         origin: str | None = None,
         resolve: Resolve = resolve,
     ) -> None:
         """`networks` may be reached besides public addresses; `origin` is who targets are told is asking."""
-        self._server = server
+        self._host = host
         self._dialer = Dialer(Allowed(networks), resolve)
         self._origin = origin or MACHINE
         self._known: dict[Place, Webhook] = {}
@@ -76,7 +75,7 @@ class Webhooks:
         self._deciding: set[Place] = set()
         self._at_work: dict[Place, Delivery] = {}
         self._changing = asyncio.Lock()  # one change at a time
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks(lambda _: None)
 
     # Life ---------------------------------------------------------------------------------------------
 
@@ -93,7 +92,7 @@ class Webhooks:
 
     @property
     def _definitions(self) -> Definitions:
-        return self._server.engine.definitions
+        return self._host.engine.definitions
 
     def _told(self, definition: Definition) -> None:
         """Somebody changed one, here or at another server."""
@@ -137,12 +136,12 @@ class Webhooks:
     async def stop(self) -> None:
         """Let requests come to their end within the grace that handlers have."""
         self._unwatch()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.wait()
         at_work, self._at_work = self._at_work, {}
         for delivery in at_work.values():
             with suppress(Unavailable):
                 delivery.leaving()
-        await asyncio.gather(*(each.stop(self._server.wind.grace) for each in at_work.values()), return_exceptions=True)
+        await asyncio.gather(*(each.stop(self._host.wind.grace) for each in at_work.values()), return_exceptions=True)
 
     # What is asked ------------------------------------------------------------------------------------
 
@@ -154,7 +153,7 @@ class Webhooks:
         target may not be reached or does not want the events, and `Unavailable` where it cannot be asked.
         """
         place = _place(topic, purpose, name)
-        wanted = _read_wanted(body, self._server.settings.nesting)
+        wanted = _read_wanted(body, self._host.settings.nesting)
         secret, wanted = wanted.secret, msgspec.structs.replace(wanted, secret=None)
         before = self._known.get(place)
         if (
@@ -235,7 +234,7 @@ class Webhooks:
     def _refusal(self, webhook: Webhook) -> SolarWindError | None:
         """Why it may not deliver, by its owner's right."""
         try:
-            self._server.access.owned(webhook.owner).check_listen(webhook.topic, webhook.purpose)
+            self._host.access.owned(webhook.owner).check_listen(webhook.topic, webhook.purpose)
         except SolarWindError as error:
             return error
         return None
@@ -307,8 +306,8 @@ class Webhooks:
         def ended(reason: str) -> None:
             self._spawn(self._ended(delivery, reason))
 
-        server = self._server
-        delivery = Delivery(server.engine, server.wind.limits, webhook, target, self._origin, ended, server.turns)
+        host = self._host
+        delivery = Delivery(host.engine, host.limits, webhook, target, self._origin, ended, host.turns)
         await delivery.start()
         self._at_work[place] = delivery
 
@@ -322,7 +321,7 @@ class Webhooks:
         dispatcher that cannot go on, the webhook can, once that is mended."""
         async with self._changing:
             place = delivery.webhook.place
-            if self._at_work.get(place) is not delivery or self._server.engine.failed.done():
+            if self._at_work.get(place) is not delivery or self._host.engine.failed.done():
                 return
             log.warning("webhook %s of %r on topic %r has ended: %s", *reversed(place), reason)
             with suppress(SolarWindError):  # then it ends again after the next start, or another server said so
@@ -359,9 +358,7 @@ class Webhooks:
         return shown
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.spawn(work, "the end or the beginning of a webhook")
 
 
 def _host(of: Webhook | Wanted) -> tuple[str, str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from starlette.responses import Response as Answer
 from starlette.types import Receive, Scope, Send
@@ -22,10 +22,8 @@ from ..errors import NotFound, ProtocolError, SolarWindError, Unavailable
 from ..peer.connection import UNAUTHENTICATED_BYTES, Connection
 from .call import problem, problem_of
 from .guard import bearer
+from .host import ServerHost
 from .sources import Visit
-
-if TYPE_CHECKING:
-    from .asgi import Server
 
 CLOSE_S = 2.0  # that a peer has to answer a close
 LAST_WORDS_S = 1.0  # that a peer has to read what it is sent in the end
@@ -37,9 +35,9 @@ _PONG = b"\x8a"  # a frame's first byte
 class Door:
     """Who is let in, whatever carries the bytes; as an ASGI app, where those are ASGI's."""
 
-    def __init__(self, server: Server) -> None:
-        self._server = server
-        self.frame_bytes = server.settings.frame_bytes
+    def __init__(self, host: ServerHost) -> None:
+        self._host = host
+        self.frame_bytes = host.settings.frame_bytes
         self.first_bytes = min(UNAUTHENTICATED_BYTES, self.frame_bytes)  # of a message until it is known who sends it
 
     def check(
@@ -47,16 +45,16 @@ class Door:
     ) -> str | None:
         """Return the token that a handshake brought, if any. Raises what it is refused for."""
         headers = list(headers)
-        if not self._server.running:
+        if not self._host.running:
             raise Unavailable("expected a server that runs, got one that stops: come again")
-        self._server.guard.check(scheme, headers, address)
+        self._host.guard.check(scheme, headers, address)
         if wire.SUBPROTOCOL not in subprotocols:
             raise ProtocolError(f"expected the subprotocol {wire.SUBPROTOCOL}, got another or none")
         return bearer(headers)
 
     def open(self, carrier: WebSocket | AsgiWebSocket, token: str | None) -> Connection:
         """The handshake is done."""
-        return self._server.connected(carrier, token)
+        return self._host.connected(carrier, token)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
@@ -252,6 +250,7 @@ class AsgiWebSocket:
     async def run(self, receive: Receive) -> None:
         """Read until it is over."""
         writer = asyncio.create_task(self._write())
+        writer.add_done_callback(self._writer_ended)
         try:
             await self._read(receive)
         except asyncio.CancelledError:
@@ -283,6 +282,14 @@ class AsgiWebSocket:
             self._unsent -= len(message.get("bytes", b""))  # type: ignore[arg-type]
             if self._unsent <= _MAX_UNSENT_BYTES // 2:
                 self._connection.unstuck()
+
+    def _writer_ended(self, writer: asyncio.Task[None]) -> None:
+        """Nothing can be sent any more. That a peer is gone some servers say by an `OSError`."""
+        error = None if writer.cancelled() else writer.exception()
+        if error is not None:
+            if not isinstance(error, OSError):
+                log.error("nothing can be sent on a connection: it is closed", exc_info=error)
+            self.abort()
 
     async def _finish(self, writer: asyncio.Task[None]) -> None:
         """Let it send what there is for the peer, which may be gone already."""

@@ -403,7 +403,7 @@ async def test_a_refusal_does_not_say_where_a_name_leads(caplog: pytest.LogCaptu
         return ["10.20.30.40"]
 
     async with sending(networks=()) as server:
-        server.webhooks = webhooks.Webhooks(server, origin=ORIGIN, resolve=resolve)
+        server.webhooks = webhooks.Webhooks(server.host, origin=ORIGIN, resolve=resolve)
         await server.webhooks.start()
         with pytest.raises(NotAllowed) as refusal:
             await put(server, "http://db.internal/")
@@ -442,7 +442,7 @@ async def test_a_name_that_is_looked_up_slowly_delays_no_other() -> None:
         return ["127.0.0.1"]
 
     async with receiving() as receiver, sending() as server:
-        server.webhooks = webhooks.Webhooks(server, networks=["127.0.0.1"], origin=ORIGIN, resolve=resolve)
+        server.webhooks = webhooks.Webhooks(server.host, networks=["127.0.0.1"], origin=ORIGIN, resolve=resolve)
         await server.webhooks.start()
         registering = [
             asyncio.ensure_future(put(server, f"http://slow.test:{receiver.port}/", f"slow{n}", handshake=False))

@@ -119,7 +119,7 @@ async def test_a_name_that_leads_elsewhere_later_leads_nowhere() -> None:
     """It is public when the webhook is registered, and loopback when the connection is made."""
     async with receiving() as receiver, sending(networks=()) as server:
         resolver = answering(["93.184.216.34"], ["127.0.0.1"])
-        server.webhooks = Webhooks(server, origin=ORIGIN, resolve=resolver)  # type: ignore[arg-type]
+        server.webhooks = Webhooks(server.host, origin=ORIGIN, resolve=resolver)  # type: ignore[arg-type]
         await server.webhooks.start()
         await put(server, f"http://rebind.test:{receiver.port}/", handshake=False, retry={"attempts": 1})
         await server.wind.fire(TOPIC)
@@ -174,7 +174,7 @@ async def test_registering_refuses_what_may_not_be_reached_before_anything_is_se
 @on_loop
 async def test_a_name_without_an_address_is_out_of_reach() -> None:
     async with sending() as server:
-        server.webhooks = Webhooks(server, resolve=answering([]))  # type: ignore[arg-type]
+        server.webhooks = Webhooks(server.host, resolve=answering([]))  # type: ignore[arg-type]
         with pytest.raises(Unavailable, match=r"expected host 'nowhere\.test' to have an address"):
             await put(server, "http://nowhere.test/")
     with pytest.raises(Unanswered):
