@@ -64,12 +64,13 @@ def test_a_kind_that_was_quiet_for_its_period_is_written_at_once(caplog: pytest.
 
 
 def test_the_number_is_said_though_nothing_more_comes(caplog: pytest.LogCaptureFixture) -> None:
-    log = LimitedLog(logging.getLogger("solarwind"), 0.02)
+    log, time = limited(0.02)
 
     @on_loop
     async def run() -> None:
         for _ in range(5):
             log.warning("kind", "100% full")
+        time.now += 1
         await until(lambda: "100% full (4 like it in 1 s)" in caplog.messages)
 
     run()

@@ -84,10 +84,11 @@ BACKLOG = _of(
 
 PURPOSE = _of(
     "core/purpose.py",
-    (
-        "if self.silent or self.leaving or self.in_hand_bytes >= self.most_bytes:",
-        "if self.leaving or self.in_hand_bytes >= self.most_bytes:",
-    ),
+    ("if self.silent or self.leaving or self.process.closed", "if self.leaving or self.process.closed"),
+    ("or self.process.closed or", "or", _DISPATCHER),
+    ("if len(self.delayed) >= self._limits.waiting:", "if False:", _DISPATCHER),
+    ("if not last and times > 1 and self.careful:", "if False:", _DISPATCHER),
+    ("several = picks if last else picks[: max(1, MOST_CAREFUL // 10**times)]", "several = picks", _DISPATCHER),
     ("or self.in_hand_bytes >= self.most_bytes:", ":", _DISPATCHER),
     ("self.alive_until = now + self.join.lease_ns", "pass"),
     (
@@ -102,12 +103,6 @@ PURPOSE = _of(
     ),
     ("each.version == active and not each.leaving]", "not each.leaving]"),
     ("end = self.reached\n", "pass\n"),
-    ("if len(self.delayed) >= self._limits.waiting or self.last_try", "if self.last_try", _DISPATCHER),
-    ("or self.last_try or self.last_end is not None:", "or self.last_end is not None:", _DISPATCHER),
-    ("or self.last_end is not None:", ":", _DISPATCHER),
-    ("return 0 if self.in_flight() else 1", "return 1", _DISPATCHER),
-    ("if times > 1 and self.careful:", "if False:", _DISPATCHER),
-    ("several = picks[: max(1, MOST_CAREFUL // 10**times)]", "several = picks", _DISPATCHER),
     (
         "return next((at for at, position in enumerate(picks) if position in suspects), len(picks))",
         "return len(picks)",
@@ -125,6 +120,16 @@ PURPOSE = _of(
 
 DISPATCHER = _of(
     "core/dispatcher.py",
+    ("if tried < purpose.attempts:", "if tried <= purpose.attempts:"),
+    ("while process.turns and not process.in_hand and", "while process.turns and", _DISPATCHER),
+    ("and not process.in_hand and process.last_end is None:", "and not process.in_hand:", _DISPATCHER),
+    ("process.closed = bool(process.turns) or process.last_end is not None", "process.closed = False", _DISPATCHER),
+    ("self._last_ends.append(process)", "process.last_end = None", _DISPATCHER),
+    (
+        "most = attempts if died and instance.process.lose() == 1 else attempts - 1",
+        "most = attempts",
+        _DISPATCHER,
+    ),
     ("topic.end = stored.stop", "topic.end = stored.stop - 1"),
     ("backlog.cursor + margin > purpose.state.reach", "False"),
     ("purpose.give_back(rest, suspicious=careful)", "pass", _EXCHANGE),
@@ -132,7 +137,6 @@ DISPATCHER = _of(
     ("self._change(purpose, Change(*purpose.key, started=started))\n        purpose.leases", "purpose.leases"),
     ("if not instance.leases:  # else", "if True:  # else", _DISPATCHER),
     ("after_commit=careful))", "after_commit=False))"),
-    ("if tried >= attempts:", "if tried > attempts:"),
     ("if lease is None or lease.instance is not instance:", "if lease is None:"),
     ("if report.done and not done:", "if False:", _DISPATCHER),
     ("done = Spans()\n        for failure", "pass\n        for failure"),
@@ -151,9 +155,7 @@ DISPATCHER = _of(
     ("now + min(drawn, retry.longest_ns(tried))", "now + drawn", _DISPATCHER),
     ("started = [(position, tried[position] - 1) for position in positions.positions()]", "started = []", _DISPATCHER),
     ("purpose.careful -= 1", "pass"),
-    ("self._last_ends.append(purpose)", "purpose.last_end = None", _DISPATCHER),
     ("if purpose.state.due.get(number) == when and number in purpose.delayed:", "if True:", _DISPATCHER),
-    ("most = attempts if instance.in_flight == 1 else attempts - 1", "most = attempts", _DISPATCHER),
     ("purpose.give_back(lease.positions, suspicious=True)", "purpose.give_back(lease.positions, suspicious=False)"),
     ("gone.difference_update(purpose.in_flight())", "pass", _DISPATCHER),
     (

@@ -309,6 +309,7 @@ import asyncio, sys
 import msgspec
 from solarwind import SolarWind
 from solarwind.errors import StoreError
+from solarwind.operations import Internal
 
 async def main():
     wind = SolarWind(f"sqlite:///{sys.argv[1]}/wind.db")
