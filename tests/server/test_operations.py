@@ -275,6 +275,10 @@ def test_an_operation_is_a_method_of_its_name_with_a_signature_and_a_sentence(na
     assert operation.__doc__
     assert list(inspect.signature(operation).parameters)[1:] == list(operation.kinds)
     assert (getattr(SolarWind, name, None) is operation) == (name in vars(Operator))
+    if name in vars(Operator):
+        method = getattr(SolarWind("memory://"), name)
+        assert list(inspect.signature(method).parameters) == list(operation.kinds)
+        assert (method.__name__, method.__doc__) == (name, operation.__doc__)
     assert operation.to != "all" or operation.merge is not None
     assert operation.to != "owner" or "topic" in operation.kinds
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from inspect import Parameter, signature
+from types import MethodType
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -149,7 +150,7 @@ class Operation(Generic[P, R]):
     def __get__(self, of: Any, owner: type) -> Any:
         if of is None:
             return self
-        return lambda *args, **kwargs: self(of, *args, **kwargs)
+        return MethodType(self, of)
 
     def __call__(self, of: Asked, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
         """Ask it of an engine or a `SolarWind`. Raises `BadName` and `BadArgument` when it is awaited."""
