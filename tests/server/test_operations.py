@@ -15,13 +15,14 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from solarwind import BadArgument, BadName, Event, SolarWind
+from solarwind import BadArgument, BadName, Event, SolarWind, wire
 from solarwind.cli.operations import follow, register
 from solarwind.engine.answers import Page
 from solarwind.engine.arguments import Limit, Purpose, Topic, Version, Wait
 from solarwind.engine.local import LocalEngine
 from solarwind.engine.request import Cli, Http, Operation
 from solarwind.operations import OPERATIONS, Internal, Operator
+from solarwind.peer import calls
 from solarwind.server import Server, http, openapi, operate
 from solarwind.store.memory import MemoryStore
 from solarwind.testing.contract import on_loop, until
@@ -218,6 +219,17 @@ async def test_a_long_list_is_answered_in_pages_at_every_door(monkeypatch: pytes
         assert ([each["data"] for each in page["past"]], page["next"]) == ([2, 3], "4")
         page = await place.document("past", "T", "--after=4")
         assert ([each["payload"] for each in page["past"]], page["next"]) == ([4], None)
+
+
+@on_loop
+async def test_large_events_of_an_answer_come_in_parts_that_can_travel(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with opened(monkeypatch) as place:
+        await place.here.fire_many("T", [bytes(200_000)] * PAST)
+        message = Made.past.message(topic="T", limit=PAST)  # type: ignore[call-arg]
+        sizes = [len(wire.encode(part)) async for part in calls.answer(place.engine, Made.past, message)]
+        assert len(sizes) > 1
+        assert max(sizes) < 500_000
+        assert len((await Made.past(place.away, "T", limit=PAST)).items) == PAST
 
 
 @on_loop

@@ -49,7 +49,7 @@ def _parts(items: Iterable[Any]) -> Iterable[Part]:
     size = 0
     for item in items:
         part.append(item)
-        size += len(getattr(item, "batch", b""))
+        size += len(item if isinstance(item, bytes) else getattr(item, "batch", b""))
         if len(part) == MOST_ITEMS or size > _MOST_BYTES:
             yield part
             part, size = [], 0
