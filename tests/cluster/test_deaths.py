@@ -81,6 +81,33 @@ async def test_a_client_whose_owner_was_killed_has_not_died(server: NatsServer, 
 
 
 @on_loop
+async def test_a_client_is_told_when_its_owner_lost_nats_and_need_not_wait_for_heartbeats(
+    server: NatsServer, namespace: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = server.url(namespace, streams=1)
+    owner, client = SolarWind(url), SolarWind(url)
+    handled: list[int] = []
+
+    @client.on("T", purpose="p")
+    async def handle(number: int) -> None:
+        handled.append(number)
+
+    @owner.on("U", purpose="p")
+    async def pass_over(number: int) -> None:
+        """So that it owns the partition, and keeps it."""
+
+    async with owner:
+        async with client:
+            await client.fire("T", 1)
+            await until(lambda: 1 in handled)
+            owner.engine._session._gone.set()  # type: ignore[attr-defined]
+            await until(lambda: "lost the process that owns" in caplog.text)
+            await client.fire("T", 2)
+            await until(lambda: 2 in handled)
+    assert "did not answer" not in caplog.text
+
+
+@on_loop
 async def test_what_is_offered_to_a_worker_that_is_gone_already_is_no_attempt_and_waits_for_nothing(
     server: NatsServer, namespace: str
 ) -> None:
