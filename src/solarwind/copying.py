@@ -1,8 +1,10 @@
-"""From one store to another: history, purposes with all that pends, dead letters, what topics keep, and definitions.
+"""From one store to another: history, purposes with all that pends, dead letters, what topics keep, definitions,
+and what is delayed.
 
 Both ends are at rest meanwhile. The target numbers a topic's events itself, from 0 and without the holes that trimming
 left in the source, so all positions in a purpose's state are counted anew. First come the events, which are
-the very batches, then the purposes with their dead letters, then what topics keep, then definitions.
+the very batches, then the purposes with their dead letters, then what topics keep, then definitions and what is
+delayed.
 
 Nothing notes how far a copy has got: the target itself says it. What it holds has to be the beginning of what would
 be written, the same events in the same order and the same states, and is not written again; anything else is refused
@@ -28,6 +30,7 @@ from .errors import BadArgument, ConflictError, NotAllowed, StoreError
 from .store.at_rest import RestingStore
 from .store.base import Full, Recovered, TopicRecord
 from .store.definitions import Definition, Definitions
+from .store.delays import BEGINNING, DueLog, Entry
 from .text import redact
 
 PAGE_BYTES = 4 << 20  # of events that are read, and committed, together
@@ -70,6 +73,15 @@ class End(Protocol):
     def store_of(self, topic: str) -> Part: ...
 
     definitions: Definitions  # once it is open
+
+    @property
+    def delays(self) -> DueLog | None:
+        """None where it has no due-log."""
+        ...
+
+    async def delay(self, entries: Sequence[Entry]) -> None:
+        """Put them into its due-log."""
+        ...
 
     async def leave(self, clean: bool) -> None:
         """Close all of it; unless `clean`, as if it had been cut off. If it was only read, it is left as it was."""
@@ -243,6 +255,7 @@ class _Copying:
         self._total = self._done = 0  # events
         self._dead_letters = 0
         self._missing: list[Definition] = []  # in the target
+        self._delayed = BEGINNING  # the place in the source up to which the target has its due-log
         self._states_there = recovered(there.snapshots, there.changes)
         self._topics_there = {each.name: each for each in there.topics}
         states: dict[str, list[State]] = {each.name: [] for each in found.topics}
@@ -266,6 +279,9 @@ class _Copying:
             await self._copy_settings(topic)
         for definition in self._missing:
             await self._target.definitions.put(definition.kind, definition.name, definition.value or b"", before=0)
+        while page := await _page_of(self._source, self._delayed):
+            await self._target.delay(page)
+            self._delayed = page[-1].place
         purposes = sum(len(topic.states) for topic in self._topics.values())
         return Copied(len(self._topics), self._done, before, purposes, self._dead_letters)
 
@@ -288,6 +304,7 @@ class _Copying:
             for state in self._states_there:
                 await self._compare_state(state)
         await self._compare_definitions()
+        await self._compare_delayed()
 
     async def _compare_definitions(self) -> None:
         there = {(each.kind, each.name): each.value for each in await self._target.definitions.list()}
@@ -299,6 +316,21 @@ class _Copying:
                 raise self._conflict(f"another {each.kind} {each.name!r}")
         for kind, name in there:
             raise self._conflict(f"the {kind} {name!r}, which the source does not have")
+
+    async def _compare_delayed(self) -> None:
+        """What the target has has to be the beginning of what the source has."""
+        if self._target.delays is None and await _page_of(self._source, self._delayed):
+            raise NotAllowed(
+                f"expected a due-log in {self._target.place} for what is delayed in {self._source.place}, but it has "
+                "none: wait until they are due, or copy to a file"
+            )
+        after = BEGINNING
+        while there := await _page_of(self._target, after):
+            for entry in there:
+                mine = await _page_of(self._source, self._delayed, 1)
+                if not mine or (mine[0].due, mine[0].batch.data) != (entry.due, entry.batch.data):
+                    raise self._conflict("other delayed events")
+                self._delayed, after = mine[0].place, entry.place
 
     async def _locate(self, topic: _Topic) -> None:
         """Go through what the target has of a topic, up to its last event. That one has to be the source's."""
@@ -402,6 +434,10 @@ class _Copying:
         kept = topic.target.keep_ns, topic.target.keep_bytes
         if topic.settings != kept or (topic.is_missing and not topic.positions.count):
             await self._target.store_of(topic.name).topic(topic.name, *topic.settings)
+
+
+async def _page_of(end: End, after: tuple[int, int], most_bytes: int = PAGE_BYTES) -> list[Entry]:
+    return await end.delays.page(after, most_bytes) if end.delays is not None else []
 
 
 def _same_event(one: tuple[Batch, int], other: tuple[Batch, int]) -> bool:

@@ -29,6 +29,7 @@ from solarwind.errors import BadArgument, ConflictError, NotAllowed, SolarWindEr
 from solarwind.event import Cause
 from solarwind.store.at_rest import RestingStore
 from solarwind.store.base import Full, Recovered, Store
+from solarwind.store.delays import Delayed, Entry
 from solarwind.store.sqlite import SqliteStore
 from solarwind.testing.contract import until
 
@@ -623,8 +624,52 @@ def test_what_cannot_be_copied_is_refused_with_a_way_out(url: str, kind: type[So
 # --- several stores -----------------------------------------------------------------------------------------
 
 
+async def delay(store: SqliteStore) -> None:
+    for due in (20, 10, 30):
+        await store.commit([], [], [], NOW, [Delayed(due, batch("later", 2, due))])
+
+
+async def delayed(store: SqliteStore) -> list[tuple[int, bytes]]:
+    return [(each.due, each.batch.data) for each in await store.delays.page()]
+
+
+def test_what_is_delayed_is_copied_once_however_often_the_copy_is_repeated(tmp_path: Path) -> None:
+    source, target = tmp_path / "source.db", tmp_path / "target.db"
+    on(source, delay)
+    found: list[list[tuple[int, bytes]]] = []
+
+    async def look(store: SqliteStore) -> None:
+        found.append(await delayed(store))
+
+    async def begin(store: SqliteStore) -> None:  # as a copier that was cut off
+        await store.commit([], [], [], NOW, [Delayed(10, batch("later", 2, 10))])
+
+    on(target, begin)
+    for _ in range(2):
+        copied(source, target)
+        on(target, look)
+    on(source, look)
+    assert found[0] == found[1] == found[2] != []
+
+    async def use(store: SqliteStore) -> None:
+        await store.delays.cancel("later", batch("later", 2, 10).id(0))
+
+    on(target, use)
+    with pytest.raises(ConflictError, match="got other delayed events"):
+        copied(source, target)
+
+
+def test_delayed_events_are_not_copied_to_where_there_is_no_due_log(tmp_path: Path) -> None:
+    on(tmp_path / "source.db", delay)
+    several = Several(tmp_path / "several", writes=True)
+    with pytest.raises(NotAllowed, match="wait until they are due, or copy to a file"):
+        asyncio.run(copy(RestingStore(str(tmp_path / "source.db"), writes=False), several))
+
+
 class Several:
     """An end whose topics are spread over several stores, which do not say where they put events."""
+
+    delays = None
 
     def __init__(self, folder: Path, *, writes: bool, number: int = 3) -> None:
         folder.mkdir(exist_ok=True)
@@ -641,6 +686,9 @@ class Several:
             [snapshot for each in found for snapshot in each.snapshots],
             [change for each in found for change in each.changes],
         )
+
+    async def delay(self, entries: Sequence[Entry]) -> None:
+        raise AssertionError
 
     def store_of(self, topic: str) -> Store:
         return self._stores[crc32(topic.encode()) % len(self._stores)]

@@ -15,6 +15,7 @@ from solarwind.core.state import Change, Letter, State
 from solarwind.errors import StoreError
 from solarwind.store import database
 from solarwind.store.check import check
+from solarwind.store.delays import Delayed
 from solarwind.store.sqlite import SqliteStore
 
 from .test_sqlite import all_of, batch, on_store, sql
@@ -49,6 +50,10 @@ async def read_all(path: Path) -> Any:
             [await store.history(topic) for topic in ("a", "b")],
             [await store.seek("a", time) for time in (0, 10**15)],
             [await store.find(f"id {number} {index}") for number in (1, 5, 11) for index in range(3)],
+            await store.definitions.list(),
+            [(each.due, each.batch.data) for each in await store.delays.page()],
+            await store.delays.cancel("a", batch("a", 3, first=91).id(1)),
+            [each.batch.data for each in await store.delays.release(3)],
             await use(store),
         )
     finally:
@@ -62,6 +67,11 @@ async def use(store: SqliteStore) -> Any:
     trimmed = [await store.trim("a", Spans([0, 6, 30, 1 << 60]), 1 << 62, None)]
     trimmed.append(await store.trim("b", Spans(), None, 300))
     return stored, trimmed, [await store.history(topic) for topic in ("a", "b")]
+
+
+async def furnish_more(store: SqliteStore) -> None:
+    await store.definitions.put("webhook", "shop", b"secret" * 20)
+    await store.commit([], [], [], 7, [Delayed(number, batch("a", 3, first=90 + number)) for number in range(5)])
 
 
 @pytest.fixture
@@ -88,6 +98,7 @@ def what_is_read(path: Path) -> Any:
 @pytest.mark.parametrize("seed", range(3))
 def test_a_bit_flipped_anywhere_is_read_as_it_was_or_is_one_store_error(path: Path, seed: int) -> None:
     on_store(path, furnish)
+    on_store(path, furnish_more)
     whole = path.read_bytes()
     expected = asyncio.run(read_all(path))
     path.write_bytes(whole)

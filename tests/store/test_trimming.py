@@ -120,7 +120,7 @@ def test_a_shorter_keep_takes_effect_at_once_in_pieces(
 def test_a_transaction_of_trimming_ends_when_its_time_is_up_however_many_ids_go(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite, "_TRIM_S", 0)
+    monkeypatch.setattr(reading, "_TRIM_S", 0)
 
     async def work() -> None:
         store = SqliteStore(str(path))

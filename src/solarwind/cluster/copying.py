@@ -21,6 +21,7 @@ from ..errors import ConflictError, SolarWindError, StoreError, TooLarge
 from ..limits import Limits
 from ..store.base import Recovered, TopicRecord
 from ..store.definitions import Definitions
+from ..store.delays import Entry
 from .address import Settings, read_address
 from .definitions import DefinitionKeys
 from .layout import DIRECT, Layout, id_name, producer_name
@@ -42,6 +43,8 @@ _EXPECT = "Nats-Expected-Last-Sequence"
 
 class NatsEnd:
     """The namespace at `url`. Unless it `writes`, nothing is written there that is not what an owner does anyway."""
+
+    delays = None
 
     def __init__(self, url: str, *, writes: bool) -> None:
         self._address = address = read_address(url)
@@ -84,6 +87,9 @@ class NatsEnd:
             [snapshot for each in found for snapshot in each.snapshots],
             [change for each in found for change in each.changes],
         )
+
+    async def delay(self, entries: Sequence[Entry]) -> None:
+        assert not entries, "there is no due-log"
 
     def store_of(self, topic: str) -> PartitionEnd:
         return self._partition(self.layout.partition(topic))

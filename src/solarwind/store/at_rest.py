@@ -7,9 +7,10 @@ word on that as it was, and gives the copy the same.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from .delays import Delayed, Entry
 from .sqlite import SqliteStore
 
 T = TypeVar("T")
@@ -35,6 +36,9 @@ class RestingStore(SqliteStore):
             return work()
         finally:
             self._writer.execute("ROLLBACK")
+
+    async def delay(self, entries: Sequence[Entry]) -> None:
+        await self.commit([], [], [], 0, [Delayed(each.due, each.batch) for each in entries])
 
     async def leave(self, clean: bool) -> None:
         """Close it. Unless `clean`, whoever opens it next is told that it was cut off."""

@@ -18,6 +18,7 @@ from ..core.spans import Spans
 from ..core.state import Change, Letter, Snapshot
 from ..errors import StoreError
 from .definitions import Definitions
+from .delays import Delayed, DueLog
 
 Keep = int | None | msgspec.UnsetType  # None: the default, or no bound; UNSET: as it was
 
@@ -181,4 +182,22 @@ class Store(Protocol):
 
     async def close(self) -> None:
         """Note that it was closed in order, and let go. Nothing may be under way."""
+        ...
+
+
+class DelayingStore(Store, Protocol):
+    """A store that has a due-log, too."""
+
+    delays: DueLog
+
+    async def commit(
+        self,
+        batches: Sequence[Batch],
+        changes: Sequence[Change],
+        snapshots: Sequence[Snapshot],
+        now: int,
+        delayed: Sequence[Delayed] = (),
+    ) -> list[Stored | None]:
+        """See `Store.commit`. Together with that, what is `delayed` is put into the due-log, without events whose ids
+        are there already or in their topic's history."""
         ...

@@ -103,12 +103,13 @@ class Plan:
     """One commit, while its transaction is open."""
 
     def __init__(self, connection: apsw.Connection, known: Known, now: int) -> None:
-        self._connection = connection
+        self.connection = connection
         self._path = connection.filename
         self._known = known
         self._rows: list[tuple[apsw.SQLiteValue, ...]] = []
         self._ids: list[tuple[str, int, int]] = []
         self.commit = known.last._replace(number=known.last.number + 1, time=max(known.last.time, now))
+        self.is_written = False
         self.new_topics: dict[str, int] = {}
         self.ends: dict[str, tuple[int, int, int, int]] = {}  # topic -> its id, end, last sum and bytes
         self.producers: dict[tuple[int, int, bytes], int] = {}
@@ -116,14 +117,14 @@ class Plan:
     def write(
         self, batches: Sequence[Batch], changes: Sequence[Change], snapshots: Sequence[Snapshot]
     ) -> list[Stored | None]:
-        stored = [self._place(batch) for batch in batches]
+        stored = [self.place(batch) for batch in batches]
         self._insert()
         self._write_dead(changes)
         self._write_snapshots(snapshots)
         self._write_commit(changes)
         return stored
 
-    def _place(self, batch: Batch) -> Stored | None:
+    def place(self, batch: Batch) -> Stored | None:
         """Give a batch its position and queue it to be inserted; without what its topic's history has already."""
         name = batch.header.topic
         topic, start, previous, total = self.ends.get(name) or self._end(name)
@@ -155,30 +156,35 @@ class Plan:
         topic = self.new_topics.get(name)
         if topic is None:
             topic = self.new_topics[name] = len(self._known.topics) + len(self.new_topics) + 1
-            database.save_topic(self._connection, Topic(topic, name))
+            database.save_topic(self.connection, Topic(topic, name))
         return topic, 0, 0, 0
 
     def define(self, kind: str, name: str, value: bytes | None, before: int | None) -> Definition | None:
         """Change a definition, or remove it where `value` is None: a commit of its own. Return None, with nothing
         written, where there is nothing to remove."""
         key = kind, name
-        found = value_of(self._connection, "SELECT number FROM definitions WHERE kind = ? AND name = ?", key)
+        found = value_of(self.connection, "SELECT number FROM definitions WHERE kind = ? AND name = ?", key)
         check_before(kind, name, found or 0, before)
         if value is None and found is None:
             return None
         number = self.commit.number
-        self._connection.pragma("secure_delete", True)  # there may be secrets in what it takes the place of
+        self.connection.pragma("secure_delete", True)  # there may be secrets in what it takes the place of
         try:
             if value is None:
-                self._connection.execute("DELETE FROM definitions WHERE kind = ? AND name = ?", key)
+                self.connection.execute("DELETE FROM definitions WHERE kind = ? AND name = ?", key)
             else:
-                check_count(value_of(self._connection, "SELECT count(*) FROM definitions") + (found is None))
+                check_count(value_of(self.connection, "SELECT count(*) FROM definitions") + (found is None))
                 row = (*key, number, value, database.row_sum(*key, number, value))
-                self._connection.execute("INSERT OR REPLACE INTO definitions VALUES (?, ?, ?, ?, ?)", row)
+                self.connection.execute("INSERT OR REPLACE INTO definitions VALUES (?, ?, ?, ?, ?)", row)
         finally:
-            self._connection.pragma("secure_delete", False)
-        self._write_commit([])
+            self.connection.pragma("secure_delete", False)
+        self.finish()
         return Definition(kind, name, value, number)
+
+    def finish(self) -> None:
+        """End a commit without changes of purposes."""
+        self._insert()
+        self._write_commit([])
 
     # --- only once ------------------------------------------------------------------------------------------
 
@@ -215,8 +221,15 @@ class Plan:
                 "SELECT first + count FROM batches WHERE producer = ? AND topic = ? AND author = ? "
                 "ORDER BY first DESC LIMIT 1"
             )
-            reached = self.producers[key] = int(value_of(self._connection, query, (producer, topic, author)) or 0)
+            reached = self.producers[key] = int(value_of(self.connection, query, (producer, topic, author)) or 0)
         return reached
+
+    def held(self, name: str, ids: list[str]) -> set[str]:
+        """Those of the ids that events in a topic's history have, this commit's included."""
+        log = self._known.topics.get(name)
+        topic = log.id if log is not None else self.new_topics.get(name)
+        self._insert()
+        return self._held(topic, name, ids) if topic is not None else set()
 
     def _held(self, topic: int, name: str, ids: list[str]) -> set[str]:
         """The ids that events in the topic's history have, as far as it matters for these. The events say it
@@ -225,9 +238,9 @@ class Plan:
         query = "SELECT value, position FROM json_each(?2) CROSS JOIN ids ON ids.id = value AND ids.topic = ?1"
         held = set()
         found: Stored | None = None
-        for id, position in list(select(self._connection, query, (topic, _encode_json(ids)))):
+        for id, position in list(select(self.connection, query, (topic, _encode_json(ids)))):
             if found is None or not found.start <= position < found.stop:
-                found = database.read_at(self._connection, self._path, topic, name, position)
+                found = database.read_at(self.connection, self._path, topic, name, position)
             database.check_given(self._path, id, name, position, found)
             held.add(id)
         by_producer: dict[int, list[int]] = {}
@@ -240,15 +253,15 @@ class Plan:
                 "SELECT value FROM json_each(?2) WHERE EXISTS "
                 "(SELECT 1 FROM batches WHERE producer = value AND topic = ?1)"
             )
-            known = list(select(self._connection, query, (topic, _encode_json(list(by_producer)))))
+            known = list(select(self.connection, query, (topic, _encode_json(list(by_producer)))))
             rows = {
                 row
                 for (producer,) in known
-                for row in rows_of_made(self._connection, topic, producer, by_producer[producer])
+                for row in rows_of_made(self.connection, topic, producer, by_producer[producer])
             }
             for row in rows:
                 query = f"SELECT {database.BATCH} FROM batches WHERE row = ?"
-                for columns in list(select(self._connection, query, (row,))):
+                for columns in list(select(self.connection, query, (row,))):
                     earlier = database.read_batch(self._path, name, *columns).batch
                     held.update(earlier.id(index) for index in range(len(earlier)))
         return held
@@ -257,10 +270,10 @@ class Plan:
 
     def _insert(self) -> None:
         if self._rows:
-            self._connection.executemany(_INSERT_BATCH, self._rows)
+            self.connection.executemany(_INSERT_BATCH, self._rows)
             self._rows = []
         if self._ids:
-            self._connection.executemany("INSERT INTO ids VALUES (?, ?, ?)", self._ids)
+            self.connection.executemany("INSERT INTO ids VALUES (?, ?, ?)", self._ids)
             self._ids = []
 
     def _write_dead(self, changes: Sequence[Change]) -> None:
@@ -268,32 +281,33 @@ class Plan:
         for change in changes:
             key = change.topic, change.purpose
             if change.retired:
-                self._connection.execute("DELETE FROM dead WHERE topic = ? AND purpose = ?", key)
-                self._connection.execute("DELETE FROM snapshots WHERE topic = ? AND purpose = ?", key)
+                self.connection.execute("DELETE FROM dead WHERE topic = ? AND purpose = ?", key)
+                self.connection.execute("DELETE FROM snapshots WHERE topic = ? AND purpose = ?", key)
             for edges in (change.reopened, change.redriven, change.discarded):
                 for start, stop in Spans(edges):
                     query = "DELETE FROM dead WHERE topic = ? AND purpose = ? AND position >= ? AND position < ?"
-                    self._connection.execute(query, (*key, start, stop))
+                    self.connection.execute(query, (*key, start, stop))
             if change.dead:
                 rows = [(*key, each.position, each.tried, each.time, each.error) for each in change.dead]
                 summed = ((*row, database.row_sum(*row[:-1], row[-1].encode())) for row in rows)
-                self._connection.executemany("INSERT OR REPLACE INTO dead VALUES (?, ?, ?, ?, ?, ?, ?)", summed)
+                self.connection.executemany("INSERT OR REPLACE INTO dead VALUES (?, ?, ?, ?, ?, ?, ?)", summed)
 
     def _write_snapshots(self, snapshots: Sequence[Snapshot]) -> None:
         if snapshots:
             number = self.commit.number
             encoded = ((each.topic, each.purpose, state.encode(each)) for each in snapshots)
             rows = [(*key, number, data, database.row_sum(*key, number, data)) for *key, data in encoded]
-            self._connection.executemany("INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?, ?, ?)", rows)
+            self.connection.executemany("INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?, ?, ?)", rows)
 
     def _write_commit(self, changes: Sequence[Change]) -> None:
         encoded = state.encode(list(changes))
         row = (*self.commit, encoded, database.row_sum(*self.commit, encoded))
+        self.is_written = True
         try:
-            self._connection.execute("INSERT INTO commits VALUES (?, ?, ?, ?, ?)", row)
+            self.connection.execute("INSERT INTO commits VALUES (?, ?, ?, ?, ?)", row)
         except apsw.ConstraintError as error:
             raise AlreadyWritten(f"commit {self.commit.number} is there already") from error
         if self.commit.number % _COMMITS_KEPT == 0:
             oldest = max(1, next(iter(self._known.since.values()), self._known.last.number))
-            self._connection.execute("DELETE FROM commits WHERE number < ?", (oldest,))
-            database.set_meta(self._connection, "oldest", oldest)
+            self.connection.execute("DELETE FROM commits WHERE number < ?", (oldest,))
+            database.set_meta(self.connection, "oldest", oldest)

@@ -29,7 +29,7 @@ from ..errors import ProtocolError, StoreError
 from .definitions import Definition
 from .files import read_start
 
-FORMAT = 4  # in the lowest bits of SQLite's `user_version`; above them is the file's life
+FORMAT = 5  # in the lowest bits of SQLite's `user_version`; above them is the file's life
 _FORMAT_BITS = 0xFF
 APPLICATION = 0x53574E44  # "SWND"
 PAGE_BYTES = 16 << 10
@@ -70,9 +70,20 @@ CREATE TABLE dead(
 CREATE TABLE definitions(
     kind TEXT, name TEXT, number INTEGER NOT NULL, value BLOB NOT NULL, sum INTEGER NOT NULL,
     PRIMARY KEY(kind, name)) WITHOUT ROWID;
+CREATE TABLE delayed(
+    row INTEGER PRIMARY KEY, due INTEGER NOT NULL, topic TEXT NOT NULL, count INTEGER NOT NULL,
+    whole INTEGER NOT NULL, -- the sum of the row
+    data BLOB NOT NULL);
+CREATE INDEX nearest ON delayed(due);
+CREATE TABLE delayed_ids(id TEXT, topic TEXT, row INTEGER NOT NULL, PRIMARY KEY(id, topic)) WITHOUT ROWID;
+CREATE INDEX of_delayed ON delayed_ids(row);
 """
 
 
+# No room: SQLite has rolled back, or can. (The log's index is a file that grows, too.)
+NO_ROOM = {apsw.SQLITE_FULL, apsw.SQLITE_IOERR_WRITE, apsw.SQLITE_IOERR_SHMSIZE, apsw.SQLITE_IOERR_SHMMAP}
+# The kernel may have dropped what it could not sync, and says so only once.
+UNKNOWN = {apsw.SQLITE_IOERR_FSYNC, apsw.SQLITE_IOERR_DIR_FSYNC}
 # What reading damaged rows may raise, where a sum does not tell before.
 UNREADABLE = (apsw.Error, msgspec.MsgspecError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 

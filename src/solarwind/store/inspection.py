@@ -16,6 +16,7 @@ from ..core import state
 from ..core.log import Stored
 from ..core.spans import Spans
 from ..errors import StoreError
+from . import delayed
 from .database import (
     LETTER,
     NOTED,
@@ -54,6 +55,7 @@ WHERE start IS NOT reached OR NOT linked ORDER BY start
 """
 
 
+_DELAYED = 1_000  # batches of the due-log that a start looks at
 _SMALL_BYTES = 16 << 20  # so much SQLite looks through in a moment
 
 _NOT_FOUND_GIVEN = """
@@ -78,7 +80,7 @@ class Finding(NamedTuple):
     """What is not as it was written, and how to go on without it, in a transaction."""
 
     text: str
-    accept: Callable[[apsw.Connection], None]
+    accept: Callable[[apsw.Connection], object]
 
 
 def inspect_log(path: str, vfs: str | None) -> Iterator[Finding]:
@@ -187,6 +189,14 @@ def inspect_definitions(path: str, connection: apsw.Connection) -> Iterator[Find
             read_definition(path, *row)
         except StoreError as error:
             yield Finding(str(error), _delete("definitions WHERE kind IS ? AND name IS ?", (row[0], row[1])))
+
+
+def inspect_delayed(path: str, connection: apsw.Connection, most: int) -> Iterator[Finding]:
+    """Whether the nearest `most` batches of the due-log are what was written; all of them if they are fewer."""
+    for finding in delayed.inspect(path, connection, most):
+        yield Finding(*finding)
+    for finding in delayed.inspect_ids(path, connection) if most > _DELAYED else ():
+        yield Finding(*finding)
 
 
 def inspect_commits(path: str, connection: apsw.Connection) -> Iterator[Finding]:
@@ -467,6 +477,7 @@ def verify(path: str, vfs: str | None, connection: apsw.Connection) -> tuple[lis
         yield from inspect_links(path, connection, topics, last.events, most=100_000)
         yield from inspect_bodies(path, connection, topics, most_bytes=32 << 20)
         yield from inspect_newest(path, connection, topics, most=10_000)
+        yield from inspect_delayed(path, connection, most=_DELAYED)
 
     for finding in findings():
         raise StoreError(finding.text)

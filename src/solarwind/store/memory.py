@@ -14,6 +14,7 @@ from ..core.state import Change, Letter, Snapshot
 from ..errors import NotAllowed, StoreError
 from .base import Alone, Full, Keep, Recovered
 from .definitions import Definitions, in_memory
+from .delays import Delayed, MemoryDueLog, check_delayed
 
 MOST_IDS = 100_000
 MOST_BYTES = 1 << 30
@@ -91,6 +92,7 @@ class MemoryStore(Alone):
 
     def _clear(self) -> None:
         self._bytes = 0
+        self.delays = MemoryDueLog(self._is_known, self._append)
         self._topics: dict[str, _Topic] = {}
         self._ids: OrderedDict[tuple[str, str], int] = OrderedDict()  # the last ids given, and their positions
         # The ids that Solar Wind made, of the last events; by topic and producer, and then by author.
@@ -104,16 +106,24 @@ class MemoryStore(Alone):
         return Recovered(True, now, [], [], [])
 
     async def commit(
-        self, batches: Sequence[Batch], changes: Sequence[Change], snapshots: Sequence[Snapshot], now: int
+        self,
+        batches: Sequence[Batch],
+        changes: Sequence[Change],
+        snapshots: Sequence[Snapshot],
+        now: int,
+        delayed: Sequence[Delayed] = (),
     ) -> list[Stored | None]:
-        size = sum(_weight(len(batch.data), len(batch), 1) for batch in batches)
+        check_delayed(delayed)
+        events = [*batches, *(each.batch for each in delayed)]
+        size = sum(_weight(len(batch.data), len(batch), 1) for batch in events)
         # What handlers fired comes in with their settle, and so with the room that this makes.
-        most = self._most_bytes * (1 if any(batch.header.causes is None for batch in batches) else 2)
-        if batches and self._bytes + size > most:
+        most = self._most_bytes * (1 if any(batch.header.causes is None for batch in events) else 2)
+        if events and self._bytes + self.delays.bytes + size > most:
             raise Full(
                 f"memory:// is full: expected at most {self._most_bytes:,} bytes of events that pend or are kept, "
                 "got more: let them be handled first, or use sqlite:///wind.db"
             )
+        self.delays.add(delayed)
         stored = [self._append(batch) for batch in batches]
         for change in changes:
             if change.dead or change.redriven or change.discarded or change.reopened or change.retired:
@@ -146,16 +156,18 @@ class MemoryStore(Alone):
         for index in range(len(batch)):
             id = batch.given_id(index)
             if id is not None:
-                name = (header.topic, id)
-                if name in self._ids or self._made_earlier(header.topic, id):
+                if self._is_known(header.topic, id):
                     continue
-                self._ids[name] = topic.end + len(new)
+                self._ids[header.topic, id] = topic.end + len(new)
                 if len(self._ids) > MOST_IDS:
                     self._ids.popitem(last=False)
             elif made is not None and made.has(header.first + index, slot_of(batch.time(index))):
                 continue
             new.append(index)
         return batch if len(new) == len(batch) else batch.take(new) if new else None
+
+    def _is_known(self, name: str, id: str) -> bool:
+        return (name, id) in self._ids or self._made_earlier(name, id)
 
     def _made_earlier(self, name: str, id: str) -> bool:
         made = read_id(id)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import takewhile
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ _READ_ROWS = 1000
 _PAGE_ROWS = 16
 _TRIM_BYTES = 16 << 20  # one transaction of trimming holds up commits no longer than this takes
 _TRIM_ROWS = 500
+_TRIM_S = 0.02
 _TRIM_SEARCH = 20_000  # batches
 _encode_json = msgspec.json.Encoder().encode
 
@@ -44,7 +46,7 @@ class Reading:
 
     def __init__(self, path: str, connection: apsw.Connection, known: Known) -> None:
         self._path = path
-        self._connection = connection
+        self.connection = connection
         self._known = known
 
     def read(self, topic: str, position: int, most_bytes: int) -> list[Stored]:
@@ -57,39 +59,39 @@ class Reading:
                 (SELECT max(start) FROM batches WHERE topic = ?1 AND start <= ?2), 0) AND start + count > ?2
             ORDER BY start LIMIT ?3)
         """
-        rows = list(select(self._connection, query, (log.id, position, _READ_ROWS)))
+        rows = list(select(self.connection, query, (log.id, position, _READ_ROWS)))
         if not rows:
             return []
         last = max((start for start, total in rows if total <= most_bytes), default=rows[0][0])
         query = f"{_BATCH} WHERE topic = ? AND start >= ? AND start <= ? ORDER BY start"
-        found = list(select(self._connection, query, (log.id, rows[0][0], last)))
+        found = list(select(self.connection, query, (log.id, rows[0][0], last)))
         return [database.read_batch(self._path, topic, *row) for row in found]
 
-    def seek(self, topic: str, time: int) -> int:
+    def seek(self, topic: str, fired: int) -> int:
         log = self._known.topics.get(topic)
         if log is None:
             return 0
         end = log.next
         query = f"{_BATCH} WHERE topic = ? AND last_time >= ? ORDER BY start LIMIT 1"
-        for row in list(select(self._connection, query, (log.id, time))):
+        for row in list(select(self.connection, query, (log.id, fired))):
             start, batch = database.read_batch(self._path, topic, *row)
-            index = next(index for index in range(len(batch)) if batch.time(index) >= time)
+            index = next(index for index in range(len(batch)) if batch.time(index) >= fired)
             return start + index
         return end
 
     def find(self, id: str) -> tuple[str, int] | None:
         query = "SELECT topic, name, position FROM ids JOIN topics ON topics.id = topic WHERE ids.id = ?"
-        for topic, name, position in list(select(self._connection, query, (id,))):
-            there = database.read_at(self._connection, self._path, topic, name, position)
+        for topic, name, position in list(select(self.connection, query, (id,))):
+            there = database.read_at(self.connection, self._path, topic, name, position)
             database.check_given(self._path, id, name, position, there)
             return name, position
         made = read_id(id)
         if made is None:
             return None
         query = "SELECT id, name FROM topics WHERE EXISTS (SELECT 1 FROM batches WHERE producer = ? AND topic = id)"
-        for topic, name in list(select(self._connection, query, (made.producer,))):
-            for row in rows_of_made(self._connection, topic, made.producer, [made.sequence]):
-                for found in list(select(self._connection, f"{_BATCH} WHERE row = ?", (row,))):
+        for topic, name in list(select(self.connection, query, (made.producer,))):
+            for row in rows_of_made(self.connection, topic, made.producer, [made.sequence]):
+                for found in list(select(self.connection, f"{_BATCH} WHERE row = ?", (row,))):
                     start, batch = database.read_batch(self._path, name, *found)
                     index = made.sequence - batch.header.first
                     if batch.id(index) == id:
@@ -98,16 +100,16 @@ class Reading:
 
     def caused(self, topic: Topic, position: int, since: int) -> list[Stored]:
         query = f"{_BATCH} WHERE caused AND topic = ? AND start >= ? AND last_time >= ? ORDER BY start LIMIT ?"
-        rows = list(select(self._connection, query, (topic.id, position, since, _PAGE_ROWS)))
+        rows = list(select(self.connection, query, (topic.id, position, since, _PAGE_ROWS)))
         return [database.read_batch(self._path, topic.name, *row) for row in rows]
 
     def dead(self, topic: str, purpose: str) -> list[Letter]:
         query = f"SELECT {database.LETTER} FROM dead WHERE topic = ? AND purpose = ? ORDER BY position"
-        rows = select(self._connection, query, (topic, purpose))
+        rows = select(self.connection, query, (topic, purpose))
         return [database.read_letter(self._path, topic, purpose, *row) for row in rows]
 
     def defined(self, kind: str | None) -> list[Definition]:
-        return database.read_definitions(self._connection, self._path, kind)
+        return database.read_definitions(self.connection, self._path, kind)
 
     def trimmable(self, log: Topic, pinned: Spans, before: int | None, most_bytes: int | None) -> list[Row]:
         """The next batches that are to go: no more than one transaction deletes without holding up commits. Asked of
@@ -124,7 +126,7 @@ class Reading:
         query = f"SELECT row, whole, {database.NOTED} FROM batches WHERE row IN (SELECT value FROM json_each(?))"
         found = {
             row: tuple(noted) if database.row_sum(*noted) == whole else ()
-            for row, whole, *noted in select(self._connection, query, (_encode_json([row.row for row in rows]),))
+            for row, whole, *noted in select(self.connection, query, (_encode_json([row.row for row in rows]),))
         }
         for row in rows:
             noted = found.get(row.row, ())
@@ -151,11 +153,27 @@ class Reading:
         total = 0
         while low < log.next:
             stop = log.next if high is None else high
-            for row, start, count, size, last_time in select(self._connection, query, (log.id, low, stop)):
+            for row, start, count, size, last_time in select(self.connection, query, (log.id, low, stop)):
                 if start + count <= stop:
                     yield Row(row, start, count, size, last_time, total)
                     total += size
             low, high = pinned.gap(stop)
+
+
+def trim(connection: apsw.Connection, log: Topic, rows: Sequence[Row]) -> Topic:
+    """Delete as many of them as come into a transaction that holds up commits no longer than one of theirs. Return the
+    topic as it is then."""
+    after, end = msgspec.structs.replace(log, trimmed=log.trimmed.copy()), time.monotonic() + _TRIM_S
+    for row in rows:
+        start, stop = row.start, row.start + row.events
+        connection.execute("DELETE FROM batches WHERE row = ?", (row.row,))
+        database.forget_events(connection, log.id, start, stop)
+        after.trimmed.add(start, stop)
+        after.gone += row.size
+        if time.monotonic() >= end:
+            break
+    database.save_topic(connection, after)
+    return after
 
 
 def _piece(rows: Iterable[Row]) -> list[Row]:

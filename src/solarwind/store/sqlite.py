@@ -16,7 +16,6 @@ import asyncio
 import logging
 import os
 import threading
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
@@ -36,9 +35,11 @@ from .check import backup
 from .commits import AlreadyWritten, Known, Plan
 from .database import Topic, in_one_line, result_code
 from .definitions import Definition, Definitions, StoredDefinitions
+from .delayed import StoredDueLog, add
+from .delays import Delayed, DueLog, check_delayed
 from .files import Mark, Reach, Reserve
 from .lock import Lock, identity
-from .reading import Reading, Row
+from .reading import Reading, Row, trim
 
 T = TypeVar("T")
 log = logging.getLogger("solarwind")
@@ -49,13 +50,7 @@ _LOG_MOST_BYTES = 4 * _LOG_BYTES  # and from here on commits wait for that
 _LOG_REFUSE_BYTES = 16 * _LOG_BYTES  # and where that fails, from here on events are refused
 _FREE_BYTES = 16 << 20  # so much may be free in the file, or an eighth of it, for what comes next
 _SHRINK_PAGES = 64
-_TRIM_S = 0.02
 _MARK_S = 0.1  # a sync takes as long as a commit's own, so one for each would slow all of them down
-
-# No room: SQLite has rolled back, or can. (The log's index is a file that grows, too.)
-_NO_ROOM = {apsw.SQLITE_FULL, apsw.SQLITE_IOERR_WRITE, apsw.SQLITE_IOERR_SHMSIZE, apsw.SQLITE_IOERR_SHMMAP}
-# The kernel may have dropped what it could not sync, and says so only once.
-_UNKNOWN = {apsw.SQLITE_IOERR_FSYNC, apsw.SQLITE_IOERR_DIR_FSYNC}
 
 
 class SqliteStore(Alone):
@@ -86,6 +81,7 @@ class SqliteStore(Alone):
         self._log_fault = ""  # why the log cannot be emptied into the database
         self.failed: Callable[[StoreError], None] = lambda error: None
         self.definitions: Definitions = StoredDefinitions(self._define, self._defined, lasting=True)
+        self.delays: DueLog = StoredDueLog(self, self._alone)
 
     # --- opening and closing --------------------------------------------------------------------------------
 
@@ -119,7 +115,7 @@ class SqliteStore(Alone):
             try:
                 recovered = self._recover(known)
             except (Full, apsw.Error) as error:
-                short = isinstance(error, Full) or result_code(error) in _NO_ROOM | {apsw.SQLITE_CANTOPEN}
+                short = isinstance(error, Full) or result_code(error) in database.NO_ROOM | {apsw.SQLITE_CANTOPEN}
                 if not short or not self._reserve.release():
                     raise
                 self._disconnect()
@@ -155,7 +151,8 @@ class SqliteStore(Alone):
         self._writer.set_wal_hook(self._note_log)
         for connection in self._connections:
             database.keep_tidy(connection, True)
-        return Recovered(clean, last.time, [_record(log) for log in topics], snapshots, changes)
+        records = [TopicRecord(log.name, log.next, log.keep_ns, log.keep_bytes) for log in topics]
+        return Recovered(clean, last.time, records, snapshots, changes)
 
     def _begin_life(self, clean: bool) -> None:
         """Note in the file itself, not only in its log, that it is in use: then nobody takes a copy of it without its
@@ -240,22 +237,38 @@ class SqliteStore(Alone):
     # --- committing -----------------------------------------------------------------------------------------
 
     async def commit(
-        self, batches: Sequence[Batch], changes: Sequence[Change], snapshots: Sequence[Snapshot], now: int
+        self,
+        batches: Sequence[Batch],
+        changes: Sequence[Change],
+        snapshots: Sequence[Snapshot],
+        now: int,
+        delayed: Sequence[Delayed] = (),
     ) -> list[Stored | None]:
         self._usable()
-        return await self._run(self._write_thread, self._commit, batches, changes, snapshots, now)
+        check_delayed(delayed)
+        return await self._run(self._write_thread, self._commit, batches, changes, snapshots, now, delayed)
 
     def _commit(
-        self, batches: Sequence[Batch], changes: Sequence[Change], snapshots: Sequence[Snapshot], now: int
+        self,
+        batches: Sequence[Batch],
+        changes: Sequence[Change],
+        snapshots: Sequence[Snapshot],
+        now: int,
+        delayed: Sequence[Delayed],
     ) -> list[Stored | None]:
-        if not (batches or changes or snapshots):
+        events = [*batches, *(each.batch for each in delayed)]
+        if not (events or changes or snapshots):
             return []
 
-        if any(batch.header.causes is None for batch in batches):
+        def work(plan: Plan) -> list[Stored | None]:
+            add(plan, delayed)
+            return plan.write(batches, changes, snapshots)
+
+        if any(batch.header.causes is None for batch in events):
             self._refuse_events()
-        plan, stored = self._write_plan(now, lambda plan: plan.write(batches, changes, snapshots), spare=not batches)
+        plan, stored = self._write_plan(now, work, spare=not events)
         self._known.apply(plan, changes, snapshots)
-        self._after_commit(bool(batches))
+        self._after_commit(bool(events))
         return stored
 
     def _write_plan(self, now: int, work: Callable[[Plan], T], spare: bool = True) -> tuple[Plan, T]:
@@ -271,18 +284,22 @@ class SqliteStore(Alone):
             raise error if self._broken else self._end(str(error)) from error
 
     async def _define(self, kind: str, name: str, value: bytes | None, before: int | None) -> Definition | None:
-        self._usable()
-        return await self._run(self._write_thread, self._commit_definition, kind, name, value, before)
-
-    def _commit_definition(self, kind: str, name: str, value: bytes | None, before: int | None) -> Definition | None:
         try:
-            plan, definition = self._write_plan(0, lambda plan: plan.define(kind, name, value, before))
+            return await self._alone(lambda plan: plan.define(kind, name, value, before))
         except Full as full:
             raise StoreError(str(full)) from full
-        if definition is not None:
+
+    async def _alone(self, work: Callable[[Plan], T]) -> T:
+        """A commit of what `work` writes, if it does write."""
+        self._usable()
+        return await self._run(self._write_thread, self._commit_alone, work)
+
+    def _commit_alone(self, work: Callable[[Plan], T]) -> T:
+        plan, result = self._write_plan(0, work)
+        if plan.is_written:
             self._known.apply(plan, [], [])
             self._after_commit(False)
-        return definition
+        return result
 
     async def has_room(self, size: int) -> bool:
         self._usable()
@@ -343,7 +360,7 @@ class SqliteStore(Alone):
             self._writer.execute("COMMIT")
         except apsw.Error as error:
             rolled_back = self._roll_back()
-            if rolled_back and result_code(error) in _NO_ROOM:
+            if rolled_back and result_code(error) in database.NO_ROOM:
                 if result_code(error) == apsw.SQLITE_FULL:
                     raise Full(f"{self.path} has no room left ({error}): make room on its disk") from error
                 raise Full(f"{self.path} cannot be written to ({error}): see to its disk") from error
@@ -433,7 +450,7 @@ class SqliteStore(Alone):
         try:
             written, copied = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
         except apsw.Error as error:
-            if result_code(error) in _UNKNOWN:
+            if result_code(error) in database.UNKNOWN:
                 self._stop("so what it holds cannot be told", error)
             elif not isinstance(error, apsw.BusyError):  # else somebody is at it
                 self._note_log_fault(error)
@@ -528,22 +545,7 @@ class SqliteStore(Alone):
             return await self._run(self._write_thread, self._trim, log, rows) if rows else 0
 
     def _trim(self, log: Topic, rows: list[Row]) -> int:
-        """Delete as many of them as come into a transaction that holds up commits no longer than one of theirs."""
-
-        def work() -> Topic:
-            after, end = msgspec.structs.replace(log, trimmed=log.trimmed.copy()), time.monotonic() + _TRIM_S
-            for row in rows:
-                start, stop = row.start, row.start + row.events
-                self._writer.execute("DELETE FROM batches WHERE row = ?", (row.row,))
-                database.forget_events(self._writer, log.id, start, stop)
-                after.trimmed.add(start, stop)
-                after.gone += row.size
-                if time.monotonic() >= end:
-                    break
-            database.save_topic(self._writer, after)
-            return after
-
-        before, after = log.events, self._write(work)
+        before, after = log.events, self._write(lambda: trim(self._writer, log, rows))
         log.trimmed, log.gone = after.trimmed, after.gone
         self._bound_log()
         return before - log.events
@@ -579,6 +581,10 @@ class SqliteStore(Alone):
         self._usable()
         return self._reading
 
+    async def ask(self, question: Callable[[apsw.Connection], T]) -> T:
+        """Ask the database something, with the reader's connection."""
+        return await self._ask(question, self._questions.connection)
+
     async def _ask(self, question: Callable[..., T], *arguments: object) -> T:
         """Ask the database something, on the read thread."""
         self._usable()
@@ -592,7 +598,3 @@ class SqliteStore(Alone):
 
     async def _run(self, thread: ThreadPoolExecutor, work: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(thread, work, *arguments)
-
-
-def _record(log: Topic) -> TopicRecord:
-    return TopicRecord(log.name, log.next, log.keep_ns, log.keep_bytes)

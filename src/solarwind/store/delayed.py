@@ -1,0 +1,237 @@
+"""The due-log in a database: rows ordered by when they are due, and the ids of their events.
+
+All that is written here is written within a commit, by a `Plan`; what is read is asked on the read thread.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol, TypeVar
+from zlib import crc32
+
+import apsw
+import msgspec
+
+from ..batch import Batch
+from ..core.log import Stored
+from ..errors import ProtocolError, StoreError
+from . import database
+from .commits import Plan
+from .database import select, value
+from .delays import BEGINNING, PAGE_BYTES, RELEASE_BYTES, RELEASE_ROWS, Delayed, Entry, check_due, only, without
+
+T = TypeVar("T")
+Accept = Callable[[apsw.Connection], object]
+
+RELEASE_S = 0.02  # that other commits may be held up
+_ROW = "due, row, topic, count, whole, data"
+_encode_json = msgspec.json.Encoder().encode
+
+
+class Commits(Protocol):
+    """See `StoredDueLog`."""
+
+    async def __call__(self, work: Callable[[Plan], T], /) -> T: ...
+
+
+class Database(Protocol):
+    """A file that is open, or will be."""
+
+    path: str
+
+    async def ask(self, question: Callable[[apsw.Connection], T]) -> T:
+        """Ask it something on the read thread."""
+        ...
+
+
+class StoredDueLog:
+    """See `DueLog`. `commit` runs the work of a commit of its own on the write thread of the `database`."""
+
+    def __init__(self, database: Database, commit: Commits) -> None:
+        self._database = database
+        self._commit = commit
+
+    async def release(self, now: int) -> list[Stored]:
+        return await self._commit(lambda plan: release(self._database.path, plan, now))
+
+    async def next_due(self) -> int | None:
+        found: int | None = await self._database.ask(lambda reader: value(reader, "SELECT min(due) FROM delayed"))
+        return found
+
+    async def count(self) -> int:
+        return int(await self._database.ask(lambda reader: value(reader, "SELECT count(*) FROM delayed_ids")))
+
+    async def cancel(self, topic: str, id: str) -> bool:
+        return await self._commit(lambda plan: cut_out(self._database.path, plan, topic, id) is not None)
+
+    async def move(self, topic: str, id: str, due: int) -> bool:
+        check_due(due)
+
+        def work(plan: Plan) -> bool:
+            batch = cut_out(self._database.path, plan, topic, id)
+            if batch is not None:
+                insert(plan, [Delayed(due, batch)])
+            return batch is not None
+
+        return await self._commit(work)
+
+    async def page(self, after: tuple[int, int] = BEGINNING, most_bytes: int = PAGE_BYTES) -> list[Entry]:
+        query = f"SELECT {_ROW} FROM delayed WHERE (due, row) > (?, ?) ORDER BY due, row"
+        path = self._database.path
+        return await self._database.ask(lambda reader: list(_some(path, reader, query, after, most_bytes)))
+
+
+def add(plan: Plan, delayed: Sequence[Delayed]) -> None:
+    """Without events whose ids are there already, or in their topic's history."""
+    ids: dict[str, list[str]] = {}
+    for _, batch in delayed:
+        ids.setdefault(batch.topic, []).extend(batch.id(index) for index in range(len(batch)))
+    known = {topic: _known(plan, topic, some) for topic, some in ids.items()}
+    fresh = []
+    for due, batch in delayed:
+        taken = known[batch.topic]
+        new = []
+        for index in range(len(batch)):
+            id = batch.id(index)
+            if id not in taken:
+                taken.add(id)
+                new.append(index)
+        if new:
+            fresh.append(Delayed(due, batch if len(new) == len(batch) else batch.take(new)))
+    insert(plan, fresh)
+
+
+def _known(plan: Plan, topic: str, ids: list[str]) -> set[str]:
+    query = "SELECT value FROM json_each(?2) CROSS JOIN delayed_ids ON delayed_ids.id = value AND topic = ?1"
+    return plan.held(topic, ids) | {id for (id,) in select(plan.connection, query, (topic, _encode_json(ids)))}
+
+
+def insert(plan: Plan, delayed: Sequence[Delayed]) -> None:
+    if not delayed:
+        return
+    rows, ids = [], []
+    last = int(value(plan.connection, "SELECT max(row) FROM delayed") or 0)
+    for number, (due, batch) in enumerate(delayed, last + 1):
+        whole = _sum(due, batch.topic, len(batch), batch.data)
+        rows.append((number, due, batch.topic, len(batch), whole, batch.data))
+        ids += [(batch.id(index), batch.topic, number) for index in range(len(batch))]
+    plan.connection.executemany("INSERT INTO delayed VALUES (?, ?, ?, ?, ?, ?)", rows)
+    plan.connection.executemany("INSERT INTO delayed_ids VALUES (?, ?, ?)", ids)
+
+
+def release(path: str, plan: Plan, now: int) -> list[Stored]:
+    query = f"SELECT {_ROW} FROM delayed WHERE due <= ? ORDER BY due, row LIMIT {RELEASE_ROWS}"
+    due = list(_some(path, plan.connection, query, (now,), RELEASE_BYTES))
+    stored, end = [], time.monotonic() + RELEASE_S
+    for entry in due:
+        stored.append(plan.place(entry.batch))
+        _forget(plan, entry)
+        if time.monotonic() >= end:
+            break
+    if due:
+        plan.finish()
+    return [each for each in stored if each is not None]
+
+
+def cut_out(path: str, plan: Plan, topic: str, id: str) -> Batch | None:
+    """The event, which is there no more; None where it was not there."""
+    query = f"SELECT {_ROW} FROM delayed WHERE row = (SELECT row FROM delayed_ids WHERE id = ? AND topic = ?)"
+    for row in list(select(plan.connection, query, (id, topic))):
+        entry = read_entry(path, *row)
+        rest = without(entry.batch, id)
+        if rest is None:
+            _forget(plan, entry)
+        else:
+            query = "UPDATE delayed SET count = ?, whole = ?, data = ? WHERE row = ?"
+            columns = len(rest), _sum(entry.due, topic, len(rest), rest.data), rest.data
+            plan.connection.execute(query, (*columns, entry.number))
+            plan.connection.execute("DELETE FROM delayed_ids WHERE id = ? AND topic = ?", (id, topic))
+        plan.finish()
+        return only(entry.batch, id)
+    return None
+
+
+def _forget(plan: Plan, entry: Entry) -> None:
+    plan.connection.execute("DELETE FROM delayed WHERE row = ?", (entry.number,))
+    plan.connection.execute("DELETE FROM delayed_ids WHERE row = ?", (entry.number,))
+
+
+def _some(
+    path: str, connection: apsw.Connection, query: str, values: tuple[int, ...], most_bytes: int
+) -> Iterator[Entry]:
+    """The first of what a query gives: at least one, no more than `most_bytes`."""
+    found = 0
+    for row in select(connection, query, values):
+        entry = read_entry(path, *row)
+        found += len(entry.batch.data)
+        if found > most_bytes and found > len(entry.batch.data):
+            return
+        yield entry
+
+
+def read_entry(path: str, due: int, row: int, topic: str, count: int, whole: int, data: bytes) -> Entry:
+    """The entry in a row. `StoreError` where it is not what was written."""
+    try:
+        if _sum(due, topic, count, data) == whole:
+            batch = Batch.read(data)
+            if (batch.topic, len(batch)) == (topic, count):
+                return Entry(due, row, batch)
+    except (ProtocolError, TypeError):
+        pass
+    raise StoreError(
+        f"{path} is damaged: delayed events of topic {topic!r} are not what was written: restore a backup, or go on "
+        f"without them with `solarwind check --accept-loss --url sqlite:///{path}`"
+    )
+
+
+def inspect(path: str, connection: apsw.Connection, most: int) -> Iterator[tuple[str, Accept]]:
+    """What of the nearest `most` rows is not as it was written, and how to go on without it."""
+    for row in select(connection, f"SELECT row FROM delayed INDEXED BY nearest ORDER BY due, row LIMIT {most}"):
+        for columns in list(select(connection, f"SELECT {_ROW} FROM delayed WHERE row = ?", row)):
+            ids = [id for (id,) in select(connection, "SELECT CAST(id AS BLOB) FROM delayed_ids WHERE row = ?", row)]
+            try:
+                batch = read_entry(path, *columns).batch
+            except StoreError as error:
+                yield str(error), _lose(row)
+                continue
+            if sorted(ids) != sorted(batch.id(index).encode() for index in range(len(batch))):
+                yield (
+                    f"{path} is damaged: the ids noted of delayed events of topic {batch.topic!r} are not theirs: "
+                    "restore a backup, or have them noted anew with `solarwind check --accept-loss --url "
+                    f"sqlite:///{path}`",
+                    _note_ids(row, batch),
+                )
+
+
+def inspect_ids(path: str, connection: apsw.Connection) -> Iterator[tuple[str, Accept]]:
+    """Whether each id is of something that is there."""
+    gone = "delayed_ids WHERE NOT EXISTS (SELECT 1 FROM delayed WHERE delayed.row = delayed_ids.row)"
+    count = value(connection, f"SELECT count(*) FROM {gone}")
+    if count:
+        yield (
+            f"{path} has lost {count:,} delayed events: restore a backup, or go on without them with `solarwind check "
+            f"--accept-loss --url sqlite:///{path}`",
+            lambda accepting: accepting.execute(f"DELETE FROM {gone}"),
+        )
+
+
+def _lose(row: tuple[int]) -> Callable[[apsw.Connection], None]:
+    def accept(connection: apsw.Connection) -> None:
+        connection.execute("DELETE FROM delayed WHERE row = ?", row)
+        connection.execute("DELETE FROM delayed_ids WHERE row = ?", row)
+
+    return accept
+
+
+def _note_ids(row: tuple[int], batch: Batch) -> Callable[[apsw.Connection], None]:
+    def accept(connection: apsw.Connection) -> None:
+        connection.execute("DELETE FROM delayed_ids WHERE row = ?", row)
+        ids = [(batch.id(index), batch.topic, *row) for index in range(len(batch))]
+        connection.executemany("INSERT OR REPLACE INTO delayed_ids VALUES (?, ?, ?)", ids)
+
+    return accept
+
+
+def _sum(due: object, topic: object, count: object, data: bytes) -> int:
+    return database.row_sum(due, topic, count, crc32(data))

@@ -1,0 +1,188 @@
+"""The due-log: events that are not to be in their topic yet, by the time at which they are due.
+
+They are accepted: durable, and their ids are taken. No purpose knows of them, and nothing waits for them. Whoever has
+the clock calls `release` once something is due: then it is moved into its topic in one commit, which gives it its
+position there as if it had just been fired. Only what is asked for is in memory, however many there are.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+from ..batch import Batch
+from ..core.log import Stored
+from ..errors import BadArgument
+
+MAX_DUE = (1 << 62) - 1  # ns since 1970
+PAGE_BYTES = 64 << 10
+RELEASE_BYTES = 1 << 20  # of events that are moved in one commit, so that others have their turn
+RELEASE_ROWS = 500
+BEGINNING = (-1, -1)
+
+
+class Delayed(NamedTuple):
+    """A batch, all of whose events are due at the same time: ns since 1970, by the wall clock."""
+
+    due: int
+    batch: Batch
+
+
+class Entry(NamedTuple):
+    """A batch in the due-log. What is due at the same time goes by the number: in the order accepted."""
+
+    due: int
+    number: int
+    batch: Batch
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Where the next page goes on."""
+        return self.due, self.number
+
+
+class DueLog(Protocol):
+    """The due-log of a store; `Store.commit` adds to it. `StoreError` where it cannot do what is asked."""
+
+    async def release(self, now: int) -> list[Stored]:
+        """Move what is due at `now` (ns since 1970, by the wall clock) into its topics, in one commit: the nearest
+        first, and no more than others can wait for. Return it with its positions. What a topic's history holds already
+        is left out. Raises `Full` where there is no room: then nothing was moved."""
+        ...
+
+    async def next_due(self) -> int | None:
+        """When the nearest is due, ns since 1970; None where there is nothing."""
+        ...
+
+    async def count(self) -> int:
+        """How many events there are."""
+        ...
+
+    async def cancel(self, topic: str, id: str) -> bool:
+        """Take an event out, durably. False where it is not there (any more)."""
+        ...
+
+    async def move(self, topic: str, id: str, due: int) -> bool:
+        """Have an event due at another time, durably. False where it is not there (any more)."""
+        ...
+
+    async def page(self, after: tuple[int, int] = BEGINNING, most_bytes: int = PAGE_BYTES) -> list[Entry]:
+        """The nearest after the entry with that place; at least one if there is any, no more than `most_bytes`."""
+        ...
+
+
+def check_due(due: int) -> None:
+    """Raises `BadArgument`."""
+    if not 0 <= due <= MAX_DUE:
+        raise BadArgument(f"expected a time between 1970 and 2116, got {due} ns since 1970")
+
+
+def check_delayed(delayed: Sequence[Delayed]) -> None:
+    """Raises `BadArgument`."""
+    for each in delayed:
+        check_due(each.due)
+
+
+def without(batch: Batch, id: str) -> Batch | None:
+    """The batch without the event of that id; None where nothing is left."""
+    rest = [index for index in range(len(batch)) if batch.id(index) != id]
+    return batch.take(rest) if rest else None
+
+
+def only(batch: Batch, id: str) -> Batch:
+    """The batch of the event of that id alone."""
+    return batch.take([index for index in range(len(batch)) if batch.id(index) == id])
+
+
+def _place(entry: Entry) -> tuple[int, int]:
+    return entry.place
+
+
+class MemoryDueLog:
+    """In memory, in order. `is_known` says whether a topic's history holds an id, and `append` puts a batch there."""
+
+    def __init__(self, is_known: Callable[[str, str], bool], append: Callable[[Batch], Stored | None]) -> None:
+        self._is_known = is_known
+        self._append = append
+        self._entries: list[Entry] = []
+        self._places: dict[tuple[str, str], tuple[int, int]] = {}  # by topic and id
+        self._number = 0
+        self.bytes = 0  # about how much memory it takes
+
+    def add(self, delayed: Sequence[Delayed]) -> None:
+        for due, batch in delayed:
+            ids = [batch.id(index) for index in range(len(batch))]
+            new = [
+                index
+                for index, id in enumerate(ids)
+                if (batch.topic, id) not in self._places
+                and ids.index(id) == index
+                and not self._is_known(batch.topic, id)
+            ]
+            if new:
+                self._insert(due, batch if len(new) == len(batch) else batch.take(new))
+
+    def _insert(self, due: int, batch: Batch) -> None:
+        self._number += 1
+        self._put(Entry(due, self._number, batch))
+
+    def _put(self, entry: Entry) -> None:
+        insort(self._entries, entry, key=_place)
+        self.bytes += entry.batch.weight
+        for index in range(len(entry.batch)):
+            self._places[entry.batch.topic, entry.batch.id(index)] = entry.place
+
+    def _take(self, entry: Entry) -> None:
+        del self._entries[self._at(entry.place)]
+        self.bytes -= entry.batch.weight
+        for index in range(len(entry.batch)):
+            del self._places[entry.batch.topic, entry.batch.id(index)]
+
+    async def release(self, now: int) -> list[Stored]:
+        stored: list[Stored | None] = []
+        for entry in self._entries[:RELEASE_ROWS]:
+            if entry.due <= now:
+                self._take(entry)
+                stored.append(self._append(entry.batch))
+        return [each for each in stored if each is not None]
+
+    async def next_due(self) -> int | None:
+        return self._entries[0].due if self._entries else None
+
+    async def count(self) -> int:
+        return len(self._places)
+
+    async def cancel(self, topic: str, id: str) -> bool:
+        return self._cut_out(topic, id) is not None
+
+    async def move(self, topic: str, id: str, due: int) -> bool:
+        check_due(due)
+        batch = self._cut_out(topic, id)
+        if batch is not None:
+            self._insert(due, batch)
+        return batch is not None
+
+    def _cut_out(self, topic: str, id: str) -> Batch | None:
+        place = self._places.get((topic, id))
+        if place is None:
+            return None
+        entry = self._entries[self._at(place)]
+        self._take(entry)
+        rest = without(entry.batch, id)
+        if rest is not None:
+            self._put(entry._replace(batch=rest))
+        return only(entry.batch, id)
+
+    async def page(self, after: tuple[int, int] = BEGINNING, most_bytes: int = PAGE_BYTES) -> list[Entry]:
+        found: list[Entry] = []
+        for index in range(bisect_right(self._entries, after, key=_place), len(self._entries)):
+            entry = self._entries[index]
+            most_bytes -= len(entry.batch.data)
+            if found and most_bytes < 0:
+                break
+            found.append(entry)
+        return found
+
+    def _at(self, place: tuple[int, int]) -> int:
+        return bisect_left(self._entries, place, key=_place)
