@@ -31,7 +31,9 @@ class Held:
         return sum(len(batch.data) for batch in self._waiting[0][1])
 
     def count_next(self) -> None:
-        self._count_one(self._waiting.pop(0))
+        """If there is one: while room was looked for, the last may have been counted because its instance left."""
+        if self._waiting:
+            self._count_one(self._waiting.pop(0))
 
     def count_all(self, instance: int) -> None:
         """All that an instance reported: it is about to leave."""
