@@ -23,6 +23,7 @@ from .faults import FAULTS, Fault
 ROOT = Path(__file__).parents[2]
 SOURCES = ROOT / "src"
 SIMULATOR = "solarwind.testing.simulator"
+CORE = ("core/test_dispatcher.py",)  # what the simulator does not come upon, these do
 A_FAULT_S = 600.0  # what does not end by then was noticed
 _said = Lock()
 
@@ -77,10 +78,8 @@ def survives(fault: Fault, seeds: int) -> bool:
         shutil.copytree(SOURCES, source, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
         path = source / "solarwind" / fault.file
         path.write_text(path.read_text().replace(fault.text, fault.instead))
-        if fault.tests:
-            alive = not run("pytest", *fault.tests, "-x", source=source)
-        else:
-            alive = not run(SIMULATOR, "--seeds", str(seeds), source=source)
+        alive = bool(fault.tests) or not run(SIMULATOR, "--seeds", str(seeds), source=source)
+        alive = alive and not run("pytest", *(fault.tests or CORE), "-x", source=source)
     with _said:
         print("SURVIVES" if alive else "noticed ", fault, flush=True)
     return alive

@@ -14,7 +14,7 @@ class Fault(NamedTuple):
     file: str
     text: str
     instead: str
-    tests: tuple[str, ...] = ()  # those that notice; none: the simulator does
+    tests: tuple[str, ...] = ()  # those that notice; none: the simulator does, or else the tests of the dispatcher
 
     def __str__(self) -> str:
         return f"{self.file}: {' '.join(self.text.split())}  ->  {' '.join(self.instead.split()) or '(nothing)'}"
@@ -78,7 +78,6 @@ BACKLOG = _of(
     ("if following in self._delayed:", "if False:", _DISPATCHER),
     ("self._out[following] = key", "pass"),
     ("del self._lanes[key]", "pass"),
-    ("elif position < self._cursor or position in self._taken:", "else:"),
     ("self._waiting -= 1", "pass", _DISPATCHER),
 )
 

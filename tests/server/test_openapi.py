@@ -12,6 +12,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from solarwind.server.access import Listen, create_token
 from solarwind.server.http import ENDPOINTS
 from solarwind.testing.contract import on_loop
@@ -20,7 +22,7 @@ from .doors import NDJSON, Doors, at
 from .serving import Serving
 
 HOOKS = f"{__package__}.schemathesis_hooks"
-MOST_S = 60
+MOST_S = 100
 
 # Where what fits the description may still be refused for what it means: a time that is no day, a token said twice,
 # an id beside a CloudEvent that has one, a URL, a retry. And the WebSocket is no request.
@@ -33,7 +35,7 @@ warnings = false
 headers = {{ Authorization = "Bearer {token}" }}
 
 [generation]
-max-examples = 5
+max-examples = {examples}
 database = "none"
 codec = "ascii"
 
@@ -69,13 +71,16 @@ async def prepare(doors: Doors) -> None:
     await doors.settle(await doors.take("p", max=2), "done", "p")
 
 
+@pytest.mark.parametrize("examples", [2, pytest.param(8, marks=pytest.mark.long)])
 @on_loop
-async def test_the_description_is_true(tmp_path: Path) -> None:
+async def test_the_description_is_true(tmp_path: Path, examples: int) -> None:
     async with serving(tmp_path) as (port, token):
         async with at(port, headers={"authorization": f"Bearer {token}"}) as doors:
             await prepare(doors)
             meant = "|".join(map(re.escape, MEANT)).replace("\\", "\\\\")
-            (tmp_path / "schemathesis.toml").write_text(CONFIG.format(hooks=HOOKS, token=token, meant=meant))
+            (tmp_path / "schemathesis.toml").write_text(
+                CONFIG.format(hooks=HOOKS, token=token, meant=meant, examples=examples)
+            )
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "schemathesis.cli", "run", f"http://127.0.0.1:{port}/openapi.json"),
                 "--no-color",
