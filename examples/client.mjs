@@ -122,11 +122,11 @@ function now() {
   return (latest = time > latest ? time : latest + 245n);
 }
 
-function makeEvent(payload, { key, id, cause }) {
+function makeEvent(payload, { key, id, cause, extensions }) {
   const isBytes = payload instanceof Uint8Array;
   const data = isBytes ? payload : Buffer.from(JSON.stringify(payload ?? null));
   const timeNs = now();
-  return { data, content: isBytes ? "application/octet-stream" : JSON_TYPE, timeNs, key, id, cause };
+  return { data, content: isBytes ? "application/octet-stream" : JSON_TYPE, timeNs, key, id, cause, extensions };
 }
 
 function seal(topic, events, producer, first) {
@@ -136,8 +136,9 @@ function seal(topic, events, producer, first) {
   const times = events.map((event) => event.timeNs - events[0].timeNs);
   const sizes = events.map((event) => event.data.length);
   const causedBy = causes.length ? events.map((event) => causes.indexOf(event.cause)) : null;
-  const known = [2, topic, producer, first, events.length, MACHINE, PROCESS, events[0].timeNs, times, sizes];
-  const header = pack([...known, all("content"), column("key"), column("id"), causes, causedBy, AUTHOR]);
+  const known = [3, topic, producer, first, events.length, MACHINE, PROCESS, AUTHOR, events[0].timeNs, times, sizes];
+  const said = [all("content"), column("key"), column("id"), causes, causedBy, null, null, column("extensions")];
+  const header = pack([...known, ...said]);
   const size = Buffer.alloc(4);
   size.writeUInt32LE(header.length);
   return Buffer.concat([size, header, ...all("data")]);
@@ -147,8 +148,8 @@ function seal(topic, events, producer, first) {
 function openBatch(data) {
   const body = 4 + data.readUInt32LE(0);
   const header = unpack(data.subarray(4, body));
-  const [, topic, producer, first, , machine, process, time, times, sizes, content = JSON_TYPE, ...columns] = header;
-  const [keys, ids, causes, causedBy] = columns;
+  const [, topic, producer, first, , machine, process, , time, times, sizes, content = JSON_TYPE, ...columns] = header;
+  const [keys, ids, causes, causedBy, , , extensions] = columns;
   const starts = [body];
   for (const size of sizes) starts.push(starts.at(-1) + size);
   return (index, tried) => {
@@ -159,6 +160,7 @@ function openBatch(data) {
     const contentType = Array.isArray(content) ? content[index] : content;
     return {
       ...{ id, topic, key: keys?.[index] ?? null, timeNs, time: new Date(Number(timeNs / 1_000_000n)) },
+      extensions: extensions?.[index] ?? {},
       ...{ machine, process, cause, root: cause[4] ?? id, attempt: tried + 1, bytes, contentType },
       get payload() {
         if (contentType !== JSON_TYPE) return bytes;

@@ -18,7 +18,20 @@ ROOT = Path(solarwind.__file__).parent
 MODULES = sorted(ROOT.rglob("*.py"))
 
 # What each part may import of solarwind. A part is a folder, or a module of the top.
-FOUNDATION = {"origin", "event", "names", "errors", "stated", "batch", "payload", "failure", "limits", "logs", "text"}
+FOUNDATION = {
+    "origin",
+    "event",
+    "names",
+    "errors",
+    "stated",
+    "batch",
+    "columns",
+    "payload",
+    "failure",
+    "limits",
+    "logs",
+    "text",
+}
 ARROWS = {
     "event": {"errors", "payload", "batch"},  # batch: for its annotations only
     "names": {"errors"},
@@ -31,7 +44,8 @@ ARROWS = {
     "limits": {"errors", "stated"},
     "logs": {"text"},
     "text": set(),
-    "batch": {"errors", "event", "limits", "names", "payload"},
+    "columns": {"errors", "event", "names", "payload"},
+    "batch": {"columns", "errors", "event", "limits", "names", "payload"},
     "records": {"event"},
     "core": FOUNDATION | {"core"},
     "plugins": {"core", "errors"},

@@ -98,6 +98,26 @@ FIRING: dict[str, Refusal] = {
     "ids no texts": (lambda wind: wind.fire_many("T", [1], ids=[5]), BadName, ("id", "int")),  # type: ignore[list-item]
     "key of many a number": (lambda wind: wind.fire_many("T", [1], 5), BadName, ("key", "int")),  # type: ignore[arg-type]
     "key and keys": (lambda wind: wind.fire_many("T", [1], "k", keys=["k"]), BadArgument, ("both",)),
+    "extensions a text": (lambda wind: wind.fire("T", extensions="a"), BadArgument, ("extensions", "'a'")),  # type: ignore[arg-type]
+    "extension of a bad name": (lambda wind: wind.fire("T", extensions={"A b": ""}), BadArgument, ("a-z", "'A b'")),
+    "extension that is known": (
+        lambda wind: wind.fire("T", extensions={"id": "1"}),
+        BadArgument,
+        ("'id'", "leave it out"),
+    ),
+    "extension a number": (lambda wind: wind.fire("T", extensions={"a": 5}), BadArgument, ("extension a", "5")),  # type: ignore[dict-item]
+    "extension with a line end": (lambda wind: wind.fire("T", extensions={"a": "\n"}), BadArgument, ("control",)),
+    "extension with a lone surrogate": (
+        lambda wind: wind.fire("T", extensions={"a": "\ud800"}),
+        BadArgument,
+        ("surrogate",),
+    ),
+    "extensions too long": (lambda wind: wind.fire("T", extensions={"a": "x" * 8192}), BadArgument, ("8,192", "8,193")),
+    "extensions too many": (
+        lambda wind: wind.fire("T", extensions={f"a{n}": "" for n in range(65)}),
+        BadArgument,
+        ("64", "65"),
+    ),
     "id empty": (lambda wind: wind.fire("T", id=""), BadName, ("id", "''")),
     "id with a newline": (lambda wind: wind.fire("T", id="a\nb"), BadName, ("id",)),
     "id no text": (lambda wind: wind.fire("T", id=5), BadName, ("id", "int")),  # type: ignore[arg-type]

@@ -11,20 +11,21 @@ fields that a later version appends to the header.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from itertools import accumulate
-from typing import Annotated, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
+from .columns import COLUMN, COLUMNS, MAX_TIME, Extensions, Header, columns_of, read_extensions
 from .errors import BadName, ProtocolError, TooLarge
 from .event import Cause
 from .limits import Limits
-from .names import check_content, check_id, check_key, check_topic
+from .names import check_topic
 from .payload import JSON
 
-FORMAT = 2
+FORMAT = 3
 _SEQUENCE_BITS = 30
 _PRODUCER_BITS = 32
 MOST_PRODUCERS = 1 << _PRODUCER_BITS
@@ -36,59 +37,18 @@ _LONG_HEADER_BYTES = 64 << 10  # above it, it is looked at before it is read
 EVENT_BYTES = 128  # about what its numbers take in memory: more than a small payload
 SLOTS_A_MS = 4_096  # of a millisecond: so fine is the time in an id
 SLOT_NS = 245  # at least as long as one of them
-MOST_TIME = (1 << 62) - 1  # ns since 1970, and from a batch's first event on
 
 
-class Header(msgspec.Struct, array_like=True, frozen=True):
-    """What is known of a batch's events besides their payloads.
-
-    `producer` is a random number of one process's firings on one topic, and its events are numbered
-    from `first`; with the time the two make an event's id when somebody asks for it. `author` is who numbers them: a
-    hash of what only that process knows, so that nobody else can number for it. `time` is the first event's, in ns
-    since 1970; `times` are ns to add to it, one an event.
-    """
-
-    format: int
-    topic: str
-    producer: int
-    first: int
-    count: int
-    machine: str
-    process: str
-    time: int
-    times: list[Annotated[int, msgspec.Meta(le=MOST_TIME)]]
-    sizes: list[Annotated[int, msgspec.Meta(ge=0)]]
-    content: str | list[str] = JSON
-    keys: list[str | None] | None = None
-    ids: list[str | None] | None = None
-    # The distinct causes, and for each event the index of its own; -1 is the application that fired it.
-    causes: list[Cause] | None = None
-    caused_by: list[int] | None = None
-    author: bytes = b""
-
-
-_NIL = msgspec.Raw(b"\xc0")
-
-
-class _Outline(msgspec.Struct, array_like=True):
-    """A header of which nothing is built but how many events there are said to be."""
-
-    format: msgspec.Raw
-    topic: msgspec.Raw
-    producer: msgspec.Raw
-    first: msgspec.Raw
-    count: int
-    machine: msgspec.Raw
-    process: msgspec.Raw
-    time: msgspec.Raw
-    times: msgspec.Raw
-    sizes: msgspec.Raw
-    content: msgspec.Raw = _NIL
-    keys: msgspec.Raw = _NIL
-    ids: msgspec.Raw = _NIL
-    causes: msgspec.Raw = _NIL
-    caused_by: msgspec.Raw = _NIL
-
+# A header of which nothing is built but how many events there are said to be.
+_Outline: type[Any] = msgspec.defstruct(
+    "_Outline",
+    [
+        (field.name, kind) if field.required else (field.name, kind, msgspec.Raw(b"\xc0"))
+        for field in msgspec.structs.fields(Header)
+        for kind in (int if field.name == "count" else msgspec.Raw,)
+    ],
+    array_like=True,
+)
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Header).decode
@@ -268,6 +228,23 @@ class Batch:
             return header.causes[header.caused_by[index]]
         return Cause("application", header.process)
 
+    def due(self, index: int) -> int | None:
+        """When it is to be handed out, in ns since 1970; None for at once."""
+        due = self.header.due
+        return due[index] if due is not None else None
+
+    def expires(self, index: int) -> int | None:
+        """After when it is not to be handed out any more, in ns since 1970; None for never."""
+        expires = self.header.expires
+        return expires[index] if expires is not None else None
+
+    def extensions(self, index: int) -> Extensions:
+        """What else it says, by name; another dict for each who asks."""
+        extensions = self.header.extensions
+        if extensions is None or bytes(extensions[index]) == b"\xc0":
+            return {}
+        return read_extensions(extensions[index])
+
     def check(self, limits: Limits) -> None:
         """Whether it may come from somebody else. Raises `TooLarge`; `BadName` for a key and the like that is none;
         `BadArgument` for a cause."""
@@ -281,34 +258,24 @@ class Batch:
                 f"expected a machine and a process of at most {MAX_ORIGIN:,} characters, got "
                 f"{len(header.machine):,} and {len(header.process):,}"
             )
-        if header.causes is not None:
-            if len(header.causes) > header.count:
-                raise TooLarge(f"expected at most one cause an event, got {len(header.causes):,} for {header.count:,}")
-            for cause in header.causes:
-                cause._check()
-        for content in {header.content} if isinstance(header.content, str) else set(header.content):
-            if content != JSON:
-                check_content(content)
-        for key in header.keys or ():
-            if key is not None:
-                check_key(key)
-        for id in header.ids or ():
-            if id is not None:
-                check_id(id)
+        for column in columns_of(header):
+            column.check(header)
 
     def part(self, start: int, stop: int) -> Batch:
         """A batch of the events from `start` up to `stop`. They keep their ids."""
         header, starts = self.header, self._starts
+        fields: dict[str, Any] = {}
+        for column in columns_of(header):
+            values = column.values(header)
+            if values is not None:
+                fields.update(column.pack(values[start:stop]))
         part = msgspec.structs.replace(
             header,
             first=header.first + start,
             count=stop - start,
             times=header.times[start:stop],
             sizes=header.sizes[start:stop],
-            content=header.content if isinstance(header.content, str) else header.content[start:stop],
-            keys=header.keys and header.keys[start:stop],
-            ids=header.ids and header.ids[start:stop],
-            caused_by=header.caused_by and header.caused_by[start:stop],
+            **fields,
         )
         head = _encode(part)
         body = self.data[starts[start] : starts[stop]]
@@ -319,6 +286,13 @@ class Batch:
         header = self.header
         if list(indices) == list(range(indices[0], indices[0] + len(indices))):
             return self.part(indices[0], indices[-1] + 1)
+        columns: dict[str, Any] = {"content": header.content}
+        for column in columns_of(header):
+            values = column.values(header)
+            if values is not None:
+                columns[column.field] = [values[index] for index in indices]
+        # Numbers that no longer follow each other make no ids: those go along in words.
+        columns["ids"] = [self.id(index) for index in indices]
         return seal(
             header.topic,
             [self.payload(index) for index in indices],
@@ -328,16 +302,7 @@ class Batch:
             first=header.first + indices[0],
             machine=header.machine,
             process=header.process,
-            content=header.content if isinstance(header.content, str) else [header.content[i] for i in indices],
-            keys=None if header.keys is None else [header.keys[index] for index in indices],
-            # Numbers that no longer follow each other make no ids: those go along in words.
-            ids=[self.id(i) for i in indices],
-            causes=[
-                header.causes[header.caused_by[i]]
-                if header.causes and header.caused_by and header.caused_by[i] >= 0
-                else None
-                for i in indices
-            ],
+            **columns,
         )
 
 
@@ -350,21 +315,16 @@ def seal(
     first: int,
     machine: str,
     process: str,
-    content: str | list[str] = JSON,
-    keys: list[str | None] | None = None,
-    ids: list[str | None] | None = None,
-    causes: Sequence[Cause | None] | None = None,
     author: bytes = b"",
+    content: str | Sequence[str] = JSON,
+    **columns: Sequence[Any] | None,
 ) -> Batch:
     """One batch of events of one topic. All lists are as long as `payloads`, which holds at least one.
 
-    `times` are ns since 1970. Names and payloads have been checked by whoever fired them.
+    `times` are ns since 1970. `columns` are those of `COLUMNS` by their fields, such as `keys`, with None for an event
+    that has none. Names, payloads and attributes have been checked where they were fired.
     """
     time = times[0]
-    distinct: dict[Cause, int] = {}
-    caused_by = None
-    if causes is not None and any(causes):
-        caused_by = [-1 if cause is None else distinct.setdefault(cause, len(distinct)) for cause in causes]
     header = Header(
         FORMAT,
         topic,
@@ -373,18 +333,24 @@ def seal(
         len(payloads),
         machine,
         process,
+        author,
         time,
         [each - time for each in times],
         list(map(len, payloads)),
-        content,
-        keys if keys is not None and any(key is not None for key in keys) else None,
-        ids if ids is not None and any(ids) else None,
-        list(distinct) if caused_by is not None else None,
-        caused_by,
-        author,
+        content if isinstance(content, str) else JSON,
     )
+    if columns or header.content is not content:
+        header = _with_columns(header, {"content": content, **columns})
     head = _encode(header)
     return Batch(header, b"".join((len(head).to_bytes(4, "little"), head, *payloads)), 4 + len(head))
+
+
+def _with_columns(header: Header, columns: Mapping[str, Any]) -> Header:
+    fields: dict[str, Any] = {}
+    for field, values in columns.items():
+        if values is not None and not isinstance(values, str):
+            fields.update(COLUMN[field].pack(values))
+    return msgspec.structs.replace(header, **fields)
 
 
 def join(batches: Sequence[Batch]) -> Batch:
@@ -392,43 +358,20 @@ def join(batches: Sequence[Batch]) -> Batch:
     if len(batches) == 1:
         return batches[0]
     heads = [batch.header for batch in batches]
-    causes: dict[Cause, int] = {}
-    caused_by: list[int] = []
-    for head in heads:
-        known = [causes.setdefault(cause, len(causes)) for cause in head.causes or ()]
-        caused_by += [known[index] if index >= 0 else -1 for index in head.caused_by or [-1] * head.count]
     first = heads[0]
+    fields: dict[str, Any] = {}
+    for column in COLUMNS:
+        fields.update(column.join(heads))
     header = msgspec.structs.replace(
         first,
         count=sum(head.count for head in heads),
         times=[time + head.time - first.time for head in heads for time in head.times],
         sizes=[size for head in heads for size in head.sizes],
-        content=_joined_content(heads),
-        keys=_joined([head.keys for head in heads], heads),
-        ids=_joined([head.ids for head in heads], heads),
-        causes=list(causes) or None,
-        caused_by=caused_by if causes else None,
+        **fields,
     )
     packed = _encode(header)
     bodies = [memoryview(batch.data)[batch._body :] for batch in batches]
     return Batch(header, b"".join((len(packed).to_bytes(4, "little"), packed, *bodies)), 4 + len(packed))
-
-
-def _joined(columns: list[list[str | None] | None], heads: list[Header]) -> list[str | None] | None:
-    if not any(columns):
-        return None
-    return [each for column, head in zip(columns, heads, strict=True) for each in column or [None] * head.count]
-
-
-def _joined_content(heads: list[Header]) -> str | list[str]:
-    content = heads[0].content
-    if isinstance(content, str) and all(head.content == content for head in heads):
-        return content
-    return [
-        each
-        for head in heads
-        for each in ([head.content] * head.count if isinstance(head.content, str) else head.content)
-    ]
 
 
 def _check_size(count: int, size: int, header_bytes: int, limits: Limits) -> None:
@@ -450,8 +393,7 @@ def _check_outline(header: memoryview, limits: Limits) -> None:
     _check_size(0, 0, len(header), limits)
     of = _decode_outline(header)
     _check_size(of.count, 0, len(header), limits)
-    columns = (of.times, of.sizes, of.content, of.keys, of.ids, of.causes, of.caused_by)
-    longest = max(map(_length, columns))
+    longest = max(_length(getattr(of, name)) for name in of.__struct_fields__ if name != "count")
     if longest > of.count:
         raise ProtocolError(f"expected a batch of {of.count:,} events, got a column of {longest:,}")
 
@@ -469,21 +411,18 @@ def _fault(header: Header, body: int) -> str | None:
     count = header.count
     if count < 1:
         return "none"
-    columns = (header.times, header.sizes, header.keys, header.ids, header.caused_by)
-    if any(column is not None and len(column) != count for column in columns):
+    if len(header.times) != count or len(header.sizes) != count:
         return "a column of another length"
-    if not isinstance(header.content, str) and len(header.content) != count:
-        return "a content type for another number of events"
+    for column in columns_of(header):
+        fault = column.fault(header)
+        if fault is not None:
+            return fault
     if sum(header.sizes) != body:
         return f"{body} bytes of payload where the header says {sum(header.sizes)}"
     if not 0 <= header.producer < MOST_PRODUCERS or not 0 <= header.first <= MOST_NUMBERS - count:
         return f"a producer {header.producer} or number {header.first} out of range"
     if len(header.author) not in (0, AUTHOR_BYTES):
         return f"an author of {len(header.author)} bytes where it has {AUTHOR_BYTES}"
-    if header.time > MOST_TIME or header.time + min(header.times) < 0:
+    if header.time > MAX_TIME or header.time + min(header.times) < 0:
         return "a time out of range"
-    if header.caused_by is not None:
-        causes = len(header.causes or ())
-        if min(header.caused_by) < -1 or max(header.caused_by) >= causes:
-            return f"a cause that is not among the {causes} named"
     return None

@@ -196,6 +196,11 @@ class Event(msgspec.Struct, eq=False, repr_omit_defaults=True):
         return self._of.batch.key(self._index)
 
     @property
+    def extensions(self) -> dict[str, str]:
+        """What else was fired with it, text by name, such as `traceparent`; another dict each time."""
+        return self._of.batch.extensions(self._index)
+
+    @property
     def attempt(self) -> int:
         """1 the first time this purpose hands the event out."""
         return self._of.tried.get(self._of.start + self._index, 0) + 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import msgspec
@@ -16,15 +17,16 @@ from solarwind.batch import (
     MAX_ORIGIN,
     MOST_NUMBERS,
     MOST_PRODUCERS,
-    MOST_TIME,
     SLOT_NS,
     Batch,
     author_of,
+    join,
     make_id,
     read_id,
     seal,
     slot_of,
 )
+from solarwind.columns import COLUMNS, MAX_TIME
 from solarwind.errors import BadArgument, BadName, ProtocolError, SolarWindError, TooLarge
 from solarwind.event import MAX_CAUSE, Cause
 
@@ -37,13 +39,15 @@ events = st.lists(
         st.one_of(st.none(), st.text("abc", min_size=1, max_size=5)),
         st.sampled_from(CAUSES),
         st.sampled_from(["application/json", "application/octet-stream"]),
+        st.one_of(st.none(), st.integers(0, MAX_TIME)),
+        st.one_of(st.none(), st.dictionaries(st.text("az09", min_size=1, max_size=3), st.text(max_size=5), max_size=3)),
     ),
     min_size=1,
     max_size=20,
 )
 producers = st.integers(0, MOST_PRODUCERS - 1)
 numbers = st.integers(0, MOST_NUMBERS - 100)
-times = st.integers(0, MOST_TIME)
+times = st.integers(0, MAX_TIME)
 authors = st.sampled_from([b"", b"a" * AUTHOR_BYTES])
 
 
@@ -51,7 +55,7 @@ authors = st.sampled_from([b"", b"a" * AUTHOR_BYTES])
 def batches(draw: st.DrawFn) -> Batch:
     rows = draw(events)
     one_content = draw(st.booleans())
-    start = draw(st.integers(0, MOST_TIME - 10**9))
+    start = draw(st.integers(0, MAX_TIME - 10**9))
     return seal(
         "T",
         [row[0] for row in rows],
@@ -65,6 +69,9 @@ def batches(draw: st.DrawFn) -> Batch:
         keys=[row[2] for row in rows],
         ids=[row[3] for row in rows],
         causes=[row[4] for row in rows],
+        due=[row[6] for row in rows],
+        expires=[row[6] and row[6] // 2 for row in rows],
+        extensions=[row[7] for row in rows],
     )
 
 
@@ -76,11 +83,14 @@ def event(batch: Batch, index: int) -> tuple[object, ...]:
         batch.key(index),
         batch.cause(index),
         batch.content(index),
+        batch.due(index),
+        batch.expires(index),
+        batch.extensions(index),
     )
 
 
 @given(events, producers, numbers)
-def test_what_is_sealed_is_read(rows: list[tuple[bytes, int, str, str, Cause, str]], producer: int, first: int) -> None:
+def test_what_is_sealed_is_read(rows: list[tuple[Any, ...]], producer: int, first: int) -> None:
     batch = seal(
         "a.b",
         [row[0] for row in rows],
@@ -93,14 +103,19 @@ def test_what_is_sealed_is_read(rows: list[tuple[bytes, int, str, str, Cause, st
         keys=[row[2] for row in rows],
         ids=[row[3] for row in rows],
         causes=[row[4] for row in rows],
+        due=[row[6] for row in rows],
+        expires=[row[6] and row[6] // 2 for row in rows],
+        extensions=[row[7] for row in rows],
     )
     read = Batch.read(batch.data)
-    assert read.header == batch.header
+    assert read.data == batch.data
     assert len(read) == len(rows)
     assert (read.header.topic, read.header.machine, read.header.process) == ("a.b", "m", "p")
-    for index, (payload, time, key, id, cause, content) in enumerate(rows):
+    for index, (payload, time, key, id, cause, content, due, extensions) in enumerate(rows):
         made = make_id(time, producer, first + index)
-        expected = (id or made, payload, time, key, cause or Cause("application", "p"), content)
+        half = None if due is None else due // 2
+        caused = cause or Cause("application", "p")
+        expected = (id or made, payload, time, key, caused, content, due, half, extensions or {})
         assert event(read, index) == expected
         assert read.given_id(index) == id
     assert read.payload_bytes(0, len(rows)) == sum(len(row[0]) for row in rows)
@@ -111,6 +126,63 @@ def test_what_is_taken_out_keeps_its_ids_and_everything_else(batch: Batch, data:
     indices = data.draw(st.lists(st.integers(0, len(batch) - 1), min_size=1, unique=True).map(sorted))
     part = Batch.read(batch.take(indices).data)
     assert [event(part, at) for at in range(len(part))] == [event(batch, index) for index in indices]
+
+
+@given(st.lists(batches(), min_size=1, max_size=4))
+def test_what_is_joined_keeps_everything_of_each_event_but_the_ids_that_are_made(several: list[Batch]) -> None:
+    joined = Batch.read(join(several).data)
+    assert [event(joined, at)[1:] for at in range(len(joined))] == [
+        event(batch, index)[1:] for batch in several for index in range(len(batch))
+    ]
+    assert [joined.given_id(at) for at in range(len(joined))] == [
+        batch.given_id(index) for batch in several for index in range(len(batch))
+    ]
+
+
+def test_a_part_that_is_cut_out_does_not_keep_the_whole_in_memory() -> None:
+    said: list[Any] = [{"a": "b"}, None]
+    sealed = seal("T", [b"1", b"2"], [1, 1], producer=1, first=1, machine="m", process="p", extensions=said)
+    whole = Batch.read(bytes(bytearray(sealed.data)))
+    assert whole.extensions(0) == {"a": "b"}
+    before = sys.getrefcount(whole.data)
+    part = whole.part(0, 1)
+    after = sys.getrefcount(whole.data)
+    assert part.extensions(0) == {"a": "b"}
+    assert after == before
+
+
+def test_a_column_of_no_event_is_nil() -> None:
+    empty: Any = {column.field: [None] for column in COLUMNS[1:]}
+    batch = seal("T", [b"1"], [1], producer=1, first=1, machine="m", process="p", **empty)
+    assert batch.data == seal("T", [b"1"], [1], producer=1, first=1, machine="m", process="p").data
+
+
+@pytest.mark.parametrize(
+    ("extensions", "words"),
+    [
+        ({f"a{number}": "" for number in range(65)}, "64"),
+        ({"a": "x" * 8_192}, "8,192 bytes"),
+        ({"Name": "x"}, "'Name'"),
+        ({"a-b": "x"}, "'a-b'"),
+        ({"id": "x"}, "'id'"),
+        ({"a": "x\n"}, "control"),
+        ({"a": 5}, "extensions"),
+        (5, "extensions"),
+    ],
+    ids=str,
+)
+def test_extensions_of_somebody_else_are_looked_at(extensions: Any, words: str) -> None:
+    batch = seal("T", [b"1"], [1], producer=1, first=1, machine="m", process="p", extensions=[extensions])
+    with pytest.raises((BadArgument, ProtocolError)) as caught:
+        Batch.read(batch.data, Limits())
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("field", ["due", "expires"])
+def test_a_time_that_has_no_effect_yet_is_refused_of_somebody_else(field: str) -> None:
+    batch = seal("T", [b"1"], [1], producer=1, first=1, machine="m", process="p", **{field: [5]})
+    with pytest.raises(BadArgument, match="without due and expires"):
+        batch.check(Limits())
 
 
 @given(times, producers, st.integers(0, MOST_NUMBERS - 1))
@@ -180,8 +252,8 @@ def test_a_batch_cut_short_or_with_more_behind_it_is_refused(batch: Batch, data:
 def test_a_header_nested_without_end_or_of_a_huge_length_is_refused(opening: bytes) -> None:
     batch = seal("T", [b"1"], [1], producer=1, first=1, machine="m", process="p")
     head = bytearray(batch.data[4:-1])
-    assert head[:3] == b"\xdc\x00\x10"
-    longer = b"\xdc\x00\x11" + bytes(head[3:]) + opening * 100_000  # one field more than there are
+    assert head[:3] == b"\xdc\x00\x13"
+    longer = b"\xdc\x00\x14" + bytes(head[3:]) + opening * 100_000  # one field more than there are
     data = len(longer).to_bytes(4, "little") + longer + b"1"
     with pytest.raises(ProtocolError):
         Batch.read(data)
@@ -189,7 +261,7 @@ def test_a_header_nested_without_end_or_of_a_huge_length_is_refused(opening: byt
 
 def test_a_later_version_may_append_fields_to_the_header() -> None:
     batch = seal("T", [b"1"], [1], producer=1, first=1, machine="m", process="p")
-    longer = b"\xdc\x00\x11" + batch.data[7:-1] + b"\x01"
+    longer = b"\xdc\x00\x14" + batch.data[7:-1] + b"\x01"
     read = Batch.read(len(longer).to_bytes(4, "little") + longer + b"1")
     assert event(read, 0) == event(batch, 0)
 

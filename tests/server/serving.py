@@ -42,14 +42,10 @@ class Serving:
     async def start(self) -> None:
         """And wait until it accepts connections."""
         self._launch()
-        try:
-            if not self.port:
-                await until(lambda: "\n" in self._errors.read_text(), "the server to say where it serves")
-                self.port = int(json.loads(self._errors.read_text().splitlines()[0])["ws"].rpartition(":")[2])
-            await until(self._accepts, "the server to accept connections")
-        except BaseException:
-            self.kill()
-            raise
+        if not self.port:
+            await until(lambda: "\n" in self._errors.read_text(), "the server to say where it serves")
+            self.port = int(json.loads(self._errors.read_text().splitlines()[0])["ws"].rpartition(":")[2])
+        await until(self._accepts, "the server to accept connections")
 
     def _launch(self) -> None:
         command = ["serve", "--json", "--data", str(self.store), "--port", str(self.port), *self._options]

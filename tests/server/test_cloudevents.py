@@ -19,7 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from solarwind import BadArgument, BadName, BadPayload, SolarWindError, TooLarge
-from solarwind.batch import MOST_TIME, seal
+from solarwind.batch import MAX_TIME, seal
+from solarwind.columns import RESERVED, gathered
 from solarwind.event import Cause, Event, HandOut
 from solarwind.payload import JSON
 from solarwind.server import cloudevents
@@ -41,11 +42,17 @@ ids = st.text(printable, min_size=1, max_size=60)
 purposes = ids
 names = st.text(st.characters(exclude_categories=("Cs",)), max_size=30)
 keys = st.text(st.characters(exclude_categories=("Cs",)), max_size=60)
-times = st.integers(0, MOST_TIME)
+times = st.integers(0, MAX_TIME)
 causes = st.one_of(
     st.none(),
     st.builds(Cause, st.sampled_from(["user", "schedule", "machine", "application"]), ids),
     st.builds(Cause, st.just("event"), ids, st.none() | purposes, st.none() | st.integers(1, 10**9 - 1), ids),
+)
+extensions = st.dictionaries(
+    st.text("abcdefghijklmnopqrstuvwxyz0123456789", min_size=1, max_size=20).filter(lambda name: name not in RESERVED),
+    st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=30),
+    min_size=1,
+    max_size=4,
 )
 json_data = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | names,
@@ -71,6 +78,7 @@ def events(draw: st.DrawFn) -> Event:
         keys=[draw(st.none() | keys)],
         ids=[draw(st.none() | ids)],
         causes=[draw(causes)],
+        extensions=[draw(st.none() | extensions)],
     )
     return Event(HandOut(batch), 0)
 
@@ -86,9 +94,7 @@ def fired_again(incoming: Incoming) -> Event:
         machine=incoming.machine,
         process=incoming.process,
         content=incoming.content,
-        keys=[incoming.key],
-        ids=[incoming.id],
-        causes=[incoming.cause],
+        **gathered([incoming.attributes]),
     )
     return Event(HandOut(batch), 0)
 
@@ -113,6 +119,7 @@ def same(one: Event, other: Event) -> None:
     assert one.data == other.data
     assert one.time_ns == other.time_ns
     assert (one.id, one.root, one.key, one.content_type) == (other.id, other.root, other.key, other.content_type)
+    assert one.extensions == other.extensions
 
 
 @settings(deadline=None)
@@ -260,8 +267,12 @@ async def test_what_the_sdk_sends_it_gets_back_as_it_was(host: Host, mode: str) 
     assert [each.get_datacontenttype() for each in found] == [
         *("application/json", "text/plain", "image/png", "application/json", "application/json"),
     ]
-    for each in found:
-        assert {"traceparent", "subject", "more"}.isdisjoint(each.get_attributes()), "there is no place for them"
+    for each, before in zip(found, sent, strict=True):
+        assert {each.get_extension("traceparent"), each.get_subject(), each.get_extension("more")} == {
+            before.get_extension("traceparent"),
+            "s",
+            "x",
+        }
 
 
 # What is read with care ----------------------------------------------------------------------------------
@@ -332,6 +343,10 @@ BAD: list[tuple[type[SolarWindError], str, dict[str, Any]]] = [
     (BadArgument, "expected a time", {"time": "1969-12-31T23:59:59Z"}),
     (BadArgument, "expected a time", {"time": "2263-01-01T00:00:00Z"}),
     (BadArgument, "expected a time", {"time": "٢٠٢٦-01-31T12:00:00Z"}),
+    (BadArgument, "names of a-z and 0-9, such as .*, got one named 'my_own'", {"my_own": "x"}),
+    (BadArgument, "extension more as text without control characters", {"more": "a\x07"}),
+    (BadArgument, "extensions of at most 8,192 bytes together, got 8,196", {"more": "x" * 8_192}),
+    (BadArgument, "at most 64 texts by names .*, got 65", {f"a{number}": "x" for number in range(65)}),
 ]
 
 
@@ -372,6 +387,17 @@ def test_what_is_no_document_is_refused(body: bytes) -> None:
     with pytest.raises(SolarWindError) as refusal:
         read_structured(body)
     assert isinstance(refusal.value, BadPayload | BadArgument)
+
+
+def test_a_hundred_thousand_attributes_are_refused_before_any_is_looked_at() -> None:
+    """Each would take fifty times its bytes in memory; the data of one may be that long."""
+    with pytest.raises(TooLarge, match="at most 65,536 bytes besides its data, got"):
+        structured(**{f"a{number}": "" for number in range(100_000)})
+    assert structured(data="x" * 100_000, subject="s").extensions == {"subject": "s"}
+
+
+def test_what_says_of_a_hand_out_is_passed_over() -> None:
+    assert structured(purpose="p", attempt=2, token="t", subject="s").extensions == {"subject": "s"}
 
 
 def test_headers_that_cannot_be_read_are_refused() -> None:

@@ -364,8 +364,8 @@ async def test_a_lease_runs_on_while_something_is_said_of_it(host: Host, how: st
     """Whatever is said of one event of a take counts for all that were taken with it."""
     async with serving(host) as client:
         await client.begin(*range(1_000))
-        kept, *others = tokens(await client.take(max=1_000, lease=1.0))
-        until_then = monotonic() + 2.2
+        kept, *others = tokens(await client.take(max=1_000, lease=0.4))
+        until_then = monotonic() + 1.2
 
         async def long_after() -> bool:
             said = {"renew": [kept]} if how == "renew" else {"later": [{"token": others.pop(), "after": 3600}]}

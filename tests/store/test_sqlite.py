@@ -603,10 +603,10 @@ def test_a_large_backlog_opens_at_once(path: Path) -> None:
             await store.commit(given, [], [], now=5)
 
     on_store(path, work)
-    begun = time.process_time()
+    begun = time.perf_counter()
 
     async def look(store: SqliteStore) -> None:
-        assert time.process_time() - begun < 1.0
+        assert time.perf_counter() - begun < 1.0
 
     assert on_store(path, look).topics[0].end == 10_000_000
 

@@ -45,6 +45,7 @@ def show_(
             "key": event.key,
             "cause": f"{event.cause.kind} {event.cause.id}",
             "root": event.root,
+            **event.extensions,
             "dead since": letter.time,
             "attempts": letter.attempts,
             "error": letter.error,

@@ -65,6 +65,8 @@ def event_record(event: Event) -> dict[str, Any]:
         "cause": {name: getattr(cause, name) for name in ("kind", "id", "purpose", "version") if getattr(cause, name)},
         "root": event.root,
     }
+    if event.extensions:
+        record["extensions"] = event.extensions
     data = as_json(event.data, event.content_type)
     if data is not None:
         return record | {"payload": data}

@@ -18,7 +18,8 @@ from zlib import crc32
 
 import msgspec
 
-from ..batch import Batch, Header
+from ..batch import Batch
+from ..columns import Header
 from .address import Settings
 
 FIRED, CAUSED, DIRECT = "fired", "caused", "direct"

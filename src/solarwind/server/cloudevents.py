@@ -11,8 +11,8 @@ from urllib.parse import quote, unquote
 
 import msgspec
 
-from ..batch import MOST_TIME
-from ..errors import BadArgument, BadName, BadPayload
+from ..columns import MAX_TIME, RESERVED, Attributes, check_extensions
+from ..errors import BadArgument, BadName, BadPayload, TooLarge
 from ..event import Cause, CauseKind, Event
 from ..names import check_id, check_key, check_purpose
 from ..payload import BYTES, JSON, as_json
@@ -29,16 +29,13 @@ _TIME = re.compile(r"(\d{4}-\d\d-\d\d)[Tt](\d\d:\d\d:\d\d)(?:\.(\d{1,9})\d*)?([Z
 _MEDIA_TYPE = re.compile(r"[\w!#$&^.+-]+/([\w!#$&^.+-]+)[ \t]*(;[ -~]*)?", re.ASCII)
 _HEADER = re.compile(r"[!-~]([ -~]*[!-~])?")
 _KINDS: tuple[CauseKind, ...] = ("user", "schedule", "machine", "application")
-# What an event has a place for.
-_KEPT = (
-    *("specversion", "id", "type", "source", "time", "datacontenttype", "data", "data_base64", "partitionkey"),
-    *("causationid", "causationpurpose", "causationversion", "causekind", "causename", "correlationid"),
-)
-# Others are read over, and not made anything of: there may be a hundred thousand.
-_Attributes: type[Any] = msgspec.defstruct("CloudEvent", [(name, msgspec.Raw, msgspec.Raw()) for name in _KEPT])
+_DATA = ("data", "data_base64")
+_MAX_ATTRIBUTES_BYTES = 64 << 10  # of one in structured form, all but its data
+_Data: type[Any] = msgspec.defstruct("Data", [(name, msgspec.Raw, msgspec.Raw()) for name in _DATA])
 
 _decode_text = msgspec.json.Decoder(str).decode
-_decode_attributes = msgspec.json.Decoder(_Attributes).decode
+_decode_data = msgspec.json.Decoder(_Data).decode
+_decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 encode = msgspec.json.Encoder().encode
 
 
@@ -85,6 +82,7 @@ def attributes(event: Event) -> dict[str, str | int]:
     elif (cause.kind, cause.id) != ("application", event.process):
         found["causekind"], found["causename"] = cause.kind, cause.id
     found["correlationid"] = event.root
+    found.update(event.extensions)
     if event.purpose:
         found["purpose"], found["attempt"] = event.purpose, event.attempt
     return found
@@ -135,7 +133,7 @@ def write_time(time_ns: int) -> str:
 def _fired_at(text: str) -> int:
     """ns since 1970 of when an event was fired. Raises `BadArgument`."""
     time = read_time(text)
-    if time > MOST_TIME:
+    if time > MAX_TIME:
         raise BadArgument(f"expected the time of an event, from 1970 to 2116, got {text[:80]!a}")
     return time
 
@@ -162,34 +160,23 @@ def read_time(text: str) -> int:
 class Incoming(NamedTuple):
     """An event that came as a CloudEvent.
 
-    Of its attributes an event has a place for those in `_KEPT`. All others are read over: `subject`, `dataschema`,
-    `traceparent` and every extension that is not known here come out again nowhere. Whoever needs them puts them into
-    the data. JSON of any kind becomes `application/json`, and is still to be looked at; any other type stays what it
-    was.
+    What an event has no place of its own for (`subject`, `dataschema`, `traceparent`, any extension) is in its
+    extensions, as text. JSON of any kind becomes `application/json`, and is still to be looked at; any other type stays
+    what it was.
     """
 
-    id: str
     data: bytes
     content: str
     time_ns: int | None
-    key: str | None
-    cause: Cause | None
     machine: str
     process: str
+    attributes: Attributes
 
 
 def read_structured(body: bytes | msgspec.Raw, topic: str) -> Incoming:
     """Raises `BadPayload`, `BadArgument` and `BadName`."""
-    try:
-        found = _decode_attributes(body)
-    except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise BadPayload(f"expected a CloudEvent, a JSON object, got something else: {error}") from None
-    raw = {name: value for name, value in msgspec.structs.asdict(found).items() if len(value)}
-    given = {
-        name: _text(name, value)
-        for name, value in raw.items()
-        if name not in ("data", "data_base64") and bytes(value) != b"null"
-    }
+    raw = _members(body)
+    given = {name: _text(name, value) for name, value in raw.items() if name not in _DATA and bytes(value) != b"null"}
     base64, plain = raw.get("data_base64"), raw.get("data")
     if base64 is not None and bytes(base64) == b"null":
         base64 = None
@@ -206,12 +193,29 @@ def read_structured(body: bytes | msgspec.Raw, topic: str) -> Incoming:
     return _incoming(given, data, content, topic)
 
 
+def _members(body: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
+    """What the object has, by name. There may be a hundred thousand: then none is made anything of."""
+    try:
+        if len(body) > _MAX_ATTRIBUTES_BYTES:
+            found = _decode_data(body)
+            rest = len(body) - len(found.data) - len(found.data_base64)
+            if rest > _MAX_ATTRIBUTES_BYTES:
+                raise TooLarge(
+                    f"expected a CloudEvent of at most {_MAX_ATTRIBUTES_BYTES:,} bytes besides its data, got {rest:,}"
+                )
+        return _decode_members(body)
+    except TooLarge:
+        raise
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise BadPayload(f"expected a CloudEvent, a JSON object, got something else: {error}") from None
+
+
 def read_binary(headers: Mapping[str, str], body: bytes, topic: str) -> Incoming:
     """The attributes are the headers `ce-…`, percent-decoded. Raises `BadPayload`, `BadArgument` and `BadName`."""
     given: dict[str, str] = {}
     for header, value in headers.items():
         name = header.removeprefix(PREFIX)
-        if name == header or name not in _KEPT:
+        if name == header:
             continue
         if name in given:
             raise BadArgument(f"expected header {header} once, got it more often")
@@ -251,16 +255,17 @@ def _incoming(given: dict[str, str], data: bytes, content: str, topic: str) -> I
         content = JSON
     elif not _MEDIA_TYPE.fullmatch(content) or len(content) > 200:
         raise BadArgument(f"expected a datacontenttype such as {JSON}, got {content[:80]!a}")
-    return Incoming(
-        _checked(given, "id", check_id),
-        data,
-        content,
-        _fired_at(given["time"]) if "time" in given else None,
-        _checked(given, "partitionkey", check_key) if "partitionkey" in given else None,
-        _cause(given, process),
-        machine,
-        process,
-    )
+    attributes: dict[str, Any] = {"ids": _checked(given, "id", check_id)}
+    if "partitionkey" in given:
+        attributes["keys"] = _checked(given, "partitionkey", check_key)
+    cause = _cause(given, process)
+    if cause is not None:
+        attributes["causes"] = cause
+    extensions = {name: value for name, value in given.items() if name not in RESERVED}
+    if extensions:
+        attributes["extensions"] = check_extensions(extensions)
+    time_ns = _fired_at(given["time"]) if "time" in given else None
+    return Incoming(data, content, time_ns, machine, process, attributes)
 
 
 def _cause(given: dict[str, str], process: str) -> Cause | None:

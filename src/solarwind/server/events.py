@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from ..batch import MAX_HEADER_BYTES, Batch, seal
+from ..columns import gathered, words
 from ..errors import BadArgument, BadPayload, SolarWindError, TooLarge
 from ..limits import Limits
 from ..names import check_id, check_key
@@ -190,17 +191,13 @@ def _batches(call: Call, events: Sequence[Incoming]) -> Iterator[Batch]:
                 first=first,
                 machine=machine,
                 process=process,
-                content=[each.content for each in part],
-                keys=[each.key for each in part],
-                ids=[each.id for each in part],
-                causes=[each.cause for each in part],
+                **{"content": [each.content for each in part], **gathered(each.attributes for each in part)},
             )
 
 
 def _header_bytes(event: Incoming) -> int:
     """That it takes in its batch's header, at most: a character has up to four."""
-    words = len(event.id) + len(event.key or "") + len(event.content)
-    return 4 * (words + (event.cause._length if event.cause is not None else 0))
+    return 4 * (len(event.content) + words(event.attributes)) + 8 * len(event.attributes.get("extensions", ()))
 
 
 def slices(payloads: Sequence[bytes], limits: Limits, headers: Sequence[int] | None = None) -> Iterator[slice]:

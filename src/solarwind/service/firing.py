@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
@@ -18,6 +18,7 @@ from weakref import WeakSet
 import msgspec
 
 from .. import payload as codec
+from ..columns import check_extensions
 from ..engine.base import Engine
 from ..errors import BadArgument, Busy, TooLarge
 from ..event import Cause, Event
@@ -123,6 +124,7 @@ class Firing:
         key: str | None = None,
         id: str | None = None,
         cause: Cause | Event | None = None,
+        extensions: Mapping[str, str] | None = None,
         now: bool = False,
         within: float | timedelta | None = None,
     ) -> Receipt:
@@ -131,7 +133,8 @@ class Firing:
         Await what comes back to wait until it is accepted (durable, where the store is); `.id` is known at once.
         Inside a handler it is held until the handler returns and committed together with the settle, unless
         `now`; the handled event is then its cause. `key` orders it for keyed purposes. The same `id` fired again is
-        acknowledged and not stored again. `payload` is anything JSON can carry, or bytes.
+        acknowledged and not stored again. `extensions` are texts by name that go with it, such as `traceparent`: 64 and
+        8 KiB at most. `payload` is anything JSON can carry, or bytes.
 
         Not accepted `within` so many seconds, it raises `Unavailable` for whoever awaits it: the event is taken back if
         it was not sent yet; else the error says that it is not known, and that the same `id` may be fired again. Who
@@ -152,6 +155,7 @@ class Firing:
             and key is None
             and id is None
             and cause is None
+            and extensions is None
             and within is None
             and now is False
             and get_ident() == self._thread_id
@@ -161,7 +165,7 @@ class Firing:
                 group = self._open.get(topic)
             except TypeError:
                 group = None
-            if group is not None and content is group.plain and len(data) <= self._small:
+            if group is not None and content is group.content and len(data) <= self._small:
                 index = len(group.payloads)
                 if index < group.room:
                     group.payloads.append(data)
@@ -171,7 +175,7 @@ class Firing:
         if now is not False:
             check_flag("now", now)
         seconds = None if within is None else check_seconds("within", within, some=True)
-        return self._fire_with(topic, data, content, key, id, cause, handled, now, seconds)
+        return self._fire_with(topic, data, content, key, id, cause, extensions, handled, now, seconds)
 
     def _fire_with(
         self,
@@ -181,29 +185,34 @@ class Firing:
         key: str | None,
         id: str | None,
         given: Cause | Event | None,
+        extensions: Mapping[str, str] | None,
         handled: Event | None,
         now: bool,
         within: float | None,
     ) -> Receipt:
         """Fire what is more than a payload, inside a handler, or from another thread."""
-        cause, after = None, 0
-        if given is not None:
-            cause, after = Cause.of(given), given.time_ns if isinstance(given, Event) else 0
+        attributes: dict[str, Any] = {}
         if key is not None:
-            check_key(key)
+            attributes["keys"] = check_key(key)
         if id is not None:
-            check_id(id)
+            attributes["ids"] = check_id(id)
+        after = 0
+        if given is not None:
+            attributes["causes"], after = Cause.of(given), given.time_ns if isinstance(given, Event) else 0
+        if extensions is not None:
+            attributes["extensions"] = check_extensions(extensions)
         if handled is not None:
             after = max(after, handled.time_ns)
             if not now and self._holds(handled):
                 check_topic(topic)
                 self._check_held(handled, len(data))
-                return self._hold(handled, topic, data, content, key, id, cause, after)
-            cause = cause or Cause.event(handled)
+                return self._hold(handled, topic, data, content, attributes, after)
+            if "causes" not in attributes:
+                attributes["causes"] = Cause.event(handled)
         if within is None and get_ident() == self._thread_id:
-            return self._outbox.add_with(topic, data, content, key, id, cause, after)
+            return self._outbox.add_with(topic, data, content, attributes, after)
         with self._box() as box, box.whole(topic, apart=within is not None):
-            receipt = box.add_with(topic, data, content, key, id, cause, after)
+            receipt = box.add_with(topic, data, content, attributes, after)
         self._limit(box, [receipt], within)
         return receipt
 
@@ -266,14 +275,20 @@ class Firing:
             bytes_, contents = [data for data, _ in encoded], {content for _, content in encoded}
             if len(contents) == 1 and max(map(len, bytes_)) <= self._small and get_ident() == self._thread_id:
                 return Receipts(self._outbox.add_many(topic, bytes_, contents.pop()))
-        rows = zip(encoded, its_keys or [None] * len(given), its_ids or [None] * len(given), strict=True)
-        events = [(data, content, each_key, each_id) for (data, content), each_key, each_id in rows]
+        columns = {"keys": its_keys, "ids": its_ids}
+        events: list[tuple[bytes, str, dict[str, Any]]] = [
+            (data, content, {field: each[at] for field, each in columns.items() if each and each[at] is not None})
+            for at, (data, content) in enumerate(encoded)
+        ]
         if handled is not None and self._holds(handled):
             self._check_held(handled, sum(HELD_BYTES + len(data) for data, *_ in events))
-            return Receipts([self._hold(handled, topic, *row, None, handled.time_ns) for row in events])
-        cause, after = (None, 0) if handled is None else (Cause.event(handled), handled.time_ns)
+            return Receipts([self._hold(handled, topic, *event, handled.time_ns) for event in events])
+        after = 0
+        if handled is not None:
+            cause, after = Cause.event(handled), handled.time_ns
+            events = [(data, content, {**attributes, "causes": cause}) for data, content, attributes in events]
         with self._box() as box, box.whole(topic, apart=seconds is not None):
-            receipts = [box.add_with(topic, *row, cause, after) for row in events]
+            receipts = [box.add_with(topic, *event, after) for event in events]
         self._limit(box, receipts, seconds)
         return Receipts(receipts)
 
@@ -297,20 +312,13 @@ class Firing:
             )
 
     def _hold(
-        self,
-        handled: Event,
-        topic: str,
-        data: bytes,
-        content: str,
-        key: str | None,
-        id: str | None,
-        cause: Cause | None,
-        after: int,
+        self, handled: Event, topic: str, data: bytes, content: str, attributes: dict[str, Any], after: int
     ) -> Receipt:
         if handled._fired is msgspec.UNSET:
             handled._fired = Held(Cause.event(handled))
         held: Held = handled._fired
-        fired = Fired(topic, data, content, ORDER.now(after), key, id, cause or held.cause)
+        attributes.setdefault("causes", held.cause)
+        fired = Fired(topic, data, content, ORDER.now(after), attributes)
         held.add(fired)
         return HeldReceipt(fired, self._numbers)
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import secrets
 from time import time_ns
+from typing import Any
 
 import msgspec
 
 from ..batch import MOST_NUMBERS, MOST_PRODUCERS, SLOT_NS, Batch, make_id, seal
-from ..event import Cause
 from ..origin import MACHINE, process_name
 from ..payload import JSON
 
-MAX_WORDS = 512 << 10  # characters of keys, ids and causes that travel together
+MAX_WORDS = 512 << 10  # characters of keys, ids, causes and the like that travel together
 MAX_LIFT_NS = 10_000_000_000  # that a clock may be behind; a larger step back is believed
 
 
@@ -71,7 +71,7 @@ ORDER = Order()  # of this process
 
 
 class Group(msgspec.Struct, eq=False):
-    """What becomes one batch. The columns but `payloads` and `times` are kept only once an event needs one of them."""
+    """What becomes one batch. `columns` are kept only once an event needs one of them."""
 
     topic: str
     author: bytes
@@ -80,43 +80,33 @@ class Group(msgspec.Struct, eq=False):
     accepted: asyncio.Future[None]
     after: int = 0  # when the last event before it was fired
     straight: int = 0  # of `times`, so many are in order for good
-    content: str = JSON
+    content: str = JSON  # of all events that `columns` has no other of
     waiters: list[asyncio.Future[None]] = msgspec.field(default_factory=list)
     payloads: list[bytes] = msgspec.field(default_factory=list)
     times: list[int] = msgspec.field(default_factory=list)
     count: int = 0  # of its events, once it is closed
     large: int = 0  # bytes of payload, of the large ones so far
-    words: int = 0  # characters of keys, ids and causes
+    words: int = 0  # characters of keys, ids, causes and the like
     room: int = 0  # so many events before the outbox looks at it again
     weighed: int = 0  # of its events, so many are in `weight`
     weighed_words: int = 0  # the same, of `words`
     weight: int = 0  # about how much memory it takes, in bytes
-    # The content type while all events are nothing but payloads of it; then the columns below are kept.
-    plain: str | None = JSON
-    contents: list[str] = msgspec.field(default_factory=list)
-    keys: list[str | None] = msgspec.field(default_factory=list)
-    ids: list[str | None] = msgspec.field(default_factory=list)
-    causes: list[Cause | None] = msgspec.field(default_factory=list)
+    # By field, up to the last event that has one; see `batch.COLUMNS`.
+    columns: dict[str, list[Any]] = msgspec.field(default_factory=dict)
 
-    def begin_columns(self, count: int) -> None:
-        """From here on keep all columns; for the `count` events so far they are filled in."""
-        self.plain = None
-        self.contents = [self.content] * count
-        self.keys, self.ids, self.causes = [None] * count, [None] * count, [None] * count
+    def column(self, field: str, count: int) -> list[Any]:
+        """A column, with all that the first `count` events have."""
+        column = self.columns.setdefault(field, [])
+        column += [self._common(field)] * (count - len(column))
+        return column
 
-    def note(self, content: str) -> None:
-        """An event was appended that is not like the ones before, or comes after such a one."""
-        if self.plain is not None:
-            self.begin_columns(len(self.payloads) - 1)
-        self.contents.append(content)
-        self.keys.append(None)
-        self.ids.append(None)
-        self.causes.append(None)
+    def _common(self, field: str) -> str | None:
+        return self.content if field == "content" else None
 
     def id(self, index: int) -> str:
-        given = self.ids[index] if self.plain is None else None
-        if given is not None:
-            return given
+        given = self.columns.get("ids", ())[index : index + 1]
+        if given and given[0] is not None:
+            return str(given[0])
         if index >= self.straight:
             self.straighten()
         return make_id(self.times[index], self.producer, self.first + index)
@@ -128,10 +118,9 @@ class Group(msgspec.Struct, eq=False):
         self.straight = count
 
     def seal(self) -> Batch:
-        content: str | list[str] = self.content
-        if self.plain is None and any(each != self.content for each in self.contents):
-            content = self.contents
         payloads, self.payloads = self.payloads, []  # from here on they are the batch's alone
+        for field in self.columns:
+            self.column(field, len(payloads))
         return seal(
             self.topic,
             payloads,
@@ -141,8 +130,5 @@ class Group(msgspec.Struct, eq=False):
             first=self.first,
             machine=MACHINE,
             process=process_name(),
-            content=content,
-            keys=self.keys or None,
-            ids=self.ids or None,
-            causes=self.causes or None,
+            **{"content": self.content, **self.columns},
         )

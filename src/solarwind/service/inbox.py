@@ -10,6 +10,7 @@ from time import monotonic, monotonic_ns
 import msgspec
 
 from ..batch import Batch, seal
+from ..columns import gathered, words
 from ..core.effects import Failure, Join, Offer, Report
 from ..core.spans import Spans
 from ..engine.base import Engine
@@ -305,7 +306,6 @@ class Inbox:
         for topic, events in by_topic.items():
             for part in _parts(events, self._limits):
                 producer, first = self._numbers.take(topic, len(part))
-                contents = [each.content for each in part]
                 batches.append(
                     seal(
                         topic,
@@ -316,10 +316,7 @@ class Inbox:
                         first=first,
                         machine=MACHINE,
                         process=process_name(),
-                        content=contents[0] if len(set(contents)) == 1 else contents,
-                        keys=[each.key for each in part],
-                        ids=[each.id for each in part],
-                        causes=[each.cause for each in part],
+                        **{"content": [each.content for each in part], **gathered(each.attributes for each in part)},
                     )
                 )
         return batches
@@ -364,13 +361,13 @@ def _spans(positions: list[int]) -> Spans:
 def _parts(events: list[Fired], limits: Limits) -> list[list[Fired]]:
     """No part larger than a batch may be."""
     parts: list[list[Fired]] = []
-    size, words = limits.batch_bytes, 0
+    size, said = limits.batch_bytes, 0
     for each in events:
-        full = size + len(each.data) > limits.batch_bytes or words > MAX_WORDS
+        full = size + len(each.data) > limits.batch_bytes or said > MAX_WORDS
         if full or len(parts[-1]) >= limits.batch_events:
             parts.append([])
-            size = words = 0
+            size = said = 0
         parts[-1].append(each)
         size += len(each.data)
-        words += len(each.key or "") + len(each.id or "") + each.cause._length
+        said += words(each.attributes)
     return parts

@@ -14,9 +14,9 @@ from functools import partial
 from time import time_ns
 
 from ..batch import SLOT_NS
+from ..columns import SIZE, Attributes
 from ..engine.base import Engine
 from ..errors import Busy, SolarWindError, Unavailable
-from ..event import Cause
 from ..limits import Limits
 from ..names import check_topic
 from .group import MAX_WORDS, ORDER, Group, Numbers
@@ -27,7 +27,7 @@ log = logging.getLogger("solarwind")
 # About how much memory they take until they are accepted: what is counted of each besides its bytes.
 GROUP_BYTES = 2_048
 EVENT_BYTES = 128
-WITH_BYTES = 256  # of an event with a key, an id or a cause
+WITH_BYTES = 256  # of an event with a key, an id, a cause or the like
 FIRST_ROOM = 8  # events of a group that are not counted one by one; then as many as there are
 
 
@@ -98,8 +98,8 @@ class Outbox:
         if large:
             group.large += large
             self._weigh(group)
-        if content is not group.plain:
-            group.note(content)
+        if content is not group.content:
+            group.column("content", index).append(content)
         if index >= self._last or group.large > self._most_large:
             self._full.append(self._close(topic))
         return SentReceipt(group, index)
@@ -111,7 +111,7 @@ class Outbox:
         self._check_open(topic)
         while at < len(payloads):
             group = self.open_groups.get(topic) or self._new(topic, content)
-            if group.plain is not content:
+            if group.content is not content:
                 self._full.append(self._close(topic))
                 group = self._new(topic, content)
             start = len(group.payloads)
@@ -145,25 +145,18 @@ class Outbox:
         if topic in self.open_groups:
             self._full.append(self._close(topic))
 
-    def add_with(
-        self, topic: str, data: bytes, content: str, key: str | None, id: str | None, cause: Cause | None, after: int
-    ) -> SentReceipt:
-        """Add an event with any of the rest, all of it checked, that is fired later than `after`."""
+    def add_with(self, topic: str, data: bytes, content: str, attributes: Attributes, after: int) -> SentReceipt:
+        """Add an event with these attributes, which have been checked, that is fired later than `after`."""
         receipt = self.add(topic, data, content)
         group, index = receipt.group, receipt.index
-        if key is not None:
-            group.words += len(key)
-        if id is not None:
-            group.words += len(id)
-        if cause is not None:
-            group.words += cause._length
         if after:
             group.times[index] = ORDER.now(after)
-        if group.plain is not None:
-            group.begin_columns(index + 1)
-        group.keys[index] = key
-        group.ids[index] = id
-        group.causes[index] = cause
+        for field, value in attributes.items():
+            column = group.columns.get(field)
+            if column is None or len(column) < index:
+                column = group.column(field, index)
+            column.append(value)
+            group.words += SIZE[field](value)
         if group.words > MAX_WORDS and self.open_groups.get(topic) is group:
             self._full.append(self._close(topic))
         return receipt
@@ -172,7 +165,7 @@ class Outbox:
         """Count what of it is not counted yet."""
         fresh = group.payloads[group.weighed :] if group.weighed else group.payloads
         weight = EVENT_BYTES * len(fresh) + sum(map(len, fresh))
-        if group.plain is None:
+        if group.columns:
             weight += WITH_BYTES * len(fresh) + 2 * (group.words - group.weighed_words)
             group.weighed_words = group.words
         group.weighed += len(fresh)
@@ -212,7 +205,6 @@ class Outbox:
             self._loop.create_future(),
             ORDER.latest + SLOT_NS,
             content=content,
-            plain=content,
             room=min(self._last, FIRST_ROOM),
             weight=GROUP_BYTES,
         )

@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 import msgspec
 
 from ..batch import make_id
+from ..columns import words
 from ..errors import Unavailable
 from ..event import Cause
 from ..loops import on_loop
@@ -97,9 +98,7 @@ class Fired(msgspec.Struct):
     data: bytes
     content: str
     time: int
-    key: str | None
-    id: str | None
-    cause: Cause
+    attributes: dict[str, Any]  # see `columns`
 
 
 class Held(list[Fired]):
@@ -113,7 +112,7 @@ class Held(list[Fired]):
 
     def add(self, fired: Fired) -> None:
         self.append(fired)
-        self.size += HELD_BYTES + len(fired.data) + len(fired.key or "") + len(fired.id or "")
+        self.size += HELD_BYTES + len(fired.data) + words(fired.attributes)
 
 
 class HeldReceipt(Receipt):
@@ -127,10 +126,11 @@ class HeldReceipt(Receipt):
 
     @property
     def id(self) -> str:
-        if self._fired.id is None:
+        attributes = self._fired.attributes
+        if "ids" not in attributes:
             producer, number = self._numbers.take(self._fired.topic, 1)
-            self._fired.id = make_id(self._fired.time, producer, number)
-        return self._fired.id
+            attributes["ids"] = make_id(self._fired.time, producer, number)
+        return str(attributes["ids"])
 
     def __await__(self) -> Generator[Any, None, str]:
         yield from ()

@@ -7,7 +7,8 @@ from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from operator import itemgetter
 
-from ..batch import Batch, Header, read_id, slot_of
+from ..batch import Batch, read_id, slot_of
+from ..columns import Header
 from ..core.log import Stored
 from ..core.spans import Spans
 from ..core.state import Change, Letter, Snapshot

@@ -35,7 +35,7 @@ def in_turn(*answers: Answer) -> Any:
 async def test_an_event_comes_as_a_cloudevent_and_is_settled() -> None:
     async with receiving() as receiver, sending() as server:
         await put(server, receiver.url)
-        id = await server.wind.fire(TOPIC, {"number": 7}, key="k")
+        id = await server.wind.fire(TOPIC, {"number": 7}, key="k", extensions={"subject": "ü"})
         await settled(server)
         (request,) = receiver.posts
         assert (request.target, json.loads(request.body)) == ("/hook", {"number": 7})
@@ -43,7 +43,7 @@ async def test_an_event_comes_as_a_cloudevent_and_is_settled() -> None:
         assert headers["host"] == f"127.0.0.1:{receiver.port}"
         assert headers["content-type"] == "application/json"
         assert (headers["ce-specversion"], headers["ce-id"], headers["ce-type"]) == ("1.0", id, TOPIC)
-        assert headers["ce-partitionkey"] == "k"
+        assert (headers["ce-partitionkey"], headers["ce-subject"]) == ("k", "%C3%BC")
         assert headers["webhook-request-origin"] == ORIGIN
 
 
@@ -51,11 +51,11 @@ async def test_an_event_comes_as_a_cloudevent_and_is_settled() -> None:
 async def test_structured_mode_has_everything_in_the_body() -> None:
     async with receiving() as receiver, sending() as server:
         await put(server, receiver.url, mode="structured")
-        id = await server.wind.fire(TOPIC, {"number": 7})
+        id = await server.wind.fire(TOPIC, {"number": 7}, extensions={"subject": "ü"})
         await settled(server)
         (request,) = receiver.posts
         event = json.loads(request.body)
-        assert (event["id"], event["type"], event["data"]) == (id, TOPIC, {"number": 7})
+        assert (event["id"], event["type"], event["subject"], event["data"]) == (id, TOPIC, "ü", {"number": 7})
         assert request.headers["content-type"] == "application/cloudevents+json"
         assert not [name for name in request.headers if name.startswith("ce-")]
 

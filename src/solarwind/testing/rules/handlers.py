@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from ...event import Event
 from ...failure import Later, Reject, Retry
 from ...wind import SolarWind
 from .place import Place, on_loop, until
@@ -441,3 +442,25 @@ class HandlerRules:
                     task.cancel()
                 await until(lambda: all(task.done() for task in tasks))
         assert sorted(handled) == [0] * 4 + [1] * 4 + [2] * 4
+
+    @on_loop
+    async def test_extensions_come_as_they_were_fired(self, place: Place) -> None:
+        """Beside events without, from a handler too, and each time another dict."""
+        wind = place.open()
+        seen: list[tuple[int, dict[str, str], str | None]] = []
+        said = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "subject": "ü"}
+
+        @wind.on("T", purpose="p")
+        async def handle(number: int, event: Event) -> None:
+            seen.append((number, event.extensions, event.key))
+            event.extensions["more"] = "x"
+            assert "more" not in event.extensions
+            if number == 1:
+                wind.fire("T", 3, extensions={"tracestate": ""})
+
+        async with wind:
+            wind.fire("T", 0)
+            wind.fire("T", 1, key="k", extensions=said)
+            await wind.fire("T", 2, key="l")
+            await wind.settled(10)
+        assert sorted(seen) == [(0, {}, None), (1, said, "k"), (2, {}, "l"), (3, {"tracestate": ""}, None)]
