@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import pytest
 
-from solarwind import Event, SolarWind, Unavailable
+from solarwind import Event, SolarWind, StoreError, Unavailable
 from solarwind.cluster.channel import Channel
 from solarwind.cluster.forward import _Copier
 from solarwind.cluster.link import Frames
@@ -166,3 +166,22 @@ async def test_a_partition_that_cannot_be_taken_over_is_no_longer_ready(
         await until(lambda: not is_ready(), "the owner to be given up")
         monkeypatch.undo()
         await until(is_ready, "the owner to be there again")
+
+
+@on_loop
+async def test_a_handler_that_cancels_all_tasks_ends_the_process_loudly(server: NatsServer, namespace: str) -> None:
+    """Some libraries do so at their end: nothing is read, sent or looked at any more."""
+    others = asyncio.all_tasks()
+    wind = SolarWind(server.url(namespace, streams=1))
+
+    @wind.on("T", purpose="p")
+    async def cancel_all(number: int) -> None:
+        for task in asyncio.all_tasks() - others - {asyncio.current_task()}:
+            task.cancel()
+
+    await wind.start()
+    await wind.fire("T", 1)
+    await until(lambda: wind.engine.failed.done(), "the engine to say that it failed")
+    with pytest.raises(StoreError, match="cancelled all tasks"):
+        wind.engine.check()
+    await wind.stop()
