@@ -63,6 +63,9 @@ class Host:
     def grant(self, token: str | None) -> Everything:
         return _EVERYTHING
 
+    def hold(self, size: int) -> None:
+        """There is no bound here."""
+
     def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)

@@ -25,7 +25,7 @@ from solarwind.server.listener import Listener
 from solarwind.testing.contract import on_loop, until
 
 from .mounted import ROOT
-from .peers import Mounted, Peer, Refusal, ask, bearer, peer, request, talker
+from .peers import Mounted, Peer, Refusal, ask, batch, bearer, peer, request, talker
 from .serving import Serving
 from .test_tls import hello_of, make_certificate, trusting
 
@@ -185,6 +185,26 @@ async def test_before_hello_it_is_shorter_still() -> None:
     async with here() as (port, _), talker(port) as made:
         await made.socket.send(wire.encode([wire.Hello("c", "x" * 16_400)]))
         assert (await made.ended())[0] == 1009
+
+
+@on_loop
+async def test_messages_that_are_not_whole_and_batches_on_hold_have_an_end_together() -> None:
+    async with here(bodies_bytes=1 << 20) as (port, _), talker(port) as one, talker(port) as other:
+        await one.hello()
+        await other.hello()
+        await one.join(1, "t", "p", retry=(1, 0.0, 1.0, 0.0))
+        held = batch("u", b"x" * 700_000).data
+        await one.say(wire.Submit(one.ref, batch("t").data))
+        (share,) = (await one.hear(wire.Offer)).shares
+        await one.say(wire.Hold(held))
+        await other.socket.send(bytes(300_000) for _ in range(3))
+        refused = await other.hear(wire.Refused)
+        assert (refused.ref, refused.code) == (0, "busy")
+        await one.say(wire.Hold(held), wire.Report(1, share.lease, share.picks, fired=2, ref=one.ref))
+        await one.hear(wire.Done)
+        (letter,) = await one.call("dead", topic="t", purpose="p")
+        assert "held batches" in letter[1]
+        assert (await ask(port, "POST", EVENTS, JSON, b'"%b"' % (b"x" * 700_000))).status == 202, "all is given back"
 
 
 @on_loop

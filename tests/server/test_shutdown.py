@@ -5,15 +5,21 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
 import pytest
+import uvicorn
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
+from solarwind.server import app
 from solarwind.shutdown import Shutdown
 from solarwind.testing.contract import on_loop, until
 
@@ -110,6 +116,28 @@ async def test_a_request_that_fires_while_the_server_is_away_ends_when_its_proce
     finally:
         process.kill()
         process.wait()
+
+
+@on_loop
+async def test_an_app_that_runs_on_another_thread_ends_soon_once_it_was_told_to_leave() -> None:
+    """No signal comes there, and its server waits for the feed."""
+    events = app("memory://")
+    outer = Starlette(routes=[Mount("/events", events)], lifespan=events.lifespan)
+    listening = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(outer, log_config=None))
+    running = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    running.start()
+    try:
+        await until(lambda: server.started, "the app is up")
+        async with peer(listening.getsockname()[1]) as feed:
+            await feed.send(request("GET", "/events/v1/topics/t/feed?purpose=live"))
+            assert (await feed.answer(head_only=True)).status == 200
+            events.leave()
+            server.should_exit = True
+            await asyncio.wait_for(asyncio.to_thread(running.join), 20)
+    finally:
+        server.force_exit = server.should_exit = True
+        running.join()
 
 
 @on_loop

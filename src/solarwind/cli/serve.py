@@ -80,7 +80,7 @@ def serve(
     frame_bytes: Annotated[int | None, _most(_PEER, "frame-bytes", 8 << 20, "Of a WebSocket message.")] = None,
     body_bytes: Annotated[int | None, _most(_PEER, "body-bytes", 16 << 20, "Of a body that is read whole.")] = None,
     header_bytes: Annotated[int | None, _most(_PEER, "header-bytes", 16 << 10, "Of a request's headers.")] = None,
-    bodies_bytes: Annotated[int | None, _most(_PEER, "bodies-bytes", 256 << 20, "Of all unfinished bodies.")] = None,
+    bodies_bytes: Annotated[int | None, _most(_PEER, "bodies-bytes", 256 << 20, "Of all that is unfinished.")] = None,
     body_rate: Annotated[int | None, _most(_PEER, "body-rate", 500, "Bytes a second, at least, of a body.")] = None,
     nesting: Annotated[int | None, _most(_PEER, "nesting", 64, "Levels of a JSON body.")] = None,
     ids: Annotated[int | None, _most(_PEER, "ids", 10_000, "Ids in a request, events in a take.")] = None,

@@ -31,6 +31,9 @@ class Clients:
     def disconnected(self, connection: Connection) -> None:
         self._connections.discard(connection)
 
+    def hold(self, size: int) -> None:
+        """See `Host`. Where clients are the processes of a cluster, each has its own bound, and that is all."""
+
     def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         """Do it beside everything else; whoever has the engine does not stop before it is done."""
         self._tasks.spawn(work, "what is done for a client")

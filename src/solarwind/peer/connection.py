@@ -45,31 +45,9 @@ class Connection:
     """See above. Its methods are called on the loop of the engine."""
 
     __slots__ = (
-        "_accepted",
-        "_authors",
-        "_flushing",
-        "_grant",
-        "_held",
-        "_held_bytes",
-        "_host",
-        "_lasting",
-        "_offered",
-        "_offers",
-        "_out",
-        "_paused",
-        "_room",
-        "_seats",
-        "_stuck",
-        "_submitted",
-        "_tasks",
-        "_to_offer",
-        "_token",
-        "_topics",
-        "_transport",
-        "_unaccepted",
-        "_unread",
-        "heard",
-        "open",
+        *("_accepted", "_authors", "_flushing", "_grant", "_held", "_held_bytes", "_host", "_lasting"),
+        *("_offered", "_offers", "_out", "_paused", "_room", "_seats", "_stuck", "_submitted", "_tasks"),
+        *("_to_offer", "_token", "_topics", "_transport", "_unaccepted", "_unread", "heard", "open"),
         "since",
     )
 
@@ -226,6 +204,7 @@ class Connection:
         """What is refused here fails the events that fired it, with their report."""
         try:
             batch = self._batch(hold.batch)
+            self._host.hold(batch.weight)
             self._held.append(batch)
             self._held_bytes += batch.weight + _BATCH_BYTES
         except SolarWindError as error:
@@ -300,9 +279,15 @@ class Connection:
             raise ProtocolError(f"expected a report of at most {len(self._held)} batches on hold, got {count}")
         if not count:
             return []
-        held, self._held = self._held[-count:], []
-        self._held_bytes = 0
+        held = self._held[-count:]
+        self._forget_held()
         return held
+
+    def _forget_held(self) -> None:
+        held, self._held = self._held, []
+        self._held_bytes = 0
+        if held:
+            self._host.hold(-sum(each.weight for each in held if isinstance(each, Batch)))
 
     def _read_report(self, seat: Seat, report: wire.Report, refusal: str) -> effects.Report:
         done, returned = wire.read_spans(report.done), wire.read_spans(report.returned)
@@ -565,7 +550,7 @@ class Connection:
         self._out.clear()
         self._offers.clear()
         self._to_offer.clear()
-        self._held.clear()
+        self._forget_held()
         self._authors.clear()
         self._unread.clear()
         seats, self._seats = self._seats, {}

@@ -89,6 +89,11 @@ class Host(Protocol):
         """What the bearer of `token` may do, if it is None whoever has none. Raises `BadToken`."""
         ...
 
+    def hold(self, size: int) -> None:
+        """So many bytes more are kept for a client that has more to say before they can be used; below 0, so many less.
+        Raises `Busy` where it is too much of all clients together."""
+        ...
+
     def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         """Do it beside everything else, even if the connection is gone."""
         ...

@@ -51,7 +51,7 @@ class Server:
         self.feeds = Feeds(host)
         self.door = Door(host)
         self._tasks = Tasks(self.host.fail)
-        self._shutdown = Shutdown(self.leave)
+        self._shutdown = Shutdown(self._leave)
         self._http = Http(host, self)
         self._others = Router([WebSocketRoute(wire.PATH, self.door)], lifespan=self.lifespan)
 
@@ -72,6 +72,7 @@ class Server:
 
     async def start(self) -> None:
         """Start the dispatcher, unless it is somebody else's SolarWind."""
+        self._loop = asyncio.get_running_loop()
         self.host.begin()
         if self._owns:
             await self.wind.start()
@@ -84,7 +85,14 @@ class Server:
         self._tasks.begin(self._sweep(), "the server's look at who is there and may be")
 
     def leave(self) -> None:
-        """Whatever would not end by itself ends, and nothing new begins: the process is about to stop."""
+        """Whatever would not end by itself ends, and nothing new begins: the process is about to stop.
+
+        It may be called from any thread: who runs the outer app on another than the main one, where no signal comes,
+        calls it before telling that app's server to stop.
+        """
+        self._loop.call_soon_threadsafe(self._leave)
+
+    def _leave(self) -> None:
         host = self.host
         if host.running:
             host.running = False
@@ -97,7 +105,7 @@ class Server:
 
     async def stop(self) -> None:
         """End all connections, and stop the dispatcher if it is the server's own."""
-        self.leave()
+        self._leave()
         await self._tasks.end()
         self.host.leave_all()
         await asyncio.gather(self.takes.stop(), self.feeds.stop())

@@ -1,4 +1,4 @@
-"""The bodies of requests that are not whole yet: how much they take together, and that it is given back."""
+"""What has come and is not whole yet, of all peers: how much it takes together, and that it is given back."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Bodies:
         """So many bytes more. Raises `Busy`."""
         if self.size + size > self._max_bytes:
             raise Busy(
-                f"expected bodies of at most {self._max_bytes:,} bytes on their way at a time, got more: "
-                "send it again in a moment, in smaller parts if that can be"
+                f"expected bodies, messages and held batches of at most {self._max_bytes:,} bytes on their way at a "
+                "time, got more: send it again in a moment, in smaller parts if that can be"
             )
         self.size += size
         self._peak = max(self._peak, self.size)

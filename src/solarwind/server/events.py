@@ -247,6 +247,7 @@ class Lines:
         self._number = 0  # of the last line that was looked at
         self._sent: deque[_Sent] = deque()
         self._unaccepted = 0  # bytes
+        self._kept = 0  # bytes of lines that are not looked at yet
         self._accepted = 0
         self._ids: list[str] | None = []  # while they are not too many
 
@@ -257,6 +258,7 @@ class Lines:
             return await self._fire()
         finally:
             uploads.discard(self._call)
+            self._keep(-self._kept)
 
     async def _fire(self) -> Response:
         try:
@@ -286,7 +288,6 @@ class Lines:
         """Send all lines. Raises `BadLine`, and what sending raises."""
         most = self._limits.payload_bytes
         rest: list[bytes] = []
-        size = 0
         loop = asyncio.get_running_loop()
         began = loop.time()
         async for chunk in self._call.chunks():
@@ -295,16 +296,22 @@ class Lines:
             elif loop.time() - began > self._settings.idle_s and len(chunk) < self._settings.body_rate:
                 error = BadPayload(f"expected a whole line within {self._settings.idle_s:g} s, got a part of one")
                 raise BadLine(self._number + 1, error)
+            self._keep(len(chunk))
             rest.append(chunk)
-            size += len(chunk)
             # Put together only where a line ends: what comes byte by byte is not put together again for each of them.
-            if (size >= BLOCK_BYTES and b"\n" in chunk) or size > most + BLOCK_BYTES:
+            if (self._kept >= BLOCK_BYTES and b"\n" in chunk) or self._kept > most + BLOCK_BYTES:
                 block, last = _cut(b"".join(rest))
-                rest, size = [last], len(last)
+                rest = [last]
                 await self._send(block)
-                if size > most:
+                self._keep(-len(block))
+                if self._kept > most:
                     raise BadLine(self._number + 1, _too_long(most))
         await self._send(b"".join(rest))
+
+    def _keep(self, size: int) -> None:
+        """So many bytes more are kept, or less. Raises `Busy` where it is too much of all requests together."""
+        self._call.host.hold(size)
+        self._kept += size
 
     async def _send(self, block: bytes) -> None:
         """Raises `BadLine` once the lines before it are sent, and what sending raises."""

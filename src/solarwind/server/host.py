@@ -75,6 +75,13 @@ class ServerHost(Clients):
         """What the bearer of `token` may do. Raises `BadToken`."""
         return self.access.grant(token)
 
+    def hold(self, size: int) -> None:
+        """See `peer.host.Host`. Raises `Busy`."""
+        if size > 0:
+            self.bodies.take(size)
+        else:
+            self.bodies.leave(-size)
+
     def check(self) -> None:
         """Raises why nothing can be accepted: what the server or the engine failed with, or `Unavailable`."""
         if self._error is not None:

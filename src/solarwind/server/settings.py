@@ -15,7 +15,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, metaclass=Options):
 
     frame_bytes: int = 8 << 20  # a WebSocket message
     body_bytes: int = 16 << 20  # an HTTP body that is read as a whole; NDJSON is not, and has no end
-    bodies_bytes: int = 256 << 20  # of all bodies together that are not whole yet
+    bodies_bytes: int = 256 << 20  # of all bodies, messages and held batches together that are not whole yet
     body_rate: int = 500  # bytes a second, of a body that is to go on
     header_bytes: int = 16 << 10  # of a request, all headers together; of 100 headers, each of 8,000 bytes, at most
     nesting: int = 64  # arrays and objects within each other, in a JSON body

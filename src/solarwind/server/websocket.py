@@ -52,6 +52,10 @@ class Door:
             raise ProtocolError(f"expected the subprotocol {wire.SUBPROTOCOL}, got another or none")
         return bearer(headers)
 
+    def hold(self, size: int) -> None:
+        """See `peer.host.Host`. Raises `Busy`."""
+        self._host.hold(size)
+
     def open(self, carrier: WebSocket | AsgiWebSocket, token: str | None) -> Connection:
         """The handshake is done."""
         return self._host.connected(carrier, token)
@@ -75,7 +79,7 @@ class WebSocket(Endpoint):
     """A connection of the port."""
 
     local = False
-    __slots__ = ("_authenticated", "_closing", "_connection", "_connections", "_door", "_stuck", "_visit")
+    __slots__ = ("_authenticated", "_closing", "_connection", "_connections", "_counted", "_door", "_stuck", "_visit")
 
     _protocol: ServerProtocol
 
@@ -89,6 +93,7 @@ class WebSocket(Endpoint):
         self._visit = visit
         self._connection: Connection | None = None
         self._authenticated = False
+        self._counted = 0  # bytes of a message that is not whole
         self._closing = False
         self._stuck = False  # the peer does not read
 
@@ -103,13 +108,27 @@ class WebSocket(Endpoint):
         self._connections.discard(self)
         if self._connection is not None:
             self._connection.lost()
+        self._door.hold(-self._counted)
         self._visit.leave()
 
     def data_received(self, data: bytes) -> None:
         if self._connection is not None:
             self._connection.heard = asyncio.get_running_loop().time()
         super().data_received(data)
+        if self.unfinished_bytes != self._counted:
+            self._count(self.unfinished_bytes)
         self._close_if_expected()
+
+    def _count(self, unfinished: int) -> None:
+        """All that is not whole, of all peers together, has a bound."""
+        try:
+            self._door.hold(unfinished - self._counted)
+        except SolarWindError as error:
+            if self._connection is not None:
+                self._connection.end(error)
+            self.transport.close()
+        else:
+            self._counted = unfinished
 
     def pause_writing(self) -> None:
         """Nobody unknown has anything to be slow with."""
