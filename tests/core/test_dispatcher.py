@@ -6,6 +6,7 @@ from collections import Counter
 
 import pytest
 
+from solarwind.core.effects import Report
 from solarwind.core.spans import Spans
 from solarwind.core.state import encode
 from solarwind.errors import Busy, ConflictError, NotAllowed, NotFound
@@ -314,6 +315,17 @@ def test_an_event_is_tried_so_often_and_is_dead_then_and_nothing_else_waits_for_
     assert attempts == [1, 2, 3]
     state = bench.purpose().state
     assert (list(state.dead.positions()), state.settled, state.retried, state.tried) == ([0], 1, 2, {})
+
+
+def test_an_event_whose_handler_fired_what_cannot_be_taken_is_tried_again_and_not_settled() -> None:
+    bench = Bench()
+    bench.join(retry=Retry(attempts=3))
+    bench.fire()
+    (offer,) = bench.take()
+    refused = Report(offer.instance, offer.lease, Spans.of([0]), refusal="a topic too many")
+    assert bench.dispatcher.post_send(refused, bench.now)
+    state = bench.purpose().state
+    assert (state.settled, list(state.due), state.tried) == (0, [0], {0: 1})
 
 
 def test_later_is_not_counted_and_reject_is_final() -> None:
