@@ -288,3 +288,32 @@ async def test_commits_that_somebody_else_cancels_end_the_engine_loudly(tmp_path
     await wind.start()
     await wind.fire("T", 3)
     await wind.stop()
+
+
+@on_loop
+async def test_others_have_their_turn_while_many_purposes_get_a_batch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("solarwind.core.dispatcher.TOGETHER", 5)
+    wind = SolarWind("memory://")
+    turn, turns = 0, list[int]()
+
+    async def handle() -> None:
+        turns.append(turn)
+
+    for number in range(50):
+        wind.on("T", purpose=f"p{number}")(handle)
+
+    async def count_turns() -> None:
+        nonlocal turn
+        while True:
+            turn += 1
+            await asyncio.sleep(0)
+
+    async with wind:
+        counting = asyncio.create_task(count_turns())
+        await wind.fire("T")
+        await wind.settled(10)
+        counting.cancel()
+    assert len(turns) == 50
+    assert len(set(turns)) >= 10, "no more than five of them in a turn"

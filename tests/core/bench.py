@@ -62,6 +62,8 @@ class Bench:
         return next(found, None)
 
     def carry_out(self) -> None:
+        while self.dispatcher.behind:
+            self.dispatcher.go_on(self.now)
         for effect in self.dispatcher.take_effects():
             if isinstance(effect, Offer):
                 self.offers.append(effect)

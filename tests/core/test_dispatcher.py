@@ -6,7 +6,10 @@ from collections import Counter
 
 import pytest
 
-from solarwind.core.effects import Report
+from solarwind.core.dispatcher import MAX_BEHIND, TOGETHER, Dispatcher
+from solarwind.core.effects import Offer, Report
+from solarwind.core.log import Stored
+from solarwind.core.purpose import Purpose
 from solarwind.core.spans import Spans
 from solarwind.core.state import encode
 from solarwind.errors import Busy, ConflictError, NotAllowed, NotFound
@@ -666,7 +669,7 @@ def test_an_event_in_hand_is_not_dropped_when_a_fanout_takes_over() -> None:
     bench.fire()
     (offer,) = bench.take()
     bench.leave(bench.join(version=2, exchange="fanout"))
-    bench.dispatcher.leaving(first, bench.now)
+    bench.dispatcher.leaving([first], bench.now)
     bench.fire()
     assert bench.purpose().dropped == 1
     assert bench.report(offer, done=[0])
@@ -981,8 +984,7 @@ def test_an_event_alone_in_its_instance_is_not_dead_by_what_its_process_had_in_h
     retry = Retry(attempts=1)
     both = [bench.join(name, process="elsewhere", retry=retry) for name in ("p", "q")]
     bench.fire()
-    for instance in both:
-        bench.dispatcher.leaving(instance, bench.now)
+    bench.dispatcher.leaving(both, bench.now)
     for instance in both:
         bench.leave(instance, died=True)
     assert [bench.purpose(name).state.tried for name in ("p", "q")] == [{}, {}]
@@ -1086,3 +1088,79 @@ def test_what_is_recovered_is_what_was_there(exchanges: tuple[str, str]) -> None
     assert encode(bench.dispatcher.snapshot("T", "p")) == live
     bench.join(exchange=exchanges[1], version=2, room=9)
     assert not bench.take(), "what was done is done"
+
+
+# In pieces --------------------------------------------------------------------------------------------
+
+
+def test_many_purposes_of_a_topic_get_a_batch_in_pieces_and_each_its_batches_in_order() -> None:
+    bench = Bench()
+    for number in range(2 * TOGETHER + 1):
+        bench.join(f"p{number}", exchange="fanout" if number % 2 else "direct", room=9)
+    for start in (0, 1):
+        bench.log.append(Stored(start, batch()))
+        bench.dispatcher.accepted(bench.log[-1], bench.now)
+    bench.dispatcher.retire("T", "p8", bench.now, force=True)
+    pieces: list[list[Offer]] = []
+    while bench.dispatcher.behind:
+        assert bench.dispatcher.has_work("T", "p7"), "its copies are not made yet"
+        bench.dispatcher.go_on(bench.now)
+        pieces.append([effect for effect in bench.dispatcher.take_effects() if isinstance(effect, Offer)])
+    assert len(pieces) > 2
+    assert max(len({offer.instance for offer in piece}) for piece in pieces) <= TOGETHER
+    given: dict[int, list[int]] = {}
+    for offer in [offer for piece in pieces for offer in piece]:
+        given.setdefault(offer.instance, []).extend(offer.picks)
+    assert len(given) == 2 * TOGETHER
+    assert set(map(tuple, given.values())) == {(0, 1)}
+
+
+def test_what_is_put_off_does_not_pile_up() -> None:
+    bench = Bench()
+    for number in range(TOGETHER + 1):
+        bench.join(f"p{number}", room=999)
+    for start in range(10 * MAX_BEHIND):
+        bench.log.append(Stored(start, batch()))
+        bench.dispatcher.accepted(bench.log[-1], bench.now)
+        assert bench.dispatcher.topic("T").behind <= MAX_BEHIND
+
+
+def test_a_keyed_purpose_looks_at_so_many_waiting_events_in_one_turn_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("solarwind.core.backlog.LOOK_AHEAD", 10)
+    bench = Bench()
+    one = bench.join(exchange="keyed")
+    bench.fire(keys=["a"])
+    bench.take()
+    for start in range(1, 61, 5):
+        bench.log.append(Stored(start, batch(5, keys=["b" if start == 56 else "a"] * 5)))
+        bench.dispatcher.topic("T").end = start + 5
+    bench.join(exchange="keyed", room=9)
+    backlog = bench.purpose().backlog
+    assert backlog is not None
+    seen = []
+    bench.dispatcher.exchange(bench.purpose(), bench.now)
+    while bench.dispatcher.behind:
+        before = backlog.cursor
+        bench.dispatcher.go_on(bench.now)
+        seen.append(backlog.cursor - before)
+    bench.carry_out()
+    assert max(seen, default=0) <= 15
+    assert [list(offer.picks) for offer in bench.take() if offer.instance != one] == [[56]]
+
+
+def test_instances_that_are_lost_together_have_their_purposes_handed_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench()
+    lost = [bench.join(name) for name in "pq" for _ in range(50)]
+    calls = Counter[str]()
+    genuine = Dispatcher.exchange
+
+    def exchange(self: Dispatcher, purpose: Purpose, now: int) -> None:
+        calls[purpose.key[1]] += 1
+        genuine(self, purpose, now)
+
+    monkeypatch.setattr(Dispatcher, "exchange", exchange)
+    bench.dispatcher.leaving(lost, bench.now)
+    assert calls == {"p": 1, "q": 1}
+    stays = bench.join()
+    bench.fire()
+    assert bench.given() == {stays: [0]}

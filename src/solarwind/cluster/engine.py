@@ -365,8 +365,9 @@ class NatsEngine(Running):
     def alive(self, instance: int) -> None:
         self._client_with(instance).alive(instance)
 
-    def leaving(self, instance: int) -> None:
-        self._client_with(instance).leaving(instance)
+    def leaving(self, *instances: int) -> None:
+        for instance in instances:
+            self._client_with(instance).leaving(instance)
 
     async def leave(self, instance: int, *, died: bool = False) -> None:
         await self._client_with(instance).leave(instance, died=died)

@@ -16,6 +16,8 @@ from .log import Log, Stored
 from .spans import Spans
 from .state import State
 
+LOOK_AHEAD = 16_384  # events that are looked at together
+
 
 class Missing(int):
     """The position whose batch is not at hand."""
@@ -23,6 +25,8 @@ class Missing(int):
 
 class Backlog:
     """Everything that is not taken, in order."""
+
+    more = False  # `next` found nothing in as much as it looks at together, and there is more
 
     def __init__(self, state: State, in_flight: Spans, delayed: set[int]) -> None:
         """`delayed` are the positions whose wait for a retry is not over; the owner keeps it true."""
@@ -130,11 +134,16 @@ class Lanes(Backlog):
     def next(
         self, end: int, most: int, log: Log, *, patient: bool = False
     ) -> tuple[Stored, Sequence[int]] | Missing | None:
+        self.more = False
         if self._ready and not patient:
             return self._next_ready(most, log)
         picks: list[int] = []
         stored: Stored | None = None
+        until = self._cursor + LOOK_AHEAD
         while not picks and self._waiting < self._most_waiting:
+            if self._cursor >= until:
+                self.more = True
+                return None
             start, stop = self._taken.gap(self._cursor)
             if start >= end:
                 self._cursor = start

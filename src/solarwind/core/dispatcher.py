@@ -18,7 +18,7 @@ a list of events.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from heapq import heappop
 
 from ..batch import Batch
@@ -27,10 +27,13 @@ from .effects import Failure, Fault, Fetch, Offer, Report
 from .exchange import Direct, Exchange, Share
 from .log import Stored
 from .process import Process
-from .purpose import MAX_HELD_BYTES, MOST_ROOM, PATIENCE_NS, Instance, Lease, Purpose, letter_of
+from .purpose import MARGIN, MAX_HELD_BYTES, MOST_ROOM, PATIENCE_NS, Instance, Lease, Purpose, letter_of
 from .registry import LOOK, Registry, Topic
 from .spans import Spans
 from .state import Change, Letter, Waiting
+
+TOGETHER = 100  # purposes that get a batch in one turn, so that others get theirs
+MAX_BEHIND = 16  # batches that some purposes have not got yet; then that is done first
 
 
 class Dispatcher(Registry):
@@ -59,16 +62,44 @@ class Dispatcher(Registry):
         """The store has it. From here on it is the dispatcher's."""
         topic = self.topics[stored.batch.topic]
         topic.end = stored.stop
-        self.for_each_purpose(topic, stored, now)
+        if len(topic.purposes) <= TOGETHER and not topic.behind:
+            self.for_each_purpose(topic.purposes.values(), stored, now)
+            return
+        topic.behind += 1
+        self._passes.append((topic, stored, list(reversed(topic.purposes.values()))))
+        while len(self._passes) > MAX_BEHIND:
+            self.go_on(now)
 
     # 3 ------------------------------------------------------------------------------------------------
 
-    def for_each_purpose(self, topic: Topic, stored: Stored, now: int) -> None:
-        for purpose in topic.purposes.values():
-            if purpose.state.copied_from is None:
+    def for_each_purpose(self, purposes: Iterable[Purpose], stored: Stored, now: int) -> None:
+        for purpose in purposes:
+            copied_from = purpose.state.copied_from
+            if copied_from is None:
                 self.exchange(purpose, now)
-            else:
+            elif copied_from <= stored.start:
                 self._copy_out(purpose, stored, now)
+
+    @property
+    def behind(self) -> bool:
+        """Whether something was put off for `go_on`, so that others get their turn meanwhile."""
+        return bool(self._passes or self._looking)
+
+    def go_on(self, now: int) -> None:
+        """Do a piece of what was put off."""
+        if self._passes:
+            topic, stored, purposes = self._passes[0]
+            some = purposes[: -TOGETHER - 1 : -1]
+            del purposes[-TOGETHER:]
+            if not purposes:
+                self._passes.popleft()
+                topic.behind -= 1
+            there = [purpose for purpose in some if topic.purposes.get(purpose.state.purpose) is purpose]
+            self.for_each_purpose(there, stored, now)
+        if self._looking:
+            looking = next(iter(self._looking))
+            del self._looking[looking]
+            self.exchange(looking, now)
 
     # 4 ------------------------------------------------------------------------------------------------
 
@@ -86,12 +117,15 @@ class Dispatcher(Registry):
         backlog, instances = purpose.backlog, self.further_partitions(purpose)
         if backlog is None or not instances:
             return
-        self._divide(exchange, backlog, instances, topic.end)
+        divided = False
         while True:
-            if purpose.reached is not None:
+            if purpose.reached is not None and backlog.cursor + purpose.margin > purpose.state.reach:
                 self._reach_ahead(purpose, backlog, instances)
             if backlog.through(topic.end):
                 return
+            if not divided:
+                self._divide(exchange, backlog, instances, topic.end)
+                divided = True
             ready, room = [], 0
             for instance in instances:
                 if free := instance.free:
@@ -104,6 +138,8 @@ class Dispatcher(Registry):
             if found is None:
                 if rejected:  # it has come further, and may come further yet
                     continue
+                if backlog.more:
+                    self._looking[purpose] = None
                 return
             if isinstance(found, Missing):
                 self._fetch(purpose, found)
@@ -139,7 +175,7 @@ class Dispatcher(Registry):
             self._effects.append(Fault(text, ("chose nobody", *purpose.key)))
             return []
 
-    def _divide(self, exchange: Exchange, backlog: Backlog, instances: list[Instance], end: int) -> None:
+    def _divide(self, exchange: Exchange, backlog: Backlog, instances: Collection[Instance], end: int) -> None:
         """Where it is all the same which instance gets an event, each gets an even part of what is yet to be looked at:
         the first to be done with a burst's beginning does not get all the rest."""
         ahead, quota = end - backlog.cursor, MOST_ROOM
@@ -181,7 +217,7 @@ class Dispatcher(Registry):
         instance.take(lease)
         instance.quota -= len(picks)
         instance.used = self._next_number()
-        instance.process.lost_with = 0
+        instance.process.lost_with = -1
         if pends and not instance.watched:
             instance.watched = True
             self._wake(instance.alive_until, purpose, instance.id, retry=False)
@@ -190,7 +226,7 @@ class Dispatcher(Registry):
 
     def _copy_out(self, purpose: Purpose, stored: Stored, now: int) -> None:
         """What was just accepted, as copies: one for every instance chosen. Nothing of it pends."""
-        instances, exchange = self.further_partitions(purpose), purpose.exchange
+        instances, exchange = list(self.further_partitions(purpose)), purpose.exchange
         copied = Spans()
         picks = range(stored.start, stored.stop)
         shares = self._share(purpose, exchange, stored, picks, instances) if instances and exchange is not None else []
@@ -276,12 +312,11 @@ class Dispatcher(Registry):
                 purpose.fetching = False
                 self.exchange(purpose, now)
 
-    def _reach_ahead(self, purpose: Purpose, backlog: Backlog, instances: list[Instance]) -> None:
+    def _reach_ahead(self, purpose: Purpose, backlog: Backlog, instances: Collection[Instance]) -> None:
         """Note, well before it happens, up to where events may have been handed out: after a crash only those are
         suspects. The note rides with some commit, so in a steady flow nobody waits for it."""
-        margin = 1024 + 2 * sum([instance.room for instance in instances])
-        if backlog.cursor + margin > purpose.state.reach:
-            self._change(purpose, Change(*purpose.key, reach=backlog.cursor + 2 * margin))
+        purpose.margin = MARGIN + 2 * sum([instance.room for instance in instances])
+        self._change(purpose, Change(*purpose.key, reach=backlog.cursor + 2 * purpose.margin))
 
     def _note_keyless(self, purpose: Purpose, now: int) -> bool:
         """Count the events that have no key, say so once, and make them dead letters where the version states that:
@@ -375,6 +410,8 @@ class Dispatcher(Registry):
             self._fetch(purpose, position)
             return True
         process.closed = False  # for the exchange to see that they have room
+        for each in takers:
+            each.quota = MOST_ROOM
         shares = [share for share in self._share(purpose, exchange, stored, [position], takers) if share[1]]
         if not shares:
             purpose.last_tries.rotate(-1)
@@ -526,7 +563,7 @@ class Dispatcher(Registry):
                 self._wake(instance.alive_until, purpose, number, retry=False)
             elif instance.leases:
                 instance.watched, instance.silent = False, True
-                self._take_away(purpose, instance, now, died=True)
+                self._take_away(purpose, instance, now, purpose.attempts, died=True)
                 touched[purpose] = None
                 silent.append(instance.process)
         for process in [process for process in silent if process.closed]:
@@ -539,11 +576,10 @@ class Dispatcher(Registry):
         """When `tick` has something to do, ns since 1970."""
         return self._timers[0][0] if self._timers else None
 
-    def _take_away(self, purpose: Purpose, instance: Instance, now: int, *, died: bool) -> None:
+    def _take_away(self, purpose: Purpose, instance: Instance, now: int, attempts: int, *, died: bool) -> None:
         """Take back what an instance has in hand. If it died, that was an attempt of each, since nobody knows at which
         it was, and they are handed out with care. Only where its process had but one in hand may that have been its
         last."""
-        attempts = min([each.join.retry.attempts for each in (instance, *purpose.instances.values())])
         most = attempts if died and instance.process.lose() == 1 else attempts - 1
         tried = purpose.state.tried
         for number in list(instance.leases):
@@ -565,7 +601,7 @@ class Dispatcher(Registry):
 
     # 6 ------------------------------------------------------------------------------------------------
 
-    def further_partitions(self, purpose: Purpose) -> list[Instance]:
+    def further_partitions(self, purpose: Purpose) -> Collection[Instance]:
         """The instances whose turn it is: those of the active version."""
         return purpose.at_work
 

@@ -26,7 +26,7 @@ class Process(msgspec.Struct, eq=False):
     home: bool = False
     instances: dict[int, tuple[Instance, Purpose]] = msgspec.field(default_factory=dict)
     in_hand: int = 0  # events that pend
-    lost_with: int = 0  # events in hand, when the first of its instances was lost; 0 since it got something again
+    lost_with: int = -1  # events in hand, when the first of its instances was lost; -1 since it got something again
     turns: deque[Purpose] = msgspec.field(default_factory=deque)  # those with a last attempt for it: the first is next
     last_try: int = 0  # the lease of the first's last attempt, until how that ended is durable
     last_end: Change | None = None  # how it ended, until that is durable
@@ -34,6 +34,6 @@ class Process(msgspec.Struct, eq=False):
 
     def lose(self) -> int:
         """An instance of it is lost. Return how many events were in hand when the first one was."""
-        if not self.lost_with:
+        if self.lost_with < 0:
             self.lost_with = sum([instance.in_flight for instance, _ in self.instances.values()])
         return self.lost_with

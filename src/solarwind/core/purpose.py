@@ -7,8 +7,8 @@ ns since 1970 wherever it is asked for, and never goes back.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import deque
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Collection, Sequence
 
 import msgspec
 
@@ -27,6 +27,7 @@ MOST_ROOM = 10_000  # events
 MOST_CAREFUL = 1_000  # suspects handed out together the first time, then a tenth of it, and so on
 MOST_ERROR = 4_000  # characters of a dead letter's error
 STALL_NS = 500_000_000  # a fan-out instance that made no progress for so long does not keep up
+MARGIN = 1024  # events, at least, by which it is noted ahead what may be handed out
 PATIENCE_NS = 1_000_000_000  # that copies are held back, at most, for an instance that keeps up
 MAX_HELD_BYTES = 64 << 20  # of batches whose copies are held back, of a purpose
 
@@ -177,6 +178,9 @@ class Purpose:
         self.state = state
         self._limits = limits
         self.instances: dict[int, Instance] = {}
+        self.live: Counter[int] = Counter()  # version -> instances that do not leave
+        self._attempts: Counter[int] = Counter()  # what instances state -> how many do
+        self.margin = MARGIN
         self.leases: dict[int, Lease] = {}
         self.dropped = 0
         self.copies_handled = 0
@@ -199,7 +203,7 @@ class Purpose:
         self.delayed = set(state.due)
         # Once they are known; None again when that may have changed.
         self._active: Statement | None = None
-        self._at_work: list[Instance] | None = None
+        self._at_work: dict[int, Instance] | None = None
         self._backlog: Backlog | None = None
         self._backlog_of: tuple[str, str | None, bool] | None = None
         self._backlog_for: Statement | None = None  # the statement by which it was found to be right
@@ -214,20 +218,47 @@ class Purpose:
     def active(self) -> Statement:
         """What the version that gets the events states: the highest with a live instance, else the highest known."""
         if self._active is None:
-            live = [instance.version for instance in self.instances.values() if not instance.leaving]
-            self._active = self.state.statements[max(live or self.state.statements)]
+            self._active = self.state.statements[max(+self.live or self.state.statements)]
         return self._active
 
     @property
-    def at_work(self) -> list[Instance]:
+    def at_work(self) -> Collection[Instance]:
         """The instances of the active version that do not leave."""
         if self._at_work is None:
             active = self.active.version
-            self._at_work = [each for each in self.instances.values() if each.version == active and not each.leaving]
-        return self._at_work
+            there = self.instances.items()
+            self._at_work = {id: each for id, each in there if each.version == active and not each.leaving}
+        return self._at_work.values()
+
+    def enter(self, instance: Instance) -> None:
+        """It is there from now on."""
+        self.instances[instance.id] = instance
+        self.live[instance.version] += 1
+        self._attempts[instance.join.retry.attempts] += 1
+        self.note_change()
+
+    def begin_leaving(self, instance: Instance) -> None:
+        """It gets nothing more."""
+        if not instance.leaving:
+            instance.leaving = True
+            self.live[instance.version] -= 1
+            at_work = self._at_work
+            if at_work is not None and self.live[instance.version]:  # else another version may have its turn
+                at_work.pop(instance.id, None)
+            else:
+                self.note_change()
+
+    def forget(self, instance: Instance) -> None:
+        """It is gone."""
+        self.begin_leaving(instance)
+        del self.instances[instance.id]
+        attempts = instance.join.retry.attempts
+        self._attempts[attempts] -= 1
+        if not self._attempts[attempts]:
+            del self._attempts[attempts]
 
     def note_change(self) -> None:
-        """An instance came, leaves or went, or a version was stated: others may be at work now."""
+        """An instance came, or a version was stated, or has none any more: others may be at work now."""
         self._active = self._at_work = None
 
     @property
@@ -304,7 +335,7 @@ class Purpose:
     @property
     def attempts(self) -> int:
         """How often an event may be tried."""
-        return min([instance.join.retry.attempts for instance in self.instances.values()])
+        return min(self._attempts)
 
     def is_last_try(self, position: int) -> bool:
         """Whether the next attempt of an event is its last, or none is left."""

@@ -4,7 +4,7 @@ is taken up again after a restart. What happens to events is in `dispatcher`, wh
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from heapq import heappush
 
@@ -14,7 +14,7 @@ from ..errors import Busy, ConflictError, NotAllowed, NotFound
 from ..limits import Limits
 from .effects import Closed, Effect, Fault, Join
 from .exchange import check, lookup
-from .log import Log
+from .log import Log, Stored
 from .process import Process
 from .purpose import Instance, Purpose
 from .spans import Spans
@@ -33,6 +33,7 @@ class Topic(msgspec.Struct, eq=False):
     unkept: int = 0  # events accepted and dropped at once
     asked: dict[int, int] = msgspec.field(default_factory=dict)  # position to fetch -> the end when it was asked for
     purposes: dict[str, Purpose] = msgspec.field(default_factory=dict)
+    behind: int = 0  # batches that are accepted, but not all purposes have got yet
 
 
 def no_purpose(topic: str, purpose: str, there: Collection[str] = ()) -> NotFound:
@@ -72,14 +73,18 @@ class Registry:
         self._number = 0
         self._purposes = 0
         self._creating: Counter[tuple[str, str]] = Counter()  # purposes, until they are durable
+        # What is put off, so that others get their turn: batches, with the purposes that are still to get them, the
+        # first last; and purposes that look for what they can hand out.
+        self._passes: deque[tuple[Topic, Stored, list[Purpose]]] = deque()
+        self._looking: dict[Purpose, None] = {}
         self._last_ends: list[Process] = []  # in which a last attempt ended, and that is not durable yet
 
     def exchange(self, purpose: Purpose, now: int) -> None:
         """Hand out what the purpose has and its instances have room for."""
         raise NotImplementedError
 
-    def _take_away(self, purpose: Purpose, instance: Instance, now: int, *, died: bool) -> None:
-        """Take back what an instance has in hand."""
+    def _take_away(self, purpose: Purpose, instance: Instance, now: int, attempts: int, *, died: bool) -> None:
+        """Take back what an instance has in hand, all of which may be tried so often."""
         raise NotImplementedError
 
     def _proceed(self, process: Process, now: int) -> None:
@@ -118,7 +123,7 @@ class Registry:
             self._state_version(topic, purpose, statement)
         process = self._process(join.process)
         instance = Instance(self._next_number(), join, join.room, self._limits.in_hand_bytes, process)
-        purpose.instances[instance.id] = instance
+        purpose.enter(instance)
         process.instances[instance.id] = (instance, purpose)
         self._note_change(topic, purpose)
         self.instances[instance.id] = (instance, purpose)
@@ -171,7 +176,6 @@ class Registry:
     def _note_change(self, topic: Topic, purpose: Purpose) -> None:
         """An instance came, leaves or went, so another exchange may be at work. From where on events are copied, and
         none of them pends, is remembered; what pends at that moment goes on doing so."""
-        purpose.note_change()
         copies = purpose.state.copied_from is not None
         if purpose.exchange_pends and copies:
             self._change(purpose, Change(*purpose.key, copied_until=topic.end))
@@ -188,16 +192,17 @@ class Registry:
                 )
                 self._effects.append(Fault(text, ("exchange", *purpose.key)))
 
-    def leaving(self, instance_id: int, now: int) -> None:
-        """The instance takes nothing more; what it has begun it may still report."""
-        found = self.instances.get(instance_id)
-        if found is not None:
-            instance, purpose = found
-            instance.leaving = True
-            self._note_change(self.topics[purpose.state.topic], purpose)
+    def leaving(self, instances: Iterable[int], now: int) -> None:
+        """They take nothing more; what they have begun they may still report."""
+        touched: dict[Purpose, None] = {}
+        for instance, purpose in [self.instances[each] for each in instances if each in self.instances]:
+            purpose.begin_leaving(instance)
             purpose.dropped += instance.copied
             instance.copies.clear()
             instance.copied = instance.copied_bytes = 0
+            touched[purpose] = None
+        for purpose in touched:
+            self._note_change(self.topics[purpose.state.topic], purpose)
             self.exchange(purpose, now)
 
     def leave(self, instance_id: int, now: int, *, died: bool = False) -> None:
@@ -205,10 +210,11 @@ class Registry:
         found = self.instances.pop(instance_id, None)
         if found is not None:
             instance, purpose = found
-            del purpose.instances[instance_id]
+            attempts = purpose.attempts
+            purpose.forget(instance)
             self._note_change(self.topics[purpose.state.topic], purpose)
             purpose.dropped += instance.copied
-            self._take_away(purpose, instance, now, died=died)
+            self._take_away(purpose, instance, now, attempts, died=died)
             self._leave_process(instance)
             if instance.process.closed:
                 self._proceed(instance.process, now)
@@ -233,6 +239,7 @@ class Registry:
             lease.instance.put_down(lease, len(lease.positions))
         processes = {id(each.process): each.process for each in purpose.instances.values() if each.process.closed}
         purpose.instances.clear()
+        purpose.live.clear()
         purpose.note_change()
         purpose.delayed.clear()  # so that its timers find nothing to do
         purpose.held.clear()
@@ -362,7 +369,11 @@ class Registry:
         """Whether a purpose has anything in flight or pending."""
         topic = self.topics.get(topic_name)
         purpose = topic.purposes.get(name) if topic is not None else None
-        return topic is not None and purpose is not None and bool(purpose.flying or purpose.pending(topic.end))
+        return (
+            topic is not None
+            and purpose is not None
+            and bool(topic.behind or purpose.flying or purpose.pending(topic.end))
+        )
 
     @property
     def in_flight(self) -> bool:

@@ -106,8 +106,8 @@ class Engine(Protocol):
         """The instance is at work: its lease runs on."""
         ...
 
-    def leaving(self, instance: int) -> None:
-        """It takes nothing more, and may still report what it began."""
+    def leaving(self, *instances: int) -> None:
+        """They take nothing more, and may still report what they began."""
         ...
 
     async def leave(self, instance: int, *, died: bool = False) -> None:

@@ -555,12 +555,11 @@ class Client(Running):
         if self._link is not None:
             self._send(wire.Alive(instance))
 
-    def leaving(self, instance: int) -> None:
-        seat = self._seats.get(instance)
-        if seat is not None:
+    def leaving(self, *instances: int) -> None:
+        for seat in [self._seats[each] for each in instances if each in self._seats]:
             seat.leaving = True
             if self._link is not None:
-                self._send(wire.Leaving(instance))
+                self._send(wire.Leaving(seat.number))
 
     async def leave(self, instance: int, *, died: bool = False) -> None:
         if self._seats.pop(instance, None) is not None and self._link is not None:

@@ -27,9 +27,10 @@ from ..limits import Limits
 from ..logs import limited
 from ..origin import this_process
 from ..store.base import Full, Recovered, Store
+from .alarm import Alarm
 from .base import NOTHING, Receiver, Since
 from .cache import LogCache
-from .clock import Clock, SteadyClock, Timer
+from .clock import Clock, SteadyClock
 from .gate import Gate
 from .held import Held
 from .history import Trimmer
@@ -95,8 +96,7 @@ class LocalEngine(Operations):
         self._committing: asyncio.Task[None] | None = None
         self._reading: set[tuple[str, int]] = set()
         self._tasks = Tasks(self._fail)
-        self._timer: Timer | None = None
-        self._timer_at = 0
+        self._alarm = Alarm(self._dispatcher, self._clock, self._carry_out)
         self._trimmer = Trimmer(store, self._dispatcher, self._clock, self._spawn, self._fail)
         self._snapshots = Snapshots(self._dispatcher.snapshot)
         self._gate = Gate(store, self._spawn, self._deliver_all, self._fail)
@@ -139,9 +139,7 @@ class LocalEngine(Operations):
     async def drain(self, wait_s: float) -> None:
         """Hand out nothing more, and let what is out come back, for so long at most."""
         until = self._loop.time() + wait_s
-        now = self._clock.now()
-        for instance in list(self._dispatcher.instances):
-            self._dispatcher.leaving(instance, now)
+        self._dispatcher.leaving(list(self._dispatcher.instances), self._clock.now())
         self._carry_out()
         while self._loop.time() < until and self._error is None and self._dispatcher.in_flight:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
@@ -161,8 +159,7 @@ class LocalEngine(Operations):
             await asyncio.wait([self._committing])
         self._running = False
         self._trimmer.stop()
-        if self._timer is not None:
-            self._timer.cancel()
+        self._alarm.stop()
         await self._tasks.end()
         if not self.store.durable:
             warn_of_forgotten(self._dispatcher.topics.values())
@@ -441,7 +438,8 @@ class LocalEngine(Operations):
                 receiver.flush()
         if self._dispatcher.changed or self._submitted:
             self._commit_soon()
-        self._set_timer()
+        if self._running:
+            self._alarm.set()
         if self._quiets:
             self._quiets.check()
 
@@ -473,19 +471,6 @@ class LocalEngine(Operations):
         if receiver is not None:
             receiver.deliver(offer)
             self._delivered.append(receiver)
-
-    def _set_timer(self) -> None:
-        when = self._dispatcher.wake_at
-        if when is None or not self._running or (self._timer is not None and self._timer_at <= when):
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer, self._timer_at = self._clock.call_at(when, self._tick), when
-
-    def _tick(self) -> None:
-        self._timer = None
-        self._dispatcher.tick(self._clock.now())
-        self._carry_out()
 
     def _read(self, topic: str, position: int) -> None:
         if (topic, position) not in self._reading:
@@ -534,9 +519,10 @@ class LocalEngine(Operations):
             raise
         return instance
 
-    def leaving(self, instance: int) -> None:
-        self._held.count_all(instance)
-        self._dispatcher.leaving(instance, self._clock.now())
+    def leaving(self, *instances: int) -> None:
+        for instance in instances:
+            self._held.count_all(instance)
+        self._dispatcher.leaving(instances, self._clock.now())
         self._carry_out()
 
     async def leave(self, instance: int, *, died: bool = False) -> None:

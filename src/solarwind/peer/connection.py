@@ -38,6 +38,7 @@ _BATCH_BYTES = 1 << 10  # that a batch takes besides its own, about
 _SILENT = 1.75  # heartbeats: whoever is gone is noticed before the second ends
 _MOST_TOPICS = 10_000  # that are remembered as allowed
 _MOST_NS = int(MOST_SECONDS * 1e9)
+_LEAVE_TOGETHER = 100  # instances, in one turn of the loop
 _JOIN_S = 0.000_1  # that an instance takes on the loop, about
 
 
@@ -540,6 +541,12 @@ class Connection:
             self._transport.close(1012, "the server stops")
             self.lost(died=False)
 
+    async def _leave_all(self, instances: list[int], *, died: bool) -> None:
+        for start in range(0, len(instances), _LEAVE_TOGETHER):
+            some = instances[start : start + _LEAVE_TOGETHER]
+            await asyncio.gather(*[self._host.engine.leave(each, died=died) for each in some])
+            await asyncio.sleep(0)
+
     def lost(self, *, died: bool = True) -> None:
         """There is no connection any more: what its instances had in hand is handed out again."""
         if not self.open:
@@ -554,12 +561,10 @@ class Connection:
         self._authors.clear()
         self._unread.clear()
         seats, self._seats = self._seats, {}
-        for seat in seats.values():
-            if seat.instance:  # all of them before any leaves, or its events would go to the next, which is gone too
-                self._host.engine.leaving(seat.instance)
-        for seat in seats.values():
-            if seat.instance:
-                self._host.spawn(self._host.engine.leave(seat.instance, died=died))
+        joined = [seat.instance for seat in seats.values() if seat.instance]
+        if joined:  # all of them before any leaves, or its events would go to the next, which is gone too
+            self._host.engine.leaving(*joined)
+            self._host.spawn(self._leave_all(joined, died=died))
         for task in self._tasks:
             task.cancel()
 

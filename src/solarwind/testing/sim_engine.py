@@ -105,7 +105,7 @@ class Engine:
         self.carry_out()
 
     def leaving(self, instance: int) -> None:
-        self.dispatcher.leaving(instance, self.now)
+        self.dispatcher.leaving([instance], self.now)
         self.book.leaving(instance)
         self.carry_out()
 
@@ -207,6 +207,8 @@ class Engine:
     # Effects
 
     def carry_out(self) -> None:
+        while self.dispatcher.behind:
+            self.dispatcher.go_on(self.now)
         self.book.reconcile(self.dispatcher)
         for effect in self.dispatcher.take_effects():
             if isinstance(effect, Offer):

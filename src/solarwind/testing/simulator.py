@@ -15,11 +15,14 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from random import Random
+from types import ModuleType
 
 import msgspec
 
+from ..core import backlog as core_backlog
+from ..core import dispatcher as core_dispatcher
 from ..core import purpose as core_purpose
 from .sim_facts import Broken
 from .sim_world import World
@@ -50,20 +53,25 @@ class SimulationFailure(AssertionError):
 
 
 @contextmanager
-def _few_suspects_at_once(seed: int) -> Iterator[None]:
-    """In some worlds so few suspects go out together that it takes several hand-outs."""
-    random, before = Random(-seed - 1), core_purpose.MOST_CAREFUL
-    if random.random() < 0.25:
-        core_purpose.MOST_CAREFUL = random.randint(1, 3)
-    try:
+def _little_at_once(seed: int) -> Iterator[None]:
+    """In some worlds so few suspects, purposes or events go together that it takes several turns."""
+    random = Random(-seed - 1)
+    limits: tuple[tuple[ModuleType, str, int], ...] = (
+        (core_purpose, "MOST_CAREFUL", 3),
+        (core_dispatcher, "TOGETHER", 1),
+        (core_backlog, "LOOK_AHEAD", 5),
+    )
+    with ExitStack() as before:
+        for module, name, most in limits:
+            if random.random() < 0.25:
+                before.callback(setattr, module, name, getattr(module, name))
+                setattr(module, name, random.randint(1, most))
         yield
-    finally:
-        core_purpose.MOST_CAREFUL = before
 
 
 def simulate(seed: int, steps: int = STEPS) -> Summary:
     """Run the world of `seed` for so many steps and to its end. Raises `SimulationFailure`."""
-    with _few_suspects_at_once(seed):
+    with _little_at_once(seed):
         world = World(seed)
         names, weights = world.actions()
         try:
