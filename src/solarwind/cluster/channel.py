@@ -23,6 +23,7 @@ from ..engine.tasks import Tasks
 Answered = Callable[[Msg | None], None]
 Took = Callable[[Msg], Awaitable[None]]
 MAX_UNSENT = 4 << 20  # bytes that are not written yet; then whoever has more waits
+MUCH_UNSENT = 256 << 10  # bytes that a slow connection may take long to write
 QUIET_S = 0.25  # without a message of a page; after as many as `MAX_QUIET` it is given up
 MAX_QUIET = 4
 FAULTS = (nats.errors.Error, OSError, RuntimeError)  # of a connection that is, or is about to be, gone
@@ -121,10 +122,14 @@ class Channel:
         return await _within(future, wait_s)
 
     async def is_heard(self, wait_s: float) -> bool:
-        """Whether a message to this connection itself comes back: NATS reads, writes and passes on."""
+        """Whether a message to this connection itself comes back: NATS reads, writes and passes on. Behind much that
+        waits to be written it takes its time: then it is enough that anything comes."""
         future: asyncio.Future[Msg | None] = self._loop.create_future()
+        is_behind, came = self._client.pending_data_size + self._unsent > MUCH_UNSENT, self._client.stats["in_msgs"]
         self._put(self._expect(wait_s, _into(future)), b"", "", None)
-        return await _within(future, wait_s) is not None
+        if await _within(future, wait_s) is not None:
+            return True
+        return is_behind and self._client.stats["in_msgs"] > came
 
     def _put(self, subject: str, data: bytes, reply: str, headers: dict[str, str] | None) -> None:
         self._out.append((subject, data, reply, headers))
