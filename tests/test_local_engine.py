@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from solarwind import SolarWind, StoreError
-from solarwind.batch import Batch
+from solarwind.batch import Batch, seal
 from solarwind.core.effects import Join, Report
 from solarwind.core.log import Stored
 from solarwind.core.spans import Spans
 from solarwind.core.state import Change, Snapshot
 from solarwind.engine import local
+from solarwind.engine.cache import LogCache
 from solarwind.engine.held import Held
 from solarwind.engine.local import LocalEngine
 from solarwind.store.base import Full
@@ -254,6 +255,13 @@ async def test_handlers_that_fire_much_get_no_more_until_it_is_committed(
         store.gates[0].set()
         await wind.settled(10)
         assert sorted(seen) == list(range(60))
+
+
+def test_the_part_of_the_log_in_memory_has_nothing_beyond_its_end() -> None:
+    cache = LogCache(lambda topic, position: None)
+    made = seal("T", [b"1"] * 3, [1] * 3, producer=1, first=1, machine="m", process="p")
+    cache.add(Stored(5, made))
+    assert [cache.find("T", position) is not None for position in (4, 5, 7, 8)] == [False, True, True, False]
 
 
 @on_loop
