@@ -96,11 +96,7 @@ PURPOSE = _of(
         _DISPATCHER,
     ),
     ("self.in_flight -= count", "pass"),
-    (
-        "live = [instance.version for instance in self.instances.values() if not instance.leaving]",
-        "live = [instance.version for instance in self.instances.values()]",
-    ),
-    ("each.version == active and not each.leaving]", "not each.leaving]"),
+    ("if each.version == active and not each.leaving}", "if not each.leaving}"),
     ("end = self.reached\n", "pass\n"),
     (
         "return next((at for at, position in enumerate(picks) if position in suspects), len(picks))",
@@ -130,7 +126,7 @@ DISPATCHER = _of(
         _DISPATCHER,
     ),
     ("topic.end = stored.stop", "topic.end = stored.stop - 1"),
-    ("backlog.cursor + margin > purpose.state.reach", "False"),
+    ("backlog.cursor + purpose.margin > purpose.state.reach", "False"),
     ("purpose.give_back(rest, suspicious=careful)", "pass", _EXCHANGE),
     ("self._change(purpose, Change(*purpose.key, started=started))\n        purpose.leases", "purpose.leases"),
     ("if not instance.leases:  # else", "if True:  # else", _DISPATCHER),
@@ -168,7 +164,7 @@ DISPATCHER = _of(
 REGISTRY = _of(
     "core/registry.py",
     ("copied_until=topic.end", "copied_until=0"),
-    ("self._take_away(purpose, instance, now, died=died)\n", "pass\n"),
+    ("self._take_away(purpose, instance, now, attempts, died=died)\n", "pass\n"),
     ("self._changes.append(Change(topic_name, name, retired=True))", "pass"),
     ("purpose.rewind()\n", "pass\n"),
     (
