@@ -440,7 +440,7 @@ class LocalEngine(Operations):
             self._commit_soon()
         if self._running:
             self._alarm.set()
-        if self._quiets:
+        if self._quiets.waiting:
             self._quiets.check()
 
     def _carry_out_one(self, effect: Effect) -> None:

@@ -37,20 +37,17 @@ class Quiets:
         self._work_left = work_left
         self._next_commit = next_commit
         self._committed = committed
-        self._waiting: list[Quiet] = []
-
-    def __bool__(self) -> bool:
-        return bool(self._waiting)
+        self.waiting: list[Quiet] = []
 
     async def wait(self, purposes: Collection[tuple[str, str]]) -> None:
         waiter = Quiet(tuple(purposes), list(purposes), asyncio.get_running_loop().create_future())
-        self._waiting.append(waiter)
+        self.waiting.append(waiter)
         self.check()
         await waiter.future
 
     def check(self) -> None:
         """Called whenever one of them may have nothing left to wait for."""
-        for waiter in self._waiting:
+        for waiter in self.waiting:
             if waiter.future.done():
                 continue
             if not waiter.is_quiet(self._work_left):
@@ -60,9 +57,9 @@ class Quiets:
                 waiter.commit = self._next_commit()
             if self._committed() >= waiter.commit:
                 waiter.future.set_result(None)
-        self._waiting = [waiter for waiter in self._waiting if not waiter.future.done()]
+        self.waiting = [waiter for waiter in self.waiting if not waiter.future.done()]
 
     def take_futures(self) -> list[asyncio.Future[None]]:
         """Of all, who wait for nothing any more."""
-        waiting, self._waiting = self._waiting, []
+        waiting, self.waiting = self.waiting, []
         return [each.future for each in waiting]

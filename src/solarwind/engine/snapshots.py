@@ -25,11 +25,12 @@ class Snapshots:
 
     def due(self, commit: int) -> list[Snapshot]:
         """Of the purposes whose changes have been piling up longest, a few a commit."""
-        if not self._changed_at:
+        oldest = commit - SNAPSHOT_AFTER
+        if not self._changed_at or next(iter(self._changed_at.values())) > oldest:
             return []
         snapshots: list[Snapshot] = []
         for name, number in list(islice(self._changed_at.items(), SNAPSHOTS_A_COMMIT)):
-            if number > commit - SNAPSHOT_AFTER:
+            if number > oldest:
                 break
             del self._changed_at[name]
             snapshot = self._make(*name)

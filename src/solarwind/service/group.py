@@ -114,6 +114,8 @@ class Group(msgspec.Struct, eq=False):
     def straighten(self) -> None:
         """Once somebody asks for an id, it stays."""
         start, count = self.straight, len(self.times)
+        if start == count:
+            return
         ORDER.straighten(self.times, start, self.times[start - 1] if start else self.after)
         self.straight = count
 

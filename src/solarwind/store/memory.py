@@ -114,8 +114,10 @@ class MemoryStore(Alone):
         now: int,
         delayed: Sequence[Delayed] = (),
     ) -> list[Stored | None]:
-        check_delayed(delayed)
-        events = [*batches, *(each.batch for each in delayed)]
+        events = batches
+        if delayed:
+            check_delayed(delayed)
+            events = [*batches, *(each.batch for each in delayed)]
         size = sum(_weight(len(batch.data), len(batch), 1) for batch in events)
         # What handlers fired comes in with their settle, and so with the room that this makes.
         most = self._most_bytes * (1 if any(batch.header.causes is None for batch in events) else 2)
@@ -124,7 +126,8 @@ class MemoryStore(Alone):
                 f"memory:// is full: expected at most {self._most_bytes:,} bytes of events that pend or are kept, "
                 "got more: let them be handled first, or use sqlite:///wind.db"
             )
-        self.delays.add(delayed)
+        if delayed:
+            self.delays.add(delayed)
         stored = [self._append(batch) for batch in batches]
         for change in changes:
             if change.dead or change.redriven or change.discarded or change.reopened or change.retired:
