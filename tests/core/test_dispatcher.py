@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from solarwind.core.dispatcher import MAX_BEHIND, TOGETHER, Dispatcher
-from solarwind.core.effects import Offer, Report
+from solarwind.core.effects import Join, Offer, Report
 from solarwind.core.log import Stored
 from solarwind.core.purpose import Purpose
 from solarwind.core.spans import Spans
@@ -1164,3 +1164,33 @@ def test_instances_that_are_lost_together_have_their_purposes_handed_out_once(mo
     stays = bench.join()
     bench.fire()
     assert bench.given() == {stays: [0]}
+
+
+def test_what_an_instance_that_is_gone_stated_of_attempts_counts_no_more() -> None:
+    bench = Bench()
+    first = bench.join(retry=Retry(attempts=1))
+    bench.join(retry=Retry(attempts=3))
+    assert bench.purpose().attempts == 1
+    bench.leave(first)
+    assert bench.purpose().attempts == 3
+
+
+def test_no_part_of_a_burst_is_kept_for_an_instance_that_leaves() -> None:
+    bench = Bench()
+    first, second = bench.join(room=9), bench.join(room=9)
+    bench.dispatcher.leaving([first], bench.now)
+    bench.fire(3)
+    assert bench.given() == {second: [0, 1, 2]}
+
+
+def test_a_batch_that_was_put_off_is_not_copied_where_it_pends_already() -> None:
+    bench = Bench()
+    for number in range(TOGETHER + 1):
+        bench.join(f"p{number}")
+    last = f"p{TOGETHER}"
+    bench.log.append(Stored(0, batch()))
+    bench.dispatcher.accepted(bench.log[-1], bench.now)
+    bench.dispatcher.join(Join("T", last, "fanout", 2), 1, bench.now)
+    bench.carry_out()
+    assert bench.purpose(last).pending(1) == 1
+    assert bench.purpose(last).copies == bench.purpose(last).flying == 0
