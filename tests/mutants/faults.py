@@ -208,7 +208,7 @@ ENGINE = _of(
 AROUND = [
     *_of(
         "engine/snapshots.py",
-        ("if number > commit - SNAPSHOT_AFTER:", "if True:", _LOCAL),
+        ("if number > oldest:", "if True:", _LOCAL),
         ("del self._changed_at[name]", "pass", _LOCAL),
         ("snapshots.append(snapshot)", "pass", _LOCAL),
     ),
