@@ -400,7 +400,7 @@ async def test_a_page_in_a_browser_does_nothing_to_a_server_that_does_not_allow_
             async with chromium(f"{origin}/?127.0.0.1:{closed_port}", tmp_path / "foreign"):
                 refused = {"json": "refused", "read": "refused", "socket": "refused", "picture": "refused"}
                 assert await page.report() == refused | {"simple": 0, "form": 0, "beacon": 0}
-                await until(lambda: closed.http.requests["POST", _EVENTS, 403] == 3, "all that it sent is refused")
+                await until(lambda: closed.host.requests["POST", _EVENTS, 403] == 3, "all that it sent is refused")
             async with chromium(f"{origin}/?127.0.0.1:{allowing_port}", tmp_path / "allowed"):
                 found = await page.report()
                 assert (found["json"], found["read"], found["socket"]) == (202, 200, 101)
@@ -409,6 +409,6 @@ async def test_a_page_in_a_browser_does_nothing_to_a_server_that_does_not_allow_
                 async with chromium(f"http://evil.example:{port}/page", tmp_path / "rebound", rules):
                     found = await page.report()
                     assert {each for each in found.values() if each not in (0, "refused")} == {403}
-            assert {status for _, _, status in closed.http.requests} == {403}
+            assert {status for _, _, status in closed.host.requests} == {403}
             assert not (await closed.wind.statistics()).topics
             assert (await allowing.wind.statistics()).topics["t"].fired == 1

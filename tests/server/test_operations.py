@@ -266,7 +266,7 @@ async def test_a_command_that_follows_prints_each_as_it_comes(
 @on_loop
 async def test_what_a_row_says_of_its_endpoint_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
     async with opened(monkeypatch):
-        described = json.loads(openapi._document.__wrapped__("/"))
+        described = json.loads(openapi.document_of(http.ENDPOINTS, "/"))
     paths, schemas = described["paths"], described["components"]["schemas"]
     assert "204" in paths["/v1/topics/{topic}/purposes/{purpose}/promote"]["post"]["responses"]
     assert schemas["Promotion"]["properties"].keys() == {"version", "force"}

@@ -135,8 +135,8 @@ async def test_a_frame_of_many_messages_holds_up_nobody(messages: list[wire.Mess
         assert turns.longest < MAX_TURN_S
 
 
-HEAD: list[Any] = [2, "t", 1, 0]  # of a batch: its format, topic, producer and first number
-ORIGIN: list[Any] = ["m", "p", 1]
+HEAD: list[Any] = [3, "t", 1, 0]  # of a batch: its format, topic, producer and first number
+ORIGIN: list[Any] = ["m", "p", b"author", 1]
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ def nothing(size: int) -> bytes:
         (EVENTS, NDJSON, nothing(1_000_000) + b"\n" + b"1 \n" * 300_000, 202),
         (f"{PURPOSE}/settle", JSON, b'{"done":%b}' % nothing(4 << 20), 413),
         (f"{PURPOSE}/settle", JSON, b'{"done":["' + b'","' * 1_000_000 + b'"]}', 413),
-        (EVENTS, STRUCTURED, b"{%b}" % b",".join(b'"a%x":1' % n for n in range(180_000)), 400),
+        (EVENTS, STRUCTURED, b"{%b}" % b",".join(b'"a%x":1' % n for n in range(180_000)), 413),
         (f"{PURPOSE}/take", JSON, b'{"since":"' + b"\\u00e9" * 2_500_000 + b'"}', 413),
         (f"{PURPOSE}/settle", JSON, b'{"x":[%b]}' % b",".join(b'{"a%x":1.0}' % n for n in range(75_000)), 400),
         (f"{PURPOSE}/webhooks/w", JSON, nothing(1 << 20), 413),

@@ -188,6 +188,8 @@ class WebSocket(Endpoint):
     # Frames -------------------------------------------------------------------------------------------
 
     def message(self, data: bytes) -> None:
+        if self._counted:  # it is whole, and what it holds is counted for itself
+            self._count(0)
         if self._connection is not None:
             self._connection.received(data)
 
