@@ -12,6 +12,8 @@ import pytest
 
 from solarwind import Event, NotFound, Reject, Retry, SolarWind, TooLarge
 from solarwind.cluster import log, positions, store
+from solarwind.cluster.channel import Channel
+from solarwind.cluster.session import Session
 from solarwind.testing import FakeClock
 from solarwind.testing.contract import on_loop, until
 
@@ -270,6 +272,57 @@ async def test_an_id_is_free_again_when_it_is_not_in_the_history(place: NatsPlac
             await wind.settled(10)
             await trimmed(place, wind, clock, 0)
         assert handled == [0, 1, 2]
+
+
+# What does not come when it is read -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["a message is lost on its way", "a node that is behind answers"])
+@on_loop
+async def test_events_that_a_reading_did_not_bring_are_read_again_and_none_counts_as_gone(
+    place: NatsPlace, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    async with place.open() as firing:
+        for number in range(60):
+            await firing.fire("T", number)
+    page, last_sequence, faults = Channel.page, Session.last_sequence, []
+
+    async def lossy(channel: Channel, subject: str, data: bytes) -> tuple[str, list[Any]]:
+        status, messages = await page(channel, subject, data)
+        if len(messages) > 20 and b"next_by_subj" in data:
+            faults.append(len(messages))
+            if len(faults) % 2:
+                messages.pop(10)
+        return status, messages
+
+    async def behind(session: Session, stream: str, request: dict[str, Any]) -> list[Any]:
+        if request["next_by_subj"].endswith(".T"):
+            faults.append(request["seq"])
+            if len(faults) % 2:
+                return []
+        return await read(session, stream, request)
+
+    async def short(session: Session, stream: str) -> int:
+        return await last_sequence(session, stream) - 30 * (len(faults) % 2)
+
+    read = Session.page
+    handled: list[int] = []
+    wind = place.open()
+
+    @wind.on("T", purpose="p", since="beginning")
+    async def handle(number: int) -> None:
+        handled.append(number)
+
+    if how == "a message is lost on its way":
+        monkeypatch.setattr(Channel, "page", lossy)
+    else:
+        monkeypatch.setattr(Session, "page", behind)
+        monkeypatch.setattr(Session, "last_sequence", short)
+    async with wind:
+        await wind.settled(20)
+        assert sorted(handled) == list(range(60))
+        assert faults
+        assert (await wind.statistics()).purposes["T", "p"].dropped == 0
 
 
 # Sizes -----------------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from .processes import Handled, Process, one_of_each, process
 from .servers import NatsServer, holds_within, remove
 
 AGAIN_S = 5.0  # after which events are dispatched again, whatever happens to an owner
-AT_ONCE_S = 1.0
+AT_ONCE_S = 1.8  # less than it takes to find out that a process is gone which did not say so
 DELAY_S = 4.0  # longer than it takes until another is the owner
 PENDING = int(os.environ.get("PENDING", "200000"))  # that an owner takes over
 

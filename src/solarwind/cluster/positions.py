@@ -18,6 +18,7 @@ import msgspec
 
 from ..batch import Batch
 from ..core.log import Stored
+from .channel import NoAnswer
 from .layout import Layout
 from .pieces import Pieces, pass_over
 from .publish import read_raw
@@ -268,9 +269,15 @@ class Positions:
         most = {"batch": READ_MESSAGES, "max_bytes": max(1 << 16, most_bytes)}
         request = {"seq": max(1, seq), "next_by_subj": subject, **most}
 
-        page: list[Raw] = await self._session.until_answered(
-            lambda: self._session.page(self._stream, request), f"read stream {self._stream}"
-        )
+        async def read() -> list[Raw]:
+            page = await self._session.page(self._stream, request)
+            seen = self._seen()
+            if not page and seq <= seen and await self._session.last_sequence(self._stream) < seen:
+                # A node that was cut off and takes itself for the leader: what it does not have is not gone.
+                raise NoAnswer(f"a node that is behind answered for stream {self._stream}")
+            return page
+
+        page: list[Raw] = await self._session.until_answered(read, f"read stream {self._stream}")
         return page
 
     async def _next(self, stream: str, subject: str, seq: int) -> Raw | None:

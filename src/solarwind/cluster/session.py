@@ -446,6 +446,7 @@ class Session:
             raise NoAnswer(f"stream {stream} answered {status}")
         if status[:3] not in ("204", "404"):
             raise Refusal(int(status[:3]), status)
+        _check_whole(stream, messages)
         return [_stored(message) for message in messages]
 
     async def page(self, stream: str, request: dict[str, Any]) -> list[Raw]:
@@ -516,6 +517,17 @@ def _sequence(message: Msg) -> int:
     if ack.error:
         _check({"error": ack.error})
     return ack.seq
+
+
+def _check_whole(stream: str, messages: list[Msg]) -> None:
+    """Each message of a page names the one before it. Where one did not come, as where the way between two nodes was
+    cut meanwhile, what is missing is not gone: the page has to be asked for again. Raises `NoAnswer`."""
+    last = 0
+    for message in messages:
+        headers = message.headers or {}
+        if int(headers.get("Nats-Last-Sequence", last)) != last:
+            raise NoAnswer(f"a message of stream {stream} was lost on its way")
+        last = int(headers["Nats-Sequence"])
 
 
 def _stored(message: Msg) -> Raw:
