@@ -186,7 +186,8 @@ async def test_a_client_that_stood_still_begins_nothing_that_is_anothers_by_now(
         await other.fire("T", "once more")
         stopped.send(signal.SIGCONT)
         await stopped.notes("once more")
-        assert stopped.lines[before:] == ["once more"]
+        late = [line for line in stopped.lines[before:] if line != "once more"]
+        assert len(late) <= 1, "what it was at when it was stopped may be written only now"
         assert len(seen) >= 100
     await stopped.end()
 

@@ -16,7 +16,7 @@ import pytest
 import typer.main
 from websockets.exceptions import ConnectionClosed
 
-from solarwind import Limits, wire
+from solarwind import Limits, SolarWind, StoreError, wire
 from solarwind.cli import app
 from solarwind.errors import BadArgument
 from solarwind.server import Server, Settings
@@ -123,9 +123,9 @@ def soon(_soon: Serving) -> Iterator[int]:
 
 
 @asynccontextmanager
-async def here(**settings: Any) -> AsyncIterator[tuple[int, Listener]]:
+async def here(store: str = "memory://", **settings: Any) -> AsyncIterator[tuple[int, Listener]]:
     """A server on this loop, whose connections can be counted."""
-    server = Server("memory://", settings=Settings(**settings))
+    server = Server(store, settings=Settings(**settings))
     listener = Listener(server, port=0, grace=1.0)
     await server.start()
     await listener.start()
@@ -566,10 +566,21 @@ async def test_a_connection_without_a_request_is_closed(soon: int) -> None:
 
 @on_loop
 async def test_a_body_that_does_not_go_on_ends_the_connection(soon: int) -> None:
-    for kind in ("application/json", "application/x-ndjson"):
-        async with peer(soon) as made:
-            await made.send(request("POST", EVENTS, {"content-type": kind, "content-length": "100"}, b"1\n2"))
-            assert 0.4 < await took(made.read()) < 5
+    for before in (b"", request("GET", "/healthz"), request("POST", EVENTS, JSON, b"1")):
+        for kind in ("application/json", "application/x-ndjson"):
+            async with peer(soon) as made:
+                head = {"content-type": kind, "content-length": "100"}
+                await made.send(before + request("POST", EVENTS, head, b"1\n2"))
+                assert 0.4 < await took(made.read()) < 5
+
+
+@on_loop
+async def test_a_peer_that_hangs_up_with_a_further_request_on_its_way_is_noticed() -> None:
+    async with here() as (port, listener):
+        async with peer(port) as made:
+            await made.send(request("POST", f"{PURPOSE}/take", JSON, b'{"wait": 60}') + request("GET", "/healthz"))
+            await until(lambda: listener.sources.count("127.0.0.1"), "it to be there")
+        await alone(listener)
 
 
 @on_loop
@@ -578,6 +589,14 @@ async def test_an_answer_that_nobody_reads_ends_the_connection() -> None:
         await made.ask("POST", EVENTS, {"content-type": "application/x-ndjson"}, (b'"%b"\n' % (b"x" * 900_000)) * 16)
         await made.send(request("POST", f"{PURPOSE}/take", JSON, b'{"since": "beginning", "max": 16}'))
         await alone(listener)
+
+
+@on_loop
+async def test_a_backup_that_cannot_be_written_where_it_is_asked_for_is_refused_in_words(tmp_path: Path) -> None:
+    async with here(f"sqlite:///{tmp_path}/wind.db") as (port, _), SolarWind(f"ws://127.0.0.1:{port}") as wind:
+        for path, said in ((tmp_path / "none" / "b.db", "does not exist"), (tmp_path / ("x" * 300), "be written")):
+            with pytest.raises(StoreError, match=said):
+                await wind.backup(str(path))
 
 
 @bites("heartbeat_s")

@@ -93,9 +93,10 @@ def store_file(url: str, what: str) -> str:
             "copy it into one with `solarwind copy`, or keep its streams with `nats stream backup`"
         )
     if is_server(url):
+        then = "it may go on meanwhile" if what == "check" else "stop it first"
         raise NotAllowed(
             f"expected a store in a file to {what}, got the server {redact(url)}: name its file, on its machine, such "
-            "as --url sqlite:///wind.db; it may go on meanwhile"
+            f"as --url sqlite:///wind.db; {then}"
         )
     if scheme_of(url) != "sqlite":
         raise NotAllowed(

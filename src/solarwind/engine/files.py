@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
-from ..errors import NotAllowed
+from ..errors import NotAllowed, StoreError
 
 BLOCK_BYTES = 256 << 10
 
@@ -35,12 +35,20 @@ def _block(path: str, at: int) -> bytes:
 
 
 async def write_file(path: str, asking: Coroutine[Any, Any, list[Any]]) -> list[Any]:
-    """Write the blocks that are asked for to a new file, for its owner alone. Raises `NotAllowed` if there is one, and
-    leaves none that is not whole. Return no items."""
+    """Write the blocks that are asked for to a new file, for its owner alone. Raises `NotAllowed` if there is one,
+    `StoreError` if it cannot be written, and leaves none that is not whole. Return no items."""
     if os.path.lexists(path):
         asking.close()
         raise NotAllowed(f"expected the path of a new file, but {path} exists: name another")
-    await asyncio.to_thread(_write, path, await asking)
+    folder = os.path.dirname(path)
+    if folder and not os.path.isdir(folder):
+        asking.close()
+        raise StoreError(f"expected a folder for {path}, but {folder} does not exist: create it")
+    blocks = await asking
+    try:
+        await asyncio.to_thread(_write, path, blocks)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written ({error}): name another, and nothing was kept of this") from error
     return []
 
 

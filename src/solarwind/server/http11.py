@@ -119,9 +119,6 @@ class Http11(asyncio.Protocol):
         self._conn.receive_data(data)
         if self._behind is None:
             self._read()
-        if self._body is None and self._waits_for_body():
-            self._body_bytes = len(data)
-            self._body = self._loop.call_later(min(self._settings.idle_s, _BODY_S), self._look)
 
     def pause_writing(self) -> None:
         if self._writable is None:
@@ -292,9 +289,13 @@ class Http11(asyncio.Protocol):
     # The exchange's side ------------------------------------------------------------------------------
 
     def regulate(self) -> None:
-        """Read nothing more while what came is not taken yet."""
+        """Read nothing more while what came is not taken yet, and do not wait for ever for what does not come."""
+        if self._body is None and self._waits_for_body():  # of a request that came behind another, too
+            self._body = self._loop.call_later(min(self._settings.idle_s, _BODY_S), self._look)
         full = self._exchange is not None and len(self._exchange.body) > _UNTAKEN_BYTES
-        paused = full or self._pipelined or self._behind is not None
+        # Some of further requests is read: else nobody would notice that the peer hangs up.
+        ahead = self._pipelined and len(self._conn.trailing_data[0]) > self._settings.header_bytes
+        paused = full or ahead or self._behind is not None
         if paused is not self._paused and not self._over and not self.transport.is_closing():
             self._paused = paused
             if paused:
@@ -520,7 +521,7 @@ def _wants_websocket(headers: Iterable[tuple[bytes, bytes]]) -> bool:
         if name == b"upgrade":
             upgrades = value.lower() == _UPGRADE
         elif name == b"connection":
-            connection = b"upgrade" in [each.strip().lower() for each in value.split(b",")]
+            connection = connection or b"upgrade" in [each.strip().lower() for each in value.split(b",")]
     return upgrades and connection
 
 
