@@ -100,6 +100,7 @@ async def test_no_secret_turns_up_anywhere(tmp_path: Path) -> None:
         async with talker(session.port) as made, peer(session.port) as reader:
             await made.hello(good)
             await reader.send(request("GET", "/v1/topics/t/feed?purpose=q", bearer(good)))
+            await reader.until(b"200 OK")
             revoke_token(tokens, "good")
             session.heard += repr(await made.hear(wire.Refused)).encode()
             await reader.until(b"event: closed")

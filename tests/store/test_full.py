@@ -121,7 +121,10 @@ def test_on_a_full_disk_settles_and_trimming_go_on_and_make_room(
             await put(*(batch("b", first=number, payload=b"x" * 5000) for number in range(1000)))(store)
         for number in range(400):  # more than the log has room for
             await store.commit([], [Change("a", "p", settled=Spans([number, number + 1]))], [], now=5)
-        assert await store.trim("a", Spans(), 1 << 62, None) == 200
+        trimmed = 0
+        while some := await store.trim("a", Spans(), 1 << 62, None):  # for so long at a time
+            trimmed += some
+        assert trimmed == 200
         for number in range(100):
             await put(batch("c", first=number, payload=b"x" * 5000))(store)
         await store.close()
