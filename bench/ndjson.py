@@ -21,7 +21,7 @@ from harness import PAYLOAD, Options, Row, Table
 from servers import Server
 
 GOAL = 200_000
-MOST_S = "60"
+MAX_S = "60"
 
 Message = dict[str, Any]
 
@@ -42,7 +42,7 @@ async def swallow(scope: Message, receive: Callable[[], Any], send: Callable[[Me
 
 def measure(serve: Callable[[str], AbstractContextManager[Server]], folder: str, file: str, events: int) -> float:
     with serve(folder) as server, tempfile.NamedTemporaryFile(dir=folder) as answer:
-        command = ["curl", "--silent", "--show-error", "--fail", "--max-time", MOST_S, "--output", answer.name]
+        command = ["curl", "--silent", "--show-error", "--fail", "--max-time", MAX_S, "--output", answer.name]
         command += ["--data-binary", f"@{file}", "--header", "Content-Type: application/x-ndjson"]
         begun = perf_counter()
         subprocess.run([*command, f"{server.url}/v1/topics/bench.fired/events"], check=True)

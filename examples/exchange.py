@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from solarwind import Event, Exchange, SolarWind, register_exchange
+from solarwind import Event, SolarWind
 from solarwind.core.exchange import Instance
+from solarwind.exchanges import Exchange, register_exchange
 
 
 class Nearest(Exchange):

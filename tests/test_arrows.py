@@ -48,6 +48,7 @@ ARROWS = {
     "batch": {"columns", "errors", "event", "limits", "names", "payload"},
     "records": {"event"},
     "core": FOUNDATION | {"core"},
+    "exchanges": {"core"},
     "plugins": {"core", "errors"},
     "store": FOUNDATION | {"core", "store"},
     "wire": FOUNDATION | {"core"},

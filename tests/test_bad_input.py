@@ -26,7 +26,6 @@ from solarwind import (
     Busy,
     Cause,
     ConflictError,
-    Direct,
     Event,
     Later,
     Limits,
@@ -38,8 +37,8 @@ from solarwind import (
     SolarWindError,
     StoreError,
     TooLarge,
-    register_exchange,
 )
+from solarwind.exchanges import Direct, register_exchange
 from solarwind.payload import JSON, decode
 from solarwind.testing.contract import on_loop
 

@@ -136,12 +136,12 @@ def test_that_nothing_was_found_counts_only_if_nothing_came_meanwhile(path: Path
     class Late(Watched):
         late = True
 
-        async def read(self, topic: str, position: int, most_bytes: int) -> list[Stored]:
+        async def read(self, topic: str, position: int, max_bytes: int) -> list[Stored]:
             if self.late:  # it was asked just before a commit that brought what it was asked for
                 self.late = False
                 await wind.fire("T", 1)
                 return []
-            return await super().read(topic, position, most_bytes)
+            return await super().read(topic, position, max_bytes)
 
     store = Late(path)
     engine = LocalEngine(store)

@@ -1,7 +1,5 @@
 """Solar Wind: fire events on a topic and forget them; whoever handles them says for what purpose, and how."""
 
-from .core.exchange import Direct, Exchange, Fanout, Keyed
-from .core.exchange import register as register_exchange
 from .errors import (
     BadArgument,
     BadName,
@@ -30,11 +28,7 @@ __all__ = [
     "Busy",
     "Cause",
     "ConflictError",
-    "Direct",
     "Event",
-    "Exchange",
-    "Fanout",
-    "Keyed",
     "Later",
     "Limits",
     "NotAllowed",
@@ -47,5 +41,4 @@ __all__ = [
     "StoreError",
     "TooLarge",
     "Unavailable",
-    "register_exchange",
 ]

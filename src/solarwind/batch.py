@@ -28,8 +28,8 @@ from .payload import JSON
 FORMAT = 3
 _SEQUENCE_BITS = 30
 _PRODUCER_BITS = 32
-MOST_PRODUCERS = 1 << _PRODUCER_BITS
-MOST_NUMBERS = 1 << _SEQUENCE_BITS  # of one producer
+MAX_PRODUCERS = 1 << _PRODUCER_BITS
+MAX_NUMBERS = 1 << _SEQUENCE_BITS  # of one producer
 AUTHOR_BYTES = 12
 MAX_ORIGIN = 1_000  # characters of a machine, and of a process
 MAX_HEADER_BYTES = 4 << 20
@@ -109,8 +109,8 @@ def read_id(id: str) -> AutoId | None:
         return None
     found = AutoId(
         (number >> 80) * SLOTS_A_MS + ((number >> 64) & 0xFFF),
-        (number >> _SEQUENCE_BITS) & (MOST_PRODUCERS - 1),
-        number & (MOST_NUMBERS - 1),
+        (number >> _SEQUENCE_BITS) & (MAX_PRODUCERS - 1),
+        number & (MAX_NUMBERS - 1),
     )
     return found if _write_id(*found) == id else None
 
@@ -419,7 +419,7 @@ def _fault(header: Header, body: int) -> str | None:
             return fault
     if sum(header.sizes) != body:
         return f"{body} bytes of payload where the header says {sum(header.sizes)}"
-    if not 0 <= header.producer < MOST_PRODUCERS or not 0 <= header.first <= MOST_NUMBERS - count:
+    if not 0 <= header.producer < MAX_PRODUCERS or not 0 <= header.first <= MAX_NUMBERS - count:
         return f"a producer {header.producer} or number {header.first} out of range"
     if len(header.author) not in (0, AUTHOR_BYTES):
         return f"an author of {len(header.author)} bytes where it has {AUTHOR_BYTES}"

@@ -49,7 +49,7 @@ class Part(Protocol):
         self, batches: Sequence[Batch], changes: Sequence[Change], snapshots: Sequence[Snapshot], now: int
     ) -> list[Stored | None]: ...
 
-    async def read(self, topic: str, position: int, most_bytes: int) -> list[Stored]: ...
+    async def read(self, topic: str, position: int, max_bytes: int) -> list[Stored]: ...
 
     async def history(self, topic: str) -> tuple[int, int]: ...
 
@@ -436,8 +436,8 @@ class _Copying:
             await self._target.store_of(topic.name).topic(topic.name, *topic.settings)
 
 
-async def _page_of(end: End, after: tuple[int, int], most_bytes: int = PAGE_BYTES) -> list[Entry]:
-    return await end.delays.page(after, most_bytes) if end.delays is not None else []
+async def _page_of(end: End, after: tuple[int, int], max_bytes: int = PAGE_BYTES) -> list[Entry]:
+    return await end.delays.page(after, max_bytes) if end.delays is not None else []
 
 
 def _same_event(one: tuple[Batch, int], other: tuple[Batch, int]) -> bool:

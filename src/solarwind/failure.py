@@ -9,7 +9,7 @@ import msgspec
 from .errors import BadArgument
 from .stated import Options
 
-MOST_SECONDS = 1e9  # 31 years, and far within what ns since 1970 can tell
+MAX_SECONDS = 1e9  # 31 years, and far within what ns since 1970 can tell
 
 
 class Retry(msgspec.Struct, frozen=True, metaclass=Options):
@@ -27,7 +27,7 @@ class Retry(msgspec.Struct, frozen=True, metaclass=Options):
 
     def __post_init__(self) -> None:
         attempts = self.attempts
-        if not isinstance(attempts, int) or isinstance(attempts, bool) or not 1 <= attempts < MOST_SECONDS:
+        if not isinstance(attempts, int) or isinstance(attempts, bool) or not 1 <= attempts < MAX_SECONDS:
             raise BadArgument(f"expected Retry attempts of 1 or more, below a thousand million, got {attempts!r}")
         for name, value, least in (("wait", self.wait, 0), ("factor", self.factor, 1), ("ceiling", self.ceiling, 0)):
             if not _is_number(value, least):
@@ -94,4 +94,4 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
 
 def _is_number(value: object, least: int) -> bool:
     """A number from `least` on, below a thousand million; no bool, NaN or infinity."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and least <= value < MOST_SECONDS
+    return isinstance(value, int | float) and not isinstance(value, bool) and least <= value < MAX_SECONDS

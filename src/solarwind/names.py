@@ -8,8 +8,8 @@ from .errors import BadName
 
 _TOPIC = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
 _CONTENT = re.compile(r"[!-~]([ -~]{0,198}[!-~])?")
-_MOST_CHARACTERS = 200
-_MOST_KEY_BYTES = 256
+_MAX_CHARACTERS = 200
+_MAX_KEY_BYTES = 256
 
 
 def check_topic(topic: object) -> str:
@@ -18,7 +18,7 @@ def check_topic(topic: object) -> str:
     name = _text(topic, expected)
     if not _TOPIC.fullmatch(name):
         raise BadName(f"expected {expected}, got {_shown(name)}{_where(name)}")
-    if len(name) > _MOST_CHARACTERS:
+    if len(name) > _MAX_CHARACTERS:
         raise BadName(f"expected {expected}, got {len(name)} characters: {_shown(name)}")
     return name
 
@@ -27,7 +27,7 @@ def check_purpose(purpose: object) -> str:
     """Return `purpose` if it is one, else raise `BadName`."""
     expected = "a purpose of 1 to 200 printable characters with no space at either end"
     name = _text(purpose, expected)
-    if len(name) > _MOST_CHARACTERS:
+    if len(name) > _MAX_CHARACTERS:
         raise BadName(f"expected {expected}, got {len(name)} characters: {_shown(name)}")
     if not name or name != name.strip():
         raise BadName(f"expected {expected}, got {_shown(name)}")
@@ -39,7 +39,7 @@ def check_purpose(purpose: object) -> str:
 
 def check_key(key: object) -> str:
     """Return `key` if it is one, else raise `BadName`."""
-    if type(key) is str and len(key) <= _MOST_KEY_BYTES and key.isascii():
+    if type(key) is str and len(key) <= _MAX_KEY_BYTES and key.isascii():
         return key  # what nearly all are
     expected = "a key of at most 256 bytes of UTF-8"
     name = _text(key, expected)
@@ -47,7 +47,7 @@ def check_key(key: object) -> str:
         size = len(name.encode())
     except UnicodeEncodeError as error:
         raise BadName(f"expected {expected}, got a lone surrogate at character {error.start + 1}") from None
-    if size > _MOST_KEY_BYTES:
+    if size > _MAX_KEY_BYTES:
         raise BadName(f"expected {expected}, got {size} bytes: {_shown(name)}")
     return name
 
@@ -56,7 +56,7 @@ def check_id(id: object) -> str:
     """Return `id`, an event's id given by its producer, if it is one, else raise `BadName`."""
     expected = "an event id of 1 to 200 printable characters with no space at either end"
     name = _text(id, expected)
-    if not name or len(name) > _MOST_CHARACTERS or name != name.strip() or not name.isprintable():
+    if not name or len(name) > _MAX_CHARACTERS or name != name.strip() or not name.isprintable():
         raise BadName(f"expected {expected}, got {_shown(name)}")
     return name
 

@@ -11,25 +11,25 @@ from typing import Any
 
 from .engine.base import Since
 from .errors import BadArgument
-from .failure import MOST_SECONDS
+from .failure import MAX_SECONDS
 from .loops import forget
 from .names import check_id
 
-MOST_COUNT = 1_000_000_000
+MAX_COUNT = 1_000_000_000
 _SKEW_S = 5.0  # machines' clocks differ
 _SINCE = "'now', 'beginning', a datetime or a timedelta ago"
 
 
-def check_count(what: str, value: object, most: int = MOST_COUNT - 1) -> None:
+def check_count(what: str, value: object, most: int = MAX_COUNT - 1) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
-        bound = "below a thousand million" if most == MOST_COUNT - 1 else f"{most:,} at most"
+        bound = "below a thousand million" if most == MAX_COUNT - 1 else f"{most:,} at most"
         raise BadArgument(f"expected a {what} of 1 or more, {bound}, got {_shown(value)}")
 
 
 def check_seconds(what: str, value: Any, *, some: bool = False) -> float:
     """A number of seconds, or a timedelta, of 0 or more; `some`: more than 0. Return it as seconds."""
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    good = isinstance(seconds, int | float) and not isinstance(seconds, bool) and 0 <= seconds < MOST_SECONDS
+    good = isinstance(seconds, int | float) and not isinstance(seconds, bool) and 0 <= seconds < MAX_SECONDS
     if not good or (some and int(seconds * 1e9) <= 0):
         least = "more than 0 seconds" if some else "0 seconds or more"
         raise BadArgument(f"expected {what} of {least}, below a thousand million, got {_shown(value)}")

@@ -304,7 +304,7 @@ def _shown(value: Any) -> str:
 
 
 _PATH = re.compile(r"\$(?:\.[A-Za-z0-9_-]+)+")
-_MOST_PATH = 200
+_MAX_PATH = 200
 Key = str | bytes  # text as it is, other JSON in its canonical form
 _MAX_KEY = 256  # characters or bytes; a longer one is known by its digest, so that it costs no more
 _NUMBER = re.compile(rb"(-?)(\d+)(?:\.(\d+))?(?:[eE]([+-]?\d{1,1000}))?")
@@ -331,9 +331,9 @@ def field(path: str) -> Callable[[bytes, str], Key | None]:
 
 def check_field(path: str) -> None:
     """Whether `field` knows what is meant, without the work of making it. Raises `BadArgument`."""
-    if not isinstance(path, str) or len(path) > _MOST_PATH or not _PATH.fullmatch(path):
+    if not isinstance(path, str) or len(path) > _MAX_PATH or not _PATH.fullmatch(path):
         raise BadArgument(
-            f"expected a field such as $.video_id or $.video.id, of at most {_MOST_PATH} characters, got {_shown(path)}"
+            f"expected a field such as $.video_id or $.video.id, of at most {_MAX_PATH} characters, got {_shown(path)}"
         )
     if path.count(".") > _MAX_NAMES:
         raise BadArgument(

@@ -28,7 +28,7 @@ def load_exchange(name: object) -> None:
     raise BadArgument(
         text
         if text.endswith("?")
-        else f"{text}: register your own with solarwind.register_exchange, or install the package that has it"
+        else f"{text}: register your own with solarwind.exchanges.register_exchange, or install the package that has it"
     )
 
 

@@ -22,14 +22,14 @@ from .failure import Retry
 
 SUBPROTOCOL = "solarwind.v1"
 PATH = "/v1/connect"
-MOST_TOGETHER = 1 << 20  # bytes of messages that are put into one WebSocket message
-MOST_MESSAGES = 16_384  # in one
+MAX_TOGETHER = 1 << 20  # bytes of messages that are put into one WebSocket message
+MAX_MESSAGES = 16_384  # in one
 MAX_AUTHORS = 10_000  # further ones on a connection
 MAX_LISTED = 1 << 17  # edges of spans, failures or ids, in one message
 MAX_NAMED = 1 << 14  # purposes, likewise: more than a connection has instances
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MOST_AGO_US = 10**15
+_MAX_AGO_US = 10**15
 
 T = TypeVar("T")
 Ref = Annotated[int, msgspec.Meta(ge=1)]
@@ -256,8 +256,8 @@ def read_one(message: msgspec.Raw) -> FromClient:
 
 
 def _check_count(data: bytes) -> None:
-    if _count(data) > MOST_MESSAGES:
-        raise ProtocolError(f"expected at most {MOST_MESSAGES:,} messages together, got {_count(data):,}")
+    if _count(data) > MAX_MESSAGES:
+        raise ProtocolError(f"expected at most {MAX_MESSAGES:,} messages together, got {_count(data):,}")
 
 
 def read_server(data: bytes) -> list[FromServer]:
@@ -281,13 +281,13 @@ def _count(data: bytes) -> int:
     return int.from_bytes(data[1:3], "big") if data[:1] == b"\xdc" else 0  # few
 
 
-def groups(messages: Sequence[Message], most: int = MOST_TOGETHER) -> Iterator[Sequence[Message]]:
+def groups(messages: Sequence[Message], most: int = MAX_TOGETHER) -> Iterator[Sequence[Message]]:
     """What goes into one WebSocket message each: none is much larger than `most` if it holds several."""
     start = size = 0
     for index, message in enumerate(messages):
         more = _size(message)
         size += more
-        if (size > most and index > start) or index - start == MOST_MESSAGES:
+        if (size > most and index > start) or index - start == MAX_MESSAGES:
             yield messages[start:index]
             start, size = index, more
     if start < len(messages):
@@ -355,7 +355,7 @@ def read_since(since: str | int) -> str | datetime | timedelta:
             raise BadArgument(f"expected since 'now', 'beginning', ns since 1970, or below 0 ns ago, got {since!a}")
         return since
     if since < 0:
-        return timedelta(microseconds=min(_MOST_AGO_US, -since // 1000))
+        return timedelta(microseconds=min(_MAX_AGO_US, -since // 1000))
     try:
         return time_of(since)
     except OverflowError:

@@ -33,8 +33,8 @@ AWAY_S = 10.0  # that a node stands still or is cut off: its cluster may need 9 
 HELD_S = 7.0  # that an owner stands still: it is replaced after 3
 DOWN_S = 4.0  # that all nodes are down
 SETTLE_S = 4.0  # that nodes have to copy new streams, before anything is done to them
-MOST_BUSY = 0.1  # of a processor
-MOST_LINES = 150  # that a process logs about a fault
+MAX_BUSY = 0.1  # of a processor
+MAX_LINES = 150  # that a process logs about a fault
 IN_HAND_S = 4.0  # that somebody who stands still is given events: for two heartbeats
 Number = tuple[str, str, int]
 
@@ -255,7 +255,7 @@ def check_that_all_are_soon_at_work(story: Story) -> None:
 
 
 def check_that_nobody_is_busy_with_nothing(story: Story) -> None:
-    assert all(share < MOST_BUSY for _, share in story.busy), story.busy
+    assert all(share < MAX_BUSY for _, share in story.busy), story.busy
     for life in story.all():
         lines = len(life.errors.splitlines())
-        assert lines < MOST_LINES * len(story.faults), life.errors[-4000:]
+        assert lines < MAX_LINES * len(story.faults), life.errors[-4000:]

@@ -14,9 +14,9 @@ from solarwind import Limits
 from solarwind.batch import (
     AUTHOR_BYTES,
     MAX_HEADER_BYTES,
+    MAX_NUMBERS,
     MAX_ORIGIN,
-    MOST_NUMBERS,
-    MOST_PRODUCERS,
+    MAX_PRODUCERS,
     SLOT_NS,
     Batch,
     author_of,
@@ -45,8 +45,8 @@ events = st.lists(
     min_size=1,
     max_size=20,
 )
-producers = st.integers(0, MOST_PRODUCERS - 1)
-numbers = st.integers(0, MOST_NUMBERS - 100)
+producers = st.integers(0, MAX_PRODUCERS - 1)
+numbers = st.integers(0, MAX_NUMBERS - 100)
 times = st.integers(0, MAX_TIME)
 authors = st.sampled_from([b"", b"a" * AUTHOR_BYTES])
 
@@ -185,7 +185,7 @@ def test_a_time_that_has_no_effect_yet_is_refused_of_somebody_else(field: str) -
         batch.check(Limits())
 
 
-@given(times, producers, st.integers(0, MOST_NUMBERS - 1))
+@given(times, producers, st.integers(0, MAX_NUMBERS - 1))
 def test_an_id_says_where_its_event_is(time: int, producer: int, sequence: int) -> None:
     id = make_id(time, producer, sequence)
     assert len(id) == 36
@@ -209,7 +209,7 @@ def in_order(parts: tuple[int, int, int]) -> tuple[int, int, int]:
     return slot_of(time), producer, sequence
 
 
-@given(st.sets(st.tuples(times, producers, st.integers(0, MOST_NUMBERS - 1))))
+@given(st.sets(st.tuples(times, producers, st.integers(0, MAX_NUMBERS - 1))))
 def test_ids_are_unique_and_sort_by_time_then_producer_then_number(parts: set[tuple[int, int, int]]) -> None:
     ids = {make_id(*each): in_order(each) for each in parts}
     assert len(ids) == len(set(map(in_order, parts)))

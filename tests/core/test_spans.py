@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 
 from solarwind.core.spans import Spans
 
-MOST = 40
-places = st.integers(0, MOST)
+MAX = 40
+places = st.integers(0, MAX)
 ranges = st.tuples(places, places)
-sets = st.sets(st.integers(0, MOST - 1))
+sets = st.sets(st.integers(0, MAX - 1))
 
 
 def is_sound(spans: Spans) -> bool:
@@ -25,11 +25,11 @@ def test_a_set_has_the_positions_it_was_made_of(members: set[int]) -> None:
     assert list(spans.positions()) == sorted(members)
     assert len(spans) == len(members)
     assert bool(spans) == bool(members)
-    assert [position in spans for position in range(MOST)] == [position in members for position in range(MOST)]
+    assert [position in spans for position in range(MAX)] == [position in members for position in range(MAX)]
     assert [position for start, stop in spans for position in range(start, stop)] == sorted(members)
 
 
-@given(st.lists(st.integers(0, MOST)))
+@given(st.lists(st.integers(0, MAX)))
 def test_positions_may_come_in_any_order_and_more_than_once(positions: list[int]) -> None:
     assert Spans.of(positions) == Spans.of(set(positions))
 
@@ -81,7 +81,7 @@ def test_within_and_outside_part_a_range(members: set[int], part: tuple[int, int
 @given(sets, places)
 def test_the_gap_is_the_first_span_that_is_not_in_the_set(members: set[int], position: int) -> None:
     start, stop = Spans.of(members).gap(position)
-    assert start == next(place for place in range(position, MOST + 1) if place not in members)
+    assert start == next(place for place in range(position, MAX + 1) if place not in members)
     assert stop == min((member for member in members if member > start), default=None)
 
 

@@ -21,8 +21,8 @@ from solarwind.operations import OPERATIONS
 from solarwind.server import access as access_module
 from solarwind.server.access import (
     ANY,
-    MOST_RIGHTS,
-    MOST_TOKENS,
+    MAX_RIGHTS,
+    MAX_TOKENS,
     Access,
     Grant,
     Listen,
@@ -615,7 +615,7 @@ REFUSED: list[tuple[dict[str, Any], type[SolarWindError]]] = [
     ({"listen": (Listen("no topic"),)}, BadName),
     ({"listen": (Listen("orders", " p"),)}, BadName),
     ({"admin": False}, BadArgument),
-    ({"fire": ("orders",) * (MOST_RIGHTS + 1)}, TooLarge),
+    ({"fire": ("orders",) * (MAX_RIGHTS + 1)}, TooLarge),
 ]
 
 
@@ -628,11 +628,11 @@ def test_a_token_that_cannot_be_meant_is_refused(path: str, given: dict[str, Any
 
 def test_there_is_an_end_to_the_tokens_of_a_file(path: str) -> None:
     _, made = create_token(path, "first", admin=True)
-    many = [msgspec.structs.replace(made, id=f"{number:012x}", name=str(number)) for number in range(MOST_TOKENS)]
+    many = [msgspec.structs.replace(made, id=f"{number:012x}", name=str(number)) for number in range(MAX_TOKENS)]
     Path(path).write_bytes(msgspec.json.encode({"version": 1, "tokens": many}))
     with pytest.raises(TooLarge, match="revoke some"):
         create_token(path, "one too many", admin=True)
-    assert len(read_tokens(path)) == MOST_TOKENS
+    assert len(read_tokens(path)) == MAX_TOKENS
 
 
 def test_tokens_that_are_made_at_once_are_all_there(path: str) -> None:

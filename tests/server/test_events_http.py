@@ -27,7 +27,7 @@ from .doors import BATCHED, BYTES, JSON, NDJSON, STRUCTURED, at, curl, served
 from .place import Host
 from .serving import Serving
 
-MOST = 1 << 20  # of a payload
+MAX = 1 << 20  # of a payload
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ async def test_what_is_no_json_is_refused(port: int) -> None:
 @on_loop
 async def test_what_is_too_large_or_too_deep_is_refused_and_the_connection_goes_on(port: int) -> None:
     async with at(port) as doors:
-        just = b'"' + b"x" * (MOST - 2) + b'"'
+        just = b'"' + b"x" * (MAX - 2) + b'"'
         assert len(await doors.fire(just)) == 1
         for kind in (JSON, BYTES):
             await doors.refused(doors.send(just + b" ", kind), 413, "too-large", "at most 1,048,576 bytes")
@@ -235,7 +235,7 @@ async def test_an_upload_with_an_id_may_be_repeated(port: int) -> None:
 @on_loop
 async def test_a_line_that_is_too_long_or_too_deep_is_named(port: int) -> None:
     async with at(port) as doors:
-        just = b'"' + b"x" * (MOST - 2) + b'"'
+        just = b'"' + b"x" * (MAX - 2) + b'"'
         assert len(await doors.fire(just + b"\r\n" + just, NDJSON)) == 2
         for body in (b"1\n" + just + b" 2", b"1\n" + just[:-1] + b'y"\n2', chunks(b"1\n", *[just[:-1]] * 3)):
             problem = await doors.refused(doors.send(body, NDJSON), 413, "too-large", "line 2: ", "1,048,576 bytes")
@@ -385,7 +385,7 @@ async def test_one_bad_event_of_a_batch_is_named_and_none_is_accepted(port: int)
             await doors.refused(doors.send(body, BATCHED), 400, code, "CloudEvent 2 of 3: expected", words)
             if isinstance(bad, dict):
                 await doors.refused(doors.send(json.dumps(bad), STRUCTURED), 400, code, words)
-        large = json.dumps({**good, "data": "x" * MOST})
+        large = json.dumps({**good, "data": "x" * MAX})
         await doors.refused(doors.send(f"[{json.dumps(good)},{large}]", BATCHED), 413, "too-large", "1,048,576")
         await doors.refused(doors.send(json.dumps([good] * 1_001), BATCHED), 413, "too-large", "at most 1,000")
         await doors.refused(doors.send(json.dumps(good), BATCHED), 400, "bad-payload", "an array of CloudEvents")

@@ -19,7 +19,7 @@ from .test_turns import here
 EVENTS = 200_000
 TOGETHER = 2_000
 PAYLOAD = b"x" * 300
-MOST_BYTES = 64 << 20  # by which the server may grow
+MAX_BYTES = 64 << 20  # by which the server may grow
 
 
 @on_loop
@@ -57,7 +57,7 @@ async def test_consumers_that_do_not_keep_up(serving: Callable[..., Serving]) ->
         left = {name: purposes["T", name].pending + purposes["T", name].in_flight for name in ("slow", "deaf")}
         assert left == {"slow": EVENTS, "deaf": EVENTS}
         assert purposes["T", "deaf too"].dropped > EVENTS // 2
-        assert grown < MOST_BYTES, f"{grown:,}"
+        assert grown < MAX_BYTES, f"{grown:,}"
         gate.set()
 
 

@@ -21,7 +21,7 @@ from .doors import at, mounted
 from .serving import Serving
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "HTTP.md"
-MOST_S = 120
+MAX_S = 120
 
 # Before the document's own lines: each curl must be answered with 2xx, and what was asked is noted. The feed (-N) has
 # no end.
@@ -71,7 +71,7 @@ async def test_each_line_of_curl_works_as_it_stands_and_there_is_one_for_each_do
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
-        out, noted = (text.decode() for text in await asyncio.wait_for(process.communicate(), MOST_S))
+        out, noted = (text.decode() for text in await asyncio.wait_for(process.communicate(), MAX_S))
     finally:
         await server.end()
     assert process.returncode == 0, out[-2_000:] + noted

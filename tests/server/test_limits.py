@@ -214,17 +214,17 @@ async def test_messages_that_are_not_whole_and_batches_on_hold_have_an_end_toget
 async def test_so_many_messages_come_together_and_no_more() -> None:
     async with here() as (port, _), talker(port) as made:
         await made.hello()
-        await made.say(*[wire.Ping()] * wire.MOST_MESSAGES)
+        await made.say(*[wire.Ping()] * wire.MAX_MESSAGES)
         await made.hear(wire.Pong)
-        await made.say(*[wire.Ping()] * (wire.MOST_MESSAGES + 1))
+        await made.say(*[wire.Ping()] * (wire.MAX_MESSAGES + 1))
         refused = await made.hear(wire.Refused)
         assert (refused.ref, refused.code) == (0, "protocol")
         assert "at most 16,384 messages together, got 16,385" in refused.text
 
 
 def test_a_client_sends_no_more_together() -> None:
-    messages = [wire.Ping()] * (2 * wire.MOST_MESSAGES + 1)
-    assert [len(each) for each in wire.groups(messages)] == [wire.MOST_MESSAGES, wire.MOST_MESSAGES, 1]
+    messages = [wire.Ping()] * (2 * wire.MAX_MESSAGES + 1)
+    assert [len(each) for each in wire.groups(messages)] == [wire.MAX_MESSAGES, wire.MAX_MESSAGES, 1]
 
 
 @bites("body_bytes")
@@ -622,7 +622,7 @@ async def test_a_feed_shows_that_it_lives(soon: int) -> None:
 
 # --- how little somebody costs of whom nobody knows who he is ------------------------------------------------------
 
-MOST = 64 << 10  # bytes for each
+MAX = 64 << 10  # bytes for each
 PEERS = 200
 TOKEN = "sw_0123456789ab_" + "x" * 43
 
@@ -772,7 +772,7 @@ def mounted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mounted]:
 @pytest.mark.parametrize("what", PLAIN, ids=lambda what: what.__name__)
 @on_loop
 async def test_whoever_is_not_known_costs_no_more_than_64_kib(plain: Serving, what: Any) -> None:
-    assert await cost(plain.pid, int(plain.port), what) < MOST
+    assert await cost(plain.pid, int(plain.port), what) < MAX
 
 
 @pytest.mark.parametrize("what", [*SECURE, _half_a_hello], ids=lambda what: what.__name__)
@@ -780,7 +780,7 @@ async def test_whoever_is_not_known_costs_no_more_than_64_kib(plain: Serving, wh
 async def test_nor_with_tls(secure: Serving, certificate: tuple[Path, Path], what: Any) -> None:
     tls = trusting(certificate[0])
     way = None if what is _half_a_hello else tls
-    assert await cost(secure.pid, int(secure.port), what, way, tls) < MOST
+    assert await cost(secure.pid, int(secure.port), what, way, tls) < MAX
 
 
 @on_loop
@@ -788,7 +788,7 @@ async def test_nor_where_the_app_is_mounted_once_its_own_server_has_a_request(mo
     async def a_socket(made: Peer) -> None:
         await made.handshake(ROOT)
 
-    assert await cost(mounted.pid, mounted.port, a_socket) < MOST
+    assert await cost(mounted.pid, mounted.port, a_socket) < MAX
 
 
 @on_loop

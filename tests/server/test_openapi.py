@@ -22,7 +22,7 @@ from .doors import NDJSON, Doors, at
 from .serving import Serving
 
 HOOKS = f"{__package__}.schemathesis_hooks"
-MOST_S = 100
+MAX_S = 100
 
 # Where what fits the description may still be refused for what it means: a time that is no day, a token said twice,
 # an id beside a CloudEvent that has one, a URL, a retry. And the WebSocket is no request.
@@ -89,7 +89,7 @@ async def test_the_description_is_true(tmp_path: Path, examples: int) -> None:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
             )
-            out, _ = await asyncio.wait_for(process.communicate(), MOST_S)
+            out, _ = await asyncio.wait_for(process.communicate(), MAX_S)
             assert process.returncode == 0, out.decode()
             text = (await doors.http.get("/metrics")).text
     answered = set(re.findall(r'http_requests_total{method="(\w+)",path="(.*?)",status="20\d"}', text))

@@ -56,7 +56,7 @@ async def listed(store: DelayingStore) -> list[tuple[int, int]]:
     """What is delayed: when it is due, and its payload."""
     found: list[tuple[int, int]] = []
     after = (-1, -1)
-    while page := await store.delays.page(after, most_bytes=100):
+    while page := await store.delays.page(after, max_bytes=100):
         after = page[-1].place
         found += [(each.due, int(each.batch.payload(index))) for each in page for index in range(len(each.batch))]
     assert await store.delays.count() == len(found)

@@ -33,7 +33,7 @@ def small_scale(monkeypatch: pytest.MonkeyPatch) -> None:
     """A log that is emptied every few commits, a mark that is always being synced: all that can go wrong, soon."""
     monkeypatch.setattr(database, "PAGE_BYTES", 1024)
     monkeypatch.setattr(sqlite, "_LOG_BYTES", 32 << 10)
-    monkeypatch.setattr(sqlite, "_LOG_MOST_BYTES", 128 << 10)
+    monkeypatch.setattr(sqlite, "_LOG_MAX_BYTES", 128 << 10)
     monkeypatch.setattr(sqlite, "_MARK_S", 0)
     monkeypatch.setattr(commits, "_COMMITS_KEPT", 4)
     monkeypatch.setattr(files.Reserve, "SIZE", 64 << 10)

@@ -233,7 +233,7 @@ def test_a_log_that_cannot_be_emptied_is_said_and_grows_no_further_than_a_bound(
     disk: Disk, path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(sqlite, "_LOG_BYTES", 64 << 10)
-    monkeypatch.setattr(sqlite, "_LOG_MOST_BYTES", 128 << 10)
+    monkeypatch.setattr(sqlite, "_LOG_MAX_BYTES", 128 << 10)
     monkeypatch.setattr(sqlite, "_LOG_REFUSE_BYTES", 512 << 10)
 
     async def work() -> None:

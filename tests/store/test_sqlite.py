@@ -268,7 +268,7 @@ def test_a_batch_sent_again_is_not_stored_again_not_even_after_a_restart(path: P
 def test_what_has_been_trimmed_may_be_fired_again(path: Path) -> None:
     async def look(store: SqliteStore) -> None:
         await put(batch("a", 2, ids=["x", "y"]))(store)
-        assert await store.trim("a", Spans(), before=10**18, most_bytes=None) == 2
+        assert await store.trim("a", Spans(), before=10**18, max_bytes=None) == 2
         [stored] = await store.commit([batch("a", producer=2, ids=["x"])], [], [], now=5)
         assert stored is not None
         assert stored.start == 2
@@ -410,9 +410,9 @@ def test_trimming_spares_every_batch_with_an_event_that_is_pinned(path: Path) ->
     async def look(store: SqliteStore) -> None:
         await put(*(batch("a", 10, first=10 * each, time=100 * each + 1) for each in range(6)))(store)
         pinned = Spans.of([15, 39, 40])
-        assert await store.trim("a", pinned, before=450, most_bytes=None) == 20
+        assert await store.trim("a", pinned, before=450, max_bytes=None) == 20
         assert [each.start for each in await all_of(store, "a")] == [10, 30, 40, 50]
-        assert await store.trim("a", pinned, before=450, most_bytes=None) == 0
+        assert await store.trim("a", pinned, before=450, max_bytes=None) == 0
         left = sum(len(each.batch.data) for each in await all_of(store, "a"))
         assert await store.history("a") == (40, left)
 
@@ -425,10 +425,10 @@ def test_trimming_to_a_size_deletes_the_oldest_that_may_go(path: Path) -> None:
     async def look(store: SqliteStore) -> None:
         await put(*(batch("a", 10, first=10 * each) for each in range(6)))(store)
         size = len(batch("a", 10).data)
-        assert await store.trim("a", Spans([0, 1]), before=None, most_bytes=3 * size + 1) == 30
+        assert await store.trim("a", Spans([0, 1]), before=None, max_bytes=3 * size + 1) == 30
         assert [each.start for each in await all_of(store, "a")] == [0, 40, 50]
-        assert await store.trim("a", Spans(), before=None, most_bytes=0) == 30
-        assert await store.trim("nowhere", Spans(), before=1, most_bytes=0) == 0
+        assert await store.trim("a", Spans(), before=None, max_bytes=0) == 30
+        assert await store.trim("nowhere", Spans(), before=1, max_bytes=0) == 0
 
     on_store(path, look)
     assert check(str(path)) == []
@@ -437,7 +437,7 @@ def test_trimming_to_a_size_deletes_the_oldest_that_may_go(path: Path) -> None:
 def test_positions_are_not_used_again_when_all_has_been_trimmed(path: Path) -> None:
     async def work(store: SqliteStore) -> None:
         await put(batch("a", 10))(store)
-        await store.trim("a", Spans(), before=10**18, most_bytes=None)
+        await store.trim("a", Spans(), before=10**18, max_bytes=None)
 
     on_store(path, work)
     recovered = on_store(path, put(batch("a", 2, first=10)))
@@ -454,12 +454,12 @@ def test_trimming_goes_in_parts_and_commits_go_on_meanwhile(path: Path, monkeypa
         parts = []
         for first in range(20, 27):
             trimmed, _ = await asyncio.gather(
-                store.trim("a", Spans([20, 1 << 60]), before=10**18, most_bytes=None),
+                store.trim("a", Spans([20, 1 << 60]), before=10**18, max_bytes=None),
                 store.commit([batch("a", first=first)], [], [], now=5),
             )
             parts.append(trimmed)
         assert parts == [3, 3, 3, 3, 3, 3, 2]
-        assert await store.trim("a", Spans([20, 1 << 60]), before=10**18, most_bytes=None) == 0
+        assert await store.trim("a", Spans([20, 1 << 60]), before=10**18, max_bytes=None) == 0
         assert await store.history("a") == (7, 7 * len(batch("a").data))
         assert [each.start for each in await all_of(store, "a")] == list(range(20, 27))
 
@@ -613,7 +613,7 @@ def test_a_large_backlog_opens_at_once(path: Path) -> None:
 
 def test_the_log_stays_bounded_under_continuous_load(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite, "_LOG_BYTES", 1 << 20)
-    monkeypatch.setattr(sqlite, "_LOG_MOST_BYTES", 4 << 20)
+    monkeypatch.setattr(sqlite, "_LOG_MAX_BYTES", 4 << 20)
     written = 0
 
     async def work(store: SqliteStore) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     Fault = tuple[int, SolarWindError]  # the number of a line, and why it was refused
 
 _READ_BYTES = 1 << 20  # so much of stdin is fired together, at most
-_MOST_LINE_BYTES = (1 << 20) + 4096  # a payload of the largest size, and some space around it
+_MAX_LINE_BYTES = (1 << 20) + 4096  # a payload of the largest size, and some space around it
 _WRITE_BYTES = 4096  # a pipe that has room at all has room for so much
 
 
@@ -81,7 +81,7 @@ def _payload(argument: str | None) -> bytes:
     if argument is None:
         return b"null"
     if argument == "-":
-        return sys.stdin.buffer.read(_MOST_LINE_BYTES + 1)
+        return sys.stdin.buffer.read(_MAX_LINE_BYTES + 1)
     return argument.encode("utf-8", "surrogateescape")
 
 
@@ -91,7 +91,7 @@ def _json(data: bytes) -> msgspec.Raw:
 
     from ..payload import JSON, decode
 
-    if len(data) > _MOST_LINE_BYTES:
+    if len(data) > _MAX_LINE_BYTES:
         raise TooLarge("expected a payload of at most 1,048,576 bytes, got more: store it elsewhere, fire where it is")
     data = data.strip()
     try:
@@ -131,7 +131,7 @@ def _parts(file: BinaryIO) -> Iterator[list[bytes]]:
     rest = b""
     while data := file.read1(_READ_BYTES):  # type: ignore[attr-defined]
         *lines, rest = (rest + data).split(b"\n")
-        if len(rest) > _MOST_LINE_BYTES:  # will be refused; what follows need not be read for that
+        if len(rest) > _MAX_LINE_BYTES:  # will be refused; what follows need not be read for that
             break
         if lines:
             yield lines

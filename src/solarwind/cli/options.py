@@ -17,7 +17,7 @@ DEFAULT_URL = "ws://127.0.0.1:7400"
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 _UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_MOST_S = 1e9
+_MAX_S = 1e9
 _YEARS = range(1970, 2262)  # what fits into nanoseconds since 1970
 
 
@@ -50,8 +50,8 @@ def duration(text: str, name: str) -> timedelta:
     if found is None and text != "0":
         raise typer.BadParameter(f"expected a duration such as 30s, 5m, 12h, 7d or 0, got {text!a}", param_hint=name)
     seconds = float(found[1]) * _UNIT_S[found[2]] if found else 0.0
-    if seconds > _MOST_S:
-        raise typer.BadParameter(f"expected a duration of at most {_MOST_S / 86400:.0f}d, got {text}", param_hint=name)
+    if seconds > _MAX_S:
+        raise typer.BadParameter(f"expected a duration of at most {_MAX_S / 86400:.0f}d, got {text}", param_hint=name)
     return timedelta(seconds=seconds)
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from ..wind import SolarWind
 
-MOST_WORKERS = 500
+MAX_WORKERS = 500
 
 _OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
 
@@ -31,7 +31,7 @@ def run(
     ],
     workers: Annotated[
         int | None,
-        option("workers", "In so many processes, on one dispatcher.", min=1, max=MOST_WORKERS, show_default=False),
+        option("workers", "In so many processes, on one dispatcher.", min=1, max=MAX_WORKERS, show_default=False),
     ] = None,
     url: Annotated[str | None, option("url", "Instead of the object's own.", show_default=False)] = None,
     until_settled: Annotated[bool, option("until-settled", "Leave when nothing is left to do.")] = False,

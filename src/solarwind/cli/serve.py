@@ -26,7 +26,7 @@ log = logging.getLogger("solarwind")
 
 T = TypeVar("T")
 
-MOST_PORT = 65_535
+MAX_PORT = 65_535
 
 
 _PLACE, _WHO, _HOOKS, _PEER, _THERE = (
@@ -59,7 +59,7 @@ def serve(
     host: Annotated[str, _one(
         _PLACE, "host", "ADDRESS", "The address to listen on.", show_default=True)] = "127.0.0.1",
     port: Annotated[int, _one(
-        _PLACE, "port", "N", "The port. With 0, any that is free.", min=0, max=MOST_PORT, show_default=True)] = 7400,
+        _PLACE, "port", "N", "The port. With 0, any that is free.", min=0, max=MAX_PORT, show_default=True)] = 7400,
     fd: Annotated[int | None, _one(_PLACE, "fd", "N", "A listening socket that it inherits, instead.", min=3)] = None,
     grace: Annotated[float, _one(
         _PLACE, "grace", "SECONDS", "How long requests have to finish at the end.", min=0, show_default=True)] = 30.0,

@@ -21,7 +21,7 @@ from .parent import PARENT, tell
 
 STEADY_S = 10.0  # who lasted so long did not end at once
 FIRST_PAUSE_S = 0.5
-MOST_PAUSE_S = 30.0
+MAX_PAUSE_S = 30.0
 HURRY_S = 5.0  # that one has to leave at once, before it is killed
 _REFUSALS = (1, 2)  # exit codes
 _NOT_STARTED = 127
@@ -79,7 +79,7 @@ class Child:
                 pause = 0.0 if time.monotonic() - began > STEADY_S else pause
                 log.warning("%s ended %s, starting it again%s", self.name, _how(code), f" in {pause:g} s" * (pause > 0))
                 await self._rest(pause)
-                pause = min(max(2 * pause, FIRST_PAUSE_S), MOST_PAUSE_S)
+                pause = min(max(2 * pause, FIRST_PAUSE_S), MAX_PAUSE_S)
             if self._ending:  # while it did not run
                 return 0
             self._again = False

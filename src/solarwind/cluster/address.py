@@ -14,7 +14,7 @@ from ..text import redact
 
 EXPECTED = "nats://host[:port][,host…][/namespace][?option=value]"
 PORT = 4222
-MOST_STREAMS = 1_000
+MAX_STREAMS = 1_000
 _NAMESPACE = re.compile(r"[A-Za-z0-9-]{1,64}")
 _S = 1_000_000_000
 
@@ -35,7 +35,7 @@ class Settings(msgspec.Struct, frozen=True):
 
 
 _BOUNDS: dict[str, tuple[float, float]] = {
-    "streams": (1, MOST_STREAMS),
+    "streams": (1, MAX_STREAMS),
     "words": (0, 100),
     "replicas": (1, 5),
     "dedup_s": (1, 86_400),

@@ -254,9 +254,9 @@ class PartitionEnd:
 
     # What copying asks --------------------------------------------------------------------------------
 
-    async def read(self, topic: str, position: int, most_bytes: int) -> list[Stored]:
+    async def read(self, topic: str, position: int, max_bytes: int) -> list[Stored]:
         self._check()
-        return await self.store.read(topic, position, most_bytes) if self._is_open else []
+        return await self.store.read(topic, position, max_bytes) if self._is_open else []
 
     async def history(self, topic: str) -> tuple[int, int]:
         return await self.store.history(topic) if self._is_open else (0, 0)

@@ -31,7 +31,7 @@ from ..operations import Internal
 from ..records import OwnerInfo, Trace
 from ..store.definitions import Definitions
 from . import session
-from .address import MOST_STREAMS, read_address
+from .address import MAX_STREAMS, read_address
 from .definitions import DefinitionKeys
 from .durability import log_durability
 from .layout import Layout
@@ -62,7 +62,7 @@ class PartitionClient(Client):
 
     def _next(self) -> int:
         """An instance's number says which partition it is of."""
-        return super()._next() * MOST_STREAMS + self.partition
+        return super()._next() * MAX_STREAMS + self.partition
 
     async def _open(self) -> Link:
         return await self._engine.open_link(self.partition, self._received, self._lost)
@@ -353,7 +353,7 @@ class NatsEngine(Running):
         return await client.join(join, since, receiver)
 
     def _client_with(self, instance: int) -> PartitionClient:
-        return self._started[instance % MOST_STREAMS]
+        return self._started[instance % MAX_STREAMS]
 
     def report(self, report: Report, fired: Collection[Batch]) -> bool:
         return self._client_with(report.instance).report(report, fired)

@@ -26,7 +26,7 @@ from .tracing import scan
 log = logging.getLogger("solarwind")
 
 FROM = "Solarwind-From"
-MOST_BYTES = 64 << 20  # that wait to be copied: then no more is committed
+MAX_BYTES = 64 << 20  # that wait to be copied: then no more is committed
 
 
 class Place(NamedTuple):

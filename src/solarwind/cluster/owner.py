@@ -24,7 +24,7 @@ HEARTBEAT_S = 2.0  # of connections: who is silent for two is gone
 STOP_S = 3.0  # that what was settled last has to be written
 DRAIN_S = 1.0  # that handlers have to end what they began before a partition moves
 CACHE_BYTES = 96 << 20  # of the recent batches of all partitions that a process owns
-_MOST = 1 << 30
+_MAX = 1 << 30
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -33,8 +33,8 @@ class Settings(msgspec.Struct, frozen=True):
     frame_bytes: int = 64 << 20
     authenticate_s: float = 10.0
     heartbeat_s: float = HEARTBEAT_S
-    instances: int = _MOST
-    unanswered: int = _MOST
+    instances: int = _MAX
+    unanswered: int = _MAX
 
 
 class Everything:

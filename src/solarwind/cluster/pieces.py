@@ -5,7 +5,7 @@ from __future__ import annotations
 from .session import Raw, Session, log
 
 PIECE = "Solarwind-Piece"  # which of how many: "1/3"
-MOST_PIECES = 1_000  # that JetStream stores together
+MAX_PIECES = 1_000  # that JetStream stores together
 HEADERS_BYTES = 2 << 10  # of a message, at most
 Message = tuple[str, bytes, dict[str, str]]
 
@@ -21,7 +21,7 @@ def in_pieces(subject: str, data: bytes, headers: dict[str, str], room: int) -> 
 def piece_of(raw: Raw) -> tuple[int, int] | None:
     """Which piece of how many; None where it is a whole message, or nothing that Solar Wind wrote."""
     at, _, count = raw.headers.get(PIECE, "").partition("/")
-    if not (at.isdecimal() and count.isdecimal() and 1 <= int(at) <= int(count) <= MOST_PIECES):
+    if not (at.isdecimal() and count.isdecimal() and 1 <= int(at) <= int(count) <= MAX_PIECES):
         return None
     return int(at), int(count)
 

@@ -185,22 +185,22 @@ class Positions:
             async with notes.writing:
                 await self._session.until_answered(rewrite, "shorten an index")
 
-    async def read(self, notes: Notes, position: int, most_bytes: int) -> list[Stored]:
+    async def read(self, notes: Notes, position: int, max_bytes: int) -> list[Stored]:
         """See `Store.read`."""
         found: list[Stored] = []
-        async for read in self.messages(notes, position, most_bytes):
+        async for read in self.messages(notes, position, max_bytes):
             if read.batch is None or read.position + len(read.batch) <= position:
                 continue
-            most_bytes -= len(read.raw.data)
-            if found and most_bytes < 0:
+            max_bytes -= len(read.raw.data)
+            if found and max_bytes < 0:
                 break
             read.batch.fold()
             found.append(Stored(read.position, read.batch))
-            if most_bytes <= 0 or len(found) >= READ_MESSAGES:
+            if max_bytes <= 0 or len(found) >= READ_MESSAGES:
                 break
         return found
 
-    async def messages(self, notes: Notes, position: int, most_bytes: int = NOTE_BYTES) -> AsyncIterator[Read]:
+    async def messages(self, notes: Notes, position: int, max_bytes: int = NOTE_BYTES) -> AsyncIterator[Read]:
         """All messages that are counted, from the last note before `position` on; about so many bytes are read
         together. What is behind something that is gone, and was not trimmed, is counted back from the next note, or
         the end."""
@@ -212,7 +212,7 @@ class Positions:
         following.append(Note(state.end, seen + 1, state.total))
         at: Note | None = None  # where the next message is, once that is known
         unknown: list[Read] = []
-        async for read in self._all(state.name, anchor.seq, most_bytes):
+        async for read in self._all(state.name, anchor.seq, max_bytes):
             seq = read.raw.seq
             while following and following[0].seq <= seq:
                 anchor, at = following.pop(0), None
@@ -237,10 +237,10 @@ class Positions:
         for each in notes.counted_back(unknown, following[0]):
             yield each
 
-    async def _all(self, topic: str, seq: int, most_bytes: int) -> AsyncIterator[Read]:
+    async def _all(self, topic: str, seq: int, max_bytes: int) -> AsyncIterator[Read]:
         """The messages of a topic from a sequence on, not counted yet."""
         pieces = Pieces()
-        while page := await self._page(topic, seq, most_bytes):
+        while page := await self._page(topic, seq, max_bytes):
             for raw in page:
                 seq = raw.seq + 1
                 whole = pieces.add(raw)
@@ -264,9 +264,9 @@ class Positions:
             break
         return notes.state.end
 
-    async def _page(self, topic: str, seq: int, most_bytes: int) -> list[Raw]:
+    async def _page(self, topic: str, seq: int, max_bytes: int) -> list[Raw]:
         subject = self._layout.events_of(self._partition, topic=topic)
-        most = {"batch": READ_MESSAGES, "max_bytes": max(1 << 16, most_bytes)}
+        most = {"batch": READ_MESSAGES, "max_bytes": max(1 << 16, max_bytes)}
         request = {"seq": max(1, seq), "next_by_subj": subject, **most}
 
         async def read() -> list[Raw]:

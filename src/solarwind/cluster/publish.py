@@ -24,7 +24,7 @@ from ..limits import Limits
 from ..origin import MACHINE, process_name
 from .layout import DIRECT, Layout, any_producer_name, id_name, producer_name
 from .namespace import open_partition
-from .pieces import HEADERS_BYTES, MOST_PIECES, in_pieces, piece_of
+from .pieces import HEADERS_BYTES, MAX_PIECES, in_pieces, piece_of
 from .session import (
     EXPECT,
     NO_STREAM,
@@ -41,7 +41,7 @@ log = logging.getLogger("solarwind")
 
 NUMBER = "Solarwind-Number"  # the event's, in a piece
 _TOGETHER = 256  # messages of events with ids of their own that are under way together
-_MOST_LANES = 10_000  # that rest and are remembered
+_MAX_LANES = 10_000  # that rest and are remembered
 
 _Group = list[tuple[Batch, asyncio.Future[None]]]
 
@@ -97,7 +97,7 @@ class Publisher:
         return False
 
     def _forget(self) -> None:
-        while len(self._lanes) > _MOST_LANES:
+        while len(self._lanes) > _MAX_LANES:
             key = next(iter(self._lanes))
             lane = self._lanes[key]
             if lane.task is not None or lane.posted is not None:
@@ -313,9 +313,9 @@ class Publisher:
         if len(data) <= room:
             return await self._session.publish(subject, data, marks | expectation | headers)
         pieces = in_pieces(subject, data, marks | {NUMBER: str(batch.header.first)}, room)
-        if len(pieces) > MOST_PIECES:
+        if len(pieces) > MAX_PIECES:
             raise TooLarge(
-                f"expected an event of at most {MOST_PIECES * room:,} bytes, got {len(data):,}: "
+                f"expected an event of at most {MAX_PIECES * room:,} bytes, got {len(data):,}: "
                 "raise max_payload of the NATS servers"
             )
         pieces[0][2].update(expectation)

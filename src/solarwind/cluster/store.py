@@ -27,7 +27,7 @@ from ..errors import NotAllowed, NotFound, ProtocolError, StoreError
 from ..store.base import Full, Keep, Recovered
 from ..store.base import TopicRecord as TopicKnown
 from ..store.definitions import Definitions
-from .forward import MOST_BYTES, Forwarder
+from .forward import MAX_BYTES, Forwarder
 from .layout import CAUSED, Layout, forwarded_by
 from .log import Log
 from .pieces import pass_over
@@ -301,10 +301,10 @@ class JetStreamStore:
     ) -> list[Stored | None]:
         """The batches are what handlers fired: they come into the log once they are copied there, so none has a
         position yet."""
-        if batches and self.forwarder.bytes > MOST_BYTES:
+        if batches and self.forwarder.bytes > MAX_BYTES:
             raise Full(
                 f"what handlers fired on partition {self.partition} waits to be stored: expected at most "
-                f"{MOST_BYTES:,} bytes of it, got more"
+                f"{MAX_BYTES:,} bytes of it, got more"
             )
         async with self._writing:
             self._now = max(self._now, now)
@@ -369,9 +369,9 @@ class JetStreamStore:
 
     # Reading ------------------------------------------------------------------------------------------
 
-    async def read(self, topic: str, position: int, most_bytes: int) -> list[Stored]:
+    async def read(self, topic: str, position: int, max_bytes: int) -> list[Stored]:
         notes = self._topics.get(topic)
-        return [] if notes is None else await self._positions.read(notes, position, most_bytes)
+        return [] if notes is None else await self._positions.read(notes, position, max_bytes)
 
     async def history(self, topic: str) -> tuple[int, int]:
         notes = self._topics.get(topic)
@@ -433,11 +433,11 @@ class JetStreamStore:
     async def shrink(self) -> bool:
         return False
 
-    async def trim(self, topic: str, pinned: Spans, before: int | None, most_bytes: int | None) -> int:
+    async def trim(self, topic: str, pinned: Spans, before: int | None, max_bytes: int | None) -> int:
         notes = self._topics.get(topic)
         if notes is None or self._closed:
             return 0
-        wanted = Wanted(pinned, before, most_bytes, set(self._last_from.values()))
+        wanted = Wanted(pinned, before, max_bytes, set(self._last_from.values()))
         events: int = await asyncio.shield(self._tasks.keep(self._trim(topic, notes, wanted)))
         return events
 

@@ -18,7 +18,7 @@ from .positions import Notes, Positions, Read
 from .records import Hole, Note
 from .session import NO_MESSAGE, Refusal, Session
 
-MOST_MESSAGES = 4_096  # that are looked at one by one each time
+MAX_MESSAGES = 4_096  # that are looked at one by one each time
 _AT_ONCE = 1 << 62  # so many messages since the last note that the next one gets one
 
 
@@ -27,7 +27,7 @@ class Wanted(NamedTuple):
 
     pinned: Spans
     before: int | None
-    most_bytes: int | None
+    max_bytes: int | None
     needed: Collection[int]
 
 
@@ -74,7 +74,7 @@ class _Trim:
         self._wanted = wanted
         self._stream = layout.events_stream(layout.partition(topic))
         self._subject = layout.events_of(layout.partition(topic), topic=topic)
-        most = wanted.most_bytes
+        most = wanted.max_bytes
         self._excess = 0 if most is None else notes.state.size - most
         self._cut: Note | None = None  # what lies before it goes
         self._single: list[Read] = []  # and these, behind it
@@ -125,7 +125,7 @@ class _Trim:
                 self._healed |= note_hole(self._notes.holes, hole)
             at, last, total = read.position + read.events, read.last, read.total + read.bytes
             pinned = self._is_pinned(read)
-            done = looked == MOST_MESSAGES or not (pinned or self._is_old(read) or self._excess > self._bytes)
+            done = looked == MAX_MESSAGES or not (pinned or self._is_old(read) or self._excess > self._bytes)
             if pinned or done:
                 if follows and stays:
                     self._notes.note(Note(read.position, read.raw.seq, read.total))

@@ -94,7 +94,7 @@ class Lanes(Backlog):
         state: State,
         in_flight: Spans,
         delayed: set[int],
-        most_waiting: int,
+        max_waiting: int,
         key: KeyOf,
         rejects: bool,
         keys: dict[int, Key] | None = None,
@@ -105,7 +105,7 @@ class Lanes(Backlog):
         self._key = key
         self._rejects = rejects
         self.keyless: list[int] = []  # found by the last calls of `next`
-        self._most_waiting = most_waiting
+        self._max_waiting = max_waiting
         self._lanes: dict[Key, deque[int] | None] = {}  # key -> those behind the one that is out
         self._out: dict[int, Key] = {}  # the key of each event that is out
         self._ready: list[int] = []
@@ -140,7 +140,7 @@ class Lanes(Backlog):
         picks: list[int] = []
         stored: Stored | None = None
         until = self._cursor + LOOK_AHEAD
-        while not picks and self._waiting < self._most_waiting:
+        while not picks and self._waiting < self._max_waiting:
             if self._cursor >= until:
                 self.more = True
                 return None
@@ -191,7 +191,7 @@ class Lanes(Backlog):
                 out[position] = key
                 if position not in delayed:
                     picks.append(position)
-            if len(picks) == most or self._waiting == self._most_waiting:
+            if len(picks) == most or self._waiting == self._max_waiting:
                 stop = position + 1
                 break
         self._taken.add(start, stop)

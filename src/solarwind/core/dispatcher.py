@@ -24,10 +24,10 @@ from heapq import heappop
 from ..batch import Batch
 from .backlog import Backlog, Missing
 from .effects import Failure, Fault, Fetch, Offer, Report
-from .exchange import Direct, Exchange, Share
+from .exchange import Direct, Exchange, Portions
 from .log import Stored
 from .process import Process
-from .purpose import MARGIN, MAX_HELD_BYTES, MOST_ROOM, PATIENCE_NS, Instance, Lease, Purpose, letter_of
+from .purpose import MARGIN, MAX_HELD_BYTES, MAX_ROOM, PATIENCE_NS, Instance, Lease, Purpose, letter_of
 from .registry import LOOK, Registry, Topic
 from .spans import Spans
 from .state import Change, Letter, Waiting
@@ -164,7 +164,7 @@ class Dispatcher(Registry):
 
     def _share(
         self, purpose: Purpose, exchange: Exchange, stored: Stored, picks: Sequence[int], instances: list[Instance]
-    ) -> list[Share]:
+    ) -> Portions:
         """What the exchange says; nothing where it is somebody's own and raises."""
         try:
             return exchange.share(stored, picks, instances, self._random)
@@ -178,7 +178,7 @@ class Dispatcher(Registry):
     def _divide(self, exchange: Exchange, backlog: Backlog, instances: Collection[Instance], end: int) -> None:
         """Where it is all the same which instance gets an event, each gets an even part of what is yet to be looked at:
         the first to be done with a burst's beginning does not get all the rest."""
-        ahead, quota = end - backlog.cursor, MOST_ROOM
+        ahead, quota = end - backlog.cursor, MAX_ROOM
         if isinstance(exchange, Direct) and len(instances) > 1 and ahead > 0:
             able = sum([not (instance.silent or instance.process.closed) for instance in instances])
             quota = -(-ahead // max(1, able))
@@ -283,7 +283,7 @@ class Dispatcher(Registry):
 
     def _drain_copies(self, purpose: Purpose, instance: Instance, now: int) -> None:
         if instance.copies:
-            instance.quota = MOST_ROOM
+            instance.quota = MAX_ROOM
         while instance.copies and instance.free:
             stored, picks = instance.unbuffer(instance.free)
             self._lease(purpose, instance, stored, picks, now, pends=False)
@@ -411,7 +411,7 @@ class Dispatcher(Registry):
             return True
         process.closed = False  # for the exchange to see that they have room
         for each in takers:
-            each.quota = MOST_ROOM
+            each.quota = MAX_ROOM
         shares = [share for share in self._share(purpose, exchange, stored, [position], takers) if share[1]]
         if not shares:
             purpose.last_tries.rotate(-1)

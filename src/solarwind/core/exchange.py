@@ -6,7 +6,7 @@ To add one, subclass `Exchange`, say whether its events pend, choose instances, 
         def choose(self, event, instances):
             return next((i for i in instances if i.origin.startswith(event.machine)), instances[0])
 
-    register("nearest", Nearest())
+    register_exchange("nearest", Nearest())
 
 A package does the same by an entry point of the group `solarwind.exchanges`.
 """
@@ -57,7 +57,7 @@ class Instance(Protocol):
         ...
 
 
-Share = tuple[Instance, Sequence[int]]
+Portions = list[tuple[Instance, Sequence[int]]]
 
 
 class Exchange:
@@ -77,7 +77,7 @@ class Exchange:
         """
         raise NotImplementedError(f"{type(self).__name__} chooses no instance: override choose()")
 
-    def share(self, stored: Stored, picks: Sequence[int], instances: Sequence[Instance], random: Random) -> list[Share]:
+    def share(self, stored: Stored, picks: Sequence[int], instances: Sequence[Instance], random: Random) -> Portions:
         """Divide `picks`, positions of one batch in order, among the instances. What is in no share waits.
 
         Asks `choose` for each event; the exchanges here divide whole runs instead.
@@ -110,10 +110,10 @@ class Direct(Exchange):
         """The instances, the preferred first. Override it for another rule."""
         return sorted(instances, key=lambda instance: instance.used)
 
-    def share(self, stored: Stored, picks: Sequence[int], instances: Sequence[Instance], random: Random) -> list[Share]:
+    def share(self, stored: Stored, picks: Sequence[int], instances: Sequence[Instance], random: Random) -> Portions:
         if len(instances) == 1:
             return [(instances[0], picks[: instances[0].free])]
-        shares: list[Share] = []
+        shares: Portions = []
         left, at = len(instances), 0
         for instance in self.order(instances, random):
             # An even part of what is left, so that a burst keeps everybody busy and nobody hoards it.
@@ -149,7 +149,7 @@ class Fanout(Exchange):
 
     pends = False
 
-    def share(self, stored: Stored, picks: Sequence[int], instances: Sequence[Instance], random: Random) -> list[Share]:
+    def share(self, stored: Stored, picks: Sequence[int], instances: Sequence[Instance], random: Random) -> Portions:
         return [(instance, picks) for instance in instances]
 
 

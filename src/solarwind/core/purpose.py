@@ -23,9 +23,9 @@ from .spans import Spans
 from .state import Change, Letter, State, Statement
 
 ROOM_NS = 100_000_000  # an instance holds about so much work
-MOST_ROOM = 10_000  # events
-MOST_CAREFUL = 1_000  # suspects handed out together the first time, then a tenth of it, and so on
-MOST_ERROR = 4_000  # characters of a dead letter's error
+MAX_ROOM = 10_000  # events
+MAX_CAREFUL = 1_000  # suspects handed out together the first time, then a tenth of it, and so on
+MAX_ERROR = 4_000  # characters of a dead letter's error
 STALL_NS = 500_000_000  # a fan-out instance that made no progress for so long does not keep up
 MARGIN = 1024  # events, at least, by which it is noted ahead what may be handed out
 PATIENCE_NS = 1_000_000_000  # that copies are held back, at most, for an instance that keeps up
@@ -38,12 +38,12 @@ class Instance(msgspec.Struct, eq=False):
     id: int
     join: Join
     room: int
-    most_bytes: int
+    max_bytes: int
     process: Process
     used: int = 0
     in_flight: int = 0
     in_hand_bytes: int = 0
-    quota: int = MOST_ROOM  # its part of what pends: however much room it has, the others get theirs
+    quota: int = MAX_ROOM  # its part of what pends: however much room it has, the others get theirs
     alive_until: int = 0  # with events in hand; then its lease ends
     watched: bool = False
     silent: bool = False  # its lease ended: it gets nothing before it is heard of again
@@ -67,7 +67,7 @@ class Instance(msgspec.Struct, eq=False):
 
     @property
     def free(self) -> int:
-        if self.silent or self.leaving or self.process.closed or self.in_hand_bytes >= self.most_bytes:
+        if self.silent or self.leaving or self.process.closed or self.in_hand_bytes >= self.max_bytes:
             return 0
         free = self.room - self.in_flight
         if free > self.quota:
@@ -97,7 +97,7 @@ class Instance(msgspec.Struct, eq=False):
     def observe(self, handled: int, busy_ns: int) -> None:
         """Follow the pace: down at once, up by steps, so that one lucky measurement hoards nothing."""
         if handled:
-            fits = min(MOST_ROOM, handled * ROOM_NS // max(1, busy_ns))
+            fits = min(MAX_ROOM, handled * ROOM_NS // max(1, busy_ns))
             self.pace = max(1, fits)
             self.room = max(self.join.room, min(fits, self.room * 16))
 
@@ -315,7 +315,7 @@ class Purpose:
         times = tried.get(picks[0], 0)
         if not last and times > 1 and self.careful:
             return 0
-        several = picks if last else picks[: max(1, MOST_CAREFUL // 10**times)]
+        several = picks if last else picks[: max(1, MAX_CAREFUL // 10**times)]
         return next(
             (n for n, position in enumerate(several) if position not in suspects or tried.get(position, 0) != times),
             len(several),
@@ -445,7 +445,7 @@ class Purpose:
 
 def letter_of(position: int, tried: int, now: int, error: str) -> Letter:
     """A dead letter. Of its error so much is kept as somebody would read."""
-    return Letter(position, tried, now, error[:MOST_ERROR])
+    return Letter(position, tried, now, error[:MAX_ERROR])
 
 
 def key_of(path: str | None) -> KeyOf:

@@ -10,7 +10,7 @@ import msgspec
 from .. import wire
 from ..errors import BadArgument
 from ..names import check_id, check_purpose, check_topic
-from ..options import MOST_COUNT, check_count, check_flag, check_ids, check_path, check_seconds, check_since, check_type
+from ..options import MAX_COUNT, check_count, check_flag, check_ids, check_path, check_seconds, check_since, check_type
 from .base import Since as When
 
 
@@ -76,7 +76,7 @@ MAX_TEXT = 1_000  # characters
 MAX_PAGE = 10_000  # items
 MAX_WAIT_S = 5.0  # a question is not under way for longer: who asked may be gone
 _PLAIN = {bool: Kind("flag", _flag, bool), str: Kind("text", _text, str)}
-Version = Annotated[int, Kind("version", lambda value, name: _count(value, name, MOST_COUNT - 1), int)]
+Version = Annotated[int, Kind("version", lambda value, name: _count(value, name, MAX_COUNT - 1), int)]
 Limit = Annotated[int, Kind("limit", lambda value, name: _count(value, name, MAX_PAGE), int)]
 Wait = Annotated[float, Kind("wait", lambda value, name: min(MAX_WAIT_S, check_seconds(name, value)), float)]
 Topic = Annotated[str, Kind("topic", lambda value, name: check_topic(value), str)]

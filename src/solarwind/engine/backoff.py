@@ -7,7 +7,7 @@ import asyncio
 import random
 
 FIRST_S = 0.05
-MOST_S = 1.0
+MAX_S = 1.0
 
 
 class Backoff:
@@ -18,7 +18,7 @@ class Backoff:
 
     def next(self) -> float:
         """How long the next pause is, in seconds. By chance, so that many do not try at the same moment."""
-        wait, self._wait = self._wait, min(2 * self._wait, MOST_S)
+        wait, self._wait = self._wait, min(2 * self._wait, MAX_S)
         return wait * random.uniform(0.5, 1.0)
 
     async def pause(self) -> None:

@@ -9,17 +9,17 @@ from operator import attrgetter
 
 from ..core.log import Stored
 
-MOST_BYTES = 24 << 20
+MAX_BYTES = 24 << 20
 _start = attrgetter("start")
 
 
 class LogCache:
-    """At most `most_bytes` of batches of all topics, the oldest to come going first."""
+    """At most `max_bytes` of batches of all topics, the oldest to come going first."""
 
-    def __init__(self, read_ahead: Callable[[str, int], None], most_bytes: int = MOST_BYTES) -> None:
+    def __init__(self, read_ahead: Callable[[str, int], None], max_bytes: int = MAX_BYTES) -> None:
         """`read_ahead` is called with a topic and position when the last of what was read from there is being used."""
         self._read_ahead = read_ahead
-        self.most_bytes = most_bytes
+        self.max_bytes = max_bytes
         self._topics: dict[str, list[Stored]] = {}
         self._arrived: deque[tuple[Stored, int]] = deque()  # with what they weighed then: folded it is less
         self._bytes = 0
@@ -54,7 +54,7 @@ class LogCache:
         weight = stored.batch.weight
         self._arrived.append((stored, weight))
         self._bytes += weight
-        while self._bytes > self.most_bytes and len(self._arrived) > 1:
+        while self._bytes > self.max_bytes and len(self._arrived) > 1:
             oldest, weight = self._arrived.popleft()
             self._bytes -= weight
             self._forget(oldest)
@@ -62,7 +62,7 @@ class LogCache:
     def add_read(self, found: Sequence[Stored]) -> None:
         """What was read from the store; when its first batch is used, what follows is worth reading. No more of it than
         can stay: what is wanted first would be the first to go."""
-        room = self.most_bytes // 2
+        room = self.max_bytes // 2
         for stored in found:
             room -= stored.batch.weight
             if room < 0 and stored is not found[0]:

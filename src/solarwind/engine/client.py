@@ -21,7 +21,7 @@ from .. import wire
 from ..batch import Batch, author_of
 from ..core.effects import Failure, Join, Offer, Report
 from ..core.log import Stored
-from ..core.purpose import MOST_ERROR
+from ..core.purpose import MAX_ERROR
 from ..errors import Busy, ProtocolError, SolarWindError, StoreError, TooLarge, Unavailable
 from ..logs import limited
 from ..origin import MACHINE, process_name
@@ -41,8 +41,8 @@ log = logging.getLogger("solarwind")
 R = TypeVar("R")
 
 HELLO_S = 10.0
-MOST_FAILURES = 250  # in a report
-MOST_SILENT = 2  # beats, of which there are two a heartbeat: so a server that is gone is noticed before the second ends
+MAX_FAILURES = 250  # in a report
+MAX_SILENT = 2  # beats, of which there are two a heartbeat: so a server that is gone is noticed before the second ends
 _ENVELOPE_BYTES = 64  # of a message around a batch, at most
 
 
@@ -85,7 +85,7 @@ class Client(Running):
         self.definitions: Definitions = in_memory()  # the server's are its own
         self._link: Link | None = None  # once it is shaken hands on; what is asked before waits
         self._welcome: wire.Welcome | None = None
-        self._together = wire.MOST_TOGETHER
+        self._together = wire.MAX_TOGETHER
         self._generation = 0  # of connections
         self._base = 0  # of the numbers of leases by this connection: above those of all before
         self._highest = -1  # number of a lease
@@ -201,7 +201,7 @@ class Client(Running):
         still, the server may well have spoken."""
         if link is not self._link:
             return
-        if link.silent == MOST_SILENT:
+        if link.silent == MAX_SILENT:
             link.abort("it did not answer")
             return
         link.silent += 1
@@ -302,7 +302,7 @@ class Client(Running):
     def _welcomed(self, welcome: wire.Welcome) -> None:
         self._welcome = welcome
         self.patience_s = welcome.heartbeat_s  # the server waits for one and three quarters, of which one may have gone
-        self._together = min(wire.MOST_TOGETHER, welcome.frame_bytes // 2)
+        self._together = min(wire.MAX_TOGETHER, welcome.frame_bytes // 2)
         self._authors.connected(self._send)
         self._answered(0, None)
 
@@ -526,9 +526,9 @@ class Client(Running):
             return False
         lease = report.lease - self._base
         failed = [_shortened(failure) for failure in report.failed]
-        while len(failed) > MOST_FAILURES:
-            self._send(wire.Report(report.instance, lease, [], failed[-MOST_FAILURES:]))
-            del failed[-MOST_FAILURES:]
+        while len(failed) > MAX_FAILURES:
+            self._send(wire.Report(report.instance, lease, [], failed[-MAX_FAILURES:]))
+            del failed[-MAX_FAILURES:]
         held = fired if report.done else ()
         for batch in held:
             self._send(wire.Hold(batch.data))
@@ -578,9 +578,9 @@ def _refuse(future: asyncio.Future[Any], error: Exception) -> None:
 
 def _shortened(failure: Failure) -> Failure:
     """No more of its error than a dead letter has."""
-    if len(failure.error) <= MOST_ERROR:
+    if len(failure.error) <= MAX_ERROR:
         return failure
-    return msgspec.structs.replace(failure, error=failure.error[:MOST_ERROR])
+    return msgspec.structs.replace(failure, error=failure.error[:MAX_ERROR])
 
 
 _GONE = (Unavailable, StoreError)

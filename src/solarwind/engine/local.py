@@ -44,7 +44,7 @@ from .tasks import Tasks
 log = logging.getLogger("solarwind")
 
 READ_BYTES = 1 << 20
-MOST_COMMIT_BYTES = 8 << 20
+MAX_COMMIT_BYTES = 8 << 20
 FULL_S = 0.25  # between two looks whether there is room again
 _Waiting = tuple[Batch, asyncio.Future[None] | None]
 
@@ -144,9 +144,9 @@ class LocalEngine(Operations):
         while self._loop.time() < until and self._error is None and self._dispatcher.in_flight:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
 
-    def limit_cache(self, most_bytes: int) -> None:
+    def limit_cache(self, max_bytes: int) -> None:
         """How many bytes of recent batches it may hold."""
-        self._cache.most_bytes = most_bytes
+        self._cache.max_bytes = max_bytes
 
     async def stop(self) -> None:
         if not self._running:
@@ -380,7 +380,7 @@ class LocalEngine(Operations):
         size = self._fired_bytes = 0
         for index, (batch, _) in enumerate(self._submitted):
             size += len(batch.data)
-            if size > MOST_COMMIT_BYTES:
+            if size > MAX_COMMIT_BYTES:
                 # What a handler fired goes with its settle, however much it is.
                 first, rest = self._submitted[: index + 1], self._submitted[index + 1 :]
                 self._submitted = [waiting for waiting in rest if waiting[1] is not None]
@@ -445,7 +445,7 @@ class LocalEngine(Operations):
 
     def _carry_out_one(self, effect: Effect) -> None:
         if isinstance(effect, Offer):
-            if effect.after_commit or max(self._stuck_bytes, self._fired_bytes) > MOST_COMMIT_BYTES:
+            if effect.after_commit or max(self._stuck_bytes, self._fired_bytes) > MAX_COMMIT_BYTES:
                 self._after_commit.append(effect)
             else:
                 self._deliver(effect)

@@ -14,8 +14,8 @@ from ..engine.request import Operation
 from ..errors import BadArgument
 from ..operations import OPERATIONS
 
-MOST_ITEMS = 256  # in a part
-_MOST_BYTES = 256 << 10
+MAX_ITEMS = 256  # in a part
+_MAX_BYTES = 256 << 10
 Part = list[Any]
 
 
@@ -50,7 +50,7 @@ def _parts(items: Iterable[Any]) -> Iterable[Part]:
     for item in items:
         part.append(item)
         size += len(item if isinstance(item, bytes) else getattr(item, "batch", b""))
-        if len(part) == MOST_ITEMS or size > _MOST_BYTES:
+        if len(part) == MAX_ITEMS or size > _MAX_BYTES:
             yield part
             part, size = [], 0
     yield part

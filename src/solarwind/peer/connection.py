@@ -17,7 +17,7 @@ from ..batch import Batch
 from ..core import effects
 from ..core.spans import Spans
 from ..errors import BadArgument, Busy, NotAllowed, ProtocolError, SolarWindError, TooLarge, Unavailable
-from ..failure import MOST_SECONDS
+from ..failure import MAX_SECONDS
 from ..logs import limited
 from ..service.registration import check_join
 from . import calls
@@ -32,12 +32,12 @@ log = logging.getLogger("solarwind")
 
 UNAUTHENTICATED_BYTES = 16 << 10  # a message of somebody who has not said who he is, and what he has not read
 _STOPPED = "expected a dispatcher that runs, it stopped: try again"
-MOST_UNACCEPTED = 8 << 20  # bytes of a connection's batches: then nothing more is read from it
-MOST_UNREAD = 10_000  # messages for a peer that does not read them: likewise
+MAX_UNACCEPTED = 8 << 20  # bytes of a connection's batches: then nothing more is read from it
+MAX_UNREAD = 10_000  # messages for a peer that does not read them: likewise
 _BATCH_BYTES = 1 << 10  # that a batch takes besides its own, about
 _SILENT = 1.75  # heartbeats: whoever is gone is noticed before the second ends
-_MOST_TOPICS = 10_000  # that are remembered as allowed
-_MOST_NS = int(MOST_SECONDS * 1e9)
+_MAX_TOPICS = 10_000  # that are remembered as allowed
+_MAX_NS = int(MAX_SECONDS * 1e9)
 _LEAVE_TOGETHER = 100  # instances, in one turn of the loop
 _JOIN_S = 0.000_1  # that an instance takes on the loop, about
 
@@ -165,7 +165,7 @@ class Connection:
         if topic not in self._topics:
             assert self._grant is not None
             self._grant.check_fire(topic)
-            if len(self._topics) < _MOST_TOPICS:
+            if len(self._topics) < _MAX_TOPICS:
                 self._topics.add(topic)
         return batch
 
@@ -292,7 +292,7 @@ class Connection:
 
     def _read_report(self, seat: Seat, report: wire.Report, refusal: str) -> effects.Report:
         done, returned = wire.read_spans(report.done), wire.read_spans(report.returned)
-        if any(failure.position < 0 or not 0 <= failure.after_ns <= _MOST_NS for failure in report.failed):
+        if any(failure.position < 0 or not 0 <= failure.after_ns <= _MAX_NS for failure in report.failed):
             raise ProtocolError("expected failures of positions, to be tried again after 0 ns or more, got others")
         handled, busy_ns = max(0, report.handled), max(0, report.busy_ns)
         return effects.Report(seat.instance, report.lease, done, report.failed, returned, handled, busy_ns, refusal)
@@ -411,7 +411,7 @@ class Connection:
 
     def _send(self, message: wire.Message) -> None:
         self._out.append(message)
-        if len(self._out) > MOST_UNREAD:
+        if len(self._out) > MAX_UNREAD:
             self._regulate()
         self._flush_soon()
 
@@ -465,8 +465,8 @@ class Connection:
 
     def _regulate(self) -> None:
         """Read nothing more while too much is not accepted yet, or the peer does not read what it is answered."""
-        most = MOST_UNACCEPTED // 2 if self._paused else MOST_UNACCEPTED
-        paused = self._unaccepted > most or len(self._out) > MOST_UNREAD or bool(self._unread)
+        most = MAX_UNACCEPTED // 2 if self._paused else MAX_UNACCEPTED
+        paused = self._unaccepted > most or len(self._out) > MAX_UNREAD or bool(self._unread)
         if paused and not self._paused:
             self._transport.pause()
         elif self._paused and not paused:

@@ -27,10 +27,10 @@ from ..names import check_purpose, check_topic
 log = logging.getLogger("solarwind")
 
 ANY = "*"
-MOST_TOKENS = 10_000
-MOST_RIGHTS = 1_000  # topics, and purposes, of one token
-_MOST_BYTES = 64 << 20
-_MOST_NAME = 200
+MAX_TOKENS = 10_000
+MAX_RIGHTS = 1_000  # topics, and purposes, of one token
+_MAX_BYTES = 64 << 20
+_MAX_NAME = 200
 _ID_BYTES = 6
 _SECRET_BYTES = 32
 
@@ -251,11 +251,11 @@ def _read(path: str) -> tuple[list[Token], _Stamp]:
         facts = os.fstat(file)
         _check_file(path, facts)
         with open(file, "rb", closefd=False) as opened:
-            data = opened.read(_MOST_BYTES + 1)
+            data = opened.read(_MAX_BYTES + 1)
     finally:
         os.close(file)
-    if len(data) > _MOST_BYTES:
-        raise BadArgument(f"expected a file of tokens of at most {_MOST_BYTES:,} bytes, got more at {path}")
+    if len(data) > _MAX_BYTES:
+        raise BadArgument(f"expected a file of tokens of at most {_MAX_BYTES:,} bytes, got more at {path}")
     return _decode(path, data), _stamp(facts)
 
 
@@ -317,10 +317,8 @@ def create_token(
 
     Raises `BadName`, `BadArgument`, and `ConflictError` where the name is taken.
     """
-    if not 1 <= len(name) <= _MOST_NAME or name != name.strip() or not name.isprintable():
-        raise BadName(
-            f"expected a name of 1 to {_MOST_NAME} printable characters, no space at either end, got {name!a}"
-        )
+    if not 1 <= len(name) <= _MAX_NAME or name != name.strip() or not name.isprintable():
+        raise BadName(f"expected a name of 1 to {_MAX_NAME} printable characters, no space at either end, got {name!a}")
     for topic in (*fire, *(each.topic for each in listen)):
         if topic != ANY:
             check_topic(topic)
@@ -329,8 +327,8 @@ def create_token(
             check_purpose(each.purpose)
     if not (fire or listen or admin):
         raise BadArgument("expected a right for the token, got none: say --fire TOPIC, --listen TOPIC or --admin")
-    if len(fire) + len(listen) > MOST_RIGHTS:
-        raise TooLarge(f"expected at most {MOST_RIGHTS:,} topics and purposes for a token, got more: use {ANY}")
+    if len(fire) + len(listen) > MAX_RIGHTS:
+        raise TooLarge(f"expected at most {MAX_RIGHTS:,} topics and purposes for a token, got more: use {ANY}")
     now = now or datetime.now(UTC)
     secret = secrets.token_urlsafe(_SECRET_BYTES)
     made = Token(
@@ -346,8 +344,8 @@ def create_token(
     with _changing(path) as tokens:
         if any(each.name == name for each in tokens):
             raise ConflictError(f"expected a name that no token has, got {name!r}: revoke that one, or choose another")
-        if len(tokens) >= MOST_TOKENS:
-            raise TooLarge(f"expected at most {MOST_TOKENS:,} tokens, got another: revoke some")
+        if len(tokens) >= MAX_TOKENS:
+            raise TooLarge(f"expected at most {MAX_TOKENS:,} tokens, got another: revoke some")
         tokens.append(made)
     return f"sw_{made.id}_{secret}", made
 

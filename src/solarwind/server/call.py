@@ -59,7 +59,7 @@ MAX_JSON_BYTES = 4 << 20  # of a body that is no event: it is decoded in one go
 LAST_WORDS_S = 0.5  # that is read of a body that may no longer come, so that its sender gets to read why
 _ITEM_BYTES = 256  # that making an item takes, as if so much were written
 _VALUES = 16  # in a body, about, for each id that may be in it
-_MOST_WHOLE = 1 << 53  # above it a float may be any of several
+_MAX_WHOLE = 1 << 53  # above it a float may be any of several
 
 encode = msgspec.json.Encoder().encode
 
@@ -215,7 +215,7 @@ class Call:
 
 def _whole(value: Any) -> Any:
     """With whole numbers as such."""
-    if isinstance(value, float) and value.is_integer() and abs(value) < _MOST_WHOLE:
+    if isinstance(value, float) and value.is_integer() and abs(value) < _MAX_WHOLE:
         return int(value)
     if isinstance(value, list):
         return [_whole(each) for each in value]

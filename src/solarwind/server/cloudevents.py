@@ -21,8 +21,8 @@ SPECVERSION = "1.0"
 STRUCTURED = "application/cloudevents+json"
 BATCHED = "application/cloudevents-batch+json"
 PREFIX = "ce-"
-MOST_SOURCE = 1_000  # characters
-_MOST_NS = 1 << 63
+MAX_SOURCE = 1_000  # characters
+_MAX_NS = 1 << 63
 _PLAIN = "".join(map(chr, range(0x21, 0x7F))).replace('"', "").replace("%", "")  # what a header carries as it is
 _SAFE = "!$&'()*+,;=:@~"
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d)[Tt](\d\d:\d\d:\d\d)(?:\.(\d{1,9})\d*)?([Zz]|[+-]\d\d:\d\d)")
@@ -149,7 +149,7 @@ def read_time(text: str) -> int:
             pass
         else:
             ns = round(whole.timestamp()) * 1_000_000_000 + int((fraction or "0").ljust(9, "0"))
-            if 0 <= ns < _MOST_NS:
+            if 0 <= ns < _MAX_NS:
                 return ns
     raise BadArgument(f"expected a time such as 2026-01-31T12:00:00Z, from 1970 to 2262, got {text[:80]!a}")
 
@@ -245,9 +245,9 @@ def _incoming(given: dict[str, str], data: bytes, content: str, topic: str) -> I
         raise BadArgument(
             f"expected events of type {topic!a}, the topic, got {given['type'][:200]!a}: send it to its own topic"
         )
-    if len(given["source"]) > MOST_SOURCE or not given["source"].isprintable():
+    if len(given["source"]) > MAX_SOURCE or not given["source"].isprintable():
         raise BadArgument(
-            f"expected a source of at most {MOST_SOURCE:,} printable characters, got {len(given['source']):,}: "
+            f"expected a source of at most {MAX_SOURCE:,} printable characters, got {len(given['source']):,}: "
             f"{given['source'][:80]!a}"
         )
     machine, process = read_source(given["source"])

@@ -39,16 +39,16 @@ from ..service.runner import Runner
 from ..service.signature import Handler
 from .cloudevents import STRUCTURED, encode, to_cloudevent, to_headers
 from .described import Field, KeyMissing, SinceText, Version
-from .targets import MOST_URL, Answer, Target, Unanswered, read_url
+from .targets import MAX_URL, Answer, Target, Unanswered, read_url
 from .times import read_since
 
 log = logging.getLogger("solarwind")
 
-MOST_CONCURRENCY = 100  # requests of one webhook at a time
-MOST_TIMEOUT_S = 300.0
-MOST_RATE = 1_000_000  # requests a minute
-MOST_PAUSE_S = 86_400.0  # that a target's Retry-After counts for
-MOST_TOKEN = 4_096  # characters
+MAX_CONCURRENCY = 100  # requests of one webhook at a time
+MAX_TIMEOUT_S = 300.0
+MAX_RATE = 1_000_000  # requests a minute
+MAX_PAUSE_S = 86_400.0  # that a target's Retry-After counts for
+MAX_TOKEN = 4_096  # characters
 HANDSHAKE_S = 10.0
 _SECRET = "whsec_"
 _SECRET_BYTES = range(24, 65)
@@ -61,18 +61,18 @@ class Attempts(Retry, frozen=True, forbid_unknown_fields=True):
 class Wanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What whoever registers a webhook states."""
 
-    url: Annotated[str, Meta(extra_json_schema={"pattern": "^https?://", "maxLength": MOST_URL})]
+    url: Annotated[str, Meta(extra_json_schema={"pattern": "^https?://", "maxLength": MAX_URL})]
     exchange: str = "direct"
     version: Version = 1
     key: Field | None = None
     key_missing: KeyMissing = "handle"
     since: SinceText = "now"
     retry: Attempts = Attempts()
-    concurrency: Annotated[int, Meta(extra_json_schema={"minimum": 1, "maximum": MOST_CONCURRENCY})] = 10
+    concurrency: Annotated[int, Meta(extra_json_schema={"minimum": 1, "maximum": MAX_CONCURRENCY})] = 10
     # Requests a minute.
-    rate: Annotated[int, Meta(extra_json_schema={"minimum": 1, "maximum": MOST_RATE})] | None = None
+    rate: Annotated[int, Meta(extra_json_schema={"minimum": 1, "maximum": MAX_RATE})] | None = None
     # Seconds for an answer.
-    timeout: Annotated[float, Meta(extra_json_schema={"exclusiveMinimum": 0, "maximum": MOST_TIMEOUT_S})] = 15.0
+    timeout: Annotated[float, Meta(extra_json_schema={"exclusiveMinimum": 0, "maximum": MAX_TIMEOUT_S})] = 15.0
     mode: Literal["binary", "structured"] = "binary"
     handshake: bool = True
     token: str | None = None
@@ -87,14 +87,14 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         read_url(self.url)
         read_since(self.since)
         check_count("concurrency", self.concurrency)
-        if self.concurrency > MOST_CONCURRENCY:
-            raise BadArgument(f"expected a concurrency of at most {MOST_CONCURRENCY}, got {self.concurrency}")
-        if not 0 < self.timeout <= MOST_TIMEOUT_S:
-            raise BadArgument(f"expected a timeout of up to {MOST_TIMEOUT_S:.0f} seconds, got {self.timeout}")
-        if self.rate is not None and not 1 <= self.rate <= MOST_RATE:
-            raise BadArgument(f"expected a rate of 1 to {MOST_RATE:,} requests a minute, got {self.rate}")
-        if self.token is not None and not re.fullmatch(rf"[!-~]{{1,{MOST_TOKEN}}}", self.token):
-            raise BadArgument(f"expected a token of 1 to {MOST_TOKEN:,} printable ASCII characters, got another")
+        if self.concurrency > MAX_CONCURRENCY:
+            raise BadArgument(f"expected a concurrency of at most {MAX_CONCURRENCY}, got {self.concurrency}")
+        if not 0 < self.timeout <= MAX_TIMEOUT_S:
+            raise BadArgument(f"expected a timeout of up to {MAX_TIMEOUT_S:.0f} seconds, got {self.timeout}")
+        if self.rate is not None and not 1 <= self.rate <= MAX_RATE:
+            raise BadArgument(f"expected a rate of 1 to {MAX_RATE:,} requests a minute, got {self.rate}")
+        if self.token is not None and not re.fullmatch(rf"[!-~]{{1,{MAX_TOKEN}}}", self.token):
+            raise BadArgument(f"expected a token of 1 to {MAX_TOKEN:,} printable ASCII characters, got another")
         if self.secret is not None:
             read_secret(self.secret)
 
@@ -190,7 +190,7 @@ async def ask(target: Target, wanted: Wanted, origin: str) -> int | None:
         return wanted.rate
     if not re.fullmatch(r"[0-9]{1,9}", rate) or int(rate) < 1:
         raise NotAllowed(f"expected the webhook's target to allow a rate, a number or *, got {rate[:80]!a}")
-    return min(int(rate), wanted.rate or MOST_RATE)
+    return min(int(rate), wanted.rate or MAX_RATE)
 
 
 def _authorization(wanted: Wanted) -> dict[str, str]:
@@ -402,10 +402,10 @@ class Delivery:
 def _retry_after(text: str) -> float | None:
     """Seconds; it may be written as a date. None if it is neither."""
     if re.fullmatch(r"[0-9]{1,9}", text.strip()):
-        return min(float(text), MOST_PAUSE_S)
+        return min(float(text), MAX_PAUSE_S)
     try:
         when = parsedate_to_datetime(text)
     except (ValueError, TypeError, IndexError):
         return None
     when = when if when.tzinfo is not None else when.replace(tzinfo=UTC)
-    return min(max(0.0, (when - datetime.now(UTC)).total_seconds()), MOST_PAUSE_S)
+    return min(max(0.0, (when - datetime.now(UTC)).total_seconds()), MAX_PAUSE_S)

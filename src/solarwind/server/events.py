@@ -35,7 +35,7 @@ _ATTRIBUTES_BYTES = 64 << 10
 _HEADER_BYTES = 64  # of an event in its batch's header, besides its words, at most
 _MAX_HEADERS_BYTES = MAX_HEADER_BYTES - (16 << 10)  # of all events, besides what is there once
 _SPACE, _OPENS, _CLOSES = b" \t\r\n", ord("["), ord("]")
-MOST_UNACCEPTED = 8 << 20  # bytes of one request: then it is read no further for now
+MAX_UNACCEPTED = 8 << 20  # bytes of one request: then it is read no further for now
 # Of a block: where lines open arrays and objects, so many on each.
 _BRACKETS, _NO_BRACKETS = bytes.maketrans(b"{", b"["), bytes(set(range(256)) - set(b"[{\n"))
 
@@ -322,7 +322,7 @@ class Lines:
             await turns.next()
             with turns.piece():
                 self._submit(numbers[cut], payloads[cut])
-            await self._settle(MOST_UNACCEPTED)
+            await self._settle(MAX_UNACCEPTED)
         if bad is not None:
             raise bad
 

@@ -22,7 +22,7 @@ from ..engine.arguments import Kind
 from ..engine.request import Http, Operation
 from ..errors import BadArgument, NotFound, TooLarge
 from ..event import Event
-from ..failure import MOST_SECONDS
+from ..failure import MAX_SECONDS
 from ..operations import OPERATIONS, Internal
 from ..records import DeadLetter, PurposeInfo, PurposeStatistics, TopicInfo, TopicStatistics, Trace
 from .call import Call, answer, in_pieces
@@ -34,7 +34,7 @@ from .times import read_since
 Show = Callable[[Call, Any], Awaitable[Response]]
 
 _TOGETHER = 1_000  # ids that are compared as one piece
-MOST_PAGE_BYTES = 8 << 20  # of payload, in one answer
+MAX_PAGE_BYTES = 8 << 20  # of payload, in one answer
 
 # Arguments ----------------------------------------------------------------------------------------------------------
 
@@ -256,7 +256,7 @@ class TopicSettings(msgspec.Struct, forbid_unknown_fields=True):
     """How much history a topic keeps: events up to `keep` seconds old, `keep_bytes` at most. Null is the
     default again, and no bound; what is left out stays as it is."""
 
-    keep: Annotated[float, Meta(ge=0, le=MOST_SECONDS)] | UnsetType | None = UNSET
+    keep: Annotated[float, Meta(ge=0, le=MAX_SECONDS)] | UnsetType | None = UNSET
     keep_bytes: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] | UnsetType | None = UNSET
 
 
@@ -313,7 +313,7 @@ def _page(letters: list[DeadLetter]) -> Iterator[DeadRecord]:
     size = 0
     for each in letters:
         size += len(each.event.data)
-        if len(each.event.data) < size > MOST_PAGE_BYTES:
+        if len(each.event.data) < size > MAX_PAGE_BYTES:
             return
         yield DeadRecord(to_cloudevent(each.event), each.error, each.attempts, each.time)
 

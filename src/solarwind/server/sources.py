@@ -49,10 +49,10 @@ class Sources:
     One more of these lets go of the one that has been unknown for longest: who just connects cannot keep others out.
     """
 
-    def __init__(self, most: int, most_of_all: int) -> None:
+    def __init__(self, most: int, max_of_all: int) -> None:
         """`most` of one address."""
-        self._most = most
-        self._most_of_all = most_of_all
+        self._max = most
+        self._max_of_all = max_of_all
         self._counts: dict[str, int] = {}
         self._all = 0
         self.strangers: dict[Visit, None] = {}  # the oldest first
@@ -63,10 +63,10 @@ class Sources:
         """Count a connection of it; None if there are as many as there may be."""
         source = _source(address)
         count = self._counts.get(source, 0)
-        if count >= self._most or (self._all >= self._most_of_all and not self.strangers):
+        if count >= self._max or (self._all >= self._max_of_all and not self.strangers):
             self.refused += 1
             return None
-        if self._all >= self._most_of_all or len(self.strangers) >= max(1, self._most_of_all // 2):
+        if self._all >= self._max_of_all or len(self.strangers) >= max(1, self._max_of_all // 2):
             self._let_go()
         self._counts[source] = count + 1
         self._all += 1

@@ -25,7 +25,7 @@ from ..core.spans import Spans
 from ..engine.base import Since
 from ..errors import BadArgument, Busy, ConflictError, NotAllowed, TooLarge, Unavailable
 from ..event import Event, HandOut
-from ..failure import MOST_SECONDS
+from ..failure import MAX_SECONDS
 from ..service.registration import make_join
 from .call import Call, ClientGone, answer, in_pieces, problem
 from .cloudevents import CloudEvent, to_cloudevent
@@ -35,8 +35,8 @@ from .host import ServerHost
 from .times import read_since
 from .uses import Use
 
-MOST_WAIT_S = 60.0
-MOST_LEASE_S = 86_400.0  # whoever takes and is never heard of again holds events for so long; it can be renewed
+MAX_WAIT_S = 60.0
+MAX_LEASE_S = 86_400.0  # whoever takes and is never heard of again holds events for so long; it can be renewed
 _LEAST_WAIT_S = 0.05  # what is at hand nowhere but on disk has so long to come, also where nobody wants to wait
 _TURNS = 4  # of the loop, for what comes together with the first events
 MAX_TAKE_BYTES = 8 << 20  # of payload, in one answer: what is more goes back
@@ -48,13 +48,13 @@ class Take(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """What whoever takes states: `max` events, `wait` seconds for the first of them, and what an instance states."""
 
     max: Annotated[int, Meta(ge=1)] = 1
-    wait: Annotated[float, Meta(ge=0, le=MOST_WAIT_S)] = 0.0
+    wait: Annotated[float, Meta(ge=0, le=MAX_WAIT_S)] = 0.0
     exchange: str = "direct"
     version: Annotated[int, Meta(ge=1)] = 1
     key: Field | None = None
     key_missing: KeyMissing = "handle"
     since: SinceText = "now"
-    lease: Annotated[float, Meta(gt=0, le=MOST_LEASE_S)] = 30.0
+    lease: Annotated[float, Meta(gt=0, le=MAX_LEASE_S)] = 30.0
     retry: Attempts = Attempts()
 
 
@@ -69,7 +69,7 @@ class Postponed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Again in `after` seconds, and not counted."""
 
     token: str
-    after: Annotated[float, Meta(ge=0, lt=MOST_SECONDS)] = 0.0
+    after: Annotated[float, Meta(ge=0, lt=MAX_SECONDS)] = 0.0
 
 
 class Rejected(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

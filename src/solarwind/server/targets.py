@@ -24,10 +24,10 @@ import msgspec
 from ..errors import BadArgument, NotAllowed
 from ..logs import limited
 
-MOST_URL = 2_000  # characters
-MOST_ANSWER = 16 << 10  # bytes of an answer's body that are read, so that its connection can be used again
+MAX_URL = 2_000  # characters
+MAX_ANSWER = 16 << 10  # bytes of an answer's body that are read, so that its connection can be used again
 IDLE_S = 30.0  # an open connection that is not used
-_MOST_ADDRESSES = 8  # of a name that are tried
+_MAX_ADDRESSES = 8  # of a name that are tried
 _LOOK_UP_S = 5.0  # for the addresses of a name
 _MAX_THREADS = 64  # for names that are looked up at the same time
 _CONNECT_S = 5.0  # for one of several addresses, so that the next has a chance
@@ -100,8 +100,8 @@ _PORTS = {"http": 80, "https": 443}
 def read_url(text: str) -> Url:
     """Raises `BadArgument`. What it says never has the URL in it, for a secret may be."""
     expected = "expected a URL such as https://example.com/hook"
-    if len(text) > MOST_URL:
-        raise BadArgument(f"{expected} of at most {MOST_URL:,} characters, got {len(text):,}")
+    if len(text) > MAX_URL:
+        raise BadArgument(f"{expected} of at most {MAX_URL:,} characters, got {len(text):,}")
     if not _URL.fullmatch(text) or "\\" in text:
         raise BadArgument(f"{expected}, got one with other than printable ASCII: percent-encode it")
     try:
@@ -209,7 +209,7 @@ class Dialer(httpcore.AsyncNetworkBackend):
                 f"expected a target at a public address, got {host!a}{where}: "
                 "allow it with --webhook-network if that is meant, in an app with webhook_networks=[…]"
             )
-        return good[:_MOST_ADDRESSES]
+        return good[:_MAX_ADDRESSES]
 
     async def _look_up(self, host: str, port: int) -> list[str]:
         """Each name once at a time, however many wait for it, so that a slow one takes no more than one thread. Raises
@@ -298,7 +298,7 @@ async def _drain(response: httpcore.Response) -> None:
     size = 0
     async for part in response.aiter_stream():
         size += len(part)
-        if size > MOST_ANSWER:
+        if size > MAX_ANSWER:
             return
 
 

@@ -18,9 +18,9 @@ from .refusal import refusal
 BUFFER_BYTES = 64 << 10  # that are read, or encrypted, together
 LAST_WORDS_S = 1.0  # that somebody has to read why he is refused
 _PART_BYTES = 4 << 10  # that are decrypted together
-_MOST_HELLO = 16 << 10  # bytes of a client's first message: OpenSSL sets aside what that says it has, up to 128 KiB
+_MAX_HELLO = 16 << 10  # bytes of a client's first message: OpenSSL sets aside what that says it has, up to 128 KiB
 _HEAD = 9  # bytes: of a record, and of the message in it
-_MOST_RECORD = 5 + (16 << 10) + 2_048  # bytes, with its head
+_MAX_RECORD = 5 + (16 << 10) + 2_048  # bytes, with its head
 _CHANGE_CIPHER = 20
 # The random of a server's hello that asks for another: RFC 8446, 4.1.3.
 _HELLO_RETRY = bytes.fromhex("cf21ad74e59a6111be1d8c021e65b891c2a211167abb8c5e079e09e2c8a8339c")
@@ -156,7 +156,7 @@ class Tls(asyncio.Transport, asyncio.BufferedProtocol):
                     self._refuse(bytes(early))
                     return
                 self._awaits_hello = length > len(early)  # looked at again when it is whole
-            if length > _MOST_RECORD:
+            if length > _MAX_RECORD:
                 self._refuse(bytes(early))
                 return
             if len(early) < length:
@@ -279,4 +279,4 @@ class Tls(asyncio.Transport, asyncio.BufferedProtocol):
 def _is_hello(data: bytes | bytearray) -> bool:
     """Whether it begins as TLS does, with a message that is not too long. It is whole in no case yet."""
     record, length = int.from_bytes(data[3:5], "big"), int.from_bytes(data[6:_HEAD], "big")
-    return data[0] == _HANDSHAKE and data[5] == _CLIENT_HELLO and record > _HEAD - 5 and length <= _MOST_HELLO
+    return data[0] == _HANDSHAKE and data[5] == _CLIENT_HELLO and record > _HEAD - 5 and length <= _MAX_HELLO

@@ -41,11 +41,11 @@ from .targets import Allowed, Dialer, Resolve, Target, Unanswered, read_url, res
 
 log = logging.getLogger("solarwind")
 
-MOST_WEBHOOKS = 1_000
+MAX_WEBHOOKS = 1_000
 OVERLAP_S = 86_400.0  # a secret that was replaced still signs for so long
 LEAVE_S = 5.0  # that requests under way have when a webhook is changed or taken away
 _NAME = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
-_MOST_CHARACTERS = 200
+_MAX_CHARACTERS = 200
 
 _KIND = "webhook"
 
@@ -264,8 +264,8 @@ class Webhooks:
     # Inner --------------------------------------------------------------------------------------------
 
     def _check_room(self, place: Place) -> None:
-        if place not in self._known and len(self._known) >= MOST_WEBHOOKS:
-            raise Busy(f"expected no more than {MOST_WEBHOOKS:,} webhooks, got another: take away one that has ended")
+        if place not in self._known and len(self._known) >= MAX_WEBHOOKS:
+            raise Busy(f"expected no more than {MAX_WEBHOOKS:,} webhooks, got another: take away one that has ended")
 
     async def _ask(self, wanted: Wanted) -> int | None:
         """Whether the target may be reached and wants the events; gives how many a minute."""
@@ -366,9 +366,9 @@ def _host(of: Webhook | Wanted) -> tuple[str, str]:
     return url.scheme, url.authority
 
 
-def _read_wanted(body: bytes, most_nesting: int) -> Wanted:
+def _read_wanted(body: bytes, max_nesting: int) -> Wanted:
     try:
-        check_json(body, most_nesting)
+        check_json(body, max_nesting)
     except BadPayload:
         # Nothing of it is shown, for a secret may be in it.
         raise BadPayload('expected a JSON object such as {"url": "https://example.com/hook"}, got no JSON') from None
@@ -380,9 +380,9 @@ def _read_wanted(body: bytes, most_nesting: int) -> Wanted:
 def _place(topic: str, purpose: str, name: str) -> Place:
     check_topic(topic)
     check_purpose(purpose)
-    if not _NAME.fullmatch(name) or len(name) > _MOST_CHARACTERS:
+    if not _NAME.fullmatch(name) or len(name) > _MAX_CHARACTERS:
         raise BadName(
-            f"expected a webhook's name of 1 to {_MOST_CHARACTERS} characters, words of A-Z a-z 0-9 _ - joined by "
+            f"expected a webhook's name of 1 to {_MAX_CHARACTERS} characters, words of A-Z a-z 0-9 _ - joined by "
             f"single dots, got {name[:80]!a}"
         )
     return topic, purpose, name

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from ..batch import MOST_NUMBERS, MOST_PRODUCERS, SLOT_NS, Batch, make_id, seal
+from ..batch import MAX_NUMBERS, MAX_PRODUCERS, SLOT_NS, Batch, make_id, seal
 from ..origin import MACHINE, process_name
 from ..payload import JSON
 
@@ -28,9 +28,9 @@ class Numbers:
 
     def take(self, topic: str, count: int) -> tuple[int, int]:
         """The producer, and the first of `count` numbers."""
-        producer, first = self._next.get(topic) or (0, MOST_NUMBERS)
-        if first + count >= MOST_NUMBERS:
-            producer, first = secrets.randbelow(MOST_PRODUCERS), secrets.randbelow(MOST_NUMBERS // 2)
+        producer, first = self._next.get(topic) or (0, MAX_NUMBERS)
+        if first + count >= MAX_NUMBERS:
+            producer, first = secrets.randbelow(MAX_PRODUCERS), secrets.randbelow(MAX_NUMBERS // 2)
         self._next[topic] = (producer, first + count)
         return producer, first
 

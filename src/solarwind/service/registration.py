@@ -14,7 +14,7 @@ from ..core.effects import Join
 from ..core.exchange import check_key_missing, lookup
 from ..engine.base import Since
 from ..errors import BadArgument
-from ..failure import MOST_SECONDS, Retry
+from ..failure import MAX_SECONDS, Retry
 from ..names import check_purpose, check_topic
 from ..options import check_count, check_seconds, check_since, check_type
 from ..origin import this_process
@@ -22,7 +22,7 @@ from ..plugins import load_exchange
 from .runner import Runner
 from .signature import Handler, innermost
 
-MOST_ORIGIN = 1_000  # characters
+MAX_ORIGIN = 1_000  # characters
 
 
 class Origin(msgspec.Struct, frozen=True, eq=False):
@@ -96,14 +96,14 @@ def check_join(join: Join, since: Since) -> None:
     load_exchange(join.exchange)
     check_count("version", join.version)
     check_count("room", join.room)
-    if not 0 < join.lease_ns < MOST_SECONDS * 1e9:
+    if not 0 < join.lease_ns < MAX_SECONDS * 1e9:
         raise BadArgument(f"expected a lease of more than 0 seconds, got {join.lease_ns} ns")
     check_key_missing(join.key_missing)
     if join.key is not None:
         codec.check_field(join.key)
     for what, name in (("an origin", join.origin), ("a process", join.process)):
-        if len(name) > MOST_ORIGIN:
-            raise BadArgument(f"expected {what} of at most {MOST_ORIGIN:,} characters, got {len(name):,}")
+        if len(name) > MAX_ORIGIN:
+            raise BadArgument(f"expected {what} of at most {MAX_ORIGIN:,} characters, got {len(name):,}")
     check_since(since)
     found = lookup(join.exchange)
     if since != "now" and found is not None and not found.pends:

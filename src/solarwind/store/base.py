@@ -103,17 +103,17 @@ class Store(Protocol):
         """Give up what was set aside for settles. Return whether there was anything."""
         ...
 
-    async def read(self, topic: str, position: int, most_bytes: int) -> list[Stored]:
+    async def read(self, topic: str, position: int, max_bytes: int) -> list[Stored]:
         """The batches from the one that holds `position` (or else the first after it) on, in order.
 
-        At least one if there is any; no more than come to `most_bytes`. A batch that is not what was written is a
+        At least one if there is any; no more than come to `max_bytes`. A batch that is not what was written is a
         `StoreError`.
         """
         ...
 
-    async def trim(self, topic: str, pinned: Spans, before: int | None, most_bytes: int | None) -> int:
+    async def trim(self, topic: str, pinned: Spans, before: int | None, max_bytes: int | None) -> int:
         """Delete whole batches with no event in `pinned`: those fired before `before` (ns since 1970), then the
-        oldest until the rest come to `most_bytes`. A call may delete only some of them, so that nobody waits long.
+        oldest until the rest come to `max_bytes`. A call may delete only some of them, so that nobody waits long.
         Return how many events were deleted: 0 where nothing more is to go."""
         ...
 

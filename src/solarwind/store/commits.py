@@ -23,7 +23,7 @@ from .database import value as value_of
 from .definitions import Definition, check_before, check_count
 
 _COMMITS_KEPT = 256  # superseded commits that pile up before they are deleted together
-_MOST_PRODUCERS = 100_000
+_MAX_PRODUCERS = 100_000
 
 _INSERT_BATCH = (
     "INSERT INTO batches(topic, start, count, producer, author, first, last_time, caused, size, "
@@ -68,7 +68,7 @@ class Known:
         for name, (_, *end) in plan.ends.items():
             log = self.topics[name]
             log.next, log.sum, log.total = end
-        if len(self.producers) > _MOST_PRODUCERS:
+        if len(self.producers) > _MAX_PRODUCERS:
             self.producers.clear()  # what is forgotten is looked up
         self.producers.update(plan.producers)
         for change in changes:

@@ -76,10 +76,10 @@ class StoredDueLog:
 
         return await self._commit(work)
 
-    async def page(self, after: tuple[int, int] = BEGINNING, most_bytes: int = PAGE_BYTES) -> list[Entry]:
+    async def page(self, after: tuple[int, int] = BEGINNING, max_bytes: int = PAGE_BYTES) -> list[Entry]:
         query = f"SELECT {_ROW} FROM delayed WHERE (due, row) > (?, ?) ORDER BY due, row"
         path = self._database.path
-        return await self._database.ask(lambda reader: list(_some(path, reader, query, after, most_bytes)))
+        return await self._database.ask(lambda reader: list(_some(path, reader, query, after, max_bytes)))
 
 
 def add(plan: Plan, delayed: Sequence[Delayed]) -> None:
@@ -158,14 +158,14 @@ def _forget(plan: Plan, entry: Entry) -> None:
 
 
 def _some(
-    path: str, connection: apsw.Connection, query: str, values: tuple[int, ...], most_bytes: int
+    path: str, connection: apsw.Connection, query: str, values: tuple[int, ...], max_bytes: int
 ) -> Iterator[Entry]:
-    """The first of what a query gives: at least one, no more than `most_bytes`."""
+    """The first of what a query gives: at least one, no more than `max_bytes`."""
     found = 0
     for row in select(connection, query, values):
         entry = read_entry(path, *row)
         found += len(entry.batch.data)
-        if found > most_bytes and found > len(entry.batch.data):
+        if found > max_bytes and found > len(entry.batch.data):
             return
         yield entry
 

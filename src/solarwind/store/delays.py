@@ -67,8 +67,8 @@ class DueLog(Protocol):
         """Have an event due at another time, durably. False where it is not there (any more)."""
         ...
 
-    async def page(self, after: tuple[int, int] = BEGINNING, most_bytes: int = PAGE_BYTES) -> list[Entry]:
-        """The nearest after the entry with that place; at least one if there is any, no more than `most_bytes`."""
+    async def page(self, after: tuple[int, int] = BEGINNING, max_bytes: int = PAGE_BYTES) -> list[Entry]:
+        """The nearest after the entry with that place; at least one if there is any, no more than `max_bytes`."""
         ...
 
 
@@ -174,12 +174,12 @@ class MemoryDueLog:
             self._put(entry._replace(batch=rest))
         return only(entry.batch, id)
 
-    async def page(self, after: tuple[int, int] = BEGINNING, most_bytes: int = PAGE_BYTES) -> list[Entry]:
+    async def page(self, after: tuple[int, int] = BEGINNING, max_bytes: int = PAGE_BYTES) -> list[Entry]:
         found: list[Entry] = []
         for index in range(bisect_right(self._entries, after, key=_place), len(self._entries)):
             entry = self._entries[index]
-            most_bytes -= len(entry.batch.data)
-            if found and most_bytes < 0:
+            max_bytes -= len(entry.batch.data)
+            if found and max_bytes < 0:
                 break
             found.append(entry)
         return found

@@ -333,10 +333,10 @@ def inspect_bodies(
     path: str,
     connection: apsw.Connection,
     topics: list[Topic],
-    most_bytes: int | None = None,
+    max_bytes: int | None = None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Iterator[Finding]:
-    """Whether the batches are what was written: the newest of them, up to `most_bytes` or all."""
+    """Whether the batches are what was written: the newest of them, up to `max_bytes` or all."""
     names = {log.id: log.name for log in topics}
     done = 0
     query = f"SELECT whole, data, {NOTED} FROM batches ORDER BY row DESC"
@@ -351,7 +351,7 @@ def inspect_bodies(
         try:
             if row_sum(*noted) != whole:
                 raise refuse_noted(path, names[topic], start, count)
-            if most_bytes is None:
+            if max_bytes is None:
                 stored = read_batch(path, names[topic], start, count, previous, sum, data)
                 _compare(path, names[topic], stored, *facts)
                 yield from _inspect_given(path, connection, topic, names[topic], stored)
@@ -361,7 +361,7 @@ def inspect_bodies(
             yield Finding(str(error), lose(topic, start, start + count))
         done += len(data)
         progress(done)
-        if most_bytes is not None and done >= most_bytes:
+        if max_bytes is not None and done >= max_bytes:
             return
 
 
@@ -475,7 +475,7 @@ def verify(path: str, vfs: str | None, connection: apsw.Connection) -> tuple[lis
         yield from inspect_commits(path, connection)
         yield from inspect_definitions(path, connection)
         yield from inspect_links(path, connection, topics, last.events, most=100_000)
-        yield from inspect_bodies(path, connection, topics, most_bytes=32 << 20)
+        yield from inspect_bodies(path, connection, topics, max_bytes=32 << 20)
         yield from inspect_newest(path, connection, topics, most=10_000)
         yield from inspect_delayed(path, connection, most=_DELAYED)
 

@@ -17,8 +17,8 @@ from .base import Alone, Full, Keep, Recovered
 from .definitions import Definitions, in_memory
 from .delays import Delayed, MemoryDueLog, check_delayed
 
-MOST_IDS = 100_000
-MOST_BYTES = 1 << 30
+MAX_IDS = 100_000
+MAX_BYTES = 1 << 30
 
 
 def _weight(size: int, events: int, batches: int) -> int:
@@ -80,13 +80,13 @@ class _Made:
 
 
 class MemoryStore(Alone):
-    """Keeps no state of purposes: nobody recovers from it. It is full at `most_bytes` of batches."""
+    """Keeps no state of purposes: nobody recovers from it. It is full at `max_bytes` of batches."""
 
     durable = False
     keep_ns = 0
 
-    def __init__(self, most_bytes: int = MOST_BYTES) -> None:
-        self._most_bytes = most_bytes
+    def __init__(self, max_bytes: int = MAX_BYTES) -> None:
+        self._most_bytes = max_bytes
         self.failed: Callable[[StoreError], None] = lambda error: None
         self.definitions: Definitions = in_memory()
         self._clear()
@@ -163,7 +163,7 @@ class MemoryStore(Alone):
                 if self._is_known(header.topic, id):
                     continue
                 self._ids[header.topic, id] = topic.end + len(new)
-                if len(self._ids) > MOST_IDS:
+                if len(self._ids) > MAX_IDS:
                     self._ids.popitem(last=False)
             elif made is not None and made.has(header.first + index, slot_of(batch.time(index))):
                 continue
@@ -195,7 +195,7 @@ class MemoryStore(Alone):
         made.add(header)
         self._made_runs.append((name, header.author))
         self._made_ids += header.count
-        while self._made_ids > MOST_IDS and len(self._made_runs) > 1:
+        while self._made_ids > MAX_IDS and len(self._made_runs) > 1:
             name, author = self._made_runs.popleft()
             made = self._made[name][author]
             self._made_ids -= len(made.runs.popleft()[2])
@@ -235,25 +235,25 @@ class MemoryStore(Alone):
     async def shrink(self) -> bool:
         return False
 
-    async def read(self, topic: str, position: int, most_bytes: int) -> list[Stored]:
+    async def read(self, topic: str, position: int, max_bytes: int) -> list[Stored]:
         log = self._topics.get(topic)
         found: list[Stored] = []
         if log is not None:
             for index in range(log.at(position), len(log.starts)):
-                most_bytes -= len(log.batches[index].data)
-                if found and most_bytes < 0:
+                max_bytes -= len(log.batches[index].data)
+                if found and max_bytes < 0:
                     break
                 found.append(log.stored(index))
         return found
 
-    async def trim(self, topic: str, pinned: Spans, before: int | None, most_bytes: int | None) -> int:
+    async def trim(self, topic: str, pinned: Spans, before: int | None, max_bytes: int | None) -> int:
         log = self._topics.get(topic)
         if log is None:
             return 0
         gone, events, left = [], 0, log.bytes
         for index, (start, batch) in enumerate(zip(log.starts, log.batches, strict=True)):
             old = before is not None and batch.time(len(batch) - 1) < before
-            if not old and (most_bytes is None or left <= most_bytes):
+            if not old and (max_bytes is None or left <= max_bytes):
                 break  # what comes after is younger
             if not pinned.within(start, start + len(batch)):
                 gone.append(index)

@@ -49,7 +49,7 @@ class Reading:
         self.connection = connection
         self._known = known
 
-    def read(self, topic: str, position: int, most_bytes: int) -> list[Stored]:
+    def read(self, topic: str, position: int, max_bytes: int) -> list[Stored]:
         log = self._known.topics.get(topic)
         if log is None:
             return []
@@ -62,7 +62,7 @@ class Reading:
         rows = list(select(self.connection, query, (log.id, position, _READ_ROWS)))
         if not rows:
             return []
-        last = max((start for start, total in rows if total <= most_bytes), default=rows[0][0])
+        last = max((start for start, total in rows if total <= max_bytes), default=rows[0][0])
         query = f"{_BATCH} WHERE topic = ? AND start >= ? AND start <= ? ORDER BY start"
         found = list(select(self.connection, query, (log.id, rows[0][0], last)))
         return [database.read_batch(self._path, topic, *row) for row in found]
@@ -111,12 +111,12 @@ class Reading:
     def defined(self, kind: str | None) -> list[Definition]:
         return database.read_definitions(self.connection, self._path, kind)
 
-    def trimmable(self, log: Topic, pinned: Spans, before: int | None, most_bytes: int | None) -> list[Row]:
+    def trimmable(self, log: Topic, pinned: Spans, before: int | None, max_bytes: int | None) -> list[Row]:
         """The next batches that are to go: no more than one transaction deletes without holding up commits. Asked of
         the reader, so that no commit waits."""
         rows = [] if before is None else _piece(self._old(log, pinned, before))
-        if not rows and most_bytes is not None:
-            excess = log.bytes - most_bytes
+        if not rows and max_bytes is not None:
+            excess = log.bytes - max_bytes
             rows = _piece(takewhile(lambda row: excess > row.before, self._unpinned(log, pinned)))
         self._check(log, rows)
         return rows

@@ -46,7 +46,7 @@ log = logging.getLogger("solarwind")
 _DAY_NS = 24 * 3600 * 1_000_000_000
 
 _LOG_BYTES = 64 << 20  # from here on the log is emptied into the database
-_LOG_MOST_BYTES = 4 * _LOG_BYTES  # and from here on commits wait for that
+_LOG_MAX_BYTES = 4 * _LOG_BYTES  # and from here on commits wait for that
 _LOG_REFUSE_BYTES = 16 * _LOG_BYTES  # and where that fails, from here on events are refused
 _FREE_BYTES = 16 << 20  # so much may be free in the file, or an eighth of it, for what comes next
 _SHRINK_PAGES = 64
@@ -433,7 +433,7 @@ class SqliteStore(Alone):
             return
         elif self._emptying is None:
             self._emptying = self._upkeep_thread.submit(self._empty_log)
-        elif self._emptying.done() or log_bytes >= _LOG_MOST_BYTES:
+        elif self._emptying.done() or log_bytes >= _LOG_MAX_BYTES:
             self._emptying.result()
             self._emptying = None
             self._checkpoint(self._writer)
@@ -487,8 +487,8 @@ class SqliteStore(Alone):
 
     # --- reading --------------------------------------------------------------------------------------------
 
-    async def read(self, topic: str, position: int, most_bytes: int) -> list[Stored]:
-        return await self._ask(self._questions.read, topic, position, most_bytes)
+    async def read(self, topic: str, position: int, max_bytes: int) -> list[Stored]:
+        return await self._ask(self._questions.read, topic, position, max_bytes)
 
     async def history(self, topic: str) -> tuple[int, int]:
         self._usable()
@@ -534,14 +534,14 @@ class SqliteStore(Alone):
         log.keep_ns, log.keep_bytes = keep_ns, keep_bytes
         self._known.topics[name] = log
 
-    async def trim(self, topic: str, pinned: Spans, before: int | None, most_bytes: int | None) -> int:
+    async def trim(self, topic: str, pinned: Spans, before: int | None, max_bytes: int | None) -> int:
         self._usable()
         log = self._known.topics.get(topic)
         if log is None:
             return 0
         pinned = pinned.copy()
         async with self._trimming:
-            rows = await self._ask(self._questions.trimmable, log, pinned, before, most_bytes)
+            rows = await self._ask(self._questions.trimmable, log, pinned, before, max_bytes)
             return await self._run(self._write_thread, self._trim, log, rows) if rows else 0
 
     def _trim(self, log: Topic, rows: list[Row]) -> int:

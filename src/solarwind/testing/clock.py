@@ -10,7 +10,7 @@ from itertools import count
 from typing import Any
 
 from ..engine.clock import UnderWay
-from ..failure import MOST_SECONDS
+from ..failure import MAX_SECONDS
 
 HANGS_S = 1.0  # of real time, in which nothing ends: what is still at work is not waited for
 ENDLESS_S = 10.0  # of real time, in which there is always something new at work
@@ -104,7 +104,7 @@ class FakeClock:
         returns when the time has passed. On the loop, time passes as soon as the loop goes on, for instance while you
         wait for `settled()`; or use `await clock.advance(60)`.
         """
-        if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not 0 <= seconds < MOST_SECONDS:
+        if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not 0 <= seconds < MAX_SECONDS:
             raise ValueError(f"expected seconds of 0 or more, got {seconds!r}: time never goes back")
         loop, here = self._loop, _running_loop()
         if loop is None or loop is here or loop.is_closed():

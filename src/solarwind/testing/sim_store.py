@@ -80,12 +80,12 @@ class AtHand:
     """The part of the log in memory: the last `most` batches that came in or were read."""
 
     def __init__(self, most: int) -> None:
-        self._most = most
+        self._max = most
         self._kept: deque[tuple[str, Stored]] = deque()
 
     def add(self, topic: str, stored: Stored) -> None:
         self._kept.append((topic, stored))
-        while len(self._kept) > self._most:
+        while len(self._kept) > self._max:
             self._kept.popleft()
 
     def find(self, topic: str, position: int) -> Stored | None:

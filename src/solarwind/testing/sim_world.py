@@ -22,7 +22,7 @@ from .sim_engine import HOME, Engine
 from .sim_facts import Broken, bits_of, positions
 from .sim_store import Disk, Name
 
-MOST_EVENTS = 220  # of one world
+MAX_EVENTS = 220  # of one world
 MS, SECOND = 10**6, 10**9
 START = 1_700_000_000 * SECOND
 EXCHANGES = ("direct", "direct", "direct:least-busy", "direct:random", "keyed", "keyed", "fanout")
@@ -194,7 +194,7 @@ class World:
         return seal(topic, payloads, times, producer=1, first=first, machine="m", process="p", keys=list(keys))
 
     def do_submit(self) -> None:
-        if self.serial < MOST_EVENTS:
+        if self.serial < MAX_EVENTS:
             topic = self.random.choice(("a", "a", "b"))
             count = self.random.choice((1, 1, 2, 3, 5, 8))
             self.note("%d events are fired on %s", count, topic)
@@ -326,7 +326,7 @@ class World:
 
     def _fire(self, worker: Worker, most: int) -> list[Batch]:
         count = self.random.randint(0, min(most, 2))
-        if worker.plan.fires is None or not count or self.serial >= MOST_EVENTS:
+        if worker.plan.fires is None or not count or self.serial >= MAX_EVENTS:
             return []
         return [self.batch(worker.plan.fires, count)]
 
@@ -576,7 +576,7 @@ class World:
         rounds, left = 0, self.book.left_over()
         while self.book.left_over() or not self.engine.idle:
             rounds += 1
-            if rounds > 60 + 8 * sum(map(len, left.values())) + MOST_EVENTS:
+            if rounds > 60 + 8 * sum(map(len, left.values())) + MAX_EVENTS:
                 raise Broken(f"stuck: nothing gets done any more, left over is {self.book.left_over()}")
             self._round()
         self.counts["rounds to the end"] += rounds

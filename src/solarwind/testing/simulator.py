@@ -57,7 +57,7 @@ def _little_at_once(seed: int) -> Iterator[None]:
     """In some worlds so few suspects, purposes or events go together that it takes several turns."""
     random = Random(-seed - 1)
     limits: tuple[tuple[ModuleType, str, int], ...] = (
-        (core_purpose, "MOST_CAREFUL", 3),
+        (core_purpose, "MAX_CAREFUL", 3),
         (core_dispatcher, "TOGETHER", 1),
         (core_backlog, "LOOK_AHEAD", 5),
     )

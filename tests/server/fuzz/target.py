@@ -21,7 +21,7 @@ OPTIONS: dict[str, Any] = {
 OPTIONS |= {"instances": 12, "unanswered": 8, "payload-bytes": 20_000, "batch-bytes": 30_000, "batch-events": 50}
 OPTIONS |= {"waiting": 200, "copies": 100, "copy-bytes": 100_000, "connections": 500, "authenticate-s": 2, "idle-s": 2}
 OPTIONS |= {"webhook-network": "127.0.0.1"}
-MOST_GROWTH = 48 << 20  # bytes, once it is warm
+MAX_GROWTH = 48 << 20  # bytes, once it is warm
 WARM = 200  # examples
 
 
@@ -66,4 +66,4 @@ class Target:
         memory = self._serving.memory("VmRSS")
         if self._examples >= WARM:
             self._warm = self._warm or memory
-            assert memory - self._warm < MOST_GROWTH, f"it grew from {self._warm:,} to {memory:,} bytes"
+            assert memory - self._warm < MAX_GROWTH, f"it grew from {self._warm:,} to {memory:,} bytes"

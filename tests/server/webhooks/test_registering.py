@@ -220,7 +220,7 @@ async def test_a_change_that_cannot_be_leaves_the_webhook_as_it_was() -> None:
 
 @on_loop
 async def test_there_are_no_more_webhooks_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(webhooks, "MOST_WEBHOOKS", 2)
+    monkeypatch.setattr(webhooks, "MAX_WEBHOOKS", 2)
     async with receiving() as receiver, sending() as server:
         found = await asyncio.gather(
             *(put(server, receiver.url, name) for name in ("a", "b", "c")), return_exceptions=True

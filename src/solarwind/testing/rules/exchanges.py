@@ -550,7 +550,7 @@ class ExchangeRules:
             pytest.skip("its dispatcher is in another process")
         name = f"packaged{abs(hash(str(tmp_path))) % 10**9}"
         (tmp_path / f"{name}_module.py").write_text(
-            "from solarwind import Direct\nclass Last(Direct):\n"
+            "from solarwind.exchanges import Direct\nclass Last(Direct):\n"
             "    def order(self, instances, random):\n        return sorted(instances, key=lambda i: -i.id)\n"
         )
         metadata = tmp_path / f"{name}-1.0.dist-info"

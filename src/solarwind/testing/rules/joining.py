@@ -385,17 +385,17 @@ class JoiningRules:
         """Two instances with slow handlers share a burst evenly, and hold no more than they can do soon."""
         wind = place.open()
         handled: Counter[str] = Counter()
-        most_in_flight = 0
+        max_in_flight = 0
 
         def service(name: str) -> None:
             @wind.on("T", purpose="p", concurrency=1)
             async def handle(event: Event) -> None:
-                nonlocal most_in_flight
+                nonlocal max_in_flight
                 over = asyncio.Event()
                 asyncio.get_running_loop().call_later(0.02, over.set)
                 await over.wait()
                 handled[name] += 1
-                most_in_flight = max(most_in_flight, (await wind.statistics()).purposes["T", "p"].in_flight)
+                max_in_flight = max(max_in_flight, (await wind.statistics()).purposes["T", "p"].in_flight)
 
         service("one")
         service("two")
@@ -404,7 +404,7 @@ class JoiningRules:
             await wind.settled(20)
         assert handled.total() == 60
         assert min(handled.values()) >= 22, handled
-        assert most_in_flight <= 14, "100 ms of work each is 5 events each"
+        assert max_in_flight <= 14, "100 ms of work each is 5 events each"
 
     @on_loop
     async def test_a_handler_that_becomes_slow_gives_back_its_surplus(self, place: Place) -> None:
