@@ -14,7 +14,7 @@ from solarwind import BadArgument, Busy, Cause, Event, Limits, SolarWind, Unavai
 from solarwind.batch import seal
 from solarwind.engine.local import LocalEngine
 from solarwind.event import HandOut
-from solarwind.service import group, outbox
+from solarwind.service import buffer, group
 from solarwind.service.group import Group
 from solarwind.store.memory import MemoryStore
 from solarwind.testing.contract import on_loop, until
@@ -31,7 +31,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         now[0] += 1_000
         return now[0]
 
-    for module in (group, outbox):
+    for module in (group, buffer):
         monkeypatch.setattr(module, "time_ns", look)
     monkeypatch.setattr("solarwind.service.firing.time_ns", look)
     monkeypatch.setattr(group.ORDER, "latest", 0)

@@ -19,7 +19,7 @@ from ..errors import Busy, NotAllowed, Unavailable
 from ..event import Event
 from ..limits import Limits
 from ..peer.turns import PIECE_BYTES, Turns
-from ..service.inbox import Inbox, Work
+from ..service.consumer import Consumer, Work
 from ..service.registration import make_join
 from .call import Call
 from .cloudevents import encode, to_cloudevent
@@ -60,7 +60,7 @@ async def feed(call: Call, feeds: Feeds) -> Response:
     return await feeds.open(call, join)
 
 
-class Feed(Inbox):
+class Feed(Consumer):
     """One reader's instance. What is written counts as handled once the reader has room for more: one that is slow has
     its own buffer at the dispatcher, which drops the oldest."""
 

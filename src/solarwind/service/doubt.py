@@ -17,7 +17,7 @@ from ..core.purpose import key_of
 from ..engine.base import Engine
 
 if TYPE_CHECKING:
-    from .inbox import Inbox, Work
+    from .consumer import Consumer, Work
 
 # What is set aside is given back after so long. The pause doubles each time, lest an event that nobody else takes goes
 # to and fro all the while.
@@ -33,14 +33,14 @@ class Doubtful:
         self._key = key_of(join.key) if exchange is not None and exchange.keyed else None
         self._pause_s = MIN_PAUSE_S
         self._works: list[Work] = []
-        self._waiting: list[tuple[Inbox, Work]] = []
+        self._waiting: list[tuple[Consumer, Work]] = []
 
     def add(self, work: Work) -> None:
         """It is no longer this process's, or may not be."""
         if work.running and self.pends and work not in self._works:
             self._works.append(work)
 
-    def hold(self, inbox: Inbox, work: Work) -> None:
+    def hold(self, consumer: Consumer, work: Work) -> None:
         """Set aside what may not begin yet."""
         if not self._works:
             return
@@ -51,7 +51,7 @@ class Doubtful:
             work.held_until = monotonic() + self._pause_s
             for position in held:
                 work.todo.remove(position)
-            self._waiting.append((inbox, work))
+            self._waiting.append((consumer, work))
 
     def overdue(self, work: Work) -> list[int]:
         """What was set aside for long enough, and is given back: another process may be free to begin it."""
@@ -70,14 +70,14 @@ class Doubtful:
             self._pause_s = MIN_PAUSE_S
         running = self._running()
         waiting, self._waiting = self._waiting, []
-        for inbox, each in waiting:
+        for consumer, each in waiting:
             free = [position for position in each.held if self._name(each, position) not in running]
             each.held = [position for position in each.held if position not in free]
             if each.held:
-                self._waiting.append((inbox, each))
+                self._waiting.append((consumer, each))
             if free:
                 each.todo.extend(free)
-                inbox.begin(each)
+                consumer.begin(each)
 
     def _running(self) -> set[object]:
         return {self._name(work, position) for work in self._works for position in work.at().positions()}

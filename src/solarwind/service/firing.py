@@ -25,8 +25,8 @@ from ..event import Cause, Event
 from ..limits import Limits
 from ..names import check_id, check_key, check_topic
 from ..options import check_flag, check_payloads, check_seconds
+from .buffer import ProducerBuffer
 from .group import ORDER, Group, Numbers
-from .outbox import Outbox
 from .receipts import HELD_BYTES, Fired, Held, HeldReceipt, Receipt, Receipts, SentReceipt
 from .runner import handling
 
@@ -48,16 +48,16 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 class Firing:
-    """The part of a `SolarWind` that fires. Events wait in one outbox, those fired on other threads in another."""
+    """The part of a `SolarWind` that fires. Events fired on other threads have a buffer of their own."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._most_payload = limits.payload_bytes
         self._home: Engine | None = None  # that it fires to, once it was started
         self._thread_id = 0
-        self._outbox = Outbox(limits)
-        self._open, self._small = self._outbox.open_groups, self._outbox.small
-        self._foreign = Outbox(limits)  # fired from other threads
+        self._buffer = ProducerBuffer(limits)
+        self._open, self._small = self._buffer.open_groups, self._buffer.small
+        self._foreign = ProducerBuffer(limits)  # fired from other threads
         self._foreign_lock = threading.Lock()
         self._forked = ""  # why it is of no use in this process
 
@@ -69,7 +69,7 @@ class Firing:
         )
         self._home = None
         self._foreign_lock = threading.Lock()  # a thread that is not here may hold the other
-        self._outbox.leave_behind(self._forked)
+        self._buffer.leave_behind(self._forked)
         self._foreign.leave_behind(self._forked)
 
     def _begin_firing(self, loop: asyncio.AbstractEventLoop, engine: Engine) -> None:
@@ -78,30 +78,30 @@ class Firing:
         self._home = engine
         _STARTED.add(self)
         self._numbers = Numbers(engine.author)
-        self._outbox.open(loop, engine, lambda: loop.call_soon(self._flush))
+        self._buffer.open(loop, engine, lambda: loop.call_soon(self._flush))
         self._foreign.open(loop, engine, lambda: loop.call_soon_threadsafe(self._flush_foreign))
 
     async def _drain_fired(self) -> None:
         """Wait until all that was fired is accepted or refused."""
         self._flush()
         self._flush_foreign()
-        await self._outbox.drain()
+        await self._buffer.drain()
         await self._foreign.drain()
 
     @property
     def _all_accepted(self) -> bool:
-        return self._outbox.empty and self._foreign.empty
+        return self._buffer.empty and self._foreign.empty
 
     async def _end_firing(self, grace: float) -> None:
         """Take nothing more, and wait for what was fired, for `grace` seconds; give the rest up."""
-        self._outbox.close()
+        self._buffer.close()
         with self._foreign_lock:
             self._foreign.close()
         try:
             async with asyncio.timeout(grace):
                 await self._drain_fired()
         except TimeoutError:
-            given_up = self._outbox.give_up_all() + self._foreign.give_up_all()
+            given_up = self._buffer.give_up_all() + self._foreign.give_up_all()
             log.error(_GIVEN_UP, given_up, grace)
         _STARTED.discard(self)
 
@@ -109,10 +109,10 @@ class Firing:
         """The process is to end and so long has passed: nobody waits any longer for what is not accepted."""
         self._flush()
         self._flush_foreign()
-        self._outbox.close()
+        self._buffer.close()
         with self._foreign_lock:
             self._foreign.close()
-        given_up = self._outbox.give_up_all() + self._foreign.give_up_all()
+        given_up = self._buffer.give_up_all() + self._foreign.give_up_all()
         if given_up:
             log.error(_GIVEN_UP, given_up, grace)
 
@@ -171,7 +171,7 @@ class Firing:
                     group.payloads.append(data)
                     group.times.append(time_ns())
                     return SentReceipt(group, index)
-            return self._outbox.add(topic, data, content)
+            return self._buffer.add(topic, data, content)
         if now is not False:
             check_flag("now", now)
         seconds = None if within is None else check_seconds("within", within, some=True)
@@ -210,42 +210,42 @@ class Firing:
             if "causes" not in attributes:
                 attributes["causes"] = Cause.event(handled)
         if within is None and get_ident() == self._thread_id:
-            return self._outbox.add_with(topic, data, content, attributes, after)
-        with self._box() as box, box.whole(topic, apart=within is not None):
-            receipt = box.add_with(topic, data, content, attributes, after)
-        self._limit(box, [receipt], within)
+            return self._buffer.add_with(topic, data, content, attributes, after)
+        with self._thread_buffer() as buffer, buffer.whole(topic, apart=within is not None):
+            receipt = buffer.add_with(topic, data, content, attributes, after)
+        self._limit(buffer, [receipt], within)
         return receipt
 
     @contextmanager
-    def _box(self) -> Iterator[Outbox]:
-        """The outbox for this thread."""
+    def _thread_buffer(self) -> Iterator[ProducerBuffer]:
+        """Yield the buffer for the calling thread."""
         if get_ident() == self._thread_id:
-            yield self._outbox
+            yield self._buffer
         else:
             with self._foreign_lock:
                 yield self._foreign
 
-    def _limit(self, box: Outbox, receipts: Sequence[SentReceipt], within: float | None) -> None:
+    def _limit(self, buffer: ProducerBuffer, receipts: Sequence[SentReceipt], within: float | None) -> None:
         """They are to be accepted within so many seconds from now."""
         if within is None or not receipts:
             return
         groups = list(dict.fromkeys(receipt.group for receipt in receipts))
         loop = groups[0].accepted.get_loop()
-        if box is self._outbox:
-            self._give_up_later(box, groups, within)
+        if buffer is self._buffer:
+            self._give_up_later(buffer, groups, within)
         else:
-            loop.call_soon_threadsafe(self._give_up_later, box, groups, within)
+            loop.call_soon_threadsafe(self._give_up_later, buffer, groups, within)
 
-    def _give_up_later(self, box: Outbox, groups: Sequence[Group], within: float) -> None:
+    def _give_up_later(self, buffer: ProducerBuffer, groups: Sequence[Group], within: float) -> None:
         """On the loop. What is accepted leaves no timer behind: there may be a million before the first is due."""
         for group in groups:
-            timer = group.accepted.get_loop().call_later(within, self._give_up, box, group, within)
+            timer = group.accepted.get_loop().call_later(within, self._give_up, buffer, group, within)
             group.accepted.add_done_callback(partial(_end_timer, timer))
 
-    def _give_up(self, box: Outbox, group: Group, within: float) -> None:
+    def _give_up(self, buffer: ProducerBuffer, group: Group, within: float) -> None:
         if not group.accepted.done():
             with self._foreign_lock:
-                box.give_up(group, within)
+                buffer.give_up(group, within)
 
     def fire_many(
         self,
@@ -274,7 +274,7 @@ class Firing:
         if its_keys is None and its_ids is None and handled is None and seconds is None:
             bytes_, contents = [data for data, _ in encoded], {content for _, content in encoded}
             if len(contents) == 1 and max(map(len, bytes_)) <= self._small and get_ident() == self._thread_id:
-                return Receipts(self._outbox.add_many(topic, bytes_, contents.pop()))
+                return Receipts(self._buffer.add_many(topic, bytes_, contents.pop()))
         columns = {"keys": its_keys, "ids": its_ids}
         events: list[tuple[bytes, str, dict[str, Any]]] = [
             (data, content, {field: each[at] for field, each in columns.items() if each and each[at] is not None})
@@ -287,9 +287,9 @@ class Firing:
         if handled is not None:
             cause, after = Cause.event(handled), handled.time_ns
             events = [(data, content, {**attributes, "causes": cause}) for data, content, attributes in events]
-        with self._box() as box, box.whole(topic, apart=seconds is not None):
-            receipts = [box.add_with(topic, *event, after) for event in events]
-        self._limit(box, receipts, seconds)
+        with self._thread_buffer() as buffer, buffer.whole(topic, apart=seconds is not None):
+            receipts = [buffer.add_with(topic, *event, after) for event in events]
+        self._limit(buffer, receipts, seconds)
         return Receipts(receipts)
 
     def _check_size(self, topic: str, data: bytes) -> None:
@@ -323,7 +323,7 @@ class Firing:
         return HeldReceipt(fired, self._numbers)
 
     def _flush(self) -> None:
-        self._outbox.send(self._outbox.take())
+        self._buffer.send(self._buffer.take())
 
     def _flush_foreign(self) -> None:
         with self._foreign_lock:

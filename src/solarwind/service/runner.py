@@ -27,7 +27,7 @@ from ..engine.base import Engine
 from ..event import Event
 from ..limits import Limits
 from ..logs import limited
-from .inbox import Inbox, Work
+from .consumer import Consumer, Work
 from .meaning import Meaning, meaning
 from .signature import Handler, Unfit, refuse_unrun
 from .threads import Threads
@@ -55,7 +55,7 @@ class Worker(asyncio.Task[None]):
         return super().cancel(msg)
 
 
-class Runner(Inbox):
+class Runner(Consumer):
     """One service instance: a handler, and the workers that call it."""
 
     def __init__(
@@ -378,9 +378,9 @@ class Runner(Inbox):
         return f"{which}, again in {wait_ns / 1e9:.1f} s"
 
 
-def _batch_done(inbox: Inbox, work: Work, positions: list[int], events: Sequence[Event]) -> None:
+def _batch_done(consumer: Consumer, work: Work, positions: list[int], events: Sequence[Event]) -> None:
     if events[0]._fired is not msgspec.UNSET:
-        inbox.note_fired(work, positions[0], events[0]._fired)
+        consumer.note_fired(work, positions[0], events[0]._fired)
     for event in events:
         event._fired = None
     # At once, so that no report can have a part of them: they are settled together.

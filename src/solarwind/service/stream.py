@@ -14,13 +14,13 @@ from ..engine.base import Engine
 from ..errors import Unavailable
 from ..event import Event
 from ..limits import Limits
-from .inbox import Inbox, Work
+from .consumer import Consumer, Work
 
 # The event that was given last where this runs.
 _in_hand: ContextVar[Event | None] = ContextVar("solarwind_in_hand", default=None)
 
 
-class Reader(Inbox):
+class Reader(Consumer):
     """The instance that a stream is while it is open. It knows nobody who reads it, so that a stream may be dropped."""
 
     def __init__(self, engine: Engine, join: Join, limits: Limits) -> None:

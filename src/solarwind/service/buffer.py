@@ -31,10 +31,10 @@ WITH_BYTES = 256  # of an event with a key, an id, a cause or the like
 FIRST_ROOM = 8  # events of a group that are not counted one by one; then as many as there are
 
 
-class Outbox:
-    """Collects what is fired until it is taken and sent. One thread at a time adds; sending is the loop's.
+class ProducerBuffer:
+    """Collects events until they are sent. One thread at a time adds; only the loop's thread sends.
 
-    It takes nothing before `open` and after `close`.
+    Before `open` and after `close` it refuses events.
     """
 
     def __init__(self, limits: Limits) -> None:

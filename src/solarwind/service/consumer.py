@@ -1,4 +1,4 @@
-"""The events an instance has in hand, and the reports on them: what a handler's runner and a stream share."""
+"""Keep the events that an instance has in hand, and report what became of them. Runners, streams and feeds do so."""
 
 from __future__ import annotations
 
@@ -90,8 +90,8 @@ class Work(msgspec.Struct, eq=False):
         return HandOut(stored.batch, stored.start, join.purpose, join.version, home, self.offer.tried)
 
 
-class Inbox:
-    """Takes offers, gives work, and reports what became of it. On the loop, but for what `Work` says."""
+class Consumer:
+    """Receives offers, hands out work and reports what became of it. Only `Work` may be used off the loop's thread."""
 
     def __init__(self, engine: Engine, join: Join, limits: Limits) -> None:
         self.join = join
