@@ -180,7 +180,7 @@ async def test_firing(name: str, where: str) -> None:
             wind.fire("T", 2)
         else:
             wind.fire("U")
-        await wind.settled(10)
+        await wind.settled(60)
         statistics = await wind.statistics()
     assert seen == [1, 2]
     assert statistics.topics["T"].fired == 2
@@ -241,7 +241,7 @@ async def test_handling(name: str) -> None:
             await _join(wind, options)
         check_sentence(caught.value, "expected ", ", got ", *words)
         await wind.fire("good", 1)
-        await wind.settled(10)
+        await wind.settled(60)
         assert [(info.topic, info.purpose) for info in await wind.purposes()] == [("good", "p")]
     assert seen == [1]
 
@@ -517,7 +517,7 @@ async def test_a_store_in_use(tmp_path: Path) -> None:
             await SolarWind(f"sqlite:///{path}").start()
         check_sentence(caught.value, "this very process", "stop it")
         await wind.fire("T", 2)
-        await wind.settled(10)
+        await wind.settled(60)
     assert seen == [1, 2]
 
 
@@ -556,7 +556,7 @@ async def test_a_naive_datetime_is_local_time_or_refused() -> None:
         async def handle(number: int) -> None:
             seen.append(number)
 
-        await wind.settled(10)
+        await wind.settled(60)
     assert seen == [1]
 
 
@@ -593,7 +593,7 @@ async def test_too_much_fired_and_not_accepted_is_busy() -> None:
             fire_on()
         check_sentence(caught.value, "expected ", "67,108,864", "await")
         assert 60 <= fired <= 70
-        await wind.settled(20)
+        await wind.settled(60)
         await wind.fire("T", payload)
         assert (await wind.statistics()).topics["T"].fired == fired + 1
 
@@ -615,7 +615,7 @@ async def test_a_refused_member_of_fire_many() -> None:
             wind.fire_many("T", [1, 2], key=lambda number: "k" * (256 * number))
         with pytest.raises(TooLarge):
             wind.fire_many("T", [b"", bytes((1 << 20) + 1)])
-        await wind.settled(10)
+        await wind.settled(60)
     assert seen == []
 
 
@@ -652,7 +652,7 @@ async def test_what_a_handler_raises_is_kept_whole() -> None:
 
     async with wind:
         await wind.fire_many("T", ["two\nlines", "reject", "\x00", "", "x" * 5_000])
-        await wind.settled(10)
+        await wind.settled(60)
         errors = [letter.error for letter in await wind.dead("T", "p")]
     assert errors[:-1] == ["RuntimeError: two\nlines", "reject", "RuntimeError: \x00", "RuntimeError: "]
     assert errors[-1] == f"RuntimeError: {'x' * 5_000}"[:4_000]
@@ -669,7 +669,7 @@ async def test_what_a_handler_raises_may_be_no_unicode(tmp_path: Path) -> None:
 
     async with wind:
         await wind.fire_many("T", ["reject", "raise"])
-        await wind.settled(10)
+        await wind.settled(60)
         assert [letter.error for letter in await wind.dead("T", "p")] == ["reject\\udcff", "RuntimeError: raise\\udcff"]
         await wind.fire("U")
 
@@ -684,7 +684,7 @@ async def _join(wind: SolarWind, options: dict[str, Any]) -> None:
 
 def _python(source: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", source, *arguments], capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, "-c", source, *arguments], capture_output=True, text=True, timeout=60, check=False
     )
 
 

@@ -44,7 +44,7 @@ async def every_way(early):
         try:
             found = way()
             if hasattr(found, "__await__"):
-                await asyncio.wait_for(found, 5)
+                await asyncio.wait_for(found, 60)
             print("worked:", name)
         except Unavailable as error:
             if "forked" not in str(error):
@@ -75,7 +75,7 @@ async def own():
         async def handle(n: int): got.append(n)
         await mine.joined()
         await mine.fire("T", 1)
-        await mine.settled(5)
+        await mine.settled(60)
     if got != [1]:
         print("its own does not work", got)
 
@@ -103,7 +103,7 @@ async def main():
             await asyncio.sleep(0.01)
         await early
         await wind.fire("T", 2)
-        await wind.settled(10)
+        await wind.settled(60)
         topics = (await wind.statistics()).topics
     print("handled", handled, topics["T"].fired)
 
@@ -137,14 +137,14 @@ def handle(n: int):
 
 
 with wind:
-    wind.fire("T", 1).wait(10)
-    wind.wait(wind.settled(10))
+    wind.fire("T", 1).wait(60)
+    wind.wait(wind.settled(60))
     pid = os.fork()
     if not pid:
         sys.exit(0)
     os.waitpid(pid, 0)
-    wind.fire("T", 2).wait(10)
-    wind.wait(wind.settled(10))
+    wind.fire("T", 2).wait(60)
+    wind.wait(wind.settled(60))
     print("fired", wind.wait(wind.statistics()).topics["T"].fired)
 """
 

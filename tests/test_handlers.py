@@ -55,7 +55,7 @@ async def outcome(handler: Any, *payloads: Any, calls: Calls | None = None) -> t
     wind.on("T", purpose="p")(handler)
     async with wind:
         await wind.fire_many("T", payloads)
-        await wind.settled(10)
+        await wind.settled(60)
         return calls if calls is not None else [], [letter.error for letter in await wind.dead("T", "p")]
 
 
@@ -174,7 +174,7 @@ def test_a_number_that_json_has_not_is_refused_when_it_is_fired(payload: Callabl
     with SolarWind("memory://") as wind:
         with pytest.raises(BadPayload, match=rf"{number} is no number that JSON has: fire None, or text"):
             wind.fire("T", payload(number))
-        wind.fire("T", {"null": ["null", None, 1.5, Measured(1.0)]}).wait(10)
+        wind.fire("T", {"null": ["null", None, 1.5, Measured(1.0)]}).wait(60)
 
 
 def forms() -> dict[str, tuple[Callable[[Calls], Any], Any]]:
@@ -343,7 +343,7 @@ async def test_one_function_for_several_purposes() -> None:
     async with wind:
         await wind.fire("a")
         await wind.fire("b")
-        await wind.settled(10)
+        await wind.settled(60)
     assert sorted(seen) == [("a", "handle"), ("b", "Other")]
 
 
@@ -439,7 +439,7 @@ async def test_what_a_handler_returns_that_nobody_runs_is_a_failed_attempt(unrun
     wind.on("T", purpose="p", retry=Retry(attempts=1))(handlers[kind])
     async with wind:
         await wind.fire("T", 1)
-        await wind.settled(5)
+        await wind.settled(60)
         counts = (await wind.statistics()).purposes["T", "p"]
         (letter,) = await wind.dead("T", "p")
     assert (counts.settled, counts.dead) == (0, 1)

@@ -23,7 +23,7 @@ async def test_leaving_memory_with_events_unhandled_is_said_once(caplog: pytest.
         async with wind:
             wind.fire_many("T", range(3))
         async with wind:
-            await wind.settled(10)
+            await wind.settled(60)
     [line] = caplog.messages
     assert line.startswith("stopped with 3 events on memory:// not handled")
 
@@ -55,5 +55,5 @@ def test_with_where_no_loop_can_be_made_raises_instead_of_waiting(monkeypatch: p
 
     thread = threading.Thread(target=enter, daemon=True)
     thread.start()
-    thread.join(10)
+    thread.join(60)
     assert [str(error) for error in raised] == ["[Errno 24] Too many open files"]

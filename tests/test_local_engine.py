@@ -70,7 +70,7 @@ def test_what_was_settled_while_there_was_no_room_is_on_disk_once_there_is(path:
                 await until(lambda: len(seen) == 10 and store.refused > 2)
                 store.full = False
             gate.set()
-            await wind.settled(10)
+            await wind.settled(60)
 
     asyncio.run(life(True))
     asyncio.run(life(False))
@@ -95,7 +95,7 @@ def test_all_that_a_handler_fired_is_in_the_commit_of_its_settle_however_much_it
     async def main() -> None:
         async with wind:
             await wind.fire("T", 1)
-            await wind.settled(10)
+            await wind.settled(60)
 
     asyncio.run(main())
     settling = [
@@ -123,7 +123,7 @@ def test_a_purpose_is_snapshotted_after_so_many_commits_also_what_it_did_before_
         async with wind:
             for _ in range(times):
                 await wind.fire(busy)
-                await wind.settled(10)
+                await wind.settled(60)
         return [each.purpose for _, _, snapshots in store.commits for each in snapshots]
 
     assert asyncio.run(life(Watched(path), "first", 2)) == []
@@ -253,7 +253,7 @@ async def test_handlers_that_fire_much_get_no_more_until_it_is_committed(
         await a_while()
         assert 0 < len(seen) < 30
         store.gates[0].set()
-        await wind.settled(10)
+        await wind.settled(60)
         assert sorted(seen) == list(range(60))
 
 
@@ -321,7 +321,7 @@ async def test_others_have_their_turn_while_many_purposes_get_a_batch(
     async with wind:
         counting = asyncio.create_task(count_turns())
         await wind.fire("T")
-        await wind.settled(10)
+        await wind.settled(60)
         counting.cancel()
     assert len(turns) == 50
     assert len(set(turns)) >= 10, "no more than five of them in a turn"

@@ -193,7 +193,7 @@ async def fired_and_got(type_: Any, *payloads: Any) -> tuple[list[Any], list[str
     async with wind:
         for payload in payloads:
             await wind.fire("T", payload)
-        await wind.settled(10)
+        await wind.settled(60)
         return got, [letter.error for letter in await wind.dead("T", "p")]
 
 

@@ -122,7 +122,7 @@ async def test_a_server_answers_the_bytes_of_the_client_with_those_shown() -> No
 
 
 async def receive(client: ClientConnection) -> list[wire.FromServer]:
-    data = await asyncio.wait_for(client.recv(), 10)
+    data = await asyncio.wait_for(client.recv(), 60)
     assert isinstance(data, bytes)
     return wire.read_server(data)
 

@@ -37,7 +37,7 @@ async def got_by(make: Callable[[list[Any]], Any], *payloads: Any) -> tuple[list
     async with wind:
         for payload in payloads:
             await wind.fire("T", payload)
-        await wind.settled(10)
+        await wind.settled(60)
         return got, [letter.error for letter in await wind.dead("T", "p")]
 
 
@@ -429,7 +429,7 @@ async def counts_of(error: Callable[[], BaseException]) -> tuple[int, list[str]]
 
     async with wind:
         await wind.fire("T")
-        await wind.settled(10)
+        await wind.settled(60)
         return attempts[-1], [letter.error for letter in await wind.dead("T", "p")]
 
 
@@ -467,7 +467,7 @@ async def test_a_batch_handler_gets_no_more_than_it_states() -> None:
 
     async with wind:
         await wind.fire_many("T", range(100))
-        await wind.settled(10)
+        await wind.settled(60)
     assert sum(sizes) == 100
     assert max(sizes) == 7
 

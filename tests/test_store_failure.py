@@ -59,14 +59,14 @@ def test_whoever_waits_for_a_commit_of_unknown_outcome_is_told_and_everything_st
             with pytest.raises(Unavailable, match="the disk is gone"):
                 await again
             with pytest.raises(StoreError, match="the disk is gone"):
-                await wind.settled(5)
+                await wind.settled(60)
             with pytest.raises(StoreError, match="the disk is gone"):
                 await settled
             with pytest.raises(StoreError, match="the disk is gone"):
                 await wind.statistics()
             assert isinstance(wind.failed.exception(), StoreError)
 
-    asyncio.run(asyncio.wait_for(main(), 20))
+    asyncio.run(asyncio.wait_for(main(), 60))
 
 
 def test_a_full_store_refuses_what_is_fired_goes_on_settling_and_goes_on_by_itself(
@@ -87,17 +87,17 @@ def test_a_full_store_refuses_what_is_fired_goes_on_settling_and_goes_on_by_itse
             with pytest.raises(StoreError, match="no room: free some"):
                 await wind.fire("T")
             gate.set()
-            await wind.settled(5)
+            await wind.settled(60)
             assert (await wind.statistics()).purposes["T", "p"].settled == 1
             store.error = None
             await wind.fire("T")
-            await wind.settled(5)
+            await wind.settled(60)
             assert (await wind.statistics()).purposes["T", "p"].settled == 2
             await wind.fire("T")
             said = [each.message for each in caplog.records if each.levelname == "WARNING"]
             assert said == ["no room: free some", "there is room again"]
 
-    asyncio.run(asyncio.wait_for(main(), 20))
+    asyncio.run(asyncio.wait_for(main(), 60))
 
 
 def test_what_a_handler_fired_waits_with_its_settle_until_there_is_room() -> None:
@@ -121,10 +121,10 @@ def test_what_a_handler_fired_waits_with_its_settle_until_there_is_room() -> Non
                 await wind.settled(0.4)
             assert seen == []
             store.error = None
-            await wind.settled(5)
+            await wind.settled(60)
             assert seen == [1]
 
-    asyncio.run(asyncio.wait_for(main(), 20))
+    asyncio.run(asyncio.wait_for(main(), 60))
 
 
 def test_a_report_that_waited_for_room_counts_once_though_its_instance_left_meanwhile() -> None:

@@ -215,7 +215,7 @@ def _furnished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         async with wind:
             for number in range(3):
                 await wind.fire("video.uploaded", {"id": number}, id=f"video-{number}")
-            await wind.settled(timeout=10)
+            await wind.settled(timeout=60)
 
     asyncio.run(furnish())
     return folder

@@ -47,7 +47,7 @@ def _furnish(url: str) -> None:
         wind.on(TOPIC, purpose=PURPOSE)(lambda payload: None)
         async with wind:
             await wind.fire(TOPIC, 1)
-            await wind.settled(10)
+            await wind.settled(60)
 
     asyncio.run(make())
 

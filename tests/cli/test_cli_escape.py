@@ -34,7 +34,7 @@ def evil(tmp_path: Path) -> str:
 
         async with wind:
             await wind.fire("T", EVIL, key=EVIL[:20], id="[bold]id", cause=Cause("user", "[red]who"))
-            await wind.settled(10)
+            await wind.settled(60)
 
     asyncio.run(make())
     return url
@@ -92,7 +92,7 @@ def test_a_payload_that_is_no_json_is_shown_as_bytes(tmp_path: Path, payload: by
         async with wind:
             batch = seal("T", [payload], [1], producer=1, first=1, machine="m", process="p")
             await wind.engine.submit(batch)
-            await wind.settled(10)
+            await wind.settled(60)
         return batch.id(0)
 
     id = asyncio.run(make())

@@ -28,8 +28,8 @@ from nats.errors import Error, NoRespondersError
 LOOPBACK = "127.0.0.1"
 PROGRAM = Path(sys.prefix, "bin", "nats-server")
 END_S = 10.0  # what is not ended by then is killed
-READY_S = 30.0
-ANSWER_S = 5.0  # of one request; the servers' own limit for theirs is 4
+READY_S = 60.0
+ANSWER_S = 10.0  # of one request; the servers' own limit for theirs is 4
 LOOK_S = 0.01
 Settings = dict[str, Any]
 

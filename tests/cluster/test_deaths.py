@@ -122,7 +122,7 @@ async def test_what_is_offered_to_a_worker_that_is_gone_already_is_no_attempt_an
 
         async with wind:
             await wind.fire("T", 0)
-            await wind.settled(10)
+            await wind.settled(60)
             await gone.kill()
             begun = monotonic()
             await wind.fire_many("T", range(100), key=lambda number: f"k{number % 9}")

@@ -78,7 +78,7 @@ async def test_trimming_keeps_what_pends_and_what_is_dead(place: NatsPlace, ofte
         async with wind:
             for number in range(turn * 50, turn * 50 + 50):
                 await wind.fire("T", number)
-                await wind.settled(10)
+                await wind.settled(60)
             assert handled == [*range(turn * 50, turn * 50 + 50)]
             rejected += [turn * 50 + 11, turn * 50 + 36]
             await trimmed(place, wind, clock, 4_000 + 400 * len(rejected))
@@ -93,7 +93,7 @@ async def test_trimming_keeps_what_pends_and_what_is_dead(place: NatsPlace, ofte
         wind = place.open()
         wind.on("T", purpose="p")(handle)
         async with wind:
-            await wind.settled(10)
+            await wind.settled(60)
             assert len(handled) == kept < 80
             assert handled == sorted(set(handled))
             young = [number for number in handled if number not in rejected]
@@ -109,7 +109,7 @@ async def test_trimming_keeps_what_pends_and_what_is_dead(place: NatsPlace, ofte
 
     async with wind:
         assert await wind.redrive("T", "q") == len(rejected)
-        await wind.settled(10)
+        await wind.settled(60)
         assert sorted(again) == rejected
         await trimmed(place, wind, clock, 4_000)
 
@@ -161,7 +161,7 @@ async def test_a_long_backlog_is_read_by_one_owner_after_the_other(
     wind = SolarWind(url)
     wind.on("T", purpose="p", exchange="keyed")(lambda number: handled.append(number))
     async with wind:
-        await wind.settled(20)
+        await wind.settled(60)
         assert Counter(handled) == dict.fromkeys(range(3100), 1)
         assert (await wind.statistics()).purposes["T", "p"].settled == 3100
 
@@ -191,7 +191,7 @@ async def test_since_a_time_and_replay_across_owners(server: NatsServer, namespa
         register(wind, f"since {turn}", time)
     register(wind, "all", "beginning")
     async with wind:
-        await wind.settled(10)
+        await wind.settled(60)
         assert seen == {"all": [*range(120)]} | {f"since {turn}": [*range(turn * 30, 120)] for turn in range(4)}
     for numbers in seen.values():
         numbers.clear()
@@ -202,7 +202,7 @@ async def test_since_a_time_and_replay_across_owners(server: NatsServer, namespa
     register(wind, "all", "now")
     register(wind, "since 3", "now")
     async with wind:
-        await wind.settled(10)
+        await wind.settled(60)
         assert (seen["all"], seen["since 3"]) == ([*range(30, 60)], [*range(30)])
 
 
@@ -250,7 +250,7 @@ async def test_an_id_is_accepted_once(server: NatsServer, namespace: str) -> Non
             handled[event.id] += 1
 
     async with wind:
-        await wind.settled(10)
+        await wind.settled(60)
         assert sorted(handled.values()) == [1] * 6 + [2] * 40
 
 
@@ -269,7 +269,7 @@ async def test_an_id_is_free_again_when_it_is_not_in_the_history(place: NatsPlac
     async with wind:
         for number in range(3):
             await wind.fire("T", number, id="the same")
-            await wind.settled(10)
+            await wind.settled(60)
             await trimmed(place, wind, clock, 0)
         assert handled == [0, 1, 2]
 
@@ -319,7 +319,7 @@ async def test_events_that_a_reading_did_not_bring_are_read_again_and_none_count
         monkeypatch.setattr(Session, "page", behind)
         monkeypatch.setattr(Session, "last_sequence", short)
     async with wind:
-        await wind.settled(20)
+        await wind.settled(60)
         assert sorted(handled) == list(range(60))
         assert faults
         assert (await wind.statistics()).purposes["T", "p"].dropped == 0
@@ -367,14 +367,14 @@ async def test_events_larger_than_a_message_may_be(own: Own, often: None) -> Non
         assert [each.kept for each in await wind.topics()] == [5]
         assert (await wind.trace("given")).event.payload["n"] == 4
     async with new() as wind:
-        await wind.settled(20)
+        await wind.settled(60)
         expected = Counter({(parents, number, 10 if number == 1 else size): 1 for number in range(5)})
         expected |= {(children, 10 * n + k, 10 if n == 1 else size): 1 for n in range(5) for k in range(3)}
         expected |= {(children, 1000 + n, 1000): 100 for n in range(5)}
         assert Counter(handled) == expected
         handled.clear()
     async with new() as wind:
-        await wind.settled(20)
+        await wind.settled(60)
         assert handled == []
         (dead,) = await wind.dead(children, "q")
         assert (dead.event.payload["n"], len(dead.event.payload["text"])) == (41, size)
@@ -382,7 +382,7 @@ async def test_events_larger_than_a_message_may_be(own: Own, often: None) -> Non
         kept = {each.topic: each.kept for each in await wind.topics()}
         assert kept == {parents: 5, children: 515}
         assert await wind.replay(children, "q") == 515
-        await wind.settled(20)
+        await wind.settled(60)
         assert len(handled) == 515
 
 
@@ -418,7 +418,7 @@ async def test_state_stays_small_and_right_over_many_commits_and_owners(
         async with new() as wind:
             for _ in range(80):
                 await wind.fire("T", fired)
-                await wind.settled(10)
+                await wind.settled(60)
                 dead += [fired] if fired % 10 == 3 else []
                 fired += 1
             letters = await wind.dead("T", "p")
@@ -428,7 +428,7 @@ async def test_state_stays_small_and_right_over_many_commits_and_owners(
                 ids = [each.event.id for each in letters[:5]]
                 assert await wind.discard("T", "p", ids) == 5
                 assert await wind.redrive("T", "p", [each.event.id for each in letters[5:8]]) == 3
-                await wind.settled(10)
+                await wind.settled(60)
                 dead = [*dead[5:]]
                 assert sorted(each.event.payload for each in await wind.dead("T", "p")) == dead
     async with SolarWind(url) as wind:
@@ -447,7 +447,7 @@ async def test_state_stays_small_and_right_over_many_commits_and_owners(
     async with new() as wind:
         for number in range(fired, fired + 60):
             await wind.fire("T", number)
-            await wind.settled(10)
+            await wind.settled(60)
         assert [each.event.payload for each in await wind.dead("T", "p")] == [
             number for number in range(fired, fired + 60) if number % 10 == 3
         ]
@@ -472,7 +472,7 @@ async def test_a_purpose_that_is_retired_and_made_again(server: NatsServer, name
             assert await wind.dead("T", "p") == []
             for number in range(turn * 40, turn * 40 + 40):
                 await wind.fire("T", number)
-                await wind.settled(10)
+                await wind.settled(60)
             assert handled == [*range(turn * 40, turn * 40 + 40)]
         async with SolarWind(url) as wind:
             assert len(await wind.dead("T", "p")) == 4
@@ -507,10 +507,10 @@ async def test_what_was_copied_is_not_copied_again(server: NatsServer, namespace
     async with new() as wind:
         for number in range(20):
             await wind.fire(parents, number)
-        await wind.settled(10)
+        await wind.settled(60)
     async with connected(server.urls) as client:
         await ask(client, f"STREAM.DELETE.SOLARWIND_{namespace}_1")
     async with new() as wind:
         await wind.fire(parents, 20)
-        await wind.settled(10)
+        await wind.settled(60)
         assert handled == [*range(21)]

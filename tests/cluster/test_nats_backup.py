@@ -27,7 +27,7 @@ async def fired_and_handled(url: str, *numbers: int) -> tuple[PurposeStatistics,
 
     async with wind:
         await wind.fire_many("T", numbers)
-        await wind.settled(timeout=10)
+        await wind.settled(timeout=60)
         return (await wind.statistics()).purposes["T", "p"], got
 
 

@@ -134,7 +134,7 @@ def test_a_service_goes_on_where_the_file_left_it(url: str, tmp_path: Path) -> N
         async with service(where) as wind:
             for order in orders:
                 await wind.fire("orders", order)
-            await wind.settled(timeout=10)
+            await wind.settled(timeout=60)
 
     async def fire(where: str, order: int) -> None:
         async with SolarWind(where) as wind:

@@ -194,7 +194,7 @@ async def settle_and_wake_up(url: str, where: str) -> None:
             await until(lambda: len(stale.handled()) > 1, "the stale owner to go on as a member")
             over.set()
             count = await firing_on
-            await wind.settled(10)
+            await wind.settled(60)
             numbers = Counter(number for topic, number in handled if topic == children)
             assert numbers == {0: 2} | dict.fromkeys(range(1, count), 1), "what a handler fired comes once"
             again = [number for topic, number in handled if topic == parents and number == 0]

@@ -137,7 +137,7 @@ async def test_wrong_credentials(own: Own, caplog: pytest.LogCaptureFixture) -> 
     await server.restart()
     waiting = wind.fire("T")
     with pytest.raises(NotAllowed, match="credentials"):
-        await asyncio.wait_for(asyncio.shield(wind.failed), 10)
+        await asyncio.wait_for(asyncio.shield(wind.failed), 60)
     with pytest.raises(NotAllowed):
         await waiting
     with pytest.raises(NotAllowed):
@@ -192,7 +192,7 @@ async def test_an_event_stream_that_is_full(
     wind, parents, children, handled = chain(server.url(namespace, streams=2))
     async with wind:
         await wind.fire(parents, 0)
-        await wind.settled(10)
+        await wind.settled(60)
         stream = f"SOLARWIND_{namespace}_1"
         full = (await state_of(server, stream))["bytes"] + 100
         await alter(server, stream, max_bytes=full)
@@ -205,7 +205,7 @@ async def test_an_event_stream_that_is_full(
         await until(lambda: _settled(wind, parents, 100))
         assert len(said(caplog)) <= lines + 1
         await alter(server, stream, max_bytes=-1)
-        await wind.settled(10)
+        await wind.settled(60)
         assert sorted(handled) == list(range(100))
         assert len(said(caplog)) <= lines + 2
 
@@ -222,7 +222,7 @@ async def test_a_state_stream_that_is_full(
     wind, parents, _, handled = chain(server.url(namespace, streams=2))
     async with wind:
         await wind.fire(parents, 0)
-        await wind.settled(10)
+        await wind.settled(60)
         stream = f"SOLARWIND_{namespace}_state"
         await alter(server, stream, max_bytes=(await state_of(server, stream))["bytes"] + 10)
         begun = process_time(), monotonic()
@@ -232,7 +232,7 @@ async def test_a_state_stream_that_is_full(
         assert len(said(caplog)) <= 2
         assert process_time() - begun[0] < 0.5 * (monotonic() - begun[1]) + 0.5
         await alter(server, stream, max_bytes=-1)
-        await wind.settled(10)
+        await wind.settled(60)
         assert sorted(handled) == list(range(100))
         assert (await wind.statistics()).purposes[parents, "p"].settled == 100
 
@@ -297,11 +297,11 @@ async def test_an_event_stream_that_is_deleted(
 
     async with wind:
         await wind.fire_many("T", range(10))
-        await wind.settled(10)
+        await wind.settled(60)
         await delete(server, f"SOLARWIND_{namespace}_0")
         await until(lambda: said(caplog, "are lost"))
         await wind.fire_many("T", range(10, 20))
-        await wind.settled(10)
+        await wind.settled(60)
         assert handled == list(range(20))
         assert len(said(caplog, "deleted")) <= 3
         assert len(said(caplog)) <= 8
@@ -310,7 +310,7 @@ async def test_an_event_stream_that_is_deleted(
     again.on("T", purpose="p")(handle)
     async with again:
         await again.fire("T", 20)
-        await again.settled(10)
+        await again.settled(60)
         assert handled == list(range(21))
 
 
@@ -340,11 +340,11 @@ async def test_state_that_is_deleted(
     await wind.start()
     for number in range(5):
         await wind.fire(parents, number)
-        await wind.settled(10)
+        await wind.settled(60)
     await delete(server, stream.format(namespace))
     firing = asyncio.gather(wind.fire(parents, 5), return_exceptions=True)
     with pytest.raises(StoreError, match=r"deleted: start again"):
-        await asyncio.wait_for(asyncio.shield(wind.failed), 10)
+        await asyncio.wait_for(asyncio.shield(wind.failed), 60)
     with pytest.raises(StoreError, match=r"deleted: start again"):
         await wind.statistics()
     await wind.stop(0)
@@ -354,7 +354,7 @@ async def test_state_that_is_deleted(
     async with new() as wind:
         handled.clear()
         await wind.fire_many(parents, range(6, 30))
-        await wind.settled(10)
+        await wind.settled(60)
         assert sorted(set(handled)) == [*([5] if 5 in handled else []), *range(6, 30)]
         assert len(handled) == len(set(handled)), "what handlers fire comes, and comes once"
 
@@ -383,7 +383,7 @@ async def test_a_purged_stream(
 
     async with new() as wind:
         await wind.fire("T", 0)
-        await wind.settled(10)
+        await wind.settled(60)
     async with SolarWind(url) as firing, connected(server.urls) as client:
         await firing.fire_many("T", range(1, 5000))
         await firing.fire_many("U", range(50))
@@ -397,11 +397,11 @@ async def test_a_purged_stream(
             assert (await firing.statistics()).topics["T"].fired == 5020
     handled.clear()
     async with new() as wind:
-        await wind.settled(10)
+        await wind.settled(60)
         assert [number for topic, number in handled if topic == "U"] == list(range(60))
         assert [number for topic, number in handled if topic == "T"] == list(range(5000, 5020))
         await wind.fire("T", 5020)
-        await wind.settled(10)
+        await wind.settled(60)
         assert handled[-1] == ("T", 5020)
     assert len(said(caplog)) <= 3
 
@@ -450,23 +450,23 @@ async def test_messages_among_events_that_we_did_not_write(
     ]
     async with new() as wind:
         await wind.fire(topic, 0)
-        await wind.settled(10)
+        await wind.settled(60)
         for number, (subject, data, headers) in enumerate(foreign, 1):
             await put(server, subject, data, **headers)
             await wind.fire(topic, number)
-            await wind.settled(10)
+            await wind.settled(60)
         numbers = [*range(len(foreign) + 1), *range(100, 101 + len(foreign))]
         assert sorted(handled) == numbers
         assert len(said(caplog)) <= 2 * len(foreign)
         await put(server, foreign[3][0], foreign[3][1], **foreign[3][2])
-        await wind.settled(10)
+        await wind.settled(60)
     async with SolarWind(url) as wind:
         assert await wind.replay(topic, "p") == len(numbers)
     handled.clear()
     caplog.clear()
     async with new() as wind:
         assert [each.topic for each in await wind.topics()] == [topic]
-        await wind.settled(10)
+        await wind.settled(60)
         again = [number for number in numbers if number >= 100]
         assert sorted(handled) == sorted(numbers + again)
         assert len(said(caplog)) <= 2 * len(foreign)
@@ -576,7 +576,7 @@ async def test_what_is_written_into_the_bucket(
             await put(server, f"{bucket}.settings", settings)
             await refusal(server.url(namespace), error, word)
         await wind.fire("T", 6)
-        await wind.settled(10)
+        await wind.settled(60)
 
 
 @on_loop
@@ -618,7 +618,7 @@ async def test_what_is_said_on_live_subjects(
         await client.flush()
         for number in range(1, 20):
             await wind.fire("T", number)
-        await wind.settled(10)
+        await wind.settled(60)
         assert sorted(set(handled)) == list(range(20))
         (record,) = await wind.engine.owners()
         assert record.owner.endswith(f":{other.pid}")
@@ -640,13 +640,13 @@ async def test_servers_that_are_no_cluster(own: Own, caplog: pytest.LogCaptureFi
 
     await wind.start()
     await wind.fire("T", "one")
-    await wind.settled(10)
+    await wind.settled(60)
     await second.start()
     async with SolarWind(second.url("x", streams=1)) as other:
         await other.fire("T", "other")
     first.kill()
     with pytest.raises(StoreError, match="another"):
-        await asyncio.wait_for(asyncio.shield(wind.failed), 10)
+        await asyncio.wait_for(asyncio.shield(wind.failed), 60)
     await wind.stop(0)
     assert handled == ["one"]
     assert len(said(caplog, "CRITICAL")) == 1
@@ -673,7 +673,7 @@ async def test_a_cluster_without_a_quorum(
 
     async with wind:
         await wind.fire("T", 0)
-        await wind.settled(10)
+        await wind.settled(60)
         stopped = cluster.nodes[1:]
         for each in stopped:
             each.kill()
@@ -685,7 +685,7 @@ async def test_a_cluster_without_a_quorum(
         assert process_time() - begun[0] < 0.5 * (monotonic() - begun[1]) + 0.5
         await asyncio.gather(*(each.start() for each in stopped))
         await waiting
-        await wind.settled(10)
+        await wind.settled(60)
         assert sorted(set(handled)) == list(range(50))
         assert handled.count(0) == 1
 

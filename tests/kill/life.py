@@ -57,7 +57,7 @@ class Life:
                     await receipt
                 say("accepted", *(receipt.id for receipt in receipts))
                 if count % 3 == 0:
-                    await wind.settled(30)
+                    await wind.settled(60)
                     confirmed, self.handled = self.handled, []
                     say("confirmed", *confirmed)
 
@@ -75,7 +75,7 @@ class Life:
             self.note(event)
 
         async with wind:
-            await wind.settled(30)
+            await wind.settled(60)
             dead = await wind.dead("T", "p") + await wind.dead("child", "q")
             say("dead", *(letter.event.id for letter in dead))
 
@@ -90,7 +90,7 @@ class Life:
             self.note(event)
 
         async with wind:
-            await wind.settled(30)
+            await wind.settled(60)
 
     async def meet_poison_of_several(self) -> None:
         """Several purposes of two topics in one process, two of which have an event that takes it with it."""
@@ -108,7 +108,7 @@ class Life:
         handler("U", "r", "none", "direct")
         handler("U", "s", "poison", "direct")
         async with wind:
-            await wind.settled(30)
+            await wind.settled(60)
 
     def serve(self) -> None:
         """A service, until it is told to stop."""

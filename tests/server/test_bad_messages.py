@@ -54,7 +54,7 @@ class Peer:
 
     async def next(self) -> wire.FromServer:
         if not self._came:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 data = await self.socket.recv()
             assert isinstance(data, bytes)
             self._came = wire.read_server(data)

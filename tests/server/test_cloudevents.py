@@ -245,7 +245,7 @@ async def test_what_the_sdk_sends_it_gets_back_as_it_was(host: Host, mode: str) 
     port = host.start("memory://")
     url = f"http://127.0.0.1:{port}/v1/topics/{TOPIC}"
     sent = written(traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", subject="s", more="x")
-    async with httpx.AsyncClient(timeout=20) as http:
+    async with httpx.AsyncClient(timeout=60) as http:
         assert (await http.post(f"{url}/purposes/look/take", json={})).json() == {"events": []}
         write = sdk.to_binary_event if mode == "binary" else sdk.to_structured_event
         messages = [write(each) for each in sent]

@@ -39,7 +39,7 @@ def host() -> Iterator[Host]:
 async def serving(host: Host, store: str = "memory://", **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
     port = host.start(store, **settings)
     try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20) as http:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
             yield http
     finally:
         host.stop(port)
@@ -216,7 +216,7 @@ async def test_a_token_that_is_revoked_ends_its_feeds(tmp_path: Path) -> None:
     tokens = str(tmp_path / "tokens")
     text, _ = create_token(tokens, "page", fire=("orders",), listen=(Listen("orders", "Live page"),))
     async with listening(tokens=tokens, settings=Settings(heartbeat_s=0.1)) as (_, port):
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20) as http:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
             assert (await http.get(FEED, params=LIVE)).status_code == 401
             async with reading(http, headers={"authorization": f"Bearer {text}"}) as reader:
                 revoke_token(tokens, "page")
@@ -230,7 +230,7 @@ async def test_a_token_that_is_revoked_ends_its_feeds(tmp_path: Path) -> None:
 @on_loop
 async def test_a_server_that_stops_ends_feeds_at_once(host: Host) -> None:
     port = host.start("memory://", heartbeat_s=3600)
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20) as http:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
         async with reading(http) as reader, reading(http) as behind:
             await send(http, b"\n".join(b'"%b"' % (b"x" * 60_000) for _ in range(100)))
             await until_counts(http, instances=2)
@@ -311,7 +311,7 @@ class Page:
 @on_loop
 async def test_a_browsers_eventsource_reads_a_feed_and_comes_back_after_a_restart(tmp_path: Path) -> None:
     page = Page()
-    async with served(page) as port, asyncio.timeout(50):
+    async with served(page) as port, asyncio.timeout(60):
         origin = f"http://127.0.0.1:{port}"
         async with AsyncExitStack() as stack:
             async with listening(origins=[origin]) as (server, page.feed_port):

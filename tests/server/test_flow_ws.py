@@ -78,7 +78,7 @@ async def test_a_producer_that_is_too_fast(serving: Callable[..., Serving]) -> N
                     await asyncio.sleep(0)
         assert (4 << 20) // (len(PAYLOAD) + 160) < fired < (4 << 20) // len(PAYLOAD), "events are counted, too"
         server.send(signal.SIGCONT)
-        await wind.settled(10)
+        await wind.settled(60)
         for _ in range(50):
             await wind.fire_many("T", [PAYLOAD] * TOGETHER)
         assert (await wind.statistics()).topics["T"].fired == fired + 50 * TOGETHER

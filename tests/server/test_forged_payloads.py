@@ -102,7 +102,7 @@ def test_a_payload_is_one_line_of_sound_json_or_none(data: bytes) -> None:
 
 @asynccontextmanager
 async def by_feed(port: int) -> AsyncIterator[Shown]:
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20) as http:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
         async with http.stream("GET", "/v1/topics/T/feed", params={"purpose": "p"}) as answer:
             lines = answer.aiter_lines()
             assert await anext(lines) == "retry: 1000"

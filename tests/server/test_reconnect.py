@@ -167,7 +167,7 @@ async def check_what_is_stored(story: Story) -> dict[str, int]:
         stored.extend((event.payload[0], event.payload[1]) for event in events)
 
     async with wind:
-        await wind.settled(30)
+        await wind.settled(60)
         found = await wind.statistics()
     expected = [(name, number) for name, count in counts.items() for number in range(count)]
     assert sorted(stored) == sorted(expected)

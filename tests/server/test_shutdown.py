@@ -134,7 +134,7 @@ async def test_an_app_that_runs_on_another_thread_ends_soon_once_it_was_told_to_
             assert (await feed.answer(head_only=True)).status == 200
             events.leave()
             server.should_exit = True
-            await asyncio.wait_for(asyncio.to_thread(running.join), 20)
+            await asyncio.wait_for(asyncio.to_thread(running.join), 60)
     finally:
         server.force_exit = server.should_exit = True
         running.join()
@@ -150,7 +150,7 @@ async def test_handlers_of_signals_that_are_there_are_called_and_put_back() -> N
     try:
         watching.watch()
         signal.raise_signal(signal.SIGTERM)
-        await asyncio.wait_for(begun.wait(), 5)
+        await asyncio.wait_for(begun.wait(), 60)
         assert came == [signal.SIGTERM]
         watching.end()
         assert signal.getsignal(signal.SIGTERM) is ours

@@ -68,7 +68,7 @@ async def test_a_server_whose_look_at_its_connections_ends_says_so_and_is_not_re
     async with here(authenticate_s=0.1) as (server, port):
         once(Uses, "check")
         with pytest.raises(StoreError, match="cannot go on after an unexpected Unexpected"):
-            await asyncio.wait_for(server.failed, 10)
+            await asyncio.wait_for(server.failed, 60)
         answer = await ask(port, "GET", "/readyz")
         assert answer.status == 503
         assert "the server's look at who is there" in answer.problem["detail"]
@@ -173,6 +173,6 @@ async def test_a_mounted_connection_on_which_nothing_can_be_sent_ends(caplog: py
 
         scope = {"type": "websocket", "scheme": "ws", "headers": [(b"host", b"localhost")], "server": ("127.0.0.1", 1)}
         door = server.door(scope | {"subprotocols": [wire.SUBPROTOCOL]}, receive, send)
-        await asyncio.wait_for(asyncio.create_task(door), 10)
+        await asyncio.wait_for(asyncio.create_task(door), 60)
         assert not server.host._connections
         assert "nothing can be sent on a connection" in caplog.text

@@ -83,7 +83,7 @@ class Client:
 async def serving(host: Host, store: str = "memory://", **settings: Any) -> AsyncIterator[Client]:
     port = host.start(store, **settings)
     try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20) as http:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
             yield Client(http)
     finally:
         host.stop(port)
@@ -289,7 +289,7 @@ async def test_a_settle_that_was_answered_outlives_a_killed_server(tmp_path: Pat
     store = f"sqlite:///{tmp_path}/wind.db"
     host = Host()
     port = host.start(store)
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20) as http:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
         client = Client(http)
         await client.begin(*range(4))
         one, two, three, _ = tokens(await client.take(max=4, retry={"attempts": 1}))
@@ -437,7 +437,7 @@ async def test_there_are_no_more_open_takes_than_allowed(host: Host) -> None:
 async def test_a_server_that_stops_answers_who_waits_and_gives_back_what_was_taken(host: Host, tmp_path: Path) -> None:
     store = f"sqlite:///{tmp_path}/wind.db"
     port = host.start(store)
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20) as http:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
         client = Client(http)
         await client.begin(*range(3))
         (taken, *_) = await client.take(max=2, lease=3600)

@@ -362,6 +362,6 @@ async def test_a_second_hello_is_no_longer_than_the_first_may_be(certificate: tu
                     if not together:
                         assert (await made.exactly(1)) == b"\x16"
                         await made.send(second)
-                    await asyncio.wait_for(made.read(), 5)
+                    await asyncio.wait_for(made.read(), 60)
         async with peer(port, trusting(certificate[0])) as made:
             assert (await made.ask("GET", "/healthz")).status == 200

@@ -49,7 +49,7 @@ async def test_a_client_trusts_the_certificates_it_is_told_to(
 
     async with wind:
         await wind.fire("T", "x" * 500_000)
-        await wind.settled(10)
+        await wind.settled(60)
         assert await server.end() == 0
         await server.start()
         await wind.fire("T", 2)

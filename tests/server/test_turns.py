@@ -70,12 +70,12 @@ async def test_pieces_of_many_take_one_turn_of_the_loop_each() -> None:
 @on_loop
 async def test_short_pieces_do_not_wait_and_one_that_is_cancelled_holds_up_nobody() -> None:
     turns = Turns()
-    await asyncio.wait_for(turns.next(), 1)
+    await asyncio.wait_for(turns.next(), 60)
     turns.spend(1.0)
     first, second = (asyncio.create_task(turns.line()) for _ in range(2))
     await asyncio.sleep(0)
     first.cancel()
-    await asyncio.wait_for(second, 1)
+    await asyncio.wait_for(second, 60)
 
 
 # --- readers ----------------------------------------------------------------------------------------------------

@@ -346,12 +346,12 @@ def test_a_service_goes_on_with_the_copy_where_it_was(tmp_path: Path, target: Pa
 
     async def after() -> None:
         async with service(target) as wind:
-            await wind.settled(timeout=10)
+            await wind.settled(timeout=60)
             assert sorted(handled) == [(0, 1), (2, 1), (3, len(failed) + 1), (4, 1)]
             [letter] = await wind.dead("orders", "Ship it")
             assert (letter.error, letter.event.payload) == ("no such address", 1)
             await wind.redrive("orders", "Ship it", [letter.event.id])
-            await wind.settled(timeout=10)
+            await wind.settled(timeout=60)
             assert handled[-1] == (1, 1)
 
     asyncio.run(before())

@@ -96,10 +96,10 @@ def test_on_a_full_disk_settles_go_on_and_only_those_wait_whose_handler_fired(di
             return await settled("plain") == 300
 
         await until(all_plain)
-        await asyncio.wait_for(wind.engine._committed(), 10)  # type: ignore[attr-defined]
+        await asyncio.wait_for(wind.engine._committed(), 60)  # type: ignore[attr-defined]
         assert followed == []
         disk.quota = None
-        await wind.settled(30)
+        await wind.settled(60)
         assert sorted(followed) == list(range(20))
 
     on_wind(wind, test)
@@ -264,7 +264,7 @@ def test_a_mark_that_cannot_be_synced_stops_an_idle_engine_at_once(disk: Disk, p
         with suppress(StoreError):  # it may be faster
             await wind.fire("T")
         with pytest.raises(StoreError, match="so how far it has got cannot be noted"):
-            await asyncio.wait_for(asyncio.shield(wind.failed), 10)
+            await asyncio.wait_for(asyncio.shield(wind.failed), 60)
 
     on_wind(wind, test)
 
@@ -341,7 +341,7 @@ async def main():
         while await refused("y"):
             await asyncio.sleep(0.01)
 
-asyncio.run(asyncio.wait_for(main(), 30))
+asyncio.run(asyncio.wait_for(main(), 60))
 """
 
 

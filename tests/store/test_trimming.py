@@ -37,7 +37,7 @@ def on_wind(path: Path, clock: FakeClock, test: Callable[[SolarWind], Awaitable[
         async with wind:
             await test(wind)
 
-    asyncio.run(asyncio.wait_for(main(), 30))
+    asyncio.run(asyncio.wait_for(main(), 60))
 
 
 async def kept(wind: SolarWind) -> dict[str, int]:
@@ -149,11 +149,11 @@ def test_what_is_replayed_while_history_goes_is_handled_or_was_gone_before(
 
         for number in range(40):
             await wind.fire("T", number)
-        await wind.settled(10)
+        await wind.settled(60)
         seen.clear()
         wind.topic("T", keep=timedelta(0))
         count = await wind.replay("T", "p", since="beginning", until="now")
-        await wind.settled(10)
+        await wind.settled(60)
         assert len(seen) == count
         assert sorted(seen) == list(range(40 - count, 40))
 

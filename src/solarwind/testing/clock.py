@@ -15,6 +15,7 @@ from ..failure import MAX_SECONDS
 HANGS_S = 1.0  # of real time, in which nothing ends: what is still at work is not waited for
 ENDLESS_S = 10.0  # of real time, in which there is always something new at work
 SPIN_S = 0.001
+LOOK_S = 0.01  # that count at most between two looks: a process that stood still has not waited meanwhile
 
 
 class FakeTimer:
@@ -152,16 +153,17 @@ class FakeClock:
 
     async def _all_done(self) -> None:
         """Wait until nothing is under way, or nothing of it has ended for a while."""
-        began = since = time.monotonic()
+        looked, waited, idle = time.monotonic(), 0.0, 0.0
         before: set[object] = set()
         while left := self._left():
-            now = time.monotonic()
-            if left != before:
-                before, since = left, now
-            if now > min(since + HANGS_S, began + ENDLESS_S):
+            looked, passed = (now := time.monotonic()), min(now - looked, LOOK_S)
+            waited += passed
+            idle = idle + passed if left == before else 0.0
+            before = left
+            if idle > HANGS_S or waited > ENDLESS_S:
                 self._hanging |= left
                 return
-            await asyncio.sleep(0 if now < since + SPIN_S else SPIN_S)
+            await asyncio.sleep(0 if idle < SPIN_S else SPIN_S)
 
     def _step(self) -> bool:
         """Go to the time when the next call is due, and do all that is due then. False if it is past the end."""

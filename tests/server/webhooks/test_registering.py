@@ -54,7 +54,7 @@ async def test_it_is_registered_changed_shown_and_taken_away_over_http() -> None
         listener = Listener(server, port=0)
         await listener.start()
         root = f"http://127.0.0.1:{listener.port}/v1/topics/{TOPIC}/purposes/Tell%20the%20shop/webhooks"
-        async with httpx.AsyncClient(timeout=20) as http:
+        async with httpx.AsyncClient(timeout=60) as http:
             made = await http.put(f"{root}/shop", json={"url": receiver.url + "?key=hidden"})
             assert made.status_code == 201
             assert made.json()["secret"].startswith("whsec_")

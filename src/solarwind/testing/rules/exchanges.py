@@ -65,7 +65,7 @@ class ExchangeRules:
         async with wind:
             for number in range(10_000):
                 wind.fire("T", number)
-            await wind.settled(30)
+            await wind.settled(60)
             statistics = await wind.statistics()
         everything = list(range(10_000))
         assert sorted(seen["A"]) == everything
@@ -95,7 +95,7 @@ class ExchangeRules:
         async with wind:
             for _ in range(9):
                 await wind.fire("T")
-                await wind.settled(10)
+                await wind.settled(60)
         assert sorted(calls[:3]) == [1, 2, 3]
         assert calls == calls[:3] * 3
 
@@ -121,7 +121,7 @@ class ExchangeRules:
             await until(lambda: len(calls) == 20, "all but the one that is held")
             assert [name for name, _ in calls].count("slow") == 1
             gate.set()
-            await wind.settled(10)
+            await wind.settled(60)
         assert sorted(number for _, number in calls) == list(range(20))
 
     @on_loop
@@ -149,7 +149,7 @@ class ExchangeRules:
                 await until(lambda count=count: len(calls) == count)  # type: ignore[misc]
                 await until(lambda: _flying(wind, 1), "the short one to be settled")
             gate.set()
-            await wind.settled(10)
+            await wind.settled(60)
         assert {name for name, what in calls if what == "short"} == {3 - holder}
 
     @on_loop
@@ -167,7 +167,7 @@ class ExchangeRules:
         async with wind:
             for _ in range(60):
                 await wind.fire("T")
-                await wind.settled(10)
+                await wind.settled(60)
         assert len(calls) == 60
         assert set(calls) == {1, 2}
         assert calls not in (([1, 2] * 30), ([2, 1] * 30)), "it takes turns, which is another rule"
@@ -200,7 +200,7 @@ class ExchangeRules:
         async with wind:
             for number in range(600):
                 wind.fire("T", number, key=f"k{number % 6}")
-            await wind.settled(20)
+            await wind.settled(60)
             counts = (await wind.statistics()).purposes["T", "p"]
         assert counts.dead == 0
         assert ended == {f"k{k}": list(range(k, 600, 6)) for k in range(6)}
@@ -226,7 +226,7 @@ class ExchangeRules:
             await until(lambda: len(seen) == 5)
             assert seen == [("b", number) for number in range(5)]
             gate.set()
-            await wind.settled(10)
+            await wind.settled(60)
         assert seen[5:] == [("a", number) for number in range(5)]
 
     @on_loop
@@ -256,7 +256,7 @@ class ExchangeRules:
             await a_while()
             assert [number for key, number in seen if key == "later"] == []
             clock.advance(61)
-            await wind.settled(10)
+            await wind.settled(60)
         assert [number for key, number in seen if key == "later"] == [0, 1, 2]
         assert [number for key, number in seen if key == "dead"] == [1, 2]
 
@@ -289,7 +289,7 @@ class ExchangeRules:
             await a_while()
             assert len(seen) == 5, "its wait is not over"
             clock.advance(61)
-            await wind.settled(10)
+            await wind.settled(60)
         assert [number for key, number in seen if key == "a"] == [0, 1, 2, 3, 4]
         assert [number for key, number in seen if key == "b"] == [0, 1, 2, 3]
 
@@ -315,10 +315,10 @@ class ExchangeRules:
             await wind.joined()
             assert not seen, "the key is in somebody's hands"
             clock.advance(11)
-            await asyncio.wait_for(hung.wait(), 10)
+            await asyncio.wait_for(hung.wait(), 60)
             await until(lambda: len(seen) == 4)
             await stream.aclose()
-            await wind.settled(10)
+            await wind.settled(60)
         assert [number for number, _ in seen] == [0, 1, 2, 3]
         assert seen[0][1] == 2, "it was in the lost one's hands, which counts"
 
@@ -341,7 +341,7 @@ class ExchangeRules:
         async with wind:
             for number in range(120):
                 wind.fire("T", {"n": number, "video": {"id": number % 4, "x": []}}, key=f"other {number}")
-            await wind.settled(10)
+            await wind.settled(60)
         assert order == {video: list(range(video, 120, 4)) for video in range(4)}
 
     @on_loop
@@ -373,7 +373,7 @@ class ExchangeRules:
                 for place_in, text in enumerate(texts)
             ]
             await wind.fire_many("T", [msgspec.Raw(text.encode()) for text in texts])
-            await wind.settled(10)
+            await wind.settled(60)
             assert await wind.dead("T", "p") == []
         assert sorted(met[: len(same)]) == list(range(len(same))), "a second of a key came before all the first"
 
@@ -392,7 +392,7 @@ class ExchangeRules:
         async with wind:
             wind.fire("T", {"a": 1})
             wind.fire("T", {"a": 1})
-            await wind.settled(10)
+            await wind.settled(60)
             await wind.off(by_event)
 
             @wind.on("T", purpose="of a field", exchange="keyed", key="$.missing", concurrency=2)
@@ -403,7 +403,7 @@ class ExchangeRules:
             await wind.joined()
             wind.fire("T", {"a": 1})
             wind.fire("T", b"no JSON")
-            await wind.settled(10)
+            await wind.settled(60)
         assert met == ["event"] * 2 + ["field"] * 2
 
     @on_loop
@@ -425,9 +425,9 @@ class ExchangeRules:
 
         async with wind:
             await wind.fire("T", {"prod": 1})
-            await wind.settled(10)
+            await wind.settled(60)
             await wind.fire_many("T", [{"prod": 2}, {"product": None}, {"product": 3}, b"", [1]])
-            await wind.settled(10)
+            await wind.settled(60)
             counts = (await wind.statistics()).purposes
         missing = {purpose: each.key_missing for (_, purpose), each in counts.items()}
         assert missing == {"of a field": 5, "of the event": 6, "in no order": 0}
@@ -449,7 +449,7 @@ class ExchangeRules:
 
         async with wind:
             await wind.fire_many("T", [{"product": 1}, {"prod": 2}, {"product": 3}, b"", {"product": 4}])
-            await wind.settled(10)
+            await wind.settled(60)
             letters = await wind.dead("T", "p")
             counts = (await wind.statistics()).purposes["T", "p"]
             assert sorted(seen) == [1, 3, 4]
@@ -457,7 +457,7 @@ class ExchangeRules:
             assert letters[0].error == "expected a key, the field $.product of its payload, got none"
             assert (counts.key_missing, counts.settled, counts.dead, counts.pending) == (2, 3, 2, 0)
             assert await wind.redrive("T", "p") == 2
-            await wind.settled(10)
+            await wind.settled(60)
             counts = (await wind.statistics()).purposes["T", "p"]
             assert (counts.key_missing, counts.dead) == (2, 2), "dead again, and not counted twice"
 
@@ -513,12 +513,12 @@ class ExchangeRules:
         service(1)
         async with wind:
             await wind.fire_many("T", ["go"] * 3)
-            await wind.settled(10)
+            await wind.settled(60)
             await wind.fire_many("T", ["wait", "behind"])
             assert (await wind.statistics()).purposes["T", "p"].pending == 2
             service(2)
             await wind.joined()
-            await wind.settled(10)
+            await wind.settled(60)
         assert seen == [(1, "go")] * 3 + [(1, "wait"), (1, "behind")]
 
     @on_loop
@@ -538,7 +538,7 @@ class ExchangeRules:
             service(name)
         async with wind:
             await wind.fire_many("T", range(4))
-            await wind.settled(10)
+            await wind.settled(60)
         assert sorted(seen) == [1] * 4 + [2] * 4
 
     @on_loop
@@ -572,7 +572,7 @@ class ExchangeRules:
         async with wind:
             for _ in range(3):
                 await wind.fire("T")
-                await wind.settled(10)
+                await wind.settled(60)
         assert seen == [2, 2, 2]
         sys.modules.pop(f"{name}_module", None)
 

@@ -35,7 +35,7 @@ class FailingRules:
         before = datetime.now(UTC)
         async with wind:
             id = await wind.fire("T", {"a": 1})
-            await wind.settled(10)
+            await wind.settled(60)
             letters = await wind.dead("T", "p")
             counts = (await wind.statistics()).purposes["T", "p"]
         assert attempts == [1, 2, 3]
@@ -60,7 +60,7 @@ class FailingRules:
 
         async with wind:
             await wind.fire("T")
-            await wind.settled(10)
+            await wind.settled(60)
             counts = (await wind.statistics()).purposes["T", "p"]
         assert attempts == [1, 2, 3]
         assert (counts.dead, counts.retried, counts.settled) == (0, 2, 1)
@@ -100,7 +100,7 @@ class FailingRules:
                 await a_while()
                 assert tries == number, "it came too soon"
                 advance(0.02)
-            await wind.settled(10)
+            await wind.settled(60)
             assert (await wind.dead("T", "p"))[0].attempts == 6
 
     @on_loop
@@ -115,7 +115,7 @@ class FailingRules:
 
         async with wind:
             id = await wind.fire("T")
-            await wind.settled(10)
+            await wind.settled(60)
         texts = [record.getMessage() for record in caplog.records if ", attempt" in record.getMessage()]
         assert [re.sub(r"0\.\d s", "0.N s", text.partition(", attempt")[2]) for text in texts] == [
             " 1 of 2, again in 0.N s",
@@ -155,7 +155,7 @@ class FailingRules:
             await until(lambda: _counts(wind, settled=999, pending=1, in_flight=0))
             await refused(wind.settled(0.01), TimeoutError, "1 pending (1 of them for a retry)", "'p' on 'T'")
             await until(lambda: tries == 3, "the poison to be tried", meanwhile=lambda: clock.advance(1))
-            await wind.settled(10)
+            await wind.settled(60)
             counts = (await wind.statistics()).purposes["T", "p"]
             assert [letter.event.payload for letter in await wind.dead("T", "p")] == [500]
         assert (counts.settled, counts.dead, counts.retried) == (999, 1, 2)
@@ -176,7 +176,7 @@ class FailingRules:
 
         async with wind:
             await wind.fire_many("T", range(1_000))
-            await wind.settled(20)
+            await wind.settled(60)
             counts = (await wind.statistics()).purposes["T", "p"]
         assert sorted(seen) == [number for number in range(1_000) if number != 500]
         assert (counts.settled, counts.dead) == (999, 1)
@@ -202,7 +202,7 @@ class FailingRules:
                 await a_while()
                 assert len(attempts) == number
                 clock.advance(0.2)
-            await wind.settled(10)
+            await wind.settled(60)
             counts = (await wind.statistics()).purposes["T", "p"]
         assert attempts == [1, 1, 1, 1]
         assert (counts.settled, counts.retried, counts.dead) == (1, 0, 0)
@@ -219,7 +219,7 @@ class FailingRules:
 
         async with wind:
             await wind.fire("T")
-            await wind.settled(10)
+            await wind.settled(60)
             letter = (await wind.dead("T", "p"))[0]
         assert calls == [1]
         assert (letter.error, letter.attempts) == ("the video is no video", 1)
@@ -236,7 +236,7 @@ class FailingRules:
 
         async with wind:
             await wind.fire_many("T", [{"n": 1}, {"n": "two"}, [3], b"four", {"n": 5}])
-            await wind.settled(10)
+            await wind.settled(60)
             letters = await wind.dead("T", "p")
         assert seen == [1, 5]
         assert [letter.error for letter in letters] == [
@@ -260,7 +260,7 @@ class FailingRules:
 
         async with wind:
             await wind.fire_many("T", range(5))
-            await wind.settled(10)
+            await wind.settled(60)
             counts = (await wind.statistics()).purposes["T", "p"]
         assert seen == [1, 2, 3, 4]
         assert (counts.dead, counts.settled, counts.in_flight) == (1, 4, 0)
@@ -287,7 +287,7 @@ class FailingRules:
 
         async with wind:
             await wind.fire_many("T", range(5))
-            await wind.settled(5)
+            await wind.settled(60)
             purposes = (await wind.statistics()).purposes
         assert seen == [1, 2, 3, 4]
         for purpose in ("p", "on a thread"):
@@ -306,7 +306,7 @@ class FailingRules:
         with caplog.at_level(logging.WARNING, "solarwind"):
             async with wind:
                 id = await wind.fire("T")
-                await wind.settled(10)
+                await wind.settled(60)
         records = [record for record in caplog.records if id in record.getMessage()]
         assert len(records) == 2
         for attempt, record in enumerate(records, start=1):
@@ -327,7 +327,7 @@ class FailingRules:
         with caplog.at_level(logging.WARNING, "solarwind"):
             async with wind:
                 await wind.fire_many("T", range(50))
-                await wind.settled(10)
+                await wind.settled(60)
         lines = [record.getMessage() for record in caplog.records if "rejected" in record.getMessage()]
         assert len(lines) == 2
         assert "(49 like it in " in lines[1]
@@ -350,7 +350,7 @@ class FailingRules:
 
         async with wind:
             ids = (await wind.fire_many("T", range(6))).ids
-            await wind.settled(10)
+            await wind.settled(60)
             assert [letter.event.id for letter in await wind.dead("T", "p")] == ids
             await refused(wind.redrive("T", "p", [ids[0], "nobody"]), NotFound, "nobody", "'p'")
             await refused(wind.discard("T", "p", ["nobody"]), NotFound, "nobody")
@@ -359,12 +359,12 @@ class FailingRules:
             broken = False
             seen.clear()
             assert await wind.redrive("T", "p", [ids[4], ids[1]]) == 2
-            await wind.settled(10)
+            await wind.settled(60)
             assert sorted(seen) == [(1, 1), (4, 1)]
             assert await wind.discard("T", "p", [ids[0]]) == 1
             assert [letter.event.payload for letter in await wind.dead("T", "p")] == [2, 3, 5]
             assert await wind.redrive("T", "p") == 3
-            await wind.settled(10)
+            await wind.settled(60)
             assert await wind.redrive("T", "p") == 0
             counts = (await wind.statistics()).purposes["T", "p"]
             assert await wind.discard("T", "p", None) == 0
@@ -399,7 +399,7 @@ class FailingRules:
             await until(lambda: _counts(wind, retried=2, in_flight=0))
         async with service() as wind:
             clock.advance(101)
-            await wind.settled(10)
+            await wind.settled(60)
         assert attempts == [1, 2, 3]
         async with place.restart() as wind:
             letters = await wind.dead("T", "p")

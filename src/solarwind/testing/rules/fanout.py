@@ -24,7 +24,7 @@ class FanoutRules:
 
         async with wind:
             await wind.fire("T", 0)
-            await wind.settled(10)
+            await wind.settled(60)
             await wind.off(show)
             await wind.fire_many("T", range(1, 6))
             counts = (await wind.statistics()).purposes["T", "p"]
@@ -32,7 +32,7 @@ class FanoutRules:
             wind.on("T", purpose="p", exchange="fanout")(show)
             await wind.joined()
             await wind.fire("T", 6)
-            await wind.settled(10)
+            await wind.settled(60)
         assert seen == [0, 6]
 
     @on_loop
@@ -64,7 +64,7 @@ class FanoutRules:
             counts = (await wind.statistics()).purposes["T", "p"]
             assert counts.pending <= 10_000
             gate.set()
-            await wind.settled(20)
+            await wind.settled(60)
             after = (await wind.statistics()).purposes["T", "p"]
         assert quick_saw == list(range(13_000))
         assert after.dropped == 13_000 - len(slow_saw)
@@ -102,7 +102,7 @@ class FanoutRules:
             for start in range(10_000, 15_000, 1_000):
                 await until(has_room, "room for a thousand more with each instance")
                 await wind.fire_many("T", range(start, start + 1_000))
-            await wind.settled(20)
+            await wind.settled(60)
             counts = (await wind.statistics()).purposes["T", "p"]
         assert sorted(first) == sorted(second) == list(range(15_000))  # ten at a time: under load in another order
         assert (counts.settled, counts.dropped) == (30_000, 0)
@@ -123,7 +123,7 @@ class FanoutRules:
         with caplog.at_level(logging.ERROR, "solarwind"):
             async with wind:
                 receipts = wind.fire_many("T", range(3))
-                await wind.settled(10)
+                await wind.settled(60)
                 counts = (await wind.statistics()).purposes["T", "Live page"]
         assert calls == [0, 1, 2], "there is nothing to retry"
         assert (counts.settled, counts.dropped, counts.dead, counts.retried) == (2, 1, 0, 0)
@@ -154,7 +154,7 @@ class FanoutRules:
             leaving = asyncio.ensure_future(wind.off(slow))
             gate.set()
             await leaving
-            await wind.settled(10)
+            await wind.settled(60)
             counts = (await wind.statistics()).purposes["T", "p"]
         assert seen["slow"] == [0]
         assert (counts.settled, counts.dropped, counts.pending, counts.in_flight) == (101, 99, 0, 0)

@@ -32,7 +32,7 @@ class FiringRules:
         async with wind:
             id = await wind.fire("T", {"a": [1, None]}, key="k")
             await wind.fire("T", b"\x00\xff", id="mine", cause=Cause.user("alice"))
-            await wind.settled(10)
+            await wind.settled(60)
         first, second = seen
         assert (first.id, first.topic, first.payload, first.key) == (id, "T", {"a": [1, None]}, "k")
         assert before <= first.time_ns <= time.time_ns()
@@ -87,7 +87,7 @@ class FiringRules:
 
         async with wind:
             await wind.fire_many("T", range(100))
-            await wind.settled(10)
+            await wind.settled(60)
         assert len(pairs) == 200
         assert all(cause < effect for cause, effect in pairs)
 
@@ -105,7 +105,7 @@ class FiringRules:
             id = receipt.id
             assert await receipt == id
             assert await receipt == id, "awaited again, it is the same"
-            await wind.settled(10)
+            await wind.settled(60)
         assert seen == [id]
 
     @on_loop
@@ -122,7 +122,7 @@ class FiringRules:
             ids = (await wind.fire_many("T", range(3), key="k")).ids
             ids += (await wind.fire_many("T", (n for n in range(3, 5)), key=lambda number: f"k{number}")).ids
             assert (await wind.fire_many("T", [])).ids == []
-            await wind.settled(10)
+            await wind.settled(60)
         assert seen == list(zip(range(5), ["k", "k", "k", "k3", "k4"], ids, strict=True))
 
     @on_loop
@@ -153,7 +153,7 @@ class FiringRules:
             for bad in bads:
                 with pytest.raises(BadName):
                     wind.fire_many("T", range(2), **bad)
-            await wind.settled(10)
+            await wind.settled(60)
         assert seen == [(0, "k", "a"), (1, None, receipts.ids[1]), (2, "l", "c"), (13, None, "d")]
 
     @on_loop
@@ -176,7 +176,7 @@ class FiringRules:
             for wrong in (0, -1, True, "2"):
                 with pytest.raises(BadArgument):
                     wind.fire("T", within=wrong)  # type: ignore[arg-type]
-            await wind.settled(10)
+            await wind.settled(60)
         assert sorted(seen) == [0, 1, 2, 3, 4, 10, 11]
 
     @on_loop
@@ -205,7 +205,7 @@ class FiringRules:
         async with wind:
             await wind.fire("a", cause=Cause.schedule("nightly"))
             await until(lambda: len(seen) == 4)
-            await wind.settled(10)
+            await wind.settled(60)
         a, b, c, d = (seen[topic] for topic in "abcd")
         assert a.cause == Cause.schedule("nightly")
         assert b.cause == Cause("event", a.id, "First", 2, a.id)
@@ -228,7 +228,7 @@ class FiringRules:
                 parent = await anext(stream)
                 await wind.fire("child", cause=parent)
                 stream.settle()
-                await wind.settled(10)
+                await wind.settled(60)
         assert seen[0].cause == Cause("event", parent.id, "q", 1, parent.id)
 
     @on_loop
@@ -251,7 +251,7 @@ class FiringRules:
 
         async with wind:
             await wind.fire_many("T", ["at once", "in the end", "never"])
-            await wind.settled(10)
+            await wind.settled(60)
             fired = (await wind.statistics()).topics["child"].fired
         assert sorted(children) == [("at once", 1)] * 2 + [("in the end", 3)] * 2
         assert fired == 4
@@ -277,7 +277,7 @@ class FiringRules:
 
         async with wind:
             await wind.fire_many("T", range(20))
-            await wind.settled(10)
+            await wind.settled(60)
             counts = (await wind.statistics()).purposes["T", "p"]
         assert sorted(children) == list(range(20))
         assert (counts.settled, counts.retried) == (20, 20)
@@ -308,7 +308,7 @@ class FiringRules:
 
         async with wind:
             await wind.fire("T")
-            await wind.settled(20)
+            await wind.settled(60)
         assert sorted(children) == list(range(10_000))
         assert sizes == [1_000_000] * 5
 
@@ -325,7 +325,7 @@ class FiringRules:
         payloads: list[object] = [b"x" * 2**20, "small", b"", "y" * (2**20 - 2), None, b"z" * 700_000, b"z" * 700_000]
         async with wind:
             await wind.fire_many("T", payloads)
-            await wind.settled(20)
+            await wind.settled(60)
         assert seen == payloads
 
     @on_loop
@@ -354,7 +354,7 @@ class FiringRules:
             assert fired[0] == fired[1]
             assert children == [fired[2]], "only what was fired with now=True"
             gate.set()
-            await wind.settled(10)
+            await wind.settled(60)
         assert children == [fired[2], fired[0]]
 
     @on_loop
@@ -373,7 +373,7 @@ class FiringRules:
 
         async with wind:
             id = await wind.fire("T")
-            await wind.settled(10)
+            await wind.settled(60)
         assert [event.payload for event in children] == [1, 2]
         assert {event.cause.id for event in children} == {id}
 
@@ -399,10 +399,10 @@ class FiringRules:
 
         async with wind:
             id = await wind.fire("T")
-            await wind.settled(10)
+            await wind.settled(60)
             gate.set()
             await tasks[0]
-            await wind.settled(10)
+            await wind.settled(60)
         assert [event.cause.id for event in children] == [id]
 
     @on_loop
@@ -422,7 +422,7 @@ class FiringRules:
 
         async with wind:
             id = await wind.fire("T")
-            await wind.settled(10)
+            await wind.settled(60)
         assert children == [(id, 2)]
 
     @on_loop
@@ -445,7 +445,7 @@ class FiringRules:
         async with wind:
             await wind.fire("a")
             id = await wind.fire("a")
-            await wind.settled(10)
+            await wind.settled(60)
             trace = await wind.trace(id)
             leaf = await wind.trace(trace.caused[1].caused[0].event.id)
         assert trace.event.id == id
@@ -478,7 +478,7 @@ class FiringRules:
             receipt = wind.fire("T", payload)
             payload["list"].append("the producer")
             await receipt
-            await wind.settled(10)
+            await wind.settled(60)
         assert sorted(seen) == [
             ("a", 1, as_fired, as_fired),
             ("a", 2, as_fired, as_fired),
@@ -503,7 +503,7 @@ class FiringRules:
             buffer[:] = b"other"
             wind.fire("T", memoryview(buffer))
             await receipt
-            await wind.settled(10)
+            await wind.settled(60)
         assert seen == [b"first", b"other"]
 
     @on_loop
@@ -526,7 +526,7 @@ class FiringRules:
             assert await wind.fire("T", 8, id=made) == made
             assert await wind.fire("U", 9, id="x") == "x", "another topic"
             await wind.fire("again")
-            await wind.settled(10)
+            await wind.settled(60)
             statistics = await wind.statistics()
         assert seen == [(1, "x"), (3, "y"), (6, "z"), (7, made)]
         assert statistics.topics["T"].fired == 4
@@ -541,7 +541,7 @@ class FiringRules:
         async with wind:
             made = await wind.fire("T", 1)
             await wind.fire("T", 2, id="x")
-            await wind.settled(10)
+            await wind.settled(60)
             clock.advance(10)
             if not place.durable:
                 await until(
@@ -549,7 +549,7 @@ class FiringRules:
                 )
             await wind.fire("T", 3, id="x")
             await wind.fire("T", 4, id=made)
-            await wind.settled(10)
+            await wind.settled(60)
         assert seen == [(1, made), (2, "x")]
 
     @on_loop
@@ -559,14 +559,14 @@ class FiringRules:
         async with wind:
             made = await wind.fire("T", 1)
             await wind.fire("T", 2, id="x")
-            await wind.settled(10)
+            await wind.settled(60)
         wind = place.restart()
         later = _collect(wind)
         async with wind:
             assert await wind.fire("T", 3, id="x") == "x"
             assert await wind.fire("T", 4, id=made) == made
             await wind.fire("T", 5, id="y")
-            await wind.settled(10)
+            await wind.settled(60)
         assert seen == [(1, made), (2, "x")]
         assert later == [(5, "y")]
 

@@ -107,7 +107,7 @@ async def only_the_poison_is_dead(wind: SolarWind, handled: Counter[int]) -> str
     """Gives its error."""
     async with wind:
         await wind.fire_many("T", range(EVENTS))
-        await wind.settled(20)
+        await wind.settled(60)
         dead = await wind.dead("T", "p")
         assert [letter.event.payload for letter in dead] == [POISON]
         assert sorted(handled) == [number for number in range(EVENTS) if number != POISON]
@@ -148,7 +148,7 @@ class HandlerRules:
 
         async with wind:
             await wind.fire_many("T", range(20))
-            await wind.settled(10)
+            await wind.settled(60)
             assert [letter.event.payload for letter in await wind.dead("T", "p")] == [POISON]
         assert sorted(handled) == [number for number in range(20) if number != POISON]
         assert cancelling == {0}
@@ -172,7 +172,7 @@ class HandlerRules:
 
         async with wind:
             await wind.fire_many("T", range(10))
-            await wind.settled(10)
+            await wind.settled(60)
         assert handled == list(range(10))
 
     @on_loop
@@ -221,7 +221,7 @@ class HandlerRules:
 
         async with wind:
             await wind.fire_many("T", range(9))
-            await wind.settled(10)
+            await wind.settled(60)
             dead = await wind.dead("T", "p")
         assert [(letter.event.payload, letter.attempts) for letter in dead] == [(number, 3) for number in range(9)]
         assert alone == Counter(dict.fromkeys(range(9), 3))
@@ -244,7 +244,7 @@ class HandlerRules:
 
         async with wind:
             await wind.fire_many("T", range(20))
-            await wind.settled(10)
+            await wind.settled(60)
             assert len(await wind.dead("T", "p")) == (20 if verdict == "reject" else 0)
         assert calls[0] == 20
         assert sum(calls[1:]) == (0 if verdict == "reject" else 20)
@@ -268,7 +268,7 @@ class HandlerRules:
 
         async with wind:
             await wind.fire_many("T", ["later", "reject"])
-            await wind.settled(10)
+            await wind.settled(60)
             [dead] = await wind.dead("T", "p")
         assert dead.error == "an empty video"
         assert calls == {"later": 2, "reject": 1}
@@ -317,9 +317,9 @@ class HandlerRules:
             for user in ("alice", "eve", "bob"):
                 current_user.set(f"whoever fires for {user}")
                 await wind.fire("T", user)
-                await wind.settled(10)
+                await wind.settled(60)
             await wind.fire_many("T", ["carol", "dave"])
-            await wind.settled(10)
+            await wind.settled(60)
         assert set(seen) == {"whoever starts it"}
         assert len(seen) == (4 if "batch" in kind else 5)
 
@@ -351,7 +351,7 @@ class HandlerRules:
         something.set(Uncomparable())
         async with wind:
             await wind.fire_many("T", range(5))
-            await wind.settled(10)
+            await wind.settled(60)
         assert calls == [0, 1, 2, 3, 4]
         assert not [
             record for record in caplog.records if record.name == "solarwind" and record.levelno >= logging.ERROR
@@ -374,7 +374,7 @@ class HandlerRules:
             await wind.fire_many("T", [f"user {number}" for number in range(5)])
             await asyncio.sleep(0)
             gate.set()
-            await wind.settled(10)
+            await wind.settled(60)
         assert seen == {f"user {number}": f"user {number}" for number in range(5)}
 
     @on_loop
@@ -398,7 +398,7 @@ class HandlerRules:
 
         async with wind:
             await wind.fire_many("T", range(5))
-            await wind.settled(20)
+            await wind.settled(60)
             assert [letter.event.payload for letter in await wind.dead("T", "p")] == [0]
         assert sorted(handled) == [1, 2, 3, 4]
 
@@ -437,7 +437,7 @@ class HandlerRules:
         async with wind:
             for number in range(3):
                 await wind.fire_many("T", [number] * 4)
-                await wind.settled(10)
+                await wind.settled(60)
                 for task in tasks:
                     task.cancel()
                 await until(lambda: all(task.done() for task in tasks))
@@ -462,5 +462,5 @@ class HandlerRules:
             wind.fire("T", 0)
             wind.fire("T", 1, key="k", extensions=said)
             await wind.fire("T", 2, key="l")
-            await wind.settled(10)
+            await wind.settled(60)
         assert sorted(seen) == [(0, {}, None), (1, said, "k"), (2, {}, "l"), (3, {"tracestate": ""}, None)]

@@ -47,7 +47,7 @@ class HistoryRules:
             counts = (await wind.statistics()).purposes["T", "p"]
             assert (counts.instances, counts.pending) == (0, 100)
             wind.on("T", purpose="p")(handle)
-            await wind.settled(10)
+            await wind.settled(60)
         assert seen == list(range(100))
 
     @on_loop
@@ -57,7 +57,7 @@ class HistoryRules:
         first = collect(wind, "T", "p")
         async with wind:
             await wind.fire("T", 0)
-            await wind.settled(10)
+            await wind.settled(60)
         assert first == [0]
         async with place.restart() as wind:
             await wind.fire_many("T", range(1, 6))
@@ -67,11 +67,11 @@ class HistoryRules:
         wind = place.restart()
         second = collect(wind, "T", "p")
         async with wind:
-            await wind.settled(10)
+            await wind.settled(60)
         wind = place.restart()
         third = collect(wind, "T", "p", since="beginning")
         async with wind:
-            await wind.settled(10)
+            await wind.settled(60)
         assert second == [1, 2, 3, 4, 5]
         assert third == [], "what was settled does not come again"
 
@@ -86,7 +86,7 @@ class HistoryRules:
         wind = place.restart()
         seen = collect(wind, "T", "p")
         async with wind:
-            await wind.settled(20)
+            await wind.settled(60)
         assert sorted(seen) == list(range(20_000))
 
     @on_loop
@@ -94,14 +94,14 @@ class HistoryRules:
         wind = place.open()
         collect(wind, "T", "p", exchange="fanout")
         async with wind:
-            await wind.settled(10)
+            await wind.settled(60)
         async with place.restart() as wind:
             await wind.fire("T", 1)
         wind = place.restart()
         seen = collect(wind, "T", "p", exchange="fanout")
         async with wind:
             await wind.fire("T", 2)
-            await wind.settled(10)
+            await wind.settled(60)
         assert seen == [2]
 
     @on_loop
@@ -122,10 +122,10 @@ class HistoryRules:
                 "an hour ago": (timedelta(hours=1), [1, 2, 3, 4]),
             }
             seen = {name: collect(wind, "T", name, since) for name, (since, _) in wanted.items()}
-            await wind.settled(10)
+            await wind.settled(60)
             assert seen == {name: numbers for name, (_, numbers) in wanted.items()}
             await wind.fire("T", 5)
-            await wind.settled(10)
+            await wind.settled(60)
         assert seen == {name: [*numbers, 5] for name, (_, numbers) in wanted.items()}
 
     @on_loop
@@ -137,9 +137,9 @@ class HistoryRules:
             first = collect(wind, "T", "p", "now")
             await wind.joined()
             second = collect(wind, "T", "p", "beginning")
-            await wind.settled(10)
+            await wind.settled(60)
             await wind.fire_many("T", [3, 4])
-            await wind.settled(10)
+            await wind.settled(60)
         assert sorted(first + second) == [3, 4]
 
     @on_loop
@@ -155,16 +155,16 @@ class HistoryRules:
             await wind.fire_many("T", [3, 4])
             stop = datetime.now(UTC)
             await wind.fire_many("T", [5])
-            await wind.settled(10)
+            await wind.settled(60)
             assert await wind.replay("T", "p") == 5
-            await wind.settled(10)
+            await wind.settled(60)
             assert seen == [1, 2, 3, 4, 5] * 2
             assert await wind.replay("T", "p", since=start, until=stop) == 2
-            await wind.settled(10)
+            await wind.settled(60)
             assert seen[10:] == [3, 4]
             assert await wind.replay("T", "p", since="now") == 0
             assert await wind.replay("T", "p", since=timedelta(hours=1)) == 5
-            await wind.settled(10)
+            await wind.settled(60)
         assert seen[12:] == other == [1, 2, 3, 4, 5]
 
     @on_loop
@@ -174,11 +174,11 @@ class HistoryRules:
         seen = collect(wind, "T", "page", exchange="fanout")
         async with wind:
             await wind.fire("T", 1)
-            await wind.settled(10)
+            await wind.settled(60)
             await refused(wind.replay("T", "page"), NotAllowed, "'page'", "fanout")
             await refused(wind.replay("T", "nobody"), NotFound, "'nobody'", "'T'", "'page'")
             await refused(wind.replay("U", "page"), NotFound, "'U'")
-            await wind.settled(10)
+            await wind.settled(60)
         assert seen == [1]
 
     @on_loop
@@ -207,7 +207,7 @@ class HistoryRules:
             await until(lambda: self._settled(wind, 5))
             assert await wind.replay("T", "p") == 5
             gate.set()
-            await wind.settled(10)
+            await wind.settled(60)
             counts = (await wind.statistics()).purposes["T", "p"]
         assert sorted(seen) == sorted([0, 1, 2, 3, 4] * 2 + [5, 6, 7, 8, 9])
         again = seen[5:]
@@ -222,13 +222,13 @@ class HistoryRules:
         collect(wind, "T", "p")
         async with wind:
             await wind.fire_many("T", range(10))
-            await wind.settled(10)
+            await wind.settled(60)
         async with place.restart() as wind:
             assert await wind.replay("T", "p") == 10
         wind = place.restart()
         seen = collect(wind, "T", "p")
         async with wind:
-            await wind.settled(10)
+            await wind.settled(60)
         assert seen == list(range(10))
 
     @on_loop
@@ -244,7 +244,7 @@ class HistoryRules:
             kept = {info.topic: info.kept for info in await wind.topics()}
             assert kept == {"kept": 3, "forgotten": 0}
             seen = {topic: collect(wind, topic, "p", "beginning") for topic in ("kept", "forgotten")}
-            await wind.settled(10)
+            await wind.settled(60)
         assert seen == {"kept": [1, 2, 3], "forgotten": []}
 
     @on_loop
@@ -261,7 +261,7 @@ class HistoryRules:
         async with wind:
             for number in range(5):  # each in a batch of its own
                 await wind.fire("T", number)
-                await wind.settled(10)
+                await wind.settled(60)
             await wind.off(handle)
             for number in range(5, 8):
                 await wind.fire("T", number)
@@ -278,7 +278,7 @@ class HistoryRules:
             assert [letter.event.payload for letter in await wind.dead("T", "p")] == [1]
             seen = collect(wind, "T", "p")
             await wind.redrive("T", "p")
-            await wind.settled(10)
+            await wind.settled(60)
             assert sorted(seen) == [1, 5, 6, 7]
             await until(lambda: self._is_kept(wind, 0), "everything to be trimmed", meanwhile=lambda: clock.advance(5))
 
@@ -293,7 +293,7 @@ class HistoryRules:
 
         async with wind:
             await wind.fire("T", "first")
-            await wind.settled(10)
+            await wind.settled(60)
             await wind.off(handle)
             await wind.fire("T", "pends")
             for _ in range(20):
@@ -301,7 +301,7 @@ class HistoryRules:
             clock.advance(5)
             assert await self._kept(wind) >= 21, "all of it pends"
             wind.on("T", purpose="p")(handle)
-            await wind.settled(10)
+            await wind.settled(60)
             clock.advance(5)
             await until(
                 lambda: self._is_kept(wind, 4), "the youngest that fit to be left", meanwhile=lambda: clock.advance(5)
@@ -310,7 +310,7 @@ class HistoryRules:
             assert info.kept_bytes <= 50_000
             assert (info.fired, info.keep, info.keep_bytes) == (22, 3600, 50_000)
             assert await wind.replay("T", "p") == 4
-            await wind.settled(10)
+            await wind.settled(60)
 
     @on_loop
     async def test_settings_of_a_topic_outlive_a_restart(self, place: Place) -> None:
@@ -365,7 +365,7 @@ class HistoryRules:
         collect(wind, "T", "p")
         async with wind:
             await wind.fire("T", 1)
-            await wind.settled(10)
+            await wind.settled(60)
             refusals: list[tuple[Awaitable[object], type[Exception], str]] = [
                 (wind.replay("T", "p", 5), BadArgument, "since 'now', 'beginning', a datetime"),  # type: ignore[arg-type]
                 (wind.replay("T", "p", -5), BadArgument, "got -5"),  # type: ignore[arg-type]

@@ -38,7 +38,7 @@ class JoiningRules:
             text = str(await refused(wind.joined(), ConflictError, "'p'", "'T'", "'direct'", "'fanout'", "version=2"))
             assert "version 1" in text
             await wind.fire_many("T", range(10))
-            await wind.settled(10)
+            await wind.settled(60)
             counts = (await wind.statistics()).purposes["T", "p"]
         assert seen == list(range(10))
         assert (counts.exchange, counts.instances, counts.versions) == ("direct", 1, (1,))
@@ -87,12 +87,12 @@ class JoiningRules:
 
         async with wind:
             await wind.fire("T", 1)
-            await wind.settled(10)
+            await wind.settled(60)
             counts = (await wind.statistics()).purposes["T", "p"]
             assert (counts.versions, counts.exchange, counts.instances) == ((1, 2), "keyed", 2)
             await wind.off(second)
             await wind.fire("T", 2)
-            await wind.settled(10)
+            await wind.settled(60)
         assert seen == [(1, 2), (2, 1)]
 
     @on_loop
@@ -126,7 +126,7 @@ class JoiningRules:
             await wind.off(page)
             await refused(wind.retire("T", "p"), ConflictError, "3 pending events")
             on(version=3)(handle)
-            await wind.settled(10)
+            await wind.settled(60)
         assert sorted(seen) == [(2, 3), (3, 0), (3, 1), (3, 2)]
 
     @on_loop
@@ -142,7 +142,7 @@ class JoiningRules:
         async with wind:
             await refused(wind.retire("T", "p"), ConflictError, "1 live instance", "force")
             await wind.fire("T", 0)
-            await wind.settled(10)
+            await wind.settled(60)
             await wind.off(handle)
             await refused(wind.retire("T", "p"), ConflictError, "1 dead letter")
             await wind.fire_many("T", [1, 2])
@@ -150,7 +150,7 @@ class JoiningRules:
             assert "instance" not in text.partition(":")[0]
             assert await wind.discard("T", "p", None) == 1
             wind.on("T", purpose="p")(handle)
-            await wind.settled(10)
+            await wind.settled(60)
             await wind.off(handle)
             await wind.retire("T", "p")
             assert await wind.purposes() == []
@@ -177,7 +177,7 @@ class JoiningRules:
 
             await wind.joined()
             await wind.fire("T", 5)
-            await wind.settled(10)
+            await wind.settled(60)
         assert seen == [5]
 
     @on_loop
@@ -230,7 +230,7 @@ class JoiningRules:
             with caplog.at_level(logging.WARNING, "solarwind"):
                 gate.set()
                 await until(lambda: caplog.records, "the late settle to be refused")
-            await wind.settled(10)
+            await wind.settled(60)
             counts = (await wind.statistics()).purposes["T", "p"]
         assert begun[0][1] == 1
         assert begun[1][1] == 2
@@ -258,7 +258,7 @@ class JoiningRules:
             clock.advance(21)
             await until(lambda: _has_pending(wind, 2), "the events to be taken away")
             gate.set()
-            await wind.settled(10)
+            await wind.settled(60)
         assert begun == [1, 1, 2]
 
     @on_loop
@@ -287,7 +287,7 @@ class JoiningRules:
             await until(lambda: _dead(wind), "the end of it", meanwhile=lambda: clock.advance(1))
             assert [(letter.event.payload, letter.attempts) for letter in await wind.dead("T", "p")] == [(0, 2)]
             gate.set()
-            await wind.settled(10)
+            await wind.settled(60)
             counts = (await wind.statistics()).purposes["T", "p"]
         assert attempts == [1, 2]
         assert sorted(seen) == [1, 2, 3, 4]
@@ -308,7 +308,7 @@ class JoiningRules:
 
         async with wind:
             await wind.fire("T")
-            await wind.settled(10)
+            await wind.settled(60)
         assert begun == [1]
 
     @on_loop
@@ -337,7 +337,7 @@ class JoiningRules:
             await until(lambda: len(first_saw) + len(second_saw) >= 50, "the rest to be handled")
             gate.set()
             await leaving
-            await wind.settled(10)
+            await wind.settled(60)
             counts = (await wind.statistics()).purposes["T", "p"]
         assert 0 in first_saw
         assert sorted(first_saw + [number for number, _ in second_saw]) == list(range(50))
@@ -360,7 +360,7 @@ class JoiningRules:
 
         async with wind:
             await wind.fire_many("T", range(1_000))  # so that its room grows
-            await wind.settled(10)
+            await wind.settled(60)
             quick = False
             begun.clear()
             await wind.fire_many("T", range(50))
@@ -374,7 +374,7 @@ class JoiningRules:
             await until(lambda: len(others) == 49, "all but the one that was begun")
             gate.set()
             await leaving
-            await wind.settled(10)
+            await wind.settled(60)
             counts = (await wind.statistics()).purposes["T", "p"]
         assert begun == [0]
         assert sorted(others) == list(range(1, 50))
@@ -401,7 +401,7 @@ class JoiningRules:
         service("two")
         async with wind:
             await wind.fire_many("T", range(60))
-            await wind.settled(20)
+            await wind.settled(60)
         assert handled.total() == 60
         assert min(handled.values()) >= 22, handled
         assert max_in_flight <= 14, "100 ms of work each is 5 events each"
@@ -423,7 +423,7 @@ class JoiningRules:
 
         async with wind:
             await wind.fire_many("T", range(2_000))
-            await wind.settled(10)
+            await wind.settled(60)
             quick = False
             begun.clear()
             await wind.fire_many("T", range(100))
@@ -435,7 +435,7 @@ class JoiningRules:
 
             await until(lambda: len(others) >= 97, "the surplus to be given back")
             gate.set()
-            await wind.settled(10)
+            await wind.settled(60)
         assert sorted(begun + others) == list(range(100))
 
     @on_loop
@@ -451,7 +451,7 @@ class JoiningRules:
 
                 await wind.joined()
                 await wind.fire("T", number)
-            await wind.settled(10)
+            await wind.settled(60)
             assert [info.purpose for info in await wind.purposes("T")] == ["first", "second", "third"]
             assert await wind.purposes("U") == []
         assert seen == {"first": [0, 1, 2], "second": [1, 2], "third": [2]}
@@ -469,7 +469,7 @@ class JoiningRules:
         async with wind:
             await wind.fire("T")
             await wind.fire("U")
-            await wind.settled(10)
+            await wind.settled(60)
             await wind.off(handle)
             await wind.fire("T")
             await wind.fire("U")

@@ -39,7 +39,7 @@ class LifecycleRules:
 
         await wind.start()
         await wind.fire("T")
-        await asyncio.wait_for(begun.wait(), 10)
+        await asyncio.wait_for(begun.wait(), 60)
 
         async def stop(name: str) -> None:
             await wind.stop()
@@ -66,11 +66,11 @@ class LifecycleRules:
 
         await wind.start()
         await wind.fire("T")
-        await asyncio.wait_for(begun.wait(), 10)
+        await asyncio.wait_for(begun.wait(), 60)
         first = asyncio.ensure_future(wind.stop(grace=50))
         await asyncio.sleep(0)
-        await asyncio.wait_for(wind.stop(grace=0), 10)
-        await asyncio.wait_for(first, 10)
+        await asyncio.wait_for(wind.stop(grace=0), 60)
+        await asyncio.wait_for(first, 60)
 
     @on_loop
     async def test_after_a_stop_that_was_cut_short_nothing_can_be_fired(self, place: Place) -> None:
@@ -87,7 +87,7 @@ class LifecycleRules:
 
         await wind.start()
         await wind.fire("T")
-        await asyncio.wait_for(begun.wait(), 10)
+        await asyncio.wait_for(begun.wait(), 60)
         stopping = asyncio.ensure_future(wind.stop(30))
         await asyncio.sleep(0)
         await wind.stop(0)
@@ -101,9 +101,9 @@ class LifecycleRules:
         with wind:
             with pytest.raises(Unavailable, match="got one that is running: stop it first"), wind:
                 pass
-            wind.fire("T").wait(10)
+            wind.fire("T").wait(60)
         with wind:
-            wind.fire("T").wait(10)
+            wind.fire("T").wait(60)
 
     @pytest.mark.parametrize("turns", [0, 1, 2, 3, 5, 8, 13])
     @on_loop
@@ -125,7 +125,7 @@ class LifecycleRules:
             await wind.stop()
         async with wind:
             await wind.fire("T", turns)
-            await wind.settled(10)
+            await wind.settled(60)
         assert handled == [turns]
 
     def test_it_can_be_started_again_after_it_was_stopped(self, place: Place) -> None:
@@ -140,7 +140,7 @@ class LifecycleRules:
         async def live(number: int) -> None:
             async with wind:
                 await wind.fire("T", number)
-                await wind.settled(10)
+                await wind.settled(60)
                 assert (await wind.statistics()).purposes["T", "p"].pending == 0
 
         asyncio.run(live(1))
@@ -151,8 +151,8 @@ class LifecycleRules:
             handled.append(("second", number))
 
         with wind:
-            wind.fire("T", 3).wait(10)
-            wind.wait(wind.settled(10))
+            wind.fire("T", 3).wait(60)
+            wind.wait(wind.settled(60))
         asyncio.run(live(4))
         assert sorted(handled) == [
             ("first", 1),
@@ -175,7 +175,7 @@ class LifecycleRules:
         for number in range(5):
             async with wind:
                 wind.fire("T", number)
-                await wind.settled(10)
+                await wind.settled(60)
         assert handled == list(range(5))
         assert len(wind.handlers) == 1
 
@@ -198,7 +198,7 @@ class LifecycleRules:
 
         async with wind:
             await wind.fire("T")
-            await wind.settled(10)
+            await wind.settled(60)
             for purpose in ("p", "on a thread"):
                 assert (await wind.statistics()).purposes["T", purpose].settled == 1
         assert len(refusals) == 2
@@ -210,10 +210,10 @@ class LifecycleRules:
         async with wind, wind.listen("T", "p") as stream:
             await wind.fire("T")
             async for _ in stream:
-                await refused(wind.settled(5), Unavailable, "no event in hand", "'T' for 'p'", "settle()")
-                await asyncio.create_task(refused(wind.settled(5), Unavailable, "no event in hand"))
+                await refused(wind.settled(60), Unavailable, "no event in hand", "'T' for 'p'", "settle()")
+                await asyncio.create_task(refused(wind.settled(60), Unavailable, "no event in hand"))
                 stream.settle()
-                await wind.settled(10)
+                await wind.settled(60)
                 break
 
     @on_loop
@@ -229,7 +229,7 @@ class LifecycleRules:
         await wind.start()
         await wind.fire("T")
         await until(lambda: ended)
-        await asyncio.wait_for(wind.stop(), 10)
+        await asyncio.wait_for(wind.stop(), 60)
         with pytest.raises(Unavailable):
             wind.fire("T")
 
@@ -252,9 +252,9 @@ class LifecycleRules:
 
         await wind.start()
         await wind.fire("T")
-        await asyncio.wait_for(begun.wait(), 10)
+        await asyncio.wait_for(begun.wait(), 60)
         with caplog.at_level(logging.WARNING, "solarwind"):
-            await asyncio.wait_for(wind.stop(grace=0.01), 5)
+            await asyncio.wait_for(wind.stop(grace=0.01), 60)
         assert any("goes on though it was cancelled" in message for message in caplog.messages)
         over = True
 
@@ -271,14 +271,14 @@ class LifecycleRules:
         async def elsewhere() -> None:
             assert await wind.fire("T", 1)
             await wind.fire_many("T", [2, 3])
-            await wind.settled(10)
+            await wind.settled(60)
             await wind.joined()
             purposes.update(each.purpose for each in await wind.purposes("T"))
             await wind.off(handle)
             await wind.stop()
 
         await wind.start()
-        await asyncio.wait_for(in_a_thread(elsewhere), 10)
+        await asyncio.wait_for(in_a_thread(elsewhere), 60)
         assert sorted(handled) == [1, 2, 3]
         assert purposes == {"p"}
         await refused(wind.settled(), Unavailable, "stopped")
@@ -387,7 +387,7 @@ class LifecycleRules:
             await wind.fire("T")
             await refused(wind.settled(0), TimeoutError, "'p' on 'T'")
             gate.set()
-            await wind.settled(10)
+            await wind.settled(60)
             await wind.settled(0)
 
     def test_when_its_loop_is_gone_that_is_said(self, place: Place) -> None:
@@ -414,13 +414,13 @@ class LifecycleRules:
         @wind.on("T", purpose="p")
         def handle() -> None:
             begun.set()
-            gate.wait(30)
+            gate.wait(60)
 
         async def live() -> None:
             await wind.start()
             await wind.fire("T")
             await until(begun.is_set)
-            await asyncio.wait_for(wind.stop(grace=0), 10)
+            await asyncio.wait_for(wind.stop(grace=0), 60)
 
         asyncio.run(live())
         gate.set()

@@ -31,7 +31,7 @@ class ServiceRules:
 
         async with wind:
             await wind.fire_many("T", range(4_000))
-            await wind.settled(10)
+            await wind.settled(60)
         assert sorted(seen) == list(range(4_000))
         assert max(sizes) == 500
 
@@ -46,14 +46,14 @@ class ServiceRules:
         @wind.on("T", purpose="p")
         def handle() -> None:
             begun.set()
-            ended.append(gate.wait(10))
+            ended.append(gate.wait(60))
 
         async with wind:
             await wind.fire("T")
             await until(begun.is_set)
             await wind.fire("U")
             gate.set()
-            await wind.settled(10)
+            await wind.settled(60)
         assert ended == [True]
 
     @on_loop
@@ -89,12 +89,12 @@ class ServiceRules:
         @wind.on("T", purpose="threads", concurrency=3)
         def several() -> None:
             begin("threads")
-            three.wait(10)
+            three.wait(60)
             end("threads")
 
         async with wind:
             await wind.fire_many("T", range(60))
-            await wind.settled(20)
+            await wind.settled(60)
         assert most == {"async": 10, "def": 1, "threads": 3}
 
     @on_loop
@@ -125,7 +125,7 @@ class ServiceRules:
             stream = await wind.listen("T", "page", exchange="fanout").open()
             next_one = asyncio.ensure_future(anext(stream))
             await wind.fire("T", "hello")
-            assert (await asyncio.wait_for(next_one, 10)).payload == "hello"
+            assert (await asyncio.wait_for(next_one, 60)).payload == "hello"
             next_one = asyncio.ensure_future(anext(stream))
             await asyncio.sleep(0)
             await stream.aclose()
@@ -150,7 +150,7 @@ class ServiceRules:
             await wind.fire_many("T", [1, 2])
             await until(lambda: taken == [1, 2])
             await until(lambda: _settled(wind, 2))
-        await asyncio.wait_for(consumer, 10)
+        await asyncio.wait_for(consumer, 60)
         assert taken == [1, 2]
 
     @on_loop
@@ -166,7 +166,7 @@ class ServiceRules:
             await wind.fire_many("T", range(3))
             await refused(wind.settled(0.05), TimeoutError, "0.05 s", "'p' on 'T'", "2 pending", "1 in flight")
             gate.set()
-            await wind.settled(10)
+            await wind.settled(60)
             await wind.settled(0.5)
 
     @on_loop
@@ -193,7 +193,7 @@ class ServiceRules:
 
         async with wind:
             wind.fire("a")
-            await wind.settled(10)
+            await wind.settled(60)
             assert sorted(seen) == ["direct", "fanout"]
 
     @on_loop
@@ -206,7 +206,7 @@ class ServiceRules:
 
         async with wind:
             await wind.fire_many("T", range(3))
-            await wind.settled(10)
+            await wind.settled(60)
             statistics = await wind.statistics()
         counts = statistics.purposes["T", "p"]
         assert statistics.topics["T"].fired == 3
@@ -311,7 +311,7 @@ class ServiceRules:
 
         await wind.start()
         await wind.fire("T")
-        await asyncio.wait_for(begun.wait(), 10)
+        await asyncio.wait_for(begun.wait(), 60)
         await wind.stop(grace=0.01)
         wind = place.restart()
         attempts: list[int] = []
@@ -321,7 +321,7 @@ class ServiceRules:
             attempts.append(event.attempt)
 
         async with wind:
-            await wind.settled(10)
+            await wind.settled(60)
         assert len(attempts) == 1
 
     def test_without_asyncio_from_several_threads(self, place: Place) -> None:
@@ -339,14 +339,14 @@ class ServiceRules:
 
             def produce(start: int) -> list[str]:
                 ids = [wind.fire("T", number).id for number in range(start, start + 249)]
-                return [*ids, wind.fire("T", start + 249).wait(10)]
+                return [*ids, wind.fire("T", start + 249).wait(60)]
 
             with ThreadPoolExecutor(4) as threads:
                 ids = [id for part in threads.map(produce, range(0, 1_000, 250)) for id in part]
-            wind.wait(wind.settled(20), 20)
+            wind.wait(wind.settled(60), 20)
             counts = wind.wait(wind.statistics(), 10).purposes["T", "p"]
-            assert len(wind.fire_many("T", [1_000, 1_001]).wait(10).ids) == 2
-            wind.wait(wind.settled(20))
+            assert len(wind.fire_many("T", [1_000, 1_001]).wait(60).ids) == 2
+            wind.wait(wind.settled(60))
         assert len(set(ids)) == 1_000
         assert sorted(seen) == list(range(1_002))
         assert counts.settled == 1_000
@@ -363,7 +363,7 @@ class ServiceRules:
 
         with wind:
             wind.wait(wind.off(handle))
-            wind.fire_many("T", range(3)).wait(10)
+            wind.fire_many("T", range(3)).wait(60)
         wind = place.restart()
 
         @wind.on("T", purpose="p")
