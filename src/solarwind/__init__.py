@@ -1,4 +1,5 @@
-"""Solar Wind: fire events on a topic and forget them; whoever handles them says for what purpose, and how."""
+"""Solar Wind: an event dispatcher. Producers fire events on a topic; handlers state the purpose they handle them
+for."""
 
 from .errors import (
     BadArgument,

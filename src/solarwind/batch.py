@@ -4,7 +4,7 @@
     header    one msgpack array, the fields of `Header` in order
     body      the payloads, joined
 
-The very bytes that a producer seals are stored, sent and handed out; only a handler takes an event out.
+The bytes that a producer seals are stored, sent and handed out unchanged; only a handler extracts single events.
 Columns that no event uses are nil, so an event costs its payload and a few bytes. A reader ignores
 fields that a later version appends to the header.
 """
@@ -29,17 +29,17 @@ FORMAT = 3
 _SEQUENCE_BITS = 30
 _PRODUCER_BITS = 32
 MAX_PRODUCERS = 1 << _PRODUCER_BITS
-MAX_NUMBERS = 1 << _SEQUENCE_BITS  # of one producer
+MAX_NUMBERS = 1 << _SEQUENCE_BITS  # events of one producer
 AUTHOR_BYTES = 12
 MAX_ORIGIN = 1_000  # characters of a machine, and of a process
 MAX_HEADER_BYTES = 4 << 20
-_LONG_HEADER_BYTES = 64 << 10  # above it, it is looked at before it is read
-EVENT_BYTES = 128  # about what its numbers take in memory: more than a small payload
-SLOTS_A_MS = 4_096  # of a millisecond: so fine is the time in an id
-SLOT_NS = 245  # at least as long as one of them
+_LONG_HEADER_BYTES = 64 << 10  # a longer one is checked before it is decoded
+EVENT_BYTES = 128  # about what the decoded numbers of an event take in memory
+SLOTS_A_MS = 4_096  # the resolution of the time in an id
+SLOT_NS = 245  # at least the length of one of them
 
 
-# A header of which nothing is built but how many events there are said to be.
+# A header of which only the number of events is decoded.
 _Outline: type[Any] = msgspec.defstruct(
     "_Outline",
     [
@@ -56,7 +56,8 @@ _decode_outline = msgspec.msgpack.Decoder(_Outline).decode
 
 
 class AutoId(NamedTuple):
-    """What an id that nobody gave says of where its event is. `slot` is its time, in 4,096ths of a ms since 1970."""
+    """The parts of an id that Solar Wind made, from which the event can be found. `slot` is its time, in 4,096ths of a
+    ms since 1970."""
 
     slot: int
     producer: int
@@ -64,23 +65,23 @@ class AutoId(NamedTuple):
 
     @property
     def time_ns(self) -> int:
-        """The beginning of the millisecond, ns since 1970."""
+        """The beginning of the millisecond, in ns since 1970."""
         return self.slot // SLOTS_A_MS * 1_000_000
 
 
 def author_of(secret: bytes) -> bytes:
-    """Who numbers events, as others see it, from what only that process knows."""
+    """Return the public name of who numbers events: a hash of a secret that only that process knows."""
     return sha256(secret).digest()[:AUTHOR_BYTES]
 
 
 def slot_of(time_ns: int) -> int:
-    """The time as an id has it, in 4,096ths of a ms since 1970."""
+    """Return the time as an id holds it, in 4,096ths of a ms since 1970."""
     ms, ns = divmod(time_ns, 1_000_000)
     return ms * SLOTS_A_MS + ns * SLOTS_A_MS // 1_000_000
 
 
 def make_id(time_ns: int, producer: int, sequence: int) -> str:
-    """A UUIDv7: 48 bits of ms, 12 of its 4,096ths, 32 bits of producer and 30 of the number."""
+    """Return a UUIDv7: 48 bits of ms, 12 of its 4,096ths, 32 bits of producer and 30 of the number."""
     return _write_id(slot_of(time_ns), producer, sequence)
 
 
@@ -98,7 +99,7 @@ def _write_id(slot: int, producer: int, sequence: int) -> str:
 
 
 def read_id(id: str) -> AutoId | None:
-    """The parts of an id that `make_id` may have made, else None."""
+    """Return the parts of an id that `make_id` may have made, else None."""
     if len(id) != 36 or id != id.lower():
         return None
     try:
@@ -127,17 +128,17 @@ class Batch:
         self.count = header.count
         self.data = data
         self._body = body
-        self._offsets: list[int] | None = None  # once somebody asks: who only passes it on does not
+        self._offsets: list[int] | None = None  # computed on first use: passing a batch on does not need it
 
     @property
     def header(self) -> Header:
-        """Read again if it was folded."""
+        """The decoded header; decoded again after `fold`."""
         if self._header is None:
             self._header = _decode(memoryview(self.data)[4 : self._body])
         return self._header
 
     def fold(self) -> None:
-        """Whoever keeps many batches and only passes them on keeps no more than their bytes."""
+        """Drop what was decoded, so that a batch that is only kept and passed on takes no more than its bytes."""
         self._header = self._offsets = None
 
     @property
@@ -148,9 +149,9 @@ class Batch:
 
     @classmethod
     def read(cls, data: bytes, limits: Limits | None = None) -> Batch:
-        """The batch that `data` is. Raises `ProtocolError` for anything that is not one, whole and sound; with `limits`
-        what `check` raises, too: that is for what comes from somebody else, and nothing is built of it that they do not
-        allow."""
+        """Return the batch that `data` holds. Raise `ProtocolError` unless it is whole and consistent. Pass `limits`
+        for data that another process sent: then it also raises what `check` raises, before it builds anything that they
+        do not allow."""
         body = 4 + int.from_bytes(data[:4], "little")
         if len(data) < 4 or body > len(data):
             raise ProtocolError(f"expected a batch, got {len(data)} bytes that end within its header")
@@ -179,12 +180,12 @@ class Batch:
 
     @property
     def layout(self) -> tuple[bytes, list[int]]:
-        """All bytes, and where each payload begins in them: one more than there are, for where the last one ends."""
+        """All bytes, and the offset of each payload in them, with one offset more for the end of the last."""
         return self.data, self._starts
 
     @property
     def weight(self) -> int:
-        """About how much memory it takes, in bytes; less while it is folded."""
+        """About how much memory it takes, in bytes; less after `fold`."""
         return len(self.data) + EVENT_BYTES * (self.count if self._header is not None else 1)
 
     def payload(self, index: int) -> bytes:
@@ -192,14 +193,14 @@ class Batch:
         return self.data[starts[index] : starts[index + 1]]
 
     def payload_bytes(self, start: int, stop: int) -> int:
-        """How many bytes of payload the events from `start` up to `stop` have together."""
+        """Return the bytes of payload of the events from `start` up to `stop`."""
         if stop - start == self.count:
             return len(self.data) - self._body
         starts = self._starts
         return starts[stop] - starts[start]
 
     def bytes_of(self, start: int, stop: int) -> int:
-        """The same with their part of the header: what they have of the batch, which is kept as long as one of them."""
+        """Return the bytes of the events from `start` up to `stop`, their part of the header included."""
         return self.payload_bytes(start, stop) + self._body // self.count * (stop - start)
 
     def time(self, index: int) -> int:
@@ -214,7 +215,7 @@ class Batch:
         return keys[index] if keys is not None else None
 
     def given_id(self, index: int) -> str | None:
-        """The id that the producer gave, or None where Solar Wind makes it."""
+        """Return the id that the producer gave, or None where Solar Wind makes it."""
         ids = self.header.ids
         return ids[index] if ids is not None else None
 
@@ -229,25 +230,25 @@ class Batch:
         return Cause("application", header.process)
 
     def due(self, index: int) -> int | None:
-        """When it is to be handed out, in ns since 1970; None for at once."""
+        """Return when the event is due, in ns since 1970; None for at once."""
         due = self.header.due
         return due[index] if due is not None else None
 
     def expires(self, index: int) -> int | None:
-        """After when it is not to be handed out any more, in ns since 1970; None for never."""
+        """Return when the event expires, in ns since 1970; None for never."""
         expires = self.header.expires
         return expires[index] if expires is not None else None
 
     def extensions(self, index: int) -> Extensions:
-        """What else it says, by name; another dict for each who asks."""
+        """Return the event's extensions by name, as a new dict."""
         extensions = self.header.extensions
         if extensions is None or bytes(extensions[index]) == b"\xc0":
             return {}
         return read_extensions(extensions[index])
 
     def check(self, limits: Limits) -> None:
-        """Whether it may come from somebody else. Raises `TooLarge`; `BadName` for a key and the like that is none;
-        `BadArgument` for a cause."""
+        """Check a batch that another process sent. Raise `TooLarge` above a limit, `BadName` for an invalid key, id or
+        content type, and `BadArgument` for an invalid cause."""
         header = self.header
         largest, size = max(header.sizes), sum(header.sizes)
         if largest > limits.payload_bytes:
@@ -262,7 +263,7 @@ class Batch:
             column.check(header)
 
     def part(self, start: int, stop: int) -> Batch:
-        """A batch of the events from `start` up to `stop`. They keep their ids."""
+        """Return a batch of the events from `start` up to `stop`. They keep their ids."""
         header, starts = self.header, self._starts
         fields: dict[str, Any] = {}
         for column in columns_of(header):
@@ -282,7 +283,7 @@ class Batch:
         return Batch(part, b"".join((len(head).to_bytes(4, "little"), head, body)), 4 + len(head))
 
     def take(self, indices: Sequence[int]) -> Batch:
-        """A batch of just these events, in this order. They keep their ids."""
+        """Return a batch of just these events, in this order. They keep their ids."""
         header = self.header
         if list(indices) == list(range(indices[0], indices[0] + len(indices))):
             return self.part(indices[0], indices[-1] + 1)
@@ -291,7 +292,7 @@ class Batch:
             values = column.values(header)
             if values is not None:
                 columns[column.field] = [values[index] for index in indices]
-        # Numbers that no longer follow each other make no ids: those go along in words.
+        # Ids are made from consecutive numbers. These are not, so the ids are written out.
         columns["ids"] = [self.id(index) for index in indices]
         return seal(
             header.topic,
@@ -319,7 +320,7 @@ def seal(
     content: str | Sequence[str] = JSON,
     **columns: Sequence[Any] | None,
 ) -> Batch:
-    """One batch of events of one topic. All lists are as long as `payloads`, which holds at least one.
+    """Return one batch of events of one topic. All lists are as long as `payloads`, which holds at least one.
 
     `times` are ns since 1970. `columns` are those of `COLUMNS` by their fields, such as `keys`, with None for an event
     that has none. Names, payloads and attributes have been checked where they were fired.
@@ -354,7 +355,8 @@ def _with_columns(header: Header, columns: Mapping[str, Any]) -> Header:
 
 
 def join(batches: Sequence[Batch]) -> Batch:
-    """One batch of what several of one topic, author and producer hold; each follows on the one before it."""
+    """Return one batch of the events of several, which have the same topic, author and producer and follow each
+    other."""
     if len(batches) == 1:
         return batches[0]
     heads = [batch.header for batch in batches]
@@ -375,7 +377,7 @@ def join(batches: Sequence[Batch]) -> Batch:
 
 
 def _check_size(count: int, size: int, header_bytes: int, limits: Limits) -> None:
-    """Raises `TooLarge`."""
+    """Raise `TooLarge` where a batch has more events or bytes than `limits` allow."""
     if count > limits.batch_events or (size > limits.batch_bytes and count > 1):
         raise TooLarge(
             f"expected a batch of at most {limits.batch_events:,} events and {limits.batch_bytes:,} bytes, "
@@ -389,7 +391,7 @@ def _check_size(count: int, size: int, header_bytes: int, limits: Limits) -> Non
 
 
 def _check_outline(header: memoryview, limits: Limits) -> None:
-    """Whether a long header may be read. Raises `TooLarge` and `ProtocolError`, and what reading raises."""
+    """Check a long header before it is decoded. Raise `TooLarge`, `ProtocolError`, and what decoding raises."""
     _check_size(0, 0, len(header), limits)
     of = _decode_outline(header)
     _check_size(of.count, 0, len(header), limits)
@@ -399,7 +401,7 @@ def _check_outline(header: memoryview, limits: Limits) -> None:
 
 
 def _length(column: msgspec.Raw) -> int:
-    """Of an array; 0 of what is none."""
+    """Return the length of a msgpack array, or 0 for anything else."""
     head = bytes(memoryview(column)[:5])
     if head[0] == 0xDD:
         return int.from_bytes(head[1:], "big")
@@ -407,7 +409,7 @@ def _length(column: msgspec.Raw) -> int:
 
 
 def _fault(header: Header, body: int) -> str | None:
-    """What contradicts itself in a header that somebody else wrote, or None."""
+    """Return what is inconsistent in a header that another process wrote, or None."""
     count = header.count
     if count < 1:
         return "none"

@@ -1,7 +1,7 @@
-"""The columns of a batch: what each of its events says besides its payload, defined once.
+"""The columns of a batch: the attributes that an event has besides its payload, defined once.
 
-A batch has each attribute of its events as a column, nil where no event has it. `COLUMNS` is what sealing, cutting,
-joining, checking and reading go by: a new attribute is a field of `Header`, an entry in `COLUMNS`, and a way to read it
+A batch holds each attribute of its events as a column, which is nil where no event has it. `COLUMNS` drives sealing,
+cutting, joining, checking and reading: a new attribute is a field of `Header`, an entry in `COLUMNS`, and an accessor
 in `Batch` and `Event`.
 """
 
@@ -20,7 +20,7 @@ from .names import check_content, check_id, check_key
 from .payload import JSON
 
 MAX_TIME = (1 << 62) - 1  # ns since 1970, and from a batch's first event on
-MAX_EXTENSIONS = 64  # of an event
+MAX_EXTENSIONS = 64  # for one event
 MAX_EXTENSION_BYTES = 8 << 10  # of UTF-8, names and values of an event together
 _NIL = msgspec.Raw(b"\xc0")
 _EXTENSION = re.compile(r"[a-z0-9]{1,64}")
@@ -31,12 +31,12 @@ Extensions = dict[str, str]
 
 
 class Header(msgspec.Struct, array_like=True, frozen=True):
-    """What is known of a batch's events besides their payloads.
+    """Everything about a batch's events except their payloads.
 
-    `producer` is a random number of one process's firings on one topic, and its events are numbered
-    from `first`; with the time the two make an event's id when somebody asks for it. `author` is who numbers them: a
-    hash of what only that process knows, so that nobody else can number for it. `time` is the first event's, in ns
-    since 1970; `times` are ns to add to it, one an event.
+    `producer` is a random number for one process's firings on one topic, and its events are numbered from `first`. An
+    event's id is made from its time and these two when it is needed. `author` names who numbers them: it is a hash of a
+    secret, so that no other process can number events in its name. `time` is the first event's, in ns since 1970;
+    `times` are ns to add to it, one for each event.
     """
 
     format: int
@@ -58,34 +58,34 @@ class Header(msgspec.Struct, array_like=True, frozen=True):
     caused_by: list[int] | None = None
     due: list[Time | None] | None = None  # ns since 1970
     expires: list[Time | None] | None = None
-    # Each a map of text to text, or nil. They are read when somebody asks for them.
+    # Each is a map of text to text, or nil, and is decoded on demand.
     extensions: list[msgspec.Raw] | None = None
 
 
 class Column:
-    """One attribute of events: a list in the header with a value or nil for each, or nil where none has one."""
+    """One attribute of events: a list in the header with a value or nil for each event, or nil where none has one."""
 
     def __init__(self, field: str, check: Callable[[Any], object], size: Callable[[Any], int]) -> None:
-        """`check` raises what is wrong with a value of somebody else's; `size` is how many characters one takes."""
+        """`check` raises where another process's value is invalid; `size` returns how many characters a value takes."""
         self.field = field
         self._check = check
         self.size = size
 
     def values(self, header: Header) -> Sequence[Any] | None:
-        """Of each event, or None where all have the same: see `common`."""
+        """Return the value of each event, or None where all have the same: see `common`."""
         found: Sequence[Any] | None = getattr(header, self.field)
         return found
 
     def common(self, header: Header) -> Any:
-        """What all events have where `values` is None."""
+        """Return what all events have where `values` is None."""
         return None
 
     def pack(self, values: Sequence[Any]) -> dict[str, Any]:
-        """The header's fields for these values, one an event."""
+        """Return the header's fields for these values, one for each event."""
         return {self.field: None if values.count(None) == len(values) else list(values)}
 
     def join(self, headers: Sequence[Header]) -> dict[str, Any]:
-        """The fields for all events of several batches."""
+        """Return the header's fields for all events of several batches."""
         each = [self.values(header) for header in headers]
         common = {self.common(header) for header, values in zip(headers, each, strict=True) if values is None}
         if len(common) == 1 and not any(values is not None for values in each):
@@ -96,19 +96,19 @@ class Column:
         return self.pack(together)
 
     def check(self, header: Header) -> None:
-        """Whether it may come from somebody else. Raises `SolarWindError`."""
+        """Check values that another process sent. Raise `SolarWindError`."""
         for value in self.values(header) or ():
             if value is not None:
                 self._check(value)
 
     def fault(self, header: Header) -> str | None:
-        """What contradicts itself in it, or None."""
+        """Return what is inconsistent in the column, or None."""
         values = self.values(header)
         return "a column of another length" if values is not None and len(values) != header.count else None
 
 
 class _Content(Column):
-    """The content type: one for all, or a list."""
+    """The content type: one for all events, or a list."""
 
     def values(self, header: Header) -> Sequence[str] | None:
         return None if isinstance(header.content, str) else header.content
@@ -126,7 +126,7 @@ class _Content(Column):
 
 
 class _Causes(Column):
-    """The distinct ones, and for each event which of them."""
+    """The distinct causes, and for each event the index of its own."""
 
     def values(self, header: Header) -> Sequence[Cause | None] | None:
         if header.causes is None or header.caused_by is None:
@@ -157,7 +157,7 @@ class _Causes(Column):
 
 
 class _Extensions(Column):
-    """Maps of text to text, which are neither read nor written again where a batch is only cut or joined."""
+    """Maps of text to text. They stay encoded where a batch is only cut or joined."""
 
     def values(self, header: Header) -> Sequence[msgspec.Raw | None] | None:
         if header.extensions is None:
@@ -215,7 +215,7 @@ _PLAIN = (JSON,) + (None,) * (len(COLUMNS) - 1)
 
 
 def columns_of(header: Header) -> tuple[Column, ...]:
-    """Those in which there is something; none for most batches."""
+    """Return the columns that hold something: none for most batches."""
     return () if _values(header) == _PLAIN else COLUMNS
 
 
@@ -223,7 +223,7 @@ Attributes = Mapping[str, Any]  # what an event says besides its payload: a valu
 
 
 def words(attributes: Attributes) -> int:
-    """How many characters of a batch's header they take."""
+    """Return how many characters these attributes take in a batch's header."""
     size = 0
     for field, value in attributes.items():
         size += SIZE[field](value)
@@ -231,14 +231,14 @@ def words(attributes: Attributes) -> int:
 
 
 def gathered(events: Iterable[Attributes]) -> dict[str, list[Any]]:
-    """The columns for events that come one after the other."""
+    """Return the columns for events in this order."""
     events = list(events)
     fields = {field for event in events for field in event}
     return {field: [event.get(field) for event in events] for field in fields}
 
 
 def check_extensions(extensions: object) -> Extensions:
-    """What an event says besides what Solar Wind knows, such as `traceparent`: text by name. Raises `BadArgument`."""
+    """Return an event's extensions, text by name such as `traceparent`. Raise `BadArgument`."""
     expected = f"extensions, at most {MAX_EXTENSIONS} texts by names of a-z and 0-9, such as {{'traceparent': '00-…'}}"
     if not isinstance(extensions, Mapping) or len(extensions) > MAX_EXTENSIONS:
         got = f"{len(extensions)}" if isinstance(extensions, Mapping) else _shown(extensions)
@@ -260,7 +260,7 @@ def check_extensions(extensions: object) -> Extensions:
     return dict(extensions)
 
 
-# The attributes of a CloudEvent that an event has a place of its own for, or that say how it is handed out.
+# The attributes of a CloudEvent that are fields of an event, or that say how it is handed out.
 RESERVED = frozenset(
     (
         *("specversion", "id", "type", "source", "time", "datacontenttype", "data", "partitionkey"),

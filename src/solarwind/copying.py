@@ -1,14 +1,14 @@
-"""From one store to another: history, purposes with all that pends, dead letters, what topics keep, definitions,
-and what is delayed.
+"""Copying one store to another: history, purposes with their backlog, dead letters, topic settings, definitions, and
+delayed events.
 
-Both ends are at rest meanwhile. The target numbers a topic's events itself, from 0 and without the holes that trimming
-left in the source, so all positions in a purpose's state are counted anew. First come the events, which are
-the very batches, then the purposes with their dead letters, then what topics keep, then definitions and what is
-delayed.
+Neither end may be in use meanwhile. The target numbers a topic's events itself, from 0 and without the holes that
+trimming left in the source, so all positions in a purpose's state are translated. The events are written first, as the
+same batches, then the purposes with their dead letters, then topic settings, definitions and delayed events.
 
-Nothing notes how far a copy has got: the target itself says it. What it holds has to be the beginning of what would
-be written, the same events in the same order and the same states, and is not written again; anything else is refused
-before the first write. So a copy may be cut off anywhere and repeated, and never goes over what was in use since.
+No progress is recorded: a repeated run compares the target with the source. What the target holds must be the beginning
+of what would be written, the same events in the same order and the same states, and is not written again; anything else
+is refused before the first write. So a copy may be interrupted and repeated, and never overwrites a store that has been
+used since.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from .store.definitions import Definition, Definitions
 from .store.delays import BEGINNING, DueLog, Entry
 from .text import redact
 
-PAGE_BYTES = 4 << 20  # of events that are read, and committed, together
+PAGE_BYTES = 4 << 20  # of events read, and committed, together
 PORTION_BYTES = 256 << 10  # of states and dead letters in one commit
 PORTION_STATES = 64
 EXPECTED = "a store to copy, such as sqlite:///wind.db or nats://127.0.0.1:4222"
@@ -42,8 +42,8 @@ Progress = Callable[[int, int], None]
 
 
 class Part(Protocol):
-    """What copying asks of the store that a topic is in: see `Store`. A commit has batches, or else changes and
-    snapshots; it may leave open where the batches are, but has them all, in order."""
+    """What copying needs of the store that holds a topic: see `Store`. A commit has batches, or else changes and
+    snapshots; it may return None for a batch's position, but keeps all batches, in order."""
 
     async def commit(
         self, batches: Sequence[Batch], changes: Sequence[Change], snapshots: Sequence[Snapshot], now: int
@@ -59,15 +59,15 @@ class Part(Protocol):
 
 
 class End(Protocol):
-    """Where a copy comes from or goes to: one store, or several that share the topics."""
+    """The source or the target of a copy: one store, or several that share the topics."""
 
     @property
     def place(self) -> str:
-        """What it is called in sentences; no two have the same."""
+        """The name used in messages; no two ends have the same."""
         ...
 
     async def open(self, now: int) -> Recovered:
-        """Open all of it. It was closed in order if all of its stores were."""
+        """Open all its stores. `Recovered.clean` is true if all of them were closed in order."""
         ...
 
     def store_of(self, topic: str) -> Part: ...
@@ -76,20 +76,21 @@ class End(Protocol):
 
     @property
     def delays(self) -> DueLog | None:
-        """None where it has no due-log."""
+        """The due-log, or None where it has none."""
         ...
 
     async def delay(self, entries: Sequence[Entry]) -> None:
-        """Put them into its due-log."""
+        """Add entries to the due-log."""
         ...
 
     async def leave(self, clean: bool) -> None:
-        """Close all of it; unless `clean`, as if it had been cut off. If it was only read, it is left as it was."""
+        """Close all its stores; unless `clean`, as if they had been interrupted. A store that was only read stays
+        unchanged."""
         ...
 
 
 class Copied(msgspec.Struct, frozen=True):
-    """What the target holds now; `before` is how many of the events an earlier run had copied."""
+    """What the target holds now; `before` counts the events that an earlier run had copied."""
 
     topics: int
     events: int
@@ -99,7 +100,7 @@ class Copied(msgspec.Struct, frozen=True):
 
 
 def open_end(url: str, *, writes: bool) -> End:
-    """The end at `url`, not yet open. Raises `BadArgument` or `NotAllowed` where none can be."""
+    """Return the end at `url`, not yet open. Raise `BadArgument` or `NotAllowed` where a copy cannot use it."""
     try:
         scheme = urlsplit(url.strip()).scheme
     except ValueError as error:
@@ -123,8 +124,8 @@ def open_end(url: str, *, writes: bool) -> End:
 async def copy(source: End, target: End, progress: Progress = lambda done, total: None) -> Copied:
     """Copy all of `source` to `target`, which is empty or holds a part of this copy.
 
-    `progress` is called with how many events are there, of how many. Raises `ConflictError`, with nothing written,
-    where the target holds something else; `StoreError` where an end cannot be read or written.
+    `progress` is called with the number of events copied and the total. Raise `ConflictError`, with nothing written,
+    where the target holds something else, and `StoreError` where an end cannot be read or written.
     """
     if source.place == target.place:
         raise BadArgument(f"expected two stores, got {source.place} twice: name another to copy to")
@@ -132,7 +133,7 @@ async def copy(source: End, target: End, progress: Progress = lambda done, total
     found = await source.open(now)
     try:
         there = await target.open(now)
-        clean = there.clean  # until it is the source's copy, it is left as it was
+        clean = there.clean  # until the copy is complete, the target keeps its own mark
         try:
             copied = await _Copying(source, target, found, there, max(now, found.now), progress).run()
             clean = found.clean
@@ -146,17 +147,17 @@ async def copy(source: End, target: End, progress: Progress = lambda done, total
 
 
 class Positions:
-    """Where events of a topic come to be in the target: the source's, without the holes, counted from 0."""
+    """Translates a topic's positions in the source to those in the target, which has no holes."""
 
     def __init__(self, end: int) -> None:
-        self.stop = 0  # in the source: what is below was gone through
-        self.count = 0  # so many events were there
+        self.stop = 0  # in the source: everything below has been read
+        self.count = 0  # events read
         self._end = end  # the source's
-        self._starts: list[int] = []  # where events without a hole between them begin, in the source
+        self._starts: list[int] = []  # where each run of events without a hole begins, in the source
         self._counts: list[int] = []  # and in the target
 
     def add(self, stored: Stored) -> None:
-        """The next batch."""
+        """Add the next batch."""
         if not self._starts or stored.start > self.stop:
             self._starts.append(stored.start)
             self._counts.append(self.count)
@@ -164,7 +165,7 @@ class Positions:
         self.count += len(stored.batch)
 
     def below(self, position: int) -> int:
-        """How many events the source has below it; beyond its end, the target's goes on as the source's would."""
+        """Return how many events the source has below `position`. Past its end, positions continue without holes."""
         if position >= self._end:
             return self.count + position - self._end
         run = bisect_right(self._starts, position) - 1
@@ -193,7 +194,7 @@ class Positions:
         ]
 
     def state(self, state: State) -> State:
-        """The same state with the target's positions: the same events pend, wait, were tried and are dead."""
+        """Return the same state with the target's positions: the same events are pending, waiting, tried and dead."""
         moved = State.restore(state.snapshot())
         done = moved.done = self.spans(state.done)
         moved.floor = done.gap(self.below(state.floor))[0]
@@ -207,7 +208,7 @@ class Positions:
 
 
 class _Topic:
-    """A topic of the source, what the target has of it, and how far the source's log was gone through."""
+    """A topic of the source, what the target has of it, and how far the source's log has been read."""
 
     def __init__(self, name: str, source: TopicRecord | None, target: TopicRecord | None, states: list[State]) -> None:
         self.name = name
@@ -216,7 +217,7 @@ class _Topic:
         self.is_missing = target is None and source is not None
         self.states = states
         self.positions = Positions(self.source.end)
-        self.letters: dict[str, set[Letter]] = {}  # of the purposes that the target has, the letters that it has
+        self.letters: dict[str, set[Letter]] = {}  # the target's letters, by purpose
 
     @property
     def settings(self) -> tuple[int | None, int | None]:
@@ -224,7 +225,7 @@ class _Topic:
 
 
 class _Portion:
-    """States and dead letters that are committed together."""
+    """States and dead letters for one commit."""
 
     def __init__(self) -> None:
         self.snapshots: list[Snapshot] = []
@@ -244,7 +245,7 @@ class _Portion:
 
 
 class _Copying:
-    """One run of a copy, between two ends that are open."""
+    """One run of a copy between two open ends."""
 
     def __init__(
         self, source: End, target: End, found: Recovered, there: Recovered, now: int, progress: Progress
@@ -288,7 +289,7 @@ class _Copying:
     # --- what the target holds --------------------------------------------------------------------------------
 
     async def _compare(self) -> None:
-        """Find out how far an earlier run has come. `ConflictError` where there is more than what it wrote."""
+        """Find how far an earlier run came. Raise `ConflictError` where the target holds anything else."""
         for name in self._topics_there:
             if name not in self._topics:
                 raise self._conflict(f"topic {name!r}, which the source does not have")
@@ -318,7 +319,7 @@ class _Copying:
             raise self._conflict(f"the {kind} {name!r}, which the source does not have")
 
     async def _compare_delayed(self) -> None:
-        """What the target has has to be the beginning of what the source has."""
+        """Check that the target's due-log is the beginning of the source's."""
         if self._target.delays is None and await _page_of(self._source, self._delayed):
             raise NotAllowed(
                 f"expected a due-log in {self._target.place} for what is delayed in {self._source.place}, but it has "
@@ -333,7 +334,7 @@ class _Copying:
                 self._delayed, after = mine[0].place, entry.place
 
     async def _locate(self, topic: _Topic) -> None:
-        """Go through what the target has of a topic, up to its last event. That one has to be the source's."""
+        """Read the source up to the target's last event of a topic, and check that it is the same event."""
         end = topic.target.end
         last: tuple[Batch, int] | None = None
         while last is None and topic.positions.count < end and (page := await self._page(topic)):
@@ -341,7 +342,7 @@ class _Copying:
                 left = end - topic.positions.count
                 if left <= len(batch.batch):
                     last = batch.batch, left - 1
-                if left >= len(batch.batch):  # else the rest of it is yet to be written
+                if left >= len(batch.batch):  # else the rest of it is still to be written
                     topic.positions.add(batch)
                 if last is not None:
                     break
@@ -374,7 +375,7 @@ class _Copying:
     # --- what is written --------------------------------------------------------------------------------------
 
     async def _page(self, topic: _Topic) -> list[Stored]:
-        """The source's next batches, after those that were gone through."""
+        """Return the source's next batches."""
         return await self._source.store_of(topic.name).read(topic.name, topic.positions.stop, PAGE_BYTES)
 
     async def _copy_events(self, topic: _Topic) -> None:
@@ -383,7 +384,7 @@ class _Copying:
         while page := await self._page(topic):
             before, batches = positions.count, []
             for stored in page:
-                known = max(0, end - positions.count)  # of this batch: it was cut in two
+                known = max(0, end - positions.count)  # events of this batch that are there: it was cut in two
                 batches.append(stored.batch.part(known, len(stored.batch)) if known else stored.batch)
                 positions.add(stored)
             written = await self._target.store_of(topic.name).commit(batches, [], [], self._now)
@@ -392,7 +393,7 @@ class _Copying:
             self._progress(self._done, self._total)
 
     def _check(self, topic: _Topic, batches: Sequence[Batch], written: Sequence[Stored | None], position: int) -> None:
-        """Whether the batches are where they were counted to be, as far as the store can say."""
+        """Check that the batches got the positions that were counted for them, where the store returns positions."""
         for batch, stored in zip(batches, written, strict=True):
             if stored is not None and (stored.start != position or len(stored.batch) != len(batch)):
                 raise StoreError(
@@ -402,7 +403,7 @@ class _Copying:
             position += len(batch)
 
     async def _letters(self, topic: _Topic, state: State) -> list[Letter]:
-        """A purpose's dead letters, as the target is to have them."""
+        """Return a purpose's dead letters as the target is to have them."""
         return topic.positions.letters(await self._source.store_of(topic.name).dead(topic.name, state.purpose))
 
     async def _copy_purposes(self, topic: _Topic) -> None:
@@ -416,7 +417,8 @@ class _Copying:
             await self._commit(topic, portion)
 
     async def _states_and_letters(self, topic: _Topic) -> AsyncIterator[Snapshot | Change]:
-        """What the target does not have. A state comes before its dead letters: those change nothing of it."""
+        """Yield the states and letters that the target lacks. A state comes before its letters, which do not change
+        it."""
         for state in topic.states:
             known = topic.letters.get(state.purpose)
             if known is None:
@@ -430,7 +432,8 @@ class _Copying:
         await self._target.store_of(topic.name).commit([], portion.changes, portion.snapshots, self._now)
 
     async def _copy_settings(self, topic: _Topic) -> None:
-        """Last: where little is kept, whoever opened a part of a copy would trim what purposes are yet to be given."""
+        """Copy the topic's settings, last: with a short `keep`, a process that opened an unfinished copy would trim
+        events that the purposes still lack."""
         kept = topic.target.keep_ns, topic.target.keep_bytes
         if topic.settings != kept or (topic.is_missing and not topic.positions.count):
             await self._target.store_of(topic.name).topic(topic.name, *topic.settings)
@@ -441,7 +444,7 @@ async def _page_of(end: End, after: tuple[int, int], max_bytes: int = PAGE_BYTES
 
 
 def _same_event(one: tuple[Batch, int], other: tuple[Batch, int]) -> bool:
-    """Batches may have been cut differently, so it is events that are compared."""
+    """Whether both are the same event. Batches may have been cut differently, so events are compared."""
     (batch, index), (other_batch, other_index) = one, other
     return (batch.id(index), batch.payload(index)) == (other_batch.id(other_index), other_batch.payload(other_index))
 

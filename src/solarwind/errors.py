@@ -1,15 +1,15 @@
 """Every error Solar Wind raises, one class per decision a caller makes.
 
     SolarWindError
-    ├── BadName         a topic, purpose or key that is not one              (caller)
-    ├── BadArgument     an option, URL or handler that cannot be meant       (caller)
+    ├── BadName         an invalid topic, purpose, key or id                (caller)
+    ├── BadArgument     an invalid option, URL or handler signature         (caller)
     ├── BadPayload      a payload that cannot be encoded or does not fit     (caller)
     ├── TooLarge        more bytes or events than the limit                  (caller)
     ├── NotFound        nothing is known under that name or id               (caller)
-    ├── ConflictError   it contradicts what stands already                   (caller)
-    ├── NotAllowed      the exchange or the caller's rights rule it out      (caller)
-    │   └── BadToken    no token, or one that is not known (any more)        (caller)
-    ├── Busy            full for now; the same call may go through later     (system)
+    ├── ConflictError   it contradicts what was stated before               (caller)
+    ├── NotAllowed      the exchange or the caller's rights forbid it       (caller)
+    │   └── BadToken    no token, or an unknown, revoked or expired one     (caller)
+    ├── Busy            a buffer is full; the same call may succeed later   (system)
     ├── Unavailable     not started, stopped, or out of reach                (system)
     ├── StoreError      the store cannot keep its promise                    (store)
     └── ProtocolError   the other side broke the wire format                 (peer)
@@ -26,7 +26,7 @@ Fault = Literal["caller", "system", "store", "peer"]
 
 
 class SolarWindError(Exception):
-    """The root of the tree. Catch it to catch whatever Solar Wind refuses."""
+    """The base of all errors that Solar Wind raises."""
 
     code: ClassVar[str] = "error"
     fault: ClassVar[Fault] = "system"
@@ -40,7 +40,7 @@ class BadName(SolarWindError, ValueError):
 
 
 class BadArgument(SolarWindError, ValueError):
-    """An option, a URL or a handler's signature that cannot be meant."""
+    """An invalid option, URL or handler signature."""
 
     code = "bad-argument"
     fault = "caller"
@@ -61,21 +61,21 @@ class TooLarge(SolarWindError, ValueError):
 
 
 class NotFound(SolarWindError, LookupError):
-    """No such topic, purpose, event or dead letter."""
+    """The topic, purpose, event or dead letter is not known."""
 
     code = "not-found"
     fault = "caller"
 
 
 class ConflictError(SolarWindError):
-    """It contradicts what was stated before, or what still pends."""
+    """The request contradicts what was stated before, or events that still pend."""
 
     code = "conflict"
     fault = "caller"
 
 
 class NotAllowed(SolarWindError):
-    """The exchange, or the caller's rights, do not allow it."""
+    """The exchange or the caller's rights do not allow it."""
 
     code = "not-allowed"
     fault = "caller"
@@ -89,28 +89,28 @@ class BadToken(NotAllowed):
 
 
 class Busy(SolarWindError):
-    """A buffer is full. Wait for what was fired before, then try again."""
+    """A buffer is full. Wait for earlier events to be accepted, then try again."""
 
     code = "busy"
     fault = "system"
 
 
 class Unavailable(SolarWindError):
-    """Not started, already stopped, or out of reach."""
+    """The dispatcher is not started, already stopped, or out of reach."""
 
     code = "unavailable"
     fault = "system"
 
 
 class StoreError(SolarWindError):
-    """The store cannot be opened, read or written. Nothing that was accepted is forgotten silently."""
+    """The store cannot be opened, read or written. No accepted event is dropped silently."""
 
     code = "store"
     fault = "store"
 
 
 class ProtocolError(SolarWindError):
-    """Bytes that are not what the format says."""
+    """The bytes do not follow the format."""
 
     code = "protocol"
     fault = "peer"

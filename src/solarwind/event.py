@@ -18,7 +18,7 @@ T = TypeVar("T")
 CauseKind = Literal["event", "user", "schedule", "machine", "application"]
 _KINDS = get_args(CauseKind)
 _SUCH_AS = "such as Cause.user('alice')"
-MAX_CAUSE = 1_000  # characters of whatever a cause names
+MAX_CAUSE = 1_000  # characters of an id, purpose or root
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -37,7 +37,7 @@ class Cause(msgspec.Struct, frozen=True, array_like=True):
     root: str | None = None
 
     def __post_init__(self) -> None:
-        """Raises `BadArgument` for what is not of its type, also where Python's own call lets it pass."""
+        """Raise `BadArgument` for a field of another type, which a direct call would let pass."""
         for name, value, type_, optional in (
             ("kind", self.kind, str, False),
             ("id", self.id, str, False),
@@ -68,14 +68,15 @@ class Cause(msgspec.Struct, frozen=True, array_like=True):
 
     @classmethod
     def of(cls, cause: object) -> Cause | None:
-        """What somebody gives as a cause: one, or the event that is it, or None. Else raises `BadArgument`."""
+        """Return the cause that an argument names: a `Cause`, the event that is the cause, or None. Raise `BadArgument`
+        for anything else."""
         if isinstance(cause, Event):
             return cls.event(cause)
         if cause is None:
             return None
         fault = ""
         if isinstance(cause, Cause):
-            try:  # nothing says that its fields are what they are to be, or can be written down
+            try:  # nothing has checked that its fields have their types and can be encoded
                 found = _read_cause(_write_cause(cause))
                 found._check()
                 return found
@@ -85,11 +86,11 @@ class Cause(msgspec.Struct, frozen=True, array_like=True):
 
     @property
     def _length(self) -> int:
-        """Characters of all that it names."""
+        """The characters of all its names."""
         return len(self.id) + len(self.purpose or "") + len(self.root or "")
 
     def _check(self) -> None:
-        """Raises `BadArgument` where it says more than a cause may."""
+        """Raise `BadArgument` where a field is too long."""
         for name, text in (("id", self.id), ("purpose", self.purpose or ""), ("root", self.root or "")):
             if len(text) > MAX_CAUSE:
                 raise BadArgument(
@@ -98,7 +99,7 @@ class Cause(msgspec.Struct, frozen=True, array_like=True):
 
     @classmethod
     def event(cls, event: Event) -> Cause:
-        """The cause of what is fired because of `event`."""
+        """Return the cause for an event that is fired because of `event`."""
         if not isinstance(event, Event):
             raise BadArgument(f"expected the Event that is the cause, got {event!a}: {_SUCH_AS}")
         return cls("event", event.id, event.purpose or None, event.version or None, event.root)
@@ -109,8 +110,8 @@ _read_cause = msgspec.msgpack.Decoder(Cause).decode
 
 
 class HandOut(msgspec.Struct, eq=False):
-    """What the events that are handed out together have in common. `start` is the position of the batch's first;
-    `home` the engine they come from; `tried` the attempts already made, by position."""
+    """What the events that are handed out together share. `start` is the position of the batch's first event, `home`
+    the engine they come from, and `tried` the attempts already made, by position."""
 
     batch: Batch
     start: int = 0
@@ -121,20 +122,21 @@ class HandOut(msgspec.Struct, eq=False):
 
 
 class Event(msgspec.Struct, eq=False, repr_omit_defaults=True):
-    """A notice that something happened. Nobody else sees what you do to this object or its payload.
+    """A notice that something happened. Changes to this object or its payload are visible to its handler alone.
 
-    It is a view on its batch: whatever you do not ask for is never taken apart.
+    It is a view on its batch: an attribute is decoded when it is first read.
     """
 
     _of: HandOut
     _index: int
     _decoded: Any = msgspec.UNSET
-    # What the handler fired while it runs; None once it has returned, and outside of a handler.
+    # What the handler has fired so far; None after it has returned, and outside a handler.
     _fired: Any = msgspec.UNSET
 
     @property
     def id(self) -> str:
-        """Unique; sorts by the time of firing: within a process as it was fired, and after the event that caused it."""
+        """A unique id that sorts by the time of firing: in one process in the order fired, and after the event that
+        caused it."""
         return self._of.batch.id(self._index)
 
     @property
@@ -170,7 +172,7 @@ class Event(msgspec.Struct, eq=False, repr_omit_defaults=True):
 
     @property
     def time(self) -> datetime:
-        """When it was fired, UTC; `time_ns` keeps the nanoseconds that a datetime cannot."""
+        """When it was fired, UTC; `time_ns` keeps the nanoseconds that a datetime does not hold."""
         return _EPOCH + timedelta(microseconds=self.time_ns // 1000)
 
     @property
@@ -188,7 +190,7 @@ class Event(msgspec.Struct, eq=False, repr_omit_defaults=True):
 
     @property
     def root(self) -> str:
-        """The id of the event at the head of the chain: its own where no event caused it."""
+        """The id of the event at the head of the chain; its own id where no event caused it."""
         return self.cause.root or self.id
 
     @property
@@ -197,22 +199,22 @@ class Event(msgspec.Struct, eq=False, repr_omit_defaults=True):
 
     @property
     def extensions(self) -> dict[str, str]:
-        """What else was fired with it, text by name, such as `traceparent`; another dict each time."""
+        """Further attributes that it was fired with, text by name such as `traceparent`, as a new dict."""
         return self._of.batch.extensions(self._index)
 
     @property
     def attempt(self) -> int:
-        """1 the first time this purpose hands the event out."""
+        """The number of this attempt; 1 the first time this purpose hands the event out."""
         return self._of.tried.get(self._of.start + self._index, 0) + 1
 
     @property
     def purpose(self) -> str:
-        """The purpose it is handed out for; empty outside of a handler."""
+        """The purpose it is handed out for; empty outside a handler."""
         return self._of.purpose
 
     @property
     def version(self) -> int:
-        """The version of the purpose it is handed out to; 0 outside of a handler."""
+        """The version of the purpose it is handed out to; 0 outside a handler."""
         return self._of.version
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""How a purpose hands its events to its instances: the exchanges that come with Solar Wind, and what your own needs."""
+"""The exchanges that come with Solar Wind, and what an exchange of your own needs."""
 
 from .core.exchange import Direct, Exchange, Fanout, Instance, Keyed, LeastBusy
 from .core.exchange import register as register_exchange

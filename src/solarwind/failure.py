@@ -1,4 +1,4 @@
-"""What a handler can say of an event besides returning, and how a purpose tries again."""
+"""What a handler can report of an event besides returning, and how a purpose retries."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import msgspec
 from .errors import BadArgument
 from .stated import Options
 
-MAX_SECONDS = 1e9  # 31 years, and far within what ns since 1970 can tell
+MAX_SECONDS = 1e9  # 31 years, which fits well into ns since 1970
 
 
 class Retry(msgspec.Struct, frozen=True, metaclass=Options):
-    """How often and when an event is tried again after its handler raised.
+    """How often and when an event is retried after its handler raised.
 
-    `attempts` counts the first one too. Before attempt n + 1 it waits a random time (full jitter) of up to
-    `wait * factor ** (n - 1)` seconds, `ceiling` at most. As it is by default that is a quarter of an hour in all, on
-    average: as long as it may take until a database is back.
+    `attempts` counts the first one too. Before attempt n + 1 the dispatcher waits a random time (full jitter) of up to
+    `wait * factor ** (n - 1)` seconds, `ceiling` at most. The defaults add up to a quarter of an hour on average, so
+    that a database has time to restart.
     """
 
     attempts: int = 12
@@ -41,17 +41,17 @@ class Retry(msgspec.Struct, frozen=True, metaclass=Options):
             )
 
     def delay_ns(self, tried: int, random: Callable[[], float]) -> int:
-        """How long to wait after `tried` attempts; `random` gives a number from 0 up to 1."""
+        """Return the wait after `tried` attempts, in ns; `random` returns a number from 0 up to 1."""
         return int(random() * self.longest_ns(tried))
 
     def longest_ns(self, tried: int) -> int:
-        """How long to wait after `tried` attempts at most."""
+        """Return the longest wait after `tried` attempts, in ns."""
         # The exponent is bounded so that a long series of attempts does not overflow.
         return int(min(self.ceiling, self.wait * self.factor ** min(tried - 1, 32)) * 1e9)
 
 
 class Later(Exception):
-    """Raise it in a handler: hand this event out again in `seconds`, and do not count the attempt."""
+    """Raise it in a handler to get this event again in `seconds`, without counting the attempt."""
 
     def __init__(self, seconds: float) -> None:
         if not _is_number(seconds, 0):
@@ -61,7 +61,7 @@ class Later(Exception):
 
 
 class Reject(Exception):
-    """Raise it in a handler: no attempt at this event can succeed, make it a dead letter at once."""
+    """Raise it in a handler to make this event a dead letter at once, because no attempt can succeed."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -69,8 +69,8 @@ class Reject(Exception):
 
 
 def said_by(error: BaseException) -> BaseException:
-    """What a handler says by an exception. Of a group, such as a `TaskGroup` raises: one `Reject` in it is that, since
-    no other attempt can help; where all are `Later` it is the longest; else it is the group, a failure as any other."""
+    """Return the exception that decides. For a group, as a `TaskGroup` raises: a `Reject` in it, since no retry can
+    help; where all are `Later`, the longest; else the group itself, as an ordinary failure."""
     if not isinstance(error, BaseExceptionGroup):
         return error
     leaves = list(_leaves(error))
@@ -82,7 +82,7 @@ def said_by(error: BaseException) -> BaseException:
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:
-    """Without recursion: groups may be nested as deep as anybody likes."""
+    """Yield the exceptions in a group, without recursion: groups may be nested to any depth."""
     groups = [error]
     while groups:
         each = groups.pop()
@@ -93,5 +93,5 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
 
 
 def _is_number(value: object, least: int) -> bool:
-    """A number from `least` on, below a thousand million; no bool, NaN or infinity."""
+    """Whether it is a number from `least` on and below a thousand million; a bool, NaN or infinity is not."""
     return isinstance(value, int | float) and not isinstance(value, bool) and least <= value < MAX_SECONDS

@@ -1,4 +1,4 @@
-"""The life of a service: from its start to a signal and the draining, or on a thread of its own."""
+"""Running a service: start, signals and draining, on the main thread or on a thread of its own."""
 
 from __future__ import annotations
 
@@ -23,17 +23,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("solarwind")
 
-HURRY_S = 1.0  # for what was told to end at once, before it is not waited for any more
-LATE_S = 3.0  # after the grace, or after a second signal: then the process ends, whatever holds it up
+HURRY_S = 1.0  # how long to wait for what was told to end at once
+LATE_S = 3.0  # after the grace, or after a second signal, until the process is ended by force
 
 
-# Tasks that go on though they were cancelled. Python would try to end them once more at its own end, and might wait for
-# them for ever.
+# Tasks that ignored their cancellation. At exit Python would cancel them again, and might wait for them for ever.
 _stuck: list[asyncio.Task[Any]] = []
 
 
 def leave_stuck(code: int = 0) -> None:
-    """End the process here if handlers have left tasks behind that do not end."""
+    """End the process here if handlers have left tasks that do not end."""
     if _stuck:
         _flush()
         os._exit(code)
@@ -42,14 +41,14 @@ def leave_stuck(code: int = 0) -> None:
 atexit.register(leave_stuck)
 
 
-# A loop of one's own -----------------------------------------------------------------------------------------
+# A loop of its own --------------------------------------------------------------------------------------------
 
 
 def run_loop(work: Coroutine[Any, Any, None]) -> None:
-    """Run it on a loop of its own: uvloop's where it is installed.
+    """Run `work` on a new event loop: uvloop's where it is installed.
 
-    What handlers left behind has a second to end, and is not waited for any longer: neither a task that goes on though
-    it is cancelled nor a thread that hangs. A task or callback that raises `SystemExit` ends nothing but itself.
+    Tasks and threads that handlers left behind have a second to end, and are then abandoned. A task or callback that
+    raises `SystemExit` ends only itself.
     """
     try:
         loop = _new_loop()
@@ -99,7 +98,7 @@ def _complete(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Any]) -
 
 
 async def finish(tasks: Collection[asyncio.Future[Any]], seconds: float) -> None:
-    """Let them come to their end for so long, then give them up. What they raise is theirs to tell."""
+    """Wait `seconds` for these tasks, then cancel those that remain. What they raise is handled elsewhere."""
     if tasks:
         _, late = await asyncio.wait(tasks, timeout=seconds)
         for task in late:
@@ -108,7 +107,7 @@ async def finish(tasks: Collection[asyncio.Future[Any]], seconds: float) -> None
 
 
 class LoopThread:
-    """A SolarWind that lives on a loop and a thread of its own."""
+    """Runs a SolarWind on an event loop in a thread of its own."""
 
     def __init__(self, wind: SolarWind) -> None:
         self._wind = wind
@@ -117,12 +116,12 @@ class LoopThread:
         self._thread = threading.Thread(target=self._run, name="solarwind", daemon=True)
 
     def start(self) -> None:
-        """Raises what its start raises."""
+        """Start it. Raise what `SolarWind.start` raises."""
         self._thread.start()
         self._loop = self._started.result()
 
     def stop(self) -> BaseException | None:
-        """Gives what its stop raised."""
+        """Stop it. Return what `SolarWind.stop` raised, or None."""
         self._loop.call_soon_threadsafe(self._over.set)
         self._thread.join()
         return self._failure
@@ -133,7 +132,7 @@ class LoopThread:
         except BaseException as error:
             if self._started.done():
                 raise
-            self._started.set_exception(error)  # there is no loop, nor anybody else to tell
+            self._started.set_exception(error)  # there is no loop yet on which to report it
 
     async def _live(self) -> None:
         self._over = asyncio.Event()
@@ -154,14 +153,14 @@ class LoopThread:
 
 
 class Signals:
-    """SIGTERM and SIGINT, while it is entered. The first asks the service to end, the second to end at once.
+    """Handles SIGTERM and SIGINT while it is entered. The first asks the service to end, the second to end at once.
 
-    A process that has not ended in time after that is ended: a handler may block the loop, so that nobody on it hears
-    the signal, or hold the process up in another way.
+    A process that has not ended in time after that is ended here: a handler may block the loop, so that nothing on it
+    notices the signal.
     """
 
     def __init__(self, grace: Callable[[], float], final: bool) -> None:
-        """`final`: there is nothing for the process to do after it, so they count until its end."""
+        """`final`: the process has nothing to do afterwards, so the handlers stay until its end."""
         self.asked = asyncio.Event()
         self.again = asyncio.Event()
         self._grace = grace
@@ -203,7 +202,7 @@ class Signals:
 
 
 def leave(why: str) -> None:
-    """End this process now, whatever it is at: what it has in hand is handed out again."""
+    """End this process now. The events it has in hand are handed out again."""
     log.error("leaving at once, %s: events that are not settled are handed out again", why)
     _flush()
     os._exit(1)
@@ -218,7 +217,7 @@ def _flush() -> None:
 
 
 def log_draining(wind: SolarWind) -> None:
-    """Say whom it waits for, if it has to."""
+    """Log how many handlers it waits for, if any."""
     busy = wind.busy
     if busy and wind.grace > 0:
         log.warning("draining: %d handler%s, up to %g s; again to leave at once", busy, "s" * (busy > 1), wind.grace)
@@ -227,7 +226,7 @@ def log_draining(wind: SolarWind) -> None:
 async def serve(
     wind: SolarWind, until_settled: bool, started: Callable[[], None] | None = None, *, final: bool = False
 ) -> None:
-    """Start it, and stop it when asked to by a signal, when all is settled if so wanted, or when its store fails.
+    """Start it, and stop it on a signal, when its store fails or, with `until_settled`, when everything is settled.
 
     `started` is called once it has started. `final`: the process ends with it.
     """
@@ -256,7 +255,7 @@ async def serve(
 
 
 async def _starts(wind: SolarWind, asked: asyncio.Future[Any]) -> bool:
-    """False if it is to end before it has started."""
+    """Start it. Return False if it was asked to end before it had started."""
     starting = asyncio.ensure_future(wind.start())
     await asyncio.wait([starting, asked], return_when=asyncio.FIRST_COMPLETED)
     if starting.done():
@@ -274,4 +273,4 @@ async def _until_over(wind: SolarWind, asked: asyncio.Future[Any], until_settled
         reasons.append(settled)
     await asyncio.wait(reasons, return_when=asyncio.FIRST_COMPLETED)
     if settled is not None and not settled.cancel() and not settled.cancelled():
-        settled.exception()  # then it has failed, which is told elsewhere
+        settled.exception()  # retrieved: the failure is reported elsewhere

@@ -1,4 +1,4 @@
-"""How much there may be of anything, so that memory is bounded everywhere."""
+"""Limits for everything that can grow, so that memory is bounded."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from .stated import Options
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, metaclass=Options):
-    """Give `SolarWind(url, limits=Limits(...))` others than these. All are 1 or more. Bytes are of payload;
-    where events wait, of all that they take: payloads, keys, ids, causes and the events themselves."""
+    """Pass others to `SolarWind(url, limits=Limits(...))`. All are 1 or more. Bytes are of payload; for events that
+    wait they are all the memory taken: payloads, keys, ids, causes and the event objects."""
 
     payload_bytes: int = 1 << 20
     batch_bytes: int = 1 << 20
     batch_events: int = 4_096
-    unaccepted_bytes: int = 64 << 20  # fired by this process, or by a handler, and not yet accepted; then `Busy`
-    in_hand_bytes: int = 16 << 20  # of an instance: with more it gets no further batch
+    unaccepted_bytes: int = 64 << 20  # fired by this process, or by a handler, and not yet accepted: above it `Busy`
+    in_hand_bytes: int = 16 << 20  # of one instance: with more it gets no further batch
     copies: int = 10_000  # events that a fan-out instance's buffer holds
     copy_bytes: int = 16 << 20
     names: int = 100_000  # topics, and purposes

@@ -1,4 +1,4 @@
-"""Log lines that may come by the thousand: the first of a kind is written at once, the others are counted."""
+"""Rate-limited logging: the first line of a kind is written at once, the others are counted."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import msgspec
 from .text import is_plain_error, plain, plain_traceback
 
 PERIOD_S = 60.0
-MAX_KINDS = 1_000  # that are counted at the same time
+MAX_KINDS = 1_000  # counted at the same time
 
 
 class _Kind(msgspec.Struct, eq=False):
-    """A line that was written at `since`, and how many like it came from then on; `message` is the last of them."""
+    """A line that was written at `since`, and the number of similar ones after it; `message` is the latest."""
 
     since: float
     level: int = 0
@@ -28,10 +28,10 @@ class _Kind(msgspec.Struct, eq=False):
 
 
 class LimitedLog:
-    """At most one line per kind and period, and at the period's end one more with the number of those left out.
+    """Writes at most one line for each kind and period, and at its end one more with the number of lines left out.
 
-    A kind is whatever `key` says: what happened, and where it matters to whom (a topic and a purpose, a webhook), never
-    an event. From any thread. `now` is given by tests: seconds that never go back.
+    `key` names the kind: what happened and to what (a topic and a purpose, a webhook), never an event. It may be called
+    from any thread. Tests pass `now`: seconds that never go back.
     """
 
     def __init__(
@@ -45,21 +45,22 @@ class LimitedLog:
         self._timer: threading.Timer | None = None
 
     def warning(self, key: Hashable, message: str, *args: Any, ends: Hashable = None) -> None:
-        """Write a warning, or count it. What `ends` names is over: how often it was left out is not said any more."""
+        """Write a warning, or count it. `ends` names a kind that is over: the number of its lines is not reported any
+        more."""
         with self._lock:
             if ends is not None and (kind := self._kinds.get(ends)) is not None:
                 kind.more = 0
         self.log(key, logging.WARNING, message, *args)
 
     def error(self, key: Hashable, message: str, *args: Any, exc_info: BaseException | None = None) -> None:
-        """Write an error, or count it. The traceback of `exc_info` comes with a line that is written at once."""
+        """Write an error, or count it. The traceback of `exc_info` is written with a line that is not counted."""
         self.log(key, logging.ERROR, message, *args, exc_info=exc_info)
 
     def log(self, key: Hashable, level: int, message: str, *args: Any, exc_info: BaseException | None = None) -> None:
         """Write a line of this level, or count it."""
         now = self._now()
         with self._lock:
-            over = self._take_over(now)
+            over = self._expire(now)
             kind = self._kinds.get(key)
             is_first = kind is None
             if kind is None:
@@ -75,7 +76,7 @@ class LimitedLog:
             self._logger.log(level, message, *args, exc_info=exc_info)
 
     def flush(self) -> None:
-        """Write the numbers of what was left out so far, without waiting for the end of the period."""
+        """Write the numbers of lines left out so far, without waiting for the end of the period."""
         with self._lock:
             over = list(self._kinds.values())
             self._kinds.clear()
@@ -84,8 +85,8 @@ class LimitedLog:
                 self._timer = None
         self._write(over, self._now())
 
-    def _take_over(self, now: float) -> list[_Kind]:
-        """Those whose period is over. Where lines were left out, the one that says so begins a new period."""
+    def _expire(self, now: float) -> list[_Kind]:
+        """Remove and return the kinds whose period is over. Where lines were left out, a new period begins."""
         over = []
         while self._kinds:
             key, kind = next(iter(self._kinds.items()))
@@ -105,7 +106,7 @@ class LimitedLog:
                 self._logger.log(kind.level, f"{message} (%s like it in %d s)", *kind.args, f"{kind.more:,}", seconds)
 
     def _set_timer(self) -> None:
-        """While lines are left out: what nobody else says in time, it says."""
+        """Start the timer that reports what was left out, if it is not running."""
         if self._timer is None:
             self._timer = threading.Timer(self._period_s, self._tick)
             self._timer.daemon = True
@@ -115,15 +116,14 @@ class LimitedLog:
         now = self._now()
         with self._lock:
             self._timer = None
-            over = self._take_over(now)
+            over = self._expire(now)
             if any(kind.more for kind in self._kinds.values()):
                 self._set_timer()
         self._write(over, now)
 
 
 def escape(record: logging.LogRecord) -> bool:
-    """Whatever an event or an error says, a record is one line, and its traceback has lines of its own only: a filter
-    of loggers and handlers."""
+    """Keep each record on one line, whatever text an event or an error holds. A filter for loggers and handlers."""
     message = record.getMessage()
     if not message.isprintable():
         record.msg, record.args = plain(message), None

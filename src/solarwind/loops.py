@@ -1,4 +1,4 @@
-"""From whatever event loop somebody awaits something to the one that it belongs to."""
+"""Running work on the event loop that it belongs to, from any loop or thread."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ P = ParamSpec("P")
 
 
 class OnALoop(Protocol):
-    """Something that was started on an event loop, and is not before it was."""
+    """An object that belongs to an event loop from its start on."""
 
     _loop: asyncio.AbstractEventLoop | None
 
@@ -24,8 +24,8 @@ S = TypeVar("S", bound=OnALoop)
 
 
 async def on_loop(loop: asyncio.AbstractEventLoop | None, work: Coroutine[Any, Any, T]) -> T:
-    """Do it on that loop, which may be another thread's. Raises `Unavailable`, before anything was done, if that loop
-    does not run any more."""
+    """Run `work` on that loop, which may be another thread's. Raise `Unavailable`, with nothing done, if that loop does
+    not run any more."""
     if loop is None or loop is asyncio.get_running_loop():
         return await work
     if not loop.is_running():
@@ -40,7 +40,7 @@ async def on_loop(loop: asyncio.AbstractEventLoop | None, work: Coroutine[Any, A
 def on_own_loop(
     method: Callable[Concatenate[S, P], Coroutine[Any, Any, T]],
 ) -> Callable[Concatenate[S, P], Coroutine[Any, Any, T]]:
-    """A method that may be awaited on any loop, and runs on its object's."""
+    """Make a method run on its object's loop, whichever loop awaits it."""
 
     @wraps(method)
     async def call(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -50,8 +50,8 @@ def on_own_loop(
 
 
 def from_thread(work: Awaitable[T], loop: asyncio.AbstractEventLoop, seconds: float | None) -> T:
-    """Run it on that loop and wait for it in this thread, which must be another. Raises `Unavailable`, `TimeoutError`,
-    and what it raises itself."""
+    """Run `work` on that loop and wait for it in this thread, which must be another. Raise `Unavailable`,
+    `TimeoutError`, and what the work raises."""
     try:
         here: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
     except RuntimeError:
@@ -67,17 +67,17 @@ def from_thread(work: Awaitable[T], loop: asyncio.AbstractEventLoop, seconds: fl
     try:
         return running.result(seconds)
     finally:
-        running.cancel()  # what was given up is not done behind one's back
+        running.cancel()  # work that is no longer awaited must not go on unseen
 
 
 def forget(work: object) -> None:
-    """A coroutine that is never awaited says so, unless it is closed."""
+    """Close a coroutine that will not be awaited, so that Python does not warn about it."""
     if asyncio.iscoroutine(work):
         work.close()
 
 
 def check_no_loop() -> None:
-    """Whether a loop of one's own may run here, with signals. Raises `Unavailable`."""
+    """Raise `Unavailable` unless this thread may run a new loop with signal handlers."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

@@ -1,9 +1,9 @@
-"""Payloads that are pydantic's: models, its dataclasses, and types with its constraints.
+"""Payloads of pydantic: models, its dataclasses, and types with its constraints.
 
-pydantic is the user's: it is never imported here, only found where the program has imported it. What becomes of a
-model on its way to JSON and back is known to nobody but pydantic (aliases, excluded fields, serializers, validators,
-subclasses in a field). So whatever is fired is read again at once and compared: a handler of the same type gets what
-was fired, or `fire` refuses it.
+pydantic belongs to the user's program: it is never imported here, only used where the program has imported it. Only
+pydantic knows how a model becomes JSON and comes back (aliases, excluded fields, serializers, validators, subclasses in
+a field). So a payload is decoded at once when it is fired, and compared: a handler of the same type gets what was
+fired, or `fire` refuses it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Read = Callable[[bytes], Any]
 
 
 class Unlike(ValueError):
-    """A payload that does not come back from its JSON as it was."""
+    """A payload that is not the same after it was encoded and decoded."""
 
     def __init__(self, fault: str) -> None:
         super().__init__(
@@ -32,7 +32,7 @@ class Unlike(ValueError):
 
 
 def is_model(type_: Any) -> bool:
-    """Whether pydantic alone knows how to make one from JSON: a model, or a dataclass of pydantic's."""
+    """Whether only pydantic can make one from JSON: a model, or a dataclass of pydantic's."""
     return is_base_model(type_) or is_pydantic_dataclass(type_)
 
 
@@ -55,9 +55,9 @@ is_model_type: Callable[[Any], bool] = lru_cache(maxsize=1024)(is_model)  # for 
 
 
 def dump(value: Any) -> bytes:
-    """The JSON of a model, from which the very same one can be made again; else `Unlike`.
+    """Return the JSON of a model, from which the same model can be made again. Raise `Unlike`.
 
-    By its aliases, which is how others know its fields; by their names where only those lead back.
+    It uses the aliases, by which other programs know the fields, or the names where only those lead back.
     """
     write, read = _both_ways(type(value))
     fault = ""
@@ -75,14 +75,14 @@ def dump(value: Any) -> bytes:
 
 
 def check_same(fired: Any, found: Any) -> None:
-    """Raise `Unlike` where what was fired is read as something else."""
+    """Raise `Unlike` where what was fired is decoded as something else."""
     if not _same(fired, found):
         raise Unlike(_difference(fired, found, "$"))
 
 
 def runs_code(type_: Any) -> bool:
-    """Whether a class runs code of its own when msgspec makes one, or is not made of all that it shows: it may be read
-    as something else than was written."""
+    """Whether a class runs code of its own when msgspec makes one, or has hidden state: it may be decoded as something
+    else than was encoded."""
     if not isinstance(type_, type):
         return False
     if any(hasattr(type_, name) for name in ("__post_init__", "__attrs_pre_init__", "__attrs_post_init__")):
@@ -116,7 +116,7 @@ def _write_model(value: Any, by_alias: bool) -> bytes:
 
 
 def _same(before: Any, after: Any) -> bool:
-    """Whether it came back as it was. A model's own `==` may be any rule, so it is not asked."""
+    """Whether both are the same. A model's own `==` may follow any rule, so it is not used."""
     if before is after:
         return True
     kind = type(before)
@@ -144,8 +144,8 @@ _MISSING = object()
 
 
 def _find_names(type_: Any) -> tuple[str, ...] | None:
-    """The fields of a model, dataclass, Struct or attrs class; None of anything else. Private attributes of a model are
-    no part of a payload."""
+    """Return the fields of a model, dataclass, Struct or attrs class, without private attributes; None for any other
+    type."""
     if dataclasses.is_dataclass(type_):
         return tuple(field.name for field in dataclasses.fields(type_))
     if issubclass(type_, msgspec.Struct):
@@ -159,7 +159,7 @@ names_of: Callable[[Any], tuple[str, ...] | None] = lru_cache(maxsize=1024)(_fin
 
 
 def _difference(before: Any, after: Any, path: str) -> str:
-    """Where what came back is not the same. The values are not said: what a model leaves out may be a secret."""
+    """Return the path at which both differ. Values are not named: a field that a model excludes may be a secret."""
     kind, names = type(before), names_of(type(before))
     parts: Iterable[tuple[str, Any, Any]] = ()
     if kind is not type(after):
@@ -180,8 +180,8 @@ def _difference(before: Any, after: Any, path: str) -> str:
 
 
 def reader_of(type_: Any) -> Read | None:
-    """How pydantic reads a `type_` from JSON; None where that is msgspec's to do, which may ask `read_one` for models
-    within. Raises `TypeError` where neither can."""
+    """Return how pydantic reads a `type_` from JSON; None where msgspec does, which may call `read_one` for models
+    within. Raise `TypeError` where neither can."""
     if is_base_model(type_):
         return _reader_of_model(type_)
     parts = _Parts()
@@ -204,12 +204,13 @@ def reader_of(type_: Any) -> Read | None:
 
 
 def read_one(type_: Any, value: Any) -> Any:
-    """A model within another type, from what its JSON says. As from JSON, where strict models take dates and such."""
+    """Return a model within another type from its decoded JSON. As from JSON, strict models accept dates and the
+    like."""
     return _reader_of_model(type_)(msgspec.json.encode(value))
 
 
 def _reader_of_model(type_: Any) -> Read:
-    # Not by a TypeAdapter: a model may name another that is yet to be defined.
+    # Not by a TypeAdapter: a model may name another that is not defined yet.
     validate, either = type_.model_validate_json, _either_name()
     return lambda data: validate(data, **either)
 
@@ -221,7 +222,7 @@ def _reader_of_any(adapter: Any) -> Read:
 
 @lru_cache(maxsize=1)
 def _either_name() -> dict[str, bool]:
-    """A field may come by its alias or by its name, where pydantic (2.11) can tell."""
+    """Return the options by which a field may come by its alias or by its name, where pydantic (2.11) has them."""
     known = inspect.signature(sys.modules["pydantic"].BaseModel.model_validate_json).parameters
     return {"by_alias": True, "by_name": True} if "by_name" in known else {}
 
@@ -236,12 +237,12 @@ def _msgspec_can(type_: Any) -> bool:
 
 
 class _Parts:
-    """What a type is made of, as far as it decides who can read it. It does not look into models."""
+    """The parts of a type that decide which library can read it. It does not look into models."""
 
     def __init__(self) -> None:
-        self.foreign = ""  # something of pydantic's
-        self.whole = False  # and pydantic has to read all of it
-        self.own = ""  # something that only msgspec reads
+        self.foreign = ""  # a type of pydantic's
+        self.whole = False  # pydantic has to read all of it
+        self.own = ""  # a type that only msgspec reads
         self.has_bytes = False
         self._seen: set[Any] = set()
 
@@ -280,7 +281,7 @@ class _Parts:
             return
         try:
             hints = get_type_hints(type_, include_extras=True)
-        except (NameError, TypeError):  # whoever reads the type says so
+        except (NameError, TypeError):  # reported where the type is read
             return
         for hint in hints.values():
             self.look(hint)
@@ -290,7 +291,7 @@ class _Parts:
 
 
 def fault_of(error: Exception) -> str:
-    """What pydantic refused, in one sentence: `expected …, got … at $.path`."""
+    """Return what pydantic refused, in one sentence: `expected …, got … at $.path`."""
     errors = getattr(error, "errors", None)
     if errors is None:
         text = str(error).partition("\n")[0] or type(error).__name__

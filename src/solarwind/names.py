@@ -1,4 +1,4 @@
-"""The grammars of topic, purpose and key, and the one place that refuses what is outside them."""
+"""The grammars of topics, purposes, keys and ids, and the checks that refuse anything else."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _MAX_KEY_BYTES = 256
 
 
 def check_topic(topic: object) -> str:
-    """Return `topic` if it is one, else raise `BadName`."""
+    """Return `topic` if it is valid, else raise `BadName`."""
     expected = "a topic of 1 to 200 characters, words of A-Z a-z 0-9 _ - joined by single dots"
     name = _text(topic, expected)
     if not _TOPIC.fullmatch(name):
@@ -24,7 +24,7 @@ def check_topic(topic: object) -> str:
 
 
 def check_purpose(purpose: object) -> str:
-    """Return `purpose` if it is one, else raise `BadName`."""
+    """Return `purpose` if it is valid, else raise `BadName`."""
     expected = "a purpose of 1 to 200 printable characters with no space at either end"
     name = _text(purpose, expected)
     if len(name) > _MAX_CHARACTERS:
@@ -38,9 +38,9 @@ def check_purpose(purpose: object) -> str:
 
 
 def check_key(key: object) -> str:
-    """Return `key` if it is one, else raise `BadName`."""
+    """Return `key` if it is valid, else raise `BadName`."""
     if type(key) is str and len(key) <= _MAX_KEY_BYTES and key.isascii():
-        return key  # what nearly all are
+        return key  # the common case
     expected = "a key of at most 256 bytes of UTF-8"
     name = _text(key, expected)
     try:
@@ -53,7 +53,7 @@ def check_key(key: object) -> str:
 
 
 def check_id(id: object) -> str:
-    """Return `id`, an event's id given by its producer, if it is one, else raise `BadName`."""
+    """Return `id`, an event's id given by its producer, if it is valid, else raise `BadName`."""
     expected = "an event id of 1 to 200 printable characters with no space at either end"
     name = _text(id, expected)
     if not name or len(name) > _MAX_CHARACTERS or name != name.strip() or not name.isprintable():
@@ -62,7 +62,7 @@ def check_id(id: object) -> str:
 
 
 def check_content(content: str) -> str:
-    """Return `content`, a payload's content type, if it can go wherever one is written, else raise `BadName`."""
+    """Return `content`, a payload's content type, if it is safe in any header, else raise `BadName`."""
     if not _CONTENT.fullmatch(content):
         raise BadName(f"expected a content type such as application/json, got {_shown(content)}")
     return content
@@ -75,7 +75,7 @@ def _text(value: object, expected: str) -> str:
 
 
 def _where(topic: str) -> str:
-    """Where a topic leaves its grammar, for the end of a sentence."""
+    """Return where a topic leaves the grammar, for the end of a sentence."""
     if topic in ("", "."):
         return ""
     good = _TOPIC.match(topic)

@@ -1,8 +1,8 @@
-"""The operations: all that can be asked of a dispatcher, a row each.
+"""The table of operations: everything that can be asked of a dispatcher, one row each.
 
-A row names the method of `engine/operations.py` that does it, and says who may ask it, where it goes on a cluster, and
-what its HTTP endpoint and its command are. The methods of `SolarWind`, the `call` messages of the protocol and both
-ends of them, the endpoints, `/openapi.json` and the commands are made from it.
+A row names the method of `engine/operations.py` that does it, the right it needs, where it is routed on a cluster, and
+its HTTP endpoint and command. The methods of `SolarWind`, the `call` messages of the protocol and both ends of them,
+the endpoints, `/openapi.json` and the commands are made from it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _SPAN = (
 
 
 class Operator:
-    """What an operator may ask, of an engine or of a `SolarWind`."""
+    """The operations for operators, of an engine or of a `SolarWind`."""
 
     topics = Operation(
         Operations.topics,
@@ -140,7 +140,7 @@ class Operator:
 
 
 class Internal(Operator):
-    """What services ask of an engine besides, and how much history a topic keeps."""
+    """The operations that services need besides, and the setting of how much history a topic keeps."""
 
     topic = Operation(
         Operations.topic,
@@ -153,13 +153,13 @@ class Internal(Operator):
 
 
 class Asking(Operator):
-    """The part of a `SolarWind` that asks its engine, from whatever loop."""
+    """The part of a `SolarWind` that calls its engine's operations, from any loop."""
 
     _engine: Engine
     _loop: asyncio.AbstractEventLoop | None
 
     async def ask(self, request: Request[R]) -> R:
-        """Do one of the operations, and return its answer. Raises what it raises."""
+        """Do one of the operations and return its answer. Raise what it raises."""
         return await on_loop(self._loop, self._engine.ask(request))
 
 

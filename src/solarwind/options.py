@@ -1,4 +1,4 @@
-"""What a caller may give as an option: checked in one place, before any engine, so that all refuse alike."""
+"""Checks of callers' options, in one place before any engine, so that all engines refuse alike."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ def check_count(what: str, value: object, most: int = MAX_COUNT - 1) -> None:
 
 
 def check_seconds(what: str, value: Any, *, some: bool = False) -> float:
-    """A number of seconds, or a timedelta, of 0 or more; `some`: more than 0. Return it as seconds."""
+    """Return a number of seconds, or a timedelta, as seconds: 0 or more, or with `some` more than 0. Raise
+    `BadArgument`."""
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
     good = isinstance(seconds, int | float) and not isinstance(seconds, bool) and 0 <= seconds < MAX_SECONDS
     if not good or (some and int(seconds * 1e9) <= 0):
@@ -42,7 +43,7 @@ def check_flag(what: str, value: object) -> None:
 
 
 def check_since(since: Any, what: str = "since", *, future: bool = False) -> Since:
-    """Where in a topic's history something begins; `future`: it may lie ahead, where nothing is."""
+    """Return a place in a topic's history; with `future` it may lie ahead. Raise `BadArgument`."""
     if isinstance(since, str) and since in ("now", "beginning"):
         return since
     if isinstance(since, timedelta):
@@ -63,14 +64,14 @@ def check_since(since: Any, what: str = "since", *, future: bool = False) -> Sin
 
 
 def check_order(arguments: Mapping[str, Any]) -> None:
-    """A stretch of a topic's history has `since` before `until`."""
+    """Raise `BadArgument` where `since` does not lie before `until`."""
     since, until = arguments["since"], arguments["until"]
     if _is_before(until, since):
         raise BadArgument(f"expected since to lie before until, got since {_said(since)} and until {_said(until)}")
 
 
 def _is_before(one: Since, other: Since) -> bool:
-    """Without asking a clock: a time and so long ago are not compared."""
+    """Whether one place lies before another, as far as it is certain without a clock."""
     if isinstance(one, datetime) and isinstance(other, datetime):
         try:
             return one.astimezone(UTC) < other.astimezone(UTC)
@@ -89,7 +90,7 @@ def _said(since: Since) -> str:
 
 
 def check_ids(ids: Any) -> Collection[str] | None:
-    """Ids of events, one, or None for all."""
+    """Return ids of events, or None for all; one id may be given alone. Raise `BadArgument`."""
     if ids is None:
         return None
     if isinstance(ids, str):
@@ -100,7 +101,7 @@ def check_ids(ids: Any) -> Collection[str] | None:
 
 
 def check_payloads(payloads: Any) -> list[Any]:
-    """A payload for each event. What is one payload is not taken apart: text into its letters, a dict into its keys."""
+    """Return a list of payloads. Raise `BadArgument` for text or a dict, which is one payload."""
     if not isinstance(payloads, Iterable) or isinstance(payloads, str | bytes | bytearray | memoryview | Mapping):
         raise BadArgument(
             f"expected an iterable of payloads, one for each event, got {_shown(payloads)}: for one event use fire"
@@ -109,7 +110,7 @@ def check_payloads(payloads: Any) -> list[Any]:
 
 
 def check_path(path: Any) -> str:
-    """A file's path, as text."""
+    """Return a file's path as text. Raise `BadArgument`."""
     if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str) or not os.fspath(path):
         raise BadArgument(f"expected the path of a file, such as 'copy.db', got {_shown(path)}")
     return os.fspath(path)
@@ -133,7 +134,7 @@ def check_engine(engine: object, url: str | None) -> None:
 
 
 def check_work(work: object, timeout: object) -> float | None:
-    """What a thread is to wait for, and for how many seconds: those are returned."""
+    """Check what a thread is to wait for, and return for how many seconds. Raise `BadArgument`."""
     if not isawaitable(work):
         raise BadArgument(f"expected a coroutine, as in wind.wait(wind.settled(10)), got {_shown(work)}")
     try:
@@ -144,7 +145,7 @@ def check_work(work: object, timeout: object) -> float | None:
 
 
 def check_topic_given(topic: object) -> None:
-    """`@wind.on` without parentheses gives the function as the topic, and would register nothing."""
+    """Raise `BadArgument` for `@wind.on` without parentheses, which passes the function as the topic."""
     if not isinstance(topic, str) and (callable(topic) or isinstance(topic, staticmethod | classmethod)):
         name = getattr(topic, "__qualname__", None) or repr(topic)
         raise BadArgument(
@@ -158,12 +159,12 @@ def _shown(value: object) -> str:
 
 
 def check_keep(keep: object) -> int | None:
-    """How long a topic keeps its history, in ns; None for the default of its dispatcher."""
+    """Return how long a topic keeps its history, in ns; None for its dispatcher's default. Raise `BadArgument`."""
     return None if keep is None else int(check_seconds("keep", keep) * 1e9)
 
 
 def check_keep_bytes(keep_bytes: object) -> int | None:
-    """How many bytes of history a topic keeps; None for no bound."""
+    """Return how many bytes of history a topic keeps; None for no limit. Raise `BadArgument`."""
     if keep_bytes is not None and (type(keep_bytes) is not int or not 0 <= keep_bytes < 1 << 63):
         raise BadArgument(f"expected keep_bytes of 0 or more, of 63 bits at most, got {keep_bytes!r}")
     return keep_bytes

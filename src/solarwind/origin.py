@@ -1,4 +1,4 @@
-"""How this machine and process are named in events, instances and connections."""
+"""The names of this machine and process in events, instances and connections."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ MACHINE = socket.gethostname()
 
 
 def process_name() -> str:
-    """This process: its program and process id."""
+    """Return the program and process id of this process."""
     return _name(sys.argv[0], os.getpid())
 
 
 def this_process() -> str:
-    """This process, among those of all machines."""
+    """Return the name of this process among those of all machines."""
     return f"{MACHINE}/{process_name()}"
 
 

@@ -1,8 +1,7 @@
-"""What a payload is on its way: JSON, or bytes as they are. The only file that knows the codec.
+"""Encoding and decoding of payloads: JSON, or bytes unchanged. The only file that knows the codec.
 
-Payloads are encoded when they are fired and decoded for each handler afresh, so that nobody can
-change what somebody else sees. Types: whatever msgspec knows (dict, list, dataclass, Struct, attrs, …)
-and what pydantic does (`models`).
+Payloads are encoded when they are fired and decoded anew for each handler, so that no handler sees another's changes.
+Types: everything that msgspec knows (dict, list, dataclass, Struct, attrs, …) and that pydantic does (`models`).
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ BYTES = "application/octet-stream"
 
 _PLAIN = frozenset((dict, list, str, int, float, bool, tuple, type(None)))
 
-_SHOWN = 60  # bytes of what is no JSON
+_SHOWN = 60  # bytes of invalid JSON in a message
 
 T = TypeVar("T")
 Decoder = Callable[[bytes, str], Any]
@@ -52,14 +51,14 @@ _decode_json = msgspec.json.Decoder().decode
 
 
 def encode(payload: Any) -> tuple[bytes, str]:
-    """The bytes that travel for `payload`, and their content type.
+    """Return the bytes that travel for `payload`, and their content type.
 
-    `bytes`, `bytearray` and `memoryview` travel as they are; `msgspec.Raw` is JSON already.
-    Raises `BadPayload` for what JSON cannot carry, and for what would be read as something else.
+    `bytes`, `bytearray` and `memoryview` travel unchanged; `msgspec.Raw` is JSON already. Raise `BadPayload` for what
+    JSON does not support, and for what would be decoded as something else.
     """
     kind = type(payload)
     try:
-        if kind is dict:  # as nearly all are, and most of them flat
+        if kind is dict:  # the common case, and mostly flat
             data = _encode_json(payload)
             for name in payload:
                 if type(name) is not str or type(payload[name]) not in _LEAVES:
@@ -89,11 +88,11 @@ _TEXT = frozenset((str,))
 
 
 def _check_within(payload: Any, data: bytes) -> None:
-    """Raise `ValueError` for what the codec lets pass, though `data` does not say it: NaN and infinities, of which it
-    makes null; raw JSON that is none; two names in an object that are one as text."""
+    """Raise `ValueError` for what the codec lets pass but does not encode: NaN and infinities, which become null; raw
+    JSON that is invalid; two names in an object that are the same text."""
     sure = _LEAVES if b"null" not in data else _LEAVES - {float}
     left = [payload]
-    for value in left:  # it grows meanwhile
+    for value in left:  # it grows during the loop
         kind = type(value)
         if kind in sure:
             continue
@@ -121,7 +120,7 @@ def _check_names(value: dict[Any, Any]) -> None:
 
 
 def _check_same(payload: Any, data: bytes) -> None:
-    """Raise `ValueError` where a type's own code, such as `__post_init__`, makes something else of what it reads."""
+    """Raise `ValueError` where a type's own code, such as `__post_init__`, changes what is decoded."""
     try:
         read = decoder(type(payload))
     except BadArgument:  # no handler can state it
@@ -133,7 +132,7 @@ def _check_same(payload: Any, data: bytes) -> None:
 
 
 def _find_own_code(type_: Any) -> bool:
-    """Whether a type, or one within it, runs code of its own when it is made, or is not made of all that it shows."""
+    """Whether a type, or one within it, runs code of its own when it is made, or has hidden state."""
     try:
         return _any_info(msgspec.inspect.type_info(type_), _runs_code_here, set())
     except (TypeError, NotImplementedError, NameError):  # nothing can be decoded to it
@@ -148,7 +147,7 @@ _runs_code: Callable[[Any], bool] = lru_cache(maxsize=1024)(_find_own_code)
 
 
 def _any_info(info: Any, asked: Callable[[Any], bool], seen: set[int]) -> bool:
-    """Whether this is so of anything in what msgspec knows of a type."""
+    """Whether `asked` holds for any part of what msgspec knows of a type."""
     if id(info) in seen:
         return False
     seen.add(id(info))
@@ -160,7 +159,7 @@ def _any_info(info: Any, asked: Callable[[Any], bool], seen: set[int]) -> bool:
 
 
 def decode(data: bytes, content: str) -> Any:
-    """`data` as plain Python values; bytes stay bytes."""
+    """Return `data` as plain Python values, or unchanged if it is bytes."""
     if content != JSON:
         return data
     try:
@@ -170,7 +169,7 @@ def decode(data: bytes, content: str) -> Any:
 
 
 def json_fault(data: bytes, error: Exception, expected: str = "JSON") -> str:
-    """What is no JSON as text, as much of it as is around the place, and the place."""
+    """Return a sentence that shows the part of `data` that is no JSON, and its place."""
     if not data.strip():
         return f"expected {expected}, got nothing: it needs a value, such as null"
     what, _, place = str(error).removeprefix("JSON is malformed: ").partition(" (byte ")
@@ -187,11 +186,11 @@ def json_fault(data: bytes, error: Exception, expected: str = "JSON") -> str:
 
 
 def decoder(type_: Any) -> Decoder:
-    """A function (data, content type) -> value of `type_`; it raises `BadPayload`.
+    """Return a function (data, content type) -> value of `type_`, which raises `BadPayload`.
 
-    `bytes`, `bytearray`, `memoryview` and `msgspec.Raw` give the payload as it travels, undecoded; so does a union with
-    one of them where bytes were fired, or where nothing else in it but None is left.
-    Raises `BadArgument` where no payload can be decoded to `type_`.
+    `bytes`, `bytearray`, `memoryview` and `msgspec.Raw` give the payload undecoded; so does a union with one of them
+    where bytes were fired, or where its only other member is None. Raise `BadArgument` where no payload can be decoded
+    to `type_`.
     """
     try:
         return _decoder(type_)
@@ -224,7 +223,7 @@ _BINARY = (bytes, bytearray, memoryview)
 
 
 def unwrapped(type_: Any) -> Any:
-    """The type behind `Annotated`, `NewType` and `type` aliases."""
+    """Return the type behind `Annotated`, `NewType` and `type` aliases."""
     while True:
         inner = type_.__origin__ if get_origin(type_) is Annotated else None
         inner = inner or getattr(type_, "__supertype__", None) or getattr(type_, "__value__", None)
@@ -247,7 +246,7 @@ def _bytes_decoder(type_: Any) -> Decoder:
 
 
 def _json_decoder(type_: Any) -> Decoder:
-    """For a type that is not bytes."""
+    """Return a decoder for a type that is not bytes."""
     try:
         validate = models.reader_of(type_)
         if validate is None:
@@ -273,7 +272,7 @@ def _json_decoder(type_: Any) -> Decoder:
 
 
 def _check_decodable(type_: Any) -> None:
-    """Raise `TypeError` where a type, or one within it, is nothing that msgspec or pydantic can make."""
+    """Raise `TypeError` where neither msgspec nor pydantic can make a type, or one within it."""
 
     def is_foreign(info: Any) -> bool:
         if isinstance(info, msgspec.inspect.CustomType) and not models.is_model(info.cls):
@@ -306,7 +305,7 @@ def _shown(value: Any) -> str:
 _PATH = re.compile(r"\$(?:\.[A-Za-z0-9_-]+)+")
 _MAX_PATH = 200
 Key = str | bytes  # text as it is, other JSON in its canonical form
-_MAX_KEY = 256  # characters or bytes; a longer one is known by its digest, so that it costs no more
+_MAX_KEY = 256  # characters or bytes; a longer key is replaced by its digest
 _NUMBER = re.compile(rb"(-?)(\d+)(?:\.(\d+))?(?:[eE]([+-]?\d{1,1000}))?")
 _ZERO = ord("0")
 _MAX_CANONICAL = 64 << 10  # bytes of an object or array: more takes too long
@@ -318,19 +317,18 @@ _MAX_NAMES = 16  # in a path: each takes a type of its own
 
 
 def field(path: str) -> Callable[[bytes, str], Key | None]:
-    """A function (data, content type) -> the field at `path` as a key, or None where there is none, or null.
+    """Return a function (data, content type) -> the field at `path` as a key, or None where it is missing or null.
 
-    `path` is `$.name` or `$.name.name`. Fields that say the same JSON value give the same key, however it is written:
-    1, 1.0 and 1e0; objects with their members in any order, unless they are longer than 64 KiB. The text "1" is another
-    than the number.
-    Raises `BadArgument` for another path.
+    `path` is `$.name` or `$.name.name`. Equal JSON values give the same key, however they are written: 1, 1.0 and 1e0;
+    objects with their members in any order, unless they are longer than 64 KiB. The text "1" and the number 1 differ.
+    Raise `BadArgument` for an invalid path.
     """
     check_field(path)
     return _field(path)
 
 
 def check_field(path: str) -> None:
-    """Whether `field` knows what is meant, without the work of making it. Raises `BadArgument`."""
+    """Raise `BadArgument` where `field` would, without the work of making a decoder."""
     if not isinstance(path, str) or len(path) > _MAX_PATH or not _PATH.fullmatch(path):
         raise BadArgument(
             f"expected a field such as $.video_id or $.video.id, of at most {_MAX_PATH} characters, got {_shown(path)}"
@@ -357,7 +355,7 @@ def _field(path: str) -> Callable[[bytes, str], Key | None]:
             for _ in names:
                 value = value.value
             return _canonical_key(bytes(value))
-        except (msgspec.DecodeError, ValueError, RecursionError):  # then it is nobody's key
+        except (msgspec.DecodeError, ValueError, RecursionError):  # then it has no key
             return None
 
     return key
@@ -369,7 +367,7 @@ def _canonical_key(text: bytes) -> Key | None:
         found = str(_decode_json(text))
     elif text == b"null":
         return None
-    elif text.isdigit():  # a number as nearly all are
+    elif text.isdigit():  # the common form of a number
         found = text if text[-1] != _ZERO else _canonical_number(text)
     elif text[:1] in (b"{", b"["):
         found = _canonical_container(text)
@@ -382,7 +380,8 @@ def _canonical_key(text: bytes) -> Key | None:
 
 
 def _canonical_container(text: bytes) -> bytes:
-    """By the codec: its numbers are the 64-bit integers and floats that a reader gets. A long one stays as written."""
+    """Return one form for equal arrays or objects, with the 64-bit integers and floats that a reader gets. A long one
+    stays as written."""
     if len(text) > _MAX_CANONICAL:
         return text
     value = _decode_json(text)
@@ -390,7 +389,7 @@ def _canonical_container(text: bytes) -> bytes:
 
 
 def _alike(value: Any) -> Any:
-    """With one form for each number: a whole one of up to 64 bits is an integer, any other a float."""
+    """Return the value with one form for each number: an integer for a whole one of up to 64 bits, else a float."""
     kind = type(value)
     if kind is list:
         return [_alike(each) if type(each) in _NUMBERS_WITHIN else each for each in value]
@@ -402,8 +401,8 @@ def _alike(value: Any) -> Any:
 
 
 def _canonical_number(text: bytes) -> bytes:
-    """The digits and the power of ten they are multiplied by, without a zero at either end; true and false as they are.
-    Never as a float, which cannot tell large ones apart."""
+    """Return the digits and the power of ten that multiplies them, without zeros at either end; true and false
+    unchanged. A float would not tell large numbers apart."""
     number = _NUMBER.fullmatch(text)
     if number is None:
         return text
@@ -416,7 +415,7 @@ def _canonical_number(text: bytes) -> bytes:
     return sign + stripped + (b"e%d" % tens if tens else b"")
 
 
-# JSON that somebody else wrote -----------------------------------------------------------------------------------
+# JSON from other processes ---------------------------------------------------------------------------------------
 
 _skip = msgspec.json.Decoder(msgspec.Raw).decode  # knows the grammar, not whether text is UTF-8 or a number too large
 _FLAT = bytes.maketrans(b"123456789E", b"000000000e")
@@ -424,16 +423,16 @@ _LONG = b"0" * 200  # of fewer digits, also with an exponent of two more, a floa
 _EXPONENTS = (b"0e000", b"0e+000")
 _EXPONENT = re.compile(rb"[eE]\+?0*+[1-9][0-9]{2}")
 _IN_NUMBERS = b"0123456789.eE+-"
-_NUMBER_BYTES = 512  # that nearly all numbers have room in
-_MAX_HUGE = 1_000  # numbers in one payload that have to be tried, since no float may hold them
+_NUMBER_BYTES = 512  # enough for nearly all numbers
+_MAX_HUGE = 1_000  # numbers in one payload that have to be decoded to see whether a float holds them
 _LINE_ENDS = bytes.maketrans(b"\r\n", b"  ")
 
 
 def as_json(data: bytes, content: str) -> msgspec.Raw | None:
-    """The payload as JSON in one line, to be put into a document or a line; None where it is none.
+    """Return the payload as JSON on one line, to be embedded in a document or a line; None where it is no JSON.
 
-    Every output takes it from here. Whoever fires may say `application/json` of anything: what is none, put into a
-    document, would be read as a part of it, and what has line ends as lines of their own.
+    Every output uses it: a producer may say `application/json` of anything, and text that is no JSON could otherwise
+    break out of the document, and line ends out of the line.
     """
     if content != JSON:
         return None
@@ -445,13 +444,14 @@ def as_json(data: bytes, content: str) -> msgspec.Raw | None:
 
 
 def check_grammar(data: bytes) -> None:
-    """Raise what decoding it would, and build nothing: arrays of nothing take thirty times their bytes as objects."""
+    """Raise what decoding would raise, without building objects: empty arrays take thirty times their bytes as
+    objects."""
     _skip(data)
     check_values(data)
 
 
 def check_values(data: bytes) -> None:
-    """What the grammar does not say of its text and numbers. Raises what decoding it would."""
+    """Check the text and numbers in valid JSON. Raise what decoding would raise."""
     if not data.isascii():
         data.decode()
     if _may_be_huge(data):  # a number, or what some text says
@@ -464,7 +464,7 @@ def check_values(data: bytes) -> None:
 
 
 def _maybe_huge(data: bytes) -> Iterator[bytes]:
-    """The numbers in it that may be too large to be decoded."""
+    """Yield the numbers that may be too large to decode."""
     for found in _EXPONENT.finditer(data):
         yield data[slice(*_number_around(data, found.start()))]
     flat, at = data.translate(_FLAT), 0
@@ -474,7 +474,7 @@ def _maybe_huge(data: bytes) -> Iterator[bytes]:
 
 
 def _number_around(data: bytes, at: int) -> tuple[int, int]:
-    """Where the number begins and ends that this is a place in."""
+    """Return the start and end of the number at `at`."""
     for reach in (_NUMBER_BYTES, len(data)):
         before, after = data[max(0, at - reach) : at], data[at : at + reach]
         left, right = len(before) - len(before.rstrip(_IN_NUMBERS)), len(after) - len(after.lstrip(_IN_NUMBERS))
@@ -489,6 +489,7 @@ def _may_be_huge(data: bytes) -> bool:
 
 
 def _outside_strings(data: bytes) -> bytes:
-    """Sound JSON without what its strings say. There may be a hundred thousand of them: none is looked at by itself."""
+    """Return valid JSON with all strings emptied. There may be a hundred thousand, so it works on all of them at
+    once."""
     unescaped = data.replace(b"\\\\", b"").replace(b'\\"', b"")
     return b'""'.join(unescaped.split(b'"')[::2])

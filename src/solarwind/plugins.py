@@ -1,4 +1,4 @@
-"""Exchanges that installed packages bring along, by the entry-point group `solarwind.exchanges`."""
+"""Exchanges of installed packages, by the entry-point group `solarwind.exchanges`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ GROUP = "solarwind.exchanges"
 
 
 def load_exchange(name: object) -> None:
-    """Make the exchange `name` known, from an installed package if need be. Raises `BadArgument` where none has it."""
+    """Register the exchange `name`, from an installed package if need be. Raise `BadArgument` where there is none."""
     if isinstance(name, str) and lookup(name) is not None:
         return
     entry = _installed(tuple(sys.path)).get(name) if isinstance(name, str) else None
@@ -34,5 +34,6 @@ def load_exchange(name: object) -> None:
 
 @lru_cache(maxsize=4)
 def _installed(path: tuple[str, ...]) -> dict[str, EntryPoint]:
-    """By name. Looked for once: that reads a file of each installed package, and anybody may name an exchange."""
+    """Return the installed entry points by name. Cached: finding them reads a file of each package, and any client may
+    name an exchange."""
     return {entry.name: entry for entry in entry_points(group=GROUP)}

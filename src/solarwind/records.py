@@ -1,4 +1,4 @@
-"""What an operator is told: frozen records, the same from every engine."""
+"""The records that operations return: frozen, and the same from every engine."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ class TopicStatistics(msgspec.Struct, frozen=True):
 
 
 class PurposeStatistics(msgspec.Struct, frozen=True):
-    """`pending` events are in nobody's hands yet, those that wait for a retry included; `in_flight` ones are with an
-    instance. `settled` and `retried` count since the purpose exists; `dead` is how many dead letters there are now.
+    """The numbers of a purpose.
 
-    For a fan-out it is copies that are counted, since the dispatcher was started: `pending` in its instances' buffers,
-    `settled` handled, and `dropped` without an instance, from a full buffer, or because the handler raised.
+    `pending` events are with no instance, those that wait for a retry included; `in_flight` ones are with one.
+    `settled` and `retried` count since the purpose exists; `dead` is the number of dead letters now.
 
-    `key_missing` counts the events that a keyed purpose found without a key, since the dispatcher was started."""
+    For a fan-out these count copies since the dispatcher started: `pending` in its instances' buffers, `settled`
+    handled, and `dropped` without an instance, from a full buffer, or because the handler raised.
+
+    `key_missing` counts the events that a keyed purpose found without a key, since the dispatcher started.
+    """
 
     exchange: str
     versions: tuple[int, ...]
@@ -42,7 +45,7 @@ class Statistics(msgspec.Struct, frozen=True):
 
 
 class PurposeInfo(msgspec.Struct, frozen=True):
-    """A purpose, and how it stands."""
+    """A purpose and its numbers."""
 
     topic: str
     purpose: str
@@ -50,7 +53,7 @@ class PurposeInfo(msgspec.Struct, frozen=True):
 
 
 def listed(statistics: Statistics, topic: str | None) -> list[PurposeInfo]:
-    """The purposes, of one topic or of all, by topic and name."""
+    """Return the purposes of one topic, or of all, by topic and name."""
     return [
         PurposeInfo(name, purpose, counts)
         for (name, purpose), counts in sorted(statistics.purposes.items())
@@ -59,7 +62,7 @@ def listed(statistics: Statistics, topic: str | None) -> list[PurposeInfo]:
 
 
 class HandlerInfo(msgspec.Struct, frozen=True):
-    """A handler that is registered: one service instance, and the function's name."""
+    """A registered handler: one service instance, and the function's name."""
 
     topic: str
     purpose: str
@@ -69,7 +72,7 @@ class HandlerInfo(msgspec.Struct, frozen=True):
 
 
 class TopicInfo(msgspec.Struct, frozen=True):
-    """A topic, and its history: `kept` events of `kept_bytes` in the log. `keep` is in seconds."""
+    """A topic and its history: `kept` events of `kept_bytes` in the log. `keep` is in seconds."""
 
     topic: str
     fired: int
@@ -91,7 +94,7 @@ class OwnerInfo(msgspec.Struct, frozen=True):
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
-    """An event that a purpose gave up, after how many attempts, when, and why."""
+    """An event that a purpose gave up: its error, the number of attempts, and when."""
 
     event: Event
     error: str
@@ -100,7 +103,7 @@ class DeadLetter(msgspec.Struct, frozen=True):
 
 
 class Trace(msgspec.Struct, frozen=True):
-    """An event and what it caused, in the order fired."""
+    """An event and the events that it caused, in the order fired."""
 
     event: Event
     caused: tuple[Trace, ...]

@@ -1,8 +1,7 @@
-"""When the process of somebody's ASGI app begins to stop.
+"""Notices when the process of an ASGI app begins to stop.
 
-An ASGI server tells its app only once all requests are answered, and a feed, or a fire that waits for a server that is
-away, has no end by itself. So whoever is told
-to stop by a signal is listened to: the handlers that are there for it go on as they are.
+An ASGI server tells its app only after all requests are answered, and a feed, or a fire that waits for an unreachable
+server, does not end by itself. So this listens to the signals, and passes them on to the handlers that were there.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Shutdown:
-    """Calls `begins`, on the loop, when it does."""
+    """Calls `begins`, on the loop, when the process begins to stop."""
 
     def __init__(self, begins: Callable[[], None]) -> None:
         self._begins = begins
@@ -26,7 +25,7 @@ class Shutdown:
         self._over = False
 
     def watch(self) -> None:
-        """From now on. Signals come to the main thread alone; in another there is nothing to watch."""
+        """Start. Signals come only to the main thread; on another thread this does nothing."""
         if threading.current_thread() is not threading.main_thread():
             return
         self._loop = asyncio.get_running_loop()
@@ -37,13 +36,13 @@ class Shutdown:
                 signal.signal(number, self._came)
 
     def look(self) -> None:
-        """Called now and then: uvicorn may be told by its own `should_exit`, too."""
+        """Check uvicorn's own `should_exit`, too. Called now and then."""
         for before in self._before.values():
             if getattr(getattr(before, "__self__", None), "should_exit", False):
                 self._begins()
 
     def end(self) -> None:
-        """No longer. Where somebody has put a handler over this one since, that stays."""
+        """Stop. A signal handler that was installed over this one since stays."""
         self._over = True
         for number, before in self._before.items():
             if signal.getsignal(number) == self._came:

@@ -1,4 +1,4 @@
-"""Structs of options: one that there is not is refused in the words that all refusals have."""
+"""Structs of options, which refuse an unknown option in the words that all refusals have."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .errors import BadArgument
 
 
 class Options(msgspec.StructMeta):
-    """The metaclass of `Retry` and its like. Raises `BadArgument` for an option that there is not."""
+    """The metaclass of `Retry` and other structs of options. It raises `BadArgument` for an unknown option."""
 
     def __call__(cls, *args: Any, **options: Any) -> Any:
         fields = cls.__struct_fields__

@@ -1,7 +1,7 @@
-"""What came from outside, as people are to see it: on a terminal, in a log, in a refusal.
+"""Makes text from outside safe to show: on a terminal, in a log, in an error message.
 
-Names, payloads, errors and URLs may be anybody's. None of them may act on a terminal, look like a line of its own, or
-give a secret away.
+Names, payloads, errors and URLs may come from anywhere. None of them may control a terminal, forge a log line, or
+reveal a secret.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ _TOKEN = re.compile(r"sw_[0-9A-Fa-f]{12}_[\w-]*")
 
 
 def plain(text: str) -> str:
-    """The text with what a terminal would act on written out: line ends, ESC and other control characters, and those
-    that change the direction of writing."""
+    """Return the text with what would control a terminal escaped: line ends, ESC and other control characters, and
+    those that change the direction of writing."""
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def plain_json(data: bytes) -> bytes:
-    """The same JSON, with what a terminal would act on escaped. JSON itself escapes what is below a space."""
+    """Return the same JSON with what would control a terminal escaped. JSON itself escapes what is below a space."""
     if data.isascii() and b"\x7f" not in data:
         return data
     return _OTHER.sub(_escaped, data.decode()).encode()
@@ -41,7 +41,7 @@ def _escaped(found: re.Match[str]) -> str:
 
 
 def plain_traceback(error: BaseException) -> str:
-    """The traceback. An exception's own text is on one line of it, whatever is in it."""
+    """Return the traceback, with the text of each exception on one line."""
     text = "".join(traceback.format_exception(error)).rstrip("\n")
     for said in _texts(error):
         if not said.isprintable():
@@ -50,12 +50,12 @@ def plain_traceback(error: BaseException) -> str:
 
 
 def is_plain_error(error: BaseException) -> bool:
-    """Whether its traceback can be written down as it is."""
+    """Whether its traceback can be logged unchanged."""
     return all(said.isprintable() for said in _texts(error))
 
 
 def _texts(error: BaseException) -> Iterator[str]:
-    """What it and those that led to it say."""
+    """Yield the texts of an exception and of those that led to it."""
     todo: list[BaseException | None] = [error]
     seen: set[int] = set()
     while todo:
@@ -74,7 +74,7 @@ def _texts(error: BaseException) -> Iterator[str]:
 
 
 def redact(url: str) -> str:
-    """The URL without what may be a secret: a name and password, the values of its options, a token."""
+    """Return the URL without possible secrets: name and password, the values of options, a token."""
     text = url.strip()
     scheme = _SCHEME.match(text)
     start = scheme[0] if scheme else ""

@@ -1,4 +1,4 @@
-"""`SolarWind`: a thin face over an engine and the services that run on it."""
+"""`SolarWind`: the public object, a thin layer over an engine and the services that run on it."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class SolarWind(Firing, Asking):
-    """Fire events, and handle them for a purpose.
+    """Fires events, and handles them for a purpose.
 
-    `url` says where the dispatcher is: `memory://`, `sqlite:///wind.db`, `ws://host:7400`, `nats://host`; None is
-    `$SOLARWIND_URL`, or else `memory://`. `token` says to a server who you are; None is `$SOLARWIND_TOKEN`.
-    `grace` is how many seconds handlers have to finish when it stops; `limits`, how much of anything there may be.
-    Raises `BadArgument` for a URL that is none.
+    `url` is the dispatcher's address: `memory://`, `sqlite:///wind.db`, `ws://host:7400`, `nats://host`; None is
+    `$SOLARWIND_URL`, or else `memory://`. `token` identifies you to a server; None is `$SOLARWIND_TOKEN`. `grace` is
+    the number of seconds that handlers have to finish when it stops; `limits` bounds everything that can grow. Raises
+    `BadArgument` for an invalid URL.
 
     Register handlers with `on`, then start it: with `async with`, with `with` where there is no asyncio, or with `run`.
     """
@@ -94,27 +94,27 @@ class SolarWind(Firing, Asking):
         self._starting: asyncio.Future[None] | None = None
         self._stopping: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._bound: asyncio.TimerHandle | None = None  # of what is fired while its app is told to stop
+        self._bound: asyncio.TimerHandle | None = None  # the time limit for fires while the app stops
 
     def use(self, url: str, token: str | None = None) -> None:
-        """Use another dispatcher than the one it was made for. Raises `BadArgument`; `Unavailable` while it runs."""
+        """Use another dispatcher than the one it was made with. Raise `BadArgument`, or `Unavailable` while it runs."""
         check_token(token)
         self._check_not_running()
         self._engine = open_engine(url, self._limits, token or self._token)
 
     @property
     def engine(self) -> Engine:
-        """What it runs on: what a server puts its doors before."""
+        """The engine, which a server exposes over HTTP and WebSocket."""
         return self._engine
 
     @property
     def limits(self) -> Limits:
-        """How much there may be of anything."""
+        """The limits on what can grow."""
         return self._limits
 
     @property
     def handlers(self) -> tuple[HandlerInfo, ...]:
-        """What is registered: one record for each call of `on`."""
+        """The registered handlers: one record for each call of `on`."""
         return tuple(
             HandlerInfo(
                 each.join.topic,
@@ -145,20 +145,20 @@ class SolarWind(Firing, Asking):
     ) -> Callable[[F], F]:
         """Register a function to handle the events of a topic for a purpose. Each call is one service instance.
 
-        - `purpose`: why, in plain words; the function's name if not given
+        - `purpose`: why it listens, in plain words; the function's name if not given
         - `exchange`: `direct` (also `direct:least-busy`, `direct:random`), `fanout`, `keyed`, or one of your own
         - `version`: of the purpose; the highest with a live instance gets the events
         - `key`: for `keyed`, the payload's field that is the key, such as `$.video_id`; else the event's own key
-        - `key_missing`: for `keyed`, of an event without a key: "handle" as one with a key of its own, or "reject"
+        - `key_missing`: for `keyed`: "handle" an event without a key as its own key, or "reject" it
         - `since`: where a new purpose begins: "now", "beginning", a datetime, or a timedelta ago
-        - `retry`: when it raises; `Retry()` if not given
-        - `lease`: seconds it may be silent with events in hand before they go to another
-        - `concurrency`: how many it handles at once; 10 for `async def`, 1 for `def`, which runs on a thread
-        - `batch`: how many events a batch handler gets at once, 500 at most and if not given
+        - `retry`: how often and when to retry; `Retry()` if not given
+        - `lease`: seconds of silence with events in hand after which they go to another instance
+        - `concurrency`: how many events it handles at once; 10 for `async def`, 1 for `def`, which runs on a thread
+        - `batch`: how many events a batch handler gets at once; at most 500, which is the default
 
         The parameter annotated `Event` gets the event, the other one the payload decoded to its annotation; with
-        `list[...]` it is a batch handler. Registered while it runs, it joins at once (see `joined`).
-        Raises `BadName` and `BadArgument`; when it joins, `ConflictError` if it contradicts what was stated before.
+        `list[...]` it is a batch handler. Registered while it runs, it joins at once (see `joined`). Raises `BadName`
+        and `BadArgument`; joining raises `ConflictError` if it contradicts what was stated before.
         """
 
         check_topic_given(topic)
@@ -187,14 +187,14 @@ class SolarWind(Firing, Asking):
 
     @on_own_loop
     async def joined(self) -> None:
-        """Wait until every handler registered so far has joined. Raises the error of one that could not."""
+        """Wait until every handler registered so far has joined. Raise the error of one that could not."""
         for registration in list(self._registrations):
             if registration.joining is not None:
                 await asyncio.shield(registration.joining)
 
     @on_own_loop
     async def off(self, function: Callable[..., Any]) -> None:
-        """Take a function's instances out again: they finish what they began and give back the rest.
+        """Remove a function's instances: they finish what they began and give back the rest.
 
         Called by that function itself, it does not wait for it to finish.
         """
@@ -230,7 +230,8 @@ class SolarWind(Firing, Asking):
         retry: Retry | None = None,
         lease: float = 30.0,
     ) -> Stream:
-        """The events of a purpose as an async iterator; asking for the next settles the last. See `on` and `Stream`."""
+        """Return the events of a purpose as an async iterator; asking for the next settles the last. See `on` and
+        `Stream`."""
         join = make_join(topic, purpose, exchange, version, key, since, retry, lease, 1, key_missing)
 
         async def enter() -> Reader:
@@ -267,10 +268,10 @@ class SolarWind(Firing, Asking):
         keep: float | timedelta | UnsetType | None = UNSET,
         keep_bytes: int | UnsetType | None = UNSET,
     ) -> None:
-        """Say how much history a topic keeps: events up to `keep` old (seconds, or a timedelta), `keep_bytes` at most.
+        """Set how much history a topic keeps: events up to `keep` old (seconds, or a timedelta), `keep_bytes` at most.
 
-        What is not stated stays as it is. `keep=None` is the default of its dispatcher again, `keep_bytes=None` no
-        bound. Events that a purpose still pends on, or has as dead letters, are kept all the same.
+        An argument that is left out changes nothing. `keep=None` restores the dispatcher's default, `keep_bytes=None`
+        removes the limit. Pending events and dead letters of a purpose are always kept.
         """
         check_topic(name)
         before = self._settings.get(name, (UNSET, UNSET))
@@ -284,18 +285,18 @@ class SolarWind(Firing, Asking):
 
     @property
     def failed(self) -> asyncio.Future[None]:
-        """Gets the error after which the dispatcher can do nothing any more; only once it was started."""
+        """A future that gets the error after which the dispatcher cannot go on. It exists once started."""
         return self._engine.failed
 
     # Asking -------------------------------------------------------------------------------------------
 
     @on_own_loop
     async def settled(self, timeout: float | None = None) -> None:
-        """Wait until what this process fired is accepted, the purposes it has instances of have nothing pending,
-        in flight or waiting for a retry, and its fan-out copies are handled.
+        """Wait until what this process fired is accepted, the purposes it has instances of have nothing pending, in
+        flight or waiting for a retry, and its fan-out copies are handled.
 
-        Raises `TimeoutError`, saying what is left, after `timeout` seconds; `Unavailable` in a handler, which would
-        wait for itself.
+        Raise `TimeoutError` after `timeout` seconds, with what is left; `Unavailable` in a handler, which would wait
+        for itself.
         """
         self._check_running()
         check_free(self._handled_now(), self._readers)
@@ -305,7 +306,7 @@ class SolarWind(Firing, Asking):
                 await self._settle()
         except TimeoutError:
             left = await self._left()
-            if left == NOTHING and self._all_accepted:  # there was no time even to ask
+            if left == NOTHING and self._all_accepted:  # there was no time to ask
                 return
             raise TimeoutError(f"expected everything settled within {seconds:g} s; left: {left}") from None
 
@@ -331,9 +332,8 @@ class SolarWind(Firing, Asking):
     # Life ---------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Connect and register every handler. `async with` does it for you. It may be started again once stopped, on
-        another loop too, with the handlers that it has. If it cannot be, or is cancelled, nothing is left open.
-        """
+        """Connect and register every handler; `async with` calls it. A stopped object may be started again with its
+        handlers, also on another loop. If it fails or is cancelled, nothing is left open."""
         self._check_process()
         self._check_not_running()
         self._state = "starting"
@@ -342,12 +342,12 @@ class SolarWind(Firing, Asking):
             await self._engine.start()
             self._loop = asyncio.get_running_loop()
             self._begun = asyncio.Event()
-            self._context = copy_context()  # that handlers start from
+            self._context = copy_context()  # handlers start from it
             self._begin_firing(self._loop, self._engine)
             self._state = "running"
             for name, setting in self._settings.items():
                 await Internal.topic(self._engine, name, *setting)
-            # Nobody handles before all have joined: what a handler fires finds the others there.
+            # No handler runs before all have joined, so that what it fires reaches the others.
             joining = [self._join(registration) for registration in list(self._registrations)]
             refusals = [each for each in await asyncio.gather(*joining, return_exceptions=True) if each is not None]
             if refusals:
@@ -364,10 +364,10 @@ class SolarWind(Firing, Asking):
 
     @on_own_loop
     async def stop(self, grace: float | None = None) -> None:
-        """Let handlers finish for `grace` seconds, give back what they did not, and flush what was fired.
+        """Let handlers finish for `grace` seconds, give back the events that they did not, and flush what was fired.
 
-        Whoever calls it while it stops waits with the first; a `grace` given then counts from then on, if that ends it
-        sooner. Called by a handler, it does not wait, since it would for that handler.
+        A second caller waits with the first; a `grace` given then counts from that moment, if it ends sooner. A handler
+        that calls it does not wait, because it would wait for itself.
         """
         grace = None if grace is None else check_seconds("grace", grace)
         if self._starting is not None:
@@ -395,24 +395,24 @@ class SolarWind(Firing, Asking):
         until = monotonic() + max(1.0, grace)  # for all of it together
         try:
             begun = {each.joining for each in self._registrations if each.joining is not None} | self._tasks
-            await finish(begun, max(1.0, grace))  # a server may be out of reach
-            # All of them before any gives something back, or it would go from one to the next.
+            await finish(begun, max(1.0, grace))  # a server may be unreachable
+            # All of them stop before any gives something back, or it would be handed to the next.
             for registration in self._registrations:
                 if registration.runner is not None:
                     self._engine.leaving(registration.instance)
             for reader in list(self._readers):
                 await self._leave_reader(reader)
             await asyncio.gather(*(self._leave(each, grace) for each in self._registrations))
-        except asyncio.CancelledError:  # by another who stops it, and has less time
+        except asyncio.CancelledError:  # by a later call of stop with less time
             until = monotonic()
-            left = [self._leave(each, 0) for each in self._registrations]  # those that it had not come to
+            left = [self._leave(each, 0) for each in self._registrations]  # those not reached yet
             await asyncio.gather(*left, return_exceptions=True)
             raise
         finally:
             await self._end(max(0.5, until - monotonic()))
 
     async def _end(self, seconds: float) -> None:
-        """Nothing is fired any more; what was is sent, for so long."""
+        """Refuse further events, and send those already fired, for at most `seconds`."""
         try:
             await self._end_firing(seconds)
         finally:
@@ -425,7 +425,7 @@ class SolarWind(Firing, Asking):
 
     @property
     def busy(self) -> int:
-        """How many handlers are at work in this process."""
+        """How many handlers are running in this process."""
         return sum(each.runner.at_work for each in self._registrations if each.runner is not None)
 
     async def __aenter__(self) -> SolarWind:
@@ -441,10 +441,10 @@ class SolarWind(Firing, Asking):
 
     @asynccontextmanager
     async def lifespan(self, app: Any = None) -> AsyncIterator[None]:
-        """For an ASGI app, `FastAPI(lifespan=wind.lifespan)`: it runs from before the first request to after the last.
+        """Run it from before the first request of an ASGI app to after the last: `FastAPI(lifespan=wind.lifespan)`.
 
-        Its server waits for all requests before it tells the app to stop. So from the signal on, what they fire has
-        `grace` seconds to be accepted; whoever still waits then gets `Unavailable`, and so does who fires after that.
+        An ASGI server waits for all requests before it tells the app to stop. So from the signal on, what requests fire
+        has `grace` seconds to be accepted; after that, and for further fires, they get `Unavailable`.
         """
         async with self:
             shutdown = Shutdown(self._bound_firing)
@@ -462,7 +462,7 @@ class SolarWind(Firing, Asking):
             self._bound = asyncio.get_running_loop().call_later(self.grace, self._give_up_fired, self.grace)
 
     def __enter__(self) -> SolarWind:
-        """Without asyncio: it runs on a thread of its own. Use `wait` for its coroutines."""
+        """Run it on a thread of its own, without asyncio. Use `wait` for its coroutines."""
         thread = LoopThread(self)
         thread.start()
         self._thread = thread
@@ -479,9 +479,9 @@ class SolarWind(Firing, Asking):
             raise failure
 
     def wait(self, work: Awaitable[T], timeout: float | None = None) -> T:
-        """From a thread: run one of the coroutines, as in `wind.wait(wind.settled(10))`, and return its result.
+        """Run one of the coroutines from a thread, as in `wind.wait(wind.settled(10))`, and return its result.
 
-        Raises `TimeoutError` after `timeout` seconds, and what the coroutine raises.
+        Raise `TimeoutError` after `timeout` seconds, and what the coroutine raises.
         """
         seconds = check_work(work, timeout)
         if self._loop is None or self._state != "running":
@@ -493,8 +493,8 @@ class SolarWind(Firing, Asking):
     def run(self, *, until_settled: bool = False) -> None:
         """Run as a service until SIGTERM or SIGINT, then drain; or `until_settled`. A second signal ends the draining.
 
-        In the main thread, where no event loop runs; elsewhere use `async with` or `with`. Raises `Unavailable`, and
-        `StoreError` if the store fails meanwhile.
+        Call it in the main thread, where no event loop runs; elsewhere use `async with` or `with`. Raise `Unavailable`,
+        and `StoreError` if the store fails meanwhile.
         """
         check_flag("until_settled", until_settled)
         check_no_loop()
@@ -543,7 +543,7 @@ class SolarWind(Firing, Asking):
                 await self._engine.leave(registration.instance)
 
     def _handled_now(self) -> Event | None:
-        """The event whose handler calls, unless that has returned."""
+        """Return the event whose handler calls this, unless the handler has returned."""
         handled = handling.get()
         if handled is None or handled._of.home is not self._engine or handled._fired is None:
             return None
