@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection, Coroutine
 from functools import partial
-from itertools import count
 from secrets import token_bytes
 from typing import Any, TypeVar
 
@@ -35,7 +34,7 @@ from .address import MAX_STREAMS, read_address
 from .definitions import DefinitionKeys
 from .durability import log_durability
 from .layout import Layout
-from .link import MemoryLink, NatsLink, NatsTransport
+from .link import ENDED, MemoryLink, NatsLink, NatsTransport
 from .namespace import open_namespace
 from .owner import HEARTBEAT_S, Owner
 from .owners import Owners
@@ -54,6 +53,8 @@ STOP_S = 5.0  # that what was submitted has to be accepted at the end
 
 class PartitionClient(Client):
     """This process as a client of a partition's owner, whoever that is."""
+
+    hello_s = HEARTBEAT_S  # a hello that NATS drops is said again
 
     def __init__(self, engine: NatsEngine, partition: int) -> None:
         super().__init__(f"process that owns partition {partition}")
@@ -117,7 +118,6 @@ class NatsEngine(Running):
             self._random = random
         self._serves = serves
         self._makes = makes
-        self._numbers = count(1)  # of transports
         self._clear()
 
     def _clear(self) -> None:
@@ -126,8 +126,8 @@ class NatsEngine(Running):
         self._session = Session(self.address)
         self._clients: dict[int, asyncio.Task[PartitionClient]] = {}
         self._started: dict[int, PartitionClient] = {}
-        self._inboxes: dict[int, str] = {}  # of the last link to each partition's owner
-        self._transports: dict[str, NatsTransport] = {}
+        self._links: dict[int, str] = {}  # the name of the last link to each partition's owner
+        self._transports: dict[str, NatsTransport] = {}  # by the names of their clients' links
 
     # Life ---------------------------------------------------------------------------------------------
 
@@ -239,13 +239,15 @@ class NatsEngine(Running):
             node, owner = await self._owners.owner_of(partition, OWNER_S)
             if owner is not None:
                 return MemoryLink(owner.connected, received, lost)
-            link = NatsLink(self._session, received, lost)
-            opening = link.open(self._layout, node, partition, self._inboxes.get(partition, ""))
+            link = NatsLink(self._session, self._layout, node, received, lost, self._owners.suspect)
+            opening = link.open(partition, self._links.get(partition, ""))
             try:
                 await self._owners.while_owner(partition, node, opening)
-                self._inboxes[partition] = link.inbox
+                self._links[partition] = link.name
+                link.check()
                 return link
-            except Unavailable:
+            except Unavailable as error:
+                link.abort(str(error))
                 if asyncio.get_running_loop().time() > until:
                     raise
             await asyncio.sleep(OWNER_AGAIN_S)
@@ -258,28 +260,28 @@ class NatsEngine(Running):
             await transport.take(message, number)
         elif what == "open":
             await self._open_transport(message)
+        else:
+            await self._session.answer(message, ENDED)
 
     async def _open_transport(self, message: Msg) -> None:
         try:
             asked = msgspec.json.decode(message.data)
-            partition, to, after = int(asked["partition"]), str(asked["to"]), str(asked.get("after", ""))
+            partition, name, after = int(asked["partition"]), str(asked["name"]), str(asked["after"])
         except (msgspec.MsgspecError, KeyError, TypeError, ValueError):
             log.warning("a message that Solar Wind did not write came at %s", message.subject)
             return
+        answer = {}
         owner = self._owners.mine.get(partition)
         if owner is None or not owner.ready:
             answer = {"refused": f"expected an owner of partition {partition}, this process is none (any more)"}
             if owner is None:
                 self._owners.doubt(partition)
         else:
-            for transport in list(self._transports.values()):
-                if transport.subject == after:
-                    transport.replaced()
-            name = f"c{next(self._numbers)}"
+            if after in self._transports:
+                self._transports[after].replaced()
+            there, here = self._layout.live(f"client.{name}"), self._layout.live(f"node.{self._owners.node}.{name}")
             forget = partial(self._forget, name)
-            here = self._layout.live(f"node.{self._owners.node}.{name}")
-            self._transports[name] = NatsTransport(self._session, owner.connected, to, here, forget)
-            answer = {"to": here}
+            self._transports[name] = NatsTransport(self._session, owner.connected, there, here, forget)
         await self._session.answer(message, msgspec.json.encode(answer))
 
     def _forget(self, name: str) -> None:

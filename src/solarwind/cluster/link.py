@@ -3,6 +3,9 @@
 NATS drops what a reader cannot take, and says nothing to the sender. So frames are numbered, and one that is missing
 ends the connection; and a sender has at most `WINDOW` bytes on the way that the reader has not credited yet. A message
 that is larger than NATS takes goes in several frames.
+
+Where nobody reads any more, each end learns it by the next frame that it sends: NATS says so, or the owner's process
+does, if it has ended the connection.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from ..peer.transport import Transport
 from ..wire import read_server
 from .channel import nobody
 from .layout import Layout
-from .session import NoAnswer, Session
+from .session import NoAnswer, Nobody, Session
 
 WINDOW = 16 << 20
 CREDIT = 1 << 20  # bytes that were read, after which the sender is told
@@ -34,6 +37,7 @@ AWAY_S = 1.5  # that a client which NATS does not find has to come again: then i
 _HEAD = struct.Struct("<BI")  # kind, number
 Connected = Callable[[Transport], Connection]  # makes the owner's end of a connection
 _WHOLE, _PART, _CREDITED, _END = range(4)
+ENDED = _HEAD.pack(_END, 0) + b"its owner has ended it"  # the answer to a frame of a connection that is no more
 
 
 class Frames:
@@ -45,13 +49,16 @@ class Frames:
         subject: str,
         received: Callable[[bytes], None],
         over: Callable[[str], None],
-        reply: str = "",
+        reply: str,
+        *,
+        keeps: bool = False,
     ) -> None:
-        """Where there is a subject to `reply` to, NATS says there, with a frame's number behind it, that it reached
-        nobody."""
+        """NATS says at `reply` that a frame reached nobody. Where this end `keeps` what it sent last, see
+        `undelivered`, the frame's number is part of that subject."""
         self._session = session
         self._subject = subject
         self._reply = reply
+        self._keeps = keeps
         self._recent: deque[tuple[int, bytes]] = deque()  # messages that were sent last, by their last frames
         self._recent_bytes = 0
         self._received = received
@@ -132,7 +139,7 @@ class Frames:
                 continue
             kind, data, whole = self._out.popleft()
             self._unread += len(data)
-            if whole and self._reply:
+            if whole and self._keeps:
                 self._keep(whole)
             await self._put(kind, data)
             if not self._out:
@@ -155,7 +162,7 @@ class Frames:
         number, self._sent = self._sent, self._sent + 1
         frame = _HEAD.pack(kind, number & 0xFFFFFFFF) + data
         try:
-            await self._session.tell(self._subject, frame, f"{self._reply}.{number}" if self._reply else "")
+            await self._session.tell(self._subject, frame, f"{self._reply}.{number}" if self._keeps else self._reply)
         except NoAnswer as error:
             self._out.clear()
             self.end(f"NATS took nothing more ({error})")
@@ -171,6 +178,9 @@ class Frames:
             self.end("something that is no frame came")
             return
         kind, number = _HEAD.unpack_from(data)
+        if kind == _END:
+            self.end(data[_HEAD.size :].decode(errors="replace"))
+            return
         if number != self._came & 0xFFFFFFFF:
             self.end("something on the way was lost")
             return
@@ -178,9 +188,6 @@ class Frames:
         if kind == _CREDITED:
             self._unread -= int.from_bytes(data[_HEAD.size :], "little")
             self._wake.set()
-            return
-        if kind == _END:
-            self.end(data[_HEAD.size :].decode(errors="replace"))
             return
         self._uncredited += len(data) - _HEAD.size
         if kind == _PART:
@@ -206,51 +213,74 @@ class Frames:
 
 
 class NatsLink:
-    """See `Link` in `engine.client`. Made by `connect`."""
+    """See `Link` in `engine.base`. It is to be opened, and checked before it is used."""
 
-    def __init__(self, session: Session, received: Callable[[bytes], None], lost: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        session: Session,
+        layout: Layout,
+        node: str,
+        received: Callable[[bytes], None],
+        lost: Callable[[str], None],
+        vanished: Callable[[str], None],
+    ) -> None:
+        """`vanished` is called with the node at the other end when NATS finds nobody there."""
         self.silent = 0
         self._session = session
         self._received = received
         self._lost = lost
-        self._closed = False
+        self._vanished = vanished
+        self._ended = ""  # why
+        self._is_used = False
         self._subscription: Subscription | None = None
-        self.node = ""  # at the other end
-        self.inbox = ""  # what the other end knows it by
-        self.frames: Frames | None = None
-
-    async def open(self, layout: Layout, node: str, partition: int, after: str) -> None:
-        """`after` is the inbox of the link before, which this one replaces. Raises `Unavailable`."""
         self.node = node
-        self.inbox = inbox = layout.live(f"client.{uuid4().hex}")
+        self.name = uuid4().hex  # what the other end knows it by
+        self._inbox = layout.live(f"client.{self.name}")
+        self._door = layout.live(f"node.{node}.open")
+        self._frames = Frames(
+            session, layout.live(f"node.{node}.{self.name}"), self._message, self._over, reply=self._inbox
+        )
+
+    async def open(self, partition: int, after: str) -> None:
+        """Ask the owner to read and write there. `after` is the name of the link before, which this one replaces.
+        Raises `Unavailable`."""
+        asked = {"partition": partition, "name": self.name, "after": after}
         try:
-            self._subscription = await self._session.subscribe(inbox, self._take)
-            asked = json.dumps({"partition": partition, "to": inbox, "after": after}).encode()
-            answer = await self._session.ask(layout.live(f"node.{node}.open"), asked, wait=OPEN_S)
+            self._subscription = await self._session.subscribe(self._inbox, self._take)
+            answer = await self._session.ask(self._door, json.dumps(asked).encode(), wait=OPEN_S)
+            refusal = json.loads(answer.data).get("refused")
+            if refusal:
+                raise Unavailable(str(refusal))
         except NoAnswer as error:
-            await self._unsubscribe()
+            self.abort("it could not be opened")
+            if isinstance(error, Nobody):
+                self._vanished(self.node)
             raise Unavailable(f"expected the owner of partition {partition} to answer: {error}") from None
-        except asyncio.CancelledError:
-            await self._unsubscribe()
+        except BaseException:
+            self.abort("it was given up")
             raise
-        found = json.loads(answer.data)
-        if "to" not in found:
-            await self._unsubscribe()
-            raise Unavailable(str(found.get("refused")))
-        self.frames = Frames(self._session, found["to"], self._message, self._over)
+
+    def check(self) -> None:
+        """Use it from now on. Raises `Unavailable` where it is over: the owner may have gone right after its answer."""
+        if self._ended:
+            raise Unavailable(f"expected the owner of the partition to stay, but {self._ended}")
+        self._is_used = True
 
     async def _take(self, message: Msg) -> None:
         self.silent = 0
-        if self.frames is not None:
-            await self.frames.take(message)
+        if nobody(message):
+            self.abort("its process is gone")
+            self._vanished(self.node)
+        else:
+            await self._frames.take(message)
 
     def _message(self, data: bytes) -> None:
         self._received(data)
 
     def _over(self, why: str) -> None:
+        self._ended = why
         self._session.spawn(self._unsubscribe(), "the end of a link")
-        if not self._closed:
-            self._closed = True
+        if self._is_used:
             self._lost(why)
 
     async def _unsubscribe(self) -> None:
@@ -259,19 +289,16 @@ class NatsLink:
             await self._session.unsubscribe(subscription)
 
     def send(self, data: bytes) -> None:
-        if self.frames is not None:
-            self.frames.send(data)
+        self._frames.send(data)
 
     async def close(self) -> None:
-        self._closed = True
-        if self.frames is not None:
-            self.frames.say("it was closed")
-            self.frames.end("it was closed")
-            await self.frames.sent(1.0)
+        self._is_used = False
+        self._frames.say("it was closed")
+        self.abort("it was closed")
+        await self._frames.sent(1.0)
 
     def abort(self, why: str) -> None:
-        if self.frames is not None:
-            self.frames.end(why)
+        self._frames.end(why)
 
 
 # The owner's end ------------------------------------------------------------------------------------------------
@@ -291,7 +318,7 @@ class NatsTransport:
         self._closed = False
         self._away = False
         self.subject = subject
-        self.frames = Frames(session, subject, self._message, self._over, reply)
+        self.frames = Frames(session, subject, self._message, self._over, reply, keeps=True)
         self.connection: Connection = connected(self)
         self.frames.drained = self._drained  # type: ignore[method-assign]
         self._stuck = False

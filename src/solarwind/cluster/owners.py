@@ -31,6 +31,7 @@ log = logging.getLogger("solarwind")
 BEAT_S = 1.0
 DOUBT_S = 1.5  # without a beat, after which a process is asked
 SILENT_S = 3.0  # without a beat, after which it is gone
+AGAIN_S = 0.5  # that a process which NATS does not find has to connect again
 ASK_S = 0.5  # that a process has to answer
 LEAST_S = 0.1  # the same, where it is silent for long
 TURN_S = 0.25  # between two looks at who owns what
@@ -293,7 +294,7 @@ class Owners:
             if not tasks[0].done():
                 await end_tasks(tasks[:1])
             await end_tasks(tasks[1:])
-        if tasks[0].cancelled():
+        if tasks[0].cancelled() or self.records[partition].node != node:
             raise Unavailable(f"expected partition {partition} to stay with its owner, it moved: try again")
         tasks[0].result()
 
@@ -395,6 +396,12 @@ class Owners:
         if self._takes_part:
             part[self.node] = len(self.mine)
         return part
+
+    def suspect(self, node: str) -> None:
+        """NATS finds nobody there: it has died, or lost NATS and comes again. So it is asked soon."""
+        member = self.members.get(node)
+        if member is not None:
+            member.heard = min(member.heard, self._loop.time() - DOUBT_S + AGAIN_S)
 
     async def _lives(self, node: str, member: Member | None) -> bool:
         """Ask a process that was not heard of for a while."""

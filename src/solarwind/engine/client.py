@@ -74,6 +74,8 @@ class _Submitted(msgspec.Struct, eq=False):
 class Client(Running):
     """See `Engine`. A subclass says by what link the server is reached."""
 
+    hello_s = HELLO_S  # that a server has to answer a hello
+
     def __init__(self, place: str) -> None:
         """`place` is the server in texts, without an article: "server at ws://127.0.0.1:7400"."""
         self.place = place
@@ -178,7 +180,7 @@ class Client(Running):
         welcome = self._expect(0)
         try:
             self._send(wire.Hello(f"{MACHINE}/{process_name()}", None, self._secret))
-            async with asyncio.timeout(HELLO_S):
+            async with asyncio.timeout(self.hello_s):
                 await welcome
         except TimeoutError:
             link.abort("it did not answer")
