@@ -103,6 +103,63 @@ async def test_requests_that_come_before_their_answers_are_answered_in_their_ord
         assert [(await made.answer()).status for _ in range(60)] == [200, 404, 200] * 20
 
 
+HEALTH = request("GET", "/healthz")
+BODY = b"POST /v1/topics/t/events HTTP/1.1\r\nhost: localhost\r\n"
+
+
+@pytest.mark.parametrize("parts", [[b"\r\n"], [b"\r\n\r\n"], [b"\r", b"\n"]], ids=["one", "two", "in two packets"])
+@on_loop
+async def test_empty_lines_before_a_request_are_passed_over(parts: list[bytes]) -> None:
+    async with here() as (_, port), peer(port) as made:
+        for _ in range(3):
+            for part in parts:
+                await made.send(part)
+            await made.send(HEALTH)
+            assert (await made.answer()).status == 200
+
+
+@on_loop
+async def test_an_empty_line_behind_a_body_is_passed_over_before_the_next_request() -> None:
+    async with here() as (_, port), peer(port) as made:
+        await made.send(request("POST", EVENTS, JSON, b"1") + b"\r\n" + HEALTH + b"\r\n" + HEALTH)
+        assert [(await made.answer()).status for _ in range(3)] == [202, 200, 200]
+
+
+@on_loop
+async def test_empty_lines_without_end_are_refused() -> None:
+    async with here() as (_, port), peer(port) as made:
+        await made.send(b"\r\n" * 100)
+        answer = await made.answer()
+        assert (answer.status, answer.code) == (400, "protocol")
+        assert "request line" in answer.problem["detail"]
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "expected"),
+    [
+        (b"secret\r\n\r\n", 400, "a request line such as GET /healthz HTTP/1.1"),
+        (b"GET /healthz HTTP/1.1\r\n\r\n", 400, "a Host header"),
+        (b"GET /healthz HTTP/1.1\r\nhost: a\r\nhost: secret\r\n\r\n", 400, "one Host header"),
+        (b"GET /healthz HTTP/1.1\r\nhost: a\r\nsecret\r\n\r\n", 400, "headers of the form name: value"),
+        (b"GET /healthz HTTP/1.1\r\nhost : a, target: secret\r\n\r\n", 400, "headers of the form name: value"),
+        (BODY + b"content-length: secret\r\n\r\n", 400, "one Content-Length"),
+        (BODY + b"content-length: 1, 2\r\n\r\n", 400, "one Content-Length"),
+        (BODY + b"transfer-encoding: secret\r\n\r\n", 501, "Transfer-Encoding: chunked"),
+        (BODY + b"transfer-encoding: chunked\r\n\r\nsecret\r\n", 400, "a chunk that is"),
+        (BODY + b"transfer-encoding: chunked\r\n\r\n1\r\nsecret\r\n", 400, "a chunk that is"),
+        (b"GET /healthz HTTP/1.0\r\n\r\n", 403, "a Host header with one of 127.0.0.1, ::1, localhost"),
+    ],
+)
+@on_loop
+async def test_a_refused_request_is_told_what_is_wrong_with_it(sent: bytes, status: int, expected: str) -> None:
+    async with here() as (_, port), peer(port) as made:
+        await made.send(sent)
+        answer = await made.answer()
+        assert answer.status == status
+        assert answer.problem["detail"].startswith(f"expected {expected}")
+        assert "secret" not in answer.problem["detail"]
+
+
 @pytest.mark.parametrize("host", ["127.0.0.2", "::1", "[::1]", "localhost", "0.0.0.0"])
 @on_loop
 async def test_a_server_answers_to_the_address_it_was_reached_at(host: str) -> None:

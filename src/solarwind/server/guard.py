@@ -107,6 +107,8 @@ class Guard:
                 return host
             allowed = LOOPBACK
         if ANY not in allowed and (host is None or host.host not in allowed):
+            if given is None:
+                raise NotAllowed(f"expected a Host header with one of {_listed(allowed)}, got a request without one")
             raise NotAllowed(
                 f"expected a request for {_listed(allowed)}, got one for {_shown(given)}: "
                 "allow the name with --allow-host if it is yours"

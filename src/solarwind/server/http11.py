@@ -35,6 +35,7 @@ _UNTAKEN_BYTES = 64 << 10  # of a body that the app does not read: nothing more 
 _BODY_S = 20.0  # over which the rate of a body is measured
 _LAST_WORDS_S = 1.0  # that a peer has to read why it is refused
 _EVENTS_AT_ONCE = 64  # of a connection, before others have their turn
+_MAX_EMPTY_BYTES = 8  # of empty lines before a request, which are passed over: RFC 9112, 2.2
 _UPGRADE = b"websocket"
 
 
@@ -76,6 +77,7 @@ class Http11(asyncio.Protocol):
         self._behind: asyncio.Task[None] | None = None  # reads what came faster than it could be looked at
         self._heard = 0.0
         self._body_bytes = 0  # that came since the last look at it
+        self._empty_bytes = 0  # of empty lines since the last request
         self._refused = False
         self._closing = False  # after the answer that is under way
         self._over = False  # it is something else by now
@@ -116,6 +118,10 @@ class Http11(asyncio.Protocol):
             return
         self._heard = self._loop.time()
         self._body_bytes += len(data)
+        if self._conn.their_state is h11.IDLE and not self._conn.trailing_data[0]:
+            data = self._without_empty_lines(data)
+            if not data:
+                return
         self._conn.receive_data(data)
         if self._behind is None:
             self._read()
@@ -135,6 +141,21 @@ class Http11(asyncio.Protocol):
             self._stuck = None
 
     # In -----------------------------------------------------------------------------------------------
+
+    def _without_empty_lines(self, data: bytes) -> bytes:
+        """Return what comes before a request without the empty lines that some clients send behind a body."""
+        left = _MAX_EMPTY_BYTES - self._empty_bytes
+        found = data[:left].lstrip(b"\r\n")
+        skipped = min(left, len(data)) - len(found)
+        self._empty_bytes += skipped
+        return data[skipped:]
+
+    def _start_next_cycle(self) -> None:
+        self._conn.start_next_cycle()
+        data = self._conn.trailing_data[0]
+        if data[:1] in (b"\r", b"\n"):
+            self._conn = self._new_parser()
+            self._conn.receive_data(self._without_empty_lines(data))
 
     def _read(self) -> None:
         """Look at what came: at some of it now, and at the rest as fast as others leave time for it."""
@@ -200,6 +221,7 @@ class Http11(asyncio.Protocol):
         """False where it is no request any more, or none that can be answered."""
         self._has_come()
         self._pipelined = False
+        self._empty_bytes = 0
         if self._idle is not None:
             self._idle.cancel()
             self._idle = None
@@ -243,7 +265,7 @@ class Http11(asyncio.Protocol):
             self._exchange.more_body = False
             self._exchange.wake()
         elif self._conn.our_state is h11.DONE:  # of a body that was not asked for
-            self._conn.start_next_cycle()
+            self._start_next_cycle()
 
     def _upgrade(self, request: h11.Request, headers: list[tuple[bytes, bytes]]) -> None:
         """From here on it is a WebSocket, whose handshake is still to be looked at."""
@@ -333,7 +355,7 @@ class Http11(asyncio.Protocol):
             return
         self._idle = self._loop.call_later(self._keep_alive_s(), self._rest)
         if self._conn.our_state is h11.DONE and self._conn.their_state is h11.DONE:
-            self._conn.start_next_cycle()
+            self._start_next_cycle()
             self._pipelined = False
             if self._behind is None:
                 self._read()
@@ -530,5 +552,25 @@ def _refusal(status: int, max_bytes: int, why: str) -> bytes:
     if status == 431:
         most = f"{_MAX_HEADERS} headers of {_MAX_LINE_BYTES:,} bytes, {max_bytes:,} together"
         return refusal(status, "too-large", f"expected a request of at most {most}, got more")
-    detail = why if why.startswith("expected ") else "expected an HTTP/1.1 request, got bytes that are none"
-    return refusal(status, "protocol", detail)
+    return refusal(status, "protocol", why if why.startswith("expected ") else _wrong(why))
+
+
+def _wrong(why: str) -> str:
+    """What is wrong with a request, by what h11 says of it: not in its words, which repeat what came."""
+    why = why.partition(":")[0].lower()
+    for words, sentence in _WRONG:
+        if words in why:
+            return f"expected {sentence}"
+    return "expected an HTTP/1.1 request, got bytes that are none"
+
+
+_WRONG = (
+    ("request line", "a request line such as GET /healthz HTTP/1.1, got another line"),
+    ("target", "a target such as /healthz in printable ASCII, got another"),
+    ("missing mandatory host", "a Host header, such as Host: localhost, got none"),
+    ("multiple host", "one Host header, got several"),
+    ("content-length", "one Content-Length of at most 20 digits, got another value, or several that differ"),
+    ("transfer-encoding", "Transfer-Encoding: chunked, once, got another"),
+    ("chunk", "a chunk that is its length in hexadecimal, CRLF, so many bytes and CRLF, got another"),
+    ("header", "headers of the form name: value, without control characters, one a line, got another line"),
+)
