@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from inspect import signature
 from time import monotonic
 from typing import Any
 
@@ -238,3 +239,9 @@ async def test_keys_ids_and_causes_that_are_long_travel_in_batches_that_a_server
                 wind.fire("T", cause=Cause.user("u" * 1_001))
     finally:
         host.end()
+
+
+def test_many_events_are_fired_with_the_options_that_one_is_fired_with() -> None:
+    one, many = (signature(each).parameters for each in (SolarWind.fire, SolarWind.fire_many))
+    apart = {"payload", "id", "payloads", "keys", "ids"}  # for one event, and for each of many
+    assert {*one} - apart == {*many} - apart

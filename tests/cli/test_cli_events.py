@@ -65,9 +65,40 @@ def test_key_and_id_are_the_events_own_and_an_id_counts_once(url: str) -> None:
     assert done("topics", "--url", url, "--json").json[0]["fired"] == 1
 
 
+def test_extensions_are_said_of_each_event_that_is_fired(url: str, start: Start) -> None:
+    said = ("--extension", "subject=a=b", "--extension", "shop=", "--url", url)
+    done("fire", "t", "1", *said)
+    done("fire", "t", "--lines", *said, input="2\n3\n")
+    listen = ("listen", "t", "--purpose", "test", "--since", "beginning", "--count", "3", "--json", "--url", url)
+    answer = start(*listen).end()
+    assert [json.loads(line)["extensions"] for line in answer.lines] == [{"subject": "a=b", "shop": ""}] * 3
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "words"),
+    [
+        (("subject",), 2, "NAME=VALUE"),
+        (("a=1", "a=2"), 2, "extension a once"),
+        (("A=1",), 1, "names of a-z and 0-9"),
+        (("id=1",), 1, "which an event says otherwise"),
+    ],
+)
+def test_an_extension_that_is_none_is_refused(url: str, given: tuple[str, ...], code: int, words: str) -> None:
+    answer = call("fire", "t", *(part for each in given for part in ("--extension", each)), "--url", url)
+    assert answer.code == code
+    assert words in " ".join(answer.err.replace("│", " ").split())
+
+
 def test_lines_are_an_event_each_and_empty_ones_none(url: str, start: Start) -> None:
     assert done("fire", "t", "--lines", "--url", url, input='{"a": 1}\n\n  2 \r\n"c"').out == "3 events fired\n"
     assert payloads(url, "t", 3, start) == [{"a": 1}, 2, "c"]
+
+
+def test_lines_with_an_id_may_be_fired_again(url: str) -> None:
+    for _ in range(2):
+        done("fire", "t", "--lines", "--id", "monday", "--url", url, input="1\n\n3\n")
+    assert done("trace", "monday.3", "--url", url, "--json").json["event"]["payload"] == 3
+    assert done("topics", "--url", url, "--json").json[0]["fired"] == 2
 
 
 def test_lines_as_json_are_a_count(url: str) -> None:

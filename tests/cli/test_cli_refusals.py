@@ -68,7 +68,6 @@ USAGE: dict[str, list[str]] = {
     "bad count": ["listen", "t", "--purpose", "p", "--count", "0"],
     "bad number": ["topics", "set", "t", "--keep-bytes", "many"],
     "a payload besides lines": ["fire", "t", "1", "--lines"],
-    "one id for many": ["fire", "t", "--lines", "--id", "x"],
 }
 
 

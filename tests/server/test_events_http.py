@@ -65,6 +65,17 @@ async def test_key_and_id_are_parameters_whatever_is_in_them(port: int) -> None:
 
 
 @on_loop
+async def test_extensions_are_a_parameter_and_said_of_each_event_of_the_request(port: int) -> None:
+    async with at(port) as doors:
+        for body, kind in ((b"1", JSON), (b"2", BYTES), (b"3\n4\n", NDJSON)):
+            await doors.fire(body, kind, extensions='{"subject": "\\u00fc", "shop": "&"}')
+        events = await doors.stored()
+        assert [(event["subject"], event["shop"]) for event in events] == [("ü", "&")] * 4
+        for text in ("", "[]", '{"a": 1}', '{"id": "x"}', '{"a": "b"', "a=b"):
+            await doors.refused(doors.send(b"1", extensions=text), 400, "bad-argument", "expected extension")
+
+
+@on_loop
 async def test_the_same_event_twice_is_accepted_twice_and_stored_once(port: int) -> None:
     async with at(port) as doors:
         assert await doors.fire(b"1", id="once") == ["once"]
@@ -397,6 +408,6 @@ async def test_one_bad_event_of_a_batch_is_named_and_none_is_accepted(port: int)
 async def test_a_cloudevent_says_its_own_id_and_key(port: int) -> None:
     async with at(port) as doors:
         body = json.dumps({"specversion": "1.0", "type": doors.topic, "source": "s", "id": "i"})
-        for query in ({"id": "other"}, {"key": "k"}):
+        for query in ({"id": "other"}, {"key": "k"}, {"extensions": "{}"}):
             await doors.refused(doors.send(body, STRUCTURED, **query), 400, "bad-argument", "parameters too")
         assert await doors.stored() == []

@@ -6,7 +6,7 @@ import os
 import select
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated, BinaryIO
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 
@@ -39,7 +39,14 @@ def fire(
     ] = None,
     lines: Annotated[bool, option("lines", "Fire each line of stdin as an event of its own.")] = False,
     key: Annotated[str | None, option("key", "What orders it for keyed purposes.")] = None,
-    id: Annotated[str | None, option("id", "Its id; the same one again is not stored again.")] = None,
+    id: Annotated[
+        str | None,
+        option("id", "Its id; the same one again is not stored again. With --lines, line 3 of `x` is `x.3`."),
+    ] = None,
+    extension: Annotated[
+        list[str] | None,
+        option("extension", "Text by name that goes with it; may be repeated.", metavar="NAME=VALUE"),
+    ] = None,
     url: Url = DEFAULT_URL,
     json: Json = False,
 ) -> None:
@@ -51,26 +58,37 @@ def fire(
         check_key(key)
     if id is not None:
         check_id(id)
+    extensions = _extensions(extension or [])
     if not lines:
-        _fire_one(url, topic, _json(_payload(payload)), key, id, json)
+        _fire_one(url, topic, _json(_payload(payload)), json, key=key, id=id, extensions=extensions)
     elif payload not in (None, "-"):
         raise typer.BadParameter(
             "expected payloads on stdin with --lines, got one as an argument: leave it out", param_hint="JSON"
         )
-    elif id is not None:
-        raise typer.BadParameter(
-            "expected no id with --lines, which fires many events, got one: leave it out", param_hint="--id"
-        )
     else:
-        _fire_lines(url, topic, key, json)
+        _fire_lines(url, topic, json, id, key=key, extensions=extensions)
 
 
-def _fire_one(url: str, topic: str, value: msgspec.Raw, key: str | None, id: str | None, json: bool) -> None:
+def _extensions(given: Sequence[str]) -> dict[str, str] | None:
+    from ..columns import check_extensions
+
+    found: dict[str, str] = {}
+    for each in given:
+        name, separator, value = each.partition("=")
+        if not separator or name in found:
+            wanted = "an extension as NAME=VALUE" if not separator else f"extension {name} once"
+            got = "it again" if separator else ascii(each)
+            raise typer.BadParameter(f"expected {wanted}, got {got}", param_hint="--extension")
+        found[name] = value
+    return check_extensions(found) if found else None
+
+
+def _fire_one(url: str, topic: str, value: msgspec.Raw, json: bool, **stated: Any) -> None:
     from . import show
     from .reach import reach
 
     with reach(url, create=True) as wind:
-        fired = wind.fire(topic, value, key=key, id=id).wait()
+        fired = wind.fire(topic, value, **stated).wait()
     if json:
         show.document({"id": fired})
     else:
@@ -103,7 +121,7 @@ def _json(data: bytes) -> msgspec.Raw:
     return msgspec.Raw(data)
 
 
-def _fire_lines(url: str, topic: str, key: str | None, json: bool) -> None:
+def _fire_lines(url: str, topic: str, json: bool, id: str | None, **stated: Any) -> None:
     """Fire what comes in, as it comes. The next part is read once this one is accepted: so much is in memory."""
     from . import show
     from .reach import reach
@@ -113,7 +131,7 @@ def _fire_lines(url: str, topic: str, key: str | None, json: bool) -> None:
         for part in _parts(sys.stdin.buffer):
             good, unread = _read(part, number)
             number += len(part)
-            accepted, refused = wind.wait(_accept(wind, topic, key, good))
+            accepted, refused = wind.wait(_accept(wind, topic, id, stated, good))
             fired += accepted
             fault = refused or unread
             if fault is not None:
@@ -153,7 +171,7 @@ def _read(lines: Sequence[bytes], before: int) -> tuple[list[tuple[int, msgspec.
 
 
 async def _accept(
-    wind: SolarWind, topic: str, key: str | None, values: Sequence[tuple[int, msgspec.Raw]]
+    wind: SolarWind, topic: str, id: str | None, stated: dict[str, Any], values: Sequence[tuple[int, msgspec.Raw]]
 ) -> tuple[int, Fault | None]:
     """Fire, and wait until all is accepted. Gives how many were, and the first that was not."""
 
@@ -161,7 +179,8 @@ async def _accept(
     unfired: Fault | None = None
     for number, value in values:
         try:
-            receipts.append((number, wind.fire(topic, value, key=key)))
+            own = None if id is None else f"{id}.{number}"
+            receipts.append((number, wind.fire(topic, value, id=own, **stated)))
         except SolarWindError as error:
             unfired = number, error
             break

@@ -7,14 +7,14 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import groupby, pairwise
 from time import time_ns
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from ..batch import MAX_HEADER_BYTES, Batch, seal
-from ..columns import gathered, words
+from ..columns import Attributes, Extensions, check_extensions, gathered, words
 from ..errors import BadArgument, BadPayload, SolarWindError, TooLarge
 from ..limits import Limits
 from ..names import check_id, check_key
@@ -44,10 +44,12 @@ _decode_lines = msgspec.json.Decoder(msgspec.Raw).decode_lines
 
 class FireQuery(msgspec.Struct, forbid_unknown_fields=True):
     """What may be said of events whose format has no place for it: `key` of all of them; `id` of the one, or with
-    NDJSON what ids begin with: line 3 of `id=import` is `import.3`."""
+    NDJSON what ids begin with: line 3 of `id=import` is `import.3`; `extensions` of all, a JSON object of texts by
+    name."""
 
     key: Key | None = None
     id: Id | None = None
+    extensions: str | None = None
 
 
 class Accepted(msgspec.Struct):
@@ -66,13 +68,16 @@ async def fire(call: Call) -> Response:
         check_key(query.key)
     if query.id is not None:
         check_id(query.id)
+    stated: dict[str, Any] = {} if query.key is None else {"keys": query.key}
+    if query.extensions is not None:
+        stated["extensions"] = _extensions(query.extensions)
     kind, headers = call.media_type, call.request.headers
     if kind in NDJSON:
-        return await Lines(call, query).fire()
+        return await Lines(call, stated, query.id).fire()
     settings, limits = call.host.settings, call.host.limits
     if kind in (cloudevents.STRUCTURED, cloudevents.BATCHED) or "ce-specversion" in headers:
         if query != FireQuery():
-            raise BadArgument("expected a CloudEvent to say its own id and partitionkey, got them as parameters too")
+            raise BadArgument("expected a CloudEvent to say all of itself, got key, id or extensions as parameters too")
         if kind == cloudevents.BATCHED:
             events = await _batched(call, await call.body(settings.body_bytes))
         elif kind == cloudevents.STRUCTURED:
@@ -89,7 +94,14 @@ async def fire(call: Call) -> Response:
     body = await call.body(limits.payload_bytes)
     if kind == JSON:
         await check_long_json(body, settings.nesting, call.host.turns)
-    return await _accept(call, [_seal(call, [body], kind, query.key, None if query.id is None else [query.id])])
+    return await _accept(call, [_seal(call, [body], kind, stated, None if query.id is None else [query.id])])
+
+
+def _extensions(text: str) -> Extensions:
+    try:
+        return check_extensions(msgspec.json.decode(text))
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise BadArgument(f"expected extensions, a JSON object of texts by name, got none: {error}") from None
 
 
 async def _accept(call: Call, batches: Sequence[Batch]) -> Response:
@@ -98,8 +110,8 @@ async def _accept(call: Call, batches: Sequence[Batch]) -> Response:
     return answer(Accepted(len(ids), ids), 202)
 
 
-def _seal(call: Call, payloads: list[bytes], content: str, key: str | None, ids: list[str | None] | None) -> Batch:
-    """Events that say nothing of where they are from: from whoever sends them."""
+def _seal(call: Call, payloads: list[bytes], content: str, stated: Attributes, ids: list[str | None] | None) -> Batch:
+    """Events that are `stated` to be alike, and that say nothing of where they are from: from whoever sends them."""
     producer, first = call.host.numbers.take(call.topic, len(payloads))
     assert call.grant is not None
     return seal(
@@ -112,8 +124,8 @@ def _seal(call: Call, payloads: list[bytes], content: str, key: str | None, ids:
         machine=call.address,
         process=call.grant.name,
         content=content,
-        keys=None if key is None else [key] * len(payloads),
         ids=ids,
+        **{field: [value] * len(payloads) for field, value in stated.items()},
     )
 
 
@@ -196,8 +208,13 @@ def _batches(call: Call, events: Sequence[Incoming]) -> Iterator[Batch]:
 
 
 def _header_bytes(event: Incoming) -> int:
-    """That it takes in its batch's header, at most: a character has up to four."""
-    return 4 * (len(event.content) + words(event.attributes)) + 8 * len(event.attributes.get("extensions", ()))
+    """That it takes in its batch's header, at most."""
+    return 4 * len(event.content) + _attribute_bytes(event.attributes)
+
+
+def _attribute_bytes(attributes: Attributes) -> int:
+    """Likewise: a character has up to four."""
+    return 4 * words(attributes) + 8 * len(attributes.get("extensions", ()))
 
 
 def slices(payloads: Sequence[bytes], limits: Limits, headers: Sequence[int] | None = None) -> Iterator[slice]:
@@ -240,9 +257,10 @@ class Lines:
     """A request whose lines are events. It is read as it comes and never held as a whole, and no faster than it is
     accepted."""
 
-    def __init__(self, call: Call, query: FireQuery) -> None:
+    def __init__(self, call: Call, stated: Attributes, id: str | None) -> None:
+        """`stated` is said of all events; `id` is what their ids begin with."""
         self._call = call
-        self._query = query
+        self._stated, self._id = stated, id
         self._settings, self._limits = call.host.settings, call.host.limits
         self._number = 0  # of the last line that was looked at
         self._sent: deque[_Sent] = deque()
@@ -317,8 +335,8 @@ class Lines:
         """Raises `BadLine` once the lines before it are sent, and what sending raises."""
         numbers, payloads, bad = await self._split(block)
         turns = self._call.host.turns
-        words = len(self._query.key or "") + len(self._query.id or "") + _NUMBER
-        for cut in slices(payloads, self._limits, [4 * words] * len(payloads)):
+        header = _attribute_bytes(self._stated) + 4 * (len(self._id or "") + _NUMBER)
+        for cut in slices(payloads, self._limits, [header] * len(payloads)):
             await turns.next()
             with turns.piece():
                 self._submit(numbers[cut], payloads[cut])
@@ -328,9 +346,9 @@ class Lines:
 
     def _submit(self, numbers: Sequence[int], payloads: list[bytes]) -> None:
         ids: list[str | None] | None = None
-        if self._query.id is not None:
-            ids = [check_id(f"{self._query.id}.{number}") for number in numbers]
-        batch = _seal(self._call, payloads, JSON, self._query.key, ids)
+        if self._id is not None:
+            ids = [check_id(f"{self._id}.{number}") for number in numbers]
+        batch = _seal(self._call, payloads, JSON, self._stated, ids)
         self._sent.append(_Sent(self._call.host.engine.submit(batch), batch))
         self._unaccepted += batch.weight
 

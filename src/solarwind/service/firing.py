@@ -197,10 +197,9 @@ class Firing:
         if id is not None:
             attributes["ids"] = check_id(id)
         after = 0
-        if given is not None:
-            attributes["causes"], after = Cause.of(given), given.time_ns if isinstance(given, Event) else 0
-        if extensions is not None:
-            attributes["extensions"] = check_extensions(extensions)
+        if given is not None or extensions is not None:
+            stated, after = _stated(given, extensions)
+            attributes |= stated
         if handled is not None:
             after = max(after, handled.time_ns)
             if not now and self._holds(handled):
@@ -255,10 +254,14 @@ class Firing:
         *,
         keys: Iterable[str | None] | None = None,
         ids: Iterable[str | None] | None = None,
+        cause: Cause | Event | None = None,
+        extensions: Mapping[str, str] | None = None,
+        now: bool = False,
         within: float | timedelta | None = None,
     ) -> Receipts:
         """Fire an event for each payload; they travel together. `key` is one for all, or a function of the payload;
-        `keys` has one for each. `ids` has an id for each, so that they may be fired again. `within`: see `fire`.
+        `keys` has one for each. `ids` has an id for each, so that they may be fired again. `cause` and `extensions` are
+        those of all of them. `now` and `within`: see `fire`.
 
         Awaiting what comes back waits until all are accepted; `.ids` are known at once. Raises what `fire` raises, and
         nothing is fired then. Small payloads without a key cost least this way.
@@ -268,25 +271,27 @@ class Firing:
         encoded = [codec.encode(payload) for payload in given]
         for data, _ in encoded:
             self._check_size(topic, data)
+        check_flag("now", now)
         seconds = None if within is None else check_seconds("within", within, some=True)
         its_keys, its_ids = _keys(given, key, keys), _column("ids", ids, len(given), check_id)
+        stated, after = _stated(cause, extensions)
         handled = handling.get()
-        if its_keys is None and its_ids is None and handled is None and seconds is None:
+        if its_keys is None and its_ids is None and not stated and handled is None and seconds is None:
             bytes_, contents = [data for data, _ in encoded], {content for _, content in encoded}
             if len(contents) == 1 and max(map(len, bytes_)) <= self._small and get_ident() == self._thread_id:
                 return Receipts(self._buffer.add_many(topic, bytes_, contents.pop()))
-        columns = {"keys": its_keys, "ids": its_ids}
+        columns = {field: each for field, each in (("keys", its_keys), ("ids", its_ids)) if each is not None}
         events: list[tuple[bytes, str, dict[str, Any]]] = [
-            (data, content, {field: each[at] for field, each in columns.items() if each and each[at] is not None})
+            (data, content, stated | {field: each[at] for field, each in columns.items() if each[at] is not None})
             for at, (data, content) in enumerate(encoded)
         ]
-        if handled is not None and self._holds(handled):
-            self._check_held(handled, sum(HELD_BYTES + len(data) for data, *_ in events))
-            return Receipts([self._hold(handled, topic, *event, handled.time_ns) for event in events])
-        after = 0
         if handled is not None:
-            cause, after = Cause.event(handled), handled.time_ns
-            events = [(data, content, {**attributes, "causes": cause}) for data, content, attributes in events]
+            after = max(after, handled.time_ns)
+            if not now and self._holds(handled):
+                self._check_held(handled, sum(HELD_BYTES + len(data) for data, *_ in events))
+                return Receipts([self._hold(handled, topic, *event, after) for event in events])
+            for _, _, attributes in events:
+                attributes.setdefault("causes", Cause.event(handled))
         with self._thread_buffer() as buffer, buffer.whole(topic, apart=seconds is not None):
             receipts = [buffer.add_with(topic, *event, after) for event in events]
         self._limit(buffer, receipts, seconds)
@@ -329,6 +334,16 @@ class Firing:
         with self._foreign_lock:
             groups = self._foreign.take()
         self._foreign.send(groups)
+
+
+def _stated(cause: Cause | Event | None, extensions: Mapping[str, str] | None) -> tuple[dict[str, Any], int]:
+    """The attributes that say so, and the time in ns before which the event cannot have been fired."""
+    stated: dict[str, Any] = {}
+    if cause is not None:
+        stated["causes"] = Cause.of(cause)
+    if extensions is not None:
+        stated["extensions"] = check_extensions(extensions)
+    return stated, cause.time_ns if isinstance(cause, Event) else 0
 
 
 def _end_timer(timer: asyncio.TimerHandle, accepted: asyncio.Future[None]) -> None:

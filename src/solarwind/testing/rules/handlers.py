@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ...event import Event
+from ...event import Cause, Event
 from ...failure import Later, Reject, Retry
 from ...wind import SolarWind
 from .place import Place, on_loop, until
@@ -464,3 +464,23 @@ class HandlerRules:
             await wind.fire("T", 2, key="l")
             await wind.settled(60)
         assert sorted(seen) == [(0, {}, None), (1, said, "k"), (2, {}, "l"), (3, {"tracestate": ""}, None)]
+
+    @on_loop
+    async def test_what_is_said_of_many_events_is_said_of_each_of_them(self, place: Place) -> None:
+        """From outside and from a handler, held and at once."""
+        wind = place.open()
+        seen: list[tuple[int, dict[str, str], str, str]] = []
+        said, cause = {"subject": "ü"}, Cause.user("ann")
+
+        @wind.on("T", purpose="p")
+        async def handle(number: int, event: Event) -> None:
+            seen.append((number, event.extensions, event.cause.kind, event.cause.id))
+            if number == 1:
+                wind.fire_many("T", [2, 3], extensions=said, cause=cause)
+                await wind.fire_many("T", [4, 5], extensions=said, now=True)
+
+        async with wind:
+            ids = (await wind.fire_many("T", [0, 1], extensions=said, cause=cause)).ids
+            await wind.settled(10)
+        by_hand = [(number, said, "user", "ann") for number in range(4)]
+        assert sorted(seen) == [*by_hand, *[(number, said, "event", ids[1]) for number in (4, 5)]]
