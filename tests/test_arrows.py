@@ -263,9 +263,8 @@ def test_style(path: Path) -> None:
     module = name_of(path)
     if source.strip():
         assert ast.get_docstring(tree), f"{module} does not say why it exists"
-    longest = 650 if module == "core.dispatcher" else 600
     lines = source.count("\n")
-    assert lines <= longest, f"{module} has {lines} lines"
+    assert lines <= 600, f"{module} has {lines} lines"
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not node.name.startswith("test_"):
             assert node.end_lineno is not None
@@ -274,11 +273,11 @@ def test_style(path: Path) -> None:
 
 
 def test_the_seven_steps_stand_in_order() -> None:
-    """In one file, top to bottom, with the names that the plan gives them."""
+    """In one file, top to bottom, with the names and numbers of the plan: the sixth leads to the fourth."""
     tree = ast.parse((ROOT / "core" / "dispatcher.py").read_text())
     dispatcher = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Dispatcher")
     methods = [node.name for node in dispatcher.body if isinstance(node, ast.FunctionDef)]
-    steps = ["receive", "pre_send", "for_each_purpose", "exchange", "post_send", "further_partitions", "drop"]
+    steps = ["receive", "pre_send", "for_each_purpose", "further_partitions", "exchange", "post_send", "drop"]
     assert [name for name in methods if name in steps] == steps
     drawn = re.findall(r"^    (\d) (\w+)", ast.get_docstring(tree) or "", re.MULTILINE)
-    assert drawn == [(str(number), name) for number, name in enumerate(steps, start=1)]
+    assert drawn == list(zip("1236457", steps, strict=True))

@@ -217,7 +217,7 @@ class _Topic:
         self.is_missing = target is None and source is not None
         self.states = states
         self.positions = Positions(self.source.end)
-        self.letters: dict[str, set[Letter]] = {}  # the target's letters, by purpose
+        self.letters: dict[tuple[str, int], set[Letter]] = {}  # the target's letters, by track
 
     @property
     def settings(self) -> tuple[int | None, int | None]:
@@ -283,7 +283,7 @@ class _Copying:
         while page := await _page_of(self._source, self._delayed):
             await self._target.delay(page)
             self._delayed = page[-1].place
-        purposes = sum(len(topic.states) for topic in self._topics.values())
+        purposes = sum(not state.track for topic in self._topics.values() for state in topic.states)
         return Copied(len(self._topics), self._done, before, purposes, self._dead_letters)
 
     # --- what the target holds --------------------------------------------------------------------------------
@@ -357,14 +357,14 @@ class _Copying:
 
     async def _compare_state(self, state: State) -> None:
         topic = self._topics.get(state.topic)
-        mine = next((each for each in topic.states if each.purpose == state.purpose), None) if topic else None
+        mine = next((each for each in topic.states if _track(each) == _track(state)), None) if topic else None
         what = f"purpose {state.purpose!r} on topic {state.topic!r}"
         if topic is None or mine is None:
             raise self._conflict(f"{what}, which the source does not have")
-        letters = set(await self._target.store_of(state.topic).dead(state.topic, state.purpose))
+        letters = set(await _letters(self._target, state))
         if not _same_state(topic.positions.state(mine), state) or letters - set(await self._letters(topic, mine)):
             raise self._conflict(f"{what} in another state")
-        topic.letters[state.purpose] = letters
+        topic.letters[_track(state)] = letters
 
     def _conflict(self, what: str) -> ConflictError:
         return ConflictError(
@@ -403,8 +403,8 @@ class _Copying:
             position += len(batch)
 
     async def _letters(self, topic: _Topic, state: State) -> list[Letter]:
-        """Return a purpose's dead letters as the target is to have them."""
-        return topic.positions.letters(await self._source.store_of(topic.name).dead(topic.name, state.purpose))
+        """Return a track's dead letters as the target is to have them."""
+        return topic.positions.letters(await _letters(self._source, state))
 
     async def _copy_purposes(self, topic: _Topic) -> None:
         portion = _Portion()
@@ -420,13 +420,13 @@ class _Copying:
         """Yield the states and letters that the target lacks. A state comes before its letters, which do not change
         it."""
         for state in topic.states:
-            known = topic.letters.get(state.purpose)
+            known = topic.letters.get(_track(state))
             if known is None:
                 yield topic.positions.state(state).snapshot()
             for letter in await self._letters(topic, state):
                 self._dead_letters += 1
                 if known is None or letter not in known:
-                    yield Change(topic.name, state.purpose, dead=[letter])
+                    yield Change(topic.name, state.purpose, state.track, dead=[letter])
 
     async def _commit(self, topic: _Topic, portion: _Portion) -> None:
         await self._target.store_of(topic.name).commit([], portion.changes, portion.snapshots, self._now)
@@ -441,6 +441,16 @@ class _Copying:
 
 async def _page_of(end: End, after: tuple[int, int], max_bytes: int = PAGE_BYTES) -> list[Entry]:
     return await end.delays.page(after, max_bytes) if end.delays is not None else []
+
+
+def _track(state: State) -> tuple[str, int]:
+    return state.purpose, state.track
+
+
+async def _letters(end: End, state: State) -> list[Letter]:
+    """Return the dead letters of a track."""
+    letters = await end.store_of(state.topic).dead(state.topic, state.purpose)
+    return [letter for letter in letters if letter.position in state.dead]
 
 
 def _same_event(one: tuple[Batch, int], other: tuple[Batch, int]) -> bool:

@@ -439,7 +439,7 @@ async def test_state_stays_small_and_right_over_many_commits_and_owners(
     root = f"solarwind.{namespace}.state.0"
     stream = f"SOLARWIND_{namespace}_state"
     assert await messages(server, stream, f"{root}.log.commit") < 150
-    assert await messages(server, stream, f"{root}.log.purpose.>") < 10
+    assert await messages(server, stream, f"{root}.log.track.>") < 10
     assert await messages(server, stream, f"{root}.log.topic.>") < 10
     assert await messages(server, stream, f"{root}.kept.dead.>") < 100
     async with SolarWind(url) as wind:

@@ -145,7 +145,7 @@ def test_streams_and_subjects_are_named_as_they_are() -> None:
     names += [
         layout.key("owner.0"),
         layout.log(0, "commit"),
-        layout.log(0, "purpose.HASH"),
+        layout.log(0, "track.HASH.TRACK"),
         layout.log(0, "topic.TOPIC"),
     ]
     names += [

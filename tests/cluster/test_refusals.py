@@ -506,7 +506,7 @@ async def test_messages_among_state_that_we_did_not_write(
                 ("log.commit", b"", {"Solarwind-Commit": "99.99"}),
                 ("log.commit", b"garbage", {"Solarwind-Commit": "x"}),
                 ("log.commit", commit[: len(commit) // 2], {"Solarwind-Piece": "1/2"}),
-                ("log.purpose.0123", b"garbage", {}),
+                ("log.track.0123.0", b"garbage", {}),
                 ("log.topic.T", b"\x90", {}),
                 ("log.other", b"garbage", {}),
                 ("kept.index.T", b"garbage", {}),

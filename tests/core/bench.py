@@ -13,6 +13,7 @@ from solarwind.core.log import Stored
 from solarwind.core.purpose import Purpose
 from solarwind.core.spans import Spans
 from solarwind.core.state import Change, decode_changes, encode
+from solarwind.core.track import Track
 from solarwind.limits import Limits
 
 SECOND = 10**9
@@ -158,6 +159,9 @@ class Bench:
 
     def purpose(self, name: str = "p") -> Purpose:
         return self.dispatcher.purpose("T", name)
+
+    def track(self, name: str = "p") -> Track:
+        return self.purpose(name).main
 
     def settle_all(self) -> int:
         """Handle everything; gives in how many rounds of reports."""

@@ -153,7 +153,7 @@ def test_a_report_on_a_lease_that_ended_or_is_anothers_counts_for_nothing() -> N
     assert not bench.report(mine, done=mine.picks), "it was silent for its lease"
     assert bench.report(yours, done=yours.picks)
     assert not bench.report(yours, done=yours.picks), "it was reported before"
-    assert bench.purpose().state.settled == 1
+    assert bench.track().state.settled == 1
 
 
 def test_a_report_that_comes_twice_counts_once_also_while_its_lease_goes_on() -> None:
@@ -188,7 +188,7 @@ def test_what_one_lost_is_not_given_to_another_whose_lease_ends_at_that_moment()
     assert len(bench.given()) == 3
     bench.pass_time(60)
     assert not bench.take()
-    assert bench.purpose().state.tried == {0: 1, 1: 1, 2: 1}, "each was lost once"
+    assert bench.track().state.tried == {0: 1, 1: 1, 2: 1}, "each was lost once"
 
 
 def test_an_instance_that_leaves_gives_back_at_once_and_uncounted() -> None:
@@ -205,13 +205,13 @@ def test_what_an_instance_had_in_hand_when_it_died_was_tried_and_nothing_is_dead
     retry = Retry(attempts=2)
     bench.fire(3)
     bench.leave(bench.join(since=0, room=9, retry=retry), died=True)
-    assert bench.purpose().state.tried == {0: 1, 1: 1, 2: 1}
+    assert bench.track().state.tried == {0: 1, 1: 1, 2: 1}
     bench.take()
     second = bench.join(room=9, retry=retry)
     assert bench.given() == {second: [0]}, "on its last attempt it goes alone"
     bench.leave(second, died=True)
     third = bench.join(room=9, retry=retry)
-    assert list(bench.purpose().state.dead.positions()) == [0]
+    assert list(bench.track().state.dead.positions()) == [0]
     assert bench.given() == {third: [1]}
 
 
@@ -226,7 +226,7 @@ def test_an_event_on_its_last_attempt_is_not_dead_by_the_death_of_an_instance_th
     assert bench.given() == {first: [0, 1]}
     bench.leave(first, died=True)
     second = bench.join(room=9, retry=retry)
-    assert not bench.purpose().state.dead
+    assert not bench.track().state.dead
     assert bench.given() == {second: [0]}
 
 
@@ -247,8 +247,8 @@ def test_an_event_that_kills_its_worker_is_handed_out_so_often_as_it_may_be_and_
                 break
             bench.report(offer, done=offer.picks)
     assert seen == list(range(1, attempts + 1))
-    assert list(bench.purpose().state.dead.positions()) == [killer]
-    assert bench.purpose().state.settled == 39
+    assert list(bench.track().state.dead.positions()) == [killer]
+    assert bench.track().state.settled == 39
 
 
 # Room -------------------------------------------------------------------------------------------------
@@ -316,7 +316,7 @@ def test_an_event_is_tried_so_often_and_is_dead_then_and_nothing_else_waits_for_
             else:
                 bench.report(offer, done=[1])
     assert attempts == [1, 2, 3]
-    state = bench.purpose().state
+    state = bench.track().state
     assert (list(state.dead.positions()), state.settled, state.retried, state.tried) == ([0], 1, 2, {})
 
 
@@ -327,7 +327,7 @@ def test_an_event_whose_handler_fired_what_cannot_be_taken_is_tried_again_and_no
     (offer,) = bench.take()
     refused = Report(offer.instance, offer.lease, Spans.of([0]), refusal="a topic too many")
     assert bench.dispatcher.post_send(refused, bench.now)
-    state = bench.purpose().state
+    state = bench.track().state
     assert (state.settled, list(state.due), state.tried) == (0, [0], {0: 1})
 
 
@@ -341,7 +341,7 @@ def test_later_is_not_counted_and_reject_is_final() -> None:
         bench.report(offer, failed=[0], verdict="later")
         bench.pass_time(0)
     bench.report(bench.take()[0], failed=[0], verdict="reject")
-    assert list(bench.purpose().state.dead.positions()) == [0]
+    assert list(bench.track().state.dead.positions()) == [0]
 
 
 def test_dead_letters_are_redriven_as_if_never_tried_or_discarded() -> None:
@@ -349,7 +349,7 @@ def test_dead_letters_are_redriven_as_if_never_tried_or_discarded() -> None:
     bench.join(room=9, retry=Retry(attempts=1))
     bench.fire(4)
     bench.report(bench.take()[0], failed=[0, 1, 2], done=[3])
-    dead = bench.purpose().state.dead
+    dead = bench.track().state.dead
     assert bench.dispatcher.redrive("T", "p", Spans((0, 2, 3, 9)), bench.now) == 2, "only dead letters are"
     bench.carry_out()
     (offer,) = bench.take()
@@ -367,7 +367,7 @@ def test_a_replay_makes_what_is_done_pend_again_and_nothing_twice() -> None:
     assert bench.dispatcher.replay("T", "p", 0, 99, bench.now) == 2
     bench.carry_out()
     bench.settle_all()
-    assert bench.purpose().state.settled == 6
+    assert bench.track().state.settled == 6
     assert bench.purpose().pending(4) == 0
 
 
@@ -379,7 +379,7 @@ def test_what_is_settled_while_a_replay_waits_for_room_is_not_handed_out_again()
     bench.report(offer, failed=[2], verdict="reject")
     (last,) = bench.take()
     assert list(last.picks) == [3]
-    bench.dispatcher.redrive("T", "p", bench.purpose().state.dead.copy(), bench.now)
+    bench.dispatcher.redrive("T", "p", bench.track().state.dead.copy(), bench.now)
     bench.report(offer, done=[0, 1])
     assert list(bench.given().values()) == [[2]]
 
@@ -450,11 +450,11 @@ def test_keys_wait_in_bounded_lanes() -> None:
     bench = Bench(limits=Limits(waiting=3))
     bench.join(exchange="keyed", room=9)
     bench.fire(20, keys=["a"] * 10 + ["b"] * 10)
-    backlog = bench.purpose().backlog
+    backlog = bench.track().backlog
     assert backlog is not None
     assert backlog.cursor == 4, "three wait behind the first, and nothing further ahead is looked at"
     bench.settle_all()
-    assert bench.purpose().state.settled == 20
+    assert bench.track().state.settled == 20
 
 
 # Fan-out ----------------------------------------------------------------------------------------------
@@ -476,7 +476,7 @@ def test_what_pends_waits_or_is_in_hand_when_a_fanout_takes_over_goes_to_the_nex
     bench.pass_time(1)
     bench.leave(first)
     assert bench.purpose().pending(7) == 5
-    assert bench.dispatcher.drop("T").edges == [0, 5], "the log keeps them"
+    assert bench.dispatcher.needed("T").edges == [0, 5], "the log keeps them"
     bench.commit()
     bench.restart(clean=True)
     bench.fire(2)
@@ -673,7 +673,7 @@ def test_an_event_in_hand_is_not_dropped_when_a_fanout_takes_over() -> None:
     bench.fire()
     assert bench.purpose().dropped == 1
     assert bench.report(offer, done=[0])
-    assert bench.purpose().state.settled == 1
+    assert bench.track().state.settled == 1
 
 
 # The log ----------------------------------------------------------------------------------------------
@@ -716,7 +716,7 @@ def test_what_is_trimmed_while_it_is_in_hand_is_settled_all_the_same() -> None:
     bench.fire()
     bench.dispatcher.fetched("T", 0, bench.log[1], bench.now)
     bench.report(offer, done=[0])
-    assert (bench.purpose().state.settled, bench.purpose().dropped) == (1, 0)
+    assert (bench.track().state.settled, bench.purpose().dropped) == (1, 0)
 
 
 def test_what_is_trimmed_when_it_was_its_turn_in_its_key_is_not_handed_out() -> None:
@@ -736,7 +736,7 @@ def test_the_log_keeps_dead_letters() -> None:
     bench.join(room=9)
     bench.fire(3)
     bench.report(bench.take()[0], done=[0, 2], failed=[1], verdict="reject")
-    assert bench.dispatcher.drop("T") == Spans((1, 2))
+    assert bench.dispatcher.needed("T") == Spans((1, 2))
 
 
 def test_what_is_accepted_while_nothing_is_found_is_not_lost() -> None:
@@ -764,7 +764,7 @@ def test_after_a_crash_what_may_have_been_in_a_handler_is_counted_before_it_begi
     bench.join(room=9)
     (offer,) = bench.take()
     assert (list(offer.picks), offer.after_commit) == ([0, 1, 2], True)
-    assert bench.purpose().state.tried == {0: 1, 1: 1, 2: 1}
+    assert bench.track().state.tried == {0: 1, 1: 1, 2: 1}
     bench.report(offer, done=[0, 1, 2])
     bench.fire()
     assert [offer.after_commit for offer in bench.take()] == [False]
@@ -779,7 +779,7 @@ def test_after_an_orderly_stop_nothing_is_suspect_but_what_had_no_end_before() -
     bench.take()
     bench.join(room=9, retry=Retry(attempts=1))
     assert list(bench.given().values()) == [[1]]
-    assert list(bench.purpose().state.dead.positions()) == [0]
+    assert list(bench.track().state.dead.positions()) == [0]
 
 
 def test_how_the_last_attempt_of_a_suspect_ended_is_durable_before_anything_else_goes_out() -> None:
@@ -820,7 +820,7 @@ def test_a_dead_letter_that_killed_is_no_suspect_any_more_when_it_is_redriven() 
     bench.fire()
     bench.leave(bench.take()[0].instance, died=True)
     bench.join(retry=retry)
-    assert list(bench.purpose().state.dead.positions()) == [0]
+    assert list(bench.track().state.dead.positions()) == [0]
     bench.dispatcher.redrive("T", "p", Spans((0, 1)), bench.now)
     bench.carry_out()
     assert [(offer.after_commit, offer.tried) for offer in bench.take()] == [(False, {})]
@@ -867,7 +867,7 @@ def test_a_suspect_that_is_trimmed_meanwhile_holds_up_nobody() -> None:
     bench.at_hand = True
     bench.dispatcher.fetched("T", 0, bench.log[1], bench.now)
     bench.carry_out()
-    assert bench.purpose().suspects == Spans()
+    assert bench.track().suspects == Spans()
     assert list(bench.given().values()) == [[1]]
 
 
@@ -914,7 +914,7 @@ def test_an_event_that_kills_its_process_takes_none_of_another_purpose_of_that_p
                 begin()
                 break
             bench.report(offer, done=offer.picks)
-    assert {name: list(bench.purpose(name).state.dead.positions()) for name in "pq"} == {"p": [2], "q": [5]}
+    assert {name: list(bench.track(name).state.dead.positions()) for name in "pq"} == {"p": [2], "q": [5]}
     assert max(crashes.values()) <= attempts + 1, "and neither is handed out more often than it may be"
 
 
@@ -976,7 +976,7 @@ def test_the_end_of_the_dispatcher_s_process_is_no_last_attempt_of_what_another_
     bench.leave(last.instance, died=True)
     bench.join(process="elsewhere", retry=retry)
     assert not bench.take()
-    assert list(bench.purpose().state.dead.positions()) == [0]
+    assert list(bench.track().state.dead.positions()) == [0]
 
 
 def test_an_event_alone_in_its_instance_is_not_dead_by_what_its_process_had_in_hand_for_another() -> None:
@@ -987,7 +987,7 @@ def test_an_event_alone_in_its_instance_is_not_dead_by_what_its_process_had_in_h
     bench.dispatcher.leaving(both, bench.now)
     for instance in both:
         bench.leave(instance, died=True)
-    assert [bench.purpose(name).state.tried for name in ("p", "q")] == [{}, {}]
+    assert [bench.track(name).state.tried for name in ("p", "q")] == [{}, {}]
 
 
 def test_a_purpose_that_is_retired_while_it_waits_for_its_turn_lets_the_others_go_on() -> None:
@@ -1028,7 +1028,7 @@ def test_an_event_that_kills_its_process_is_dead_in_the_end_and_those_next_to_it
         for offer in offers:
             bench.report(offer, done=offer.picks)
     assert crashes == attempts + 1
-    assert list(bench.purpose().state.dead.positions()) == [killer]
+    assert list(bench.track().state.dead.positions()) == [killer]
     (said,) = bench.said
     assert all(word in said for word in (bench.log[0].batch.id(killer), "'T'", "'p'", "now a dead letter"))
 
@@ -1058,7 +1058,7 @@ def test_what_was_counted_and_given_back_unhandled_was_not_tried() -> None:
     bench.report(offer, returned=[1])
     bench.leave(first)
     bench.take()
-    assert bench.purpose().state.tried == {}
+    assert bench.track().state.tried == {}
     bench.join(room=9, retry=AT_ONCE)
     assert list(bench.given().values()) == [[0, 1]], "though still with care"
 
@@ -1083,9 +1083,9 @@ def test_what_is_recovered_is_what_was_there(exchanges: tuple[str, str]) -> None
     bench.fire(2)
     bench.settle_all()
     bench.commit()
-    live = encode(bench.dispatcher.snapshot("T", "p"))
+    live = encode(bench.dispatcher.snapshot("T", "p", 0))
     bench.restart()
-    assert encode(bench.dispatcher.snapshot("T", "p")) == live
+    assert encode(bench.dispatcher.snapshot("T", "p", 0)) == live
     bench.join(exchange=exchanges[1], version=2, room=9)
     assert not bench.take(), "what was done is done"
 
@@ -1135,10 +1135,10 @@ def test_a_keyed_purpose_looks_at_so_many_waiting_events_in_one_turn_at_most(mon
         bench.log.append(Stored(start, batch(5, keys=["b" if start == 56 else "a"] * 5)))
         bench.dispatcher.topic("T").end = start + 5
     bench.join(exchange="keyed", room=9)
-    backlog = bench.purpose().backlog
+    backlog = bench.track().backlog
     assert backlog is not None
     seen = []
-    bench.dispatcher.exchange(bench.purpose(), bench.now)
+    bench.dispatcher.exchange(bench.track(), bench.now)
     while bench.dispatcher.behind:
         before = backlog.cursor
         bench.dispatcher.go_on(bench.now)

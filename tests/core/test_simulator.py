@@ -12,14 +12,17 @@ from typing import Any
 import pytest
 
 from solarwind.core.backlog import Backlog, Lanes
+from solarwind.core.crashes import Crashes
 from solarwind.core.dispatcher import Dispatcher
 from solarwind.core.effects import Report
 from solarwind.core.exchange import Direct
+from solarwind.core.instance import Instance
 from solarwind.core.log import Stored
 from solarwind.core.process import Process
-from solarwind.core.purpose import Instance, Purpose
+from solarwind.core.purpose import Purpose
 from solarwind.core.spans import Spans
 from solarwind.core.state import Change, Snapshot, State
+from solarwind.core.track import Track
 from solarwind.limits import Limits
 from solarwind.testing.simulator import SimulationFailure, main, simulate
 
@@ -34,7 +37,7 @@ PER_THOUSAND = {
     "accepted": 40_000, "settled": 40_000, "retries": 1_000, "later": 300, "dead": 600, "buried": 120, "kills": 300,
     "crashes": 400, "crashes after a commit": 60, "stops": 700, "deaths": 700, "hangs": 200, "leases ended": 150,
     "leaves": 400, "returned": 400, "late reports": 400, "reports refused": 1_500, "reports sent twice": 500,
-    "foreign reports": 200, "children": 8_000, "copies handled": 7_000, "fetches": 3_000, "careful": 4_000,
+    "foreign reports": 200, "children": 8_000, "copies handled": 7_000, "fetches": 3_000, "counted ahead": 4_000,
     "full commits": 600, "refused": 2_000, "jumps": 300, "replayed": 600, "redriven": 80, "discarded": 20,
     "retired": 80, "trimmed": 2_000, "conflicts": 300, "alone": 400,
 }  # fmt: skip
@@ -88,7 +91,7 @@ def _settle_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _forget_to_hold_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("solarwind.core.purpose.key_of", lambda path: lambda batch, index: None)
+    monkeypatch.setattr("solarwind.core.track.key_of", lambda path: lambda batch, index: None)
 
 
 def _let_go_of_a_key_while_its_event_waits(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,7 +121,7 @@ def _forget_what_is_suspect(monkeypatch: pytest.MonkeyPatch) -> None:
         genuine(self, *args, clean=clean)
         for topic in self.topics.values():
             for purpose in topic.purposes.values():
-                purpose.suspects = Spans()
+                purpose.main.suspects = Spans()
 
     monkeypatch.setattr(Dispatcher, "recover", recover)
 
@@ -133,7 +136,7 @@ def _hand_out_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _lose_what_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Purpose, "give_back", lambda self, positions, suspicious: None)
+    monkeypatch.setattr(Track, "give_back", lambda self, positions, suspicious: None)
 
 
 def _never_end_a_lease(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,23 +156,23 @@ def _retry_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _retry_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    genuine = Dispatcher._wake
+    genuine = Dispatcher.wake
 
-    def _wake(self: Dispatcher, when: int, purpose: Purpose, number: int, *, retry: bool) -> None:
-        genuine(self, when, purpose, number, retry=retry)
-        if retry:
-            purpose.due(number)
+    def wake(self: Dispatcher, when: int, about: Track | Instance | Purpose, position: int = 0) -> None:
+        genuine(self, when, about, position)
+        if isinstance(about, Track):
+            about.due(position)
 
-    monkeypatch.setattr(Dispatcher, "_wake", _wake)
+    monkeypatch.setattr(Dispatcher, "wake", wake)
 
 
 def _do_not_wait_for_the_note(monkeypatch: pytest.MonkeyPatch) -> None:
-    genuine = Purpose.__init__
+    genuine = Track.__init__
 
-    def init(self: Purpose, state: State, *, reached: int | None, limits: Limits) -> None:
-        genuine(self, state, reached=None, limits=limits)
+    def init(self: Track, purpose: Purpose, state: State, *, reached: int | None, limits: Limits) -> None:
+        genuine(self, purpose, state, reached=None, limits=limits)
 
-    monkeypatch.setattr(Purpose, "__init__", init)
+    monkeypatch.setattr(Track, "__init__", init)
 
 
 def _copy_twice(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,24 +194,22 @@ def _skip_an_event(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _make_last_attempts_beside_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    def proceed(self: Dispatcher, process: Process, now: int, genuine: Any = Dispatcher._proceed) -> None:
+    def proceed(self: Crashes, process: Process, now: int, genuine: Any = Crashes.proceed) -> None:
         in_hand, process.in_hand = process.in_hand, 0
         genuine(self, process, now)
         process.in_hand += in_hand
 
-    monkeypatch.setattr(Dispatcher, "_proceed", proceed)
+    monkeypatch.setattr(Crashes, "proceed", proceed)
 
 
 def _count_ahead_what_is_tried_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    def give(
-        self: Dispatcher, purpose: Purpose, process: Process, now: int, genuine: Any = Dispatcher._give_last
-    ) -> Any:
+    def give(self: Crashes, track: Track, process: Process, now: int, genuine: Any = Crashes._give_last) -> Any:
         home, process.home = process.home, True
-        given = genuine(self, purpose, process, now)
+        given = genuine(self, track, process, now)
         process.home = home
         return given
 
-    monkeypatch.setattr(Dispatcher, "_give_last", give)
+    monkeypatch.setattr(Crashes, "_give_last", give)
 
 
 def _lay_a_process_s_end_on_each_event_in_it(monkeypatch: pytest.MonkeyPatch) -> None:

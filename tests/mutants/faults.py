@@ -81,13 +81,10 @@ BACKLOG = _of(
     ("self._waiting -= 1", "pass", _DISPATCHER),
 )
 
-PURPOSE = _of(
-    "core/purpose.py",
+INSTANCE = _of(
+    "core/instance.py",
     ("if self.silent or self.leaving or self.process.closed", "if self.leaving or self.process.closed"),
     ("or self.process.closed or", "or", _DISPATCHER),
-    ("if len(self.delayed) >= self._limits.waiting:", "if False:", _DISPATCHER),
-    ("if not last and times > 1 and self.careful:", "if False:", _DISPATCHER),
-    ("several = picks if last else picks[: max(1, MAX_CAREFUL // 10**times)]", "several = picks", _DISPATCHER),
     ("or self.in_hand_bytes >= self.max_bytes:", ":", _DISPATCHER),
     ("self.alive_until = now + self.join.lease_ns", "pass"),
     (
@@ -96,10 +93,23 @@ PURPOSE = _of(
         _DISPATCHER,
     ),
     ("self.in_flight -= count", "pass"),
+    ("while self.copied > limits.copies or", "while", _DISPATCHER),
+    ("self.copies.appendleft((stored, start + most, stop))", "pass", _DISPATCHER),
+)
+
+PURPOSE = _of(
+    "core/purpose.py",
     ("self.live[instance.version] -= 1", "pass"),
     ("each.version == active and not each.leaving}", "not each.leaving}"),
     ("del self._attempts[attempts]", "pass", _DISPATCHER),
     ("at_work.pop(instance.id, None)", "pass", _DISPATCHER),
+)
+
+TRACK = _of(
+    "core/track.py",
+    ("if len(self.delayed) >= self._limits.waiting:", "if False:", _DISPATCHER),
+    ("if not last and times > 1 and self.counted:", "if False:", _DISPATCHER),
+    ("several = picks if last else picks[: max(1, MAX_SUSPECTS // 10**times)]", "several = picks", _DISPATCHER),
     ("end = self.reached\n", "pass\n"),
     (
         "return next((at for at, position in enumerate(picks) if position in suspects), len(picks))",
@@ -112,37 +122,36 @@ PURPOSE = _of(
     ("self.suspects.update(positions)", "pass"),
     ("self.delayed.add(waiting.position)", "pass"),
     ("self.delayed.discard(position)", "pass"),
-    ("while self.copied > limits.copies or", "while", _DISPATCHER),
-    ("self.copies.appendleft((stored, start + most, stop))", "pass", _DISPATCHER),
 )
 
-DISPATCHER = _of(
-    "core/dispatcher.py",
-    ("if tried < purpose.attempts:", "if tried <= purpose.attempts:"),
+CRASHES = _of(
+    "core/crashes.py",
+    ("if tried < track.purpose.attempts:", "if tried <= track.purpose.attempts:"),
     ("while process.turns and not process.in_hand and", "while process.turns and", _DISPATCHER),
     ("and not process.in_hand and process.last_end is None:", "and not process.in_hand:", _DISPATCHER),
     ("process.closed = bool(process.turns) or process.last_end is not None", "process.closed = False", _DISPATCHER),
     ("self._last_ends.append(process)", "process.last_end = None", _DISPATCHER),
-    (
-        "most = attempts if died and instance.process.lose() == 1 else attempts - 1",
-        "most = attempts",
-        _DISPATCHER,
-    ),
-    ("topic.end = stored.stop", "topic.end = stored.stop - 1"),
-    ("backlog.cursor + purpose.margin > purpose.state.reach", "False"),
-    ("elif copied_from <= stored.start:", "else:", _DISPATCHER),
-    ("while len(self._passes) > MAX_BEHIND:", "while False:", _DISPATCHER),
     ("each.quota = MAX_ROOM", "pass"),
-    ("self._looking[purpose] = None", "pass", _DISPATCHER),
-    ("purpose.give_back(rest, suspicious=careful)", "pass", _EXCHANGE),
-    ("self._change(purpose, Change(*purpose.key, started=started))\n        purpose.leases", "purpose.leases"),
+    ("track.give_back(lease.positions, suspicious=True)", "track.give_back(lease.positions, suspicious=False)"),
+)
+
+DISPATCHER = _of(
+    "core/dispatcher.py",
+    ("attempts if alone else attempts - 1", "attempts", _DISPATCHER),
+    ("topic.end = stored.stop", "topic.end = stored.stop - 1"),
+    ("backlog.cursor + track.margin > track.state.reach", "False"),
+    ("elif copied_from <= fresh.start:", "else:", _DISPATCHER),
+    ("while len(self._passes) > MAX_BEHIND:", "while False:", _DISPATCHER),
+    ("self._looking[track] = None", "pass", _DISPATCHER),
+    ("track.give_back(rest, suspicious=suspicious)", "pass", _EXCHANGE),
+    ("self.change(track, Change(*track.key, started=started))\n        track.leases", "track.leases"),
     ("if not instance.leases:  # else", "if True:  # else", _DISPATCHER),
-    ("after_commit=careful))", "after_commit=False))"),
-    ("if lease is None or lease.instance is not instance:", "if lease is None:"),
+    ("after_commit=lease.counted))", "after_commit=False))"),
+    ("lease = instance.leases.get(report.lease)", "lease = purpose.leases.get(report.lease)"),
     ("if report.done and not done:", "if False:", _DISPATCHER),
     ("done = Spans()\n        for failure", "pass\n        for failure", _DISPATCHER),
     ("held.difference_update(returned)", "pass"),
-    ("self._return(purpose, lease, returned)", "pass"),
+    ("self._return(track, lease, returned)", "pass"),
     ("tried = counted if lease.counted else counted + 1", "tried = counted + 1"),
     (
         '(failure.verdict == "retry" and tried >= retry.attempts)',
@@ -155,31 +164,30 @@ DISPATCHER = _of(
     ),
     ("now + min(drawn, retry.longest_ns(tried))", "now + drawn", _DISPATCHER),
     ("started = [(position, tried[position] - 1) for position in positions.positions()]", "started = []", _DISPATCHER),
-    ("purpose.careful -= 1", "pass"),
-    ("if purpose.state.due.get(number) == when and number in purpose.delayed:", "if True:", _DISPATCHER),
-    ("purpose.give_back(lease.positions, suspicious=True)", "purpose.give_back(lease.positions, suspicious=False)"),
-    ("gone.difference_update(purpose.in_flight())", "pass", _DISPATCHER),
+    ("lease.track.counted -= lease.counted", "pass"),
+    ("if about.state.due.get(position) == when and position in about.delayed:", "if True:", _DISPATCHER),
+    ("gone.difference_update(track.in_flight())", "pass", _DISPATCHER),
     (
         "until = found.start if found is not None else asked",
         "until = found.start if found is not None else topic.end",
         _DISPATCHER,
     ),
-    ("pinned.update(purpose.state.pending(topic.end))", "pass", _KEEPS),
-    ("pinned.update(purpose.state.dead)", "pass", _DISPATCHER),
+    ("needed.update(track.state.pending(topic.end))", "pass", _KEEPS),
+    ("needed.update(track.state.dead)", "pass", _DISPATCHER),
 )
 
 REGISTRY = _of(
     "core/registry.py",
     ("copied_until=topic.end", "copied_until=0"),
-    ("self._take_away(purpose, instance, now, attempts, died=died)\n", "pass\n"),
-    ("self._changes.append(Change(topic_name, name, retired=True))", "pass"),
-    ("purpose.rewind()\n", "pass\n"),
+    ("self.take_away(purpose, instance, attempts, died=died)\n", "pass\n"),
+    ("self._changes.append(Change(*track.key, retired=True))", "pass"),
+    ("track.rewind()\n", "pass\n"),
     (
-        "spans = purpose.state.dead.common(positions)\n        self._reopen",
-        "spans = positions\n        self._reopen",
+        "spans = track.state.dead.common(positions)\n            count += self._reopen",
+        "spans = positions\n            count += self._reopen",
         _DISPATCHER,
     ),
-    ("purpose.reached = max(purpose.reached, change.reach, change.created or 0)", "purpose.reached = 1 << 60"),
+    ("track.reached = max(track.reached, change.reach, change.created or 0)", "track.reached = 1 << 60"),
     ("return name not in self._creating", "return True", _DISPATCHER),
 )
 
@@ -227,4 +235,4 @@ AROUND = [
     *_of("engine/cache.py", ("return last if position < last.stop else None", "return last", _LOCAL)),
 ]
 
-FAULTS = [*SPANS, *STATE, *BACKLOG, *PURPOSE, *DISPATCHER, *REGISTRY, *ENGINE, *AROUND]
+FAULTS = [*SPANS, *STATE, *BACKLOG, *INSTANCE, *PURPOSE, *TRACK, *DISPATCHER, *CRASHES, *REGISTRY, *ENGINE, *AROUND]

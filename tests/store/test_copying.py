@@ -118,7 +118,7 @@ async def say(end: End) -> dict[str, Any]:
                 "tried": {here[position]: tried for position, tried in each.tried.items() if position in here},
                 "reach": [id for position, id in here.items() if position < each.reach],
                 "beyond": max(0, each.reach - dispatcher.topics[each.topic].end),
-                "suspects": [id for position, id in here.items() if position in purpose.suspects],
+                "suspects": [id for position, id in here.items() if position in purpose.main.suspects],
                 "counts": (each.settled, each.retried),
             }
         return said

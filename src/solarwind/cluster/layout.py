@@ -2,7 +2,7 @@
 
 SOLARWIND_<ns>_<p>      solarwind.<ns>.<p>.<kind>.<via>.<who>.<topic>     one message a batch
 SOLARWIND_<ns>_state    solarwind.<ns>.state.<p>.log.commit               one message a commit of the owner's
-                        solarwind.<ns>.state.<p>.log.purpose.<hash>       snapshots: the last one counts
+                        solarwind.<ns>.state.<p>.log.track.<hash>.<track> snapshots: the last one counts
                         solarwind.<ns>.state.<p>.log.topic.<topic>
                         solarwind.<ns>.state.<p>.kept.dead.<hash>         the texts of dead letters
                         solarwind.<ns>.state.<p>.kept.index.<topic>       which event is where
@@ -114,4 +114,5 @@ def forwarded_by(partition: int) -> str:
 
 
 def purpose_name(topic: str, purpose: str) -> str:
+    """A purpose is any text; so it stands in a subject as its hash, with its topic's."""
     return sha256(f"{topic}\n{purpose}".encode()).hexdigest()[:32]

@@ -26,14 +26,14 @@ from .records import (
     COMMIT,
     Commit,
     Hole,
-    PurposeRecord,
     TopicRecord,
     TopicState,
+    TrackRecord,
     changes_of,
     decode_commit,
     decode_letters,
-    decode_purpose,
     decode_topic,
+    decode_track,
     encode,
 )
 from .session import EXPECT, FULL, NO_STREAM, WRONG_SEQUENCE, NoAnswer, Raw, Refusal, Session, log
@@ -45,6 +45,7 @@ LETTERS_BYTES = 256 << 10  # of dead letters in a message, about
 PAGE = 512
 PAGE_BYTES = 4 << 20
 _Name = tuple[str, str]  # of a purpose: its topic and its own
+_Track = tuple[str, str, int]  # the same of a track, and its number
 
 
 class Written(msgspec.Struct):
@@ -73,7 +74,7 @@ class Log:
         self._number = 0
         self._last = 0  # the sequence of the last commit
         self._commits: deque[tuple[int, int]] = deque()  # numbers and sequences of those that are stored
-        self._purposes: dict[_Name, int] = {}  # the first commit since a purpose's snapshot; ascending
+        self._tracks: dict[_Track, int] = {}  # the first commit since a track's snapshot; ascending
         self._topics: dict[str, int] = {}  # the same of topics
         self._states: dict[str, TopicState] = {}
         self._holes: dict[str, list[Hole]] = {}
@@ -95,20 +96,20 @@ class Log:
             fence = await self._session.until_answered(
                 partial(self._fence, now, created, at_rest, rightful, number), "take over a partition"
             )
-            purposes: dict[_Name, PurposeRecord] = {}
+            tracks: dict[_Track, TrackRecord] = {}
             topics: dict[str, TopicRecord] = {}
             commits: list[Commit] = []
             self._commits.clear()
             for raw in await self._read_until(fence):
                 try:
-                    self._take(raw, purposes, topics, commits)
+                    self._take(raw, tracks, topics, commits)
                 except (msgspec.MsgspecError, ProtocolError, ValueError) as error:
                     pass_over(raw, self._stream, error)
             number = commits[-1].number if commits[-1].number != self._number else 0
         self._purged = commits[0].number
         written = Written(before=commits[-2] if len(commits) > 1 else None)
         self._take_topics(written, topics, commits)
-        self._take_purposes(written, purposes, commits)
+        self._take_tracks(written, tracks, commits)
         written.fired = [
             (each.number, [Batch.read(data) for data in each.fired])
             for each in commits
@@ -119,7 +120,7 @@ class Log:
     def _take(
         self,
         raw: Raw,
-        purposes: dict[_Name, PurposeRecord],
+        tracks: dict[_Track, TrackRecord],
         topics: dict[str, TopicRecord],
         commits: list[Commit],
     ) -> None:
@@ -131,9 +132,9 @@ class Log:
                 raise ValueError(f"its number is {commit.number}, behind {commits[-1].number}")
             commits.append(commit)
             self._commits.append((commit.number, raw.seq))
-        elif kind == "purpose":
-            purpose = decode_purpose(raw.data)
-            purposes[purpose.topic, purpose.purpose] = purpose
+        elif kind == "track":
+            track = decode_track(raw.data)
+            tracks[track.topic, track.purpose, track.track] = track
         elif kind == "topic":
             topic = decode_topic(raw.data)
             topics[topic.topic.name] = topic
@@ -223,19 +224,19 @@ class Log:
                     written.holes[name] = holes
         self._states, self._holes = dict(written.topics), dict(written.holes)
 
-    def _take_purposes(self, written: Written, records: dict[_Name, PurposeRecord], commits: list[Commit]) -> None:
-        for name, record in records.items():
+    def _take_tracks(self, written: Written, records: dict[_Track, TrackRecord], commits: list[Commit]) -> None:
+        for (topic, purpose, _), record in records.items():
             if record.snapshot is not None:
                 written.snapshots.append(record.snapshot)
-                self._dead[name] = Spans(record.snapshot.dead)
+                self._dead.setdefault((topic, purpose), Spans()).update(Spans(record.snapshot.dead))
         for commit in commits:
             for change in changes_of(commit):
-                name = (change.topic, change.purpose)
-                if name not in records or commit.number > records[name].number:
+                track = (change.topic, change.purpose, change.track)
+                if track not in records or commit.number > records[track].number:
                     written.changes.append(change)
                     self._note(change, commit.number)
                 elif change.dead:
-                    self._note_letters(name, change.dead, commit.number)
+                    self._note_letters((change.topic, change.purpose), change.dead, commit.number)
 
     # Writing ------------------------------------------------------------------------------------------
 
@@ -260,7 +261,7 @@ class Log:
         for change in changes:
             self._note(change, record.number)
         for snapshot in snapshots:
-            self._purposes.pop((snapshot.topic, snapshot.purpose), None)
+            self._tracks.pop((snapshot.topic, snapshot.purpose, snapshot.track), None)
         fresh: set[str] = set()
         of_topics = self._layout.log(self._partition, "topic.")
         for seq, (subject, _, _) in enumerate(beside, first - len(beside)):
@@ -272,10 +273,10 @@ class Log:
 
     def _note(self, change: Change, number: int) -> None:
         """What a durable change means for what has to be kept."""
-        name = (change.topic, change.purpose)
-        self._purposes.setdefault(name, number)
+        name, track = (change.topic, change.purpose), (change.topic, change.purpose, change.track)
+        self._tracks.setdefault(track, number)
         if change.retired:
-            del self._purposes[name]
+            del self._tracks[track]
             self._dead.pop(name, None)
             self._letters.pop(name, None)
             return
@@ -297,10 +298,10 @@ class Log:
         """What is stored together with a commit."""
         beside: list[Message] = []
         for snapshot in snapshots:
-            beside += self._purpose(record.number, (snapshot.topic, snapshot.purpose), snapshot)
+            beside += self._track(record.number, (snapshot.topic, snapshot.purpose, snapshot.track), snapshot)
         for change in changes:
             if change.retired:
-                beside += self._purpose(record.number, (change.topic, change.purpose), None)
+                beside += self._track(record.number, (change.topic, change.purpose, change.track), None)
         changed = {topic.name: topic for topic in record.topics}
         for name, number in list(self._topics.items())[:SNAPSHOTS_TOGETHER]:
             if number > record.number - SNAPSHOT_AFTER:
@@ -313,9 +314,10 @@ class Log:
                 beside += [(subject, encode(some), {}) for some in _some(letters)]
         return beside
 
-    def _purpose(self, number: int, name: _Name, snapshot: Snapshot | None) -> list[Message]:
-        subject = self._layout.log(self._partition, f"purpose.{purpose_name(*name)}")
-        return self._in_pieces(subject, encode(PurposeRecord(number, *name, snapshot)), {})
+    def _track(self, number: int, track: _Track, snapshot: Snapshot | None) -> list[Message]:
+        topic, purpose, which = track
+        subject = self._layout.log(self._partition, f"track.{purpose_name(topic, purpose)}.{which}")
+        return self._in_pieces(subject, encode(TrackRecord(number, *track, snapshot)), {})
 
     def _in_pieces(self, subject: str, data: bytes, headers: dict[str, str]) -> list[Message]:
         return in_pieces(subject, data, headers, self._session.max_payload - HEADERS_BYTES)
@@ -424,7 +426,7 @@ class Log:
         """Delete the commits that snapshots are in place of, and older snapshots. `copying` is the first commit of
         which something is still to be copied."""
         self._purged = self._number
-        needed = [next(iter(since.values()), self._number) for since in (self._purposes, self._topics)]
+        needed = [next(iter(since.values()), self._number) for since in (self._tracks, self._topics)]
         oldest = min(self._number, *needed, copying or self._number, self._letters_since or self._number)
         seq = 0
         while self._commits and self._commits[0][0] < oldest:

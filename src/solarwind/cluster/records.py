@@ -74,12 +74,13 @@ class Commit(msgspec.Struct, array_like=True):
     holes: dict[str, list[Hole]] = {}
 
 
-class PurposeRecord(msgspec.Struct, array_like=True):
-    """A purpose's state as of commit `number`; None once it was retired."""
+class TrackRecord(msgspec.Struct, array_like=True):
+    """The state of a purpose's track as of commit `number`; None once it was retired."""
 
     number: int
     topic: str
     purpose: str
+    track: int
     snapshot: Snapshot | None
 
 
@@ -101,7 +102,7 @@ class Note(NamedTuple):
 
 encode = msgspec.msgpack.Encoder().encode
 decode_commit = msgspec.msgpack.Decoder(Commit).decode
-decode_purpose = msgspec.msgpack.Decoder(PurposeRecord).decode
+decode_track = msgspec.msgpack.Decoder(TrackRecord).decode
 decode_topic = msgspec.msgpack.Decoder(TopicRecord).decode
 decode_letters = msgspec.msgpack.Decoder(list[state.Letter]).decode
 decode_notes = msgspec.msgpack.Decoder(list[Note]).decode

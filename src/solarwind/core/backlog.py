@@ -1,6 +1,6 @@
-"""What a purpose hands out next: `Backlog` in the order accepted, `Lanes` one at a time per key.
+"""What a track hands out next: `Backlog` in the order accepted, `Lanes` one at a time per key.
 
-Both start from a purpose's state alone, so a restart, a replay and a change of exchange are one thing: a fresh
+Both start from a track's state alone, so a restart, a replay and a change of exchange are one thing: a fresh
 one. A position is *taken* while it need not be looked at: done with, in somebody's hands, or waiting.
 """
 

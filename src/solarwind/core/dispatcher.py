@@ -1,36 +1,44 @@
-"""THE PLAN: the life of an event in seven steps, top to bottom.
+"""THE PLAN: the life of an event in seven steps, top to bottom, in the order in which they happen.
 
     1 receive               a batch comes in
     2 pre_send              is it to be kept? the store then makes it durable, and it is accepted
     3 for_each_purpose      known on its topic
-    4 exchange              the purpose's exchange picks instances, and they get it
+    6 further_partitions    within a purpose, versions split the work: each part goes through 4 and 5
+    4 exchange              the part's exchange picks instances, and they get it
     5 post_send             what the instances made of it: settled, again, dead
-    6 further_partitions    within a purpose, versions split the work
-    7 drop                  what nobody needs any more
+    7 drop                  what nobody has in hand any more is in no memory
+
+The sixth stands before the fourth, because it is what leads there: a purpose's events are divided into *tracks* first,
+and each of them has an exchange and a state of its own (see `track`).
 
 A pure state machine. Time comes in as `now` (ns since 1970, never going back), chance as a function; what is to be
 done comes out as effects (`take_effects`) and as changes to be committed (`take_changes`). The engine commits, carries
 out, and reports back. Nothing here waits, and nothing here knows a clock, a socket, a thread or a database.
 
 Positions number a topic's events from 0. A backlog is arithmetic on them (see `spans` and `backlog`), never
-a list of events.
+a list of events. What is done for fan-outs is in `copies`, and what is done after something died in `crashes`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from heapq import heappop
+from typing import Any
 
 from ..batch import Batch
 from .backlog import Backlog, Missing
-from .effects import Failure, Fault, Fetch, Offer, Report
+from .copies import Copies
+from .crashes import Crashes
+from .effects import Failure, Fetch, Offer, Report
 from .exchange import Direct, Exchange, Portions
-from .log import Stored
+from .instance import MAX_ROOM, Instance, Lease
+from .log import Log, Stored
 from .process import Process
-from .purpose import MARGIN, MAX_HELD_BYTES, MAX_ROOM, PATIENCE_NS, Instance, Lease, Purpose, letter_of
-from .registry import LOOK, Registry, Topic
+from .purpose import Purpose
+from .registry import Registry, Topic
 from .spans import Spans
 from .state import Change, Letter, Waiting
+from .track import MARGIN, Track, letter_of
 
 TOGETHER = 100  # purposes that get a batch in one turn, so that others get theirs
 MAX_BEHIND = 16  # batches that some purposes have not got yet; then that is done first
@@ -39,10 +47,16 @@ MAX_BEHIND = 16  # batches that some purposes have not got yet; then that is don
 class Dispatcher(Registry):
     """The logically central place that takes events and hands them out. One call at a time."""
 
+    def __init__(self, log: Log, random: Callable[[], float], **how: Any) -> None:
+        """See `Registry`."""
+        super().__init__(log, random, **how)
+        self.copies = Copies(self)
+        self.crashes = Crashes(self)
+
     # 1 ------------------------------------------------------------------------------------------------
 
     def receive(self, batch: Batch) -> bool:
-        """A batch came in. Gives whether it is to be stored; else it is accepted and gone.
+        """A batch came in. Return whether it is to be stored; else it is accepted and gone.
 
         Raises `Busy` where its topic would be one too many.
         """
@@ -74,11 +88,7 @@ class Dispatcher(Registry):
 
     def for_each_purpose(self, purposes: Iterable[Purpose], stored: Stored, now: int) -> None:
         for purpose in purposes:
-            copied_from = purpose.state.copied_from
-            if copied_from is None:
-                self.exchange(purpose, now)
-            elif copied_from <= stored.start:
-                self._copy_out(purpose, stored, now)
+            self.further_partitions(purpose, now, stored)
 
     @property
     def behind(self) -> bool:
@@ -94,33 +104,45 @@ class Dispatcher(Registry):
             if not purposes:
                 self._passes.popleft()
                 topic.behind -= 1
-            there = [purpose for purpose in some if topic.purposes.get(purpose.state.purpose) is purpose]
+            there = [purpose for purpose in some if topic.purposes.get(purpose.name) is purpose]
             self.for_each_purpose(there, stored, now)
         if self._looking:
             looking = next(iter(self._looking))
             del self._looking[looking]
             self.exchange(looking, now)
 
+    # 6 ------------------------------------------------------------------------------------------------
+
+    def further_partitions(self, purpose: Purpose, now: int, fresh: Stored | None = None) -> None:
+        """Each track of a purpose is a part of its events. `fresh` is what was just accepted: where the exchange does
+        not pend, it is copied now or never."""
+        for track in purpose.tracks.values():
+            copied_from = track.state.copied_from
+            if copied_from is None or fresh is None:
+                self.exchange(track, now)
+            elif copied_from <= fresh.start:
+                self.copies.hand_out(track, fresh, now)
+
     # 4 ------------------------------------------------------------------------------------------------
 
-    def exchange(self, purpose: Purpose, now: int) -> None:
-        """Hand out what the purpose has and its instances have room for."""
-        self._hand_out(purpose, now)
-        if purpose.last_tries or purpose.turn is not None:
-            self._take_turn(purpose, now)
+    def exchange(self, track: Track, now: int) -> None:
+        """Hand out what the track has and its instances have room for."""
+        self._hand_out(track, now)
+        if track.last_attempts or track.turn is not None:
+            self.crashes.take_turn(track, now)
 
-    def _hand_out(self, purpose: Purpose, now: int) -> None:
-        topic = self.topics[purpose.state.topic]
-        exchange = purpose.exchange
-        if exchange is None or not exchange.pends or purpose.fetching:
+    def _hand_out(self, track: Track, now: int) -> None:
+        topic = self.topics[track.topic]
+        exchange = track.exchange
+        if exchange is None or not exchange.pends or track.fetching:
             return
-        backlog, instances = purpose.backlog, self.further_partitions(purpose)
+        backlog, instances = track.backlog, track.instances
         if backlog is None or not instances:
             return
         divided = False
         while True:
-            if purpose.reached is not None and backlog.cursor + purpose.margin > purpose.state.reach:
-                self._reach_ahead(purpose, backlog, instances)
+            if track.reached is not None and backlog.cursor + track.margin > track.state.reach:
+                self._reach_ahead(track, backlog, instances)
             if backlog.through(topic.end):
                 return
             if not divided:
@@ -133,46 +155,57 @@ class Dispatcher(Registry):
                     room += free
             if not ready:
                 return
-            found = purpose.next(topic.end, room, self._log, ready)
-            rejected = exchange.keyed and self._note_keyless(purpose, now)
+            found = track.next(topic.end, room, self.log, ready)
+            rejected = exchange.keyed and self._note_keyless(track, now)
             if found is None:
                 if rejected:  # it has come further, and may come further yet
                     continue
                 if backlog.more:
-                    self._looking[purpose] = None
+                    self._looking[track] = None
                 return
             if isinstance(found, Missing):
-                self._fetch(purpose, found)
+                self.fetch(track, found)
                 return
-            stored, picks, careful = found
-            if careful and purpose.is_last_try(picks[0]):
-                self._set_aside(purpose, stored, picks, now)
-                continue
-            if purpose.last_tries and purpose.turn is None and self._take_turn(purpose, now):
-                purpose.give_back(Spans.of(picks), suspicious=careful)  # some may have no room any more
-                continue
-            shares = self._share(purpose, exchange, stored, picks, ready)
-            for chosen, part in shares:
-                self._lease(purpose, self.instances[chosen.id][0], stored, part, now, careful=careful)
-            if sum([len(part) for _, part in shares]) < len(picks):
-                rest = Spans.of(picks)
-                for _, part in shares:
-                    rest.difference_update(Spans.of(part))
-                purpose.give_back(rest, suspicious=careful)
-                if not shares:
-                    return
+            if not self._hand_to(track, exchange, found, ready, now):
+                return
 
-    def _share(
-        self, purpose: Purpose, exchange: Exchange, stored: Stored, picks: Sequence[int], instances: list[Instance]
+    def _hand_to(
+        self,
+        track: Track,
+        exchange: Exchange,
+        found: tuple[Stored, Sequence[int], bool],
+        ready: list[Instance],
+        now: int,
+    ) -> bool:
+        """Hand out what was found next to those who are ready. Return whether there may be more to hand out."""
+        stored, picks, suspicious = found
+        if suspicious and track.is_last_attempt(picks[0]):
+            self.crashes.set_aside(track, stored, picks, now)
+            return True
+        if track.last_attempts and track.turn is None and self.crashes.take_turn(track, now):
+            track.give_back(Spans.of(picks), suspicious=suspicious)  # some may have no room any more
+            return True
+        shares = self.share(track, exchange, stored, picks, ready)
+        for chosen, part in shares:
+            self.lease(track, self.instances[chosen.id][0], stored, part, now, counted=suspicious)
+        if sum([len(part) for _, part in shares]) < len(picks):
+            rest = Spans.of(picks)
+            for _, part in shares:
+                rest.difference_update(Spans.of(part))
+            track.give_back(rest, suspicious=suspicious)
+        return bool(shares)
+
+    def share(
+        self, track: Track, exchange: Exchange, stored: Stored, picks: Sequence[int], instances: list[Instance]
     ) -> Portions:
         """What the exchange says; nothing where it is somebody's own and raises."""
         try:
-            return exchange.share(stored, picks, instances, self._random)
+            return exchange.share(stored, picks, instances, self.random)
         except Exception as error:
-            topic, name = purpose.key
+            topic, name = track.purpose.key
             why = f"{type(error).__name__}: {error}"
             text = f"exchange {type(exchange).__name__} of {name!r} on {topic!r} chose nobody: {why}"
-            self._effects.append(Fault(text, ("chose nobody", *purpose.key)))
+            self.fault(text, "chose nobody", topic, name)
             return []
 
     def _divide(self, exchange: Exchange, backlog: Backlog, instances: Collection[Instance], end: int) -> None:
@@ -185,114 +218,47 @@ class Dispatcher(Registry):
         for instance in instances:
             instance.quota = quota
 
-    def _lease(
-        self,
-        purpose: Purpose,
-        instance: Instance,
-        stored: Stored,
-        part: Iterable[int],
-        now: int,
-        *,
-        careful: bool = False,
-        pends: bool = True,
+    def lease(
+        self, track: Track, instance: Instance, stored: Stored, part: Iterable[int], now: int, *, counted: bool
     ) -> Lease:
-        """The events are this instance's until it reports, leaves, or is silent for its lease. `careful`: the attempt
+        """The events are this instance's until it reports, leaves, or is silent for its lease. `counted`: the attempt
         is counted, and durable, before it begins."""
         picks = part if isinstance(part, range) else list(part)
-        positions = Spans.of(picks)
-        low, high = positions.edges[0] - stored.start, positions.edges[-1] - stored.start
-        size = stored.batch.bytes_of(low, high) // (high - low)
-        lease = Lease(self._next_number(), instance, positions, size, None if pends else stored, careful)
-        tried = purpose.state.tried
-        before = {position: tried[position] for position in picks if position in tried} if tried and pends else {}
-        if careful:
-            purpose.careful += 1
-            purpose.suspects.difference_update(positions)
+        lease = Lease(self.next_number(), instance, Spans.of(picks), track=track, counted=counted)
+        tried = track.state.tried
+        before = {position: tried[position] for position in picks if position in tried} if tried else {}
+        if counted:
+            track.counted += 1
+            track.suspects.difference_update(lease.positions)
             started = [(position, tried.get(position, 0) + 1) for position in picks]
-            self._change(purpose, Change(*purpose.key, started=started))
-        purpose.leases[lease.id] = lease
+            self.change(track, Change(*track.key, started=started))
+        track.leases[lease.id] = lease
+        self.hand_over(lease, stored, picks, before, now)
+        if not instance.watched:
+            instance.watched = True
+            self.wake(instance.alive_until, instance)
+        return lease
+
+    def hand_over(self, lease: Lease, stored: Stored, picks: Sequence[int], tried: dict[int, int], now: int) -> None:
+        """The instance gets what is in the lease."""
+        instance, edges = lease.instance, lease.positions.edges
+        low, high = edges[0] - stored.start, edges[-1] - stored.start
+        lease.event_bytes = stored.batch.bytes_of(low, high) // (high - low)
         if not instance.leases:  # else it is at work already, and to be given more is no sign of life
             instance.alive_until = now + instance.join.lease_ns
             instance.moved_at = now
         instance.take(lease)
         instance.quota -= len(picks)
-        instance.used = self._next_number()
+        instance.used = self.next_number()
         instance.process.lost_with = -1
-        if pends and not instance.watched:
-            instance.watched = True
-            self._wake(instance.alive_until, purpose, instance.id, retry=False)
-        self._effects.append(Offer(instance.id, lease.id, stored, picks, before, after_commit=careful))
-        return lease
+        self._effects.append(Offer(instance.id, lease.id, stored, picks, tried, after_commit=lease.counted))
 
-    def _copy_out(self, purpose: Purpose, stored: Stored, now: int) -> None:
-        """What was just accepted, as copies: one for every instance chosen. Nothing of it pends."""
-        instances, exchange = list(self.further_partitions(purpose)), purpose.exchange
-        copied = Spans()
-        picks = range(stored.start, stored.stop)
-        shares = self._share(purpose, exchange, stored, picks, instances) if instances and exchange is not None else []
-        parts = [(chosen.id, Spans.of(part)) for chosen, part in shares]
-        for _, part in parts:
-            copied.update(part)
-        purpose.dropped += len(picks) - len(copied)
-        if parts:
-            purpose.held.append((stored, stored.start, parts))
-            purpose.held_bytes += len(stored.batch.data)
-            self._copy_held(purpose, now)
-
-    def _copy_held(self, purpose: Purpose, now: int) -> None:
-        """Put copies into the buffers of those whose they are, as far as that costs those any who keep up."""
-        receivers: dict[int, Instance] = {}
-        while purpose.held:
-            stored, start, parts = purpose.held[0]
-            here = [(found[0], part) for number, part in parts if (found := self.instances.get(number)) is not None]
-            stop = start + self._fitting(purpose, [instance for instance, _ in here], stored.stop - start, now)
-            if stop == start:
-                break
-            if stop < stored.stop:
-                purpose.held[0] = (stored, stop, parts)
-            else:
-                purpose.held.popleft()
-                purpose.held_bytes -= len(stored.batch.data)
-            made = 0
-            for instance, part in here:
-                for low, high in part.within(start, stop) if not instance.leaving else ():
-                    receivers[instance.id] = instance
-                    purpose.dropped += instance.buffer(stored, low, high, self._limits)
-                    made += high - low
-            purpose.dropped += sum([len(part.within(start, stop)) for _, part in parts]) - made
-        for receiver in receivers.values():
-            self._drain_copies(purpose, receiver, now)
-
-    def _fitting(self, purpose: Purpose, instances: list[Instance], most: int, now: int) -> int:
-        """How many events may be copied now: a burst is not to cost those any who keep up, be it all in one turn. The
-        others of the purpose wait a moment with them; nobody waits for one that is slow."""
-        if purpose.held_bytes > MAX_HELD_BYTES:
-            return most
-        full, look_at = None, 0
-        for instance in instances:
-            if instance.copied + most > self._limits.copies or instance.copied_bytes:
-                space = instance.space(self._limits)
-                if space < most and (until := instance.keeps_up_until(now, self._limits)) > now:
-                    most, full, look_at = space, instance, until
-        if not most and full is not None:
-            full.full_since = full.full_since or now
-            if not purpose.look_at:
-                purpose.look_at = min(look_at, full.full_since + PATIENCE_NS)
-                self._wake(purpose.look_at, purpose, LOOK, retry=True)
-        return most
-
-    def _drain_copies(self, purpose: Purpose, instance: Instance, now: int) -> None:
-        if instance.copies:
-            instance.quota = MAX_ROOM
-        while instance.copies and instance.free:
-            stored, picks = instance.unbuffer(instance.free)
-            self._lease(purpose, instance, stored, picks, now, pends=False)
-
-    def _fetch(self, purpose: Purpose, position: int) -> None:
-        purpose.fetching = True
-        topic = self.topics[purpose.state.topic]
+    def fetch(self, track: Track, position: int) -> None:
+        """Have the log from this position on brought to hand; the track waits for it."""
+        track.fetching = True
+        topic = self.topics[track.topic]
         topic.asked.setdefault(position, topic.end)
-        self._effects.append(Fetch(purpose.state.topic, int(position)))
+        self._effects.append(Fetch(track.topic, int(position)))
 
     def fetched(self, topic_name: str, position: int, found: Stored | None, now: int) -> None:
         """The log at `position` is at hand now. `found` is the first batch there is from there on; what lies before
@@ -300,129 +266,43 @@ class Dispatcher(Registry):
         topic = self.topics[topic_name]
         asked = topic.asked.pop(position, topic.end)
         until = found.start if found is not None else asked  # what was accepted since was not looked for
-        for purpose in topic.purposes.values():
+        for track in [track for purpose in topic.purposes.values() for track in purpose.tracks.values()]:
             if position < until:
-                gone = purpose.state.pending(until).within(position, until)
-                gone.difference_update(purpose.in_flight())
+                gone = track.state.pending(until).within(position, until)
+                gone.difference_update(track.in_flight())
                 if gone:
-                    purpose.dropped += len(gone)
-                    self._change(purpose, Change(*purpose.key, skipped=gone))
-                    purpose.rewind()
-            if purpose.fetching:
-                purpose.fetching = False
-                self.exchange(purpose, now)
+                    track.purpose.dropped += len(gone)
+                    self.change(track, Change(*track.key, skipped=gone))
+                    track.rewind()
+            if track.fetching:
+                track.fetching = False
+                self.exchange(track, now)
 
-    def _reach_ahead(self, purpose: Purpose, backlog: Backlog, instances: Collection[Instance]) -> None:
+    def _reach_ahead(self, track: Track, backlog: Backlog, instances: Collection[Instance]) -> None:
         """Note, well before it happens, up to where events may have been handed out: after a crash only those are
         suspects. The note rides with some commit, so in a steady flow nobody waits for it."""
-        purpose.margin = MARGIN + 2 * sum([instance.room for instance in instances])
-        self._change(purpose, Change(*purpose.key, reach=backlog.cursor + 2 * purpose.margin))
+        track.margin = MARGIN + 2 * sum([instance.room for instance in instances])
+        self.change(track, Change(*track.key, reach=backlog.cursor + 2 * track.margin))
 
-    def _note_keyless(self, purpose: Purpose, now: int) -> bool:
+    def _note_keyless(self, track: Track, now: int) -> bool:
         """Count the events that have no key, say so once, and make them dead letters where the version states that:
         then True."""
-        positions, new = purpose.take_keyless()
+        positions, new = track.take_keyless()
         if not positions:
             return False
-        statement, (topic, name) = purpose.active, purpose.key
+        statement, (topic, name) = track.statement, track.purpose.key
         what = f"the field {statement.key} of its payload" if statement.key else "key= when it is fired"
         rejects = statement.key_missing == "reject"
-        if new and new == purpose.key_missing:
+        if new and new == track.key_missing:
             then = "is a dead letter" if rejects else "is handed out in no order, as one with a key of its own"
             text = f"an event on topic {topic!r} has no key for the keyed purpose {name!r} ({what})"
-            self._effects.append(Fault(f"{text}: such an event {then}", ("keyless", *purpose.key)))
+            self.fault(f"{text}: such an event {then}", "keyless", topic, name)
         if rejects:
-            error, tried = f"expected a key, {what}, got none", purpose.state.tried
+            error, tried = f"expected a key, {what}, got none", track.state.tried
             letters = [Letter(position, tried.get(position, 0), now, error) for position in positions]
-            purpose.suspects.difference_update(Spans.of(positions))
-            self._change(purpose, Change(*purpose.key, dead=letters))
+            track.suspects.difference_update(Spans.of(positions))
+            self.change(track, Change(*track.key, dead=letters))
         return rejects
-
-    def _set_aside(self, purpose: Purpose, stored: Stored, picks: Iterable[int], now: int) -> None:
-        """Suspects that may be tried once more wait for their turn. Those that were being handled each time something
-        died, as often as they may be tried, are dead."""
-        for position in picks:
-            tried = purpose.state.tried.get(position, 0)
-            if tried < purpose.attempts:
-                purpose.last_tries.append(position)
-                continue
-            purpose.suspects.remove(position, position + 1)
-            error = f"its handler did not come to an end {tried} times: the process died or hung"
-            self._change(purpose, Change(*purpose.key, dead=[letter_of(position, tried, now, error)]))
-            which = f"event {stored.batch.id(position - stored.start)} on topic {purpose.key[0]!r}"
-            self._effects.append(
-                Fault(f"{which} for {purpose.key[1]!r}, now a dead letter: {error}", ("dead", *purpose.key))
-            )
-
-    def _take_turn(self, purpose: Purpose, now: int) -> bool:
-        """See that one of the purpose's last attempts has its turn in a process, the one that has least to do. Return
-        whether it has."""
-        process = purpose.turn
-        has_it = process is not None and process.turns[0] is purpose and process.last_try
-        if process is not None and not has_it and not self._takers(purpose, process):
-            process.turns.remove(purpose)
-            purpose.turn = None
-            self._proceed(process, now)
-        if purpose.turn is None and (takers := self._takers(purpose)):
-            process = min([each.process for each in takers], key=lambda each: (len(each.turns), each.in_hand))
-            process.turns.append(purpose)
-            purpose.turn = process
-        if purpose.turn is not None:
-            self._proceed(purpose.turn, now)
-        return purpose.turn is not None
-
-    def _takers(self, purpose: Purpose, process: Process | None = None) -> list[Instance]:
-        """Those who may get a last attempt of the purpose, in that process or any."""
-        exchange = purpose.exchange
-        if exchange is None or not exchange.pends or purpose.backlog is None or not purpose.last_tries:
-            return []
-        instances = self.further_partitions(purpose)
-        return [each for each in instances if not each.silent and (process is None or each.process is process)]
-
-    def _proceed(self, process: Process, now: int) -> None:
-        ended: dict[Purpose, None] = {}
-        was_closed = process.closed
-        while process.turns and not process.in_hand and process.last_end is None:
-            purpose = process.turns[0]
-            if not process.last_try and self._give_last(purpose, process, now):
-                break
-            if process.last_try:
-                ended[purpose] = None
-            process.turns.popleft()
-            process.last_try, purpose.turn = 0, None
-        process.closed = bool(process.turns) or process.last_end is not None
-        if was_closed and not process.closed:  # those that had their turn come last
-            there = dict.fromkeys(purpose for _, purpose in process.instances.values() if purpose not in ended)
-            for instance, purpose in list(process.instances.values()):
-                self._drain_copies(purpose, instance, now)
-            for purpose in [*there, *ended]:
-                self.exchange(purpose, now)
-
-    def _give_last(self, purpose: Purpose, process: Process, now: int) -> bool:
-        """Hand out a last attempt in a process that has nothing else in hand. Return False if there is none."""
-        takers = self._takers(purpose, process)
-        exchange = purpose.exchange
-        if not takers or exchange is None or purpose.fetching:
-            return bool(takers)
-        position = purpose.last_tries[0]
-        stored = self._log.find(purpose.state.topic, position)
-        if stored is None:
-            self._fetch(purpose, position)
-            return True
-        process.closed = False  # for the exchange to see that they have room
-        for each in takers:
-            each.quota = MAX_ROOM
-        shares = [share for share in self._share(purpose, exchange, stored, [position], takers) if share[1]]
-        if not shares:
-            purpose.last_tries.rotate(-1)
-            return False
-        purpose.last_tries.popleft()
-        instance = self.instances[shares[0][0].id][0]
-        # Elsewhere the dispatcher outlives the process, and counts what it was lost with.
-        lease = self._lease(purpose, instance, stored, [position], now, careful=process.home)
-        purpose.suspects.remove(position, position + 1)
-        process.last_try = lease.id
-        return True
 
     # 5 ------------------------------------------------------------------------------------------------
 
@@ -434,15 +314,20 @@ class Dispatcher(Registry):
             return False
         instance, purpose = found
         instance.alive(now)
-        self._drain_copies(purpose, instance, now)
-        lease = purpose.leases.get(report.lease)
-        if lease is None or lease.instance is not instance:
-            self.exchange(purpose, now)
-            return False
-        held = lease.positions
+        self.copies.drain(instance, now)
+        lease = instance.leases.get(report.lease)
+        counts = lease is not None and self._note(lease, report, now)
+        if counts and instance.process.closed:
+            self.crashes.proceed(instance.process, now)
+        self.further_partitions(purpose, now)
+        return counts
+
+    def _note(self, lease: Lease, report: Report, now: int) -> bool:
+        """Take out of the lease what the report names. Return False where it says that something is done, and nothing
+        of that is in the lease."""
+        instance, held = lease.instance, lease.positions
         done = held.common(report.done)
         if report.done and not done:
-            self.exchange(purpose, now)
             return False
         held.difference_update(done)
         failed = []
@@ -461,70 +346,49 @@ class Dispatcher(Registry):
         instance.observe(report.handled, report.busy_ns)
         if returned:
             instance.room = max(instance.join.room, instance.in_flight)
-        if lease.copies_of is None:
+        track = lease.track
+        if track is not None:
             if done:
-                self._change(purpose, Change(*purpose.key, settled=done))
+                self.change(track, Change(*track.key, settled=done))
             if failed:
-                self._again(purpose, lease, failed, now)
+                self._again(track, lease, failed, now)
             if returned:
-                self._return(purpose, lease, returned)
-        else:
-            purpose.copies_handled += len(done)
-            purpose.dropped += len(failed)
-            instance.rebuffer(lease.copies_of, returned)
+                self._return(track, lease, returned)
         if not held:
-            self._note_last_end(lease)
-            self._end_lease(purpose, lease)
-        if not lease.pends:
-            self._drain_copies(purpose, instance, now)
-            self._copy_held(purpose, now)
-        if instance.process.closed:
-            self._proceed(instance.process, now)
-        self.exchange(purpose, now)
+            self.crashes.note_end(lease)
+            self.drop(lease)
+        if track is None:
+            self.copies.note(lease, len(done), len(failed), returned, now)
         return True
 
-    def _again(self, purpose: Purpose, lease: Lease, failed: Iterable[Failure], now: int) -> None:
+    def _again(self, track: Track, lease: Lease, failed: Iterable[Failure], now: int) -> None:
         """Events whose handlers did not return: try them again at some time, or make them dead letters. All of them are
         one change, for there may be very many."""
         retry = lease.instance.join.retry
-        change = Change(*purpose.key)
+        change = Change(*track.key)
         for failure in failed:
             position = failure.position
-            counted = purpose.state.tried.get(position, 0)
+            counted = track.state.tried.get(position, 0)
             tried = counted if lease.counted else counted + 1
             if failure.verdict == "reject" or (failure.verdict == "retry" and tried >= retry.attempts):
                 change.dead.append(letter_of(position, tried, now, failure.error))
             elif failure.verdict == "later":
                 change.waiting.append(Waiting(position, tried - 1, now + failure.after_ns))
             else:
-                drawn = failure.after_ns or retry.delay_ns(tried, self._random)
+                drawn = failure.after_ns or retry.delay_ns(tried, self.random)
                 change.waiting.append(Waiting(position, tried, now + min(drawn, retry.longest_ns(tried))))
                 change.retried += 1
-        self._change(purpose, change)
+        self.change(track, change)
         for waiting in change.waiting:
-            self._wake(waiting.due, purpose, waiting.position, retry=True)
+            self.wake(waiting.due, track, waiting.position)
 
-    def _return(self, purpose: Purpose, lease: Lease, positions: Spans) -> None:
+    def _return(self, track: Track, lease: Lease, positions: Spans) -> None:
         """They were not handled, and not for a fault of theirs: an attempt that was counted before is none."""
         if lease.counted:
-            tried = purpose.state.tried
+            tried = track.state.tried
             started = [(position, tried[position] - 1) for position in positions.positions()]
-            self._change(purpose, Change(*purpose.key, started=started))
-        purpose.give_back(positions, suspicious=lease.counted)
-
-    def _end_lease(self, purpose: Purpose, lease: Lease) -> None:
-        del purpose.leases[lease.id]
-        lease.instance.leases.discard(lease.id)
-        if lease.counted:
-            purpose.careful -= 1
-
-    def _note_last_end(self, lease: Lease) -> None:
-        """How a suspect's last attempt ended is to be durable before anything else goes to its process: if that ended
-        the process now, the suspect would be dead by another's fault."""
-        process = lease.instance.process
-        if self._durable and lease.counted and lease.id == process.last_try:
-            process.last_end = self._changes[-1]
-            self._last_ends.append(process)
+            self.change(track, Change(*track.key, started=started))
+        track.give_back(positions, suspicious=lease.counted)
 
     def alive(self, instance_id: int, now: int) -> None:
         """The instance is at work: its leases run on."""
@@ -534,85 +398,77 @@ class Dispatcher(Registry):
             was_silent = instance.silent
             instance.alive(now)
             if was_silent:
-                self._drain_copies(purpose, instance, now)
-                self.exchange(purpose, now)
+                self.copies.drain(instance, now)
+                self.further_partitions(purpose, now)
 
     def tick(self, now: int) -> None:
         """Do what is due by now: retries, and the leases of those who have been silent. All of it before anything is
         handed out, so that nobody gets what another lost a moment before his own lease ends too."""
-        touched: dict[Purpose, None] = {}
+        touched: dict[Track, None] = {}
         silent: list[Process] = []
         while self._timers and self._timers[0][0] <= now:
-            when, _, purpose, number, retry = heappop(self._timers)
-            if number == LOOK:
-                if purpose.look_at == when:
-                    purpose.look_at = 0
-                    self._copy_held(purpose, now)
-                continue
-            if retry:
-                if purpose.state.due.get(number) == when and number in purpose.delayed:
-                    purpose.due(number)
-                    touched[purpose] = None
-                continue
-            found = self.instances.get(number)
-            if found is None or found[1] is not purpose:
-                continue
-            instance = found[0]
-            instance.watched = bool(instance.leases)
-            if instance.leases and instance.alive_until > now:
-                self._wake(instance.alive_until, purpose, number, retry=False)
-            elif instance.leases:
-                instance.watched, instance.silent = False, True
-                self._take_away(purpose, instance, now, purpose.attempts, died=True)
-                touched[purpose] = None
-                silent.append(instance.process)
+            when, _, about, position = heappop(self._timers)
+            if isinstance(about, Purpose):
+                self.copies.look_again(about, when, now)
+            elif isinstance(about, Track):
+                if about.state.due.get(position) == when and position in about.delayed:
+                    about.due(position)
+                    touched[about] = None
+            elif about.id in self.instances and self._is_lost(about, now):
+                purpose = self.instances[about.id][1]
+                silent.append(about.process)
+                touched.update(dict.fromkeys(purpose.tracks.values()))
+                self.take_away(purpose, about, purpose.attempts, died=True)
         for process in [process for process in silent if process.closed]:
-            self._proceed(process, now)
-        for purpose in touched:
-            self.exchange(purpose, now)
+            self.crashes.proceed(process, now)
+        for track in touched:
+            self.exchange(track, now)
+
+    def _is_lost(self, instance: Instance, now: int) -> bool:
+        """Whether its lease ended. While it has something in hand, there is a timer for that."""
+        lost = bool(instance.leases) and instance.alive_until <= now
+        instance.watched = bool(instance.leases) and not lost
+        if instance.watched:
+            self.wake(instance.alive_until, instance)
+        instance.silent = instance.silent or lost
+        return lost
 
     @property
     def wake_at(self) -> int | None:
         """When `tick` has something to do, ns since 1970."""
         return self._timers[0][0] if self._timers else None
 
-    def _take_away(self, purpose: Purpose, instance: Instance, now: int, attempts: int, *, died: bool) -> None:
-        """Take back what an instance has in hand. If it died, that was an attempt of each, since nobody knows at which
-        it was, and they are handed out with care. Only where its process had but one in hand may that have been its
-        last."""
-        most = attempts if died and instance.process.lose() == 1 else attempts - 1
-        tried = purpose.state.tried
-        for number in list(instance.leases):
-            lease = purpose.leases[number]
-            self._end_lease(purpose, lease)
+    def take_away(self, purpose: Purpose, instance: Instance, attempts: int, *, died: bool) -> None:
+        """Take back what an instance has in hand. If it died, that was an attempt of each, and they are handed out with
+        care. Only where its process had but one in hand may that have been its last."""
+        alone = died and instance.process.lose() == 1
+        for lease in list(instance.leases.values()):
+            self.drop(lease)
             instance.put_down(lease, len(lease.positions))
-            if not lease.pends:
+            if lease.track is None:
                 purpose.dropped += len(lease.positions)
-                continue
-            if not died:
-                self._return(purpose, lease, lease.positions)
-                self._note_last_end(lease)
-                continue
-            if not lease.counted:
-                counts = ((position, tried.get(position, 0) + 1) for position in lease.positions.positions())
-                if started := [(position, count) for position, count in counts if count <= most]:
-                    self._change(purpose, Change(*purpose.key, started=started))
-            purpose.give_back(lease.positions, suspicious=True)
-
-    # 6 ------------------------------------------------------------------------------------------------
-
-    def further_partitions(self, purpose: Purpose) -> Collection[Instance]:
-        """The instances whose turn it is: those of the active version."""
-        return purpose.at_work
+            elif died:
+                self.crashes.count(lease, lease.track, attempts if alone else attempts - 1)
+            else:
+                self._return(lease.track, lease, lease.positions)
+                self.crashes.note_end(lease)
 
     # 7 ------------------------------------------------------------------------------------------------
 
-    def drop(self, topic_name: str) -> Spans:
+    def drop(self, lease: Lease) -> None:
+        """Nothing of it is in hand any more, and it is in no memory. What still pends of it is a range of positions in
+        the log."""
+        del lease.instance.leases[lease.id]
+        if lease.track is not None:
+            del lease.track.leases[lease.id]
+            lease.track.counted -= lease.counted
+
+    def needed(self, topic_name: str) -> Spans:
         """The positions of a topic that some purpose pends on or has as dead letters. The rest is history, kept as long
         as the topic says; what has been settled is nowhere in memory any more."""
         topic = self.topics[topic_name]
-        pinned = Spans()
-        for purpose in topic.purposes.values():
-            pinned.update(purpose.state.pending(topic.end))
-            pinned.update(purpose.state.dead)
-        return pinned
+        needed = Spans()
+        for track in [track for purpose in topic.purposes.values() for track in purpose.tracks.values()]:
+            needed.update(track.state.pending(topic.end))
+            needed.update(track.state.dead)
+        return needed

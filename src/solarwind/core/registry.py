@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from heapq import heappush
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -14,13 +15,17 @@ from ..errors import Busy, ConflictError, NotAllowed, NotFound
 from ..limits import Limits
 from .effects import Closed, Effect, Fault, Join
 from .exchange import check, lookup
+from .instance import Instance
 from .log import Log, Stored
 from .process import Process
-from .purpose import Instance, Purpose
+from .purpose import Purpose
 from .spans import Spans
 from .state import Change, Snapshot, State, Statement, recovered
+from .track import Track
 
-LOOK = -1  # in place of a position: a timer to look at the copies that are held back
+if TYPE_CHECKING:
+    from .copies import Copies
+    from .crashes import Crashes
 
 
 class Topic(msgspec.Struct, eq=False):
@@ -46,6 +51,9 @@ def no_purpose(topic: str, purpose: str, there: Collection[str] = ()) -> NotFoun
 class Registry:
     """The part of a dispatcher that knows who is there."""
 
+    copies: Copies  # of fan-outs
+    crashes: Crashes  # what is done after one
+
     def __init__(
         self,
         log: Log,
@@ -60,35 +68,35 @@ class Registry:
         committed to something that survives the process, which is `home` (see `Join.process`)."""
         self.topics: dict[str, Topic] = {}
         self.instances: dict[int, tuple[Instance, Purpose]] = {}
-        self._limits = limits or Limits()
-        self._log = log
-        self._random = random
+        self.limits = limits or Limits()
+        self.log = log
+        self.random = random
         self._keep_ns = keep_ns
-        self._durable = durable
+        self.durable = durable
         self._home = home
         self._processes: dict[str, Process] = {}
         self._effects: list[Effect] = []
         self._changes: list[Change] = []
-        self._timers: list[tuple[int, int, Purpose, int, bool]] = []  # (when, n, purpose, position or instance, retry?)
+        # (when, n, of a retry its track and position, of a lease its instance, of held copies their purpose)
+        self._timers: list[tuple[int, int, Track | Instance | Purpose, int]] = []
         self._number = 0
         self._purposes = 0
-        self._creating: Counter[tuple[str, str]] = Counter()  # purposes, until they are durable
+        self._creating: Counter[tuple[str, str, int]] = Counter()  # tracks, until they are durable
         # What is put off, so that others get their turn: batches, with the purposes that are still to get them, the
         # first last; and purposes that look for what they can hand out.
         self._passes: deque[tuple[Topic, Stored, list[Purpose]]] = deque()
-        self._looking: dict[Purpose, None] = {}
-        self._last_ends: list[Process] = []  # in which a last attempt ended, and that is not durable yet
+        self._looking: dict[Track, None] = {}
 
-    def exchange(self, purpose: Purpose, now: int) -> None:
-        """Hand out what the purpose has and its instances have room for."""
+    def further_partitions(self, purpose: Purpose, now: int, fresh: Stored | None = None) -> None:
+        """Hand out what the purpose has and its instances have room for; `fresh` is what was just accepted."""
         raise NotImplementedError
 
-    def _take_away(self, purpose: Purpose, instance: Instance, now: int, attempts: int, *, died: bool) -> None:
+    def exchange(self, track: Track, now: int) -> None:
+        """Hand out what the track has and its instances have room for."""
+        raise NotImplementedError
+
+    def take_away(self, purpose: Purpose, instance: Instance, attempts: int, *, died: bool) -> None:
         """Take back what an instance has in hand, all of which may be tried so often."""
-        raise NotImplementedError
-
-    def _proceed(self, process: Process, now: int) -> None:
-        """Go on with the last attempts that have their turn in a process, and then with all else."""
         raise NotImplementedError
 
     # Topics and purposes ------------------------------------------------------------------------------
@@ -97,8 +105,8 @@ class Registry:
         """The topic of that name, made if it is new."""
         topic = self.topics.get(name)
         if topic is None:
-            if len(self.topics) >= self._limits.names:
-                raise Busy(f"expected no more than {self._limits.names:,} topics, got another: {name!r}")
+            if len(self.topics) >= self.limits.names:
+                raise Busy(f"expected no more than {self.limits.names:,} topics, got another: {name!r}")
             topic = self.topics[name] = Topic(name, self._keep_ns)
         return topic
 
@@ -122,12 +130,12 @@ class Registry:
         else:
             self._state_version(topic, purpose, statement)
         process = self._process(join.process)
-        instance = Instance(self._next_number(), join, join.room, self._limits.in_hand_bytes, process)
+        instance = Instance(self.next_number(), join, join.room, self.limits.in_hand_bytes, process)
         purpose.enter(instance)
         process.instances[instance.id] = (instance, purpose)
         self._note_change(topic, purpose)
         self.instances[instance.id] = (instance, purpose)
-        self.exchange(purpose, now)
+        self.further_partitions(purpose, now)
         return instance.id
 
     def _process(self, name: str) -> Process:
@@ -147,9 +155,10 @@ class Registry:
             self._processes.pop(process.name, None)
 
     def _create(self, topic: Topic, name: str, statement: Statement, since: int) -> Purpose:
-        if self._purposes >= self._limits.names:
-            raise Busy(f"expected no more than {self._limits.names:,} purposes, got another: {name!r}")
+        if self._purposes >= self.limits.names:
+            raise Busy(f"expected no more than {self.limits.names:,} purposes, got another: {name!r}")
         self._purposes += 1
+        purpose = Purpose(topic.name, name)
         state = State(topic.name, name)
         exchange = lookup(statement.exchange)
         if exchange is not None and not exchange.pends:
@@ -158,39 +167,51 @@ class Registry:
             change = Change(topic.name, name, created=since, stated=[statement])
         state.apply(change)
         self._changes.append(change)
-        purpose = topic.purposes[name] = Purpose(state, reached=-1 if self._durable else None, limits=self._limits)
-        self._creating[purpose.key] += 1
+        topic.purposes[name] = purpose
+        self._add_track(purpose, state, reached=-1)
+        self._creating[purpose.main.key] += 1
         return purpose
 
+    def _add_track(self, purpose: Purpose, state: State, *, reached: int) -> Track:
+        track = Track(purpose, state, reached=reached if self.durable else None, limits=self.limits)
+        purpose.tracks[state.track] = track
+        return track
+
     def _state_version(self, topic: Topic, purpose: Purpose, statement: Statement) -> None:
-        before = purpose.state.statements.get(statement.version)
+        before = purpose.statements.get(statement.version)
         if before is None:
-            self._change(purpose, Change(*purpose.key, stated=[statement]))
+            self.change(purpose.main, Change(*purpose.key, stated=[statement]))
         elif before != statement:
             raise ConflictError(
-                f"version {statement.version} of purpose {purpose.state.purpose!r} on topic {topic.name!r} stated "
+                f"version {statement.version} of purpose {purpose.name!r} on topic {topic.name!r} stated "
                 f"{before}, this instance states {statement}: state the same, or join as a new version "
-                f"(version={max(purpose.state.statements) + 1})"
+                f"(version={max(purpose.statements) + 1})"
             )
 
     def _note_change(self, topic: Topic, purpose: Purpose) -> None:
         """An instance came, leaves or went, so another exchange may be at work. From where on events are copied, and
         none of them pends, is remembered; what pends at that moment goes on doing so."""
-        copies = purpose.state.copied_from is not None
-        if purpose.exchange_pends and copies:
-            self._change(purpose, Change(*purpose.key, copied_until=topic.end))
-        elif not purpose.exchange_pends and not copies:
-            pending = len(purpose.state.pending(topic.end))
-            self._change(purpose, Change(*purpose.key, copied_from=topic.end))
+        for track in purpose.tracks.values():
+            self._note_exchange(topic, track)
+
+    def _note_exchange(self, topic: Topic, track: Track) -> None:
+        exchange = track.exchange
+        pends, copies = exchange is None or exchange.pends, track.state.copied_from is not None
+        if pends and copies:
+            self.change(track, Change(*track.key, copied_until=topic.end))
+        elif not pends and not copies:
+            pending = len(track.state.pending(topic.end))
+            self.change(track, Change(*track.key, copied_from=topic.end))
             if pending:
-                active = purpose.active
+                statement, purpose = track.statement, track.purpose
                 earlier = "an earlier event stays" if pending == 1 else f"{pending:,} earlier events stay"
-                text = (
-                    f"version {active.version} of purpose {purpose.state.purpose!r} on topic {topic.name!r} states "
-                    f"exchange {active.exchange!r}, which hands out only what is fired from now on: {earlier} pending "
-                    "until an instance is at work whose exchange pends"
+                self.fault(
+                    f"version {statement.version} of purpose {purpose.name!r} on topic {topic.name!r} states exchange "
+                    f"{statement.exchange!r}, which hands out only what is fired from now on: {earlier} pending "
+                    "until an instance is at work whose exchange pends",
+                    "exchange",
+                    *purpose.key,
                 )
-                self._effects.append(Fault(text, ("exchange", *purpose.key)))
 
     def leaving(self, instances: Iterable[int], now: int) -> None:
         """They take nothing more; what they have begun they may still report."""
@@ -202,8 +223,8 @@ class Registry:
             instance.copied = instance.copied_bytes = 0
             touched[purpose] = None
         for purpose in touched:
-            self._note_change(self.topics[purpose.state.topic], purpose)
-            self.exchange(purpose, now)
+            self._note_change(self.topics[purpose.topic], purpose)
+            self.further_partitions(purpose, now)
 
     def leave(self, instance_id: int, now: int, *, died: bool = False) -> None:
         """An instance is gone; what it had in hand is handed out again. `died`: it did not say so itself."""
@@ -212,13 +233,13 @@ class Registry:
             instance, purpose = found
             attempts = purpose.attempts
             purpose.forget(instance)
-            self._note_change(self.topics[purpose.state.topic], purpose)
+            self._note_change(self.topics[purpose.topic], purpose)
             purpose.dropped += instance.copied
-            self._take_away(purpose, instance, now, attempts, died=died)
+            self.take_away(purpose, instance, attempts, died=died)
             self._leave_process(instance)
             if instance.process.closed:
-                self._proceed(instance.process, now)
-            self.exchange(purpose, now)
+                self.crashes.proceed(instance.process, now)
+            self.further_partitions(purpose, now)
 
     def retire(self, topic_name: str, name: str, now: int, *, force: bool) -> None:
         """Forget a purpose. Unless forced, `ConflictError` while events pend, or instances are at work for it."""
@@ -241,14 +262,15 @@ class Registry:
         purpose.instances.clear()
         purpose.live.clear()
         purpose.note_change()
-        purpose.delayed.clear()  # so that its timers find nothing to do
         purpose.held.clear()
-        purpose.last_tries.clear()
+        for track in purpose.tracks.values():
+            track.delayed.clear()  # so that its timers find nothing to do
+            track.last_attempts.clear()
+            self._changes.append(Change(*track.key, retired=True))
         del self.topics[topic_name].purposes[name]
         self._purposes -= 1
-        self._changes.append(Change(topic_name, name, retired=True))
         for process in processes.values():
-            self._proceed(process, now)
+            self.crashes.proceed(process, now)
 
     # What an operator does ----------------------------------------------------------------------------
 
@@ -262,36 +284,51 @@ class Registry:
                 "not kept for replay"
             )
         until = min(until, self.topics[topic_name].end)
-        pending = purpose.state.pending(until).within(since, until)
-        spans = pending.outside(since, until)
-        self._reopen(purpose, Change(*purpose.key, reopened=spans.edges), spans, now)
-        return len(spans)
+        count = 0
+        for track in purpose.tracks.values():
+            spans = track.state.pending(until).within(since, until).outside(since, until)
+            count += self._reopen(track, Change(*track.key, reopened=spans.edges), spans, now)
+        return count
 
     def redrive(self, topic_name: str, name: str, positions: Spans, now: int) -> int:
         """Hand dead letters out again, as if never tried. Gives how many; positions that are none are passed over."""
-        purpose = self.purpose(topic_name, name)
-        spans = purpose.state.dead.common(positions)
-        self._reopen(purpose, Change(*purpose.key, redriven=spans.edges), spans, now)
-        return len(spans)
+        count = 0
+        for track in self.purpose(topic_name, name).tracks.values():
+            spans = track.state.dead.common(positions)
+            count += self._reopen(track, Change(*track.key, redriven=spans.edges), spans, now)
+        return count
 
-    def _reopen(self, purpose: Purpose, change: Change, spans: Spans, now: int) -> None:
+    def _reopen(self, track: Track, change: Change, spans: Spans, now: int) -> int:
         if spans:
-            self._change(purpose, change)
-            purpose.rewind()
-            self.exchange(purpose, now)
+            self.change(track, change)
+            track.rewind()
+            self.exchange(track, now)
+        return len(spans)
 
     def discard(self, topic_name: str, name: str, positions: Spans) -> int:
         """Forget dead letters. Gives how many."""
-        purpose = self.purpose(topic_name, name)
-        spans = purpose.state.dead.common(positions)
-        if spans:
-            self._change(purpose, Change(*purpose.key, discarded=spans.edges))
-        return len(spans)
+        count = 0
+        for track in self.purpose(topic_name, name).tracks.values():
+            spans = track.state.dead.common(positions)
+            if spans:
+                self.change(track, Change(*track.key, discarded=spans.edges))
+            count += len(spans)
+        return count
 
     # Changes and effects ------------------------------------------------------------------------------
 
-    def _change(self, purpose: Purpose, change: Change) -> None:
-        self._changes.append(purpose.apply(change))
+    def change(self, track: Track, change: Change) -> None:
+        """This happens to a track."""
+        self._changes.append(track.apply(change))
+
+    @property
+    def last_change(self) -> Change:
+        """The last of those that are to be committed next."""
+        return self._changes[-1]
+
+    def fault(self, text: str, *about: str) -> None:
+        """Say so in the log, once for what is `about` the same."""
+        self._effects.append(Fault(text, about))
 
     def take_changes(self) -> list[Change]:
         """What has changed since the last call, for the next commit."""
@@ -304,25 +341,21 @@ class Registry:
 
     def committed(self, changes: Sequence[Change], now: int) -> None:
         """These changes are durable."""
-        if self._last_ends:
-            durable = {id(change) for change in changes}
-            ended = [process for process in self._last_ends if id(process.last_end) in durable]
-            self._last_ends = [process for process in self._last_ends if process not in ended]
-            for process in ended:
-                process.last_end = None
-                self._proceed(process, now)
-                self._forget_process(process)
+        for process in self.crashes.ends_durable(changes):
+            self.crashes.proceed(process, now)
+            self._forget_process(process)
         for change in changes:
             if change.reach or change.created is not None:
                 topic = self.topics.get(change.topic)
                 purpose = topic.purposes.get(change.purpose) if topic is not None else None
-                if self._is_own(change) and purpose is not None and purpose.reached is not None:
-                    purpose.reached = max(purpose.reached, change.reach, change.created or 0)
-                    self.exchange(purpose, now)
+                track = purpose.tracks.get(change.track) if purpose is not None else None
+                if self._is_own(change) and track is not None and track.reached is not None:
+                    track.reached = max(track.reached, change.reach, change.created or 0)
+                    self.exchange(track, now)
 
     def _is_own(self, change: Change) -> bool:
         """Whether a change that became durable is the present purpose's, not one's of that name that was retired."""
-        name = (change.topic, change.purpose)
+        name = (change.topic, change.purpose, change.track)
         if change.created is not None:
             self._creating[name] -= 1
             if not self._creating[name]:
@@ -334,10 +367,11 @@ class Registry:
         effects, self._effects = self._effects, []
         return effects
 
-    def _wake(self, when: int, purpose: Purpose, number: int, *, retry: bool) -> None:
-        heappush(self._timers, (when, self._next_number(), purpose, number, retry))
+    def wake(self, when: int, about: Track | Instance | Purpose, position: int = 0) -> None:
+        """Have `tick` look at it then."""
+        heappush(self._timers, (when, self.next_number(), about, position))
 
-    def _next_number(self) -> int:
+    def next_number(self) -> int:
         self._number += 1
         return self._number
 
@@ -348,14 +382,15 @@ class Registry:
         above that goes on. Unless the last writer stopped cleanly, whatever may have been in a handler is suspect."""
         for state in recovered(snapshots, changes):
             topic = self.topic(state.topic)
-            purpose = topic.purposes[state.purpose] = Purpose(
-                state, reached=state.reach if self._durable else None, limits=self._limits
-            )
-            self._purposes += 1
-            self._note_change(topic, purpose)
-            purpose.suspects = state.unended() if clean else state.pending(min(state.reach, topic.end))
+            purpose = topic.purposes.get(state.purpose)
+            if purpose is None:
+                purpose = topic.purposes[state.purpose] = Purpose(state.topic, state.purpose)
+                self._purposes += 1
+            track = self._add_track(purpose, state, reached=state.reach)
+            self._note_exchange(topic, track)
+            track.suspects = state.unended() if clean else state.pending(min(state.reach, topic.end))
             for position, due in state.due.items():
-                self._wake(due, purpose, position, retry=True)
+                self.wake(due, track, position)
 
     # How it stands ------------------------------------------------------------------------------------
 
@@ -380,8 +415,9 @@ class Registry:
         """Whether any instance has something in hand."""
         return any(purpose.flying for topic in self.topics.values() for purpose in topic.purposes.values())
 
-    def snapshot(self, topic_name: str, name: str) -> Snapshot | None:
-        """The purpose's state as of all changes taken so far; None where it was retired."""
+    def snapshot(self, topic_name: str, name: str, number: int) -> Snapshot | None:
+        """The state of a purpose's track as of all changes taken so far; None where it was retired."""
         topic = self.topics.get(topic_name)
         purpose = topic.purposes.get(name) if topic is not None else None
-        return purpose.state.snapshot() if purpose is not None else None
+        track = purpose.tracks.get(number) if purpose is not None else None
+        return track.state.snapshot() if track is not None else None

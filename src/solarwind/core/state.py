@@ -1,6 +1,6 @@
-"""What is remembered of a purpose: a value that can be written down, replayed and snapshotted.
+"""What is remembered of a track of a purpose: a value that can be written down, replayed and snapshotted.
 
-Live work and recovery go one way: whatever happens to a purpose is a `Change`; applying it to the `State` is
+Live work and recovery go one way: whatever happens to a track is a `Change`; applying it to the `State` is
 the only way the state changes, and a store that kept the last snapshot and the changes since can apply
 them again. Positions number a topic's events from 0 in the order accepted. Sets of positions are
 written as their edges (see `Spans`); times are ns since 1970.
@@ -48,10 +48,15 @@ class Letter(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Change(msgspec.Struct, array_like=True):
-    """One thing that happened to a purpose. Applied in the order of the fields; changes in the order they happened."""
+    """One thing that happened to a track. Applied in the order of the fields; changes in the order they happened.
+
+    Track 0 has all events of the purpose but those that are in a version's own share, and what is so of the purpose as
+    a whole: what its versions stated.
+    """
 
     topic: str
     purpose: str
+    track: int = 0
     created: int | None = None  # the position it listens from
     retired: bool = False
     stated: list[Statement] = msgspec.field(default_factory=list)
@@ -74,6 +79,7 @@ class Snapshot(msgspec.Struct, array_like=True):
 
     topic: str
     purpose: str
+    track: int
     statements: list[Statement]
     floor: int
     done: list[int]
@@ -87,7 +93,7 @@ class Snapshot(msgspec.Struct, array_like=True):
 
 
 class State:
-    """One purpose's state. `apply` is the only method that changes it."""
+    """One track's state. `apply` is the only method that changes it."""
 
     __slots__ = (
         "copied_from",
@@ -101,12 +107,14 @@ class State:
         "settled",
         "statements",
         "topic",
+        "track",
         "tried",
     )
 
-    def __init__(self, topic: str, purpose: str) -> None:
+    def __init__(self, topic: str, purpose: str, track: int = 0) -> None:
         self.topic = topic
         self.purpose = purpose
+        self.track = track
         self.statements: dict[int, Statement] = {}
         self.floor = 0  # every position below is done
         self.done = Spans()  # done above the floor: settled, dead or skipped
@@ -196,6 +204,7 @@ class State:
         return Snapshot(
             self.topic,
             self.purpose,
+            self.track,
             list(self.statements.values()),
             self.floor,
             list(self.done.edges),
@@ -210,7 +219,7 @@ class State:
 
     @classmethod
     def restore(cls, snapshot: Snapshot) -> State:
-        state = cls(snapshot.topic, snapshot.purpose)
+        state = cls(snapshot.topic, snapshot.purpose, snapshot.track)
         state.statements = {each.version: each for each in snapshot.statements}
         state.floor = snapshot.floor
         state.done = Spans(snapshot.done)
@@ -225,17 +234,18 @@ class State:
 
 
 def recovered(snapshots: Iterable[Snapshot], changes: Iterable[Change]) -> list[State]:
-    """The states that a store remembers: the snapshots, and the changes that came after them."""
-    states = {(snapshot.topic, snapshot.purpose): State.restore(snapshot) for snapshot in snapshots}
+    """The states that a store remembers, the first track of each purpose before its others: the snapshots, and the
+    changes that came after them."""
+    states = {(each.topic, each.purpose, each.track): State.restore(each) for each in snapshots}
     for change in changes:
-        name = (change.topic, change.purpose)
+        name = (change.topic, change.purpose, change.track)
         if change.retired:
             states.pop(name, None)
             continue
         if name not in states:
             states[name] = State(*name)
         states[name].apply(change)
-    return list(states.values())
+    return sorted(states.values(), key=lambda state: state.track)
 
 
 def _encode_spans(value: object) -> list[int]:

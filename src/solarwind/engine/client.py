@@ -21,7 +21,7 @@ from .. import wire
 from ..batch import Batch, author_of
 from ..core.effects import Failure, Join, Offer, Report
 from ..core.log import Stored
-from ..core.purpose import MAX_ERROR
+from ..core.track import MAX_ERROR
 from ..errors import Busy, ProtocolError, SolarWindError, StoreError, TooLarge, Unavailable
 from ..logs import limited
 from ..origin import MACHINE, process_name

@@ -137,7 +137,7 @@ class Trimmer:
     async def _trim(self, topic: Topic) -> bool:
         """Trim a piece of it. Whether there may be more to do at once."""
         async with self.guard:
-            pinned = self._dispatcher.drop(topic.name)
+            pinned = self._dispatcher.needed(topic.name)
             pinned.add(topic.end, FOREVER)  # the store may have more by then
             before = FOREVER if topic.keep_ns == 0 else max(0, self._clock.wall() - topic.keep_ns)
             events = await self._store.trim(topic.name, pinned, before, topic.keep_bytes)

@@ -564,7 +564,7 @@ class LocalEngine(Operations):
         if self._committing is not None:
             found.add(self._committing)
         for instance, _ in self._dispatcher.instances.values():
-            found |= instance.leases
+            found.update(instance.leases)
         return found
 
     async def left(self, purposes: Collection[tuple[str, str]]) -> str:
@@ -575,7 +575,7 @@ class LocalEngine(Operations):
                 found = self._dispatcher.purpose(topic, purpose)
                 counts = self._count(found)
                 parts.append(
-                    f"{counts.pending} pending ({len(found.delayed)} of them for a retry) and "
+                    f"{counts.pending} pending ({found.delayed} of them for a retry) and "
                     f"{counts.in_flight} in flight of {purpose!r} on {topic!r}"
                 )
         if self._submitted or self._committing is not None:

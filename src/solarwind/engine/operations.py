@@ -83,16 +83,15 @@ class Operations(Running):
         raise BadArgument(f"expected 'now', 'beginning', a datetime or a timedelta ago, got {since!a}")
 
     def _count(self, purpose: LivePurpose) -> PurposeStatistics:
-        state = purpose.state
         return PurposeStatistics(
             exchange=purpose.active.exchange,
-            versions=tuple(sorted(state.statements)),
+            versions=tuple(sorted(purpose.statements)),
             instances=len(purpose.instances),
-            pending=purpose.pending(self._dispatcher.topics[state.topic].end),
+            pending=purpose.pending(self._dispatcher.topics[purpose.topic].end),
             in_flight=purpose.flying,
-            settled=state.settled + purpose.copies_handled,
-            retried=state.retried,
-            dead=len(state.dead),
+            settled=purpose.settled,
+            retried=purpose.retried,
+            dead=len(purpose.dead),
             dropped=purpose.dropped,
             key_missing=purpose.key_missing,
         )
@@ -105,7 +104,7 @@ class Operations(Running):
         for name, topic in list(self._dispatcher.topics.items()):
             topics[name] = TopicStatistics(topic.end + topic.unkept)
             for purpose in list(topic.purposes.values()):
-                purposes[name, purpose.state.purpose] = self._count(purpose)
+                purposes[name, purpose.name] = self._count(purpose)
                 if not len(purposes) % _TOGETHER:
                     await asyncio.sleep(0)  # there may be very many
         return Statistics(topics, purposes)
@@ -152,7 +151,7 @@ class Operations(Running):
     async def _dead_positions(self, topic: str, purpose: str, ids: Collection[str] | None) -> Spans:
         found = self._dispatcher.purpose(topic, purpose)
         if ids is None:
-            return found.state.dead.copy()
+            return found.dead
         position_of = {event.id: letter.position async for letter, event in self._dead(topic, purpose)}
         unknown = [id for id in ids if id not in position_of]
         if unknown:

@@ -1,4 +1,4 @@
-"""Which purposes are to be written down whole, so that a recovery need not replay very many changes."""
+"""Which tracks of purposes are to be written down whole, so that a recovery need not replay very many changes."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from itertools import islice
 
 from ..core.state import Change, Snapshot
 
-SNAPSHOT_AFTER = 512  # commits: so many changes at most are replayed for a purpose
+SNAPSHOT_AFTER = 512  # commits: so many changes at most are replayed for a track
 SNAPSHOTS_A_COMMIT = 64
 
 
 class Snapshots:
-    """Of all purposes. `make` gives a purpose's state, by its topic and name; None where it is gone."""
+    """Of all tracks. `make` returns a track's state, by topic, purpose and number; None where it is gone."""
 
-    def __init__(self, make: Callable[[str, str], Snapshot | None]) -> None:
+    def __init__(self, make: Callable[[str, str, int], Snapshot | None]) -> None:
         self._make = make
-        self._changed_at: dict[tuple[str, str], int] = {}  # the first commit since a purpose's last snapshot
+        self._changed_at: dict[tuple[str, str, int], int] = {}  # the first commit since a track's last snapshot
 
     def note(self, changed: Iterable[Change | Snapshot], commit: int) -> None:
         """These go into a commit, or, where its number is 0, were there before the first."""
         for each in changed:
-            self._changed_at.setdefault((each.topic, each.purpose), commit)
+            self._changed_at.setdefault((each.topic, each.purpose, each.track), commit)
 
     def due(self, commit: int) -> list[Snapshot]:
-        """Of the purposes whose changes have been piling up longest, a few a commit."""
+        """Of the tracks whose changes have been piling up longest, a few a commit."""
         oldest = commit - SNAPSHOT_AFTER
         if not self._changed_at or next(iter(self._changed_at.values())) > oldest:
             return []

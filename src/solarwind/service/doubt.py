@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 
 from ..core.effects import Join
 from ..core.exchange import lookup
-from ..core.purpose import key_of
+from ..core.track import key_of
 from ..engine.base import Engine
 
 if TYPE_CHECKING:

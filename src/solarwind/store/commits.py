@@ -30,6 +30,7 @@ _INSERT_BATCH = (
     "total, previous, sum, whole, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 # Of an author's batches under a producer in a topic, the last that begins at or before a number.
+_TRACK = "topic = ? AND purpose = ? AND track = ?"
 _MADE = (
     "SELECT row, first, first + count FROM batches WHERE producer = ? AND topic = ? AND author = ? AND first <= ? "
     "ORDER BY first DESC LIMIT ?"
@@ -52,12 +53,12 @@ class Known:
     def __init__(
         self,
         topics: dict[str, Topic] | None = None,
-        since: dict[tuple[str, str], int] | None = None,
+        since: dict[database.Track, int] | None = None,
         last: Commit = NOTHING,
     ) -> None:
         self.topics = topics or {}
         self.last = last
-        self.since = since or {}  # purpose -> its first commit since its snapshot; ascending
+        self.since = since or {}  # track -> its first commit since its snapshot; ascending
         self.producers: dict[tuple[int, int, bytes], int] = {}  # (topic, producer, author) -> the number after its last
 
     def apply(self, plan: Plan, changes: Sequence[Change], snapshots: Sequence[Snapshot]) -> None:
@@ -72,13 +73,13 @@ class Known:
             self.producers.clear()  # what is forgotten is looked up
         self.producers.update(plan.producers)
         for change in changes:
-            key = change.topic, change.purpose
+            key = change.topic, change.purpose, change.track
             if change.retired:
                 self.since.pop(key, None)
             else:
                 self.since.setdefault(key, self.last.number)
         for snapshot in snapshots:
-            self.since.pop((snapshot.topic, snapshot.purpose), None)
+            self.since.pop((snapshot.topic, snapshot.purpose, snapshot.track), None)
 
 
 def rows_of_made(connection: apsw.Connection, topic: int, producer: int, sequences: Sequence[int]) -> set[int]:
@@ -279,25 +280,25 @@ class Plan:
     def _write_dead(self, changes: Sequence[Change]) -> None:
         """Keep the dead letters' rows in line, in the order in which a change is applied."""
         for change in changes:
-            key = change.topic, change.purpose
+            key = change.topic, change.purpose, change.track
             if change.retired:
-                self.connection.execute("DELETE FROM dead WHERE topic = ? AND purpose = ?", key)
-                self.connection.execute("DELETE FROM snapshots WHERE topic = ? AND purpose = ?", key)
+                self.connection.execute(f"DELETE FROM dead WHERE {_TRACK}", key)
+                self.connection.execute(f"DELETE FROM snapshots WHERE {_TRACK}", key)
             for edges in (change.reopened, change.redriven, change.discarded):
                 for start, stop in Spans(edges):
-                    query = "DELETE FROM dead WHERE topic = ? AND purpose = ? AND position >= ? AND position < ?"
+                    query = f"DELETE FROM dead WHERE {_TRACK} AND position >= ? AND position < ?"
                     self.connection.execute(query, (*key, start, stop))
             if change.dead:
                 rows = [(*key, each.position, each.tried, each.time, each.error) for each in change.dead]
                 summed = ((*row, database.row_sum(*row[:-1], row[-1].encode())) for row in rows)
-                self.connection.executemany("INSERT OR REPLACE INTO dead VALUES (?, ?, ?, ?, ?, ?, ?)", summed)
+                self.connection.executemany("INSERT OR REPLACE INTO dead VALUES (?, ?, ?, ?, ?, ?, ?, ?)", summed)
 
     def _write_snapshots(self, snapshots: Sequence[Snapshot]) -> None:
         if snapshots:
             number = self.commit.number
-            encoded = ((each.topic, each.purpose, state.encode(each)) for each in snapshots)
+            encoded = ((each.topic, each.purpose, each.track, state.encode(each)) for each in snapshots)
             rows = [(*key, number, data, database.row_sum(*key, number, data)) for *key, data in encoded]
-            self.connection.executemany("INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?, ?, ?)", rows)
+            self.connection.executemany("INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?, ?, ?, ?)", rows)
 
     def _write_commit(self, changes: Sequence[Change]) -> None:
         encoded = state.encode(list(changes))

@@ -29,8 +29,10 @@ from ..errors import ProtocolError, StoreError
 from .definitions import Definition
 from .files import read_start
 
-FORMAT = 5  # in the lowest bits of SQLite's `user_version`; above them is the file's life
+FORMAT = 6  # in the lowest bits of SQLite's `user_version`; above them is the file's life
 _FORMAT_BITS = 0xFF
+
+Track = tuple[str, str, int]  # topic, purpose and the number of the track
 APPLICATION = 0x53574E44  # "SWND"
 PAGE_BYTES = 16 << 10
 INCREMENTAL = 2  # what is free in the file can be given back piece by piece
@@ -62,11 +64,11 @@ CREATE TABLE commits(
     number INTEGER PRIMARY KEY, time INTEGER NOT NULL, events INTEGER NOT NULL, changes BLOB NOT NULL,
     sum INTEGER NOT NULL);
 CREATE TABLE snapshots(
-    topic TEXT, purpose TEXT, number INTEGER NOT NULL, state BLOB NOT NULL, sum INTEGER NOT NULL,
-    PRIMARY KEY(topic, purpose)) WITHOUT ROWID;
+    topic TEXT, purpose TEXT, track INTEGER, number INTEGER NOT NULL, state BLOB NOT NULL, sum INTEGER NOT NULL,
+    PRIMARY KEY(topic, purpose, track)) WITHOUT ROWID;
 CREATE TABLE dead(
-    topic TEXT, purpose TEXT, position INTEGER, tried INTEGER NOT NULL, time INTEGER NOT NULL, error TEXT NOT NULL,
-    sum INTEGER NOT NULL, PRIMARY KEY(topic, purpose, position)) WITHOUT ROWID;
+    topic TEXT, purpose TEXT, track INTEGER, position INTEGER, tried INTEGER NOT NULL, time INTEGER NOT NULL,
+    error TEXT NOT NULL, sum INTEGER NOT NULL, PRIMARY KEY(topic, purpose, track, position)) WITHOUT ROWID;
 CREATE TABLE definitions(
     kind TEXT, name TEXT, number INTEGER NOT NULL, value BLOB NOT NULL, sum INTEGER NOT NULL,
     PRIMARY KEY(kind, name)) WITHOUT ROWID;
@@ -338,7 +340,7 @@ def row_sum(*columns: object) -> int:
 # What is noted of a batch beside its body, in the order of `whole`.
 NOTED = "topic, start, count, producer, author, first, last_time, caused, size, total, previous, sum"
 BATCH = "start, count, previous, sum, data"
-LETTER = "position, tried, time, CAST(error AS BLOB), sum"  # damaged text may be none
+LETTER = "track, position, tried, time, CAST(error AS BLOB), sum"  # damaged text may be none
 
 
 def read_letter(path: str, topic: str, purpose: str, *row: Any) -> Letter:
@@ -346,11 +348,11 @@ def read_letter(path: str, topic: str, purpose: str, *row: Any) -> Letter:
     *columns, sum = row
     if row_sum(topic, purpose, *columns) != sum:
         raise StoreError(
-            f"{path} is damaged: the dead letter at position {columns[0]} of purpose {purpose!r} on topic {topic!r} is "
+            f"{path} is damaged: the dead letter at position {columns[1]} of purpose {purpose!r} on topic {topic!r} is "
             "not what was written: restore a backup, or go on without its error with `solarwind check --accept-loss "
             f"--url sqlite:///{path}`"
         )
-    position, tried, time, error = columns
+    _, position, tried, time, error = columns
     return Letter(position, tried, time, str(error, "utf-8"))
 
 
@@ -412,19 +414,20 @@ def check_given(path: str, id: str, topic: str, position: Any, found: Stored | N
         )
 
 
-def read_purposes(connection: apsw.Connection) -> tuple[list[Snapshot], list[Change], dict[tuple[str, str], int]]:
-    """All snapshots, the changes that came after them, and each purpose's first commit since its snapshot."""
-    numbers: dict[tuple[str, str], int] = {}
+def read_purposes(connection: apsw.Connection) -> tuple[list[Snapshot], list[Change], dict[Track, int]]:
+    """All snapshots, the changes that came after them, and each track's first commit since its snapshot."""
+    numbers: dict[Track, int] = {}
     snapshots: list[Snapshot] = []
-    for topic, purpose, number, encoded in select(connection, "SELECT topic, purpose, number, state FROM snapshots"):
-        numbers[topic, purpose] = number
+    query = "SELECT topic, purpose, track, number, state FROM snapshots"
+    for topic, purpose, track, number, encoded in select(connection, query):
+        numbers[topic, purpose, track] = number
         snapshots.append(state.decode_snapshot(encoded))
     changes: list[Change | None] = []
-    places: dict[tuple[str, str], list[int]] = {}
-    since: dict[tuple[str, str], int] = {}
+    places: dict[Track, list[int]] = {}
+    since: dict[Track, int] = {}
     for number, encoded in select(connection, "SELECT number, changes FROM commits ORDER BY number"):
         for change in state.decode_changes(encoded):
-            key = change.topic, change.purpose
+            key = change.topic, change.purpose, change.track
             if number <= numbers.get(key, -1):
                 continue
             if change.retired:  # forgotten, with all that came before

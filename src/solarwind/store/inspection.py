@@ -178,8 +178,10 @@ def inspect_letters(path: str, connection: apsw.Connection) -> Iterator[Finding]
         try:
             read_letter(path, topic, purpose, *row)
         except StoreError as error:
-            key = (topic, purpose, row[0])
-            yield Finding(str(error), _delete("dead WHERE topic IS ? AND purpose IS ? AND position IS ?", key))
+            key = (topic, purpose, row[0], row[1])
+            yield Finding(
+                str(error), _delete("dead WHERE topic IS ? AND purpose IS ? AND track IS ? AND position IS ?", key)
+            )
 
 
 def inspect_definitions(path: str, connection: apsw.Connection) -> Iterator[Finding]:
@@ -215,12 +217,12 @@ def inspect_commits(path: str, connection: apsw.Connection) -> Iterator[Finding]
                 _empty_commit(number, time, events),
             )
         expected = number + 1
-    for topic, purpose, number, encoded, sum in select(connection, "SELECT * FROM snapshots"):
-        if row_sum(topic, purpose, number, encoded) != sum:
+    for topic, purpose, track, number, encoded, sum in select(connection, "SELECT * FROM snapshots"):
+        if row_sum(topic, purpose, track, number, encoded) != sum:
             yield Finding(
                 f"{path} is damaged: the state of purpose {purpose!r} on topic {topic!r} is not what was written: "
                 "what it did up to then is lost",
-                _delete("snapshots WHERE topic = ? AND purpose = ?", (topic, purpose)),
+                _delete("snapshots WHERE topic = ? AND purpose = ? AND track = ?", (topic, purpose, track)),
             )
 
 

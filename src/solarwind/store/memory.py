@@ -100,7 +100,7 @@ class MemoryStore(Alone):
         self._made: dict[tuple[str, int], dict[bytes, _Made]] = {}
         self._made_runs: deque[tuple[tuple[str, int], bytes]] = deque()  # whose, the oldest first
         self._made_ids = 0
-        self._dead: dict[tuple[str, str], dict[int, Letter]] = {}
+        self._dead: dict[tuple[str, str], dict[int, dict[int, Letter]]] = {}  # by purpose, track and position
 
     async def open(self, now: int) -> Recovered:
         self._clear()
@@ -216,7 +216,7 @@ class MemoryStore(Alone):
         return None
 
     def _bury(self, change: Change) -> None:
-        letters = self._dead.setdefault((change.topic, change.purpose), {})
+        letters = self._dead.setdefault((change.topic, change.purpose), {}).setdefault(change.track, {})
         if change.retired:
             letters.clear()
         for edges in (change.reopened, change.redriven, change.discarded):
@@ -297,8 +297,9 @@ class MemoryStore(Alone):
                     yield log.stored(index)
 
     async def dead(self, topic: str, purpose: str) -> list[Letter]:
-        letters = self._dead.get((topic, purpose), {})
-        return [letters[position] for position in sorted(letters)]
+        tracks = self._dead.get((topic, purpose), {})
+        letters = [letter for letters in tracks.values() for letter in letters.values()]
+        return sorted(letters, key=lambda letter: letter.position)
 
     async def backup(self, path: str) -> None:
         raise NotAllowed(

@@ -234,7 +234,7 @@ class Book:
 
     def commit_begins(self, dispatcher: Dispatcher, batches: Sequence[tuple[Batch, bool]]) -> None:
         facts = {name: book.facts.copy() for name, book in self.purposes.items()}
-        snapshots = {name: snapshot for name in facts if (snapshot := dispatcher.snapshot(*name)) is not None}
+        snapshots = {name: snapshot for name in facts if (snapshot := dispatcher.snapshot(*name, 0)) is not None}
         going = {
             batch.header.first + index for batch, by_handler in batches if by_handler for index in range(len(batch))
         }
@@ -292,7 +292,7 @@ class Book:
         if names != set(self._durable):
             raise Broken(f"recovered {sorted(names)}, committed were {sorted(self._durable)}")
         for name in names:
-            now, then = dispatcher.snapshot(*name), self._expected[name]
+            now, then = dispatcher.snapshot(*name, 0), self._expected[name]
             assert now is not None
             book = self.purposes[name]
             book.note_change(self.ends[name[0]])
@@ -349,7 +349,7 @@ class Book:
             holder.copied |= mask
         book.leases[offer.lease] = Held(offer.instance, mask, pends)
         holder.in_hand |= mask
-        self.counts["careful"] += offer.after_commit
+        self.counts["counted ahead"] += offer.after_commit
 
     def _check_alone(self, process: str, offer: Offer, where: str) -> None:
         """Nothing goes to a process beside an attempt that is counted before it begins and is the last."""
@@ -433,7 +433,7 @@ class Book:
         """Take over what the dispatcher decides by itself, if it may: trimmed is skipped, and what kills is dead."""
         for book in self.purposes.values():
             topic = dispatcher.topics[book.name[0]]
-            state = topic.purposes[book.name[1]].state
+            state = topic.purposes[book.name[1]].main.state
             facts = book.facts
             pending, theirs = book.pending(topic.end), bits(state.pending(topic.end))
             if theirs & ~pending:
@@ -489,18 +489,18 @@ class Book:
                         f"{book.name}: instance {instance} has {in_hand} in hand, not {holder.in_hand.bit_count()}"
                     )
             self._check_attempts(book, purpose)
-            if book.pure_fanout and not purpose.fetching:
+            if book.pure_fanout and not purpose.main.fetching:
                 seen = purpose.copies_handled + purpose.dropped + purpose.flying + purpose.copies
                 if seen != book.made:
                     raise Broken(f"{book.name}: of {book.made} copies {seen} are handled, dropped, in hand or waiting")
             for position, (earliest, latest) in book.facts.due.items():
-                due = purpose.state.due.get(position, -1)
+                due = purpose.main.state.due.get(position, -1)
                 if not (earliest <= due <= latest):
                     raise Broken(f"{book.name}: {position} is due at {due}, not by {latest}")
 
     def _check_attempts(self, book: PurposeBook, purpose: Purpose) -> None:
         facts = book.facts
-        for position, tried in purpose.state.tried.items():
+        for position, tried in purpose.main.state.tried.items():
             failures = facts.failures.get(position, 0)
             most = facts.handed.get(position, 0)
             if not (failures <= tried <= most):

@@ -17,7 +17,7 @@ from ..core.log import Stored
 from ..core.state import Change, Snapshot
 from ..limits import Limits
 from .sim_book import Book
-from .sim_store import AtHand, Disk, Name
+from .sim_store import AtHand, Disk, TrackName
 
 KEEP_NS = 7 * 24 * 3600 * 10**9
 HOME = "home"  # the dispatcher's own process
@@ -71,14 +71,14 @@ class Engine:
         self._uncommitted: list[Change] = []
         self._after_commit: list[Offer] = []
         self._commits = 0
-        self._changed_at: dict[Name, int] = {}
+        self._changed_at: dict[TrackName, int] = {}
         for name, end in disk.ends.items():
             self.dispatcher.topic(name).end = end
         changes = disk.changes()
         self.dispatcher.recover(disk.snapshots(), changes, clean=disk.clean)
         disk.clean = False
         for change in changes:
-            self._changed_at.setdefault((change.topic, change.purpose), 0)
+            self._changed_at.setdefault((change.topic, change.purpose, change.track), 0)
         book.recovered(self.dispatcher)
         self.carry_out()
 
@@ -149,7 +149,7 @@ class Engine:
 
     def _due_snapshots(self, changes: Sequence[Change]) -> list[Snapshot]:
         for change in changes:
-            self._changed_at.setdefault((change.topic, change.purpose), self._commits)
+            self._changed_at.setdefault((change.topic, change.purpose, change.track), self._commits)
         snapshots = []
         for name, number in list(self._changed_at.items()):
             if number <= self._commits - self._snapshot_after:

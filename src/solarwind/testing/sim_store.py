@@ -14,6 +14,7 @@ from ..core.log import Stored
 from ..core.state import Change, Snapshot, decode_changes, decode_snapshot, encode
 
 Name = tuple[str, str]  # topic, purpose
+TrackName = tuple[str, str, int]  # and the number of one of its tracks
 
 
 class Disk:
@@ -25,8 +26,8 @@ class Disk:
         self.now = 0
         self.clean = True
         self._forgets = forgets
-        self._snapshots: dict[Name, bytes] = {}
-        self._changes: list[tuple[Name, bytes]] = []
+        self._snapshots: dict[TrackName, bytes] = {}
+        self._changes: list[tuple[TrackName, bytes]] = []
 
     def commit(
         self, batches: Sequence[Batch], changes: Sequence[Change], snapshots: Sequence[Snapshot], now: int
@@ -34,13 +35,13 @@ class Disk:
         """All of it, in one step."""
         stored = [self._append(batch) for batch in batches]
         for change in changes:
-            name = (change.topic, change.purpose)
+            name = (change.topic, change.purpose, change.track)
             if change.retired and self._forgets:
                 self._forget(name)
             else:
                 self._changes.append((name, encode([change])))
         for snapshot in snapshots:
-            name = (snapshot.topic, snapshot.purpose)
+            name = (snapshot.topic, snapshot.purpose, snapshot.track)
             self._forget(name)
             self._snapshots[name] = encode(snapshot)
         self.now = max(self.now, now)
@@ -54,7 +55,7 @@ class Disk:
         self.ends[topic] = stored.stop
         return stored
 
-    def _forget(self, name: Name) -> None:
+    def _forget(self, name: TrackName) -> None:
         self._snapshots.pop(name, None)
         self._changes = [(each, data) for each, data in self._changes if each != name]
 

@@ -547,7 +547,7 @@ class World:
         log = self.disk.logs.get(topic)
         if not log or topic not in self.engine.dispatcher.topics:
             return
-        pinned = self.engine.dispatcher.drop(topic)
+        pinned = self.engine.dispatcher.needed(topic)
         for stored in log[: self.random.randint(1, len(log))]:
             if not pinned.within(stored.start, stored.stop):
                 self.disk.trim(topic, stored)

@@ -23,7 +23,7 @@ import msgspec
 
 from ..core import backlog as core_backlog
 from ..core import dispatcher as core_dispatcher
-from ..core import purpose as core_purpose
+from ..core import track as core_track
 from .sim_facts import Broken
 from .sim_world import World
 
@@ -57,7 +57,7 @@ def _little_at_once(seed: int) -> Iterator[None]:
     """In some worlds so few suspects, purposes or events go together that it takes several turns."""
     random = Random(-seed - 1)
     limits: tuple[tuple[ModuleType, str, int], ...] = (
-        (core_purpose, "MAX_CAREFUL", 3),
+        (core_track, "MAX_SUSPECTS", 3),
         (core_dispatcher, "TOGETHER", 1),
         (core_backlog, "LOOK_AHEAD", 5),
     )

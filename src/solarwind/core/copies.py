@@ -1,0 +1,115 @@
+"""What is done for an exchange that does not pend: copies, one for every instance that it chooses.
+
+Nothing of them pends and nothing is remembered of them. They wait in the instances' own bounded buffers, and those of
+a burst are held back a moment so that it does not cost those any who keep up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from .instance import MAX_ROOM, PATIENCE_NS, Instance, Lease
+from .log import Stored
+from .purpose import MAX_HELD_BYTES, Purpose
+from .spans import Spans
+from .track import Track
+
+if TYPE_CHECKING:
+    from .dispatcher import Dispatcher
+
+
+class Copies:
+    """Of all purposes of a dispatcher."""
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+        self._limits = dispatcher.limits
+
+    def hand_out(self, track: Track, stored: Stored, now: int) -> None:
+        """What was just accepted, as copies: one for every instance chosen."""
+        purpose, instances, exchange = track.purpose, list(track.instances), track.exchange
+        copied = Spans()
+        picks = range(stored.start, stored.stop)
+        shares = []
+        if instances and exchange is not None:
+            shares = self._dispatcher.share(track, exchange, stored, picks, instances)
+        parts = [(chosen.id, Spans.of(part)) for chosen, part in shares]
+        for _, part in parts:
+            copied.update(part)
+        purpose.dropped += len(picks) - len(copied)
+        if parts:
+            purpose.held.append((stored, stored.start, parts))
+            purpose.held_bytes += len(stored.batch.data)
+            self.hand_on(purpose, now)
+
+    def hand_on(self, purpose: Purpose, now: int) -> None:
+        """Put copies into the buffers of those whose they are, as far as that costs those any who keep up."""
+        there, receivers = purpose.instances, dict[int, Instance]()
+        while purpose.held:
+            stored, start, parts = purpose.held[0]
+            here = [(found, part) for number, part in parts if (found := there.get(number)) is not None]
+            stop = start + self._fitting(purpose, [instance for instance, _ in here], stored.stop - start, now)
+            if stop == start:
+                break
+            if stop < stored.stop:
+                purpose.held[0] = (stored, stop, parts)
+            else:
+                purpose.held.popleft()
+                purpose.held_bytes -= len(stored.batch.data)
+            made = 0
+            for instance, part in here:
+                for low, high in part.within(start, stop) if not instance.leaving else ():
+                    receivers[instance.id] = instance
+                    purpose.dropped += instance.buffer(stored, low, high, self._limits)
+                    made += high - low
+            purpose.dropped += sum([len(part.within(start, stop)) for _, part in parts]) - made
+        for receiver in receivers.values():
+            self.drain(receiver, now)
+
+    def _fitting(self, purpose: Purpose, instances: list[Instance], most: int, now: int) -> int:
+        """How many events may be copied now: a burst is not to cost those any who keep up, be it all in one turn. The
+        others of the purpose wait a moment with them; nobody waits for one that is slow."""
+        if purpose.held_bytes > MAX_HELD_BYTES:
+            return most
+        full, look_at = None, 0
+        for instance in instances:
+            if instance.copied + most > self._limits.copies or instance.copied_bytes:
+                space = instance.space(self._limits)
+                if space < most and (until := instance.keeps_up_until(now, self._limits)) > now:
+                    most, full, look_at = space, instance, until
+        if not most and full is not None:
+            full.full_since = full.full_since or now
+            if not purpose.look_at:
+                purpose.look_at = min(look_at, full.full_since + PATIENCE_NS)
+                self._dispatcher.wake(purpose.look_at, purpose)
+        return most
+
+    def look_again(self, purpose: Purpose, when: int, now: int) -> None:
+        """A timer says so that was set for `when`."""
+        if purpose.look_at == when:
+            purpose.look_at = 0
+            self.hand_on(purpose, now)
+
+    def drain(self, instance: Instance, now: int) -> None:
+        """Give an instance so many of its copies as it has room for."""
+        if instance.copies:
+            instance.quota = MAX_ROOM
+        while instance.copies and instance.free:
+            stored, picks = instance.unbuffer(instance.free)
+            self._lease(instance, stored, picks, now)
+
+    def _lease(self, instance: Instance, stored: Stored, picks: Sequence[int], now: int) -> None:
+        lease = Lease(self._dispatcher.next_number(), instance, Spans.of(picks), copies_of=stored)
+        self._dispatcher.hand_over(lease, stored, picks, {}, now)
+
+    def note(self, lease: Lease, done: int, failed: int, returned: Spans, now: int) -> None:
+        """What an instance made of some of its copies. A handler that raised is logged where it is."""
+        instance, stored = lease.instance, lease.copies_of
+        purpose = self._dispatcher.instances[instance.id][1]
+        purpose.copies_handled += done
+        purpose.dropped += failed
+        if stored is not None:
+            instance.rebuffer(stored, returned)
+        self.drain(instance, now)
+        self.hand_on(purpose, now)

@@ -1,0 +1,148 @@
+"""What is done after something died: with what was in hand, and with those events that may be what it died of.
+
+An event that may have been in a handler when its process, or the dispatcher, died is a *suspect*. Nobody knows which of
+them it was, so an attempt of a suspect is *counted* before it begins, and durable, and suspects are handed out in ever
+smaller groups. One whose next attempt is its *last* has that attempt alone in its process: see `process`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from .instance import MAX_ROOM, Instance, Lease
+from .log import Stored
+from .process import Process
+from .state import Change
+from .track import Track, letter_of
+
+if TYPE_CHECKING:
+    from .dispatcher import Dispatcher
+
+
+class Crashes:
+    """Of all purposes of a dispatcher."""
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+        self._last_ends: list[Process] = []  # in which a last attempt ended, and that is not durable yet
+
+    # What was in hand
+
+    def count(self, lease: Lease, track: Track, most: int) -> None:
+        """The lease was lost. That was an attempt of each of its events, since nobody knows at which it was, but not
+        one beyond so many; they are suspects."""
+        if not lease.counted:
+            tried = track.state.tried
+            counts = ((position, tried.get(position, 0) + 1) for position in lease.positions.positions())
+            if started := [(position, count) for position, count in counts if count <= most]:
+                self._dispatcher.change(track, Change(*track.key, started=started))
+        track.give_back(lease.positions, suspicious=True)
+
+    def note_end(self, lease: Lease) -> None:
+        """How a suspect's last attempt ended is to be durable before anything else goes to its process: if that ended
+        the process now, the suspect would be dead by another's fault."""
+        process = lease.instance.process
+        if lease.counted and lease.id == process.last_attempt and self._dispatcher.durable:
+            process.last_end = self._dispatcher.last_change
+            self._last_ends.append(process)
+
+    def ends_durable(self, changes: Sequence[Change]) -> list[Process]:
+        """These changes are durable. Return the processes in which a last attempt ended by one of them."""
+        if not self._last_ends:
+            return []
+        durable = {id(change) for change in changes}
+        ended = [process for process in self._last_ends if id(process.last_end) in durable]
+        self._last_ends = [process for process in self._last_ends if process not in ended]
+        for process in ended:
+            process.last_end = None
+        return ended
+
+    # Last attempts
+
+    def set_aside(self, track: Track, stored: Stored, picks: Iterable[int], now: int) -> None:
+        """Suspects that may be tried once more wait for their turn. Those that were being handled each time something
+        died, as often as they may be tried, are dead."""
+        for position in picks:
+            tried = track.state.tried.get(position, 0)
+            if tried < track.purpose.attempts:
+                track.last_attempts.append(position)
+                continue
+            track.suspects.remove(position, position + 1)
+            error = f"its handler did not come to an end {tried} times: the process died or hung"
+            self._dispatcher.change(track, Change(*track.key, dead=[letter_of(position, tried, now, error)]))
+            which = f"event {stored.batch.id(position - stored.start)} on topic {track.topic!r}"
+            purpose = track.purpose
+            text = f"{which} for {purpose.name!r}, now a dead letter: {error}"
+            self._dispatcher.fault(text, "dead", *purpose.key)
+
+    def take_turn(self, track: Track, now: int) -> bool:
+        """See that one of the track's last attempts has its turn in a process, the one that has least to do. Return
+        whether it has."""
+        process = track.turn
+        has_it = process is not None and process.turns[0] is track and process.last_attempt
+        if process is not None and not has_it and not self._takers(track, process):
+            process.turns.remove(track)
+            track.turn = None
+            self.proceed(process, now)
+        if track.turn is None and (takers := self._takers(track)):
+            process = min([each.process for each in takers], key=lambda each: (len(each.turns), each.in_hand))
+            process.turns.append(track)
+            track.turn = process
+        if track.turn is not None:
+            self.proceed(track.turn, now)
+        return track.turn is not None
+
+    def _takers(self, track: Track, process: Process | None = None) -> list[Instance]:
+        """Those who may get a last attempt of the track, in that process or any."""
+        exchange = track.exchange
+        if exchange is None or not exchange.pends or track.backlog is None or not track.last_attempts:
+            return []
+        return [each for each in track.instances if not each.silent and (process is None or each.process is process)]
+
+    def proceed(self, process: Process, now: int) -> None:
+        """Go on with the last attempts that have their turn in a process, and then with all else."""
+        ended: dict[Track, None] = {}
+        was_closed = process.closed
+        while process.turns and not process.in_hand and process.last_end is None:
+            track = process.turns[0]
+            if not process.last_attempt and self._give_last(track, process, now):
+                break
+            if process.last_attempt:
+                ended[track] = None
+            process.turns.popleft()
+            process.last_attempt, track.turn = 0, None
+        process.closed = bool(process.turns) or process.last_end is not None
+        if was_closed and not process.closed:  # those that had their turn come last
+            instances = list(process.instances.values())
+            there = dict.fromkeys(track for _, purpose in instances for track in purpose.tracks.values())
+            for instance, _ in instances:
+                self._dispatcher.copies.drain(instance, now)
+            for track in [*(each for each in there if each not in ended), *ended]:
+                self._dispatcher.exchange(track, now)
+
+    def _give_last(self, track: Track, process: Process, now: int) -> bool:
+        """Hand out a last attempt in a process that has nothing else in hand. Return False if there is none."""
+        takers = self._takers(track, process)
+        exchange = track.exchange
+        if not takers or exchange is None or track.fetching:
+            return bool(takers)
+        position = track.last_attempts[0]
+        stored = self._dispatcher.log.find(track.topic, position)
+        if stored is None:
+            self._dispatcher.fetch(track, position)
+            return True
+        process.closed = False  # for the exchange to see that they have room
+        for each in takers:
+            each.quota = MAX_ROOM
+        shares = [share for share in self._dispatcher.share(track, exchange, stored, [position], takers) if share[1]]
+        if not shares:
+            track.last_attempts.rotate(-1)
+            return False
+        track.last_attempts.popleft()
+        instance = self._dispatcher.instances[shares[0][0].id][0]
+        # Elsewhere the dispatcher outlives the process, and counts what it was lost with.
+        lease = self._dispatcher.lease(track, instance, stored, [position], now, counted=process.home)
+        track.suspects.remove(position, position + 1)
+        process.last_attempt = lease.id
+        return True

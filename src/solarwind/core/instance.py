@@ -1,0 +1,160 @@
+"""A live service instance, as its purpose sees it: the room it has, and what it has in hand."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import deque
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ..limits import Limits
+from .effects import Join
+from .log import Stored
+from .process import Process
+from .spans import Spans
+
+if TYPE_CHECKING:
+    from .track import Track
+
+ROOM_NS = 100_000_000  # an instance holds about so much work
+MAX_ROOM = 10_000  # events
+STALL_NS = 500_000_000  # a fan-out instance that made no progress for so long does not keep up
+PATIENCE_NS = 1_000_000_000  # that copies are held back, at most, for an instance that keeps up
+
+
+class Instance(msgspec.Struct, eq=False):
+    """A live registration. Its room follows the time its handler takes (`observe`)."""
+
+    id: int
+    join: Join
+    room: int
+    max_bytes: int
+    process: Process
+    used: int = 0
+    in_flight: int = 0
+    in_hand_bytes: int = 0
+    quota: int = MAX_ROOM  # its part of what pends: however much room it has, the others get theirs
+    alive_until: int = 0  # with events in hand; then its lease ends
+    watched: bool = False
+    silent: bool = False  # its lease ended: it gets nothing before it is heard of again
+    leaving: bool = False  # it finishes what it began and gets nothing more
+    leases: dict[int, Lease] = msgspec.field(default_factory=dict)
+    # What a fan-out holds for it: (batch, from, to), the oldest first.
+    copies: deque[tuple[Stored, int, int]] = msgspec.field(default_factory=deque)
+    copied: int = 0
+    copied_bytes: int = 0
+    pace: int = 0  # events that its handler takes in `ROOM_NS`, as it last reported; 0 until it has
+    moved_at: int = 0  # when it began with events, or last reported what became of some
+    full_since: int = 0  # copies are held back for it; until it was through with all it had
+
+    @property
+    def version(self) -> int:
+        return self.join.version
+
+    @property
+    def origin(self) -> str:
+        return self.join.origin
+
+    @property
+    def free(self) -> int:
+        if self.silent or self.leaving or self.process.closed or self.in_hand_bytes >= self.max_bytes:
+            return 0
+        free = self.room - self.in_flight
+        if free > self.quota:
+            free = self.quota
+        return free if free > 0 else 0
+
+    def take(self, lease: Lease) -> None:
+        """The lease's events are in its hands."""
+        self.leases[lease.id] = lease
+        self.in_flight += len(lease.positions)
+        if lease.track is not None:
+            self.process.in_hand += len(lease.positions)
+        self.in_hand_bytes += len(lease.positions) * lease.event_bytes
+
+    def put_down(self, lease: Lease, count: int) -> None:
+        """So many of the lease's events are no more in its hands."""
+        self.in_flight -= count
+        if lease.track is not None:
+            self.process.in_hand -= count
+        self.in_hand_bytes -= count * lease.event_bytes
+
+    def alive(self, now: int) -> None:
+        """It was heard of: its leases run on."""
+        self.silent = False
+        self.alive_until = now + self.join.lease_ns
+
+    def observe(self, handled: int, busy_ns: int) -> None:
+        """Follow the pace: down at once, up by steps, so that one lucky measurement hoards nothing."""
+        if handled:
+            fits = min(MAX_ROOM, handled * ROOM_NS // max(1, busy_ns))
+            self.pace = max(1, fits)
+            self.room = max(self.join.room, min(fits, self.room * 16))
+
+    def keeps_up_until(self, now: int, limits: Limits) -> int:
+        """Until when it counts as one that does, unless it reports before: it is at work, or had nothing to do, and
+        would be through a full buffer within a second, as far as is known. 0 where it does not."""
+        if self.silent or self.leaving or 0 < self.pace * 10 < limits.copies:
+            return 0
+        until = (self.moved_at if self.leases else now) + STALL_NS
+        return min(until, self.full_since + PATIENCE_NS) if self.full_since else until
+
+    def space(self, limits: Limits) -> int:
+        """How many copies its buffer takes before the oldest have to go; none where the next batch may be too large."""
+        if self.copied and self.copied_bytes + limits.batch_bytes > limits.copy_bytes:
+            return 0
+        return max(0, limits.copies - self.copied)
+
+    def buffer(self, stored: Stored, start: int, stop: int, limits: Limits) -> int:
+        """Put copies of these events into its buffer; give how many of the oldest had to go."""
+        first = stored.start
+        self.copies.append((stored, start, stop))
+        self.copied += stop - start
+        self.copied_bytes += stored.batch.bytes_of(start - first, stop - first)
+        dropped = 0
+        while self.copied > limits.copies or self.copied_bytes > limits.copy_bytes:
+            excess = max(self._oldest(self.copied_bytes - limits.copy_bytes), self.copied - limits.copies)
+            dropped += len(self.unbuffer(excess)[1])
+        return dropped
+
+    def _oldest(self, size: int) -> int:
+        """How many of the oldest copies have so many bytes, of those in the first batch; at least one."""
+        stored, start, stop = self.copies[0]
+        first, last = start - stored.start, stop - stored.start
+        if size <= 0:
+            return 1
+        counts = range(1, last - first + 1)
+        return 1 + bisect_left(counts, size, key=lambda count: stored.batch.bytes_of(first, first + count))
+
+    def rebuffer(self, stored: Stored, positions: Spans) -> None:
+        """Copies that it had in hand and did not begin with come first again."""
+        for start, stop in reversed(list(positions)):
+            self.copies.appendleft((stored, start, stop))
+            self.copied += stop - start
+            self.copied_bytes += stored.batch.bytes_of(start - stored.start, stop - stored.start)
+
+    def unbuffer(self, most: int) -> tuple[Stored, range]:
+        """Take the oldest copies out of its buffer, all of one batch."""
+        stored, start, stop = self.copies.popleft()
+        if stop - start > most:
+            self.copies.appendleft((stored, start + most, stop))
+            stop = start + most
+        self.copied -= stop - start
+        self.copied_bytes -= stored.batch.bytes_of(start - stored.start, stop - stored.start)
+        if not self.copies:
+            self.full_since = 0
+        return stored, range(start, stop)
+
+
+class Lease(msgspec.Struct, eq=False):
+    """Events in an instance's hands. They pend in a track until they are settled, or are `copies_of` a batch.
+    `counted`: their attempts were, before they were handed out."""
+
+    id: int
+    instance: Instance
+    positions: Spans
+    track: Track | None = None
+    copies_of: Stored | None = None
+    counted: bool = False
+    event_bytes: int = 0  # of payload, about

@@ -1,0 +1,233 @@
+"""A part of a purpose's events, and what becomes of it: its state, what is next, and who has what in hand.
+
+A purpose has one track for all its events, but for those that are in a version's own share: these are another. A track
+has a state, a backlog and an exchange of its own, so that versions with different exchanges are at work side by side.
+
+The dispatcher decides when something is done; this file knows how it is kept.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
+
+from ..limits import Limits
+from ..payload import field
+from .backlog import Backlog, Lanes, Missing
+from .exchange import Exchange, KeyOf, header_key, lookup
+from .instance import Instance, Lease
+from .log import Log, Stored
+from .process import Process
+from .spans import Spans
+from .state import Change, Letter, State, Statement
+
+if TYPE_CHECKING:
+    from .purpose import Purpose
+
+MAX_SUSPECTS = 1_000  # that are handed out together the first time, then a tenth of it, and so on
+MAX_ERROR = 4_000  # characters of a dead letter's error
+MARGIN = 1024  # events, at least, by which it is noted ahead what may be handed out
+
+
+class Track:
+    """A track of a purpose."""
+
+    def __init__(self, purpose: Purpose, state: State, *, reached: int | None, limits: Limits) -> None:
+        self.purpose = purpose
+        self.state = state
+        self.topic = state.topic
+        self.key = (state.topic, state.purpose, state.track)
+        self._limits = limits
+        self.leases: dict[int, Lease] = {}
+        self.margin = MARGIN
+        self.key_missing = 0  # events without a key that keyed handing out came upon
+        self.keyless_to = 0  # those below were counted
+        self.fetching = False
+        # Positions from here on wait until the note that they may be handed out is durable. -1 while the track itself
+        # is not; None where nothing ever is.
+        self.reached = reached
+        # May have been in a handler when something died: only for these is an attempt counted before it starts.
+        self.suspects = Spans()
+        self.counted = 0  # leases of suspects
+        # Suspects that die if they are lost once more, set aside; and the process in which one of them has its turn.
+        self.last_attempts: deque[int] = deque()
+        self.turn: Process | None = None
+        self.delayed = set(state.due)
+        self._backlog: Backlog | None = None
+        self._backlog_of: tuple[str, str | None, bool] | None = None
+        self._backlog_for: Statement | None = None  # the statement by which it was found to be right
+
+    # Who is at work for it
+
+    @property
+    def statement(self) -> Statement:
+        """What the version that is at work for it states."""
+        return self.purpose.active
+
+    @property
+    def exchange(self) -> Exchange | None:
+        """That version's; None where it is a plug-in that this process does not have."""
+        return lookup(self.purpose.active.exchange)
+
+    @property
+    def instances(self) -> Collection[Instance]:
+        """Those of that version that do not leave."""
+        return self.purpose.at_work
+
+    # What is next
+
+    def next(
+        self, end: int, most: int, log: Log, ready: Sequence[Instance] = ()
+    ) -> tuple[Stored, Sequence[int], bool] | Missing | None:
+        """Take up to `most` events that can go out now, to those who are `ready`, and whether they are suspects."""
+        if len(self.delayed) >= self._limits.waiting:
+            return None
+        backlog = self.backlog
+        if backlog is None:
+            return None
+        if self.reached is not None and end > self.reached:
+            end = self.reached
+        found = backlog.next(end, most, log, patient=bool(ready) and self._patient(backlog, ready))
+        if found is None or isinstance(found, Missing):
+            return found
+        stored, picks = found
+        if not self.suspects:
+            return stored, picks, False
+        count = self._together(picks)
+        if count < len(picks):
+            backlog.back(Spans.of(picks[count:]))
+        return (stored, picks[:count], picks[0] in self.suspects) if count else None
+
+    def _patient(self, backlog: Backlog, ready: Sequence[Instance]) -> bool:
+        """Whether the next events of some keys had better go together with more of them: each instance has much more in
+        hand than those, and they would only wait there. Their next reports look again."""
+        if not isinstance(backlog, Lanes):
+            return False
+        most = 4 * backlog.ready
+        return all(instance.in_flight > max(most, 2 * instance.join.room) for instance in ready)
+
+    def _together(self, picks: Sequence[int]) -> int:
+        """How many of `picks` may go out together: suspects apart from others and in ever smaller groups, and those
+        that were tried twice one group at a time, so that one that kills its process is soon alone. Those that may be
+        tried but once more go apart."""
+        tried, suspects = self.state.tried, self.suspects
+        if picks[0] not in suspects:
+            return next((at for at, position in enumerate(picks) if position in suspects), len(picks))
+        last = self.is_last_attempt(picks[0])
+        times = tried.get(picks[0], 0)
+        if not last and times > 1 and self.counted:
+            return 0
+        several = picks if last else picks[: max(1, MAX_SUSPECTS // 10**times)]
+        return next(
+            (n for n, position in enumerate(several) if position not in suspects or tried.get(position, 0) != times),
+            len(several),
+        )
+
+    def take_keyless(self) -> tuple[list[int], int]:
+        """The events without a key that `next` came upon, and how many of them are new."""
+        backlog = self._backlog
+        if not isinstance(backlog, Lanes) or not backlog.keyless:
+            return [], 0
+        found, backlog.keyless = backlog.keyless, []
+        new = sum([position >= self.keyless_to for position in found])
+        self.key_missing += new
+        self.keyless_to = max(self.keyless_to, found[-1] + 1)
+        return found, new
+
+    def is_last_attempt(self, position: int) -> bool:
+        """Whether the next attempt of an event is its last, or none is left."""
+        return self.state.tried.get(position, 0) + 1 >= self.purpose.attempts
+
+    @property
+    def backlog(self) -> Backlog | None:
+        """What is next, by the active exchange. None while what another exchange handed out is still in flight."""
+        statement = self.statement
+        if self._backlog_for is statement:
+            return self._backlog
+        exchange = self.exchange
+        by = (
+            "keyed" if exchange is not None and exchange.keyed else "",
+            statement.key,
+            statement.key_missing == "reject",
+        )
+        if self._backlog is None or self._backlog_of != by:
+            if self._backlog_of not in (None, by) and self.in_flight():
+                return None
+            self._backlog, self._backlog_of = self._begin(by), by
+        self._backlog_for = statement
+        return self._backlog
+
+    def _begin(self, by: tuple[str, str | None, bool]) -> Backlog:
+        in_flight = self.in_flight()
+        self.last_attempts.clear()  # it comes upon them again
+        if not by[0]:
+            return Backlog(self.state, in_flight, self.delayed)
+        old = self._backlog
+        keys = old.keys if isinstance(old, Lanes) and self._backlog_of == by else None
+        return Lanes(self.state, in_flight, self.delayed, self._limits.waiting, key_of(by[1]), by[2], keys)
+
+    def rewind(self) -> None:
+        """The state was reopened behind the backlog's back: look again from the floor on."""
+        if self._backlog is not None and self._backlog_of is not None:
+            self._backlog = self._begin(self._backlog_of)
+
+    def in_flight(self) -> Spans:
+        spans = Spans()
+        for lease in self.leases.values():
+            spans.update(lease.positions)
+        return spans
+
+    # What happened
+
+    def apply(self, change: Change) -> Change:
+        """Apply a change, and tell the backlog what is done with."""
+        self.state.apply(change)
+        if change.stated:
+            self.purpose.note_change()
+        if change.copied_until is not None:
+            self.rewind()
+        for waiting in change.waiting:
+            self.delayed.add(waiting.position)
+        if self._backlog is not None:
+            if change.settled:
+                self._backlog.finish(change.settled)
+            if change.skipped:
+                self._backlog.finish(change.skipped)
+            if change.dead:
+                self._backlog.finish(Spans.of(letter.position for letter in change.dead))
+        if change.skipped:
+            self.delayed.intersection_update(self.state.due)
+            self.suspects.difference_update(change.skipped)
+        return change
+
+    def give_back(self, positions: Spans, *, suspicious: bool) -> None:
+        if suspicious:
+            self.suspects.update(positions)
+        if self._backlog is not None:
+            self._backlog.back(positions)
+
+    def due(self, position: int) -> None:
+        self.delayed.discard(position)
+        if self._backlog is not None:
+            self._backlog.due(position)
+
+    # Numbers
+
+    def pending(self, end: int) -> int:
+        """Events that are not done with and in nobody's hands."""
+        in_hand = sum([len(lease.positions) for lease in self.leases.values()])
+        return self.state.pends_until(end) - self.state.floor - len(self.state.done) - in_hand
+
+
+def letter_of(position: int, tried: int, now: int, error: str) -> Letter:
+    """A dead letter. Of its error so much is kept as somebody would read."""
+    return Letter(position, tried, now, error[:MAX_ERROR])
+
+
+def key_of(path: str | None) -> KeyOf:
+    """How a purpose that names its key by this path, or by none, reads an event's key."""
+    if path is None:
+        return header_key
+    read = field(path)
+    return lambda batch, index: read(batch.payload(index), batch.content(index))
