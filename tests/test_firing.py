@@ -34,7 +34,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     for module in (group, buffer):
         monkeypatch.setattr(module, "time_ns", look)
-    monkeypatch.setattr("solarwind.service.firing.time_ns", look)
     monkeypatch.setattr(group.ORDER, "latest", 0)
     return now
 
@@ -245,3 +244,14 @@ def test_many_events_are_fired_with_the_options_that_one_is_fired_with() -> None
     one, many = (signature(each).parameters for each in (SolarWind.fire, SolarWind.fire_many))
     apart = {"payload", "id", "payloads", "keys", "ids"}  # for one event, and for each of many
     assert {*one} - apart == {*many} - apart
+
+
+@on_loop
+async def test_a_topic_that_is_fired_on_when_there_is_little_room_left_loses_nothing_of_others() -> None:
+    async with SolarWind("memory://", limits=Limits(unaccepted_bytes=10_000)) as wind:
+        first = wind.fire("A", b"a" * 6_000)
+        second = wind.fire("B", b"b" * 1_000)  # there was room for it, but not for all that a new batch takes besides
+        with pytest.raises(Busy):
+            wind.fire("C", b"c" * 1_000)
+        assert await first
+        assert await second

@@ -41,11 +41,11 @@ class ProducerBuffer:
         self.open_groups: dict[str, Group] = {}  # by topic
         # Only payloads above `small` are counted as they come: as many small ones as a batch takes are half a batch.
         self.small = limits.batch_bytes // limits.batch_events // 2
-        self._last = limits.batch_events - 1
+        self._max_events = limits.batch_events
         self._most_large = limits.batch_bytes // 2
         self._most_bytes = limits.unaccepted_bytes
         self._full: list[Group] = []
-        self._recent: Group | None = None  # that was begun last
+        self._recent: Group | None = None  # that was begun last, while it is open
         self._sent: dict[asyncio.Future[None], Group] = {}
         self._whole = False
         # About how much memory what was added takes, and what of it was accepted or refused, in bytes. Each has one
@@ -85,24 +85,38 @@ class ProducerBuffer:
             group = self.open_groups[topic]
         except (KeyError, TypeError):
             group = self._begin(topic, content)
-        index, large = len(group.payloads), len(data) if len(data) > self.small else 0
-        if large and group.large + large > self._most_large and index:
-            self._full.append(self._close(topic))
-            group, index = self._begin(topic, content), 0
-        if large or index >= group.room:
-            self._weigh(group)
-            self._check_room()
-            group.room = min(self._last, 2 * index)
+        index = len(group.payloads)
+        if index >= group.room or len(data) > self.small:
+            group = self._look_at(group, content, len(data))
+            index = len(group.payloads)
         group.payloads.append(data)
         group.times.append(time_ns())
-        if large:
-            group.large += large
-            self._weigh(group)
         if content is not group.content:
             group.column("content", index).append(content)
-        if index >= self._last or group.large > self._most_large:
-            self._full.append(self._close(topic))
         return SentReceipt(group, index)
+
+    def _look_at(self, group: Group, content: str, size: int) -> Group:
+        """The group for another event of `size` bytes: this one, or if it is full a new one. Raises as `add` does."""
+        large = size if size > self.small else 0
+        if self._is_full(group, large):
+            self._full.append(self._close(group.topic))
+            group = self._begin(group.topic, content)
+        elif group.payloads:
+            self._weigh(group)
+            self._check_room()
+        if large:
+            group.large += large
+            self._weigh(group, large)
+        group.room = min(self._max_events, max(FIRST_ROOM, 2 * len(group.payloads)))
+        if group.large > self._most_large:
+            group.room = 0
+        return group
+
+    def _is_full(self, group: Group, large: int = 0) -> bool:
+        """Whether it takes nothing more, or not so many bytes as one payload."""
+        count = len(group.payloads)
+        too_large = group.large + large > self._most_large and count > 0
+        return too_large or count >= self._max_events or group.words > MAX_WORDS
 
     def add_many(self, topic: str, payloads: list[bytes], content: str) -> list[SentPart]:
         """Add events that are nothing but small payloads, at one time: all of them, or none. Raises as `add` does."""
@@ -110,20 +124,18 @@ class ProducerBuffer:
         at = 0
         self._check_open(topic)
         while at < len(payloads):
-            group = self.open_groups.get(topic) or self._new(topic, content)
-            if group.content is not content:
-                self._full.append(self._close(topic))
+            group = self.open_groups.get(topic)
+            if group is None or group.content is not content or self._is_full(group):
+                self._end(topic)
                 group = self._new(topic, content)
             start = len(group.payloads)
-            some = payloads[at : at + self._last + 1 - start]
+            some = payloads[at : at + self._max_events - start]
             group.payloads += some
             group.times += [time_ns()] * len(some)
-            group.room = min(self._last, len(group.payloads))
+            group.room = len(group.payloads)
             self._weigh(group)
             parts.append(SentPart(group, start, start + len(some)))
             at += len(some)
-            if len(group.payloads) > self._last:
-                self._full.append(self._close(topic))
         return parts
 
     @contextmanager
@@ -157,18 +169,19 @@ class ProducerBuffer:
                 column = group.column(field, index)
             column.append(value)
             group.words += SIZE[field](value)
-        if group.words > MAX_WORDS and self.open_groups.get(topic) is group:
-            self._full.append(self._close(topic))
+        if group.words > MAX_WORDS:
+            group.room = 0
         return receipt
 
-    def _weigh(self, group: Group) -> None:
-        """Count what of it is not counted yet."""
+    def _weigh(self, group: Group, following: int = 0) -> None:
+        """Count what of it is not counted yet, and an event of so many bytes that follows."""
         fresh = group.payloads[group.weighed :] if group.weighed else group.payloads
-        weight = EVENT_BYTES * len(fresh) + sum(map(len, fresh))
+        count = len(fresh) + (following > 0)
+        weight = EVENT_BYTES * count + sum(map(len, fresh)) + following
         if group.columns:
-            weight += WITH_BYTES * len(fresh) + 2 * (group.words - group.weighed_words)
+            weight += WITH_BYTES * count + 2 * (group.words - group.weighed_words)
             group.weighed_words = group.words
-        group.weighed += len(fresh)
+        group.weighed += count
         group.weight += weight
         self._added += weight
 
@@ -194,7 +207,7 @@ class ProducerBuffer:
         if not self.open_groups and not self._full:
             self._flush_soon()
         producer, first = self._numbers.take(topic, 0)
-        if self._recent is not None and self._recent.times:
+        if self._recent is not None:
             self._recent.straighten()
             ORDER.note(self._recent.times[-1])
         group = self.open_groups[topic] = Group(
@@ -205,7 +218,7 @@ class ProducerBuffer:
             self._loop.create_future(),
             ORDER.latest + SLOT_NS,
             content=content,
-            room=min(self._last, FIRST_ROOM),
+            room=min(self._max_events, FIRST_ROOM),
             weight=GROUP_BYTES,
         )
         self._added += GROUP_BYTES
@@ -217,6 +230,8 @@ class ProducerBuffer:
         self._numbers.take(topic, len(group.payloads))
         group.straighten()
         ORDER.note(group.times[-1])
+        if self._recent is group:
+            self._recent = None
         group.count = len(group.payloads)
         self._weigh(group)
         return group

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import os
 import threading
@@ -11,8 +12,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 from threading import get_ident
-from time import time_ns
-from typing import Any
+from typing import Any, TypedDict, Unpack
 from weakref import WeakSet
 
 import msgspec
@@ -47,6 +47,17 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
+class Options(TypedDict, total=False):
+    """What `fire` may be given besides a payload; as keywords of its own each would cost every event that has none."""
+
+    key: str | None
+    id: str | None
+    cause: Cause | Event | None
+    extensions: Mapping[str, str] | None
+    now: bool
+    within: float | timedelta | None
+
+
 class Firing:
     """The part of a `SolarWind` that fires. Events fired on other threads have a buffer of their own."""
 
@@ -56,7 +67,6 @@ class Firing:
         self._home: Engine | None = None  # that it fires to, once it was started
         self._thread_id = 0
         self._buffer = ProducerBuffer(limits)
-        self._open, self._small = self._buffer.open_groups, self._buffer.small
         self._foreign = ProducerBuffer(limits)  # fired from other threads
         self._foreign_lock = threading.Lock()
         self._forked = ""  # why it is of no use in this process
@@ -116,18 +126,7 @@ class Firing:
         if given_up:
             log.error(_GIVEN_UP, given_up, grace)
 
-    def fire(
-        self,
-        topic: str,
-        payload: Any = None,
-        *,
-        key: str | None = None,
-        id: str | None = None,
-        cause: Cause | Event | None = None,
-        extensions: Mapping[str, str] | None = None,
-        now: bool = False,
-        within: float | timedelta | None = None,
-    ) -> Receipt:
+    def fire(self, topic: str, payload: Any = None, **options: Unpack[Options]) -> Receipt:
         """Fire an event on a topic and forget it. From any thread.
 
         Await what comes back to wait until it is accepted (durable, where the store is); `.id` is known at once.
@@ -150,55 +149,36 @@ class Firing:
         if len(data) > self._most_payload:
             self._check_size(topic, data)
         handled = handling.get()
-        if (
-            handled is None
-            and key is None
-            and id is None
-            and cause is None
-            and extensions is None
-            and within is None
-            and now is False
-            and get_ident() == self._thread_id
-        ):
-            # What most events are, without a further call: a small payload for a batch that is open.
-            try:
-                group = self._open.get(topic)
-            except TypeError:
-                group = None
-            if group is not None and content is group.content and len(data) <= self._small:
-                index = len(group.payloads)
-                if index < group.room:
-                    group.payloads.append(data)
-                    group.times.append(time_ns())
-                    return SentReceipt(group, index)
-            return self._buffer.add(topic, data, content)
-        if now is not False:
-            check_flag("now", now)
-        seconds = None if within is None else check_seconds("within", within, some=True)
-        return self._fire_with(topic, data, content, key, id, cause, extensions, handled, now, seconds)
+        if options or handled is not None or get_ident() != self._thread_id:
+            return self._fire_with(topic, data, content, handled, **options)
+        return self._buffer.add(topic, data, content)
 
     def _fire_with(
         self,
         topic: str,
         data: bytes,
         content: str,
-        key: str | None,
-        id: str | None,
-        given: Cause | Event | None,
-        extensions: Mapping[str, str] | None,
         handled: Event | None,
-        now: bool,
-        within: float | None,
+        *,
+        key: str | None = None,
+        id: str | None = None,
+        cause: Cause | Event | None = None,
+        extensions: Mapping[str, str] | None = None,
+        now: bool = False,
+        within: float | timedelta | None = None,
     ) -> Receipt:
         """Fire what is more than a payload, inside a handler, or from another thread."""
+        if now is not False:
+            check_flag("now", now)
+        seconds = None if within is None else check_seconds("within", within, some=True)
         attributes: dict[str, Any] = {}
         if key is not None:
             attributes["keys"] = check_key(key)
         if id is not None:
             attributes["ids"] = check_id(id)
         after = 0
-        if given is not None or extensions is not None:
-            stated, after = _stated(given, extensions)
+        if cause is not None or extensions is not None:
+            stated, after = _stated(cause, extensions)
             attributes |= stated
         if handled is not None:
             after = max(after, handled.time_ns)
@@ -208,11 +188,11 @@ class Firing:
                 return self._hold(handled, topic, data, content, attributes, after)
             if "causes" not in attributes:
                 attributes["causes"] = Cause.event(handled)
-        if within is None and get_ident() == self._thread_id:
+        if seconds is None and get_ident() == self._thread_id:
             return self._buffer.add_with(topic, data, content, attributes, after)
-        with self._thread_buffer() as buffer, buffer.whole(topic, apart=within is not None):
+        with self._thread_buffer() as buffer, buffer.whole(topic, apart=seconds is not None):
             receipt = buffer.add_with(topic, data, content, attributes, after)
-        self._limit(buffer, [receipt], within)
+        self._limit(buffer, [receipt], seconds)
         return receipt
 
     @contextmanager
@@ -268,17 +248,18 @@ class Firing:
         """
         check_topic(topic)
         given = check_payloads(payloads)
-        encoded = [codec.encode(payload) for payload in given]
-        for data, _ in encoded:
-            self._check_size(topic, data)
+        encoded = list(map(codec.encode, given))
+        bytes_ = [data for data, _ in encoded]
+        longest = max(bytes_, key=len, default=b"")
+        self._check_size(topic, longest)
         check_flag("now", now)
         seconds = None if within is None else check_seconds("within", within, some=True)
         its_keys, its_ids = _keys(given, key, keys), _column("ids", ids, len(given), check_id)
         stated, after = _stated(cause, extensions)
         handled = handling.get()
         if its_keys is None and its_ids is None and not stated and handled is None and seconds is None:
-            bytes_, contents = [data for data, _ in encoded], {content for _, content in encoded}
-            if len(contents) == 1 and max(map(len, bytes_)) <= self._small and get_ident() == self._thread_id:
+            contents = {content for _, content in encoded}
+            if len(contents) == 1 and len(longest) <= self._buffer.small and get_ident() == self._thread_id:
                 return Receipts(self._buffer.add_many(topic, bytes_, contents.pop()))
         columns = {field: each for field, each in (("keys", its_keys), ("ids", its_ids)) if each is not None}
         events: list[tuple[bytes, str, dict[str, Any]]] = [
@@ -334,6 +315,17 @@ class Firing:
         with self._foreign_lock:
             groups = self._foreign.take()
         self._foreign.send(groups)
+
+
+def _name_options() -> None:
+    """Let `help(fire)` and `inspect` say its options by name."""
+    own, rest = inspect.signature(Firing.fire), inspect.signature(Firing._fire_with)
+    options = [each for each in rest.parameters.values() if each.kind is each.KEYWORD_ONLY]
+    named = own.replace(parameters=[*list(own.parameters.values())[:-1], *options])
+    Firing.fire.__signature__ = named  # type: ignore[attr-defined]
+
+
+_name_options()
 
 
 def _stated(cause: Cause | Event | None, extensions: Mapping[str, str] | None) -> tuple[dict[str, Any], int]:

@@ -16,6 +16,7 @@ import asyncio
 import logging
 from collections.abc import Collection, Coroutine, Sequence
 from contextvars import Context, ContextVar, copy_context
+from math import inf
 from time import monotonic
 from typing import Any
 
@@ -35,6 +36,8 @@ from .threads import Threads
 log = logging.getLogger("solarwind")
 
 TURN_S = 0.005  # a worker that never waits lets the loop go on after so long
+MAX_UNSEEN = 16  # events that are handled between two looks at the clock, where that took less than `QUICK_S`
+QUICK_S = 0.001
 HURRY_S = 1.0  # that a handler has to end once it was cancelled
 REPLACE_S = 1.0  # until another takes the place of a worker that ended in an unexpected way
 _MAX_ATTEMPTS_LOGGED = 12  # a minute, of a purpose: as many as there are by default
@@ -48,6 +51,7 @@ class Worker(asyncio.Task[None]):
 
     def __init__(self, work: Coroutine[Any, Any, None], *, loop: asyncio.AbstractEventLoop, context: Context) -> None:
         self.requests: list[object] = []  # the messages of those who cancelled it
+        self.context = context  # that it runs in
         super().__init__(work, loop=loop, context=context)
 
     def cancel(self, msg: Any | None = None) -> bool:
@@ -176,18 +180,23 @@ class Runner(Consumer):
         first = hand_out.start
         data, starts = hand_out.batch.layout
         take, note_done, set_handling, unset = work.todo.popleft, work.done.append, handling.set, msgspec.UNSET
-        clock, requests = monotonic, worker.requests
-        turn = check_at = 0.0
+        # Where the dispatcher stands still with this process, nobody else has got an event meanwhile.
+        at_once = MAX_UNSEEN if self._engine.patience_s == inf else 0
+        clock, requests, context = monotonic, worker.requests, worker.context
+        turn = seen = 0.0
+        unseen = 0  # events that may begin before the clock is looked at again
         while True:
-            now = clock()
-            if now > check_at:
+            if unseen:
+                unseen -= 1
+            else:
+                now = clock()
                 if turn and now - turn > TURN_S:
                     await asyncio.sleep(0)
-                    now = clock()
+                    turn = now = clock()
                 if now > self.sure_until:
                     return True
-                turn = now
-                check_at = min(turn + TURN_S, self.sure_until)  # which never comes down
+                unseen = at_once if now - seen < QUICK_S else 0
+                turn, seen = turn or now, now
             try:
                 position = take()
             except IndexError:  # that was the last, or another worker took it
@@ -195,7 +204,7 @@ class Runner(Consumer):
             index = position - first
             event = Event(hand_out, index)
             set_handling(event)
-            before = copy_context()
+            before = context.copy()
             try:
                 result = await call(data[starts[index] : starts[index + 1]] if is_raw else event)
                 if result is not None:
@@ -211,7 +220,7 @@ class Runner(Consumer):
                     self.note_fired(work, position, fired)
                 note_done(position)
             try:
-                if requests or copy_context() != before:
+                if requests or context != before:
                     return False
             except Exception:  # values that cannot be compared, such as arrays
                 return False
