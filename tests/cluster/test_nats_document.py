@@ -151,7 +151,7 @@ def test_streams_and_subjects_are_named_as_they_are() -> None:
     names += [
         layout.kept(0, "dead.HASH"),
         layout.kept(0, "index.TOPIC"),
-        layout.live("beat"),
+        layout.live("heartbeat"),
         layout.live("node.NODE.>"),
     ]
     names += [

@@ -274,7 +274,7 @@ async def test_a_server_that_is_full(
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stream that says nothing is looked after sooner."""
     monkeypatch.setattr(tail, "SILENT_S", 0.8)
-    monkeypatch.setattr(tail, "BEAT_S", 0.2)
+    monkeypatch.setattr(tail, "HEARTBEAT_S", 0.2)
 
 
 async def delete(server: NatsServer, *streams: str) -> None:

@@ -31,7 +31,7 @@ STEPS: list[tuple[type, str]] = [
     (Channel, "is_heard"),
     (Channel, "_send_one"),
     (Owners, "_turn"),
-    (Owners, "_say_beat"),
+    (Owners, "_send_heartbeat"),
     (Tail, "_watch"),
     (Tail, "_drop"),
     (JetStreamStore, "_take"),

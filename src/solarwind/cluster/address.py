@@ -1,4 +1,4 @@
-"""From a `nats://` URL to where the servers are, which namespace is meant, and how it is to be."""
+"""A `nats://` URL is read here: where the servers are, which namespace it names, and what it states of it."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _S = 1_000_000_000
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """What all who use a namespace go by: written down when it is first used, and never changed silently.
+    """The settings of a namespace, for all who use it: written when it is first used, and never changed silently.
 
     `streams` is over how many streams its topics are spread, by their whole names or, if `words` is not 0, by so many
-    first words of them. `dedup_s` is the streams' de-duplication window. `keep_s` is how much history topics keep of
-    which nobody said otherwise.
+    first words of them. `dedup_s` is the streams' de-duplication window. `keep_s` is how much history a topic keeps for
+    which nothing else was set.
     """
 
     streams: int = 8
@@ -57,7 +57,7 @@ class Address(msgspec.Struct, frozen=True):
     stated: dict[str, float]
 
     def merged(self, found: Settings | None) -> Settings:
-        """The settings to go by, where `found` are the namespace's, if it has any. Raises `BadArgument`."""
+        """Return the settings to go by, where `found` are the namespace's, if it has any. Raises `BadArgument`."""
         if found is None:
             return msgspec.structs.replace(Settings(), **self.stated)
         for name, value in self.stated.items():
@@ -70,19 +70,19 @@ class Address(msgspec.Struct, frozen=True):
 
 
 def check_settings(settings: Settings) -> None:
-    """Raises `BadArgument` where somebody else wrote them."""
+    """Raises `BadArgument` if they are out of bounds, as where another program wrote them."""
     for name, (low, high) in _BOUNDS.items():
         if not low <= getattr(settings, name) <= high:
             raise BadArgument(f"expected {option_name(name)} from {low:g} to {high:g}, got {getattr(settings, name):g}")
 
 
 def option_name(setting: str) -> str:
-    """What a setting is called in a URL."""
+    """Return the name of a setting in a URL."""
     return _NAMES.get(setting, setting)
 
 
 def read_address(url: str) -> Address:
-    """Raises `BadArgument`, without repeating a password."""
+    """Read a URL. Raises `BadArgument`, without repeating a password."""
     try:
         parts = urlsplit(url)
     except ValueError:

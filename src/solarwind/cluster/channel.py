@@ -1,8 +1,8 @@
-"""One connection to NATS: what is sent on it, who listens, and who waits for an answer.
+"""One connection to NATS: what is sent, the subscriptions, and the requests that wait for an answer.
 
-nats-py carries the bytes, by its public names alone. Its own `request` takes a task to wait in for each. Here whoever
-asks is called back in the turn of the loop in which the answer comes, and one task sends what all of them have to say:
-so whoever publishes one message after another does not wait for turns.
+nats-py carries the bytes, by its public names alone. Its own `request` needs a task to wait in for each request. Here a
+request's callback is called in the turn of the loop in which the answer comes, and one task sends what all have to
+send: so publishing one message after another waits for no turns.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..engine.tasks import Tasks
 
 Answered = Callable[[Msg | None], None]
 Took = Callable[[Msg], Awaitable[None]]
-MAX_UNSENT = 4 << 20  # bytes that are not written yet; then whoever has more waits
+MAX_UNSENT = 4 << 20  # bytes that are not written yet; while there are more, others wait
 MUCH_UNSENT = 256 << 10  # bytes that a slow connection may take long to write
 QUIET_S = 0.25  # without a message of a page; after as many as `MAX_QUIET` it is given up
 MAX_QUIET = 4
@@ -39,8 +39,8 @@ class Nobody(NoAnswer):
 
 
 class Channel:
-    """Everything over one connection of nats-py. An answer of None is none: it took too long, or the connection is
-    gone. `broken` is called when something ended that should not have."""
+    """All traffic of one connection of nats-py. An answer of None means that it took too long, or that the connection
+    is gone. `broken` is called when a task ended that should not have."""
 
     def __init__(self, client: Client, broken: Callable[[], None]) -> None:
         self._client = client
@@ -55,19 +55,19 @@ class Channel:
         self._subscriptions: set[Subscription] = set()
 
     async def open(self) -> None:
-        """Raises `NoAnswer`."""
+        """Subscribe to the answers, and begin to send. Raises `NoAnswer`."""
         await self.subscribe(f"{self._inbox}.*", self._came)
         self._tasks.begin(self._send(), "what is sent to NATS")
 
     def end(self) -> None:
-        """The connection is gone: nothing is sent any more, and nothing will be answered."""
+        """The connection is gone: send nothing more, and tell all who wait that there is no answer."""
         self._tasks.cancel()
         self._out.clear()
         for reply in list(self._waiting):
             self._answer(reply, None)
 
     async def close(self) -> None:
-        """Let go of it. A server that takes nothing any more holds this up until the kernel gives it up."""
+        """Close the connection. A server that takes nothing any more holds this up until the kernel gives it up."""
         self.end()
         for subscription in list(self._subscriptions):
             await self.unsubscribe(subscription)
@@ -77,11 +77,11 @@ class Channel:
     # Who listens --------------------------------------------------------------------------------------
 
     def new_inbox(self) -> str:
-        """A subject that nobody else has."""
+        """Return a subject that nobody else has."""
         return self._client.new_inbox()
 
     async def subscribe(self, subject: str, took: Took) -> Subscription:
-        """Have `took` called with each message to a subject, in order. Raises `NoAnswer`."""
+        """Call `took` with each message to a subject, in order. Raises `NoAnswer`."""
         try:
             subscription = await self._client.subscribe(subject, cb=took, pending_bytes_limit=0)
         except FAULTS as error:
@@ -90,7 +90,7 @@ class Channel:
         return subscription
 
     async def unsubscribe(self, subscription: Subscription) -> None:
-        """Where the connection is gone, the subscription is gone with it."""
+        """End a subscription, unless it is gone with the connection."""
         self._subscriptions.discard(subscription)
         with suppress(*FAULTS):
             await subscription.unsubscribe()
@@ -112,18 +112,18 @@ class Channel:
     def post(
         self, subject: str, data: bytes, headers: dict[str, str] | None, wait_s: float, answered: Answered
     ) -> None:
-        """Send it soon; where there `has_room`. `answered` is called once, later."""
+        """Send it soon; call it only while there `has_room`. `answered` is called once, later."""
         self._put(subject, data, self._expect(wait_s, answered), headers)
 
     async def ask(self, subject: str, data: bytes, headers: dict[str, str] | None, wait_s: float) -> Msg | None:
-        """Send it, and wait for the answer."""
+        """Send a message, and return the answer."""
         future: asyncio.Future[Msg | None] = self._loop.create_future()
         self._put(subject, data, self._expect(wait_s, _into(future)), headers)
         return await _within(future, wait_s)
 
     async def is_heard(self, wait_s: float) -> bool:
-        """Whether a message to this connection itself comes back: NATS reads, writes and passes on. Behind much that
-        waits to be written it takes its time: then it is enough that anything comes."""
+        """Return whether a message to this connection itself comes back: NATS reads, writes and passes on. Behind much
+        that waits to be written it takes its time: then it is enough that anything comes."""
         future: asyncio.Future[Msg | None] = self._loop.create_future()
         is_behind, came = self._client.pending_data_size + self._unsent > MUCH_UNSENT, self._client.stats["in_msgs"]
         self._put(self._expect(wait_s, _into(future)), b"", "", None)
@@ -137,7 +137,7 @@ class Channel:
         self._wake.set()
 
     async def _send(self) -> None:
-        """What waits, all in one turn of the loop while nats-py takes it."""
+        """Send what waits, all in one turn of the loop while nats-py takes it."""
         while True:
             while self._out:
                 await self._send_one(*self._out.popleft())
@@ -167,7 +167,7 @@ class Channel:
             found[0](message)
 
     def expire(self) -> None:
-        """Called now and then: give up what took too long."""
+        """Give up the requests that took too long. Called now and then."""
         now = self._loop.time()
         for reply in [reply for reply, (_, until) in self._waiting.items() if until < now]:
             self._answer(reply, None)
@@ -175,8 +175,8 @@ class Channel:
     # Pages --------------------------------------------------------------------------------------------
 
     async def page(self, subject: str, data: bytes) -> tuple[str, list[Msg]]:
-        """The status, and the messages. NATS passes the question to any server that has the answer, and does not know
-        if that one hangs: so while nothing comes it is asked again. Raises `NoAnswer`."""
+        """Return the status, and the messages. NATS passes the request to any server that has the answer, and does not
+        know if that one hangs: so ask again while nothing comes. Raises `NoAnswer`."""
         asked: list[_Page] = []
         came, quiet = -1, 0
         try:
@@ -224,7 +224,7 @@ class _Page:
 
 
 def nobody(message: Msg) -> bool:
-    """Whether it is NATS that answers: nobody listens there."""
+    """Return whether it is NATS that answers, as nobody listens there."""
     return not message.data and (message.headers or {}).get("Status") == _NO_RESPONDERS
 
 

@@ -1,5 +1,5 @@
-"""How a connection to NATS is made: by nats-py's public names, with TLS or not at all where that is wanted, and words
-for what went wrong."""
+"""Connections to NATS are made here: by nats-py's public names, with TLS or not at all where that is wanted, and with
+words for what went wrong."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _MAX_CREDENTIALS = 1 << 20
 
 
 class NoTls(nats.errors.Error):
-    """A server offers none to a client that wants it."""
+    """A server offers no TLS to a client that wants it."""
 
 
 class Faults:
-    """What nats-py reports on the side. `lost` is called when the connection is, or has dropped something: whoever
-    waited for that begins anew. `forbidden` gets what NATS says of a subject that this user may not use."""
+    """What nats-py reports beside its answers. `lost` is called when the connection is lost, or has dropped something,
+    so that what waited for it begins anew. `forbidden` gets what NATS says of a subject that this user may not use."""
 
     def __init__(self, lost: Callable[[], None], forbidden: Callable[[str], None]) -> None:
         self.lost = lost
@@ -57,8 +57,8 @@ class Faults:
 async def connect(
     address: Address, servers: list[str], faults: Faults, spawn: Callable[[Coroutine[Any, Any, None]], None]
 ) -> tuple[Client, Channel]:
-    """Make a connection to one of these servers. One that comes to nothing is closed by what is given to `spawn`.
-    Raises `Unavailable`, `NotAllowed` and `BadArgument`."""
+    """Connect to one of these servers. A connection that fails is closed by what is given to `spawn`. Raises
+    `Unavailable`, `NotAllowed` and `BadArgument`."""
     client = Client()
     channel = Channel(client, faults.lost)
     try:
@@ -95,8 +95,8 @@ async def connect(
 
 
 def _identity(address: Address) -> dict[str, Any]:
-    """Who one is, as options of nats-py's `connect`. It would say so without TLS, too, to a server that does not ask
-    for it: so where TLS is wanted it is told nothing before a handshake was done."""
+    """Return the credentials as options of nats-py's `connect`. It would send them without TLS, too, to a server that
+    does not ask for TLS: so where TLS is wanted it gets none before a handshake was done."""
     check: Callable[[], None] = lambda: None  # noqa: E731
     options: dict[str, Any] = {"user_credentials": address.credentials}
     if address.tls:
@@ -117,7 +117,7 @@ def _identity(address: Address) -> dict[str, Any]:
 
 
 def _tls() -> tuple[ssl.SSLContext, Callable[[], None]]:
-    """A context, and what raises `NoTls` unless a handshake was done with it."""
+    """Return a context, and a function that raises `NoTls` unless a handshake was done with it."""
     done = False
 
     class Handshake(ssl.SSLObject):
@@ -136,7 +136,7 @@ def _tls() -> tuple[ssl.SSLContext, Callable[[], None]]:
 
 
 def check_credentials(address: Address) -> None:
-    """Raises `BadArgument` for a file that is none: nats-py would look only where a server asks for it."""
+    """Raises `BadArgument` for a file that has none: nats-py would look only where a server asks for it."""
     path = address.credentials
     if path is None:
         return
@@ -152,7 +152,7 @@ def check_credentials(address: Address) -> None:
 
 
 def _unreachable(address: Address, error: BaseException) -> SolarWindError:
-    """What a connection that could not be made comes to."""
+    """Return the error for a connection that could not be made."""
     text = str(error) or type(error).__name__
     if isinstance(error, OSError):
         text = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or text

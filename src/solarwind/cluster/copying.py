@@ -1,8 +1,8 @@
 """The end of a copy that is a namespace: see `solarwind.copying`.
 
-The copier owns all partitions, and nobody else is there. It puts what it copies into the event streams itself, in the
-order of its source: many messages together, and only behind what it put there before. So events come to be where it
-counted them to be, each once, whatever happens on the way; and whoever fires meanwhile is noticed.
+The copier owns all partitions, and no other process is there. It puts what it copies into the event streams itself, in
+the order of its source: many messages together, and only behind what it put there before. So events come to be where it
+counted them to be, each once, whatever happens on the way; and it notices a process that fires meanwhile.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .address import Settings, read_address
 from .definitions import DefinitionKeys
 from .layout import DIRECT, Layout, id_name, producer_name
 from .namespace import open_namespace
-from .owners import BEAT_S, Member, Record
+from .owners import HEARTBEAT_S, Member, Record
 from .pieces import HEADERS_BYTES, Message, in_pieces
 from .publish import NUMBER, Publisher, cut, runs
 from .session import NO_STREAM, WRONG_SEQUENCE, NoAnswer, Refusal, Session, refused
@@ -42,7 +42,7 @@ _EXPECT = "Nats-Expected-Last-Sequence"
 
 
 class NatsEnd:
-    """The namespace at `url`. Unless it `writes`, nothing is written there that is not what an owner does anyway."""
+    """The namespace at `url`. Unless it `writes`, it writes nothing there but what an owner writes anyway."""
 
     delays = None
 
@@ -104,7 +104,8 @@ class NatsEnd:
         await self._close(clean)
 
     async def _close(self, clean: bool | None) -> None:
-        """`clean` is None where it came to nothing; then, as where it was only read, it is left as it was."""
+        """Close the partitions. `clean` is None where the copy failed; then, as where they were only read, each is left
+        as it was."""
         for each in self._partitions.values():
             await each.leave(clean if self._writes else None)
         self._partitions.clear()
@@ -136,7 +137,7 @@ class NatsEnd:
             ) from None
 
     async def _used(self) -> set[int]:
-        """The partitions that are in use."""
+        """Return the partitions that are in use."""
         key = self.layout.key("owner.")
         request = {"subjects_filter": f"{key}*"}
         info = await self._session.until_answered(
@@ -145,14 +146,15 @@ class NatsEnd:
         return {int(subject.removeprefix(key)) for subject in info["state"].get("subjects") or ()}
 
     async def _refuse_others(self) -> None:
-        """Whoever is at work says so when he is greeted; who owns something and is too busy, a beat later."""
+        """Refuse to copy where a process is at work. It answers a hello at once; an owner that is too busy, with its
+        next heartbeat."""
         self._session.back.append(self._listen)
         await self._hear()
         looks = 2
         for partition in await self._used():
             raw = await self._session.last(self.layout.bucket_stream, self.layout.key(f"owner.{partition}"))
             if raw is not None and msgspec.json.decode(raw.data or b"{}", type=Record).node:
-                looks = int(BEAT_S / LOOK_S) + 2
+                looks = int(HEARTBEAT_S / LOOK_S) + 2
         for _ in range(looks):
             await asyncio.sleep(LOOK_S)
             self.check_alone()
@@ -171,7 +173,7 @@ class NatsEnd:
 
     async def _hear(self) -> None:
         try:
-            await self._session.subscribe(self.layout.live("beat"), self._heard)
+            await self._session.subscribe(self.layout.live("heartbeat"), self._heard)
             await self._session.tell(self.layout.live("hello"), b"copy")
             await self._session.flush()
         except NoAnswer:
@@ -236,7 +238,7 @@ class PartitionEnd:
         ]
 
     async def leave(self, clean: bool | None) -> None:
-        """Note how it is left; None is as it was found."""
+        """Note how the partition is left; None is as it was found."""
         if not self._is_open:
             return
         self._is_open = False
@@ -307,7 +309,7 @@ class PartitionEnd:
     # What is stored -----------------------------------------------------------------------------------
 
     def _events(self, batches: Sequence[Batch], room: int) -> Iterator[list[Message]]:
-        """Messages, or the pieces of one event."""
+        """Return the messages of a batch, or the pieces of one event."""
         for batch in batches:
             for run in runs(batch):
                 for part in cut(run, room):
@@ -326,7 +328,7 @@ class PartitionEnd:
         return pieces
 
     async def _put(self, messages: list[Message]) -> None:
-        """Store them behind what is there, until it is certain that they are."""
+        """Store messages behind what is there, until it is certain that they are stored."""
         stop = self._last + len(messages)
         messages[0][2][_EXPECT] = str(self._last)
         try:

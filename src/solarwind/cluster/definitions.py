@@ -20,8 +20,8 @@ _decode = msgspec.msgpack.Decoder(Definition).decode
 
 
 class DefinitionKeys:
-    """What of the bucket is definitions. One that was removed stays as a key without a value, so that whoever was away
-    learns of it."""
+    """The keys of the bucket that are definitions. One that was removed stays as a key without a value, so that a
+    process that was away learns of it."""
 
     def __init__(self, session: Session, layout: Layout) -> None:
         self._session = session
@@ -30,7 +30,7 @@ class DefinitionKeys:
         self.definitions = StoredDefinitions(self._change, self._read, lasting=True)
 
     def took(self, raw: Raw) -> None:
-        """A key of the bucket changed."""
+        """Read a key of the bucket that changed."""
         definition = self._read_one(raw)
         if definition is not None:
             self.definitions.tell(definition)
@@ -64,7 +64,7 @@ class DefinitionKeys:
         raise ConflictError(f"expected to change {kind} {name!r}, others change it all the time: try again")
 
     async def _put(self, subject: str, data: bytes, expected: int) -> int | None:
-        """The number of the change; None where somebody else was first."""
+        """Return the number of the change; None if another process was first."""
         try:
             return await self._session.until_answered(
                 partial(self._session.publish, subject, data, {EXPECT: str(expected)}), "write a definition"
@@ -79,7 +79,7 @@ class DefinitionKeys:
         return raw.seq if raw is not None and raw.seq > expected and raw.data == data else None
 
     async def _check_count(self) -> None:
-        """Names that were used once count, too."""
+        """Check how many there are; names that were used once count, too."""
         info = await self._session.until_answered(
             partial(
                 self._session.api,

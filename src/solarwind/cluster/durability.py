@@ -1,4 +1,5 @@
-"""Whether "accepted" means on disk: that is a setting of the servers, and a line in the log of whoever relies on it.
+"""Whether "accepted" means on disk: a setting of the servers says it, and a line in the log of each process that relies
+on it.
 
 NATS acknowledges what it has written, and fsyncs every `sync_interval`: two minutes, or before it acknowledges where
 that is `always`. Users are not told, unless their account imports the service that tells: see docs/NATS.md.
@@ -38,7 +39,7 @@ class _Answer(msgspec.Struct):
 
 
 async def log_durability(session: Session, replicas: int) -> None:
-    """Say what a power cut may take, unless the servers say that it takes nothing."""
+    """Log what a power cut may take, unless the servers say that it takes nothing."""
     always = await _ask(session)
     late = sorted(name for name, is_always in always.items() if not is_always)
     cut = "a power cut" if replicas == 1 else f"a power cut of {replicas // 2 + 1} servers at once"
@@ -58,7 +59,7 @@ async def log_durability(session: Session, replicas: int) -> None:
 
 
 async def _ask(session: Session) -> dict[str, bool]:
-    """Which server fsyncs before it acknowledges, of those that tell."""
+    """Return by server whether it fsyncs before it acknowledges, for those that tell."""
     always: dict[str, bool] = {}
 
     async def take(message: Msg) -> None:

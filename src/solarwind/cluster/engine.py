@@ -1,4 +1,4 @@
-"""The engine of `nats://`: batches go into the streams from here, and everything else to the owners of their topics."""
+"""The engine of `nats://`: it puts batches into the streams, and asks the owner of a topic's partition for all else."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ STOP_S = 5.0  # that what was submitted has to be accepted at the end
 
 
 class PartitionClient(Client):
-    """This process as a client of a partition's owner, whoever that is."""
+    """This process as a client of the owner of a partition, whichever process that is."""
 
     hello_s = HEARTBEAT_S  # a hello that NATS drops is said again
 
@@ -62,20 +62,21 @@ class PartitionClient(Client):
         self.partition = partition
 
     def _next(self) -> int:
-        """An instance's number says which partition it is of."""
+        """Return the number of an instance, which says which partition it belongs to."""
         return super()._next() * MAX_STREAMS + self.partition
 
     async def _open(self) -> Link:
         return await self._engine.open_link(self.partition, self._received, self._lost)
 
     def moved(self, node: str) -> None:
-        """That one owns it now: the one before may be gone without a word."""
+        """Leave the link to the former owner: another node owns the partition now, and the former may be gone without a
+        word."""
         if isinstance(self._link, NatsLink) and self._link.node != node:
             self._link.abort("it owns it no more")
 
     async def _call(self, operation: Operation[..., Any], arguments: msgspec.Struct) -> list[Any]:
-        """Partitions move while all is well: so whoever asks waits for the next owner, and what changes nothing is
-        asked again."""
+        """Ask the owner. Partitions move while all is well, so wait for the next owner, and ask again what changes
+        nothing."""
         if operation.repeat == "always":
             return await super()._call(operation, arguments)
         try:
@@ -92,7 +93,7 @@ class PartitionClient(Client):
 
 
 class NatsEngine(Running):
-    """See `Engine`. `clock` and `random` are given by tests."""
+    """See `Engine`. Tests state `clock` and `random`."""
 
     patience_s = HEARTBEAT_S
 
@@ -106,8 +107,8 @@ class NatsEngine(Running):
         serves: bool = False,
         makes: bool = True,
     ) -> None:
-        """`serves`: it may own partitions though it has no instances of its own. Unless it `makes` it, a namespace has
-        to be there already. Raises `BadArgument`."""
+        """`serves`: it may own partitions though it has no instances of its own. Unless it `makes` a namespace, that
+        has to be there already. Raises `BadArgument`."""
         self.address = read_address(url)
         self.url = self.address.shown
         self._limits = limits or Limits()
@@ -132,7 +133,8 @@ class NatsEngine(Running):
     # Life ---------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Cancelled, it leaves nothing open: nats-py passes over a cancellation that comes while it writes."""
+        """See `Engine`. If it is cancelled it leaves nothing open: nats-py ignores a cancellation that comes while it
+        writes."""
         starting = asyncio.create_task(self._start())
         try:
             await asyncio.wait([starting])
@@ -167,7 +169,7 @@ class NatsEngine(Running):
         self._tasks.spawn(log_durability(self._session, self._layout.settings.replicas), "a look at durability")
 
     async def _open(self) -> None:
-        """Raises what `open_namespace` does."""
+        """Open the namespace. Raises what `open_namespace` raises."""
         self._layout: Layout = await self._session.until_answered(
             lambda: open_namespace(self._session, makes=self._makes), "open a namespace"
         )
@@ -209,7 +211,7 @@ class NatsEngine(Running):
             raise Unavailable(f"expected partition {partition} to be dispatched here, it is tried again: {why}")
 
     def _fail(self, error: SolarWindError) -> None:
-        """NATS refuses what this process cannot do without."""
+        """End: NATS refuses something that this process needs."""
         if self._error is None:
             log.critical("solarwind stops: %s", error)
             self._error = error
@@ -233,7 +235,7 @@ class NatsEngine(Running):
             client.moved(node)
 
     async def open_link(self, partition: int, received: Callable[[bytes], None], lost: Callable[[str], None]) -> Link:
-        """Raises `Unavailable`."""
+        """Return an open link to the owner of a partition. Raises `Unavailable` if there is none in time."""
         until = asyncio.get_running_loop().time() + OWNER_S
         while True:
             node, owner = await self._owners.owner_of(partition, OWNER_S)
@@ -253,7 +255,7 @@ class NatsEngine(Running):
             await asyncio.sleep(OWNER_AGAIN_S)
 
     async def _opened(self, message: Msg) -> None:
-        """A client's message to this process as an owner."""
+        """Handle a message of a client for this process as an owner."""
         what, _, number = message.subject.removeprefix(self._layout.live(f"node.{self._owners.node}.")).partition(".")
         transport = self._transports.get(what)
         if transport is not None:
@@ -288,7 +290,7 @@ class NatsEngine(Running):
         self._transports.pop(name, None)
 
     async def _client(self, partition: int) -> PartitionClient:
-        """Raises `Unavailable` where no owner can be found in time."""
+        """Return the client of a partition's owner. Raises `Unavailable` if there is no owner in time."""
         task = self._clients.get(partition)
         if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
             task = self._clients[partition] = asyncio.ensure_future(self._start_client(partition))
@@ -319,14 +321,15 @@ class NatsEngine(Running):
         return await self._client(self._layout.partition(check_topic(topic)))
 
     async def _existing(self, topic: str, purpose: str = "") -> PartitionClient:
-        """Of a topic that somebody used already; else `NotFound`, as its owner would say it if there were one."""
+        """Return the client of a topic's partition. Raises `NotFound`, as its owner would, if the partition was never
+        used."""
         partition = self._layout.partition(topic)
         if partition not in await self._partitions():
             raise no_purpose(topic, purpose)
         return await self._client(partition)
 
     async def _partitions(self) -> list[int]:
-        """Those that there are."""
+        """Return the numbers of the partitions that are in use."""
         self._check_running()
         return sorted(self._owners.records)
 
@@ -390,8 +393,8 @@ class NatsEngine(Running):
         return await client.ask(request)
 
     async def _quiet(self, purposes: Collection[tuple[str, str]]) -> None:
-        """What one partition's handlers fire may be another's work: so all are asked until nothing has changed between
-        two times."""
+        """Wait until the purposes have nothing to do. What one partition's handlers fire may be another's work, so ask
+        all of them until nothing has changed between two times."""
         by_partition: dict[int, list[tuple[str, str]]] = {}
         for topic, purpose in purposes:
             by_partition.setdefault(self._layout.partition(topic), []).append((topic, purpose))
@@ -417,7 +420,7 @@ class NatsEngine(Running):
         return "; ".join(part for part in parts if part != NOTHING) or NOTHING
 
     async def _trace(self, id: str) -> Trace:
-        """Read from the streams; nobody has to own them."""
+        """Read the tree from the streams: it needs no owner."""
         partitions = await self._partitions()
         for partition in partitions:
             found = await find(self._session, self._layout, partition, id)
@@ -442,7 +445,7 @@ class NatsEngine(Running):
         )
 
     async def owners(self) -> list[OwnerInfo]:
-        """Who owns which partition, and which topics are in it."""
+        """Return which process owns which partition, and which topics are in it."""
 
         async def topics(partition: int) -> tuple[str, ...] | None:
             try:

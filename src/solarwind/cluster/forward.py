@@ -1,8 +1,8 @@
-"""What handlers fired, from the commits of their owner into the streams of its topics: each once, in order.
+"""What handlers fired is copied from their owner's commits into the streams of its topics: each batch once, in order.
 
 A commit holds what was fired with what was settled, so both are there or neither. From there it is copied on. Each copy
-says which commit it is of, and is stored only if nothing was stored by this partition since the copy before: so
-whoever owns the partition next sees how far the copying is, and an owner that is no longer one copies nothing.
+says which commit it is of, and is stored only if nothing was stored by this partition since the copy before. So the
+next owner of the partition sees how far the copying is, and a former owner copies nothing.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Place(NamedTuple):
 
     @classmethod
     def read(cls, raw: Raw) -> Place | None:
-        """What a copy says; None where it is none."""
+        """Return what a copy says; None where it is none."""
         numbers = raw.headers.get(FROM, "").split(".")
         return cls(*map(int, numbers)) if len(numbers) == 3 and all(map(str.isdecimal, numbers)) else None
 
@@ -50,7 +50,7 @@ NOWHERE = Place(0, 0, 0)
 
 
 class Forwarder:
-    """Of one partition's owner."""
+    """Copies what the handlers of one partition fired."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class Forwarder:
 
     @property
     def bytes(self) -> int:
-        """Of what waits."""
+        """How many bytes wait to be copied."""
         return sum(copier.bytes for copier in self._copiers.values())
 
     @property
@@ -85,7 +85,7 @@ class Forwarder:
         return min((copier.waiting[0][0].commit for copier in self._copiers.values() if copier.waiting), default=None)
 
     def add(self, commit: int, fired: list[Batch]) -> None:
-        """These batches, of a commit that is durable, are to be copied."""
+        """Copy these batches of a commit that is durable."""
         if self._stopped:
             return
         for number, batch in enumerate(fired):
@@ -108,7 +108,7 @@ class Forwarder:
 
 
 class _Copier:
-    """The copying into one partition's stream."""
+    """Copies from one partition into the stream of another, or its own."""
 
     def __init__(
         self, session: Session, layout: Layout, source: int, target: int, publisher: Publisher, tasks: Tasks
@@ -160,7 +160,7 @@ class _Copier:
         self.idle.set()
 
     async def _copy(self, place: Place, batch: Batch) -> None:
-        """Copy what of it was not copied yet."""
+        """Copy what was not copied yet of a batch."""
         while True:
             if self._seq is None:
                 await self._find_last()
@@ -176,7 +176,7 @@ class _Copier:
                 await self._put(part, done)
 
     def _next_part(self, batch: Batch, start: int) -> Batch:
-        """What goes into one message: an event with an id of its own, or a run of others."""
+        """Return what goes into one message: an event with an id of its own, or a run of others."""
         rest = batch.part(start, len(batch)) if start else batch
         return cut(next(runs(rest)), self._session.max_payload - HEADERS_BYTES)[0]
 

@@ -8,7 +8,7 @@ SOLARWIND_<ns>_state    solarwind.<ns>.state.<p>.log.commit               one me
                         solarwind.<ns>.state.<p>.kept.index.<topic>       which event is where
 KV_SOLARWIND_<ns>       $KV.SOLARWIND_<ns>.settings, .owner.<p>           a key-value bucket
                         $KV.SOLARWIND_<ns>.definition.<kind>.<hash>
-                        solarwind.<ns>.live.beat, .hello, .node.<node>.>  not stored
+                        solarwind.<ns>.live.heartbeat, .hello, .node.<node>.>, .client.<link>  not stored
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _ROOT = "solarwind"
 
 
 class Layout(msgspec.Struct, frozen=True):
-    """Of one namespace."""
+    """The names of one namespace."""
 
     namespace: str
     settings: Settings
@@ -36,7 +36,7 @@ class Layout(msgspec.Struct, frozen=True):
     # Events -------------------------------------------------------------------------------------------
 
     def partition(self, topic: str) -> int:
-        """The number of the stream that a topic is in."""
+        """Return the number of the stream that a topic is in."""
         words = self.settings.words
         start = ".".join(topic.split(".")[:words]) if words else topic
         return crc32(start.encode()) % self.settings.streams
@@ -95,17 +95,17 @@ class Layout(msgspec.Struct, frozen=True):
 
 
 def producer_name(header: Header) -> str:
-    """Two words: the producer, and who numbers its events."""
+    """Return two words: the producer, and the author that numbers its events."""
     return f"{header.producer:x}.{header.author.hex() or '-'}"
 
 
 def any_producer_name(producer: int) -> str:
-    """The same, whoever numbers its events."""
+    """Return the same with any author."""
     return f"{producer:x}.*"
 
 
 def id_name(id: str) -> str:
-    """An id that somebody gave may be any text; so it stands in a subject as its hash."""
+    """Return the word for an id that a caller gave: its hash, since it may be any text."""
     return f"id.{sha256(id.encode()).hexdigest()[:32]}"
 
 

@@ -1,8 +1,8 @@
 """A connection of `solarwind.v1` over NATS subjects, or in memory where the owner is in the same process.
 
-NATS drops what a reader cannot take, and says nothing to the sender. So frames are numbered, and one that is missing
-ends the connection; and a sender has at most `WINDOW` bytes on the way that the reader has not credited yet. A message
-that is larger than NATS takes goes in several frames.
+NATS drops what a reader cannot take, and does not tell the sender. So frames are numbered, and one that is missing ends
+the connection; and a sender has at most `WINDOW` bytes on the way that the reader has not credited yet. A message that
+is larger than NATS takes goes in several frames.
 
 Where nobody reads any more, each end learns it by the next frame that it sends: NATS says so, or the owner's process
 does, if it has ended the connection.
@@ -41,7 +41,7 @@ ENDED = _HEAD.pack(_END, 0) + b"its owner has ended it"  # the answer to a frame
 
 
 class Frames:
-    """One end: numbers what goes out to a subject, and puts together what comes in."""
+    """One end of a connection: it numbers the frames that go to a subject, and puts the messages that come together."""
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class Frames:
         self._wake.set()
 
     def undelivered(self, number: int) -> list[bytes]:
-        """The messages that reached nobody, since the frame of that number did not, and those that wait."""
+        """Return the messages that reached nobody, as the frame of that number did not, and those that wait."""
         found = [whole for last, whole in self._recent if last >= number]
         found += [whole for _, _, whole in self._out if whole]
         self._recent.clear()
@@ -96,7 +96,7 @@ class Frames:
 
     @property
     def waiting(self) -> int:
-        """How many frames could not be sent yet."""
+        """How many frames are not sent yet."""
         return len(self._out)
 
     def pause(self) -> None:
@@ -107,16 +107,16 @@ class Frames:
         self._credit()
 
     def say(self, reason: str) -> None:
-        """The last frame: why it is over."""
+        """Send the last frame, which says why the connection ends."""
         self._out.append((_END, reason.encode(), b""))
         self._wake.set()
 
     def last(self, reason: str) -> bytes:
-        """That frame, for whoever sends it by another way."""
+        """Return that frame, to be sent another way."""
         return _HEAD.pack(_END, self._sent & 0xFFFFFFFF) + reason.encode()
 
     def end(self, why: str) -> None:
-        """It is over for this end."""
+        """End this end of the connection."""
         if not self._ended:
             self._ended = True
             if self._session_lost in self._session.lost:
@@ -131,7 +131,7 @@ class Frames:
     # Out ----------------------------------------------------------------------------------------------
 
     async def _write(self) -> None:
-        """All that is to be sent; what was said before the end too."""
+        """Send all frames, also those that were there before the end."""
         while self._out or not self._ended:
             if not self._out or (self._unread > WINDOW and not self._ended):
                 self._wake.clear()
@@ -152,10 +152,10 @@ class Frames:
             self._recent_bytes -= len(self._recent.popleft()[1])
 
     def drained(self) -> None:
-        """All was sent: for whoever waits for it."""
+        """Called when all frames are sent."""
 
     async def sent(self, wait_s: float) -> None:
-        """Wait until all was sent, after its end, for so long at most."""
+        """Wait until all frames are sent, for `wait_s` seconds at most."""
         await self._tasks.wait(wait_s)
 
     async def _put(self, kind: int, data: bytes) -> None:
@@ -170,7 +170,7 @@ class Frames:
     # In -----------------------------------------------------------------------------------------------
 
     async def take(self, message: Msg) -> None:
-        """A frame came."""
+        """Read a frame."""
         if self._ended:
             return
         data = message.data
@@ -213,7 +213,7 @@ class Frames:
 
 
 class NatsLink:
-    """See `Link` in `engine.base`. It is to be opened, and checked before it is used."""
+    """See `Link` in `engine.base`. Open it, and check it before it is used."""
 
     def __init__(
         self,
@@ -261,7 +261,7 @@ class NatsLink:
             raise
 
     def check(self) -> None:
-        """Use it from now on. Raises `Unavailable` where it is over: the owner may have gone right after its answer."""
+        """Use it from now on. Raises `Unavailable` if it has ended: the owner may have gone right after its answer."""
         if self._ended:
             raise Unavailable(f"expected the owner of the partition to stay, but {self._ended}")
         self._is_used = True
@@ -312,7 +312,7 @@ class NatsTransport:
     def __init__(
         self, session: Session, connected: Connected, subject: str, reply: str, forget: Callable[[], None]
     ) -> None:
-        """`subject` is the client's, and `reply` this one's."""
+        """`subject` is the client's, `reply` is this one's."""
         self._session = session
         self._forget = forget
         self._closed = False
@@ -324,14 +324,14 @@ class NatsTransport:
         self._stuck = False
 
     async def take(self, message: Msg, number: str) -> None:
-        """A frame of the client's came; or with the number of one that was sent, that it reached nobody."""
+        """Read a frame of the client's. With a `number`, NATS says that the frame of that number reached nobody."""
         if not number:
             await self.frames.take(message)
         elif nobody(message) and number.isdecimal() and not self._closed:
             self._reached_nobody(int(number))
 
     def _reached_nobody(self, number: int) -> None:
-        """The client has died, or lost NATS and comes again. Meanwhile it is given nothing, and what was sent in vain
+        """The client has died, or lost NATS and connects again. Give it nothing more meanwhile; what was sent in vain
         is no attempt."""
         if not self._away:
             self._away = True
@@ -357,8 +357,8 @@ class NatsTransport:
             self.connection.unstuck()
 
     def _over(self, why: str) -> None:
-        """The client said so, or something on the way to it was lost: it need not have died. One that has is silent,
-        and that is noticed by `Connection.check`. One that can be reached still is told, or it would wait for beats."""
+        """The client ended the connection, or a frame was lost: it need not have died. A client that died is silent,
+        which `Connection.check` notices. One that can still be reached is told, or it would wait for heartbeats."""
         self._forget()
         if not self._session.is_up:
             self._session.unsaid[self.subject] = self.frames.last(why)
@@ -388,18 +388,18 @@ class NatsTransport:
         self.frames.end("the client does not answer")
 
     def replaced(self) -> None:
-        """The client is there again, by another link."""
+        """End it: the client has opened another link."""
         self.frames.end("the client came again")
 
     def authenticated(self) -> None:
-        """NATS has said who it is."""
+        """NATS has checked who the client is."""
 
 
 # Both ends in one process ---------------------------------------------------------------------------------------
 
 
 class MemoryLink:
-    """See `Link`. What is sent arrives in a later turn of the loop, so that nobody is called back in his own call."""
+    """See `Link`. A message arrives in a later turn of the loop, so that nobody is called back within its own call."""
 
     def __init__(self, connected: Connected, received: Callable[[bytes], None], lost: Callable[[str], None]) -> None:
         self.silent = 0
@@ -446,7 +446,7 @@ class _Back:
         self._loop.call_soon(self._link.came, data)
 
     def pause(self) -> None:
-        """It is the same process: what is not read stays in it anyway."""
+        """Do nothing: what is not read stays in this process anyway."""
 
     def resume(self) -> None:
         """See `pause`."""
@@ -458,4 +458,4 @@ class _Back:
         self._loop.call_soon(self._link.ended, "it did not answer")
 
     def authenticated(self) -> None:
-        """It is the same process."""
+        """Do nothing: the client is this process."""

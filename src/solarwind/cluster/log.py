@@ -1,8 +1,8 @@
-"""The owner's log of commits: fenced, snapshotted, taken up by the next owner, and purged of what nobody needs.
+"""The owner's log of commits: fenced, snapshotted, taken up by the next owner, and purged of what is not needed.
 
-epoch, number     who wrote a commit, and the how-manieth it is; both only grow
+epoch, number     which owner wrote a commit, and which of the partition's commits it is; both only grow
 snapshots         of purposes and topics, stored together with a commit: the changes up to it are in them
-fence             the first commit of an owner: from then on the one before can write nothing
+fence             the first commit of an owner: from then on the former owner can write nothing
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ _Track = tuple[str, str, int]  # the same of a track, and its number
 
 
 class Written(msgspec.Struct):
-    """What earlier owners wrote. `before` is the last commit; `fired` what was fired, by the number of the commit."""
+    """What earlier owners wrote. `before` is the last commit; `fired` has what was fired, by the number of the
+    commit."""
 
     before: Commit | None = None
     topics: dict[str, TopicState] = msgspec.field(default_factory=dict)
@@ -60,7 +61,7 @@ class Written(msgspec.Struct):
 
 
 class Log:
-    """Of one partition."""
+    """The log of one partition."""
 
     def __init__(self, session: Session, layout: Layout, partition: int) -> None:
         self._session = session
@@ -89,8 +90,9 @@ class Log:
     async def open(
         self, now: int, created: str, *, at_rest: bool, rightful: Callable[[], Awaitable[bool]] | None = None
     ) -> Written:
-        """Shut out the owner before, and read what was written. `at_rest`: nothing will be handed out, so that if this
-        is cut off it is as it was. Raises `Refusal`, and `StoreError` where it is not, or not any more, `rightful`."""
+        """Fence off the former owner, and read what was written. `at_rest`: nothing will be handed out, so that it is
+        as it was if this is cut off. Raises `Refusal`, and `StoreError` where this process is not, or not any more,
+        `rightful`."""
         number = 0
         while number >= self._number:
             fence = await self._session.until_answered(
@@ -124,7 +126,7 @@ class Log:
         topics: dict[str, TopicRecord],
         commits: list[Commit],
     ) -> None:
-        """A message of the log. Raises where it is none that Solar Wind wrote."""
+        """Read a message of the log. Raises where Solar Wind did not write it."""
         kind = raw.subject.removeprefix(self._layout.log(self._partition, "")).partition(".")[0]
         if kind == "commit":
             commit = _read_commit(raw)
@@ -144,8 +146,8 @@ class Log:
     async def _fence(
         self, now: int, created: str, at_rest: bool, rightful: Callable[[], Awaitable[bool]] | None, number: int
     ) -> int:
-        """Write the first commit of an epoch, with a number above that one. Whoever was made the owner meanwhile comes
-        behind the last commit that is seen here, so that nobody who does not know of him yet shuts him out."""
+        """Write the first commit of an epoch, with a number above that one. A process that became the owner meanwhile
+        writes behind the last commit that is seen here, so one that does not know of it yet does not fence it off."""
         while True:
             try:
                 last = await self._session.last(self._stream, self._subject)
@@ -180,7 +182,7 @@ class Log:
             return self._last
 
     async def _last_commit(self, last: Raw) -> Commit | None:
-        """The commit of which `last` is the message, or the last piece; the one before, where that is none."""
+        """Return the commit of which `last` is the message, or the last piece; the one before, where that is none."""
         found = await whole(self._session, self._stream, last)
         for raw in (found, *reversed(await self._read_until(last.seq))) if not _is_commit(found) else (found,):
             if raw is not None and raw.subject == self._subject and _is_commit(raw):
@@ -188,7 +190,7 @@ class Log:
         return None
 
     async def _read_until(self, fence: int) -> list[Raw]:
-        """All messages of the log up to that one. A replica may be behind: then it is asked again."""
+        """Read all messages of the log up to that one. A replica may be behind: then ask it again."""
         found: list[Raw] = []
         pieces = Pieces()
         seq = 1
@@ -241,8 +243,8 @@ class Log:
     # Writing ------------------------------------------------------------------------------------------
 
     async def write(self, record: Commit, changes: Sequence[Change], snapshots: Sequence[Snapshot]) -> None:
-        """Store a commit, which is given its epoch and number. Raises `Full` where there is no room, and `StoreError`
-        where nothing more can be written: if somebody else owns the partition, it is `fenced`."""
+        """Store a commit, and give it its epoch and number. Raises `Full` where there is no room, and `StoreError`
+        where nothing more can be written: if another process owns the partition, the log is `fenced`."""
         if self.fenced:
             raise self._no_owner()
         record.epoch, record.number = self._epoch, self._number + 1
@@ -272,7 +274,7 @@ class Log:
                 fresh.add(subject)
 
     def _note(self, change: Change, number: int) -> None:
-        """What a durable change means for what has to be kept."""
+        """Note what a durable change means for what has to be kept."""
         name, track = (change.topic, change.purpose), (change.topic, change.purpose, change.track)
         self._tracks.setdefault(track, number)
         if change.retired:
@@ -295,7 +297,7 @@ class Log:
             self._letters_since = self._letters_since or number
 
     def _beside(self, record: Commit, changes: Sequence[Change], snapshots: Sequence[Snapshot]) -> list[Message]:
-        """What is stored together with a commit."""
+        """Return what is stored together with a commit."""
         beside: list[Message] = []
         for snapshot in snapshots:
             beside += self._track(record.number, (snapshot.topic, snapshot.purpose, snapshot.track), snapshot)
@@ -323,7 +325,8 @@ class Log:
         return in_pieces(subject, data, headers, self._session.max_payload - HEADERS_BYTES)
 
     async def _store(self, record: Commit, beside: list[Message]) -> tuple[int, int]:
-        """Until it is certain whether it is stored; gives the sequences of its first and last piece."""
+        """Store messages until it is certain whether they are stored; return the sequences of the first and the
+        last."""
         mark = {COMMIT: f"{record.epoch}.{record.number}"}
         data, said, backoff = encode(record), False, Backoff()
         while True:
@@ -354,7 +357,7 @@ class Log:
                 await self._check_stream()
 
     async def _try_or_find(self, data: bytes, mark: dict[str, str], beside: list[Message]) -> tuple[int, int] | None:
-        """Its sequences; None where it is to be tried again."""
+        """Return the sequences; None where it is to be tried again."""
         try:
             return await self._try(data, mark, beside)
         except Refusal as refusal:
@@ -373,8 +376,9 @@ class Log:
         return seq - len(pieces) + 1, seq
 
     async def _behind(self, mark: str) -> tuple[int, int] | None:
-        """What somebody wrote behind the last commit. If it is this one, whose answer was lost, it is given; what is no
-        commit is passed over from now on. Raises where it is another owner's, or all of it was purged."""
+        """Look at what is written behind the last commit. If it is this one, whose answer was lost, return its
+        sequences; pass over from now on what is no commit. Raises where it is another owner's, or all of it was
+        purged."""
         pieces, found, last = Pieces(), None, self._last
         while True:
             raw: Raw | None = await self._session.until_answered(
@@ -423,8 +427,8 @@ class Log:
         return self._number - self._purged >= PURGE_AFTER
 
     async def purge(self, copying: int | None) -> None:
-        """Delete the commits that snapshots are in place of, and older snapshots. `copying` is the first commit of
-        which something is still to be copied."""
+        """Delete the commits that snapshots replace, and older snapshots. `copying` is the first commit of which
+        something is still to be copied."""
         self._purged = self._number
         needed = [next(iter(since.values()), self._number) for since in (self._tracks, self._topics)]
         oldest = min(self._number, *needed, copying or self._number, self._letters_since or self._number)
@@ -447,7 +451,7 @@ class Log:
         )
 
     async def dead(self, topic: str, purpose: str) -> list[Letter]:
-        """A purpose's dead letters, by position."""
+        """Return a purpose's dead letters, by position."""
         name = (topic, purpose)
         subject = self._layout.kept(self._partition, f"dead.{purpose_name(topic, purpose)}")
         letters: dict[int, Letter] = {}
@@ -469,7 +473,7 @@ class Log:
 
 
 def _read_commit(raw: Raw) -> Commit:
-    """Raises `ValueError` and `MsgspecError` where it is none."""
+    """Read a commit. Raises `ValueError` and `MsgspecError` where it is none."""
     commit = decode_commit(raw.data)
     if raw.headers.get(COMMIT) != f"{commit.epoch}.{commit.number}":
         raise ValueError(f"expected the epoch and number of the commit in header {COMMIT}")
@@ -484,7 +488,7 @@ def _is_commit(raw: Raw | None) -> bool:
 
 
 def _some(letters: list[Letter]) -> list[list[Letter]]:
-    """Parts that fit into a message each."""
+    """Divide a list into parts that fit into a message each."""
     parts: list[list[Letter]] = [[]]
     size = 0
     for letter in letters:

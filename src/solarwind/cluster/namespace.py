@@ -1,4 +1,4 @@
-"""A namespace's streams and bucket: made when first used, and looked at closely if they are there already."""
+"""The streams and the bucket of a namespace: made when first used, and checked if they are there already."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ KEY_ONCE = {EXPECT: "0"}
 
 
 async def open_namespace(session: Session, *, makes: bool = True) -> Layout:
-    """Raises `BadArgument` where the URL states what the namespace is not, `ConflictError` where its streams are not as
-    it needs them, `NotFound` where there is none and it is not to be made."""
+    """Open the namespace of the session's address. Raises `BadArgument` where the URL states what it is not,
+    `ConflictError` where its streams are not as needed, and `NotFound` where there is none and it is not to be made."""
     address = session.address
     found = await _find_settings(session)
     if found is None and not makes:
@@ -60,7 +60,7 @@ async def open_namespace(session: Session, *, makes: bool = True) -> Layout:
 
 
 async def open_partition(session: Session, layout: Layout, partition: int) -> None:
-    """Its event stream, and the note by which everybody knows that there is one."""
+    """Make the event stream of a partition, and the note by which all processes know that it is in use."""
     name = layout.events_stream(partition)
     await ensure(session, name, _stream(layout, name, layout.events_subjects(partition)))
     try:
@@ -92,7 +92,7 @@ async def _find_settings(session: Session) -> Settings | None:
 
 
 async def ensure(session: Session, name: str, wanted: dict[str, Any]) -> None:
-    """Make a stream; one that is there must be as it is wanted."""
+    """Make a stream; if it is there already, check that it is as wanted. Raises `ConflictError`."""
     for tries in range(TRIES):
         try:
             await session.api(f"STREAM.CREATE.{name}", wanted)
@@ -151,7 +151,7 @@ def _stream(layout: Layout, name: str, subjects: str) -> dict[str, Any]:
 
 
 def _bucket(layout: Layout) -> dict[str, Any]:
-    """As `nats kv` makes them, so that it can read them."""
+    """Return the settings of the bucket, as `nats kv` makes them, so that it can read them."""
     return _UNTOUCHED | {
         "name": layout.bucket_stream,
         "description": f"Solar Wind, namespace {layout.namespace}: see docs/NATS.md",

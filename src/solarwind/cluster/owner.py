@@ -1,4 +1,4 @@
-"""An owner of a partition: the dispatcher of its topics, and the connections of those who use it."""
+"""The owner of a partition: the dispatcher of its topics, and the connections of its clients."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .store import JetStreamStore
 
 log = logging.getLogger("solarwind")
 
-HEARTBEAT_S = 2.0  # of connections: who is silent for two is gone
+HEARTBEAT_S = 2.0  # of connections: a client that misses two is gone
 STOP_S = 3.0  # that what was settled last has to be written
 DRAIN_S = 1.0  # that handlers have to end what they began before a partition moves
 CACHE_BYTES = 96 << 20  # of the recent batches of all partitions that a process owns
@@ -28,7 +28,7 @@ _MAX = 1 << 30
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """What a client may cost: it is one of us."""
+    """The limits of a client. It is a process of the same namespace, so there are hardly any."""
 
     frame_bytes: int = 64 << 20
     authenticate_s: float = 10.0
@@ -38,25 +38,25 @@ class Settings(msgspec.Struct, frozen=True):
 
 
 class Everything:
-    """Whoever NATS lets in may do everything: rights are NATS's."""
+    """The rights of a client: NATS has decided who may connect, so it may do everything."""
 
     def check_fire(self, topic: str) -> None:
-        """He may."""
+        """Allow it."""
 
     def check_listen(self, topic: str, purpose: str) -> None:
-        """He may."""
+        """Allow it."""
 
     def check_admin(self) -> None:
-        """He may."""
+        """Allow it."""
 
 
 _EVERYTHING = Everything()
 
 
 class Owner(Clients):
-    """One partition that this process owns. A `Host` of connections."""
+    """One partition that this process owns. It is the `Host` of its clients' connections."""
 
-    checks_authors = False  # whoever may use NATS may write into the streams anyway
+    checks_authors = False  # a user of NATS may write into the streams anyway
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class Owner(Clients):
         clock: Clock | None = None,
         random: Callable[[], float] | None = None,
     ) -> None:
-        """`ended` is called when it is over without having been stopped."""
+        """`ended` is called when it ends without having been stopped."""
         super().__init__()
         self.partition = store.partition
         self.name = f"{MACHINE}/{process_name()}"
@@ -102,8 +102,8 @@ class Owner(Clients):
             self._ended(self, error)
 
     async def stop(self, *, drain: bool = False) -> None:
-        """Let go of it in order, so that whoever comes next need suspect nobody. `drain`: the others go on, so let them
-        come to an end with what they have."""
+        """Let go of the partition in order, so that the next owner suspects no event. `drain`: other processes go on,
+        so let handlers end what they began."""
         running = self.ready
         self.ready = False
         if drain and running:
@@ -123,7 +123,8 @@ class Owner(Clients):
         await self.engine.stop()
 
     async def _sweep(self) -> None:
-        """While this process stood still nobody could be heard of."""
+        """Look at each connection now and then, but not right after this process stood still: it could hear of nobody
+        then."""
         loop = asyncio.get_running_loop()
         pause = HEARTBEAT_S / 4
         due = loop.time() + pause
@@ -136,7 +137,8 @@ class Owner(Clients):
                 connection.check(now)
 
     def share_cache(self, partitions: int) -> None:
-        """So many there are in this process."""
+        """Use the memory for recent batches with the other partitions of this process, of which there are `partitions`
+        in all."""
         self.engine.limit_cache(CACHE_BYTES // partitions)
 
     # A host -------------------------------------------------------------------------------------------

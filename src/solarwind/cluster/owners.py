@@ -1,8 +1,9 @@
-"""Who owns which partition: found, elected, spread evenly, and moved when somebody comes, goes, hangs or dies.
+"""Which process owns which partition: owners are found, elected, spread evenly, and replaced when a process joins,
+leaves, hangs or dies.
 
-The record of owners is in the namespace's bucket and changed by compare-and-set, so that there is one; who is alive is
-told by heartbeats. Neither guards the data: that an owner of yesterday writes nothing is seen to by its log (`log`). So
-whoever is in doubt may take over, and the worst that comes of it is a move too many.
+The record of owners is in the namespace's bucket and is changed by compare-and-set, so there is one. Heartbeats tell
+which processes live. Neither guards the data: the log (`log`) refuses what a former owner writes. So a process that is
+in doubt may take a partition over; the worst that comes of it is one move too many.
 """
 
 from __future__ import annotations
@@ -28,21 +29,21 @@ from .tail import Tail
 
 log = logging.getLogger("solarwind")
 
-BEAT_S = 1.0
-DOUBT_S = 1.5  # without a beat, after which a process is asked
-SILENT_S = 3.0  # without a beat, after which it is gone
+HEARTBEAT_S = 1.0
+DOUBT_S = 1.5  # without a heartbeat, after which a process is asked
+SILENT_S = 3.0  # without a heartbeat, after which it is gone
 AGAIN_S = 0.5  # that a process which NATS does not find has to connect again
 ASK_S = 0.5  # that a process has to answer
 LEAST_S = 0.1  # the same, where it is silent for long
 TURN_S = 0.25  # between two looks at who owns what
 HELLO_S = 0.1  # that others have to say that they are there
-OTHERS_FIRST_S = 0.7  # that a partition is left to whoever should take it
-STEADY_S = 2.0  # that nobody came or went, before partitions move for balance
+OTHERS_FIRST_S = 0.7  # that a partition is left to the process that should take it
+STEADY_S = 2.0  # without a process that joins or leaves, before partitions move for balance
 MOVE_S = 0.5  # between two such moves
 
 
 class Record(msgspec.Struct):
-    """Who owns a partition: what is in the bucket. `revision` is the record's there."""
+    """Which process owns a partition, as the bucket has it. `revision` is the record's sequence there."""
 
     node: str = ""
     name: str = ""
@@ -50,7 +51,7 @@ class Record(msgspec.Struct):
 
 
 class Member(msgspec.Struct):
-    """Another process: what its heartbeats say, and when it was heard of."""
+    """Another process: what its heartbeats say, and when the last one came."""
 
     node: str
     name: str
@@ -64,7 +65,7 @@ MakeOwner = Callable[[int, Ended], Owner]
 
 
 class Owners:
-    """This process among the others. `make` makes an owner of a partition, which is not started yet."""
+    """This process among the others. `make` makes an owner of a partition, and does not start it."""
 
     def __init__(self, session: Session, layout: Layout, make: MakeOwner) -> None:
         self.node = uuid4().hex[:12]
@@ -85,7 +86,7 @@ class Owners:
         self._starting: dict[int, asyncio.Task[None]] = {}
         self._unowned: dict[int, float] = {}  # since when a partition is seen without an owner
         self._began = 0.0
-        self._changed_at = 0.0  # when somebody came or went
+        self._changed_at = 0.0  # when a process joined or left
         self._moved_at = 0.0
         self.took: Callable[[Raw], None] = lambda raw: None  # gets what else is in the bucket
         self._wake = asyncio.Event()
@@ -121,38 +122,39 @@ class Owners:
         self._tail.begin()
         await self._tail.until(last)
         self._tasks.begin(self._run(), "the look at who owns what")
-        self._tasks.repeat(self._say_beat, BEAT_S, "the heartbeat to other processes")
+        self._tasks.repeat(self._send_heartbeat, HEARTBEAT_S, "the heartbeat to other processes")
 
     async def stop(self) -> None:
-        """Hand over what is owned here to whoever goes on, or to nobody."""
+        """Hand over each partition that this process owns to a process that goes on, or to none."""
         self._stopping = True
         await self._tasks.end()
         await asyncio.gather(*(self._hand_over(partition, self._heir()) for partition in list(self.mine)))
         self._takes_part = False
         if self._session.is_up:
-            await self._say_beat()
+            await self._send_heartbeat()
         if self._back in self._session.back:
             self._session.back.remove(self._back)
         if self._tail is not None:
             await self._tail.end()
 
     def end(self, error: StoreError) -> None:
-        """Nothing goes on from here: what is owned stops as it is."""
+        """End at once: the partitions that this process owns stop as they are."""
         self._stopping = True
         self._tasks.cancel()
         for owner in list(self.mine.values()):
             owner.engine.end(error)
 
     def take_part(self) -> None:
-        """From now on this process may own partitions as well as any."""
+        """From now on let this process own partitions."""
         if not self._takes_part:
             self._takes_part = True
             self._changed_at = self._loop.time()
-            self._tasks.spawn(self._say_beat(), "a heartbeat")
+            self._tasks.spawn(self._send_heartbeat(), "a heartbeat")
             self._wake.set()
 
     def _back(self) -> None:
-        """The connection was made anew: all that hung on it too. Whoever was not heard of meanwhile may well live."""
+        """Subscribe again: the subscriptions went with the connection. A process that was not heard of meanwhile may
+        well live."""
         now = self._loop.time()
         for member in self.members.values():
             member.heard = now
@@ -163,31 +165,31 @@ class Owners:
 
     async def _subscribe(self) -> None:
         try:
-            await self._session.subscribe(self._layout.live("beat"), self._beat_came)
+            await self._session.subscribe(self._layout.live("heartbeat"), self._heartbeat_came)
             await self._session.subscribe(self._layout.live("hello"), self._hello_came)
             await self._session.subscribe(self._layout.live(f"node.{self.node}.>"), self._asked)
             await self._session.tell(self._layout.live("hello"), self.node.encode())
-            await self._say_beat()
+            await self._send_heartbeat()
             await self._session.flush()
         except NoAnswer:
             pass  # the connection is gone again: `_back` will be called
 
-    # Beats --------------------------------------------------------------------------------------------
+    # Heartbeats ---------------------------------------------------------------------------------------
 
-    async def _say_beat(self) -> None:
+    async def _send_heartbeat(self) -> None:
         if not self._takes_part and not self.mine and not self._stopping:
             return
-        beat = Member(self.node, self.name, sorted(self.mine), self._takes_part and not self._stopping)
+        heartbeat = Member(self.node, self.name, sorted(self.mine), self._takes_part and not self._stopping)
         try:
-            await self._session.tell(self._layout.live("beat"), msgspec.json.encode(beat))
+            await self._session.tell(self._layout.live("heartbeat"), msgspec.json.encode(heartbeat))
         except NoAnswer:
             pass  # it is not heard anyway
 
     async def _hello_came(self, message: Msg) -> None:
         if message.data != self.node.encode():
-            await self._say_beat()
+            await self._send_heartbeat()
 
-    async def _beat_came(self, message: Msg) -> None:
+    async def _heartbeat_came(self, message: Msg) -> None:
         try:
             member = msgspec.json.decode(message.data, type=Member)
         except msgspec.MsgspecError:
@@ -197,14 +199,14 @@ class Owners:
             return
         known = self.members.get(member.node)
         if known is None and not member.takes_part and not member.owned:
-            return  # one who only asked something says goodbye
+            return  # a process that only asked something says goodbye
         if known is None or known.takes_part != member.takes_part:
             self._changed_at = self._loop.time()
             self._wake.set()
         member.heard = self._loop.time()
         self.members[member.node] = member
         if known is None:
-            self._tell()  # it may be an owner that somebody waits for
+            self._tell()  # it may be an owner that is waited for
         if not member.takes_part and not member.owned:
             del self.members[member.node]  # it says goodbye
 
@@ -240,7 +242,7 @@ class Owners:
                 self.moved(int(partition), record.node)
 
     def _tell(self) -> None:
-        """Somebody may be waiting for an owner."""
+        """Wake those who wait for an owner."""
         self._tasks.spawn(self._notify(), "news of owners")
 
     async def _notify(self) -> None:
@@ -248,7 +250,8 @@ class Owners:
             self._news.notify_all()
 
     async def owner_of(self, partition: int, wait_s: float) -> tuple[str, Owner | None]:
-        """Whom to turn to: its node, and the owner itself where it is this process. Raises `Unavailable`."""
+        """Return the node that owns a partition, and the owner itself where it is in this process. Wait for it for
+        `wait_s` seconds at most. Raises `Unavailable`."""
         self._wanted.add(partition)
         self._awaited[partition] += 1
         self._wake.set()
@@ -269,13 +272,14 @@ class Owners:
             self._awaited -= Counter([partition])
 
     def doubt(self, partition: int) -> None:
-        """Somebody knows something else about who owns it."""
+        """Ask the bucket's leader for the record of a partition: another process says something else about its
+        owner."""
         if partition in self.records:
             self._doubtful.add(partition)
             self._wake.set()
 
     async def _ask_for_record(self, partition: int) -> None:
-        """Of the bucket's leader: what comes from the bucket by itself may be behind."""
+        """Read the record from the bucket's leader: what the bucket sends by itself may be behind."""
         try:
             raw = await self._session.last(self._layout.bucket_stream, self._layout.key(f"owner.{partition}"))
         except (NoAnswer, Refusal):
@@ -285,8 +289,8 @@ class Owners:
             self._record(raw)
 
     async def while_owner(self, partition: int, node: str, work: Coroutine[Any, Any, None]) -> None:
-        """Do what needs that owner. When it is another it is given up: one that hangs does not answer. Raises
-        `Unavailable`."""
+        """Do work that needs that owner, and give it up once another process owns the partition: an owner that hangs
+        does not answer. Raises `Unavailable`."""
         tasks = [self._loop.create_task(work), self._loop.create_task(self._moved(partition, node))]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -303,14 +307,14 @@ class Owners:
             await self._news.wait_for(lambda: self.records[partition].node != node)
 
     def name_of(self, partition: int) -> str:
-        """Who owns it; "" where nobody does, or this process helps out to ask something."""
+        """Return the name of the process that owns a partition; "" where none does, or this process only helps out."""
         record = self.records[partition]
         owns = self._takes_part if record.node == self.node else record.node in self.members
         return record.name if owns else ""
 
     async def owns(self, partition: int) -> bool:
-        """Whether this process is the owner by the record itself, not by what is known of it here. Raises `Refusal`
-        and `NoAnswer`."""
+        """Return whether this process owns a partition by the record in the bucket, not by what is known of it here.
+        Raises `Refusal` and `NoAnswer`."""
         raw = await self._session.last(self._layout.bucket_stream, self._layout.key(f"owner.{partition}"))
         try:
             return raw is not None and _read_record(raw).node == self.node
@@ -327,7 +331,7 @@ class Owners:
         return (record.node, None) if record.node in self.members else None
 
     async def _change(self, partition: int, node: str, name: str) -> bool:
-        """Write who owns it, unless somebody else wrote."""
+        """Write who owns a partition. Return False if another process wrote first, or the answer is not known."""
         record = self.records[partition]
         data = msgspec.json.encode({"node": node, "name": name} if node else {})
         expect = {EXPECT: str(record.revision)}
@@ -390,21 +394,21 @@ class Owners:
             owner.share_cache(len(self.mine))
 
     def _taking_part(self) -> dict[str, int]:
-        """The processes that partitions are spread over, and how many each owns. Where nobody else takes part it is
-        whoever needs one."""
+        """Return the nodes that partitions are spread over, with how many each owns. If there is none, each process
+        takes what it needs."""
         part = {node: len(member.owned) for node, member in self.members.items() if member.takes_part}
         if self._takes_part:
             part[self.node] = len(self.mine)
         return part
 
     def suspect(self, node: str) -> None:
-        """NATS finds nobody there: it has died, or lost NATS and comes again. So it is asked soon."""
+        """NATS finds nobody at a node: its process has died, or lost NATS and connects again. Ask it soon."""
         member = self.members.get(node)
         if member is not None:
             member.heard = min(member.heard, self._loop.time() - DOUBT_S + AGAIN_S)
 
     async def _lives(self, node: str, member: Member | None) -> bool:
-        """Ask a process that was not heard of for a while."""
+        """Return whether a process that was not heard of for a while answers."""
         since = member.heard if member is not None else self._began
         left = since + SILENT_S - self._loop.time()
         try:
@@ -465,12 +469,12 @@ class Owners:
             elif not owner.store.fenced:  # else this process did not know yet
                 log.warning("partition %d cannot be taken over: %s", partition, error)
                 self.troubles[partition] = str(error)
-            await asyncio.sleep(BEAT_S)
+            await asyncio.sleep(HEARTBEAT_S)
             return
         except Exception as error:
             log.exception("partition %d cannot be taken over", partition)
             self.troubles[partition] = f"an unexpected {type(error).__name__}: {error}"
-            await asyncio.sleep(BEAT_S)
+            await asyncio.sleep(HEARTBEAT_S)
             return
         if self._stopping or self.records[partition].node != self.node:
             await owner.stop()
@@ -478,10 +482,11 @@ class Owners:
         self.mine[partition] = owner
         self.troubles.pop(partition, None)
         self._tell()
-        await self._say_beat()
+        await self._send_heartbeat()
 
     def _ended(self, owner: Owner, error: StoreError) -> None:
-        """It could not go on, or somebody else owns the partition. If nobody does it is begun anew."""
+        """An owner could not go on, or another process owns its partition. If none does, the partition is started
+        anew."""
         if self.mine.get(owner.partition) is owner and not self._stopping:
             del self.mine[owner.partition]
             self._tasks.spawn(owner.stop(), "the end of an owner")
@@ -499,7 +504,7 @@ class Owners:
     # Moving -------------------------------------------------------------------------------------------
 
     async def _balance(self, part: dict[str, int]) -> None:
-        """Give one away if somebody has two fewer; or all, where this process only helped out."""
+        """Give one partition to a process that has two fewer; or give all away, if this process only helped out."""
         now = self._loop.time()
         others = {node: count for node, count in part.items() if node != self.node}
         if not others or not self.mine or now - self._moved_at < MOVE_S:
@@ -513,11 +518,11 @@ class Owners:
                 return
             await self._hand_over(partition, least)
             if least in self.members:
-                self.members[least].owned.append(-1)  # until its next beat says so
+                self.members[least].owned.append(-1)  # until its next heartbeat says so
             self._wake.set()
 
     async def _is_sound(self, partition: int) -> bool:
-        """Whether NATS answers for all that a move needs: else nobody would own the partition for as long."""
+        """Return whether NATS answers for all that a move needs: else the partition would have no owner for as long."""
         layout = self._layout
         if self.mine[partition].store.forwarder.stuck:
             return False
@@ -526,7 +531,7 @@ class Owners:
         return all(isinstance(each, dict) for each in await asyncio.gather(*asked, return_exceptions=True))
 
     def _heir(self) -> str:
-        """Who owns least of those who go on."""
+        """Return the node that owns least of those that go on; "" if none does."""
         others = {node: len(member.owned) for node, member in self.members.items() if member.takes_part}
         heir = min(others, key=lambda node: (others[node], node), default="")
         if heir:
@@ -548,4 +553,4 @@ def _read_record(raw: Raw) -> Record:
 
 
 async def _ignore(message: Msg) -> None:
-    """Nobody opens anything yet."""
+    """Drop what comes before the engine has said what opens a connection."""

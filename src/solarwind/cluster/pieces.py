@@ -1,4 +1,4 @@
-"""What is larger than a message may be: taken apart, stored all together or not at all, and put together again."""
+"""A message that is larger than NATS takes is cut into pieces, stored whole or not at all, and put together again."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Message = tuple[str, bytes, dict[str, str]]
 
 
 def in_pieces(subject: str, data: bytes, headers: dict[str, str], room: int) -> list[Message]:
-    """A message, or several where it is more than `room` bytes."""
+    """Return a message, or several if it has more than `room` bytes."""
     count = max(1, -(-len(data) // room))
     if count == 1:
         return [(subject, data, dict(headers))]
@@ -19,7 +19,7 @@ def in_pieces(subject: str, data: bytes, headers: dict[str, str], room: int) -> 
 
 
 def piece_of(raw: Raw) -> tuple[int, int] | None:
-    """Which piece of how many; None where it is a whole message, or nothing that Solar Wind wrote."""
+    """Return which piece of how many a message is; None if it is whole, or if Solar Wind did not write it."""
     at, _, count = raw.headers.get(PIECE, "").partition("/")
     if not (at.isdecimal() and count.isdecimal() and 1 <= int(at) <= int(count) <= MAX_PIECES):
         return None
@@ -36,7 +36,7 @@ class Pieces:
         self._pieces.clear()
 
     def add(self, raw: Raw) -> Raw | None:
-        """Gives it, or with the last piece the whole, which is at the sequence of its first."""
+        """Return the message; with the last piece of one, the whole of it, at the sequence of its first; else None."""
         piece, pieces = piece_of(raw), self._pieces
         if piece is None or piece[0] != len(pieces) + 1 or (pieces and pieces[0].subject != raw.subject):
             pieces.clear()  # of something that was deleted in part
@@ -56,12 +56,12 @@ class Pieces:
 
 
 def pass_over(raw: Raw, stream: str, error: object) -> None:
-    """Whoever may write into our streams may write anything."""
+    """Log that a message is passed over: other users of NATS may write anything into our streams."""
     log.error("message %d of stream %s is none that Solar Wind wrote; it is passed over: %s", raw.seq, stream, error)
 
 
 async def whole(session: Session, stream: str, raw: Raw) -> Raw | None:
-    """The message of which `raw` is the last piece, or all."""
+    """Return the message of which `raw` is the last piece, or all."""
     piece = piece_of(raw)
     if piece is None:
         return raw

@@ -1,8 +1,8 @@
 """Which event of a topic is in which message: positions count a topic's events in the order of its stream.
 
-Nobody writes a position down when an event is fired; the owner counts. It notes every so often at which sequence the
-count stood where, so that any event can be found by reading on from the note before it. A note is true for ever, since
-the log is. What lies behind a note up to the next is lost where the note's own message is gone; that is why a note is
+No position is written when an event is fired; the owner counts. It notes every so often at which sequence the count
+stood where, so that any event can be found by reading on from the note before it. A note stays true, since the log does
+not change. What lies between a note and the next is lost where the note's own message is gone; that is why a note is
 written for whatever comes behind a gap before the gap is made.
 """
 
@@ -34,7 +34,7 @@ READ_MESSAGES = 256
 
 
 class Notes(msgspec.Struct, eq=False):
-    """Of one topic. Those in `known` are in order; those that are not written down yet are `unwritten`."""
+    """The notes of one topic. Those in `known` are in order; those that are not written yet are `unwritten`."""
 
     state: TopicState
     holes: list[Hole] = msgspec.field(default_factory=list)  # ascending
@@ -46,7 +46,7 @@ class Notes(msgspec.Struct, eq=False):
     size: int = 0
 
     def count(self, raw: Raw, events: int) -> int:
-        """A message came at the end of the topic's log; gives its position."""
+        """Count a message that came at the end of the topic's log, and return its position."""
         state = self.state
         start = state.end
         if state.first == start:
@@ -75,19 +75,19 @@ class Notes(msgspec.Struct, eq=False):
     # Holes
 
     def is_gone(self, seq: int) -> bool:
-        """Whether that message is in a hole: its deletion may still be under way."""
+        """Return whether that message is in a hole: its deletion may still be under way."""
         index = bisect_right(self.holes, seq, key=_seq) - 1
         return index >= 0 and seq <= self.holes[index].last
 
     def behind_hole(self, at: Note) -> Note:
-        """The same place, or what is behind the hole that it is in."""
+        """Return the same place, or what is behind the hole that it is in."""
         index = bisect_right(self.holes, at.position, key=_position) - 1
         if index < 0 or at.position >= self.holes[index].end:
             return at
         return Note(self.holes[index].end, self.holes[index].last + 1, self.holes[index].end_total)
 
     def counted_back(self, reads: list[Read], note: Note) -> list[Read]:
-        """These, which are right before a note, but for holes."""
+        """Give positions to messages that are right before a note, but for holes."""
         found: list[Read] = []
         at, total = note.position, note.total
         for read in reversed(reads):
@@ -99,7 +99,7 @@ class Notes(msgspec.Struct, eq=False):
         return found[::-1]
 
     def before(self, position: int) -> int:
-        """The index of the last note at or before a position; -1 if there is none."""
+        """Return the index of the last note at or before a position; -1 if there is none."""
         return bisect_right(self.known, position, key=_position) - 1
 
 
@@ -108,7 +108,7 @@ _seq = attrgetter("seq")
 
 
 class Read(NamedTuple):
-    """A message that was read back: the position it begins at, and its batch, if it is one."""
+    """A message that was read back: the position it begins at, and its batch, if it has one."""
 
     position: int
     total: int  # bytes before it
@@ -126,10 +126,10 @@ class Read(NamedTuple):
 
 
 class Positions:
-    """Of one partition: reads its event stream by positions."""
+    """Reads the event stream of one partition by positions."""
 
     def __init__(self, session: Session, layout: Layout, partition: int, seen: Callable[[], int]) -> None:
-        """`seen` gives the sequence up to which all is counted."""
+        """`seen` returns the sequence up to which all is counted."""
         self._seen = seen
         self._session = session
         self._layout = layout
@@ -140,7 +140,7 @@ class Positions:
         return self._layout.kept(self._partition, f"index.{topic}")
 
     async def write(self, notes: Notes) -> None:
-        """Write down what is not yet. Raises `Refusal`."""
+        """Write the notes that are not written yet. Raises `Refusal`."""
         subject = self._subject(notes.state.name)
         async with notes.writing:
             entries = list(notes.unwritten)
@@ -151,7 +151,7 @@ class Positions:
                 del notes.unwritten[: len(entries)]
 
     async def load(self, notes: Notes) -> None:
-        """Bring to hand what was written down."""
+        """Read the notes that were written."""
         if notes.loaded:
             return
         found: list[Note] = []
@@ -169,7 +169,7 @@ class Positions:
         notes.loaded = True
 
     async def forget(self, notes: Notes, position: int) -> None:
-        """The notes of what was trimmed, before a position, are of no use any more."""
+        """Forget the notes of what was trimmed, before a position."""
         first = notes.before(position)
         if first > 4 * NOTES_TOGETHER:
             del notes.known[:first]
@@ -201,9 +201,9 @@ class Positions:
         return found
 
     async def messages(self, notes: Notes, position: int, max_bytes: int = NOTE_BYTES) -> AsyncIterator[Read]:
-        """All messages that are counted, from the last note before `position` on; about so many bytes are read
-        together. What is behind something that is gone, and was not trimmed, is counted back from the next note, or
-        the end."""
+        """Yield all messages that are counted, from the last note before `position` on; read about so many bytes
+        together. What is behind something that is gone, and was not trimmed, is counted back from the next note, or the
+        end."""
         await self.load(notes)
         state, seen = notes.state, self._seen()
         index = notes.before(position)
@@ -238,7 +238,7 @@ class Positions:
             yield each
 
     async def _all(self, topic: str, seq: int, max_bytes: int) -> AsyncIterator[Read]:
-        """The messages of a topic from a sequence on, not counted yet."""
+        """Yield the messages of a topic from a sequence on, not counted yet."""
         pieces = Pieces()
         while page := await self._page(topic, seq, max_bytes):
             for raw in page:

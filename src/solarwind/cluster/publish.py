@@ -1,8 +1,8 @@
 """Batches on their way into the streams: in order, each stored once, whatever happens to the servers meanwhile.
 
 Each producer of a topic has a lane: one message of it is under way at a time, and what comes meanwhile travels together
-in the next. So the log has a producer's events in their order; how far it is can be asked of the log itself; and a lone
-event leaves at once.
+in the next. So the log has a producer's events in their order, it says itself how far they are, and a lone event leaves
+at once.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ _Group = list[tuple[Batch, asyncio.Future[None]]]
 
 
 class _Lane(msgspec.Struct, eq=False):
-    """One producer's way into one topic. Of its events, those below number `reached` are in the log; `posted` is what
-    is under way."""
+    """The way of one producer into one topic. Of its events, those below number `reached` are in the log; `posted` is
+    what is under way."""
 
     waiting: deque[tuple[Batch, asyncio.Future[None]]]
     reached: int | None  # None: to be asked of the log
@@ -57,7 +57,7 @@ class _Lane(msgspec.Struct, eq=False):
 
 
 class Publisher:
-    """Of one process."""
+    """Stores what this process fires."""
 
     def __init__(self, session: Session, layout: Layout, limits: Limits) -> None:
         self._session = session
@@ -70,7 +70,7 @@ class Publisher:
         self._tasks = Tasks(lambda error: None)  # what was under way is told, and the next begins anew
 
     def submit(self, batch: Batch) -> asyncio.Future[None]:
-        """The future is done when the batch is accepted, or has the error why it is not."""
+        """Return a future that is done when the batch is accepted, or has the error why it is not."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         header = batch.header
         key = (header.topic, header.producer, header.author)
@@ -106,13 +106,13 @@ class Publisher:
             del self._lanes[key]
 
     async def stop(self) -> None:
-        """Whatever waits still is given up."""
+        """Give up what still waits."""
         await self._tasks.end()
 
     # A lane -------------------------------------------------------------------------------------------
 
     def _go_on(self, lane: _Lane) -> None:
-        """Send what waits: in this turn of the loop if it is as it mostly is."""
+        """Send what waits: in this turn of the loop if it can go as one message."""
         group = self._take(lane)
         batch = join([batch for batch, _ in group])
         if self._is_plain(lane, batch):
@@ -125,7 +125,7 @@ class Publisher:
         lane.task = self._tasks.spawn(self._empty(lane, []), "the storing of what was fired")
 
     def _is_plain(self, lane: _Lane, batch: Batch) -> bool:
-        """Whether it goes as it is, as one message, to a stream that is there."""
+        """Return whether a batch goes as one message, as it is, to a stream that is there."""
         header = batch.header
         return (
             header.ids is None
@@ -147,7 +147,7 @@ class Publisher:
             self._go_on(lane)
 
     async def _empty(self, lane: _Lane, group: _Group) -> None:
-        """The group, and then what waits. What may have been stored is sent again as the very message it was."""
+        """Send the group, and then what waits. What may have been stored is sent again as the very message it was."""
         try:
             while True:
                 if not group:
@@ -170,7 +170,7 @@ class Publisher:
             lane.waiting.clear()
 
     def _tell(self, group: Iterable[tuple[Batch, asyncio.Future[None]]], error: SolarWindError | None) -> None:
-        """Whether they are accepted."""
+        """Tell those who submitted batches whether they are accepted."""
         for _, future in group:
             self.unaccepted.discard(future)
             if not future.done():
@@ -178,10 +178,10 @@ class Publisher:
                     future.set_result(None)
                 else:
                     future.set_exception(error)
-                    future.exception()  # whoever does not wait for it is told by the log
+                    future.exception()  # a caller that does not wait for it is told by the log
 
     def _take(self, lane: _Lane) -> _Group:
-        """What travels together: numbers that follow on each other, within the limits of a batch."""
+        """Return what travels together: numbers that follow on each other, within the limits of a batch."""
         group = [lane.waiting.popleft()]
         count, size = len(group[0][0]), len(group[0][0].data)
         most = min(self._limits.batch_bytes, self._room())
@@ -201,7 +201,7 @@ class Publisher:
     # One batch ----------------------------------------------------------------------------------------
 
     async def _store(self, lane: _Lane, batch: Batch) -> SolarWindError | None:
-        """Store it, or what of it is not there yet; gives why that cannot be done."""
+        """Store a batch, or what of it is not there yet; return why that cannot be done."""
         try:
             if lane.reached is None:
                 lane.reached = await self._reached(batch)
@@ -223,7 +223,8 @@ class Publisher:
         return None
 
     def _parts(self, batch: Batch) -> Sequence[list[Batch]]:
-        """What is stored one after the other: a message, or several together of events with ids of their own."""
+        """Divide a batch into what is stored one after the other: a message, or several together of events with ids of
+        their own."""
         parts: list[list[Batch]] = []
         for run in runs(batch):
             if run.given_id(0) is None:
@@ -252,8 +253,8 @@ class Publisher:
         await self.store(batch, DIRECT, {})
 
     async def store(self, batch: Batch, via: str, marks: dict[str, str]) -> None:
-        """Store a batch that fits into a message, or one event: again and again until there is an answer. Raises
-        `StoreError` where that says no, and `TooLarge`."""
+        """Store a batch that fits into a message, or one event: try again until there is an answer. Raises `StoreError`
+        if that is a refusal, and `TooLarge`."""
         topic = batch.header.topic
         partition = self._layout.partition(topic)
         begun, backoff, tries = monotonic(), Backoff(), 0
@@ -280,7 +281,7 @@ class Publisher:
             await backoff.pause()
 
     async def doubt(self, partition: int) -> None:
-        """Nobody takes its events: is there no stream, or does it only have no leader?"""
+        """Nobody takes a partition's events: find out whether it has no stream, or only no leader."""
         try:
             await self._session.api(f"STREAM.INFO.{self._layout.events_stream(partition)}")
         except Refusal as refusal:
@@ -290,7 +291,7 @@ class Publisher:
             pass
 
     def _expectation(self, batch: Batch, partition: int) -> dict[str, str]:
-        """An event whose id somebody gave is stored if its topic has none of that id."""
+        """Return the condition for an event whose id a caller gave: its topic has none of that id."""
         id = batch.given_id(0)
         if id is None:
             return {}
@@ -298,13 +299,13 @@ class Publisher:
         return {EXPECT: "0", f"{EXPECT}-Subject": of_id}
 
     def _is_old(self, begun: float, batch: Batch) -> bool:
-        """Whether the stream may have forgotten that it stored the batch; pieces it never knows."""
+        """Return whether the stream may have forgotten that it stored the batch; pieces it never knows."""
         if batch.given_id(0) is not None:
             return False
         return monotonic() - begun > self._layout.settings.dedup_s / 2 or len(batch.data) > self._room()
 
     async def put(self, batch: Batch, via: str, marks: dict[str, str], expectation: dict[str, str]) -> int:
-        """Try once to store a batch that fits into a message, or one event; gives its sequence. Raises `Refusal`,
+        """Try once to store a batch that fits into a message, or one event, and return its sequence. Raises `Refusal`,
         `NoAnswer`, `TooLarge`."""
         id = batch.given_id(0)
         who = id_name(id) if id is not None else producer_name(batch.header)
@@ -322,8 +323,8 @@ class Publisher:
         return await self._session.publish_together(pieces)
 
     def _message(self, batch: Batch, via: str, who: str) -> tuple[str, dict[str, str]]:
-        """The subject, and the name by which the stream knows the message if it comes again soon. An id that was given
-        is looked for in the history: NATS would remember it longer than that may be kept."""
+        """Return the subject, and the name by which the stream knows the message if it comes again soon. An id that was
+        given is looked for in the history: NATS would remember it for longer than that is kept."""
         subject = self._layout.event_subject(batch, via, who)
         return subject, {} if batch.given_id(0) is not None else {"Nats-Msg-Id": f"{who}.{batch.header.first}"}
 
@@ -347,7 +348,7 @@ class Publisher:
     # What is there already ----------------------------------------------------------------------------
 
     async def _reached(self, batch: Batch) -> int:
-        """The number after the last of a producer's events in the log."""
+        """Return the number after the last of a producer's events in the log."""
         return await self._reached_by(batch.header.topic, producer_name(batch.header))
 
     async def _reached_by(self, topic: str, who: str) -> int:
@@ -364,7 +365,7 @@ class Publisher:
         return found.header.first + found.header.count if found is not None else 0
 
     async def _check_same(self, batch: Batch, count: int) -> None:
-        """The first `count` numbers are in the log: with the same ids, unless history has let them go. Raises
+        """Check that the first `count` numbers are in the log with the same ids, unless history has let them go. Raises
         `ProtocolError`."""
         from .tracing import SKEW_NS, scan
 
@@ -388,7 +389,7 @@ class Publisher:
                 return
 
     async def _is_made(self, topic: str, made: AutoId, id: str) -> bool:
-        """Whether the topic's history has an event with that id, which Solar Wind made."""
+        """Return whether the topic's history has an event with that id, which Solar Wind made."""
         if await self._reached_by(topic, any_producer_name(made.producer)) == 0:
             return False
         from .tracing import find_made
@@ -398,7 +399,7 @@ class Publisher:
 
 
 async def last_or_none(session: Session, stream: str, subject: str) -> Raw | None:
-    """The last message, if there is the stream at all."""
+    """Return the last message of a subject; None if there is none, or no such stream."""
     try:
         return await session.last(stream, subject)
     except Refusal as refusal:
@@ -408,7 +409,7 @@ async def last_or_none(session: Session, stream: str, subject: str) -> Raw | Non
 
 
 def read_raw(raw: Raw) -> Batch | None:
-    """The batch of a message; None where it is a piece of one, or nothing that Solar Wind wrote."""
+    """Return the batch of a message; None if it is a piece of one, or if Solar Wind did not write it."""
     if piece_of(raw) is not None:
         return None
     try:
@@ -418,7 +419,7 @@ def read_raw(raw: Raw) -> Batch | None:
 
 
 def runs(batch: Batch) -> Iterator[Batch]:
-    """An event whose id somebody gave is a message of its own; others stay together."""
+    """Divide a batch into what may travel together: an event whose id a caller gave is a message of its own."""
     ids = batch.header.ids
     if ids is None:
         yield batch
@@ -433,7 +434,7 @@ def runs(batch: Batch) -> Iterator[Batch]:
 
 
 def cut(batch: Batch, room: int) -> list[Batch]:
-    """Batches of at most `room` bytes, unless one event is larger."""
+    """Divide a batch into batches of at most `room` bytes, unless one event is larger."""
     if len(batch.data) <= room or len(batch) == 1:
         return [batch]
     half = len(batch) // 2

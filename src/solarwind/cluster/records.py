@@ -1,4 +1,4 @@
-"""What the owner of a partition writes down: commits and snapshots, as they lie in the state stream."""
+"""What the owner of a partition writes: commits and snapshots, as they are in the state stream."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ COMMIT = "Solarwind-Commit"  # a header: which epoch and number
 
 
 class Hole(NamedTuple):
-    """What was deleted from among what is kept, from this position to before `end`: messages from sequence `seq` to
-    `last`, before which there were `total` bytes and behind which `end_total`. No two holes of a topic touch."""
+    """Messages that were deleted from among those that are kept. Their events are at this position and on, up to before
+    `end`, and their sequences go from `seq` to `last`; before them there were `total` bytes, and behind them
+    `end_total`. No two holes of a topic touch."""
 
     position: int
     seq: int
@@ -28,7 +29,7 @@ class TopicState(msgspec.Struct, array_like=True):
     """What is known of a topic. `end` is the position of its next event, and `total` how many bytes came before it;
     `first` and `first_total` are the same of the first event of the history, whose message is the first of the topic at
     or after `first_seq`; so many events and bytes are `missing` since, in holes. `keep_ns` and `keep_bytes` are None
-    where nobody has set them."""
+    where they were never set."""
 
     name: str
     end: int = 0

@@ -1,7 +1,8 @@
-"""The connection to NATS: made, watched and made again, and requests that either end or say that there was no answer.
+"""The connection to NATS: it is made, watched and made again. A request on it is answered, or ends saying that there
+was no answer.
 
-nats-py carries the bytes. Its own reconnecting is not used: everything that hangs on a connection (consumers,
-links to owners) has to be made anew anyway, and a server that is stopped in its tracks must not hold anybody up.
+nats-py carries the bytes. Its own reconnecting is not used: everything that hangs on a connection (consumers, links to
+owners) has to be made anew anyway, and a server that is stopped in its tracks must not hold anybody up.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ DOUBT_S = 1.0  # between two times that another server is asked while this one d
 LEADER_S = 0.7  # that they have to say who leads
 ACTIVE_NS = 2_000_000_000  # since a leader and a replica heard of each other; they do every second
 CLOSE_S = 1.0  # that connections have to come to their end in order
-BEAT_S = 1.0  # between two signs of life that are asked for; two that are missed are the end
+HEARTBEAT_S = 1.0  # between two heartbeats of NATS's; two that are missed are the end
 EXPECT = "Nats-Expected-Last-Subject-Sequence"  # a header: stored only if the subject's last message is that one
 
 T = TypeVar("T")
@@ -60,7 +61,7 @@ FULL = (STORE_FAILED, 10047, 10023, 10028)  # more bytes than the stream, the ac
 
 
 class Refusal(Exception):
-    """JetStream says no."""
+    """JetStream refuses a request."""
 
     def __init__(self, code: int, text: str) -> None:
         super().__init__(text)
@@ -78,8 +79,8 @@ class Raw(msgspec.Struct):
 
 
 class Mark(NamedTuple):
-    """By this NATS is known as the one that it was: a stream, when it was created, and whether servers of a cluster
-    have it, which know each other."""
+    """What NATS is known by after a reconnect: a stream, when it was created, and whether servers of a cluster have it,
+    which know each other."""
 
     stream: str
     created: str
@@ -87,7 +88,8 @@ class Mark(NamedTuple):
 
 
 class Session:
-    """One process's way to NATS. `lost` and `back` are called when the connection goes, and when there is one again."""
+    """The way of one process to NATS. `lost` and `back` are called when the connection goes, and when there is one
+    again."""
 
     def __init__(self, address: Address) -> None:
         self.address = address
@@ -112,7 +114,7 @@ class Session:
 
     @property
     def channel(self) -> Channel:
-        """Raises `NoAnswer` where there is no connection."""
+        """The connection. Raises `NoAnswer` if there is none."""
         if self._channel is None:
             raise NoAnswer("there is no connection to NATS")
         return self._channel
@@ -122,7 +124,7 @@ class Session:
         return self._channel is not None
 
     async def ready(self) -> None:
-        """Wait until there is a connection. Where there will be none any more it raises why."""
+        """Wait until there is a connection. Raises why, if there will be none any more."""
         await self.up.wait()
         if self.error is not None:
             raise self.error
@@ -130,8 +132,8 @@ class Session:
     # Life ---------------------------------------------------------------------------------------------
 
     async def open(self) -> None:
-        """Raises `Unavailable` where there is no server, `NotAllowed` for wrong credentials, and `BadArgument` for a
-        server that cannot do what is needed."""
+        """Connect. Raises `Unavailable` if there is no server, `NotAllowed` for wrong credentials, and `BadArgument`
+        for a server that lacks what is needed."""
         check_credentials(self.address)
         try:
             self._channel = await self._connect()
@@ -149,7 +151,7 @@ class Session:
         await self._closing.end()
 
     async def _connect(self) -> Channel:
-        """Raises what `connect` does."""
+        """Make a connection. Raises what `connect` raises."""
         gone = asyncio.Event()
         client, channel = await connect(
             self.address, self._servers(), Faults(gone.set, self._note_forbidden), self._spawn
@@ -164,7 +166,7 @@ class Session:
         log.error("NATS at %s does not allow it: %s", self.address.shown, text)
 
     def _servers(self) -> list[str]:
-        """In any order, but for the one that it was last."""
+        """Return the servers in a random order, but the last one used at the end."""
         servers = random.sample(self.address.servers, len(self.address.servers))
         last = self._last_server
         return sorted(servers, key=lambda server: server.removeprefix("nats://") == last)
@@ -203,7 +205,7 @@ class Session:
         raise no_quorum(self.address)
 
     async def _keep(self) -> None:
-        """See to it that there is a connection that answers."""
+        """Keep a connection that answers."""
         while True:
             try:
                 await self._watch()
@@ -227,7 +229,7 @@ class Session:
             self._tasks.spawn(self._say(unsaid), "what was left unsaid")
 
     def _end(self, error: SolarWindError) -> None:
-        """There will be no connection any more."""
+        """End: there will be no connection any more."""
         self.error = error
         self.up.set()
         self.failed(error)
@@ -240,18 +242,18 @@ class Session:
             self._spawn(channel.close())
 
     async def _watch(self) -> None:
-        """Until the connection is gone, or silent for two beats that this process was awake for."""
+        """Return once the connection is gone, or NATS missed two heartbeats that this process was awake for."""
         missed = 0
         while missed < 2 and not self._gone.is_set():
             channel = self.channel
             channel.expire()
             if not missed:
                 try:
-                    async with asyncio.timeout(BEAT_S):
+                    async with asyncio.timeout(HEARTBEAT_S):
                         await self._gone.wait()
                 except TimeoutError:
                     pass
-            missed = 0 if await channel.is_heard(BEAT_S) else missed + 1
+            missed = 0 if await channel.is_heard(HEARTBEAT_S) else missed + 1
 
     async def _connect_again(self) -> Channel:
         backoff = Backoff()
@@ -270,7 +272,7 @@ class Session:
             await backoff.pause()
 
     async def _check_mark(self) -> None:
-        """Whether it is what it was."""
+        """Check that this is the same NATS as before. Raises `StoreError` and `NoAnswer`."""
         if self.mark is None or self.mark.clustered:
             return
         stream, created, _ = self.mark
@@ -291,7 +293,7 @@ class Session:
                 await self.tell(subject, data)
 
     def spawn(self, work: Coroutine[Any, Any, Any], what: str) -> None:
-        """Do something on the connection that nobody depends on; it ends with it at the latest."""
+        """Do something on the connection that nobody depends on; it ends with the session at the latest."""
         self._tasks.spawn(work, what)
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
@@ -300,7 +302,7 @@ class Session:
     # Requests -----------------------------------------------------------------------------------------
 
     async def subscribe(self, subject: str, took: Took) -> Subscription:
-        """Have `took` called with each message to a subject, in order, for as long as the connection lasts. Raises
+        """Call `took` with each message to a subject, in order, for as long as the connection lasts. Raises
         `NoAnswer`."""
         return await self.channel.subscribe(subject, took)
 
@@ -313,18 +315,18 @@ class Session:
         await self.channel.tell(subject, data, reply, headers)
 
     async def answer(self, message: Msg, data: bytes) -> None:
-        """Answer a message, if somebody waits and can be reached: else they will ask again."""
+        """Answer a message, if its sender waits and can be reached: else it asks again."""
         if message.reply:
             with suppress(NoAnswer):
                 await self.tell(message.reply, data)
 
     async def flush(self) -> None:
-        """Wait until NATS has taken all that was said so far. Raises `NoAnswer`."""
+        """Wait until NATS has taken all that was sent so far. Raises `NoAnswer`."""
         if not await self.channel.is_heard(ANSWER_S):
             raise NoAnswer("NATS takes nothing")
 
     async def ask(self, subject: str, data: bytes, headers: dict[str, str] | None = None, wait: float = 0.0) -> Msg:
-        """Raises `NoAnswer`."""
+        """Return the answer to a message. Raises `NoAnswer`."""
         message = await self.channel.ask(subject, data, headers, wait or ANSWER_S)
         if message is None:
             raise NoAnswer(f"no answer from {subject}")
@@ -333,8 +335,8 @@ class Session:
         return message
 
     def post(self, subject: str, data: bytes, headers: dict[str, str], answered: Callable[[int | None], None]) -> bool:
-        """Publish soon, if there is room for it now. `answered` gets the message's sequence, or None where it is not
-        certain that it is stored."""
+        """Publish soon; return False if there is no room for it now. `answered` gets the message's sequence, or None if
+        it is not certain that the message is stored."""
         channel = self._channel
         if channel is None or not channel.has_room:
             return False
@@ -351,7 +353,7 @@ class Session:
         return True
 
     async def api(self, name: str, body: object = None) -> dict[str, Any]:
-        """Ask JetStream. Raises `Refusal` and `NoAnswer`."""
+        """Return JetStream's answer to a request. Raises `Refusal` and `NoAnswer`."""
         subject = f"$JS.API.{name}"
         try:
             message = await self.ask(subject, json.dumps(body or {}).encode())
@@ -362,14 +364,14 @@ class Session:
         return answer
 
     async def publish(self, subject: str, data: bytes, headers: dict[str, str] | None = None) -> int:
-        """Store a message; gives its sequence. Raises `Refusal` and `NoAnswer`."""
+        """Store a message and return its sequence. Raises `Refusal` and `NoAnswer`."""
         try:
             return _sequence(await self.ask(subject, data, headers))
         except NoAnswer as error:
             raise self._why(error, subject) from None
 
     def _why(self, error: NoAnswer, subject: str) -> Exception:
-        """NATS says on the side that something is forbidden, and does not answer."""
+        """Return why there is no answer: NATS reports beside it that something is forbidden."""
         self.doubt()
         forbidden = self._forbidden.lower()
         if f'"{subject.lower()}"' in forbidden or "_inbox." in forbidden:
@@ -377,14 +379,15 @@ class Session:
         return error
 
     def doubt(self) -> None:
-        """There is no answer: ask elsewhere, now and then, whether it is only here."""
+        """Some request was not answered: ask another server, but not too often, whether only this one does not
+        answer."""
         now = asyncio.get_running_loop().time()
         if len(self.address.servers) > 1 and self._channel is not None and now > self._doubt_at:
             self._doubt_at = now + DOUBT_S
             self._tasks.spawn(self._ask_another(self._channel), "a question to another NATS server")
 
     async def _ask_another(self, channel: Channel) -> None:
-        """A server that lost the others of its cluster knows no leaders that lead: go to one that does."""
+        """Go to another server if this one has lost its cluster, so that it knows no leader that leads."""
         other = Session(self.address)
         other._last_server = here = self._last_server
         try:
@@ -401,7 +404,7 @@ class Session:
             self._gone.set()
 
     async def _has_leader(self, stream: str) -> bool:
-        """Whether this server knows a leader of the stream that the most of its replicas heard of just now."""
+        """Return whether this server knows a leader of the stream that most of its replicas heard of just now."""
         try:
             message = await self.ask(f"$JS.API.STREAM.INFO.{stream}", b"", wait=LEADER_S)
         except NoAnswer:
@@ -411,7 +414,7 @@ class Session:
         return bool(cluster.get("leader")) and 2 * (sum(others) + 1) > len(others) + 1
 
     async def publish_together(self, messages: list[tuple[str, bytes, dict[str, str]]]) -> int:
-        """Store all of these messages or none; gives the last one's sequence."""
+        """Store all of these messages or none, and return the sequence of the last."""
         name = f"{random.getrandbits(64):016x}"
         for number, (subject, data, headers) in enumerate(messages, 1):
             batch = {"Nats-Batch-Id": name, "Nats-Batch-Sequence": str(number)}
@@ -421,11 +424,11 @@ class Session:
         raise ValueError("expected messages, got none")
 
     async def last(self, stream: str, subject: str) -> Raw | None:
-        """The last message of a subject, which may have wildcards, as the stream's leader knows it."""
+        """Return the last message of a subject, which may have wildcards, as the stream's leader has it."""
         return await self._from_leader(stream, {"last_by_subj": subject})
 
     async def next(self, stream: str, subject: str, seq: int) -> Raw | None:
-        """The first message of a subject from `seq` on, as the stream's leader knows it."""
+        """Return the first message of a subject from `seq` on, as the stream's leader has it."""
         return await self._from_leader(stream, {"seq": max(1, seq), "next_by_subj": subject})
 
     async def _from_leader(self, stream: str, request: dict[str, Any]) -> Raw | None:
@@ -440,7 +443,7 @@ class Session:
         return Raw(found["subject"], found["seq"], data, headers, read_time(found["time"]))
 
     async def get(self, stream: str, request: dict[str, Any]) -> list[Raw]:
-        """Several messages at once, from any replica, which may be behind. Raises `Refusal` and `NoAnswer`."""
+        """Return several messages at once, from any replica, which may be behind. Raises `Refusal` and `NoAnswer`."""
         status, messages = await self.channel.page(f"$JS.API.DIRECT.GET.{stream}", json.dumps(request).encode())
         if status[:3] in ("503", "408"):
             raise NoAnswer(f"stream {stream} answered {status}")
@@ -450,7 +453,7 @@ class Session:
         return [_stored(message) for message in messages]
 
     async def page(self, stream: str, request: dict[str, Any]) -> list[Raw]:
-        """The same; what the replica does not have from a sequence on, the leader is asked for."""
+        """Do the same, but ask the leader for what the replica does not have."""
         found = await self.get(stream, request)
         if not found and "seq" in request:
             raw = await self.next(stream, request["next_by_subj"], request["seq"])
@@ -458,11 +461,12 @@ class Session:
         return found
 
     async def last_sequence(self, stream: str) -> int:
-        """Of a stream, as its leader knows it."""
+        """Return the last sequence of a stream, as its leader has it."""
         return int((await self.api(f"STREAM.INFO.{stream}"))["state"]["last_seq"])
 
     async def until_answered(self, work: Callable[[], Awaitable[T]], what: str) -> T:
-        """Again and again while there is no answer, with one line in the log for all who wait for the same."""
+        """Do some work again and again while there is no answer, with one line in the log for all who wait for the
+        same."""
         backoff, waits = Backoff(), False
         try:
             while True:
@@ -487,19 +491,19 @@ class Session:
 
 
 def no_quorum(address: Address) -> SolarWindError:
-    """What users see where it does not answer."""
+    """Return what users see where JetStream does not answer."""
     return Unavailable(f"expected JetStream at {address.shown} to answer, it did not: does its cluster have a quorum?")
 
 
 def refused(refusal: Refusal, what: str) -> SolarWindError:
-    """What users see of a refusal."""
+    """Return what users see of a refusal."""
     if refusal.code in FULL:
         return StoreError(f"expected room to {what}, NATS has none ({refusal}): give its stream or account more")
     return StoreError(f"NATS refused to {what}: {refusal}")
 
 
 class _Ack(msgspec.Struct):
-    """What JetStream answers to a message."""
+    """JetStream's answer to a message."""
 
     seq: int = 0
     error: dict[str, Any] | None = None
@@ -509,7 +513,7 @@ _read_ack = msgspec.json.Decoder(_Ack).decode
 
 
 def _sequence(message: Msg) -> int:
-    """Raises `Refusal` and `NoAnswer`."""
+    """Return the sequence that an answer states. Raises `Refusal` and `NoAnswer`."""
     try:
         ack = _read_ack(message.data)
     except msgspec.MsgspecError:
@@ -520,8 +524,8 @@ def _sequence(message: Msg) -> int:
 
 
 def _check_whole(stream: str, messages: list[Msg]) -> None:
-    """Each message of a page names the one before it. Where one did not come, as where the way between two nodes was
-    cut meanwhile, what is missing is not gone: the page has to be asked for again. Raises `NoAnswer`."""
+    """Check that no message of a page is missing: each names the one before it. One that did not come, as where the way
+    between two nodes was cut meanwhile, is not gone: the page has to be asked for again. Raises `NoAnswer`."""
     last = 0
     for message in messages:
         headers = message.headers or {}
@@ -531,14 +535,14 @@ def _check_whole(stream: str, messages: list[Msg]) -> None:
 
 
 def _stored(message: Msg) -> Raw:
-    """One of a page."""
+    """Read one message of a page."""
     headers = message.headers or {}
     seq, time = int(headers["Nats-Sequence"]), read_time(headers["Nats-Time-Stamp"])
     return Raw(headers["Nats-Subject"], seq, message.data, headers, time)
 
 
 def read_headers(data: bytes) -> dict[str, str]:
-    """Those of a stored message, as NATS has them: a line of its version, and one a header."""
+    """Read the headers of a stored message: a line with NATS's version, and one line for each header."""
     lines = data.decode(errors="replace").split("\r\n")[1:]
     pairs = (line.partition(":") for line in lines)
     return {name.strip(): value.strip() for name, colon, value in pairs if colon}
@@ -555,13 +559,13 @@ def _check(answer: dict[str, Any]) -> None:
 
 
 def read_time(text: str) -> int:
-    """ns since 1970, from RFC 3339."""
+    """Return ns since 1970, from RFC 3339."""
     whole, _, rest = text.rstrip("Z").partition(".")
     seconds = int(datetime.fromisoformat(whole).replace(tzinfo=UTC).timestamp())
     return seconds * 1_000_000_000 + int(rest.ljust(9, "0")[:9] or 0)
 
 
 def write_time(ns: int) -> str:
-    """RFC 3339 of ns since 1970."""
+    """Return RFC 3339, from ns since 1970."""
     seconds, rest = divmod(max(0, ns), 1_000_000_000)
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"

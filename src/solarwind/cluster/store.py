@@ -65,8 +65,8 @@ class JetStreamStore:
         *,
         at_rest: bool = False,
     ) -> None:
-        """`definitions` are the namespace's. `at_rest`: it is read, and written by nobody but a copier: nothing is
-        handed out."""
+        """`definitions` are the namespace's. `at_rest`: only a copier reads and writes it, and nothing is handed
+        out."""
         self.keep_ns = int(layout.settings.keep_s * 1e9)
         self.partition = partition
         self.definitions = definitions
@@ -132,7 +132,7 @@ class JetStreamStore:
         return Recovered(before is None or before.closed, self._now, known, written.snapshots, written.changes)
 
     async def _begin(self, seen: int, last: int) -> None:
-        """Read on where the owner before was."""
+        """Read on where the former owner was."""
         self._tail = Tail(
             self._session,
             self._stream,
@@ -166,7 +166,7 @@ class JetStreamStore:
             self._spawn(self._session.api(f"STREAM.PURGE.{self._layout.state_stream}", {"filter": subject}))
 
     async def _find_copies(self) -> None:
-        """How far other partitions are with their copying is in the log, and must stay there."""
+        """Find in the log how far other partitions are with their copying; that must stay there."""
         vias = [forwarded_by(source) for source in range(self._layout.settings.streams)]
         subjects = [self._layout.events_of(self.partition, kind=CAUSED, via=via) for via in vias]
         last = await asyncio.gather(
@@ -183,7 +183,7 @@ class JetStreamStore:
         self._arrived = arrived
 
     async def close(self) -> None:
-        """Note that it was closed in order, unless it is not the owner any more."""
+        """Note that it was closed in order, unless another process is the owner by now."""
         if self._closed:
             return
         self._closed = True
@@ -235,7 +235,7 @@ class JetStreamStore:
 
     @property
     def fenced(self) -> bool:
-        """Whether somebody else owns the partition now."""
+        """Whether another process owns the partition now."""
         return self._log.fenced
 
     # What comes in ------------------------------------------------------------------------------------
@@ -299,8 +299,8 @@ class JetStreamStore:
     async def commit(
         self, batches: Sequence[Batch], changes: Sequence[Change], snapshots: Sequence[Snapshot], now: int
     ) -> list[Stored | None]:
-        """The batches are what handlers fired: they come into the log once they are copied there, so none has a
-        position yet."""
+        """See `Store.commit`. The batches are what handlers fired: they come into the log once they are copied there,
+        so none has a position yet."""
         if batches and self.forwarder.bytes > MAX_BYTES:
             raise Full(
                 f"what handlers fired on partition {self.partition} waits to be stored: expected at most "
@@ -340,14 +340,15 @@ class JetStreamStore:
             self._spawn(self._log.purge(self.forwarder.oldest))
 
     def is_sure(self) -> bool:
-        """It was shown a moment ago, NATS can be reached by the connection of the last commit, and none takes long:
-        else another process may own the partition by now."""
+        """Return whether it is certain that this process owns the partition: that was shown a moment ago, NATS can be
+        reached by the connection of the last commit, and no answer takes long."""
         now = monotonic()
         connected = self._session.is_up and self._connection == self._session.connections
         return connected and now - self._sure_at < SURE_S and now - self._write_began < SURE_S
 
     def look(self) -> None:
-        """Called now and then: while it is sure, and this process does not stand still, nobody takes it for gone."""
+        """Stay certain: while this process is, and does not stand still, no other takes it for gone. Called now and
+        then."""
         if self.is_sure():
             self._sure_at = monotonic()
 
@@ -363,7 +364,8 @@ class JetStreamStore:
                 self._sure_at = began
 
     async def checkpoint(self) -> None:
-        """So that whoever comes next need not read all of it again. An owner that is none any more is told so by it."""
+        """Write snapshots, so that the next owner need not read all commits. A former owner is told by it that it is
+        one."""
         async with self._writing:
             await self._write(self._commit(self._seen(), b"", []), [], [])
 
@@ -442,7 +444,7 @@ class JetStreamStore:
         return events
 
     async def _trim(self, topic: str, notes: Notes, wanted: Wanted) -> int:
-        """It is not cut off: what was deleted is noted too."""
+        """Trim, and note what was deleted, without being cut off in between."""
         async with self._trimming:
             try:
                 events = await trim(
@@ -453,14 +455,14 @@ class JetStreamStore:
         return events
 
     async def _confirm(self, topic: str) -> None:
-        """What is to be deleted is written down before."""
+        """Write down what is to be deleted before it is."""
         self._changed.add(topic)
         self._holed.add(topic)
         await self.checkpoint()
 
 
 def _was_restored(info: dict[str, Any], seen: int) -> bool:
-    """Whether a stream that was made since is the one before all the same, from a backup: it is as long, and what is in
-    it is older than itself."""
+    """Return whether a stream that was made since is the former one all the same, from a backup: it is as long, and
+    what is in it is older than itself."""
     state = info["state"]
     return int(state["last_seq"]) >= seen and read_time(state["first_ts"]) < read_time(str(info["created"]))

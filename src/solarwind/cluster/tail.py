@@ -1,8 +1,8 @@
 """A stream from some message on, in order and without a gap: read on as it grows, whatever happens to the servers.
 
-An ordered consumer: it acknowledges nothing, and is made anew behind the last message that came when one is missing,
-the consumer is silent, or the connection was lost. That takes the cluster's own leader; while there is none it reads
-on page by page.
+The reader is an ordered consumer: it acknowledges nothing, and is made anew behind the last message that came when a
+message is missing, the consumer is silent, or the connection was lost. That needs the cluster's own leader; while there
+is none the stream is read on page by page.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from .session import NO_STREAM, NoAnswer, Raw, Refusal, Session
 
 log = logging.getLogger("solarwind")
 
-BEAT_S = 1.0
+HEARTBEAT_S = 1.0
 SILENT_S = 3.0
-DOUBT_S = 2.5  # without a sign of life of a consumer's
+DOUBT_S = 2.5  # without a heartbeat of a consumer's
 LOOK_S = 2.0  # between two times that the leader is asked whether there is more, of a consumer that is new
 NEW_S = 60.0
 SELDOM_LOOK_S = 30.0  # the same, later
@@ -90,14 +90,14 @@ class Tail:
         while max(self.seen, self._reached) < seq and self._task is not None:
             self._came.clear()
             try:
-                async with asyncio.timeout(BEAT_S):
+                async with asyncio.timeout(HEARTBEAT_S):
                     await self._came.wait()
             except TimeoutError:
                 if await self._is_more() is False:  # what is missing was deleted
                     self.seen = max(self.seen, seq)
 
     async def _is_more(self) -> bool | None:
-        """Whether the stream's leader has something that did not come yet; None where it does not answer."""
+        """Return whether the stream's leader has something that did not come yet; None if it does not answer."""
         try:
             return await self._next() is not None
         except (NoAnswer, Refusal):
@@ -107,7 +107,7 @@ class Tail:
         return await self._session.next(self._stream, ">", max(self.seen, self._reached) + 1)
 
     async def _read_from_leader(self) -> None:
-        """One by one: slowly, but what there is."""
+        """Read one message after the other from the leader: slowly, but all that there is."""
         try:
             async with asyncio.timeout(LOOK_S):
                 while raw := await self._next():
@@ -145,7 +145,7 @@ class Tail:
                 log.exception("stream %s cannot be read; trying again", self._stream)
 
     async def _pause(self, seconds: float) -> None:
-        """Before it is made again; meanwhile it reads on, if it is certain to be the same stream."""
+        """Pause before the consumer is made again; read on meanwhile, if it is certain to be the same stream."""
         until = asyncio.get_running_loop().time() + seconds
         while (left := until - asyncio.get_running_loop().time()) > 0:
             if self._is_same:
@@ -173,7 +173,7 @@ class Tail:
             "max_deliver": 1,
             "replay_policy": "instant",
             "flow_control": True,
-            "idle_heartbeat": int(BEAT_S * _S),
+            "idle_heartbeat": int(HEARTBEAT_S * _S),
             "inactive_threshold": 30 * _S,
             "mem_storage": True,
             "num_replicas": 1,
@@ -200,14 +200,14 @@ class Tail:
             pass  # the consumer will have it
 
     async def _watch(self) -> None:
-        """Until it has to be made anew. A consumer may be on a server that is behind and does not know it: so the
-        leader is asked, most often while it is new."""
+        """Return once the consumer has to be made anew. It may be on a server that is behind and does not know it: so
+        ask the leader, most often while the consumer is new."""
         loop = asyncio.get_running_loop()
         made, behind = loop.time(), -1
-        look_at = made + BEAT_S
+        look_at = made + HEARTBEAT_S
         while not self._broken.is_set():
             try:
-                async with asyncio.timeout(BEAT_S):
+                async with asyncio.timeout(HEARTBEAT_S):
                     await self._broken.wait()
             except TimeoutError:
                 pass
@@ -274,7 +274,7 @@ class Tail:
         self.seen = last
 
     async def _control(self, message: Msg, headers: dict[str, str]) -> None:
-        """Answered when all that came before was handled, so that a slow reader is not overrun."""
+        """Answer when all that came before was handled, so that a slow reader is not overrun."""
         answer = message.reply or headers.get("Nats-Consumer-Stalled")
         if answer:
             try:

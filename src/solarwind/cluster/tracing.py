@@ -1,4 +1,4 @@
-"""Finding events in the streams by their ids and by what caused them; nobody has to own them for that."""
+"""Events are found in the streams by their ids and by what caused them; this needs no owner."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PAGE_BYTES = 4 << 20
 
 
 async def find(session: Session, layout: Layout, partition: int, id: str) -> tuple[Batch, int] | None:
-    """The event with that id, given or made, in one stream: its batch, and where in it."""
+    """Return the event with that id, given or made, in one stream: its batch, and its index there."""
     stream = layout.events_stream(partition)
     given = await last_or_none(session, stream, layout.events_of(partition, who=id_name(id)))
     if given is not None:
@@ -33,7 +33,7 @@ async def find(session: Session, layout: Layout, partition: int, id: str) -> tup
 async def find_made(
     session: Session, layout: Layout, partition: int, made: AutoId, id: str, topic: str = ">"
 ) -> tuple[Batch, int] | None:
-    """The event with an id that Solar Wind made."""
+    """Return the event with an id that Solar Wind made."""
     time = made.time_ns
     subject = layout.events_of(partition, who=any_producer_name(made.producer), topic=topic)
     async for raw in scan(session, layout.events_stream(partition), subject, time - SKEW_NS):
@@ -47,7 +47,7 @@ async def find_made(
 
 
 async def caused(session: Session, layout: Layout, partition: int, since: int) -> AsyncIterator[Batch]:
-    """All batches of a stream in which an event caused some event, fired at or after `since` (ns since 1970)."""
+    """Yield all batches of a stream in which an event caused some event, fired at or after `since` (ns since 1970)."""
     subject = layout.events_of(partition, kind=CAUSED)
     async for raw in scan(session, layout.events_stream(partition), subject, since - SKEW_NS):
         batch = read_raw(raw)
@@ -56,7 +56,7 @@ async def caused(session: Session, layout: Layout, partition: int, since: int) -
 
 
 async def scan(session: Session, stream: str, subject: str, since: int) -> AsyncIterator[Raw]:
-    """The messages of a subject that were stored at or after `since`, ns since 1970, whole."""
+    """Yield the messages of a subject that were stored at or after `since` (ns since 1970), each whole."""
     request: dict[str, Any] = {"start_time": write_time(since)}
     pieces = Pieces()
     more = {"next_by_subj": subject, "batch": _PAGE, "max_bytes": _PAGE_BYTES}

@@ -1,4 +1,4 @@
-"""Deleting the history that nobody needs any more from an event stream.
+"""Deletes the history that is not needed any more from an event stream.
 
 A topic's messages lie among those of others, so its beginning is purged by its subjects. What goes from behind
 something that must stay goes message by message, and first a note is written for what comes behind the gap.
@@ -39,8 +39,9 @@ async def trim(
     wanted: Wanted,
     confirm: Callable[[], Awaitable[None]],
 ) -> int:
-    """Gives how many events were deleted. `confirm` is asked before, when they count as gone already: it writes that
-    down, and raises where this process is no owner any more and does not know what is needed. Raises `Refusal`."""
+    """Delete what is wanted to go, and return how many events that were. `confirm` is called before, when they count as
+    gone already: it writes that down, and raises if this process is the owner no more and does not know what is needed.
+    Raises `Refusal`."""
     await positions.load(notes)
     work = _Trim(session, layout, notes, wanted)
     await work.look_at_chunks()
@@ -56,7 +57,7 @@ async def trim(
 
 
 def note_hole(holes: list[Hole], hole: Hole) -> bool:
-    """Add it: those that it touches, or that are in it, are one with it. False if it is known."""
+    """Add a hole: those that it touches, or that are in it, become one with it. Return False if it is known."""
     low = bisect_left(holes, hole.position, key=attrgetter("end"))
     high = bisect_right(holes, hole.end, key=attrgetter("position"))
     several = sorted([*holes[low:high], hole])
@@ -82,7 +83,7 @@ class _Trim:
         self._healed = False  # somebody else deleted something, which was noted
 
     async def look_at_chunks(self) -> None:
-        """Of what lies between two notes it is enough to know that it is all to go."""
+        """Look at what lies between two notes: it is enough to know that all of it is to go."""
         known, pinned, needed = self._notes.known, self._wanted.pinned, self._wanted.needed
         for chunk, following in pairwise((self._notes.first, *known)):
             if following.position <= chunk.position:
@@ -98,7 +99,7 @@ class _Trim:
             self._bytes += max(0, size)
 
     async def _is_before(self, note: Note) -> bool:
-        """Whether what lies before a note was fired before the time: it was stored before the note's message."""
+        """Return whether what lies before a note was fired before the time: it was stored before the note's message."""
         before = self._wanted.before
         if before is None:
             return False
@@ -108,7 +109,7 @@ class _Trim:
         return raw is not None and raw.time < before
 
     async def look_at_messages(self, positions: Positions) -> None:
-        """From there on, one by one, until one is to be kept that nothing pins."""
+        """Look at messages one by one, until one is to be kept that nothing pins."""
         start, seq, total = self._cut or self._notes.first
         at, last = start, seq - 1
         stays = follows = False  # one that stays was seen; one that goes lies right before
@@ -167,7 +168,7 @@ class _Trim:
         return cut is not None and (cut.position > state.first or cut.seq > state.first_seq)
 
     def apply(self) -> int:
-        """Count it as gone; gives how many events."""
+        """Count it as gone, and return how many events it is."""
         notes, state = self._notes, self._notes.state
         events = state.events
         if self._cut is not None and self._is_cut:
