@@ -25,7 +25,7 @@ from solarwind.event import Cause, Event, HandOut
 from solarwind.payload import JSON
 from solarwind.server import cloudevents
 from solarwind.server.cloudevents import Incoming
-from solarwind.server.nesting import check_json
+from solarwind.server.json_check import check_json
 from solarwind.testing.contract import on_loop
 
 from .place import Host
@@ -100,7 +100,7 @@ def fired_again(incoming: Incoming) -> Event:
 
 
 def checked(event: Incoming) -> Incoming:
-    """As the door does."""
+    """As the acceptor does."""
     if event.content == JSON:
         check_json(event.data, NESTING, "JSON as data")
     return event

@@ -12,7 +12,7 @@ from typing import Any
 
 from solarwind import errors
 from solarwind.server.call import STATUS
-from solarwind.server.delivery import Wanted
+from solarwind.server.delivery import WebhookSpec
 from solarwind.server.http import ENDPOINTS
 from solarwind.server.take import Settle, Take
 from solarwind.testing.contract import on_loop
@@ -117,7 +117,7 @@ def test_the_codes_are_those_that_there_are() -> None:
 
 def test_the_fields_are_those_that_there_are() -> None:
     text = DOCUMENT.read_text()
-    for kind, heading in ((Take, "| take |"), (Settle, "| settle |"), (Wanted, "| PUT |")):
+    for kind, heading in ((Take, "| take |"), (Settle, "| settle |"), (WebhookSpec, "| PUT |")):
         table = text[text.index(heading) :].partition("\n\n")[0]
         named = re.findall(r"`(\w+)`", "".join(line.split(" | ")[0] for line in table.splitlines()[2:]))
         assert sorted(named) == sorted(kind.__struct_fields__)

@@ -14,9 +14,9 @@ from solarwind import StoreError, wire
 from solarwind.peer.connection import Connection
 from solarwind.peer.turns import Turns
 from solarwind.server.http11 import Http11
+from solarwind.server.revocation import Uses
 from solarwind.server.take import Takes
 from solarwind.server.targets import Allowed
-from solarwind.server.uses import Uses
 from solarwind.server.webhooks import Webhooks
 from solarwind.testing.contract import on_loop, until
 
@@ -172,7 +172,7 @@ async def test_a_mounted_connection_on_which_nothing_can_be_sent_ends(caplog: py
             return next(came, None) or await asyncio.Event().wait()
 
         scope = {"type": "websocket", "scheme": "ws", "headers": [(b"host", b"localhost")], "server": ("127.0.0.1", 1)}
-        door = server.door(scope | {"subprotocols": [wire.SUBPROTOCOL]}, receive, send)
-        await asyncio.wait_for(asyncio.create_task(door), 60)
+        acceptor = server.acceptor(scope | {"subprotocols": [wire.SUBPROTOCOL]}, receive, send)
+        await asyncio.wait_for(asyncio.create_task(acceptor), 60)
         assert not server.host._connections
         assert "nothing can be sent on a connection" in caplog.text

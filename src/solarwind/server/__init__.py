@@ -1,4 +1,4 @@
-"""The server: a dispatcher behind one port, for many processes and languages. Needs the extra `[server]`."""
+"""The server: exposes a dispatcher on one port, for many processes and languages. Needs the extra `[server]`."""
 
 from .asgi import Server, app
 from .settings import Settings

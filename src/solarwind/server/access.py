@@ -1,7 +1,7 @@
-"""Who may do what: tokens, the file they are kept in, and the one check that guards every door.
+"""Access control: tokens, the file that holds them, and the one check that guards every endpoint.
 
-A token is `sw_`, its id, and a secret of 256 bits. The file has the secret's SHA-256 only: whoever reads it can use
-none, and a guess costs too much for a slow hash to be needed.
+A token is `sw_`, its id, and a secret of 256 bits. The file holds only the secret's SHA-256, so reading the file gives
+no access. A secret of that length needs no slow hash.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ log = logging.getLogger("solarwind")
 
 ANY = "*"
 MAX_TOKENS = 10_000
-MAX_RIGHTS = 1_000  # topics, and purposes, of one token
+MAX_RIGHTS = 1_000  # topics, and as many purposes, for one token
 _MAX_BYTES = 64 << 20
 _MAX_NAME = 200
 _ID_BYTES = 6
@@ -43,7 +43,7 @@ class Listen(msgspec.Struct, frozen=True):
 
 
 class Grant(msgspec.Struct, frozen=True):
-    """What one token, or anybody where there are no tokens, may do."""
+    """The rights of one token, or of everybody where there are no tokens."""
 
     name: str
     fire: tuple[str, ...] = ()
@@ -52,12 +52,12 @@ class Grant(msgspec.Struct, frozen=True):
     id: str | None = None  # of the token; None where there are no tokens
 
     def check_fire(self, topic: str) -> None:
-        """Raises `NotAllowed`."""
+        """Raise `NotAllowed` unless it may fire on `topic`."""
         if topic not in self.fire and ANY not in self.fire:
             raise NotAllowed(f"expected a token with the right to fire on {topic!r}, got {self.name!r}, which has not")
 
     def check_listen(self, topic: str, purpose: str) -> None:
-        """Raises `NotAllowed`."""
+        """Raise `NotAllowed` unless it may join the purpose."""
         if not any(each.topic in (topic, ANY) and each.purpose in (purpose, ANY) for each in self.listen):
             raise NotAllowed(
                 f"expected a token with the right to listen to {topic!r} for {purpose!r}, "
@@ -65,7 +65,7 @@ class Grant(msgspec.Struct, frozen=True):
             )
 
     def check_admin(self) -> None:
-        """Raises `NotAllowed`."""
+        """Raise `NotAllowed` unless it has the right `admin`."""
         if not self.admin:
             raise NotAllowed(f"expected a token with the right admin, got {self.name!r}, which has not")
 
@@ -74,7 +74,7 @@ EVERYTHING = Grant("anybody", (ANY,), (Listen(ANY),), True)
 
 
 class Token(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is kept of a token."""
+    """What the file stores of a token."""
 
     id: str
     name: str
@@ -91,24 +91,24 @@ class _File(msgspec.Struct, kw_only=True):
     tokens: list[Token]
 
 
-_NOBODY = bytes(sha256().digest_size)  # no secret is known that has it
+_NOBODY = bytes(sha256().digest_size)  # no known secret has this hash
 
-# What is no fault of the file's, and goes by.
+# Passing failures, which say nothing about the file.
 _PASSING = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN, errno.EINTR, errno.EIO}
 
-_Stamp = tuple[int, int, int]  # what differs when a file is another, was written, or may be read by others
+_Stamp = tuple[int, int, int]  # differs when the file was replaced, written, or given another mode
 
 
-# --- the door ---------------------------------------------------------------------------------------------------
+# --- the check --------------------------------------------------------------------------------------------------
 
 
 class Access:
-    """What the tokens of a file allow. It is read anew whenever it changed, so that a token can be revoked at once.
+    """Checks tokens against a file. The file is read again whenever it has changed, so that a token can be revoked at
+    once.
 
-    Without a path anybody may do everything. With `required=False` that is so, too, until there is a file; once there
-    was one, nobody gets in without a token. Raises `BadArgument` where the file is not what it should be; a file that
-    becomes so later lets nobody in. Where it only cannot be read for now, the tokens that are known stay in force, and
-    it is tried again with each request.
+    Without a path everybody may do everything. With `required=False` that holds until the file exists; once it did, a
+    token is required. Raises `BadArgument` where the file is invalid; a file that becomes invalid later denies all
+    access. While it cannot be read, the known tokens stay in force, and each request tries again.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class Access:
         self._stamp: _Stamp | None = None
         self._by_id: dict[str, tuple[bytes, Token, Grant]] = {}
         self._open = path is None
-        self._unread = False  # and that was said
+        self._unread = False  # already logged
         if path is not None:
             if not required and not os.path.lexists(path):
                 self._open = True
@@ -135,13 +135,13 @@ class Access:
 
     @property
     def open(self) -> bool:
-        """Whether anybody may do everything."""
+        """Whether everybody may do everything."""
         if self._path is not None:
             self._look(self._path)
         return self._open
 
     def grant(self, token: str | None) -> Grant:
-        """What the bearer of `token` may do. Raises `BadToken` where it is missing, unknown, revoked or expired."""
+        """Return the rights of `token`. Raise `BadToken` where it is missing, unknown, revoked or expired."""
         if self.open:
             return EVERYTHING
         if not token:
@@ -159,8 +159,8 @@ class Access:
         return grant
 
     def owned(self, id: str | None) -> Grant:
-        """What the bearer of the token with this id may do; None is of whoever came when anybody might do everything.
-        Raises `BadToken`."""
+        """Return the rights of the token with this id; None stands for a client that came while no token was required.
+        Raise `BadToken`."""
         if self.open:
             return EVERYTHING
         _, found, grant = self._by_id.get(id or "", (_NOBODY, None, None))
@@ -174,7 +174,7 @@ class Access:
             raise BadToken(f"expected a token that is valid, got {token.name!r}, which expired at {token.expires}")
 
     def holds(self, token: str | None) -> bool:
-        """Whether it is still good: an open connection ends when its token was revoked."""
+        """Whether a token is still valid. An open connection ends when its token is revoked."""
         try:
             self.grant(token)
         except BadToken:
@@ -182,7 +182,7 @@ class Access:
         return True
 
     def refusal(self, token: str | None) -> BadToken:
-        """Why it is not."""
+        """Return the error for a token that is not valid."""
         try:
             self.grant(token)
         except BadToken as error:
@@ -190,7 +190,7 @@ class Access:
         return BadToken("expected a token that is known, got one that was revoked")
 
     def _look(self, path: str) -> None:
-        """Read the file if it changed. One that cannot be read lets nobody in."""
+        """Read the file if it has changed. An invalid file denies all access."""
         try:
             stamp = _stamp(os.stat(path))
         except FileNotFoundError:
@@ -220,7 +220,7 @@ class Access:
             log.error("the tokens cannot be read for now (%s): those known stay in force", error.strerror)
 
     def _read(self, path: str) -> None:
-        """Raises `BadArgument`, and `OSError` for what goes by."""
+        """Read the tokens. Raise `BadArgument`, and `OSError` for a passing failure."""
         tokens, self._stamp = _read(path)
         self._unread = False
         self._by_id = {
@@ -233,7 +233,8 @@ class Access:
 
 
 def read_tokens(path: str) -> list[Token]:
-    """The tokens of a file. Raises `BadArgument` where it is not one, or others than its owner may read or write it."""
+    """Return the tokens of a file. Raise `BadArgument` where it is invalid, or others than its owner may read or write
+    it."""
     try:
         return _read(path)[0]
     except OSError as error:
@@ -313,9 +314,10 @@ def create_token(
     expires: timedelta | None = None,
     now: datetime | None = None,
 ) -> tuple[str, Token]:
-    """Add a token to a file, made if it is not there. Gives its text, which is nowhere else, and what is kept of it.
+    """Add a token to a file, which is created if need be. Return its text, which is stored nowhere, and what is stored
+    of it.
 
-    Raises `BadName`, `BadArgument`, and `ConflictError` where the name is taken.
+    Raise `BadName`, `BadArgument`, and `ConflictError` where the name is in use.
     """
     if not 1 <= len(name) <= _MAX_NAME or name != name.strip() or not name.isprintable():
         raise BadName(f"expected a name of 1 to {_MAX_NAME} printable characters, no space at either end, got {name!a}")
@@ -351,7 +353,7 @@ def create_token(
 
 
 def revoke_token(path: str, name_or_id: str) -> Token:
-    """Take a token out of a file. Raises `NotFound`, and `BadArgument` where the file is none."""
+    """Remove a token from a file and return it. Raise `NotFound`, and `BadArgument` where the file is invalid."""
     with _changing(path) as tokens:
         named = [each for each in tokens if each.name == name_or_id]
         found = named or [each for each in tokens if each.id == name_or_id]
@@ -363,7 +365,7 @@ def revoke_token(path: str, name_or_id: str) -> Token:
 
 @contextmanager
 def _changing(path: str) -> Iterator[list[Token]]:
-    """The tokens, to be changed: one process at a time, and all of it or nothing."""
+    """Yield the tokens for a change that is written as a whole, by one process at a time."""
     path = os.path.realpath(path)
     folder = os.path.dirname(path)
     try:

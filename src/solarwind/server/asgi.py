@@ -1,4 +1,4 @@
-"""The ASGI app: one port for WebSocket and HTTP, run by `solarwind serve` or mounted in somebody's app."""
+"""The ASGI app: one port for WebSocket and HTTP, run by `solarwind serve` or mounted in another app."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from .access import Access
 from .feed import Feeds
 from .guard import Guard
 from .host import ServerHost
-from .http import Http
+from .http import HttpApp
+from .revocation import CHECK_S
 from .settings import Settings
 from .take import Takes
-from .uses import CHECK_S
 from .webhooks import Webhooks
-from .websocket import Door
+from .websocket import Acceptor
 
 
 class Server:
-    """See `app`. What its parts have in common is the `host`."""
+    """The ASGI app that `app` returns. Its parts share the `host`."""
 
     def __init__(
         self,
@@ -49,11 +49,11 @@ class Server:
         self.webhooks = Webhooks(host, networks=webhook_networks, origin=webhook_origin)
         self.takes = Takes(host)
         self.feeds = Feeds(host)
-        self.door = Door(host)
+        self.acceptor = Acceptor(host)
         self._tasks = Tasks(self.host.fail)
         self._shutdown = Shutdown(self._leave)
-        self._http = Http(host, self)
-        self._others = Router([WebSocketRoute(wire.PATH, self.door)], lifespan=self.lifespan)
+        self._http = HttpApp(host, self)
+        self._others = Router([WebSocketRoute(wire.PATH, self.acceptor)], lifespan=self.lifespan)
 
     @property
     def wind(self) -> SolarWind:
@@ -62,16 +62,16 @@ class Server:
 
     @property
     def running(self) -> bool:
-        """Whether anything can be asked of it."""
+        """Whether it serves requests."""
         return self.host.running
 
     @property
     def failed(self) -> asyncio.Future[None]:
-        """Gets why the server cannot go on, once it was started."""
+        """A future that gets the error for which the server cannot go on. It exists once started."""
         return self.host.failed
 
     async def start(self) -> None:
-        """Start the dispatcher, unless it is somebody else's SolarWind."""
+        """Start the dispatcher, unless it is a SolarWind that the caller runs."""
         self._loop = asyncio.get_running_loop()
         self.host.begin()
         if self._owns:
@@ -85,10 +85,10 @@ class Server:
         self._tasks.begin(self._sweep(), "the server's look at who is there and may be")
 
     def leave(self) -> None:
-        """Whatever would not end by itself ends, and nothing new begins: the process is about to stop.
+        """End everything that would not end by itself, and begin nothing new: the process is about to stop.
 
-        It may be called from any thread: who runs the outer app on another than the main one, where no signal comes,
-        calls it before telling that app's server to stop.
+        It may be called from any thread. Where the outer app does not run on the main thread, no signal arrives there:
+        call this before telling that app's server to stop.
         """
         self._loop.call_soon_threadsafe(self._leave)
 
@@ -118,8 +118,8 @@ class Server:
             await self.wind.stop()
 
     async def _sweep(self) -> None:
-        """See to it that whoever is gone, or may not be here any more, does not stay. While this process stood still
-        nobody could be heard of."""
+        """End what belongs to clients that are gone or have lost their rights. Where this process stood still, silence
+        is no proof that a client is gone."""
         loop = asyncio.get_running_loop()
         pause = min(self.host.settings.heartbeat_s / 8, self.host.settings.authenticate_s / 2, CHECK_S)
         due = loop.time() + pause
@@ -138,7 +138,7 @@ class Server:
 
     @asynccontextmanager
     async def lifespan(self, app: Any = None) -> AsyncIterator[None]:
-        """For the app that this one is mounted in: `FastAPI(lifespan=events.lifespan)`."""
+        """Run it with the app that it is mounted in: `FastAPI(lifespan=events.lifespan)`."""
         await self.start()
         self._shutdown.watch()
         try:
@@ -162,12 +162,12 @@ def app(
     webhook_networks: Collection[str] = (),
     webhook_origin: str | None = None,
 ) -> Server:
-    """An ASGI app on a dispatcher: that of a URL, or of a SolarWind that you start and stop yourself.
+    """Return an ASGI app for a dispatcher: that of a URL, or of a SolarWind that you start and stop yourself.
 
-    `tokens` is the path of a token file; without one anybody who reaches the port may do everything. `hosts` are the
-    names it answers to; those of loopback if not given and there are no tokens. `origins` are the origins of web pages
-    that may use it besides its own. `webhook_networks` are networks, addresses or hosts that webhooks may reach besides
-    public addresses; `webhook_origin` is the name by which their targets know who sends, the machine's if not given.
+    `tokens` is the path of a token file; without one everybody who reaches the port may do everything. `hosts` are the
+    names it answers to; without tokens the default is the loopback names. `origins` are further origins of web pages
+    that may use it. `webhook_networks` are networks, addresses or hosts that webhooks may reach besides public
+    addresses; `webhook_origin` is the name that webhook targets are told, by default the machine's.
     """
     return Server(
         source,

@@ -1,4 +1,4 @@
-"""What has come and is not whole yet, of all peers: how much it takes together, and that it is given back."""
+"""A memory budget for unfinished bodies, messages and held batches of all peers together."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from contextlib import suppress
 
 from ..errors import Busy
 
-_TRIM_BYTES = 32 << 20  # that there were once: the allocator keeps what is given back to it
+_TRIM_BYTES = 32 << 20  # the peak from which on memory is trimmed: the allocator keeps what is freed
 
 
-class Bodies:
-    """All of them, of one server."""
+class BodyBudget:
+    """The bytes in use, of one server."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self.size = 0
         self._peak = 0
 
-    def take(self, size: int) -> None:
-        """So many bytes more. Raises `Busy`."""
+    def reserve(self, size: int) -> None:
+        """Add bytes to the budget. Raise `Busy` where there is no room."""
         if self.size + size > self._max_bytes:
             raise Busy(
                 f"expected bodies, messages and held batches of at most {self._max_bytes:,} bytes on their way at a "
@@ -29,12 +29,12 @@ class Bodies:
         self.size += size
         self._peak = max(self._peak, self.size)
 
-    def leave(self, size: int) -> None:
+    def release(self, size: int) -> None:
         self.size -= size
 
     def trim(self) -> None:
-        """Called now and then: give back to the system what a great deal of bodies took. Other allocators than glibc's
-        do so by themselves."""
+        """Return freed memory to the system after a peak. Called now and then; allocators other than glibc's do this
+        themselves."""
         if self._peak < _TRIM_BYTES or self.size > self._peak // 4:
             return
         self._peak = self.size

@@ -1,5 +1,5 @@
-"""A request at one of the HTTP doors: what it says, read within limits, and the problem that is answered if it may not
-be or cannot be done."""
+"""One HTTP request: reading it within limits, checking its rights, and the problem details that answer a refused
+one."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ from ..peer.turns import PIECE_BYTES
 from .access import Grant
 from .faults import read_body, read_query
 from .host import ServerHost
-from .nesting import check_long_json
+from .json_check import check_long_json
 
 T = TypeVar("T")
 S = TypeVar("S", bound=msgspec.Struct)
 
 JSON_TYPE = "application/json"
 PROBLEM_TYPE = "application/problem+json"
-AGAIN_S = "1"  # after which it may be tried again, where that may help
-# The first that fits; what else the caller gets wrong is a bad request, and what else goes wrong is the server's.
+AGAIN_S = "1"  # Retry-After, for errors that may pass
+# The first match counts. Other errors of the caller are 400, and all others 500.
 STATUS: tuple[tuple[type[SolarWindError], int], ...] = (
     (BadToken, 401),
     (NotAllowed, 403),
@@ -55,17 +55,17 @@ STATUS: tuple[tuple[type[SolarWindError], int], ...] = (
     (StoreError, 503),
 )
 
-MAX_JSON_BYTES = 4 << 20  # of a body that is no event: it is decoded in one go
-LAST_WORDS_S = 0.5  # that is read of a body that may no longer come, so that its sender gets to read why
-_ITEM_BYTES = 256  # that making an item takes, as if so much were written
-_VALUES = 16  # in a body, about, for each id that may be in it
-_MAX_WHOLE = 1 << 53  # above it a float may be any of several
+MAX_JSON_BYTES = 4 << 20  # for a body that is no event: it is decoded at once
+LAST_WORDS_S = 0.5  # how long the body of a refused request is still read, so that its sender reads the answer
+_ITEM_BYTES = 256  # the cost of making an item, in bytes written
+_VALUES = 16  # JSON values allowed in a body for each id that it may hold
+_MAX_WHOLE = 1 << 53  # above it a float may stand for several integers
 
 encode = msgspec.json.Encoder().encode
 
 
 class Call:
-    """One request, with what its bearer may do."""
+    """One request, with the rights of its token."""
 
     def __init__(self, host: ServerHost, request: Request) -> None:
         self.host = host
@@ -78,30 +78,31 @@ class Call:
         self._task = asyncio.current_task()
         self._refusal: SolarWindError | None = None
 
-    # Its right ----------------------------------------------------------------------------------------
+    # Rights --------------------------------------------------------------------------------------------
 
     def refuse(self, error: SolarWindError) -> None:
-        """It may no longer be: whatever it waits for, it waits no longer."""
+        """End the request with this error, because its right has ended."""
         self._refusal = error
         if self._task is not None:
             self._task.cancel()
 
     def refused(self) -> BaseException:
-        """What a `CancelledError` means: why it was refused, or just that."""
+        """Return what a `CancelledError` means: the error that it was refused with, or the cancellation itself."""
         if self._refusal is None or self._task is None or self._task.uncancel():
             return asyncio.CancelledError()
         return self._refusal
 
-    # What it says -------------------------------------------------------------------------------------
+    # Content -------------------------------------------------------------------------------------------
 
     @cached_property
     def topic(self) -> str:
-        """Raises `BadName`."""
+        """The topic in the path. Raises `BadName`."""
         return check_topic(self.part("topic"))
 
     @cached_property
     def purpose(self) -> str:
-        """Of the path or, where that has none, of the query. Raises `BadName`, or `BadArgument` if there is none."""
+        """The purpose in the path or, where that has none, in the query. Raises `BadName`, or `BadArgument` if there is
+        none."""
         if "purpose" in self.request.path_params:
             return check_purpose(self.part("purpose"))
         if "purpose" not in self.parameters:
@@ -109,7 +110,7 @@ class Call:
         return check_purpose(self.parameters["purpose"])
 
     def part(self, name: str) -> str:
-        """A part of the path, decoded: it may have any character in it, a slash too. Raises `BadName`."""
+        """Return a decoded part of the path, which may have any character in it, a slash too. Raise `BadName`."""
         try:
             return unquote(self.request.path_params[name], errors="strict")
         except UnicodeDecodeError:
@@ -117,7 +118,7 @@ class Call:
 
     @cached_property
     def parameters(self) -> dict[str, str]:
-        """The query. Raises `BadArgument`."""
+        """The query by name. Raises `BadArgument`."""
         try:
             query = self.request.scope["query_string"].decode("ascii")
             pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=False, errors="strict")
@@ -129,22 +130,22 @@ class Call:
         return dict(pairs)
 
     def query(self, kind: type[S]) -> S:
-        """The query as a struct. Raises `BadArgument`."""
+        """Return the query as a struct. Raise `BadArgument`."""
         return read_query(self.parameters, kind)
 
     @property
     def address(self) -> str:
-        """Where it comes from."""
+        """The client's address."""
         client = self.request.client
         return client.host if client is not None else "unknown"
 
     @property
     def media_type(self) -> str:
-        """Of the body, without parameters, in lower case; empty if it is not said."""
+        """The body's media type without parameters, in lower case; empty if it is not given."""
         return self.request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
     async def json(self, kind: type[T]) -> T:
-        """The body, JSON, as a struct; no body at all is an empty object. Raises `BadPayload`, `TooLarge`."""
+        """Return the JSON body as a struct; no body at all is an empty object. Raise `BadPayload`, `TooLarge`."""
         body = await self.body(min(self.host.settings.body_bytes, MAX_JSON_BYTES))
         if not body and not self.media_type:
             body = b"{}"
@@ -155,30 +156,30 @@ class Call:
         await check_long_json(body, settings.nesting, self.host.turns, max_values=_VALUES * settings.ids + _VALUES)
         try:
             return read_body(body, kind)
-        except BadPayload:  # JSON knows only numbers: to some of those who write it 3.0 is a whole one
+        except BadPayload:  # JSON knows only numbers: some encoders write the integer 3 as 3.0
             if len(body) > PIECE_BYTES:  # lists, in which there are none
                 raise
             return read_body(encode(_whole(msgspec.json.decode(body))), kind)
 
     async def body(self, most: int) -> bytes:
-        """All of it. Raises `TooLarge`, `Busy`, and `ClientGone`."""
+        """Return the whole body. Raise `TooLarge`, `Busy`, and `ClientGone`."""
         length = self.request.headers.get("content-length", "0")
         if length.isdecimal() and int(length) > most:
             raise TooLarge(f"expected a body of at most {most:,} bytes, got {int(length):,}")
         parts, size, bodies = [], 0, self.host.bodies
         try:
             async for part in self.chunks():
-                bodies.take(len(part))
+                bodies.reserve(len(part))
                 size += len(part)
                 if size > most:
                     raise TooLarge(f"expected a body of at most {most:,} bytes, got more")
                 parts.append(part)
             return b"".join(parts)
         finally:
-            bodies.leave(size)
+            bodies.release(size)
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """The body as it comes. Raises `ClientGone`."""
+        """Yield the body in chunks as they arrive. Raise `ClientGone`."""
         while self._more:
             self._begun = True
             message = await self._receive()
@@ -189,8 +190,8 @@ class Call:
             yield message.pop("body", b"")  # not kept here until the next comes
 
     async def drain(self) -> bool:
-        """Read on what a client is still sending, or it may never read why that was refused; but not for ever: it may
-        be anybody. One that waits to be told to send is told no. Gives whether nothing more comes."""
+        """Read the rest of the body for a moment, so that a client that is still sending gets to read the refusal. One
+        that waits for `100 Continue` is refused. Return whether the body is complete."""
         if not self._begun and self.request.headers.get("expect", "").lower() == "100-continue":
             return False
         left = self.host.settings.body_bytes
@@ -208,13 +209,13 @@ class Call:
         return True
 
     async def gone(self) -> None:
-        """Wait until the client has hung up; once the body was read."""
+        """Wait until the client has disconnected. The body must have been read."""
         while not self._gone:
             self._gone = (await self._receive())["type"] == "http.disconnect"
 
 
 def _whole(value: Any) -> Any:
-    """With whole numbers as such."""
+    """Return the value with floats that are whole numbers as ints."""
     if isinstance(value, float) and value.is_integer() and abs(value) < _MAX_WHOLE:
         return int(value)
     if isinstance(value, list):
@@ -223,14 +224,14 @@ def _whole(value: Any) -> Any:
 
 
 class ClientGone(Exception):
-    """The client hung up before its request was whole: there is nobody to answer."""
+    """The client disconnected before its request was complete, so nothing is answered."""
 
 
 # Answers ------------------------------------------------------------------------------------------------
 
 
 async def in_pieces(call: Call, items: Iterable[Any]) -> list[Any]:
-    """The items as JSON, for a long answer. They are made one by one, as fast as others leave time for it."""
+    """Return the items as JSON for a long answer. They are made one by one, in turn with other work."""
     written: list[Any] = []
     items, turns = iter(items), call.host.turns
     more = True
@@ -251,7 +252,7 @@ def answer(value: Any, status: int = 200, headers: dict[str, str] | None = None)
 
 
 def problem(error: SolarWindError, **members: Any) -> Response:
-    """The error as problem details, RFC 9457. `members` are said besides."""
+    """Return the error as problem details (RFC 9457), with further `members`."""
     status = next((status for kind, status in STATUS if isinstance(error, kind)), None)
     if status is None:
         status = 400 if error.fault in ("caller", "peer") else 500

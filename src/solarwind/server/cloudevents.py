@@ -1,4 +1,4 @@
-"""CloudEvents 1.0: how an event is written in that format for HTTP, and how one that comes in it is read."""
+"""CloudEvents 1.0 over HTTP: writing events in that format, and reading them."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ BATCHED = "application/cloudevents-batch+json"
 PREFIX = "ce-"
 MAX_SOURCE = 1_000  # characters
 _MAX_NS = 1 << 63
-_PLAIN = "".join(map(chr, range(0x21, 0x7F))).replace('"', "").replace("%", "")  # what a header carries as it is
+_PLAIN = "".join(map(chr, range(0x21, 0x7F))).replace('"', "").replace("%", "")  # not encoded in a header
 _SAFE = "!$&'()*+,;=:@~"
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d)[Tt](\d\d:\d\d:\d\d)(?:\.(\d{1,9})\d*)?([Zz]|[+-]\d\d:\d\d)")
 _MEDIA_TYPE = re.compile(r"[\w!#$&^.+-]+/([\w!#$&^.+-]+)[ \t]*(;[ -~]*)?", re.ASCII)
 _HEADER = re.compile(r"[!-~]([ -~]*[!-~])?")
 _KINDS: tuple[CauseKind, ...] = ("user", "schedule", "machine", "application")
 _DATA = ("data", "data_base64")
-_MAX_ATTRIBUTES_BYTES = 64 << 10  # of one in structured form, all but its data
+_MAX_ATTRIBUTES_BYTES = 64 << 10  # everything but the data, in structured form
 _Data: type[Any] = msgspec.defstruct("Data", [(name, msgspec.Raw, msgspec.Raw()) for name in _DATA])
 
 _decode_text = msgspec.json.Decoder(str).decode
@@ -39,7 +39,7 @@ _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 encode = msgspec.json.Encoder().encode
 
 
-# How one looks in structured form, for those who describe what is answered.
+# The structured form, for OpenAPI.
 CloudEvent = Annotated[
     dict[str, Any],
     msgspec.Meta(
@@ -61,7 +61,7 @@ CloudEvent = Annotated[
 
 
 def attributes(event: Event) -> dict[str, str | int]:
-    """What a CloudEvent says besides its data. `attempt` and `purpose` are there for an event that is handed out."""
+    """Return the attributes of a CloudEvent. `attempt` and `purpose` are among them for an event that is handed out."""
     found: dict[str, str | int] = {
         "specversion": SPECVERSION,
         "id": event.id,
@@ -89,9 +89,10 @@ def attributes(event: Event) -> dict[str, str | int]:
 
 
 def to_cloudevent(event: Event) -> dict[str, Any]:
-    """The event in structured form, for `encode`: JSON as it is in `data`, anything else in `data_base64`.
+    """Return the event in structured form, for `encode`: JSON in `data`, anything else in `data_base64`.
 
-    Not everybody who fires looks whether it is JSON; one payload that is none must not spoil all that go with it."""
+    A payload fired as JSON need not be valid JSON. One that is not must not break the other events in the document.
+    """
     found: dict[str, Any] = dict(attributes(event))
     data = as_json(event.data, event.content_type)
     if data is not None:
@@ -102,7 +103,7 @@ def to_cloudevent(event: Event) -> dict[str, Any]:
 
 
 def to_headers(event: Event) -> dict[str, str]:
-    """The headers of the event in binary form; its body is `event.data`."""
+    """Return the headers of the event in binary form; its body is `event.data`."""
     found = attributes(event)
     content = str(found.pop("datacontenttype"))
     headers = {"content-type": content if _HEADER.fullmatch(content) else BYTES}
@@ -112,14 +113,14 @@ def to_headers(event: Event) -> dict[str, str]:
 
 
 def write_source(machine: str, process: str) -> str:
-    """`//machine/process`; a source of another form came in as the process of no machine."""
+    """Return `//machine/process`. A source of another form was read as the process of no machine."""
     if not machine:
         return (process if process.isprintable() else quote(process, safe=_SAFE + "/")) or "//unknown"
     return f"//{quote(machine, safe=_SAFE)}/{quote(process, safe=_SAFE)}"
 
 
 def read_source(source: str) -> tuple[str, str]:
-    """The machine and the process, such that `write_source` gives the same source again."""
+    """Return the machine and the process from which `write_source` makes the same source again."""
     machine, _, process = source.removeprefix("//").partition("/")
     found = unquote(machine), unquote(process)
     return found if write_source(*found) == source else ("", source)
@@ -131,7 +132,7 @@ def write_time(time_ns: int) -> str:
 
 
 def _fired_at(text: str) -> int:
-    """ns since 1970 of when an event was fired. Raises `BadArgument`."""
+    """Return when an event was fired, in ns since 1970. Raise `BadArgument`."""
     time = read_time(text)
     if time > MAX_TIME:
         raise BadArgument(f"expected the time of an event, from 1970 to 2116, got {text[:80]!a}")
@@ -139,7 +140,7 @@ def _fired_at(text: str) -> int:
 
 
 def read_time(text: str) -> int:
-    """ns since 1970 of an RFC 3339 time, all nine digits kept. Raises `BadArgument`."""
+    """Return an RFC 3339 time in ns since 1970, with all nine digits. Raise `BadArgument`."""
     found = _TIME.fullmatch(text)
     if found is not None:
         date, time, fraction, offset = found.groups()
@@ -160,9 +161,9 @@ def read_time(text: str) -> int:
 class Incoming(NamedTuple):
     """An event that came as a CloudEvent.
 
-    What an event has no place of its own for (`subject`, `dataschema`, `traceparent`, any extension) is in its
-    extensions, as text. JSON of any kind becomes `application/json`, and is still to be looked at; any other type stays
-    what it was.
+    Attributes that an event has no field for (`subject`, `dataschema`, `traceparent`, any extension) become its
+    extensions, as text. JSON of any kind becomes `application/json`, and is still to be checked; any other content type
+    is kept.
     """
 
     data: bytes
@@ -174,7 +175,7 @@ class Incoming(NamedTuple):
 
 
 def read_structured(body: bytes | msgspec.Raw, topic: str) -> Incoming:
-    """Raises `BadPayload`, `BadArgument` and `BadName`."""
+    """Read an event in structured form. Raise `BadPayload`, `BadArgument` and `BadName`."""
     raw = _members(body)
     given = {name: _text(name, value) for name, value in raw.items() if name not in _DATA and bytes(value) != b"null"}
     base64, plain = raw.get("data_base64"), raw.get("data")
@@ -194,7 +195,7 @@ def read_structured(body: bytes | msgspec.Raw, topic: str) -> Incoming:
 
 
 def _members(body: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
-    """What the object has, by name. There may be a hundred thousand: then none is made anything of."""
+    """Return the members of a JSON object by name, each undecoded: there may be a hundred thousand."""
     try:
         if len(body) > _MAX_ATTRIBUTES_BYTES:
             found = _decode_data(body)
@@ -211,7 +212,8 @@ def _members(body: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
 
 
 def read_binary(headers: Mapping[str, str], body: bytes, topic: str) -> Incoming:
-    """The attributes are the headers `ce-…`, percent-decoded. Raises `BadPayload`, `BadArgument` and `BadName`."""
+    """Read an event in binary form, whose attributes are the percent-decoded headers `ce-…`. Raise `BadPayload`,
+    `BadArgument` and `BadName`."""
     given: dict[str, str] = {}
     for header, value in headers.items():
         name = header.removeprefix(PREFIX)
@@ -229,7 +231,7 @@ def read_binary(headers: Mapping[str, str], body: bytes, topic: str) -> Incoming
 
 
 def _quoted(value: str) -> str:
-    """Some clients put a value with spaces in quotes, which the format asks to be taken off."""
+    """Return the value without quotes, which some clients put around values with spaces."""
     if len(value) >= 2 and value[0] == value[-1] == '"':
         return re.sub(r"\\(.)", r"\1", value[1:-1])
     return value
@@ -293,7 +295,7 @@ def _got(given: dict[str, str], name: str) -> str:
 
 
 def _checked(given: dict[str, str], name: str, check: Callable[[object], str]) -> str:
-    """The attribute. Raises `BadName`, which says which one."""
+    """Return a checked attribute. Raise `BadName` with the attribute's name."""
     try:
         return check(given[name])
     except BadName as error:
@@ -301,7 +303,7 @@ def _checked(given: dict[str, str], name: str, check: Callable[[object], str]) -
 
 
 def _text(name: str, value: msgspec.Raw) -> str:
-    """An attribute as text: it may be text, a whole number, or true or false."""
+    """Return an attribute as text: it may be text, a whole number, or a boolean."""
     text = bytes(value)
     if re.fullmatch(rb"-?\d{1,10}|true|false", text):
         return text.decode()

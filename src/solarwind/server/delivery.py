@@ -1,8 +1,8 @@
-"""One webhook: what it was told to be, and the service instance that POSTs its events as CloudEvents.
+"""One webhook: its specification, and the service instance that POSTs its events as CloudEvents.
 
-The purpose's rules hold as for any instance: an answer of 2xx settles, any other is a handler that raised. What is
-sent is signed as Standard Webhooks says, and a target is asked first whether it wants it, as CloudEvents' webhook
-specification says.
+The purpose's rules hold as for any instance: a 2xx answer settles, any other counts as a handler that raised. Requests
+are signed according to Standard Webhooks, and a target must first agree to receive events, by the handshake of the
+CloudEvents webhook specification.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ from ..service.registration import make_join
 from ..service.runner import Runner
 from ..service.signature import Handler
 from .cloudevents import STRUCTURED, encode, to_cloudevent, to_headers
-from .described import Field, KeyMissing, SinceText, Version
-from .targets import MAX_URL, Answer, Target, Unanswered, read_url
+from .schemas import Field, KeyMissing, SinceText, VersionNumber
+from .targets import MAX_URL, Target, TargetAnswer, Unanswered, read_url
 from .times import read_since
 
 log = logging.getLogger("solarwind")
 
-MAX_CONCURRENCY = 100  # requests of one webhook at a time
+MAX_CONCURRENCY = 100  # concurrent requests of one webhook
 MAX_TIMEOUT_S = 300.0
 MAX_RATE = 1_000_000  # requests a minute
-MAX_PAUSE_S = 86_400.0  # that a target's Retry-After counts for
+MAX_PAUSE_S = 86_400.0  # the longest Retry-After that is followed
 MAX_TOKEN = 4_096  # characters
 HANDSHAKE_S = 10.0
 _SECRET = "whsec_"
@@ -58,12 +58,12 @@ class Attempts(Retry, frozen=True, forbid_unknown_fields=True):
     """A `Retry` as it comes over HTTP."""
 
 
-class Wanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What whoever registers a webhook states."""
+class WebhookSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The specification of a webhook, as the client that registers it states it."""
 
     url: Annotated[str, Meta(extra_json_schema={"pattern": "^https?://", "maxLength": MAX_URL})]
     exchange: str = "direct"
-    version: Version = 1
+    version: VersionNumber = 1
     key: Field | None = None
     key_missing: KeyMissing = "handle"
     since: SinceText = "now"
@@ -79,11 +79,11 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     secret: str | None = None
 
     def __repr__(self) -> str:
-        """Without what is nobody's business."""
-        return f"<Wanted at {read_url(self.url).shown}>"
+        """Show no secrets."""
+        return f"<WebhookSpec at {read_url(self.url).shown}>"
 
     def check(self) -> None:
-        """Raises `BadArgument`. What an exchange or a version may be, whoever joins says."""
+        """Raise `BadArgument` for an invalid value. Exchange and version are checked when it joins."""
         read_url(self.url)
         read_since(self.since)
         check_count("concurrency", self.concurrency)
@@ -100,7 +100,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Secret(msgspec.Struct, frozen=True):
-    """What messages are signed with; `until` is when a former one ends, in seconds since 1970."""
+    """A key for signatures; `until` is when a replaced one expires, in seconds since 1970."""
 
     text: str
     until: float | None = None
@@ -110,29 +110,29 @@ class Secret(msgspec.Struct, frozen=True):
 
 
 class Webhook(msgspec.Struct, frozen=True, kw_only=True):
-    """A webhook as it is remembered. `ended` says why it sends nothing any more."""
+    """A webhook as it is stored. `ended` is why it does not send any more."""
 
     topic: str
     purpose: str
     name: str
-    wanted: Wanted  # without the secret
+    spec: WebhookSpec  # without the secret
     secrets: tuple[Secret, ...]  # the newest first
     rate: int | None = None  # requests a minute, as the target allowed
-    owner: str | None = None  # the id of the token that put it; None where there were no tokens
+    owner: str | None = None  # the id of the token that registered it; None where there were no tokens
     owner_name: str = ""
     ended: str | None = None
 
     @property
-    def place(self) -> tuple[str, str, str]:
+    def key(self) -> tuple[str, str, str]:
         return self.topic, self.purpose, self.name
 
     @property
     def concurrency(self) -> int:
-        """Requests at a time. No more than the rate can keep busy, so that no event waits here that another instance
-        could have."""
+        """Concurrent requests: no more than the rate can keep busy, so that no event waits here that another instance
+        could handle."""
         if self.rate is None:
-            return self.wanted.concurrency
-        return min(self.wanted.concurrency, max(1, ceil(self.rate / 60 * self.wanted.timeout)))
+            return self.spec.concurrency
+        return min(self.spec.concurrency, max(1, ceil(self.rate / 60 * self.spec.timeout)))
 
 
 # Signatures ----------------------------------------------------------------------------------------------
@@ -143,7 +143,7 @@ def make_secret() -> str:
 
 
 def read_secret(text: str) -> bytes:
-    """The key in it. Raises `BadArgument`, which does not say what it was."""
+    """Return the key in it. Raise `BadArgument`, without showing the text."""
     try:
         key = b64decode(text.removeprefix(_SECRET), validate=True)
     except (binascii.Error, ValueError):
@@ -157,7 +157,7 @@ def read_secret(text: str) -> bytes:
 
 
 def sign(known: Sequence[Secret], id: str, timestamp: int, body: bytes) -> str:
-    """The signatures of a message, one for each secret that is good, as Standard Webhooks says."""
+    """Return the signatures of a message, one for each valid secret, according to Standard Webhooks."""
     content = f"{id}.{timestamp}.".encode() + body
     good = [read_secret(each.text) for each in known if each.until is None or each.until > timestamp]
     return " ".join("v1," + b64encode(hmac.digest(key, content, "sha256")).decode() for key in good)
@@ -166,14 +166,15 @@ def sign(known: Sequence[Secret], id: str, timestamp: int, body: bytes) -> str:
 # The handshake -------------------------------------------------------------------------------------------
 
 
-async def ask(target: Target, wanted: Wanted, origin: str) -> int | None:
-    """Ask the target whether it wants events from here. Gives how many a minute; None is any number.
+async def ask(target: Target, spec: WebhookSpec, origin: str) -> int | None:
+    """Ask the target whether it accepts events from here. Return the requests that it allows per minute; None for any
+    number.
 
-    Raises `NotAllowed` if it does not, and `Unavailable` if it does not say.
+    Raise `NotAllowed` if it refuses, and `Unavailable` if it does not answer.
     """
-    headers = {"webhook-request-origin": origin, **_authorization(wanted)}
-    if wanted.rate is not None:
-        headers["webhook-request-rate"] = str(wanted.rate)
+    headers = {"webhook-request-origin": origin, **_authorization(spec)}
+    if spec.rate is not None:
+        headers["webhook-request-rate"] = str(spec.rate)
     try:
         answer = await target.request("OPTIONS", headers, b"", HANDSHAKE_S)
     except Unanswered as error:
@@ -187,25 +188,25 @@ async def ask(target: Target, wanted: Wanted, origin: str) -> int | None:
         )
     rate = answer.headers.get("webhook-allowed-rate", "*").strip()
     if rate == "*":
-        return wanted.rate
+        return spec.rate
     if not re.fullmatch(r"[0-9]{1,9}", rate) or int(rate) < 1:
         raise NotAllowed(f"expected the webhook's target to allow a rate, a number or *, got {rate[:80]!a}")
-    return min(int(rate), wanted.rate or MAX_RATE)
+    return min(int(rate), spec.rate or MAX_RATE)
 
 
-def _authorization(wanted: Wanted) -> dict[str, str]:
-    return {"authorization": f"Bearer {wanted.token}"} if wanted.token is not None else {}
+def _authorization(spec: WebhookSpec) -> dict[str, str]:
+    return {"authorization": f"Bearer {spec.token}"} if spec.token is not None else {}
 
 
-# At work -------------------------------------------------------------------------------------------------
+# Delivery ------------------------------------------------------------------------------------------------
 
 
 class Undelivered(Exception):
-    """The target answered, and did not take the event."""
+    """The target answered, and did not accept the event."""
 
 
 class Pace:
-    """When the next request may go: no more than so many a minute, and none while the target wants a pause."""
+    """Schedules requests: a limited number per minute, and none during a pause that the target asked for."""
 
     def __init__(self, rate: int | None) -> None:
         self._interval = 60.0 / rate if rate else 0.0
@@ -213,13 +214,13 @@ class Pace:
         self._paused = 0.0
 
     def turn(self, now: float) -> float:
-        """When the request that asks now has its turn; the next has a later one."""
+        """Return when the request that asks now may be sent; the next gets a later time."""
         turn = max(now, self._next)
         self._next = turn + self._interval
         return turn
 
     def left(self, turn: float, now: float) -> float:
-        """How long to wait still. A pause may have come while it waited."""
+        """Return the remaining wait. The target may have asked for a pause meanwhile."""
         return max(turn, self._paused) - now
 
     def pause(self, now: float, seconds: float) -> None:
@@ -227,14 +228,15 @@ class Pace:
 
 
 class Failing(NamedTuple):
-    """A target that takes nothing for now: since when, and why the last time."""
+    """Why and since when a target accepts nothing."""
 
     since: datetime
     error: str
 
 
-class _Instance(Runner):
-    """Says so when its purpose is gone, and what a target does in one line."""
+class _WebhookInstance(Runner):
+    """The webhook's service instance. It reports when its purpose is retired, and logs a target's failures in one line
+    each."""
 
     def __init__(self, ended: Callable[[str], None], webhook: Webhook, *how: Any) -> None:
         super().__init__(*how)
@@ -246,9 +248,9 @@ class _Instance(Runner):
             return super()._failure(position, event, error, meant)
         of, wait_ns = self._webhook, self.join.retry.delay_ns(event.attempt, self._engine.random)
         limited.warning(
-            ("webhook", *of.place),
+            ("webhook", *of.key),
             "webhook %s of %r on topic %r, to %s: %s: event %s, %s",
-            *(of.name, of.purpose, of.topic, read_url(of.wanted.url).shown),
+            *(of.name, of.purpose, of.topic, read_url(of.spec.url).shown),
             *(meant.text, event.id, self._next(event, wait_ns)),
         )
         return Failure(position, "retry", meant.text, wait_ns)
@@ -259,7 +261,7 @@ class _Instance(Runner):
 
 
 class Delivery:
-    """A webhook at work: a service instance whose handler POSTs."""
+    """A running webhook: a service instance whose handler POSTs."""
 
     def __init__(
         self,
@@ -271,8 +273,8 @@ class Delivery:
         ended: Callable[[str], None],
         turns: Turns,
     ) -> None:
-        """`ended` is called when it is to send nothing any more, with why. What is sent is made and signed in `turns`:
-        it may be long, and many at a time."""
+        """`ended` is called with the reason when it is to send nothing any more. Requests are made and signed in
+        `turns`, because they may be long and many."""
         self.webhook = webhook
         self._engine = engine
         self._limits = limits
@@ -286,27 +288,27 @@ class Delivery:
         self.failing: Failing | None = None
 
     async def start(self) -> None:
-        """Raises what joining raises."""
+        """Join the purpose. Raise what joining raises."""
         of = self.webhook
-        wanted = of.wanted
+        spec = of.spec
         since, handler = (
-            read_since(wanted.since),
+            read_since(spec.since),
             Handler(f"webhook {of.name}", of.purpose, self._post, True, False, False),
         )
         join = make_join(
             of.topic,
             of.purpose,
-            wanted.exchange,
-            wanted.version,
-            wanted.key,
+            spec.exchange,
+            spec.version,
+            spec.key,
             since,
-            wanted.retry,
+            spec.retry,
             30.0,
             of.concurrency,
-            wanted.key_missing,
+            spec.key_missing,
         )
         begun = asyncio.Event()
-        runner = _Instance(self._ended, of, self._engine, join, handler, of.concurrency, begun, self._limits)
+        runner = _WebhookInstance(self._ended, of, self._engine, join, handler, of.concurrency, begun, self._limits)
         try:
             runner.enter(await self._engine.join(join, since, runner))
         except BaseException:
@@ -316,13 +318,13 @@ class Delivery:
         begun.set()
 
     def leaving(self) -> None:
-        """Take nothing more; those that wait for their turn go back."""
+        """Accept nothing more; events that wait for their turn are given back."""
         self._stopping.set()
         if self._runner is not None:
             self._engine.leaving(self._runner.instance)
 
     async def stop(self, grace: float) -> None:
-        """Let requests come to their end for `grace` seconds, and give back the rest."""
+        """Let requests finish for `grace` seconds, and give back the rest."""
         self.leaving()
         runner, self._runner = self._runner, None
         if runner is not None:
@@ -332,13 +334,13 @@ class Delivery:
 
     async def _post(self, event: Event) -> None:
         await self._turn()
-        wanted = self.webhook.wanted
+        spec = self.webhook.spec
         await self._turns.next()
         with self._turns.piece():
-            body = event.data if wanted.mode == "binary" else encode(to_cloudevent(event))
+            body = event.data if spec.mode == "binary" else encode(to_cloudevent(event))
             headers = self._headers(event, body)
         try:
-            answer = await self._target.request("POST", headers, body, wanted.timeout)
+            answer = await self._target.request("POST", headers, body, spec.timeout)
             self._judge(answer)
         except (Undelivered, Unanswered, NotAllowed, Later) as error:
             if not self._stopping.is_set():
@@ -353,9 +355,9 @@ class Delivery:
 
     def _headers(self, event: Event, body: bytes) -> dict[str, str]:
         headers = to_headers(event)
-        # A full stop in an id of a producer's own could make two messages of one signature.
+        # With a full stop in a producer's own id, two messages could have one signature.
         id, timestamp = headers["ce-id"].replace(".", "%2E"), int(time())
-        if self.webhook.wanted.mode == "structured":
+        if self.webhook.spec.mode == "structured":
             headers = {"content-type": STRUCTURED}
         return {
             **headers,
@@ -363,11 +365,11 @@ class Delivery:
             "webhook-timestamp": str(timestamp),
             "webhook-signature": sign(self.webhook.secrets, id, timestamp, body),
             "webhook-request-origin": self._origin,
-            **_authorization(self.webhook.wanted),
+            **_authorization(self.webhook.spec),
         }
 
     async def _turn(self) -> None:
-        """Wait until it may send. What waits here when the webhook leaves goes back."""
+        """Wait until it may send. Events that wait here when the webhook leaves are given back."""
         loop = asyncio.get_running_loop()
         turn = self._pace.turn(loop.time())
         while not self._stopping.is_set():
@@ -380,7 +382,7 @@ class Delivery:
                 pass
         raise Later(0)
 
-    def _judge(self, answer: Answer) -> None:
+    def _judge(self, answer: TargetAnswer) -> None:
         status = answer.status
         if 200 <= status < 300:
             return
@@ -400,7 +402,7 @@ class Delivery:
 
 
 def _retry_after(text: str) -> float | None:
-    """Seconds; it may be written as a date. None if it is neither."""
+    """Return a Retry-After in seconds, which may be written as a date; None if it is neither."""
     if re.fullmatch(r"[0-9]{1,9}", text.strip()):
         return min(float(text), MAX_PAUSE_S)
     try:

@@ -1,4 +1,4 @@
-"""One thing that can be asked by HTTP: a row of the table in `http.py`."""
+"""A row of the endpoint table in `http.py`."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ import msgspec
 from starlette.responses import Response
 
 Right = Literal["open", "fire", "listen", "admin"]
-Handler = Callable[..., Awaitable[Response]]  # of the call, and of a part of the server
+Handler = Callable[..., Awaitable[Response]]  # gets the call, and a part of the server
 
 
 class Endpoint(msgspec.Struct, frozen=True):
-    """`right` is what the bearer of the token must have: on the topic, and for `listen` the purpose, that the request
-    names. `handle` gets the call and, where `of` names one, that part of the server. `body` and `query` are what the
-    request may say, `statuses` and `answer` what it gets: a type, or a media type.
-    """
+    """One HTTP endpoint. `right` is the right that the token must have, on the topic and, for `listen`, the purpose of
+    the request. `handle` gets the call and, where `of` names one, that part of the server. `body` and `query` are the
+    types of the request, `statuses` and `answer` those of the response: a type, or a media type."""
 
     method: str
     path: str

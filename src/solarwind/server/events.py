@@ -1,4 +1,4 @@
-"""`POST /v1/topics/{topic}/events`: events in, as JSON, as NDJSON of any length, as bytes, or as CloudEvents."""
+"""`POST /v1/topics/{topic}/events`: fires events sent as JSON, as NDJSON of any length, as bytes, or as CloudEvents."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from ..peer.turns import PIECE_BYTES
 from . import cloudevents
 from .call import Call, answer, problem
 from .cloudevents import Incoming
-from .described import Id, Key
-from .nesting import Shape, check_json, check_long_json
+from .json_check import Shape, check_json, check_long_json
+from .schemas import EventKey, Id
 
 NDJSON = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 TYPES = (JSON, NDJSON[0], BYTES, cloudevents.STRUCTURED, cloudevents.BATCHED)
-_NUMBER = 20  # characters, of a line
-_LINE_BYTES = 64  # that looking at a line takes, as if it were so much longer
-BLOCK_BYTES = 256 << 10  # of lines that are looked at together
+_NUMBER = 20  # characters of a line number
+_LINE_BYTES = 64  # the cost of reading a line, in further bytes
+BLOCK_BYTES = 256 << 10  # of lines that are read together
 _ATTRIBUTES_BYTES = 64 << 10
 _HEADER_BYTES = 64  # of an event in its batch's header, besides its words, at most
 _MAX_HEADERS_BYTES = MAX_HEADER_BYTES - (16 << 10)  # of all events, besides what is there once
@@ -43,26 +43,26 @@ _decode_lines = msgspec.json.Decoder(msgspec.Raw).decode_lines
 
 
 class FireQuery(msgspec.Struct, forbid_unknown_fields=True):
-    """What may be said of events whose format has no place for it: `key` of all of them; `id` of the one, or with
-    NDJSON what ids begin with: line 3 of `id=import` is `import.3`; `extensions` of all, a JSON object of texts by
+    """Attributes of events whose format has no place for them: `key` of all of them; `id` of a single event, or with
+    NDJSON the prefix of ids: line 3 of `id=import` is `import.3`; `extensions` of all, a JSON object of texts by
     name."""
 
-    key: Key | None = None
+    key: EventKey | None = None
     id: Id | None = None
     extensions: str | None = None
 
 
 class Accepted(msgspec.Struct):
-    """How many events, and, unless they are very many, their ids in order."""
+    """The number of accepted events and, unless they are very many, their ids in order."""
 
     accepted: int
     ids: list[str] | msgspec.UnsetType = msgspec.UNSET
 
 
 async def fire(call: Call) -> Response:
-    """Accept events. Gives `202` once all are durable, with how many there are, and their ids unless they are very
-    many. Raises what is wrong with them; then none was accepted, but for the lines before a bad one. Where the store
-    fails meanwhile, a part of many CloudEvents may have been: sent again, none is there twice."""
+    """Accept events. Answer 202 once all are durable, with their number, and their ids unless they are very many. Raise
+    what is wrong with them; then none was accepted, except NDJSON lines before a bad one. Where the store fails
+    meanwhile, a part of many CloudEvents may have been accepted: sent again, none is stored twice."""
     query = call.query(FireQuery)
     if query.key is not None:
         check_key(query.key)
@@ -111,7 +111,7 @@ async def _accept(call: Call, batches: Sequence[Batch]) -> Response:
 
 
 def _seal(call: Call, payloads: list[bytes], content: str, stated: Attributes, ids: list[str | None] | None) -> Batch:
-    """Events that are `stated` to be alike, and that say nothing of where they are from: from whoever sends them."""
+    """Return a batch of events with the same `stated` attributes and the client as their source."""
     producer, first = call.host.numbers.take(call.topic, len(payloads))
     assert call.grant is not None
     return seal(
@@ -133,7 +133,7 @@ def _seal(call: Call, payloads: list[bytes], content: str, stated: Attributes, i
 
 
 async def _batched(call: Call, body: bytes) -> list[Incoming]:
-    """It is cut into its events before anything else, and never read as a whole."""
+    """Split the body into its events, without decoding it as a whole."""
     settings, turns, most = call.host.settings, call.host.turns, _most_structured(call.host.limits)
     shape = await Shape(settings.nesting, max_items=settings.ids).read_slowly(body, turns)
     start, stop = len(body) - len(body.lstrip(_SPACE)), len(body.rstrip(_SPACE))
@@ -160,14 +160,14 @@ async def _batched(call: Call, body: bytes) -> list[Incoming]:
 
 
 async def _checked(call: Call, event: Incoming) -> Incoming:
-    """Raises `BadPayload` and `TooLarge`."""
+    """Return a checked event. Raise `BadPayload` and `TooLarge`."""
     if event.content == JSON:
         await check_long_json(event.data, call.host.settings.nesting, call.host.turns, "JSON as data")
     return event
 
 
 def _most_structured(limits: Limits) -> int:
-    """Bytes of one event in structured form: its data may be written with escapes, or in base64."""
+    """Return the maximum bytes of one event in structured form: its data may be escaped, or in base64."""
     return 2 * limits.payload_bytes + _ATTRIBUTES_BYTES
 
 
@@ -185,7 +185,7 @@ async def _all_batches(call: Call, events: Sequence[Incoming]) -> list[Batch]:
 
 
 def _batches(call: Call, events: Sequence[Incoming]) -> Iterator[Batch]:
-    """In their order: a batch for each run of events from one source, as large as a batch may be."""
+    """Yield batches of the events in order: one for each run from the same source, within the limits of a batch."""
     now, limits = time_ns(), call.host.limits
     for each in events:
         _check_size(len(each.data), limits)
@@ -208,17 +208,17 @@ def _batches(call: Call, events: Sequence[Incoming]) -> Iterator[Batch]:
 
 
 def _header_bytes(event: Incoming) -> int:
-    """That it takes in its batch's header, at most."""
+    """Return an upper bound of the bytes that an event takes in its batch's header."""
     return 4 * len(event.content) + _attribute_bytes(event.attributes)
 
 
 def _attribute_bytes(attributes: Attributes) -> int:
-    """Likewise: a character has up to four."""
+    """Return the same bound for attributes: four bytes for each character."""
     return 4 * words(attributes) + 8 * len(attributes.get("extensions", ()))
 
 
 def slices(payloads: Sequence[bytes], limits: Limits, headers: Sequence[int] | None = None) -> Iterator[slice]:
-    """Where to cut them, so that each part may be a batch. `headers` are the bytes that each takes in its header."""
+    """Yield slices whose payloads fit into a batch. `headers` are the bytes that each takes in its header."""
     start = size = head = 0
     for at, payload in enumerate(payloads):
         more = _HEADER_BYTES + (headers[at] if headers is not None else 0)
@@ -254,7 +254,7 @@ class _Sent(NamedTuple):
 
 
 class Lines:
-    """A request whose lines are events. It is read as it comes and never held as a whole, and no faster than it is
+    """A request whose lines are events. It is read as it arrives, never held as a whole, and no faster than it is
     accepted."""
 
     def __init__(self, call: Call, stated: Attributes, id: str | None) -> None:
@@ -294,7 +294,8 @@ class Lines:
         return answer(Accepted(self._accepted, msgspec.UNSET if self._ids is None else self._ids), 202)
 
     async def _refused(self, error: SolarWindError, **members: int) -> Response:
-        """What came before is accepted all the same, and counted: a client goes on after it."""
+        """Answer with the error and the number of events accepted before it, so that a client can continue after
+        them."""
         try:
             await self._settle(0)
         except SolarWindError as earlier:
@@ -303,7 +304,7 @@ class Lines:
         return problem(type(error)(f"{where}{error}"), accepted=self._accepted, **members)
 
     async def _read(self) -> None:
-        """Send all lines. Raises `BadLine`, and what sending raises."""
+        """Send all lines. Raise `BadLine`, and what sending raises."""
         most = self._limits.payload_bytes
         rest: list[bytes] = []
         loop = asyncio.get_running_loop()
@@ -316,7 +317,7 @@ class Lines:
                 raise BadLine(self._number + 1, error)
             self._keep(len(chunk))
             rest.append(chunk)
-            # Put together only where a line ends: what comes byte by byte is not put together again for each of them.
+            # Joined only where a line ends, so that a body that arrives byte by byte is not joined again for each.
             if (self._kept >= BLOCK_BYTES and b"\n" in chunk) or self._kept > most + BLOCK_BYTES:
                 block, last = _cut(b"".join(rest))
                 rest = [last]
@@ -327,12 +328,12 @@ class Lines:
         await self._send(b"".join(rest))
 
     def _keep(self, size: int) -> None:
-        """So many bytes more are kept, or less. Raises `Busy` where it is too much of all requests together."""
+        """Add to the bytes that are kept, or take from them. Raise `Busy` where all requests together keep too many."""
         self._call.host.hold(size)
         self._kept += size
 
     async def _send(self, block: bytes) -> None:
-        """Raises `BadLine` once the lines before it are sent, and what sending raises."""
+        """Send the lines of a block. Raise `BadLine` once the lines before it are sent, and what sending raises."""
         numbers, payloads, bad = await self._split(block)
         turns = self._call.host.turns
         header = _attribute_bytes(self._stated) + 4 * (len(self._id or "") + _NUMBER)
@@ -353,8 +354,8 @@ class Lines:
         self._unaccepted += batch.weight
 
     async def _settle(self, most: int) -> None:
-        """Wait until at most so many bytes are not accepted yet. Raises why some are not: none after them count then,
-        so that those that do are the first ones."""
+        """Wait until at most `most` bytes are not accepted yet. Raise the error of a batch that was refused: later ones
+        are not counted, so that the counted events are the first ones."""
         while self._sent and self._unaccepted > most:
             accepted, batch = self._sent.popleft()
             self._unaccepted -= batch.weight
@@ -370,7 +371,7 @@ class Lines:
                 self._ids = None
 
     async def _split(self, block: bytes) -> tuple[Sequence[int], list[bytes], BadLine | None]:
-        """The payloads and the numbers of their lines, up to a line that is no event. Empty lines are passed over."""
+        """Return the payloads and their line numbers, up to a line that is no event. Empty lines are skipped."""
         turns = self._call.host.turns
         await turns.next()
         with turns.piece():
@@ -401,7 +402,7 @@ class Lines:
         return found, payloads, None
 
     def _all_good(self, block: bytes, lines: list[bytes]) -> bool:
-        """Whether each line is one JSON value and no more, seen at once; else they are looked at one by one."""
+        """Whether each line is exactly one JSON value, checked at once; else they are checked one by one."""
         too_many = b"[" * (self._settings.nesting + 1)
         try:
             values = list(map(bytes, _decode_lines(block)))  # which takes two on one line too, and one on two lines
@@ -416,7 +417,7 @@ class Lines:
 
 
 def _cut(data: bytes) -> tuple[bytes, bytes]:
-    """The whole lines, and the beginning of the next."""
+    """Return the complete lines, and the beginning of the next."""
     end = data.rfind(b"\n") + 1
     return data[:end], data[end:]
 

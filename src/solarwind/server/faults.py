@@ -1,4 +1,4 @@
-"""What is wrong with a body or a query, in a sentence: what was expected, what came, and where."""
+"""Messages for an invalid body or query: what was expected, what came, and where."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _STEP = re.compile(r"\.([A-Za-z0-9_]+)|\[(\d+)\]")
 
 
 def read_body(body: bytes, kind: type[T]) -> T:
-    """JSON as a struct. Raises `BadPayload`. It shows nothing of what came but numbers, and names of fields."""
+    """Return a JSON body as a struct. Raise `BadPayload`, whose text shows only numbers and names of fields."""
     try:
         found: T = _decoder(cast(Hashable, kind)).decode(body)
     except msgspec.ValidationError as error:
@@ -33,7 +33,7 @@ def read_body(body: bytes, kind: type[T]) -> T:
 
 
 def read_query(parameters: dict[str, str], kind: type[S]) -> S:
-    """A query as a struct. Raises `BadArgument`."""
+    """Return a query as a struct. Raise `BadArgument`."""
     try:
         return msgspec.convert(parameters, kind, strict=False)
     except msgspec.ValidationError as error:
@@ -73,7 +73,7 @@ def _fields(of: Any) -> tuple[msgspec.structs.FieldInfo, ...]:
 
 
 def _types_at(kind: Any, path: str) -> list[Any]:
-    """Those that may be there, each by itself."""
+    """Return the types that are allowed at `path`."""
     found = _members(kind)
     for name, _ in _STEP.findall(path):
         if name:
@@ -85,7 +85,7 @@ def _types_at(kind: Any, path: str) -> list[Any]:
 
 
 def _members(kind: Any) -> list[Any]:
-    """Of a union, and what is behind `Annotated`."""
+    """Return the members of a union, and the type behind `Annotated`."""
     if hasattr(kind, "__metadata__"):
         return _members(kind.__origin__)
     if get_origin(kind) in (None, list, dict, tuple, Literal):
@@ -94,7 +94,7 @@ def _members(kind: Any) -> list[Any]:
 
 
 def _number(body: bytes, path: str) -> str | None:
-    """The number at that place; None where it is something else, or the body is long."""
+    """Return the number at `path`; None where it is something else, or the body is long."""
     if len(body) > PIECE_BYTES:
         return None
     value = msgspec.json.decode(body)

@@ -1,7 +1,7 @@
-"""`GET …/feed`: events as they come, as server-sent events, for whoever can do no more than read: a browser, or curl.
+"""`GET …/feed`: events as server-sent events, for clients that can only read, such as a browser or curl.
 
-A feed is a fan-out instance. It settles nothing, so it is for purposes that keep nothing; and since there is nothing to
-go back to, no message has an id: a browser that lost its connection just comes again.
+A feed is a fan-out instance. It settles nothing, so it is only for purposes whose events do not pend. Messages have no
+id, because there is nothing to resume: a browser that lost its connection reconnects and goes on with new events.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ from ..service.consumer import Consumer, Work
 from ..service.registration import make_join
 from .call import Call
 from .cloudevents import encode, to_cloudevent
-from .described import Purpose, Version
 from .host import ServerHost
-from .uses import Use
+from .revocation import Use
+from .schemas import PurposeName, VersionNumber
 
-ROOM = 500  # events, for a reader that reads
-MAX_EVENTS = 100  # that are written with one send
-RETRY_MS = 1_000  # after which a browser comes again
+ROOM = 500  # events, for a reader that keeps up
+MAX_EVENTS = 100  # written at once
+RETRY_MS = 1_000  # after which a browser reconnects
 LAST_WORDS_S = 1.0  # for a reader that is behind when the server stops
 _SPACES = bytes.maketrans(b"\r\n", b"  ")
 
 
 class FeedQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What whoever reads states."""
+    """What the reader states."""
 
-    purpose: Purpose
+    purpose: PurposeName
     exchange: str = "fanout"
-    version: Version = 1
+    version: VersionNumber = 1
 
 
 async def feed(call: Call, feeds: Feeds) -> Response:
-    """Events as they come, without end. Raises what stands against it."""
+    """Answer with events as they come, without end. Raise the error for which it cannot."""
     query = call.query(FeedQuery)
     if "last-event-id" in call.request.headers:
         raise NotAllowed(
@@ -61,14 +61,13 @@ async def feed(call: Call, feeds: Feeds) -> Response:
 
 
 class Feed(Consumer):
-    """One reader's instance. What is written counts as handled once the reader has room for more: one that is slow has
-    its own buffer at the dispatcher, which drops the oldest."""
+    """One reader's instance. What was written counts as handled once the reader has room for more. The dispatcher
+    buffers for a slow one, and drops the oldest."""
 
     def __init__(self, engine: Engine, join: Join, limits: Limits, turns: Turns) -> None:
-        """What is written is made in `turns`: of a reader that is gone
-        that is noticed meanwhile, and nothing more is made for it."""
+        """Messages are made in `turns`, so that a reader that is gone is noticed before more is made for it."""
         super().__init__(engine, join, limits)
-        self.use: Use | None = None  # by whose right it is read
+        self.use: Use | None = None  # the right by which it is open
         self._turns = turns
         self.left = asyncio.Event()
         self.writing: asyncio.Task[None] | None = None
@@ -81,19 +80,19 @@ class Feed(Consumer):
         self._awake.set()
 
     def end(self, reason: str | None = None) -> None:
-        """Write no more than why; without a reason the reader had better come again."""
+        """Write the reason and end; without a reason the reader is to reconnect."""
         self._over = True
         self.closed = self.closed or reason
         self.wake()
 
     def beat(self, now: float, heartbeat_s: float) -> None:
-        """Show that there is still somebody here, where nothing else did for so long."""
+        """Send a heartbeat where nothing else was sent for `heartbeat_s`."""
         if now - self._sent >= heartbeat_s:
             self._beats = True
             self.wake()
 
     async def write(self, send: Send) -> None:
-        """All that comes, until it is over."""
+        """Write events until it is closed."""
         await self._send(send, b"retry: %d\n\n" % RETRY_MS)
         while not self._over and self.closed is None:
             self._awake.clear()
@@ -117,7 +116,7 @@ class Feed(Consumer):
         self._sent = asyncio.get_running_loop().time()
 
     def _next(self) -> tuple[bytes, list[tuple[Work, list[int]]]]:
-        """What is written next, and the events that are in it."""
+        """Return the next text to write, and the events in it."""
         messages: list[bytes] = []
         taken: list[tuple[Work, list[int]]] = []
         size = 0
@@ -127,15 +126,15 @@ class Feed(Consumer):
                 position = work.todo.popleft()
                 positions.append(position)
                 event = encode(to_cloudevent(Event(hand_out, position - hand_out.start)))
-                # A line break in it would be one in the stream; in JSON it may as well be a space.
+                # A line break would end the message; in JSON a space means the same.
                 messages.append(b"data: %b\n\n" % event.translate(_SPACES))
                 size += len(messages[-1])
             taken.append((work, positions))
         return b"".join(messages), taken
 
 
-class Stream(Response):
-    """The answer that a feed is."""
+class FeedResponse(Response):
+    """The response of a feed."""
 
     media_type = "text/event-stream"
 
@@ -169,14 +168,14 @@ class Stream(Response):
 
 
 class Feeds:
-    """All that are read. On the loop of the engine."""
+    """All open feeds. Used on the engine's loop."""
 
     def __init__(self, host: ServerHost) -> None:
         self._host = host
         self._open: set[Feed] = set()
 
     async def open(self, call: Call, join: Join) -> Response:
-        """Raises what joining raises, and `Busy`."""
+        """Join and return the response. Raise what joining raises, and `Busy`."""
         host = self._host
         if not host.running:
             raise Unavailable("expected a server that runs, got one that stops: try again when it is back")
@@ -195,7 +194,7 @@ class Feeds:
         except BaseException:
             self._forget(feed)
             raise
-        return Stream(self, feed, call)
+        return FeedResponse(self, feed, call)
 
     async def leave(self, feed: Feed) -> None:
         feed.stop_reports()
@@ -209,17 +208,17 @@ class Feeds:
             feed.use.close()
 
     def check(self, now: float) -> None:
-        """Called now and then: is somebody there?"""
+        """Send heartbeats and end feeds whose reader is gone. Called now and then."""
         for feed in list(self._open):
             feed.beat(now, self._host.settings.heartbeat_s)
 
     def end(self) -> None:
-        """All of them are to come to an end."""
+        """Ask all of them to end."""
         for feed in self._open:
             feed.end()
 
     async def stop(self) -> None:
-        """End them all; those that read are told so in time."""
+        """End all of them; readers are told so in time."""
         ending = {asyncio.ensure_future(feed.left.wait()): feed for feed in self._open}
         for feed in ending.values():
             feed.end()

@@ -1,9 +1,9 @@
-"""Whether a request may come in at all: by which name, from which page, with which token.
+"""Checks of every request before anything else: its host name, its origin and its token.
 
-A browser sends a page's requests to any address, the user's own machine included. Two headers that no page can set say
-what it is: `Host`, the name that the page knows this server by, which is another's where that name was rebound to this
-address; and `Origin`, where the page is from. Both are checked for HTTP and for the WebSocket handshake alike, so all
-of this is functions of headers, as ASGI has them: pairs of bytes, names in lower case.
+A browser sends a page's requests to any address, the user's own machine included. Two headers that no page can forge
+tell such requests apart: `Host`, the name that the page used, which is another's after DNS rebinding; and `Origin`,
+where the page comes from. Both are checked for HTTP and for the WebSocket handshake alike, so all of this works on
+headers as ASGI has them: pairs of bytes, names in lower case.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..logs import limited
 from .access import Access, Grant
 
 Headers = Iterable[tuple[bytes, bytes]]
-Answer = list[tuple[bytes, bytes]]
+ResponseHeaders = list[tuple[bytes, bytes]]
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 ANY = "*"
@@ -30,8 +30,8 @@ _METHODS = b"GET, HEAD, POST, PUT, DELETE"
 _PREFLIGHT_S = b"600"
 
 
-class Origin(NamedTuple):
-    """What two pages must have in common to be of the same origin."""
+class WebOrigin(NamedTuple):
+    """Scheme, host and port, which pages of the same origin share."""
 
     scheme: str
     host: str
@@ -40,7 +40,7 @@ class Origin(NamedTuple):
 
 class Guard:
     """`hosts` are the names that the server answers to: None is any where tokens are needed, and else loopback's.
-    `origins` are those whose pages may use it besides its own. Raises `BadArgument` for what is neither."""
+    `origins` are further origins whose pages may use it. Raises `BadArgument` for an invalid one."""
 
     def __init__(self, access: Access, hosts: Collection[str] | None = None, origins: Collection[str] = ()) -> None:
         self._access = access
@@ -48,9 +48,10 @@ class Guard:
         self._origins = frozenset(read_origin(each) for each in origins)
 
     def check(self, scheme: str, headers: Headers, address: str | None = None) -> None:
-        """Raises `NotAllowed` where it comes by another name, or from another's page. `scheme` is ASGI's.
+        """Raise `NotAllowed` for another host name, or a page of another origin. `scheme` is ASGI's.
 
-        `address` is the one that it came to. That is no name, which could be another's tomorrow: it means this server.
+        `address` is the one that the request came to. It is always accepted as a host name, because it cannot be
+        rebound.
         """
         headers = list(headers)
         host = self._check_host(scheme, headers, address)
@@ -64,18 +65,18 @@ class Guard:
             )
 
     def grant(self, headers: Headers) -> Grant:
-        """What the bearer of its token may do. Raises `BadToken`."""
+        """Return the rights of the request's token. Raise `BadToken`."""
         return self._access.grant(None if self._access.open else bearer(headers))
 
-    def cors(self, headers: Headers) -> Answer:
-        """What an answer says to the browser, so that an allowed page may read it; nothing to others."""
+    def cors(self, headers: Headers) -> ResponseHeaders:
+        """Return the headers of an answer by which the browser lets an allowed page read it; none for other pages."""
         origin = self._foreign(headers)
         if origin is None:
             return [(b"vary", b"Origin")] if self._origins else []
         return [(b"access-control-allow-origin", origin), (b"vary", b"Origin")]
 
-    def preflight(self, headers: Headers) -> Answer | None:
-        """What the answer to an OPTIONS request by which a browser asks says besides `cors`, with status 204.
+    def preflight(self, headers: Headers) -> ResponseHeaders | None:
+        """Return the headers, besides those of `cors`, of the 204 answer to a CORS preflight request.
 
         None where it is no such request.
         """
@@ -91,12 +92,12 @@ class Guard:
         ]
 
     def _foreign(self, headers: Headers) -> bytes | None:
-        """The Origin header, if it is one of those that are allowed, and the only one."""
+        """Return the Origin header if it is the only one, and allowed."""
         found = [value.strip() for name, value in headers if name == b"origin"]
         allowed = len(found) == 1 and _parse_origin(found[0].decode("latin-1")) in self._origins
         return found[0] if allowed else None
 
-    def _check_host(self, scheme: str, headers: Headers, address: str | None) -> Origin | None:
+    def _check_host(self, scheme: str, headers: Headers, address: str | None) -> WebOrigin | None:
         given = _one(headers, b"host")
         host = _parse_host(scheme, given.decode("latin-1")) if given is not None else None
         if host is not None and address is not None and host.host == _plain_address(address):
@@ -115,7 +116,7 @@ class Guard:
             )
         return host
 
-    def _check_origin(self, given: bytes, host: Origin | None) -> None:
+    def _check_origin(self, given: bytes, host: WebOrigin | None) -> None:
         origin = _parse_origin(given.decode("latin-1"))
         if origin is None or (origin != host and origin not in self._origins):
             if origin is None:
@@ -132,7 +133,7 @@ class Guard:
 
 
 def _plain_address(text: str) -> str | None:
-    """As hosts are compared; None for what is no address."""
+    """Return an address in the form in which hosts are compared; None for anything else."""
     try:
         found = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
@@ -142,7 +143,8 @@ def _plain_address(text: str) -> str | None:
 
 
 def bearer(headers: Headers) -> str | None:
-    """The token of an `Authorization: Bearer` header. Raises `BadToken` where there is another one, or several."""
+    """Return the token of an `Authorization: Bearer` header. Raise `BadToken` for another scheme, or several
+    headers."""
     found = [value for name, value in headers if name == b"authorization"]
     if not found:
         return None
@@ -154,7 +156,7 @@ def bearer(headers: Headers) -> str | None:
 
 
 def read_host(text: str) -> str:
-    """A name that the server may be known by, without a port, as headers are compared with it. Raises `BadArgument`."""
+    """Return a host name without a port, as headers are compared with it. Raise `BadArgument`."""
     if text == ANY:
         return ANY
     bare = f"[{text}]" if ":" in text and not text.startswith("[") else text
@@ -164,23 +166,23 @@ def read_host(text: str) -> str:
     return found.host
 
 
-def read_origin(text: str) -> Origin:
-    """Raises `BadArgument`."""
+def read_origin(text: str) -> WebOrigin:
+    """Return an origin. Raise `BadArgument`."""
     origin = _parse_origin(text)
     if origin is None:
         raise BadArgument(f"expected an origin with nothing after it, such as https://app.example.com, got {text!a}")
     return origin
 
 
-def _parse_origin(text: str) -> Origin | None:
-    """None for what is none, and for `null`, which any page can make of itself."""
+def _parse_origin(text: str) -> WebOrigin | None:
+    """Return an origin, or None where it is invalid or `null`, which any page can obtain."""
     scheme, separator, rest = text.partition("://")
     if not separator or scheme.lower() not in _PORTS:
         return None
     return _parse_host(scheme, rest)
 
 
-def _parse_host(scheme: str, text: str) -> Origin | None:
+def _parse_host(scheme: str, text: str) -> WebOrigin | None:
     found = _HOST.fullmatch(text)
     if found is None:
         return None
@@ -192,11 +194,11 @@ def _parse_host(scheme: str, text: str) -> Origin | None:
             name = str(ipaddress.IPv6Address(name[1:-1]))
         except ValueError:
             return None
-    return Origin(scheme, name, int(port) if port else _PORTS[scheme])
+    return WebOrigin(scheme, name, int(port) if port else _PORTS[scheme])
 
 
 def _one(headers: Headers, name: bytes) -> bytes | None:
-    """The header's value. Raises `NotAllowed` where there are several: who knows which counts."""
+    """Return the header's value. Raise `NotAllowed` where there are several, because it is unclear which one counts."""
     found = [value for each, value in headers if each == name]
     if len(found) > 1:
         raise NotAllowed(f"expected one {name.decode().title()} header, got {len(found)}")

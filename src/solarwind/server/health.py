@@ -1,4 +1,4 @@
-"""For those who watch over the server: whether it lives, whether it is ready, and its numbers for Prometheus."""
+"""Monitoring: liveness, readiness, and metrics for Prometheus."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..records import Statistics
 from .call import Call, answer
 from .host import ServerHost
 
-# Of a purpose's statistics: what goes up and down, and what only grows.
+# The fields of a purpose's statistics that are gauges, and those that are counters.
 _GAUGES = {
     "instances": "Live service instances.",
     "pending": "Events that are in nobody's hands yet.",
@@ -36,12 +36,13 @@ class Status(msgspec.Struct):
 
 
 async def healthz(call: Call) -> Response:
-    """The process lives, and its loop turns."""
+    """Answer that the process lives and its loop runs."""
     return answer(Status("alive"))
 
 
 async def readyz(call: Call) -> Response:
-    """It takes events. Raises `Unavailable`, or the error after which the store can keep nothing any more."""
+    """Answer that it accepts events. Raise `Unavailable`, or the error after which the store can keep nothing any
+    more."""
     call.host.check()
     return answer(Status("ready"))
 
@@ -50,14 +51,14 @@ async def metrics(call: Call) -> Response:
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
-    registry.register(_Numbers(call.host, await Operator.statistics(call.host.engine)))
+    registry.register(_Collector(call.host, await Operator.statistics(call.host.engine)))
     write, content = choose_encoder(call.request.headers.get("accept", ""))
-    # On a thread: it is text of many lines, and takes long where there are many purposes.
+    # On a thread: with many purposes the text is long, and takes time.
     return Response(await asyncio.to_thread(write, registry), media_type=content)
 
 
-class _Numbers:
-    """A collector of the numbers of one moment."""
+class _Collector:
+    """A collector of metrics at one moment."""
 
     def __init__(self, host: ServerHost, statistics: Statistics) -> None:
         self._connections = host.connection_count

@@ -1,4 +1,4 @@
-"""What all parts of a server have in common: the engine, who may do what, and how much it may cost."""
+"""What all parts of a server share: the engine, access control, and limits."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from ..peer.clients import Clients
 from ..service.group import Numbers
 from ..wind import SolarWind
 from .access import Access, Grant
-from .bodies import Bodies
+from .bodies import BodyBudget
 from .guard import Guard
+from .revocation import Uses
 from .settings import Settings
-from .uses import Uses
 
 log = logging.getLogger("solarwind")
 
 
 class Upload(Protocol):
-    """A request whose body may have no end."""
+    """A request whose body may be endless."""
 
     def refuse(self, error: SolarWindError) -> None:
-        """It is to end, with this as the reason."""
+        """End it with this error."""
         ...
 
 
 class ServerHost(Clients):
-    """See above; a `peer.host.Host`."""
+    """The shared state of a server; a `peer.host.Host`."""
 
     def __init__(self, wind: SolarWind, settings: Settings, access: Access, guard: Guard) -> None:
         super().__init__()
@@ -42,48 +42,48 @@ class ServerHost(Clients):
         self.guard = guard
         self.name = f"{MACHINE}/{process_name()}"
         self.running = False
-        self.numbers = Numbers(wind.engine.author)  # of events that come by HTTP
+        self.numbers = Numbers(wind.engine.author)  # for events that come by HTTP
         self.uses = Uses(access)
-        self.bodies = Bodies(settings.bodies_bytes)
+        self.bodies = BodyBudget(settings.bodies_bytes)
         self.uploads: set[Upload] = set()
         self.requests: Counter[tuple[str, str, int]] = Counter()  # answered: method, path, status
-        self.failed: asyncio.Future[None]  # gets why the server cannot go on, once it was started
+        self.failed: asyncio.Future[None]  # gets the error for which it cannot go on; exists once started
         self._error: SolarWindError | None = None
 
     def begin(self) -> None:
-        """The server starts."""
+        """Start."""
         self.failed = asyncio.get_running_loop().create_future()
         self.failed.add_done_callback(lambda future: future.cancelled() or future.exception())
         self._error = None
 
     @property
     def engine(self) -> Engine:
-        """What the doors hand everything to."""
+        """The engine that endpoints call."""
         return self.wind.engine
 
     @property
     def limits(self) -> Limits:
-        """The same that the engine has."""
+        """The engine's limits."""
         return self.wind.limits
 
     @property
     def connection_count(self) -> int:
-        """How many WebSocket connections there are."""
+        """The number of WebSocket connections."""
         return len(self._connections)
 
     def grant(self, token: str | None) -> Grant:
-        """What the bearer of `token` may do. Raises `BadToken`."""
+        """Return the rights of `token`. Raise `BadToken`."""
         return self.access.grant(token)
 
     def hold(self, size: int) -> None:
-        """See `peer.host.Host`. Raises `Busy`."""
+        """Reserve memory: see `peer.host.Host`. Raise `Busy`."""
         if size > 0:
-            self.bodies.take(size)
+            self.bodies.reserve(size)
         else:
-            self.bodies.leave(-size)
+            self.bodies.release(-size)
 
     def check(self) -> None:
-        """Raises why nothing can be accepted: what the server or the engine failed with, or `Unavailable`."""
+        """Raise why nothing can be accepted: the failure of the server or the engine, or `Unavailable`."""
         if self._error is not None:
             raise self._error
         if not self.running:
@@ -91,7 +91,7 @@ class ServerHost(Clients):
         self.engine.check()
 
     def fail(self, error: SolarWindError) -> None:
-        """Nobody is served by half a server: it says so, and what runs it ends it."""
+        """Stop serving after an unexpected error of a part: the server reports it and ends."""
         if self._error is None:
             self._error = error
             log.critical("the server cannot go on: %s", error)

@@ -1,4 +1,4 @@
-"""The HTTP doors: which there are, who may use them, and what is the same at all of them."""
+"""The HTTP endpoints: the table of them, their rights, and what is common to all."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from starlette.types import Receive, Scope, Send
 
 from .. import wire
 from ..errors import BadArgument, NotFound, SolarWindError, Unavailable
-from . import events, feed, health, hooks, openapi, operate, take, webhooks
+from . import events, feed, health, openapi, operate, take, webhooks
+from . import webhook_endpoints as hooks
 from .access import Grant
 from .call import Call, ClientGone, problem, problem_of
-from .delivery import Wanted
+from .delivery import WebhookSpec
 from .endpoint import Endpoint, Right
 from .host import ServerHost
 from .sources import VISIT
@@ -35,7 +36,7 @@ _IDENTITY = "identity"
 
 
 async def _connect(call: Call) -> Response:
-    """Raises: a WebSocket never comes here."""
+    """Refuse a plain HTTP request: a WebSocket handshake never comes here."""
     raise HTTPException(426, f"expected a WebSocket of {wire.SUBPROTOCOL}, got a request", {"upgrade": "websocket"})
 
 
@@ -48,8 +49,8 @@ def _document(root: str) -> bytes:
     return openapi.document_of(ENDPOINTS, root)
 
 
-class Parts(Protocol):
-    """Those of the server that endpoints are of."""
+class ServerParts(Protocol):
+    """The parts of the server that endpoints belong to."""
 
     takes: take.Takes
     feeds: feed.Feeds
@@ -66,12 +67,12 @@ ENDPOINTS: tuple[Endpoint, ...] = (
              take.Settled, take.Settle, of="takes"),
     Endpoint("GET", f"{_TOPIC}/feed", "listen", feed.feed, "Events as they come, as server-sent events",
               "text/event-stream", query=feed.FeedQuery, streams=True, of="feeds"),
-    Endpoint("GET", f"{_PURPOSE}/webhooks", "listen", hooks.all, "The webhooks of a purpose", hooks.Webhooks,
+    Endpoint("GET", f"{_PURPOSE}/webhooks", "listen", hooks.all, "The webhooks of a purpose", hooks.WebhookList,
              of="webhooks"),
-    Endpoint("GET", "/v1/webhooks", "admin", hooks.every, "All webhooks", hooks.Webhooks, of="webhooks"),
-    Endpoint("PUT", _WEBHOOK, "listen", hooks.put, "Register a webhook, or change it", hooks.Webhook, Wanted,
+    Endpoint("GET", "/v1/webhooks", "admin", hooks.every, "All webhooks", hooks.WebhookList, of="webhooks"),
+    Endpoint("PUT", _WEBHOOK, "listen", hooks.put, "Register a webhook, or change it", hooks.WebhookView, WebhookSpec,
               statuses=(200, 201), of="webhooks"),
-    Endpoint("GET", _WEBHOOK, "listen", hooks.get, "A webhook", hooks.Webhook, of="webhooks"),
+    Endpoint("GET", _WEBHOOK, "listen", hooks.get, "A webhook", hooks.WebhookView, of="webhooks"),
     Endpoint("DELETE", _WEBHOOK, "listen", hooks.delete, "Take a webhook away", statuses=(204,), of="webhooks"),
     *operate.ENDPOINTS,
     Endpoint("GET", wire.PATH, "open", _connect, "The WebSocket of clients that speak solarwind.v1", statuses=()),
@@ -83,30 +84,30 @@ ENDPOINTS: tuple[Endpoint, ...] = (
 # fmt: on
 
 
-class Http:
-    """All doors, as an ASGI app."""
+class HttpApp:
+    """All endpoints, as an ASGI app."""
 
-    def __init__(self, host: ServerHost, parts: Parts) -> None:
+    def __init__(self, host: ServerHost, parts: ServerParts) -> None:
         by_path: dict[str, dict[str, Endpoint]] = {}
         for each in ENDPOINTS:
             by_path.setdefault(each.path, {})[each.method] = each
         self._router = Router(
-            [Route(path, _Place(host, parts, path, there)) for path, there in by_path.items()],
+            [Route(path, _Path(host, parts, path, there)) for path, there in by_path.items()],
             redirect_slashes=False,
-            default=_Place(host, parts, "", {}),
+            default=_Path(host, parts, "", {}),
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # Matched as it was sent, percent-encoded: a purpose may have a slash in it.
+        # Matched percent-encoded, as it was sent: a purpose may have a slash in it.
         raw = scope.get("raw_path") or quote(scope["path"]).encode()
         inner = {**scope, "path": raw.decode("latin-1"), "root_path": quote(scope.get("root_path", ""))}
         await self._router(inner, receive, send)
 
 
-class _Place:
-    """A path, and what can be asked there: nothing, at one that is none."""
+class _Path:
+    """A path and its endpoints by method; none for an unknown path."""
 
-    def __init__(self, host: ServerHost, parts: Parts, path: str, there: dict[str, Endpoint]) -> None:
+    def __init__(self, host: ServerHost, parts: ServerParts, path: str, there: dict[str, Endpoint]) -> None:
         self._host = host
         self._parts = parts
         self._path = path
@@ -136,7 +137,7 @@ class _Place:
         await response(scope, receive, send)
 
     async def _answer(self, call: Call) -> Response:
-        """Raises why not."""
+        """Return the response. Raise the error for which there is none."""
         host, request = call.host, call.request
         headers = request.scope["headers"]
         host.guard.check(request.scope["scheme"], headers, (request.scope.get("server") or (None,))[0])
@@ -172,23 +173,23 @@ class _Place:
             use.close()
 
     def _find(self, method: str) -> Endpoint | None:
-        """HEAD is GET without what it gives, but for a stream, which has no end to wait for."""
+        """Return the endpoint for a method. HEAD is GET without the body, but for a stream, which has no end."""
         if method != "HEAD":
             return self._there.get(method)
         found = self._there.get("GET")
         return found if found is not None and not found.streams else None
 
     def _check_right(self, call: Call, right: Right) -> None:
-        """Raises `BadToken` and `NotAllowed`."""
+        """Raise `BadToken` or `NotAllowed` unless the request has the right."""
         call.grant = call.host.guard.grant(call.request.scope["headers"])
         _check_right(call, right, call.grant)
         visit = call.request.scope.get("state", {}).get(VISIT)
-        if visit is not None:  # it is a connection of ours: see listener.py
+        if visit is not None:  # the connection is from our own port: see listener.py
             visit.welcome()
 
 
 def _check_right(call: Call, right: Right, grant: Grant) -> None:
-    """Raises `NotAllowed`."""
+    """Raise `NotAllowed` unless the grant has the right."""
     if right == "fire":
         grant.check_fire(call.topic)
     elif right == "listen":

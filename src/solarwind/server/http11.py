@@ -23,7 +23,7 @@ from .events import NDJSON
 from .host import ServerHost
 from .refusal import refusal
 from .sources import VISIT, Visit
-from .websocket import Door, WebSocket
+from .websocket import Acceptor, WebSocket
 
 log = logging.getLogger("solarwind")
 
@@ -42,9 +42,9 @@ _UPGRADE = b"websocket"
 class Port:
     """What the connections of a port have in common. `connections` are all of them, whatever they speak by now."""
 
-    def __init__(self, app: ASGIApp, door: Door, host: ServerHost) -> None:
+    def __init__(self, app: ASGIApp, acceptor: Acceptor, host: ServerHost) -> None:
         self.app = app
-        self.door = door
+        self.acceptor = acceptor
         self.settings = host.settings
         self.turns = host.turns
         self.connections: set[Any] = set()
@@ -272,7 +272,7 @@ class Http11(asyncio.Protocol):
         rest, closed = self._conn.trailing_data
         self._end_timers()
         self._port.connections.discard(self)
-        socket = WebSocket(self._port.door, self._port.connections, self._visit)
+        socket = WebSocket(self._port.acceptor, self._port.connections, self._visit)
         lines = [b"%b %b HTTP/1.1" % (request.method, request.target), *(b"%b: %b" % each for each in headers)]
         if self._paused:
             self.transport.resume_reading()

@@ -1,6 +1,6 @@
-"""One port: its sockets, TLS, and the connections that it accepts.
+"""The port: its sockets, TLS, and the connections that it accepts.
 
-Whoever sends no whole request in time is let go, and so is whoever stops in the middle of one: see `http11`.
+A client that sends no complete request in time is disconnected, and so is one that stops in the middle: see `http11`.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from .tls import BUFFER_BYTES, Tls
 
 log = logging.getLogger("solarwind")
 
-RESERVED_FILES = 128  # for the store, for webhooks, and for what the libraries open
+RESERVED_FILES = 128  # for the store, webhooks and libraries
 _MAX_FILES = 1 << 20
 BACKLOG = 2_048  # connections that wait to be accepted
 _ACCEPT_AT_ONCE = 64
 _ACCEPT_AGAIN_S = 0.5  # where there are no file descriptors left
-_LAST_WORDS_S = 1.0  # what has been aborted has so long to notice
+_LAST_WORDS_S = 1.0  # for aborted connections to notice
 
 
 class Listener:
-    """Accepts connections for a `Server` that runs."""
+    """Accepts connections for a running `Server`."""
 
     def __init__(
         self,
@@ -43,22 +43,22 @@ class Listener:
         tls: ssl.SSLContext | None = None,
         grace: float = 30.0,
     ) -> None:
-        """`inherited` listens already, and is taken instead of `host` and `port`."""
+        """`inherited` is a socket that listens already, and replaces `host` and `port`."""
         self.host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-        self.port = port  # the one chosen, once it is bound
+        self.port = port  # the actual one, once it is bound
         self.sources = Sources(server.host.settings.connections, max(1, raise_file_limit() - RESERVED_FILES))
         self._settings = server.host.settings
         self._inherited = inherited
         self._tls = tls
         self._buffer = memoryview(bytearray(BUFFER_BYTES if tls is not None else 0))
         self._grace = grace
-        self._port = Port(server, server.door, server.host)
+        self._port = Port(server, server.acceptor, server.host)
         self._sockets: list[socket.socket] = []
         self._opening = Tasks(lambda _: None)
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
     async def bind(self) -> None:
-        """Have the port, so that nothing else is begun without. Raises `Unavailable` where it cannot be had."""
+        """Bind the port, before anything else is started. Raise `Unavailable` where it is not possible."""
         self._loop = asyncio.get_running_loop()
         if self._inherited is None:
             await self._bind_all()
@@ -67,7 +67,7 @@ class Listener:
             self.port = self._inherited.getsockname()[1]
 
     async def start(self) -> None:
-        """Accept; and bind before, if that was not done. Raises `Unavailable`."""
+        """Accept connections, after `bind` if that was not called. Raise `Unavailable`."""
         if not self._sockets:
             await self.bind()
         for each in self._sockets:
@@ -139,14 +139,14 @@ class Listener:
         return Tls(self._tls, self._buffer, http, self._port.connections, seconds, visit.leave)
 
     def close(self) -> None:
-        """Accept nothing more, and tell connections to finish what they are at."""
+        """Stop accepting, and tell connections to finish."""
         self._close_sockets()
         self._opening.cancel()
         for connection in list(self._port.connections):
             connection.shutdown()
 
     async def stop(self) -> None:
-        """Wait until all have, for the time that they are given, then let go of them."""
+        """Wait until all connections have finished, for the time that they are given, then abort them."""
         self.close()
         try:
             async with asyncio.timeout(self._grace):
@@ -177,7 +177,7 @@ class Listener:
 
 
 def raise_file_limit() -> int:
-    """Give this process as many open files as it may have. Returns how many."""
+    """Raise this process's limit of open files as far as allowed, and return it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, _MAX_FILES)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -189,7 +189,7 @@ def raise_file_limit() -> int:
 
 
 def _instead(error: OSError) -> str:
-    """What to do where there is nothing to listen on."""
+    """Return what to do where it cannot listen."""
     if isinstance(error, socket.gaierror) or error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
         return "name an address of this machine with --host"
     if error.errno in (errno.EACCES, errno.EPERM):

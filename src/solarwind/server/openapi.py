@@ -1,4 +1,4 @@
-"""What the HTTP doors are, as OpenAPI 3.1: made from the table that the server itself goes by."""
+"""The OpenAPI 3.1 description of the HTTP endpoints, made from the table that the server uses."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from starlette.types import Receive, Scope, Send
 
 from . import cloudevents
 from .call import JSON_TYPE, PROBLEM_TYPE
-from .described import ID, PURPOSE, TOPIC, Schema
 from .endpoint import Endpoint
+from .schemas import ID, PURPOSE, TOPIC, Schema
 
 _PIECE_BYTES = 16 << 10
 _COMPONENTS = "#/components/schemas/{name}"
@@ -42,7 +42,7 @@ def answer(document: bytes) -> Response:
 
 
 class _InPieces(Response):
-    """Anybody may ask for it, so no more of it waits to be read than a piece."""
+    """Sends the document piece by piece: everybody may ask for it, so only one piece waits to be read."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
@@ -52,7 +52,7 @@ class _InPieces(Response):
 
 
 def document_of(endpoints: Sequence[Endpoint], root: str) -> bytes:
-    """Describe them all. `root` is the path that this app is mounted at."""
+    """Return the description of the endpoints. `root` is the path that this app is mounted at."""
     types = [Problem, cloudevents.CloudEvent]
     for each in endpoints:
         types += [kind for kind in (each.body, each.query, each.answer) if kind is not None and type(kind) is not str]
@@ -125,7 +125,7 @@ def _parameters(each: Endpoint, components: dict[str, Schema]) -> list[Schema]:
 
 
 def _said(field: Schema) -> Schema:
-    """A parameter that is null is one that is not there."""
+    """Return the schema without null: a parameter that is null is left out."""
     found: Schema = field.get("anyOf", [field])[0]
     return found
 

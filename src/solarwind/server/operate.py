@@ -1,7 +1,7 @@
-"""What an operator asks and does by HTTP: an endpoint for each operation whose row has one.
+"""The HTTP endpoints of operations, made from their rows.
 
-Path, parameters, body and answer come from the row and from the kinds of its arguments. What is shown otherwise than
-the operation gives it stands here: events as CloudEvents, dead letters in pages.
+Path, parameters, body and answer come from the row and the kinds of its arguments. This file has what differs from the
+operation's own form: events as CloudEvents, dead letters in pages.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from ..operations import OPERATIONS, Internal
 from ..records import DeadLetter, PurposeInfo, PurposeStatistics, TopicInfo, TopicStatistics, Trace
 from .call import Call, answer, in_pieces
 from .cloudevents import CloudEvent, to_cloudevent
-from .described import Id, Purpose, SinceText, Topic
 from .endpoint import Endpoint
+from .schemas import Id, PurposeName, SinceText, TopicName
 from .times import read_since
 
 Show = Callable[[Call, Any], Awaitable[Response]]
 
-_TOGETHER = 1_000  # ids that are compared as one piece
+_TOGETHER = 1_000  # ids compared in one piece
 MAX_PAGE_BYTES = 8 << 20  # of payload, in one answer
 
 # Arguments ----------------------------------------------------------------------------------------------------------
@@ -43,17 +43,17 @@ def _same(value: Any, name: str = "") -> Any:
     return value
 
 
-# By the name of its kind: an argument's type in a query or a body, and how it is read; others are as they travel.
+# By the name of its kind: an argument's type in a query or a body, and how it is read; others need no conversion.
 _FIELDS: dict[str, tuple[Any, Callable[[Any, str], Any]]] = {
-    "topic": (Topic, _same),
-    "topic?": (Topic | None, _same),
-    "purpose": (Purpose, _same),
+    "topic": (TopicName, _same),
+    "topic?": (TopicName | None, _same),
+    "purpose": (PurposeName, _same),
     "id": (Id, _same),
     "since": (SinceText, read_since),
     "until": (SinceText, read_since),
 }
 
-# What a body with ids does not say of itself: one of both.
+# For a body with ids: exactly one of both.
 _EITHER = Meta(
     extra_json_schema={
         "oneOf": [
@@ -65,7 +65,7 @@ _EITHER = Meta(
 
 
 class _Arguments:
-    """How a request says the arguments of an operation that its path does not name."""
+    """Reads the arguments of an operation that its path does not name."""
 
     def __init__(self, operation: Operation[..., Any], http: Http) -> None:
         self.operation = operation
@@ -88,7 +88,7 @@ class _Arguments:
         return ((name, _FIELDS.get(kind.name, (kind.wire, _same))[0], *default),)
 
     async def read(self, call: Call) -> dict[str, Any]:
-        """Raises `BadPayload`, `BadArgument`, `BadName` and `TooLarge`."""
+        """Return the arguments. Raise `BadPayload`, `BadArgument`, `BadName` and `TooLarge`."""
         arguments: dict[str, Any] = {name: call.part(name) for name in self.in_path}
         if self.type is None:
             return arguments
@@ -103,13 +103,13 @@ class _Arguments:
 
 @cache
 def _struct(name: str, about: str, fields: tuple[tuple[Any, ...], ...]) -> type[msgspec.Struct]:
-    """Two that are the same are one, since a schema is known by its name."""
+    """Return a struct type. Equal ones are the same type, because a schema is known by its name."""
     namespace = {"__doc__": about} if about else {}
     return msgspec.defstruct(name, fields, namespace=namespace, forbid_unknown_fields=True)
 
 
 def _letters(said: Any, most: int) -> list[str] | None:
-    """The ids; None is all."""
+    """Return the ids; None for all."""
     if bool(said.ids) == said.all:
         raise BadArgument(
             f'expected either ids of dead letters or "all": true, got {"both" if said.all else "neither"}'
@@ -123,7 +123,7 @@ def _letters(said: Any, most: int) -> list[str] | None:
 
 
 class PurposeRecord(PurposeStatistics, frozen=True, kw_only=True):
-    """A purpose, and how it stands."""
+    """A purpose and its numbers."""
 
     topic: str
     purpose: str
@@ -135,7 +135,7 @@ class Statistics(msgspec.Struct):
 
 
 class DeadRecord(msgspec.Struct):
-    """An event that the purpose gave up, after how many attempts, when, and why."""
+    """An event that the purpose gave up: its error, the number of attempts, and when."""
 
     event: CloudEvent
     error: str
@@ -144,7 +144,7 @@ class DeadRecord(msgspec.Struct):
 
 
 class Dead(msgspec.Struct):
-    """`total` says how many there are, whatever the part that is shown."""
+    """A page of dead letters; `total` counts all of them."""
 
     dead: list[DeadRecord]
     total: int
@@ -172,8 +172,8 @@ async def _show_statistics(call: Call, found: records.Statistics) -> Response:
 
 
 async def _show_trace(call: Call, found: Trace) -> Response:
-    """The event and what it caused, each after the one that its `causationid` names: a list, since a chain of causes
-    may be longer than JSON can nest."""
+    """Answer with the event and what it caused, each after the one that its `causationid` names. It is a list, because
+    a chain of causes may be longer than JSON can nest."""
     return answer(Events(await in_pieces(call, _tree(found))))
 
 
@@ -193,7 +193,7 @@ async def _show_value(call: Call, found: Any, *, of: Callable[..., Any]) -> Resp
     return answer(of(found))
 
 
-# What is shown in another form, by its type: the type that is described, and how it is made.
+# Types that are shown in another form: the type for OpenAPI, and how it is made.
 _ITEMS: dict[Any, tuple[Any, Callable[[Any], Any]]] = {
     PurposeInfo: (PurposeRecord, _record),
     Event: (CloudEvent, to_cloudevent),
@@ -206,7 +206,7 @@ _WHOLE: dict[Any, tuple[Any, Show]] = {
 
 
 def _shown(operation: Operation[..., Any], http: Http) -> tuple[Any, Show]:
-    """The type of the answer that is described, and what shows it."""
+    """Return the type of the answer for OpenAPI, and the function that makes the answer."""
     kind, key = operation.form.kind, http.key
     if kind in _WHOLE:
         return _WHOLE[kind]
@@ -229,7 +229,7 @@ def _shown(operation: Operation[..., Any], http: Http) -> tuple[Any, Show]:
 
 
 def endpoint_of(operation: Operation[..., Any]) -> Endpoint:
-    """The endpoint of an operation whose row has one."""
+    """Return the endpoint of an operation whose row has one."""
     http = operation.http
     assert http is not None
     arguments = _Arguments(operation, http)
@@ -253,15 +253,15 @@ def endpoint_of(operation: Operation[..., Any]) -> Endpoint:
 
 
 class TopicSettings(msgspec.Struct, forbid_unknown_fields=True):
-    """How much history a topic keeps: events up to `keep` seconds old, `keep_bytes` at most. Null is the
-    default again, and no bound; what is left out stays as it is."""
+    """How much history a topic keeps: events up to `keep` seconds old, `keep_bytes` at most. Null is the default again,
+    and no limit; an argument that is left out changes nothing."""
 
     keep: Annotated[float, Meta(ge=0, le=MAX_SECONDS)] | UnsetType | None = UNSET
     keep_bytes: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] | UnsetType | None = UNSET
 
 
 class DeadQuery(msgspec.Struct, forbid_unknown_fields=True):
-    """`limit` of them, or fewer if they are large, from the one after the event with the id `after` on."""
+    """Up to `limit` letters, or fewer if they are large, after the event with the id `after`."""
 
     limit: Annotated[int, Meta(ge=1, le=10_000)] = 100
     after: Id | None = None
@@ -300,7 +300,7 @@ async def _dead(call: Call) -> Response:
 
 
 async def _behind(call: Call, letters: list[DeadLetter], id: str) -> int:
-    """Where the one after the event with this id is; -1 where there is none."""
+    """Return the index after the event with this id; -1 where there is none."""
     for at, each in enumerate(letters, 1):
         if each.event.id == id:
             return at
@@ -319,7 +319,7 @@ def _page(letters: list[DeadLetter]) -> Iterator[DeadRecord]:
 
 
 def _by_hand(operation: Operation[..., Any], handle: Callable[[Call], Awaitable[Response]], **how: Any) -> Endpoint:
-    """For what says or shows other things than the operation's own."""
+    """Return the endpoint of an operation whose request or answer differs from its own form."""
     assert operation.http is not None
     return Endpoint(operation.http.method, operation.http.path, "admin", handle, operation.http.summary, **how)
 

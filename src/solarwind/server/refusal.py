@@ -1,4 +1,4 @@
-"""An answer by hand, whole, where what came is no request that anything else could answer."""
+"""A complete HTTP answer as bytes, for input that is no valid request."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import msgspec
 
 
 def refusal(status: int, code: str, detail: str) -> bytes:
-    """A problem, RFC 9457, after which the connection ends."""
+    """Return problem details (RFC 9457) as an answer after which the connection closes."""
     title = HTTPStatus(status).phrase
     body = msgspec.json.encode(
         {"type": "about:blank", "title": title, "status": status, "detail": detail, "code": code}

@@ -1,5 +1,4 @@
-"""Who is connected, from which address: counted as connections are accepted, before TLS and before any protocol, so
-that one address cannot take what is there for all."""
+"""Counting connections by address, from the moment they are accepted, so that one address cannot take all of them."""
 
 from __future__ import annotations
 
@@ -10,7 +9,7 @@ VISIT = "solarwind.visit"  # the name of a connection's `Visit` in the state of 
 
 
 class Visit:
-    """A connection, from when it is accepted until it is lost, as TLS, as HTTP or as what it was upgraded to."""
+    """A connection from its acceptance to its end, through TLS, HTTP and an upgrade."""
 
     __slots__ = ("_sources", "address", "ended", "since", "transport")
 
@@ -23,34 +22,35 @@ class Visit:
 
     @property
     def known(self) -> bool:
-        """Whether it has shown a token, where tokens are needed, or asked for something."""
+        """Whether it has shown a token, where tokens are needed, or else sent a request."""
         return self not in self._sources.strangers
 
     def welcome(self) -> None:
-        """It has."""
+        """Mark it as known."""
         if self._sources.strangers.pop(self, self) is None and self.transport is not None:
             self.transport.set_write_buffer_limits()
 
     def end(self) -> None:
-        """Let go of it."""
+        """Abort it."""
         self.ended = True
         if self.transport is not None:
             self.transport.abort()
 
     def leave(self) -> None:
-        """It is lost."""
+        """Remove it from the count, because it is lost."""
         self._sources.leave(self)
 
 
 class Sources:
-    """How many connections there are, of each address and of all.
+    """The number of connections of each address and of all.
 
-    Not more than there are files for, with some left for everything else; of those that nobody knows yet half as many.
-    One more of these lets go of the one that has been unknown for longest: who just connects cannot keep others out.
+    The total is limited by the open files, with some left for everything else; connections that are not known yet may
+    be half as many. One more of those aborts the one that has been unknown for longest, so that connecting alone keeps
+    nobody out.
     """
 
     def __init__(self, most: int, max_of_all: int) -> None:
-        """`most` of one address."""
+        """`most` limits the connections of one address."""
         self._max = most
         self._max_of_all = max_of_all
         self._counts: dict[str, int] = {}
@@ -60,7 +60,7 @@ class Sources:
         self.refused = 0
 
     def enter(self, address: str) -> Visit | None:
-        """Count a connection of it; None if there are as many as there may be."""
+        """Count a connection from `address` and return its visit; None where there are too many."""
         source = _source(address)
         count = self._counts.get(source, 0)
         if count >= self._max or (self._all >= self._max_of_all and not self.strangers):
@@ -106,7 +106,7 @@ class Sources:
 
 
 def _source(address: str) -> str:
-    """What counts as one: an IPv4 address, or the network of an IPv6 address, all of which one host may use."""
+    """Return what counts as one address: an IPv4 address, or an IPv6 /64 network, which one host may use as a whole."""
     if ":" not in address:
         return address
     parsed = ipaddress.IPv6Address(address.partition("%")[0])

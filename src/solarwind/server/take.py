@@ -1,8 +1,8 @@
-"""`POST …/take` and `POST …/settle`: for those who ask for events, and say later what became of them.
+"""`POST …/take` and `POST …/settle`: for clients that ask for events, and report later what became of them.
 
-A take is a service instance that is handed events once: it leaves as soon as it has some, so that nothing more comes,
-and stays known until each of them was settled or its lease ended. A token names one event of one take. Tokens are in
-memory only: after a restart they are stale, and the events are handed out again.
+A take is a service instance that is handed events once: it stops accepting as soon as it has some, and stays known
+until each of them was settled or its lease ended. A token names one event of one take. Tokens are in memory only: after
+a restart they are stale, and the events are handed out again.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from ..service.registration import make_join
 from .call import Call, ClientGone, answer, in_pieces, problem
 from .cloudevents import CloudEvent, to_cloudevent
 from .delivery import Attempts
-from .described import Field, KeyMissing, SinceText
 from .host import ServerHost
+from .revocation import Use
+from .schemas import Field, KeyMissing, SinceText
 from .times import read_since
-from .uses import Use
 
 MAX_WAIT_S = 60.0
-MAX_LEASE_S = 86_400.0  # whoever takes and is never heard of again holds events for so long; it can be renewed
-_LEAST_WAIT_S = 0.05  # what is at hand nowhere but on disk has so long to come, also where nobody wants to wait
+MAX_LEASE_S = 86_400.0  # how long a client that is gone may hold events; a lease can be renewed
+_MIN_WAIT_S = 0.05  # time to read events from disk, even where the client does not want to wait
 _TURNS = 4  # of the loop, for what comes together with the first events
 MAX_TAKE_BYTES = 8 << 20  # of payload, in one answer: what is more goes back
 _ID_BYTES = 16
@@ -45,7 +45,7 @@ _NUMBER = re.compile(r"0|[1-9][0-9]{0,8}")
 
 
 class Take(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What whoever takes states: `max` events, `wait` seconds for the first of them, and what an instance states."""
+    """The request: `max` events, `wait` seconds for the first of them, and what an instance states."""
 
     max: Annotated[int, Meta(ge=1)] = 1
     wait: Annotated[float, Meta(ge=0, le=MAX_WAIT_S)] = 0.0
@@ -59,14 +59,14 @@ class Take(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class Failed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A handler raised: again after a while, as the take's `retry` says."""
+    """The handler raised: retried as the take's `retry` says."""
 
     token: str
     error: str = "it was said to have failed, and not why"
 
 
 class Postponed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Again in `after` seconds, and not counted."""
+    """Handed out again in `after` seconds, without counting the attempt."""
 
     token: str
     after: Annotated[float, Meta(ge=0, lt=MAX_SECONDS)] = 0.0
@@ -80,7 +80,7 @@ class Rejected(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Settle(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What became of events, by their tokens. `renew`: their handlers are still at work."""
+    """What became of events, by their tokens. `renew`: their handlers are still running."""
 
     done: list[str] = []
     failed: list[str | Failed] = []
@@ -90,14 +90,14 @@ class Settle(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Taken(msgspec.Struct):
-    """Each with its `token`; none if nothing came in time."""
+    """The events, each with its `token`; none if nothing came in time."""
 
     events: list[CloudEvent]
 
 
 class Settled(msgspec.Struct):
-    """How many events there were of each; `renewed` are those whose lease begins anew, and with it that of all that
-    were taken together with them."""
+    """The number of events of each kind. `renewed` are those whose lease begins anew, and with it the lease of all
+    events of the same take."""
 
     done: int = 0
     failed: int = 0
@@ -110,7 +110,7 @@ Verdict = Literal["done", "failed", "later", "reject", "renewed"]
 
 
 async def take(call: Call, takes: Takes) -> Response:
-    """Hand out events. Raises what stands against it."""
+    """Hand out events. Raise the error for which it cannot."""
     wanted = await call.json(Take)
     most = call.host.settings.ids
     if wanted.max > most:
@@ -138,7 +138,7 @@ async def take(call: Call, takes: Takes) -> Response:
 
 
 async def settle(call: Call, takes: Takes) -> Response:
-    """Note what became of events; it is durable once this is answered. Raises what stands against all of it."""
+    """Record what became of events; it is durable once answered. Raise the error that refuses the whole request."""
     said = _read_settle(await call.json(Settle), call.host.settings.ids)
     counts, stale = await takes.settle(call.topic, call.purpose, said)
     settled = Settled(**counts)
@@ -168,7 +168,7 @@ class _Said(NamedTuple):
 
 
 def _read_settle(body: Settle, most: int) -> list[_Said]:
-    """Raises `TooLarge` and `BadArgument`, before anything is done."""
+    """Return what became of each event. Raise `TooLarge` and `BadArgument`, before anything is done."""
     failed = [Failed(each) if isinstance(each, str) else each for each in body.failed]
     later = [Postponed(each) if isinstance(each, str) else each for each in body.later]
     reject = [Rejected(each) if isinstance(each, str) else each for each in body.reject]
@@ -186,8 +186,8 @@ def _read_settle(body: Settle, most: int) -> list[_Said]:
     return said
 
 
-class _Part(NamedTuple):
-    """The events of one lease, of which the first is the take's event number `first`. `open` are not settled."""
+class _TakenLease(NamedTuple):
+    """The events of one lease; the first is the take's event number `first`. `open` are not settled."""
 
     lease: int
     first: int
@@ -204,15 +204,15 @@ class _Taking:
         self.id = secrets.token_urlsafe(_ID_BYTES)
         self.instance = 0
         self.joined = asyncio.Event()  # or refused
-        self.came = asyncio.Event()  # something to hand out, or word that nothing will
-        self.full = False  # it takes nothing more
+        self.came = asyncio.Event()  # events to hand out, or notice that none will come
+        self.full = False  # it accepts nothing more
         self.over = False  # its tokens are stale
-        self.use: Use | None = None  # by whose right it has them
-        self.timer: asyncio.TimerHandle | None = None  # to when its lease ends
+        self.use: Use | None = None  # the right by which it holds them
+        self.timer: asyncio.TimerHandle | None = None  # until its lease ends
         self.offers: list[Offer] = []  # until they are handed out
         self.count = 0
-        self.left = 0  # that are not settled
-        self._parts: list[_Part] = []
+        self.unsettled = 0  # events not settled yet
+        self._parts: list[_TakenLease] = []
 
     # The engine's side
 
@@ -221,13 +221,13 @@ class _Taking:
             asyncio.get_running_loop().call_soon(self._takes.give_back, offer)
             return
         self.offers.append(offer)
-        self._parts.append(_Part(offer.lease, self.count, offer.picks, Spans.of(offer.picks)))
+        self._parts.append(_TakenLease(offer.lease, self.count, offer.picks, Spans.of(offer.picks)))
         self.count += len(offer.picks)
-        self.left += len(offer.picks)
+        self.unsettled += len(offer.picks)
         self.came.set()
 
     def flush(self) -> None:
-        """Whoever waits looks a few turns later."""
+        """Nothing to do: the waiting request looks a few turns of the loop later."""
 
     def lost(self, lease: int | None = None) -> None:
         self.offers = [each for each in self.offers if lease is not None and each.lease != lease]
@@ -239,7 +239,7 @@ class _Taking:
     # The tokens
 
     async def cloudevents(self, call: Call) -> list[Any]:
-        """The events, each with its token."""
+        """Return the events, each with its token."""
         self._give_back_surplus()
         return await in_pieces(call, self._written())
 
@@ -255,7 +255,7 @@ class _Taking:
                 yield found
 
     def _give_back_surplus(self) -> None:
-        """What makes the answer too large goes back: what came last. One event there is."""
+        """Give back the last events where the answer would be too large. It keeps at least one."""
         size = 0
         for at, offer in enumerate(self.offers):
             for index, position in enumerate(offer.picks):
@@ -266,18 +266,18 @@ class _Taking:
                     return
 
     def _shorten(self, at: int, index: int) -> None:
-        """Keep those before event `index` of offer `at`."""
+        """Keep the events before event `index` of offer `at`."""
         offers, parts = self.offers, self._parts
         self.offers = [*offers[:at], msgspec.structs.replace(offers[at], picks=offers[at].picks[:index])]
         self._parts = [*parts[:at], parts[at]._replace(picks=parts[at].picks[:index])]
         for offer, part in zip(offers[at:], parts[at:], strict=True):
             back = offer.picks[index:] if offer is offers[at] else offer.picks
             part.open.difference_update(Spans.of(back))
-            self.left -= len(back)
+            self.unsettled -= len(back)
             self._takes.give_back(msgspec.structs.replace(offer, picks=back))
 
-    def find(self, number: str) -> tuple[_Part, int] | None:
-        """The position of an event that is not settled, by its number; None if there is none such."""
+    def find(self, number: str) -> tuple[_TakenLease, int] | None:
+        """Return the lease and position of an unsettled event by its number, or None."""
         if not _NUMBER.fullmatch(number):
             return None
         at = bisect_right(self._parts, int(number), key=lambda part: part.first) - 1
@@ -291,18 +291,18 @@ class _Taking:
 
 
 class Takes:
-    """All that was taken and is not settled. On the loop of the engine."""
+    """All takes that are not settled. Used on the engine's loop."""
 
     def __init__(self, host: ServerHost) -> None:
         self._host = host
         self._open: dict[str, _Taking] = {}
 
     async def stop(self) -> None:
-        """Whoever waits has nothing to wait for, and what was taken is handed out again."""
+        """End all waiting requests, and give back what was taken."""
         await asyncio.gather(*(self._end(each) for each in list(self._open.values())))
 
     async def take(self, call: Call, join: Join, since: Since, wait: float) -> Response:
-        """Raises what joining raises, `Busy`, and `ClientGone`."""
+        """Join, wait for events and answer. Raise what joining raises, `Busy`, and `ClientGone`."""
         if not self._host.running:
             raise Unavailable("expected a server that runs, got one that stops: try again when it is back")
         most = self._host.settings.instances
@@ -330,7 +330,7 @@ class Takes:
         return answer(Taken(events))
 
     async def _collect(self, taking: _Taking, call: Call, since: Since, wait: float) -> None:
-        """Join, and leave with what comes together."""
+        """Join, and stop accepting with the events that come together."""
         engine = self._host.engine
         try:
             taking.instance = await engine.join(taking.join, since, taking)
@@ -338,7 +338,7 @@ class Takes:
             taking.joined.set()
         gone, came = asyncio.ensure_future(call.gone()), asyncio.ensure_future(taking.came.wait())
         try:
-            await asyncio.wait((gone, came), timeout=max(wait, _LEAST_WAIT_S), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((gone, came), timeout=max(wait, _MIN_WAIT_S), return_when=asyncio.FIRST_COMPLETED)
             for _ in range(_TURNS):
                 if taking.count >= taking.join.room or gone.done():
                     break
@@ -352,12 +352,12 @@ class Takes:
         engine.leaving(taking.instance)
 
     def give_back(self, offer: Offer) -> None:
-        """It came when nobody waited any more."""
+        """Give back an offer that arrived when the request no longer waited."""
         self._host.engine.report(Report(offer.instance, offer.lease, Spans(), (), Spans.of(offer.picks)), ())
 
     async def settle(self, topic: str, purpose: str, said: list[_Said]) -> tuple[dict[str, int], list[str]]:
-        """Gives how many events counted, by verdict, and the tokens that are stale, which did not."""
-        of: dict[tuple[str, int], tuple[_Taking, _Part, list[tuple[_Said, int]]]] = {}
+        """Return the number of events that counted, by verdict, and the stale tokens, which did not."""
+        of: dict[tuple[str, int], tuple[_Taking, _TakenLease, list[tuple[_Said, int]]]] = {}
         stale: list[str] = []
         for each in said:
             id, _, number = each.token.partition(".")
@@ -371,7 +371,7 @@ class Takes:
             of.setdefault((id, part.lease), (taking, part, []))[2].append((each, position))
             if each.verdict != "renewed":
                 part.open.remove(position, position + 1)
-                taking.left -= 1
+                taking.unsettled -= 1
         counted = await asyncio.gather(*(self._report(*each) for each in of.values()))
         counts: Counter[str] = Counter()
         for counts_all, (taking, part, outcomes) in zip(counted, of.values(), strict=True):
@@ -379,15 +379,15 @@ class Takes:
                 counts.update(each.verdict for each, _ in outcomes)
                 self._runs_on(taking)
             else:
-                taking.left -= len(part.open)
+                taking.unsettled -= len(part.open)
                 part.open.edges.clear()
                 stale += [each.token for each, _ in outcomes]
-            if not taking.left:
+            if not taking.unsettled:
                 await self._end(taking)
         return counts, stale
 
-    async def _report(self, taking: _Taking, part: _Part, outcomes: list[tuple[_Said, int]]) -> bool:
-        """Whether it counts. A report that says nothing but that the lease is to run on is one too."""
+    async def _report(self, taking: _Taking, part: _TakenLease, outcomes: list[tuple[_Said, int]]) -> bool:
+        """Report to the engine, and return whether the report counts. An empty report renews the lease."""
         done = Spans.of(position for each, position in outcomes if each.verdict == "done")
         failures = (each.failure(position) for each, position in outcomes)
         failed = [failure for failure in failures if failure is not None]
@@ -396,7 +396,7 @@ class Takes:
     # Leases -------------------------------------------------------------------------------------------
 
     def _runs_on(self, taking: _Taking) -> None:
-        """It was heard of: its lease begins anew, at the engine too."""
+        """Begin its lease anew, because it was heard of."""
         if taking.over:
             return
         if taking.timer is not None:
@@ -408,7 +408,7 @@ class Takes:
         self._host.spawn(self._end(taking, died=died))
 
     async def _end(self, taking: _Taking, *, died: bool = False) -> None:
-        """Its tokens are stale from here on; what is not settled is handed out again."""
+        """Make its tokens stale. Unsettled events are handed out again."""
         if taking.over:
             return
         taking.over = True

@@ -1,8 +1,8 @@
-"""HTTP requests to addresses that others state: only where it is allowed to, and never longer or further than told.
+"""HTTP requests to URLs that clients state: only to allowed addresses, and within limits of time and size.
 
-A name is resolved once, each of its addresses is looked at, and the connection goes to the very address that was found
-good. So a name that leads elsewhere a moment later leads nowhere. The request still carries the name, and a TLS
-certificate still has to be the name's.
+A name is resolved once, each of its addresses is checked, and the connection goes to the address that was checked. So a
+name cannot be rebound between the check and the connection. The request still carries the name, and a TLS certificate
+must match it.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from ..errors import BadArgument, NotAllowed
 from ..logs import limited
 
 MAX_URL = 2_000  # characters
-MAX_ANSWER = 16 << 10  # bytes of an answer's body that are read, so that its connection can be used again
-IDLE_S = 30.0  # an open connection that is not used
-_MAX_ADDRESSES = 8  # of a name that are tried
-_LOOK_UP_S = 5.0  # for the addresses of a name
-_MAX_THREADS = 64  # for names that are looked up at the same time
+MAX_ANSWER = 16 << 10  # bytes of an answer's body that are read, so that its connection can be reused
+IDLE_S = 30.0  # how long an unused connection stays open
+_MAX_ADDRESSES = 8  # tried for one name
+_LOOK_UP_S = 5.0  # to resolve a name
+_MAX_THREADS = 64  # names resolved at the same time
 _CONNECT_S = 5.0  # for one of several addresses, so that the next has a chance
 
-Address = IPv4Address | IPv6Address
+IpAddress = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 Resolve = Callable[[str, int], Awaitable[list[str]]]
 
 _URL = re.compile(r"[!-~]+")
 _HOST = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+")
 
-# What IANA has set apart, by what it is for: none of it is an address of somebody out there.
+# Special-purpose ranges of IANA by their purpose: none of them is a public address.
 _SPECIAL: tuple[tuple[Network, str], ...] = tuple(
     (ip_network(network), what)
     for network, what in (
@@ -73,8 +73,8 @@ _GLOBAL = ip_network("2000::/3")  # every other IPv6 address is reserved
 _NAT64 = ip_network("64:ff9b::/96")
 
 
-class Url(NamedTuple):
-    """Where requests go, in the parts that they are made of."""
+class TargetUrl(NamedTuple):
+    """The parts of a target's URL."""
 
     scheme: str
     host: str
@@ -83,13 +83,13 @@ class Url(NamedTuple):
 
     @property
     def authority(self) -> str:
-        """As the header Host has it."""
+        """The value of the Host header."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
 
     @property
     def shown(self) -> str:
-        """For people: without the query, which may have a secret in it."""
+        """The URL for people: without the query, which may contain a secret."""
         path, query, _ = self.target.partition("?")
         return f"{self.scheme}://{self.authority}{path}{'?…' if query else ''}"
 
@@ -97,8 +97,8 @@ class Url(NamedTuple):
 _PORTS = {"http": 80, "https": 443}
 
 
-def read_url(text: str) -> Url:
-    """Raises `BadArgument`. What it says never has the URL in it, for a secret may be."""
+def read_url(text: str) -> TargetUrl:
+    """Parse a URL. Raise `BadArgument`, whose text does not show the URL, because it may contain a secret."""
     expected = "expected a URL such as https://example.com/hook"
     if len(text) > MAX_URL:
         raise BadArgument(f"{expected} of at most {MAX_URL:,} characters, got {len(text):,}")
@@ -121,14 +121,14 @@ def read_url(text: str) -> Url:
     if not _HOST.fullmatch(host) or len(host) > 253 or port == 0:
         raise BadArgument(f"{expected}, got one without a host that can be")
     query = f"?{parts.query}" if "?" in text else ""
-    return Url(parts.scheme, host, port or _PORTS[parts.scheme], (parts.path or "/") + query)
+    return TargetUrl(parts.scheme, host, port or _PORTS[parts.scheme], (parts.path or "/") + query)
 
 
 class Allowed:
-    """Which addresses may be reached: public ones, and what is stated besides, as networks, addresses or hosts."""
+    """Which addresses may be reached: public ones, and the stated networks, addresses and hosts."""
 
     def __init__(self, stated: Collection[str] = ()) -> None:
-        """Raises `BadArgument`."""
+        """Raises `BadArgument` for an invalid network, address or host."""
         self._networks: list[Network] = []
         self._hosts: set[str] = set()
         for each in [stated] if isinstance(stated, str) else stated:
@@ -141,8 +141,8 @@ class Allowed:
                     ) from None
                 self._hosts.add(each.lower())
 
-    def fault(self, host: str, address: Address) -> str | None:
-        """Why the address may not be reached by that name; None if it may."""
+    def fault(self, host: str, address: IpAddress) -> str | None:
+        """Return why the address may not be reached by that name; None if it may."""
         meant = _meant(address)
         if host.lower().rstrip(".") in self._hosts:
             return None
@@ -151,8 +151,8 @@ class Allowed:
         return _special(meant)
 
 
-def _meant(address: Address) -> Address:
-    """The IPv4 address within an IPv6 one that leads there: mapped, NAT64 or 6to4."""
+def _meant(address: IpAddress) -> IpAddress:
+    """Return the IPv4 address that an IPv6 one leads to: mapped, NAT64 or 6to4."""
     if isinstance(address, IPv4Address):
         return address
     if address in _NAT64:
@@ -160,7 +160,7 @@ def _meant(address: Address) -> Address:
     return address.ipv4_mapped or address.sixtofour or address
 
 
-def _special(address: Address) -> str | None:
+def _special(address: IpAddress) -> str | None:
     for network, what in _SPECIAL:
         if address in network:
             return what
@@ -168,7 +168,8 @@ def _special(address: Address) -> str | None:
 
 
 async def resolve(host: str, port: int) -> list[str]:
-    """The system's answer: the addresses of a name. On threads of its own: others have other work."""
+    """Return the addresses of a name from the system's resolver. It runs on threads of its own, so that it does not
+    hold up others."""
     ask = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
     found = await asyncio.get_running_loop().run_in_executor(_threads(), ask)
     return list(dict.fromkeys(str(each[4][0]) for each in found))
@@ -180,16 +181,17 @@ def _threads() -> ThreadPoolExecutor:
 
 
 class Dialer(httpcore.AsyncNetworkBackend):
-    """Makes connections: looks at where they go at the moment they go there."""
+    """Opens connections, and checks each address at the moment of connecting."""
 
     def __init__(self, allowed: Allowed, resolve: Resolve = resolve) -> None:
         self._allowed = allowed
         self._resolve = resolve
         self._inner = httpcore.AnyIOBackend()
-        self._asked: dict[tuple[str, int], asyncio.Future[list[str]]] = {}  # that are being looked up
+        self._asked: dict[tuple[str, int], asyncio.Future[list[str]]] = {}  # look-ups under way
 
     async def addresses(self, host: str, port: int) -> list[str]:
-        """Where a connection to that name may go. Raises `NotAllowed` if nowhere, `Unanswered` if it has no address."""
+        """Return the allowed addresses of a name. Raise `NotAllowed` if there are none, `Unanswered` if it has no
+        address."""
         try:
             found = await self._look_up(host, port)
         except TimeoutError:
@@ -201,7 +203,7 @@ class Dialer(httpcore.AsyncNetworkBackend):
         faults = [(each, self._allowed.fault(host, ip_address(each))) for each in found]
         good = [each for each, fault in faults if fault is None]
         if not good:
-            # Where the names of a network lead is for its own people to know: they have the log.
+            # The addresses of an internal name are for the operator only, who has the log.
             address, what = faults[0]
             limited.warning(("target", host), "a webhook may not go to %a at %s, which is %s", host, address, what)
             where = f", which is {what}" if host == address else ", which is at none"
@@ -212,7 +214,7 @@ class Dialer(httpcore.AsyncNetworkBackend):
         return good[:_MAX_ADDRESSES]
 
     async def _look_up(self, host: str, port: int) -> list[str]:
-        """Each name once at a time, however many wait for it, so that a slow one takes no more than one thread. Raises
+        """Resolve a name. Concurrent calls share one look-up, so that a slow name takes one thread at most. Raise
         `TimeoutError`."""
         asked = self._asked.get((host, port))
         if asked is None:
@@ -246,23 +248,23 @@ class Dialer(httpcore.AsyncNetworkBackend):
 
 
 class Unanswered(Exception):
-    """No answer came. Its text is for people, and has no secret in it."""
+    """No answer came. Its text is for people, and contains no secret."""
 
 
-class Answer(msgspec.Struct, frozen=True):
-    """What a target said, but for its body. The names of headers are in lower case."""
+class TargetAnswer(msgspec.Struct, frozen=True):
+    """A target's answer without its body. The names of headers are in lower case."""
 
     status: int
     headers: dict[str, str]
 
 
 class Target:
-    """Requests to one URL, over connections that are used again. It follows no redirect, and knows no proxy."""
+    """Sends requests to one URL over reused connections. It follows no redirect, and uses no proxy."""
 
-    def __init__(self, dialer: Dialer, url: Url, connections: int, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, dialer: Dialer, url: TargetUrl, connections: int, tls: ssl.SSLContext | None = None) -> None:
         self._url = httpcore.URL(scheme=url.scheme, host=url.host, port=url.port, target=url.target)
         self._host = url.authority
-        # httpcore rather than a client above it: that would write whole URLs into the log.
+        # httpcore rather than a client on top of it, which would log whole URLs.
         self._pool = httpcore.AsyncConnectionPool(
             ssl_context=(tls or _tls()) if url.scheme == "https" else None,
             max_connections=connections,
@@ -270,15 +272,16 @@ class Target:
             network_backend=dialer,
         )
 
-    async def request(self, method: str, headers: Mapping[str, str], body: bytes, timeout: float) -> Answer:
-        """Raises `Unanswered`, and `NotAllowed` for a target that may not be reached."""
+    async def request(self, method: str, headers: Mapping[str, str], body: bytes, timeout: float) -> TargetAnswer:
+        """Send a request and return the answer. Raise `Unanswered`, and `NotAllowed` for a target that may not be
+        reached."""
         sent = {"host": self._host, "user-agent": "solarwind", "accept": "*/*", **headers}
-        answer: Answer | None = None
+        answer: TargetAnswer | None = None
         try:
             async with asyncio.timeout(timeout):
                 async with self._pool.stream(method, self._url, headers=list(sent.items()), content=body) as response:
                     names = {name.decode("ascii").lower(): value.decode("latin-1") for name, value in response.headers}
-                    answer = Answer(response.status, names)
+                    answer = TargetAnswer(response.status, names)
                     await _drain(response)
         except TimeoutError:
             if answer is None:
@@ -294,7 +297,7 @@ class Target:
 
 
 async def _drain(response: httpcore.Response) -> None:
-    """Read a short body, for what comes next on its connection; a long one ends the connection."""
+    """Read a short body, so that the connection can be reused; a long one closes it."""
     size = 0
     async for part in response.aiter_stream():
         size += len(part)
@@ -312,5 +315,5 @@ _FAULTS = (
 
 @cache
 def _tls() -> ssl.SSLContext:
-    """One for all: to make it costs some time."""
+    """Return the TLS context that all targets share, because making one is slow."""
     return ssl.create_default_context()

@@ -1,4 +1,4 @@
-"""How a time is written over HTTP: `now`, `beginning`, a time, or so long ago."""
+"""Times in HTTP parameters: `now`, `beginning`, a time, or so long ago."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _UNIT = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 def read_since(text: str, name: str = "since") -> Since:
-    """Raises `BadArgument`, which says what it is of."""
+    """Return the place in history that the text names. Raise `BadArgument` with the parameter's name."""
     if text in ("now", "beginning"):
         return text
     if found := _DURATION.fullmatch(text):

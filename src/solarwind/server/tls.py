@@ -1,7 +1,7 @@
-"""TLS: certificates from files, and connections that cost little.
+"""TLS with certificates from files, and cheap connections.
 
-The loop's own TLS sets 256 KiB aside for each connection, whoever is at the other end. Here all of them read into one
-buffer, which is decrypted at once, so that a connection costs what OpenSSL needs for it.
+asyncio's own TLS reserves 256 KiB for each connection. Here all connections read into one shared buffer, which is
+decrypted at once, so that a connection costs only what OpenSSL needs for it.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Any
 from ..errors import BadArgument
 from .refusal import refusal
 
-BUFFER_BYTES = 64 << 10  # that are read, or encrypted, together
-LAST_WORDS_S = 1.0  # that somebody has to read why he is refused
-_PART_BYTES = 4 << 10  # that are decrypted together
-_MAX_HELLO = 16 << 10  # bytes of a client's first message: OpenSSL sets aside what that says it has, up to 128 KiB
+BUFFER_BYTES = 64 << 10  # read, or encrypted, together
+LAST_WORDS_S = 1.0  # for a refused client to read why
+_PART_BYTES = 4 << 10  # decrypted together
+_MAX_HELLO = 16 << 10  # bytes of a client's first message: OpenSSL allocates the length it states, up to 128 KiB
 _HEAD = 9  # bytes: of a record, and of the message in it
 _MAX_RECORD = 5 + (16 << 10) + 2_048  # bytes, with its head
 _CHANGE_CIPHER = 20
-# The random of a server's hello that asks for another: RFC 8446, 4.1.3.
+# The random of a HelloRetryRequest: RFC 8446, 4.1.3.
 _HELLO_RETRY = bytes.fromhex("cf21ad74e59a6111be1d8c021e65b891c2a211167abb8c5e079e09e2c8a8339c")
 _HANDSHAKE, _CLIENT_HELLO = 22, 1  # what the first bytes of the two are
 
@@ -31,7 +31,7 @@ _HANDSHAKE, _CLIENT_HELLO = 22, 1  # what the first bytes of the two are
 
 
 def tls_context(certificate: str, key: str | None) -> ssl.SSLContext:
-    """TLS 1.2 or newer, with this certificate. Raises `BadArgument` where the files are not what they should be."""
+    """Return a context for TLS 1.2 or newer with this certificate. Raise `BadArgument` where the files are invalid."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION
@@ -40,8 +40,8 @@ def tls_context(certificate: str, key: str | None) -> ssl.SSLContext:
 
 
 def load_certificate(context: ssl.SSLContext, certificate: str, key: str | None) -> None:
-    """Also anew, when the files have changed: connections from then on get it. Raises `BadArgument`; then the context
-    has what it had."""
+    """Load the certificate into the context, also again after the files have changed: new connections use it. Raise
+    `BadArgument`; then the context is unchanged."""
     for path in (certificate, key or certificate):
         if not os.access(path, os.R_OK) or not os.path.isfile(path):
             raise BadArgument(f"expected a certificate and its key as PEM files, but {path} cannot be read")
@@ -60,8 +60,7 @@ def load_certificate(context: ssl.SSLContext, certificate: str, key: str | None)
 
 
 class Tls(asyncio.Transport, asyncio.BufferedProtocol):
-    """Between the socket and the protocol above: to the one a protocol, and to the other, once hands are shaken, a
-    transport."""
+    """A TLS layer: a protocol to the socket and, after the handshake, a transport to the protocol above."""
 
     def __init__(
         self,
@@ -72,8 +71,8 @@ class Tls(asyncio.Transport, asyncio.BufferedProtocol):
         handshake_s: float,
         failed: Callable[[], None],
     ) -> None:
-        """`buffer` is the same for all. It is among the `connections` until `protocol` is; where it is lost before,
-        `failed` is called."""
+        """`buffer` is shared by all connections. It is one of the `connections` until `protocol` is; where it is lost
+        before, `failed` is called."""
         super().__init__()
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
@@ -84,11 +83,11 @@ class Tls(asyncio.Transport, asyncio.BufferedProtocol):
         self._handshake_s = handshake_s
         self._failed = failed
         self._socket: asyncio.Transport = None  # type: ignore[assignment]
-        self._early = bytearray()  # of a record, until hands are shaken
-        self._awaits_hello = True  # the next message is to be one
-        self._again = False  # the second one: the first was answered by a request for it
-        self._open = False  # hands are shaken
-        self._over = False  # the peer has said goodbye
+        self._early = bytearray()  # part of a record, during the handshake
+        self._awaits_hello = True  # the next message must be one
+        self._again = False  # after a HelloRetryRequest
+        self._open = False  # the handshake is complete
+        self._over = False  # the peer has sent close_notify
         self._closing = False
 
     # The socket's side --------------------------------------------------------------------------------
@@ -112,11 +111,11 @@ class Tls(asyncio.Transport, asyncio.BufferedProtocol):
 
     @property
     def transport(self) -> asyncio.Transport | None:
-        """As the protocol above has one, once there is one."""
+        """The transport of the protocol above, after the handshake."""
         return self if self._socket else None
 
     def shutdown(self) -> None:
-        """The server stops, and nobody has asked for anything yet."""
+        """Close it: the server stops, and no request has come."""
         self.abort()
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -144,11 +143,11 @@ class Tls(asyncio.Transport, asyncio.BufferedProtocol):
             self.close()
 
     def _shake(self, found: list[bytes]) -> None:
-        """Give OpenSSL one record after the other, so that each hello is looked at before it is."""
+        """Pass records to OpenSSL one by one, so that each hello is checked before."""
         early = self._early
         while len(early) >= _HEAD - 4 and not (self._open or self._closing or self._over):
             length = _HEAD - 4 + int.from_bytes(early[3:5], "big")
-            # Between the two hellos a record may come that says nothing, for what is on the way.
+            # Between the two hellos a dummy change_cipher_spec record may come.
             if self._awaits_hello and not (self._again and early[0] == _CHANGE_CIPHER):
                 if len(early) < _HEAD:
                     return
@@ -178,13 +177,13 @@ class Tls(asyncio.Transport, asyncio.BufferedProtocol):
             self._over = True
         except ssl.SSLWantReadError:
             pass
-        except ssl.SSLError:  # what it has to say to the peer is in its outgoing bytes
+        except ssl.SSLError:  # its alert for the peer is in the outgoing bytes
             self._flush()
             self._closing = True
             self._socket.close()
 
     def _refuse(self, data: bytes | memoryview) -> None:
-        """What came is no TLS. Somebody who speaks HTTP is told so, and has a moment to read it."""
+        """Refuse input that is no TLS. A client that speaks HTTP gets an answer, and a moment to read it."""
         self._closing = True
         if not bytes(data[:_HEAD]).isascii() or not bytes(data[:1]).isupper():
             self._socket.close()
@@ -195,7 +194,7 @@ class Tls(asyncio.Transport, asyncio.BufferedProtocol):
         self._timer = asyncio.get_running_loop().call_later(LAST_WORDS_S, self.abort)
 
     def eof_received(self) -> None:
-        """The socket closes."""
+        """End the connection, because the socket was closed."""
         if self._open:
             self._protocol.eof_received()
 
@@ -228,7 +227,7 @@ class Tls(asyncio.Transport, asyncio.BufferedProtocol):
             self._socket.write(data)
 
     def close(self) -> None:
-        """Say goodbye, and close once that is sent; the peer need not answer."""
+        """Send close_notify, and close once it is sent; the peer need not answer."""
         if self._closing:
             return
         self._closing = True
@@ -277,6 +276,6 @@ class Tls(asyncio.Transport, asyncio.BufferedProtocol):
 
 
 def _is_hello(data: bytes | bytearray) -> bool:
-    """Whether it begins as TLS does, with a message that is not too long. It is whole in no case yet."""
+    """Whether it begins a TLS handshake message of acceptable length. It need not be complete."""
     record, length = int.from_bytes(data[3:5], "big"), int.from_bytes(data[6:_HEAD], "big")
     return data[0] == _HANDSHAKE and data[5] == _CLIENT_HELLO and record > _HEAD - 5 and length <= _MAX_HELLO

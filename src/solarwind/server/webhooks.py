@@ -1,7 +1,7 @@
-"""The webhooks of a server: registered, shown, taken away, and remembered across restarts.
+"""A server's webhooks: registered, listed, removed, and stored across restarts.
 
-They are definitions in the store, which nobody but the server's own user may read, since they hold what messages are
-signed with. Where several servers share a store each of them knows all, and learns what another changes.
+They are definitions in the store, which only the server's own user may read, because they hold the signing keys.
+Servers that share a store all run each webhook, and learn of each other's changes.
 """
 
 from __future__ import annotations
@@ -33,27 +33,27 @@ from ..errors import (
 from ..names import check_purpose, check_topic
 from ..origin import MACHINE
 from .access import Grant
-from .delivery import Delivery, Secret, Wanted, Webhook, ask, make_secret
+from .delivery import Delivery, Secret, Webhook, WebhookSpec, ask, make_secret
 from .faults import read_body
 from .host import ServerHost
-from .nesting import check_json
+from .json_check import check_json
 from .targets import Allowed, Dialer, Resolve, Target, Unanswered, read_url, resolve
 
 log = logging.getLogger("solarwind")
 
 MAX_WEBHOOKS = 1_000
-OVERLAP_S = 86_400.0  # a secret that was replaced still signs for so long
-LEAVE_S = 5.0  # that requests under way have when a webhook is changed or taken away
+OVERLAP_S = 86_400.0  # how long a replaced secret still signs
+LEAVE_S = 5.0  # for requests under way when a webhook is changed or removed
 _NAME = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
 _MAX_CHARACTERS = 200
 
 _KIND = "webhook"
 
-Place = tuple[str, str, str]
+WebhookKey = tuple[str, str, str]
 
 
 class Webhooks:
-    """See above. All of it on the loop of the engine."""
+    """All webhooks of a server. Used on the engine's loop."""
 
     def __init__(
         self,
@@ -63,30 +63,30 @@ class Webhooks:
         origin: str | None = None,
         resolve: Resolve = resolve,
     ) -> None:
-        """`networks` may be reached besides public addresses; `origin` is who targets are told is asking."""
+        """`networks` may be reached besides public addresses; `origin` is the name that targets are told."""
         self._host = host
         self._dialer = Dialer(Allowed(networks), resolve)
         self._origin = origin or MACHINE
-        self._known: dict[Place, Webhook] = {}
-        self._numbers: dict[Place, int] = {}  # of the changes that made them, or took them away here
+        self._known: dict[WebhookKey, Webhook] = {}
+        self._numbers: dict[WebhookKey, int] = {}  # the definition's number of each, also of removed ones
         self._unwatch: Callable[[], None] = lambda: None
-        self._refused: dict[Place, str] = {}  # why it could not join, or may not deliver
-        self._barred: set[Place] = set()  # of those, the ones whose owner may not listen
-        self._deciding: set[Place] = set()
-        self._at_work: dict[Place, Delivery] = {}
+        self._refused: dict[WebhookKey, str] = {}  # why each could not join, or may not deliver
+        self._barred: set[WebhookKey] = set()  # those whose owner may not listen
+        self._deciding: set[WebhookKey] = set()
+        self._at_work: dict[WebhookKey, Delivery] = {}
         self._changing = asyncio.Lock()  # one change at a time
         self._tasks = Tasks(lambda _: None)
 
     # Life ---------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Set those that are remembered to work. Raises `StoreError` where they cannot be read."""
+        """Start the stored webhooks. Raise `StoreError` where they cannot be read."""
         self._unwatch = self._definitions.watch(_KIND, self._told)
         async with self._changing:
             for definition in await self._definitions.list(_KIND):
-                place, webhook = _read(definition)
+                key, webhook = _read(definition)
                 if webhook is not None:
-                    self._known[place], self._numbers[place] = webhook, definition.number
+                    self._known[key], self._numbers[key] = webhook, definition.number
             for webhook in self._known.values():
                 await self._begin_or_refuse(webhook)
 
@@ -95,46 +95,46 @@ class Webhooks:
         return self._host.engine.definitions
 
     def _told(self, definition: Definition) -> None:
-        """Somebody changed one, here or at another server."""
+        """Apply a change that was made here or by another server."""
         try:
-            place, webhook = _read(definition)
+            key, webhook = _read(definition)
         except StoreError as error:
             log.error("%s", error)
         else:
-            self._spawn(self._adopt(place, webhook, definition.number))
+            self._spawn(self._adopt(key, webhook, definition.number))
 
-    async def _adopt(self, place: Place, webhook: Webhook | None, number: int) -> None:
+    async def _adopt(self, key: WebhookKey, webhook: Webhook | None, number: int) -> None:
         async with self._changing:
-            if number > self._numbers.get(place, 0):
-                await self._end(place)
-                self._forget(place)
+            if number > self._numbers.get(key, 0):
+                await self._end(key)
+                self._forget(key)
                 if webhook is not None:
-                    self._known[place], self._numbers[place] = webhook, number
+                    self._known[key], self._numbers[key] = webhook, number
                     await self._begin_or_refuse(webhook)
-            elif place not in self._known:  # taken away here, and from now on nothing of before can be told
-                self._numbers.pop(place, None)
+            elif key not in self._known:  # removed here: no earlier change can arrive any more
+                self._numbers.pop(key, None)
 
-    def _forget(self, place: Place) -> None:
-        self._known.pop(place, None)
-        self._refused.pop(place, None)
-        self._barred.discard(place)
+    def _forget(self, key: WebhookKey) -> None:
+        self._known.pop(key, None)
+        self._refused.pop(key, None)
+        self._barred.discard(key)
 
     async def _begin_or_refuse(self, webhook: Webhook) -> None:
-        """Set it to work, unless it has ended; if that cannot be, what is shown says why."""
+        """Start it, unless it has ended; if it cannot start, its state says why."""
         if webhook.ended is not None:
             return
         refusal = self._refusal(webhook)
         if refusal is not None:
-            self._bar(webhook.place, refusal)
+            self._bar(webhook.key, refusal)
             return
         try:
             await self._begin(webhook)
         except (BadArgument, Busy, ConflictError, NotAllowed) as error:
-            log.error("webhook %s of %r on topic %r could not join: %s", *reversed(webhook.place), error)
-            self._refused[webhook.place] = str(error)
+            log.error("webhook %s of %r on topic %r could not join: %s", *reversed(webhook.key), error)
+            self._refused[webhook.key] = str(error)
 
     async def stop(self) -> None:
-        """Let requests come to their end within the grace that handlers have."""
+        """Let requests finish within the grace period of handlers."""
         self._unwatch()
         await self._tasks.wait()
         at_work, self._at_work = self._at_work, {}
@@ -143,165 +143,166 @@ class Webhooks:
                 delivery.leaving()
         await asyncio.gather(*(each.stop(self._host.wind.grace) for each in at_work.values()), return_exceptions=True)
 
-    # What is asked ------------------------------------------------------------------------------------
+    # Requests ------------------------------------------------------------------------------------------
 
     async def put(self, topic: str, purpose: str, name: str, body: bytes, grant: Grant) -> tuple[bool, dict[str, Any]]:
-        """Register a webhook, or change it. Gives whether it is new, and what is shown: the secret too, if it was made
-        here, and never again. It is of whoever puts it: what `grant` may no longer do, it does not.
+        """Register a webhook, or change it. Return whether it is new, and its description with the secret, if it was
+        made here; the secret is never shown again. It belongs to the client that puts it, and delivers only while
+        `grant` allows that.
 
-        Raises `BadName`, `BadPayload`, `BadArgument`, `ConflictError`, `Busy`, `StoreError`; `NotAllowed` where the
-        target may not be reached or does not want the events, and `Unavailable` where it cannot be asked.
+        Raise `BadName`, `BadPayload`, `BadArgument`, `ConflictError`, `Busy`, `StoreError`; `NotAllowed` where the
+        target may not be reached or refuses events, and `Unavailable` where it does not answer.
         """
-        place = _place(topic, purpose, name)
-        wanted = _read_wanted(body, self._host.settings.nesting)
-        secret, wanted = wanted.secret, msgspec.structs.replace(wanted, secret=None)
-        before = self._known.get(place)
+        key = _key(topic, purpose, name)
+        spec = _read_wanted(body, self._host.settings.nesting)
+        secret, spec = spec.secret, msgspec.structs.replace(spec, secret=None)
+        before = self._known.get(key)
         if (
             before is not None
-            and place in self._at_work
-            and before.wanted == wanted
+            and key in self._at_work
+            and before.spec == spec
             and before.owner == grant.id
             and secret in (None, before.secrets[0].text)
         ):
             return False, self._shown(before)
-        self._check_room(place)
-        rate = await self._ask(wanted)
+        self._check_room(key)
+        rate = await self._ask(spec)
         async with self._changing:
-            self._check_room(place)
-            before = self._known.get(place)
-            # What the target of another host knows stays between it and us.
-            former = before if before is not None and _host(before) == _host(wanted) else None
+            self._check_room(key)
+            before = self._known.get(key)
+            # Secrets are not passed on to a target on another host.
+            former = before if before is not None and _host(before) == _host(spec) else None
             made = make_secret() if secret is None and former is None else None
             webhook = Webhook(
                 topic=topic,
                 purpose=purpose,
                 name=name,
-                wanted=wanted,
+                spec=spec,
                 secrets=_secrets(secret or made, former),
                 rate=rate,
                 owner=grant.id,
                 owner_name=grant.name,
             )
-            await self._replace(place, webhook)
+            await self._replace(key, webhook)
         if before is None and not self._definitions.lasting:
             log.warning(
                 "webhook %s of %r on topic %r lasts as long as this server runs, which has no store to remember it in: "
                 "put it there again after each start",
-                *reversed(place),
+                *reversed(key),
             )
         shown = self._shown(webhook)
         return before is None, {**shown, "secret": made} if made is not None else shown
 
     def get(self, topic: str, purpose: str, name: str) -> dict[str, Any]:
-        """One webhook, without its secret. Raises `BadName` and `NotFound`."""
-        place = _place(topic, purpose, name)
-        if place not in self._known:
-            raise _not_found(place)
-        return self._shown(self._known[place])
+        """Return one webhook, without its secret. Raise `BadName` and `NotFound`."""
+        key = _key(topic, purpose, name)
+        if key not in self._known:
+            raise _not_found(key)
+        return self._shown(self._known[key])
 
     def every(self) -> list[dict[str, Any]]:
-        """Those of all purposes."""
-        return [self._shown(self._known[place]) for place in sorted(self._known)]
+        """Return the webhooks of all purposes."""
+        return [self._shown(self._known[key]) for key in sorted(self._known)]
 
     def list(self, topic: str, purpose: str) -> list[dict[str, Any]]:
-        """Those of a purpose, by name. Raises `BadName`."""
+        """Return the webhooks of a purpose, by name. Raise `BadName`."""
         check_topic(topic)
         check_purpose(purpose)
-        return [self._shown(self._known[place]) for place in sorted(self._known) if place[:2] == (topic, purpose)]
+        return [self._shown(self._known[key]) for key in sorted(self._known) if key[:2] == (topic, purpose)]
 
     async def delete(self, topic: str, purpose: str, name: str) -> None:
-        """Take it away: nothing more is sent, and the purpose keeps what pends. Raises `BadName` and `NotFound`."""
-        place = _place(topic, purpose, name)
+        """Remove a webhook: it sends nothing more, and the purpose keeps what pends. Raise `BadName` and `NotFound`."""
+        key = _key(topic, purpose, name)
         async with self._changing:
-            if place not in self._known:
-                raise _not_found(place)
-            removed = await self._definitions.remove(_KIND, _key(place))
-            self._forget(place)
+            if key not in self._known:
+                raise _not_found(key)
+            removed = await self._definitions.remove(_KIND, _definition_name(key))
+            self._forget(key)
             if removed is not None:
-                self._numbers[place] = removed.number
-            await self._end(place)
+                self._numbers[key] = removed.number
+            await self._end(key)
 
-    # Whose they are -----------------------------------------------------------------------------------
+    # Owners --------------------------------------------------------------------------------------------
 
     def check(self) -> None:
-        """Called now and then: a webhook delivers as long as whoever put it may listen."""
-        for place, webhook in self._known.items():
+        """Stop the webhooks whose owner may not listen any more. Called now and then."""
+        for key, webhook in self._known.items():
             refusal = self._refusal(webhook)
-            if (refusal is None) == (place in self._barred) and place not in self._deciding:
-                self._deciding.add(place)
-                self._spawn(self._decide(place))
+            if (refusal is None) == (key in self._barred) and key not in self._deciding:
+                self._deciding.add(key)
+                self._spawn(self._decide(key))
 
     def _refusal(self, webhook: Webhook) -> SolarWindError | None:
-        """Why it may not deliver, by its owner's right."""
+        """Return the error for which its owner may not listen, or None."""
         try:
             self._host.access.owned(webhook.owner).check_listen(webhook.topic, webhook.purpose)
         except SolarWindError as error:
             return error
         return None
 
-    async def _decide(self, place: Place) -> None:
+    async def _decide(self, key: WebhookKey) -> None:
         try:
             async with self._changing:
-                webhook = self._known.get(place)
+                webhook = self._known.get(key)
                 if webhook is None or webhook.ended is not None:
                     return
                 refusal = self._refusal(webhook)
                 if refusal is not None:
-                    self._bar(place, refusal)
-                    await self._end(place)
-                elif place in self._barred:
-                    self._barred.discard(place)
-                    self._refused.pop(place, None)
+                    self._bar(key, refusal)
+                    await self._end(key)
+                elif key in self._barred:
+                    self._barred.discard(key)
+                    self._refused.pop(key, None)
                     await self._begin_or_refuse(webhook)
         finally:
-            self._deciding.discard(place)
+            self._deciding.discard(key)
 
-    def _bar(self, place: Place, refusal: SolarWindError) -> None:
-        log.warning("webhook %s of %r on topic %r delivers no more: %s", *reversed(place), refusal)
-        self._barred.add(place)
-        self._refused[place] = f"whoever put it may not listen any more: {refusal}"
+    def _bar(self, key: WebhookKey, refusal: SolarWindError) -> None:
+        log.warning("webhook %s of %r on topic %r delivers no more: %s", *reversed(key), refusal)
+        self._barred.add(key)
+        self._refused[key] = f"whoever put it may not listen any more: {refusal}"
 
     # Inner --------------------------------------------------------------------------------------------
 
-    def _check_room(self, place: Place) -> None:
-        if place not in self._known and len(self._known) >= MAX_WEBHOOKS:
+    def _check_room(self, key: WebhookKey) -> None:
+        if key not in self._known and len(self._known) >= MAX_WEBHOOKS:
             raise Busy(f"expected no more than {MAX_WEBHOOKS:,} webhooks, got another: take away one that has ended")
 
-    async def _ask(self, wanted: Wanted) -> int | None:
-        """Whether the target may be reached and wants the events; gives how many a minute."""
-        url = read_url(wanted.url)
+    async def _ask(self, spec: WebhookSpec) -> int | None:
+        """Ask whether the target may be reached and accepts events; return the requests per minute that it allows."""
+        url = read_url(spec.url)
         try:
             await self._dialer.addresses(url.host, url.port)
         except Unanswered as error:
             raise Unavailable(str(error)) from None
-        if not wanted.handshake:
-            return wanted.rate
+        if not spec.handshake:
+            return spec.rate
         target = Target(self._dialer, url, 1)
         try:
-            return await ask(target, wanted, self._origin)
+            return await ask(target, spec, self._origin)
         finally:
             await target.aclose()
 
-    async def _replace(self, place: Place, webhook: Webhook) -> None:
-        """Set it to work in place of what was there; if that cannot be, what was there goes on."""
-        before = self._known.get(place)
-        was_at_work = place in self._at_work
-        await self._end(place)
+    async def _replace(self, key: WebhookKey, webhook: Webhook) -> None:
+        """Start it in key of the former one, which goes on if that fails."""
+        before = self._known.get(key)
+        was_at_work = key in self._at_work
+        await self._end(key)
         try:
             await self._begin(webhook)
             await self._remember(webhook)
         except BaseException:
-            await self._end(place)
+            await self._end(key)
             if before is not None and was_at_work:
                 await self._begin(before)
             raise
-        self._refused.pop(place, None)
-        self._barred.discard(place)
+        self._refused.pop(key, None)
+        self._barred.discard(key)
 
     async def _begin(self, webhook: Webhook) -> None:
-        """Set it to work. Raises what joining raises."""
-        wanted, place = webhook.wanted, webhook.place
-        target = Target(self._dialer, read_url(wanted.url), wanted.concurrency)
+        """Start it. Raise what joining raises."""
+        spec, key = webhook.spec, webhook.key
+        target = Target(self._dialer, read_url(spec.url), spec.concurrency)
 
         def ended(reason: str) -> None:
             self._spawn(self._ended(delivery, reason))
@@ -309,36 +310,36 @@ class Webhooks:
         host = self._host
         delivery = Delivery(host.engine, host.limits, webhook, target, self._origin, ended, host.turns)
         await delivery.start()
-        self._at_work[place] = delivery
+        self._at_work[key] = delivery
 
-    async def _end(self, place: Place) -> None:
-        delivery = self._at_work.pop(place, None)
+    async def _end(self, key: WebhookKey) -> None:
+        delivery = self._at_work.pop(key, None)
         if delivery is not None:
             await delivery.stop(LEAVE_S)
 
     async def _ended(self, delivery: Delivery, reason: str) -> None:
-        """Its target or its purpose is gone: remember that, so that it is not set to work again. Where it is the
-        dispatcher that cannot go on, the webhook can, once that is mended."""
+        """Store that its target or its purpose is gone, so that it is not started again. After a failure of the
+        dispatcher it may start again."""
         async with self._changing:
-            place = delivery.webhook.place
-            if self._at_work.get(place) is not delivery or self._host.engine.failed.done():
+            key = delivery.webhook.key
+            if self._at_work.get(key) is not delivery or self._host.engine.failed.done():
                 return
-            log.warning("webhook %s of %r on topic %r has ended: %s", *reversed(place), reason)
-            with suppress(SolarWindError):  # then it ends again after the next start, or another server said so
+            log.warning("webhook %s of %r on topic %r has ended: %s", *reversed(key), reason)
+            with suppress(SolarWindError):  # then it ends again after the next start, or another server has stored it
                 await self._remember(msgspec.structs.replace(delivery.webhook, ended=reason))
-            await self._end(place)
+            await self._end(key)
 
     async def _remember(self, webhook: Webhook) -> None:
-        """In place of the one that is known here. Raises `ConflictError` where another server has put another."""
-        place, value = webhook.place, msgspec.json.encode(webhook)
-        before = self._numbers.get(place, 0) if place in self._known else 0
-        definition = await self._definitions.put(_KIND, _key(place), value, before=before)
-        self._known[place], self._numbers[place] = webhook, definition.number
+        """Store it in key of the version known here. Raise `ConflictError` where another server has changed it."""
+        key, value = webhook.key, msgspec.json.encode(webhook)
+        before = self._numbers.get(key, 0) if key in self._known else 0
+        definition = await self._definitions.put(_KIND, _definition_name(key), value, before=before)
+        self._known[key], self._numbers[key] = webhook, definition.number
 
     def _shown(self, webhook: Webhook) -> dict[str, Any]:
-        wanted, reason = webhook.wanted, webhook.ended or self._refused.get(webhook.place)
+        spec, reason = webhook.spec, webhook.ended or self._refused.get(webhook.key)
         state = "ended" if webhook.ended else "refused" if reason else "live"
-        delivery = self._at_work.get(webhook.place)
+        delivery = self._at_work.get(webhook.key)
         failing = delivery.failing if delivery is not None and state == "live" else None
         if failing is not None:
             state, reason = "failing", failing.error
@@ -350,8 +351,8 @@ class Webhooks:
             "reason": reason,
             "failing_since": failing.since.isoformat() if failing is not None else None,
             "owner": webhook.owner_name or None,
-            **msgspec.to_builtins(wanted),
-            "url": read_url(wanted.url).shown,
+            **msgspec.to_builtins(spec),
+            "url": read_url(spec.url).shown,
             "rate": webhook.rate,
         }
         del shown["secret"], shown["token"]
@@ -361,23 +362,23 @@ class Webhooks:
         self._tasks.spawn(work, "the end or the beginning of a webhook")
 
 
-def _host(of: Webhook | Wanted) -> tuple[str, str]:
-    url = read_url(of.wanted.url if isinstance(of, Webhook) else of.url)
+def _host(of: Webhook | WebhookSpec) -> tuple[str, str]:
+    url = read_url(of.spec.url if isinstance(of, Webhook) else of.url)
     return url.scheme, url.authority
 
 
-def _read_wanted(body: bytes, max_nesting: int) -> Wanted:
+def _read_wanted(body: bytes, max_nesting: int) -> WebhookSpec:
     try:
         check_json(body, max_nesting)
     except BadPayload:
-        # Nothing of it is shown, for a secret may be in it.
+        # Its text is not shown, because it may contain a secret.
         raise BadPayload('expected a JSON object such as {"url": "https://example.com/hook"}, got no JSON') from None
-    wanted = read_body(body, Wanted)
-    wanted.check()
-    return wanted
+    spec = read_body(body, WebhookSpec)
+    spec.check()
+    return spec
 
 
-def _place(topic: str, purpose: str, name: str) -> Place:
+def _key(topic: str, purpose: str, name: str) -> WebhookKey:
     check_topic(topic)
     check_purpose(purpose)
     if not _NAME.fullmatch(name) or len(name) > _MAX_CHARACTERS:
@@ -388,13 +389,14 @@ def _place(topic: str, purpose: str, name: str) -> Place:
     return topic, purpose, name
 
 
-def _not_found(place: Place) -> SolarWindError:
-    topic, purpose, name = place
+def _not_found(key: WebhookKey) -> SolarWindError:
+    topic, purpose, name = key
     return NotFound(f"expected a webhook of {purpose!r} on topic {topic!r}, got {name!r}, which is none")
 
 
 def _secrets(text: str | None, before: Webhook | None) -> tuple[Secret, ...]:
-    """The newest first; the one before it signs for a while too, so that the receiver has time to learn the new one."""
+    """Return the keys, newest first. The former one signs for a while too, so that the receiver has time to learn the
+    new one."""
     known = before.secrets if before is not None else ()
     if text is None or (known and known[0].text == text):
         return known
@@ -402,19 +404,19 @@ def _secrets(text: str | None, before: Webhook | None) -> tuple[Secret, ...]:
     return (Secret(text), *former)
 
 
-# Where they are remembered -------------------------------------------------------------------------------
+# Storage -------------------------------------------------------------------------------------------------
 
 
-def _key(place: Place) -> str:
-    return msgspec.json.encode(place).decode()
+def _definition_name(key: WebhookKey) -> str:
+    return msgspec.json.encode(key).decode()
 
 
-def _read(definition: Definition) -> tuple[Place, Webhook | None]:
-    """Raises `StoreError`."""
+def _read(definition: Definition) -> tuple[WebhookKey, Webhook | None]:
+    """Return the key and the webhook of a definition; None where it was removed. Raise `StoreError`."""
     try:
-        place = msgspec.json.decode(definition.name, type=Place)
+        key = msgspec.json.decode(definition.name, type=WebhookKey)
         value = definition.value
-        return place, msgspec.json.decode(value, type=Webhook) if value is not None else None
+        return key, msgspec.json.decode(value, type=Webhook) if value is not None else None
     except msgspec.MsgspecError:
         raise StoreError(
             f"expected a webhook in the store, got {definition.name[:200]!a}, which is not what was written: use the "

@@ -1,7 +1,7 @@
-"""The WebSocket door, `/v1/connect`: who is let in, and what carries the bytes of a `Connection`.
+"""The WebSocket endpoint, `/v1/connect`: its handshake, and the transport of a `Connection`.
 
-On the port of `solarwind serve` that is a socket's bytes, with no task, queue or ASGI scope for a connection, so that
-ten thousand idle ones cost little. Where the app is mounted in another it is ASGI's receive and send.
+On the port of `solarwind serve` it reads a socket's bytes, with no task, queue or ASGI scope for each connection, so
+that ten thousand idle ones cost little. Mounted in another app it uses ASGI's receive and send.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ from .guard import bearer
 from .host import ServerHost
 from .sources import Visit
 
-CLOSE_S = 2.0  # that a peer has to answer a close
-LAST_WORDS_S = 1.0  # that a peer has to read what it is sent in the end
-SERVICE_RESTART = 1012  # why a connection ends that the outer app's server closes because it stops
+CLOSE_S = 2.0  # for a peer to answer a close
+LAST_WORDS_S = 1.0  # for a peer to read the last messages
+SERVICE_RESTART = 1012  # the close code of an outer app's server that stops
 _MAX_UNSENT_BYTES = 64 << 10
 _PONG = b"\x8a"  # a frame's first byte
 
 
-class Door:
-    """Who is let in, whatever carries the bytes; as an ASGI app, where those are ASGI's."""
+class Acceptor:
+    """Checks handshakes and opens connections, on either transport. It is an ASGI app itself."""
 
     def __init__(self, host: ServerHost) -> None:
         self._host = host
         self.frame_bytes = host.settings.frame_bytes
-        self.first_bytes = min(UNAUTHENTICATED_BYTES, self.frame_bytes)  # of a message until it is known who sends it
+        self.first_bytes = min(UNAUTHENTICATED_BYTES, self.frame_bytes)  # the limit before authentication
 
     def check(
         self, scheme: str, headers: Iterable[tuple[bytes, bytes]], address: str | None, subprotocols: Collection[str]
     ) -> str | None:
-        """Return the token that a handshake brought, if any. Raises what it is refused for."""
+        """Return the token of a handshake, if any. Raise the error that refuses it."""
         headers = list(headers)
         if not self._host.running:
             raise Unavailable("expected a server that runs, got one that stops: come again")
@@ -53,11 +53,11 @@ class Door:
         return bearer(headers)
 
     def hold(self, size: int) -> None:
-        """See `peer.host.Host`. Raises `Busy`."""
+        """Reserve memory: see `peer.host.Host`. Raise `Busy`."""
         self._host.hold(size)
 
     def open(self, carrier: WebSocket | AsgiWebSocket, token: str | None) -> Connection:
-        """The handshake is done."""
+        """Open the connection after the handshake."""
         return self._host.connected(carrier, token)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -76,24 +76,33 @@ class Door:
 
 
 class WebSocket(Endpoint):
-    """A connection of the port."""
+    """A WebSocket on the server's own port."""
 
     local = False
-    __slots__ = ("_authenticated", "_closing", "_connection", "_connections", "_counted", "_door", "_stuck", "_visit")
+    __slots__ = (
+        "_acceptor",
+        "_authenticated",
+        "_closing",
+        "_connection",
+        "_connections",
+        "_counted",
+        "_stuck",
+        "_visit",
+    )
 
     _protocol: ServerProtocol
 
-    def __init__(self, door: Door, connections: set[Any], visit: Visit) -> None:
-        """It is one of the `connections` of its port until it is lost."""
+    def __init__(self, acceptor: Acceptor, connections: set[Any], visit: Visit) -> None:
+        """It is one of the port's `connections` until it is lost."""
         subprotocols = [Subprotocol(wire.SUBPROTOCOL)]
-        super().__init__(ServerProtocol(subprotocols=subprotocols, max_size=door.frame_bytes, logger=log))
-        self.max_bytes = door.first_bytes
-        self._door = door
+        super().__init__(ServerProtocol(subprotocols=subprotocols, max_size=acceptor.frame_bytes, logger=log))
+        self.max_bytes = acceptor.first_bytes
+        self._acceptor = acceptor
         self._connections = connections
         self._visit = visit
         self._connection: Connection | None = None
         self._authenticated = False
-        self._counted = 0  # bytes of a message that is not whole
+        self._counted = 0  # bytes of an unfinished message
         self._closing = False
         self._stuck = False  # the peer does not read
 
@@ -108,7 +117,7 @@ class WebSocket(Endpoint):
         self._connections.discard(self)
         if self._connection is not None:
             self._connection.lost()
-        self._door.hold(-self._counted)
+        self._acceptor.hold(-self._counted)
         self._visit.leave()
 
     def data_received(self, data: bytes) -> None:
@@ -120,9 +129,9 @@ class WebSocket(Endpoint):
         self._close_if_expected()
 
     def _count(self, unfinished: int) -> None:
-        """All that is not whole, of all peers together, has a bound."""
+        """Count the bytes of an unfinished message in the budget for all peers."""
         try:
-            self._door.hold(unfinished - self._counted)
+            self._acceptor.hold(unfinished - self._counted)
         except SolarWindError as error:
             if self._connection is not None:
                 self._connection.end(error)
@@ -131,7 +140,7 @@ class WebSocket(Endpoint):
             self._counted = unfinished
 
     def pause_writing(self) -> None:
-        """Nobody unknown has anything to be slow with."""
+        """Tell the connection that the peer reads too slowly; abort one that is not authenticated."""
         self._stuck = True
         if not self._authenticated:
             self.transport.abort()
@@ -144,7 +153,7 @@ class WebSocket(Endpoint):
             self._connection.unstuck()
 
     def shutdown(self) -> None:
-        """The server stops."""
+        """Close it, because the server stops."""
         if self._connection is not None:
             self._connection.leave()
         else:
@@ -153,7 +162,7 @@ class WebSocket(Endpoint):
     # The handshake ------------------------------------------------------------------------------------
 
     def begin(self, head: bytes) -> None:
-        """The request that asks for it came."""
+        """Handle the handshake request."""
         self.handshake_received(head)
         self._close_if_expected()
 
@@ -172,15 +181,15 @@ class WebSocket(Endpoint):
                 _put(answer, response)
         protocol.send_response(response)
         if response.status_code == 101:
-            self._connection = self._door.open(self, token)
+            self._connection = self._acceptor.open(self, token)
 
     def _check(self, request: Request) -> str | None:
-        """Return the token that the handshake brought. Raises what it is refused for."""
+        """Return the token of the handshake. Raise the error that refuses it."""
         headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in request.headers.raw_items()]
         scheme = "wss" if self.transport.get_extra_info("ssl_object") else "ws"
         address = (self.transport.get_extra_info("sockname") or (None,))[0]
         chosen = self._protocol.subprotocol
-        token = self._door.check(scheme, headers, address, () if chosen is None else (chosen,))
+        token = self._acceptor.check(scheme, headers, address, () if chosen is None else (chosen,))
         if request.path.partition("?")[0] != wire.PATH:
             raise NotFound(f"expected a WebSocket at {wire.PATH}, got one elsewhere")
         return token
@@ -188,7 +197,7 @@ class WebSocket(Endpoint):
     # Frames -------------------------------------------------------------------------------------------
 
     def message(self, data: bytes) -> None:
-        if self._counted:  # it is whole, and what it holds is counted for itself
+        if self._counted:  # it is complete, and its content is counted separately
             self._count(0)
         if self._connection is not None:
             self._connection.received(data)
@@ -220,12 +229,12 @@ class WebSocket(Endpoint):
 
     def authenticated(self) -> None:
         self._authenticated = True
-        self.max_bytes = self._door.frame_bytes
+        self.max_bytes = self._acceptor.frame_bytes
         self.transport.set_write_buffer_limits()
         self._visit.welcome()
 
     def write(self) -> None:
-        """Pongs are not kept for a peer that asks for them and does not read."""
+        """Write what the frames have to send. Pongs are dropped for a peer that does not read."""
         self.write_all(each for each in self._protocol.data_to_send() if not (self._stuck and each[:1] == _PONG))
 
     def _close_if_expected(self) -> None:
@@ -233,13 +242,13 @@ class WebSocket(Endpoint):
             self._close_soon()
 
     def _close_soon(self) -> None:
-        """The peer answers the close and hangs up, or is let go."""
+        """Abort it after a moment, unless the peer answers the close and disconnects."""
         self._closing = True
         asyncio.get_running_loop().call_later(CLOSE_S, self.transport.abort)
 
 
 def _put(answer: Answer, response: Response) -> None:
-    """A refusal is a problem here as at all doors."""
+    """Answer a refused handshake with problem details, as all endpoints do."""
     for name, value in answer.headers.items():
         if name in response.headers:
             del response.headers[name]
@@ -251,25 +260,24 @@ def _put(answer: Answer, response: Response) -> None:
 
 
 class AsgiWebSocket:
-    """A connection of an app that this one is mounted in. A task of its own sends, so that nobody who has something to
-    send need wait."""
+    """A WebSocket of an app that this one is mounted in. A task of its own sends, so that senders need not wait."""
 
     local = False
 
-    def __init__(self, door: Door, token: str | None, send: Send) -> None:
-        self._door = door
+    def __init__(self, acceptor: Acceptor, token: str | None, send: Send) -> None:
+        self._acceptor = acceptor
         self._send = send
-        self._max_bytes = door.first_bytes
+        self._max_bytes = acceptor.first_bytes
         self._queue: asyncio.Queue[dict[str, object] | None] = asyncio.Queue()
         self._unsent = 0
         self._reader = asyncio.current_task()
         self._aborted = False
         self._readable = asyncio.Event()
         self._readable.set()
-        self._connection = door.open(self, token)
+        self._connection = acceptor.open(self, token)
 
     async def run(self, receive: Receive) -> None:
-        """Read until it is over."""
+        """Read until it is closed."""
         writer = asyncio.create_task(self._write())
         writer.add_done_callback(self._writer_ended)
         try:
@@ -305,7 +313,7 @@ class AsgiWebSocket:
                 self._connection.unstuck()
 
     def _writer_ended(self, writer: asyncio.Task[None]) -> None:
-        """Nothing can be sent any more. That a peer is gone some servers say by an `OSError`."""
+        """Close it, because nothing can be sent. Some servers report a peer that is gone by an `OSError`."""
         error = None if writer.cancelled() else writer.exception()
         if error is not None:
             if not isinstance(error, OSError):
@@ -313,7 +321,7 @@ class AsgiWebSocket:
             self.abort()
 
     async def _finish(self, writer: asyncio.Task[None]) -> None:
-        """Let it send what there is for the peer, which may be gone already."""
+        """Let the task send what remains for a moment; the peer may be gone already."""
         if not self._aborted:
             self._queue.put_nowait(None)
             await asyncio.wait([writer], timeout=LAST_WORDS_S)
@@ -345,12 +353,12 @@ class AsgiWebSocket:
             self._reader.cancel()
 
     def authenticated(self) -> None:
-        """How large a message can be that gets here is for whoever runs the outer app to say."""
-        self._max_bytes = self._door.frame_bytes
+        """Nothing to do: the outer app's server limits the size of messages."""
+        self._max_bytes = self._acceptor.frame_bytes
 
 
 async def _refuse(scope: Scope, send: Send, error: SolarWindError) -> None:
-    """As a problem, where the server of the outer app can send it."""
+    """Answer with problem details, where the outer app's server can send them."""
     if "websocket.http.response" not in scope.get("extensions", {}):
         await send({"type": "websocket.close", "code": 1008, "reason": error.code})
         return

@@ -1,7 +1,7 @@
-"""JSON that somebody sent, looked at before anything else is done with it: that it is JSON, and how deep it is.
+"""Checks that JSON from clients is valid and not too deeply nested, before it is decoded.
 
-Nothing is built of it: arrays of nothing take thirty times their bytes as objects. What is long is looked at in pieces,
-so that nobody waits for it.
+No objects are built: empty arrays take thirty times their bytes as objects. A long text is checked in pieces, so that
+it does not hold up the loop.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ _DEEPER = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
 
 
 def check_json(data: bytes, max_nesting: int, what: str = "JSON") -> None:
-    """Raises `BadPayload` for what is not JSON, `TooLarge` for arrays and objects deeper within each other.
+    """Raise `BadPayload` for invalid JSON, `TooLarge` for arrays and objects nested too deeply.
 
-    In one go: for what is short, or of which a `Shape` was made before."""
+    It runs in one go: use it for short texts, or after a `Shape` was made.
+    """
     _refuse_other(data, max_nesting, what)
     if data.count(b"[") + data.count(b"{") > max_nesting:
         for _ in Shape(max_nesting).read(data):
@@ -35,7 +36,8 @@ def check_json(data: bytes, max_nesting: int, what: str = "JSON") -> None:
 async def check_long_json(
     data: bytes, max_nesting: int, turns: Turns, what: str = "JSON", max_values: int | None = None
 ) -> None:
-    """The same, in pieces, for what may be long. Raises `TooLarge`, too, for more than about `max_values` values."""
+    """Do the same in pieces, for a text that may be long. Raise `TooLarge` also for more than about `max_values`
+    values."""
     if len(data) <= PIECE_BYTES:
         return check_json(data, max_nesting, what)
     await Shape(max_nesting, max_values).read_slowly(data, turns)
@@ -54,7 +56,7 @@ def _refuse_other(data: bytes, max_nesting: int, what: str) -> None:
 
 
 class Shape:
-    """Where a text of JSON has its brackets and commas. Of what is no JSON nothing is said."""
+    """The positions of brackets and commas in a JSON text. The text need not be valid."""
 
     def __init__(self, max_nesting: int, max_values: int | None = None, max_items: int | None = None) -> None:
         self._max_nesting = max_nesting
@@ -66,7 +68,7 @@ class Shape:
         self._in_string = False
 
     async def read_slowly(self, data: bytes, turns: Turns) -> Shape:
-        """Raises `TooLarge`."""
+        """Return the shape, computed in pieces. Raise `TooLarge`."""
         pieces = self.read(data)
         more = True
         while more:
@@ -76,17 +78,17 @@ class Shape:
         return self
 
     def read(self, data: bytes) -> Iterator[bool]:
-        """Gives True after each piece of it. Raises `TooLarge`."""
+        """Compute the shape, and yield True after each piece. Raise `TooLarge`."""
         at = 0
         while at < len(data):
             at = self._read_piece(data, at, at + PIECE_BYTES // 4)
             yield True
 
     def _read_piece(self, data: bytes, start: int, stop: int) -> int:
-        """Gives how far it came."""
+        """Read a piece and return where it ended."""
         chunk = data[start:stop]
         if b"\\" in chunk:
-            if (len(chunk) - len(chunk.rstrip(b"\\"))) % 2 and stop < len(data):  # what it escapes comes next
+            if (len(chunk) - len(chunk.rstrip(b"\\"))) % 2 and stop < len(data):  # the escaped character comes next
                 chunk, stop = chunk[:-1], stop - 1
             chunk = chunk.replace(b"\\\\", b"__").replace(b'\\"', b"__")
         texts = chunk.split(b'"')
@@ -105,7 +107,7 @@ class Shape:
         return stop
 
     def _cut(self, texts: list[bytes], inside: bool, at: int, most: int) -> None:
-        """Note the commas of the outermost array. Every other text, from the first or second on, is one of a string."""
+        """Note the commas of the outermost array. Every other text, from the first or second on, is inside a string."""
         depth = self._depth
         for text in texts:
             for token in () if inside else _TOKEN.finditer(text):

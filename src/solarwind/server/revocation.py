@@ -1,7 +1,7 @@
-"""What is open by right of a token: known in one place, and ended when the token's right is.
+"""Everything that is open by right of a token, so that it ends when the token's right does.
 
-A request that is being answered, a feed, what was taken and is not settled. Each says which right it needs and how it
-ends. Connections of `solarwind.v1` look after themselves, in `Connection.check`.
+These are running requests, feeds, and takes that are not settled. Each states the right that it needs and how it ends.
+Connections of `solarwind.v1` check themselves, in `Connection.check`.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections.abc import Callable
 from ..errors import SolarWindError
 from .access import Access, Grant
 
-CHECK_S = 1.0  # between two looks
+CHECK_S = 1.0  # between two checks
 
 
 class Use:
-    """One thing that is open. It is over with `close`."""
+    """Something open by right of a token, until `close`."""
 
     __slots__ = ("_end", "_right", "_uses", "owner")
 
@@ -42,15 +42,15 @@ class Use:
 
 
 class Uses:
-    """All of them, by the id of their token. On the loop of the engine."""
+    """All of them, by the id of their token. Used on the engine's loop."""
 
     def __init__(self, access: Access) -> None:
         self._access = access
         self._open: dict[str | None, set[Use]] = {}
 
     def begin(self, grant: Grant, right: Callable[[Grant], None], end: Callable[[SolarWindError], None]) -> Use:
-        """Something is open from now on. `right` raises where a grant does not allow it; `end` is called then, or when
-        the token is revoked or expires, with why."""
+        """Register something that is open. `right` raises where a grant does not allow it; then, or when the token is
+        revoked or expires, `end` is called with the error."""
         use = Use(self, grant.id, right, end)
         self._open.setdefault(grant.id, set()).add(use)
         return use
@@ -63,7 +63,7 @@ class Uses:
                 del self._open[use.owner]
 
     def check(self) -> None:
-        """Called now and then: may they all still be?"""
+        """End those whose right has ended. Called now and then."""
         for owner, uses in list(self._open.items()):
             try:
                 grant = self._access.owned(owner)

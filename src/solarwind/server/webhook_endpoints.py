@@ -1,4 +1,4 @@
-"""The doors of webhooks."""
+"""The endpoints of webhooks."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from starlette.responses import Response
 from . import webhooks as known
 from .call import JSON_TYPE, Call, answer, in_pieces
 
-MAX_WANTED_BYTES = 32 << 10  # of what somebody states
+MAX_SPEC_BYTES = 32 << 10
 
-Webhook = Annotated[
+WebhookView = Annotated[
     dict[str, Any],
     Meta(
         title="Webhook",
-        description="What was stated, how it stands, and when it is made here and new, its secret: only then.",
+        description="Its specification and state, and its secret once: in the answer that creates it.",
         extra_json_schema={
             "required": ["topic", "purpose", "name", "state", "url", "exchange", "version"],
             "properties": {"state": {"enum": ["live", "failing", "ended", "refused"]}, "secret": {"type": "string"}},
@@ -26,24 +26,24 @@ Webhook = Annotated[
 ]
 
 
-class Webhooks(Struct):
-    webhooks: list[Webhook]
+class WebhookList(Struct):
+    webhooks: list[WebhookView]
 
 
 async def every(call: Call, webhooks: known.Webhooks) -> Response:
-    """Those of all purposes."""
-    return answer(Webhooks(await in_pieces(call, webhooks.every())))
+    """Answer with the webhooks of all purposes."""
+    return answer(WebhookList(await in_pieces(call, webhooks.every())))
 
 
 async def all(call: Call, webhooks: known.Webhooks) -> Response:
-    return answer(Webhooks(webhooks.list(call.topic, call.purpose)))
+    return answer(WebhookList(webhooks.list(call.topic, call.purpose)))
 
 
 async def put(call: Call, webhooks: known.Webhooks) -> Response:
-    """`201` if it is new."""
+    """Register a webhook, or change it. Answer 201 if it is new."""
     if call.media_type != JSON_TYPE:
         raise HTTPException(415, f"expected a body of type {JSON_TYPE}, got {call.media_type[:80] or 'none'!a}")
-    body = await call.body(min(call.host.settings.body_bytes, MAX_WANTED_BYTES))
+    body = await call.body(min(call.host.settings.body_bytes, MAX_SPEC_BYTES))
     assert call.grant is not None
     new, shown = await webhooks.put(call.topic, call.purpose, call.part("name"), body, call.grant)
     return answer(shown, 201 if new else 200)

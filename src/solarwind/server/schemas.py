@@ -1,6 +1,6 @@
-"""The grammars of names and times in the words of JSON Schema, for those who read `/openapi.json`.
+"""JSON Schemas of names and times, for `/openapi.json`.
 
-Nothing here refuses anything: `names.py` and `times.py` do that, each with a sentence that says why.
+They only describe: `names.py` and `times.py` refuse invalid values, with a sentence that says why.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ SINCE: Schema = {
 }
 FIELD: Schema = {"type": "string", "maxLength": 200, "pattern": r"^\$(\.[A-Za-z0-9_-]+)+$"}
 
-Topic = Annotated[str, Meta(extra_json_schema=TOPIC)]
-Purpose = Annotated[str, Meta(extra_json_schema=PURPOSE)]
+TopicName = Annotated[str, Meta(extra_json_schema=TOPIC)]
+PurposeName = Annotated[str, Meta(extra_json_schema=PURPOSE)]
 Id = Annotated[str, Meta(extra_json_schema=ID)]
-Key = Annotated[str, Meta(extra_json_schema=KEY)]
+EventKey = Annotated[str, Meta(extra_json_schema=KEY)]
 SinceText = Annotated[str, Meta(extra_json_schema=SINCE)]
-Field = Annotated[str, Meta(extra_json_schema=FIELD)]  # of the payload
-KeyMissing = Literal["handle", "reject"]  # what becomes of an event without a key
-Version = Annotated[int, Meta(extra_json_schema={"minimum": 1})]
+Field = Annotated[str, Meta(extra_json_schema=FIELD)]  # a path in the payload
+KeyMissing = Literal["handle", "reject"]  # how an event without a key is treated
+VersionNumber = Annotated[int, Meta(extra_json_schema={"minimum": 1})]
