@@ -1,20 +1,33 @@
-"""Time that passes when a test says so, for servers on the loop of the test."""
+"""Time that passes when a test says so, for servers on the loop of the test.
+
+A test states limits that are long, does what has to come before their end, and leaps. With short limits and waiting it
+would fail where the machine is busy with something else for a moment.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
-# Limits in tests that leap: nothing on a busy machine takes so long, and nothing waits for them.
-LONG_S = 10.0
+from solarwind.testing.rules.place import a_while
 
 
 def leap(seconds: float) -> None:
     """Set the time of the running loop forward: what is due by then is due now.
 
-    A test states limits of `LONG_S` or more, does what has to come before their end, and leaps. With short limits and
-    waiting instead, it would fail where the machine is busy with something else. Time goes on for all on this loop,
-    `until` and `on_loop` too: leap less than those wait.
+    It goes on for all on this loop, `until` and `on_loop` too: leap less than those wait.
     """
     loop = asyncio.get_running_loop()
     time = loop.time
     loop.time = lambda: time() + seconds  # type: ignore[method-assign]
+
+
+async def leap_until(condition: Callable[[], object], seconds: float = 5.0) -> float:
+    """Leap so many seconds again and again, and let happen what needs no time, until it holds. Return how many seconds
+    that were; a process that stood still meanwhile saves some."""
+    leapt = 0.0
+    while not condition():
+        leap(seconds)
+        leapt += seconds
+        await a_while()
+    return leapt

@@ -11,6 +11,12 @@ from .place import Host
 from .serving import Life, Serving
 
 
+@pytest.fixture(autouse=True)
+def servers_look_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those on this loop, at who may still be there: so no test states short limits to be quick."""
+    monkeypatch.setattr("solarwind.server.asgi.CHECK_S", 0.05)
+
+
 @pytest.fixture(scope="module")
 def host() -> Iterator[Host]:
     host = Host()

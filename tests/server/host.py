@@ -24,10 +24,11 @@ import uvloop
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from solarwind.server import Server, Settings, app
+from solarwind.server import Server, Settings, app, asgi
 from solarwind.server.listener import Listener
 
 ROOT = "/events"  # see place.py
+asgi.CHECK_S = 0.05  # seconds: they look often at who may still be there, so no test states short limits to be quick
 _Stop = Callable[[], Awaitable[None]]
 
 

@@ -65,7 +65,7 @@ async def serves(port: int) -> None:
 async def test_a_server_whose_look_at_its_connections_ends_says_so_and_is_not_ready(
     once: Once, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with here(authenticate_s=0.1) as (server, port):
+    async with here() as (server, port):
         once(Uses, "check")
         with pytest.raises(StoreError, match="cannot go on after an unexpected Unexpected"):
             await asyncio.wait_for(server.failed, 60)
@@ -81,7 +81,7 @@ async def test_a_server_whose_look_at_its_connections_ends_says_so_and_is_not_re
 async def test_a_connection_that_cannot_be_looked_at_ends_and_the_others_go_on(
     of: tuple[type, str], once: Once
 ) -> None:
-    async with here(authenticate_s=0.1) as (_, port), talker(port) as made:
+    async with here() as (_, port), talker(port) as made:
         await made.hello()
         once(*of)
         assert (await made.hear(wire.Refused)).code == "protocol"
@@ -146,7 +146,7 @@ async def test_a_take_whose_end_fails_is_said_and_the_others_go_on(
 
 @on_loop
 async def test_a_webhook_that_could_not_be_decided_about_is_decided_about_again(once: Once) -> None:
-    async with here(authenticate_s=0.1) as (server, port):
+    async with here() as (server, port):
         wanted = b'{"url":"http://127.0.0.1:9/","handshake":false}'
         server.webhooks._dialer._allowed = Allowed(["127.0.0.1"])
         assert (await ask(port, "PUT", f"{PURPOSE}/webhooks/w", JSON, wanted)).status == 201

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from leaping import leap_until
 from solarwind import SolarWind, wire
 from solarwind.batch import Batch
 from solarwind.server import Server, Settings
@@ -74,7 +75,7 @@ def trusting(cert: Path, version: ssl.TLSVersion | None = None) -> ssl.SSLContex
 async def served(certificate: tuple[Path, Path], **settings: Any) -> AsyncIterator[tuple[int, Listener]]:
     cert, key = certificate
     server = Server("memory://", settings=Settings(**settings))
-    listener = Listener(server, port=0, tls=tls_context(str(cert), str(key)), grace=5.0)
+    listener = Listener(server, port=0, tls=tls_context(str(cert), str(key)), grace=60.0)
     await server.start()
     await listener.start()
     try:
@@ -253,7 +254,7 @@ WAITS = {"nothing at all", "a byte", "most of a head", "half a hello"}
 async def test_what_is_no_tls_ends_at_once_or_in_time_and_others_are_served(
     certificate: tuple[Path, Path], what: str
 ) -> None:
-    async with served(certificate, authenticate_s=0.3 if what in WAITS else 60.0) as (port, _):
+    async with served(certificate, authenticate_s=30.0) as (port, _):
         async with peer(port, trusting(certificate[0])) as other, peer(port) as made:
             await made.send(OTHERS[what])
             assert (await other.ask("GET", "/v1/statistics")).status == 200
@@ -261,7 +262,10 @@ async def test_what_is_no_tls_ends_at_once_or_in_time_and_others_are_served(
                 answer = await made.answer()
                 assert (answer.status, answer.code) == (400, "protocol")
                 assert "https or wss" in answer.problem["detail"]
-            await made.read()
+            ended = asyncio.ensure_future(made.read())
+            if what in WAITS:
+                assert await leap_until(ended.done) >= 20
+            await ended
             assert (await other.ask("GET", "/healthz")).status == 200
 
 
@@ -308,7 +312,7 @@ async def test_a_server_that_stops_does_not_wait_for_hands_that_are_not_shaken(c
         async with peer(port, trusting(certificate[0])) as made:
             assert (await made.ask("GET", "/healthz")).status == 200
         start = asyncio.get_running_loop().time()
-    assert asyncio.get_running_loop().time() - start < 4.0
+    assert asyncio.get_running_loop().time() - start < 30.0
     writer.close()
 
 
