@@ -8,7 +8,8 @@ import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -456,18 +457,21 @@ except StoreError as error:
 """
 
 
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that others may look into. Those of pytest are closed again whenever somebody starts it."""
+    with tempfile.TemporaryDirectory() as made:
+        os.chmod(made, 0o755)
+        yield Path(made)
+
+
 @pytest.mark.parametrize("there", [False, True], ids=["no store there", "a store there"])
-def test_a_read_only_folder(there: bool, tmp_path: Path) -> None:
+def test_a_read_only_folder(there: bool, open_folder: Path) -> None:
     """As somebody who may not write there (the superuser may write anywhere, so not as him)."""
-    folder = tmp_path / "read-only"
+    folder = open_folder / "read-only"
     folder.mkdir()
     if there:
         asyncio.run(_make_store(folder / "wind.db"))
-    for each in (tmp_path, *tmp_path.parents):
-        if each.stat().st_uid == os.getuid() and each != Path(each.anchor):
-            each.chmod(each.stat().st_mode | 0o055)
-        if each.name.startswith("pytest-of"):
-            break
     for each in folder.iterdir():
         each.chmod(0o444)
     folder.chmod(0o555)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from leaping import leap
 from server.place import Host
 from solarwind import BadArgument, Busy, Cause, Event, Limits, SolarWind, Unavailable
 from solarwind.batch import seal
@@ -21,6 +22,7 @@ from solarwind.store.memory import MemoryStore
 from solarwind.testing.contract import on_loop, until
 
 S = 1_000_000_000
+LONG_S = 20.0  # within which an event is to be accepted, by a clock that leaps
 
 
 @pytest.fixture
@@ -128,12 +130,13 @@ async def test_what_is_not_accepted_within_its_time_is_taken_back_or_not_known_a
         await wind.joined()
         gate.passing.clear()
         gate.entered.clear()
-        under_way = wind.fire("T", 1, within=0.05)
+        under_way = wind.fire("T", 1, within=LONG_S)
         await gate.entered.wait()
-        waiting = wind.fire("T", 2, within=0.05)
-        many = wind.fire_many("T", [3, 4], within=0.05)
+        waiting = wind.fire("T", 2, within=LONG_S)
+        many = wind.fire_many("T", [3, 4], within=LONG_S)
         patient = wind.fire("T", 5)
-        with pytest.raises(Unavailable, match=rf"{under_way.id}.* 0.05 s.*fired again with the same id"):
+        leap(LONG_S)
+        with pytest.raises(Unavailable, match=rf"{under_way.id}.* 20 s.*fired again with the same id"):
             await under_way
         with pytest.raises(Unavailable, match="taken back"):
             await waiting
@@ -213,7 +216,7 @@ async def test_stopping_while_the_server_is_away_gives_up_what_was_not_accepted_
         receipts = [wind.fire("T", 2), wind.fire_many("U", range(10))]
         begun = monotonic()
         await wind.stop()
-        assert monotonic() - begun < 5
+        assert monotonic() - begun < 30
         assert "11 events that were fired were not accepted within" in caplog.text
         for receipt in receipts:
             with pytest.raises(Unavailable):

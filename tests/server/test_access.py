@@ -132,7 +132,7 @@ def place(host: Host, tmp_path_factory: pytest.TempPathFactory, request: pytest.
         yield Place(mounted.port, ROOT, tokens)
         mounted.end()
     else:
-        port = host.start(store, tokens=path, heartbeat_s=0.8)
+        port = host.start(store, tokens=path)
         yield Place(port, "", tokens)
         host.stop(port)
 
@@ -402,9 +402,9 @@ class Gate(NamedTuple):
     port: int
     path: Path
 
-    def token(self, name: str, *, expires: timedelta | None = None, **rights: Any) -> str:
+    def token(self, name: str, **rights: Any) -> str:
         rights = rights or {"fire": (ANY,), "listen": (Listen(ANY),), "admin": True}
-        return create_token(str(self.path), name, expires=expires, **rights)[0]
+        return create_token(str(self.path), name, **rights)[0]
 
     def revoke(self, name: str) -> None:
         revoke_token(str(self.path), name)
@@ -417,7 +417,7 @@ class Gate(NamedTuple):
 def gate(host: Host, tmp_path: Path) -> Iterator[Gate]:
     path = tmp_path / "tokens"
     create_token(str(path), "first", admin=True)
-    port = host.start("memory://", tokens=path, heartbeat_s=0.4)
+    port = host.start("memory://", tokens=path)
     yield Gate(port, path)
     host.stop(port)
 
@@ -440,15 +440,6 @@ async def test_a_connection_ends_when_its_token_is_revoked_and_others_go_on(gate
         assert (refused.ref, refused.code) == (0, "bad-token")
         assert await one.ended() == (1008, "bad-token")
         await other.submit(TOPIC)
-
-
-@on_loop
-async def test_a_connection_ends_when_its_token_expires(gate: Gate) -> None:
-    async with talker(gate.port) as made:
-        await made.hello(gate.token("brief", expires=timedelta(seconds=0.5)))
-        refused = await made.hear(wire.Refused)
-        assert (refused.ref, refused.code) == (0, "bad-token")
-        assert "expired at" in refused.text
 
 
 @on_loop
@@ -523,7 +514,7 @@ def mend(path: Path, data: bytes) -> None:
 @on_loop
 async def test_a_server_without_tokens_closes_to_all_when_the_first_is_made(tmp_path: Path) -> None:
     """And does not open again when the file is gone."""
-    serving = Serving(tmp_path, "--heartbeat-s", "0.4")
+    serving = Serving(tmp_path)
     gate = Gate(0, tmp_path / "wind.db.tokens")
     try:
         await serving.start()

@@ -70,6 +70,16 @@ async def test_of_the_connections_that_nobody_knows_the_oldest_makes_room() -> N
 
 
 @on_loop
+async def test_no_more_come_in_while_many_that_were_let_go_of_have_yet_to_close() -> None:
+    sources = Sources(1_000, 8)
+    entered = 0
+    while not sources.crowded:
+        assert sources.enter("10.0.0.1") is not None
+        entered += 1
+    assert entered < RESERVED_FILES
+
+
+@on_loop
 async def test_where_all_are_known_no_more_come_in() -> None:
     sources = Sources(100, 4)
     for n in range(4):

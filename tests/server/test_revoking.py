@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import monotonic
 from typing import Any, NamedTuple
@@ -14,18 +14,28 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 
+from solarwind import wire
 from solarwind.server import Server
 from solarwind.server.access import Access, Listen, create_token, revoke_token
 from solarwind.server.listener import Listener
 from solarwind.testing.contract import on_loop, until
 
-from .peers import Answer, ask, bearer, peer, request
+from .peers import Answer, ask, bearer, peer, request, talker
 from .webhooks.place import receiving
 
 TOPIC, PURPOSE = "orders", "p"
 AT = f"/v1/topics/{TOPIC}/purposes/{PURPOSE}"
 JSON = {"content-type": "application/json"}
-SOON_S = 2.0
+SOON_S = 10.0  # the promise is two seconds, on a machine that does nothing else; a heartbeat is 15
+
+
+class Clock:
+    """By which tokens expire."""
+
+    ahead = timedelta()
+
+    def __call__(self) -> datetime:
+        return datetime.now(UTC) + self.ahead
 
 
 class Place(NamedTuple):
@@ -35,18 +45,20 @@ class Place(NamedTuple):
     port: int
     path: str
     how: str
+    clock: Clock
 
     def token(self, name: str, **rights: Any) -> str:
         rights = rights or {"fire": (TOPIC,), "listen": (Listen(TOPIC),)}
-        expires = timedelta(seconds=0.7) if name == "brief" and self.how == "expired" else None
+        expires = timedelta(hours=1) if name == "brief" and self.how == "expired" else None
         return create_token(self.path, name, expires=expires, **rights)[0]
 
     def end(self) -> float:
         """Take the right back. Gives when that is."""
         if self.how == "revoked":
             revoke_token(self.path, "brief")
-            return monotonic()
-        return monotonic() + 0.7
+        else:
+            self.clock.ahead = timedelta(hours=2)
+        return monotonic()
 
     async def ask(self, method: str, path: str, token: str, body: Any = None) -> Answer:
         data = b"" if body is None else msgspec.json.encode(body)
@@ -62,12 +74,13 @@ def how(request: pytest.FixtureRequest) -> str:
 async def place(tmp_path: Path, how: str) -> AsyncIterator[Place]:
     path = str(tmp_path / "tokens")
     create_token(path, "first", admin=True)
-    server = Server("memory://", tokens=path, webhook_networks=["127.0.0.1"])
+    clock = Clock()
+    server = Server("memory://", tokens=Access(path, now=clock), webhook_networks=["127.0.0.1"])
     listener = Listener(server, port=0, grace=1.0)
     await server.start()
     await listener.start()
     try:
-        yield Place(server, listener.port, path, how)
+        yield Place(server, listener.port, path, how, clock)
     finally:
         listener.close()
         await server.stop()
@@ -82,11 +95,27 @@ async def test_an_upload_ends_and_says_how_many_lines_were_accepted(tmp_path: Pa
         line = b"[%b]\n" % (b" " * 100_000)
         for _ in range(4):  # lines are looked at together
             await made.send(b"%x\r\n%b\r\n" % (len(line), line))
-        await until(lambda: at.server.host.uses._open, "it has begun")
+
+        async def three_are_accepted() -> bool:
+            topics = (await at.server.wind.statistics()).topics
+            return TOPIC in topics and topics[TOPIC].fired == 3
+
+        await until(three_are_accepted)
         ended = at.end()
         answer = await made.answer()
         assert monotonic() - ended < SOON_S
         assert (answer.status, answer.code, answer.problem["accepted"]) == (401, "bad-token", 3)
+
+
+@on_loop
+async def test_a_connection_ends_and_says_why(tmp_path: Path, how: str) -> None:
+    async with place(tmp_path, how) as at, talker(at.port) as made:
+        await made.hello(at.token("brief"))
+        ended = at.end()
+        refused = await made.hear(wire.Refused)
+        assert monotonic() - ended < SOON_S
+        assert (refused.ref, refused.code) == (0, "bad-token")
+        assert how == "revoked" or "expired at" in refused.text
 
 
 @on_loop
@@ -100,7 +129,7 @@ async def test_a_take_that_waits_ends_and_what_comes_goes_to_others(tmp_path: Pa
         assert monotonic() - ended < SOON_S
         assert (answer.status, answer.code) == (401, "bad-token")
         await at.server.wind.fire(TOPIC, 1)
-        (event,) = json.loads((await at.ask("POST", f"{AT}/take", other, {"wait": 5})).body)["events"]
+        (event,) = json.loads((await at.ask("POST", f"{AT}/take", other, {"wait": 30})).body)["events"]
         assert (event["data"], event["attempt"]) == (1, 1)
 
 
@@ -110,9 +139,9 @@ async def test_what_was_taken_is_handed_out_again_and_its_token_is_stale(tmp_pat
         token, other = at.token("brief"), at.token("other")
         await at.ask("POST", f"{AT}/take", token, {})
         await at.server.wind.fire(TOPIC, 1)
-        (taken,) = json.loads((await at.ask("POST", f"{AT}/take", token, {"wait": 5})).body)["events"]
+        (taken,) = json.loads((await at.ask("POST", f"{AT}/take", token, {"wait": 30})).body)["events"]
         ended = at.end()
-        (event,) = json.loads((await at.ask("POST", f"{AT}/take", other, {"wait": 5})).body)["events"]
+        (event,) = json.loads((await at.ask("POST", f"{AT}/take", other, {"wait": 30})).body)["events"]
         assert monotonic() - ended < SOON_S
         assert event["id"] == taken["id"]
         assert (await at.ask("POST", f"{AT}/settle", other, {"done": [taken["token"]]})).status == 409
@@ -147,7 +176,7 @@ async def test_a_webhook_delivers_no_more_and_says_whose_it_was(tmp_path: Path, 
         assert (await state()).startswith("refused brief: whoever put it may not listen any more: expected a token")
         await at.server.wind.fire(TOPIC, 1)
         other = at.token("other")
-        (event,) = json.loads((await at.ask("POST", f"{AT}/take", other, {"wait": 5})).body)["events"]
+        (event,) = json.loads((await at.ask("POST", f"{AT}/take", other, {"wait": 30})).body)["events"]
         assert event["data"] == 1
         assert receiver.posts == []
         answer = await at.ask("PUT", f"{AT}/webhooks/shop", other, wanted)

@@ -11,7 +11,6 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import pytest
@@ -83,14 +82,12 @@ async def test_what_has_no_end_ends_when_its_process_is_told_to_stop(tmp_path: P
                 return body.count(b'"instances":1') == 2
 
             await until(all_there, "the feed and the take are there")
-            begun = monotonic()
             process.send_signal(number)
             answer = await upload.answer()
             assert (answer.status, answer.code, answer.problem["accepted"]) == (503, "unavailable", 0)
             assert (await take.answer()).body == b'{"events":[]}'
             assert b"event:" not in await feed.read()
             await until(lambda: process.poll() is not None, "the process ends")
-            assert monotonic() - begun < 10
     finally:
         process.kill()
         process.wait()

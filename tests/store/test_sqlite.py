@@ -305,9 +305,9 @@ def test_ids_are_looked_up_as_fast_however_many_there_are(tmp_path: Path) -> Non
         taken = []
         for number in range(20):
             made, same = (batch("t", 1_000, ids=[f"{number}.{index}" for index in range(1_000)]) for _ in range(2))
-            before = time.monotonic()
+            before = time.process_time()
             assert await store.commit([made, same], [], [], 1) == [Stored(1_000 * number, made), None]
-            taken.append(time.monotonic() - before)
+            taken.append(time.process_time() - before)
         assert min(taken[-3:]) < 5 * min(taken[:3])
 
     on_store(tmp_path / "wind.db", look)
@@ -603,10 +603,10 @@ def test_a_large_backlog_opens_at_once(path: Path) -> None:
             await store.commit(given, [], [], now=5)
 
     on_store(path, work)
-    begun = time.perf_counter()
+    begun = time.process_time()
 
     async def look(store: SqliteStore) -> None:
-        assert time.perf_counter() - begun < 1.0
+        assert time.process_time() - begun < 1.0
 
     assert on_store(path, look).topics[0].end == 10_000_000
 

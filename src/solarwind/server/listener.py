@@ -97,6 +97,8 @@ class Listener:
 
     def _accept(self, listening: socket.socket) -> None:
         for _ in range(_ACCEPT_AT_ONCE):
+            if self.sources.crowded:
+                return  # the next turn of the loop goes on here
             try:
                 accepted, address = listening.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):

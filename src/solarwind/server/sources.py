@@ -6,6 +6,7 @@ import asyncio
 import ipaddress
 
 VISIT = "solarwind.visit"  # the name of a connection's `Visit` in the state of its requests
+CLOSING = 64  # connections that were let go of, each with a file until the loop has closed it
 
 
 class Visit:
@@ -58,6 +59,11 @@ class Sources:
         self.strangers: dict[Visit, None] = {}  # the oldest first
         self._empty: list[asyncio.Future[None]] = []
         self.refused = 0
+
+    @property
+    def crowded(self) -> bool:
+        """Whether so many that were let go of have yet to close that one more may take the last file."""
+        return self._all >= self._max_of_all + CLOSING
 
     def enter(self, address: str) -> Visit | None:
         """Count a connection from `address` and return its visit; None where there are too many."""
