@@ -39,8 +39,12 @@ from solarwind import (
     StoreError,
     TooLarge,
 )
+from solarwind.copying import open_end
 from solarwind.exchanges import Direct, register_exchange
 from solarwind.payload import JSON, decode
+from solarwind.server.access import Access, read_tokens, revoke_token
+from solarwind.server.tls import tls_context
+from solarwind.store.check import backup, check, restore
 from solarwind.testing.contract import on_loop
 
 Refusal = tuple[Callable[[SolarWind], object], type[SolarWindError], tuple[str, ...]]
@@ -431,6 +435,64 @@ async def test_stores(make: Callable[[Path], None], words: tuple[str, ...], tmp_
         await wind.start()
     check_sentence(caught.value, str(path), *words)
     assert {each.name: each.read_bytes() for each in tmp_path.iterdir() if each.is_file()} == before
+
+
+_ON_PATHS: dict[str, Callable[[str, str], object]] = {
+    "the URL of a store": lambda path, store: SolarWind(f"sqlite:///{path}"),
+    "a store to check": lambda path, store: check(path),
+    "a backup to restore": lambda path, store: restore(path, store, now=1),
+    "a store to restore to": lambda path, store: restore(store, path, now=1),
+    "a backup of a file": lambda path, store: backup(store, path),
+    "a backup of what runs": lambda path, store: asyncio.run(_back_up(store, path)),
+    "an end of a copy": lambda path, store: open_end(f"sqlite:///{path}", writes=True),
+    "the tokens of a server": lambda path, store: Access(path, required=False),
+    "a file of tokens": lambda path, store: read_tokens(path),
+    "a file of tokens to change": lambda path, store: revoke_token(path, "any"),
+    "a certificate": lambda path, store: tls_context(path, None),
+    "a key": lambda path, store: tls_context(store, path),
+}
+
+
+async def _back_up(store: str, path: str) -> None:
+    async with SolarWind(f"sqlite:///{store}") as wind:
+        await wind.backup(path)
+
+
+@pytest.mark.parametrize("path", ["a\0b", "\ud800.db"], ids=["NUL", "no Unicode"])
+@pytest.mark.parametrize("what", _ON_PATHS)
+def test_a_path_that_no_file_can_have_is_refused_in_a_sentence(what: str, path: str, tmp_path: Path) -> None:
+    store = str(tmp_path / "wind.db")
+    asyncio.run(_make_store(tmp_path / "wind.db"))
+    before = sorted(each.name for each in tmp_path.iterdir())
+    with pytest.raises(BadArgument) as caught:
+        _ON_PATHS[what](path, store)
+    check_sentence(caught.value, "expected the path of a file", "without NUL", ", got ", "name another")
+    assert sorted(each.name for each in tmp_path.iterdir()) == before
+
+
+def test_an_empty_file_is_no_backup_and_says_that_it_is_empty(tmp_path: Path) -> None:
+    empty = tmp_path / "empty.db"
+    empty.touch()
+    with pytest.raises(StoreError) as caught:
+        restore(str(empty), str(tmp_path / "wind.db"), now=1)
+    check_sentence(caught.value, "expected a store of Solar Wind", f"the file {empty} is empty")
+
+
+@pytest.mark.parametrize(
+    ("ask", "words"),
+    [
+        (lambda wind: wind.redrive("T", "p", all=True), ("redrive(topic, purpose, ids=None)", "'all'")),
+        (lambda wind: wind.replay("T"), ("replay(topic, purpose, since='beginning', until='now')", "'purpose'")),
+        (lambda wind: wind.trace(), ("trace(id", "'id'")),
+        (lambda wind: wind.topics("T"), ("topics()", "too many")),
+    ],
+)
+def test_a_wrong_call_of_an_operation_is_told_what_it_takes(
+    ask: Callable[[Any], object], words: tuple[str, ...]
+) -> None:
+    with pytest.raises(BadArgument) as caught:
+        ask(SolarWind("memory://"))
+    check_sentence(caught.value, "expected ", ", got ", *words)
 
 
 @on_loop

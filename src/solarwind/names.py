@@ -1,10 +1,11 @@
-"""The grammars of topics, purposes, keys and ids, and the checks that refuse anything else."""
+"""The grammars of topics, purposes, keys, ids and paths, and the checks that refuse anything else."""
 
 from __future__ import annotations
 
+import os
 import re
 
-from .errors import BadName
+from .errors import BadArgument, BadName
 
 _TOPIC = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
 _CONTENT = re.compile(r"[!-~]([ -~]{0,198}[!-~])?")
@@ -21,6 +22,24 @@ def check_topic(topic: object) -> str:
     if len(name) > _MAX_CHARACTERS:
         raise BadName(f"expected {expected}, got {len(name)} characters: {_shown(name)}")
     return name
+
+
+def check_path(path: object) -> str:
+    """Return the path of a file as text if it can be one, else raise `BadArgument`."""
+    text = os.fspath(path) if isinstance(path, str | os.PathLike) else None
+    if not isinstance(text, str) or not text:
+        raise BadArgument(f"expected the path of a file, such as 'copy.db', got {_shown(path)}")
+    if "\0" in text or not _is_unicode(text):
+        raise BadArgument(f"expected the path of a file, in Unicode without NUL, got {_shown(text)}: name another")
+    return text
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def check_purpose(purpose: object) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
@@ -107,13 +106,6 @@ def check_payloads(payloads: Any) -> list[Any]:
             f"expected an iterable of payloads, one for each event, got {_shown(payloads)}: for one event use fire"
         )
     return list(payloads)
-
-
-def check_path(path: Any) -> str:
-    """Return a file's path as text. Raise `BadArgument`."""
-    if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str) or not os.fspath(path):
-        raise BadArgument(f"expected the path of a file, such as 'copy.db', got {_shown(path)}")
-    return os.fspath(path)
 
 
 def check_type(what: str, value: object, type_: type | tuple[type, ...], example: str) -> None:

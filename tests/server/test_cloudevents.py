@@ -371,7 +371,9 @@ def test_attributes_that_are_none_are_refused_in_every_mode(
         (BadPayload, "expected JSON as data", {"data_base64": "AA==", "datacontenttype": "application/json"}),
         (BadArgument, "expected a datacontenttype", {"data_base64": "AA==", "datacontenttype": "png"}),
         (BadArgument, "expected a datacontenttype", {"data_base64": "AA==", "datacontenttype": "a/b\r\nx: y"}),
-        (BadArgument, "expected attribute time as text", {"time": 1.5}),
+        (BadArgument, "attribute time as text, .* types that CloudEvents has .*, got '1.5': send", {"time": 1.5}),
+        (BadArgument, "expected attribute rate as text, .*, got '12345678901': send", {"rate": 12345678901}),
+        (BadArgument, "expected attribute tags as text, .*, got an array or object: send", {"tags": {"a": 1}}),
         (BadArgument, "expected attribute id as text", {"id": ["1"]}),
     ],
 )

@@ -12,6 +12,7 @@ from typing import TypeVar
 from ..engine.base import Engine
 from ..engine.url import open_engine, sqlite_path
 from ..errors import BadArgument, NotAllowed, StoreError
+from ..names import check_path
 from ..text import redact
 from ..wind import SolarWind
 
@@ -65,10 +66,12 @@ def way_out(url: str) -> Iterator[None]:
 def refuse_missing(
     path: str, what: str = "store", instead: str = "fire the first event to it, or name another"
 ) -> None:
-    if os.path.isdir(path):
+    if os.path.isdir(check_path(path)):
         raise StoreError(f"expected the path of a file, but {path} is a folder: name a file in it, such as wind.db")
-    if not os.path.exists(path) or not os.path.getsize(path):
+    if not os.path.exists(path):
         raise StoreError(f"expected a {what}, but there is none at {path}: {instead}")
+    if not os.path.getsize(path):
+        raise StoreError(f"expected a {what}, but the file {path} is empty: {instead}")
 
 
 def scheme_of(url: str) -> str:

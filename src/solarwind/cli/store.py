@@ -84,12 +84,12 @@ def backup(
     It may be in use meanwhile.
     """
     from ..store.check import backup
-    from ..store.database import refuse_path
+    from ..store.paths import refuse_taken
     from . import show
     from .reach import is_server, operate, refuse_missing, store_file
 
     if is_server(url):
-        refuse_path(target)
+        refuse_taken(target)
         with show.progress(f"copying the store of {redact(url)}", "bytes"):
             operate(url, lambda wind: wind.backup(target))
     else:

@@ -9,8 +9,8 @@ import msgspec
 
 from .. import wire
 from ..errors import BadArgument
-from ..names import check_id, check_purpose, check_topic
-from ..options import MAX_COUNT, check_count, check_flag, check_ids, check_path, check_seconds, check_since, check_type
+from ..names import check_id, check_path, check_purpose, check_topic
+from ..options import MAX_COUNT, check_count, check_flag, check_ids, check_seconds, check_since, check_type
 from .base import Since as When
 
 

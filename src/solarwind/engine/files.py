@@ -8,7 +8,8 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
-from ..errors import NotAllowed, StoreError
+from ..errors import SolarWindError, StoreError
+from ..store.paths import refuse_taken
 
 BLOCK_BYTES = 256 << 10
 
@@ -35,15 +36,13 @@ def _block(path: str, at: int) -> bytes:
 
 
 async def write_file(path: str, asking: Coroutine[Any, Any, list[Any]]) -> list[Any]:
-    """Write the blocks that are asked for to a new file, for its owner alone. Raises `NotAllowed` if there is one,
-    `StoreError` if it cannot be written, and leaves none that is not whole. Return no items."""
-    if os.path.lexists(path):
+    """Write the blocks that are asked for to a new file, for its owner alone. Raises `StoreError` if there is one, or
+    it cannot be written, and leaves none that is not whole. Return no items."""
+    try:
+        refuse_taken(path)
+    except SolarWindError:
         asking.close()
-        raise NotAllowed(f"expected the path of a new file, but {path} exists: name another")
-    folder = os.path.dirname(path)
-    if folder and not os.path.isdir(folder):
-        asking.close()
-        raise StoreError(f"expected a folder for {path}, but {folder} does not exist: create it")
+        raise
     blocks = await asking
     try:
         await asyncio.to_thread(_write, path, blocks)

@@ -153,9 +153,18 @@ class Operation(Generic[P, R]):
         return MethodType(self, of)
 
     def __call__(self, of: Asked, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
-        """Ask it of an engine or a `SolarWind`. Raises `BadName` and `BadArgument` when it is awaited."""
-        bound = self.__signature__.bind(of, *args, **kwargs)
+        """Ask it of an engine or a `SolarWind`. Raises `BadArgument` for arguments that it does not take, and when it
+        is awaited `BadName` and `BadArgument` for what they are."""
+        try:
+            bound = self.__signature__.bind(of, *args, **kwargs)
+        except TypeError as error:
+            raise BadArgument(f"expected {self._call_text()}, got another call: {error}") from None
         return self._ask(of, dict(list(bound.arguments.items())[1:]))
+
+    def _call_text(self) -> str:
+        """How it is called, such as `replay(topic, purpose, since='beginning')`."""
+        taken = (f"{name}={self.defaults[name]!r}" if name in self.defaults else name for name in self.kinds)
+        return f"{self.name}({', '.join(taken)})"
 
     async def _ask(self, of: Asked, arguments: dict[str, Any]) -> R:
         return await of.ask(self.request(arguments))

@@ -7,6 +7,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from ..errors import BadArgument
 from ..limits import Limits
+from ..names import check_path
 from ..text import redact
 from .base import Engine
 from .local import LocalEngine
@@ -89,7 +90,7 @@ def sqlite_path(url: str) -> str:
     """The file that a sqlite:// URL names. Raises `BadArgument`."""
     url = url.strip()
     parts = urlsplit(url)
-    sound = url[len("sqlite:") :].startswith("///") and not parts.netloc and "\0" not in unquote(parts.path)
+    sound = url[len("sqlite:") :].startswith("///") and not parts.netloc
     if parts.scheme != "sqlite" or not sound or len(parts.path) < 2 or parts.path.endswith("/"):
         raise BadArgument(
             "expected sqlite:///wind.db for a file here, or sqlite:////var/lib/wind.db for a path from the root, "
@@ -97,4 +98,4 @@ def sqlite_path(url: str) -> str:
         )
     if parts.fragment or parse_qsl(parts.query, keep_blank_values=True):
         raise BadArgument(f"expected a sqlite URL without options, got {redact(url)!a}")
-    return unquote(parts.path[1:])
+    return check_path(unquote(parts.path[1:], errors="surrogateescape"))

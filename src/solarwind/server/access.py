@@ -22,7 +22,7 @@ from hashlib import sha256
 import msgspec
 
 from ..errors import BadArgument, BadName, BadToken, ConflictError, NotAllowed, NotFound, TooLarge
-from ..names import check_purpose, check_topic
+from ..names import check_path, check_purpose, check_topic
 
 log = logging.getLogger("solarwind")
 
@@ -125,7 +125,7 @@ class Access:
         self._open = path is None
         self._unread = False  # already logged
         if path is not None:
-            if not required and not os.path.lexists(path):
+            if not required and not os.path.lexists(check_path(path)):
                 self._open = True
             else:
                 try:
@@ -243,7 +243,7 @@ def read_tokens(path: str) -> list[Token]:
 
 def _read(path: str) -> tuple[list[Token], _Stamp]:
     try:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        file = os.open(check_path(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         if error.errno in _PASSING:
             raise
@@ -366,7 +366,7 @@ def revoke_token(path: str, name_or_id: str) -> Token:
 @contextmanager
 def _changing(path: str) -> Iterator[list[Token]]:
     """Yield the tokens for a change that is written as a whole, by one process at a time."""
-    path = os.path.realpath(path)
+    path = os.path.realpath(check_path(path))
     folder = os.path.dirname(path)
     try:
         lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)

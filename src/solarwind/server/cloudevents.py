@@ -309,8 +309,12 @@ def _text(name: str, value: msgspec.Raw) -> str:
         return text.decode()
     try:
         return _decode_text(text)
-    except (msgspec.DecodeError, ValueError) as error:
-        raise BadArgument(f"expected attribute {name} as text, got something else: {error}") from None
+    except (msgspec.DecodeError, ValueError):
+        got = "an array or object" if text[:1] in (b"[", b"{") else ascii(text[:80].decode(errors="replace"))
+        raise BadArgument(
+            f"expected attribute {name} as text, a whole number of at most 10 digits, true or false, which are all "
+            f"types that CloudEvents has in JSON, got {got}: send it as text, or in the data"
+        ) from None
 
 
 def _from_base64(value: msgspec.Raw) -> bytes:

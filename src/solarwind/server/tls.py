@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import BadArgument
+from ..names import check_path
 from .refusal import refusal
 
 BUFFER_BYTES = 64 << 10  # read, or encrypted, together
@@ -43,7 +44,7 @@ def load_certificate(context: ssl.SSLContext, certificate: str, key: str | None)
     """Load the certificate into the context, also again after the files have changed: new connections use it. Raise
     `BadArgument`; then the context is unchanged."""
     for path in (certificate, key or certificate):
-        if not os.access(path, os.R_OK) or not os.path.isfile(path):
+        if not os.access(check_path(path), os.R_OK) or not os.path.isfile(path):
             raise BadArgument(f"expected a certificate and its key as PEM files, but {path} cannot be read")
     for each in (ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), context):  # one that it fails with can be thrown away
         try:

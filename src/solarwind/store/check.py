@@ -14,6 +14,7 @@ from ..errors import StoreError
 from . import database, inspection
 from .files import Mark, Reach, sync_folder
 from .lock import Lock, identity
+from .paths import refuse_path, refuse_taken
 
 _STEP_PAGES = 1024
 _ROUNDS = 4  # of accepting
@@ -28,9 +29,7 @@ def backup(source: str, target: str, progress: Progress | None = None, *, vfs: s
     `progress` is called with the bytes done and all there are. Raises `StoreError`.
     """
     source = _find(source, vfs)
-    if os.path.lexists(target):
-        raise StoreError(f"expected a new file for the backup, but {target} exists: name another, or remove it")
-    database.refuse_path(target)
+    refuse_taken(target)
     for finding in inspection.inspect_log(source, vfs):
         raise StoreError(finding.text)
     part = f"{target}-part"
@@ -83,7 +82,7 @@ def restore(source: str, target: str, progress: Progress | None = None, *, now: 
     backed_up, target = _find(source, None), database.resolve(target)
     if identity(backed_up) == identity(target):
         raise StoreError(f"expected a backup to restore, got {source}, which is the store itself: name the backup")
-    database.refuse_path(target)
+    refuse_path(target)
     _refuse_other(target)
     new = not os.path.exists(target)
     lock = Lock(target, now)
@@ -186,7 +185,8 @@ def _find(path: str, vfs: str | None) -> str:
     """The store's file at `path`. `StoreError` where there is none."""
     real = database.resolve(path)
     if not database.exists(real, vfs):
-        raise StoreError(f"expected a store of Solar Wind, but there is none at {path}: name another file")
+        what = f"the file {path} is empty" if os.path.exists(real) else f"there is none at {path}"
+        raise StoreError(f"expected a store of Solar Wind, but {what}: name another file")
     return real
 
 

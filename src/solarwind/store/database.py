@@ -26,6 +26,7 @@ from ..core.log import Stored
 from ..core.spans import Spans
 from ..core.state import Change, Letter, Snapshot
 from ..errors import ProtocolError, StoreError
+from ..names import check_path
 from .definitions import Definition
 from .files import read_start
 
@@ -128,7 +129,7 @@ class Commit(NamedTuple):
 
 def resolve(path: str) -> str:
     """The file that `path` names, whatever links lead to it. `StoreError` where it can be none."""
-    real = os.path.realpath(path)
+    real = os.path.realpath(check_path(path))
     if os.path.lexists(path) and not os.path.exists(real):
         raise StoreError(
             f"expected a store's file, but {path} is a link to {real}, which is not there: remove the link, or put "
@@ -137,18 +138,6 @@ def resolve(path: str) -> str:
     if os.path.exists(real) and not os.path.isfile(real) and not os.path.isdir(real):
         raise StoreError(f"expected a store's file, but {path} is no regular file: name another")
     return real
-
-
-def refuse_path(path: str) -> None:
-    """`StoreError` where no database can be at `path`."""
-    folder = os.path.dirname(os.path.abspath(path))
-    if os.path.isdir(path):
-        raise StoreError(f"expected the path of a file, but {path} is a folder: name a file in it, such as wind.db")
-    if not os.path.isdir(folder):
-        raise StoreError(f"expected a folder for {path}, but {folder} does not exist: create it")
-    for each in (path, folder):
-        if os.path.exists(each) and not os.access(each, os.W_OK):
-            raise StoreError(f"expected to be able to write to {path}, but {each} is read-only: allow it, or move it")
 
 
 def exists(path: str, vfs: str | None) -> bool:

@@ -39,6 +39,7 @@ from .delayed import StoredDueLog, add
 from .delays import Delayed, DueLog, check_delayed
 from .files import Mark, Reach, Reserve
 from .lock import Lock, identity
+from .paths import refuse_path
 from .reading import Reading, Row, trim
 
 T = TypeVar("T")
@@ -104,7 +105,7 @@ class SqliteStore(Alone):
 
     def _open(self, now: int) -> Recovered:
         self.path = database.resolve(self.path)
-        database.refuse_path(self.path)
+        refuse_path(self.path)
         known = database.exists(self.path, self._vfs)
         for finding in inspection.inspect_log(self.path, self._vfs):
             raise StoreError(finding.text)
