@@ -14,7 +14,6 @@ from solarwind.core.effects import Join, Report
 from solarwind.core.log import Stored
 from solarwind.core.spans import Spans
 from solarwind.core.state import Change, Snapshot
-from solarwind.engine import local
 from solarwind.engine.cache import LogCache
 from solarwind.engine.held import Held
 from solarwind.engine.local import LocalEngine
@@ -80,7 +79,7 @@ def test_what_was_settled_while_there_was_no_room_is_on_disk_once_there_is(path:
 def test_all_that_a_handler_fired_is_in_the_commit_of_its_settle_however_much_it_is(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local, COMMIT_BYTES, 2000)
+    monkeypatch.setattr(COMMIT_BYTES, 2000)
     store = Watched(path)
     wind = SolarWind(engine=LocalEngine(store))
 
@@ -106,7 +105,7 @@ def test_all_that_a_handler_fired_is_in_the_commit_of_its_settle_however_much_it
     assert settling == [{"U", "V", "W", "X"}]
 
 
-COMMIT_BYTES = next(name for name in vars(local) if name.endswith("_COMMIT_BYTES"))
+COMMIT_BYTES = "solarwind.engine.commits.MAX_COMMIT_BYTES"
 
 
 def test_a_purpose_is_snapshotted_after_so_many_commits_also_what_it_did_before_a_restart(
@@ -159,7 +158,7 @@ def test_that_nothing_was_found_counts_only_if_nothing_came_meanwhile(path: Path
 def test_what_was_to_be_handed_out_after_a_commit_is_handed_out_though_there_was_no_room_for_it(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local, COMMIT_BYTES, 1000)  # what handlers fire is more: offers wait for commits
+    monkeypatch.setattr(COMMIT_BYTES, 1000)  # what handlers fire is more: offers wait for commits
     store = Watched(path)
     wind = SolarWind(engine=LocalEngine(store))
     seen: list[int] = []
@@ -232,7 +231,7 @@ async def test_who_waits_for_a_commit_waits_for_the_one_with_its_own_change(path
 async def test_handlers_that_fire_much_get_no_more_until_it_is_committed(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local, COMMIT_BYTES, 1000)
+    monkeypatch.setattr(COMMIT_BYTES, 1000)
     store = Gated(path)
     wind = SolarWind(engine=LocalEngine(store))
     seen: list[int] = []

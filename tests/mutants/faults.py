@@ -191,27 +191,36 @@ REGISTRY = _of(
     ("return name not in self._creating", "return True", _DISPATCHER),
 )
 
-ENGINE = _of(
-    "engine/local.py",
-    ("self._uncommitted = changes\n", "pass\n", _LOCAL),
-    ("self._submitted = submitted + self._submitted\n", "pass\n", _FULL),
-    ("self._after_commit = after_commit + self._after_commit", "pass", _LOCAL),
-    ("return first + [waiting for waiting in rest if waiting[1] is None]", "return first", _LOCAL),
-    ("if found or end == self._dispatcher.topics[topic].end:", "if True:", _LOCAL),
-    ("self._snapshots.note(recovered.changes, 0)", "pass", _LOCAL),
-    ("self._snapshots.note(changes, self._commit_number)", "pass", _LOCAL),
-    ("submitted = [(batch, future) for batch, future in submitted if future is None]", "submitted = []", _FULL),
-    ("self._dispatcher.committed(changes, now)", "pass", _LOCAL),
-    ("if number <= self._commit_number and not waiter.done():", "if not waiter.done():", _LOCAL),
-    ("for offer in after_commit:", "for offer in ():", _LOCAL),
-    ("self._fired_bytes += batch.weight", "pass", _LOCAL),
-    ("self._full = self._full_for_all = False\n            log", "log", _FULL),
-    ("refuse(future, StoreError(str(full)))", "pass", _FULL),
-    ("for waiter in waiters:\n            refuse(waiter, error)", "", _FULL),
-    ("receiver.close(str(error))", "pass", _FULL),
-    ("for _, future in (*self._taken, *self._submitted):", "for _, future in self._submitted:", _FULL),
-    ("self._trimmer.look_at(self._dispatcher.topics[stored.batch.topic])", "pass", _FORGETS),
-)
+ENGINE = [
+    *_of(
+        "engine/commits.py",
+        ("self._uncommitted = commit.changes\n", "pass\n"),
+        ("self.incoming = commit.incoming + self.incoming\n", "pass\n"),
+        ("self._after = commit.after + self._after", "pass"),
+        ("return first + [each for each in rest if each[1] is None]", "return first", _LOCAL),
+        ("self._snapshots.note(changes, 0)", "pass", _LOCAL),
+        ("commit.incoming = [each for each in commit.incoming if each[1] is None]", "commit.incoming = []"),
+        ("self._dispatcher.committed(commit.changes, now)", "pass"),
+        ("self._dispatcher.accepted(stored, now)", "pass"),
+        ("self._recent.add(stored)", "pass", _LOCAL),
+        ("return commit.after", "return []"),
+        ("self._uncommitted + self._dispatcher.take_changes(), []", "self._dispatcher.take_changes(), []"),
+        ("self._fired_bytes += batch.weight", "pass", _LOCAL),
+        ("waits = offer.after_commit or", "waits ="),
+        ("self.incoming.append((batch, None))", "self.incoming.insert(0, (batch, None))", _LOCAL),
+        ("for _, waiter in (*self._taken, *self.incoming)", "for _, waiter in self.incoming", _FULL),
+    ),
+    *_of(
+        "engine/local.py",
+        ("if found or end == self._dispatcher.topics[topic].end:", "if True:", _LOCAL),
+        ("if number <= commit.number and not waiter.done():", "if not waiter.done():", _LOCAL),
+        ("self._full = self._full_for_all = False\n            log", "log", _FULL),
+        ("refuse(future, StoreError(str(full)))", "pass", _FULL),
+        ("for waiter in waiters:\n            refuse(waiter, error)", "", _FULL),
+        ("receiver.close(str(error))", "pass", _FULL),
+        ("self._trimmer.look_at(self._dispatcher.topics[stored.batch.topic])", "pass", _FORGETS),
+    ),
+]
 
 AROUND = [
     *_of(

@@ -21,7 +21,6 @@ from ..core.dispatcher import Dispatcher
 from ..core.effects import Closed, Effect, Fault, Fetch, Join, Offer, Report
 from ..core.log import Stored
 from ..core.spans import Spans
-from ..core.state import Change, Snapshot
 from ..errors import Busy, StoreError
 from ..limits import Limits
 from ..logs import limited
@@ -31,6 +30,7 @@ from .alarm import Alarm
 from .base import NOTHING, Receiver, Since
 from .cache import LogCache
 from .clock import Clock, SteadyClock
+from .commits import Commit, Commits
 from .gate import Gate
 from .held import Held
 from .history import Trimmer
@@ -38,15 +38,12 @@ from .notices import warn_of_clock, warn_of_forgotten
 from .operations import FOREVER, Operations
 from .quiet import Quiets
 from .running import log_stale, refuse
-from .snapshots import Snapshots
-from .tasks import Tasks
+from .tasks import Tasks, end_tasks
 
 log = logging.getLogger("solarwind")
 
 READ_BYTES = 1 << 20
-MAX_COMMIT_BYTES = 8 << 20
 FULL_S = 0.25  # between two looks whether there is room again
-_Waiting = tuple[Batch, asyncio.Future[None] | None]
 
 
 class LocalEngine(Operations):
@@ -81,32 +78,26 @@ class LocalEngine(Operations):
         )
         self._receivers: dict[int, Receiver] = {}
         self._delivered: list[Receiver] = []  # to those, and not flushed
-        self._submitted: list[_Waiting] = []
-        self._taken: list[_Waiting] = []  # by the commit that is under way, or was the last
-        self._uncommitted: list[Change] = []  # taken from the dispatcher, but the store was full
-        self._after_commit: list[Offer] = []
+        self._commits: Commits[asyncio.Future[None]] = Commits(self._dispatcher, self._cache)
         self._full = False  # and that was said
         self._held = Held(self._count_report)
         self._full_for_all = False  # not for events alone
-        self._stuck_bytes = 0  # of what handlers fired and there is no room for: no use in having them fire more
-        self._fired_bytes = 0  # of what handlers fired and is to be committed before they fire more
-        self._commit_number = 0
-        self._commits_done = 0
         self._durable: list[tuple[int, asyncio.Future[None]]] = []  # who waits for which commit
-        self._committing: asyncio.Task[None] | None = None
+        self._committer: asyncio.Task[None] | None = None
+        self._ending = False  # commits are made as long as there are any to be made
         self._reading: set[tuple[str, int]] = set()
         self._tasks = Tasks(self._fail)
         self._alarm = Alarm(self._dispatcher, self._clock, self._carry_out)
         self._trimmer = Trimmer(store, self._dispatcher, self._clock, self._spawn, self._fail)
-        self._snapshots = Snapshots(self._dispatcher.snapshot)
         self._gate = Gate(store, self._spawn, self._deliver_all, self._fail)
-        self._quiets = Quiets(self._dispatcher.has_work, self._next_commit, lambda: self._commits_done)
+        self._quiets = Quiets(self._dispatcher.has_work, self._commits)
 
     # Life ---------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
         self._clear()
         self._loop = asyncio.get_running_loop()
+        self._begun: asyncio.Future[None] = self._loop.create_future()  # done while there are commits to be made
         self.failed: asyncio.Future[None] = self._loop.create_future()
         self.failed.add_done_callback(lambda future: future.cancelled() or future.exception())
         self.store.failed = self._store_failed
@@ -129,9 +120,7 @@ class LocalEngine(Operations):
             topic.keep_ns = record.keep_ns if record.keep_ns is not None else topic.keep_ns
             topic.keep_bytes = record.keep_bytes
         self._running = True
-        self._dispatcher.recover(recovered.snapshots, recovered.changes, clean=recovered.clean)
-        self._snapshots.note(recovered.snapshots, 0)
-        self._snapshots.note(recovered.changes, 0)
+        self._commits.recover(recovered.snapshots, recovered.changes, clean=recovered.clean)
         self._trimmer.start()
         self._carry_out()
         self.store.follow(self._arrived)
@@ -151,16 +140,17 @@ class LocalEngine(Operations):
     async def stop(self) -> None:
         if not self._running:
             return
-        while self._committing is not None and self._error is None and not self._full_for_all:
-            await asyncio.wait([self._committing], timeout=FULL_S)
-        if self._committing is not None and self._full_for_all:
+        self._ending = True
+        while self._committing and self._committer is not None and not self._full_for_all:
+            await asyncio.wait([self._committer], timeout=FULL_S)
+        if self._committing and self._full_for_all:
             log.warning("there is no room for what was settled last: it will be handed out again")
-            self._committing.cancel()
-            await asyncio.wait([self._committing])
         self._running = False
         self._trimmer.stop()
         self._alarm.stop()
         await self._tasks.end()
+        if self._committer is not None:
+            await end_tasks([self._committer])
         if not self.store.durable:
             warn_of_forgotten(self._dispatcher.topics.values())
         await self.store.close()
@@ -185,15 +175,16 @@ class LocalEngine(Operations):
     def end(self, error: StoreError) -> None:
         """Nothing goes on from here."""
         self._error = error
-        for _, future in (*self._taken, *self._submitted):
+        for future in self._commits.abandon():
             refuse(future, error)
-        self._submitted.clear()
         waiters: list[asyncio.Future[Any]] = [*self._quiets.take_futures()]
         waiters += [future for _, future in self._durable]
         waiters += self._held.take_futures()
         for waiter in waiters:
             refuse(waiter, error)
         self._durable.clear()
+        if not self._begun.done():
+            self._begun.set_result(None)  # there is nothing more to be made
         if not self.failed.done():
             self.failed.set_exception(error)  # so that receivers know that it is not they alone
         for receiver in self._receivers.values():
@@ -208,19 +199,14 @@ class LocalEngine(Operations):
     def submit(self, batch: Batch) -> asyncio.Future[None]:
         self._check_running()
         future: asyncio.Future[None] = self._loop.create_future()
-        if self._dispatcher.receive(batch):
-            self._submitted.append((batch, future))
+        if self._commits.submit(batch, future):
             self._commit_soon()
         else:
             future.set_result(None)
         return future
 
     def take_back(self, submitted: asyncio.Future[None]) -> bool:
-        for index, (_, future) in enumerate(self._submitted):
-            if future is submitted:
-                del self._submitted[index]
-                return True
-        return False
+        return self._commits.take_back(submitted)
 
     def report(self, report: Report, fired: Collection[Batch]) -> bool:
         if self._error is not None or not self._running:
@@ -248,13 +234,11 @@ class LocalEngine(Operations):
             self._fail(error)
 
     def _count_report(self, report: Report, fired: Collection[Batch]) -> bool:
-        report = self._with_room(report, fired)
+        if fired:
+            report = self._with_room(report, fired)
         counts = self._dispatcher.post_send(report, self._clock.now())
         if counts:
-            for batch in fired if report.done and not report.refusal else ():
-                if self._dispatcher.receive(batch):
-                    self._submitted.append((batch, None))
-                    self._fired_bytes += batch.weight
+            self._commits.fire(fired if report.done and not report.refusal else ())
         else:
             found = self._dispatcher.instances.get(report.instance)
             log_stale(found[0].join if found is not None else None, report.instance, report.lease)
@@ -285,84 +269,82 @@ class LocalEngine(Operations):
 
     # Commits ------------------------------------------------------------------------------------------
 
+    @property
+    def _committing(self) -> bool:
+        """Whether a commit is under way, or about to be."""
+        return self._begun.done() and self._error is None
+
     def _commit_soon(self) -> None:
-        if self._committing is None and self._error is None:
-            self._committing = self._loop.create_task(self._commit_all())
-            self._committing.add_done_callback(self._commits_ended)
+        if self._error is None and not self._begun.done():
+            self._begun.set_result(None)
+            if self._committer is None:
+                self._committer = self._loop.create_task(self._commit_all())
+                self._committer.add_done_callback(self._commits_ended)
 
     async def _commit_all(self) -> None:
         try:
-            while self._error is None and (self._submitted or self._dispatcher.changed or self._uncommitted):
-                await self._commit_once()
-                self._carry_out()
+            while self._error is None:
+                if self._commits.waiting:
+                    await self._commit_once()
+                    continue
+                begun = self._begun = self._loop.create_future()
+                if self._quiets.waiting:
+                    self._quiets.check()
+                if self._ending:
+                    return
+                await begun
         except StoreError as error:
             self._fail(error)
-        except Exception as error:
-            failure = StoreError(f"the dispatcher cannot go on after an unexpected {type(error).__name__}: {error}")
-            failure.__cause__ = error
-            log.exception("a commit ended in an unexpected way")
-            self._fail(failure)
-        finally:
-            self._committing = None
-            self._quiets.check()
 
     def _commits_ended(self, task: asyncio.Task[None]) -> None:
-        if task.cancelled() and not self._full_for_all:  # then by `stop`
-            self._committing = None
-            what = "expected nobody to cancel the dispatcher's commits, but a handler or a library cancelled all tasks"
-            self._fail(StoreError(f"{what} of the event loop: cancel your own tasks alone, and start again"))
+        self._committer = None
+        if task.cancelled() and not self._begun.done():
+            return  # by somebody who cancels all there is, but it had nothing to do
+        self._tasks.ended("the dispatcher's commits", task)
 
     async def _commit_once(self) -> None:
         """Everything that waits, in one commit; if there is no room, at least what was settled."""
-        self._taken = submitted = self._take_submitted()
-        changes = self._uncommitted + self._dispatcher.take_changes()
-        self._uncommitted = []
-        after_commit, self._after_commit = self._after_commit, []
-        self._commit_number += 1
-        self._snapshots.note(changes, self._commit_number)
-        snapshots = self._snapshots.due(self._commit_number)
+        commit = self._commits.begin()
         try:
-            stored = await self._commit(submitted, changes, snapshots)
-            self._note_room(bool(submitted))
+            stored = await self._write(commit)
+            if self._full:
+                self._note_room(bool(commit.incoming))
         except Full as full:
             self._note_full(full)
-            for _, future in submitted:
+            for _, future in self._commits.refuse(commit):
                 refuse(future, StoreError(str(full)))
-            # What handlers fired was promised with their settle; the producers' own is theirs to fire again.
-            submitted = [(batch, future) for batch, future in submitted if future is None]
             try:
-                stored = await self._commit_settles(submitted, changes, snapshots)
+                stored = await self._write_settles(commit)
             except Full:
                 self._full_for_all = True
-                self._submitted = submitted + self._submitted
-                self._uncommitted = changes
-                self._after_commit = after_commit + self._after_commit
-                self._stuck_bytes = sum(len(batch.data) for batch, _ in self._submitted)
+                self._commits.put_back(commit)
                 await asyncio.sleep(FULL_S)
                 return
-        self._stuck_bytes = 0
         now = self._clock.now()
-        self._accept(submitted, stored, now)
-        self._carry_out()  # who waits for an event need not wait for what follows
-        self._dispatcher.committed(changes, now)
-        self._commits_done = self._commit_number
-        for number, waiter in self._durable:
-            if number <= self._commit_number and not waiter.done():
-                waiter.set_result(None)
-        self._durable = [each for each in self._durable if not each[1].done()]
-        for offer in after_commit:
+        if commit.incoming:
+            self._accept(commit, stored, now)
+            self._carry_out()  # who waits for an event need not wait for what follows
+        for offer in self._commits.end(commit, now):
             self._deliver(offer)
+        if self._durable:
+            for number, waiter in self._durable:
+                if number <= commit.number and not waiter.done():
+                    waiter.set_result(None)
+            self._durable = [each for each in self._durable if not each[1].done()]
+        if commit.changes:
+            self._carry_out()
 
-    async def _commit_settles(
-        self, submitted: list[_Waiting], changes: list[Change], snapshots: list[Snapshot]
-    ) -> list[Stored | None]:
+    async def _write(self, commit: Commit[asyncio.Future[None]]) -> list[Stored | None]:
+        return await self.store.commit(commit.batches, commit.changes, commit.snapshots, self._clock.now())
+
+    async def _write_settles(self, commit: Commit[asyncio.Future[None]]) -> list[Stored | None]:
         """If need be with the room that is set aside for it."""
         try:
-            return await self._commit(submitted, changes, snapshots)
+            return await self._write(commit)
         except Full:
             if not await self.store.make_room():
                 raise
-        return await self._commit(submitted, changes, snapshots)
+        return await self._write(commit)
 
     def _note_full(self, full: Full) -> None:
         """Said once, until there is room again."""
@@ -376,33 +358,15 @@ class LocalEngine(Operations):
             self._full = self._full_for_all = False
             log.warning("there is room again")
 
-    def _take_submitted(self) -> list[_Waiting]:
-        size = self._fired_bytes = 0
-        for index, (batch, _) in enumerate(self._submitted):
-            size += len(batch.data)
-            if size > MAX_COMMIT_BYTES:
-                # What a handler fired goes with its settle, however much it is.
-                first, rest = self._submitted[: index + 1], self._submitted[index + 1 :]
-                self._submitted = [waiting for waiting in rest if waiting[1] is not None]
-                return first + [waiting for waiting in rest if waiting[1] is None]
-        taken, self._submitted = self._submitted, []
-        return taken
-
-    async def _commit(
-        self, submitted: list[_Waiting], changes: list[Change], snapshots: list[Snapshot]
-    ) -> list[Stored | None]:
-        return await self.store.commit([batch for batch, _ in submitted], changes, snapshots, self._clock.now())
-
-    def _accept(self, submitted: list[_Waiting], stored: list[Stored | None], now: int) -> None:
-        for (_, future), each in zip(submitted, stored, strict=True):
+    def _accept(self, commit: Commit[asyncio.Future[None]], stored: list[Stored | None], now: int) -> None:
+        for (_, future), each in zip(commit.incoming, stored, strict=True):
             if each is not None:
                 self._accept_one(each, now)
             if future is not None and not future.done():
                 future.set_result(None)
 
     def _accept_one(self, stored: Stored, now: int) -> None:
-        self._cache.add(stored)
-        self._dispatcher.accepted(stored, now)
+        self._commits.accept(stored, now)
         self._trimmer.look_at(self._dispatcher.topics[stored.batch.topic])
 
     def _arrived(self, stored: Stored) -> None:
@@ -436,7 +400,7 @@ class LocalEngine(Operations):
             delivered, self._delivered = self._delivered, []
             for receiver in delivered:
                 receiver.flush()
-        if self._dispatcher.changed or self._submitted:
+        if self._commits.waiting:
             self._commit_soon()
         if self._running:
             self._alarm.set()
@@ -445,9 +409,7 @@ class LocalEngine(Operations):
 
     def _carry_out_one(self, effect: Effect) -> None:
         if isinstance(effect, Offer):
-            if effect.after_commit or max(self._stuck_bytes, self._fired_bytes) > MAX_COMMIT_BYTES:
-                self._after_commit.append(effect)
-            else:
+            if not self._commits.hold(effect):
                 self._deliver(effect)
         elif isinstance(effect, Fetch):
             self._read(effect.topic, effect.position)
@@ -533,11 +495,11 @@ class LocalEngine(Operations):
 
     async def _committed(self) -> None:
         self._check_running()  # it may have ended since the call began
-        fresh = bool(self._dispatcher.changed or self._uncommitted)
-        if not fresh and self._committing is None:
+        fresh = self._commits.changed
+        if not fresh and not self._committing:
             return
         waiter: asyncio.Future[None] = self._loop.create_future()
-        self._durable.append((self._commit_number + fresh, waiter))
+        self._durable.append((self._commits.number + fresh, waiter))
         self._commit_soon()
         await waiter
 
@@ -550,19 +512,16 @@ class LocalEngine(Operations):
             await self._quiets.wait(purposes)
             if not self.store.shared:
                 return
-            commits = self._commit_number
+            commits = self._commits.number
             await self.store.forwarded()
-            if commits == self._commit_number and not any(self._dispatcher.has_work(*names) for names in purposes):
+            if commits == self._commits.number and not any(self._dispatcher.has_work(*names) for names in purposes):
                 return
-
-    def _next_commit(self) -> int:
-        return self._commit_number + bool(self._submitted or self._dispatcher.changed or self._uncommitted)
 
     def _under_way(self) -> set[object]:
         """See `Clock.start`: leases, reads and the commit."""
         found: set[object] = {*self._reading}
-        if self._committing is not None:
-            found.add(self._committing)
+        if self._committing:
+            found.add(self._begun)
         for instance, _ in self._dispatcher.instances.values():
             found.update(instance.leases)
         return found
@@ -578,6 +537,6 @@ class LocalEngine(Operations):
                     f"{counts.pending} pending ({found.delayed} of them for a retry) and "
                     f"{counts.in_flight} in flight of {purpose!r} on {topic!r}"
                 )
-        if self._submitted or self._committing is not None:
+        if self._committing:
             parts.append("a commit under way")
         return "; ".join(parts) or NOTHING

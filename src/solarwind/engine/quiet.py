@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection
+from typing import Any
 
 import msgspec
+
+from .commits import Commits
 
 
 class Quiet(msgspec.Struct, eq=False):
@@ -28,15 +31,11 @@ class Quiet(msgspec.Struct, eq=False):
 
 
 class Quiets:
-    """All who wait so. `work_left` says whether a purpose has something to do, `next_commit` the number of the commit
-    with which all that is under way is durable, and `committed` that of the last one that is."""
+    """All who wait so. `work_left` says whether a purpose has something to do."""
 
-    def __init__(
-        self, work_left: Callable[[str, str], bool], next_commit: Callable[[], int], committed: Callable[[], int]
-    ) -> None:
+    def __init__(self, work_left: Callable[[str, str], bool], commits: Commits[Any]) -> None:
         self._work_left = work_left
-        self._next_commit = next_commit
-        self._committed = committed
+        self._commits = commits
         self.waiting: list[Quiet] = []
 
     async def wait(self, purposes: Collection[tuple[str, str]]) -> None:
@@ -54,8 +53,8 @@ class Quiets:
                 waiter.commit = None
                 continue
             if waiter.commit is None:
-                waiter.commit = self._next_commit()
-            if self._committed() >= waiter.commit:
+                waiter.commit = self._commits.following
+            if self._commits.done >= waiter.commit:
                 waiter.future.set_result(None)
         self.waiting = [waiter for waiter in self.waiting if not waiter.future.done()]
 

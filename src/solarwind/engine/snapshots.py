@@ -14,8 +14,10 @@ SNAPSHOTS_A_COMMIT = 64
 class Snapshots:
     """Of all tracks. `make` returns a track's state, by topic, purpose and number; None where it is gone."""
 
-    def __init__(self, make: Callable[[str, str, int], Snapshot | None]) -> None:
+    def __init__(self, make: Callable[[str, str, int], Snapshot | None], after: int | None = None) -> None:
+        """Write a track down after so many commits, `SNAPSHOT_AFTER` if not given."""
         self._make = make
+        self._after = after or SNAPSHOT_AFTER
         self._changed_at: dict[tuple[str, str, int], int] = {}  # the first commit since a track's last snapshot
 
     def note(self, changed: Iterable[Change | Snapshot], commit: int) -> None:
@@ -23,9 +25,10 @@ class Snapshots:
         for each in changed:
             self._changed_at.setdefault((each.topic, each.purpose, each.track), commit)
 
-    def due(self, commit: int) -> list[Snapshot]:
-        """Of the tracks whose changes have been piling up longest, a few a commit."""
-        oldest = commit - SNAPSHOT_AFTER
+    def take(self, changes: Iterable[Change], commit: int) -> list[Snapshot]:
+        """The snapshots that go with these changes into a commit: of tracks that have the most to replay, a few."""
+        self.note(changes, commit)
+        oldest = commit - self._after
         if not self._changed_at or next(iter(self._changed_at.values())) > oldest:
             return []
         snapshots: list[Snapshot] = []

@@ -24,7 +24,7 @@ class Tasks:
 
     def begin(self, work: Coroutine[Any, Any, Any], what: str) -> asyncio.Task[Any]:
         """Do what the owner depends on; `what` that is, as a noun for the log."""
-        return self._start(work, partial(self._begun_ended, what))
+        return self._start(work, partial(self.ended, what))
 
     def spawn(self, work: Coroutine[Any, Any, Any], what: str) -> asyncio.Task[Any]:
         """Do what the owner can go on without: an error is logged, and that is all."""
@@ -45,7 +45,8 @@ class Tasks:
         task.add_done_callback(ended)
         return task
 
-    def _begun_ended(self, what: str, task: asyncio.Task[Any]) -> None:
+    def ended(self, what: str, task: asyncio.Task[Any]) -> None:
+        """A task that the owner depends on has ended."""
         if task.cancelled():
             if not self._ending:
                 self._failed(

@@ -1,4 +1,4 @@
-"""The simulator's engine: what `LocalEngine` does around the dispatcher, one step at a time and without a loop.
+"""The simulator's engine: what `LocalEngine` does around `Commits` and the dispatcher, one step at a time, no loop.
 
 A commit begins in one step and ends in another, a read likewise, and in between anything may happen. What
 the engine sees and does is told to the `Book`, which knows the rules.
@@ -14,22 +14,13 @@ from ..batch import Batch
 from ..core.dispatcher import Dispatcher
 from ..core.effects import Closed, Fetch, Join, Offer, Report
 from ..core.log import Stored
-from ..core.state import Change, Snapshot
+from ..engine.commits import Commit, Commits
 from ..limits import Limits
 from .sim_book import Book
-from .sim_store import AtHand, Disk, TrackName
+from .sim_store import AtHand, Disk
 
 KEEP_NS = 7 * 24 * 3600 * 10**9
 HOME = "home"  # the dispatcher's own process
-
-
-class Commit(msgspec.Struct, eq=False):
-    """A commit under way: what it takes along, and what is to happen after it."""
-
-    batches: list[tuple[Batch, bool]]  # and whether a handler fired it
-    changes: list[Change]
-    snapshots: list[Snapshot]
-    after: list[Offer]
 
 
 class Read(msgspec.Struct, eq=False):
@@ -62,37 +53,28 @@ class Engine:
         self.now = max(now, disk.now)
         self.at_hand = AtHand(at_hand)
         self.dispatcher = Dispatcher(self.at_hand, random, keep_ns=KEEP_NS, durable=durable, limits=limits, home=HOME)
-        self.committing: Commit | None = None
+        self.commits: Commits[str] = Commits(self.dispatcher, self.at_hand, snapshot_after)
+        self.committing: Commit[str] | None = None
         self.reads: list[Read] = []
         self._deliver = deliver
         self._close = close
-        self._snapshot_after = snapshot_after
-        self._submitted: list[tuple[Batch, bool]] = []
-        self._uncommitted: list[Change] = []
-        self._after_commit: list[Offer] = []
-        self._commits = 0
-        self._changed_at: dict[TrackName, int] = {}
         for name, end in disk.ends.items():
             self.dispatcher.topic(name).end = end
-        changes = disk.changes()
-        self.dispatcher.recover(disk.snapshots(), changes, clean=disk.clean)
+        self.commits.recover(disk.snapshots(), disk.changes(), clean=disk.clean)
         disk.clean = False
-        for change in changes:
-            self._changed_at.setdefault((change.topic, change.purpose, change.track), 0)
         book.recovered(self.dispatcher)
         self.carry_out()
 
     # Events in
 
     def submit(self, batch: Batch) -> None:
-        if self.dispatcher.receive(batch):
-            self._submitted.append((batch, False))
+        self.commits.submit(batch, "a producer")
 
     def report(self, report: Report, fired: Sequence[Batch]) -> bool:
         counts = self.dispatcher.post_send(report, self.now)
         self.book.reported(report, counts, self.now)
         if counts:
-            self._submitted += [(batch, True) for batch in fired if report.done and self.dispatcher.receive(batch)]
+            self.commits.fire(fired if report.done else ())
             self.book.fired(report, fired)
         self.carry_out()
         return counts
@@ -134,59 +116,35 @@ class Engine:
     @property
     def idle(self) -> bool:
         """Everything that came in is durable."""
-        return not (self.committing or self._submitted or self.dispatcher.changed or self._uncommitted)
+        return not (self.committing or self.commits.waiting)
 
     def begin_commit(self) -> None:
         if self.idle or self.committing is not None:
             return
-        batches, self._submitted = self._submitted, []
-        changes = self._uncommitted + self.dispatcher.take_changes()
-        self._uncommitted = []
-        after, self._after_commit = self._after_commit, []
-        self._commits += 1
-        self.committing = Commit(batches, changes, self._due_snapshots(changes), after)
-        self.book.commit_begins(self.dispatcher, batches)
-
-    def _due_snapshots(self, changes: Sequence[Change]) -> list[Snapshot]:
-        for change in changes:
-            self._changed_at.setdefault((change.topic, change.purpose, change.track), self._commits)
-        snapshots = []
-        for name, number in list(self._changed_at.items()):
-            if number <= self._commits - self._snapshot_after:
-                del self._changed_at[name]
-                snapshot = self.dispatcher.snapshot(*name)
-                if snapshot is not None:
-                    snapshots.append(snapshot)
-        return snapshots
+        self.committing = self.commits.begin()
+        its = [(batch, waiter is None) for batch, waiter in self.committing.incoming]
+        self.book.commit_begins(self.dispatcher, its)
 
     def end_commit(self, *, full_for_batches: bool = False, full_for_all: bool = False) -> bool:
         """The store answers. Gives whether anything was stored."""
         commit, self.committing = self.committing, None
         assert commit is not None
-        if full_for_all or (full_for_batches and commit.batches):
-            # What handlers fired was promised with their settle; the producers' own is theirs to fire again.
-            self.book.refused([batch for batch, by_handler in commit.batches if not by_handler])
-            commit.batches = [(batch, True) for batch, by_handler in commit.batches if by_handler]
-            if full_for_all or commit.batches:
-                self._submitted = commit.batches + self._submitted
-                self._uncommitted = commit.changes
-                self._after_commit = commit.after + self._after_commit
+        if full_for_all or (full_for_batches and commit.incoming):
+            self.book.refused([batch for batch, _ in self.commits.refuse(commit)])
+            if full_for_all or commit.incoming:
+                self.commits.put_back(commit)
                 return False
-        stored = self.write(commit)
-        for each in stored:
-            topic = each.batch.header.topic
-            self.at_hand.add(topic, each)
+        for each in self.write(commit):
             self.book.accepted(each)
-            self.dispatcher.accepted(each, self.now)
-        self.dispatcher.committed(commit.changes, self.now)
-        for offer in commit.after:
+            self.commits.accept(each, self.now)
+        for offer in self.commits.end(commit, self.now):
             self._hand_over(offer)
         self.carry_out()
         return True
 
-    def write(self, commit: Commit) -> list[Stored]:
+    def write(self, commit: Commit[str]) -> list[Stored]:
         """What the disk does, whether or not the process lives to hear of it."""
-        stored = self.disk.commit([batch for batch, _ in commit.batches], commit.changes, commit.snapshots, self.now)
+        stored = self.disk.commit(commit.batches, commit.changes, commit.snapshots, self.now)
         self.book.commit_ends(stored)
         return stored
 
@@ -199,7 +157,7 @@ class Engine:
         assert read.found is not None
         self.reads.remove(read)
         for stored in read.found:
-            self.at_hand.add(read.topic, stored)
+            self.at_hand.add(stored)
         first = read.found[0] if read.found else None
         self.dispatcher.fetched(read.topic, read.position, first, self.now)
         self.carry_out()
@@ -213,9 +171,7 @@ class Engine:
         for effect in self.dispatcher.take_effects():
             if isinstance(effect, Offer):
                 self.book.offered(self.dispatcher, effect, self.now)
-                if effect.after_commit:
-                    self._after_commit.append(effect)
-                else:
+                if not self.commits.hold(effect):
                     self._hand_over(effect)
             elif isinstance(effect, Fetch):
                 if all((read.topic, read.position) != (effect.topic, effect.position) for read in self.reads):

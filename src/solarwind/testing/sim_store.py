@@ -82,15 +82,15 @@ class AtHand:
 
     def __init__(self, most: int) -> None:
         self._max = most
-        self._kept: deque[tuple[str, Stored]] = deque()
+        self._kept: deque[Stored] = deque()
 
-    def add(self, topic: str, stored: Stored) -> None:
-        self._kept.append((topic, stored))
+    def add(self, stored: Stored) -> None:
+        self._kept.append(stored)
         while len(self._kept) > self._max:
             self._kept.popleft()
 
     def find(self, topic: str, position: int) -> Stored | None:
-        for name, stored in self._kept:
-            if name == topic and stored.start <= position < stored.stop:
+        for stored in self._kept:
+            if stored.batch.topic == topic and stored.start <= position < stored.stop:
                 return stored
         return None

@@ -24,6 +24,7 @@ import msgspec
 from ..core import backlog as core_backlog
 from ..core import dispatcher as core_dispatcher
 from ..core import track as core_track
+from ..engine import commits
 from .sim_facts import Broken
 from .sim_world import World
 
@@ -60,6 +61,7 @@ def _little_at_once(seed: int) -> Iterator[None]:
         (core_track, "MAX_SUSPECTS", 3),
         (core_dispatcher, "TOGETHER", 1),
         (core_backlog, "LOOK_AHEAD", 5),
+        (commits, "MAX_COMMIT_BYTES", 3_000),
     )
     with ExitStack() as before:
         for module, name, most in limits:

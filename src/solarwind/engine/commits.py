@@ -1,0 +1,168 @@
+"""What goes into the next commit, and what follows from stored, full or failed.
+
+Pure: a local engine, the owner of a partition and the simulator run it, each with a store of its own. A batch comes
+with whoever waits for it, a `W`; with None where a handler fired it, which was promised with that handler's settle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import Generic, Protocol, TypeVar
+
+import msgspec
+
+from ..batch import Batch
+from ..core.dispatcher import Dispatcher
+from ..core.effects import Offer
+from ..core.log import Stored
+from ..core.state import Change, Snapshot
+from .snapshots import Snapshots
+
+MAX_COMMIT_BYTES = 8 << 20
+
+W = TypeVar("W")
+
+
+class Recent(Protocol):
+    """The part of the log in memory."""
+
+    def add(self, stored: Stored) -> None: ...
+
+
+class Commit(msgspec.Struct, Generic[W], eq=False):
+    """What one commit takes along, and the offers that are to be delivered once it is durable."""
+
+    number: int
+    incoming: list[tuple[Batch, W | None]]
+    changes: list[Change]
+    snapshots: list[Snapshot]
+    after: list[Offer]
+
+    @property
+    def batches(self) -> list[Batch]:
+        return [batch for batch, _ in self.incoming]
+
+
+class Commits(Generic[W]):
+    """The commits of one dispatcher, one at a time."""
+
+    def __init__(self, dispatcher: Dispatcher, recent: Recent, snapshot_after: int | None = None) -> None:
+        """Put what was accepted into `recent`. `snapshot_after`: see `Snapshots`."""
+        self._dispatcher = dispatcher
+        self._recent = recent
+        self._snapshots = Snapshots(dispatcher.snapshot, snapshot_after)
+        self.number = 0  # of the commit that was begun last
+        self.done = 0  # of the last one that was stored
+        self.incoming: list[tuple[Batch, W | None]] = []
+        self._taken: list[tuple[Batch, W | None]] = []  # by the commit that is under way, or was the last
+        self._uncommitted: list[Change] = []  # taken from the dispatcher, but there was no room
+        self._after: list[Offer] = []
+        self._stuck_bytes = 0  # of what handlers fired and there is no room for: no use in having them fire more
+        self._fired_bytes = 0  # of what handlers fired and is to be committed before they fire more
+
+    def recover(self, snapshots: Iterable[Snapshot], changes: Iterable[Change], *, clean: bool) -> None:
+        """Begin with what the store remembers."""
+        snapshots, changes = list(snapshots), list(changes)
+        self._dispatcher.recover(snapshots, changes, clean=clean)
+        self._snapshots.note(snapshots, 0)
+        self._snapshots.note(changes, 0)
+
+    # In -----------------------------------------------------------------------------------------------
+
+    def submit(self, batch: Batch, waiter: W) -> bool:
+        """Take a batch in. Return False where it is not to be stored: it is accepted and gone. Raises `Busy`."""
+        stored = self._dispatcher.receive(batch)
+        if stored:
+            self.incoming.append((batch, waiter))
+        return stored
+
+    def take_back(self, waiter: W) -> bool:
+        """Forget what was submitted and is in no commit yet. Return whether it was so."""
+        for index, (_, each) in enumerate(self.incoming):
+            if each is waiter:
+                del self.incoming[index]
+                return True
+        return False
+
+    def fire(self, fired: Collection[Batch]) -> None:
+        """Take in what a handler fired, in the same turn as its settle: they go into the same commit."""
+        for batch in fired:
+            if self._dispatcher.receive(batch):
+                self.incoming.append((batch, None))
+                self._fired_bytes += batch.weight
+
+    def hold(self, offer: Offer) -> bool:
+        """Keep an offer that is to be delivered after the next commit. Return whether it is such a one."""
+        waits = offer.after_commit or max(self._stuck_bytes, self._fired_bytes) > MAX_COMMIT_BYTES
+        if waits:
+            self._after.append(offer)
+        return waits
+
+    # A commit -----------------------------------------------------------------------------------------
+
+    @property
+    def changed(self) -> bool:
+        """Whether there is something to commit besides batches."""
+        return bool(self._dispatcher.changed or self._uncommitted)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there is something to commit."""
+        return bool(self.incoming or self._dispatcher.changed or self._uncommitted)
+
+    @property
+    def following(self) -> int:
+        """The number of the commit with which all that came in is durable."""
+        return self.number + self.waiting
+
+    def begin(self) -> Commit[W]:
+        """Take all that waits. The store is to have it whole or not at all."""
+        incoming = self._taken = self._take_incoming()
+        changes, self._uncommitted = self._uncommitted + self._dispatcher.take_changes(), []
+        after, self._after = self._after, []
+        self.number += 1
+        return Commit(self.number, incoming, changes, self._snapshots.take(changes, self.number), after)
+
+    def _take_incoming(self) -> list[tuple[Batch, W | None]]:
+        size = self._fired_bytes = 0
+        for index, (batch, _) in enumerate(self.incoming):
+            size += len(batch.data)
+            if size > MAX_COMMIT_BYTES:
+                # What a handler fired goes with its settle, however much it is.
+                first, rest = self.incoming[: index + 1], self.incoming[index + 1 :]
+                self.incoming = [each for each in rest if each[1] is not None]
+                return first + [each for each in rest if each[1] is None]
+        taken, self.incoming = self.incoming, []
+        return taken
+
+    def accept(self, stored: Stored, now: int) -> None:
+        """It is in the log, by a commit or by itself."""
+        self._recent.add(stored)
+        self._dispatcher.accepted(stored, now)
+
+    def end(self, commit: Commit[W], now: int) -> Sequence[Offer]:
+        """The commit is durable, and its batches are accepted. Return the offers that waited for it."""
+        self._stuck_bytes = 0
+        self._dispatcher.committed(commit.changes, now)
+        self.done = commit.number
+        return commit.after
+
+    def refuse(self, commit: Commit[W]) -> list[tuple[Batch, W]]:
+        """There is no room for its batches. Return those that are refused, and leave them out. What handlers fired was
+        promised with their settle; the producers' own is theirs to fire again."""
+        refused = [(batch, waiter) for batch, waiter in commit.incoming if waiter is not None]
+        commit.incoming = [each for each in commit.incoming if each[1] is None]
+        return refused
+
+    def put_back(self, commit: Commit[W]) -> None:
+        """There is no room for anything of it: the next commit has all of it."""
+        self.incoming = commit.incoming + self.incoming
+        self._uncommitted = commit.changes
+        self._after = commit.after + self._after
+        self._stuck_bytes = sum(len(batch.data) for batch, _ in self.incoming)
+
+    def abandon(self) -> list[W]:
+        """Nothing goes on from here. Return those whose batches are accepted by nobody, or may have been."""
+        left = [waiter for _, waiter in (*self._taken, *self.incoming) if waiter is not None]
+        self.incoming = []
+        return left
