@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Protocol
 from urllib.parse import urlsplit
 
@@ -29,6 +29,7 @@ from .engine.url import missing_extra, sqlite_path
 from .errors import BadArgument, ConflictError, NotAllowed, StoreError
 from .store.at_rest import RestingStore
 from .store.base import Full, Recovered, TopicRecord
+from .store.check import Progress
 from .store.definitions import Definition, Definitions
 from .store.delays import BEGINNING, DueLog, Entry
 from .text import redact
@@ -38,10 +39,8 @@ PORTION_BYTES = 256 << 10  # of states and dead letters in one commit
 PORTION_STATES = 64
 EXPECTED = "a store to copy, such as sqlite:///wind.db or nats://127.0.0.1:4222"
 
-Progress = Callable[[int, int], None]
 
-
-class Part(Protocol):
+class CopyStore(Protocol):
     """What copying needs of the store that holds a topic: see `Store`. A commit has batches, or else changes and
     snapshots; it may return None for a batch's position, but keeps all batches, in order."""
 
@@ -70,7 +69,7 @@ class End(Protocol):
         """Open all its stores. `Recovered.clean` is true if all of them were closed in order."""
         ...
 
-    def store_of(self, topic: str) -> Part: ...
+    def store_of(self, topic: str) -> CopyStore: ...
 
     definitions: Definitions  # once it is open
 
@@ -146,7 +145,7 @@ async def copy(source: End, target: End, progress: Progress = lambda done, total
     return copied
 
 
-class Positions:
+class PositionMap:
     """Translates a topic's positions in the source to those in the target, which has no holes."""
 
     def __init__(self, end: int) -> None:
@@ -207,7 +206,7 @@ class Positions:
         return moved
 
 
-class _Topic:
+class _TopicCopy:
     """A topic of the source, what the target has of it, and how far the source's log has been read."""
 
     def __init__(self, name: str, source: TopicRecord | None, target: TopicRecord | None, states: list[State]) -> None:
@@ -216,7 +215,7 @@ class _Topic:
         self.target = target or TopicRecord(name, 0)
         self.is_missing = target is None and source is not None
         self.states = states
-        self.positions = Positions(self.source.end)
+        self.positions = PositionMap(self.source.end)
         self.letters: dict[tuple[str, int], set[Letter]] = {}  # the target's letters, by track
 
     @property
@@ -264,7 +263,8 @@ class _Copying:
             states.setdefault(state.topic, []).append(state)
         records = {each.name: each for each in found.topics}
         self._topics = {
-            name: _Topic(name, records.get(name), self._topics_there.get(name), on_it) for name, on_it in states.items()
+            name: _TopicCopy(name, records.get(name), self._topics_there.get(name), on_it)
+            for name, on_it in states.items()
         }
 
     async def run(self) -> Copied:
@@ -333,7 +333,7 @@ class _Copying:
                     raise self._conflict("other delayed events")
                 self._delayed, after = mine[0].place, entry.place
 
-    async def _locate(self, topic: _Topic) -> None:
+    async def _locate(self, topic: _TopicCopy) -> None:
         """Read the source up to the target's last event of a topic, and check that it is the same event."""
         end = topic.target.end
         last: tuple[Batch, int] | None = None
@@ -374,11 +374,11 @@ class _Copying:
 
     # --- what is written --------------------------------------------------------------------------------------
 
-    async def _page(self, topic: _Topic) -> list[Stored]:
+    async def _page(self, topic: _TopicCopy) -> list[Stored]:
         """Return the source's next batches."""
         return await self._source.store_of(topic.name).read(topic.name, topic.positions.stop, PAGE_BYTES)
 
-    async def _copy_events(self, topic: _Topic) -> None:
+    async def _copy_events(self, topic: _TopicCopy) -> None:
         end, positions = topic.target.end, topic.positions
         self._done += positions.count
         while page := await self._page(topic):
@@ -392,7 +392,9 @@ class _Copying:
             self._done += positions.count - before
             self._progress(self._done, self._total)
 
-    def _check(self, topic: _Topic, batches: Sequence[Batch], written: Sequence[Stored | None], position: int) -> None:
+    def _check(
+        self, topic: _TopicCopy, batches: Sequence[Batch], written: Sequence[Stored | None], position: int
+    ) -> None:
         """Check that the batches got the positions that were counted for them, where the store returns positions."""
         for batch, stored in zip(batches, written, strict=True):
             if stored is not None and (stored.start != position or len(stored.batch) != len(batch)):
@@ -402,11 +404,11 @@ class _Copying:
                 )
             position += len(batch)
 
-    async def _letters(self, topic: _Topic, state: State) -> list[Letter]:
+    async def _letters(self, topic: _TopicCopy, state: State) -> list[Letter]:
         """Return a track's dead letters as the target is to have them."""
         return topic.positions.letters(await _letters(self._source, state))
 
-    async def _copy_purposes(self, topic: _Topic) -> None:
+    async def _copy_purposes(self, topic: _TopicCopy) -> None:
         portion = _Portion()
         async for what in self._states_and_letters(topic):
             portion.add(what)
@@ -416,7 +418,7 @@ class _Copying:
         if portion.size:
             await self._commit(topic, portion)
 
-    async def _states_and_letters(self, topic: _Topic) -> AsyncIterator[Snapshot | Change]:
+    async def _states_and_letters(self, topic: _TopicCopy) -> AsyncIterator[Snapshot | Change]:
         """Yield the states and letters that the target lacks. A state comes before its letters, which do not change
         it."""
         for state in topic.states:
@@ -428,10 +430,10 @@ class _Copying:
                 if known is None or letter not in known:
                     yield Change(topic.name, state.purpose, state.track, dead=[letter])
 
-    async def _commit(self, topic: _Topic, portion: _Portion) -> None:
+    async def _commit(self, topic: _TopicCopy, portion: _Portion) -> None:
         await self._target.store_of(topic.name).commit([], portion.changes, portion.snapshots, self._now)
 
-    async def _copy_settings(self, topic: _Topic) -> None:
+    async def _copy_settings(self, topic: _TopicCopy) -> None:
         """Copy the topic's settings, last: with a short `keep`, a process that opened an unfinished copy would trim
         events that the purposes still lack."""
         kept = topic.target.keep_ns, topic.target.keep_bytes

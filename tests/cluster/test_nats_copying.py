@@ -17,7 +17,7 @@ from solarwind import SolarWind
 from solarwind.batch import Batch, seal
 from solarwind.cluster.copying import NatsEnd
 from solarwind.cluster.session import Session
-from solarwind.copying import Copied, Part, copy
+from solarwind.copying import Copied, CopyStore, copy
 from solarwind.core.log import Stored
 from solarwind.core.state import Change, Letter, Snapshot, Statement
 from solarwind.errors import ConflictError, StoreError
@@ -182,7 +182,7 @@ class CutEnd(NatsEnd):
 
 
 class CutPart:
-    def __init__(self, part: Part, end: CutEnd) -> None:
+    def __init__(self, part: CopyStore, end: CutEnd) -> None:
         self._part = part
         self._end = end
 

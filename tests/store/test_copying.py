@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from solarwind import Event, Later, Reject, Retry, SolarWind
 from solarwind.batch import Batch, seal
-from solarwind.copying import Copied, End, Positions, copy, open_end
+from solarwind.copying import Copied, End, PositionMap, copy, open_end
 from solarwind.core import state
 from solarwind.core.dispatcher import Dispatcher
 from solarwind.core.log import Stored
@@ -306,7 +306,7 @@ def _trimmed(path: Path) -> Spans:
 
 
 def test_positions_beyond_the_end_stay_as_far_beyond_it() -> None:
-    positions = Positions(10)
+    positions = PositionMap(10)
     positions.add(Stored(2, batch("t", 3, 0)))
     positions.add(Stored(7, batch("t", 1, 3)))
     found = [positions.below(position) for position in range(13)]

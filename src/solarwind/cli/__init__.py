@@ -27,14 +27,14 @@ from ..errors import SolarWindError
 from . import copy, dead, events, examples, operate, operations, store, token
 from . import run as service
 from . import serve as server
-from .options import Json
-from .parent import Told, follow
+from .options import JsonOption
+from .parent import EarlySigterm, follow
 
 _STUCK_S = 1.0
 
 
 class _Refusing(TyperGroup):
-    """Where every refusal becomes its line and its exit code."""
+    """Turns every refusal into one line on stderr and an exit code."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -52,7 +52,7 @@ class _Refusing(TyperGroup):
 
 
 def _with_value(error: typer.BadParameter) -> typer.BadParameter:
-    """The usage error, which says what came, too, where it is typer's own."""
+    """Return the usage error with the value that came, which typer's own messages leave out."""
     faults: list[Any] = getattr(error.__cause__, "errors", list)()
     if faults:
         expected = faults[0]["msg"].removeprefix("Input should be ").partition(", unable")[0]
@@ -100,12 +100,12 @@ def _start(
     ] = False,
 ) -> None:
     """Solar Wind: fire events and forget them; purposes decide how they are handed out."""
-    # A refusal says what went wrong; the library need not say it a second time. `run` logs all of it.
+    # The refusal says what went wrong, so the library does not log it too. `run` logs everything.
     logging.getLogger("solarwind").addHandler(logging.NullHandler())
 
 
 @app.command()
-def version(json: Json = False) -> None:
+def version(json: JsonOption = False) -> None:
     """Print the version."""
     if json:
         from .show import document
@@ -127,7 +127,7 @@ def _version() -> str:
 def main() -> None:
     follow()
     signal.signal(signal.SIGTERM, _leave)
-    if hasattr(sys.stdout, "reconfigure"):  # a name that the terminal cannot show is no reason to fail
+    if hasattr(sys.stdout, "reconfigure"):  # a name that the terminal cannot show must not raise
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app(prog_name="solarwind")
@@ -137,11 +137,11 @@ def main() -> None:
 
 
 def _leave(number: int, frame: object) -> None:
-    raise Told(128 + number)
+    raise EarlySigterm(128 + number)
 
 
 def _leave_stuck_threads(code: object) -> None:
-    """A handler that did not finish in time may have a thread, or a task, that Python would wait for at its end."""
+    """End the process where a handler left a thread or a task that Python would wait for."""
     number = code if isinstance(code, int) else int(code is not None)
     if life := sys.modules.get("solarwind.life"):
         life.leave_stuck(number)

@@ -1,11 +1,11 @@
-"""`copy`: from one kind of store to another, with all that is in it."""
+"""`copy`: copies a store to another, of any kind."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Annotated
 
-from .options import Json, option
+from .options import JsonOption, option
 
 
 def copy(
@@ -13,7 +13,7 @@ def copy(
     target: Annotated[
         str, option("to", "Where to: a store that is empty, or a part of this copy.", show_default=False)
     ],
-    json: Json = False,
+    json: JsonOption = False,
 ) -> None:
     """Copy a store to another, with all that is in it.
 

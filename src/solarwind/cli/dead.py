@@ -1,4 +1,4 @@
-"""`dead`: what a purpose gave up. All but `show` is made from the table of operations."""
+"""`dead`: the dead letters of a purpose. All subcommands but `show` are made from the table of operations."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import typer
 
 from ..errors import NotFound
 from .operations import record
-from .options import DEFAULT_URL, Json, Purpose, Topic, Url
+from .options import DEFAULT_URL, JsonOption, PurposeArgument, TopicArgument, UrlOption
 
 app = typer.Typer(no_args_is_help=True, help="Dead letters: events that a purpose gave up.")
 
 
 def show_(
-    topic: Topic,
-    purpose: Purpose,
+    topic: TopicArgument,
+    purpose: PurposeArgument,
     id: Annotated[str, typer.Argument(metavar="ID", show_default=False)],
-    url: Url = DEFAULT_URL,
-    json: Json = False,
+    url: UrlOption = DEFAULT_URL,
+    json: JsonOption = False,
 ) -> None:
     """One dead letter, with its payload and its error."""
     from . import show

@@ -1,4 +1,4 @@
-"""`fire` and `listen`: events in and out of the dispatcher by hand, and from and to other programs."""
+"""`fire` and `listen`: fires and prints events by hand, and from and to other programs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import typer
 from ..errors import BadPayload, SolarWindError, TooLarge
 from ..names import check_id, check_key, check_topic
 from ..text import plain
-from .options import DEFAULT_URL, Json, Topic, Url, moment, option
+from .options import DEFAULT_URL, JsonOption, TopicArgument, UrlOption, moment, option
 
 if TYPE_CHECKING:
     import msgspec
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
     from ..service.stream import Stream
     from ..wind import SolarWind
 
-    Fault = tuple[int, SolarWindError]  # the number of a line, and why it was refused
+    Fault = tuple[int, SolarWindError]  # the number of a line, and its error
 
-_READ_BYTES = 1 << 20  # so much of stdin is fired together, at most
+_READ_BYTES = 1 << 20  # the most of stdin that is fired together
 _MAX_LINE_BYTES = (1 << 20) + 4096  # a payload of the largest size, and some space around it
-_WRITE_BYTES = 4096  # a pipe that has room at all has room for so much
+_WRITE_BYTES = 4096  # a pipe that has room at all has room for this
 
 
 # --- fire ---------------------------------------------------------------------------------------------------
 
 
 def fire(
-    topic: Topic,
+    topic: TopicArgument,
     payload: Annotated[
         str | None, typer.Argument(metavar="JSON|-", help="The payload; - reads it from stdin.", show_default=False)
     ] = None,
@@ -47,12 +47,12 @@ def fire(
         list[str] | None,
         option("extension", "Text by name that goes with it; may be repeated.", metavar="NAME=VALUE"),
     ] = None,
-    url: Url = DEFAULT_URL,
-    json: Json = False,
+    url: UrlOption = DEFAULT_URL,
+    json: JsonOption = False,
 ) -> None:
     """Fire an event, and print its id once it is accepted."""
 
-    # What can be refused is refused before a store is opened, or even made.
+    # Arguments are checked before a store is opened or created.
     check_topic(topic)
     if key is not None:
         check_key(key)
@@ -145,11 +145,11 @@ def _fire_lines(url: str, topic: str, json: bool, id: str | None, **stated: Any)
 
 
 def _parts(file: BinaryIO) -> Iterator[list[bytes]]:
-    """The lines that have come in so far, again and again; no line waits for others."""
+    """Yield the complete lines that have arrived, repeatedly, without waiting for further ones."""
     rest = b""
     while data := file.read1(_READ_BYTES):  # type: ignore[attr-defined]
         *lines, rest = (rest + data).split(b"\n")
-        if len(rest) > _MAX_LINE_BYTES:  # will be refused; what follows need not be read for that
+        if len(rest) > _MAX_LINE_BYTES:  # it will be refused: the rest of it need not be read
             break
         if lines:
             yield lines
@@ -199,7 +199,7 @@ async def _accept(
 
 
 def listen(
-    topic: Topic,
+    topic: TopicArgument,
     purpose: Annotated[str, option("purpose", "Why, in plain words.", show_default=False)],
     exchange: Annotated[str, option("exchange", "direct, fanout, keyed, or a plug-in.")] = "direct",
     count: Annotated[int | None, option("count", "Leave after so many events.", min=1)] = None,
@@ -213,8 +213,8 @@ def listen(
         str, option("key-missing", "For keyed, an event without a key: handle it in no order, or reject it.")
     ] = "handle",
     version: Annotated[int, option("version", "The version of the purpose.", min=1)] = 1,
-    url: Url = DEFAULT_URL,
-    json: Json = False,
+    url: UrlOption = DEFAULT_URL,
+    json: JsonOption = False,
 ) -> None:
     """Print the events of a purpose, one a line.
 
@@ -231,7 +231,7 @@ def listen(
     )
     try:
         asyncio.run(_listen(wind, stream, count, _json_line if json else _line))
-    except BrokenPipeError:  # whoever reads has had enough; what he did not take is not settled
+    except BrokenPipeError:  # the reader has closed the pipe; what it did not read is not settled
         pass
 
 
@@ -255,7 +255,7 @@ async def _listen(wind: SolarWind, stream: Stream, count: int | None, shown: Cal
 
 
 async def _write(data: bytes) -> None:
-    """Print it. Where the reader is slow, the loop goes on: leases are renewed, and signals are heard."""
+    """Print it. Where the reader is slow, the loop goes on: it renews leases and handles signals."""
 
     stdout = sys.stdout.fileno()
     for start in range(0, len(data), _WRITE_BYTES):

@@ -1,4 +1,4 @@
-"""Examples for the commands' help: what one writes first, each line as a shell takes it."""
+"""Examples in the commands' help, each a line for a shell."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _VARIABLES = "An option is also an environment variable: --some-name is SOLARWIN
 
 
 def explain(group: typer.Typer, words: str = "") -> None:
-    """Put the examples below the help of every command."""
+    """Add the examples to the help of every command."""
     for command in group.registered_commands:
         name = command.name or getattr(command.callback, "__name__", "").rstrip("_")
         lines = [f"solarwind {line}" for line in EXAMPLES.get(f"{words}{name}", ())]

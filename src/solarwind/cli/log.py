@@ -1,4 +1,4 @@
-"""Logging of a service that `run` runs: lines on stderr, unless its own module has set up logging."""
+"""Logging of a service run by `run`: lines on stderr, unless its own module has configured logging."""
 
 from __future__ import annotations
 
@@ -45,5 +45,5 @@ class _Json(logging.Formatter):
 def log_to_stderr(json: bool) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(_Json() if json else _Line())
-    handler.addFilter(escape)  # whoever writes it
+    handler.addFilter(escape)  # for every logger
     logging.basicConfig(level=logging.INFO, handlers=[handler])

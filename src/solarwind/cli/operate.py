@@ -1,4 +1,4 @@
-"""The commands of an operator that are more than one operation: topics, owners, top."""
+"""The operator's commands that are more than one operation: topics, owners, top."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..operations import Internal
 from ..records import TopicInfo
 from ..text import redact
 from .operations import table
-from .options import DEFAULT_URL, Json, Topic, Url, duration, option
+from .options import DEFAULT_URL, JsonOption, TopicArgument, UrlOption, duration, option
 
 if TYPE_CHECKING:
     from ..records import OwnerInfo
@@ -29,7 +29,7 @@ topics_app = typer.Typer(help="The topics, and how much history each keeps.")
 
 
 @topics_app.callback(invoke_without_command=True)
-def topics(context: typer.Context, url: Url = DEFAULT_URL, json: Json = False) -> None:
+def topics(context: typer.Context, url: UrlOption = DEFAULT_URL, json: JsonOption = False) -> None:
     """The topics, and how much history each keeps."""
     from . import show
     from .reach import operate
@@ -45,7 +45,7 @@ def topics(context: typer.Context, url: Url = DEFAULT_URL, json: Json = False) -
 
 
 def _refuse_options_before(context: typer.Context) -> None:
-    """An option before the subcommand would be read and then forgotten."""
+    """Refuse an option before the subcommand, which would be ignored."""
     for name in ("url", "json"):
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":
@@ -54,7 +54,7 @@ def _refuse_options_before(context: typer.Context) -> None:
 
 @topics_app.command("set")
 def set_(
-    topic: Topic,
+    topic: TopicArgument,
     keep: Annotated[
         str | None,
         option("keep", "How long events are kept, such as 12h, 7d or 0; or default.", show_default=False),
@@ -64,8 +64,8 @@ def set_(
         option("keep-bytes", "How many bytes of them are kept at most; or none.", show_default=False),
     ] = None,
     create: Annotated[bool, option("create", "Make the topic if there is none.")] = False,
-    url: Url = DEFAULT_URL,
-    json: Json = False,
+    url: UrlOption = DEFAULT_URL,
+    json: JsonOption = False,
 ) -> None:
     """Say how much history a topic keeps."""
     from . import show
@@ -91,14 +91,14 @@ def set_(
 
 
 def _keep_ns(text: str | None) -> Keep:
-    """UNSET where it is not said, None for the default."""
+    """Return UNSET where it is not given, None for the default."""
     if text is None:
         return UNSET
     return None if text == "default" else int(duration(text, "--keep").total_seconds() * 1e9)
 
 
 def _keep_bytes(text: str | None) -> Keep:
-    """UNSET where it is not said, None for no bound."""
+    """Return UNSET where it is not given, None for no limit."""
     if text is None:
         return UNSET
     if text != "none" and not re.fullmatch("[0-9]{1,18}", text):
@@ -107,7 +107,7 @@ def _keep_bytes(text: str | None) -> Keep:
 
 
 def _refuse_unknown(topic: str, there: list[str]) -> None:
-    """More likely it is mistyped."""
+    """Refuse a topic that does not exist, because it is more likely mistyped."""
     if topic not in there:
         near = difflib.get_close_matches(topic, there, 1)
         hint = f"did you mean {near[0]!r}? " if near else "see `solarwind topics`; "
@@ -117,7 +117,7 @@ def _refuse_unknown(topic: str, there: list[str]) -> None:
 # --- owners -------------------------------------------------------------------------------------------------
 
 
-def owners(url: Url = DEFAULT_URL, json: Json = False) -> None:
+def owners(url: UrlOption = DEFAULT_URL, json: JsonOption = False) -> None:
     """Which process owns which topics, on NATS."""
     from . import show
     from .reach import engine_at, is_cluster, operate
@@ -152,8 +152,8 @@ def _owner_row(info: OwnerInfo) -> tuple[object, ...]:
 def top(
     interval: Annotated[float, option("interval", "Seconds between two looks.", min=0.05)] = 1.0,
     count: Annotated[int | None, option("count", "Leave after so many looks.", min=1)] = None,
-    url: Url = DEFAULT_URL,
-    json: Json = False,
+    url: UrlOption = DEFAULT_URL,
+    json: JsonOption = False,
 ) -> None:
     """How topics and purposes stand, and how fast they move, again and again."""
     from .reach import operate

@@ -1,7 +1,7 @@
 """The commands of operations, made from their table: arguments, output as a table or JSON, consent.
 
-What an argument looks like on the command line goes by its kind, and how an answer is shown by its type. So a new
-operation needs nothing here, unless its answer is to be shown in a form of its own.
+The kind of an argument decides how it is written on the command line, and the type of an answer how it is printed. So a
+new operation needs nothing here, unless its answer needs a form of its own.
 """
 
 from __future__ import annotations
@@ -25,7 +25,17 @@ from ..operations import OPERATIONS
 from ..records import DeadLetter, PurposeInfo, TopicInfo, Trace
 from ..text import plain
 from . import show
-from .options import DEFAULT_URL, Json, Purpose, Topic, Url, consent, moment, option, several_or_all
+from .options import (
+    DEFAULT_URL,
+    JsonOption,
+    PurposeArgument,
+    TopicArgument,
+    UrlOption,
+    consent,
+    moment,
+    option,
+    several_or_all,
+)
 
 if TYPE_CHECKING:
     from rich.tree import Tree
@@ -63,7 +73,7 @@ def _command(operation: Operation[..., Any], cli: Cli) -> Callable[..., None]:
             raise TooLarge("expected an answer that JSON can nest, got a longer chain: leave out --json") from None
 
     parameters = [each for name, kind in operation.kinds.items() for each in _parameters(operation, cli, name, kind)]
-    parameters += [_parameter("url", Url, DEFAULT_URL), _parameter("json", Json, False)]
+    parameters += [_parameter("url", UrlOption, DEFAULT_URL), _parameter("json", JsonOption, False)]
     run.__doc__ = cli.help
     run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
     return run
@@ -80,7 +90,7 @@ async def _follow_until_told(
 
 
 async def follow(operation: Operation[..., Any], wind: SolarWind, arguments: dict[str, Any], json: bool) -> None:
-    """Print each item as it comes, one a line."""
+    """Print each item as it arrives, one on a line."""
     _, row = _columns(item_of(operation.form.kind))
     async for each in operation.follow(wind, **arguments):
         if json:
@@ -96,9 +106,9 @@ _IDS = Annotated[list[str] | None, typer.Argument(metavar="ID", help="Event ids.
 _ALL = Annotated[bool, consent("all", "All dead letters of the purpose.")]
 _FOLLOW = Annotated[bool, option("follow", "Go on with what comes, until SIGINT or SIGTERM.")]
 _ARGUMENTS: dict[str, Any] = {
-    "topic": Topic,
+    "topic": TopicArgument,
     "topic?": Annotated[str | None, typer.Argument(metavar="TOPIC", show_default=False)],
-    "purpose": Purpose,
+    "purpose": PurposeArgument,
     "id": Annotated[str, typer.Argument(metavar="ID", show_default=False)],
 }
 
@@ -147,7 +157,7 @@ def _document(operation: Operation[..., Any], cli: Cli, answer: Any, arguments: 
 
 
 def record(value: Any) -> Any:
-    """One record as JSON has it."""
+    """Return one record for JSON."""
     make = _RECORDS.get(type(value))
     return value if make is None else make(value)
 
@@ -202,7 +212,7 @@ def _say(operation: Operation[..., Any], cli: Cli, answer: Any, arguments: dict[
 
 
 def table(of: type, found: Sequence[Any], none: str) -> None:
-    """Records of a type: a table, or where it would be empty the sentence `none`."""
+    """Print records of a type as a table, or the sentence `none` where there are none."""
     columns, row = _columns(of)
     show.rows(columns, [row(each) for each in found], none)
 

@@ -1,8 +1,8 @@
-"""What the commands' options have in common: their environment variables, and how times are written.
+"""What all commands' options share: environment variables, and how times are written.
 
-An option `--key-field` is also `$SOLARWIND_KEY_FIELD`, whichever command it belongs to; a flag that is consent is not.
-What cannot be read as an option's value is a usage error (exit code 2); what Solar Wind itself refuses is not (exit
-code 1).
+An option `--key-field` is also `$SOLARWIND_KEY_FIELD` for every command; flags that are consent have no variable. An
+option's value that is not understood is a usage error (exit code 2); what Solar Wind itself refuses is not (exit code
+1).
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _YEARS = range(1970, 2262)  # what fits into nanoseconds since 1970
 
 
 def option(name: str, help: str, **how: Any) -> Any:
-    """An option with its environment variable, which all have alike and the help says once: the only way a command
-    states one."""
+    """Return an option with its environment variable, which the help names once. All commands define their options this
+    way."""
     return typer.Option(f"--{name}", envvar=variable(name), show_envvar=False, help=help, **how)
 
 
 def consent(name: str, help: str, **how: Any) -> Any:
-    """A flag that allows what is otherwise refused, or cannot be undone. It is given with the very command, so there is
-    no environment variable for it: one that was set for another command consents to nothing."""
+    """Return a flag that allows what is otherwise refused, or cannot be undone. It has no environment variable: one
+    that was set for another command must not give consent."""
     return typer.Option(f"--{name}", help=help, **how)
 
 
@@ -37,15 +37,17 @@ def variable(name: str) -> str:
     return "SOLARWIND_" + name.upper().replace("-", "_")
 
 
-Url = Annotated[str, option("url", "Where the dispatcher is, such as sqlite:///wind.db.", metavar="URL")]
-FileUrl = Annotated[str, option("url", "The store, such as sqlite:///wind.db.", metavar="URL", show_default=False)]
-Json = Annotated[bool, option("json", "Print JSON.")]
-Topic = Annotated[str, typer.Argument(metavar="TOPIC", show_default=False)]
-Purpose = Annotated[str, typer.Argument(metavar="PURPOSE", show_default=False)]
+UrlOption = Annotated[str, option("url", "Where the dispatcher is, such as sqlite:///wind.db.", metavar="URL")]
+FileUrlOption = Annotated[
+    str, option("url", "The store, such as sqlite:///wind.db.", metavar="URL", show_default=False)
+]
+JsonOption = Annotated[bool, option("json", "Print JSON.")]
+TopicArgument = Annotated[str, typer.Argument(metavar="TOPIC", show_default=False)]
+PurposeArgument = Annotated[str, typer.Argument(metavar="PURPOSE", show_default=False)]
 
 
 def duration(text: str, name: str) -> timedelta:
-    """`30s`, `5m`, `12h`, `7d` or `0`. `name` is the option's, for the refusal."""
+    """Return a duration such as `30s`, `5m`, `12h`, `7d` or `0`. `name` is the option's, for the message."""
     found = _DURATION.fullmatch(text)
     if found is None and text != "0":
         raise typer.BadParameter(f"expected a duration such as 30s, 5m, 12h, 7d or 0, got {text!a}", param_hint=name)
@@ -56,7 +58,7 @@ def duration(text: str, name: str) -> timedelta:
 
 
 def moment(text: str, name: str) -> str | datetime | timedelta:
-    """`beginning`, `now`, an ISO 8601 time (local where it has no offset), or a duration ago."""
+    """Return a place in history: `beginning`, `now`, an ISO 8601 time (local without an offset), or a duration ago."""
     if text in ("beginning", "now"):
         return text
     if text == "0" or _DURATION.fullmatch(text):
@@ -74,7 +76,7 @@ def moment(text: str, name: str) -> str | datetime | timedelta:
 
 
 def several_or_all(ids: list[str] | None, all: bool) -> list[str] | None:
-    """The ids that a command is to act on, None for `--all`. To say neither, or both, is a usage error."""
+    """Return the ids that a command acts on, None for `--all`. Giving neither, or both, is a usage error."""
     if bool(ids) == all:
         got = "both" if all else "neither"
         raise typer.BadParameter(f"expected the ids of dead letters, or --all, got {got}", param_hint="ID")

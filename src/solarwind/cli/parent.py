@@ -1,4 +1,4 @@
-"""What a process owes whoever started it, be that systemd or `run --workers`: to say when it is ready, and to end."""
+"""The contract with a parent process, systemd or `run --workers`: notify it of readiness, and end with it."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ import socket
 
 from .options import variable
 
-# What `run` tells those it starts.
+# The variables that `run` sets for its children.
 PARENT = variable("parent")  # its process id
-WORKER = variable("worker")  # which one of several it is
+WORKER = variable("worker")  # its number
 WORKER_TOKEN = variable("worker-token")  # for the dispatcher that they share
-WORKER_URL = variable("worker-url")  # where it is; a command line would show a password to everybody
+WORKER_URL = variable("worker-url")  # its URL; on a command line everybody could read a password in it
 _PR_SET_PDEATHSIG = 1
 
 log = logging.getLogger("solarwind")
 
 
-class Told(SystemExit):
-    """SIGTERM came before there was anything to end in order."""
+class EarlySigterm(SystemExit):
+    """SIGTERM came before anything was started."""
 
 
 def follow() -> None:
-    """Where `run` started this process, it ends when that one does, even if that is killed. Nobody is left behind."""
+    """End this process when the parent that `run` started it from ends, even if that is killed."""
     parent = os.environ.pop(PARENT, "")
     if not parent:
         return
-    import ctypes  # not for those whom nobody started: it wants memory that hardened services may not have
+    import ctypes  # only where it is needed: it allocates memory that hardened services may not
 
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if str(os.getppid()) != parent:  # it ended before this was said
+    if str(os.getppid()) != parent:  # it had ended already
         os._exit(1)
 
 
 def tell(state: str) -> None:
-    """Say `READY=1` or `STOPPING=1`, as systemd wants to hear it."""
+    """Send `READY=1` or `STOPPING=1` in systemd's notification protocol."""
     path = os.environ.get("NOTIFY_SOCKET", "")
     if not path:
         return

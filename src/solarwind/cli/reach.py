@@ -1,4 +1,4 @@
-"""From `--url` to a dispatcher that runs: how every command but `run` gets at one."""
+"""From `--url` to a running dispatcher, for every command but `run`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 def operate(url: str, work: Callable[[SolarWind], Awaitable[T]], *, create: bool = False) -> T:
-    """Start a SolarWind on `url`, give what `work` makes of it, and stop it again."""
+    """Start a SolarWind on `url`, return the result of `work`, and stop it again."""
     wind = reach(url, create=create)
 
     async def run() -> T:
@@ -31,7 +31,7 @@ def operate(url: str, work: Callable[[SolarWind], Awaitable[T]], *, create: bool
 
 
 def leave_on_signals() -> None:
-    """SIGINT and SIGTERM cancel the task that runs now: how one leaves what goes on for ever."""
+    """Cancel the current task on SIGINT and SIGTERM, to end a command that runs until interrupted."""
     task = asyncio.current_task()
     assert task is not None
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -39,8 +39,8 @@ def leave_on_signals() -> None:
 
 
 def reach(url: str, *, create: bool) -> SolarWind:
-    """A SolarWind on `url`, not started. Unless `create`, a store that is not there is refused rather than made:
-    whoever only asks has more likely mistyped its name."""
+    """Return a SolarWind on `url`, not started. Unless `create`, a missing store is refused rather than created,
+    because its name is more likely mistyped."""
     engine = engine_at(url, makes=create)
     if not create and scheme_of(url) == "sqlite":
         refuse_missing(sqlite_path(url))
@@ -54,11 +54,11 @@ def engine_at(url: str, *, makes: bool = True) -> Engine:
 
 @contextmanager
 def way_out(url: str) -> Iterator[None]:
-    """A URL that is none is refused with what to say instead on the command line."""
+    """Add to the refusal of an invalid URL what to write on the command line."""
     try:
         yield
     except BadArgument as error:
-        if is_cluster(url):  # it means a store, and which part of it is wrong was said
+        if is_cluster(url):  # it names a store, and the message says which part is wrong
             raise
         raise BadArgument(f"{error}: name a store, such as --url sqlite:///wind.db, or set $SOLARWIND_URL") from None
 
@@ -75,7 +75,7 @@ def refuse_missing(
 
 
 def scheme_of(url: str) -> str:
-    """Of a URL that may be none: whatever stands before its first colon."""
+    """Return everything before the first colon of a URL, which may be invalid."""
     return url.strip().partition(":")[0].lower()
 
 
@@ -88,7 +88,7 @@ def is_cluster(url: str) -> bool:
 
 
 def store_file(url: str, what: str) -> str:
-    """The file of the store at `url`, for `what` reads it without the dispatcher."""
+    """Return the file of the store at `url`, for a command that reads it without the dispatcher."""
     engine_at(url)
     if is_cluster(url):
         raise NotAllowed(

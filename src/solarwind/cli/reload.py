@@ -1,4 +1,4 @@
-"""`run --reload`: notice when a source file changes."""
+"""`run --reload`: notices when a source file changes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _NOT_OURS = {"__pycache__", "node_modules", "site-packages"}
 
 
 async def changes(before: dict[str, int]) -> AsyncIterator[str]:
-    """A file that is not as it was, again and again. `before` is what `times` gave at first."""
+    """Yield each changed file. `before` is the earlier result of `times`."""
     while True:
         await asyncio.sleep(_LOOK_S)
         now = times()
@@ -22,12 +22,12 @@ async def changes(before: dict[str, int]) -> AsyncIterator[str]:
 
 
 def times() -> dict[str, int]:
-    """When each Python file from here on down changed."""
+    """Return the modification time of each Python file below the current folder."""
     return dict(_files("."))
 
 
 def _files(folder: str) -> Iterator[tuple[str, int]]:
-    """The Python files below, and when they changed; without what is hidden or installed."""
+    """Yield the Python files below a folder with their modification times, without hidden and installed ones."""
     for where, folders, names in os.walk(folder):
         folders[:] = [each for each in folders if each not in _NOT_OURS and not each.startswith(".")]
         for name in names:
@@ -40,7 +40,7 @@ def _files(folder: str) -> Iterator[tuple[str, int]]:
 
 
 def difference(before: dict[str, int], after: dict[str, int]) -> str | None:
-    """A file that is new, gone or changed."""
+    """Return a file that is new, gone or changed, or None."""
     for path in sorted(before.keys() | after.keys()):
         if before.get(path) != after.get(path):
             return os.path.relpath(path)

@@ -1,4 +1,4 @@
-"""`run`: a service, from the name of its SolarWind object to its end."""
+"""`run`: runs a service, from the name of its SolarWind object to its end."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import typer
 
 from ..errors import BadArgument
 from .options import option, variable
-from .parent import WORKER, WORKER_TOKEN, WORKER_URL, Told, tell
+from .parent import WORKER, WORKER_TOKEN, WORKER_URL, EarlySigterm, tell
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -74,13 +74,14 @@ def run(
 def _run(wind: SolarWind, until_settled: bool, json: bool, where: str) -> None:
     from ..life import run_loop, serve
 
-    if os.environ.get(WORKER, "1") == "1":  # one of them says it for all
+    if os.environ.get(WORKER, "1") == "1":  # one worker logs it for all
         _say_what_runs(wind, json, where)
     run_loop(serve(wind, until_settled, started=lambda: tell("READY=1"), final=True))
 
 
 def _arguments(target: str, until_settled: bool, grace: float | None, json: bool) -> list[str]:
-    """The same command for a child, without `--workers` and `--reload`, and without `--url`, which it is told aside."""
+    """Return the same command for a child, without `--workers` and `--reload`, and without `--url`, which it gets by a
+    variable."""
     arguments = ["run", target]
     if grace is not None:
         arguments += ["--grace", str(grace)]
@@ -95,7 +96,8 @@ def _arguments(target: str, until_settled: bool, grace: float | None, json: bool
 
 
 def load(target: str) -> SolarWind:
-    """The SolarWind object at `module:attribute`. Raises `BadArgument`, saying whose fault it is."""
+    """Return the SolarWind object at `module:attribute`. Raise `BadArgument`, which says whether the user's module
+    failed."""
     from ..wind import SolarWind
 
     name, colon, attribute = target.partition(":")
@@ -126,21 +128,21 @@ def _import(name: str) -> ModuleType:
         if error.name is not None and f"{name}.".startswith(f"{error.name}."):
             raise BadArgument(f"expected a module {name!r}, found none in {folder} or where Python looks") from None
         raise _fault(name, error) from error
-    except Told:
+    except EarlySigterm:
         raise
     except (Exception, SystemExit) as error:
         raise _fault(name, error) from error
 
 
 def _fault(name: str, error: BaseException) -> BadArgument:
-    """What went wrong in the user's module, and in which of his lines."""
+    """Return the error for a failing user module, with the line in it."""
 
     what = f"{type(error).__name__}: {error.msg if isinstance(error, SyntaxError) else error}".rstrip(": ")
     return BadArgument(f"{_line_at_fault(error)}: {what}, raised while {name!r} was imported")
 
 
 def _line_at_fault(error: BaseException) -> str:
-    """The last line of his own that led to it: not one of a library that he called."""
+    """Return the last line of the user's own code in the traceback, not one of a library."""
 
     if isinstance(error, SyntaxError) and error.filename:
         return f"{_short(error.filename)}:{error.lineno}"
@@ -159,7 +161,7 @@ def _line_at_fault(error: BaseException) -> str:
 
 
 def _short(path: str) -> str:
-    """The path from here, if it is below."""
+    """Return the path relative to the current folder, if it is below."""
 
     here = os.getcwd() + os.sep
     return path.removeprefix(here)
@@ -170,18 +172,18 @@ def _place(module: ModuleType) -> str:
 
 
 def _instead(module: ModuleType) -> str:
-    """The SolarWind objects that are there, for the end of a refusal."""
+    """Return the SolarWind objects that the module has, for the end of a message."""
     from ..wind import SolarWind
 
     names = [name for name, value in vars(module).items() if isinstance(value, SolarWind)]
     return f": did you mean {module.__name__}:{names[0]}?" if names else ": make one with wind = SolarWind(...)"
 
 
-# --- saying it ----------------------------------------------------------------------------------------------
+# --- logging it ---------------------------------------------------------------------------------------------
 
 
 def _where(wind: SolarWind, url: str | None) -> str:
-    """Where it runs, without secrets, and who said so."""
+    """Return the dispatcher's address without secrets, and where it was stated."""
     from ..text import redact
 
     if url:

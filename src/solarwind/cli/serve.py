@@ -1,4 +1,4 @@
-"""`serve`: a dispatcher for many processes and languages, from opening its store to a signal and the draining."""
+"""`serve`: runs a dispatcher for many processes and languages, from opening its store to draining after a signal."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _PLACE, _WHO, _HOOKS, _PEER, _THERE = (
 )
 
 
-def _most(panel: str, name: str, default: float, help: str) -> Any:
+def _limit(panel: str, name: str, default: float, help: str) -> Any:
     """A limit. Its default is that of `Settings` or `Limits`, which are not imported to show help."""
     least = 1 if isinstance(default, int) else 0.001
     metavar = "BYTES" if name.endswith("-bytes") else "SECONDS" if name.endswith("-s") else "N"
@@ -47,7 +47,7 @@ def _most(panel: str, name: str, default: float, help: str) -> Any:
 
 
 def _one(panel: str, name: str, metavar: str, help: str, **how: Any) -> Any:
-    """An option with no default that could be shown."""
+    """Return an option without a default to show."""
     return option(name, help, metavar=metavar, rich_help_panel=panel, **{"show_default": False, **how})
 
 
@@ -77,29 +77,29 @@ def serve(
         _HOOKS, "webhook-network", "NETWORK", "Allow targets in this network, or at this address or host.")] = None,
     webhook_origin: Annotated[str | None, _one(
         _HOOKS, "webhook-origin", "NAME", "As whom targets know it.", show_default="this machine")] = None,
-    frame_bytes: Annotated[int | None, _most(_PEER, "frame-bytes", 8 << 20, "Of a WebSocket message.")] = None,
-    body_bytes: Annotated[int | None, _most(_PEER, "body-bytes", 16 << 20, "Of a body that is read whole.")] = None,
-    header_bytes: Annotated[int | None, _most(_PEER, "header-bytes", 16 << 10, "Of a request's headers.")] = None,
-    bodies_bytes: Annotated[int | None, _most(_PEER, "bodies-bytes", 256 << 20, "Of all that is unfinished.")] = None,
-    body_rate: Annotated[int | None, _most(_PEER, "body-rate", 500, "Bytes a second, at least, of a body.")] = None,
-    nesting: Annotated[int | None, _most(_PEER, "nesting", 64, "Levels of a JSON body.")] = None,
-    ids: Annotated[int | None, _most(_PEER, "ids", 10_000, "Ids in a request, events in a take.")] = None,
-    connections: Annotated[int | None, _most(_PEER, "connections", 1_000, "Connections of an address.")] = None,
-    authenticate_s: Annotated[float | None, _most(_PEER, "authenticate-s", 5.0, "Until the first request.")] = None,
-    idle_s: Annotated[float | None, _most(_PEER, "idle-s", 60.0, "That an HTTP connection may rest.")] = None,
-    heartbeat_s: Annotated[float | None, _most(_PEER, "heartbeat-s", 15.0, "A peer is gone after two.")] = None,
-    instances: Annotated[int | None, _most(_PEER, "instances", 10_000, "Instances of a connection.")] = None,
-    unanswered: Annotated[int | None, _most(_PEER, "unanswered", 1_000, "Open calls of a connection.")] = None,
-    payload_bytes: Annotated[int | None, _most(_THERE, "payload-bytes", 1 << 20, "Of a payload.")] = None,
-    batch_bytes: Annotated[int | None, _most(_THERE, "batch-bytes", 1 << 20, "Of a batch.")] = None,
-    batch_events: Annotated[int | None, _most(_THERE, "batch-events", 4_096, "Events of a batch.")] = None,
-    unaccepted_bytes: Annotated[int | None, _most(
+    frame_bytes: Annotated[int | None, _limit(_PEER, "frame-bytes", 8 << 20, "Of a WebSocket message.")] = None,
+    body_bytes: Annotated[int | None, _limit(_PEER, "body-bytes", 16 << 20, "Of a body that is read whole.")] = None,
+    header_bytes: Annotated[int | None, _limit(_PEER, "header-bytes", 16 << 10, "Of a request's headers.")] = None,
+    bodies_bytes: Annotated[int | None, _limit(_PEER, "bodies-bytes", 256 << 20, "Of all that is unfinished.")] = None,
+    body_rate: Annotated[int | None, _limit(_PEER, "body-rate", 500, "Bytes a second, at least, of a body.")] = None,
+    nesting: Annotated[int | None, _limit(_PEER, "nesting", 64, "Levels of a JSON body.")] = None,
+    ids: Annotated[int | None, _limit(_PEER, "ids", 10_000, "Ids in a request, events in a take.")] = None,
+    connections: Annotated[int | None, _limit(_PEER, "connections", 1_000, "Connections of an address.")] = None,
+    authenticate_s: Annotated[float | None, _limit(_PEER, "authenticate-s", 5.0, "Until the first request.")] = None,
+    idle_s: Annotated[float | None, _limit(_PEER, "idle-s", 60.0, "That an HTTP connection may rest.")] = None,
+    heartbeat_s: Annotated[float | None, _limit(_PEER, "heartbeat-s", 15.0, "A peer is gone after two.")] = None,
+    instances: Annotated[int | None, _limit(_PEER, "instances", 10_000, "Instances of a connection.")] = None,
+    unanswered: Annotated[int | None, _limit(_PEER, "unanswered", 1_000, "Open calls of a connection.")] = None,
+    payload_bytes: Annotated[int | None, _limit(_THERE, "payload-bytes", 1 << 20, "Of a payload.")] = None,
+    batch_bytes: Annotated[int | None, _limit(_THERE, "batch-bytes", 1 << 20, "Of a batch.")] = None,
+    batch_events: Annotated[int | None, _limit(_THERE, "batch-events", 4_096, "Events of a batch.")] = None,
+    unaccepted_bytes: Annotated[int | None, _limit(
         _THERE, "unaccepted-bytes", 64 << 20, "Fired and not yet accepted.")] = None,
-    in_hand_bytes: Annotated[int | None, _most(_THERE, "in-hand-bytes", 16 << 20, "In an instance's hands.")] = None,
-    copies: Annotated[int | None, _most(_THERE, "copies", 10_000, "Events in a fan-out buffer.")] = None,
-    copy_bytes: Annotated[int | None, _most(_THERE, "copy-bytes", 16 << 20, "Of a fan-out buffer.")] = None,
-    names: Annotated[int | None, _most(_THERE, "names", 100_000, "Topics, and purposes.")] = None,
-    waiting: Annotated[int | None, _most(_THERE, "waiting", 100_000, "Events of a purpose that wait.")] = None,
+    in_hand_bytes: Annotated[int | None, _limit(_THERE, "in-hand-bytes", 16 << 20, "In an instance's hands.")] = None,
+    copies: Annotated[int | None, _limit(_THERE, "copies", 10_000, "Events in a fan-out buffer.")] = None,
+    copy_bytes: Annotated[int | None, _limit(_THERE, "copy-bytes", 16 << 20, "Of a fan-out buffer.")] = None,
+    names: Annotated[int | None, _limit(_THERE, "names", 100_000, "Topics, and purposes.")] = None,
+    waiting: Annotated[int | None, _limit(_THERE, "waiting", 100_000, "Events of a purpose that wait.")] = None,
     json: Annotated[bool, option("json", "Log as JSON, one object a line.")] = False,
 ) -> None:
     """Serve a dispatcher on one port, by WebSocket and HTTP, until SIGTERM or SIGINT."""
@@ -116,14 +116,15 @@ def serve(
 
 
 def _refuse_both(context: typer.Context, one: str, other: str) -> None:
-    """Of two options that say the same, one would be forgotten. What a variable says yields to the command line."""
+    """Refuse two options of which one would be ignored. An option on the command line overrides the other's
+    variable."""
     sources = [context.get_parameter_source(name) for name in (one, other)]
     if all(source is not None and source.name == "COMMANDLINE" for source in sources):
         raise typer.BadParameter(f"expected one of --{one} and --{other}, got both: leave one out")
 
 
 class _Service:
-    """What the options come to. Raises `BadArgument`, and `NotAllowed` for what only `--insecure` allows."""
+    """The server with the given options. Raises `BadArgument`, and `NotAllowed` for what only `--insecure` allows."""
 
     def __init__(self, given: dict[str, Any]) -> None:
         needs_server()
@@ -150,12 +151,12 @@ class _Service:
         self._access = Access(path, required=given["tokens"] is not None)
         self._check_reach()
         url = given["engine"] or f"sqlite:///{quote(os.path.abspath(given['data']))}"
-        limits = _taken(given, Limits)
+        limits = _settings_of(given, Limits)
         self._wind = SolarWind(engine=open_engine(url, limits, serves=True), limits=limits)
         self._server: Server = Server(
             self._wind,
             tokens=self._access,
-            settings=_taken(given, Settings),
+            settings=_settings_of(given, Settings),
             hosts=given["allow_host"] or None,
             origins=given["origin"] or (),
             webhook_networks=given["webhook_network"] or (),
@@ -171,7 +172,7 @@ class _Service:
         )
 
     def _check_reach(self) -> None:
-        """Where others can reach it, it is open to nobody who has no token, and nobody can read along."""
+        """Require tokens and TLS where other machines can reach the server."""
         host, given = self._host, self._given
         if _is_loopback(host):
             return
@@ -188,12 +189,12 @@ class _Service:
             log.warning("insecure: whoever is on the way to %s can read and change what is sent, tokens too", host)
 
     async def run(self) -> None:
-        """Raises `StoreError` when the store fails meanwhile."""
+        """Run until it ends. Raise `StoreError` when the store fails meanwhile."""
         loop = asyncio.get_running_loop()
         asked, again = asyncio.Event(), asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, lambda: (again if asked.is_set() else asked).set())
-        await self._listener.bind()  # before the store is made, where there is none
+        await self._listener.bind()  # before the store is created
         try:
             await self._wind.start()
         except BaseException:
@@ -228,7 +229,7 @@ class _Service:
         await self._wind.stop()
 
     def _renew(self) -> None:
-        """SIGHUP: the certificate was replaced."""
+        """Load the replaced certificate after SIGHUP."""
         from ..server.tls import load_certificate
 
         assert self._tls is not None
@@ -254,7 +255,7 @@ class _Service:
 
 
 def needs_server() -> None:
-    """Raises `BadArgument` where the extra is not installed."""
+    """Raise `BadArgument` where the extra is not installed."""
     from importlib.util import find_spec
 
     from ..engine.url import missing_extra
@@ -264,14 +265,14 @@ def needs_server() -> None:
             raise missing_extra("server", "a server")
 
 
-def _taken(given: dict[str, Any], kind: type[T]) -> T:
-    """The options that are fields of it; what is not given keeps its default."""
+def _settings_of(given: dict[str, Any], kind: type[T]) -> T:
+    """Return a struct of the given options that are its fields; the others keep their defaults."""
     fields = kind.__struct_fields__  # type: ignore[attr-defined]
     return kind(**{name: given[name] for name in fields if given.get(name) is not None})
 
 
 def _inherited(number: int) -> socket.socket:
-    """Raises `BadArgument` where it is not a socket that listens, on an address of the internet."""
+    """Return a listening socket by its descriptor. Raise `BadArgument` where it is not one of the internet families."""
     try:
         found = socket.socket(fileno=number)
         listens = bool(found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
@@ -285,7 +286,7 @@ def _inherited(number: int) -> socket.socket:
 
 
 def _is_loopback(host: str) -> bool:
-    """Whether nobody on another machine can reach it. Raises `BadArgument` where it is no address."""
+    """Whether only this machine can reach it. Raise `BadArgument` where it is no address."""
     import ipaddress
 
     try:
@@ -297,7 +298,7 @@ def _is_loopback(host: str) -> bool:
 
 
 async def _first(*works: Any) -> None:
-    """Until one of them is over. What is only waited for is given up then."""
+    """Wait until one of them ends, and cancel the futures that were made here."""
     futures = [asyncio.ensure_future(each) for each in works]
     await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
     for future, given in zip(futures, works, strict=True):

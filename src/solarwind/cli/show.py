@@ -1,7 +1,7 @@
-"""What the commands print: tables for people, JSON for programs, and one line for a refusal.
+"""The commands' output: tables for people, JSON for programs, and one line for a refusal.
 
-Answers go to stdout; whatever else there is to say goes to stderr. What comes from an event or a name
-is shown as it is, never taken for markup or for a terminal's control codes.
+Answers go to stdout, everything else to stderr. Text from events and names is escaped: it is never interpreted as
+markup or as control codes of a terminal.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
     from rich.table import Table
 
-Progress = Callable[[int, int | None], None]
+ProgressCallback = Callable[[int, int | None], None]
 
-_WIDE = 1 << 16  # where nobody sees an edge, nothing is cut off at one
-_TIME_WIDTH = len("12:00:00.000Z")  # where there is no room, the day goes on a line of its own
-_TEXT_WIDTH = 8  # what a column of text is folded to at most
-MAX_NAMES = 2  # columns of text that say which row it is, such as topic and purpose
+_WIDE = 1 << 16  # the width where there is no terminal
+_TIME_WIDTH = len("12:00:00.000Z")  # where there is little room, the date gets a line of its own
+_TEXT_WIDTH = 8  # the narrowest that a column of text is folded to
+MAX_NAMES = 2  # columns of text that identify a row, such as topic and purpose
 _UNITS = ((86400, "d"), (3600, "h"), (60, "m"))
 
 
@@ -36,12 +36,12 @@ _UNITS = ((86400, "d"), (3600, "h"), (60, "m"))
 
 
 def document(value: object) -> None:
-    """One JSON document, dates in ISO 8601."""
+    """Print one JSON document, with dates in ISO 8601."""
     put(plain_json(msgspec.json.format(msgspec.json.encode(value), indent=2)) + b"\n")
 
 
 def line(value: object) -> bytes:
-    """One JSON object on a line of its own, however its payload was written."""
+    """Return one JSON object on a line of its own, whatever whitespace its payload has."""
     return plain_json(msgspec.json.format(msgspec.json.encode(value), indent=-1)) + b"\n"
 
 
@@ -53,7 +53,7 @@ def put(data: bytes, file: TextIO | None = None) -> None:
 
 
 def event_record(event: Event) -> dict[str, Any]:
-    """An event as JSON has it. A payload of bytes is base64, and then its type is said."""
+    """Return an event for JSON. A payload of bytes is base64, with its content type."""
     cause = event.cause
     record = {
         "id": event.id,
@@ -81,7 +81,7 @@ def say(text: str) -> None:
 
 
 def refuse(error: object) -> None:
-    """The one line on stderr."""
+    """Print the one line on stderr."""
     note(f"solarwind: {' '.join(str(error).split())}")
 
 
@@ -91,7 +91,7 @@ def note(text: str) -> None:
 
 
 def rows(columns: Sequence[str], values: Sequence[Sequence[object]], none: str) -> None:
-    """A table, or, where it would be empty, a sentence."""
+    """Print a table, or the sentence `none` where it would be empty."""
     if values:
         render(Fitting(columns, values))
     else:
@@ -99,7 +99,7 @@ def rows(columns: Sequence[str], values: Sequence[Sequence[object]], none: str) 
 
 
 def table(columns: Sequence[str], values: Sequence[Sequence[object]]) -> Table:
-    """Numbers are aligned to the right; nothing is cut off, and ids are not broken."""
+    """Return a table with numbers aligned to the right, in which no value is truncated and no id is broken."""
     from rich.table import Table
     from rich.text import Text
 
@@ -115,10 +115,9 @@ def table(columns: Sequence[str], values: Sequence[Sequence[object]]) -> Table:
 
 
 class Fitting:
-    """A table where there is room for one; else each row as a line of names, and below it whatever else it has.
+    """A table where the terminal is wide enough; else each row as a line of names, with the other values below.
 
-    A terminal of 80 columns has no room for the numbers of a purpose beside each other: rich would break the headings
-    and the names into pieces, and leave out whole columns.
+    On 80 columns rich would break the headings and names of a purpose into pieces, and leave out whole columns.
     """
 
     def __init__(self, columns: Sequence[str], values: Sequence[Sequence[object]]) -> None:
@@ -127,7 +126,7 @@ class Fitting:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         made = table(self._columns, self._values)
-        if self._least_width() <= options.max_width:
+        if self._min_width() <= options.max_width:
             yield made
             return
         from rich.text import Text
@@ -139,8 +138,8 @@ class Fitting:
             pairs = [f"{self._columns[index].lower()} {cell(row[index])}" for index in rest]
             yield Text("\n".join(f"  {line}" for line in _filled(pairs, options.max_width - 2)))
 
-    def _least_width(self) -> int:
-        """Of a table that still reads as one: numbers, ids and headings are whole, text is folded."""
+    def _min_width(self) -> int:
+        """Return the width of a table that is still readable: numbers, ids and headings are whole, text is folded."""
         width = 2 * (len(self._columns) - 1)
         for index, name in enumerate(self._columns):
             values = [row[index] for row in self._values]
@@ -154,7 +153,7 @@ class Fitting:
 
 
 def _filled(words: Sequence[str], width: int) -> list[str]:
-    """Lines of as many words as there is room for, none of them broken."""
+    """Return lines with as many whole words as fit."""
     lines: list[str] = []
     for word in words:
         if lines and len(lines[-1]) + 2 + len(word) <= width:
@@ -165,14 +164,14 @@ def _filled(words: Sequence[str], width: int) -> list[str]:
 
 
 def fields(record: Mapping[str, object]) -> None:
-    """One record: a name and a value a line."""
+    """Print one record, one name and value on each line."""
     width = max(map(len, record))
     for name, value in record.items():
         say(f"{name:<{width}}  {cell(value)}")
 
 
 def render(what: RenderableType, file: TextIO | None = None) -> None:
-    """Print something of rich's: as wide as the terminal, or else as wide as it is."""
+    """Print a renderable of rich: as wide as the terminal, or unlimited where there is none."""
     from rich.console import Console
 
     file = sys.stdout if file is None else file
@@ -198,7 +197,7 @@ def cell(value: object) -> str:
 
 
 def span(seconds: float) -> str:
-    """A duration as options have it."""
+    """Return a duration as options have it."""
     for unit, name in _UNITS:
         if seconds and seconds % unit == 0:
             return f"{seconds / unit:.0f}{name}"
@@ -216,12 +215,12 @@ def payload_text(event: Event) -> str:
     return plain(msgspec.json.format(data, indent=-1).decode())
 
 
-# --- while it lasts -----------------------------------------------------------------------------------------
+# --- progress -----------------------------------------------------------------------------------------------
 
 
 @contextmanager
-def progress(what: str, unit: str) -> Iterator[Progress]:
-    """Gives what is to be called with how much is done, of how much if that is known. Seen only on a terminal."""
+def progress(what: str, unit: str) -> Iterator[ProgressCallback]:
+    """Yield a function to call with the amount done, and the total if it is known. It shows only on a terminal."""
     if not sys.stderr.isatty():
         yield lambda done, total: None
         return

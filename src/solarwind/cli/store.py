@@ -1,4 +1,4 @@
-"""`check`, `backup` and `restore`: what is done with a store's file itself."""
+"""`check`, `backup` and `restore`: work on a store's file."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Annotated
 import typer
 
 from ..text import redact
-from .options import DEFAULT_URL, FileUrl, Json, Url, consent
+from .options import DEFAULT_URL, FileUrlOption, JsonOption, UrlOption, consent
 
 
 def check(
     accept_loss: Annotated[
         bool, consent("accept-loss", "Give up what is lost or damaged, so that the store opens again.")
     ] = False,
-    url: FileUrl = DEFAULT_URL,
-    json: Json = False,
+    url: FileUrlOption = DEFAULT_URL,
+    json: JsonOption = False,
 ) -> None:
     """Read all of a store and say what is not as it was written.
 
@@ -53,8 +53,8 @@ def check(
 def restore(
     source: Annotated[str, typer.Argument(metavar="BACKUP", help="What `backup` wrote.", show_default=False)],
     force: Annotated[bool, consent("force", "Remove what is there rather than keep it beside the store.")] = False,
-    url: FileUrl = DEFAULT_URL,
-    json: Json = False,
+    url: FileUrlOption = DEFAULT_URL,
+    json: JsonOption = False,
 ) -> None:
     """Put a backup in the place of a store.
 
@@ -76,8 +76,8 @@ def restore(
 
 def backup(
     target: Annotated[str, typer.Argument(metavar="TARGET", help="The new file.", show_default=False)],
-    url: Url = DEFAULT_URL,
-    json: Json = False,
+    url: UrlOption = DEFAULT_URL,
+    json: JsonOption = False,
 ) -> None:
     """Copy a store to a new file here, as of one moment.
 

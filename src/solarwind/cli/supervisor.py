@@ -1,8 +1,8 @@
-"""Keeps processes running: the workers and the dispatcher of `run --workers`, and the one service of `run --reload`.
+"""Keeps processes running: the workers and the dispatcher of `run --workers`, and the service of `run --reload`.
 
-Each is a `solarwind` of its own, and says when it is ready as it would say it to systemd. One that ends is started
-again, after a pause that grows while it ends at once, again and again. One that refuses to start has said why: if none
-was ever ready, that ends everything; with `--reload` it waits for a source file to change.
+Each is a `solarwind` process, and notifies of its readiness as it would notify systemd. One that ends is restarted,
+after a pause that grows while it keeps ending early. If one refuses to start and none was ever ready, everything ends;
+with `--reload` it waits for a source file to change.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from . import reload
 from .parent import PARENT, tell
 
-STEADY_S = 10.0  # who lasted so long did not end at once
+STEADY_S = 10.0  # a process that ran for so long did not fail at its start
 FIRST_PAUSE_S = 0.5
 MAX_PAUSE_S = 30.0
-HURRY_S = 5.0  # that one has to leave at once, before it is killed
+HURRY_S = 5.0  # for a process to end at once, before it is killed
 _REFUSALS = (1, 2)  # exit codes
 _NOT_STARTED = 127
 
@@ -30,7 +30,7 @@ log = logging.getLogger("solarwind")
 
 
 class Child:
-    """One process, and those that come after it."""
+    """One process, and its successors."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class Child:
     ) -> None:
         """`files` are descriptors that it inherits; with `leaves` it may end by itself, when all is done."""
         self.name = name
-        self.ready = asyncio.Event()  # it was so once
+        self.ready = asyncio.Event()  # it was ready at least once
         self._command = [sys.executable, "-m", "solarwind", *arguments]
         self._environment = environment
         self._files = files
@@ -54,12 +54,12 @@ class Child:
         self._again = False
         self._wake = asyncio.Event()
         self._ear = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
-        self._ear.bind("")  # to a name that nobody has, and that goes when we do
+        self._ear.bind("")  # to a unique name, which ends with this process
 
     async def keep(self, reloads: bool, is_first: Callable[[], bool] = lambda: True) -> int:
-        """Keep it running until it is told to end, or has nothing more to do. Gives its exit code.
+        """Keep it running until it is told to end, or has nothing more to do. Return its exit code.
 
-        `is_first`: nobody else was ever ready, so that what it refuses before it is, the others would refuse too.
+        `is_first`: no other child was ever ready, so that all would refuse to start for the same reason.
         """
         asyncio.get_running_loop().add_reader(self._ear, self._hear)
         pause = 0.0
@@ -86,7 +86,7 @@ class Child:
             self._wake.clear()
 
     async def _live(self) -> int:
-        """From its start to its end."""
+        """Run one process and return its exit code."""
         address = self._ear.getsockname().decode()
         environment = {**self._environment, PARENT: str(os.getpid()), "NOTIFY_SOCKET": "@" + address[1:]}
         try:
@@ -103,7 +103,7 @@ class Child:
         return await self._process.wait()
 
     async def _rest(self, pause: float) -> None:
-        """Wait, unless something is wanted of it."""
+        """Wait `pause` seconds, or until it is told to end or restart."""
         try:
             async with asyncio.timeout(pause):
                 await self._wake.wait()
@@ -119,17 +119,17 @@ class Child:
             self.ready.set()
 
     def end(self) -> None:
-        """Let it drain, however long its grace is, and do not start it again."""
+        """Let it drain, however long its grace is, and do not restart it."""
         self._ending = True
         self._tell_to_end()
 
     def again(self) -> None:
-        """Let it drain, and start it anew."""
+        """Let it drain, and restart it."""
         self._again = True
         self._tell_to_end()
 
     def hurry(self) -> None:
-        """Do not wait until it has drained."""
+        """End it without waiting until it has drained."""
         self.end()
         self._signal(signal.SIGTERM)
         self._signal(signal.SIGINT)  # two of a kind may become one
@@ -152,7 +152,7 @@ def _how(code: int) -> str:
 
 
 class Supervisor:
-    """Keeps workers, and their dispatcher if it is ours, until a signal comes or there is no more to do."""
+    """Keeps workers, and their dispatcher if it was started here, until a signal comes or all are done."""
 
     def __init__(self, workers: Sequence[Child], dispatcher: Child | None = None, *, reloads: bool = False) -> None:
         self._workers = workers
@@ -162,12 +162,12 @@ class Supervisor:
         self._tasks: dict[Child, asyncio.Task[int]] = {}
 
     async def run(self) -> int:
-        """Gives the exit code."""
+        """Run all of them and return the exit code."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._signalled)
         watching = loop.create_task(self._watch(reload.times())) if self._reloads else None
-        # One after the other until the first is ready: what all of them would refuse is said once.
+        # One by one until the first is ready, so that an error common to all is shown once.
         for child in [*filter(None, [self._dispatcher]), *self._workers]:
             if not self._over:
                 self._tasks[child] = loop.create_task(self._keep(child))
@@ -194,7 +194,7 @@ class Supervisor:
         return code
 
     async def _begun(self, child: Child) -> None:
-        """Wait until it is ready, or is over."""
+        """Wait until it is ready, or has ended."""
         ready = asyncio.ensure_future(child.ready.wait())
         await asyncio.wait([ready, self._tasks[child]], return_when=asyncio.FIRST_COMPLETED)
         ready.cancel()
@@ -206,7 +206,7 @@ class Supervisor:
                 worker.again()
 
     def _signalled(self) -> None:
-        """The first time the workers drain, and then the dispatcher; the second time nobody is waited for."""
+        """Drain the workers, and then the dispatcher; the second time end at once."""
         if not self._over:
             self._end()
             return

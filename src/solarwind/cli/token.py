@@ -1,4 +1,4 @@
-"""`token`: who may use a server, and what for. It works on the file of tokens; a server that runs notices at once."""
+"""`token`: who may use a server, and for what. It changes the token file; a running server notices at once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import Json, consent, duration, option
+from .options import JsonOption, consent, duration, option
 from .serve import needs_server
 
 if TYPE_CHECKING:
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Who may use a server: create, list and revoke tokens.", no_args_is_help=True)
 
-Data = Annotated[str, option("data", "The store whose tokens they are.")]
-File = Annotated[str | None, option("file", "The file of tokens.", show_default="DATA.tokens")]
+DataOption = Annotated[str, option("data", "The store whose tokens they are.")]
+TokenFileOption = Annotated[str | None, option("file", "The file of tokens.", show_default="DATA.tokens")]
 
 
 @app.command()
@@ -32,9 +32,9 @@ def create(
     ] = None,
     admin: Annotated[bool, consent("admin", "May ask and operate.")] = False,
     expires: Annotated[str | None, option("expires", "How long it is good, such as 30d.", show_default=False)] = None,
-    file: File = None,
-    data: Data = "wind.db",
-    json: Json = False,
+    file: TokenFileOption = None,
+    data: DataOption = "wind.db",
+    json: JsonOption = False,
 ) -> None:
     """Make a token and print it: it is shown this once, and kept nowhere."""
     from ..server.access import create_token
@@ -57,7 +57,7 @@ def create(
 
 
 @app.command("list")
-def list_(file: File = None, data: Data = "wind.db", json: Json = False) -> None:
+def list_(file: TokenFileOption = None, data: DataOption = "wind.db", json: JsonOption = False) -> None:
     """The tokens, and what each allows."""
     from ..server.access import read_tokens
     from . import show
@@ -87,9 +87,9 @@ def list_(file: File = None, data: Data = "wind.db", json: Json = False) -> None
 @app.command()
 def revoke(
     token: Annotated[str, typer.Argument(metavar="NAME|ID", show_default=False)],
-    file: File = None,
-    data: Data = "wind.db",
-    json: Json = False,
+    file: TokenFileOption = None,
+    data: DataOption = "wind.db",
+    json: JsonOption = False,
 ) -> None:
     """Take a token back. Connections that it opened end."""
     from ..server.access import revoke_token
@@ -120,7 +120,7 @@ def _lasting(text: str) -> timedelta:
 
 
 def _pair(text: str) -> Listen:
-    """A purpose may have colons, a topic none."""
+    """Return the right that `TOPIC:PURPOSE` names. A purpose may have colons, a topic none."""
     from ..server.access import ANY, Listen
 
     topic, colon, purpose = text.partition(":")
@@ -134,7 +134,7 @@ def _listened(pair: Listen) -> str:
 
 
 def _rights(token: Token) -> str:
-    """In words."""
+    """Return the token's rights in words."""
     parts = [f"fire on {each}" for each in token.fire]
     parts += [f"listen to {_listened(each)}" for each in token.listen]
     parts += ["operate"] if token.admin else []

@@ -1,4 +1,4 @@
-"""`top`: the statistics as a table that is renewed, with what changed between two looks as rates."""
+"""`top`: shows the statistics as a table that is refreshed, with the changes since the last refresh as rates."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-class Look(NamedTuple):
+class Sample(NamedTuple):
     """The statistics at a time, in seconds."""
 
     time: float
@@ -41,8 +41,8 @@ async def watch(wind: SolarWind, interval: float, count: int | None, json: bool)
     with screen, suppress(asyncio.CancelledError):
         while True:
             try:
-                look = Look(monotonic(), await wind.statistics())
-            except Unavailable as error:  # it may come back; what cannot has ended the engine, which says so
+                look = Sample(monotonic(), await wind.statistics())
+            except Unavailable as error:  # it may come back: a final failure ends the engine, which reports it
                 if wind.failed.done():
                     raise
                 if is_there:
@@ -61,8 +61,8 @@ async def watch(wind: SolarWind, interval: float, count: int | None, json: bool)
             await asyncio.sleep(interval)
 
 
-def _screen(json: bool) -> tuple[AbstractContextManager[object], Callable[[Look, Look | None], None]]:
-    """Where it is shown, and how a look is put there."""
+def _screen(json: bool) -> tuple[AbstractContextManager[object], Callable[[Sample, Sample | None], None]]:
+    """Return the context of the output, and the function that shows a sample."""
     if json:
         return nullcontext(), _put_line
     if not sys.stdout.isatty():
@@ -72,22 +72,22 @@ def _screen(json: bool) -> tuple[AbstractContextManager[object], Callable[[Look,
 
     live = Live(console=Console(highlight=False), auto_refresh=False, vertical_overflow="crop")
 
-    def put(look: Look, before: Look | None) -> None:
+    def put(look: Sample, before: Sample | None) -> None:
         values = _rows(look, before)
         live.update(show.Fitting(_COLUMNS, values) if values else "No topics.", refresh=True)
 
     return live, put
 
 
-def _put_table(look: Look, before: Look | None) -> None:
+def _put_table(look: Sample, before: Sample | None) -> None:
     show.say(show.cell(datetime.now(UTC)))
     show.rows(_COLUMNS, _rows(look, before), none="No topics.")
     show.say("")
     sys.stdout.flush()
 
 
-def _rows(look: Look, before: Look | None) -> list[tuple[object, ...]]:
-    """A row for each purpose; one with a topic alone where nobody listens."""
+def _rows(look: Sample, before: Sample | None) -> list[tuple[object, ...]]:
+    """Return a row for each purpose, and one for each topic without a purpose."""
     rows: list[tuple[object, ...]] = []
     for topic, counts in sorted(look.statistics.topics.items()):
         fired = (topic, counts.fired, _fired_rate(look, before, topic))
@@ -101,7 +101,7 @@ def _rows(look: Look, before: Look | None) -> list[tuple[object, ...]]:
     return rows
 
 
-def _put_line(look: Look, before: Look | None) -> None:
+def _put_line(look: Sample, before: Sample | None) -> None:
     topics = [
         {"topic": topic, "fired": counts.fired, "fired_per_s": _fired_rate(look, before, topic)}
         for topic, counts in sorted(look.statistics.topics.items())
@@ -119,20 +119,20 @@ def _name(item: tuple[tuple[str, str], PurposeStatistics]) -> tuple[str, str]:
     return item[0]
 
 
-def _fired_rate(look: Look, before: Look | None, topic: str) -> float:
+def _fired_rate(look: Sample, before: Sample | None, topic: str) -> float:
     if before is None:
         return 0.0
     was = before.statistics.topics.get(topic)
     return _rate(look, before, look.statistics.topics[topic].fired - (was.fired if was else 0))
 
 
-def _settled_rate(look: Look, before: Look | None, topic: str, purpose: str) -> float:
+def _settled_rate(look: Sample, before: Sample | None, topic: str, purpose: str) -> float:
     if before is None:
         return 0.0
     was = before.statistics.purposes.get((topic, purpose))
     return _rate(look, before, look.statistics.purposes[topic, purpose].settled - (was.settled if was else 0))
 
 
-def _rate(look: Look, before: Look, change: int) -> float:
-    # A purpose that was retired and begun anew counts from nothing again.
+def _rate(look: Sample, before: Sample, change: int) -> float:
+    # A purpose that was retired and joined anew counts from 0 again.
     return round(max(0, change) / max(look.time - before.time, 1e-9), 1)

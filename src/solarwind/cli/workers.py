@@ -1,9 +1,8 @@
-"""`run --workers` and `run --reload`: the same service in processes of their own, on a dispatcher that they share.
+"""`run --workers` and `run --reload`: the same service in processes of their own, on a shared dispatcher.
 
-That dispatcher is a `solarwind serve` on a port of loopback which is only for them. Whoever else is on the machine has
-no token for it: workers have theirs in their environment, which only their user can read, and the dispatcher has its
-hash. The port is bound here and handed on, so that it stays the same, and nobody else's, while the dispatcher starts
-again.
+That dispatcher is a `solarwind serve` on a loopback port for them alone. Other programs on the machine have no token
+for it: workers have theirs in their environment, which only their user can read, and the dispatcher has its hash. The
+port is bound here and inherited, so that it stays theirs while the dispatcher restarts.
 """
 
 from __future__ import annotations
@@ -31,10 +30,10 @@ _BACKLOG = 2_048
 def supervise(
     wind: SolarWind, service: Sequence[str], url: str | None, *, workers: int, leaves: bool, reloads: bool, json: bool
 ) -> int:
-    """Run a service in so many processes until a signal comes, or until all have left. Gives the exit code.
+    """Run a service in several processes until a signal comes, or until all have left. Return the exit code.
 
-    `wind`, not started, says where its dispatcher is, or on which store one is to be started. `service` are the
-    arguments of one process, all but `url`.
+    `wind`, not started, names its dispatcher, or the store on which one is to be started. `service` are the arguments
+    of one process, all but `url`.
     """
     environment = _environment(reloads)
     with ExitStack() as files:
@@ -52,7 +51,7 @@ def supervise(
 
 
 def reload(service: Sequence[str], url: str | None) -> int:
-    """Run a service in one process, and anew when a source file changes. Gives its exit code."""
+    """Run a service in one process, and restart it when a source file changes. Return its exit code."""
     child = Child("the service", service, _environment(True) | _where(url))
     return asyncio.run(Supervisor([child], reloads=True).run())
 
@@ -64,12 +63,12 @@ def _where(url: str | None) -> dict[str, str]:
 def _environment(reloads: bool) -> dict[str, str]:
     environment = {name: value for name, value in os.environ.items() if name not in _ONLY_OURS}
     if reloads:
-        environment["PYTHONDONTWRITEBYTECODE"] = "1"  # what it caches may pass for a file saved in the same second
+        environment["PYTHONDONTWRITEBYTECODE"] = "1"  # a cached file may hide a change saved in the same second
     return environment
 
 
 def _is_store(wind: SolarWind) -> bool:
-    """Whether it needs a dispatcher here, rather than being on a server's already."""
+    """Whether it needs a dispatcher here, rather than using a server."""
     from ..engine.local import LocalEngine
     from .serve import needs_server
 
@@ -81,7 +80,7 @@ def _is_store(wind: SolarWind) -> bool:
 
 def _dispatcher(wind: SolarWind, listening: int, tokens: int, json: bool) -> Child:
     arguments = ["serve", "--fd", str(listening), "--tokens", f"/dev/fd/{tokens}", *_store(wind), *_limits(wind)]
-    # Its options come from here alone, not from variables that are meant for another server.
+    # It gets its options only from here, not from variables meant for another server.
     environment = {name: value for name, value in os.environ.items() if not name.startswith(variable(""))}
     return Child("the dispatcher", [*arguments, *["--json"] * json], environment, files=[listening, tokens])
 
@@ -102,7 +101,7 @@ def _store(wind: SolarWind) -> list[str]:
 
 
 def _limits(wind: SolarWind) -> list[str]:
-    """Those that its object states hold for the dispatcher too."""
+    """Return the limits of its object as options for the dispatcher."""
     from ..limits import Limits
 
     usual = Limits()
@@ -111,7 +110,8 @@ def _limits(wind: SolarWind) -> list[str]:
 
 
 def _new_tokens(files: ExitStack) -> tuple[int, str]:
-    """A file of tokens that is in no folder any more, so that nothing is left of it, and its only token."""
+    """Return the descriptor of a token file that is already unlinked, so that it leaves nothing behind, and its only
+    token."""
     from ..server.access import ANY, Listen, create_token
 
     with tempfile.TemporaryDirectory(prefix="solarwind-") as folder:

@@ -1,7 +1,7 @@
-"""A store's file that nobody works on, while it is copied from or to.
+"""A store's file during a copy, while no dispatcher uses it.
 
-How its last writer left it says what may have been in a handler. So a copier, however it ends, leaves the original's
-word on that as it was, and gives the copy the same.
+The file records how its last writer left it, and so what may have been in a handler. A copy leaves that record in the
+original unchanged, and gives it to the target.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class RestingStore(SqliteStore):
-    """The store at `path`. Unless it `writes`, its file holds afterwards what it held before."""
+    """The store at `path`. Unless it `writes`, its file stays unchanged."""
 
     def __init__(self, path: str, *, writes: bool) -> None:
         super().__init__(path)
@@ -28,7 +28,7 @@ class RestingStore(SqliteStore):
         return self
 
     def _transaction(self, work: Callable[[], T]) -> T:
-        """Unless it writes, that somebody has it open is all that there is to note: that is taken back at once."""
+        """Run `work`, and unless it writes, undo the note that the file is open."""
         if self._writes:
             return super()._transaction(work)
         self._writer.execute("BEGIN")
@@ -41,7 +41,7 @@ class RestingStore(SqliteStore):
         await self.commit([], [], [], 0, [Delayed(each.due, each.batch) for each in entries])
 
     async def leave(self, clean: bool) -> None:
-        """Close it. Unless `clean`, whoever opens it next is told that it was cut off."""
+        """Close it. Unless `clean`, the next opening finds it interrupted."""
         if not clean and self._closed is None:
             self._closed = f"{self.path} is not open"
         await self.close()

@@ -1,8 +1,8 @@
-"""What a dispatcher asks of the place that remembers.
+"""The interface between a dispatcher and its store.
 
-A store keeps, for each topic, a log of batches at positions, and for each purpose a snapshot of its state and
-the changes since. One commit takes batches and changes together or not at all; when it returns they are
-as durable as the store promises. A store keeps to what it is told: it decides nothing about dispatching.
+A store keeps a log of batches at positions for each topic, and for each purpose a snapshot of its state and the changes
+since. One commit stores batches and changes together or not at all; when it returns they are as durable as the store
+promises. A store makes no decisions about dispatching.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ Keep = int | None | msgspec.UnsetType  # None: the default, or no bound; UNSET: 
 
 
 class Full(Exception):
-    """There is no room for a commit; nothing of it was stored. The next one may go through."""
+    """There is no room for a commit; nothing of it was stored. The next one may succeed."""
 
 
 class TopicRecord(msgspec.Struct, frozen=True):
-    """What a store knows of a topic. `keep_ns` and `keep_bytes` are None where nobody has set them."""
+    """What a store knows of a topic. `keep_ns` and `keep_bytes` are None where they were not set."""
 
     name: str
     end: int  # the position of the next event
@@ -37,151 +37,149 @@ class TopicRecord(msgspec.Struct, frozen=True):
 
 
 class Recovered(msgspec.Struct, frozen=True):
-    """What a store remembers when it is opened. `changes` came after `snapshots`, in this order."""
+    """The content of a store when it is opened. `changes` came after `snapshots`, in this order."""
 
-    clean: bool  # the last writer closed it; else it was cut off
-    now: int  # no time written in it is later than this, ns since 1970
+    clean: bool  # the last writer closed it; else it was interrupted
+    now: int  # the latest time in the store, ns since 1970
     topics: list[TopicRecord]
     snapshots: list[Snapshot]
     changes: list[Change]
 
 
 class Alone:
-    """The part of a `Store` into whose log nobody else writes: all that is accepted has come by its own commits."""
+    """The part of a `Store` for logs with a single writer: all accepted events come by its own commits."""
 
     shared = False
     is_over = False
 
     def follow(self, arrived: Callable[[Stored], None]) -> None:
-        """Nothing arrives by itself."""
+        """Do nothing: no batches arrive from others."""
 
     async def synced(self) -> None:
-        """All has arrived."""
+        """Return at once: everything has arrived."""
 
     async def forwarded(self) -> None:
-        """Nothing is on its way."""
+        """Return at once: nothing is on its way."""
 
     def is_sure(self) -> bool:
-        """Nobody else is there."""
+        """Return True: there is no other owner."""
         return True
 
     async def make_sure(self) -> None:
-        """It is sure."""
+        """Return at once."""
 
 
 class Store(Protocol):
-    """All positions are of events. `StoreError` where it cannot do what is asked; then nothing was done."""
+    """The interface. All positions are of events. Methods raise `StoreError` where they fail, with nothing changed."""
 
     durable: bool  # whether what is committed outlives the process
-    shared: bool  # whether others write into its log, too: then batches arrive there by themselves. Else see `Alone`
-    keep_ns: int  # how long history is kept where nobody has said otherwise
+    shared: bool  # whether other processes write into its log, so that their batches arrive. Else see `Alone`
+    keep_ns: int  # how long history is kept by default
     definitions: Definitions
-    failed: Callable[[StoreError], None]  # called, on any thread, when it finds by itself that it is of no use any more
+    failed: Callable[[StoreError], None]  # called, on any thread, when it fails outside of a call
 
     async def open(self, now: int) -> Recovered: ...
 
     async def commit(
         self, batches: Sequence[Batch], changes: Sequence[Change], snapshots: Sequence[Snapshot], now: int
     ) -> list[Stored | None]:
-        """Store all of it or nothing; give each batch with its position, in order.
+        """Store everything or nothing; return each batch with its position, in order.
 
-        An event whose id its topic's history holds already (given before, or made by an earlier batch) is left out:
-        its batch comes back without it, or as None where nothing is left; or where its position is known only when it
-        arrives, see `follow`. A snapshot replaces the purpose's
-        earlier snapshot and changes, this commit's included. A change's `dead` are kept with their text until they are
-        redriven, discarded, reopened or their purpose retires; a retired purpose is forgotten.
-        Raises `Full` where there is no room; `StoreError` where the outcome is unknown, and then the store is of no use
-        any more.
+        An event whose id is already in its topic's history (given before, or made by an earlier batch) is left out: its
+        batch is returned without it, or as None where nothing is left. It is None, too, where its position is known
+        only when it arrives: see `follow`. A snapshot replaces the purpose's earlier snapshot and changes, this
+        commit's included. A change's `dead` are kept with their text until they are redriven, discarded, reopened or
+        their purpose retires; a retired purpose is deleted. Raise `Full` where there is no room; `StoreError` where the
+        outcome is unknown, and then the store must not be used any more.
         """
         ...
 
     async def has_room(self, size: int) -> bool:
-        """Whether a commit of so many bytes may go through, after one was `Full`."""
+        """Whether a commit of `size` bytes may succeed, after one was `Full`."""
         ...
 
     async def make_room(self) -> bool:
-        """Give up what was set aside for settles. Return whether there was anything."""
+        """Release the space that is reserved for settles. Return whether there was any."""
         ...
 
     async def read(self, topic: str, position: int, max_bytes: int) -> list[Stored]:
-        """The batches from the one that holds `position` (or else the first after it) on, in order.
+        """Return the batches from the one that holds `position`, or the first after it, in order.
 
-        At least one if there is any; no more than come to `max_bytes`. A batch that is not what was written is a
-        `StoreError`.
+        At least one if there is any; at most `max_bytes` otherwise. Raise `StoreError` for a batch that is damaged.
         """
         ...
 
     async def trim(self, topic: str, pinned: Spans, before: int | None, max_bytes: int | None) -> int:
-        """Delete whole batches with no event in `pinned`: those fired before `before` (ns since 1970), then the
-        oldest until the rest come to `max_bytes`. A call may delete only some of them, so that nobody waits long.
-        Return how many events were deleted: 0 where nothing more is to go."""
+        """Delete whole batches with no event in `pinned`: those fired before `before` (ns since 1970), then the oldest
+        until the rest come to `max_bytes`. A call may delete only some of them, so that it is short. Return how many
+        events were deleted; 0 means that nothing more is to be deleted."""
         ...
 
     async def shrink(self) -> bool:
-        """Give back to the disk a piece of what trimming left free. Return whether there may be more."""
+        """Return a piece of the space freed by trimming to the disk. Return whether there may be more."""
         ...
 
     async def topic(self, name: str, keep_ns: Keep, keep_bytes: Keep) -> None:
-        """Set how much history a topic keeps; None is as if nobody had set it, `UNSET` leaves it as it is."""
+        """Set how much history a topic keeps; None restores the default, `UNSET` changes nothing."""
         ...
 
     async def history(self, topic: str) -> tuple[int, int]:
-        """How many events, and how many bytes, the topic's log holds."""
+        """Return the number of events and bytes in the topic's log."""
         ...
 
     async def seek(self, topic: str, time: int) -> int:
-        """The position of the first event in the log that was fired at or after `time`, ns since 1970; the topic's end
-        where there is none."""
+        """Return the position of the first event fired at or after `time`, in ns since 1970; the topic's end where
+        there is none."""
         ...
 
     async def find(self, id: str) -> tuple[str, int] | None:
-        """The topic and position of the event with that id, given or made, if its history holds it."""
+        """Return the topic and position of the event with that id, given or made, if a topic's history holds it."""
         ...
 
     def caused(self, since: int) -> AsyncIterator[Stored]:
-        """All batches in which an event caused some event, fired at or after `since`, topic by topic."""
+        """Yield all batches with an event caused by another, fired at or after `since`, topic by topic."""
         ...
 
     async def dead(self, topic: str, purpose: str) -> list[Letter]:
-        """The purpose's dead letters, by position."""
+        """Return the purpose's dead letters, by position."""
         ...
 
     async def backup(self, path: str) -> None:
-        """Write a copy to a new file, of one moment between two commits, while commits go on."""
+        """Write a copy to a new file, as of one moment between two commits, while commits go on."""
         ...
 
-    # Where others write, too
+    # Logs with several writers
 
     def follow(self, arrived: Callable[[Stored], None]) -> None:
-        """Call `arrived`, on the loop, with each batch that gets its position in the log by another way than `commit`,
-        in order. Called right after `open`, which gives what came before."""
+        """Call `arrived`, on the loop and in order, with each batch that gets its position in the log by another way
+        than `commit`. Called right after `open`, which returned everything before."""
         ...
 
     async def synced(self) -> None:
-        """Wait until all that is accepted by now, by whomever, has arrived."""
+        """Wait until everything accepted by now, by any process, has arrived."""
         ...
 
     async def forwarded(self) -> None:
-        """Wait until all that was committed by now has arrived, in whatever logs it belongs to."""
+        """Wait until everything committed by now has arrived in the logs of all topics."""
         ...
 
     def is_sure(self) -> bool:
-        """Whether no other process can have taken this store over by now. Asked before each offer."""
+        """Whether this process is certainly still the owner. Asked before each offer."""
         ...
 
     async def make_sure(self) -> None:
-        """Wait until it is. Raises `StoreError` where another process has."""
+        """Confirm the ownership. Raise `StoreError` where another process has taken over."""
         ...
 
     @property
     def is_over(self) -> bool:
-        """Whether its end is no fault: another process has taken it over, or it was deleted."""
+        """Whether it ended without a fault: another process has taken over, or the store was deleted."""
         ...
 
     # Its end
 
     async def close(self) -> None:
-        """Note that it was closed in order, and let go. Nothing may be under way."""
+        """Record that it was closed in order, and close it. No other call may be running."""
         ...
 
 
@@ -198,6 +196,6 @@ class DelayingStore(Store, Protocol):
         now: int,
         delayed: Sequence[Delayed] = (),
     ) -> list[Stored | None]:
-        """See `Store.commit`. Together with that, what is `delayed` is put into the due-log, without events whose ids
-        are there already or in their topic's history."""
+        """See `Store.commit`. In the same commit, put `delayed` into the due-log, without events whose ids are there
+        already or in their topic's history."""
         ...

@@ -1,4 +1,4 @@
-"""What another process may do with a store while it is in use: copy it, and tell whether it is whole."""
+"""Work on a store by another process, also while it is in use: backup, restore and check."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from .lock import Lock, identity
 from .paths import refuse_path, refuse_taken
 
 _STEP_PAGES = 1024
-_ROUNDS = 4  # of accepting
-_STORE = ("", "-wal", "-mark")  # all that a store holds
+_ROUNDS = 4  # of accepting losses
+_STORE = ("", "-wal", "-mark")  # the files of a store
 _BESIDE = ("-wal", "-shm", "-mark", "-reserve")
 Progress = Callable[[int, int], None]
 
@@ -26,7 +26,7 @@ Progress = Callable[[int, int], None]
 def backup(source: str, target: str, progress: Progress | None = None, *, vfs: str | None = None) -> None:
     """Write a copy of the store at `source`, as of one moment between two commits, to the new file `target`.
 
-    `progress` is called with the bytes done and all there are. Raises `StoreError`.
+    `progress` is called with the bytes done and the total. Raise `StoreError`.
     """
     source = _find(source, vfs)
     refuse_taken(target)
@@ -52,14 +52,14 @@ def _copy(source: str, part: str, progress: Progress | None, vfs: str | None) ->
     copy = apsw.Connection(part, vfs=vfs)
     try:
         database.keep_tidy(original, not database.has_log(source))
-        with original:  # one transaction all along: commits go on, and the copy does not see them
+        with original:  # one read transaction: commits go on, and the copy does not see them
             database.last_commit(original)
             with copy.backup("main", original, "main") as steps:
                 while not steps.step(_STEP_PAGES):
                     if progress is not None:
                         page = original.pragma("page_size")
                         progress((steps.page_count - steps.remaining) * page, steps.page_count * page)
-        # A store of its own: the mark beside the original says nothing of it, and it was never cut off.
+        # The copy is a store of its own: the original's mark does not apply, and it was never interrupted.
         copy.pragma("synchronous", "FULL")
         with copy:
             database.set_meta(copy, "store", os.urandom(16))
@@ -76,8 +76,8 @@ def _copy(source: str, part: str, progress: Progress | None, vfs: str | None) ->
 def restore(source: str, target: str, progress: Progress | None = None, *, now: int, force: bool = False) -> str | None:
     """Put a copy of the backup `source` in the place of the store at `target`, which must not be in use.
 
-    What was there is kept beside it, under the name that is given back, or removed with `force`. Raises `StoreError`;
-    then what was there is as before.
+    The former store is kept beside it, under the name that is returned, or removed with `force`. Raise `StoreError`;
+    then the former store is unchanged.
     """
     backed_up, target = _find(source, None), database.resolve(target)
     if identity(backed_up) == identity(target):
@@ -106,7 +106,7 @@ def restore(source: str, target: str, progress: Progress | None = None, *, now: 
 
 
 def _refuse_other(target: str) -> None:
-    """A damaged store may be replaced, but no file that is none."""
+    """Refuse to replace a file that is no store. A damaged store may be replaced."""
     try:
         database.exists(target, None)
     except StoreError:
@@ -115,8 +115,8 @@ def _refuse_other(target: str) -> None:
 
 
 def _replace(target: str, part: str, now: int, force: bool) -> str | None:
-    """What is kept is whole under its new name before any of it goes; what belongs to the old file goes before the new
-    one comes, so that at no moment it lies beside that."""
+    """Move the former store aside completely, then its companion files, and only then move the new file in, so that the
+    new file never lies beside files of the former."""
     kept = None if force else _name_aside(target, now)
     for kind in _STORE if kept is not None else ():
         with suppress(FileNotFoundError):
@@ -131,7 +131,7 @@ def _replace(target: str, part: str, now: int, force: bool) -> str | None:
 
 
 def _name_aside(path: str, now: int) -> str:
-    """What is at `path` may be kept under this name, and what lies beside it under that with its ending."""
+    """Return a free name for the former store, under which its companion files have their endings too."""
     stamp = datetime.fromtimestamp(now // 1_000_000_000, UTC).strftime("%Y%m%dT%H%M%SZ")
     names = (f"{path}-aside-{stamp}{f'-{number}' if number else ''}" for number in count())
     return next(name for name in names if not any(os.path.lexists(f"{name}{kind}") for kind in ("", *_BESIDE)))
@@ -140,11 +140,11 @@ def _name_aside(path: str, now: int) -> str:
 def check(
     path: str, accept_loss: bool = False, progress: Progress | None = None, *, now: int = 0, vfs: str | None = None
 ) -> list[str]:
-    """Read all of the store at `path` and give what is not as it was written, as sentences; none where it is sound.
+    """Read the whole store at `path` and return what is damaged or lost, as sentences; none where it is sound.
 
-    Changes nothing, and may run while the store is in use. With `accept_loss` it must not be in use: then
-    what is lost or damaged is given up, so that the store opens again and goes on without it.
-    `progress` is called with the bytes read and all there are. Raises `StoreError` where there is no store to read.
+    It changes nothing, and may run while the store is in use. With `accept_loss` it must not be in use: then what is
+    lost or damaged is given up, so that the store opens again without it. `progress` is called with the bytes read and
+    the total. Raise `StoreError` where there is no store to read.
     """
     path = _find(path, vfs)
     lock = Lock(path, now) if accept_loss else None
@@ -164,7 +164,7 @@ def check(
             database.keep_tidy(connection, not database.has_log(path))
             findings = foreign + _inspect(path, connection, mark, progress)
             more = findings
-            for _ in range(_ROUNDS if accept_loss else 0):  # what hid behind them is found once they are accepted
+            for _ in range(_ROUNDS if accept_loss else 0):  # further damage shows only after the first was accepted
                 if not more:
                     break
                 _accept(path, connection, more, vfs)
@@ -182,7 +182,7 @@ def check(
 
 
 def _find(path: str, vfs: str | None) -> str:
-    """The store's file at `path`. `StoreError` where there is none."""
+    """Return the store's file at `path`. Raise `StoreError` where there is none."""
     real = database.resolve(path)
     if not database.exists(real, vfs):
         what = f"the file {path} is empty" if os.path.exists(real) else f"there is none at {path}"

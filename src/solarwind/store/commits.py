@@ -1,7 +1,7 @@
-"""One commit to a database: what it writes, what it leaves out, and what memory knows once it is done.
+"""One commit to a database: what it writes, what it leaves out, and what memory knows afterwards.
 
-A `Plan` writes within a transaction and changes nothing in memory, so that a transaction that is rolled
-back leaves no trace. `Known.apply` does the rest, after the database has it.
+A `Plan` writes within a transaction and changes nothing in memory, so that a transaction that is rolled back leaves no
+trace. `Known.apply` updates memory after the database has committed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..core.log import Stored
 from ..core.spans import Spans
 from ..core.state import Change, Snapshot
 from . import database
-from .database import Commit, Topic, select
+from .database import CommitRow, TopicLog, select
 from .database import value as value_of
 from .definitions import Definition, check_before, check_count
 
@@ -35,26 +35,26 @@ _MADE = (
     "SELECT row, first, first + count FROM batches WHERE producer = ? AND topic = ? AND author = ? AND first <= ? "
     "ORDER BY first DESC LIMIT ?"
 )
-_OVERLAPS = 4  # batches of one author whose numbers overlap that are looked through: a sound one has none
+_OVERLAPS = 4  # batches of one author with overlapping numbers to look through: a correct author has none
 
 _encode_json = msgspec.json.Encoder().encode
 
 
-NOTHING = Commit(number=0, time=0, events=0)
+NOTHING = CommitRow(number=0, time=0, events=0)
 
 
 class AlreadyWritten(Exception):
-    """The commit's number is taken: two have written at the same time."""
+    """The commit's number is in use: two processes have written at the same time."""
 
 
 class Known:
-    """What memory knows of the database, so that a commit need not ask."""
+    """A cache of the database's state, so that a commit need not query it."""
 
     def __init__(
         self,
-        topics: dict[str, Topic] | None = None,
+        topics: dict[str, TopicLog] | None = None,
         since: dict[database.Track, int] | None = None,
-        last: Commit = NOTHING,
+        last: CommitRow = NOTHING,
     ) -> None:
         self.topics = topics or {}
         self.last = last
@@ -62,15 +62,15 @@ class Known:
         self.producers: dict[tuple[int, int, bytes], int] = {}  # (topic, producer, author) -> the number after its last
 
     def apply(self, plan: Plan, changes: Sequence[Change], snapshots: Sequence[Snapshot]) -> None:
-        """What the database has now is what memory has now."""
+        """Bring memory up to date with the database."""
         self.last = plan.commit
         for name, topic in plan.new_topics.items():
-            self.topics[name] = Topic(topic, name)
+            self.topics[name] = TopicLog(topic, name)
         for name, (_, *end) in plan.ends.items():
             log = self.topics[name]
             log.next, log.sum, log.total = end
         if len(self.producers) > _MAX_PRODUCERS:
-            self.producers.clear()  # what is forgotten is looked up
+            self.producers.clear()  # what is missing is looked up
         self.producers.update(plan.producers)
         for change in changes:
             key = change.topic, change.purpose, change.track
@@ -83,7 +83,7 @@ class Known:
 
 
 def rows_of_made(connection: apsw.Connection, topic: int, producer: int, sequences: Sequence[int]) -> set[int]:
-    """The batches in a topic that may have events with these numbers of a producer, whoever numbered them."""
+    """Return the batches in a topic that may have events with these numbers of a producer, of any author."""
     rows: set[int] = set()
     author: bytes | None = b""
     query = "SELECT min(author) FROM batches WHERE producer = ? AND topic = ? AND author >= ?"
@@ -126,7 +126,8 @@ class Plan:
         return stored
 
     def place(self, batch: Batch) -> Stored | None:
-        """Give a batch its position and queue it to be inserted; without what its topic's history has already."""
+        """Give a batch its position and queue it to be inserted, without events that its topic's history holds
+        already."""
         name = batch.header.topic
         topic, start, previous, total = self.ends.get(name) or self._end(name)
         fresh = self._fresh(topic, batch)
@@ -138,7 +139,7 @@ class Plan:
         given = [(id, topic, start + index) for index, id in enumerate(header.ids or ()) if id is not None]
         self._ids += given
         caused = int(any(cause.kind == "event" for cause in header.causes or ()))
-        producer = header.producer if len(given) < header.count else None  # none of its ids was made
+        producer = header.producer if len(given) < header.count else None  # all of its ids were given
         about = topic, start, header.count, producer, header.author, header.first, last_time, caused
         noted = *about, len(fresh.data), total, previous, sum
         self._rows.append((*noted, database.row_sum(*noted), fresh.data))
@@ -157,11 +158,11 @@ class Plan:
         topic = self.new_topics.get(name)
         if topic is None:
             topic = self.new_topics[name] = len(self._known.topics) + len(self.new_topics) + 1
-            database.save_topic(self.connection, Topic(topic, name))
+            database.save_topic(self.connection, TopicLog(topic, name))
         return topic, 0, 0, 0
 
     def define(self, kind: str, name: str, value: bytes | None, before: int | None) -> Definition | None:
-        """Change a definition, or remove it where `value` is None: a commit of its own. Return None, with nothing
+        """Change a definition, or remove it where `value` is None, as a commit of its own. Return None, with nothing
         written, where there is nothing to remove."""
         key = kind, name
         found = value_of(self.connection, "SELECT number FROM definitions WHERE kind = ? AND name = ?", key)
@@ -169,7 +170,7 @@ class Plan:
         if value is None and found is None:
             return None
         number = self.commit.number
-        self.connection.pragma("secure_delete", True)  # there may be secrets in what it takes the place of
+        self.connection.pragma("secure_delete", True)  # the replaced value may contain secrets
         try:
             if value is None:
                 self.connection.execute("DELETE FROM definitions WHERE kind = ? AND name = ?", key)
@@ -187,19 +188,18 @@ class Plan:
         self._insert()
         self._write_commit([])
 
-    # --- only once ------------------------------------------------------------------------------------------
+    # --- deduplication --------------------------------------------------------------------------------------
 
     def _fresh(self, topic: int, batch: Batch) -> Batch | None:
-        """The batch without the events whose ids the topic's history holds, or that it names twice.
+        """Return the batch without events whose ids the topic's history holds, or that it has twice.
 
-        An id that was made is looked for only where its number does not follow on what its author has there: nobody
-        else can make it.
+        A made id is looked up only where its number does not follow the author's last: no other process can make it.
         """
         header = batch.header
         follows = header.first >= self._reached((topic, header.producer, header.author))
         if header.ids is None and follows:
             return batch
-        self._insert()  # so that the look-up sees what this commit itself brings
+        self._insert()  # so that the look-up sees this commit's own events
         ids = [batch.id(index) for index in range(header.count)]
         held = self._held(
             topic, batch.topic, ids if header.ids is None or not follows else [id for id in header.ids if id]
@@ -214,7 +214,7 @@ class Plan:
         return batch.take(indices) if indices else None
 
     def _reached(self, key: tuple[int, int, bytes]) -> int:
-        """The number after the last event of a producer in a topic. What follows on it needs no look-up."""
+        """Return the number after the last event of a producer in a topic. Numbers from there on need no look-up."""
         reached = self.producers.get(key, self._known.producers.get(key))
         if reached is None:
             topic, producer, author = key
@@ -226,16 +226,16 @@ class Plan:
         return reached
 
     def held(self, name: str, ids: list[str]) -> set[str]:
-        """Those of the ids that events in a topic's history have, this commit's included."""
+        """Return those of the ids that events in a topic's history have, this commit's included."""
         log = self._known.topics.get(name)
         topic = log.id if log is not None else self.new_topics.get(name)
         self._insert()
         return self._held(topic, name, ids) if topic is not None else set()
 
     def _held(self, topic: int, name: str, ids: list[str]) -> set[str]:
-        """The ids that events in the topic's history have, as far as it matters for these. The events say it
-        themselves: what is noted of them is how they are found."""
-        # CROSS: each of them is looked up, and not each that the topic has is compared with all of them.
+        """Return the ids that events in the topic's history have. The index only finds candidates; the batches
+        decide."""
+        # CROSS: looks up each id, instead of comparing all ids of the topic with them.
         query = "SELECT value, position FROM json_each(?2) CROSS JOIN ids ON ids.id = value AND ids.topic = ?1"
         held = set()
         found: Stored | None = None
@@ -278,7 +278,7 @@ class Plan:
             self._ids = []
 
     def _write_dead(self, changes: Sequence[Change]) -> None:
-        """Keep the dead letters' rows in line, in the order in which a change is applied."""
+        """Update the rows of dead letters, in the order in which a change is applied."""
         for change in changes:
             key = change.topic, change.purpose, change.track
             if change.retired:

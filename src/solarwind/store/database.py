@@ -1,12 +1,11 @@
 """A store's database file: its format, how it is opened, and what its rows mean.
 
-Each batch carries the sum of its bytes chained to the sum of the batch before it in its topic; each commit and
-each snapshot carries its own. Where history was trimmed, the topic notes which positions went, so that any other gap
-is a loss.
+The checksum of each batch is chained to that of the batch before it in its topic; each commit and each snapshot has its
+own. Where history was trimmed, the topic records which positions were deleted, so that any other gap is a loss.
 
 The number that SQLite keeps for its users, in the first sector of the file, holds the format and the file's *life*:
-drawn at random whenever a store that was closed in order is opened again. The mark beside it notes it too. So a log
-that was left there by another file, or by an earlier or later state of this one, is known before SQLite reads it.
+drawn at random whenever a store that was closed in order is opened again. The mark beside it records it too. So a log
+left by another file, or by an earlier or later state of this one, is noticed before SQLite reads it.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ _FORMAT_BITS = 0xFF
 Track = tuple[str, str, int]  # topic, purpose and the number of the track
 APPLICATION = 0x53574E44  # "SWND"
 PAGE_BYTES = 16 << 10
-INCREMENTAL = 2  # what is free in the file can be given back piece by piece
+INCREMENTAL = 2  # free space in the file can be returned to the disk piece by piece
 _HEADER = b"SQLite format 3\0"
 _LOG_HEADER_BYTES = 32
 
@@ -87,17 +86,17 @@ CREATE INDEX of_delayed ON delayed_ids(row);
 NO_ROOM = {apsw.SQLITE_FULL, apsw.SQLITE_IOERR_WRITE, apsw.SQLITE_IOERR_SHMSIZE, apsw.SQLITE_IOERR_SHMMAP}
 # The kernel may have dropped what it could not sync, and says so only once.
 UNKNOWN = {apsw.SQLITE_IOERR_FSYNC, apsw.SQLITE_IOERR_DIR_FSYNC}
-# What reading damaged rows may raise, where a sum does not tell before.
+# What reading damaged rows may raise before a checksum is compared.
 UNREADABLE = (apsw.Error, msgspec.MsgspecError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
 def in_one_line(error: BaseException | str) -> str:
-    """SQLite quotes its schema, which has several."""
+    """Return the error's text on one line: SQLite quotes its schema, which has several."""
     return " ".join(str(error).split())
 
 
-class Topic(msgspec.Struct):
-    """What is remembered of a topic's log besides its batches."""
+class TopicLog(msgspec.Struct):
+    """What memory holds of a topic's log besides its batches."""
 
     id: int
     name: str
@@ -118,7 +117,7 @@ class Topic(msgspec.Struct):
         return self.total - self.gone
 
 
-class Commit(NamedTuple):
+class CommitRow(NamedTuple):
     number: int
     time: int
     events: int
@@ -128,7 +127,7 @@ class Commit(NamedTuple):
 
 
 def resolve(path: str) -> str:
-    """The file that `path` names, whatever links lead to it. `StoreError` where it can be none."""
+    """Return the file that `path` leads to through links. Raise `StoreError` for an invalid path."""
     real = os.path.realpath(check_path(path))
     if os.path.lexists(path) and not os.path.exists(real):
         raise StoreError(
@@ -141,13 +140,13 @@ def resolve(path: str) -> str:
 
 
 def exists(path: str, vfs: str | None) -> bool:
-    """Whether a store is at `path`. `StoreError` where something else is."""
+    """Whether a store is at `path`. Raise `StoreError` where something else is."""
     if os.path.isdir(path):
         raise StoreError(f"expected a store's file, but {path} is a folder: name a file in it, such as {path}/wind.db")
     if not os.path.exists(path) or os.path.getsize(path) == 0:
         return False
     if os.path.exists(f"{path}-journal"):
-        return False  # cut off while it was created: SQLite takes that back first
+        return False  # interrupted while it was created: SQLite rolls that back first
     head = read_start(path, vfs, 100)
     if not head.startswith(_HEADER):
         raise StoreError(f"expected a store of Solar Wind, but {path} is not an SQLite database: name another file")
@@ -160,7 +159,7 @@ def new_life() -> int:
 
 
 def read_life(path: str, vfs: str | None) -> int:
-    """The life that the file itself says, whatever its log says; 0 where there is none yet."""
+    """Return the life in the file itself, whatever its log has; 0 where there is none yet."""
     return int.from_bytes(read_start(path, vfs, 100)[60:64], "big")
 
 
@@ -189,13 +188,13 @@ def _refuse_format(path: str, application: int, number: int) -> None:
 
 
 def connect(path: str, vfs: str | None, *, write: bool = True, create: bool = False) -> apsw.Connection:
-    """A connection to a database. It leaves the log alone when it closes, until `keep_tidy`."""
+    """Return a connection to a database. It keeps the log when it closes, until `keep_tidy`."""
     flags = apsw.SQLITE_OPEN_READWRITE if write else apsw.SQLITE_OPEN_READONLY
     return _prepare(path, apsw.Connection(path, flags | (apsw.SQLITE_OPEN_CREATE if create else 0), vfs), create)
 
 
 def connect_to_look(path: str, vfs: str | None) -> apsw.Connection:
-    """A connection that changes nothing, also where nothing can be changed: on a read-only mount, say."""
+    """Return a connection that changes nothing and works on a read-only mount, too."""
     if os.access(path, os.W_OK) and os.access(os.path.dirname(os.path.abspath(path)), os.W_OK):
         return connect(path, vfs)
     if has_log(path):
@@ -224,9 +223,9 @@ def _prepare(path: str, connection: apsw.Connection, create: bool) -> apsw.Conne
 
 
 def keep_tidy(connection: apsw.Connection, tidy: bool) -> None:
-    """Whether the last connection to close empties the log into the database and removes it.
+    """Set whether the last connection to close empties the log into the database and removes it.
 
-    What is evidence of a loss, or of unknown outcome, must stay as it is.
+    Evidence of a loss, or of an unknown outcome, must be kept.
     """
     connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, int(not tidy))
 
@@ -235,7 +234,7 @@ def _create(connection: apsw.Connection) -> None:
     if connection.pragma("page_count") == 0:
         connection.pragma("page_size", PAGE_BYTES)
         with connection:
-            connection.execute(f"PRAGMA auto_vacuum = {INCREMENTAL}")  # it writes: the file is made in one transaction
+            connection.execute(f"PRAGMA auto_vacuum = {INCREMENTAL}")  # creates the file, in one transaction
             connection.execute(_SCHEMA)
             connection.execute(f"PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {new_life()}")
             values = [("store", os.urandom(16)), ("clean", 1), ("oldest", 1)]
@@ -244,7 +243,7 @@ def _create(connection: apsw.Connection) -> None:
 
 
 def has_its_schema(connection: apsw.Connection) -> bool:
-    """Whether tables and indices are named as in `_SCHEMA`, to the letter."""
+    """Whether tables and indices are exactly those of `_SCHEMA`."""
     query = "SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_stat%' ORDER BY name"
     model = apsw.Connection(":memory:")
     try:
@@ -255,17 +254,17 @@ def has_its_schema(connection: apsw.Connection) -> bool:
 
 
 def select(connection: apsw.Connection, query: str, values: tuple[apsw.SQLiteValue, ...] = ()) -> Iterable[Any]:
-    """The rows that a query gives. What their columns hold is for the schema to say."""
+    """Return the rows of a query. The schema says which types its columns hold."""
     return connection.execute(query, values)
 
 
 def value(connection: apsw.Connection, query: str, values: tuple[apsw.SQLiteValue, ...] = ()) -> Any:
-    """The only value that a query gives, or None."""
+    """Return the only value of a query, or None."""
     return connection.execute(query, values).get
 
 
 def result_code(error: apsw.Error) -> int:
-    """What SQLite said, as exactly as it can."""
+    """Return SQLite's most specific error code."""
     return int(getattr(error, "extendedresult", apsw.SQLITE_ERROR))
 
 
@@ -284,13 +283,13 @@ def store_id(connection: apsw.Connection) -> bytes:
     return bytes(meta(connection, "store") or b"")
 
 
-def last_commit(connection: apsw.Connection) -> Commit:
+def last_commit(connection: apsw.Connection) -> CommitRow:
     query = "SELECT number, time, events FROM commits ORDER BY number DESC LIMIT 1"
-    return next((Commit(*row) for row in select(connection, query)), Commit(0, 0, 0))
+    return next((CommitRow(*row) for row in select(connection, query)), CommitRow(0, 0, 0))
 
 
-def read_topics(connection: apsw.Connection) -> list[Topic]:
-    """All topics, each with its end and last sum as the last of its batches gives them."""
+def read_topics(connection: apsw.Connection) -> list[TopicLog]:
+    """Return all topics, each with its end and last checksum from its last batch."""
     query = """
     SELECT id, name, max(next, coalesce(start + count, 0)), iif(start + count >= next, batches.sum, topics.sum),
         iif(start + count >= next, batches.total, topics.total), keep_ns, keep_bytes, trimmed, gone
@@ -299,12 +298,12 @@ def read_topics(connection: apsw.Connection) -> list[Topic]:
     """
     found = []
     for id, name, next, sum, total, keep_ns, keep_bytes, trimmed, gone in select(connection, query):
-        found.append(Topic(id, name, next, sum, total, keep_ns, keep_bytes, _read_spans(trimmed), gone))
+        found.append(TopicLog(id, name, next, sum, total, keep_ns, keep_bytes, _read_spans(trimmed), gone))
     return found
 
 
 def _read_spans(encoded: Any) -> Spans:
-    """Nothing where it cannot be read: its row's sum tells."""
+    """Return the spans, or none where they cannot be decoded: the row's checksum reports that."""
     try:
         return Spans(msgspec.msgpack.decode(encoded, type=list[int]))
     except (msgspec.MsgspecError, TypeError, ValueError):
@@ -315,25 +314,25 @@ def forget_events(connection: apsw.Connection, topic: int, start: int, stop: int
     connection.execute("DELETE FROM ids WHERE topic = ? AND position >= ? AND position < ?", (topic, start, stop))
 
 
-def save_topic(connection: apsw.Connection, log: Topic) -> None:
+def save_topic(connection: apsw.Connection, log: TopicLog) -> None:
     trimmed = state.encode(log.trimmed.edges)
     row = (log.id, log.name, log.keep_ns, log.keep_bytes, log.next, log.sum, log.total, trimmed, log.gone)
     connection.execute("INSERT OR REPLACE INTO topics VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*row, row_sum(*row)))
 
 
 def row_sum(*columns: object) -> int:
-    """The sum of a row: of whatever it holds, since damage may have made anything of it."""
+    """Return the checksum of a row, whatever values damage has made of it."""
     return crc32(state.encode(columns))
 
 
-# What is noted of a batch beside its body, in the order of `whole`.
+# The columns of a batch's row besides its body, in the order of `whole`.
 NOTED = "topic, start, count, producer, author, first, last_time, caused, size, total, previous, sum"
 BATCH = "start, count, previous, sum, data"
-LETTER = "track, position, tried, time, CAST(error AS BLOB), sum"  # damaged text may be none
+LETTER = "track, position, tried, time, CAST(error AS BLOB), sum"  # damaged text may not be UTF-8
 
 
 def read_letter(path: str, topic: str, purpose: str, *row: Any) -> Letter:
-    """The dead letter in a row. `StoreError` where it is not what was written."""
+    """Return the dead letter in a row. Raise `StoreError` where it is damaged."""
     *columns, sum = row
     if row_sum(topic, purpose, *columns) != sum:
         raise StoreError(
@@ -346,13 +345,13 @@ def read_letter(path: str, topic: str, purpose: str, *row: Any) -> Letter:
 
 
 def read_definitions(connection: apsw.Connection, path: str, kind: str | None) -> list[Definition]:
-    """All, or all of a kind. `StoreError` where one is not what was written."""
+    """Return all definitions, or those of a kind. Raise `StoreError` where one is damaged."""
     rows = select(connection, "SELECT * FROM definitions WHERE ?1 IS NULL OR kind = ?1", (kind,))
     return [read_definition(path, *row) for row in rows]
 
 
 def read_definition(path: str, kind: str, name: str, number: int, value: bytes, sum: int) -> Definition:
-    """The definition in a row. `StoreError` where it is not what was written."""
+    """Return the definition in a row. Raise `StoreError` where it is damaged."""
     if row_sum(kind, name, number, value) != sum:
         raise StoreError(
             f"{path} is damaged: {kind} {name!r} is not what was defined: restore a backup, or go on without it with "
@@ -362,7 +361,7 @@ def read_definition(path: str, kind: str, name: str, number: int, value: bytes, 
 
 
 def read_batch(path: str, topic: str, start: int, count: int, previous: int, sum: int, data: bytes) -> Stored:
-    """The batch in a row. `StoreError` where it is not what was written."""
+    """Return the batch in a row. Raise `StoreError` where it is damaged."""
     last = start + count - 1 if isinstance(count, int) else "?"
     fault = f"{path} is damaged: the events {start} to {last} of topic {topic!r} are not what was written"
     way_out = f"restore a backup, or go on without them with `solarwind check --accept-loss --url sqlite:///{path}`"
@@ -386,7 +385,7 @@ def refuse_noted(path: str, topic: str, start: Any, count: Any) -> StoreError:
 
 
 def read_at(connection: apsw.Connection, path: str, topic: int, name: str, position: Any) -> Stored | None:
-    """The last batch that begins at or before a position."""
+    """Return the last batch that begins at or before a position."""
     query = f"SELECT {BATCH} FROM batches WHERE topic = ? AND start <= ? ORDER BY start DESC LIMIT 1"
     for row in list(select(connection, query, (topic, position))):
         return read_batch(path, name, *row)
@@ -394,7 +393,7 @@ def read_at(connection: apsw.Connection, path: str, topic: int, name: str, posit
 
 
 def check_given(path: str, id: str, topic: str, position: Any, found: Stored | None) -> None:
-    """`StoreError` unless the event that an id is noted of, in `found`, has it."""
+    """Raise `StoreError` unless the event that the index names for an id, in `found`, has it."""
     if found is None or position >= found.stop or found.batch.id(position - found.start) != id:
         raise StoreError(
             f"{path} is damaged: the id {id!r} is noted of event {position} of topic {topic!r}, which has another or "
@@ -404,7 +403,7 @@ def check_given(path: str, id: str, topic: str, position: Any, found: Stored | N
 
 
 def read_purposes(connection: apsw.Connection) -> tuple[list[Snapshot], list[Change], dict[Track, int]]:
-    """All snapshots, the changes that came after them, and each track's first commit since its snapshot."""
+    """Return all snapshots, the changes after them, and each purpose's first commit since its snapshot."""
     numbers: dict[Track, int] = {}
     snapshots: list[Snapshot] = []
     query = "SELECT topic, purpose, track, number, state FROM snapshots"
@@ -419,7 +418,7 @@ def read_purposes(connection: apsw.Connection) -> tuple[list[Snapshot], list[Cha
             key = change.topic, change.purpose, change.track
             if number <= numbers.get(key, -1):
                 continue
-            if change.retired:  # forgotten, with all that came before
+            if change.retired:  # deleted, with everything before
                 for place in places.pop(key, ()):
                     changes[place] = None
                 since.pop(key, None)

@@ -1,8 +1,8 @@
-"""What is defined by name, apart from any topic's log: values by kind and name, such as a server's webhooks.
+"""Named definitions, apart from any topic's log: values by kind and name, such as a server's webhooks.
 
-A change is one commit of the store: it is there with all that was committed before it, or not at all. Each definition
-has the number of the change that made it. Whoever changes one may say which number it takes the place of, so that of
-two who have read the same only one changes it.
+A change is one commit of the store, atomic and in order with all others. Each definition has the number of the change
+that made it. A change may state the number of the definition that it replaces, so that of two concurrent changes only
+one succeeds.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MAX_DEFINITIONS = 10_000
 
 
 class Definition(msgspec.Struct, frozen=True, array_like=True):
-    """`value` is None where it was removed. `number` is larger than that of every change before it."""
+    """`value` is None where it was removed. `number` is larger than that of every earlier change."""
 
     kind: str
     name: str
@@ -32,46 +32,46 @@ class Definition(msgspec.Struct, frozen=True, array_like=True):
     number: int
 
     def __repr__(self) -> str:
-        """Without the value, in which there may be secrets."""
+        """Leave out the value, which may contain secrets."""
         return f"<Definition {self.kind} {self.name!r}, number {self.number}>"
 
 
-Told = Callable[[Definition], None]
-Change = Callable[[str, str, bytes | None, int | None], Awaitable[Definition | None]]
-Read = Callable[[str | None], Awaitable[list[Definition]]]
+Listener = Callable[[Definition], None]
+ChangeDefinition = Callable[[str, str, bytes | None, int | None], Awaitable[Definition | None]]
+ReadDefinitions = Callable[[str | None], Awaitable[list[Definition]]]
 
 
 class Definitions(Protocol):
-    """The definitions of a store. `StoreError` where it cannot do what is asked."""
+    """The definitions of a store. Methods raise `StoreError` where they fail."""
 
-    lasting: bool  # whether they outlive the process
+    lasting: bool  # whether they survive the process
 
     async def list(self, kind: str | None = None) -> list[Definition]:
-        """All, or all of a kind, by kind and name."""
+        """Return all definitions, or all of a kind, by kind and name."""
         ...
 
     async def put(self, kind: str, name: str, value: bytes, *, before: int | None = None) -> Definition:
-        """Define it, durably. `before` is the number of the definition it takes the place of, 0 for none; None for
-        whatever is there. Raises `ConflictError` where another is there; `TooLarge`, `Busy`, `BadArgument`."""
+        """Store a definition durably. `before` is the number of the definition that it replaces, 0 for none; None for
+        any. Raise `ConflictError` where another is there; `TooLarge`, `Busy`, `BadArgument`."""
         ...
 
     async def remove(self, kind: str, name: str, *, before: int | None = None) -> Definition | None:
-        """Return what is told of it, or None where it was not there. `before` as above."""
+        """Remove a definition and return the change, or None where it was not there. `before` as above."""
         ...
 
-    def watch(self, kind: str, told: Told) -> Callable[[], None]:
-        """Call `told` on the loop with each change of that kind from now on, whoever makes it; the same change may be
-        told again. Return what ends it."""
+    def watch(self, kind: str, told: Listener) -> Callable[[], None]:
+        """Call `told` on the loop with each change of that kind from now on, by any process; a change may be repeated.
+        Return a function that ends it."""
         ...
 
 
 class Watchers:
-    """Who is told of changes."""
+    """The callbacks of those who watch definitions."""
 
     def __init__(self) -> None:
-        self._told: dict[str, list[Told]] = {}
+        self._told: dict[str, list[Listener]] = {}
 
-    def watch(self, kind: str, told: Told) -> Callable[[], None]:
+    def watch(self, kind: str, told: Listener) -> Callable[[], None]:
         watching = self._told.setdefault(kind, [])
         watching.append(told)
         return lambda: watching.remove(told)
@@ -85,10 +85,10 @@ class Watchers:
 
 
 class StoredDefinitions:
-    """`Definitions` on a store that has two functions for them: `change` a definition, or remove it where the value is
-    None, and `read` those of a kind. `change` returns None where there was nothing to remove."""
+    """`Definitions` on two functions of a store: `change` a definition, or remove it where the value is None, and
+    `read` those of a kind. `change` returns None where there was nothing to remove."""
 
-    def __init__(self, change: Change, read: Read, *, lasting: bool) -> None:
+    def __init__(self, change: ChangeDefinition, read: ReadDefinitions, *, lasting: bool) -> None:
         self.lasting = lasting
         self._change = change
         self._read = read
@@ -114,7 +114,7 @@ class StoredDefinitions:
 
 
 def in_memory() -> StoredDefinitions:
-    """Definitions that last as long as the process."""
+    """Return definitions that last as long as the process."""
     known: dict[tuple[str, str], Definition] = {}
     numbers = count(1)
 
@@ -138,7 +138,7 @@ def in_memory() -> StoredDefinitions:
 
 
 def check_definition(kind: str, name: str, value: bytes) -> None:
-    """Raises `BadArgument` and `TooLarge`."""
+    """Raise `BadArgument` and `TooLarge` for an invalid definition."""
     if not (kind.isascii() and kind.isidentifier()):
         raise BadArgument(f"expected a kind of definition, a word of A-Z a-z 0-9 _, got {kind[:80]!a}")
     if not 0 < len(name.encode()) <= MAX_NAME_BYTES:
@@ -148,7 +148,7 @@ def check_definition(kind: str, name: str, value: bytes) -> None:
 
 
 def check_before(kind: str, name: str, number: int, before: int | None) -> None:
-    """Whether the definition with that number, 0 for none, is the one that is to be changed. Raises `ConflictError`."""
+    """Raise `ConflictError` unless `number`, 0 for none, is that of the definition to be changed."""
     if before is not None and before != number:
         raise ConflictError(
             f"expected {kind} {name!r} as of change {before}, got change {number}: somebody else changed it meanwhile; "
@@ -157,6 +157,6 @@ def check_before(kind: str, name: str, number: int, before: int | None) -> None:
 
 
 def check_count(number: int) -> None:
-    """Raises `Busy`."""
+    """Raise `Busy` where there are too many definitions."""
     if number > MAX_DEFINITIONS:
         raise Busy(f"expected no more than {MAX_DEFINITIONS:,} definitions in a store, got another: remove one")

@@ -1,6 +1,6 @@
-"""The due-log in a database: rows ordered by when they are due, and the ids of their events.
+"""The due-log in a database: rows by due time, and the ids of their events.
 
-All that is written here is written within a commit, by a `Plan`; what is read is asked on the read thread.
+A `Plan` writes it within a commit; queries run on the read thread.
 """
 
 from __future__ import annotations
@@ -24,29 +24,30 @@ from .delays import BEGINNING, PAGE_BYTES, RELEASE_BYTES, RELEASE_ROWS, Delayed,
 T = TypeVar("T")
 Accept = Callable[[apsw.Connection], object]
 
-RELEASE_S = 0.02  # that other commits may be held up
+RELEASE_S = 0.02  # for which other commits may be held up
 _ROW = "due, row, topic, count, whole, data"
 _encode_json = msgspec.json.Encoder().encode
 
 
 class Commits(Protocol):
-    """See `StoredDueLog`."""
+    """Runs a commit: see `StoredDueLog`."""
 
     async def __call__(self, work: Callable[[Plan], T], /) -> T: ...
 
 
 class Database(Protocol):
-    """A file that is open, or will be."""
+    """A database file that is open, or will be."""
 
     path: str
 
     async def ask(self, question: Callable[[apsw.Connection], T]) -> T:
-        """Ask it something on the read thread."""
+        """Run a query on the read thread."""
         ...
 
 
 class StoredDueLog:
-    """See `DueLog`. `commit` runs the work of a commit of its own on the write thread of the `database`."""
+    """The due-log of a database: see `DueLog`. `commit` runs a commit of its own on the write thread of the
+    `database`."""
 
     def __init__(self, database: Database, commit: Commits) -> None:
         self._database = database
@@ -83,7 +84,7 @@ class StoredDueLog:
 
 
 def add(plan: Plan, delayed: Sequence[Delayed]) -> None:
-    """Without events whose ids are there already, or in their topic's history."""
+    """Add delayed batches, without events whose ids are there already, or in their topic's history."""
     ids: dict[str, list[str]] = {}
     for _, batch in delayed:
         ids.setdefault(batch.topic, []).extend(batch.id(index) for index in range(len(batch)))
@@ -135,7 +136,7 @@ def release(path: str, plan: Plan, now: int) -> list[Stored]:
 
 
 def cut_out(path: str, plan: Plan, topic: str, id: str) -> Batch | None:
-    """The event, which is there no more; None where it was not there."""
+    """Remove the event and return it as a batch; None where it was not there."""
     query = f"SELECT {_ROW} FROM delayed WHERE row = (SELECT row FROM delayed_ids WHERE id = ? AND topic = ?)"
     for row in list(select(plan.connection, query, (id, topic))):
         entry = read_entry(path, *row)
@@ -160,7 +161,7 @@ def _forget(plan: Plan, entry: Entry) -> None:
 def _some(
     path: str, connection: apsw.Connection, query: str, values: tuple[int, ...], max_bytes: int
 ) -> Iterator[Entry]:
-    """The first of what a query gives: at least one, no more than `max_bytes`."""
+    """Yield the first rows of a query: at least one, then up to `max_bytes`."""
     found = 0
     for row in select(connection, query, values):
         entry = read_entry(path, *row)
@@ -171,7 +172,7 @@ def _some(
 
 
 def read_entry(path: str, due: int, row: int, topic: str, count: int, whole: int, data: bytes) -> Entry:
-    """The entry in a row. `StoreError` where it is not what was written."""
+    """Return the entry in a row. Raise `StoreError` where it is damaged."""
     try:
         if _sum(due, topic, count, data) == whole:
             batch = Batch.read(data)
@@ -186,7 +187,7 @@ def read_entry(path: str, due: int, row: int, topic: str, count: int, whole: int
 
 
 def inspect(path: str, connection: apsw.Connection, most: int) -> Iterator[tuple[str, Accept]]:
-    """What of the nearest `most` rows is not as it was written, and how to go on without it."""
+    """Yield what is damaged in the nearest `most` rows, and how to go on without it."""
     for row in select(connection, f"SELECT row FROM delayed INDEXED BY nearest ORDER BY due, row LIMIT {most}"):
         for columns in list(select(connection, f"SELECT {_ROW} FROM delayed WHERE row = ?", row)):
             ids = [id for (id,) in select(connection, "SELECT CAST(id AS BLOB) FROM delayed_ids WHERE row = ?", row)]
@@ -205,7 +206,7 @@ def inspect(path: str, connection: apsw.Connection, most: int) -> Iterator[tuple
 
 
 def inspect_ids(path: str, connection: apsw.Connection) -> Iterator[tuple[str, Accept]]:
-    """Whether each id is of something that is there."""
+    """Yield the ids that belong to no row, and how to go on without them."""
     gone = "delayed_ids WHERE NOT EXISTS (SELECT 1 FROM delayed WHERE delayed.row = delayed_ids.row)"
     count = value(connection, f"SELECT count(*) FROM {gone}")
     if count:

@@ -1,8 +1,8 @@
-"""The due-log: events that are not to be in their topic yet, by the time at which they are due.
+"""The due-log: accepted events that enter their topic later, ordered by due time.
 
-They are accepted: durable, and their ids are taken. No purpose knows of them, and nothing waits for them. Whoever has
-the clock calls `release` once something is due: then it is moved into its topic in one commit, which gives it its
-position there as if it had just been fired. Only what is asked for is in memory, however many there are.
+They are durable, and their ids are in use. No purpose sees them, and nothing waits for them. The owner of the clock
+calls `release` when some are due: they move into their topics in one commit, which gives them positions as if they had
+just been fired. The due-log takes no memory for each event.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from ..errors import BadArgument
 
 MAX_DUE = (1 << 62) - 1  # ns since 1970
 PAGE_BYTES = 64 << 10
-RELEASE_BYTES = 1 << 20  # of events that are moved in one commit, so that others have their turn
+RELEASE_BYTES = 1 << 20  # of events moved in one commit, so that it is short
 RELEASE_ROWS = 500
 BEGINNING = (-1, -1)
 
 
 class Delayed(NamedTuple):
-    """A batch, all of whose events are due at the same time: ns since 1970, by the wall clock."""
+    """A batch whose events are all due at the same time, in ns since 1970 by the wall clock."""
 
     due: int
     batch: Batch
 
 
 class Entry(NamedTuple):
-    """A batch in the due-log. What is due at the same time goes by the number: in the order accepted."""
+    """A batch in the due-log. Those due at the same time are ordered by number: in the order accepted."""
 
     due: int
     number: int
@@ -38,60 +38,60 @@ class Entry(NamedTuple):
 
     @property
     def place(self) -> tuple[int, int]:
-        """Where the next page goes on."""
+        """The place after which the next page begins."""
         return self.due, self.number
 
 
 class DueLog(Protocol):
-    """The due-log of a store; `Store.commit` adds to it. `StoreError` where it cannot do what is asked."""
+    """The due-log of a store; `Store.commit` adds to it. Methods raise `StoreError` where they fail."""
 
     async def release(self, now: int) -> list[Stored]:
         """Move what is due at `now` (ns since 1970, by the wall clock) into its topics, in one commit: the nearest
-        first, and no more than others can wait for. Return it with its positions. What a topic's history holds already
-        is left out. Raises `Full` where there is no room: then nothing was moved."""
+        first, and a limited number, so that the commit is short. Return it with its positions. Events that the topic's
+        history holds already are left out. Raise `Full`, with nothing moved, where there is no room."""
         ...
 
     async def next_due(self) -> int | None:
-        """When the nearest is due, ns since 1970; None where there is nothing."""
+        """Return when the nearest is due, in ns since 1970; None where there is none."""
         ...
 
     async def count(self) -> int:
-        """How many events there are."""
+        """Return the number of events."""
         ...
 
     async def cancel(self, topic: str, id: str) -> bool:
-        """Take an event out, durably. False where it is not there (any more)."""
+        """Remove an event, durably. Return False where it is not there (any more)."""
         ...
 
     async def move(self, topic: str, id: str, due: int) -> bool:
-        """Have an event due at another time, durably. False where it is not there (any more)."""
+        """Change an event's due time, durably. Return False where it is not there (any more)."""
         ...
 
     async def page(self, after: tuple[int, int] = BEGINNING, max_bytes: int = PAGE_BYTES) -> list[Entry]:
-        """The nearest after the entry with that place; at least one if there is any, no more than `max_bytes`."""
+        """Return the next entries after that place: at least one if there is any, then up to `max_bytes`."""
         ...
 
 
 def check_due(due: int) -> None:
-    """Raises `BadArgument`."""
+    """Raise `BadArgument` for an invalid due time."""
     if not 0 <= due <= MAX_DUE:
         raise BadArgument(f"expected a time between 1970 and 2116, got {due} ns since 1970")
 
 
 def check_delayed(delayed: Sequence[Delayed]) -> None:
-    """Raises `BadArgument`."""
+    """Raise `BadArgument` for an invalid due time."""
     for each in delayed:
         check_due(each.due)
 
 
 def without(batch: Batch, id: str) -> Batch | None:
-    """The batch without the event of that id; None where nothing is left."""
+    """Return the batch without the event of that id; None where nothing is left."""
     rest = [index for index in range(len(batch)) if batch.id(index) != id]
     return batch.take(rest) if rest else None
 
 
 def only(batch: Batch, id: str) -> Batch:
-    """The batch of the event of that id alone."""
+    """Return a batch of only the event of that id."""
     return batch.take([index for index in range(len(batch)) if batch.id(index) == id])
 
 
@@ -100,7 +100,8 @@ def _place(entry: Entry) -> tuple[int, int]:
 
 
 class MemoryDueLog:
-    """In memory, in order. `is_known` says whether a topic's history holds an id, and `append` puts a batch there."""
+    """A due-log in memory. `is_known` returns whether a topic's history holds an id, and `append` adds a batch to
+    it."""
 
     def __init__(self, is_known: Callable[[str, str], bool], append: Callable[[Batch], Stored | None]) -> None:
         self._is_known = is_known

@@ -1,7 +1,7 @@
-"""The small files beside a database: how far it has got, and room for when there is none.
+"""The small files beside a database: the mark of its progress, and a reserve of disk space.
 
-SQLite cannot say that it lost something: one flipped bit in its log, and it drops all commits from there on
-without an error. The mark beside the database says how many there must be.
+SQLite does not notice a lost commit: after one flipped bit in its log it drops all commits from there on without an
+error. The mark beside the database records how many there must be.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def when(time_ns: int) -> str:
 
 
 def make_file(path: str, like: str) -> None:
-    """Make a file with the mode of the file `like`, if there is none."""
+    """Create a file with the mode of the file `like`, if it does not exist."""
     try:
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except FileExistsError:
@@ -40,15 +40,15 @@ def make_file(path: str, like: str) -> None:
 
 
 def open_file(path: str, vfs: str | None, flags: int) -> apsw.VFSFile:
-    """A file as SQLite itself opens it, so that whatever stands in for the disk stands in for all of it.
+    """Open a file by SQLite's own file access, so that a replacement for it in tests applies here too.
 
-    Opening and closing it otherwise would drop SQLite's own locks on it, which belong to the process.
+    Opening and closing it otherwise would release SQLite's own locks on it, which belong to the process.
     """
     return apsw.VFSFile(vfs or "", os.path.abspath(path), [flags, 0])
 
 
 def read_start(path: str, vfs: str | None, size: int) -> bytes:
-    """The first bytes of a file, as many as it has."""
+    """Return the first bytes of a file, up to `size`."""
     file = open_file(path, vfs, _READ)
     try:
         size = min(size, file.xFileSize())
@@ -67,9 +67,9 @@ def sync_folder(path: str) -> None:
 
 
 class Reach(NamedTuple):
-    """How far a store has got: its last commit, and all events that it has accepted up to then.
+    """The progress of a store: its last commit, and the number of events accepted up to then.
 
-    `store` and `life` say which file it is. While a life begins, the file may still be that of `former`.
+    `store` and `life` identify the file. While a life begins, the file may still be that of `former`.
     """
 
     store: bytes
@@ -81,19 +81,19 @@ class Reach(NamedTuple):
 
 
 class Mark:
-    """How far the database has got, noted after each commit: never ahead of what is durable.
+    """The progress of the database, recorded after each commit: never ahead of what is durable.
 
-    Three records take turns: the one last made durable, the one being made durable, and the one that
-    commits go on writing to. So whichever of them a power cut tears, an older one is left.
+    Three records take turns: the one last made durable, the one being made durable, and the one that commits go on
+    writing to. So whichever of them a power cut damages, an older one is left.
     """
 
     _RECORD = struct.Struct("<8s16siiqqq")
     _MAGIC = b"solwind2"
-    _APART = 4096  # no two in one sector
+    _APART = 4096  # never two in one sector
     _TURNS = 3
 
     def __init__(self, database: str, vfs: str | None, failed: Callable[[BaseException], None]) -> None:
-        """`failed` is called, on the thread that syncs, when a sync failed."""
+        """`failed` is called, on the syncing thread, when a sync fails."""
         self.path = f"{database}-mark"
         self._database = database
         self._vfs = vfs
@@ -104,7 +104,7 @@ class Mark:
 
     @classmethod
     def read(cls, database: str, vfs: str | None) -> Reach | None:
-        """The furthest of the records, or None where there is no sound one."""
+        """Return the latest of the records, or None where none is valid."""
         path = f"{database}-mark"
         if not os.path.exists(path):
             return None
@@ -120,11 +120,11 @@ class Mark:
         return max(found, key=lambda reach: reach.commit, default=None)
 
     def begin(self, reach: Reach) -> None:
-        """Put `reach` in the place of whatever was there, durably."""
+        """Replace all records by `reach`, durably."""
         if self._file is None:
             make_file(self.path, self._database)
             self._file = open_file(self.path, self._vfs, _OPEN)
-        for turn in range(self._TURNS):  # one by one: there is a sound record at every moment
+        for turn in range(self._TURNS):  # one by one, so that there is a valid record at every moment
             self._turn = turn
             self.write(reach)
             self._file.xSync(apsw.SQLITE_SYNC_NORMAL)
@@ -137,7 +137,7 @@ class Mark:
             self._file.xWrite(record + crc32(record).to_bytes(4, "little"), self._turn * self._APART)
 
     def sync(self) -> None:
-        """Make what was written durable. On a thread of its own: no commit waits for it."""
+        """Make what was written durable. It runs on a thread of its own: no commit waits for it."""
         assert self._file is not None
         with self._guard:
             self._turn = (self._turn + 1) % self._TURNS
@@ -153,7 +153,7 @@ class Mark:
 
 
 class Reserve:
-    """Room set aside, so that work that was accepted can be settled when the disk is full."""
+    """Reserved disk space, so that accepted events can be settled when the disk is full."""
 
     SIZE = 4 << 20
 
@@ -161,11 +161,11 @@ class Reserve:
         self._path = f"{database}-reserve"
         self._database = database
         self._vfs = vfs
-        # Set aside by an earlier run, perhaps: a disk that is full is no reason not to start.
+        # An earlier run may have reserved it: a full disk must not prevent the start.
         self.held = os.path.exists(self._path) and os.path.getsize(self._path) > 0
 
     def hold(self) -> bool:
-        """Set it aside, if there is room for it. Return whether it is."""
+        """Reserve the space, if there is room for it. Return whether it is reserved."""
         try:
             make_file(self._path, self._database)
             file = open_file(self._path, self._vfs, _OPEN)
@@ -188,7 +188,7 @@ class Reserve:
         return self.held
 
     def probe(self, size: int) -> bool:
-        """Whether the disk has room for so many bytes, up to 8 MiB, and a bit more."""
+        """Whether the disk has room for `size` bytes, up to 8 MiB, and a bit more."""
         size = min(size, _PROBE_BYTES) + (256 << 10)
         try:
             make_file(self._path, self._database)
@@ -209,7 +209,7 @@ class Reserve:
         return True
 
     def release(self) -> bool:
-        """Give the room back to the disk. Says whether there was any."""
+        """Return the space to the disk. Return whether there was any."""
         held, self.held = self.held, False
         if held:
             try:

@@ -1,6 +1,6 @@
-"""Whether a store is whole: what is lost or damaged, in sentences, and how to go on without it.
+"""Finds loss and damage in a store, describes it in sentences, and can go on without it.
 
-Opening looks at what can be looked at in a moment, `check` at everything; both by the same rules.
+Opening a store checks what takes a moment, `check` everything; both use the same rules.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from . import delayed
 from .database import (
     LETTER,
     NOTED,
-    Commit,
-    Topic,
+    CommitRow,
+    TopicLog,
     forget_events,
     has_its_schema,
     has_log,
@@ -56,7 +56,7 @@ WHERE start IS NOT reached OR NOT linked ORDER BY start
 
 
 _DELAYED = 1_000  # batches of the due-log that a start looks at
-_SMALL_BYTES = 16 << 20  # so much SQLite looks through in a moment
+_SMALL_BYTES = 16 << 20  # what SQLite checks in a moment
 
 _NOT_FOUND_GIVEN = """
 SELECT topic, position FROM (SELECT * FROM ids INDEXED BY given ORDER BY topic DESC, position DESC LIMIT ?) AS noted
@@ -77,17 +77,17 @@ _THERE = (
 
 
 class Finding(NamedTuple):
-    """What is not as it was written, and how to go on without it, in a transaction."""
+    """Something damaged or lost, and a function that accepts it in a transaction."""
 
     text: str
     accept: Callable[[apsw.Connection], object]
 
 
 def inspect_log(path: str, vfs: str | None) -> Iterator[Finding]:
-    """Whether SQLite's log was written to this very file. To be asked before SQLite reads it into the file."""
+    """Check that SQLite's log was written to this very file, before SQLite reads it into the file."""
 
     def accept(_: apsw.Connection) -> None:
-        """Whoever accepts has put it aside."""
+        """Do nothing: the caller has moved the log aside."""
 
     if not has_log(path):
         return
@@ -98,7 +98,7 @@ def inspect_log(path: str, vfs: str | None) -> Iterator[Finding]:
             accept,
         )
         return
-    for _ in range(3):  # it may begin a new life meanwhile
+    for _ in range(3):  # another process may begin a new life meanwhile
         life, mark, after = read_life(path, vfs), Mark.read(path, vfs), read_life(path, vfs)
         if mark is None or (life == after and life in (mark.life, mark.former)):
             return
@@ -110,12 +110,12 @@ def inspect_log(path: str, vfs: str | None) -> Iterator[Finding]:
     )
 
 
-def inspect_mark(path: str, connection: apsw.Connection, mark: Reach | None, last: Commit) -> Iterator[Finding]:
-    """Whether the database holds all commits that the mark beside it says were durable."""
+def inspect_mark(path: str, connection: apsw.Connection, mark: Reach | None, last: CommitRow) -> Iterator[Finding]:
+    """Check that the database holds all commits that the mark beside it records as durable."""
     way_out = f"restore a backup, or go on without them with `solarwind check --accept-loss --url sqlite:///{path}`"
 
     def accept(_: apsw.Connection) -> None:
-        """Whoever accepts writes the mark anew."""
+        """Do nothing: the caller writes the mark anew."""
 
     if mark is None or mark.store != store_id(connection):
         if not meta(connection, "clean"):
@@ -136,13 +136,13 @@ def inspect_mark(path: str, connection: apsw.Connection, mark: Reach | None, las
 
 
 def inspect_schema(path: str, connection: apsw.Connection) -> Iterator[Finding]:
-    """Whether the tables are those that were made. Nothing else can be told where they are not."""
+    """Check that the tables are those that were created. Nothing else can be checked where they are not."""
     if not has_its_schema(connection):
         yield Finding(f"{path} is damaged: what its tables are is not what was written: restore a backup", _rebuild)
 
 
 def inspect_topics(path: str, connection: apsw.Connection) -> Iterator[Finding]:
-    """Whether each topic's row is what was written. Nothing else can be told where one is not."""
+    """Check each topic's row. Nothing else can be checked where one is damaged."""
     for *columns, whole in select(connection, "SELECT * FROM topics"):
         if row_sum(*columns) != whole:
             yield Finding(
@@ -153,11 +153,11 @@ def inspect_topics(path: str, connection: apsw.Connection) -> Iterator[Finding]:
 
 
 def _renew_topic(topic: int, name: object) -> Callable[[apsw.Connection], None]:
-    """As its batches say: what is not there was trimmed."""
+    """Return a function that restores a topic's row from its batches: missing ones count as trimmed."""
 
     def accept(connection: apsw.Connection) -> None:
         query = "SELECT start, count, sum, total, size FROM batches WHERE topic = ? ORDER BY start"
-        log, there, left = Topic(topic, str(name)), Spans(), 0
+        log, there, left = TopicLog(topic, str(name)), Spans(), 0
         for start, count, total_sum, total, size in select(connection, query, (topic,)):
             there.add(start, start + count)
             log.next, log.sum, log.total, left = start + count, total_sum, total, left + size
@@ -171,10 +171,10 @@ def _renew_topic(topic: int, name: object) -> Callable[[apsw.Connection], None]:
 
 
 def inspect_letters(path: str, connection: apsw.Connection) -> Iterator[Finding]:
-    """Whether the dead letters' rows are what was written."""
+    """Check the rows of dead letters."""
     there = _THERE.format(topic="(SELECT id FROM topics WHERE name = dead.topic)")
     query = f"SELECT topic, purpose, {LETTER} FROM dead WHERE {there}"
-    for topic, purpose, *row in select(connection, query):  # those of no event are found elsewhere
+    for topic, purpose, *row in select(connection, query):  # letters of no event are found elsewhere
         try:
             read_letter(path, topic, purpose, *row)
         except StoreError as error:
@@ -185,7 +185,7 @@ def inspect_letters(path: str, connection: apsw.Connection) -> Iterator[Finding]
 
 
 def inspect_definitions(path: str, connection: apsw.Connection) -> Iterator[Finding]:
-    """Whether the definitions are what was written."""
+    """Check the definitions."""
     for row in select(connection, "SELECT * FROM definitions"):
         try:
             read_definition(path, *row)
@@ -194,7 +194,7 @@ def inspect_definitions(path: str, connection: apsw.Connection) -> Iterator[Find
 
 
 def inspect_delayed(path: str, connection: apsw.Connection, most: int) -> Iterator[Finding]:
-    """Whether the nearest `most` batches of the due-log are what was written; all of them if they are fewer."""
+    """Check the nearest `most` batches of the due-log."""
     for finding in delayed.inspect(path, connection, most):
         yield Finding(*finding)
     for finding in delayed.inspect_ids(path, connection) if most > _DELAYED else ():
@@ -202,7 +202,7 @@ def inspect_delayed(path: str, connection: apsw.Connection, most: int) -> Iterat
 
 
 def inspect_commits(path: str, connection: apsw.Connection) -> Iterator[Finding]:
-    """Whether the commits since the oldest one kept are all there and as they were written, and the snapshots too."""
+    """Check that the commits since the oldest one kept are complete and undamaged, and the snapshots too."""
     expected = int(meta(connection, "oldest"))
     for number, time, events, changes, sum in select(connection, "SELECT * FROM commits ORDER BY number"):
         if number > expected:
@@ -255,7 +255,7 @@ def _delete(what: str, values: tuple[apsw.SQLiteValue, ...]) -> Callable[[apsw.C
 
 
 def lose(topic: int, start: int, stop: int) -> Callable[[apsw.Connection], None]:
-    """Go on without these events of a topic, as if they had been trimmed."""
+    """Return a function that gives up these events of a topic, as if they had been trimmed."""
 
     def accept(connection: apsw.Connection) -> None:
         forget_events(connection, topic, start, stop)
@@ -272,9 +272,10 @@ def lose(topic: int, start: int, stop: int) -> Callable[[apsw.Connection], None]
 
 
 def inspect_links(
-    path: str, connection: apsw.Connection, topics: list[Topic], events: int, most: int
+    path: str, connection: apsw.Connection, topics: list[TopicLog], events: int, most: int
 ) -> Iterator[Finding]:
-    """Whether each topic's batches follow each other without a gap that was not trimmed: the newest `most` of all."""
+    """Check that each topic's batches follow each other without a gap that was not trimmed: the newest `most` of
+    all."""
     each_most = max(16, most // max(1, len(topics)))
     for log in topics:
         first = value(connection, "SELECT min(start) FROM batches WHERE topic = ?", (log.id,))
@@ -300,7 +301,7 @@ def inspect_links(
         )
 
 
-def _gaps(path: str, log: Topic, start: int, stop: int) -> Iterator[Finding]:
+def _gaps(path: str, log: TopicLog, start: int, stop: int) -> Iterator[Finding]:
     for low, high in log.trimmed.outside(start, stop):
         yield Finding(
             f"{path} has lost the events {low} to {high - 1} of topic {log.name!r}: restore a backup, or go on "
@@ -309,7 +310,7 @@ def _gaps(path: str, log: Topic, start: int, stop: int) -> Iterator[Finding]:
         )
 
 
-def _unlinked(path: str, log: Topic, start: int, count: int) -> Finding:
+def _unlinked(path: str, log: TopicLog, start: int, count: int) -> Finding:
     return Finding(
         f"{path} is damaged: the events {start} to {start + count - 1} of topic {log.name!r} do not follow on "
         "what was written before them: restore a backup, or go on without them with "
@@ -334,11 +335,11 @@ def recount(connection: apsw.Connection) -> None:
 def inspect_bodies(
     path: str,
     connection: apsw.Connection,
-    topics: list[Topic],
+    topics: list[TopicLog],
     max_bytes: int | None = None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Iterator[Finding]:
-    """Whether the batches are what was written: the newest of them, up to `max_bytes` or all."""
+    """Check the content of the newest batches, up to `max_bytes`, or of all."""
     names = {log.id: log.name for log in topics}
     done = 0
     query = f"SELECT whole, data, {NOTED} FROM batches ORDER BY row DESC"
@@ -357,7 +358,7 @@ def inspect_bodies(
                 stored = read_batch(path, names[topic], start, count, previous, sum, data)
                 _compare(path, names[topic], stored, *facts)
                 yield from _inspect_given(path, connection, topic, names[topic], stored)
-            elif not isinstance(data, bytes) or crc32(data, previous) != sum:  # in a hurry, a right sum will do
+            elif not isinstance(data, bytes) or crc32(data, previous) != sum:  # at a start a correct checksum is enough
                 read_batch(path, names[topic], start, count, previous, sum, data)
         except StoreError as error:
             yield Finding(str(error), lose(topic, start, start + count))
@@ -368,7 +369,7 @@ def inspect_bodies(
 
 
 def _inspect_given(path: str, connection: apsw.Connection, topic: int, name: str, stored: Stored) -> Iterator[Finding]:
-    """Whether the ids that were given to its events are noted, and no others."""
+    """Check that exactly the given ids of its events are in the index."""
     given = enumerate(stored.batch.header.ids or (), stored.start)
     expected = [(id, topic, position) for position, id in given if id is not None]
     where = "topic = ? AND position >= ? AND position < ?"
@@ -388,9 +389,9 @@ def _inspect_given(path: str, connection: apsw.Connection, topic: int, name: str
     )
 
 
-def inspect_newest(path: str, connection: apsw.Connection, topics: list[Topic], most: int) -> Iterator[Finding]:
-    """Whether the ends of topics and the newest ids and batches are found where they are looked for, before one is
-    taken for new that is not."""
+def inspect_newest(path: str, connection: apsw.Connection, topics: list[TopicLog], most: int) -> Iterator[Finding]:
+    """Check that the indices find the ends of topics and the newest ids and batches, because a missing one would let a
+    duplicate in."""
     for log in topics:
         query = f"SELECT whole, {NOTED} FROM batches WHERE topic = ? ORDER BY start DESC LIMIT 1"
         for whole, *noted in select(connection, query, (log.id,)):
@@ -417,7 +418,7 @@ def _compare(
     caused: Any,
     size: Any,
 ) -> None:
-    """Whether what is noted of a batch beside its body is what the body says."""
+    """Return where a batch's row differs from its header."""
     header = stored.batch.header
     expected = (header.author, header.first, header.time + max(header.times), len(stored.batch.data))
     if producer not in (None, header.producer) or (author, first, last_time, size) != expected:
@@ -425,7 +426,7 @@ def _compare(
 
 
 def inspect_pages(path: str, connection: apsw.Connection) -> Iterator[Finding]:
-    """Whether SQLite itself finds its pages and indices in order."""
+    """Run SQLite's own check of its pages and indices."""
     for (text,) in select(connection, "PRAGMA integrity_check(20)"):
         if text != "ok":
             yield Finding(
@@ -440,7 +441,7 @@ def _rebuild(connection: apsw.Connection) -> None:
 
 
 def inspect_references(path: str, connection: apsw.Connection) -> Iterator[Finding]:
-    """Whether each given id and each dead letter is of an event that is there."""
+    """Check that each given id and each dead letter belongs to an existing event."""
     gone = f"topic = ? AND position = ? AND NOT {_THERE.format(topic='ids.topic')}"
     query = f"SELECT id, topic, position FROM ids WHERE NOT {_THERE.format(topic='ids.topic')}"
     for id, topic, position in select(connection, query):
@@ -459,10 +460,10 @@ def inspect_references(path: str, connection: apsw.Connection) -> Iterator[Findi
         )
 
 
-def verify(path: str, vfs: str | None, connection: apsw.Connection) -> tuple[list[Topic], Commit]:
-    """What can be checked in a moment, at every start: enough to notice any loss, but not all damage.
+def verify(path: str, vfs: str | None, connection: apsw.Connection) -> tuple[list[TopicLog], CommitRow]:
+    """Check what takes a moment, at every start: enough to notice any loss, but not all damage.
 
-    `StoreError` with the first thing that is not as it was written.
+    Raise `StoreError` with the first finding.
     """
     for finding in inspect_schema(path, connection):
         raise StoreError(finding.text)

@@ -1,4 +1,4 @@
-"""Who has a store open: one at a time, by the file itself, whatever name it is opened under."""
+"""A lock on a store's file: one process at a time, by the file itself, whatever name it is opened under."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from .files import when
 _CHILDREN_S = 2.0
 _Identity = tuple[int, int]  # device and inode
 
-_held: dict[_Identity, Lock] = {}  # by this process
+_held: dict[_Identity, Lock] = {}  # the locks of this process
 _guard = threading.Lock()
 
 
 def identity(path: str) -> _Identity | None:
-    """Which file is at `path`, or None where there is none."""
+    """Return the device and inode of the file at `path`, or None where there is none."""
     try:
         found = os.stat(path)
     except OSError:
@@ -38,22 +38,22 @@ class _Holder(msgspec.Struct):
 
 
 class Lock:
-    """The file at `path`, locked: a hard link or a mount of it elsewhere is the same file.
+    """A lock on the file at `path`; a hard link to it, or a mount elsewhere, is the same file.
 
-    `flock` on Linux does not touch SQLite's own locks, but closing a file does, in the process that closes it. So
-    nobody opens a file here that this process has open as a store already.
+    `flock` on Linux does not interfere with SQLite's own locks, but closing a file releases those of its process. So a
+    file is never opened here that this process has open as a store.
     """
 
     def __init__(self, path: str, now: int, forked: Callable[[], None] = lambda: None) -> None:
-        """Take it, and make the file if there is none; `StoreError` names who else has it.
+        """Acquire it, and create the file if there is none; `StoreError` names the process that holds it.
 
-        `forked` is called in each child that is forked: there the lock is not held.
+        `forked` is called in each forked child, where the lock is not held.
         """
         self._path = path
         self._forked = forked
         self._file, self.identity = self._take()
         holder = msgspec.json.encode(_Holder(os.getpid(), _program(), when(now)))
-        with suppress(OSError):  # on a full disk, say: /proc/locks tells, too
+        with suppress(OSError):  # on a full disk, for example: /proc/locks knows too
             note = os.open(f"{path}-lock", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             try:
                 os.fchmod(note, os.fstat(self._file).st_mode & 0o666)
@@ -81,7 +81,7 @@ class Lock:
                     if identity(self._path) == (status.st_dev, status.st_ino):
                         _held[status.st_dev, status.st_ino] = self
                         return file, (status.st_dev, status.st_ino)
-                    os.close(file)  # another file was put in its place between our two steps
+                    os.close(file)  # the file was replaced between the two steps
                     continue
             time.sleep(0.01)  # a child that was forked just before its parent died is about to let go
 
@@ -106,7 +106,7 @@ class Lock:
             self._file = -1
 
     def leave_to_parent(self) -> None:
-        """In a forked child: the parent goes on holding it, and nobody does once the parent is gone."""
+        """Give up the lock in a forked child: the parent still holds it, and nobody does once the parent has ended."""
         os.close(self._file)
         self._file = -1
         self._forked()
@@ -114,7 +114,7 @@ class Lock:
 
 def _forget() -> None:
     global _guard
-    _guard = threading.Lock()  # whoever held it is no thread of the child's
+    _guard = threading.Lock()  # its holder is not a thread of the child
     for lock in _held.values():
         lock.leave_to_parent()
     _held.clear()
@@ -124,7 +124,7 @@ os.register_at_fork(after_in_child=_forget)
 
 
 def _program() -> str:
-    """The name of the program that runs, and nothing of its arguments: there may be secrets in them."""
+    """Return the name of the running program, without its arguments, which may contain secrets."""
     name = os.path.basename(sys.argv[0]) if sys.argv else ""
     if name == "__main__.py":
         name = os.path.basename(os.path.dirname(sys.argv[0]))
@@ -142,7 +142,7 @@ def _read_holder(path: str) -> _Holder | None:
 
 
 def _owner(found: _Identity | None) -> int | None:
-    """The process that has a file locked, as Linux says."""
+    """Return the process that holds a file's lock, according to Linux."""
     if found is None:
         return None
     device, inode = found
@@ -177,7 +177,7 @@ def _name_of(pid: int) -> str:
 
 
 def _who(path: str, found: _Identity | None) -> str:
-    """The process that has it, if there is one to be seen that lives."""
+    """Return a description of the process that holds it, if it can be seen and lives."""
     holder, owner = _read_holder(path), _owner(found)
     if holder is not None and (holder.pid == owner or owner is None) and _lives(holder.pid):
         return f"process {holder.pid} ({holder.program}) since {holder.since}"

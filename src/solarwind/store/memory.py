@@ -1,4 +1,4 @@
-"""A store that forgets with the process: the same interface, for tests and for work that need not outlive it."""
+"""A store in memory: the same interface, for tests and for work that need not survive the process."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ MAX_BYTES = 1 << 30
 
 
 def _weight(size: int, events: int, batches: int) -> int:
-    """About how much memory batches of so many bytes take."""
+    """Return about how much memory such batches take, in bytes."""
     return size + 64 * events + 512 * batches
 
 
-class _Topic:
-    """A topic's log: batches in order, and where each starts."""
+class _MemoryLog:
+    """A topic's log: batches in order, and the position where each starts."""
 
     def __init__(self) -> None:
         self.starts: list[int] = []
@@ -36,7 +36,7 @@ class _Topic:
         self.bytes = 0
 
     def at(self, position: int) -> int:
-        """The index of the batch that holds `position`, or else of the first after it."""
+        """Return the index of the batch that holds `position`, or of the first after it."""
         index = bisect_right(self.starts, position) - 1
         return index if index >= 0 and position < self.starts[index] + len(self.batches[index]) else index + 1
 
@@ -50,7 +50,7 @@ class _Topic:
 
 
 class _Made:
-    """The ids that Solar Wind made of an author's events under one producer: the last ones, by their numbers."""
+    """The latest ids that Solar Wind made for an author's events under one producer, by their numbers."""
 
     __slots__ = ("reached", "runs", "widest")
 
@@ -80,7 +80,7 @@ class _Made:
 
 
 class MemoryStore(Alone):
-    """Keeps no state of purposes: nobody recovers from it. It is full at `max_bytes` of batches."""
+    """Keeps no state of purposes, because nothing recovers from it. It is full at `max_bytes` of batches."""
 
     durable = False
     keep_ns = 0
@@ -94,7 +94,7 @@ class MemoryStore(Alone):
     def _clear(self) -> None:
         self._bytes = 0
         self.delays = MemoryDueLog(self._is_known, self._append)
-        self._topics: dict[str, _Topic] = {}
+        self._topics: dict[str, _MemoryLog] = {}
         self._ids: OrderedDict[tuple[str, str], int] = OrderedDict()  # the last ids given, and their positions
         # The ids that Solar Wind made, of the last events; by topic and producer, and then by author.
         self._made: dict[tuple[str, int], dict[bytes, _Made]] = {}
@@ -119,7 +119,7 @@ class MemoryStore(Alone):
             check_delayed(delayed)
             events = [*batches, *(each.batch for each in delayed)]
         size = sum(_weight(len(batch.data), len(batch), 1) for batch in events)
-        # What handlers fired comes in with their settle, and so with the room that this makes.
+        # What handlers fired is committed with their settle, which makes room for it.
         most = self._most_bytes * (1 if any(batch.header.causes is None for batch in events) else 2)
         if events and self._bytes + self.delays.bytes + size > most:
             raise Full(
@@ -138,7 +138,7 @@ class MemoryStore(Alone):
         header = batch.header
         topic = self._topics.get(header.topic)
         if topic is None:
-            topic = self._topics[header.topic] = _Topic()
+            topic = self._topics[header.topic] = _MemoryLog()
         made = self._made.get((header.topic, header.producer), {}).get(header.author)
         follows = made is None or header.first >= made.reached
         fresh = batch if header.ids is None and follows else self._without_known(batch, topic)
@@ -153,7 +153,7 @@ class MemoryStore(Alone):
         self._bytes += _weight(len(fresh.data), len(fresh), 1)
         return stored
 
-    def _without_known(self, batch: Batch, topic: _Topic) -> Batch | None:
+    def _without_known(self, batch: Batch, topic: _MemoryLog) -> Batch | None:
         new: list[int] = []
         header = batch.header
         made = self._made.get((header.topic, header.producer), {}).get(header.author)
@@ -181,7 +181,7 @@ class MemoryStore(Alone):
         return any(each.has(made.sequence, made.slot) for each in known)
 
     def _remember(self, batch: Batch) -> None:
-        """The ids of a batch that Solar Wind makes, so that they are known if they come again."""
+        """Record the ids that Solar Wind makes for a batch, so that they are known if they come again."""
         header = batch.header
         if header.ids is not None and None not in header.ids:
             return
@@ -205,8 +205,8 @@ class MemoryStore(Alone):
                     del self._made[name]
 
     @staticmethod
-    def _position_of_made(id: str, topic: _Topic) -> int | None:
-        """Where the event with an id that Solar Wind made is."""
+    def _position_of_made(id: str, topic: _MemoryLog) -> int | None:
+        """Return the position of the event with an id that Solar Wind made."""
         made = read_id(id)
         if made is not None:
             for start, batch in zip(topic.starts, topic.batches, strict=True):
@@ -220,7 +220,7 @@ class MemoryStore(Alone):
         if change.retired:
             letters.clear()
         for edges in (change.reopened, change.redriven, change.discarded):
-            if edges:  # else there is nothing to look for, in what may be very many
+            if edges:  # else there is nothing to find, and the log may be long
                 spans = Spans(edges)
                 for position in [position for position in letters if position in spans]:
                     del letters[position]
@@ -254,7 +254,7 @@ class MemoryStore(Alone):
         for index, (start, batch) in enumerate(zip(log.starts, log.batches, strict=True)):
             old = before is not None and batch.time(len(batch) - 1) < before
             if not old and (max_bytes is None or left <= max_bytes):
-                break  # what comes after is younger
+                break  # the rest is younger
             if not pinned.within(start, start + len(batch)):
                 gone.append(index)
                 events += len(batch)
@@ -266,7 +266,7 @@ class MemoryStore(Alone):
         return events
 
     async def topic(self, name: str, keep_ns: Keep, keep_bytes: Keep) -> None:
-        """The dispatcher knows; there is no restart to remember it for."""
+        """Do nothing: the dispatcher knows it, and there is no restart."""
 
     async def history(self, topic: str) -> tuple[int, int]:
         log = self._topics.get(topic)
@@ -306,5 +306,4 @@ class MemoryStore(Alone):
             "expected a store with a file, got memory://: use sqlite:///wind.db to keep and back up events"
         )
 
-    async def close(self) -> None:
-        """There is nothing to let go of."""
+    async def close(self) -> None: ...

@@ -1,4 +1,4 @@
-"""What is asked of a database while commits go on: on the read thread, of a consistent past."""
+"""Queries of a database while commits go on: on the read thread, of a consistent past."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from ..core.spans import Spans
 from ..core.state import Letter
 from . import database
 from .commits import Known, rows_of_made
-from .database import Topic, select
+from .database import TopicLog, select
 from .definitions import Definition
 
 _READ_ROWS = 1000
 _PAGE_ROWS = 16
-_TRIM_BYTES = 16 << 20  # one transaction of trimming holds up commits no longer than this takes
+_TRIM_BYTES = 16 << 20  # deleted in one transaction, which holds up commits
 _TRIM_ROWS = 500
 _TRIM_S = 0.02
 _TRIM_SEARCH = 20_000  # batches
@@ -31,18 +31,18 @@ _BATCH = f"SELECT {database.BATCH} FROM batches "
 
 
 class Row(NamedTuple):
-    """A batch that may go."""
+    """A batch that may be deleted."""
 
     row: int
     start: int
     events: int
     size: int
     last_time: int
-    before: int  # bytes of those found before it
+    before: int  # bytes of the rows found before it
 
 
 class Reading:
-    """The questions of a store, each to be asked on the thread of `connection`."""
+    """The queries of a store, each on the thread of `connection`."""
 
     def __init__(self, path: str, connection: apsw.Connection, known: Known) -> None:
         self._path = path
@@ -98,7 +98,7 @@ class Reading:
                         return name, start + index
         return None
 
-    def caused(self, topic: Topic, position: int, since: int) -> list[Stored]:
+    def caused(self, topic: TopicLog, position: int, since: int) -> list[Stored]:
         query = f"{_BATCH} WHERE caused AND topic = ? AND start >= ? AND last_time >= ? ORDER BY start LIMIT ?"
         rows = list(select(self.connection, query, (topic.id, position, since, _PAGE_ROWS)))
         return [database.read_batch(self._path, topic.name, *row) for row in rows]
@@ -111,9 +111,9 @@ class Reading:
     def defined(self, kind: str | None) -> list[Definition]:
         return database.read_definitions(self.connection, self._path, kind)
 
-    def trimmable(self, log: Topic, pinned: Spans, before: int | None, max_bytes: int | None) -> list[Row]:
-        """The next batches that are to go: no more than one transaction deletes without holding up commits. Asked of
-        the reader, so that no commit waits."""
+    def trimmable(self, log: TopicLog, pinned: Spans, before: int | None, max_bytes: int | None) -> list[Row]:
+        """Return the next batches to delete: as many as one transaction deletes without holding up commits. The reader
+        finds them, so that no commit waits."""
         rows = [] if before is None else _piece(self._old(log, pinned, before))
         if not rows and max_bytes is not None:
             excess = log.bytes - max_bytes
@@ -121,8 +121,8 @@ class Reading:
         self._check(log, rows)
         return rows
 
-    def _check(self, log: Topic, rows: list[Row]) -> None:
-        """Whether what the index says of batches that are to go is what was written of them."""
+    def _check(self, log: TopicLog, rows: list[Row]) -> None:
+        """Check that the index agrees with the batches that are to be deleted."""
         query = f"SELECT row, whole, {database.NOTED} FROM batches WHERE row IN (SELECT value FROM json_each(?))"
         found = {
             row: tuple(noted) if database.row_sum(*noted) == whole else ()
@@ -133,8 +133,8 @@ class Reading:
             if not noted or (*noted[:3], noted[6], noted[8]) != (log.id, *row[1:3], row.last_time, row.size):
                 raise database.refuse_noted(self._path, log.name, row.start, row.events)
 
-    def _old(self, log: Topic, pinned: Spans, before: int) -> Iterator[Row]:
-        """They lie near the beginning: a long run of younger ones ends the search."""
+    def _old(self, log: TopicLog, pinned: Spans, before: int) -> Iterator[Row]:
+        """Yield the old batches. They are near the beginning: a long run of younger ones ends the search."""
         younger = 0
         for row in self._unpinned(log, pinned):
             if row.last_time < before:
@@ -143,8 +143,8 @@ class Reading:
             elif (younger := younger + 1) > _TRIM_SEARCH:
                 return
 
-    def _unpinned(self, log: Topic, pinned: Spans) -> Iterator[Row]:
-        """The batches between what is pinned, oldest first: what pends costs nothing to skip."""
+    def _unpinned(self, log: TopicLog, pinned: Spans) -> Iterator[Row]:
+        """Yield the batches between pinned ones, oldest first. Skipping pinned ones costs nothing."""
         query = (
             "SELECT row, start, count, size, last_time FROM batches INDEXED BY links "
             "WHERE topic = ? AND start >= ? AND start < ? ORDER BY start"
@@ -160,9 +160,8 @@ class Reading:
             low, high = pinned.gap(stop)
 
 
-def trim(connection: apsw.Connection, log: Topic, rows: Sequence[Row]) -> Topic:
-    """Delete as many of them as come into a transaction that holds up commits no longer than one of theirs. Return the
-    topic as it is then."""
+def trim(connection: apsw.Connection, log: TopicLog, rows: Sequence[Row]) -> TopicLog:
+    """Delete as many of them as fit into a transaction as short as a commit. Return the topic afterwards."""
     after, end = msgspec.structs.replace(log, trimmed=log.trimmed.copy()), time.monotonic() + _TRIM_S
     for row in rows:
         start, stop = row.start, row.start + row.events
@@ -177,7 +176,7 @@ def trim(connection: apsw.Connection, log: Topic, rows: Sequence[Row]) -> Topic:
 
 
 def _piece(rows: Iterable[Row]) -> list[Row]:
-    """So many of them as are small enough for one transaction."""
+    """Return as many of them as one transaction may delete."""
     found: list[Row] = []
     size = 0
     for row in rows:

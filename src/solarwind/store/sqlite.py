@@ -1,13 +1,13 @@
-"""A store in one SQLite file: what has been committed outlives the process, the machine and the power.
+"""A store in one SQLite file: what was committed survives the process, the machine and a power cut.
 
-    the loop        asks, and never waits for the disk
+    the loop        calls, and never waits for the disk
     write thread    commits, trims, sets topics: one transaction after another on one connection
-    read thread     reads of a consistent past, on a connection of its own
+    read thread     reads a consistent past, on a connection of its own
     upkeep thread   empties the log into the database: no commit waits for it
     mark thread     makes the mark durable, now and then
 
-A commit is one transaction with a number. Whatever goes wrong with it either is rolled back, so that
-nothing of it is stored and memory is as before (`Full`), or leaves the outcome unknown, and then the store stops.
+A commit is one transaction with a number. A failure either rolls it back, so that nothing of it is
+stored and memory is unchanged (`Full`), or leaves the outcome unknown, and then the store stops.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from . import database, inspection
 from .base import Alone, Full, Keep, Recovered, TopicRecord
 from .check import backup
 from .commits import AlreadyWritten, Known, Plan
-from .database import Topic, in_one_line, result_code
+from .database import TopicLog, in_one_line, result_code
 from .definitions import Definition, Definitions, StoredDefinitions
 from .delayed import StoredDueLog, add
 from .delays import Delayed, DueLog, check_delayed
@@ -46,7 +46,7 @@ T = TypeVar("T")
 log = logging.getLogger("solarwind")
 _DAY_NS = 24 * 3600 * 1_000_000_000
 
-_LOG_BYTES = 64 << 20  # from here on the log is emptied into the database
+_LOG_BYTES = 64 << 20  # from here on the log is emptied into the database in parallel
 _LOG_MAX_BYTES = 4 * _LOG_BYTES  # and from here on commits wait for that
 _LOG_REFUSE_BYTES = 16 * _LOG_BYTES  # and where that fails, from here on events are refused
 _FREE_BYTES = 16 << 20  # so much may be free in the file, or an eighth of it, for what comes next
@@ -55,19 +55,19 @@ _MARK_S = 0.1  # a sync takes as long as a commit's own, so one for each would s
 
 
 class SqliteStore(Alone):
-    """The store at `path`, created where there is none. See `Store` for what its methods promise."""
+    """The store at `path`, created where there is none. See `Store` for its methods."""
 
     durable = True
 
     def __init__(self, path: str, *, vfs: str | None = None, keep_ns: int = 7 * _DAY_NS) -> None:
-        """`vfs` names what stands in for SQLite's access to files, in tests."""
+        """`vfs` names a replacement for SQLite's file access, in tests."""
         self.path = str(path)
         self.keep_ns = keep_ns
         self._vfs = vfs
-        self._closed: str | None = f"{self.path} is not open"  # why nothing can be done with it
+        self._closed: str | None = f"{self.path} is not open"  # why it refuses all calls
         self._broken = False
         self._lock: Lock | None = None
-        self._files: dict[str, tuple[int, int] | None] = {}  # which ones they were when it was opened
+        self._files: dict[str, tuple[int, int] | None] = {}  # their identities when it was opened
         self._connections: list[apsw.Connection] = []
         self._known = Known()
         self._store_id = b""
@@ -156,11 +156,11 @@ class SqliteStore(Alone):
         return Recovered(clean, last.time, records, snapshots, changes)
 
     def _begin_life(self, clean: bool) -> None:
-        """Note in the file itself, not only in its log, that it is in use: then nobody takes a copy of it without its
-        log for all of it, and no other log for its own."""
+        """Record in the file itself, not only in its log, that it is in use. Then a copy of the file without its log is
+        not mistaken for the whole, and another log not for its own."""
         self._former_life = database.read_life(self.path, self._vfs)
         self._life = database.new_life() if clean else self._former_life
-        self._mark.begin(self._reach())  # first the mark, then the word that there has to be one
+        self._mark.begin(self._reach())  # the mark first, then the record that there has to be one
 
         def work() -> None:
             database.set_meta(self._writer, "clean", 0)
@@ -188,7 +188,7 @@ class SqliteStore(Alone):
             self._closing.set()
             await self._run(self._mark_thread, self._close_mark)
             for thread in (self._upkeep_thread, self._read_thread):
-                await self._run(thread, bool)  # what it was doing is done
+                await self._run(thread, bool)  # waits until the thread is idle
             await self._run(self._write_thread, self._close)
         finally:
             self._stop_threads()
@@ -202,12 +202,12 @@ class SqliteStore(Alone):
             if self._closed is None:
                 self._write(lambda: database.set_meta(self._writer, "clean", 1))
         except (Full, StoreError):
-            pass  # then the next one to open it is told that it was cut off
+            pass  # then the next opening finds it interrupted
         finally:
             self._let_go()
 
     def _give_up(self) -> None:
-        """Whoever wanted it open does not any more."""
+        """Close it after its opening was cancelled."""
         if self._lock is not None:
             self._let_go()
 
@@ -222,7 +222,7 @@ class SqliteStore(Alone):
             self._lock = None
 
     def _disconnect(self) -> None:
-        while self._connections:  # the writer last, so that it is the one to tidy up
+        while self._connections:  # the writer last, because the last one empties the log
             connection = self._connections.pop()
             if self._broken:
                 database.keep_tidy(connection, False)
@@ -291,7 +291,7 @@ class SqliteStore(Alone):
             raise StoreError(str(full)) from full
 
     async def _alone(self, work: Callable[[Plan], T]) -> T:
-        """A commit of what `work` writes, if it does write."""
+        """Commit what `work` writes, if it writes."""
         self._usable()
         return await self._run(self._write_thread, self._commit_alone, work)
 
@@ -312,12 +312,11 @@ class SqliteStore(Alone):
 
     def _make_room(self) -> bool:
         released = self._reserve.release()
-        self._checkpoint(self._writer)  # before the log takes the room that the database needs to take it in
+        self._checkpoint(self._writer)  # before the log takes the room that the database needs for its content
         return released
 
     def _growth(self, connection: apsw.Connection) -> int:
-        """How many bytes the file grows by when the log is emptied into it. More than there is room for would only
-        take the room."""
+        """Return how many bytes the file grows by when the log is emptied into it, at most the room there is."""
         return int(connection.pragma("page_count")) * self._page_bytes - os.path.getsize(self.path)
 
     def _after_commit(self, had_batches: bool) -> None:
@@ -339,14 +338,14 @@ class SqliteStore(Alone):
     # --- transactions, and what may go wrong with them ------------------------------------------------------
 
     def _write(self, work: Callable[[], T], spare: bool = True) -> T:
-        """`work` as one transaction. With `spare` it may use the room that is set aside."""
+        """Run `work` as one transaction. With `spare` it may use the reserved space."""
         self._usable()
         try:
             return self._transaction(work)
         except Full:
             if not spare:
                 raise
-        self._checkpoint(self._writer)  # a log that is empty is written from its beginning again, where it has room
+        self._checkpoint(self._writer)  # an empty log is written from its beginning again, where it has room
         try:
             return self._transaction(work)
         except Full:
@@ -376,7 +375,7 @@ class SqliteStore(Alone):
         return result
 
     def _refuse_gone(self) -> None:
-        """What was written counts only if whoever opens the store finds it."""
+        """Raise `StoreError` where the file was moved or replaced: the next opening would not find what was written."""
         for path, file in self._files.items():
             if identity(path) != file:
                 raise self._end(
@@ -413,7 +412,7 @@ class SqliteStore(Alone):
 
     def _sync_mark(self) -> None:
         self._closing.wait(_MARK_S)
-        self._marking = False  # first, so that what is written from now on is synced next time
+        self._marking = False  # first, so that later writes are synced next time
         self._mark.sync()
 
     def _note_log(self, _: apsw.Connection, __: str, pages: int) -> int:
@@ -421,15 +420,14 @@ class SqliteStore(Alone):
         return apsw.SQLITE_OK
 
     def _bound_log(self) -> None:
-        """Let the log start anew once it is long. On the write thread, between two commits.
+        """Let the log start anew once it is long. It runs on the write thread, between two commits.
 
-        Most of it is copied to the database behind the commits' back. Only what they wrote meanwhile is copied
-        here, where nothing is written at the same time: only a log that is copied to its very end can be written from
-        its beginning again.
+        Most of it was copied to the database in parallel with commits. Only what they wrote meanwhile is copied here,
+        while nothing else writes: a log can be written from its beginning again only after all of it was copied.
         """
         log_bytes = self._log_pages * self._page_bytes
         if not self._reserve.held and log_bytes >= self._reserve.SIZE // 4:
-            self._checkpoint(self._writer)  # what was set aside is for the database, too
+            self._checkpoint(self._writer)  # the reserved space is for the database, too
         elif log_bytes < _LOG_BYTES:
             return
         elif self._emptying is None:
@@ -445,7 +443,7 @@ class SqliteStore(Alone):
                 return
 
     def _checkpoint(self, connection: apsw.Connection) -> int:
-        """Copy the log to the database as far as readers allow. Gives how many pages of it are left."""
+        """Copy the log to the database as far as readers allow. Return the number of pages left."""
         if not self._reserve.held and self._growth(connection) > self._reserve.SIZE // 2:
             return 0
         try:
@@ -453,7 +451,7 @@ class SqliteStore(Alone):
         except apsw.Error as error:
             if result_code(error) in database.UNKNOWN:
                 self._stop("so what it holds cannot be told", error)
-            elif not isinstance(error, apsw.BusyError):  # else somebody is at it
+            elif not isinstance(error, apsw.BusyError):  # else another connection is at it
                 self._note_log_fault(error)
             return 0  # the log grows until it can be done
         if self._log_fault:
@@ -462,13 +460,13 @@ class SqliteStore(Alone):
         return max(0, self._log_pages - copied) if written >= 0 else 0
 
     def _note_log_fault(self, error: apsw.Error) -> None:
-        """Said once, until it can be done again."""
+        """Log it once, until it succeeds again."""
         if not self._log_fault:
             log.warning("%s-wal cannot be emptied into %s (%s), so it grows: see to its disk", *[self.path] * 2, error)
         self._log_fault = str(error) or type(error).__name__
 
     def _refuse_events(self) -> None:
-        """Settles go on, but no event takes the room that they need, or makes a log longer that cannot be emptied."""
+        """Refuse new events, so that settles have room, and a log that cannot be emptied does not grow."""
         if not self._reserve.held and self._free_bytes() < self._reserve.SIZE and not self._reserve.hold():
             raise Full(
                 f"{self.path} has no room left for {self.path}-reserve, of {self._reserve.SIZE >> 10:,} KiB, which "
@@ -527,7 +525,7 @@ class SqliteStore(Alone):
         await self._run(self._write_thread, self._set_topic, name, keep_ns, keep_bytes)
 
     def _set_topic(self, name: str, keep_ns: Keep, keep_bytes: Keep) -> None:
-        log = self._known.topics.get(name) or Topic(len(self._known.topics) + 1, name)
+        log = self._known.topics.get(name) or TopicLog(len(self._known.topics) + 1, name)
         keep_ns = log.keep_ns if isinstance(keep_ns, UnsetType) else keep_ns
         keep_bytes = log.keep_bytes if isinstance(keep_bytes, UnsetType) else keep_bytes
         after = msgspec.structs.replace(log, keep_ns=keep_ns, keep_bytes=keep_bytes)
@@ -545,7 +543,7 @@ class SqliteStore(Alone):
             rows = await self._ask(self._questions.trimmable, log, pinned, before, max_bytes)
             return await self._run(self._write_thread, self._trim, log, rows) if rows else 0
 
-    def _trim(self, log: Topic, rows: list[Row]) -> int:
+    def _trim(self, log: TopicLog, rows: list[Row]) -> int:
         before, after = log.events, self._write(lambda: trim(self._writer, log, rows))
         log.trimmed, log.gone = after.trimmed, after.gone
         self._bound_log()
@@ -554,18 +552,18 @@ class SqliteStore(Alone):
     async def shrink(self) -> bool:
         self._usable()
         more = await self._run(self._write_thread, self._shrink)
-        if self._shrinking and not more:  # the file is cut off once the log is in it
+        if self._shrinking and not more:  # the file is truncated when the log is emptied into it
             self._shrinking = False
             await self._run(self._upkeep_thread, self._empty_log)
             await self._run(self._write_thread, self._checkpoint, self._writer)
         return more
 
     def _free_bytes(self) -> int:
-        """What the file has room for before it grows."""
+        """Return the free space inside the file."""
         return int(self._writer.pragma("freelist_count")) * self._page_bytes
 
     def _shrink(self) -> bool:
-        """The last pages of the file go to where there is room, in a transaction as short as a commit's."""
+        """Move the last pages of the file to free space, in a transaction as short as a commit."""
         free, size = self._free_bytes(), self._writer.pragma("page_count") * self._page_bytes
         able = self._writer.pragma("auto_vacuum") == database.INCREMENTAL
         if able and free > _FREE_BYTES and free > size // 8:
@@ -583,11 +581,11 @@ class SqliteStore(Alone):
         return self._reading
 
     async def ask(self, question: Callable[[apsw.Connection], T]) -> T:
-        """Ask the database something, with the reader's connection."""
+        """Run a query on the reader's connection."""
         return await self._ask(question, self._questions.connection)
 
     async def _ask(self, question: Callable[..., T], *arguments: object) -> T:
-        """Ask the database something, on the read thread."""
+        """Run a query on the read thread."""
         self._usable()
         try:
             return await self._run(self._read_thread, question, *arguments)
