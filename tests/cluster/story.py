@@ -27,6 +27,7 @@ from solarwind import Event, SolarWind
 from solarwind.batch import seal
 from solarwind.cluster.address import Settings
 from solarwind.cluster.layout import Layout
+from solarwind.engine.tasks import end_tasks
 
 from .lives import CHILDREN, STREAMS, TOPICS
 from .place import new_namespace
@@ -149,9 +150,7 @@ class Probe:
         try:
             yield
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end_tasks(tasks)
 
     async def _ask(self, node: NatsServer) -> None:
         options = {

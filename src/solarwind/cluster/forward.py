@@ -17,7 +17,7 @@ from ..batch import Batch
 from ..engine.backoff import Backoff
 from ..engine.tasks import Tasks
 from ..errors import SolarWindError, StoreError
-from .layout import CAUSED, Layout, forwarded_by
+from .layout import CAUSED, Layout, forwarded_by, producer_name
 from .pieces import HEADERS_BYTES
 from .publish import Publisher, cut, last_or_none, runs
 from .session import EXPECT, WRONG_SEQUENCE, NoAnswer, Nobody, Raw, Refusal, Session
@@ -27,6 +27,7 @@ log = logging.getLogger("solarwind")
 
 FROM = "Solarwind-From"
 MAX_BYTES = 64 << 20  # that wait to be copied: then no more is committed
+MAX_TOGETHER, MAX_TOGETHER_BYTES = 100, 1 << 20  # messages that are stored together
 
 
 class Place(NamedTuple):
@@ -47,6 +48,13 @@ class Place(NamedTuple):
 
 
 NOWHERE = Place(0, 0, 0)
+
+
+class _Part(NamedTuple):
+    """What goes into one message. `done` is how far copying is when it is stored."""
+
+    done: Place
+    batch: Batch
 
 
 class Forwarder:
@@ -115,6 +123,7 @@ class _Copier:
     ) -> None:
         self._tasks = tasks
         self._session = session
+        self._layout = layout
         self._stream = layout.events_stream(target)
         self._via = forwarded_by(source)
         self._subject = layout.events_of(target, kind=CAUSED, via=self._via)
@@ -138,47 +147,65 @@ class _Copier:
     async def _empty(self) -> None:
         backoff = Backoff()
         while self.waiting:
-            place, batch = self.waiting[0]
+            topic = self.waiting[0][1].header.topic
             try:
                 await self._publisher.ensure(self._target)
-                await self._copy(place, batch)
+                await self._copy()
             except (SolarWindError, Refusal, NoAnswer) as error:
                 if isinstance(error, Nobody):
                     await self._publisher.doubt(self._target)
                 if not self.stuck:
                     self.stuck = True
-                    log.warning("what handlers fired on topic %r waits: %s", batch.header.topic, error)
+                    log.warning("what handlers fired on topic %r waits: %s", topic, error)
                 self._seq = None
                 await backoff.pause()
                 continue
             if self.stuck:
-                log.warning("what handlers fired on topic %r is stored again", batch.header.topic)
+                log.warning("what handlers fired on topic %r is stored again", topic)
             backoff, self.stuck = Backoff(), False
-            self.waiting.popleft()
-            self.bytes -= len(batch.data)
         self.task = None
         self.idle.set()
 
-    async def _copy(self, place: Place, batch: Batch) -> None:
-        """Copy what was not copied yet of a batch."""
-        while True:
-            if self._seq is None:
-                await self._find_last()
-            done = self._done if self._done[:2] == place[:2] else place
-            if self._done[:2] > place[:2] or done.events >= len(batch):
-                return
-            part = self._next_part(batch, done.events)
-            done = done._replace(events=done.events + len(part))
-            if part.given_id(0) is not None:
-                await self._publisher.store(part, self._via, {FROM: str(done)})
-                self._done, self._seq = done, None  # nothing was stored if it was there already
-            else:
-                await self._put(part, done)
+    async def _copy(self) -> None:
+        """Copy what waits longest, or find out that it is copied already."""
+        if self._seq is None:
+            await self._find_last()
+        parts = self._next_parts()
+        if parts and parts[0].batch.given_id(0) is not None:
+            done, batch = parts[0]
+            await self._publisher.store(batch, self._via, {FROM: str(done)})
+            self._done, self._seq = done, None  # nothing was stored if it was there already
+        elif parts:
+            await self._put(parts)
+        while self.waiting and self._copied(*self.waiting[0]) == len(self.waiting[0][1]):
+            self.bytes -= len(self.waiting.popleft()[1].data)
 
-    def _next_part(self, batch: Batch, start: int) -> Batch:
-        """Return what goes into one message: an event with an id of its own, or a run of others."""
-        rest = batch.part(start, len(batch)) if start else batch
-        return cut(next(runs(rest)), self._session.max_payload - HEADERS_BYTES)[0]
+    def _copied(self, place: Place, batch: Batch) -> int:
+        """Return how many of its events are copied."""
+        if self._done[:2] == place[:2]:
+            return self._done.events
+        return len(batch) if self._done[:2] > place[:2] else 0
+
+    def _next_parts(self) -> list[_Part]:
+        """Return what is stored together: several messages, or one of an event with an id of its own, or one that is
+        larger than a message may be."""
+        room = self._session.max_payload - HEADERS_BYTES
+        parts: list[_Part] = []
+        size = 0
+        for place, batch in self.waiting:
+            copied = self._copied(place, batch)
+            while copied < len(batch):
+                rest = batch.part(copied, len(batch)) if copied else batch
+                part = cut(next(runs(rest)), room)[0]
+                is_alone = part.given_id(0) is not None or len(part.data) > room
+                size += len(part.data)
+                if parts and (is_alone or len(parts) == MAX_TOGETHER or size > MAX_TOGETHER_BYTES):
+                    return parts
+                copied += len(part)
+                parts.append(_Part(place._replace(events=copied), part))
+                if is_alone:
+                    return parts
+        return parts
 
     async def _find_last(self) -> None:
         raw = await self._session.until_answered(
@@ -186,17 +213,30 @@ class _Copier:
         )
         self._seq = 0 if raw is None else raw.seq
         done = None if raw is None else Place.read(raw)
-        if raw is not None and done is None:  # somebody else wrote it
+        if raw is not None and done is None:  # another program wrote it
             async for each in scan(self._session, self._stream, self._subject, 0):
                 done = Place.read(each) or done
         self._done = max(self._done, done or NOWHERE)
 
-    async def _put(self, part: Batch, done: Place) -> None:
+    async def _put(self, parts: list[_Part]) -> None:
         expect = {EXPECT: str(self._seq), f"{EXPECT}-Subject": self._subject}
         try:
-            self._seq = await self._publisher.put(part, self._via, {FROM: str(done)}, expect)
-            self._done = done
+            if len(parts) == 1:
+                done, batch = parts[0]
+                self._seq = await self._publisher.put(batch, self._via, {FROM: str(done)}, expect)
+            else:
+                messages = [
+                    (
+                        self._layout.event_subject(batch, self._via, producer_name(batch.header)),
+                        batch.data,
+                        {FROM: str(done)},
+                    )
+                    for done, batch in parts
+                ]
+                messages[0][2].update(expect)
+                self._seq = await self._session.publish_together(messages)
+            self._done = parts[-1].done
         except Refusal as refusal:
             if refusal.code != WRONG_SEQUENCE:
                 raise
-            self._seq = None  # the answer to the last one was lost; or somebody else copies
+            self._seq = None  # the answer to the last one was lost; or another process copies

@@ -106,6 +106,7 @@ class Owner(Clients):
         so let handlers end what they began."""
         running = self.ready
         self.ready = False
+        self.store.is_followed = drain
         if drain and running:
             await self.engine.drain(DRAIN_S)
         for connection in list(self._connections):

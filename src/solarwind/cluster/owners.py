@@ -298,9 +298,10 @@ class Owners:
             if not tasks[0].done():
                 await end_tasks(tasks[:1])
             await end_tasks(tasks[1:])
+        if not tasks[0].cancelled():
+            tasks[0].result()
         if tasks[0].cancelled() or self.records[partition].node != node:
             raise Unavailable(f"expected partition {partition} to stay with its owner, it moved: try again")
-        tasks[0].result()
 
     async def _moved(self, partition: int, node: str) -> None:
         async with self._news:

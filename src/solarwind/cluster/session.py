@@ -37,7 +37,7 @@ log = logging.getLogger("solarwind")
 OLDEST = (2, 12)  # of servers
 START_S = 10.0  # that JetStream has to answer at the start
 ANSWER_S = 2.0  # that a server has for an answer
-DOUBT_S = 1.0  # between two times that another server is asked while this one does not answer
+DOUBT_S = 0.5  # between two times that another server is asked while this one does not answer
 LEADER_S = 0.7  # that they have to say who leads
 ACTIVE_NS = 2_000_000_000  # since a leader and a replica heard of each other; they do every second
 CLOSE_S = 1.0  # that connections have to come to their end in order
@@ -109,7 +109,7 @@ class Session:
         self._closing = Tasks(lambda error: None)  # of connections that are let go
         self.connections = 0  # so far
         self._last_server = ""  # host and port
-        self._doubt_at = 0.0  # when it may be asked elsewhere again
+        self._doubted: Channel | None = None  # other servers are asked about it just now
         self._waits: Counter[str] = Counter()  # who waits for an answer, by what for
 
     @property
@@ -379,29 +379,46 @@ class Session:
         return error
 
     def doubt(self) -> None:
-        """Some request was not answered: ask another server, but not too often, whether only this one does not
-        answer."""
-        now = asyncio.get_running_loop().time()
-        if len(self.address.servers) > 1 and self._channel is not None and now > self._doubt_at:
-            self._doubt_at = now + DOUBT_S
-            self._tasks.spawn(self._ask_another(self._channel), "a question to another NATS server")
+        """Some request was not answered: find out whether only this server does not answer."""
+        channel = self._channel
+        if len(self.address.servers) > 1 and channel is not None and self._doubted is not channel:
+            self._doubted = channel
+            self._tasks.spawn(self._ask_others(channel), "a question to other NATS servers")
 
-    async def _ask_another(self, channel: Channel) -> None:
-        """Go to another server if this one has lost its cluster, so that it knows no leader that leads."""
+    async def _ask_others(self, channel: Channel) -> None:
+        """Go to another server if this one has lost its cluster, so that it knows no leader that leads. Others may have
+        to elect theirs first: so ask them until one of the two knows leaders."""
+        try:
+            while channel is self._channel:
+                here = await self._leaders()
+                if all(here):
+                    break
+                elsewhere = await self._leaders_elsewhere()
+                if channel is self._channel and any(it and not this for it, this in zip(elsewhere, here, strict=True)):
+                    log.warning("the NATS server at %s has lost its cluster: going to another", self._last_server)
+                    self._gone.set()
+                    break
+                await asyncio.sleep(DOUBT_S)
+        finally:
+            if self._doubted is channel:
+                self._doubted = None
+
+    async def _leaders(self) -> list[bool]:
+        """Return for each vital stream whether this server knows a leader that leads."""
+        return await asyncio.gather(*map(self._has_leader, self.vital))
+
+    async def _leaders_elsewhere(self) -> list[bool]:
+        """Ask the same of another server."""
         other = Session(self.address)
-        other._last_server = here = self._last_server
+        other._last_server, other.vital = self._last_server, self.vital
         try:
             other._channel = await other._connect()
-            asked = (each._has_leader(stream) for stream in self.vital for each in (other, self))
-            known = await asyncio.gather(*asked)
+            is_other = other._last_server != self._last_server
+            return await other._leaders() if is_other else [False] * len(self.vital)
         except SolarWindError:
-            return
+            return [False] * len(self.vital)
         finally:
             await other.close()
-        better = any(it and not this for it, this in zip(known[::2], known[1::2], strict=True))
-        if better and other._last_server != here and channel is self._channel:
-            log.warning("the NATS server at %s has lost its cluster: going to another", here)
-            self._gone.set()
 
     async def _has_leader(self, stream: str) -> bool:
         """Return whether this server knows a leader of the stream that most of its replicas heard of just now."""

@@ -83,6 +83,7 @@ class JetStreamStore:
         self._arrived: Callable[[Stored], None] | None = None
         self.failed: Callable[[StoreError], None] = lambda error: None
         self.rightful: Callable[[], Awaitable[bool]] | None = None  # whether this process is to own it
+        self.is_followed = False  # another process goes on with what is to be copied
         self._created = ""
         self._changed: set[str] = set()  # topics
         self._holed: set[str] = set()  # topics whose holes changed
@@ -193,14 +194,15 @@ class JetStreamStore:
                 async with asyncio.timeout(2.0):
                     async with self._trimming:
                         pass
-                    await self.forwarder.idle()
+                    if not self.is_followed:
+                        await self.forwarder.idle()
                     for notes in self._topics.values():
                         if len(notes.unwritten) > FEW_NOTES:
                             await self._positions.write(notes)
                     async with self._writing:
                         await self._log.write(self._commit(tail.seen, b"", [], closed=True), [], [])
         except (StoreError, Full, TimeoutError) as error:
-            log.warning("partition %d was not closed in order: %s", self.partition, error or "no answer in time")
+            log.warning("partition %d was not closed in order: %s", self.partition, str(error) or "no answer in time")
         finally:
             await self.abandon()
 
