@@ -604,10 +604,10 @@ async def test_what_is_said_on_live_subjects(
         await client.subscribe(f"{live}.>", cb=hear)
         await wind.fire("T", 0)
         await until(lambda: len(handled) == 1)
-        await until(lambda: any(".beat" in each for each in heard))
+        await until(lambda: any(".heartbeat" in each for each in heard))
         node = next(each for each in heard if ".node." in each).split(".")[4]
         to_clients = [each for each in heard if ".client." in each]
-        for subject in [f"{live}.beat", f"{live}.hello", f"{live}.node.{node}.open", f"{live}.node.{node}.c1"]:
+        for subject in [f"{live}.heartbeat", f"{live}.hello", f"{live}.node.{node}.open", f"{live}.node.{node}.c1"]:
             for data in (b"", b"garbage", b"{}", b"[]", b'{"partition": "x", "to": 1}', b"\x00" * 5, b"\xff" * 100):
                 await client.publish(subject, data)
         for subject in set(to_clients):
