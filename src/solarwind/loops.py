@@ -49,14 +49,18 @@ def on_own_loop(
     return call
 
 
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """The loop that runs in this thread and process."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
 def from_thread(work: Awaitable[T], loop: asyncio.AbstractEventLoop, seconds: float | None) -> T:
     """Run `work` on that loop and wait for it in this thread, which must be another. Raise `Unavailable`,
     `TimeoutError`, and what the work raises."""
-    try:
-        here: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
-    except RuntimeError:
-        here = None
-    if here is loop:
+    if running_loop() is loop:
         forget(work)
         raise Unavailable("expected wait() in a thread, got it on the event loop, which it would block: use await")
 
@@ -78,11 +82,7 @@ def forget(work: object) -> None:
 
 def check_no_loop() -> None:
     """Raise `Unavailable` unless this thread may run a new loop with signal handlers."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        pass
-    else:
+    if running_loop() is not None:
         raise Unavailable("expected run() where no event loop runs, got it on one: use `async with wind:` there")
     if threading.current_thread() is not threading.main_thread():
         raise Unavailable(

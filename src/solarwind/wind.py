@@ -300,7 +300,10 @@ class SolarWind(Firing, Asking):
         """
         self._check_running()
         check_free(self._handled_now(), self._readers)
-        seconds = None if timeout is None else check_seconds("a timeout", timeout)
+        if timeout is None:
+            await self._settle()
+            return
+        seconds = check_seconds("a timeout", timeout)
         try:
             async with asyncio.timeout(seconds):
                 await self._settle()
@@ -311,7 +314,8 @@ class SolarWind(Firing, Asking):
             raise TimeoutError(f"expected everything settled within {seconds:g} s; left: {left}") from None
 
     async def _settle(self) -> None:
-        await self.joined()
+        if {each.joining for each in self._registrations} - {None}:
+            await self.joined()
         while True:
             await self._drain_fired()
             await Internal.quiet(self._engine, self._purposes_here())

@@ -76,7 +76,7 @@ class Bench:
                 self.said.append(effect.text)
 
     def commit(self) -> None:
-        while self.dispatcher.changed:
+        while self.dispatcher.changes:
             changes = self.dispatcher.take_changes()
             self.written += decode_changes(encode(changes))
             self.dispatcher.committed(changes, self.now)

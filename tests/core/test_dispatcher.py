@@ -110,7 +110,7 @@ def test_a_retired_purpose_changes_no_more_though_a_retry_of_it_was_waiting() ->
     bench.dispatcher.retire("T", "p", bench.now, force=True)
     bench.dispatcher.take_changes()
     bench.pass_time(1)
-    assert not bench.dispatcher.changed
+    assert not bench.dispatcher.changes
 
 
 def test_a_retired_purpose_makes_room_for_another() -> None:

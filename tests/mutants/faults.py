@@ -47,7 +47,7 @@ STATE = _of(
     ("self._finish(copies)", "pass"),
     ("self._reopen(Spans(change.reopened))", "pass"),
     ("self.dead.difference_update(Spans(change.discarded))", "pass"),
-    ("self.reach = max(self.reach, change.reach)", "self.reach = change.reach"),
+    ("if change.reach > self.reach:", "if change.reach:"),
     ("self.due.pop(position, None)\n            self._count", "self._count", "core/test_state.py"),
     ("self._count(waiting.position, waiting.tried)", "pass"),
     ("self.dead.add(letter.position, letter.position + 1)", "pass"),
@@ -180,7 +180,7 @@ REGISTRY = _of(
     "core/registry.py",
     ("copied_until=topic.end", "copied_until=0"),
     ("self.take_away(purpose, instance, attempts, died=died)\n", "pass\n"),
-    ("self._changes.append(Change(*track.key, retired=True))", "pass"),
+    ("self.changes.append(Change(*track.key, retired=True))", "pass"),
     ("track.rewind()\n", "pass\n"),
     (
         "spans = track.state.dead.common(positions)\n            count += self._reopen",

@@ -44,7 +44,7 @@ class Crashes:
         the process now, the suspect would be dead by another's fault."""
         process = lease.instance.process
         if lease.counted and lease.id == process.last_attempt and self._dispatcher.durable:
-            process.last_end = self._dispatcher.last_change
+            process.last_end = self._dispatcher.changes[-1]
             self._last_ends.append(process)
 
     def ends_durable(self, changes: Sequence[Change]) -> list[Process]:

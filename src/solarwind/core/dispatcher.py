@@ -251,14 +251,14 @@ class Dispatcher(Registry):
         instance.quota -= len(picks)
         instance.used = self.next_number()
         instance.process.lost_with = -1
-        self._effects.append(Offer(instance.id, lease.id, stored, picks, tried, after_commit=lease.counted))
+        self.effects.append(Offer(instance.id, lease.id, stored, picks, tried, after_commit=lease.counted))
 
     def fetch(self, track: Track, position: int) -> None:
         """Have the log from this position on brought to hand; the track waits for it."""
         track.fetching = True
         topic = self.topics[track.topic]
         topic.asked.setdefault(position, topic.end)
-        self._effects.append(Fetch(track.topic, int(position)))
+        self.effects.append(Fetch(track.topic, int(position)))
 
     def fetched(self, topic_name: str, position: int, found: Stored | None, now: int) -> None:
         """The log at `position` is at hand now. `found` is the first batch there is from there on; what lies before

@@ -75,8 +75,8 @@ class Registry:
         self.durable = durable
         self._home = home
         self._processes: dict[str, Process] = {}
-        self._effects: list[Effect] = []
-        self._changes: list[Change] = []
+        self.effects: list[Effect] = []  # that are to be carried out next
+        self.changes: list[Change] = []  # that are to be committed next
         # (when, n, of a retry its track and position, of a lease its instance, of held copies their purpose)
         self._timers: list[tuple[int, int, Track | Instance | Purpose, int]] = []
         self._number = 0
@@ -166,7 +166,7 @@ class Registry:
         else:
             change = Change(topic.name, name, created=since, stated=[statement])
         state.apply(change)
-        self._changes.append(change)
+        self.changes.append(change)
         topic.purposes[name] = purpose
         self._add_track(purpose, state, reached=-1)
         self._creating[purpose.main.key] += 1
@@ -253,7 +253,7 @@ class Registry:
                     "settle, redrive or discard them and stop its instances, or retire it with force"
                 )
         for instance in purpose.instances.values():
-            self._effects.append(Closed(instance.id, f"purpose {name!r} on topic {topic_name!r} was retired"))
+            self.effects.append(Closed(instance.id, f"purpose {name!r} on topic {topic_name!r} was retired"))
             del self.instances[instance.id]
             self._leave_process(instance)
         for lease in purpose.leases.values():
@@ -266,7 +266,7 @@ class Registry:
         for track in purpose.tracks.values():
             track.delayed.clear()  # so that its timers find nothing to do
             track.last_attempts.clear()
-            self._changes.append(Change(*track.key, retired=True))
+            self.changes.append(Change(*track.key, retired=True))
         del self.topics[topic_name].purposes[name]
         self._purposes -= 1
         for process in processes.values():
@@ -319,25 +319,16 @@ class Registry:
 
     def change(self, track: Track, change: Change) -> None:
         """This happens to a track."""
-        self._changes.append(track.apply(change))
-
-    @property
-    def last_change(self) -> Change:
-        """The last of those that are to be committed next."""
-        return self._changes[-1]
+        self.changes.append(track.apply(change))
 
     def fault(self, text: str, *about: str) -> None:
         """Say so in the log, once for what is `about` the same."""
-        self._effects.append(Fault(text, about))
+        self.effects.append(Fault(text, about))
 
     def take_changes(self) -> list[Change]:
         """What has changed since the last call, for the next commit."""
-        changes, self._changes = self._changes, []
+        changes, self.changes = self.changes, []
         return changes
-
-    @property
-    def changed(self) -> bool:
-        return bool(self._changes)
 
     def committed(self, changes: Sequence[Change], now: int) -> None:
         """These changes are durable."""
@@ -364,7 +355,7 @@ class Registry:
 
     def take_effects(self) -> list[Effect]:
         """What is to be done since the last call, in order."""
-        effects, self._effects = self._effects, []
+        effects, self.effects = self.effects, []
         return effects
 
     def wake(self, when: int, about: Track | Instance | Purpose, position: int = 0) -> None:

@@ -99,7 +99,7 @@ class Spans:
 
     def common(self, other: Spans) -> Spans:
         """The part of the set that is in `other` too: normally all of either."""
-        if other == self:
+        if other.edges == self.edges:
             return self.copy()
         part = Spans()
         for start, stop in other:
@@ -132,7 +132,8 @@ class Spans:
 
     def __len__(self) -> int:
         """How many positions are in the set."""
-        return sum(self.edges[1::2]) - sum(self.edges[::2])
+        edges = self.edges
+        return edges[1] - edges[0] if len(edges) == 2 else sum(edges[1::2]) - sum(edges[::2])
 
     def __bool__(self) -> bool:
         return bool(self.edges)

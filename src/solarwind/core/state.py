@@ -140,8 +140,10 @@ class State:
             self._reopen(Spans(change.reopened))
         if change.redriven:
             self._reopen(Spans(change.redriven))
-        self.dead.difference_update(Spans(change.discarded))
-        self.reach = max(self.reach, change.reach)
+        if change.discarded:
+            self.dead.difference_update(Spans(change.discarded))
+        if change.reach > self.reach:
+            self.reach = change.reach
         for position, tried in change.started:
             self.due.pop(position, None)
             self._count(position, tried)

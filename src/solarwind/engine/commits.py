@@ -103,12 +103,12 @@ class Commits(Generic[W]):
     @property
     def changed(self) -> bool:
         """Whether there is something to commit besides batches."""
-        return bool(self._dispatcher.changed or self._uncommitted)
+        return bool(self._dispatcher.changes or self._uncommitted)
 
     @property
     def waiting(self) -> bool:
         """Whether there is something to commit."""
-        return bool(self.incoming or self._dispatcher.changed or self._uncommitted)
+        return bool(self.incoming or self._dispatcher.changes or self._uncommitted)
 
     @property
     def following(self) -> int:
@@ -117,23 +117,24 @@ class Commits(Generic[W]):
 
     def begin(self) -> Commit[W]:
         """Take all that waits. The store is to have it whole or not at all."""
-        incoming = self._taken = self._take_incoming()
+        incoming, self.incoming, self._fired_bytes = self.incoming, [], 0
+        self._taken = incoming = self._divided(incoming) if len(incoming) > 1 else incoming
         changes, self._uncommitted = self._uncommitted + self._dispatcher.take_changes(), []
         after, self._after = self._after, []
         self.number += 1
         return Commit(self.number, incoming, changes, self._snapshots.take(changes, self.number), after)
 
-    def _take_incoming(self) -> list[tuple[Batch, W | None]]:
-        size = self._fired_bytes = 0
-        for index, (batch, _) in enumerate(self.incoming):
+    def _divided(self, incoming: list[tuple[Batch, W | None]]) -> list[tuple[Batch, W | None]]:
+        """So much of it as goes into one commit; the rest waits for the next."""
+        size = 0
+        for index, (batch, _) in enumerate(incoming):
             size += len(batch.data)
             if size > MAX_COMMIT_BYTES:
                 # What a handler fired goes with its settle, however much it is.
-                first, rest = self.incoming[: index + 1], self.incoming[index + 1 :]
+                first, rest = incoming[: index + 1], incoming[index + 1 :]
                 self.incoming = [each for each in rest if each[1] is not None]
                 return first + [each for each in rest if each[1] is None]
-        taken, self.incoming = self.incoming, []
-        return taken
+        return incoming
 
     def accept(self, stored: Stored, now: int) -> None:
         """It is in the log, by a commit or by itself."""
@@ -143,7 +144,8 @@ class Commits(Generic[W]):
     def end(self, commit: Commit[W], now: int) -> Sequence[Offer]:
         """The commit is durable, and its batches are accepted. Return the offers that waited for it."""
         self._stuck_bytes = 0
-        self._dispatcher.committed(commit.changes, now)
+        if commit.changes:
+            self._dispatcher.committed(commit.changes, now)
         self.done = commit.number
         return commit.after
 

@@ -393,8 +393,9 @@ class LocalEngine(Operations):
 
     def _carry_out(self) -> None:
         """Carry out what the dispatcher wants done. Ends every call that may have changed something."""
-        while effects := self._dispatcher.take_effects():
-            for effect in effects:
+        dispatcher = self._dispatcher
+        while dispatcher.effects:
+            for effect in dispatcher.take_effects():
                 self._carry_out_one(effect)
         if self._delivered:
             delivered, self._delivered = self._delivered, []

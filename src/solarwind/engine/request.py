@@ -123,6 +123,7 @@ class Operation(Generic[P, R]):
             for name, each in self.__signature__.parameters.items()
             if each.default is not Parameter.empty
         }
+        self.required = self.kinds.keys() - self.defaults.keys()
         self.message: type[msgspec.Struct] = msgspec.defstruct(
             f"{self.name.title().replace('_', '')}Arguments",
             [self._field(name, kind) for name, kind in self.kinds.items() if kind.wire is not None],
@@ -155,11 +156,14 @@ class Operation(Generic[P, R]):
     def __call__(self, of: Asked, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
         """Ask it of an engine or a `SolarWind`. Raises `BadArgument` for arguments that it does not take, and when it
         is awaited `BadName` and `BadArgument` for what they are."""
-        try:
-            bound = self.__signature__.bind(of, *args, **kwargs)
-        except TypeError as error:
-            raise BadArgument(f"expected {self._call_text()}, got another call: {error}") from None
-        return self._ask(of, dict(list(bound.arguments.items())[1:]))
+        arguments = dict(zip(self.kinds, args, strict=False)) | kwargs
+        known = self.required <= arguments.keys() <= self.kinds.keys()
+        if not known or len(arguments) != len(args) + len(kwargs):
+            try:
+                self.__signature__.bind(of, *args, **kwargs)
+            except TypeError as error:
+                raise BadArgument(f"expected {self._call_text()}, got another call: {error}") from None
+        return self._ask(of, arguments)
 
     def _call_text(self) -> str:
         """How it is called, such as `replay(topic, purpose, since='beginning')`."""

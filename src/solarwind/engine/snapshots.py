@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 
 from ..core.state import Change, Snapshot
@@ -25,9 +25,10 @@ class Snapshots:
         for each in changed:
             self._changed_at.setdefault((each.topic, each.purpose, each.track), commit)
 
-    def take(self, changes: Iterable[Change], commit: int) -> list[Snapshot]:
+    def take(self, changes: Sequence[Change], commit: int) -> list[Snapshot]:
         """The snapshots that go with these changes into a commit: of tracks that have the most to replay, a few."""
-        self.note(changes, commit)
+        if changes:
+            self.note(changes, commit)
         oldest = commit - self._after
         if not self._changed_at or next(iter(self._changed_at.values())) > oldest:
             return []

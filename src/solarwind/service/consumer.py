@@ -126,7 +126,8 @@ class Consumer:
         self._instance = offer.instance
         self._loop = asyncio.get_running_loop()
         work = Work(offer, deque(offer.picks))
-        self._doubtful.hold(self, work)
+        if self._doubtful.works:
+            self._doubtful.hold(self, work)
         if work.todo:
             self._queue.append(work)
         self._active.append(work)
@@ -206,7 +207,8 @@ class Consumer:
 
     def leave_work(self, work: Work) -> None:
         work.running -= 1
-        self._doubtful.ended(work)
+        if self._doubtful.works:
+            self._doubtful.ended(work)
         if not work.running and not work.left:
             self._active.remove(work)
             self._report(work)

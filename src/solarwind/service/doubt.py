@@ -32,18 +32,16 @@ class Doubtful:
         self.pends = exchange is None or exchange.pends
         self._key = key_of(join.key) if exchange is not None and exchange.keyed else None
         self._pause_s = MIN_PAUSE_S
-        self._works: list[Work] = []
+        self.works: list[Work] = []  # that run so
         self._waiting: list[tuple[Consumer, Work]] = []
 
     def add(self, work: Work) -> None:
         """It is no longer this process's, or may not be."""
-        if work.running and self.pends and work not in self._works:
-            self._works.append(work)
+        if work.running and self.pends and work not in self.works:
+            self.works.append(work)
 
     def hold(self, consumer: Consumer, work: Work) -> None:
-        """Set aside what may not begin yet."""
-        if not self._works:
-            return
+        """Set aside what may not begin yet, which is nothing unless there are `works`."""
         running = self._running()
         held = [position for position in work.todo if self._name(work, position) in running]
         if held:
@@ -63,10 +61,10 @@ class Doubtful:
 
     def ended(self, work: Work) -> None:
         """A handler that was at some of it has ended: others may begin."""
-        if work not in self._works:
+        if work not in self.works:
             return
         if not work.running:
-            self._works.remove(work)
+            self.works.remove(work)
             self._pause_s = MIN_PAUSE_S
         running = self._running()
         waiting, self._waiting = self._waiting, []
@@ -80,7 +78,7 @@ class Doubtful:
                 consumer.begin(each)
 
     def _running(self) -> set[object]:
-        return {self._name(work, position) for work in self._works for position in work.at().positions()}
+        return {self._name(work, position) for work in self.works for position in work.at().positions()}
 
     def _name(self, work: Work, position: int) -> object:
         """What may run once at a time: the event's key, or the event."""

@@ -14,7 +14,7 @@ from ..batch import make_id
 from ..columns import words
 from ..errors import Unavailable
 from ..event import Cause
-from ..loops import on_loop
+from ..loops import on_loop, running_loop
 from ..options import check_seconds
 from .group import Group, Numbers
 
@@ -208,14 +208,14 @@ def _accepted(group: Group) -> Generator[Any, None, None]:
     if accepted.done():
         accepted.result()
         return
-    _check_here(accepted)
     loop = accepted.get_loop()
-    if asyncio.get_running_loop() is loop:
+    if running_loop() is loop:
         # Each with a future of his own: whoever gives up waiting must not take the others with him
         waiter = loop.create_future()
         group.waiters.append(waiter)
         yield from waiter.__await__()
     else:
+        _check_here(accepted)
         yield from on_loop(loop, _until_accepted(accepted)).__await__()
 
 
@@ -225,11 +225,7 @@ async def _until_accepted(accepted: asyncio.Future[None]) -> None:
 
 def _wait_in_thread(accepted: asyncio.Future[None], timeout: float | None) -> None:
     loop = accepted.get_loop()
-    try:
-        running = asyncio.get_running_loop()
-    except RuntimeError:
-        running = None
-    if running is loop:
+    if running_loop() is loop:
         raise Unavailable(
             "expected wait() in a thread, got it on the event loop, which it would block: await it instead"
         )

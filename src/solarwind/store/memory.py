@@ -118,10 +118,7 @@ class MemoryStore(Alone):
         if delayed:
             check_delayed(delayed)
             events = [*batches, *(each.batch for each in delayed)]
-        size = sum(_weight(len(batch.data), len(batch), 1) for batch in events)
-        # What handlers fired is committed with their settle, which makes room for it.
-        most = self._most_bytes * (1 if any(batch.header.causes is None for batch in events) else 2)
-        if events and self._bytes + self.delays.bytes + size > most:
+        if events and not self._has_room_for(events):
             raise Full(
                 f"memory:// is full: expected at most {self._most_bytes:,} bytes of events that pend or are kept, "
                 "got more: let them be handled first, or use sqlite:///wind.db"
@@ -133,6 +130,12 @@ class MemoryStore(Alone):
             if change.dead or change.redriven or change.discarded or change.reopened or change.retired:
                 self._bury(change)
         return stored
+
+    def _has_room_for(self, events: Sequence[Batch]) -> bool:
+        size = sum([_weight(len(batch.data), batch.count, 1) for batch in events])
+        # What handlers fired is committed with their settle, which makes room for it.
+        by_handlers = None not in [batch.header.causes for batch in events]
+        return self._bytes + self.delays.bytes + size <= self._most_bytes * (1 + by_handlers)
 
     def _append(self, batch: Batch) -> Stored | None:
         header = batch.header
@@ -148,9 +151,9 @@ class MemoryStore(Alone):
         stored = Stored(topic.end, fresh)
         topic.starts.append(topic.end)
         topic.batches.append(fresh)
-        topic.end += len(fresh)
+        topic.end += fresh.count
         topic.bytes += len(fresh.data)
-        self._bytes += _weight(len(fresh.data), len(fresh), 1)
+        self._bytes += _weight(len(fresh.data), fresh.count, 1)
         return stored
 
     def _without_known(self, batch: Batch, topic: _MemoryLog) -> Batch | None:
