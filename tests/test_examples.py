@@ -51,7 +51,7 @@ def test_a_file_that_cannot_be_read_is_a_dead_letter_and_stops_nobody(tmp_path: 
     assert missing.stderr.startswith("expected a folder, got")
 
 
-def test_by_default_it_looks_through_the_standard_library(tmp_path: Path) -> None:
+def test_the_duplicates_example_searches_the_standard_library_by_default(tmp_path: Path) -> None:
     done = subprocess.run([*DUPLICATES], capture_output=True, text=True, timeout=60, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stderr.startswith("The standard library of this Python.")
@@ -117,7 +117,7 @@ def test_interrupted_it_goes_on_where_it_was(tmp_path: Path) -> None:
     assert "1 group of duplicates wastes 4,792 bytes." in again.stdout
 
 
-def test_an_exchange_of_ones_own(tmp_path: Path) -> None:
+def test_a_registered_exchange_chooses_the_instances(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, str(ROOT / "examples" / "exchange.py")], capture_output=True, text=True, timeout=60
     )

@@ -125,7 +125,7 @@ async def test_nested_types_and_lists_of_pydantic_models() -> None:
 
 
 @on_loop
-async def test_whatever_json_can_carry() -> None:
+async def test_types_that_json_supports_arrive_as_annotated() -> None:
     """Times, decimals, tuples, sets: encoded as JSON, decoded to the annotation."""
     calls: Calls = []
 
@@ -331,7 +331,7 @@ async def test_a_batch_without_the_one_that_does_not_fit() -> None:
 
 
 @on_loop
-async def test_one_function_for_several_purposes() -> None:
+async def test_one_function_may_handle_several_purposes() -> None:
     seen: list[tuple[str, str]] = []
     wind = SolarWind("memory://")
 

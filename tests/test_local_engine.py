@@ -131,7 +131,7 @@ def test_a_purpose_is_snapshotted_after_so_many_commits_also_what_it_did_before_
     assert (snapshots.count("first"), snapshots.count("second") <= 7) == (1, True), "of thirty commits, not after each"
 
 
-def test_that_nothing_was_found_counts_only_if_nothing_came_meanwhile(path: Path) -> None:
+def test_an_empty_read_counts_only_if_nothing_arrived_meanwhile(path: Path) -> None:
     class Late(Watched):
         late = True
 
@@ -298,7 +298,7 @@ async def test_commits_that_somebody_else_cancels_end_the_engine_loudly(tmp_path
 
 
 @on_loop
-async def test_others_have_their_turn_while_many_purposes_get_a_batch(
+async def test_other_tasks_have_their_turn_while_many_purposes_get_a_batch(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("solarwind.core.dispatcher.TOGETHER", 5)

@@ -24,7 +24,7 @@ def limited(period_s: float = 60.0) -> tuple[LimitedLog, Time]:
     return LimitedLog(logging.getLogger("solarwind"), period_s, time), time
 
 
-def test_what_is_over_is_not_counted_in_the_log_later(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_limited_log_does_not_count_a_kind_that_is_over(caplog: pytest.LogCaptureFixture) -> None:
     log, time = limited()
     for _ in range(3):
         log.warning("no server", "no server yet")
@@ -48,7 +48,7 @@ def test_a_thousand_lines_of_a_kind_are_one_and_at_the_end_of_the_minute_their_n
     assert caplog.messages[2:] == ["rejected: event 2000 (1 like it in 1 s)"]
 
 
-def test_each_kind_has_lines_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_limited_log_counts_each_kind_by_itself(caplog: pytest.LogCaptureFixture) -> None:
     log, _ = limited()
     for kind in ("a", "b", "a", "b"):
         log.error(kind, "%s is down", kind)
@@ -87,7 +87,7 @@ def test_kinds_are_bounded_and_the_number_of_one_that_goes_is_said(
     assert caplog.messages == ["a is down", "b is down", "a is down (1 like it in 1 s)", "c is down"]
 
 
-def test_it_counts_right_from_several_threads(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_limited_log_counts_correctly_from_several_threads(caplog: pytest.LogCaptureFixture) -> None:
     log, _ = limited()
     threads = [threading.Thread(target=lambda: [log.warning("kind", "full") for _ in range(500)]) for _ in range(4)]
     for thread in threads:

@@ -353,7 +353,7 @@ async def test_a_bad_name_in_a_call_is_refused_as_one_whoever_sends_it(name: str
     await client.stop()
 
 
-def test_neither_end_needs_the_extra() -> None:
+def test_neither_end_of_a_connection_needs_the_extra() -> None:
     """Whoever brings a link of his own needs no WebSocket."""
     names = "{'websockets', 'starlette', 'uvicorn'}"
     look = f"import sys, solarwind.engine.client, solarwind.peer.connection; assert not {names} & {{*sys.modules}}"

@@ -160,5 +160,5 @@ def test_only_public_names_of_other_libraries(path: Path) -> None:
         ("generator.gi_frame.f_locals", "look at gi_frame"),
     ],
 )
-def test_each_kind_of_offence_is_seen(source: str, offence: str) -> None:
+def test_each_kind_of_private_name_is_found(source: str, offence: str) -> None:
     assert offence in set(offences(ast.parse(source)))

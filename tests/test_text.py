@@ -58,7 +58,7 @@ def test_no_refusal_shows_a_secret_of_a_url(url: str) -> None:
     assert not any(SECRET in text for text in said)
 
 
-def test_what_is_no_secret_is_shown() -> None:
+def test_redact_keeps_what_is_no_secret() -> None:
     for url in (
         "ws://127.0.0.1:7400",
         "sqlite:///wind.db",

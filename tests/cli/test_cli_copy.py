@@ -73,7 +73,7 @@ def test_what_cannot_be_copied_is_refused(furnished: str, tmp_path: Path, source
 
 
 @pytest.mark.parametrize("ends", [[], ["--from", "sqlite:///wind.db"], ["--to", "sqlite:///copy.db"]])
-def test_both_ends_have_to_be_named(ends: list[str]) -> None:
+def test_copy_needs_both_ends(ends: list[str]) -> None:
     assert call("copy", *ends).code == 2
 
 

@@ -26,12 +26,12 @@ def test_dead_letters_as_json_have_their_events(furnished: str) -> None:
     assert datetime.fromisoformat(letters[0]["time"]).tzinfo is not None
 
 
-def test_none_are_said_to_be_none(furnished: str) -> None:
+def test_dead_list_says_where_there_are_no_letters(furnished: str) -> None:
     answer = done("dead", "list", "video.uploaded", "Encode [video] to MP4", "--url", furnished)
     assert answer.out == "No dead letters of 'Encode [video] to MP4' on video.uploaded.\n"
 
 
-def test_one_is_shown_with_its_payload(furnished: str) -> None:
+def test_dead_show_prints_a_letter_with_its_payload(furnished: str) -> None:
     shown = dict(line.split("  ", 1) for line in done("dead", "show", *REFUSE, "video-2", "--url", furnished).lines)
     assert shown["payload"].strip() == '{"id":2}'
     assert shown["error"].strip() == "no\\nroom for 2"

@@ -77,7 +77,7 @@ def test_the_url_may_come_from_the_environment(
     assert state(url, "Double it [twice]") == (1, 0)
 
 
-def test_without_one_it_is_the_objects_own(start: Start, write: Write) -> None:
+def test_run_without_a_url_uses_the_objects_own(start: Start, write: Write) -> None:
     write("app.py", APP.replace("SolarWind()", "SolarWind('sqlite:///own.db')"))
     answer = start("run", "app:wind", "--until-settled").end()
     assert answer.code == 0
@@ -91,7 +91,7 @@ def test_the_object_may_be_in_a_package_and_in_another_object(url: str, start: S
     assert start("run", "shop.events:Here.inside", "--url", url, "--until-settled").end().code == 0
 
 
-def test_one_without_handlers_says_so(url: str, start: Start, write: Write) -> None:
+def test_run_warns_about_an_object_without_handlers(url: str, start: Start, write: Write) -> None:
     write("app.py", "from solarwind import SolarWind\nwind = SolarWind()\n")
     assert "No handlers" in start("run", "app:wind", "--url", url, "--until-settled").end().err
 
@@ -145,7 +145,7 @@ def test_what_goes_wrong_is_logged_on_stderr_one_line_a_message(url: str, start:
     assert last.endswith("expected int, got str at $")
 
 
-def test_with_json_all_it_says_is_json(url: str, start: Start, write: Write) -> None:
+def test_run_with_json_logs_only_json(url: str, start: Start, write: Write) -> None:
     write("app.py", APP)
     done("fire", "t", '"no number"', "--url", url)
     answer = start("run", "app:wind", "--url", url, "--until-settled", "--json").end()

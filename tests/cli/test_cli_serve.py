@@ -176,9 +176,7 @@ BAD: dict[str, tuple[list[str], str]] = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_what_it_cannot_start_with_is_refused_in_one_line(
-    refused: Callable[..., str], tmp_path: Path, case: str
-) -> None:
+def test_serve_refuses_invalid_options_in_one_line(refused: Callable[..., str], tmp_path: Path, case: str) -> None:
     (tmp_path / "garbage").write_text("garbage")
     (tmp_path / "secret").write_text("garbage")
     (tmp_path / "secret").chmod(0o600)
@@ -306,7 +304,7 @@ def test_a_limit_that_is_given_is_kept(serving: Serve) -> None:
     assert "no more than 1 topics" in call("listen", "other", "--purpose", "p", "--url", server.url).err
 
 
-def test_whoever_does_not_say_who_he_is_is_let_go(serving: Serve) -> None:
+def test_a_client_that_does_not_authenticate_is_disconnected(serving: Serve) -> None:
     server = serving("--engine", "memory://", "--authenticate-s", "0.2", "--connections", "1")
     with closing(socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S)) as silent:
         with closing(socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S)) as second:

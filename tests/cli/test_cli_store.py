@@ -73,7 +73,7 @@ def test_a_loss_is_not_accepted_under_the_hands_of_another_process(held: Process
 
 
 @pytest.mark.parametrize("command", [["check"], ["backup", "copy.db"]])
-def test_what_has_no_file_is_refused(command: list[str]) -> None:
+def test_commands_on_a_file_refuse_a_store_in_memory(command: list[str]) -> None:
     answer = call(*command, "--url", "memory://")
     assert (answer.code, answer.err.count("\n")) == (1, 1)
     assert "store in a file" in answer.err

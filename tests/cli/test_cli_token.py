@@ -136,7 +136,7 @@ def server(serving: Callable[..., Serving]) -> Serving:
     return serving()
 
 
-def test_who_has_none_or_another_is_refused_in_one_line(server: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_without_a_valid_token_is_refused(server: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
     for token, words in (("", "expected a token, got none"), ("sw_1_x", "expected a token that is known")):
         monkeypatch.setenv("SOLARWIND_TOKEN", token)
         for command in (["fire", "t"], ["topics"], ["listen", "t", "--purpose", "p"], ["backup", "copy.db"]):

@@ -302,7 +302,7 @@ def test_a_second_signal_ends_the_draining(url: str, start: Start) -> None:
     assert state(url) == (0, 1)
 
 
-def test_one_that_is_told_to_end_while_it_is_being_started_ends(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_told_to_end_while_it_starts_ends(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     child = Child("the service", ["run", "app:wind", "--url", url], {**os.environ})
     create = asyncio.create_subprocess_exec
 
@@ -409,7 +409,7 @@ def test_a_server_that_is_not_there_is_refused_once(start: Start) -> None:
 # --- with other options -------------------------------------------------------------------------------------
 
 
-def test_with_json_all_they_say_is_json(url: str, start: Start, write: Write, go: Callable[[], None]) -> None:
+def test_workers_with_json_log_only_json(url: str, start: Start, write: Write, go: Callable[[], None]) -> None:
     go()
     done("fire", "t", '"no number"', "--url", url)
     process = start("run", "app:wind", "--workers", "2", "--url", url, "--json")

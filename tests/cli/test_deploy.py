@@ -54,7 +54,7 @@ def test_every_variable_is_that_of_an_option_of_serve(path: Path) -> None:
     assert found <= known
 
 
-def test_both_serve_the_same_store_with_nobody_elses_rights() -> None:
+def test_the_unit_and_the_image_serve_the_same_store_with_no_further_rights() -> None:
     unit, image = UNIT.read_text(), IMAGE.read_text()
     assert "--data /var/lib/solarwind/wind.db" in unit
     assert "ENV SOLARWIND_DATA=/var/lib/solarwind/wind.db\n" in image

@@ -185,7 +185,7 @@ def test_check_and_backup_say_what_to_do_instead(locked: NatsServer, tmp_path: P
     assert list(tmp_path.iterdir()) == []
 
 
-def test_where_nobody_listens_it_is_said_at_once() -> None:
+def test_a_command_says_at_once_where_no_nats_server_listens() -> None:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         there = f"127.0.0.1:{bound.getsockname()[1]}"

@@ -69,7 +69,7 @@ def test_a_copy_in_a_namespace_says_what_the_original_says(source: Path, url: st
         assert told(url) == expected
 
 
-def test_and_back_it_is_the_same_store(source: Path, url: str, tmp_path: Path) -> None:
+def test_a_copy_into_a_namespace_and_back_is_the_same_store(source: Path, url: str, tmp_path: Path) -> None:
     up(source, url)
     for before in (0, 23):
         assert down(url, tmp_path / "back.db").before == before
@@ -87,7 +87,7 @@ def test_from_one_namespace_to_another_that_is_spread_otherwise(source: Path, ur
     assert told(other) == said(source)
 
 
-def test_what_may_have_been_in_a_handler_is_suspect_there_too(url: str, tmp_path: Path) -> None:
+def test_events_that_were_in_a_handler_are_suspect_after_a_copy_to_a_namespace(url: str, tmp_path: Path) -> None:
     kill(tmp_path / "wind.db", furnish, tmp_path / "killed")
     killed = tmp_path / "killed" / "wind.db"
     for _ in range(2):
@@ -378,7 +378,7 @@ def test_who_is_at_work_is_named_before_anything_is_copied(source: Path, url: st
     asyncio.run(work())
 
 
-def test_who_fires_meanwhile_is_noticed(source: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_copy_notices_events_fired_meanwhile(source: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("solarwind.copying.PAGE_BYTES", 1)
 
     async def work() -> None:

@@ -580,7 +580,7 @@ async def test_what_is_written_into_the_bucket(
 
 
 @on_loop
-async def test_what_is_said_on_live_subjects(
+async def test_a_forged_message_on_a_live_subject_changes_nothing(
     server: NatsServer, namespace: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It moves nothing and stops nobody."""

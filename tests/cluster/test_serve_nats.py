@@ -75,7 +75,7 @@ def owners(url: str) -> list[int]:
     return [int(each["owner"].rpartition(":")[2] or 0) for each in found]
 
 
-def test_it_is_ready_while_nats_is_there(own: Callable[..., NatsServer], serving: Serve) -> None:
+def test_a_server_is_ready_while_nats_is_there(own: Callable[..., NatsServer], serving: Serve) -> None:
     nats = own(NatsServer)
     asyncio.run(nats.start())
     server = serving("--engine", nats.url())

@@ -167,7 +167,7 @@ def test_a_report_that_comes_twice_counts_once_also_while_its_lease_goes_on() ->
     assert bench.purpose().flying == 0
 
 
-def test_to_be_given_more_is_no_sign_of_life() -> None:
+def test_being_offered_more_events_does_not_renew_a_lease() -> None:
     bench = Bench()
     hung = bench.join(lease_ns=10 * 10**9, room=9)
     bench.fire()
@@ -1073,7 +1073,7 @@ def test_nothing_is_handed_out_beyond_what_a_crash_would_suspect() -> None:
 
 
 @pytest.mark.parametrize("exchanges", [("fanout", "direct"), ("fanout", "keyed"), ("direct", "fanout")])
-def test_what_is_recovered_is_what_was_there(exchanges: tuple[str, str]) -> None:
+def test_a_recovered_dispatcher_has_the_same_state(exchanges: tuple[str, str]) -> None:
     bench = Bench(durable=True)
     first = bench.join(exchange=exchanges[0], room=9)
     bench.fire(3)

@@ -86,7 +86,7 @@ def test_a_snapshot_and_what_is_restored_from_it_are_copies(history: list[Change
 
 
 @given(histories)
-def test_what_is_done_is_done_and_the_rest_pends(history: list[Change]) -> None:
+def test_a_state_agrees_with_a_plain_set_on_what_is_done_and_pends(history: list[Change]) -> None:
     """Against a plain set: done is what was settled, skipped or buried and not reopened since."""
     state, done, copied_from = State("T", "p"), set[int](), None
     for change in history:

@@ -29,7 +29,7 @@ _DISPATCHER = "core/test_dispatcher.py"
 _LOCAL = "test_local_engine.py"
 _FULL = "test_store_failure.py"
 _TRIMMING = "store/test_trimming.py"
-_FORGETS = "test_contract.py::TestMemory::test_the_same_id_again_after_it_was_handled"
+_FORGETS = "test_contract.py::TestMemory::test_the_same_id_is_not_stored_again_after_its_event_was_handled"
 _KEEPS = "test_contract.py::TestSqlite::test_keep_trims_without_touching_what_pends_or_is_dead"
 
 SPANS = _of(

@@ -307,7 +307,7 @@ REFUSED_HANDSHAKES: dict[str, tuple[dict[str, str], int, str]] = {
 
 @pytest.mark.parametrize("what", REFUSED_HANDSHAKES)
 @on_loop
-async def test_a_handshake_that_is_refused_is_answered_as_at_any_door(place: Place, what: str) -> None:
+async def test_a_refused_handshake_is_answered_with_a_problem(place: Place, what: str) -> None:
     headers, status, code = REFUSED_HANDSHAKES[what]
     async with peer(place.port) as made:
         await made.send(handshake(f"{place.root}{wire.PATH}", headers))
@@ -318,7 +318,7 @@ async def test_a_handshake_that_is_refused_is_answered_as_at_any_door(place: Pla
 
 
 @on_loop
-async def test_so_is_one_elsewhere_and_one_that_is_none(host: Host) -> None:
+async def test_a_handshake_at_another_path_or_that_is_invalid_is_answered_with_a_problem(host: Host) -> None:
     port = host.start("memory://")
     for path, headers, status, code in (
         ("/v1/other", {}, 404, "not-found"),

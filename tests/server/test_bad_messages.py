@@ -145,7 +145,7 @@ REFUSED: dict[str, tuple[wire.Message, str]] = {
 
 @pytest.mark.parametrize("name", REFUSED)
 @on_loop
-async def test_it_is_refused_with_its_code_and_the_connection_goes_on(name: str, url: str) -> None:
+async def test_a_refused_message_gets_its_code_and_the_connection_goes_on(name: str, url: str) -> None:
     message, code = REFUSED[name]
     async with peer(url) as one:
         answer = await one.refused(message)
@@ -175,7 +175,7 @@ ENDED: dict[str, Any] = {
 
 @pytest.mark.parametrize("name", ENDED)
 @on_loop
-async def test_it_ends_the_connection_which_says_why(name: str, url: str) -> None:
+async def test_a_bad_message_ends_the_connection_with_the_reason(name: str, url: str) -> None:
     async with peer(url) as one:
         assert await one.ask(wire.Join(1, 1, "T", "p")) == wire.Done(1)
         await one.socket.send(msgspec.msgpack.encode([ENDED[name]]))

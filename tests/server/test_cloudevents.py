@@ -285,12 +285,12 @@ def structured(**more: Any) -> Event:
     return read_structured(json.dumps({**GOOD, **more}).encode())
 
 
-def test_what_is_null_is_not_there() -> None:
+def test_a_null_attribute_of_a_cloudevent_is_missing() -> None:
     event = structured(time=None, partitionkey=None, datacontenttype=None, data_base64=None, data={"a": 1})
     assert (event.key, event.data, event.content_type) == (None, b'{"a": 1}', "application/json")
 
 
-def test_without_data_it_is_null_or_empty_by_its_type() -> None:
+def test_a_cloudevent_without_data_is_null_or_empty_by_its_type() -> None:
     for event in (structured(), structured(data=None), read_binary(HEADERS, b"")):
         assert (event.data, event.payload, event.content_type) == (b"null", None, "application/json")
     for event in (
@@ -398,7 +398,7 @@ def test_a_hundred_thousand_attributes_are_refused_before_any_is_looked_at() -> 
     assert structured(data="x" * 100_000, subject="s").extensions == {"subject": "s"}
 
 
-def test_what_says_of_a_hand_out_is_passed_over() -> None:
+def test_attributes_of_a_hand_out_are_ignored_in_an_incoming_cloudevent() -> None:
     assert structured(purpose="p", attempt=2, token="t", subject="s").extensions == {"subject": "s"}
 
 

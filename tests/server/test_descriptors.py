@@ -80,7 +80,7 @@ async def test_no_more_come_in_while_many_that_were_let_go_of_have_yet_to_close(
 
 
 @on_loop
-async def test_where_all_are_known_no_more_come_in() -> None:
+async def test_no_further_connection_is_accepted_where_all_are_known() -> None:
     sources = Sources(100, 4)
     for n in range(4):
         visit = sources.enter(f"10.0.0.{n}")

@@ -324,7 +324,7 @@ def in_starlette() -> Any:
 
 @pytest.mark.parametrize("make", [in_fastapi, in_starlette])
 @on_loop
-async def test_all_doors_are_there_where_the_app_is_mounted(make: Any) -> None:
+async def test_all_endpoints_work_where_the_app_is_mounted(make: Any) -> None:
     async with mounted(make()) as port, at(port, "/deep/events%20here") as doors:
         purpose = "a/b 100% ü"
         assert await doors.take(purpose) == []

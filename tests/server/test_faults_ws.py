@@ -470,7 +470,7 @@ async def test_stopping_while_the_server_is_away(way_and_server: Open) -> None:
 
 
 @on_loop
-async def test_one_that_is_not_taken_again_does_not_take_the_others_with_it(
+async def test_an_instance_that_may_not_join_again_does_not_end_the_others(
     way_and_server: Open, caplog: pytest.LogCaptureFixture
 ) -> None:
     """While it was away its purpose was retired, and another made of that name that contradicts it."""
@@ -500,7 +500,7 @@ async def test_one_that_is_not_taken_again_does_not_take_the_others_with_it(
 
 
 @on_loop
-async def test_one_that_is_still_at_what_it_lost_hoards_nothing(way_and_server: Open) -> None:
+async def test_an_instance_still_busy_with_events_it_lost_hoards_nothing(way_and_server: Open) -> None:
     """It came back with its hands full, of which the server knows nothing."""
     async with way_and_server() as (way, server), SolarWind(server.url) as other:
         wind = SolarWind(way.url, grace=0.0)

@@ -117,7 +117,7 @@ def test_parts_and_pings_between_them_are_put_together(sender: Side) -> None:
 
 
 @pytest.mark.parametrize("sender", [CLIENT, SERVER])
-def test_one_that_is_too_large_is_refused(sender: Side) -> None:
+def test_a_frame_above_the_limit_is_refused(sender: Side) -> None:
     other = end(SERVER if sender is CLIENT else CLIENT, most=100)
     other.data_received(frames(sender, [(Opcode.BINARY, b"x" * 100, True)]))
     other.data_received(frames(sender, [(Opcode.BINARY, b"x" * 101, True)]))

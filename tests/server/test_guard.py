@@ -81,7 +81,7 @@ def test_a_server_that_is_open_answers_to_the_names_of_loopback(host: str, port:
 
 
 @pytest.mark.parametrize("host", FOREIGN_HOSTS)
-def test_and_to_no_other(host: str) -> None:
+def test_a_server_that_is_open_answers_to_no_other_host_name(host: str) -> None:
     assert not passes(Guard(OPEN), host=host)
     assert not passes(Guard(OPEN), host=None)
 
@@ -244,7 +244,7 @@ def headers_of(said: dict[str, str], port: int) -> dict[str, str]:
 
 @pytest.mark.parametrize("how", [*GOOD, *BAD])
 @on_loop
-async def test_every_http_door_looks_at_where_a_request_is_from(place: Place, how: str) -> None:
+async def test_every_http_endpoint_looks_at_where_a_request_is_from(place: Place, how: str) -> None:
     """Those that need no token too, and places where there is no door."""
     paths = [(each.method, each.path) for each in ENDPOINTS]
     async with peer(place.port) as made:
@@ -266,7 +266,7 @@ async def test_every_http_door_looks_at_where_a_request_is_from(place: Place, ho
 
 @pytest.mark.parametrize("how", [*GOOD, *BAD])
 @on_loop
-async def test_and_so_does_the_websocket(place: Place, how: str) -> None:
+async def test_the_websocket_looks_at_where_a_request_is_from(place: Place, how: str) -> None:
     headers = headers_of((GOOD | BAD)[how], place.port)
     async with peer(place.port) as made:
         await made.send(handshake(f"{place.root}/v1/connect", headers))

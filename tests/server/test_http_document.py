@@ -56,7 +56,7 @@ def free_port() -> int:
 
 
 @on_loop
-async def test_each_line_of_curl_works_as_it_stands_and_there_is_one_for_each_door(tmp_path: Path) -> None:
+async def test_each_line_of_curl_works_as_written_and_there_is_one_for_each_endpoint(tmp_path: Path) -> None:
     receiver = str(free_port())
     program = next(text for text in blocks("python") if "is_genuine" in text)
     (tmp_path / "receiver.py").write_text(program.replace("8000", receiver))

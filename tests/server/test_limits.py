@@ -159,7 +159,7 @@ async def test_a_websocket_message_has_an_end(small: int) -> None:
 
 
 @on_loop
-async def test_so_has_one_that_comes_in_pieces(small: int) -> None:
+async def test_a_fragmented_websocket_message_has_an_end(small: int) -> None:
     async with talker(small) as made:
         await made.hello()
         with suppress(ConnectionClosed):  # in the middle of it
@@ -168,7 +168,7 @@ async def test_so_has_one_that_comes_in_pieces(small: int) -> None:
 
 
 @on_loop
-async def test_before_hello_it_is_shorter_still() -> None:
+async def test_a_websocket_message_before_hello_has_a_lower_limit() -> None:
     async with here() as (port, _), talker(port) as made:
         await made.socket.send(wire.encode([wire.Hello("c", "x" * 16_300)]))
         await made.hear(wire.Welcome)
@@ -204,7 +204,7 @@ async def test_messages_that_are_not_whole_and_batches_on_hold_have_an_end_toget
 
 
 @on_loop
-async def test_so_many_messages_come_together_and_no_more() -> None:
+async def test_a_websocket_message_holds_at_most_so_many_messages() -> None:
     async with here() as (port, _), talker(port) as made:
         await made.hello()
         await made.say(*[wire.Ping()] * wire.MAX_MESSAGES)
@@ -215,7 +215,7 @@ async def test_so_many_messages_come_together_and_no_more() -> None:
         assert "at most 16,384 messages together, got 16,385" in refused.text
 
 
-def test_a_client_sends_no_more_together() -> None:
+def test_a_client_sends_no_more_messages_together_than_allowed() -> None:
     messages = [wire.Ping()] * (2 * wire.MAX_MESSAGES + 1)
     assert [len(each) for each in wire.groups(messages)] == [wire.MAX_MESSAGES, wire.MAX_MESSAGES, 1]
 
@@ -401,7 +401,7 @@ async def test_joining_and_leaving_faster_than_can_be_done_is_refused(small: int
 
 
 @on_loop
-async def test_there_are_only_so_many_takes_that_are_not_settled(small: int) -> None:
+async def test_the_number_of_takes_that_are_not_settled_is_limited(small: int) -> None:
     async with peer(small) as made:
         path = "/v1/topics/taken/purposes/p"
         for _ in range(SMALL["instances"] + 1):
@@ -420,7 +420,7 @@ async def test_there_are_only_so_many_takes_that_are_not_settled(small: int) -> 
 
 
 @on_loop
-async def test_there_are_only_so_many_feeds(small: int) -> None:
+async def test_the_number_of_feeds_is_limited(small: int) -> None:
     feed = request("GET", "/v1/topics/t/feed?purpose=Live%20page")
     async with AsyncExitStack() as stack:
         for _ in range(SMALL["instances"]):
@@ -489,7 +489,7 @@ async def answers_from(port: int, address: str) -> bool:
 @bites("authenticate_s")
 @pytest.mark.parametrize("sent", [b"", b"G", b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nx: "])
 @on_loop
-async def test_whoever_asks_for_nothing_is_let_go(sent: bytes) -> None:
+async def test_a_client_that_asks_for_nothing_is_disconnected(sent: bytes) -> None:
     async with soon() as port, peer(port) as made:
         await made.send(sent)
         assert 10 <= await leapt(made) <= 60
@@ -510,7 +510,7 @@ async def test_more_bytes_do_not_buy_more_time() -> None:
 
 
 @on_loop
-async def test_whoever_does_not_say_hello_is_told_so_and_let_go() -> None:
+async def test_a_client_that_does_not_say_hello_is_told_so_and_disconnected() -> None:
     async with soon() as port, talker(port) as made:
         leap(SOON["authenticate_s"] + 1)
         refused = await made.hear(wire.Refused)
@@ -770,20 +770,22 @@ def mounted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mounted]:
 
 @pytest.mark.parametrize("what", PLAIN, ids=lambda what: what.__name__)
 @on_loop
-async def test_whoever_is_not_known_costs_no_more_than_64_kib(plain: Serving, what: Any) -> None:
+async def test_an_unknown_client_costs_no_more_than_64_kib(plain: Serving, what: Any) -> None:
     assert await cost(plain.pid, int(plain.port), what) < MAX
 
 
 @pytest.mark.parametrize("what", [*SECURE, _half_a_hello], ids=lambda what: what.__name__)
 @on_loop
-async def test_nor_with_tls(secure: Serving, certificate: tuple[Path, Path], what: Any) -> None:
+async def test_an_unknown_client_over_tls_costs_no_more_than_64_kib(
+    secure: Serving, certificate: tuple[Path, Path], what: Any
+) -> None:
     tls = trusting(certificate[0])
     way = None if what is _half_a_hello else tls
     assert await cost(secure.pid, int(secure.port), what, way, tls) < MAX
 
 
 @on_loop
-async def test_nor_where_the_app_is_mounted_once_its_own_server_has_a_request(mounted: Mounted) -> None:
+async def test_an_unknown_client_of_a_mounted_app_costs_no_more_than_64_kib(mounted: Mounted) -> None:
     async def a_socket(made: Peer) -> None:
         await made.handshake(ROOT)
 
@@ -791,7 +793,7 @@ async def test_nor_where_the_app_is_mounted_once_its_own_server_has_a_request(mo
 
 
 @on_loop
-async def test_a_mounted_server_takes_no_more_before_hello_either(mounted: Mounted) -> None:
+async def test_a_mounted_app_has_the_same_limit_before_hello(mounted: Mounted) -> None:
     async with talker(mounted.port, root=ROOT) as made:
         await made.say(wire.Hello("c", "x" * (16 << 10)))
         refused = await made.hear(wire.Refused)

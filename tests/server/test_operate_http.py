@@ -302,7 +302,7 @@ async def test_a_trace_is_what_an_event_caused_each_after_its_cause(port: int) -
 
 
 @on_loop
-async def test_it_lives_and_is_ready(port: int) -> None:
+async def test_healthz_and_readyz_answer_200_while_it_runs(port: int) -> None:
     async with at(port) as doors:
         assert await doors.ask("GET", "/healthz") == {"status": "alive"}
         assert await doors.ask("GET", "/readyz") == {"status": "ready"}

@@ -184,7 +184,7 @@ async def test_an_operation_that_changes_something_is_a_row_and_a_function(monke
 
 
 @on_loop
-async def test_numbers_truths_and_records_are_answered_at_every_door(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_numbers_booleans_and_records_are_answered_at_every_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     async with opened(monkeypatch) as place:
         for wind in (place.here, place.away):
             assert await Made.count(wind, "T", "p") == 7
@@ -205,7 +205,7 @@ async def test_numbers_truths_and_records_are_answered_at_every_door(monkeypatch
 
 
 @on_loop
-async def test_a_long_list_is_answered_in_pages_at_every_door(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_long_list_is_answered_in_pages_at_every_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     async with opened(monkeypatch) as place:
         await place.here.fire_many("T", range(PAST))
         for wind in (place.here, place.away):

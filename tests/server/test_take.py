@@ -462,7 +462,7 @@ async def test_a_server_that_stops_answers_who_waits_and_gives_back_what_was_tak
 
 
 @on_loop
-async def test_what_keeps_nothing_cannot_be_taken(host: Host) -> None:
+async def test_a_take_from_an_exchange_that_does_not_pend_is_refused(host: Host) -> None:
     async with serving(host) as client:
         problem = await client.ask("take", {"exchange": "fanout"}, status=403)
         assert problem["code"] == "not-allowed"
@@ -471,7 +471,7 @@ async def test_what_keeps_nothing_cannot_be_taken(host: Host) -> None:
 
 
 @on_loop
-async def test_who_states_something_else_than_the_first_is_told(host: Host) -> None:
+async def test_a_take_that_contradicts_the_first_statement_is_a_conflict(host: Host) -> None:
     async with serving(host) as client:
         await client.take(exchange="keyed")
         problem = await client.ask("take", {}, status=409)

@@ -110,7 +110,7 @@ async def test_requests_and_sockets_go_over_tls(certificate: tuple[Path, Path], 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
 @on_loop
-async def test_nothing_older_is(certificate: tuple[Path, Path], version: ssl.TLSVersion) -> None:
+async def test_a_version_of_tls_below_1_2_is_refused(certificate: tuple[Path, Path], version: ssl.TLSVersion) -> None:
     old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     old.check_hostname, old.verify_mode = False, ssl.CERT_NONE
     old.set_ciphers("ALL:@SECLEVEL=0")

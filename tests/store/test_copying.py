@@ -247,7 +247,7 @@ changes = st.lists(
     created=st.integers(0, 20),
     reach=st.integers(0, 60),
 )
-def test_whatever_happened_a_copy_says_the_same(
+def test_a_copy_equals_its_source_after_any_history(
     tmp_path_factory: pytest.TempPathFactory,
     sizes: list[int],
     happened: list[tuple[str, int]],
@@ -704,7 +704,7 @@ class _Silent(RestingStore):
         return [None] * len(batches)
 
 
-def test_from_one_store_to_several_and_back(source: Path, target: Path, tmp_path: Path) -> None:
+def test_a_copy_to_several_stores_and_back_is_the_same(source: Path, target: Path, tmp_path: Path) -> None:
     for _ in range(2):
         asyncio.run(copy(RestingStore(str(source), writes=False), Several(tmp_path / "three", writes=True)))
     expected = said(source)

@@ -481,7 +481,7 @@ def test_how_much_a_topic_keeps_is_remembered_and_none_leaves_it(path: Path) -> 
 # --- opening ------------------------------------------------------------------------------------------------
 
 
-def test_it_tells_a_store_that_was_closed_from_one_that_was_cut_off(path: Path, tmp_path: Path) -> None:
+def test_opening_tells_a_store_that_was_closed_from_one_that_was_interrupted(path: Path, tmp_path: Path) -> None:
     kill(path, put(batch("a", time=77)), tmp_path / "killed")
     recovered = on_store(tmp_path / "killed/wind.db", nothing)
     assert (recovered.clean, recovered.now) == (False, 77)

@@ -1,4 +1,4 @@
-"""The testing kit: a clock that goes when told, a pytest fixture, and the contract that every engine must keep."""
+"""The testing kit: a clock that tests move, a pytest fixture, and the contract that every engine must keep."""
 
 from .clock import FakeClock
 

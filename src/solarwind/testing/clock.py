@@ -1,4 +1,4 @@
-"""A clock that stands still until it is told to go, so that retries and leases are tested without sleeping."""
+"""A clock that only tests move, so that retries and leases are tested without sleeping."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LOOK_S = 0.01  # that count at most between two looks: a process that stood stil
 
 
 class FakeTimer:
-    """A call that is due some day, unless it is cancelled."""
+    """A call that is due at a time, unless it is cancelled."""
 
     __slots__ = ("callback",)
 
@@ -46,15 +46,16 @@ class Passing:
 class FakeClock:
     """An engine's `Clock` for tests: `LocalEngine(store, clock=FakeClock())`.
 
-    It begins at the real time, since that is what events are stamped with, and then only `advance` moves it. It may be
-    given to one engine after another: time goes on from where the last one stopped.
+    It begins at the real time, with which events are stamped, and then only `advance` moves it. It may be given to one
+    engine after another: time goes on from where the last one stopped.
 
-    Services in this process go by it too: while a handler is at work its lease runs on, however far time goes. For a
-    service that hangs, give them another: `LocalEngine(store, clock=FakeClock(), service_clock=SteadyClock())`.
+    Services in this process use it too: while a handler runs its lease is renewed, however far time goes. To test a
+    service that hangs, give the services another clock: `LocalEngine(store, clock=FakeClock(),
+    service_clock=SteadyClock())`.
     """
 
     def __init__(self, now: int | None = None) -> None:
-        """`now` is in ns since 1970; the real time if not given."""
+        """`now` is in ns since 1970; the real time by default."""
         self._now = time.time_ns() if now is None else now
         self._until = self._now  # time passes till then
         self._ahead = 0  # of the wall clock
@@ -74,11 +75,11 @@ class FakeClock:
         self._until = self._now = max(self._now, least)
 
     def now(self) -> int:
-        """ns since 1970."""
+        """Return ns since 1970."""
         return self._now
 
     def wall(self) -> int:
-        """Called by the engine: what the wall clock says, whatever time it began at."""
+        """Return the wall clock's time in ns since 1970. Called by the engine."""
         return self._now - self._ahead
 
     def set_wall(self, now: int) -> None:
@@ -86,7 +87,8 @@ class FakeClock:
         self._ahead = self._now - now
 
     def call_at(self, when: int, callback: Callable[[], None]) -> FakeTimer:
-        """Called by the engine: call it once `now()` has come to `when`; in the loop's next turn if it has already."""
+        """Call `callback` once `now()` has reached `when`; in the loop's next turn if it has already. Called by the
+        engine."""
         timer = FakeTimer(callback)
         heappush(self._timers, (when, next(self._numbers), timer))
         if when <= self._now and not self._soon:
@@ -95,15 +97,15 @@ class FakeClock:
         return timer
 
     def advance(self, seconds: float) -> Passing:
-        """Let so much time pass. What falls due meanwhile is done in order, each at its own time, with all that it
-        leads to: a retry that is due after a second, and the next one that is due two seconds after that.
+        """Let `seconds` pass. Everything due meanwhile is done in order, each at its own time, with all that follows
+        from it: a retry that is due after a second, and the next one that is due two seconds after that.
 
-        Before time goes on, whatever is under way ends: a handler that is at work is waited for. One that takes more
-        than a second of real time is not waited for any longer, and keeps its lease.
+        Before time goes on, everything under way ends: running handlers are waited for. One that takes more than a
+        second of real time is not waited for any longer, and keeps its lease.
 
-        Call it on the loop; or from wherever there is none (a thread beside it, or between two runs of it), where it
-        returns when the time has passed. On the loop, time passes as soon as the loop goes on, for instance while you
-        wait for `settled()`; or use `await clock.advance(60)`.
+        Call it on the loop; or from another thread, or between two runs of the loop, where it returns when the time has
+        passed. On the loop, time passes as soon as the loop goes on, for instance while you wait for `settled()`; or
+        use `await clock.advance(60)`.
         """
         if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not 0 <= seconds < MAX_SECONDS:
             raise ValueError(f"expected seconds of 0 or more, got {seconds!r}: time never goes back")
@@ -144,7 +146,7 @@ class FakeClock:
             self._passing, self._now = None, self._until
 
     def _left(self) -> set[object]:
-        """What is under way, and may end soon."""
+        """Return what is under way, and may end soon."""
         if self._under_way is None or self._loop is not _running_loop():
             return set()
         left = self._under_way()
@@ -166,7 +168,7 @@ class FakeClock:
             await asyncio.sleep(0 if idle < SPIN_S else SPIN_S)
 
     def _step(self) -> bool:
-        """Go to the time when the next call is due, and do all that is due then. False if it is past the end."""
+        """Go to the time when the next call is due, and do everything due then. Return False past the end."""
         when = self.next_at
         if when is None or when > self._until:
             self._now = self._until
@@ -176,7 +178,7 @@ class FakeClock:
 
     @property
     def next_at(self) -> int | None:
-        """When the next call is due, ns since 1970; None where there is none."""
+        """Return when the next call is due, in ns since 1970; None where there is none."""
         while self._timers and self._timers[0][2].callback is None:
             heappop(self._timers)
         return self._timers[0][0] if self._timers else None

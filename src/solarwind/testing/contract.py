@@ -5,7 +5,7 @@
         def place(self) -> Place:
             return LocalPlace(MemoryStore, durable=False)
 
-`place` is a fresh dispatcher for each test. A rule that an engine has no means to show (a clock of the test's own, a
+`place` is a new dispatcher for each test. A rule that an engine cannot show (it needs a clock of the test's own, or a
 restart) is skipped there, and only there.
 """
 
@@ -44,14 +44,14 @@ class EngineContract(
     LifecycleRules,
     ServiceRules,
 ):
-    """All rules. A subclass gives the `place`."""
+    """All rules. A subclass defines the fixture `place`."""
 
     @pytest.fixture(autouse=True)
     def _nothing_logged(self) -> None:
-        """What another test logged is no reason to leave a line out."""
+        """Forget which lines other tests logged, so that none is left out here."""
         limited.flush()
 
     @pytest.fixture
     def place(self) -> Place:
-        """The dispatcher to test."""
+        """Return the dispatcher to test."""
         raise NotImplementedError(f"{type(self).__name__} has no place: override the fixture")

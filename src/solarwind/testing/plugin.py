@@ -12,7 +12,7 @@ from .clock import FakeClock
 
 @pytest.fixture
 def wind_clock() -> FakeClock:
-    """The clock that `wind` goes by: `wind_clock.advance(60)` lets what is due within a minute happen, in order."""
+    """The clock of `wind`: `wind_clock.advance(60)` makes everything happen that is due within a minute, in order."""
     return FakeClock()
 
 

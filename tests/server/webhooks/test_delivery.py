@@ -351,7 +351,7 @@ async def test_two_webhooks_of_a_purpose_share_its_events() -> None:
 
 
 @on_loop
-async def test_one_that_is_taken_away_gives_back_what_waits_for_its_turn() -> None:
+async def test_a_removed_webhook_gives_back_events_that_wait_for_their_turn() -> None:
     async with receiving() as receiver, sending() as server:
         await put(server, receiver.url, rate=1)
         for number in range(3):
@@ -364,7 +364,7 @@ async def test_one_that_is_taken_away_gives_back_what_waits_for_its_turn() -> No
 
 
 @on_loop
-async def test_one_that_may_send_seldom_holds_no_more_than_it_can_send() -> None:
+async def test_a_webhook_with_a_low_rate_holds_no_more_than_it_can_send() -> None:
     async with receiving() as receiver, sending() as server:
         await put(server, receiver.url, rate=1)
         for number in range(10):

@@ -49,7 +49,7 @@ def shown(server: Server, name: str = "shop") -> dict[str, Any]:
 
 
 @on_loop
-async def test_it_is_registered_changed_shown_and_taken_away_over_http() -> None:
+async def test_a_webhook_is_registered_changed_shown_and_removed_over_http() -> None:
     async with receiving() as receiver, sending() as server:
         listener = Listener(server, port=0)
         await listener.start()
@@ -165,7 +165,7 @@ async def test_a_target_that_is_known_to_want_events_need_not_be_asked() -> None
         ({"secret": "whsec_hunter2!"}, "expected a secret"),
     ],
 )
-async def test_what_cannot_be_meant_is_refused_and_no_secret_is_repeated(wanted: dict[str, Any], words: str) -> None:
+async def test_an_invalid_webhook_is_refused_and_no_secret_is_repeated(wanted: dict[str, Any], words: str) -> None:
     async with receiving() as receiver, sending() as server:
         with pytest.raises(BadArgument, match=words) as refusal:
             await put(server, receiver.url, **wanted)
@@ -285,7 +285,7 @@ async def test_secrets_are_for_nobody_elses_eyes(tmp_path: Path, caplog: pytest.
 
 
 @on_loop
-async def test_one_that_has_ended_stays_ended_until_it_is_registered_again(tmp_path: Path) -> None:
+async def test_a_webhook_that_has_ended_stays_ended_until_it_is_registered_again(tmp_path: Path) -> None:
     store = f"sqlite:///{tmp_path}/wind.db"
     async with receiving() as receiver:
         receiver.behave = lambda request: Answer(410)
@@ -302,7 +302,7 @@ async def test_one_that_has_ended_stays_ended_until_it_is_registered_again(tmp_p
 
 
 @on_loop
-async def test_one_that_cannot_join_any_more_says_why_and_the_server_starts(tmp_path: Path) -> None:
+async def test_a_webhook_that_cannot_join_any_more_says_why_and_the_server_starts(tmp_path: Path) -> None:
     store = f"sqlite:///{tmp_path}/wind.db"
     async with receiving() as receiver:
         async with sending(store) as server:
@@ -333,7 +333,7 @@ async def settled_elsewhere(server: Server) -> None:
 
 @on_loop
 @pytest.mark.parametrize(("name", "value"), [('["t","p","n"]', b"{"), ('["t"]', b"{}"), ("t", b'{"topic": 1}')])
-async def test_one_that_cannot_be_read_is_not_taken_for_none(tmp_path: Path, name: str, value: bytes) -> None:
+async def test_a_stored_webhook_that_cannot_be_read_prevents_the_start(tmp_path: Path, name: str, value: bytes) -> None:
     async with SolarWind(f"sqlite:///{tmp_path}/wind.db") as wind:
         await wind.engine.definitions.put("webhook", name, value)
     with pytest.raises(StoreError, match=r"expected a webhook in the store, got .* which is not what was written"):

@@ -90,7 +90,7 @@ def test_a_public_address_is_allowed(address: str) -> None:
         ("localhost", "127.0.0.1", "127.0.0.1", False),
     ],
 )
-def test_what_is_stated_is_allowed_besides(stated: str, host: str, address: str, allowed: bool) -> None:
+def test_stated_networks_are_allowed_too(stated: str, host: str, address: str, allowed: bool) -> None:
     assert (Allowed([stated]).fault(host, ip_address(address)) is None) == allowed
     assert (Allowed(stated).fault(host, ip_address(address)) is None) == allowed
 

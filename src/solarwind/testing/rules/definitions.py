@@ -1,4 +1,4 @@
-"""What is defined by name: by kind, apart from any topic."""
+"""Named definitions, apart from any topic."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from .place import Place, on_loop, refused, until
 
 
 class DefinitionRules:
-    """The rules of definitions: changed durably, by one of two who have read the same, and told to who watches."""
+    """The rules of definitions: changes are durable, of two concurrent ones one succeeds, and watchers learn of
+    them."""
 
     @on_loop
     async def test_a_definition_is_listed_as_it_was_put_last(self, place: Place) -> None:

@@ -1,4 +1,4 @@
-"""How events are handed out: the plan, `direct`, `fanout`, `keyed`, and exchanges of one's own."""
+"""How events are handed out: `direct`, `fanout`, `keyed`, and exchanges of one's own."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .place import Place, a_while, on_loop, refused, until
 
 
 class Oldest(Exchange):
-    """Everything to whoever joined first; events that say `wait` wait for a second instance."""
+    """Gives everything to the instance that joined first; events that say `wait` wait for a second instance."""
 
     def choose(self, event: Event, instances: Sequence[Instance]) -> Instance | None:
         if event.payload == "wait" and len(instances) < 2:
@@ -31,7 +31,7 @@ class Oldest(Exchange):
 
 
 class TwoCopies(Exchange):
-    """A copy for the two that joined first."""
+    """Gives a copy to the two instances that joined first."""
 
     pends = False
 
@@ -43,9 +43,9 @@ class ExchangeRules:
     """The rules of exchanges."""
 
     @on_loop
-    async def test_the_plan(self, place: Place) -> None:
-        """10,000 events: A of purpose a gets all; B1 and B2 of b share them, both busy; C1 and C2 of c, a fan-out, get
-        all each."""
+    async def test_each_exchange_hands_out_ten_thousand_events_as_promised(self, place: Place) -> None:
+        """10,000 events: instance A of purpose a gets all; B1 and B2 of b share them, both busy; C1 and C2 of c, a
+        fan-out, get all each."""
         wind = place.open()
         seen: dict[str, list[int]] = defaultdict(list)
 
@@ -101,7 +101,7 @@ class ExchangeRules:
 
     @on_loop
     async def test_direct_passes_over_an_instance_without_room(self, place: Place) -> None:
-        """Others take over from one that is busy; it does not hold up what it cannot begin."""
+        """Others take over from a busy instance; it does not hold up what it cannot begin."""
         wind = place.open()
         gate = asyncio.Event()
         calls: list[tuple[str, int]] = []
@@ -125,8 +125,8 @@ class ExchangeRules:
         assert sorted(number for _, number in calls) == list(range(20))
 
     @on_loop
-    async def test_direct_least_busy(self, place: Place) -> None:
-        """The instance with the fewest events in hand is chosen, so none goes to the one that is at work."""
+    async def test_direct_least_busy_chooses_the_instance_with_the_fewest_events(self, place: Place) -> None:
+        """The instance with the fewest events in hand is chosen, so none goes to the busy one."""
         wind = place.open()
         gate = asyncio.Event()
         calls: list[tuple[int, str]] = []
@@ -153,7 +153,7 @@ class ExchangeRules:
         assert {name for name, what in calls if what == "short"} == {3 - holder}
 
     @on_loop
-    async def test_direct_random(self, place: Place) -> None:
+    async def test_direct_random_chooses_an_instance_by_chance(self, place: Place) -> None:
         wind = place.open()
         calls: list[int] = []
 
@@ -174,7 +174,7 @@ class ExchangeRules:
 
     @on_loop
     async def test_keyed_one_at_a_time_in_order_across_retries(self, place: Place) -> None:
-        """All events of a key in the order accepted, over several instances, though some are tried again."""
+        """All events of a key come in the order accepted, over several instances, although some are retried."""
         wind = place.open()
         began: dict[str, list[int]] = defaultdict(list)
         ended: dict[str, list[int]] = defaultdict(list)
@@ -208,7 +208,7 @@ class ExchangeRules:
         assert busy == {1, 2}
 
     @on_loop
-    async def test_keyed_only_its_own_key_waits(self, place: Place) -> None:
+    async def test_keyed_holds_up_only_the_key_that_is_busy(self, place: Place) -> None:
         wind = place.open()
         gate = asyncio.Event()
         seen: list[tuple[str | None, int]] = []
@@ -261,8 +261,8 @@ class ExchangeRules:
         assert [number for key, number in seen if key == "dead"] == [1, 2]
 
     @on_loop
-    async def test_keyed_across_a_restart(self, place: Place) -> None:
-        """What waits for a retry still holds up its key, and what is behind it follows in order."""
+    async def test_keyed_keeps_the_order_across_a_restart(self, place: Place) -> None:
+        """An event that waits for a retry still holds up its key, and the events behind it follow in order."""
         clock = place.clock()
         place.chance(lambda: 1.0)
         seen: list[tuple[str | None, int]] = []
@@ -294,8 +294,8 @@ class ExchangeRules:
         assert [number for key, number in seen if key == "b"] == [0, 1, 2, 3]
 
     @on_loop
-    async def test_keyed_across_the_loss_of_an_instance(self, place: Place) -> None:
-        """What a lost instance had of a key comes again before what is behind it."""
+    async def test_keyed_keeps_the_order_across_the_loss_of_an_instance(self, place: Place) -> None:
+        """The events of a key that a lost instance had come again before those behind them."""
         clock = place.clock()
         wind = place.open()
         hung = asyncio.Event()
@@ -323,7 +323,7 @@ class ExchangeRules:
         assert seen[0][1] == 2, "it was in the lost one's hands, which counts"
 
     @on_loop
-    async def test_keyed_by_a_field_of_the_payload(self, place: Place) -> None:
+    async def test_keyed_orders_by_a_field_of_the_payload(self, place: Place) -> None:
         """The purpose names the field, whatever key the producer gave."""
         wind = place.open()
         at_work: set[Any] = set()
@@ -345,8 +345,9 @@ class ExchangeRules:
         assert order == {video: list(range(video, 120, 4)) for video in range(4)}
 
     @on_loop
-    async def test_keyed_by_a_field_goes_by_its_json_value(self, place: Place) -> None:
-        """However it is written: events of one key are never at work together, those of different keys all are."""
+    async def test_keyed_compares_a_field_by_its_json_value(self, place: Place) -> None:
+        """Equal values written differently are one key: its events never run together, those of different keys all
+        do."""
         same = [
             ["1", "1.0", "1e0"],
             ['"1"', r'"\u0031"'],
@@ -379,7 +380,7 @@ class ExchangeRules:
 
     @on_loop
     async def test_an_event_without_a_key_is_its_own_key(self, place: Place) -> None:
-        """Such events hold each other up in nothing: two are handled at the same time."""
+        """Such events do not hold each other up: two are handled at the same time."""
         wind = place.open()
         both = asyncio.Barrier(2)
         met: list[str] = []
@@ -462,7 +463,7 @@ class ExchangeRules:
             assert (counts.key_missing, counts.dead) == (2, 2), "dead again, and not counted twice"
 
     @on_loop
-    async def test_what_becomes_of_events_without_a_key_is_stated_by_the_first(self, place: Place) -> None:
+    async def test_the_first_instance_states_what_becomes_of_events_without_a_key(self, place: Place) -> None:
         async with place.open() as wind:
             async with wind.listen("T", "p", exchange="keyed", key_missing="reject"):
                 other = wind.listen("T", "p", exchange="keyed")
@@ -475,7 +476,7 @@ class ExchangeRules:
 
     @on_loop
     async def test_a_long_backlog_without_keys_becomes_dead_letters(self, place: Place) -> None:
-        """Many batches of it, before an event that has a key."""
+        """Many batches without keys precede an event that has one."""
         async with place.open() as wind:
             async with wind.listen("T", "p", exchange="keyed", key_missing="reject"):
                 pass
@@ -497,8 +498,8 @@ class ExchangeRules:
         await refused(wind.start(), BadArgument, "$.id", "direct")
 
     @on_loop
-    async def test_an_exchange_of_ones_own(self, place: Place) -> None:
-        """Registered in process: it chooses; what it chooses nobody for waits until somebody joins."""
+    async def test_a_registered_exchange_chooses_the_instances(self, place: Place) -> None:
+        """A registered exchange chooses; an event that it chooses no instance for waits until another joins."""
         if not place.in_process:
             pytest.skip("its dispatcher is in another process")
         register("contract-oldest", Oldest())
@@ -522,7 +523,7 @@ class ExchangeRules:
         assert seen == [(1, "go")] * 3 + [(1, "wait"), (1, "behind")]
 
     @on_loop
-    async def test_an_exchange_of_ones_own_that_does_not_pend(self, place: Place) -> None:
+    async def test_a_registered_exchange_may_drop_events_instead_of_pending(self, place: Place) -> None:
         if not place.in_process:
             pytest.skip("its dispatcher is in another process")
         register("contract-two-copies", TwoCopies())
@@ -542,7 +543,7 @@ class ExchangeRules:
         assert sorted(seen) == [1] * 4 + [2] * 4
 
     @on_loop
-    async def test_an_exchange_from_an_installed_package(
+    async def test_an_exchange_is_loaded_from_an_installed_package(
         self, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """It is found by the entry-point group `solarwind.exchanges`."""

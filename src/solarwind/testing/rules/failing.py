@@ -1,4 +1,4 @@
-"""Handlers that raise: again, later, never; and the dead letters."""
+"""Handlers that raise: retries, `Later`, `Reject`, and dead letters."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class FailingRules:
     """The rules of failure."""
 
     @on_loop
-    async def test_tried_so_often_and_then_dead(self, place: Place) -> None:
+    async def test_an_event_is_a_dead_letter_after_its_last_attempt(self, place: Place) -> None:
         wind = place.open()
         attempts: list[int] = []
 
@@ -48,7 +48,7 @@ class FailingRules:
         assert (counts.dead, counts.retried, counts.settled, counts.pending) == (1, 2, 0, 0)
 
     @on_loop
-    async def test_one_that_succeeds_in_the_end_is_settled(self, place: Place) -> None:
+    async def test_an_event_whose_retry_succeeds_is_settled(self, place: Place) -> None:
         wind = place.open()
         attempts: list[int] = []
 
@@ -66,15 +66,16 @@ class FailingRules:
         assert (counts.dead, counts.retried, counts.settled) == (0, 2, 1)
 
     @on_loop
-    async def test_backoff(self, place: Place) -> None:
-        """It waits up to wait * factor ** (n - 1), the ceiling at most: with the greatest chance, just that."""
+    async def test_waits_before_retries_grow_by_the_factor_up_to_the_ceiling(self, place: Place) -> None:
+        """The wait is up to wait * factor ** (n - 1), at most the ceiling: with the largest random number, just
+        that."""
         clock = place.clock()
         place.chance(lambda: 1.0)
         await self._waits(place, clock.advance, [1.0, 2.0, 4.0, 5.0, 5.0])
 
     @on_loop
-    async def test_full_jitter(self, place: Place) -> None:
-        """Its wait is any part of the longest: half of it, with half the chance."""
+    async def test_the_wait_before_a_retry_has_full_jitter(self, place: Place) -> None:
+        """The wait is a random part of the longest: half of it for a random number of one half."""
         clock = place.clock()
         place.chance(lambda: 0.5)
         await self._waits(place, clock.advance, [0.5, 1.0, 2.0, 2.5, 2.5])
@@ -123,8 +124,8 @@ class FailingRules:
         ]
         assert all(word in text for text in texts for word in (id, "'T'", "'p'"))
 
-    def test_bounds_of_the_wait(self) -> None:
-        """The defaults, and that the wait is within its bounds, however often it was tried."""
+    def test_the_wait_before_a_retry_stays_within_its_bounds(self) -> None:
+        """The wait is within its bounds for the defaults, however often the event was tried."""
         retry = Retry()
         assert (retry.attempts, retry.wait, retry.factor, retry.ceiling) == (12, 1.0, 2.0, 600.0)
         for tried in (1, 2, 5, 7, 100, 10_000):
@@ -134,7 +135,7 @@ class FailingRules:
 
     @on_loop
     async def test_nothing_else_waits_for_a_retry(self, place: Place) -> None:
-        """One poison among 1,000: 999 are handled while no time passes at all, and one ends dead."""
+        """Of 1,000 events one always fails: 999 are handled while no time passes, and one becomes a dead letter."""
         clock = place.clock()
         place.chance(lambda: 1.0)
         wind = place.open()
@@ -162,7 +163,7 @@ class FailingRules:
 
     @on_loop
     async def test_one_poison_among_a_thousand_on_threads(self, place: Place) -> None:
-        """The same where they are handled on threads."""
+        """The same holds for handlers on threads."""
         wind = place.open()
         seen: list[int] = []
         guard = threading.Lock()
@@ -182,7 +183,7 @@ class FailingRules:
         assert (counts.settled, counts.dead) == (999, 1)
 
     @on_loop
-    async def test_later_is_again_and_not_counted(self, place: Place) -> None:
+    async def test_later_hands_the_event_out_again_without_counting_the_attempt(self, place: Place) -> None:
         clock = place.clock()
         wind = place.open()
         attempts: list[int] = []
@@ -226,7 +227,7 @@ class FailingRules:
 
     @on_loop
     async def test_a_payload_that_does_not_fit_is_dead_at_once(self, place: Place) -> None:
-        """With what was expected, what came, and where; the others are handled."""
+        """The error says what was expected, what came, and where; the other events are handled."""
         wind = place.open()
         seen: list[int] = []
 
@@ -247,8 +248,8 @@ class FailingRules:
         assert [letter.attempts for letter in letters] == [1, 1, 1]
 
     @on_loop
-    async def test_cancelled_inside_is_a_failure_like_any_other(self, place: Place) -> None:
-        """A handler that cancels itself, or lets somebody else's cancellation through, does not stop its instance."""
+    async def test_a_cancellation_inside_a_handler_is_a_failed_attempt(self, place: Place) -> None:
+        """A handler that cancels itself, or lets another's cancellation through, does not stop its instance."""
         wind = place.open()
         seen: list[int] = []
 
@@ -266,8 +267,8 @@ class FailingRules:
         assert (counts.dead, counts.settled, counts.in_flight) == (1, 4, 0)
 
     @on_loop
-    async def test_a_base_exception_is_a_failure_like_any_other(self, place: Place) -> None:
-        """Such as a test's own `pytest.fail()`: it does not cost the instance a worker."""
+    async def test_a_base_exception_is_a_failed_attempt(self, place: Place) -> None:
+        """A `BaseException` such as that of `pytest.fail()` does not cost the instance a worker."""
 
         class Mine(BaseException): ...
 
@@ -296,7 +297,7 @@ class FailingRules:
 
     @on_loop
     async def test_the_log_says_once_which_event(self, place: Place, caplog: pytest.LogCaptureFixture) -> None:
-        """A handler's exception is logged once an attempt, with the event's id, topic, purpose and attempt."""
+        """A handler's exception is logged once for each attempt, with the event's id, topic, purpose and attempt."""
         wind = place.open()
 
         @wind.on("T", purpose="Encode it", retry=Retry(attempts=2, wait=0))
@@ -337,7 +338,7 @@ class FailingRules:
 
     @on_loop
     async def test_dead_letters_are_redriven_and_discarded(self, place: Place) -> None:
-        """These or all; it gives how many. One that is redriven is as if never tried."""
+        """Both act on some or on all, and return how many. A redriven event starts with no attempts."""
         wind = place.open()
         broken = True
         seen: list[tuple[int, int]] = []
@@ -413,6 +414,6 @@ class FailingRules:
 
 
 async def _counts(wind: SolarWind, **expected: int) -> bool:
-    """Whether purpose p on T stands like this."""
+    """Whether the statistics of purpose p on T have these values."""
     counts = (await wind.statistics()).purposes["T", "p"]
     return all(getattr(counts, name) == value for name, value in expected.items())

@@ -76,7 +76,7 @@ class FanoutRules:
 
     @on_loop
     async def test_a_burst_of_a_whole_buffer_and_what_comes_as_it_drains_is_not_dropped(self, place: Place) -> None:
-        """Nothing is handled before all of the burst is there, so that it does not matter who is quicker."""
+        """Nothing is handled before the whole burst is there, so that the result does not depend on speed."""
         wind = place.open()
         gate = asyncio.Event()
         first: list[int] = []
@@ -134,7 +134,7 @@ class FanoutRules:
 
     @on_loop
     async def test_a_fanout_instance_that_leaves_drops_what_it_held(self, place: Place) -> None:
-        """Counted, and nobody else gets it."""
+        """The copies are counted as dropped, and no other instance gets them."""
         wind = place.open()
         gate = asyncio.Event()
         seen: dict[str, list[int]] = {"slow": [], "quick": []}

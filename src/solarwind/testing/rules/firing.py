@@ -1,4 +1,4 @@
-"""Firing: what an event carries, what a handler fires, values and not references, and each id once."""
+"""Firing: an event's fields, what a handler fires, payloads as values, and each id accepted once."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from .place import Place, on_loop, until
 
 
 class FiringRules:
-    """The rules of what an event says, the life of an event and only once."""
+    """The rules of an event's fields, the life of an event, and only once."""
 
     @on_loop
-    async def test_what_an_event_carries(self, place: Place) -> None:
+    async def test_a_handler_sees_all_fields_of_an_event(self, place: Place) -> None:
         wind = place.open()
         seen: list[Event] = []
 
@@ -57,7 +57,7 @@ class FiringRules:
 
     @on_loop
     async def test_ids_sort_in_the_order_of_firing_on_all_topics(self, place: Place) -> None:
-        """Below the millisecond too, however they are fired."""
+        """They sort below the millisecond too, however the events are fired."""
         wind = place.open()
         async with wind:
             receipts: list[Any] = []
@@ -92,7 +92,7 @@ class FiringRules:
         assert all(cause < effect for cause, effect in pairs)
 
     @on_loop
-    async def test_the_id_is_known_at_once(self, place: Place) -> None:
+    async def test_fire_returns_the_id_at_once(self, place: Place) -> None:
         wind = place.open()
         seen: list[str] = []
 
@@ -109,8 +109,8 @@ class FiringRules:
         assert seen == [id]
 
     @on_loop
-    async def test_fire_many(self, place: Place) -> None:
-        """All of them, in order, with one key or each with its own."""
+    async def test_fire_many_fires_all_in_order(self, place: Place) -> None:
+        """All are fired in order, with one key or each with its own."""
         wind = place.open()
         seen: list[tuple[int, str | None, str]] = []
 
@@ -127,7 +127,7 @@ class FiringRules:
 
     @on_loop
     async def test_fire_many_with_ids_and_keys_for_each(self, place: Place) -> None:
-        """The same ids again are acknowledged, one by one, and not stored again."""
+        """The same ids again are acknowledged one by one, and not stored again."""
         wind = place.open()
         seen: list[tuple[int, str | None, str]] = []
 
@@ -157,7 +157,7 @@ class FiringRules:
         assert seen == [(0, "k", "a"), (1, None, receipts.ids[1]), (2, "l", "c"), (13, None, "d")]
 
     @on_loop
-    async def test_fired_within_is_as_fired_without_where_it_is_accepted_in_time(self, place: Place) -> None:
+    async def test_within_changes_nothing_for_an_event_accepted_in_time(self, place: Place) -> None:
         wind = place.open()
         seen: list[Any] = []
 
@@ -180,8 +180,8 @@ class FiringRules:
         assert sorted(seen) == [0, 1, 2, 3, 4, 10, 11]
 
     @on_loop
-    async def test_cause_and_root(self, place: Place) -> None:
-        """A handler's events say which event caused them, in which purpose and version, and where the chain began."""
+    async def test_an_event_fired_by_a_handler_has_its_cause_and_root(self, place: Place) -> None:
+        """Events of a handler name the event that caused them, its purpose and version, and the head of the chain."""
         wind = place.open()
         seen: dict[str, Event] = {}
 
@@ -214,7 +214,7 @@ class FiringRules:
         assert d.cause == Cause.machine("lathe")
 
     @on_loop
-    async def test_an_event_as_cause(self, place: Place) -> None:
+    async def test_an_event_may_be_given_as_cause(self, place: Place) -> None:
         wind = place.open()
         seen: list[Event] = []
 
@@ -285,7 +285,7 @@ class FiringRules:
 
     @on_loop
     async def test_a_handler_fires_more_than_a_batch_holds(self, place: Place) -> None:
-        """Still all of it together with its settle."""
+        """All of it is still committed together with the settle."""
         wind = place.open()
         children: list[int] = []
         sizes: list[int] = []
@@ -313,8 +313,8 @@ class FiringRules:
         assert sizes == [1_000_000] * 5
 
     @on_loop
-    async def test_large_and_small_payloads_in_one_turn(self, place: Place) -> None:
-        """Up to 1 MiB each, of any kind, in the order fired."""
+    async def test_large_and_small_payloads_of_one_turn_keep_their_order(self, place: Place) -> None:
+        """Payloads of up to 1 MiB arrive in the order fired."""
         wind = place.open()
         seen: list[object] = []
 
@@ -330,7 +330,7 @@ class FiringRules:
 
     @on_loop
     async def test_what_a_handler_fires_is_held_until_it_returns(self, place: Place) -> None:
-        """Awaiting it gives the id at once, and does not wait for what comes only later."""
+        """Awaiting such a fire returns the id at once, without waiting for the acceptance."""
         wind = place.open()
         gate = asyncio.Event()
         fired: list[str] = []
@@ -358,7 +358,7 @@ class FiringRules:
         assert children == [fired[2], fired[0]]
 
     @on_loop
-    async def test_now_stays_fired_though_the_handler_raises(self, place: Place) -> None:
+    async def test_an_event_fired_with_now_stays_fired_if_the_handler_raises(self, place: Place) -> None:
         wind = place.open()
         children: list[Event] = []
 
@@ -379,7 +379,7 @@ class FiringRules:
 
     @on_loop
     async def test_a_task_of_a_handler_fires_after_it_returned(self, place: Place) -> None:
-        """Too late to be held: it goes out by itself, and still says what caused it."""
+        """It is too late to be held: it is fired by itself, and still has its cause."""
         wind = place.open()
         gate = asyncio.Event()
         tasks: list[asyncio.Task[None]] = []
@@ -426,8 +426,8 @@ class FiringRules:
         assert children == [(id, 2)]
 
     @on_loop
-    async def test_trace(self, place: Place) -> None:
-        """The tree of what an event caused, from the history."""
+    async def test_trace_returns_the_tree_of_what_an_event_caused(self, place: Place) -> None:
+        """The tree of what an event caused comes from the history."""
         wind = place.open()
         for topic in ("a", "b", "c"):
             wind.topic(topic, keep=3600)
@@ -456,7 +456,8 @@ class FiringRules:
 
     @on_loop
     async def test_nobody_sees_what_another_does_to_its_payload(self, place: Place) -> None:
-        """Also not on memory://, not the producer's side either, and not the next attempt."""
+        """A change is visible neither to other handlers, nor to the next attempt, nor to the producer, on memory://
+        too."""
         wind = place.open()
         seen: list[Any] = []
 
@@ -508,7 +509,7 @@ class FiringRules:
 
     @on_loop
     async def test_the_same_id_again_is_acknowledged_and_not_stored(self, place: Place) -> None:
-        """In another batch, in the same one, in a handler; also an id that Solar Wind made."""
+        """It may come in another batch, in the same one, or from a handler; it may be an id that Solar Wind made."""
         wind = place.open()
         wind.topic("T", keep=3600)
         seen = _collect(wind)
@@ -533,8 +534,8 @@ class FiringRules:
         assert statistics.purposes["T", "p"].settled == 4
 
     @on_loop
-    async def test_the_same_id_again_after_it_was_handled(self, place: Place) -> None:
-        """Though its event may be gone: within the history where that is kept, else among the last 100,000."""
+    async def test_the_same_id_is_not_stored_again_after_its_event_was_handled(self, place: Place) -> None:
+        """The event may be gone: ids are known within the history where that is kept, else the last 100,000."""
         clock = place.clock()
         wind = place.open()
         seen = _collect(wind)
@@ -553,7 +554,7 @@ class FiringRules:
         assert seen == [(1, made), (2, "x")]
 
     @on_loop
-    async def test_the_same_id_again_after_a_restart(self, place: Place) -> None:
+    async def test_the_same_id_is_not_stored_again_after_a_restart(self, place: Place) -> None:
         wind = place.open()
         seen = _collect(wind)
         async with wind:

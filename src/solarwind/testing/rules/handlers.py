@@ -1,4 +1,4 @@
-"""Whatever a handler does to the worker that calls it: it is that event's matter, and nobody else's."""
+"""Whatever a handler does to the worker that calls it concerns its own event only."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ class Unprintable(Exception):
 
 
 class Own(BaseException):
-    """No `Exception`."""
+    """A `BaseException` that is no `Exception`."""
 
 
 class Unreadable(Exception):
-    """It raises whatever it is asked."""
+    """An exception whose attributes all raise."""
 
     def __getattribute__(self, name: str) -> Any:
         raise SystemExit(name)
 
 
 class Uncomparable:
-    """As arrays are, of which several values differ."""
+    """A value whose comparison raises, like that of arrays."""
 
     def __eq__(self, other: object) -> bool:
         raise ValueError("neither equal nor not")
@@ -51,7 +51,7 @@ class Uncomparable:
 
 
 def escapes() -> dict[str, Callable[[], Any]]:
-    """What may come out of a handler, by name."""
+    """Return what a handler may raise, by name."""
     return {
         "CancelledError": lambda: asyncio.CancelledError(),
         "SystemExit": lambda: SystemExit(3),
@@ -67,7 +67,7 @@ def escapes() -> dict[str, Callable[[], Any]]:
 
 
 def register(wind: SolarWind, kind: str, poison: Callable[[], object], attempts: int = 2) -> Counter[int]:
-    """A handler of this kind that does this at the poison. Gives how often each event was handled."""
+    """Register a handler of this kind that does `poison` at one event. Return how often each event was handled."""
     handled: Counter[int] = Counter()
 
     def handle(numbers: list[int]) -> None:
@@ -104,7 +104,7 @@ def register(wind: SolarWind, kind: str, poison: Callable[[], object], attempts:
 
 
 async def only_the_poison_is_dead(wind: SolarWind, handled: Counter[int]) -> str:
-    """Gives its error."""
+    """Wait until only that event is a dead letter, and return its error."""
     async with wind:
         await wind.fire_many("T", range(EVENTS))
         await wind.settled(60)
@@ -179,7 +179,7 @@ class HandlerRules:
     async def test_a_handler_that_ends_the_program_in_a_def_on_a_thread_of_its_own_loop_fails(
         self, place: Place
     ) -> None:
-        """`asyncio.run` in a `def` handler, in which a task is cancelled."""
+        """A `def` handler calls `asyncio.run`, in which a task is cancelled."""
 
         async def cancelled() -> None:
             raise asyncio.CancelledError
@@ -193,7 +193,7 @@ class HandlerRules:
     async def test_one_poison_in_a_batch_takes_no_other_with_it(
         self, place: Place, caplog: pytest.LogCaptureFixture, kind: str, attempts: int
     ) -> None:
-        """Tried again in halves at once, so that no attempt of the others is counted."""
+        """The batch is retried in halves at once, so that no attempt of the other events is counted."""
         calls = 0
 
         def poison() -> None:
@@ -421,7 +421,7 @@ class HandlerRules:
 
     @on_loop
     async def test_a_worker_that_somebody_cancels_is_replaced(self, place: Place) -> None:
-        """By its task, which a library may keep longer than the event lasts."""
+        """It is cancelled by its task, to which a library may keep a reference."""
         wind = place.open()
         tasks: set[asyncio.Task[Any]] = set()
         handled: list[int] = []
@@ -445,7 +445,7 @@ class HandlerRules:
 
     @on_loop
     async def test_extensions_come_as_they_were_fired(self, place: Place) -> None:
-        """Beside events without, from a handler too, and each time another dict."""
+        """They come beside events without any, from a handler too, and as a new dict each time."""
         wind = place.open()
         seen: list[tuple[int, dict[str, str], str | None]] = []
         said = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "subject": "ü"}
@@ -466,7 +466,7 @@ class HandlerRules:
         assert sorted(seen) == [(0, {}, None), (1, said, "k"), (2, {}, "l"), (3, {"tracestate": ""}, None)]
 
     @on_loop
-    async def test_what_is_said_of_many_events_is_said_of_each_of_them(self, place: Place) -> None:
+    async def test_attributes_given_to_fire_many_are_those_of_each_event(self, place: Place) -> None:
         """From outside and from a handler, held and at once."""
         wind = place.open()
         seen: list[tuple[int, dict[str, str], str, str]] = []

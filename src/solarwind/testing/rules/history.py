@@ -1,4 +1,4 @@
-"""What pends, what is kept, and what can be had again."""
+"""What pends, what is kept, and what can be replayed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .place import Place, a_while, on_loop, refused, until
 
 
 def collect(wind: SolarWind, topic: str, purpose: str, since: Since = "now", exchange: str = "direct") -> list[int]:
-    """Join, and give the list that grows with what comes."""
+    """Join, and return the list that grows with the events that come."""
     seen: list[int] = []
 
     @wind.on(topic, purpose=purpose, since=since, exchange=exchange)
@@ -52,7 +52,7 @@ class HistoryRules:
 
     @on_loop
     async def test_a_purpose_outlives_restarts(self, place: Place) -> None:
-        """Its events pend while nobody is there, also those fired by a process that knows nothing of it."""
+        """Its events pend while no instance is up, also those fired by a process that does not know it."""
         wind = place.open()
         first = collect(wind, "T", "p")
         async with wind:
@@ -105,8 +105,8 @@ class HistoryRules:
         assert seen == [2]
 
     @on_loop
-    async def test_since(self, place: Place) -> None:
-        """Where a new purpose begins: now, the beginning, a time, or so long ago."""
+    async def test_since_says_where_a_new_purpose_begins(self, place: Place) -> None:
+        """A new purpose begins now, at the beginning, at a time, or so long ago."""
         wind = place.open()
         wind.topic("T", keep=3600)
         async with wind:
@@ -143,8 +143,8 @@ class HistoryRules:
         assert sorted(first + second) == [3, 4]
 
     @on_loop
-    async def test_replay(self, place: Place) -> None:
-        """History pends again: all of it, or from a time up to a time; it gives how many events."""
+    async def test_replay_makes_history_pending_again(self, place: Place) -> None:
+        """History pends again, all of it or from one time to another; the number of events is returned."""
         wind = place.open()
         wind.topic("T", keep=3600)
         seen = collect(wind, "T", "p")
@@ -183,7 +183,7 @@ class HistoryRules:
 
     @on_loop
     async def test_replay_does_not_touch_what_pends_or_is_in_hand(self, place: Place) -> None:
-        """Nor hands out twice at a time what is in somebody's hands; by key it goes in order again."""
+        """No event is handed out twice at a time; by key they go in order again."""
         wind = place.open()
         wind.topic("T", keep=3600)
         gate = asyncio.Event()
@@ -348,8 +348,8 @@ class HistoryRules:
         return any((info.keep, info.keep_bytes) == expected for info in await wind.topics() if info.topic == "T")
 
     @on_loop
-    async def test_default_history(self, place: Place) -> None:
-        """7 days where it is durable, else none."""
+    async def test_history_is_kept_for_seven_days_by_default_where_it_is_durable(self, place: Place) -> None:
+        """It is 7 days where events are durable, else none."""
         wind = place.open()
         collect(wind, "T", "p")
         async with wind:
@@ -359,8 +359,8 @@ class HistoryRules:
         assert info.purposes == ("p",)
 
     @on_loop
-    async def test_an_operators_call_that_cannot_be_meant_is_refused_in_words(self, place: Place) -> None:
-        """The same sentence everywhere, and nothing is done."""
+    async def test_an_invalid_call_of_an_operator_is_refused_in_words(self, place: Place) -> None:
+        """The sentence is the same everywhere, and nothing is done."""
         soon, wind = datetime.now(UTC) + timedelta(days=1), place.open()
         collect(wind, "T", "p")
         async with wind:
@@ -401,8 +401,8 @@ class HistoryRules:
         assert (counts.settled, counts.pending) == (1, 0)
 
     @on_loop
-    async def test_what_is_not_there_is_refused_in_the_same_words_everywhere(self, place: Place) -> None:
-        """A topic that nobody has used, and a purpose that a topic does not have."""
+    async def test_an_unknown_topic_or_purpose_is_refused_in_the_same_words_everywhere(self, place: Place) -> None:
+        """This goes for a topic that was never used, and a purpose that a topic does not have."""
         wind = place.open()
         collect(wind, "T", "p")
         async with wind:
@@ -422,7 +422,7 @@ class HistoryRules:
 
     @on_loop
     async def test_since_of_a_fan_out_is_refused_in_words(self, place: Place) -> None:
-        """Its instances get what comes while they are there: nothing of what was before."""
+        """Its instances get only what comes while they are up."""
         async with place.open() as wind:
             for since in ("beginning", timedelta(hours=1), datetime(2026, 1, 1, tzinfo=UTC)):
                 with pytest.raises(BadArgument, match="no since with exchange 'fanout'"):

@@ -1,4 +1,4 @@
-"""Joining a purpose, leaving it, and who has an event in hand."""
+"""Joining and leaving a purpose, and leases."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class JoiningRules:
 
     @on_loop
     async def test_another_statement_for_a_version_is_a_conflict(self, place: Place) -> None:
-        """It names both statements and the way out; everybody else goes on undisturbed."""
+        """The error names both statements and the way out; other instances go on undisturbed."""
         wind = place.open()
         seen: list[int] = []
 
@@ -44,7 +44,7 @@ class JoiningRules:
         assert (counts.exchange, counts.instances, counts.versions) == ("direct", 1, (1,))
 
     @on_loop
-    async def test_another_key_is_a_conflict(self, place: Place) -> None:
+    async def test_joining_with_another_key_is_a_conflict(self, place: Place) -> None:
         wind = place.open()
 
         @wind.on("T", purpose="p", exchange="keyed", key="$.a")
@@ -131,7 +131,7 @@ class JoiningRules:
 
     @on_loop
     async def test_retire_is_refused_while_something_is_left(self, place: Place) -> None:
-        """Pending events, dead letters, live instances: each is said."""
+        """The error names pending events, dead letters and live instances."""
         wind = place.open()
 
         @wind.on("T", purpose="p")
@@ -158,8 +158,8 @@ class JoiningRules:
             await wind.fire("T", 3)
 
     @on_loop
-    async def test_retire_by_force(self, place: Place) -> None:
-        """The purpose is forgotten with all it had, whoever listens is told, and its name is free again."""
+    async def test_retire_by_force_deletes_the_purpose_with_its_events(self, place: Place) -> None:
+        """The purpose is deleted with all its events, its instances are told, and its name is free again."""
         wind = place.open()
         seen: list[int] = []
         async with wind:
@@ -198,7 +198,7 @@ class JoiningRules:
     async def test_when_a_lease_ends_another_takes_over_and_the_late_settle_is_refused(
         self, place: Place, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """What the late one fired does not count either."""
+        """What the late instance fired does not count either."""
         clock = place.clock()
         wind = place.open()
         gate = asyncio.Event()
@@ -240,7 +240,7 @@ class JoiningRules:
         assert "does not count" in caplog.records[0].getMessage()
 
     @on_loop
-    async def test_one_that_hung_is_heard_of_again_and_gets_events_again(self, place: Place) -> None:
+    async def test_an_instance_that_hung_gets_events_again_once_it_is_heard_of(self, place: Place) -> None:
         clock = place.clock()
         wind = place.open()
         gate = asyncio.Event()
@@ -263,7 +263,7 @@ class JoiningRules:
 
     @on_loop
     async def test_an_event_at_which_every_instance_hangs_is_dead_in_the_end(self, place: Place) -> None:
-        """An attempt counts though nobody reports on it; and the others are handled."""
+        """An attempt counts although no report came; the other events are handled."""
         clock = place.clock()
         wind = place.open()
         gate = asyncio.Event()
@@ -295,7 +295,7 @@ class JoiningRules:
 
     @on_loop
     async def test_a_lease_is_renewed_while_the_handler_runs(self, place: Place) -> None:
-        """Also a short one. In real time, since it is the service that renews it."""
+        """A short lease too. In real time, because it is the service that renews it."""
         wind = place.open()
         begun: list[int] = []
 
@@ -312,8 +312,8 @@ class JoiningRules:
         assert begun == [1]
 
     @on_loop
-    async def test_one_that_leaves_gives_back_what_it_did_not_start(self, place: Place) -> None:
-        """At once, and without an attempt being counted."""
+    async def test_an_instance_that_leaves_gives_back_what_it_did_not_start(self, place: Place) -> None:
+        """It does so at once, and no attempt is counted."""
         wind = place.open()
         gate = asyncio.Event()
         first_saw: list[int] = []
@@ -381,7 +381,7 @@ class JoiningRules:
         assert counts.settled == 1_050
 
     @on_loop
-    async def test_no_hoarding(self, place: Place) -> None:
+    async def test_slow_instances_hold_no_more_than_they_can_handle_soon(self, place: Place) -> None:
         """Two instances with slow handlers share a burst evenly, and hold no more than they can do soon."""
         wind = place.open()
         handled: Counter[str] = Counter()
@@ -408,7 +408,7 @@ class JoiningRules:
 
     @on_loop
     async def test_a_handler_that_becomes_slow_gives_back_its_surplus(self, place: Place) -> None:
-        """Its room had grown with quick events; the others do not wait until it is through with what it holds."""
+        """Its room had grown with fast events; other instances do not wait until it has handled what it holds."""
         wind = place.open()
         gate = asyncio.Event()
         begun: list[int] = []
@@ -439,7 +439,7 @@ class JoiningRules:
         assert sorted(begun + others) == list(range(100))
 
     @on_loop
-    async def test_joining_while_it_runs(self, place: Place) -> None:
+    async def test_a_handler_registered_while_running_joins_at_once(self, place: Place) -> None:
         wind = place.open()
         seen: dict[str, list[int]] = {"first": [], "second": [], "third": []}
         async with wind:
@@ -457,7 +457,7 @@ class JoiningRules:
         assert seen == {"first": [0, 1, 2], "second": [1, 2], "third": [2]}
 
     @on_loop
-    async def test_off_takes_all_instances_of_a_function(self, place: Place) -> None:
+    async def test_off_removes_all_instances_of_a_function(self, place: Place) -> None:
         wind = place.open()
         seen: list[str] = []
 

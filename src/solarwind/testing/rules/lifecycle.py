@@ -1,4 +1,4 @@
-"""Starting, stopping, starting again, and who may wait for what."""
+"""Starting, stopping and restarting, and which waits are refused."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from .place import Place, on_loop, refused, until
 
 
 def in_a_thread(make: Any) -> asyncio.Future[Any]:
-    """Run a coroutine on a loop of another thread."""
+    """Run a coroutine on the loop of another thread."""
     return asyncio.ensure_future(asyncio.to_thread(lambda: asyncio.run(make())))
 
 
 class LifecycleRules:
-    """The rules of a life."""
+    """The rules of starting and stopping."""
 
     @on_loop
     async def test_all_who_call_stop_wait_for_the_one_stop(self, place: Place) -> None:
@@ -96,7 +96,7 @@ class LifecycleRules:
         with pytest.raises(Unavailable, match="expected a SolarWind that runs, got one that is stopped"):
             wind.fire("T")
 
-    def test_with_while_it_runs_is_refused_and_leaves_it_running(self, place: Place) -> None:
+    def test_entering_a_running_solarwind_is_refused_and_leaves_it_running(self, place: Place) -> None:
         wind = place.open()
         with wind:
             with pytest.raises(Unavailable, match="got one that is running: stop it first"), wind:
@@ -108,7 +108,7 @@ class LifecycleRules:
     @pytest.mark.parametrize("turns", [0, 1, 2, 3, 5, 8, 13])
     @on_loop
     async def test_a_start_that_is_cancelled_leaves_nothing_open(self, place: Place, turns: int) -> None:
-        """At any moment of it; then it can be started, at once."""
+        """It may be cancelled at any moment; then it can be started again at once."""
         wind = place.open()
         handled: list[int] = []
 
@@ -128,8 +128,8 @@ class LifecycleRules:
             await wind.settled(60)
         assert handled == [turns]
 
-    def test_it_can_be_started_again_after_it_was_stopped(self, place: Place) -> None:
-        """With the handlers that it has, on another loop or a thread of its own, registered meanwhile or before."""
+    def test_a_stopped_solarwind_can_be_started_again(self, place: Place) -> None:
+        """It keeps its handlers, on another loop or a thread of its own, also those registered meanwhile."""
         wind = place.open()
         handled: list[tuple[str, int]] = []
 
@@ -164,7 +164,7 @@ class LifecycleRules:
         ]
 
     @on_loop
-    async def test_it_can_be_started_again_on_the_same_loop_many_times(self, place: Place) -> None:
+    async def test_a_solarwind_can_be_started_many_times_on_one_loop(self, place: Place) -> None:
         wind = place.open()
         handled: list[int] = []
 
@@ -205,7 +205,7 @@ class LifecycleRules:
 
     @on_loop
     async def test_settled_with_an_event_of_a_stream_in_hand_is_refused(self, place: Place) -> None:
-        """It would wait for that very event; once the event is settled, and elsewhere, it is waited for."""
+        """It would wait for that event; after it is settled, and elsewhere, the call waits."""
         wind = place.open()
         async with wind, wind.listen("T", "p") as stream:
             await wind.fire("T")
@@ -259,7 +259,7 @@ class LifecycleRules:
         over = True
 
     @on_loop
-    async def test_what_is_awaited_on_another_loop_is_done_on_its_own(self, place: Place) -> None:
+    async def test_a_call_awaited_on_another_loop_runs_on_its_own_loop(self, place: Place) -> None:
         wind = place.open()
         handled: list[int] = []
         purposes: set[str] = set()
@@ -298,7 +298,7 @@ class LifecycleRules:
 
     @on_loop
     async def test_a_loop_over_a_stream_that_is_left_by_break_is_no_instance_any_more(self, place: Place) -> None:
-        """What it had in hand is handed out again at once; another loop over the stream joins anew."""
+        """The event in hand is handed out again at once; another loop over the stream joins anew."""
         wind = place.open()
         async with wind:
             await wind.fire("T", 0)
@@ -362,7 +362,7 @@ class LifecycleRules:
             assert (await first).payload == 1
 
     @on_loop
-    async def test_off_while_it_joins_takes_the_instance_out_again(self, place: Place) -> None:
+    async def test_off_during_joining_removes_the_instance(self, place: Place) -> None:
         wind = place.open()
 
         async def handle() -> None: ...
@@ -390,7 +390,7 @@ class LifecycleRules:
             await wind.settled(60)
             await wind.settled(0)
 
-    def test_when_its_loop_is_gone_that_is_said(self, place: Place) -> None:
+    def test_a_call_is_refused_where_its_own_loop_is_gone(self, place: Place) -> None:
         wind = place.open()
 
         async def forget() -> None:

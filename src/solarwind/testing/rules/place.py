@@ -1,4 +1,4 @@
-"""What the rules stand on: a place where a dispatcher runs, and ways to wait for something without sleeping."""
+"""The environment of the rules: a place where a dispatcher runs, and ways to wait without sleeping."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ A_CONDITION_S = 60.0
 
 
 class Place:
-    """One dispatcher, and the way to it. Subclass it for an engine of your own."""
+    """One dispatcher, and access to it. Subclass it for an engine of your own."""
 
     # What was accepted is still there when everything was closed and opened again.
     durable = False
@@ -32,27 +32,26 @@ class Place:
     in_process = True
 
     def open(self) -> SolarWind:
-        """A new SolarWind, not started, on the same dispatcher. One at a time is started."""
+        """Return a new SolarWind, not started, on the same dispatcher. One at a time is started."""
         raise NotImplementedError
 
     def clock(self) -> FakeClock:
-        """The clock that the dispatcher goes by from now on, and it alone: services are silent however far it goes.
-        Asked for before `open`."""
+        """Return the clock of the dispatcher alone: services do not use it. Call it before `open`."""
         pytest.skip("this engine goes by the real time")
 
     def chance(self, random: Callable[[], float]) -> None:
-        """Where the dispatcher gets its random numbers from now on; asked for before `open`."""
+        """Set the source of the dispatcher's random numbers; call it before `open`."""
         pytest.skip("this engine has its own random numbers")
 
     def restart(self) -> SolarWind:
-        """Like `open`, for a rule about what outlives the dispatcher."""
+        """Restart the dispatcher and return a SolarWind, as `open` does."""
         if not self.durable:
             pytest.skip("this engine forgets when it is closed")
         return self.open()
 
 
 class LocalPlace(Place):
-    """A store in this process. `make_store` is called for each start; where it gives the same file, it is durable."""
+    """A store in this process. `make_store` is called for each start; it is durable if that returns the same file."""
 
     def __init__(self, make_store: Callable[[], Store], *, durable: bool) -> None:
         self.durable = durable
@@ -73,7 +72,7 @@ class LocalPlace(Place):
 
 
 def on_loop(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
-    """Run a coroutine as a test, with a loop of its own; what hangs fails."""
+    """Run a coroutine as a test, with a loop of its own; one that hangs fails."""
 
     @functools.wraps(test)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -93,7 +92,7 @@ async def until(
     *,
     meanwhile: Callable[[], object] | None = None,
 ) -> None:
-    """Wait until it holds; what never does fails, saying what it is. `meanwhile` is done before each look at it."""
+    """Wait until the condition holds; fail with `what` if it does not. `meanwhile` is called before each check."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + A_CONDITION_S
     while True:
@@ -112,13 +111,13 @@ async def until(
 
 
 async def a_while() -> None:
-    """Let all that needs no time to pass happen: enough turns of the loop, and of the store's threads."""
+    """Wait for everything that needs no time to pass: some turns of the loop, and of the store's threads."""
     for _ in range(25):
         await asyncio.sleep(0.001)
 
 
 async def refused(work: Awaitable[object], error: type[Exception], *words: str) -> Exception:
-    """It raises this error, in one sentence with these words."""
+    """Assert that it raises this error, in one sentence with these words, and return the error."""
     with pytest.raises(error) as caught:
         await work
     text = str(caught.value)

@@ -1,4 +1,4 @@
-"""The service's side: batches, streams, threads, waiting for all of it, and starting and stopping."""
+"""The Python API: batches, streams, threads, `settled`, and starting and stopping."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class ServiceRules:
 
     @on_loop
     async def test_a_def_handler_does_not_block_the_loop(self, place: Place) -> None:
-        """It waits for something that only the loop can do."""
+        """The handler waits for something that only the loop can do."""
         wind = place.open()
         begun = threading.Event()
         gate = threading.Event()
@@ -57,8 +57,8 @@ class ServiceRules:
         assert ended == [True]
 
     @on_loop
-    async def test_concurrency(self, place: Place) -> None:
-        """An `async def` handler does 10 at a time, a `def` handler one, or as many as it says."""
+    async def test_a_handler_runs_as_often_at_once_as_its_concurrency(self, place: Place) -> None:
+        """An `async def` handler runs 10 times at once, a `def` handler once, or as often as it states."""
         wind = place.open()
         at_work: dict[str, int] = {"async": 0, "def": 0, "threads": 0}
         most: dict[str, int] = {"async": 0, "def": 0, "threads": 0}
@@ -98,8 +98,8 @@ class ServiceRules:
         assert most == {"async": 10, "def": 1, "threads": 3}
 
     @on_loop
-    async def test_listen(self, place: Place) -> None:
-        """Asking for the next settles the last; leaving gives back the one in hand, without an attempt counted."""
+    async def test_asking_a_stream_for_the_next_event_settles_the_last(self, place: Place) -> None:
+        """Asking for the next settles the last; leaving gives back the one in hand, without counting an attempt."""
         wind = place.open()
         async with wind:
             taken: list[int] = []
@@ -119,7 +119,7 @@ class ServiceRules:
         assert taken == [0, 1, 2, 2, 3, 4]
 
     @on_loop
-    async def test_listen_waits_for_what_comes(self, place: Place) -> None:
+    async def test_listen_waits_for_the_next_event(self, place: Place) -> None:
         wind = place.open()
         async with wind:
             stream = await wind.listen("T", "page", exchange="fanout").open()
@@ -136,7 +136,7 @@ class ServiceRules:
 
     @on_loop
     async def test_a_stream_ends_when_it_stops(self, place: Place) -> None:
-        """Whoever waits for the next event is let go, and what was taken and not settled comes again."""
+        """A wait for the next event ends, and events that were not settled come again."""
         wind = place.open()
         taken: list[int] = []
 
@@ -197,8 +197,8 @@ class ServiceRules:
             assert sorted(seen) == ["direct", "fanout"]
 
     @on_loop
-    async def test_statistics(self, place: Place) -> None:
-        """A frozen record."""
+    async def test_statistics_are_a_frozen_record(self, place: Place) -> None:
+        """They are a frozen record."""
         wind = place.open()
 
         @wind.on("T", purpose="p", exchange="keyed", version=4)
@@ -227,7 +227,7 @@ class ServiceRules:
             counts.pending = 1  # type: ignore[misc]
 
     @on_loop
-    async def test_before_start_and_after_stop_it_is_unavailable(self, place: Place) -> None:
+    async def test_firing_before_start_and_after_stop_is_unavailable(self, place: Place) -> None:
         wind = place.open()
         with pytest.raises(Unavailable):
             wind.fire("T")
@@ -269,8 +269,8 @@ class ServiceRules:
         assert (statistics.purposes["T", "p"].settled, statistics.purposes["T", "p"].pending) == (2, 8)
 
     @on_loop
-    async def test_stopping_while_a_backlog_is_read(self, place: Place) -> None:
-        """At any moment of it: it stops, and can be opened again."""
+    async def test_a_stop_while_a_backlog_is_read_leaves_a_store_that_opens_again(self, place: Place) -> None:
+        """At any moment it can be stopped, and opened again."""
         wind = place.open()
 
         @wind.on("T", purpose="p")
@@ -324,7 +324,7 @@ class ServiceRules:
             await wind.settled(60)
         assert len(attempts) == 1
 
-    def test_without_asyncio_from_several_threads(self, place: Place) -> None:
+    def test_several_threads_fire_and_wait_without_asyncio(self, place: Place) -> None:
         """`with` runs it on a thread of its own; any thread fires, and waits."""
         seen: list[int] = []
         guard = threading.Lock()
@@ -353,8 +353,8 @@ class ServiceRules:
         with pytest.raises(Unavailable):
             wind.fire("T")
 
-    def test_run_until_settled(self, place: Place) -> None:
-        """As a service that ends by itself once all is done, chains included."""
+    def test_run_until_settled_ends_once_everything_is_settled(self, place: Place) -> None:
+        """It runs as a service that ends once everything is settled, chains included."""
         wind = place.open()
         seen: list[int] = []
 
@@ -377,7 +377,7 @@ class ServiceRules:
         wind.run(until_settled=True)
         assert sorted(seen) == [0, 1, 2]
 
-    def test_without_asyncio_an_error_inside_is_let_through(self, place: Place) -> None:
+    def test_an_error_inside_a_with_block_is_raised(self, place: Place) -> None:
         def fail() -> None:
             with place.open() as wind:
                 wind.topic("T", keep=60)
@@ -389,7 +389,7 @@ class ServiceRules:
         with place.restart() as wind:
             assert wind.wait(wind.statistics()).topics["T"].fired == 1
 
-    def test_without_asyncio_what_was_fired_is_flushed(self, place: Place) -> None:
+    def test_leaving_a_with_block_flushes_what_was_fired(self, place: Place) -> None:
         with place.open() as wind:
             wind.topic("T", keep=60)
             wind.fire("T")
