@@ -72,9 +72,9 @@ USAGE: dict[str, list[str]] = {
 
 
 CAME: dict[str, tuple[list[str], str]] = {
-    "bad port": (["serve", "--port", "x"], "expected a valid integer, got 'x'"),
-    "bad count": (["listen", "t", "--purpose", "p", "--count", "0"], "expected greater than or equal to 1, got '0'"),
-    "bad seconds": (["top", "--interval", "soon"], "expected a valid number, got 'soon'"),
+    "bad port": (["serve", "--port", "x"], "'x' is not a valid int"),
+    "bad count": (["listen", "t", "--purpose", "p", "--count", "0"], "0 is not in the range x>=1"),
+    "bad seconds": (["top", "--interval", "soon"], "'soon' is not a valid float"),
     "nothing to keep": (["topics", "set", "t"], "expected --keep, --keep-bytes or both, got neither"),
     "no dead letters named": (["dead", "redrive", "t", "p"], "or --all, got neither"),
     "all dead letters and one": (["dead", "redrive", "t", "p", "i", "--all"], "or --all, got both"),

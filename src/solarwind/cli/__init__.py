@@ -41,23 +41,12 @@ class _Refusing(TyperGroup):
             return super().invoke(ctx)
         except BrokenPipeError:  # for typer, which then leaves quietly
             raise
-        except typer.BadParameter as error:
-            raise _with_value(error) from None
         except (SolarWindError, OSError) as error:
             from .show import refuse
 
             sys.stdout.flush()
             refuse(error)
             raise typer.Exit(1) from None
-
-
-def _with_value(error: typer.BadParameter) -> typer.BadParameter:
-    """Return the usage error with the value that came, which typer's own messages leave out."""
-    faults: list[Any] = getattr(error.__cause__, "errors", list)()
-    if faults:
-        expected = faults[0]["msg"].removeprefix("Input should be ").partition(", unable")[0]
-        error.message = f"expected {expected}, got {faults[0]['input']!a}"
-    return error
 
 
 app = typer.Typer(cls=_Refusing, no_args_is_help=True, pretty_exceptions_enable=False)
