@@ -44,6 +44,11 @@ _SPAN = (
     "Span",
     "A part of the history: `now`, `beginning`, a time such as 2026-01-31T12:00:00Z, or so long ago such as 2h.",
 )
+_KEEP = (
+    "TopicSettings",
+    "How much history a topic keeps: events up to `keep` seconds old, `keep_bytes` at most. Null is the default again, "
+    "and no bound; what is left out stays as it is.",
+)
 
 
 class Operator:
@@ -82,8 +87,9 @@ class Operator:
         http=Http("GET", f"{_PURPOSE}/dead", "Dead letters", "dead"),
         cli=Cli(
             "dead list",
-            "The dead letters of a purpose, in the order accepted.",
+            "The dead letters of a purpose, in the order accepted, in pages.",
             none="No dead letters of {purpose!r} on {topic}.",
+            options={"after": "The page behind an earlier one, which says its name.", "limit": "How many at most."},
             examples=(f"dead list {_ENCODE}",),
         ),
     )
@@ -142,11 +148,24 @@ class Operator:
 class Internal(Operator):
     """The operations that services need besides, and the setting of how much history a topic keeps."""
 
-    topic = Operation(
-        Operations.topic,
+    topic = Operation(Operations.topic, repeat="question", http=Http("GET", _TOPIC, "A topic, and its history"))
+    purpose = Operation(
+        Operations.purpose, repeat="question", http=Http("GET", _PURPOSE, "A purpose, and how it stands")
+    )
+    letter = Operation(
+        Operations.letter,
+        repeat="question",
+        cli=Cli(
+            "dead show",
+            "One dead letter, with its payload and its error.",
+            examples=(f"dead show {_ENCODE} upload-17",),
+        ),
+    )
+    keep = Operation(
+        Operations.keep,
         makes=True,
         repeat="always",
-        http=Http("PUT", _TOPIC, "Say how much history a topic keeps"),
+        http=Http("PUT", _TOPIC, "Say how much history a topic keeps", "", *_KEEP),
     )
     quiet = Operation(Operations.quiet, right="own", to="engine", repeat="always")
     left = Operation(Operations.left, right="own", to="engine", repeat="question")

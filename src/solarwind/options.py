@@ -150,9 +150,9 @@ def _shown(value: object) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def check_keep(keep: object) -> int | None:
-    """Return how long a topic keeps its history, in ns; None for its dispatcher's default. Raise `BadArgument`."""
-    return None if keep is None else int(check_seconds("keep", keep) * 1e9)
+def check_keep(keep: object) -> float | None:
+    """Return how long a topic keeps its history, in s; None for its dispatcher's default. Raise `BadArgument`."""
+    return None if keep is None else check_seconds("keep", keep)
 
 
 def check_keep_bytes(keep_bytes: object) -> int | None:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from .engine.base import NOTHING, Engine, Keep, Since
+from .engine.base import NOTHING, Engine, Since
 from .engine.running import Running
 from .engine.url import open_engine
 from .errors import BadArgument, Unavailable
@@ -87,7 +87,7 @@ class SolarWind(Firing, Asking):
         self.grace = grace
         self._registrations = Registrations()
         self._readers: set[Reader] = set()
-        self._settings: dict[str, tuple[Keep, Keep]] = {}
+        self._settings: dict[str, tuple[float | UnsetType | None, int | UnsetType | None]] = {}
         self._state: str = "not started"
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: LoopThread | None = None
@@ -281,7 +281,7 @@ class SolarWind(Firing, Asking):
         )
         self._settings[name] = setting
         if self._loop is not None and self._state == "running":
-            self._on_loop(lambda: self._spawn(Internal.topic(self._engine, name, *setting)))
+            self._on_loop(lambda: self._spawn(Internal.keep(self._engine, name, *setting)))
 
     @property
     def failed(self) -> asyncio.Future[None]:
@@ -350,7 +350,7 @@ class SolarWind(Firing, Asking):
             self._begin_firing(self._loop, self._engine)
             self._state = "running"
             for name, setting in self._settings.items():
-                await Internal.topic(self._engine, name, *setting)
+                await Internal.keep(self._engine, name, *setting)
             # No handler runs before all have joined, so that what it fires reaches the others.
             joining = [self._join(registration) for registration in list(self._registrations)]
             refusals = [each for each in await asyncio.gather(*joining, return_exceptions=True) if each is not None]

@@ -19,7 +19,7 @@ def test_dead_letters_are_a_table_of_one_line_each(furnished: str) -> None:
 
 
 def test_dead_letters_as_json_have_their_events(furnished: str) -> None:
-    letters = done("dead", "list", *REFUSE, "--url", furnished, "--json").json
+    letters = done("dead", "list", *REFUSE, "--url", furnished, "--json").json["dead"]
     assert [each["event"]["payload"] for each in letters] == [{"id": 0}, {"id": 1}, {"id": 2}]
     assert letters[0]["error"] == "no\nroom for 0"
     assert letters[0]["attempts"] == 1
@@ -42,7 +42,7 @@ def test_some_are_redriven_and_some_discarded(furnished: str) -> None:
     where = (*REFUSE, "--url", furnished)
     assert done("dead", "redrive", *REFUSE, "video-0", "--url", furnished).out == "1 event to be handed out again\n"
     assert done("dead", "discard", *REFUSE, "video-1", "--url", furnished, "--json").json == {"discarded": 1}
-    assert [each["event"]["id"] for each in done("dead", "list", *where, "--json").json] == ["video-2"]
+    assert [each["event"]["id"] for each in done("dead", "list", *where, "--json").json["dead"]] == ["video-2"]
     assert done("dead", "redrive", *where, "--all", "--json").json == {"redriven": 1}
     assert done("dead", "discard", *where, "--all").out == "0 events discarded\n"
     assert done("purposes", "video.uploaded", "--url", furnished, "--json").json[1]["pending"] == 2

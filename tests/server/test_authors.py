@@ -88,7 +88,7 @@ async def test_what_is_on_hold_is_numbered_by_its_own_author_too(port: int) -> N
         forged = seal("U", [b"1"], [time_ns()], producer=1, first=1, machine="m", process="p", author=b"x" * 12)
         await made.say(wire.Hold(forged.data), wire.Report(1, share.lease, share.picks, fired=1, ref=made.ref))
         await made.hear(wire.Done)
-        (letter,) = await made.call("dead", topic="T", purpose="p")
+        _, letter = await made.call("dead", topic="T", purpose="p")
         assert "expected a batch whose author" in letter[1]
 
 

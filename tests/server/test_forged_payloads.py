@@ -64,7 +64,7 @@ async def test_no_door_shows_a_forged_event(port: int) -> None:
     purpose = "/v1/topics/T/purposes/p"
     async with talker(port) as made:
         await made.hello()
-        await made.call("topic", topic="T", keep_ns=10**12)
+        await made.call("keep", topic="T", keep=1e3)
         ids = []
         for payload in FORGED:
             one = batch("T", payload)

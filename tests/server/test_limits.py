@@ -198,7 +198,7 @@ async def test_messages_that_are_not_whole_and_batches_on_hold_have_an_end_toget
         await other.ended()
         await one.say(wire.Hold(held), wire.Report(1, share.lease, share.picks, fired=2, ref=one.ref))
         await one.hear(wire.Done)
-        (letter,) = await one.call("dead", topic="t", purpose="p")
+        _, letter = await one.call("dead", topic="t", purpose="p")
         assert "held batches" in letter[1]
         assert (await ask(port, "POST", EVENTS, JSON, b'"%b"' % (b"x" * 700_000))).status == 202, "all is given back"
 

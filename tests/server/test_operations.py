@@ -212,8 +212,8 @@ async def test_a_long_list_is_answered_in_pages_at_every_endpoint(monkeypatch: p
             seen, page = [], Page[Event]([], "0")
             while page.next is not None:
                 page = await Made.past(wind, "T", page.next)
-                assert len(page.items) <= 2
-                seen += [event.payload for event in page.items]
+                assert len(page) <= 2
+                seen += [event.payload for event in page]
             assert seen == list(range(PAST))
         page = await place.doors.ask("GET", "/v1/topics/T/events", after="2", limit=2)
         assert ([each["data"] for each in page["past"]], page["next"]) == ([2, 3], "4")
@@ -229,7 +229,7 @@ async def test_large_events_of_an_answer_come_in_parts_that_can_travel(monkeypat
         sizes = [len(wire.encode(part)) async for part in calls.answer(place.engine, Made.past, message)]
         assert len(sizes) > 1
         assert max(sizes) < 500_000
-        assert len((await Made.past(place.away, "T", limit=PAST)).items) == PAST
+        assert len(await Made.past(place.away, "T", limit=PAST)) == PAST
 
 
 @on_loop

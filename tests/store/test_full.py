@@ -337,7 +337,7 @@ async def main():
         while (await wind.statistics()).purposes["plain", "p"].settled < 1000:
             await asyncio.sleep(0.01)
     async with wind:  # it starts, on the full disk
-        await Internal.topic(wind.engine, "fill", 0)
+        await Internal.keep(wind.engine, "fill", 0)
         while await refused("y"):
             await asyncio.sleep(0.01)
 

@@ -18,8 +18,8 @@ from .operations import table
 from .options import DEFAULT_URL, JsonOption, TopicArgument, UrlOption, duration, option
 
 if TYPE_CHECKING:
+    from ..engine.arguments import Keep, KeepBytes
     from ..records import OwnerInfo
-    from ..store.base import Keep
     from ..wind import SolarWind
 
 topics_app = typer.Typer(help="The topics, and how much history each keeps.")
@@ -74,13 +74,12 @@ def set_(
     check_topic(topic)
     if keep is None and keep_bytes is None:
         raise typer.BadParameter("expected --keep, --keep-bytes or both, got neither")
-    setting = _keep_ns(keep), _keep_bytes(keep_bytes)
+    setting = _keep(keep), _keep_bytes(keep_bytes)
 
     async def settle_it(wind: SolarWind) -> TopicInfo:
         if not create:
             _refuse_unknown(topic, [each.topic for each in await wind.topics()])
-        await Internal.topic(wind.engine, topic, *setting)
-        return next(each for each in await wind.topics() if each.topic == topic)
+        return await Internal.keep(wind.engine, topic, *setting)
 
     found = operate(url, settle_it)
     if json:
@@ -90,14 +89,14 @@ def set_(
     show.say(f"{topic} keeps events for {show.span(found.keep)}{most}")
 
 
-def _keep_ns(text: str | None) -> Keep:
+def _keep(text: str | None) -> Keep:
     """Return UNSET where it is not given, None for the default."""
     if text is None:
         return UNSET
-    return None if text == "default" else int(duration(text, "--keep").total_seconds() * 1e9)
+    return None if text == "default" else duration(text, "--keep").total_seconds()
 
 
-def _keep_bytes(text: str | None) -> Keep:
+def _keep_bytes(text: str | None) -> KeepBytes:
     """Return UNSET where it is not given, None for no limit."""
     if text is None:
         return UNSET

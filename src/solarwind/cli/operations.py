@@ -150,7 +150,7 @@ def _document(operation: Operation[..., Any], cli: Cli, answer: Any, arguments: 
         return {**{name: arguments[name] for name in ("topic", "purpose") if name in arguments}, cli.key: True}
     key = operation.http.key if operation.http is not None else ""
     if isinstance(answer, Page):
-        return {key or "items": [record(each) for each in answer.items], "next": answer.next}
+        return {key or "items": [record(each) for each in answer], "next": answer.next}
     if isinstance(answer, list):
         return [record(each) for each in answer]
     return {key: answer} if key else record(answer)
@@ -197,11 +197,13 @@ def _say(operation: Operation[..., Any], cli: Cli, answer: Any, arguments: dict[
     if item is not None:
         topic = arguments.get("topic")
         none = cli.none.format(**arguments, on_topic=f" on {topic}" if topic else "")
-        table(item, answer.items if isinstance(answer, Page) else answer, none)
+        table(item, answer, none)
         if isinstance(answer, Page) and answer.next is not None:
             show.note(f"There are more: --after {answer.next}")
     elif isinstance(answer, Trace):
         show.render(_tree(answer))
+    elif isinstance(answer, DeadLetter):
+        show.fields(_letter_fields(answer, **arguments))
     elif isinstance(answer, msgspec.Struct):
         show.fields({_heading(name).lower(): value for name, value in msgspec.structs.asdict(answer).items()})
     elif isinstance(answer, bool):
@@ -209,6 +211,25 @@ def _say(operation: Operation[..., Any], cli: Cli, answer: Any, arguments: dict[
     else:
         number = show.counted(answer, "event") if isinstance(answer, int) else answer
         show.say(cli.says.format(number, **arguments))
+
+
+def _letter_fields(letter: DeadLetter, topic: str, purpose: str, id: str) -> dict[str, object]:
+    event = letter.event
+    return {
+        "id": id,
+        "topic": topic,
+        "purpose": purpose,
+        "fired": event.time,
+        "by": f"{event.process} on {event.machine}",
+        "key": event.key,
+        "cause": f"{event.cause.kind} {event.cause.id}",
+        "root": event.root,
+        **event.extensions,
+        "dead since": letter.time,
+        "attempts": letter.attempts,
+        "error": letter.error,
+        "payload": show.payload_text(event),
+    }
 
 
 def table(of: type, found: Sequence[Any], none: str) -> None:

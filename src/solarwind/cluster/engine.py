@@ -14,7 +14,7 @@ from nats.aio.msg import Msg
 
 from ..batch import AUTHOR_BYTES, Batch
 from ..core.effects import Join, Report
-from ..core.registry import no_purpose
+from ..core.registry import no_purpose, no_topic
 from ..engine.base import NOTHING, Link, Receiver, Since
 from ..engine.client import Client
 from ..engine.clock import Clock, SteadyClock
@@ -325,7 +325,7 @@ class NatsEngine(Running):
         used."""
         partition = self._layout.partition(topic)
         if partition not in await self._partitions():
-            raise no_purpose(topic, purpose)
+            raise no_purpose(topic, purpose) if purpose else no_topic(topic)
         return await self._client(partition)
 
     async def _partitions(self) -> list[int]:

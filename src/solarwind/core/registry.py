@@ -48,6 +48,11 @@ def no_purpose(topic: str, purpose: str, there: Collection[str] = ()) -> NotFoun
     return NotFound(f"expected a purpose of topic {topic!r}, got {purpose!r}, which is none: {has}")
 
 
+def no_topic(topic: str) -> NotFound:
+    """Return the refusal for a topic that nothing was fired on and nobody listens to."""
+    return NotFound(f"expected a topic that something was fired on or listens to, got {topic!r}, which is none")
+
+
 class Registry:
     """The part of a dispatcher that knows who is there."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, Generic, TypeVar, get_args, get_origin
+from typing import Any, TypeVar, get_args, get_origin
 
 import msgspec
 
@@ -17,11 +17,12 @@ from ..records import DeadLetter, PurposeStatistics, Statistics, TopicStatistics
 T = TypeVar("T")
 
 
-class Page(msgspec.Struct, Generic[T], frozen=True):
+class Page(list[T]):
     """A part of a long list. `next` is what to ask for as `after` to get the part behind it; None, at the end."""
 
-    items: list[T]
-    next: str | None = None
+    def __init__(self, items: Iterable[T] = (), next: str | None = None) -> None:
+        super().__init__(items)
+        self.next = next
 
 
 class Form(msgspec.Struct, frozen=True):
@@ -41,6 +42,9 @@ def form_of(kind: Any) -> Form:
         return Form(kind, lambda answer: (), lambda items: None)
     item = item_of(kind)
     if item is None:
+        if kind in _ITEMS:
+            pack_one, read_one = _ITEMS[kind]
+            return Form(kind, lambda answer: (pack_one(answer),), lambda items: read_one(_read(items, tuple[Any])[0]))
         return Form(kind, lambda answer: (answer,), lambda items: _read(items, tuple[kind])[0])
     pack, read = _ITEMS.get(item, (_same, None))
 
@@ -54,7 +58,7 @@ def form_of(kind: Any) -> Form:
         return Form(kind, partial(map, pack), read_all)
     return Form(
         kind,
-        lambda page: (page.next, *map(pack, page.items)),
+        lambda page: (page.next, *map(pack, page)),
         lambda items: Page(read_all(items[1:]), _read(items[0], str | None)),
     )
 

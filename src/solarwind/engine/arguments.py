@@ -10,7 +10,17 @@ import msgspec
 from .. import wire
 from ..errors import BadArgument
 from ..names import check_id, check_path, check_purpose, check_topic
-from ..options import MAX_COUNT, check_count, check_flag, check_ids, check_seconds, check_since, check_type
+from ..options import (
+    MAX_COUNT,
+    check_count,
+    check_flag,
+    check_ids,
+    check_keep,
+    check_keep_bytes,
+    check_seconds,
+    check_since,
+    check_type,
+)
 from .base import Since as When
 
 
@@ -67,6 +77,20 @@ def _text(value: Any, name: str) -> str:
     return str(value)
 
 
+def _after(value: Any, name: str) -> str | None:
+    if value is not None and not (isinstance(value, str) and value.isdecimal() and value.isascii() and len(value) < 20):
+        raise BadArgument(f"expected {name} as the `next` of an earlier page, got {ascii(value)[:80]}")
+    return None if value is None else str(value)
+
+
+def _keep(value: Any, name: str) -> Any:
+    return value if value is msgspec.UNSET else check_keep(value)
+
+
+def _keep_bytes(value: Any, name: str) -> Any:
+    return value if value is msgspec.UNSET else check_keep_bytes(value)
+
+
 def _count(value: Any, name: str, most: int) -> int:
     check_count(name, value, most)
     return int(value)
@@ -78,6 +102,7 @@ MAX_WAIT_S = 5.0  # a question is not under way for longer: who asked may be gon
 _PLAIN = {bool: Kind("flag", _flag, bool), str: Kind("text", _text, str)}
 Version = Annotated[int, Kind("version", lambda value, name: _count(value, name, MAX_COUNT - 1), int)]
 Limit = Annotated[int, Kind("limit", lambda value, name: _count(value, name, MAX_PAGE), int)]
+After = Annotated[str | None, Kind("after", lambda value, name: _after(value, name), str | None)]
 Wait = Annotated[float, Kind("wait", lambda value, name: min(MAX_WAIT_S, check_seconds(name, value)), float)]
 Topic = Annotated[str, Kind("topic", lambda value, name: check_topic(value), str)]
 Purpose = Annotated[str, Kind("purpose", lambda value, name: check_purpose(value), str)]
@@ -94,10 +119,9 @@ Until = Annotated[
     ),
 ]
 NewFile = Annotated[str, Kind("file", lambda value, name: check_path(value))]  # where it is asked: it does not travel
+Keep = Annotated[float | msgspec.UnsetType | None, Kind("keep", _keep, float | msgspec.UnsetType | None)]
+KeepBytes = Annotated[int | msgspec.UnsetType | None, Kind("keep_bytes", _keep_bytes, int | msgspec.UnsetType | None)]
 # These are of the engine's own, and were checked where somebody gave them.
-Keep = Annotated[
-    int | msgspec.UnsetType | None, Kind("keep", lambda value, name: value, int | msgspec.UnsetType | None)
-]
 Purposes = Annotated[
     Collection[tuple[str, str]],
     Kind("purposes", lambda value, name: value, wire.Named[tuple[str, str]], list),

@@ -14,14 +14,28 @@ from msgspec import UNSET, UnsetType
 
 from ..core.dispatcher import Dispatcher
 from ..core.purpose import Purpose as LivePurpose
+from ..core.registry import no_topic
 from ..core.spans import Spans
-from ..core.state import Letter
 from ..errors import BadArgument, NotFound
 from ..event import Event, HandOut
 from ..records import DeadLetter, PurposeInfo, PurposeStatistics, Statistics, TopicInfo, TopicStatistics, Trace, listed
 from ..store.base import Store
 from ..store.definitions import Definitions
-from .arguments import EventId, Ids, Keep, NewFile, Purpose, Purposes, Since, Topic, Until
+from .answers import Page
+from .arguments import (
+    After,
+    EventId,
+    Ids,
+    Keep,
+    KeepBytes,
+    Limit,
+    NewFile,
+    Purpose,
+    Purposes,
+    Since,
+    Topic,
+    Until,
+)
 from .base import Since as When
 from .clock import Clock
 from .running import Running
@@ -34,6 +48,7 @@ R = TypeVar("R")
 
 FOREVER = (1 << 63) - 1  # ns since 1970
 _TOGETHER = 250  # purposes that are counted, and dead letters that are read, in one turn of the loop
+MAX_PAGE_BYTES = 8 << 20  # of payload, in one answer
 
 
 class Operations(Running):
@@ -113,16 +128,21 @@ class Operations(Running):
         """The purposes, of one topic or of all."""
         return listed(await self.statistics(), topic)
 
+    async def purpose(self, topic: Topic, purpose: Purpose) -> PurposeInfo:
+        """A purpose, and how it stands. Raises `NotFound`."""
+        await self._caught_up()
+        return PurposeInfo(topic, purpose, self._count(self._dispatcher.purpose(topic, purpose)))
+
     async def topics(self) -> list[TopicInfo]:
         """The topics, and how much history each has."""
         await self._caught_up(list(self._dispatcher.topics))
-        found = []
-        for name, topic in sorted(self._dispatcher.topics.items()):
-            events, size = await self.store.history(name)
-            purposes = tuple(sorted(topic.purposes))
-            fired = topic.end + topic.unkept
-            found.append(TopicInfo(name, fired, purposes, events, size, topic.keep_ns / 1e9, topic.keep_bytes))
-        return found
+        return [await self._topic_info(name) for name in sorted(self._dispatcher.topics)]
+
+    async def _topic_info(self, name: str) -> TopicInfo:
+        topic = self._dispatcher.topics[name]
+        events, size = await self.store.history(name)
+        fired, purposes = topic.end + topic.unkept, tuple(sorted(topic.purposes))
+        return TopicInfo(name, fired, purposes, events, size, topic.keep_ns / 1e9, topic.keep_bytes)
 
     async def _event(self, topic: str, position: int) -> Event:
         found = await self.store.read(topic, position, 1)
@@ -132,32 +152,46 @@ class Operations(Running):
             )
         return Event(HandOut(found[0].batch, found[0].start), position - found[0].start)
 
-    async def _dead(self, topic: str, purpose: str) -> AsyncIterator[tuple[Letter, Event]]:
-        """One by one, with time for others between them: there may be very many."""
+    async def _dead(self, topic: str, purpose: str, after: int = -1) -> AsyncIterator[tuple[int, DeadLetter]]:
+        """Those behind a position, each with its own, one by one: there may be very many."""
         self._dispatcher.purpose(topic, purpose)
         await self._committed()
-        for number, each in enumerate(await self.store.dead(topic, purpose), 1):
-            yield each, await self._event(topic, each.position)
+        letters = [each for each in await self.store.dead(topic, purpose) if each.position > after]
+        for number, each in enumerate(letters, 1):
+            event = await self._event(topic, each.position)
+            time = datetime.fromtimestamp(each.time / 1e9, UTC)
+            yield each.position, DeadLetter(event, each.error, each.tried, time)
             if not number % _TOGETHER:
                 await asyncio.sleep(0)
 
-    async def dead(self, topic: Topic, purpose: Purpose) -> list[DeadLetter]:
-        """The purpose's dead letters, in the order accepted. Raises `NotFound`."""
-        return [
-            DeadLetter(event, letter.error, letter.tried, datetime.fromtimestamp(letter.time / 1e9, UTC))
-            async for letter, event in self._dead(topic, purpose)
-        ]
+    async def dead(self, topic: Topic, purpose: Purpose, after: After = None, limit: Limit = 1_000) -> Page[DeadLetter]:
+        """A page of the purpose's dead letters, in the order accepted: `limit` of them, or fewer if they are large.
+        Its `next`, given as `after`, gives the page behind it. Raises `NotFound`."""
+        page, size, last = Page[DeadLetter](), 0, 0
+        async for position, letter in self._dead(topic, purpose, -1 if after is None else int(after)):
+            size += len(letter.event.data)
+            if len(page) == limit or (page and size > MAX_PAGE_BYTES):
+                page.next = str(last)
+                break
+            page.append(letter)
+            last = position
+        return page
+
+    async def letter(self, topic: Topic, purpose: Purpose, id: EventId) -> DeadLetter:
+        """The purpose's dead letter of the event with that id. Raises `NotFound`."""
+        async for _, letter in self._dead(topic, purpose):
+            if letter.event.id == id:
+                return letter
+        raise _no_letter(topic, purpose, id)
 
     async def _dead_positions(self, topic: str, purpose: str, ids: Collection[str] | None) -> Spans:
         found = self._dispatcher.purpose(topic, purpose)
         if ids is None:
             return found.dead
-        position_of = {event.id: letter.position async for letter, event in self._dead(topic, purpose)}
+        position_of = {letter.event.id: position async for position, letter in self._dead(topic, purpose)}
         unknown = [id for id in ids if id not in position_of]
         if unknown:
-            raise NotFound(
-                f"expected the id of a dead letter of {purpose!r} on {topic!r}, got {unknown[0]!a}, which is none"
-            )
+            raise _no_letter(topic, purpose, unknown[0])
         return Spans.of(position_of[id] for id in ids)
 
     async def redrive(self, topic: Topic, purpose: Purpose, ids: Ids = None) -> int:
@@ -215,18 +249,24 @@ class Operations(Running):
         """Copy the store to a new file while it is in use. Raises `NotAllowed` where there is none, `StoreError`."""
         await self.store.backup(path)
 
-    async def topic(self, topic: Topic, keep_ns: Keep = UNSET, keep_bytes: Keep = UNSET) -> None:
-        """Say how much history a topic keeps: None is the default, `UNSET` leaves it as it is."""
-        for what, value in (("keep_ns", keep_ns), ("keep_bytes", keep_bytes)):
-            if isinstance(value, int) and not 0 <= value <= FOREVER:
-                raise BadArgument(f"expected {what} of 0 or more, of 63 bits at most, got {value}")
+    async def topic(self, topic: Topic) -> TopicInfo:
+        """A topic, and how much history it has. Raises `NotFound`."""
+        await self._caught_up([topic])
+        if topic not in self._dispatcher.topics:
+            raise no_topic(topic)
+        return await self._topic_info(topic)
+
+    async def keep(self, topic: Topic, keep: Keep = UNSET, keep_bytes: KeepBytes = UNSET) -> TopicInfo:
+        """Say how much history a topic keeps, `keep` in seconds: None is the default, `UNSET` leaves it as it is."""
         found = self._dispatcher.topic(topic)
+        keep_ns = keep if keep is None or isinstance(keep, UnsetType) else int(keep * 1e9)
         await self.store.topic(topic, keep_ns, keep_bytes)
         if not isinstance(keep_ns, UnsetType):
             found.keep_ns = self.store.keep_ns if keep_ns is None else keep_ns
         if not isinstance(keep_bytes, UnsetType):
             found.keep_bytes = keep_bytes
         self._trimmer.look_at(found, at_once=True)
+        return await self._topic_info(topic)
 
     async def quiet(self, purposes: Purposes) -> None:
         """Wait until all that was submitted is accepted, and these purposes have nothing left to do."""
@@ -235,6 +275,12 @@ class Operations(Running):
     async def left(self, purposes: Purposes) -> str:
         """Say what `quiet` still waits for, in words; `NOTHING`."""
         raise NotImplementedError
+
+
+def _no_letter(topic: str, purpose: str, id: str) -> NotFound:
+    return NotFound(
+        f"expected the id of a dead letter of {purpose!r} on {topic!r}, got {id!a}, which is none: see its dead letters"
+    )
 
 
 def trace_tree(event: Event, caused: dict[str, list[Event]]) -> Trace:

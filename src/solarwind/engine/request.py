@@ -179,7 +179,7 @@ class Operation(Generic[P, R]):
         after = arguments.pop("after", None)
         while True:
             page: Any = await of.ask(self.request({**arguments, "after": after, "wait": MAX_WAIT_S}))
-            for item in page.items:
+            for item in page:
                 yield item
             after = page.next
 

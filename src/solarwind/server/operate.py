@@ -1,7 +1,7 @@
 """The HTTP endpoints of operations, made from their rows.
 
 Path, parameters, body and answer come from the row and the kinds of its arguments. This file has what differs from the
-operation's own form: events as CloudEvents, dead letters in pages.
+operation's own form: events as CloudEvents.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from functools import cache, partial
 from typing import Annotated, Any, get_origin
 
 import msgspec
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import Meta, UnsetType
 from starlette.responses import Response
 
 from .. import records
 from ..engine.answers import item_of
-from ..engine.arguments import Kind
+from ..engine.arguments import MAX_PAGE, Kind
 from ..engine.request import Http, Operation
-from ..errors import BadArgument, NotFound, TooLarge
+from ..errors import BadArgument, TooLarge
 from ..event import Event
 from ..failure import MAX_SECONDS
-from ..operations import OPERATIONS, Internal
-from ..records import DeadLetter, PurposeInfo, PurposeStatistics, TopicInfo, TopicStatistics, Trace
+from ..operations import OPERATIONS
+from ..records import DeadLetter, PurposeInfo, PurposeStatistics, TopicStatistics, Trace
 from .call import Call, answer, in_pieces
 from .cloudevents import CloudEvent, to_cloudevent
 from .endpoint import Endpoint
@@ -32,9 +32,6 @@ from .schemas import Id, PurposeName, SinceText, TopicName
 from .times import read_since
 
 Show = Callable[[Call, Any], Awaitable[Response]]
-
-_TOGETHER = 1_000  # ids compared in one piece
-MAX_PAGE_BYTES = 8 << 20  # of payload, in one answer
 
 # Arguments ----------------------------------------------------------------------------------------------------------
 
@@ -51,6 +48,10 @@ _FIELDS: dict[str, tuple[Any, Callable[[Any, str], Any]]] = {
     "id": (Id, _same),
     "since": (SinceText, read_since),
     "until": (SinceText, read_since),
+    "keep": (Annotated[float, Meta(ge=0, lt=MAX_SECONDS)] | UnsetType | None, _same),
+    "keep_bytes": (Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] | UnsetType | None, _same),
+    "after": (Annotated[str, Meta(extra_json_schema={"pattern": "^[0-9]{1,19}$"})] | None, _same),
+    "limit": (Annotated[int, Meta(ge=1, le=MAX_PAGE)], _same),
 }
 
 # For a body with ids: exactly one of both.
@@ -71,7 +72,7 @@ class _Arguments:
         self.operation = operation
         self.in_path = re.findall(r"\{(\w+)\}", http.path)
         self.kinds = {name: kind for name, kind in operation.kinds.items() if name not in self.in_path}
-        self.in_body = http.method == "POST" and bool(self.kinds)
+        self.in_body = http.method in ("POST", "PUT") and bool(self.kinds)
         self.type: Any = None
         if self.kinds:
             name = http.body or f"{operation.name.title()}Query"
@@ -143,15 +144,12 @@ class DeadRecord(msgspec.Struct):
     time: datetime
 
 
-class Dead(msgspec.Struct):
-    """A page of dead letters; `total` counts all of them."""
-
-    dead: list[DeadRecord]
-    total: int
-
-
 class Events(msgspec.Struct):
     events: list[CloudEvent]
+
+
+def _letter(letter: DeadLetter) -> DeadRecord:
+    return DeadRecord(to_cloudevent(letter.event), letter.error, letter.attempts, letter.time)
 
 
 def _record(info: PurposeInfo) -> PurposeRecord:
@@ -186,7 +184,7 @@ async def _show_list(call: Call, found: list[Any], *, made: Callable[[Any], Any]
 
 
 async def _show_page(call: Call, found: Any, *, made: Callable[[Any], Any], of: Callable[..., Any]) -> Response:
-    return answer(of(await in_pieces(call, map(made, found.items)), found.next))
+    return answer(of(await in_pieces(call, map(made, found)), found.next))
 
 
 async def _show_value(call: Call, found: Any, *, of: Callable[..., Any]) -> Response:
@@ -196,6 +194,7 @@ async def _show_value(call: Call, found: Any, *, of: Callable[..., Any]) -> Resp
 # Types that are shown in another form: the type for OpenAPI, and how it is made.
 _ITEMS: dict[Any, tuple[Any, Callable[[Any], Any]]] = {
     PurposeInfo: (PurposeRecord, _record),
+    DeadLetter: (DeadRecord, _letter),
     Event: (CloudEvent, to_cloudevent),
 }
 _WHOLE: dict[Any, tuple[Any, Show]] = {
@@ -222,7 +221,8 @@ def _shown(operation: Operation[..., Any], http: Http) -> tuple[Any, Show]:
     if key:
         of = msgspec.defstruct(key.title(), [(key, kind)])
         return of, partial(_show_value, of=of)
-    return kind, partial(_show_value, of=_same)
+    described, made = _ITEMS.get(kind, (kind, _same))
+    return described, partial(_show_value, of=made)
 
 
 # Endpoints ----------------------------------------------------------------------------------------------------------
@@ -252,91 +252,4 @@ def endpoint_of(operation: Operation[..., Any]) -> Endpoint:
     )
 
 
-class TopicSettings(msgspec.Struct, forbid_unknown_fields=True):
-    """How much history a topic keeps: events up to `keep` seconds old, `keep_bytes` at most. Null is the default again,
-    and no limit; an argument that is left out changes nothing."""
-
-    keep: Annotated[float, Meta(ge=0, le=MAX_SECONDS)] | UnsetType | None = UNSET
-    keep_bytes: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] | UnsetType | None = UNSET
-
-
-class DeadQuery(msgspec.Struct, forbid_unknown_fields=True):
-    """Up to `limit` letters, or fewer if they are large, after the event with the id `after`."""
-
-    limit: Annotated[int, Meta(ge=1, le=10_000)] = 100
-    after: Id | None = None
-
-
-async def _set_topic(call: Call) -> Response:
-    name, wanted = call.topic, await call.json(TopicSettings)
-    keep_ns = int(wanted.keep * 1e9) if isinstance(wanted.keep, float) else wanted.keep
-    await Internal.topic(call.host.engine, name, keep_ns, wanted.keep_bytes)
-    return await _topic(call)
-
-
-async def _topic(call: Call) -> Response:
-    for found in await Internal.topics(call.host.engine):
-        if found.topic == call.topic:
-            return answer(found)
-    raise NotFound(f"expected a topic that something was fired on or listens to, got {call.topic!r}, which is none")
-
-
-async def _purpose(call: Call) -> Response:
-    for found in await Internal.purposes(call.host.engine, call.topic):
-        if found.purpose == call.purpose:
-            return answer(_record(found))
-    raise NotFound(f"expected a purpose of topic {call.topic!r}, got {call.purpose!r}, which is none")
-
-
-async def _dead(call: Call) -> Response:
-    query = call.query(DeadQuery)
-    letters = await Internal.dead(call.host.engine, call.topic, call.purpose)
-    at = 0
-    if query.after is not None:
-        at = await _behind(call, letters, query.after)
-        if at < 0:
-            raise NotFound(f"expected the id of a dead letter as after, got {query.after[:80]!a}, which is none")
-    return answer(Dead(await in_pieces(call, _page(letters[at : at + query.limit])), len(letters)))
-
-
-async def _behind(call: Call, letters: list[DeadLetter], id: str) -> int:
-    """Return the index after the event with this id; -1 where there is none."""
-    for at, each in enumerate(letters, 1):
-        if each.event.id == id:
-            return at
-        if not at % _TOGETHER:
-            await call.host.turns.line()
-    return -1
-
-
-def _page(letters: list[DeadLetter]) -> Iterator[DeadRecord]:
-    size = 0
-    for each in letters:
-        size += len(each.event.data)
-        if len(each.event.data) < size > MAX_PAGE_BYTES:
-            return
-        yield DeadRecord(to_cloudevent(each.event), each.error, each.attempts, each.time)
-
-
-def _by_hand(operation: Operation[..., Any], handle: Callable[[Call], Awaitable[Response]], **how: Any) -> Endpoint:
-    """Return the endpoint of an operation whose request or answer differs from its own form."""
-    assert operation.http is not None
-    return Endpoint(operation.http.method, operation.http.path, "admin", handle, operation.http.summary, **how)
-
-
-_BY_HAND = {
-    "dead": _by_hand(Internal.dead, _dead, answer=Dead, query=DeadQuery),
-    "topic": _by_hand(Internal.topic, _set_topic, answer=TopicInfo, body=TopicSettings),
-}
-_TOPIC = Internal.topic.http.path  # type: ignore[union-attr]
-_PURPOSE = Internal.retire.http.path  # type: ignore[union-attr]
-
-ENDPOINTS = (
-    Endpoint("GET", _TOPIC, "admin", _topic, "A topic, and its history", TopicInfo),
-    Endpoint("GET", _PURPOSE, "admin", _purpose, "A purpose, and how it stands", PurposeRecord),
-    *(
-        _BY_HAND.get(name) or endpoint_of(operation)
-        for name, operation in OPERATIONS.items()
-        if operation.http is not None
-    ),
-)
+ENDPOINTS = tuple(endpoint_of(operation) for operation in OPERATIONS.values() if operation.http is not None)

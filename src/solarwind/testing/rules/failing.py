@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from ...errors import NotFound
+from ...errors import BadArgument, NotFound
 from ...event import Event
 from ...failure import Later, Reject, Retry
 from ...wind import SolarWind
@@ -353,6 +353,11 @@ class FailingRules:
             ids = (await wind.fire_many("T", range(6))).ids
             await wind.settled(60)
             assert [letter.event.id for letter in await wind.dead("T", "p")] == ids
+            first = await wind.dead("T", "p", limit=4)
+            second = await wind.dead("T", "p", first.next, 4)
+            pages = [[letter.event.id for letter in page] for page in (first, second)]
+            assert (pages, second.next) == ([ids[:4], ids[4:]], None)
+            await refused(wind.dead("T", "p", "x"), BadArgument, "after as the `next`", "'x'")
             await refused(wind.redrive("T", "p", [ids[0], "nobody"]), NotFound, "nobody", "'p'")
             await refused(wind.discard("T", "p", ["nobody"]), NotFound, "nobody")
             await refused(wind.dead("T", "q"), NotFound, "'q'")

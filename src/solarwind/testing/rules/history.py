@@ -329,7 +329,7 @@ class HistoryRules:
         wind.topic("T", keep_bytes=4567)
         collect(wind, "T", "p")
         async with wind:
-            await Internal.topic(wind.engine, "other")
+            await Internal.keep(wind.engine, "other")
             default = next(info.keep for info in await wind.topics() if info.topic == "other")
             for keep, keep_bytes, becomes in (
                 (UNSET, UNSET, (123.0, 4567)),
