@@ -462,6 +462,7 @@ class Owners:
 
     async def _start(self, partition: int) -> None:
         owner = self._make(partition, self._ended)
+        begun = self._loop.time()
         try:
             await owner.start()
         except SolarWindError as error:
@@ -481,6 +482,7 @@ class Owners:
             await owner.stop()
             return
         self.mine[partition] = owner
+        log.info("partition %d is dispatched here, %.1f s after it was taken", partition, self._loop.time() - begun)
         self.troubles.pop(partition, None)
         self._tell()
         await self._send_heartbeat()
@@ -541,7 +543,9 @@ class Owners:
 
     async def _hand_over(self, partition: int, node: str) -> None:
         owner = self.mine.pop(partition)
+        begun = self._loop.time()
         await owner.stop(drain=bool(node))
+        log.info("partition %d is let go of, after %.1f s", partition, self._loop.time() - begun)
         if self.records[partition].node == self.node:
             name = self.members[node].name if node in self.members else ""
             await self._change(partition, node, name)
