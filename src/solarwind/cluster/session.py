@@ -389,16 +389,18 @@ class Session:
         """Go to another server if this one has lost its cluster, so that it knows no leader that leads. Others may have
         to elect theirs first: so ask them until one of the two knows leaders."""
         try:
+            elsewhere = [False] * len(self.vital)
             while channel is self._channel:
-                here = await self._leaders()
+                here = await self._leaders()  # asked last, as leaders may be elected meanwhile
                 if all(here):
                     break
-                elsewhere = await self._leaders_elsewhere()
-                if channel is self._channel and any(it and not this for it, this in zip(elsewhere, here, strict=True)):
+                better = any(it and not this for it, this in zip(elsewhere, here, strict=True))
+                if better and channel is self._channel:
                     log.warning("the NATS server at %s has lost its cluster: going to another", self._last_server)
                     self._gone.set()
                     break
                 await asyncio.sleep(DOUBT_S)
+                elsewhere = await self._leaders_elsewhere()
         finally:
             if self._doubted is channel:
                 self._doubted = None
