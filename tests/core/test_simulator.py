@@ -20,6 +20,7 @@ from solarwind.core.instance import Instance
 from solarwind.core.log import Stored
 from solarwind.core.process import Process
 from solarwind.core.purpose import Purpose
+from solarwind.core.rollout import Turn, Walk
 from solarwind.core.spans import Spans
 from solarwind.core.state import Change, Snapshot, State
 from solarwind.core.track import Track
@@ -39,7 +40,7 @@ PER_THOUSAND = {
     "leaves": 400, "returned": 400, "late reports": 400, "reports refused": 1_500, "reports sent twice": 500,
     "foreign reports": 200, "children": 8_000, "copies handled": 7_000, "fetches": 3_000, "counted ahead": 4_000,
     "full commits": 600, "refused": 2_000, "jumps": 300, "replayed": 600, "redriven": 80, "discarded": 20,
-    "retired": 80, "trimmed": 2_000, "conflicts": 300, "alone": 400,
+    "retired": 80, "trimmed": 2_000, "conflicts": 300, "alone": 400, "shares": 100, "shares without an instance": 5,
 }  # fmt: skip
 
 
@@ -225,6 +226,38 @@ def _forget_a_settle(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Dispatcher, "take_changes", take_changes)
 
 
+def _give_each_event_to_both_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+    genuine = Walk.owns
+    monkeypatch.setattr(Walk, "owns", lambda self, *where: genuine(self, *where) or True)
+
+
+def _divide_by_position_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("solarwind.core.rollout.place", lambda batch, index, key_of: index % 10 / 10)
+
+
+def _pass_what_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    def end(self: Walk, stop: int, genuine: Any = Walk.end) -> None:
+        genuine(self, stop)
+        self.passed.add(stop - 1, stop)
+
+    monkeypatch.setattr(Walk, "end", end)
+
+
+def _do_not_wait_for_the_other_track(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Track, "until", lambda self, end: end)
+
+
+def _leave_a_share_with_those_who_are_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Dispatcher, "look_for_gone", lambda self, track, when: ())
+
+
+def _divide_what_was_accepted_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    def turn(since: int, shares: list[tuple[int, float]], key: str | None = None, genuine: Any = Turn) -> Turn:
+        return genuine(max(0, since - 3), shares, key)  # type: ignore[no-any-return]
+
+    monkeypatch.setattr("solarwind.core.registry.Turn", turn)
+
+
 MUTATIONS: list[Callable[[pytest.MonkeyPatch], None]] = [
     _ignore_fencing,
     _settle_for_others,
@@ -244,6 +277,12 @@ MUTATIONS: list[Callable[[pytest.MonkeyPatch], None]] = [
     _make_last_attempts_beside_others,
     _count_ahead_what_is_tried_elsewhere,
     _lay_a_process_s_end_on_each_event_in_it,
+    _give_each_event_to_both_versions,
+    _divide_by_position_alone,
+    _pass_what_is_its_own,
+    _do_not_wait_for_the_other_track,
+    _leave_a_share_with_those_who_are_gone,
+    _divide_what_was_accepted_before,
 ]
 
 

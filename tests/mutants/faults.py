@@ -25,6 +25,7 @@ def _of(file: str, *faults: tuple[str, ...]) -> list[Fault]:
 
 
 _EXCHANGE = "core/test_exchange.py"
+_ROLLOUT = "core/test_rollout.py"
 _DISPATCHER = "core/test_dispatcher.py"
 _LOCAL = "test_local_engine.py"
 _FULL = "test_store_failure.py"
@@ -100,7 +101,7 @@ INSTANCE = _of(
 PURPOSE = _of(
     "core/purpose.py",
     ("self.live[instance.version] -= 1", "pass"),
-    ("each.version == active and not each.leaving}", "not each.leaving}"),
+    ("each.version == version and not each.leaving}", "not each.leaving}"),
     ("del self._attempts[attempts]", "pass", _DISPATCHER),
     ("at_work.pop(instance.id, None)", "pass", _DISPATCHER),
 )
@@ -111,6 +112,7 @@ TRACK = _of(
     ("if not last and times > 1 and self.counted:", "if False:", _DISPATCHER),
     ("several = picks if last else picks[: max(1, MAX_SUSPECTS // 10**times)]", "several = picks", _DISPATCHER),
     ("end = self.reached\n", "pass\n"),
+    ("return turn.since\n", "return end\n", _ROLLOUT),
     (
         "return next((at for at, position in enumerate(picks) if position in suspects), len(picks))",
         "return len(picks)",
@@ -133,6 +135,14 @@ CRASHES = _of(
     ("self._last_ends.append(process)", "process.last_end = None", _DISPATCHER),
     ("each.quota = MAX_ROOM", "pass"),
     ("track.give_back(lease.positions, suspicious=True)", "track.give_back(lease.positions, suspicious=False)"),
+)
+
+ROLLOUT = _of(
+    "core/rollout.py",
+    ("name = batch.id(index)", 'name = "x"', _ROLLOUT),
+    ("self._before[position] = self._run", "pass", _ROLLOUT),
+    ("self.passed.add(start, position)", "pass", _ROLLOUT),
+    ("if place < top:", "if place <= 1 - top:", _ROLLOUT),
 )
 
 DISPATCHER = _of(
@@ -181,13 +191,15 @@ REGISTRY = _of(
     ("copied_until=topic.end", "copied_until=0"),
     ("self.take_away(purpose, instance, attempts, died=died)\n", "pass\n"),
     ("self.changes.append(Change(*track.key, retired=True))", "pass"),
-    ("track.rewind()\n", "pass\n"),
+    ("each.rewind()\n", "pass\n"),
     (
         "spans = track.state.dead.common(positions)\n            count += self._reopen",
         "spans = positions\n            count += self._reopen",
         _DISPATCHER,
     ),
     ("track.reached = max(track.reached, change.reach, change.created or 0)", "track.reached = 1 << 60"),
+    ("del purpose.gone[track.number]", "pass", _ROLLOUT),
+    ("if share and (purpose.live[version] > 0 or version in purpose.gone)", "if share", _ROLLOUT),
     ("return name not in self._creating", "return True", _DISPATCHER),
 )
 
@@ -244,4 +256,17 @@ AROUND = [
     *_of("engine/cache.py", ("return last if position < last.stop else None", "return last", _LOCAL)),
 ]
 
-FAULTS = [*SPANS, *STATE, *BACKLOG, *INSTANCE, *PURPOSE, *TRACK, *DISPATCHER, *CRASHES, *REGISTRY, *ENGINE, *AROUND]
+FAULTS = [
+    *SPANS,
+    *STATE,
+    *BACKLOG,
+    *INSTANCE,
+    *PURPOSE,
+    *TRACK,
+    *ROLLOUT,
+    *DISPATCHER,
+    *CRASHES,
+    *REGISTRY,
+    *ENGINE,
+    *AROUND,
+]

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from ..payload import Key
 from .exchange import KeyOf
 from .log import Log, Stored
+from .rollout import Walk
 from .spans import Spans
 from .state import State
 
@@ -30,6 +31,7 @@ class Backlog:
 
     def __init__(self, state: State, in_flight: Spans, delayed: set[int]) -> None:
         """`delayed` are the positions whose wait for a retry is not over; the owner keeps it true."""
+        self.walk: Walk | None = None  # where some events are in other tracks
         self._state = state
         self._delayed = delayed
         self._cursor = state.floor
@@ -61,10 +63,45 @@ class Backlog:
         stored = log.find(self._state.topic, start)
         if stored is None:
             return Missing(start)
+        if self.walk is not None:
+            return self._next_own(stored, end, most, log, self.walk)
         stop = min(end if stop is None else stop, end, stored.stop, start + most)
         self._taken.add(start, stop)
         self._cursor = stop
         return stored, range(start, stop)
+
+    def _next_own(
+        self, stored: Stored, end: int, most: int, log: Log, walk: Walk
+    ) -> tuple[Stored, Sequence[int]] | Missing | None:
+        """Likewise, of those that are in this track."""
+        picks: list[int] = []
+        until = self._cursor + LOOK_AHEAD
+        self.more = False
+        start, gap = self._taken.gap(self._cursor)
+        while start < end:
+            if start >= stored.stop:
+                if picks:
+                    break
+                if start >= until:
+                    self.more = True
+                    return None
+                found = log.find(self._state.topic, start)
+                if found is None:
+                    return Missing(start)
+                stored = found
+            stop = walk.begin(start, min(end if gap is None else gap, end, stored.stop))
+            at = start
+            while at < stop and len(picks) < most:
+                if walk.owns(stored.batch, at - stored.start, at):
+                    picks.append(at)
+                at += 1
+            walk.end(at)
+            self._taken.add(start, at)
+            self._cursor = at
+            if len(picks) == most:
+                break
+            start, gap = self._taken.gap(at)
+        return (stored, picks) if picks else None
 
     def back(self, positions: Spans) -> None:
         """They were taken, but nobody has them: hand them out again."""
@@ -168,9 +205,13 @@ class Lanes(Backlog):
     def _look(self, stored: Stored, start: int, stop: int, most: int) -> list[int]:
         """Take the positions from `start` up to `stop`: give those whose key is free, line up the others."""
         picks: list[int] = []
-        lanes, out, delayed = self._lanes, self._out, self._delayed
+        lanes, out, delayed, walk = self._lanes, self._out, self._delayed, self.walk
         key_of, batch, first = self._key, stored.batch, stored.start
+        if walk is not None:
+            stop = walk.begin(start, stop)
         for position in range(start, stop):
+            if walk is not None and not walk.owns(batch, position - first, position):
+                continue
             key = key_of(batch, position - first)
             if key is None:
                 if position not in delayed:
@@ -194,6 +235,8 @@ class Lanes(Backlog):
             if len(picks) == most or self._waiting == self._max_waiting:
                 stop = position + 1
                 break
+        if walk is not None:
+            walk.end(stop)
         self._taken.add(start, stop)
         self._cursor = stop
         return picks

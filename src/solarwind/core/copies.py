@@ -30,9 +30,9 @@ class Copies:
         """What was just accepted, as copies: one for every instance chosen."""
         purpose, instances, exchange = track.purpose, list(track.instances), track.exchange
         copied = Spans()
-        picks = range(stored.start, stored.stop)
+        picks = track.own(stored)
         shares = []
-        if instances and exchange is not None:
+        if picks and instances and exchange is not None:
             shares = self._dispatcher.share(track, exchange, stored, picks, instances)
         parts = [(chosen.id, Spans.of(part)) for chosen, part in shares]
         for _, part in parts:

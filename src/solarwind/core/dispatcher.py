@@ -35,7 +35,7 @@ from .instance import MAX_ROOM, Instance, Lease
 from .log import Log, Stored
 from .process import Process
 from .purpose import Purpose
-from .registry import Registry, Topic
+from .registry import GONE, Registry, Topic
 from .spans import Spans
 from .state import Change, Letter, Waiting
 from .track import MARGIN, Track, letter_of
@@ -156,6 +156,8 @@ class Dispatcher(Registry):
             if not ready:
                 return
             found = track.next(topic.end, room, self.log, ready)
+            if backlog.walk is not None and backlog.walk.passed:
+                self.change(track, Change(*track.key))  # takes it along
             rejected = exchange.keyed and self._note_keyless(track, now)
             if found is None:
                 if rejected:  # it has come further, and may come further yet
@@ -411,7 +413,9 @@ class Dispatcher(Registry):
             if isinstance(about, Purpose):
                 self.copies.look_again(about, when, now)
             elif isinstance(about, Track):
-                if about.state.due.get(position) == when and position in about.delayed:
+                if position == GONE:
+                    touched.update(dict.fromkeys(self.look_for_gone(about, when)))
+                elif about.state.due.get(position) == when and position in about.delayed:
                     about.due(position)
                     touched[about] = None
             elif about.id in self.instances and self._is_lost(about, now):

@@ -38,7 +38,10 @@ class Purpose:
         self.look_at = 0  # when to look at them again
         # Once they are known; None again when that may have changed.
         self._active: Statement | None = None
-        self._at_work: dict[int, Instance] | None = None
+        self._at_work: dict[int, dict[int, Instance]] = {}  # by version
+        self._shares: dict[int, float] | None = None
+        self.lease_ns: dict[int, int] = {}  # of the last instance of each version
+        self.gone: dict[int, int] = {}  # a version with a share and no instance -> until when it keeps that
 
     @property
     def main(self) -> Track:
@@ -53,24 +56,36 @@ class Purpose:
 
     @property
     def active(self) -> Statement:
-        """What the version that gets the events states: the highest with a live instance, else the highest known."""
+        """What the version that gets the events states: the highest with a live instance, else the highest known, of
+        those for which no share is wanted."""
         if self._active is None:
-            self._active = self.statements[max(+self.live or self.statements)]
+            shared = dict(self.main.state.rollout.wanted)
+            live = [version for version in +self.live if version not in shared]
+            self._active = self.statements[max(live or [each for each in self.statements if each not in shared])]
         return self._active
 
     @property
-    def at_work(self) -> Collection[Instance]:
-        """The instances of the active version that do not leave."""
-        if self._at_work is None:
-            active = self.active.version
-            there = self.instances.items()
-            self._at_work = {id: each for id, each in there if each.version == active and not each.leaving}
-        return self._at_work.values()
+    def shares(self) -> dict[int, float]:
+        """The versions that have a share of what comes now."""
+        if self._shares is None:
+            turns = self.main.state.rollout.turns
+            self._shares = dict(turns[-1].shares) if turns else {}
+        return self._shares
+
+    def at_work(self, version: int) -> Collection[Instance]:
+        """The instances of a version that do not leave."""
+        there = self._at_work.get(version)
+        if there is None:
+            instances = self.instances.items()
+            there = {id: each for id, each in instances if each.version == version and not each.leaving}
+            self._at_work[version] = there
+        return there.values()
 
     def enter(self, instance: Instance) -> None:
         """It is there from now on."""
         self.instances[instance.id] = instance
         self.live[instance.version] += 1
+        self.lease_ns[instance.version] = instance.join.lease_ns
         self._attempts[instance.join.retry.attempts] += 1
         self.note_change()
 
@@ -79,7 +94,7 @@ class Purpose:
         if not instance.leaving:
             instance.leaving = True
             self.live[instance.version] -= 1
-            at_work = self._at_work
+            at_work = self._at_work.get(instance.version)
             if at_work is not None and self.live[instance.version]:  # else another version may have its turn
                 at_work.pop(instance.id, None)
             else:
@@ -96,7 +111,10 @@ class Purpose:
 
     def note_change(self) -> None:
         """An instance came, or a version was stated, or has none any more: others may be at work now."""
-        self._active = self._at_work = None
+        self._active = self._shares = None
+        self._at_work.clear()
+        for track in self.tracks.values():
+            track.note_change()
 
     @property
     def exchange(self) -> Exchange | None:
@@ -156,7 +174,7 @@ class Purpose:
 
     def left(self, end: int) -> list[str]:
         """What a retirement would forget, in words."""
-        pending = sum([len(track.state.pending(end)) for track in self.tracks.values()])
+        pending = sum([track.open(end) for track in self.tracks.values()])
         counts = (
             (pending, "pending event"),
             (len(self.dead), "dead letter"),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ..errors import Busy, ConflictError, NotAllowed, NotFound
+from ..errors import BadArgument, Busy, ConflictError, NotAllowed, NotFound
 from ..limits import Limits
 from .effects import Closed, Effect, Fault, Join
 from .exchange import check, lookup
@@ -19,6 +19,7 @@ from .instance import Instance
 from .log import Log, Stored
 from .process import Process
 from .purpose import Purpose
+from .rollout import Rollout, Turn
 from .spans import Spans
 from .state import Change, Snapshot, State, Statement, recovered
 from .track import Track
@@ -26,6 +27,9 @@ from .track import Track
 if TYPE_CHECKING:
     from .copies import Copies
     from .crashes import Crashes
+
+
+GONE = -1  # in place of a position: a timer to see whether the track's version is there
 
 
 class Topic(msgspec.Struct, eq=False):
@@ -138,7 +142,7 @@ class Registry:
         instance = Instance(self.next_number(), join, join.room, self.limits.in_hand_bytes, process)
         purpose.enter(instance)
         process.instances[instance.id] = (instance, purpose)
-        self._note_change(topic, purpose)
+        self._note_change(topic, purpose, now)
         self.instances[instance.id] = (instance, purpose)
         self.further_partitions(purpose, now)
         return instance.id
@@ -193,11 +197,85 @@ class Registry:
                 f"(version={max(purpose.statements) + 1})"
             )
 
-    def _note_change(self, topic: Topic, purpose: Purpose) -> None:
+    def _note_change(self, topic: Topic, purpose: Purpose, now: int) -> None:
         """An instance came, leaves or went, so another exchange may be at work. From where on events are copied, and
         none of them pends, is remembered; what pends at that moment goes on doing so."""
+        if purpose.main.state.rollout.wanted or purpose.shares:
+            self._note_shares(topic, purpose, now)
         for track in purpose.tracks.values():
             self._note_exchange(topic, track)
+
+    def share_out(self, topic_name: str, name: str, version: int, share: float | None, now: int) -> None:
+        """Give a version this share of what is accepted from now on, by key or else by id; the rest is for the highest
+        version without one. None: it is one of those again. Raises `NotFound`, and `BadArgument` for a share that
+        cannot be."""
+        purpose = self.purpose(topic_name, name)
+        if version not in purpose.statements:
+            known = ", ".join(map(str, sorted(purpose.statements)))
+            what = f"a version of purpose {name!r} on topic {topic_name!r}"
+            raise NotFound(f"expected {what}, one of {known}, got {version}")
+        wanted = dict(purpose.main.state.rollout.wanted)
+        wanted.pop(version, None)
+        if share is not None:
+            wanted[version] = share
+        if not all(0 <= each <= 1 for each in wanted.values()) or sum(wanted.values()) > 1:
+            raise BadArgument(f"expected shares of 0 to 1, together no more than 1, got {share} for version {version}")
+        if len(wanted) == len(purpose.statements):
+            raise BadArgument(f"expected a version without a share, for the rest, got shares for all of {name!r}")
+        rollout = Rollout(sorted(wanted.items()), purpose.main.state.rollout.turns)
+        self.change(purpose.main, Change(*purpose.main.key, rollout=rollout))
+        self._note_change(self.topics[topic_name], purpose, now)
+        self.further_partitions(purpose, now)
+
+    def _note_shares(self, topic: Topic, purpose: Purpose, now: int) -> None:
+        """A version without an instance keeps its share for as long as its last one's lease, and has it again when
+        there is one."""
+        state, before = purpose.main.state, purpose.shares
+        for version, _ in state.rollout.wanted:
+            if purpose.live[version] > 0:
+                purpose.gone.pop(version, None)
+            elif version in before and version not in purpose.gone:
+                when = purpose.gone[version] = now + purpose.lease_ns.get(version, 0)
+                self.wake(when, purpose.tracks[version], GONE)
+        shares = [
+            (version, share)
+            for version, share in state.rollout.wanted
+            if share and (purpose.live[version] > 0 or version in purpose.gone)
+        ]
+        if shares != list(before.items()):
+            self._turn(topic, purpose, shares)
+
+    def _turn(self, topic: Topic, purpose: Purpose, shares: list[tuple[int, float]]) -> None:
+        """From the topic's end on events are divided so. Nothing that was accepted before goes to another track."""
+        state = purpose.main.state
+        for version, _ in shares:
+            if version not in purpose.tracks:
+                track = self._add_track(purpose, State(topic.name, purpose.name, version), reached=-1)
+                self._creating[track.key] += 1
+                self.change(track, Change(*track.key, created=topic.end))
+        stated = [purpose.statements[version] for version, _ in shares] + [purpose.active]
+        key = next((each.key for each in stated if each.key is not None), None)
+        low = min(track.state.open_from(topic.end) for track in purpose.tracks.values())
+        turns = [turn for turn in state.rollout.turns if turn.since < topic.end] + [Turn(topic.end, shares, key)]
+        while len(turns) > 1 and turns[1].since <= low:
+            del turns[0]
+        self.change(purpose.main, Change(*purpose.main.key, rollout=Rollout(state.rollout.wanted, turns)))
+        for track in purpose.tracks.values():
+            track.note_turns()
+
+    def look_for_gone(self, track: Track, when: int) -> Collection[Track]:
+        """If no instance of the track's version has come back by now, its share is another's. Return what is to be
+        handed out then."""
+        purpose = track.purpose
+        if purpose.gone.get(track.number) != when:
+            return ()
+        del purpose.gone[track.number]
+        topic = self.topics[purpose.topic]
+        shares = [(version, share) for version, share in purpose.shares.items() if version != track.number]
+        self._turn(topic, purpose, shares)
+        for each in purpose.tracks.values():
+            self._note_exchange(topic, each)
+        return purpose.tracks.values()
 
     def _note_exchange(self, topic: Topic, track: Track) -> None:
         exchange = track.exchange
@@ -205,7 +283,7 @@ class Registry:
         if pends and copies:
             self.change(track, Change(*track.key, copied_until=topic.end))
         elif not pends and not copies:
-            pending = len(track.state.pending(topic.end))
+            pending = track.open(topic.end)
             self.change(track, Change(*track.key, copied_from=topic.end))
             if pending:
                 statement, purpose = track.statement, track.purpose
@@ -228,7 +306,7 @@ class Registry:
             instance.copied = instance.copied_bytes = 0
             touched[purpose] = None
         for purpose in touched:
-            self._note_change(self.topics[purpose.topic], purpose)
+            self._note_change(self.topics[purpose.topic], purpose, now)
             self.further_partitions(purpose, now)
 
     def leave(self, instance_id: int, now: int, *, died: bool = False) -> None:
@@ -238,7 +316,7 @@ class Registry:
             instance, purpose = found
             attempts = purpose.attempts
             purpose.forget(instance)
-            self._note_change(self.topics[purpose.topic], purpose)
+            self._note_change(self.topics[purpose.topic], purpose, now)
             purpose.dropped += instance.copied
             self.take_away(purpose, instance, attempts, died=died)
             self._leave_process(instance)
@@ -270,6 +348,7 @@ class Registry:
         purpose.held.clear()
         for track in purpose.tracks.values():
             track.delayed.clear()  # so that its timers find nothing to do
+            purpose.gone.clear()
             track.last_attempts.clear()
             self.changes.append(Change(*track.key, retired=True))
         del self.topics[topic_name].purposes[name]
@@ -289,11 +368,13 @@ class Registry:
                 "not kept for replay"
             )
         until = min(until, self.topics[topic_name].end)
-        count = 0
-        for track in purpose.tracks.values():
-            spans = track.state.pending(until).within(since, until).outside(since, until)
-            count += self._reopen(track, Change(*track.key, reopened=spans.edges), spans, now)
-        return count
+        pending = Spans()
+        for track in [each for each in purpose.tracks.values() if each.state.copied_from is None]:
+            its = track.state.pending(until).within(since, until)
+            pending.update(its)
+            spans = its.outside(since, until)
+            self._reopen(track, Change(*track.key, reopened=spans.edges), spans, now)
+        return len(pending.outside(since, until))
 
     def redrive(self, topic_name: str, name: str, positions: Spans, now: int) -> int:
         """Hand dead letters out again, as if never tried. Gives how many; positions that are none are passed over."""
@@ -306,8 +387,9 @@ class Registry:
     def _reopen(self, track: Track, change: Change, spans: Spans, now: int) -> int:
         if spans:
             self.change(track, change)
-            track.rewind()
-            self.exchange(track, now)
+            for each in track.purpose.tracks.values():  # the order of keys goes through all of them
+                each.rewind()
+            self.further_partitions(track.purpose, now)
         return len(spans)
 
     def discard(self, topic_name: str, name: str, positions: Spans) -> int:
@@ -323,8 +405,13 @@ class Registry:
     # Changes and effects ------------------------------------------------------------------------------
 
     def change(self, track: Track, change: Change) -> None:
-        """This happens to a track."""
+        """This happens to a track. Others may have waited for it, so that keys stay in order."""
         self.changes.append(track.apply(change))
+        if len(track.purpose.tracks) > 1:
+            for other in track.purpose.tracks.values():
+                if other.blocked and other is not track:
+                    other.blocked = False
+                    self._looking[other] = None
 
     def fault(self, text: str, *about: str) -> None:
         """Say so in the log, once for what is `about` the same."""
@@ -387,6 +474,12 @@ class Registry:
             track.suspects = state.unended() if clean else state.pending(min(state.reach, topic.end))
             for position, due in state.due.items():
                 self.wake(due, track, position)
+        for topic in self.topics.values():
+            for purpose in topic.purposes.values():
+                if purpose.shares:  # nobody is there; those who come have theirs again
+                    self._turn(topic, purpose, [])
+                    for track in purpose.tracks.values():
+                        self._note_exchange(topic, track)
 
     # How it stands ------------------------------------------------------------------------------------
 

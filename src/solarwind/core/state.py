@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from .rollout import Rollout
 from .spans import Spans
 
 
@@ -51,7 +52,7 @@ class Change(msgspec.Struct, array_like=True):
     """One thing that happened to a track. Applied in the order of the fields; changes in the order they happened.
 
     Track 0 has all events of the purpose but those that are in a version's own share, and what is so of the purpose as
-    a whole: what its versions stated.
+    a whole: what its versions stated, and which have a share of their own.
     """
 
     topic: str
@@ -60,6 +61,7 @@ class Change(msgspec.Struct, array_like=True):
     created: int | None = None  # the position it listens from
     retired: bool = False
     stated: list[Statement] = msgspec.field(default_factory=list)
+    rollout: Rollout | None = None
     copied_until: int | None = None  # the events before it were handed out as copies; from it on they pend
     copied_from: int | None = None  # the events from it on are handed out as copies: none of them pends
     reopened: list[int] = msgspec.field(default_factory=list)  # edges: pending again, by replay
@@ -72,6 +74,7 @@ class Change(msgspec.Struct, array_like=True):
     skipped: Spans = msgspec.field(default_factory=Spans)  # done with, but not handled: trimmed or lost
     dead: list[Letter] = msgspec.field(default_factory=list)
     retried: int = 0
+    passed: Spans = msgspec.field(default_factory=Spans)  # in another track
 
 
 class Snapshot(msgspec.Struct, array_like=True):
@@ -90,6 +93,7 @@ class Snapshot(msgspec.Struct, array_like=True):
     settled: int
     retried: int
     copied_from: int | None = None
+    rollout: Rollout = Rollout()
 
 
 class State:
@@ -104,6 +108,7 @@ class State:
         "purpose",
         "reach",
         "retried",
+        "rollout",
         "settled",
         "statements",
         "topic",
@@ -116,6 +121,7 @@ class State:
         self.purpose = purpose
         self.track = track
         self.statements: dict[int, Statement] = {}
+        self.rollout = Rollout()
         self.floor = 0  # every position below is done
         self.done = Spans()  # done above the floor: settled, dead or skipped
         self.dead = Spans()
@@ -131,6 +137,8 @@ class State:
             self.floor = self.reach = change.created
         for statement in change.stated:
             self.statements[statement.version] = statement
+        if change.rollout is not None:
+            self.rollout = change.rollout
         if change.copied_until is not None and self.copied_from is not None:
             copies, self.copied_from = Spans.of(range(self.copied_from, change.copied_until)), None
             self._finish(copies)
@@ -153,6 +161,7 @@ class State:
         self.settled += len(change.settled)
         self._finish(change.settled)
         self._finish(change.skipped)
+        self._finish(change.passed)
         for letter in change.dead:
             self._finish(Spans((letter.position, letter.position + 1)))
             self.dead.add(letter.position, letter.position + 1)
@@ -193,6 +202,10 @@ class State:
         """The positions up to the topic's `end` that are not done with."""
         return self.done.outside(self.floor, self.pends_until(end))
 
+    def open_from(self, end: int) -> int:
+        """The first position up to the topic's `end` that is not done with, or else the end."""
+        return self.floor if self.floor < self.pends_until(end) else end
+
     def pends_until(self, end: int) -> int:
         """The position before which events up to the topic's `end` may pend."""
         return end if self.copied_from is None else min(end, self.copied_from)
@@ -217,6 +230,7 @@ class State:
             self.settled,
             self.retried,
             self.copied_from,
+            self.rollout,
         )
 
     @classmethod
@@ -232,6 +246,7 @@ class State:
         state.settled = snapshot.settled
         state.retried = snapshot.retried
         state.copied_from = snapshot.copied_from
+        state.rollout = snapshot.rollout
         return state
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Sequence
+from math import ceil
 from typing import TYPE_CHECKING
 
 from ..limits import Limits
@@ -19,6 +20,7 @@ from .exchange import Exchange, KeyOf, header_key, lookup
 from .instance import Instance, Lease
 from .log import Log, Stored
 from .process import Process
+from .rollout import Turn, Walk
 from .spans import Spans
 from .state import Change, Letter, State, Statement
 
@@ -36,6 +38,7 @@ class Track:
     def __init__(self, purpose: Purpose, state: State, *, reached: int | None, limits: Limits) -> None:
         self.purpose = purpose
         self.state = state
+        self.number = state.track
         self.topic = state.topic
         self.key = (state.topic, state.purpose, state.track)
         self._limits = limits
@@ -44,6 +47,7 @@ class Track:
         self.key_missing = 0  # events without a key that keyed handing out came upon
         self.keyless_to = 0  # those below were counted
         self.fetching = False
+        self.blocked = False  # others are to be done first with what came before: see `until`
         # Positions from here on wait until the note that they may be handed out is durable. -1 while the track itself
         # is not; None where nothing ever is.
         self.reached = reached
@@ -54,6 +58,7 @@ class Track:
         self.last_attempts: deque[int] = deque()
         self.turn: Process | None = None
         self.delayed = set(state.due)
+        self._statement: Statement | None = None  # once it is known; None again when that may have changed
         self._backlog: Backlog | None = None
         self._backlog_of: tuple[str, str | None, bool] | None = None
         self._backlog_for: Statement | None = None  # the statement by which it was found to be right
@@ -62,18 +67,64 @@ class Track:
 
     @property
     def statement(self) -> Statement:
-        """What the version that is at work for it states."""
-        return self.purpose.active
+        """What the version that is at work for it states: its own while that has a share, else the active one."""
+        if self._statement is None:
+            purpose = self.purpose
+            own = self.number in purpose.shares
+            self._statement = purpose.statements[self.number] if own else purpose.active
+        return self._statement
+
+    def note_change(self) -> None:
+        """Others may be at work for it now."""
+        self._statement = None
 
     @property
     def exchange(self) -> Exchange | None:
         """That version's; None where it is a plug-in that this process does not have."""
-        return lookup(self.purpose.active.exchange)
+        return lookup(self.statement.exchange)
 
     @property
     def instances(self) -> Collection[Instance]:
         """Those of that version that do not leave."""
-        return self.purpose.at_work
+        return self.purpose.at_work(self.statement.version)
+
+    # Its share of the log
+
+    @property
+    def turns(self) -> list[Turn]:
+        """Which shares there are, from which position on."""
+        return self.purpose.main.state.rollout.turns
+
+    def note_turns(self) -> None:
+        """From now on there are other tracks."""
+        if self._backlog is not None and self._backlog.walk is None and self.turns:
+            self._backlog.walk = self._walk()
+
+    def _walk(self) -> Walk:
+        return Walk(self.number, lambda: self.turns, key_of)
+
+    def own(self, stored: Stored) -> Sequence[int]:
+        """The positions of a batch that are in the track."""
+        positions = range(stored.start, stored.stop)
+        if not self.turns:
+            return positions
+        walk, found = self._walk(), []
+        for at in positions:
+            walk.begin(at, at + 1)
+            if walk.owns(stored.batch, at - stored.start, at):
+                found.append(at)
+        return found
+
+    def until(self, end: int) -> int:
+        """Where the track has to stop: keys may have been in other tracks up to a turn, and these are to be done with
+        them first."""
+        if isinstance(self._backlog, Lanes):
+            others = [track.state for track in self.purpose.tracks.values() if track is not self]
+            for turn in self.turns:
+                if turn.since < end and any(state.open_from(turn.since) < turn.since for state in others):
+                    self.blocked = True
+                    return turn.since
+        return end
 
     # What is next
 
@@ -88,6 +139,8 @@ class Track:
             return None
         if self.reached is not None and end > self.reached:
             end = self.reached
+        if backlog.walk is not None:
+            end = self.until(end)
         found = backlog.next(end, most, log, patient=bool(ready) and self._patient(backlog, ready))
         if found is None or isinstance(found, Missing):
             return found
@@ -159,13 +212,15 @@ class Track:
         return self._backlog
 
     def _begin(self, by: tuple[str, str | None, bool]) -> Backlog:
-        in_flight = self.in_flight()
+        in_flight, old = self.in_flight(), self._backlog
         self.last_attempts.clear()  # it comes upon them again
-        if not by[0]:
-            return Backlog(self.state, in_flight, self.delayed)
-        old = self._backlog
-        keys = old.keys if isinstance(old, Lanes) and self._backlog_of == by else None
-        return Lanes(self.state, in_flight, self.delayed, self._limits.waiting, key_of(by[1]), by[2], keys)
+        new = Backlog(self.state, in_flight, self.delayed)
+        if by[0]:
+            keys = old.keys if isinstance(old, Lanes) and self._backlog_of == by else None
+            new = Lanes(self.state, in_flight, self.delayed, self._limits.waiting, key_of(by[1]), by[2], keys)
+        if self.turns:
+            new.walk = self._walk()
+        return new
 
     def rewind(self) -> None:
         """The state was reopened behind the backlog's back: look again from the floor on."""
@@ -182,8 +237,15 @@ class Track:
 
     def apply(self, change: Change) -> Change:
         """Apply a change, and tell the backlog what is done with."""
+        walk = self._backlog.walk if self._backlog is not None else None
+        if walk is not None:
+            walk.finish(change.settled)
+            walk.finish(change.skipped)
+            if change.dead:
+                walk.finish(Spans.of(letter.position for letter in change.dead))
+            change.passed.update(walk.take())
         self.state.apply(change)
-        if change.stated:
+        if change.stated or change.rollout is not None:
             self.purpose.note_change()
         if change.copied_until is not None:
             self.rewind()
@@ -199,6 +261,8 @@ class Track:
         if change.skipped:
             self.delayed.intersection_update(self.state.due)
             self.suspects.difference_update(change.skipped)
+        if change.passed:
+            self.suspects.difference_update(change.passed)
         return change
 
     def give_back(self, positions: Spans, *, suspicious: bool) -> None:
@@ -216,8 +280,32 @@ class Track:
 
     def pending(self, end: int) -> int:
         """Events that are not done with and in nobody's hands."""
-        in_hand = sum([len(lease.positions) for lease in self.leases.values()])
-        return self.state.pends_until(end) - self.state.floor - len(self.state.done) - in_hand
+        return self.open(end) - sum([len(lease.positions) for lease in self.leases.values()])
+
+    def open(self, end: int) -> int:
+        """Events that are not done with. Where there are other tracks, and it has not come there yet, its share of what
+        is there."""
+        state = self.state
+        until = state.pends_until(end)
+        if not self.turns:
+            return until - state.floor - len(state.done)
+        walk = self._backlog.walk if self._backlog is not None else None
+        ahead = max(state.floor, self._backlog.cursor if self._backlog is not None and walk is not None else 0)
+        near = (
+            ahead - state.floor - len(state.done.within(state.floor, ahead))
+            if ahead < until
+            else (until - state.floor - len(state.done))
+        )
+        return near - (walk.beside if walk is not None else 0) + self._share_of(ahead, until)
+
+    def _share_of(self, start: int, stop: int) -> int:
+        """About how many of these positions are in the track, but none only where it is none."""
+        turns, count = self.turns, 0
+        bounds = [0, *(turn.since for turn in turns), stop]
+        for at, shares in enumerate([{}, *(dict(turn.shares) for turn in turns)]):
+            share = shares.get(self.number, 0.0) if self.number else 1.0 - sum(shares.values())
+            count += ceil(share * max(0, min(stop, bounds[at + 1]) - max(start, bounds[at])))
+        return count
 
 
 def letter_of(position: int, tried: int, now: int, error: str) -> Letter:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import accumulate
+from zlib import crc32
 
 import msgspec
 
@@ -16,9 +18,8 @@ from ..core.dispatcher import Dispatcher
 from ..core.effects import Join, Offer, Report
 from ..core.log import Stored
 from ..core.purpose import Purpose
-from ..core.spans import Spans
 from ..core.state import Snapshot
-from .sim_facts import PENDING_EXCHANGES, Broken, Facts, Held, Holder, PurposeBook, bits, bits_of, positions
+from .sim_facts import PENDING_EXCHANGES, Broken, Facts, Held, Holder, PurposeBook, Shares, bits, bits_of, positions
 from .sim_store import Name
 
 
@@ -41,9 +42,10 @@ class Book:
         self._numbers: dict[str, dict[int, int]] = {}  # topic -> position of a batch -> its first event's number
         self._with_key: dict[tuple[str, str | None, str], int] = {}  # topic, kind, key -> set
         self._key_of: dict[str, list[tuple[str | None, str | None]]] = {}
+        self._id_of: dict[str, list[str]] = {}
         self._durable: dict[Name, Facts] = {}
-        self._expected: dict[Name, Snapshot] = {}
-        self._committing: tuple[dict[Name, Facts], dict[Name, Snapshot], list[str]] | None = None
+        self._expected: dict[Name, dict[int, Snapshot]] = {}  # and the track
+        self._committing: tuple[dict[Name, Facts], dict[Name, dict[int, Snapshot]], list[str]] | None = None
         # Children: the number of an event that a handler fired -> the settle it goes with.
         self._children: dict[int, tuple[Name, int]] = {}
         self._durable_children: set[int] = set()
@@ -73,12 +75,13 @@ class Book:
         for index in range(len(batch)):
             inner = msgspec.json.decode(batch.payload(index)).get("k")
             keys.append((batch.key(index), inner))
+            self._id_of.setdefault(topic, []).append(batch.id(index))
             for kind, key in ((None, batch.key(index)), ("$.k", inner)):
                 if key is not None:
                     name = (topic, kind, key)
                     self._with_key[name] = self._with_key.get(name, 0) | 1 << (stored.start + index)
 
-    def joined(self, instance: int, join: Join, since: int) -> None:
+    def joined(self, instance: int, join: Join, since: int, now: int) -> None:
         name = (join.topic, join.purpose)
         book = self.purposes.get(name)
         if book is None:
@@ -88,22 +91,51 @@ class Book:
             self.ends.setdefault(join.topic, 0)
         book.facts.statements.setdefault(join.version, (join.exchange, join.key))
         book.holders[instance] = Holder(join, join.room)
+        book.note_shares(self.ends[join.topic], now, join.lease_ns)
         book.note_change(self.ends[join.topic])
         self._by_instance[instance] = book
 
-    def leaving(self, instance: int) -> None:
+    def leaving(self, instance: int, now: int) -> None:
         """It finishes what it has and gets nothing more."""
         book = self._by_instance.get(instance)
         if book is not None:
             book.holders[instance].leaving = True
+            book.note_shares(self.ends[book.name[0]], now, book.holders[instance].join.lease_ns)
             book.note_change(self.ends[book.name[0]])
 
-    def left(self, instance: int, *, died: bool) -> None:
+    def left(self, instance: int, now: int, *, died: bool) -> None:
         book = self._by_instance.pop(instance, None)
         if book is not None:
             self._take_away(book, instance, lost=died)
-            del book.holders[instance]
+            join = book.holders.pop(instance).join
+            book.note_shares(self.ends[book.name[0]], now, join.lease_ns)
             book.note_change(self.ends[book.name[0]])
+
+    def shared(self, name: Name, version: int, share: float | None, now: int, lease_ns: int) -> None:
+        """A version is to have this share from now on; None: it is one of those that get the rest."""
+        book = self.purposes[name]
+        wanted = {each: part for each, part in book.facts.wanted.items() if each != version}
+        book.facts.wanted = wanted if share is None else dict(sorted({**wanted, version: share}.items()))
+        book.note_shares(self.ends[name[0]], now, lease_ns)
+        book.note_change(self.ends[name[0]])
+        self.counts["shares"] += 1
+
+    def owned(self, book: PurposeBook) -> dict[int, int]:
+        """Which events are in which track, a set for each."""
+        topic, owned = book.name[0], dict[int, int]()
+        turns: list[tuple[int, Shares, str | None]] = [(0, {}, None), *book.facts.turns]
+        for (start, shares, kind), (stop, *_) in zip(turns, [*turns[1:], (self.ends[topic], {}, None)], strict=True):
+            for position in range(start, stop if shares else start):
+                key = self._key_of[topic][position][0 if kind is None else 1] or self._id_of[topic][position]
+                place = (crc32(key.encode()) * 0x9E3779B97F4A7C15 >> 16) % 2**32 / 2**32
+                sums = zip(shares, accumulate(shares.values()), strict=True)
+                track = next((version for version, top in sums if place < top), 0)
+                owned[track] = owned.get(track, 0) | 1 << position
+        others = 0
+        for mask in [mask for track, mask in owned.items() if track]:
+            others |= mask
+        owned[0] = ((1 << self.ends[topic]) - 1) & ~others
+        return owned
 
     def _take_away(self, book: PurposeBook, instance: int, *, lost: bool) -> None:
         for number in [number for number, held in book.leases.items() if held.instance == instance]:
@@ -122,6 +154,12 @@ class Book:
 
     def ticked(self, now: int) -> None:
         for book in self.purposes.values():
+            for version in [version for version, until in book.gone.items() if until <= now]:
+                del book.gone[version]
+                self.counts["shares without an instance"] += 1
+                left = {each: part for each, part in book.shares.items() if each != version}
+                book.turn(self.ends[book.name[0]], left)
+                book.note_change(self.ends[book.name[0]])
             for instance, holder in book.holders.items():
                 at_work = any(held.instance == instance and held.pends for held in book.leases.values())
                 if at_work and holder.heard + holder.join.lease_ns <= now:
@@ -234,7 +272,10 @@ class Book:
 
     def commit_begins(self, dispatcher: Dispatcher, batches: Sequence[tuple[Batch, bool]]) -> None:
         facts = {name: book.facts.copy() for name, book in self.purposes.items()}
-        snapshots = {name: snapshot for name in facts if (snapshot := dispatcher.snapshot(*name, 0)) is not None}
+        snapshots = {
+            name: {number: track.state.snapshot() for number, track in dispatcher.purpose(*name).tracks.items()}
+            for name in facts
+        }
         going = {
             batch.header.first + index for batch, by_handler in batches if by_handler for index in range(len(batch))
         }
@@ -292,15 +333,23 @@ class Book:
         if names != set(self._durable):
             raise Broken(f"recovered {sorted(names)}, committed were {sorted(self._durable)}")
         for name in names:
-            now, then = dispatcher.snapshot(*name, 0), self._expected[name]
-            assert now is not None
-            book = self.purposes[name]
+            book, expected = self.purposes[name], self._expected[name]
+            book.turn(self.ends[name[0]], {})
             book.note_change(self.ends[name[0]])
-            turned = now.copied_from != then.copied_from  # another exchange is at work while nobody is there
-            if _comparable(now, turned=turned) != _comparable(then, turned=turned):
-                raise Broken(f"{name}: recovered {now}, committed was {then}")
-            if now.copied_from != book.facts.copied_from:
-                raise Broken(f"{name}: copies from {now.copied_from}, not {book.facts.copied_from}")
+            tracks = dispatcher.purpose(*name).tracks
+            if set(tracks) != set(expected):
+                raise Broken(f"{name}: recovered tracks {set(tracks)}, committed were {set(expected)}")
+            for number, then in expected.items():
+                now = tracks[number].state.snapshot()
+                turned = now.copied_from != then.copied_from  # another exchange is at work while nobody is there
+                if _comparable(now, turned=turned) != _comparable(then, turned=turned):
+                    raise Broken(f"{name}: recovered {now}, committed was {then}")
+            copied_from = tracks[0].state.copied_from
+            if copied_from != book.facts.copied_from:
+                raise Broken(f"{name}: copies from {copied_from}, not {book.facts.copied_from}")
+            wanted = dict(tracks[0].state.rollout.wanted)
+            if wanted != book.facts.wanted:
+                raise Broken(f"{name}: the shares that are wanted are {wanted}, not {book.facts.wanted}")
 
     # Offers -------------------------------------------------------------------------------------------
 
@@ -310,9 +359,7 @@ class Book:
         book = self._by_instance.get(offer.instance)
         if book is None:
             return  # it left, and its lease ended, before the offer was carried out
-        purpose = dispatcher.purpose(*book.name)
-        lease = purpose.leases.get(offer.lease)
-        if lease is None:
+        if offer.lease not in dispatcher.purpose(*book.name).leases:
             return  # likewise
         holder, mask = book.holders[offer.instance], bits_of(offer.picks)
         where = f"{book.name}: lease {offer.lease} of {list(offer.picks)} to instance {offer.instance}"
@@ -327,9 +374,10 @@ class Book:
             and self._numbers[topic][offer.stored.start] == offer.stored.batch.header.first
         ):
             raise Broken(f"{where} out of another batch")
-        version, exchange, kind = book.active
-        if holder.join.version != version and holder.join.exchange != "fanout":
-            raise Broken(f"{where} of version {holder.join.version}, active is {version}")
+        version = holder.join.version
+        exchange, kind = book.facts.statements[version]
+        if version not in (rightful := self._rightful(book, mask)) and exchange != "fanout":
+            raise Broken(f"{where} of version {version}, not of {rightful}")
         if holder.silent or holder.leaving:
             raise Broken(f"{where} which is silent or about to leave")
         pends = holder.join.exchange in PENDING_EXCHANGES
@@ -350,6 +398,13 @@ class Book:
         book.leases[offer.lease] = Held(offer.instance, mask, pends)
         holder.in_hand |= mask
         self.counts["counted ahead"] += offer.after_commit
+
+    def _rightful(self, book: PurposeBook, mask: int) -> set[int]:
+        """Whose events these are: of the version that has the share that all of them are in, or else the active one."""
+        track = next((track for track, owned in self.owned(book).items() if not mask & ~owned), None)
+        if track is None:
+            return set()
+        return {track if track in book.shares else book.active[0]}
 
     def _check_alone(self, process: str, offer: Offer, where: str) -> None:
         """Nothing goes to a process beside an attempt that is counted before it begins and is the last."""
@@ -393,8 +448,12 @@ class Book:
                 raise Broken(f"{where}, {position} as attempt {tried + 1} of {self.attempts}")
 
     def _check_order(self, book: PurposeBook, picks: Sequence[int], kind: str | None, where: str) -> None:
-        keys, out = self._key_of[book.name[0]], book.in_hand
-        pending = ~book.facts.done
+        keys, pending = self._key_of[book.name[0]], ~book.facts.done
+        track = next(owned for owned in self.owned(book).values() if owned >> picks[0] & 1)
+        out = 0  # in the hands of those who are in any order
+        for held in [held for held in book.leases.values() if held.pends]:
+            keyed = book.holders[held.instance].join.exchange == "keyed"
+            out |= held.positions if keyed else held.positions & track
         for position in picks:
             key = keys[position][0 if kind is None else 1]
             if key is None:
@@ -410,15 +469,15 @@ class Book:
     def delivered(self, offer: Offer) -> None:
         """A handler may begin: what must be durable before it does is."""
         book = self._by_instance.get(offer.instance)
-        snapshot = self._expected.get(book.name) if book is not None else None
         if book is None or offer.lease not in book.leases or not book.leases[offer.lease].pends:
             return
         if not self.durable:
             return
         where = f"{book.name}: lease {offer.lease} of {list(offer.picks)}"
+        track = next(track for track, owned in self.owned(book).items() if owned >> offer.picks[0] & 1)
+        snapshot = self._expected.get(book.name, {}).get(track)
         if snapshot is None:
-            raise Broken(f"{where} before its purpose is durable")
-        assert snapshot is not None
+            raise Broken(f"{where} before its track is durable")
         if offer.picks[-1] >= snapshot.reach:
             raise Broken(f"{where}, and a crash would not suspect it (reach {snapshot.reach})")
         if offer.after_commit:
@@ -433,13 +492,15 @@ class Book:
         """Take over what the dispatcher decides by itself, if it may: trimmed is skipped, and what kills is dead."""
         for book in self.purposes.values():
             topic = dispatcher.topics[book.name[0]]
-            state = topic.purposes[book.name[1]].main.state
-            facts = book.facts
-            pending, theirs = book.pending(topic.end), bits(state.pending(topic.end))
+            purpose, facts = topic.purposes[book.name[1]], book.facts
+            pending, theirs, owned = book.pending(topic.end), 0, self.owned(book)
+            for number, track in purpose.tracks.items():
+                theirs |= bits(track.state.pending(topic.end)) & owned.get(number, 0)
+            dead = purpose.dead
             if theirs & ~pending:
                 raise Broken(f"{book.name}: {positions(theirs & ~pending)} pend again, though done with")
-            for position in positions(bits(state.dead) & pending):
-                self._buried(book, position, state.dead)
+            for position in positions(bits(dead) & pending):
+                self._buried(book, position)
                 self._bury(facts, position)
                 pending &= ~(1 << position)
             gone = pending & ~theirs
@@ -451,10 +512,10 @@ class Book:
                 facts.skipped |= gone
                 for position in positions(gone):
                     facts.due.pop(position, None)
-            if bits(state.dead) != facts.dead:
-                raise Broken(f"{book.name}: dead are {state.dead}, not {positions(facts.dead)}")
+            if bits(dead) != facts.dead:
+                raise Broken(f"{book.name}: dead are {dead}, not {positions(facts.dead)}")
 
-    def _buried(self, book: PurposeBook, position: int, dead: Spans) -> None:
+    def _buried(self, book: PurposeBook, position: int) -> None:
         """The dispatcher made it a dead letter without a handler saying so: since it kills."""
         self.counts["buried"] += 1
         tries = book.facts.handed.get(position, 0)
@@ -493,14 +554,15 @@ class Book:
                 seen = purpose.copies_handled + purpose.dropped + purpose.flying + purpose.copies
                 if seen != book.made:
                     raise Broken(f"{book.name}: of {book.made} copies {seen} are handled, dropped, in hand or waiting")
+            waiting = {at: due for track in purpose.tracks.values() for at, due in track.state.due.items()}
             for position, (earliest, latest) in book.facts.due.items():
-                due = purpose.main.state.due.get(position, -1)
+                due = waiting.get(position, -1)
                 if not (earliest <= due <= latest):
                     raise Broken(f"{book.name}: {position} is due at {due}, not by {latest}")
 
     def _check_attempts(self, book: PurposeBook, purpose: Purpose) -> None:
         facts = book.facts
-        for position, tried in purpose.main.state.tried.items():
+        for position, tried in [each for track in purpose.tracks.values() for each in track.state.tried.items()]:
             failures = facts.failures.get(position, 0)
             most = facts.handed.get(position, 0)
             if not (failures <= tried <= most):

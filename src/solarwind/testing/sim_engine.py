@@ -17,7 +17,7 @@ from ..core.log import Stored
 from ..engine.commits import Commit, Commits
 from ..limits import Limits
 from .sim_book import Book
-from .sim_store import AtHand, Disk
+from .sim_store import AtHand, Disk, Name
 
 KEEP_NS = 7 * 24 * 3600 * 10**9
 HOME = "home"  # the dispatcher's own process
@@ -82,18 +82,23 @@ class Engine:
     def join(self, join: Join, since: int, enter: Callable[[int], None]) -> None:
         """`enter` gets the instance's number before any event can come."""
         instance = self.dispatcher.join(join, since, self.now)
-        self.book.joined(instance, join, since)
+        self.book.joined(instance, join, since, self.now)
         enter(instance)
         self.carry_out()
 
     def leaving(self, instance: int) -> None:
         self.dispatcher.leaving([instance], self.now)
-        self.book.leaving(instance)
+        self.book.leaving(instance, self.now)
         self.carry_out()
 
     def leave(self, instance: int, *, died: bool) -> None:
         self.dispatcher.leave(instance, self.now, died=died)
-        self.book.left(instance, died=died)
+        self.book.left(instance, self.now, died=died)
+        self.carry_out()
+
+    def share_out(self, name: Name, version: int, share: float | None, lease_ns: int) -> None:
+        self.dispatcher.share_out(*name, version, share, self.now)
+        self.book.shared(name, version, share, self.now, lease_ns)
         self.carry_out()
 
     def alive(self, instance: int) -> None:

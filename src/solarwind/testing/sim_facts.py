@@ -44,10 +44,15 @@ def positions(mask: int) -> list[int]:
     return found
 
 
+Shares = dict[int, float]  # a version -> its part of the events
+
+
 class Facts(msgspec.Struct):
     """What is true of a purpose: true of the live one, and as of a commit of the durable one."""
 
     statements: dict[int, tuple[str, str | None]]
+    wanted: Shares = {}
+    turns: list[tuple[int, Shares, str | None]] = []  # from which position on, who has how much, and the key by which
     settled: int = 0
     dead: int = 0
     skipped: int = 0  # from before it listened, trimmed, or handed out as copies
@@ -65,6 +70,8 @@ class Facts(msgspec.Struct):
     def copy(self) -> Facts:
         return Facts(
             dict(self.statements),
+            dict(self.wanted),
+            list(self.turns),
             self.settled,
             self.dead,
             self.skipped,
@@ -110,14 +117,42 @@ class PurposeBook:
         self.holders: dict[int, Holder] = {}
         self.leases: dict[int, Held] = {}
         self.excused = 0  # in hand when something before it was made pending again
+        self.gone: dict[int, int] = {}  # a version with a share and without an instance -> until when it keeps it
         self.made = 0  # fan-out: copies to be made, and events that nobody was there for
 
     @property
     def active(self) -> tuple[int, str, str | None]:
         """Version, exchange and key."""
-        live = [holder.join.version for holder in self.holders.values() if not holder.leaving]
-        version = max(live or self.facts.statements)
+        rest = [version for version in self.facts.statements if version not in self.facts.wanted]
+        version = max([version for version in rest if self.is_live(version)] or rest)
         return version, *self.facts.statements[version]
+
+    def is_live(self, version: int) -> bool:
+        return any(holder.join.version == version and not holder.leaving for holder in self.holders.values())
+
+    @property
+    def shares(self) -> Shares:
+        """What there is of shares now."""
+        return self.facts.turns[-1][1] if self.facts.turns else {}
+
+    def note_shares(self, end: int, now: int, lease_ns: int) -> None:
+        """Who has a share that is wanted keeps it for a lease after its last instance, and gets it back with the
+        next."""
+        for version in self.facts.wanted:
+            if self.is_live(version):
+                self.gone.pop(version, None)
+            elif version in self.shares and version not in self.gone:
+                self.gone[version] = now + lease_ns
+        self.turn(end, {each: share for each, share in self.facts.wanted.items() if share and self._has(each)})
+
+    def _has(self, version: int) -> bool:
+        return self.is_live(version) or version in self.gone
+
+    def turn(self, end: int, shares: Shares) -> None:
+        if shares != self.shares:
+            stated = [self.facts.statements[version][1] for version in sorted(shares)] + [self.active[2]]
+            key = next((each for each in stated if each is not None), None)
+            self.facts.turns = [turn for turn in self.facts.turns if turn[0] < end] + [(end, shares, key)]
 
     @property
     def pends(self) -> bool:

@@ -7,6 +7,7 @@ mistaken: it does not know that its lease ended, or that the dispatcher let it g
 from __future__ import annotations
 
 from collections import Counter, deque
+from contextlib import suppress
 from random import Random
 
 import msgspec
@@ -14,7 +15,7 @@ import msgspec
 from ..batch import Batch, seal
 from ..core.effects import Failure, Join, Offer, Report
 from ..core.spans import Spans
-from ..errors import ConflictError, NotAllowed
+from ..errors import BadArgument, ConflictError, NotAllowed, NotFound
 from ..failure import Retry
 from ..limits import Limits
 from .sim_book import Book
@@ -29,12 +30,12 @@ EXCHANGES = ("direct", "direct", "direct:least-busy", "direct:random", "keyed", 
 KEYS = (None, "a", "b", "c")
 FAULTS = (
     "fail", "die", "hang", "resend", "foreign", "leave", "jump", "crash", "stop", "full",
-    "replay", "redrive", "discard", "retire", "trim", "conflict", "poison", "slow reads",
+    "replay", "redrive", "discard", "retire", "trim", "conflict", "poison", "slow reads", "share",
 )  # fmt: skip
 WEIGHTS = {
     "submit": 14, "commit": 44, "read": 20, "work": 60, "pass time": 10, "join": 8,
     "die": 2, "hang": 2, "wake": 2, "resend": 4, "foreign": 2, "leave": 3, "jump": 1, "crash": 1, "stop": 1, "full": 1,
-    "replay": 2, "redrive": 3, "discard": 1, "retire": 1, "trim": 2, "conflict": 1,
+    "replay": 2, "redrive": 3, "discard": 1, "retire": 1, "trim": 2, "conflict": 1, "share": 4,
 }  # fmt: skip
 
 
@@ -46,6 +47,7 @@ class Plan(msgspec.Struct, frozen=True):
     versions: dict[int, tuple[str, str | None]]
     lease_ns: int
     fires: str | None  # its handlers fire on this topic
+    shared: bool = False  # its versions may have shares
 
 
 class Work(msgspec.Struct, eq=False):
@@ -126,9 +128,14 @@ class World:
                 for version in range(1, random.choice((1, 1, 2, 3)) + 1)
                 for exchange in (random.choice(EXCHANGES),)
             }
+            shared = len(versions) > 1 and random.random() < 0.5
+            if shared:  # all of which pend, and are keyed in the same way
+                kind = random.choice((None, "$.k"))
+                keyed = {each for each, (exchange, _) in versions.items() if exchange == "keyed"}
+                versions = {each: ("keyed", kind) if each in keyed else ("direct", None) for each in versions}
             lease_ns = random.choice((1, 10, 30)) * SECOND
             fires = "b" if topic == "a" and random.random() < 0.5 else None
-            plans.append(Plan(topic, f"p{number}", versions, lease_ns, fires))
+            plans.append(Plan(topic, f"p{number}", versions, lease_ns, fires, shared))
         return plans
 
     def note(self, words: str, *values: object) -> None:
@@ -494,7 +501,7 @@ class World:
         self.counts["replayed"] += count
 
     def _reopened(self, name: Name, mask: int, count: int) -> None:
-        if count != mask.bit_count():
+        if count > mask.bit_count() or (count < mask.bit_count() and not self.book.purposes[name].facts.turns):
             raise Broken(f"{name}: {count} were made pending again, not {positions(mask)}")
         if mask:
             self.book.reopened(name, mask)
@@ -522,6 +529,30 @@ class World:
             self.book.discarded(name, bits_of(some))
             self.engine.carry_out()
 
+    def do_share(self) -> None:
+        """A version gets a share of its own, or another one, or none any more."""
+        name = self._name()
+        plan = next((plan for plan in self.plans if (plan.topic, plan.purpose) == name and plan.shared), None)
+        if name is None or plan is None:
+            return
+        shares = self.book.purposes[name].shares
+        if shares and self.random.random() < 0.3:
+            self._abandon(plan, self.random.choice(list(shares)))
+            return
+        version = self.random.choice(list(plan.versions))
+        share = self.random.choice((None, 0.0, 0.2, 0.5, 0.5, 0.8, 1.0))
+        self.note("version %d of %s is to have the share %s", version, name, share)
+        with suppress(BadArgument, NotFound):
+            self.engine.share_out(name, version, share, plan.lease_ns)
+
+    def _abandon(self, plan: Plan, version: int) -> None:
+        """All instances of a version that has a share are lost."""
+        for worker in self.workers:
+            if not worker.gone and (worker.plan, worker.join.version) == (plan, version):
+                self._die(worker)
+        if self.random.random() < 0.5:
+            self._pass(plan.lease_ns)
+
     def do_retire(self) -> None:
         name = self._name()
         if name is None or self.random.random() < 0.5:
@@ -532,7 +563,7 @@ class World:
         try:
             self.engine.dispatcher.retire(*name, self.engine.now, force=force)
         except ConflictError:
-            if force or not left:
+            if force or (not left and not book.facts.turns):  # how much is in a share is counted when it comes there
                 raise
             return
         if left and not force:
@@ -569,8 +600,8 @@ class World:
             if not worker.gone:
                 self.engine.alive(worker.id)
         for name, book in list(self.book.purposes.items()):
-            version = max(book.facts.statements)
-            if book.active[0] != version or not book.holders:
+            version = max(each for each in book.facts.statements if each not in book.facts.wanted)
+            if not book.is_live(version):
                 plan = next(plan for plan in self.plans if (plan.topic, plan.purpose) == name)
                 self.join(plan, version, "now", 1)
         rounds, left = 0, self.book.left_over()

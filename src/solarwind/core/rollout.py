@@ -1,0 +1,124 @@
+"""Which track an event is in: a function of its position, its key or id, and the shares that versions have from which
+position on.
+
+A track is done with what is in others as it passes by. That is written down in runs: what lies before an event of its
+own goes together with it, when it is done with. So a state has an edge only where an event of its own pends, and what
+is settled up to some position is one span, however finely the tracks are interleaved.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable
+from zlib import crc32
+
+import msgspec
+
+from ..batch import Batch
+from ..payload import Key
+from .exchange import KeyOf
+from .spans import Spans
+
+MAX_RUN = 1_024  # positions of others that are passed by, until that is written down
+
+
+class Turn(msgspec.Struct, frozen=True, array_like=True):
+    """From this position on: the versions with a share of their own, and how much of all events each gets. What is in
+    none is in track 0. They are told apart by this field of the payload, by the event's own key, or else by its id."""
+
+    since: int
+    shares: list[tuple[int, float]]
+    key: str | None = None
+
+
+class Rollout(msgspec.Struct, frozen=True, array_like=True):
+    """What shares are wanted, whether or not there is an instance that could have one; and which there are."""
+
+    wanted: list[tuple[int, float]] = []
+    turns: list[Turn] = []
+
+
+def place(batch: Batch, index: int, key_of: Callable[[Batch, int], Key | None]) -> float:
+    """Where an event lies between 0 and 1: at the same place as all others with its key."""
+    name = key_of(batch, index)
+    if name is None:
+        name = batch.id(index)
+    mixed = crc32(name.encode() if isinstance(name, str) else name) * 0x9E3779B97F4A7C15
+    return (mixed >> 16 & 0xFFFFFFFF) / (1 << 32)
+
+
+def owner(shares: list[tuple[int, float]], place: float) -> int:
+    """The track that has what lies there."""
+    top = 0.0
+    for version, share in shares:
+        top += share
+        if place < top:
+            return version
+    return 0
+
+
+class Walk:
+    """How a track goes through the log: past what is in others."""
+
+    def __init__(self, track: int, turns: Callable[[], list[Turn]], key_of: Callable[[str | None], KeyOf]) -> None:
+        self._track = track
+        self._turns = turns
+        self._key_of = key_of
+        self._turn = Turn(0, [])
+        self._by: KeyOf = key_of(None)
+        self._before: dict[int, int] = {}  # an event of its own -> where the run of others before it begins
+        self._run = self._at = 0  # the run of others that ends where it is
+        self.others = 0  # positions in such runs
+        self.passed = Spans()  # those that nothing of its own follows closely
+
+    def begin(self, start: int, stop: int) -> int:
+        """Go on from `start`. Return up to where, at most `stop`, the shares are the same."""
+        if start != self._at:
+            self._pass()
+            self._run = start
+        turns = self._turns()
+        at = bisect_right(turns, start, key=lambda turn: turn.since) - 1
+        turn = turns[at] if at >= 0 else Turn(0, [])
+        if turn is not self._turn:
+            self._turn, self._by = turn, self._key_of(turn.key)
+        return min(stop, turns[at + 1].since) if at + 1 < len(turns) else stop
+
+    def owns(self, batch: Batch, index: int, position: int) -> bool:
+        """Whether the event at this position, the next, is in the track."""
+        shares = self._turn.shares
+        mine = (owner(shares, place(batch, index, self._by)) if shares else 0) == self._track
+        if mine:
+            if self._run < position and position not in self._before:
+                self._before[position] = self._run
+                self.others += position - self._run
+            self._run = position + 1
+        return mine
+
+    def end(self, stop: int) -> None:
+        """It is there now."""
+        self._at = stop
+        if stop - self._run >= MAX_RUN or any(turn.since == stop for turn in self._turns()):
+            self._pass()
+
+    def _pass(self) -> None:
+        self.passed.add(self._run, self._at)
+        self._run = self._at
+
+    @property
+    def beside(self) -> int:
+        """How many positions it has come by that are in others, and that is not written down."""
+        return self.others + max(0, self._at - self._run) + len(self.passed)
+
+    def finish(self, positions: Spans) -> None:
+        """These events of its own are done with; so is what was passed before them."""
+        if self._before:
+            for position in positions.positions():
+                start = self._before.pop(position, None)
+                if start is not None:
+                    self.others -= position - start
+                    self.passed.add(start, position)
+
+    def take(self) -> Spans:
+        """What has to be written down."""
+        passed, self.passed = self.passed, Spans()
+        return passed
