@@ -195,7 +195,7 @@ class Track:
     @property
     def backlog(self) -> Backlog | None:
         """What is next, by the active exchange. None while what another exchange handed out is still in flight."""
-        statement = self.purpose.active
+        statement = self.statement
         if self._backlog_for is statement:
             return self._backlog
         exchange = self.exchange

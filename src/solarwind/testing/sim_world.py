@@ -10,8 +10,6 @@ from collections import Counter, deque
 from contextlib import suppress
 from random import Random
 
-import msgspec
-
 from ..batch import Batch, seal
 from ..core.effects import Failure, Join, Offer, Report
 from ..core.spans import Spans
@@ -21,53 +19,8 @@ from ..limits import Limits
 from .sim_book import Book
 from .sim_engine import HOME, Engine
 from .sim_facts import Broken, bits_of, positions
+from .sim_plans import FAULTS, KEYS, MAX_EVENTS, MS, SECOND, START, WEIGHTS, Plan, Work, Worker, make_plans
 from .sim_store import Disk, Name
-
-MAX_EVENTS = 220  # of one world
-MS, SECOND = 10**6, 10**9
-START = 1_700_000_000 * SECOND
-EXCHANGES = ("direct", "direct", "direct:least-busy", "direct:random", "keyed", "keyed", "fanout")
-KEYS = (None, "a", "b", "c")
-FAULTS = (
-    "fail", "die", "hang", "resend", "foreign", "leave", "jump", "crash", "stop", "full",
-    "replay", "redrive", "discard", "retire", "trim", "conflict", "poison", "slow reads", "share",
-)  # fmt: skip
-WEIGHTS = {
-    "submit": 14, "commit": 44, "read": 20, "work": 60, "pass time": 10, "join": 8,
-    "die": 2, "hang": 2, "wake": 2, "resend": 4, "foreign": 2, "leave": 3, "jump": 1, "crash": 1, "stop": 1, "full": 1,
-    "replay": 2, "redrive": 3, "discard": 1, "retire": 1, "trim": 2, "conflict": 1, "share": 4,
-}  # fmt: skip
-
-
-class Plan(msgspec.Struct, frozen=True):
-    """A purpose that may come to be: what each of its versions states."""
-
-    topic: str
-    purpose: str
-    versions: dict[int, tuple[str, str | None]]
-    lease_ns: int
-    fires: str | None  # its handlers fire on this topic
-    shared: bool = False  # its versions may have shares
-
-
-class Work(msgspec.Struct, eq=False):
-    """An offer that was handed over, and what is left of it."""
-
-    offer: Offer
-    todo: list[int]
-
-
-class Worker(msgspec.Struct, eq=False):
-    """A service instance, as it sees itself."""
-
-    id: int
-    join: Join
-    plan: Plan
-    works: list[Work] = []
-    hung: bool = False
-    leaving: bool = False
-    gone: bool = False  # the dispatcher let it go; it may not know
-    said: list[tuple[Report, list[Batch]]] = []
 
 
 class World:
@@ -83,7 +36,7 @@ class World:
         self.attempts = random.choice((1, 2, 3, 5))
         self.retry = Retry(self.attempts, wait=random.choice((0.0, 0.5, 5.0)), factor=2.0, ceiling=20.0)
         self.durable = random.random() > 0.15
-        self.plans = self._make_plans(random)
+        self.plans = make_plans(random)
         self.allergic = random.sample(self.plans, random.randint(1, len(self.plans)))  # their handlers die of poison
         self.processes = random.choice(((HOME,), (HOME, ""), (HOME, "x"), ("x", "y"), (HOME, "", "x", "y")))
         self.disk = Disk(forgets=random.random() < 0.5)
@@ -118,25 +71,6 @@ class World:
             "copy_bytes": random.randint(100, 900),
         }
         return Limits(**{name: limit for name, limit in limits.items() if random.random() < 0.25})
-
-    def _make_plans(self, random: Random) -> list[Plan]:
-        plans = []
-        for number in range(random.choice((1, 2, 3, 4))):
-            topic = random.choice(("a", "a", "b"))
-            versions = {
-                version: (exchange, random.choice((None, "$.k")) if exchange == "keyed" else None)
-                for version in range(1, random.choice((1, 1, 2, 3)) + 1)
-                for exchange in (random.choice(EXCHANGES),)
-            }
-            shared = len(versions) > 1 and random.random() < 0.5
-            if shared:  # all of which pend, and are keyed in the same way
-                kind = random.choice((None, "$.k"))
-                keyed = {each for each, (exchange, _) in versions.items() if exchange == "keyed"}
-                versions = {each: ("keyed", kind) if each in keyed else ("direct", None) for each in versions}
-            lease_ns = random.choice((1, 10, 30)) * SECOND
-            fires = "b" if topic == "a" and random.random() < 0.5 else None
-            plans.append(Plan(topic, f"p{number}", versions, lease_ns, fires, shared))
-        return plans
 
     def note(self, words: str, *values: object) -> None:
         self.said.append((self.step, words, values))
