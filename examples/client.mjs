@@ -235,10 +235,11 @@ export class SolarWind {
   async on(topic, purpose, options, handler) {
     const { exchange = "direct", version = 1, key = null, since = "now", concurrency = 1, lease = 30 } = options;
     const { attempts = 5, wait = 1, factor = 2, ceiling = 60 } = options.retry ?? {};
-    const retry = [attempts, wait, factor, ceiling];
+    const retry = { attempts, wait, factor, ceiling };
+    const origin = `${MACHINE}/${PROCESS}`;
     const leaseNs = Math.round(lease * 1e9);
-    const join = [topic, purpose, exchange, version, key, since, concurrency, leaseNs, retry, `${MACHINE}/${PROCESS}`];
-    const seat = { number: ++this.#last, join, handler, purpose, version, concurrency, lease };
+    const join = { topic, purpose, exchange, version, key, room: concurrency, lease_ns: leaseNs, retry, origin };
+    const seat = { number: ++this.#last, join, since, handler, purpose, version, concurrency, lease };
     Object.assign(seat, { works: [], running: 0, handled: 0, alive: 0, leaving: false });
     const joined = new Promise((resolve, reject) => Object.assign(seat, { joined: resolve, refused: reject }));
     const closed = new Promise((resolve) => (seat.close = resolve));
@@ -428,7 +429,7 @@ export class SolarWind {
 
   async #enter(seat) {
     try {
-      await this.#ask((ref) => ["join", ref, seat.number, ...seat.join]);
+      await this.#ask((ref) => ["join", ref, seat.number, seat.join, seat.since]);
       seat.joined();
     } catch (error) {
       if (AGAIN.has(error.code)) throw error;

@@ -18,8 +18,9 @@ from websockets.typing import Subprotocol
 from solarwind import Limits, SolarWindError, errors, wire
 from solarwind.batch import Header, author_of, make_id, seal
 from solarwind.cli import app
-from solarwind.core.effects import Failure
+from solarwind.core.effects import Failure, Join
 from solarwind.event import Cause
+from solarwind.failure import Retry
 from solarwind.operations import OPERATIONS
 from solarwind.server import Server, Settings
 from solarwind.server.listener import Listener
@@ -46,7 +47,7 @@ BUSY = 2_500_000
 SESSION: list[wire.Message] = [
     wire.Hello("shop/42", None, SECRET),
     wire.Welcome("vm/solarwind:7400", 15.0, 8 << 20, 1 << 20, 4_096, 1 << 20),
-    wire.Join(1, 1, "video.uploaded", "Encode"),
+    wire.Join(1, 1, msgspec.Raw(wire.encode(Join("video.uploaded", "Encode")))),
     wire.Done(1),
     wire.Submit(2, BATCH.data),
     wire.Accepted([2]),
@@ -201,12 +202,13 @@ def spoken(type_: Any) -> str:
     if origin is not None:
         return "list"
     name: str = type_.__name__
-    return {msgspec.Raw: "map", Failure: "failures", wire.Share: "shares", Cause: "causes"}.get(type_, name)
+    known = {msgspec.Raw: "map", Retry: "map", Failure: "failures", wire.Share: "shares", Cause: "causes"}
+    return known.get(type_, name)
 
 
 @pytest.mark.parametrize("title", STRUCTS)
 def test_a_message_has_the_fields_that_are_listed(title: str) -> None:
-    rows = fields(section(title).partition("\nA failure:")[0].partition("\nA share:")[0])
+    rows = fields(re.split("\nA (?:failure|share|registration):", section(title))[0])
     check(rows, STRUCTS[title])
 
 
@@ -215,9 +217,10 @@ def test_no_message_is_listed_that_there_is_not() -> None:
     assert sorted(titles) == sorted(STRUCTS)
 
 
-def test_failures_shares_batches_and_causes_have_the_fields_that_are_listed() -> None:
+def test_failures_shares_registrations_batches_and_causes_have_the_fields_that_are_listed() -> None:
     check(fields(section("`report`").partition("\nA failure:")[2]), Failure)
     check(fields(section("`offer`").partition("\nA share:")[2]), wire.Share)
+    check(fields(section("`join`").partition("\nA registration:")[2]), Join)
     header, _, cause = section("Batches").partition("\nA cause is")
     numbered = list(cells(header))
     assert [row[0] for row in numbered] == [str(number) for number in range(len(numbered))]

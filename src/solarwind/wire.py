@@ -15,10 +15,10 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
+from .core import effects
 from .core.effects import Failure
 from .core.spans import Spans
 from .errors import BadArgument, ProtocolError, SolarWindError
-from .failure import Retry
 
 SUBPROTOCOL = "solarwind.v1"
 PATH = "/v1/connect"
@@ -75,27 +75,13 @@ class Hold(Message):
 
 
 class Join(Message):
-    """Register an instance, under a number that the client chose: answered by `Done` or `Refused`.
-
-    `since` is "now", "beginning", ns since 1970, or below 0 so many ns ago. `retry` is attempts, wait, factor, ceiling.
-    `key_missing` is "handle", or "reject" for a `keyed` exchange. Those of a connection that state one `process` end
-    together: what may have ended it is tried alone there for the last time. One that states none is on its own.
-    """
+    """Register an instance, under a number that the client chose: answered by `Done` or `Refused`. `join` is a map of
+    the fields of `core.effects.Join`; `since` is "now", "beginning", ns since 1970, or below 0 so many ns ago."""
 
     ref: Ref
     instance: int
-    topic: str
-    purpose: str
-    exchange: str = "direct"
-    version: int = 1
-    key: str | None = None
+    join: msgspec.Raw
     since: str | int = "now"
-    room: int = 1
-    lease_ns: int = 30_000_000_000
-    retry: tuple[int, float, float, float] = (12, 1.0, 2.0, 600.0)
-    origin: str = ""
-    key_missing: str = "handle"
-    process: str = ""
 
 
 class Report(Message):
@@ -369,9 +355,17 @@ def read_spans(edges: list[int]) -> Spans:
     return Spans(edges)
 
 
-def retry_of(join: Join) -> Retry:
-    """Raises `BadArgument`."""
-    return Retry(*join.retry)
+def read_join(join: msgspec.Raw) -> effects.Join:
+    """Return the registration that a `Join` has. Raise `BadArgument`, which refuses that one alone."""
+    try:
+        return _decode_join(join)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        if isinstance(error.__cause__, BadArgument):
+            raise error.__cause__ from None
+        raise BadArgument(f"expected a join with the fields of an instance, got others: {error}") from None
+
+
+_decode_join = msgspec.msgpack.Decoder(effects.Join).decode
 
 
 def _errors() -> dict[str, type[SolarWindError]]:

@@ -239,7 +239,7 @@ class Talker:
         await self.hear(wire.Accepted)
 
     async def join(self, instance: int, topic: str, purpose: str, **more: Any) -> None:
-        await self.say(wire.Join(self.ref, instance, topic, purpose, **more))
+        await self.say(join_of(self.ref, instance, topic, purpose, **more))
         await self.hear(wire.Done)
 
     async def call(self, name: str, /, **arguments: Any) -> list[Any]:
@@ -272,6 +272,12 @@ async def talker(
 
 
 SECRET = b"what only this client knows"  # that it says in hello
+
+
+def join_of(ref: int, instance: int, topic: str, purpose: str, *, since: Any = "now", **options: Any) -> wire.Join:
+    """A registration with whatever options."""
+    said = {"topic": topic, "purpose": purpose, **options}
+    return wire.Join(ref, instance, msgspec.Raw(wire.encode(said)), since)
 
 
 def batch(topic: str, *payloads: bytes, **more: Any) -> Batch:

@@ -20,6 +20,7 @@ from solarwind.batch import author_of, seal
 from solarwind.core.effects import Failure
 from solarwind.testing.contract import on_loop, until
 
+from .peers import join_of
 from .place import Host
 
 SECRET = b"what only this client knows"
@@ -101,7 +102,11 @@ def batch(topic: str = "T", *, first: int = 0, count: int = 1, **columns: Any) -
 
 
 def join(**others: Any) -> wire.Join:
-    return wire.Join(**{"ref": 7, "instance": 1, "topic": "T", "purpose": "p", **others})
+    return join_of(**{"ref": 7, "instance": 1, "topic": "T", "purpose": "p", **others})
+
+
+def retry(*values: Any) -> dict[str, Any]:
+    return dict(zip(("attempts", "wait", "factor", "ceiling"), values, strict=True))
 
 
 def call(what: str, **arguments: Any) -> wire.Call:
@@ -123,16 +128,19 @@ REFUSED: dict[str, tuple[wire.Message, str]] = {
     "a replay of what is ahead": (call("replay", topic="T", purpose="p", since=4 * 10**18), "bad-argument"),
     "another key_missing": (join(exchange="keyed", key_missing="ignore"), "bad-argument"),
     "key_missing without a key": (join(exchange="direct", key_missing="reject"), "bad-argument"),
-    "a ceiling below the wait": (join(retry=(5, 10.0, 2.0, 1.0)), "bad-argument"),
+    "a ceiling below the wait": (join(retry=retry(5, 10.0, 2.0, 1.0)), "bad-argument"),
     "a field deep down": (join(exchange="keyed", key="$" + ".a" * 100_000), "bad-argument"),
     "an origin without an end": (join(origin="x" * 100_000), "bad-argument"),
     "a lease that never ends": (join(lease_ns=WIDEST), "bad-argument"),
     "a lease that has ended": (join(lease_ns=-1), "bad-argument"),
     "a time in words": (join(since="yesterday"), "bad-argument"),
-    "no attempts": (join(retry=(0, 1.0, 2.0, 60.0)), "bad-argument"),
-    "a wait that is no number": (join(retry=(5, float("nan"), 2.0, 60.0)), "bad-argument"),
-    "a ceiling without an end": (join(retry=(5, 1.0, 2.0, float("inf"))), "bad-argument"),
-    "a factor that shrinks": (join(retry=(5, 1.0, -2.0, 60.0)), "bad-argument"),
+    "an option that there is not": (join(speed=1), "bad-argument"),
+    "a version in words": (join(version="one"), "bad-argument"),
+    "a registration that is none": (wire.Join(7, 1, msgspec.Raw(b"\x90")), "bad-argument"),
+    "no attempts": (join(retry=retry(0, 1.0, 2.0, 60.0)), "bad-argument"),
+    "a wait that is no number": (join(retry=retry(5, float("nan"), 2.0, 60.0)), "bad-argument"),
+    "a ceiling without an end": (join(retry=retry(5, 1.0, 2.0, float("inf"))), "bad-argument"),
+    "a factor that shrinks": (join(retry=retry(5, 1.0, -2.0, 60.0)), "bad-argument"),
     "a topic that is none": (call("keep", topic="a b", keep=1.0), "bad-name"),
     "history of less than nothing": (call("keep", topic="T", keep=-1.0), "bad-argument"),
     "history beyond all bounds": (call("keep", topic="T", keep=1e18), "bad-argument"),
@@ -156,7 +164,7 @@ async def test_a_refused_message_gets_its_code_and_the_connection_goes_on(name: 
 
 ENDED: dict[str, Any] = {
     "a submit that nothing can answer": ["submit", 0, batch()],
-    "a join that nothing can answer": ["join", -1, 1, "T", "p"],
+    "a join that nothing can answer": ["join", -1, 1, {"topic": "T", "purpose": "p"}],
     "an unknown name": ["hallo", 1],
     "a second hello": ["hello", "again"],
     "a message without its fields": ["join", 1],
@@ -177,7 +185,7 @@ ENDED: dict[str, Any] = {
 @on_loop
 async def test_a_bad_message_ends_the_connection_with_the_reason(name: str, url: str) -> None:
     async with peer(url) as one:
-        assert await one.ask(wire.Join(1, 1, "T", "p")) == wire.Done(1)
+        assert await one.ask(join_of(1, 1, "T", "p")) == wire.Done(1)
         await one.socket.send(msgspec.msgpack.encode([ENDED[name]]))
         answer = await one.next()
         assert isinstance(answer, wire.Refused)
@@ -191,7 +199,7 @@ async def test_a_bad_message_ends_the_connection_with_the_reason(name: str, url:
 async def test_a_report_of_all_positions_there_could_be_costs_nothing(url: str) -> None:
     """Also where what its handlers fired is refused, so that all of them are to be tried again."""
     async with peer(url) as one:
-        await one.ask(wire.Join(1, 1, "S", "p", retry=(5, 0.0, 1.0, 0.0)))
+        await one.ask(join_of(1, 1, "S", "p", retry=retry(5, 0.0, 1.0, 0.0)))
         assert await one.ask(wire.Submit(2, batch("S"))) == wire.Accepted([2])
         offer = await one.next()
         assert isinstance(offer, wire.Offer)
@@ -222,13 +230,13 @@ async def test_who_leaves_and_hangs_up_in_one_breath_is_gone(url: str) -> None:
     writer.write(b"".join(protocol.data_to_send()))
     protocol.receive_data(await reader.readuntil(b"\r\n\r\n"))
     protocol.send_binary(
-        wire.encode([wire.Hello("test", None, SECRET), *(wire.Join(each, each, "L", "p") for each in range(1, 100))])
+        wire.encode([wire.Hello("test", None, SECRET), *(join_of(each, each, "L", "p") for each in range(1, 100))])
     )
     writer.write(b"".join(protocol.data_to_send()))
     async with SolarWind(url) as wind:
         await until(lambda: has_instances(wind, 99))
         leaves = [wire.Leave(each, each) for each in range(100, 0, -1)]
-        protocol.send_binary(wire.encode([*leaves, wire.Join(200, 1, "L", "p"), wire.Join(201, 1, "L", "p")]))
+        protocol.send_binary(wire.encode([*leaves, join_of(200, 1, "L", "p"), join_of(201, 1, "L", "p")]))
         protocol.send_close(1000)
         writer.write(b"".join(protocol.data_to_send()))
         await until(lambda: has_instances(wind, 0))
@@ -285,7 +293,7 @@ async def test_what_is_sent_again_is_stored_once(store: str, host: Host, tmp_pat
     port = host.start("memory://" if store == "memory" else f"sqlite:///{tmp_path}/wind.db")
     url = f"ws://127.0.0.1:{port}"
     async with peer(url) as one:
-        await one.ask(wire.Join(1, 1, "T", "p", room=100))
+        await one.ask(join_of(1, 1, "T", "p", room=100))
         handled = 0
         for ref, (first, count, new) in enumerate([(10, 5, 5), (10, 5, 0), (12, 5, 2), (17, 1, 1), (0, 20, 12)], 2):
             assert await one.ask(wire.Submit(ref, batch(first=first, count=count))) == wire.Accepted([ref])

@@ -609,7 +609,7 @@ class Pretender:
         if isinstance(message, wire.Hello):
             await socket.send(wire.encode([wire.Welcome("pretender", 15.0, 1 << 20, 1 << 20, 4_096, 1 << 20)]))
         elif isinstance(message, wire.Join):
-            self.joined[-1].append(message.purpose)
+            self.joined[-1].append(wire.read_join(message.join).purpose)
             await self.answers.wait()
             await socket.send(wire.encode([wire.Done(message.ref)]))
             if self.hangs_up:

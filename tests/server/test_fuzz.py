@@ -45,7 +45,7 @@ SCRIPTS: dict[str, Script] = {
     "pings without number": [HELLO, *[Frame(PING, bytes(125))] * 500],
     "leaves without number": [HELLO, *[Say([["leave", 1, 9]] * 500)] * 20],
     "more messages than may be together": [HELLO, Say([["ping"]] * 20_000)],
-    "joining and leaving at once": [HELLO, Say([["join", 1, 1, "a", "p"], ["leave", 2, 1]] * 50)],
+    "joining and leaving at once": [HELLO, Say([["join", 1, 1, {"topic": "a", "purpose": "p"}], ["leave", 2, 1]] * 50)],
 }
 REQUESTS = {
     "two origins": [Asked("GET", "/healthz", (("Origin", "http://localhost"), ("Origin", "null")), b"")],

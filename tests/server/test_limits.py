@@ -27,7 +27,7 @@ from solarwind.testing.contract import on_loop, until
 from solarwind.testing.rules.place import a_while
 
 from .mounted import ROOT
-from .peers import Mounted, Peer, Refusal, ask, batch, bearer, peer, request, talker
+from .peers import Mounted, Peer, Refusal, ask, batch, bearer, join_of, peer, request, talker
 from .serving import Serving
 from .test_tls import hello_of, make_certificate, trusting
 
@@ -395,7 +395,7 @@ async def test_joining_and_leaving_faster_than_can_be_done_is_refused(small: int
         await made.hello()
         messages: list[wire.Message] = []
         for number in range(50):
-            messages += [wire.Join(made.ref, 1, "t", f"in and out {number}"), wire.Leave(made.ref, 1)]
+            messages += [join_of(made.ref, 1, "t", f"in and out {number}"), wire.Leave(made.ref, 1)]
         await made.say(*messages)
         assert (await made.hear(wire.Refused)).code == "busy"
 

@@ -18,7 +18,7 @@ from solarwind.server import Server, Settings
 from solarwind.server.listener import Listener
 from solarwind.testing.contract import on_loop, until
 
-from .peers import ask, peer, request, talker
+from .peers import ask, join_of, peer, request, talker
 from .turning import turning
 
 EVENTS, PURPOSE = "/v1/topics/t/events", "/v1/topics/t/purposes/p"
@@ -103,7 +103,7 @@ async def test_feed_readers_that_hang_up_with_full_buffers_hold_up_nobody(size: 
 
 
 def joins(**fields: Any) -> list[wire.Message]:
-    return [wire.Join(number, number, "t", f"p{number}", **fields) for number in range(1, 2_001)]
+    return [join_of(number, number, "t", f"p{number}", **fields) for number in range(1, 2_001)]
 
 
 def deep(number: int) -> str:
@@ -113,9 +113,9 @@ def deep(number: int) -> str:
 @pytest.mark.parametrize(
     ("messages", "refused"),
     [
-        ([wire.Join(n, n, "t", f"p{n}", exchange="keyed", key=deep(n)) for n in range(1, 2_001)], "names deep"),
-        ([wire.Join(n, n, "t", "p", exchange=f"pigeon{n}") for n in range(1, 10_001)], "an exchange, one of"),
-        ([wire.Join(n, n, "t", f"p{n}", exchange="keyed", key=f"$.a{n}.b.c") for n in range(1, 2_001)], ""),
+        ([join_of(n, n, "t", f"p{n}", exchange="keyed", key=deep(n)) for n in range(1, 2_001)], "names deep"),
+        ([join_of(n, n, "t", "p", exchange=f"pigeon{n}") for n in range(1, 10_001)], "an exchange, one of"),
+        ([join_of(n, n, "t", f"p{n}", exchange="keyed", key=f"$.a{n}.b.c") for n in range(1, 2_001)], ""),
         ([wire.Call(n, "statistics") for n in range(1, 16_000)], ""),
     ],
     ids=["deep keys", "unknown exchanges", "distinct keys", "calls"],
@@ -180,7 +180,7 @@ async def test_what_becomes_of_many_events_is_noted_without_holding_up_anybody()
         assert turns.longest < MAX_TURN_S
         with turning() as turns:
             dead = await ask(port, "GET", f"{PURPOSE}/dead?limit=1")
-        assert json.loads(dead.body)["total"] == 2_000
+        assert json.loads(dead.body)["next"] is not None
         assert turns.longest < MAX_TURN_S / 4
 
 
@@ -297,7 +297,7 @@ async def test_an_answer_of_many_things_holds_up_nobody() -> None:
             await made.hello()
             for start in range(0, 3_000, 1_000):
                 ref = made.ref
-                await made.say(*(wire.Join(ref, n, "t", f"p{n}") for n in range(start, start + 1_000)))
+                await made.say(*(join_of(ref, n, "t", f"p{n}") for n in range(start, start + 1_000)))
             known = server.host._connections
             await until(
                 lambda: sum(bool(each.instance) for c in known for each in c._seats.values()) == 3_000,

@@ -12,8 +12,8 @@ from .log import Stored
 from .spans import Spans
 
 
-class Join(msgspec.Struct, frozen=True):
-    """A handler's registration: one service instance of (topic, purpose, version).
+class Join(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """A handler's registration: one service instance of (topic, purpose, version). It travels as a map of its fields.
 
     `room` is how many events it can begin at once: the fewest it is ever given. `origin` says which machine and
     process it is in, for exchanges; those with one `process` end together, and one without is on its own. `lease_ns` is

@@ -487,25 +487,8 @@ class Client(Running):
         return seat.number
 
     async def _enter(self, seat: _Seat) -> None:
-        join, retry, generation = seat.join, seat.join.retry, self._generation
-        await self._ask(
-            lambda ref: wire.Join(
-                ref,
-                seat.number,
-                join.topic,
-                join.purpose,
-                join.exchange,
-                join.version,
-                join.key,
-                wire.pack_since(seat.since),
-                join.room,
-                join.lease_ns,
-                (retry.attempts, retry.wait, retry.factor, retry.ceiling),
-                join.origin,
-                join.key_missing,
-                join.process,
-            )
-        )
+        generation, join, since = self._generation, msgspec.Raw(wire.encode(seat.join)), wire.pack_since(seat.since)
+        await self._ask(lambda ref: wire.Join(ref, seat.number, join, since))
         seat.generation = generation
 
     def report(self, report: Report, fired: Collection[Batch]) -> bool:

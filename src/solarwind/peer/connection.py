@@ -12,6 +12,8 @@ from collections.abc import AsyncIterator, Callable
 from itertools import takewhile
 from typing import Any
 
+import msgspec
+
 from .. import wire
 from ..batch import Batch
 from ..core import effects
@@ -222,23 +224,11 @@ class Connection:
             raise BadArgument(f"expected a number that no instance of the connection has, got {join.instance}")
         if max(len(self._seats), len(self._lasting)) >= self._host.settings.instances:
             raise Busy(f"expected at most {self._host.settings.instances:,} instances on a connection, got another")
-        self._grant.check_listen(join.topic, join.purpose)
-        wanted = effects.Join(
-            join.topic,
-            join.purpose,
-            join.exchange,
-            join.version,
-            join.key,
-            wire.retry_of(join),
-            join.lease_ns,
-            join.room,
-            join.origin,
-            join.key_missing,
-            self._process(join.process),
-        )
-        since = wire.read_since(join.since)
+        wanted, since = wire.read_join(join.join), wire.read_since(join.since)
+        self._grant.check_listen(wanted.topic, wanted.purpose)
         check_join(wanted, since)
-        seat = self._seats[join.instance] = Seat(self, join)
+        wanted = msgspec.structs.replace(wanted, process=self._process(wanted.process))
+        seat = self._seats[join.instance] = Seat(self, join.instance, wanted)
         seat.joined = self._answer(join.ref, self._enter(seat, wanted, since), self._lasting)
 
     def _process(self, name: str) -> str:

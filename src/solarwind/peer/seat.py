@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from .. import wire
 from ..core import effects
 
 if TYPE_CHECKING:
@@ -17,9 +16,9 @@ class Seat:
 
     __slots__ = ("_connection", "instance", "joined", "last", "leaving", "local", "purpose", "topic")
 
-    def __init__(self, connection: Connection, join: wire.Join) -> None:
+    def __init__(self, connection: Connection, local: int, join: effects.Join) -> None:
         self._connection = connection
-        self.local = join.instance
+        self.local = local
         self.topic, self.purpose = join.topic, join.purpose
         self.instance = 0  # at the engine; 0 until it is known
         self.joined: asyncio.Task[None] | None = None

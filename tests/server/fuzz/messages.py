@@ -169,17 +169,32 @@ def calls(draw: st.DrawFn) -> list[Any]:
 
 
 exchanges = mostly(st.sampled_from(["direct", "fanout", "keyed", "none"]))
+OF_A_JOIN: dict[str, st.SearchStrategy[Any]] = {
+    "exchange": exchanges,
+    "version": mostly(st.integers(1, 3) | st.integers(-1, 2**63)),
+    "key": mostly(st.none() | st.sampled_from(["$.k", "$", "k", ""])),
+    "room": mostly(st.integers(-1, 20_000)),
+    "lease_ns": mostly(st.sampled_from([SECOND, 30 * SECOND, 0, -1, 2**63 - 1])),
+    "retry": mostly(
+        st.fixed_dictionaries(
+            {}, optional={"attempts": mostly(st.integers(0, 3)), "wait": seconds, "factor": seconds, "ceiling": seconds}
+        )
+    ),
+    "origin": mostly(st.text(max_size=9)),
+    "speed": WILD,
+}
+
+
+def joins() -> st.SearchStrategy[dict[str, Any]]:
+    return st.fixed_dictionaries({"topic": topics, "purpose": purposes}, optional=OF_A_JOIN)
+
+
 MESSAGES: dict[str, st.SearchStrategy[list[Any]]] = {
     "hello": message("hello", mostly(st.just("c")), mostly(st.none()), mostly(st.just(SECRET))),
     "author": message("author", mostly(st.sampled_from([SECRET, b"a secret of another"])), mostly(st.booleans())),
     "submit": message("submit", refs, mostly(batches())),
     "hold": message("hold", mostly(batches())),
-    "join": message(
-        "join", refs, instances, topics, purposes, exchanges, mostly(st.integers(1, 3) | st.integers(-1, 2**63)),
-        mostly(st.none() | st.sampled_from(["$.k", "$", "k", ""])), times, mostly(st.integers(-1, 20_000)),
-        mostly(st.sampled_from([SECOND, 30 * SECOND, 0, -1, 2**63 - 1])),
-        mostly(st.tuples(mostly(st.integers(0, 3)), seconds, seconds, seconds)), mostly(st.text(max_size=9)),
-    ),
+    "join": message("join", refs, instances, mostly(joins()), times),
     "report": message(
         "report", instances, leases, picks, failures, picks, mostly(st.integers(-1, 9)),
         mostly(st.integers(-1, 2**62)), mostly(st.integers(0, 2)), mostly(st.integers(0, 5)),
@@ -200,9 +215,9 @@ def opening(producer: int) -> Say:
     events = seal("a", [b"1", b"2"], [1, 2], producer=producer, author=AUTHOR, first=0, machine="m", process="p")
     return Say(
         [
-            ["join", 1, 0, "a", "p", "direct", 1, None, "beginning", 100],
-            ["join", 2, 1, "b.c", "p", "keyed", 1, "$.k", "beginning", 100],
-            ["join", 3, 2, "a", "Live page", "fanout"],
+            ["join", 1, 0, {"topic": "a", "purpose": "p", "room": 100}, "beginning"],
+            ["join", 2, 1, {"topic": "b.c", "purpose": "p", "exchange": "keyed", "key": "$.k"}, "beginning"],
+            ["join", 3, 2, {"topic": "a", "purpose": "Live page", "exchange": "fanout"}],
             ["submit", 4, events.data],
         ]
     )
