@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import sys
 from functools import lru_cache
-from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING
 
 from .core.exchange import lookup, register, unknown
 from .errors import BadArgument
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 GROUP = "solarwind.exchanges"
 
@@ -36,4 +39,6 @@ def load_exchange(name: object) -> None:
 def _installed(path: tuple[str, ...]) -> dict[str, EntryPoint]:
     """Return the installed entry points by name. Cached: finding them reads a file of each package, and any client may
     name an exchange."""
+    from importlib.metadata import entry_points  # which takes longer to import than the rest of this package
+
     return {entry.name: entry for entry in entry_points(group=GROUP)}

@@ -167,10 +167,8 @@ KINDS: dict[str, Callable[[Story, random.Random, float], Awaitable[None]]] = {
 }
 
 
-SHORT = ("kill -9 of nodes",)  # each time; the others are left to longer rounds
-
-
-@pytest.mark.parametrize("kind", [pytest.param(kind, marks=[pytest.mark.long] * (kind not in SHORT)) for kind in KINDS])
+@pytest.mark.long
+@pytest.mark.parametrize("kind", KINDS)
 def test_faults(kind: str, own: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cluster = own(WiredCluster if kind == "nodes are cut off" else NatsCluster)
     chance = random.Random(int(os.environ.get("SEED", random.randrange(1000))))

@@ -25,7 +25,7 @@ from .servers import NatsCluster, NatsServer, Port, ask, connected
 Own = Callable[..., Any]
 
 
-async def refusal(url: str, error: type[Exception], *words: str, within: float = 10.0) -> None:
+async def refusal(url: str, error: type[Exception], *words: str, within: float = 60.0) -> None:
     """Opening it fails, in time, with one sentence that has these words and no secrets."""
     begun = monotonic()
     with pytest.raises(error) as caught:
@@ -144,7 +144,7 @@ async def test_wrong_credentials(own: Own, caplog: pytest.LogCaptureFixture) -> 
         await wind.statistics()
     begun_stop = monotonic()
     await wind.stop()
-    assert monotonic() - begun_stop < 5.0
+    assert monotonic() - begun_stop < 30.0
     assert len(said(caplog, "CRITICAL")) == 1
     assert len(said(caplog)) <= 6, said(caplog)
 
@@ -679,7 +679,7 @@ async def test_a_cluster_without_a_quorum(
             each.kill()
         begun = process_time(), monotonic()
         waiting = asyncio.gather(*(wind.fire("T", number) for number in range(1, 50)))
-        await refusal(url, Unavailable, "quorum", within=25)
+        await refusal(url, Unavailable, "quorum", within=60)
         assert not waiting.done()
         assert len(said(caplog)) <= 12, said(caplog)
         assert process_time() - begun[0] < 0.5 * (monotonic() - begun[1]) + 0.5

@@ -622,7 +622,7 @@ async def test_a_feed_shows_that_it_lives() -> None:
 # --- how little somebody costs of whom nobody knows who he is ------------------------------------------------------
 
 MAX = 64 << 10  # bytes for each
-PEERS = 200
+PEERS = 100
 TOKEN = "sw_0123456789ab_" + "x" * 43
 
 
@@ -812,7 +812,7 @@ async def test_a_backup_that_nobody_waits_for_any_more_leaves_nothing_behind(
     serving = Serving(tmp_path)
     try:
         await serving.start()
-        for turn in range(120):  # each hangs up at another moment of it
+        for turn in range(40):  # each hangs up at another moment of it
             async with peer(serving.port) as made:
                 await said_hello(made)
                 await made.send(masked(wire.encode([wire.Call(1, "backup")])))

@@ -24,7 +24,9 @@ from .lives import KEYS
 from .serving import Life, Serving
 
 RESTARTS = int(os.environ.get("RESTARTS", "2"))
-BACK_S = 2.0  # from when the server accepts connections until every service handles
+BACK_S = (
+    2.0 if "RESTARTS" in os.environ else 30.0
+)  # from when the server accepts connections until every service handles
 PRODUCERS = ("one", "two")
 SERVICES = ("left", "right")
 PURPOSES = ("direct", "keyed", "fanout")
