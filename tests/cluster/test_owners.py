@@ -19,7 +19,8 @@ from solarwind.testing.contract import on_loop, until
 from .processes import Handled, Process, one_of_each, process
 from .servers import NatsServer, holds_within, remove
 
-QUIET = "PENDING" in os.environ  # how fast things are is asked of a machine that does nothing else: make test-cluster
+# How fast things are is asked where the machine does nothing else: make test-cluster.
+QUIET = "PENDING" in os.environ
 AGAIN_S = 5.0 if QUIET else 30.0  # after which events are dispatched again, whatever happens to an owner
 AT_ONCE_S = 1.8 if QUIET else 30.0  # less than it takes to find out that a process is gone which did not say so
 DELAY_S = 4.0  # longer than it takes until another is the owner

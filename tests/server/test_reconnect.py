@@ -24,9 +24,8 @@ from .lives import KEYS
 from .serving import Life, Serving
 
 RESTARTS = int(os.environ.get("RESTARTS", "2"))
-BACK_S = (
-    2.0 if "RESTARTS" in os.environ else 30.0
-)  # from when the server accepts connections until every service handles
+# From when the server accepts connections until every service handles; make restarts is for a quiet machine.
+BACK_S = 2.0 if "RESTARTS" in os.environ else 30.0
 PRODUCERS = ("one", "two")
 SERVICES = ("left", "right")
 PURPOSES = ("direct", "keyed", "fanout")
