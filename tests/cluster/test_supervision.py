@@ -6,12 +6,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
+from time import monotonic
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
 from solarwind import Event, SolarWind, StoreError, Unavailable
+from solarwind.cluster import owners
 from solarwind.cluster.channel import Channel
 from solarwind.cluster.forward import _Copier
 from solarwind.cluster.link import Frames
@@ -82,6 +84,29 @@ class Steps:
             return real(*args, **options)
 
         return broken_now
+
+
+@on_loop
+async def test_an_owner_that_ends_right_after_each_start_is_started_once_a_heartbeat(
+    server: NatsServer, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starts: list[float] = []
+    start = Owner.start
+
+    async def failing(self: Owner) -> None:
+        await start(self)
+        starts.append(monotonic())
+        asyncio.get_running_loop().call_soon(self.engine.end, StoreError("it ends"))
+
+    monkeypatch.setattr(Owner, "start", failing)
+    monkeypatch.setattr(owners, "HEARTBEAT_S", 0.3)
+    async with SolarWind(server.url(namespace, streams=1)) as wind:
+        await wind.fire("T", 1)
+        asking = asyncio.create_task(wind.statistics())
+        await until(lambda: len(starts) > 2)
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+    assert starts[2] - starts[0] > 0.6
 
 
 @on_loop

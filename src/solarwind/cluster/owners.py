@@ -84,6 +84,7 @@ class Owners:
         self._awaited: Counter[int] = Counter()  # how many wait for the owner of a partition
         self._doubtful: set[int] = set()  # partitions whose records may be others than those here
         self._starting: dict[int, asyncio.Task[None]] = {}
+        self._not_before: dict[int, float] = {}  # when a partition may be started anew, if it ended right after a start
         self._unowned: dict[int, float] = {}  # since when a partition is seen without an owner
         self._began = 0.0
         self._changed_at = 0.0  # when a process joined or left
@@ -456,6 +457,8 @@ class Owners:
     def _begin(self, partition: int) -> None:
         if partition in self.mine or partition in self._starting:
             return
+        if self._loop.time() < self._not_before.get(partition, 0.0):
+            return
         task = self._tasks.spawn(self._start(partition), f"taking over partition {partition}")
         self._starting[partition] = task
         task.add_done_callback(lambda _: self._starting.pop(partition, None))
@@ -482,6 +485,7 @@ class Owners:
             await owner.stop()
             return
         self.mine[partition] = owner
+        self._not_before[partition] = self._loop.time() + HEARTBEAT_S
         log.info("partition %d is dispatched here, %.1f s after it was taken", partition, self._loop.time() - begun)
         self.troubles.pop(partition, None)
         self._tell()
