@@ -10,7 +10,7 @@ import pytest
 
 from solarwind import SolarWind, StoreError
 from solarwind.batch import Batch, seal
-from solarwind.core.effects import Join, Report
+from solarwind.core.effects import Join, Offer, Report
 from solarwind.core.log import Stored
 from solarwind.core.spans import Spans
 from solarwind.core.state import Change, Snapshot
@@ -46,6 +46,50 @@ class Watched(SqliteStore):
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "wind.db"
+
+
+class Holder:
+    """A receiver that holds what it gets."""
+
+    def __init__(self) -> None:
+        self.offers: list[Offer] = []
+
+    def deliver(self, offer: Offer) -> None:
+        self.offers.append(offer)
+
+    def flush(self) -> None:
+        """It does nothing with it."""
+
+    def lost(self, lease: int | None = None) -> None:
+        """It has it all the same."""
+
+    def close(self, reason: str) -> None:
+        """It holds on."""
+
+
+@on_loop
+async def test_an_engine_that_stops_commits_nothing_once_its_store_is_being_closed(path: Path) -> None:
+    """Though an instance leaves late, whose death is an attempt."""
+    store, holder = Watched(path), Holder()
+    engine = LocalEngine(store)
+    await engine.start()
+    instance = await engine.join(Join("T", "p"), "beginning", holder)
+    await engine.submit(seal("T", [b"1"], [1], producer=1, first=1, machine="m", process="p"))
+    await until(lambda: holder.offers)
+    close = store.close
+    commits: list[int] = []
+
+    async def closing() -> None:
+        commits.append(len(store.commits))
+        await engine.leave(instance, died=True)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        commits.append(len(store.commits))
+        await close()
+
+    store.close = closing  # type: ignore[method-assign]
+    await engine.stop()
+    assert commits[0] == commits[1] > 0
 
 
 def test_what_was_settled_while_there_was_no_room_is_on_disk_once_there_is(path: Path) -> None:

@@ -12,7 +12,10 @@ from time import monotonic, monotonic_ns
 
 import pytest
 
-from solarwind import Event, Later, SolarWind
+from solarwind import Event, Later, SolarWind, StoreError
+from solarwind.cluster import owner as owner_module
+from solarwind.cluster.engine import NatsEngine
+from solarwind.core.effects import Join, Offer
 from solarwind.records import OwnerInfo
 from solarwind.testing.contract import on_loop, until
 
@@ -288,3 +291,59 @@ async def take_over(server: NatsServer, namespace: str, caplog: pytest.LogCaptur
 async def _counted(wind: SolarWind, number: int) -> bool:
     found = (await wind.statistics()).purposes["T", "p"]
     return found.pending + found.in_flight == number
+
+
+@on_loop
+async def test_a_store_that_was_let_go_of_writes_nothing(server: NatsServer, namespace: str) -> None:
+    """Its word of how far the stream was read would have the next owner read all of it again."""
+    async with SolarWind(server.url(namespace, streams=1)) as wind:
+        await wind.fire("T", 1)
+        await wind.statistics()
+        owner = wind.engine._owners.mine[0]  # type: ignore[attr-defined]
+        await owner.store.abandon()
+        with pytest.raises(StoreError, match="was let go of"):
+            await owner.store.commit([], [], [], 0)
+
+
+@on_loop
+async def test_an_owner_whose_partition_is_another_s_waits_for_nothing(
+    server: NatsServer, namespace: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What it wrote would be refused."""
+    async with SolarWind(server.url(namespace, streams=1)) as wind:
+        await wind.fire("T", 1)
+        await wind.statistics()
+        engine: NatsEngine = wind.engine  # type: ignore[assignment]
+        owner = engine._owners.mine[0]
+        monkeypatch.setattr(owner_module, "STOP_S", 60.0)
+
+        async def never(*_: object) -> None:
+            await asyncio.Event().wait()
+
+        owner.store.commit = never
+        client = await engine._client(0)
+        joining = asyncio.create_task(client.join(Join("T", "p"), "beginning", Inert()))
+        await until(lambda: owner.engine._committing)
+        record = b'{"node": "another", "name": "another"}'
+        await engine._session.publish(engine._layout.key("owner.0"), record)
+        async with asyncio.timeout(20):
+            await until(lambda: not owner.engine._running)
+        joining.cancel()
+        await asyncio.gather(joining, return_exceptions=True)
+    assert "belongs to another now" in caplog.text
+
+
+class Inert:
+    """A receiver of nothing."""
+
+    def deliver(self, offer: Offer) -> None:
+        """It gets nothing."""
+
+    def flush(self) -> None:
+        """See `deliver`."""
+
+    def lost(self, lease: int | None = None) -> None:
+        """See `deliver`."""
+
+    def close(self, reason: str) -> None:
+        """See `deliver`."""

@@ -115,11 +115,16 @@ class Channel:
         """Send it soon; call it only while there `has_room`. `answered` is called once, later."""
         self._put(subject, data, self._expect(wait_s, answered), headers)
 
-    async def ask(self, subject: str, data: bytes, headers: dict[str, str] | None, wait_s: float) -> Msg | None:
-        """Send a message, and return the answer."""
+    async def ask(
+        self, subject: str, data: bytes, headers: dict[str, str] | None, wait_s: float, again_s: float
+    ) -> Msg | None:
+        """Send a message, and return the answer. While there is none the message is sent again each `again_s`."""
         future: asyncio.Future[Msg | None] = self._loop.create_future()
-        self._put(subject, data, self._expect(wait_s, _into(future)), headers)
-        return await _within(future, wait_s)
+        reply, until = self._expect(wait_s, _into(future)), self._loop.time() + wait_s
+        while not future.done() and (left_s := until - self._loop.time()) > 0:
+            self._put(subject, data, reply, headers)
+            await asyncio.wait([future], timeout=min(again_s, left_s))
+        return future.result() if future.done() else None
 
     async def is_heard(self, wait_s: float) -> bool:
         """Return whether a message to this connection itself comes back: NATS reads, writes and passes on. Behind much

@@ -505,7 +505,9 @@ class Owners:
 
     async def _end(self, partition: int) -> None:
         owner = self.mine.pop(partition)
-        log.warning("partition %d belongs to %s now", partition, self.records[partition].name or "nobody")
+        name = self.records[partition].name or "nobody"
+        log.warning("partition %d belongs to %s now", partition, name)
+        owner.engine.end(StoreError(f"partition {partition} belongs to {name} now"))  # what it wrote would be refused
         await owner.stop()
 
     # Moving -------------------------------------------------------------------------------------------

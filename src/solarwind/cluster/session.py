@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from datetime import UTC, datetime
+from math import inf
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -37,6 +38,8 @@ log = logging.getLogger("solarwind")
 OLDEST = (2, 12)  # of servers
 START_S = 10.0  # that JetStream has to answer at the start
 ANSWER_S = 2.0  # that a server has for an answer
+AGAIN_S = 0.5  # after which a request that only reads is sent again
+_READS = ("INFO", "STREAM.INFO.", "STREAM.MSG.GET.")
 DOUBT_S = 0.5  # between two times that another server is asked while this one does not answer
 LEADER_S = 0.7  # that they have to say who leads
 ACTIVE_NS = 2_000_000_000  # since a leader and a replica heard of each other; they do every second
@@ -325,9 +328,18 @@ class Session:
         if not await self.channel.is_heard(ANSWER_S):
             raise NoAnswer("NATS takes nothing")
 
-    async def ask(self, subject: str, data: bytes, headers: dict[str, str] | None = None, wait: float = 0.0) -> Msg:
-        """Return the answer to a message. Raises `NoAnswer`."""
-        message = await self.channel.ask(subject, data, headers, wait or ANSWER_S)
+    async def ask(
+        self,
+        subject: str,
+        data: bytes,
+        headers: dict[str, str] | None = None,
+        wait: float = ANSWER_S,
+        *,
+        again: float = inf,
+    ) -> Msg:
+        """Return the answer to a message, which is sent `again` so many seconds later if there is none by then. Raises
+        `NoAnswer`."""
+        message = await self.channel.ask(subject, data, headers, wait, again)
         if message is None:
             raise NoAnswer(f"no answer from {subject}")
         if nobody(message):
@@ -353,10 +365,12 @@ class Session:
         return True
 
     async def api(self, name: str, body: object = None) -> dict[str, Any]:
-        """Return JetStream's answer to a request. Raises `Refusal` and `NoAnswer`."""
+        """Return JetStream's answer to a request. One that only reads is sent again while a leader is elected: NATS
+        drops it meanwhile. Raises `Refusal` and `NoAnswer`."""
         subject = f"$JS.API.{name}"
         try:
-            message = await self.ask(subject, json.dumps(body or {}).encode())
+            again = AGAIN_S if name.startswith(_READS) else inf
+            message = await self.ask(subject, json.dumps(body or {}).encode(), again=again)
         except NoAnswer as error:
             raise self._why(error, subject) from None
         answer: dict[str, Any] = json.loads(message.data)

@@ -326,6 +326,8 @@ class JetStreamStore:
         return Commit(0, 0, self._now, seen, self._created, closed, topics, changes, fired, copied, holes)
 
     async def _write(self, record: Commit, changes: Sequence[Change], snapshots: Sequence[Snapshot]) -> None:
+        if self._closed and not record.closed:  # another process may be the owner, or read on behind what it says
+            raise StoreError(f"partition {self.partition} was let go of: nothing more is written")
         changed, self._changed, holed, self._holed = self._changed, set(), self._holed, set()
         self._write_began, connection = monotonic(), self._session.connections
         try:

@@ -275,7 +275,7 @@ class LocalEngine(Operations):
         return self._begun.done() and self._error is None
 
     def _commit_soon(self) -> None:
-        if self._error is None and not self._begun.done():
+        if self._running and self._error is None and not self._begun.done():
             self._begun.set_result(None)
             if self._committer is None:
                 self._committer = self._loop.create_task(self._commit_all())
