@@ -15,7 +15,6 @@ import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
-from datetime import UTC, datetime
 from math import inf
 from typing import Any, NamedTuple, TypeVar
 
@@ -32,6 +31,7 @@ from .channel import Channel, Took, nobody
 from .channel import NoAnswer as NoAnswer
 from .channel import Nobody as Nobody
 from .connect import Faults, check_credentials, connect
+from .formats import read_headers, read_time
 
 log = logging.getLogger("solarwind")
 
@@ -574,13 +574,6 @@ def _stored(message: Msg) -> Raw:
     return Raw(headers["Nats-Subject"], seq, message.data, headers, time)
 
 
-def read_headers(data: bytes) -> dict[str, str]:
-    """Read the headers of a stored message: a line with NATS's version, and one line for each header."""
-    lines = data.decode(errors="replace").split("\r\n")[1:]
-    pairs = (line.partition(":") for line in lines)
-    return {name.strip(): value.strip() for name, colon, value in pairs if colon}
-
-
 def _check(answer: dict[str, Any]) -> None:
     error = answer.get("error")
     if error:
@@ -589,16 +582,3 @@ def _check(answer: dict[str, Any]) -> None:
         if code in NOT_NOW or (error.get("code") == 503 and not full):
             raise NoAnswer(text)
         raise Refusal(code, text)
-
-
-def read_time(text: str) -> int:
-    """Return ns since 1970, from RFC 3339."""
-    whole, _, rest = text.rstrip("Z").partition(".")
-    seconds = int(datetime.fromisoformat(whole).replace(tzinfo=UTC).timestamp())
-    return seconds * 1_000_000_000 + int(rest.ljust(9, "0")[:9] or 0)
-
-
-def write_time(ns: int) -> str:
-    """Return RFC 3339, from ns since 1970."""
-    seconds, rest = divmod(max(0, ns), 1_000_000_000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"

@@ -27,6 +27,7 @@ from ..errors import NotAllowed, NotFound, ProtocolError, StoreError
 from ..store.base import Full, Keep, Recovered
 from ..store.base import TopicRecord as TopicKnown
 from ..store.definitions import Definitions
+from .formats import read_time
 from .forward import MAX_BYTES, Forwarder
 from .layout import CAUSED, Layout, forwarded_by
 from .log import Log
@@ -34,7 +35,7 @@ from .pieces import pass_over
 from .positions import NOTES_TOGETHER, Notes, Positions
 from .publish import Publisher
 from .records import Commit, TopicState
-from .session import Raw, Refusal, Session, read_time, refused
+from .session import Raw, Refusal, Session, refused
 from .tail import Tail
 from .tracing import caused, find
 from .trim import Wanted, trim

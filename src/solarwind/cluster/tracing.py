@@ -7,10 +7,11 @@ from functools import partial
 from typing import Any
 
 from ..batch import AutoId, Batch, read_id
+from .formats import write_time
 from .layout import CAUSED, Layout, any_producer_name, id_name
 from .pieces import Pieces, whole
 from .publish import last_or_none, read_raw
-from .session import NO_STREAM, Raw, Refusal, Session, write_time
+from .session import NO_STREAM, Raw, Refusal, Session
 
 SKEW_NS = 60_000_000_000  # that a producer's clock may be ahead of the servers'
 _LATE_NS = 3_600_000_000_000  # that an event may come to the stream after it was fired
