@@ -342,6 +342,16 @@ async def test_commits_that_somebody_else_cancels_end_the_engine_loudly(tmp_path
 
 
 @on_loop
+async def test_whoever_cancels_all_tasks_while_there_is_nothing_to_commit_stops_no_dispatcher() -> None:
+    async with SolarWind("memory://") as wind:
+        await wind.fire("T", 1)
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        await wind.fire("T", 2)
+        assert not wind.failed.done()
+
+
+@on_loop
 async def test_other_tasks_have_their_turn_while_many_purposes_get_a_batch(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -36,9 +36,10 @@ def check_seconds(what: str, value: Any, *, some: bool = False) -> float:
     return float(seconds)
 
 
-def check_flag(what: str, value: object) -> None:
+def check_flag(what: str, value: object) -> bool:
     if not isinstance(value, bool):
         raise BadArgument(f"expected {what} to be True or False, got {_shown(value)}")
+    return value
 
 
 def check_since(since: Any, what: str = "since", *, future: bool = False) -> Since:

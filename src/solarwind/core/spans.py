@@ -100,8 +100,10 @@ class Spans:
     def common(self, other: Spans) -> Spans:
         """The part of the set that is in `other` too: normally all of either."""
         if other.edges == self.edges:
-            return self.copy()
+            return Spans(self.edges)
         part = Spans()
+        if not other.edges:
+            return part
         for start, stop in other:
             part.update(self.within(start, stop))
         return part

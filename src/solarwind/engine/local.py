@@ -298,8 +298,11 @@ class LocalEngine(Operations):
 
     def _commits_ended(self, task: asyncio.Task[None]) -> None:
         self._committer = None
-        if task.cancelled() and not self._begun.done():
-            return  # by somebody who cancels all there is, but it had nothing to do
+        if self._begun.cancelled():  # with the task, by somebody who cancels all there is: it had nothing to do
+            self._begun = self._loop.create_future()
+            if self._commits.waiting:
+                self._commit_soon()
+            return
         self._tasks.ended("the dispatcher's commits", task)
 
     async def _commit_once(self) -> None:

@@ -16,7 +16,7 @@ from time import time_ns
 from ..batch import SLOT_NS
 from ..columns import SIZE, Attributes
 from ..engine.base import Engine
-from ..errors import Busy, SolarWindError, Unavailable
+from ..errors import Busy, SolarWindError, TooLarge, Unavailable
 from ..limits import Limits
 from ..names import check_topic
 from .group import MAX_WORDS, ORDER, Group, Numbers
@@ -41,6 +41,7 @@ class ProducerBuffer:
         self.open_groups: dict[str, Group] = {}  # by topic
         # Only payloads above `small` are counted as they come: as many small ones as a batch takes are half a batch.
         self.small = limits.batch_bytes // limits.batch_events // 2
+        self._max_payload = limits.payload_bytes
         self._max_events = limits.batch_events
         self._most_large = limits.batch_bytes // 2
         self._most_bytes = limits.unaccepted_bytes
@@ -84,9 +85,11 @@ class ProducerBuffer:
         try:
             group = self.open_groups[topic]
         except (KeyError, TypeError):
+            self.check_size(topic, data)
             group = self._begin(topic, content)
         index = len(group.payloads)
         if index >= group.room or len(data) > self.small:
+            self.check_size(topic, data)
             group = self._look_at(group, content, len(data))
             index = len(group.payloads)
         group.payloads.append(data)
@@ -191,6 +194,14 @@ class ProducerBuffer:
             raise Busy(
                 f"expected at most {self._most_bytes:,} bytes fired and not yet accepted, got more: "
                 "await what you fire now and then, so that the store keeps up"
+            )
+
+    def check_size(self, topic: str, data: bytes) -> None:
+        """Raise `TooLarge` where a payload is."""
+        if len(data) > self._max_payload:
+            raise TooLarge(
+                f"expected a payload of at most {self._max_payload:,} bytes, got {len(data):,} on topic {topic!a}: "
+                "store it elsewhere and fire where it is"
             )
 
     def _check_open(self, topic: str) -> None:

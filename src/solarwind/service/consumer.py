@@ -193,8 +193,9 @@ class Consumer:
 
     def next_work(self) -> Work | None:
         """The oldest that has something to do, and is now running once more."""
-        self.look()
         queue = self._queue
+        if queue:
+            self.look()
         while queue:
             work = queue[0]
             if work.todo or work.parts:
@@ -285,7 +286,8 @@ class Consumer:
         self._handled += len(done)
         work.reported += len(done)
         work.reported_failed += len(failed)
-        for part in _cut(done, work.fired, self._limits.unaccepted_bytes):
+        parts = _cut(done, work.fired, self._limits.unaccepted_bytes) if work.fired else [done]
+        for part in parts:
             fired = [each for position in part for each in work.fired.pop(position, ())] if work.fired else []
             report = Report(
                 self._instance,
@@ -296,7 +298,8 @@ class Consumer:
                 work.reported + work.reported_failed,
                 monotonic_ns() - work.since,
             )
-            if not self._engine.report(report, self._seal(fired)) and not work.lost:
+            batches = self._seal(fired) if fired else ()
+            if not self._engine.report(report, batches) and not work.lost:
                 self.lost(work.offer.lease)
             failed, returned = [], None
 
@@ -327,8 +330,6 @@ class Consumer:
 def _cut(done: list[int], fired: dict[int, Held], most: int) -> list[list[int]]:
     """What is reported at once: what was fired for it is together at most `most` bytes, unless it is one call's."""
     parts: list[list[int]] = [[]]
-    if not fired:
-        return [done]
     size = 0
     for position in done:
         held = fired.get(position)

@@ -20,7 +20,7 @@ import msgspec
 from .. import payload as codec
 from ..columns import check_extensions
 from ..engine.base import Engine
-from ..errors import BadArgument, Busy, TooLarge
+from ..errors import BadArgument, Busy
 from ..event import Cause, Event
 from ..limits import Limits
 from ..names import check_id, check_key, check_topic
@@ -63,7 +63,6 @@ class Firing:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._most_payload = limits.payload_bytes
         self._home: Engine | None = None  # that it fires to, once it was started
         self._thread_id = 0
         self._buffer = ProducerBuffer(limits)
@@ -88,8 +87,8 @@ class Firing:
         self._home = engine
         _STARTED.add(self)
         self._numbers = Numbers(engine.author)
-        self._buffer.open(loop, engine, lambda: loop.call_soon(self._flush))
-        self._foreign.open(loop, engine, lambda: loop.call_soon_threadsafe(self._flush_foreign))
+        self._buffer.open(loop, engine, partial(loop.call_soon, self._flush))
+        self._foreign.open(loop, engine, partial(loop.call_soon_threadsafe, self._flush_foreign))
 
     async def _drain_fired(self) -> None:
         """Wait until all that was fired is accepted or refused."""
@@ -146,44 +145,34 @@ class Firing:
             data, content = payload, codec.BYTES
         else:
             data, content = codec.encode(payload)
-        if len(data) > self._most_payload:
-            self._check_size(topic, data)
         handled = handling.get()
         if options or handled is not None or get_ident() != self._thread_id:
-            return self._fire_with(topic, data, content, handled, **options)
+            return self._fire_with(topic, data, content, handled, options)
         return self._buffer.add(topic, data, content)
 
-    def _fire_with(
-        self,
-        topic: str,
-        data: bytes,
-        content: str,
-        handled: Event | None,
-        *,
-        key: str | None = None,
-        id: str | None = None,
-        cause: Cause | Event | None = None,
-        extensions: Mapping[str, str] | None = None,
-        now: bool = False,
-        within: float | timedelta | None = None,
-    ) -> Receipt:
+    def _fire_with(self, topic: str, data: bytes, content: str, handled: Event | None, options: Options) -> Receipt:
         """Fire what is more than a payload, inside a handler, or from another thread."""
-        if now is not False:
-            check_flag("now", now)
-        seconds = None if within is None else check_seconds("within", within, some=True)
         attributes: dict[str, Any] = {}
-        if key is not None:
-            attributes["keys"] = check_key(key)
-        if id is not None:
-            attributes["ids"] = check_id(id)
-        after = 0
-        if cause is not None or extensions is not None:
-            stated, after = _stated(cause, extensions)
-            attributes |= stated
+        after, now, seconds = 0, False, None
+        for name, value in options.items():
+            if name == "key" and value is not None:
+                attributes["keys"] = check_key(value)
+            elif name in _ATTRIBUTES:
+                if value is not None:
+                    field, check = _ATTRIBUTES[name]
+                    attributes[field] = check(value)
+                    after = value.time_ns if isinstance(value, Event) else after
+            elif name == "now":
+                now = check_flag("now", value)
+            elif name == "within":
+                seconds = None if value is None else check_seconds("within", value, some=True)
+            else:
+                raise TypeError(f"fire() got an unexpected keyword argument {name!r}")
         if handled is not None:
             after = max(after, handled.time_ns)
             if not now and self._holds(handled):
                 check_topic(topic)
+                self._buffer.check_size(topic, data)
                 self._check_held(handled, len(data))
                 return self._hold(handled, topic, data, content, attributes, after)
             if "causes" not in attributes:
@@ -251,7 +240,7 @@ class Firing:
         encoded = list(map(codec.encode, given))
         bytes_ = [data for data, _ in encoded]
         longest = max(bytes_, key=len, default=b"")
-        self._check_size(topic, longest)
+        self._buffer.check_size(topic, longest)
         check_flag("now", now)
         seconds = None if within is None else check_seconds("within", within, some=True)
         its_keys, its_ids = _keys(given, key, keys), _column("ids", ids, len(given), check_id)
@@ -277,13 +266,6 @@ class Firing:
             receipts = [buffer.add_with(topic, *event, after) for event in events]
         self._limit(buffer, receipts, seconds)
         return Receipts(receipts)
-
-    def _check_size(self, topic: str, data: bytes) -> None:
-        if len(data) > self._most_payload:
-            raise TooLarge(
-                f"expected a payload of at most {self._most_payload:,} bytes, got {len(data):,} on topic {topic!a}: "
-                "store it elsewhere and fire where it is"
-            )
 
     def _holds(self, handled: Event) -> bool:
         """Whether what is fired is held until the handler returns."""
@@ -317,12 +299,23 @@ class Firing:
         self._foreign.send(groups)
 
 
+_ATTRIBUTES: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "key": ("keys", check_key),
+    "id": ("ids", check_id),
+    "cause": ("causes", Cause.of),
+    "extensions": ("extensions", check_extensions),
+}
+
+
 def _name_options() -> None:
     """Let `help(fire)` and `inspect` say its options by name."""
-    own, rest = inspect.signature(Firing.fire), inspect.signature(Firing._fire_with)
-    options = [each for each in rest.parameters.values() if each.kind is each.KEYWORD_ONLY]
-    named = own.replace(parameters=[*list(own.parameters.values())[:-1], *options])
-    Firing.fire.__signature__ = named  # type: ignore[attr-defined]
+    shown = inspect.signature(Firing.fire)
+    options = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False if name == "now" else None, annotation=of)
+        for name, of in Options.__annotations__.items()
+    ]
+    shown = shown.replace(parameters=[*list(shown.parameters.values())[:-1], *options])
+    Firing.fire.__signature__ = shown  # type: ignore[attr-defined]
 
 
 _name_options()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Awaitable, Generator, Iterator, Sequence
 from time import monotonic
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -62,7 +62,7 @@ class SentReceipt(msgspec.Struct, Receipt, eq=False, gc=False):
         return self.group.id(self.index)
 
     def __await__(self) -> Generator[Any, None, str]:
-        yield from _accepted(self.group)
+        yield from _acceptance(self.group).__await__()
         return self.id
 
     def wait(self, timeout: float | None = None) -> str:
@@ -203,20 +203,19 @@ def _check_here(accepted: asyncio.Future[None]) -> None:
         raise Unavailable(why)
 
 
-def _accepted(group: Group) -> Generator[Any, None, None]:
+def _acceptance(group: Group) -> Awaitable[None]:
+    """What to await until it is accepted."""
     accepted = group.accepted
     if accepted.done():
-        accepted.result()
-        return
+        return accepted
     loop = accepted.get_loop()
     if running_loop() is loop:
-        # Each with a future of his own: whoever gives up waiting must not take the others with him
+        # Each with a future of its own: whoever gives up waiting must not take the others with it.
         waiter = loop.create_future()
         group.waiters.append(waiter)
-        yield from waiter.__await__()
-    else:
-        _check_here(accepted)
-        yield from on_loop(loop, _until_accepted(accepted)).__await__()
+        return waiter
+    _check_here(accepted)
+    return on_loop(loop, _until_accepted(accepted))
 
 
 async def _until_accepted(accepted: asyncio.Future[None]) -> None:
