@@ -9,11 +9,13 @@ from types import FrameType
 import pytest
 
 from solarwind.batch import Batch, seal
+from solarwind.core.exchange import header_key
 from solarwind.core.log import Stored
+from solarwind.core.rollout import place
 from solarwind.core.state import encode
 from solarwind.limits import Limits
 
-from .bench import SECOND, Bench
+from .bench import SECOND, Bench, batch
 
 SIZE = 2_000  # events of a batch
 
@@ -151,6 +153,43 @@ def test_a_share_whose_instances_died_is_another_s_after_their_lease_and_theirs_
     third = bench.join(version=2, room=1_000)
     bench.fire()
     assert bench.given() == {third: [2]}
+
+
+def test_a_version_goes_on_while_the_newer_one_s_instances_hang_beyond_their_lease() -> None:
+    bench = Bench()
+    first, second = bench.join(version=1, room=9), bench.join(version=2, room=1, lease_ns=30 * SECOND)
+    bench.fire(2)
+    (hung,) = bench.take()
+    assert hung.instance == second
+    bench.pass_time(29)
+    assert not bench.given()
+    bench.pass_time(1)
+    assert bench.given() == {first: [0, 1]}
+    bench.dispatcher.alive(second, bench.now)
+    bench.fire()
+    assert bench.given() == {second: [2]}
+
+
+def test_a_share_whose_instances_hang_for_their_lease_is_another_s_at_once() -> None:
+    bench, first, second = rollout(1.0, lease_ns=30 * SECOND)
+    bench.fire()
+    assert bench.given() == {second: [0]}
+    bench.pass_time(30)
+    bench.fire()
+    assert bench.given() == {first: [0, 1]}
+    bench.dispatcher.alive(second, bench.now)
+    bench.fire()
+    assert bench.given() == {second: [2]}
+
+
+def test_a_version_that_gets_all_of_a_key_waits_for_nothing_that_the_other_only_passed_by() -> None:
+    bench, _, second = rollout(0.5, exchange="keyed")
+    key = next(key for key in map(str, range(99)) if place(batch(keys=[key]), 0, header_key) < 0.5)
+    bench.fire(3, keys=[key] * 3)
+    bench.settle_all()
+    bench.dispatcher.share_out("T", "p", 2, 1.0, bench.now)
+    bench.fire(keys=["other"])
+    assert bench.given() == {second: [3]}
 
 
 def test_after_a_restart_shares_are_as_they_were_and_nothing_is_done_twice() -> None:

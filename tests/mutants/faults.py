@@ -199,7 +199,7 @@ REGISTRY = _of(
     ),
     ("track.reached = max(track.reached, change.reach, change.created or 0)", "track.reached = 1 << 60"),
     ("del purpose.gone[track.number]", "pass", _ROLLOUT),
-    ("if share and (purpose.live[version] > 0 or version in purpose.gone)", "if share", _ROLLOUT),
+    ("if share and (purpose.is_heard_of(version) or version in purpose.gone)", "if share", _ROLLOUT),
     ("return name not in self._creating", "return True", _DISPATCHER),
 )
 

@@ -316,6 +316,8 @@ class Dispatcher(Registry):
             return False
         instance, purpose = found
         instance.alive(now)
+        if instance.silent:
+            self.note_silent(purpose, instance, now, silent=False)
         self.copies.drain(instance, now)
         lease = instance.leases.get(report.lease)
         counts = lease is not None and self._note(lease, report, now)
@@ -397,9 +399,9 @@ class Dispatcher(Registry):
         found = self.instances.get(instance_id)
         if found is not None:
             instance, purpose = found
-            was_silent = instance.silent
             instance.alive(now)
-            if was_silent:
+            if instance.silent:
+                self.note_silent(purpose, instance, now, silent=False)
                 self.copies.drain(instance, now)
                 self.further_partitions(purpose, now)
 
@@ -423,6 +425,7 @@ class Dispatcher(Registry):
                 silent.append(about.process)
                 touched.update(dict.fromkeys(purpose.tracks.values()))
                 self.take_away(purpose, about, purpose.attempts, died=True)
+                self.note_silent(purpose, about, now, silent=True)
         for process in [process for process in silent if process.closed]:
             self.crashes.proceed(process, now)
         for track in touched:
@@ -434,7 +437,6 @@ class Dispatcher(Registry):
         instance.watched = bool(instance.leases) and not lost
         if instance.watched:
             self.wake(instance.alive_until, instance)
-        instance.silent = instance.silent or lost
         return lost
 
     @property

@@ -82,7 +82,6 @@ class Instance(msgspec.Struct, eq=False):
 
     def alive(self, now: int) -> None:
         """It was heard of: its leases run on."""
-        self.silent = False
         self.alive_until = now + self.join.lease_ns
 
     def observe(self, handled: int, busy_ns: int) -> None:

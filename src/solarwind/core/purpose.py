@@ -29,6 +29,7 @@ class Purpose:
         self.tracks: dict[int, Track] = {}
         self.instances: dict[int, Instance] = {}
         self.live: Counter[int] = Counter()  # version -> instances that do not leave
+        self.silent: Counter[int] = Counter()  # how many of these are
         self._attempts: Counter[int] = Counter()  # what instances state -> how many do
         self.dropped = 0
         self.copies_handled = 0
@@ -56,13 +57,19 @@ class Purpose:
 
     @property
     def active(self) -> Statement:
-        """What the version that gets the events states: the highest with a live instance, else the highest known, of
-        those for which no share is wanted."""
+        """What the version that gets the events states: the highest with a live instance that is heard of, else with a
+        live one, else the highest known, of those for which no share is wanted."""
         if self._active is None:
             shared = dict(self.main.state.rollout.wanted)
             live = [version for version in +self.live if version not in shared]
-            self._active = self.statements[max(live or [each for each in self.statements if each not in shared])]
+            awake = [version for version in live if self.is_heard_of(version)]
+            known = [version for version in self.statements if version not in shared]
+            self._active = self.statements[max(awake or live or known)]
         return self._active
+
+    def is_heard_of(self, version: int) -> bool:
+        """Whether a version has an instance that does not leave and is not silent."""
+        return self.live[version] > self.silent[version]
 
     @property
     def shares(self) -> dict[int, float]:
@@ -71,6 +78,11 @@ class Purpose:
             turns = self.main.state.rollout.turns
             self._shares = dict(turns[-1].shares) if turns else {}
         return self._shares
+
+    def key_of_shares(self, shares: list[tuple[int, float]]) -> str | None:
+        """The field by which these versions and the active one divide the events, if one of them states any."""
+        stated = [self.statements[version] for version, _ in shares] + [self.active]
+        return next((each.key for each in stated if each.key is not None), None)
 
     def at_work(self, version: int) -> Collection[Instance]:
         """The instances of a version that do not leave."""
@@ -94,11 +106,19 @@ class Purpose:
         if not instance.leaving:
             instance.leaving = True
             self.live[instance.version] -= 1
+            self.silent[instance.version] -= instance.silent
             at_work = self._at_work.get(instance.version)
-            if at_work is not None and self.live[instance.version]:  # else another version may have its turn
+            if at_work is not None and self.is_heard_of(instance.version):  # else another version may have its turn
                 at_work.pop(instance.id, None)
             else:
                 self.note_change()
+
+    def note_silent(self, instance: Instance, silent: bool) -> None:
+        """It is not heard of any more, or is again."""
+        instance.silent = silent
+        if not instance.leaving:
+            self.silent[instance.version] += 1 if silent else -1
+            self.note_change()
 
     def forget(self, instance: Instance) -> None:
         """It is gone."""

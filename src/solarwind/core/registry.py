@@ -205,6 +205,11 @@ class Registry:
         for track in purpose.tracks.values():
             self._note_exchange(topic, track)
 
+    def note_silent(self, purpose: Purpose, instance: Instance, now: int, *, silent: bool) -> None:
+        """An instance is not heard of any more, or is again: its version may be without any."""
+        purpose.note_silent(instance, silent)
+        self._note_change(self.topics[purpose.topic], purpose, now)
+
     def share_out(self, topic_name: str, name: str, version: int, share: float | None, now: int) -> None:
         """Give a version this share of what is accepted from now on, by key or else by id; the rest is for the highest
         version without one. None: it is one of those again. Raises `NotFound`, and `BadArgument` for a share that
@@ -232,17 +237,19 @@ class Registry:
         there is one."""
         state, before = purpose.main.state, purpose.shares
         for version, _ in state.rollout.wanted:
-            if purpose.live[version] > 0:
+            if purpose.is_heard_of(version):
                 purpose.gone.pop(version, None)
             elif version in before and version not in purpose.gone:
-                when = purpose.gone[version] = now + purpose.lease_ns.get(version, 0)
+                left = 0 if purpose.live[version] else purpose.lease_ns.get(version, 0)  # a silent one's is over
+                when = purpose.gone[version] = now + left
                 self.wake(when, purpose.tracks[version], GONE)
         shares = [
             (version, share)
             for version, share in state.rollout.wanted
-            if share and (purpose.live[version] > 0 or version in purpose.gone)
+            if share and (purpose.is_heard_of(version) or version in purpose.gone)
         ]
-        if shares != list(before.items()):
+        turns = state.rollout.turns
+        if shares != list(before.items()) or (shares and turns[-1].key != purpose.key_of_shares(shares)):
             self._turn(topic, purpose, shares)
 
     def _turn(self, topic: Topic, purpose: Purpose, shares: list[tuple[int, float]]) -> None:
@@ -253,15 +260,15 @@ class Registry:
                 track = self._add_track(purpose, State(topic.name, purpose.name, version), reached=-1)
                 self._creating[track.key] += 1
                 self.change(track, Change(*track.key, created=topic.end))
-        stated = [purpose.statements[version] for version, _ in shares] + [purpose.active]
-        key = next((each.key for each in stated if each.key is not None), None)
         low = min(track.state.open_from(topic.end) for track in purpose.tracks.values())
-        turns = [turn for turn in state.rollout.turns if turn.since < topic.end] + [Turn(topic.end, shares, key)]
+        turn = Turn(topic.end, shares, purpose.key_of_shares(shares))
+        turns = [*(each for each in state.rollout.turns if each.since < topic.end), turn]
         while len(turns) > 1 and turns[1].since <= low:
             del turns[0]
         self.change(purpose.main, Change(*purpose.main.key, rollout=Rollout(state.rollout.wanted, turns)))
         for track in purpose.tracks.values():
-            track.note_turns()
+            if track.note_turns():
+                self.change(track, Change(*track.key))
 
     def look_for_gone(self, track: Track, when: int) -> Collection[Track]:
         """If no instance of the track's version has come back by now, its share is another's. Return what is to be

@@ -100,6 +100,11 @@ class Walk:
         if stop - self._run >= MAX_RUN or any(turn.since == stop for turn in self._turns()):
             self._pass()
 
+    def note_turns(self) -> bool:
+        """There is another turn, maybe where it is. Return whether there is something to be written down."""
+        self.end(self._at)
+        return bool(self.passed)
+
     def _pass(self) -> None:
         self.passed.add(self._run, self._at)
         self._run = self._at

@@ -95,10 +95,15 @@ class Track:
         """Which shares there are, from which position on."""
         return self.purpose.main.state.rollout.turns
 
-    def note_turns(self) -> None:
-        """From now on there are other tracks."""
-        if self._backlog is not None and self._backlog.walk is None and self.turns:
-            self._backlog.walk = self._walk()
+    def note_turns(self) -> bool:
+        """There is another turn. Return whether the track came by something in others that is to be written down, so
+        that nobody waits for it there."""
+        backlog = self._backlog
+        if backlog is None:
+            return False
+        if backlog.walk is None:
+            backlog.walk = self._walk()
+        return backlog.walk.note_turns()
 
     def _walk(self) -> Walk:
         return Walk(self.number, lambda: self.turns, key_of)

@@ -19,7 +19,19 @@ from ..core.effects import Join, Offer, Report
 from ..core.log import Stored
 from ..core.purpose import Purpose
 from ..core.state import Snapshot
-from .sim_facts import PENDING_EXCHANGES, Broken, Facts, Held, Holder, PurposeBook, Shares, bits, bits_of, positions
+from .sim_facts import (
+    PENDING_EXCHANGES,
+    Broken,
+    Facts,
+    Held,
+    Holder,
+    PurposeBook,
+    Shares,
+    bits,
+    bits_of,
+    comparable,
+    positions,
+)
 from .sim_store import Name
 
 
@@ -150,22 +162,27 @@ class Book:
         book = self._by_instance.get(instance)
         if book is not None:
             holder = book.holders[instance]
-            holder.heard, holder.silent = now, False
+            was_silent, holder.heard, holder.silent = holder.silent, now, False
+            if was_silent:
+                book.note_shares(self.ends[book.name[0]], now, holder.join.lease_ns)
+                book.note_change(self.ends[book.name[0]])
 
     def ticked(self, now: int) -> None:
         for book in self.purposes.values():
-            for version in [version for version, until in book.gone.items() if until <= now]:
-                del book.gone[version]
-                self.counts["shares without an instance"] += 1
-                left = {each: part for each, part in book.shares.items() if each != version}
-                book.turn(self.ends[book.name[0]], left)
-                book.note_change(self.ends[book.name[0]])
+            end = self.ends[book.name[0]]
             for instance, holder in book.holders.items():
                 at_work = any(held.instance == instance and held.pends for held in book.leases.values())
                 if at_work and holder.heard + holder.join.lease_ns <= now:
                     self.counts["leases ended"] += 1
                     holder.silent = True
                     self._take_away(book, instance, lost=True)
+                    book.note_shares(end, now, 0)
+                    book.note_change(end)
+            for version in [version for version, until in book.gone.items() if until <= now]:
+                del book.gone[version]
+                self.counts["shares without an instance"] += 1
+                book.turn(end, {each: part for each, part in book.shares.items() if each != version})
+                book.note_change(end)
 
     def reported(self, report: Report, counts: bool, now: int) -> None:
         """An instance said what it made of its events; the dispatcher said whether it counts."""
@@ -342,7 +359,7 @@ class Book:
             for number, then in expected.items():
                 now = tracks[number].state.snapshot()
                 turned = now.copied_from != then.copied_from  # another exchange is at work while nobody is there
-                if _comparable(now, turned=turned) != _comparable(then, turned=turned):
+                if comparable(now, turned=turned) != comparable(then, turned=turned):
                     raise Broken(f"{name}: recovered {now}, committed was {then}")
             copied_from = tracks[0].state.copied_from
             if copied_from != book.facts.copied_from:
@@ -461,7 +478,8 @@ class Book:
             same = self._with_key[book.name[0], kind, key]
             if same & out:
                 raise Broken(f"{where}, {position} of key {key!r} while {positions(same & out)} is in hand")
-            before = same & pending & ((1 << position) - 1)
+            turn = max([since for since, *_ in book.facts.turns if since <= position], default=0)
+            before = same & pending & ((1 << position) - 1) & (track | (1 << turn) - 1)
             if not book.excused >> position & 1 and before:
                 raise Broken(f"{where}, {position} of key {key!r} before {positions(before)}")
             out |= 1 << position
@@ -577,21 +595,3 @@ class Book:
             for name, book in self.purposes.items()
             if book.pends and (left := positions(book.pending(self.ends[name[0]])))
         }
-
-
-def _comparable(snapshot: Snapshot, *, turned: bool) -> object:
-    """`turned`: from here on it copies, or no more."""
-    pending = (
-        snapshot.floor,
-        snapshot.done,
-        {each.position: each for each in snapshot.waiting},
-        dict(snapshot.tried),
-    )
-    return (
-        {each.version: each for each in snapshot.statements},
-        None if turned else pending,
-        snapshot.dead,
-        snapshot.reach,
-        snapshot.settled,
-        snapshot.retried,
-    )

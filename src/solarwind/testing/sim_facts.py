@@ -12,6 +12,7 @@ import msgspec
 
 from ..core.effects import Join
 from ..core.spans import Spans
+from ..core.state import Snapshot
 from .sim_store import Name
 
 PENDING_EXCHANGES = ("direct", "direct:least-busy", "direct:random", "keyed")
@@ -124,11 +125,16 @@ class PurposeBook:
     def active(self) -> tuple[int, str, str | None]:
         """Version, exchange and key."""
         rest = [version for version in self.facts.statements if version not in self.facts.wanted]
-        version = max([version for version in rest if self.is_live(version)] or rest)
+        live = [version for version in rest if self.has(version)]
+        version = max([version for version in live if self.is_heard_of(version)] or live or rest)
         return version, *self.facts.statements[version]
 
-    def is_live(self, version: int) -> bool:
+    def has(self, version: int) -> bool:
         return any(holder.join.version == version and not holder.leaving for holder in self.holders.values())
+
+    def is_heard_of(self, version: int) -> bool:
+        there = [holder for holder in self.holders.values() if holder.join.version == version and not holder.leaving]
+        return any(not holder.silent for holder in there)
 
     @property
     def shares(self) -> Shares:
@@ -139,19 +145,19 @@ class PurposeBook:
         """Who has a share that is wanted keeps it for a lease after its last instance, and gets it back with the
         next."""
         for version in self.facts.wanted:
-            if self.is_live(version):
+            if self.is_heard_of(version):
                 self.gone.pop(version, None)
             elif version in self.shares and version not in self.gone:
-                self.gone[version] = now + lease_ns
-        self.turn(end, {each: share for each, share in self.facts.wanted.items() if share and self._has(each)})
+                self.gone[version] = now if self.has(version) else now + lease_ns
+        self.turn(end, {each: share for each, share in self.facts.wanted.items() if share and self._keeps(each)})
 
-    def _has(self, version: int) -> bool:
-        return self.is_live(version) or version in self.gone
+    def _keeps(self, version: int) -> bool:
+        return self.is_heard_of(version) or version in self.gone
 
     def turn(self, end: int, shares: Shares) -> None:
-        if shares != self.shares:
-            stated = [self.facts.statements[version][1] for version in sorted(shares)] + [self.active[2]]
-            key = next((each for each in stated if each is not None), None)
+        stated = [self.facts.statements[version][1] for version in sorted(shares)] + [self.active[2]]
+        key = next((each for each in stated if each is not None), None)
+        if shares != self.shares or (shares and self.facts.turns[-1][2] != key):
             self.facts.turns = [turn for turn in self.facts.turns if turn[0] < end] + [(end, shares, key)]
 
     @property
@@ -182,3 +188,21 @@ class PurposeBook:
             if held.pends:
                 mask |= held.positions
         return mask
+
+
+def comparable(snapshot: Snapshot, *, turned: bool) -> object:
+    """`turned`: from here on it copies, or no more."""
+    pending = (
+        snapshot.floor,
+        snapshot.done,
+        {each.position: each for each in snapshot.waiting},
+        dict(snapshot.tried),
+    )
+    return (
+        {each.version: each for each in snapshot.statements},
+        None if turned else pending,
+        snapshot.dead,
+        snapshot.reach,
+        snapshot.settled,
+        snapshot.retried,
+    )

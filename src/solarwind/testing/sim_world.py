@@ -535,7 +535,7 @@ class World:
                 self.engine.alive(worker.id)
         for name, book in list(self.book.purposes.items()):
             version = max(each for each in book.facts.statements if each not in book.facts.wanted)
-            if not book.is_live(version):
+            if not book.has(version):
                 plan = next(plan for plan in self.plans if (plan.topic, plan.purpose) == name)
                 self.join(plan, version, "now", 1)
         rounds, left = 0, self.book.left_over()
