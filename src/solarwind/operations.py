@@ -140,7 +140,12 @@ class Operator:
         to="engine",
         repeat="question",
         http=Http("GET", "/v1/trace/{id}", "An event and what it caused"),
-        cli=Cli("trace", "An event, and the tree of what it caused.", examples=("trace upload-17",)),
+        cli=Cli(
+            "trace",
+            "An event, and the tree of what it caused.",
+            options={"after": "Only what it caused after that event.", "limit": "How many events at most."},
+            examples=("trace upload-17",),
+        ),
     )
     backup = Operation(Operations.backup, to="engine")
 

@@ -300,10 +300,12 @@ class DeadItem(msgspec.Struct, array_like=True, frozen=True):
 
 
 class TraceItem(msgspec.Struct, array_like=True, frozen=True):
-    """An event of a trace as a batch of one, and which item caused it, counted from 0; -1 is the root's."""
+    """An event of a trace as a batch of one; which item caused it, counted from 0, and -1 for the root; and whether it
+    caused more than is here."""
 
     batch: bytes
     parent: int
+    more: bool
 
 
 class StatisticsItem(msgspec.Struct, array_like=True, frozen=True):

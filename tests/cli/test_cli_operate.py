@@ -132,6 +132,12 @@ def test_trace_is_a_tree_with_whole_ids(furnished: str) -> None:
     assert second.endswith("by Encode [video] to MP4 (version 1)")
 
 
+def test_a_trace_that_is_cut_says_how_to_go_on(furnished: str) -> None:
+    assert done("trace", "video-1", "--limit", "1", "--url", furnished).lines[1:] == [
+        "└── and more: solarwind trace video-1"
+    ]
+
+
 def test_trace_as_json_is_nested(furnished: str) -> None:
     root = done("trace", "video-1", "--url", furnished, "--json").json
     (child,) = root["caused"]

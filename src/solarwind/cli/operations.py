@@ -170,7 +170,7 @@ def _letter_record(letter: DeadLetter) -> dict[str, Any]:
 
 def _trace_record(root: Trace) -> dict[str, Any]:
     def record(of: Trace) -> dict[str, Any]:
-        return {"event": show.event_record(of.event), "caused": []}
+        return {"event": show.event_record(of.event), "caused": [], "more": of.more}
 
     top = record(root)
     todo = [(root, top)]
@@ -290,4 +290,7 @@ def _tree(root: Trace) -> Tree:
     while todo:
         found, made = todo.pop()
         todo += [(child, made.add(label(child))) for child in found.caused]
+        if found.more:
+            after = f" --after {found.caused[-1].event.id}" if found.caused else ""
+            made.add(Text(plain(f"and more: solarwind trace {found.event.id}{after}"), overflow="fold"))
     return top

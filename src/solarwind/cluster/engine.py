@@ -419,7 +419,7 @@ class NatsEngine(Running):
             parts.append(await Internal.left(await self._client(partition), some))
         return "; ".join(part for part in parts if part != NOTHING) or NOTHING
 
-    async def _trace(self, id: str) -> Trace:
+    async def _trace(self, id: str, after: str | None, limit: int) -> Trace:
         """Read the tree from the streams: it needs no owner."""
         partitions = await self._partitions()
         for partition in partitions:
@@ -436,7 +436,7 @@ class NatsEngine(Running):
                     cause = batch.cause(index)
                     if cause.kind == "event":
                         children.setdefault(cause.id, []).append(Event(HandOut(batch), index))
-        return trace_tree(event, children)
+        return trace_tree(event, children, after, limit)
 
     async def _backup(self, path: str) -> None:
         raise NotAllowed(

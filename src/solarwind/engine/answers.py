@@ -131,7 +131,7 @@ def _event(data: bytes) -> Event:
 def _trace_items(trace: Trace) -> Iterable[wire.TraceItem]:
     order = [(trace, -1)]
     for index, (each, parent) in enumerate(order):
-        yield wire.TraceItem(_pack_event(each.event), parent)
+        yield wire.TraceItem(_pack_event(each.event), parent, each.more)
         order += [(child, index) for child in each.caused]
 
 
@@ -139,7 +139,7 @@ def _read_trace(items: list[Any]) -> Trace:
     found: list[wire.TraceItem] = _read(items, list[wire.TraceItem])
     caused: list[list[Trace]] = [[] for _ in found]
     for index in reversed(range(len(found))):
-        trace = Trace(_event(found[index].batch), tuple(reversed(caused[index])))
+        trace = Trace(_event(found[index].batch), tuple(reversed(caused[index])), found[index].more)
         if index:
             caused[found[index].parent].append(trace)
     return trace

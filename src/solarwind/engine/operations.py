@@ -230,8 +230,9 @@ class Operations(Running):
         await self._committed()
         return count
 
-    async def trace(self, id: EventId) -> Trace:
-        """The event with that id and the tree of what it caused, from the history. Raises `NotFound`."""
+    async def trace(self, id: EventId, after: EventId | None = None, limit: Limit = 1_000) -> Trace:
+        """The event with that id and the tree of what it caused, from the history: at most `limit` events, the nearest
+        first. Where an event has `more`, ask for its own, `after` the last one there. Raises `NotFound`."""
         await self._committed()
         found = await self.store.find(id)
         if found is None:
@@ -243,7 +244,7 @@ class Operations(Running):
                 cause = stored.batch.cause(index)
                 if cause.kind == "event":
                     caused.setdefault(cause.id, []).append(Event(HandOut(stored.batch, stored.start), index))
-        return trace_tree(event, caused)
+        return trace_tree(event, caused, after, limit)
 
     async def backup(self, path: NewFile) -> None:
         """Copy the store to a new file while it is in use. Raises `NotAllowed` where there is none, `StoreError`."""
@@ -283,17 +284,35 @@ def _no_letter(topic: str, purpose: str, id: str) -> NotFound:
     )
 
 
-def trace_tree(event: Event, caused: dict[str, list[Event]]) -> Trace:
-    """The event and what it caused; `caused` has the events by the ids of their causes. Without recursion, since a
-    chain of causes can be long."""
-    order = [event]
+def trace_tree(event: Event, caused: dict[str, list[Event]], after: str | None, limit: int) -> Trace:
+    """Return the event and what it caused, but for what it caused up to the event `after`: at most `limit` events, the
+    nearest first, or fewer if they are large. `caused` has the events by the ids of their causes. Raise `NotFound`."""
+    order, size = [event], len(event.data)
     children: list[list[int]] = []
-    while len(children) < len(order):
+    cut: set[int] = set()
+    while len(children) < len(order):  # without recursion, since a chain of causes can be long
+        at = len(children)
         # Taken out as it is used, so that events that somebody said cause each other still end.
-        found = sorted(caused.pop(order[len(children)].id, ()), key=lambda child: child.time_ns)
-        children.append(list(range(len(order), len(order) + len(found))))
-        order += found
+        found = sorted(caused.pop(order[at].id, ()), key=lambda child: child.time_ns)
+        if at == 0 and after is not None:
+            found = _behind(event, found, after)
+        start = len(order)
+        for child in found:
+            size += len(child.data)
+            if cut or len(order) == limit or (len(order) > 1 and size > MAX_PAGE_BYTES):
+                cut.add(at)
+                break
+            order.append(child)
+        children.append(list(range(start, len(order))))
     traces: dict[int, Trace] = {}
     for index in reversed(range(len(order))):
-        traces[index] = Trace(order[index], tuple(traces.pop(child) for child in children[index]))
+        below = tuple(traces.pop(child) for child in children[index])
+        traces[index] = Trace(order[index], below, index in cut)
     return traces[0]
+
+
+def _behind(event: Event, caused: list[Event], after: str) -> list[Event]:
+    for at, child in enumerate(caused, 1):
+        if child.id == after:
+            return caused[at:]
+    raise NotFound(f"expected the id of an event that {event.id!a} caused as after, got {after!a}, which is none")

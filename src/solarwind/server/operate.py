@@ -46,6 +46,7 @@ _FIELDS: dict[str, tuple[Any, Callable[[Any, str], Any]]] = {
     "topic?": (TopicName | None, _same),
     "purpose": (PurposeName, _same),
     "id": (Id, _same),
+    "id?": (Id | None, _same),
     "since": (SinceText, read_since),
     "until": (SinceText, read_since),
     "keep": (Annotated[float, Meta(ge=0, lt=MAX_SECONDS)] | UnsetType | None, _same),
@@ -145,7 +146,10 @@ class DeadRecord(msgspec.Struct):
 
 
 class Events(msgspec.Struct):
+    """The events of a trace. `more` are the ids of those that caused further ones, which are asked for by their own."""
+
     events: list[CloudEvent]
+    more: list[Id]
 
 
 def _letter(letter: DeadLetter) -> DeadRecord:
@@ -156,11 +160,11 @@ def _record(info: PurposeInfo) -> PurposeRecord:
     return PurposeRecord(**msgspec.structs.asdict(info.statistics), topic=info.topic, purpose=info.purpose)
 
 
-def _tree(trace: Trace) -> Iterator[CloudEvent]:
+def _tree(trace: Trace) -> Iterator[Trace]:
     todo = [trace]
     while todo:
         found = todo.pop()
-        yield to_cloudevent(found.event)
+        yield found
         todo += reversed(found.caused)
 
 
@@ -172,7 +176,8 @@ async def _show_statistics(call: Call, found: records.Statistics) -> Response:
 async def _show_trace(call: Call, found: Trace) -> Response:
     """Answer with the event and what it caused, each after the one that its `causationid` names. It is a list, because
     a chain of causes may be longer than JSON can nest."""
-    return answer(Events(await in_pieces(call, _tree(found))))
+    events = await in_pieces(call, (to_cloudevent(each.event) for each in _tree(found)))
+    return answer(Events(events, [each.event.id for each in _tree(found) if each.more]))
 
 
 async def _show_nothing(call: Call, found: None) -> Response:

@@ -441,3 +441,29 @@ class HistoryRules:
 
     async def _is_kept(self, wind: SolarWind, count: int) -> bool:
         return await self._kept(wind) == count
+
+    @on_loop
+    async def test_a_large_trace_comes_in_parts_that_say_where_more_is(self, place: Place) -> None:
+        wind = place.open()
+        for topic in ("a", "b", "c"):
+            wind.topic(topic, keep=3600)
+
+        @wind.on("a", purpose="p")
+        async def first() -> None:
+            wind.fire_many("b", range(3))
+
+        @wind.on("b", purpose="q")
+        async def second(number: int) -> None:
+            wind.fire("c", number)
+
+        async with wind:
+            id = await wind.fire("a")
+            await wind.settled(60)
+            part = await wind.trace(id, limit=3)
+            rest = await wind.trace(id, part.caused[-1].event.id)
+            leaf = await wind.trace(part.caused[0].event.id)
+            await refused(wind.trace(id, "none"), NotFound, "caused as after", "'none'")
+        assert [(each.event.payload, each.caused, each.more) for each in part.caused] == [(0, (), True), (1, (), True)]
+        assert (part.more, rest.more, leaf.more) == (True, False, False)
+        assert [each.event.payload for each in rest.caused] == [2]
+        assert [each.event.payload for each in (*rest.caused[0].caused, *leaf.caused)] == [2, 0]
