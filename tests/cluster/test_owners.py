@@ -15,6 +15,7 @@ import pytest
 from solarwind import Event, Later, SolarWind, StoreError
 from solarwind.cluster import owner as owner_module
 from solarwind.cluster.engine import NatsEngine
+from solarwind.cluster.owners import Owners
 from solarwind.core.effects import Join, Offer
 from solarwind.records import OwnerInfo
 from solarwind.testing.contract import on_loop, until
@@ -331,6 +332,27 @@ async def test_an_owner_whose_partition_is_another_s_waits_for_nothing(
         joining.cancel()
         await asyncio.gather(joining, return_exceptions=True)
     assert "belongs to another now" in caplog.text
+
+
+@on_loop
+async def test_a_process_that_stood_still_takes_nobody_for_gone(
+    server: NatsServer, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody could be heard of meanwhile; and who was silent for so long gets little time to answer."""
+    url = server.url(namespace, streams=1)
+    async with process(url, topics=["T"]) as other, SolarWind(url) as wind:
+        assert await owners(wind) == [str(other.pid)]
+        own: Owners = wind.engine._owners  # type: ignore[attr-defined]
+
+        async def dead(self: Owners, node: str, member: object) -> bool:
+            return False
+
+        monkeypatch.setattr(Owners, "_lives", dead)
+        own._awake_at -= 10.0
+        for member in own.members.values():
+            member.heard -= 10.0
+        await own._turn()
+        assert own.members
 
 
 class Inert:

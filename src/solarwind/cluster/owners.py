@@ -87,6 +87,7 @@ class Owners:
         self._not_before: dict[int, float] = {}  # when a partition may be started anew, if it ended right after a start
         self._unowned: dict[int, float] = {}  # since when a partition is seen without an owner
         self._began = 0.0
+        self._awake_at = 0.0  # when this process was at work last
         self._changed_at = 0.0  # when a process joined or left
         self._moved_at = 0.0
         self.took: Callable[[Raw], None] = lambda raw: None  # gets what else is in the bucket
@@ -101,7 +102,7 @@ class Owners:
     # Life ---------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        self._began = self._changed_at = self._loop.time()
+        self._began = self._changed_at = self._awake_at = self._loop.time()
         self._session.back.append(self._back)
         bucket = self._layout.bucket_stream
         about = await self._session.until_answered(
@@ -124,6 +125,7 @@ class Owners:
         await self._tail.until(last)
         self._tasks.begin(self._run(), "the look at who owns what")
         self._tasks.repeat(self._send_heartbeat, HEARTBEAT_S, "the heartbeat to other processes")
+        self._tasks.repeat(self._stay_awake, TURN_S, "the look at whether this process stood still")
 
     async def stop(self) -> None:
         """Hand over each partition that this process owns to a process that goes on, or to none."""
@@ -156,10 +158,20 @@ class Owners:
     def _back(self) -> None:
         """Subscribe again: the subscriptions went with the connection. A process that was not heard of meanwhile may
         well live."""
-        now = self._loop.time()
-        for member in self.members.values():
-            member.heard = now
+        self._trust()
         self._tasks.begin(self._subscribe(), "the subscription to other processes")
+
+    async def _stay_awake(self) -> None:
+        """A process that stood still could hear of nobody meanwhile, and takes nobody for gone by that."""
+        now = self._loop.time()
+        if now - self._awake_at > HEARTBEAT_S:
+            self._trust()
+        self._awake_at = now
+
+    def _trust(self) -> None:
+        """Take all processes for alive as of now."""
+        for member in self.members.values():
+            member.heard = self._loop.time()
 
     def _bucket_gone(self) -> None:
         self.failed(StoreError(f"expected bucket {self._layout.bucket}, it was deleted: start again to make it anew"))
@@ -368,6 +380,7 @@ class Owners:
                 pass
 
     async def _turn(self) -> None:
+        await self._stay_awake()
         now = self._loop.time()
         silent = [member for member in self.members.values() if now - member.heard > DOUBT_S]
         live = await asyncio.gather(*(self._lives(member.node, member) for member in silent))
