@@ -192,6 +192,21 @@ def test_a_version_that_gets_all_of_a_key_waits_for_nothing_that_the_other_only_
     assert bench.given() == {second: [3]}
 
 
+def test_turns_of_which_nothing_is_left_are_forgotten_though_an_event_waits_from_before_them() -> None:
+    bench, _, second = rollout(0.5)
+    bench.fire()
+    (offer,) = bench.take()
+    bench.report(offer, failed=[0], verdict="later", after_ns=3_600 * SECOND)
+    for number in range(50):
+        bench.dispatcher.share_out("T", "p", 2, number % 2 / 2, bench.now)
+        bench.fire(4)
+        bench.settle_all()
+    assert len(bench.track().state.rollout.turns) <= 4
+    bench.dispatcher.share_out("T", "p", 2, 1.0, bench.now)
+    bench.fire()
+    assert bench.given() == {second: [201]}
+
+
 def test_after_a_restart_shares_are_as_they_were_and_nothing_is_done_twice() -> None:
     bench = Bench(durable=True)
     bench.join(version=1, room=100)

@@ -260,11 +260,11 @@ class Registry:
                 track = self._add_track(purpose, State(topic.name, purpose.name, version), reached=-1)
                 self._creating[track.key] += 1
                 self.change(track, Change(*track.key, created=topic.end))
-        low = min(track.state.open_from(topic.end) for track in purpose.tracks.values())
-        turn = Turn(topic.end, shares, purpose.key_of_shares(shares))
-        turns = [*(each for each in state.rollout.turns if each.since < topic.end), turn]
-        while len(turns) > 1 and turns[1].since <= low:
-            del turns[0]
+        turns, stop = [Turn(topic.end, shares, purpose.key_of_shares(shares))], topic.end
+        for turn in reversed(state.rollout.turns):  # of those that nothing is left of there are none
+            if any(track.state.is_open(turn.since, stop) for track in purpose.tracks.values()):
+                turns.insert(0, turn)
+            stop = turn.since
         self.change(purpose.main, Change(*purpose.main.key, rollout=Rollout(state.rollout.wanted, turns)))
         for track in purpose.tracks.values():
             if track.note_turns():

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from itertools import accumulate
-from zlib import crc32
 
 import msgspec
 
@@ -26,10 +24,10 @@ from .sim_facts import (
     Held,
     Holder,
     PurposeBook,
-    Shares,
     bits,
     bits_of,
     comparable,
+    owned,
     positions,
 )
 from .sim_store import Name
@@ -134,20 +132,8 @@ class Book:
 
     def owned(self, book: PurposeBook) -> dict[int, int]:
         """Which events are in which track, a set for each."""
-        topic, owned = book.name[0], dict[int, int]()
-        turns: list[tuple[int, Shares, str | None]] = [(0, {}, None), *book.facts.turns]
-        for (start, shares, kind), (stop, *_) in zip(turns, [*turns[1:], (self.ends[topic], {}, None)], strict=True):
-            for position in range(start, stop if shares else start):
-                key = self._key_of[topic][position][0 if kind is None else 1] or self._id_of[topic][position]
-                place = (crc32(key.encode()) * 0x9E3779B97F4A7C15 >> 16) % 2**32 / 2**32
-                sums = zip(shares, accumulate(shares.values()), strict=True)
-                track = next((version for version, top in sums if place < top), 0)
-                owned[track] = owned.get(track, 0) | 1 << position
-        others = 0
-        for mask in [mask for track, mask in owned.items() if track]:
-            others |= mask
-        owned[0] = ((1 << self.ends[topic]) - 1) & ~others
-        return owned
+        topic = book.name[0]
+        return owned(book.facts.turns, self.ends[topic], self._key_of.get(topic, ()), self._id_of.get(topic, ()))
 
     def _take_away(self, book: PurposeBook, instance: int, *, lost: bool) -> None:
         for number in [number for number, held in book.leases.items() if held.instance == instance]:
@@ -511,7 +497,9 @@ class Book:
         for book in self.purposes.values():
             topic = dispatcher.topics[book.name[0]]
             purpose, facts = topic.purposes[book.name[1]], book.facts
-            pending, theirs, owned = book.pending(topic.end), 0, self.owned(book)
+            pending, theirs = book.pending(topic.end), 0
+            self._take_over_turns(book, purpose, pending)
+            owned = self.owned(book)
             for number, track in purpose.tracks.items():
                 theirs |= bits(track.state.pending(topic.end)) & owned.get(number, 0)
             dead = purpose.dead
@@ -532,6 +520,15 @@ class Book:
                     facts.due.pop(position, None)
             if bits(dead) != facts.dead:
                 raise Broken(f"{book.name}: dead are {dead}, not {positions(facts.dead)}")
+
+    def _take_over_turns(self, book: PurposeBook, purpose: Purpose, pending: int) -> None:
+        """The dispatcher may forget a turn of which nothing is left."""
+        theirs = [(turn.since, dict(turn.shares), turn.key) for turn in purpose.main.state.rollout.turns]
+        if theirs != book.facts.turns:
+            before, book.facts.turns = self.owned(book), theirs
+            after = self.owned(book)
+            if any((before.get(track, 0) ^ after.get(track, 0)) & pending for track in before | after):
+                raise Broken(f"{book.name}: with the turns {theirs} what pends is in other tracks")
 
     def _buried(self, book: PurposeBook, position: int) -> None:
         """The dispatcher made it a dead letter without a handler saying so: since it kills."""

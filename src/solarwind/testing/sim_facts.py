@@ -6,7 +6,9 @@ rule is a line.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
+from zlib import crc32
 
 import msgspec
 
@@ -46,6 +48,28 @@ def positions(mask: int) -> list[int]:
 
 
 Shares = dict[int, float]  # a version -> its part of the events
+
+
+def owned(
+    turns: Sequence[tuple[int, Shares, str | None]],
+    end: int,
+    keys: Sequence[tuple[str | None, str | None]],
+    ids: Sequence[str],
+) -> dict[int, int]:
+    """Which events are in which track, a set for each: by these turns, with the events' keys of both kinds and ids."""
+    found = dict[int, int]()
+    for (start, shares, kind), stop in zip(turns, [*(turn[0] for turn in turns[1:]), end], strict=False):
+        for position in range(start, stop if shares else start):
+            key = keys[position][0 if kind is None else 1] or ids[position]
+            place = (crc32(key.encode()) * 0x9E3779B97F4A7C15 >> 16) % 2**32 / 2**32
+            sums = zip(shares, accumulate(shares.values()), strict=True)
+            track = next((version for version, top in sums if place < top), 0)
+            found[track] = found.get(track, 0) | 1 << position
+    others = 0
+    for mask in [mask for track, mask in found.items() if track]:
+        others |= mask
+    found[0] = ((1 << end) - 1) & ~others
+    return found
 
 
 class Facts(msgspec.Struct):
