@@ -81,12 +81,12 @@ class Track:
     @property
     def exchange(self) -> Exchange | None:
         """That version's; None where it is a plug-in that this process does not have."""
-        return lookup(self.statement.exchange)
+        return lookup((self._statement or self.statement).exchange)
 
     @property
     def instances(self) -> Collection[Instance]:
         """Those of that version that do not leave."""
-        return self.purpose.at_work(self.statement.version)
+        return self.purpose.at_work((self._statement or self.statement).version)
 
     # Its share of the log
 
@@ -200,7 +200,7 @@ class Track:
     @property
     def backlog(self) -> Backlog | None:
         """What is next, by the active exchange. None while what another exchange handed out is still in flight."""
-        statement = self.statement
+        statement = self._statement or self.statement
         if self._backlog_for is statement:
             return self._backlog
         exchange = self.exchange

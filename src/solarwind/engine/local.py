@@ -284,15 +284,14 @@ class LocalEngine(Operations):
     async def _commit_all(self) -> None:
         try:
             while self._error is None:
-                if self._commits.waiting:
-                    await self._commit_once()
-                    continue
-                begun = self._begun = self._loop.create_future()
-                if self._quiets.waiting:
-                    self._quiets.check()
-                if self._ending:
-                    return
-                await begun
+                await self._commit_once()
+                if not self._commits.waiting:
+                    begun = self._begun = self._loop.create_future()
+                    if self._quiets.waiting:
+                        self._quiets.check()
+                    if self._ending:
+                        return
+                    await begun
         except StoreError as error:
             self._fail(error)
 

@@ -86,13 +86,16 @@ class ProducerBuffer:
             group = self.open_groups[topic]
         except (KeyError, TypeError):
             self.check_size(topic, data)
-            group = self._begin(topic, content)
-        index = len(group.payloads)
+            self._check_open(topic)
+            group = self._new(topic, content)
+        payloads = group.payloads
+        index = len(payloads)
         if index >= group.room or len(data) > self.small:
             self.check_size(topic, data)
             group = self._look_at(group, content, len(data))
-            index = len(group.payloads)
-        group.payloads.append(data)
+            payloads = group.payloads
+            index = len(payloads)
+        payloads.append(data)
         group.times.append(time_ns())
         if content is not group.content:
             group.column("content", index).append(content)
@@ -103,7 +106,8 @@ class ProducerBuffer:
         large = size if size > self.small else 0
         if self._is_full(group, large):
             self._full.append(self._close(group.topic))
-            group = self._begin(group.topic, content)
+            self._check_open(group.topic)
+            group = self._new(group.topic, content)
         elif group.payloads:
             self._weigh(group)
             self._check_room()
@@ -209,10 +213,6 @@ class ProducerBuffer:
         if self._closed is not None:
             raise Unavailable(self._closed)
         self._check_room()
-
-    def _begin(self, topic: str, content: str) -> Group:
-        self._check_open(topic)
-        return self._new(topic, content)
 
     def _new(self, topic: str, content: str) -> Group:
         if not self.open_groups and not self._full:

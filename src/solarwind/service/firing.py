@@ -17,7 +17,6 @@ from weakref import WeakSet
 
 import msgspec
 
-from .. import payload as codec
 from ..columns import check_extensions
 from ..engine.base import Engine
 from ..errors import BadArgument, Busy
@@ -25,6 +24,7 @@ from ..event import Cause, Event
 from ..limits import Limits
 from ..names import check_id, check_key, check_topic
 from ..options import check_flag, check_payloads, check_seconds
+from ..payload import BYTES, encode
 from .buffer import ProducerBuffer
 from .group import ORDER, Group, Numbers
 from .receipts import HELD_BYTES, Fired, Held, HeldReceipt, Receipt, Receipts, SentReceipt
@@ -142,9 +142,9 @@ class Firing:
         Raises `BadName`, `BadPayload`, `TooLarge`, `Busy` where too much waits to be accepted, `Unavailable`.
         """
         if type(payload) is bytes:
-            data, content = payload, codec.BYTES
+            data, content = payload, BYTES
         else:
-            data, content = codec.encode(payload)
+            data, content = encode(payload)
         handled = handling.get()
         if options or handled is not None or get_ident() != self._thread_id:
             return self._fire_with(topic, data, content, handled, options)
@@ -237,7 +237,7 @@ class Firing:
         """
         check_topic(topic)
         given = check_payloads(payloads)
-        encoded = list(map(codec.encode, given))
+        encoded = list(map(encode, given))
         bytes_ = [data for data, _ in encoded]
         longest = max(bytes_, key=len, default=b"")
         self._buffer.check_size(topic, longest)

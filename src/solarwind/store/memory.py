@@ -132,7 +132,7 @@ class MemoryStore(Alone):
         return stored
 
     def _has_room_for(self, events: Sequence[Batch]) -> bool:
-        size = sum([_weight(len(batch.data), batch.count, 1) for batch in events])
+        size = _weight(sum([len(batch.data) for batch in events]), sum([batch.count for batch in events]), len(events))
         # What handlers fired is committed with their settle, which makes room for it.
         by_handlers = None not in [batch.header.causes for batch in events]
         return self._bytes + self.delays.bytes + size <= self._most_bytes * (1 + by_handlers)
