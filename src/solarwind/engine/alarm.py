@@ -1,6 +1,6 @@
-"""When the dispatcher is called again, though nobody calls: what is due by then, and what it put off.
+"""Calls the dispatcher when something is due, or when it has postponed work.
 
-What takes long is done in pieces (`Dispatcher.go_on`), one a turn of the loop, so that others have theirs meanwhile.
+Long work is done in pieces (`Dispatcher.go_on`), one in each turn of the loop.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from .clock import Clock, Timer
 
 
 class Alarm:
-    """Of one dispatcher. `done` carries out what it wants done after that."""
+    """The alarm of one dispatcher. `done` carries out the resulting effects."""
 
     def __init__(self, dispatcher: Dispatcher, clock: Clock, done: Callable[[], None]) -> None:
         self._dispatcher = dispatcher
@@ -24,7 +24,7 @@ class Alarm:
         self._piece: asyncio.Handle | None = None
 
     def set(self) -> None:
-        """Look when it has something to do next. Called whenever that may have changed."""
+        """Set the timer for the next thing to do. Called whenever that may have changed."""
         if self._dispatcher.behind and self._piece is None:
             self._piece = asyncio.get_running_loop().call_soon(self._go_on)
         when = self._dispatcher.wake_at

@@ -1,4 +1,4 @@
-"""How the answers of operations travel: as a list of items, so that a long one goes in parts."""
+"""How the answers of operations travel: as lists of items, so that a long answer is sent in parts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class Page(list[T]):
-    """A part of a long list. `next` is what to ask for as `after` to get the part behind it; None, at the end."""
+    """A part of a long list. `next` is the `after` of the following page; None at the end."""
 
     def __init__(self, items: Iterable[T] = (), next: str | None = None) -> None:
         super().__init__(items)
@@ -64,7 +64,7 @@ def form_of(kind: Any) -> Form:
 
 
 def item_of(kind: Any) -> Any:
-    """Return the type of the items of a list or a page; None where it is neither."""
+    """Return the type of the items of a list or a page; None for any other type."""
     return get_args(kind)[0] if get_origin(kind) in (list, Page) else None
 
 
@@ -112,7 +112,7 @@ def _read_letter(item: Any) -> DeadLetter:
 
 
 def _pack_event(event: Event) -> bytes:
-    """The event as a batch of one."""
+    """Return the event as a batch of one."""
     batch: Batch = event._of.batch
     return batch.part(event._index, event._index + 1).data
 

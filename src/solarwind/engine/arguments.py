@@ -1,4 +1,4 @@
-"""The kinds of arguments that operations have: how each is checked, once for all engines, and how it travels."""
+"""The kinds of arguments of operations: how each is checked, once for all engines, and how it travels."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def _same(value: Any) -> Any:
 
 
 class Kind(msgspec.Struct, frozen=True):
-    """`check` takes what somebody gave and the argument's name, and returns what the operation gets; it raises
-    `BadName` or `BadArgument`. `wire` is the type by which it travels, None where it does not; `pack` makes it, and
-    `read` takes it."""
+    """`check` gets a caller's value and the argument's name, and returns what the operation gets; it raises `BadName`
+    or `BadArgument`. `wire` is the type by which it travels, None where it does not; `pack` makes it, and `read`
+    decodes it."""
 
     name: str
     check: Callable[[Any, str], Any]

@@ -1,4 +1,4 @@
-"""The clients of this process, where it is a server in front of another: their batches pass through as they are."""
+"""The clients of this process, where it is a server in front of another: their batches are passed on unchanged."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ from ..errors import Busy
 
 
 class Authors:
-    """Whom the server behind takes batches of, besides this process. It is told anew on each connection."""
+    """Further authors whose batches the server behind accepts from this process. It is told again on each
+    connection."""
 
     def __init__(self) -> None:
         self._secrets: Counter[bytes] = Counter()  # one that comes again may be there twice for a while
         self._say: Callable[[wire.Message], None] | None = None
 
     def connected(self, say: Callable[[wire.Message], None]) -> None:
-        """The server behind is there: nothing was said to it yet."""
+        """Send all of them to the server behind, on a new connection."""
         self._say = say
         for secret in self._secrets:
             say(wire.Author(secret))
 
     def lost(self) -> None:
-        """It is not, any more."""
+        """Note that the connection is lost."""
         self._say = None
 
     def add(self, secret: bytes) -> None:
-        """Raises `Busy`."""
+        """Add a client's secret. Raise `Busy`."""
         if secret not in self._secrets:
             if len(self._secrets) >= wire.MAX_AUTHORS:
                 raise Busy(
@@ -39,7 +40,7 @@ class Authors:
         self._secrets[secret] += 1
 
     def remove(self, secret: bytes) -> None:
-        """As often as it was added."""
+        """Remove a client's secret, as often as it was added."""
         self._secrets[secret] -= 1
         if self._secrets[secret] <= 0:
             del self._secrets[secret]

@@ -1,5 +1,4 @@
-"""Pauses between tries of what may work later: short at first, so that little is lost; then longer, so that nobody
-spins."""
+"""Pauses between retries: short at first, then longer."""
 
 from __future__ import annotations
 
@@ -11,13 +10,13 @@ MAX_S = 1.0
 
 
 class Backoff:
-    """Of one thing that is tried."""
+    """The pauses of one operation that is retried."""
 
     def __init__(self) -> None:
         self._wait = FIRST_S
 
     def next(self) -> float:
-        """How long the next pause is, in seconds. By chance, so that many do not try at the same moment."""
+        """Return the next pause in seconds. It is random, so that many processes do not retry at the same moment."""
         wait, self._wait = self._wait, min(2 * self._wait, MAX_S)
         return wait * random.uniform(0.5, 1.0)
 

@@ -1,4 +1,4 @@
-"""What the Python API asks of an engine: the one interface, wherever the dispatcher runs."""
+"""The interface between the Python API and an engine, wherever the dispatcher runs."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ class Receiver(Protocol):
         ...
 
     def flush(self) -> None:
-        """All that is to be delivered for now was: whoever passes it on need not wait for more."""
+        """Note that everything for now was delivered, so that a receiver that forwards it need not wait for more."""
         ...
 
     def lost(self, lease: int | None = None) -> None:
-        """What it has in hand, by this lease or at all, is no longer its own; more may come."""
+        """Note that the events in hand, of this lease or of all, are no longer its own; more may come."""
         ...
 
     def close(self, reason: str) -> None:
-        """The purpose is gone: nothing more comes, and reports count for nothing."""
+        """Note that the purpose is gone: nothing more comes, and reports do not count."""
         ...
 
 
 class Engine(Protocol):
-    """All calls on the loop it was started on. Every method raises `Unavailable` unless it runs."""
+    """All methods are called on the loop it was started on, and raise `Unavailable` unless it runs."""
 
     author: bytes  # what the header of a batch says of who numbers it, for all that this process fires there
     service_clock: Clock  # what services in this process go by, so that a test's clock moves them too
@@ -54,74 +54,74 @@ class Engine(Protocol):
 
     @property
     def definitions(self) -> Definitions:
-        """What is defined by name in its store, while it runs."""
+        """The named definitions in its store, while it runs."""
         ...
 
     async def start(self) -> None: ...
 
     async def stop(self) -> None:
-        """Finish what is submitted and reported, and let go of the store."""
+        """Finish what is submitted and reported, and close the store."""
         ...
 
     def check(self) -> None:
-        """Raises what it failed with, and `Unavailable` while nothing can be accepted."""
+        """Raise the error that it failed with, or `Unavailable` while nothing can be accepted."""
         ...
 
     def submit(self, batch: Batch) -> asyncio.Future[None]:
-        """The future is done when the batch is accepted, or has the error why it is not."""
+        """Submit a batch. The future is done when it is accepted, or gets the error."""
         ...
 
     def add_author(self, secret: bytes) -> None:
-        """A client of this process, whose author is the hash of `secret`, numbers batches of its own: they are
-        submitted as its. As often as it is added it is to be removed. Raises `Busy`."""
+        """Accept batches of a client of this process, whose author is the hash of `secret`. It must be removed as often
+        as it is added. Raise `Busy`."""
         ...
 
     def remove_author(self, secret: bytes) -> None:
-        """It is gone."""
+        """Remove a client's secret."""
         ...
 
     def take_back(self, submitted: asyncio.Future[None]) -> bool:
-        """A batch that was submitted is not wanted any more. False if it may be accepted all the same; else it is as if
-        it had not been submitted, and its future gets no answer."""
+        """Withdraw a submitted batch. Return False if it may be accepted all the same; else it is as if it had not been
+        submitted, and its future is never done."""
         ...
 
     async def join(self, join: Join, since: Since, receiver: Receiver) -> int:
-        """Register an instance and give its number; its purpose is durable then. `since` counts for a new purpose."""
+        """Register an instance and return its number; then its purpose is durable. `since` counts for a new purpose."""
         ...
 
     def report(self, report: Report, fired: Collection[Batch]) -> bool:
-        """What an instance made of its events, and what its handler fired for those that are done: all of it is
-        committed together or not at all. False if it is known already that it does not count."""
+        """Report what an instance made of its events, with what its handler fired for the done ones: all is committed
+        together or not at all. Return False if the report is already known not to count."""
         ...
 
     async def settle(self, report: Report, fired: Collection[Batch] = ()) -> bool:
-        """Report, and wait until what it says is durable. False if the lease was not, or no longer, its own."""
+        """Report, and wait until it is durable. Return False if the lease was not, or no longer, its own."""
         ...
 
     def random(self) -> float:
-        """From 0 up to 1: for what instances draw by chance."""
+        """Return a number from 0 up to 1, for random choices of instances."""
         ...
 
     def alive(self, instance: int) -> None:
-        """The instance is at work: its lease runs on."""
+        """Renew the leases of an instance."""
         ...
 
     def leaving(self, *instances: int) -> None:
-        """They take nothing more, and may still report what they began."""
+        """Hand nothing more to these instances, which may still report what they began."""
         ...
 
     async def leave(self, instance: int, *, died: bool = False) -> None:
-        """It is gone: what it still has in hand is handed out again. `died`: it did not say so itself, so that what it
-        had may be to blame."""
+        """Remove an instance: what it still has in hand is handed out again. `died`: it did not leave by itself, so the
+        events in hand may be the cause."""
         ...
 
     async def ask(self, request: Request[R]) -> R:
-        """Do one of the operations (see `solarwind/operations.py`), and return its answer. Raises what it raises."""
+        """Do one of the operations (see `solarwind/operations.py`), and return its answer. Raise what it raises."""
         ...
 
 
 class Link(Protocol):
-    """What carries the bytes of a client's connection. That it is over, and why, is told once, unless closed."""
+    """Carries the bytes of a client's connection. Its end is reported once, with the reason, unless it was closed."""
 
     silent: int  # beats since the server was heard of: set to 0 by whatever comes
 
@@ -130,9 +130,9 @@ class Link(Protocol):
         ...
 
     async def close(self) -> None:
-        """Say goodbye, and wait until the server has read what was sent before."""
+        """Say goodbye, and wait until the server has read everything sent before."""
         ...
 
     def abort(self, why: str) -> None:
-        """The server does not answer, or not as it should: it is over at once, before this returns."""
+        """End it before this returns, because the server does not answer, or not as it should."""
         ...

@@ -1,4 +1,5 @@
-"""The recent part of the log in memory, so that live events are not read back, and what is read ahead of a backlog."""
+"""A cache of the recent part of the log, so that new events are not read back from the store, and of what is read ahead
+of a backlog."""
 
 from __future__ import annotations
 
@@ -14,10 +15,10 @@ _start = attrgetter("start")
 
 
 class LogCache:
-    """At most `max_bytes` of batches of all topics, the oldest to come going first."""
+    """Holds at most `max_bytes` of batches of all topics, and drops the oldest first."""
 
     def __init__(self, read_ahead: Callable[[str, int], None], max_bytes: int = MAX_BYTES) -> None:
-        """`read_ahead` is called with a topic and position when the last of what was read from there is being used."""
+        """`read_ahead` is called with a topic and position when the last batch that was read before it is used."""
         self._read_ahead = read_ahead
         self.max_bytes = max_bytes
         self._topics: dict[str, list[Stored]] = {}
@@ -60,8 +61,8 @@ class LogCache:
             self._forget(oldest)
 
     def add_read(self, found: Sequence[Stored]) -> None:
-        """What was read from the store; when its first batch is used, what follows is worth reading. No more of it than
-        can stay: what is wanted first would be the first to go."""
+        """Add batches read from the store; using the first of them triggers the read ahead. It adds only as many as
+        fit, because the first of them are needed first."""
         room = self.max_bytes // 2
         for stored in found:
             room -= stored.batch.weight

@@ -47,8 +47,8 @@ _ENVELOPE_BYTES = 64  # of a message around a batch, at most
 
 
 class _Lost(Exception):
-    """No connection, or it went while an answer was waited for. Never seen outside: what may be asked again is, and the
-    rest is `Unavailable`."""
+    """The connection is gone, or went while an answer was awaited. Internal: what may be repeated is, and the rest
+    raises `Unavailable`."""
 
 
 class _Seat(msgspec.Struct, eq=False):
@@ -72,7 +72,7 @@ class _Submitted(msgspec.Struct, eq=False):
 
 
 class Client(Running):
-    """See `Engine`. A subclass says by what link the server is reached."""
+    """An engine on a server: see `Engine`. A subclass defines the link."""
 
     hello_s = HELLO_S  # that a server has to answer a hello
 
@@ -103,8 +103,8 @@ class Client(Running):
         self._beat: asyncio.TimerHandle | None = None
 
     async def _open(self) -> Link:
-        """Connect. `_received` is to get each message from then on, and `_lost` why it is over. Raises `Unavailable`
-        where there is no server, for now; whatever else ends the engine."""
+        """Connect. `_received` gets each message from then on, and `_lost` the reason for its end. Raise `Unavailable`
+        where there is no server for now; any other error ends the engine."""
         raise NotImplementedError
 
     # Life ---------------------------------------------------------------------------------------------
@@ -143,13 +143,13 @@ class Client(Running):
             raise Unavailable(self._out_of_reach)
 
     def _fail(self, error: SolarWindError) -> None:
-        """The server refuses what this process cannot do without."""
+        """End the engine: the server refuses what this process depends on."""
         if self._error is None:
             log.critical("solarwind stops: %s", error)
             self.end(error)
 
     def end(self, error: SolarWindError) -> None:
-        """Nothing goes on from here."""
+        """End everything with this error."""
         if self._error is not None:
             return
         self._error = error
@@ -161,7 +161,7 @@ class Client(Running):
             self.failed.set_exception(error)
 
     def _fail_all(self, error: SolarWindError) -> None:
-        """Nobody is to wait for what will not come."""
+        """Fail all that wait for an answer."""
         for each in self._unaccepted.values():
             _refuse(each.future, error)
         self._unaccepted.clear()
@@ -173,7 +173,8 @@ class Client(Running):
     # The connection -----------------------------------------------------------------------------------
 
     async def _connect(self) -> None:
-        """Connect, say hello, and be welcome. Raises `Unavailable`, `ProtocolError`, and what the server refuses."""
+        """Connect and exchange `hello` and `welcome`. Raise `Unavailable`, `ProtocolError`, and what the server
+        refuses."""
         self._generation += 1
         self._base = self._highest + 1
         self._link = link = await self._open()
@@ -199,8 +200,8 @@ class Client(Running):
         self._beat = self._loop.call_later(self._welcome.heartbeat_s / 2, self._heartbeat, link)
 
     def _heartbeat(self, link: Link) -> None:
-        """Be heard of, and notice when the server is not. Beats are counted, not seconds: while this process stood
-        still, the server may well have spoken."""
+        """Send heartbeats, and notice when the server's do not come. Beats are counted instead of seconds, because this
+        process may have stood still."""
         if link is not self._link:
             return
         if link.silent == MAX_SILENT:
@@ -228,7 +229,7 @@ class Client(Running):
             _refuse(future, error)
 
     async def _reconnect(self) -> None:
-        """Until there is a connection again, and everything is as it was."""
+        """Reconnect until it succeeds, and restore everything."""
         backoff = Backoff()
         try:
             while not await self._is_back() and self._running:
@@ -244,8 +245,8 @@ class Client(Running):
         self._up.set()
 
     async def _is_back(self) -> bool:
-        """Try once. What it ends with is done in one turn, so that the connection is there still when this gives True:
-        whoever is told of its loss then finds that nobody tries any more."""
+        """Try once, and return whether it succeeded. Its last steps run in one turn of the loop, so that the connection
+        still exists when it returns True, and a later loss starts a new attempt."""
         try:
             await self._connect()
             while seats := [each for each in self._seats.values() if not self._is_in(each)]:
@@ -267,7 +268,8 @@ class Client(Running):
         return seat.generation == self._generation or seat.leaving
 
     def _entered(self, seat: _Seat, refusal: BaseException | None) -> None:
-        """Raises what all have to try again for. Anything else is this instance's alone."""
+        """Complete the registration of an instance. Raise an error that all have to retry; any other concerns this
+        instance alone."""
         if refusal is None:
             if not seat.entered.done():
                 seat.entered.set_result(None)
@@ -277,7 +279,7 @@ class Client(Running):
             raise refusal
 
     def _turn_away(self, number: int, error: SolarWindError) -> None:
-        """The server has no place for an instance; unless it has left already."""
+        """End an instance that the server refuses, unless it has left already."""
         seat = self._seats.pop(number, None)
         if seat is None:
             return
@@ -369,7 +371,7 @@ class Client(Running):
         self._turn_away(closed.instance, Unavailable(closed.reason))
 
     def _ponged(self, pong: wire.Pong) -> None:
-        """It was heard of."""
+        """Note that the server answered."""
 
     # Out ----------------------------------------------------------------------------------------------
 
@@ -396,7 +398,7 @@ class Client(Running):
         return future
 
     async def _ask(self, make: Callable[[int], wire.Message]) -> list[Any]:
-        """The items of the answer. Raises what the server raised, and `_Lost`."""
+        """Return the items of the answer. Raise what the server raised, and `_Lost`."""
         if self._link is None:
             raise _Lost(self._out_of_reach)
         ref = self._next()
@@ -418,8 +420,8 @@ class Client(Running):
         return answer
 
     async def _call(self, operation: Operation[..., Any], arguments: msgspec.Struct) -> list[Any]:
-        """Return the items of the answer. Raises what the server raised, and `Unavailable` where it is out of reach;
-        what may be asked twice waits until it is back."""
+        """Return the items of the answer. Raise what the server raised, and `Unavailable` where it is unreachable; an
+        operation that may be repeated waits until it is back."""
         waits = operation.repeat == "always"
         packed = msgspec.Raw(wire.encode(arguments))
         while True:
@@ -505,7 +507,7 @@ class Client(Running):
             raise Unavailable(str(lost)) from None
 
     def _send_report(self, report: Report, fired: Collection[Batch], ref: int) -> bool:
-        """False where it is on what came by an earlier connection."""
+        """Send a report. Return False where its lease is from an earlier connection."""
         if self._link is None or report.lease < self._base:
             self._log_stale(report.instance, report.lease)
             return False
@@ -555,14 +557,14 @@ class Client(Running):
 
 
 def _refuse(future: asyncio.Future[Any], error: Exception) -> None:
-    """Whoever does not wait for it need not know."""
+    """Fail a future without a warning where it is not awaited."""
     if not future.done():
         future.set_exception(error)
         future.exception()
 
 
 def _shortened(failure: Failure) -> Failure:
-    """No more of its error than a dead letter has."""
+    """Return the failure with its error cut to the length that a dead letter keeps."""
     if len(failure.error) <= MAX_ERROR:
         return failure
     return msgspec.structs.replace(failure, error=failure.error[:MAX_ERROR])

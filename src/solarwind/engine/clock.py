@@ -1,4 +1,4 @@
-"""The time that an engine goes by: the wall clock's when it starts, and never back or by leaps from then on."""
+"""An engine's time: the wall clock's when it starts; from then on it never goes back and never jumps."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ class Timer(Protocol):
 
 class Clock(Protocol):
     def start(self, least: int, under_way: UnderWay | None = None) -> None:
-        """Begin, at `least` (ns since 1970) or later. A test's clock lets what is `under_way` end before time goes
+        """Begin at `least` (ns since 1970) or later. A test's clock lets what is `under_way` end before time goes
         on."""
         ...
 
     def now(self) -> int:
-        """ns since 1970; never goes back."""
+        """Return ns since 1970, which never go back."""
         ...
 
     def wall(self) -> int:
-        """What the wall clock says now, ns since 1970: events are stamped with it, and somebody may set it."""
+        """Return the wall clock's time in ns since 1970, with which events are stamped. An operator may set it."""
         ...
 
     def call_at(self, when: int, callback: Callable[[], None]) -> Timer:
-        """Call it once, on the loop, when `now()` has come to `when`."""
+        """Call `callback` once, on the loop, when `now()` has reached `when`."""
         ...
 
 
 class SteadyClock:
-    """Somebody who sets the machine's clock makes no lease end and no retry wait for hours."""
+    """A monotonic clock: setting the system's clock neither ends leases nor delays retries."""
 
     def __init__(self) -> None:
         self._offset = time.time_ns() - time.monotonic_ns()

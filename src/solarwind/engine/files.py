@@ -1,4 +1,4 @@
-"""A file that an operation makes, on its way from the dispatcher to the process that asked for it."""
+"""A file made by an operation, in transit from the dispatcher to the process that asked for it."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ _HEAD_BYTES = 14  # of a frame, at most
 
 
 class Endpoint(asyncio.Protocol):
-    """One end. A subclass says what becomes of the handshake and of messages."""
+    """One end of a WebSocket. A subclass handles the handshake and the messages."""
 
     __slots__ = ("_masks", "_parts", "_protocol", "_unfinished", "max_bytes", "transport")
 
@@ -44,19 +44,19 @@ class Endpoint(asyncio.Protocol):
         self._masks = _MASKED if protocol.side is CLIENT else 0  # whether we do; the other side does if we do not
 
     def opened(self, handshake: Any) -> None:
-        """The other side's part of the handshake came."""
+        """Handle the other side's part of the handshake."""
         raise NotImplementedError
 
     def message(self, data: bytes) -> None:
-        """A message came."""
+        """Handle a message."""
         raise NotImplementedError
 
     def text(self) -> None:
-        """A text came, which is none of ours."""
+        """Refuse a text message."""
         raise NotImplementedError
 
     def goodbye(self, reason: str) -> None:
-        """The other side closes."""
+        """Handle the close of the other side."""
         raise NotImplementedError
 
     # In -----------------------------------------------------------------------------------------------
@@ -65,7 +65,7 @@ class Endpoint(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
 
     def handshake_received(self, data: bytes) -> None:
-        """The other side's part of the handshake came, all of it and no more."""
+        """Handle the bytes of the other side's handshake, exactly."""
         self._protocol.receive_data(data)
         self._take_events()
         self.write()
@@ -85,7 +85,7 @@ class Endpoint(asyncio.Protocol):
 
     @property
     def unfinished_bytes(self) -> int:
-        """That are held of a message that is not whole."""
+        """The bytes held of an incomplete message."""
         return self._unfinished + len(self._parts or b"")
 
     def _refuse_large(self) -> None:
@@ -94,7 +94,7 @@ class Endpoint(asyncio.Protocol):
         self._parts, self._unfinished = None, 0
 
     def _alone(self, data: bytes) -> bytes | None:
-        """The message, if just one frame came, all of it, and nothing is wrong with it."""
+        """Return the message, if the data is exactly one complete and valid frame."""
         if self._protocol.state is not OPEN or len(data) < 8:
             return None
         length, at = data[1] ^ self._masks ^ _MASKED, 2
@@ -175,7 +175,7 @@ class Endpoint(asyncio.Protocol):
         self.write()
 
     def write(self) -> None:
-        """Send what the library has to."""
+        """Send what the library has to send."""
         self.write_all(self._protocol.data_to_send())
 
     def write_all(self, writes: Iterable[bytes]) -> None:

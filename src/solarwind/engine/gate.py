@@ -15,7 +15,7 @@ from ..store.base import Store
 
 
 class Gate:
-    """`opened` gets what waited."""
+    """`opened` gets the offers that waited."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""What an engine that starts or stops says of its store, where something may not be as one thinks."""
+"""Warnings of an engine that starts or stops, about surprising states of its store."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ CLOCK_AHEAD_S = 60.0  # a last commit that lies so far in the future is said
 
 
 def warn_of_clock(last: int, wall: int) -> None:
-    """`last` is the last time in the store, `wall` what the clock says, both in ns since 1970."""
+    """Warn where the clock is behind. `last` is the last time in the store, `wall` the clock's, both in ns since
+    1970."""
     ahead_s = (last - wall) / 1e9
     if ahead_s > CLOCK_AHEAD_S:
         log.warning(
@@ -26,7 +27,7 @@ def warn_of_clock(last: int, wall: int) -> None:
 
 
 def warn_of_forgotten(topics: Iterable[Topic]) -> None:
-    """One that leaves `memory://` at once may not know that nobody has handled what it fired."""
+    """Warn of events that no purpose has handled, where `memory://` forgets them at its end."""
     left = sum(each.pending(topic.end) + each.flying for topic in topics for each in topic.purposes.values())
     if left:
         events = "1 event" if left == 1 else f"{left:,} events"

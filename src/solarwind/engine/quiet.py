@@ -31,7 +31,7 @@ class Quiet(msgspec.Struct, eq=False):
 
 
 class Quiets:
-    """All who wait so. `work_left` says whether a purpose has something to do."""
+    """All such waits. `work_left` returns whether a purpose has something to do."""
 
     def __init__(self, work_left: Callable[[str, str], bool], commits: Commits[Any]) -> None:
         self._work_left = work_left
@@ -45,7 +45,7 @@ class Quiets:
         await waiter.future
 
     def check(self) -> None:
-        """Called whenever one of them may have nothing left to wait for."""
+        """Complete the waits that are over. Called whenever there may be one."""
         for waiter in self.waiting:
             if waiter.future.done():
                 continue
@@ -59,6 +59,6 @@ class Quiets:
         self.waiting = [waiter for waiter in self.waiting if not waiter.future.done()]
 
     def take_futures(self) -> list[asyncio.Future[None]]:
-        """Of all, who wait for nothing any more."""
+        """Remove and return the futures of all waits."""
         waiting, self.waiting = self.waiting, []
         return [each.future for each in waiting]

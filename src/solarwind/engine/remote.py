@@ -10,10 +10,10 @@ from .link import Link, connect
 
 
 class RemoteEngine(Client):
-    """See `Engine`."""
+    """An engine that uses a server: see `Engine`."""
 
     def __init__(self, url: str, token: str | None = None) -> None:
-        """`url` is that of the server; `token`, if None, is `$SOLARWIND_TOKEN`."""
+        """`url` is the server's; `token` defaults to `$SOLARWIND_TOKEN`."""
         super().__init__(f"server at {redact(url)}")
         self.url = url
         self._token = token if token is not None else os.environ.get("SOLARWIND_TOKEN") or None

@@ -1,4 +1,5 @@
-"""What is the same in all engines: whether one runs, its random numbers, and the line about a report that is late."""
+"""The part that is the same in all engines: whether one runs, its random numbers, and the log line for a late
+report."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ class Running:
     _random: Callable[[], float] = staticmethod(chance.random)
 
     def leave_behind(self, error: SolarWindError) -> None:
-        """In a child of the process that started it: nothing here is its own, and stopping does nothing."""
+        """Give up everything in a forked child: nothing here is its own, and stopping does nothing."""
         self._error, self._running = error, False
 
     def random(self) -> float:
@@ -29,7 +30,7 @@ class Running:
         return self._random()
 
     def add_author(self, secret: bytes) -> None:
-        """See `Engine`. Here nobody is asked whose a batch is."""
+        """Do nothing: see `Engine`. Here authors are not checked."""
 
     def remove_author(self, secret: bytes) -> None:
         """See `Engine`."""
@@ -42,7 +43,7 @@ class Running:
 
 
 def log_stale(join: Join | None, instance: int, lease: int) -> None:
-    """Say that a report does not count. `join` is the instance's, where it is known still."""
+    """Log that a report does not count. `join` is the instance's, if it is still known."""
     whose = f"{join.purpose!r} on {join.topic!r}" if join is not None else "a purpose that it has left"
     limited.warning(
         ("stale", join and join.topic, join and join.purpose),

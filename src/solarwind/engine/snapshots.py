@@ -1,4 +1,4 @@
-"""Which tracks of purposes are to be written down whole, so that a recovery need not replay very many changes."""
+"""Decides which tracks are to be written as a snapshot, so that a recovery replays few changes."""
 
 from __future__ import annotations
 
@@ -12,21 +12,23 @@ SNAPSHOTS_A_COMMIT = 64
 
 
 class Snapshots:
-    """Of all tracks. `make` returns a track's state, by topic, purpose and number; None where it is gone."""
+    """The snapshots of all tracks. `make` returns a track's state, by topic, purpose and number; None where it is
+    gone."""
 
     def __init__(self, make: Callable[[str, str, int], Snapshot | None], after: int | None = None) -> None:
-        """Write a track down after so many commits, `SNAPSHOT_AFTER` if not given."""
+        """A track is written after `after` commits, by default `SNAPSHOT_AFTER`."""
         self._make = make
         self._after = after or SNAPSHOT_AFTER
         self._changed_at: dict[tuple[str, str, int], int] = {}  # the first commit since a track's last snapshot
 
     def note(self, changed: Iterable[Change | Snapshot], commit: int) -> None:
-        """These go into a commit, or, where its number is 0, were there before the first."""
+        """Note what goes into a commit; number 0 stands for what was there before the first."""
         for each in changed:
             self._changed_at.setdefault((each.topic, each.purpose, each.track), commit)
 
     def take(self, changes: Sequence[Change], commit: int) -> list[Snapshot]:
-        """The snapshots that go with these changes into a commit: of tracks that have the most to replay, a few."""
+        """Return the snapshots to be written in a commit with these changes: a few, of the tracks with the most to
+        replay."""
         if changes:
             self.note(changes, commit)
         oldest = commit - self._after

@@ -14,8 +14,8 @@ log = logging.getLogger("solarwind")
 
 
 class Tasks:
-    """The tasks of one owner. `failed` gets why it cannot go on: a task that was begun ended with an error that nobody
-    expected, or was cancelled by somebody else."""
+    """The tasks of one owner. `failed` gets the error for which the owner cannot go on: a task that was begun ended
+    with an unexpected error, or was cancelled by another."""
 
     def __init__(self, failed: Callable[[StoreError], None]) -> None:
         self._failed = failed
@@ -23,19 +23,19 @@ class Tasks:
         self._ending = False
 
     def begin(self, work: Coroutine[Any, Any, Any], what: str) -> asyncio.Task[Any]:
-        """Do what the owner depends on; `what` that is, as a noun for the log."""
+        """Start a task that the owner depends on; `what` is a noun for the log."""
         return self._start(work, partial(self.ended, what))
 
     def spawn(self, work: Coroutine[Any, Any, Any], what: str) -> asyncio.Task[Any]:
-        """Do what the owner can go on without: an error is logged, and that is all."""
+        """Start a task that the owner does not depend on: an error is logged."""
         return self._start(work, partial(self._spawned_ended, what))
 
     def repeat(self, step: Callable[[], Awaitable[None]], pause_s: float, what: str) -> asyncio.Task[Any]:
-        """Do it again and again, with so many seconds between: an error is logged, and it is done again."""
+        """Run `step` repeatedly, with `pause_s` seconds between: an error is logged, and it goes on."""
         return self.begin(_repeat(step, pause_s, what), what)
 
     def keep(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Do what somebody waits for, who is told how it ended."""
+        """Start a task whose result another caller awaits."""
         return self._start(work, lambda task: task.cancelled() or task.exception())
 
     def _start(self, work: Coroutine[Any, Any, Any], ended: Callable[[asyncio.Task[Any]], object]) -> asyncio.Task[Any]:
@@ -46,7 +46,7 @@ class Tasks:
         return task
 
     def ended(self, what: str, task: asyncio.Task[Any]) -> None:
-        """A task that the owner depends on has ended."""
+        """Handle the end of a task that the owner depends on."""
         if task.cancelled():
             if not self._ending:
                 self._failed(
@@ -66,7 +66,7 @@ class Tasks:
             log.error("%s ended in an unexpected way", what, exc_info=error)
 
     def cancel(self) -> None:
-        """Cancel all of them; see `end` for whoever can wait."""
+        """Cancel all of them; see `end` to wait for their end."""
         self._ending = True
         for task in self._tasks:
             task.cancel()
@@ -77,7 +77,7 @@ class Tasks:
         await end_tasks(self._tasks)
 
     async def wait(self, wait_s: float | None = None) -> None:
-        """Wait until they have ended by themselves, for so long at most."""
+        """Wait until they have ended by themselves, for `wait_s` seconds at most."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=wait_s)
 
@@ -92,7 +92,7 @@ async def _repeat(step: Callable[[], Awaitable[None]], pause_s: float, what: str
 
 
 async def end_tasks(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    """Cancel them until they are done: some libraries pass over a cancellation that comes while they write."""
+    """Cancel tasks until they are done: some libraries ignore a cancellation during a write."""
     left = set(tasks)
     while left:
         for task in left:

@@ -87,7 +87,7 @@ def _check_server(url: str) -> None:
 
 
 def sqlite_path(url: str) -> str:
-    """The file that a sqlite:// URL names. Raises `BadArgument`."""
+    """Return the file that a sqlite:// URL names. Raise `BadArgument`."""
     url = url.strip()
     parts = urlsplit(url)
     sound = url[len("sqlite:") :].startswith("///") and not parts.netloc

@@ -1,1 +1,1 @@
-"""The server's side of `solarwind.v1`, whatever carries its bytes and whoever has the engine."""
+"""The server's side of `solarwind.v1`, on any transport and for any process that has an engine."""

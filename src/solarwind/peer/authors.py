@@ -1,7 +1,7 @@
-"""Whose batches a connection may send: its client's, and those of that one's own clients.
+"""Whose batches a connection may send: its client's, and those of that client's own clients.
 
-A client may be a server itself, in front of this one. Then it says its clients' secrets as they said them to it. Where
-this dispatcher is no more than a client of another, it passes them on in turn.
+A client may be a server itself, in front of this one. Then it passes on the secrets of its clients. Where this
+dispatcher is only a client of another, it passes them on in turn.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ MIN_SECRET_BYTES, MAX_SECRET_BYTES = 16, 64
 
 
 class Authors:
-    """Of one connection."""
+    """The authors of one connection."""
 
     __slots__ = ("_fired", "_host", "_own", "_secrets")
 
@@ -26,12 +26,12 @@ class Authors:
         self._fired: set[bytes] = set()  # those that the engine was told of
 
     def hello(self, secret: bytes) -> None:
-        """The client's own secret, if it has one. Raises `ProtocolError`."""
+        """Add the client's own secret, if it has one. Raise `ProtocolError`."""
         if secret:
             self._own = self._add(secret)
 
     def say(self, message: wire.Author) -> None:
-        """One of the client's clients has come, or is gone. Raises `ProtocolError`."""
+        """Add or remove one of the client's clients. Raise `ProtocolError`."""
         author = author_of(message.secret)
         if author == self._own:
             return
@@ -54,7 +54,7 @@ class Authors:
         return author
 
     def check(self, author: bytes) -> None:
-        """Whether it may be that of a batch. Raises `ProtocolError`, and `Busy`."""
+        """Check that a batch may have this author. Raise `ProtocolError`, and `Busy`."""
         if author in self._fired or not self._host.checks_authors:
             return
         secret = self._secrets.get(author)
@@ -67,7 +67,7 @@ class Authors:
         self._fired.add(author)
 
     def clear(self) -> None:
-        """The connection is gone."""
+        """Remove all, because the connection is gone."""
         for author in self._fired:
             self._host.engine.remove_author(self._secrets[author])
         self._fired.clear()

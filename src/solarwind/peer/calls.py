@@ -1,4 +1,4 @@
-"""What is asked over a connection, answered in parts that are small enough to travel."""
+"""Answers to `call` messages, in parts that are small enough to travel."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Part = list[Any]
 
 
 def operation_of(name: str) -> Operation[..., Any]:
-    """Return the operation that a `call` names. Raises `BadArgument`."""
+    """Return the operation that a `call` names. Raise `BadArgument`."""
     found = OPERATIONS.get(name)
     if found is None:
         raise BadArgument(f"expected a call, one of {', '.join(OPERATIONS)}, got {name!a}")
@@ -28,8 +28,8 @@ def operation_of(name: str) -> Operation[..., Any]:
 
 
 async def answer(engine: Engine, operation: Operation[..., Any], message: msgspec.Struct) -> AsyncIterator[Part]:
-    """Ask the engine for it. Raises `BadName` and `BadArgument`, since others than our client may have sent it, and
-    what the operation raises."""
+    """Do the operation and yield its answer in parts. Raise `BadName` and `BadArgument`, because a foreign client may
+    have sent it, and what the operation raises."""
     if operation.file is not None:
         async for blocks in read_file(partial(_make, engine, operation, message)):
             yield blocks

@@ -1,4 +1,4 @@
-"""The connections of whoever has an engine, and what goes on beside them."""
+"""The connections of a process that has an engine, and the tasks beside them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .turns import Turns
 
 
 class Clients:
-    """The part of a `Host` that is the same in all of them."""
+    """The part of a `Host` that all hosts share."""
 
     checks_authors = True
 
@@ -23,7 +23,7 @@ class Clients:
         self.turns = Turns()  # of all long work for them
 
     def connected(self, transport: Transport, token: str | None = None) -> Connection:
-        """A client is there; `token` is what its handshake brought."""
+        """Return the connection of a new client; `token` is from its handshake."""
         connection = Connection(cast(Host, self), transport, token)
         self._connections.add(connection)
         return connection
@@ -32,18 +32,18 @@ class Clients:
         self._connections.discard(connection)
 
     def hold(self, size: int) -> None:
-        """See `Host`. Where clients are the processes of a cluster, each has its own bound, and that is all."""
+        """Accept the bytes: the processes of a cluster each have a limit of their own."""
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
-        """Do it beside everything else; whoever has the engine does not stop before it is done."""
+        """Run it in the background; the host waits for it before it stops."""
         self._tasks.spawn(work, "what is done for a client")
 
     async def finish(self) -> None:
-        """Wait until all of that is done."""
+        """Wait until all background work is done."""
         await self._tasks.wait()
 
     def look(self, now: float) -> None:
-        """Called now and then: is everybody still there, and may they still be?"""
+        """Check that each peer is alive and still has its rights. Called now and then."""
         for connection in list(self._connections):
             try:
                 connection.check(now)
@@ -51,6 +51,6 @@ class Clients:
                 connection.failed(error)
 
     def leave_all(self) -> None:
-        """The dispatcher stops: clients come again when it is back."""
+        """Close all connections, because the dispatcher stops: clients reconnect when it is back."""
         for connection in list(self._connections):
             connection.leave()

@@ -1,7 +1,7 @@
-"""One client's connection, whatever carries its bytes: what it says goes to the engine, and back what that has for it.
+"""One client's connection on any transport: passes its messages to the engine, and the engine's to the client.
 
-`hello` comes first; then anything in any order. A refusal answers what it refuses. Only what cannot be read, or comes
-before `hello`, ends the connection: nothing after it can be trusted.
+`hello` comes first; then messages in any order. A refusal answers the refused message. Only a message that cannot be
+read, or comes before `hello`, ends the connection, because nothing after it can be trusted.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _JOIN_S = 0.000_1  # that an instance takes on the loop, about
 
 
 class Connection:
-    """See above. Its methods are called on the loop of the engine."""
+    """The connection. Its methods are called on the engine's loop."""
 
     __slots__ = (
         *("_accepted", "_authors", "_flushing", "_grant", "_held", "_held_bytes", "_host", "_lasting"),
@@ -55,7 +55,7 @@ class Connection:
     )
 
     def __init__(self, host: Host, transport: Transport, token: str | None) -> None:
-        """`token` is the one that the handshake brought."""
+        """`token` is the one from the handshake."""
         self._host = host
         self._transport = transport
         self._token = token
@@ -85,14 +85,14 @@ class Connection:
     # In -----------------------------------------------------------------------------------------------
 
     def received(self, data: bytes) -> None:
-        """A message came."""
+        """Handle a frame."""
         if not self.open:
             return
         self.heard = asyncio.get_running_loop().time()
         self._unread.add(data)
 
     def failed(self, error: Exception) -> None:
-        """What it is about cannot go on: it ends, and its client comes again."""
+        """End the connection after an unexpected error; its client reconnects."""
         if not isinstance(error, SolarWindError):
             log.error("a message of a client could not be handled", exc_info=error)
             error = ProtocolError(f"the server could not handle a message: {type(error).__name__}")
@@ -123,7 +123,7 @@ class Connection:
             self._refuse(ref, error)
 
     def _refuse(self, ref: int, error: BaseException) -> None:
-        """A dispatcher that is gone refuses nothing: clients come again, and ask the one after it."""
+        """Send a refusal. A dispatcher that is gone sends none: clients reconnect, and ask the next one."""
         if isinstance(error, Unavailable) or self._host.engine.failed.done():
             self.leave()
         elif isinstance(error, SolarWindError):
@@ -199,12 +199,12 @@ class Connection:
             self._refuse(ref, error)
 
     def _answer_submits(self) -> None:
-        """Those that were accepted just now, in this very turn: what is offered of them goes with the answer."""
+        """Send the acknowledgements of this turn, together with the offers of these batches."""
         for future in list(takewhile(asyncio.Future.done, self._submitted)):
             self._answer_submit(future)
 
     def _hold(self, hold: wire.Hold) -> None:
-        """What is refused here fails the events that fired it, with their report."""
+        """Keep a batch for its report. A refusal here fails the events whose handlers fired it."""
         try:
             batch = self._batch(hold.batch)
             self._host.hold(batch.weight)
@@ -232,7 +232,7 @@ class Connection:
         seat.joined = self._answer(join.ref, self._enter(seat, wanted, since), self._lasting)
 
     def _process(self, name: str) -> str:
-        """Which it is for the engine: nobody is to close another's process by claiming its name."""
+        """Return the process's name at the engine, made unique so that no client can end another's process."""
         return name if self._transport.local or not name else f"{id(self)} {name}"
 
     async def _enter(self, seat: Seat, join: effects.Join, since: Any) -> AsyncIterator[list[Any]]:
@@ -342,7 +342,7 @@ class Connection:
     # Out ----------------------------------------------------------------------------------------------
 
     def _answer(self, ref: int, parts: AsyncIterator[list[Any]], among: set[asyncio.Task[None]]) -> asyncio.Task[None]:
-        """Answer with these parts, each when the one before is on its way."""
+        """Send these parts, each when the one before is on its way."""
         task = asyncio.get_running_loop().create_task(self._answer_in_parts(ref, parts))
         among.add(task)
         task.add_done_callback(among.discard)
@@ -369,7 +369,7 @@ class Connection:
             await future
 
     def offer(self, seat: Seat, offer: effects.Offer) -> None:
-        """Events for an instance. All offers of a batch until they are flushed travel with the batch once."""
+        """Offer events to an instance. Until they are flushed, all offers of a batch share one copy of it."""
         picks = offer.picks
         edges = Spans.of(picks).edges
         share = wire.Share(seat.local, offer.lease, edges, offer.tried)
@@ -393,7 +393,7 @@ class Connection:
             self._send(wire.Lost(seat.local, lease))
 
     def _forget(self, seat: Seat) -> bool:
-        """False if it left already: its number may be another's by now."""
+        """Remove an instance. Return False if it left already: its number may be in use again."""
         known = self._seats.get(seat.local) is seat
         if known:
             del self._seats[seat.local]
@@ -406,7 +406,7 @@ class Connection:
         self._flush_soon()
 
     def _flush_soon(self) -> None:
-        """At the end of the turn, so that what comes together travels together."""
+        """Flush at the end of the turn, so that its messages travel together."""
         if not self._flushing and not self._stuck and self.open:
             self._flushing = True
             asyncio.get_running_loop().call_soon(self._flush)
@@ -444,7 +444,7 @@ class Connection:
                 future.set_result(None)
 
     def stuck(self) -> None:
-        """The peer reads too slowly: what is for it waits as what it is, not as bytes."""
+        """Note that the peer reads too slowly: its messages wait unencoded."""
         self._stuck = True
 
     def unstuck(self) -> None:
@@ -454,7 +454,7 @@ class Connection:
         self._regulate()
 
     def _regulate(self) -> None:
-        """Read nothing more while too much is not accepted yet, or the peer does not read what it is answered."""
+        """Stop reading while too much is not accepted yet, or while the peer does not read its answers."""
         most = MAX_UNACCEPTED // 2 if self._paused else MAX_UNACCEPTED
         paused = self._unaccepted > most or len(self._out) > MAX_UNREAD or bool(self._unread)
         if paused and not self._paused:
@@ -465,8 +465,7 @@ class Connection:
         self._paused = paused
 
     def unreceived(self, messages: list[wire.FromServer]) -> None:
-        """The client is not there, and may come again. What these offered it was in nobody's hands; it gets nothing
-        more."""
+        """Take back offers that did not reach the client, which may come again. It gets nothing more."""
         for local in list(self._seats):
             self._leaving(wire.Leaving(local))
         shares = [share for each in messages if isinstance(each, wire.Offer) for share in each.shares]
@@ -476,7 +475,7 @@ class Connection:
     # Its end ------------------------------------------------------------------------------------------
 
     def check(self, now: float) -> None:
-        """Called now and then: is the peer still there, and may it still be?"""
+        """Check that the peer is alive and still has its rights. Called now and then."""
         settings = self._host.settings
         if self._grant is None:
             if now - self.since > settings.authenticate_s:
@@ -495,7 +494,7 @@ class Connection:
             self._check_token()
 
     def _check_token(self) -> None:
-        """It may have been revoked, or have other rights now."""
+        """Check the token again: it may have been revoked, or have other rights now."""
         try:
             grant = self._host.grant(self._token)
         except SolarWindError as error:
@@ -515,7 +514,7 @@ class Connection:
             self._host.spawn(self._leave_once_joined(seat))
 
     def end(self, error: SolarWindError) -> None:
-        """Say why, and close."""
+        """Send the reason, and close."""
         if self.open:
             self._stuck = False
             self._out.append(wire.Refused(0, error.code, str(error)))
@@ -524,7 +523,7 @@ class Connection:
             self.lost()
 
     def leave(self) -> None:
-        """The server stops: clients come again when it is back."""
+        """Close, because the server stops: the client reconnects when it is back."""
         if self.open:
             self._stuck = False
             self._flush()
@@ -538,7 +537,7 @@ class Connection:
             await asyncio.sleep(0)
 
     def lost(self, *, died: bool = True) -> None:
-        """There is no connection any more: what its instances had in hand is handed out again."""
+        """Clean up after the connection is gone: the events of its instances are handed out again."""
         if not self.open:
             return
         self.open = False

@@ -1,4 +1,4 @@
-"""What a connection asks of whoever has the engine, be it a server with doors or none."""
+"""What a connection needs of the process that has the engine, with or without a server."""
 
 from __future__ import annotations
 
@@ -14,56 +14,56 @@ if TYPE_CHECKING:
 
 
 class Grant(Protocol):
-    """What a client may do. Two that allow the same are equal."""
+    """A client's rights. Equal grants allow the same."""
 
     def check_fire(self, topic: str) -> None:
-        """Raises `NotAllowed`."""
+        """Raise `NotAllowed` unless it may fire on `topic`."""
         ...
 
     def check_listen(self, topic: str, purpose: str) -> None:
-        """Raises `NotAllowed`."""
+        """Raise `NotAllowed` unless it may join the purpose."""
         ...
 
     def check_admin(self) -> None:
-        """Raises `NotAllowed`."""
+        """Raise `NotAllowed` unless it has the right `admin`."""
         ...
 
 
 class Settings(Protocol):
-    """How much a client may cost."""
+    """The limits on what a client may cost."""
 
     @property
     def frame_bytes(self) -> int:
-        """Of a message that it sends."""
+        """The size of a message."""
         ...
 
     @property
     def authenticate_s(self) -> float:
-        """Until it has said hello."""
+        """The time until `hello`."""
         ...
 
     @property
     def heartbeat_s(self) -> float:
-        """One that was silent for two of them is gone."""
+        """A client that was silent for two of them is gone."""
         ...
 
     @property
     def instances(self) -> int:
-        """At most."""
+        """The number of instances of a connection."""
         ...
 
     @property
     def unanswered(self) -> int:
-        """Calls that are not answered yet, at most."""
+        """The number of calls without an answer yet."""
         ...
 
 
 class Host(Protocol):
-    """Whose clients they are: it has the engine, and says who may do what."""
+    """The owner of connections: it has the engine, and decides who may do what."""
 
     @property
     def name(self) -> str:
-        """By which clients know it."""
+        """The name that clients are told."""
         ...
 
     @property
@@ -77,27 +77,27 @@ class Host(Protocol):
 
     @property
     def checks_authors(self) -> bool:
-        """Whether a client may send its own batches alone. One of a cluster's passes on what others numbered."""
+        """Whether a client may send only its own batches. In a cluster a process passes on those of others."""
         ...
 
     @property
     def turns(self) -> Turns:
-        """Where long work for any of them waits."""
+        """The queue for long work of all connections."""
         ...
 
     def grant(self, token: str | None) -> Grant:
-        """What the bearer of `token` may do, if it is None whoever has none. Raises `BadToken`."""
+        """Return the rights of `token`, or without one those of anonymous clients. Raise `BadToken`."""
         ...
 
     def hold(self, size: int) -> None:
-        """So many bytes more are kept for a client that has more to say before they can be used; below 0, so many less.
-        Raises `Busy` where it is too much of all clients together."""
+        """Add to the bytes that are kept for incomplete input, or take from them if below 0. Raise `Busy` where all
+        clients together keep too many."""
         ...
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
-        """Do it beside everything else, even if the connection is gone."""
+        """Run it in the background, even if the connection is gone."""
         ...
 
     def disconnected(self, connection: Connection) -> None:
-        """It is over."""
+        """Forget a connection that is over."""
         ...

@@ -1,4 +1,4 @@
-"""What is offered over a connection, and how it travels."""
+"""Offers on a connection, and how they travel."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Together(NamedTuple):
 
 
 def offer_of(together: Together) -> wire.Offer:
-    """Of a batch of which little is offered, only that part travels."""
+    """Return the message. Of a batch of which little is offered, only that part travels."""
     (start, batch), shares = together.stored, together.shares
     low = min(share.picks[0] for share in shares)
     high = max(share.picks[-1] for share in shares)

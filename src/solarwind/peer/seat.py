@@ -1,4 +1,4 @@
-"""A client's instance at the server: what the engine knows of it."""
+"""A client's instance at the server, as the engine knows it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Seat:
-    """The client's instance, as the engine's receiver. `local` is its number at the client."""
+    """The engine's receiver for a client's instance. `local` is its number at the client."""
 
     __slots__ = ("_connection", "instance", "joined", "last", "leaving", "local", "purpose", "topic")
 
@@ -33,7 +33,7 @@ class Seat:
         self._connection.flush_offers()
 
     def lost(self, lease: int | None = None) -> None:
-        """Pass it on: the engine here may be a client itself."""
+        """Pass it on to the client: the engine here may be a client itself."""
         self._connection.lost_seat(self, lease)
 
     def close(self, reason: str) -> None:

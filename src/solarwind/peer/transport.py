@@ -1,4 +1,4 @@
-"""What a connection asks of whatever carries its bytes."""
+"""The transport that a connection needs."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import Protocol
 
 
 class Transport(Protocol):
-    """What carries a connection's bytes."""
+    """Carries a connection's bytes."""
 
     @property
     def local(self) -> bool:
-        """Whether the client is in this very process."""
+        """Whether the client is in this process."""
         ...
 
     def send(self, data: bytes) -> None:
@@ -18,19 +18,19 @@ class Transport(Protocol):
         ...
 
     def pause(self) -> None:
-        """Read nothing more for now."""
+        """Stop reading for now."""
         ...
 
     def resume(self) -> None: ...
 
     def close(self, code: int, reason: str) -> None:
-        """Send what there is, then close."""
+        """Send what is buffered, then close."""
         ...
 
     def abort(self) -> None:
-        """The peer does not answer: let go."""
+        """Close at once, because the peer does not answer."""
         ...
 
     def authenticated(self) -> None:
-        """The peer said who it is."""
+        """Note that the peer is authenticated."""
         ...

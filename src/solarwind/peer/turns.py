@@ -17,7 +17,7 @@ TURN_S = 0.005  # of pieces in one turn of the loop; after that each further tur
 
 
 class Turns:
-    """The line. All of it on one loop."""
+    """The queue. Used on one loop."""
 
     def __init__(self) -> None:
         self._waiting: deque[tuple[asyncio.Future[None], float]] = deque()  # with how long its piece takes
@@ -30,11 +30,11 @@ class Turns:
             await self.line()
 
     async def line(self) -> None:
-        """Wait in line, though there may be time: for pieces whose time nobody takes."""
+        """Wait in the queue even if there is time: for pieces whose time is not measured."""
         await self._wait(TURN_S)
 
     async def brief(self, seconds: float) -> None:
-        """Return when there is time for a piece that takes about so long, which counts as if it had."""
+        """Return when there is time for a piece of about so many seconds, which are counted."""
         if self.crowded:
             await self._wait(seconds)
         else:
@@ -68,7 +68,7 @@ class Turns:
 
     @contextmanager
     def piece(self) -> Iterator[None]:
-        """Around one piece: what it takes counts."""
+        """Measure the time of one piece."""
         since = perf_counter()
         try:
             yield
@@ -76,7 +76,7 @@ class Turns:
             self.spend(perf_counter() - since)
 
     def spend(self, seconds: float) -> None:
-        """A piece took so long, or will."""
+        """Count the time of a piece."""
         if not self._spent:
             asyncio.get_running_loop().call_soon(self._reset)
         self._spent += seconds

@@ -1,4 +1,4 @@
-"""The messages of a connection that came and were not looked at yet: a long frame is taken in pieces."""
+"""Messages of a connection that were received and not handled yet: a long frame is handled in pieces."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .turns import PIECE_BYTES, TURN_S, Turns
 
 
 class Unread:
-    """Gives them one by one to `take`, in their order, as fast as others leave time for it."""
+    """Passes messages to `take` one by one and in order, in turn with other work."""
 
     __slots__ = ("_behind", "_failed", "_messages", "_regulate", "_take", "_turns")
 
@@ -26,7 +26,7 @@ class Unread:
         failed: Callable[[Exception], None],
         regulate: Callable[[], None],
     ) -> None:
-        """`failed` is called with what `take` raised, or why there are no messages; what is left is given up then.
+        """`failed` is called with what `take` raised, or with the error for invalid messages; the rest is dropped then.
         `regulate` is called when it falls behind, and when it has caught up."""
         self._turns = turns
         self._take = take
@@ -36,14 +36,14 @@ class Unread:
         self._behind: asyncio.Task[None] | None = None
 
     def __bool__(self) -> bool:
-        """Whether there are some: nothing more is to be read until there are none."""
+        """Whether there are some. While there are, nothing more is to be read."""
         return self._behind is not None
 
     def clear(self) -> None:
         self._messages.clear()
 
     def add(self, data: bytes) -> None:
-        """A frame came. Most are taken at once."""
+        """Add a frame. Most are handled at once."""
         try:
             self._messages += wire.read_client(data) if len(data) <= PIECE_BYTES else wire.split(data)
         except SolarWindError as error:
@@ -67,7 +67,7 @@ class Unread:
             self._failed(error)
 
     def _take_some(self) -> None:
-        """As many as one piece may take."""
+        """Handle as many as fit into one piece."""
         messages, stop = self._messages, perf_counter() + TURN_S
         try:
             with self._turns.piece():
