@@ -16,7 +16,7 @@ import msgspec
 
 from .errors import BadArgument, TooLarge
 from .event import Cause
-from .names import check_content, check_id, check_key
+from .names import check_content, check_id, check_key, shown
 from .payload import JSON
 
 MAX_TIME = (1 << 62) - 1  # ns since 1970, and from a batch's first event on
@@ -241,20 +241,20 @@ def check_extensions(extensions: object) -> Extensions:
     """Return an event's extensions, text by name such as `traceparent`. Raise `BadArgument`."""
     expected = f"extensions, at most {MAX_EXTENSIONS} texts by names of a-z and 0-9, such as {{'traceparent': '00-…'}}"
     if not isinstance(extensions, Mapping) or len(extensions) > MAX_EXTENSIONS:
-        got = f"{len(extensions)}" if isinstance(extensions, Mapping) else _shown(extensions)
+        got = f"{len(extensions)}" if isinstance(extensions, Mapping) else shown(extensions)
         raise BadArgument(f"expected {expected}, got {got}")
     size = 0
     for name, value in extensions.items():
         if not isinstance(name, str) or not _EXTENSION.fullmatch(name):
-            raise BadArgument(f"expected {expected}, got one named {_shown(name)}")
+            raise BadArgument(f"expected {expected}, got one named {shown(name)}")
         if name in RESERVED:
             raise BadArgument(f"expected {expected}, got {name!r}, which an event says otherwise: leave it out")
         if not isinstance(value, str) or _CONTROL.search(value):
-            raise BadArgument(f"expected extension {name} as text without control characters, got {_shown(value)}")
+            raise BadArgument(f"expected extension {name} as text without control characters, got {shown(value)}")
         try:
             size += len(name) + len(value.encode())
         except UnicodeEncodeError:
-            raise BadArgument(f"expected extension {name} as text, got a lone surrogate in {_shown(value)}") from None
+            raise BadArgument(f"expected extension {name} as text, got a lone surrogate in {shown(value)}") from None
     if size > MAX_EXTENSION_BYTES:
         raise BadArgument(f"expected extensions of at most {MAX_EXTENSION_BYTES:,} bytes together, got {size:,}")
     return dict(extensions)
@@ -268,8 +268,3 @@ RESERVED = frozenset(
         *("purpose", "attempt", "token"),
     )
 )
-
-
-def _shown(value: object) -> str:
-    text = ascii(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

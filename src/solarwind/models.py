@@ -302,9 +302,9 @@ def fault_of(error: Exception) -> str:
         return f"expected field {first['loc'][-1]}, got none at ${path}"
     if first["type"] == "value_error" or "input" not in first:
         return f"expected another value: {first['msg']} at ${path}"
-    return f"expected {first['msg'].removeprefix('Input should be ')}, got {_shown(first['input'])} at ${path}"
+    return f"expected {first['msg'].removeprefix('Input should be ')}, got {shown(first['input'])} at ${path}"
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     text = ascii(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -18,9 +18,9 @@ def check_topic(topic: object) -> str:
     expected = "a topic of 1 to 200 characters, words of A-Z a-z 0-9 _ - joined by single dots"
     name = _text(topic, expected)
     if not _TOPIC.fullmatch(name):
-        raise BadName(f"expected {expected}, got {_shown(name)}{_where(name)}")
+        raise BadName(f"expected {expected}, got {shown(name)}{_where(name)}")
     if len(name) > _MAX_CHARACTERS:
-        raise BadName(f"expected {expected}, got {len(name)} characters: {_shown(name)}")
+        raise BadName(f"expected {expected}, got {len(name)} characters: {shown(name)}")
     return name
 
 
@@ -28,9 +28,9 @@ def check_path(path: object) -> str:
     """Return the path of a file as text if it can be one, else raise `BadArgument`."""
     text = os.fspath(path) if isinstance(path, str | os.PathLike) else None
     if not isinstance(text, str) or not text:
-        raise BadArgument(f"expected the path of a file, such as 'copy.db', got {_shown(path)}")
+        raise BadArgument(f"expected the path of a file, such as 'copy.db', got {shown(path)}")
     if "\0" in text or not _is_unicode(text):
-        raise BadArgument(f"expected the path of a file, in Unicode without NUL, got {_shown(text)}: name another")
+        raise BadArgument(f"expected the path of a file, in Unicode without NUL, got {shown(text)}: name another")
     return text
 
 
@@ -47,12 +47,12 @@ def check_purpose(purpose: object) -> str:
     expected = "a purpose of 1 to 200 printable characters with no space at either end"
     name = _text(purpose, expected)
     if len(name) > _MAX_CHARACTERS:
-        raise BadName(f"expected {expected}, got {len(name)} characters: {_shown(name)}")
+        raise BadName(f"expected {expected}, got {len(name)} characters: {shown(name)}")
     if not name or name != name.strip():
-        raise BadName(f"expected {expected}, got {_shown(name)}")
+        raise BadName(f"expected {expected}, got {shown(name)}")
     for at, character in enumerate(name):
         if not character.isprintable():
-            raise BadName(f"expected {expected}, got {_shown(name)} with {character!a} at character {at + 1}")
+            raise BadName(f"expected {expected}, got {shown(name)} with {character!a} at character {at + 1}")
     return name
 
 
@@ -67,7 +67,7 @@ def check_key(key: object) -> str:
     except UnicodeEncodeError as error:
         raise BadName(f"expected {expected}, got a lone surrogate at character {error.start + 1}") from None
     if size > _MAX_KEY_BYTES:
-        raise BadName(f"expected {expected}, got {size} bytes: {_shown(name)}")
+        raise BadName(f"expected {expected}, got {size} bytes: {shown(name)}")
     return name
 
 
@@ -76,20 +76,20 @@ def check_id(id: object) -> str:
     expected = "an event id of 1 to 200 printable characters with no space at either end"
     name = _text(id, expected)
     if not name or len(name) > _MAX_CHARACTERS or name != name.strip() or not name.isprintable():
-        raise BadName(f"expected {expected}, got {_shown(name)}")
+        raise BadName(f"expected {expected}, got {shown(name)}")
     return name
 
 
 def check_content(content: str) -> str:
     """Return `content`, a payload's content type, if it is safe in any header, else raise `BadName`."""
     if not _CONTENT.fullmatch(content):
-        raise BadName(f"expected a content type such as application/json, got {_shown(content)}")
+        raise BadName(f"expected a content type such as application/json, got {shown(content)}")
     return content
 
 
 def _text(value: object, expected: str) -> str:
     if not isinstance(value, str):
-        raise BadName(f"expected {expected}, got {type(value).__name__}: {_shown(value)}")
+        raise BadName(f"expected {expected}, got {type(value).__name__}: {shown(value)}")
     return value
 
 
@@ -102,6 +102,7 @@ def _where(topic: str) -> str:
     return f": the fault is at character {at + 1}"
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """Return a value as a refusal shows it: in ASCII, of at most 80 characters."""
     text = ascii(value)
     return text if len(text) <= 80 else f"{text[:77]}..."

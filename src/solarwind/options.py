@@ -12,7 +12,7 @@ from .engine.base import Since
 from .errors import BadArgument
 from .failure import MAX_SECONDS
 from .loops import forget
-from .names import check_id
+from .names import check_id, shown
 
 MAX_COUNT = 1_000_000_000
 _SKEW_S = 5.0  # machines' clocks differ
@@ -22,7 +22,7 @@ _SINCE = "'now', 'beginning', a datetime or a timedelta ago"
 def check_count(what: str, value: object, most: int = MAX_COUNT - 1) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
         bound = "below a thousand million" if most == MAX_COUNT - 1 else f"{most:,} at most"
-        raise BadArgument(f"expected a {what} of 1 or more, {bound}, got {_shown(value)}")
+        raise BadArgument(f"expected a {what} of 1 or more, {bound}, got {shown(value)}")
 
 
 def check_seconds(what: str, value: Any, *, some: bool = False) -> float:
@@ -32,13 +32,13 @@ def check_seconds(what: str, value: Any, *, some: bool = False) -> float:
     good = isinstance(seconds, int | float) and not isinstance(seconds, bool) and 0 <= seconds < MAX_SECONDS
     if not good or (some and int(seconds * 1e9) <= 0):
         least = "more than 0 seconds" if some else "0 seconds or more"
-        raise BadArgument(f"expected {what} of {least}, below a thousand million, got {_shown(value)}")
+        raise BadArgument(f"expected {what} of {least}, below a thousand million, got {shown(value)}")
     return float(seconds)
 
 
 def check_flag(what: str, value: object) -> bool:
     if not isinstance(value, bool):
-        raise BadArgument(f"expected {what} to be True or False, got {_shown(value)}")
+        raise BadArgument(f"expected {what} to be True or False, got {shown(value)}")
     return value
 
 
@@ -53,7 +53,7 @@ def check_since(since: Any, what: str = "since", *, future: bool = False) -> Sin
             )
         return since
     if not isinstance(since, datetime):
-        raise BadArgument(f"expected {what} {_SINCE}, got {_shown(since)}")
+        raise BadArgument(f"expected {what} {_SINCE}, got {shown(since)}")
     try:
         ahead = since.timestamp() > time.time() + _SKEW_S
     except (OverflowError, ValueError, OSError):  # so far away that no clock shows it
@@ -96,7 +96,7 @@ def check_ids(ids: Any) -> Collection[str] | None:
     if isinstance(ids, str):
         return [check_id(ids)]
     if not isinstance(ids, Collection) or isinstance(ids, bytes | bytearray | memoryview | dict):
-        raise BadArgument(f"expected ids, a list of them, one, or None for all, got {_shown(ids)}")
+        raise BadArgument(f"expected ids, a list of them, one, or None for all, got {shown(ids)}")
     return [check_id(each) for each in ids]
 
 
@@ -104,14 +104,14 @@ def check_payloads(payloads: Any) -> list[Any]:
     """Return a list of payloads. Raise `BadArgument` for text or a dict, which is one payload."""
     if not isinstance(payloads, Iterable) or isinstance(payloads, str | bytes | bytearray | memoryview | Mapping):
         raise BadArgument(
-            f"expected an iterable of payloads, one for each event, got {_shown(payloads)}: for one event use fire"
+            f"expected an iterable of payloads, one for each event, got {shown(payloads)}: for one event use fire"
         )
     return list(payloads)
 
 
 def check_type(what: str, value: object, type_: type | tuple[type, ...], example: str) -> None:
     if not isinstance(value, type_):
-        raise BadArgument(f"expected {what}, such as {example}, got {_shown(value)}")
+        raise BadArgument(f"expected {what}, such as {example}, got {shown(value)}")
 
 
 def check_token(token: object) -> None:
@@ -121,7 +121,7 @@ def check_token(token: object) -> None:
 
 def check_engine(engine: object, url: str | None) -> None:
     if not callable(getattr(engine, "submit", None)):
-        raise BadArgument(f"expected an engine, such as LocalEngine(store), got {_shown(engine)}: or give a URL")
+        raise BadArgument(f"expected an engine, such as LocalEngine(store), got {shown(engine)}: or give a URL")
     if url is not None:
         raise BadArgument("expected a URL or an engine, got both: the engine says where the dispatcher is")
 
@@ -129,7 +129,7 @@ def check_engine(engine: object, url: str | None) -> None:
 def check_work(work: object, timeout: object) -> float | None:
     """Check what a thread is to wait for, and return for how many seconds. Raise `BadArgument`."""
     if not isawaitable(work):
-        raise BadArgument(f"expected a coroutine, as in wind.wait(wind.settled(10)), got {_shown(work)}")
+        raise BadArgument(f"expected a coroutine, as in wind.wait(wind.settled(10)), got {shown(work)}")
     try:
         return None if timeout is None else check_seconds("a timeout", timeout)
     except BadArgument:
@@ -144,11 +144,6 @@ def check_topic_given(topic: object) -> None:
         raise BadArgument(
             f"expected a topic, as in @wind.on('video.uploaded'), got the function {name}: name the topic"
         )
-
-
-def _shown(value: object) -> str:
-    text = ascii(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def check_keep(keep: object) -> float | None:

@@ -264,7 +264,7 @@ def _json_decoder(type_: Any) -> Decoder:
         except msgspec.ValidationError as error:
             raise BadPayload(_msgspec_fault(error)) from None
         except msgspec.DecodeError as error:
-            raise BadPayload(f"expected {_name(type_)}, got {_shown(data)}: {error} at $") from None
+            raise BadPayload(f"expected {_name(type_)}, got {models.shown(data)}: {error} at $") from None
         except ValueError as error:
             raise BadPayload(models.fault_of(error)) from None
 
@@ -297,11 +297,6 @@ def _name(type_: Any) -> str:
     return getattr(type_, "__qualname__", None) or str(type_)
 
 
-def _shown(value: Any) -> str:
-    text = ascii(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
 _PATH = re.compile(r"\$(?:\.[A-Za-z0-9_-]+)+")
 _MAX_PATH = 200
 Key = str | bytes  # text as it is, other JSON in its canonical form
@@ -331,7 +326,8 @@ def check_field(path: str) -> None:
     """Raise `BadArgument` where `field` would, without the work of making a decoder."""
     if not isinstance(path, str) or len(path) > _MAX_PATH or not _PATH.fullmatch(path):
         raise BadArgument(
-            f"expected a field such as $.video_id or $.video.id, of at most {_MAX_PATH} characters, got {_shown(path)}"
+            f"expected a field such as $.video_id or $.video.id, of at most {_MAX_PATH} characters, "
+            f"got {models.shown(path)}"
         )
     if path.count(".") > _MAX_NAMES:
         raise BadArgument(

@@ -18,11 +18,11 @@ from ..core.registry import no_purpose, no_topic
 from ..engine.base import NOTHING, Link, Receiver, Since
 from ..engine.client import Client
 from ..engine.clock import Clock, SteadyClock
-from ..engine.operations import trace_tree
+from ..engine.operations import no_event, trace_tree
 from ..engine.request import Operation, Owns, Request
 from ..engine.running import Running
 from ..engine.tasks import Tasks, end_tasks
-from ..errors import NotAllowed, NotFound, SolarWindError, StoreError, Unavailable
+from ..errors import SolarWindError, StoreError, Unavailable
 from ..event import Event, HandOut
 from ..limits import Limits
 from ..names import check_topic
@@ -40,7 +40,7 @@ from .owner import HEARTBEAT_S, Owner
 from .owners import Owners
 from .publish import Publisher
 from .session import Refusal, Session, refused
-from .store import JetStreamStore
+from .store import JetStreamStore, no_file
 from .tracing import caused, find
 
 log = logging.getLogger("solarwind")
@@ -427,7 +427,7 @@ class NatsEngine(Running):
             if found is not None:
                 break
         else:
-            raise NotFound(f"expected the id of an event in the history, got {id!a}: there is none, or it was trimmed")
+            raise no_event(id)
         event = Event(HandOut(found[0]), found[1])
         children: dict[str, list[Event]] = {}
         for partition in partitions:
@@ -439,10 +439,7 @@ class NatsEngine(Running):
         return trace_tree(event, children, after, limit)
 
     async def _backup(self, path: str) -> None:
-        raise NotAllowed(
-            "expected a store with a file, got nats://: use `solarwind copy --from nats://… --to sqlite:///…`, or "
-            "`nats stream backup`"
-        )
+        raise no_file()
 
     async def owners(self) -> list[OwnerInfo]:
         """Return which process owns which partition, and which topics are in it."""

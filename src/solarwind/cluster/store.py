@@ -50,6 +50,14 @@ CHECKPOINT_BYTES = 8 << 20  # of events after which it is written down how far t
 MESSAGE_BYTES = 1 << 10  # that a message takes as long to read as
 
 
+def no_file() -> NotAllowed:
+    """Return the refusal for what needs a store in a file."""
+    return NotAllowed(
+        "expected a store with a file, got nats://: use `solarwind copy --from nats://… --to sqlite:///…`, or "
+        "`nats stream backup`"
+    )
+
+
 class JetStreamStore:
     """The store of one partition."""
 
@@ -412,10 +420,7 @@ class JetStreamStore:
         return await self._log.dead(topic, purpose)
 
     async def backup(self, path: str) -> None:
-        raise NotAllowed(
-            "expected a store with a file, got nats://: use `solarwind copy --from nats://… --to sqlite:///…`, or "
-            "`nats stream backup`"
-        )
+        raise no_file()
 
     # Topics and their history -------------------------------------------------------------------------
 

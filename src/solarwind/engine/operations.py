@@ -236,7 +236,7 @@ class Operations(Running):
         await self._committed()
         found = await self.store.find(id)
         if found is None:
-            raise NotFound(f"expected the id of an event in the history, got {id!a}: there is none, or it was trimmed")
+            raise no_event(id)
         event = await self._event(*found)
         caused: dict[str, list[Event]] = {}
         async for stored in self.store.caused(event.time_ns):
@@ -276,6 +276,11 @@ class Operations(Running):
     async def left(self, purposes: Purposes) -> str:
         """Say what `quiet` still waits for, in words; `NOTHING`."""
         raise NotImplementedError
+
+
+def no_event(id: str) -> NotFound:
+    """Return the refusal for an id that the history does not have."""
+    return NotFound(f"expected the id of an event in the history, got {id!a}: there is none, or it was trimmed")
 
 
 def _no_letter(topic: str, purpose: str, id: str) -> NotFound:
