@@ -132,7 +132,7 @@ def test_each_death_of_a_worker_behind_a_server_counts(
     worker = start("run", "worker:wind", "--url", server.url)
     for number in (1, 2):
         worker.read(f"shipped {number}")
-    (letter,) = done("dead", "list", "orders", "Ship it", "--url", server.url, "--json").json
+    (letter,) = done("dead", "list", "orders", "Ship it", "--url", server.url, "--json").json["dead"]
     assert letter["attempts"] == 3
     worker.signal(signal.SIGTERM)
     assert worker.end().code == 0
