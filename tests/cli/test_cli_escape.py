@@ -148,4 +148,4 @@ def test_a_variable_does_not_discard(furnished: str) -> None:
     assert (answer.code, "--all" in answer.err) == (2, True)
     answer = call("retire", "video.uploaded", "Refuse", "--url", furnished, env=everything)
     assert answer.code == 1
-    assert len(done("dead", "list", "video.uploaded", "Refuse", "--json", "--url", furnished).json) == 3
+    assert len(done("dead", "list", "video.uploaded", "Refuse", "--json", "--url", furnished).json["dead"]) == 3

@@ -181,7 +181,7 @@ async def test_a_reader_that_is_slow_misses_the_oldest_and_costs_nobody_else_any
             assert await fast.data(2_000) == list(range(start, start + 2_000))
         assert host.memory() - before < 64 << 20, "the events have 90 MB"
         dropped = (await counts(http))["dropped"]
-        assert dropped > 60_000
+        assert dropped > 20_000
         got = await slow.data(100_000 - dropped)
         assert got[-10_000:] == list(range(90_000, 100_000))
         assert got == sorted(set(got))
