@@ -177,9 +177,9 @@ def test_top_leaves_on_a_signal(furnished: str, start: Callable[..., Process], n
 def test_top_gives_what_changed_between_two_looks_a_second() -> None:
     from solarwind.cli import top
 
-    def look(time: float, fired: int, settled: int) -> top.Look:
+    def look(time: float, fired: int, settled: int) -> top.Sample:
         counts = PurposeStatistics("direct", (1,), 1, 0, 0, settled, 0, 0, 0)
-        return top.Look(time, Statistics({"t": TopicStatistics(fired)}, {("t", "p"): counts}))
+        return top.Sample(time, Statistics({"t": TopicStatistics(fired)}, {("t", "p"): counts}))
 
     (row,) = top._rows(look(12.0, 30, 9), look(10.0, 10, 4))
     assert row[:5] == ("t", 30, 10.0, "p", "direct")

@@ -130,9 +130,13 @@ def test_what_is_no_regular_file_is_refused(path: Path) -> None:
         check("/dev/null")
 
 
-@pytest.mark.parametrize(
-    "url", ["sqlite:wind.db", "sqlite:/x.db", "sqlite://wind.db", "sqlite://u:secret@h/x.db", "sqlite:///a%00b"]
-)
+@pytest.mark.parametrize("refuse", [sqlite_path, open_engine])
+def test_a_url_of_a_path_that_no_file_can_have_is_refused(refuse: Callable[[str], object]) -> None:
+    with pytest.raises(BadArgument, match="expected the path of a file, in Unicode without NUL"):
+        refuse("sqlite:///a%00b")
+
+
+@pytest.mark.parametrize("url", ["sqlite:wind.db", "sqlite:/x.db", "sqlite://wind.db", "sqlite://u:secret@h/x.db"])
 def test_a_url_that_names_another_file_than_it_seems_to_is_refused_with_the_right_spelling(url: str) -> None:
     for refuse in (sqlite_path, open_engine):
         with pytest.raises(
