@@ -210,7 +210,7 @@ async def settle_and_wake_up(url: str, where: str) -> None:
 
 
 @on_loop
-async def test_a_burst_costs_a_quick_fanout_instance_outside_the_owner_s_process_nothing(
+async def test_a_burst_within_its_buffer_costs_a_fanout_instance_outside_the_owner_s_process_nothing(
     server: NatsServer, namespace: str
 ) -> None:
     url = server.url(namespace, streams=1)
