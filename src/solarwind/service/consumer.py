@@ -27,7 +27,7 @@ PROGRESS_S = 0.1  # reports come at least so often while there is something to r
 
 
 class Work(msgspec.Struct, eq=False):
-    """An offer, and how far it has come. `done` and `failed` only grow, so that a thread may append to them."""
+    """An offer and its progress. `done` and `failed` only grow, so that a thread may append to them."""
 
     offer: Offer
     todo: deque[int]
@@ -46,11 +46,11 @@ class Work(msgspec.Struct, eq=False):
 
     @property
     def left(self) -> int:
-        """How many calls may be left to do, at most."""
+        """The maximum number of calls that are left."""
         return len(self.todo) + len(self.parts) + len(self.held)
 
     def at(self) -> Spans:
-        """The events that handlers are at."""
+        """Return the events that handlers are running for."""
         positions = Spans.of(self.offer.picks)
         for others in (self.todo, *self.parts, self.held, self.done, [each.position for each in self.failed]):
             positions.difference_update(Spans.of(list(others)))
@@ -58,7 +58,7 @@ class Work(msgspec.Struct, eq=False):
         return positions
 
     def take(self, most: int) -> list[int]:
-        """The next events of a batch handler; none if nothing is left. Threads may take some at the same time."""
+        """Return the next events for a batch handler; none if nothing is left. Threads may call it at the same time."""
         taken: list[int] = []
         try:
             if self.parts:
@@ -70,12 +70,12 @@ class Work(msgspec.Struct, eq=False):
         return taken
 
     def put_back(self, *parts: list[int]) -> None:
-        """Take these next, each by itself."""
+        """Put these parts first in line, each by itself."""
         if not self.lost:
             self.parts.extendleft(part for part in reversed(parts) if part)
 
     def take_all(self) -> Spans:
-        """Everything that was not begun."""
+        """Remove and return everything that was not begun."""
         positions = Spans.of(_take_last(self.todo, len(self.todo)))
         while self.parts:
             positions.update(Spans.of(self.parts.pop()))
@@ -85,7 +85,7 @@ class Work(msgspec.Struct, eq=False):
         return positions
 
     def hand_out(self, join: Join, home: object) -> HandOut:
-        """What its events have in common."""
+        """Return what its events have in common."""
         stored = self.offer.stored
         return HandOut(stored.batch, stored.start, join.purpose, join.version, home, self.offer.tried)
 
@@ -117,7 +117,7 @@ class Consumer:
         return self._instance
 
     def enter(self, instance: int) -> None:
-        """The engine's number for it. Offers may have come before."""
+        """Note the engine's number for it. Offers may have come before."""
         self._instance = instance
 
     # The engine's side --------------------------------------------------------------------------------
@@ -139,10 +139,10 @@ class Consumer:
         self.wake()
 
     def flush(self) -> None:
-        """Each offer is work at once."""
+        """Do nothing: each offer is work at once."""
 
     def begin(self, work: Work) -> None:
-        """Some of its events were set aside, and may begin now."""
+        """Queue events that were set aside, and may begin now."""
         if work not in self._queue:
             self._queue.append(work)
         self.wake()
@@ -155,12 +155,12 @@ class Consumer:
                 self._doubtful.add(work)
 
     def _make_sure(self) -> None:
-        """It has been heard of a fifth of its lease ago at most."""
+        """Note that the dispatcher has heard of it within the last fifth of its lease."""
         self.sure_until = monotonic() + min(self.join.lease_ns * 0.8e-9, self._engine.patience_s)
 
     def look(self) -> None:
-        """Whoever is about to begin something asks. Where this process stood still for so long that what it has may be
-        another's by now, it gives back what it did not begin: what is its own still it is given again."""
+        """Give back what was not begun, if this process stood still for so long that its events may be another's by
+        now. Those that are still its own are handed out again. Called before anything is begun."""
         if self._active and monotonic() > self.sure_until:
             self._make_sure()
             for work in self._active:
@@ -174,11 +174,11 @@ class Consumer:
         self.wake()
 
     def wake(self) -> None:
-        """There is work, or none is to come any more."""
+        """Notice that there is work, or that none will come any more."""
         raise NotImplementedError
 
     def note_fired(self, work: Work, position: int, fired: Held) -> None:
-        """A handler fired this for the event at `position`, which is to be done. From any thread."""
+        """Keep what a handler fired for the event at `position`, until that is reported done. From any thread."""
         work.fired[position] = fired
         self._fired += fired.size
         if self._fired > MAX_FIRED_BYTES:
@@ -192,7 +192,7 @@ class Consumer:
     # The handler's side -------------------------------------------------------------------------------
 
     def next_work(self) -> Work | None:
-        """The oldest that has something to do, and is now running once more."""
+        """Return the oldest work with something to do, counted as running once more; None where there is none."""
         queue = self._queue
         if queue:
             self.look()
@@ -225,7 +225,7 @@ class Consumer:
         self._queue.clear()
 
     def stop_reports(self) -> None:
-        """Say what is done so far, and nothing from here on."""
+        """Report what is done so far, and nothing from here on."""
         for work in self._active:
             self._report(work)
         self._over = True
@@ -239,7 +239,7 @@ class Consumer:
     # Reports ------------------------------------------------------------------------------------------
 
     def _progress(self) -> None:
-        """While there is work: report what is done, and hoard nothing."""
+        """Report what is done, and give back what cannot be handled soon. Repeated while there is work."""
         if not self._active:
             self._timer = None
             return
@@ -267,14 +267,14 @@ class Consumer:
         self._beat = clock.call_at(clock.now() + self.join.lease_ns // 5, self._say_alive)
 
     def _say_alive(self) -> None:
-        """While there is work the lease runs on."""
+        """Renew the lease. Repeated while there is work."""
         self._beat = None
         if self._active:
             self._engine.alive(self._instance)
             self._beat_later()
 
     def _is_held_up(self) -> bool:
-        """Whether all that is at work is at what was lost, so that nothing of what came since is begun."""
+        """Whether all running handlers are busy with lost events, so that newer ones are not begun."""
         at_work = [work for work in self._active if work.running]
         return bool(at_work) and all(work.lost for work in at_work)
 
@@ -362,7 +362,7 @@ def _spans(positions: list[int]) -> Spans:
 
 
 def _parts(events: list[Fired], limits: Limits) -> list[list[Fired]]:
-    """No part larger than a batch may be."""
+    """Return the events in parts that fit into a batch."""
     parts: list[list[Fired]] = []
     size, said = limits.batch_bytes, 0
     for each in events:

@@ -25,7 +25,8 @@ MIN_PAUSE_S, MAX_PAUSE_S = 0.1, 5.0
 
 
 class Doubtful:
-    """What runs so of one purpose, for all its instances in this process."""
+    """The running handlers of one purpose whose events may be another's by now, for all its instances in this
+    process."""
 
     def __init__(self, join: Join) -> None:
         exchange = lookup(join.exchange)
@@ -36,12 +37,12 @@ class Doubtful:
         self._waiting: list[tuple[Consumer, Work]] = []
 
     def add(self, work: Work) -> None:
-        """It is no longer this process's, or may not be."""
+        """Add work that is, or may be, no longer this process's."""
         if work.running and self.pends and work not in self.works:
             self.works.append(work)
 
     def hold(self, consumer: Consumer, work: Work) -> None:
-        """Set aside what may not begin yet, which is nothing unless there are `works`."""
+        """Set aside the events of an offer that may not begin yet: none unless there are `works`."""
         running = self._running()
         held = [position for position in work.todo if self._name(work, position) in running]
         if held:
@@ -52,7 +53,8 @@ class Doubtful:
             self._waiting.append((consumer, work))
 
     def overdue(self, work: Work) -> list[int]:
-        """What was set aside for long enough, and is given back: another process may be free to begin it."""
+        """Return events that were set aside for too long, to be given back: another process may be able to begin
+        them."""
         if not work.held or monotonic() < work.held_until:
             return []
         self._pause_s = min(2 * self._pause_s, MAX_PAUSE_S)
@@ -60,7 +62,7 @@ class Doubtful:
         return positions
 
     def ended(self, work: Work) -> None:
-        """A handler that was at some of it has ended: others may begin."""
+        """Let others begin, because a handler of this work has ended."""
         if work not in self.works:
             return
         if not work.running:
@@ -81,7 +83,7 @@ class Doubtful:
         return {self._name(work, position) for work in self.works for position in work.at().positions()}
 
     def _name(self, work: Work, position: int) -> object:
-        """What may run once at a time: the event's key, or the event."""
+        """Return what may run only once at a time: the event's key, or the event."""
         stored = work.offer.stored
         index = position - stored.start
         key = self._key(stored.batch, index) if self._key is not None else None
@@ -92,7 +94,7 @@ _OF: WeakKeyDictionary[Engine, dict[tuple[str, str], Doubtful]] = WeakKeyDiction
 
 
 def doubtful(engine: Engine, join: Join) -> Doubtful:
-    """The one of the purpose."""
+    """Return the `Doubtful` of the purpose."""
     of_purpose = _OF.setdefault(engine, {})
     name = (join.topic, join.purpose)
     if name not in of_purpose:

@@ -1,4 +1,4 @@
-"""What is fired together: a group of events that becomes one batch, numbered, and in order by time."""
+"""A group of events that are fired together and become one batch, with numbers, and ordered by time."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Numbers:
         self._next: dict[str, tuple[int, int]] = {}
 
     def take(self, topic: str, count: int) -> tuple[int, int]:
-        """The producer, and the first of `count` numbers."""
+        """Return the producer, and the first of `count` numbers."""
         producer, first = self._next.get(topic) or (0, MAX_NUMBERS)
         if first + count >= MAX_NUMBERS:
             producer, first = secrets.randbelow(MAX_PRODUCERS), secrets.randbelow(MAX_NUMBERS // 2)
@@ -36,14 +36,15 @@ class Numbers:
 
 
 class Order:
-    """The time of what this process fires never goes back, so that its ids sort as it was fired: while the clock is
-    behind, by `MAX_LIFT_NS` at most, it stands still."""
+    """The times of what this process fires, which never go back, so that ids sort in the order fired: while the clock
+    is behind, by `MAX_LIFT_NS` at most, time stands still."""
 
     def __init__(self) -> None:
         self.latest = 0
 
     def now(self, after: int = 0) -> int:
-        """When an event is fired, ns since 1970: later than all before, and than `after`, when its cause was."""
+        """Return the time for an event, in ns since 1970: later than all before, and than `after`, the time of its
+        cause."""
         time = time_ns()
         latest = max(self.latest, after) if after - time < MAX_LIFT_NS else self.latest
         if time < latest + SLOT_NS and latest - time < MAX_LIFT_NS:
@@ -52,7 +53,7 @@ class Order:
         return time
 
     def note(self, time: int) -> None:
-        """An event was fired then; a clock that was set far back is believed."""
+        """Note the time of an event; a clock that was set far back is followed."""
         if time > self.latest or self.latest - time >= MAX_LIFT_NS:
             self.latest = time
 
@@ -71,7 +72,7 @@ ORDER = Order()  # of this process
 
 
 class Group(msgspec.Struct, eq=False):
-    """What becomes one batch. `columns` are kept only once an event needs one of them."""
+    """The events of a future batch. `columns` are created only once an event needs one of them."""
 
     topic: str
     author: bytes
@@ -95,7 +96,7 @@ class Group(msgspec.Struct, eq=False):
     columns: dict[str, list[Any]] = msgspec.field(default_factory=dict)
 
     def column(self, field: str, count: int) -> list[Any]:
-        """A column, with all that the first `count` events have."""
+        """Return a column, filled for the first `count` events."""
         column = self.columns.setdefault(field, [])
         column += [self._common(field)] * (count - len(column))
         return column
@@ -112,7 +113,7 @@ class Group(msgspec.Struct, eq=False):
         return make_id(self.times[index], self.producer, self.first + index)
 
     def straighten(self) -> None:
-        """Once somebody asks for an id, it stays."""
+        """Make the times ascend, for good: an id that was read must not change."""
         start, count = self.straight, len(self.times)
         if start == count:
             return

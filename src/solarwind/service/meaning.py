@@ -1,4 +1,4 @@
-"""What an exception that left a handler means for its event. Whatever it is, there is an answer."""
+"""What an exception of a handler means for its event. It never raises."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _NAME = type.__dict__["__name__"].__get__  # a class may have a metaclass that r
 
 
 class Meaning(NamedTuple):
-    """`after_ns` is for `later`; `text` can be written down as UTF-8."""
+    """`after_ns` is for `later`; `text` can be encoded as UTF-8."""
 
     verdict: Literal["retry", "later", "reject"]
     text: str
@@ -19,7 +19,7 @@ class Meaning(NamedTuple):
 
 
 def meaning(error: BaseException) -> Meaning:
-    """`Later` and `Reject` say it themselves, also where a task group has wrapped them; anything else is a failure."""
+    """Return the meaning: that of `Later` and `Reject`, also within a task group; anything else is a failure."""
     try:
         return _read(error)
     except BaseException:  # it says nothing: its __str__ raises, or it has not the fields of its class

@@ -1,4 +1,4 @@
-"""Receipts: what whoever fires gets, to wait by or to forget."""
+"""Receipts: what `fire` returns, to be awaited or dropped."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ class Receipt:
         raise NotImplementedError
 
     def wait(self, timeout: float | None = None) -> str:
-        """From a thread: wait until the event is accepted, and give its id. Raises `TimeoutError`."""
+        """Wait from a thread until the event is accepted, and return its id. Raise `TimeoutError`."""
         raise NotImplementedError
 
     @property
     def _state(self) -> str:
-        """What became of it, in words."""
+        """Return its state in words."""
         return "pending"
 
     def __repr__(self) -> str:
@@ -52,7 +52,7 @@ class Receipt:
 
 
 class SentReceipt(msgspec.Struct, Receipt, eq=False, gc=False):
-    """Of an event that is on its way."""
+    """The receipt of an event that is on its way."""
 
     group: Group
     index: int
@@ -92,7 +92,7 @@ class SentPart(NamedTuple):
 
 
 class Fired(msgspec.Struct):
-    """An event that a handler fired, until the handler returns."""
+    """An event that a handler fired, kept until the handler returns."""
 
     topic: str
     data: bytes
@@ -116,7 +116,7 @@ class Held(list[Fired]):
 
 
 class HeldReceipt(Receipt):
-    """Of an event that is held until the handler returns."""
+    """The receipt of an event that is held until the handler returns."""
 
     __slots__ = ("_fired", "_numbers")
 
@@ -154,11 +154,11 @@ class Receipts:
 
     @property
     def ids(self) -> list[str]:
-        """The events' ids in their order, known at once, and made when they are asked for."""
+        """The events' ids in their order, known at once, and made when they are read."""
         return [id for part in self._parts for id in ([part.id] if isinstance(part, Receipt) else part.ids())]
 
     def _of_each_group(self) -> Iterator[Receipt]:
-        """One receipt for all that are accepted together."""
+        """Yield one receipt for all events that are accepted together."""
         group: Group | None = None
         for part in self._parts:
             if isinstance(part, SentReceipt | SentPart):
@@ -181,7 +181,7 @@ class Receipts:
         return self
 
     def wait(self, timeout: float | None = None) -> Receipts:
-        """From a thread: wait until all are accepted. Raises `TimeoutError`."""
+        """Wait from a thread until all are accepted. Raise `TimeoutError`."""
         seconds = _seconds(timeout)
         until = None if seconds is None else monotonic() + seconds
         for receipt in self._of_each_group():
@@ -197,14 +197,14 @@ LEFT_BEHIND: WeakKeyDictionary[asyncio.AbstractEventLoop, str] = WeakKeyDictiona
 
 
 def _check_here(accepted: asyncio.Future[None]) -> None:
-    """Whoever waits for a loop that is another process's waits for ever. Raises `Unavailable`."""
+    """Raise `Unavailable` where the loop belongs to another process, so that waiting would never end."""
     why = LEFT_BEHIND.get(accepted.get_loop())
     if why is not None:
         raise Unavailable(why)
 
 
 def _acceptance(group: Group) -> Awaitable[None]:
-    """What to await until it is accepted."""
+    """Return an awaitable for the acceptance of a group."""
     accepted = group.accepted
     if accepted.done():
         return accepted

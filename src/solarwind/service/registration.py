@@ -1,4 +1,4 @@
-"""What is registered: the options of `on` and `listen`, checked, and what becomes of them."""
+"""Registrations: the options of `on` and `listen`, checked, and the instances made from them."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Origin(msgspec.Struct, frozen=True, eq=False):
 
 
 class Registration(msgspec.Struct, eq=False):
-    """One call of `on`: what an instance will be made of, and the instance once it is."""
+    """One call of `on`: the options of an instance, and the instance once it has joined."""
 
     function: Callable[..., Any]
     handler: Handler
@@ -75,7 +75,7 @@ def make_join(
     room: int,
     key_missing: str = "handle",
 ) -> Join:
-    """The registration of an instance. Raises `BadName` and `BadArgument` for what cannot be meant."""
+    """Return the registration of an instance. Raise `BadName` and `BadArgument` for invalid options."""
     lease_ns = int(check_seconds("a lease", lease, some=True) * 1e9)
     if retry is not None:
         check_type("retry", retry, Retry, "Retry(attempts=3)")
@@ -85,12 +85,12 @@ def make_join(
 
 
 def handled_here(join: Join) -> Join:
-    """The registration of an instance whose handler runs in this process, which may be another's child by now."""
+    """Return the registration for a handler in this process, which may be a forked child by now."""
     return msgspec.structs.replace(join, origin=this_process(), process=this_process())
 
 
 def check_join(join: Join, since: Since) -> None:
-    """Whether it can be meant; for one that came from somewhere else too. Raises `BadName` and `BadArgument`."""
+    """Raise `BadName` and `BadArgument` for an invalid registration, also one from another process."""
     check_topic(join.topic)
     check_purpose(join.purpose)
     load_exchange(join.exchange)
@@ -114,15 +114,15 @@ def check_join(join: Join, since: Since) -> None:
 
 
 class Registrations(list[Registration]):
-    """What is registered with one `SolarWind`."""
+    """The registrations of one `SolarWind`."""
 
     def of(self, function: Callable[..., Any]) -> list[Registration]:
-        """Those of a function; an object's method is another object each time it is named, and equal."""
+        """Return those of a function. An object's method is another object on each access, but equal."""
         return [each for each in self if _is_same(each.function, function)]
 
     def add(self, new: Registration) -> None:
-        """Raises `BadArgument` where another function has given its name to the same purpose: the two would share its
-        events without a word."""
+        """Add a registration. Raise `BadArgument` where another function has the same name for the same purpose: the
+        two would silently share its events."""
         for each in self:
             taken = each.unnamed and new.unnamed and _is_for_the_same(each.join, new.join)
             if taken and not _is_same(each.function, new.function) and not each.origin.is_again(new.origin):

@@ -47,7 +47,7 @@ handling: ContextVar[Event | None] = ContextVar("solarwind_handling", default=No
 
 
 class Worker(asyncio.Task[None]):
-    """One that knows whether somebody wanted it cancelled: the runner, its handler, or a library of that."""
+    """A task that knows whether it was cancelled on purpose: by the runner, its handler, or a library of that."""
 
     def __init__(self, work: Coroutine[Any, Any, None], *, loop: asyncio.AbstractEventLoop, context: Context) -> None:
         self.requests: list[object] = []  # the messages of those who cancelled it
@@ -93,7 +93,7 @@ class Runner(Consumer):
         return sum(work.running for work in self._active)
 
     def wake(self) -> None:
-        """One worker; it wakes the next. So they come into play as far as handlers really wait, and between two of them
+        """Wake one worker, which wakes the next. So only as many run as handlers really wait, and between two of them
         every other instance has its turn."""
         while self._idle:
             future = self._idle.pop()
@@ -108,7 +108,7 @@ class Runner(Consumer):
             worker.add_done_callback(self._replace)
 
     def _replace(self, worker: asyncio.Task[None]) -> None:
-        """Have it replaced, if there is work."""
+        """Start another worker in its place, if there is work."""
         self._workers = [each for each in self._workers if each is not worker]
         error = None if worker.cancelled() else worker.exception()
         if error is None:
@@ -119,7 +119,7 @@ class Runner(Consumer):
             asyncio.get_running_loop().call_later(REPLACE_S, self.wake)
 
     async def stop(self, grace: float) -> None:
-        """Give back what was not started, and let what was come to its end, for `grace` seconds at most."""
+        """Give back what was not started, and let running handlers finish, for `grace` seconds at most."""
         self._stopping = True
         self.give_back()
         self._begun.set()
@@ -251,7 +251,7 @@ class Runner(Consumer):
         return True
 
     def _is_end(self, error: BaseException) -> bool:
-        """Whether this worker is to end: that is not the handler's own, though it comes out of it."""
+        """Whether an exception means that this worker is to end, although it came out of the handler."""
         kind = type(error)  # `isinstance` would ask the error, whose attributes may be anything
         if issubclass(kind, asyncio.CancelledError):
             return self._cancelled
@@ -292,7 +292,7 @@ class Runner(Consumer):
         await done
 
     def _each_on_thread(self, work: Work) -> None:
-        """As `_handle_each`, for `def`."""
+        """Do what `_handle_each` does, for `def` handlers."""
         call, is_raw = self._handler.call, self._handler.is_raw
         hand_out = work.hand_out(self.join, self._engine)
         first = hand_out.start
@@ -320,7 +320,7 @@ class Runner(Consumer):
                 note_done(position)
 
     def _batches_on_thread(self, work: Work) -> None:
-        """As `_handle_batches`, for `def`."""
+        """Do what `_handle_batches` does, for `def` handlers."""
         hand_out = work.hand_out(self.join, self._engine)
         while monotonic() <= self.sure_until and (positions := work.take(self._handler.batch)):
             events = [Event(hand_out, position - hand_out.start) for position in positions]
@@ -361,7 +361,7 @@ class Runner(Consumer):
         _log(logging.ERROR, kind, f"handler {self._handler.name} raised: {what}, again at once in two parts", error)
 
     def _failure(self, position: int, event: Event, error: BaseException, meant: Meaning) -> Failure:
-        """What is to become of an event, said in the log. Never raises."""
+        """Return what is to become of an event, and log it. Never raise."""
         if meant.verdict == "later":
             return Failure(position, "later", meant.text, meant.after_ns)
         where = f"event {event.id} on topic {event.topic!r} for {event.purpose!r}"
@@ -377,7 +377,7 @@ class Runner(Consumer):
         return Failure(position, "retry", meant.text, wait_ns)
 
     def _next(self, event: Event, wait_ns: int) -> str:
-        """What becomes of an event after an attempt that failed, in words."""
+        """Return in words what becomes of an event after a failed attempt."""
         attempts = self.join.retry.attempts
         if not self._pends:
             return f"now {self._lost_as}"
@@ -408,7 +408,7 @@ def _log(level: int, kind: tuple[object, ...], message: str, error: BaseExceptio
 
 
 def _is_other(before: Context) -> bool:
-    """Whether the context is not as it was."""
+    """Whether the context has changed."""
     try:
         return copy_context() != before
     except Exception:  # values that cannot be compared, such as arrays

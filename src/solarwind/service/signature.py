@@ -23,7 +23,7 @@ _MAX_WRAPPERS = 100  # around a function
 
 
 class Unfit(Exception):
-    """The payload does not fit what the handler takes; no other attempt can help."""
+    """The payload does not fit the handler's annotation; no other attempt can help."""
 
     def __init__(self, index: int, error: BadPayload) -> None:
         super().__init__(str(error))
@@ -52,8 +52,8 @@ class _Parameter(msgspec.Struct, frozen=True):
 
 
 def inspect_handler(function: Callable[..., Any], batch: int | None = None) -> Handler:
-    """Raises `BadArgument` for a function that cannot be called with an event and a payload, and for a `batch` size
-    where it takes one event at a time."""
+    """Return the handler. Raise `BadArgument` for a function that cannot be called with an event and a payload, and for
+    a `batch` size where it handles one event at a time."""
     outer, inner = _unwrapped(function)
     named = outer if hasattr(outer, "__qualname__") else type(outer)
     name = named.__qualname__
@@ -88,7 +88,7 @@ def inspect_handler(function: Callable[..., Any], batch: int | None = None) -> H
 
 
 def _unwrapped(function: Any) -> tuple[Any, Any]:
-    """The function without what `partial` binds, and the innermost one that decorators are wrapped around."""
+    """Return the function without what `partial` binds, and the innermost one inside decorators."""
     if isinstance(function, type):
         raise BadArgument(
             f"expected a function to handle events, got the class {function.__qualname__}: "
@@ -104,7 +104,7 @@ def _unwrapped(function: Any) -> tuple[Any, Any]:
 
 
 def innermost(function: Any) -> Any:
-    """The function that objects, methods, `partial` and decorators are wrapped around."""
+    """Return the function inside objects, methods, `partial` and decorators."""
     for _ in range(_MAX_WRAPPERS):
         following: Any = None
         if isinstance(function, partial):
@@ -120,7 +120,7 @@ def innermost(function: Any) -> Any:
 
 
 def _parameters(function: Callable[..., Any], inner: Any, name: str) -> list[_Parameter]:
-    """The parameters to fill: those without a default."""
+    """Return the parameters to fill: those without a default."""
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError) as error:
@@ -234,7 +234,7 @@ def refuse_unrun(result: object) -> None:
 def _bind(
     function: Callable[..., Any], parameters: list[_Parameter], decode: codec.Decoder | None, is_batch: bool
 ) -> Callable[[Any], Any]:
-    """The flattest call there is for these parameters."""
+    """Return the function with the fewest calls for these parameters."""
     gets_event = [parameter.is_event for parameter in parameters]
     if not any(parameter.by_keyword for parameter in parameters) and not is_batch:
         if not gets_event:

@@ -1,4 +1,4 @@
-"""`listen`: an instance whose events are taken one by one, by asking for the next."""
+"""`listen`: an instance whose events are read one by one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _in_hand: ContextVar[Event | None] = ContextVar("solarwind_in_hand", default=Non
 
 
 class Reader(Consumer):
-    """The instance that a stream is while it is open. It knows nobody who reads it, so that a stream may be dropped."""
+    """The instance of an open stream. It has no reference to the stream, so that a stream may be dropped."""
 
     def __init__(self, engine: Engine, join: Join, limits: Limits) -> None:
         super().__init__(engine, join, limits)
@@ -36,13 +36,13 @@ class Reader(Consumer):
             self._asked.set_result(None)
 
     def end(self) -> None:
-        """Give nothing more."""
+        """Return no further events."""
         self.over = True
         self.wake()
 
     async def next(self) -> Event:
-        """Settle the last and give the next. Raises `StopAsyncIteration` once it has left, and `Unavailable` while
-        somebody else waits for the next."""
+        """Settle the last event and return the next. Raise `StopAsyncIteration` once it has left, and `Unavailable`
+        while another caller waits for the next."""
         if self._asked is not None and not self._asked.done():
             raise Unavailable(
                 "expected one reader of a stream at a time, got another while one waits for the next event: "
@@ -148,26 +148,26 @@ class Stream(AsyncIterator[Event]):
         return await self._reader.next()
 
     def settle(self) -> None:
-        """The last event given is done with."""
+        """Settle the last event."""
         if self._reader is not None:
             self._reader.settle()
 
     async def aclose(self) -> None:
-        """Leave: the last event, unless it is settled, and those not yet given are handed out again."""
+        """Leave: the last event, unless it is settled, and those not read yet are handed out again."""
         self._over = True
         reader = self._forget()
         if reader is not None:
             await self._leave(reader)
 
     def _forget(self) -> Reader | None:
-        """It is not open any more; who was the reader."""
+        """Close it, and return its reader."""
         reader, self._reader, self._loop = self._reader, None, None
         if self._dropped is not None:
             self._dropped.detach()
         return reader
 
     def _drop(self) -> None:
-        """The `async for` that opened it was left. It may be opened again by another."""
+        """Leave, because the `async for` that opened it was left. Another may open it again."""
         reader = self._forget()
         if reader is not None:
             self._leave_soon(reader)

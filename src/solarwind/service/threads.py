@@ -1,4 +1,4 @@
-"""Threads that a process does not wait for at its end: for `def` handlers, and for a loop of a service."""
+"""Threads that a process does not wait for at its end: for `def` handlers, and for a service's loop."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Threads:
         self._unfinished = 0
 
     def run(self, job: Callable[[], None]) -> None:
-        """Have a job done, soon. Raises `RuntimeError` where the system gives no further thread and there is none."""
+        """Run a job soon. Raise `RuntimeError` where the system allows no further thread and there is none."""
         with self._lock:
             if self._unfinished >= len(self._threads) < self._limit:
                 self._start()
@@ -48,7 +48,7 @@ class Threads:
             self._threads.append(thread)
 
     def close(self, wait_s: float = 0) -> None:
-        """End the threads, each after the job that it is at and those that wait, and wait so long for them."""
+        """End the threads, each after its current and waiting jobs, and wait `wait_s` seconds for them."""
         with self._lock:
             threads, self._threads = self._threads, []
         for _ in threads:
@@ -69,7 +69,7 @@ class Threads:
 
 
 class Pool(ThreadPoolExecutor):
-    """What a loop runs `asyncio.to_thread` on: as the usual pool, but a process ends though a job in it hangs."""
+    """The executor of a loop for `asyncio.to_thread`. Unlike the usual pool, it does not keep a process from ending."""
 
     def __init__(self, name: str) -> None:
         super().__init__(1)  # not used
@@ -95,5 +95,5 @@ class Pool(ThreadPoolExecutor):
         self.close(0)
 
     def close(self, wait_s: float) -> None:
-        """End the threads when they are done, and wait so long for it."""
+        """End the threads when they are done, and wait `wait_s` seconds for that."""
         self._own.close(wait_s)
