@@ -6,6 +6,7 @@ them too. `Broken` says which rule was broken.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
 
@@ -462,10 +463,13 @@ class Book:
             if key is None:
                 continue
             same = self._with_key[book.name[0], kind, key]
+            # In one turn all of a key is in one track, unless nobody stated how it is read when they were divided.
+            starts = [0, *(since for since, *_ in book.facts.turns), self.ends[book.name[0]]]
+            at = bisect_right(starts[:-1], position)
+            same &= track | ~((1 << starts[at]) - (1 << starts[at - 1]))
             if same & out:
                 raise Broken(f"{where}, {position} of key {key!r} while {positions(same & out)} is in hand")
-            turn = max([since for since, *_ in book.facts.turns if since <= position], default=0)
-            before = same & pending & ((1 << position) - 1) & (track | (1 << turn) - 1)
+            before = same & pending & ((1 << position) - 1)
             if not book.excused >> position & 1 and before:
                 raise Broken(f"{where}, {position} of key {key!r} before {positions(before)}")
             out |= 1 << position
