@@ -219,7 +219,7 @@ ENGINE = [
         ("self._uncommitted + self._dispatcher.take_changes(), []", "self._dispatcher.take_changes(), []"),
         ("self._fired_bytes += batch.weight", "pass", _LOCAL),
         ("waits = offer.after_commit or", "waits ="),
-        ("self.incoming.append((batch, None))", "self.incoming.insert(0, (batch, None))", _LOCAL),
+        ("self.incoming.append((batch, None))", "pass", _LOCAL),
         ("for _, waiter in (*self._taken, *self.incoming)", "for _, waiter in self.incoming", _FULL),
     ),
     *_of(
