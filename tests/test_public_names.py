@@ -127,6 +127,7 @@ def offences_of_classes(module: str) -> Iterator[str]:
             )
 
 
+@cache
 def source_of(kind: type) -> str:
     """Nothing where it is not written in Python, or made at run time."""
     try:
