@@ -40,7 +40,7 @@ async def _fill(url: str, events: int) -> float:
 
 
 def drain(url: str, events: int) -> tuple[float, float, float]:
-    """Gives the seconds to open, the events/s, and the most MiB of memory."""
+    """Return the seconds to open, the events/s, and the peak memory in MiB."""
     return harness.run_loop(_drain(url, events))
 
 

@@ -37,7 +37,7 @@ Say = Callable[[object], None]
 
 
 def serve(replicas: int, folder: str) -> AbstractContextManager[Server]:
-    """One node, or as many as there are to be replicas."""
+    """Run one node, or as many as there are to be replicas."""
     return servers.nats(folder, jetstream=True) if replicas == 1 else servers.nats_cluster(folder, replicas)
 
 
@@ -46,7 +46,7 @@ def wind_url(server: Server, replicas: int) -> str:
 
 
 def addresses(url: str) -> list[str]:
-    """Those of all nodes, for nats-py."""
+    """Return the addresses of all nodes, for nats-py."""
     return [f"nats://{host}" for host in url.removeprefix("nats://").split(",")]
 
 
@@ -104,7 +104,7 @@ async def _wind_consume(say: Say, batches: bool, url: str, events: int) -> tuple
 
 
 def wind_produces(say: Say, many: bool, url: str, events: int) -> tuple[float, float, float]:
-    """Gives the times of the first event and of when the last was accepted, and the seconds of processor time."""
+    """Return the time of the first event, the time when the last was accepted, and the seconds of processor time."""
     return harness.run_loop(_wind_produce(many, url, events))
 
 

@@ -100,7 +100,7 @@ async def _hand_pass(say: Say, replicas: int, url: str, messages: int) -> float:
 
 
 async def pull(subscription: Any, messages: int, handle: Any) -> None:
-    """Until all have come."""
+    """Handle messages until all have come."""
     from nats.errors import TimeoutError as NothingCame
     from nats.js.errors import ServiceUnavailableError as NoLeaderYet
 

@@ -99,7 +99,7 @@ def say_all(connections: list[socket.socket], ping: bytes) -> None:
 
 
 def heard(connection: socket.socket) -> bytes:
-    """What came, if anything did. Raises `ConnectionError` where the server let go."""
+    """Return what the server sent, if anything. Raise `ConnectionError` where it closed the connection."""
     try:
         data = connection.recv(1 << 16)
     except BlockingIOError:

@@ -1,8 +1,8 @@
-"""What all benchmarks share, so that each of them is only its question.
+"""What all benchmarks share, so that each file states only its question.
 
-A machine is never quiet, so figures are taken in turns (A B C, then C B A, …), each in a process of its own, and
+A machine is never quiet, so contestants are measured in turns (A B C, then C B A, …), each in a process of its own, and
 compared within a round: the ratio of a contestant is the median of its ratios to the first one, round by round.
-What takes several processes has a `Crew`; the servers are in `servers.py`.
+A benchmark of several processes uses a `Crew`; the servers are in `servers.py`.
 """
 
 from __future__ import annotations
@@ -106,8 +106,8 @@ def count_events(wind: Any, topic: str, events: int, *, batches: bool) -> tuple[
 
 @dataclass
 class Options:
-    """What the command line says. `events` and `rounds` are None where a benchmark is to use its own, and `replicas`
-    where it is to be run with each number of them."""
+    """The command line's options. `events` and `rounds` are None where a benchmark uses its own, and `replicas` where
+    it runs with each number of them."""
 
     events: int | None
     rounds: int | None
@@ -118,7 +118,7 @@ class Options:
 
 @dataclass
 class Row:
-    """One line of a table: the figures of all rounds, and of those the ratios to the first contestant's."""
+    """One line of a table: the figures of all rounds, and their ratios to the first contestant's."""
 
     name: str
     unit: str
@@ -131,7 +131,7 @@ class Row:
 
     @property
     def goals(self) -> list[tuple[str, bool]]:
-        """Each goal in words, and whether it is met."""
+        """Return each goal in words, and whether it is met."""
         found = []
         if self.at_least is not None:
             found.append((f"≥ {shown(self.at_least, self.unit)}", median(self.figures) >= self.at_least))
@@ -174,7 +174,7 @@ def compare(contestants: Sequence[Contestant], rounds: int, unit: str = "events/
 
 
 def take_turns(measures: Mapping[str, Callable[[], T]], rounds: int) -> dict[str, list[T]]:
-    """What each of them gave, round by round."""
+    """Return the results of each contestant, round by round."""
     found: dict[str, list[T]] = {name: [] for name in measures}
     for number in range(rounds):
         for name in list(measures) if number % 2 == 0 else reversed(measures):
@@ -259,7 +259,7 @@ class Crew:
 
 
 def run_loop(work: Coroutine[Any, Any, T]) -> T:
-    """As `wind.run()` does: on uvloop where there is one."""
+    """Run it as `wind.run()` does: on uvloop where it is installed."""
     try:
         import uvloop
     except ImportError:

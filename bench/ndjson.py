@@ -1,4 +1,4 @@
-"""How many events a second does one `curl --data-binary @file` bring through the HTTP door?
+"""How many events a second does one `curl --data-binary @file` bring through the HTTP endpoint?
 
 Each line is one event. The clock is around curl: until it has the answer, by which all of them are accepted. What
 uvicorn takes to carry the same file to an app that throws it away stands beside it.

@@ -60,7 +60,7 @@ def program(name: str) -> str | None:
 
 @contextmanager
 def nats(folder: str, *, jetstream: bool = False, sync_always: bool = False) -> Iterator[Server]:
-    """As it comes, JetStream syncs what it wrote every two minutes."""
+    """Run a NATS server with its defaults: JetStream syncs what it wrote every two minutes."""
     with _folder(folder) as path:
         config = Path(path, "nats.conf")
         config.write_text((NATS + JETSTREAM * jetstream).format(folder=path, sync="always" if sync_always else "2m"))
@@ -181,7 +181,7 @@ def _folder(folder: str) -> Iterator[str]:
 
 @contextmanager
 def _started(command: Sequence[str], folder: str) -> Iterator[subprocess.Popen[bytes]]:
-    """What it prints goes to a file `log` in the folder."""
+    """Run a program, whose output goes to a file `log` in the folder."""
     with open(os.path.join(folder, "log"), "wb") as log:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=folder)
     try:

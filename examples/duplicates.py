@@ -152,7 +152,7 @@ async def watch(wind: SolarWind, candidates: int) -> None:
 
 
 def plain(text: str) -> str:
-    """What a terminal would act on is written out: a file may have any name."""
+    """Return the text with what would control a terminal escaped: a file may have any name."""
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 

@@ -14,7 +14,7 @@ from solarwind.exchanges import Exchange, register_exchange
 
 
 class Nearest(Exchange):
-    """One instance, the nearest with room; the event pends until there is one."""
+    """Chooses the nearest instance with room; the event pends until there is one."""
 
     def choose(self, event: Event, instances: Sequence[Instance]) -> Instance:
         def distance(instance: Instance) -> tuple[bool, bool, int]:
