@@ -56,7 +56,7 @@ def test_every_command_does_over_nats_what_it_does_elsewhere(
     cli_run()
     (found,) = done("purposes", "video.uploaded", "--json").json
     assert (found["purpose"], found["settled"], found["dead"]) == ("Encode it", 2, 1)
-    (dead,) = done("dead", "list", *ENCODE, "--json").json
+    (dead,) = done("dead", "list", *ENCODE, "--json").json["dead"]
     assert "a video without a name" in done("dead", "show", *ENCODE, dead["event"]["id"]).out
     assert done("dead", "redrive", *ENCODE, "--all").out == "1 event to be handed out again\n"
     cli_run()

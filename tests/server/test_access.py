@@ -366,7 +366,7 @@ async def test_what_a_handler_fires_needs_the_right_to_fire_it(place: Place, nam
         await allowed(operator.call("retire", topic=TOPIC, purpose=PURPOSE, force=True))
         before = await fired_on(operator, HELD)
         await made.hello(place.tokens[name])
-        await made.join(1, TOPIC, PURPOSE, retry=(1, 0.0, 1.0, 0.0))
+        await made.join(1, TOPIC, PURPOSE, retry={"attempts": 1, "wait": 0.0})
         await operator.submit(TOPIC, b"1")
         offer = await made.hear(wire.Offer)
         (share,) = offer.shares

@@ -82,7 +82,7 @@ async def test_nobody_numbers_for_anothers_producer(port: int) -> None:
 async def test_what_is_on_hold_is_numbered_by_its_own_author_too(port: int) -> None:
     async with talker(port) as made:
         await made.hello()
-        await made.join(1, "T", "p", retry=(1, 0.0, 1.0, 0.0))
+        await made.join(1, "T", "p", retry={"attempts": 1, "wait": 0.0})
         await made.say(wire.Submit(made.ref, batch("T").data))
         (share,) = (await made.hear(wire.Offer)).shares
         forged = seal("U", [b"1"], [time_ns()], producer=1, first=1, machine="m", process="p", author=b"x" * 12)

@@ -185,7 +185,7 @@ async def test_messages_that_are_not_whole_and_batches_on_hold_have_an_end_toget
     async with here(bodies_bytes=800_000) as (port, _), talker(port) as one, talker(port) as other:
         await one.hello()
         await other.hello()
-        await one.join(1, "t", "p", retry=(1, 0.0, 1.0, 0.0))
+        await one.join(1, "t", "p", retry={"attempts": 1, "wait": 0.0})
         held = batch("u", *[b"1"] * 4_000).data  # it weighs half a megabyte, though it is short
         await one.say(wire.Submit(one.ref, batch("t").data))
         (share,) = (await one.hear(wire.Offer)).shares
