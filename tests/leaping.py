@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from solarwind.testing.rules.place import a_while
+from solarwind.testing.contract import a_while
 
 
 def leap(seconds: float) -> None:

@@ -19,8 +19,7 @@ from solarwind.engine.held import Held
 from solarwind.engine.local import LocalEngine
 from solarwind.store.base import Full
 from solarwind.store.sqlite import SqliteStore
-from solarwind.testing.contract import on_loop, until
-from solarwind.testing.rules.place import a_while
+from solarwind.testing.contract import a_while, on_loop, until
 
 
 class Watched(SqliteStore):

@@ -26,8 +26,7 @@ from solarwind.server import Server, Settings
 from solarwind.server.access import Listen, create_token, read_tokens
 from solarwind.server.listener import Listener
 from solarwind.store.sqlite import SqliteStore
-from solarwind.testing.contract import on_loop, until
-from solarwind.testing.rules.place import a_while
+from solarwind.testing.contract import a_while, on_loop, until
 from store.faultyvfs import Disk
 
 from .place import ROOT, Host

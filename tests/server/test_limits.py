@@ -23,8 +23,7 @@ from solarwind.errors import BadArgument
 from solarwind.server import Server, Settings
 from solarwind.server.access import create_token
 from solarwind.server.listener import Listener
-from solarwind.testing.contract import on_loop, until
-from solarwind.testing.rules.place import a_while
+from solarwind.testing.contract import a_while, on_loop, until
 
 from .mounted import ROOT
 from .peers import Mounted, Peer, Refusal, ask, batch, bearer, join_of, peer, request, talker

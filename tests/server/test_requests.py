@@ -12,8 +12,7 @@ import pytest
 from leaping import leap
 from solarwind.server import Settings
 from solarwind.server.listener import Listener
-from solarwind.testing.contract import on_loop, until
-from solarwind.testing.rules.place import a_while
+from solarwind.testing.contract import a_while, on_loop, until
 
 from .peers import Answer, ask, handshake, peer, request
 from .place import Host

@@ -26,10 +26,10 @@ from .rules.handlers import HandlerRules  # noqa: E402
 from .rules.history import HistoryRules  # noqa: E402
 from .rules.joining import JoiningRules  # noqa: E402
 from .rules.lifecycle import LifecycleRules  # noqa: E402
-from .rules.place import LocalPlace, Place, on_loop, until  # noqa: E402
+from .rules.place import LocalPlace, Place, a_while, on_loop, until  # noqa: E402
 from .rules.service import ServiceRules  # noqa: E402
 
-__all__ = ["EngineContract", "LocalPlace", "Place", "on_loop", "until"]
+__all__ = ["EngineContract", "LocalPlace", "Place", "a_while", "on_loop", "until"]
 
 
 class EngineContract(
