@@ -689,7 +689,7 @@ async def test_rights_that_are_withdrawn_end_what_they_allowed(
         await server.end()
         await server.start()
         await wind.fire("T", 2)
-        await until(lambda: second == [0, 1, 2])
+        await until(lambda: list(dict.fromkeys(second)) == [0, 1, 2])  # what was not settled before the end comes again
         collect(wind, "first")
         with pytest.raises(NotAllowed):
             await wind.joined()
