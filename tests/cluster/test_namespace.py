@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from solarwind import BadArgument, ConflictError, SolarWind
+from solarwind.cluster.namespace import FORMAT
 from solarwind.testing.contract import on_loop, until
 
 from .processes import process
@@ -60,8 +61,8 @@ async def test_two_namespaces_on_a_server_do_not_see_each_other(server: NatsServ
         ({"num_replicas": 1, "retention": "workqueue"}, ['retention "limits", got "workqueue"']),
         ({"duplicate_window": 60_000_000_000}, ["duplicate_window 120000000000, got 60000000000"]),
         ({"allow_atomic": False, "discard": "old"}, ["allow_atomic true, got", 'discard "new", got "old"']),
-        ({"metadata": {}}, ["metadata solarwind=1, got none"]),
-        ({"metadata": {"solarwind": "2"}}, ["metadata solarwind=1, got 2"]),
+        ({"metadata": {}}, [f"metadata solarwind={FORMAT}, got none"]),
+        ({"metadata": {"solarwind": "1"}}, [f"metadata solarwind={FORMAT}, got 1"]),
         ({"max_age": 3_600_000_000_000, "no_ack": True}, ["max_age 0, got 3600000000000", "no_ack false, got true"]),
         ({"storage": "memory"}, ['storage "file", got "memory"']),
         ({"subjects": ["elsewhere.{namespace}.>"]}, ["subjects [", 'got ["elsewhere.']),

@@ -52,7 +52,7 @@ async def test_a_purpose_in_a_path_may_have_any_character(port: int, purpose: st
         encoded = path.replace("..", "%2E%2E")
         await doors.ask("POST", f"{encoded}/take")
         assert (await doors.ask("GET", encoded))["purpose"] == purpose
-        assert (await doors.ask("GET", f"{encoded}/dead"))["total"] == 0
+        assert (await doors.ask("GET", f"{encoded}/dead"))["dead"] == []
         assert await doors.ask("DELETE", encoded, status=204) is None
 
 
@@ -192,7 +192,7 @@ FAULTS: list[tuple[str, str, Any, str]] = [
     ("POST", "replay", {"until": "x"}, "expected until now, beginning, a time such as"),
     ("GET", "dead?limit=0", None, "expected int >= 1, got '0' as parameter 'limit'"),
     ("GET", "dead?limit=x", None, "expected int, got 'x' as parameter 'limit'"),
-    ("GET", "dead?page=2", None, "expected only parameters that are known here, limit, after, got 'page'"),
+    ("GET", "dead?page=2", None, "expected only parameters that are known here, after, limit, got 'page'"),
     ("PUT", "webhooks/w", {"url": "http://x/", "mode": "x"}, "expected one of 'binary', 'structured', got 'x'"),
     ("PUT", "webhooks/w", {"url": "x"}, "with http or https, got none as its scheme"),
 ]

@@ -560,9 +560,9 @@ def test_what_is_no_store_is_refused_in_one_sentence_and_left_alone(tmp_path: Pa
 def test_a_folder_that_cannot_be_written_to_is_refused() -> None:
     """As another user where the tests run as root, whom nothing stops."""
     program = (
-        "import os, sys; from solarwind.errors import StoreError; from solarwind.store import database\n"
+        "import os, sys; from solarwind.errors import StoreError; from solarwind.store import paths\n"
         "os.geteuid() or os.setuid(65534)\n"
-        "try: database.refuse_path(sys.argv[1])\n"
+        "try: paths.refuse_path(sys.argv[1])\n"
         "except StoreError as error: print(error)\n"
     )
     with tempfile.TemporaryDirectory() as folder:  # not below pytest's own folders, which no other user may enter
