@@ -24,6 +24,7 @@ def _of(file: str, *faults: tuple[str, ...]) -> list[Fault]:
     return [Fault(file, text, instead, tests) for text, instead, *tests in faults]
 
 
+_SPANS = "core/test_spans.py"
 _EXCHANGE = "core/test_exchange.py"
 _ROLLOUT = "core/test_rollout.py"
 _DISPATCHER = "core/test_dispatcher.py"
@@ -35,7 +36,7 @@ _KEEPS = "test_contract.py::TestSqlite::test_keep_trims_without_touching_what_pe
 
 SPANS = _of(
     "core/spans.py",
-    ("if edges and position <= edges[-1]:", "if edges and position < edges[-1]:"),
+    ("if edges and position <= edges[-1]:", "if edges and position < edges[-1]:", _SPANS),
     ("edges[low:high] = [start] * (low % 2 == 0) + [stop] * (high % 2 == 0)", "edges[low:high] = [start, stop]"),
     ("edges[low:high] = [start] * (low % 2) + [stop] * (high % 2)", "edges[low:high] = []"),
     ("position = edges[at]\n", "position = edges[at] + 1\n"),
