@@ -12,6 +12,7 @@ from solarwind.batch import Batch, seal
 from solarwind.core.exchange import header_key
 from solarwind.core.log import Stored
 from solarwind.core.rollout import place
+from solarwind.core.spans import Spans
 from solarwind.core.state import encode
 from solarwind.limits import Limits
 
@@ -205,6 +206,24 @@ def test_turns_of_which_nothing_is_left_are_forgotten_though_an_event_waits_from
     bench.dispatcher.share_out("T", "p", 2, 1.0, bench.now)
     bench.fire()
     assert bench.given() == {second: [201]}
+
+
+def test_a_dead_letter_of_a_share_that_is_over_long_ago_is_handed_out_when_it_is_redriven() -> None:
+    bench, _, _ = rollout(1.0)
+    bench.fire()
+    (offer,) = bench.take()
+    bench.report(offer, failed=[0], verdict="reject")
+    for _ in range(3):
+        for share in (None, 0.5):
+            bench.dispatcher.share_out("T", "p", 2, share, bench.now)
+            bench.fire(4)
+            bench.settle_all()
+    bench.dispatcher.share_out("T", "p", 2, None, bench.now)
+    bench.fire()
+    bench.settle_all()
+    assert bench.dispatcher.redrive("T", "p", Spans((0, 1)), bench.now) == 1
+    bench.carry_out()
+    assert list(handle_all(bench).values()) == [[0]]
 
 
 def test_after_a_restart_shares_are_as_they_were_and_nothing_is_done_twice() -> None:

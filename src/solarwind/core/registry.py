@@ -262,7 +262,7 @@ class Registry:
                 self.change(track, Change(*track.key, created=topic.end))
         turns, stop = [Turn(topic.end, shares, purpose.key_of_shares(shares))], topic.end
         for turn in reversed(state.rollout.turns):  # of those that nothing is left of there are none
-            if any(track.state.is_open(turn.since, stop) for track in purpose.tracks.values()):
+            if any(track.state.has_left(turn.since, stop) for track in purpose.tracks.values()):
                 turns.insert(0, turn)
             stop = turn.since
         self.change(purpose.main, Change(*purpose.main.key, rollout=Rollout(state.rollout.wanted, turns)))

@@ -202,9 +202,9 @@ class State:
         """The positions up to the topic's `end` that are not done with."""
         return self.done.outside(self.floor, self.pends_until(end))
 
-    def is_open(self, start: int, stop: int) -> bool:
-        """Whether any of these positions is not done with."""
-        return self.done.gap(max(start, self.floor))[0] < self.pends_until(stop)
+    def has_left(self, start: int, stop: int) -> bool:
+        """Whether any of these positions is not done with, or dead: it may pend again."""
+        return self.done.gap(max(start, self.floor))[0] < self.pends_until(stop) or bool(self.dead.within(start, stop))
 
     def open_from(self, end: int) -> int:
         """The first position up to the topic's `end` that is not done with, or else the end."""
