@@ -208,6 +208,22 @@ def test_turns_of_which_nothing_is_left_are_forgotten_though_an_event_waits_from
     assert bench.given() == {second: [201]}
 
 
+@pytest.mark.parametrize("exchange", ["keyed", "direct"])
+def test_nobody_waits_for_a_track_that_only_passed_by_what_was_replayed(exchange: str) -> None:
+    bench = Bench()
+    for version in (1, 2):
+        bench.join(version=version, room=10, exchange=exchange)
+    for share in (1.0, None, 1.0):
+        bench.dispatcher.share_out("T", "p", 2, share, bench.now)
+        bench.fire(4)
+        bench.settle_all()
+    assert bench.dispatcher.replay("T", "p", 5, 7, bench.now) == 2
+    bench.carry_out()
+    bench.dispatcher.share_out("T", "p", 2, None, bench.now)
+    bench.fire(2)
+    assert sorted(position for picks in handle_all(bench).values() for position in picks) == [5, 6, 12, 13]
+
+
 def test_a_dead_letter_of_a_share_that_is_over_long_ago_is_handed_out_when_it_is_redriven() -> None:
     bench, _, _ = rollout(1.0)
     bench.fire()

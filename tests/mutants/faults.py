@@ -62,11 +62,13 @@ STATE = _of(
     ("state.reach = snapshot.reach", "state.reach = 0"),
     ("state.copied_from = snapshot.copied_from", "pass"),
     ("states.pop(name, None)\n", "pass\n"),
+    (" or bool(self.dead.within(start, stop))", "", _ROLLOUT),
 )
 
 BACKLOG = _of(
     "core/backlog.py",
     ("self._taken.update(in_flight)", "pass"),
+    ("            self.walk.leap(start)\n", "            pass\n", _ROLLOUT),
     ("self._cursor = min(self._cursor, positions.edges[0])", "pass"),
     ("self._taken.update(Spans.of(self._delayed))", "pass"),
     ("self._lanes[name] = None\n                self._out[position] = name", "pass"),

@@ -58,7 +58,7 @@ class Backlog:
         `patient`: what follows another event of its key is left until there is more of it."""
         start, stop = self._taken.gap(self._cursor)
         if start >= end:
-            self._cursor = start
+            self._leap(start)
             return None
         stored = log.find(self._state.topic, start)
         if stored is None:
@@ -69,6 +69,11 @@ class Backlog:
         self._taken.add(start, stop)
         self._cursor = stop
         return stored, range(start, stop)
+
+    def _leap(self, start: int) -> None:
+        self._cursor = start
+        if self.walk is not None:
+            self.walk.leap(start)
 
     def _next_own(
         self, stored: Stored, end: int, most: int, log: Log, walk: Walk
@@ -101,6 +106,7 @@ class Backlog:
             if len(picks) == most:
                 break
             start, gap = self._taken.gap(at)
+            walk.leap(start)
         return (stored, picks) if picks else None
 
     def back(self, positions: Spans) -> None:
@@ -183,7 +189,7 @@ class Lanes(Backlog):
                 return None
             start, stop = self._taken.gap(self._cursor)
             if start >= end:
-                self._cursor = start
+                self._leap(start)
                 return None
             stored = log.find(self._state.topic, start)
             if stored is None:

@@ -71,11 +71,16 @@ class Walk:
         self.others = 0  # positions in such runs
         self.passed = Spans()  # those that nothing of its own follows closely
 
-    def begin(self, start: int, stop: int) -> int:
-        """Go on from `start`. Return up to where, at most `stop`, the shares are the same."""
+    def leap(self, start: int) -> None:
+        """What lies before `start` is done with, or taken: a run of others ends before it, so that nobody waits for
+        it."""
         if start != self._at:
             self._pass()
-            self._run = start
+            self._run = self._at = start
+
+    def begin(self, start: int, stop: int) -> int:
+        """Go on from `start`. Return up to where, at most `stop`, the shares are the same."""
+        self.leap(start)
         turns = self._turns()
         at = bisect_right(turns, start, key=lambda turn: turn.since) - 1
         turn = turns[at] if at >= 0 else Turn(0, [])
