@@ -115,6 +115,13 @@ def test_a_state_agrees_with_a_plain_set_on_what_is_done_and_pends(history: list
         assert not settled & {*state.due, *state.tried}, "what is done with needs no retry"
 
 
+def test_how_far_events_may_have_been_handed_out_never_goes_back() -> None:
+    state = State("T", "p")
+    for reach in (20, 10):
+        state.apply(Change("T", "p", reach=reach))
+    assert state.reach == 20
+
+
 def test_what_was_counted_before_it_began_and_did_not_raise_is_without_an_end() -> None:
     state = after([Change("T", "p", created=0), Change("T", "p", started=[(1, 1), (2, 1)])])
     assert state.unended() == Spans((1, 3))

@@ -49,7 +49,7 @@ STATE = _of(
     ("self._finish(copies)", "pass"),
     ("self._reopen(Spans(change.reopened))", "pass"),
     ("self.dead.difference_update(Spans(change.discarded))", "pass"),
-    ("if change.reach > self.reach:", "if change.reach:"),
+    ("if change.reach > self.reach:", "if change.reach:", "core/test_state.py"),
     ("self.due.pop(position, None)\n            self._count", "self._count", "core/test_state.py"),
     ("self._count(waiting.position, waiting.tried)", "pass"),
     ("self.dead.add(letter.position, letter.position + 1)", "pass"),
