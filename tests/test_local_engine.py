@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from solarwind import SolarWind, StoreError
+from solarwind import Reject, SolarWind, StoreError
 from solarwind.batch import Batch, seal
 from solarwind.core.effects import Join, Offer, Report
 from solarwind.core.log import Stored
@@ -377,3 +377,33 @@ async def test_other_tasks_have_their_turn_while_many_purposes_get_a_batch(
         counting.cancel()
     assert len(turns) == 50
     assert len(set(turns)) >= 10, "no more than five of them in a turn"
+
+
+@pytest.mark.parametrize("together", [1, 600], ids=["one by one", "in one batch"])
+def test_dead_letters_are_read_many_at_a_time_and_one_of_them_costs_no_more(path: Path, together: int) -> None:
+    store = Watched(path)
+    wind, reads = SolarWind(engine=LocalEngine(store)), 0
+    read = store.read
+
+    async def counted(topic: str, position: int, max_bytes: int) -> list[Stored]:
+        nonlocal reads
+        reads += 1
+        return await read(topic, position, max_bytes)
+
+    @wind.on("T", purpose="p")
+    def handle(number: int) -> None:
+        raise Reject("no")
+
+    async def work() -> None:
+        async with wind:
+            for first in range(0, 600, together):
+                await wind.fire_many("T", range(first, first + together))
+            await wind.settled(60)
+            store.read = counted  # type: ignore[method-assign]
+            page = await wind.dead("T", "p")
+            assert [letter.event.payload for letter in page] == list(range(600))
+            assert await wind.redrive("T", "p", [page[-1].event.id]) == 1
+            assert await wind.discard("T", "p", [page[0].event.id]) == 1
+            assert reads < 30
+
+    asyncio.run(asyncio.wait_for(work(), 60))

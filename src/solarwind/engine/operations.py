@@ -6,6 +6,7 @@ How each is asked, and by whom, is a row of the table in `solarwind/operations.p
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Collection
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, TypeVar
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from msgspec import UNSET, UnsetType
 
 from ..core.dispatcher import Dispatcher
+from ..core.log import Stored
 from ..core.purpose import Purpose as LivePurpose
 from ..core.registry import no_topic
 from ..core.spans import Spans
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 FOREVER = (1 << 63) - 1  # ns since 1970
+_TOGETHER_BYTES = 64 << 10  # of history that is read together, for dead letters
 _TOGETHER = 250  # purposes that are counted, and dead letters that are read, in one turn of the loop
 MAX_PAGE_BYTES = 8 << 20  # of payload, in one answer
 
@@ -147,9 +150,7 @@ class Operations(Running):
     async def _event(self, topic: str, position: int) -> Event:
         found = await self.store.read(topic, position, 1)
         if not found or found[0].start > position:
-            raise NotFound(
-                f"expected an event at position {position} of topic {topic!r}, got none: it was lost or trimmed"
-            )
+            raise _no_event_at(topic, position)
         return Event(HandOut(found[0].batch, found[0].start), position - found[0].start)
 
     async def _dead(self, topic: str, purpose: str, after: int = -1) -> AsyncIterator[tuple[int, DeadLetter]]:
@@ -157,8 +158,16 @@ class Operations(Running):
         self._dispatcher.purpose(topic, purpose)
         await self._committed()
         letters = [each for each in await self.store.dead(topic, purpose) if each.position > after]
+        page, hand_out = deque[Stored](), None
         for number, each in enumerate(letters, 1):
-            event = await self._event(topic, each.position)
+            if not page or page[0].stop <= each.position:
+                while page and page[0].stop <= each.position:
+                    page.popleft()
+                page = page or deque(await self.store.read(topic, each.position, _TOGETHER_BYTES))
+                hand_out = HandOut(page[0].batch, page[0].start) if page else None
+            if hand_out is None or page[0].start > each.position:
+                raise _no_event_at(topic, each.position)
+            event = Event(hand_out, each.position - page[0].start)
             time = datetime.fromtimestamp(each.time / 1e9, UTC)
             yield each.position, DeadLetter(event, each.error, each.tried, time)
             if not number % _TOGETHER:
@@ -276,6 +285,10 @@ class Operations(Running):
     async def left(self, purposes: Purposes) -> str:
         """Say what `quiet` still waits for, in words; `NOTHING`."""
         raise NotImplementedError
+
+
+def _no_event_at(topic: str, position: int) -> NotFound:
+    return NotFound(f"expected an event at position {position} of topic {topic!r}, got none: it was lost or trimmed")
 
 
 def no_event(id: str) -> NotFound:

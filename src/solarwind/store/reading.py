@@ -20,6 +20,7 @@ from .database import TopicLog, select
 from .definitions import Definition
 
 _READ_ROWS = 1000
+_BATCH_BYTES = 40  # fewer than any batch has
 _PAGE_ROWS = 16
 _TRIM_BYTES = 16 << 20  # deleted in one transaction, which holds up commits
 _TRIM_ROWS = 500
@@ -59,7 +60,8 @@ class Reading:
                 (SELECT max(start) FROM batches WHERE topic = ?1 AND start <= ?2), 0) AND start + count > ?2
             ORDER BY start LIMIT ?3)
         """
-        rows = list(select(self.connection, query, (log.id, position, _READ_ROWS)))
+        count = min(_READ_ROWS, 1 + max_bytes // _BATCH_BYTES)
+        rows = list(select(self.connection, query, (log.id, position, count)))
         if not rows:
             return []
         last = max((start for start, total in rows if total <= max_bytes), default=rows[0][0])
