@@ -30,6 +30,7 @@ MAX_NAMED = 1 << 14  # purposes, likewise: more than a connection has instances
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX_AGO_US = 10**15
+_MAX_NS = (1 << 63) - 1
 
 T = TypeVar("T")
 Ref = Annotated[int, msgspec.Meta(ge=1)]
@@ -329,10 +330,14 @@ def time_of(ns: int) -> datetime:
 
 
 def pack_since(since: str | datetime | timedelta) -> str | int:
+    """Return it as what a message can carry, at most 292 years ago or after 1970: beyond all history."""
     if isinstance(since, datetime):
-        return max(0, ns_of(since.astimezone(UTC)))
+        try:
+            return min(max(0, ns_of(since.astimezone(UTC))), _MAX_NS)
+        except (OverflowError, ValueError):  # so far away that its time in UTC is none
+            return _MAX_NS if since.year > _EPOCH.year else 0
     if isinstance(since, timedelta):
-        return min(-1, -int(since / timedelta(microseconds=1)) * 1000)
+        return -min(max(1, since // timedelta(microseconds=1) * 1000), _MAX_NS)
     return since
 
 

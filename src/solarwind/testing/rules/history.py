@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from msgspec import UNSET
@@ -120,6 +120,8 @@ class HistoryRules:
                 "from a time elsewhere": (between.astimezone(), [3, 4]),
                 "from long ago": (datetime(2001, 1, 1, tzinfo=UTC), [1, 2, 3, 4]),
                 "an hour ago": (timedelta(hours=1), [1, 2, 3, 4]),
+                "longer ago than there is time": (timedelta.max, [1, 2, 3, 4]),
+                "the first of times": (datetime.min.replace(tzinfo=timezone(timedelta(hours=9))), [1, 2, 3, 4]),
             }
             seen = {name: collect(wind, "T", name, since) for name, (since, _) in wanted.items()}
             await wind.settled(60)
@@ -163,7 +165,8 @@ class HistoryRules:
             await wind.settled(60)
             assert seen[10:] == [3, 4]
             assert await wind.replay("T", "p", since="now") == 0
-            assert await wind.replay("T", "p", since=timedelta(hours=1)) == 5
+            assert await wind.replay("T", "p", since=timedelta(hours=1), until=datetime.max.replace(tzinfo=UTC)) == 5
+            assert await wind.replay("T", "p", since=timedelta.max, until=timedelta.max) == 0
             await wind.settled(60)
         assert seen[12:] == other == [1, 2, 3, 4, 5]
 
