@@ -9,8 +9,7 @@ import asyncio
 from collections.abc import Sequence
 
 from solarwind import Event, SolarWind
-from solarwind.core.exchange import Instance
-from solarwind.exchanges import Exchange, register_exchange
+from solarwind.exchanges import Exchange, Instance, register_exchange
 
 
 class Nearest(Exchange):

@@ -10,6 +10,7 @@ from enum import Enum
 from typing import Annotated, Any, Generic, Literal, TypedDict, TypeVar
 from uuid import UUID
 
+import attrs
 import msgspec
 import pydantic
 import pytest
@@ -355,6 +356,21 @@ class Ranged(msgspec.Struct):
             raise ValueError("low is above high")
 
 
+@attrs.define
+class Account:
+    name: str
+    _balance: int = 0
+
+
+@dataclasses.dataclass
+class Owner:
+    account: Account
+
+
+class OwnerStruct(msgspec.Struct):
+    account: Account
+
+
 def out_of_range() -> Ranged:
     ranged = Ranged(1, 2)
     ranged.low = 3
@@ -380,6 +396,9 @@ LOSSY: dict[str, Callable[[], Any]] = {
     "Struct that changes itself when it is made": lambda: LongerStruct(7),
     "such a dataclass within another": lambda: Holding([Longer(7)]),
     "Struct that refuses itself when it is made": out_of_range,
+    "attrs class with a private attribute": lambda: Account("a", balance=7),
+    "such a class in a dataclass": lambda: Owner(Account("a", balance=7)),
+    "such a class in a Struct": lambda: OwnerStruct(Account("a", balance=7)),
     "in a list": lambda: [Hidden(name="a", password="hunter2")],
     "in a struct": lambda: {"a": [Secret(token=SecretStr("hunter2"))]},
 }

@@ -90,7 +90,7 @@ def runs_code(type_: Any) -> bool:
     if dataclasses.is_dataclass(type_):
         return any(not field.init or field.name.startswith("_") for field in dataclasses.fields(type_))
     return any(
-        not field.init or field.converter is not None or field.validator is not None
+        not field.init or field.converter is not None or field.validator is not None or field.name.startswith("_")
         for field in getattr(type_, "__attrs_attrs__", ())
     )
 

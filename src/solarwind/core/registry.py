@@ -298,7 +298,7 @@ class Registry:
                 self.fault(
                     f"version {statement.version} of purpose {purpose.name!r} on topic {topic.name!r} states exchange "
                     f"{statement.exchange!r}, which hands out only what is fired from now on: {earlier} pending "
-                    "until an instance is at work whose exchange pends",
+                    "until the highest version that has an instance is one whose exchange pends",
                     "exchange",
                     *purpose.key,
                 )
