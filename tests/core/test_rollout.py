@@ -224,6 +224,30 @@ def test_nobody_waits_for_a_track_that_only_passed_by_what_was_replayed(exchange
     assert sorted(position for picks in handle_all(bench).values() for position in picks) == [5, 6, 12, 13]
 
 
+@pytest.mark.parametrize("again", ["replayed", "redriven"])
+def test_events_of_a_key_that_pend_again_in_several_tracks_go_in_the_order_accepted(again: str) -> None:
+    bench = Bench()
+    for version in (1, 2):
+        bench.join(version=version, room=10, exchange="keyed")
+    for share in (1.0, None):  # the first event is in the share's track, which comes behind the other
+        bench.dispatcher.share_out("T", "p", 2, share, bench.now)
+        bench.fire(keys=["k"])
+    for _ in range(2):
+        (offer,) = bench.take()
+        bench.report(offer, **{"failed" if again == "redriven" else "done": offer.picks}, verdict="reject")
+    if again == "redriven":
+        bench.dispatcher.redrive("T", "p", Spans((0, 2)), bench.now)
+    else:
+        bench.dispatcher.replay("T", "p", 0, 2, bench.now)
+    bench.carry_out()
+    order = []
+    while offers := bench.take():
+        for offer in offers:
+            order.append(list(offer.picks))
+            bench.report(offer, done=offer.picks)
+    assert order == [[0], [1]]
+
+
 def test_a_dead_letter_of_a_share_that_is_over_long_ago_is_handed_out_when_it_is_redriven() -> None:
     bench, _, _ = rollout(1.0)
     bench.fire()

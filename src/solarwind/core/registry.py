@@ -375,29 +375,33 @@ class Registry:
                 "not kept for replay"
             )
         until = min(until, self.topics[topic_name].end)
-        pending = Spans()
+        pending, reopened = Spans(), dict[Track, Change]()
         for track in [each for each in purpose.tracks.values() if each.state.copied_from is None]:
             its = track.state.pending(until).within(since, until)
             pending.update(its)
-            spans = its.outside(since, until)
-            self._reopen(track, Change(*track.key, reopened=spans.edges), spans, now)
+            if spans := its.outside(since, until):
+                reopened[track] = Change(*track.key, reopened=spans.edges)
+        self._reopen(purpose, reopened, now)
         return len(pending.outside(since, until))
 
     def redrive(self, topic_name: str, name: str, positions: Spans, now: int) -> int:
         """Hand dead letters out again, as if never tried. Gives how many; positions that are none are passed over."""
-        count = 0
-        for track in self.purpose(topic_name, name).tracks.values():
-            spans = track.state.dead.common(positions)
-            count += self._reopen(track, Change(*track.key, redriven=spans.edges), spans, now)
+        purpose, count, reopened = self.purpose(topic_name, name), 0, dict[Track, Change]()
+        for track in purpose.tracks.values():
+            if spans := track.state.dead.common(positions):
+                reopened[track] = Change(*track.key, redriven=spans.edges)
+                count += len(spans)
+        self._reopen(purpose, reopened, now)
         return count
 
-    def _reopen(self, track: Track, change: Change, spans: Spans, now: int) -> int:
-        if spans:
+    def _reopen(self, purpose: Purpose, reopened: dict[Track, Change], now: int) -> None:
+        """Let these pend again in all tracks before anything is handed out: the order of keys goes through all."""
+        for track, change in reopened.items():
             self.change(track, change)
-            for each in track.purpose.tracks.values():  # the order of keys goes through all of them
-                each.rewind()
-            self.further_partitions(track.purpose, now)
-        return len(spans)
+        for track in purpose.tracks.values() if reopened else ():
+            track.rewind()
+        if reopened:
+            self.further_partitions(purpose, now)
 
     def discard(self, topic_name: str, name: str, positions: Spans) -> int:
         """Forget dead letters. Gives how many."""
