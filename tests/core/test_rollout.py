@@ -151,9 +151,12 @@ def test_a_share_whose_instances_died_is_another_s_after_their_lease_and_theirs_
     assert not bench.given()
     bench.pass_time(1)
     assert bench.given() == {first: [0, 1]}
+    bench.leave(bench.join(version=1, room=1_000))
+    bench.fire()
+    assert bench.given() == {first: [2]}, "whoever else comes and goes"
     third = bench.join(version=2, room=1_000)
     bench.fire()
-    assert bench.given() == {third: [2]}
+    assert bench.given() == {third: [3]}
 
 
 def test_a_version_goes_on_while_the_newer_one_s_instances_hang_beyond_their_lease() -> None:
