@@ -262,36 +262,6 @@ def test_an_older_copy_of_the_same_store_put_over_it_is_refused_too(path: Path, 
         on_store(tmp_path / "killed/wind.db", nothing)
 
 
-@pytest.mark.parametrize("size", [10, 20_000])
-def test_all_files_of_a_closed_store_put_back_over_it_after_a_kill_are_refused_while_its_log_lies_there(
-    path: Path, tmp_path: Path, size: int
-) -> None:
-    """As from an archive, which has no log, since it was closed in order: the mark is the file's own."""
-    on_store(path, put(batch("a", 5, producer=3)))
-    shutil.copytree(path.parent, tmp_path / "archive")
-    kill(path, put(batch("a", producer=4, payload=b"x" * size)), tmp_path / "killed")
-    killed = tmp_path / "killed/wind.db"
-    assert Path(f"{killed}-wal").stat().st_size > size
-    for each in (tmp_path / "archive").iterdir():
-        shutil.copy(each, killed.parent)
-    with pytest.raises(StoreError, match=r"wind\.db-wal does not belong to"):
-        on_store(killed, nothing)
-    assert ["does not belong to" in finding for finding in check(str(killed))] == [True]
-    assert len(check(str(killed), accept_loss=True)) == 1
-    assert on_store(killed, nothing).topics[0].end == 5
-
-
-def test_the_log_of_another_store_beside_a_closed_one_is_refused(path: Path, tmp_path: Path) -> None:
-    (tmp_path / "other").mkdir()
-    kill(tmp_path / "other/wind.db", many, tmp_path / "killed")
-    on_store(path, put(batch("a", 5)))
-    shutil.copy(tmp_path / "killed/wind.db-wal", path.parent)
-    with pytest.raises(StoreError, match=r"wind\.db-wal does not belong to"):
-        on_store(path, nothing)
-    assert len(check(str(path), accept_loss=True)) == 1
-    assert on_store(path, nothing).topics[0].end == 5
-
-
 def test_a_log_without_its_store_is_not_thrown_away(path: Path, tmp_path: Path) -> None:
     kill(path, many, tmp_path / "killed")
     killed = tmp_path / "killed/wind.db"

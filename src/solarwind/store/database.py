@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from contextlib import closing
 from typing import Any, NamedTuple
 from urllib.parse import quote
 from zlib import crc32
@@ -162,26 +161,6 @@ def new_life() -> int:
 def read_life(path: str, vfs: str | None) -> int:
     """Return the life in the file itself, whatever its log has; 0 where there is none yet."""
     return int.from_bytes(read_start(path, vfs, 100)[60:64], "big")
-
-
-def read_closed(path: str, vfs: str | None) -> CommitRow | None:
-    """Return the last commit in the file itself, whatever its log has, if it was closed in order; else None."""
-    flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
-    try:
-        with closing(apsw.Connection(f"file:{quote(path)}?immutable=1", flags, vfs)) as connection:
-            return last_commit(connection) if meta(connection, "clean") else None
-    except UNREADABLE:
-        return None
-
-
-def read_with_log(path: str, vfs: str | None) -> tuple[int, CommitRow] | None:
-    """Return the life and the last commit that the file and its log have together, and change neither. None where they
-    cannot be read."""
-    try:
-        with closing(connect(path, vfs)) as connection:
-            return connection.pragma("user_version"), last_commit(connection)
-    except UNREADABLE:
-        return None
 
 
 def has_log(path: str) -> bool:

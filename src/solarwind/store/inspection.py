@@ -29,12 +29,10 @@ from .database import (
     last_commit,
     meta,
     read_batch,
-    read_closed,
     read_definition,
     read_letter,
     read_life,
     read_topics,
-    read_with_log,
     refuse_noted,
     row_sum,
     save_topic,
@@ -102,7 +100,7 @@ def inspect_log(path: str, vfs: str | None) -> Iterator[Finding]:
         return
     for _ in range(3):  # another process may begin a new life meanwhile
         life, mark, after = read_life(path, vfs), Mark.read(path, vfs), read_life(path, vfs)
-        if mark is None or (life == after and life in (mark.life, mark.former) and _is_own_log(path, vfs, life, mark)):
+        if mark is None or (life == after and life in (mark.life, mark.former)):
             return
     yield Finding(
         f"{path}-wal does not belong to {path}, which was put in its place since: restore a backup with `solarwind "
@@ -110,15 +108,6 @@ def inspect_log(path: str, vfs: str | None) -> Iterator[Finding]:
         f"`solarwind check --accept-loss --url sqlite:///{path}`",
         accept,
     )
-
-
-def _is_own_log(path: str, vfs: str | None, life: int, mark: Reach) -> bool:
-    """Whether the log goes on from the file, whose `life` this is. One of a file that was closed in order has nothing
-    that is not in the file, unless it begins another life, which the mark has then."""
-    closed, together = read_closed(path, vfs), read_with_log(path, vfs)
-    if together is None:
-        return closed is None
-    return together[0] in (mark.life, mark.former) and (closed is None or together[0] != life or together[1] == closed)
 
 
 def inspect_mark(path: str, connection: apsw.Connection, mark: Reach | None, last: CommitRow) -> Iterator[Finding]:
