@@ -28,7 +28,6 @@ from .sim_facts import (
     bits,
     bits_of,
     comparable,
-    owned,
     positions,
 )
 from .sim_store import Name
@@ -134,7 +133,7 @@ class Book:
     def owned(self, book: PurposeBook) -> dict[int, int]:
         """Which events are in which track, a set for each."""
         topic = book.name[0]
-        return owned(book.facts.turns, self.ends[topic], self._key_of.get(topic, ()), self._id_of.get(topic, ()))
+        return book.owned(self.ends[topic], self._key_of.get(topic, ()), self._id_of.get(topic, ()))
 
     def _take_away(self, book: PurposeBook, instance: int, *, lost: bool) -> None:
         for number in [number for number, held in book.leases.items() if held.instance == instance]:
@@ -501,15 +500,15 @@ class Book:
         for book in self.purposes.values():
             topic = dispatcher.topics[book.name[0]]
             purpose, facts = topic.purposes[book.name[1]], book.facts
-            pending, theirs = book.pending(topic.end), 0
+            pending, theirs, dead = book.pending(topic.end), 0, 0
             self._take_over_turns(book, purpose, pending)
             owned = self.owned(book)
             for number, track in purpose.tracks.items():
                 theirs |= bits(track.state.pending(topic.end)) & owned.get(number, 0)
-            dead = purpose.dead
+                dead |= bits(track.state.dead)
             if theirs & ~pending:
                 raise Broken(f"{book.name}: {positions(theirs & ~pending)} pend again, though done with")
-            for position in positions(bits(dead) & pending):
+            for position in positions(dead & pending):
                 self._buried(book, position)
                 self._bury(facts, position)
                 pending &= ~(1 << position)
@@ -522,8 +521,8 @@ class Book:
                 facts.skipped |= gone
                 for position in positions(gone):
                     facts.due.pop(position, None)
-            if bits(dead) != facts.dead:
-                raise Broken(f"{book.name}: dead are {dead}, not {positions(facts.dead)}")
+            if dead != facts.dead:
+                raise Broken(f"{book.name}: dead are {positions(dead)}, not {positions(facts.dead)}")
 
     def _take_over_turns(self, book: PurposeBook, purpose: Purpose, pending: int) -> None:
         """The dispatcher may forget a turn of which nothing is left."""

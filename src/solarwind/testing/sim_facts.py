@@ -26,8 +26,8 @@ class Broken(AssertionError):
 
 def bits(spans: Spans) -> int:
     mask = 0
-    for start, stop in zip(spans.edges[::2], spans.edges[1::2], strict=True):
-        mask |= (1 << stop) - (1 << start)
+    for edge in spans.edges:  # what is below an edge is in or out, by turns
+        mask = (1 << edge) - 1 ^ mask
     return mask
 
 
@@ -144,6 +144,15 @@ class PurposeBook:
         self.excused = 0  # in hand when something before it was made pending again
         self.gone: dict[int, int] = {}  # a version with a share and without an instance -> until when it keeps it
         self.made = 0  # fan-out: copies to be made, and events that nobody was there for
+        self._owned: tuple[list[tuple[int, Shares, str | None]], int, dict[int, int]] = ([], 0, {0: 0})
+
+    def owned(self, end: int, keys: Sequence[tuple[str | None, str | None]], ids: Sequence[str]) -> dict[int, int]:
+        """See `owned`, of which this remembers what came last: what is in a log does not change."""
+        turns, until, found = self._owned
+        if end != until or turns != self.facts.turns:
+            found = owned(self.facts.turns, end, keys, ids)
+            self._owned = list(self.facts.turns), end, found
+        return found
 
     @property
     def active(self) -> tuple[int, str, str | None]:
