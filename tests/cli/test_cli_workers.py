@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -27,7 +28,7 @@ Start = Callable[..., Process]
 Write = Callable[[str, str], None]
 
 # Its handler says what it got and in which process, and ends when there is a file that lets it.
-APP = """
+APP = r"""
     import os, time
     from pathlib import Path
     from solarwind import SolarWind
@@ -35,7 +36,7 @@ APP = """
 
     @wind.on("t", purpose="p", since="beginning")
     def handle(number: int) -> None:
-        print("VERSION got", number, "in", os.getpid(), flush=True)
+        os.write(1, f"VERSION got {number} in {os.getpid()}\n".encode())  # in one piece: several share this output
         while not Path("go").exists():
             time.sleep(0.01)
 """
@@ -322,6 +323,41 @@ def test_a_child_told_to_end_while_it_starts_ends(url: str, monkeypatch: pytest.
     assert asyncio.run(keep()) in (-signal.SIGTERM, 128 + signal.SIGTERM)
 
 
+# --- what they print ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("buffered", ["", "1"])
+def test_a_worker_writes_what_its_handlers_print_a_line_at_a_time(
+    url: str, start: Start, write: Write, buffered: str
+) -> None:
+    write(
+        "app.py",
+        """
+        import sys
+        from solarwind import SolarWind
+        wind = SolarWind()
+        @wind.on("t", purpose="p", since="beginning")
+        def handle(number: int) -> None:
+            print("got", number, "of", 1)
+            print("got", number, "of", 1, file=sys.stderr)
+        """,
+    )
+    fire(url, 1)
+    environment = {**os.environ, "SOLARWIND_WORKER": "2", "PYTHONUNBUFFERED": buffered}
+    out, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)  # each write to it is a message of its own
+    with out, theirs:
+        answer = start(
+            "run", "app:wind", "--until-settled", "--url", url, env=environment, stdout=theirs, stderr=theirs
+        ).end()
+        assert answer.code == 0
+        out.setblocking(False)
+        written = []
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                written.append(out.recv(65_536))
+    assert written == [b"got 1 of 1\n"] * 2
+
+
 # --- who may use the dispatcher -----------------------------------------------------------------------------
 
 
@@ -380,13 +416,13 @@ def test_a_worker_that_cannot_start_while_others_are_at_work_is_tried_again(
     """A server that goes away just when the second one comes is no reason for the first one to end."""
     write(
         "app.py",
-        """
+        r"""
         import os
         from solarwind import SolarWind
         if os.environ.get("SOLARWIND_WORKER") == "2" and not os.path.exists("tried"):
             open("tried", "w").close()
             raise RuntimeError("not yet")
-        print("worker", os.environ.get("SOLARWIND_WORKER"), "is here", flush=True)
+        os.write(1, f"worker {os.environ.get('SOLARWIND_WORKER')} is here\n".encode())
         wind = SolarWind()
         @wind.on("t")
         def handle(payload: int) -> None: ...

@@ -15,6 +15,7 @@ imports what it needs when it is called, so that none waits for what only others
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import threading
@@ -28,7 +29,7 @@ from . import copy, dead, events, examples, operate, operations, store, token
 from . import run as service
 from . import serve as server
 from .options import JsonOption
-from .parent import EarlySigterm, follow
+from .parent import WORKER, EarlySigterm, follow
 
 _STUCK_S = 1.0
 
@@ -117,11 +118,21 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _leave)
     if hasattr(sys.stdout, "reconfigure"):  # a name that the terminal cannot show must not raise
         sys.stdout.reconfigure(errors="backslashreplace")
+    if WORKER in os.environ:
+        _write_whole_lines()
     try:
         app(prog_name="solarwind")
     except SystemExit as over:
         _leave_stuck_threads(over.code)
         raise
+
+
+def _write_whole_lines() -> None:
+    """Write what is printed a line at a time: several workers share an output, and with PYTHONUNBUFFERED `print` would
+    write each of its arguments by itself."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(line_buffering=True, write_through=False)
 
 
 def _leave(number: int, frame: object) -> None:
@@ -134,8 +145,6 @@ def _leave_stuck_threads(code: object) -> None:
     if life := sys.modules.get("solarwind.life"):
         life.leave_stuck(number)
     if any(thread is not threading.main_thread() and not thread.daemon for thread in threading.enumerate()):
-        import os
-
         end = threading.Timer(_STUCK_S, os._exit, [number])
         end.daemon = True
         end.start()
