@@ -60,6 +60,7 @@ class Operator:
         merge=_topics,
         repeat="question",
         http=Http("GET", "/v1/topics", "All topics, and their history", "topics"),
+        cli=Cli("topics", "The topics, and how much history each keeps.", none="No topics."),
     )
     purposes = Operation(
         Operations.purposes,
@@ -148,6 +149,17 @@ class Operator:
         ),
     )
     backup = Operation(Operations.backup, to="engine")
+    owners = Operation(
+        Operations.owners,
+        to="engine",
+        repeat="question",
+        cli=Cli(
+            "owners",
+            "Which process owns which topics, on NATS.",
+            none="No topics.",
+            examples=("owners --url nats://n1,n2,n3/shop",),
+        ),
+    )
 
 
 class Internal(Operator):
@@ -171,6 +183,15 @@ class Internal(Operator):
         makes=True,
         repeat="always",
         http=Http("PUT", _TOPIC, "Say how much history a topic keeps", "", *_KEEP),
+        cli=Cli(
+            "topics set",
+            "Say how much history a topic keeps.",
+            options={
+                "keep": "How long events are kept, such as 12h, 7d or 0; or default.",
+                "keep_bytes": "How many bytes of them are kept at most; or none.",
+            },
+            examples=("topics set video.uploaded --keep 30d", "topics set video.uploaded --keep-bytes none"),
+        ),
     )
     quiet = Operation(Operations.quiet, right="own", to="engine", repeat="always")
     left = Operation(Operations.left, right="own", to="engine", repeat="question")

@@ -302,3 +302,9 @@ def test_a_trace_longer_than_json_can_nest_is_refused(furnished: str, monkeypatc
     monkeypatch.setattr(show, "document", too_deep)
     answer = call("trace", "video-1", "--json", "--url", furnished)
     assert (answer.code, answer.err.count("\n")) == (1, 1)
+
+
+def test_owners_of_a_dispatcher_that_has_all_topics_are_refused_in_a_sentence(furnished: str) -> None:
+    answer = call("owners", "--url", furnished)
+    assert (answer.code, answer.err.count("\n")) == (1, 1)
+    assert "expected a dispatcher on nats://" in answer.err

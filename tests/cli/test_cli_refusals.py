@@ -75,7 +75,7 @@ CAME: dict[str, tuple[list[str], str]] = {
     "bad port": (["serve", "--port", "x"], "'x' is not a valid int"),
     "bad count": (["listen", "t", "--purpose", "p", "--count", "0"], "0 is not in the range x>=1"),
     "bad seconds": (["top", "--interval", "soon"], "'soon' is not a valid float"),
-    "nothing to keep": (["topics", "set", "t"], "expected --keep, --keep-bytes or both, got neither"),
+    "nothing to keep": (["topics", "set", "t"], "expected at least one of --keep, --keep-bytes, got none"),
     "no dead letters named": (["dead", "redrive", "t", "p"], "or --all, got neither"),
     "all dead letters and one": (["dead", "redrive", "t", "p", "i", "--all"], "or --all, got both"),
     "no such option": (["topics", "--sail"], "--sail"),

@@ -108,14 +108,6 @@ def owned(url: str) -> list[tuple[list[str], int]]:
     return [(each["topics"], int(each["owner"].rpartition(":")[2] or 0)) for each in found]
 
 
-@pytest.mark.parametrize("url", ["memory://", "sqlite:///wind.db", "ws://127.0.0.1:7400"])
-def test_owners_are_of_nats_alone(url: str, tmp_path: Path) -> None:
-    answer = call("owners", "--url", url)
-    assert (answer.code, answer.err.count("\n")) == (1, 1)
-    assert "expected nats://" in answer.err
-    assert list(tmp_path.iterdir()) == []
-
-
 # --- what is refused ----------------------------------------------------------------------------------------
 
 

@@ -33,7 +33,7 @@ PENDING = int(os.environ.get("PENDING", "200000"))  # that an owner takes over
 
 async def owners(wind: SolarWind) -> list[str]:
     """The process of each partition."""
-    found: list[OwnerInfo] = await wind.engine.owners()  # type: ignore[attr-defined]
+    found: list[OwnerInfo] = await wind.owners()
     return [each.owner.rpartition(":")[2] for each in found]
 
 

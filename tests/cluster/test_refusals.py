@@ -565,7 +565,7 @@ async def test_what_is_written_into_the_bucket(
             await wind.fire("T", number)
             await until(lambda number=number: number in handled)
         assert handled == list(range(6))
-        assert [each.partition for each in await wind.engine.owners()] == [0]
+        assert [each.partition for each in await wind.owners()] == [0]
         lines = len(said(caplog))
         assert lines <= 15, said(caplog)
         for settings, error, word in (
@@ -594,7 +594,7 @@ async def test_a_forged_message_on_a_live_subject_changes_nothing(
             handled.append(number)
 
         await wind.joined()
-        (record,) = await wind.engine.owners()
+        (record,) = await wind.owners()
         assert record.owner.endswith(f":{other.pid}")
         heard: list[str] = []
 
@@ -620,7 +620,7 @@ async def test_a_forged_message_on_a_live_subject_changes_nothing(
             await wind.fire("T", number)
         await wind.settled(60)
         assert sorted(set(handled)) == list(range(20))
-        (record,) = await wind.engine.owners()
+        (record,) = await wind.owners()
         assert record.owner.endswith(f":{other.pid}")
         assert len(said(caplog)) < 40
         assert "Traceback" not in other.complaints

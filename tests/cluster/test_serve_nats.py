@@ -64,7 +64,7 @@ def test_a_worker_goes_on_at_its_server_when_the_one_that_owned_its_topics_is_ki
     gone.process.signal(signal.SIGKILL)
     assert stays.ask("POST", EVENTS, 2)[0] == 202
     worker.read("shipped 2")
-    assert owners(url) == [stays.process.popen.pid]
+    assert owners(stays.url) == [stays.process.popen.pid]
     worker.signal(signal.SIGTERM)
     assert worker.end().code == 0
 

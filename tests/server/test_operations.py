@@ -152,8 +152,9 @@ async def opened(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Place]:
     monkeypatch.setattr(http, "ENDPOINTS", (*http.ENDPOINTS, *endpoints))
     place = Place()
     place.app = typer.Typer()
-    register(place.app, {"dead": typer.Typer()}, "", questions=True)
-    register(place.app, {"dead": typer.Typer()}, "", questions=False)
+    groups = {"dead": typer.Typer(), "topics": typer.Typer()}
+    register(place.app, groups, "", questions=True)
+    register(place.app, groups, "", questions=False)
     place.engine = Engine(MemoryStore())
     place.here = SolarWind(engine=place.engine)
     place.here.topic("T", keep=3600)

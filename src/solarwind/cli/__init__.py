@@ -25,7 +25,7 @@ import typer
 from typer.core import TyperGroup
 
 from ..errors import SolarWindError
-from . import copy, dead, events, examples, operate, operations, store, token
+from . import copy, events, examples, operations, store, token, top
 from . import run as service
 from . import serve as server
 from .options import JsonOption
@@ -58,17 +58,19 @@ _RUNS, _EVENTS, _HOW, _OPERATOR, _STORE = (
     "What an operator does",
     "A store",
 )
-_GROUPS = {"dead": dead.app, "topics": operate.topics_app}
+_GROUPS = {
+    "dead": typer.Typer(no_args_is_help=True, help="Dead letters: events that a purpose gave up."),
+    "topics": typer.Typer(),
+}
 app.command(rich_help_panel=_RUNS)(service.run)
 app.command(rich_help_panel=_RUNS)(server.serve)
 app.add_typer(token.app, name="token", rich_help_panel=_RUNS)
 app.command(rich_help_panel=_EVENTS)(events.fire)
 app.command(rich_help_panel=_EVENTS)(events.listen)
-app.add_typer(operate.topics_app, name="topics", rich_help_panel=_HOW)
+app.add_typer(_GROUPS["topics"], name="topics", rich_help_panel=_HOW)
 operations.register(app, _GROUPS, _HOW, questions=True)
-app.command(rich_help_panel=_HOW)(operate.top)
-app.command(rich_help_panel=_HOW)(operate.owners)
-app.add_typer(dead.app, name="dead", rich_help_panel=_OPERATOR)
+app.command(rich_help_panel=_HOW)(top.top)
+app.add_typer(_GROUPS["dead"], name="dead", rich_help_panel=_OPERATOR)
 operations.register(app, _GROUPS, _OPERATOR, questions=False)
 app.command(rich_help_panel=_STORE)(store.check)
 app.command(rich_help_panel=_STORE)(store.backup)

@@ -6,7 +6,6 @@ import typer
 
 from ..operations import OPERATIONS
 
-_ENCODE = 'video.uploaded "Encode video to MP4"'
 EXAMPLES: dict[str, tuple[str, ...]] = {
     "run": ("run app:wind", "run app:wind --workers 4 --url sqlite:///wind.db"),
     "serve": (
@@ -21,10 +20,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "fire video.uploaded --lines < videos.ndjson",
     ),
     "listen": ("listen video.uploaded --purpose Look --since beginning --count 2",),
-    "topics set": ("topics set video.uploaded --keep 30d", "topics set video.uploaded --keep-bytes none"),
-    "dead show": (f"dead show {_ENCODE} upload-17",),
     "top": ("top --interval 5",),
-    "owners": ("owners --url nats://n1,n2,n3/shop",),
     "token create": (
         "token create shop --fire video.uploaded --listen video.encoded",
         "token create operator --admin --expires 30d",

@@ -7,10 +7,12 @@ new operation needs nothing here, unless its answer needs a form of its own.
 from __future__ import annotations
 
 import asyncio
+import difflib
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from inspect import Parameter, Signature
+from inspect import Parameter, Signature, signature
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -18,11 +20,11 @@ import typer
 
 from ..engine.answers import Page, item_of
 from ..engine.arguments import Kind
-from ..engine.request import Cli, Operation
-from ..errors import TooLarge
+from ..engine.request import Cli, Operation, Request
+from ..errors import NotFound, TooLarge
 from ..event import Event
 from ..operations import OPERATIONS
-from ..records import DeadLetter, PurposeInfo, TopicInfo, Trace
+from ..records import DeadLetter, OwnerInfo, PurposeInfo, TopicInfo, Trace
 from ..text import plain
 from . import show
 from .options import (
@@ -32,6 +34,7 @@ from .options import (
     TopicArgument,
     UrlOption,
     consent,
+    duration,
     moment,
     option,
     several_or_all,
@@ -50,20 +53,42 @@ def register(app: typer.Typer, groups: dict[str, typer.Typer], panel: str, *, qu
     for operation in OPERATIONS.values():
         if operation.cli is not None and (operation.repeat == "question") == questions:
             group, _, name = operation.cli.words.rpartition(" ")
-            where = groups[group] if group else app
-            where.command(name, rich_help_panel=None if group else panel)(_command(operation, operation.cli))
+            run = _command(operation, operation.cli)
+            if name in groups:
+                groups[name].callback(invoke_without_command=True)(_unless_subcommand(run))
+            else:
+                (groups[group] if group else app).command(name, rich_help_panel=None if group else panel)(run)
+
+
+def _unless_subcommand(run: Callable[..., None]) -> Callable[..., None]:
+    """Return what a group does where none of its subcommands is named. Before one its options would be ignored."""
+
+    def start(context: typer.Context, **given: Any) -> None:
+        if context.invoked_subcommand is None:
+            run(**given)
+            return
+        for name in given:
+            source = context.get_parameter_source(name)
+            if source is not None and source.name == "COMMANDLINE":
+                context.fail(f"--{name} belongs after {context.invoked_subcommand!r}")
+
+    context = Parameter("context", Parameter.KEYWORD_ONLY, annotation=typer.Context)
+    start.__doc__ = run.__doc__
+    start.__signature__ = Signature([context, *signature(run).parameters.values()])  # type: ignore[attr-defined]
+    return start
 
 
 def _command(operation: Operation[..., Any], cli: Cli) -> Callable[..., None]:
     def run(url: str, json: bool, **given: Any) -> None:
         from .reach import operate
 
-        arguments = {name: _read(kind, name, given) for name, kind in operation.kinds.items()}
+        arguments = {name: _read(operation, kind, name, given) for name, kind in operation.kinds.items()}
+        _refuse_no_change(operation, arguments)
         if given.get("follow"):
             operate(url, lambda wind: _follow_until_told(operation, wind, arguments, json))
             return
         request = operation.request(arguments)
-        answer = operate(url, lambda wind: wind.ask(request))
+        answer = operate(url, lambda wind: _ask(wind, request, given.get("create", True)))
         if not json:
             _say(operation, cli, answer, request.arguments)
             return
@@ -73,10 +98,22 @@ def _command(operation: Operation[..., Any], cli: Cli) -> Callable[..., None]:
             raise TooLarge("expected an answer that JSON can nest, got a longer chain: leave out --json") from None
 
     parameters = [each for name, kind in operation.kinds.items() for each in _parameters(operation, cli, name, kind)]
+    parameters += [_parameter("create", _CREATE, False)] if operation.makes else []
     parameters += [_parameter("url", UrlOption, DEFAULT_URL), _parameter("json", JsonOption, False)]
     run.__doc__ = cli.help
     run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
     return run
+
+
+async def _ask(wind: SolarWind, request: Request[Any], creates: bool) -> Any:
+    """Ask it, unless it would make a topic: one that does not exist is more likely mistyped."""
+    if not creates:
+        topic, known = request.arguments["topic"], [each.topic for each in await wind.topics()]
+        if topic not in known:
+            near = difflib.get_close_matches(topic, known, 1)
+            hint = f"did you mean {near[0]!r}? " if near else "see `solarwind topics`; "
+            raise NotFound(f"expected a topic that is there, got {topic!r}, which is not: {hint}--create makes it")
+    return await wind.ask(request)
 
 
 async def _follow_until_told(
@@ -105,6 +142,7 @@ async def follow(operation: Operation[..., Any], wind: SolarWind, arguments: dic
 _IDS = Annotated[list[str] | None, typer.Argument(metavar="ID", help="Event ids.", show_default=False)]
 _ALL = Annotated[bool, consent("all", "All dead letters of the purpose.")]
 _FOLLOW = Annotated[bool, option("follow", "Go on with what comes, until SIGINT or SIGTERM.")]
+_CREATE = Annotated[bool, option("create", "Make the topic if there is none.")]
 _ARGUMENTS: dict[str, Any] = {
     "topic": TopicArgument,
     "topic?": Annotated[str | None, typer.Argument(metavar="TOPIC", show_default=False)],
@@ -126,20 +164,55 @@ def _parameters(operation: Operation[..., Any], cli: Cli, name: str, kind: Kind)
         yield _parameter(name, _ARGUMENTS[kind.name], default)
         return
     makes = consent if name in cli.consent else option
-    type_ = str if kind.name in ("since", "until") else kind.wire
-    yield _parameter(name, Annotated[type_, makes(name.replace("_", "-"), cli.options[name])], default)
+    type_, how = (str if kind.name in _TEXTS else kind.wire), {}
+    if default is msgspec.UNSET:
+        type_, default, how = type_ | None, None, {"show_default": False}
+    yield _parameter(name, Annotated[type_, makes(_dashed(name), cli.options[name], **how)], default)
+
+
+def _dashed(name: str) -> str:
+    return name.replace("_", "-")
 
 
 def _parameter(name: str, type_: Any, default: Any) -> Parameter:
     return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=type_)
 
 
-def _read(kind: Kind, name: str, given: dict[str, Any]) -> Any:
+def _read(operation: Operation[..., Any], kind: Kind, name: str, given: dict[str, Any]) -> Any:
     if kind.name == "ids":
         return several_or_all(given[name], given["all"])
     if kind.name == "wait":
         return 0.0
-    return moment(given[name], f"--{name}") if kind.name in ("since", "until") else given[name]
+    if given[name] is None:
+        return operation.defaults[name]
+    return _TEXTS[kind.name](given[name], f"--{_dashed(name)}") if kind.name in _TEXTS else given[name]
+
+
+def _refuse_no_change(operation: Operation[..., Any], arguments: dict[str, Any]) -> None:
+    """Refuse a command whose options say what changes where none of them is given."""
+    names = [name for name, default in operation.defaults.items() if default is msgspec.UNSET]
+    if names and all(arguments[name] is msgspec.UNSET for name in names):
+        options = ", ".join(f"--{_dashed(name)}" for name in names)
+        raise typer.BadParameter(f"expected at least one of {options}, got none")
+
+
+def _keep(text: str, name: str) -> float | None:
+    return None if text == "default" else duration(text, name).total_seconds()
+
+
+def _keep_bytes(text: str, name: str) -> int | None:
+    if text != "none" and not re.fullmatch("[0-9]{1,18}", text):
+        raise typer.BadParameter(f"expected a number of bytes, or none, got {text!a}", param_hint=name)
+    return None if text == "none" else int(text)
+
+
+# By the name of its kind: how an argument that is written as a text is read.
+_TEXTS: dict[str, Callable[[str, str], Any]] = {
+    "since": moment,
+    "until": moment,
+    "keep": _keep,
+    "keep_bytes": _keep_bytes,
+}
 
 
 # Answers, for programs ----------------------------------------------------------------------------------------------
@@ -204,6 +277,9 @@ def _say(operation: Operation[..., Any], cli: Cli, answer: Any, arguments: dict[
         show.render(_tree(answer))
     elif isinstance(answer, DeadLetter):
         show.fields(_letter_fields(answer, **arguments))
+    elif isinstance(answer, TopicInfo):
+        most = "" if answer.keep_bytes is None else f", and {answer.keep_bytes:,} bytes at most"
+        show.say(f"{answer.topic} keeps events for {show.span(answer.keep)}{most}")
     elif isinstance(answer, msgspec.Struct):
         show.fields({_heading(name).lower(): value for name, value in msgspec.structs.asdict(answer).items()})
     elif isinstance(answer, bool):
@@ -252,6 +328,11 @@ def _topic_row(info: TopicInfo) -> tuple[object, ...]:
     return info.topic, info.fired, len(info.purposes), info.kept, info.kept_bytes, keep, info.keep_bytes
 
 
+def _owner_row(info: OwnerInfo) -> tuple[object, ...]:
+    topics = "no answer" if info.topics is None else ", ".join(info.topics)
+    return info.partition, info.stream, info.owner, topics
+
+
 def _purpose_row(info: PurposeInfo) -> tuple[object, ...]:
     now = info.statistics
     counts = now.instances, now.pending, now.in_flight, now.settled, now.retried, now.dead, now.dropped
@@ -260,6 +341,7 @@ def _purpose_row(info: PurposeInfo) -> tuple[object, ...]:
 
 _TABLES: dict[type, tuple[tuple[str, ...], Callable[[Any], tuple[object, ...]]]] = {
     TopicInfo: (("TOPIC", "FIRED", "PURPOSES", "KEPT", "BYTES", "KEEP", "KEEP BYTES"), _topic_row),
+    OwnerInfo: (("PARTITION", "STREAM", "OWNER", "TOPICS"), _owner_row),
     PurposeInfo: (
         ("TOPIC", "PURPOSE", "EXCHANGE", "VERSIONS", "INSTANCES", "PENDING", "IN FLIGHT", "SETTLED", "RETRIED", "DEAD",
          "DROPPED"),

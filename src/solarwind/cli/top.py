@@ -1,4 +1,4 @@
-"""`top`: shows the statistics as a table that is refreshed, with the changes since the last refresh as rates."""
+"""`top`: the operation `statistics` as a table that is refreshed, with the changes since the last time as rates."""
 
 from __future__ import annotations
 
@@ -8,20 +8,34 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import msgspec
 
 from ..errors import Unavailable
 from ..records import PurposeStatistics, Statistics
-from ..wind import SolarWind
 from . import show
-from .reach import leave_on_signals
+from .options import DEFAULT_URL, JsonOption, UrlOption, option
+
+if TYPE_CHECKING:
+    from ..wind import SolarWind
 
 _COLUMNS = (
     "TOPIC", "FIRED", "FIRED/S", "PURPOSE", "EXCHANGE", "INSTANCES", "PENDING", "IN FLIGHT", "SETTLED", "SETTLED/S",
     "RETRIED", "DEAD", "DROPPED",
 )  # fmt: skip
+
+
+def top(
+    interval: Annotated[float, option("interval", "Seconds between two looks.", min=0.05)] = 1.0,
+    count: Annotated[int | None, option("count", "Leave after so many looks.", min=1)] = None,
+    url: UrlOption = DEFAULT_URL,
+    json: JsonOption = False,
+) -> None:
+    """How topics and purposes stand, and how fast they move, again and again."""
+    from .reach import operate
+
+    operate(url, lambda wind: _watch(wind, interval, count, json))
 
 
 class Sample(NamedTuple):
@@ -31,8 +45,10 @@ class Sample(NamedTuple):
     statistics: Statistics
 
 
-async def watch(wind: SolarWind, interval: float, count: int | None, json: bool) -> None:
+async def _watch(wind: SolarWind, interval: float, count: int | None, json: bool) -> None:
     """Show the statistics every `interval` seconds, `count` times or until it is interrupted."""
+    from .reach import leave_on_signals
+
     leave_on_signals()
     screen, put = _screen(json)
     before = None

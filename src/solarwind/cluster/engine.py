@@ -441,9 +441,7 @@ class NatsEngine(Running):
     async def _backup(self, path: str) -> None:
         raise no_file()
 
-    async def owners(self) -> list[OwnerInfo]:
-        """Return which process owns which partition, and which topics are in it."""
-
+    async def _all_owners(self) -> list[OwnerInfo]:
         async def topics(partition: int) -> tuple[str, ...] | None:
             try:
                 found = await Internal.topics(await self._client(partition))
@@ -464,4 +462,5 @@ _BY_ITSELF: dict[str, Callable[..., Coroutine[Any, Any, Any]]] = {
     "left": NatsEngine._left,
     "trace": NatsEngine._trace,
     "backup": NatsEngine._backup,
+    "owners": NatsEngine._all_owners,
 }

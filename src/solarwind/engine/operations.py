@@ -18,9 +18,19 @@ from ..core.log import Stored
 from ..core.purpose import Purpose as LivePurpose
 from ..core.registry import no_topic
 from ..core.spans import Spans
-from ..errors import BadArgument, NotFound
+from ..errors import BadArgument, NotAllowed, NotFound
 from ..event import Event, HandOut
-from ..records import DeadLetter, PurposeInfo, PurposeStatistics, Statistics, TopicInfo, TopicStatistics, Trace, listed
+from ..records import (
+    DeadLetter,
+    OwnerInfo,
+    PurposeInfo,
+    PurposeStatistics,
+    Statistics,
+    TopicInfo,
+    TopicStatistics,
+    Trace,
+    listed,
+)
 from ..store.base import Store
 from ..store.definitions import Definitions
 from .answers import Page
@@ -258,6 +268,12 @@ class Operations(Running):
     async def backup(self, path: NewFile) -> None:
         """Copy the store to a new file while it is in use. Raises `NotAllowed` where there is none, `StoreError`."""
         await self.store.backup(path)
+
+    async def owners(self) -> list[OwnerInfo]:
+        """Return which process owns which partition, and its topics. Raise `NotAllowed` where one process has all."""
+        raise NotAllowed(
+            "expected a dispatcher on nats://, where processes share the topics, got one process that has all of them"
+        )
 
     async def topic(self, topic: Topic) -> TopicInfo:
         """A topic, and how much history it has. Raises `NotFound`."""
