@@ -17,6 +17,8 @@ from typing import NamedTuple
 
 import apsw
 
+from solarwind.store import files
+
 SECTOR = 512
 _numbers = itertools.count()
 
@@ -24,7 +26,7 @@ _numbers = itertools.count()
 class Done(NamedTuple):
     """One thing that was done to the disk. `acknowledged` is not: it is when a test was told of a commit."""
 
-    kind: str  # write, truncate, sync, delete, acknowledged
+    kind: str  # write, truncate, sync, delete, sync_folder, acknowledged
     path: str
     at: int  # where it was written; the new size; how much had been done when a sync began; the number of commits
     data: bytes = b""
@@ -44,9 +46,11 @@ class Disk:
 
     def __enter__(self) -> Disk:
         self._vfs = _Vfs(self)
+        self._sync_folder, files.sync_folder = files.sync_folder, lambda path: self.note("sync_folder", path, 0)
         return self
 
     def __exit__(self, *_: object) -> None:
+        files.sync_folder = self._sync_folder
         self._vfs.unregister()
 
     def acknowledged(self, commits: int) -> None:
@@ -114,6 +118,8 @@ class _Vfs(apsw.VFS):
     def xDelete(self, filename: str, syncdir: bool) -> None:
         super().xDelete(filename, syncdir)
         self._disk.note("delete", filename, 0)
+        if syncdir:
+            self._disk.note("sync_folder", filename, 0)
 
     def excepthook(self, *_: object) -> bool:
         return True
@@ -131,14 +137,17 @@ class Platter:
     def __init__(self) -> None:
         self.files: dict[str, bytearray] = {}
         self.loose: dict[str, list[tuple[int, Done]]] = {}  # done, but not synced
+        self.deleted: dict[str, bytearray] = {}  # since the folder was synced, with what was durable of each
         self.acknowledged = 0
 
     def do(self, index: int, done: Done) -> None:
         if done.kind == "acknowledged":
             self.acknowledged = done.at
         elif done.kind == "delete":
-            self.files.pop(done.path, None)
+            self.deleted[done.path] = self.files.pop(done.path, bytearray())
             self.loose.pop(done.path, None)
+        elif done.kind == "sync_folder":
+            self.deleted.clear()
         elif done.kind == "sync":
             loose = self.loose.get(done.path, [])
             content = self.files.setdefault(done.path, bytearray())
@@ -148,7 +157,11 @@ class Platter:
             self.loose.setdefault(done.path, []).append((index, done))
 
     def cut(self, folder: Path, chance: random.Random) -> None:
-        """Write down what a power cut now may leave, in `folder`: of what was not synced, any sectors."""
+        """Write down what a power cut now may leave, in `folder`: of what was not synced, any sectors, and any file
+        that was deleted."""
+        for path in sorted(self.deleted.keys() - self.files.keys() - self.loose.keys()):
+            if chance.random() < 0.5:
+                (folder / os.path.basename(path)).write_bytes(self.deleted[path])
         for path in sorted(self.files.keys() | self.loose.keys()):
             content = bytearray(self.files.get(path, b""))
             kept = chance.choice((0.0, 0.5, 0.9, 1.0))

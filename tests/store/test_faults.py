@@ -37,7 +37,6 @@ def small_scale(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite, "_MARK_S", 0)
     monkeypatch.setattr(commits, "_COMMITS_KEPT", 4)
     monkeypatch.setattr(files.Reserve, "SIZE", 64 << 10)
-    monkeypatch.setattr(files, "sync_folder", lambda path: None)
 
 
 @pytest.fixture
@@ -144,6 +143,24 @@ def test_no_power_cut_loses_an_accepted_commit_or_raises_a_false_alarm(
             platter.cut(folder, chance)
             assert look(folder / "wind.db") >= platter.acknowledged, f"cut after {index} of {len(disk.done)}"
             assert check(str(folder / "wind.db")) == []
+
+
+@pytest.mark.parametrize("rounds", [1, pytest.param(20, marks=pytest.mark.long)])
+def test_no_power_cut_while_it_is_closed_makes_its_own_log_a_foreign_one(
+    disk: Disk, tmp_path: Path, path: Path, rounds: int
+) -> None:
+    run_load(disk, path, lives=2, commits=3)
+    chance = random.Random()
+    platter = Platter()
+    ends = [index for index, done in enumerate(disk.done) if done.kind == "delete" and done.path.endswith("-wal")]
+    assert len(ends) == 2
+    for index, done in enumerate(disk.done):
+        platter.do(index, done)
+        for number in range(rounds if any(-8 <= index - end <= 3 for end in ends) else 0):
+            folder = tmp_path / f"cut-{index}-{number}"
+            folder.mkdir()
+            platter.cut(folder, chance)
+            assert look(folder / "wind.db") >= platter.acknowledged, f"cut after {index} of {len(disk.done)}"
 
 
 def test_a_disk_that_does_not_sync_is_caught_by_these_tests(disk: Disk, tmp_path: Path, path: Path) -> None:
@@ -255,7 +272,7 @@ def test_a_mark_torn_at_any_byte_gives_the_one_before(path: Path) -> None:
     """Each record is written over an older one; whatever is left of it, one that was durable before is sound."""
     path.touch()
     mark = Mark(str(path), None, lambda error: None)
-    reaches = [files.Reach(b"s" * 16, 1, 1, number, 2 * number, number) for number in range(5)]
+    reaches = [files.Reach(b"s" * 16, 1, 1, number, 2 * number, number, False) for number in range(5)]
     mark.begin(reaches[0])
     images = []
     for reach in reaches[1:]:

@@ -12,16 +12,18 @@ from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 
+import apsw
 import pytest
 
 from solarwind.core.spans import Spans
 from solarwind.core.state import Change
 from solarwind.engine.url import open_engine, sqlite_path
 from solarwind.errors import BadArgument, StoreError
+from solarwind.store import inspection
 from solarwind.store.check import backup, check, restore
 from solarwind.store.sqlite import SqliteStore
 
-from .test_sqlite import batch, kill, nothing, on_store, put
+from .test_sqlite import batch, kill, nothing, on_store, put, sql
 
 HOLD = """
 import asyncio, sys
@@ -260,6 +262,62 @@ def test_an_older_copy_of_the_same_store_put_over_it_is_refused_too(path: Path, 
     shutil.copy(tmp_path / "older.db", tmp_path / "killed/wind.db")
     with pytest.raises(StoreError, match=r"wind\.db-wal does not belong to"):
         on_store(tmp_path / "killed/wind.db", nothing)
+
+
+@pytest.mark.parametrize("size", [10, 20_000])
+def test_all_files_of_a_closed_store_put_back_over_it_after_a_kill_are_refused_while_its_log_lies_there(
+    path: Path, tmp_path: Path, size: int
+) -> None:
+    """As from an archive, which has no log, since it was closed in order: the mark is the file's own."""
+    on_store(path, put(batch("a", 5, producer=3)))
+    shutil.copytree(path.parent, tmp_path / "archive")
+    kill(path, put(batch("a", producer=4, payload=b"x" * size)), tmp_path / "killed")
+    killed = tmp_path / "killed/wind.db"
+    assert Path(f"{killed}-wal").stat().st_size > size
+    for each in (tmp_path / "archive").iterdir():
+        shutil.copy(each, killed.parent)
+    with pytest.raises(StoreError, match=r"wind\.db-wal does not belong to"):
+        on_store(killed, nothing)
+    assert ["does not belong to" in finding for finding in check(str(killed))] == [True]
+    assert len(check(str(killed), accept_loss=True)) == 1
+    assert on_store(killed, nothing).topics[0].end == 5
+
+
+@pytest.mark.parametrize("mark", [True, False])
+def test_the_log_of_another_store_beside_a_closed_one_is_refused(path: Path, tmp_path: Path, mark: bool) -> None:
+    (tmp_path / "other").mkdir()
+    kill(tmp_path / "other/wind.db", many, tmp_path / "killed")
+    on_store(path, put(batch("a", 5)))
+    if not mark:
+        os.unlink(f"{path}-mark")
+    shutil.copy(tmp_path / "killed/wind.db-wal", path.parent)
+    with pytest.raises(StoreError, match=r"wind\.db-wal does not belong to"):
+        on_store(path, nothing)
+    assert len(check(str(path), accept_loss=True)) == 1
+    assert on_store(path, nothing).topics[0].end == 5
+
+
+def test_a_loss_that_is_accepted_in_a_closed_store_leaves_a_log_of_its_own_where_it_is_killed(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_store(path, many)
+    sql(path, "DELETE FROM batches WHERE start = 100")
+    (tmp_path / "killed").mkdir()
+    copied = inspection.recount
+
+    def recount(connection: apsw.Connection) -> None:
+        copied(connection)
+        connection.set_commit_hook(None)
+        connection.set_wal_hook(
+            lambda *_: [shutil.copy(each, tmp_path / "killed") for each in path.parent.glob("w*")] and 0
+        )
+
+    monkeypatch.setattr(inspection, "recount", recount)
+    assert check(str(path), accept_loss=True)
+    monkeypatch.undo()
+    for each in (path, tmp_path / "killed/wind.db"):
+        assert check(str(each)) == []
+        on_store(each, nothing)
 
 
 def test_a_log_without_its_store_is_not_thrown_away(path: Path, tmp_path: Path) -> None:

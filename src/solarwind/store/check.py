@@ -220,13 +220,16 @@ def _inspect(
 
 
 def _accept(path: str, connection: apsw.Connection, findings: list[inspection.Finding], vfs: str | None) -> None:
-    with connection:
-        for finding in findings:
-            finding.accept(connection)
-        inspection.recount(connection)
     mark = Mark(path, vfs, lambda error: None)
-    last = database.last_commit(connection)
-    last_reach = (last.number, last.events, last.time)
-    life = database.read_life(path, vfs)
-    mark.begin(Reach(database.store_id(connection), life, connection.pragma("user_version"), *last_reach))
-    mark.close()
+    try:
+        former = Mark.read(path, vfs)
+        if former is not None:
+            mark.begin(former._replace(emptied=False))  # before anything is in the log
+        with connection:
+            for finding in findings:
+                finding.accept(connection)
+            inspection.recount(connection)
+        last, life = database.last_commit(connection), database.read_life(path, vfs)
+        mark.begin(Reach(database.store_id(connection), life, connection.pragma("user_version"), *last, emptied=False))
+    finally:
+        mark.close()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import closing
 from typing import Any, NamedTuple
 from urllib.parse import quote
 from zlib import crc32
@@ -163,6 +164,15 @@ def read_life(path: str, vfs: str | None) -> int:
     return int.from_bytes(read_start(path, vfs, 100)[60:64], "big")
 
 
+def is_closed(path: str, vfs: str | None) -> bool:
+    """Whether the file itself, whatever its log has, says that it was closed in order."""
+    try:
+        with closing(_connect_to_file(path, vfs)) as connection:
+            return bool(meta(connection, "clean"))
+    except UNREADABLE:
+        return False
+
+
 def has_log(path: str) -> bool:
     """Whether SQLite's log beside the file holds anything."""
     try:
@@ -202,8 +212,13 @@ def connect_to_look(path: str, vfs: str | None) -> apsw.Connection:
             f"{path} was not closed in order, and cannot be read to its end where nothing can be written: copy it with "
             "all that lies beside it to where it can be written to, and look there"
         )
+    return _prepare(path, _connect_to_file(path, vfs), False)
+
+
+def _connect_to_file(path: str, vfs: str | None) -> apsw.Connection:
+    """Return a connection to the file alone: it looks at no log, and takes no lock."""
     flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
-    return _prepare(path, apsw.Connection(f"file:{quote(path)}?immutable=1", flags, vfs), False)
+    return apsw.Connection(f"file:{quote(path)}?immutable=1", flags, vfs)
 
 
 def _prepare(path: str, connection: apsw.Connection, create: bool) -> apsw.Connection:

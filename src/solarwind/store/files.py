@@ -69,7 +69,8 @@ def sync_folder(path: str) -> None:
 class Reach(NamedTuple):
     """The progress of a store: its last commit, and the number of events accepted up to then.
 
-    `store` and `life` identify the file. While a life begins, the file may still be that of `former`.
+    `store` and `life` identify the file. While a life begins, the file may still be that of `former`. With `emptied`
+    it was closed: its log was emptied into it and is gone, so a log beside it is none of its own.
     """
 
     store: bytes
@@ -78,6 +79,7 @@ class Reach(NamedTuple):
     commit: int
     events: int
     time: int
+    emptied: bool
 
 
 class Mark:
@@ -85,10 +87,16 @@ class Mark:
 
     Three records take turns: the one last made durable, the one being made durable, and the one that commits go on
     writing to. So whichever of them a power cut damages, an older one is left.
+
+    A crash at any moment leaves no log that has anything beside a mark that says `emptied`. Opening replaces all three
+    records, durably, before it writes to the log. Closing writes that record last: after the last commit, after the
+    log was copied to the database and synced there, after the log was deleted, and after its folder was synced, so that
+    the log does not come back. Where one of these steps fails, or another process reads the store meanwhile, it is not
+    written, and a log there is taken for its own.
     """
 
-    _RECORD = struct.Struct("<8s16siiqqq")
-    _MAGIC = b"solwind2"
+    _RECORD = struct.Struct("<8s16siiqqq?")
+    _MAGIC = b"solwind3"
     _APART = 4096  # never two in one sector
     _TURNS = 3
 
@@ -117,7 +125,7 @@ class Mark:
                 magic, *fields = cls._RECORD.unpack(record)
                 if magic == cls._MAGIC:
                     found.append(Reach(*fields))
-        return max(found, key=lambda reach: reach.commit, default=None)
+        return max(found, key=lambda reach: (reach.commit, reach.emptied), default=None)
 
     def begin(self, reach: Reach) -> None:
         """Replace all records by `reach`, durably."""
@@ -145,6 +153,16 @@ class Mark:
             self._file.xSync(apsw.SQLITE_SYNC_DATAONLY | apsw.SQLITE_SYNC_NORMAL)
         except Exception as error:
             self._failed(error)
+
+    def end(self, reach: Reach) -> None:
+        """Record the last progress of a store that is closed, durably if possible."""
+        if self._file is None:  # it was not even begun
+            return
+        with suppress(apsw.Error, OSError):
+            if reach.emptied:
+                sync_folder(self.path)
+            self.write(reach)
+            self.sync()
 
     def close(self) -> None:
         if self._file is not None:

@@ -26,6 +26,7 @@ from .database import (
     has_its_schema,
     has_log,
     in_one_line,
+    is_closed,
     last_commit,
     meta,
     read_batch,
@@ -89,18 +90,15 @@ def inspect_log(path: str, vfs: str | None) -> Iterator[Finding]:
     def accept(_: apsw.Connection) -> None:
         """Do nothing: the caller has moved the log aside."""
 
-    if not has_log(path):
-        return
-    if identity(path) is None or not os.path.getsize(path):
+    if has_log(path) and (identity(path) is None or not os.path.getsize(path)):
         yield Finding(
             f"{path} is not there, but {path}-wal holds commits to it: put it back, or restore a backup with "
             f"`solarwind restore BACKUP --url sqlite:///{path}`",
             accept,
         )
         return
-    for _ in range(3):  # another process may begin a new life meanwhile
-        life, mark, after = read_life(path, vfs), Mark.read(path, vfs), read_life(path, vfs)
-        if mark is None or (life == after and life in (mark.life, mark.former)):
+    for _ in range(3):  # another process may begin a new life, or close it, meanwhile
+        if not has_log(path) or _is_own_log(path, vfs):
             return
     yield Finding(
         f"{path}-wal does not belong to {path}, which was put in its place since: restore a backup with `solarwind "
@@ -108,6 +106,14 @@ def inspect_log(path: str, vfs: str | None) -> Iterator[Finding]:
         f"`solarwind check --accept-loss --url sqlite:///{path}`",
         accept,
     )
+
+
+def _is_own_log(path: str, vfs: str | None) -> bool:
+    """Whether the log beside the file goes on from it, as far as its mark tells: see `Mark`."""
+    life, mark, after = read_life(path, vfs), Mark.read(path, vfs), read_life(path, vfs)
+    if mark is None:  # it is there before a log is: so this is a copy, or its mark was removed
+        return not is_closed(path, vfs)
+    return not mark.emptied and life == after and life in (mark.life, mark.former)
 
 
 def inspect_mark(path: str, connection: apsw.Connection, mark: Reach | None, last: CommitRow) -> Iterator[Finding]:

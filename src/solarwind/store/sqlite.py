@@ -186,16 +186,11 @@ class SqliteStore(Alone):
             return
         try:
             self._closing.set()
-            await self._run(self._mark_thread, self._close_mark)
-            for thread in (self._upkeep_thread, self._read_thread):
+            for thread in (self._mark_thread, self._upkeep_thread, self._read_thread):
                 await self._run(thread, bool)  # waits until the thread is idle
             await self._run(self._write_thread, self._close)
         finally:
             self._stop_threads()
-
-    def _close_mark(self) -> None:
-        if self._closed is None:
-            self._mark.sync()
 
     def _close(self) -> None:
         try:
@@ -212,9 +207,12 @@ class SqliteStore(Alone):
             self._let_go()
 
     def _let_go(self) -> None:
+        was_open = self._closed is None
         if not self._broken:
             self._closed = f"{self.path} is not open"
         self._disconnect()
+        if was_open:
+            self._mark.end(self._reach(emptied=not database.has_log(self.path)))
         self._mark.close()
         self._files = {}
         if self._lock is not None:
@@ -331,9 +329,9 @@ class SqliteStore(Alone):
             self._reserve.hold()
         self._bound_log()
 
-    def _reach(self) -> Reach:
+    def _reach(self, emptied: bool = False) -> Reach:
         last = self._known.last
-        return Reach(self._store_id, self._life, self._former_life, last.number, last.events, last.time)
+        return Reach(self._store_id, self._life, self._former_life, last.number, last.events, last.time, emptied)
 
     # --- transactions, and what may go wrong with them ------------------------------------------------------
 
