@@ -142,11 +142,15 @@ class Commits(Generic[W]):
         self._dispatcher.accepted(stored, now)
 
     def end(self, commit: Commit[W], now: int) -> Sequence[Offer]:
-        """The commit is durable, and its batches are accepted. Return the offers that waited for it."""
+        """The commit is durable, and its batches are accepted. Return the offers that waited for it, and those that
+        came to wait meanwhile where no other commit follows."""
         self._stuck_bytes = 0
         if commit.changes:
             self._dispatcher.committed(commit.changes, now)
         self.done = commit.number
+        if not self.waiting:
+            commit.after += self._after
+            self._after = []
         return commit.after
 
     def refuse(self, commit: Commit[W]) -> list[tuple[Batch, W]]:
@@ -161,7 +165,7 @@ class Commits(Generic[W]):
         self.incoming = commit.incoming + self.incoming
         self._uncommitted = commit.changes
         self._after = commit.after + self._after
-        self._stuck_bytes = sum(len(batch.data) for batch, _ in self.incoming)
+        self._stuck_bytes = sum(len(batch.data) for batch, waiter in self.incoming if waiter is None)
 
     def abandon(self) -> list[W]:
         """Nothing goes on from here. Return those whose batches are accepted by nobody, or may have been."""
