@@ -151,7 +151,7 @@ class SolarWind(Firing, Asking):
         - `key`: for `keyed`, the payload's field that is the key, such as `$.video_id`; else the event's own key
         - `key_missing`: for `keyed`: "handle" an event without a key as its own key, or "reject" it
         - `since`: where a new purpose begins: "now", "beginning", a datetime, or a timedelta ago
-        - `retry`: how often and when to retry; `Retry()` if not given
+        - `retry`: how often and when the version retries from now on; `Retry()` if not given
         - `lease`: seconds of silence with events in hand after which they go to another instance
         - `concurrency`: how many events it handles at once; 10 for `async def`, 1 for `def`, which runs on a thread
         - `batch`: how many events a batch handler gets at once; at most 500, which is the default
@@ -167,7 +167,7 @@ class SolarWind(Firing, Asking):
         if batch is not None:
             check_count("batch", batch, MAX_BATCH)
         name = "?" if purpose is None else purpose
-        stated = make_join(topic, name, exchange, version, key, since, retry, lease, 1, key_missing)
+        stated = make_join(topic, name, exchange, version, key, since, retry or Retry(), lease, 1, key_missing)
 
         def register(function: F) -> F:
             self._check_process()
@@ -231,7 +231,7 @@ class SolarWind(Firing, Asking):
         lease: float = 30.0,
     ) -> Stream:
         """Return the events of a purpose as an async iterator; asking for the next settles the last. See `on` and
-        `Stream`."""
+        `Stream`. Without `retry`, what the version stated before is left as it is."""
         join = make_join(topic, purpose, exchange, version, key, since, retry, lease, 1, key_missing)
 
         async def enter() -> Reader:

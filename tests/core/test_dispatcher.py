@@ -215,6 +215,32 @@ def test_what_an_instance_had_in_hand_when_it_died_was_tried_and_nothing_is_dead
     assert bench.given() == {third: [1]}
 
 
+def test_the_last_instance_that_states_how_to_retry_does_so_for_all_of_its_version() -> None:
+    bench = Bench()
+    first = bench.join(room=9, retry=Retry(attempts=5))
+    bench.fire(2)
+    (offer,) = bench.take()
+    bench.join(room=9, retry=Retry(attempts=1))
+    bench.join(room=9)
+    bench.report(offer, failed=[0])
+    assert list(bench.track().state.dead.positions()) == [0]
+    bench.leave(first, died=True)
+    assert list(bench.track().state.dead.positions()) == [0, 1], "it was alone in its process"
+
+
+def test_how_a_version_retries_outlives_a_restart_and_each_version_has_its_own() -> None:
+    bench = Bench(durable=True)
+    bench.join(retry=Retry(attempts=3))
+    bench.join(retry=Retry(attempts=2), version=2)
+    bench.restart()
+    bench.join()
+    bench.join(version=2)
+    stated = {version: each.retry.attempts for version, each in bench.purpose().statements.items()}
+    assert stated == {1: 3, 2: 2}
+    assert bench.join(version=3), "a new one has the default"
+    assert bench.purpose().statements[3].retry == Retry()
+
+
 def test_an_event_on_its_last_attempt_is_not_dead_by_the_death_of_an_instance_that_had_another_in_hand_too() -> None:
     bench = Bench()
     retry = Retry(attempts=2, wait=1)
@@ -1164,15 +1190,6 @@ def test_instances_that_are_lost_together_have_their_purposes_handed_out_once(mo
     stays = bench.join()
     bench.fire()
     assert bench.given() == {stays: [0]}
-
-
-def test_what_an_instance_that_is_gone_stated_of_attempts_counts_no_more() -> None:
-    bench = Bench()
-    first = bench.join(retry=Retry(attempts=1))
-    bench.join(retry=Retry(attempts=3))
-    assert bench.purpose().attempts == 1
-    bench.leave(first)
-    assert bench.purpose().attempts == 3
 
 
 def test_no_part_of_a_burst_is_kept_for_an_instance_that_leaves() -> None:

@@ -63,7 +63,7 @@ def test_a_seed_replays_exactly() -> None:
     assert simulate(7).counts == simulate(7).counts
 
 
-def found(most: int = 200) -> SimulationFailure:
+def found(most: int = 1_000) -> SimulationFailure:
     """The first failure within so many seeds."""
     for seed in range(most):
         try:

@@ -29,6 +29,7 @@ _EXCHANGE = "core/test_exchange.py"
 _ROLLOUT = "core/test_rollout.py"
 _DISPATCHER = "core/test_dispatcher.py"
 _LOCAL = "test_local_engine.py"
+_COMMITS = "core/test_commits.py"
 _FULL = "test_store_failure.py"
 _TRIMMING = "store/test_trimming.py"
 _FORGETS = "test_contract.py::TestMemory::test_the_same_id_is_not_stored_again_after_its_event_was_handled"
@@ -105,7 +106,6 @@ PURPOSE = _of(
     "core/purpose.py",
     ("self.live[instance.version] -= 1", "pass"),
     ("each.version == version and not each.leaving}", "not each.leaving}"),
-    ("del self._attempts[attempts]", "pass", _DISPATCHER),
     ("at_work.pop(instance.id, None)", "pass", _DISPATCHER),
 )
 
@@ -131,7 +131,7 @@ TRACK = _of(
 
 CRASHES = _of(
     "core/crashes.py",
-    ("if tried < track.purpose.attempts:", "if tried <= track.purpose.attempts:"),
+    ("if tried < track.statement.retry.attempts:", "if tried <= track.statement.retry.attempts:"),
     ("while process.turns and not process.in_hand and", "while process.turns and", _DISPATCHER),
     ("and not process.in_hand and process.last_end is None:", "and not process.in_hand:", _DISPATCHER),
     ("process.closed = bool(process.turns) or process.last_end is not None", "process.closed = False", _DISPATCHER),
@@ -192,7 +192,8 @@ DISPATCHER = _of(
 REGISTRY = _of(
     "core/registry.py",
     ("copied_until=topic.end", "copied_until=0"),
-    ("self.take_away(purpose, instance, attempts, died=died)\n", "pass\n"),
+    ("self.take_away(purpose, instance, died=died)\n", "pass\n"),
+    ("join.retry or (before.retry if before is not None else Retry())", "join.retry or Retry()", _DISPATCHER),
     ("self.changes.append(Change(*track.key, retired=True))", "pass"),
     ("            track.rewind()\n", "            pass\n", _ROLLOUT),
     ("if spans := track.state.dead.common(positions):", "if spans := positions:", _DISPATCHER),
@@ -215,6 +216,8 @@ ENGINE = [
         ("self._dispatcher.accepted(stored, now)", "pass"),
         ("self._recent.add(stored)", "pass", _LOCAL),
         ("return commit.after", "return []"),
+        ("if not self.waiting:\n            commit.after += self._after", "if False:\n            pass", _COMMITS),
+        ("for batch, waiter in self.incoming if waiter is None)", "for batch, _ in self.incoming)", _COMMITS),
         ("self._uncommitted + self._dispatcher.take_changes(), []", "self._dispatcher.take_changes(), []"),
         ("self._fired_bytes += batch.weight", "pass", _LOCAL),
         ("waits = offer.after_commit or", "waits ="),

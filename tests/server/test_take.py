@@ -254,6 +254,18 @@ async def test_what_failed_comes_again_and_is_a_dead_letter_after_so_many_attemp
 
 
 @on_loop
+async def test_a_take_without_retry_leaves_how_the_version_retries(host: Host) -> None:
+    async with serving(host) as client:
+        (id,) = await client.begin(1)
+        (event,) = await client.take(retry={"attempts": 2, **NOW}, wait=20)
+        await client.settle(failed=[event["token"]])
+        (event,) = await client.take(wait=20)
+        await client.settle(failed=[event["token"]])
+        (letter,) = await client.dead()
+        assert (letter["event"]["id"], letter["attempts"]) == (id, 2)
+
+
+@on_loop
 async def test_later_does_not_count_as_an_attempt(host: Host) -> None:
     async with serving(host) as client:
         await client.begin(1)

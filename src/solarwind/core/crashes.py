@@ -65,7 +65,7 @@ class Crashes:
         died, as often as they may be tried, are dead."""
         for position in picks:
             tried = track.state.tried.get(position, 0)
-            if tried < track.purpose.attempts:
+            if tried < track.statement.retry.attempts:
                 track.last_attempts.append(position)
                 continue
             track.suspects.remove(position, position + 1)

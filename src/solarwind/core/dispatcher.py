@@ -368,7 +368,7 @@ class Dispatcher(Registry):
     def _again(self, track: Track, lease: Lease, failed: Iterable[Failure], now: int) -> None:
         """Events whose handlers did not return: try them again at some time, or make them dead letters. All of them are
         one change, for there may be very many."""
-        retry = lease.instance.join.retry
+        retry = track.purpose.statements[lease.instance.version].retry
         change = Change(*track.key)
         for failure in failed:
             position = failure.position
@@ -424,7 +424,7 @@ class Dispatcher(Registry):
                 purpose = self.instances[about.id][1]
                 silent.append(about.process)
                 touched.update(dict.fromkeys(purpose.tracks.values()))
-                self.take_away(purpose, about, purpose.attempts, died=True)
+                self.take_away(purpose, about, died=True)
                 self.note_silent(purpose, about, now, silent=True)
         for process in [process for process in silent if process.closed]:
             self.crashes.proceed(process, now)
@@ -444,10 +444,11 @@ class Dispatcher(Registry):
         """When `tick` has something to do, ns since 1970."""
         return self._timers[0][0] if self._timers else None
 
-    def take_away(self, purpose: Purpose, instance: Instance, attempts: int, *, died: bool) -> None:
+    def take_away(self, purpose: Purpose, instance: Instance, *, died: bool) -> None:
         """Take back what an instance has in hand. If it died, that was an attempt of each, and they are handed out with
         care. Only where its process had but one in hand may that have been its last."""
         alone = died and instance.process.lose() == 1
+        attempts = purpose.statements[instance.version].retry.attempts
         for lease in list(instance.leases.values()):
             self.drop(lease)
             instance.put_down(lease, len(lease.positions))

@@ -18,7 +18,8 @@ class Join(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_field
     `room` is how many events it can begin at once: the fewest it is ever given. `origin` says which machine and
     process it is in, for exchanges; those with one `process` end together, and one without is on its own. `lease_ns` is
     how long it may be silent with events in hand. `key_missing` is what becomes of an event without a key where the
-    exchange is keyed: "handle" as one with a key of its own, or "reject".
+    exchange is keyed: "handle" as one with a key of its own, or "reject". `retry` is how the version retries from now
+    on; None leaves it as stated before, which is `Retry()` for a new version.
     """
 
     topic: str
@@ -26,7 +27,7 @@ class Join(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_field
     exchange: str = "direct"
     version: int = 1
     key: str | None = None
-    retry: Retry = Retry()
+    retry: Retry | None = None
     lease_ns: int = 30_000_000_000
     room: int = 1
     origin: str = ""

@@ -30,7 +30,6 @@ class Purpose:
         self.instances: dict[int, Instance] = {}
         self.live: Counter[int] = Counter()  # version -> instances that do not leave
         self.silent: Counter[int] = Counter()  # how many of these are
-        self._attempts: Counter[int] = Counter()  # what instances state -> how many do
         self.dropped = 0
         self.copies_handled = 0
         # Copies that are held back until those who keep up have room: (batch, from where on, whose they are).
@@ -98,7 +97,6 @@ class Purpose:
         self.instances[instance.id] = instance
         self.live[instance.version] += 1
         self.lease_ns[instance.version] = instance.join.lease_ns
-        self._attempts[instance.join.retry.attempts] += 1
         self.note_change()
 
     def begin_leaving(self, instance: Instance) -> None:
@@ -124,10 +122,6 @@ class Purpose:
         """It is gone."""
         self.begin_leaving(instance)
         del self.instances[instance.id]
-        attempts = instance.join.retry.attempts
-        self._attempts[attempts] -= 1
-        if not self._attempts[attempts]:
-            del self._attempts[attempts]
 
     def note_change(self) -> None:
         """An instance came, or a version was stated, or has none any more: others may be at work now."""
@@ -145,11 +139,6 @@ class Purpose:
     def exchange_pends(self) -> bool:
         exchange = self.exchange
         return exchange is None or exchange.pends
-
-    @property
-    def attempts(self) -> int:
-        """How often an event may be tried."""
-        return min(self._attempts)
 
     # Numbers
 

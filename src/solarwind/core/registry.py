@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ..errors import BadArgument, Busy, ConflictError, NotAllowed, NotFound
+from ..failure import Retry
 from ..limits import Limits
 from .effects import Closed, Effect, Fault, Join
 from .exchange import check, lookup
@@ -104,8 +105,8 @@ class Registry:
         """Hand out what the track has and its instances have room for."""
         raise NotImplementedError
 
-    def take_away(self, purpose: Purpose, instance: Instance, attempts: int, *, died: bool) -> None:
-        """Take back what an instance has in hand, all of which may be tried so often."""
+    def take_away(self, purpose: Purpose, instance: Instance, *, died: bool) -> None:
+        """Take back what an instance has in hand."""
         raise NotImplementedError
 
     # Topics and purposes ------------------------------------------------------------------------------
@@ -132,12 +133,14 @@ class Registry:
         knows, `ConflictError` for a statement that contradicts an earlier one of the same version."""
         check(join.exchange, join.key, join.key_missing)
         topic = self.topic(join.topic)
-        statement = Statement(join.version, join.exchange, join.key, join.key_missing)
         purpose = topic.purposes.get(join.purpose)
+        before = purpose.statements.get(join.version) if purpose is not None else None
+        retry = join.retry or (before.retry if before is not None else Retry())
+        statement = Statement(join.version, join.exchange, join.key, join.key_missing, retry)
         if purpose is None:
             purpose = self._create(topic, join.purpose, statement, since)
-        else:
-            self._state_version(topic, purpose, statement)
+        elif statement != before:
+            self._state(purpose, statement, before)
         process = self._process(join.process)
         instance = Instance(self.next_number(), join, join.room, self.limits.in_hand_bytes, process)
         purpose.enter(instance)
@@ -186,16 +189,14 @@ class Registry:
         purpose.tracks[state.track] = track
         return track
 
-    def _state_version(self, topic: Topic, purpose: Purpose, statement: Statement) -> None:
-        before = purpose.statements.get(statement.version)
-        if before is None:
-            self.change(purpose.main, Change(*purpose.key, stated=[statement]))
-        elif before != statement:
+    def _state(self, purpose: Purpose, statement: Statement, before: Statement | None) -> None:
+        if before is not None and not before.agrees_with(statement):
             raise ConflictError(
-                f"version {statement.version} of purpose {purpose.name!r} on topic {topic.name!r} stated "
+                f"version {statement.version} of purpose {purpose.name!r} on topic {purpose.topic!r} stated "
                 f"{before}, this instance states {statement}: state the same, or join as a new version "
                 f"(version={max(purpose.statements) + 1})"
             )
+        self.change(purpose.main, Change(*purpose.key, stated=[statement]))
 
     def _note_change(self, topic: Topic, purpose: Purpose, now: int) -> None:
         """An instance came, leaves or went, so another exchange may be at work. From where on events are copied, and
@@ -321,11 +322,10 @@ class Registry:
         found = self.instances.pop(instance_id, None)
         if found is not None:
             instance, purpose = found
-            attempts = purpose.attempts
             purpose.forget(instance)
             self._note_change(self.topics[purpose.topic], purpose, now)
             purpose.dropped += instance.copied
-            self.take_away(purpose, instance, attempts, died=died)
+            self.take_away(purpose, instance, died=died)
             self._leave_process(instance)
             if instance.process.closed:
                 self.crashes.proceed(instance.process, now)

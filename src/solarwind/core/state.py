@@ -12,18 +12,24 @@ from collections.abc import Iterable
 
 import msgspec
 
+from ..failure import Retry
 from .rollout import Rollout
 from .spans import Spans
 
 
 class Statement(msgspec.Struct, frozen=True, array_like=True):
-    """What the first instance of a version stated: the exchange by name, and for `keyed` the field that is the key, and
-    what becomes of an event without one."""
+    """What is stated of a version. The first instance says by which exchange it works, and for `keyed` which field is
+    the key and what becomes of an event without one. The last one that states it says how it retries."""
 
     version: int
     exchange: str
     key: str | None = None
     key_missing: str = "handle"
+    retry: Retry = Retry()
+
+    def agrees_with(self, other: Statement) -> bool:
+        """Whether they are the same but for how to retry, which may change while the version is at work."""
+        return msgspec.structs.replace(self, retry=other.retry) == other
 
     def __str__(self) -> str:
         by = f" with key {self.key}" if self.key else ""

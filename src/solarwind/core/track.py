@@ -195,7 +195,7 @@ class Track:
 
     def is_last_attempt(self, position: int) -> bool:
         """Whether the next attempt of an event is its last, or none is left."""
-        return self.state.tried.get(position, 0) + 1 >= self.purpose.attempts
+        return self.state.tried.get(position, 0) + 1 >= self.statement.retry.attempts
 
     @property
     def backlog(self) -> Backlog | None:

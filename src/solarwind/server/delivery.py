@@ -246,7 +246,7 @@ class _WebhookInstance(Runner):
     def _failure(self, position: int, event: Event, error: BaseException, meant: Meaning) -> Failure:
         if not isinstance(error, Undelivered | Unanswered | NotAllowed):
             return super()._failure(position, event, error, meant)
-        of, wait_ns = self._webhook, self.join.retry.delay_ns(event.attempt, self._engine.random)
+        of, wait_ns = self._webhook, self._retry.delay_ns(event.attempt, self._engine.random)
         limited.warning(
             ("webhook", *of.key),
             "webhook %s of %r on topic %r, to %s: %s: event %s, %s",

@@ -55,7 +55,7 @@ class Take(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     key_missing: KeyMissing = "handle"
     since: SinceText = "now"
     lease: Annotated[float, Meta(gt=0, le=MAX_LEASE_S)] = 30.0
-    retry: Attempts = Attempts()
+    retry: Attempts | None = None
 
 
 class Failed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -79,7 +79,8 @@ def make_join(
     lease_ns = int(check_seconds("a lease", lease, some=True) * 1e9)
     if retry is not None:
         check_type("retry", retry, Retry, "Retry(attempts=3)")
-    join = Join(topic, purpose, exchange, version, key, retry or Retry(), lease_ns, room, this_process(), key_missing)
+        retry = Retry(*msgspec.structs.astuple(retry))  # which only equals its own kind
+    join = Join(topic, purpose, exchange, version, key, retry, lease_ns, room, this_process(), key_missing)
     check_join(join, since)
     return join
 

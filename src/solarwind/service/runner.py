@@ -26,6 +26,7 @@ from ..core.effects import Failure, Join
 from ..core.exchange import lookup
 from ..engine.base import Engine
 from ..event import Event
+from ..failure import Retry
 from ..limits import Limits
 from ..logs import limited
 from .consumer import Consumer, Work
@@ -79,6 +80,7 @@ class Runner(Consumer):
         self._concurrency = concurrency
         self._context = context or copy_context()
         self._idle: list[asyncio.Future[None]] = []
+        self._retry = join.retry or Retry()
         self._stopping = False
         self._cancelled = False  # what is still at work, by `stop`
         exchange = lookup(join.exchange)
@@ -369,7 +371,7 @@ class Runner(Consumer):
             what = f"rejected: {where}, now {self._lost_as}"
             _log(logging.WARNING, ("rejected", event.topic, event.purpose), f"{what}: {meant.text}")
             return Failure(position, "reject", meant.text)
-        wait_ns = self.join.retry.delay_ns(event.attempt, self._engine.random)
+        wait_ns = self._retry.delay_ns(event.attempt, self._engine.random)
         # Each attempt by itself, so that one event can be followed, however many there are that fail likewise.
         kind = ("raised", event.topic, event.purpose, min(event.attempt, _MAX_ATTEMPTS_LOGGED))
         what = f"handler {self._handler.name} raised: {where}, {self._next(event, wait_ns)}"
@@ -378,7 +380,7 @@ class Runner(Consumer):
 
     def _next(self, event: Event, wait_ns: int) -> str:
         """Return in words what becomes of an event after a failed attempt."""
-        attempts = self.join.retry.attempts
+        attempts = self._retry.attempts
         if not self._pends:
             return f"now {self._lost_as}"
         which = f"attempt {event.attempt} of {attempts}"

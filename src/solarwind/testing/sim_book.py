@@ -121,6 +121,12 @@ class Book:
             book.note_shares(self.ends[book.name[0]], now, join.lease_ns)
             book.note_change(self.ends[book.name[0]])
 
+    def is_stated(self, name: Name, version: int) -> bool:
+        """Whether it is known what the version states, and is after a crash too."""
+        if name not in self.purposes or name not in self._durable:
+            return False
+        return all(version in each.statements for each in (self.purposes[name].facts, self._durable[name]))
+
     def shared(self, name: Name, version: int, share: float | None, now: int, lease_ns: int) -> None:
         """A version is to have this share from now on; None: it is one of those that get the rest."""
         book = self.purposes[name]
@@ -567,7 +573,7 @@ class Book:
                     raise Broken(
                         f"{book.name}: instance {instance} has {in_hand} in hand, not {holder.in_hand.bit_count()}"
                     )
-            self._check_attempts(book, purpose)
+            book.check_attempts(purpose, self.attempts)
             if book.pure_fanout and not purpose.main.fetching:
                 seen = purpose.copies_handled + purpose.dropped + purpose.flying + purpose.copies
                 if seen != book.made:
@@ -577,16 +583,6 @@ class Book:
                 due = waiting.get(position, -1)
                 if not (earliest <= due <= latest):
                     raise Broken(f"{book.name}: {position} is due at {due}, not by {latest}")
-
-    def _check_attempts(self, book: PurposeBook, purpose: Purpose) -> None:
-        facts = book.facts
-        for position, tried in [each for track in purpose.tracks.values() for each in track.state.tried.items()]:
-            failures = facts.failures.get(position, 0)
-            most = facts.handed.get(position, 0)
-            if not (failures <= tried <= most):
-                raise Broken(f"{book.name}: {position} was tried {tried} times, not {failures} to {most}")
-            if tried > self.attempts:
-                raise Broken(f"{book.name}: {position} was tried {tried} times of {self.attempts}")
 
     def left_over(self) -> dict[Name, list[int]]:
         """What is not done with, and will be without a change of versions."""

@@ -13,6 +13,7 @@ from zlib import crc32
 import msgspec
 
 from ..core.effects import Join
+from ..core.purpose import Purpose
 from ..core.spans import Spans
 from ..core.state import Snapshot
 from .sim_store import Name
@@ -221,6 +222,15 @@ class PurposeBook:
             if held.pends:
                 mask |= held.positions
         return mask
+
+    def check_attempts(self, purpose: Purpose, attempts: int) -> None:
+        """No event was tried more often than it may be, or was handed out."""
+        for position, tried in [each for track in purpose.tracks.values() for each in track.state.tried.items()]:
+            failures, handed = self.facts.failures.get(position, 0), self.facts.handed.get(position, 0)
+            if not (failures <= tried <= handed):
+                raise Broken(f"{self.name}: {position} was tried {tried} times, not {failures} to {handed}")
+            if tried > attempts:
+                raise Broken(f"{self.name}: {position} was tried {tried} times of {attempts}")
 
 
 def comparable(snapshot: Snapshot, *, turned: bool) -> object:

@@ -180,7 +180,9 @@ class World:
     def join(self, plan: Plan, version: int, since: str, room: int) -> None:
         exchange, key = plan.versions[version]
         process = self.random.choice(self.processes)
-        join = Join(plan.topic, plan.purpose, exchange, version, key, self.retry, plan.lease_ns, room, process=process)
+        as_before = self.book.is_stated((plan.topic, plan.purpose), version) and self.random.random() < 0.3
+        retry = None if as_before else self.retry
+        join = Join(plan.topic, plan.purpose, exchange, version, key, retry, plan.lease_ns, room, process=process)
         first = self.disk.ends.get(plan.topic, 0) if since == "now" else self.disk.first(plan.topic)
         worker = Worker(0, join, plan, works=[], said=[])
         self.note("%s of %s, %s, version %d, is joined in %r", plan.purpose, plan.topic, exchange, version, process)

@@ -48,6 +48,29 @@ class FailingRules:
         assert (counts.dead, counts.retried, counts.settled, counts.pending) == (1, 2, 0, 0)
 
     @on_loop
+    async def test_a_version_retries_as_the_last_of_its_instances_stated(self, place: Place) -> None:
+        wind = place.open()
+        attempts: list[int] = []
+
+        @wind.on("T", purpose="p", retry=Retry(attempts=2, wait=600.0, ceiling=600.0))
+        async def handle(event: Event) -> None:
+            attempts.append(event.attempt)
+            raise KeyError("no such video")
+
+        async with wind:
+            pass
+        wind = place.restart()
+        wind.on("T", purpose="p", retry=AT_ONCE)(handle)
+        async with wind:
+            async with wind.listen("T", "p"):  # which states nothing of it
+                pass
+            await wind.fire("T", 1)
+            await wind.settled(60)
+            (letter,) = await wind.dead("T", "p")
+        assert attempts == [1, 2, 3]
+        assert letter.attempts == 3
+
+    @on_loop
     async def test_an_event_whose_retry_succeeds_is_settled(self, place: Place) -> None:
         wind = place.open()
         attempts: list[int] = []
