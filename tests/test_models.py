@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from enum import Enum
 from typing import Annotated, Any, Generic, Literal, TypedDict, TypeVar
@@ -178,6 +178,46 @@ class DictHolder(TypedDict):
     model: Choices
 
 
+class Pages(list[int]):
+    """A list with an attribute besides its elements."""
+
+    def __init__(self, *pages: int, title: str) -> None:
+        super().__init__(pages)
+        self.title = title
+
+
+class Titled(dict[str, int]):
+    title = ""
+
+
+@dataclasses.dataclass
+class Fish:
+    name: str
+
+
+@dataclasses.dataclass
+class Shark(Fish):
+    teeth: int = 300
+
+
+@dataclasses.dataclass
+class Tank:
+    fish: Fish
+    others: list[Fish] = dataclasses.field(default_factory=list)
+    note: Any = None
+
+
+class TankStruct(msgspec.Struct):
+    fish: Fish | None = None
+    by_name: dict[str, Fish] = {}
+    volume: float = 1.0
+
+
+class Visit(msgspec.Struct):
+    at: datetime
+    also: list[datetime] = []
+
+
 WHEN = datetime(2026, 1, 2, tzinfo=UTC)
 
 
@@ -232,6 +272,13 @@ FAITHFUL: dict[str, tuple[Any, Any]] = {
     "in a dataclass": (Holder, Holder("a", Aliased(N=7))),
     "dataclass that computes a field": (Rectangle, Rectangle(3)),
     "in a struct": (StructHolder, StructHolder(Aliased(N=7), [Strict(when=WHEN, some=frozenset({1}))])),
+    "a field of any type": (Tank, Tank(Fish("a"), [Fish("b")], note={"a": [1, None]})),
+    "a Struct of dataclasses": (TankStruct, TankStruct(Fish("a"), {"b": Fish("c")}, 2)),
+    "times with an offset in minutes": (
+        Visit,
+        Visit(WHEN, [datetime(2026, 1, 2, tzinfo=timezone(timedelta(hours=5.5)))]),
+    ),
+    "a list's and a dict's subclass": (dict[str, list[int]], Titled(a=[1, 2])),
     "in a typed dict": (DictHolder, {"model": Choices(n=7)}),
 }
 
@@ -246,7 +293,7 @@ async def test_a_model_comes_as_it_was_fired(name: str) -> None:
         assert got[0].number == 7
     else:
         assert got == [payload]
-        assert type(got[0]) is type(payload)
+        assert type(got[0]) is type(payload) or isinstance(payload, Titled)
 
 
 @on_loop
@@ -371,6 +418,16 @@ class OwnerStruct(msgspec.Struct):
     account: Account
 
 
+SECONDS = timezone(timedelta(minutes=19, seconds=32))  # Amsterdam's until 1937
+ODD = datetime(1930, 1, 1, tzinfo=SECONDS)
+
+
+def titled() -> Titled:
+    it = Titled(a=1)
+    it.title = "b"
+    return it
+
+
 def out_of_range() -> Ranged:
     ranged = Ranged(1, 2)
     ranged.low = 3
@@ -399,6 +456,28 @@ LOSSY: dict[str, Callable[[], Any]] = {
     "attrs class with a private attribute": lambda: Account("a", balance=7),
     "such a class in a dataclass": lambda: Owner(Account("a", balance=7)),
     "such a class in a Struct": lambda: OwnerStruct(Account("a", balance=7)),
+    "such a dataclass in a list": lambda: [Longer(7)],
+    "such a dataclass in a dict": lambda: {"a": 1, "b": {"c": Longer(7)}},
+    "such a dataclass in a field of any type": lambda: Tank(Fish("a"), note=Longer(7)),
+    "such a dataclass in a tuple of Structs": lambda: (TankStruct(), LongerStruct(7)),
+    "attrs class with a private attribute in a list": lambda: [[Account("a", balance=7)]],
+    "a list with an attribute": lambda: Pages(1, 2, title="a"),
+    "such a list in a dict": lambda: {"pages": Pages(1, 2, title="a")},
+    "a dict with an attribute": lambda: [titled()],
+    "subclass in a dataclass's field": lambda: Tank(Shark("a")),
+    "subclass in a list of a dataclass's": lambda: [Tank(Fish("a"), others=[Shark("b")])],
+    "subclass in a Struct's field": lambda: TankStruct(fish=Shark("a")),
+    "subclass in a dict of a Struct's": lambda: TankStruct(by_name={"a": Shark("a")}),
+    "a value of another type in a field": lambda: Fish(7),  # type: ignore[arg-type]
+    "a number that is none of a float's": lambda: TankStruct(volume=2**53 + 1),
+    "UTC offset with seconds": lambda: ODD,
+    "UTC offset with seconds in a list": lambda: [ODD],
+    "UTC offset with seconds in a dict": lambda: {"a": {"b": ODD}},
+    "UTC offset with seconds as a name": lambda: {ODD: 1},
+    "UTC offset with seconds in a Struct": lambda: Visit(ODD),
+    "UTC offset with seconds in a list of a Struct's": lambda: Visit(WHEN, also=[ODD]),
+    "UTC offset with microseconds": lambda: [datetime(2026, 1, 1, tzinfo=timezone(timedelta(microseconds=1)))],
+    "UTC offset with seconds of a time of day": lambda: {"at": ODD.timetz()},
     "in a list": lambda: [Hidden(name="a", password="hunter2")],
     "in a struct": lambda: {"a": [Secret(token=SecretStr("hunter2"))]},
 }

@@ -74,10 +74,10 @@ def dump(value: Any) -> bytes:
     raise Unlike(fault)
 
 
-def check_same(fired: Any, found: Any) -> None:
-    """Raise `Unlike` where what was fired is decoded as something else."""
+def check_same(fired: Any, found: Any, path: str = "$") -> None:
+    """Raise `Unlike` where what was fired is decoded as something else. `path` says where it was."""
     if not _same(fired, found):
-        raise Unlike(_difference(fired, found, "$"))
+        raise Unlike(_difference(fired, found, path))
 
 
 def runs_code(type_: Any) -> bool:

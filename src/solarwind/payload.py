@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from functools import lru_cache
 from hashlib import blake2b
 from math import isfinite
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+from uuid import UUID
 
 import msgspec
 import msgspec.inspect
 
 from . import models
 from .errors import BadArgument, BadPayload
+from .names import shown
 
 JSON = "application/json"
 BYTES = "application/octet-stream"
@@ -76,22 +80,31 @@ def encode(payload: Any) -> tuple[bytes, str]:
         data = _encode_json(payload)
         if kind not in _LEAVES or kind is float:
             _check_within(payload, data)
-            if kind not in _PLAIN and _runs_code(kind):
-                _check_same(payload, data)
         return data, JSON
-    except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
+    except (TypeError, ValueError, ArithmeticError, RecursionError, msgspec.MsgspecError) as error:
         raise BadPayload(f"expected a payload that JSON can carry, got {kind.__qualname__}: {error}") from None
 
 
-_LEAVES = frozenset((str, int, float, bool, type(None)))
+_LEAVES: frozenset[type] = frozenset((str, int, float, bool, type(None)))
+_LEAVES_BUT_FLOAT = _LEAVES - {float}
 _TEXT = frozenset((str,))
 
 
 def _check_within(payload: Any, data: bytes) -> None:
-    """Raise `ValueError` for what the codec lets pass but does not encode: NaN and infinities, which become null; raw
-    JSON that is invalid; two names in an object that are the same text."""
-    sure = _LEAVES if b"null" not in data else _LEAVES - {float}
-    left = [payload]
+    """Raise `ValueError` for what the codec lets pass but does not encode as it is: NaN and infinities, which become
+    null; raw JSON that is invalid; two names in an object that are the same text; what is decoded as something else."""
+    sure = _LEAVES if b"null" not in data else _LEAVES_BUT_FLOAT
+    unsure = _check_each([payload], sure)
+    if unsure:
+        _check_each([getattr(value, name, None) for value, names in unsure for name in names], sure)
+        for value, names in unsure:
+            _check_same(value, names, "$" if value is payload else type(value).__qualname__)
+
+
+def _check_each(left: list[Any], sure: frozenset[type]) -> list[tuple[Any, list[str]]]:
+    """Check values, and what is in them. Return those that have to be decoded and compared, with the fields for which
+    this is so."""
+    unsure: list[tuple[Any, list[str]]] = []
     for value in left:  # it grows during the loop
         kind = type(value)
         if kind in sure:
@@ -102,13 +115,114 @@ def _check_within(payload: Any, data: bytes) -> None:
         elif isinstance(value, dict):
             if not _TEXT.issuperset(map(type, value)):
                 _check_names(value)
+                left += [each for each in value if type(each) not in _LEAVES]
             left += [each for each in value.values() if type(each) not in sure]
+            _check_attributes(value)
         elif isinstance(value, list | tuple | set | frozenset):
             left += [each for each in value if type(each) not in sure]
+            _check_attributes(value)
         elif kind is msgspec.Raw:
             _decode_json(value)
+        elif kind is datetime or kind is time:
+            _check_offset(value)
         else:
-            left += [getattr(value, name, None) for name in models.names_of(kind) or ()]
+            names = _unsure_fields(value, left, sure)
+            if names:
+                unsure.append((value, names))
+    return unsure
+
+
+def _unsure_fields(value: Any, left: list[Any], sure: frozenset[type]) -> list[str]:
+    """Return the fields of an object that may be decoded as something else. Append the values of others to `left`."""
+    unsure = []
+    for name, (leaves, classes, items) in _fields(type(value)):
+        held: Any = getattr(value, name, None)
+        kind = type(held)
+        if kind in leaves:
+            if kind not in sure:
+                left.append(held)
+        elif classes is None or kind in classes or (kind is list and items and items.issuperset(map(type, held))):
+            left.append(held)
+        else:
+            unsure.append(name)
+    return unsure
+
+
+# Which values a field gives back as they were: those of the leaves; those of other types, None for any, where what is
+# in them comes back; lists of nothing but these leaves.
+_Faithful = tuple[frozenset[type], frozenset[type] | None, frozenset[type]]
+
+
+def _find_fields(type_: Any) -> list[tuple[str, _Faithful]]:
+    """Return which values each field of a class gives back as they were."""
+    names: tuple[str, ...] = () if models.is_base_model(type_) else models.names_of(type_) or ()
+    if models.runs_code(type_) or models.is_pydantic_dataclass(type_):
+        return [(name, (_NONE, _NONE, _NONE)) for name in names]
+    infos: dict[str, Any] = {}
+    try:
+        if names:
+            infos = {each.name: each.type for each in getattr(msgspec.inspect.type_info(type_), "fields", ())}
+    except (TypeError, NotImplementedError, NameError):  # nothing can be decoded to it
+        pass
+    return [(name, _faithful(infos.get(name, _ANY))) for name in names]
+
+
+_fields: Callable[[Any], list[tuple[str, _Faithful]]] = lru_cache(maxsize=1024)(_find_fields)
+_NONE: frozenset[type] = frozenset()
+_ANY = msgspec.inspect.AnyType()
+_AS_THEY_ARE: dict[type, type] = {
+    msgspec.inspect.StrType: str,
+    msgspec.inspect.IntType: int,
+    msgspec.inspect.FloatType: float,
+    msgspec.inspect.BoolType: bool,
+    msgspec.inspect.NoneType: type(None),
+    msgspec.inspect.DateTimeType: datetime,
+    msgspec.inspect.TimeType: time,
+    msgspec.inspect.DateType: date,
+    msgspec.inspect.TimeDeltaType: timedelta,
+    msgspec.inspect.DecimalType: Decimal,
+    msgspec.inspect.UUIDType: UUID,
+    msgspec.inspect.RawType: msgspec.Raw,
+}
+
+
+def _faithful(info: Any) -> _Faithful:
+    """Return which values a field of this type gives back as they were."""
+    if isinstance(info, msgspec.inspect.UnionType):
+        leaves, classes, items = zip(*map(_faithful, info.types), strict=True)
+        known = [each for each in classes if each is not None]
+        return _NONE.union(*leaves), _NONE.union(*known) if len(known) == len(classes) else None, _NONE.union(*items)
+    if _any_info(info, lambda each: isinstance(each, msgspec.inspect.AnyType), set()):
+        return _NONE, None, _NONE
+    kind = _AS_THEY_ARE.get(type(info))
+    constrained = any(getattr(info, name) is not None for name in info.__struct_fields__)
+    if kind is not None and not constrained:
+        return (frozenset((kind,)), _NONE, _NONE) if kind in _LEAVES else (_NONE, frozenset((kind,)), _NONE)
+    if isinstance(info, msgspec.inspect.ListType) and info.min_length is info.max_length is None:
+        return _NONE, _NONE, _faithful(info.item_type)[0]
+    return _NONE, frozenset((info.cls,)) if hasattr(info, "cls") else _NONE, _NONE
+
+
+def _check_attributes(value: Any) -> None:
+    """Raise `ValueError` where a list or dict of a class of its own holds more than its elements."""
+    held = getattr(value, "__dict__", None)
+    if held:
+        raise ValueError(
+            f"a {type(value).__qualname__} has attributes besides its elements, {shown(', '.join(held))}, "
+            "and JSON has no place for them: fire a dict that names them"
+        )
+
+
+def _check_offset(value: datetime | time) -> None:
+    offset = value.utcoffset()
+    if offset is not None and offset % _MINUTE:
+        raise ValueError(
+            f"a time whose UTC offset is {offset}, and in JSON an offset is in whole minutes: "
+            "fire it in UTC, such as value.astimezone(UTC)"
+        )
+
+
+_MINUTE = timedelta(minutes=1)
 
 
 def _check_names(value: dict[Any, Any]) -> None:
@@ -119,31 +233,18 @@ def _check_names(value: dict[Any, Any]) -> None:
     raise ValueError(f"it has more than one name that is {twice} as text, and JSON has no others: keep one")
 
 
-def _check_same(payload: Any, data: bytes) -> None:
-    """Raise `ValueError` where a type's own code, such as `__post_init__`, changes what is decoded."""
+def _check_same(value: Any, names: list[str], path: str) -> None:
+    """Raise `Unlike` where fields of a value are decoded as something else."""
     try:
-        read = decoder(type(payload))
+        read = decoder(type(value))
     except BadArgument:  # no handler can state it
         return
     try:
-        models.check_same(payload, read(data, JSON))
+        found = read(_encode_json(value), JSON)
     except BadPayload as error:
         raise models.Unlike(f"its JSON is refused: {error}") from None
-
-
-def _find_own_code(type_: Any) -> bool:
-    """Whether a type, or one within it, runs code of its own when it is made, or has hidden state."""
-    try:
-        return _any_info(msgspec.inspect.type_info(type_), _runs_code_here, set())
-    except (TypeError, NotImplementedError, NameError):  # nothing can be decoded to it
-        return False
-
-
-def _runs_code_here(info: Any) -> bool:
-    return models.runs_code(getattr(info, "cls", None))
-
-
-_runs_code: Callable[[Any], bool] = lru_cache(maxsize=1024)(_find_own_code)
+    for name in names:
+        models.check_same(getattr(value, name, None), getattr(found, name, None), f"{path}.{name}")
 
 
 def _any_info(info: Any, asked: Callable[[Any], bool], seen: set[int]) -> bool:

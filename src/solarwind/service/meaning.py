@@ -22,8 +22,8 @@ def meaning(error: BaseException) -> Meaning:
     """Return the meaning: that of `Later` and `Reject`, also within a task group; anything else is a failure."""
     try:
         return _read(error)
-    except BaseException:  # it says nothing: its __str__ raises, or it has not the fields of its class
-        return Meaning("retry", f"{_NAME(type(error))}: (its text cannot be read)")
+    except BaseException:  # it says nothing: it has not the fields of its class, or its class has no name to read
+        return Meaning("retry", f"{_NAME(type(error))}: {_text(error)}")
 
 
 def _read(error: BaseException) -> Meaning:
@@ -36,5 +36,9 @@ def _read(error: BaseException) -> Meaning:
 
 
 def _text(error: BaseException) -> str:
-    # What is no Unicode, such as half of a pair, cannot be written down.
-    return str(error).encode("utf-8", "backslashreplace").decode()
+    """Return what an exception says. It means what it means even if its text cannot be read."""
+    try:
+        # What is no Unicode, such as half of a pair, cannot be written down.
+        return str(error).encode("utf-8", "backslashreplace").decode()
+    except BaseException:
+        return "(its text cannot be read)"

@@ -30,6 +30,16 @@ class Unprintable(Exception):
     __repr__ = __str__
 
 
+class UnprintableReject(Reject):
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+
+class UnprintableLater(Later):
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+
 class Own(BaseException):
     """A `BaseException` that is no `Exception`."""
 
@@ -272,6 +282,43 @@ class HandlerRules:
             [dead] = await wind.dead("T", "p")
         assert dead.error == "an empty video"
         assert calls == {"later": 2, "reject": 1}
+
+    @on_loop
+    async def test_a_rejection_whose_text_cannot_be_read_is_one_all_the_same(self, place: Place) -> None:
+        wind = place.open()
+        attempts: list[int] = []
+        rejections: list[Exception] = [
+            Reject(Unprintable()),  # type: ignore[arg-type]
+            UnprintableReject("no"),
+            ExceptionGroup("several", [Unprintable(), UnprintableReject("no")]),
+        ]
+
+        @wind.on("T", purpose="p", retry=Retry(attempts=9, wait=0))
+        async def handle(which: int, event: Event) -> None:
+            attempts.append(event.attempt)
+            raise rejections[which]
+
+        async with wind:
+            await wind.fire_many("T", range(len(rejections)))
+            await wind.settled(60)
+            assert attempts == [1, 1, 1]
+            assert {letter.error for letter in await wind.dead("T", "p")} == {"(its text cannot be read)"}
+
+    @on_loop
+    async def test_a_later_whose_text_cannot_be_read_does_not_count_as_an_attempt(self, place: Place) -> None:
+        wind = place.open()
+        attempts: list[int] = []
+
+        @wind.on("T", purpose="p", retry=Retry(attempts=9, wait=0))
+        async def handle(event: Event) -> None:
+            attempts.append(event.attempt)
+            if len(attempts) == 1:
+                raise UnprintableLater(0)
+
+        async with wind:
+            await wind.fire("T")
+            await wind.settled(60)
+            assert attempts == [1, 1]
 
     @pytest.mark.parametrize("kind", ["async", "def", "batch", "def batch"])
     @on_loop
