@@ -280,6 +280,9 @@ async def test_listening(name: str) -> None:
         (lambda: Retry(attempt=3), ("attempt=3", "did you mean attempts=3?")),  # type: ignore[call-arg]
         (lambda: Retry(delays=3), ("attempts, wait, factor, ceiling", "delays=3")),  # type: ignore[call-arg]
         (lambda: Retry(1, 2, 3, 4, 5), ("options of Retry", "1, 2, 3, 4, 5")),  # type: ignore[call-arg]
+        (lambda: Retry(wait=timedelta(seconds=-1)), ("wait", "-1")),
+        (lambda: Retry(ceiling=timedelta(days=100_000)), ("ceiling", "8640000000")),
+        (lambda: Later(timedelta(seconds=-1)), ("seconds", "timedelta")),
         (lambda: Limits(payload=5), ("options of Limits", "did you mean payload_bytes=5?")),  # type: ignore[call-arg]
         (lambda: Limits(5), ("options of Limits by name", "got 5")),  # type: ignore[misc]
         (lambda: Cause("me", "x"), ("kind", "event, user, schedule", "'me'")),  # type: ignore[arg-type]
@@ -290,6 +293,8 @@ async def test_listening(name: str) -> None:
         (lambda: SolarWind(engine=5), ("engine", "5")),  # type: ignore[arg-type]
         (lambda: SolarWind("memory://", engine=SolarWind("memory://").engine), ("URL or an engine", "both")),
         (lambda: SolarWind("memory://").use("memory://", token=5), ("token", "5")),  # type: ignore[arg-type]
+        (lambda: SolarWind("memory://").use("memory://", engine=SolarWind().engine), ("URL or an engine", "both")),
+        (lambda: SolarWind("memory://").use(engine=5), ("engine", "5")),  # type: ignore[arg-type]
         (lambda: SolarWind("memory://").use(5), ("URL", "int")),  # type: ignore[arg-type]
         (lambda: SolarWind("memory://").wait(5), ("coroutine", "5")),  # type: ignore[arg-type]
         (lambda: Later(True), ("seconds", "True")),
@@ -321,6 +326,58 @@ def test_options(make: Callable[[], object], words: tuple[str, ...]) -> None:
     with pytest.raises(BadArgument) as caught:
         make()
     check_sentence(caught.value, "expected ", ", got ", *words)
+
+
+@pytest.mark.parametrize("make", [lambda: Limits(nope=1), lambda: Retry(number=3)])  # type: ignore[call-arg]
+def test_an_option_that_is_like_no_other_is_not_said_to_be_meant(make: Callable[[], object]) -> None:
+    with pytest.raises(BadArgument) as caught:
+        make()
+    assert "did you mean" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"exchange": "direct", "key": "$.id"},
+        {"exchange": "fanout", "key": "$.id"},
+        {"exchange": "direct:random", "key_missing": "reject"},
+        {"exchange": "fanout", "key_missing": "reject"},
+        {"exchange": "fanout", "since": "beginning"},
+        {"exchange": "topic"},
+        {"exchange": "keyed", "key": "id"},
+        {"key_missing": "ignore"},
+        {"lease": timedelta(0)},
+    ],
+    ids=str,
+)
+def test_options_that_do_not_go_together_are_refused_by_on_and_listen_themselves(options: dict[str, Any]) -> None:
+    wind = SolarWind("memory://")
+    for call in (wind.on, partial(wind.listen, purpose="p")):
+        with pytest.raises(BadArgument) as caught:
+            call("T", **options)
+        check_sentence(caught.value, "expected ", ", got ")
+
+
+@on_loop
+async def test_times_are_given_in_seconds_or_as_a_timedelta_everywhere() -> None:
+    second = timedelta(seconds=1)
+    assert (Retry(wait=second, ceiling=2 * second), Later(second).seconds) == (Retry(wait=1.0, ceiling=2.0), 1.0)
+    wind = SolarWind("memory://", grace=30 * second)
+    assert wind.grace == 30.0
+    seen: list[int] = []
+
+    @wind.on("T", purpose="p", retry=Retry(wait=timedelta(0), ceiling=second), lease=30 * second)
+    async def handle(event: Event) -> None:
+        seen.append(event.attempt)
+        if len(seen) < 3:
+            raise Later(timedelta(0)) if len(seen) == 1 else OSError
+
+    async with wind:
+        receipt = wind.fire("T", within=60 * second)
+        await asyncio.to_thread(receipt.wait, 60 * second)
+        await wind.settled(60 * second)
+        await wind.stop(60 * second)
+    assert seen == [1, 1, 2]
 
 
 @on_loop

@@ -4,6 +4,7 @@ with a sentence when it is registered."""
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
 import importlib
 import re
@@ -11,7 +12,7 @@ import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any, NewType, Optional
+from typing import Annotated, Any, NewType, Optional, TypeVar
 
 import msgspec
 import pytest
@@ -254,7 +255,53 @@ def takes_events_by_name(events: dict[str, Event]) -> None: ...
 def takes_a_constrained_list(videos: Annotated[list[Video], msgspec.Meta(max_length=3)]) -> None: ...
 
 
+class Moment(Event):
+    """What nobody makes an object of."""
+
+
+Momentary = TypeVar("Momentary", bound=Event)
+
+
+def takes_a_derived_event(it: Moment) -> None: ...
+
+
+def takes_derived_events(it: list[Moment]) -> None: ...
+
+
+def takes_a_derived_event_or_none(it: Moment | None) -> None: ...
+
+
+def takes_any_event(it: Momentary) -> None: ...
+
+
+@dataclasses.dataclass
+class Box:
+    it: Moment
+
+
+def takes_a_box_of_one(box: Box) -> None: ...
+
+
+@dataclasses.dataclass
+class Broken:
+    it: missing.Type  # type: ignore[name-defined]  # noqa: F821
+
+
+def takes_what_cannot_be_resolved_within(it: Broken) -> None: ...
+
+
 def unresolved(video: Missing) -> None: ...  # type: ignore[name-defined]  # noqa: F821
+
+
+class Odd:
+    """Its methods call their object by another name."""
+
+    def takes_this(this) -> None: ...
+
+    def takes_this_and_event(this, event: Event) -> None: ...
+
+    @staticmethod
+    def takes_a_payload(it) -> None: ...  # type: ignore[no-untyped-def]
 
 
 class Method:
@@ -277,6 +324,14 @@ class Method:
         (takes_events_by_name, ("events", "Event")),
         (takes_a_constrained_list, ("videos", "constraint")),
         (unresolved, ("Missing",)),
+        (takes_a_derived_event, ("it", "an Event itself", "Moment")),
+        (takes_derived_events, ("it", "an Event itself", "Moment")),
+        (takes_a_derived_event_or_none, ("it", "an Event itself", "Moment")),
+        (takes_any_event, ("it", "an Event itself")),
+        (takes_a_box_of_one, ("Box",)),
+        (takes_what_cannot_be_resolved_within, ("Broken", "missing")),
+        (Odd.takes_this, ("takes this", "object.method", "annotate this")),
+        (Odd.takes_this_and_event, ("takes this",)),
     ],
     ids=named,
 )
@@ -301,6 +356,36 @@ def test_a_method_decorated_in_its_class_is_refused() -> None:
             async def handle(self, video: Video) -> None: ...
 
     assert wind.handlers == ()
+
+
+def test_a_method_decorated_in_its_class_is_refused_whatever_its_first_parameter_is_called() -> None:
+    wind = SolarWind("memory://")
+    with pytest.raises(BadArgument, match=r"takes this.*object\.method"):
+
+        class Handling:
+            @wind.on("T")
+            async def handle(this, event: Event) -> None: ...
+
+    assert wind.handlers == ()
+
+
+def test_a_static_method_is_registered_in_its_class_and_from_it() -> None:
+    wind = SolarWind("memory://")
+
+    class Handling:
+        @wind.on("T")
+        @staticmethod
+        def below(payload) -> None: ...  # type: ignore[no-untyped-def]
+
+        @staticmethod
+        @wind.on("T")
+        def above(payload: dict[str, int]) -> None: ...
+
+        by_lambda = wind.on("U")(lambda payload: None)
+
+    wind.on("T", purpose="p")(Odd.takes_a_payload)
+    wind.on("T", purpose="p")(Odd().takes_this)
+    assert len(wind.handlers) == 5
 
 
 @pytest.mark.parametrize("what", [takes_anything, Service([]), Service([]).handle, Service, staticmethod(len)])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -17,7 +19,7 @@ class Retry(msgspec.Struct, frozen=True, metaclass=Options):
 
     `attempts` counts the first one too. Before attempt n + 1 the dispatcher waits a random time (full jitter) of up to
     `wait * factor ** (n - 1)` seconds, `ceiling` at most. The defaults add up to a quarter of an hour on average, so
-    that a database has time to restart.
+    that a database has time to restart. `wait` and `ceiling` may be given as a timedelta.
     """
 
     attempts: int = 12
@@ -25,7 +27,20 @@ class Retry(msgspec.Struct, frozen=True, metaclass=Options):
     factor: float = 2.0
     ceiling: float = 600.0
 
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            attempts: int = 12,
+            wait: float | timedelta = 1.0,
+            factor: float = 2.0,
+            ceiling: float | timedelta = 600.0,
+        ) -> None: ...
+
     def __post_init__(self) -> None:
+        for name in ("wait", "ceiling"):
+            if isinstance(getattr(self, name), timedelta):
+                msgspec.structs.force_setattr(self, name, in_seconds(getattr(self, name)))
         attempts = self.attempts
         if not isinstance(attempts, int) or isinstance(attempts, bool) or not 1 <= attempts < MAX_SECONDS:
             raise BadArgument(f"expected Retry attempts of 1 or more, below a thousand million, got {attempts!r}")
@@ -51,13 +66,14 @@ class Retry(msgspec.Struct, frozen=True, metaclass=Options):
 
 
 class Later(Exception):
-    """Raise it in a handler to get this event again in `seconds`, without counting the attempt."""
+    """Raise it in a handler to get this event again in `seconds` (or a timedelta), without counting the attempt."""
 
-    def __init__(self, seconds: float) -> None:
-        if not _is_number(seconds, 0):
+    def __init__(self, seconds: float | timedelta) -> None:
+        number = in_seconds(seconds)
+        if not _is_number(number, 0):
             raise BadArgument(f"expected Later seconds of 0 or more, below a thousand million, got {seconds!r}")
-        super().__init__(f"again in {seconds} s")
-        self.seconds = seconds
+        super().__init__(f"again in {number} s")
+        self.seconds: float = number
 
 
 class Reject(Exception):
@@ -90,6 +106,11 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
             groups += reversed(each.exceptions)
         else:
             yield each
+
+
+def in_seconds(value: Any) -> Any:
+    """Return a timedelta as a number of seconds, and anything else as it is."""
+    return value.total_seconds() if isinstance(value, timedelta) else value
 
 
 def _is_number(value: object, least: int) -> bool:

@@ -231,7 +231,7 @@ def _msgspec_can(type_: Any) -> bool:
     try:
         msgspec.inspect.type_info(type_)
         msgspec.json.Decoder(type_, dec_hook=read_one)
-    except (TypeError, NotImplementedError):
+    except Exception:  # what it is annotated with may raise anything
         return False
     return True
 
@@ -281,7 +281,7 @@ class _Parts:
             return
         try:
             hints = get_type_hints(type_, include_extras=True)
-        except (NameError, TypeError):  # reported where the type is read
+        except Exception:  # reported where the type is read
             return
         for hint in hints.values():
             self.look(hint)

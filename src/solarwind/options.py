@@ -10,7 +10,7 @@ from typing import Any
 
 from .engine.base import Since
 from .errors import BadArgument
-from .failure import MAX_SECONDS
+from .failure import MAX_SECONDS, in_seconds
 from .loops import forget
 from .names import check_id, shown
 
@@ -28,7 +28,7 @@ def check_count(what: str, value: object, most: int = MAX_COUNT - 1) -> None:
 def check_seconds(what: str, value: Any, *, some: bool = False) -> float:
     """Return a number of seconds, or a timedelta, as seconds: 0 or more, or with `some` more than 0. Raise
     `BadArgument`."""
-    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    seconds = in_seconds(value)
     good = isinstance(seconds, int | float) and not isinstance(seconds, bool) and 0 <= seconds < MAX_SECONDS
     if not good or (some and int(seconds * 1e9) <= 0):
         least = "more than 0 seconds" if some else "0 seconds or more"

@@ -22,7 +22,6 @@ import msgspec.inspect
 
 from . import models
 from .errors import BadArgument, BadPayload
-from .names import shown
 
 JSON = "application/json"
 BYTES = "application/octet-stream"
@@ -162,7 +161,7 @@ def _find_fields(type_: Any) -> list[tuple[str, _Faithful]]:
     try:
         if names:
             infos = {each.name: each.type for each in getattr(msgspec.inspect.type_info(type_), "fields", ())}
-    except (TypeError, NotImplementedError, NameError):  # nothing can be decoded to it
+    except Exception:  # nothing can be decoded to it; what it is annotated with may raise anything
         pass
     return [(name, _faithful(infos.get(name, _ANY))) for name in names]
 
@@ -208,7 +207,7 @@ def _check_attributes(value: Any) -> None:
     held = getattr(value, "__dict__", None)
     if held:
         raise ValueError(
-            f"a {type(value).__qualname__} has attributes besides its elements, {shown(', '.join(held))}, "
+            f"a {type(value).__qualname__} has attributes besides its elements, {models.shown(', '.join(held))}, "
             "and JSON has no place for them: fire a dict that names them"
         )
 
@@ -353,8 +352,9 @@ def _json_decoder(type_: Any) -> Decoder:
         if validate is None:
             _check_decodable(type_)
             validate = msgspec.json.Decoder(type_, dec_hook=_decode_foreign).decode
-    except (TypeError, NotImplementedError) as error:
-        raise BadArgument(f"expected a payload type that JSON can be decoded to, got {_name(type_)}: {error}") from None
+    except Exception as error:  # what a type is annotated with may raise anything
+        text = str(error).partition("\n")[0]
+        raise BadArgument(f"expected a payload type that JSON can be decoded to, got {_name(type_)}: {text}") from None
     read = validate
 
     def decode_to(data: bytes, content: str) -> Any:

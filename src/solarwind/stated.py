@@ -9,6 +9,8 @@ import msgspec
 
 from .errors import BadArgument
 
+_NEAR = 0.7  # how alike two names are where one may be meant by the other; 1 is equal
+
 
 class Options(msgspec.StructMeta):
     """The metaclass of `Retry` and other structs of options. It raises `BadArgument` for an unknown option."""
@@ -17,7 +19,7 @@ class Options(msgspec.StructMeta):
         fields = cls.__struct_fields__
         for name, value in options.items():
             if name not in fields:
-                meant = get_close_matches(name, fields, 1)
+                meant = get_close_matches(name, fields, 1, _NEAR)
                 raise BadArgument(
                     f"expected options of {cls.__name__}, of {', '.join(fields)}, got {name}={value!a}"
                     + (f": did you mean {meant[0]}={value!a}?" if meant else "")

@@ -59,8 +59,8 @@ class SolarWind(Firing, Asking):
 
     `url` is the dispatcher's address: `memory://`, `sqlite:///wind.db`, `ws://host:7400`, `nats://host`; None is
     `$SOLARWIND_URL`, or else `memory://`. `token` identifies you to a server; None is `$SOLARWIND_TOKEN`. `grace` is
-    the number of seconds that handlers have to finish when it stops; `limits` bounds everything that can grow. Raises
-    `BadArgument` for an invalid URL.
+    how long handlers have to finish when it stops; `limits` bounds everything that can grow. Times are seconds, or a
+    timedelta. Raises `BadArgument` for an invalid URL.
 
     Register handlers with `on`, then start it: with `async with`, with `with` where there is no asyncio, or with `run`.
     """
@@ -70,11 +70,11 @@ class SolarWind(Firing, Asking):
         url: str | None = None,
         *,
         token: str | None = None,
-        grace: float = 30.0,
+        grace: float | timedelta = 30.0,
         limits: Limits | None = None,
         engine: Engine | None = None,
     ) -> None:
-        check_seconds("grace", grace)
+        self.grace = check_seconds("grace", grace)
         if limits is not None:
             check_type("limits", limits, Limits, "Limits(payload_bytes=4 << 20)")
         check_token(token)
@@ -84,7 +84,6 @@ class SolarWind(Firing, Asking):
         self._token = token
         self._engine = engine if engine is not None else open_engine(url, self._limits, token)
         super().__init__(self._limits)
-        self.grace = grace
         self._registrations = Registrations()
         self._readers: set[Reader] = set()
         self._settings: dict[str, tuple[float | UnsetType | None, int | UnsetType | None]] = {}
@@ -96,11 +95,14 @@ class SolarWind(Firing, Asking):
         self._tasks: set[asyncio.Task[None]] = set()
         self._bound: asyncio.TimerHandle | None = None  # the time limit for fires while the app stops
 
-    def use(self, url: str, token: str | None = None) -> None:
-        """Use another dispatcher than the one it was made with. Raise `BadArgument`, or `Unavailable` while it runs."""
+    def use(self, url: str | None = None, token: str | None = None, *, engine: Engine | None = None) -> None:
+        """Use another dispatcher than the one it was made with: that of a URL, or an engine. Raise `BadArgument`, or
+        `Unavailable` while it runs."""
         check_token(token)
+        if engine is not None:
+            check_engine(engine, url)
         self._check_not_running()
-        self._engine = open_engine(url, self._limits, token or self._token)
+        self._engine = engine if engine is not None else open_engine(url, self._limits, token or self._token)
 
     @property
     def engine(self) -> Engine:
@@ -139,7 +141,7 @@ class SolarWind(Firing, Asking):
         key_missing: str = "handle",
         since: Since = "now",
         retry: Retry | None = None,
-        lease: float = 30.0,
+        lease: float | timedelta = 30.0,
         concurrency: int | None = None,
         batch: int | None = None,
     ) -> Callable[[F], F]:
@@ -228,7 +230,7 @@ class SolarWind(Firing, Asking):
         key_missing: str = "handle",
         since: Since = "now",
         retry: Retry | None = None,
-        lease: float = 30.0,
+        lease: float | timedelta = 30.0,
     ) -> Stream:
         """Return the events of a purpose as an async iterator; asking for the next settles the last. See `on` and
         `Stream`. Without `retry`, what the version stated before is left as it is."""
@@ -291,7 +293,7 @@ class SolarWind(Firing, Asking):
     # Asking -------------------------------------------------------------------------------------------
 
     @on_own_loop
-    async def settled(self, timeout: float | None = None) -> None:
+    async def settled(self, timeout: float | timedelta | None = None) -> None:
         """Wait until what this process fired is accepted, the purposes it has instances of have nothing pending, in
         flight or waiting for a retry, and its fan-out copies are handled.
 
@@ -367,20 +369,20 @@ class SolarWind(Firing, Asking):
         self._begun.set()
 
     @on_own_loop
-    async def stop(self, grace: float | None = None) -> None:
+    async def stop(self, grace: float | timedelta | None = None) -> None:
         """Let handlers finish for `grace` seconds, give back the events that they did not, and flush what was fired.
 
         A second caller waits with the first; a `grace` given then counts from that moment, if it ends sooner. A handler
         that calls it does not wait, because it would wait for itself.
         """
-        grace = None if grace is None else check_seconds("grace", grace)
+        seconds = None if grace is None else check_seconds("grace", grace)
         if self._starting is not None:
             await asyncio.shield(self._starting)
         stopping = self._stopping
         if self._state == "running":
-            stopping = self._begin_stop(check_seconds("grace", self.grace) if grace is None else grace)
-        elif stopping is not None and grace is not None:
-            asyncio.get_running_loop().call_later(grace, stopping.cancel)
+            stopping = self._begin_stop(check_seconds("grace", self.grace) if seconds is None else seconds)
+        elif stopping is not None and seconds is not None:
+            asyncio.get_running_loop().call_later(seconds, stopping.cancel)
         if stopping is None:
             return
         if self._handled_now() is not None:
@@ -482,7 +484,7 @@ class SolarWind(Firing, Asking):
         if failure is not None and error is None:
             raise failure
 
-    def wait(self, work: Awaitable[T], timeout: float | None = None) -> T:
+    def wait(self, work: Awaitable[T], timeout: float | timedelta | None = None) -> T:
         """Run one of the coroutines from a thread, as in `wind.wait(wind.settled(10))`, and return its result.
 
         Raise `TimeoutError` after `timeout` seconds, and what the coroutine raises.

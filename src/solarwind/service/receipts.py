@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Generator, Iterator, Sequence
+from datetime import timedelta
 from time import monotonic
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -38,7 +39,7 @@ class Receipt:
     def __await__(self) -> Generator[Any, None, str]:
         raise NotImplementedError
 
-    def wait(self, timeout: float | None = None) -> str:
+    def wait(self, timeout: float | timedelta | None = None) -> str:
         """Wait from a thread until the event is accepted, and return its id. Raise `TimeoutError`."""
         raise NotImplementedError
 
@@ -65,7 +66,7 @@ class SentReceipt(msgspec.Struct, Receipt, eq=False, gc=False):
         yield from _acceptance(self.group).__await__()
         return self.id
 
-    def wait(self, timeout: float | None = None) -> str:
+    def wait(self, timeout: float | timedelta | None = None) -> str:
         _wait_in_thread(self.group.accepted, _seconds(timeout))
         return self.id
 
@@ -136,7 +137,7 @@ class HeldReceipt(Receipt):
         yield from ()
         return self.id
 
-    def wait(self, timeout: float | None = None) -> str:
+    def wait(self, timeout: float | timedelta | None = None) -> str:
         _seconds(timeout)
         return self.id
 
@@ -172,15 +173,18 @@ class Receipts:
         states = {receipt._state for receipt in self._of_each_group()}
         failed = sorted(state for state in states if state.startswith("failed"))
         state = failed[0] if failed else "pending" if "pending" in states else "accepted"
-        count = sum(1 if isinstance(part, Receipt) else part.stop - part.start for part in self._parts)
+        count = len(self)
         return f"<Receipts of {count:,} event{'' if count == 1 else 's'}, {state}>"
+
+    def __len__(self) -> int:
+        return sum(1 if isinstance(part, Receipt) else part.stop - part.start for part in self._parts)
 
     def __await__(self) -> Generator[Any, None, Receipts]:
         for receipt in self._of_each_group():
             yield from receipt.__await__()
         return self
 
-    def wait(self, timeout: float | None = None) -> Receipts:
+    def wait(self, timeout: float | timedelta | None = None) -> Receipts:
         """Wait from a thread until all are accepted. Raise `TimeoutError`."""
         seconds = _seconds(timeout)
         until = None if seconds is None else monotonic() + seconds
@@ -189,7 +193,7 @@ class Receipts:
         return self
 
 
-def _seconds(timeout: float | None) -> float | None:
+def _seconds(timeout: float | timedelta | None) -> float | None:
     return None if timeout is None else check_seconds("a timeout", timeout)
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from datetime import timedelta
 from inspect import ismethod
 from typing import Any
 
 import msgspec
 
-from .. import payload as codec
 from ..core.effects import Join
-from ..core.exchange import check_key_missing, lookup
+from ..core.exchange import check as check_exchange
+from ..core.exchange import lookup
 from ..engine.base import Since
 from ..errors import BadArgument
 from ..failure import MAX_SECONDS, Retry
@@ -71,7 +72,7 @@ def make_join(
     key: str | None,
     since: Since,
     retry: Retry | None,
-    lease: float,
+    lease: float | timedelta,
     room: int,
     key_missing: str = "handle",
 ) -> Join:
@@ -99,9 +100,7 @@ def check_join(join: Join, since: Since) -> None:
     check_count("room", join.room)
     if not 0 < join.lease_ns < MAX_SECONDS * 1e9:
         raise BadArgument(f"expected a lease of more than 0 seconds, got {join.lease_ns} ns")
-    check_key_missing(join.key_missing)
-    if join.key is not None:
-        codec.check_field(join.key)
+    check_exchange(join.exchange, join.key, join.key_missing)
     for what, name in (("an origin", join.origin), ("a process", join.process)):
         if len(name) > MAX_ORIGIN:
             raise BadArgument(f"expected {what} of at most {MAX_ORIGIN:,} characters, got {len(name):,}")

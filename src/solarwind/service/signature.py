@@ -7,6 +7,7 @@ out is a function from an event (or a list of them) to the call, as flat as it c
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Awaitable, Callable
 from functools import partial
 from types import UnionType
@@ -130,10 +131,11 @@ def _parameters(function: Callable[..., Any], inner: Any, name: str) -> list[_Pa
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             variable = variable or str(parameter)
             continue
-        if at == 0 and parameter.name in ("self", "cls"):
+        if at == 0 and (parameter.name in ("self", "cls") or _is_unbound(function, parameter)):
             raise BadArgument(
                 f"expected a function, or a method of an object, got {name}, which takes {parameter.name}: "
                 "register the method of the object, as in wind.on(...)(object.method)"
+                + ("" if parameter.name in ("self", "cls") else f", or annotate {parameter.name} if it is the payload")
             )
         if parameter.default is not parameter.empty:
             continue
@@ -146,10 +148,24 @@ def _parameters(function: Callable[..., Any], inner: Any, name: str) -> list[_Pa
     return found
 
 
+def _is_unbound(function: Any, first: inspect.Parameter) -> bool:
+    """Whether a function is a method without its object, such as one that is decorated in the body of its class: it is
+    defined in a class, and its first parameter, which nobody annotates in a method, would get the payload."""
+    if not inspect.isfunction(function) or first.annotation is not first.empty:
+        return False
+    names = function.__qualname__.split(".")
+    if len(names) < 2 or names[-2] == "<locals>" or names[-1] == "<lambda>":
+        return False
+    owner: Any = sys.modules.get(function.__module__)
+    for name in names[:-1]:
+        owner = getattr(owner, name, None)
+    return not isinstance(inspect.getattr_static(owner, names[-1], None), staticmethod)
+
+
 def _parameter(parameter: inspect.Parameter, inner: Any, name: str) -> _Parameter:
     type_ = _hint(parameter, inner, name)
     bare = codec.unwrapped(type_)
-    is_list = get_origin(bare) is list
+    is_list = get_origin(bare) is list and bool(get_args(bare))
     if is_list and bare is not type_ and any(type(each) is msgspec.Meta for each in type_.__metadata__):
         _refuse(name, parameter, "a list of what a batch handler gets, without a constraint on the list itself", type_)
     if is_list:
@@ -160,7 +176,7 @@ def _parameter(parameter: inspect.Parameter, inner: Any, name: str) -> _Paramete
     if (is_event and not {codec.unwrapped(each) for each in members} <= {Event, type(None)}) or (
         not is_event and _mentions_event(type_)
     ):
-        _refuse(name, parameter, "an Event, a list of Events, or the type of a payload", type_)
+        _refuse(name, parameter, "an Event itself, a list of Events, or the type of a payload", type_)
     by_keyword = parameter.kind is parameter.KEYWORD_ONLY
     return _Parameter(parameter.name, by_keyword, is_event, is_list, type_)
 
@@ -187,7 +203,10 @@ def _resolved(annotation: Any, inner: Any) -> Any:
 
 
 def _mentions_event(type_: Any) -> bool:
-    return type_ is Event or any(_mentions_event(each) for each in get_args(type_))
+    """Whether it is, or contains, an Event or a class derived from it, of which nobody makes an object."""
+    type_ = getattr(type_, "__bound__", None) or codec.unwrapped(type_)
+    is_event = isinstance(type_, type) and get_origin(type_) is None and issubclass(type_, Event)
+    return is_event or any(_mentions_event(each) for each in get_args(type_))
 
 
 def _refuse(name: str, parameter: inspect.Parameter, expected: str, got: Any) -> NoReturn:

@@ -1,5 +1,7 @@
-"""The testing kit: a clock that tests move, a pytest fixture, and the contract that every engine must keep."""
+"""The testing kit: a clock that tests move, a dispatcher in memory that goes by it, a pytest fixture, and the contract
+that every engine must keep."""
 
 from .clock import FakeClock
+from .memory import memory_engine
 
-__all__ = ["FakeClock"]
+__all__ = ["FakeClock", "memory_engine"]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Generator
+from datetime import timedelta
 from heapq import heappop, heappush
 from itertools import count
 from typing import Any
 
 from ..engine.clock import UnderWay
-from ..failure import MAX_SECONDS
+from ..failure import MAX_SECONDS, in_seconds
 
 HANGS_S = 1.0  # of real time, in which nothing ends: what is still at work is not waited for
 ENDLESS_S = 10.0  # of real time, in which there is always something new at work
@@ -96,9 +97,11 @@ class FakeClock:
             asyncio.get_running_loop().call_soon(self._run_due)
         return timer
 
-    def advance(self, seconds: float) -> Passing:
-        """Let `seconds` pass. Everything due meanwhile is done in order, each at its own time, with all that follows
-        from it: a retry that is due after a second, and the next one that is due two seconds after that.
+    def advance(self, seconds: float | timedelta) -> Passing:
+        """Let `seconds`, or a timedelta, pass.
+
+        Everything due meanwhile is done in order, each at its own time, with all that follows from it: a retry that is
+        due after a second, and the next one that is due two seconds after that.
 
         Before time goes on, everything under way ends: running handlers are waited for. One that takes more than a
         second of real time is not waited for any longer, and keeps its lease.
@@ -107,6 +110,7 @@ class FakeClock:
         passed. On the loop, time passes as soon as the loop goes on, for instance while you wait for `settled()`; or
         use `await clock.advance(60)`.
         """
+        seconds = in_seconds(seconds)
         if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not 0 <= seconds < MAX_SECONDS:
             raise ValueError(f"expected seconds of 0 or more, got {seconds!r}: time never goes back")
         loop, here = self._loop, _running_loop()

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from ..engine.local import LocalEngine
-from ..store.memory import MemoryStore
 from ..wind import SolarWind
 from .clock import FakeClock
+from .memory import memory_engine
 
 
 @pytest.fixture
@@ -20,4 +19,4 @@ def wind_clock() -> FakeClock:
 def wind(wind_clock: FakeClock) -> SolarWind:
     """A dispatcher in memory, for this test alone. Register handlers, then start it: `with wind:`, or in a coroutine
     `async with wind:`. Its retries have no jitter: they come after the longest wait."""
-    return SolarWind(engine=LocalEngine(MemoryStore(), clock=wind_clock, random=lambda: 1.0))
+    return SolarWind(engine=memory_engine(wind_clock))

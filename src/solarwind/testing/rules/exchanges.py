@@ -469,8 +469,8 @@ class ExchangeRules:
                 other = wind.listen("T", "p", exchange="keyed")
                 await refused(other.open(), ConflictError, "key_missing='reject'", "version=2")
             for exchange in ("direct", "fanout"):
-                other = wind.listen("T", "q", exchange=exchange, key_missing="reject")
-                await refused(other.open(), BadArgument, "key_missing", f"'{exchange}'")
+                with pytest.raises(BadArgument, match=f"key_missing .*'{exchange}'"):
+                    wind.listen("T", "q", exchange=exchange, key_missing="reject")
             with pytest.raises(BadArgument, match="'handle' or 'reject', got 'ignore'"):
                 wind.on("T", exchange="keyed", key_missing="ignore")
 
@@ -490,12 +490,8 @@ class ExchangeRules:
 
     @on_loop
     async def test_a_key_needs_a_keyed_exchange(self, place: Place) -> None:
-        wind = place.open()
-
-        @wind.on("T", purpose="p", key="$.id")
-        async def handle() -> None: ...
-
-        await refused(wind.start(), BadArgument, "$.id", "direct")
+        with pytest.raises(BadArgument, match=r"\$\.id.*direct"):
+            place.open().on("T", purpose="p", key="$.id")
 
     @on_loop
     async def test_a_registered_exchange_chooses_the_instances(self, place: Place) -> None:
