@@ -25,8 +25,10 @@ from solarwind.logs import limited
 from solarwind.operations import OPERATIONS, Operator
 from solarwind.peer.connection import Connection
 from solarwind.peer.turns import Turns
+from solarwind.service import consumer, runner
 from solarwind.store.memory import MemoryStore
-from solarwind.testing.contract import EngineContract, LocalPlace, Place, on_loop, until
+from solarwind.testing.clock import FakeClock
+from solarwind.testing.contract import EngineContract, LocalPlace, Place, a_while, on_loop, until
 
 
 class Everything:
@@ -376,3 +378,70 @@ async def test_many_clients_that_fall_silent_are_one_line_in_the_log(caplog: pyt
         "a client was silent for two heartbeats, of 15 s: it is taken for gone"
     ]
     await engine.stop()
+
+
+class FarLink(Link):
+    """A link on which each message takes `FAR_S`, by the clock of a test."""
+
+    clock: FakeClock
+
+    def send(self, data: bytes) -> None:
+        self._later(lambda: self._connection.received(data))
+
+    def heard(self, data: bytes) -> None:
+        self._later(lambda: super(FarLink, self).heard(data))
+
+    def _later(self, arrive: Callable[[], None]) -> None:
+        self.clock.call_at(self.clock.now() + int(FAR_S * 1e9), arrive)
+
+
+class FarAway(Behind):
+    """A client whose dispatcher is at the other end of such a link."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__(LocalEngine(MemoryStore()))
+        self.service_clock = self._clock = clock
+
+    async def _open(self) -> Link:
+        self.link = link = FarLink(Host(self._engine), self._received, self._lost)
+        link.clock = self._clock
+        return link
+
+
+FAR_S, LEASE_S = 3.0, 10.0
+
+
+@on_loop
+async def test_an_event_is_not_begun_when_the_lease_that_began_as_it_was_sent_over_a_slow_link_may_be_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock, stood_s = FakeClock(), 0.0
+    for module in (consumer, runner):
+        monkeypatch.setattr(module, "monotonic", lambda: clock.now() / 1e9 + stood_s)
+    wind = SolarWind(engine=FarAway(clock))
+    begun: list[int] = []
+
+    @wind.on("T", purpose="p", lease=LEASE_S)
+    async def handle(event: Event) -> None:
+        nonlocal stood_s
+        begun.append(event.payload)
+        if len(begun) == 1:
+            stood_s = LEASE_S - FAR_S + 0.5  # the process stands still until half a second behind the lease's end
+
+    async def passes(condition: Callable[[], object]) -> None:
+        while not condition():
+            await a_while()
+            clock.advance(FAR_S)
+
+    async def done(work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.ensure_future(work)
+        await passes(task.done)
+        await task
+
+    await done(wind.start())
+    await done(wind.fire_many("T", [0, 1]))
+    await passes(lambda: begun)
+    await a_while()
+    assert begun == [0]
+    await passes(lambda: begun == [0, 1])
+    await done(wind.stop())

@@ -31,7 +31,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "restore": ("restore wind-monday.db --url sqlite:///wind.db",),
     "copy": ("copy --from sqlite:///wind.db --to nats://127.0.0.1:4222/shop",),
 }
-EXAMPLES |= {each.cli.words: each.cli.examples for each in OPERATIONS.values() if each.cli is not None}
+EXAMPLES |= {each.cli.words: each.cli.examples for each in OPERATIONS.values() if each.cli and each.cli.examples}
 _VARIABLES = "An option is also an environment variable: --some-name is SOLARWIND_SOME_NAME."
 
 

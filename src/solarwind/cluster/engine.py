@@ -65,6 +65,10 @@ class PartitionClient(Client):
         """Return the number of an instance, which says which partition it belongs to."""
         return super()._next() * MAX_STREAMS + self.partition
 
+    def _measured(self, delay_s: float) -> None:
+        super()._measured(delay_s)
+        self._engine.measured()
+
     async def _open(self) -> Link:
         return await self._engine.open_link(self.partition, self._received, self._lost)
 
@@ -310,6 +314,10 @@ class NatsEngine(Running):
                 await asyncio.sleep(0.05)
         client.failed.add_done_callback(self._client_failed)
         return client
+
+    def measured(self) -> None:
+        """Take the longest delay of all owners for its own."""
+        self.delay_s = max(client.delay_s for client in self._started.values())
 
     def _client_failed(self, future: asyncio.Future[None]) -> None:
         error = future.exception() if not future.cancelled() else None

@@ -31,6 +31,7 @@ from .backoff import Backoff
 from .base import Link, Receiver, Since
 from .clock import Clock, SteadyClock
 from .files import write_file
+from .heartbeat import Heartbeat
 from .running import Running, log_stale
 
 if TYPE_CHECKING:
@@ -42,7 +43,6 @@ R = TypeVar("R")
 
 HELLO_S = 10.0
 MAX_FAILURES = 250  # in a report
-MAX_SILENT = 2  # beats, of which there are two a heartbeat: so a server that is gone is noticed before the second ends
 _ENVELOPE_BYTES = 64  # of a message around a batch, at most
 
 
@@ -100,7 +100,7 @@ class Client(Running):
         self._seats: dict[int, _Seat] = {}
         self._delivered: list[Receiver] = []  # to whom, by the message that is being read
         self._connecting: asyncio.Task[None] | None = None
-        self._beat: asyncio.TimerHandle | None = None
+        self._heartbeat = Heartbeat(self._send, self._measured)
 
     async def _open(self) -> Link:
         """Connect. `_received` gets each message from then on, and `_lost` the reason for its end. Raise `Unavailable`
@@ -128,8 +128,7 @@ class Client(Running):
         if self._connecting is not None:
             self._connecting.cancel()
             await asyncio.gather(self._connecting, return_exceptions=True)
-        if self._beat is not None:
-            self._beat.cancel()
+        self._heartbeat.end()
         self._flush()
         self._authors.lost()
         link, self._link = self._link, None
@@ -179,6 +178,7 @@ class Client(Running):
         self._base = self._highest + 1
         self._link = link = await self._open()
         welcome = self._expect(0)
+        self._heartbeat.hello(self.service_clock)
         try:
             self._send(wire.Hello(f"{MACHINE}/{process_name()}", None, self._secret))
             async with asyncio.timeout(self.hello_s):
@@ -191,28 +191,15 @@ class Client(Running):
         except BaseException:
             link.abort("it was given up")
             raise
-        self._keep_beating(link)
-
-    def _keep_beating(self, link: Link) -> None:
         assert self._welcome is not None
-        if self._beat is not None:
-            self._beat.cancel()
-        self._beat = self._loop.call_later(self._welcome.heartbeat_s / 2, self._heartbeat, link)
+        self._heartbeat.begin(link, self._welcome.heartbeat_s)
 
-    def _heartbeat(self, link: Link) -> None:
-        """Send heartbeats, and notice when the server's do not come. Beats are counted instead of seconds, because this
-        process may have stood still."""
-        if link is not self._link:
-            return
-        if link.silent == MAX_SILENT:
-            link.abort("it did not answer")
-            return
-        link.silent += 1
-        self._send(wire.Ping())
-        self._keep_beating(link)
+    def _measured(self, delay_s: float) -> None:
+        self.delay_s = delay_s
 
     def _lost(self, why: str) -> None:
         self._link = None
+        self._heartbeat.end()
         self._authors.lost()
         self._out.clear()
         self._end_asked(_Lost(f"expected an answer of the {self.place}, but the connection was lost: {why}"))
@@ -308,6 +295,7 @@ class Client(Running):
         self.patience_s = welcome.heartbeat_s  # the server waits for one and three quarters, of which one may have gone
         self._together = min(wire.MAX_TOGETHER, welcome.frame_bytes // 2)
         self._authors.connected(self._send)
+        self._heartbeat.answered()
         self._answered(0, None)
 
     def _accept(self, accepted: wire.Accepted) -> None:
@@ -371,7 +359,7 @@ class Client(Running):
         self._turn_away(closed.instance, Unavailable(closed.reason))
 
     def _ponged(self, pong: wire.Pong) -> None:
-        """Note that the server answered."""
+        self._heartbeat.answered()
 
     # Out ----------------------------------------------------------------------------------------------
 

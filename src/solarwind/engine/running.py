@@ -19,6 +19,7 @@ class Running:
     _running = False
     _error: SolarWindError | None = None
     patience_s = float("inf")
+    delay_s = 0.0
     _random: Callable[[], float] = staticmethod(chance.random)
 
     def leave_behind(self, error: SolarWindError) -> None:

@@ -155,8 +155,11 @@ class Consumer:
                 self._doubtful.add(work)
 
     def _make_sure(self) -> None:
-        """Note that the dispatcher has heard of it within the last fifth of its lease."""
-        self.sure_until = monotonic() + min(self.join.lease_ns * 0.8e-9, self._engine.patience_s)
+        """Note until when what it has in hand is its own. The dispatcher hears of it each fifth of a lease, but a lease
+        begins when the offer is sent. Over a link that takes more than two fifths of it none can be kept anyway."""
+        lease_s = self.join.lease_ns / 1e9
+        certain_s = max(0.8 * lease_s - self._engine.delay_s, 0.4 * lease_s)
+        self.sure_until = monotonic() + min(certain_s, self._engine.patience_s)
 
     def look(self) -> None:
         """Give back what was not begun, if this process stood still for so long that its events may be another's by
