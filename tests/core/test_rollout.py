@@ -251,6 +251,30 @@ def test_events_of_a_key_that_pend_again_in_several_tracks_go_in_the_order_accep
     assert order == [[0], [1]]
 
 
+@pytest.mark.parametrize("again", ["replayed", "redriven"])
+def test_an_event_that_pends_again_waits_for_a_later_one_of_its_key_that_another_track_has_in_hand(again: str) -> None:
+    bench = Bench()
+    first, second = [bench.join(version=version, room=10, exchange="keyed") for version in (1, 2)]
+    bench.fire(keys=["k"])
+    (offer,) = bench.take()
+    bench.report(offer, **{"failed" if again == "redriven" else "done": offer.picks}, verdict="reject")
+    bench.dispatcher.share_out("T", "p", 1, 1.0, bench.now)
+    bench.fire(keys=["k"])
+    (later,) = bench.take()
+    assert (later.instance, list(later.picks)) == (first, [1])
+    if again == "redriven":
+        bench.dispatcher.redrive("T", "p", Spans((0, 1)), bench.now)
+    else:
+        bench.dispatcher.replay("T", "p", 0, 1, bench.now)
+    bench.carry_out()
+    assert not bench.take()
+    bench.report(later, returned=later.picks)
+    (offer,) = bench.take()
+    assert (offer.instance, list(offer.picks)) == (second, [0])
+    bench.report(offer, done=offer.picks)
+    assert bench.given() == {first: [1]}
+
+
 def test_a_dead_letter_of_a_share_that_is_over_long_ago_is_handed_out_when_it_is_redriven() -> None:
     bench, _, _ = rollout(1.0)
     bench.fire()

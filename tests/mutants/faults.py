@@ -70,6 +70,8 @@ BACKLOG = _of(
     "core/backlog.py",
     ("self._taken.update(in_flight)", "pass"),
     ("            self.walk.leap(start)\n", "            pass\n", _ROLLOUT),
+    (" or min(self._ready) < end", " or True", _ROLLOUT),
+    ("bisect_left(ready, min(stored.stop, end))", "bisect_left(ready, stored.stop)", _ROLLOUT),
     ("self._cursor = min(self._cursor, positions.edges[0])", "pass"),
     ("self._taken.update(Spans.of(self._delayed))", "pass"),
     ("self._lanes[name] = None\n                self._out[position] = name", "pass"),
@@ -116,6 +118,7 @@ TRACK = _of(
     ("several = picks if last else picks[: max(1, MAX_SUSPECTS // 10**times)]", "several = picks", _DISPATCHER),
     ("end = self.reached\n", "pass\n"),
     ("return turn.since\n", "return end\n", _ROLLOUT),
+    ("                    return 0\n", "                    pass\n", _ROLLOUT),
     (
         "return next((at for at, position in enumerate(picks) if position in suspects), len(picks))",
         "return len(picks)",

@@ -178,8 +178,9 @@ class Lanes(Backlog):
         self, end: int, most: int, log: Log, *, patient: bool = False
     ) -> tuple[Stored, Sequence[int]] | Missing | None:
         self.more = False
-        if self._ready and not patient:
-            return self._next_ready(most, log)
+        # Where there are other tracks, a key may have to wait for one of them.
+        if self._ready and not patient and (self.walk is None or min(self._ready) < end):
+            return self._next_ready(end, most, log)
         picks: list[int] = []
         stored: Stored | None = None
         until = self._cursor + LOOK_AHEAD
@@ -197,13 +198,13 @@ class Lanes(Backlog):
             picks = self._look(stored, start, min(end if stop is None else stop, end, stored.stop), most)
         return (stored, picks) if stored is not None and picks else None
 
-    def _next_ready(self, most: int, log: Log) -> tuple[Stored, Sequence[int]] | Missing:
+    def _next_ready(self, end: int, most: int, log: Log) -> tuple[Stored, Sequence[int]] | Missing:
         ready = self._ready
         ready.sort()
         stored = log.find(self._state.topic, ready[0])
         if stored is None:
             return Missing(ready[0])
-        count = min(bisect_left(ready, stored.stop), most)
+        count = min(bisect_left(ready, min(stored.stop, end)), most)
         picks = ready[:count]
         del ready[:count]
         return stored, picks

@@ -122,14 +122,25 @@ class Track:
 
     def until(self, end: int) -> int:
         """Where the track has to stop: keys may have been in other tracks up to a turn, and these are to be done with
-        them first."""
+        them first. Nor does it go back before a turn, by a replay, while others have later events in hand."""
         if isinstance(self._backlog, Lanes):
-            others = [track.state for track in self.purpose.tracks.values() if track is not self]
+            others = [track for track in self.purpose.tracks.values() if track is not self]
             for turn in self.turns:
-                if turn.since < end and any(state.open_from(turn.since) < turn.since for state in others):
+                if self._is_behind(turn) and any(each._has_in_hand(turn) for each in others):
+                    self.blocked = True
+                    return 0
+                if turn.since < end and any(each._is_behind(turn) for each in others):
                     self.blocked = True
                     return turn.since
         return end
+
+    def _is_behind(self, turn: Turn) -> bool:
+        """Whether something from before a turn is not done with."""
+        return self.state.open_from(turn.since) < turn.since
+
+    def _has_in_hand(self, turn: Turn) -> bool:
+        """Whether instances have something from after a turn."""
+        return any(edge > turn.since for lease in self.leases.values() for edge in lease.positions.edges[-1:])
 
     # What is next
 
