@@ -71,7 +71,6 @@ BACKLOG = _of(
     ("self._taken.update(in_flight)", "pass"),
     ("            self.walk.leap(start)\n", "            pass\n", _ROLLOUT),
     (" or min(self._ready) < end", " or True", _ROLLOUT),
-    ("bisect_left(ready, min(stored.stop, end))", "bisect_left(ready, stored.stop)", _ROLLOUT),
     ("self._cursor = min(self._cursor, positions.edges[0])", "pass"),
     ("self._taken.update(Spans.of(self._delayed))", "pass"),
     ("self._lanes[name] = None\n                self._out[position] = name", "pass"),
