@@ -57,8 +57,8 @@ class Disk:
         with self.guard:
             self.done.append(Done("acknowledged", "", commits))
 
-    def ask(self, kind: str, path: str) -> None:
-        code = self.fault(kind, path)
+    def ask(self, kind: str, path: str | None) -> None:
+        code = self.fault(kind, path or "")
         if code:
             raise apsw.exception_for(code)
 
@@ -84,6 +84,10 @@ class _File(apsw.VFSFile):
         super().__init__("", name, flags)
         with disk.guard:
             disk.sizes.setdefault(self._path, self.xFileSize())
+
+    def xRead(self, amount: int, offset: int) -> bytes:
+        self._disk.ask("read", self._path)
+        return super().xRead(amount, offset)
 
     def xWrite(self, data: bytes, offset: int) -> None:
         self._disk.ask("write", self._path)
@@ -113,6 +117,7 @@ class _Vfs(apsw.VFS):
         super().__init__(disk.name, "")
 
     def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> _File:
+        self._disk.ask("open", name if isinstance(name, str) or name is None else name.filename())
         return _File(self._disk, name, flags)
 
     def xDelete(self, filename: str, syncdir: bool) -> None:

@@ -10,8 +10,9 @@ from itertools import count
 
 import apsw
 
-from ..errors import StoreError
+from ..errors import SolarWindError, StoreError
 from . import database, inspection
+from .faults import explain, note_cause
 from .files import Mark, Reach, sync_folder
 from .lock import Lock, identity
 from .paths import refuse_path, refuse_taken
@@ -28,17 +29,18 @@ def backup(source: str, target: str, progress: Progress | None = None, *, vfs: s
 
     `progress` is called with the bytes done and the total. Raise `StoreError`.
     """
-    source = _find(source, vfs)
     refuse_taken(target)
-    for finding in inspection.inspect_log(source, vfs):
-        raise StoreError(finding.text)
     part = f"{target}-part"
     try:
+        source = _find(source, vfs)
+        for finding in inspection.inspect_log(source, vfs):
+            raise StoreError(finding.text)
         _copy(source, part, progress, vfs)
         os.rename(part, target)
         sync_folder(target)
     except (apsw.Error, OSError) as error:
-        raise StoreError(f"{source} cannot be copied to {target} ({error}): nothing was kept of the copy") from error
+        told = explain(error, target) or f"{database.in_one_line(error)}: nothing was kept of the copy"
+        raise StoreError(f"{source} cannot be copied to {target}: {told}") from error
     finally:
         if os.path.lexists(part):
             os.unlink(part)
@@ -65,6 +67,9 @@ def _copy(source: str, part: str, progress: Progress | None, vfs: str | None) ->
             database.set_meta(copy, "store", os.urandom(16))
             database.set_meta(copy, "clean", 1)
             copy.execute(f"PRAGMA user_version = {database.new_life()}")
+    except apsw.Error as error:
+        note_cause(error, original, copy)
+        raise
     finally:
         copy.close()
         original.close()
@@ -95,7 +100,8 @@ def restore(source: str, target: str, progress: Progress | None = None, *, now: 
         kept = _replace(target, part, now, force or new)
         sync_folder(target)
     except (apsw.Error, OSError) as error:
-        raise StoreError(f"{source} cannot be put in the place of {target} ({error}): try again") from error
+        told = explain(error, target) or f"{database.in_one_line(error)}: try again"
+        raise StoreError(f"{source} cannot be put in the place of {target}: {told}") from error
     finally:
         if os.path.lexists(part):
             os.unlink(part)
@@ -146,9 +152,10 @@ def check(
     lost or damaged is given up, so that the store opens again without it. `progress` is called with the bytes read and
     the total. Raise `StoreError` where there is no store to read.
     """
-    path = _find(path, vfs)
-    lock = Lock(path, now) if accept_loss else None
+    lock = None
     try:
+        path = _find(path, vfs)
+        lock = Lock(path, now) if accept_loss else None
         foreign = list(inspection.inspect_log(path, vfs))
         if foreign and not accept_loss:
             return [finding.text for finding in foreign]
@@ -170,9 +177,17 @@ def check(
                 _accept(path, connection, more, vfs)
                 more = _inspect(path, connection, Mark.read(path, vfs), progress)
                 findings += more
+        except apsw.Error as error:
+            note_cause(error, connection)
+            raise
         finally:
             connection.close()
-    except database.UNREADABLE as error:
+    except SolarWindError:
+        raise
+    except (OSError, *database.UNREADABLE) as error:
+        told = explain(error, path)
+        if told is not None:
+            raise StoreError(f"{path} cannot be checked: {told}") from error
         told = database.in_one_line(error)
         raise StoreError(f"{path} is damaged, and cannot be read ({told}): restore a backup") from error
     finally:

@@ -28,6 +28,7 @@ from ..core.state import Change, Letter, Snapshot
 from ..errors import ProtocolError, StoreError
 from ..names import check_path
 from .definitions import Definition
+from .faults import note_cause
 from .files import read_start
 
 FORMAT = 6  # in the lowest bits of SQLite's `user_version`; above them is the file's life
@@ -231,7 +232,8 @@ def _prepare(path: str, connection: apsw.Connection, create: bool) -> apsw.Conne
             _create(connection)
         version = connection.pragma("user_version")
         _refuse_format(path, connection.pragma("application_id"), version)
-    except BaseException:
+    except BaseException as error:
+        note_cause(error, connection)
         connection.close()
         raise
     return connection

@@ -13,6 +13,7 @@ from contextlib import suppress
 import msgspec
 
 from ..errors import StoreError
+from .faults import explain
 from .files import when
 
 _CHILDREN_S = 2.0
@@ -71,11 +72,14 @@ class Lock:
                 file = self._open()
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except OSError:
+                except BlockingIOError:
                     os.close(file)
                     who = _who(self._path, identity(self._path))
                     if who or time.monotonic() > patience:
                         raise StoreError(_in_use(self._path, who)) from None
+                except OSError:
+                    os.close(file)
+                    raise
                 else:
                     status = os.fstat(file)
                     if identity(self._path) == (status.st_dev, status.st_ino):
@@ -89,9 +93,7 @@ class Lock:
         try:
             return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as error:
-            raise StoreError(
-                f"expected a file that can be opened and written to, but {self._path} cannot: {error.strerror}"
-            ) from error
+            raise StoreError(f"{self._path} cannot be opened: {explain(error, self._path)}") from error
 
     def release(self) -> None:
         if self._file < 0:

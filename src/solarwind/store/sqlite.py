@@ -28,7 +28,7 @@ from ..batch import Batch
 from ..core.log import Stored
 from ..core.spans import Spans
 from ..core.state import Change, Letter, Snapshot
-from ..errors import StoreError
+from ..errors import SolarWindError, StoreError
 from . import database, inspection
 from .base import Alone, Full, Keep, Recovered, TopicRecord
 from .check import backup
@@ -37,6 +37,7 @@ from .database import TopicLog, in_one_line, result_code
 from .definitions import Definition, Definitions, StoredDefinitions
 from .delayed import StoredDueLog, add
 from .delays import Delayed, DueLog, check_delayed
+from .faults import explain, note_cause
 from .files import Mark, Reach, Reserve
 from .lock import Lock, identity
 from .paths import refuse_path
@@ -104,36 +105,38 @@ class SqliteStore(Alone):
             raise
 
     def _open(self, now: int) -> Recovered:
-        self.path = database.resolve(self.path)
-        refuse_path(self.path)
-        known = database.exists(self.path, self._vfs)
-        for finding in inspection.inspect_log(self.path, self._vfs):
-            raise StoreError(finding.text)
-        self._lock = Lock(self.path, now, self._forked)
-        self._mark = Mark(self.path, self._vfs, self._mark_failed)
-        self._reserve = Reserve(self.path, self._vfs)
         try:
-            try:
-                recovered = self._recover(known)
-            except (Full, apsw.Error) as error:
-                short = isinstance(error, Full) or result_code(error) in database.NO_ROOM | {apsw.SQLITE_CANTOPEN}
-                if not short or not self._reserve.release():
-                    raise
-                self._disconnect()
-                recovered = self._recover(known)
-        except (Full, OSError) as error:
-            self._let_go()
-            raise StoreError(f"{self.path} cannot be opened ({error}): make room on its disk") from error
-        except database.UNREADABLE as error:
-            self._let_go()
-            raise StoreError(
-                f"{self.path} cannot be opened ({in_one_line(error)}): see "
-                f"`solarwind check --url sqlite:///{self.path}`, or restore a backup"
-            ) from error
-        except BaseException:
-            self._let_go()
+            self.path = database.resolve(self.path)
+            refuse_path(self.path)
+            known = database.exists(self.path, self._vfs)
+            for finding in inspection.inspect_log(self.path, self._vfs):
+                raise StoreError(finding.text)
+            self._lock = Lock(self.path, now, self._forked)
+            self._mark = Mark(self.path, self._vfs, self._mark_failed)
+            self._reserve = Reserve(self.path, self._vfs)
+            return self._recover_with_reserve(known)
+        except SolarWindError:
+            self._give_up()
             raise
-        return recovered
+        except (Full, OSError, *database.UNREADABLE) as error:
+            note_cause(error, *self._connections)
+            refused = self._refused("opened", error)  # before it gives up what may be too much
+            self._give_up()
+            raise refused from error
+        except BaseException:
+            self._give_up()
+            raise
+
+    def _recover_with_reserve(self, known: bool) -> Recovered:
+        try:
+            return self._recover(known)
+        except (Full, apsw.Error) as error:
+            note_cause(error, *self._connections)
+            short = isinstance(error, Full) or result_code(error) in database.NO_ROOM | {apsw.SQLITE_CANTOPEN}
+            if not short or not self._reserve.release():
+                raise
+            self._disconnect()
+            return self._recover(known)
 
     def _recover(self, known: bool) -> Recovered:
         self._writer = self._connect(create=not known)
@@ -173,6 +176,17 @@ class SqliteStore(Alone):
             self._mark.begin(self._reach())
         self._files = {path: identity(path) for path in (self.path, f"{self.path}-wal")}
 
+    def _refused(self, what: str, error: BaseException) -> StoreError:
+        if isinstance(error, Full):
+            return StoreError(str(error))
+        told = explain(error, self.path)
+        if told is not None:
+            return StoreError(f"{self.path} cannot be {what}: {told}")
+        return StoreError(
+            f"{self.path} cannot be {what} ({in_one_line(error)}): see `solarwind check --url sqlite:///{self.path}`, "
+            "or restore a backup"
+        )
+
     def _forked(self) -> None:
         self._closed = f"{self.path} is open in the process that this one was forked from: open it there alone"
 
@@ -202,7 +216,7 @@ class SqliteStore(Alone):
             self._let_go()
 
     def _give_up(self) -> None:
-        """Close it after its opening was cancelled."""
+        """Close it after its opening failed, or was cancelled."""
         if self._lock is not None:
             self._let_go()
 
@@ -359,9 +373,8 @@ class SqliteStore(Alone):
         except apsw.Error as error:
             rolled_back = self._roll_back()
             if rolled_back and result_code(error) in database.NO_ROOM:
-                if result_code(error) == apsw.SQLITE_FULL:
-                    raise Full(f"{self.path} has no room left ({error}): make room on its disk") from error
-                raise Full(f"{self.path} cannot be written to ({error}): see to its disk") from error
+                note_cause(error, self._writer)
+                raise Full(f"{self.path} cannot be written to: {explain(error, self.path)}") from error
             raise self._stop("what was being written may be stored or not", error) from error
         except database.UNREADABLE as error:
             self._roll_back()
@@ -588,10 +601,8 @@ class SqliteStore(Alone):
         try:
             return await self._run(self._read_thread, question, *arguments)
         except database.UNREADABLE as error:
-            raise StoreError(
-                f"{self.path} cannot be read ({in_one_line(error)}): see "
-                f"`solarwind check --url sqlite:///{self.path}`, or restore a backup"
-            ) from error
+            note_cause(error, self._reading.connection)
+            raise self._refused("read", error) from error
 
     async def _run(self, thread: ThreadPoolExecutor, work: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(thread, work, *arguments)
