@@ -17,7 +17,7 @@ from solarwind.batch import Batch, seal
 from solarwind.core.spans import Spans
 from solarwind.core.state import Change, Letter, State
 from solarwind.errors import StoreError
-from solarwind.store import commits, database, files, inspection, sqlite
+from solarwind.store import commits, database, files, inspection, sqlite, writeahead
 from solarwind.store.base import Full, Recovered
 from solarwind.store.check import check
 from solarwind.store.files import Mark
@@ -32,8 +32,8 @@ FRAME_HEADER = 24
 def small_scale(monkeypatch: pytest.MonkeyPatch) -> None:
     """A log that is emptied every few commits, a mark that is always being synced: all that can go wrong, soon."""
     monkeypatch.setattr(database, "PAGE_BYTES", 1024)
-    monkeypatch.setattr(sqlite, "_LOG_BYTES", 32 << 10)
-    monkeypatch.setattr(sqlite, "_LOG_MAX_BYTES", 128 << 10)
+    monkeypatch.setattr(writeahead, "_LOG_BYTES", 32 << 10)
+    monkeypatch.setattr(writeahead, "_LOG_MAX_BYTES", 128 << 10)
     monkeypatch.setattr(sqlite, "_MARK_S", 0)
     monkeypatch.setattr(commits, "_COMMITS_KEPT", 4)
     monkeypatch.setattr(files.Reserve, "SIZE", 64 << 10)
@@ -191,7 +191,7 @@ def test_a_disk_that_does_not_sync_is_caught_by_these_tests(disk: Disk, tmp_path
 def cut_off(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes, bytes], Path]:
     """A store killed after ten commits, and how to put it back with another log and mark."""
     monkeypatch.setattr(database, "PAGE_BYTES", 512)
-    monkeypatch.setattr(sqlite, "_LOG_BYTES", 1 << 30)
+    monkeypatch.setattr(writeahead, "_LOG_BYTES", 1 << 30)
     kept: dict[str, bytes] = {}
 
     def keep(name: str) -> None:

@@ -21,7 +21,7 @@ from solarwind.core.spans import Spans
 from solarwind.core.state import Change
 from solarwind.engine.local import LocalEngine
 from solarwind.errors import StoreError
-from solarwind.store import database, files, lock, sqlite
+from solarwind.store import database, files, lock, sqlite, writeahead
 from solarwind.store.base import Full
 from solarwind.store.check import backup, check
 from solarwind.store.sqlite import SqliteStore
@@ -119,7 +119,7 @@ async def stored(store: SqliteStore, batch: Batch) -> bool:
 def test_on_a_full_disk_settles_and_trimming_go_on_and_make_room(
     disk: Disk, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite, "_LOG_BYTES", 64 << 10)
+    monkeypatch.setattr(writeahead, "_LOG_BYTES", 64 << 10)
 
     async def work() -> None:
         store = SqliteStore(str(path), vfs=disk.name)
@@ -242,9 +242,9 @@ def test_a_write_that_fails_is_said_to_be_what_it_is(disk: Disk, path: Path, cod
 def test_a_log_that_cannot_be_emptied_is_said_and_grows_no_further_than_a_bound(
     disk: Disk, path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(sqlite, "_LOG_BYTES", 64 << 10)
-    monkeypatch.setattr(sqlite, "_LOG_MAX_BYTES", 128 << 10)
-    monkeypatch.setattr(sqlite, "_LOG_REFUSE_BYTES", 512 << 10)
+    monkeypatch.setattr(writeahead, "_LOG_BYTES", 64 << 10)
+    monkeypatch.setattr(writeahead, "_LOG_MAX_BYTES", 128 << 10)
+    monkeypatch.setattr(writeahead, "_LOG_REFUSE_BYTES", 512 << 10)
 
     async def work() -> None:
         store = SqliteStore(str(path), vfs=disk.name)

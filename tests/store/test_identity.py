@@ -19,7 +19,7 @@ from solarwind.core.spans import Spans
 from solarwind.core.state import Change
 from solarwind.engine.url import open_engine, sqlite_path
 from solarwind.errors import BadArgument, StoreError
-from solarwind.store import inspection
+from solarwind.store import inspection, writeahead
 from solarwind.store.check import backup, check, restore
 from solarwind.store.sqlite import SqliteStore
 
@@ -358,18 +358,91 @@ def without_its_log(path: Path) -> None:
     os.unlink(f"{path}-wal")
 
 
-@pytest.mark.parametrize("harm", [removed, replaced, without_its_log])
-def test_nothing_is_accepted_into_a_file_that_was_removed_or_replaced(path: Path, harm: Callable[[Path], None]) -> None:
+def overwritten(path: Path) -> None:
+    """As by `cp`: another store's content, and as much of it, in the same file."""
+    content = bytearray(path.read_bytes())
+    life = slice(12, 24) if path.name.endswith("-wal") else slice(60, 63)
+    content[life] = os.urandom(life.stop - life.start)
+    path.write_bytes(content)
+
+
+def emptied(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def cut_off(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def log_overwritten(path: Path) -> None:
+    overwritten(Path(f"{path}-wal"))
+
+
+def log_emptied(path: Path) -> None:
+    emptied(Path(f"{path}-wal"))
+
+
+def log_cut_off(path: Path) -> None:
+    cut_off(Path(f"{path}-wal"))
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        *(removed, replaced, without_its_log, overwritten, emptied, cut_off),
+        *(log_overwritten, log_emptied, log_cut_off),
+    ],
+)
+def test_nothing_is_accepted_into_a_file_that_was_removed_replaced_or_overwritten(
+    path: Path, harm: Callable[[Path], None]
+) -> None:
     async def work(store: SqliteStore) -> None:
-        await put(batch("a"))(store)
+        await put(batch("a"), batch("a", 1000, first=1))(store)
         harm(path)
         for number in (1, 2):
-            with pytest.raises(StoreError, match="was removed or replaced while it was in use"):
-                await store.commit([batch("a", first=number)], [], [], now=5)
-        with pytest.raises(StoreError, match="was removed or replaced while it was in use"):
+            with pytest.raises(StoreError, match="was removed, replaced or overwritten while it was in use"):
+                await store.commit([batch("a", first=2000 + number)], [], [], now=5)
+        with pytest.raises(StoreError, match="was removed, replaced or overwritten while it was in use"):
             await store.topic("a", 1, 1)
 
     on_store(path, work)
+
+
+def test_a_file_that_is_overwritten_is_not_written_to_by_upkeep_either(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writeahead, "_LOG_BYTES", 64 << 10)
+
+    async def fill(store: SqliteStore) -> None:
+        for number in range(1000):
+            await put(batch("a", first=number, payload=b"x" * 50_000))(store)
+            if number == 100:
+                path.write_bytes(b"someone else's")
+
+    async def work(store: SqliteStore) -> None:
+        with pytest.raises(StoreError, match="was removed, replaced or overwritten while it was in use"):
+            await fill(store)
+
+    on_store(path, work)
+    assert path.read_bytes() == b"someone else's"
+
+
+def test_a_store_that_empties_its_log_and_starts_it_anew_is_not_taken_for_overwritten(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writeahead, "_LOG_BYTES", 64 << 10)
+
+    async def work(store: SqliteStore) -> None:
+        for number in range(300):
+            await put(batch("a", first=number, payload=b"x" * 20_000))(store)
+            os.utime(path)
+            if number % 50 == 20:
+                await store.trim("a", Spans(), 1 << 62, None)
+                while await store.shrink():
+                    pass
+
+    on_store(path, work)
+    assert check(str(path)) == []
 
 
 # --- restoring ----------------------------------------------------------------------------------------------

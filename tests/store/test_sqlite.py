@@ -28,7 +28,7 @@ from solarwind.core.spans import Spans
 from solarwind.core.state import Change, Letter, State, Statement, Waiting
 from solarwind.errors import StoreError
 from solarwind.event import Cause
-from solarwind.store import commits, inspection, reading, sqlite
+from solarwind.store import commits, inspection, reading, writeahead
 from solarwind.store.base import Recovered
 from solarwind.store.check import backup, check
 from solarwind.store.sqlite import SqliteStore
@@ -612,8 +612,8 @@ def test_a_large_backlog_opens_at_once(path: Path) -> None:
 
 
 def test_the_log_stays_bounded_under_continuous_load(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite, "_LOG_BYTES", 1 << 20)
-    monkeypatch.setattr(sqlite, "_LOG_MAX_BYTES", 4 << 20)
+    monkeypatch.setattr(writeahead, "_LOG_BYTES", 1 << 20)
+    monkeypatch.setattr(writeahead, "_LOG_MAX_BYTES", 4 << 20)
     written = 0
 
     async def work(store: SqliteStore) -> None:

@@ -15,7 +15,7 @@ import pytest
 from solarwind import SolarWind
 from solarwind.core.spans import Spans
 from solarwind.engine.local import LocalEngine
-from solarwind.store import reading, sqlite
+from solarwind.store import reading, sqlite, writeahead
 from solarwind.store.check import check
 from solarwind.store.sqlite import SqliteStore
 from solarwind.testing import FakeClock
@@ -164,7 +164,7 @@ def test_the_file_shrinks_by_itself_after_trimming_while_commits_go_on(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sqlite, "_FREE_BYTES", 1 << 20)
-    monkeypatch.setattr(sqlite, "_LOG_BYTES", 1 << 20)
+    monkeypatch.setattr(writeahead, "_LOG_BYTES", 1 << 20)
 
     async def work(wind: SolarWind) -> None:
         for _ in range(12):

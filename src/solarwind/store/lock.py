@@ -95,6 +95,11 @@ class Lock:
         except OSError as error:
             raise StoreError(f"{self._path} cannot be opened: {explain(error, self._path)}") from error
 
+    @property
+    def descriptor(self) -> int:
+        """The descriptor by which it is held; it must not be closed elsewhere."""
+        return self._file
+
     def release(self) -> None:
         if self._file < 0:
             return

@@ -14,10 +14,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import apsw
@@ -39,17 +38,16 @@ from .delayed import StoredDueLog, add
 from .delays import Delayed, DueLog, check_delayed
 from .faults import explain, note_cause
 from .files import Mark, Reach, Reserve
-from .lock import Lock, identity
+from .lock import Lock
 from .paths import refuse_path
 from .reading import Reading, Row, trim
+from .watch import Watch
+from .writeahead import WriteAheadLog
 
 T = TypeVar("T")
 log = logging.getLogger("solarwind")
 _DAY_NS = 24 * 3600 * 1_000_000_000
 
-_LOG_BYTES = 64 << 20  # from here on the log is emptied into the database in parallel
-_LOG_MAX_BYTES = 4 * _LOG_BYTES  # and from here on commits wait for that
-_LOG_REFUSE_BYTES = 16 * _LOG_BYTES  # and where that fails, from here on events are refused
 _FREE_BYTES = 16 << 20  # so much may be free in the file, or an eighth of it, for what comes next
 _SHRINK_PAGES = 64
 _MARK_S = 0.1  # a sync takes as long as a commit's own, so one for each would slow all of them down
@@ -68,19 +66,15 @@ class SqliteStore(Alone):
         self._closed: str | None = f"{self.path} is not open"  # why it refuses all calls
         self._broken = False
         self._lock: Lock | None = None
-        self._files: dict[str, tuple[int, int] | None] = {}  # their identities when it was opened
         self._connections: list[apsw.Connection] = []
         self._known = Known()
         self._store_id = b""
         self._life = self._former_life = 0
-        self._log_pages = 0
         self._page_bytes = database.PAGE_BYTES
-        self._emptying: Future[None] | None = None
         self._marking = False
         self._shrinking = False
         self._closing = threading.Event()
         self._trimming = asyncio.Lock()
-        self._log_fault = ""  # why the log cannot be emptied into the database
         self.failed: Callable[[StoreError], None] = lambda error: None
         self.definitions: Definitions = StoredDefinitions(self._define, self._defined, lasting=True)
         self.delays: DueLog = StoredDueLog(self, self._alone)
@@ -112,6 +106,7 @@ class SqliteStore(Alone):
             for finding in inspection.inspect_log(self.path, self._vfs):
                 raise StoreError(finding.text)
             self._lock = Lock(self.path, now, self._forked)
+            self._watch = Watch(self.path, self._lock.descriptor)
             self._mark = Mark(self.path, self._vfs, self._mark_failed)
             self._reserve = Reserve(self.path, self._vfs)
             return self._recover_with_reserve(known)
@@ -149,10 +144,13 @@ class SqliteStore(Alone):
         self._page_bytes = self._writer.pragma("page_size")
         self._reading, self._keeper = Reading(self.path, self._connect(), self._known), self._connect()
         self._closed, self._broken = None, False
-        self._log_pages, self._emptying, self._marking = 0, None, False
+        self._marking = False
+        self._log = WriteAheadLog(
+            self.path, self._writer, self._keeper, self._upkeep_thread, self._reserve, self._watch, self._stop
+        )
         self._begin_life(clean)
         self._reserve.hold()
-        self._writer.set_wal_hook(self._note_log)
+        self._log.count()
         for connection in self._connections:
             database.keep_tidy(connection, True)
         records = [TopicRecord(log.name, log.next, log.keep_ns, log.keep_bytes) for log in topics]
@@ -170,11 +168,11 @@ class SqliteStore(Alone):
             self._writer.execute(f"PRAGMA user_version = {self._life}")
 
         self._write(work)
-        self._checkpoint(self._writer)
+        self._log.empty()
         if database.read_life(self.path, self._vfs) == self._life != self._former_life:
             self._former_life = self._life
             self._mark.begin(self._reach())
-        self._files = {path: identity(path) for path in (self.path, f"{self.path}-wal")}
+        self._watch.begin()
 
     def _refused(self, what: str, error: BaseException) -> StoreError:
         if isinstance(error, Full):
@@ -228,7 +226,7 @@ class SqliteStore(Alone):
         if was_open:
             self._mark.end(self._reach(emptied=not database.has_log(self.path)))
         self._mark.close()
-        self._files = {}
+        self._watch.end()
         if self._lock is not None:
             self._lock.release()
             self._lock = None
@@ -324,12 +322,8 @@ class SqliteStore(Alone):
 
     def _make_room(self) -> bool:
         released = self._reserve.release()
-        self._checkpoint(self._writer)  # before the log takes the room that the database needs for its content
+        self._log.empty()  # before the log takes the room that the database needs for its content
         return released
-
-    def _growth(self, connection: apsw.Connection) -> int:
-        """Return how many bytes the file grows by when the log is emptied into it, at most the room there is."""
-        return int(connection.pragma("page_count")) * self._page_bytes - os.path.getsize(self.path)
 
     def _after_commit(self, had_batches: bool) -> None:
         try:
@@ -341,7 +335,7 @@ class SqliteStore(Alone):
             self._mark_thread.submit(self._sync_mark)
         if had_batches and not self._reserve.held and self._known.last.number % 64 == 0:
             self._reserve.hold()
-        self._bound_log()
+        self._log.bound()
 
     def _reach(self, emptied: bool = False) -> Reach:
         last = self._known.last
@@ -357,7 +351,7 @@ class SqliteStore(Alone):
         except Full:
             if not spare:
                 raise
-        self._checkpoint(self._writer)  # an empty log is written from its beginning again, where it has room
+        self._log.empty()  # an empty log is written from its beginning again, where it has room
         try:
             return self._transaction(work)
         except Full:
@@ -366,6 +360,8 @@ class SqliteStore(Alone):
         return self._transaction(work)
 
     def _transaction(self, work: Callable[[], T]) -> T:
+        if not self._log.is_whole:
+            self._refuse_harmed(f"{self.path}-wal")
         try:
             self._writer.execute("BEGIN IMMEDIATE")
             result = work()
@@ -382,17 +378,16 @@ class SqliteStore(Alone):
         except BaseException:
             self._roll_back()
             raise
-        self._refuse_gone()
+        self._refuse_harmed(self._watch.harmed())
         return result
 
-    def _refuse_gone(self) -> None:
-        """Raise `StoreError` where the file was moved or replaced: the next opening would not find what was written."""
-        for path, file in self._files.items():
-            if identity(path) != file:
-                raise self._end(
-                    f"{path} was removed or replaced while it was in use, so what is written is in no file that "
-                    "anybody finds: put it back, or restore a backup with `solarwind restore`, and start again"
-                )
+    def _refuse_harmed(self, path: str | None) -> None:
+        """Raise `StoreError` where a file is not the store's own: the next opening would not find what was written."""
+        if path is not None:
+            raise self._end(
+                f"{path} was removed, replaced or overwritten while it was in use, so what is written is in no file "
+                "that anybody finds: put it back, or restore a backup with `solarwind restore`, and start again"
+            )
 
     def _roll_back(self) -> bool:
         try:
@@ -426,56 +421,6 @@ class SqliteStore(Alone):
         self._marking = False  # first, so that later writes are synced next time
         self._mark.sync()
 
-    def _note_log(self, _: apsw.Connection, __: str, pages: int) -> int:
-        self._log_pages = pages
-        return apsw.SQLITE_OK
-
-    def _bound_log(self) -> None:
-        """Let the log start anew once it is long. It runs on the write thread, between two commits.
-
-        Most of it was copied to the database in parallel with commits. Only what they wrote meanwhile is copied here,
-        while nothing else writes: a log can be written from its beginning again only after all of it was copied.
-        """
-        log_bytes = self._log_pages * self._page_bytes
-        if not self._reserve.held and log_bytes >= self._reserve.SIZE // 4:
-            self._checkpoint(self._writer)  # the reserved space is for the database, too
-        elif log_bytes < _LOG_BYTES:
-            return
-        elif self._emptying is None:
-            self._emptying = self._upkeep_thread.submit(self._empty_log)
-        elif self._emptying.done() or log_bytes >= _LOG_MAX_BYTES:
-            self._emptying.result()
-            self._emptying = None
-            self._checkpoint(self._writer)
-
-    def _empty_log(self) -> None:
-        for _ in range(3):  # each time less is written meanwhile
-            if self._checkpoint(self._keeper) * self._page_bytes < _LOG_BYTES // 16:
-                return
-
-    def _checkpoint(self, connection: apsw.Connection) -> int:
-        """Copy the log to the database as far as readers allow. Return the number of pages left."""
-        if not self._reserve.held and self._growth(connection) > self._reserve.SIZE // 2:
-            return 0
-        try:
-            written, copied = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-        except apsw.Error as error:
-            if result_code(error) in database.UNKNOWN:
-                self._stop("so what it holds cannot be told", error)
-            elif not isinstance(error, apsw.BusyError):  # else another connection is at it
-                self._note_log_fault(error)
-            return 0  # the log grows until it can be done
-        if self._log_fault:
-            self._log_fault = ""
-            log.warning("%s-wal is emptied into %s again", self.path, self.path)
-        return max(0, self._log_pages - copied) if written >= 0 else 0
-
-    def _note_log_fault(self, error: apsw.Error) -> None:
-        """Log it once, until it succeeds again."""
-        if not self._log_fault:
-            log.warning("%s-wal cannot be emptied into %s (%s), so it grows: see to its disk", *[self.path] * 2, error)
-        self._log_fault = str(error) or type(error).__name__
-
     def _refuse_events(self) -> None:
         """Refuse new events, so that settles have room, and a log that cannot be emptied does not grow."""
         if not self._reserve.held and self._free_bytes() < self._reserve.SIZE and not self._reserve.hold():
@@ -483,17 +428,8 @@ class SqliteStore(Alone):
                 f"{self.path} has no room left for {self.path}-reserve, of {self._reserve.SIZE >> 10:,} KiB, which "
                 "settles may need: make room on its disk"
             )
-        if self._log_fault and self._log_pages * self._page_bytes >= _LOG_REFUSE_BYTES:
-            if self._emptying is not None:
-                self._emptying.result()  # two at a time are refused
-                self._emptying = None
-            self._checkpoint(self._writer)
-            if self._log_fault:
-                raise Full(
-                    f"{self.path} takes no more events while {self.path}-wal, of "
-                    f"{self._log_pages * self._page_bytes >> 20:,} MiB, cannot be emptied into it ({self._log_fault}): "
-                    "see to its disk"
-                )
+        if told := self._log.why_refuse():
+            raise Full(told)
 
     # --- reading --------------------------------------------------------------------------------------------
 
@@ -557,7 +493,7 @@ class SqliteStore(Alone):
     def _trim(self, log: TopicLog, rows: list[Row]) -> int:
         before, after = log.events, self._write(lambda: trim(self._writer, log, rows))
         log.trimmed, log.gone = after.trimmed, after.gone
-        self._bound_log()
+        self._log.bound()
         return before - log.events
 
     async def shrink(self) -> bool:
@@ -565,8 +501,8 @@ class SqliteStore(Alone):
         more = await self._run(self._write_thread, self._shrink)
         if self._shrinking and not more:  # the file is truncated when the log is emptied into it
             self._shrinking = False
-            await self._run(self._upkeep_thread, self._empty_log)
-            await self._run(self._write_thread, self._checkpoint, self._writer)
+            await self._run(self._upkeep_thread, self._log.empty_in_parallel)
+            await self._run(self._write_thread, self._log.empty)
         return more
 
     def _free_bytes(self) -> int:
@@ -580,7 +516,7 @@ class SqliteStore(Alone):
         if able and free > _FREE_BYTES and free > size // 8:
             self._write(lambda: self._writer.execute(f"PRAGMA incremental_vacuum({_SHRINK_PAGES})").fetchall())
             self._shrinking = True
-            self._bound_log()
+            self._log.bound()
             return True
         return False
 
