@@ -1,4 +1,5 @@
-"""Exchanges of installed packages, by the entry-point group `solarwind.exchanges`."""
+"""The exchanges of this process: those that are registered here, and those of installed packages, which come by the
+entry-point group `solarwind.exchanges`."""
 
 from __future__ import annotations
 
@@ -6,18 +7,28 @@ import sys
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from .core.exchange import lookup, register, unknown
+from .core.exchange import Exchange, Exchanges
 from .errors import BadArgument
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 GROUP = "solarwind.exchanges"
+registered = Exchanges()  # what the dispatchers of this process go by, and its services
+
+
+def register_exchange(name: str, exchange: Exchange) -> None:
+    """Make `exchange` known under `name` in this process, so that `on(..., exchange=name)` finds it.
+
+    Raises `BadArgument` for a name outside `a-z 0-9 _ -` (with one colon within at most) or something that is no
+    exchange, and `ConflictError` where another one has that name.
+    """
+    registered.register(name, exchange)
 
 
 def load_exchange(name: object) -> None:
     """Register the exchange `name`, from an installed package if need be. Raise `BadArgument` where there is none."""
-    if isinstance(name, str) and lookup(name) is not None:
+    if isinstance(name, str) and registered.lookup(name) is not None:
         return
     entry = _installed(tuple(sys.path)).get(name) if isinstance(name, str) else None
     if entry is not None:
@@ -25,9 +36,9 @@ def load_exchange(name: object) -> None:
             exchange = entry.load()
         except Exception as error:
             raise BadArgument(f"expected exchange {name!r} to load from {entry.value}, got {error!r}") from error
-        register(entry.name, exchange() if isinstance(exchange, type) else exchange)
+        register_exchange(entry.name, exchange() if isinstance(exchange, type) else exchange)
         return
-    text = unknown(name)
+    text = registered.unknown(name)
     raise BadArgument(
         text
         if text.endswith("?")

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from solarwind.batch import Batch, seal
 from solarwind.core.dispatcher import Dispatcher
 from solarwind.core.effects import Closed, Failure, Fault, Fetch, Join, Offer, Report
+from solarwind.core.exchange import Exchanges
 from solarwind.core.log import Stored
 from solarwind.core.purpose import Purpose
 from solarwind.core.spans import Spans
@@ -49,11 +50,18 @@ class Bench:
         self.fetches: list[Fetch] = []
         self.closed: list[Closed] = []
         self.said: list[str] = []
+        self.exchanges = Exchanges()
         self._begin()
 
     def _begin(self) -> None:
         self.dispatcher = Dispatcher(
-            self, Random(1).random, keep_ns=KEEP_NS, durable=self.durable, limits=self.limits, home=HERE
+            self,
+            Random(1).random,
+            keep_ns=KEEP_NS,
+            durable=self.durable,
+            limits=self.limits,
+            home=HERE,
+            exchanges=self.exchanges,
         )
         self.offers: list[Offer] = []
 

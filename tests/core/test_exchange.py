@@ -9,8 +9,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from solarwind.core import exchange as exchanges
-from solarwind.core.exchange import Exchange, Instance, check, lookup, register
+from solarwind.core.exchange import Exchange, Exchanges, Instance
 from solarwind.core.log import Stored
 from solarwind.errors import BadArgument, ConflictError
 from solarwind.event import Event
@@ -32,13 +31,8 @@ class Seat:
     origin: str = "m/p"
 
 
-@pytest.fixture(autouse=True)
-def _exchanges_stay_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exchanges, "_known", dict(exchanges._known))
-
-
 def share(name: str, count: int, seats: Sequence[Seat]) -> dict[int, list[int]]:
-    chosen = lookup(name)
+    chosen = Exchanges().lookup(name)
     assert chosen is not None
     chances: Iterator[float] = iter(range(100, 0, -1))
     shares = chosen.share(Stored(10, batch(count)), range(10, 10 + count), seats, lambda: next(chances))
@@ -116,8 +110,8 @@ def test_an_event_of_ones_own_exchange_goes_where_it_says_or_waits() -> None:
         def choose(self, event: Event, instances: Sequence[Instance]) -> Instance | None:
             return next((each for each in instances if each.origin == event.key), None)
 
-    register("by-key", ByKey())
     bench = Bench()
+    bench.exchanges.register("by-key", ByKey())
     a, b = (bench.join(exchange="by-key", origin=origin, room=2) for origin in "ab")
     bench.fire(4, keys=["b", "a", "c", "a"])
     assert bench.given() == {b: [0], a: [1]}, "what it chooses nobody for waits, and what is behind it too"
@@ -132,8 +126,8 @@ def test_an_exchange_of_ones_own_that_does_not_pend_copies_to_whom_it_chooses() 
         def choose(self, event: Event, instances: Sequence[Instance]) -> Iterable[Instance]:
             return [each for each in instances if event.key in (None, each.origin)]
 
-    register("some", Newest())
     bench = Bench()
+    bench.exchanges.register("some", Newest())
     a, b = (bench.join(exchange="some", origin=origin, room=5) for origin in "ab")
     bench.fire(3, keys=[None, "b", "x"])
     assert bench.given() == {a: [0], b: [0, 1]}
@@ -141,13 +135,14 @@ def test_an_exchange_of_ones_own_that_does_not_pend_copies_to_whom_it_chooses() 
 
 
 def test_a_name_is_registered_once_and_must_be_one() -> None:
+    exchanges = Exchanges()
     with pytest.raises(ConflictError, match="registered already"):
-        register("fanout", lookup("direct") or Exchange())
+        exchanges.register("fanout", exchanges.lookup("direct") or Exchange())
     for name in ("", "A", "a b", "a:b:c", "ä"):
         with pytest.raises(BadArgument, match="expected an exchange's name"):
-            register(name, Exchange())
+            exchanges.register(name, Exchange())
     with pytest.raises(BadArgument, match="expected an instance of an Exchange"):
-        register("mine", Exchange)  # type: ignore[arg-type]
+        exchanges.register("mine", Exchange)  # type: ignore[arg-type]
     with pytest.raises(BadArgument, match=r"expected an exchange, one of .*direct, .*keyed"):
         Bench().join(exchange="unheard-of")
 
@@ -237,7 +232,7 @@ def test_a_key_costs_little_however_long_the_field_is() -> None:
     [("fan-out", "fanout"), ("Direct", "direct"), ("keyd", "keyed"), ("direct:least_busy", "direct:least-busy")],
 )
 def test_a_mistyped_exchange_is_told_what_was_meant(typed: str, meant: str) -> None:
-    for refusing in (lambda: check(typed, None), lambda: load_exchange(typed)):
+    for refusing in (lambda: Exchanges().check(typed, None), lambda: load_exchange(typed)):
         with pytest.raises(BadArgument, match=f"got '{typed}': did you mean '{meant}'\\?$"):
             refusing()
 

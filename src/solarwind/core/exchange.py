@@ -155,68 +155,65 @@ class Fanout(Exchange):
 
 _NAME = re.compile(r"[a-z0-9_-]+(:[a-z0-9_-]+)?")
 _MAX_GUESSED = 50  # characters of a name that is none
-_known: dict[str, Exchange] = {
-    "direct": Direct(),
-    "direct:least-busy": LeastBusy(),
-    "direct:random": Random_(),
-    "fanout": Fanout(),
-    "keyed": Keyed(),
-}
-
-
-def register(name: str, exchange: Exchange) -> None:
-    """Make `exchange` known under `name` in this process, so that `on(..., exchange=name)` finds it.
-
-    Raises `BadArgument` for a name outside `a-z 0-9 _ -` (with one colon within at most) or something that is no
-    exchange, and `ConflictError` where another one has that name.
-    """
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise BadArgument(f"expected an exchange's name of a-z 0-9 _ - such as 'nearest', got {name!a}")
-    if not isinstance(exchange, Exchange):
-        raise BadArgument(f"expected an instance of an Exchange for {name!r}, got {exchange!a}")
-    if type(_known.get(name, exchange)) is not type(exchange):
-        raise ConflictError(f"an exchange {name!r} is registered already: choose another name for {exchange!a}")
-    _known[name] = exchange
-
-
-def lookup(name: str) -> Exchange | None:
-    return _known.get(name)
-
-
-def unknown(name: object) -> str:
-    """What is said where no exchange has this name."""
-    near = get_close_matches(name, list(_known), 1) if isinstance(name, str) and len(name) <= _MAX_GUESSED else []
-    hint = f": did you mean {near[0]!r}?" if near else ""
-    return f"expected an exchange, one of {', '.join(known())}, got {name!a}{hint}"
-
-
 KEY_MISSING = ("handle", "reject")  # what becomes of an event without a key
 
 
-def check(name: str, key: str | None, key_missing: str = "handle") -> None:
-    """Whether a version may state this exchange, key and what becomes of events without one; else `BadArgument`."""
-    exchange = lookup(name)
-    if exchange is None:
-        raise BadArgument(unknown(name))
-    if key is not None:
-        if not exchange.keyed:
-            raise BadArgument(f"expected a key only with an exchange that is keyed, got {key!a} with {name!r}")
-        check_field(key)
-    if key_missing != "handle":
-        check_key_missing(key_missing)
-        if not exchange.keyed:
-            raise BadArgument(
-                f"expected key_missing only with an exchange that is keyed, got {key_missing!a} with {name!r}"
-            )
+class Exchanges:
+    """The exchanges that a dispatcher knows by name: those that come with Solar Wind, and what is registered."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Exchange] = {
+            "direct": Direct(),
+            "direct:least-busy": LeastBusy(),
+            "direct:random": Random_(),
+            "fanout": Fanout(),
+            "keyed": Keyed(),
+        }
+
+    def register(self, name: str, exchange: Exchange) -> None:
+        """Make `exchange` known under `name`.
+
+        Raises `BadArgument` for a name outside `a-z 0-9 _ -` (with one colon within at most) or something that is no
+        exchange, and `ConflictError` where another one has that name.
+        """
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise BadArgument(f"expected an exchange's name of a-z 0-9 _ - such as 'nearest', got {name!a}")
+        if not isinstance(exchange, Exchange):
+            raise BadArgument(f"expected an instance of an Exchange for {name!r}, got {exchange!a}")
+        if type(self._known.get(name, exchange)) is not type(exchange):
+            raise ConflictError(f"an exchange {name!r} is registered already: choose another name for {exchange!a}")
+        self._known[name] = exchange
+
+    def lookup(self, name: str) -> Exchange | None:
+        return self._known.get(name)
+
+    def unknown(self, name: object) -> str:
+        """What is said where no exchange has this name."""
+        known = list(self._known)
+        near = get_close_matches(name, known, 1) if isinstance(name, str) and len(name) <= _MAX_GUESSED else []
+        hint = f": did you mean {near[0]!r}?" if near else ""
+        return f"expected an exchange, one of {', '.join(sorted(known))}, got {name!a}{hint}"
+
+    def check(self, name: str, key: str | None, key_missing: str = "handle") -> None:
+        """Whether a version may state this exchange, key and what becomes of events without one; else `BadArgument`."""
+        exchange = self.lookup(name)
+        if exchange is None:
+            raise BadArgument(self.unknown(name))
+        if key is not None:
+            if not exchange.keyed:
+                raise BadArgument(f"expected a key only with an exchange that is keyed, got {key!a} with {name!r}")
+            check_field(key)
+        if key_missing != "handle":
+            check_key_missing(key_missing)
+            if not exchange.keyed:
+                raise BadArgument(
+                    f"expected key_missing only with an exchange that is keyed, got {key_missing!a} with {name!r}"
+                )
 
 
 def check_key_missing(value: object) -> None:
     if value not in KEY_MISSING:
         raise BadArgument(f"expected key_missing 'handle' or 'reject', got {value!a}")
-
-
-def known() -> list[str]:
-    return sorted(_known)
 
 
 KeyOf = Callable[[Batch, int], Key | None]

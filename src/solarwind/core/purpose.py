@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Collection
 
-from .exchange import Exchange, lookup
+from .exchange import Exchange, Exchanges
 from .instance import Instance, Lease
 from .log import Stored
 from .spans import Spans
@@ -22,7 +22,8 @@ MAX_HELD_BYTES = 64 << 20  # of batches whose copies are held back, of a purpose
 class Purpose:
     """A purpose, its instances and its tracks."""
 
-    def __init__(self, topic: str, name: str) -> None:
+    def __init__(self, topic: str, name: str, exchanges: Exchanges) -> None:
+        self.exchanges = exchanges
         self.topic = topic
         self.name = name
         self.key = (topic, name)
@@ -133,7 +134,7 @@ class Purpose:
     @property
     def exchange(self) -> Exchange | None:
         """The active version's; None where it is a plug-in that this process does not have."""
-        return lookup(self.active.exchange)
+        return self.exchanges.lookup(self.active.exchange)
 
     @property
     def exchange_pends(self) -> bool:

@@ -15,7 +15,7 @@ from ..errors import BadArgument, Busy, ConflictError, NotAllowed, NotFound
 from ..failure import Retry
 from ..limits import Limits
 from .effects import Closed, Effect, Fault, Join
-from .exchange import check, lookup
+from .exchange import Exchanges
 from .instance import Instance
 from .log import Log, Stored
 from .process import Process
@@ -73,11 +73,14 @@ class Registry:
         durable: bool,
         limits: Limits | None = None,
         home: str = "",
+        exchanges: Exchanges | None = None,
     ) -> None:
-        """`keep_ns` is for topics of which nobody said how much history they keep; `durable`, whether changes are
-        committed to something that survives the process, which is `home` (see `Join.process`)."""
+        """`exchanges` are those that it hands out by, the ones that come with Solar Wind if not given. `keep_ns` is for
+        topics of which nobody said how much history they keep; `durable`, whether changes are committed to something
+        that survives the process, which is `home` (see `Join.process`)."""
         self.topics: dict[str, Topic] = {}
         self.instances: dict[int, tuple[Instance, Purpose]] = {}
+        self.exchanges = exchanges or Exchanges()
         self.limits = limits or Limits()
         self.log = log
         self.random = random
@@ -131,7 +134,7 @@ class Registry:
         """Register an instance, and its purpose if it is new: that one listens from position `since` on, or from now on
         where its events do not pend. Gives the instance's number. Raises `BadArgument` for an exchange that nobody
         knows, `ConflictError` for a statement that contradicts an earlier one of the same version."""
-        check(join.exchange, join.key, join.key_missing)
+        self.exchanges.check(join.exchange, join.key, join.key_missing)
         topic = self.topic(join.topic)
         purpose = topic.purposes.get(join.purpose)
         before = purpose.statements.get(join.version) if purpose is not None else None
@@ -170,9 +173,9 @@ class Registry:
         if self._purposes >= self.limits.names:
             raise Busy(f"expected no more than {self.limits.names:,} purposes, got another: {name!r}")
         self._purposes += 1
-        purpose = Purpose(topic.name, name)
+        purpose = Purpose(topic.name, name, self.exchanges)
         state = State(topic.name, name)
-        exchange = lookup(statement.exchange)
+        exchange = self.exchanges.lookup(statement.exchange)
         if exchange is not None and not exchange.pends:
             change = Change(topic.name, name, created=topic.end, stated=[statement], copied_from=topic.end)
         else:
@@ -478,7 +481,7 @@ class Registry:
             topic = self.topic(state.topic)
             purpose = topic.purposes.get(state.purpose)
             if purpose is None:
-                purpose = topic.purposes[state.purpose] = Purpose(state.topic, state.purpose)
+                purpose = topic.purposes[state.purpose] = Purpose(state.topic, state.purpose, self.exchanges)
                 self._purposes += 1
             track = self._add_track(purpose, state, reached=state.reach)
             self._note_exchange(topic, track)

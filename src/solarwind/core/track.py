@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from ..limits import Limits
 from ..payload import field
 from .backlog import Backlog, Lanes, Missing
-from .exchange import Exchange, KeyOf, header_key, lookup
+from .exchange import Exchange, KeyOf, header_key
 from .instance import Instance, Lease
 from .log import Log, Stored
 from .process import Process
@@ -81,7 +81,7 @@ class Track:
     @property
     def exchange(self) -> Exchange | None:
         """That version's; None where it is a plug-in that this process does not have."""
-        return lookup((self._statement or self.statement).exchange)
+        return self.purpose.exchanges.lookup((self._statement or self.statement).exchange)
 
     @property
     def instances(self) -> Collection[Instance]:

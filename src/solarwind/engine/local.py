@@ -25,6 +25,7 @@ from ..errors import Busy, StoreError
 from ..limits import Limits
 from ..logs import limited
 from ..origin import this_process
+from ..plugins import registered
 from ..store.base import Full, Recovered, Store
 from .alarm import Alarm
 from .base import NOTHING, Receiver, Since
@@ -74,7 +75,13 @@ class LocalEngine(Operations):
         store = self.store
         keeps, limits, home = store.keep_ns, self._limits, this_process()
         self._dispatcher = Dispatcher(
-            self._cache, self._random, keep_ns=keeps, durable=store.durable, limits=limits, home=home
+            self._cache,
+            self._random,
+            keep_ns=keeps,
+            durable=store.durable,
+            limits=limits,
+            home=home,
+            exchanges=registered,
         )
         self._receivers: dict[int, Receiver] = {}
         self._delivered: list[Receiver] = []  # to those, and not flushed

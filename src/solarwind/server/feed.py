@@ -13,12 +13,12 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from ..core.effects import Join
-from ..core.exchange import lookup
 from ..engine.base import Engine
 from ..errors import Busy, NotAllowed, Unavailable
 from ..event import Event
 from ..limits import Limits
 from ..peer.turns import PIECE_BYTES, Turns
+from ..plugins import registered
 from ..service.consumer import Consumer, Work
 from ..service.registration import make_join
 from .call import Call
@@ -51,7 +51,7 @@ async def feed(call: Call, feeds: Feeds) -> Response:
             "take events from a purpose that does if none may be missed"
         )
     join = make_join(call.topic, call.purpose, query.exchange, query.version, None, "now", None, 30.0, ROOM)
-    exchange = lookup(join.exchange)
+    exchange = registered.lookup(join.exchange)
     if exchange is None or exchange.pends:
         raise NotAllowed(
             f"expected an exchange that gives everybody a copy, such as fanout, got {join.exchange!r}, whose events "

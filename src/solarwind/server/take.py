@@ -20,12 +20,12 @@ from msgspec import Meta
 from starlette.responses import Response
 
 from ..core.effects import Failure, Join, Offer, Report
-from ..core.exchange import lookup
 from ..core.spans import Spans
 from ..engine.base import Since
 from ..errors import BadArgument, Busy, ConflictError, NotAllowed, TooLarge, Unavailable
 from ..event import Event, HandOut
 from ..failure import MAX_SECONDS
+from ..plugins import registered
 from ..service.registration import make_join
 from .call import Call, ClientGone, answer, in_pieces, problem
 from .cloudevents import CloudEvent, to_cloudevent
@@ -128,7 +128,7 @@ async def take(call: Call, takes: Takes) -> Response:
         wanted.max,
         wanted.key_missing,
     )
-    exchange = lookup(join.exchange)
+    exchange = registered.lookup(join.exchange)
     if exchange is not None and not exchange.pends:
         raise NotAllowed(
             f"expected an exchange whose events pend until somebody takes them, got {join.exchange!r}, "

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from ..core.effects import Join
-from ..core.exchange import lookup
 from ..core.track import key_of
 from ..engine.base import Engine
+from ..plugins import registered
 
 if TYPE_CHECKING:
     from .consumer import Consumer, Work
@@ -29,7 +29,7 @@ class Doubtful:
     process."""
 
     def __init__(self, join: Join) -> None:
-        exchange = lookup(join.exchange)
+        exchange = registered.lookup(join.exchange)
         self.pends = exchange is None or exchange.pends
         self._key = key_of(join.key) if exchange is not None and exchange.keyed else None
         self._pause_s = MIN_PAUSE_S

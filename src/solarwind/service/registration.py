@@ -11,15 +11,13 @@ from typing import Any
 import msgspec
 
 from ..core.effects import Join
-from ..core.exchange import check as check_exchange
-from ..core.exchange import lookup
 from ..engine.base import Since
 from ..errors import BadArgument
 from ..failure import MAX_SECONDS, Retry
 from ..names import check_purpose, check_topic
 from ..options import check_count, check_seconds, check_since, check_type
 from ..origin import this_process
-from ..plugins import load_exchange
+from ..plugins import load_exchange, registered
 from .runner import Runner
 from .signature import Handler, innermost
 
@@ -100,12 +98,12 @@ def check_join(join: Join, since: Since) -> None:
     check_count("room", join.room)
     if not 0 < join.lease_ns < MAX_SECONDS * 1e9:
         raise BadArgument(f"expected a lease of more than 0 seconds, got {join.lease_ns} ns")
-    check_exchange(join.exchange, join.key, join.key_missing)
+    registered.check(join.exchange, join.key, join.key_missing)
     for what, name in (("an origin", join.origin), ("a process", join.process)):
         if len(name) > MAX_ORIGIN:
             raise BadArgument(f"expected {what} of at most {MAX_ORIGIN:,} characters, got {len(name):,}")
     check_since(since)
-    found = lookup(join.exchange)
+    found = registered.lookup(join.exchange)
     if since != "now" and found is not None and not found.pends:
         raise BadArgument(
             f"expected no since with exchange {join.exchange!r}, whose instances get what comes while they are there, "

@@ -23,12 +23,12 @@ from typing import Any
 import msgspec
 
 from ..core.effects import Failure, Join
-from ..core.exchange import lookup
 from ..engine.base import Engine
 from ..event import Event
 from ..failure import Retry
 from ..limits import Limits
 from ..logs import limited
+from ..plugins import registered
 from .consumer import Consumer, Work
 from .meaning import Meaning, meaning
 from .signature import Handler, Unfit, refuse_unrun
@@ -83,7 +83,7 @@ class Runner(Consumer):
         self._retry = join.retry or Retry()
         self._stopping = False
         self._cancelled = False  # what is still at work, by `stop`
-        exchange = lookup(join.exchange)
+        exchange = registered.lookup(join.exchange)
         self._pends = exchange is None or exchange.pends
         self._lost_as = "a dead letter" if self._pends else "dropped"
         self._threads = None if handler.is_async else Threads(concurrency, f"solarwind {handler.name}")

@@ -13,9 +13,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from ...core.exchange import Exchange, Instance, register
 from ...errors import BadArgument, ConflictError
 from ...event import Event
+from ...exchanges import Exchange, Instance, register_exchange
 from ...failure import Later, Reject, Retry
 from ...wind import SolarWind
 from .place import Place, a_while, on_loop, refused, until
@@ -498,7 +498,7 @@ class ExchangeRules:
         """A registered exchange chooses; an event that it chooses no instance for waits until another joins."""
         if not place.in_process:
             pytest.skip("its dispatcher is in another process")
-        register("contract-oldest", Oldest())
+        register_exchange("contract-oldest", Oldest())
         wind = place.open()
         seen: list[tuple[int, str]] = []
 
@@ -522,7 +522,7 @@ class ExchangeRules:
     async def test_a_registered_exchange_may_drop_events_instead_of_pending(self, place: Place) -> None:
         if not place.in_process:
             pytest.skip("its dispatcher is in another process")
-        register("contract-two-copies", TwoCopies())
+        register_exchange("contract-two-copies", TwoCopies())
         wind = place.open()
         seen: list[int] = []
 
