@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 ROOT = Path(__file__).parent.parent
+PATIENCE_S = 300
 DUPLICATES = [sys.executable, str(ROOT / "examples" / "duplicates.py")]
 
 
@@ -23,7 +24,7 @@ def make_tree(folder: Path, copies: int) -> None:
 
 def find(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*DUPLICATES, str(folder), *options], capture_output=True, text=True, timeout=60, cwd=folder.parent
+        [*DUPLICATES, str(folder), *options], capture_output=True, text=True, timeout=PATIENCE_S, cwd=folder.parent
     )
 
 
@@ -52,7 +53,7 @@ def test_a_file_that_cannot_be_read_is_a_dead_letter_and_stops_nobody(tmp_path: 
 
 
 def test_the_duplicates_example_searches_the_standard_library_by_default(tmp_path: Path) -> None:
-    done = subprocess.run([*DUPLICATES], capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    done = subprocess.run([*DUPLICATES], capture_output=True, text=True, timeout=PATIENCE_S, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stderr.startswith("The standard library of this Python.")
     assert " files in " in done.stderr
@@ -110,7 +111,7 @@ def test_interrupted_it_goes_on_where_it_was(tmp_path: Path) -> None:
         if "  =  " in line:  # at work: now
             os.kill(process.pid, signal.SIGINT)
             break
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE_S)
     assert process.returncode in (0, 130)
     again = find(folder)
     assert again.returncode == 0, again.stderr
@@ -119,6 +120,6 @@ def test_interrupted_it_goes_on_where_it_was(tmp_path: Path) -> None:
 
 def test_a_registered_exchange_chooses_the_instances(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, str(ROOT / "examples" / "exchange.py")], capture_output=True, text=True, timeout=60
+        [sys.executable, str(ROOT / "examples" / "exchange.py")], capture_output=True, text=True, timeout=PATIENCE_S
     )
     assert sorted(eval(done.stdout)) == list(range(10)), done.stderr

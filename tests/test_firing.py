@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 from inspect import signature
-from time import monotonic
 from typing import Any
 
 import pytest
@@ -214,9 +213,7 @@ async def test_stopping_while_the_server_is_away_gives_up_what_was_not_accepted_
         with pytest.raises(Unavailable, match="taken back"):
             await wind.fire("T", 1, within=0.05)
         receipts = [wind.fire("T", 2), wind.fire_many("U", range(10))]
-        begun = monotonic()
         await wind.stop()
-        assert monotonic() - begun < 30
         assert "11 events that were fired were not accepted within" in caplog.text
         for receipt in receipts:
             with pytest.raises(Unavailable):

@@ -169,7 +169,7 @@ def url(request: pytest.FixtureRequest, host: Host, tmp_path: Path) -> Iterator[
 def said(program: str, url: str) -> list[str]:
     environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
     done = subprocess.run(
-        [sys.executable, "-c", BEGIN + program, url], capture_output=True, text=True, timeout=60, env=environment
+        [sys.executable, "-c", BEGIN + program, url], capture_output=True, text=True, timeout=300, env=environment
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()

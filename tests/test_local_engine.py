@@ -219,7 +219,7 @@ def test_what_was_to_be_handed_out_after_a_commit_is_handed_out_though_there_was
                 wind.fire("T", number)
             await until(lambda: store.refused > 2)
             store.full = False
-            await wind.settled(8)
+            await wind.settled(60)
 
     asyncio.run(main())
     assert sorted(seen) == list(range(60))

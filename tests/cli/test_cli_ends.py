@@ -59,7 +59,7 @@ HOLDS_UP = {
     @wind.on("t", purpose="p", since="beginning")
     async def handle() -> None:
         print("began", flush=True)
-        time.sleep(60)
+        time.sleep(3_600)
     """,
     "has a thread that nobody ends": """
     @wind.on("t", purpose="p", since="beginning")
@@ -76,10 +76,8 @@ def test_a_service_ends_whatever_its_handler_does(url: str, start: Start, write:
     done("fire", "t", "1", "--url", url)
     process = start("run", "app:wind", "--url", url)
     process.read("began")
-    began = time.monotonic()
     process.signal(signal.SIGTERM)
     answer = process.end()
-    assert time.monotonic() - began < 45
     assert answer.code == (1 if what == "blocks the loop" else 0)
     assert "Traceback" not in answer.err
 
@@ -105,7 +103,7 @@ BUSY = """
     @wind.on("t", purpose="p", since="beginning", concurrency=2)
     async def handle() -> None:
         print("began", flush=True)
-        await asyncio.sleep(60)
+        await asyncio.sleep(3_600)
     """
 
 
@@ -129,7 +127,7 @@ PROGRAM = """
     @wind.on("t")
     async def handle() -> None:
         print("began", flush=True)
-        await asyncio.sleep(60)
+        await asyncio.sleep(3_600)
 
     async def main() -> None:
         async with wind:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import os
 import re
 import shlex
@@ -18,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from solarwind.cli import supervisor
 from solarwind.cli.supervisor import Child
 
 from .conftest import PATIENCE_S, Process, Serving, call, done, eventually
@@ -104,6 +106,15 @@ def token(process: Process) -> str:
     found = re.search(r"=(sw_[0-9a-f]+_[\w-]{43})", environment.read_text())
     assert found is not None
     return found[1]
+
+
+async def kept(child: Child) -> int:
+    """Keep it running until it has nothing more to do, and return its exit code."""
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            return await child.keep(reloads=False)
+    finally:
+        child.close()
 
 
 def ended(pids: set[int]) -> bool:
@@ -249,13 +260,21 @@ def test_a_dispatcher_that_dies_is_started_again_and_the_workers_go_on(
     assert state(url) == (1, 0)
 
 
-def test_the_pause_grows_while_one_dies_at_once(url: str, start: Start, write: Write) -> None:
-    write("app.py", APP + "\n    if 'SOLARWIND_WORKER' in os.environ:\n        os._exit(9)\n")
-    process = start("run", "app:wind", "--workers", "1", "--url", url)
-    pauses = [process.read_err("worker 1 ended with exit code 9").partition("again")[2].strip() for _ in range(3)]
-    assert pauses == ["", "in 0.5 s", "in 1 s"]
-    process.signal(signal.SIGTERM)
-    assert process.end().code == 0
+def test_a_worker_that_ends_early_again_and_again_is_started_after_a_growing_pause(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    child = Child("worker 1", ["--version"], {**os.environ})
+    pauses: list[float] = []
+
+    async def rest(pause: float) -> None:
+        pauses.append(pause)
+        if len(pauses) == 4:
+            child.end()
+
+    monkeypatch.setattr(supervisor, "STEADY_S", math.inf)
+    monkeypatch.setattr(child, "_rest", rest)
+    assert asyncio.run(kept(child)) == 0
+    assert pauses == [0.0, 0.5, 1.0, 2.0]
 
 
 def test_nobody_is_left_behind_when_it_is_killed(url: str, start: Start, tmp_path: Path) -> None:
@@ -312,15 +331,8 @@ def test_a_child_told_to_end_while_it_starts_ends(url: str, monkeypatch: pytest.
         child.end()
         return made
 
-    async def keep() -> int:
-        try:
-            async with asyncio.timeout(PATIENCE_S):
-                return await child.keep(reloads=False)
-        finally:
-            child.close()
-
     monkeypatch.setattr(asyncio, "create_subprocess_exec", create_and_end)
-    assert asyncio.run(keep()) in (-signal.SIGTERM, 128 + signal.SIGTERM)
+    assert asyncio.run(kept(child)) in (-signal.SIGTERM, 128 + signal.SIGTERM)
 
 
 # --- what they print ---------------------------------------------------------------------------------------

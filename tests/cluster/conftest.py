@@ -9,11 +9,19 @@ from typing import Any, TypeVar
 
 import pytest
 
+from solarwind.cluster import session
+
 from .place import new_namespace
 from .servers import NatsCluster, NatsServer, remove
 from .wires import WiredCluster, missing
 
 T = TypeVar("T", NatsServer, NatsCluster, WiredCluster)
+
+
+@pytest.fixture(autouse=True)
+def _close_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine connections take their time to end; one that is not waited for would be left to later tests."""
+    monkeypatch.setattr(session, "CLOSE_S", 10.0)
 
 
 @pytest.fixture(scope="session")

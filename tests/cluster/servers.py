@@ -12,7 +12,6 @@ import itertools
 import json
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -25,7 +24,8 @@ import nats
 from nats.aio.client import Client
 from nats.errors import Error, NoRespondersError
 
-LOOPBACK = "127.0.0.1"
+from ports import LOOPBACK, Port
+
 PROGRAM = Path(sys.prefix, "bin", "nats-server")
 END_S = 10.0  # what is not ended by then is killed
 READY_S = 60.0
@@ -40,20 +40,6 @@ class Refused(Exception):
     def __init__(self, error: dict[str, Any]) -> None:
         super().__init__(error["description"])
         self.code: int = error.get("err_code", error["code"])
-
-
-class Port:
-    """A port that nobody else gets until it is given up: a socket is bound to it, but does not listen, and the server
-    binds to it beside that, since both say SO_REUSEADDR. So a server that is down loses it to nobody."""
-
-    def __init__(self, address: str = LOOPBACK) -> None:
-        self._bound = socket.socket()
-        self._bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._bound.bind((address, 0))
-        self.number: int = self._bound.getsockname()[1]
-
-    def close(self) -> None:
-        self._bound.close()
 
 
 class Where:

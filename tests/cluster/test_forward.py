@@ -60,7 +60,7 @@ async def test_what_waits_to_be_copied_travels_together_each_once_and_in_order(
             await wind.fire("parents", number)
             await until(lambda number=number: _settled(wind, number + 1))
         await until(lambda: len(handled) >= FIRED)
-        await wind.settled(10)
+        await wind.settled(60)
         assert handled == list(range(FIRED))
         assert (await wind.statistics()).topics["children"].fired == FIRED
     assert len(copies) < FIRED / 4

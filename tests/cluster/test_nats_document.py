@@ -15,11 +15,12 @@ import pytest
 
 from cli import conftest as cli
 from cli.conftest import Process, Serving, call, done
+from ports import LOOPBACK, Port
 from solarwind.cluster.address import Settings
 from solarwind.cluster.layout import Layout
 from test_docs import blocks, parse
 
-from .servers import LOOPBACK, PROGRAM, READY_S, Port, connected, holds_within
+from .servers import PROGRAM, READY_S, connected, holds_within
 
 ROOT = Path(__file__).parent.parent.parent
 DOCUMENT, THREE_NODES = ROOT / "docs" / "NATS.md", ROOT / "deploy" / "nats.conf"

@@ -8,6 +8,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Iterable
+from math import inf
 from time import monotonic, monotonic_ns
 
 import pytest
@@ -25,8 +26,8 @@ from .servers import NatsServer, holds_within, remove
 
 # How fast things are is asked where the machine does nothing else: make test-cluster.
 QUIET = "PENDING" in os.environ
-AGAIN_S = 5.0 if QUIET else 30.0  # after which events are dispatched again, whatever happens to an owner
-AT_ONCE_S = 1.8 if QUIET else 30.0  # less than it takes to find out that a process is gone which did not say so
+AGAIN_S = 5.0 if QUIET else 60.0  # after which events are dispatched again, whatever happens to an owner
+AT_ONCE_S = 1.8 if QUIET else inf  # less than it takes to find out that a process is gone which did not say so
 DELAY_S = 4.0  # longer than it takes until another is the owner
 PENDING = int(os.environ.get("PENDING", "200000"))  # that an owner takes over
 
@@ -150,7 +151,7 @@ async def test_a_delay_is_kept_by_the_next_owner(server: NatsServer, namespace: 
         assert await wind.dead("T", "p") == [], "which is answered when all so far is written"
         await owner.kill()
         await until(lambda: len(calls) == 2)
-        assert 0 <= calls[1] - calls[0] - DELAY_S < (1 if QUIET else 30)
+        assert 0 <= calls[1] - calls[0] - DELAY_S < (1 if QUIET else inf)
 
 
 async def _is_put_off(wind: SolarWind) -> bool:
@@ -282,7 +283,7 @@ async def take_over(server: NatsServer, namespace: str, caplog: pytest.LogCaptur
                 await until(lambda: first_handled)
             taken = first_handled[0] - claimed
             print(f"{PENDING:,} pending: claimed {claimed - killed:.2f} s after the end, handled {taken:.2f} s later")
-            assert taken < (2.0 if QUIET else 30.0)
+            assert taken < (2.0 if QUIET else inf)
             assert first_handled[0] - killed < AGAIN_S
             found = (await wind.statistics()).purposes["T", "p"]
             assert found.pending + found.in_flight == PENDING
@@ -316,7 +317,7 @@ async def test_an_owner_whose_partition_is_another_s_waits_for_nothing(
         await wind.statistics()
         engine: NatsEngine = wind.engine  # type: ignore[assignment]
         owner = engine._owners.mine[0]
-        monkeypatch.setattr(owner_module, "STOP_S", 60.0)
+        monkeypatch.setattr(owner_module, "STOP_S", 3_600.0)
 
         async def never(*_: object) -> None:
             await asyncio.Event().wait()
@@ -327,7 +328,7 @@ async def test_an_owner_whose_partition_is_another_s_waits_for_nothing(
         await until(lambda: owner.engine._committing)
         record = b'{"node": "another", "name": "another"}'
         await engine._session.publish(engine._layout.key("owner.0"), record)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await until(lambda: not owner.engine._running)
         joining.cancel()
         await asyncio.gather(joining, return_exceptions=True)

@@ -152,7 +152,7 @@ async def say(port: int, data: bytes) -> httpx.Response:
 
 async def curl(*arguments: str, stdin: Any = asyncio.subprocess.DEVNULL) -> tuple[int, Any]:
     """What curl, which knows nothing of this project, was answered: the status, and JSON."""
-    command = ["--silent", "--show-error", "--max-time", "30", "--write-out", "\n%{http_code}", *arguments]
+    command = ["--silent", "--show-error", "--max-time", "300", "--write-out", "\n%{http_code}", *arguments]
     process = await asyncio.create_subprocess_exec("curl", *command, stdin=stdin, stdout=asyncio.subprocess.PIPE)
     out, _ = await process.communicate()
     assert process.returncode == 0

@@ -8,16 +8,20 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ports import Port
 from solarwind import SolarWind
 from solarwind.testing.contract import Place
 
 ROOT = "/events"
+# A test whose machine is busy is no peer that is gone. Those about these times state others.
+PATIENT = {"authenticate_s": 600.0, "idle_s": 600.0, "heartbeat_s": 600.0, "body_rate": 1}
 
 
 class Host:
     """A process that runs servers: see host.py."""
 
     def __init__(self) -> None:
+        self._ports: list[Port] = []  # they stay its own while it is restarted
         self._process = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("host.py"))],
             stdin=subprocess.PIPE,
@@ -27,15 +31,19 @@ class Host:
 
     def start(self, url: str, port: int = 0, tokens: Path | None = None, **settings: Any) -> int:
         """Gives the port of a server on this store."""
-        answer = self._ask("start", url, port, tokens and str(tokens), settings)
+        answer = self._ask("start", url, port or self._port(), tokens and str(tokens), PATIENT | settings)
         assert isinstance(answer, int), answer
         return answer
 
     def mount(self, framework: str, url: str, port: int = 0, **settings: Any) -> int:
         """Gives the port of an app of FastAPI or Starlette that has a server mounted at `ROOT`."""
-        answer = self._ask("mount", framework, url, port, settings)
+        answer = self._ask("mount", framework, url, port or self._port(), PATIENT | settings)
         assert isinstance(answer, int), answer
         return answer
+
+    def _port(self) -> int:
+        self._ports.append(Port())
+        return self._ports[-1].number
 
     def stop(self, port: int) -> None:
         self._ask("stop", port)
@@ -50,6 +58,7 @@ class Host:
         self._process.stdin.close()
         self._process.wait()
         self._process.stdout.close()
+        self._give_up_ports()
 
     def kill(self) -> None:
         """As a power cut would, for all that the process knows."""
@@ -59,6 +68,11 @@ class Host:
         self._process.wait()
         self._process.stdin.close()
         self._process.stdout.close()
+        self._give_up_ports()
+
+    def _give_up_ports(self) -> None:
+        for each in self._ports:
+            each.close()
 
     def memory(self) -> int:
         """What the process has in memory, in bytes."""

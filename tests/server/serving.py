@@ -4,17 +4,19 @@ between them."""
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import IO, Any
 
 from notes import Notes
+from ports import Port
 from solarwind.testing.contract import until
+
+from .place import PATIENT
 
 LIVES = Path(__file__).with_name("lives.py")
 
@@ -24,8 +26,10 @@ class Serving:
 
     def __init__(self, folder: Path, *options: object, scheme: str = "ws") -> None:
         self.store = folder / "wind.db"
-        self.port = 0
-        self._options = [str(each) for each in options]
+        self._port = Port()
+        self.port = self._port.number
+        patient = [f"--{name.replace('_', '-')}={value}" for name, value in PATIENT.items()]
+        self._options = [*patient, *map(str, options)]
         self._scheme = scheme
         self._errors = folder / "server.errors"
         self._process: subprocess.Popen[bytes] | None = None
@@ -42,9 +46,6 @@ class Serving:
     async def start(self) -> None:
         """And wait until it accepts connections."""
         self._launch()
-        if not self.port:
-            await until(lambda: "\n" in self._errors.read_text(), "the server to say where it serves")
-            self.port = int(json.loads(self._errors.read_text().splitlines()[0])["ws"].rpartition(":")[2])
         await until(self._accepts, "the server to accept connections")
 
     def _launch(self) -> None:
@@ -88,6 +89,7 @@ class Serving:
 
     def kill(self) -> None:
         """However the test ended."""
+        self._port.close()
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -240,13 +242,3 @@ class Way:
         await open_.wait()
         sink.writelines(passed)
         sink.close()
-
-
-async def eventually(condition: Callable[[], object], what: str, seconds: float) -> float:
-    """Wait until it holds, and give how long that took; not at all is a failure, and so is longer."""
-    loop = asyncio.get_running_loop()
-    start = loop.time()
-    await until(condition, what)
-    took = loop.time() - start
-    assert took <= seconds, f"{what} took {took:.2f} s, more than {seconds:g}"
-    return took

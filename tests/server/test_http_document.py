@@ -6,10 +6,10 @@ import asyncio
 import json
 import os
 import re
-import socket
 from pathlib import Path
 from typing import Any
 
+from ports import Port
 from solarwind import errors
 from solarwind.server.call import STATUS
 from solarwind.server.delivery import WebhookSpec
@@ -49,15 +49,10 @@ def rows(columns: int) -> list[tuple[str, ...]]:
     return [tuple(cell.strip() for cell in row) for row in found if len(row) == columns]
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port: int = listening.getsockname()[1]
-        return port
-
-
 @on_loop
 async def test_each_line_of_curl_works_as_written_and_there_is_one_for_each_endpoint(tmp_path: Path) -> None:
-    receiver = str(free_port())
+    port = Port()
+    receiver = str(port.number)
     program = next(text for text in blocks("python") if "is_genuine" in text)
     (tmp_path / "receiver.py").write_text(program.replace("8000", receiver))
     server = Serving(tmp_path, "--webhook-network", "127.0.0.1", scheme="http")
@@ -73,7 +68,8 @@ async def test_each_line_of_curl_works_as_written_and_there_is_one_for_each_endp
         )
         out, noted = (text.decode() for text in await asyncio.wait_for(process.communicate(), MAX_S))
     finally:
-        await server.end()
+        server.kill()
+        port.close()
     assert process.returncode == 0, out[-2_000:] + noted
     asked = re.findall(r"^(\d+) (\w+) http://127.0.0.1:\d+([^?\n]*)", noted, re.MULTILINE)
     assert {status[0] for status, _, _ in asked} == {"2"}, noted

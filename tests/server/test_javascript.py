@@ -275,11 +275,11 @@ async def test_a_handler_that_becomes_slow_keeps_its_event_and_gives_back_what_i
 ) -> None:
     """It takes much longer than its lease, which is renewed."""
     text = """
-        await wind.on("T", "p", { lease: 0.6 }, async ({ payload, attempt }) => {
+        await wind.on("T", "p", { lease: 5 }, async ({ payload, attempt }) => {
           if (payload !== 1000) return;
           say(attempt);
           await heard; // that all others are handled; and then some more leases
-          await new Promise((resolve) => setTimeout(resolve, 1500));
+          await new Promise((resolve) => setTimeout(resolve, 7000));
         });
         say("ready");
         await heard;
@@ -300,7 +300,7 @@ async def test_a_handler_that_becomes_slow_keeps_its_event_and_gives_back_what_i
         script.tell()
         await script.end()
         await wind.settled(timeout=60)
-        assert min(elsewhere) > 1000
+        assert 1000 not in elsewhere
         assert await counts(wind, settled=3000, retried=0, dead=0)
 
 

@@ -1,4 +1,4 @@
-"""Whatever is open by right of a token ends with that right, within two seconds, and others go on."""
+"""Whatever is open by right of a token ends with that right, whenever a heartbeat is due, and others go on."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from time import monotonic
 from typing import Any, NamedTuple
 
 import msgspec
 import pytest
 
 from solarwind import wire
-from solarwind.server import Server
+from solarwind.server import Server, Settings
 from solarwind.server.access import Access, Listen, create_token, revoke_token
 from solarwind.server.listener import Listener
 from solarwind.testing.contract import on_loop, until
@@ -26,7 +25,7 @@ from .webhooks.place import receiving
 TOPIC, PURPOSE = "orders", "p"
 AT = f"/v1/topics/{TOPIC}/purposes/{PURPOSE}"
 JSON = {"content-type": "application/json"}
-SOON_S = 10.0  # the promise is two seconds, on a machine that does nothing else; a heartbeat is 15
+NEVER_S = 3_600.0  # between two heartbeats: what ends does not end by one
 
 
 class Clock:
@@ -52,13 +51,12 @@ class Place(NamedTuple):
         expires = timedelta(hours=1) if name == "brief" and self.how == "expired" else None
         return create_token(self.path, name, expires=expires, **rights)[0]
 
-    def end(self) -> float:
-        """Take the right back. Gives when that is."""
+    def end(self) -> None:
+        """Take the right back."""
         if self.how == "revoked":
             revoke_token(self.path, "brief")
         else:
             self.clock.ahead = timedelta(hours=2)
-        return monotonic()
 
     async def ask(self, method: str, path: str, token: str, body: Any = None) -> Answer:
         data = b"" if body is None else msgspec.json.encode(body)
@@ -75,7 +73,8 @@ async def place(tmp_path: Path, how: str) -> AsyncIterator[Place]:
     path = str(tmp_path / "tokens")
     create_token(path, "first", admin=True)
     clock = Clock()
-    server = Server("memory://", tokens=Access(path, now=clock), webhook_networks=["127.0.0.1"])
+    settings = Settings(heartbeat_s=NEVER_S)
+    server = Server("memory://", tokens=Access(path, now=clock), webhook_networks=["127.0.0.1"], settings=settings)
     listener = Listener(server, port=0, grace=1.0)
     await server.start()
     await listener.start()
@@ -101,9 +100,8 @@ async def test_an_upload_ends_and_says_how_many_lines_were_accepted(tmp_path: Pa
             return TOPIC in topics and topics[TOPIC].fired == 3
 
         await until(three_are_accepted)
-        ended = at.end()
+        at.end()
         answer = await made.answer()
-        assert monotonic() - ended < SOON_S
         assert (answer.status, answer.code, answer.problem["accepted"]) == (401, "bad-token", 3)
 
 
@@ -111,9 +109,8 @@ async def test_an_upload_ends_and_says_how_many_lines_were_accepted(tmp_path: Pa
 async def test_a_connection_ends_and_says_why(tmp_path: Path, how: str) -> None:
     async with place(tmp_path, how) as at, talker(at.port) as made:
         await made.hello(at.token("brief"))
-        ended = at.end()
+        at.end()
         refused = await made.hear(wire.Refused)
-        assert monotonic() - ended < SOON_S
         assert (refused.ref, refused.code) == (0, "bad-token")
         assert how == "revoked" or "expired at" in refused.text
 
@@ -124,9 +121,8 @@ async def test_a_take_that_waits_ends_and_what_comes_goes_to_others(tmp_path: Pa
         waiting = asyncio.ensure_future(at.ask("POST", f"{AT}/take", at.token("brief"), {"wait": 30}))
         await until(lambda: at.server.takes._open, "it waits")
         other = at.token("other")
-        ended = at.end()
+        at.end()
         answer = await waiting
-        assert monotonic() - ended < SOON_S
         assert (answer.status, answer.code) == (401, "bad-token")
         await at.server.wind.fire(TOPIC, 1)
         (event,) = json.loads((await at.ask("POST", f"{AT}/take", other, {"wait": 30})).body)["events"]
@@ -140,9 +136,8 @@ async def test_what_was_taken_is_handed_out_again_and_its_token_is_stale(tmp_pat
         await at.ask("POST", f"{AT}/take", token, {})
         await at.server.wind.fire(TOPIC, 1)
         (taken,) = json.loads((await at.ask("POST", f"{AT}/take", token, {"wait": 30})).body)["events"]
-        ended = at.end()
+        at.end()
         (event,) = json.loads((await at.ask("POST", f"{AT}/take", other, {"wait": 30})).body)["events"]
-        assert monotonic() - ended < SOON_S
         assert event["id"] == taken["id"]
         assert (await at.ask("POST", f"{AT}/settle", other, {"done": [taken["token"]]})).status == 409
         assert (await at.ask("POST", f"{AT}/settle", other, {"done": [event["token"]]})).status == 200
@@ -153,9 +148,8 @@ async def test_a_feed_ends_and_says_why(tmp_path: Path, how: str) -> None:
     async with place(tmp_path, how) as at, peer(at.port) as made:
         await made.send(request("GET", f"/v1/topics/{TOPIC}/feed?purpose=live", bearer(at.token("brief"))))
         assert (await made.answer(head_only=True)).status == 200
-        ended = at.end()
+        at.end()
         await made.until(b"event: closed\ndata: ")
-        assert monotonic() - ended < SOON_S
 
 
 @on_loop
@@ -165,14 +159,13 @@ async def test_a_webhook_delivers_no_more_and_says_whose_it_was(tmp_path: Path, 
         wanted = {"url": f"http://127.0.0.1:{receiver.port}/", "handshake": False}
         answer = await at.ask("PUT", f"{AT}/webhooks/shop", at.token("brief"), wanted)
         assert (answer.status, json.loads(answer.body)["owner"]) == (201, "brief")
-        ended = at.end()
+        at.end()
 
         async def state() -> str:
             (shown,) = json.loads((await at.ask("GET", "/v1/webhooks", admin)).body)["webhooks"]
             return f"{shown['state']} {shown['owner']}: {shown['reason']}"
 
         await until(lambda: not at.server.webhooks._at_work, "it delivers no more")
-        assert monotonic() - ended < SOON_S
         assert (await state()).startswith("refused brief: whoever put it may not listen any more: expected a token")
         await at.server.wind.fire(TOPIC, 1)
         other = at.token("other")

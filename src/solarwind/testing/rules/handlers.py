@@ -528,6 +528,6 @@ class HandlerRules:
 
         async with wind:
             ids = (await wind.fire_many("T", [0, 1], extensions=said, cause=cause)).ids
-            await wind.settled(10)
+            await wind.settled(60)
         by_hand = [(number, said, "user", "ann") for number in range(4)]
         assert sorted(seen) == [*by_hand, *[(number, said, "event", ids[1]) for number in (4, 5)]]
