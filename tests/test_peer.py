@@ -18,11 +18,11 @@ from solarwind.batch import seal
 from solarwind.core.effects import Join, Offer, Report
 from solarwind.core.spans import Spans
 from solarwind.engine.base import Engine
-from solarwind.engine.client import Client
 from solarwind.engine.local import LocalEngine
 from solarwind.limits import Limits
 from solarwind.logs import limited
 from solarwind.operations import OPERATIONS, Operator
+from solarwind.peer.client import Client
 from solarwind.peer.connection import Connection
 from solarwind.peer.turns import Turns
 from solarwind.service import consumer, runner
@@ -358,7 +358,7 @@ async def test_a_bad_name_in_a_call_is_refused_as_one_whoever_sends_it(name: str
 def test_neither_end_of_a_connection_needs_the_extra() -> None:
     """Whoever brings a link of his own needs no WebSocket."""
     names = "{'websockets', 'starlette', 'uvicorn'}"
-    look = f"import sys, solarwind.engine.client, solarwind.peer.connection; assert not {names} & {{*sys.modules}}"
+    look = f"import sys, solarwind.peer.client, solarwind.peer.connection; assert not {names} & {{*sys.modules}}"
     subprocess.run([sys.executable, "-c", look], check=True)
 
 

@@ -25,7 +25,6 @@ from .batch import Batch
 from .core.log import Stored
 from .core.spans import Spans
 from .core.state import Change, Letter, Snapshot, State, encode, recovered
-from .engine.url import missing_extra, sqlite_path
 from .errors import BadArgument, ConflictError, NotAllowed, StoreError
 from .store.at_rest import RestingStore
 from .store.base import Full, Recovered, TopicRecord
@@ -33,6 +32,7 @@ from .store.check import Progress
 from .store.definitions import Definition, Definitions
 from .store.delays import BEGINNING, DueLog, Entry
 from .text import redact
+from .urls import missing_extra, sqlite_path
 
 PAGE_BYTES = 4 << 20  # of events read, and committed, together
 PORTION_BYTES = 256 << 10  # of states and dead letters in one commit

@@ -18,7 +18,6 @@ from msgspec import UNSET, UnsetType
 
 from .engine.base import NOTHING, Engine, Since
 from .engine.running import Running
-from .engine.url import open_engine
 from .errors import BadArgument, Unavailable
 from .event import Event
 from .failure import Retry
@@ -47,6 +46,7 @@ from .service.runner import Runner, handling
 from .service.signature import MAX_BATCH, inspect_handler
 from .service.stream import Reader, Stream, check_free
 from .shutdown import Shutdown
+from .urls import open_engine
 
 log = logging.getLogger("solarwind")
 

@@ -156,7 +156,7 @@ OTHERS: dict[str, tuple[bytes | None, str]] = {
 @pytest.mark.parametrize("case", OTHERS)
 def test_a_port_that_is_not_solar_winds_is_told_by_what_it_says(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     said, words = OTHERS[case]
-    monkeypatch.setattr("solarwind.engine.link.CONNECT_S", 10.0 if said is not None else 0.2)
+    monkeypatch.setattr("solarwind.peer.link.CONNECT_S", 10.0 if said is not None else 0.2)
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
         def answer() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from websockets.frames import Frame, Opcode
 from websockets.protocol import CLIENT, SERVER, Protocol, Side
 
-from solarwind.engine.frames import Endpoint
+from solarwind.peer.frames import Endpoint
 
 SIZES = st.sampled_from([0, 1, 4, 5, 124, 125, 126, 127, 128, 65_535, 65_536, 70_000])
 

@@ -17,11 +17,11 @@ import pytest
 
 from solarwind.core.spans import Spans
 from solarwind.core.state import Change
-from solarwind.engine.url import open_engine, sqlite_path
 from solarwind.errors import BadArgument, StoreError
 from solarwind.store import inspection, writeahead
 from solarwind.store.check import backup, check, restore
 from solarwind.store.sqlite import SqliteStore
+from solarwind.urls import open_engine, sqlite_path
 
 from .test_sqlite import batch, kill, nothing, on_store, put, sql
 

@@ -21,7 +21,7 @@ def copy(
     it is repeated.
     """
     from .. import copying
-    from ..engine.url import sqlite_path
+    from ..urls import sqlite_path
     from . import show
     from .reach import refuse_missing, scheme_of
 

@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from ..engine.base import Engine
-from ..engine.url import open_engine, sqlite_path
 from ..errors import BadArgument, NotAllowed, StoreError
 from ..names import check_path
 from ..text import redact
+from ..urls import open_engine, sqlite_path
 from ..wind import SolarWind
 
 T = TypeVar("T")

@@ -128,12 +128,12 @@ class _Service:
 
     def __init__(self, given: dict[str, Any]) -> None:
         needs_server()
-        from ..engine.url import open_engine
         from ..limits import Limits
         from ..server import Server, Settings
         from ..server.access import Access
         from ..server.listener import Listener
         from ..server.tls import tls_context
+        from ..urls import open_engine
         from ..wind import SolarWind
         from .reach import is_server
 
@@ -258,7 +258,7 @@ def needs_server() -> None:
     """Raise `BadArgument` where the extra is not installed."""
     from importlib.util import find_spec
 
-    from ..engine.url import missing_extra
+    from ..urls import missing_extra
 
     for name in ("starlette", "h11", "websockets", "httpcore", "prometheus_client"):
         if find_spec(name) is None:

@@ -16,7 +16,6 @@ from ..batch import AUTHOR_BYTES, Batch
 from ..core.effects import Join, Report
 from ..core.registry import no_purpose, no_topic
 from ..engine.base import NOTHING, Link, Receiver, Since
-from ..engine.client import Client
 from ..engine.clock import Clock, SteadyClock
 from ..engine.operations import no_event, trace_tree
 from ..engine.request import Operation, Owns, Request
@@ -27,6 +26,7 @@ from ..event import Event, HandOut
 from ..limits import Limits
 from ..names import check_topic
 from ..operations import Internal
+from ..peer.client import Client
 from ..records import OwnerInfo, Trace
 from ..store.definitions import Definitions
 from . import session

@@ -1,1 +1,1 @@
-"""The server's side of `solarwind.v1`, on any transport and for any process that has an engine."""
+"""Both ends of a connection of `solarwind.v1`: the client's, an engine, and the server's, for any process with one."""

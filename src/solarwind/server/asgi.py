@@ -12,9 +12,9 @@ from starlette.types import Receive, Scope, Send
 
 from .. import wire
 from ..engine.tasks import Tasks
-from ..engine.url import open_engine
 from ..errors import Unavailable
 from ..shutdown import Shutdown
+from ..urls import open_engine
 from ..wind import SolarWind
 from .access import Access
 from .feed import Feeds

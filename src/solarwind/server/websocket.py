@@ -17,9 +17,9 @@ from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
 from .. import wire
-from ..engine.frames import Endpoint, log
 from ..errors import NotFound, ProtocolError, SolarWindError, Unavailable
 from ..peer.connection import UNAUTHENTICATED_BYTES, Connection
+from ..peer.frames import Endpoint, log
 from .call import problem, problem_of
 from .guard import bearer
 from .host import ServerHost

@@ -9,7 +9,7 @@ from .. import wire
 from ..errors import Busy
 
 
-class Authors:
+class ClientSecrets:
     """Further authors whose batches the server behind accepts from this process. It is told again on each
     connection."""
 

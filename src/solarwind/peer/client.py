@@ -22,20 +22,20 @@ from ..batch import Batch, author_of
 from ..core.effects import Failure, Join, Offer, Report
 from ..core.log import Stored
 from ..core.track import MAX_ERROR
+from ..engine.backoff import Backoff
+from ..engine.base import Link, Receiver, Since
+from ..engine.clock import Clock, SteadyClock
+from ..engine.files import write_file
+from ..engine.running import Running, log_stale
 from ..errors import Busy, ProtocolError, SolarWindError, StoreError, TooLarge, Unavailable
 from ..logs import limited
 from ..origin import MACHINE, process_name
 from ..store.definitions import Definitions, in_memory
-from .authors import Authors
-from .backoff import Backoff
-from .base import Link, Receiver, Since
-from .clock import Clock, SteadyClock
-from .files import write_file
 from .heartbeat import Heartbeat
-from .running import Running, log_stale
+from .secrets import ClientSecrets
 
 if TYPE_CHECKING:
-    from .request import Operation, Request
+    from ..engine.request import Operation, Request
 
 log = logging.getLogger("solarwind")
 
@@ -51,7 +51,7 @@ class _Lost(Exception):
     raises `Unavailable`."""
 
 
-class _Seat(msgspec.Struct, eq=False):
+class _Member(msgspec.Struct, eq=False):
     """An instance of this process. `entered` is done once it has joined for the first time."""
 
     number: int
@@ -83,7 +83,7 @@ class Client(Running):
         # By it the server knows after a reconnect, and after its own restart, whose numbers are sent again.
         self._secret = token_bytes(32)
         self.author = author_of(self._secret)
-        self._authors = Authors()
+        self._client_secrets = ClientSecrets()
         self.definitions: Definitions = in_memory()  # the server's are its own
         self._link: Link | None = None  # once it is shaken hands on; what is asked before waits
         self._welcome: wire.Welcome | None = None
@@ -97,7 +97,7 @@ class Client(Running):
         self._flushing = False
         self._unaccepted: dict[int, _Submitted] = {}
         self._asked: dict[int, tuple[asyncio.Future[list[Any]], list[Any]]] = {}
-        self._seats: dict[int, _Seat] = {}
+        self._members: dict[int, _Member] = {}
         self._delivered: list[Receiver] = []  # to whom, by the message that is being read
         self._connecting: asyncio.Task[None] | None = None
         self._heartbeat = Heartbeat(self._send, self._measured)
@@ -111,7 +111,7 @@ class Client(Running):
 
     async def start(self) -> None:
         self._error, self._connecting = None, None
-        self._seats.clear()
+        self._members.clear()
         self._loop = asyncio.get_running_loop()
         self.failed: asyncio.Future[None] = self._loop.create_future()
         self.failed.add_done_callback(lambda future: future.cancelled() or future.exception())
@@ -130,7 +130,7 @@ class Client(Running):
             await asyncio.gather(self._connecting, return_exceptions=True)
         self._heartbeat.end()
         self._flush()
-        self._authors.lost()
+        self._client_secrets.lost()
         link, self._link = self._link, None
         self._fail_all(Unavailable(f"expected the {self.place} to accept it, but this process stopped before it did"))
         if link is not None:
@@ -153,9 +153,9 @@ class Client(Running):
             return
         self._error = error
         self._fail_all(error)
-        for seat in self._seats.values():
-            seat.receiver.close(str(error))
-        self._seats.clear()
+        for member in self._members.values():
+            member.receiver.close(str(error))
+        self._members.clear()
         if not self.failed.done():
             self.failed.set_exception(error)
 
@@ -164,8 +164,8 @@ class Client(Running):
         for each in self._unaccepted.values():
             _refuse(each.future, error)
         self._unaccepted.clear()
-        for seat in self._seats.values():
-            _refuse(seat.entered, error)
+        for member in self._members.values():
+            _refuse(member.entered, error)
         self._end_asked(error)
         self._up.set()
 
@@ -200,11 +200,11 @@ class Client(Running):
     def _lost(self, why: str) -> None:
         self._link = None
         self._heartbeat.end()
-        self._authors.lost()
+        self._client_secrets.lost()
         self._out.clear()
         self._end_asked(_Lost(f"expected an answer of the {self.place}, but the connection was lost: {why}"))
-        for seat in self._seats.values():
-            seat.receiver.lost()
+        for member in self._members.values():
+            member.receiver.lost()
         if self._running and self._error is None and self._connecting is None:
             limited.warning(("lost", self.place), "lost the %s: %s; trying to reach it again", self.place, why)
             self._up.clear()
@@ -236,10 +236,10 @@ class Client(Running):
         still exists when it returns True, and a later loss starts a new attempt."""
         try:
             await self._connect()
-            while seats := [each for each in self._seats.values() if not self._is_in(each)]:
-                answers = await asyncio.gather(*map(self._enter, seats), return_exceptions=True)
-                for seat, refusal in zip(seats, answers, strict=True):
-                    self._entered(seat, refusal)
+            while members := [each for each in self._members.values() if not self._is_in(each)]:
+                answers = await asyncio.gather(*map(self._enter, members), return_exceptions=True)
+                for member, refusal in zip(members, answers, strict=True):
+                    self._entered(member, refusal)
             if self._link is None:
                 return False
         except (_Lost, *_RETRIED) as error:
@@ -251,30 +251,30 @@ class Client(Running):
             self._put(ref, each)
         return True
 
-    def _is_in(self, seat: _Seat) -> bool:
-        return seat.generation == self._generation or seat.leaving
+    def _is_in(self, member: _Member) -> bool:
+        return member.generation == self._generation or member.leaving
 
-    def _entered(self, seat: _Seat, refusal: BaseException | None) -> None:
+    def _entered(self, member: _Member, refusal: BaseException | None) -> None:
         """Complete the registration of an instance. Raise an error that all have to retry; any other concerns this
         instance alone."""
         if refusal is None:
-            if not seat.entered.done():
-                seat.entered.set_result(None)
+            if not member.entered.done():
+                member.entered.set_result(None)
         elif isinstance(refusal, SolarWindError) and not isinstance(refusal, _GONE):
-            self._turn_away(seat.number, refusal)
+            self._turn_away(member.number, refusal)
         else:
             raise refusal
 
     def _turn_away(self, number: int, error: SolarWindError) -> None:
         """End an instance that the server refuses, unless it has left already."""
-        seat = self._seats.pop(number, None)
-        if seat is None:
+        member = self._members.pop(number, None)
+        if member is None:
             return
-        if seat.entered.done():
-            log.error("%r on %r gets nothing more in this process: %s", seat.join.purpose, seat.join.topic, error)
-            seat.receiver.close(str(error))
+        if member.entered.done():
+            log.error("%r on %r gets nothing more in this process: %s", member.join.purpose, member.join.topic, error)
+            member.receiver.close(str(error))
         else:
-            _refuse(seat.entered, error)
+            _refuse(member.entered, error)
 
     # In -----------------------------------------------------------------------------------------------
 
@@ -294,7 +294,7 @@ class Client(Running):
         self._welcome = welcome
         self.patience_s = welcome.heartbeat_s  # the server waits for one and three quarters, of which one may have gone
         self._together = min(wire.MAX_TOGETHER, welcome.frame_bytes // 2)
-        self._authors.connected(self._send)
+        self._client_secrets.connected(self._send)
         self._heartbeat.answered()
         self._answered(0, None)
 
@@ -336,24 +336,24 @@ class Client(Running):
     def _offered(self, offer: wire.Offer) -> None:
         stored = Stored(offer.start, Batch.read(offer.batch))
         for share in offer.shares:
-            seat = self._seats.get(share.instance)
-            if seat is not None:
+            member = self._members.get(share.instance)
+            if member is not None:
                 lease, edges = self._base + share.lease, share.picks
                 self._highest = max(self._highest, lease)
                 picks: Any = range(edges[0], edges[1]) if len(edges) == 2 else list(wire.read_spans(edges).positions())
-                seat.receiver.deliver(Offer(seat.number, lease, stored, picks, share.tried))
-                self._delivered.append(seat.receiver)
+                member.receiver.deliver(Offer(member.number, lease, stored, picks, share.tried))
+                self._delivered.append(member.receiver)
 
     def _stale(self, stale: wire.Stale) -> None:
         self._log_stale(stale.instance, stale.lease)
-        seat = self._seats.get(stale.instance)
-        if seat is not None:
-            seat.receiver.lost(self._base + stale.lease)
+        member = self._members.get(stale.instance)
+        if member is not None:
+            member.receiver.lost(self._base + stale.lease)
 
     def _lost_in_hand(self, lost: wire.Lost) -> None:
-        seat = self._seats.get(lost.instance)
-        if seat is not None:
-            seat.receiver.lost(None if lost.lease is None else self._base + lost.lease)
+        member = self._members.get(lost.instance)
+        if member is not None:
+            member.receiver.lost(None if lost.lease is None else self._base + lost.lease)
 
     def _closed(self, closed: wire.Closed) -> None:
         self._turn_away(closed.instance, Unavailable(closed.reason))
@@ -437,10 +437,10 @@ class Client(Running):
         return future
 
     def add_author(self, secret: bytes) -> None:
-        self._authors.add(secret)
+        self._client_secrets.add(secret)
 
     def remove_author(self, secret: bytes) -> None:
-        self._authors.remove(secret)
+        self._client_secrets.remove(secret)
 
     def take_back(self, submitted: asyncio.Future[None]) -> bool:
         for ref, each in self._unaccepted.items():
@@ -461,25 +461,25 @@ class Client(Running):
 
     async def join(self, join: Join, since: Since, receiver: Receiver) -> int:
         self._check_running()
-        seat = _Seat(self._next(), join, since, receiver, self._loop.create_future())
-        self._seats[seat.number] = seat
+        member = _Member(self._next(), join, since, receiver, self._loop.create_future())
+        self._members[member.number] = member
         try:
             if self._up.is_set():
                 with suppress(_Lost):  # then it will be among those that join again
-                    await self._enter(seat)
-                    self._entered(seat, None)
-            await asyncio.shield(seat.entered)
+                    await self._enter(member)
+                    self._entered(member, None)
+            await asyncio.shield(member.entered)
         except BaseException as error:
-            self._seats.pop(seat.number, None)
+            self._members.pop(member.number, None)
             if self._link is not None and not isinstance(error, SolarWindError):  # given up: it may have joined by now
-                self._send(wire.Leave(self._next(), seat.number))
+                self._send(wire.Leave(self._next(), member.number))
             raise
-        return seat.number
+        return member.number
 
-    async def _enter(self, seat: _Seat) -> None:
-        generation, join, since = self._generation, msgspec.Raw(wire.encode(seat.join)), wire.pack_since(seat.since)
-        await self._ask(lambda ref: wire.Join(ref, seat.number, join, since))
-        seat.generation = generation
+    async def _enter(self, member: _Member) -> None:
+        generation, join, since = self._generation, msgspec.Raw(wire.encode(member.join)), wire.pack_since(member.since)
+        await self._ask(lambda ref: wire.Join(ref, member.number, join, since))
+        member.generation = generation
 
     def report(self, report: Report, fired: Collection[Batch]) -> bool:
         return self._send_report(report, fired, 0)
@@ -523,21 +523,21 @@ class Client(Running):
         return True
 
     def _log_stale(self, instance: int, lease: int) -> None:
-        seat = self._seats.get(instance)
-        log_stale(seat.join if seat is not None else None, instance, lease)
+        member = self._members.get(instance)
+        log_stale(member.join if member is not None else None, instance, lease)
 
     def alive(self, instance: int) -> None:
         if self._link is not None:
             self._send(wire.Alive(instance))
 
     def leaving(self, *instances: int) -> None:
-        for seat in [self._seats[each] for each in instances if each in self._seats]:
-            seat.leaving = True
+        for member in [self._members[each] for each in instances if each in self._members]:
+            member.leaving = True
             if self._link is not None:
-                self._send(wire.Leaving(seat.number))
+                self._send(wire.Leaving(member.number))
 
     async def leave(self, instance: int, *, died: bool = False) -> None:
-        if self._seats.pop(instance, None) is not None and self._link is not None:
+        if self._members.pop(instance, None) is not None and self._link is not None:
             try:
                 await self._ask(lambda ref: wire.Leave(ref, instance, died))
             except (_Lost, SolarWindError):  # then it is gone anyway

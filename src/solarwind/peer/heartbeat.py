@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable
 
 from .. import wire
-from .base import Link
-from .clock import Clock
+from ..engine.base import Link
+from ..engine.clock import Clock
 
 MAX_SILENT = 2  # beats, of which there are two a heartbeat: so a server that is gone is noticed before the second ends
 

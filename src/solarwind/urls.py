@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from ..errors import BadArgument
-from ..limits import Limits
-from ..names import check_path
-from ..text import redact
-from .base import Engine
-from .local import LocalEngine
+from .engine.base import Engine
+from .engine.local import LocalEngine
+from .errors import BadArgument
+from .limits import Limits
+from .names import check_path
+from .text import redact
 
 EXPECTED = "a URL such as memory://, sqlite:///wind.db, ws://127.0.0.1:7400 or nats://127.0.0.1:4222"
 
@@ -40,23 +40,23 @@ def open_engine(
     if parts.scheme == "memory":
         if url != "memory://":
             raise BadArgument(f"expected memory:// with nothing after it, got {redact(url)!a}")
-        from ..store.memory import MemoryStore
+        from .store.memory import MemoryStore
 
         return LocalEngine(MemoryStore(), limits=limits)
     if parts.scheme == "sqlite":
-        from ..store.sqlite import SqliteStore
+        from .store.sqlite import SqliteStore
 
         return LocalEngine(SqliteStore(sqlite_path(url)), limits=limits)
     if parts.scheme in ("ws", "wss"):
         _check_server(url)
         try:
-            from .remote import RemoteEngine
+            from .peer.remote import RemoteEngine
         except ImportError:
             raise missing_extra("server", f"a {parts.scheme}:// URL") from None
         return RemoteEngine(url.rstrip("/"), token)
     if parts.scheme == "nats":
         try:
-            from ..cluster.engine import NatsEngine
+            from .cluster.engine import NatsEngine
         except ImportError:
             raise missing_extra("nats", "a nats:// URL") from None
         return NatsEngine(url, limits=limits, serves=serves, makes=makes)

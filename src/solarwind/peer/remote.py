@@ -6,7 +6,7 @@ import os
 
 from ..text import redact
 from .client import Client
-from .link import Link, connect
+from .link import WebSocketLink, connect
 
 
 class RemoteEngine(Client):
@@ -18,5 +18,5 @@ class RemoteEngine(Client):
         self.url = url
         self._token = token if token is not None else os.environ.get("SOLARWIND_TOKEN") or None
 
-    async def _open(self) -> Link:
+    async def _open(self) -> WebSocketLink:
         return await connect(self.url, self._token, self._received, self._lost)

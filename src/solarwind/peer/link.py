@@ -28,7 +28,7 @@ _HEAD_END = b"\r\n\r\n"
 _TLS = (b"\x15\x03", b"\x16\x03")  # how an alert, and a handshake, begin
 
 
-class Link(Endpoint):
+class WebSocketLink(Endpoint):
     """Made by `connect`; `received` gets each message, and `lost` is called once, with why, unless it was closed."""
 
     _protocol: ClientProtocol
@@ -145,7 +145,9 @@ class Link(Endpoint):
         self._end()
 
 
-async def connect(url: str, token: str | None, received: Callable[[bytes], None], lost: Callable[[str], None]) -> Link:
+async def connect(
+    url: str, token: str | None, received: Callable[[bytes], None], lost: Callable[[str], None]
+) -> WebSocketLink:
     """Connect and shake hands. Raises `Unavailable` where there is no server, and for now; `BadToken`, `NotAllowed` and
     `ProtocolError` where it is one that does not want this client, or another."""
     uri = parse_uri(url)
@@ -153,7 +155,7 @@ async def connect(url: str, token: str | None, received: Callable[[bytes], None]
     try:
         async with asyncio.timeout(CONNECT_S):
             _, link = await asyncio.get_running_loop().create_connection(
-                lambda: Link(url, token, received, lost),
+                lambda: WebSocketLink(url, token, received, lost),
                 uri.host,
                 uri.port,
                 ssl=context,
