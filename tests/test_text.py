@@ -10,7 +10,7 @@ import pytest
 from solarwind import SolarWind
 from solarwind.copying import open_end
 from solarwind.errors import SolarWindError
-from solarwind.text import plain, plain_json, plain_traceback, redact
+from solarwind.text import escape_controls, plain, plain_json, plain_traceback, redact
 
 ACTING = [
     *map(chr, range(0x20)),
@@ -18,6 +18,15 @@ ACTING = [
     *map(chr, (0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x2028, 0x2029, 0xFEFF)),
     chr(0xE0001),
 ]
+
+
+def test_json_for_any_reader_has_no_character_that_turns_the_direction_of_writing() -> None:
+    said = {"name": "grüße \u4f60 a\u202eb\x9b\x7f\ufeff\U000e0041"}
+    escaped = escape_controls(json.dumps(said, ensure_ascii=False).encode())
+    assert json.loads(escaped) == said
+    assert escaped.decode() == '{"name": "grüße \u4f60 a\\u202eb\\u009b\\u007f\\ufeff\\udb40\\udc41"}'
+    for same in (b'{"a": 1}', "grüße".encode()):
+        assert escape_controls(same) is same
 
 
 def test_whatever_acts_on_a_terminal_is_written_out() -> None:

@@ -12,7 +12,7 @@ MACHINE = socket.gethostname()
 
 def process_name() -> str:
     """Return the program and process id of this process."""
-    return _name(sys.argv[0], os.getpid())
+    return _name(sys.argv[0] if sys.argv else "", os.getpid())
 
 
 def this_process() -> str:
@@ -20,6 +20,15 @@ def this_process() -> str:
     return f"{MACHINE}/{process_name()}"
 
 
+def program_name(path: str) -> str:
+    """Return the name of the program whose `sys.argv[0]` is `path`, without its arguments, which may be secrets. A
+    package that is run, as by `python -m shop`, is its program; text that is given to Python is "python"."""
+    folder, name = os.path.split(path)
+    if name == "__main__.py":
+        name = os.path.basename(os.path.abspath(folder))
+    return name if name and not name.startswith("-") else os.path.basename(sys.executable or "python")
+
+
 @cache
 def _name(program: str, pid: int) -> str:
-    return f"{os.fsencode(os.path.basename(program)).decode(errors='replace') or 'python'}:{pid}"
+    return f"{os.fsencode(program_name(program)).decode(errors='replace')}:{pid}"

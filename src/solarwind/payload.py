@@ -25,6 +25,7 @@ from .errors import BadArgument, BadPayload
 
 JSON = "application/json"
 BYTES = "application/octet-stream"
+_JSON_TYPE = re.compile(r"[\w!#$&^.+-]+/([\w!#$&^.-]+\+)?json[ \t]*(;[ -~]*)?", re.ASCII | re.IGNORECASE)
 
 _PLAIN = frozenset((dict, list, str, int, float, bool, tuple, type(None)))
 
@@ -258,9 +259,14 @@ def _any_info(info: Any, asked: Callable[[Any], bool], seen: set[int]) -> bool:
     return asked(info) or any(_any_info(getattr(info, name), asked, seen) for name in info.__struct_fields__)
 
 
+def is_json(content: str) -> bool:
+    """Whether a content type is that of JSON: `application/json`, or one such as `application/geo+json`."""
+    return content == JSON or _JSON_TYPE.fullmatch(content) is not None
+
+
 def decode(data: bytes, content: str) -> Any:
     """Return `data` as plain Python values, or unchanged if it is bytes."""
-    if content != JSON:
+    if content != JSON and not is_json(content):
         return data
     try:
         return _decode_json(data)
@@ -313,9 +319,9 @@ def _make_decoder(type_: Any) -> Decoder:
     if not others:
         return as_bytes
     if others == [type(None)]:
-        return lambda data, content: None if content == JSON and data == b"null" else as_bytes(data, content)
+        return lambda data, content: None if data == b"null" and is_json(content) else as_bytes(data, content)
     as_json = _make_decoder(Union[tuple(others)])  # noqa: UP007
-    return lambda data, content: as_json(data, content) if content == JSON else as_bytes(data, content)
+    return lambda data, content: as_json(data, content) if is_json(content) else as_bytes(data, content)
 
 
 _decoder = lru_cache(maxsize=1024)(_make_decoder)
@@ -358,7 +364,7 @@ def _json_decoder(type_: Any) -> Decoder:
     read = validate
 
     def decode_to(data: bytes, content: str) -> Any:
-        if content != JSON:
+        if content != JSON and not is_json(content):
             raise BadPayload(f"expected JSON for {_name(type_)}, got {content} at $")
         try:
             return read(data)
@@ -445,7 +451,7 @@ def _field(path: str) -> Callable[[bytes, str], Key | None]:
     read = msgspec.json.Decoder(type_).decode
 
     def key(data: bytes, content: str) -> Key | None:
-        if content != JSON:
+        if content != JSON and not is_json(content):
             return None
         try:
             value = read(data)
@@ -531,7 +537,7 @@ def as_json(data: bytes, content: str) -> msgspec.Raw | None:
     Every output uses it: a producer may say `application/json` of anything, and text that is no JSON could otherwise
     break out of the document, and line ends out of the line.
     """
-    if content != JSON:
+    if content != JSON and not is_json(content):
         return None
     try:
         check_grammar(data)

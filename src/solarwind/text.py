@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Iterator
 
 _OTHER = re.compile(r"[^\x00-\x7e]")
+_CONTROLS = re.compile("[\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\U000e0000-\U000e007f]")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _LOGIN = re.compile(r".*(?:@|%(?:25)*40)", re.DOTALL)  # an @ may be quoted, more than once too
 _OPTION = re.compile(r"([?&;])(\w+=)?[^&;]+")
@@ -31,6 +32,15 @@ def plain_json(data: bytes) -> bytes:
     if data.isascii() and b"\x7f" not in data:
         return data
     return _OTHER.sub(_escaped, data.decode()).encode()
+
+
+def escape_controls(data: bytes) -> bytes:
+    """Return the same JSON with C1 control characters, and those that change the direction of writing, escaped. It
+    takes a moment, also for long texts in any language."""
+    if data.isascii() and b"\x7f" not in data:
+        return data
+    text = data.decode()
+    return _CONTROLS.sub(_escaped, text).encode() if _CONTROLS.search(text) else data
 
 
 def _escaped(found: re.Match[str]) -> str:

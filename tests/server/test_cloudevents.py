@@ -22,7 +22,7 @@ from solarwind import BadArgument, BadName, BadPayload, SolarWindError, TooLarge
 from solarwind.batch import MAX_TIME, seal
 from solarwind.columns import RESERVED, gathered
 from solarwind.event import Cause, Event, HandOut
-from solarwind.payload import JSON
+from solarwind.payload import field, is_json
 from solarwind.server import cloudevents
 from solarwind.server.cloudevents import Incoming
 from solarwind.server.json_check import check_json
@@ -101,7 +101,7 @@ def fired_again(incoming: Incoming) -> Event:
 
 def checked(event: Incoming) -> Incoming:
     """As the acceptor does."""
-    if event.content == JSON:
+    if is_json(event.content):
         check_json(event.data, NESTING, "JSON as data")
     return event
 
@@ -265,7 +265,7 @@ async def test_what_the_sdk_sends_it_gets_back_as_it_was(host: Host, mode: str) 
         expected[number] = (id, *others, root, causation, data)
     assert [as_known(each) for each in found] == expected
     assert [each.get_datacontenttype() for each in found] == [
-        *("application/json", "text/plain", "image/png", "application/json", "application/json"),
+        *("application/json", "text/plain", "image/png", "application/json", "application/vnd.a+json"),
     ]
     for each, before in zip(found, sent, strict=True):
         assert {each.get_extension("traceparent"), each.get_subject(), each.get_extension("more")} == {
@@ -313,6 +313,28 @@ def test_data_is_json_text_or_bytes_by_its_type() -> None:
     assert (event.payload, event.content_type) == ({"a": 1}, "application/json")
 
 
+def test_a_kind_of_json_keeps_its_type_and_is_json_everywhere() -> None:
+    kind = "application/geo+json; v=1"
+    for event in (
+        structured(data={"a": 1}, datacontenttype=kind),
+        structured(data_base64="eyJhIjogMX0=", datacontenttype=kind),
+        read_binary({**HEADERS, "content-type": kind}, b'{"a":1}'),
+    ):
+        assert (event.payload, event.decode(dict[str, int]), event.content_type) == ({"a": 1}, {"a": 1}, kind)
+        assert field("$.a")(event.data, kind) == field("$.a")(b'{"a":1}', "application/json") is not None
+        written = cloudevents.to_cloudevent(event)
+        assert (bytes(written["data"]).replace(b" ", b""), written["datacontenttype"]) == (b'{"a":1}', kind)
+        assert cloudevents.to_headers(event)["content-type"] == kind
+    with pytest.raises(BadPayload, match="expected JSON as data"):
+        read_binary({**HEADERS, "content-type": kind}, b"{")
+
+
+@pytest.mark.parametrize("name", ["data", "data_base64", "datacontenttype"])
+def test_what_binary_mode_has_elsewhere_is_refused_as_a_header(name: str) -> None:
+    with pytest.raises(BadArgument, match=f"got header ce-{name}: leave it out"):
+        read_binary({**HEADERS, f"ce-{name}": "application/json"}, b"1")
+
+
 def test_a_header_in_quotes_is_what_is_between_them() -> None:
     headers = {**HEADERS, "ce-partitionkey": '"a \\"b\\" %C3%BC"'}
     assert read_binary(headers, b"1").key == 'a "b" ü'
@@ -332,7 +354,12 @@ BAD: list[tuple[type[SolarWindError], str, dict[str, Any]]] = [
     (BadName, "expected an event id", {"id": "1" * 201}),
     (BadName, "expected an event id", {"correlationid": "a\nb"}),
     (BadName, "expected an event id", {"causationid": ""}),
-    (BadArgument, "expected causename with causekind 'user', got none", {"causekind": "user"}),
+    (BadArgument, "expected causename with causekind, got none", {"causekind": "user"}),
+    (BadArgument, "expected causekind with causename, got none", {"causename": "alice"}),
+    (BadArgument, "expected causationid with causationpurpose, got none", {"causationpurpose": "p"}),
+    (BadArgument, "expected causationid with causationversion, got none", {"causationversion": "1"}),
+    (BadArgument, "expected causekind with causename", {"causename": "alice", "causationid": "1"}),
+    (BadArgument, "expected one cause, .* got both", {"causename": "a", "causekind": "user", "causationid": "1"}),
     (BadName, "expected a purpose", {"causationid": "1", "causationpurpose": "p" * 201}),
     (BadName, "expected a key", {"partitionkey": "k" * 257}),
     (BadArgument, "expected a causationversion", {"causationid": "1", "causationversion": "0"}),

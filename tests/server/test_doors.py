@@ -205,8 +205,9 @@ async def test_a_fault_is_told_what_was_expected_what_came_and_where(
 ) -> None:
     async with at(port) as doors:
         answer = await doors.http.request(method, f"{doors.purpose('p')}/{path}", json=body)
-        assert answer.status_code == 400
-        assert said in check_problem(answer)["detail"]
+        problem = check_problem(answer)
+        assert (answer.status_code, problem["code"]) == (400, "bad-argument")
+        assert said in problem["detail"]
 
 
 HEAD = b"POST /v1/topics/T/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"

@@ -499,11 +499,10 @@ async def test_bad_bodies_are_refused_with_a_code(host: Host) -> None:
             *({"version": 0}, {"exchange": "pigeon"}, {"key": "$.a"}, {"since": "yesterday"}, {"maximum": 1}),
             *({"retry": {"attempts": 0}}, {"retry": {"tries": 1}}, {"retry": 3}, {"key": None, "exchange": 7}),
         ):
-            problem = await client.ask("take", body, status=400)
-            assert problem["code"] in ("bad-payload", "bad-argument"), body
+            assert (await client.ask("take", body, status=400))["code"] == "bad-argument", body
         for body in (
             *({"done": "x"}, {"done": [1]}, {"later": [{"token": "x", "after": -1}]}, {"later": [{"after": 1}]}),
             *({"later": [{"token": "x", "after": 1e300}]}, {"finished": []}, {"reject": [["x"]]}, {"renew": None}),
         ):
-            assert (await client.ask("settle", body, status=400))["code"] == "bad-payload", body
+            assert (await client.ask("settle", body, status=400))["code"] == "bad-argument", body
         assert (await client.http.get("/v1/purposes")).json() == {"purposes": []}

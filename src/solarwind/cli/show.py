@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import msgspec
 
 from ..event import Event
-from ..payload import BYTES, JSON, as_json
+from ..payload import BYTES, as_json, is_json
 from ..text import plain, plain_json
 
 if TYPE_CHECKING:
@@ -70,7 +70,10 @@ def event_record(event: Event) -> dict[str, Any]:
     data = as_json(event.data, event.content_type)
     if data is not None:
         return record | {"payload": data}
-    return record | {"content_type": BYTES if event.content_type == JSON else event.content_type, "payload": event.data}
+    return record | {
+        "content_type": BYTES if is_json(event.content_type) else event.content_type,
+        "payload": event.data,
+    }
 
 
 # --- for people ---------------------------------------------------------------------------------------------

@@ -424,7 +424,8 @@ class LocalEngine(Operations):
         elif isinstance(effect, Fetch):
             self._read(effect.topic, effect.position)
         elif isinstance(effect, Fault):
-            limited.error(("fault", *effect.about), "%s", effect.text)
+            level = logging.WARNING if effect.about[0] == "keyless" else logging.ERROR  # those go on
+            limited.log(("fault", *effect.about), level, "%s", effect.text)
         elif isinstance(effect, Closed):
             receiver = self._receivers.pop(effect.instance, None)
             if receiver is not None:

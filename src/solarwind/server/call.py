@@ -19,7 +19,6 @@ from starlette.responses import Response
 from ..errors import (
     BadArgument,
     BadName,
-    BadPayload,
     BadToken,
     Busy,
     ConflictError,
@@ -32,6 +31,7 @@ from ..errors import (
 )
 from ..names import check_purpose, check_topic
 from ..peer.turns import PIECE_BYTES
+from ..text import escape_controls
 from .access import Grant
 from .faults import read_body, read_query
 from .host import ServerHost
@@ -145,7 +145,8 @@ class Call:
         return self.request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
     async def json(self, kind: type[T]) -> T:
-        """Return the JSON body as a struct; no body at all is an empty object. Raise `BadPayload`, `TooLarge`."""
+        """Return the JSON body as a struct; no body at all is an empty object. Raise `BadArgument` for a wrong field,
+        `BadPayload`, `TooLarge`."""
         body = await self.body(min(self.host.settings.body_bytes, MAX_JSON_BYTES))
         if not body and not self.media_type:
             body = b"{}"
@@ -156,7 +157,7 @@ class Call:
         await check_long_json(body, settings.nesting, self.host.turns, max_values=_VALUES * settings.ids + _VALUES)
         try:
             return read_body(body, kind)
-        except BadPayload:  # JSON knows only numbers: some encoders write the integer 3 as 3.0
+        except BadArgument:  # JSON knows only numbers: some encoders write the integer 3 as 3.0
             if len(body) > PIECE_BYTES:  # lists, in which there are none
                 raise
             return read_body(encode(_whole(msgspec.json.decode(body))), kind)
@@ -248,7 +249,7 @@ async def in_pieces(call: Call, items: Iterable[Any]) -> list[Any]:
 
 
 def answer(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(encode(value), status, headers, JSON_TYPE)
+    return Response(escape_controls(encode(value)), status, headers, JSON_TYPE)
 
 
 def problem(error: SolarWindError, **members: Any) -> Response:
@@ -267,4 +268,4 @@ def problem(error: SolarWindError, **members: Any) -> Response:
 def problem_of(status: int, code: str, detail: str, headers: dict[str, str] | None = None, **members: Any) -> Response:
     title = HTTPStatus(status).phrase
     said = {"type": "about:blank", "title": title, "status": status, "detail": detail, "code": code, **members}
-    return Response(encode(said), status, headers, PROBLEM_TYPE)
+    return Response(escape_controls(encode(said)), status, headers, PROBLEM_TYPE)

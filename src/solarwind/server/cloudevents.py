@@ -15,7 +15,7 @@ from ..columns import MAX_TIME, RESERVED, Attributes, check_extensions
 from ..errors import BadArgument, BadName, BadPayload, TooLarge
 from ..event import Cause, CauseKind, Event
 from ..names import check_id, check_key, check_purpose
-from ..payload import BYTES, JSON, as_json
+from ..payload import BYTES, JSON, as_json, is_json
 
 SPECVERSION = "1.0"
 STRUCTURED = "application/cloudevents+json"
@@ -30,6 +30,8 @@ _MEDIA_TYPE = re.compile(r"[\w!#$&^.+-]+/([\w!#$&^.+-]+)[ \t]*(;[ -~]*)?", re.AS
 _HEADER = re.compile(r"[!-~]([ -~]*[!-~])?")
 _KINDS: tuple[CauseKind, ...] = ("user", "schedule", "machine", "application")
 _DATA = ("data", "data_base64")
+_IN_THE_BODY = {*_DATA, "datacontenttype"}  # no headers in binary mode
+_OF_ANOTHER = (("causename", "causekind"), ("causekind", "causename"))  # a cause that is no event
 _MAX_ATTRIBUTES_BYTES = 64 << 10  # everything but the data, in structured form
 _Data: type[Any] = msgspec.defstruct("Data", [(name, msgspec.Raw, msgspec.Raw()) for name in _DATA])
 
@@ -162,8 +164,8 @@ class Incoming(NamedTuple):
     """An event that came as a CloudEvent.
 
     Attributes that an event has no field for (`subject`, `dataschema`, `traceparent`, any extension) become its
-    extensions, as text. JSON of any kind becomes `application/json`, and is still to be checked; any other content type
-    is kept.
+    extensions, as text. `…/json` with any parameters becomes `application/json`; any other content type is kept. JSON,
+    `…+json` too, is still to be checked.
     """
 
     data: bytes
@@ -187,10 +189,10 @@ def read_structured(body: bytes | msgspec.Raw, topic: str) -> Incoming:
         data, content = _from_base64(base64), given.get("datacontenttype", BYTES)
     elif plain is not None:
         content = given.get("datacontenttype", JSON)
-        data = bytes(plain) if _is_json_type(content) else _as_text(plain, content)
+        data = bytes(plain) if is_json(content) else _as_text(plain, content)
     else:
         content = given.get("datacontenttype", JSON)
-        data = b"null" if _is_json_type(content) else b""
+        data = b"null" if is_json(content) else b""
     return _incoming(given, data, content, topic)
 
 
@@ -219,6 +221,11 @@ def read_binary(headers: Mapping[str, str], body: bytes, topic: str) -> Incoming
         name = header.removeprefix(PREFIX)
         if name == header:
             continue
+        if name in _IN_THE_BODY:
+            raise BadArgument(
+                f"expected the data in the body and its type as content-type, as in CloudEvents' binary mode, got "
+                f"header {header}: leave it out, or send the event in structured mode"
+            )
         if name in given:
             raise BadArgument(f"expected header {header} once, got it more often")
         try:
@@ -226,7 +233,7 @@ def read_binary(headers: Mapping[str, str], body: bytes, topic: str) -> Incoming
         except UnicodeDecodeError:
             raise BadArgument(f"expected header {header} in percent-encoded UTF-8, got {value[:80]!a}") from None
     content = headers.get("content-type", JSON)
-    data = body if body or ("content-type" in headers and not _is_json_type(content)) else b"null"
+    data = body if body or ("content-type" in headers and not is_json(content)) else b"null"
     return _incoming(given, data, content, topic)
 
 
@@ -253,10 +260,10 @@ def _incoming(given: dict[str, str], data: bytes, content: str, topic: str) -> I
             f"{given['source'][:80]!a}"
         )
     machine, process = read_source(given["source"])
-    if _is_json_type(content):
-        content = JSON
-    elif not _MEDIA_TYPE.fullmatch(content) or len(content) > 200:
+    if not _MEDIA_TYPE.fullmatch(content) or len(content) > 200:
         raise BadArgument(f"expected a datacontenttype such as {JSON}, got {content[:80]!a}")
+    if is_json(content) and "+json" not in content.lower():
+        content = JSON
     attributes: dict[str, Any] = {"ids": _checked(given, "id", check_id)}
     if "partitionkey" in given:
         attributes["keys"] = _checked(given, "partitionkey", check_key)
@@ -270,7 +277,19 @@ def _incoming(given: dict[str, str], data: bytes, content: str, topic: str) -> I
     return Incoming(data, content, time_ns, machine, process, attributes)
 
 
+def _check_whole_cause(given: dict[str, str]) -> None:
+    """Raise `BadArgument` where attributes of a cause lack the one that they are about, or speak of two causes."""
+    for name, needed in (("causationpurpose", "causationid"), ("causationversion", "causationid"), *_OF_ANOTHER):
+        if name in given and needed not in given:
+            raise BadArgument(f"expected {needed} with {name}, got none: send both, or neither")
+    if "causationid" in given and "causekind" in given:
+        raise BadArgument(
+            "expected one cause, an event by causationid or another by causekind and causename, got both: send one"
+        )
+
+
 def _cause(given: dict[str, str], process: str) -> Cause | None:
+    _check_whole_cause(given)
     root = _checked(given, "correlationid", check_id) if "correlationid" in given else None
     if "causationid" in given:
         id, version = _checked(given, "causationid", check_id), given.get("causationversion")
@@ -284,8 +303,6 @@ def _cause(given: dict[str, str], process: str) -> Cause | None:
         kind = next((each for each in _KINDS if each == given["causekind"]), None)
         if kind is None:
             raise BadArgument(f"expected a causekind, one of {', '.join(_KINDS)}, got {given['causekind'][:80]!a}")
-        if "causename" not in given:
-            raise BadArgument(f"expected causename with causekind {kind!r}, got none: say which {kind}, or neither")
         return Cause(kind, _checked(given, "causename", check_id), root=root)
     return Cause("application", process, root=root) if root is not None else None
 
@@ -331,8 +348,3 @@ def _as_text(value: msgspec.Raw, content: str) -> bytes:
         raise BadPayload(
             f"expected text as data of type {content[:80]!a}, got something else: bytes go into data_base64"
         ) from None
-
-
-def _is_json_type(content: str) -> bool:
-    found = _MEDIA_TYPE.fullmatch(content)
-    return found is not None and (found[1].lower() == "json" or found[1].lower().endswith("+json"))

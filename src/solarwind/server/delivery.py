@@ -37,6 +37,7 @@ from ..service.meaning import Meaning
 from ..service.registration import make_join
 from ..service.runner import Runner
 from ..service.signature import Handler
+from ..text import escape_controls
 from .cloudevents import STRUCTURED, encode, to_cloudevent, to_headers
 from .schemas import Field, KeyMissing, SinceText, VersionNumber
 from .targets import MAX_URL, Target, TargetAnswer, Unanswered, read_url
@@ -337,7 +338,7 @@ class Delivery:
         spec = self.webhook.spec
         await self._turns.next()
         with self._turns.piece():
-            body = event.data if spec.mode == "binary" else encode(to_cloudevent(event))
+            body = event.data if spec.mode == "binary" else escape_controls(encode(to_cloudevent(event)))
             headers = self._headers(event, body)
         try:
             answer = await self._target.request("POST", headers, body, spec.timeout)

@@ -18,7 +18,7 @@ from ..columns import Attributes, Extensions, check_extensions, gathered, words
 from ..errors import BadArgument, BadPayload, SolarWindError, TooLarge
 from ..limits import Limits
 from ..names import check_id, check_key
-from ..payload import BYTES, JSON, check_values
+from ..payload import BYTES, JSON, check_values, is_json
 from ..peer.turns import PIECE_BYTES
 from . import cloudevents
 from .call import Call, answer, problem
@@ -161,7 +161,7 @@ async def _batched(call: Call, body: bytes) -> list[Incoming]:
 
 async def _checked(call: Call, event: Incoming) -> Incoming:
     """Return a checked event. Raise `BadPayload` and `TooLarge`."""
-    if event.content == JSON:
+    if is_json(event.content):
         await check_long_json(event.data, call.host.settings.nesting, call.host.turns, "JSON as data")
     return event
 

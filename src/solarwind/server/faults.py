@@ -20,13 +20,16 @@ _STEP = re.compile(r"\.([A-Za-z0-9_]+)|\[(\d+)\]")
 
 
 def read_body(body: bytes, kind: type[T]) -> T:
-    """Return a JSON body as a struct. Raise `BadPayload`, whose text shows only numbers and names of fields."""
+    """Return a JSON body as a struct. Raise `BadArgument` for a wrong field, whose text shows only numbers and names of
+    fields, and `BadPayload` for what is no JSON object."""
     try:
         found: T = _decoder(cast(Hashable, kind)).decode(body)
     except msgspec.ValidationError as error:
         text, _, path = str(error).replace("`", "").partition(" - at ")
         path = path or "$"
-        raise BadPayload(f"{_said(text, kind, path, _number(body, path))} at {path}") from None
+        is_field = path != "$" or text.startswith((_MISSING, _UNKNOWN))
+        refusal = BadArgument if is_field else BadPayload
+        raise refusal(f"{_said(text, kind, path, _number(body, path))} at {path}") from None
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise BadPayload(f"expected JSON, got something else: {error}") from None
     return found

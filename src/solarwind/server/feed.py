@@ -21,6 +21,7 @@ from ..peer.turns import PIECE_BYTES, Turns
 from ..plugins import registered
 from ..service.consumer import Consumer, Work
 from ..service.registration import make_join
+from ..text import escape_controls
 from .call import Call
 from .cloudevents import encode, to_cloudevent
 from .host import ServerHost
@@ -125,7 +126,7 @@ class Feed(Consumer):
             while size < PIECE_BYTES and len(messages) < MAX_EVENTS and work.todo:
                 position = work.todo.popleft()
                 positions.append(position)
-                event = encode(to_cloudevent(Event(hand_out, position - hand_out.start)))
+                event = escape_controls(encode(to_cloudevent(Event(hand_out, position - hand_out.start))))
                 # A line break would end the message; in JSON a space means the same.
                 messages.append(b"data: %b\n\n" % event.translate(_SPACES))
                 size += len(messages[-1])

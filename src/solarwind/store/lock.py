@@ -13,6 +13,7 @@ from contextlib import suppress
 import msgspec
 
 from ..errors import StoreError
+from ..origin import program_name
 from .faults import explain
 from .files import when
 
@@ -53,7 +54,8 @@ class Lock:
         self._path = path
         self._forked = forked
         self._file, self.identity = self._take()
-        holder = msgspec.json.encode(_Holder(os.getpid(), _program(), when(now)))
+        program = program_name(sys.argv[0] if sys.argv else "")[:100]
+        holder = msgspec.json.encode(_Holder(os.getpid(), program, when(now)))
         with suppress(OSError):  # on a full disk, for example: /proc/locks knows too
             note = os.open(f"{path}-lock", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             try:
@@ -128,16 +130,6 @@ def _forget() -> None:
 
 
 os.register_at_fork(after_in_child=_forget)
-
-
-def _program() -> str:
-    """Return the name of the running program, without its arguments, which may contain secrets."""
-    name = os.path.basename(sys.argv[0]) if sys.argv else ""
-    if name == "__main__.py":
-        name = os.path.basename(os.path.dirname(sys.argv[0]))
-    if name.startswith("-") or not name:
-        name = os.path.basename(sys.executable or "python")
-    return name[:100]
 
 
 def _read_holder(path: str) -> _Holder | None:

@@ -192,7 +192,8 @@ async def test_an_invalid_webhook_is_refused_and_no_secret_is_repeated(wanted: d
 )
 async def test_a_body_that_is_none_is_refused_and_no_secret_is_repeated(body: bytes) -> None:
     async with sending() as server:
-        with pytest.raises((BadPayload, TooLarge)) as refusal:
+        is_object = body.startswith(b"{") and body.endswith(b"}")
+        with pytest.raises(BadArgument if is_object else (BadPayload, TooLarge)) as refusal:
             await server.webhooks.put(TOPIC, PURPOSE, "shop", body, EVERYTHING)
         assert "hunter2" not in str(refusal.value)
 

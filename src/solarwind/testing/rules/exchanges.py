@@ -438,6 +438,7 @@ class ExchangeRules:
             assert len(said) == 2
             assert "'of a field'" in said[0] + said[1]
             assert "$.product" in said[0] + said[1]
+            assert {record.levelname for record in caplog.records if "no key" in record.getMessage()} == {"WARNING"}
 
     @on_loop
     async def test_an_event_without_a_key_is_a_dead_letter_where_that_is_stated(self, place: Place) -> None:
