@@ -282,7 +282,7 @@ class Batch:
         body = self.data[starts[start] : starts[stop]]
         return Batch(part, b"".join((len(head).to_bytes(4, "little"), head, body)), 4 + len(head))
 
-    def take(self, indices: Sequence[int]) -> Batch:
+    def select(self, indices: Sequence[int]) -> Batch:
         """Return a batch of just these events, in this order. They keep their ids."""
         header = self.header
         if list(indices) == list(range(indices[0], indices[0] + len(indices))):

@@ -44,10 +44,10 @@ class Retry(msgspec.Struct, frozen=True, metaclass=Options):
         attempts = self.attempts
         if not isinstance(attempts, int) or isinstance(attempts, bool) or not 1 <= attempts < MAX_SECONDS:
             raise BadArgument(f"expected Retry attempts of 1 or more, below a thousand million, got {attempts!r}")
-        for name, value, least in (("wait", self.wait, 0), ("factor", self.factor, 1), ("ceiling", self.ceiling, 0)):
-            if not _is_number(value, least):
+        for name, value, minimum in (("wait", self.wait, 0), ("factor", self.factor, 1), ("ceiling", self.ceiling, 0)):
+            if not _is_number(value, minimum):
                 raise BadArgument(
-                    f"expected a Retry {name} of {least} or more, below a thousand million, got {value!r}"
+                    f"expected a Retry {name} of {minimum} or more, below a thousand million, got {value!r}"
                 )
         if self.ceiling < self.wait:
             raise BadArgument(
@@ -113,6 +113,6 @@ def in_seconds(value: Any) -> Any:
     return value.total_seconds() if isinstance(value, timedelta) else value
 
 
-def _is_number(value: object, least: int) -> bool:
+def _is_number(value: object, minimum: int) -> bool:
     """Whether it is a number from `least` on and below a thousand million; a bool, NaN or infinity is not."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and least <= value < MAX_SECONDS
+    return isinstance(value, int | float) and not isinstance(value, bool) and minimum <= value < MAX_SECONDS

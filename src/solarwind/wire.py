@@ -268,13 +268,13 @@ def _count(data: bytes) -> int:
     return int.from_bytes(data[1:3], "big") if data[:1] == b"\xdc" else 0  # few
 
 
-def groups(messages: Sequence[Message], most: int = MAX_TOGETHER) -> Iterator[Sequence[Message]]:
-    """What goes into one WebSocket message each: none is much larger than `most` if it holds several."""
+def groups(messages: Sequence[Message], max_bytes: int = MAX_TOGETHER) -> Iterator[Sequence[Message]]:
+    """What goes into one WebSocket message each: none is much larger than `max_bytes` if it holds several."""
     start = size = 0
     for index, message in enumerate(messages):
         more = _size(message)
         size += more
-        if (size > most and index > start) or index - start == MAX_MESSAGES:
+        if (size > max_bytes and index > start) or index - start == MAX_MESSAGES:
             yield messages[start:index]
             start, size = index, more
     if start < len(messages):

@@ -27,7 +27,7 @@ from time import monotonic_ns
 from typing import Any, NamedTuple
 
 from solarwind import Event, Retry, SolarWind
-from solarwind.cluster.address import Settings
+from solarwind.cluster.address import NamespaceSettings
 from solarwind.cluster.layout import Layout
 
 from .servers import holds_within
@@ -37,7 +37,7 @@ SAID_S = 60.0
 
 def one_of_each(streams: int) -> list[str]:
     """A topic of each partition, in their order."""
-    layout, found = Layout("any", Settings(streams=streams)), dict[int, str]()
+    layout, found = Layout("any", NamespaceSettings(streams=streams)), dict[int, str]()
     number = 0
     while len(found) < streams:
         found.setdefault(layout.partition(f"T{number}"), f"T{number}")

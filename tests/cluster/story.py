@@ -25,7 +25,7 @@ import nats.errors
 from notes import Notes
 from solarwind import Event, SolarWind
 from solarwind.batch import seal
-from solarwind.cluster.address import Settings
+from solarwind.cluster.address import NamespaceSettings
 from solarwind.cluster.layout import Layout
 from solarwind.engine.tasks import end_tasks
 
@@ -208,7 +208,7 @@ class Story:
         self.services: dict[str, Life] = {}
         self.producers: dict[str, Life] = {}
         self.generation = 0
-        self.layout = Layout(self.namespace, Settings(streams=STREAMS))
+        self.layout = Layout(self.namespace, NamespaceSettings(streams=STREAMS))
         self.probe = Probe(cluster, self.layout)
         self.excuses: list[tuple[str, float, float]] = []  # a service could not handle between these times
         self.faults: list[tuple[float, str]] = []

@@ -16,7 +16,7 @@ import pytest
 from cli import conftest as cli
 from cli.conftest import Process, Serving, call, done
 from ports import LOOPBACK, Port
-from solarwind.cluster.address import Settings
+from solarwind.cluster.address import NamespaceSettings
 from solarwind.cluster.layout import Layout
 from test_docs import blocks, parse
 
@@ -141,7 +141,7 @@ def test_its_commands_parse() -> None:
 
 def test_streams_and_subjects_are_named_as_they_are() -> None:
     text = DOCUMENT.read_text().replace("….", "solarwind.shop.state.P.")
-    layout = Layout("shop", Settings())
+    layout = Layout("shop", NamespaceSettings())
     names = [layout.events_stream(0), layout.state_stream, layout.bucket_stream, layout.key("settings")]
     names += [
         layout.key("owner.0"),

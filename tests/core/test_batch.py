@@ -124,7 +124,7 @@ def test_what_is_sealed_is_read(rows: list[tuple[Any, ...]], producer: int, firs
 @given(batches(), st.data())
 def test_what_is_taken_out_keeps_its_ids_and_everything_else(batch: Batch, data: st.DataObject) -> None:
     indices = data.draw(st.lists(st.integers(0, len(batch) - 1), min_size=1, unique=True).map(sorted))
-    part = Batch.read(batch.take(indices).data)
+    part = Batch.read(batch.select(indices).data)
     assert [event(part, at) for at in range(len(part))] == [event(batch, index) for index in indices]
 
 

@@ -40,9 +40,9 @@ _PLACE, _WHO, _HOOKS, _PEER, _THERE = (
 
 def _limit(panel: str, name: str, default: float, help: str) -> Any:
     """A limit. Its default is that of `Settings` or `Limits`, which are not imported to show help."""
-    least = 1 if isinstance(default, int) else 0.001
+    minimum = 1 if isinstance(default, int) else 0.001
     metavar = "BYTES" if name.endswith("-bytes") else "SECONDS" if name.endswith("-s") else "N"
-    how: dict[str, Any] = {"min": least, "metavar": metavar, "show_default": False, "rich_help_panel": panel}
+    how: dict[str, Any] = {"min": minimum, "metavar": metavar, "show_default": False, "rich_help_panel": panel}
     return option(name, f"{help[:-1]}: {default:,.16g}.", **how)
 
 

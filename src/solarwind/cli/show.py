@@ -109,9 +109,11 @@ def table(columns: Sequence[str], values: Sequence[Sequence[object]]) -> Table:
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for index, name in enumerate(columns):
         number = any(isinstance(row[index], int | float) for row in values)
-        least = _TIME_WIDTH if any(isinstance(row[index], datetime) for row in values) else None
+        min_width = _TIME_WIDTH if any(isinstance(row[index], datetime) for row in values) else None
         whole = number or name == "ID"
-        made.add_column(name, justify="right" if number else "left", no_wrap=whole, min_width=least, overflow="fold")
+        made.add_column(
+            name, justify="right" if number else "left", no_wrap=whole, min_width=min_width, overflow="fold"
+        )
     for row in values:
         made.add_row(*(Text(cell(value)) for value in row))
     return made

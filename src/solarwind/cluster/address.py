@@ -19,7 +19,7 @@ _NAMESPACE = re.compile(r"[A-Za-z0-9-]{1,64}")
 _S = 1_000_000_000
 
 
-class Settings(msgspec.Struct, frozen=True):
+class NamespaceSettings(msgspec.Struct, frozen=True):
     """The settings of a namespace, for all who use it: written when it is first used, and never changed silently.
 
     `streams` is over how many streams its topics are spread, by their whole names or, if `words` is not 0, by so many
@@ -56,10 +56,10 @@ class Address(msgspec.Struct, frozen=True):
     tls: bool
     stated: dict[str, float]
 
-    def merged(self, found: Settings | None) -> Settings:
+    def merged(self, found: NamespaceSettings | None) -> NamespaceSettings:
         """Return the settings to go by, where `found` are the namespace's, if it has any. Raises `BadArgument`."""
         if found is None:
-            return msgspec.structs.replace(Settings(), **self.stated)
+            return msgspec.structs.replace(NamespaceSettings(), **self.stated)
         for name, value in self.stated.items():
             if getattr(found, name) != value:
                 raise BadArgument(
@@ -69,7 +69,7 @@ class Address(msgspec.Struct, frozen=True):
         return found
 
 
-def check_settings(settings: Settings) -> None:
+def check_settings(settings: NamespaceSettings) -> None:
     """Raises `BadArgument` if they are out of bounds, as where another program wrote them."""
     for name, (low, high) in _BOUNDS.items():
         if not low <= getattr(settings, name) <= high:
@@ -144,7 +144,7 @@ def _options(query: str) -> dict[str, str]:
 
 def _value(name: str, text: Any) -> float:
     low, high = _BOUNDS[name]
-    whole = isinstance(getattr(Settings(), name), int)
+    whole = isinstance(getattr(NamespaceSettings(), name), int)
     try:
         value = int(text) if whole else float(text)
     except ValueError:

@@ -22,7 +22,7 @@ from ..limits import Limits
 from ..store.base import Recovered, TopicRecord
 from ..store.definitions import Definitions
 from ..store.delays import Entry
-from .address import Settings, read_address
+from .address import NamespaceSettings, read_address
 from .definitions import DefinitionKeys
 from .layout import DIRECT, Layout, id_name, producer_name
 from .namespace import open_namespace
@@ -124,7 +124,7 @@ class NatsEnd:
         )
 
     async def _refuse_missing(self) -> None:
-        stream = Layout(self._address.namespace, Settings()).state_stream
+        stream = Layout(self._address.namespace, NamespaceSettings()).state_stream
         try:
             await self._session.until_answered(
                 lambda: self._session.api(f"STREAM.INFO.{stream}"), "see whether a namespace is there"

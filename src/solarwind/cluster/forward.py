@@ -30,7 +30,7 @@ MAX_BYTES = 64 << 20  # that wait to be copied: then no more is committed
 MAX_TOGETHER, MAX_TOGETHER_BYTES = 100, 1 << 20  # messages that are stored together
 
 
-class Place(NamedTuple):
+class CommitPlace(NamedTuple):
     """How far copying is: so many events of that batch of that commit."""
 
     commit: int
@@ -38,7 +38,7 @@ class Place(NamedTuple):
     events: int
 
     @classmethod
-    def read(cls, raw: Raw) -> Place | None:
+    def read(cls, raw: Raw) -> CommitPlace | None:
         """Return what a copy says; None where it is none."""
         numbers = raw.headers.get(FROM, "").split(".")
         return cls(*map(int, numbers)) if len(numbers) == 3 and all(map(str.isdecimal, numbers)) else None
@@ -47,13 +47,13 @@ class Place(NamedTuple):
         return f"{self.commit}.{self.batch}.{self.events}"
 
 
-NOWHERE = Place(0, 0, 0)
+NOWHERE = CommitPlace(0, 0, 0)
 
 
 class _Part(NamedTuple):
     """What goes into one message. `done` is how far copying is when it is stored."""
 
-    done: Place
+    done: CommitPlace
     batch: Batch
 
 
@@ -103,7 +103,7 @@ class Forwarder:
                 copier = self._copiers[target] = _Copier(
                     self._session, self._layout, self._partition, target, self._publisher, self._tasks
                 )
-            copier.add(Place(commit, number, 0), batch)
+            copier.add(CommitPlace(commit, number, 0), batch)
 
     async def idle(self) -> None:
         """Wait until all is copied."""
@@ -131,13 +131,13 @@ class _Copier:
         self._publisher = publisher
         self._done = NOWHERE
         self._seq: int | None = None  # of the last copy; None: to be asked
-        self.waiting: deque[tuple[Place, Batch]] = deque()
+        self.waiting: deque[tuple[CommitPlace, Batch]] = deque()
         self.bytes = 0
         self.idle = asyncio.Event()
         self.stuck = False
         self.task: asyncio.Task[None] | None = None
 
-    def add(self, place: Place, batch: Batch) -> None:
+    def add(self, place: CommitPlace, batch: Batch) -> None:
         self.waiting.append((place, batch))
         self.bytes += len(batch.data)
         self.idle.clear()
@@ -180,7 +180,7 @@ class _Copier:
         while self.waiting and self._copied(*self.waiting[0]) == len(self.waiting[0][1]):
             self.bytes -= len(self.waiting.popleft()[1].data)
 
-    def _copied(self, place: Place, batch: Batch) -> int:
+    def _copied(self, place: CommitPlace, batch: Batch) -> int:
         """Return how many of its events are copied."""
         if self._done[:2] == place[:2]:
             return self._done.events
@@ -212,10 +212,10 @@ class _Copier:
             lambda: last_or_none(self._session, self._stream, self._subject), "see how far copying is"
         )
         self._seq = 0 if raw is None else raw.seq
-        done = None if raw is None else Place.read(raw)
+        done = None if raw is None else CommitPlace.read(raw)
         if raw is not None and done is None:  # another program wrote it
             async for each in scan(self._session, self._stream, self._subject, 0):
-                done = Place.read(each) or done
+                done = CommitPlace.read(each) or done
         self._done = max(self._done, done or NOWHERE)
 
     async def _put(self, parts: list[_Part]) -> None:

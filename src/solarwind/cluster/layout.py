@@ -20,7 +20,7 @@ import msgspec
 
 from ..batch import Batch
 from ..columns import Header
-from .address import Settings
+from .address import NamespaceSettings
 
 FIRED, CAUSED, DIRECT = "fired", "caused", "direct"
 ANYBODY = "*.*"
@@ -31,7 +31,7 @@ class Layout(msgspec.Struct, frozen=True):
     """The names of one namespace."""
 
     namespace: str
-    settings: Settings
+    settings: NamespaceSettings
 
     # Events -------------------------------------------------------------------------------------------
 

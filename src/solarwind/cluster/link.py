@@ -78,10 +78,10 @@ class Frames:
 
     def send(self, data: bytes) -> None:
         whole = data
-        most = self._session.max_payload - _HEAD.size if self._session.is_up else len(data)
-        while len(data) > most:
-            self._out.append((_PART, data[:most], b""))
-            data = data[most:]
+        max_bytes = self._session.max_payload - _HEAD.size if self._session.is_up else len(data)
+        while len(data) > max_bytes:
+            self._out.append((_PART, data[:max_bytes], b""))
+            data = data[max_bytes:]
         self._out.append((_WHOLE, data, whole))
         self._wake.set()
 

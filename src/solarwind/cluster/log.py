@@ -24,9 +24,9 @@ from .layout import Layout, purpose_name
 from .pieces import HEADERS_BYTES, Message, Pieces, in_pieces, pass_over, whole
 from .records import (
     COMMIT,
-    Commit,
+    CommitRecord,
     Hole,
-    TopicRecord,
+    KeptTopic,
     TopicState,
     TrackRecord,
     changes_of,
@@ -52,7 +52,7 @@ class Written(msgspec.Struct):
     """What earlier owners wrote. `before` is the last commit; `fired` has what was fired, by the number of the
     commit."""
 
-    before: Commit | None = None
+    before: CommitRecord | None = None
     topics: dict[str, TopicState] = msgspec.field(default_factory=dict)
     holes: dict[str, list[Hole]] = msgspec.field(default_factory=dict)
     snapshots: list[Snapshot] = msgspec.field(default_factory=list)
@@ -99,8 +99,8 @@ class Log:
                 partial(self._fence, now, created, at_rest, rightful, number), "take over a partition"
             )
             tracks: dict[_Track, TrackRecord] = {}
-            topics: dict[str, TopicRecord] = {}
-            commits: list[Commit] = []
+            topics: dict[str, KeptTopic] = {}
+            commits: list[CommitRecord] = []
             self._commits.clear()
             for raw in await self._read_until(fence):
                 try:
@@ -123,8 +123,8 @@ class Log:
         self,
         raw: Raw,
         tracks: dict[_Track, TrackRecord],
-        topics: dict[str, TopicRecord],
-        commits: list[Commit],
+        topics: dict[str, KeptTopic],
+        commits: list[CommitRecord],
     ) -> None:
         """Read a message of the log. Raises where Solar Wind did not write it."""
         kind = raw.subject.removeprefix(self._layout.log(self._partition, "")).partition(".")[0]
@@ -160,9 +160,9 @@ class Log:
                 raise self._no_owner()
             before = None if last is None else await self._last_commit(last)
             # A log that begins anew goes on above the numbers of one that was deleted: copies are known by them.
-            before = before or Commit(0, now // 1000, 0, 0, created, closed=True)
+            before = before or CommitRecord(0, now // 1000, 0, 0, created, closed=True)
             closed = at_rest and before.closed
-            fence = Commit(
+            fence = CommitRecord(
                 before.epoch + 1,
                 max(before.number, number) + 1,
                 max(now, before.time),
@@ -181,7 +181,7 @@ class Log:
             self._epoch, self._number = fence.epoch, fence.number
             return self._last
 
-    async def _last_commit(self, last: Raw) -> Commit | None:
+    async def _last_commit(self, last: Raw) -> CommitRecord | None:
         """Return the commit of which `last` is the message, or the last piece; the one before, where that is none."""
         found = await whole(self._session, self._stream, last)
         for raw in (found, *reversed(await self._read_until(last.seq))) if not _is_commit(found) else (found,):
@@ -213,7 +213,7 @@ class Log:
                     found.append(message)
         return found
 
-    def _take_topics(self, written: Written, records: dict[str, TopicRecord], commits: list[Commit]) -> None:
+    def _take_topics(self, written: Written, records: dict[str, KeptTopic], commits: list[CommitRecord]) -> None:
         for name, record in records.items():
             written.topics[name], written.holes[name] = record.topic, record.holes
         for commit in commits:
@@ -226,7 +226,7 @@ class Log:
                     written.holes[name] = holes
         self._states, self._holes = dict(written.topics), dict(written.holes)
 
-    def _take_tracks(self, written: Written, records: dict[_Track, TrackRecord], commits: list[Commit]) -> None:
+    def _take_tracks(self, written: Written, records: dict[_Track, TrackRecord], commits: list[CommitRecord]) -> None:
         for (topic, purpose, _), record in records.items():
             if record.snapshot is not None:
                 written.snapshots.append(record.snapshot)
@@ -242,7 +242,7 @@ class Log:
 
     # Writing ------------------------------------------------------------------------------------------
 
-    async def write(self, record: Commit, changes: Sequence[Change], snapshots: Sequence[Snapshot]) -> None:
+    async def write(self, record: CommitRecord, changes: Sequence[Change], snapshots: Sequence[Snapshot]) -> None:
         """Store a commit, and give it its epoch and number. Raises `Full` where there is no room, and `StoreError`
         where nothing more can be written: if another process owns the partition, the log is `fenced`."""
         if self.fenced:
@@ -296,7 +296,7 @@ class Log:
             self._letters.setdefault(name, []).extend(letters)
             self._letters_since = self._letters_since or number
 
-    def _beside(self, record: Commit, changes: Sequence[Change], snapshots: Sequence[Snapshot]) -> list[Message]:
+    def _beside(self, record: CommitRecord, changes: Sequence[Change], snapshots: Sequence[Snapshot]) -> list[Message]:
         """Return what is stored together with a commit."""
         beside: list[Message] = []
         for snapshot in snapshots:
@@ -308,7 +308,7 @@ class Log:
         for name, number in list(self._topics.items())[:SNAPSHOTS_TOGETHER]:
             if number > record.number - SNAPSHOT_AFTER:
                 break
-            topic = TopicRecord(record.number, changed.get(name) or self._states[name], self._holes.get(name, []))
+            topic = KeptTopic(record.number, changed.get(name) or self._states[name], self._holes.get(name, []))
             beside += self._in_pieces(self._layout.log(self._partition, f"topic.{name}"), encode(topic), {})
         if self._letters_since is not None and record.number - self._letters_since > PURGE_AFTER:
             for purpose, letters in self._letters.items():
@@ -324,7 +324,7 @@ class Log:
     def _in_pieces(self, subject: str, data: bytes, headers: dict[str, str]) -> list[Message]:
         return in_pieces(subject, data, headers, self._session.max_payload - HEADERS_BYTES)
 
-    async def _store(self, record: Commit, beside: list[Message]) -> tuple[int, int]:
+    async def _store(self, record: CommitRecord, beside: list[Message]) -> tuple[int, int]:
         """Store messages until it is certain whether they are stored; return the sequences of the first and the
         last."""
         mark = {COMMIT: f"{record.epoch}.{record.number}"}
@@ -472,7 +472,7 @@ class Log:
         return [letters[position] for position in sorted(letters) if position in dead]
 
 
-def _read_commit(raw: Raw) -> Commit:
+def _read_commit(raw: Raw) -> CommitRecord:
     """Read a commit. Raises `ValueError` and `MsgspecError` where it is none."""
     commit = decode_commit(raw.data)
     if raw.headers.get(COMMIT) != f"{commit.epoch}.{commit.number}":

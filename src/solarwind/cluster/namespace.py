@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from ..errors import BadArgument, ConflictError, NotFound
-from .address import Settings, check_settings
+from .address import NamespaceSettings, check_settings
 from .layout import Layout
 from .session import EXPECT, NO_STREAM, STREAM_EXISTS, WRONG_SEQUENCE, Refusal, Session, refused
 
@@ -70,8 +70,8 @@ async def open_partition(session: Session, layout: Layout, partition: int) -> No
             raise refused(refusal, "note that a stream is used") from refusal
 
 
-async def _find_settings(session: Session) -> Settings | None:
-    layout = Layout(session.address.namespace, Settings())
+async def _find_settings(session: Session) -> NamespaceSettings | None:
+    layout = Layout(session.address.namespace, NamespaceSettings())
     try:
         found = await session.last(layout.bucket_stream, layout.key("settings"))
     except Refusal as refusal:
@@ -81,7 +81,7 @@ async def _find_settings(session: Session) -> Settings | None:
     try:
         if found is None or not found.data:  # the key was deleted
             return None
-        settings = msgspec.json.decode(found.data, type=Settings)
+        settings = msgspec.json.decode(found.data, type=NamespaceSettings)
         check_settings(settings)
         return settings
     except (msgspec.MsgspecError, BadArgument) as error:

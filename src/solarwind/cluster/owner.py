@@ -27,7 +27,7 @@ CACHE_BYTES = 96 << 20  # of the recent batches of all partitions that a process
 _MAX = 1 << 30
 
 
-class Settings(msgspec.Struct, frozen=True):
+class OwnerSettings(msgspec.Struct, frozen=True):
     """The limits of a client. It is a process of the same namespace, so there are hardly any."""
 
     frame_bytes: int = 64 << 20
@@ -37,7 +37,7 @@ class Settings(msgspec.Struct, frozen=True):
     unanswered: int = _MAX
 
 
-class Everything:
+class FullRights:
     """The rights of a client: NATS has decided who may connect, so it may do everything."""
 
     def check_fire(self, topic: str) -> None:
@@ -50,7 +50,7 @@ class Everything:
         """Allow it."""
 
 
-_EVERYTHING = Everything()
+_FULL_RIGHTS = FullRights()
 
 
 class Owner(Clients):
@@ -72,7 +72,7 @@ class Owner(Clients):
         self.partition = store.partition
         self.name = f"{MACHINE}/{process_name()}"
         self.limits = limits
-        self.settings = Settings()
+        self.settings = OwnerSettings()
         options: dict[str, Any] = {} if random is None else {"random": random}
         self.engine = LocalEngine(store, clock=clock, service_clock=SteadyClock(), limits=limits, **options)
         self.store = store
@@ -144,5 +144,5 @@ class Owner(Clients):
 
     # A host -------------------------------------------------------------------------------------------
 
-    def grant(self, token: str | None) -> Everything:
-        return _EVERYTHING
+    def grant(self, token: str | None) -> FullRights:
+        return _FULL_RIGHTS

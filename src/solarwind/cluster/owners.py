@@ -24,7 +24,7 @@ from ..errors import SolarWindError, StoreError, Unavailable
 from ..origin import MACHINE, process_name
 from .layout import Layout
 from .owner import Owner
-from .session import EXPECT, WRONG_SEQUENCE, Mark, NoAnswer, Nobody, Raw, Refusal, Session
+from .session import EXPECT, WRONG_SEQUENCE, Identity, NoAnswer, Nobody, Raw, Refusal, Session
 from .tail import Tail
 
 log = logging.getLogger("solarwind")
@@ -118,7 +118,7 @@ class Owners:
             created=created,
             last_per_subject=True,
         )
-        self._session.mark = Mark(bucket, created, bool((about.get("cluster") or {}).get("name")))
+        self._session.mark = Identity(bucket, created, bool((about.get("cluster") or {}).get("name")))
         self._session.vital = bucket, self._layout.state_stream
         await self._subscribe()
         self._tail.begin()

@@ -184,13 +184,13 @@ class Publisher:
         """Return what travels together: numbers that follow on each other, within the limits of a batch."""
         group = [lane.waiting.popleft()]
         count, size = len(group[0][0]), len(group[0][0].data)
-        most = min(self._limits.batch_bytes, self._room())
+        max_bytes = min(self._limits.batch_bytes, self._room())
         while lane.waiting:
             batch = lane.waiting[0][0]
             last = group[-1][0].header
             count, size = count + len(batch), size + len(batch.data)
             follows = batch.header.first == last.first + last.count
-            if not follows or count > self._limits.batch_events or size > most:
+            if not follows or count > self._limits.batch_events or size > max_bytes:
                 break
             group.append(lane.waiting.popleft())
         return group

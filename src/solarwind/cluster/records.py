@@ -53,7 +53,7 @@ class TopicState(msgspec.Struct, array_like=True):
         return self.total - self.first_total - self.missing_bytes
 
 
-class Commit(msgspec.Struct, array_like=True):
+class CommitRecord(msgspec.Struct, array_like=True):
     """One commit: all of it or nothing. Commits of a partition are numbered from 1; an owner's all have its epoch.
 
     It was made when the event stream, of the one that was `created` then, was read up to sequence `seen`. `topics` are
@@ -85,7 +85,7 @@ class TrackRecord(msgspec.Struct, array_like=True):
     snapshot: Snapshot | None
 
 
-class TopicRecord(msgspec.Struct, array_like=True):
+class KeptTopic(msgspec.Struct, array_like=True):
     """A topic's state as of commit `number`."""
 
     number: int
@@ -102,12 +102,12 @@ class Note(NamedTuple):
 
 
 encode = msgspec.msgpack.Encoder().encode
-decode_commit = msgspec.msgpack.Decoder(Commit).decode
+decode_commit = msgspec.msgpack.Decoder(CommitRecord).decode
 decode_track = msgspec.msgpack.Decoder(TrackRecord).decode
-decode_topic = msgspec.msgpack.Decoder(TopicRecord).decode
+decode_topic = msgspec.msgpack.Decoder(KeptTopic).decode
 decode_letters = msgspec.msgpack.Decoder(list[state.Letter]).decode
 decode_notes = msgspec.msgpack.Decoder(list[Note]).decode
 
 
-def changes_of(commit: Commit) -> list[Change]:
+def changes_of(commit: CommitRecord) -> list[Change]:
     return state.decode_changes(commit.changes) if commit.changes else []

@@ -81,7 +81,7 @@ class Raw(msgspec.Struct):
     time: int  # ns since 1970, by the server
 
 
-class Mark(NamedTuple):
+class Identity(NamedTuple):
     """What NATS is known by after a reconnect: a stream, when it was created, and whether servers of a cluster have it,
     which know each other."""
 
@@ -101,7 +101,7 @@ class Session:
         self.back: list[Callable[[], None]] = []
         self.unsaid: dict[str, bytes] = {}  # what is said, by its subject, once there is a connection again
         self.failed: Callable[[SolarWindError], None] = lambda error: None
-        self.mark: Mark | None = None
+        self.mark: Identity | None = None
         self.vital: tuple[str, ...] = ()  # streams without which nothing can be done
         self.error: SolarWindError | None = None  # why there will be no connection any more
         self.max_payload = 1 << 20  # the most bytes of a message, its headers included

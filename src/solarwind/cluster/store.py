@@ -24,8 +24,7 @@ from ..core.spans import Spans
 from ..core.state import Change, Letter, Snapshot
 from ..engine.tasks import Tasks
 from ..errors import NotAllowed, NotFound, ProtocolError, StoreError
-from ..store.base import Full, Keep, Recovered
-from ..store.base import TopicRecord as TopicKnown
+from ..store.base import Full, Keep, Recovered, TopicRecord
 from ..store.definitions import Definitions
 from .formats import read_time
 from .forward import MAX_BYTES, Forwarder
@@ -34,7 +33,7 @@ from .log import Log
 from .pieces import pass_over
 from .positions import NOTES_TOGETHER, Notes, Positions
 from .publish import Publisher
-from .records import Commit, TopicState
+from .records import CommitRecord, TopicState
 from .session import Raw, Refusal, Session, refused
 from .tail import Tail
 from .tracing import caused, find
@@ -136,7 +135,7 @@ class JetStreamStore:
         await self._find_copies()
         await self._begin(seen, last)
         known = [
-            TopicKnown(name, notes.state.end, notes.state.keep_ns, notes.state.keep_bytes)
+            TopicRecord(name, notes.state.end, notes.state.keep_ns, notes.state.keep_bytes)
             for name, notes in self._topics.items()
         ]
         return Recovered(before is None or before.closed, self._now, known, written.snapshots, written.changes)
@@ -328,13 +327,13 @@ class JetStreamStore:
     def _seen(self) -> int:
         return self._tail.seen if self._tail is not None else 0
 
-    def _commit(self, seen: int, changes: bytes, fired: list[bytes], *, closed: bool = False) -> Commit:
+    def _commit(self, seen: int, changes: bytes, fired: list[bytes], *, closed: bool = False) -> CommitRecord:
         topics = [self._topics[name].state for name in self._changed]
         copied = self.forwarder.oldest or 0
         holes = {name: list(self._topics[name].holes) for name in self._holed}
-        return Commit(0, 0, self._now, seen, self._created, closed, topics, changes, fired, copied, holes)
+        return CommitRecord(0, 0, self._now, seen, self._created, closed, topics, changes, fired, copied, holes)
 
-    async def _write(self, record: Commit, changes: Sequence[Change], snapshots: Sequence[Snapshot]) -> None:
+    async def _write(self, record: CommitRecord, changes: Sequence[Change], snapshots: Sequence[Snapshot]) -> None:
         if self._closed and not record.closed:  # another process may be the owner, or read on behind what it says
             raise StoreError(f"partition {self.partition} was let go of: nothing more is written")
         changed, self._changed, holed, self._holed = self._changed, set(), self._holed, set()

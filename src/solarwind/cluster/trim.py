@@ -75,8 +75,8 @@ class _Trim:
         self._wanted = wanted
         self._stream = layout.events_stream(layout.partition(topic))
         self._subject = layout.events_of(layout.partition(topic), topic=topic)
-        most = wanted.max_bytes
-        self._excess = 0 if most is None else notes.state.size - most
+        max_bytes = wanted.max_bytes
+        self._excess = 0 if max_bytes is None else notes.state.size - max_bytes
         self._cut: Note | None = None  # what lies before it goes
         self._single: list[Read] = []  # and these, behind it
         self._bytes = 0

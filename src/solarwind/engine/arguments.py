@@ -91,8 +91,8 @@ def _keep_bytes(value: Any, name: str) -> Any:
     return value if value is msgspec.UNSET else check_keep_bytes(value)
 
 
-def _count(value: Any, name: str, most: int) -> int:
-    check_count(name, value, most)
+def _count(value: Any, name: str, maximum: int) -> int:
+    check_count(name, value, maximum)
     return int(value)
 
 

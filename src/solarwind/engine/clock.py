@@ -16,8 +16,8 @@ class Timer(Protocol):
 
 
 class Clock(Protocol):
-    def start(self, least: int, under_way: UnderWay | None = None) -> None:
-        """Begin at `least` (ns since 1970) or later. A test's clock lets what is `under_way` end before time goes
+    def start(self, earliest: int, under_way: UnderWay | None = None) -> None:
+        """Begin at `earliest` (ns since 1970) or later. A test's clock lets what is `under_way` end before time goes
         on."""
         ...
 
@@ -40,8 +40,8 @@ class SteadyClock:
     def __init__(self) -> None:
         self._offset = time.time_ns() - time.monotonic_ns()
 
-    def start(self, least: int, under_way: UnderWay | None = None) -> None:
-        self._offset = max(time.time_ns(), least) - time.monotonic_ns()
+    def start(self, earliest: int, under_way: UnderWay | None = None) -> None:
+        self._offset = max(time.time_ns(), earliest) - time.monotonic_ns()
 
     def now(self) -> int:
         return self._offset + time.monotonic_ns()

@@ -452,9 +452,9 @@ class Client(Running):
     def _put(self, ref: int, submitted: _Submitted) -> None:
         batch, submitted.sent = submitted.batch, True
         assert self._welcome is not None
-        most = self._welcome.frame_bytes - _ENVELOPE_BYTES
-        if len(batch.data) > most:
-            text = f"expected a batch of at most {most:,} bytes, as the server takes, got {len(batch.data):,}"
+        max_bytes = self._welcome.frame_bytes - _ENVELOPE_BYTES
+        if len(batch.data) > max_bytes:
+            text = f"expected a batch of at most {max_bytes:,} bytes, as the server takes, got {len(batch.data):,}"
             self._refuse(wire.Refused(ref, TooLarge.code, text))
         else:
             self._send(wire.Submit(ref, batch.data))

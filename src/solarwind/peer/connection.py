@@ -24,7 +24,7 @@ from ..logs import limited
 from ..service.registration import check_join
 from . import calls
 from .authors import Authors
-from .host import Grant, Host
+from .host import Host, Rights
 from .offers import Together, offer_of
 from .seat import Seat
 from .transport import Transport
@@ -59,7 +59,7 @@ class Connection:
         self._host = host
         self._transport = transport
         self._token = token
-        self._grant: Grant | None = None  # once it has said hello
+        self._grant: Rights | None = None  # once it has said hello
         self._authors = Authors(host)  # of its batches
         self.open = True
         self.heard = self.since = asyncio.get_running_loop().time()
@@ -101,8 +101,8 @@ class Connection:
     def refuse_text(self) -> None:
         self.end(ProtocolError("expected binary WebSocket messages, got a text"))
 
-    def refuse_large(self, size: int, most: int) -> None:
-        self.end(ProtocolError(f"expected WebSocket messages of at most {most:,} bytes, got {size:,}"))
+    def refuse_large(self, size: int, max_bytes: int) -> None:
+        self.end(ProtocolError(f"expected WebSocket messages of at most {max_bytes:,} bytes, got {size:,}"))
 
     def _take(self, message: wire.FromClient) -> None:
         if self._grant is None:
@@ -455,8 +455,8 @@ class Connection:
 
     def _regulate(self) -> None:
         """Stop reading while too much is not accepted yet, or while the peer does not read its answers."""
-        most = MAX_UNACCEPTED // 2 if self._paused else MAX_UNACCEPTED
-        paused = self._unaccepted > most or len(self._out) > MAX_UNREAD or bool(self._unread)
+        max_bytes = MAX_UNACCEPTED // 2 if self._paused else MAX_UNACCEPTED
+        paused = self._unaccepted > max_bytes or len(self._out) > MAX_UNREAD or bool(self._unread)
         if paused and not self._paused:
             self._transport.pause()
         elif self._paused and not paused:
@@ -506,7 +506,7 @@ class Connection:
             for seat in list(self._seats.values()):
                 self._check_seat(seat, grant)
 
-    def _check_seat(self, seat: Seat, grant: Grant) -> None:
+    def _check_seat(self, seat: Seat, grant: Rights) -> None:
         try:
             grant.check_listen(seat.topic, seat.purpose)
         except NotAllowed as refusal:

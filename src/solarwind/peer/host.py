@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .turns import Turns
 
 
-class Grant(Protocol):
+class Rights(Protocol):
     """A client's rights. Equal grants allow the same."""
 
     def check_fire(self, topic: str) -> None:
@@ -29,7 +29,7 @@ class Grant(Protocol):
         ...
 
 
-class Settings(Protocol):
+class ConnectionSettings(Protocol):
     """The limits on what a client may cost."""
 
     @property
@@ -73,7 +73,7 @@ class Host(Protocol):
     def limits(self) -> Limits: ...
 
     @property
-    def settings(self) -> Settings: ...
+    def settings(self) -> ConnectionSettings: ...
 
     @property
     def checks_authors(self) -> bool:
@@ -85,7 +85,7 @@ class Host(Protocol):
         """The queue for long work of all connections."""
         ...
 
-    def grant(self, token: str | None) -> Grant:
+    def grant(self, token: str | None) -> Rights:
         """Return the rights of `token`, or without one those of anonymous clients. Raise `BadToken`."""
         ...
 

@@ -162,18 +162,18 @@ class Call:
                 raise
             return read_body(encode(_whole(msgspec.json.decode(body))), kind)
 
-    async def body(self, most: int) -> bytes:
+    async def body(self, max_bytes: int) -> bytes:
         """Return the whole body. Raise `TooLarge`, `Busy`, and `ClientGone`."""
         length = self.request.headers.get("content-length", "0")
-        if length.isdecimal() and int(length) > most:
-            raise TooLarge(f"expected a body of at most {most:,} bytes, got {int(length):,}")
+        if length.isdecimal() and int(length) > max_bytes:
+            raise TooLarge(f"expected a body of at most {max_bytes:,} bytes, got {int(length):,}")
         parts, size, bodies = [], 0, self.host.bodies
         try:
             async for part in self.chunks():
                 bodies.reserve(len(part))
                 size += len(part)
-                if size > most:
-                    raise TooLarge(f"expected a body of at most {most:,} bytes, got more")
+                if size > max_bytes:
+                    raise TooLarge(f"expected a body of at most {max_bytes:,} bytes, got more")
                 parts.append(part)
             return b"".join(parts)
         finally:

@@ -81,7 +81,7 @@ async def fire(call: Call) -> Response:
         if kind == cloudevents.BATCHED:
             events = await _batched(call, await call.body(settings.body_bytes))
         elif kind == cloudevents.STRUCTURED:
-            body = await call.body(min(settings.body_bytes, _most_structured(limits)))
+            body = await call.body(min(settings.body_bytes, _max_structured_bytes(limits)))
             await check_long_json(body, settings.nesting, call.host.turns)
             events = [await _checked(call, cloudevents.read_structured(body, call.topic))]
         else:
@@ -112,7 +112,7 @@ async def _accept(call: Call, batches: Sequence[Batch]) -> Response:
 
 def _seal(call: Call, payloads: list[bytes], content: str, stated: Attributes, ids: list[str | None] | None) -> Batch:
     """Return a batch of events with the same `stated` attributes and the client as their source."""
-    producer, first = call.host.numbers.take(call.topic, len(payloads))
+    producer, first = call.host.numbers.allocate(call.topic, len(payloads))
     assert call.grant is not None
     return seal(
         call.topic,
@@ -134,7 +134,7 @@ def _seal(call: Call, payloads: list[bytes], content: str, stated: Attributes, i
 
 async def _batched(call: Call, body: bytes) -> list[Incoming]:
     """Split the body into its events, without decoding it as a whole."""
-    settings, turns, most = call.host.settings, call.host.turns, _most_structured(call.host.limits)
+    settings, turns, max_bytes = call.host.settings, call.host.turns, _max_structured_bytes(call.host.limits)
     shape = await Shape(settings.nesting, max_items=settings.ids).read_slowly(body, turns)
     start, stop = len(body) - len(body.lstrip(_SPACE)), len(body.rstrip(_SPACE))
     if stop - start < 2 or body[start] != _OPENS or body[stop - 1] != _CLOSES:
@@ -148,8 +148,8 @@ async def _batched(call: Call, body: bytes) -> list[Incoming]:
     events = []
     for number, (before, end) in enumerate(pairwise(edges), 1):
         try:
-            if end - before > most:
-                raise TooLarge(f"expected a CloudEvent of at most {most:,} bytes, got {end - before:,}")
+            if end - before > max_bytes:
+                raise TooLarge(f"expected a CloudEvent of at most {max_bytes:,} bytes, got {end - before:,}")
             await turns.next()
             with turns.piece():
                 event = cloudevents.read_structured(body[before + 1 : end], call.topic)
@@ -166,7 +166,7 @@ async def _checked(call: Call, event: Incoming) -> Incoming:
     return event
 
 
-def _most_structured(limits: Limits) -> int:
+def _max_structured_bytes(limits: Limits) -> int:
     """Return the maximum bytes of one event in structured form: its data may be escaped, or in base64."""
     return 2 * limits.payload_bytes + _ATTRIBUTES_BYTES
 
@@ -193,7 +193,7 @@ def _batches(call: Call, events: Sequence[Incoming]) -> Iterator[Batch]:
         run = list(found)
         for cut in slices([each.data for each in run], limits, [_header_bytes(each) for each in run]):
             part = run[cut]
-            producer, first = call.host.numbers.take(call.topic, len(part))
+            producer, first = call.host.numbers.allocate(call.topic, len(part))
             yield seal(
                 call.topic,
                 [each.data for each in part],
@@ -305,7 +305,7 @@ class Lines:
 
     async def _read(self) -> None:
         """Send all lines. Raise `BadLine`, and what sending raises."""
-        most = self._limits.payload_bytes
+        max_bytes = self._limits.payload_bytes
         rest: list[bytes] = []
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -318,13 +318,13 @@ class Lines:
             self._keep(len(chunk))
             rest.append(chunk)
             # Joined only where a line ends, so that a body that arrives byte by byte is not joined again for each.
-            if (self._kept >= BLOCK_BYTES and b"\n" in chunk) or self._kept > most + BLOCK_BYTES:
+            if (self._kept >= BLOCK_BYTES and b"\n" in chunk) or self._kept > max_bytes + BLOCK_BYTES:
                 block, last = _cut(b"".join(rest))
                 rest = [last]
                 await self._send(block)
                 self._keep(-len(block))
-                if self._kept > most:
-                    raise BadLine(self._number + 1, _too_long(most))
+                if self._kept > max_bytes:
+                    raise BadLine(self._number + 1, _too_long(max_bytes))
         await self._send(b"".join(rest))
 
     def _keep(self, size: int) -> None:
@@ -353,10 +353,10 @@ class Lines:
         self._sent.append(_Sent(self._call.host.engine.submit(batch), batch))
         self._unaccepted += batch.weight
 
-    async def _settle(self, most: int) -> None:
-        """Wait until at most `most` bytes are not accepted yet. Raise the error of a batch that was refused: later ones
+    async def _settle(self, max_bytes: int) -> None:
+        """Wait until at most `max_bytes` are not accepted yet. Raise the error of a batch that was refused: later ones
         are not counted, so that the counted events are the first ones."""
-        while self._sent and self._unaccepted > most:
+        while self._sent and self._unaccepted > max_bytes:
             accepted, batch = self._sent.popleft()
             self._unaccepted -= batch.weight
             try:
@@ -422,5 +422,5 @@ def _cut(data: bytes) -> tuple[bytes, bytes]:
     return data[:end], data[end:]
 
 
-def _too_long(most: int) -> TooLarge:
-    return TooLarge(f"expected a line of at most {most:,} bytes, got a longer one")
+def _too_long(max_bytes: int) -> TooLarge:
+    return TooLarge(f"expected a line of at most {max_bytes:,} bytes, got a longer one")

@@ -106,7 +106,7 @@ class Shape:
         self._depth = depths[-1]
         return stop
 
-    def _cut(self, texts: list[bytes], inside: bool, at: int, most: int) -> None:
+    def _cut(self, texts: list[bytes], inside: bool, at: int, maximum: int) -> None:
         """Note the commas of the outermost array. Every other text, from the first or second on, is inside a string."""
         depth = self._depth
         for text in texts:
@@ -115,10 +115,10 @@ class Shape:
                     depth += _DEEPER[token[0]]
                 elif depth == 1:
                     self.cuts.append(at + token.start())
-                    if len(self.cuts) >= most:
-                        raise TooLarge(f"expected an array of at most {most:,}, got a longer one: send several")
+                    if len(self.cuts) >= maximum:
+                        raise TooLarge(f"expected an array of at most {maximum:,}, got a longer one: send several")
             inside, at = not inside, at + len(text) + 1
 
 
-def _too_deep(most: int) -> TooLarge:
-    return TooLarge(f"expected JSON nested at most {most} deep, got it deeper: send it flatter")
+def _too_deep(maximum: int) -> TooLarge:
+    return TooLarge(f"expected JSON nested at most {maximum} deep, got it deeper: send it flatter")

@@ -110,14 +110,14 @@ def _struct(name: str, about: str, fields: tuple[tuple[Any, ...], ...]) -> type[
     return msgspec.defstruct(name, fields, namespace=namespace, forbid_unknown_fields=True)
 
 
-def _letters(said: Any, most: int) -> list[str] | None:
+def _letters(said: Any, max_ids: int) -> list[str] | None:
     """Return the ids; None for all."""
     if bool(said.ids) == said.all:
         raise BadArgument(
             f'expected either ids of dead letters or "all": true, got {"both" if said.all else "neither"}'
         )
-    if said.ids is not None and len(said.ids) > most:
-        raise TooLarge(f"expected at most {most:,} ids, got {len(said.ids):,}: send several requests")
+    if said.ids is not None and len(said.ids) > max_ids:
+        raise TooLarge(f"expected at most {max_ids:,} ids, got {len(said.ids):,}: send several requests")
     return said.ids or None
 
 

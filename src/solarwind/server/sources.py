@@ -50,9 +50,9 @@ class Sources:
     nobody out.
     """
 
-    def __init__(self, most: int, max_of_all: int) -> None:
-        """`most` limits the connections of one address."""
-        self._max = most
+    def __init__(self, max_of_one: int, max_of_all: int) -> None:
+        """`max_of_one` limits the connections of one address."""
+        self._max = max_of_one
         self._max_of_all = max_of_all
         self._counts: dict[str, int] = {}
         self._all = 0

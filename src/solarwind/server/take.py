@@ -112,9 +112,9 @@ Verdict = Literal["done", "failed", "later", "reject", "renewed"]
 async def take(call: Call, takes: Takes) -> Response:
     """Hand out events. Raise the error for which it cannot."""
     wanted = await call.json(Take)
-    most = call.host.settings.ids
-    if wanted.max > most:
-        raise TooLarge(f"expected a max of at most {most:,} events, got {wanted.max:,}: take several times")
+    max_count = call.host.settings.ids
+    if wanted.max > max_count:
+        raise TooLarge(f"expected a max of at most {max_count:,} events, got {wanted.max:,}: take several times")
     since = read_since(wanted.since)
     join = make_join(
         call.topic,
@@ -167,7 +167,7 @@ class _Said(NamedTuple):
         return Failure(position, "reject", self.text) if self.verdict == "reject" else None
 
 
-def _read_settle(body: Settle, most: int) -> list[_Said]:
+def _read_settle(body: Settle, max_count: int) -> list[_Said]:
     """Return what became of each event. Raise `TooLarge` and `BadArgument`, before anything is done."""
     failed = [Failed(each) if isinstance(each, str) else each for each in body.failed]
     later = [Postponed(each) if isinstance(each, str) else each for each in body.later]
@@ -179,8 +179,8 @@ def _read_settle(body: Settle, most: int) -> list[_Said]:
         *(_Said(each.token, "reject", each.reason) for each in reject),
         *(_Said(token, "renewed") for token in body.renew),
     ]
-    if len(said) > most:
-        raise TooLarge(f"expected at most {most:,} tokens, got {len(said):,}: settle several times")
+    if len(said) > max_count:
+        raise TooLarge(f"expected at most {max_count:,} tokens, got {len(said):,}: settle several times")
     if len({each.token for each in said}) < len(said):
         raise BadArgument("expected each token once, got one twice: say one thing of each event")
     return said
@@ -305,9 +305,9 @@ class Takes:
         """Join, wait for events and answer. Raise what joining raises, `Busy`, and `ClientGone`."""
         if not self._host.running:
             raise Unavailable("expected a server that runs, got one that stops: try again when it is back")
-        most = self._host.settings.instances
-        if len(self._open) >= most:
-            raise Busy(f"expected at most {most:,} takes that are not settled, got another: settle what was taken")
+        max_count = self._host.settings.instances
+        if len(self._open) >= max_count:
+            raise Busy(f"expected at most {max_count:,} takes that are not settled, got another: settle what was taken")
         assert call.grant is not None
         taking = _Taking(self, join)
         self._open[taking.id] = taking

@@ -217,7 +217,7 @@ class ProducerBuffer:
     def _new(self, topic: str, content: str) -> Group:
         if not self.open_groups and not self._full:
             self._flush_soon()
-        producer, first = self._numbers.take(topic, 0)
+        producer, first = self._numbers.allocate(topic, 0)
         if self._recent is not None:
             self._recent.straighten()
             ORDER.note(self._recent.times[-1])
@@ -238,7 +238,7 @@ class ProducerBuffer:
 
     def _close(self, topic: str) -> Group:
         group = self.open_groups.pop(topic)
-        self._numbers.take(topic, len(group.payloads))
+        self._numbers.allocate(topic, len(group.payloads))
         group.straighten()
         ORDER.note(group.times[-1])
         if self._recent is group:
@@ -247,8 +247,8 @@ class ProducerBuffer:
         self._weigh(group)
         return group
 
-    def take(self) -> list[Group]:
-        """Everything that was added since the last time."""
+    def pop_groups(self) -> list[Group]:
+        """Remove and return everything that was added since the last time."""
         groups, self._full = self._full, []
         groups += [self._close(topic) for topic in list(self.open_groups)]
         return groups

@@ -57,13 +57,13 @@ class Work(msgspec.Struct, eq=False):
         positions.difference_update(self.returned)
         return positions
 
-    def take(self, most: int) -> list[int]:
+    def next_part(self, max_events: int) -> list[int]:
         """Return the next events for a batch handler; none if nothing is left. Threads may call it at the same time."""
         taken: list[int] = []
         try:
             if self.parts:
                 return self.parts.popleft()
-            while len(taken) < most:
+            while len(taken) < max_events:
                 taken.append(self.todo.popleft())
         except IndexError:  # those were the last
             pass
@@ -74,9 +74,9 @@ class Work(msgspec.Struct, eq=False):
         if not self.lost:
             self.parts.extendleft(part for part in reversed(parts) if part)
 
-    def take_all(self) -> Spans:
+    def withdraw(self) -> Spans:
         """Remove and return everything that was not begun."""
-        positions = Spans.of(_take_last(self.todo, len(self.todo)))
+        positions = Spans.of(_pop_last(self.todo, len(self.todo)))
         while self.parts:
             positions.update(Spans.of(self.parts.pop()))
         positions.update(Spans.of(self.held))
@@ -151,7 +151,7 @@ class Consumer:
         for work in self._active:
             if lease is None or work.offer.lease == lease:
                 work.lost = True
-                work.take_all()
+                work.withdraw()
                 self._doubtful.add(work)
 
     def _make_sure(self) -> None:
@@ -167,7 +167,7 @@ class Consumer:
         if self._active and monotonic() > self.sure_until:
             self._make_sure()
             for work in self._active:
-                self._report(work, work.take_all())
+                self._report(work, work.withdraw())
                 self._doubtful.add(work)
             self._active = [work for work in self._active if work.running]
 
@@ -222,7 +222,7 @@ class Consumer:
     def give_back(self) -> None:
         """Give back everything that was not started."""
         for work in list(self._active):
-            self._report(work, work.take_all())
+            self._report(work, work.withdraw())
             if not work.running:
                 self._active.remove(work)
         self._queue.clear()
@@ -255,7 +255,7 @@ class Consumer:
         if self._is_held_up():
             surplus = in_hand
         for work in self._active[::-1]:
-            returned = _take_last(work.todo, surplus)
+            returned = _pop_last(work.todo, surplus)
             surplus -= len(returned)
             returned += self._doubtful.overdue(work)
             spans = Spans.of(returned)
@@ -313,7 +313,7 @@ class Consumer:
         batches = []
         for topic, events in by_topic.items():
             for part in _parts(events, self._limits):
-                producer, first = self._numbers.take(topic, len(part))
+                producer, first = self._numbers.allocate(topic, len(part))
                 batches.append(
                     seal(
                         topic,
@@ -330,14 +330,14 @@ class Consumer:
         return batches
 
 
-def _cut(done: list[int], fired: dict[int, Held], most: int) -> list[list[int]]:
-    """What is reported at once: what was fired for it is together at most `most` bytes, unless it is one call's."""
+def _cut(done: list[int], fired: dict[int, Held], max_bytes: int) -> list[list[int]]:
+    """Return the events reported together: what they fired has at most `max_bytes`, unless it is one call's."""
     parts: list[list[int]] = [[]]
     size = 0
     for position in done:
         held = fired.get(position)
         if held is not None:
-            if size + held.size > most and parts[-1]:
+            if size + held.size > max_bytes and parts[-1]:
                 parts.append([])
                 size = 0
             size += held.size
@@ -345,7 +345,7 @@ def _cut(done: list[int], fired: dict[int, Held], most: int) -> list[list[int]]:
     return parts
 
 
-def _take_last(todo: deque[int], count: int) -> list[int]:
+def _pop_last(todo: deque[int], count: int) -> list[int]:
     taken: list[int] = []
     while len(taken) < count and todo:
         try:

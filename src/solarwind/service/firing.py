@@ -291,11 +291,11 @@ class Firing:
         return HeldReceipt(fired, self._numbers)
 
     def _flush(self) -> None:
-        self._buffer.send(self._buffer.take())
+        self._buffer.send(self._buffer.pop_groups())
 
     def _flush_foreign(self) -> None:
         with self._foreign_lock:
-            groups = self._foreign.take()
+            groups = self._foreign.pop_groups()
         self._foreign.send(groups)
 
 

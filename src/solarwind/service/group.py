@@ -26,7 +26,7 @@ class Numbers:
         self.author = author
         self._next: dict[str, tuple[int, int]] = {}
 
-    def take(self, topic: str, count: int) -> tuple[int, int]:
+    def allocate(self, topic: str, count: int) -> tuple[int, int]:
         """Return the producer, and the first of `count` numbers."""
         producer, first = self._next.get(topic) or (0, MAX_NUMBERS)
         if first + count >= MAX_NUMBERS:

@@ -129,7 +129,7 @@ class HeldReceipt(Receipt):
     def id(self) -> str:
         attributes = self._fired.attributes
         if "ids" not in attributes:
-            producer, number = self._numbers.take(self._fired.topic, 1)
+            producer, number = self._numbers.allocate(self._fired.topic, 1)
             attributes["ids"] = make_id(self._fired.time, producer, number)
         return str(attributes["ids"])
 

@@ -233,7 +233,7 @@ class Runner(Consumer):
         assert isinstance(worker, Worker)
         hand_out = work.hand_out(self.join, self._engine)
         turn = monotonic()
-        while monotonic() <= self.sure_until and (positions := work.take(self._handler.batch)):
+        while monotonic() <= self.sure_until and (positions := work.next_part(self._handler.batch)):
             events = [Event(hand_out, position - hand_out.start) for position in positions]
             handling.set(events[0])
             before = copy_context()
@@ -324,7 +324,7 @@ class Runner(Consumer):
     def _batches_on_thread(self, work: Work) -> None:
         """Do what `_handle_batches` does, for `def` handlers."""
         hand_out = work.hand_out(self.join, self._engine)
-        while monotonic() <= self.sure_until and (positions := work.take(self._handler.batch)):
+        while monotonic() <= self.sure_until and (positions := work.next_part(self._handler.batch)):
             events = [Event(hand_out, position - hand_out.start) for position in positions]
             handling.set(events[0])
             try:

@@ -211,7 +211,7 @@ class Plan:
                 indices.append(index)
         if len(indices) == header.count:
             return batch
-        return batch.take(indices) if indices else None
+        return batch.select(indices) if indices else None
 
     def _reached(self, key: tuple[int, int, bytes]) -> int:
         """Return the number after the last event of a producer in a topic. Numbers from there on need no look-up."""

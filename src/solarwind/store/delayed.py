@@ -99,7 +99,7 @@ def add(plan: Plan, delayed: Sequence[Delayed]) -> None:
                 taken.add(id)
                 new.append(index)
         if new:
-            fresh.append(Delayed(due, batch if len(new) == len(batch) else batch.take(new)))
+            fresh.append(Delayed(due, batch if len(new) == len(batch) else batch.select(new)))
     insert(plan, fresh)
 
 

@@ -87,12 +87,12 @@ def check_delayed(delayed: Sequence[Delayed]) -> None:
 def without(batch: Batch, id: str) -> Batch | None:
     """Return the batch without the event of that id; None where nothing is left."""
     rest = [index for index in range(len(batch)) if batch.id(index) != id]
-    return batch.take(rest) if rest else None
+    return batch.select(rest) if rest else None
 
 
 def only(batch: Batch, id: str) -> Batch:
     """Return a batch of only the event of that id."""
-    return batch.take([index for index in range(len(batch)) if batch.id(index) == id])
+    return batch.select([index for index in range(len(batch)) if batch.id(index) == id])
 
 
 def _place(entry: Entry) -> tuple[int, int]:
@@ -122,7 +122,7 @@ class MemoryDueLog:
                 and not self._is_known(batch.topic, id)
             ]
             if new:
-                self._insert(due, batch if len(new) == len(batch) else batch.take(new))
+                self._insert(due, batch if len(new) == len(batch) else batch.select(new))
 
     def _insert(self, due: int, batch: Batch) -> None:
         self._number += 1

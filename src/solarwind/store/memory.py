@@ -171,7 +171,7 @@ class MemoryStore(Alone):
             elif made is not None and made.has(header.first + index, slot_of(batch.time(index))):
                 continue
             new.append(index)
-        return batch if len(new) == len(batch) else batch.take(new) if new else None
+        return batch if len(new) == len(batch) else batch.select(new) if new else None
 
     def _is_known(self, name: str, id: str) -> bool:
         return (name, id) in self._ids or self._made_earlier(name, id)

@@ -68,12 +68,12 @@ class FakeClock:
         self._hanging: set[object] = set()  # what was waited for in vain
         self._passing: asyncio.Task[None] | None = None
 
-    def start(self, least: int, under_way: UnderWay | None = None) -> None:
-        """Called by the engine: begin, at `least` (ns since 1970) or later."""
+    def start(self, earliest: int, under_way: UnderWay | None = None) -> None:
+        """Called by the engine: begin, at `earliest` (ns since 1970) or later."""
         self._loop, self._under_way, self._passing = _running_loop(), under_way, None
         self._now = max(self._now, self._until)
-        self._ahead += max(0, least - self._now)
-        self._until = self._now = max(self._now, least)
+        self._ahead += max(0, earliest - self._now)
+        self._until = self._now = max(self._now, earliest)
 
     def now(self) -> int:
         """Return ns since 1970."""
