@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import signal
@@ -580,3 +581,86 @@ def test_a_backup_follows_no_link_in_the_place_of_its_part(path: Path, tmp_path:
     (tmp_path / "link.db").symlink_to(tmp_path / "victim")
     with pytest.raises(StoreError, match="exists: name another"):
         backup(str(path), str(tmp_path / "link.db"))
+
+
+# --- names and files that belong to a store -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["-wal", "-shm", "-journal", "-lock", "-mark", "-reserve", "-part"])
+def test_the_name_of_another_stores_file_is_refused_for_a_store_and_for_a_backup(path: Path, kind: str) -> None:
+    on_store(path, put(batch("a")))
+    taken = Path(f"{path}{kind}")
+    backup(str(path), f"{path}.copy")
+    taken.unlink(missing_ok=True)
+    for call in (
+        lambda: on_store(taken, nothing),
+        lambda: check(str(taken)),
+        lambda: backup(str(path), str(taken)),
+        lambda: restore(f"{path}.copy", str(taken), now=5),
+    ):
+        with pytest.raises(StoreError, match=rf"but .*{kind} is that of a file of .*wind\.db: choose another$"):
+            call()
+    assert not taken.exists()
+
+
+@pytest.mark.parametrize("other", [True, False], ids=["another process", "this process"])
+def test_check_and_backup_by_a_hard_link_to_a_store_in_use_say_that_it_is_in_use(path: Path, other: bool) -> None:
+    on_store(path, put(batch("a")))
+    link = hard_link(path)
+
+    async def refused(_: SqliteStore | None) -> None:
+        for call in (lambda: check(str(link)), lambda: backup(str(link), f"{path}-copy")):
+            with pytest.raises(StoreError, match=r"other\.db is in use by .* under another name"):
+                call()
+        assert check(str(path)) == []
+
+    if other:
+        with hold(path) as holder:
+            asyncio.run(refused(None))
+            holder.kill()
+    else:
+        on_store(path, refused)
+
+
+def folder_at(path: Path) -> None:
+    path.mkdir()
+
+
+def fifo_at(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def link_to_nothing_at(path: Path) -> None:
+    path.symlink_to("nothing")
+
+
+@pytest.mark.parametrize("make", [folder_at, fifo_at, link_to_nothing_at])
+@pytest.mark.parametrize("kind", ["-wal", "-mark", "-reserve", "-lock", "-journal"])
+def test_what_is_no_file_where_a_file_of_the_store_belongs_is_refused_in_one_sentence(
+    path: Path, kind: str, make: Callable[[Path], None]
+) -> None:
+    on_store(path, put(batch("a")))
+    backup(str(path), f"{path}.copy")
+    beside = Path(f"{path}{kind}")
+    beside.unlink(missing_ok=True)
+    make(beside)
+    with pytest.raises(StoreError, match=rf"^expected a file of .*wind\.db at .*wind\.db{kind}, but it is "):
+        on_store(path, nothing)
+    with pytest.raises(StoreError, match=rf"at .*wind\.db{kind}, but it is "):
+        restore(f"{path}.copy", str(path), now=5)
+    if kind in ("-wal", "-mark", "-journal"):
+        with pytest.raises(StoreError, match=rf"at .*wind\.db{kind}, but it is "):
+            check(str(path))
+    else:
+        assert check(str(path)) == []
+
+
+@pytest.mark.parametrize("kind", ["-mark", "-reserve"])
+def test_a_file_of_the_store_that_cannot_be_read_is_said_in_one_sentence(
+    path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_store(path, put(batch("a")))
+    real = os.access
+    monkeypatch.setattr(os, "access", lambda name, mode: not str(name).endswith(kind) and real(name, mode))
+    with pytest.raises(StoreError, match=rf"at .*wind\.db{kind}, but it cannot be read and written to: allow it$"):
+        on_store(path, nothing)

@@ -14,8 +14,8 @@ from ..errors import SolarWindError, StoreError
 from . import database, inspection
 from .faults import explain, note_cause
 from .files import Mark, Reach, sync_folder
-from .lock import Lock, identity
-from .paths import refuse_path, refuse_taken
+from .lock import Lock, holder_elsewhere, identity
+from .paths import READ_BESIDE, refuse_beside, refuse_path, refuse_taken
 
 _STEP_PAGES = 1024
 _ROUNDS = 4  # of accepting losses
@@ -88,6 +88,7 @@ def restore(source: str, target: str, progress: Progress | None = None, *, now: 
     if identity(backed_up) == identity(target):
         raise StoreError(f"expected a backup to restore, got {source}, which is the store itself: name the backup")
     refuse_path(target)
+    refuse_beside(target, write=True)
     _refuse_other(target)
     new = not os.path.exists(target)
     lock = Lock(target, now)
@@ -197,11 +198,14 @@ def check(
 
 
 def _find(path: str, vfs: str | None) -> str:
-    """Return the store's file at `path`. Raise `StoreError` where there is none."""
+    """Return the store's file at `path`. Raise `StoreError` where none can be read."""
     real = database.resolve(path)
+    refuse_beside(real, READ_BESIDE, write=False)
     if not database.exists(real, vfs):
         what = f"the file {path} is empty" if os.path.exists(real) else f"there is none at {path}"
         raise StoreError(f"expected a store of Solar Wind, but {what}: name another file")
+    if who := holder_elsewhere(real):
+        raise StoreError(f"{path} is in use by {who} under another name, beside which its log is: use that name")
     return real
 
 

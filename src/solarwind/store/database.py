@@ -30,6 +30,7 @@ from ..names import check_path
 from .definitions import Definition
 from .faults import note_cause
 from .files import read_start
+from .paths import refuse_name
 
 FORMAT = 6  # in the lowest bits of SQLite's `user_version`; above them is the file's life
 _FORMAT_BITS = 0xFF
@@ -129,8 +130,10 @@ class CommitRow(NamedTuple):
 
 
 def resolve(path: str) -> str:
-    """Return the file that `path` leads to through links. Raise `StoreError` for an invalid path."""
+    """Return the file that `path` leads to through links. Raise `StoreError` where that cannot be a store."""
     real = os.path.realpath(check_path(path))
+    refuse_name(path)
+    refuse_name(real)
     if os.path.lexists(path) and not os.path.exists(real):
         raise StoreError(
             f"expected a store's file, but {path} is a link to {real}, which is not there: remove the link, or put "

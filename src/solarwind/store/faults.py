@@ -18,6 +18,7 @@ class _Fault(NamedTuple):
 _FULL = _Fault("the disk is full", "make room on its disk")
 _READ_ONLY = _Fault("the disk is read-only", "make it writable, or move the store to one that is")
 _FAILED = _Fault("the disk failed", "see to its disk")
+_REFUSED = _Fault("the system refuses it", "see to the file and its folder")
 _FORBIDDEN = _Fault("this process may not do that", "allow it, or run it as another user")
 _NO_MEMORY = _Fault("there is no memory left", "free some, and try again")
 _BY_ERRNO = {
@@ -62,7 +63,7 @@ def explain(error: BaseException, path: str) -> str | None:
         number = _try(path)
     fault = _BY_ERRNO.get(number or 0)
     said = os.strerror(number or 0) if fault is not None else " ".join(str(error).split())
-    fault = fault or _BY_CODE.get(code or 0) or (_FAILED if isinstance(error, OSError) else None)
+    fault = fault or _BY_CODE.get(code or 0) or (_REFUSED if isinstance(error, OSError) else None)
     return f"{fault.reason} ({said}): {fault.way_out}" if fault is not None else None
 
 

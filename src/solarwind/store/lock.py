@@ -51,7 +51,7 @@ class Lock:
 
         `forked` is called in each forked child, where the lock is not held.
         """
-        self._path = path
+        self.path = path
         self._forked = forked
         self._file, self.identity = self._take()
         program = program_name(sys.argv[0] if sys.argv else "")[:100]
@@ -68,23 +68,23 @@ class Lock:
         patience = time.monotonic() + _CHILDREN_S
         while True:
             with _guard:
-                found = identity(self._path)
+                found = identity(self.path)
                 if found in _held:
-                    raise StoreError(_in_use(self._path, "this very process"))
+                    raise StoreError(_in_use(self.path, "this very process"))
                 file = self._open()
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
                     os.close(file)
-                    who = _who(self._path, identity(self._path))
+                    who = _who(self.path, identity(self.path))
                     if who or time.monotonic() > patience:
-                        raise StoreError(_in_use(self._path, who)) from None
+                        raise StoreError(_in_use(self.path, who)) from None
                 except OSError:
                     os.close(file)
                     raise
                 else:
                     status = os.fstat(file)
-                    if identity(self._path) == (status.st_dev, status.st_ino):
+                    if identity(self.path) == (status.st_dev, status.st_ino):
                         _held[status.st_dev, status.st_ino] = self
                         return file, (status.st_dev, status.st_ino)
                     os.close(file)  # the file was replaced between the two steps
@@ -93,9 +93,9 @@ class Lock:
 
     def _open(self) -> int:
         try:
-            return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as error:
-            raise StoreError(f"{self._path} cannot be opened: {explain(error, self._path)}") from error
+            raise StoreError(f"{self.path} cannot be opened: {explain(error, self.path)}") from error
 
     @property
     def descriptor(self) -> int:
@@ -107,10 +107,10 @@ class Lock:
             return
         with _guard:
             _held.pop(self.identity, None)
-            holder = _read_holder(self._path)
+            holder = _read_holder(self.path)
             with suppress(OSError):
                 if holder is not None and holder.pid == os.getpid():
-                    os.unlink(f"{self._path}-lock")
+                    os.unlink(f"{self.path}-lock")
             os.close(self._file)
             self._file = -1
 
@@ -183,6 +183,20 @@ def _who(path: str, found: _Identity | None) -> str:
     if owner is not None and _lives(owner):
         return f"process {owner}{_name_of(owner)}"
     return ""
+
+
+def holder_elsewhere(path: str) -> str:
+    """Return a description of the process that has the file at `path` open under another name; nothing if none has."""
+    for _ in range(2):  # one that is just opening it has yet to note that
+        found = identity(path)
+        held = _held.get(found) if found is not None else None
+        if held is not None:
+            return "" if held.path == path else "this very process"
+        who = "" if os.path.lexists(f"{path}-lock") or os.path.lexists(f"{path}-wal") else _who(path, found)
+        if not who:
+            return ""
+        time.sleep(0.05)
+    return who
 
 
 def _in_use(path: str, who: str) -> str:

@@ -39,7 +39,7 @@ from .delays import Delayed, DueLog, check_delayed
 from .faults import explain, note_cause
 from .files import Mark, Reach, Reserve
 from .lock import Lock
-from .paths import refuse_path
+from .paths import refuse_beside, refuse_path
 from .reading import Reading, Row, trim
 from .watch import Watch
 from .writeahead import WriteAheadLog
@@ -102,6 +102,7 @@ class SqliteStore(Alone):
         try:
             self.path = database.resolve(self.path)
             refuse_path(self.path)
+            refuse_beside(self.path, write=True)
             known = database.exists(self.path, self._vfs)
             for finding in inspection.inspect_log(self.path, self._vfs):
                 raise StoreError(finding.text)
