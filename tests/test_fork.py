@@ -181,3 +181,56 @@ def test_a_forked_child_is_told_that_the_solarwind_is_its_parents_and_may_start_
 
 def test_children_of_handlers_and_those_that_just_exit_leave_the_parents_alone(url: str) -> None:
     assert said(POOL, url) == ["pool True", "process True", "pool True", "process True", "fired 2"]
+
+
+COMES_BACK = """
+def fork_and_come_back(n):
+    pid = os.fork()
+    if pid:
+        print(n, "child", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+    elif n == 1:
+        raise ValueError("in the child")
+    elif n == 2:
+        sys.exit(0)
+    return pid
+
+
+if sys.argv[2] == "def":
+    @wind.on("T", purpose="p")
+    def handle(n: int):
+        fork_and_come_back(n)
+elif sys.argv[2] == "batch":
+    @wind.on("T", purpose="p", batch=1)
+    def handle(numbers: list[int]):
+        fork_and_come_back(*numbers)
+else:
+    @wind.on("T", purpose="p", concurrency=1)
+    async def handle(n: int):
+        if not fork_and_come_back(n):
+            await asyncio.sleep(0)
+
+
+async def main():
+    async with wind:
+        await wind.fire_many("T", [0, 1, 2, 3])
+        await wind.settled(60)
+        purpose = (await wind.statistics()).purposes["T", "p"]
+    print("settled", purpose.settled, "retried", purpose.retried)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("kind", ["def", "batch", "async"])
+def test_a_child_that_comes_back_out_of_a_handler_ends_and_is_no_second_worker(url: str, kind: str) -> None:
+    """The handler waits for its child: one that lived on would hold it up for ever."""
+    done = subprocess.run(
+        [sys.executable, "-c", BEGIN + COMES_BACK, url, kind],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONWARNINGS": "ignore"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [*(f"{n} child 1" for n in range(4)), "settled 4 retried 0"]
+    assert done.stderr.count("came back out of the handler: it ends here") == 4
