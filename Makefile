@@ -11,8 +11,8 @@ FUZZ_S ?= 600
 RESTARTS ?= 50
 FAULTS_S ?= 60
 PENDING ?= 10000000
-# Tests that run at a time: half of what they take is waiting, for time to pass or for a process to start.
-JOBS ?= 6
+# Tests that run at a time: a third of what they take is waiting, for time to pass or for a process to start.
+JOBS ?= 4
 
 # Tests start hundreds of processes: each would compile all sources again.
 unexport PYTHONDONTWRITEBYTECODE
@@ -43,6 +43,7 @@ unit: $(VENV)/.test $(VENV)/.peers
 ## What is too long for each time: contracts that repeat others, and further faults
 test-long: $(VENV)/.test $(VENV)/.peers
 	$(BIN)/python -m pytest -m long
+	$(BIN)/python -m pytest -n $(JOBS) --hypothesis-profile long tests/core tests/store
 
 ## Clusters of three nodes under faults of each kind, for so many seconds each: make test-cluster [FAULTS_S=60]
 test-cluster: $(VENV)/.test $(VENV)/.peers

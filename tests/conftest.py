@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from solarwind.logs import limited
 
-# How fast an example is made or tried depends on what else the machine does.
-settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# How fast an example is made or tried depends on what else the machine does. A run of all tests tries the same examples
+# each time; `make test-long` tries others, and more.
+_PATIENT: Any = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("tests", max_examples=50, derandomize=True, **_PATIENT)
+settings.register_profile("long", max_examples=1_000, **_PATIENT)
 settings.load_profile("tests")
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import ast
 import importlib
-import inspect
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
@@ -127,13 +127,30 @@ def offences_of_classes(module: str) -> Iterator[str]:
             )
 
 
-@cache
 def source_of(kind: type) -> str:
     """Nothing where it is not written in Python, or made at run time."""
-    try:
-        return inspect.getsource(kind)
-    except (OSError, TypeError):
-        return ""
+    file = getattr(sys.modules.get(kind.__module__), "__file__", None) or ""
+    return classes_of(file).get(kind.__qualname__, "") if file.endswith(".py") else ""
+
+
+@cache
+def classes_of(file: str) -> dict[str, str]:
+    """The sources of a file's classes, by their qualified names. `inspect.getsource` parses the file for each."""
+    text = Path(file).read_text()
+    lines, found = text.splitlines(), {}
+
+    def look(node: ast.AST, within: str) -> None:
+        for each in ast.iter_child_nodes(node):
+            if isinstance(each, ast.ClassDef):
+                found[within + each.name] = "\n".join(lines[each.lineno - 1 : each.end_lineno])
+                look(each, f"{within}{each.name}.")
+            elif isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef):
+                look(each, f"{within}{each.name}.<locals>.")
+            else:
+                look(each, within)
+
+    look(ast.parse(text), "")
+    return found
 
 
 def name_of(path: Path) -> str:

@@ -27,11 +27,11 @@ from solarwind.core.track import Track
 from solarwind.limits import Limits
 from solarwind.testing.simulator import SimulationFailure, main, simulate
 
-SEEDS = 300
+SEEDS = 150  # always the same
 MANY_SEEDS = 3_000
 # Others each week, so that in a year many are tried; a failure names its seed. `FIRST` in the environment chooses them.
 _year, _week, _ = date.today().isocalendar()
-FIRST = int(os.environ.get("FIRST", (SEEDS + MANY_SEEDS) * (100 * _year + _week)))
+FIRST = int(os.environ.get("FIRST", MANY_SEEDS * (100 * _year + _week)))
 
 # How often it happens in a thousand worlds, or more often; with half of that in as many, they prove enough.
 PER_THOUSAND = {
@@ -47,8 +47,8 @@ PER_THOUSAND = {
 @pytest.mark.parametrize(
     ("first", "seeds"),
     [
-        pytest.param(FIRST, SEEDS, id="some"),
-        pytest.param(FIRST + SEEDS, MANY_SEEDS, id="more", marks=pytest.mark.long),
+        pytest.param(0, SEEDS, id="some"),
+        pytest.param(FIRST, MANY_SEEDS, id="more", marks=pytest.mark.long),
     ],
 )
 def test_every_rule_holds_in_many_worlds_and_every_fault_happens_in_them(first: int, seeds: int) -> None:
