@@ -39,7 +39,7 @@ Named = Annotated[list[T], msgspec.Meta(max_length=MAX_NAMED)]
 
 
 class Message(msgspec.Struct, array_like=True, tag=str.lower):
-    """Its name is that of its class, in lower case."""
+    """A message, whose name is that of its class in lower case."""
 
 
 # From the client ------------------------------------------------------------------------------------------------
@@ -55,8 +55,8 @@ class Hello(Message):
 
 
 class Author(Message):
-    """From a client that is a server itself: one of its own clients, whose `secret` this is, fires through it, or is
-    `gone`. Said again on each connection. Not answered."""
+    """Say, as a client that is a server itself, that a client with this `secret` fires through it, or is `gone`. It is
+    said again on each connection, and not answered."""
 
     secret: bytes
     gone: bool = False
@@ -86,7 +86,8 @@ class Join(Message):
 
 
 class Report(Message):
-    """What became of events of a lease. `done` and `returned` are edges of spans of positions: start, stop, start, …
+    """Say what became of events of a lease. `done` and `returned` are edges of spans of positions: start, stop, start,
+    …
 
     `handled` events of the lease took `busy_ns` so far. It commits the last `fired` batches on hold with it. Answered
     by `Done` when durable if it has a `ref`; by `Stale` if the lease is not, or no longer, its own.
@@ -104,19 +105,19 @@ class Report(Message):
 
 
 class Alive(Message):
-    """The instance is at work: its leases run on."""
+    """Renew the leases of an instance that is at work."""
 
     instance: int
 
 
 class Leaving(Message):
-    """The instance takes nothing more, and may still report."""
+    """Ask for nothing more for an instance, which may still report."""
 
     instance: int
 
 
 class Leave(Message):
-    """The instance is gone; what it has in hand is handed out again, and was tried if it `died`. Answered by `Done`."""
+    """Remove an instance; what it has in hand is handed out again, and was tried if it `died`. Answered by `Done`."""
 
     ref: Ref
     instance: int
@@ -151,13 +152,13 @@ class Welcome(Message):
 
 
 class Accepted(Message):
-    """These batches are accepted."""
+    """Acknowledge that these batches are accepted."""
 
     refs: list[int]
 
 
 class Done(Message):
-    """An answer, or with `more` a part of one."""
+    """Answer, or with `more` give a part of an answer."""
 
     ref: int
     items: list[Any] = []
@@ -165,7 +166,7 @@ class Done(Message):
 
 
 class Refused(Message):
-    """It was not done. With ref 0 it is no answer to anything; the connection ends after it."""
+    """Refuse what was asked. With ref 0 it answers nothing, and the connection ends after it."""
 
     ref: int
     code: str
@@ -191,14 +192,14 @@ class Offer(Message):
 
 
 class Stale(Message):
-    """A report that does not count: the lease was taken away. What was done was or will be done again."""
+    """Reject a report whose lease was taken away: what was done was or will be done again."""
 
     instance: int
     lease: int
 
 
 class Lost(Message):
-    """What the instance has in hand, by this lease or at all, is no longer its own: begin nothing of it."""
+    """Take away what the instance has in hand, by this lease or at all: nothing of it may begin."""
 
     instance: int
     lease: int | None = None
@@ -226,19 +227,19 @@ _from_server = msgspec.msgpack.Decoder(list[FromServer])
 
 
 def read_client(data: bytes) -> list[FromClient]:
-    """The messages a client sent. Raises `ProtocolError`."""
+    """Return the messages that a client sent. Raise `ProtocolError`."""
     _check_count(data)
     return _read(_from_client, data)
 
 
 def split(data: bytes) -> list[msgspec.Raw]:
-    """The same, each still to be read by `read_one`: so a long one need not be read at once. Raises `ProtocolError`."""
+    """Return the same, each to be read by `read_one`, so that a long one is read in pieces. Raise `ProtocolError`."""
     _check_count(data)
     return _read(_split, data)
 
 
 def read_one(message: msgspec.Raw) -> FromClient:
-    """Raises `ProtocolError`."""
+    """Read a message that `split` returned. Raise `ProtocolError`."""
     return _read(_one_from_client, message)
 
 
@@ -248,7 +249,7 @@ def _check_count(data: bytes) -> None:
 
 
 def read_server(data: bytes) -> list[FromServer]:
-    """The messages a server sent. Raises `ProtocolError`."""
+    """Return the messages that a server sent. Raise `ProtocolError`."""
     return _read(_from_server, data)
 
 
@@ -262,14 +263,14 @@ def _read(decoder: msgspec.msgpack.Decoder[T], data: bytes | msgspec.Raw) -> T:
 
 
 def _count(data: bytes) -> int:
-    """How many there are in it, as its first bytes say; 0 where those are of no array."""
+    """Return how many messages there are, as the first bytes say; 0 where those begin no array."""
     if data[:1] == b"\xdd":
         return int.from_bytes(data[1:5], "big")
     return int.from_bytes(data[1:3], "big") if data[:1] == b"\xdc" else 0  # few
 
 
 def groups(messages: Sequence[Message], max_bytes: int = MAX_TOGETHER) -> Iterator[Sequence[Message]]:
-    """What goes into one WebSocket message each: none is much larger than `max_bytes` if it holds several."""
+    """Yield what goes into one WebSocket message each: none is much larger than `max_bytes` if it holds several."""
     start = size = 0
     for index, message in enumerate(messages):
         more = _size(message)
@@ -282,7 +283,7 @@ def groups(messages: Sequence[Message], max_bytes: int = MAX_TOGETHER) -> Iterat
 
 
 def _size(message: Message) -> int:
-    """Of what may be large in it."""
+    """Return the size of what may be large in it, in bytes."""
     if isinstance(message, Report):
         return sum(len(failure.error) for failure in message.failed)
     return len(getattr(message, "batch", b""))
@@ -321,7 +322,7 @@ class StatisticsItem(msgspec.Struct, array_like=True, frozen=True):
 
 
 def ns_of(time: datetime) -> int:
-    """ns since 1970, to the microsecond."""
+    """Return ns since 1970, to the microsecond."""
     return (time - _EPOCH) // timedelta(microseconds=1) * 1000
 
 
@@ -342,7 +343,7 @@ def pack_since(since: str | datetime | timedelta) -> str | int:
 
 
 def read_since(since: str | int) -> str | datetime | timedelta:
-    """Raises `BadArgument`."""
+    """Return what `pack_since` was given. Raise `BadArgument`."""
     if isinstance(since, str):
         if since not in ("now", "beginning"):
             raise BadArgument(f"expected since 'now', 'beginning', ns since 1970, or below 0 ns ago, got {since!a}")
@@ -356,7 +357,7 @@ def read_since(since: str | int) -> str | datetime | timedelta:
 
 
 def read_spans(edges: list[int]) -> Spans:
-    """Raises `ProtocolError`."""
+    """Return the spans with these edges. Raise `ProtocolError`."""
     if len(edges) % 2 or any(one >= next for one, next in pairwise(edges)) or (edges and edges[0] < 0):
         raise ProtocolError("expected edges of spans of positions, each larger than the one before, got others")
     return Spans(edges)
@@ -383,5 +384,5 @@ def _errors() -> dict[str, type[SolarWindError]]:
 
 
 def error_of(code: str, text: str) -> SolarWindError:
-    """The error that the other side raised; one of a later version is a `SolarWindError`."""
+    """Return the error that the other side raised; one of a later version is a `SolarWindError`."""
     return _errors().get(code, SolarWindError)(text)

@@ -68,8 +68,8 @@ class Copies:
             self.drain(receiver, now)
 
     def _fitting(self, purpose: Purpose, instances: list[Instance], most: int, now: int) -> int:
-        """How many events may be copied now: a burst is not to cost those any who keep up, be it all in one turn. The
-        others of the purpose wait a moment with them; nobody waits for one that is slow."""
+        """Return how many events may be copied now: a burst is not to cost those any who keep up, be it all in one
+        turn. The others of the purpose wait a moment with them; nobody waits for one that is slow."""
         if purpose.held_bytes > MAX_HELD_BYTES:
             return most
         full, look_at = None, 0

@@ -56,7 +56,7 @@ class Dispatcher(Registry):
     # 1 ------------------------------------------------------------------------------------------------
 
     def receive(self, batch: Batch) -> bool:
-        """A batch came in. Return whether it is to be stored; else it is accepted and gone.
+        """Receive a batch. Return whether it is to be stored; else it is accepted and gone.
 
         Raises `Busy` where its topic would be one too many.
         """
@@ -366,7 +366,7 @@ class Dispatcher(Registry):
         return True
 
     def _again(self, track: Track, lease: Lease, failed: Iterable[Failure], now: int) -> None:
-        """Events whose handlers did not return: try them again at some time, or make them dead letters. All of them are
+        """Try events whose handlers did not return again at some time, or make them dead letters. All of them are
         one change, for there may be very many."""
         retry = track.purpose.statements[lease.instance.version].retry
         change = Change(*track.key)
@@ -471,8 +471,8 @@ class Dispatcher(Registry):
             lease.track.counted -= lease.counted
 
     def needed(self, topic_name: str) -> Spans:
-        """The positions of a topic that some purpose pends on or has as dead letters. The rest is history, kept as long
-        as the topic says; what has been settled is nowhere in memory any more."""
+        """Return the positions of a topic that some purpose pends on or has as dead letters. The rest is history, kept
+        as long as the topic says; what has been settled is nowhere in memory any more."""
         topic = self.topics[topic_name]
         needed = Spans()
         for track in [track for purpose in topic.purposes.values() for track in purpose.tracks.values()]:

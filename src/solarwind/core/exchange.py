@@ -70,9 +70,9 @@ class Exchange:
     keyed: ClassVar[bool] = False
 
     def choose(self, event: Event, instances: Sequence[Instance]) -> Instance | Iterable[Instance] | None:
-        """Who gets this event, of the live instances (where events pend: those with room, at least one).
+        """Choose who gets this event, of the live instances (where events pend: those with room, at least one).
 
-        Where events pend, one instance, or None to let it and what is behind it wait until an instance has
+        Return, where events pend, one instance, or None to let it and what is behind it wait until an instance has
         room, joins or leaves. Else the instances that get a copy.
         """
         raise NotImplementedError(f"{type(self).__name__} chooses no instance: override choose()")

@@ -57,8 +57,8 @@ class Purpose:
 
     @property
     def active(self) -> Statement:
-        """What the version that gets the events states: the highest with a live instance that is heard of, else with a
-        live one, else the highest known, of those for which no share is wanted."""
+        """Return what the version that gets the events states: the highest with a live instance that is heard of, else
+        with a live one, else the highest known, of those for which no share is wanted."""
         if self._active is None:
             shared = dict(self.main.state.rollout.wanted)
             live = [version for version in +self.live if version not in shared]

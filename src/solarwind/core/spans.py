@@ -150,8 +150,8 @@ class Spans:
 
 
 def _union(one: list[int], other: list[int]) -> list[int]:
-    """The edges of both together. With starts and stops each in order, there is a gap where so many spans have stopped
-    as have started."""
+    """Return the edges of both together. With starts and stops each in order, there is a gap where so many spans have
+    stopped as have started."""
     starts, stops = sorted(one[::2] + other[::2]), sorted(one[1::2] + other[1::2])
     edges = [starts[0]]
     for stop, start in zip(stops, starts[1:], strict=False):

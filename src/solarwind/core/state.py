@@ -221,8 +221,8 @@ class State:
         return end if self.copied_from is None else min(end, self.copied_from)
 
     def unended(self) -> Spans:
-        """The positions of which an attempt was counted without an end: the handler did not raise, its process or
-        instance was lost."""
+        """Return the positions of which an attempt was counted without an end: the handler did not raise, its process
+        or instance was lost."""
         return Spans.of(position for position in self.tried if position not in self.due)
 
     def snapshot(self) -> Snapshot:
@@ -261,8 +261,8 @@ class State:
 
 
 def recovered(snapshots: Iterable[Snapshot], changes: Iterable[Change]) -> list[State]:
-    """The states that a store remembers, the first track of each purpose before its others: the snapshots, and the
-    changes that came after them."""
+    """Return the states that a store remembers, the first track of each purpose before its others: the snapshots, and
+    the changes that came after them."""
     states = {(each.topic, each.purpose, each.track): State.restore(each) for each in snapshots}
     for change in changes:
         name = (change.topic, change.purpose, change.track)

@@ -177,9 +177,9 @@ class Track:
         return all(instance.in_flight > max(most, 2 * instance.join.room) for instance in ready)
 
     def _together(self, picks: Sequence[int]) -> int:
-        """How many of `picks` may go out together: suspects apart from others and in ever smaller groups, and those
-        that were tried twice one group at a time, so that one that kills its process is soon alone. Those that may be
-        tried but once more go apart."""
+        """Return how many of `picks` may go out together: suspects apart from others and in ever smaller groups, and
+        those that were tried twice one group at a time, so that one that kills its process is soon alone. Those that
+        may be tried but once more go apart."""
         tried, suspects = self.state.tried, self.suspects
         if picks[0] not in suspects:
             return next((at for at, position in enumerate(picks) if position in suspects), len(picks))

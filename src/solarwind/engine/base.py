@@ -45,7 +45,8 @@ class Receiver(Protocol):
 
 
 class Engine(Protocol):
-    """All methods are called on the loop it was started on, and raise `Unavailable` unless it runs."""
+    """A dispatcher, here or elsewhere. Its methods are called on the loop that it was started on, and raise
+    `Unavailable` unless it runs."""
 
     author: bytes  # what the header of a batch says of who numbers it, for all that this process fires there
     service_clock: Clock  # what services in this process go by, so that a test's clock moves them too

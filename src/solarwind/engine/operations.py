@@ -95,7 +95,7 @@ class Operations(Running):
         raise NotImplementedError
 
     async def _position(self, topic: str, since: When) -> int:
-        """Where in the topic's log `since` is."""
+        """Return where in the topic's log `since` is."""
         end = self._dispatcher.topics[topic].end if topic in self._dispatcher.topics else 0
         if since == "now":
             return end
@@ -125,7 +125,7 @@ class Operations(Running):
         )
 
     async def statistics(self) -> Statistics:
-        """A frozen record of all topics and purposes, and how they stand."""
+        """Return a frozen record of all topics and purposes, and how they stand."""
         await self._caught_up()
         topics: dict[str, TopicStatistics] = {}
         purposes: dict[tuple[str, str], PurposeStatistics] = {}
@@ -138,16 +138,16 @@ class Operations(Running):
         return Statistics(topics, purposes)
 
     async def purposes(self, topic: Topic | None = None) -> list[PurposeInfo]:
-        """The purposes, of one topic or of all."""
+        """Return the purposes, of one topic or of all."""
         return listed(await self.statistics(), topic)
 
     async def purpose(self, topic: Topic, purpose: Purpose) -> PurposeInfo:
-        """A purpose, and how it stands. Raises `NotFound`."""
+        """Return a purpose, and how it stands. Raise `NotFound`."""
         await self._caught_up()
         return PurposeInfo(topic, purpose, self._count(self._dispatcher.purpose(topic, purpose)))
 
     async def topics(self) -> list[TopicInfo]:
-        """The topics, and how much history each has."""
+        """Return the topics, and how much history each has."""
         await self._caught_up(list(self._dispatcher.topics))
         return [await self._topic_info(name) for name in sorted(self._dispatcher.topics)]
 
@@ -164,7 +164,7 @@ class Operations(Running):
         return Event(HandOut(found[0].batch, found[0].start), position - found[0].start)
 
     async def _dead(self, topic: str, purpose: str, after: int = -1) -> AsyncIterator[tuple[int, DeadLetter]]:
-        """Those behind a position, each with its own, one by one: there may be very many."""
+        """Yield the dead letters behind a position, each with its own, one by one: there may be very many."""
         self._dispatcher.purpose(topic, purpose)
         await self._committed()
         letters = [each for each in await self.store.dead(topic, purpose) if each.position > after]
@@ -184,8 +184,8 @@ class Operations(Running):
                 await asyncio.sleep(0)
 
     async def dead(self, topic: Topic, purpose: Purpose, after: After = None, limit: Limit = 1_000) -> Page[DeadLetter]:
-        """A page of the purpose's dead letters, in the order accepted: `limit` of them, or fewer if they are large.
-        Its `next`, given as `after`, gives the page behind it. Raises `NotFound`."""
+        """Return a page of the purpose's dead letters, in the order accepted: `limit` of them, or fewer if they are
+        large. Its `next` is the `after` of the page behind it. Raise `NotFound`."""
         page, size, last = Page[DeadLetter](), 0, 0
         async for position, letter in self._dead(topic, purpose, -1 if after is None else int(after)):
             size += len(letter.event.data)
@@ -244,14 +244,14 @@ class Operations(Running):
         await self._carried_out(0)
 
     async def _carried_out(self, count: int) -> int:
-        """An operator's doing is durable before it is said to be done."""
+        """Return `count` once what an operator changed is durable."""
         self._carry_out()
         await self._committed()
         return count
 
     async def trace(self, id: EventId, after: EventId | None = None, limit: Limit = 1_000) -> Trace:
-        """The event with that id and the tree of what it caused, from the history: at most `limit` events, the nearest
-        first. Where an event has `more`, ask for its own, `after` the last one there. Raises `NotFound`."""
+        """Return the event with that id and the tree of what it caused, from the history: at most `limit` events, the
+        nearest first. Where an event has `more`, ask for its own, `after` the last one there. Raises `NotFound`."""
         await self._committed()
         found = await self.store.find(id)
         if found is None:
@@ -276,14 +276,14 @@ class Operations(Running):
         )
 
     async def topic(self, topic: Topic) -> TopicInfo:
-        """A topic, and how much history it has. Raises `NotFound`."""
+        """Return a topic, and how much history it has. Raise `NotFound`."""
         await self._caught_up([topic])
         if topic not in self._dispatcher.topics:
             raise no_topic(topic)
         return await self._topic_info(topic)
 
     async def keep(self, topic: Topic, keep: Keep = UNSET, keep_bytes: KeepBytes = UNSET) -> TopicInfo:
-        """Say how much history a topic keeps, `keep` in seconds: None is the default, `UNSET` leaves it as it is."""
+        """Set how much history a topic keeps, `keep` in seconds: None is the default, `UNSET` leaves it as it is."""
         found = self._dispatcher.topic(topic)
         keep_ns = keep if keep is None or isinstance(keep, UnsetType) else int(keep * 1e9)
         await self.store.topic(topic, keep_ns, keep_bytes)

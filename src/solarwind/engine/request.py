@@ -184,7 +184,7 @@ class Operation(Generic[P, R]):
             after = page.next
 
     def request(self, arguments: dict[str, Any]) -> Request[R]:
-        """Check the arguments, which came from whatever door; those left out have their defaults. Raises `BadName` and
+        """Check the arguments, which came from any endpoint; those left out have their defaults. Raises `BadName` and
         `BadArgument`."""
         given = self.defaults | arguments
         arguments = {name: kind.check(given[name], name) for name, kind in self.kinds.items()}

@@ -79,7 +79,7 @@ class WebSocketLink(Endpoint):
             self.goodbye("")
 
     def _shake(self, data: bytes) -> None:
-        """What comes belongs to the handshake, up to an empty line, and messages may follow it at once."""
+        """Pass on what belongs to the handshake, up to an empty line; messages may follow it at once."""
         before = max(0, len(self._head) - len(_HEAD_END) + 1)
         self._head += data
         end = self._head.find(_HEAD_END, before) + len(_HEAD_END)
@@ -124,7 +124,7 @@ class WebSocketLink(Endpoint):
     # The engine's side --------------------------------------------------------------------------------
 
     def check(self) -> None:
-        """Raises `Unavailable` where it is over: a goodbye may come right behind the handshake."""
+        """Raise `Unavailable` where it is over: a goodbye may come right behind the handshake."""
         if self._over:
             raise Unavailable(f"expected a server at hand, but {self._why}")
 
@@ -139,7 +139,7 @@ class WebSocketLink(Endpoint):
             self.transport.abort()
 
     def abort(self, why: str) -> None:
-        """The server does not answer, or not as it should."""
+        """Close at once, because the server does not answer, or not as it should."""
         self._why = why
         self.transport.abort()
         self._end()
@@ -178,7 +178,7 @@ async def connect(
 
 
 def _reason(error: Exception) -> str:
-    """In words, without the number that the system has for it."""
+    """Return the error in words, without the number that the system has for it."""
     if isinstance(error, OSError) and not isinstance(error, ssl.SSLError):
         return os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
     return str(error)
@@ -200,7 +200,7 @@ def _unreachable(url: str, error: OSError) -> Unavailable:
 
 
 def _no_server(url: str, first: bytes, why: str, secure: bool) -> Unavailable:
-    """Why what answers there is none, by what it said first."""
+    """Return why what answers is no server of Solar Wind, by what it said first."""
     other = "is it another service's port" + ("?" if secure else ", or is it wss://?")
     if not first:
         return Unavailable(f"expected a Solar Wind server at {url}, but {why}: {other}")
@@ -215,7 +215,7 @@ class _Problem(msgspec.Struct):
 
 
 def _said(body: bytes, status: int) -> str:
-    """What one of Solar Wind's own servers says, or else what there may be instead of one."""
+    """Return what a server of Solar Wind says, or else what there may be instead of one."""
     try:
         return plain(msgspec.json.decode(body, type=_Problem).detail)
     except msgspec.MsgspecError:
@@ -230,7 +230,7 @@ def _said(body: bytes, status: int) -> str:
 
 
 def _refusal(url: str, response: Response) -> SolarWindError:
-    """Why there is no connection. A server that fails, or one on the way to it that does not find it, may come back."""
+    """Return why there is no connection. A server that fails, or a proxy that does not find it, may come back."""
     status = response.status_code
     text = f"expected a server of {wire.SUBPROTOCOL} at {url}, got HTTP {status}: "
     text += _said(bytes(response.body or b""), status)
