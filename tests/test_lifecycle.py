@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from solarwind import SolarWind, Unavailable, life
-from solarwind.testing.contract import on_loop
+from solarwind.testing.contract import on_loop, until
 
 
 @on_loop
@@ -57,3 +57,31 @@ def test_with_where_no_loop_can_be_made_raises_instead_of_waiting(monkeypatch: p
     thread.start()
     thread.join(60)
     assert [str(error) for error in raised] == ["[Errno 24] Too many open files"]
+
+
+@on_loop
+async def test_who_waits_for_what_nobody_here_can_settle_is_told_so_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(life, "STILL_S", 0.01)
+    wind = SolarWind("memory://")
+    async with wind:
+        async with wind.listen("T", "p"):
+            pass
+        await wind.fire("T")
+        wind.on("T", purpose="p", version=2, exchange="fanout")(lambda: None)
+        await wind.joined()
+        asked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiting = asyncio.ensure_future(life._until_over(wind, asked, True))
+
+        def said() -> list[str]:
+            return [each.getMessage() for each in caplog.records if "not settled yet" in each.getMessage()]
+
+        await until(said)
+        asked.set_result(None)
+        await waiting
+        (line,) = said()
+        assert "1 pending" in line
+        assert "what pends for 'p' on 'T' needs a version whose exchange pends" in line
+        with pytest.raises(TimeoutError, match="needs a version whose exchange pends"):
+            await wind.settled(0.01)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("solarwind")
 
 HURRY_S = 1.0  # how long to wait for what was told to end at once
+STILL_S = 10.0  # between two looks at what is left to settle
 LATE_S = 3.0  # after the grace, or after a second signal, until the process is ended by force
 
 
@@ -266,11 +267,26 @@ async def _starts(wind: SolarWind, asked: asyncio.Future[Any]) -> bool:
     return False
 
 
+async def _say_what_stands_still(wind: SolarWind) -> None:
+    """Log once what is waited for, where it does not become less."""
+    before = ""
+    while True:
+        await asyncio.sleep(STILL_S)
+        left = await wind._left()
+        if left == before:
+            log.warning("not settled yet, and nothing changes: %s", left)
+            return
+        before = left
+
+
 async def _until_over(wind: SolarWind, asked: asyncio.Future[Any], until_settled: bool) -> None:
     reasons: list[asyncio.Future[Any]] = [asked, wind.failed]
     settled = asyncio.ensure_future(wind.settled()) if until_settled else None
+    saying = asyncio.ensure_future(_say_what_stands_still(wind)) if until_settled else None
     if settled is not None:
         reasons.append(settled)
     await asyncio.wait(reasons, return_when=asyncio.FIRST_COMPLETED)
+    if saying is not None and not saying.cancel() and not saying.cancelled():
+        saying.exception()  # it only says something
     if settled is not None and not settled.cancel() and not settled.cancelled():
         settled.exception()  # retrieved: the failure is reported elsewhere

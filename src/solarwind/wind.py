@@ -326,7 +326,8 @@ class SolarWind(Firing, Asking):
 
     async def _left(self) -> str:
         try:
-            return await Internal.left(self._engine, self._purposes_here())
+            left = await Internal.left(self._engine, self._purposes_here())
+            return left if left == NOTHING else left + self._registrations.cannot_settle()
         except Unavailable as error:
             return str(error)
 

@@ -118,6 +118,17 @@ class Registrations(list[Registration]):
         """Return those of a function. An object's method is another object on each access, but equal."""
         return [each for each in self if _is_same(each.function, function)]
 
+    def cannot_settle(self) -> str:
+        """Return the end of a sentence on what is left: the purposes of which nothing here settles what pends."""
+        purposes = {(each.join.topic, each.join.purpose): False for each in self}
+        for each in self:
+            exchange = registered.lookup(each.join.exchange)
+            purposes[each.join.topic, each.join.purpose] |= exchange is None or exchange.pends
+        names = ", ".join(f"{purpose!r} on {topic!r}" for (topic, purpose), able in purposes.items() if not able)
+        if not names:
+            return ""
+        return f"; what pends for {names} needs a version whose exchange pends, and none runs here: run that one, too"
+
     def add(self, new: Registration) -> None:
         """Add a registration. Raise `BadArgument` where another function has the same name for the same purpose: the
         two would silently share its events."""
