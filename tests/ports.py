@@ -19,3 +19,6 @@ class Port:
 
     def close(self) -> None:
         self._bound.close()
+
+    def __del__(self) -> None:
+        self.close()

@@ -21,7 +21,7 @@ from .doors import at, mounted
 from .serving import Serving
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "HTTP.md"
-MAX_S = 240
+MAX_S = 800
 
 # Before the document's own lines: each curl must be answered with 2xx, and what was asked is noted. The feed (-N) has
 # no end.

@@ -22,7 +22,7 @@ from .doors import NDJSON, Doors, at
 from .serving import Serving
 
 HOOKS = f"{__package__}.schemathesis_hooks"
-MAX_S = 240
+MAX_S = 800
 
 # Where what fits the description may still be refused for what it means: a time that is no day, a token said twice,
 # an id beside a CloudEvent that has one, a URL, a retry. And the WebSocket is no request.
