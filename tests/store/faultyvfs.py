@@ -40,7 +40,7 @@ class Disk:
         self.done: list[Done] = []
         self.sizes: dict[str, int] = {}
         self.quota: int | None = None
-        # Asked before each call with its kind and path; gives an SQLite error code, or 0.
+        # Asked before each call with its kind and path; it returns an SQLite error code, or 0.
         self.fault: Callable[[str, str], int] = lambda kind, path: 0
         self.guard = threading.RLock()
 

@@ -84,7 +84,7 @@ class Load:
 
 
 def look(path: Path) -> int:
-    """Open the store on a sound disk and see that it holds the first so many commits, all of each. Gives how many."""
+    """Open the store on a sound disk and see that it holds the first so many commits, all of each. Return how many."""
 
     async def work() -> tuple[Recovered, list[bytes], int]:
         store = SqliteStore(str(path))

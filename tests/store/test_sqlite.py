@@ -65,7 +65,7 @@ def run(work: Coroutine[Any, Any, Any]) -> Any:
 
 
 def on_store(path: Path, test: Test) -> Recovered:
-    """Run `test` on the store at `path`, opened and closed in order. Gives what was recovered."""
+    """Run `test` on the store at `path`, opened and closed in order. Return what was recovered."""
 
     async def work() -> Recovered:
         store = SqliteStore(str(path))

@@ -233,8 +233,8 @@ def _inspect(
         findings += inspection.inspect_letters(path, connection)
         findings += inspection.inspect_definitions(path, connection)
         findings += inspection.inspect_references(path, connection)
-        findings += inspection.inspect_delayed(path, connection, most=1 << 62)
-        findings += inspection.inspect_links(path, connection, topics, last.events, most=1 << 62)
+        findings += inspection.inspect_delayed(path, connection, max_batches=1 << 62)
+        findings += inspection.inspect_links(path, connection, topics, last.events, max_batches=1 << 62)
     return findings
 
 

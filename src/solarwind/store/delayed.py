@@ -186,9 +186,9 @@ def read_entry(path: str, due: int, row: int, topic: str, count: int, whole: int
     )
 
 
-def inspect(path: str, connection: apsw.Connection, most: int) -> Iterator[tuple[str, Accept]]:
-    """Yield what is damaged in the nearest `most` rows, and how to go on without it."""
-    for row in select(connection, f"SELECT row FROM delayed INDEXED BY nearest ORDER BY due, row LIMIT {most}"):
+def inspect(path: str, connection: apsw.Connection, max_rows: int) -> Iterator[tuple[str, Accept]]:
+    """Yield what is damaged in the nearest `max_rows` rows, and how to go on without it."""
+    for row in select(connection, f"SELECT row FROM delayed INDEXED BY nearest ORDER BY due, row LIMIT {max_rows}"):
         for columns in list(select(connection, f"SELECT {_ROW} FROM delayed WHERE row = ?", row)):
             ids = [id for (id,) in select(connection, "SELECT CAST(id AS BLOB) FROM delayed_ids WHERE row = ?", row)]
             try:

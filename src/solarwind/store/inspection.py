@@ -199,11 +199,11 @@ def inspect_definitions(path: str, connection: apsw.Connection) -> Iterator[Find
             yield Finding(str(error), _delete("definitions WHERE kind IS ? AND name IS ?", (row[0], row[1])))
 
 
-def inspect_delayed(path: str, connection: apsw.Connection, most: int) -> Iterator[Finding]:
-    """Check the nearest `most` batches of the due-log."""
-    for finding in delayed.inspect(path, connection, most):
+def inspect_delayed(path: str, connection: apsw.Connection, max_batches: int) -> Iterator[Finding]:
+    """Check the nearest `max_batches` batches of the due-log."""
+    for finding in delayed.inspect(path, connection, max_batches):
         yield Finding(*finding)
-    for finding in delayed.inspect_ids(path, connection) if most > _DELAYED else ():
+    for finding in delayed.inspect_ids(path, connection) if max_batches > _DELAYED else ():
         yield Finding(*finding)
 
 
@@ -278,11 +278,11 @@ def lose(topic: int, start: int, stop: int) -> Callable[[apsw.Connection], None]
 
 
 def inspect_links(
-    path: str, connection: apsw.Connection, topics: list[TopicLog], events: int, most: int
+    path: str, connection: apsw.Connection, topics: list[TopicLog], events: int, max_batches: int
 ) -> Iterator[Finding]:
-    """Check that each topic's batches follow each other without a gap that was not trimmed: the newest `most` of
+    """Check that each topic's batches follow each other without a gap that was not trimmed: the newest `max_batches` of
     all."""
-    each_most = max(16, most // max(1, len(topics)))
+    each_most = max(16, max_batches // max(1, len(topics)))
     for log in topics:
         first = value(connection, "SELECT min(start) FROM batches WHERE topic = ?", (log.id,))
         for start, count, reached, linked in select(connection, _SUSPICIOUS, (log.id, each_most)):
@@ -395,7 +395,9 @@ def _inspect_given(path: str, connection: apsw.Connection, topic: int, name: str
     )
 
 
-def inspect_newest(path: str, connection: apsw.Connection, topics: list[TopicLog], most: int) -> Iterator[Finding]:
+def inspect_newest(
+    path: str, connection: apsw.Connection, topics: list[TopicLog], max_batches: int
+) -> Iterator[Finding]:
     """Check that the indices find the ends of topics and the newest ids and batches, because a missing one would let a
     duplicate in."""
     for log in topics:
@@ -405,7 +407,7 @@ def inspect_newest(path: str, connection: apsw.Connection, topics: list[TopicLog
             if row_sum(*noted) != whole or (end == log.next and (total, sum) != (log.total, log.sum)):
                 yield Finding(str(refuse_noted(path, log.name, noted[1], noted[2])), _rebuild)
     for query in (_NOT_FOUND_GIVEN, _NOT_FOUND_MADE):
-        for topic, position in select(connection, query, (most,)):
+        for topic, position in select(connection, query, (max_batches,)):
             yield Finding(
                 f"{path} is damaged: the id of event {position} of topic {topic} is not found where it is looked for: "
                 f"see `solarwind check --url sqlite:///{path}`, or restore a backup",
@@ -424,7 +426,7 @@ def _compare(
     caused: Any,
     size: Any,
 ) -> None:
-    """Return where a batch's row differs from its header."""
+    """Raise `StoreError` where a batch's row differs from its header."""
     header = stored.batch.header
     expected = (header.author, header.first, header.time + max(header.times), len(stored.batch.data))
     if producer not in (None, header.producer) or (author, first, last_time, size) != expected:
@@ -483,10 +485,10 @@ def verify(path: str, vfs: str | None, connection: apsw.Connection) -> tuple[lis
         yield from inspect_mark(path, connection, Mark.read(path, vfs), last)
         yield from inspect_commits(path, connection)
         yield from inspect_definitions(path, connection)
-        yield from inspect_links(path, connection, topics, last.events, most=100_000)
+        yield from inspect_links(path, connection, topics, last.events, max_batches=100_000)
         yield from inspect_bodies(path, connection, topics, max_bytes=32 << 20)
-        yield from inspect_newest(path, connection, topics, most=10_000)
-        yield from inspect_delayed(path, connection, most=_DELAYED)
+        yield from inspect_newest(path, connection, topics, max_batches=10_000)
+        yield from inspect_delayed(path, connection, max_batches=_DELAYED)
 
     for finding in findings():
         raise StoreError(finding.text)

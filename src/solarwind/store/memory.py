@@ -86,7 +86,7 @@ class MemoryStore(Alone):
     keep_ns = 0
 
     def __init__(self, max_bytes: int = MAX_BYTES) -> None:
-        self._most_bytes = max_bytes
+        self._max_bytes = max_bytes
         self.failed: Callable[[StoreError], None] = lambda error: None
         self.definitions: Definitions = in_memory()
         self._clear()
@@ -120,7 +120,7 @@ class MemoryStore(Alone):
             events = [*batches, *(each.batch for each in delayed)]
         if events and not self._has_room_for(events):
             raise Full(
-                f"memory:// is full: expected at most {self._most_bytes:,} bytes of events that pend or are kept, "
+                f"memory:// is full: expected at most {self._max_bytes:,} bytes of events that pend or are kept, "
                 "got more: let them be handled first, or use sqlite:///wind.db"
             )
         if delayed:
@@ -135,7 +135,7 @@ class MemoryStore(Alone):
         size = _weight(sum([len(batch.data) for batch in events]), sum([batch.count for batch in events]), len(events))
         # What handlers fired is committed with their settle, which makes room for it.
         by_handlers = None not in [batch.header.causes for batch in events]
-        return self._bytes + self.delays.bytes + size <= self._most_bytes * (1 + by_handlers)
+        return self._bytes + self.delays.bytes + size <= self._max_bytes * (1 + by_handlers)
 
     def _append(self, batch: Batch) -> Stored | None:
         header = batch.header
@@ -230,7 +230,7 @@ class MemoryStore(Alone):
         letters.update((letter.position, letter) for letter in change.dead)
 
     async def has_room(self, size: int) -> bool:
-        return self._bytes + size <= 2 * self._most_bytes
+        return self._bytes + size <= 2 * self._max_bytes
 
     async def make_room(self) -> bool:
         return False
