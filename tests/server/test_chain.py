@@ -127,7 +127,7 @@ async def test_an_author_that_is_said_to_be_gone_may_fire_no_more(host: Host) ->
 async def test_a_client_that_left_the_front_is_forgotten_behind(host: Host) -> None:
     behind = host.start("memory://")
     async with front_of(behind) as (front, wind):
-        known = wind.engine._authors._secrets  # type: ignore[attr-defined]
+        known = wind.engine._client_secrets._secrets  # type: ignore[attr-defined]
         async with talker(front) as one, talker(front) as again:
             for each in (one, again):
                 await each.hello()
