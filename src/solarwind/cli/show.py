@@ -48,7 +48,8 @@ def line(value: object) -> bytes:
 def put(data: bytes, file: TextIO | None = None) -> None:
     file = sys.stdout if file is None else file
     file.flush()
-    file.buffer.write(data)
+    while data:  # an unbuffered file may take a part
+        data = data[file.buffer.write(data) :]
     file.buffer.flush()
 
 
