@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from enum import Enum
-from typing import Annotated, Any, Generic, Literal, TypedDict, TypeVar
+from typing import Annotated, Any, Generic, Literal, NamedTuple, TypedDict, TypeVar
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import attrs
 import msgspec
@@ -296,6 +297,78 @@ async def test_a_model_comes_as_it_was_fired(name: str) -> None:
         assert type(got[0]) is type(payload) or isinstance(payload, Titled)
 
 
+class Night(BaseModel):
+    at: datetime
+    also: dict[datetime, tuple[datetime, ...]] = {}
+
+
+@dataclasses.dataclass
+class Checked:
+    times: list[datetime] = dataclasses.field(default_factory=list)
+    value: Any = None
+
+    def __post_init__(self) -> None:
+        """It runs code of its own, so what it becomes is looked at."""
+
+
+class Round(NamedTuple):
+    keeper: Keeper
+    times: frozenset[datetime] = frozenset()
+
+
+BERLIN = ZoneInfo("Europe/Berlin")
+
+
+@pytest.mark.parametrize("fold", [0, 1])
+@pytest.mark.parametrize("day", [datetime(2026, 10, 25, 2, 30), datetime(2026, 3, 29, 2, 30)], ids=["twice", "never"])
+@on_loop
+async def test_a_time_in_an_hour_that_a_clock_change_repeats_or_leaves_out_comes_as_it_was_fired(
+    day: datetime, fold: int
+) -> None:
+    at = day.replace(tzinfo=BERLIN, fold=fold)
+    night, round_ = Night(at=at, also={at: (at,)}), Round(Keeper(animal=Animal(name="a")), frozenset((at,)))
+    (got,), errors = await fired_and_got(Night, night)
+    assert (got.at.astimezone(UTC), got.at.utcoffset(), errors) == (at.astimezone(UTC), at.utcoffset(), [])
+    (other,), errors = await fired_and_got(Round, round_)
+    assert ([each.astimezone(UTC) for each in other.times], errors) == ([at.astimezone(UTC)], [])
+    (checked,), errors = await fired_and_got(Checked, Checked([at]))
+    assert ([each.astimezone(UTC) for each in checked.times], errors) == ([at.astimezone(UTC)], [])
+
+
+@dataclasses.dataclass
+class Tags:
+    tags: Sequence[str] = ()
+    numbers: Collection[int] = frozenset((1,))
+
+
+class TagsStruct(msgspec.Struct):
+    tags: Sequence[str] = ()
+    numbers: Collection[int] = frozenset((1,))
+
+
+class TagsModel(BaseModel):
+    tags: Sequence[str] = ()
+    numbers: Sequence[int] = (1,)
+
+
+@pytest.mark.parametrize("type_", [Tags, TagsStruct, TagsModel])
+@on_loop
+async def test_a_sequence_may_be_a_tuple_and_comes_as_a_list(type_: Any) -> None:
+    (got,), errors = await fired_and_got(type_, type_(tags=("a", "b")))
+    assert (list(got.tags), list(got.numbers), errors) == (["a", "b"], [1], [])
+
+
+@pytest.mark.parametrize(
+    ("value", "comes"), [((1, 2), [1, 2]), (WHEN.date(), "2026-01-02"), ({1: 2}, {"1": 2}), ({1}, [1])]
+)
+@on_loop
+async def test_a_field_of_any_type_takes_what_a_plain_payload_does_also_where_its_class_runs_code(
+    value: Any, comes: Any
+) -> None:
+    (got,), errors = await fired_and_got(Checked, Checked(value=value))
+    assert (got.value, errors) == (comes, [])
+
+
 @on_loop
 async def test_a_batch_handler_of_models_gets_them_as_they_were_fired() -> None:
     got, errors = await fired_and_got(list[Cat | Dog], Cat(L=3), Dog(tricks=["sit"]))
@@ -434,6 +507,25 @@ def out_of_range() -> Ranged:
     return ranged
 
 
+class Short(msgspec.Struct):
+    x: int
+
+
+class Longest(Short):
+    y: int
+
+
+class Pair(NamedTuple):
+    short: Short
+
+
+class Slotted(list[int]):
+    __slots__ = ("tag",)
+
+    def __init__(self, tag: str) -> None:
+        self.tag = tag
+
+
 LOSSY: dict[str, Callable[[], Any]] = {
     "excluded field": lambda: Hidden(name="a", password="hunter2"),
     "excluded and required field": lambda: HiddenAndRequired(password="hunter2"),
@@ -479,6 +571,10 @@ LOSSY: dict[str, Callable[[], Any]] = {
     "UTC offset with microseconds": lambda: [datetime(2026, 1, 1, tzinfo=timezone(timedelta(microseconds=1)))],
     "UTC offset with seconds of a time of day": lambda: {"at": ODD.timetz()},
     "in a list": lambda: [Hidden(name="a", password="hunter2")],
+    "subclass in a named tuple": lambda: Round(Keeper(animal=Parrot(name="a"))),
+    "another type in a named tuple": lambda: [Round("x")],  # type: ignore[arg-type]
+    "Struct's subclass in a named tuple": lambda: Pair(Longest(1, 2)),
+    "a list's subclass with slots": lambda: {"a": Slotted("hunter2")},
     "in a struct": lambda: {"a": [Secret(token=SecretStr("hunter2"))]},
 }
 

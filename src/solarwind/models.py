@@ -11,8 +11,10 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from functools import lru_cache
+from itertools import repeat
 from typing import Any, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -76,7 +78,7 @@ def dump(value: Any) -> bytes:
 
 def check_same(fired: Any, found: Any, path: str = "$") -> None:
     """Raise `Unlike` where what was fired is decoded as something else. `path` says where it was."""
-    if not _same(fired, found):
+    if not same(fired, found):
         raise Unlike(_difference(fired, found, path))
 
 
@@ -115,28 +117,57 @@ def _write_model(value: Any, by_alias: bool) -> bytes:
     return text.encode()
 
 
-def _same(before: Any, after: Any) -> bool:
-    """Whether both are the same. A model's own `==` may follow any rule, so it is not used."""
+def same(before: Any, after: Any, listed: bool = True) -> bool:
+    """Whether both are the same. A model's own `==` may follow any rule, so it is not used. `listed`: where a tuple or
+    a set came as a list, as from JSON, its type allows both."""
     if before is after:
         return True
     kind = type(before)
     if kind in _LEAVES:
         return bool(before == after) or (before != before and after != after)  # nan
-    if kind is not type(after):
+    if isinstance(before, datetime):
+        return bool(_hashed(before) == _hashed(after))
+    if kind is not type(after) and not (listed and type(after) is list and kind in _LISTED):
         return not (names_of(kind) or names_of(type(after))) and bool(before == after)
-    if kind is list or kind is tuple:
-        return len(before) == len(after) and all(map(_same, before, after))
-    if kind is dict:
-        return before.keys() == after.keys() and all(_same(each, after[name]) for name, each in before.items())
+    if isinstance(before, set | frozenset):
+        return len(before) == len(after) and set(map(_hashed, before)) == set(map(_hashed, after))
+    if isinstance(before, list | tuple):
+        return len(before) == len(after) and all(map(same, before, after, repeat(listed)))
+    if isinstance(before, dict):
+        found = {_hashed(name): each for name, each in after.items()}
+        return len(before) == len(found) and all(
+            same(each, found.get(_hashed(name), _MISSING), listed) for name, each in before.items()
+        )
     names = names_of(kind)
     if names is None:
         return bool(before == after)
     for name in names:
-        if not _same(getattr(before, name, _MISSING), getattr(after, name, _MISSING)):
+        typed = listed and name not in _open_fields(kind)
+        if not same(getattr(before, name, _MISSING), getattr(after, name, _MISSING), typed):
             return False
-    return _same(getattr(before, "model_extra", None), getattr(after, "model_extra", None))
+    return same(getattr(before, "model_extra", None), getattr(after, "model_extra", None), False)
 
 
+def _find_open_fields(type_: Any) -> frozenset[str]:
+    """Return the fields of a model whose types leave something open."""
+    fields = type_.model_fields if is_base_model(type_) else {}
+    return frozenset(name for name, field in fields.items() if _is_open(field.annotation))
+
+
+_open_fields: Callable[[Any], frozenset[str]] = lru_cache(maxsize=1024)(_find_open_fields)
+
+
+def _is_open(annotation: Any) -> bool:
+    return annotation in (Any, object) or any(map(_is_open, get_args(annotation)))
+
+
+def _hashed(value: Any) -> Any:
+    """Return a value by which equal ones are found. In an hour that a clock change repeats or leaves out, a time equals
+    none of another time zone, though it is the same moment."""
+    return value.astimezone(UTC) if isinstance(value, datetime) and value.utcoffset() is not None else value
+
+
+_LISTED = frozenset((tuple, set, frozenset))
 _LEAVES = frozenset((str, int, float, bool, bytes, type(None)))
 
 
@@ -144,14 +175,16 @@ _MISSING = object()
 
 
 def _find_names(type_: Any) -> tuple[str, ...] | None:
-    """Return the fields of a model, dataclass, Struct or attrs class, without private attributes; None for any other
-    type."""
+    """Return the fields of a model, dataclass, Struct, attrs class or NamedTuple, without private attributes; None for
+    any other type."""
     if dataclasses.is_dataclass(type_):
         return tuple(field.name for field in dataclasses.fields(type_))
     if issubclass(type_, msgspec.Struct):
         return tuple(type_.__struct_fields__)
     if hasattr(type_, "__attrs_attrs__"):
         return tuple(field.name for field in type_.__attrs_attrs__)
+    if issubclass(type_, tuple):
+        return getattr(type_, "_fields", None)
     return tuple(type_.model_fields) if is_base_model(type_) else None
 
 
@@ -161,7 +194,7 @@ names_of: Callable[[Any], tuple[str, ...] | None] = lru_cache(maxsize=1024)(_fin
 def _difference(before: Any, after: Any, path: str) -> str:
     """Return the path at which both differ. Values are not named: a field that a model excludes may be a secret."""
     kind, names = type(before), names_of(type(before))
-    parts: Iterable[tuple[str, Any, Any]] = ()
+    parts: Sequence[tuple[str, Any, Any]] = ()
     if kind is not type(after):
         return f"a {type(after).__qualname__} rather than a {kind.__qualname__} at {path}"
     if names is not None:
@@ -170,9 +203,10 @@ def _difference(before: Any, after: Any, path: str) -> str:
         parts = [(f"[{index}]", *both) for index, both in enumerate(zip(before, after, strict=True))]
     elif kind is dict and before.keys() == after.keys():
         parts = [(f".{name}", each, after[name]) for name, each in before.items()]
-    for name, one, other in parts:
-        if not _same(one, other):
-            return _difference(one, other, path + name)
+    for listed in (True, False):
+        for name, one, other in parts:
+            if not same(one, other, listed):
+                return _difference(one, other, path + name)
     return f"another value at {path}"
 
 

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from functools import lru_cache
-from hashlib import blake2b
 from math import isfinite
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
@@ -118,7 +117,7 @@ def _check_each(left: list[Any], sure: frozenset[type]) -> list[tuple[Any, list[
                 left += [each for each in value if type(each) not in _LEAVES]
             left += [each for each in value.values() if type(each) not in sure]
             _check_attributes(value)
-        elif isinstance(value, list | tuple | set | frozenset):
+        elif isinstance(value, list | tuple | set | frozenset) and not hasattr(kind, "_fields"):
             left += [each for each in value if type(each) not in sure]
             _check_attributes(value)
         elif kind is msgspec.Raw:
@@ -129,6 +128,8 @@ def _check_each(left: list[Any], sure: frozenset[type]) -> list[tuple[Any, list[
             names = _unsure_fields(value, left, sure)
             if names:
                 unsure.append((value, names))
+            if isinstance(value, tuple):
+                _check_attributes(value)
     return unsure
 
 
@@ -158,13 +159,16 @@ def _find_fields(type_: Any) -> list[tuple[str, _Faithful]]:
     names: tuple[str, ...] = () if models.is_base_model(type_) else models.names_of(type_) or ()
     if models.runs_code(type_) or models.is_pydantic_dataclass(type_):
         return [(name, (_NONE, _NONE, _NONE)) for name in names]
-    infos: dict[str, Any] = {}
-    try:
-        if names:
-            infos = {each.name: each.type for each in getattr(msgspec.inspect.type_info(type_), "fields", ())}
-    except Exception:  # nothing can be decoded to it; what it is annotated with may raise anything
-        pass
+    infos = _infos(type_)
     return [(name, _faithful(infos.get(name, _ANY))) for name in names]
+
+
+def _infos(type_: Any) -> dict[str, Any]:
+    """Return what msgspec knows of the types of a class's fields."""
+    try:
+        return {each.name: each.type for each in getattr(msgspec.inspect.type_info(type_), "fields", ())}
+    except Exception:  # nothing can be decoded to it; what it is annotated with may raise anything
+        return {}
 
 
 _fields: Callable[[Any], list[tuple[str, _Faithful]]] = lru_cache(maxsize=1024)(_find_fields)
@@ -192,7 +196,7 @@ def _faithful(info: Any) -> _Faithful:
         leaves, classes, items = zip(*map(_faithful, info.types), strict=True)
         known = [each for each in classes if each is not None]
         return _NONE.union(*leaves), _NONE.union(*known) if len(known) == len(classes) else None, _NONE.union(*items)
-    if _any_info(info, lambda each: isinstance(each, msgspec.inspect.AnyType), set()):
+    if _holds_any(info):
         return _NONE, None, _NONE
     kind = _AS_THEY_ARE.get(type(info))
     constrained = any(getattr(info, name) is not None for name in info.__struct_fields__)
@@ -205,7 +209,11 @@ def _faithful(info: Any) -> _Faithful:
 
 def _check_attributes(value: Any) -> None:
     """Raise `ValueError` where a list or dict of a class of its own holds more than its elements."""
-    held = getattr(value, "__dict__", None)
+    kind = type(value)
+    if kind in _PLAIN:
+        return
+    slots = [name for base in kind.__mro__ for name in getattr(base, "__slots__", ()) if hasattr(value, name)]
+    held = [*getattr(value, "__dict__", ()), *slots]
     if held:
         raise ValueError(
             f"a {type(value).__qualname__} has attributes besides its elements, {models.shown(', '.join(held))}, "
@@ -243,8 +251,20 @@ def _check_same(value: Any, names: list[str], path: str) -> None:
         found = read(_encode_json(value), JSON)
     except BadPayload as error:
         raise models.Unlike(f"its JSON is refused: {error}") from None
+    infos = _infos(type(value))
     for name in names:
-        models.check_same(getattr(value, name, None), getattr(found, name, None), f"{path}.{name}")
+        held, came = getattr(value, name, None), getattr(found, name, None)
+        if _holds_any(infos.get(name, _ANY)):  # it takes what a plain payload does
+            plain = _encode_json(held)
+            if models.same(_decode_json(plain), came):
+                _check_within(held, plain)
+                continue
+        models.check_same(held, came, f"{path}.{name}")
+
+
+def _holds_any(info: Any) -> bool:
+    """Whether a field's type leaves something open."""
+    return _any_info(info, lambda each: isinstance(each, msgspec.inspect.AnyType), set())
 
 
 def _any_info(info: Any, asked: Callable[[Any], bool], seen: set[int]) -> bool:
@@ -402,120 +422,6 @@ def _msgspec_fault(error: Exception) -> str:
 
 def _name(type_: Any) -> str:
     return getattr(type_, "__qualname__", None) or str(type_)
-
-
-_PATH = re.compile(r"\$(?:\.[A-Za-z0-9_-]+)+")
-_MAX_PATH = 200
-Key = str | bytes  # text as it is, other JSON in its canonical form
-_MAX_KEY = 256  # characters or bytes; a longer key is replaced by its digest
-_NUMBER = re.compile(rb"(-?)(\d+)(?:\.(\d+))?(?:[eE]([+-]?\d{1,1000}))?")
-_ZERO = ord("0")
-_MAX_CANONICAL = 64 << 10  # bytes of an object or array: more takes too long
-_WHOLE = 1 << 64
-_UNLIKE = re.compile(rb"[0-9][.eE]|[0-9]{20}")  # where a number may have several forms
-_NUMBERS_WITHIN = frozenset((list, dict, float, int))
-_encode_sorted = msgspec.json.Encoder(order="sorted").encode
-_MAX_NAMES = 16  # in a path: each takes a type of its own
-
-
-def field(path: str) -> Callable[[bytes, str], Key | None]:
-    """Return a function (data, content type) -> the field at `path` as a key, or None where it is missing or null.
-
-    `path` is `$.name` or `$.name.name`. Equal JSON values give the same key, however they are written: 1, 1.0 and 1e0;
-    objects with their members in any order, unless they are longer than 64 KiB. The text "1" and the number 1 differ.
-    Raise `BadArgument` for an invalid path.
-    """
-    check_field(path)
-    return _field(path)
-
-
-def check_field(path: str) -> None:
-    """Raise `BadArgument` where `field` would, without the work of making a decoder."""
-    if not isinstance(path, str) or len(path) > _MAX_PATH or not _PATH.fullmatch(path):
-        raise BadArgument(
-            f"expected a field such as $.video_id or $.video.id, of at most {_MAX_PATH} characters, "
-            f"got {models.shown(path)}"
-        )
-    if path.count(".") > _MAX_NAMES:
-        raise BadArgument(
-            f"expected a field at most {_MAX_NAMES} names deep, such as $.video.id, got one {path.count('.')} deep"
-        )
-
-
-@lru_cache(maxsize=256)
-def _field(path: str) -> Callable[[bytes, str], Key | None]:
-    names = path.split(".")[1:]
-    type_: Any = msgspec.Raw
-    for name in reversed(names):  # a type with just this field lets the codec skip all the others
-        type_ = msgspec.defstruct("Field", [("value", type_, msgspec.field(name=name))])
-    read = msgspec.json.Decoder(type_).decode
-
-    def key(data: bytes, content: str) -> Key | None:
-        if content != JSON and not is_json(content):
-            return None
-        try:
-            value = read(data)
-            for _ in names:
-                value = value.value
-            return _canonical_key(bytes(value))
-        except (msgspec.DecodeError, ValueError, RecursionError):  # then it has no key
-            return None
-
-    return key
-
-
-def _canonical_key(text: bytes) -> Key | None:
-    found: Key
-    if text.startswith(b'"'):
-        found = str(_decode_json(text))
-    elif text == b"null":
-        return None
-    elif text.isdigit():  # the common form of a number
-        found = text if text[-1] != _ZERO else _canonical_number(text)
-    elif text[:1] in (b"{", b"["):
-        found = _canonical_container(text)
-    else:
-        found = _canonical_number(text)
-    if len(found) <= _MAX_KEY:
-        return found
-    digest = blake2b(found if isinstance(found, bytes) else found.encode(), digest_size=32).digest()
-    return (b"text" if isinstance(found, str) else b"json") + digest
-
-
-def _canonical_container(text: bytes) -> bytes:
-    """Return one form for equal arrays or objects, with the 64-bit integers and floats that a reader gets. A long one
-    stays as written."""
-    if len(text) > _MAX_CANONICAL:
-        return text
-    value = _decode_json(text)
-    return _encode_sorted(_alike(value) if _UNLIKE.search(text) else value)
-
-
-def _alike(value: Any) -> Any:
-    """Return the value with one form for each number: an integer for a whole one of up to 64 bits, else a float."""
-    kind = type(value)
-    if kind is list:
-        return [_alike(each) if type(each) in _NUMBERS_WITHIN else each for each in value]
-    if kind is dict:
-        return {name: _alike(each) if type(each) in _NUMBERS_WITHIN else each for name, each in value.items()}
-    if kind is float:
-        return int(value) if value.is_integer() and -_WHOLE < value < _WHOLE else value
-    return value if -_WHOLE < value < _WHOLE else float(value)
-
-
-def _canonical_number(text: bytes) -> bytes:
-    """Return the digits and the power of ten that multiplies them, without zeros at either end; true and false
-    unchanged. A float would not tell large numbers apart."""
-    number = _NUMBER.fullmatch(text)
-    if number is None:
-        return text
-    sign, whole, fraction, power = number.groups(b"")
-    digits = (whole + fraction).lstrip(b"0")
-    stripped = digits.rstrip(b"0")
-    if not stripped:
-        return b"0"
-    tens = int(power or b"0") - len(fraction) + len(digits) - len(stripped)
-    return sign + stripped + (b"e%d" % tens if tens else b"")
 
 
 # JSON from other processes ---------------------------------------------------------------------------------------

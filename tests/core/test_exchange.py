@@ -13,7 +13,7 @@ from solarwind.core.exchange import Exchange, Exchanges, Instance
 from solarwind.core.log import Stored
 from solarwind.errors import BadArgument, ConflictError
 from solarwind.event import Event
-from solarwind.payload import field
+from solarwind.keys import field
 from solarwind.plugins import load_exchange
 
 from .bench import Bench, batch

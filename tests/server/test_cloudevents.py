@@ -22,7 +22,8 @@ from solarwind import BadArgument, BadName, BadPayload, SolarWindError, TooLarge
 from solarwind.batch import MAX_TIME, seal
 from solarwind.columns import RESERVED, gathered
 from solarwind.event import Cause, Event, HandOut
-from solarwind.payload import field, is_json
+from solarwind.keys import field
+from solarwind.payload import is_json
 from solarwind.server import cloudevents
 from solarwind.server.cloudevents import Incoming
 from solarwind.server.json_check import check_json

@@ -10,7 +10,7 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Sequence
 
-from ..payload import Key
+from ..keys import Key
 from .exchange import KeyOf
 from .log import Log, Stored
 from .rollout import Walk

@@ -21,7 +21,7 @@ from typing import ClassVar, Protocol
 from ..batch import Batch
 from ..errors import BadArgument, ConflictError
 from ..event import Event, HandOut
-from ..payload import Key, check_field
+from ..keys import Key, check_field
 from .log import Stored
 
 Random = Callable[[], float]

@@ -15,7 +15,7 @@ from zlib import crc32
 import msgspec
 
 from ..batch import Batch
-from ..payload import Key
+from ..keys import Key
 from .exchange import KeyOf
 from .spans import Spans
 

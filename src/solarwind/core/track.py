@@ -13,8 +13,8 @@ from collections.abc import Collection, Sequence
 from math import ceil
 from typing import TYPE_CHECKING
 
+from ..keys import field
 from ..limits import Limits
-from ..payload import field
 from .backlog import Backlog, Lanes, Missing
 from .exchange import Exchange, KeyOf, header_key
 from .instance import Instance, Lease
