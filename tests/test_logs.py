@@ -43,9 +43,9 @@ def test_a_thousand_lines_of_a_kind_are_one_and_at_the_end_of_the_minute_their_n
     assert caplog.messages == ["rejected: event 0"]
     time.now += 60
     log.warning("kind", "rejected: event %d", 2_000)
-    assert caplog.messages == ["rejected: event 0", "rejected: event 1000 (1,000 like it in 60 s)"]
+    assert caplog.messages == ["rejected: event 0", "rejected: event 1000 (the last of 1,000 more like it in 60 s)"]
     log.flush()
-    assert caplog.messages[2:] == ["rejected: event 2000 (1 like it in 1 s)"]
+    assert caplog.messages[2:] == ["rejected: event 2000 (the last of 1 more like it in 1 s)"]
 
 
 def test_the_limited_log_counts_each_kind_by_itself(caplog: pytest.LogCaptureFixture) -> None:
@@ -71,7 +71,7 @@ def test_the_number_is_said_though_nothing_more_comes(caplog: pytest.LogCaptureF
         for _ in range(5):
             log.warning("kind", "100% full")
         time.now += 1
-        await until(lambda: "100% full (4 like it in 1 s)" in caplog.messages)
+        await until(lambda: "100% full (the last of 4 more like it in 1 s)" in caplog.messages)
 
     run()
     log.flush()
@@ -84,7 +84,7 @@ def test_kinds_are_bounded_and_the_number_of_one_that_goes_is_said(
     log, _ = limited()
     for kind in ("a", "a", "b", "c"):
         log.warning(kind, "%s is down", kind)
-    assert caplog.messages == ["a is down", "b is down", "a is down (1 like it in 1 s)", "c is down"]
+    assert caplog.messages == ["a is down", "b is down", "a is down (the last of 1 more like it in 1 s)", "c is down"]
 
 
 def test_the_limited_log_counts_correctly_from_several_threads(caplog: pytest.LogCaptureFixture) -> None:
@@ -95,4 +95,4 @@ def test_the_limited_log_counts_correctly_from_several_threads(caplog: pytest.Lo
     for thread in threads:
         thread.join()
     log.flush()
-    assert caplog.messages == ["full", "full (1,999 like it in 1 s)"]
+    assert caplog.messages == ["full", "full (the last of 1,999 more like it in 1 s)"]

@@ -103,7 +103,13 @@ class LimitedLog:
             if kind.more:
                 message = kind.message if kind.args else kind.message.replace("%", "%%")
                 seconds = max(1, round(now - kind.since))
-                self._logger.log(kind.level, f"{message} (%s like it in %d s)", *kind.args, f"{kind.more:,}", seconds)
+                self._logger.log(
+                    kind.level,
+                    f"{message} (the last of %s more like it in %d s)",
+                    *kind.args,
+                    f"{kind.more:,}",
+                    seconds,
+                )
 
     def _set_timer(self) -> None:
         """Start the timer that reports what was left out, if it is not running."""

@@ -226,6 +226,12 @@ def test_a_bad_url_is_refused(tmp_path: Path, bad: str, command: list[str]) -> N
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_http_address_of_a_server_is_told_its_url() -> None:
+    answer = call("topics", "--url", "https://me:secret@example.org:7400")
+    assert answer.code == 1
+    assert "the URL for --url of a server is wss://...@example.org:7400" in answer.err
+
+
 def test_a_store_in_use_is_refused_naming_the_process(held: Process, url: str) -> None:
     for command in (["topics"], ["fire", "t"], ["listen", "t", "--purpose", "p"], ["top"]):
         answer = call(*command, "--url", url)

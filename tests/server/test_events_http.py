@@ -405,6 +405,15 @@ async def test_one_bad_event_of_a_batch_is_named_and_none_is_accepted(port: int)
 
 
 @on_loop
+async def test_headers_of_a_cloudevent_without_its_specversion_are_refused(port: int) -> None:
+    async with at(port) as doors:
+        headers = {"content-type": JSON, "ce-type": doors.topic, "ce-source": "s", "ce-id": "i"}
+        sent = doors.http.post(doors.events, content=b"1", headers=headers)
+        await doors.refused(sent, 400, "bad-argument", "expected specversion '1.0', got none")
+        assert await doors.stored() == []
+
+
+@on_loop
 async def test_a_cloudevent_says_its_own_id_and_key(port: int) -> None:
     async with at(port) as doors:
         body = json.dumps({"specversion": "1.0", "type": doors.topic, "source": "s", "id": "i"})

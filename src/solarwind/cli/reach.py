@@ -60,7 +60,14 @@ def way_out(url: str) -> Iterator[None]:
     except BadArgument as error:
         if is_cluster(url):  # it names a store, and the message says which part is wrong
             raise
-        raise BadArgument(f"{error}: name a store, such as --url sqlite:///wind.db, or set $SOLARWIND_URL") from None
+        scheme, separator, rest = url.partition("://")
+        if separator and scheme.lower() in ("http", "https"):
+            served = f"{scheme.lower().replace('http', 'ws')}://{rest}"
+            raise BadArgument(f"{error}: the URL for --url of a server is {redact(served)}") from None
+        raise BadArgument(
+            f"{error}: name a store, such as --url sqlite:///wind.db, or a server, such as --url ws://127.0.0.1:7400, "
+            "or set $SOLARWIND_URL"
+        ) from None
 
 
 def refuse_missing(

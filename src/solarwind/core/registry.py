@@ -196,8 +196,8 @@ class Registry:
         if before is not None and not before.agrees_with(statement):
             raise ConflictError(
                 f"version {statement.version} of purpose {purpose.name!r} on topic {purpose.topic!r} stated "
-                f"{before}, this instance states {statement}: state the same, or join as a new version "
-                f"(version={max(purpose.statements) + 1})"
+                f"{before}, this instance states {statement}: state the same, register for a purpose of your "
+                f"own, or join as a new version (version={max(purpose.statements) + 1}), which gets all that comes then"
             )
         self.change(purpose.main, Change(*purpose.key, stated=[statement]))
 

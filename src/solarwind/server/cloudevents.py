@@ -213,6 +213,11 @@ def _members(body: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
         raise BadPayload(f"expected a CloudEvent, a JSON object, got something else: {error}") from None
 
 
+def is_binary(headers: Mapping[str, str]) -> bool:
+    """Return whether headers are those of an event in binary form, or were meant to be."""
+    return any(name.startswith(PREFIX) for name in headers)
+
+
 def read_binary(headers: Mapping[str, str], body: bytes, topic: str) -> Incoming:
     """Read an event in binary form, whose attributes are the percent-decoded headers `ce-…`. Raise `BadPayload`,
     `BadArgument` and `BadName`."""

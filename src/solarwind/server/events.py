@@ -75,7 +75,7 @@ async def fire(call: Call) -> Response:
     if kind in NDJSON:
         return await Lines(call, stated, query.id).fire()
     settings, limits = call.host.settings, call.host.limits
-    if kind in (cloudevents.STRUCTURED, cloudevents.BATCHED) or "ce-specversion" in headers:
+    if kind in (cloudevents.STRUCTURED, cloudevents.BATCHED) or cloudevents.is_binary(headers):
         if query != FireQuery():
             raise BadArgument("expected a CloudEvent to say all of itself, got key, id or extensions as parameters too")
         if kind == cloudevents.BATCHED:
@@ -100,8 +100,8 @@ async def fire(call: Call) -> Response:
 def _extensions(text: str) -> Extensions:
     try:
         return check_extensions(msgspec.json.decode(text))
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise BadArgument(f"expected extensions, a JSON object of texts by name, got none: {error}") from None
+    except (msgspec.DecodeError, RecursionError):
+        raise BadArgument(f"expected extensions, a JSON object of texts by name, got {text[:80]!a}") from None
 
 
 async def _accept(call: Call, batches: Sequence[Batch]) -> Response:

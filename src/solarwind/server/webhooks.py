@@ -349,7 +349,7 @@ class Webhooks:
             "name": webhook.name,
             "state": state,
             "reason": reason,
-            "failing_since": failing.since.isoformat() if failing is not None else None,
+            "failing_since": msgspec.to_builtins(failing.since) if failing is not None else None,
             "owner": webhook.owner_name or None,
             **msgspec.to_builtins(spec),
             "url": read_url(spec.url).shown,

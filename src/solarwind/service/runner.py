@@ -429,7 +429,8 @@ class Runner(Consumer):
             return Failure(position, "reject", meant.text)
         wait_ns = self._retry.delay_ns(event.attempt, self._engine.random)
         # Each attempt by itself, so that one event can be followed, however many there are that fail likewise.
-        kind = ("raised", event.topic, event.purpose, min(event.attempt, _MAX_ATTEMPTS_LOGGED))
+        attempt = min(event.attempt, _MAX_ATTEMPTS_LOGGED)
+        kind = ("raised", event.topic, event.purpose, attempt, type(error).__name__)
         what = f"handler {self._handler.name} raised: {where}, {self._next(event, wait_ns)}"
         _log(logging.ERROR, kind, what, error)
         return Failure(position, "retry", meant.text, wait_ns)

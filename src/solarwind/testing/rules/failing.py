@@ -339,6 +339,23 @@ class FailingRules:
                 assert word in record.getMessage()
 
     @on_loop
+    async def test_exceptions_of_different_classes_are_each_in_the_log(
+        self, place: Place, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        wind = place.open()
+
+        @wind.on("T", purpose="p", retry=Retry(attempts=1))
+        async def handle(number: int) -> None:
+            raise (RuntimeError("no disk"), KeyError("customer"))[number]
+
+        with caplog.at_level(logging.WARNING, "solarwind"):
+            async with wind:
+                ids = [await wind.fire("T", number) for number in (0, 1)]
+                await wind.settled(60)
+        raised = [record for record in caplog.records if record.exc_info is not None]
+        assert [each for each in ids if any(each in record.getMessage() for record in raised)] == ids
+
+    @on_loop
     async def test_many_rejected_events_are_one_line_and_at_the_end_their_number(
         self, place: Place, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -354,7 +371,7 @@ class FailingRules:
                 await wind.settled(60)
         lines = [record.getMessage() for record in caplog.records if "rejected" in record.getMessage()]
         assert len(lines) == 2
-        assert "(49 like it in " in lines[1]
+        assert "(the last of 49 more like it in " in lines[1]
         for line in lines:
             for word in ("'T'", "'Encode it'", "an empty video"):
                 assert word in line
