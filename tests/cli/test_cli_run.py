@@ -253,7 +253,7 @@ def test_no_traceback_in_a_process_of_its_own_either(start: Start, write: Write)
 
 
 def test_a_bad_url_says_the_way_out(refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SOLARWIND_URL", "http://127.0.0.1:7400")
+    monkeypatch.setenv("SOLARWIND_URL", "redis://127.0.0.1:7400")
     assert "--url sqlite:///wind.db" in refused("mod_z:wind", mod_z=GOOD)
 
 

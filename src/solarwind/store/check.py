@@ -12,7 +12,7 @@ import apsw
 
 from ..errors import SolarWindError, StoreError
 from . import database, inspection
-from .faults import explain, note_cause
+from .faults import cause_of, explain, note_cause
 from .files import Mark, Reach, sync_folder
 from .lock import Lock, holder_elsewhere, identity
 from .paths import READ_BESIDE, refuse_beside, refuse_path, refuse_taken
@@ -189,7 +189,7 @@ def check(
         told = explain(error, path)
         if told is not None:
             raise StoreError(f"{path} cannot be checked: {told}") from error
-        told = database.in_one_line(error)
+        told = database.in_one_line(cause_of(error))
         raise StoreError(f"{path} is damaged, and cannot be read ({told}): restore a backup") from error
     finally:
         if lock is not None:

@@ -55,9 +55,16 @@ def note_cause(error: BaseException, *connections: apsw.Connection) -> None:
                 error.errno = connection.system_errno  # type: ignore[attr-defined]
 
 
+def cause_of(error: BaseException) -> BaseException:
+    """Return the error by which SQLite gave a transaction up, where apsw then failed to roll it back another time."""
+    masked = isinstance(error, apsw.SQLError) and isinstance(error.__context__, apsw.Error)
+    return error.__context__ if masked and error.__context__ is not None else error
+
+
 def explain(error: BaseException, path: str) -> str | None:
     """Return why a call failed, and what to do; None where no call failed, so that what was read is damaged."""
     number = getattr(error, "errno", None)
+    error = cause_of(error)
     code = getattr(error, "result", None) if isinstance(error, apsw.Error) else None
     if number is None and code in _BY_SYSTEM:
         number = _try(path)
