@@ -11,7 +11,7 @@ import msgspec
 from .errors import BadArgument
 from .stated import Options
 
-MAX_SECONDS = 1e9  # 31 years, which fits well into ns since 1970
+MAX_SECONDS = 1_000_000_000  # 31 years, which fits well into ns since 1970
 
 
 class Retry(msgspec.Struct, frozen=True, metaclass=Options):
@@ -43,12 +43,12 @@ class Retry(msgspec.Struct, frozen=True, metaclass=Options):
                 msgspec.structs.force_setattr(self, name, in_seconds(getattr(self, name)))
         attempts = self.attempts
         if not isinstance(attempts, int) or isinstance(attempts, bool) or not 1 <= attempts < MAX_SECONDS:
-            raise BadArgument(f"expected Retry attempts of 1 or more, below a thousand million, got {attempts!r}")
+            raise BadArgument(
+                f"expected Retry attempts to be an integer from 1 to {MAX_SECONDS - 1:,}, got {attempts!r}"
+            )
         for name, value, minimum in (("wait", self.wait, 0), ("factor", self.factor, 1), ("ceiling", self.ceiling, 0)):
             if not _is_number(value, minimum):
-                raise BadArgument(
-                    f"expected a Retry {name} of {minimum} or more, below a thousand million, got {value!r}"
-                )
+                raise BadArgument(f"expected Retry {name} of {minimum} or more, below {MAX_SECONDS:,}, got {value!r}")
         if self.ceiling < self.wait:
             raise BadArgument(
                 f"expected a Retry ceiling of at least its wait, got wait={self.wait!r} and ceiling={self.ceiling!r}: "
@@ -71,7 +71,7 @@ class Later(Exception):
     def __init__(self, seconds: float | timedelta) -> None:
         number = in_seconds(seconds)
         if not _is_number(number, 0):
-            raise BadArgument(f"expected Later seconds of 0 or more, below a thousand million, got {seconds!r}")
+            raise BadArgument(f"expected Later seconds of 0 or more, below {MAX_SECONDS:,}, got {seconds!r}")
         super().__init__(f"again in {number} s")
         self.seconds: float = number
 
@@ -114,5 +114,5 @@ def in_seconds(value: Any) -> Any:
 
 
 def _is_number(value: object, minimum: int) -> bool:
-    """Whether it is a number from `least` on and below a thousand million; a bool, NaN or infinity is not."""
+    """Return whether it is a number from `minimum` on and below `MAX_SECONDS`; a bool, NaN or infinity is not."""
     return isinstance(value, int | float) and not isinstance(value, bool) and minimum <= value < MAX_SECONDS

@@ -28,4 +28,4 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, metaclass=Options):
         for name in self.__struct_fields__:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise BadArgument(f"expected a limit {name} of 1 or more, got {value!r}")
+                raise BadArgument(f"expected limit {name} to be an integer of 1 or more, got {value!r}")

@@ -21,8 +21,7 @@ _SINCE = "'now', 'beginning', a datetime or a timedelta ago"
 
 def check_count(what: str, value: object, maximum: int = MAX_COUNT - 1) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= maximum:
-        bound = "below a thousand million" if maximum == MAX_COUNT - 1 else f"{maximum:,} at most"
-        raise BadArgument(f"expected a {what} of 1 or more, {bound}, got {shown(value)}")
+        raise BadArgument(f"expected {what} to be an integer from 1 to {maximum:,}, got {shown(value)}")
 
 
 def check_seconds(what: str, value: Any, *, some: bool = False) -> float:
@@ -31,8 +30,10 @@ def check_seconds(what: str, value: Any, *, some: bool = False) -> float:
     seconds = in_seconds(value)
     good = isinstance(seconds, int | float) and not isinstance(seconds, bool) and 0 <= seconds < MAX_SECONDS
     if not good or (some and int(seconds * 1e9) <= 0):
-        minimum = "more than 0 seconds" if some else "0 seconds or more"
-        raise BadArgument(f"expected {what} of {minimum}, below a thousand million, got {shown(value)}")
+        minimum = "more than 0" if some else "0 or more"
+        raise BadArgument(
+            f"expected {what} of {minimum} seconds (or a timedelta), below 1,000,000,000, got {shown(value)}"
+        )
     return float(seconds)
 
 

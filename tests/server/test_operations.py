@@ -172,7 +172,7 @@ async def test_an_operation_that_changes_something_is_a_row_and_a_function(monke
             assert place.engine.promoted == ("T", "p", number, True)
             with pytest.raises(BadName, match="expected a topic"):
                 await Made.promote(wind, "T ", "p")
-            with pytest.raises(BadArgument, match="expected a version of 1 or more"):
+            with pytest.raises(BadArgument, match="expected version to be an integer from 1 to"):
                 await Made.promote(wind, "T", "p", 0)
         path = "/v1/topics/T/purposes/p%2Fq/promote"
         await place.doors.ask("POST", path, {"version": 3}, 204)

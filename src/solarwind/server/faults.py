@@ -48,7 +48,7 @@ def read_query(parameters: dict[str, str], kind: type[S]) -> S:
             what = f"expected only parameters that are known here, {known}, got {text.removeprefix(_UNKNOWN)[:80]!a}"
             raise BadArgument(what) from None
         name = path.removeprefix("$.")
-        wanted = text.partition(", got ")[0]
+        wanted = text.partition(", got ")[0].replace("Expected bool", "expected true or false")
         what = f"{wanted[:1].lower()}{wanted[1:]}, got {parameters.get(name, '')[:80]!a} as parameter {name!a}"
         raise BadArgument(what) from None
 

@@ -37,7 +37,9 @@ Network = IPv4Network | IPv6Network
 Resolve = Callable[[str, int], Awaitable[list[str]]]
 
 _URL = re.compile(r"[!-~]+")
-_HOST = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+")
+_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?")
+_HOST = re.compile(rf"{_NAME.pattern}|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*")
 
 # Special-purpose ranges of IANA by their purpose: none of them is a public address.
 _SPECIAL: tuple[tuple[Network, str], ...] = tuple(
@@ -119,7 +121,7 @@ def read_url(text: str) -> TargetUrl:
         raise BadArgument(f"{expected}, got one with a fragment, which is not sent: leave it out")
     host = (parts.hostname or "").lower()
     if not _HOST.fullmatch(host) or len(host) > 253 or port == 0:
-        raise BadArgument(f"{expected}, got one without a host that can be")
+        raise BadArgument(f"{expected}, got one whose host is no name or address, or whose port is 0")
     query = f"?{parts.query}" if "?" in text else ""
     return TargetUrl(parts.scheme, host, port or _PORTS[parts.scheme], (parts.path or "/") + query)
 
@@ -135,11 +137,11 @@ class Allowed:
             try:
                 self._networks.append(ip_network(each))
             except ValueError:
-                if not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", each) or re.fullmatch(r"[\d.]+", each):
+                if not _NAME.fullmatch(each) or re.fullmatch(r"[\d.]+", each):
                     raise BadArgument(
                         f"expected a network such as 10.0.0.0/8, an address or a host, got {each[:80]!a}"
                     ) from None
-                self._hosts.add(each.lower())
+                self._hosts.add(each.lower().rstrip("."))
 
     def fault(self, host: str, address: IpAddress) -> str | None:
         """Return why the address may not be reached by that name; None if it may."""

@@ -230,6 +230,8 @@ async def test_a_certificate_has_to_be_the_names(certificate: tuple[Path, Path])
             await target.aclose()
 
 
+BAD_HOSTS = (".a", "a..b", "a.b..", "-a.b", "a-.b", "..", f"{'x' * 64}.de", "a.b-", "%2e")
+
 # URLs ----------------------------------------------------------------------------------------------------
 
 
@@ -241,22 +243,23 @@ async def test_a_certificate_has_to_be_the_names(certificate: tuple[Path, Path])
         ("ftp://example.com/", "with http or https, got 'ftp'"),
         ("file:///etc/passwd", "with http or https"),
         ("unix:///run/docker.sock", "with http or https"),
-        ("http:///hook", "without a host"),
-        ("http://", "without a host"),
+        ("http:///hook", "whose host is no name or address"),
+        ("http://", "whose host is no name or address"),
         ("http://user@example.com/", "a user or password"),
         ("http://user:hunter2@example.com/", "a user or password"),
         ("http://@example.com/", "a user or password"),
         ("http://example.com/#part", "a fragment"),
-        ("http://example.com:0/", "without a host that can be"),
+        ("http://example.com:0/", "whose host is no name or address"),
         ("http://example.com:65536/", "cannot be read"),
         ("http://example.com:x/", "cannot be read"),
         ("http://[::1/", "cannot be read"),
-        ("http://[fe80::1%25eth0]/", "without a host that can be"),
+        ("http://[fe80::1%25eth0]/", "whose host is no name or address"),
         ("http://exa mple.com/", "other than printable ASCII"),
         ("http://example.com/\r\nX: y", "other than printable ASCII"),
         ("http://ex\u00e4mple.com/", "other than printable ASCII"),
         ("http://127.0.0.1\\@example.com/", "other than printable ASCII"),
-        ("http://exa%6dple.com/", "without a host that can be"),
+        *((f"http://{host}/", "whose host is no name or address") for host in BAD_HOSTS),
+        ("http://exa%6dple.com/", "whose host is no name or address"),
         ("http://example.com/" + "a" * 2_000, "of at most 2,000 characters"),
     ],
 )
