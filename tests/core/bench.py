@@ -73,7 +73,7 @@ class Bench:
     def carry_out(self) -> None:
         while self.dispatcher.behind:
             self.dispatcher.go_on(self.now)
-        for effect in self.dispatcher.take_effects():
+        for effect in self.dispatcher.pop_effects():
             if isinstance(effect, Offer):
                 self.offers.append(effect)
             elif isinstance(effect, Fetch):
@@ -85,7 +85,7 @@ class Bench:
 
     def commit(self) -> None:
         while self.dispatcher.changes:
-            changes = self.dispatcher.take_changes()
+            changes = self.dispatcher.pop_changes()
             self.written += decode_changes(encode(changes))
             self.dispatcher.committed(changes, self.now)
             self.carry_out()

@@ -64,7 +64,7 @@ def test_an_offer_that_came_to_wait_during_a_commit_is_handed_out_at_its_end_whe
     begun.bench.dispatcher.join(Join("T", "p"), 0, begun.bench.now)
     offer = begun.offer()
     assert commits.hold(offer), "there was no room for what handlers fired"
-    begun.bench.dispatcher.take_changes()
+    begun.bench.dispatcher.pop_changes()
     assert begun.end(again) == [offer]
     assert not commits.waiting
 
@@ -75,6 +75,6 @@ def test_an_offer_does_not_wait_for_what_producers_fired_while_there_was_no_room
     name = begun.submit()
     commits.refuse(full)
     commits.put_back(full)
-    assert commits.take_back(name)
+    assert commits.withdraw(name)
     begun.bench.dispatcher.join(Join("T", "p"), 0, begun.bench.now)
     assert not commits.hold(begun.offer()), "no commit may come for which it could wait"

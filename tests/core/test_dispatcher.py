@@ -108,7 +108,7 @@ def test_a_retired_purpose_changes_no_more_though_a_retry_of_it_was_waiting() ->
     bench.join(version=2, exchange="fanout")
     bench.report(offer, failed=[0], verdict="later")
     bench.dispatcher.retire("T", "p", bench.now, force=True)
-    bench.dispatcher.take_changes()
+    bench.dispatcher.pop_changes()
     bench.pass_time(1)
     assert not bench.dispatcher.changes
 
@@ -128,7 +128,7 @@ def test_what_a_retired_purpose_noted_says_nothing_of_a_new_one_of_its_name() ->
     bench.fire(1_500)
     bench.settle_all()
     bench.dispatcher.retire("T", "p", bench.now, force=True)
-    noted = bench.dispatcher.take_changes()
+    noted = bench.dispatcher.pop_changes()
     assert any(change.reach for change in noted)
     bench.join_without_commit(since=0)
     bench.take()
@@ -717,7 +717,7 @@ def test_what_is_not_at_hand_is_fetched_and_what_was_trimmed_is_passed_over() ->
     bench.carry_out()
     assert bench.given() == {instance: [2, 3]}
     assert bench.purpose().dropped == 2
-    assert encode(bench.dispatcher.take_changes()), "a store can write it down"
+    assert encode(bench.dispatcher.pop_changes()), "a store can write it down"
 
 
 def test_what_waited_for_a_retry_and_is_trimmed_waits_no_more() -> None:
@@ -1131,7 +1131,7 @@ def test_many_purposes_of_a_topic_get_a_batch_in_pieces_and_each_its_batches_in_
     while bench.dispatcher.behind:
         assert bench.dispatcher.has_work("T", "p7"), "its copies are not made yet"
         bench.dispatcher.go_on(bench.now)
-        pieces.append([effect for effect in bench.dispatcher.take_effects() if isinstance(effect, Offer)])
+        pieces.append([effect for effect in bench.dispatcher.pop_effects() if isinstance(effect, Offer)])
     assert len(pieces) > 2
     assert max(len({offer.instance for offer in piece}) for piece in pieces) <= TOGETHER
     given: dict[int, list[int]] = {}

@@ -218,12 +218,12 @@ def _lay_a_process_s_end_on_each_event_in_it(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def _forget_a_settle(monkeypatch: pytest.MonkeyPatch) -> None:
-    genuine = Dispatcher.take_changes
+    genuine = Dispatcher.pop_changes
 
-    def take_changes(self: Dispatcher) -> list[Change]:
+    def pop_changes(self: Dispatcher) -> list[Change]:
         return [change for change in genuine(self) if not change.settled]
 
-    monkeypatch.setattr(Dispatcher, "take_changes", take_changes)
+    monkeypatch.setattr(Dispatcher, "pop_changes", pop_changes)
 
 
 def _give_each_event_to_both_versions(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,11 +68,11 @@ STATE = _of(
 
 BACKLOG = _of(
     "core/backlog.py",
-    ("self._taken.update(in_flight)", "pass"),
+    ("self._claimed.update(in_flight)", "pass"),
     ("            self.walk.leap(start)\n", "            pass\n", _ROLLOUT),
     (" or min(self._ready) < end", " or True", _ROLLOUT),
     ("self._cursor = min(self._cursor, positions.edges[0])", "pass"),
-    ("self._taken.update(Spans.of(self._delayed))", "pass"),
+    ("self._claimed.update(Spans.of(self._delayed))", "pass"),
     ("self._lanes[name] = None\n                self._out[position] = name", "pass"),
     ("self._waiting += 1", "pass", _DISPATCHER),
     ("                if position in delayed:\n                    self._delayed_behind.add(position)", ""),
@@ -100,7 +100,7 @@ INSTANCE = _of(
     ),
     ("self.in_flight -= count", "pass"),
     ("while self.copied > limits.copies or", "while", _DISPATCHER),
-    ("self.copies.appendleft((stored, start + most, stop))", "pass", _DISPATCHER),
+    ("self.copies.appendleft((stored, start + max_events, stop))", "pass", _DISPATCHER),
 )
 
 PURPOSE = _of(
@@ -194,7 +194,7 @@ DISPATCHER = _of(
 REGISTRY = _of(
     "core/registry.py",
     ("copied_until=topic.end", "copied_until=0"),
-    ("self.take_away(purpose, instance, died=died)\n", "pass\n"),
+    ("self.remove_instance(purpose, instance, died=died)\n", "pass\n"),
     ("join.retry or (before.retry if before is not None else Retry())", "join.retry or Retry()", _DISPATCHER),
     ("self.changes.append(Change(*track.key, retired=True))", "pass"),
     ("            track.rewind()\n", "            pass\n", _ROLLOUT),
@@ -220,11 +220,11 @@ ENGINE = [
         ("return commit.after", "return []"),
         ("if not self.waiting:\n            commit.after += self._after", "if False:\n            pass", _COMMITS),
         ("for batch, waiter in self.incoming if waiter is None)", "for batch, _ in self.incoming)", _COMMITS),
-        ("self._uncommitted + self._dispatcher.take_changes(), []", "self._dispatcher.take_changes(), []"),
+        ("self._uncommitted + self._dispatcher.pop_changes(), []", "self._dispatcher.pop_changes(), []"),
         ("self._fired_bytes += batch.weight", "pass", _LOCAL),
         ("waits = offer.after_commit or", "waits ="),
         ("self.incoming.append((batch, None))", "pass", _LOCAL),
-        ("for _, waiter in (*self._taken, *self.incoming)", "for _, waiter in self.incoming", _FULL),
+        ("for _, waiter in (*self._committing, *self.incoming)", "for _, waiter in self.incoming", _FULL),
     ),
     *_of(
         "engine/local.py",

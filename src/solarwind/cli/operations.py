@@ -278,8 +278,8 @@ def _say(operation: Operation[..., Any], cli: Cli, answer: Any, arguments: dict[
     elif isinstance(answer, DeadLetter):
         show.fields(_letter_fields(answer, **arguments))
     elif isinstance(answer, TopicInfo):
-        most = "" if answer.keep_bytes is None else f", and {answer.keep_bytes:,} bytes at most"
-        show.say(f"{answer.topic} keeps events for {show.span(answer.keep)}{most}")
+        and_bytes = "" if answer.keep_bytes is None else f", and {answer.keep_bytes:,} bytes at most"
+        show.say(f"{answer.topic} keeps events for {show.span(answer.keep)}{and_bytes}")
     elif isinstance(answer, msgspec.Struct):
         show.fields({_heading(name).lower(): value for name, value in msgspec.structs.asdict(answer).items()})
     elif isinstance(answer, bool):

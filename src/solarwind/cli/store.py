@@ -84,12 +84,12 @@ def backup(
     It may be in use meanwhile.
     """
     from ..store.check import backup
-    from ..store.paths import refuse_taken
+    from ..store.paths import refuse_existing
     from . import show
     from .reach import is_server, operate, refuse_missing, store_file
 
     if is_server(url):
-        refuse_taken(target)
+        refuse_existing(target)
         with show.progress(f"copying the store of {redact(url)}", "bytes"):
             operate(url, lambda wind: wind.backup(target))
     else:

@@ -21,7 +21,7 @@ from nats.aio.subscription import Subscription
 from ..engine.tasks import Tasks
 
 Answered = Callable[[Msg | None], None]
-Took = Callable[[Msg], Awaitable[None]]
+OnMessage = Callable[[Msg], Awaitable[None]]
 MAX_UNSENT = 4 << 20  # bytes that are not written yet; while there are more, others wait
 MUCH_UNSENT = 256 << 10  # bytes that a slow connection may take long to write
 QUIET_S = 0.25  # without a message of a page; after as many as `MAX_QUIET` it is given up
@@ -80,10 +80,10 @@ class Channel:
         """Return a subject that nobody else has."""
         return self._client.new_inbox()
 
-    async def subscribe(self, subject: str, took: Took) -> Subscription:
-        """Call `took` with each message to a subject, in order. Raises `NoAnswer`."""
+    async def subscribe(self, subject: str, received: OnMessage) -> Subscription:
+        """Call `received` with each message to a subject, in order. Raises `NoAnswer`."""
         try:
-            subscription = await self._client.subscribe(subject, cb=took, pending_bytes_limit=0)
+            subscription = await self._client.subscribe(subject, cb=received, pending_bytes_limit=0)
         except FAULTS as error:
             raise _gone(error) from None
         self._subscriptions.add(subscription)

@@ -29,7 +29,7 @@ class DefinitionKeys:
         self._stream = layout.bucket_stream
         self.definitions = StoredDefinitions(self._change, self._read, lasting=True)
 
-    def took(self, raw: Raw) -> None:
+    def received(self, raw: Raw) -> None:
         """Read a key of the bucket that changed."""
         definition = self._read_one(raw)
         if definition is not None:

@@ -62,7 +62,7 @@ async def _ask(session: Session) -> dict[str, bool]:
     """Return by server whether it fsyncs before it acknowledges, for those that tell."""
     always: dict[str, bool] = {}
 
-    async def take(message: Msg) -> None:
+    async def receive(message: Msg) -> None:
         try:
             answer = msgspec.json.decode(message.data, type=_Answer)
         except msgspec.MsgspecError:  # that nobody answers here
@@ -72,7 +72,7 @@ async def _ask(session: Session) -> dict[str, bool]:
 
     try:
         inbox = session.channel.new_inbox()
-        subscription = await session.subscribe(inbox, take)
+        subscription = await session.subscribe(inbox, receive)
         await session.tell(ASKED, b'{"config":true}', inbox)
         await asyncio.sleep(ANSWERS_S)
         await session.unsubscribe(subscription)

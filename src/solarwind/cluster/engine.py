@@ -184,14 +184,14 @@ class NatsEngine(Running):
         self._owners.failed = self._fail
         keys = DefinitionKeys(self._session, self._layout)
         self.definitions: Definitions = keys.definitions
-        self._owners.took = keys.took
+        self._owners.received = keys.received
         try:
             await self._owners.start()
         except BaseException:
             await self._owners.stop()
             raise
         if self._serves:
-            self._owners.take_part()
+            self._owners.participate()
 
     async def stop(self) -> None:
         if not self._running:
@@ -263,7 +263,7 @@ class NatsEngine(Running):
         what, _, number = message.subject.removeprefix(self._layout.live(f"node.{self._owners.node}.")).partition(".")
         transport = self._transports.get(what)
         if transport is not None:
-            await transport.take(message, number)
+            await transport.receive(message, number)
         elif what == "open":
             await self._open_transport(message)
         else:
@@ -356,12 +356,12 @@ class NatsEngine(Running):
         self._check_running()
         return self._publisher.submit(batch)
 
-    def take_back(self, submitted: asyncio.Future[None]) -> bool:
-        return self._publisher.take_back(submitted)
+    def withdraw(self, submitted: asyncio.Future[None]) -> bool:
+        return self._publisher.withdraw(submitted)
 
     async def join(self, join: Join, since: Since, receiver: Receiver) -> int:
         self._check_running()
-        self._owners.take_part()
+        self._owners.participate()
         client = await self._client_of(join.topic)
         return await client.join(join, since, receiver)
 

@@ -169,7 +169,7 @@ class Frames:
 
     # In -----------------------------------------------------------------------------------------------
 
-    async def take(self, message: Msg) -> None:
+    async def receive(self, message: Msg) -> None:
         """Read a frame."""
         if self._ended:
             return
@@ -272,7 +272,7 @@ class NatsLink:
             self.abort("its process is gone")
             self._vanished(self.node)
         else:
-            await self._frames.take(message)
+            await self._frames.receive(message)
 
     def _message(self, data: bytes) -> None:
         self._received(data)
@@ -323,10 +323,10 @@ class NatsTransport:
         self.frames.drained = self._drained  # type: ignore[method-assign]
         self._stuck = False
 
-    async def take(self, message: Msg, number: str) -> None:
+    async def receive(self, message: Msg, number: str) -> None:
         """Read a frame of the client's. With a `number`, NATS says that the frame of that number reached nobody."""
         if not number:
-            await self.frames.take(message)
+            await self.frames.receive(message)
         elif nobody(message) and number.isdecimal() and not self._closed:
             self._reached_nobody(int(number))
 

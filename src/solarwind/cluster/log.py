@@ -110,8 +110,8 @@ class Log:
             number = commits[-1].number if commits[-1].number != self._number else 0
         self._purged = commits[0].number
         written = Written(before=commits[-2] if len(commits) > 1 else None)
-        self._take_topics(written, topics, commits)
-        self._take_tracks(written, tracks, commits)
+        self._merge_topics(written, topics, commits)
+        self._merge_tracks(written, tracks, commits)
         written.fired = [
             (each.number, [Batch.read(data) for data in each.fired])
             for each in commits
@@ -213,7 +213,7 @@ class Log:
                     found.append(message)
         return found
 
-    def _take_topics(self, written: Written, records: dict[str, KeptTopic], commits: list[CommitRecord]) -> None:
+    def _merge_topics(self, written: Written, records: dict[str, KeptTopic], commits: list[CommitRecord]) -> None:
         for name, record in records.items():
             written.topics[name], written.holes[name] = record.topic, record.holes
         for commit in commits:
@@ -226,7 +226,7 @@ class Log:
                     written.holes[name] = holes
         self._states, self._holes = dict(written.topics), dict(written.holes)
 
-    def _take_tracks(self, written: Written, records: dict[_Track, TrackRecord], commits: list[CommitRecord]) -> None:
+    def _merge_tracks(self, written: Written, records: dict[_Track, TrackRecord], commits: list[CommitRecord]) -> None:
         for (topic, purpose, _), record in records.items():
             if record.snapshot is not None:
                 written.snapshots.append(record.snapshot)

@@ -90,7 +90,7 @@ class Owners:
         self._awake_at = 0.0  # when this process was at work last
         self._changed_at = 0.0  # when a process joined or left
         self._moved_at = 0.0
-        self.took: Callable[[Raw], None] = lambda raw: None  # gets what else is in the bucket
+        self.received: Callable[[Raw], None] = lambda raw: None  # gets what else is in the bucket
         self._wake = asyncio.Event()
         self._news = asyncio.Condition()
         self._tail: Tail | None = None
@@ -147,7 +147,7 @@ class Owners:
         for owner in list(self.mine.values()):
             owner.engine.end(error)
 
-    def take_part(self) -> None:
+    def participate(self) -> None:
         """From now on let this process own partitions."""
         if not self._takes_part:
             self._takes_part = True
@@ -236,7 +236,7 @@ class Owners:
         key = raw.subject.removeprefix(self._layout.key(""))
         kind, _, partition = key.partition(".")
         if kind != "owner":
-            self.took(raw)
+            self.received(raw)
             return
         if not partition.isdecimal() or not 0 <= int(partition) < self._layout.settings.streams:
             log.error("key %s of bucket %s is none that Solar Wind wrote", key, self._layout.bucket)
@@ -390,7 +390,7 @@ class Owners:
                 self._changed_at = now
                 log.warning("process %s takes part no more: it is gone or hangs", member.name)
         await asyncio.gather(*map(self._ask_for_record, {*self._doubtful, *self._awaited}))
-        part = self._taking_part()
+        part = self._participants()
         for partition, record in list(self.records.items()):
             if partition in self._doubtful:
                 continue
@@ -408,7 +408,7 @@ class Owners:
         for owner in self.mine.values():
             owner.share_cache(len(self.mine))
 
-    def _taking_part(self) -> dict[str, int]:
+    def _participants(self) -> dict[str, int]:
         """Return the nodes that partitions are spread over, with how many each owns. If there is none, each process
         takes what it needs."""
         part = {node: len(member.owned) for node, member in self.members.items() if member.takes_part}

@@ -266,8 +266,8 @@ class Positions:
 
     async def _page(self, topic: str, seq: int, max_bytes: int) -> list[Raw]:
         subject = self._layout.events_of(self._partition, topic=topic)
-        most = {"batch": READ_MESSAGES, "max_bytes": max(1 << 16, max_bytes)}
-        request = {"seq": max(1, seq), "next_by_subj": subject, **most}
+        limits = {"batch": READ_MESSAGES, "max_bytes": max(1 << 16, max_bytes)}
+        request = {"seq": max(1, seq), "next_by_subj": subject, **limits}
 
         async def read() -> list[Raw]:
             page = await self._session.page(self._stream, request)

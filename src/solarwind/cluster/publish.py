@@ -86,8 +86,8 @@ class Publisher:
             self._go_on(lane)
         return future
 
-    def take_back(self, submitted: asyncio.Future[None]) -> bool:
-        """See `Engine.take_back`."""
+    def withdraw(self, submitted: asyncio.Future[None]) -> bool:
+        """See `Engine.withdraw`."""
         for lane in self._lanes.values():
             for each in lane.waiting:
                 if each[1] is submitted:

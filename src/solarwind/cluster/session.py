@@ -27,7 +27,7 @@ from ..engine.tasks import Tasks
 from ..errors import BadArgument, NotAllowed, SolarWindError, StoreError, Unavailable
 from ..logs import limited
 from .address import Address
-from .channel import Channel, Took, nobody
+from .channel import Channel, OnMessage, nobody
 from .channel import NoAnswer as NoAnswer
 from .channel import Nobody as Nobody
 from .connect import Faults, check_credentials, connect
@@ -304,10 +304,10 @@ class Session:
 
     # Requests -----------------------------------------------------------------------------------------
 
-    async def subscribe(self, subject: str, took: Took) -> Subscription:
-        """Call `took` with each message to a subject, in order, for as long as the connection lasts. Raises
+    async def subscribe(self, subject: str, received: OnMessage) -> Subscription:
+        """Call `received` with each message to a subject, in order, for as long as the connection lasts. Raises
         `NoAnswer`."""
-        return await self.channel.subscribe(subject, took)
+        return await self.channel.subscribe(subject, received)
 
     async def unsubscribe(self, subscription: Subscription) -> None:
         if self._channel is not None:

@@ -38,14 +38,14 @@ _S = 1_000_000_000
 
 
 class Tail:
-    """`took` gets each message, with its pieces put together, and is called on the loop. `gone` is called when there is
-    no such stream (any more), or not the one that was `created` then; `failed` where it cannot be read on."""
+    """`received` gets each message, with its pieces put together, and is called on the loop. `gone` is called when
+    there is no such stream (any more), or not the one that was `created` then; `failed` where it cannot be read on."""
 
     def __init__(
         self,
         session: Session,
         stream: str,
-        took: Callable[[Raw], None],
+        received: Callable[[Raw], None],
         gone: Callable[[], None],
         failed: Callable[[StoreError], None],
         *,
@@ -55,7 +55,7 @@ class Tail:
     ) -> None:
         self._session = session
         self._stream = stream
-        self._took = took
+        self._received = received
         self._stream_gone = gone
         self._start = start
         self._created = created
@@ -266,7 +266,7 @@ class Tail:
 
     def _take(self, raw: Raw, last: int) -> None:
         try:
-            self._took(raw)
+            self._received(raw)
         except Exception as error:
             what = f"message {raw.seq} of stream {self._stream} could not be handled"
             log.exception(what)

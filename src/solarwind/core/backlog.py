@@ -35,12 +35,12 @@ class Backlog:
         self._state = state
         self._delayed = delayed
         self._cursor = state.floor
-        self._taken = state.done.copy()
-        self._taken.update(in_flight)
-        self._take_delayed()
+        self._claimed = state.done.copy()
+        self._claimed.update(in_flight)
+        self._claim_delayed()
 
-    def _take_delayed(self) -> None:
-        self._taken.update(Spans.of(self._delayed))
+    def _claim_delayed(self) -> None:
+        self._claimed.update(Spans.of(self._delayed))
 
     @property
     def cursor(self) -> int:
@@ -52,11 +52,11 @@ class Backlog:
         return self._cursor >= end
 
     def next(
-        self, end: int, most: int, log: Log, *, patient: bool = False
+        self, end: int, max_count: int, log: Log, *, patient: bool = False
     ) -> tuple[Stored, Sequence[int]] | Missing | None:
-        """Take up to `most` positions below `end`, all of one batch; None where there is nothing to hand out.
+        """Take up to `max_count` positions below `end`, all of one batch; None where there is nothing to hand out.
         `patient`: what follows another event of its key is left until there is more of it."""
-        start, stop = self._taken.gap(self._cursor)
+        start, stop = self._claimed.gap(self._cursor)
         if start >= end:
             self._leap(start)
             return None
@@ -64,9 +64,9 @@ class Backlog:
         if stored is None:
             return Missing(start)
         if self.walk is not None:
-            return self._next_own(stored, end, most, log, self.walk)
-        stop = min(end if stop is None else stop, end, stored.stop, start + most)
-        self._taken.add(start, stop)
+            return self._next_own(stored, end, max_count, log, self.walk)
+        stop = min(end if stop is None else stop, end, stored.stop, start + max_count)
+        self._claimed.add(start, stop)
         self._cursor = stop
         return stored, range(start, stop)
 
@@ -76,13 +76,13 @@ class Backlog:
             self.walk.leap(start)
 
     def _next_own(
-        self, stored: Stored, end: int, most: int, log: Log, walk: Walk
+        self, stored: Stored, end: int, max_count: int, log: Log, walk: Walk
     ) -> tuple[Stored, Sequence[int]] | Missing | None:
         """Likewise, of those that are in this track."""
         picks: list[int] = []
         until = self._cursor + LOOK_AHEAD
         self.more = False
-        start, gap = self._taken.gap(self._cursor)
+        start, gap = self._claimed.gap(self._cursor)
         while start < end:
             if start >= stored.stop:
                 if picks:
@@ -96,23 +96,23 @@ class Backlog:
                 stored = found
             stop = walk.begin(start, min(end if gap is None else gap, end, stored.stop))
             at = start
-            while at < stop and len(picks) < most:
+            while at < stop and len(picks) < max_count:
                 if walk.owns(stored.batch, at - stored.start, at):
                     picks.append(at)
                 at += 1
             walk.end(at)
-            self._taken.add(start, at)
+            self._claimed.add(start, at)
             self._cursor = at
-            if len(picks) == most:
+            if len(picks) == max_count:
                 break
-            start, gap = self._taken.gap(at)
+            start, gap = self._claimed.gap(at)
             walk.leap(start)
         return (stored, picks) if picks else None
 
     def back(self, positions: Spans) -> None:
         """They were taken, but nobody has them: hand them out again."""
         if positions:
-            self._taken.difference_update(positions)
+            self._claimed.difference_update(positions)
             self._cursor = min(self._cursor, positions.edges[0])
 
     def due(self, position: int) -> None:
@@ -122,7 +122,7 @@ class Backlog:
     def finish(self, positions: Spans) -> None:
         """They are done with."""
         self._cursor = max(self._cursor, self._state.floor)
-        self._taken.remove(0, self._state.floor)
+        self._claimed.remove(0, self._state.floor)
 
 
 class Lanes(Backlog):
@@ -159,7 +159,7 @@ class Lanes(Backlog):
                 self._lanes[name] = None
                 self._out[position] = name
 
-    def _take_delayed(self) -> None:
+    def _claim_delayed(self) -> None:
         """They are looked at like all others, since they hold their keys."""
 
     def through(self, end: int) -> bool:
@@ -175,12 +175,12 @@ class Lanes(Backlog):
         return self._out
 
     def next(
-        self, end: int, most: int, log: Log, *, patient: bool = False
+        self, end: int, max_count: int, log: Log, *, patient: bool = False
     ) -> tuple[Stored, Sequence[int]] | Missing | None:
         self.more = False
         # Where there are other tracks, a key may have to wait for one of them.
         if self._ready and not patient and (self.walk is None or min(self._ready) < end):
-            return self._next_ready(end, most, log)
+            return self._next_ready(end, max_count, log)
         picks: list[int] = []
         stored: Stored | None = None
         until = self._cursor + LOOK_AHEAD
@@ -188,28 +188,28 @@ class Lanes(Backlog):
             if self._cursor >= until:
                 self.more = True
                 return None
-            start, stop = self._taken.gap(self._cursor)
+            start, stop = self._claimed.gap(self._cursor)
             if start >= end:
                 self._leap(start)
                 return None
             stored = log.find(self._state.topic, start)
             if stored is None:
                 return Missing(start)
-            picks = self._look(stored, start, min(end if stop is None else stop, end, stored.stop), most)
+            picks = self._look(stored, start, min(end if stop is None else stop, end, stored.stop), max_count)
         return (stored, picks) if stored is not None and picks else None
 
-    def _next_ready(self, end: int, most: int, log: Log) -> tuple[Stored, Sequence[int]] | Missing:
+    def _next_ready(self, end: int, max_count: int, log: Log) -> tuple[Stored, Sequence[int]] | Missing:
         ready = self._ready
         ready.sort()
         stored = log.find(self._state.topic, ready[0])
         if stored is None:
             return Missing(ready[0])
-        count = min(bisect_left(ready, min(stored.stop, end)), most)
+        count = min(bisect_left(ready, min(stored.stop, end)), max_count)
         picks = ready[:count]
         del ready[:count]
         return stored, picks
 
-    def _look(self, stored: Stored, start: int, stop: int, most: int) -> list[int]:
+    def _look(self, stored: Stored, start: int, stop: int, max_count: int) -> list[int]:
         """Take the positions from `start` up to `stop`: give those whose key is free, line up the others."""
         picks: list[int] = []
         lanes, out, delayed, walk = self._lanes, self._out, self._delayed, self.walk
@@ -239,12 +239,12 @@ class Lanes(Backlog):
                 out[position] = key
                 if position not in delayed:
                     picks.append(position)
-            if len(picks) == most or self._waiting == self._max_waiting:
+            if len(picks) == max_count or self._waiting == self._max_waiting:
                 stop = position + 1
                 break
         if walk is not None:
             walk.end(stop)
-        self._taken.add(start, stop)
+        self._claimed.add(start, stop)
         self._cursor = stop
         return picks
 
@@ -254,7 +254,7 @@ class Lanes(Backlog):
     def due(self, position: int) -> None:
         if position in self._delayed_behind:
             self._delayed_behind.remove(position)  # it follows in its turn
-        elif position < self._cursor or position in self._taken:  # else it is yet to be looked at
+        elif position < self._cursor or position in self._claimed:  # else it is yet to be looked at
             self._ready.append(position)
 
     def finish(self, positions: Spans) -> None:

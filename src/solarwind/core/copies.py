@@ -67,23 +67,23 @@ class Copies:
         for receiver in receivers.values():
             self.drain(receiver, now)
 
-    def _fitting(self, purpose: Purpose, instances: list[Instance], most: int, now: int) -> int:
+    def _fitting(self, purpose: Purpose, instances: list[Instance], max_count: int, now: int) -> int:
         """Return how many events may be copied now: a burst is not to cost those any who keep up, be it all in one
         turn. The others of the purpose wait a moment with them; nobody waits for one that is slow."""
         if purpose.held_bytes > MAX_HELD_BYTES:
-            return most
+            return max_count
         full, look_at = None, 0
         for instance in instances:
-            if instance.copied + most > self._limits.copies or instance.copied_bytes:
+            if instance.copied + max_count > self._limits.copies or instance.copied_bytes:
                 space = instance.space(self._limits)
-                if space < most and (until := instance.keeps_up_until(now, self._limits)) > now:
-                    most, full, look_at = space, instance, until
-        if not most and full is not None:
+                if space < max_count and (until := instance.keeps_up_until(now, self._limits)) > now:
+                    max_count, full, look_at = space, instance, until
+        if not max_count and full is not None:
             full.full_since = full.full_since or now
             if not purpose.look_at:
                 purpose.look_at = min(look_at, full.full_since + PATIENCE_NS)
                 self._dispatcher.wake(purpose.look_at, purpose)
-        return most
+        return max_count
 
     def look_again(self, purpose: Purpose, when: int, now: int) -> None:
         """A timer says so that was set for `when`."""

@@ -29,13 +29,13 @@ class Crashes:
 
     # What was in hand
 
-    def count(self, lease: Lease, track: Track, most: int) -> None:
+    def count(self, lease: Lease, track: Track, max_attempts: int) -> None:
         """The lease was lost. That was an attempt of each of its events, since nobody knows at which it was, but not
         one beyond so many; they are suspects."""
         if not lease.counted:
             tried = track.state.tried
             counts = ((position, tried.get(position, 0) + 1) for position in lease.positions.positions())
-            if started := [(position, count) for position, count in counts if count <= most]:
+            if started := [(position, count) for position, count in counts if count <= max_attempts]:
                 self._dispatcher.change(track, Change(*track.key, started=started))
         track.give_back(lease.positions, suspicious=True)
 
@@ -76,24 +76,24 @@ class Crashes:
             text = f"{which} for {purpose.name!r}, now a dead letter: {error}"
             self._dispatcher.fault(text, "dead", *purpose.key)
 
-    def take_turn(self, track: Track, now: int) -> bool:
+    def assign_process(self, track: Track, now: int) -> bool:
         """See that one of the track's last attempts has its turn in a process, the one that has least to do. Return
         whether it has."""
         process = track.turn
         has_it = process is not None and process.turns[0] is track and process.last_attempt
-        if process is not None and not has_it and not self._takers(track, process):
+        if process is not None and not has_it and not self._candidates(track, process):
             process.turns.remove(track)
             track.turn = None
             self.proceed(process, now)
-        if track.turn is None and (takers := self._takers(track)):
-            process = min([each.process for each in takers], key=lambda each: (len(each.turns), each.in_hand))
+        if track.turn is None and (candidates := self._candidates(track)):
+            process = min([each.process for each in candidates], key=lambda each: (len(each.turns), each.in_hand))
             process.turns.append(track)
             track.turn = process
         if track.turn is not None:
             self.proceed(track.turn, now)
         return track.turn is not None
 
-    def _takers(self, track: Track, process: Process | None = None) -> list[Instance]:
+    def _candidates(self, track: Track, process: Process | None = None) -> list[Instance]:
         """Those who may get a last attempt of the track, in that process or any."""
         exchange = track.exchange
         if exchange is None or not exchange.pends or track.backlog is None or not track.last_attempts:
@@ -123,19 +123,21 @@ class Crashes:
 
     def _give_last(self, track: Track, process: Process, now: int) -> bool:
         """Hand out a last attempt in a process that has nothing else in hand. Return False if there is none."""
-        takers = self._takers(track, process)
+        candidates = self._candidates(track, process)
         exchange = track.exchange
-        if not takers or exchange is None or track.fetching:
-            return bool(takers)
+        if not candidates or exchange is None or track.fetching:
+            return bool(candidates)
         position = track.last_attempts[0]
         stored = self._dispatcher.log.find(track.topic, position)
         if stored is None:
             self._dispatcher.fetch(track, position)
             return True
         process.closed = False  # for the exchange to see that they have room
-        for each in takers:
+        for each in candidates:
             each.quota = MAX_ROOM
-        shares = [share for share in self._dispatcher.share(track, exchange, stored, [position], takers) if share[1]]
+        shares = [
+            share for share in self._dispatcher.share(track, exchange, stored, [position], candidates) if share[1]
+        ]
         if not shares:
             track.last_attempts.rotate(-1)
             return False

@@ -12,7 +12,7 @@ The sixth stands before the fourth, because it is what leads there: a purpose's 
 and each of them has an exchange and a state of its own (see `track`).
 
 A pure state machine. Time comes in as `now` (ns since 1970, never going back), chance as a function; what is to be
-done comes out as effects (`take_effects`) and as changes to be committed (`take_changes`). The engine commits, carries
+done comes out as effects (`pop_effects`) and as changes to be committed (`pop_changes`). The engine commits, carries
 out, and reports back. Nothing here waits, and nothing here knows a clock, a socket, a thread or a database.
 
 Positions number a topic's events from 0. A backlog is arithmetic on them (see `spans` and `backlog`), never
@@ -129,7 +129,7 @@ class Dispatcher(Registry):
         """Hand out what the track has and its instances have room for."""
         self._hand_out(track, now)
         if track.last_attempts or track.turn is not None:
-            self.crashes.take_turn(track, now)
+            self.crashes.assign_process(track, now)
 
     def _hand_out(self, track: Track, now: int) -> None:
         topic = self.topics[track.topic]
@@ -184,7 +184,7 @@ class Dispatcher(Registry):
         if suspicious and track.is_last_attempt(picks[0]):
             self.crashes.set_aside(track, stored, picks, now)
             return True
-        if track.last_attempts and track.turn is None and self.crashes.take_turn(track, now):
+        if track.last_attempts and track.turn is None and self.crashes.assign_process(track, now):
             track.give_back(Spans.of(picks), suspicious=suspicious)  # some may have no room any more
             return True
         shares = self.share(track, exchange, stored, picks, ready)
@@ -249,7 +249,7 @@ class Dispatcher(Registry):
         if not instance.leases:  # else it is at work already, and to be given more is no sign of life
             instance.alive_until = now + instance.join.lease_ns
             instance.moved_at = now
-        instance.take(lease)
+        instance.add_lease(lease)
         instance.quota -= len(picks)
         instance.used = self.next_number()
         instance.process.lost_with = -1
@@ -289,7 +289,7 @@ class Dispatcher(Registry):
     def _note_keyless(self, track: Track, now: int) -> bool:
         """Count the events that have no key, say so once, and make them dead letters where the version states that:
         then True."""
-        positions, new = track.take_keyless()
+        positions, new = track.pop_keyless()
         if not positions:
             return False
         statement, (topic, name) = track.statement, track.purpose.key
@@ -346,7 +346,7 @@ class Dispatcher(Registry):
         held.difference_update(returned)
         if done or failed:
             instance.moved_at = now
-        instance.put_down(lease, len(done) + len(failed) + len(returned))
+        instance.remove_events(lease, len(done) + len(failed) + len(returned))
         instance.observe(report.handled, report.busy_ns)
         if returned:
             instance.room = max(instance.join.room, instance.in_flight)
@@ -424,7 +424,7 @@ class Dispatcher(Registry):
                 purpose = self.instances[about.id][1]
                 silent.append(about.process)
                 touched.update(dict.fromkeys(purpose.tracks.values()))
-                self.take_away(purpose, about, died=True)
+                self.remove_instance(purpose, about, died=True)
                 self.note_silent(purpose, about, now, silent=True)
         for process in [process for process in silent if process.closed]:
             self.crashes.proceed(process, now)
@@ -444,14 +444,14 @@ class Dispatcher(Registry):
         """When `tick` has something to do, ns since 1970."""
         return self._timers[0][0] if self._timers else None
 
-    def take_away(self, purpose: Purpose, instance: Instance, *, died: bool) -> None:
+    def remove_instance(self, purpose: Purpose, instance: Instance, *, died: bool) -> None:
         """Take back what an instance has in hand. If it died, that was an attempt of each, and they are handed out with
         care. Only where its process had but one in hand may that have been its last."""
         alone = died and instance.process.lose() == 1
         attempts = purpose.statements[instance.version].retry.attempts
         for lease in list(instance.leases.values()):
             self.drop(lease)
-            instance.put_down(lease, len(lease.positions))
+            instance.remove_events(lease, len(lease.positions))
             if lease.track is None:
                 purpose.dropped += len(lease.positions)
             elif died:

@@ -65,7 +65,7 @@ class Instance(msgspec.Struct, eq=False):
             free = self.quota
         return free if free > 0 else 0
 
-    def take(self, lease: Lease) -> None:
+    def add_lease(self, lease: Lease) -> None:
         """The lease's events are in its hands."""
         self.leases[lease.id] = lease
         self.in_flight += len(lease.positions)
@@ -73,7 +73,7 @@ class Instance(msgspec.Struct, eq=False):
             self.process.in_hand += len(lease.positions)
         self.in_hand_bytes += len(lease.positions) * lease.event_bytes
 
-    def put_down(self, lease: Lease, count: int) -> None:
+    def remove_events(self, lease: Lease, count: int) -> None:
         """So many of the lease's events are no more in its hands."""
         self.in_flight -= count
         if lease.track is not None:
@@ -133,12 +133,12 @@ class Instance(msgspec.Struct, eq=False):
             self.copied += stop - start
             self.copied_bytes += stored.batch.bytes_of(start - stored.start, stop - stored.start)
 
-    def unbuffer(self, most: int) -> tuple[Stored, range]:
+    def unbuffer(self, max_events: int) -> tuple[Stored, range]:
         """Take the oldest copies out of its buffer, all of one batch."""
         stored, start, stop = self.copies.popleft()
-        if stop - start > most:
-            self.copies.appendleft((stored, start + most, stop))
-            stop = start + most
+        if stop - start > max_events:
+            self.copies.appendleft((stored, start + max_events, stop))
+            stop = start + max_events
         self.copied -= stop - start
         self.copied_bytes -= stored.batch.bytes_of(start - stored.start, stop - stored.start)
         if not self.copies:

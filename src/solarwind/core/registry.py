@@ -108,7 +108,7 @@ class Registry:
         """Hand out what the track has and its instances have room for."""
         raise NotImplementedError
 
-    def take_away(self, purpose: Purpose, instance: Instance, *, died: bool) -> None:
+    def remove_instance(self, purpose: Purpose, instance: Instance, *, died: bool) -> None:
         """Take back what an instance has in hand."""
         raise NotImplementedError
 
@@ -328,7 +328,7 @@ class Registry:
             purpose.forget(instance)
             self._note_change(self.topics[purpose.topic], purpose, now)
             purpose.dropped += instance.copied
-            self.take_away(purpose, instance, died=died)
+            self.remove_instance(purpose, instance, died=died)
             self._leave_process(instance)
             if instance.process.closed:
                 self.crashes.proceed(instance.process, now)
@@ -350,7 +350,7 @@ class Registry:
             del self.instances[instance.id]
             self._leave_process(instance)
         for lease in purpose.leases.values():
-            lease.instance.put_down(lease, len(lease.positions))
+            lease.instance.remove_events(lease, len(lease.positions))
         processes = {id(each.process): each.process for each in purpose.instances.values() if each.process.closed}
         purpose.instances.clear()
         purpose.live.clear()
@@ -431,7 +431,7 @@ class Registry:
         """Say so in the log, once for what is `about` the same."""
         self.effects.append(Fault(text, about))
 
-    def take_changes(self) -> list[Change]:
+    def pop_changes(self) -> list[Change]:
         """What has changed since the last call, for the next commit."""
         changes, self.changes = self.changes, []
         return changes
@@ -459,7 +459,7 @@ class Registry:
                 del self._creating[name]
         return name not in self._creating
 
-    def take_effects(self) -> list[Effect]:
+    def pop_effects(self) -> list[Effect]:
         """What is to be done since the last call, in order."""
         effects, self.effects = self.effects, []
         return effects

@@ -128,7 +128,7 @@ class Walk:
                     self.others -= position - start
                     self.passed.add(start, position)
 
-    def take(self) -> Spans:
+    def pop_passed(self) -> Spans:
         """What has to be written down."""
         passed, self.passed = self.passed, Spans()
         return passed

@@ -145,9 +145,10 @@ class Track:
     # What is next
 
     def next(
-        self, end: int, most: int, log: Log, ready: Sequence[Instance] = ()
+        self, end: int, max_count: int, log: Log, ready: Sequence[Instance] = ()
     ) -> tuple[Stored, Sequence[int], bool] | Missing | None:
-        """Take up to `most` events that can go out now, to those who are `ready`, and whether they are suspects."""
+        """Take up to `max_count` events that can go out now, to those who are `ready`, and whether they are
+        suspects."""
         if len(self.delayed) >= self._limits.waiting:
             return None
         backlog = self.backlog
@@ -157,7 +158,7 @@ class Track:
             end = self.reached
         if backlog.walk is not None:
             end = self.until(end)
-        found = backlog.next(end, most, log, patient=bool(ready) and self._patient(backlog, ready))
+        found = backlog.next(end, max_count, log, patient=bool(ready) and self._patient(backlog, ready))
         if found is None or isinstance(found, Missing):
             return found
         stored, picks = found
@@ -173,8 +174,8 @@ class Track:
         hand than those, and they would only wait there. Their next reports look again."""
         if not isinstance(backlog, Lanes):
             return False
-        most = 4 * backlog.ready
-        return all(instance.in_flight > max(most, 2 * instance.join.room) for instance in ready)
+        max_count = 4 * backlog.ready
+        return all(instance.in_flight > max(max_count, 2 * instance.join.room) for instance in ready)
 
     def _together(self, picks: Sequence[int]) -> int:
         """Return how many of `picks` may go out together: suspects apart from others and in ever smaller groups, and
@@ -193,7 +194,7 @@ class Track:
             len(several),
         )
 
-    def take_keyless(self) -> tuple[list[int], int]:
+    def pop_keyless(self) -> tuple[list[int], int]:
         """The events without a key that `next` came upon, and how many of them are new."""
         backlog = self._backlog
         if not isinstance(backlog, Lanes) or not backlog.keyless:
@@ -259,7 +260,7 @@ class Track:
             walk.finish(change.skipped)
             if change.dead:
                 walk.finish(Spans.of(letter.position for letter in change.dead))
-            change.passed.update(walk.take())
+            change.passed.update(walk.pop_passed())
         self.state.apply(change)
         if change.stated or change.rollout is not None:
             self.purpose.note_change()

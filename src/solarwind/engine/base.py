@@ -82,7 +82,7 @@ class Engine(Protocol):
         """Remove a client's secret."""
         ...
 
-    def take_back(self, submitted: asyncio.Future[None]) -> bool:
+    def withdraw(self, submitted: asyncio.Future[None]) -> bool:
         """Withdraw a submitted batch. Return False if it may be accepted all the same; else it is as if it had not been
         submitted, and its future is never done."""
         ...

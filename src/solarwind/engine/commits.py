@@ -54,7 +54,7 @@ class Commits(Generic[W]):
         self.number = 0  # of the commit that was begun last
         self.done = 0  # of the last one that was stored
         self.incoming: list[tuple[Batch, W | None]] = []
-        self._taken: list[tuple[Batch, W | None]] = []  # by the commit that is under way, or was the last
+        self._committing: list[tuple[Batch, W | None]] = []  # by the commit that is under way, or was the last
         self._uncommitted: list[Change] = []  # taken from the dispatcher, but there was no room
         self._after: list[Offer] = []
         self._stuck_bytes = 0  # of what handlers fired and there is no room for: no use in having them fire more
@@ -76,7 +76,7 @@ class Commits(Generic[W]):
             self.incoming.append((batch, waiter))
         return stored
 
-    def take_back(self, waiter: W) -> bool:
+    def withdraw(self, waiter: W) -> bool:
         """Forget what was submitted and is in no commit yet. Return whether it was so."""
         for index, (_, each) in enumerate(self.incoming):
             if each is waiter:
@@ -118,11 +118,11 @@ class Commits(Generic[W]):
     def begin(self) -> Commit[W]:
         """Take all that waits. The store is to have it whole or not at all."""
         incoming, self.incoming, self._fired_bytes = self.incoming, [], 0
-        self._taken = incoming = self._divided(incoming) if len(incoming) > 1 else incoming
-        changes, self._uncommitted = self._uncommitted + self._dispatcher.take_changes(), []
+        self._committing = incoming = self._divided(incoming) if len(incoming) > 1 else incoming
+        changes, self._uncommitted = self._uncommitted + self._dispatcher.pop_changes(), []
         after, self._after = self._after, []
         self.number += 1
-        return Commit(self.number, incoming, changes, self._snapshots.take(changes, self.number), after)
+        return Commit(self.number, incoming, changes, self._snapshots.pop_due(changes, self.number), after)
 
     def _divided(self, incoming: list[tuple[Batch, W | None]]) -> list[tuple[Batch, W | None]]:
         """So much of it as goes into one commit; the rest waits for the next."""
@@ -169,6 +169,6 @@ class Commits(Generic[W]):
 
     def abandon(self) -> list[W]:
         """Nothing goes on from here. Return those whose batches are accepted by nobody, or may have been."""
-        left = [waiter for _, waiter in (*self._taken, *self.incoming) if waiter is not None]
+        left = [waiter for _, waiter in (*self._committing, *self.incoming) if waiter is not None]
         self.incoming = []
         return left

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 from ..errors import SolarWindError, StoreError
-from ..store.paths import refuse_taken
+from ..store.paths import refuse_existing
 
 BLOCK_BYTES = 256 << 10
 
@@ -39,7 +39,7 @@ async def write_file(path: str, asking: Coroutine[Any, Any, list[Any]]) -> list[
     """Write the blocks that are asked for to a new file, for its owner alone. Raises `StoreError` if there is one, or
     it cannot be written, and leaves none that is not whole. Return no items."""
     try:
-        refuse_taken(path)
+        refuse_existing(path)
     except SolarWindError:
         asking.close()
         raise

@@ -50,7 +50,7 @@ class Held:
         if not future.done():
             future.set_result(counts)
 
-    def take_futures(self) -> Iterator[asyncio.Future[bool]]:
+    def pop_futures(self) -> Iterator[asyncio.Future[bool]]:
         """Of those that will never count."""
         while self._waiting:
             yield self._waiting.pop()[2]

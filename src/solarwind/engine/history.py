@@ -99,7 +99,7 @@ class Trimmer:
 
     async def _trim_due(self) -> None:
         try:
-            await self._trim_all(self._take_due())
+            await self._trim_all(self._pop_due())
             while self._running and not self._at_once and await self._store.shrink():
                 pass
         except Full as full:
@@ -110,7 +110,7 @@ class Trimmer:
             self._busy = False
             self._set_timer(self._clock.now())
 
-    def _take_due(self) -> list[str]:
+    def _pop_due(self) -> list[str]:
         now = self._clock.now()
         ahead = self._clock.wall() - now
         if abs(ahead - self._ahead) > _SOON_NS:  # somebody set the clock: what was too young may be too old

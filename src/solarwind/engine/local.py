@@ -184,9 +184,9 @@ class LocalEngine(Operations):
         self._error = error
         for future in self._commits.abandon():
             refuse(future, error)
-        waiters: list[asyncio.Future[Any]] = [*self._quiets.take_futures()]
+        waiters: list[asyncio.Future[Any]] = [*self._quiets.pop_futures()]
         waiters += [future for _, future in self._durable]
-        waiters += self._held.take_futures()
+        waiters += self._held.pop_futures()
         for waiter in waiters:
             refuse(waiter, error)
         self._durable.clear()
@@ -212,8 +212,8 @@ class LocalEngine(Operations):
             future.set_result(None)
         return future
 
-    def take_back(self, submitted: asyncio.Future[None]) -> bool:
-        return self._commits.take_back(submitted)
+    def withdraw(self, submitted: asyncio.Future[None]) -> bool:
+        return self._commits.withdraw(submitted)
 
     def report(self, report: Report, fired: Collection[Batch]) -> bool:
         if self._error is not None or not self._running:
@@ -404,7 +404,7 @@ class LocalEngine(Operations):
         """Carry out what the dispatcher wants done. Ends every call that may have changed something."""
         dispatcher = self._dispatcher
         while dispatcher.effects:
-            for effect in dispatcher.take_effects():
+            for effect in dispatcher.pop_effects():
                 self._carry_out_one(effect)
         if self._delivered:
             delivered, self._delivered = self._delivered, []

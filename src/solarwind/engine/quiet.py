@@ -58,7 +58,7 @@ class Quiets:
                 waiter.future.set_result(None)
         self.waiting = [waiter for waiter in self.waiting if not waiter.future.done()]
 
-    def take_futures(self) -> list[asyncio.Future[None]]:
+    def pop_futures(self) -> list[asyncio.Future[None]]:
         """Remove and return the futures of all waits."""
         waiting, self.waiting = self.waiting, []
         return [each.future for each in waiting]

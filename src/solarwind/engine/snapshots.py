@@ -26,7 +26,7 @@ class Snapshots:
         for each in changed:
             self._changed_at.setdefault((each.topic, each.purpose, each.track), commit)
 
-    def take(self, changes: Sequence[Change], commit: int) -> list[Snapshot]:
+    def pop_due(self, changes: Sequence[Change], commit: int) -> list[Snapshot]:
         """Return the snapshots to be written in a commit with these changes: a few, of the tracks with the most to
         replay."""
         if changes:

@@ -281,7 +281,7 @@ class Client(Running):
     def _received(self, data: bytes) -> None:
         try:
             for message in wire.read_server(data):
-                _TAKE[type(message)](self, message)
+                _HANDLERS[type(message)](self, message)
         except ProtocolError as error:
             log.error("the %s sent what cannot be read: %s", self.place, error)
             if self._link is not None:
@@ -442,7 +442,7 @@ class Client(Running):
     def remove_author(self, secret: bytes) -> None:
         self._client_secrets.remove(secret)
 
-    def take_back(self, submitted: asyncio.Future[None]) -> bool:
+    def withdraw(self, submitted: asyncio.Future[None]) -> bool:
         for ref, each in self._unaccepted.items():
             if each.future is submitted and not each.sent:
                 del self._unaccepted[ref]
@@ -560,7 +560,7 @@ def _shortened(failure: Failure) -> Failure:
 
 _GONE = (Unavailable, StoreError)
 _RETRIED = (*_GONE, Busy)
-_TAKE: dict[type[Any], Callable[[Client, Any], None]] = {
+_HANDLERS: dict[type[Any], Callable[[Client, Any], None]] = {
     wire.Welcome: Client._welcomed,
     wire.Accepted: Client._accept,
     wire.Done: Client._done,

@@ -113,7 +113,7 @@ class Connection:
         if not self.open:
             return
         try:
-            _TAKE[type(message)](self, message)
+            _HANDLERS[type(message)](self, message)
         except ProtocolError:
             raise
         except SolarWindError as error:
@@ -251,7 +251,7 @@ class Connection:
     def _report(self, report: wire.Report) -> None:
         if report.ref:
             self._check_unanswered()
-        held = self._take_held(report.fired)
+        held = self._pop_held(report.fired)
         seat = self._seats.get(report.instance)
         if seat is None or not seat.instance:
             # It may have been closed a moment ago: what it says does not count, and that is all.
@@ -265,7 +265,7 @@ class Connection:
         elif not self._host.engine.report(told, fired):
             self._stale(report)
 
-    def _take_held(self, count: int) -> list[Batch | SolarWindError]:
+    def _pop_held(self, count: int) -> list[Batch | SolarWindError]:
         if not 0 <= count <= len(self._held):
             raise ProtocolError(f"expected a report of at most {len(self._held)} batches on hold, got {count}")
         if not count:
@@ -558,7 +558,7 @@ class Connection:
             task.cancel()
 
 
-_TAKE: dict[type[Any], Callable[[Connection, Any], None]] = {
+_HANDLERS: dict[type[Any], Callable[[Connection, Any], None]] = {
     wire.Hello: Connection._again,
     wire.Author: Connection._author,
     wire.Submit: Connection._submit,

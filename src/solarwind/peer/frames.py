@@ -67,7 +67,7 @@ class Endpoint(asyncio.Protocol):
     def handshake_received(self, data: bytes) -> None:
         """Handle the bytes of the other side's handshake, exactly."""
         self._protocol.receive_data(data)
-        self._take_events()
+        self._process_events()
         self.write()
 
     def data_received(self, data: bytes) -> None:
@@ -78,7 +78,7 @@ class Endpoint(asyncio.Protocol):
                 return
         self._unfinished += len(data)
         self._protocol.receive_data(data)
-        self._take_events()
+        self._process_events()
         if self.max_bytes is not None and self.unfinished_bytes > self.max_bytes + _HEAD_BYTES:
             self._refuse_large()
         self.write()
@@ -111,9 +111,9 @@ class Endpoint(asyncio.Protocol):
 
     def eof_received(self) -> None:
         self._protocol.receive_eof()
-        self._take_events()
+        self._process_events()
 
-    def _take_events(self) -> None:
+    def _process_events(self) -> None:
         for event in self._protocol.events_received():
             if isinstance(event, Frame):
                 self._unfinished -= self._size(len(event.data))

@@ -15,21 +15,21 @@ from .turns import PIECE_BYTES, TURN_S, Turns
 
 
 class Unread:
-    """Passes messages to `take` one by one and in order, in turn with other work."""
+    """Passes messages to `handle` one by one and in order, in turn with other work."""
 
-    __slots__ = ("_behind", "_failed", "_messages", "_regulate", "_take", "_turns")
+    __slots__ = ("_behind", "_failed", "_handle", "_messages", "_regulate", "_turns")
 
     def __init__(
         self,
         turns: Turns,
-        take: Callable[[wire.FromClient], None],
+        handle: Callable[[wire.FromClient], None],
         failed: Callable[[Exception], None],
         regulate: Callable[[], None],
     ) -> None:
-        """`failed` is called with what `take` raised, or with the error for invalid messages; the rest is dropped then.
-        `regulate` is called when it falls behind, and when it has caught up."""
+        """`failed` is called with what `handle` raised, or with the error for invalid messages; the rest is dropped
+        then. `regulate` is called when it falls behind, and when it has caught up."""
         self._turns = turns
-        self._take = take
+        self._handle = handle
         self._failed = failed
         self._regulate = regulate
         self._messages: deque[wire.FromClient | msgspec.Raw] = deque()
@@ -51,7 +51,7 @@ class Unread:
             return
         if self._behind is None:
             if not self._turns.crowded:
-                self._take_some()
+                self._handle_some()
             if self._messages:
                 self._behind = asyncio.get_running_loop().create_task(self._catch_up())
                 self._regulate()
@@ -60,20 +60,20 @@ class Unread:
         try:
             while self._messages:
                 await self._turns.next()
-                self._take_some()
+                self._handle_some()
             self._behind = None
             self._regulate()
         except Exception as error:
             self._failed(error)
 
-    def _take_some(self) -> None:
+    def _handle_some(self) -> None:
         """Handle as many as fit into one piece."""
         messages, stop = self._messages, perf_counter() + TURN_S
         try:
             with self._turns.piece():
                 while messages:
                     message = messages.popleft()
-                    self._take(wire.read_one(message) if isinstance(message, msgspec.Raw) else message)
+                    self._handle(wire.read_one(message) if isinstance(message, msgspec.Raw) else message)
                     if perf_counter() > stop:
                         return
         except Exception as error:

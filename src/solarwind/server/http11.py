@@ -31,7 +31,7 @@ _MAX_HEADERS = 100  # each of them becomes a few objects, however short it is
 _MAX_LINE_BYTES = 8_000  # of one of them, and of what is asked for
 _ABSOLUTE = re.compile(rb"https?://([A-Za-z0-9._~:\[\]-]+)((?:[/?][!-~]*)?)", re.IGNORECASE)
 _UNREAD_BYTES = 16 << 10  # of answers that are not read: nothing more is written then
-_UNTAKEN_BYTES = 64 << 10  # of a body that the app does not read: nothing more is read then
+_UNREAD_BODY_BYTES = 64 << 10  # of a body that the app does not read: nothing more is read then
 _BODY_S = 20.0  # over which the rate of a body is measured
 _LAST_WORDS_S = 1.0  # that a peer has to read why it is refused
 _EVENTS_AT_ONCE = 64  # of a connection, before others have their turn
@@ -199,7 +199,7 @@ class Http11(asyncio.Protocol):
                 if not self._begin(event):
                     return False
             elif type(event) is h11.Data:
-                self._take_body(event.data)
+                self._receive_body(event.data)
             elif type(event) is h11.EndOfMessage:
                 self._end_body()
             else:  # the peer has closed
@@ -255,7 +255,7 @@ class Http11(asyncio.Protocol):
         found = self.transport.get_extra_info(which)
         return (str(found[0]), int(found[1])) if isinstance(found, tuple) else None
 
-    def _take_body(self, data: bytes | bytearray | memoryview) -> None:
+    def _receive_body(self, data: bytes | bytearray | memoryview) -> None:
         if self._exchange is not None:
             self._exchange.body += data
             self._exchange.wake()
@@ -314,7 +314,7 @@ class Http11(asyncio.Protocol):
         """Read nothing more while what came is not taken yet, and do not wait for ever for what does not come."""
         if self._body is None and self._waits_for_body():  # of a request that came behind another, too
             self._body = self._loop.call_later(min(self._settings.idle_s, _BODY_S), self._look)
-        full = self._exchange is not None and len(self._exchange.body) > _UNTAKEN_BYTES
+        full = self._exchange is not None and len(self._exchange.body) > _UNREAD_BODY_BYTES
         # Some of further requests is read: else nobody would notice that the peer hangs up.
         ahead = self._pipelined and len(self._conn.trailing_data[0]) > self._settings.header_bytes
         paused = full or ahead or self._behind is not None
@@ -550,8 +550,8 @@ def _wants_websocket(headers: Iterable[tuple[bytes, bytes]]) -> bool:
 def _refusal(status: int, max_bytes: int, why: str) -> bytes:
     """A whole answer to what is no request."""
     if status == 431:
-        most = f"{_MAX_HEADERS} headers of {_MAX_LINE_BYTES:,} bytes, {max_bytes:,} together"
-        return refusal(status, "too-large", f"expected a request of at most {most}, got more")
+        maximum = f"{_MAX_HEADERS} headers of {_MAX_LINE_BYTES:,} bytes, {max_bytes:,} together"
+        return refusal(status, "too-large", f"expected a request of at most {maximum}, got more")
     return refusal(status, "protocol", why if why.startswith("expected ") else _wrong(why))
 
 

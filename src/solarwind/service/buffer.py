@@ -281,7 +281,7 @@ class ProducerBuffer:
         """On the loop: whoever waits for it is told that it was not accepted in time."""
         what = f"expected event {group.id(0)}" if group.count == 1 else f"expected {group.count:,} events"
         what = f"{what} on topic {group.topic!r} to be accepted within {within:g} s, it was not: "
-        if self._take_back(group):
+        if self._withdraw(group):
             self._refused(group, Unavailable(f"{what}it was not sent, and is taken back"))
         else:
             error = Unavailable(
@@ -290,13 +290,13 @@ class ProducerBuffer:
             log.warning("%s", error)
             self._tell(group, error)
 
-    def _take_back(self, group: Group) -> bool:
+    def _withdraw(self, group: Group) -> bool:
         """Whether it is certain that it never goes out."""
         if group in self._full:
             self._full.remove(group)
             return True
         submitted = next((future for future, each in self._sent.items() if each is group), None)
-        if submitted is None or not self._engine.take_back(submitted):
+        if submitted is None or not self._engine.withdraw(submitted):
             return False
         del self._sent[submitted]
         return True

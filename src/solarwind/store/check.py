@@ -15,7 +15,7 @@ from . import database, inspection
 from .faults import cause_of, explain, note_cause
 from .files import Mark, Reach, sync_folder
 from .lock import Lock, holder_elsewhere, identity
-from .paths import READ_BESIDE, refuse_beside, refuse_path, refuse_taken
+from .paths import READ_BESIDE, refuse_beside, refuse_existing, refuse_path
 
 _STEP_PAGES = 1024
 _ROUNDS = 4  # of accepting losses
@@ -29,7 +29,7 @@ def backup(source: str, target: str, progress: Progress | None = None, *, vfs: s
 
     `progress` is called with the bytes done and the total. Raise `StoreError`.
     """
-    refuse_taken(target)
+    refuse_existing(target)
     part = f"{target}-part"
     try:
         source = _find(source, vfs)

@@ -49,7 +49,7 @@ def refuse_path(path: str) -> None:
             raise StoreError(f"expected to be able to write to {path}, but {each} is read-only: allow it, or move it")
 
 
-def refuse_taken(path: str) -> None:
+def refuse_existing(path: str) -> None:
     """Raise what `refuse_path` raises, and `StoreError` where something is already."""
     refuse_name(check_path(path))
     if os.path.lexists(path):

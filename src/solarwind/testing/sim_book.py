@@ -116,7 +116,7 @@ class Book:
     def left(self, instance: int, now: int, *, died: bool) -> None:
         book = self._by_instance.pop(instance, None)
         if book is not None:
-            self._take_away(book, instance, lost=died)
+            self._remove_instance(book, instance, lost=died)
             join = book.holders.pop(instance).join
             book.note_shares(self.ends[book.name[0]], now, join.lease_ns)
             book.note_change(self.ends[book.name[0]])
@@ -141,7 +141,7 @@ class Book:
         topic = book.name[0]
         return book.owned(self.ends[topic], self._key_of.get(topic, ()), self._id_of.get(topic, ()))
 
-    def _take_away(self, book: PurposeBook, instance: int, *, lost: bool) -> None:
+    def _remove_instance(self, book: PurposeBook, instance: int, *, lost: bool) -> None:
         for number in [number for number, held in book.leases.items() if held.instance == instance]:
             held = book.leases.pop(number)
             if lost:
@@ -167,7 +167,7 @@ class Book:
                 if at_work and holder.heard + holder.join.lease_ns <= now:
                     self.counts["leases ended"] += 1
                     holder.silent = True
-                    self._take_away(book, instance, lost=True)
+                    self._remove_instance(book, instance, lost=True)
                     book.note_shares(end, now, 0)
                     book.note_change(end)
             for version in [version for version, until in book.gone.items() if until <= now]:
@@ -556,8 +556,8 @@ class Book:
     def killed(self, name: Name, position: int) -> None:
         self.counts["kills"] += 1
         self.kills[name, position] += 1
-        kills, most = self.kills[name, position], self.attempts + 2 + self.pardons[name, position]
-        if kills > most:
+        kills, max_kills = self.kills[name, position], self.attempts + 2 + self.pardons[name, position]
+        if kills > max_kills:
             raise Broken(f"{name}: {position} killed {kills} times")
 
     def check(self, dispatcher: Dispatcher, now: int) -> None:

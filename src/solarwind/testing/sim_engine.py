@@ -155,8 +155,8 @@ class Engine:
 
     # Reads
 
-    def look(self, read: Read, most: int) -> None:
-        read.found = self.disk.read(read.topic, read.position, most)
+    def look(self, read: Read, max_count: int) -> None:
+        read.found = self.disk.read(read.topic, read.position, max_count)
 
     def end_read(self, read: Read) -> None:
         assert read.found is not None
@@ -173,7 +173,7 @@ class Engine:
         while self.dispatcher.behind:
             self.dispatcher.go_on(self.now)
         self.book.reconcile(self.dispatcher)
-        for effect in self.dispatcher.take_effects():
+        for effect in self.dispatcher.pop_effects():
             if isinstance(effect, Offer):
                 self.book.offered(self.dispatcher, effect, self.now)
                 if not self.commits.hold(effect):

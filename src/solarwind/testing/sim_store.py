@@ -59,9 +59,9 @@ class Disk:
         self._snapshots.pop(name, None)
         self._changes = [(each, data) for each, data in self._changes if each != name]
 
-    def read(self, topic: str, position: int, most: int) -> list[Stored]:
-        """Up to `most` batches from the one that holds `position`, or else the first after it, on."""
-        return [stored for stored in self.logs.get(topic, ()) if stored.stop > position][:most]
+    def read(self, topic: str, position: int, max_count: int) -> list[Stored]:
+        """Up to `max_count` batches from the one that holds `position`, or else the first after it, on."""
+        return [stored for stored in self.logs.get(topic, ()) if stored.stop > position][:max_count]
 
     def first(self, topic: str) -> int:
         log = self.logs.get(topic)
@@ -78,10 +78,10 @@ class Disk:
 
 
 class AtHand:
-    """The part of the log in memory: the last `most` batches that came in or were read."""
+    """The part of the log in memory: the last `max_count` batches that came in or were read."""
 
-    def __init__(self, most: int) -> None:
-        self._max = most
+    def __init__(self, max_count: int) -> None:
+        self._max = max_count
         self._kept: deque[Stored] = deque()
 
     def add(self, stored: Stored) -> None:

@@ -267,8 +267,8 @@ class World:
             return Failure(position, "later", "not yet", self.random.choice((0, SECOND, 40 * SECOND)))
         return Failure(position, "reject", "never")
 
-    def _fire(self, worker: Worker, most: int) -> list[Batch]:
-        count = self.random.randint(0, min(most, 2))
+    def _fire(self, worker: Worker, max_count: int) -> list[Batch]:
+        count = self.random.randint(0, min(max_count, 2))
         if worker.plan.fires is None or not count or self.serial >= MAX_EVENTS:
             return []
         return [self.batch(worker.plan.fires, count)]

@@ -64,10 +64,10 @@ def _little_at_once(seed: int) -> Iterator[None]:
         (commits, "MAX_COMMIT_BYTES", 3_000),
     )
     with ExitStack() as before:
-        for module, name, most in limits:
+        for module, name, largest in limits:
             if random.random() < 0.25:
                 before.callback(setattr, module, name, getattr(module, name))
-                setattr(module, name, random.randint(1, most))
+                setattr(module, name, random.randint(1, largest))
         yield
 
 
