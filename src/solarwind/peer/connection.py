@@ -26,7 +26,7 @@ from . import calls
 from .authors import Authors
 from .host import Host, Rights
 from .offers import Together, offer_of
-from .seat import Seat
+from .remote_instance import RemoteInstance
 from .transport import Transport
 from .unread import Unread
 
@@ -49,7 +49,7 @@ class Connection:
 
     __slots__ = (
         *("_accepted", "_authors", "_flushing", "_grant", "_held", "_held_bytes", "_host", "_lasting"),
-        *("_offered", "_offers", "_out", "_paused", "_room", "_seats", "_stuck", "_submitted", "_tasks"),
+        *("_offered", "_offers", "_out", "_paused", "_room", "_instances", "_stuck", "_submitted", "_tasks"),
         *("_to_offer", "_token", "_topics", "_transport", "_unaccepted", "_unread", "heard", "open"),
         "since",
     )
@@ -63,7 +63,7 @@ class Connection:
         self._authors = Authors(host)  # of its batches
         self.open = True
         self.heard = self.since = asyncio.get_running_loop().time()
-        self._seats: dict[int, Seat] = {}
+        self._instances: dict[int, RemoteInstance] = {}
         self._topics: set[str] = set()  # that it may fire on
         self._held: list[Batch | SolarWindError] = []
         self._held_bytes = 0
@@ -220,45 +220,45 @@ class Connection:
 
     def _join(self, join: wire.Join) -> None:
         assert self._grant is not None
-        if join.instance in self._seats:
+        if join.instance in self._instances:
             raise BadArgument(f"expected a number that no instance of the connection has, got {join.instance}")
-        if max(len(self._seats), len(self._lasting)) >= self._host.settings.instances:
+        if max(len(self._instances), len(self._lasting)) >= self._host.settings.instances:
             raise Busy(f"expected at most {self._host.settings.instances:,} instances on a connection, got another")
         wanted, since = wire.read_join(join.join), wire.read_since(join.since)
         self._grant.check_listen(wanted.topic, wanted.purpose)
         check_join(wanted, since)
         wanted = msgspec.structs.replace(wanted, process=self._process(wanted.process))
-        seat = self._seats[join.instance] = Seat(self, join.instance, wanted)
-        seat.joined = self._answer(join.ref, self._enter(seat, wanted, since), self._lasting)
+        remote = self._instances[join.instance] = RemoteInstance(self, join.instance, wanted)
+        remote.joined = self._answer(join.ref, self._enter(remote, wanted, since), self._lasting)
 
     def _process(self, name: str) -> str:
         """Return the process's name at the engine, made unique so that no client can end another's process."""
         return name if self._transport.local or not name else f"{id(self)} {name}"
 
-    async def _enter(self, seat: Seat, join: effects.Join, since: Any) -> AsyncIterator[list[Any]]:
+    async def _enter(self, remote: RemoteInstance, join: effects.Join, since: Any) -> AsyncIterator[list[Any]]:
         await self._host.turns.brief(_JOIN_S)
         try:
-            seat.instance = await self._host.engine.join(join, since, seat)
+            remote.instance = await self._host.engine.join(join, since, remote)
         except SolarWindError:
-            self._forget(seat)
+            self._forget(remote)
             raise
         if not self.open:
-            await self._host.engine.leave(seat.instance, died=True)
-        elif seat.leaving:
-            self._host.engine.leaving(seat.instance)
+            await self._host.engine.leave(remote.instance, died=True)
+        elif remote.leaving:
+            self._host.engine.leaving(remote.instance)
         yield []
 
     def _report(self, report: wire.Report) -> None:
         if report.ref:
             self._check_unanswered()
         held = self._pop_held(report.fired)
-        seat = self._seats.get(report.instance)
-        if seat is None or not seat.instance:
+        remote = self._instances.get(report.instance)
+        if remote is None or not remote.instance:
             # It may have been closed a moment ago: what it says does not count, and that is all.
             self._stale(report)
             return
         refusal = next((each for each in held if isinstance(each, SolarWindError)), None)
-        told = self._read_report(seat, report, str(refusal) if refusal is not None else "")
+        told = self._read_report(remote, report, str(refusal) if refusal is not None else "")
         fired = [each for each in held if isinstance(each, Batch)] if refusal is None else []
         if report.ref:
             self._answer(report.ref, self._settle(told, fired), self._tasks)
@@ -280,12 +280,12 @@ class Connection:
         if held:
             self._host.hold(-sum(each.weight for each in held if isinstance(each, Batch)))
 
-    def _read_report(self, seat: Seat, report: wire.Report, refusal: str) -> effects.Report:
+    def _read_report(self, remote: RemoteInstance, report: wire.Report, refusal: str) -> effects.Report:
         done, returned = wire.read_spans(report.done), wire.read_spans(report.returned)
         if any(failure.position < 0 or not 0 <= failure.after_ns <= _MAX_NS for failure in report.failed):
             raise ProtocolError("expected failures of positions, to be tried again after 0 ns or more, got others")
         handled, busy_ns = max(0, report.handled), max(0, report.busy_ns)
-        return effects.Report(seat.instance, report.lease, done, report.failed, returned, handled, busy_ns, refusal)
+        return effects.Report(remote.instance, report.lease, done, report.failed, returned, handled, busy_ns, refusal)
 
     async def _settle(self, report: effects.Report, fired: list[Batch]) -> AsyncIterator[list[Any]]:
         yield [await self._host.engine.settle(report, fired)]
@@ -297,40 +297,40 @@ class Connection:
             self._send(wire.Stale(report.instance, report.lease))
 
     def _alive(self, alive: wire.Alive) -> None:
-        seat = self._seats.get(alive.instance)
-        if seat is not None and seat.instance:
-            self._host.engine.alive(seat.instance)
+        remote = self._instances.get(alive.instance)
+        if remote is not None and remote.instance:
+            self._host.engine.alive(remote.instance)
 
     def _leaving(self, leaving: wire.Leaving) -> None:
-        seat = self._seats.get(leaving.instance)
-        if seat is not None:
-            seat.leaving = True
-            if seat.instance:
-                self._host.engine.leaving(seat.instance)
+        remote = self._instances.get(leaving.instance)
+        if remote is not None:
+            remote.leaving = True
+            if remote.instance:
+                self._host.engine.leaving(remote.instance)
 
     def _leave(self, leave: wire.Leave) -> None:
-        seat = self._seats.pop(leave.instance, None)
-        if seat is None:
+        remote = self._instances.pop(leave.instance, None)
+        if remote is None:
             self._send(wire.Done(leave.ref))
         else:
-            self._answer(leave.ref, self._left(seat, leave.died), self._lasting)
+            self._answer(leave.ref, self._left(remote, leave.died), self._lasting)
 
-    async def _left(self, seat: Seat, died: bool) -> AsyncIterator[list[Any]]:
-        await self._leave_once_joined(seat, died=died)
+    async def _left(self, remote: RemoteInstance, died: bool) -> AsyncIterator[list[Any]]:
+        await self._leave_once_joined(remote, died=died)
         yield []
 
-    async def _leave_once_joined(self, seat: Seat, *, died: bool = False) -> None:
-        if seat.joined is not None and not seat.joined.done():
-            await asyncio.wait([seat.joined])
-        if seat.instance:
-            await self._host.engine.leave(seat.instance, died=died)
+    async def _leave_once_joined(self, remote: RemoteInstance, *, died: bool = False) -> None:
+        if remote.joined is not None and not remote.joined.done():
+            await asyncio.wait([remote.joined])
+        if remote.instance:
+            await self._host.engine.leave(remote.instance, died=died)
 
     def _call(self, call: wire.Call) -> None:
         assert self._grant is not None
         self._check_unanswered()
         operation = calls.operation_of(call.name)
         message: Any = operation.read(call.arguments)
-        own = {(seat.topic, seat.purpose) for seat in self._seats.values()}
+        own = {(remote.topic, remote.purpose) for remote in self._instances.values()}
         if not (operation.right == "own" and own.issuperset(message.purposes)):
             self._grant.check_admin()
         self._answer(call.ref, calls.answer(self._host.engine, operation, message), self._tasks)
@@ -368,35 +368,35 @@ class Connection:
             self._room.append(future)
             await future
 
-    def offer(self, seat: Seat, offer: effects.Offer) -> None:
+    def offer(self, remote: RemoteInstance, offer: effects.Offer) -> None:
         """Offer events to an instance. Until they are flushed, all offers of a batch share one copy of it."""
         picks = offer.picks
         edges = Spans.of(picks).edges
-        share = wire.Share(seat.local, offer.lease, edges, offer.tried)
+        share = wire.Share(remote.local, offer.lease, edges, offer.tried)
         known = self._offers.get(id(offer.stored))
-        if known is not None and known.number >= seat.last:  # else it would come before what was offered before
+        if known is not None and known.number >= remote.last:  # else it would come before what was offered before
             known.shares.append(share)
         else:
             self._offered += 1
             known = self._offers[id(offer.stored)] = Together(self._offered, offer.stored, [share])
             self._to_offer.append(known)
-        seat.last = known.number
+        remote.last = known.number
 
-    def closed_seat(self, seat: Seat, reason: str) -> None:
+    def closed_instance(self, remote: RemoteInstance, reason: str) -> None:
         if self._host.engine.failed.done():
             self.leave()
-        elif self._forget(seat):
-            self._send(wire.Closed(seat.local, reason))
+        elif self._forget(remote):
+            self._send(wire.Closed(remote.local, reason))
 
-    def lost_seat(self, seat: Seat, lease: int | None) -> None:
-        if self._seats.get(seat.local) is seat:
-            self._send(wire.Lost(seat.local, lease))
+    def lost_instance(self, remote: RemoteInstance, lease: int | None) -> None:
+        if self._instances.get(remote.local) is remote:
+            self._send(wire.Lost(remote.local, lease))
 
-    def _forget(self, seat: Seat) -> bool:
+    def _forget(self, remote: RemoteInstance) -> bool:
         """Remove an instance. Return False if it left already: its number may be in use again."""
-        known = self._seats.get(seat.local) is seat
+        known = self._instances.get(remote.local) is remote
         if known:
-            del self._seats[seat.local]
+            del self._instances[remote.local]
         return known
 
     def _send(self, message: wire.Message) -> None:
@@ -466,7 +466,7 @@ class Connection:
 
     def unreceived(self, messages: list[wire.FromServer]) -> None:
         """Take back offers that did not reach the client, which may come again. It gets nothing more."""
-        for local in list(self._seats):
+        for local in list(self._instances):
             self._leaving(wire.Leaving(local))
         shares = [share for each in messages if isinstance(each, wire.Offer) for share in each.shares]
         for share in shares:
@@ -503,15 +503,15 @@ class Connection:
         if grant != self._grant:
             self._grant = grant
             self._topics.clear()
-            for seat in list(self._seats.values()):
-                self._check_seat(seat, grant)
+            for remote in list(self._instances.values()):
+                self._check_instance(remote, grant)
 
-    def _check_seat(self, seat: Seat, grant: Rights) -> None:
+    def _check_instance(self, remote: RemoteInstance, grant: Rights) -> None:
         try:
-            grant.check_listen(seat.topic, seat.purpose)
+            grant.check_listen(remote.topic, remote.purpose)
         except NotAllowed as refusal:
-            self.closed_seat(seat, str(refusal))
-            self._host.spawn(self._leave_once_joined(seat))
+            self.closed_instance(remote, str(refusal))
+            self._host.spawn(self._leave_once_joined(remote))
 
     def end(self, error: SolarWindError) -> None:
         """Send the reason, and close."""
@@ -549,8 +549,8 @@ class Connection:
         self._forget_held()
         self._authors.clear()
         self._unread.clear()
-        seats, self._seats = self._seats, {}
-        joined = [seat.instance for seat in seats.values() if seat.instance]
+        remotes, self._instances = self._instances, {}
+        joined = [remote.instance for remote in remotes.values() if remote.instance]
         if joined:  # all of them before any leaves, or its events would go to the next, which is gone too
             self._host.engine.leaving(*joined)
             self._host.spawn(self._leave_all(joined, died=died))

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from .connection import Connection
 
 
-class Seat:
+class RemoteInstance:
     """The engine's receiver for a client's instance. `local` is its number at the client."""
 
     __slots__ = ("_connection", "instance", "joined", "last", "leaving", "local", "purpose", "topic")
@@ -34,7 +34,7 @@ class Seat:
 
     def lost(self, lease: int | None = None) -> None:
         """Pass it on to the client: the engine here may be a client itself."""
-        self._connection.lost_seat(self, lease)
+        self._connection.lost_instance(self, lease)
 
     def close(self, reason: str) -> None:
-        self._connection.closed_seat(self, reason)
+        self._connection.closed_instance(self, reason)
