@@ -15,7 +15,7 @@ from solarwind.core.log import Stored
 from solarwind.core.spans import Spans
 from solarwind.core.state import Change, Snapshot
 from solarwind.engine.cache import LogCache
-from solarwind.engine.held import Held
+from solarwind.engine.held_reports import HeldReports
 from solarwind.engine.local import LocalEngine
 from solarwind.store.base import Full
 from solarwind.store.sqlite import SqliteStore
@@ -309,7 +309,7 @@ def test_the_part_of_the_log_in_memory_has_nothing_beyond_its_end() -> None:
 @on_loop
 async def test_what_an_instance_reported_while_there_was_no_room_counts_before_it_leaves() -> None:
     counted: list[int] = []
-    held = Held(lambda report, fired: counted.append(report.lease) or report.lease != 2)
+    held = HeldReports(lambda report, fired: counted.append(report.lease) or report.lease != 2)
     futures = [held.add(Report(instance, lease, Spans()), []) for lease, instance in enumerate((7, 8, 7, 8))]
     held.count_all(7)
     assert (counted, len(held)) == ([0, 2], 2)

@@ -13,7 +13,7 @@ from solarwind.core.effects import Report
 from solarwind.core.log import Stored
 from solarwind.core.spans import Spans
 from solarwind.core.state import Change, Snapshot
-from solarwind.engine.held import Held
+from solarwind.engine.held_reports import HeldReports
 from solarwind.engine.local import LocalEngine
 from solarwind.store.base import Full
 from solarwind.store.memory import MemoryStore
@@ -130,7 +130,7 @@ def test_what_a_handler_fired_waits_with_its_settle_until_there_is_room() -> Non
 def test_a_report_that_waited_for_room_counts_once_though_its_instance_left_meanwhile() -> None:
     async def main() -> None:
         counted: list[int] = []
-        held = Held(lambda report, fired: not counted.append(report.instance))
+        held = HeldReports(lambda report, fired: not counted.append(report.instance))
         future = held.add(Report(7, 1, Spans()), [])
         held.count_all(7)
         held.count_next()

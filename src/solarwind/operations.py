@@ -193,7 +193,7 @@ class Internal(Operator):
             examples=("topics set video.uploaded --keep 30d", "topics set video.uploaded --keep-bytes none"),
         ),
     )
-    quiet = Operation(Operations.quiet, right="own", to="engine", repeat="always")
+    idle = Operation(Operations.idle, right="own", to="engine", repeat="always")
     left = Operation(Operations.left, right="own", to="engine", repeat="question")
 
 

@@ -320,7 +320,7 @@ class SolarWind(Firing, Asking):
             await self.joined()
         while True:
             await self._drain_fired()
-            await Internal.quiet(self._engine, self._purposes_here())
+            await Internal.idle(self._engine, self._purposes_here())
             if self._all_accepted:
                 return
 

@@ -246,7 +246,7 @@ AROUND = [
         ("snapshots.append(snapshot)", "pass", _LOCAL),
     ),
     *_of(
-        "engine/held.py",
+        "engine/held_reports.py",
         ("self._count_one(self._waiting.pop(0))", "self._waiting.pop(0)", _LOCAL),
         ("for each in its:\n            self._count_one(each)", "", _LOCAL),
         ("future.set_result(counts)", "future.set_result(True)", _LOCAL),

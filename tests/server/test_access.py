@@ -262,7 +262,7 @@ MESSAGES: dict[type[wire.Message], str] = {
     wire.Ping: "known",
 }
 # And each call. `own` may be asked of purposes that the connection has instances of, and else by an operator.
-CALLS = dict.fromkeys(OPERATIONS, "admin") | {"quiet": "own", "left": "own"}
+CALLS = dict.fromkeys(OPERATIONS, "admin") | {"idle": "own", "left": "own"}
 GIVEN = {
     "topic": TOPIC,
     "purpose": PURPOSE,

@@ -441,7 +441,7 @@ async def test_a_connection_has_only_so_many_calls_under_way(small: int) -> None
         await other.submit("waits", b"1")
         await made.hello()
         waiting = msgspec.Raw(msgspec.msgpack.encode({"purposes": [("waits", "p")]}))
-        await made.say(*(wire.Call(made.ref, "quiet", waiting) for _ in range(SMALL["unanswered"])))
+        await made.say(*(wire.Call(made.ref, "idle", waiting) for _ in range(SMALL["unanswered"])))
         with pytest.raises(Refusal, match="busy: expected at most 4 calls under way"):
             await made.call("statistics")
         await made.submit("t")

@@ -400,7 +400,7 @@ class NatsEngine(Running):
         client = await (self._client_of(topic) if operation.makes else self._existing(topic, purpose))
         return await client.ask(request)
 
-    async def _quiet(self, purposes: Collection[tuple[str, str]]) -> None:
+    async def _idle(self, purposes: Collection[tuple[str, str]]) -> None:
         """Wait until the purposes have nothing to do. What one partition's handlers fire may be another's work, so ask
         all of them until nothing has changed between two times."""
         by_partition: dict[int, list[tuple[str, str]]] = {}
@@ -412,7 +412,7 @@ class NatsEngine(Running):
             if self._publisher.unaccepted:
                 await asyncio.wait(self._publisher.unaccepted)
             for partition, some in by_partition.items():
-                await Internal.quiet(await self._client(partition), some)
+                await Internal.idle(await self._client(partition), some)
             if len(by_partition) < 2:
                 return
             after = [await Internal.statistics(await self._client(partition)) for partition in by_partition]
@@ -466,7 +466,7 @@ class NatsEngine(Running):
 
 
 _BY_ITSELF: dict[str, Callable[..., Coroutine[Any, Any, Any]]] = {
-    "quiet": NatsEngine._quiet,
+    "idle": NatsEngine._idle,
     "left": NatsEngine._left,
     "trace": NatsEngine._trace,
     "backup": NatsEngine._backup,

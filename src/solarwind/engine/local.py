@@ -33,11 +33,11 @@ from .cache import LogCache
 from .clock import Clock, SteadyClock
 from .commits import Commit, Commits
 from .gate import Gate
-from .held import Held
+from .held_reports import HeldReports
 from .history import Trimmer
+from .idle import IdleWaits
 from .notices import warn_of_clock, warn_of_forgotten
 from .operations import FOREVER, Operations
-from .quiet import Quiets
 from .running import log_stale, refuse
 from .tasks import Tasks, end_tasks
 
@@ -87,7 +87,7 @@ class LocalEngine(Operations):
         self._delivered: list[Receiver] = []  # to those, and not flushed
         self._commits: Commits[asyncio.Future[None]] = Commits(self._dispatcher, self._cache)
         self._full = False  # and that was said
-        self._held = Held(self._count_report)
+        self._held = HeldReports(self._count_report)
         self._full_for_all = False  # not for events alone
         self._durable: list[tuple[int, asyncio.Future[None]]] = []  # who waits for which commit
         self._committer: asyncio.Task[None] | None = None
@@ -97,7 +97,7 @@ class LocalEngine(Operations):
         self._alarm = Alarm(self._dispatcher, self._clock, self._carry_out)
         self._trimmer = Trimmer(store, self._dispatcher, self._clock, self._spawn, self._fail)
         self._gate = Gate(store, self._spawn, self._deliver_all, self._fail)
-        self._quiets = Quiets(self._dispatcher.has_work, self._commits)
+        self._idle_waits = IdleWaits(self._dispatcher.has_work, self._commits)
 
     # Life ---------------------------------------------------------------------------------------------
 
@@ -184,7 +184,7 @@ class LocalEngine(Operations):
         self._error = error
         for future in self._commits.abandon():
             refuse(future, error)
-        waiters: list[asyncio.Future[Any]] = [*self._quiets.pop_futures()]
+        waiters: list[asyncio.Future[Any]] = [*self._idle_waits.pop_futures()]
         waiters += [future for _, future in self._durable]
         waiters += self._held.pop_futures()
         for waiter in waiters:
@@ -294,8 +294,8 @@ class LocalEngine(Operations):
                 await self._commit_once()
                 if not self._commits.waiting:
                     begun = self._begun = self._loop.create_future()
-                    if self._quiets.waiting:
-                        self._quiets.check()
+                    if self._idle_waits.waiting:
+                        self._idle_waits.check()
                     if self._ending:
                         return
                     await begun
@@ -414,8 +414,8 @@ class LocalEngine(Operations):
             self._commit_soon()
         if self._running:
             self._alarm.set()
-        if self._quiets.waiting:
-            self._quiets.check()
+        if self._idle_waits.waiting:
+            self._idle_waits.check()
 
     def _carry_out_one(self, effect: Effect) -> None:
         if isinstance(effect, Offer):
@@ -514,13 +514,13 @@ class LocalEngine(Operations):
         self._commit_soon()
         await waiter
 
-    # Quiet --------------------------------------------------------------------------------------------
+    # Idle --------------------------------------------------------------------------------------------
 
-    async def quiet(self, purposes: Collection[tuple[str, str]]) -> None:
+    async def idle(self, purposes: Collection[tuple[str, str]]) -> None:
         """Where what handlers fired arrives by itself: until all has, and there is still nothing to do."""
         while True:
             await self._caught_up()
-            await self._quiets.wait(purposes)
+            await self._idle_waits.wait(purposes)
             if not self.store.shared:
                 return
             commits = self._commits.number

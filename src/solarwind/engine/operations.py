@@ -294,12 +294,12 @@ class Operations(Running):
         self._trimmer.look_at(found, at_once=True)
         return await self._topic_info(topic)
 
-    async def quiet(self, purposes: Purposes) -> None:
+    async def idle(self, purposes: Purposes) -> None:
         """Wait until all that was submitted is accepted, and these purposes have nothing left to do."""
         raise NotImplementedError
 
     async def left(self, purposes: Purposes) -> str:
-        """Say what `quiet` still waits for, in words; `NOTHING`."""
+        """Say what `idle` still waits for, in words; `NOTHING`."""
         raise NotImplementedError
 
 

@@ -33,7 +33,7 @@ from ..limits import Limits
 from ..logs import limited
 from ..options import check_count
 from ..peer.turns import Turns
-from ..service.meaning import Meaning
+from ..service.outcome import Outcome
 from ..service.registration import make_join
 from ..service.runner import Runner
 from ..service.signature import Handler
@@ -244,17 +244,17 @@ class _WebhookInstance(Runner):
         self._ended = ended
         self._webhook = webhook
 
-    def _failure(self, position: int, event: Event, error: BaseException, meant: Meaning) -> Failure:
+    def _failure(self, position: int, event: Event, error: BaseException, outcome: Outcome) -> Failure:
         if not isinstance(error, Undelivered | Unanswered | NotAllowed):
-            return super()._failure(position, event, error, meant)
+            return super()._failure(position, event, error, outcome)
         of, wait_ns = self._webhook, self._retry.delay_ns(event.attempt, self._engine.random)
         limited.warning(
             ("webhook", *of.key),
             "webhook %s of %r on topic %r, to %s: %s: event %s, %s",
             *(of.name, of.purpose, of.topic, read_url(of.spec.url).shown),
-            *(meant.text, event.id, self._next(event, wait_ns)),
+            *(outcome.text, event.id, self._next(event, wait_ns)),
         )
-        return Failure(position, "retry", meant.text, wait_ns)
+        return Failure(position, "retry", outcome.text, wait_ns)
 
     def close(self, reason: str) -> None:
         super().close(reason)

@@ -18,9 +18,9 @@ from ..engine.clock import Timer
 from ..event import HandOut
 from ..limits import Limits
 from ..origin import MACHINE, process_name
-from .doubt import doubtful
 from .group import MAX_WORDS, Numbers
-from .receipts import Fired, Held
+from .in_doubt import in_doubt
+from .receipts import Fired, HeldEvents
 
 MAX_FIRED_BYTES = 8 << 20  # by handlers since the last time that all of it was reported
 PROGRESS_S = 0.1  # reports come at least so often while there is something to report
@@ -34,8 +34,8 @@ class Work(msgspec.Struct, eq=False):
     parts: deque[list[int]] = msgspec.field(default_factory=deque)  # of a batch whose handler raised: before `todo`
     done: list[int] = msgspec.field(default_factory=list)
     failed: list[Failure] = msgspec.field(default_factory=list)
-    fired: dict[int, Held] = msgspec.field(default_factory=dict)  # by those that are done
-    held: list[int] = msgspec.field(default_factory=list)  # that may not begin yet: see `Doubtful`
+    fired: dict[int, HeldEvents] = msgspec.field(default_factory=dict)  # by those that are done
+    held: list[int] = msgspec.field(default_factory=list)  # that may not begin yet: see `InDoubt`
     held_until: float = 0.0  # by `monotonic`
     returned: Spans = msgspec.field(default_factory=Spans)
     running: int = 0
@@ -108,7 +108,7 @@ class Consumer:
         self._handled = 0  # since the last progress, and reported
         self._over = False  # nothing is reported any more
         self._period = min(PROGRESS_S, join.lease_ns / 4e9)
-        self._doubtful = doubtful(engine, join)
+        self._in_doubt = in_doubt(engine, join)
         # By this process's clock (`monotonic`): until then what it has in hand is its own, if nobody says otherwise.
         self.sure_until = 0.0
 
@@ -126,8 +126,8 @@ class Consumer:
         self._instance = offer.instance
         self._loop = asyncio.get_running_loop()
         work = Work(offer, deque(offer.picks))
-        if self._doubtful.works:
-            self._doubtful.hold(self, work)
+        if self._in_doubt.works:
+            self._in_doubt.hold(self, work)
         if work.todo:
             self._queue.append(work)
         self._active.append(work)
@@ -152,7 +152,7 @@ class Consumer:
             if lease is None or work.offer.lease == lease:
                 work.lost = True
                 work.withdraw()
-                self._doubtful.add(work)
+                self._in_doubt.add(work)
 
     def _make_sure(self) -> None:
         """Note until when what it has in hand is its own. The dispatcher hears of it each fifth of a lease, but a lease
@@ -168,7 +168,7 @@ class Consumer:
             self._make_sure()
             for work in self._active:
                 self._report(work, work.withdraw())
-                self._doubtful.add(work)
+                self._in_doubt.add(work)
             self._active = [work for work in self._active if work.running]
 
     def close(self, reason: str) -> None:
@@ -180,7 +180,7 @@ class Consumer:
         """Notice that there is work, or that none will come any more."""
         raise NotImplementedError
 
-    def note_fired(self, work: Work, position: int, fired: Held) -> None:
+    def note_fired(self, work: Work, position: int, fired: HeldEvents) -> None:
         """Keep what a handler fired for the event at `position`, until that is reported done. From any thread."""
         work.fired[position] = fired
         self._fired += fired.size
@@ -211,8 +211,8 @@ class Consumer:
 
     def leave_work(self, work: Work) -> None:
         work.running -= 1
-        if self._doubtful.works:
-            self._doubtful.ended(work)
+        if self._in_doubt.works:
+            self._in_doubt.ended(work)
         if not work.running and not work.left:
             self._active.remove(work)
             self._report(work)
@@ -257,7 +257,7 @@ class Consumer:
         for work in self._active[::-1]:
             returned = _pop_last(work.todo, surplus)
             surplus -= len(returned)
-            returned += self._doubtful.overdue(work)
+            returned += self._in_doubt.overdue(work)
             spans = Spans.of(returned)
             work.returned.update(spans)
             self._report(work, spans)
@@ -330,7 +330,7 @@ class Consumer:
         return batches
 
 
-def _cut(done: list[int], fired: dict[int, Held], max_bytes: int) -> list[list[int]]:
+def _cut(done: list[int], fired: dict[int, HeldEvents], max_bytes: int) -> list[list[int]]:
     """Return the events reported together: what they fired has at most `max_bytes`, unless it is one call's."""
     parts: list[list[int]] = [[]]
     size = 0

@@ -27,7 +27,7 @@ from ..options import check_flag, check_payloads, check_seconds
 from ..payload import BYTES, encode
 from .buffer import ProducerBuffer
 from .group import ORDER, Group, Numbers
-from .receipts import HELD_BYTES, Fired, Held, HeldReceipt, Receipt, Receipts, SentReceipt
+from .receipts import HELD_BYTES, Fired, HeldEvents, HeldReceipt, Receipt, Receipts, SentReceipt
 from .runner import handling
 
 log = logging.getLogger("solarwind")
@@ -283,8 +283,8 @@ class Firing:
         self, handled: Event, topic: str, data: bytes, content: str, attributes: dict[str, Any], after: int
     ) -> Receipt:
         if handled._fired is msgspec.UNSET:
-            handled._fired = Held(Cause.event(handled))
-        held: Held = handled._fired
+            handled._fired = HeldEvents(Cause.event(handled))
+        held: HeldEvents = handled._fired
         attributes.setdefault("causes", held.cause)
         fired = Fired(topic, data, content, ORDER.now(after), attributes)
         held.add(fired)

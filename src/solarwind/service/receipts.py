@@ -102,7 +102,7 @@ class Fired(msgspec.Struct):
     attributes: dict[str, Any]  # see `columns`
 
 
-class Held(list[Fired]):
+class HeldEvents(list[Fired]):
     """What one handler has fired so far, in order. `size` is about how much memory it takes, in bytes."""
 
     def __init__(self, cause: Cause) -> None:

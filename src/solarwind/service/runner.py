@@ -36,7 +36,7 @@ from ..limits import Limits
 from ..logs import limited
 from ..plugins import registered
 from .consumer import Consumer, Work
-from .meaning import Meaning, meaning
+from .outcome import Outcome, outcome_of
 from .signature import Handler, Unfit, refuse_unrun
 from .threads import Threads
 
@@ -137,7 +137,7 @@ class Runner(Consumer):
             self.wake()
         elif not (self._stopping and isinstance(error, KeyboardInterrupt)):
             what = f"a worker of handler {self._handler.name} on {self.join.topic!r} ended, another takes its place"
-            log.error("%s: %s", what, meaning(error).text, exc_info=error)
+            log.error("%s: %s", what, outcome_of(error).text, exc_info=error)
             asyncio.get_running_loop().call_later(REPLACE_S, self.wake)
 
     async def stop(self, grace: float) -> None:
@@ -265,7 +265,7 @@ class Runner(Consumer):
                 if self._is_end(error):
                     raise
                 event._fired = None
-                work.failed.append(self._failure(position, event, error, meaning(error)))
+                work.failed.append(self._failure(position, event, error, outcome_of(error)))
             else:
                 fired, event._fired = event._fired, None
                 if fired is not unset:
@@ -329,7 +329,7 @@ class Runner(Consumer):
             try:
                 self._context.copy().run(handle, work)
             except BaseException as unexpected:
-                error = RuntimeError(f"a thread ended: {meaning(unexpected).text}")
+                error = RuntimeError(f"a thread ended: {outcome_of(unexpected).text}")
                 error.__cause__ = unexpected
             if self._is_copy:
                 self._end_copy()
@@ -366,7 +366,7 @@ class Runner(Consumer):
                     refuse_unrun(result)
             except BaseException as error:
                 event._fired = None
-                work.failed.append(self._failure(position, event, error, meaning(error)))
+                work.failed.append(self._failure(position, event, error, outcome_of(error)))
             else:
                 fired, event._fired = event._fired, None
                 if fired is not unset:
@@ -398,42 +398,42 @@ class Runner(Consumer):
         if type(error) is Unfit:
             # The one that does not fit is dead, the others are handled without it.
             position, unfit = positions.pop(error.index), events[error.index]
-            work.failed.append(self._failure(position, unfit, error, meaning(error)))
+            work.failed.append(self._failure(position, unfit, error, outcome_of(error)))
             work.put_back(positions)
             return
-        meant = meaning(error)
-        if meant.verdict == "retry" and len(positions) > 1:
+        outcome = outcome_of(error)
+        if outcome.verdict == "retry" and len(positions) > 1:
             self._log_batch(events, error)
             if not self._stopping:  # else they are handed out again
                 middle = len(positions) // 2
                 work.put_back(positions[:middle], positions[middle:])
             return
         for position, event in zip(positions, events, strict=True):
-            work.failed.append(self._failure(position, event, error, meant))
+            work.failed.append(self._failure(position, event, error, outcome))
 
     def _log_batch(self, events: Sequence[Event], error: BaseException) -> None:
         what = f"{len(events)} events on topic {events[0].topic!r} for {events[0].purpose!r}"
         kind = ("raised for a batch", events[0].topic, events[0].purpose)
         _log(logging.ERROR, kind, f"handler {self._handler.name} raised: {what}, again at once in two parts", error)
 
-    def _failure(self, position: int, event: Event, error: BaseException, meant: Meaning) -> Failure:
+    def _failure(self, position: int, event: Event, error: BaseException, outcome: Outcome) -> Failure:
         """Return what is to become of an event, and log it. Never raise."""
         if self._is_copy:
             self._end_copy()
-        if meant.verdict == "later":
-            return Failure(position, "later", meant.text, meant.after_ns)
+        if outcome.verdict == "later":
+            return Failure(position, "later", outcome.text, outcome.after_ns)
         where = f"event {event.id} on topic {event.topic!r} for {event.purpose!r}"
-        if meant.verdict == "reject":
+        if outcome.verdict == "reject":
             what = f"rejected: {where}, now {self._lost_as}"
-            _log(logging.WARNING, ("rejected", event.topic, event.purpose), f"{what}: {meant.text}")
-            return Failure(position, "reject", meant.text)
+            _log(logging.WARNING, ("rejected", event.topic, event.purpose), f"{what}: {outcome.text}")
+            return Failure(position, "reject", outcome.text)
         wait_ns = self._retry.delay_ns(event.attempt, self._engine.random)
         # Each attempt by itself, so that one event can be followed, however many there are that fail likewise.
         attempt = min(event.attempt, _MAX_ATTEMPTS_LOGGED)
         kind = ("raised", event.topic, event.purpose, attempt, type(error).__name__)
         what = f"handler {self._handler.name} raised: {where}, {self._next(event, wait_ns)}"
         _log(logging.ERROR, kind, what, error)
-        return Failure(position, "retry", meant.text, wait_ns)
+        return Failure(position, "retry", outcome.text, wait_ns)
 
     def _next(self, event: Event, wait_ns: int) -> str:
         """Return in words what becomes of an event after a failed attempt."""

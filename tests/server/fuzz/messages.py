@@ -391,7 +391,7 @@ class Conversation:
             return
         for message in messages:
             ref = getattr(message, "ref", 0)
-            waits = isinstance(message, wire.Call) and message.name == "quiet"
+            waits = isinstance(message, wire.Call) and message.name == "idle"
             if ref:
                 (self._perhaps if waits else self._owed)[ref] += 1
 

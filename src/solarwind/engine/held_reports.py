@@ -8,15 +8,15 @@ from collections.abc import Callable, Collection, Iterator
 from ..batch import Batch
 from ..core.effects import Report
 
-_Held = tuple[Report, Collection[Batch], "asyncio.Future[bool]"]
+_HeldReport = tuple[Report, Collection[Batch], "asyncio.Future[bool]"]
 
 
-class Held:
+class HeldReports:
     """Reports that do not count yet: what their instances have in hand stays their own. `count` counts one."""
 
     def __init__(self, count: Callable[[Report, Collection[Batch]], bool]) -> None:
         self._count = count
-        self._waiting: list[_Held] = []
+        self._waiting: list[_HeldReport] = []
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -44,7 +44,7 @@ class Held:
         for each in its:
             self._count_one(each)
 
-    def _count_one(self, held: _Held) -> None:
+    def _count_one(self, held: _HeldReport) -> None:
         report, fired, future = held
         counts = self._count(report, fired)
         if not future.done():

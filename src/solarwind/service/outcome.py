@@ -10,7 +10,7 @@ from .signature import Unfit
 _NAME = type.__dict__["__name__"].__get__  # a class may have a metaclass that raises, too
 
 
-class Meaning(NamedTuple):
+class Outcome(NamedTuple):
     """`after_ns` is for `later`; `text` can be encoded as UTF-8."""
 
     verdict: Literal["retry", "later", "reject"]
@@ -18,21 +18,21 @@ class Meaning(NamedTuple):
     after_ns: int = 0
 
 
-def meaning(error: BaseException) -> Meaning:
+def outcome_of(error: BaseException) -> Outcome:
     """Return the meaning: that of `Later` and `Reject`, also within a task group; anything else is a failure."""
     try:
         return _read(error)
     except BaseException:  # it says nothing: it has not the fields of its class, or its class has no name to read
-        return Meaning("retry", f"{_NAME(type(error))}: {_text(error)}")
+        return Outcome("retry", f"{_NAME(type(error))}: {_text(error)}")
 
 
-def _read(error: BaseException) -> Meaning:
+def _read(error: BaseException) -> Outcome:
     error = said_by(error)
     if isinstance(error, Later):
-        return Meaning("later", _text(error), int(error.seconds * 1e9))
+        return Outcome("later", _text(error), int(error.seconds * 1e9))
     if isinstance(error, Reject | Unfit):
-        return Meaning("reject", _text(error))
-    return Meaning("retry", f"{type(error).__name__}: {_text(error)}")
+        return Outcome("reject", _text(error))
+    return Outcome("retry", f"{type(error).__name__}: {_text(error)}")
 
 
 def _text(error: BaseException) -> str:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 MIN_PAUSE_S, MAX_PAUSE_S = 0.1, 5.0
 
 
-class Doubtful:
+class InDoubt:
     """The running handlers of one purpose whose events may be another's by now, for all its instances in this
     process."""
 
@@ -90,13 +90,13 @@ class Doubtful:
         return ("key", key) if key is not None else stored.batch.id(index)
 
 
-_OF: WeakKeyDictionary[Engine, dict[tuple[str, str], Doubtful]] = WeakKeyDictionary()
+_OF: WeakKeyDictionary[Engine, dict[tuple[str, str], InDoubt]] = WeakKeyDictionary()
 
 
-def doubtful(engine: Engine, join: Join) -> Doubtful:
-    """Return the `Doubtful` of the purpose."""
+def in_doubt(engine: Engine, join: Join) -> InDoubt:
+    """Return the `InDoubt` of the purpose."""
     of_purpose = _OF.setdefault(engine, {})
     name = (join.topic, join.purpose)
     if name not in of_purpose:
-        of_purpose[name] = Doubtful(join)
+        of_purpose[name] = InDoubt(join)
     return of_purpose[name]

@@ -11,7 +11,7 @@ import msgspec
 from .commits import Commits
 
 
-class Quiet(msgspec.Struct, eq=False):
+class IdleWait(msgspec.Struct, eq=False):
     """Somebody who waits until these purposes have nothing left to do; `left` were not yet seen without. What they did
     last may have caused more, so it counts once `commit` is done: all that was under way when they were seen."""
 
@@ -20,8 +20,8 @@ class Quiet(msgspec.Struct, eq=False):
     future: asyncio.Future[None]
     commit: int | None = None
 
-    def is_quiet(self, work_left: Callable[[str, str], bool]) -> bool:
-        """Ask one purpose after the other, and all of them again only when each has been quiet once."""
+    def is_idle(self, work_left: Callable[[str, str], bool]) -> bool:
+        """Ask one purpose after the other, and all of them again only when each has been idle once."""
         while self.left:
             if work_left(*self.left[-1]):
                 return False
@@ -30,16 +30,16 @@ class Quiet(msgspec.Struct, eq=False):
         return not self.left
 
 
-class Quiets:
+class IdleWaits:
     """All such waits. `work_left` returns whether a purpose has something to do."""
 
     def __init__(self, work_left: Callable[[str, str], bool], commits: Commits[Any]) -> None:
         self._work_left = work_left
         self._commits = commits
-        self.waiting: list[Quiet] = []
+        self.waiting: list[IdleWait] = []
 
     async def wait(self, purposes: Collection[tuple[str, str]]) -> None:
-        waiter = Quiet(tuple(purposes), list(purposes), asyncio.get_running_loop().create_future())
+        waiter = IdleWait(tuple(purposes), list(purposes), asyncio.get_running_loop().create_future())
         self.waiting.append(waiter)
         self.check()
         await waiter.future
@@ -49,7 +49,7 @@ class Quiets:
         for waiter in self.waiting:
             if waiter.future.done():
                 continue
-            if not waiter.is_quiet(self._work_left):
+            if not waiter.is_idle(self._work_left):
                 waiter.commit = None
                 continue
             if waiter.commit is None:
