@@ -203,8 +203,8 @@ class PositionMap:
         moved.reach = self.below(state.reach)
         if state.copied_from is not None:
             moved.copied_from = self.below(state.copied_from)
-        turns = [msgspec.structs.replace(turn, since=self.below(turn.since)) for turn in state.rollout.turns]
-        moved.rollout = msgspec.structs.replace(state.rollout, turns=turns)
+        splits = [msgspec.structs.replace(split, since=self.below(split.since)) for split in state.rollout.splits]
+        moved.rollout = msgspec.structs.replace(state.rollout, splits=splits)
         return moved
 
 

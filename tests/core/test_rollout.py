@@ -11,7 +11,7 @@ import pytest
 from solarwind.batch import Batch, seal
 from solarwind.core.exchange import header_key
 from solarwind.core.log import Stored
-from solarwind.core.rollout import place
+from solarwind.core.rollout import bucket
 from solarwind.core.spans import Spans
 from solarwind.core.state import encode
 from solarwind.limits import Limits
@@ -188,7 +188,7 @@ def test_a_share_whose_instances_hang_for_their_lease_is_another_s_at_once() -> 
 
 def test_a_version_that_gets_all_of_a_key_waits_for_nothing_that_the_other_only_passed_by() -> None:
     bench, _, second = rollout(0.5, exchange="keyed")
-    key = next(key for key in map(str, range(99)) if place(batch(keys=[key]), 0, header_key) < 0.5)
+    key = next(key for key in map(str, range(99)) if bucket(batch(keys=[key]), 0, header_key) < 0.5)
     bench.fire(3, keys=[key] * 3)
     bench.settle_all()
     bench.dispatcher.share_out("T", "p", 2, 1.0, bench.now)
@@ -196,7 +196,7 @@ def test_a_version_that_gets_all_of_a_key_waits_for_nothing_that_the_other_only_
     assert bench.given() == {second: [3]}
 
 
-def test_turns_of_which_nothing_is_left_are_forgotten_though_an_event_waits_from_before_them() -> None:
+def test_splits_of_which_nothing_is_left_are_forgotten_though_an_event_waits_from_before_them() -> None:
     bench, _, second = rollout(0.5)
     bench.fire()
     (offer,) = bench.take()
@@ -205,7 +205,7 @@ def test_turns_of_which_nothing_is_left_are_forgotten_though_an_event_waits_from
         bench.dispatcher.share_out("T", "p", 2, number % 2 / 2, bench.now)
         bench.fire(4)
         bench.settle_all()
-    assert len(bench.track().state.rollout.turns) <= 4
+    assert len(bench.track().state.rollout.splits) <= 4
     bench.dispatcher.share_out("T", "p", 2, 1.0, bench.now)
     bench.fire()
     assert bench.given() == {second: [201]}

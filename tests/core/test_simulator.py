@@ -20,7 +20,7 @@ from solarwind.core.instance import Instance
 from solarwind.core.log import Stored
 from solarwind.core.process import Process
 from solarwind.core.purpose import Purpose
-from solarwind.core.rollout import Turn, Walk
+from solarwind.core.rollout import Split, Walk
 from solarwind.core.spans import Spans
 from solarwind.core.state import Change, Snapshot, State
 from solarwind.core.track import Track
@@ -232,7 +232,7 @@ def _give_each_event_to_both_versions(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _divide_by_position_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("solarwind.core.rollout.place", lambda batch, index, key_of: index % 10 / 10)
+    monkeypatch.setattr("solarwind.core.rollout.bucket", lambda batch, index, key_of: index % 10 / 10)
 
 
 def _pass_what_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,10 +252,10 @@ def _leave_a_share_with_those_who_are_gone(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def _divide_what_was_accepted_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    def turn(since: int, shares: list[tuple[int, float]], key: str | None = None, genuine: Any = Turn) -> Turn:
+    def split(since: int, shares: list[tuple[int, float]], key: str | None = None, genuine: Any = Split) -> Split:
         return genuine(max(0, since - 3), shares, key)  # type: ignore[no-any-return]
 
-    monkeypatch.setattr("solarwind.core.registry.Turn", turn)
+    monkeypatch.setattr("solarwind.core.registry.Split", split)
 
 
 MUTATIONS: list[Callable[[pytest.MonkeyPatch], None]] = [

@@ -116,7 +116,7 @@ TRACK = _of(
     ("if not last and times > 1 and self.counted:", "if False:", _DISPATCHER),
     ("several = picks if last else picks[: max(1, MAX_SUSPECTS // 10**times)]", "several = picks", _DISPATCHER),
     ("end = self.reached\n", "pass\n"),
-    ("return turn.since\n", "return end\n", _ROLLOUT),
+    ("return split.since\n", "return end\n", _ROLLOUT),
     ("                    return 0\n", "                    pass\n", _ROLLOUT),
     (
         "return next((at for at, position in enumerate(picks) if position in suspects), len(picks))",
@@ -134,9 +134,9 @@ TRACK = _of(
 CRASHES = _of(
     "core/crashes.py",
     ("if tried < track.statement.retry.attempts:", "if tried <= track.statement.retry.attempts:"),
-    ("while process.turns and not process.in_hand and", "while process.turns and", _DISPATCHER),
+    ("while process.waiting and not process.in_hand and", "while process.waiting and", _DISPATCHER),
     ("and not process.in_hand and process.last_end is None:", "and not process.in_hand:", _DISPATCHER),
-    ("process.closed = bool(process.turns) or process.last_end is not None", "process.closed = False", _DISPATCHER),
+    ("process.closed = bool(process.waiting) or process.last_end is not None", "process.closed = False", _DISPATCHER),
     ("self._last_ends.append(process)", "process.last_end = None", _DISPATCHER),
     ("each.quota = MAX_ROOM", "pass"),
     ("track.give_back(lease.positions, suspicious=True)", "track.give_back(lease.positions, suspicious=False)"),
@@ -147,7 +147,7 @@ ROLLOUT = _of(
     ("name = batch.id(index)", 'name = "x"', _ROLLOUT),
     ("self._before[position] = self._run", "pass", _ROLLOUT),
     ("self.passed.add(start, position)", "pass", _ROLLOUT),
-    ("if place < top:", "if place <= 1 - top:", _ROLLOUT),
+    ("if bucket < top:", "if place <= 1 - top:", _ROLLOUT),
 )
 
 DISPATCHER = _of(

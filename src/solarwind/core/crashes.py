@@ -79,19 +79,19 @@ class Crashes:
     def assign_process(self, track: Track, now: int) -> bool:
         """See that one of the track's last attempts has its turn in a process, the one that has least to do. Return
         whether it has."""
-        process = track.turn
-        has_it = process is not None and process.turns[0] is track and process.last_attempt
+        process = track.chosen
+        has_it = process is not None and process.waiting[0] is track and process.last_attempt
         if process is not None and not has_it and not self._candidates(track, process):
-            process.turns.remove(track)
-            track.turn = None
+            process.waiting.remove(track)
+            track.chosen = None
             self.proceed(process, now)
-        if track.turn is None and (candidates := self._candidates(track)):
-            process = min([each.process for each in candidates], key=lambda each: (len(each.turns), each.in_hand))
-            process.turns.append(track)
-            track.turn = process
-        if track.turn is not None:
-            self.proceed(track.turn, now)
-        return track.turn is not None
+        if track.chosen is None and (candidates := self._candidates(track)):
+            process = min([each.process for each in candidates], key=lambda each: (len(each.waiting), each.in_hand))
+            process.waiting.append(track)
+            track.chosen = process
+        if track.chosen is not None:
+            self.proceed(track.chosen, now)
+        return track.chosen is not None
 
     def _candidates(self, track: Track, process: Process | None = None) -> list[Instance]:
         """Those who may get a last attempt of the track, in that process or any."""
@@ -104,15 +104,15 @@ class Crashes:
         """Go on with the last attempts that have their turn in a process, and then with all else."""
         ended: dict[Track, None] = {}
         was_closed = process.closed
-        while process.turns and not process.in_hand and process.last_end is None:
-            track = process.turns[0]
+        while process.waiting and not process.in_hand and process.last_end is None:
+            track = process.waiting[0]
             if not process.last_attempt and self._give_last(track, process, now):
                 break
             if process.last_attempt:
                 ended[track] = None
-            process.turns.popleft()
-            process.last_attempt, track.turn = 0, None
-        process.closed = bool(process.turns) or process.last_end is not None
+            process.waiting.popleft()
+            process.last_attempt, track.chosen = 0, None
+        process.closed = bool(process.waiting) or process.last_end is not None
         if was_closed and not process.closed:  # those that had their turn come last
             instances = list(process.instances.values())
             there = dict.fromkeys(track for _, purpose in instances for track in purpose.tracks.values())

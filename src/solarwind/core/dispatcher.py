@@ -128,7 +128,7 @@ class Dispatcher(Registry):
     def exchange(self, track: Track, now: int) -> None:
         """Hand out what the track has and its instances have room for."""
         self._hand_out(track, now)
-        if track.last_attempts or track.turn is not None:
+        if track.last_attempts or track.chosen is not None:
             self.crashes.assign_process(track, now)
 
     def _hand_out(self, track: Track, now: int) -> None:
@@ -184,7 +184,7 @@ class Dispatcher(Registry):
         if suspicious and track.is_last_attempt(picks[0]):
             self.crashes.set_aside(track, stored, picks, now)
             return True
-        if track.last_attempts and track.turn is None and self.crashes.assign_process(track, now):
+        if track.last_attempts and track.chosen is None and self.crashes.assign_process(track, now):
             track.give_back(Spans.of(picks), suspicious=suspicious)  # some may have no room any more
             return True
         shares = self.share(track, exchange, stored, picks, ready)

@@ -29,7 +29,7 @@ class Process(msgspec.Struct, eq=False):
     instances: dict[int, tuple[Instance, Purpose]] = msgspec.field(default_factory=dict)
     in_hand: int = 0  # events that pend
     lost_with: int = -1  # events in hand, when the first of its instances was lost; -1 since it got something again
-    turns: deque[Track] = msgspec.field(default_factory=deque)  # those with a last attempt for it: the first is next
+    waiting: deque[Track] = msgspec.field(default_factory=deque)  # those with a last attempt for it: the first is next
     last_attempt: int = 0  # the lease of the first's last attempt, until how that ended is durable
     last_end: Change | None = None  # how it ended, until that is durable
     closed: bool = False  # nothing but last attempts goes there

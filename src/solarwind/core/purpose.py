@@ -75,8 +75,8 @@ class Purpose:
     def shares(self) -> dict[int, float]:
         """The versions that have a share of what comes now."""
         if self._shares is None:
-            turns = self.main.state.rollout.turns
-            self._shares = dict(turns[-1].shares) if turns else {}
+            splits = self.main.state.rollout.splits
+            self._shares = dict(splits[-1].shares) if splits else {}
         return self._shares
 
     def key_of_shares(self, shares: list[tuple[int, float]]) -> str | None:

@@ -20,7 +20,7 @@ from .instance import Instance
 from .log import Log, Stored
 from .process import Process
 from .purpose import Purpose
-from .rollout import Rollout, Turn
+from .rollout import Rollout, Split
 from .spans import Spans
 from .state import Change, Snapshot, State, Statement, recovered
 from .track import Track
@@ -231,7 +231,7 @@ class Registry:
             raise BadArgument(f"expected shares of 0 to 1, together no more than 1, got {share} for version {version}")
         if len(wanted) == len(purpose.statements):
             raise BadArgument(f"expected a version without a share, for the rest, got shares for all of {name!r}")
-        rollout = Rollout(sorted(wanted.items()), purpose.main.state.rollout.turns)
+        rollout = Rollout(sorted(wanted.items()), purpose.main.state.rollout.splits)
         self.change(purpose.main, Change(*purpose.main.key, rollout=rollout))
         self._note_change(self.topics[topic_name], purpose, now)
         self.further_partitions(purpose, now)
@@ -252,8 +252,8 @@ class Registry:
             for version, share in state.rollout.wanted
             if share and (purpose.is_heard_of(version) or version in purpose.gone)
         ]
-        turns = state.rollout.turns
-        if shares != list(before.items()) or (shares and turns[-1].key != purpose.key_of_shares(shares)):
+        splits = state.rollout.splits
+        if shares != list(before.items()) or (shares and splits[-1].key != purpose.key_of_shares(shares)):
             self._turn(topic, purpose, shares)
 
     def _turn(self, topic: Topic, purpose: Purpose, shares: list[tuple[int, float]]) -> None:
@@ -264,14 +264,14 @@ class Registry:
                 track = self._add_track(purpose, State(topic.name, purpose.name, version), reached=-1)
                 self._creating[track.key] += 1
                 self.change(track, Change(*track.key, created=topic.end))
-        turns, stop = [Turn(topic.end, shares, purpose.key_of_shares(shares))], topic.end
-        for turn in reversed(state.rollout.turns):  # of those that nothing is left of there are none
-            if any(track.state.has_left(turn.since, stop) for track in purpose.tracks.values()):
-                turns.insert(0, turn)
-            stop = turn.since
-        self.change(purpose.main, Change(*purpose.main.key, rollout=Rollout(state.rollout.wanted, turns)))
+        splits, stop = [Split(topic.end, shares, purpose.key_of_shares(shares))], topic.end
+        for split in reversed(state.rollout.splits):  # of those that nothing is left of there are none
+            if any(track.state.has_left(split.since, stop) for track in purpose.tracks.values()):
+                splits.insert(0, split)
+            stop = split.since
+        self.change(purpose.main, Change(*purpose.main.key, rollout=Rollout(state.rollout.wanted, splits)))
         for track in purpose.tracks.values():
-            if track.note_turns():
+            if track.note_split():
                 self.change(track, Change(*track.key))
 
     def look_for_gone(self, track: Track, when: int) -> Collection[Track]:

@@ -22,7 +22,7 @@ from .spans import Spans
 MAX_RUN = 1_024  # positions of others that are passed by, until that is written down
 
 
-class Turn(msgspec.Struct, frozen=True, array_like=True):
+class Split(msgspec.Struct, frozen=True, array_like=True):
     """From this position on: the versions with a share of their own, and how much of all events each gets. What is in
     none is in track 0. They are told apart by this field of the payload, by the event's own key, or else by its id."""
 
@@ -35,11 +35,11 @@ class Rollout(msgspec.Struct, frozen=True, array_like=True):
     """What shares are wanted, whether or not there is an instance that could have one; and which there are."""
 
     wanted: list[tuple[int, float]] = []
-    turns: list[Turn] = []
+    splits: list[Split] = []
 
 
-def place(batch: Batch, index: int, key_of: Callable[[Batch, int], Key | None]) -> float:
-    """Where an event lies between 0 and 1: at the same place as all others with its key."""
+def bucket(batch: Batch, index: int, key_of: Callable[[Batch, int], Key | None]) -> float:
+    """Where an event lies between 0 and 1: at the same bucket as all others with its key."""
     name = key_of(batch, index)
     if name is None:
         name = batch.id(index)
@@ -47,12 +47,12 @@ def place(batch: Batch, index: int, key_of: Callable[[Batch, int], Key | None]) 
     return (mixed >> 16 & 0xFFFFFFFF) / (1 << 32)
 
 
-def owner(shares: list[tuple[int, float]], place: float) -> int:
+def owner(shares: list[tuple[int, float]], bucket: float) -> int:
     """The track that has what lies there."""
     top = 0.0
     for version, share in shares:
         top += share
-        if place < top:
+        if bucket < top:
             return version
     return 0
 
@@ -60,11 +60,11 @@ def owner(shares: list[tuple[int, float]], place: float) -> int:
 class Walk:
     """How a track goes through the log: past what is in others."""
 
-    def __init__(self, track: int, turns: Callable[[], list[Turn]], key_of: Callable[[str | None], KeyOf]) -> None:
+    def __init__(self, track: int, splits: Callable[[], list[Split]], key_of: Callable[[str | None], KeyOf]) -> None:
         self._track = track
-        self._turns = turns
+        self._splits = splits
         self._key_of = key_of
-        self._turn = Turn(0, [])
+        self._split = Split(0, [])
         self._by: KeyOf = key_of(None)
         self._before: dict[int, int] = {}  # an event of its own -> where the run of others before it begins
         self._run = self._at = 0  # the run of others that ends where it is
@@ -81,17 +81,17 @@ class Walk:
     def begin(self, start: int, stop: int) -> int:
         """Go on from `start`. Return up to where, at most `stop`, the shares are the same."""
         self.leap(start)
-        turns = self._turns()
-        at = bisect_right(turns, start, key=lambda turn: turn.since) - 1
-        turn = turns[at] if at >= 0 else Turn(0, [])
-        if turn is not self._turn:
-            self._turn, self._by = turn, self._key_of(turn.key)
-        return min(stop, turns[at + 1].since) if at + 1 < len(turns) else stop
+        splits = self._splits()
+        at = bisect_right(splits, start, key=lambda split: split.since) - 1
+        split = splits[at] if at >= 0 else Split(0, [])
+        if split is not self._split:
+            self._split, self._by = split, self._key_of(split.key)
+        return min(stop, splits[at + 1].since) if at + 1 < len(splits) else stop
 
     def owns(self, batch: Batch, index: int, position: int) -> bool:
         """Whether the event at this position, the next, is in the track."""
-        shares = self._turn.shares
-        mine = (owner(shares, place(batch, index, self._by)) if shares else 0) == self._track
+        shares = self._split.shares
+        mine = (owner(shares, bucket(batch, index, self._by)) if shares else 0) == self._track
         if mine:
             if self._run < position and position not in self._before:
                 self._before[position] = self._run
@@ -102,11 +102,11 @@ class Walk:
     def end(self, stop: int) -> None:
         """It is there now."""
         self._at = stop
-        if stop - self._run >= MAX_RUN or any(turn.since == stop for turn in self._turns()):
+        if stop - self._run >= MAX_RUN or any(split.since == stop for split in self._splits()):
             self._pass()
 
-    def note_turns(self) -> bool:
-        """There is another turn, maybe where it is. Return whether there is something to be written down."""
+    def note_split(self) -> bool:
+        """There is another split, maybe where it is. Return whether there is something to be written down."""
         self.end(self._at)
         return bool(self.passed)
 

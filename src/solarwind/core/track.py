@@ -20,7 +20,7 @@ from .exchange import Exchange, KeyOf, header_key
 from .instance import Instance, Lease
 from .log import Log, Stored
 from .process import Process
-from .rollout import Turn, Walk
+from .rollout import Split, Walk
 from .spans import Spans
 from .state import Change, Letter, State, Statement
 
@@ -54,9 +54,9 @@ class Track:
         # May have been in a handler when something died: only for these is an attempt counted before it starts.
         self.suspects = Spans()
         self.counted = 0  # leases of suspects
-        # Suspects that die if they are lost once more, set aside; and the process in which one of them has its turn.
+        # Suspects that die if they are lost once more, set aside; and the process that is chosen for one of them.
         self.last_attempts: deque[int] = deque()
-        self.turn: Process | None = None
+        self.chosen: Process | None = None
         self.delayed = set(state.due)
         self._statement: Statement | None = None  # once it is known; None again when that may have changed
         self._backlog: Backlog | None = None
@@ -91,27 +91,27 @@ class Track:
     # Its share of the log
 
     @property
-    def turns(self) -> list[Turn]:
+    def splits(self) -> list[Split]:
         """Which shares there are, from which position on."""
-        return self.purpose.main.state.rollout.turns
+        return self.purpose.main.state.rollout.splits
 
-    def note_turns(self) -> bool:
-        """There is another turn. Return whether the track came by something in others that is to be written down, so
+    def note_split(self) -> bool:
+        """There is another split. Return whether the track came by something in others that is to be written down, so
         that nobody waits for it there."""
         backlog = self._backlog
         if backlog is None:
             return False
         if backlog.walk is None:
             backlog.walk = self._walk()
-        return backlog.walk.note_turns()
+        return backlog.walk.note_split()
 
     def _walk(self) -> Walk:
-        return Walk(self.number, lambda: self.turns, key_of)
+        return Walk(self.number, lambda: self.splits, key_of)
 
     def own(self, stored: Stored) -> Sequence[int]:
         """The positions of a batch that are in the track."""
         positions = range(stored.start, stored.stop)
-        if not self.turns:
+        if not self.splits:
             return positions
         walk, found = self._walk(), []
         for at in positions:
@@ -121,26 +121,26 @@ class Track:
         return found
 
     def until(self, end: int) -> int:
-        """Where the track has to stop: keys may have been in other tracks up to a turn, and these are to be done with
-        them first. Nor does it go back before a turn, by a replay, while others have later events in hand."""
+        """Where the track has to stop: keys may have been in other tracks up to a split, and these are to be done with
+        them first. Nor does it go back before a split, by a replay, while others have later events in hand."""
         if isinstance(self._backlog, Lanes):
             others = [track for track in self.purpose.tracks.values() if track is not self]
-            for turn in self.turns:
-                if self._is_behind(turn) and any(each._has_in_hand(turn) for each in others):
+            for split in self.splits:
+                if self._is_behind(split) and any(each._has_in_hand(split) for each in others):
                     self.blocked = True
                     return 0
-                if turn.since < end and any(each._is_behind(turn) for each in others):
+                if split.since < end and any(each._is_behind(split) for each in others):
                     self.blocked = True
-                    return turn.since
+                    return split.since
         return end
 
-    def _is_behind(self, turn: Turn) -> bool:
-        """Whether something from before a turn is not done with."""
-        return self.state.open_from(turn.since) < turn.since
+    def _is_behind(self, split: Split) -> bool:
+        """Whether something from before a split is not done with."""
+        return self.state.open_from(split.since) < split.since
 
-    def _has_in_hand(self, turn: Turn) -> bool:
-        """Whether instances have something from after a turn."""
-        return any(edge > turn.since for lease in self.leases.values() for edge in lease.positions.edges[-1:])
+    def _has_in_hand(self, split: Split) -> bool:
+        """Whether instances have something from after a split."""
+        return any(edge > split.since for lease in self.leases.values() for edge in lease.positions.edges[-1:])
 
     # What is next
 
@@ -235,7 +235,7 @@ class Track:
         if by[0]:
             keys = old.keys if isinstance(old, Lanes) and self._backlog_of == by else None
             new = Lanes(self.state, in_flight, self.delayed, self._limits.waiting, key_of(by[1]), by[2], keys)
-        if self.turns:
+        if self.splits:
             new.walk = self._walk()
         return new
 
@@ -304,7 +304,7 @@ class Track:
         is there."""
         state = self.state
         until = state.pends_until(end)
-        if not self.turns:
+        if not self.splits:
             return until - state.floor - len(state.done)
         walk = self._backlog.walk if self._backlog is not None else None
         ahead = max(state.floor, self._backlog.cursor if self._backlog is not None and walk is not None else 0)
@@ -317,9 +317,9 @@ class Track:
 
     def _share_of(self, start: int, stop: int) -> int:
         """About how many of these positions are in the track, but none only where it is none."""
-        turns, count = self.turns, 0
-        bounds = [0, *(turn.since for turn in turns), stop]
-        for at, shares in enumerate([{}, *(dict(turn.shares) for turn in turns)]):
+        splits, count = self.splits, 0
+        bounds = [0, *(split.since for split in splits), stop]
+        for at, shares in enumerate([{}, *(dict(split.shares) for split in splits)]):
             share = shares.get(self.number, 0.0) if self.number else 1.0 - sum(shares.values())
             count += ceil(share * max(0, min(stop, bounds[at + 1]) - max(start, bounds[at])))
         return count

@@ -173,7 +173,7 @@ class Book:
             for version in [version for version, until in book.gone.items() if until <= now]:
                 del book.gone[version]
                 self.counts["shares without an instance"] += 1
-                book.turn(end, {each: part for each, part in book.shares.items() if each != version})
+                book.split(end, {each: part for each, part in book.shares.items() if each != version})
                 book.note_change(end)
 
     def reported(self, report: Report, counts: bool, now: int) -> None:
@@ -343,7 +343,7 @@ class Book:
             raise Broken(f"recovered {sorted(names)}, committed were {sorted(self._durable)}")
         for name in names:
             book, expected = self.purposes[name], self._expected[name]
-            book.turn(self.ends[name[0]], {})
+            book.split(self.ends[name[0]], {})
             book.note_change(self.ends[name[0]])
             tracks = dispatcher.purpose(*name).tracks
             if set(tracks) != set(expected):
@@ -468,8 +468,8 @@ class Book:
             if key is None:
                 continue
             same = self._with_key[book.name[0], kind, key]
-            # In one turn all of a key is in one track, unless nobody stated how it is read when they were divided.
-            starts = [0, *(since for since, *_ in book.facts.turns), self.ends[book.name[0]]]
+            # In one split all of a key is in one track, unless nobody stated how it is read when they were divided.
+            starts = [0, *(since for since, *_ in book.facts.splits), self.ends[book.name[0]]]
             at = bisect_right(starts[:-1], position)
             same &= track | ~((1 << starts[at]) - (1 << starts[at - 1]))
             if same & out:
@@ -507,7 +507,7 @@ class Book:
             topic = dispatcher.topics[book.name[0]]
             purpose, facts = topic.purposes[book.name[1]], book.facts
             pending, theirs, dead = book.pending(topic.end), 0, 0
-            self._take_over_turns(book, purpose, pending)
+            self._adopt_splits(book, purpose, pending)
             owned = self.owned(book)
             for number, track in purpose.tracks.items():
                 theirs |= bits(track.state.pending(topic.end)) & owned.get(number, 0)
@@ -530,14 +530,14 @@ class Book:
             if dead != facts.dead:
                 raise Broken(f"{book.name}: dead are {positions(dead)}, not {positions(facts.dead)}")
 
-    def _take_over_turns(self, book: PurposeBook, purpose: Purpose, pending: int) -> None:
-        """The dispatcher may forget a turn of which nothing is left."""
-        theirs = [(turn.since, dict(turn.shares), turn.key) for turn in purpose.main.state.rollout.turns]
-        if theirs != book.facts.turns:
-            before, book.facts.turns = self.owned(book), theirs
+    def _adopt_splits(self, book: PurposeBook, purpose: Purpose, pending: int) -> None:
+        """The dispatcher may forget a split of which nothing is left."""
+        theirs = [(split.since, dict(split.shares), split.key) for split in purpose.main.state.rollout.splits]
+        if theirs != book.facts.splits:
+            before, book.facts.splits = self.owned(book), theirs
             after = self.owned(book)
             if any((before.get(track, 0) ^ after.get(track, 0)) & pending for track in before | after):
-                raise Broken(f"{book.name}: with the turns {theirs} what pends is in other tracks")
+                raise Broken(f"{book.name}: with the splits {theirs} what pends is in other tracks")
 
     def _buried(self, book: PurposeBook, position: int) -> None:
         """The dispatcher made it a dead letter without a handler saying so: since it kills."""

@@ -52,14 +52,14 @@ Shares = dict[int, float]  # a version -> its part of the events
 
 
 def owned(
-    turns: Sequence[tuple[int, Shares, str | None]],
+    splits: Sequence[tuple[int, Shares, str | None]],
     end: int,
     keys: Sequence[tuple[str | None, str | None]],
     ids: Sequence[str],
 ) -> dict[int, int]:
-    """Which events are in which track, a set for each: by these turns, with the events' keys of both kinds and ids."""
+    """Which events are in which track, a set for each: by these splits, with the events' keys of both kinds and ids."""
     found = dict[int, int]()
-    for (start, shares, kind), stop in zip(turns, [*(turn[0] for turn in turns[1:]), end], strict=False):
+    for (start, shares, kind), stop in zip(splits, [*(split[0] for split in splits[1:]), end], strict=False):
         for position in range(start, stop if shares else start):
             key = keys[position][0 if kind is None else 1] or ids[position]
             place = (crc32(key.encode()) * 0x9E3779B97F4A7C15 >> 16) % 2**32 / 2**32
@@ -78,7 +78,7 @@ class Facts(msgspec.Struct):
 
     statements: dict[int, tuple[str, str | None]]
     wanted: Shares = {}
-    turns: list[tuple[int, Shares, str | None]] = []  # from which position on, who has how much, and the key by which
+    splits: list[tuple[int, Shares, str | None]] = []  # from which position on, who has how much, and the key by which
     settled: int = 0
     dead: int = 0
     skipped: int = 0  # from before it listened, trimmed, or handed out as copies
@@ -97,7 +97,7 @@ class Facts(msgspec.Struct):
         return Facts(
             dict(self.statements),
             dict(self.wanted),
-            list(self.turns),
+            list(self.splits),
             self.settled,
             self.dead,
             self.skipped,
@@ -149,10 +149,10 @@ class PurposeBook:
 
     def owned(self, end: int, keys: Sequence[tuple[str | None, str | None]], ids: Sequence[str]) -> dict[int, int]:
         """See `owned`, of which this remembers what came last: what is in a log does not change."""
-        turns, until, found = self._owned
-        if end != until or turns != self.facts.turns:
-            found = owned(self.facts.turns, end, keys, ids)
-            self._owned = list(self.facts.turns), end, found
+        splits, until, found = self._owned
+        if end != until or splits != self.facts.splits:
+            found = owned(self.facts.splits, end, keys, ids)
+            self._owned = list(self.facts.splits), end, found
         return found
 
     @property
@@ -173,7 +173,7 @@ class PurposeBook:
     @property
     def shares(self) -> Shares:
         """What there is of shares now."""
-        return self.facts.turns[-1][1] if self.facts.turns else {}
+        return self.facts.splits[-1][1] if self.facts.splits else {}
 
     def note_shares(self, end: int, now: int, lease_ns: int) -> None:
         """Who has a share that is wanted keeps it for a lease after its last instance, and gets it back with the
@@ -183,16 +183,16 @@ class PurposeBook:
                 self.gone.pop(version, None)
             elif version in self.shares and version not in self.gone:
                 self.gone[version] = now if self.has(version) else now + lease_ns
-        self.turn(end, {each: share for each, share in self.facts.wanted.items() if share and self._keeps(each)})
+        self.split(end, {each: share for each, share in self.facts.wanted.items() if share and self._keeps(each)})
 
     def _keeps(self, version: int) -> bool:
         return self.is_heard_of(version) or version in self.gone
 
-    def turn(self, end: int, shares: Shares) -> None:
+    def split(self, end: int, shares: Shares) -> None:
         stated = [self.facts.statements[version][1] for version in sorted(shares)] + [self.active[2]]
         key = next((each for each in stated if each is not None), None)
-        if shares != self.shares or (shares and self.facts.turns[-1][2] != key):
-            self.facts.turns = [turn for turn in self.facts.turns if turn[0] < end] + [(end, shares, key)]
+        if shares != self.shares or (shares and self.facts.splits[-1][2] != key):
+            self.facts.splits = [split for split in self.facts.splits if split[0] < end] + [(end, shares, key)]
 
     @property
     def pends(self) -> bool:

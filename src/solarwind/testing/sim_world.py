@@ -437,7 +437,7 @@ class World:
         self.counts["replayed"] += count
 
     def _reopened(self, name: Name, mask: int, count: int) -> None:
-        if count > mask.bit_count() or (count < mask.bit_count() and not self.book.purposes[name].facts.turns):
+        if count > mask.bit_count() or (count < mask.bit_count() and not self.book.purposes[name].facts.splits):
             raise Broken(f"{name}: {count} were made pending again, not {positions(mask)}")
         if mask:
             self.book.reopened(name, mask)
@@ -499,7 +499,7 @@ class World:
         try:
             self.engine.dispatcher.retire(*name, self.engine.now, force=force)
         except ConflictError:
-            if force or (not left and not book.facts.turns):  # how much is in a share is counted when it comes there
+            if force or (not left and not book.facts.splits):  # how much is in a share is counted when it comes there
                 raise
             return
         if left and not force:
