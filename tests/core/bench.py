@@ -23,7 +23,12 @@ HERE = "here"  # the dispatcher's own process
 
 
 def batch(
-    count: int = 1, *, keys: Sequence[str | None] | None = None, topic: str = "T", payload: bytes = b"1"
+    count: int = 1,
+    *,
+    keys: Sequence[str | None] | None = None,
+    topic: str = "T",
+    payload: bytes = b"1",
+    due: Sequence[int | None] | None = None,
 ) -> Batch:
     return seal(
         topic,
@@ -34,6 +39,7 @@ def batch(
         machine="m",
         process="p",
         keys=list(keys) if keys is not None else None,
+        due=list(due) if due is not None else None,
     )
 
 

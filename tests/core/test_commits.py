@@ -78,3 +78,20 @@ def test_an_offer_does_not_wait_for_what_producers_fired_while_there_was_no_room
     assert commits.withdraw(name)
     begun.bench.dispatcher.join(Join("T", "p"), 0, begun.bench.now)
     assert not commits.hold(begun.offer()), "no commit may come for which it could wait"
+
+
+def test_delayed_batches_wait_again_where_there_was_no_room_and_only_those_of_producers_are_refused(
+    begun: Begun,
+) -> None:
+    commits = begun.commits
+    commits.submit(batch(due=[7]), "a producer")
+    commits.fire([batch(due=[8])])
+    first = commits.begin()
+    assert ([due for due, _ in first.delayed], first.batches) == ([7, 8], [])
+    assert [waiter for _, waiter in commits.refuse(first)] == ["a producer"]
+    assert [due for due, _ in first.delayed] == [8]
+    commits.put_back(first)
+    again = commits.begin()
+    assert ([due for due, _ in again.delayed], commits.due.nearest) == ([8], None)
+    commits.end(again, begun.bench.now)
+    assert commits.due.nearest == 8

@@ -30,6 +30,8 @@ _ROLLOUT = "core/test_rollout.py"
 _DISPATCHER = "core/test_dispatcher.py"
 _LOCAL = "test_local_engine.py"
 _COMMITS = "core/test_commits.py"
+_DELAYED = "test_delayed.py"
+_DUE = "core/test_due.py"
 _FULL = "test_store_failure.py"
 _TRIMMING = "store/test_trimming.py"
 _FORGETS = "test_contract.py::TestMemory::test_the_same_id_is_not_stored_again_after_its_event_was_handled"
@@ -209,7 +211,12 @@ ENGINE = [
     *_of(
         "engine/commits.py",
         ("self._uncommitted = commit.changes\n", "pass\n"),
-        ("self.incoming = commit.incoming + self.incoming\n", "pass\n"),
+        ("self.incoming = commit.incoming + commit.later + self.incoming\n", "pass\n"),
+        ("commit.incoming + commit.later + self", "commit.incoming + self", _COMMITS),
+        ("self.due.add(min(due for due, _ in commit.delayed))", "pass", _DELAYED),
+        ("commit.later = [each for each in commit.later if each[1] is None]", "pass", _COMMITS),
+        ("together = commit.incoming + commit.later", "together = commit.incoming", _COMMITS),
+        ("incoming = [each for each in incoming if each[0].header.due is None]", "pass", _DELAYED),
         ("self._after = commit.after + self._after", "pass"),
         ("return first + [each for each in rest if each[1] is None]", "return first", _LOCAL),
         ("self._snapshots.note(changes, 0)", "pass", _LOCAL),
@@ -227,7 +234,32 @@ ENGINE = [
         ("for _, waiter in (*self._committing, *self.incoming)", "for _, waiter in self.incoming", _FULL),
     ),
     *_of(
+        "engine/due.py",
+        ("times.setdefault(due or 0, []).append(index)", "times.setdefault(0, []).append(index)", _DELAYED),
+        ("or due < self.nearest", "or due > self.nearest", _DELAYED),
+        ("self._not_before <= now and", "", _DELAYED),
+        ("and not self.releasing", "", _DUE),
+        ("self.nearest <= wall", "True", _DUE),
+        ("return self.releasing or (", "return (", _DUE),
+        ("min(self.nearest - wall, LOOK_NS)", "self.nearest - wall", _DELAYED),
+        (", self._not_before)\n", ", 0)\n", _DUE),
+        ("nearest, self.nearest = self.nearest, None", "nearest = self.nearest", _DUE),
+        ("self.add(nearest)\n        self._pause,", "self._pause,", _DELAYED),
+        ("self.add(nearest)\n        self._not_before,", "self._not_before,", _DELAYED),
+        ("self._pause, self.releasing, self.failing = FIRST_PAUSE_NS, False, False", "self.releasing = False", _DUE),
+        ("self._pause = min(2 * self._pause, MAX_PAUSE_NS)", "pass", _DELAYED),
+    ),
+    *_of(
+        "engine/release.py",
+        ("await asyncio.sleep(0)", "pass", _DELAYED),
+        ("if self._stopped or not", "if not", _DELAYED),
+        ("self._due.add(await due_log.next_due())", "pass", _DELAYED),
+        ("if not failed:", "if True:", _DELAYED),
+        ("self._arrived(*released)", "pass", _DELAYED),
+    ),
+    *_of(
         "engine/local.py",
+        ("for _, future in commit.later:", "for _, future in ():", _DELAYED),
         ("if found or end == self._dispatcher.topics[topic].end:", "if True:", _LOCAL),
         ("if number <= commit.number and not waiter.done():", "if not waiter.done():", _LOCAL),
         ("self._full = self._full_for_all = False\n            log", "log", _FULL),

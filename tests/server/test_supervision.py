@@ -110,7 +110,7 @@ async def test_a_connection_whose_body_cannot_be_read_on_is_closed_and_the_other
     async with here() as (_, port), peer(port) as made:
         await made.send(request("POST", EVENTS, JSON | {"transfer-encoding": "chunked"}) + b"1\r\n1\r\n" * 50)
         await asyncio.sleep(0)
-        raised = once(Http11, "_take_body")
+        raised = once(Http11, "_receive_body")
         await made.send(b"1\r\n1\r\n" * 1_000 + b"0\r\n\r\n")
         assert await made.read() == b""
         assert raised

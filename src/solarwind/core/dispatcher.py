@@ -66,8 +66,9 @@ class Dispatcher(Registry):
 
     def pre_send(self, topic: Topic, batch: Batch) -> bool:
         """Names and sizes were checked where the batch was made or read; the store leaves out what was accepted before
-        and makes the rest durable. A topic that nobody listens to and that keeps no history stores nothing."""
-        if topic.purposes or topic.keep_ns > 0:
+        and makes the rest durable. A topic that nobody listens to and that keeps no history stores nothing, unless it
+        is due later: somebody may listen by then."""
+        if topic.purposes or topic.keep_ns > 0 or batch.header.due is not None:
             return True
         topic.unkept += len(batch)
         return False

@@ -11,6 +11,32 @@ from collections.abc import Callable
 from ..core.dispatcher import Dispatcher
 from .clock import Clock, Timer
 
+NEVER = 1 << 63  # ns since 1970
+
+
+class Wakeup:
+    """One call in the future, at the earliest time that was asked for."""
+
+    def __init__(self, clock: Clock, call: Callable[[], None]) -> None:
+        self._clock = clock
+        self._call = call
+        self._timer: Timer | None = None
+        self.at = NEVER  # when it is made
+
+    def set(self, when: int) -> None:
+        """Make the call when the clock has reached `when`, or earlier if that was asked for."""
+        if when < self.at:
+            self.stop()
+            self._timer, self.at = self._clock.call_at(when, self._run), when
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _run(self) -> None:
+        self.at = NEVER
+        self._call()
+
 
 class Alarm:
     """The alarm of one dispatcher. `done` carries out the resulting effects."""
@@ -19,8 +45,7 @@ class Alarm:
         self._dispatcher = dispatcher
         self._clock = clock
         self._done = done
-        self._timer: Timer | None = None
-        self._timer_at = 0
+        self._wakeup = Wakeup(clock, self._tick)
         self._piece: asyncio.Handle | None = None
 
     def set(self) -> None:
@@ -28,19 +53,15 @@ class Alarm:
         if self._dispatcher.behind and self._piece is None:
             self._piece = asyncio.get_running_loop().call_soon(self._go_on)
         when = self._dispatcher.wake_at
-        if when is None or (self._timer is not None and self._timer_at <= when):
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer, self._timer_at = self._clock.call_at(when, self._tick), when
+        if when is not None and when < self._wakeup.at:
+            self._wakeup.set(when)
 
     def stop(self) -> None:
-        for each in (self._timer, self._piece):
-            if each is not None:
-                each.cancel()
+        self._wakeup.stop()
+        if self._piece is not None:
+            self._piece.cancel()
 
     def _tick(self) -> None:
-        self._timer = None
         self._dispatcher.tick(self._clock.now())
         self._done()
 

@@ -66,7 +66,8 @@ class Engine(Protocol):
         ...
 
     def check(self) -> None:
-        """Raise the error that it failed with, or `Unavailable` while nothing can be accepted."""
+        """Raise the error that it failed with; `Unavailable` while nothing can be accepted; `StoreError` while delayed
+        events cannot enter their topics."""
         ...
 
     def submit(self, batch: Batch) -> asyncio.Future[None]:

@@ -16,6 +16,8 @@ from ..core.dispatcher import Dispatcher
 from ..core.effects import Offer
 from ..core.log import Stored
 from ..core.state import Change, Snapshot
+from ..store.delays import Delayed
+from .due import Due, by_due
 from .snapshots import Snapshots
 
 MAX_COMMIT_BYTES = 8 << 20
@@ -34,6 +36,7 @@ class Commit(msgspec.Struct, Generic[W], eq=False):
 
     number: int
     incoming: list[tuple[Batch, W | None]]
+    later: list[tuple[Batch, W | None]]  # goes into the due-log
     changes: list[Change]
     snapshots: list[Snapshot]
     after: list[Offer]
@@ -41,6 +44,10 @@ class Commit(msgspec.Struct, Generic[W], eq=False):
     @property
     def batches(self) -> list[Batch]:
         return [batch for batch, _ in self.incoming]
+
+    @property
+    def delayed(self) -> list[Delayed]:
+        return [each for batch, _ in self.later for each in by_due(batch)]
 
 
 class Commits(Generic[W]):
@@ -51,6 +58,7 @@ class Commits(Generic[W]):
         self._dispatcher = dispatcher
         self._recent = recent
         self._snapshots = Snapshots(dispatcher.snapshot, snapshot_after)
+        self.due = Due()
         self.number = 0  # of the commit that was begun last
         self.done = 0  # of the last one that was stored
         self.incoming: list[tuple[Batch, W | None]] = []
@@ -119,10 +127,13 @@ class Commits(Generic[W]):
         """Take all that waits. The store is to have it whole or not at all."""
         incoming, self.incoming, self._fired_bytes = self.incoming, [], 0
         self._committing = incoming = self._divided(incoming) if len(incoming) > 1 else incoming
+        later = [each for each in incoming if each[0].header.due is not None]
+        if later:
+            incoming = [each for each in incoming if each[0].header.due is None]
         changes, self._uncommitted = self._uncommitted + self._dispatcher.pop_changes(), []
         after, self._after = self._after, []
         self.number += 1
-        return Commit(self.number, incoming, changes, self._snapshots.pop_due(changes, self.number), after)
+        return Commit(self.number, incoming, later, changes, self._snapshots.pop_due(changes, self.number), after)
 
     def _divided(self, incoming: list[tuple[Batch, W | None]]) -> list[tuple[Batch, W | None]]:
         """So much of it as goes into one commit; the rest waits for the next."""
@@ -137,7 +148,7 @@ class Commits(Generic[W]):
         return incoming
 
     def accept(self, stored: Stored, now: int) -> None:
-        """It is in the log, by a commit or by itself."""
+        """It is in the log: by a commit, or because it was due, or by itself."""
         self._recent.add(stored)
         self._dispatcher.accepted(stored, now)
 
@@ -147,6 +158,8 @@ class Commits(Generic[W]):
         self._stuck_bytes = 0
         if commit.changes:
             self._dispatcher.committed(commit.changes, now)
+        if commit.later:
+            self.due.add(min(due for due, _ in commit.delayed))
         self.done = commit.number
         if not self.waiting:
             commit.after += self._after
@@ -156,13 +169,14 @@ class Commits(Generic[W]):
     def refuse(self, commit: Commit[W]) -> list[tuple[Batch, W]]:
         """There is no room for its batches. Return those that are refused, and leave them out. What handlers fired was
         promised with their settle; the producers' own is theirs to fire again."""
-        refused = [(batch, waiter) for batch, waiter in commit.incoming if waiter is not None]
+        together = commit.incoming + commit.later
         commit.incoming = [each for each in commit.incoming if each[1] is None]
-        return refused
+        commit.later = [each for each in commit.later if each[1] is None]
+        return [(batch, waiter) for batch, waiter in together if waiter is not None]
 
     def put_back(self, commit: Commit[W]) -> None:
         """There is no room for anything of it: the next commit has all of it."""
-        self.incoming = commit.incoming + self.incoming
+        self.incoming = commit.incoming + commit.later + self.incoming
         self._uncommitted = commit.changes
         self._after = commit.after + self._after
         self._stuck_bytes = sum(len(batch.data) for batch, waiter in self.incoming if waiter is None)

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from .clock import Clock
 from .commits import Commits
 
 
@@ -31,10 +32,11 @@ class IdleWait(msgspec.Struct, eq=False):
 
 
 class IdleWaits:
-    """All such waits. `work_left` returns whether a purpose has something to do."""
+    """All such waits. `work_left` returns whether a purpose has something to do; what is due may be for any."""
 
-    def __init__(self, work_left: Callable[[str, str], bool], commits: Commits[Any]) -> None:
+    def __init__(self, work_left: Callable[[str, str], bool], commits: Commits[Any], clock: Clock) -> None:
         self._work_left = work_left
+        self._clock = clock
         self._commits = commits
         self.waiting: list[IdleWait] = []
 
@@ -54,7 +56,7 @@ class IdleWaits:
                 continue
             if waiter.commit is None:
                 waiter.commit = self._commits.following
-            if self._commits.done >= waiter.commit:
+            if self._commits.done >= waiter.commit and not self._commits.due.has_work(self._clock.wall()):
                 waiter.future.set_result(None)
         self.waiting = [waiter for waiter in self.waiting if not waiter.future.done()]
 

@@ -12,7 +12,7 @@ import random as chance
 from collections.abc import Callable, Collection, Coroutine
 from contextlib import suppress
 from secrets import token_bytes
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -26,7 +26,7 @@ from ..limits import Limits
 from ..logs import limited
 from ..origin import this_process
 from ..plugins import registered
-from ..store.base import Full, Recovered, Store
+from ..store.base import DelayingStore, Full, Recovered, Store
 from .alarm import Alarm
 from .base import NOTHING, Receiver, Since
 from .cache import LogCache
@@ -38,6 +38,7 @@ from .history import Trimmer
 from .idle import IdleWaits
 from .notices import warn_of_clock, warn_of_forgotten
 from .operations import FOREVER, Operations
+from .release import Releaser
 from .running import log_stale, refuse
 from .tasks import Tasks, end_tasks
 
@@ -95,9 +96,10 @@ class LocalEngine(Operations):
         self._reading: set[tuple[str, int]] = set()
         self._tasks = Tasks(self._fail)
         self._alarm = Alarm(self._dispatcher, self._clock, self._carry_out)
+        self._releaser = Releaser(store, self._commits.due, self._clock, self._arrived, self._commit_soon)
         self._trimmer = Trimmer(store, self._dispatcher, self._clock, self._spawn, self._fail)
         self._gate = Gate(store, self._spawn, self._deliver_all, self._fail)
-        self._idle_waits = IdleWaits(self._dispatcher.has_work, self._commits)
+        self._idle_waits = IdleWaits(self._dispatcher.has_work, self._commits, self._clock)
 
     # Life ---------------------------------------------------------------------------------------------
 
@@ -112,11 +114,13 @@ class LocalEngine(Operations):
         recovered = await self.store.open(self._clock.now())
         warn_of_clock(recovered.now, self._clock.wall())
         try:
+            await self._releaser.recover()
             self._recover(recovered)
         except BaseException:
             self._running = False
             await self.store.close()
             raise
+        self._releaser.set_timer()
 
     def _recover(self, recovered: Recovered) -> None:
         # Where services go by another clock they seem to hang, and are not waited for.
@@ -148,6 +152,7 @@ class LocalEngine(Operations):
         if not self._running:
             return
         self._ending = True
+        self._releaser.stop()
         while self._committing and self._committer is not None and not self._full_for_all:
             await asyncio.wait([self._committer], timeout=FULL_S)
         if self._committing and self._full_for_all:
@@ -164,6 +169,7 @@ class LocalEngine(Operations):
 
     def check(self) -> None:
         self._check_running()
+        self._releaser.check()
 
     def _fail(self, error: StoreError) -> None:
         """The store's promise cannot be kept any more: stop rather than guess."""
@@ -289,9 +295,13 @@ class LocalEngine(Operations):
                 self._committer.add_done_callback(self._commits_ended)
 
     async def _commit_all(self) -> None:
+        due = self._commits.due
         try:
             while self._error is None:
-                await self._commit_once()
+                if self._commits.waiting or self._durable:
+                    await self._commit_once()
+                if due.nearest is not None and await self._releaser.release():
+                    continue
                 if not self._commits.waiting:
                     begun = self._begun = self._loop.create_future()
                     if self._idle_waits.waiting:
@@ -317,7 +327,7 @@ class LocalEngine(Operations):
         try:
             stored = await self._write(commit)
             if self._full:
-                self._note_room(bool(commit.incoming))
+                self._note_room(bool(commit.incoming or commit.later))
         except Full as full:
             self._note_full(full)
             for _, future in self._commits.refuse(commit):
@@ -330,7 +340,7 @@ class LocalEngine(Operations):
                 await asyncio.sleep(FULL_S)
                 return
         now = self._clock.now()
-        if commit.incoming:
+        if commit.incoming or commit.later:
             self._accept(commit, stored, now)
             self._carry_out()  # who waits for an event need not wait for what follows
         for offer in self._commits.end(commit, now):
@@ -344,6 +354,9 @@ class LocalEngine(Operations):
             self._carry_out()
 
     async def _write(self, commit: Commit[asyncio.Future[None]]) -> list[Stored | None]:
+        if commit.later:
+            delaying, now = cast(DelayingStore, self.store), self._clock.now()
+            return await delaying.commit(commit.batches, commit.changes, commit.snapshots, now, commit.delayed)
         return await self.store.commit(commit.batches, commit.changes, commit.snapshots, self._clock.now())
 
     async def _write_settles(self, commit: Commit[asyncio.Future[None]]) -> list[Stored | None]:
@@ -373,20 +386,28 @@ class LocalEngine(Operations):
                 self._accept_one(each, now)
             if future is not None and not future.done():
                 future.set_result(None)
+        for _, future in commit.later:
+            if future is not None and not future.done():
+                future.set_result(None)
 
     def _accept_one(self, stored: Stored, now: int) -> None:
         self._commits.accept(stored, now)
         self._trimmer.look_at(self._dispatcher.topics[stored.batch.topic])
 
-    def _arrived(self, stored: Stored) -> None:
-        """It came into the log by itself."""
+    def _arrived(self, *arrived: Stored) -> None:
+        """They came into the log by themselves, or were due."""
+        now = self._clock.now()
+        for stored in arrived:
+            self._enter(stored, now)
+        self._carry_out()
+
+    def _enter(self, stored: Stored, now: int) -> None:
         try:
             self._dispatcher.topic(stored.batch.topic)
         except Busy as busy:
             log.error("events are kept but not handed out: %s", busy)
-            return
-        self._accept_one(stored, self._clock.now())
-        self._carry_out()
+        else:
+            self._accept_one(stored, now)
 
     async def _caught_up(self, topics: Collection[str] = ()) -> None:
         """Wait until all that is accepted has arrived. What was fired on these topics and nobody keeps or listens to is
@@ -548,6 +569,8 @@ class LocalEngine(Operations):
                     f"{counts.pending} pending ({found.delayed} of them for a retry) and "
                     f"{counts.in_flight} in flight of {purpose!r} on {topic!r}"
                 )
+        if self._commits.due.has_work(self._clock.wall()):
+            parts.append("delayed events that are due")
         if self._committing:
             parts.append("a commit under way")
         return "; ".join(parts) or NOTHING

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 from typing import NamedTuple, Protocol
 
 from ..batch import Batch
@@ -136,16 +137,19 @@ class MemoryDueLog:
 
     def _take(self, entry: Entry) -> None:
         del self._entries[self._at(entry.place)]
+        self._forget(entry)
+
+    def _forget(self, entry: Entry) -> None:
         self.bytes -= entry.batch.weight
         for index in range(len(entry.batch)):
             del self._places[entry.batch.topic, entry.batch.id(index)]
 
     async def release(self, now: int) -> list[Stored]:
-        stored: list[Stored | None] = []
-        for entry in self._entries[:RELEASE_ROWS]:
-            if entry.due <= now:
-                self._take(entry)
-                stored.append(self._append(entry.batch))
+        due = list(takewhile(lambda entry: entry.due <= now, self._entries[:RELEASE_ROWS]))
+        del self._entries[: len(due)]
+        for entry in due:
+            self._forget(entry)
+        stored = [self._append(entry.batch) for entry in due]
         return [each for each in stored if each is not None]
 
     async def next_due(self) -> int | None:
