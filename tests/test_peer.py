@@ -24,7 +24,7 @@ from solarwind.logs import limited
 from solarwind.operations import OPERATIONS, Operator
 from solarwind.peer.client import Client
 from solarwind.peer.connection import Connection
-from solarwind.peer.turns import Turns
+from solarwind.peer.time_slices import TimeSlices
 from solarwind.service import consumer, runner
 from solarwind.store.memory import MemoryStore
 from solarwind.testing.clock import FakeClock
@@ -59,7 +59,7 @@ class Host:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self.turns = Turns()
+        self.slices = TimeSlices()
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def grant(self, token: str | None) -> Everything:

@@ -14,7 +14,7 @@ from solarwind.testing.contract import on_loop, until
 
 from .peers import batch, talker
 from .serving import Serving
-from .test_turns import here
+from .test_time_slices import here
 
 EVENTS = 200_000
 TOGETHER = 2_000

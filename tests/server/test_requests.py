@@ -16,7 +16,7 @@ from solarwind.testing.contract import a_while, on_loop, until
 
 from .peers import Answer, ask, handshake, peer, request
 from .place import Host
-from .test_turns import here
+from .test_time_slices import here
 
 EVENTS = "/v1/topics/t/events"
 JSON = {"content-type": "application/json"}

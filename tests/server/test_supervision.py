@@ -12,7 +12,7 @@ import pytest
 
 from solarwind import StoreError, wire
 from solarwind.peer.connection import Connection
-from solarwind.peer.turns import Turns
+from solarwind.peer.time_slices import TimeSlices
 from solarwind.server.http11 import Http11
 from solarwind.server.revocation import Uses
 from solarwind.server.take import Takes
@@ -21,7 +21,7 @@ from solarwind.server.webhooks import Webhooks
 from solarwind.testing.contract import on_loop, until
 
 from .peers import SECRET, ask, peer, request, talker
-from .test_turns import EVENTS, JSON, PURPOSE, here
+from .test_time_slices import EVENTS, JSON, PURPOSE, here
 
 Once = Callable[[type, str], list[BaseException]]
 
@@ -95,8 +95,8 @@ async def test_a_connection_whose_frame_cannot_be_read_on_ends_and_the_others_go
     async with here() as (_, port), talker(port) as made:
         await made.hello()
         with monkeypatch.context() as patch:
-            patch.setattr(Turns, "crowded", property(lambda turns: True))  # so that it is read in the background
-            raised = once(Turns, "next")
+            patch.setattr(TimeSlices, "crowded", property(lambda slices: True))  # so that it is read in the background
+            raised = once(TimeSlices, "next")
             await made.say(wire.Ping())
             assert (await made.hear(wire.Refused)).code == "protocol"
         assert raised

@@ -8,8 +8,8 @@ from typing import Any, cast
 from ..engine.tasks import Tasks
 from .connection import Connection
 from .host import Host
+from .time_slices import TimeSlices
 from .transport import Transport
-from .turns import Turns
 
 
 class Clients:
@@ -20,7 +20,7 @@ class Clients:
     def __init__(self) -> None:
         self._connections: set[Connection] = set()
         self._tasks = Tasks(lambda _: None)  # none of which the others depend on
-        self.turns = Turns()  # of all long work for them
+        self.slices = TimeSlices()  # of all long work for them
 
     def connected(self, transport: Transport, token: str | None = None) -> Connection:
         """Return the connection of a new client; `token` is from its handshake."""

@@ -25,10 +25,10 @@ from ..service.registration import check_join
 from . import calls
 from .authors import Authors
 from .host import Host, Rights
-from .offers import Together, offer_of
+from .inbound import Inbound
+from .offers import BatchOffers, offer_of
 from .remote_instance import RemoteInstance
 from .transport import Transport
-from .unread import Unread
 
 log = logging.getLogger("solarwind")
 
@@ -50,7 +50,7 @@ class Connection:
     __slots__ = (
         *("_accepted", "_authors", "_flushing", "_grant", "_held", "_held_bytes", "_host", "_lasting"),
         *("_offered", "_offers", "_out", "_paused", "_room", "_instances", "_stuck", "_submitted", "_tasks"),
-        *("_to_offer", "_token", "_topics", "_transport", "_unaccepted", "_unread", "heard", "open"),
+        *("_to_offer", "_token", "_topics", "_transport", "_unaccepted", "_inbound", "heard", "open"),
         "since",
     )
 
@@ -69,13 +69,13 @@ class Connection:
         self._held_bytes = 0
         self._submitted: dict[asyncio.Future[None], tuple[int, int]] = {}  # and not answered: with ref and bytes
         self._unaccepted = 0  # bytes
-        self._unread = Unread(host.turns, self._take, self.failed, self._regulate)
+        self._inbound = Inbound(host.slices, self._take, self.failed, self._regulate)
         self._paused = False  # reading
         self._stuck = False  # writing
         self._out: list[wire.Message] = []
         self._accepted: list[int] = []
-        self._offers: dict[int, Together] = {}  # of this turn, by the batch
-        self._to_offer: list[Together] = []
+        self._offers: dict[int, BatchOffers] = {}  # of this turn, by the batch
+        self._to_offer: list[BatchOffers] = []
         self._offered = 0
         self._flushing = False
         self._room: list[asyncio.Future[None]] = []  # who waits until more can be written
@@ -89,7 +89,7 @@ class Connection:
         if not self.open:
             return
         self.heard = asyncio.get_running_loop().time()
-        self._unread.add(data)
+        self._inbound.add(data)
 
     def failed(self, error: Exception) -> None:
         """End the connection after an unexpected error; its client reconnects."""
@@ -236,7 +236,7 @@ class Connection:
         return name if self._transport.local or not name else f"{id(self)} {name}"
 
     async def _enter(self, remote: RemoteInstance, join: effects.Join, since: Any) -> AsyncIterator[list[Any]]:
-        await self._host.turns.brief(_JOIN_S)
+        await self._host.slices.brief(_JOIN_S)
         try:
             remote.instance = await self._host.engine.join(join, since, remote)
         except SolarWindError:
@@ -378,7 +378,7 @@ class Connection:
             known.shares.append(share)
         else:
             self._offered += 1
-            known = self._offers[id(offer.stored)] = Together(self._offered, offer.stored, [share])
+            known = self._offers[id(offer.stored)] = BatchOffers(self._offered, offer.stored, [share])
             self._to_offer.append(known)
         remote.last = known.number
 
@@ -456,7 +456,7 @@ class Connection:
     def _regulate(self) -> None:
         """Stop reading while too much is not accepted yet, or while the peer does not read its answers."""
         max_bytes = MAX_UNACCEPTED // 2 if self._paused else MAX_UNACCEPTED
-        paused = self._unaccepted > max_bytes or len(self._out) > MAX_UNREAD or bool(self._unread)
+        paused = self._unaccepted > max_bytes or len(self._out) > MAX_UNREAD or bool(self._inbound)
         if paused and not self._paused:
             self._transport.pause()
         elif self._paused and not paused:
@@ -548,7 +548,7 @@ class Connection:
         self._to_offer.clear()
         self._forget_held()
         self._authors.clear()
-        self._unread.clear()
+        self._inbound.clear()
         remotes, self._instances = self._instances, {}
         joined = [remote.instance for remote in remotes.values() if remote.instance]
         if joined:  # all of them before any leaves, or its events would go to the next, which is gone too

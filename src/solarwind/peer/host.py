@@ -10,7 +10,7 @@ from ..limits import Limits
 
 if TYPE_CHECKING:
     from .connection import Connection
-    from .turns import Turns
+    from .time_slices import TimeSlices
 
 
 class Rights(Protocol):
@@ -81,7 +81,7 @@ class Host(Protocol):
         ...
 
     @property
-    def turns(self) -> Turns:
+    def slices(self) -> TimeSlices:
         """The queue for long work of all connections."""
         ...
 

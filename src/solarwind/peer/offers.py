@@ -8,7 +8,7 @@ from .. import wire
 from ..core.log import Stored
 
 
-class Together(NamedTuple):
+class BatchOffers(NamedTuple):
     """Offers of one batch, which travels once for all of them."""
 
     number: int
@@ -16,9 +16,9 @@ class Together(NamedTuple):
     shares: list[wire.Share]
 
 
-def offer_of(together: Together) -> wire.Offer:
+def offer_of(offers: BatchOffers) -> wire.Offer:
     """Return the message. Of a batch of which little is offered, only that part travels."""
-    (start, batch), shares = together.stored, together.shares
+    (start, batch), shares = offers.stored, offers.shares
     low = min(share.picks[0] for share in shares)
     high = max(share.picks[-1] for share in shares)
     if 2 * (high - low) < len(batch):

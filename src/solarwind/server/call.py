@@ -30,7 +30,7 @@ from ..errors import (
     Unavailable,
 )
 from ..names import check_purpose, check_topic
-from ..peer.turns import PIECE_BYTES
+from ..peer.time_slices import PIECE_BYTES
 from ..text import escape_controls
 from .access import Grant
 from .faults import read_body, read_query
@@ -154,7 +154,7 @@ class Call:
             got = ascii(self.media_type[:80]) if self.media_type else "none: say it as content-type"
             raise HTTPException(415, f"expected a body of type {JSON_TYPE}, got {got}")
         settings = self.host.settings
-        await check_long_json(body, settings.nesting, self.host.turns, max_values=_VALUES * settings.ids + _VALUES)
+        await check_long_json(body, settings.nesting, self.host.slices, max_values=_VALUES * settings.ids + _VALUES)
         try:
             return read_body(body, kind)
         except BadArgument:  # JSON knows only numbers: some encoders write the integer 3 as 3.0
@@ -234,11 +234,11 @@ class ClientGone(Exception):
 async def in_pieces(call: Call, items: Iterable[Any]) -> list[Any]:
     """Return the items as JSON for a long answer. They are made one by one, in turn with other work."""
     written: list[Any] = []
-    items, turns = iter(items), call.host.turns
+    items, slices = iter(items), call.host.slices
     more = True
     while more:
-        await turns.next()
-        with turns.piece():
+        await slices.next()
+        with slices.piece():
             more, size = False, 0
             for item in items:
                 written.append(msgspec.Raw(encode(item)))

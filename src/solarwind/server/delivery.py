@@ -32,7 +32,7 @@ from ..failure import Later, Reject, Retry
 from ..limits import Limits
 from ..logs import limited
 from ..options import check_count
-from ..peer.turns import Turns
+from ..peer.time_slices import TimeSlices
 from ..service.outcome import Outcome
 from ..service.registration import make_join
 from ..service.runner import Runner
@@ -272,17 +272,17 @@ class Delivery:
         target: Target,
         origin: str,
         ended: Callable[[str], None],
-        turns: Turns,
+        slices: TimeSlices,
     ) -> None:
         """`ended` is called with the reason when it is to send nothing any more. Requests are made and signed in
-        `turns`, because they may be long and many."""
+        `slices`, because they may be long and many."""
         self.webhook = webhook
         self._engine = engine
         self._limits = limits
         self._target = target
         self._origin = origin
         self._ended = ended
-        self._turns = turns
+        self._slices = slices
         self._pace = Pace(webhook.rate)
         self._stopping = asyncio.Event()
         self._runner: Runner | None = None
@@ -336,8 +336,8 @@ class Delivery:
     async def _post(self, event: Event) -> None:
         await self._turn()
         spec = self.webhook.spec
-        await self._turns.next()
-        with self._turns.piece():
+        await self._slices.next()
+        with self._slices.piece():
             body = event.data if spec.mode == "binary" else escape_controls(encode(to_cloudevent(event)))
             headers = self._headers(event, body)
         try:

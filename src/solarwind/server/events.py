@@ -19,7 +19,7 @@ from ..errors import BadArgument, BadPayload, SolarWindError, TooLarge
 from ..limits import Limits
 from ..names import check_id, check_key
 from ..payload import BYTES, JSON, check_values, is_json
-from ..peer.turns import PIECE_BYTES
+from ..peer.time_slices import PIECE_BYTES
 from . import cloudevents
 from .call import Call, answer, problem
 from .cloudevents import Incoming
@@ -82,7 +82,7 @@ async def fire(call: Call) -> Response:
             events = await _batched(call, await call.body(settings.body_bytes))
         elif kind == cloudevents.STRUCTURED:
             body = await call.body(min(settings.body_bytes, _max_structured_bytes(limits)))
-            await check_long_json(body, settings.nesting, call.host.turns)
+            await check_long_json(body, settings.nesting, call.host.slices)
             events = [await _checked(call, cloudevents.read_structured(body, call.topic))]
         else:
             body = await call.body(limits.payload_bytes)
@@ -93,7 +93,7 @@ async def fire(call: Call) -> Response:
         raise HTTPException(415, f"expected a body of type {', '.join(TYPES)}, got {got}")
     body = await call.body(limits.payload_bytes)
     if kind == JSON:
-        await check_long_json(body, settings.nesting, call.host.turns)
+        await check_long_json(body, settings.nesting, call.host.slices)
     return await _accept(call, [_seal(call, [body], kind, stated, None if query.id is None else [query.id])])
 
 
@@ -134,8 +134,8 @@ def _seal(call: Call, payloads: list[bytes], content: str, stated: Attributes, i
 
 async def _batched(call: Call, body: bytes) -> list[Incoming]:
     """Split the body into its events, without decoding it as a whole."""
-    settings, turns, max_bytes = call.host.settings, call.host.turns, _max_structured_bytes(call.host.limits)
-    shape = await Shape(settings.nesting, max_items=settings.ids).read_slowly(body, turns)
+    settings, slices, max_bytes = call.host.settings, call.host.slices, _max_structured_bytes(call.host.limits)
+    shape = await Shape(settings.nesting, max_items=settings.ids).read_slowly(body, slices)
     start, stop = len(body) - len(body.lstrip(_SPACE)), len(body.rstrip(_SPACE))
     if stop - start < 2 or body[start] != _OPENS or body[stop - 1] != _CLOSES:
         check_json(body[:PIECE_BYTES], settings.nesting)
@@ -150,8 +150,8 @@ async def _batched(call: Call, body: bytes) -> list[Incoming]:
         try:
             if end - before > max_bytes:
                 raise TooLarge(f"expected a CloudEvent of at most {max_bytes:,} bytes, got {end - before:,}")
-            await turns.next()
-            with turns.piece():
+            await slices.next()
+            with slices.piece():
                 event = cloudevents.read_structured(body[before + 1 : end], call.topic)
             events.append(await _checked(call, event))
         except SolarWindError as error:
@@ -162,7 +162,7 @@ async def _batched(call: Call, body: bytes) -> list[Incoming]:
 async def _checked(call: Call, event: Incoming) -> Incoming:
     """Return a checked event. Raise `BadPayload` and `TooLarge`."""
     if is_json(event.content):
-        await check_long_json(event.data, call.host.settings.nesting, call.host.turns, "JSON as data")
+        await check_long_json(event.data, call.host.settings.nesting, call.host.slices, "JSON as data")
     return event
 
 
@@ -173,11 +173,11 @@ def _max_structured_bytes(limits: Limits) -> int:
 
 async def _all_batches(call: Call, events: Sequence[Incoming]) -> list[Batch]:
     found: list[Batch] = []
-    batches, turns = _batches(call, events), call.host.turns
+    batches, slices = _batches(call, events), call.host.slices
     more: Batch | None
     while True:
-        await turns.next()
-        with turns.piece():
+        await slices.next()
+        with slices.piece():
             more = next(batches, None)
         if more is None:
             return found
@@ -191,7 +191,7 @@ def _batches(call: Call, events: Sequence[Incoming]) -> Iterator[Batch]:
         _check_size(len(each.data), limits)
     for (machine, process), found in groupby(events, lambda event: (event.machine, event.process)):
         run = list(found)
-        for cut in slices([each.data for each in run], limits, [_header_bytes(each) for each in run]):
+        for cut in batch_slices([each.data for each in run], limits, [_header_bytes(each) for each in run]):
             part = run[cut]
             producer, first = call.host.numbers.allocate(call.topic, len(part))
             yield seal(
@@ -217,7 +217,7 @@ def _attribute_bytes(attributes: Attributes) -> int:
     return 4 * words(attributes) + 8 * len(attributes.get("extensions", ()))
 
 
-def slices(payloads: Sequence[bytes], limits: Limits, headers: Sequence[int] | None = None) -> Iterator[slice]:
+def batch_slices(payloads: Sequence[bytes], limits: Limits, headers: Sequence[int] | None = None) -> Iterator[slice]:
     """Yield slices whose payloads fit into a batch. `headers` are the bytes that each takes in its header."""
     start = size = head = 0
     for at, payload in enumerate(payloads):
@@ -335,11 +335,11 @@ class Lines:
     async def _send(self, block: bytes) -> None:
         """Send the lines of a block. Raise `BadLine` once the lines before it are sent, and what sending raises."""
         numbers, payloads, bad = await self._split(block)
-        turns = self._call.host.turns
+        slices = self._call.host.slices
         header = _attribute_bytes(self._stated) + 4 * (len(self._id or "") + _NUMBER)
-        for cut in slices(payloads, self._limits, [header] * len(payloads)):
-            await turns.next()
-            with turns.piece():
+        for cut in batch_slices(payloads, self._limits, [header] * len(payloads)):
+            await slices.next()
+            with slices.piece():
                 self._submit(numbers[cut], payloads[cut])
             await self._settle(MAX_UNACCEPTED)
         if bad is not None:
@@ -372,9 +372,9 @@ class Lines:
 
     async def _split(self, block: bytes) -> tuple[Sequence[int], list[bytes], BadLine | None]:
         """Return the payloads and their line numbers, up to a line that is no event. Empty lines are skipped."""
-        turns = self._call.host.turns
-        await turns.next()
-        with turns.piece():
+        slices = self._call.host.slices
+        await slices.next()
+        with slices.piece():
             lines = block.replace(b"\r\n", b"\n").removesuffix(b"\n").split(b"\n")
             numbers = range(self._number + 1, self._number + 1 + len(lines))
             self._number += len(lines)
@@ -388,12 +388,12 @@ class Lines:
             size += len(line) + _LINE_BYTES
             if size > PIECE_BYTES:
                 size = 0
-                await turns.line()
+                await slices.line()
             try:
                 if len(payload) > self._limits.payload_bytes:
                     raise _too_long(self._limits.payload_bytes)
                 if payload:
-                    await check_long_json(payload, self._settings.nesting, turns)
+                    await check_long_json(payload, self._settings.nesting, slices)
             except SolarWindError as error:
                 return found, payloads, BadLine(number, error)
             if payload:

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_h
 import msgspec
 
 from ..errors import BadArgument, BadPayload
-from ..peer.turns import PIECE_BYTES
+from ..peer.time_slices import PIECE_BYTES
 
 T = TypeVar("T")
 S = TypeVar("S", bound=msgspec.Struct)

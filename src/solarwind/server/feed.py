@@ -17,7 +17,7 @@ from ..engine.base import Engine
 from ..errors import Busy, NotAllowed, Unavailable
 from ..event import Event
 from ..limits import Limits
-from ..peer.turns import PIECE_BYTES, Turns
+from ..peer.time_slices import PIECE_BYTES, TimeSlices
 from ..plugins import registered
 from ..service.consumer import Consumer, Work
 from ..service.registration import make_join
@@ -65,11 +65,11 @@ class Feed(Consumer):
     """One reader's instance. What was written counts as handled once the reader has room for more. The dispatcher
     buffers for a slow one, and drops the oldest."""
 
-    def __init__(self, engine: Engine, join: Join, limits: Limits, turns: Turns) -> None:
-        """Messages are made in `turns`, so that a reader that is gone is noticed before more is made for it."""
+    def __init__(self, engine: Engine, join: Join, limits: Limits, slices: TimeSlices) -> None:
+        """Messages are made in `slices`, so that a reader that is gone is noticed before more is made for it."""
         super().__init__(engine, join, limits)
         self.use: Use | None = None  # the right by which it is open
-        self._turns = turns
+        self._slices = slices
         self.left = asyncio.Event()
         self.writing: asyncio.Task[None] | None = None
         self._over = False
@@ -97,8 +97,8 @@ class Feed(Consumer):
         await self._send(send, b"retry: %d\n\n" % RETRY_MS)
         while not self._over and self.closed is None:
             self._awake.clear()
-            await self._turns.next()
-            with self._turns.piece():
+            await self._slices.next()
+            with self._slices.piece():
                 text, taken = self._next()
             if text or self._beats:
                 self._beats = False
@@ -183,7 +183,7 @@ class Feeds:
         if len(self._open) >= host.settings.instances:
             raise Busy(f"expected at most {host.settings.instances:,} feeds, got another: end one that is not read")
         assert call.grant is not None
-        feed = Feed(host.engine, join, host.limits, host.turns)
+        feed = Feed(host.engine, join, host.limits, host.slices)
         self._open.add(feed)
         feed.use = host.uses.begin(
             call.grant,

@@ -46,7 +46,7 @@ class Port:
         self.app = app
         self.acceptor = acceptor
         self.settings = host.settings
-        self.turns = host.turns
+        self.slices = host.slices
         self.connections: set[Any] = set()
         self.tasks: set[asyncio.Task[None]] = set()
         self._date = (0, b"")
@@ -159,19 +159,19 @@ class Http11(asyncio.Protocol):
 
     def _read(self) -> None:
         """Look at what came: at some of it now, and at the rest as fast as others leave time for it."""
-        with self._port.turns.piece():
+        with self._port.slices.piece():
             more = self._read_some()
         if more:
             self._behind = self._loop.create_task(self._catch_up())
         self.regulate()
 
     async def _catch_up(self) -> None:
-        turns = self._port.turns
+        slices = self._port.slices
         more = True
         try:
             while more:
-                await turns.next()
-                with turns.piece():
+                await slices.next()
+                with slices.piece():
                     more = self._read_some()
         except Exception:
             log.exception("what came on a connection could not be read: it is closed")

@@ -14,7 +14,7 @@ import msgspec
 
 from ..errors import BadPayload, TooLarge
 from ..payload import check_grammar, json_fault
-from ..peer.turns import PIECE_BYTES, Turns
+from ..peer.time_slices import PIECE_BYTES, TimeSlices
 
 _TOKEN = re.compile(rb"[\[{\]},]")
 _OTHERS = bytes(set(range(256)) - set(b"[]{}"))
@@ -34,15 +34,15 @@ def check_json(data: bytes, max_nesting: int, what: str = "JSON") -> None:
 
 
 async def check_long_json(
-    data: bytes, max_nesting: int, turns: Turns, what: str = "JSON", max_values: int | None = None
+    data: bytes, max_nesting: int, slices: TimeSlices, what: str = "JSON", max_values: int | None = None
 ) -> None:
     """Do the same in pieces, for a text that may be long. Raise `TooLarge` also for more than about `max_values`
     values."""
     if len(data) <= PIECE_BYTES:
         return check_json(data, max_nesting, what)
-    await Shape(max_nesting, max_values).read_slowly(data, turns)
-    await turns.next()
-    with turns.piece():
+    await Shape(max_nesting, max_values).read_slowly(data, slices)
+    await slices.next()
+    with slices.piece():
         return _refuse_other(data, max_nesting, what)
 
 
@@ -67,13 +67,13 @@ class Shape:
         self._depth = 0
         self._in_string = False
 
-    async def read_slowly(self, data: bytes, turns: Turns) -> Shape:
+    async def read_slowly(self, data: bytes, slices: TimeSlices) -> Shape:
         """Return the shape, computed in pieces. Raise `TooLarge`."""
         pieces = self.read(data)
         more = True
         while more:
-            await turns.next()
-            with turns.piece():
+            await slices.next()
+            with slices.piece():
                 more = next(pieces, False)
         return self
 

@@ -308,7 +308,7 @@ class Webhooks:
             self._spawn(self._ended(delivery, reason))
 
         host = self._host
-        delivery = Delivery(host.engine, host.limits, webhook, target, self._origin, ended, host.turns)
+        delivery = Delivery(host.engine, host.limits, webhook, target, self._origin, ended, host.slices)
         await delivery.start()
         self._at_work[key] = delivery
 

@@ -70,8 +70,8 @@ async def test_what_is_long_is_made_and_signed_in_pieces_for_all_webhooks_togeth
             nonlocal waits
             waits += 1
 
-        server.host.turns.spend(1.0)
-        server.host.turns.next = line  # type: ignore[method-assign]
+        server.host.slices.spend(1.0)
+        server.host.slices.next = line  # type: ignore[method-assign]
         for number in range(4):
             await server.wind.fire(TOPIC, number)
         await settled(server, 4)

@@ -11,24 +11,24 @@ import msgspec
 
 from .. import wire
 from ..errors import SolarWindError
-from .turns import PIECE_BYTES, TURN_S, Turns
+from .time_slices import PIECE_BYTES, TURN_S, TimeSlices
 
 
-class Unread:
+class Inbound:
     """Passes messages to `handle` one by one and in order, in turn with other work."""
 
-    __slots__ = ("_behind", "_failed", "_handle", "_messages", "_regulate", "_turns")
+    __slots__ = ("_behind", "_failed", "_handle", "_messages", "_regulate", "_slices")
 
     def __init__(
         self,
-        turns: Turns,
+        slices: TimeSlices,
         handle: Callable[[wire.FromClient], None],
         failed: Callable[[Exception], None],
         regulate: Callable[[], None],
     ) -> None:
         """`failed` is called with what `handle` raised, or with the error for invalid messages; the rest is dropped
         then. `regulate` is called when it falls behind, and when it has caught up."""
-        self._turns = turns
+        self._slices = slices
         self._handle = handle
         self._failed = failed
         self._regulate = regulate
@@ -50,7 +50,7 @@ class Unread:
             self._failed(error)
             return
         if self._behind is None:
-            if not self._turns.crowded:
+            if not self._slices.crowded:
                 self._handle_some()
             if self._messages:
                 self._behind = asyncio.get_running_loop().create_task(self._catch_up())
@@ -59,7 +59,7 @@ class Unread:
     async def _catch_up(self) -> None:
         try:
             while self._messages:
-                await self._turns.next()
+                await self._slices.next()
                 self._handle_some()
             self._behind = None
             self._regulate()
@@ -70,7 +70,7 @@ class Unread:
         """Handle as many as fit into one piece."""
         messages, stop = self._messages, perf_counter() + TURN_S
         try:
-            with self._turns.piece():
+            with self._slices.piece():
                 while messages:
                     message = messages.popleft()
                     self._handle(wire.read_one(message) if isinstance(message, msgspec.Raw) else message)

@@ -16,7 +16,7 @@ PIECE_BYTES = 32 << 10  # that are read or written as one piece
 TURN_S = 0.005  # of pieces in one turn of the loop; after that each further turn has one
 
 
-class Turns:
+class TimeSlices:
     """The queue. Used on one loop."""
 
     def __init__(self) -> None:

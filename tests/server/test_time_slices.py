@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from solarwind import wire
-from solarwind.peer.turns import Turns
+from solarwind.peer.time_slices import TimeSlices
 from solarwind.server import Server, Settings
 from solarwind.server.listener import Listener
 from solarwind.testing.contract import on_loop, until
@@ -48,12 +48,12 @@ async def here(**settings: Any) -> AsyncIterator[tuple[Server, int]]:
 
 @on_loop
 async def test_pieces_of_many_take_one_turn_of_the_loop_each() -> None:
-    turns, done = Turns(), []
+    slices, done = TimeSlices(), []
 
     async def work(name: int) -> None:
         for _ in range(3):
-            await turns.next()
-            turns.spend(1.0)
+            await slices.next()
+            slices.spend(1.0)
             done.append(name)
 
     tasks = [asyncio.create_task(work(name)) for name in range(4)]
@@ -68,10 +68,10 @@ async def test_pieces_of_many_take_one_turn_of_the_loop_each() -> None:
 
 @on_loop
 async def test_short_pieces_do_not_wait_and_one_that_is_cancelled_holds_up_nobody() -> None:
-    turns = Turns()
-    await asyncio.wait_for(turns.next(), 60)
-    turns.spend(1.0)
-    first, second = (asyncio.create_task(turns.line()) for _ in range(2))
+    slices = TimeSlices()
+    await asyncio.wait_for(slices.next(), 60)
+    slices.spend(1.0)
+    first, second = (asyncio.create_task(slices.line()) for _ in range(2))
     await asyncio.sleep(0)
     first.cancel()
     await asyncio.wait_for(second, 60)
