@@ -15,8 +15,8 @@ import pytest
 from leaping import leap
 from solarwind.server import Server, Settings
 from solarwind.server.access import Access, create_token, revoke_token
+from solarwind.server.admission import Admission
 from solarwind.server.listener import RESERVED_FILES, Listener
-from solarwind.server.sources import Sources
 from solarwind.testing.contract import on_loop
 
 from .peers import ask, bearer, peer, request
@@ -56,37 +56,37 @@ def test_tokens_stay_in_force_while_their_file_cannot_be_opened_for_want_of_file
 
 @on_loop
 async def test_of_the_connections_that_nobody_knows_the_oldest_makes_room() -> None:
-    sources = Sources(100, 8)
-    visits = [sources.enter(f"10.0.0.{n}") for n in range(4)]
-    assert all(visits)
-    known = visits[0]
+    admission = Admission(100, 8)
+    admitted = [admission.enter(f"10.0.0.{n}") for n in range(4)]
+    assert all(admitted)
+    known = admitted[0]
     assert known is not None
     known.welcome()
     for n in range(4, 6):
-        assert sources.enter(f"10.0.0.{n}") is not None
+        assert admission.enter(f"10.0.0.{n}") is not None
     assert known.known
-    assert len(sources.strangers) == 4
-    assert visits[1] not in sources.strangers
+    assert len(admission.unknown) == 4
+    assert admitted[1] not in admission.unknown
 
 
 @on_loop
 async def test_no_more_come_in_while_many_that_were_let_go_of_have_yet_to_close() -> None:
-    sources = Sources(1_000, 8)
+    admission = Admission(1_000, 8)
     entered = 0
-    while not sources.crowded:
-        assert sources.enter("10.0.0.1") is not None
+    while not admission.crowded:
+        assert admission.enter("10.0.0.1") is not None
         entered += 1
     assert entered < RESERVED_FILES
 
 
 @on_loop
 async def test_no_further_connection_is_accepted_where_all_are_known() -> None:
-    sources = Sources(100, 4)
+    admission = Admission(100, 4)
     for n in range(4):
-        visit = sources.enter(f"10.0.0.{n}")
-        assert visit is not None
-        visit.welcome()
-    assert sources.enter("10.0.0.9") is None
+        admitted = admission.enter(f"10.0.0.{n}")
+        assert admitted is not None
+        admitted.welcome()
+    assert admission.enter("10.0.0.9") is None
 
 
 @on_loop

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from websockets.frames import Frame, Opcode
 from websockets.protocol import CLIENT, SERVER, Protocol, Side
 
-from solarwind.peer.frames import Endpoint
+from solarwind.peer.frames import WebSocketProtocol
 
 SIZES = st.sampled_from([0, 1, 4, 5, 124, 125, 126, 127, 128, 65_535, 65_536, 70_000])
 
@@ -31,7 +31,7 @@ class Wire:
         """The end of this direction."""
 
 
-class End(Endpoint):
+class End(WebSocketProtocol):
     """Keeps what comes."""
 
     def __init__(self, protocol: Protocol) -> None:

@@ -125,7 +125,7 @@ async def here(store: str = "memory://", **settings: Any) -> AsyncIterator[tuple
 
 async def alone(listener: Listener) -> None:
     """Wait until the server has let go of everybody."""
-    await until(lambda: not listener.sources.count("127.0.0.1"), "the server lets go")
+    await until(lambda: not listener.admission.count("127.0.0.1"), "the server lets go")
 
 
 @asynccontextmanager
@@ -573,7 +573,7 @@ async def test_a_peer_that_hangs_up_with_a_further_request_on_its_way_is_noticed
     async with here() as (port, listener):
         async with peer(port) as made:
             await made.send(request("POST", f"{PURPOSE}/take", JSON, b'{"wait": 60}') + request("GET", "/healthz"))
-            await until(lambda: listener.sources.count("127.0.0.1"), "it to be there")
+            await until(lambda: listener.admission.count("127.0.0.1"), "it to be there")
         await alone(listener)
 
 
@@ -582,7 +582,7 @@ async def test_an_answer_that_nobody_reads_ends_the_connection() -> None:
     async with here(idle_s=40) as (port, listener), peer(port) as made:
         await made.ask("POST", EVENTS, {"content-type": "application/x-ndjson"}, (b'"%b"\n' % (b"x" * 900_000)) * 16)
         await made.send(request("POST", f"{PURPOSE}/take", JSON, b'{"since": "beginning", "max": 16}'))
-        await leap_until(lambda: not listener.sources.count("127.0.0.1"))
+        await leap_until(lambda: not listener.admission.count("127.0.0.1"))
 
 
 @on_loop

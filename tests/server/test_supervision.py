@@ -14,7 +14,7 @@ from solarwind import StoreError, wire
 from solarwind.peer.connection import Connection
 from solarwind.peer.time_slices import TimeSlices
 from solarwind.server.http11 import Http11
-from solarwind.server.revocation import Uses
+from solarwind.server.revocation import Revocables
 from solarwind.server.take import Takes
 from solarwind.server.targets import Allowed
 from solarwind.server.webhooks import Webhooks
@@ -66,7 +66,7 @@ async def test_a_server_whose_look_at_its_connections_ends_says_so_and_is_not_re
     once: Once, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with here() as (server, port):
-        once(Uses, "check")
+        once(Revocables, "check")
         with pytest.raises(StoreError, match="cannot go on after an unexpected Unexpected"):
             await asyncio.wait_for(server.failed, 60)
         answer = await ask(port, "GET", "/readyz")

@@ -84,7 +84,7 @@ async def served(certificate: tuple[Path, Path], **settings: Any) -> AsyncIterat
         listener.close()
         await server.stop()
         await listener.stop()
-    assert not listener.sources.count("127.0.0.1")
+    assert not listener.admission.count("127.0.0.1")
 
 
 # --- what is spoken ---------------------------------------------------------------------------------------------
@@ -172,7 +172,7 @@ async def test_a_peer_may_say_goodbye_or_just_hang_up(certificate: tuple[Path, P
             writer.close()
         else:
             writer.transport.abort()
-        await until(lambda: not listener.sources.count("127.0.0.1"), "the connection is gone")
+        await until(lambda: not listener.admission.count("127.0.0.1"), "the connection is gone")
 
 
 # --- renewal ----------------------------------------------------------------------------------------------------
@@ -281,7 +281,7 @@ async def test_what_is_no_record_any_more_ends_the_connection(
         client = await asyncio.to_thread(context.wrap_socket, plain, server_hostname="localhost")
         try:
             os.write(client.fileno(), b"\x17\x03\x03\x00\x20" + bytes(32))
-            await until(lambda: not listener.sources.count("127.0.0.1"), "the connection is gone")
+            await until(lambda: not listener.admission.count("127.0.0.1"), "the connection is gone")
         finally:
             client.close()
 

@@ -31,7 +31,7 @@ _SHORT, _IN_TWO, _IN_EIGHT = 125, 126, 127
 _HEAD_BYTES = 14  # of a frame, at most
 
 
-class Endpoint(asyncio.Protocol):
+class WebSocketProtocol(asyncio.Protocol):
     """One end of a WebSocket. A subclass handles the handshake and the messages."""
 
     __slots__ = ("_masks", "_parts", "_protocol", "_unfinished", "max_bytes", "transport")

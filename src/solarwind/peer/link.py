@@ -18,7 +18,7 @@ from websockets.uri import parse_uri
 from .. import wire
 from ..errors import BadToken, NotAllowed, ProtocolError, SolarWindError, Unavailable
 from ..text import plain, redact
-from .frames import Endpoint, log
+from .frames import WebSocketProtocol, log
 
 CONNECT_S = 10.0
 CLOSE_S = 2.0  # that a server has to answer a goodbye
@@ -28,7 +28,7 @@ _HEAD_END = b"\r\n\r\n"
 _TLS = (b"\x15\x03", b"\x16\x03")  # how an alert, and a handshake, begin
 
 
-class WebSocketLink(Endpoint):
+class WebSocketLink(WebSocketProtocol):
     """Made by `connect`; `received` gets each message, and `lost` is called once, with why, unless it was closed."""
 
     _protocol: ClientProtocol

@@ -131,7 +131,7 @@ class Server:
                 continue
             self.host.look(now)
             self._shutdown.look()
-            self.host.uses.check()
+            self.host.revocables.check()
             self.webhooks.check()
             self.host.bodies.trim()
             self.feeds.check(now)

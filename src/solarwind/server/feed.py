@@ -25,7 +25,7 @@ from ..text import escape_controls
 from .call import Call
 from .cloudevents import encode, to_cloudevent
 from .host import ServerHost
-from .revocation import Use
+from .revocation import Revocable
 from .schemas import PurposeName, VersionNumber
 
 ROOM = 500  # events, for a reader that keeps up
@@ -68,7 +68,7 @@ class Feed(Consumer):
     def __init__(self, engine: Engine, join: Join, limits: Limits, slices: TimeSlices) -> None:
         """Messages are made in `slices`, so that a reader that is gone is noticed before more is made for it."""
         super().__init__(engine, join, limits)
-        self.use: Use | None = None  # the right by which it is open
+        self.use: Revocable | None = None  # the right by which it is open
         self._slices = slices
         self.left = asyncio.Event()
         self.writing: asyncio.Task[None] | None = None
@@ -185,7 +185,7 @@ class Feeds:
         assert call.grant is not None
         feed = Feed(host.engine, join, host.limits, host.slices)
         self._open.add(feed)
-        feed.use = host.uses.begin(
+        feed.use = host.revocables.begin(
             call.grant,
             lambda grant: grant.check_listen(join.topic, join.purpose),
             lambda error: feed.end(str(error)),

@@ -17,7 +17,7 @@ from ..wind import SolarWind
 from .access import Access, Grant
 from .bodies import BodyBudget
 from .guard import Guard
-from .revocation import Uses
+from .revocation import Revocables
 from .settings import Settings
 
 log = logging.getLogger("solarwind")
@@ -43,7 +43,7 @@ class ServerHost(Clients):
         self.name = f"{MACHINE}/{process_name()}"
         self.running = False
         self.numbers = Numbers(wind.engine.author)  # for events that come by HTTP
-        self.uses = Uses(access)
+        self.revocables = Revocables(access)
         self.bodies = BodyBudget(settings.bodies_bytes)
         self.uploads: set[Upload] = set()
         self.requests: Counter[tuple[str, str, int]] = Counter()  # answered: method, path, status

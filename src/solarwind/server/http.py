@@ -20,11 +20,11 @@ from ..errors import BadArgument, NotFound, SolarWindError, Unavailable
 from . import events, feed, health, openapi, operate, take, webhooks
 from . import webhook_endpoints as hooks
 from .access import Grant
+from .admission import ADMITTED
 from .call import Call, ClientGone, problem, problem_of
 from .delivery import WebhookSpec
 from .endpoint import Endpoint, Right
 from .host import ServerHost
-from .sources import VISIT
 
 log = logging.getLogger("solarwind")
 
@@ -164,7 +164,7 @@ class _Path:
         parts = () if endpoint.of is None else (getattr(self._parts, endpoint.of),)
         if call.grant is None:
             return await endpoint.handle(call, *parts)
-        use = host.uses.begin(call.grant, partial(_check_right, call, endpoint.right), call.refuse)
+        use = host.revocables.begin(call.grant, partial(_check_right, call, endpoint.right), call.refuse)
         try:
             return await endpoint.handle(call, *parts)
         except asyncio.CancelledError:
@@ -183,9 +183,9 @@ class _Path:
         """Raise `BadToken` or `NotAllowed` unless the request has the right."""
         call.grant = call.host.guard.grant(call.request.scope["headers"])
         _check_right(call, right, call.grant)
-        visit = call.request.scope.get("state", {}).get(VISIT)
-        if visit is not None:  # the connection is from our own port: see listener.py
-            visit.welcome()
+        admitted = call.request.scope.get("state", {}).get(ADMITTED)
+        if admitted is not None:  # the connection is from our own port: see listener.py
+            admitted.welcome()
 
 
 def _check_right(call: Call, right: Right, grant: Grant) -> None:

@@ -19,10 +19,10 @@ from urllib.parse import unquote
 import h11
 from starlette.types import ASGIApp
 
+from .admission import ADMITTED, Admitted
 from .events import NDJSON
 from .host import ServerHost
 from .refusal import refusal
-from .sources import VISIT, Visit
 from .websocket import Acceptor, WebSocket
 
 log = logging.getLogger("solarwind")
@@ -63,13 +63,13 @@ class Port:
 class Http11(asyncio.Protocol):
     """A connection that speaks HTTP/1.1."""
 
-    def __init__(self, port: Port, visit: Visit) -> None:
+    def __init__(self, port: Port, admitted: Admitted) -> None:
         self._port = port
         self._settings = port.settings
-        self._visit = visit
+        self._admitted = admitted
         self._loop = asyncio.get_running_loop()
         self._conn = self._new_parser()
-        self._exchange: Exchange | None = None  # the request that is being answered
+        self._exchange: RequestCycle | None = None  # the request that is being answered
         self._first: asyncio.TimerHandle | None = None  # until there is a whole head
         self._body: asyncio.TimerHandle | None = None  # while there is more of a body to come
         self._stuck: asyncio.TimerHandle | None = None  # what is written is not read
@@ -105,7 +105,7 @@ class Http11(asyncio.Protocol):
         if self._exchange is not None:
             self._exchange.disconnect()
         self.resume_writing()
-        self._visit.leave()
+        self._admitted.leave()
 
     def _end_timers(self) -> None:
         for timer in (self._first, self._body, self._stuck, self._idle):
@@ -214,7 +214,7 @@ class Http11(asyncio.Protocol):
 
     def _bound_pipeline(self) -> None:
         """Nobody unknown may send requests by the hundred whose answers are not waited for."""
-        if not self._visit.known and len(self._conn.trailing_data[0]) > self._settings.header_bytes:
+        if not self._admitted.known and len(self._conn.trailing_data[0]) > self._settings.header_bytes:
             self._let_go()
 
     def _begin(self, request: h11.Request) -> bool:
@@ -243,9 +243,9 @@ class Http11(asyncio.Protocol):
             "raw_path": path,
             "query_string": query,
             "headers": headers,
-            "state": {VISIT: self._visit},
+            "state": {ADMITTED: self._admitted},
         }
-        self._exchange = exchange = Exchange(self, self._conn.they_are_waiting_for_100_continue)
+        self._exchange = exchange = RequestCycle(self, self._conn.they_are_waiting_for_100_continue)
         task = self._loop.create_task(exchange.run(self._port.app, scope))
         self._port.tasks.add(task)
         task.add_done_callback(self._port.tasks.discard)
@@ -272,7 +272,7 @@ class Http11(asyncio.Protocol):
         rest, closed = self._conn.trailing_data
         self._end_timers()
         self._port.connections.discard(self)
-        socket = WebSocket(self._port.acceptor, self._port.connections, self._visit)
+        socket = WebSocket(self._port.acceptor, self._port.connections, self._admitted)
         lines = [b"%b %b HTTP/1.1" % (request.method, request.target), *(b"%b: %b" % each for each in headers)]
         if self._paused:
             self.transport.resume_reading()
@@ -364,9 +364,9 @@ class Http11(asyncio.Protocol):
     def _keep_alive_s(self) -> float:
         """Nobody unknown is waited for as long, however often it asks what anybody may."""
         settings = self._settings
-        if self._visit.known:
+        if self._admitted.known:
             return settings.idle_s
-        left = self._visit.since + settings.idle_s - self._loop.time()
+        left = self._admitted.since + settings.idle_s - self._loop.time()
         return max(0.0, min(settings.authenticate_s, left))
 
     # The end ------------------------------------------------------------------------------------------
@@ -414,7 +414,7 @@ class Http11(asyncio.Protocol):
             self._first = None
 
 
-class Exchange:
+class RequestCycle:
     """One request and its answer, as an ASGI app receives and sends them."""
 
     __slots__ = (

@@ -15,9 +15,9 @@ from typing import Any
 
 from ..engine.tasks import Tasks
 from ..errors import Unavailable
+from .admission import Admission, Admitted
 from .asgi import Server
 from .http11 import Http11, Port
-from .sources import Sources, Visit
 from .tls import BUFFER_BYTES, Tls
 
 log = logging.getLogger("solarwind")
@@ -46,7 +46,7 @@ class Listener:
         """`inherited` is a socket that listens already, and replaces `host` and `port`."""
         self.host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
         self.port = port  # the actual one, once it is bound
-        self.sources = Sources(server.host.settings.connections, max(1, raise_file_limit() - RESERVED_FILES))
+        self.admission = Admission(server.host.settings.connections, max(1, raise_file_limit() - RESERVED_FILES))
         self._settings = server.host.settings
         self._inherited = inherited
         self._tls = tls
@@ -97,7 +97,7 @@ class Listener:
 
     def _accept(self, listening: socket.socket) -> None:
         for _ in range(_ACCEPT_AT_ONCE):
-            if self.sources.crowded:
+            if self.admission.crowded:
                 return  # the next turn of the loop goes on here
             try:
                 accepted, address = listening.accept()
@@ -108,37 +108,37 @@ class Listener:
                 self._loop.remove_reader(listening)
                 self._timers["accept"] = self._loop.call_later(_ACCEPT_AGAIN_S, self._accept_again)
                 return
-            visit = self.sources.enter(address[0])
-            if visit is None:
+            admitted = self.admission.enter(address[0])
+            if admitted is None:
                 accepted.close()
                 continue
             accepted.setblocking(False)
-            self._opening.spawn(self._open(accepted, visit), "the opening of a connection")
+            self._opening.spawn(self._open(accepted, admitted), "the opening of a connection")
 
     def _accept_again(self) -> None:
         for each in self._sockets:
             self._loop.add_reader(each, self._accept, each)
 
-    async def _open(self, accepted: socket.socket, visit: Visit) -> None:
+    async def _open(self, accepted: socket.socket, admitted: Admitted) -> None:
         protocol: Http11 | Tls | None = None
         try:
-            made = protocol = self._protocol(visit)
-            visit.transport, _ = await self._loop.connect_accepted_socket(lambda: made, accepted)
-            if visit.ended:
-                visit.end()
+            made = protocol = self._protocol(admitted)
+            admitted.transport, _ = await self._loop.connect_accepted_socket(lambda: made, accepted)
+            if admitted.ended:
+                admitted.end()
         except BaseException as error:
             if protocol is None or protocol.transport is None:
                 accepted.close()
-                visit.leave()
+                admitted.leave()
             if not isinstance(error, OSError | asyncio.CancelledError):  # it is gone already, or the server stops
                 raise
 
-    def _protocol(self, visit: Visit) -> Http11 | Tls:
-        http = Http11(self._port, visit)
+    def _protocol(self, admitted: Admitted) -> Http11 | Tls:
+        http = Http11(self._port, admitted)
         if self._tls is None:
             return http
         seconds = self._settings.authenticate_s
-        return Tls(self._tls, self._buffer, http, self._port.connections, seconds, visit.leave)
+        return Tls(self._tls, self._buffer, http, self._port.connections, seconds, admitted.leave)
 
     def close(self) -> None:
         """Stop accepting, and tell connections to finish."""
@@ -152,7 +152,7 @@ class Listener:
         self.close()
         try:
             async with asyncio.timeout(self._grace):
-                await self.sources.empty()
+                await self.admission.empty()
         except TimeoutError:
             log.warning("connections are closed that did not finish within %g s", self._grace)
             await self._abort()
@@ -166,7 +166,7 @@ class Listener:
             task.cancel()
         try:
             async with asyncio.timeout(_LAST_WORDS_S):
-                await self.sources.empty()
+                await self.admission.empty()
         except TimeoutError:
             pass
 

@@ -14,15 +14,19 @@ from .access import Access, Grant
 CHECK_S = 1.0  # between two checks
 
 
-class Use:
+class Revocable:
     """Something open by right of a token, until `close`."""
 
-    __slots__ = ("_end", "_right", "_uses", "owner")
+    __slots__ = ("_end", "_revocables", "_right", "owner")
 
     def __init__(
-        self, uses: Uses, owner: str | None, right: Callable[[Grant], None], end: Callable[[SolarWindError], None]
+        self,
+        revocables: Revocables,
+        owner: str | None,
+        right: Callable[[Grant], None],
+        end: Callable[[SolarWindError], None],
     ) -> None:
-        self._uses = uses
+        self._revocables = revocables
         self.owner = owner
         self._right = right
         self._end = end
@@ -38,38 +42,38 @@ class Use:
         self._end(error)
 
     def close(self) -> None:
-        self._uses.discard(self)
+        self._revocables.discard(self)
 
 
-class Uses:
+class Revocables:
     """All of them, by the id of their token. Used on the engine's loop."""
 
     def __init__(self, access: Access) -> None:
         self._access = access
-        self._open: dict[str | None, set[Use]] = {}
+        self._open: dict[str | None, set[Revocable]] = {}
 
-    def begin(self, grant: Grant, right: Callable[[Grant], None], end: Callable[[SolarWindError], None]) -> Use:
+    def begin(self, grant: Grant, right: Callable[[Grant], None], end: Callable[[SolarWindError], None]) -> Revocable:
         """Register something that is open. `right` raises where a grant does not allow it; then, or when the token is
         revoked or expires, `end` is called with the error."""
-        use = Use(self, grant.id, right, end)
-        self._open.setdefault(grant.id, set()).add(use)
-        return use
+        each = Revocable(self, grant.id, right, end)
+        self._open.setdefault(grant.id, set()).add(each)
+        return each
 
-    def discard(self, use: Use) -> None:
-        known = self._open.get(use.owner)
+    def discard(self, each: Revocable) -> None:
+        known = self._open.get(each.owner)
         if known is not None:
-            known.discard(use)
+            known.discard(each)
             if not known:
-                del self._open[use.owner]
+                del self._open[each.owner]
 
     def check(self) -> None:
         """End those whose right has ended. Called now and then."""
-        for owner, uses in list(self._open.items()):
+        for owner, revocables in list(self._open.items()):
             try:
                 grant = self._access.owned(owner)
             except SolarWindError as error:
-                for use in list(uses):
-                    use.end(error)
+                for each in list(revocables):
+                    each.end(error)
             else:
-                for use in list(uses):
-                    use.check(grant)
+                for each in list(revocables):
+                    each.check(grant)

@@ -31,7 +31,7 @@ from .call import Call, ClientGone, answer, in_pieces, problem
 from .cloudevents import CloudEvent, to_cloudevent
 from .delivery import Attempts
 from .host import ServerHost
-from .revocation import Use
+from .revocation import Revocable
 from .schemas import Field, KeyMissing, SinceText
 from .times import read_since
 
@@ -207,7 +207,7 @@ class _Taking:
         self.came = asyncio.Event()  # events to hand out, or notice that none will come
         self.full = False  # it accepts nothing more
         self.over = False  # its tokens are stale
-        self.use: Use | None = None  # the right by which it holds them
+        self.use: Revocable | None = None  # the right by which it holds them
         self.timer: asyncio.TimerHandle | None = None  # until its lease ends
         self.offers: list[Offer] = []  # until they are handed out
         self.count = 0
@@ -311,7 +311,7 @@ class Takes:
         assert call.grant is not None
         taking = _Taking(self, join)
         self._open[taking.id] = taking
-        taking.use = self._host.uses.begin(
+        taking.use = self._host.revocables.begin(
             call.grant,
             lambda grant: grant.check_listen(join.topic, join.purpose),
             lambda _: self.end_soon(taking),

@@ -19,11 +19,11 @@ from websockets.typing import Subprotocol
 from .. import wire
 from ..errors import NotFound, ProtocolError, SolarWindError, Unavailable
 from ..peer.connection import UNAUTHENTICATED_BYTES, Connection
-from ..peer.frames import Endpoint, log
+from ..peer.frames import WebSocketProtocol, log
+from .admission import Admitted
 from .call import problem, problem_of
 from .guard import bearer
 from .host import ServerHost
-from .sources import Visit
 
 CLOSE_S = 2.0  # for a peer to answer a close
 LAST_WORDS_S = 1.0  # for a peer to read the last messages
@@ -75,31 +75,31 @@ class Acceptor:
 # --- on a socket's bytes ----------------------------------------------------------------------------------------
 
 
-class WebSocket(Endpoint):
+class WebSocket(WebSocketProtocol):
     """A WebSocket on the server's own port."""
 
     local = False
     __slots__ = (
         "_acceptor",
+        "_admitted",
         "_authenticated",
         "_closing",
         "_connection",
         "_connections",
         "_counted",
         "_stuck",
-        "_visit",
     )
 
     _protocol: ServerProtocol
 
-    def __init__(self, acceptor: Acceptor, connections: set[Any], visit: Visit) -> None:
+    def __init__(self, acceptor: Acceptor, connections: set[Any], admitted: Admitted) -> None:
         """It is one of the port's `connections` until it is lost."""
         subprotocols = [Subprotocol(wire.SUBPROTOCOL)]
         super().__init__(ServerProtocol(subprotocols=subprotocols, max_size=acceptor.frame_bytes, logger=log))
         self.max_bytes = acceptor.first_bytes
         self._acceptor = acceptor
         self._connections = connections
-        self._visit = visit
+        self._admitted = admitted
         self._connection: Connection | None = None
         self._authenticated = False
         self._counted = 0  # bytes of an unfinished message
@@ -118,7 +118,7 @@ class WebSocket(Endpoint):
         if self._connection is not None:
             self._connection.lost()
         self._acceptor.hold(-self._counted)
-        self._visit.leave()
+        self._admitted.leave()
 
     def data_received(self, data: bytes) -> None:
         if self._connection is not None:
@@ -231,7 +231,7 @@ class WebSocket(Endpoint):
         self._authenticated = True
         self.max_bytes = self._acceptor.frame_bytes
         self.transport.set_write_buffer_limits()
-        self._visit.welcome()
+        self._admitted.welcome()
 
     def write(self) -> None:
         """Write what the frames have to send. Pongs are dropped for a peer that does not read."""

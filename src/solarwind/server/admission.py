@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 
-VISIT = "solarwind.visit"  # the name of a connection's `Visit` in the state of its requests
+ADMITTED = "solarwind.admitted"  # the name of a connection's `Admitted` in the state of its requests
 CLOSING = 64  # connections that were let go of, each with a file until the loop has closed it
 
 
-class Visit:
+class Admitted:
     """A connection from its acceptance to its end, through TLS, HTTP and an upgrade."""
 
-    __slots__ = ("_sources", "address", "ended", "since", "transport")
+    __slots__ = ("_admission", "address", "ended", "since", "transport")
 
-    def __init__(self, sources: Sources, address: str, since: float) -> None:
-        self._sources = sources
+    def __init__(self, admission: Admission, address: str, since: float) -> None:
+        self._admission = admission
         self.address = address
         self.since = since
         self.transport: asyncio.Transport | None = None  # once there is one
@@ -24,11 +24,11 @@ class Visit:
     @property
     def known(self) -> bool:
         """Whether it has shown a token, where tokens are needed, or else sent a request."""
-        return self not in self._sources.strangers
+        return self not in self._admission.unknown
 
     def welcome(self) -> None:
         """Mark it as known."""
-        if self._sources.strangers.pop(self, self) is None and self.transport is not None:
+        if self._admission.unknown.pop(self, self) is None and self.transport is not None:
             self.transport.set_write_buffer_limits()
 
     def end(self) -> None:
@@ -39,10 +39,10 @@ class Visit:
 
     def leave(self) -> None:
         """Remove it from the count, because it is lost."""
-        self._sources.leave(self)
+        self._admission.leave(self)
 
 
-class Sources:
+class Admission:
     """The number of connections of each address and of all.
 
     The total is limited by the open files, with some left for everything else; connections that are not known yet may
@@ -56,7 +56,7 @@ class Sources:
         self._max_of_all = max_of_all
         self._counts: dict[str, int] = {}
         self._all = 0
-        self.strangers: dict[Visit, None] = {}  # the oldest first
+        self.unknown: dict[Admitted, None] = {}  # the oldest first
         self._empty: list[asyncio.Future[None]] = []
         self.refused = 0
 
@@ -65,30 +65,30 @@ class Sources:
         """Whether so many that were let go of have yet to close that one more may take the last file."""
         return self._all >= self._max_of_all + CLOSING
 
-    def enter(self, address: str) -> Visit | None:
-        """Count a connection from `address` and return its visit; None where there are too many."""
+    def enter(self, address: str) -> Admitted | None:
+        """Count a connection from `address` and return its admitted; None where there are too many."""
         source = _source(address)
         count = self._counts.get(source, 0)
-        if count >= self._max or (self._all >= self._max_of_all and not self.strangers):
+        if count >= self._max or (self._all >= self._max_of_all and not self.unknown):
             self.refused += 1
             return None
-        if self._all >= self._max_of_all or len(self.strangers) >= max(1, self._max_of_all // 2):
+        if self._all >= self._max_of_all or len(self.unknown) >= max(1, self._max_of_all // 2):
             self._let_go()
         self._counts[source] = count + 1
         self._all += 1
-        visit = Visit(self, address, asyncio.get_running_loop().time())
-        self.strangers[visit] = None
-        return visit
+        admitted = Admitted(self, address, asyncio.get_running_loop().time())
+        self.unknown[admitted] = None
+        return admitted
 
     def _let_go(self) -> None:
-        oldest = next(iter(self.strangers))
-        del self.strangers[oldest]
+        oldest = next(iter(self.unknown))
+        del self.unknown[oldest]
         self.refused += 1
         oldest.end()
 
-    def leave(self, visit: Visit) -> None:
-        self.strangers.pop(visit, None)
-        source = _source(visit.address)
+    def leave(self, admitted: Admitted) -> None:
+        self.unknown.pop(admitted, None)
+        source = _source(admitted.address)
         self._all -= 1
         if self._counts[source] > 1:
             self._counts[source] -= 1
