@@ -22,7 +22,7 @@ FOUNDATION = {
     "event",
     "names",
     "errors",
-    "stated",
+    "option_structs",
     "batch",
     "columns",
     "payload",
@@ -37,12 +37,12 @@ ARROWS = {
     "names": {"errors"},
     "origin": set(),
     "errors": set(),
-    "stated": {"errors"},
+    "option_structs": {"errors"},
     "payload": {"errors", "models"},
     "keys": {"errors", "models", "payload"},
     "models": set(),
-    "failure": {"errors", "stated"},
-    "limits": {"errors", "stated"},
+    "failure": {"errors", "option_structs"},
+    "limits": {"errors", "option_structs"},
     "logs": {"text"},
     "text": set(),
     "columns": {"errors", "event", "names", "payload"},
@@ -63,8 +63,8 @@ ARROWS = {
     "urls": {"cluster.engine", "engine", "errors", "limits", "names", "peer.remote", "store", "text"},
     "operations": {"engine", "loops", "options", "records"},
     "wind": FOUNDATION
-    | {"core", "engine", "life", "loops", "operations", "options", "plugins", "records", "service", "shutdown", "urls"},
-    "life": {"service.threads", "wind"},  # wind: for its annotations only
+    | {"core", "engine", "lifecycle", "loops", "operations", "options", "plugins", "records", "service", "shutdown", "urls"},
+    "lifecycle": {"service.threads", "wind"},  # wind: for its annotations only
     "peer": FOUNDATION | {"core", "store.definitions", "wire", "engine", "operations", "service", "peer"},
     "server": FOUNDATION
     | {"core", "engine", "operations", "options", "peer", "records", "plugins", "service", "shutdown", "urls"}

@@ -26,11 +26,11 @@ from .core.log import Stored
 from .core.spans import Spans
 from .core.state import Change, Letter, Snapshot, State, encode, recovered
 from .errors import BadArgument, ConflictError, NotAllowed, StoreError
-from .store.at_rest import RestingStore
 from .store.base import Full, Recovered, TopicRecord
 from .store.check import Progress
 from .store.definitions import Definition, Definitions
 from .store.delays import BEGINNING, DueLog, Entry
+from .store.offline import OfflineStore
 from .text import redact
 from .urls import missing_extra, sqlite_path
 
@@ -105,7 +105,7 @@ def open_end(url: str, *, writes: bool) -> End:
     except ValueError as error:
         raise BadArgument(f"expected {EXPECTED}, got {redact(url)!a}: {redact(str(error))}") from None
     if scheme == "sqlite":
-        return RestingStore(sqlite_path(url), writes=writes)
+        return OfflineStore(sqlite_path(url), writes=writes)
     if scheme == "nats":
         try:
             from .cluster.copying import NatsEnd

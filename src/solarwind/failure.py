@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from .errors import BadArgument
-from .stated import Options
+from .option_structs import OptionsMeta
 
 MAX_SECONDS = 1_000_000_000  # 31 years, which fits well into ns since 1970
 
 
-class Retry(msgspec.Struct, frozen=True, metaclass=Options):
+class Retry(msgspec.Struct, frozen=True, metaclass=OptionsMeta):
     """How often and when an event is retried after its handler raised.
 
     `attempts` counts the first one too. Before attempt n + 1 the dispatcher waits a random time (full jitter) of up to

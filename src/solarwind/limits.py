@@ -5,10 +5,10 @@ from __future__ import annotations
 import msgspec
 
 from .errors import BadArgument
-from .stated import Options
+from .option_structs import OptionsMeta
 
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True, metaclass=Options):
+class Limits(msgspec.Struct, frozen=True, kw_only=True, metaclass=OptionsMeta):
     """Pass others to `SolarWind(url, limits=Limits(...))`. All are 1 or more. Bytes are of payload; for events that
     wait they are all the memory taken: payloads, keys, ids, causes and the event objects."""
 

@@ -21,7 +21,7 @@ from .engine.running import Running
 from .errors import BadArgument, Unavailable
 from .event import Event
 from .failure import Retry
-from .life import LoopThread, finish, log_draining, run_loop, serve
+from .lifecycle import LoopThread, finish, log_draining, run_loop, serve
 from .limits import Limits
 from .logs import limited
 from .loops import check_no_loop, forget, from_thread, on_own_loop

@@ -21,7 +21,7 @@ from solarwind.copying import Copied, CopyStore, copy
 from solarwind.core.log import Stored
 from solarwind.core.state import Change, Letter, Snapshot, Statement
 from solarwind.errors import ConflictError, StoreError
-from solarwind.store.at_rest import RestingStore
+from solarwind.store.offline import OfflineStore
 from solarwind.store.sqlite import SqliteStore
 from solarwind.testing.contract import until
 from store.test_copying import NOW, batch, dump, fire_more, furnish, on, said, say, settle
@@ -42,8 +42,8 @@ def url(server: NatsServer, namespace: str) -> str:
     return server.url(namespace, streams=3)
 
 
-def file(path: Path, *, writes: bool = False) -> RestingStore:
-    return RestingStore(str(path), writes=writes)
+def file(path: Path, *, writes: bool = False) -> OfflineStore:
+    return OfflineStore(str(path), writes=writes)
 
 
 def up(source: Path, url: str) -> Copied:

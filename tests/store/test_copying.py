@@ -27,9 +27,9 @@ from solarwind.core.spans import Spans
 from solarwind.core.state import Change, Letter, Snapshot, State, Statement, Waiting
 from solarwind.errors import BadArgument, ConflictError, NotAllowed, SolarWindError, StoreError
 from solarwind.event import Cause
-from solarwind.store.at_rest import RestingStore
 from solarwind.store.base import Full, Recovered, Store
 from solarwind.store.delays import Delayed, Entry
+from solarwind.store.offline import OfflineStore
 from solarwind.store.sqlite import SqliteStore
 from solarwind.testing.contract import until
 
@@ -151,7 +151,7 @@ class _NoLog:
 
 
 def said(path: Path) -> dict[str, Any]:
-    return asyncio.run(say(RestingStore(str(path), writes=False)))
+    return asyncio.run(say(OfflineStore(str(path), writes=False)))
 
 
 def dump(path: Path) -> list[Any]:
@@ -173,7 +173,7 @@ def dump(path: Path) -> list[Any]:
 
 
 def copied(source: Path, target: Path) -> Copied:
-    return asyncio.run(copy(RestingStore(str(source), writes=False), RestingStore(str(target), writes=True)))
+    return asyncio.run(copy(OfflineStore(str(source), writes=False), OfflineStore(str(target), writes=True)))
 
 
 @pytest.fixture
@@ -390,7 +390,7 @@ class _CutStore:
         await self._cut.write(self._store.topic(name, keep_ns, keep_bytes))
 
 
-class _CutEnd(RestingStore):
+class _CutEnd(OfflineStore):
     def __init__(self, path: Path, left: int, how: str) -> None:
         super().__init__(str(path), writes=True)
         self.left = left
@@ -428,7 +428,7 @@ def test_cut_off_anywhere_and_repeated_it_is_the_same_copy(
         part = tmp_path / f"part-{writes}.db"
         end = _CutEnd(part, writes, how)
         try:
-            asyncio.run(copy(RestingStore(str(source), writes=False), end))
+            asyncio.run(copy(OfflineStore(str(source), writes=False), end))
         except (Cut, asyncio.CancelledError):
             copied(source, part)
             assert dump(part) == whole, f"cut off {how} write {writes}"
@@ -444,7 +444,7 @@ def test_cut_off_again_and_again_it_comes_to_its_end(
     copied(source, tmp_path / "whole.db")
     for _ in range(100):
         try:
-            asyncio.run(copy(RestingStore(str(source), writes=False), _CutEnd(target, 2, "before")))
+            asyncio.run(copy(OfflineStore(str(source), writes=False), _CutEnd(target, 2, "before")))
             break
         except Cut:
             pass
@@ -467,7 +467,7 @@ def test_a_copy_that_is_whole_is_not_written_again(source: Path, target: Path) -
     copied(source, target)
     before = dump(target)
     end = _CutEnd(target, 1, "before")
-    counts = asyncio.run(copy(RestingStore(str(source), writes=False), end))
+    counts = asyncio.run(copy(OfflineStore(str(source), writes=False), end))
     assert counts == Copied(topics=5, events=23, before=23, purposes=4, dead_letters=2)
     assert end.left == 1, "no write"
     assert dump(target) == before
@@ -480,7 +480,7 @@ def test_a_copier_without_room_says_so(source: Path, target: Path) -> None:
             raise Full("the disk is full")
 
     with pytest.raises(StoreError, match="the disk is full: make room, and copy again to go on"):
-        asyncio.run(copy(RestingStore(str(source), writes=False), Small(target, 0, "before")))
+        asyncio.run(copy(OfflineStore(str(source), writes=False), Small(target, 0, "before")))
 
 
 # --- refused ------------------------------------------------------------------------------------------------
@@ -568,7 +568,7 @@ def test_a_part_of_a_copy_that_was_put_to_use_is_left_alone(source: Path, target
 def test_a_copy_goes_on_though_its_source_was_used_as_long_as_it_has_no_purposes(source: Path, target: Path) -> None:
     end = _CutEnd(target, 2, "before")
     with pytest.raises(Cut):
-        asyncio.run(copy(RestingStore(str(source), writes=False), end))
+        asyncio.run(copy(OfflineStore(str(source), writes=False), end))
     for use in (fire_more, redrive, keep_more):
         on(source, use)
     copied(source, target)
@@ -580,7 +580,7 @@ def test_a_copy_goes_on_though_its_source_was_used_as_long_as_it_has_no_purposes
 def test_a_copy_from_which_events_are_missing_in_the_source_by_now_is_left_alone(source: Path, target: Path) -> None:
     end = _CutEnd(target, 2, "before")
     with pytest.raises(Cut):
-        asyncio.run(copy(RestingStore(str(source), writes=False), end))
+        asyncio.run(copy(OfflineStore(str(source), writes=False), end))
 
     async def trim(store: SqliteStore) -> None:
         assert await store.trim("orders", Spans([10, 40]), 1 << 62, None) == 4
@@ -597,7 +597,7 @@ def test_a_store_is_not_copied_to_itself(source: Path) -> None:
 def test_a_store_that_somebody_has_open_is_refused(source: Path, target: Path) -> None:
     async def hold(store: SqliteStore) -> None:
         with pytest.raises(StoreError, match="in use by this very process"):
-            await copy(RestingStore(str(source), writes=False), RestingStore(str(target), writes=True))
+            await copy(OfflineStore(str(source), writes=False), OfflineStore(str(target), writes=True))
 
     on(source, hold)
     assert not target.exists()
@@ -663,7 +663,7 @@ def test_delayed_events_are_not_copied_to_where_there_is_no_due_log(tmp_path: Pa
     on(tmp_path / "source.db", delay)
     several = Several(tmp_path / "several", writes=True)
     with pytest.raises(NotAllowed, match="wait until they are due, or copy to a file"):
-        asyncio.run(copy(RestingStore(str(tmp_path / "source.db"), writes=False), several))
+        asyncio.run(copy(OfflineStore(str(tmp_path / "source.db"), writes=False), several))
 
 
 class Several:
@@ -698,7 +698,7 @@ class Several:
             await store.leave(clean)
 
 
-class _Silent(RestingStore):
+class _Silent(OfflineStore):
     async def commit(self, batches: Sequence[Batch], *more: Any) -> list[Stored | None]:
         await super().commit(batches, *more)
         return [None] * len(batches)
@@ -706,17 +706,17 @@ class _Silent(RestingStore):
 
 def test_a_copy_to_several_stores_and_back_is_the_same(source: Path, target: Path, tmp_path: Path) -> None:
     for _ in range(2):
-        asyncio.run(copy(RestingStore(str(source), writes=False), Several(tmp_path / "three", writes=True)))
+        asyncio.run(copy(OfflineStore(str(source), writes=False), Several(tmp_path / "three", writes=True)))
     expected = said(source)
     assert asyncio.run(say(Several(tmp_path / "three", writes=False))) == expected
     for _ in range(2):
-        asyncio.run(copy(Several(tmp_path / "three", writes=False), RestingStore(str(target), writes=True)))
+        asyncio.run(copy(Several(tmp_path / "three", writes=False), OfflineStore(str(target), writes=True)))
     assert said(target) == expected
 
 
 def test_progress_comes_to_all_there_is(source: Path, target: Path) -> None:
     told: list[tuple[int, int]] = []
-    ends = RestingStore(str(source), writes=False), RestingStore(str(target), writes=True)
+    ends = OfflineStore(str(source), writes=False), OfflineStore(str(target), writes=True)
     asyncio.run(copy(*ends, lambda done, total: told.append((done, total))))
     assert told == sorted(told)
     assert told[-1] == (23, 23)

@@ -144,7 +144,7 @@ def _leave(number: int, frame: object) -> None:
 def _leave_stuck_threads(code: object) -> None:
     """End the process where a handler left a thread or a task that Python would wait for."""
     number = code if isinstance(code, int) else int(code is not None)
-    if life := sys.modules.get("solarwind.life"):
+    if life := sys.modules.get("solarwind.lifecycle"):
         life.leave_stuck(number)
     if any(thread is not threading.main_thread() and not thread.daemon for thread in threading.enumerate()):
         end = threading.Timer(_STUCK_S, os._exit, [number])

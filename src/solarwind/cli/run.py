@@ -72,7 +72,7 @@ def run(
 
 
 def _run(wind: SolarWind, until_settled: bool, json: bool, where: str) -> None:
-    from ..life import run_loop, serve
+    from ..lifecycle import run_loop, serve
 
     if os.environ.get(WORKER, "1") == "1":  # one worker logs it for all
         _say_what_runs(wind, json, where)

@@ -103,7 +103,7 @@ def serve(
     json: Annotated[bool, option("json", "Log as JSON, one object a line.")] = False,
 ) -> None:
     """Serve a dispatcher on one port, by WebSocket and HTTP, until SIGTERM or SIGINT."""
-    from ..life import run_loop
+    from ..lifecycle import run_loop
     from .log import log_to_stderr
 
     _refuse_both(context, "engine", "data")

@@ -41,7 +41,7 @@ from .trim import Wanted, trim
 
 log = logging.getLogger("solarwind")
 
-SURE_S = 1.5  # that an owner is taken for one without a sign: before anybody replaces it
+CERTAIN_S = 1.5  # that an owner is taken for one without a sign: before anybody replaces it
 FULL_S = 1.0  # between two tries to write where there is no room
 CATCH_UP_S = 1.0  # that an owner reads on before it begins; the rest comes while it is at work
 FEW_NOTES = 4  # that an owner need not write down before it leaves: what they are of is soon read
@@ -356,7 +356,7 @@ class JetStreamStore:
         reached by the connection of the last commit, and no answer takes long."""
         now = monotonic()
         connected = self._session.is_up and self._connection == self._session.connections
-        return connected and now - self._sure_at < SURE_S and now - self._write_began < SURE_S
+        return connected and now - self._sure_at < CERTAIN_S and now - self._write_began < CERTAIN_S
 
     def look(self) -> None:
         """Stay certain: while this process is, and does not stand still, no other takes it for gone. Called now and
@@ -364,7 +364,7 @@ class JetStreamStore:
         if self.is_sure():
             self._sure_at = monotonic()
 
-    async def make_sure(self) -> None:
+    async def confirm_ownership(self) -> None:
         while not self.is_sure():
             began = monotonic()
             try:

@@ -34,11 +34,11 @@ class Gate:
         """Until the store is sure."""
         self._waiting.append(offer)
         if len(self._waiting) == 1:
-            self._spawn(self._make_sure())
+            self._spawn(self._confirm())
 
-    async def _make_sure(self) -> None:
+    async def _confirm(self) -> None:
         try:
-            await self._store.make_sure()
+            await self._store.confirm_ownership()
         except StoreError as error:
             self._fail(error)
             return

@@ -7,10 +7,10 @@ from math import inf
 import msgspec
 
 from ..errors import BadArgument
-from ..stated import Options
+from ..option_structs import OptionsMeta
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True, metaclass=Options):
+class Settings(msgspec.Struct, frozen=True, kw_only=True, metaclass=OptionsMeta):
     """Pass others to `app(..., settings=Settings(...))`."""
 
     frame_bytes: int = 8 << 20  # a WebSocket message

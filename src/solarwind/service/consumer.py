@@ -110,7 +110,7 @@ class Consumer:
         self._period = min(PROGRESS_S, join.lease_ns / 4e9)
         self._in_doubt = in_doubt(engine, join)
         # By this process's clock (`monotonic`): until then what it has in hand is its own, if nobody says otherwise.
-        self.sure_until = 0.0
+        self.certain_until = 0.0
 
     @property
     def instance(self) -> int:
@@ -132,7 +132,7 @@ class Consumer:
             self._queue.append(work)
         self._active.append(work)
         if self._timer is None:
-            self._make_sure()
+            self._renew_certainty()
             self._timer = asyncio.get_running_loop().call_later(self._period, self._progress)
         if self._beat is None:
             self._beat_later()
@@ -154,18 +154,18 @@ class Consumer:
                 work.withdraw()
                 self._in_doubt.add(work)
 
-    def _make_sure(self) -> None:
+    def _renew_certainty(self) -> None:
         """Note until when what it has in hand is its own. The dispatcher hears of it each fifth of a lease, but a lease
         begins when the offer is sent. Over a link that takes more than two fifths of it none can be kept anyway."""
         lease_s = self.join.lease_ns / 1e9
         certain_s = max(0.8 * lease_s - self._engine.delay_s, 0.4 * lease_s)
-        self.sure_until = monotonic() + min(certain_s, self._engine.patience_s)
+        self.certain_until = monotonic() + min(certain_s, self._engine.patience_s)
 
     def look(self) -> None:
         """Give back what was not begun, if this process stood still for so long that its events may be another's by
         now. Those that are still its own are handed out again. Called before anything is begun."""
-        if self._active and monotonic() > self.sure_until:
-            self._make_sure()
+        if self._active and monotonic() > self.certain_until:
+            self._renew_certainty()
             for work in self._active:
                 self._report(work, work.withdraw())
                 self._in_doubt.add(work)
@@ -247,7 +247,7 @@ class Consumer:
             self._timer = None
             return
         self.look()
-        self._make_sure()
+        self._renew_certainty()
         handled = self._handled + sum(len(work.done) - work.reported for work in self._active)
         keep = max(self.join.room, handled)
         in_hand = sum(len(work.todo) for work in self._active)

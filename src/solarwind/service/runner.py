@@ -172,7 +172,7 @@ class Runner(Consumer):
     def leave_behind(self) -> None:
         """Begin nothing more, in a forked child. If it was forked in a handler that lets the loop go on, it ends."""
         self._is_copy = True
-        self.sure_until = -inf
+        self.certain_until = -inf
         for worker in self._workers:
             worker.requests.append("forked")
         event, join = handling.get(), self.join
@@ -245,7 +245,7 @@ class Runner(Consumer):
                 if turn and now - turn > TURN_S:
                     await asyncio.sleep(0)
                     turn = now = clock()
-                if now > self.sure_until:
+                if now > self.certain_until:
                     return True
                 unseen = at_once if now - seen < QUICK_S else 0
                 turn, seen = turn or now, now
@@ -283,7 +283,7 @@ class Runner(Consumer):
         assert isinstance(worker, Worker)
         hand_out = work.hand_out(self.join, self._engine)
         turn = monotonic()
-        while monotonic() <= self.sure_until and (positions := work.next_part(self._handler.batch)):
+        while monotonic() <= self.certain_until and (positions := work.next_part(self._handler.batch)):
             events = [Event(hand_out, position - hand_out.start) for position in positions]
             handling.set(events[0])
             before = copy_context()
@@ -352,7 +352,7 @@ class Runner(Consumer):
         first = hand_out.start
         data, starts = hand_out.batch.layout
         take, note_done, set_handling, unset = work.todo.popleft, work.done.append, handling.set, msgspec.UNSET
-        while monotonic() <= self.sure_until:
+        while monotonic() <= self.certain_until:
             try:
                 position = take()
             except IndexError:
@@ -376,7 +376,7 @@ class Runner(Consumer):
     def _batches_on_thread(self, work: Work) -> None:
         """Do what `_handle_batches` does, for `def` handlers."""
         hand_out = work.hand_out(self.join, self._engine)
-        while monotonic() <= self.sure_until and (positions := work.next_part(self._handler.batch)):
+        while monotonic() <= self.certain_until and (positions := work.next_part(self._handler.batch)):
             events = [Event(hand_out, position - hand_out.start) for position in positions]
             handling.set(events[0])
             try:

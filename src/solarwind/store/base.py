@@ -65,7 +65,7 @@ class Alone:
         """Return True: there is no other owner."""
         return True
 
-    async def make_sure(self) -> None:
+    async def confirm_ownership(self) -> None:
         """Return at once."""
 
 
@@ -167,7 +167,7 @@ class Store(Protocol):
         """Whether this process is certainly still the owner. Asked before each offer."""
         ...
 
-    async def make_sure(self) -> None:
+    async def confirm_ownership(self) -> None:
         """Confirm the ownership. Raise `StoreError` where another process has taken over."""
         ...
 

@@ -16,7 +16,7 @@ from .sqlite import SqliteStore
 T = TypeVar("T")
 
 
-class RestingStore(SqliteStore):
+class OfflineStore(SqliteStore):
     """The store at `path`. Unless it `writes`, its file stays unchanged."""
 
     def __init__(self, path: str, *, writes: bool) -> None:
@@ -24,7 +24,7 @@ class RestingStore(SqliteStore):
         self.place = os.path.realpath(path)
         self._writes = writes
 
-    def store_of(self, topic: str) -> RestingStore:
+    def store_of(self, topic: str) -> OfflineStore:
         return self
 
     def _transaction(self, work: Callable[[], T]) -> T:

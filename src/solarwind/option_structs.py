@@ -12,7 +12,7 @@ from .errors import BadArgument
 _NEAR = 0.7  # how alike two names are where one may be meant by the other; 1 is equal
 
 
-class Options(msgspec.StructMeta):
+class OptionsMeta(msgspec.StructMeta):
     """The metaclass of `Retry` and other structs of options. It raises `BadArgument` for an unknown option."""
 
     def __call__(cls, *args: Any, **options: Any) -> Any:
