@@ -63,7 +63,8 @@ ARROWS = {
     "urls": {"cluster.engine", "engine", "errors", "limits", "names", "peer.remote", "store", "text"},
     "operations": {"engine", "loops", "options", "records"},
     "wind": FOUNDATION
-    | {"core", "engine", "lifecycle", "loops", "operations", "options", "plugins", "records", "service", "shutdown", "urls"},
+    | {"core", "engine", "lifecycle", "loops", "operations", "options", "plugins", "records"}
+    | {"service", "shutdown", "urls"},
     "lifecycle": {"service.threads", "wind"},  # wind: for its annotations only
     "peer": FOUNDATION | {"core", "store.definitions", "wire", "engine", "operations", "service", "peer"},
     "server": FOUNDATION

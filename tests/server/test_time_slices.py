@@ -131,7 +131,7 @@ async def test_a_frame_of_many_messages_holds_up_nobody(
             if refused:
                 assert refused in (await made.hear(wire.Refused)).text
             known = server.host._connections
-            await until(lambda: not any(each._unread or each._lasting for each in known), "all is read")
+            await until(lambda: not any(each._inbound or each._lasting for each in known), "all is read")
 
 
 HEAD: list[Any] = [3, "t", 1, 0]  # of a batch: its format, topic, producer and first number
