@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from solarwind.batch import Batch
 from solarwind.core.backlog import Backlog, Lanes
 from solarwind.core.crashes import Crashes
 from solarwind.core.dispatcher import Dispatcher
@@ -24,7 +25,9 @@ from solarwind.core.rollout import Split, Walk
 from solarwind.core.spans import Spans
 from solarwind.core.state import Change, Snapshot, State
 from solarwind.core.track import Track
+from solarwind.engine.due import Due, by_due
 from solarwind.limits import Limits
+from solarwind.store.delays import Delayed
 from solarwind.testing.simulator import SimulationFailure, main, simulate
 
 SEEDS = 150  # always the same
@@ -41,6 +44,7 @@ PER_THOUSAND = {
     "foreign reports": 200, "children": 8_000, "copies handled": 7_000, "fetches": 3_000, "counted ahead": 4_000,
     "full commits": 600, "refused": 2_000, "jumps": 300, "replayed": 600, "redriven": 80, "discarded": 20,
     "retired": 80, "trimmed": 2_000, "conflicts": 300, "alone": 400, "shares": 100, "shares without an instance": 5,
+    "released": 4_000, "releases": 400, "releases without room": 20, "crashes after a release": 8, "clocks set": 300,
 }  # fmt: skip
 
 
@@ -258,6 +262,20 @@ def _divide_what_was_accepted_before(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("solarwind.core.registry.Split", split)
 
 
+def _forget_what_is_due_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    def released(self: Due, nearest: int | None, genuine: Any = Due.released) -> None:
+        genuine(self, None)
+
+    monkeypatch.setattr(Due, "released", released)
+
+
+def _release_earlier(monkeypatch: pytest.MonkeyPatch) -> None:
+    def earlier(batch: Batch) -> list[Delayed]:
+        return [Delayed(due - 1_000_000_000, part) for due, part in by_due(batch)]
+
+    monkeypatch.setattr("solarwind.engine.commits.by_due", earlier)
+
+
 MUTATIONS: list[Callable[[pytest.MonkeyPatch], None]] = [
     _ignore_fencing,
     _settle_for_others,
@@ -283,6 +301,8 @@ MUTATIONS: list[Callable[[pytest.MonkeyPatch], None]] = [
     _do_not_wait_for_the_other_track,
     _leave_a_share_with_those_who_are_gone,
     _divide_what_was_accepted_before,
+    _forget_what_is_due_next,
+    _release_earlier,
 ]
 
 

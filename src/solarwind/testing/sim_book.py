@@ -18,6 +18,8 @@ from ..core.effects import Join, Offer, Report
 from ..core.log import Stored
 from ..core.purpose import Purpose
 from ..core.state import Snapshot
+from ..store.delays import Delayed
+from .sim_due import DueBook, numbers
 from .sim_facts import (
     PENDING_EXCHANGES,
     Broken,
@@ -46,6 +48,7 @@ class Book:
         self.ends: dict[str, int] = {}
         self.kills: Counter[tuple[Name, int]] = Counter()
         self.pardons: Counter[tuple[Name, int]] = Counter()  # clean stops, which clear all suspicion
+        self.delays = DueBook()
         self.only_killers_kill = False  # poison is the one fault: then nothing else may be dead
         self.poison = 0
         self._by_instance: dict[int, PurposeBook] = {}
@@ -75,7 +78,7 @@ class Book:
                 book.made += header.count * max(1, there)
         self.counts["accepted"] += header.count
 
-    def _log(self, stored: Stored) -> None:
+    def log(self, stored: Stored) -> None:
         """It is on the disk."""
         batch, topic = stored.batch, stored.batch.header.topic
         self._numbers.setdefault(topic, {})[stored.start] = batch.header.first
@@ -285,25 +288,24 @@ class Book:
             name: {number: track.state.snapshot() for number, track in dispatcher.purpose(*name).tracks.items()}
             for name in facts
         }
-        going = {
-            batch.header.first + index for batch, by_handler in batches if by_handler for index in range(len(batch))
-        }
+        going = {number for batch, by_handler in batches if by_handler for number in numbers(batch)}
         for number in self._owed:
             if number not in going:
                 raise Broken(f"event {number} was fired by a handler and does not go with its settle")
         live = {number for book in self.purposes.values() for number in book.leases}
         self._committing = (facts, snapshots, [name for name, lease in self._alone.items() if lease not in live])
 
-    def commit_ends(self, stored: Sequence[Stored]) -> None:
+    def commit_ends(self, stored: Sequence[Stored], delayed: Sequence[Delayed]) -> None:
         """It is durable."""
         assert self._committing is not None
         self._durable, self._expected, ended = self._committing
         self._alone = {name: lease for name, lease in self._alone.items() if name not in ended}
         self._committing = None
+        self.delays.delayed(delayed)
         for each in stored:
-            self._log(each)
-            for index in range(len(each.batch)):
-                number = each.batch.header.first + index
+            self.log(each)
+        for batch in (*(each.batch for each in stored), *(batch for _, batch in delayed)):
+            for number in numbers(batch):
                 self._owed.pop(number, None)
                 if number in self._children:
                     self._durable_children.add(number)

@@ -43,6 +43,7 @@ class Engine:
         close: Callable[[int], None],
         *,
         now: int,
+        ahead: int,
         at_hand: int,
         snapshot_after: int,
         durable: bool,
@@ -51,16 +52,19 @@ class Engine:
         self.disk = disk
         self.book = book
         self.now = max(now, disk.now)
+        self.ahead = ahead  # the wall clock, of the engine's
         self.at_hand = AtHand(at_hand)
         self.dispatcher = Dispatcher(self.at_hand, random, keep_ns=KEEP_NS, durable=durable, limits=limits, home=HOME)
         self.commits: Commits[str] = Commits(self.dispatcher, self.at_hand, snapshot_after)
         self.committing: Commit[str] | None = None
+        self.releasing: tuple[int | None] | None = None  # what was nearest when it began
         self.reads: list[Read] = []
         self._deliver = deliver
         self._close = close
         for name, end in disk.ends.items():
             self.dispatcher.topic(name).end = end
         self.commits.recover(disk.snapshots(), disk.changes(), clean=disk.clean)
+        self.commits.due.add(disk.next_due())
         disk.clean = False
         book.recovered(self.dispatcher)
         self.carry_out()
@@ -121,22 +125,22 @@ class Engine:
     @property
     def idle(self) -> bool:
         """Everything that came in is durable."""
-        return not (self.committing or self.commits.waiting)
+        return not (self.committing or self.releasing or self.commits.waiting)
 
     def begin_commit(self) -> None:
-        if self.idle or self.committing is not None:
+        if self.idle or self.committing is not None or self.releasing is not None:
             return
-        self.committing = self.commits.begin()
-        its = [(batch, waiter is None) for batch, waiter in self.committing.incoming]
+        self.committing = commit = self.commits.begin()
+        its = [(batch, waiter is None) for batch, waiter in commit.incoming + commit.later]
         self.book.commit_begins(self.dispatcher, its)
 
     def end_commit(self, *, full_for_batches: bool = False, full_for_all: bool = False) -> bool:
         """The store answers. Gives whether anything was stored."""
         commit, self.committing = self.committing, None
         assert commit is not None
-        if full_for_all or (full_for_batches and commit.incoming):
+        if full_for_all or (full_for_batches and (commit.incoming or commit.later)):
             self.book.refused([batch for batch, _ in self.commits.refuse(commit)])
-            if full_for_all or commit.incoming:
+            if full_for_all or commit.incoming or commit.later:
                 self.commits.put_back(commit)
                 return False
         for each in self.write(commit):
@@ -149,8 +153,52 @@ class Engine:
 
     def write(self, commit: Commit[str]) -> list[Stored]:
         """What the disk does, whether or not the process lives to hear of it."""
-        stored = self.disk.commit(commit.batches, commit.changes, commit.snapshots, self.now)
-        self.book.commit_ends(stored)
+        stored = self.disk.commit(commit.batches, commit.changes, commit.snapshots, self.now, commit.delayed)
+        self.book.commit_ends(stored, commit.delayed)
+        return stored
+
+    # What is due
+
+    @property
+    def wall(self) -> int:
+        return self.now + self.ahead
+
+    @property
+    def wake_at(self) -> int | None:
+        """When something is to be done next."""
+        due = self.commits.due
+        times = [self.dispatcher.wake_at, due.wake_at(self.now, self.wall) if due.nearest is not None else None]
+        return min((each for each in times if each is not None), default=None)
+
+    def begin_release(self) -> bool:
+        """Begin one if it is time to. Gives whether it was."""
+        due = self.commits.due
+        if self.committing is not None or self.releasing is not None or not due.is_due(self.now, self.wall):
+            return False
+        self.releasing = (due.begin(),)
+        return True
+
+    def end_release(self, most: int, *, full: bool = False) -> None:
+        """The store answers."""
+        assert self.releasing is not None
+        (nearest,), self.releasing = self.releasing, None
+        if full:
+            self.commits.due.failed(nearest, self.now)
+            return
+        for each in self.release(most):
+            self.dispatcher.topic(each.batch.topic)
+            self.book.accepted(each)
+            self.commits.accept(each, self.now)
+        self.commits.due.released(self.disk.next_due())
+        self.carry_out()
+
+    def release(self, most: int) -> list[Stored]:
+        """What the disk does, whether or not the process lives to hear of it."""
+        stored = self.disk.release(self.wall, most)
+        self.book.delays.released(stored, self.wall)
+        for each in stored:
+            self.book.log(each)
+            self.book.counts["released"] += len(each.batch)
         return stored
 
     # Reads

@@ -17,11 +17,13 @@ KEYS = (None, "a", "b", "c")
 FAULTS = (
     "fail", "die", "hang", "resend", "foreign", "leave", "jump", "crash", "stop", "full",
     "replay", "redrive", "discard", "retire", "trim", "conflict", "poison", "slow reads", "share",
+    "delay", "set clock",
 )  # fmt: skip
 WEIGHTS = {
     "submit": 14, "commit": 44, "read": 20, "work": 60, "pass time": 10, "join": 8,
     "die": 2, "hang": 2, "wake": 2, "resend": 4, "foreign": 2, "leave": 3, "jump": 1, "crash": 1, "stop": 1, "full": 1,
     "replay": 2, "redrive": 3, "discard": 1, "retire": 1, "trim": 2, "conflict": 1, "share": 4,
+    "delay": 4, "set clock": 1,
 }  # fmt: skip
 
 
@@ -75,3 +77,9 @@ def make_plans(random: Random) -> list[Plan]:
         fires = "b" if topic == "a" and random.random() < 0.5 else None
         plans.append(Plan(topic, f"p{number}", versions, lease_ns, fires, shared))
     return plans
+
+
+def make_due(random: Random, wall: int) -> list[int]:
+    """When each event of a batch is due: in one part of it, or two."""
+    times = {wall + random.randint(-1, 60) * SECOND for _ in range(random.randint(1, 2))}
+    return [time for time in sorted(times) for _ in range(random.randint(1, 3))]

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from operator import itemgetter
 
 from ..batch import Batch
 from ..core.log import Stored
 from ..core.state import Change, Snapshot, decode_changes, decode_snapshot, encode
+from ..store.delays import Delayed
 
 Name = tuple[str, str]  # topic, purpose
 TrackName = tuple[str, str, int]  # and the number of one of its tracks
@@ -28,9 +30,15 @@ class Disk:
         self._forgets = forgets
         self._snapshots: dict[TrackName, bytes] = {}
         self._changes: list[tuple[TrackName, bytes]] = []
+        self._delayed: list[tuple[int, bytes]] = []  # by the time when it is due
 
     def commit(
-        self, batches: Sequence[Batch], changes: Sequence[Change], snapshots: Sequence[Snapshot], now: int
+        self,
+        batches: Sequence[Batch],
+        changes: Sequence[Change],
+        snapshots: Sequence[Snapshot],
+        now: int,
+        delayed: Sequence[Delayed] = (),
     ) -> list[Stored]:
         """All of it, in one step."""
         stored = [self._append(batch) for batch in batches]
@@ -44,8 +52,19 @@ class Disk:
             name = (snapshot.topic, snapshot.purpose, snapshot.track)
             self._forget(name)
             self._snapshots[name] = encode(snapshot)
+        self._delayed += [(due, batch.data) for due, batch in delayed]
+        self._delayed.sort(key=itemgetter(0))
         self.now = max(self.now, now)
         return stored
+
+    def next_due(self) -> int | None:
+        return self._delayed[0][0] if self._delayed else None
+
+    def release(self, wall: int, most: int) -> list[Stored]:
+        """Up to `most` batches of what is due, in one step."""
+        due = [data for when, data in self._delayed if when <= wall][:most]
+        del self._delayed[: len(due)]
+        return [self._append(Batch.read(data)) for data in due]
 
     def _append(self, batch: Batch) -> Stored:
         topic = batch.header.topic

@@ -19,7 +19,7 @@ from ..limits import Limits
 from .sim_book import Book
 from .sim_engine import HOME, Engine
 from .sim_facts import Broken, bits_of, positions
-from .sim_plans import FAULTS, KEYS, MAX_EVENTS, MS, SECOND, START, WEIGHTS, Plan, Work, Worker, make_plans
+from .sim_plans import FAULTS, KEYS, MAX_EVENTS, MS, SECOND, START, WEIGHTS, Plan, Work, Worker, make_due, make_plans
 from .sim_store import Disk, Name
 
 
@@ -48,6 +48,7 @@ class World:
         self.busy = random.choice((100_000, 5 * MS, 400 * MS))
         self.room = random.choice((1, 2, 4))
         self.full = ""
+        self.ahead = 0  # the wall clock, of the engine's
         self.serial = 0
         self.workers: list[Worker] = []
         self.engine = self._start(START)
@@ -83,6 +84,7 @@ class World:
             self._deliver,
             self._close,
             now=now,
+            ahead=self.ahead,
             at_hand=self.at_hand,
             snapshot_after=self.snapshot_after,
             durable=self.durable,
@@ -123,7 +125,7 @@ class World:
 
     # Events
 
-    def batch(self, topic: str, count: int) -> Batch:
+    def batch(self, topic: str, count: int, due: list[int] | None = None) -> Batch:
         random, first = self.random, self.serial
         self.serial += count
         if "poison" in self.faults:
@@ -132,7 +134,7 @@ class World:
         keys = [random.choice(KEYS) for _ in range(count)]
         payloads = [b'{"k":"%s"}' % random.choice((b"x", b"y", b"z")) for _ in range(count)]
         times = [self.engine.now] * count
-        return seal(topic, payloads, times, producer=1, first=first, machine="m", process="p", keys=list(keys))
+        return seal(topic, payloads, times, producer=1, first=first, machine="m", process="p", keys=keys, due=due)
 
     def do_submit(self) -> None:
         if self.serial < MAX_EVENTS:
@@ -141,10 +143,30 @@ class World:
             self.note("%d events are fired on %s", count, topic)
             self.engine.submit(self.batch(topic, count))
 
+    def do_delay(self) -> None:
+        if self.serial < MAX_EVENTS:
+            topic, due = self.random.choice(("a", "a", "b")), make_due(self.random, self.engine.wall)
+            self.note("%d events are fired on %s, due at %s", len(due), topic, due)
+            self.engine.submit(self.batch(topic, len(due), due))
+
+    def do_set_clock(self) -> None:
+        """Somebody sets the machine's clock."""
+        self.ahead = self.random.randint(-600, 600) * SECOND
+        self.note("the wall clock is %d s ahead", self.ahead // SECOND)
+        self.counts["clocks set"] += 1
+        self.engine.ahead = self.ahead
+
     def do_commit(self) -> None:
-        """One begins, or the one that is under way ends."""
-        if self.engine.committing is None:
-            self.engine.begin_commit()
+        """One begins, or the one that is under way ends; likewise a release of what is due."""
+        if self.engine.releasing is not None and "crash" in self.faults and self.random.random() < 0.1:
+            self.do_crash()
+        elif self.engine.releasing is not None:
+            self.note("a release ends%s", ", there is no room" * bool(self.full))
+            self.counts["releases without room" if self.full else "releases"] += 1
+            self.engine.end_release(self.random.randint(1, 3), full=bool(self.full))
+        elif self.engine.committing is None:
+            if self.random.random() < 0.5 or not self.engine.begin_release():
+                self.engine.begin_commit()
         else:
             stored = self.engine.end_commit(
                 full_for_batches=self.full == "batches", full_for_all=self.full == "everything"
@@ -271,6 +293,9 @@ class World:
         count = self.random.randint(0, min(max_count, 2))
         if worker.plan.fires is None or not count or self.serial >= MAX_EVENTS:
             return []
+        if "delay" in self.faults and self.random.random() < 0.2:
+            due = make_due(self.random, self.engine.wall)
+            return [self.batch(worker.plan.fires, len(due), due)]
         return [self.batch(worker.plan.fires, count)]
 
     def send(self, worker: Worker, report: Report, fired: list[Batch]) -> None:
@@ -391,6 +416,10 @@ class World:
         if commit is not None and written:
             self.counts["crashes after a commit"] += 1
             self.engine.write(commit)
+        if self.engine.releasing is not None and self.random.random() < 0.5:
+            self.note("and after a release that it does not hear of")
+            self.counts["crashes after a release"] += 1
+            self.engine.release(3)
         self._restart(clean=False)
 
     def do_stop(self) -> None:
@@ -408,6 +437,9 @@ class World:
 
     def _commit_all(self) -> None:
         while not self.engine.idle:
+            if self.engine.releasing is not None:
+                self.engine.end_release(3)
+                continue
             self.engine.begin_commit()
             self.engine.end_commit()
 
@@ -525,7 +557,8 @@ class World:
 
     def settle_down(self) -> None:
         """No more faults: everything gets done, in a number of rounds that is in proportion to what there is."""
-        self.faults, self.full = set(), ""
+        self.faults, self.full, self.ahead = set(), "", 0
+        self.engine.ahead = 0
         self.note("no more faults")
         self._commit_all()
         for worker in self.workers:
@@ -540,11 +573,13 @@ class World:
             if not book.has(version):
                 plan = next(plan for plan in self.plans if (plan.topic, plan.purpose) == name)
                 self.join(plan, version, "now", 1)
-        rounds, left = 0, self.book.left_over()
-        while self.book.left_over() or not self.engine.idle:
+        rounds, most = 0, 60 + MAX_EVENTS + 8 * sum(map(len, self.book.left_over().values()))
+        most += 8 * len(self.book.delays.due)
+        while self.book.left_over() or self.book.delays.due or not self.engine.idle:
             rounds += 1
-            if rounds > 60 + 8 * sum(map(len, left.values())) + MAX_EVENTS:
-                raise Broken(f"stuck: nothing gets done any more, left over is {self.book.left_over()}")
+            if rounds > most:
+                left, due = self.book.left_over(), self.book.delays.due
+                raise Broken(f"stuck: nothing gets done any more, left over is {left}, delayed {due}")
             self._round()
         self.counts["rounds to the end"] += rounds
 
@@ -559,5 +594,7 @@ class World:
             works, worker.works = worker.works, []
             for work in works:
                 self._report(worker, work, work.todo, [])
-        if self.engine.idle and not self.engine.reads and self.engine.dispatcher.wake_at is not None:
-            self._pass(max(0, self.engine.dispatcher.wake_at - self.engine.now))
+        if self.engine.begin_release():
+            self.engine.end_release(3)
+        if self.engine.idle and not self.engine.reads and (wake_at := self.engine.wake_at) is not None:
+            self._pass(max(0, wake_at - self.engine.now))
