@@ -28,7 +28,7 @@ async def test_what_waits_to_be_copied_travels_together_each_once_and_in_order(
 
     async def copying_late(self: _Copier) -> None:
         if not copies:
-            await until(lambda: sum(len(batch) for _, batch in self.waiting) == FIRED)
+            await until(lambda: sum(len(each.batch) for each in self.waiting) == FIRED)
         copies.append(0)
         await copy(self)
 

@@ -50,11 +50,20 @@ class CommitPlace(NamedTuple):
 NOWHERE = CommitPlace(0, 0, 0)
 
 
+class _Waiting(NamedTuple):
+    """A batch that is to be copied. `was_delayed`: it comes out of the due-log."""
+
+    place: CommitPlace
+    batch: Batch
+    was_delayed: bool
+
+
 class _Part(NamedTuple):
     """What goes into one message. `done` is how far copying is when it is stored."""
 
     done: CommitPlace
     batch: Batch
+    was_delayed: bool
 
 
 class Forwarder:
@@ -90,10 +99,11 @@ class Forwarder:
     @property
     def oldest(self) -> int | None:
         """The number of the first commit that is still needed."""
-        return min((copier.waiting[0][0].commit for copier in self._copiers.values() if copier.waiting), default=None)
+        waiting = [copier.waiting[0] for copier in self._copiers.values() if copier.waiting]
+        return min((each.place.commit for each in waiting), default=None)
 
-    def add(self, commit: int, fired: list[Batch]) -> None:
-        """Copy these batches of a commit that is durable."""
+    def add(self, commit: int, fired: list[Batch], *, was_delayed: bool = False) -> None:
+        """Copy these batches of a commit that is durable; `was_delayed`: they come out of the due-log."""
         if self._stopped:
             return
         for number, batch in enumerate(fired):
@@ -103,7 +113,7 @@ class Forwarder:
                 copier = self._copiers[target] = _Copier(
                     self._session, self._layout, self._partition, target, self._publisher, self._tasks
                 )
-            copier.add(CommitPlace(commit, number, 0), batch)
+            copier.add(_Waiting(CommitPlace(commit, number, 0), batch, was_delayed))
 
     async def idle(self) -> None:
         """Wait until all is copied."""
@@ -131,15 +141,15 @@ class _Copier:
         self._publisher = publisher
         self._done = NOWHERE
         self._seq: int | None = None  # of the last copy; None: to be asked
-        self.waiting: deque[tuple[CommitPlace, Batch]] = deque()
+        self.waiting: deque[_Waiting] = deque()
         self.bytes = 0
         self.idle = asyncio.Event()
         self.stuck = False
         self.task: asyncio.Task[None] | None = None
 
-    def add(self, place: CommitPlace, batch: Batch) -> None:
-        self.waiting.append((place, batch))
-        self.bytes += len(batch.data)
+    def add(self, waiting: _Waiting) -> None:
+        self.waiting.append(waiting)
+        self.bytes += len(waiting.batch.data)
         self.idle.clear()
         if self.task is None:
             self.task = self._tasks.begin(self._empty(), "the copying of what handlers fired")
@@ -147,7 +157,7 @@ class _Copier:
     async def _empty(self) -> None:
         backoff = Backoff()
         while self.waiting:
-            topic = self.waiting[0][1].header.topic
+            topic = self.waiting[0].batch.topic
             try:
                 await self._publisher.ensure(self._target)
                 await self._copy()
@@ -172,19 +182,18 @@ class _Copier:
             await self._find_last()
         parts = self._next_parts()
         if parts and parts[0].batch.given_id(0) is not None:
-            done, batch = parts[0]
-            await self._publisher.store(batch, self._via, {FROM: str(done)})
-            self._done, self._seq = done, None  # nothing was stored if it was there already
+            await self._publisher.store(parts[0].batch, self._via, {FROM: str(parts[0].done)})
+            self._done, self._seq = parts[0].done, None  # nothing was stored if it was there already
         elif parts:
             await self._put(parts)
-        while self.waiting and self._copied(*self.waiting[0]) == len(self.waiting[0][1]):
-            self.bytes -= len(self.waiting.popleft()[1].data)
+        while self.waiting and self._copied(self.waiting[0]) == len(self.waiting[0].batch):
+            self.bytes -= len(self.waiting.popleft().batch.data)
 
-    def _copied(self, place: CommitPlace, batch: Batch) -> int:
+    def _copied(self, waiting: _Waiting) -> int:
         """Return how many of its events are copied."""
-        if self._done[:2] == place[:2]:
+        if self._done[:2] == waiting.place[:2]:
             return self._done.events
-        return len(batch) if self._done[:2] > place[:2] else 0
+        return len(waiting.batch) if self._done[:2] > waiting.place[:2] else 0
 
     def _next_parts(self) -> list[_Part]:
         """Return what is stored together: several messages, or one of an event with an id of its own, or one that is
@@ -192,8 +201,9 @@ class _Copier:
         room = self._session.max_payload - HEADERS_BYTES
         parts: list[_Part] = []
         size = 0
-        for place, batch in self.waiting:
-            copied = self._copied(place, batch)
+        for waiting in self.waiting:
+            place, batch, was_delayed = waiting
+            copied = self._copied(waiting)
             while copied < len(batch):
                 rest = batch.part(copied, len(batch)) if copied else batch
                 part = cut(next(runs(rest)), room)[0]
@@ -202,7 +212,7 @@ class _Copier:
                 if parts and (is_alone or len(parts) == MAX_TOGETHER or size > MAX_TOGETHER_BYTES):
                     return parts
                 copied += len(part)
-                parts.append(_Part(place._replace(events=copied), part))
+                parts.append(_Part(place._replace(events=copied), part, was_delayed))
                 if is_alone:
                     return parts
         return parts
@@ -222,16 +232,20 @@ class _Copier:
         expect = {EXPECT: str(self._seq), f"{EXPECT}-Subject": self._subject}
         try:
             if len(parts) == 1:
-                done, batch = parts[0]
-                self._seq = await self._publisher.put(batch, self._via, {FROM: str(done)}, expect)
+                done, batch, was_delayed = parts[0]
+                self._seq = await self._publisher.put(
+                    batch, self._via, {FROM: str(done)}, expect, was_delayed=was_delayed
+                )
             else:
                 messages = [
                     (
-                        self._layout.event_subject(batch, self._via, producer_name(batch.header)),
+                        self._layout.event_subject(
+                            batch, self._via, producer_name(batch.header, was_delayed=was_delayed)
+                        ),
                         batch.data,
                         {FROM: str(done)},
                     )
-                    for done, batch in parts
+                    for done, batch, was_delayed in parts
                 ]
                 messages[0][2].update(expect)
                 self._seq = await self._session.publish_together(messages)

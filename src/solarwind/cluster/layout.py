@@ -6,6 +6,9 @@ SOLARWIND_<ns>_state    solarwind.<ns>.state.<p>.log.commit               one me
                         solarwind.<ns>.state.<p>.log.topic.<topic>
                         solarwind.<ns>.state.<p>.kept.dead.<hash>         the texts of dead letters
                         solarwind.<ns>.state.<p>.kept.index.<topic>       which event is where
+                        solarwind.<ns>.state.<p>.kept.due.inbox           the due-log: what is not sorted yet,
+                        solarwind.<ns>.state.<p>.kept.due.time.<key>      its pages by due time,
+                        solarwind.<ns>.state.<p>.kept.due.id.<key>        and those that find a place by an id
 KV_SOLARWIND_<ns>       $KV.SOLARWIND_<ns>.settings, .owner.<p>           a key-value bucket
                         $KV.SOLARWIND_<ns>.definition.<kind>.<hash>
                         solarwind.<ns>.live.heartbeat, .hello, .node.<node>.>, .client.<link>  not stored
@@ -25,6 +28,7 @@ from .address import NamespaceSettings
 FIRED, CAUSED, DIRECT = "fired", "caused", "direct"
 ANYBODY = "*.*"
 _ROOT = "solarwind"
+_DELAYED = "due-"  # begins the name of a producer
 
 
 class Layout(msgspec.Struct, frozen=True):
@@ -94,14 +98,15 @@ class Layout(msgspec.Struct, frozen=True):
         return f"{_ROOT}.{self.namespace}.live.{rest}"
 
 
-def producer_name(header: Header) -> str:
-    """Return two words: the producer, and the author that numbers its events."""
-    return f"{header.producer:x}.{header.author.hex() or '-'}"
+def producer_name(header: Header, *, was_delayed: bool = False) -> str:
+    """Return two words: the producer, and the author that numbers its events. What was delayed comes out of the order
+    of the numbers, so it has words of its own."""
+    return f"{_DELAYED * was_delayed}{header.producer:x}.{header.author.hex() or '-'}"
 
 
-def any_producer_name(producer: int) -> str:
+def any_producer_name(producer: int, *, was_delayed: bool = False) -> str:
     """Return the same with any author."""
-    return f"{producer:x}.*"
+    return f"{_DELAYED * was_delayed}{producer:x}.*"
 
 
 def id_name(id: str) -> str:

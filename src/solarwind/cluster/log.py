@@ -11,6 +11,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -21,6 +22,7 @@ from ..engine.backoff import Backoff
 from ..errors import ProtocolError, SolarWindError, StoreError
 from ..store.base import Full
 from .layout import Layout, purpose_name
+from .pages import ROLLUP
 from .pieces import HEADERS_BYTES, Message, Pieces, in_pieces, pass_over, whole
 from .records import (
     COMMIT,
@@ -44,20 +46,28 @@ PURGE_AFTER = 256  # commits
 LETTERS_BYTES = 256 << 10  # of dead letters in a message, about
 PAGE = 512
 PAGE_BYTES = 4 << 20
+KEPT_TOGETHER = 32  # messages that are read together
 _Name = tuple[str, str]  # of a purpose: its topic and its own
 _Track = tuple[str, str, int]  # the same of a track, and its number
 
 
+class Fired(NamedTuple):
+    """What a commit put on its way to the streams of its topics. `was_delayed`: it comes out of the due-log."""
+
+    commit: int
+    batches: list[Batch]
+    was_delayed: bool = False
+
+
 class Written(msgspec.Struct):
-    """What earlier owners wrote. `before` is the last commit; `fired` has what was fired, by the number of the
-    commit."""
+    """What earlier owners wrote. `before` is the last commit; `fired` has what may still be copied."""
 
     before: CommitRecord | None = None
     topics: dict[str, TopicState] = msgspec.field(default_factory=dict)
     holes: dict[str, list[Hole]] = msgspec.field(default_factory=dict)
     snapshots: list[Snapshot] = msgspec.field(default_factory=list)
     changes: list[Change] = msgspec.field(default_factory=list)
-    fired: list[tuple[int, list[Batch]]] = msgspec.field(default_factory=list)
+    fired: list[Fired] = msgspec.field(default_factory=list)
 
 
 class Log:
@@ -113,7 +123,7 @@ class Log:
         self._merge_topics(written, topics, commits)
         self._merge_tracks(written, tracks, commits)
         written.fired = [
-            (each.number, [Batch.read(data) for data in each.fired])
+            Fired(each.number, [Batch.read(data) for data in each.fired], was_delayed=each.was_delayed)
             for each in commits
             if each.fired and each.number >= commits[-1].copied
         ]
@@ -170,6 +180,8 @@ class Log:
                 before.created,
                 closed,
                 copied=before.copied,
+                delayed=before.delayed,
+                accepted=before.accepted,
             )
             try:
                 mark = {COMMIT: f"{fence.epoch}.{fence.number}", EXPECT: str(last.seq if last else 0)}
@@ -242,15 +254,26 @@ class Log:
 
     # Writing ------------------------------------------------------------------------------------------
 
-    async def write(self, record: CommitRecord, changes: Sequence[Change], snapshots: Sequence[Snapshot]) -> None:
-        """Store a commit, and give it its epoch and number. Raises `Full` where there is no room, and `StoreError`
-        where nothing more can be written: if another process owns the partition, the log is `fenced`."""
+    async def write(
+        self,
+        record: CommitRecord,
+        changes: Sequence[Change],
+        snapshots: Sequence[Snapshot],
+        pages: Sequence[Message] = (),
+    ) -> None:
+        """Store a commit, and `pages` of the due-log together with it; give it its epoch and number. Raises `Full`
+        where there is no room, and `StoreError` where nothing more can be written: if another process owns the
+        partition, the log is `fenced`."""
         if self.fenced:
             raise self._no_owner()
         record.epoch, record.number = self._epoch, self._number + 1
         record.copied = record.copied or record.number
         self._holes |= record.holes
         beside = self._beside(record, changes, snapshots)
+        for subject, data, headers in pages:
+            first_piece, *others = self._in_pieces(subject, data, {})
+            first_piece[2].update(headers)
+            beside += [first_piece, *others]
         first, self._last = await self._store(record, beside)
         self._number = record.number
         self._commits.append((record.number, first))
@@ -266,10 +289,15 @@ class Log:
             self._tracks.pop((snapshot.topic, snapshot.purpose, snapshot.track), None)
         fresh: set[str] = set()
         of_topics = self._layout.log(self._partition, "topic.")
-        for seq, (subject, _, _) in enumerate(beside, first - len(beside)):
+        for seq, (subject, data, headers) in enumerate(beside, first - len(beside)):
             if subject.startswith(of_topics):
                 self._topics.pop(subject.removeprefix(of_topics), None)
-            if ".kept.dead." not in subject:
+            if ROLLUP.keys() & headers:
+                if data:
+                    self._stale.pop(subject, None)
+                else:
+                    self._stale[subject] = seq + 1
+            elif ".kept." not in subject:
                 self._stale[subject] = min(seq, self._stale.get(subject, seq) if subject in fresh else seq)
                 fresh.add(subject)
 
@@ -449,6 +477,43 @@ class Log:
         await self._session.until_answered(
             lambda: self._session.api(f"STREAM.PURGE.{self._stream}", {"filter": subject, **what}), "delete old state"
         )
+
+    # The due-log --------------------------------------------------------------------------------------
+
+    async def kept(self, subjects: Sequence[str]) -> dict[str, bytes]:
+        """Return the last message of each subject that has one, as of the last commit or later."""
+        found: dict[str, bytes] = {}
+        for at in range(0, len(subjects), KEPT_TOGETHER):
+            some = subjects[at : at + KEPT_TOGETHER]
+            found |= await self._session.until_answered(partial(self._kept, some), "read the due-log")
+        return found
+
+    async def _kept(self, subjects: Sequence[str]) -> dict[str, bytes]:
+        request = {"multi_last": [self._subject, *subjects], "batch": len(subjects) + 1}
+        page = {raw.subject: raw for raw in await self._session.get(self._stream, request)}
+        commit = page.pop(self._subject, None)
+        if commit is None or commit.seq < self._last:
+            raise NoAnswer(f"a node that is behind answered for stream {self._stream}")
+        messages = [await whole(self._session, self._stream, raw) for raw in page.values()]
+        return {message.subject: message.data for message in messages if message is not None}
+
+    async def kept_subjects(self, of: str) -> list[str]:
+        """Return the subjects that have messages, as of the last commit or later."""
+
+        async def ask() -> dict[str, Any]:
+            body = {"subjects_filter": of, "offset": len(found)}
+            info = await self._session.api(f"STREAM.INFO.{self._stream}", body)
+            if info["state"]["last_seq"] < self._last:
+                raise NoAnswer(f"a node that is behind answered for stream {self._stream}")
+            return info
+
+        found: list[str] = []
+        while True:
+            info: dict[str, Any] = await self._session.until_answered(ask, "read the due-log")
+            page = info["state"].get("subjects") or {}
+            found += page
+            if not page or len(found) >= info.get("total", 0):
+                return found
 
     async def dead(self, topic: str, purpose: str) -> list[Letter]:
         """Return a purpose's dead letters, by position."""

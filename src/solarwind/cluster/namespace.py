@@ -55,7 +55,8 @@ async def open_namespace(session: Session, *, makes: bool = True) -> Layout:
                 raise refused(refusal, "write the settings of a namespace") from refusal
             settings = address.merged(await _find_settings(session))  # somebody else was first
             layout = Layout(address.namespace, settings)
-    await ensure(session, layout.state_stream, _stream(layout, layout.state_stream, layout.state_subjects))
+    state = _stream(layout, layout.state_stream, layout.state_subjects)
+    await ensure(session, layout.state_stream, state | {"allow_rollup_hdrs": True})
     return layout
 
 

@@ -304,11 +304,19 @@ class Publisher:
             return False
         return monotonic() - begun > self._layout.settings.dedup_s / 2 or len(batch.data) > self._room()
 
-    async def put(self, batch: Batch, via: str, marks: dict[str, str], expectation: dict[str, str]) -> int:
+    async def put(
+        self,
+        batch: Batch,
+        via: str,
+        marks: dict[str, str],
+        expectation: dict[str, str],
+        *,
+        was_delayed: bool = False,
+    ) -> int:
         """Try once to store a batch that fits into a message, or one event, and return its sequence. Raises `Refusal`,
         `NoAnswer`, `TooLarge`."""
         id = batch.given_id(0)
-        who = id_name(id) if id is not None else producer_name(batch.header)
+        who = id_name(id) if id is not None else producer_name(batch.header, was_delayed=was_delayed)
         subject, headers = self._message(batch, via, who)
         room, data = self._room(), batch.data
         if len(data) <= room:
@@ -390,7 +398,8 @@ class Publisher:
 
     async def _is_made(self, topic: str, made: AutoId, id: str) -> bool:
         """Return whether the topic's history has an event with that id, which Solar Wind made."""
-        if await self._reached_by(topic, any_producer_name(made.producer)) == 0:
+        names = [any_producer_name(made.producer, was_delayed=was_delayed) for was_delayed in (False, True)]
+        if not any([await self._reached_by(topic, name) for name in names]):
             return False
         from .tracing import find_made
 

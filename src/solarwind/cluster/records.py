@@ -59,7 +59,8 @@ class CommitRecord(msgspec.Struct, array_like=True):
     It was made when the event stream, of the one that was `created` then, was read up to sequence `seen`. `topics` are
     those that changed since the commit before. `fired` are batches that handlers fired, on their way to the streams of
     their topics; what commits below number `copied` fired is there. `holes` are all of a topic's, where they changed.
-    `closed`: it is the last one of an owner that left in order.
+    `closed`: it is the last one of an owner that left in order. `delayed` events are in the due-log after it, and so
+    many batches were `accepted` for it so far. `was_delayed`: what is in `fired` comes out of the due-log.
     """
 
     epoch: int
@@ -73,6 +74,9 @@ class CommitRecord(msgspec.Struct, array_like=True):
     fired: list[bytes] = []
     copied: int = 0
     holes: dict[str, list[Hole]] = {}
+    delayed: int = 0
+    accepted: int = 0
+    was_delayed: bool = False
 
 
 class TrackRecord(msgspec.Struct, array_like=True):

@@ -26,11 +26,14 @@ from ..engine.tasks import Tasks
 from ..errors import NotAllowed, NotFound, ProtocolError, StoreError
 from ..store.base import Full, Keep, Recovered, TopicRecord
 from ..store.definitions import Definitions
+from ..store.delays import Delayed, check_delayed
+from .delayed import Size, StreamDueLog
 from .formats import read_time
 from .forward import MAX_BYTES, Forwarder
+from .known import History
 from .layout import CAUSED, Layout, forwarded_by
 from .log import Log
-from .pieces import pass_over
+from .pieces import Message, pass_over
 from .positions import NOTES_TOGETHER, Notes, Positions
 from .publish import Publisher
 from .records import CommitRecord, TopicState
@@ -86,6 +89,10 @@ class JetStreamStore:
         self._at_rest = at_rest
         self._log = Log(session, layout, partition)
         self._positions = Positions(session, layout, partition, self._seen)
+        self._writing = asyncio.Lock()
+        self.delays = StreamDueLog(
+            layout, partition, self._log, History(session, layout), self._writing, self._commit_delayed
+        )
         self.forwarder = Forwarder(session, layout, partition, publisher, lambda error: self.failed(error))
         self._tail: Tail | None = None
         self._arrived: Callable[[Stored], None] | None = None
@@ -96,7 +103,6 @@ class JetStreamStore:
         self._changed: set[str] = set()  # topics
         self._holed: set[str] = set()  # topics whose holes changed
         self._unwritten_bytes = 0  # of events that came since the last commit
-        self._writing = asyncio.Lock()
         self._write_began = inf  # the time
         self._sure_at = -inf  # the time, that this process was the owner for certain
         self._connection = 0  # of the session, by which something was written last
@@ -128,8 +134,10 @@ class JetStreamStore:
         if before is not None and before.created not in ("", self._created) and not _was_restored(info, seen):
             self._lost_stream()
             seen = 0
-        for number, fired in written.fired:
-            self.forwarder.add(number, fired)
+        for fired in written.fired:
+            self.forwarder.add(fired.commit, fired.batches, was_delayed=fired.was_delayed)
+        if before is not None:
+            self.delays.size = Size(before.delayed, before.accepted)
         self._sure_at = monotonic()
         self._now = max(now, before.time if before is not None else 0)
         await self._find_copies()
@@ -307,22 +315,50 @@ class JetStreamStore:
     # Commits ------------------------------------------------------------------------------------------
 
     async def commit(
-        self, batches: Sequence[Batch], changes: Sequence[Change], snapshots: Sequence[Snapshot], now: int
+        self,
+        batches: Sequence[Batch],
+        changes: Sequence[Change],
+        snapshots: Sequence[Snapshot],
+        now: int,
+        delayed: Sequence[Delayed] = (),
     ) -> list[Stored | None]:
         """See `Store.commit`. The batches are what handlers fired: they come into the log once they are copied there,
         so none has a position yet."""
-        if batches and self.forwarder.bytes > MAX_BYTES:
-            raise Full(
-                f"what handlers fired on partition {self.partition} waits to be stored: expected at most "
-                f"{MAX_BYTES:,} bytes of it, got more"
-            )
+        if batches:
+            self._check_copying()
+        check_delayed(delayed)
         async with self._writing:
             self._now = max(self._now, now)
+            if delayed:
+                await self.delays.make_room()
             encoded = state.encode(list(changes)) if changes else b""
             record = self._commit(self._seen(), encoded, [batch.data for batch in batches])
-            await self._write(record, changes, snapshots)
+            pages, size, inbox = self.delays.accept(delayed)
+            record.delayed, record.accepted = size
+            await self._write(record, changes, snapshots, pages if delayed else ())
+            if delayed:
+                self.delays.accepted(size, inbox)
+                self._spawn(self.delays.sort())
         self.forwarder.add(record.number, list(batches))
         return [None] * len(batches)
+
+    async def _commit_delayed(self, pages: Sequence[Message], released: Sequence[Batch], size: Size) -> None:
+        """Commit what changed of the due-log."""
+        if released:
+            self._check_copying()
+        record = self._commit(self._seen(), b"", [batch.data for batch in released])
+        record.delayed, record.accepted = size
+        record.was_delayed = bool(released)
+        await self._write(record, [], [], pages)
+        self.forwarder.add(record.number, list(released), was_delayed=True)
+
+    def _check_copying(self) -> None:
+        """Raises `Full` where too much of what was fired still waits to be copied."""
+        if self.forwarder.bytes > MAX_BYTES:
+            raise Full(
+                f"what was fired on partition {self.partition} waits to be stored: expected at most {MAX_BYTES:,} "
+                "bytes of it, got more"
+            )
 
     def _seen(self) -> int:
         return self._tail.seen if self._tail is not None else 0
@@ -331,15 +367,24 @@ class JetStreamStore:
         topics = [self._topics[name].state for name in self._changed]
         copied = self.forwarder.oldest or 0
         holes = {name: list(self._topics[name].holes) for name in self._holed}
-        return CommitRecord(0, 0, self._now, seen, self._created, closed, topics, changes, fired, copied, holes)
+        delayed, accepted = self.delays.size
+        return CommitRecord(
+            0, 0, self._now, seen, self._created, closed, topics, changes, fired, copied, holes, delayed, accepted
+        )
 
-    async def _write(self, record: CommitRecord, changes: Sequence[Change], snapshots: Sequence[Snapshot]) -> None:
+    async def _write(
+        self,
+        record: CommitRecord,
+        changes: Sequence[Change],
+        snapshots: Sequence[Snapshot],
+        pages: Sequence[Message] = (),
+    ) -> None:
         if self._closed and not record.closed:  # another process may be the owner, or read on behind what it says
             raise StoreError(f"partition {self.partition} was let go of: nothing more is written")
         changed, self._changed, holed, self._holed = self._changed, set(), self._holed, set()
         self._write_began, connection = monotonic(), self._session.connections
         try:
-            await self._log.write(record, changes, snapshots)
+            await self._log.write(record, changes, snapshots, pages)
         except Full:
             self._changed |= changed
             self._holed |= holed

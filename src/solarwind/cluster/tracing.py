@@ -36,14 +36,16 @@ async def find_made(
 ) -> tuple[Batch, int] | None:
     """Return the event with an id that Solar Wind made."""
     time = made.time_ns
-    subject = layout.events_of(partition, who=any_producer_name(made.producer), topic=topic)
-    async for raw in scan(session, layout.events_stream(partition), subject, time - SKEW_NS):
-        batch = read_raw(raw)
-        if raw.time > time + _LATE_NS:
-            return None
-        index = made.sequence - batch.header.first if batch is not None else -1
-        if batch is not None and 0 <= index < len(batch) and batch.id(index) == id:
-            return batch, index
+    for was_delayed in (False, True):
+        who = any_producer_name(made.producer, was_delayed=was_delayed)
+        subject = layout.events_of(partition, who=who, topic=topic)
+        async for raw in scan(session, layout.events_stream(partition), subject, time - SKEW_NS):
+            batch = read_raw(raw)
+            if raw.time > time + _LATE_NS and not was_delayed:
+                break
+            index = made.sequence - batch.header.first if batch is not None else -1
+            if batch is not None and 0 <= index < len(batch) and batch.id(index) == id:
+                return batch, index
     return None
 
 

@@ -48,8 +48,9 @@ class DueLog(Protocol):
 
     async def release(self, now: int) -> list[Stored]:
         """Move what is due at `now` (ns since 1970, by the wall clock) into its topics, in one commit: the nearest
-        first, and a limited number, so that the commit is short. Return it with its positions. Events that the topic's
-        history holds already are left out. Raise `Full`, with nothing moved, where there is no room."""
+        first, and a limited number, so that the commit is short. Return it with its positions, without what gets one
+        only when it arrives: see `Store.follow`. Events that the topic's history holds already are left out. Raise
+        `Full`, with nothing moved, where there is no room."""
         ...
 
     async def next_due(self) -> int | None:

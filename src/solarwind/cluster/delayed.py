@@ -1,0 +1,314 @@
+"""The due-log of a partition, in the state stream: see `DueLog`.
+
+What is delayed is first put into an inbox, one message that is stored together with the commit it belongs to. From
+there it is sorted into pages by due time, a part in each further commit, and out of them released in a commit that has
+it among what handlers fired. All of it is stored with commits, so only the owner writes it, each change whole.
+
+inbox      what is not sorted yet, in the order accepted
+time       key: due time, batch, part; value: a batch
+id         key: topic and id, as hashes; value: the key of the entry that has the event
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from hashlib import sha256
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from ..batch import Batch, read_id
+from ..core.log import Stored
+from ..errors import ProtocolError, StoreError
+from ..store.delays import BEGINNING, PAGE_BYTES, RELEASE_BYTES, Delayed, Entry, check_due, only, without
+from .known import History
+from .layout import Layout
+from .log import Log
+from .pages import ROLLUP, Draft, Pages
+from .pieces import Message
+
+INBOX_BYTES = 1 << 20  # more is sorted before the next is put in
+EVENTS_TOGETHER = 256  # sorted or released in one commit: each may change a page of its own
+PART_BITS = 16  # of an entry's number; above them is the batch's
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(list[tuple[int, int, bytes]]).decode
+
+
+class Unsorted(NamedTuple):
+    """A batch in the inbox: its due time, and its place among those that are due at the same time."""
+
+    due: int
+    number: int
+    batch: Batch
+
+
+class Size(NamedTuple):
+    """How much a due-log has: events, and batches that were ever accepted."""
+
+    events: int
+    accepted: int
+
+
+class Commits(Protocol):
+    """Commits pages of the due-log, and batches that are released, in a commit of their own."""
+
+    async def __call__(self, pages: Sequence[Message], released: Sequence[Batch], size: Size, /) -> None: ...
+
+
+class StreamDueLog:
+    """The due-log of a partition. `lock` is held while anything is committed."""
+
+    def __init__(
+        self, layout: Layout, partition: int, log: Log, history: History, lock: asyncio.Lock, commit: Commits
+    ) -> None:
+        self.size = Size(0, 0)
+        self._log = log
+        self._history = history
+        self._lock = lock
+        self._commit = commit
+        self._subject = layout.kept(partition, "due.")
+        self._times = Pages(f"{self._subject}time.", log.kept)
+        self._ids = Pages(f"{self._subject}id.", log.kept)
+        self._inbox: list[Unsorted] = []
+        self._is_open = False
+
+    # What is accepted ---------------------------------------------------------------------------------
+
+    async def make_room(self) -> None:
+        """See to it that the inbox takes something, under the lock. Raises `Full`."""
+        if not self._is_open or sum(len(each.batch.data) for each in self._inbox) > INBOX_BYTES:
+            await self._sort()
+
+    def accept(self, delayed: Sequence[Delayed]) -> tuple[list[Message], Size, list[Unsorted]]:
+        """Return what stores batches, how much there is then, and the inbox then: see `accepted`."""
+        accepted = self.size.accepted
+        inbox = [
+            *self._inbox,
+            *(Unsorted(due, number << PART_BITS, batch) for number, (due, batch) in enumerate(delayed, accepted + 1)),
+        ]
+        return [self._inbox_message(inbox)], Size(self.size.events, accepted + len(delayed)), inbox
+
+    def accepted(self, size: Size, inbox: list[Unsorted]) -> None:
+        """Take notice that this is stored."""
+        self.size, self._inbox = size, inbox
+
+    def _inbox_message(self, inbox: Sequence[Unsorted]) -> Message:
+        entries = [(due, number, batch.data) for due, number, batch in inbox]
+        return f"{self._subject}inbox", _encode(entries), dict(ROLLUP)
+
+    async def sort(self) -> None:
+        """Sort what is in the inbox. Raises `Full`."""
+        async with self._lock:
+            await self._sort()
+
+    async def _sort(self) -> None:
+        if not self._is_open:
+            await self._open()
+        while self._inbox:
+            some, rest = _divided(self._inbox)
+            await self._sort_some(some, rest)
+
+    async def _open(self) -> None:
+        inbox = f"{self._subject}inbox"
+        subjects = await self._log.kept_subjects(f"{self._subject}>")
+        self._times.open(subjects)
+        self._ids.open(subjects)
+        if inbox in subjects:
+            data = (await self._log.kept([inbox])).get(inbox, b"")
+            try:
+                self._inbox = [Unsorted(due, number, Batch.read(each)) for due, number, each in _decode(data)]
+            except (msgspec.MsgspecError, ProtocolError) as error:
+                raise _foreign(inbox, error) from None
+        self._is_open = True
+
+    async def _sort_some(self, some: list[Unsorted], rest: list[Unsorted]) -> None:
+        ids = await self._ids.draft(_id_key(each.batch.topic, id) for each in some for id in _ids_of(each.batch))
+        places = [ids.get(_id_key(each.batch.topic, id)) for each in some for id in _ids_of(each.batch)]
+        times = await self._times.draft([*filter(None, places), *(_key(each.due, each.number) for each in some)])
+        events = self.size.events
+        for due, number, batch in some:
+            taken = await self._history.known(batch)
+            new = []
+            for index, id in enumerate(_ids_of(batch)):
+                if id not in taken and _find(ids, times, batch.topic, id) is None:
+                    taken.add(id)
+                    new.append(index)
+            if new:
+                _put(ids, times, due, number, batch if len(new) == len(batch) else batch.select(new))
+                events += len(new)
+        await self._store(ids, times, Size(events, self.size.accepted), inbox=rest)
+
+    async def _store(
+        self,
+        ids: Draft,
+        times: Draft,
+        size: Size,
+        *,
+        inbox: list[Unsorted] | None = None,
+        released: Sequence[Batch] = (),
+    ) -> None:
+        pages = [*ids.messages(), *times.messages()]
+        if inbox is not None:
+            pages.append(self._inbox_message(inbox))
+        await self._commit(pages, released, size)
+        ids.stored()
+        times.stored()
+        self.size = size
+        self._inbox = self._inbox if inbox is None else inbox
+
+    # What becomes of it -------------------------------------------------------------------------------
+
+    async def release(self, now: int) -> list[Stored]:
+        """See `DueLog`. It gets its positions when it arrives, as what handlers fire does."""
+        async with self._lock:
+            await self._sort()
+            entries, rest = await self._due(now)
+            if entries:
+                keys = [_id_key(each.batch.topic, id) for each in entries for id in _ids_of(each.batch)]
+                ids = await self._ids.draft(keys)
+                times = await self._times.draft(_key(each.due, each.number) for each in entries)
+                for key in keys:
+                    ids.remove(key)
+                for each in entries:
+                    times.remove(_key(each.due, each.number))
+                if rest is not None:
+                    times.put(_key(rest.due, rest.number), rest.batch.data)
+                size = self.size._replace(events=self.size.events - len(keys))
+                await self._store(ids, times, size, released=[each.batch for each in entries])
+        return []
+
+    async def _due(self, now: int) -> tuple[list[Entry], Entry | None]:
+        """Return the nearest that are due, and the rest of the last one, where only a part of it is to be released."""
+        found: list[Entry] = []
+        size = events = 0
+        async for key, data in self._times.entries():
+            entry = _entry(key, data)
+            size += len(data)
+            if entry.due > now or events == EVENTS_TOGETHER or (found and size > RELEASE_BYTES):
+                break
+            room, count = EVENTS_TOGETHER - events, len(entry.batch)
+            if count > room:
+                found.append(entry._replace(batch=entry.batch.part(0, room)))
+                return found, entry._replace(batch=entry.batch.part(room, count))
+            found.append(entry)
+            events += count
+        return found, None
+
+    async def next_due(self) -> int | None:
+        async with self._lock:
+            await self._sort()
+            async for key, _ in self._times.entries():
+                return int.from_bytes(key[:8], "big")
+        return None
+
+    async def count(self) -> int:
+        async with self._lock:
+            await self._sort()
+            return self.size.events
+
+    async def cancel(self, topic: str, id: str) -> bool:
+        return await self._cut_out(topic, id)
+
+    async def move(self, topic: str, id: str, due: int) -> bool:
+        check_due(due)
+        return await self._cut_out(topic, id, due)
+
+    async def _cut_out(self, topic: str, id: str, due: int | None = None) -> bool:
+        """Remove an event; put it back where it has a new due time. Return False where it is not there."""
+        async with self._lock:
+            await self._sort()
+            ids = await self._ids.draft([_id_key(topic, id)])
+            place = ids.get(_id_key(topic, id))
+            events, accepted = self.size
+            number = (accepted + 1) << PART_BITS
+            keys = [key for key in (place, None if due is None else _key(due, number)) if key is not None]
+            times = await self._times.draft(keys)
+            entry = _find(ids, times, topic, id)
+            if entry is None:
+                return False
+            rest = without(entry.batch, id)
+            if rest is None:
+                times.remove(_key(entry.due, entry.number))
+            else:
+                times.put(_key(entry.due, entry.number), rest.data)
+            if due is None:
+                ids.remove(_id_key(topic, id))
+                await self._store(ids, times, Size(events - 1, accepted))
+            else:
+                _put(ids, times, due, number, only(entry.batch, id))
+                await self._store(ids, times, Size(events, accepted + 1))
+            return True
+
+    async def page(self, after: tuple[int, int] = BEGINNING, max_bytes: int = PAGE_BYTES) -> list[Entry]:
+        found: list[Entry] = []
+        async with self._lock:
+            await self._sort()
+            async for key, data in self._times.entries(b"" if after == BEGINNING else _key(*after)):
+                max_bytes -= len(data)
+                if found and max_bytes < 0:
+                    break
+                found.append(_entry(key, data))
+        return found
+
+
+def _divided(inbox: Sequence[Unsorted]) -> tuple[list[Unsorted], list[Unsorted]]:
+    """Return what is to be sorted in one commit, and the rest: a large batch in parts."""
+    some: list[Unsorted] = []
+    room, size = EVENTS_TOGETHER, 0
+    for at, each in enumerate(inbox):
+        count = len(each.batch)
+        size += len(each.batch.data)
+        if some and (room == 0 or size > RELEASE_BYTES):
+            return some, list(inbox[at:])
+        if count > room:
+            some.append(each._replace(batch=each.batch.part(0, room)))
+            rest = each._replace(number=each.number + 1, batch=each.batch.part(room, count))
+            return some, [rest, *inbox[at + 1 :]]
+        some.append(each)
+        room -= count
+    return some, []
+
+
+def _put(ids: Draft, times: Draft, due: int, number: int, batch: Batch) -> None:
+    key = _key(due, number)
+    times.put(key, batch.data)
+    for id in _ids_of(batch):
+        ids.put(_id_key(batch.topic, id), key)
+
+
+def _find(ids: Draft, times: Draft, topic: str, id: str) -> Entry | None:
+    """Return the entry with an event."""
+    key = ids.get(_id_key(topic, id))
+    data = None if key is None else times.get(key)
+    entry = None if key is None or data is None else _entry(key, data)
+    return entry if entry is not None and id in _ids_of(entry.batch) else None
+
+
+def _ids_of(batch: Batch) -> list[str]:
+    return [batch.id(index) for index in range(len(batch))]
+
+
+def _key(due: int, number: int) -> bytes:
+    return due.to_bytes(8, "big") + number.to_bytes(8, "big")
+
+
+def _id_key(topic: str, id: str) -> bytes:
+    """Return a key for an event. Those of ids that Solar Wind made one after the other are near each other."""
+    made = read_id(id) is not None
+    return sha256(topic.encode()).digest()[:8] + (
+        bytes.fromhex(id.replace("-", "")) if made else sha256(id.encode()).digest()[:16]
+    )
+
+
+def _entry(key: bytes, data: bytes) -> Entry:
+    due, number = int.from_bytes(key[:8], "big"), int.from_bytes(key[8:], "big")
+    try:
+        return Entry(due, number, Batch.read(data))
+    except ProtocolError as error:
+        raise _foreign(f"a page by time {due}", error) from None
+
+
+def _foreign(where: str, error: Exception) -> StoreError:
+    return StoreError(f"expected delayed events in {where}, got what Solar Wind did not write: delete it ({error})")

@@ -1,0 +1,165 @@
+"""The due-log on JetStream: the rules of all stores, and what owners promise besides."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from due_log import DelayingPlace, DueLogRules, Run, events
+from solarwind.batch import Batch
+from solarwind.cluster.address import read_address
+from solarwind.cluster.definitions import DefinitionKeys
+from solarwind.cluster.namespace import open_namespace
+from solarwind.cluster.publish import Publisher
+from solarwind.cluster.session import Session
+from solarwind.cluster.store import JetStreamStore
+from solarwind.errors import StoreError
+from solarwind.limits import Limits
+
+from .servers import NatsCluster, NatsServer
+
+PARTITION = 0  # of the namespace's only one
+
+
+class NatsDelays(DelayingPlace):
+    """The store of a namespace's only partition."""
+
+    def __init__(self, store: JetStreamStore, publisher: Publisher) -> None:
+        super().__init__(store)
+        self.owner = store
+        self._publisher = publisher
+
+    async def fire(self, batch: Batch) -> None:
+        await self._publisher.submit(batch)
+        await self.owner.synced()
+
+
+@asynccontextmanager
+async def owning(server: NatsServer | NatsCluster, namespace: str) -> AsyncIterator[NatsDelays]:
+    """A process that owns it; it ends as it is, like one that is killed."""
+    session = Session(read_address(server.url(namespace, streams=1)))
+    await session.open()
+    try:
+        layout = await session.until_answered(lambda: open_namespace(session), "open a namespace")
+        publisher = Publisher(session, layout, Limits())
+        definitions = DefinitionKeys(session, layout).definitions
+        store = JetStreamStore(session, layout, PARTITION, publisher, definitions)
+        await store.open(1)
+        try:
+            yield NatsDelays(store, publisher)
+        finally:
+            await store.abandon()
+            await publisher.stop()
+    finally:
+        await session.close()
+
+
+@pytest.fixture
+def run(server: NatsServer, namespace: str) -> Run:
+    def run(test: Callable[[DelayingPlace], Awaitable[None]]) -> None:
+        async def work() -> None:
+            async with owning(server, namespace) as place:
+                await test(place)
+                await place.store.close()
+
+        asyncio.run(work())
+
+    return run
+
+
+class TestRules(DueLogRules):
+    """Over JetStream."""
+
+
+CALLS = [*range(1, 18)]  # of JetStream that store something, in the work below
+
+
+async def work(place: NatsDelays, said: list[str]) -> None:
+    """What is delayed and becomes due; `said` gets what was confirmed."""
+    await place.delay(10, events("T", 1, 2, 3), events("T", 4, ids=["four"]))
+    said.append("delayed")
+    await place.fire(events("T", 0))
+    await place.delay(30, events("T", 5, producer=2), events("U", 6))
+    said.append("more")
+    if await place.store.delays.cancel("T", "four"):
+        said.append("cancelled")
+    if await place.store.delays.move("T", events("T", 2).id(0), 40):
+        said.append("moved")
+    await place.release(10)
+    await place.release(30)
+    await place.delay(50, events("T", 7, producer=3))
+    said.append("last")
+
+
+@pytest.mark.parametrize("stored", [False, True])
+@pytest.mark.parametrize(
+    "call", [call if call % 4 == 1 else pytest.param(call, marks=pytest.mark.long) for call in CALLS]
+)
+def test_an_owner_that_is_killed_at_any_call_leaves_each_delayed_event_once_and_none_is_early(
+    server: NatsServer, namespace: str, monkeypatch: pytest.MonkeyPatch, call: int, stored: bool
+) -> None:
+    """Before it is stored, or right after."""
+    left, dead, publish = call, asyncio.Event(), Session.publish
+
+    async def killed(self: Session, *what: Any) -> int:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            if stored:
+                await publish(self, *what)
+            dead.set()
+        if left <= 0:
+            await asyncio.Event().wait()
+        return await publish(self, *what)
+
+    async def live(said: list[str]) -> None:
+        async with owning(server, namespace) as place:
+            monkeypatch.setattr(Session, "publish", killed)  # all that is stored goes through it
+            at_work = asyncio.create_task(work(place, said))
+            await asyncio.wait([at_work, asyncio.create_task(dead.wait())], return_when=asyncio.FIRST_COMPLETED)
+            if at_work.done():
+                at_work.result()
+            at_work.cancel()
+            await asyncio.wait([at_work])
+        monkeypatch.undo()
+
+    async def test() -> None:
+        said: list[str] = []
+        await live(said)
+        async with owning(server, namespace) as place:
+            await place.store.forwarded()
+            await place.release(39)
+            assert not {7, *([2] if "moved" in said else [])} & set(await place.in_topic())
+            await place.release(100)
+            there = sorted(await place.in_topic() + await place.in_topic("U"))
+            assert await place.listed() == []
+        assert there == sorted(set(there))
+        confirmed = {"delayed": {1, 2, 3}, "more": {5, 6}, "last": {7}}
+        assert set().union(*(confirmed[each] for each in said if each in confirmed)) <= set(there)
+        assert 4 not in there or "cancelled" not in said
+
+    asyncio.run(test())
+
+
+def test_what_a_former_owner_delays_or_releases_is_refused(server: NatsServer, namespace: str) -> None:
+    async def test() -> None:
+        async with owning(server, namespace) as former:
+            await former.delay(10, events("T", 1), events("T", 2))
+            assert await former.listed() == [(10, 1), (10, 2)]
+            async with owning(server, namespace) as place:
+                refused = "another owner now"
+                with pytest.raises(StoreError, match=refused):
+                    await former.store.delays.release(10)
+                with pytest.raises(StoreError, match=refused):
+                    await former.delay(10, events("T", 3))
+                with pytest.raises(StoreError, match=refused):
+                    await former.store.delays.cancel("T", events("T", 1).id(0))
+                assert await place.listed() == [(10, 1), (10, 2)]
+                await place.release(10)
+                assert (await place.in_topic(), await place.listed()) == ([1, 2], [])
+
+    asyncio.run(test())

@@ -1,0 +1,226 @@
+"""The rules of the due-log, which are the same over every store.
+
+A module of tests has a class that inherits `DueLogRules`, and a fixture `run`, which calls what it is given with a
+`DelayingPlace` on an open store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from solarwind.batch import Batch, seal
+from solarwind.core.log import Stored
+from solarwind.errors import BadArgument
+from solarwind.store.base import DelayingStore
+from solarwind.store.delays import Delayed
+
+
+def events(topic: str, *numbers: int, producer: int = 1, first: int | None = None, **more: list[str | None]) -> Batch:
+    return seal(
+        topic,
+        [b"%d" % number for number in numbers],
+        [1] * len(numbers),
+        producer=producer,
+        first=numbers[0] if first is None else first,
+        machine="box",
+        process="app",
+        **more,
+    )
+
+
+class DelayingPlace:
+    """A store, and how events come to be in it."""
+
+    def __init__(self, store: DelayingStore) -> None:
+        self.store = store
+
+    async def fire(self, batch: Batch) -> None:
+        """Put a batch into the history of its topic."""
+        await self.store.commit([batch], [], [], 1)
+
+    async def delay(self, due: int, *batches: Batch) -> None:
+        await self.store.commit([], [], [], 1, [Delayed(due, batch) for batch in batches])
+
+    async def release(self, now: int) -> None:
+        """Release once, and wait until it is in the history."""
+        await self.store.delays.release(now)
+        await self.store.forwarded()
+
+    async def in_topic(self, topic: str = "T") -> list[int]:
+        """What is in its history, in order; and that positions follow each other."""
+        found: list[Stored] = []
+        while page := await self.store.read(topic, found[-1].stop if found else 0, 1 << 30):
+            found += page
+        assert [each.start for each in found[1:]] == [each.stop for each in found[:-1]]
+        return [int(each.batch.payload(index)) for each in found for index in range(len(each.batch))]
+
+    async def listed(self) -> list[tuple[int, int]]:
+        """What is delayed: when it is due, and its payload."""
+        found: list[tuple[int, int]] = []
+        after = (-1, -1)
+        delays = self.store.delays
+        while page := await delays.page(after, max_bytes=100):
+            after = page[-1].place
+            found += [(each.due, int(each.batch.payload(index))) for each in page for index in range(len(each.batch))]
+        assert await delays.count() == len(found)
+        assert await delays.next_due() == (found[0][0] if found else None)
+        return found
+
+
+Rule = Callable[[Any, DelayingPlace], Awaitable[None]]
+Run = Callable[[Callable[[DelayingPlace], Awaitable[None]]], None]
+
+
+def rule(test: Rule) -> Callable[[Any, Run], None]:
+    def method(self: Any, run: Run) -> None:
+        run(partial(test, self))
+
+    method.__doc__ = test.__doc__
+    return method
+
+
+class DueLogRules:
+    @rule
+    async def test_what_is_due_enters_its_topic_in_the_order_of_the_times_then_of_acceptance(
+        self, place: DelayingPlace
+    ) -> None:
+        for due, batch in ((30, events("T", 3)), (10, events("T", 1, 2)), (30, events("U", 5)), (30, events("T", 4))):
+            await place.delay(due, batch)
+        await place.fire(events("T", 0))
+        assert await place.listed() == [(10, 1), (10, 2), (30, 3), (30, 5), (30, 4)]
+        await place.release(9)
+        assert await place.in_topic() == [0]
+        await place.release(29)
+        assert (await place.in_topic(), await place.in_topic("U")) == ([0, 1, 2], [])
+        await place.release(30)
+        assert (await place.in_topic(), await place.in_topic("U")) == ([0, 1, 2, 3, 4], [5])
+        assert await place.listed() == []
+        await place.release(1 << 62)
+        assert (await place.in_topic(), await place.store.delays.next_due()) == ([0, 1, 2, 3, 4], None)
+
+    @rule
+    async def test_what_was_released_is_found_by_its_id(self, place: DelayingPlace) -> None:
+        batch = events("T", 1, 2, ids=["one", None])
+        await place.delay(10, batch)
+        assert [await place.store.find(batch.id(index)) for index in (0, 1)] == [None, None]
+        await place.release(10)
+        assert [await place.store.find(batch.id(index)) for index in (0, 1)] == [("T", 0), ("T", 1)]
+
+    @rule
+    async def test_an_id_that_is_delayed_or_in_the_history_is_not_delayed_again(self, place: DelayingPlace) -> None:
+        made, given = events("T", 1, 2), events("T", 3, 4, 5, ids=["a", "b", "a"])
+        await place.fire(events("T", 0, ids=["known"]))
+        for _ in range(2):
+            await place.delay(20, made, given)
+            await place.delay(10, events("T", 6, 7, ids=["known", "b"]))
+        await place.delay(10, events("T", 8, first=90, ids=[made.id(0)]))
+        await place.delay(30, events("U", 9, ids=["a"]))  # of another topic
+        assert await place.listed() == [(20, 1), (20, 2), (20, 3), (20, 4), (30, 9)]
+        await place.release(20)
+        for batch in (made, given):
+            await place.delay(40, batch)
+        assert (await place.in_topic(), await place.listed()) == ([0, 1, 2, 3, 4], [(30, 9)])
+
+    @rule
+    async def test_what_came_into_the_history_meanwhile_is_not_there_twice_once_it_is_due(
+        self, place: DelayingPlace
+    ) -> None:
+        await place.delay(10, events("T", 1, 2, ids=["a", "b"]))
+        await place.delay(20, events("T", 3, ids=["c"]))
+        await place.fire(events("T", 7, 8, ids=["b", "c"]))
+        await place.release(10)
+        await place.release(20)
+        assert (await place.in_topic(), await place.listed()) == ([7, 8, 1], [])
+
+    @rule
+    async def test_events_that_follow_a_delayed_one_are_no_reason_to_take_it_for_known(
+        self, place: DelayingPlace
+    ) -> None:
+        """The numbers of a producer go on while it waits."""
+        await place.delay(10, events("T", 1))
+        await place.fire(events("T", 2, 3))
+        await place.release(10)
+        assert await place.in_topic() == [2, 3, 1]
+        await place.delay(20, events("T", 1, 2, 3, 4))
+        assert await place.listed() == [(20, 4)]
+        await place.fire(events("T", 3, 5, first=3))
+        assert await place.in_topic() == [2, 3, 1, 5]
+
+    @rule
+    async def test_one_event_of_a_batch_is_cancelled_and_the_others_keep_their_ids(self, place: DelayingPlace) -> None:
+        delays, batch = place.store.delays, events("T", 1, 2, 3)
+        await place.delay(10, batch)
+        assert await delays.cancel("T", batch.id(1))
+        assert not await delays.cancel("T", batch.id(1))
+        assert not await delays.cancel("U", batch.id(0))
+        assert await place.listed() == [(10, 1), (10, 3)]
+        await place.release(10)
+        assert not await delays.cancel("T", batch.id(0))
+        assert [await place.store.find(batch.id(index)) for index in range(3)] == [("T", 0), None, ("T", 1)]
+        await place.delay(20, batch)  # what was cancelled may be fired again
+        assert await place.listed() == [(20, 2)]
+        assert await delays.cancel("T", batch.id(1))
+        assert await place.listed() == []
+
+    @rule
+    async def test_one_event_of_a_batch_is_moved_to_another_time(self, place: DelayingPlace) -> None:
+        delays, batch = place.store.delays, events("T", 1, 2, 3)
+        await place.delay(10, batch)
+        assert await delays.move("T", batch.id(0), 30)
+        assert await delays.move("T", batch.id(2), 5)
+        assert not await delays.move("T", "other", 5)
+        assert await place.listed() == [(5, 3), (10, 2), (30, 1)]
+        for now in (5, 10, 30):
+            await place.release(now)
+        assert await place.in_topic() == [3, 2, 1]
+        assert [await place.store.find(batch.id(index)) for index in range(3)] == [("T", 2), ("T", 1), ("T", 0)]
+        with pytest.raises(BadArgument, match="expected a time between 1970 and 2116, got -1"):
+            await delays.move("T", batch.id(0), -1)
+
+    @rule
+    async def test_a_wall_clock_that_is_set_back_makes_it_late_and_never_early(self, place: DelayingPlace) -> None:
+        await place.delay(100, events("T", 1))
+        for now in (99, 5, 0):
+            await place.release(now)
+        assert await place.in_topic() == []
+        await place.delay(3, events("T", 2))
+        await place.release(5)
+        await place.release(100)
+        assert await place.in_topic() == [2, 1]
+
+    @rule
+    async def test_very_many_that_are_due_at_once_enter_in_pieces(self, place: DelayingPlace) -> None:
+        await place.delay(10, *(events("T", number) for number in range(1200)))
+        left = [1200]
+        while await place.store.delays.next_due() is not None:
+            await place.store.delays.release(10)
+            left.append(await place.store.delays.count())
+        assert all(0 < before - after <= 500 for before, after in pairwise(left))
+        await place.store.forwarded()
+        assert await place.in_topic() == list(range(1200))
+
+    @rule
+    async def test_one_time_of_many_events_is_theirs_in_the_order_accepted(self, place: DelayingPlace) -> None:
+        """Also where they are more than one step takes, with ids of their own."""
+        many = range(700)
+        await place.delay(10, events("T", *many, ids=[f"id-{number}" for number in many]), events("T", 900))
+        await place.delay(10, events("T", 901))
+        assert await place.store.delays.cancel("T", "id-500")
+        rest = [number for number in many if number != 500] + [900, 901]
+        assert [number for _, number in await place.listed()] == rest
+        while await place.store.delays.next_due() is not None:
+            await place.store.delays.release(10)
+        await place.store.forwarded()
+        assert await place.in_topic() == rest
+
+    @rule
+    async def test_a_time_that_is_none_is_refused_and_the_store_goes_on(self, place: DelayingPlace) -> None:
+        with pytest.raises(BadArgument, match="expected a time between 1970 and 2116, got -1"):
+            await place.delay(-1, events("T", 1))
+        await place.delay(10, events("T", 2))
+        assert await place.listed() == [(10, 2)]
