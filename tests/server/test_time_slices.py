@@ -294,7 +294,7 @@ async def test_an_answer_of_many_things_holds_up_nobody() -> None:
                 await made.say(*(join_of(ref, n, "t", f"p{n}") for n in range(start, start + 1_000)))
             known = server.host._connections
             await until(
-                lambda: sum(bool(each.instance) for c in known for each in c._seats.values()) == 3_000,
+                lambda: sum(bool(each.instance) for c in known for each in c._instances.values()) == 3_000,
                 "all have joined",
             )
             for path in ("/v1/statistics", "/v1/purposes", "/metrics"):
