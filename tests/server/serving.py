@@ -80,13 +80,6 @@ class Serving:
         lines = self._errors.read_text().splitlines()
         return "\n".join(line for line in lines if '"level":"error"' in line or '"level":"critical"' in line)
 
-    def memory(self, what: str) -> int:
-        """Its `VmRSS` or `VmHWM`, in bytes."""
-        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
-            if line.startswith(f"{what}:"):
-                return int(line.split()[1]) << 10
-        raise AssertionError(f"no {what}")
-
     def kill(self) -> None:
         """However the test ended."""
         self._port.close()

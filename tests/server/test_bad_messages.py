@@ -263,7 +263,6 @@ async def test_who_reads_no_answers_is_not_listened_to(host: Host, url: str) -> 
     protocol.send_binary(wire.encode([wire.Hello("test", None, SECRET)]))
     writer.write(b"".join(protocol.data_to_send()))
     assert b"welcome" in await reader.read(1_000)
-    before = host.memory()
     pings = wire.encode([wire.Ping()] * 16_000)
     for _ in range(300):
         protocol.send_binary(pings)
@@ -271,7 +270,6 @@ async def test_who_reads_no_answers_is_not_listened_to(host: Host, url: str) -> 
     writer.write(data)
     await until(lambda: rests(writer), "the server to take no more")
     assert writer.transport.get_write_buffer_size() > len(data) // 3
-    assert host.memory() < before + (96 << 20)
     await goes_on(url)
     writer.transport.abort()
 

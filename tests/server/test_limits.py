@@ -27,6 +27,7 @@ from solarwind.testing.contract import a_while, on_loop, until
 
 from .mounted import ROOT
 from .peers import Mounted, Peer, Refusal, ask, batch, bearer, join_of, peer, request, talker
+from .resident import least_growth
 from .serving import Serving
 from .test_tls import hello_of, make_certificate, trusting
 
@@ -705,8 +706,7 @@ async def cost(
 ) -> float:
     """Bytes of a server's memory for each of those who do this and then nothing.
 
-    All of them stay, so nothing is freed for the next; what the allocator takes in advance only ever adds to what one
-    costs. So the least of three times is the best measure.
+    All of them stay, so nothing is freed for the next.
     """
     async with AsyncExitStack() as held:
 
@@ -718,20 +718,7 @@ async def cost(
                 assert (await ask(port, "GET", "/nowhere", tls=barrier or tls)).status == 404
 
         await come(PEERS // 4)
-        found = math.inf
-        for _ in range(3):
-            before = memory(pid)
-            await come(PEERS)
-            found = min(found, (memory(pid) - before) / PEERS)
-            if found < MAX:
-                break
-        return found
-
-
-def memory(pid: int) -> int:
-    found = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
-    assert found is not None
-    return int(found[1]) << 10
+        return await least_growth(pid, lambda: come(PEERS), MAX * PEERS) / PEERS
 
 
 def with_tokens(folder: Path) -> Path:
@@ -856,37 +843,39 @@ async def test_pings_whose_answers_are_not_read_are_not_kept(asking: Serving) ->
         pings = (b"\x89\xfd" + bytes(129)) * 1_000
         for _ in range(40):  # as many as the system keeps the answers of
             await made.send(pings)
-        grown = []
-        for _ in range(3):  # what the allocator takes in advance it takes once
-            before = asking.memory("VmRSS")
+
+        async def ask_on() -> None:
             for _ in range(80):
                 await made.send(pings)
             await healthy(int(asking.port))
-            grown.append(asking.memory("VmRSS") - before)
-        assert min(grown) < 4 << 20
+
+        assert await least_growth(asking.pid, ask_on, 4 << 20) < 4 << 20
 
 
 @on_loop
 async def test_a_client_that_does_not_read_what_it_is_answered_can_ask_no_more(asking: Serving) -> None:
-    async with peer(int(asking.port)) as made:
-        await said_hello(made)
-        before = asking.memory("VmRSS")
-        sent = 0
+    async with AsyncExitStack() as held:
 
-        async def send() -> None:
-            nonlocal sent
-            while True:
-                await made.send(masked(wire.encode([wire.Leave(1, 9)] * 10)) * 500)
-                sent += 1
+        async def ask_until_it_stands() -> None:
+            made = await held.enter_async_context(peer(int(asking.port)))
+            await said_hello(made)
+            sent = 0
 
-        async def stands() -> bool:
-            """Nothing goes through any more, while others are served."""
-            so_far = sent
-            for _ in range(5):
-                await healthy(int(asking.port))
-            return sent == so_far > 0
+            async def send() -> None:
+                nonlocal sent
+                while True:
+                    await made.send(masked(wire.encode([wire.Leave(1, 9)] * 10)) * 500)
+                    sent += 1
 
-        sending = asyncio.ensure_future(send())
-        await until(stands, "the server reads no more")
-        sending.cancel()
-        assert asking.memory("VmRSS") - before < 16 << 20
+            async def stands() -> bool:
+                """Nothing goes through any more, while others are served."""
+                so_far = sent
+                for _ in range(5):
+                    await healthy(int(asking.port))
+                return sent == so_far > 0
+
+            sending = asyncio.ensure_future(send())
+            await until(stands, "the server reads no more")
+            sending.cancel()
+
+        assert await least_growth(asking.pid, ask_until_it_stands, 16 << 20) < 16 << 20

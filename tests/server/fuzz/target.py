@@ -6,7 +6,10 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+from solarwind.testing.contract import until
+
 from ..peers import PATIENCE_S, ask, talker
+from ..resident import resident
 from ..serving import Serving
 
 # Small, so that all of them are met, and so that what is remembered of names and events has an end soon.
@@ -63,7 +66,7 @@ class Target:
             line for line in self._serving.complaints().splitlines() if not any(other in line for other in others)
         ]
         assert not complaints, complaints[0]
-        memory = self._serving.memory("VmRSS")
         if self._examples >= WARM:
-            self._warm = self._warm or memory
-            assert memory - self._warm < MAX_GROWTH, f"it grew from {self._warm:,} to {memory:,} bytes"
+            pid = self._serving.pid
+            warm = self._warm = self._warm or resident(pid)
+            await until(lambda: resident(pid) - warm < MAX_GROWTH, f"less than {warm + MAX_GROWTH:,} bytes of memory")

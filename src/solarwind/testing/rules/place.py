@@ -21,6 +21,8 @@ P = ParamSpec("P")
 # Nothing is to take so long; a machine that is busy with much else may.
 A_TEST_S = 900.0
 A_CONDITION_S = 60.0
+# `until` looks again after the first, and ever more rarely: to look may cost other processes as much as the test's own.
+_LOOK_S, _MAX_LOOK_S = 0.001, 0.02
 
 
 class Place:
@@ -94,7 +96,7 @@ async def until(
 ) -> None:
     """Wait until the condition holds; fail with `what` if it does not. `meanwhile` is called before each check."""
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + A_CONDITION_S
+    deadline, pause = loop.time() + A_CONDITION_S, _LOOK_S
     while True:
         if meanwhile is not None:
             meanwhile()
@@ -107,7 +109,8 @@ async def until(
             raise AssertionError(
                 f"waited {A_CONDITION_S:g} s in vain for {what or inspect.getsource(condition).strip()}"
             )
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(pause)
+        pause = min(pause * 1.2, _MAX_LOOK_S)
 
 
 async def a_while() -> None:
