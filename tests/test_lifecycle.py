@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from solarwind import SolarWind, Unavailable, life
+from solarwind import SolarWind, Unavailable, lifecycle
 from solarwind.testing.contract import on_loop, until
 
 
@@ -44,7 +44,7 @@ def test_with_where_no_loop_can_be_made_raises_instead_of_waiting(monkeypatch: p
     def no_files() -> asyncio.AbstractEventLoop:
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr(life, "_new_loop", no_files)
+    monkeypatch.setattr(lifecycle, "_new_loop", no_files)
     raised: list[BaseException] = []
 
     def enter() -> None:
@@ -63,7 +63,7 @@ def test_with_where_no_loop_can_be_made_raises_instead_of_waiting(monkeypatch: p
 async def test_who_waits_for_what_nobody_here_can_settle_is_told_so_once(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(life, "STILL_S", 0.01)
+    monkeypatch.setattr(lifecycle, "STILL_S", 0.01)
     wind = SolarWind("memory://")
     async with wind:
         async with wind.listen("T", "p"):
@@ -72,7 +72,7 @@ async def test_who_waits_for_what_nobody_here_can_settle_is_told_so_once(
         wind.on("T", purpose="p", version=2, exchange="fanout")(lambda: None)
         await wind.joined()
         asked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        waiting = asyncio.ensure_future(life._until_over(wind, asked, True))
+        waiting = asyncio.ensure_future(lifecycle._until_over(wind, asked, True))
 
         def said() -> list[str]:
             return [each.getMessage() for each in caplog.records if "not settled yet" in each.getMessage()]
