@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from .core.effects import Join
 from .engine.base import NOTHING, Engine, Since
 from .engine.running import Running
 from .errors import BadArgument, Unavailable
@@ -41,7 +42,7 @@ from .options import (
 )
 from .records import HandlerInfo
 from .service.firing import Firing
-from .service.registration import Origin, Registration, Registrations, handled_here, make_join
+from .service.registration import Origin, Registration, Registrations, handled_here, stated
 from .service.runner import Runner, handling
 from .service.signature import MAX_BATCH, inspect_handler
 from .service.stream import Reader, Stream, check_free
@@ -169,7 +170,8 @@ class SolarWind(Firing, Asking):
         if batch is not None:
             check_count("batch", batch, MAX_BATCH)
         name = "?" if purpose is None else purpose
-        stated = make_join(topic, name, exchange, version, key, since, retry or Retry(), lease, 1, key_missing)
+        retry = retry or Retry()
+        common = stated(Join(topic, name, exchange, version, key, retry, key_missing=key_missing), since, lease)
 
         def register(function: F) -> F:
             self._check_process()
@@ -177,7 +179,7 @@ class SolarWind(Firing, Asking):
             at_once = concurrency or (10 if handler.is_async else 1)
             room = at_once * handler.batch if handler.is_batch else at_once
             name = handler.purpose if purpose is None else purpose
-            join = msgspec.structs.replace(stated, purpose=check_purpose(name), room=room)
+            join = msgspec.structs.replace(common, purpose=check_purpose(name), room=room)
             origin = Origin.of(function)
             registration = Registration(function, handler, join, since, at_once, origin, unnamed=purpose is None)
             self._registrations.add(registration)
@@ -234,7 +236,7 @@ class SolarWind(Firing, Asking):
     ) -> Stream:
         """Return the events of a purpose as an async iterator; asking for the next settles the last. See `on` and
         `Stream`. Without `retry`, what the version stated before is left as it is."""
-        join = make_join(topic, purpose, exchange, version, key, since, retry, lease, 1, key_missing)
+        join = stated(Join(topic, purpose, exchange, version, key, retry, key_missing=key_missing), since, lease)
 
         async def enter() -> Reader:
             self._check_running()

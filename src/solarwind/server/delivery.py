@@ -24,7 +24,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from ..core.effects import Failure
+from ..core.effects import Failure, Join
 from ..engine.base import Engine
 from ..errors import BadArgument, NotAllowed, Unavailable
 from ..event import Event
@@ -34,7 +34,7 @@ from ..logs import limited
 from ..options import check_count
 from ..peer.time_slices import TimeSlices
 from ..service.outcome import Outcome
-from ..service.registration import make_join
+from ..service.registration import stated
 from ..service.runner import Runner
 from ..service.signature import Handler
 from ..text import escape_controls
@@ -296,17 +296,13 @@ class Delivery:
             read_since(spec.since),
             Handler(f"webhook {of.name}", of.purpose, self._post, True, False, False),
         )
-        join = make_join(
-            of.topic,
-            of.purpose,
-            spec.exchange,
-            spec.version,
-            spec.key,
+        join = stated(
+            Join(
+                *(of.topic, of.purpose, spec.exchange, spec.version, spec.key, spec.retry),
+                room=of.concurrency,
+                key_missing=spec.key_missing,
+            ),
             since,
-            spec.retry,
-            30.0,
-            of.concurrency,
-            spec.key_missing,
         )
         begun = asyncio.Event()
         runner = _WebhookInstance(self._ended, of, self._engine, join, handler, of.concurrency, begun, self._limits)

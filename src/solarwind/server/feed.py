@@ -20,7 +20,7 @@ from ..limits import Limits
 from ..peer.time_slices import PIECE_BYTES, TimeSlices
 from ..plugins import registered
 from ..service.consumer import Consumer, Work
-from ..service.registration import make_join
+from ..service.registration import stated
 from ..text import escape_controls
 from .call import Call
 from .cloudevents import encode, to_cloudevent
@@ -51,7 +51,8 @@ async def feed(call: Call, feeds: Feeds) -> Response:
             "expected a request without Last-Event-ID, got one: a feed keeps nothing to go back to, "
             "take events from a purpose that does if none may be missed"
         )
-    join = make_join(call.topic, call.purpose, query.exchange, query.version, None, "now", None, 30.0, ROOM)
+    join = Join(call.topic, call.purpose, exchange=query.exchange, version=query.version, room=ROOM)
+    join = stated(join, "now")
     exchange = registered.lookup(join.exchange)
     if exchange is None or exchange.pends:
         raise NotAllowed(

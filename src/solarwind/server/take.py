@@ -26,7 +26,7 @@ from ..errors import BadArgument, Busy, ConflictError, NotAllowed, TooLarge, Una
 from ..event import Event, HandOut
 from ..failure import MAX_SECONDS
 from ..plugins import registered
-from ..service.registration import make_join
+from ..service.registration import stated
 from .call import Call, ClientGone, answer, in_pieces, problem
 from .cloudevents import CloudEvent, to_cloudevent
 from .delivery import Attempts
@@ -116,17 +116,14 @@ async def take(call: Call, takes: Takes) -> Response:
     if wanted.max > max_count:
         raise TooLarge(f"expected a max of at most {max_count:,} events, got {wanted.max:,}: take several times")
     since = read_since(wanted.since)
-    join = make_join(
-        call.topic,
-        call.purpose,
-        wanted.exchange,
-        wanted.version,
-        wanted.key,
+    join = stated(
+        Join(
+            *(call.topic, call.purpose, wanted.exchange, wanted.version, wanted.key, wanted.retry),
+            room=wanted.max,
+            key_missing=wanted.key_missing,
+        ),
         since,
-        wanted.retry,
         wanted.lease,
-        wanted.max,
-        wanted.key_missing,
     )
     exchange = registered.lookup(join.exchange)
     if exchange is not None and not exchange.pends:

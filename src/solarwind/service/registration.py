@@ -62,24 +62,15 @@ class Registration(msgspec.Struct, eq=False):
     joining: asyncio.Task[None] | None = None
 
 
-def make_join(
-    topic: str,
-    purpose: str,
-    exchange: str,
-    version: int,
-    key: str | None,
-    since: Since,
-    retry: Retry | None,
-    lease: float | timedelta,
-    room: int,
-    key_missing: str = "handle",
-) -> Join:
-    """Return the registration of an instance. Raise `BadName` and `BadArgument` for invalid options."""
+def stated(join: Join, since: Since, lease: float | timedelta = 30.0) -> Join:
+    """Return a registration with the options that somebody gave, and with this process as its origin. Raise `BadName`
+    and `BadArgument` for invalid ones."""
     lease_ns = int(check_seconds("a lease", lease, some=True) * 1e9)
+    retry = join.retry
     if retry is not None:
         check_type("retry", retry, Retry, "Retry(attempts=3)")
         retry = Retry(*msgspec.structs.astuple(retry))  # which only equals its own kind
-    join = Join(topic, purpose, exchange, version, key, retry, lease_ns, room, this_process(), key_missing)
+    join = msgspec.structs.replace(join, retry=retry, lease_ns=lease_ns, origin=this_process())
     check_join(join, since)
     return join
 
