@@ -1,7 +1,7 @@
-"""What a track hands out next: `Backlog` in the order accepted, `Lanes` one at a time per key.
+"""What a track hands out next: `Backlog` in the order accepted, `Lanes` one event at a time per key.
 
-Both start from a track's state alone, so a restart, a replay and a change of exchange are one thing: a fresh
-one. A position is *taken* while it need not be looked at: done with, in somebody's hands, or waiting.
+Both start from a track's state alone, so a restart, a replay and a change of exchange are one thing: a new backlog. A
+position is *claimed* while it need not be looked at: its event is settled, in an instance's hands, or waiting.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ LOOK_AHEAD = 16_384  # events that are looked at together
 
 
 class Missing(int):
-    """The position whose batch is not at hand."""
+    """The position whose batch is not in memory."""
 
 
 class Backlog:
-    """Everything that is not taken, in order."""
+    """All events that are not claimed, in order."""
 
     more = False  # `next` found nothing in as much as it looks at together, and there is more
 
     def __init__(self, state: State, in_flight: Spans, delayed: set[int]) -> None:
-        """`delayed` are the positions whose wait for a retry is not over; the owner keeps it true."""
+        """`delayed` are the positions whose wait for a retry is not over; the owner keeps it up to date."""
         self.walk: Walk | None = None  # where some events are in other tracks
         self._state = state
         self._delayed = delayed
@@ -44,18 +44,19 @@ class Backlog:
 
     @property
     def cursor(self) -> int:
-        """Everything below was looked at."""
+        """The position below which everything was looked at."""
         return self._cursor
 
     def through(self, end: int) -> bool:
-        """Whether there is nothing to hand out below `end`."""
+        """Return whether there is nothing to hand out below `end`."""
         return self._cursor >= end
 
     def next(
         self, end: int, max_count: int, log: Log, *, patient: bool = False
     ) -> tuple[Stored, Sequence[int]] | Missing | None:
-        """Take up to `max_count` positions below `end`, all of one batch; None where there is nothing to hand out.
-        `patient`: what follows another event of its key is left until there is more of it."""
+        """Claim up to `max_count` positions below `end`, all of one batch, and return them with their batch. Return
+        None where there is nothing to hand out. With `patient`, an event that follows another of its key is left until
+        there are more of it."""
         start, stop = self._claimed.gap(self._cursor)
         if start >= end:
             self._leap(start)
@@ -78,7 +79,7 @@ class Backlog:
     def _next_own(
         self, stored: Stored, end: int, max_count: int, log: Log, walk: Walk
     ) -> tuple[Stored, Sequence[int]] | Missing | None:
-        """Likewise, of those that are in this track."""
+        """Do what `next` does, for the events that are in this track."""
         picks: list[int] = []
         until = self._cursor + LOOK_AHEAD
         self.more = False
@@ -110,17 +111,17 @@ class Backlog:
         return (stored, picks) if picks else None
 
     def back(self, positions: Spans) -> None:
-        """They were taken, but nobody has them: hand them out again."""
+        """Hand these positions out again: they were claimed, but no instance has them."""
         if positions:
             self._claimed.difference_update(positions)
             self._cursor = min(self._cursor, positions.edges[0])
 
     def due(self, position: int) -> None:
-        """Its wait is over."""
+        """Hand this position out again, because its wait is over."""
         self.back(Spans((position, position + 1)))
 
     def finish(self, positions: Spans) -> None:
-        """They are done with."""
+        """Note that these positions are done."""
         self._cursor = max(self._cursor, self._state.floor)
         self._claimed.remove(0, self._state.floor)
 
@@ -128,9 +129,8 @@ class Backlog:
 class Lanes(Backlog):
     """One event of each key at a time. Those behind it wait in its lane and follow in order.
 
-    Every position below the cursor has been looked at: it is done, out (in flight, ready, or waiting for a retry),
-    or in a lane. An event without a key is held up by nobody.
-    """
+    Every position below the cursor has been looked at: it is done, out (in flight, ready, or waiting for a retry), or
+    in a lane. An event without a key waits for no other."""
 
     def __init__(
         self,
@@ -142,8 +142,8 @@ class Lanes(Backlog):
         rejects: bool,
         keys: dict[int, Key] | None = None,
     ) -> None:
-        """`rejects`: what has no key is not handed out; whoever owns this takes it from `keyless`. `keys` are the keys
-        of the positions that are in flight, as another one's `keys` gave them."""
+        """With `rejects`, an event without a key is not handed out; the owner collects it from `keyless`. `keys` are
+        the keys of the positions in flight, as another backlog's `keys` gave them."""
         super().__init__(state, in_flight, delayed)
         self._key = key
         self._rejects = rejects
@@ -160,7 +160,7 @@ class Lanes(Backlog):
                 self._out[position] = name
 
     def _claim_delayed(self) -> None:
-        """They are looked at like all others, since they hold their keys."""
+        """Claim nothing: delayed events are looked at like all others, since they hold their keys."""
 
     def through(self, end: int) -> bool:
         return self._cursor >= end and not self._ready
@@ -210,7 +210,8 @@ class Lanes(Backlog):
         return stored, picks
 
     def _look(self, stored: Stored, start: int, stop: int, max_count: int) -> list[int]:
-        """Take the positions from `start` up to `stop`: give those whose key is free, line up the others."""
+        """Claim the positions from `start` up to `stop`. Return those whose key is free, and put the others into their
+        lanes."""
         picks: list[int] = []
         lanes, out, delayed, walk = self._lanes, self._out, self._delayed, self.walk
         key_of, batch, first = self._key, stored.batch, stored.start

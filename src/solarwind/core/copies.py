@@ -1,7 +1,7 @@
 """What is done for an exchange that does not pend: copies, one for every instance that it chooses.
 
-Nothing of them pends and nothing is remembered of them. They wait in the instances' own bounded buffers, and those of
-a burst are held back a moment so that it does not cost those any who keep up.
+Copies never pend and are not remembered. They wait in the instances' own bounded buffers. Those of a burst are held
+back for a moment, so that instances that keep up lose none of them.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 
 class Copies:
-    """Of all purposes of a dispatcher."""
+    """The copies of all purposes of a dispatcher."""
 
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
         self._limits = dispatcher.limits
 
     def hand_out(self, track: Track, stored: Stored, now: int) -> None:
-        """What was just accepted, as copies: one for every instance chosen."""
+        """Make copies of what was just accepted: one for every instance that the exchange chooses."""
         purpose, instances, exchange = track.purpose, list(track.instances), track.exchange
         copied = Spans()
         picks = track.own(stored)
@@ -44,7 +44,7 @@ class Copies:
             self.hand_on(purpose, now)
 
     def hand_on(self, purpose: Purpose, now: int) -> None:
-        """Put copies into the buffers of those whose they are, as far as that costs those any who keep up."""
+        """Move copies into the instances' buffers, as far as instances that keep up lose none by it."""
         there, receivers = purpose.instances, dict[int, Instance]()
         while purpose.held:
             stored, start, parts = purpose.held[0]
@@ -68,8 +68,9 @@ class Copies:
             self.drain(receiver, now)
 
     def _fitting(self, purpose: Purpose, instances: list[Instance], max_count: int, now: int) -> int:
-        """Return how many events may be copied now: a burst is not to cost those any who keep up, be it all in one
-        turn. The others of the purpose wait a moment with them; nobody waits for one that is slow."""
+        """Return how many events may be copied now. Instances that keep up are not to lose copies to a burst, even if
+        it comes in one turn. The other instances of the purpose wait a moment with them; no instance waits for a slow
+        one."""
         if purpose.held_bytes > MAX_HELD_BYTES:
             return max_count
         full, look_at = None, 0
@@ -86,13 +87,13 @@ class Copies:
         return max_count
 
     def look_again(self, purpose: Purpose, when: int, now: int) -> None:
-        """A timer says so that was set for `when`."""
+        """Go on with copies that were held back, because the timer that was set for `when` has fired."""
         if purpose.look_at == when:
             purpose.look_at = 0
             self.hand_on(purpose, now)
 
     def drain(self, instance: Instance, now: int) -> None:
-        """Give an instance so many of its copies as it has room for."""
+        """Hand an instance as many of its copies as it has room for."""
         if instance.copies:
             instance.quota = MAX_ROOM
         while instance.copies and instance.free:
@@ -104,7 +105,7 @@ class Copies:
         self._dispatcher.hand_over(lease, stored, picks, {}, now)
 
     def note(self, lease: Lease, done: int, failed: int, returned: Spans, now: int) -> None:
-        """What an instance made of some of its copies. A handler that raised is logged where it is."""
+        """Note what an instance made of some of its copies. A handler that raised is logged in its own process."""
         instance, stored = lease.instance, lease.copies_of
         purpose = self._dispatcher.instances[instance.id][1]
         purpose.copies_handled += done

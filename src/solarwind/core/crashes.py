@@ -1,8 +1,8 @@
-"""What is done after something died: with what was in hand, and with those events that may be what it died of.
+"""What is done after something died: with what was in hand, and with the events that may be the cause.
 
 An event that may have been in a handler when its process, or the dispatcher, died is a *suspect*. Nobody knows which of
-them it was, so an attempt of a suspect is *counted* before it begins, and durable, and suspects are handed out in ever
-smaller groups. One whose next attempt is its *last* has that attempt alone in its process: see `process`.
+them it was, so an attempt of a suspect is *counted*, durably, before it begins, and suspects are handed out in ever
+smaller groups. A suspect whose next attempt is its *last* has that attempt alone in its process: see `process`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Crashes:
-    """Of all purposes of a dispatcher."""
+    """The crashes of a dispatcher's instances, for all its purposes."""
 
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
@@ -30,8 +30,8 @@ class Crashes:
     # What was in hand
 
     def count(self, lease: Lease, track: Track, max_attempts: int) -> None:
-        """The lease was lost. That was an attempt of each of its events, since nobody knows at which it was, but not
-        one beyond so many; they are suspects."""
+        """Count an attempt of each event of a lost lease, since nobody knows at which one it was, up to `max_attempts`.
+        The events are suspects from now on."""
         if not lease.counted:
             tried = track.state.tried
             counts = ((position, tried.get(position, 0) + 1) for position in lease.positions.positions())
@@ -40,15 +40,15 @@ class Crashes:
         track.give_back(lease.positions, suspicious=True)
 
     def note_end(self, lease: Lease) -> None:
-        """How a suspect's last attempt ended is to be durable before anything else goes to its process: if that ended
-        the process now, the suspect would be dead by another's fault."""
+        """Note how a suspect's last attempt ended. That has to be durable before anything else goes to its process: if
+        another event ended the process now, the suspect would be dead by that event's fault."""
         process = lease.instance.process
         if lease.counted and lease.id == process.last_attempt and self._dispatcher.durable:
             process.last_end = self._dispatcher.changes[-1]
             self._last_ends.append(process)
 
     def ends_durable(self, changes: Sequence[Change]) -> list[Process]:
-        """These changes are durable. Return the processes in which a last attempt ended by one of them."""
+        """Return the processes in which a last attempt ended by one of these changes, which are durable now."""
         if not self._last_ends:
             return []
         durable = {id(change) for change in changes}
@@ -61,8 +61,8 @@ class Crashes:
     # Last attempts
 
     def set_aside(self, track: Track, stored: Stored, picks: Iterable[int], now: int) -> None:
-        """Suspects that may be tried once more wait for their turn. Those that were being handled each time something
-        died, as often as they may be tried, are dead."""
+        """Set suspects that may be tried once more aside, until they can be alone in a process. Make those dead letters
+        that were being handled each time something died, as often as they may be tried."""
         for position in picks:
             tried = track.state.tried.get(position, 0)
             if tried < track.statement.retry.attempts:
@@ -77,8 +77,8 @@ class Crashes:
             self._dispatcher.fault(text, "dead", *purpose.key)
 
     def assign_process(self, track: Track, now: int) -> bool:
-        """See that one of the track's last attempts has its turn in a process, the one that has least to do. Return
-        whether it has."""
+        """Choose a process for the track's last attempts, the one that has least to do, unless one is chosen. Return
+        whether there is one."""
         process = track.chosen
         has_it = process is not None and process.waiting[0] is track and process.last_attempt
         if process is not None and not has_it and not self._candidates(track, process):
@@ -94,14 +94,14 @@ class Crashes:
         return track.chosen is not None
 
     def _candidates(self, track: Track, process: Process | None = None) -> list[Instance]:
-        """Those who may get a last attempt of the track, in that process or any."""
+        """Return the instances that may get a last attempt of the track, in that process or any."""
         exchange = track.exchange
         if exchange is None or not exchange.pends or track.backlog is None or not track.last_attempts:
             return []
         return [each for each in track.instances if not each.silent and (process is None or each.process is process)]
 
     def proceed(self, process: Process, now: int) -> None:
-        """Go on with the last attempts that have their turn in a process, and then with all else."""
+        """Hand out the last attempts that wait for a process, and then everything else."""
         ended: dict[Track, None] = {}
         was_closed = process.closed
         while process.waiting and not process.in_hand and process.last_end is None:

@@ -45,7 +45,7 @@ MAX_BEHIND = 16  # batches that some purposes have not got yet; then that is don
 
 
 class Dispatcher(Registry):
-    """The logically central place that takes events and hands them out. One call at a time."""
+    """The logically central place that receives events and hands them out. One call at a time."""
 
     def __init__(self, log: Log, random: Callable[[], float], **how: Any) -> None:
         """See `Registry`."""
@@ -56,25 +56,24 @@ class Dispatcher(Registry):
     # 1 ------------------------------------------------------------------------------------------------
 
     def receive(self, batch: Batch) -> bool:
-        """Receive a batch. Return whether it is to be stored; else it is accepted and gone.
+        """Receive a batch. Return whether it is to be stored; otherwise it is accepted and gone.
 
-        Raises `Busy` where its topic would be one too many.
-        """
+        Raise `Busy` where its topic would be one too many."""
         return self.pre_send(self.topic(batch.topic), batch)
 
     # 2 ------------------------------------------------------------------------------------------------
 
     def pre_send(self, topic: Topic, batch: Batch) -> bool:
-        """Names and sizes were checked where the batch was made or read; the store leaves out what was accepted before
-        and makes the rest durable. A topic that nobody listens to and that keeps no history stores nothing, unless it
-        is due later: somebody may listen by then."""
+        """Return whether the batch is to be kept. Names and sizes were checked where it was made or read; the store
+        leaves out what was accepted before and makes the rest durable. A topic without purposes and without history
+        stores nothing."""
         if topic.purposes or topic.keep_ns > 0 or batch.header.due is not None:
             return True
         topic.unkept += len(batch)
         return False
 
     def accepted(self, stored: Stored, now: int) -> None:
-        """The store has it. From here on it is the dispatcher's."""
+        """Dispatch a batch that the store has. It belongs to the dispatcher from here on."""
         topic = self.topics[stored.batch.topic]
         topic.end = stored.stop
         if len(topic.purposes) <= TOGETHER and not topic.behind:
@@ -93,7 +92,7 @@ class Dispatcher(Registry):
 
     @property
     def behind(self) -> bool:
-        """Whether something was put off for `go_on`, so that others get their turn meanwhile."""
+        """Whether something was put off for `go_on`, so that other work is not held up."""
         return bool(self._passes or self._looking)
 
     def go_on(self, now: int) -> None:
@@ -115,8 +114,8 @@ class Dispatcher(Registry):
     # 6 ------------------------------------------------------------------------------------------------
 
     def further_partitions(self, purpose: Purpose, now: int, fresh: Stored | None = None) -> None:
-        """Each track of a purpose is a part of its events. `fresh` is what was just accepted: where the exchange does
-        not pend, it is copied now or never."""
+        """Hand out each track of a purpose, which is a part of its events. `fresh` is what was just accepted: where the
+        exchange does not pend, it is copied now or never."""
         for track in purpose.tracks.values():
             copied_from = track.state.copied_from
             if copied_from is None or fresh is None:
@@ -127,7 +126,7 @@ class Dispatcher(Registry):
     # 4 ------------------------------------------------------------------------------------------------
 
     def exchange(self, track: Track, now: int) -> None:
-        """Hand out what the track has and its instances have room for."""
+        """Hand out what the track has, as far as its instances have room."""
         self._hand_out(track, now)
         if track.last_attempts or track.chosen is not None:
             self.crashes.assign_process(track, now)
@@ -180,7 +179,8 @@ class Dispatcher(Registry):
         ready: list[Instance],
         now: int,
     ) -> bool:
-        """Hand out what was found next to those who are ready. Return whether there may be more to hand out."""
+        """Hand out what was found next to the instances that are ready. Return whether there may be more to hand
+        out."""
         stored, picks, suspicious = found
         if suspicious and track.is_last_attempt(picks[0]):
             self.crashes.set_aside(track, stored, picks, now)
@@ -201,7 +201,7 @@ class Dispatcher(Registry):
     def share(
         self, track: Track, exchange: Exchange, stored: Stored, picks: Sequence[int], instances: list[Instance]
     ) -> Portions:
-        """What the exchange says; nothing where it is somebody's own and raises."""
+        """Return how the exchange divides the events. Return nothing where it is a plug-in and raises."""
         try:
             return exchange.share(stored, picks, instances, self.random)
         except Exception as error:
@@ -212,8 +212,8 @@ class Dispatcher(Registry):
             return []
 
     def _divide(self, exchange: Exchange, backlog: Backlog, instances: Collection[Instance], end: int) -> None:
-        """Where it is all the same which instance gets an event, each gets an even part of what is yet to be looked at:
-        the first to be done with a burst's beginning does not get all the rest."""
+        """Limit each instance to an even part of what is yet to be looked at, where any instance may get any event:
+        otherwise the first to be done with a burst's beginning would get all the rest."""
         ahead, quota = end - backlog.cursor, MAX_ROOM
         if isinstance(exchange, Direct) and len(instances) > 1 and ahead > 0:
             able = sum([not (instance.silent or instance.process.closed) for instance in instances])
@@ -224,8 +224,8 @@ class Dispatcher(Registry):
     def lease(
         self, track: Track, instance: Instance, stored: Stored, part: Iterable[int], now: int, *, counted: bool
     ) -> Lease:
-        """The events are this instance's until it reports, leaves, or is silent for its lease. `counted`: the attempt
-        is counted, and durable, before it begins."""
+        """Lease events to an instance: they are its own until it reports, leaves, or is silent for its lease. With
+        `counted`, the attempt is counted, durably, before it begins."""
         picks = part if isinstance(part, range) else list(part)
         lease = Lease(self.next_number(), instance, Spans.of(picks), track=track, counted=counted)
         tried = track.state.tried
@@ -243,7 +243,7 @@ class Dispatcher(Registry):
         return lease
 
     def hand_over(self, lease: Lease, stored: Stored, picks: Sequence[int], tried: dict[int, int], now: int) -> None:
-        """The instance gets what is in the lease."""
+        """Give an instance what is in the lease."""
         instance, edges = lease.instance, lease.positions.edges
         low, high = edges[0] - stored.start, edges[-1] - stored.start
         lease.event_bytes = stored.batch.bytes_of(low, high) // (high - low)
@@ -257,15 +257,15 @@ class Dispatcher(Registry):
         self.effects.append(Offer(instance.id, lease.id, stored, picks, tried, after_commit=lease.counted))
 
     def fetch(self, track: Track, position: int) -> None:
-        """Have the log from this position on brought to hand; the track waits for it."""
+        """Have the log read from this position on; the track waits for it."""
         track.fetching = True
         topic = self.topics[track.topic]
         topic.asked.setdefault(position, topic.end)
         self.effects.append(Fetch(track.topic, int(position)))
 
     def fetched(self, topic_name: str, position: int, found: Stored | None, now: int) -> None:
-        """The log at `position` is at hand now. `found` is the first batch there is from there on; what lies before
-        it was trimmed or lost, and no purpose can have it any more."""
+        """Go on with a track, because the log at `position` is in memory now. `found` is the first batch from there on;
+        what lies before it was trimmed or lost, and no purpose can have it any more."""
         topic = self.topics[topic_name]
         asked = topic.asked.pop(position, topic.end)
         until = found.start if found is not None else asked  # what was accepted since was not looked for
@@ -283,13 +283,13 @@ class Dispatcher(Registry):
 
     def _reach_ahead(self, track: Track, backlog: Backlog, instances: Collection[Instance]) -> None:
         """Note, well before it happens, up to where events may have been handed out: after a crash only those are
-        suspects. The note rides with some commit, so in a steady flow nobody waits for it."""
+        suspects. The note goes into the next commit that is made anyway, so in a steady flow nothing waits for it."""
         track.margin = MARGIN + 2 * sum([instance.room for instance in instances])
         self.change(track, Change(*track.key, reach=backlog.cursor + 2 * track.margin))
 
     def _note_keyless(self, track: Track, now: int) -> bool:
-        """Count the events that have no key, say so once, and make them dead letters where the version states that:
-        then True."""
+        """Count the events without a key and log the first. Make them dead letters where the version states that, and
+        return True then."""
         positions, new = track.pop_keyless()
         if not positions:
             return False
@@ -310,8 +310,9 @@ class Dispatcher(Registry):
     # 5 ------------------------------------------------------------------------------------------------
 
     def post_send(self, report: Report, now: int) -> bool:
-        """Note what an instance made of its events. False if the lease is not, or no longer, its own, or what it says
-        is done is not (a report that came twice): then nothing it says counts, and neither does what it fired."""
+        """Note what an instance made of its events. Return False if the lease is not, or no longer, its own, or if what
+        it reports as done is not in the lease (a report that came twice): then nothing in the report counts, and
+        neither does what was fired with it."""
         found = self.instances.get(report.instance)
         if found is None:
             return False
@@ -328,8 +329,8 @@ class Dispatcher(Registry):
         return counts
 
     def _note(self, lease: Lease, report: Report, now: int) -> bool:
-        """Take out of the lease what the report names. Return False where it says that something is done, and nothing
-        of that is in the lease."""
+        """Remove what the report names from the lease. Return False where the report says that something is done, and
+        none of that is in the lease."""
         instance, held = lease.instance, lease.positions
         done = held.common(report.done)
         if report.done and not done:
@@ -367,8 +368,8 @@ class Dispatcher(Registry):
         return True
 
     def _again(self, track: Track, lease: Lease, failed: Iterable[Failure], now: int) -> None:
-        """Try events whose handlers did not return again at some time, or make them dead letters. All of them are
-        one change, for there may be very many."""
+        """Retry events whose handlers did not return, or make them dead letters. All of them are one change, for there
+        may be very many."""
         retry = track.purpose.statements[lease.instance.version].retry
         change = Change(*track.key)
         for failure in failed:
@@ -388,7 +389,8 @@ class Dispatcher(Registry):
             self.wake(waiting.due, track, waiting.position)
 
     def _return(self, track: Track, lease: Lease, positions: Spans) -> None:
-        """They were not handled, and not for a fault of theirs: an attempt that was counted before is none."""
+        """Make events pend again that were not handled, through no fault of theirs: an attempt that was counted in
+        advance is uncounted."""
         if lease.counted:
             tried = track.state.tried
             started = [(position, tried[position] - 1) for position in positions.positions()]
@@ -396,7 +398,7 @@ class Dispatcher(Registry):
         track.give_back(positions, suspicious=lease.counted)
 
     def alive(self, instance_id: int, now: int) -> None:
-        """The instance is at work: its leases run on."""
+        """Renew the leases of an instance that is at work."""
         found = self.instances.get(instance_id)
         if found is not None:
             instance, purpose = found
@@ -407,8 +409,8 @@ class Dispatcher(Registry):
                 self.further_partitions(purpose, now)
 
     def tick(self, now: int) -> None:
-        """Do what is due by now: retries, and the leases of those who have been silent. All of it before anything is
-        handed out, so that nobody gets what another lost a moment before his own lease ends too."""
+        """Do what is due by now: retries, and the ends of leases of silent instances. All of it comes before anything
+        is handed out, so that no instance gets what another lost just before its own lease ends too."""
         touched: dict[Track, None] = {}
         silent: list[Process] = []
         while self._timers and self._timers[0][0] <= now:
@@ -433,7 +435,7 @@ class Dispatcher(Registry):
             self.exchange(track, now)
 
     def _is_lost(self, instance: Instance, now: int) -> bool:
-        """Whether its lease ended. While it has something in hand, there is a timer for that."""
+        """Return whether an instance's lease has ended. While it has something in hand, there is a timer for that."""
         lost = bool(instance.leases) and instance.alive_until <= now
         instance.watched = bool(instance.leases) and not lost
         if instance.watched:
@@ -442,12 +444,12 @@ class Dispatcher(Registry):
 
     @property
     def wake_at(self) -> int | None:
-        """When `tick` has something to do, ns since 1970."""
+        """When `tick` has something to do, in ns since 1970."""
         return self._timers[0][0] if self._timers else None
 
     def remove_instance(self, purpose: Purpose, instance: Instance, *, died: bool) -> None:
-        """Take back what an instance has in hand. If it died, that was an attempt of each, and they are handed out with
-        care. Only where its process had but one in hand may that have been its last."""
+        """Take an instance's events from it. If it died, that was an attempt of each, and they are handed out with
+        care. It may have been a last attempt only where its process had a single event in hand."""
         alone = died and instance.process.lose() == 1
         attempts = purpose.statements[instance.version].retry.attempts
         for lease in list(instance.leases.values()):
@@ -464,8 +466,8 @@ class Dispatcher(Registry):
     # 7 ------------------------------------------------------------------------------------------------
 
     def drop(self, lease: Lease) -> None:
-        """Nothing of it is in hand any more, and it is in no memory. What still pends of it is a range of positions in
-        the log."""
+        """Drop a lease: nothing of it is in hand or in memory any more. What still pends is a range of positions in the
+        log."""
         del lease.instance.leases[lease.id]
         if lease.track is not None:
             del lease.track.leases[lease.id]

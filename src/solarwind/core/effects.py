@@ -66,11 +66,10 @@ class Report(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Offer(msgspec.Struct, frozen=True):
-    """Hand these events of one batch to an instance.
+    """The effect that hands events of one batch to an instance.
 
-    `picks` are positions in order; `tried` has the attempts already made of those that had any. Where
-    `after_commit`, hand them out only when every change so far is committed.
-    """
+    `picks` are positions in order; `tried` has the attempts already made, of events that had any. With `after_commit`,
+    they are handed out only when every change so far is committed."""
 
     instance: int
     lease: int
@@ -81,21 +80,21 @@ class Offer(msgspec.Struct, frozen=True):
 
 
 class Fetch(msgspec.Struct, frozen=True):
-    """Bring the topic's log from this position on to hand, then say so by `Dispatcher.fetched`."""
+    """The effect that reads the topic's log from this position on; `Dispatcher.fetched` is called with the result."""
 
     topic: str
     position: int
 
 
 class Closed(msgspec.Struct, frozen=True):
-    """The instance's purpose is gone; tell it."""
+    """The effect that tells an instance that its purpose was retired."""
 
     instance: int
     reason: str
 
 
 class Fault(msgspec.Struct, frozen=True):
-    """Something that is not the dispatcher's own went wrong; say so in the log, once for what is `about` the same."""
+    """The effect that logs a fault that is not the dispatcher's own, once for each `about`."""
 
     text: str
     about: tuple[str, ...]

@@ -43,7 +43,7 @@ class Instance(Protocol):
 
     @property
     def used(self) -> int:
-        """Grows with each hand-out: the smallest was used least recently."""
+        """A number that grows with each hand-out: the smallest was used least recently."""
         ...
 
     @property
@@ -70,18 +70,16 @@ class Exchange:
     keyed: ClassVar[bool] = False
 
     def choose(self, event: Event, instances: Sequence[Instance]) -> Instance | Iterable[Instance] | None:
-        """Choose who gets this event, of the live instances (where events pend: those with room, at least one).
+        """Return who gets this event, of the live instances (where events pend: those with room, at least one).
 
-        Return, where events pend, one instance, or None to let it and what is behind it wait until an instance has
-        room, joins or leaves. Else the instances that get a copy.
-        """
+        Return, where events pend, one instance, or None to let it and the events behind it wait until an instance has
+        room, joins or leaves. Otherwise return the instances that get a copy."""
         raise NotImplementedError(f"{type(self).__name__} chooses no instance: override choose()")
 
     def share(self, stored: Stored, picks: Sequence[int], instances: Sequence[Instance], random: Random) -> Portions:
         """Divide `picks`, positions of one batch in order, among the instances. What is in no share waits.
 
-        Asks `choose` for each event; the exchanges here divide whole runs instead.
-        """
+        This asks `choose` for each event; the exchanges in this file divide whole runs instead."""
         shares: dict[int, tuple[Instance, list[int]]] = {}
         free = {instance.id: instance.free for instance in instances}
         hand_out = HandOut(stored.batch, stored.start)
@@ -107,7 +105,7 @@ class Direct(Exchange):
     """One instance, the first in `order` that has room: the least recently used."""
 
     def order(self, instances: Sequence[Instance], random: Random) -> list[Instance]:
-        """The instances, the preferred first. Override it for another rule."""
+        """Return the instances in the order in which they are preferred. Override it for another rule."""
         return sorted(instances, key=lambda instance: instance.used)
 
     def share(self, stored: Stored, picks: Sequence[int], instances: Sequence[Instance], random: Random) -> Portions:
@@ -132,7 +130,7 @@ class LeastBusy(Direct):
 
 
 class Random_(Direct):
-    """One instance, by chance."""
+    """One instance, chosen at random."""
 
     def order(self, instances: Sequence[Instance], random: Random) -> list[Instance]:
         return sorted(instances, key=lambda instance: random())
@@ -173,9 +171,8 @@ class Exchanges:
     def register(self, name: str, exchange: Exchange) -> None:
         """Make `exchange` known under `name`.
 
-        Raises `BadArgument` for a name outside `a-z 0-9 _ -` (with one colon within at most) or something that is no
-        exchange, and `ConflictError` where another one has that name.
-        """
+        Raise `BadArgument` for a name outside `a-z 0-9 _ -` (with one colon within at most) or an object that is not an
+        exchange, and `ConflictError` where another exchange has that name."""
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise BadArgument(f"expected an exchange's name of a-z 0-9 _ - such as 'nearest', got {name!a}")
         if not isinstance(exchange, Exchange):
@@ -188,14 +185,14 @@ class Exchanges:
         return self._known.get(name)
 
     def unknown(self, name: object) -> str:
-        """What is said where no exchange has this name."""
+        """Return the refusal of a name that no exchange has."""
         known = list(self._known)
         near = get_close_matches(name, known, 1) if isinstance(name, str) and len(name) <= _MAX_GUESSED else []
         hint = f": did you mean {near[0]!r}?" if near else ""
         return f"expected an exchange, one of {', '.join(sorted(known))}, got {name!a}{hint}"
 
     def check(self, name: str, key: str | None, key_missing: str = "handle") -> None:
-        """Whether a version may state this exchange, key and what becomes of events without one; else `BadArgument`."""
+        """Raise `BadArgument` where a version may not state this exchange, key, and treatment of events without one."""
         exchange = self.lookup(name)
         if exchange is None:
             raise BadArgument(self.unknown(name))

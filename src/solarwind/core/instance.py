@@ -66,7 +66,7 @@ class Instance(msgspec.Struct, eq=False):
         return free if free > 0 else 0
 
     def add_lease(self, lease: Lease) -> None:
-        """The lease's events are in its hands."""
+        """Count the lease's events as in hand."""
         self.leases[lease.id] = lease
         self.in_flight += len(lease.positions)
         if lease.track is not None:
@@ -74,39 +74,40 @@ class Instance(msgspec.Struct, eq=False):
         self.in_hand_bytes += len(lease.positions) * lease.event_bytes
 
     def remove_events(self, lease: Lease, count: int) -> None:
-        """So many of the lease's events are no more in its hands."""
+        """Count `count` of the lease's events as no longer in hand."""
         self.in_flight -= count
         if lease.track is not None:
             self.process.in_hand -= count
         self.in_hand_bytes -= count * lease.event_bytes
 
     def alive(self, now: int) -> None:
-        """It was heard of: its leases run on."""
+        """Renew the leases, because the instance was heard of."""
         self.alive_until = now + self.join.lease_ns
 
     def observe(self, handled: int, busy_ns: int) -> None:
-        """Follow the pace: down at once, up by steps, so that one lucky measurement hoards nothing."""
+        """Follow the measured pace: down at once, up by steps, so that one lucky measurement hoards nothing."""
         if handled:
             fits = min(MAX_ROOM, handled * ROOM_NS // max(1, busy_ns))
             self.pace = max(1, fits)
             self.room = max(self.join.room, min(fits, self.room * 16))
 
     def keeps_up_until(self, now: int, limits: Limits) -> int:
-        """Until when it counts as one that does, unless it reports before: it is at work, or had nothing to do, and
-        would be through a full buffer within a second, as far as is known. 0 where it does not."""
+        """Return until when it counts as keeping up, unless it reports before: it is at work, or had nothing to do, and
+        would be through a full buffer within a second, as far as is known. Return 0 where it does not keep up."""
         if self.silent or self.leaving or 0 < self.pace * 10 < limits.copies:
             return 0
         until = (self.moved_at if self.leases else now) + STALL_NS
         return min(until, self.full_since + PATIENCE_NS) if self.full_since else until
 
     def space(self, limits: Limits) -> int:
-        """How many copies its buffer takes before the oldest have to go; none where the next batch may be too large."""
+        """Return how many copies its buffer holds before the oldest are dropped; 0 where the next batch may be too
+        large."""
         if self.copied and self.copied_bytes + limits.batch_bytes > limits.copy_bytes:
             return 0
         return max(0, limits.copies - self.copied)
 
     def buffer(self, stored: Stored, start: int, stop: int, limits: Limits) -> int:
-        """Put copies of these events into its buffer; give how many of the oldest had to go."""
+        """Put copies of these events into its buffer. Return how many of the oldest were dropped."""
         first = stored.start
         self.copies.append((stored, start, stop))
         self.copied += stop - start
@@ -118,7 +119,7 @@ class Instance(msgspec.Struct, eq=False):
         return dropped
 
     def _oldest(self, size: int) -> int:
-        """How many of the oldest copies have so many bytes, of those in the first batch; at least one."""
+        """Return how many of the oldest copies have so many bytes, of those in the first batch; at least one."""
         stored, start, stop = self.copies[0]
         first, last = start - stored.start, stop - stored.start
         if size <= 0:
@@ -127,14 +128,14 @@ class Instance(msgspec.Struct, eq=False):
         return 1 + bisect_left(counts, size, key=lambda count: stored.batch.bytes_of(first, first + count))
 
     def rebuffer(self, stored: Stored, positions: Spans) -> None:
-        """Copies that it had in hand and did not begin with come first again."""
+        """Put copies that it had in hand and did not begin back to the front of its buffer."""
         for start, stop in reversed(list(positions)):
             self.copies.appendleft((stored, start, stop))
             self.copied += stop - start
             self.copied_bytes += stored.batch.bytes_of(start - stored.start, stop - stored.start)
 
     def unbuffer(self, max_events: int) -> tuple[Stored, range]:
-        """Take the oldest copies out of its buffer, all of one batch."""
+        """Remove and return the oldest copies of its buffer, all of one batch."""
         stored, start, stop = self.copies.popleft()
         if stop - start > max_events:
             self.copies.appendleft((stored, start + max_events, stop))
@@ -148,7 +149,7 @@ class Instance(msgspec.Struct, eq=False):
 
 class Lease(msgspec.Struct, eq=False):
     """Events in an instance's hands. They pend in a track until they are settled, or are `copies_of` a batch.
-    `counted`: their attempts were, before they were handed out."""
+    `counted`: their attempts were counted before they were handed out."""
 
     id: int
     instance: Instance

@@ -19,8 +19,8 @@ class Stored(NamedTuple):
 
 
 class Log(Protocol):
-    """The part of the log that is at hand. What is not is asked for by the effect `Fetch`."""
+    """The part of the log that is in memory. The rest is requested by the effect `Fetch`."""
 
     def find(self, topic: str, position: int) -> Stored | None:
-        """The batch that holds `position`, if it is at hand."""
+        """Return the batch that holds `position`, if it is in memory."""
         ...

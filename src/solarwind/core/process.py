@@ -2,8 +2,8 @@
 
 An event may be handed out for the last time because something died while it was in hand, and nobody knows at which
 event that was. If another event ended the process during that last attempt, it would be dead by that one's fault. So a
-last attempt waits for its turn until its process has nothing else in hand, and nothing else of any purpose goes there
-before it is durable how the attempt ended.
+last attempt waits until its process has nothing else in hand, and nothing else of any purpose goes there before it is
+durable how the attempt ended.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Process(msgspec.Struct, eq=False):
-    """A process with instances, of whatever purposes. `home`: it is the dispatcher's own."""
+    """A process with instances, of any purposes. `home`: it is the dispatcher's own."""
 
     name: str = ""
     home: bool = False
@@ -35,7 +35,7 @@ class Process(msgspec.Struct, eq=False):
     closed: bool = False  # nothing but last attempts goes there
 
     def lose(self) -> int:
-        """An instance of it is lost. Return how many events were in hand when the first one was."""
+        """Note that an instance was lost. Return how many events were in hand when the first one was."""
         if self.lost_with < 0:
             self.lost_with = sum([instance.in_flight for instance, _ in self.instances.values()])
         return self.lost_with

@@ -1,7 +1,7 @@
-"""One live purpose: who is there for it, what its versions stated, and the tracks into which its events are divided.
+"""One live purpose: its instances, what its versions stated, and the tracks into which its events are divided.
 
-What becomes of the events of a track is in `track`. A fan-out's copies belong to no track: they pend nowhere, and are
-the instances' own.
+What becomes of the events of a track is in `track`. A fan-out's copies belong to no track: they never pend, and are the
+instances' own.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Purpose:
 
     @property
     def active(self) -> Statement:
-        """Return what the version that gets the events states: the highest with a live instance that is heard of, else
+        """The statement of the version that gets the events: the highest with a live instance that is heard of, else
         with a live one, else the highest known, of those for which no share is wanted."""
         if self._active is None:
             shared = dict(self.main.state.rollout.wanted)
@@ -68,7 +68,7 @@ class Purpose:
         return self._active
 
     def is_heard_of(self, version: int) -> bool:
-        """Whether a version has an instance that does not leave and is not silent."""
+        """Return whether a version has an instance that is neither leaving nor silent."""
         return self.live[version] > self.silent[version]
 
     @property
@@ -80,12 +80,12 @@ class Purpose:
         return self._shares
 
     def key_of_shares(self, shares: list[tuple[int, float]]) -> str | None:
-        """The field by which these versions and the active one divide the events, if one of them states any."""
+        """Return the field by which these versions and the active one divide the events, if one of them states any."""
         stated = [self.statements[version] for version, _ in shares] + [self.active]
         return next((each.key for each in stated if each.key is not None), None)
 
     def at_work(self, version: int) -> Collection[Instance]:
-        """The instances of a version that do not leave."""
+        """Return the instances of a version that are not leaving."""
         there = self._at_work.get(version)
         if there is None:
             instances = self.instances.items()
@@ -94,14 +94,14 @@ class Purpose:
         return there.values()
 
     def enter(self, instance: Instance) -> None:
-        """It is there from now on."""
+        """Add an instance."""
         self.instances[instance.id] = instance
         self.live[instance.version] += 1
         self.lease_ns[instance.version] = instance.join.lease_ns
         self.note_change()
 
     def begin_leaving(self, instance: Instance) -> None:
-        """It gets nothing more."""
+        """Hand nothing more to an instance."""
         if not instance.leaving:
             instance.leaving = True
             self.live[instance.version] -= 1
@@ -113,19 +113,19 @@ class Purpose:
                 self.note_change()
 
     def note_silent(self, instance: Instance, silent: bool) -> None:
-        """It is not heard of any more, or is again."""
+        """Note that an instance is silent, or is heard of again."""
         instance.silent = silent
         if not instance.leaving:
             self.silent[instance.version] += 1 if silent else -1
             self.note_change()
 
     def forget(self, instance: Instance) -> None:
-        """It is gone."""
+        """Remove an instance."""
         self.begin_leaving(instance)
         del self.instances[instance.id]
 
     def note_change(self) -> None:
-        """An instance came, or a version was stated, or has none any more: others may be at work now."""
+        """Note that an instance came or went, or that a version was stated: other instances may be at work now."""
         self._active = self._shares = None
         self._at_work.clear()
         for track in self.tracks.values():
@@ -133,7 +133,7 @@ class Purpose:
 
     @property
     def exchange(self) -> Exchange | None:
-        """The active version's; None where it is a plug-in that this process does not have."""
+        """The active version's exchange; None where it is a plug-in that this process does not have."""
         return self.exchanges.lookup(self.active.exchange)
 
     @property
@@ -150,12 +150,12 @@ class Purpose:
 
     @property
     def copies(self) -> int:
-        """Of a fan-out: in its instances' buffers, and held back."""
+        """The number of a fan-out's copies: in its instances' buffers, and held back."""
         held = [len(part.within(start, stored.stop)) for stored, start, parts in self.held for _, part in parts]
         return sum([instance.copied for instance in self.instances.values()]) + sum(held)
 
     def pending(self, end: int) -> int:
-        """Events that are not done with and in nobody's hands, and a fan-out's copies."""
+        """Return the number of events that are neither done nor in hand, and of a fan-out's copies."""
         return sum([track.pending(end) for track in self.tracks.values()]) + self.copies
 
     @property
@@ -183,7 +183,7 @@ class Purpose:
         return dead
 
     def left(self, end: int) -> list[str]:
-        """What a retirement would forget, in words."""
+        """Return in words what a retirement would forget."""
         pending = sum([track.open(end) for track in self.tracks.values()])
         counts = (
             (pending, "pending event"),

@@ -1,5 +1,5 @@
-"""Who is there: topics, purposes and instances, how they join and leave, what operators do to them, and how all of it
-is taken up again after a restart. What happens to events is in `dispatcher`, which builds on this.
+"""Topics, purposes and instances: how they join and leave, what operators do to them, and how all of it is recovered
+after a restart. What happens to events is in `dispatcher`, which builds on this.
 """
 
 from __future__ import annotations
@@ -47,19 +47,19 @@ class Topic(msgspec.Struct, eq=False):
 
 
 def no_purpose(topic: str, purpose: str, there: Collection[str] = ()) -> NotFound:
-    """Return the refusal for a purpose that a topic does not have; it has those that are `there`."""
+    """Return the refusal for a purpose that a topic does not have; `there` are those that it has."""
     names = ", ".join(map(repr, sorted(there)[:5]))
     has = f"it has {names}" if names else "it has no purposes"
     return NotFound(f"expected a purpose of topic {topic!r}, got {purpose!r}, which is none: {has}")
 
 
 def no_topic(topic: str) -> NotFound:
-    """Return the refusal for a topic that nothing was fired on and nobody listens to."""
+    """Return the refusal for a topic that has no events and no purposes."""
     return NotFound(f"expected a topic that something was fired on or listens to, got {topic!r}, which is none")
 
 
 class Registry:
-    """The part of a dispatcher that knows who is there."""
+    """The part of a dispatcher that knows topics, purposes and instances."""
 
     copies: Copies  # of fan-outs
     crashes: Crashes  # what is done after one
@@ -75,9 +75,9 @@ class Registry:
         home: str = "",
         exchanges: Exchanges | None = None,
     ) -> None:
-        """`exchanges` are those that it hands out by, the ones that come with Solar Wind if not given. `keep_ns` is for
-        topics of which nobody said how much history they keep; `durable`, whether changes are committed to something
-        that survives the process, which is `home` (see `Join.process`)."""
+        """`exchanges` are those that it hands out by; by default the ones that come with Solar Wind. `keep_ns` is for
+        topics whose history has no setting of its own; `durable` says whether changes are committed to something that
+        survives the process, which is `home` (see `Join.process`)."""
         self.topics: dict[str, Topic] = {}
         self.instances: dict[int, tuple[Instance, Purpose]] = {}
         self.exchanges = exchanges or Exchanges()
@@ -101,21 +101,21 @@ class Registry:
         self._looking: dict[Track, None] = {}
 
     def further_partitions(self, purpose: Purpose, now: int, fresh: Stored | None = None) -> None:
-        """Hand out what the purpose has and its instances have room for; `fresh` is what was just accepted."""
+        """Hand out what the purpose has, as far as its instances have room; `fresh` is what was just accepted."""
         raise NotImplementedError
 
     def exchange(self, track: Track, now: int) -> None:
-        """Hand out what the track has and its instances have room for."""
+        """Hand out what the track has, as far as its instances have room."""
         raise NotImplementedError
 
     def remove_instance(self, purpose: Purpose, instance: Instance, *, died: bool) -> None:
-        """Take back what an instance has in hand."""
+        """Take an instance's events from it."""
         raise NotImplementedError
 
     # Topics and purposes ------------------------------------------------------------------------------
 
     def topic(self, name: str) -> Topic:
-        """The topic of that name, made if it is new."""
+        """Return the topic of that name, which is made if it is new."""
         topic = self.topics.get(name)
         if topic is None:
             if len(self.topics) >= self.limits.names:
@@ -124,7 +124,7 @@ class Registry:
         return topic
 
     def purpose(self, topic_name: str, name: str) -> Purpose:
-        """The purpose, which must exist; else `NotFound`."""
+        """Return a purpose. Raise `NotFound` where it does not exist."""
         topic = self.topics.get(topic_name)
         if topic is None or name not in topic.purposes:
             raise no_purpose(topic_name, name, topic.purposes if topic is not None else ())
@@ -132,8 +132,8 @@ class Registry:
 
     def join(self, join: Join, since: int, now: int) -> int:
         """Register an instance, and its purpose if it is new: that one listens from position `since` on, or from now on
-        where its events do not pend. Gives the instance's number. Raises `BadArgument` for an exchange that nobody
-        knows, `ConflictError` for a statement that contradicts an earlier one of the same version."""
+        where its events do not pend. Return the instance's number. Raise `BadArgument` for an unknown exchange, and
+        `ConflictError` for a statement that contradicts an earlier one of the same version."""
         self.exchanges.check(join.exchange, join.key, join.key_missing)
         topic = self.topic(join.topic)
         purpose = topic.purposes.get(join.purpose)
@@ -165,7 +165,7 @@ class Registry:
         self._forget_process(instance.process)
 
     def _forget_process(self, process: Process) -> None:
-        """Unless there is something to be known of it."""
+        """Forget a process unless something about it must be kept."""
         if not process.instances and process.last_end is None:
             self._processes.pop(process.name, None)
 
@@ -202,22 +202,22 @@ class Registry:
         self.change(purpose.main, Change(*purpose.key, stated=[statement]))
 
     def _note_change(self, topic: Topic, purpose: Purpose, now: int) -> None:
-        """An instance came, leaves or went, so another exchange may be at work. From where on events are copied, and
-        none of them pends, is remembered; what pends at that moment goes on doing so."""
+        """Note that an instance came, leaves or went, so that another exchange may be at work. From where on events are
+        copied, and do not pend, is remembered; what pends at that moment goes on pending."""
         if purpose.main.state.rollout.wanted or purpose.shares:
             self._note_shares(topic, purpose, now)
         for track in purpose.tracks.values():
             self._note_exchange(topic, track)
 
     def note_silent(self, purpose: Purpose, instance: Instance, now: int, *, silent: bool) -> None:
-        """An instance is not heard of any more, or is again: its version may be without any."""
+        """Note that an instance is silent or heard of again: its version may be without any."""
         purpose.note_silent(instance, silent)
         self._note_change(self.topics[purpose.topic], purpose, now)
 
     def share_out(self, topic_name: str, name: str, version: int, share: float | None, now: int) -> None:
         """Give a version this share of what is accepted from now on, by key or else by id; the rest is for the highest
-        version without one. None: it is one of those again. Raises `NotFound`, and `BadArgument` for a share that
-        cannot be."""
+        version without a share. None takes the share away. Raise `NotFound`, and `BadArgument` for an impossible
+        share."""
         purpose = self.purpose(topic_name, name)
         if version not in purpose.statements:
             known = ", ".join(map(str, sorted(purpose.statements)))
@@ -237,8 +237,8 @@ class Registry:
         self.further_partitions(purpose, now)
 
     def _note_shares(self, topic: Topic, purpose: Purpose, now: int) -> None:
-        """A version without an instance keeps its share for as long as its last one's lease, and has it again when
-        there is one."""
+        """Divide the events anew where that has changed. A version without an instance keeps its share for as long as
+        its last one's lease, and has it again when there is one."""
         state, before = purpose.main.state, purpose.shares
         for version, _ in state.rollout.wanted:
             if purpose.is_heard_of(version):
@@ -254,10 +254,10 @@ class Registry:
         ]
         splits = state.rollout.splits
         if shares != list(before.items()) or (shares and splits[-1].key != purpose.key_of_shares(shares)):
-            self._turn(topic, purpose, shares)
+            self._begin_split(topic, purpose, shares)
 
-    def _turn(self, topic: Topic, purpose: Purpose, shares: list[tuple[int, float]]) -> None:
-        """From the topic's end on events are divided so. Nothing that was accepted before goes to another track."""
+    def _begin_split(self, topic: Topic, purpose: Purpose, shares: list[tuple[int, float]]) -> None:
+        """Divide events so from the topic's end on. Nothing that was accepted before goes to another track."""
         state = purpose.main.state
         for version, _ in shares:
             if version not in purpose.tracks:
@@ -275,15 +275,15 @@ class Registry:
                 self.change(track, Change(*track.key))
 
     def look_for_gone(self, track: Track, when: int) -> Collection[Track]:
-        """If no instance of the track's version has come back by now, its share is another's. Return what is to be
-        handed out then."""
+        """Divide the share of the track's version among the others if none of its instances has come back by now.
+        Return the tracks that are to be handed out then."""
         purpose = track.purpose
         if purpose.gone.get(track.number) != when:
             return ()
         del purpose.gone[track.number]
         topic = self.topics[purpose.topic]
         shares = [(version, share) for version, share in purpose.shares.items() if version != track.number]
-        self._turn(topic, purpose, shares)
+        self._begin_split(topic, purpose, shares)
         for each in purpose.tracks.values():
             self._note_exchange(topic, each)
         return purpose.tracks.values()
@@ -308,7 +308,7 @@ class Registry:
                 )
 
     def leaving(self, instances: Iterable[int], now: int) -> None:
-        """They take nothing more; what they have begun they may still report."""
+        """Hand these instances nothing more; what they have begun they may still report."""
         touched: dict[Purpose, None] = {}
         for instance, purpose in [self.instances[each] for each in instances if each in self.instances]:
             purpose.begin_leaving(instance)
@@ -321,7 +321,7 @@ class Registry:
             self.further_partitions(purpose, now)
 
     def leave(self, instance_id: int, now: int, *, died: bool = False) -> None:
-        """An instance is gone; what it had in hand is handed out again. `died`: it did not say so itself."""
+        """Remove an instance; what it had in hand is handed out again. With `died`, it did not leave by itself."""
         found = self.instances.pop(instance_id, None)
         if found is not None:
             instance, purpose = found
@@ -335,7 +335,7 @@ class Registry:
             self.further_partitions(purpose, now)
 
     def retire(self, topic_name: str, name: str, now: int, *, force: bool) -> None:
-        """Forget a purpose. Unless forced, `ConflictError` while events pend, or instances are at work for it."""
+        """Forget a purpose. Raise `ConflictError`, unless forced, while events pend or instances are at work for it."""
         purpose = self.purpose(topic_name, name)
         if not force:
             left = purpose.left(self.topics[topic_name].end)
@@ -369,7 +369,7 @@ class Registry:
     # What an operator does ----------------------------------------------------------------------------
 
     def replay(self, topic_name: str, name: str, since: int, until: int, now: int) -> int:
-        """Make what is done with, from position `since` up to `until`, pend again. Gives how many events do."""
+        """Make what is done, from position `since` up to `until`, pend again. Return how many events that are."""
         purpose = self.purpose(topic_name, name)
         if not purpose.exchange_pends:
             raise NotAllowed(
@@ -388,7 +388,8 @@ class Registry:
         return len(pending.outside(since, until))
 
     def redrive(self, topic_name: str, name: str, positions: Spans, now: int) -> int:
-        """Hand dead letters out again, as if never tried. Gives how many; positions that are none are passed over."""
+        """Hand dead letters out again, as if they had never been tried. Return how many; positions that are none are
+        ignored."""
         purpose, count, reopened = self.purpose(topic_name, name), 0, dict[Track, Change]()
         for track in purpose.tracks.values():
             if spans := track.state.dead.common(positions):
@@ -398,7 +399,8 @@ class Registry:
         return count
 
     def _reopen(self, purpose: Purpose, reopened: dict[Track, Change], now: int) -> None:
-        """Let these pend again in all tracks before anything is handed out: the order of keys goes through all."""
+        """Let these events pend again in all tracks before anything is handed out: the order per key holds across
+        tracks."""
         for track, change in reopened.items():
             self.change(track, change)
         for track in purpose.tracks.values() if reopened else ():
@@ -407,7 +409,7 @@ class Registry:
             self.further_partitions(purpose, now)
 
     def discard(self, topic_name: str, name: str, positions: Spans) -> int:
-        """Forget dead letters. Gives how many."""
+        """Forget dead letters. Return how many."""
         count = 0
         for track in self.purpose(topic_name, name).tracks.values():
             spans = track.state.dead.common(positions)
@@ -419,7 +421,7 @@ class Registry:
     # Changes and effects ------------------------------------------------------------------------------
 
     def change(self, track: Track, change: Change) -> None:
-        """This happens to a track. Others may have waited for it, so that keys stay in order."""
+        """Apply a change to a track. Other tracks may have waited for it, so that keys stay in order."""
         self.changes.append(track.apply(change))
         if len(track.purpose.tracks) > 1:
             for other in track.purpose.tracks.values():
@@ -428,16 +430,16 @@ class Registry:
                     self._looking[other] = None
 
     def fault(self, text: str, *about: str) -> None:
-        """Say so in the log, once for what is `about` the same."""
+        """Log a fault, once for each `about`."""
         self.effects.append(Fault(text, about))
 
     def pop_changes(self) -> list[Change]:
-        """What has changed since the last call, for the next commit."""
+        """Remove and return what has changed since the last call, for the next commit."""
         changes, self.changes = self.changes, []
         return changes
 
     def committed(self, changes: Sequence[Change], now: int) -> None:
-        """These changes are durable."""
+        """Note that these changes are durable."""
         for process in self.crashes.ends_durable(changes):
             self.crashes.proceed(process, now)
             self._forget_process(process)
@@ -451,7 +453,8 @@ class Registry:
                     self.exchange(track, now)
 
     def _is_own(self, change: Change) -> bool:
-        """Whether a change that became durable is the present purpose's, not one's of that name that was retired."""
+        """Return whether a change that became durable is of the present purpose, not of a retired one of the same
+        name."""
         name = (change.topic, change.purpose, change.track)
         if change.created is not None:
             self._creating[name] -= 1
@@ -460,12 +463,12 @@ class Registry:
         return name not in self._creating
 
     def pop_effects(self) -> list[Effect]:
-        """What is to be done since the last call, in order."""
+        """Remove and return what is to be done since the last call, in order."""
         effects, self.effects = self.effects, []
         return effects
 
     def wake(self, when: int, about: Track | Instance | Purpose, position: int = 0) -> None:
-        """Have `tick` look at it then."""
+        """Have `tick` look at something at that time."""
         heappush(self._timers, (when, self.next_number(), about, position))
 
     def next_number(self) -> int:
@@ -475,8 +478,8 @@ class Registry:
     # Recovery -----------------------------------------------------------------------------------------
 
     def recover(self, snapshots: Iterable[Snapshot], changes: Iterable[Change], *, clean: bool) -> None:
-        """Take up what a store remembers, before anybody joins; topics were made already. From here on it is the code
-        above that goes on. Unless the last writer stopped cleanly, whatever may have been in a handler is suspect."""
+        """Recover what a store remembers, before any instance joins; topics were made already. Unless the last writer
+        stopped cleanly, everything that may have been in a handler is suspect."""
         for state in recovered(snapshots, changes):
             topic = self.topic(state.topic)
             purpose = topic.purposes.get(state.purpose)
@@ -491,20 +494,20 @@ class Registry:
         for topic in self.topics.values():
             for purpose in topic.purposes.values():
                 if purpose.shares:  # nobody is there; those who come have theirs again
-                    self._turn(topic, purpose, [])
+                    self._begin_split(topic, purpose, [])
                     for track in purpose.tracks.values():
                         self._note_exchange(topic, track)
 
     # How it stands ------------------------------------------------------------------------------------
 
     def goes_on(self, join: Join) -> bool:
-        """Whether an instance that joins so goes on with what pends, wherever the topic's end is by now."""
+        """Return whether an instance that joins so goes on with what pends, wherever the topic's end is by now."""
         topic = self.topics.get(join.topic)
         purpose = topic.purposes.get(join.purpose) if topic is not None else None
         return purpose is not None and purpose.exchange_pends and purpose.active.exchange == join.exchange
 
     def has_work(self, topic_name: str, name: str) -> bool:
-        """Whether a purpose has anything in flight or pending."""
+        """Return whether a purpose has anything in flight or pending."""
         topic = self.topics.get(topic_name)
         purpose = topic.purposes.get(name) if topic is not None else None
         return (
@@ -519,7 +522,7 @@ class Registry:
         return any(purpose.flying for topic in self.topics.values() for purpose in topic.purposes.values())
 
     def snapshot(self, topic_name: str, name: str, number: int) -> Snapshot | None:
-        """The state of a purpose's track as of all changes taken so far; None where it was retired."""
+        """Return the state of a purpose's track as of all changes popped so far; None where the purpose was retired."""
         topic = self.topics.get(topic_name)
         purpose = topic.purposes.get(name) if topic is not None else None
         track = purpose.tracks.get(number) if purpose is not None else None

@@ -1,9 +1,9 @@
-"""Which track an event is in: a function of its position, its key or id, and the shares that versions have from which
-position on.
+"""Which track an event is in: a function of its position, its key or id, and the shares that versions have, each from
+some position on.
 
-A track is done with what is in others as it passes by. That is written down in runs: what lies before an event of its
-own goes together with it, when it is done with. So a state has an edge only where an event of its own pends, and what
-is settled up to some position is one span, however finely the tracks are interleaved.
+A track marks the events of other tracks as done when it passes them. That is written down in runs: the events before
+one of its own are recorded together with it, when it is done. So a state has an edge only where an event of its own
+pends, and what is settled up to some position is one span, however finely the tracks are interleaved.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ MAX_RUN = 1_024  # positions of others that are passed by, until that is written
 
 
 class Split(msgspec.Struct, frozen=True, array_like=True):
-    """From this position on: the versions with a share of their own, and how much of all events each gets. What is in
-    none is in track 0. They are told apart by this field of the payload, by the event's own key, or else by its id."""
+    """How events are divided from a position on: the versions with a share of their own, and how much of all events
+    each gets. The rest is in track 0. Events are divided by this field of the payload, by their own key, or else by
+    their id."""
 
     since: int
     shares: list[tuple[int, float]]
@@ -32,14 +33,14 @@ class Split(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Rollout(msgspec.Struct, frozen=True, array_like=True):
-    """What shares are wanted, whether or not there is an instance that could have one; and which there are."""
+    """The shares that are wanted, whether or not there is an instance to have one, and the splits that there are."""
 
     wanted: list[tuple[int, float]] = []
     splits: list[Split] = []
 
 
 def bucket(batch: Batch, index: int, key_of: Callable[[Batch, int], Key | None]) -> float:
-    """Where an event lies between 0 and 1: at the same bucket as all others with its key."""
+    """Return a number from 0 up to 1 for an event: the same for all events with its key."""
     name = key_of(batch, index)
     if name is None:
         name = batch.id(index)
@@ -48,7 +49,7 @@ def bucket(batch: Batch, index: int, key_of: Callable[[Batch, int], Key | None])
 
 
 def owner(shares: list[tuple[int, float]], bucket: float) -> int:
-    """The track that has what lies there."""
+    """Return the track that owns a bucket."""
     top = 0.0
     for version, share in shares:
         top += share
@@ -58,7 +59,7 @@ def owner(shares: list[tuple[int, float]], bucket: float) -> int:
 
 
 class Walk:
-    """How a track goes through the log: past what is in others."""
+    """How a track goes through the log, past the events of other tracks."""
 
     def __init__(self, track: int, splits: Callable[[], list[Split]], key_of: Callable[[str | None], KeyOf]) -> None:
         self._track = track
@@ -72,8 +73,8 @@ class Walk:
         self.passed = Spans()  # those that nothing of its own follows closely
 
     def leap(self, start: int) -> None:
-        """What lies before `start` is done with, or taken: a run of others ends before it, so that nobody waits for
-        it."""
+        """Go on at `start`: what lies before it is done, or claimed. A run of others ends before it, so that nothing
+        waits for it."""
         if start != self._at:
             self._pass()
             self._run = self._at = start
@@ -89,7 +90,7 @@ class Walk:
         return min(stop, splits[at + 1].since) if at + 1 < len(splits) else stop
 
     def owns(self, batch: Batch, index: int, position: int) -> bool:
-        """Whether the event at this position, the next, is in the track."""
+        """Return whether the event at this position, the next, is in the track."""
         shares = self._split.shares
         mine = (owner(shares, bucket(batch, index, self._by)) if shares else 0) == self._track
         if mine:
@@ -100,13 +101,14 @@ class Walk:
         return mine
 
     def end(self, stop: int) -> None:
-        """It is there now."""
+        """Note that the walk has come to `stop`."""
         self._at = stop
         if stop - self._run >= MAX_RUN or any(split.since == stop for split in self._splits()):
             self._pass()
 
     def note_split(self) -> bool:
-        """There is another split, maybe where it is. Return whether there is something to be written down."""
+        """Note that there is another split, maybe at the walk's position. Return whether there is something to be
+        written down."""
         self.end(self._at)
         return bool(self.passed)
 
@@ -116,11 +118,11 @@ class Walk:
 
     @property
     def beside(self) -> int:
-        """How many positions it has come by that are in others, and that is not written down."""
+        """How many positions of other tracks it has passed that are not written down."""
         return self.others + max(0, self._at - self._run) + len(self.passed)
 
     def finish(self, positions: Spans) -> None:
-        """These events of its own are done with; so is what was passed before them."""
+        """Note that these events of its own are done; so is what was passed before them."""
         if self._before:
             for position in positions.positions():
                 start = self._before.pop(position, None)
@@ -129,6 +131,6 @@ class Walk:
                     self.passed.add(start, position)
 
     def pop_passed(self) -> Spans:
-        """What has to be written down."""
+        """Remove and return the positions that have to be written down."""
         passed, self.passed = self.passed, Spans()
         return passed

@@ -17,12 +17,12 @@ class Spans:
     __slots__ = ("edges",)
 
     def __init__(self, edges: Iterable[int] = ()) -> None:
-        """`edges` is what another set's `edges` gave: sorted, and no two alike."""
+        """`edges` are another set's `edges`: sorted, and no two equal."""
         self.edges: list[int] = list(edges)
 
     @classmethod
     def of(cls, positions: Iterable[int]) -> Spans:
-        """The set of these positions, in any order, each once or more."""
+        """Return the set of these positions, in any order, each once or more."""
         if isinstance(positions, range) and positions.step == 1:
             return cls((positions.start, positions.stop) if positions else ())
         edges: list[int] = []
@@ -81,7 +81,7 @@ class Spans:
         edges[low:high] = _union([start, *mine, stop], theirs)[1:-1]
 
     def gap(self, position: int) -> tuple[int, int | None]:
-        """The first span at or after `position` that is not in the set; its stop is None where it has no end."""
+        """Return the first span at or after `position` that is not in the set; its stop is None where it has no end."""
         edges = self.edges
         at = bisect_right(edges, position)
         if at % 2:
@@ -90,7 +90,7 @@ class Spans:
         return position, edges[at] if at < len(edges) else None
 
     def within(self, start: int, stop: int) -> Spans:
-        """The part of the set from `start` up to `stop`."""
+        """Return the part of the set from `start` up to `stop`."""
         if start >= stop:
             return Spans()
         edges = self.edges
@@ -98,7 +98,7 @@ class Spans:
         return Spans([start] * (low % 2) + edges[low:high] + [stop] * (high % 2))
 
     def common(self, other: Spans) -> Spans:
-        """The part of the set that is in `other` too: normally all of either."""
+        """Return the part of the set that is in `other` too."""
         if other.edges == self.edges:
             return Spans(self.edges)
         part = Spans()
@@ -109,7 +109,7 @@ class Spans:
         return part
 
     def outside(self, start: int, stop: int) -> Spans:
-        """The positions from `start` up to `stop` that are not in the set."""
+        """Return the positions from `start` up to `stop` that are not in the set."""
         if start >= stop:
             return Spans()
         edges = [start, *self.within(start, stop).edges, stop]  # the gaps; those at the ends may be empty
@@ -133,7 +133,7 @@ class Spans:
             yield from range(start, stop)
 
     def __len__(self) -> int:
-        """How many positions are in the set."""
+        """Return how many positions are in the set."""
         edges = self.edges
         return edges[1] - edges[0] if len(edges) == 2 else sum(edges[1::2]) - sum(edges[::2])
 

@@ -18,8 +18,8 @@ from .spans import Spans
 
 
 class Statement(msgspec.Struct, frozen=True, array_like=True):
-    """What is stated of a version. The first instance says by which exchange it works, and for `keyed` which field is
-    the key and what becomes of an event without one. The last one that states it says how it retries."""
+    """What is stated of a version. The first instance states its exchange, and for `keyed` which field is the key and
+    what becomes of an event without one. The last instance that states it determines how it retries."""
 
     version: int
     exchange: str
@@ -28,7 +28,8 @@ class Statement(msgspec.Struct, frozen=True, array_like=True):
     retry: Retry = Retry()
 
     def agrees_with(self, other: Statement) -> bool:
-        """Whether they are the same but for how to retry, which may change while the version is at work."""
+        """Return whether the two are the same except for how to retry, which may change while the version is at
+        work."""
         return msgspec.structs.replace(self, retry=other.retry) == other
 
     def __str__(self) -> str:
@@ -46,7 +47,7 @@ class Waiting(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Letter(msgspec.Struct, frozen=True, array_like=True):
-    """A dead letter: which event, how often it was tried, when it died and of what."""
+    """A dead letter: which event, how often it was tried, when it died and of what error."""
 
     position: int
     tried: int
@@ -55,11 +56,10 @@ class Letter(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Change(msgspec.Struct, array_like=True):
-    """One thing that happened to a track. Applied in the order of the fields; changes in the order they happened.
+    """One change of a track. Its fields are applied in their order, and changes in the order in which they happened.
 
-    Track 0 has all events of the purpose but those that are in a version's own share, and what is so of the purpose as
-    a whole: what its versions stated, and which have a share of their own.
-    """
+    Track 0 has all events of the purpose except those in a version's own share, and what concerns the purpose as a
+    whole: what its versions stated, and which have a share of their own."""
 
     topic: str
     purpose: str
@@ -84,7 +84,7 @@ class Change(msgspec.Struct, array_like=True):
 
 
 class Snapshot(msgspec.Struct, array_like=True):
-    """A state as a value. Its changes up to then are in it."""
+    """A state as a value, with all changes up to then in it."""
 
     topic: str
     purpose: str
@@ -205,19 +205,19 @@ class State:
         self.done.remove(0, self.floor)
 
     def pending(self, end: int) -> Spans:
-        """The positions up to the topic's `end` that are not done with."""
+        """Return the positions up to the topic's `end` that are not done."""
         return self.done.outside(self.floor, self.pends_until(end))
 
     def has_left(self, start: int, stop: int) -> bool:
-        """Whether any of these positions is not done with, or dead: it may pend again."""
+        """Return whether any of these positions is not done, or is dead: it may pend again."""
         return self.done.gap(max(start, self.floor))[0] < self.pends_until(stop) or bool(self.dead.within(start, stop))
 
     def open_from(self, end: int) -> int:
-        """The first position up to the topic's `end` that is not done with, or else the end."""
+        """Return the first position up to the topic's `end` that is not done, or else the end."""
         return self.floor if self.floor < self.pends_until(end) else end
 
     def pends_until(self, end: int) -> int:
-        """The position before which events up to the topic's `end` may pend."""
+        """Return the position before which events up to the topic's `end` may pend."""
         return end if self.copied_from is None else min(end, self.copied_from)
 
     def unended(self) -> Spans:

@@ -1,6 +1,6 @@
-"""A part of a purpose's events, and what becomes of it: its state, what is next, and who has what in hand.
+"""A part of a purpose's events, and what becomes of it: its state, what is next, and which instance has what in hand.
 
-A purpose has one track for all its events, but for those that are in a version's own share: these are another. A track
+A purpose has one track for all its events, except those in a version's own share, which has a track of its own. A track
 has a state, a backlog and an exchange of its own, so that versions with different exchanges are at work side by side.
 
 The dispatcher decides when something is done; this file knows how it is kept.
@@ -67,7 +67,8 @@ class Track:
 
     @property
     def statement(self) -> Statement:
-        """What the version that is at work for it states: its own while that has a share, else the active one."""
+        """The statement of the version that is at work for it: its own while that has a share, else the active
+        one's."""
         if self._statement is None:
             purpose = self.purpose
             own = self.number in purpose.shares
@@ -75,29 +76,29 @@ class Track:
         return self._statement
 
     def note_change(self) -> None:
-        """Others may be at work for it now."""
+        """Note that other instances may be at work for it now."""
         self._statement = None
 
     @property
     def exchange(self) -> Exchange | None:
-        """That version's; None where it is a plug-in that this process does not have."""
+        """That version's exchange; None where it is a plug-in that this process does not have."""
         return self.purpose.exchanges.lookup((self._statement or self.statement).exchange)
 
     @property
     def instances(self) -> Collection[Instance]:
-        """Those of that version that do not leave."""
+        """The instances of that version that are not leaving."""
         return self.purpose.at_work((self._statement or self.statement).version)
 
     # Its share of the log
 
     @property
     def splits(self) -> list[Split]:
-        """Which shares there are, from which position on."""
+        """The shares that there are, each from some position on."""
         return self.purpose.main.state.rollout.splits
 
     def note_split(self) -> bool:
-        """There is another split. Return whether the track came by something in others that is to be written down, so
-        that nobody waits for it there."""
+        """Note that there is another split. Return whether the track has passed events of others that have to be
+        written down, so that nothing waits for it there."""
         backlog = self._backlog
         if backlog is None:
             return False
@@ -109,7 +110,7 @@ class Track:
         return Walk(self.number, lambda: self.splits, key_of)
 
     def own(self, stored: Stored) -> Sequence[int]:
-        """The positions of a batch that are in the track."""
+        """Return the positions of a batch that are in the track."""
         positions = range(stored.start, stored.stop)
         if not self.splits:
             return positions
@@ -121,8 +122,9 @@ class Track:
         return found
 
     def until(self, end: int) -> int:
-        """Where the track has to stop: keys may have been in other tracks up to a split, and these are to be done with
-        them first. Nor does it go back before a split, by a replay, while others have later events in hand."""
+        """Return where the track has to stop. Keys may have been in other tracks up to a split, and those events have
+        to be done first. Nor does the track go back before a split, by a replay, while others have later events in
+        hand."""
         if isinstance(self._backlog, Lanes):
             others = [track for track in self.purpose.tracks.values() if track is not self]
             for split in self.splits:
@@ -135,11 +137,11 @@ class Track:
         return end
 
     def _is_behind(self, split: Split) -> bool:
-        """Whether something from before a split is not done with."""
+        """Return whether something from before a split is not done."""
         return self.state.open_from(split.since) < split.since
 
     def _has_in_hand(self, split: Split) -> bool:
-        """Whether instances have something from after a split."""
+        """Return whether instances have something from after a split in hand."""
         return any(edge > split.since for lease in self.leases.values() for edge in lease.positions.edges[-1:])
 
     # What is next
@@ -147,8 +149,8 @@ class Track:
     def next(
         self, end: int, max_count: int, log: Log, ready: Sequence[Instance] = ()
     ) -> tuple[Stored, Sequence[int], bool] | Missing | None:
-        """Take up to `max_count` events that can go out now, to those who are `ready`, and whether they are
-        suspects."""
+        """Claim up to `max_count` events that can go out now to the instances that are `ready`. Return them, and
+        whether they are suspects."""
         if len(self.delayed) >= self._limits.waiting:
             return None
         backlog = self.backlog
@@ -170,17 +172,17 @@ class Track:
         return (stored, picks[:count], picks[0] in self.suspects) if count else None
 
     def _patient(self, backlog: Backlog, ready: Sequence[Instance]) -> bool:
-        """Whether the next events of some keys had better go together with more of them: each instance has much more in
-        hand than those, and they would only wait there. Their next reports look again."""
+        """Return whether the next events of some keys should wait for more of them: each instance has much more in hand
+        than those, and they would only wait there. The instances' next reports look again."""
         if not isinstance(backlog, Lanes):
             return False
         max_count = 4 * backlog.ready
         return all(instance.in_flight > max(max_count, 2 * instance.join.room) for instance in ready)
 
     def _together(self, picks: Sequence[int]) -> int:
-        """Return how many of `picks` may go out together: suspects apart from others and in ever smaller groups, and
+        """Return how many of `picks` may go out together. Suspects go apart from others and in ever smaller groups, and
         those that were tried twice one group at a time, so that one that kills its process is soon alone. Those that
-        may be tried but once more go apart."""
+        may be tried only once more go apart."""
         tried, suspects = self.state.tried, self.suspects
         if picks[0] not in suspects:
             return next((at for at, position in enumerate(picks) if position in suspects), len(picks))
@@ -195,7 +197,7 @@ class Track:
         )
 
     def pop_keyless(self) -> tuple[list[int], int]:
-        """The events without a key that `next` came upon, and how many of them are new."""
+        """Remove and return the events without a key that `next` found, and how many of them are new."""
         backlog = self._backlog
         if not isinstance(backlog, Lanes) or not backlog.keyless:
             return [], 0
@@ -206,7 +208,7 @@ class Track:
         return found, new
 
     def is_last_attempt(self, position: int) -> bool:
-        """Whether the next attempt of an event is its last, or none is left."""
+        """Return whether the next attempt of an event is its last, or none is left."""
         return self.state.tried.get(position, 0) + 1 >= self.statement.retry.attempts
 
     @property
@@ -240,7 +242,7 @@ class Track:
         return new
 
     def rewind(self) -> None:
-        """The state was reopened behind the backlog's back: look again from the floor on."""
+        """Look again from the floor on, because events of the state were reopened."""
         if self._backlog is not None and self._backlog_of is not None:
             self._backlog = self._begin(self._backlog_of)
 
@@ -253,7 +255,7 @@ class Track:
     # What happened
 
     def apply(self, change: Change) -> Change:
-        """Apply a change, and tell the backlog what is done with."""
+        """Apply a change, and tell the backlog what is done."""
         walk = self._backlog.walk if self._backlog is not None else None
         if walk is not None:
             walk.finish(change.settled)
@@ -296,12 +298,12 @@ class Track:
     # Numbers
 
     def pending(self, end: int) -> int:
-        """Events that are not done with and in nobody's hands."""
+        """Return the number of events that are neither done nor in hand."""
         return self.open(end) - sum([len(lease.positions) for lease in self.leases.values()])
 
     def open(self, end: int) -> int:
-        """Events that are not done with. Where there are other tracks, and it has not come there yet, its share of what
-        is there."""
+        """Return the number of events that are not done. Where there are other tracks, what it has not come to yet
+        counts by its share."""
         state = self.state
         until = state.pends_until(end)
         if not self.splits:
@@ -316,7 +318,7 @@ class Track:
         return near - (walk.beside if walk is not None else 0) + self._share_of(ahead, until)
 
     def _share_of(self, start: int, stop: int) -> int:
-        """About how many of these positions are in the track, but none only where it is none."""
+        """Return about how many of these positions are in the track, and 0 only where none is."""
         splits, count = self.splits, 0
         bounds = [0, *(split.since for split in splits), stop]
         for at, shares in enumerate([{}, *(dict(split.shares) for split in splits)]):
@@ -326,12 +328,12 @@ class Track:
 
 
 def letter_of(position: int, tried: int, now: int, error: str) -> Letter:
-    """A dead letter. Of its error so much is kept as somebody would read."""
+    """Return a dead letter, with its error cut to a length that can be read."""
     return Letter(position, tried, now, error[:MAX_ERROR])
 
 
 def key_of(path: str | None) -> KeyOf:
-    """How a purpose that names its key by this path, or by none, reads an event's key."""
+    """Return the function that reads an event's key, for a purpose that names its key by this path, or by none."""
     if path is None:
         return header_key
     read = field(path)
