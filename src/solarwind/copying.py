@@ -458,7 +458,7 @@ async def _letters(end: End, state: State) -> list[Letter]:
 
 
 def _same_event(one: tuple[Batch, int], other: tuple[Batch, int]) -> bool:
-    """Whether both are the same event. Batches may have been cut differently, so events are compared."""
+    """Return whether both are the same event. Batches may have been cut differently, so events are compared."""
     (batch, index), (other_batch, other_index) = one, other
     return (batch.id(index), batch.payload(index)) == (other_batch.id(other_index), other_batch.payload(other_index))
 

@@ -161,7 +161,7 @@ class Event(msgspec.Struct, eq=False, repr_omit_defaults=True):
         return self._of.batch.content(self._index)
 
     def decode(self, type_: type[T]) -> T:
-        """The payload as a `type_`. Raises `BadPayload` where it does not fit."""
+        """Return the payload as a `type_`. Raise `BadPayload` where it does not fit."""
         value: T = codec.decoder(cast(Hashable, type_))(self.data, self.content_type)
         return value
 

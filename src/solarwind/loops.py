@@ -50,7 +50,7 @@ def on_own_loop(
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:
-    """The loop that runs in this thread and process."""
+    """Return the loop that runs in this thread and process."""
     try:
         return asyncio.get_running_loop()
     except RuntimeError:

@@ -34,7 +34,7 @@ class Unlike(ValueError):
 
 
 def is_model(type_: Any) -> bool:
-    """Whether only pydantic can make one from JSON: a model, or a dataclass of pydantic's."""
+    """Return whether only pydantic can make one from JSON: a model, or a dataclass of pydantic's."""
     return is_base_model(type_) or is_pydantic_dataclass(type_)
 
 
@@ -83,8 +83,8 @@ def check_same(fired: Any, found: Any, path: str = "$") -> None:
 
 
 def runs_code(type_: Any) -> bool:
-    """Whether a class runs code of its own when msgspec makes one, or has hidden state: it may be decoded as something
-    else than was encoded."""
+    """Return whether a class runs code of its own when msgspec makes one, or has hidden state: it may be decoded as
+    something else than was encoded."""
     if not isinstance(type_, type):
         return False
     if any(hasattr(type_, name) for name in ("__post_init__", "__attrs_pre_init__", "__attrs_post_init__")):
@@ -118,8 +118,8 @@ def _write_model(value: Any, by_alias: bool) -> bytes:
 
 
 def same(before: Any, after: Any, listed: bool = True) -> bool:
-    """Whether both are the same. A model's own `==` may follow any rule, so it is not used. `listed`: where a tuple or
-    a set came as a list, as from JSON, its type allows both."""
+    """Return whether both are the same. A model's own `==` may follow any rule, so it is not used. `listed`: where a
+    tuple or a set came as a list, as from JSON, its type allows both."""
     if before is after:
         return True
     kind = type(before)

@@ -72,7 +72,7 @@ def check_order(arguments: Mapping[str, Any]) -> None:
 
 
 def _is_before(one: Since, other: Since) -> bool:
-    """Whether one place lies before another, as far as it is certain without a clock."""
+    """Return whether one place lies before another, as far as it is certain without a clock."""
     if isinstance(one, datetime) and isinstance(other, datetime):
         try:
             return one.astimezone(UTC) < other.astimezone(UTC)

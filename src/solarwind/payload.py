@@ -272,12 +272,12 @@ _open_fields: Callable[[Any], frozenset[str]] = lru_cache(maxsize=1024)(_find_op
 
 
 def _holds_any(info: Any) -> bool:
-    """Whether a field's type leaves something open."""
+    """Return whether a field's type leaves something open."""
     return _any_info(info, lambda each: isinstance(each, msgspec.inspect.AnyType), set())
 
 
 def _any_info(info: Any, asked: Callable[[Any], bool], seen: set[int]) -> bool:
-    """Whether `asked` holds for any part of what msgspec knows of a type."""
+    """Return whether `asked` holds for any part of what msgspec knows of a type."""
     if id(info) in seen:
         return False
     seen.add(id(info))
@@ -289,7 +289,7 @@ def _any_info(info: Any, asked: Callable[[Any], bool], seen: set[int]) -> bool:
 
 
 def is_json(content: str) -> bool:
-    """Whether a content type is that of JSON: `application/json`, or one such as `application/geo+json`."""
+    """Return whether a content type is that of JSON: `application/json`, or one such as `application/geo+json`."""
     return content == JSON or _JSON_TYPE.fullmatch(content) is not None
 
 

@@ -60,7 +60,7 @@ def plain_traceback(error: BaseException) -> str:
 
 
 def is_plain_error(error: BaseException) -> bool:
-    """Whether its traceback can be logged unchanged."""
+    """Return whether its traceback can be logged unchanged."""
     return all(said.isprintable() for said in _texts(error))
 
 

@@ -23,11 +23,10 @@ def open_engine(
     serves: bool = False,
     makes: bool = True,
 ) -> Engine:
-    """The engine for `url`, not yet started; None is `$SOLARWIND_URL`, or else `memory://`.
+    """Return the engine for `url`, not yet started; None is `$SOLARWIND_URL`, or else `memory://`.
 
     `token` is for a server; None is `$SOLARWIND_TOKEN`. `serves` and `makes` count for `nats://`: whether it is there
-    for others, too, and whether it makes a namespace that is not there. Raises `BadArgument`.
-    """
+    for others, too, and whether it makes a namespace that is not there. Raise `BadArgument`."""
     if url is None:
         url = os.environ.get("SOLARWIND_URL") or "memory://"
     if not isinstance(url, str):
@@ -64,7 +63,7 @@ def open_engine(
 
 
 def missing_extra(extra: str, what: str) -> BadArgument:
-    """The refusal where a part of the package was not installed."""
+    """Return the refusal where a part of the package was not installed."""
     return BadArgument(
         f"expected what {what} needs, but it is not installed: run pip install '.[{extra}]' in Solar Wind's checkout"
     )

@@ -104,7 +104,7 @@ def _payload(argument: str | None) -> bytes:
 
 
 def _json(data: bytes) -> msgspec.Raw:
-    """The payload as it is, once it has proved to be JSON that a handler can read."""
+    """Return the payload as it is, once it has proved to be JSON that a handler can read."""
     import msgspec
 
     from ..payload import JSON, decode
@@ -158,7 +158,8 @@ def _parts(file: BinaryIO) -> Iterator[list[bytes]]:
 
 
 def _read(lines: Sequence[bytes], before: int) -> tuple[list[tuple[int, msgspec.Raw]], Fault | None]:
-    """The payloads with the numbers of their lines, up to the first that is none. Empty lines are passed over."""
+    """Return the payloads with the numbers of their lines, up to the first that is none. Empty lines are passed
+    over."""
 
     values = []
     for number, line in enumerate(lines, before + 1):
@@ -173,7 +174,7 @@ def _read(lines: Sequence[bytes], before: int) -> tuple[list[tuple[int, msgspec.
 async def _accept(
     wind: SolarWind, topic: str, id: str | None, stated: dict[str, Any], values: Sequence[tuple[int, msgspec.Raw]]
 ) -> tuple[int, Fault | None]:
-    """Fire, and wait until all is accepted. Gives how many were, and the first that was not."""
+    """Fire, and wait until all is accepted. Return how many were, and the first that was not."""
 
     receipts = []
     unfired: Fault | None = None

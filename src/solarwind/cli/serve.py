@@ -39,7 +39,7 @@ _PLACE, _WHO, _HOOKS, _PEER, _THERE = (
 
 
 def _limit(panel: str, name: str, default: float, help: str) -> Any:
-    """A limit. Its default is that of `Settings` or `Limits`, which are not imported to show help."""
+    """Return a limit. Its default is that of `Settings` or `Limits`, which are not imported to show help."""
     minimum = 1 if isinstance(default, int) else 0.001
     metavar = "BYTES" if name.endswith("-bytes") else "SECONDS" if name.endswith("-s") else "N"
     how: dict[str, Any] = {"min": minimum, "metavar": metavar, "show_default": False, "rich_help_panel": panel}
@@ -286,7 +286,7 @@ def _inherited(number: int) -> socket.socket:
 
 
 def _is_loopback(host: str) -> bool:
-    """Whether only this machine can reach it. Raise `BadArgument` where it is no address."""
+    """Return whether only this machine can reach it. Raise `BadArgument` where it is no address."""
     import ipaddress
 
     try:

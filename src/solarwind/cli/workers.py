@@ -68,7 +68,7 @@ def _environment(reloads: bool) -> dict[str, str]:
 
 
 def _is_store(wind: SolarWind) -> bool:
-    """Whether it needs a dispatcher here, rather than using a server."""
+    """Return whether it needs a dispatcher here, rather than using a server."""
     from ..engine.local import LocalEngine
     from .serve import needs_server
 

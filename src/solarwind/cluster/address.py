@@ -57,7 +57,7 @@ class Address(msgspec.Struct, frozen=True):
     stated: dict[str, float]
 
     def merged(self, found: NamespaceSettings | None) -> NamespaceSettings:
-        """Return the settings to go by, where `found` are the namespace's, if it has any. Raises `BadArgument`."""
+        """Return the settings to go by, where `found` are the namespace's, if it has any. Raise `BadArgument`."""
         if found is None:
             return msgspec.structs.replace(NamespaceSettings(), **self.stated)
         for name, value in self.stated.items():
@@ -70,7 +70,7 @@ class Address(msgspec.Struct, frozen=True):
 
 
 def check_settings(settings: NamespaceSettings) -> None:
-    """Raises `BadArgument` if they are out of bounds, as where another program wrote them."""
+    """Raise `BadArgument` if they are out of bounds, as where another program wrote them."""
     for name, (low, high) in _BOUNDS.items():
         if not low <= getattr(settings, name) <= high:
             raise BadArgument(f"expected {option_name(name)} from {low:g} to {high:g}, got {getattr(settings, name):g}")
@@ -82,7 +82,7 @@ def option_name(setting: str) -> str:
 
 
 def read_address(url: str) -> Address:
-    """Read a URL. Raises `BadArgument`, without repeating a password."""
+    """Read a URL. Raise `BadArgument`, without repeating a password."""
     try:
         parts = urlsplit(url)
     except ValueError:

@@ -55,7 +55,7 @@ class Channel:
         self._subscriptions: set[Subscription] = set()
 
     async def open(self) -> None:
-        """Subscribe to the answers, and begin to send. Raises `NoAnswer`."""
+        """Subscribe to the answers, and begin to send. Raise `NoAnswer`."""
         await self.subscribe(f"{self._inbox}.*", self._came)
         self._tasks.begin(self._send(), "what is sent to NATS")
 
@@ -81,7 +81,7 @@ class Channel:
         return self._client.new_inbox()
 
     async def subscribe(self, subject: str, received: OnMessage) -> Subscription:
-        """Call `received` with each message to a subject, in order. Raises `NoAnswer`."""
+        """Call `received` with each message to a subject, in order. Raise `NoAnswer`."""
         try:
             subscription = await self._client.subscribe(subject, cb=received, pending_bytes_limit=0)
         except FAULTS as error:
@@ -103,7 +103,7 @@ class Channel:
         return self._client.is_connected and self._client.pending_data_size + self._unsent < MAX_UNSENT
 
     async def tell(self, subject: str, data: bytes, reply: str = "", headers: dict[str, str] | None = None) -> None:
-        """Send what has no answer. Raises `NoAnswer`."""
+        """Send what has no answer. Raise `NoAnswer`."""
         try:
             await self._client.publish(subject, data, reply, headers)
         except FAULTS as error:
@@ -181,7 +181,7 @@ class Channel:
 
     async def page(self, subject: str, data: bytes) -> tuple[str, list[Msg]]:
         """Return the status, and the messages. NATS passes the request to any server that has the answer, and does not
-        know if that one hangs: so ask again while nothing comes. Raises `NoAnswer`."""
+        know if that one hangs: so ask again while nothing comes. Raise `NoAnswer`."""
         asked: list[_Page] = []
         came, quiet = -1, 0
         try:

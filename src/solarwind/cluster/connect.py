@@ -136,7 +136,7 @@ def _tls() -> tuple[ssl.SSLContext, Callable[[], None]]:
 
 
 def check_credentials(address: Address) -> None:
-    """Raises `BadArgument` for a file that has none: nats-py would look only where a server asks for it."""
+    """Raise `BadArgument` for a file that has none: nats-py would look only where a server asks for it."""
     path = address.credentials
     if path is None:
         return

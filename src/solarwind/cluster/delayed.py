@@ -77,7 +77,7 @@ class StreamDueLog:
     # What is accepted ---------------------------------------------------------------------------------
 
     async def make_room(self) -> None:
-        """See to it that the inbox takes something, under the lock. Raises `Full`."""
+        """See to it that the inbox takes something, under the lock. Raise `Full`."""
         if not self._is_open or sum(len(each.batch.data) for each in self._inbox) > INBOX_BYTES:
             await self._sort()
 
@@ -99,7 +99,7 @@ class StreamDueLog:
         return f"{self._subject}inbox", _encode(entries), dict(ROLLUP)
 
     async def sort(self) -> None:
-        """Sort what is in the inbox. Raises `Full`."""
+        """Sort what is in the inbox. Raise `Full`."""
         async with self._lock:
             await self._sort()
 

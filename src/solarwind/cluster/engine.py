@@ -112,7 +112,7 @@ class NatsEngine(Running):
         makes: bool = True,
     ) -> None:
         """`serves`: it may own partitions though it has no instances of its own. Unless it `makes` a namespace, that
-        has to be there already. Raises `BadArgument`."""
+        has to be there already. Raise `BadArgument`."""
         self.address = read_address(url)
         self.url = self.address.shown
         self._limits = limits or Limits()
@@ -239,7 +239,7 @@ class NatsEngine(Running):
             client.moved(node)
 
     async def open_link(self, partition: int, received: Callable[[bytes], None], lost: Callable[[str], None]) -> Link:
-        """Return an open link to the owner of a partition. Raises `Unavailable` if there is none in time."""
+        """Return an open link to the owner of a partition. Raise `Unavailable` if there is none in time."""
         until = asyncio.get_running_loop().time() + OWNER_S
         while True:
             node, owner = await self._owners.owner_of(partition, OWNER_S)
@@ -294,7 +294,7 @@ class NatsEngine(Running):
         self._transports.pop(name, None)
 
     async def _client(self, partition: int) -> PartitionClient:
-        """Return the client of a partition's owner. Raises `Unavailable` if there is no owner in time."""
+        """Return the client of a partition's owner. Raise `Unavailable` if there is no owner in time."""
         task = self._clients.get(partition)
         if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
             task = self._clients[partition] = asyncio.ensure_future(self._start_client(partition))
@@ -329,7 +329,7 @@ class NatsEngine(Running):
         return await self._client(self._layout.partition(check_topic(topic)))
 
     async def _existing(self, topic: str, purpose: str = "") -> PartitionClient:
-        """Return the client of a topic's partition. Raises `NotFound`, as its owner would, if the partition was never
+        """Return the client of a topic's partition. Raise `NotFound`, as its owner would, if the partition was never
         used."""
         partition = self._layout.partition(topic)
         if partition not in await self._partitions():

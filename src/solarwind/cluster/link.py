@@ -242,8 +242,8 @@ class NatsLink:
         )
 
     async def open(self, partition: int, after: str) -> None:
-        """Ask the owner to read and write there. `after` is the name of the link before, which this one replaces.
-        Raises `Unavailable`."""
+        """Ask the owner to read and write there. `after` is the name of the link before, which this one replaces. Raise
+        `Unavailable`."""
         asked = {"partition": partition, "name": self.name, "after": after}
         try:
             self._subscription = await self._session.subscribe(self._inbox, self._take)
@@ -261,7 +261,7 @@ class NatsLink:
             raise
 
     def check(self) -> None:
-        """Use it from now on. Raises `Unavailable` if it has ended: the owner may have gone right after its answer."""
+        """Use it from now on. Raise `Unavailable` if it has ended: the owner may have gone right after its answer."""
         if self._ended:
             raise Unavailable(f"expected the owner of the partition to stay, but {self._ended}")
         self._is_used = True

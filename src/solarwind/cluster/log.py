@@ -101,7 +101,7 @@ class Log:
         self, now: int, created: str, *, at_rest: bool, rightful: Callable[[], Awaitable[bool]] | None = None
     ) -> Written:
         """Fence off the former owner, and read what was written. `at_rest`: nothing will be handed out, so that it is
-        as it was if this is cut off. Raises `Refusal`, and `StoreError` where this process is not, or not any more,
+        as it was if this is cut off. Raise `Refusal`, and `StoreError` where this process is not, or not any more,
         `rightful`."""
         number = 0
         while number >= self._number:
@@ -261,9 +261,9 @@ class Log:
         snapshots: Sequence[Snapshot],
         pages: Sequence[Message] = (),
     ) -> None:
-        """Store a commit, and `pages` of the due-log together with it; give it its epoch and number. Raises `Full`
-        where there is no room, and `StoreError` where nothing more can be written: if another process owns the
-        partition, the log is `fenced`."""
+        """Store a commit, and `pages` of the due-log together with it; give it its epoch and number. Raise `Full` where
+        there is no room, and `StoreError` where nothing more can be written: if another process owns the partition, the
+        log is `fenced`."""
         if self.fenced:
             raise self._no_owner()
         record.epoch, record.number = self._epoch, self._number + 1
@@ -538,7 +538,7 @@ class Log:
 
 
 def _read_commit(raw: Raw) -> CommitRecord:
-    """Read a commit. Raises `ValueError` and `MsgspecError` where it is none."""
+    """Read a commit. Raise `ValueError` and `MsgspecError` where it is none."""
     commit = decode_commit(raw.data)
     if raw.headers.get(COMMIT) != f"{commit.epoch}.{commit.number}":
         raise ValueError(f"expected the epoch and number of the commit in header {COMMIT}")

@@ -35,7 +35,7 @@ KEY_ONCE = {EXPECT: "0"}
 
 
 async def open_namespace(session: Session, *, makes: bool = True) -> Layout:
-    """Open the namespace of the session's address. Raises `BadArgument` where the URL states what it is not,
+    """Open the namespace of the session's address. Raise `BadArgument` where the URL states what it is not,
     `ConflictError` where its streams are not as needed, and `NotFound` where there is none and it is not to be made."""
     address = session.address
     found = await _find_settings(session)
@@ -93,7 +93,7 @@ async def _find_settings(session: Session) -> NamespaceSettings | None:
 
 
 async def ensure(session: Session, name: str, wanted: dict[str, Any]) -> None:
-    """Make a stream; if it is there already, check that it is as wanted. Raises `ConflictError`."""
+    """Make a stream; if it is there already, check that it is as wanted. Raise `ConflictError`."""
     for tries in range(TRIES):
         try:
             await session.api(f"STREAM.CREATE.{name}", wanted)

@@ -81,7 +81,7 @@ class Owner(Clients):
         self.ready = False
 
     async def start(self) -> None:
-        """Take the partition up. Raises `StoreError`."""
+        """Take the partition up. Raise `StoreError`."""
         try:
             await self.engine.start()
         except BaseException:

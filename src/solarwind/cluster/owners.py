@@ -264,7 +264,7 @@ class Owners:
 
     async def owner_of(self, partition: int, wait_s: float) -> tuple[str, Owner | None]:
         """Return the node that owns a partition, and the owner itself where it is in this process. Wait for it for
-        `wait_s` seconds at most. Raises `Unavailable`."""
+        `wait_s` seconds at most. Raise `Unavailable`."""
         self._wanted.add(partition)
         self._awaited[partition] += 1
         self._wake.set()
@@ -303,7 +303,7 @@ class Owners:
 
     async def while_owner(self, partition: int, node: str, work: Coroutine[Any, Any, None]) -> None:
         """Do work that needs that owner, and give it up once another process owns the partition: an owner that hangs
-        does not answer. Raises `Unavailable`."""
+        does not answer. Raise `Unavailable`."""
         tasks = [self._loop.create_task(work), self._loop.create_task(self._moved(partition, node))]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -328,7 +328,7 @@ class Owners:
 
     async def owns(self, partition: int) -> bool:
         """Return whether this process owns a partition by the record in the bucket, not by what is known of it here.
-        Raises `Refusal` and `NoAnswer`."""
+        Raise `Refusal` and `NoAnswer`."""
         raw = await self._session.last(self._layout.bucket_stream, self._layout.key(f"owner.{partition}"))
         try:
             return raw is not None and _read_record(raw).node == self.node

@@ -140,7 +140,7 @@ class Positions:
         return self._layout.kept(self._partition, f"index.{topic}")
 
     async def write(self, notes: Notes) -> None:
-        """Write the notes that are not written yet. Raises `Refusal`."""
+        """Write the notes that are not written yet. Raise `Refusal`."""
         subject = self._subject(notes.state.name)
         async with notes.writing:
             entries = list(notes.unwritten)

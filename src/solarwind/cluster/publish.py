@@ -253,7 +253,7 @@ class Publisher:
         await self.store(batch, DIRECT, {})
 
     async def store(self, batch: Batch, via: str, marks: dict[str, str]) -> None:
-        """Store a batch that fits into a message, or one event: try again until there is an answer. Raises `StoreError`
+        """Store a batch that fits into a message, or one event: try again until there is an answer. Raise `StoreError`
         if that is a refusal, and `TooLarge`."""
         topic = batch.header.topic
         partition = self._layout.partition(topic)
@@ -313,7 +313,7 @@ class Publisher:
         *,
         was_delayed: bool = False,
     ) -> int:
-        """Try once to store a batch that fits into a message, or one event, and return its sequence. Raises `Refusal`,
+        """Try once to store a batch that fits into a message, or one event, and return its sequence. Raise `Refusal`,
         `NoAnswer`, `TooLarge`."""
         id = batch.given_id(0)
         who = id_name(id) if id is not None else producer_name(batch.header, was_delayed=was_delayed)
@@ -345,7 +345,7 @@ class Publisher:
                 self._open.add(partition)
 
     async def ensure(self, partition: int) -> None:
-        """See to it that a partition's stream is there. Raises `StoreError`, `ConflictError`."""
+        """See to it that a partition's stream is there. Raise `StoreError`, `ConflictError`."""
         if partition not in self._open:
             what = "make a stream"
             try:

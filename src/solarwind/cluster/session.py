@@ -117,7 +117,7 @@ class Session:
 
     @property
     def channel(self) -> Channel:
-        """The connection. Raises `NoAnswer` if there is none."""
+        """The connection. Raise `NoAnswer` if there is none."""
         if self._channel is None:
             raise NoAnswer("there is no connection to NATS")
         return self._channel
@@ -135,8 +135,8 @@ class Session:
     # Life ---------------------------------------------------------------------------------------------
 
     async def open(self) -> None:
-        """Connect. Raises `Unavailable` if there is no server, `NotAllowed` for wrong credentials, and `BadArgument`
-        for a server that lacks what is needed."""
+        """Connect. Raise `Unavailable` if there is no server, `NotAllowed` for wrong credentials, and `BadArgument` for
+        a server that lacks what is needed."""
         check_credentials(self.address)
         try:
             self._channel = await self._connect()
@@ -275,7 +275,7 @@ class Session:
             await backoff.pause()
 
     async def _check_mark(self) -> None:
-        """Check that this is the same NATS as before. Raises `StoreError` and `NoAnswer`."""
+        """Check that this is the same NATS as before. Raise `StoreError` and `NoAnswer`."""
         if self.mark is None or self.mark.clustered:
             return
         stream, created, _ = self.mark
@@ -314,7 +314,7 @@ class Session:
             await self._channel.unsubscribe(subscription)
 
     async def tell(self, subject: str, data: bytes, reply: str = "", headers: dict[str, str] | None = None) -> None:
-        """Send what has no answer. Raises `NoAnswer`."""
+        """Send what has no answer. Raise `NoAnswer`."""
         await self.channel.tell(subject, data, reply, headers)
 
     async def answer(self, message: Msg, data: bytes) -> None:
@@ -324,7 +324,7 @@ class Session:
                 await self.tell(message.reply, data)
 
     async def flush(self) -> None:
-        """Wait until NATS has taken all that was sent so far. Raises `NoAnswer`."""
+        """Wait until NATS has taken all that was sent so far. Raise `NoAnswer`."""
         if not await self.channel.is_heard(ANSWER_S):
             raise NoAnswer("NATS takes nothing")
 
@@ -366,7 +366,7 @@ class Session:
 
     async def api(self, name: str, body: object = None) -> dict[str, Any]:
         """Return JetStream's answer to a request. One that only reads is sent again while a leader is elected: NATS
-        drops it meanwhile. Raises `Refusal` and `NoAnswer`."""
+        drops it meanwhile. Raise `Refusal` and `NoAnswer`."""
         subject = f"$JS.API.{name}"
         try:
             again = AGAIN_S if name.startswith(_READS) else inf
@@ -378,7 +378,7 @@ class Session:
         return answer
 
     async def publish(self, subject: str, data: bytes, headers: dict[str, str] | None = None) -> int:
-        """Store a message and return its sequence. Raises `Refusal` and `NoAnswer`."""
+        """Store a message and return its sequence. Raise `Refusal` and `NoAnswer`."""
         try:
             return _sequence(await self.ask(subject, data, headers))
         except NoAnswer as error:
@@ -476,7 +476,7 @@ class Session:
         return Raw(found["subject"], found["seq"], data, headers, read_time(found["time"]))
 
     async def get(self, stream: str, request: dict[str, Any]) -> list[Raw]:
-        """Return several messages at once, from any replica, which may be behind. Raises `Refusal` and `NoAnswer`."""
+        """Return several messages at once, from any replica, which may be behind. Raise `Refusal` and `NoAnswer`."""
         status, messages = await self.channel.page(f"$JS.API.DIRECT.GET.{stream}", json.dumps(request).encode())
         if status[:3] in ("503", "408"):
             raise NoAnswer(f"stream {stream} answered {status}")
@@ -546,7 +546,7 @@ _read_ack = msgspec.json.Decoder(_Ack).decode
 
 
 def _sequence(message: Msg) -> int:
-    """Return the sequence that an answer states. Raises `Refusal` and `NoAnswer`."""
+    """Return the sequence that an answer states. Raise `Refusal` and `NoAnswer`."""
     try:
         ack = _read_ack(message.data)
     except msgspec.MsgspecError:
@@ -558,7 +558,7 @@ def _sequence(message: Msg) -> int:
 
 def _check_whole(stream: str, messages: list[Msg]) -> None:
     """Check that no message of a page is missing: each names the one before it. One that did not come, as where the way
-    between two nodes was cut meanwhile, is not gone: the page has to be asked for again. Raises `NoAnswer`."""
+    between two nodes was cut meanwhile, is not gone: the page has to be asked for again. Raise `NoAnswer`."""
     last = 0
     for message in messages:
         headers = message.headers or {}

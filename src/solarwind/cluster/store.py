@@ -353,7 +353,7 @@ class JetStreamStore:
         self.forwarder.add(record.number, list(released), was_delayed=True)
 
     def _check_copying(self) -> None:
-        """Raises `Full` where too much of what was fired still waits to be copied."""
+        """Raise `Full` where too much of what was fired still waits to be copied."""
         if self.forwarder.bytes > MAX_BYTES:
             raise Full(
                 f"what was fired on partition {self.partition} waits to be stored: expected at most {MAX_BYTES:,} "

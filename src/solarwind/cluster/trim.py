@@ -41,7 +41,7 @@ async def trim(
 ) -> int:
     """Delete what is wanted to go, and return how many events that were. `confirm` is called before, when they count as
     gone already: it writes that down, and raises if this process is the owner no more and does not know what is needed.
-    Raises `Refusal`."""
+    Raise `Refusal`."""
     await positions.load(notes)
     work = _Trim(session, layout, notes, wanted)
     await work.look_at_chunks()

@@ -78,7 +78,7 @@ class Commits(Generic[W]):
     # In -----------------------------------------------------------------------------------------------
 
     def submit(self, batch: Batch, waiter: W) -> bool:
-        """Take a batch in. Return False where it is not to be stored: it is accepted and gone. Raises `Busy`."""
+        """Take a batch in. Return False where it is not to be stored: it is accepted and gone. Raise `Busy`."""
         stored = self._dispatcher.receive(batch)
         if stored:
             self.incoming.append((batch, waiter))

@@ -40,11 +40,11 @@ class Due:
             self.nearest = due
 
     def is_due(self, now: int, wall: int) -> bool:
-        """Whether a release is to begin."""
+        """Return whether a release is to begin."""
         return self._not_before <= now and self.has_work(wall) and not self.releasing
 
     def has_work(self, wall: int) -> bool:
-        """Whether something is due and has not entered its topic."""
+        """Return whether something is due and has not entered its topic."""
         return self.releasing or (self.nearest is not None and self.nearest <= wall)
 
     def wake_at(self, now: int, wall: int) -> int:

@@ -36,8 +36,8 @@ def _block(path: str, at: int) -> bytes:
 
 
 async def write_file(path: str, asking: Coroutine[Any, Any, list[Any]]) -> list[Any]:
-    """Write the blocks that are asked for to a new file, for its owner alone. Raises `StoreError` if there is one, or
-    it cannot be written, and leaves none that is not whole. Return no items."""
+    """Write the blocks that are asked for to a new file, for its owner alone. Raise `StoreError` if there is one, or it
+    cannot be written, and leaves none that is not whole. Return no items."""
     try:
         refuse_existing(path)
     except SolarWindError:

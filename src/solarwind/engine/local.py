@@ -268,7 +268,7 @@ class LocalEngine(Operations):
         return counts
 
     def _with_room(self, report: Report, fired: Collection[Batch]) -> Report:
-        """The report; its events are to be tried again if one topic that they fired on would be one too many."""
+        """Return the report; its events are to be tried again if one topic that they fired on would be one too many."""
         try:
             for batch in fired:
                 self._dispatcher.topic(batch.topic)

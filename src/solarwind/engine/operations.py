@@ -197,7 +197,7 @@ class Operations(Running):
         return page
 
     async def letter(self, topic: Topic, purpose: Purpose, id: EventId) -> DeadLetter:
-        """The purpose's dead letter of the event with that id. Raises `NotFound`."""
+        """Return the purpose's dead letter of the event with that id. Raise `NotFound`."""
         async for _, letter in self._dead(topic, purpose):
             if letter.event.id == id:
                 return letter
@@ -214,21 +214,20 @@ class Operations(Running):
         return Spans.of(position_of[id] for id in ids)
 
     async def redrive(self, topic: Topic, purpose: Purpose, ids: Ids = None) -> int:
-        """Hand dead letters out again as if never tried, these or all. Return how many. Raises `NotFound`."""
+        """Hand dead letters out again as if never tried, these or all. Return how many. Raise `NotFound`."""
         positions = await self._dead_positions(topic, purpose, ids)
         count = self._dispatcher.redrive(topic, purpose, positions, self._clock.now())
         return await self._carried_out(count)
 
     async def discard(self, topic: Topic, purpose: Purpose, ids: Ids) -> int:
-        """Forget dead letters, these, or with None all. Return how many. Raises `NotFound`."""
+        """Forget dead letters, these, or with None all. Return how many. Raise `NotFound`."""
         positions = await self._dead_positions(topic, purpose, ids)
         return await self._carried_out(self._dispatcher.discard(topic, purpose, positions))
 
     async def replay(self, topic: Topic, purpose: Purpose, since: Since = "beginning", until: Until = "now") -> int:
         """Make the history fired from `since` up to `until` pend again. Return how many events.
 
-        Raises `NotFound`, and `NotAllowed` for a purpose whose events do not pend.
-        """
+        Raise `NotFound`, and `NotAllowed` for a purpose whose events do not pend."""
         await self._caught_up()
         self._dispatcher.purpose(topic, purpose)
         async with self._trimmer.guard:
@@ -238,7 +237,7 @@ class Operations(Running):
         return await self._carried_out(count)
 
     async def retire(self, topic: Topic, purpose: Purpose, force: bool = False) -> None:
-        """Forget a purpose. Raises `ConflictError` while it has events, dead letters or instances, unless `force`."""
+        """Forget a purpose. Raise `ConflictError` while it has events, dead letters or instances, unless `force`."""
         await self._caught_up()
         self._dispatcher.retire(topic, purpose, self._clock.now(), force=force)
         await self._carried_out(0)
@@ -251,7 +250,7 @@ class Operations(Running):
 
     async def trace(self, id: EventId, after: EventId | None = None, limit: Limit = 1_000) -> Trace:
         """Return the event with that id and the tree of what it caused, from the history: at most `limit` events, the
-        nearest first. Where an event has `more`, ask for its own, `after` the last one there. Raises `NotFound`."""
+        nearest first. Where an event has `more`, ask for its own, `after` the last one there. Raise `NotFound`."""
         await self._committed()
         found = await self.store.find(id)
         if found is None:
@@ -266,7 +265,7 @@ class Operations(Running):
         return trace_tree(event, caused, after, limit)
 
     async def backup(self, path: NewFile) -> None:
-        """Copy the store to a new file while it is in use. Raises `NotAllowed` where there is none, `StoreError`."""
+        """Copy the store to a new file while it is in use. Raise `NotAllowed` where there is none, `StoreError`."""
         await self.store.backup(path)
 
     async def owners(self) -> list[OwnerInfo]:

@@ -154,8 +154,8 @@ class Operation(Generic[P, R]):
         return MethodType(self, of)
 
     def __call__(self, of: Asked, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
-        """Ask it of an engine or a `SolarWind`. Raises `BadArgument` for arguments that it does not take, and when it
-        is awaited `BadName` and `BadArgument` for what they are."""
+        """Ask it of an engine or a `SolarWind`. Raise `BadArgument` for arguments that it does not take, and when it is
+        awaited `BadName` and `BadArgument` for what they are."""
         arguments = dict(zip(self.kinds, args, strict=False)) | kwargs
         known = self.required <= arguments.keys() <= self.kinds.keys()
         if not known or len(arguments) != len(args) + len(kwargs):
@@ -174,7 +174,7 @@ class Operation(Generic[P, R]):
         return await of.ask(self.request(arguments))
 
     async def follow(self, of: Asked, /, **arguments: Any) -> AsyncIterator[Any]:
-        """The items of all pages, and those to come, for operations that take `after` and `wait`. Each page is a
+        """Return the items of all pages, and those to come, for operations that take `after` and `wait`. Each page is a
         request of its own: so one who reads slowly holds nothing up, and where a connection is lost it goes on."""
         after = arguments.pop("after", None)
         while True:
@@ -184,7 +184,7 @@ class Operation(Generic[P, R]):
             after = page.next
 
     def request(self, arguments: dict[str, Any]) -> Request[R]:
-        """Check the arguments, which came from any endpoint; those left out have their defaults. Raises `BadName` and
+        """Check the arguments, which came from any endpoint; those left out have their defaults. Raise `BadName` and
         `BadArgument`."""
         given = self.defaults | arguments
         arguments = {name: kind.check(given[name], name) for name, kind in self.kinds.items()}
@@ -200,14 +200,14 @@ class Operation(Generic[P, R]):
         return self.message(**packed)
 
     def read(self, data: msgspec.Raw) -> msgspec.Struct:
-        """Read the arguments of a `call` message. Raises `BadArgument`."""
+        """Read the arguments of a `call` message. Raise `BadArgument`."""
         try:
             return msgspec.msgpack.decode(data, type=self.message)
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise BadArgument(f"expected the arguments of {self.name}: {error}") from None
 
     def unpack(self, message: msgspec.Struct, more: dict[str, Any] | None = None) -> Request[R]:
-        """Return the request that the arguments of a `call` message make, and `more`. Raises `BadName` and
+        """Return the request that the arguments of a `call` message make, and `more`. Raise `BadName` and
         `BadArgument`."""
         arguments = {name: self.kinds[name].read(getattr(message, name)) for name in self.message.__struct_fields__}
         return self.request(arguments | (more or {}))

@@ -36,7 +36,7 @@ class Inbound:
         self._behind: asyncio.Task[None] | None = None
 
     def __bool__(self) -> bool:
-        """Whether there are some. While there are, nothing more is to be read."""
+        """Return whether there are some. While there are, nothing more is to be read."""
         return self._behind is not None
 
     def clear(self) -> None:

@@ -148,7 +148,7 @@ class WebSocketLink(WebSocketProtocol):
 async def connect(
     url: str, token: str | None, received: Callable[[bytes], None], lost: Callable[[str], None]
 ) -> WebSocketLink:
-    """Connect and shake hands. Raises `Unavailable` where there is no server, and for now; `BadToken`, `NotAllowed` and
+    """Connect and shake hands. Raise `Unavailable` where there is no server, and for now; `BadToken`, `NotAllowed` and
     `ProtocolError` where it is one that does not want this client, or another."""
     uri = parse_uri(url)
     context = ssl.create_default_context() if uri.secure else None

@@ -174,7 +174,7 @@ class Access:
             raise BadToken(f"expected a token that is valid, got {token.name!r}, which expired at {token.expires}")
 
     def holds(self, token: str | None) -> bool:
-        """Whether a token is still valid. An open connection ends when its token is revoked."""
+        """Return whether a token is still valid. An open connection ends when its token is revoked."""
         try:
             self.grant(token)
         except BadToken:

@@ -96,12 +96,12 @@ class Call:
 
     @cached_property
     def topic(self) -> str:
-        """The topic in the path. Raises `BadName`."""
+        """The topic in the path. Raise `BadName`."""
         return check_topic(self.part("topic"))
 
     @cached_property
     def purpose(self) -> str:
-        """The purpose in the path or, where that has none, in the query. Raises `BadName`, or `BadArgument` if there is
+        """The purpose in the path or, where that has none, in the query. Raise `BadName`, or `BadArgument` if there is
         none."""
         if "purpose" in self.request.path_params:
             return check_purpose(self.part("purpose"))
@@ -118,7 +118,7 @@ class Call:
 
     @cached_property
     def parameters(self) -> dict[str, str]:
-        """The query by name. Raises `BadArgument`."""
+        """The query by name. Raise `BadArgument`."""
         try:
             query = self.request.scope["query_string"].decode("ascii")
             pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=False, errors="strict")

@@ -402,7 +402,7 @@ class Lines:
         return found, payloads, None
 
     def _all_good(self, block: bytes, lines: list[bytes]) -> bool:
-        """Whether each line is exactly one JSON value, checked at once; else they are checked one by one."""
+        """Return whether each line is exactly one JSON value, checked at once; else they are checked one by one."""
         too_many = b"[" * (self._settings.nesting + 1)
         try:
             values = list(map(bytes, _decode_lines(block)))  # which takes two on one line too, and one on two lines

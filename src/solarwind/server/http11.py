@@ -180,7 +180,7 @@ class Http11(asyncio.Protocol):
         self.regulate()
 
     def _read_some(self) -> bool:
-        """Whether there is more."""
+        """Return whether there is more."""
         for _ in range(_EVENTS_AT_ONCE):
             try:
                 event = self._conn.next_event()
@@ -509,7 +509,7 @@ class RequestCycle:
 
 def _checked(request: h11.Request, max_bytes: int) -> h11.Request:
     """As it is to be answered. h11 looks at the size of a head only while it is not whole, and not at what is in it.
-    Raises `RemoteProtocolError`."""
+    Raise `RemoteProtocolError`."""
     names = [name for name, _ in request.headers]
     if b"transfer-encoding" in names and b"content-length" in names:
         raise h11.RemoteProtocolError("expected Content-Length or Transfer-Encoding, got both: send one")
@@ -524,7 +524,8 @@ def _checked(request: h11.Request, max_bytes: int) -> h11.Request:
 
 
 def _origin_form(request: h11.Request) -> h11.Request:
-    """A target may be a whole URL: RFC 9112, 3.2.2. Then that says the host, and not the header."""
+    """Return the target in origin form. It may be a whole URL (RFC 9112, 3.2.2); then that states the host, and not the
+    header."""
     found = _ABSOLUTE.fullmatch(request.target)
     if found is None:
         raise h11.RemoteProtocolError("expected a path or a URL of http or https as the target, got something else")
@@ -548,7 +549,7 @@ def _wants_websocket(headers: Iterable[tuple[bytes, bytes]]) -> bool:
 
 
 def _refusal(status: int, max_bytes: int, why: str) -> bytes:
-    """A whole answer to what is no request."""
+    """Return a whole answer to what is no request."""
     if status == 431:
         maximum = f"{_MAX_HEADERS} headers of {_MAX_LINE_BYTES:,} bytes, {max_bytes:,} together"
         return refusal(status, "too-large", f"expected a request of at most {maximum}, got more")

@@ -130,7 +130,7 @@ class Allowed:
     """Which addresses may be reached: public ones, and the stated networks, addresses and hosts."""
 
     def __init__(self, stated: Collection[str] = ()) -> None:
-        """Raises `BadArgument` for an invalid network, address or host."""
+        """Raise `BadArgument` for an invalid network, address or host."""
         self._networks: list[Network] = []
         self._hosts: set[str] = set()
         for each in [stated] if isinstance(stated, str) else stated:

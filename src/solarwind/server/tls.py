@@ -277,6 +277,6 @@ class Tls(asyncio.Transport, asyncio.BufferedProtocol):
 
 
 def _is_hello(data: bytes | bytearray) -> bool:
-    """Whether it begins a TLS handshake message of acceptable length. It need not be complete."""
+    """Return whether it begins a TLS handshake message of acceptable length. It need not be complete."""
     record, length = int.from_bytes(data[3:5], "big"), int.from_bytes(data[6:_HEAD], "big")
     return data[0] == _HANDSHAKE and data[5] == _CLIENT_HELLO and record > _HEAD - 5 and length <= _MAX_HELLO

@@ -1,7 +1,7 @@
-"""From `fire` to batches: what is fired in one turn of the loop travels together, one batch a topic.
+"""From `fire` to batches: what is fired in one turn of the loop travels together, one batch per topic.
 
-Firing an event costs two appends and a receipt. No id, no task, no encoding of a header: ids are numbers until
-somebody asks, and a header is written once a batch.
+Firing an event costs two appends and a receipt. No id, no task, no encoding of a header: ids are numbers until they are
+read, and a header is written once per batch.
 """
 
 from __future__ import annotations
@@ -34,8 +34,7 @@ FIRST_ROOM = 8  # events of a group that are not counted one by one; then as man
 class ProducerBuffer:
     """Collects events until they are sent. One thread at a time adds; only the loop's thread sends.
 
-    Before `open` and after `close` it refuses events.
-    """
+    Before `open` and after `close` it refuses events."""
 
     def __init__(self, limits: Limits) -> None:
         self.open_groups: dict[str, Group] = {}  # by topic
@@ -61,7 +60,7 @@ class ProducerBuffer:
         engine: Engine,
         flush_soon: Callable[[], object],
     ) -> None:
-        """`flush_soon` is called when the first event after a flush is added."""
+        """Accept events from now on. `flush_soon` is called when the first event after a flush is added."""
         self._numbers = Numbers(engine.author)
         self._loop = loop
         self._engine = engine
@@ -69,11 +68,11 @@ class ProducerBuffer:
         self._closed = None
 
     def close(self) -> None:
-        """Take nothing more; what was added may still be taken and sent."""
+        """Refuse further events; those that were added may still be popped and sent."""
         self._closed = _not_running("stopped")
 
     def leave_behind(self, why: str) -> None:
-        """In a child of the process that it is of: nothing goes out from here, neither what is added nor what was."""
+        """Refuse events in a forked child, and send none of those that were added."""
         self._closed = why
         self.open_groups.clear()
         self._full, self._sent = [], {}
@@ -81,7 +80,7 @@ class ProducerBuffer:
             LEFT_BEHIND[self._loop] = why
 
     def add(self, topic: str, data: bytes, content: str) -> SentReceipt:
-        """Add an event that is nothing but its payload. Raises `BadName`, `Busy`, `Unavailable`."""
+        """Add an event that is only a payload. Raise `BadName`, `Busy`, `Unavailable`."""
         try:
             group = self.open_groups[topic]
         except (KeyError, TypeError):
@@ -102,7 +101,8 @@ class ProducerBuffer:
         return SentReceipt(group, index)
 
     def _look_at(self, group: Group, content: str, size: int) -> Group:
-        """The group for another event of `size` bytes: this one, or if it is full a new one. Raises as `add` does."""
+        """Return the group for another event of `size` bytes: this one, or a new one if it is full. Raise what `add`
+        raises."""
         large = size if size > self.small else 0
         if self._is_full(group, large):
             self._full.append(self._close(group.topic))
@@ -120,13 +120,13 @@ class ProducerBuffer:
         return group
 
     def _is_full(self, group: Group, large: int = 0) -> bool:
-        """Whether it takes nothing more, or not so many bytes as one payload."""
+        """Return whether a group is full, or too full for one large payload."""
         count = len(group.payloads)
         too_large = group.large + large > self._most_large and count > 0
         return too_large or count >= self._max_events or group.words > MAX_WORDS
 
     def add_many(self, topic: str, payloads: list[bytes], content: str) -> list[SentPart]:
-        """Add events that are nothing but small payloads, at one time: all of them, or none. Raises as `add` does."""
+        """Add events that are only small payloads, at one time: all of them, or none. Raise what `add` raises."""
         parts: list[SentPart] = []
         at = 0
         self._check_open(topic)
@@ -147,8 +147,8 @@ class ProducerBuffer:
 
     @contextmanager
     def whole(self, topic: str, *, apart: bool) -> Iterator[None]:
-        """What is added meanwhile is added as a whole, or refused now. `apart`: it travels with nothing else. Raises as
-        `add` does."""
+        """Add what is added in the block as a whole, or refuse it at once. With `apart`, it travels with nothing else.
+        Raise what `add` raises."""
         self._check_open(topic)
         self._whole = True
         try:
@@ -181,7 +181,7 @@ class ProducerBuffer:
         return receipt
 
     def _weigh(self, group: Group, following: int = 0) -> None:
-        """Count what of it is not counted yet, and an event of so many bytes that follows."""
+        """Count what is not counted yet of a group, and an event of so many bytes that follows."""
         fresh = group.payloads[group.weighed :] if group.weighed else group.payloads
         count = len(fresh) + (following > 0)
         weight = EVENT_BYTES * count + sum(map(len, fresh)) + following
@@ -193,7 +193,7 @@ class ProducerBuffer:
         self._added += weight
 
     def _check_room(self) -> None:
-        """Raises `Busy`."""
+        """Raise `Busy` where too much waits to be accepted."""
         if not self._whole and self._added - self._gone > self._most_bytes:
             raise Busy(
                 f"expected at most {self._most_bytes:,} bytes fired and not yet accepted, got more: "
@@ -201,7 +201,7 @@ class ProducerBuffer:
             )
 
     def check_size(self, topic: str, data: bytes) -> None:
-        """Raise `TooLarge` where a payload is."""
+        """Raise `TooLarge` for a payload that is too large."""
         if len(data) > self._max_payload:
             raise TooLarge(
                 f"expected a payload of at most {self._max_payload:,} bytes, got {len(data):,} on topic {topic!a}: "
@@ -254,7 +254,7 @@ class ProducerBuffer:
         return groups
 
     def send(self, groups: Sequence[Group]) -> None:
-        """Submit them, on the loop."""
+        """Submit the groups, on the loop."""
         for group in groups:
             try:
                 submitted = self._engine.submit(group.seal())
@@ -278,7 +278,7 @@ class ProducerBuffer:
                 waiter.set_result(None)
 
     def give_up(self, group: Group, within: float) -> None:
-        """On the loop: whoever waits for it is told that it was not accepted in time."""
+        """Refuse a group that was not accepted in time, on the loop, for those who wait for it."""
         what = f"expected event {group.id(0)}" if group.count == 1 else f"expected {group.count:,} events"
         what = f"{what} on topic {group.topic!r} to be accepted within {within:g} s, it was not: "
         if self._withdraw(group):
@@ -291,7 +291,7 @@ class ProducerBuffer:
             self._tell(group, error)
 
     def _withdraw(self, group: Group) -> bool:
-        """Whether it is certain that it never goes out."""
+        """Withdraw a group. Return whether it is certain that it is never sent."""
         if group in self._full:
             self._full.remove(group)
             return True
@@ -302,7 +302,7 @@ class ProducerBuffer:
         return True
 
     def give_up_all(self) -> int:
-        """There is no time left for what was sent. Gives how many events that is."""
+        """Give up everything that was sent, because there is no time left. Return how many events that is."""
         error = Unavailable("expected it to be accepted before this process stopped, got no answer in time")
         sent, self._sent = self._sent, {}
         for group in sent.values():
@@ -326,7 +326,7 @@ class ProducerBuffer:
 
     @property
     def empty(self) -> bool:
-        """Nothing waits to be sent or accepted."""
+        """Whether nothing waits to be sent or accepted."""
         return not (self.open_groups or self._full or self._sent)
 
     async def drain(self) -> None:

@@ -1,4 +1,6 @@
-"""Keep the events that an instance has in hand, and report what became of them. Runners, streams and feeds do so."""
+"""Keeps the events that an instance has in hand, and reports what became of them. The base of runners, streams and
+feeds.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +72,7 @@ class Work(msgspec.Struct, eq=False):
         return taken
 
     def put_back(self, *parts: list[int]) -> None:
-        """Put these parts first in line, each by itself."""
+        """Put these parts first in the queue, each by itself."""
         if not self.lost:
             self.parts.extendleft(part for part in reversed(parts) if part)
 
@@ -139,10 +141,10 @@ class Consumer:
         self.wake()
 
     def flush(self) -> None:
-        """Do nothing: each offer is work at once."""
+        """Do nothing: each offer becomes work at once."""
 
     def begin(self, work: Work) -> None:
-        """Queue events that were set aside, and may begin now."""
+        """Queue events that were set aside and may begin now."""
         if work not in self._queue:
             self._queue.append(work)
         self.wake()
@@ -155,15 +157,16 @@ class Consumer:
                 self._in_doubt.add(work)
 
     def _renew_certainty(self) -> None:
-        """Note until when what it has in hand is its own. The dispatcher hears of it each fifth of a lease, but a lease
-        begins when the offer is sent. Over a link that takes more than two fifths of it none can be kept anyway."""
+        """Note until when its events are certainly its own. It renews the lease each fifth of the lease's time, but a
+        lease begins when the offer is sent. Over a link that delays messages by more than two fifths of it, no lease
+        can be kept anyway."""
         lease_s = self.join.lease_ns / 1e9
         certain_s = max(0.8 * lease_s - self._engine.delay_s, 0.4 * lease_s)
         self.certain_until = monotonic() + min(certain_s, self._engine.patience_s)
 
     def look(self) -> None:
         """Give back what was not begun, if this process stood still for so long that its events may be another's by
-        now. Those that are still its own are handed out again. Called before anything is begun."""
+        now. Those that are still its own are handed out again. This is called before anything is begun."""
         if self._active and monotonic() > self.certain_until:
             self._renew_certainty()
             for work in self._active:
@@ -177,7 +180,7 @@ class Consumer:
         self.wake()
 
     def wake(self) -> None:
-        """Notice that there is work, or that none will come any more."""
+        """Handle the work that there is now, or end, because no more will come."""
         raise NotImplementedError
 
     def note_fired(self, work: Work, position: int, fired: HeldEvents) -> None:
@@ -277,7 +280,7 @@ class Consumer:
             self._beat_later()
 
     def _is_held_up(self) -> bool:
-        """Whether all running handlers are busy with lost events, so that newer ones are not begun."""
+        """Return whether all running handlers are busy with lost events, so that newer ones are not begun."""
         at_work = [work for work in self._active if work.running]
         return bool(at_work) and all(work.lost for work in at_work)
 

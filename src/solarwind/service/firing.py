@@ -1,4 +1,4 @@
-"""Firing: what a `SolarWind` does of itself, before anybody handles anything."""
+"""Firing: what a `SolarWind` does on its own, without any handler."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ _STARTED: WeakSet[Firing] = WeakSet()  # in this process
 
 
 def _after_fork() -> None:
-    """A child has the parent's objects, but neither its threads nor any business with its connections and files."""
+    """Detach a forked child: it has the parent's objects, but not its threads, and must not use its connections and
+    files."""
     for firing in list(_STARTED):
         firing._leave_behind()
     _STARTED.clear()
@@ -48,7 +49,7 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 class Options(TypedDict, total=False):
-    """What `fire` may be given besides a payload; as keywords of its own each would cost every event that has none."""
+    """What `fire` may be given besides a payload. As separate keywords, each would cost every event that has none."""
 
     key: str | None
     id: str | None
@@ -71,7 +72,7 @@ class Firing:
         self._forked = ""  # why it is of no use in this process
 
     def _leave_behind(self) -> None:
-        """This process is a child of the one that started it."""
+        """Detach from the connections and files of the process that started it, of which this one is a child."""
         self._forked = (
             f"expected a SolarWind that this process started, got one of process {os.getppid()}, from which it was "
             "forked: make another one here, and start it"
@@ -82,7 +83,7 @@ class Firing:
         self._foreign.leave_behind(self._forked)
 
     def _begin_firing(self, loop: asyncio.AbstractEventLoop, engine: Engine) -> None:
-        """From here on, on this thread and loop, and on others."""
+        """Accept events from here on, on this thread and loop, and on others."""
         self._thread_id = get_ident()
         self._home = engine
         _STARTED.add(self)
@@ -102,7 +103,7 @@ class Firing:
         return self._buffer.empty and self._foreign.empty
 
     async def _end_firing(self, grace: float) -> None:
-        """Take nothing more, and wait for what was fired, for `grace` seconds; give the rest up."""
+        """Refuse further events, and wait for those that were fired, for `grace` seconds; then give up the rest."""
         self._buffer.close()
         with self._foreign_lock:
             self._foreign.close()
@@ -115,7 +116,7 @@ class Firing:
         _STARTED.discard(self)
 
     def _give_up_fired(self, grace: float) -> None:
-        """The process is to end and so long has passed: nobody waits any longer for what is not accepted."""
+        """Give up what is not accepted once `grace` has passed, because the process is to end."""
         self._flush()
         self._flush_foreign()
         self._buffer.close()
@@ -194,7 +195,7 @@ class Firing:
                 yield self._foreign
 
     def _limit(self, buffer: ProducerBuffer, receipts: Sequence[SentReceipt], within: float | None) -> None:
-        """They are to be accepted within so many seconds from now."""
+        """Give up events that are not accepted within so many seconds from now."""
         if within is None or not receipts:
             return
         groups = list(dict.fromkeys(receipt.group for receipt in receipts))
@@ -205,7 +206,8 @@ class Firing:
             loop.call_soon_threadsafe(self._give_up_later, buffer, groups, within)
 
     def _give_up_later(self, buffer: ProducerBuffer, groups: Sequence[Group], within: float) -> None:
-        """On the loop. What is accepted leaves no timer behind: there may be a million before the first is due."""
+        """Start the timer, on the loop. What is accepted leaves no timer behind: there may be a million before the
+        first is due."""
         for group in groups:
             timer = group.accepted.get_loop().call_later(within, self._give_up, buffer, group, within)
             group.accepted.add_done_callback(partial(_end_timer, timer))
@@ -229,12 +231,11 @@ class Firing:
         within: float | timedelta | None = None,
     ) -> Receipts:
         """Fire an event for each payload; they travel together. `key` is one for all, or a function of the payload;
-        `keys` has one for each. `ids` has an id for each, so that they may be fired again. `cause` and `extensions` are
-        those of all of them. `now` and `within`: see `fire`.
+        `keys` has one for each. `ids` has an id for each, so that they may be fired again. `cause` and `extensions`
+        apply to all of them. `now` and `within`: see `fire`.
 
-        Awaiting what comes back waits until all are accepted; `.ids` are known at once. Raises what `fire` raises, and
-        nothing is fired then. Small payloads without a key cost least this way.
-        """
+        Awaiting the result waits until all are accepted; `.ids` are known at once. Raise what `fire` raises, and then
+        nothing is fired. Small payloads without a key cost least this way."""
         check_topic(topic)
         given = check_payloads(payloads)
         encoded = list(map(encode, given))
@@ -268,7 +269,7 @@ class Firing:
         return Receipts(receipts)
 
     def _holds(self, handled: Event) -> bool:
-        """Whether what is fired is held until the handler returns."""
+        """Return whether what is fired is held until the handler returns."""
         return handled._of.home is self._home and handled._fired is not None
 
     def _check_held(self, handled: Event, more: int) -> None:
@@ -308,7 +309,7 @@ _ATTRIBUTES: dict[str, tuple[str, Callable[[Any], Any]]] = {
 
 
 def _name_options() -> None:
-    """Let `help(fire)` and `inspect` say its options by name."""
+    """Make `help(fire)` and `inspect` list its options by name."""
     shown = inspect.signature(Firing.fire)
     options = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False if name == "now" else None, annotation=of)
@@ -322,7 +323,7 @@ _name_options()
 
 
 def _stated(cause: Cause | Event | None, extensions: Mapping[str, str] | None) -> tuple[dict[str, Any], int]:
-    """The attributes that say so, and the time in ns before which the event cannot have been fired."""
+    """Return the attributes for these options, and the time in ns before which the event cannot have been fired."""
     stated: dict[str, Any] = {}
     if cause is not None:
         stated["causes"] = Cause.of(cause)
@@ -338,7 +339,7 @@ def _end_timer(timer: asyncio.TimerHandle, accepted: asyncio.Future[None]) -> No
 def _column(
     what: str, given: Iterable[str | None] | None, count: int, check: Callable[[object], str]
 ) -> list[str | None] | None:
-    """One for each event, or None. Raises `BadArgument`, and what `check` raises."""
+    """Return a value for each event, or None. Raise `BadArgument`, and what `check` raises."""
     if given is None:
         return None
     column = None if isinstance(given, str | bytes) or not isinstance(given, Iterable) else list(given)
@@ -352,7 +353,7 @@ def _column(
 
 
 def _keys(payloads: list[Any], key: Any, keys: Iterable[str | None] | None) -> list[str | None] | None:
-    """Of each event, or None."""
+    """Return the key of each event, or None."""
     if key is None:
         return _column("keys", keys, len(payloads), check_key)
     if keys is not None:

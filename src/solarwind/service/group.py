@@ -20,7 +20,7 @@ MAX_LIFT_NS = 10_000_000_000  # that a clock may be behind; a larger step back i
 class Numbers:
     """The numbers that ids are made of: a random producer for each topic of this process, and a count from a random
     number on. Both are random, since a producer alone has too few bits for the many processes that fire one event.
-    `author` is the engine's, which proves to a server that they are this process's own."""
+    `author` is the engine's, which proves to a server that the numbers are this process's own."""
 
     def __init__(self, author: bytes = b"") -> None:
         self.author = author
@@ -36,8 +36,8 @@ class Numbers:
 
 
 class Order:
-    """The times of what this process fires, which never go back, so that ids sort in the order fired: while the clock
-    is behind, by `MAX_LIFT_NS` at most, time stands still."""
+    """The times of what this process fires. They never go back, so that ids sort in the order fired: while the clock is
+    behind, by `MAX_LIFT_NS` at most, the time stays the same."""
 
     def __init__(self) -> None:
         self.latest = 0
@@ -53,12 +53,12 @@ class Order:
         return time
 
     def note(self, time: int) -> None:
-        """Note the time of an event; a clock that was set far back is followed."""
+        """Note the time of an event. A clock that was set far back is followed."""
         if time > self.latest or self.latest - time >= MAX_LIFT_NS:
             self.latest = time
 
     def straighten(self, times: list[int], start: int, latest: int) -> None:
-        """Times from the index `start` on, after `latest`."""
+        """Make the times from the index `start` on ascend, after `latest`."""
         rest = times[start:] if start else times
         if not rest or (rest[0] >= latest and rest == sorted(rest)):
             return
@@ -113,7 +113,7 @@ class Group(msgspec.Struct, eq=False):
         return make_id(self.times[index], self.producer, self.first + index)
 
     def straighten(self) -> None:
-        """Make the times ascend, for good: an id that was read must not change."""
+        """Make the times ascend, permanently: an id that was read must not change."""
         start, count = self.straight, len(self.times)
         if start == count:
             return

@@ -1,8 +1,8 @@
-"""Events whose handlers are still running here though somebody else may have them by now.
+"""Events whose handlers are still running here though another process may have them by now.
 
-Their lease is over, or the connection that they came by, and a handler cannot be taken back. The dispatcher hands them
-out again, maybe to this very process. So none of them begins here a second time, and with a keyed exchange none of its
-key, before the handler that is at it has ended. Other processes know nothing of it.
+Their lease is over, or the connection that they came by, and a handler cannot be stopped. The dispatcher hands them out
+again, maybe to this very process. So none of them begins here a second time, and with a keyed exchange none of its key,
+before the running handler has ended. Other processes know nothing of it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MIN_PAUSE_S, MAX_PAUSE_S = 0.1, 5.0
 
 
 class InDoubt:
-    """The running handlers of one purpose whose events may be another's by now, for all its instances in this
+    """The running handlers of one purpose whose events may be another process's by now, for all its instances in this
     process."""
 
     def __init__(self, join: Join) -> None:
@@ -62,7 +62,7 @@ class InDoubt:
         return positions
 
     def ended(self, work: Work) -> None:
-        """Let others begin, because a handler of this work has ended."""
+        """Begin events that waited for a handler of this work, because it has ended."""
         if work not in self.works:
             return
         if not work.running:

@@ -1,4 +1,4 @@
-"""What an exception of a handler means for its event. It never raises."""
+"""What becomes of an event whose handler raised an exception."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ _NAME = type.__dict__["__name__"].__get__  # a class may have a metaclass that r
 
 
 class Outcome(NamedTuple):
-    """`after_ns` is for `later`; `text` can be encoded as UTF-8."""
+    """What becomes of an event: the verdict, and what the exception says. `after_ns` is for `later`; `text` can be
+    encoded as UTF-8."""
 
     verdict: Literal["retry", "later", "reject"]
     text: str
@@ -19,7 +20,8 @@ class Outcome(NamedTuple):
 
 
 def outcome_of(error: BaseException) -> Outcome:
-    """Return the meaning: that of `Later` and `Reject`, also within a task group; anything else is a failure."""
+    """Return the outcome: that of `Later` and `Reject`, also within a task group; any other exception is a failure.
+    This never raises."""
     try:
         return _read(error)
     except BaseException:  # it says nothing: it has not the fields of its class, or its class has no name to read
@@ -36,7 +38,7 @@ def _read(error: BaseException) -> Outcome:
 
 
 def _text(error: BaseException) -> str:
-    """Return what an exception says. It means what it means even if its text cannot be read."""
+    """Return what an exception says. The outcome is the same even if its text cannot be read."""
     try:
         # What is no Unicode, such as half of a pair, cannot be written down.
         return str(error).encode("utf-8", "backslashreplace").decode()

@@ -23,11 +23,10 @@ HELD_BYTES = 320  # about what an event that a handler fired takes besides its p
 
 
 class Receipt:
-    """What `fire` gives. Forget it, or await it: then the event is accepted, and you have its id.
+    """What `fire` returns. Drop it, or await it: then the event is accepted, and the result is its id.
 
-    Awaiting raises the error why it was not accepted, such as `StoreError`. What was fired inside a handler is accepted
-    together with the settle, after the handler has returned; awaiting it there gives the id at once.
-    """
+    Awaiting raises the error that kept it from being accepted, such as `StoreError`. What was fired inside a handler is
+    accepted together with the settle, after the handler has returned; awaiting it there returns the id at once."""
 
     __slots__ = ()
 
@@ -143,10 +142,10 @@ class HeldReceipt(Receipt):
 
 
 class Receipts:
-    """What `fire_many` gives. Forget it, or await it: then all of the events are accepted, and you have it again.
+    """What `fire_many` returns. Drop it, or await it: then all of the events are accepted, and the result is this
+    object.
 
-    Awaiting raises the error why one was not accepted.
-    """
+    Awaiting raises the error that kept one from being accepted."""
 
     __slots__ = ("_parts",)
 

@@ -110,7 +110,7 @@ class Registrations(list[Registration]):
         return [each for each in self if _is_same(each.function, function)]
 
     def cannot_settle(self) -> str:
-        """Return the end of a sentence on what is left: the purposes of which nothing here settles what pends."""
+        """Return the end of a sentence on what is left: the purposes whose pending events no instance here settles."""
         purposes = {(each.join.topic, each.join.purpose): False for each in self}
         for each in self:
             exchange = registered.lookup(each.join.exchange)

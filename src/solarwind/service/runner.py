@@ -4,14 +4,14 @@
 without a turn of the loop, a task or a future in between; while it waits, the others go on. `def` handlers run on
 threads of their own, so they never block the loop.
 
-Whatever a handler raises is a failed attempt, be it `SystemExit` or the cancellation of its task; only `stop` ends a
+Whatever a handler raises is a failed attempt, also `SystemExit` or the cancellation of its task; only `stop` ends a
 worker. Nothing that a call sets in its context is seen by the next: a `def` handler is called in a copy of it. For
-`async def` that would cost a quarter of the speed, so there the worker looks afterwards whether the context is still
-the same, which takes 70 ns. If it is not, or if somebody cancelled it, it ends, and a new one takes its place.
+`async def` that would cost a quarter of the speed, so there the worker checks afterwards whether the context is still
+the same, which costs 70 ns. If it is not, or if the worker was cancelled, it ends, and a new one replaces it.
 
-A child that a handler forks has a copy of all this, but it is no worker: where it comes back out of the handler, it
-ends before anything is reported. The fork itself makes each copy stop at the next of its usual looks, so that this
-costs an event nothing.
+A child that a handler forks has a copy of all this, but it is no worker: where it returns from the handler, it ends
+before anything is reported. The fork itself makes each copy stop at its next regular check, so that this costs an event
+nothing.
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 class Worker(asyncio.Task[None]):
-    """A task that knows whether it was cancelled on purpose: by the runner, its handler, or a library of that."""
+    """A task that knows whether it was cancelled on purpose: by the runner, its handler, or a library that the handler
+    uses."""
 
     def __init__(self, work: Coroutine[Any, Any, None], *, loop: asyncio.AbstractEventLoop, context: Context) -> None:
         self.requests: list[object] = []  # the messages of those who cancelled it
@@ -91,7 +92,7 @@ class Runner(Consumer):
         limits: Limits,
         context: Context | None = None,
     ) -> None:
-        """It handles nothing before `begun`. Handlers are called in copies of `context`."""
+        """Handle nothing before `begun`. Handlers are called in copies of `context`."""
         super().__init__(engine, join, limits)
         self._begun = begun
         self._handler = handler
@@ -224,8 +225,8 @@ class Runner(Consumer):
             await asyncio.sleep(0)
 
     async def _handle_each(self, work: Work) -> bool:
-        """Call the handler for one event after the other. This loop is what an event costs: everything is at hand.
-        False if another worker must go on with it."""
+        """Call the handler for one event after the other. This loop is the cost of an event, so everything it uses is
+        local. Return False if another worker must go on with it."""
         worker, call, is_raw = asyncio.current_task(), self._handler.call, self._handler.is_raw
         assert isinstance(worker, Worker)
         hand_out = work.hand_out(self.join, self._engine)
@@ -278,7 +279,7 @@ class Runner(Consumer):
                 return False
 
     async def _handle_batches(self, work: Work) -> bool:
-        """Call the handler for up to `batch` events at a time. False if another worker must go on with it."""
+        """Call the handler for up to `batch` events at a time. Return False if another worker must go on with it."""
         worker = asyncio.current_task()
         assert isinstance(worker, Worker)
         hand_out = work.hand_out(self.join, self._engine)
@@ -303,7 +304,7 @@ class Runner(Consumer):
         return True
 
     def _is_end(self, error: BaseException) -> bool:
-        """Whether an exception means that this worker is to end, although it came out of the handler."""
+        """Return whether an exception means that this worker is to end, although it came out of the handler."""
         kind = type(error)  # `isinstance` would ask the error, whose attributes may be anything
         if issubclass(kind, asyncio.CancelledError):
             return self._cancelled
@@ -389,8 +390,9 @@ class Runner(Consumer):
     # Failures -----------------------------------------------------------------------------------------
 
     def _batch_failed(self, work: Work, positions: list[int], events: Sequence[Event], error: BaseException) -> None:
-        """`Later` and `Reject` are about all of them. Else it is tried again at once in halves, down to the events that
-        fail alone: those have failed, and no attempt of the others is counted. What it fired is forgotten."""
+        """Try a failed batch again at once in halves, down to the events that fail alone: those have failed, and no
+        attempt of the others is counted. What the batch fired is forgotten. `Later` and `Reject` apply to all of its
+        events."""
         if self._is_copy:
             self._end_copy()
         for event in events:
@@ -456,7 +458,7 @@ def _batch_done(consumer: Consumer, work: Work, positions: list[int], events: Se
 
 
 def _log(level: int, kind: tuple[object, ...], message: str, error: BaseException | None = None) -> None:
-    """With the error's traceback, if that can be written. No attempt goes uncounted because the log is out of order."""
+    """Log with the error's traceback, if that can be written. An attempt is counted even if logging fails."""
     try:
         limited.log(kind, level, "%s", message, exc_info=error)
     except BaseException as fault:
@@ -467,7 +469,7 @@ def _log(level: int, kind: tuple[object, ...], message: str, error: BaseExceptio
 
 
 def _is_other(before: Context) -> bool:
-    """Whether the context has changed."""
+    """Return whether the context has changed."""
     try:
         return copy_context() != before
     except Exception:  # values that cannot be compared, such as arrays

@@ -32,8 +32,8 @@ class Unfit(Exception):
 
 
 class Handler(msgspec.Struct, frozen=True):
-    """A function that handles events. `call` takes an `Event`; of a batch handler, a list of up to `batch` of them; of
-    one that takes nothing but the undecoded payload (`is_raw`), just that. `purpose` is what for, if nobody says."""
+    """A function that handles events. `call` gets an `Event`; of a batch handler, a list of up to `batch` of them; of
+    one that wants only the undecoded payload (`is_raw`), just that. `purpose` is the default of its purpose."""
 
     name: str
     purpose: str
@@ -149,8 +149,8 @@ def _parameters(function: Callable[..., Any], inner: Any, name: str) -> list[_Pa
 
 
 def _is_unbound(function: Any, first: inspect.Parameter) -> bool:
-    """Whether a function is a method without its object, such as one that is decorated in the body of its class: it is
-    defined in a class, and its first parameter, which nobody annotates in a method, would get the payload."""
+    """Return whether a function is a method without its object, such as one that is decorated in the body of its class:
+    it is defined in a class, and its first parameter, which has no annotation in a method, would get the payload."""
     if not inspect.isfunction(function) or first.annotation is not first.empty:
         return False
     names = function.__qualname__.split(".")
@@ -193,8 +193,8 @@ def _hint(parameter: inspect.Parameter, inner: Any, name: str) -> Any:
 
 
 def _resolved(annotation: Any, inner: Any) -> Any:
-    """An annotation, evaluated where it is text: by itself, since others of the function need not be such that it can
-    be done. May raise anything."""
+    """Return an annotation, evaluated where it is text: by itself, since others of the function need not be such that
+    it can be done. May raise anything."""
 
     def carrier() -> None: ...
 
@@ -203,7 +203,7 @@ def _resolved(annotation: Any, inner: Any) -> Any:
 
 
 def _mentions_event(type_: Any) -> bool:
-    """Whether it is, or contains, an Event or a class derived from it, of which nobody makes an object."""
+    """Return whether a type is, or contains, an Event or a class derived from it; such objects cannot be made."""
     type_ = getattr(type_, "__bound__", None) or codec.unwrapped(type_)
     is_event = isinstance(type_, type) and get_origin(type_) is None and issubclass(type_, Event)
     return is_event or any(_mentions_event(each) for each in get_args(type_))
@@ -214,7 +214,8 @@ def _refuse(name: str, parameter: inspect.Parameter, expected: str, got: Any) ->
 
 
 def _wraps_async(outer: Any, inner: Any) -> bool:
-    """A decorator's `def` gives back what the `async def` does; an object may well be there to do something else."""
+    """Return whether a `def` only wraps an `async def`. A decorator's `def` returns what the `async def` does; an
+    object may do something else."""
     return (inspect.isfunction(outer) or inspect.ismethod(outer)) and inspect.iscoroutinefunction(inner)
 
 
@@ -229,7 +230,7 @@ def _returns_awaitable(function: Any, inner: Any) -> bool:
 
 
 def _awaited(call: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """For a `def` that is wrapped around an `async def` and gives back what that returns."""
+    """Return an `async def` for a `def` that wraps an `async def` and returns its coroutine."""
 
     async def run(given: Any) -> Any:
         result = call(given)
@@ -239,7 +240,7 @@ def _awaited(call: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 def refuse_unrun(result: object) -> None:
-    """Raise `TypeError` where a handler returned what is yet to run: nothing was handled."""
+    """Raise `TypeError` where a handler returned something that has yet to run: nothing was handled."""
     if inspect.iscoroutine(result):
         result.close()
     elif not (inspect.isawaitable(result) or inspect.isgenerator(result) or inspect.isasyncgen(result)):
@@ -281,7 +282,7 @@ def _decode_one(decode: codec.Decoder, event: Event) -> Any:
 
 
 def _decode_all(decode: codec.Decoder, events: list[Event]) -> list[Any]:
-    """They are of one batch, so that what they have in common is looked at once."""
+    """Return the events' payloads. They are of one batch, so that what they have in common is decoded once."""
     batch = events[0]._of.batch
     data, starts = batch.layout
     contents = batch.header.content

@@ -72,7 +72,7 @@ class Reader(Consumer):
 
     @property
     def is_waited_for(self) -> bool:
-        """Whether the one who asks, or who started it, was given an event that is yet to be settled."""
+        """Whether the caller, or the task that started it, was given an event that has yet to be settled."""
         return self._event is not None and self._event is _in_hand.get()
 
     def settle(self) -> None:
@@ -85,8 +85,8 @@ class Reader(Consumer):
 
 
 def check_free(handled: Event | None, readers: Collection[Reader]) -> None:
-    """Raise `Unavailable` where whoever waits for everything would wait for itself: for the event `handled`, whose
-    handler it is, or for one of a stream."""
+    """Raise `Unavailable` where waiting for everything would wait for itself: for the event `handled`, whose handler is
+    the caller, or for one of a stream."""
     if handled is not None:
         raise Unavailable(
             f"expected settled() outside of handlers, got it in that of {handled.purpose!r} on {handled.topic!r}, "
@@ -105,9 +105,8 @@ class Stream(AsyncIterator[Event]):
     """The events of a purpose, as an async iterator: asking for the next settles the last.
 
     It joins when it is first asked, or entered with `async with`. It leaves at the end of the `async with`, with
-    `aclose()`, when the `async for` that joined it is left, or when nobody has it any more: what was taken but not
-    settled is handed out again. `settle()` settles without asking for the next.
-    """
+    `aclose()`, when the `async for` that joined it is left, or when it is garbage: events that were received but not
+    settled are handed out again. `settle()` settles without asking for the next."""
 
     def __init__(
         self,
@@ -160,14 +159,14 @@ class Stream(AsyncIterator[Event]):
             await self._leave(reader)
 
     def _forget(self) -> Reader | None:
-        """Close it, and return its reader."""
+        """Close the stream, and return its reader."""
         reader, self._reader, self._loop = self._reader, None, None
         if self._dropped is not None:
             self._dropped.detach()
         return reader
 
     def _drop(self) -> None:
-        """Leave, because the `async for` that opened it was left. Another may open it again."""
+        """Leave, because the `async for` that opened it was left. Another `async for` may open it again."""
         reader = self._forget()
         if reader is not None:
             self._leave_soon(reader)
@@ -182,7 +181,7 @@ class Stream(AsyncIterator[Event]):
 
 
 class _Loop(AsyncIterator[Event]):
-    """An `async for` over a stream that nobody opened. Python drops it when the loop is left."""
+    """An `async for` over a stream that was not opened before. Python drops it when the loop is left."""
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream

@@ -95,7 +95,7 @@ class Store(Protocol):
         ...
 
     async def has_room(self, size: int) -> bool:
-        """Whether a commit of `size` bytes may succeed, after one was `Full`."""
+        """Return whether a commit of `size` bytes may succeed, after one was `Full`."""
         ...
 
     async def make_room(self) -> bool:
@@ -164,7 +164,7 @@ class Store(Protocol):
         ...
 
     def is_sure(self) -> bool:
-        """Whether this process is certainly still the owner. Asked before each offer."""
+        """Return whether this process is certainly still the owner. Asked before each offer."""
         ...
 
     async def confirm_ownership(self) -> None:

@@ -145,7 +145,7 @@ def resolve(path: str) -> str:
 
 
 def exists(path: str, vfs: str | None) -> bool:
-    """Whether a store is at `path`. Raise `StoreError` where something else is."""
+    """Return whether a store is at `path`. Raise `StoreError` where something else is."""
     if os.path.isdir(path):
         raise StoreError(f"expected a store's file, but {path} is a folder: name a file in it, such as {path}/wind.db")
     if not os.path.exists(path) or os.path.getsize(path) == 0:
@@ -169,7 +169,7 @@ def read_life(path: str, vfs: str | None) -> int:
 
 
 def is_closed(path: str, vfs: str | None) -> bool:
-    """Whether the file itself, whatever its log has, says that it was closed in order."""
+    """Return whether the file itself, whatever its log has, says that it was closed in order."""
     try:
         with closing(_connect_to_file(path, vfs)) as connection:
             return bool(meta(connection, "clean"))
@@ -178,7 +178,7 @@ def is_closed(path: str, vfs: str | None) -> bool:
 
 
 def has_log(path: str) -> bool:
-    """Whether SQLite's log beside the file holds anything."""
+    """Return whether SQLite's log beside the file holds anything."""
     try:
         return os.path.getsize(f"{path}-wal") > _LOG_HEADER_BYTES
     except OSError:
@@ -263,7 +263,7 @@ def _create(connection: apsw.Connection) -> None:
 
 
 def has_its_schema(connection: apsw.Connection) -> bool:
-    """Whether tables and indices are exactly those of `_SCHEMA`."""
+    """Return whether tables and indices are exactly those of `_SCHEMA`."""
     query = "SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_stat%' ORDER BY name"
     model = apsw.Connection(":memory:")
     try:

@@ -66,7 +66,7 @@ class Definitions(Protocol):
 
 
 class Watchers:
-    """The callbacks of those who watch definitions."""
+    """The callbacks for changes of definitions."""
 
     def __init__(self) -> None:
         self._told: dict[str, list[Listener]] = {}

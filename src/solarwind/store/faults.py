@@ -1,4 +1,4 @@
-"""What a failed call of the system means for a store, in words that say what to do."""
+"""What a failed system call means for a store, in words that say what to do."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def explain(error: BaseException, path: str) -> str | None:
 
 
 def _try(path: str) -> int:
-    """Return the error of the system that meets whoever uses a file beside `path` now, or 0."""
+    """Return the operating system's error for using a file beside `path` now, or 0."""
     folder = os.path.dirname(os.path.abspath(path))
     try:
         with ExitStack() as stack:

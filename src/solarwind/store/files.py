@@ -206,7 +206,7 @@ class Reserve:
         return self.held
 
     def probe(self, size: int) -> bool:
-        """Whether the disk has room for `size` bytes, up to 8 MiB, and a bit more."""
+        """Return whether the disk has room for `size` bytes, up to 8 MiB, and a bit more."""
         size = min(size, _PROBE_BYTES) + (256 << 10)
         try:
             make_file(self._path, self._database)

@@ -109,7 +109,7 @@ def inspect_log(path: str, vfs: str | None) -> Iterator[Finding]:
 
 
 def _is_own_log(path: str, vfs: str | None) -> bool:
-    """Whether the log beside the file goes on from it, as far as its mark tells: see `Mark`."""
+    """Return whether the log beside the file goes on from it, as far as its mark tells: see `Mark`."""
     life, mark, after = read_life(path, vfs), Mark.read(path, vfs), read_life(path, vfs)
     if mark is None:  # it is there before a log is: so this is a copy, or its mark was removed
         return not is_closed(path, vfs)

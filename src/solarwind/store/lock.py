@@ -47,10 +47,9 @@ class Lock:
     """
 
     def __init__(self, path: str, now: int, forked: Callable[[], None] = lambda: None) -> None:
-        """Acquire it, and create the file if there is none; `StoreError` names the process that holds it.
+        """Acquire the lock, and create the file if there is none. Raise `StoreError`, naming the process that holds it.
 
-        `forked` is called in each forked child, where the lock is not held.
-        """
+        `forked` is called in each forked child, where the lock is not held."""
         self.path = path
         self._forked = forked
         self._file, self.identity = self._take()
@@ -115,7 +114,7 @@ class Lock:
             self._file = -1
 
     def leave_to_parent(self) -> None:
-        """Give up the lock in a forked child: the parent still holds it, and nobody does once the parent has ended."""
+        """Give up the lock in a forked child: the parent still holds it, until it ends."""
         os.close(self._file)
         self._file = -1
         self._forked()

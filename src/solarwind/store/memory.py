@@ -69,7 +69,7 @@ class _Made:
         self.widest = max(self.widest, header.count)
 
     def has(self, number: int, slot: int) -> bool:
-        """Whether it made an id of that number and time."""
+        """Return whether Solar Wind made an id of that number and time."""
         for at in range(bisect_right(self.runs, number, key=itemgetter(0)) - 1, -1, -1):
             first, time, times = self.runs[at]
             if number - first >= self.widest:
@@ -80,7 +80,8 @@ class _Made:
 
 
 class MemoryStore(Alone):
-    """Keeps no state of purposes, because nothing recovers from it. It is full at `max_bytes` of batches."""
+    """A store that keeps no state of purposes, because nothing recovers from it. It is full at `max_bytes` of
+    batches."""
 
     durable = False
     keep_ns = 0

@@ -1,6 +1,6 @@
-"""Notices that a store's file or its log was removed, replaced or overwritten by somebody else while it is in use.
+"""Notices that a store's file or its log was removed, replaced or overwritten by another program while it is in use.
 
-SQLite does not: it goes on writing to a log that leads nowhere, and nobody would find what was accepted.
+SQLite does not notice: it goes on writing to a log that leads nowhere, and what was accepted would be lost.
 """
 
 from __future__ import annotations
@@ -34,9 +34,8 @@ class _Seen(NamedTuple):
 class Watch:
     """What the file at `path` and its log have to be. Only a checkpoint of the store itself changes the file.
 
-    A look costs two calls of the system for each of them, and is taken after every commit. The file is read by `file`,
-    a descriptor of it that stays open: closing another one would release SQLite's locks.
-    """
+    A check costs two system calls for each of them, and is made after every commit. The file is read by `file`, a
+    descriptor of it that stays open: closing another one would release SQLite's locks."""
 
     def __init__(self, path: str, file: int) -> None:
         self._path, self._log_path = path, f"{path}-wal"
@@ -48,7 +47,7 @@ class Watch:
         self._log_header = b""
 
     def begin(self) -> None:
-        """Take the file and its log as they are now for the store's own."""
+        """Remember the file and its log, as they are now, as the store's own."""
         self.end()
         self._log = os.open(self._log_path, os.O_RDONLY | os.O_CLOEXEC)
         self._log_identity, self._log_header = identity(self._log_path), os.pread(self._log, _LOG_HEADER_BYTES, 0)
@@ -61,12 +60,12 @@ class Watch:
             self._log = -1
 
     def is_log_whole(self, pages: int, page_bytes: int) -> bool:
-        """Whether the log is as long as its `pages` need. Asked before it is written to, which would hide it."""
+        """Return whether the log is as long as its `pages` need. Asked before it is written to, which would hide it."""
         size = _LOG_HEADER_BYTES + pages * (page_bytes + _FRAME_HEADER_BYTES)
         return self._seen is None or not pages or os.fstat(self._log).st_size >= size
 
     def harmed(self) -> str | None:
-        """Return which of the two is not the store's own any more, if any."""
+        """Return which of the two is no longer the store's own, if any."""
         if self._seen is None:
             return None
         if self._look() != self._seen and not self._is_own():
@@ -77,7 +76,7 @@ class Watch:
 
     @contextmanager
     def checkpoint(self) -> Iterator[bool]:
-        """Enclose a checkpoint. It is told whether the file is still the store's own, so that it may be written to."""
+        """Enclose a checkpoint. Yield whether the file is still the store's own, so that it may be written to."""
         with self._guard:
             own = self._seen is None or self._checkpoints > 0 or self._look() == self._seen
             self._checkpoints += 1
@@ -105,7 +104,8 @@ class Watch:
             return (found.device, found.inode, found.life) == (seen.device, seen.inode, seen.life)
 
     def _is_own_log(self) -> bool:
-        """Whether its header is the one that was seen, or that of a restart: then a number in it grows by one."""
+        """Return whether its header is the one that was seen, or that of a restart: then a number in it grows by
+        one."""
         header, before = os.pread(self._log, _LOG_HEADER_BYTES, 0), self._log_header
         if header != before:
             salt, former = (int.from_bytes(each[16:20], "big") for each in (header, before))

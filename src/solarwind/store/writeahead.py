@@ -56,11 +56,11 @@ class WriteAheadLog:
 
     @property
     def is_whole(self) -> bool:
-        """Whether nobody else has cut it off since the last commit."""
+        """Whether the log was not cut off since the last commit."""
         return self._watch.is_log_whole(self._pages, self._page_bytes)
 
     def count(self) -> None:
-        """Note how long it is after each commit, from here on."""
+        """Note the length of the log after each commit, from here on."""
         self._writer.set_wal_hook(self._note_pages)
 
     def _note_pages(self, _: apsw.Connection, __: str, pages: int) -> int:
@@ -68,7 +68,7 @@ class WriteAheadLog:
         return apsw.SQLITE_OK
 
     def bound(self) -> None:
-        """Let it start anew once it is long."""
+        """Start the log anew once it is long."""
         if not self._reserve.held and self.bytes >= self._reserve.SIZE // 4:
             self.empty()  # the reserved space is for the database, too
         elif self.bytes < _LOG_BYTES:
@@ -131,7 +131,7 @@ class WriteAheadLog:
         return max(0, self._pages - copied) if written >= 0 else 0
 
     def _note_fault(self, error: apsw.Error) -> None:
-        """Log it once, until it succeeds again."""
+        """Log the fault once, until emptying succeeds again."""
         if not self._fault:
             log.warning("%s-wal cannot be emptied into %s (%s), so it grows: see to its disk", *[self._path] * 2, error)
         self._fault = str(error) or type(error).__name__

@@ -125,7 +125,7 @@ class Book:
             book.note_change(self.ends[book.name[0]])
 
     def is_stated(self, name: Name, version: int) -> bool:
-        """Whether it is known what the version states, and is after a crash too."""
+        """Return whether it is known what the version states, and is after a crash too."""
         if name not in self.purposes or name not in self._durable:
             return False
         return all(version in each.statements for each in (self.purposes[name].facts, self._durable[name]))
@@ -551,7 +551,7 @@ class Book:
             raise Broken(f"{book.name}: {position} is dead, though it was only next to one that kills")
 
     def number(self, topic: str, position: int) -> int:
-        """The number that the event at a position was fired with."""
+        """Return the number that the event at a position was fired with."""
         start = max(start for start in self._numbers[topic] if start <= position)
         return self._numbers[topic][start] + position - start
 

@@ -111,7 +111,7 @@ class Engine:
         self.carry_out()
 
     def tick(self) -> bool:
-        """Do what is due. Gives whether anything was."""
+        """Do what is due. Return whether anything was."""
         wake_at = self.dispatcher.wake_at
         if wake_at is None or wake_at > self.now:
             return False

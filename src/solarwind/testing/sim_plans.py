@@ -59,7 +59,7 @@ class Worker(msgspec.Struct, eq=False):
 
 
 def make_plans(random: Random) -> list[Plan]:
-    """The purposes of a world."""
+    """Return the purposes of a world."""
     plans = []
     for number in range(random.choice((1, 2, 3, 4))):
         topic = random.choice(("a", "a", "b"))
@@ -80,6 +80,6 @@ def make_plans(random: Random) -> list[Plan]:
 
 
 def make_due(random: Random, wall: int) -> list[int]:
-    """When each event of a batch is due: in one part of it, or two."""
+    """Return when each event of a batch is due: in one part of it, or two."""
     times = {wall + random.randint(-1, 60) * SECOND for _ in range(random.randint(1, 2))}
     return [time for time in sorted(times) for _ in range(random.randint(1, 3))]

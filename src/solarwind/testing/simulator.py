@@ -72,7 +72,7 @@ def _little_at_once(seed: int) -> Iterator[None]:
 
 
 def simulate(seed: int, steps: int = STEPS) -> Summary:
-    """Run the world of `seed` for so many steps and to its end. Raises `SimulationFailure`."""
+    """Run the world of `seed` for so many steps and to its end. Raise `SimulationFailure`."""
     with _little_at_once(seed):
         world = World(seed)
         names, weights = world.actions()
