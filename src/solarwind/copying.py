@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from typing import Protocol
 from urllib.parse import urlsplit
 
@@ -29,7 +29,7 @@ from .errors import BadArgument, ConflictError, NotAllowed, StoreError
 from .store.base import Full, Recovered, TopicRecord
 from .store.check import Progress
 from .store.definitions import Definition, Definitions
-from .store.delays import BEGINNING, DueLog, Entry
+from .store.delays import BEGINNING, Entry
 from .store.offline import OfflineStore
 from .text import redact
 from .urls import missing_extra, sqlite_path
@@ -73,9 +73,8 @@ class End(Protocol):
 
     definitions: Definitions  # once it is open
 
-    @property
-    def delays(self) -> DueLog | None:
-        """The due-log, or None where it has none."""
+    async def delayed(self, after: tuple[int, int], max_bytes: int) -> list[Entry]:
+        """Return the due-log's next entries: see `DueLog.page`."""
         ...
 
     async def delay(self, entries: Sequence[Entry]) -> None:
@@ -282,7 +281,7 @@ class _Copying:
             await self._copy_settings(topic)
         for definition in self._missing:
             await self._target.definitions.put(definition.kind, definition.name, definition.value or b"", before=0)
-        while page := await _page_of(self._source, self._delayed):
+        while page := await self._source.delayed(self._delayed, PAGE_BYTES):
             await self._target.delay(page)
             self._delayed = page[-1].place
         purposes = sum(not state.track for topic in self._topics.values() for state in topic.states)
@@ -321,19 +320,19 @@ class _Copying:
             raise self._conflict(f"the {kind} {name!r}, which the source does not have")
 
     async def _compare_delayed(self) -> None:
-        """Check that the target's due-log is the beginning of the source's."""
-        if self._target.delays is None and await _page_of(self._source, self._delayed):
-            raise NotAllowed(
-                f"expected a due-log in {self._target.place} for what is delayed in {self._source.place}, but it has "
-                "none: wait until they are due, or copy to a file"
-            )
-        after = BEGINNING
-        while there := await _page_of(self._target, after):
-            for entry in there:
-                mine = await _page_of(self._source, self._delayed, 1)
-                if not mine or (mine[0].due, mine[0].batch.data) != (entry.due, entry.batch.data):
+        """Check that the target's due-log is the beginning of the source's. Entries may have been cut differently, so
+        events are compared. One that the target has in part is written again: what is there is left out."""
+        theirs = _delayed_events(self._target)
+        async for entry in _delayed(self._source):
+            for event in _events_of(entry):
+                there = await anext(theirs, None)
+                if there is None:
+                    return
+                if there != event:
                     raise self._conflict("other delayed events")
-                self._delayed, after = mine[0].place, entry.place
+            self._delayed = entry.place
+        if await anext(theirs, None) is not None:
+            raise self._conflict("other delayed events")
 
     async def _locate(self, topic: _TopicCopy) -> None:
         """Read the source up to the target's last event of a topic, and check that it is the same event."""
@@ -443,8 +442,23 @@ class _Copying:
             await self._target.store_of(topic.name).topic(topic.name, *topic.settings)
 
 
-async def _page_of(end: End, after: tuple[int, int], max_bytes: int = PAGE_BYTES) -> list[Entry]:
-    return await end.delays.page(after, max_bytes) if end.delays is not None else []
+async def _delayed(end: End) -> AsyncIterator[Entry]:
+    after = BEGINNING
+    while page := await end.delayed(after, PAGE_BYTES):
+        for entry in page:
+            yield entry
+        after = page[-1].place
+
+
+def _events_of(entry: Entry) -> Iterator[tuple[int, str, bytes]]:
+    for index in range(len(entry.batch)):
+        yield entry.due, entry.batch.id(index), entry.batch.payload(index)
+
+
+async def _delayed_events(end: End) -> AsyncIterator[tuple[int, str, bytes]]:
+    async for entry in _delayed(end):
+        for event in _events_of(entry):
+            yield event
 
 
 def _track(state: State) -> tuple[str, int]:

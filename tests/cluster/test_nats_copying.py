@@ -21,6 +21,7 @@ from solarwind.copying import Copied, CopyStore, copy
 from solarwind.core.log import Stored
 from solarwind.core.state import Change, Letter, Snapshot, Statement
 from solarwind.errors import ConflictError, StoreError
+from solarwind.store.delays import Delayed, Entry
 from solarwind.store.offline import OfflineStore
 from solarwind.store.sqlite import SqliteStore
 from solarwind.testing.contract import until
@@ -170,6 +171,9 @@ class CutEnd(NatsEnd):
     def store_of(self, topic: str) -> Any:
         return CutPart(super().store_of(topic), self)
 
+    async def delay(self, entries: Sequence[Entry]) -> None:
+        await self.write(super().delay(entries))
+
     async def write(self, work: Coroutine[Any, Any, Any]) -> Any:
         self.left -= 1
         if self.left == 0 and self.how == "before":
@@ -215,6 +219,22 @@ def test_cut_off_at_any_write_and_repeated_it_is_the_same_copy(
             cuts += 1
     assert cuts > 5
     assert told(url) == said(source)
+
+
+def test_many_events_that_are_delayed_to_one_time_keep_their_order_in_copies(url: str, tmp_path: Path) -> None:
+    """Of several topics, and more in a batch than a namespace sorts at once."""
+
+    async def delay(store: SqliteStore) -> None:
+        ids: list[str | None] = [f"id-{number}" for number in range(300)]
+        mixed = [batch(topic, 1, 400 + at, producer=at) for at, topic in enumerate(["one", "two", "three"] * 3)]
+        delayed = [batch("one", 300, 0, ids=ids), *mixed]
+        await store.commit([], [], [], NOW, [Delayed(NOW, each) for each in delayed])
+
+    on(tmp_path / "wind.db", delay)
+    for _ in range(2):
+        up(tmp_path / "wind.db", url)
+    down(url, tmp_path / "back.db")
+    assert told(url) == said(tmp_path / "back.db") == said(tmp_path / "wind.db")
 
 
 EVENTS = 12_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -28,7 +28,7 @@ from solarwind.core.state import Change, Letter, Snapshot, State, Statement, Wai
 from solarwind.errors import BadArgument, ConflictError, NotAllowed, SolarWindError, StoreError
 from solarwind.event import Cause
 from solarwind.store.base import Full, Recovered, Store
-from solarwind.store.delays import Delayed, Entry
+from solarwind.store.delays import BEGINNING, Delayed, Entry
 from solarwind.store.offline import OfflineStore
 from solarwind.store.sqlite import SqliteStore
 from solarwind.testing.contract import until
@@ -88,9 +88,20 @@ async def furnish(store: SqliteStore) -> None:
     await store.topic("empty", 0, 1 << 20)
     await store.definitions.put("webhook", "shop", b"one")
     await store.definitions.put("schedule", "nightly", b"two")
+    delayed = [(20, batch("later", 3, 0)), (10, batch("orders", 2, 40)), (10, batch("plain", 1, 40, ids=["mine"]))]
+    await store.commit([], [], [], NOW, [Delayed(NOW + due, each) for due, each in delayed])
 
 
 # --- what a store says --------------------------------------------------------------------------------------
+
+
+async def delayed_events(end: End) -> AsyncIterator[tuple[Entry, str]]:
+    after = BEGINNING
+    while page := await end.delayed(after, 1):
+        for entry in page:
+            for index in range(len(entry.batch)):
+                yield entry, entry.batch.id(index)
+        after = page[-1].place
 
 
 async def say(end: End) -> dict[str, Any]:
@@ -121,6 +132,7 @@ async def say(end: End) -> dict[str, Any]:
                 "suspects": [id for position, id in here.items() if position in purpose.main.suspects],
                 "counts": (each.settled, each.retried),
             }
+        said["delayed"] = [(each.due, event_id) async for each, event_id in delayed_events(end)]
         return said
     finally:
         await end.leave(recovered.clean)
@@ -659,17 +671,8 @@ def test_what_is_delayed_is_copied_once_however_often_the_copy_is_repeated(tmp_p
         copied(source, target)
 
 
-def test_delayed_events_are_not_copied_to_where_there_is_no_due_log(tmp_path: Path) -> None:
-    on(tmp_path / "source.db", delay)
-    several = Several(tmp_path / "several", writes=True)
-    with pytest.raises(NotAllowed, match="wait until they are due, or copy to a file"):
-        asyncio.run(copy(OfflineStore(str(tmp_path / "source.db"), writes=False), several))
-
-
 class Several:
     """An end whose topics are spread over several stores, which do not say where they put events."""
-
-    delays = None
 
     def __init__(self, folder: Path, *, writes: bool, number: int = 3) -> None:
         folder.mkdir(exist_ok=True)
@@ -688,7 +691,11 @@ class Several:
         )
 
     async def delay(self, entries: Sequence[Entry]) -> None:
-        raise AssertionError
+        """All in one of them."""
+        await self._stores[0].delay(entries)
+
+    async def delayed(self, after: tuple[int, int], max_bytes: int) -> list[Entry]:
+        return await self._stores[0].delayed(after, max_bytes)
 
     def store_of(self, topic: str) -> Store:
         return self._stores[crc32(topic.encode()) % len(self._stores)]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator, Sequence
+from operator import attrgetter
 
 import msgspec
 from nats.aio.msg import Msg
@@ -24,6 +25,7 @@ from ..store.definitions import Definitions
 from ..store.delays import Entry
 from .address import NamespaceSettings, read_address
 from .definitions import DefinitionKeys
+from .delayed import PART_BITS
 from .layout import DIRECT, Layout, id_name, producer_name
 from .namespace import open_namespace
 from .owners import HEARTBEAT_S, Member, Record
@@ -43,8 +45,6 @@ _EXPECT = "Nats-Expected-Last-Sequence"
 
 class NatsEnd:
     """The namespace at `url`. Unless it `writes`, it writes nothing there but what an owner writes anyway."""
-
-    delays = None
 
     def __init__(self, url: str, *, writes: bool) -> None:
         self._address = address = read_address(url)
@@ -88,8 +88,28 @@ class NatsEnd:
             [change for each in found for change in each.changes],
         )
 
+    async def delayed(self, after: tuple[int, int], max_bytes: int) -> list[Entry]:
+        """See `End`. What is due at the same time is in the order of its numbers, and then of the partitions."""
+        found: list[Entry] = []
+        ends: list[tuple[int, int]] = []
+        count = self.layout.settings.streams
+        for partition, each in self._partitions.items():
+            due, number = after
+            page = await each.delayed((due, (number - partition) // count), max_bytes)
+            if page:
+                found += [entry._replace(number=entry.number * count + partition) for entry in page]
+                ends.append(found[-1].place)
+        return sorted((entry for entry in found if entry.place <= min(ends)), key=attrgetter("place"))
+
     async def delay(self, entries: Sequence[Entry]) -> None:
-        assert not entries, "there is no due-log"
+        """Keep their order, also across partitions."""
+        accepted = max((each.accepted for each in self._partitions.values()), default=0)
+        parts: dict[int, list[Entry]] = {}
+        for number, entry in enumerate(entries, accepted + 1):
+            partition = self.layout.partition(entry.batch.topic)
+            parts.setdefault(partition, []).append(entry._replace(number=number << PART_BITS))
+        for partition, delayed in parts.items():
+            await self._partition(partition).delay(delayed)
 
     def store_of(self, topic: str) -> PartitionEnd:
         return self._partition(self.layout.partition(topic))
@@ -293,6 +313,20 @@ class PartitionEnd:
                 self._is_behind = False
             await self.store.commit([], changes, snapshots, now)
         return [None] * len(batches)
+
+    @property
+    def accepted(self) -> int:
+        """How many batches were delayed so far."""
+        return self.store.delays.size.accepted if self._is_open else 0
+
+    async def delayed(self, after: tuple[int, int], max_bytes: int) -> list[Entry]:
+        self._check()
+        return await self.store.delays.page(after, max_bytes) if self._is_open else []
+
+    async def delay(self, delayed: Sequence[Entry]) -> None:
+        await self._ready(0)
+        await self.store.commit([], [], [], 0, delayed)
+        await self.store.delays.sort()
 
     def _check(self) -> None:
         self._end.check_alone()

@@ -36,14 +36,6 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list[tuple[int, int, bytes]]).decode
 
 
-class Unsorted(NamedTuple):
-    """A batch in the inbox: its due time, and its place among those that are due at the same time."""
-
-    due: int
-    number: int
-    batch: Batch
-
-
 class Size(NamedTuple):
     """How much a due-log has: events, and batches that were ever accepted."""
 
@@ -71,7 +63,7 @@ class StreamDueLog:
         self._subject = layout.kept(partition, "due.")
         self._times = Pages(f"{self._subject}time.", log.kept)
         self._ids = Pages(f"{self._subject}id.", log.kept)
-        self._inbox: list[Unsorted] = []
+        self._inbox: list[Entry] = []
         self._is_open = False
 
     # What is accepted ---------------------------------------------------------------------------------
@@ -81,20 +73,20 @@ class StreamDueLog:
         if not self._is_open or sum(len(each.batch.data) for each in self._inbox) > INBOX_BYTES:
             await self._sort()
 
-    def accept(self, delayed: Sequence[Delayed]) -> tuple[list[Message], Size, list[Unsorted]]:
+    def accept(self, delayed: Sequence[Delayed | Entry]) -> tuple[list[Message], Size, list[Entry]]:
         """Return what stores batches, how much there is then, and the inbox then: see `accepted`."""
-        accepted = self.size.accepted
-        inbox = [
-            *self._inbox,
-            *(Unsorted(due, number << PART_BITS, batch) for number, (due, batch) in enumerate(delayed, accepted + 1)),
-        ]
-        return [self._inbox_message(inbox)], Size(self.size.events, accepted + len(delayed)), inbox
+        accepted, inbox = self.size.accepted, list(self._inbox)
+        for each in delayed:
+            number = each.number if isinstance(each, Entry) else (accepted + 1) << PART_BITS
+            inbox.append(Entry(each.due, number, each.batch))
+            accepted = max(accepted, number >> PART_BITS)
+        return [self._inbox_message(inbox)], self.size._replace(accepted=accepted), inbox
 
-    def accepted(self, size: Size, inbox: list[Unsorted]) -> None:
+    def accepted(self, size: Size, inbox: list[Entry]) -> None:
         """Take notice that this is stored."""
         self.size, self._inbox = size, inbox
 
-    def _inbox_message(self, inbox: Sequence[Unsorted]) -> Message:
+    def _inbox_message(self, inbox: Sequence[Entry]) -> Message:
         entries = [(due, number, batch.data) for due, number, batch in inbox]
         return f"{self._subject}inbox", _encode(entries), dict(ROLLUP)
 
@@ -118,12 +110,12 @@ class StreamDueLog:
         if inbox in subjects:
             data = (await self._log.kept([inbox])).get(inbox, b"")
             try:
-                self._inbox = [Unsorted(due, number, Batch.read(each)) for due, number, each in _decode(data)]
+                self._inbox = [Entry(due, number, Batch.read(each)) for due, number, each in _decode(data)]
             except (msgspec.MsgspecError, ProtocolError) as error:
                 raise _foreign(inbox, error) from None
         self._is_open = True
 
-    async def _sort_some(self, some: list[Unsorted], rest: list[Unsorted]) -> None:
+    async def _sort_some(self, some: list[Entry], rest: list[Entry]) -> None:
         ids = await self._ids.draft(_id_key(each.batch.topic, id) for each in some for id in _ids_of(each.batch))
         places = [ids.get(_id_key(each.batch.topic, id)) for each in some for id in _ids_of(each.batch)]
         times = await self._times.draft([*filter(None, places), *(_key(each.due, each.number) for each in some)])
@@ -146,7 +138,7 @@ class StreamDueLog:
         times: Draft,
         size: Size,
         *,
-        inbox: list[Unsorted] | None = None,
+        inbox: list[Entry] | None = None,
         released: Sequence[Batch] = (),
     ) -> None:
         pages = [*ids.messages(), *times.messages()]
@@ -245,7 +237,8 @@ class StreamDueLog:
         found: list[Entry] = []
         async with self._lock:
             await self._sort()
-            async for key, data in self._times.entries(b"" if after == BEGINNING else _key(*after)):
+            start = b"" if after == BEGINNING else _key(after[0], max(0, after[1]))
+            async for key, data in self._times.entries(start):
                 max_bytes -= len(data)
                 if found and max_bytes < 0:
                     break
@@ -253,9 +246,9 @@ class StreamDueLog:
         return found
 
 
-def _divided(inbox: Sequence[Unsorted]) -> tuple[list[Unsorted], list[Unsorted]]:
+def _divided(inbox: Sequence[Entry]) -> tuple[list[Entry], list[Entry]]:
     """Return what is to be sorted in one commit, and the rest: a large batch in parts."""
-    some: list[Unsorted] = []
+    some: list[Entry] = []
     room, size = EVENTS_TOGETHER, 0
     for at, each in enumerate(inbox):
         count = len(each.batch)

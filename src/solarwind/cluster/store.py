@@ -26,7 +26,7 @@ from ..engine.tasks import Tasks
 from ..errors import NotAllowed, NotFound, ProtocolError, StoreError
 from ..store.base import Full, Keep, Recovered, TopicRecord
 from ..store.definitions import Definitions
-from ..store.delays import Delayed, check_delayed
+from ..store.delays import Delayed, Entry, check_delayed
 from .delayed import Size, StreamDueLog
 from .formats import read_time
 from .forward import MAX_BYTES, Forwarder
@@ -320,10 +320,10 @@ class JetStreamStore:
         changes: Sequence[Change],
         snapshots: Sequence[Snapshot],
         now: int,
-        delayed: Sequence[Delayed] = (),
+        delayed: Sequence[Delayed | Entry] = (),
     ) -> list[Stored | None]:
         """See `Store.commit`. The batches are what handlers fired: they come into the log once they are copied there,
-        so none has a position yet."""
+        so none has a position yet. An `Entry` of `delayed` keeps its number."""
         if batches:
             self._check_copying()
         check_delayed(delayed)
@@ -333,12 +333,14 @@ class JetStreamStore:
                 await self.delays.make_room()
             encoded = state.encode(list(changes)) if changes else b""
             record = self._commit(self._seen(), encoded, [batch.data for batch in batches])
-            pages, size, inbox = self.delays.accept(delayed)
-            record.delayed, record.accepted = size
-            await self._write(record, changes, snapshots, pages if delayed else ())
             if delayed:
+                pages, size, inbox = self.delays.accept(delayed)
+                record.delayed, record.accepted = size
+                await self._write(record, changes, snapshots, pages)
                 self.delays.accepted(size, inbox)
                 self._spawn(self.delays.sort())
+            else:
+                await self._write(record, changes, snapshots)
         self.forwarder.add(record.number, list(batches))
         return [None] * len(batches)
 

@@ -80,7 +80,7 @@ def check_due(due: int) -> None:
         raise BadArgument(f"expected a time between 1970 and 2116, got {due} ns since 1970")
 
 
-def check_delayed(delayed: Sequence[Delayed]) -> None:
+def check_delayed(delayed: Sequence[Delayed | Entry]) -> None:
     """Raise `BadArgument` for an invalid due time."""
     for each in delayed:
         check_due(each.due)

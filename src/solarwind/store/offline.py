@@ -37,6 +37,9 @@ class OfflineStore(SqliteStore):
         finally:
             self._writer.execute("ROLLBACK")
 
+    async def delayed(self, after: tuple[int, int], max_bytes: int) -> list[Entry]:
+        return await self.delays.page(after, max_bytes)
+
     async def delay(self, entries: Sequence[Entry]) -> None:
         await self.commit([], [], [], 0, [Delayed(each.due, each.batch) for each in entries])
 
