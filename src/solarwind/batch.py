@@ -70,7 +70,7 @@ class AutoId(NamedTuple):
 
 
 def author_of(secret: bytes) -> bytes:
-    """Return the public name of who numbers events: a hash of a secret that only that process knows."""
+    """Return the public name of a process that numbers events: a hash of a secret that only that process knows."""
     return sha256(secret).digest()[:AUTHOR_BYTES]
 
 
@@ -138,7 +138,8 @@ class Batch:
         return self._header
 
     def fold(self) -> None:
-        """Drop what was decoded, so that a batch that is only kept and passed on takes no more than its bytes."""
+        """Drop what was decoded, so that a batch that is only kept and passed on needs no more memory than its
+        bytes."""
         self._header = self._offsets = None
 
     @property

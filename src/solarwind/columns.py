@@ -66,7 +66,7 @@ class Column:
     """One attribute of events: a list in the header with a value or nil for each event, or nil where none has one."""
 
     def __init__(self, field: str, check: Callable[[Any], object], size: Callable[[Any], int]) -> None:
-        """`check` raises where another process's value is invalid; `size` returns how many characters a value takes."""
+        """`check` raises where another process's value is invalid; `size` returns how many characters a value needs."""
         self.field = field
         self._check = check
         self.size = size
@@ -223,7 +223,7 @@ Attributes = Mapping[str, Any]  # what an event says besides its payload: a valu
 
 
 def words(attributes: Attributes) -> int:
-    """Return how many characters these attributes take in a batch's header."""
+    """Return how many characters these attributes need in a batch's header."""
     size = 0
     for field, value in attributes.items():
         size += SIZE[field](value)

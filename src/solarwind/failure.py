@@ -86,7 +86,7 @@ class Reject(Exception):
 
 def said_by(error: BaseException) -> BaseException:
     """Return the exception that decides. For a group, as a `TaskGroup` raises: a `Reject` in it, since no retry can
-    help; where all are `Later`, the longest; else the group itself, as an ordinary failure."""
+    help; where all are `Later`, the longest; otherwise the group itself, as an ordinary failure."""
     if not isinstance(error, BaseExceptionGroup):
         return error
     leaves = list(_leaves(error))

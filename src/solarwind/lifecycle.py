@@ -218,7 +218,7 @@ def _flush() -> None:
 
 
 def log_draining(wind: SolarWind) -> None:
-    """Log how many handlers it waits for, if any."""
+    """Log how many running handlers it waits for, if any."""
     busy = wind.busy
     if busy and wind.grace > 0:
         log.warning("draining: %d handler%s, up to %g s; again to leave at once", busy, "s" * (busy > 1), wind.grace)
@@ -268,7 +268,7 @@ async def _starts(wind: SolarWind, asked: asyncio.Future[Any]) -> bool:
 
 
 async def _say_what_stands_still(wind: SolarWind) -> None:
-    """Log once what is waited for, where it does not become less."""
+    """Log once what is still waited for, where it does not decrease."""
     before = ""
     while True:
         await asyncio.sleep(STILL_S)

@@ -9,8 +9,9 @@ from .option_structs import OptionsMeta
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, metaclass=OptionsMeta):
-    """Pass others to `SolarWind(url, limits=Limits(...))`. All are 1 or more. Bytes are of payload; for events that
-    wait they are all the memory taken: payloads, keys, ids, causes and the event objects."""
+    """Limits for everything that can grow: pass them to `SolarWind(url, limits=Limits(...))`. All are 1 or more. Bytes
+    are bytes of payload; for events that wait they are all the memory used: payloads, keys, ids, causes and the event
+    objects."""
 
     payload_bytes: int = 1 << 20
     batch_bytes: int = 1 << 20

@@ -1,4 +1,4 @@
-"""Structs of options, which refuse an unknown option in the words that all refusals have."""
+"""Structs of options, which refuse an unknown option in the same words everywhere."""
 
 from __future__ import annotations
 

@@ -462,7 +462,7 @@ def as_json(data: bytes, content: str) -> msgspec.Raw | None:
 
 
 def check_grammar(data: bytes) -> None:
-    """Raise what decoding would raise, without building objects: empty arrays take thirty times their bytes as
+    """Raise what decoding would raise, without building objects: empty arrays need thirty times their bytes as
     objects."""
     _skip(data)
     check_values(data)

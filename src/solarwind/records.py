@@ -104,7 +104,7 @@ class DeadLetter(msgspec.Struct, frozen=True):
 
 class Trace(msgspec.Struct, frozen=True):
     """An event and the events that it caused, in the order fired. `more`: it caused further ones, which
-    `trace(event.id, after=…)` gives, after the last one here if there is any."""
+    `trace(event.id, after=…)` returns, after the last one here if there is any."""
 
     event: Event
     caused: tuple[Trace, ...]

@@ -35,8 +35,8 @@ def plain_json(data: bytes) -> bytes:
 
 
 def escape_controls(data: bytes) -> bytes:
-    """Return the same JSON with C1 control characters, and those that change the direction of writing, escaped. It
-    takes a moment, also for long texts in any language."""
+    """Return the same JSON with C1 control characters, and those that change the direction of writing, escaped. It is
+    fast, also for long texts in any language."""
     if data.isascii() and b"\x7f" not in data:
         return data
     text = data.decode()

@@ -70,7 +70,7 @@ def missing_extra(extra: str, what: str) -> BadArgument:
 
 
 def _check_server(url: str) -> None:
-    """A server's URL holds no secrets, since process lists and logs show it."""
+    """Raise `BadArgument` for a server's URL that holds a secret, since process lists and logs show URLs."""
     parts = urlsplit(url)
     if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
         raise BadArgument(

@@ -59,12 +59,12 @@ class SolarWind(Firing, Asking):
     """Fires events, and handles them for a purpose.
 
     `url` is the dispatcher's address: `memory://`, `sqlite:///wind.db`, `ws://host:7400`, `nats://host`; None is
-    `$SOLARWIND_URL`, or else `memory://`. `token` identifies you to a server; None is `$SOLARWIND_TOKEN`. `grace` is
-    how long handlers have to finish when it stops; `limits` bounds everything that can grow. Times are seconds, or a
-    timedelta. Raises `BadArgument` for an invalid URL.
+    `$SOLARWIND_URL`, or else `memory://`. `token` identifies this client to a server; None is `$SOLARWIND_TOKEN`.
+    `grace` is how long handlers have to finish when it stops; `limits` bounds everything that can grow. Times are
+    seconds, or a timedelta. An invalid URL raises `BadArgument`.
 
-    Register handlers with `on`, then start it: with `async with`, with `with` where there is no asyncio, or with `run`.
-    """
+    Register handlers with `on`, then start it: with `async with`, with `with` where there is no asyncio, or with
+    `run`."""
 
     def __init__(
         self,
@@ -373,11 +373,11 @@ class SolarWind(Firing, Asking):
 
     @on_own_loop
     async def stop(self, grace: float | timedelta | None = None) -> None:
-        """Let handlers finish for `grace` seconds, give back the events that they did not, and flush what was fired.
+        """Let handlers finish for `grace` seconds, give back the events that they did not handle, and flush what was
+        fired.
 
-        A second caller waits with the first; a `grace` given then counts from that moment, if it ends sooner. A handler
-        that calls it does not wait, because it would wait for itself.
-        """
+        A second caller waits for the same stop; a `grace` that it states counts from that moment, if it ends sooner. A
+        handler that calls it does not wait, because it would wait for itself."""
         seconds = None if grace is None else check_seconds("grace", grace)
         if self._starting is not None:
             await asyncio.shield(self._starting)

@@ -78,14 +78,15 @@ class Commits(Generic[W]):
     # In -----------------------------------------------------------------------------------------------
 
     def submit(self, batch: Batch, waiter: W) -> bool:
-        """Take a batch in. Return False where it is not to be stored: it is accepted and gone. Raise `Busy`."""
+        """Add a batch to the next commit. Return False where it is not to be stored: it is accepted and gone. Raise
+        `Busy`."""
         stored = self._dispatcher.receive(batch)
         if stored:
             self.incoming.append((batch, waiter))
         return stored
 
     def withdraw(self, waiter: W) -> bool:
-        """Forget what was submitted and is in no commit yet. Return whether it was so."""
+        """Withdraw what was submitted and is in no commit yet. Return whether that was possible."""
         for index, (_, each) in enumerate(self.incoming):
             if each is waiter:
                 del self.incoming[index]
@@ -93,14 +94,14 @@ class Commits(Generic[W]):
         return False
 
     def fire(self, fired: Collection[Batch]) -> None:
-        """Take in what a handler fired, in the same turn as its settle: they go into the same commit."""
+        """Add what a handler fired, in the same turn as its settle: they go into the same commit."""
         for batch in fired:
             if self._dispatcher.receive(batch):
                 self.incoming.append((batch, None))
                 self._fired_bytes += batch.weight
 
     def hold(self, offer: Offer) -> bool:
-        """Keep an offer that is to be delivered after the next commit. Return whether it is such a one."""
+        """Keep an offer that is to be delivered after the next commit. Return False for one that need not wait."""
         waits = offer.after_commit or max(self._stuck_bytes, self._fired_bytes) > MAX_COMMIT_BYTES
         if waits:
             self._after.append(offer)
@@ -124,7 +125,7 @@ class Commits(Generic[W]):
         return self.number + self.waiting
 
     def begin(self) -> Commit[W]:
-        """Take all that waits. The store is to have it whole or not at all."""
+        """Begin a commit with everything that waits. The store must store all of it or nothing."""
         incoming, self.incoming, self._fired_bytes = self.incoming, [], 0
         self._committing = incoming = self._divided(incoming) if len(incoming) > 1 else incoming
         later = [each for each in incoming if each[0].header.due is not None]
@@ -136,7 +137,7 @@ class Commits(Generic[W]):
         return Commit(self.number, incoming, later, changes, self._snapshots.pop_due(changes, self.number), after)
 
     def _divided(self, incoming: list[tuple[Batch, W | None]]) -> list[tuple[Batch, W | None]]:
-        """So much of it as goes into one commit; the rest waits for the next."""
+        """Return as much of it as goes into one commit; the rest waits for the next."""
         size = 0
         for index, (batch, _) in enumerate(incoming):
             size += len(batch.data)
@@ -148,13 +149,14 @@ class Commits(Generic[W]):
         return incoming
 
     def accept(self, stored: Stored, now: int) -> None:
-        """It is in the log: by a commit, or because it was due, or by itself."""
+        """Dispatch a batch that is in the log: by a commit, because it was due, or because it arrived from
+        elsewhere."""
         self._recent.add(stored)
         self._dispatcher.accepted(stored, now)
 
     def end(self, commit: Commit[W], now: int) -> Sequence[Offer]:
-        """The commit is durable, and its batches are accepted. Return the offers that waited for it, and those that
-        came to wait meanwhile where no other commit follows."""
+        """End a commit that is durable: its batches are accepted. Return the offers that waited for it, and those that
+        began to wait meanwhile where no other commit follows."""
         self._stuck_bytes = 0
         if commit.changes:
             self._dispatcher.committed(commit.changes, now)
@@ -167,22 +169,22 @@ class Commits(Generic[W]):
         return commit.after
 
     def refuse(self, commit: Commit[W]) -> list[tuple[Batch, W]]:
-        """There is no room for its batches. Return those that are refused, and leave them out. What handlers fired was
-        promised with their settle; the producers' own is theirs to fire again."""
+        """Leave a commit's batches out, because there is no room for them, and return those that are refused. What
+        handlers fired stays, since it was promised with their settle; a producer's own batch may be fired again."""
         together = commit.incoming + commit.later
         commit.incoming = [each for each in commit.incoming if each[1] is None]
         commit.later = [each for each in commit.later if each[1] is None]
         return [(batch, waiter) for batch, waiter in together if waiter is not None]
 
     def put_back(self, commit: Commit[W]) -> None:
-        """There is no room for anything of it: the next commit has all of it."""
+        """Put everything in a commit back for the next one, because there is no room for any of it."""
         self.incoming = commit.incoming + commit.later + self.incoming
         self._uncommitted = commit.changes
         self._after = commit.after + self._after
         self._stuck_bytes = sum(len(batch.data) for batch, waiter in self.incoming if waiter is None)
 
     def abandon(self) -> list[W]:
-        """Nothing goes on from here. Return those whose batches are accepted by nobody, or may have been."""
+        """Begin no further commit. Return the waiters whose batches were not accepted, or may have been."""
         left = [waiter for _, waiter in (*self._committing, *self.incoming) if waiter is not None]
         self.incoming = []
         return left

@@ -1,6 +1,6 @@
-"""When the due-log is to be looked at: pure, see `commits`.
+"""When the due-log is to be released: pure, see `commits`.
 
-Due times are those of the wall clock, which somebody may set, and timers go by the engine's, which never jumps. So an
+Due times are those of the wall clock, which may be set, and timers go by the engine's clock, which never jumps. So an
 event may be late where the machine slept or its clock was set, but it is never early.
 """
 
@@ -59,12 +59,12 @@ class Due:
         return nearest
 
     def released(self, nearest: int | None) -> None:
-        """The release succeeded, and this is what the due-log has next."""
+        """Note that a release succeeded, and what the due-log has next."""
         self.add(nearest)
         self._pause, self.releasing, self.failing = FIRST_PAUSE_NS, False, False
 
     def failed(self, nearest: int | None, now: int) -> None:
-        """It did not: try again after a pause, which is longer each time."""
+        """Note that a release failed: try again after a pause, which is longer each time."""
         self.add(nearest)
         self._not_before, self.releasing, self.failing = now + self._pause, False, True
         self._pause = min(2 * self._pause, MAX_PAUSE_NS)

@@ -15,7 +15,7 @@ from ..store.base import Store
 
 
 class Gate:
-    """`opened` gets the offers that waited."""
+    """Keeps offers until the store has confirmed the ownership. `opened` gets the offers that waited."""
 
     def __init__(
         self,
@@ -31,7 +31,7 @@ class Gate:
         self._waiting: list[Offer] = []
 
     def hold(self, offer: Offer) -> None:
-        """Until the store is sure."""
+        """Keep an offer until the store is certain."""
         self._waiting.append(offer)
         if len(self._waiting) == 1:
             self._spawn(self._confirm())

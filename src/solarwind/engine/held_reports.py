@@ -1,4 +1,4 @@
-"""Settles that bring events, while there is no room for any: those that bring none do not wait for them."""
+"""Reports that bring events, while there is no room for any. Reports without events do not wait for them."""
 
 from __future__ import annotations
 
@@ -31,12 +31,13 @@ class HeldReports:
         return sum(len(batch.data) for batch in self._waiting[0][1])
 
     def count_next(self) -> None:
-        """If there is one: while room was looked for, the last may have been counted because its instance left."""
+        """Count the next report, if there is one: while room was looked for, the last may have been counted because its
+        instance left."""
         if self._waiting:
             self._count_one(self._waiting.pop(0))
 
     def count_all(self, instance: int) -> None:
-        """All that an instance reported: it is about to leave."""
+        """Count everything that an instance reported, because it is about to leave."""
         if not self._waiting:
             return
         its = [each for each in self._waiting if each[0].instance == instance]
@@ -51,6 +52,6 @@ class HeldReports:
             future.set_result(counts)
 
     def pop_futures(self) -> Iterator[asyncio.Future[bool]]:
-        """Of those that will never count."""
+        """Remove the reports, which will never count, and yield their futures."""
         while self._waiting:
             yield self._waiting.pop()[2]

@@ -1,4 +1,4 @@
-"""When the history of topics is looked at, and what nobody needs any more of it deleted."""
+"""When topics' histories are trimmed: the events that no purpose needs any more are deleted."""
 
 from __future__ import annotations
 
@@ -22,10 +22,9 @@ _CLOCK_NS = 60_000_000_000  # how often to look whether somebody set the machine
 
 
 class Trimmer:
-    """Trims topics when they are due, in pieces: between two of them anything else has its turn.
+    """Trims topics when they are due, in pieces: between two of them anything else can run.
 
-    What is too old is a matter of the wall clock as it is now, since events are stamped with it.
-    """
+    What is too old depends on the wall clock as it is now, since events are stamped with it."""
 
     def __init__(
         self,
@@ -62,7 +61,8 @@ class Trimmer:
             self._timer.cancel()
 
     def look_at(self, topic: Topic, *, at_once: bool = False) -> None:
-        """Look at its history after a while: soon where nothing or so many bytes are kept, else by how long it is."""
+        """Trim its history after a while: soon where nothing or a number of bytes is kept, otherwise by how long it is
+        kept."""
         if topic.name in self._due and not at_once:
             return
         now = self._clock.now()
@@ -119,7 +119,7 @@ class Trimmer:
         return [name for name, when in self._due.items() if when <= now]
 
     async def _trim_all(self, names: list[str]) -> None:
-        """A piece of each in turn, until nothing more is to go."""
+        """Trim a piece of each topic in turn, until nothing more is to be deleted."""
         while names and self._running:
             more = []
             for name in names:
@@ -135,7 +135,7 @@ class Trimmer:
             names = more
 
     async def _trim(self, topic: Topic) -> bool:
-        """Trim a piece of it. Whether there may be more to do at once."""
+        """Trim a piece of a topic. Return whether there may be more to do at once."""
         async with self.guard:
             pinned = self._dispatcher.needed(topic.name)
             pinned.add(topic.end, FOREVER)  # the store may have more by then

@@ -13,8 +13,9 @@ from .commits import Commits
 
 
 class IdleWait(msgspec.Struct, eq=False):
-    """Somebody who waits until these purposes have nothing left to do; `left` were not yet seen without. What they did
-    last may have caused more, so it counts once `commit` is done: all that was under way when they were seen."""
+    """A caller that waits until these purposes have nothing left to do; `left` are those that were not seen idle yet.
+    What they did last may have caused more, so it counts once `commit` is done: everything that was under way when they
+    were seen."""
 
     purposes: tuple[tuple[str, str], ...]
     left: list[tuple[str, str]]

@@ -49,8 +49,8 @@ FULL_S = 0.25  # between two looks whether there is room again
 
 
 class LocalEngine(Operations):
-    """See `Engine`. `clock` and `random` are given by tests; `service_clock` where services are to go by another, so
-    that they seem to hang while time passes for the dispatcher."""
+    """See `Engine`. Tests pass `clock` and `random`, and a `service_clock` where services are to go by another clock,
+    so that they seem to hang while time passes for the dispatcher."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class LocalEngine(Operations):
         self._clear()
 
     def _clear(self) -> None:
-        """Be as before the first start: what outlives a stop is the store's."""
+        """Reset everything to what it was before the first start: only the store outlives a stop."""
         self._error = None
         self._cache = LogCache(self._read_ahead)
         store = self.store
@@ -137,7 +137,8 @@ class LocalEngine(Operations):
         self.store.follow(self._arrived)
 
     async def drain(self, wait_s: float) -> None:
-        """Hand out nothing more, and let what is out come back, for so long at most."""
+        """Hand out nothing more, and wait for what is in hand to be reported or given back, for at most `wait_s`
+        seconds."""
         until = self._loop.time() + wait_s
         self._dispatcher.leaving(list(self._dispatcher.instances), self._clock.now())
         self._carry_out()
@@ -145,7 +146,7 @@ class LocalEngine(Operations):
             await asyncio.sleep(0.005)
 
     def limit_cache(self, max_bytes: int) -> None:
-        """How many bytes of recent batches it may hold."""
+        """Limit the bytes of recent batches that it keeps in memory."""
         self._cache.max_bytes = max_bytes
 
     async def stop(self) -> None:
@@ -172,7 +173,7 @@ class LocalEngine(Operations):
         self._releaser.check()
 
     def _fail(self, error: StoreError) -> None:
-        """The store's promise cannot be kept any more: stop rather than guess."""
+        """Stop, because the store's promise cannot be kept any more."""
         if self._error is None:
             if self.store.is_over:
                 log.warning("%s", error)
@@ -181,12 +182,12 @@ class LocalEngine(Operations):
             self.end(error)
 
     def _store_failed(self, error: StoreError) -> None:
-        """Called on a thread of the store's: nobody may be asking it for anything."""
+        """Stop, because the store failed. Called on a thread of the store's, when no request may be running."""
         with suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(self._fail, error)
 
     def end(self, error: StoreError) -> None:
-        """Nothing goes on from here."""
+        """End everything: nothing goes on from here."""
         self._error = error
         for future in self._commits.abandon():
             refuse(future, error)
@@ -322,7 +323,7 @@ class LocalEngine(Operations):
         self._tasks.ended("the dispatcher's commits", task)
 
     async def _commit_once(self) -> None:
-        """Everything that waits, in one commit; if there is no room, at least what was settled."""
+        """Commit everything that waits; if there is no room, at least what was settled."""
         commit = self._commits.begin()
         try:
             stored = await self._write(commit)
@@ -360,7 +361,7 @@ class LocalEngine(Operations):
         return await self.store.commit(commit.batches, commit.changes, commit.snapshots, self._clock.now())
 
     async def _write_settles(self, commit: Commit[asyncio.Future[None]]) -> list[Stored | None]:
-        """If need be with the room that is set aside for it."""
+        """Write settles, if need be with the room that is reserved for them."""
         try:
             return await self._write(commit)
         except Full:
@@ -369,13 +370,13 @@ class LocalEngine(Operations):
         return await self._write(commit)
 
     def _note_full(self, full: Full) -> None:
-        """Said once, until there is room again."""
+        """Log that there is no room, once until there is room again."""
         if not self._full:
             self._full = True
             log.warning("%s", full)
 
     def _note_room(self, with_events: bool) -> None:
-        """Where only events had none, that something else was stored shows nothing."""
+        """Log that there is room again. Where only events had none, a commit without events shows nothing."""
         if self._full and (with_events or self._full_for_all):
             self._full = self._full_for_all = False
             log.warning("there is room again")
@@ -395,7 +396,7 @@ class LocalEngine(Operations):
         self._trimmer.look_at(self._dispatcher.topics[stored.batch.topic])
 
     def _arrived(self, *arrived: Stored) -> None:
-        """They came into the log by themselves, or were due."""
+        """Dispatch batches that arrived in the log from elsewhere, or were due."""
         now = self._clock.now()
         for stored in arrived:
             self._enter(stored, now)
@@ -410,8 +411,8 @@ class LocalEngine(Operations):
             self._accept_one(stored, now)
 
     async def _caught_up(self, topics: Collection[str] = ()) -> None:
-        """Wait until all that is accepted has arrived. What was fired on these topics and nobody keeps or listens to is
-        in a log that others write into all the same: it goes before anybody sees it."""
+        """Wait until everything accepted has arrived. What was fired on these topics, and neither kept nor listened to,
+        is in a log that others write into all the same: it is deleted before it can be read."""
         await self.store.synced()
         self._check_running()
         for name in topics if self.store.shared else ():
@@ -422,7 +423,7 @@ class LocalEngine(Operations):
     # Effects ------------------------------------------------------------------------------------------
 
     def _carry_out(self) -> None:
-        """Carry out what the dispatcher wants done. Ends every call that may have changed something."""
+        """Carry out the dispatcher's effects. Every call that may have changed something ends with it."""
         dispatcher = self._dispatcher
         while dispatcher.effects:
             for effect in dispatcher.pop_effects():
@@ -488,7 +489,7 @@ class LocalEngine(Operations):
         self._carry_out()
 
     async def _read_settled(self, topic: str, position: int) -> list[Stored]:
-        """What there is from `position` on; that there is nothing counts only if nothing came meanwhile."""
+        """Return what there is from `position` on. An empty result counts only if nothing arrived meanwhile."""
         while True:
             end = self._dispatcher.topics[topic].end
             found = await self.store.read(topic, position, READ_BYTES)
@@ -538,7 +539,8 @@ class LocalEngine(Operations):
     # Idle --------------------------------------------------------------------------------------------
 
     async def idle(self, purposes: Collection[tuple[str, str]]) -> None:
-        """Where what handlers fired arrives by itself: until all has, and there is still nothing to do."""
+        """Wait as `Engine` says. Where what handlers fired arrives from elsewhere, wait until all of it has, and there
+        is still nothing to do."""
         while True:
             await self._caught_up()
             await self._idle_waits.wait(purposes)

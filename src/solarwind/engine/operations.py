@@ -91,7 +91,7 @@ class Operations(Running):
         raise NotImplementedError
 
     async def _caught_up(self, topics: Collection[str] = ()) -> None:
-        """Wait until all that is accepted has arrived, and what nobody keeps of these topics is gone."""
+        """Wait until everything accepted has arrived, and what is not kept of these topics is deleted."""
         raise NotImplementedError
 
     async def _position(self, topic: str, since: When) -> int:
@@ -125,7 +125,7 @@ class Operations(Running):
         )
 
     async def statistics(self) -> Statistics:
-        """Return a frozen record of all topics and purposes, and how they stand."""
+        """Return a frozen record of all topics and purposes, with their numbers."""
         await self._caught_up()
         topics: dict[str, TopicStatistics] = {}
         purposes: dict[tuple[str, str], PurposeStatistics] = {}
@@ -142,7 +142,7 @@ class Operations(Running):
         return listed(await self.statistics(), topic)
 
     async def purpose(self, topic: Topic, purpose: Purpose) -> PurposeInfo:
-        """Return a purpose, and how it stands. Raise `NotFound`."""
+        """Return a purpose and its numbers. Raise `NotFound`."""
         await self._caught_up()
         return PurposeInfo(topic, purpose, self._count(self._dispatcher.purpose(topic, purpose)))
 
@@ -298,7 +298,7 @@ class Operations(Running):
         raise NotImplementedError
 
     async def left(self, purposes: Purposes) -> str:
-        """Say what `idle` still waits for, in words; `NOTHING`."""
+        """Return in words what `idle` still waits for, or `NOTHING`."""
         raise NotImplementedError
 
 

@@ -35,13 +35,13 @@ class Releaser:
         self._stopped = False
 
     async def recover(self) -> None:
-        """Find out what is next in the due-log. Raise `StoreError`."""
+        """Read what is next in the due-log. Raise `StoreError`."""
         due_log: DueLog | None = getattr(self._store, "delays", None)
         if due_log is not None:
             self._due.add(await due_log.next_due())
 
     def stop(self) -> None:
-        """Begin no more."""
+        """Begin no further release."""
         self._stopped = True
         self._wakeup.stop()
 

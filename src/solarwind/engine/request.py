@@ -45,10 +45,10 @@ class Request(msgspec.Struct, Generic[R], frozen=True):
 
 
 class Asked(Protocol):
-    """Whatever an operation can be asked of: an engine, or a `SolarWind` on one."""
+    """What an operation can be asked of: an engine, or a `SolarWind` on one."""
 
     async def ask(self, request: Request[R]) -> R:
-        """Do it, and return the answer. Raises what the operation raises, and `Unavailable`."""
+        """Do the operation and return its answer. Raise what it raises, and `Unavailable`."""
         ...
 
 
@@ -154,8 +154,8 @@ class Operation(Generic[P, R]):
         return MethodType(self, of)
 
     def __call__(self, of: Asked, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
-        """Ask it of an engine or a `SolarWind`. Raise `BadArgument` for arguments that it does not take, and when it is
-        awaited `BadName` and `BadArgument` for what they are."""
+        """Ask it of an engine or a `SolarWind`. Raise `BadArgument` for arguments that it does not have, and when it is
+        awaited `BadName` and `BadArgument` for invalid values."""
         arguments = dict(zip(self.kinds, args, strict=False)) | kwargs
         known = self.required <= arguments.keys() <= self.kinds.keys()
         if not known or len(arguments) != len(args) + len(kwargs):
@@ -166,7 +166,7 @@ class Operation(Generic[P, R]):
         return self._ask(of, arguments)
 
     def _call_text(self) -> str:
-        """How it is called, such as `replay(topic, purpose, since='beginning')`."""
+        """Return how it is called, such as `replay(topic, purpose, since='beginning')`."""
         taken = (f"{name}={self.defaults[name]!r}" if name in self.defaults else name for name in self.kinds)
         return f"{self.name}({', '.join(taken)})"
 
@@ -174,8 +174,8 @@ class Operation(Generic[P, R]):
         return await of.ask(self.request(arguments))
 
     async def follow(self, of: Asked, /, **arguments: Any) -> AsyncIterator[Any]:
-        """Return the items of all pages, and those to come, for operations that take `after` and `wait`. Each page is a
-        request of its own: so one who reads slowly holds nothing up, and where a connection is lost it goes on."""
+        """Yield the items of all pages, and those to come, for operations with the arguments `after` and `wait`. Each
+        page is a request of its own: so a slow reader holds nothing up, and goes on where a connection was lost."""
         after = arguments.pop("after", None)
         while True:
             page: Any = await of.ask(self.request({**arguments, "after": after, "wait": MAX_WAIT_S}))

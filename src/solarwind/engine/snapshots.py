@@ -16,7 +16,7 @@ class Snapshots:
     gone."""
 
     def __init__(self, make: Callable[[str, str, int], Snapshot | None], after: int | None = None) -> None:
-        """A track is written after `after` commits, by default `SNAPSHOT_AFTER`."""
+        """Write a track after `after` commits, by default `SNAPSHOT_AFTER`."""
         self._make = make
         self._after = after or SNAPSHOT_AFTER
         self._changed_at: dict[tuple[str, str, int], int] = {}  # the first commit since a track's last snapshot
@@ -28,7 +28,7 @@ class Snapshots:
 
     def pop_due(self, changes: Sequence[Change], commit: int) -> list[Snapshot]:
         """Return the snapshots to be written in a commit with these changes: a few, of the tracks with the most to
-        replay."""
+        replay, which count as written then."""
         if changes:
             self.note(changes, commit)
         oldest = commit - self._after

@@ -1,9 +1,9 @@
 """A dispatcher in another process, whatever carries the bytes: an engine that asks it for everything.
 
-It speaks `solarwind.v1` (see `wire`). When the connection is lost it comes back by itself: it registers every instance
-again and sends every batch that was not accepted again, as the very bytes it was, so that nothing is lost and nothing
-is stored twice. What instances had in hand then is the server's again: reports on it count for nothing. An instance
-that the server does not take again is closed, and the others go on.
+It speaks `solarwind.v1` (see `wire`). When the connection is lost it reconnects by itself: it registers every instance
+again and sends every batch that was not accepted again, as the very same bytes, so that nothing is lost and nothing is
+stored twice. What instances had in hand then is the server's again: reports on it do not count. An instance that the
+server does not accept again is closed, and the others go on.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ _ENVELOPE_BYTES = 64  # of a message around a batch, at most
 
 
 class _Lost(Exception):
-    """The connection is gone, or went while an answer was awaited. Internal: what may be repeated is, and the rest
-    raises `Unavailable`."""
+    """The connection is gone, or went while an answer was awaited. Internal: what may be repeated is repeated, and
+    anything else raises `Unavailable`."""
 
 
 class _Member(msgspec.Struct, eq=False):

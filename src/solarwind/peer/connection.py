@@ -465,7 +465,7 @@ class Connection:
         self._paused = paused
 
     def unreceived(self, messages: list[wire.FromServer]) -> None:
-        """Take back offers that did not reach the client, which may come again. It gets nothing more."""
+        """Give back offers that did not reach the client, which may reconnect. It gets nothing more until then."""
         for local in list(self._instances):
             self._leaving(wire.Leaving(local))
         shares = [share for each in messages if isinstance(each, wire.Offer) for share in each.shares]

@@ -1,8 +1,8 @@
 """What both ends of a WebSocket have in common: bytes come in and are messages, messages go out as bytes.
 
-`websockets` does the protocol; there is no task and no queue, so a message is handled in the turn of the loop in which
-it came. What nearly everything is, a message in one frame that comes alone, and one that goes out, has a short way of
-its own: it is what a lone event costs, at both ends.
+`websockets` handles the protocol; there is no task and no queue, so a message is handled in the turn of the loop in
+which it came. Nearly every message comes alone and in one frame. Such messages, and those that are sent, have a short
+path of their own: it is what a lone event costs, at both ends.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class WebSocketProtocol(asyncio.Protocol):
 
     @property
     def unfinished_bytes(self) -> int:
-        """The bytes held of an incomplete message."""
+        """The bytes kept of an incomplete message."""
         return self._unfinished + len(self._parts or b"")
 
     def _refuse_large(self) -> None:
@@ -122,8 +122,8 @@ class WebSocketProtocol(asyncio.Protocol):
                 self.opened(event)
 
     def _size(self, length: int) -> int:
-        """Bytes of a frame of the other side. One that says its length in more bytes than it needs leaves a rest, and
-        no frame after it has the short way."""
+        """Return the bytes of a frame of the other side. A frame that states its length in more bytes than needed
+        leaves a rest, and then no later frame takes the short path."""
         return length + (2 if self._masks else 6) + (0 if length <= _SHORT else 2 if length < 1 << 16 else 8)
 
     def _frame(self, frame: Frame) -> None:

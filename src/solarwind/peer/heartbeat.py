@@ -28,7 +28,7 @@ class Heartbeat:
         self._asked_at = clock.now()
 
     def answered(self) -> None:
-        """Note that the last message of those that are answered at once is."""
+        """Note that the last message that is answered at once was answered."""
         asked_at, self._asked_at = self._asked_at, None
         if asked_at is not None:
             self._measure(asked_at)
@@ -41,12 +41,12 @@ class Heartbeat:
         self._timer = asyncio.get_running_loop().call_later(heartbeat_s / 2, self._beat, link, heartbeat_s)
 
     def end(self) -> None:
-        """Leave the connection alone."""
+        """Stop pinging the connection."""
         if self._timer is not None:
             self._timer.cancel()
 
     def _beat(self, link: Link, heartbeat_s: float) -> None:
-        """Send a ping, and notice when nothing of the server comes. Beats are counted instead of seconds, because this
+        """Send a ping, and notice when the server sends nothing. Beats are counted instead of seconds, because this
         process may have stood still."""
         if link.silent == MAX_SILENT:
             link.abort("it did not answer")

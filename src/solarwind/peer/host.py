@@ -90,7 +90,7 @@ class Host(Protocol):
         ...
 
     def hold(self, size: int) -> None:
-        """Add to the bytes that are kept for incomplete input, or take from them if below 0. Raise `Busy` where all
+        """Add to the bytes that are kept for incomplete input, or subtract from them if below 0. Raise `Busy` where all
         clients together keep too many."""
         ...
 

@@ -148,8 +148,8 @@ class WebSocketLink(WebSocketProtocol):
 async def connect(
     url: str, token: str | None, received: Callable[[bytes], None], lost: Callable[[str], None]
 ) -> WebSocketLink:
-    """Connect and shake hands. Raise `Unavailable` where there is no server, and for now; `BadToken`, `NotAllowed` and
-    `ProtocolError` where it is one that does not want this client, or another."""
+    """Connect and shake hands. Raise `Unavailable` where there is no server for now; `BadToken`, `NotAllowed` and
+    `ProtocolError` where a server refuses this client, or is another kind of server."""
     uri = parse_uri(url)
     context = ssl.create_default_context() if uri.secure else None
     try:
@@ -178,7 +178,7 @@ async def connect(
 
 
 def _reason(error: Exception) -> str:
-    """Return the error in words, without the number that the system has for it."""
+    """Return the error in words, without the operating system's number for it."""
     if isinstance(error, OSError) and not isinstance(error, ssl.SSLError):
         return os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
     return str(error)
@@ -200,7 +200,7 @@ def _unreachable(url: str, error: OSError) -> Unavailable:
 
 
 def _no_server(url: str, first: bytes, why: str, secure: bool) -> Unavailable:
-    """Return why what answers is no server of Solar Wind, by what it said first."""
+    """Return the refusal for a peer that is no Solar Wind server, with what it said first."""
     other = "is it another service's port" + ("?" if secure else ", or is it wss://?")
     if not first:
         return Unavailable(f"expected a Solar Wind server at {url}, but {why}: {other}")
@@ -215,7 +215,7 @@ class _Problem(msgspec.Struct):
 
 
 def _said(body: bytes, status: int) -> str:
-    """Return what a server of Solar Wind says, or else what there may be instead of one."""
+    """Return what a Solar Wind server says, or else what may be there instead of one."""
     try:
         return plain(msgspec.json.decode(body, type=_Problem).detail)
     except msgspec.MsgspecError:
@@ -230,7 +230,8 @@ def _said(body: bytes, status: int) -> str:
 
 
 def _refusal(url: str, response: Response) -> SolarWindError:
-    """Return why there is no connection. A server that fails, or a proxy that does not find it, may come back."""
+    """Return the reason why there is no connection. A server that fails, or a proxy that does not find it, may come
+    back."""
     status = response.status_code
     text = f"expected a server of {wire.SUBPROTOCOL} at {url}, got HTTP {status}: "
     text += _said(bytes(response.body or b""), status)

@@ -17,7 +17,7 @@ class BatchOffers(NamedTuple):
 
 
 def offer_of(offers: BatchOffers) -> wire.Offer:
-    """Return the message. Of a batch of which little is offered, only that part travels."""
+    """Return the message. Where little of a batch is offered, only that part is sent."""
     (start, batch), shares = offers.stored, offers.shares
     low = min(share.picks[0] for share in shares)
     high = max(share.picks[-1] for share in shares)

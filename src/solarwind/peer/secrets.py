@@ -10,7 +10,7 @@ from ..errors import Busy
 
 
 class ClientSecrets:
-    """Further authors whose batches the server behind accepts from this process. It is told again on each
+    """Further authors whose batches the server behind accepts from this process. They are sent again on each
     connection."""
 
     def __init__(self) -> None:

@@ -1,7 +1,7 @@
-"""Long work on the loop, done in pieces: in one turn of the loop only so much of it, whoever it is for.
+"""Long work on the loop, done in pieces, of which one turn of the loop has a limited time for all clients together.
 
-Whoever sends or asks for much must not hold up the others. Such work is cut into pieces of a few milliseconds at most,
-and all of it shares one line, so that a hundred long answers delay the others no more than one does.
+A client that sends or asks for much must not hold up the others. Such work is cut into pieces of a few milliseconds at
+most, and all of it shares one queue, so that a hundred long answers delay the others no more than one does.
 """
 
 from __future__ import annotations

@@ -129,19 +129,18 @@ class Firing:
     def fire(self, topic: str, payload: Any = None, **options: Unpack[Options]) -> Receipt:
         """Fire an event on a topic and forget it. From any thread.
 
-        Await what comes back to wait until it is accepted (durable, where the store is); `.id` is known at once.
-        Inside a handler it is held until the handler returns and committed together with the settle, unless
+        Await the result to wait until the event is accepted (durable, where the store is); its `.id` is known at once.
+        Inside a handler the event is held until the handler returns and committed together with the settle, unless
         `now`; the handled event is then its cause. `key` orders it for keyed purposes. The same `id` fired again is
-        acknowledged and not stored again. `extensions` are texts by name that go with it, such as `traceparent`: 64 and
-        8 KiB at most. `payload` is anything JSON can carry, or bytes.
+        acknowledged and not stored again. `extensions` are texts by name that go with it, such as `traceparent`: at
+        most 64, and 8 KiB together. `payload` is anything JSON can carry, or bytes.
 
-        Not accepted `within` so many seconds, it raises `Unavailable` for whoever awaits it: the event is taken back if
-        it was not sent yet; else the error says that it is not known, and that the same `id` may be fired again. Who
-        only stops waiting (a cancelled task, a timeout of `wait`) takes nothing back. What a handler fires has no such
-        bound, unless `now`: it is accepted with the settle.
+        If it is not accepted `within` so many seconds, awaiting it raises `Unavailable`: the event is withdrawn if it
+        was not sent yet; otherwise the error says that the outcome is not known, and that the same `id` may be fired
+        again. To stop waiting (a cancelled task, a timeout of `wait`) withdraws nothing. What a handler fires has no
+        such limit, unless `now`: it is accepted with the settle.
 
-        Raises `BadName`, `BadPayload`, `TooLarge`, `Busy` where too much waits to be accepted, `Unavailable`.
-        """
+        Raise `BadName`, `BadPayload`, `TooLarge`, `Busy` where too much waits to be accepted, `Unavailable`."""
         if type(payload) is bytes:
             data, content = payload, BYTES
         else:
