@@ -16,7 +16,7 @@ import pytest
 from solarwind.batch import Batch, seal
 from solarwind.core.log import Stored
 from solarwind.errors import BadArgument
-from solarwind.store.base import DelayingStore
+from solarwind.store.base import Store
 from solarwind.store.delays import Delayed
 
 
@@ -36,7 +36,7 @@ def events(topic: str, *numbers: int, producer: int = 1, first: int | None = Non
 class DelayingPlace:
     """A store, and how events come to be in it."""
 
-    def __init__(self, store: DelayingStore) -> None:
+    def __init__(self, store: Store) -> None:
         self.store = store
 
     async def fire(self, batch: Batch) -> None:

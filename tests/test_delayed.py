@@ -15,7 +15,7 @@ from solarwind.core.log import Stored
 from solarwind.engine.due import LOOK_NS
 from solarwind.engine.local import LocalEngine
 from solarwind.store import delays
-from solarwind.store.base import DelayingStore, Full
+from solarwind.store.base import Full, Store
 from solarwind.store.memory import MemoryStore
 from solarwind.store.sqlite import SqliteStore
 from solarwind.testing import FakeClock
@@ -29,7 +29,7 @@ class Place:
     """A store, and what runs over it one after the other, all by the same clock. Handlers note what they get, and
     after how many seconds."""
 
-    def __init__(self, store: DelayingStore) -> None:
+    def __init__(self, store: Store) -> None:
         self.store = store
         self.clock = FakeClock(START)
         self.seen: list[tuple[float, int]] = []
@@ -239,6 +239,21 @@ async def test_where_nothing_is_delayed_the_due_log_is_asked_only_at_the_start(
         await place.clock.advance(1000)
         await wind.settled(60)
     assert (failing.asked, failing.times) == (1, [])
+
+
+@on_loop
+async def test_an_engine_that_stops_leaves_what_is_due_for_the_next_start(
+    file: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing = Failing(file, monkeypatch)
+    file.wind()
+    await file.engine.start()
+    accepted = file.engine.submit(file.batch(0, 0))
+    await file.engine.stop()
+    assert (accepted.done(), failing.times) == (True, [])
+    async with file.wind("p") as wind:
+        await wind.settled(60)
+    assert file.seen == [(0, 0), (0, 1)]
 
 
 @on_loop

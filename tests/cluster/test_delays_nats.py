@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from due_log import DelayingPlace, DueLogRules, Run, events
+from solarwind import SolarWind
 from solarwind.batch import Batch
 from solarwind.cluster.address import read_address
 from solarwind.cluster.definitions import DefinitionKeys
@@ -17,11 +18,15 @@ from solarwind.cluster.namespace import open_namespace
 from solarwind.cluster.publish import Publisher
 from solarwind.cluster.session import Session
 from solarwind.cluster.store import JetStreamStore
+from solarwind.engine.local import LocalEngine
 from solarwind.errors import StoreError
 from solarwind.limits import Limits
+from solarwind.testing import FakeClock
+from solarwind.testing.contract import on_loop
 
 from .servers import NatsCluster, NatsServer
 
+SECOND = 1_000_000_000
 PARTITION = 0  # of the namespace's only one
 
 
@@ -39,8 +44,8 @@ class NatsDelays(DelayingPlace):
 
 
 @asynccontextmanager
-async def owning(server: NatsServer | NatsCluster, namespace: str) -> AsyncIterator[NatsDelays]:
-    """A process that owns it; it ends as it is, like one that is killed."""
+async def owning(server: NatsServer | NatsCluster, namespace: str, *, opened: bool = True) -> AsyncIterator[NatsDelays]:
+    """A process that owns it, and has it open; it ends as it is, like one that is killed."""
     session = Session(read_address(server.url(namespace, streams=1)))
     await session.open()
     try:
@@ -48,7 +53,8 @@ async def owning(server: NatsServer | NatsCluster, namespace: str) -> AsyncItera
         publisher = Publisher(session, layout, Limits())
         definitions = DefinitionKeys(session, layout).definitions
         store = JetStreamStore(session, layout, PARTITION, publisher, definitions)
-        await store.open(1)
+        if opened:
+            await store.open(1)
         try:
             yield NatsDelays(store, publisher)
         finally:
@@ -69,6 +75,33 @@ def run(server: NatsServer, namespace: str) -> Run:
         asyncio.run(work())
 
     return run
+
+
+@on_loop
+async def test_an_owner_hands_out_a_delayed_event_when_it_is_due_and_so_does_the_next_owner(
+    server: NatsServer, namespace: str
+) -> None:
+    now = 1_800_000_000 * SECOND
+    clock, seen = FakeClock(now), list[int]()
+    for life in range(2):
+        async with owning(server, namespace, opened=False) as place:
+            engine = LocalEngine(place.store, clock=clock)
+            wind = SolarWind(engine=engine)
+
+            @wind.on("T", purpose="p")
+            async def handle(number: int) -> None:
+                seen.append(number)
+
+            async with wind:
+                if not life:
+                    for seconds in (1, 5):
+                        later = events("T", seconds, first=seconds, due=[now + seconds * SECOND])
+                        await engine.submit(later)
+                    await clock.advance(2)
+                else:
+                    await clock.advance(10)
+                await wind.settled(60)
+                assert seen == [1, 5][: life + 1]
 
 
 class TestRules(DueLogRules):

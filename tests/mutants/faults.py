@@ -253,7 +253,7 @@ ENGINE = [
         "engine/release.py",
         ("await asyncio.sleep(0)", "pass", _DELAYED),
         ("if self._stopped or not", "if not", _DELAYED),
-        ("self._due.add(await due_log.next_due())", "pass", _DELAYED),
+        ("self._due.add(await self._store.delays.next_due())", "pass", _DELAYED),
         ("if not failed:", "if True:", _DELAYED),
         ("self._arrived(*released)", "pass", _DELAYED),
     ),

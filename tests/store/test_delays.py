@@ -12,7 +12,7 @@ import pytest
 from due_log import DelayingPlace, DueLogRules, Run, events
 from solarwind.core.state import Change
 from solarwind.errors import StoreError
-from solarwind.store.base import DelayingStore
+from solarwind.store.base import Store
 from solarwind.store.check import backup, check
 from solarwind.store.delays import Delayed
 from solarwind.store.memory import MemoryStore
@@ -32,7 +32,7 @@ def path(tmp_path: Path) -> Path:
 def run(request: pytest.FixtureRequest, path: Path) -> Run:
     def run(test: Callable[[DelayingPlace], Awaitable[None]]) -> None:
         async def work() -> None:
-            store: DelayingStore = MemoryStore() if request.param == "memory" else SqliteStore(str(path))
+            store: Store = MemoryStore() if request.param == "memory" else SqliteStore(str(path))
             await store.open(1)
             await test(DelayingPlace(store))
             await store.close()

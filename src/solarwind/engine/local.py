@@ -12,7 +12,7 @@ import random as chance
 from collections.abc import Callable, Collection, Coroutine
 from contextlib import suppress
 from secrets import token_bytes
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 
@@ -26,7 +26,7 @@ from ..limits import Limits
 from ..logs import limited
 from ..origin import this_process
 from ..plugins import registered
-from ..store.base import DelayingStore, Full, Recovered, Store
+from ..store.base import Full, Recovered, Store
 from .alarm import Alarm
 from .base import NOTHING, Receiver, Since
 from .cache import LogCache
@@ -355,10 +355,8 @@ class LocalEngine(Operations):
             self._carry_out()
 
     async def _write(self, commit: Commit[asyncio.Future[None]]) -> list[Stored | None]:
-        if commit.later:
-            delaying, now = cast(DelayingStore, self.store), self._clock.now()
-            return await delaying.commit(commit.batches, commit.changes, commit.snapshots, now, commit.delayed)
-        return await self.store.commit(commit.batches, commit.changes, commit.snapshots, self._clock.now())
+        content = commit.batches, commit.changes, commit.snapshots, self._clock.now()
+        return await (self.store.commit(*content, commit.delayed) if commit.later else self.store.commit(*content))
 
     async def _write_settles(self, commit: Commit[asyncio.Future[None]]) -> list[Stored | None]:
         """Write settles, if need be with the room that is reserved for them."""

@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import cast
 
 from ..core.log import Stored
 from ..errors import StoreError
-from ..store.base import DelayingStore, Full, Store
-from ..store.delays import DueLog
+from ..store.base import Full, Store
 from .alarm import Wakeup
 from .clock import Clock
 from .due import Due
@@ -36,9 +34,7 @@ class Releaser:
 
     async def recover(self) -> None:
         """Read what is next in the due-log. Raise `StoreError`."""
-        due_log: DueLog | None = getattr(self._store, "delays", None)
-        if due_log is not None:
-            self._due.add(await due_log.next_due())
+        self._due.add(await self._store.delays.next_due())
 
     def stop(self) -> None:
         """Begin no further release."""
@@ -64,8 +60,7 @@ class Releaser:
         if self._stopped or not self._due.is_due(self._clock.now(), self._clock.wall()):
             self.set_timer()
             return False
-        due_log: DueLog = cast(DelayingStore, self._store).delays
-        failed, nearest = self._due.failing, self._due.begin()
+        due_log, failed, nearest = self._store.delays, self._due.failing, self._due.begin()
         try:
             released: list[Stored] = await due_log.release(self._clock.wall())
             self._arrived(*released)

@@ -81,9 +81,16 @@ class Store(Protocol):
     async def open(self, now: int) -> Recovered: ...
 
     async def commit(
-        self, batches: Sequence[Batch], changes: Sequence[Change], snapshots: Sequence[Snapshot], now: int
+        self,
+        batches: Sequence[Batch],
+        changes: Sequence[Change],
+        snapshots: Sequence[Snapshot],
+        now: int,
+        delayed: Sequence[Delayed] = (),
     ) -> list[Stored | None]:
-        """Store everything or nothing; return each batch with its position, in order.
+        """Store everything or nothing; return each of `batches` with its position, in order.
+
+        `delayed` goes into the due-log, without events whose ids are there already or in their topic's history.
 
         An event whose id is already in its topic's history (given before, or made by an earlier batch) is left out: its
         batch is returned without it, or as None where nothing is left. It is None, too, where its position is known
@@ -148,6 +155,11 @@ class Store(Protocol):
         """Write a copy to a new file, as of one moment between two commits, while commits go on."""
         ...
 
+    @property
+    def delays(self) -> DueLog:
+        """The due-log; another one after each `open`."""
+        ...
+
     # Logs with several writers
 
     def follow(self, arrived: Callable[[Stored], None]) -> None:
@@ -180,22 +192,4 @@ class Store(Protocol):
 
     async def close(self) -> None:
         """Record that it was closed in order, and close it. No other call may be running."""
-        ...
-
-
-class DelayingStore(Store, Protocol):
-    """A store that has a due-log, too."""
-
-    delays: DueLog
-
-    async def commit(
-        self,
-        batches: Sequence[Batch],
-        changes: Sequence[Change],
-        snapshots: Sequence[Snapshot],
-        now: int,
-        delayed: Sequence[Delayed] = (),
-    ) -> list[Stored | None]:
-        """See `Store.commit`. In the same commit, put `delayed` into the due-log, without events whose ids are there
-        already or in their topic's history."""
         ...
