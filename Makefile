@@ -23,8 +23,9 @@ unexport PYTHONDONTWRITEBYTECODE
 run: $(VENV)/.run
 	$(BIN)/python examples/duplicates.py $(if $(DIR),"$(DIR)")
 
-## Lint, types and tests
-test: lint types unit
+## Lint, types and tests; mypy takes one processor, so it runs beside the tests
+test: lint
+	@$(MAKE) --no-print-directory -j 2 types unit
 
 ## The same for while you work, without servers, other processes, and cores that are broken on purpose
 check: lint types
@@ -40,10 +41,12 @@ types: $(VENV)/.test
 unit: $(VENV)/.test $(VENV)/.peers
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
-## What is too long for each time: contracts that repeat others, and further faults
+## What is too long for each time: contracts that repeat others, the cases that `make test` leaves out of many, further
+## faults, and more examples. What is asked of a cluster under faults has its time limits, so nothing runs beside it.
 test-long: $(VENV)/.test $(VENV)/.peers
-	$(BIN)/python -m pytest -m long
-	$(BIN)/python -m pytest -n $(JOBS) --hypothesis-profile long tests/core tests/store
+	$(BIN)/python -m pytest -m long -n $(JOBS) --dist worksteal --ignore tests/cluster/test_faults.py
+	$(BIN)/python -m pytest -m long tests/cluster/test_faults.py
+	$(BIN)/python -m pytest -m "hypothesis and not long" -n $(JOBS) --hypothesis-profile long tests/core tests/store
 
 ## Clusters of three nodes under faults of each kind, for so many seconds each: make test-cluster [FAULTS_S=60]
 test-cluster: $(VENV)/.test $(VENV)/.peers

@@ -69,7 +69,7 @@ def live_and_be_killed(life: subprocess.Popen[str], chance: random.Random) -> li
     return [line.rstrip("\n") for line in lines if line.endswith("\n")]
 
 
-@pytest.mark.parametrize("times", [15, pytest.param(50, marks=pytest.mark.long)])
+@pytest.mark.parametrize("times", [5, pytest.param(50, marks=pytest.mark.long)])
 def test_kill_9(tmp_path: Path, times: int) -> None:
     """At any moment, while it fires, handles, and fires in its handlers."""
     lives = Lives(tmp_path)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from sampling import some
 from server.place import Host
 
 BEGIN = """
@@ -221,7 +222,7 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.parametrize("kind", ["def", "batch", "async"])
+@pytest.mark.parametrize("kind", some(["async"], ["def", "batch", "async"]))
 def test_a_child_that_comes_back_out_of_a_handler_ends_and_is_no_second_worker(url: str, kind: str) -> None:
     """The handler waits for its child: one that lived on would hold it up for ever."""
     done = subprocess.run(

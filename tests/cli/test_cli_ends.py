@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
+from sampling import some
+
 from .conftest import Answer, Process, done
 
 Start = Callable[..., Process]
@@ -70,7 +72,7 @@ HOLDS_UP = {
 }
 
 
-@pytest.mark.parametrize("what", list(HOLDS_UP))
+@pytest.mark.parametrize("what", some(["swallows its cancellation", "hangs in a thread", "blocks the loop"], HOLDS_UP))
 def test_a_service_ends_whatever_its_handler_does(url: str, start: Start, write: Write, what: str) -> None:
     write("app.py", HEAD + HOLDS_UP[what])
     done("fire", "t", "1", "--url", url)
@@ -182,7 +184,11 @@ EXITS = {
 
 
 @pytest.mark.parametrize(
-    ("where", "workers"), [*((where, ()) for where in EXITS), ("an async def handler", ("--workers", "2"))]
+    ("where", "workers"),
+    some(
+        [("an async def handler", ()), ("a def handler", ())],
+        [*((where, ()) for where in EXITS), ("an async def handler", ("--workers", "2"))],
+    ),
 )
 def test_sys_exit_ends_an_attempt_and_not_the_service(
     url: str, start: Start, write: Write, where: str, workers: tuple[str, ...]

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from sampling import some
+
 from .conftest import PATIENCE_S, Answer, Process, call, done
 
 Start = Callable[..., Process]
@@ -64,6 +66,7 @@ def test_it_runs_until_settled_and_says_what_it_runs(url: str, start: Start, wri
     assert state(url, "Double it [twice]") == (2, 0)
 
 
+@pytest.mark.long
 def test_the_url_may_come_from_the_environment(
     url: str, start: Start, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -96,7 +99,7 @@ def test_run_warns_about_an_object_without_handlers(url: str, start: Start, writ
     assert "No handlers" in start("run", "app:wind", "--url", url, "--until-settled").end().err
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", some([signal.SIGTERM], [signal.SIGTERM, signal.SIGINT]))
 def test_on_a_signal_it_lets_its_handlers_finish(url: str, start: Start, write: Write, number: int) -> None:
     write("app.py", SLOW)
     done("fire", "t", "--lines", "--url", url, input="1\n2\n")
@@ -112,7 +115,7 @@ def test_on_a_signal_it_lets_its_handlers_finish(url: str, start: Start, write: 
     assert settled + pending == 2
 
 
-@pytest.mark.parametrize("how", ["a second signal", "--grace"])
+@pytest.mark.parametrize("how", some(["--grace"], ["a second signal", "--grace"]))
 def test_a_handler_that_does_not_finish_is_not_waited_for(url: str, start: Start, write: Write, how: str) -> None:
     write("app.py", SLOW)
     done("fire", "t", "1", "--url", url)

@@ -236,6 +236,7 @@ main()
 """
 
 
+@pytest.mark.long
 def test_without_the_extra_its_commands_say_what_to_install_and_the_others_work(url: str) -> None:
     def plain(*arguments: str) -> Answer:
         ended = subprocess.run([sys.executable, "-c", PLAIN, *arguments], capture_output=True, text=True, check=False)
@@ -252,6 +253,7 @@ def test_without_the_extra_its_commands_say_what_to_install_and_the_others_work(
 # --- while it is away ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_top_goes_on_when_the_server_was_away(serving: Callable[..., Serving], start: Callable[..., Process]) -> None:
     server = serving("--engine", "memory://")
     top = start("top", "--url", server.url, "--interval", "0.05")

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from sampling import some
 from solarwind.cli import supervisor
 from solarwind.cli.supervisor import Child
 
@@ -149,6 +150,7 @@ def test_workers_share_the_work_and_leave_when_it_is_done(
     assert state(url) == (6, 0)
 
 
+@pytest.mark.long
 def test_how_many_may_come_from_the_environment_and_the_store_from_the_object(
     start: Start, write: Write, go: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,6 +170,7 @@ def test_how_many_may_come_from_the_environment_and_the_store_from_the_object(
     assert state("sqlite:///own.db") == (1, 0)
 
 
+@pytest.mark.long
 def test_what_is_in_memory_is_shared_too_and_systemd_is_told_when_all_is_ready(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -202,6 +205,7 @@ def test_the_readmes_second_page_is_true(serving: Callable[..., Serving], start:
     assert process.end().code == 0
 
 
+@pytest.mark.long
 def test_a_server_that_is_named_is_used_and_none_is_started(
     serving: Callable[..., Serving], start: Start, go: Callable[[], None]
 ) -> None:
@@ -260,6 +264,7 @@ def test_a_dispatcher_that_dies_is_started_again_and_the_workers_go_on(
     assert state(url) == (1, 0)
 
 
+@pytest.mark.long
 def test_a_worker_that_ends_early_again_and_again_is_started_after_a_growing_pause(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -310,6 +315,7 @@ def test_on_a_signal_the_workers_drain_and_then_the_dispatcher_ends(
     assert settled + pending == 4
 
 
+@pytest.mark.long
 def test_a_second_signal_ends_the_draining(url: str, start: Start) -> None:
     fire(url, 1)
     process = start("run", "app:wind", "--workers", "2", "--url", url)
@@ -338,7 +344,7 @@ def test_a_child_told_to_end_while_it_starts_ends(url: str, monkeypatch: pytest.
 # --- what they print ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("buffered", ["", "1"])
+@pytest.mark.parametrize("buffered", some([""], ["", "1"]))
 def test_a_worker_writes_what_its_handlers_print_a_line_at_a_time(
     url: str, start: Start, write: Write, buffered: str
 ) -> None:
@@ -408,6 +414,7 @@ def test_a_store_in_use_is_refused_once(held: Process, url: str, start: Start) -
     assert f"in use by process {held.popen.pid}" in answer.err
 
 
+@pytest.mark.long
 def test_a_statement_that_all_workers_would_make_in_vain_is_refused_once(url: str, start: Start, write: Write) -> None:
     done("fire", "t", "--url", url)
     done("purposes", "--url", url)
@@ -422,6 +429,7 @@ def test_a_statement_that_all_workers_would_make_in_vain_is_refused_once(url: st
     assert "keyed" in refusals[0]
 
 
+@pytest.mark.long
 def test_a_worker_that_cannot_start_while_others_are_at_work_is_tried_again(
     url: str, start: Start, write: Write
 ) -> None:
@@ -447,6 +455,7 @@ def test_a_worker_that_cannot_start_while_others_are_at_work_is_tried_again(
     assert process.end().code == 0
 
 
+@pytest.mark.long
 def test_a_server_that_is_not_there_is_refused_once(start: Start) -> None:
     answer = start("run", "app:wind", "--workers", "3", "--url", "ws://127.0.0.1:1").end()
     assert answer.code == 1
@@ -457,6 +466,7 @@ def test_a_server_that_is_not_there_is_refused_once(start: Start) -> None:
 # --- with other options -------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_workers_with_json_log_only_json(url: str, start: Start, write: Write, go: Callable[[], None]) -> None:
     go()
     done("fire", "t", '"no number"', "--url", url)
@@ -472,6 +482,7 @@ def test_workers_with_json_log_only_json(url: str, start: Start, write: Write, g
         json.loads(line)
 
 
+@pytest.mark.long
 def test_reload_starts_all_workers_anew_and_leaves_the_dispatcher(
     url: str, start: Start, write: Write, go: Callable[[], None]
 ) -> None:

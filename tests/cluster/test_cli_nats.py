@@ -238,6 +238,7 @@ def test_a_namespace_that_is_not_there_is_refused_rather_than_made(
 # --- secrets ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_no_process_shows_the_password(locked: NatsServer, start: Start, write: Write) -> None:
     """A command line is everybody's to read; so the URL comes by the environment, and goes to workers the same way."""
     write("app.py", APP)

@@ -41,6 +41,7 @@ def test_what_is_fired_at_one_server_is_taken_at_another(url: str, serving: Serv
         assert (found["settled"], found["pending"]) == (1, 0)
 
 
+@pytest.mark.long
 def test_a_worker_goes_on_at_its_server_when_the_one_that_owned_its_topics_is_killed(
     url: str, serving: Serve, start: Callable[..., Process], write: Callable[[str, str], None]
 ) -> None:
@@ -105,6 +106,7 @@ def test_a_webhook_that_is_put_at_one_server_is_known_at_all_and_after_a_restart
     assert again.ask("GET", "/v1/webhooks")[1] == {"webhooks": []}
 
 
+@pytest.mark.long
 def test_each_death_of_a_worker_behind_a_server_counts(
     url: str, serving: Serve, start: Callable[..., Process], write: Callable[[str, str], None]
 ) -> None:

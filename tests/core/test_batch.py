@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from solarwind import Limits
@@ -231,7 +231,6 @@ def test_bytes_that_are_no_batch_are_refused(data: bytes) -> None:
     read_or_refuse(len(data).to_bytes(4, "little") + data)
 
 
-@settings(max_examples=300)
 @given(batches(), st.data())
 def test_damaged_bytes_are_refused_or_at_least_whole(batch: Batch, data: st.DataObject) -> None:
     damaged = bytearray(batch.data)

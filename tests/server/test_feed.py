@@ -314,6 +314,7 @@ class Page:
         await until(lambda: self.reports == list(reports), f"the page reports {reports}, it did {self.reports}")
 
 
+@pytest.mark.long
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
 @on_loop
 async def test_a_browsers_eventsource_reads_a_feed_and_comes_back_after_a_restart(tmp_path: Path) -> None:

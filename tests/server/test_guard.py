@@ -389,6 +389,7 @@ async def rebound(page: int, server: int) -> AsyncIterator[int]:
         listening.close()
 
 
+@pytest.mark.long
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
 @on_loop
 async def test_a_page_in_a_browser_does_nothing_to_a_server_that_does_not_allow_it(tmp_path: Path) -> None:

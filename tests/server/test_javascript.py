@@ -334,6 +334,7 @@ async def test_a_refusal_comes_with_its_code_and_the_connection_goes_on(url: str
         assert (await script.line())[0] == "unavailable"
 
 
+@pytest.mark.long
 @on_loop
 async def test_the_javascript_client_outlives_restarts_and_nothing_is_lost_or_stored_twice(tmp_path: Path) -> None:
     """The server is killed twice while events are fired and handled at full pace."""

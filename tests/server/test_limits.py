@@ -17,6 +17,7 @@ import typer.main
 from websockets.exceptions import ConnectionClosed
 
 from leaping import leap, leap_until
+from sampling import some
 from solarwind import Limits, SolarWind, StoreError, wire
 from solarwind.cli import app
 from solarwind.errors import BadArgument
@@ -697,7 +698,8 @@ PLAIN = [
     _a_socket,
 ]
 PLAIN += [_half_a_message, _a_message_in_pieces, _pings, _garbage, _half_a_hello]
-SECURE = [_nothing, _half_a_head, _a_head, _half_a_body, _half_a_message]
+COMMON = [_nothing, _a_head, _half_a_body, _chunks, _a_socket, _half_a_message]
+SECURE = [_nothing, _half_a_head, _a_head, _half_a_body, _half_a_message, _half_a_hello]
 LONG = {"authenticate_s": 600, "idle_s": 600, "connections": 100_000}
 
 
@@ -758,13 +760,13 @@ def mounted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mounted]:
     mounted.end()
 
 
-@pytest.mark.parametrize("what", PLAIN, ids=lambda what: what.__name__)
+@pytest.mark.parametrize("what", some(COMMON, PLAIN), ids=lambda what: what.__name__)
 @on_loop
 async def test_an_unknown_client_costs_no_more_than_64_kib(plain: Serving, what: Any) -> None:
     assert await cost(plain.pid, int(plain.port), what) < MAX
 
 
-@pytest.mark.parametrize("what", [*SECURE, _half_a_hello], ids=lambda what: what.__name__)
+@pytest.mark.parametrize("what", some([_a_head, _half_a_hello], SECURE), ids=lambda what: what.__name__)
 @on_loop
 async def test_an_unknown_client_over_tls_costs_no_more_than_64_kib(
     secure: Serving, certificate: tuple[Path, Path], what: Any

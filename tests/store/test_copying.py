@@ -251,7 +251,7 @@ changes = st.lists(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=settings().max_examples // 5, deadline=None)
 @hypothesis.given(
     sizes=st.lists(st.integers(1, 6), min_size=1, max_size=12),
     happened=changes,

@@ -66,7 +66,7 @@ def opened(path: Path, vfs: str | None = None) -> None:
         (apsw.SQLITE_CANTOPEN, {"open"}, FAILED),
     ],
 )
-@pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.parametrize("every", [17, pytest.param(1, marks=pytest.mark.long)])
 def test_a_call_that_fails_while_a_store_is_opened_or_checked_is_said_to_be_what_it_is(
     path: Path, tmp_path: Path, code: int, kinds: set[str], sentence: str, every: int
 ) -> None:

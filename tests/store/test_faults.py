@@ -298,7 +298,7 @@ def test_a_mark_torn_at_any_byte_gives_the_one_before(path: Path) -> None:
     [("write", apsw.SQLITE_IOERR_WRITE), ("write", apsw.SQLITE_FULL), ("sync", apsw.SQLITE_IOERR_FSYNC)],
 )
 @pytest.mark.parametrize("lasting", [False, True])
-@pytest.mark.parametrize("every", [19, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.parametrize("every", [61, pytest.param(1, marks=pytest.mark.long)])
 def test_an_error_at_any_call_is_either_nothing_stored_or_the_end(
     tmp_path: Path, kind: str, code: int, lasting: bool, every: int
 ) -> None:

@@ -279,7 +279,7 @@ def test_what_has_been_trimmed_may_be_fired_again(path: Path) -> None:
 _ids = st.lists(st.sampled_from("abcdef"), min_size=1, max_size=4)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=settings().max_examples // 2, deadline=None)
 @hypothesis.given(
     st.lists(st.lists(st.lists(st.sampled_from("abcdef"), min_size=1, max_size=4), max_size=3), max_size=6)
 )
@@ -361,7 +361,7 @@ _change = st.builds(
 _commit = st.tuples(st.lists(_change, max_size=3), st.sets(st.sampled_from("pq"), max_size=2))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=settings().max_examples // 2, deadline=None)
 @hypothesis.given(st.lists(_commit, max_size=12), st.integers(1, 4))
 def test_snapshots_and_changes_give_back_the_state(given: list[tuple[list[Change], set[str]]], kept: int) -> None:
     """What a store recovers, replayed, is the state that the live changes made; so are the dead letters' rows."""
