@@ -36,7 +36,7 @@ STEPS: list[tuple[type, str]] = [
     (Owners, "_send_heartbeat"),
     (Tail, "_watch"),
     (Tail, "_drop"),
-    (JetStreamStore, "_take"),
+    (JetStreamStore, "_receive"),
     (JetStreamStore, "look"),
     (JetStreamStore, "commit"),
     (JetStreamStore, "_sync"),

@@ -31,16 +31,16 @@ _NO_RESPONDERS = "503"
 
 
 class NoAnswer(Exception):
-    """No connection, nobody who answers, or no answer in time: what was asked may have been done or not."""
+    """There is no connection, no subscriber, or no answer in time: what was requested may have been done or not."""
 
 
 class Nobody(NoAnswer):
-    """Nobody listens there."""
+    """The subject has no subscriber."""
 
 
 class Channel:
-    """All traffic of one connection of nats-py. An answer of None means that it took too long, or that the connection
-    is gone. `broken` is called when a task ended that should not have."""
+    """All traffic of one connection of nats-py. An answer of None means that none came in time, or that the connection
+    is gone. `broken` is called when a task ended unexpectedly."""
 
     def __init__(self, client: Client, broken: Callable[[], None]) -> None:
         self._client = client
@@ -60,14 +60,14 @@ class Channel:
         self._tasks.begin(self._send(), "what is sent to NATS")
 
     def end(self) -> None:
-        """The connection is gone: send nothing more, and tell all who wait that there is no answer."""
+        """Send nothing more, because the connection is gone, and end all requests without an answer."""
         self._tasks.cancel()
         self._out.clear()
         for reply in list(self._waiting):
             self._answer(reply, None)
 
     async def close(self) -> None:
-        """Close the connection. A server that takes nothing any more holds this up until the kernel gives it up."""
+        """Close the connection. A server that reads nothing any more delays this until the kernel gives it up."""
         self.end()
         for subscription in list(self._subscriptions):
             await self.unsubscribe(subscription)
@@ -77,7 +77,7 @@ class Channel:
     # Who listens --------------------------------------------------------------------------------------
 
     def new_inbox(self) -> str:
-        """Return a subject that nobody else has."""
+        """Return a subject that no one else uses."""
         return self._client.new_inbox()
 
     async def subscribe(self, subject: str, received: OnMessage) -> Subscription:
@@ -99,7 +99,7 @@ class Channel:
 
     @property
     def has_room(self) -> bool:
-        """Whether a message is taken at once."""
+        """Whether a message is accepted at once."""
         return self._client.is_connected and self._client.pending_data_size + self._unsent < MAX_UNSENT
 
     async def tell(self, subject: str, data: bytes, reply: str = "", headers: dict[str, str] | None = None) -> None:
@@ -127,8 +127,8 @@ class Channel:
         return future.result() if future.done() else None
 
     async def is_heard(self, wait_s: float) -> bool:
-        """Return whether a message to this connection itself comes back: NATS reads, writes and passes on. Behind much
-        that waits to be written it takes its time: then it is enough that anything comes."""
+        """Return whether a message to this connection itself comes back: NATS reads, writes and forwards. Where much
+        waits to be written it may be late: then it is enough that anything comes."""
         future: asyncio.Future[Msg | None] = self._loop.create_future()
         is_behind, came = self._client.pending_data_size + self._unsent > MUCH_UNSENT, self._client.stats["in_msgs"]
         self._put(self._expect(wait_s, _into(future)), b"", "", None)
@@ -142,7 +142,7 @@ class Channel:
         self._wake.set()
 
     async def _send(self) -> None:
-        """Send what waits, all in one turn of the loop while nats-py takes it."""
+        """Send what waits, all in one turn of the loop as long as nats-py accepts it."""
         while True:
             while self._out:
                 await self._send_one(*self._out.popleft())
@@ -172,7 +172,7 @@ class Channel:
             found[0](message)
 
     def expire(self) -> None:
-        """Give up the requests that took too long. Called now and then."""
+        """Give up the requests whose time is over. Called now and then."""
         now = self._loop.time()
         for reply in [reply for reply, (_, until) in self._waiting.items() if until < now]:
             self._answer(reply, None)
@@ -229,7 +229,7 @@ class _Page:
 
 
 def nobody(message: Msg) -> bool:
-    """Return whether it is NATS that answers, as nobody listens there."""
+    """Return whether NATS itself answers that the subject has no subscriber."""
     return not message.data and (message.headers or {}).get("Status") == _NO_RESPONDERS
 
 

@@ -1,5 +1,6 @@
-"""Connections to NATS are made here: by nats-py's public names, with TLS or not at all where that is wanted, and with
-words for what went wrong."""
+"""Makes connections to NATS: by nats-py's public names, with TLS or without as configured, and with an explanation of
+what went wrong.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ _MAX_CREDENTIALS = 1 << 20
 
 
 class NoTls(nats.errors.Error):
-    """A server offers no TLS to a client that wants it."""
+    """A server does not offer TLS to a client that requires it."""
 
 
 class Faults:
@@ -57,8 +58,8 @@ class Faults:
 async def connect(
     address: Address, servers: list[str], faults: Faults, spawn: Callable[[Coroutine[Any, Any, None]], None]
 ) -> tuple[Client, Channel]:
-    """Connect to one of these servers. A connection that fails is closed by what is given to `spawn`. Raises
-    `Unavailable`, `NotAllowed` and `BadArgument`."""
+    """Connect to one of these servers. A connection that fails is closed by a task of `spawn`. Raise `Unavailable`,
+    `NotAllowed` and `BadArgument`."""
     client = Client()
     channel = Channel(client, faults.lost)
     try:
@@ -96,7 +97,7 @@ async def connect(
 
 def _identity(address: Address) -> dict[str, Any]:
     """Return the credentials as options of nats-py's `connect`. It would send them without TLS, too, to a server that
-    does not ask for TLS: so where TLS is wanted it gets none before a handshake was done."""
+    does not require TLS: so where TLS is wanted it gets none before a handshake was done."""
     check: Callable[[], None] = lambda: None  # noqa: E731
     options: dict[str, Any] = {"user_credentials": address.credentials}
     if address.tls:

@@ -44,7 +44,7 @@ _EXPECT = "Nats-Expected-Last-Sequence"
 
 
 class NatsEnd:
-    """The namespace at `url`. Unless it `writes`, it writes nothing there but what an owner writes anyway."""
+    """The namespace at `url`. Unless it `writes`, it writes only what any owner writes there."""
 
     def __init__(self, url: str, *, writes: bool) -> None:
         self._address = address = read_address(url)

@@ -69,12 +69,12 @@ class StreamDueLog:
     # What is accepted ---------------------------------------------------------------------------------
 
     async def make_room(self) -> None:
-        """See to it that the inbox takes something, under the lock. Raise `Full`."""
+        """Make sure that the inbox has room, under the lock. Raise `Full`."""
         if not self._is_open or sum(len(each.batch.data) for each in self._inbox) > INBOX_BYTES:
             await self._sort()
 
     def accept(self, delayed: Sequence[Delayed | Entry]) -> tuple[list[Message], Size, list[Entry]]:
-        """Return what stores batches, how much there is then, and the inbox then: see `accepted`."""
+        """Return the messages that store batches, the size after that, and the inbox after that: see `accepted`."""
         accepted, inbox = self.size.accepted, list(self._inbox)
         for each in delayed:
             number = each.number if isinstance(each, Entry) else (accepted + 1) << PART_BITS
@@ -83,7 +83,7 @@ class StreamDueLog:
         return [self._inbox_message(inbox)], self.size._replace(accepted=accepted), inbox
 
     def accepted(self, size: Size, inbox: list[Entry]) -> None:
-        """Take notice that this is stored."""
+        """Note that this is stored."""
         self.size, self._inbox = size, inbox
 
     def _inbox_message(self, inbox: Sequence[Entry]) -> Message:

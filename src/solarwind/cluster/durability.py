@@ -1,8 +1,8 @@
-"""Whether "accepted" means on disk: a setting of the servers says it, and a line in the log of each process that relies
-on it.
+"""Whether "accepted" means on disk: a setting of the servers decides it, and each process that relies on it logs a
+line.
 
 NATS acknowledges what it has written, and fsyncs every `sync_interval`: two minutes, or before it acknowledges where
-that is `always`. Users are not told, unless their account imports the service that tells: see docs/NATS.md.
+that is `always`. Users cannot see it, unless their account imports the service that tells: see docs/NATS.md.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class _Answer(msgspec.Struct):
 
 
 async def log_durability(session: Session, replicas: int) -> None:
-    """Log what a power cut may take, unless the servers say that it takes nothing."""
+    """Log what a power cut may lose, unless the servers say that it loses nothing."""
     always = await _ask(session)
     late = sorted(name for name, is_always in always.items() if not is_always)
     cut = "a power cut" if replicas == 1 else f"a power cut of {replicas // 2 + 1} servers at once"
@@ -59,7 +59,7 @@ async def log_durability(session: Session, replicas: int) -> None:
 
 
 async def _ask(session: Session) -> dict[str, bool]:
-    """Return by server whether it fsyncs before it acknowledges, for those that tell."""
+    """Return for each server that answers whether it fsyncs before it acknowledges."""
     always: dict[str, bool] = {}
 
     async def receive(message: Msg) -> None:

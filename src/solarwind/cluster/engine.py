@@ -126,7 +126,7 @@ class NatsEngine(Running):
         self._clear()
 
     def _clear(self) -> None:
-        """Be as before the first start."""
+        """Reset everything to what it was before the first start."""
         self._error = None
         self._session = Session(self.address)
         self._clients: dict[int, asyncio.Task[PartitionClient]] = {}
@@ -173,7 +173,7 @@ class NatsEngine(Running):
         self._tasks.spawn(log_durability(self._session, self._layout.settings.replicas), "a look at durability")
 
     async def _open(self) -> None:
-        """Open the namespace. Raises what `open_namespace` raises."""
+        """Open the namespace. Raise what `open_namespace` raises."""
         self._layout: Layout = await self._session.until_answered(
             lambda: open_namespace(self._session, makes=self._makes), "open a namespace"
         )
@@ -316,7 +316,7 @@ class NatsEngine(Running):
         return client
 
     def measured(self) -> None:
-        """Take the longest delay of all owners for its own."""
+        """Use the longest delay of all owners as its own."""
         self.delay_s = max(client.delay_s for client in self._started.values())
 
     def _client_failed(self, future: asyncio.Future[None]) -> None:

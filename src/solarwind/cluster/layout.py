@@ -119,5 +119,5 @@ def forwarded_by(partition: int) -> str:
 
 
 def purpose_name(topic: str, purpose: str) -> str:
-    """A purpose is any text; so it stands in a subject as its hash, with its topic's."""
+    """Return the word for a purpose in a subject: its hash, with its topic's, since it may be any text."""
     return sha256(f"{topic}\n{purpose}".encode()).hexdigest()[:32]

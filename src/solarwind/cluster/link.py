@@ -1,11 +1,11 @@
 """A connection of `solarwind.v1` over NATS subjects, or in memory where the owner is in the same process.
 
-NATS drops what a reader cannot take, and does not tell the sender. So frames are numbered, and one that is missing ends
-the connection; and a sender has at most `WINDOW` bytes on the way that the reader has not credited yet. A message that
-is larger than NATS takes goes in several frames.
+NATS drops what a reader does not read fast enough, and does not tell the sender. So frames are numbered, and a missing
+one ends the connection; and a sender has at most `WINDOW` bytes on the way that the reader has not credited yet. A
+message that is larger than NATS accepts goes in several frames.
 
-Where nobody reads any more, each end learns it by the next frame that it sends: NATS says so, or the owner's process
-does, if it has ended the connection.
+Where the other end has gone, each end learns it by the next frame that it sends: NATS reports it, or the owner's
+process does, if it has ended the connection.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ ENDED = _HEAD.pack(_END, 0) + b"its owner has ended it"  # the answer to a frame
 
 
 class Frames:
-    """One end of a connection: it numbers the frames that go to a subject, and puts the messages that come together."""
+    """One end of a connection: it numbers the frames that it sends to a subject, and joins the messages that it
+    receives."""
 
     def __init__(
         self,
@@ -116,7 +117,7 @@ class Frames:
         return _HEAD.pack(_END, self._sent & 0xFFFFFFFF) + reason.encode()
 
     def end(self, why: str) -> None:
-        """End this end of the connection."""
+        """Close this end of the connection."""
         if not self._ended:
             self._ended = True
             if self._session_lost in self._session.lost:
@@ -152,7 +153,7 @@ class Frames:
             self._recent_bytes -= len(self._recent.popleft()[1])
 
     def drained(self) -> None:
-        """Called when all frames are sent."""
+        """Note that all frames are sent."""
 
     async def sent(self, wait_s: float) -> None:
         """Wait until all frames are sent, for `wait_s` seconds at most."""
@@ -246,7 +247,7 @@ class NatsLink:
         `Unavailable`."""
         asked = {"partition": partition, "name": self.name, "after": after}
         try:
-            self._subscription = await self._session.subscribe(self._inbox, self._take)
+            self._subscription = await self._session.subscribe(self._inbox, self._receive)
             answer = await self._session.ask(self._door, json.dumps(asked).encode(), wait=OPEN_S)
             refusal = json.loads(answer.data).get("refused")
             if refusal:
@@ -266,7 +267,7 @@ class NatsLink:
             raise Unavailable(f"expected the owner of the partition to stay, but {self._ended}")
         self._is_used = True
 
-    async def _take(self, message: Msg) -> None:
+    async def _receive(self, message: Msg) -> None:
         self.silent = 0
         if nobody(message):
             self.abort("its process is gone")
@@ -331,8 +332,8 @@ class NatsTransport:
             self._reached_nobody(int(number))
 
     def _reached_nobody(self, number: int) -> None:
-        """The client has died, or lost NATS and connects again. Give it nothing more meanwhile; what was sent in vain
-        is no attempt."""
+        """Send the client nothing more for now: it has died, or lost NATS and connects again. What was sent in vain is
+        no attempt."""
         if not self._away:
             self._away = True
             asyncio.get_running_loop().call_later(AWAY_S, self._died)
@@ -357,8 +358,9 @@ class NatsTransport:
             self.connection.unstuck()
 
     def _over(self, why: str) -> None:
-        """The client ended the connection, or a frame was lost: it need not have died. A client that died is silent,
-        which `Connection.check` notices. One that can still be reached is told, or it would wait for heartbeats."""
+        """End the connection, because the client ended it or a frame was lost: the client need not have died. A client
+        that died is silent, which `Connection.check` notices. One that can still be reached is told, or it would wait
+        for heartbeats."""
         self._forget()
         if not self._session.is_up:
             self._session.unsaid[self.subject] = self.frames.last(why)
@@ -392,14 +394,15 @@ class NatsTransport:
         self.frames.end("the client came again")
 
     def authenticated(self) -> None:
-        """NATS has checked who the client is."""
+        """Do nothing: NATS has authenticated the client."""
 
 
 # Both ends in one process ---------------------------------------------------------------------------------------
 
 
 class MemoryLink:
-    """See `Link`. A message arrives in a later turn of the loop, so that nobody is called back within its own call."""
+    """See `Link`. A message arrives in a later turn of the loop, so that no callback comes within the caller's own
+    call."""
 
     def __init__(self, connected: Connected, received: Callable[[bytes], None], lost: Callable[[str], None]) -> None:
         self.silent = 0

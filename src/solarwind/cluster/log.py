@@ -114,7 +114,7 @@ class Log:
             self._commits.clear()
             for raw in await self._read_until(fence):
                 try:
-                    self._take(raw, tracks, topics, commits)
+                    self._read_message(raw, tracks, topics, commits)
                 except (msgspec.MsgspecError, ProtocolError, ValueError) as error:
                     pass_over(raw, self._stream, error)
             number = commits[-1].number if commits[-1].number != self._number else 0
@@ -129,7 +129,7 @@ class Log:
         ]
         return written
 
-    def _take(
+    def _read_message(
         self,
         raw: Raw,
         tracks: dict[_Track, TrackRecord],
@@ -405,7 +405,7 @@ class Log:
 
     async def _behind(self, mark: str) -> tuple[int, int] | None:
         """Look at what is written behind the last commit. If it is this one, whose answer was lost, return its
-        sequences; pass over from now on what is no commit. Raises where it is another owner's, or all of it was
+        sequences; from now on ignore what is no commit. Raise the error where it is another owner's, or all of it was
         purged."""
         pieces, found, last = Pieces(), None, self._last
         while True:

@@ -81,7 +81,7 @@ class Owner(Clients):
         self.ready = False
 
     async def start(self) -> None:
-        """Take the partition up. Raise `StoreError`."""
+        """Recover the partition and dispatch it. Raise `StoreError`."""
         try:
             await self.engine.start()
         except BaseException:
@@ -102,8 +102,8 @@ class Owner(Clients):
             self._ended(self, error)
 
     async def stop(self, *, drain: bool = False) -> None:
-        """Let go of the partition in order, so that the next owner suspects no event. `drain`: other processes go on,
-        so let handlers end what they began."""
+        """Release the partition in order, so that the next owner suspects no event. `drain`: other processes go on, so
+        let handlers end what they began."""
         running = self.ready
         self.ready = False
         self.store.is_followed = drain
@@ -124,8 +124,8 @@ class Owner(Clients):
         await self.engine.stop()
 
     async def _sweep(self) -> None:
-        """Look at each connection now and then, but not right after this process stood still: it could hear of nobody
-        then."""
+        """Check each connection now and then, but not right after this process stood still: it could not receive
+        heartbeats then."""
         loop = asyncio.get_running_loop()
         pause = HEARTBEAT_S / 4
         due = loop.time() + pause

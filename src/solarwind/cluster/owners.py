@@ -3,7 +3,7 @@ leaves, hangs or dies.
 
 The record of owners is in the namespace's bucket and is changed by compare-and-set, so there is one. Heartbeats tell
 which processes live. Neither guards the data: the log (`log`) refuses what a former owner writes. So a process that is
-in doubt may take a partition over; the worst that comes of it is one move too many.
+in doubt may become the owner of a partition; the worst effect is one move too many.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ MakeOwner = Callable[[int, Ended], Owner]
 
 
 class Owners:
-    """This process among the others. `make` makes an owner of a partition, and does not start it."""
+    """This process among the others. `make` makes an owner of a partition, without starting it."""
 
     def __init__(self, session: Session, layout: Layout, make: MakeOwner) -> None:
         self.node = uuid4().hex[:12]
@@ -148,7 +148,7 @@ class Owners:
             owner.engine.end(error)
 
     def participate(self) -> None:
-        """From now on let this process own partitions."""
+        """Let this process own partitions from now on."""
         if not self._takes_part:
             self._takes_part = True
             self._changed_at = self._loop.time()
@@ -156,20 +156,21 @@ class Owners:
             self._wake.set()
 
     def _back(self) -> None:
-        """Subscribe again: the subscriptions went with the connection. A process that was not heard of meanwhile may
-        well live."""
+        """Subscribe again: the subscriptions were lost with the connection. A process that was not heard of meanwhile
+        may well live."""
         self._trust()
         self._tasks.begin(self._subscribe(), "the subscription to other processes")
 
     async def _stay_awake(self) -> None:
-        """A process that stood still could hear of nobody meanwhile, and takes nobody for gone by that."""
+        """Notice when this process stood still: it could not receive heartbeats meanwhile, so no process counts as gone
+        for that."""
         now = self._loop.time()
         if now - self._awake_at > HEARTBEAT_S:
             self._trust()
         self._awake_at = now
 
     def _trust(self) -> None:
-        """Take all processes for alive as of now."""
+        """Count all processes as alive as of now."""
         for member in self.members.values():
             member.heard = self._loop.time()
 
@@ -410,14 +411,15 @@ class Owners:
 
     def _participants(self) -> dict[str, int]:
         """Return the nodes that partitions are spread over, with how many each owns. If there is none, each process
-        takes what it needs."""
+        owns what it needs."""
         part = {node: len(member.owned) for node, member in self.members.items() if member.takes_part}
         if self._takes_part:
             part[self.node] = len(self.mine)
         return part
 
     def suspect(self, node: str) -> None:
-        """NATS finds nobody at a node: its process has died, or lost NATS and connects again. Ask it soon."""
+        """Check soon whether a node lives: NATS found no subscriber there. Its process has died, or lost NATS and
+        connects again."""
         member = self.members.get(node)
         if member is not None:
             member.heard = min(member.heard, self._loop.time() - DOUBT_S + AGAIN_S)
@@ -448,7 +450,7 @@ class Owners:
         return False
 
     async def _consider(self, partition: int, part: dict[str, int]) -> None:
-        """Take a partition that has no owner, if it is this process's turn."""
+        """Become the owner of a partition that has none, if it is this process's turn."""
         now = self._loop.time()
         since = self._unowned.setdefault(partition, now)
         if part and self.node not in part:
@@ -505,8 +507,8 @@ class Owners:
         await self._send_heartbeat()
 
     def _ended(self, owner: Owner, error: StoreError) -> None:
-        """An owner could not go on, or another process owns its partition. If none does, the partition is started
-        anew."""
+        """Handle the end of an owner that could not go on, or whose partition another process owns. If none does, the
+        partition is started again."""
         if self.mine.get(owner.partition) is owner and not self._stopping:
             del self.mine[owner.partition]
             self._tasks.spawn(owner.stop(), "the end of an owner")
@@ -544,7 +546,8 @@ class Owners:
             self._wake.set()
 
     async def _is_sound(self, partition: int) -> bool:
-        """Return whether NATS answers for all that a move needs: else the partition would have no owner for as long."""
+        """Return whether NATS answers for all that a move needs; otherwise the partition would have no owner for that
+        time."""
         layout = self._layout
         if self.mine[partition].store.forwarder.stuck:
             return False
@@ -553,7 +556,7 @@ class Owners:
         return all(isinstance(each, dict) for each in await asyncio.gather(*asked, return_exceptions=True))
 
     def _heir(self) -> str:
-        """Return the node that owns least of those that go on; "" if none does."""
+        """Return the node that owns the fewest partitions of those that go on; "" if none does."""
         others = {node: len(member.owned) for node, member in self.members.items() if member.takes_part}
         heir = min(others, key=lambda node: (others[node], node), default="")
         if heir:

@@ -45,7 +45,7 @@ class Pages:
         self._recent: OrderedDict[bytes, Page] = OrderedDict()
 
     def open(self, subjects: Iterable[str]) -> None:
-        """Take up the pages that are stored under some of these subjects."""
+        """Read which pages are stored under some of these subjects."""
         self._names = []
         for subject in subjects:
             if subject.startswith(self._subject):
@@ -115,7 +115,7 @@ class Pages:
             self._recent.popitem(last=False)
 
     def replace(self, gone: Iterable[bytes], there: dict[bytes, Page]) -> None:
-        """Take notice of pages that are stored, and of such that are gone."""
+        """Note which pages are stored, and which are gone."""
         for name in gone:
             self._recent.pop(name, None)
             del self._names[bisect_left(self._names, name)]
@@ -163,7 +163,7 @@ class Draft:
         return [(self._pages.subject(name), data, dict(ROLLUP)) for name, data in pages.items()]
 
     def stored(self) -> None:
-        """Take notice that the messages are stored."""
+        """Note that the messages are stored."""
         self._pages.replace(self._gone, self._there)
 
 

@@ -1,4 +1,4 @@
-"""A message that is larger than NATS takes is cut into pieces, stored whole or not at all, and put together again."""
+"""A message that is larger than NATS accepts is cut into pieces, stored whole or not at all, and joined again."""
 
 from __future__ import annotations
 

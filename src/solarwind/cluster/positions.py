@@ -69,7 +69,7 @@ class Notes(msgspec.Struct, eq=False):
 
     @property
     def first(self) -> Note:
-        """Where the history begins, as if noted."""
+        """Where the history begins, as a note."""
         return Note(self.state.first, self.state.first_seq, self.state.first_total)
 
     # Holes

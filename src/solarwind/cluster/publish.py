@@ -113,7 +113,7 @@ class Publisher:
 
     def _go_on(self, lane: _Lane) -> None:
         """Send what waits: in this turn of the loop if it can go as one message."""
-        group = self._take(lane)
+        group = self._next_group(lane)
         batch = join([batch for batch, _ in group])
         if self._is_plain(lane, batch):
             subject, headers = self._message(batch, DIRECT, producer_name(batch.header))
@@ -158,7 +158,7 @@ class Publisher:
                         lane.waiting.clear()
                     if not lane.waiting:
                         return
-                    group = self._take(lane)
+                    group = self._next_group(lane)
                 refusal = await self._store(lane, join([batch for batch, _ in group]))
                 self._tell(group, refusal)
                 group = []
@@ -180,7 +180,7 @@ class Publisher:
                     future.set_exception(error)
                     future.exception()  # a caller that does not wait for it is told by the log
 
-    def _take(self, lane: _Lane) -> _Group:
+    def _next_group(self, lane: _Lane) -> _Group:
         """Return what travels together: numbers that follow on each other, within the limits of a batch."""
         group = [lane.waiting.popleft()]
         count, size = len(group[0][0]), len(group[0][0].data)
@@ -281,7 +281,7 @@ class Publisher:
             await backoff.pause()
 
     async def doubt(self, partition: int) -> None:
-        """Nobody takes a partition's events: find out whether it has no stream, or only no leader."""
+        """Find out why a partition's events are not accepted: it has no stream, or only no leader."""
         try:
             await self._session.api(f"STREAM.INFO.{self._layout.events_stream(partition)}")
         except Refusal as refusal:
@@ -345,7 +345,7 @@ class Publisher:
                 self._open.add(partition)
 
     async def ensure(self, partition: int) -> None:
-        """See to it that a partition's stream is there. Raise `StoreError`, `ConflictError`."""
+        """Make a partition's stream if it does not exist. Raise `StoreError`, `ConflictError`."""
         if partition not in self._open:
             what = "make a stream"
             try:
@@ -373,7 +373,7 @@ class Publisher:
         return found.header.first + found.header.count if found is not None else 0
 
     async def _check_same(self, batch: Batch, count: int) -> None:
-        """Check that the first `count` numbers are in the log with the same ids, unless history has let them go. Raises
+        """Check that the first `count` numbers are in the log with the same ids, unless they were trimmed. Raise
         `ProtocolError`."""
         from .tracing import SKEW_NS, scan
 

@@ -1,8 +1,8 @@
-"""The connection to NATS: it is made, watched and made again. A request on it is answered, or ends saying that there
-was no answer.
+"""The connection to NATS: it is made, watched and made again. A request on it is answered, or ends with the error that
+there was no answer.
 
-nats-py carries the bytes. Its own reconnecting is not used: everything that hangs on a connection (consumers, links to
-owners) has to be made anew anyway, and a server that is stopped in its tracks must not hold anybody up.
+nats-py carries the bytes. Its own reconnecting is not used: everything that depends on a connection (consumers, links
+to owners) has to be made anew anyway, and a server that was suspended must not hold this process up.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ class Session:
         return self._channel is not None
 
     async def ready(self) -> None:
-        """Wait until there is a connection. Raises why, if there will be none any more."""
+        """Wait until there is a connection. Raise the reason if there will be none any more."""
         await self.up.wait()
         if self.error is not None:
             raise self.error
@@ -154,7 +154,7 @@ class Session:
         await self._closing.end()
 
     async def _connect(self) -> Channel:
-        """Make a connection. Raises what `connect` raises."""
+        """Make a connection. Raise what `connect` raises."""
         gone = asyncio.Event()
         client, channel = await connect(
             self.address, self._servers(), Faults(gone.set, self._note_forbidden), self._spawn
@@ -238,7 +238,7 @@ class Session:
         self.failed(error)
 
     def _forget(self) -> None:
-        """Let the connection go. A server that takes nothing any more holds nobody up."""
+        """Drop the connection. A server that reads nothing any more delays nothing."""
         channel, self._channel = self._channel, None
         if channel is not None:
             channel.end()
@@ -296,7 +296,7 @@ class Session:
                 await self.tell(subject, data)
 
     def spawn(self, work: Coroutine[Any, Any, Any], what: str) -> None:
-        """Do something on the connection that nobody depends on; it ends with the session at the latest."""
+        """Run a task on the connection that nothing depends on; it ends with the session at the latest."""
         self._tasks.spawn(work, what)
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
@@ -305,7 +305,7 @@ class Session:
     # Requests -----------------------------------------------------------------------------------------
 
     async def subscribe(self, subject: str, received: OnMessage) -> Subscription:
-        """Call `received` with each message to a subject, in order, for as long as the connection lasts. Raises
+        """Call `received` with each message to a subject, in order, for as long as the connection lasts. Raise
         `NoAnswer`."""
         return await self.channel.subscribe(subject, received)
 
@@ -324,7 +324,7 @@ class Session:
                 await self.tell(message.reply, data)
 
     async def flush(self) -> None:
-        """Wait until NATS has taken all that was sent so far. Raise `NoAnswer`."""
+        """Wait until NATS has received all that was sent so far. Raise `NoAnswer`."""
         if not await self.channel.is_heard(ANSWER_S):
             raise NoAnswer("NATS takes nothing")
 
@@ -337,7 +337,7 @@ class Session:
         *,
         again: float = inf,
     ) -> Msg:
-        """Return the answer to a message, which is sent `again` so many seconds later if there is none by then. Raises
+        """Return the answer to a message, which is sent `again` so many seconds later if there is none by then. Raise
         `NoAnswer`."""
         message = await self.channel.ask(subject, data, headers, wait, again)
         if message is None:
@@ -385,7 +385,7 @@ class Session:
             raise self._why(error, subject) from None
 
     def _why(self, error: NoAnswer, subject: str) -> Exception:
-        """Return why there is no answer: NATS reports beside it that something is forbidden."""
+        """Return the reason why there is no answer: NATS reports separately that something is forbidden."""
         self.doubt()
         forbidden = self._forbidden.lower()
         if f'"{subject.lower()}"' in forbidden or "_inbox." in forbidden:
@@ -393,7 +393,7 @@ class Session:
         return error
 
     def doubt(self) -> None:
-        """Some request was not answered: find out whether only this server does not answer."""
+        """Find out whether only this server does not answer, because a request was not answered."""
         channel = self._channel
         if len(self.address.servers) > 1 and channel is not None and self._doubted is not channel:
             self._doubted = channel
@@ -486,7 +486,7 @@ class Session:
         return [_stored(message) for message in messages]
 
     async def page(self, stream: str, request: dict[str, Any]) -> list[Raw]:
-        """Do the same, but ask the leader for what the replica does not have."""
+        """Do what `get` does, but ask the leader for what the replica does not have."""
         found = await self.get(stream, request)
         if not found and "seq" in request:
             raw = await self.next(stream, request["next_by_subj"], request["seq"])
@@ -524,12 +524,12 @@ class Session:
 
 
 def no_quorum(address: Address) -> SolarWindError:
-    """Return what users see where JetStream does not answer."""
+    """Return the error for users where JetStream does not answer."""
     return Unavailable(f"expected JetStream at {address.shown} to answer, it did not: does its cluster have a quorum?")
 
 
 def refused(refusal: Refusal, what: str) -> SolarWindError:
-    """Return what users see of a refusal."""
+    """Return the error for users when JetStream refuses a request."""
     if refusal.code in FULL:
         return StoreError(f"expected room to {what}, NATS has none ({refusal}): give its stream or account more")
     return StoreError(f"NATS refused to {what}: {refusal}")

@@ -53,7 +53,7 @@ MESSAGE_BYTES = 1 << 10  # that a message takes as long to read as
 
 
 def no_file() -> NotAllowed:
-    """Return the refusal for what needs a store in a file."""
+    """Return the refusal of an operation that needs a store in a file."""
     return NotAllowed(
         "expected a store with a file, got nats://: use `solarwind copy --from nats://… --to sqlite:///…`, or "
         "`nats stream backup`"
@@ -149,11 +149,11 @@ class JetStreamStore:
         return Recovered(before is None or before.closed, self._now, known, written.snapshots, written.changes)
 
     async def _begin(self, seen: int, last: int) -> None:
-        """Read on where the former owner was."""
+        """Continue reading where the former owner was."""
         self._tail = Tail(
             self._session,
             self._stream,
-            self._take,
+            self._receive,
             self._stream_gone,
             lambda error: self.failed(error),
             start=seen + 1,
@@ -223,7 +223,7 @@ class JetStreamStore:
             await self.abandon()
 
     async def abandon(self) -> None:
-        """Let go of it, as it is."""
+        """Close it as it is, without noting that."""
         self._closed = True
         tail, self._tail = self._tail, None
         await self._tasks.end()
@@ -258,7 +258,7 @@ class JetStreamStore:
 
     # What comes in ------------------------------------------------------------------------------------
 
-    def _take(self, raw: Raw) -> None:
+    def _receive(self, raw: Raw) -> None:
         tokens = raw.subject.split(".", 7)
         via, name = tokens[4], tokens[7]
         try:
@@ -292,8 +292,8 @@ class JetStreamStore:
         self.failed(StoreError(f"expected stream {self._stream}, it was deleted"))
 
     async def synced(self) -> None:
-        """Wait until all that is in the log by now has come. All who ask while a question is under way share the next,
-        and go on in the order in which they asked."""
+        """Wait until all that is in the log by now has come. Callers that wait while a request is under way share the
+        next one, and go on in the order in which they called."""
         if self._next_sync is None:
             self._next_sync = self._tasks.begin(self._sync(self._last_sync), f"the reading of {self._stream}")
         await asyncio.shield(self._next_sync)
@@ -400,14 +400,14 @@ class JetStreamStore:
 
     def is_sure(self) -> bool:
         """Return whether it is certain that this process owns the partition: that was shown a moment ago, NATS can be
-        reached by the connection of the last commit, and no answer takes long."""
+        reached by the connection of the last commit, and no answer is late."""
         now = monotonic()
         connected = self._session.is_up and self._connection == self._session.connections
         return connected and now - self._sure_at < CERTAIN_S and now - self._write_began < CERTAIN_S
 
     def look(self) -> None:
-        """Stay certain: while this process is, and does not stand still, no other takes it for gone. Called now and
-        then."""
+        """Stay certain: while this process runs, and does not stand still, no other process counts it as gone. Called
+        now and then."""
         if self.is_sure():
             self._sure_at = monotonic()
 

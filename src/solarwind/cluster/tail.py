@@ -86,7 +86,7 @@ class Tail:
         await self._drop()
 
     async def until(self, seq: int) -> None:
-        """Wait until all up to that sequence has come."""
+        """Wait until everything up to that sequence has come."""
         while max(self.seen, self._reached) < seq and self._task is not None:
             self._came.clear()
             try:
@@ -260,11 +260,11 @@ class Tail:
             return  # read while the consumer was made
         whole = self._pieces.add(raw)
         if whole is not None:
-            self._take(whole, raw.seq)
+            self._receive(whole, raw.seq)
         self._reached = raw.seq
         self._came.set()
 
-    def _take(self, raw: Raw, last: int) -> None:
+    def _receive(self, raw: Raw, last: int) -> None:
         try:
             self._received(raw)
         except Exception as error:

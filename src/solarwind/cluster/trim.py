@@ -1,7 +1,7 @@
-"""Deletes the history that is not needed any more from an event stream.
+"""Deletes history that is no longer needed from an event stream.
 
-A topic's messages lie among those of others, so its beginning is purged by its subjects. What goes from behind
-something that must stay goes message by message, and first a note is written for what comes behind the gap.
+A topic's messages lie among those of others, so its beginning is purged by its subjects. What is deleted behind
+something that must stay is deleted message by message, and first a note is written for what comes after the gap.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _AT_ONCE = 1 << 62  # so many messages since the last note that the next one get
 
 
 class Wanted(NamedTuple):
-    """What is to go: see `Store.trim`. Messages whose sequence is in `needed` stay."""
+    """What is to be deleted: see `Store.trim`. Messages whose sequence is in `needed` stay."""
 
     pinned: Spans
     before: int | None
@@ -39,8 +39,8 @@ async def trim(
     wanted: Wanted,
     confirm: Callable[[], Awaitable[None]],
 ) -> int:
-    """Delete what is wanted to go, and return how many events that were. `confirm` is called before, when they count as
-    gone already: it writes that down, and raises if this process is the owner no more and does not know what is needed.
+    """Delete what is wanted, and return how many events that were. `confirm` is called before, when they count as gone
+    already: it writes that down, and raises if this process is no longer the owner and does not know what is needed.
     Raise `Refusal`."""
     await positions.load(notes)
     work = _Trim(session, layout, notes, wanted)
@@ -168,7 +168,7 @@ class _Trim:
         return cut is not None and (cut.position > state.first or cut.seq > state.first_seq)
 
     def apply(self) -> int:
-        """Count it as gone, and return how many events it is."""
+        """Count it as deleted, and return how many events it is."""
         notes, state = self._notes, self._notes.state
         events = state.events
         if self._cut is not None and self._is_cut:

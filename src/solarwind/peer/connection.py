@@ -69,7 +69,7 @@ class Connection:
         self._held_bytes = 0
         self._submitted: dict[asyncio.Future[None], tuple[int, int]] = {}  # and not answered: with ref and bytes
         self._unaccepted = 0  # bytes
-        self._inbound = Inbound(host.slices, self._take, self.failed, self._regulate)
+        self._inbound = Inbound(host.slices, self._handle, self.failed, self._regulate)
         self._paused = False  # reading
         self._stuck = False  # writing
         self._out: list[wire.Message] = []
@@ -104,7 +104,7 @@ class Connection:
     def refuse_large(self, size: int, max_bytes: int) -> None:
         self.end(ProtocolError(f"expected WebSocket messages of at most {max_bytes:,} bytes, got {size:,}"))
 
-    def _take(self, message: wire.FromClient) -> None:
+    def _handle(self, message: wire.FromClient) -> None:
         if self._grant is None:
             if not isinstance(message, wire.Hello):
                 raise ProtocolError(f"expected hello as the first message, got {type(message).__name__.lower()}")

@@ -43,7 +43,7 @@ class Listen(msgspec.Struct, frozen=True):
 
 
 class Grant(msgspec.Struct, frozen=True):
-    """The rights of one token, or of everybody where there are no tokens."""
+    """The rights of one token, or of every client where there are no tokens."""
 
     name: str
     fire: tuple[str, ...] = ()
@@ -106,10 +106,9 @@ class Access:
     """Checks tokens against a file. The file is read again whenever it has changed, so that a token can be revoked at
     once.
 
-    Without a path everybody may do everything. With `required=False` that holds until the file exists; once it did, a
-    token is required. Raises `BadArgument` where the file is invalid; a file that becomes invalid later denies all
-    access. While it cannot be read, the known tokens stay in force, and each request tries again.
-    """
+    Without a path every client may do everything. With `required=False` that holds until the file exists; once it did,
+    a token is required. Raise `BadArgument` where the file is invalid; a file that becomes invalid later denies all
+    access. While it cannot be read, the known tokens stay valid, and each request tries again."""
 
     def __init__(
         self,
@@ -135,7 +134,7 @@ class Access:
 
     @property
     def open(self) -> bool:
-        """Whether everybody may do everything."""
+        """Whether every client may do everything."""
         if self._path is not None:
             self._look(self._path)
         return self._open
@@ -220,7 +219,7 @@ class Access:
             log.error("the tokens cannot be read for now (%s): those known stay in force", error.strerror)
 
     def _read(self, path: str) -> None:
-        """Read the tokens. Raise `BadArgument`, and `OSError` for a passing failure."""
+        """Read the tokens. Raise `BadArgument`, and `OSError` for a temporary failure."""
         tokens, self._stamp = _read(path)
         self._unread = False
         self._by_id = {
@@ -233,8 +232,8 @@ class Access:
 
 
 def read_tokens(path: str) -> list[Token]:
-    """Return the tokens of a file. Raise `BadArgument` where it is invalid, or others than its owner may read or write
-    it."""
+    """Return the tokens of a file. Raise `BadArgument` where it is invalid, or users other than its owner may read or
+    write it."""
     try:
         return _read(path)[0]
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Counting connections by address, from the moment they are accepted, so that one address cannot take all of them."""
+"""Counts connections by address, from the moment they are accepted, so that one address cannot use all of them."""
 
 from __future__ import annotations
 
@@ -46,9 +46,8 @@ class Admission:
     """The number of connections of each address and of all.
 
     The total is limited by the open files, with some left for everything else; connections that are not known yet may
-    be half as many. One more of those aborts the one that has been unknown for longest, so that connecting alone keeps
-    nobody out.
-    """
+    be half as many. One more of those aborts the one that has been unknown for longest, so that connecting alone locks
+    no client out."""
 
     def __init__(self, max_of_one: int, max_of_all: int) -> None:
         """`max_of_one` limits the connections of one address."""
@@ -62,11 +61,11 @@ class Admission:
 
     @property
     def crowded(self) -> bool:
-        """Whether so many that were let go of have yet to close that one more may take the last file."""
+        """Whether so many dropped connections have yet to close that one more might use the last file."""
         return self._all >= self._max_of_all + CLOSING
 
     def enter(self, address: str) -> Admitted | None:
-        """Count a connection from `address` and return its admitted; None where there are too many."""
+        """Count a connection from `address` and return it; None where there are too many."""
         source = _source(address)
         count = self._counts.get(source, 0)
         if count >= self._max or (self._all >= self._max_of_all and not self.unknown):
@@ -104,7 +103,7 @@ class Admission:
         return self._counts.get(_source(address), 0)
 
     async def empty(self) -> None:
-        """Wait until there are none."""
+        """Wait until there are no connections."""
         if self._counts:
             waiter = asyncio.get_running_loop().create_future()
             self._empty.append(waiter)

@@ -164,11 +164,10 @@ def app(
 ) -> Server:
     """Return an ASGI app for a dispatcher: that of a URL, or of a SolarWind that you start and stop yourself.
 
-    `tokens` is the path of a token file; without one everybody who reaches the port may do everything. `hosts` are the
-    names it answers to; without tokens the default is the loopback names. `origins` are further origins of web pages
-    that may use it. `webhook_networks` are networks, addresses or hosts that webhooks may reach besides public
-    addresses; `webhook_origin` is the name that webhook targets are told, by default the machine's.
-    """
+    `tokens` is the path of a token file; without one every client that reaches the port may do everything. `hosts` are
+    the names it answers to; without tokens the default is the loopback names. `origins` are further origins of web
+    pages that may use it. `webhook_networks` are networks, addresses or hosts that webhooks may reach besides public
+    addresses; `webhook_origin` is the name that webhook targets are told, by default the machine's."""
     return Server(
         source,
         tokens=tokens,

@@ -208,7 +208,7 @@ def _batches(call: Call, events: Sequence[Incoming]) -> Iterator[Batch]:
 
 
 def _header_bytes(event: Incoming) -> int:
-    """Return an upper bound of the bytes that an event takes in its batch's header."""
+    """Return an upper bound of the bytes that an event needs in its batch's header."""
     return 4 * len(event.content) + _attribute_bytes(event.attributes)
 
 
@@ -218,7 +218,7 @@ def _attribute_bytes(attributes: Attributes) -> int:
 
 
 def batch_slices(payloads: Sequence[bytes], limits: Limits, headers: Sequence[int] | None = None) -> Iterator[slice]:
-    """Yield slices whose payloads fit into a batch. `headers` are the bytes that each takes in its header."""
+    """Yield slices whose payloads fit into a batch. `headers` are the bytes that each needs in its header."""
     start = size = head = 0
     for at, payload in enumerate(payloads):
         more = _HEADER_BYTES + (headers[at] if headers is not None else 0)
@@ -254,11 +254,11 @@ class _Sent(NamedTuple):
 
 
 class Lines:
-    """A request whose lines are events. It is read as it arrives, never held as a whole, and no faster than it is
+    """A request whose lines are events. It is read as it arrives, never kept as a whole, and no faster than it is
     accepted."""
 
     def __init__(self, call: Call, stated: Attributes, id: str | None) -> None:
-        """`stated` is said of all events; `id` is what their ids begin with."""
+        """`stated` are attributes of all events; `id` is the prefix of their ids."""
         self._call = call
         self._stated, self._id = stated, id
         self._settings, self._limits = call.host.settings, call.host.limits
@@ -328,7 +328,8 @@ class Lines:
         await self._send(b"".join(rest))
 
     def _keep(self, size: int) -> None:
-        """Add to the bytes that are kept, or take from them. Raise `Busy` where all requests together keep too many."""
+        """Add to the bytes that are kept, or subtract from them. Raise `Busy` where all requests together keep too
+        many."""
         self._call.host.hold(size)
         self._kept += size
 

@@ -220,7 +220,7 @@ class Feeds:
             feed.end()
 
     async def stop(self) -> None:
-        """End all of them; readers are told so in time."""
+        """End all of them; readers are told in time."""
         ending = {asyncio.ensure_future(feed.left.wait()): feed for feed in self._open}
         for feed in ending.values():
             feed.end()

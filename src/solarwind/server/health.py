@@ -21,7 +21,7 @@ async def healthz(call: Call) -> Response:
 
 
 async def readyz(call: Call) -> Response:
-    """Answer that it accepts events. Raise `Unavailable`, or the error after which the store can keep nothing any
+    """Answer that it accepts events. Raise `Unavailable`, or the error after which the store accepts nothing any
     more."""
     call.host.check()
     return answer(Status("ready"))

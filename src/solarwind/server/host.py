@@ -83,7 +83,7 @@ class ServerHost(Clients):
             self.bodies.release(-size)
 
     def check(self) -> None:
-        """Raise why nothing can be accepted: the failure of the server or the engine, or `Unavailable`."""
+        """Raise the reason why nothing can be accepted: the failure of the server or the engine, or `Unavailable`."""
         if self._error is not None:
             raise self._error
         if not self.running:

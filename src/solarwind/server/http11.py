@@ -1,7 +1,7 @@
-"""HTTP/1.1 on a socket's bytes: `h11` reads and writes them, each request is a call of the ASGI app.
+"""HTTP/1.1 on a socket's bytes: `h11` parses and writes them, and each request is a call of the ASGI app.
 
-Everything that a peer may leave unfinished has an end: a head, a body, an answer that it does not read, a connection
-without a request. What comes is looked at in pieces, since a few kilobytes may be thousands of events.
+Everything that a peer may leave unfinished has a time limit: a head, a body, an answer that it does not read, a
+connection without a request. Input is handled in pieces, since a few kilobytes may be thousands of events.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _UPGRADE = b"websocket"
 
 
 class Port:
-    """What the connections of a port have in common. `connections` are all of them, whatever they speak by now."""
+    """What the connections of a port have in common. `connections` are all of them, also those that were upgraded."""
 
     def __init__(self, app: ASGIApp, acceptor: Acceptor, host: ServerHost) -> None:
         self.app = app
@@ -53,7 +53,7 @@ class Port:
 
     @property
     def date(self) -> bytes:
-        """As answers say it, made once a second."""
+        """The value of the Date header, made once a second."""
         now = int(time())
         if self._date[0] != now:
             self._date = now, formatdate(now, usegmt=True).encode()
@@ -143,7 +143,7 @@ class Http11(asyncio.Protocol):
     # In -----------------------------------------------------------------------------------------------
 
     def _without_empty_lines(self, data: bytes) -> bytes:
-        """Return what comes before a request without the empty lines that some clients send behind a body."""
+        """Return the start of a request without the empty lines that some clients send after a body."""
         left = _MAX_EMPTY_BYTES - self._empty_bytes
         found = data[:left].lstrip(b"\r\n")
         skipped = min(left, len(data)) - len(found)
@@ -158,7 +158,7 @@ class Http11(asyncio.Protocol):
             self._conn.receive_data(self._without_empty_lines(data))
 
     def _read(self) -> None:
-        """Look at what came: at some of it now, and at the rest as fast as others leave time for it."""
+        """Handle what came: some of it now, and the rest as fast as other work allows."""
         with self._port.slices.piece():
             more = self._read_some()
         if more:
@@ -213,12 +213,12 @@ class Http11(asyncio.Protocol):
         return False
 
     def _bound_pipeline(self) -> None:
-        """Nobody unknown may send requests by the hundred whose answers are not waited for."""
+        """Limit how many requests an unknown client may send without waiting for their answers."""
         if not self._admitted.known and len(self._conn.trailing_data[0]) > self._settings.header_bytes:
             self._let_go()
 
     def _begin(self, request: h11.Request) -> bool:
-        """False where it is no request any more, or none that can be answered."""
+        """Begin a request. Return False where it ended already, or cannot be answered."""
         self._has_come()
         self._pipelined = False
         self._empty_bytes = 0
@@ -268,7 +268,7 @@ class Http11(asyncio.Protocol):
             self._start_next_cycle()
 
     def _upgrade(self, request: h11.Request, headers: list[tuple[bytes, bytes]]) -> None:
-        """From here on it is a WebSocket, whose handshake is still to be looked at."""
+        """Hand the connection over to a WebSocket, whose handshake has yet to be checked."""
         rest, closed = self._conn.trailing_data
         self._end_timers()
         self._port.connections.discard(self)
@@ -289,8 +289,8 @@ class Http11(asyncio.Protocol):
         return self._exchange is not None and self._exchange.more_body
 
     def _look(self) -> None:
-        """A body that does not go on, or does so too slowly, ends the connection, unless it is this side that does not
-        read it. Lines may come one by one, as long as they do: see events.py."""
+        """End the connection where a body does not go on, or too slowly, unless it is this side that does not read it.
+        Lines may come one by one, as long as they do: see events.py."""
         self._body = None
         if not self._waits_for_body():
             return
@@ -311,7 +311,7 @@ class Http11(asyncio.Protocol):
     # The exchange's side ------------------------------------------------------------------------------
 
     def regulate(self) -> None:
-        """Read nothing more while what came is not taken yet, and do not wait for ever for what does not come."""
+        """Stop reading while there is enough to handle, and limit the time to wait for what does not come."""
         if self._body is None and self._waits_for_body():  # of a request that came behind another, too
             self._body = self._loop.call_later(min(self._settings.idle_s, _BODY_S), self._look)
         full = self._exchange is not None and len(self._exchange.body) > _UNREAD_BODY_BYTES
@@ -345,7 +345,7 @@ class Http11(asyncio.Protocol):
         return self._conn.send(h11.Data(data=data))
 
     def complete(self, last: bytes) -> None:
-        """The request is answered, with this as its last bytes."""
+        """Finish the answer to the request, with these as its last bytes."""
         self.transport.write(last + self._conn.send(h11.EndOfMessage()))
         self._exchange = None
         if self._conn.our_state is h11.MUST_CLOSE or self._closing:
@@ -362,7 +362,8 @@ class Http11(asyncio.Protocol):
         self.regulate()
 
     def _keep_alive_s(self) -> float:
-        """Nobody unknown is waited for as long, however often it asks what anybody may."""
+        """Return how long to wait for a further request: less for an unknown client, however often it asks what anyone
+        may."""
         settings = self._settings
         if self._admitted.known:
             return settings.idle_s
@@ -372,13 +373,13 @@ class Http11(asyncio.Protocol):
     # The end ------------------------------------------------------------------------------------------
 
     def _rest(self) -> None:
-        """No further request came."""
+        """Close the connection, because no further request came."""
         self._idle = None
         self.transport.close()
         self._let_go_soon()
 
     def shutdown(self) -> None:
-        """The server stops: what is being answered is, and then the connection ends."""
+        """Close the connection, because the server stops, once what is being answered is."""
         self._closing = True
         if self._refused:
             self._let_go()
@@ -386,8 +387,8 @@ class Http11(asyncio.Protocol):
             self.transport.close()
 
     def _refuse(self, error: h11.RemoteProtocolError) -> None:
-        """As a problem, and with the status that fits; nothing, if an answer has begun already. What else comes is read
-        for a moment, or the peer would not get to read the answer."""
+        """Answer an invalid request with problem details and the status that fits; send nothing if an answer has begun
+        already. Input is read for a moment longer, because otherwise the peer could not read the answer."""
         exchange, self._exchange = self._exchange, None
         if self._conn.our_state in (h11.IDLE, h11.SEND_RESPONSE) and (exchange is None or not exchange.started):
             self.transport.write(_refusal(error.error_status_hint, self._settings.header_bytes, str(error)))
@@ -405,7 +406,8 @@ class Http11(asyncio.Protocol):
         self.transport.abort()
 
     def _let_go_soon(self) -> None:
-        """It is closed, which waits until what was written is read: not for ever."""
+        """Abort the connection after a while: closing waits until the peer has read what was written, which may be
+        never."""
         self._loop.call_later(_LAST_WORDS_S, self._let_go)
 
     def _has_come(self) -> None:
@@ -446,7 +448,7 @@ class RequestCycle:
             connection.transport.abort()
 
     def wake(self) -> None:
-        """There is something to receive."""
+        """Wake the app, because there is something to receive."""
         if self._news is not None and not self._news.done():
             self._news.set_result(None)
 
@@ -508,8 +510,8 @@ class RequestCycle:
 
 
 def _checked(request: h11.Request, max_bytes: int) -> h11.Request:
-    """As it is to be answered. h11 looks at the size of a head only while it is not whole, and not at what is in it.
-    Raise `RemoteProtocolError`."""
+    """Return the request as it is to be answered. h11 limits the size of a head only while it is incomplete, and does
+    not check its content. Raise `RemoteProtocolError`."""
     names = [name for name, _ in request.headers]
     if b"transfer-encoding" in names and b"content-length" in names:
         raise h11.RemoteProtocolError("expected Content-Length or Transfer-Encoding, got both: send one")
@@ -549,7 +551,7 @@ def _wants_websocket(headers: Iterable[tuple[bytes, bytes]]) -> bool:
 
 
 def _refusal(status: int, max_bytes: int, why: str) -> bytes:
-    """Return a whole answer to what is no request."""
+    """Return a whole answer to input that is not a valid request."""
     if status == 431:
         maximum = f"{_MAX_HEADERS} headers of {_MAX_LINE_BYTES:,} bytes, {max_bytes:,} together"
         return refusal(status, "too-large", f"expected a request of at most {maximum}, got more")
@@ -557,7 +559,7 @@ def _refusal(status: int, max_bytes: int, why: str) -> bytes:
 
 
 def _wrong(why: str) -> str:
-    """What is wrong with a request, by what h11 says of it: not in its words, which repeat what came."""
+    """Return what is wrong with a request, by h11's error, but not in its words, which repeat the input."""
     why = why.partition(":")[0].lower()
     for words, sentence in _WRONG:
         if words in why:

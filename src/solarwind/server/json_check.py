@@ -1,6 +1,6 @@
 """Checks that JSON from clients is valid and not too deeply nested, before it is decoded.
 
-No objects are built: empty arrays take thirty times their bytes as objects. A long text is checked in pieces, so that
+No objects are built: empty arrays need thirty times their bytes as objects. A long text is checked in pieces, so that
 it does not hold up the loop.
 """
 

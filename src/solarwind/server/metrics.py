@@ -1,4 +1,4 @@
-"""What Prometheus is told."""
+"""The metrics for Prometheus."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ _COUNTERS = {
 
 
 def writing(host: ServerHost, statistics: Statistics, accept: str) -> tuple[Callable[[], bytes], str]:
-    """Return what writes the metrics of this moment in the form that a client accepts, and its content type."""
+    """Return a function that writes the metrics of this moment in a form that the client accepts, and its content
+    type."""
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)

@@ -42,7 +42,7 @@ def answer(document: bytes) -> Response:
 
 
 class _InPieces(Response):
-    """Sends the document piece by piece: everybody may ask for it, so only one piece waits to be read."""
+    """Sends the document piece by piece: any client may request it, so only one piece waits to be read."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})

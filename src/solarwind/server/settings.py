@@ -11,7 +11,7 @@ from ..option_structs import OptionsMeta
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, metaclass=OptionsMeta):
-    """Pass others to `app(..., settings=Settings(...))`."""
+    """Limits on what a peer may cost: pass them to `app(..., settings=Settings(...))`."""
 
     frame_bytes: int = 8 << 20  # a WebSocket message
     body_bytes: int = 16 << 20  # an HTTP body that is read as a whole; NDJSON is not, and has no end

@@ -224,7 +224,7 @@ class _Taking:
         self.came.set()
 
     def flush(self) -> None:
-        """Nothing to do: the waiting request looks a few turns of the loop later."""
+        """Do nothing: the waiting request looks a few turns of the loop later."""
 
     def lost(self, lease: int | None = None) -> None:
         self.offers = [each for each in self.offers if lease is not None and each.lease != lease]
@@ -393,7 +393,7 @@ class Takes:
     # Leases -------------------------------------------------------------------------------------------
 
     def _runs_on(self, taking: _Taking) -> None:
-        """Begin its lease anew, because it was heard of."""
+        """Renew its lease, because it was heard of."""
         if taking.over:
             return
         if taking.timer is not None:

@@ -216,7 +216,7 @@ class Dialer(httpcore.AsyncNetworkBackend):
         return good[:_MAX_ADDRESSES]
 
     async def _look_up(self, host: str, port: int) -> list[str]:
-        """Resolve a name. Concurrent calls share one look-up, so that a slow name takes one thread at most. Raise
+        """Resolve a name. Concurrent calls share one look-up, so that a slow name uses one thread at most. Raise
         `TimeoutError`."""
         asked = self._asked.get((host, port))
         if asked is None:

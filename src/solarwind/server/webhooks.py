@@ -284,7 +284,7 @@ class Webhooks:
             await target.aclose()
 
     async def _replace(self, key: WebhookKey, webhook: Webhook) -> None:
-        """Start it in key of the former one, which goes on if that fails."""
+        """Start it in place of the former one, which goes on if that fails."""
         before = self._known.get(key)
         was_at_work = key in self._at_work
         await self._end(key)
@@ -330,7 +330,7 @@ class Webhooks:
             await self._end(key)
 
     async def _remember(self, webhook: Webhook) -> None:
-        """Store it in key of the version known here. Raise `ConflictError` where another server has changed it."""
+        """Store it in place of the version known here. Raise `ConflictError` where another server has changed it."""
         key, value = webhook.key, msgspec.json.encode(webhook)
         before = self._numbers.get(key, 0) if key in self._known else 0
         definition = await self._definitions.put(_KIND, _definition_name(key), value, before=before)

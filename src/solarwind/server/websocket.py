@@ -353,7 +353,7 @@ class AsgiWebSocket:
             self._reader.cancel()
 
     def authenticated(self) -> None:
-        """Nothing to do: the outer app's server limits the size of messages."""
+        """Do nothing: the outer app's server limits the size of messages."""
         self._max_bytes = self._acceptor.frame_bytes
 
 

@@ -136,7 +136,7 @@ class MemoryDueLog:
         for index in range(len(entry.batch)):
             self._places[entry.batch.topic, entry.batch.id(index)] = entry.place
 
-    def _take(self, entry: Entry) -> None:
+    def _drop(self, entry: Entry) -> None:
         del self._entries[self._at(entry.place)]
         self._forget(entry)
 
@@ -174,7 +174,7 @@ class MemoryDueLog:
         if place is None:
             return None
         entry = self._entries[self._at(place)]
-        self._take(entry)
+        self._drop(entry)
         rest = without(entry.batch, id)
         if rest is not None:
             self._put(entry._replace(batch=rest))

@@ -52,7 +52,7 @@ class Lock:
         `forked` is called in each forked child, where the lock is not held."""
         self.path = path
         self._forked = forked
-        self._file, self.identity = self._take()
+        self._file, self.identity = self._acquire()
         program = program_name(sys.argv[0] if sys.argv else "")[:100]
         holder = msgspec.json.encode(_Holder(os.getpid(), program, when(now)))
         with suppress(OSError):  # on a full disk, for example: /proc/locks knows too
@@ -63,7 +63,7 @@ class Lock:
             finally:
                 os.close(note)
 
-    def _take(self) -> tuple[int, _Identity]:
+    def _acquire(self) -> tuple[int, _Identity]:
         patience = time.monotonic() + _CHILDREN_S
         while True:
             with _guard:
