@@ -62,7 +62,7 @@ class Place:
         )
 
     async def delay(self, *seconds: float | None) -> None:
-        await self.engine.submit(self.batch(*seconds))
+        await asyncio.wait_for(self.engine.submit(self.batch(*seconds)), 60)
 
 
 @pytest.fixture(params=["memory", "sqlite"])
