@@ -43,7 +43,7 @@ from .options import (
 from .records import HandlerInfo
 from .service.firing import Firing
 from .service.registration import Origin, Registration, Registrations, handled_here, stated
-from .service.runner import Runner, handling
+from .service.runner import handling
 from .service.signature import MAX_BATCH, inspect_handler
 from .service.stream import Reader, Stream, check_free
 from .shutdown import Shutdown
@@ -219,7 +219,7 @@ class SolarWind(Firing, Asking):
     async def _leave_once_joined(self, registration: Registration) -> None:
         if registration.joining is not None:
             await asyncio.wait([registration.joining])
-        await self._leave(registration, self.grace)
+        await registration.leave(self._engine, self.grace)
 
     def listen(
         self,
@@ -411,10 +411,10 @@ class SolarWind(Firing, Asking):
                     self._engine.leaving(registration.instance)
             for reader in list(self._readers):
                 await self._leave_reader(reader)
-            await asyncio.gather(*(self._leave(each, grace) for each in self._registrations))
+            await asyncio.gather(*(each.leave(self._engine, grace) for each in self._registrations))
         except asyncio.CancelledError:  # by a later call of stop with less time
             until = monotonic()
-            left = [self._leave(each, 0) for each in self._registrations]  # those not reached yet
+            left = [each.leave(self._engine, 0) for each in self._registrations]  # those not reached yet
             await asyncio.gather(*left, return_exceptions=True)
             raise
         finally:
@@ -512,22 +512,7 @@ class SolarWind(Firing, Asking):
     # Inner --------------------------------------------------------------------------------------------
 
     async def _join(self, registration: Registration) -> None:
-        runner = Runner(
-            self._engine,
-            registration.join,
-            registration.handler,
-            registration.concurrency,
-            self._begun,
-            self._limits,
-            self._context,
-        )
-        try:
-            registration.instance = await self._engine.join(handled_here(registration.join), registration.since, runner)
-        except BaseException:
-            await runner.stop(0)
-            raise
-        runner.enter(registration.instance)
-        registration.runner = runner
+        await registration.enter(self._engine, self._begun, self._limits, self._context)
 
     def _start_joining(self, registration: Registration) -> None:
         registration.joining = asyncio.ensure_future(self._join_late(registration))
@@ -540,16 +525,6 @@ class SolarWind(Firing, Asking):
             if registration in self._registrations:  # else it was taken out meanwhile
                 self._registrations.remove(registration)
             raise
-
-    async def _leave(self, registration: Registration, grace: float) -> None:
-        registration.joining = None
-        if registration.runner is not None:
-            runner, registration.runner = registration.runner, None
-            self._engine.leaving(registration.instance)
-            try:
-                await runner.stop(grace)
-            finally:
-                await self._engine.leave(registration.instance)
 
     def _handled_now(self) -> Event | None:
         """Return the event whose handler calls this, unless the handler has returned."""

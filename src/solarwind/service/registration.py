@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextvars import Context
 from datetime import timedelta
 from inspect import ismethod
 from typing import Any
@@ -11,9 +12,10 @@ from typing import Any
 import msgspec
 
 from ..core.effects import Join
-from ..engine.base import Since
+from ..engine.base import Engine, Since
 from ..errors import BadArgument
 from ..failure import MAX_SECONDS, Retry
+from ..limits import Limits
 from ..names import check_purpose, check_topic
 from ..options import check_count, check_seconds, check_since, check_type
 from ..origin import this_process
@@ -60,6 +62,28 @@ class Registration(msgspec.Struct, eq=False):
     runner: Runner | None = None
     instance: int = 0
     joining: asyncio.Task[None] | None = None
+
+    async def enter(self, engine: Engine, begun: asyncio.Event, limits: Limits, context: Context) -> None:
+        """Join, with a `Runner` that handles nothing before `begun`. Raise what the engine raises."""
+        runner = Runner(engine, self.join, self.handler, self.concurrency, begun, limits, context)
+        try:
+            self.instance = await engine.join(handled_here(self.join), self.since, runner)
+        except BaseException:
+            await runner.stop(0)
+            raise
+        runner.enter(self.instance)
+        self.runner = runner
+
+    async def leave(self, engine: Engine, grace: float) -> None:
+        """Leave, if it has joined; handlers have `grace` seconds to finish."""
+        self.joining = None
+        if self.runner is not None:
+            runner, self.runner = self.runner, None
+            engine.leaving(self.instance)
+            try:
+                await runner.stop(grace)
+            finally:
+                await engine.leave(self.instance)
 
 
 def stated(join: Join, since: Since, lease: float | timedelta = 30.0) -> Join:
