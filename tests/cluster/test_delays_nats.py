@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from types import FunctionType, ModuleType
 from typing import Any
 
 import pytest
@@ -21,6 +24,7 @@ from solarwind.cluster.store import JetStreamStore
 from solarwind.engine.local import LocalEngine
 from solarwind.errors import StoreError
 from solarwind.limits import Limits
+from solarwind.store.delays import Delayed
 from solarwind.testing import FakeClock
 from solarwind.testing.contract import on_loop
 
@@ -196,3 +200,43 @@ def test_what_a_former_owner_delays_or_releases_is_refused(server: NatsServer, n
                 assert (await place.in_topic(), await place.listed()) == ([1, 2], [])
 
     asyncio.run(test())
+
+
+MANY, PORTION = 100_000, 500
+
+
+@pytest.mark.long
+def test_an_owner_holds_in_memory_less_than_a_tenth_of_what_a_delayed_event_takes(
+    server: NatsServer, namespace: str
+) -> None:
+    """So it is of a million as of a hundred thousand: what it holds are the names of pages."""
+
+    async def test() -> None:
+        async with owning(server, namespace) as place:
+            held: list[int] = []
+            for count in (MANY // 10, MANY):
+                for first in range(await place.store.delays.count(), count, PORTION):
+                    few = [events("T", number) for number in range(first, first + PORTION)]
+                    delayed = [Delayed(1 + number * 7919 % MANY, few[number]) for number in range(PORTION)]
+                    await place.store.commit([], [], [], 1, delayed)
+                assert await place.store.delays.count() == count
+                held.append(size_of(place.store.delays))
+            assert (held[1] - held[0]) / (MANY - MANY // 10) < len(few[0].data) / 10
+        async with owning(server, namespace) as place:
+            assert (await place.store.delays.count(), await place.store.delays.next_due()) == (MANY, 1)
+
+    asyncio.run(test())
+
+
+def size_of(what: object) -> int:
+    """How many bytes an object takes, with all that it refers to."""
+    found, todo = {id(what)}, [what]
+    size = 0
+    while todo:
+        each = todo.pop()
+        size += sys.getsizeof(each)
+        for other in gc.get_referents(each):
+            if id(other) not in found and not isinstance(other, (type, ModuleType, FunctionType)):
+                found.add(id(other))
+                todo.append(other)
+    return size
