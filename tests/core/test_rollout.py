@@ -62,8 +62,8 @@ def calls(what: object) -> int:
 
 
 @pytest.mark.parametrize("keys", [False, True], ids=["by id", "by key"])
-def test_with_one_of_two_halves_done_neither_state_has_an_edge_per_event(keys: bool) -> None:
-    events = 20_000
+@pytest.mark.parametrize("events", [20_000, pytest.param(1_000_000, marks=pytest.mark.long)])
+def test_with_one_of_two_halves_done_neither_state_has_an_edge_per_event(events: int, keys: bool) -> None:
     bench = halves(events, keys=keys)
     tracks = bench.purpose().tracks
     end = bench.dispatcher.topics["T"].end

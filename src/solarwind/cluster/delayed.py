@@ -104,7 +104,8 @@ class StreamDueLog:
 
     async def _open(self) -> None:
         inbox = f"{self._subject}inbox"
-        subjects = await self._log.kept_subjects(f"{self._subject}>")
+        nothing = not self.size.accepted  # so that an owner who takes over asks for nothing
+        subjects = [] if nothing else await self._log.kept_subjects(f"{self._subject}>")
         self._times.open(subjects)
         self._ids.open(subjects)
         if inbox in subjects:

@@ -369,7 +369,9 @@ class Registry:
     # What an operator does ----------------------------------------------------------------------------
 
     def replay(self, topic_name: str, name: str, since: int, until: int, now: int) -> int:
-        """Make what is done, from position `since` up to `until`, pend again. Return how many events that are."""
+        """Make what is done, from position `since` up to `until`, pend again. Return how many events that are. Where
+        versions have shares it is a lower bound: what one has done and another has not come past yet is replayed, and
+        not counted, since a track does not know whose the events before it are."""
         purpose = self.purpose(topic_name, name)
         if not purpose.exchange_pends:
             raise NotAllowed(
