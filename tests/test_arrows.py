@@ -197,7 +197,7 @@ def test_a_forbidden_arrow_is_seen() -> None:
     assert ("own", "payload") in set(imports(ROOT / "event.py")), "from . import payload"
 
 
-def test_the_core_is_pure() -> None:
+def test_the_core_has_no_clock_loop_thread_file_or_database() -> None:
     """No clock, chance, loop, thread, socket, file or database: time and chance come in, effects go out."""
     for path in (path for path in MODULES if part_of(name_of(path)) == "core"):
         foreign = {imported for kind, imported in imports(path) if kind == "foreign"}
@@ -228,7 +228,7 @@ def _is_standard(name: str) -> bool:
     return name in sys.stdlib_module_names
 
 
-def test_public_names() -> None:
+def test_public_names_are_sorted_complete_and_documented() -> None:
     """`__all__` is sorted and complete, and each name is there and says what it is for."""
     names = solarwind.__all__
     assert names == sorted(names)
@@ -262,7 +262,7 @@ def all_errors() -> list[type[errors.SolarWindError]]:
     return [error for error in found if error.__module__.startswith("solarwind.")]
 
 
-def test_the_error_tree() -> None:
+def test_each_error_has_a_code_of_its_own_and_is_documented_and_drawn() -> None:
     """Each error has a code of its own, says whose fault it is, is documented, public and drawn in its file."""
     drawn = dict(re.findall(r"[├└]── (\w+) .*\((\w+)\)", errors.__doc__ or ""))
     codes = set()

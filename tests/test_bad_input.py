@@ -156,7 +156,7 @@ FIRING: dict[str, Refusal] = {
 @pytest.mark.parametrize("name", FIRING)
 @pytest.mark.parametrize("where", ["outside", "in a handler"])
 @on_loop
-async def test_firing(name: str, where: str) -> None:
+async def test_bad_input_to_fire_is_refused_in_one_sentence(name: str, where: str) -> None:
     """Refused at once, where it is fired; what was fired before and after is not touched."""
     fire, error, words = FIRING[name]
     wind = SolarWind("memory://")
@@ -231,7 +231,7 @@ HANDLING: dict[str, tuple[dict[str, Any], type[SolarWindError], tuple[str, ...]]
 
 @pytest.mark.parametrize("name", HANDLING)
 @on_loop
-async def test_handling(name: str) -> None:
+async def test_bad_input_to_on_is_refused_in_one_sentence(name: str) -> None:
     """Refused where it is registered, or at the latest when it joins; no purpose is left behind by it."""
     options, error, words = HANDLING[name]
     wind = SolarWind("memory://")
@@ -253,7 +253,7 @@ async def test_handling(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in HANDLING if not name.startswith("concurrency")])
 @on_loop
-async def test_listening(name: str) -> None:
+async def test_bad_input_to_listen_is_refused_in_one_sentence(name: str) -> None:
     options, error, words = HANDLING[name]
     async with SolarWind("memory://") as wind:
         with pytest.raises(error) as caught:
@@ -322,7 +322,7 @@ async def test_listening(name: str) -> None:
         (lambda: SolarWind("memory://").topic("T", keep_bytes=1.5), ("keep_bytes", "1.5")),  # type: ignore[arg-type]
     ],
 )
-def test_options(make: Callable[[], object], words: tuple[str, ...]) -> None:
+def test_a_bad_option_is_refused_in_one_sentence(make: Callable[[], object], words: tuple[str, ...]) -> None:
     with pytest.raises(BadArgument) as caught:
         make()
     check_sentence(caught.value, "expected ", ", got ", *words)
@@ -424,7 +424,7 @@ async def test_times_to_wait_and_functions_of_another_type_are_refused() -> None
     ],
     ids=str,
 )
-def test_urls(url: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_bad_url_is_refused_in_one_sentence(url: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Refused when it is given, and nothing is created."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(BadArgument) as caught:
@@ -433,7 +433,7 @@ def test_urls(url: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_bad_url_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bad_url_from_the_environment_is_refused_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOLARWIND_URL", "nonsense")
     with pytest.raises(BadArgument) as caught:
         SolarWind()
@@ -482,7 +482,9 @@ async def _make_store(path: Path) -> None:
     ],
 )
 @on_loop
-async def test_stores(make: Callable[[Path], None], words: tuple[str, ...], tmp_path: Path) -> None:
+async def test_a_file_that_is_no_store_is_refused_in_one_sentence(
+    make: Callable[[Path], None], words: tuple[str, ...], tmp_path: Path
+) -> None:
     """A file that is not a store, or of a newer format, is refused by name, and left as it is."""
     path = tmp_path / "wind.db"
     await asyncio.to_thread(make, path)
@@ -553,7 +555,7 @@ def test_a_wrong_call_of_an_operation_is_told_what_it_takes(
 
 
 @on_loop
-async def test_no_such_folder(tmp_path: Path) -> None:
+async def test_a_store_in_a_folder_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "missing" / "wind.db"
     with pytest.raises(StoreError) as caught:
         await SolarWind(f"sqlite:///{path}").start()
@@ -585,7 +587,7 @@ def open_folder() -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("there", [False, True], ids=["no store there", "a store there"])
-def test_a_read_only_folder(there: bool, open_folder: Path) -> None:
+def test_a_store_in_a_read_only_folder_is_refused(there: bool, open_folder: Path) -> None:
     """As somebody who may not write there (the superuser may write anywhere, so not as him)."""
     folder = open_folder / "read-only"
     folder.mkdir()
@@ -618,7 +620,7 @@ except StoreError as error:
 
 
 @on_loop
-async def test_a_store_in_use(tmp_path: Path) -> None:
+async def test_a_store_in_use_is_refused_naming_the_process_that_has_it(tmp_path: Path) -> None:
     """The second is told which process has it, and what to do; the first goes on undisturbed."""
     path = tmp_path / "wind.db"
     seen: list[int] = []
@@ -645,7 +647,7 @@ async def test_a_store_in_use(tmp_path: Path) -> None:
 
 
 @on_loop
-async def test_asking_for_what_is_not_there() -> None:
+async def test_operations_on_what_does_not_exist_are_refused() -> None:
     wind = SolarWind("memory://")
     wind.on("T", purpose="p")(_nothing)
     wind.on("T", purpose="page", exchange="fanout")(_nothing)
@@ -722,7 +724,7 @@ async def test_too_much_fired_and_not_accepted_is_busy() -> None:
 
 
 @on_loop
-async def test_a_refused_member_of_fire_many() -> None:
+async def test_a_refused_member_of_fire_many_is_named_and_none_is_fired() -> None:
     """Nothing is fired: all of them are looked at first, the keys too."""
     wind = SolarWind("memory://")
     seen: list[int] = []

@@ -70,7 +70,7 @@ def live_and_be_killed(life: subprocess.Popen[str], chance: random.Random) -> li
 
 
 @pytest.mark.parametrize("times", [5, pytest.param(50, marks=pytest.mark.long)])
-def test_kill_9(tmp_path: Path, times: int) -> None:
+def test_kill_9_loses_no_accepted_event_and_repeats_none_that_was_settled(tmp_path: Path, times: int) -> None:
     """At any moment, while it fires, handles, and fires in its handlers."""
     lives = Lives(tmp_path)
     chance = random.Random(times)
@@ -103,7 +103,7 @@ def test_kill_9(tmp_path: Path, times: int) -> None:
     assert max(in_one_life.values()) == 1
 
 
-def test_poison_that_kills_its_process(tmp_path: Path) -> None:
+def test_poison_that_kills_its_process_is_dead_after_its_attempts_and_the_rest_is_handled(tmp_path: Path) -> None:
     """It is dead after a few restarts, and takes nobody with it: attempts count before the handler starts."""
     lives = Lives(tmp_path)
     innocents = _fire(lives.store, [f"good {n}" for n in range(30)] + ["poison"] + [f"good {n}" for n in range(30, 60)])
@@ -143,7 +143,7 @@ def test_poison_takes_no_event_of_another_purpose_or_topic_of_its_process_with_i
     }
 
 
-def test_sigterm_drains(tmp_path: Path) -> None:
+def test_sigterm_lets_running_handlers_finish(tmp_path: Path) -> None:
     """It lets the handlers finish, with what they fire, gives back the rest as if never tried, and ends with 0."""
     lives = Lives(tmp_path)
     _fire(lives.store, list(range(10)))

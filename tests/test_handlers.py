@@ -85,7 +85,9 @@ async def test_decoded_to_the_annotation(type_: Any) -> None:
     ],
 )
 @on_loop
-async def test_unfit(type_: Any, payload: Any, error: tuple[str, ...]) -> None:
+async def test_a_payload_that_does_not_fit_its_annotation_is_rejected(
+    type_: Any, payload: Any, error: tuple[str, ...]
+) -> None:
     """`expected …, got … at $.path`, whatever library the type is from."""
 
     async def handle(video: Any) -> None:
@@ -103,7 +105,7 @@ async def test_unfit(type_: Any, payload: Any, error: tuple[str, ...]) -> None:
 
 
 @on_loop
-async def test_pydantic_rules_count() -> None:
+async def test_the_rules_of_a_pydantic_model_are_checked() -> None:
     async def handle(video: PydanticVideo) -> None: ...
 
     _, errors = await outcome(handle, {"name": "a", "length": -1})
@@ -269,7 +271,7 @@ def forms() -> dict[str, tuple[Callable[[Calls], Any], Any]]:
 
 @pytest.mark.parametrize("name", list(forms()))
 @on_loop
-async def test_forms(name: str) -> None:
+async def test_each_form_of_a_handler_is_called(name: str) -> None:
     make, expected = forms()[name]
     calls: Calls = []
     _, errors = await outcome(make(calls), {"n": 1})
@@ -279,7 +281,7 @@ async def test_forms(name: str) -> None:
 
 @pytest.mark.parametrize("is_async", [True, False], ids=["async", "def"])
 @on_loop
-async def test_batch_forms(is_async: bool) -> None:
+async def test_each_form_of_a_batch_handler_is_called(is_async: bool) -> None:
     """Lists of payloads, of events, or both, in step; by keyword too."""
     calls: Calls = []
 

@@ -64,7 +64,7 @@ async def test_what_is_due_already_is_called_in_the_next_turn() -> None:
     assert sorted(calls) == [1, 2]
 
 
-def test_the_fixture(wind: SolarWind, wind_clock: FakeClock) -> None:
+def test_the_fixtures_give_a_solarwind_and_its_clock(wind: SolarWind, wind_clock: FakeClock) -> None:
     """A dispatcher in memory whose retries come when the test says so."""
     attempts: list[int] = []
 
@@ -87,7 +87,7 @@ def test_the_fixture(wind: SolarWind, wind_clock: FakeClock) -> None:
     assert attempts == [1, 2]
 
 
-def test_the_fixture_without_asyncio(wind: SolarWind) -> None:
+def test_the_fixtures_work_in_a_test_without_asyncio(wind: SolarWind) -> None:
     seen: list[int] = []
 
     @wind.on("T", purpose="p")
@@ -271,7 +271,7 @@ def test_time_that_cannot_pass_is_refused(seconds: object) -> None:
         FakeClock().advance(seconds)  # type: ignore[arg-type]
 
 
-def test_a_contract_needs_a_place() -> None:
+def test_a_place_without_open_is_refused_and_no_rule_is_a_coroutine() -> None:
     with pytest.raises(NotImplementedError):
         Place().open()
     rules = [name for name in dir(EngineContract) if name.startswith("test_")]

@@ -36,7 +36,7 @@ def test_fire_prints_the_id_once_it_is_accepted(url: str) -> None:
     assert done("trace", id.strip(), "--url", url, "--json").json["event"]["payload"] == {"a": 1}
 
 
-def test_fire_as_json(url: str) -> None:
+def test_fire_with_json_prints_the_count_and_ids_as_json(url: str) -> None:
     assert done("fire", "t", "--id", "one", "--url", url, "--json").json == {"id": "one"}
 
 

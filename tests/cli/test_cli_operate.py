@@ -88,7 +88,7 @@ def test_purposes_are_a_table_and_names_are_no_markup(furnished: str) -> None:
     assert lines[2].split()[-7:] == ["0", "0", "0", "3", "0", "0", "0"]
 
 
-def test_purposes_of_one_topic_as_json(furnished: str) -> None:
+def test_purposes_with_a_topic_and_json_shows_that_topics_alone(furnished: str) -> None:
     encode, refuse = done("purposes", "video.uploaded", "--url", furnished, "--json").json
     assert refuse["purpose"] == "Refuse"
     assert encode == {
@@ -226,7 +226,7 @@ def test_an_option_may_come_from_its_environment_variable(furnished: str) -> Non
 @pytest.mark.parametrize(
     ("text", "seconds"), [("30s", 30), ("5m", 300), ("12h", 43200), ("7d", 604800), ("0", 0), ("1.5h", 5400)]
 )
-def test_durations(text: str, seconds: float) -> None:
+def test_a_duration_is_read_with_each_of_its_units(text: str, seconds: float) -> None:
     assert options.duration(text, "--keep").total_seconds() == seconds
 
 
@@ -237,7 +237,7 @@ def test_what_is_no_duration_is_a_usage_error(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["beginning", "now", "2h", "2026-01-31", "2026-01-31T12:00:00", "2026-01-31T12:00Z"])
-def test_moments(text: str) -> None:
+def test_a_moment_is_read_in_each_of_its_forms(text: str) -> None:
     found = options.moment(text, "--since")
     assert not isinstance(found, datetime) or found.tzinfo is not None
 

@@ -209,18 +209,18 @@ GOOD = "from solarwind import SolarWind\nwind = SolarWind('memory://')\n"
 
 
 @pytest.mark.parametrize("target", ["app", "app.py:wind", "app:", ":wind", "app:wind()", "a b:c", "app:wind:x"])
-def test_a_target_that_is_none(refused: Callable[..., str], target: str) -> None:
+def test_a_target_that_is_not_module_colon_attribute_is_refused(refused: Callable[..., str], target: str) -> None:
     assert f"expected module:attribute, such as app:wind for `wind = SolarWind()` in app.py, got '{target}'" in (
         refused(target, app=GOOD)
     )
 
 
 @pytest.mark.parametrize("target", ["nothing_here:wind", "mod_a.sub:wind"])
-def test_a_module_that_is_not_there(refused: Callable[..., str], target: str) -> None:
+def test_run_refuses_a_module_that_does_not_exist(refused: Callable[..., str], target: str) -> None:
     assert f"expected a module {target.partition(':')[0]!r}, found none in " in refused(target, mod_a=GOOD)
 
 
-def test_an_attribute_that_is_not_there(refused: Callable[..., str]) -> None:
+def test_run_refuses_an_attribute_that_does_not_exist(refused: Callable[..., str]) -> None:
     assert "expected 'sun' in mod_b.py, which has none: did you mean mod_b:wind?" in refused("mod_b:sun", mod_b=GOOD)
 
 

@@ -55,7 +55,7 @@ def test_a_second_signal_ends_it_though_somebody_is_not_done(serving: Serve) -> 
         assert server.process.end().code == 0
 
 
-def test_grace_is_how_long_they_have(serving: Serve) -> None:
+def test_a_server_that_stops_waits_as_long_as_grace_says(serving: Serve) -> None:
     server = serving("--engine", "memory://", "--grace", "0.1")
     with socket.create_connection(("127.0.0.1", server.port)) as slow:
         slow.sendall(b"POST /v1/topics/t/events HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\n[")
@@ -135,7 +135,7 @@ def refused() -> Callable[..., str]:
     return refused
 
 
-def test_a_port_that_is_taken(refused: Callable[..., str], tmp_path: Path) -> None:
+def test_serve_refuses_a_port_in_use_in_one_line(refused: Callable[..., str], tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         said = refused("--port", str(port))
@@ -144,7 +144,7 @@ def test_a_port_that_is_taken(refused: Callable[..., str], tmp_path: Path) -> No
     assert not (tmp_path / "wind.db-lock").exists()
 
 
-def test_a_store_in_use(refused: Callable[..., str], serving: Serve, tmp_path: Path) -> None:
+def test_serve_refuses_a_store_in_use_in_one_line(refused: Callable[..., str], serving: Serve, tmp_path: Path) -> None:
     server = serving("--data", "other wind.db")
     assert server.what == str(tmp_path / "other wind.db")
     said = refused("--data", "other wind.db")
@@ -216,7 +216,7 @@ def test_with_tokens_and_tls_others_may_reach_it(
     assert done("fire", "t", "--url", f"wss://localhost:{server.port}").out
 
 
-def test_insecure_is_said_aloud(serving: Serve, start: Start) -> None:
+def test_serve_with_insecure_warns_that_anybody_may_connect(serving: Serve, start: Start) -> None:
     process = start("serve", "--engine", "memory://", "--host", "0.0.0.0", "--port", "0", "--insecure")
     process.read_err("may fire, listen and operate without a token")
     process.read_err("can read and change what is sent")

@@ -187,7 +187,7 @@ def test_a_command_says_at_once_where_no_nats_server_listens() -> None:
         assert "expected a NATS server" in refused("serve", "--engine", f"nats://{there},{there}")
 
 
-def test_a_server_without_jetstream(bare: NatsServer) -> None:
+def test_a_command_refuses_a_nats_server_without_jetstream(bare: NatsServer) -> None:
     assert "start it with -js" in refused("topics", "--url", at(bare))
 
 
@@ -203,7 +203,7 @@ OPTIONS: dict[str, tuple[str, str]] = {
 
 
 @pytest.mark.parametrize("case", OPTIONS)
-def test_an_option_that_cannot_be(server: NatsServer, tmp_path: Path, case: str) -> None:
+def test_a_command_refuses_an_option_of_the_url_that_is_invalid(server: NatsServer, tmp_path: Path, case: str) -> None:
     rest, words = OPTIONS[case]
     (tmp_path / "garbage").write_text("garbage")
     said = refused("fire", "t", "--url", at(server, rest=rest))

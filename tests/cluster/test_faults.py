@@ -169,7 +169,9 @@ KINDS: dict[str, Callable[[Story, random.Random, float], Awaitable[None]]] = {
 
 @pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
-def test_faults(kind: str, own: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_event_is_lost_stored_twice_or_out_of_order_under_faults(
+    kind: str, own: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     cluster = own(WiredCluster if kind == "nodes are cut off" else NatsCluster)
     chance = random.Random(int(os.environ.get("SEED", random.randrange(1000))))
 

@@ -168,7 +168,7 @@ async def test_a_long_backlog_is_read_by_one_owner_after_the_other(
 
 
 @on_loop
-async def test_since_a_time_and_replay_across_owners(server: NatsServer, namespace: str, often: None) -> None:
+async def test_since_a_time_and_replay_hold_across_owners(server: NatsServer, namespace: str, often: None) -> None:
     url = server.url(namespace, streams=1)
     times: list[datetime] = []
     for turn in range(4):
@@ -332,7 +332,7 @@ async def test_events_that_a_reading_did_not_bring_are_read_again_and_none_count
 
 
 @on_loop
-async def test_events_larger_than_a_message_may_be(own: Own, often: None) -> None:
+async def test_what_is_larger_than_a_nats_message_is_stored_and_handled(own: Own, often: None) -> None:
     """One, many together, fired by producers and by handlers, given ids, as dead letters, through restarts."""
     server = own(NatsServer, max_payload=65536)
     await server.start()
@@ -457,7 +457,9 @@ async def test_state_stays_small_and_right_over_many_commits_and_owners(
 
 
 @on_loop
-async def test_a_purpose_that_is_retired_and_made_again(server: NatsServer, namespace: str, often: None) -> None:
+async def test_a_purpose_that_is_retired_and_made_again_begins_anew(
+    server: NatsServer, namespace: str, often: None
+) -> None:
     """It begins anew, and nothing of the one before comes back with any later owner."""
     url = server.url(namespace, streams=1)
     for turn in range(3):

@@ -71,7 +71,7 @@ def wait_for(*urls: str) -> None:
     asyncio.run(holds_within(READY_S, answers, lambda: f"{urls} to serve"))
 
 
-def test_the_configuration_of_one_node(nats_server: Run, tmp_path: Path) -> None:
+def test_the_documented_configuration_of_one_node_works(nats_server: Run, tmp_path: Path) -> None:
     config = next(block.text for block in blocks(DOCUMENT) if block.language == "conf")
     port, monitor = Port(), Port()
     listen, http = f"{LOOPBACK}:{port.number}", f"{LOOPBACK}:{monitor.number}"
@@ -83,7 +83,7 @@ def test_the_configuration_of_one_node(nats_server: Run, tmp_path: Path) -> None
         each.close()
 
 
-def test_the_configuration_of_three_nodes_and_its_users_permissions(
+def test_the_documented_configuration_of_three_nodes_works_and_limits_its_users(
     nats_server: Run, tmp_path: Path, serving: Callable[..., Serving], start: Callable[..., Process]
 ) -> None:
     """The user does what Solar Wind does: fires, owns, hands out across processes, trims, traces. He is told that
@@ -131,7 +131,7 @@ def test_the_configuration_of_three_nodes_and_its_users_permissions(
             port.close()
 
 
-def test_its_commands_parse() -> None:
+def test_the_documented_commands_parse() -> None:
     lines = [line for block in blocks(DOCUMENT) if block.language == "sh" for line in block.text.splitlines()]
     found = [line for line in lines if line.startswith("solarwind ")]
     assert len(found) >= 7

@@ -95,7 +95,7 @@ def info(version: str, **more: Any) -> bytes:
 
 
 @on_loop
-async def test_no_server() -> None:
+async def test_a_nats_server_that_is_not_there_is_refused() -> None:
     port = Port()
     await refusal(f"nats://user:secret@127.0.0.1:{port.number}/x", Unavailable, str(port.number), "start one")
     await refusal("nats://nowhere.invalid/x", Unavailable, "nowhere.invalid")
@@ -114,20 +114,20 @@ async def test_what_listens_there_is_no_nats_server() -> None:
 
 @pytest.mark.parametrize("version", ["2.9.25", "2.11.11"])
 @on_loop
-async def test_an_old_server(version: str) -> None:
+async def test_an_old_nats_server_is_refused(version: str) -> None:
     async with speaks(info(version, jetstream=True), b"PONG\r\n") as url:
         await refusal(url, BadArgument, "2.12", version, "upgrade")
 
 
 @on_loop
-async def test_a_server_without_jetstream(own: Own) -> None:
+async def test_a_nats_server_without_jetstream_is_refused(own: Own) -> None:
     server = own(NatsServer, jetstream=False)
     await server.start()
     await refusal(server.url("x"), BadArgument, "JetStream", "-js")
 
 
 @on_loop
-async def test_wrong_credentials(own: Own, caplog: pytest.LogCaptureFixture) -> None:
+async def test_wrong_credentials_are_refused(own: Own, caplog: pytest.LogCaptureFixture) -> None:
     """At the start; and when they are changed while it runs everything stops, with one line, whatever is under way."""
     server = own(NatsServer, authorization={"user": "u", "password": "right"})
     await server.start()
@@ -198,7 +198,7 @@ def chain(url: str) -> tuple[SolarWind, str, str, list[int]]:
 
 
 @on_loop
-async def test_an_event_stream_that_is_full(
+async def test_a_full_event_stream_refuses_producers_and_what_handlers_fire_waits(
     server: NatsServer, namespace: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Producers are told; what handlers fired waits, with one line; and when there is room again all goes on."""
@@ -228,7 +228,7 @@ async def _settled(wind: SolarWind, topic: str, number: int) -> bool:
 
 
 @on_loop
-async def test_a_state_stream_that_is_full(
+async def test_a_full_state_stream_settles_nothing_until_there_is_room(
     server: NatsServer, namespace: str, sent: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Nothing is settled until there is room, which is said once; then all of it is, and what was fired comes once."""
@@ -251,7 +251,7 @@ async def test_a_state_stream_that_is_full(
 
 
 @on_loop
-async def test_a_server_that_is_full(
+async def test_a_full_nats_server_refuses_events_and_loses_none(
     own: Own, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of all streams together. What was accepted is there, and what was not was refused; and it can be stopped."""
@@ -297,7 +297,7 @@ async def delete(server: NatsServer, *streams: str) -> None:
 
 
 @on_loop
-async def test_an_event_stream_that_is_deleted(
+async def test_a_deleted_event_stream_is_made_anew_and_said_once(
     server: NatsServer, namespace: str, caplog: pytest.LogCaptureFixture, hurry: None
 ) -> None:
     """What was in it is lost, which is said once; it is made anew, and what comes then is handled once."""
@@ -329,7 +329,7 @@ async def test_an_event_stream_that_is_deleted(
 
 @pytest.mark.parametrize("stream", ["SOLARWIND_{}_state", "KV_SOLARWIND_{}"])
 @on_loop
-async def test_state_that_is_deleted(
+async def test_a_deleted_state_ends_those_at_work_and_is_made_anew(
     stream: str, server: NatsServer, namespace: str, caplog: pytest.LogCaptureFixture, hurry: None
 ) -> None:
     """Whoever is at work stops, with one error; whoever starts again makes it anew, and then all goes on as before."""
@@ -374,7 +374,7 @@ async def test_state_that_is_deleted(
 
 @pytest.mark.parametrize("counted", [False, True])
 @on_loop
-async def test_a_purged_stream(
+async def test_a_stream_purged_by_an_operator_loses_only_what_was_in_it(
     counted: bool, server: NatsServer, namespace: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """By an operator, while events pend: those are gone, and all that came before and comes behind is as it was."""
@@ -550,7 +550,7 @@ async def _counts(wind: SolarWind, **counts: int) -> bool:
 
 
 @on_loop
-async def test_what_is_written_into_the_bucket(
+async def test_what_somebody_writes_into_the_bucket_is_made_right_or_not_taken(
     server: NatsServer, namespace: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Who owns what is made right again; partitions that cannot be are not made; settings are not taken."""
@@ -640,7 +640,7 @@ async def test_a_forged_message_on_a_live_subject_changes_nothing(
 
 
 @on_loop
-async def test_servers_that_are_no_cluster(own: Own, caplog: pytest.LogCaptureFixture) -> None:
+async def test_nats_servers_that_are_no_cluster_are_refused(own: Own, caplog: pytest.LogCaptureFixture) -> None:
     """Two that know nothing of each other in one URL: when one goes, nothing goes on with the other's namespace."""
     first, second = own(NatsServer, name="n1"), own(NatsServer, name="n2")
     await first.start()
@@ -669,7 +669,7 @@ async def test_servers_that_are_no_cluster(own: Own, caplog: pytest.LogCaptureFi
 
 
 @on_loop
-async def test_a_cluster_without_a_quorum(
+async def test_a_cluster_without_a_quorum_holds_up_who_runs_and_refuses_who_starts(
     own: Own, sent: list[str], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever runs waits, with a line or two, and goes on when it is back; whoever starts is told."""

@@ -56,7 +56,7 @@ def test_adding_and_removing_ranges_is_adding_and_removing_their_positions(
 
 
 @given(sets, sets)
-def test_union_and_difference(ours: set[int], theirs: set[int]) -> None:
+def test_union_and_difference_are_those_of_sets(ours: set[int], theirs: set[int]) -> None:
     spans = Spans.of(ours)
     spans.update(Spans.of(theirs))
     assert is_sound(spans)
@@ -97,5 +97,5 @@ def test_a_copy_is_equal_and_independent(members: set[int], change: tuple[int, i
     assert spans != sorted(members)
 
 
-def test_a_set_says_what_it_is() -> None:
+def test_spans_are_shown_by_their_positions() -> None:
     assert repr(Spans((1, 3, 5, 6))) == "Spans([1, 3, 5, 6])"

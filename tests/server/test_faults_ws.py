@@ -292,7 +292,9 @@ async def test_a_server_that_stops_is_no_fault_of_the_events_in_hand(start: Star
 
 
 @on_loop
-async def test_a_server_killed_between_accepting_and_answering(serving: Callable[..., Serving]) -> None:
+async def test_a_batch_is_stored_once_though_the_server_is_killed_before_it_answers(
+    serving: Callable[..., Serving],
+) -> None:
     """The producer sends it again with the same numbers, and it is stored once."""
     server = serving("--heartbeat-s", 1.0)
     await server.start()
@@ -427,7 +429,7 @@ def way_and_server(serving: Callable[..., Serving]) -> Open:
 
 
 @on_loop
-async def test_joining_and_leaving_while_the_server_is_away(way_and_server: Open) -> None:
+async def test_who_joins_or_leaves_while_the_server_is_away_has_done_so_when_it_is_back(way_and_server: Open) -> None:
     """Who joined is there when it is back, who left is not, and who gave up joining neither."""
     async with way_and_server() as (way, server), SolarWind(server.url) as other:
         wind = SolarWind(way.url)
@@ -454,7 +456,7 @@ async def test_joining_and_leaving_while_the_server_is_away(way_and_server: Open
 
 
 @on_loop
-async def test_stopping_while_the_server_is_away(way_and_server: Open) -> None:
+async def test_a_client_stops_while_the_server_is_away(way_and_server: Open) -> None:
     """It does not wait for one that joins, and says what was not accepted."""
     async with way_and_server() as (way, _):
         wind = SolarWind(way.url, grace=0.1)

@@ -23,7 +23,9 @@ MAX_GROWTH = 6 << 20  # of the server while 40,000 are fired, whose payloads alo
 
 
 @on_loop
-async def test_consumers_that_do_not_keep_up(serving: Callable[..., Serving]) -> None:
+async def test_consumers_that_do_not_keep_up_cost_the_server_and_the_others_nothing(
+    serving: Callable[..., Serving],
+) -> None:
     """One whose handler takes its time, and one that reads nothing at all, for two purposes: all is pending for them,
     the server hardly grows, and others get everything."""
     server = serving("--heartbeat-s", 60)
@@ -64,7 +66,9 @@ async def test_consumers_that_do_not_keep_up(serving: Callable[..., Serving]) ->
 
 
 @on_loop
-async def test_a_producer_that_is_too_fast(serving: Callable[..., Serving]) -> None:
+async def test_a_producer_that_is_too_fast_is_refused_at_its_own_limit_and_loses_nothing(
+    serving: Callable[..., Serving],
+) -> None:
     """It is refused at its own limit and only there; all that it fired before is accepted. If it awaits, it is just as
     slow as the server is."""
     server = serving()

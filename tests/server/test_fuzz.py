@@ -55,12 +55,12 @@ REQUESTS = {
 
 
 @pytest.mark.parametrize("what", SCRIPTS)
-def test_messages_that_were_too_much_once(target: Target, what: str) -> None:
+def test_the_server_goes_on_after_messages_that_were_once_too_much(target: Target, what: str) -> None:
     target.runner.run(messages.converse(target, [SCRIPTS[what]]))
     target.runner.run(target.check_all())
 
 
 @pytest.mark.parametrize("what", REQUESTS)
-def test_requests_that_were_too_much_once(target: Target, what: str) -> None:
+def test_the_server_goes_on_after_requests_that_were_once_too_much(target: Target, what: str) -> None:
     target.runner.run(requests.send(target, [REQUESTS[what]]))
     target.runner.run(target.check_all())

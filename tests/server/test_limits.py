@@ -149,7 +149,7 @@ async def leapt(made: Peer) -> float:
 
 @bites("frame_bytes")
 @on_loop
-async def test_a_websocket_message_has_an_end(small: int) -> None:
+async def test_a_websocket_message_above_the_limit_is_refused(small: int) -> None:
     async with talker(small) as made:
         assert (await made.hello()).frame_bytes == SMALL["frame_bytes"]
         await made.say(wire.Hold(bytes(SMALL["frame_bytes"] - 100)))
@@ -224,7 +224,7 @@ def test_a_client_sends_no_more_messages_together_than_allowed() -> None:
 @bites("body_bytes")
 @pytest.mark.parametrize("chunked", [False, True])
 @on_loop
-async def test_a_body_has_an_end(small: int, chunked: bool) -> None:
+async def test_a_body_above_the_limit_is_refused(small: int, chunked: bool) -> None:
     """Whether it says how long it is, or is found out as it comes."""
     for path, kind, fits in (
         (EVENTS, "application/json", SMALL["payload_bytes"]),
@@ -265,7 +265,7 @@ async def test_a_line_has_an_end_and_lines_have_none(small: int) -> None:
 
 
 @on_loop
-async def test_a_batch_has_an_end(small: int) -> None:
+async def test_a_batch_above_the_limit_is_refused(small: int) -> None:
     async with talker(small) as made:
         await made.hello()
         for fits, not_ in (
@@ -280,7 +280,7 @@ async def test_a_batch_has_an_end(small: int) -> None:
 
 @bites("header_bytes")
 @on_loop
-async def test_a_head_has_an_end(small: int) -> None:
+async def test_a_head_above_the_limit_is_refused(small: int) -> None:
     fits = {f"x-{number}": "y" * 900 for number in range(4)}
     assert (await ask(small, "GET", "/healthz", fits)).status == 200
     for headers in (fits | {"x-4": "y" * 900}, {f"x{number}": "" for number in range(101)}):
@@ -310,7 +310,7 @@ async def test_no_line_of_a_head_is_longer_than_websockets_can_be_told_of_either
 
 @bites("nesting")
 @on_loop
-async def test_json_has_a_bottom(small: int) -> None:
+async def test_json_nested_above_the_limit_is_refused(small: int) -> None:
     """In each form, strings with brackets do not count, and what comes after the bottom does not matter."""
     most = SMALL["nesting"]
     async with peer(small) as made:

@@ -120,7 +120,9 @@ def story(tmp_path: Path) -> Iterator[Story]:
 
 
 @pytest.mark.parametrize("times", [RESTARTS, pytest.param(10, marks=pytest.mark.long)])
-def test_a_server_restarted_under_load(story: Story, capsys: pytest.CaptureFixture[str], times: int) -> None:
+def test_a_server_restarted_under_load_loses_no_event_and_repeats_none_that_was_confirmed(
+    story: Story, capsys: pytest.CaptureFixture[str], times: int
+) -> None:
     took = asyncio.run(restart_many_times(story, random.Random(times), times))
     assert max(took) <= BACK_S, took
     counts = asyncio.run(check_what_is_stored(story))

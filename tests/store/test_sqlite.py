@@ -744,7 +744,7 @@ def test_a_flipped_bit_in_the_log_is_noticed_after_a_kill(path: Path, tmp_path: 
     goes_on_without(killed, "has lost its last", 10 * left)
 
 
-def test_a_lost_tail_is_noticed(path: Path, tmp_path: Path) -> None:
+def test_a_store_that_lost_its_tail_is_refused(path: Path, tmp_path: Path) -> None:
     """An older copy of the database beside a newer mark."""
     on_store(path, put(batch("a")))
     shutil.copy(path, tmp_path / "old.db")

@@ -89,7 +89,7 @@ async def test_a_connection_is_used_again() -> None:
 
 
 @on_loop
-async def test_any_2xx_settles() -> None:
+async def test_any_answer_of_2xx_settles_the_event() -> None:
     async with receiving() as receiver, sending() as server:
         await put(server, receiver.url, retry=ONCE)
         for count, status in enumerate((200, 201, 202, 204, 299), 1):

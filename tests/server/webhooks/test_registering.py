@@ -200,7 +200,7 @@ async def test_a_body_that_is_none_is_refused_and_no_secret_is_repeated(body: by
 
 @on_loop
 @pytest.mark.parametrize("name", ["", ".", "a..b", "a/b", "ü", "a b", "x" * 201])
-async def test_a_name_has_to_be_one(name: str) -> None:
+async def test_a_webhooks_name_that_is_invalid_is_refused(name: str) -> None:
     async with sending() as server:
         with pytest.raises(BadName, match="expected a webhook's name"):
             await server.webhooks.put(TOPIC, PURPOSE, name, b'{"url": "http://a/"}', EVERYTHING)

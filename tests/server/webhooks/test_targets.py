@@ -152,7 +152,7 @@ async def test_an_address_that_does_not_answer_leaves_the_next() -> None:
 
 
 @on_loop
-async def test_a_socket_file_is_no_target() -> None:
+async def test_a_unix_socket_is_refused_as_a_target() -> None:
     with pytest.raises(NotAllowed, match="got a socket file"):
         await Dialer(Allowed()).connect_unix_socket("/run/docker.sock")
 
@@ -283,7 +283,7 @@ def test_a_url_is_taken_apart_once(url: str, parts: tuple[object, ...], authorit
     assert read_url(url).authority == authority
 
 
-def test_a_query_is_not_shown() -> None:
+def test_the_query_of_a_target_is_not_shown() -> None:
     assert read_url("https://example.com/a?token=hunter2").shown == "https://example.com/a?…"
 
 
