@@ -26,7 +26,7 @@ _WHOLE = 1 << 64
 _UNLIKE = re.compile(rb"[0-9][.eE]|[0-9]{20}")  # where a number may have several forms
 _NUMBERS_WITHIN = frozenset((list, dict, float, int))
 _encode_sorted = msgspec.json.Encoder(order="sorted").encode
-_MAX_NAMES = 16  # in a path: each takes a type of its own
+_MAX_NAMES = 16  # in a path: each needs a type of its own
 
 
 def field(path: str) -> Callable[[bytes, str], Key | None]:

@@ -75,7 +75,7 @@ def encode(payload: Any) -> tuple[bytes, str]:
         if isinstance(payload, bytearray | memoryview):
             return bytes(payload), BYTES
         if kind not in _PLAIN and models.is_model_type(kind):
-            return models.dump(payload), JSON  # a dataclass of pydantic's too, which the codec takes for any other
+            return models.dump(payload), JSON  # a dataclass of pydantic's too, which the codec treats like any other
         data = _encode_json(payload)
         if kind not in _LEAVES or kind is float:
             _check_within(payload, data)
@@ -254,7 +254,7 @@ def _check_same(value: Any, names: list[str], path: str) -> None:
     open_fields = _open_fields(type(value))
     for name in names:
         held, came = getattr(value, name, None), getattr(found, name, None)
-        if name in open_fields:  # it takes what a plain payload does
+        if name in open_fields:  # it may have any value that a plain payload may have
             plain = _encode_json(held)
             if models.same(_decode_json(plain), came):
                 _check_within(held, plain)

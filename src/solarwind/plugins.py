@@ -49,6 +49,6 @@ def load_exchange(name: object) -> None:
 def _installed(path: tuple[str, ...]) -> dict[str, EntryPoint]:
     """Return the installed entry points by name. Cached: finding them reads a file of each package, and any client may
     name an exchange."""
-    from importlib.metadata import entry_points  # which takes longer to import than the rest of this package
+    from importlib.metadata import entry_points  # importing it needs longer than the rest of this package
 
     return {entry.name: entry for entry in entry_points(group=GROUP)}

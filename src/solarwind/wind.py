@@ -522,7 +522,7 @@ class SolarWind(Firing, Asking):
         try:
             await self._join(registration)
         except BaseException:
-            if registration in self._registrations:  # else it was taken out meanwhile
+            if registration in self._registrations:  # else it was removed meanwhile
                 self._registrations.remove(registration)
             raise
 

@@ -17,9 +17,8 @@ def copy(
 ) -> None:
     """Copy a store to another, with all that is in it.
 
-    History, purposes, what pends, dead letters. Nobody may use either meanwhile. Cut off, it goes on where it was when
-    it is repeated.
-    """
+    History, purposes, what pends, dead letters. Neither may be in use meanwhile. If it is interrupted, repeat it: it
+    goes on where it was."""
     from .. import copying
     from ..urls import sqlite_path
     from . import show

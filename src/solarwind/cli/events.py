@@ -122,7 +122,8 @@ def _json(data: bytes) -> msgspec.Raw:
 
 
 def _fire_lines(url: str, topic: str, json: bool, id: str | None, **stated: Any) -> None:
-    """Fire what comes in, as it comes. The next part is read once this one is accepted: so much is in memory."""
+    """Fire lines as they arrive. The next part is read once this one is accepted, so that only one part is in
+    memory."""
     from . import show
     from .reach import reach
 
@@ -158,8 +159,7 @@ def _parts(file: BinaryIO) -> Iterator[list[bytes]]:
 
 
 def _read(lines: Sequence[bytes], before: int) -> tuple[list[tuple[int, msgspec.Raw]], Fault | None]:
-    """Return the payloads with the numbers of their lines, up to the first that is none. Empty lines are passed
-    over."""
+    """Return the payloads with the numbers of their lines, up to the first that is none. Empty lines are skipped."""
 
     values = []
     for number, line in enumerate(lines, before + 1):

@@ -13,7 +13,7 @@ from .options import variable
 PARENT = variable("parent")  # its process id
 WORKER = variable("worker")  # its number
 WORKER_TOKEN = variable("worker-token")  # for the dispatcher that they share
-WORKER_URL = variable("worker-url")  # its URL; on a command line everybody could read a password in it
+WORKER_URL = variable("worker-url")  # its URL; other users could read a password in it on a command line
 _PR_SET_PDEATHSIG = 1
 
 log = logging.getLogger("solarwind")

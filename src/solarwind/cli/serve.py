@@ -124,7 +124,7 @@ def _refuse_both(context: typer.Context, one: str, other: str) -> None:
 
 
 class _Service:
-    """The server with the given options. Raises `BadArgument`, and `NotAllowed` for what only `--insecure` allows."""
+    """The server with the given options. Raise `BadArgument`, and `NotAllowed` for what only `--insecure` allows."""
 
     def __init__(self, given: dict[str, Any]) -> None:
         needs_server()
@@ -286,7 +286,7 @@ def _inherited(number: int) -> socket.socket:
 
 
 def _is_loopback(host: str) -> bool:
-    """Return whether only this machine can reach it. Raise `BadArgument` where it is no address."""
+    """Return whether only this machine can reach the address. Raise `BadArgument` where it is no address."""
     import ipaddress
 
     try:

@@ -58,7 +58,7 @@ def create(
 
 @app.command("list")
 def list_(file: TokenFileOption = None, data: DataOption = "wind.db", json: JsonOption = False) -> None:
-    """The tokens, and what each allows."""
+    """Show the tokens, and what each allows."""
     from ..server.access import read_tokens
     from . import show
 
@@ -91,7 +91,7 @@ def revoke(
     data: DataOption = "wind.db",
     json: JsonOption = False,
 ) -> None:
-    """Take a token back. Connections that it opened end."""
+    """Revoke a token. Connections that it opened end."""
     from ..server.access import revoke_token
     from . import show
 

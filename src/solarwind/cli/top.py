@@ -32,7 +32,7 @@ def top(
     url: UrlOption = DEFAULT_URL,
     json: JsonOption = False,
 ) -> None:
-    """How topics and purposes stand, and how fast they move, again and again."""
+    """Show the numbers of topics and purposes, and their rates, again and again."""
     from .reach import operate
 
     operate(url, lambda wind: _watch(wind, interval, count, json))

@@ -23,7 +23,7 @@ from ..engine.tasks import Tasks
 Answered = Callable[[Msg | None], None]
 OnMessage = Callable[[Msg], Awaitable[None]]
 MAX_UNSENT = 4 << 20  # bytes that are not written yet; while there are more, others wait
-MUCH_UNSENT = 256 << 10  # bytes that a slow connection may take long to write
+MUCH_UNSENT = 256 << 10  # bytes that a slow connection may need long to write
 QUIET_S = 0.25  # without a message of a page; after as many as `MAX_QUIET` it is given up
 MAX_QUIET = 4
 FAULTS = (nats.errors.Error, OSError, RuntimeError)  # of a connection that is, or is about to be, gone
@@ -74,7 +74,7 @@ class Channel:
         with suppress(Exception):  # nats-py trips over connections that were never quite made
             await self._client.close()
 
-    # Who listens --------------------------------------------------------------------------------------
+    # Subscriptions ------------------------------------------------------------------------------------
 
     def new_inbox(self) -> str:
         """Return a subject that no one else uses."""
@@ -156,7 +156,7 @@ class Channel:
         except FAULTS:
             self._answer(reply or subject, None)
 
-    # Who waits ----------------------------------------------------------------------------------------
+    # Requests -----------------------------------------------------------------------------------------
 
     def _expect(self, wait_s: float, answered: Answered) -> str:
         reply = f"{self._inbox}.{next(self._numbers):x}"

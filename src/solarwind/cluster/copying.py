@@ -36,7 +36,7 @@ from .store import JetStreamStore
 
 log = logging.getLogger("solarwind")
 
-TOGETHER = 500  # messages that are stored together; JetStream takes 1,000 at most
+TOGETHER = 500  # messages that are stored together; JetStream accepts 1,000 at most
 TOGETHER_BYTES = 4 << 20
 LOOK_S = 0.1
 LEAVE_S = 5.0  # to note how a partition was left, where there is no answer any more
@@ -134,7 +134,7 @@ class NatsEnd:
         await asyncio.gather(*self._watching, return_exceptions=True)
         await self._session.close()
 
-    # Who is there -------------------------------------------------------------------------------------
+    # Other processes -------------------------------------------------------------------------------------
 
     async def _open_namespace(self) -> None:
         if not self._writes:
@@ -268,7 +268,7 @@ class PartitionEnd:
                     await self.store.synced()
                     await self.store.close()
                 elif clean is not None:
-                    await self.store.commit([], [], [], 0)  # which is not the word of one who leaves in order
+                    await self.store.commit([], [], [], 0)  # which does not say that the owner left in order
         except (SolarWindError, TimeoutError) as error:
             log.warning("partition %d was not left in order: %s", self._partition, error or "no answer in time")
         finally:

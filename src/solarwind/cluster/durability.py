@@ -65,7 +65,7 @@ async def _ask(session: Session) -> dict[str, bool]:
     async def receive(message: Msg) -> None:
         try:
             answer = msgspec.json.decode(message.data, type=_Answer)
-        except msgspec.MsgspecError:  # that nobody answers here
+        except msgspec.MsgspecError:  # an answer that there is no responder
             return
         if answer.data.config is not None:
             always[answer.server.name] = answer.data.config.sync_always

@@ -46,7 +46,7 @@ from .tracing import caused, find
 log = logging.getLogger("solarwind")
 
 R = TypeVar("R")
-OWNER_S = 10.0  # that an owner has to be found, for somebody who asks something
+OWNER_S = 10.0  # how long a request waits until an owner is found
 OWNER_AGAIN_S = 0.1
 STOP_S = 5.0  # that what was submitted has to be accepted at the end
 

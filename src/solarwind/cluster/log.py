@@ -169,7 +169,7 @@ class Log:
                 self.fenced = True
                 raise self._no_owner()
             before = None if last is None else await self._last_commit(last)
-            # A log that begins anew goes on above the numbers of one that was deleted: copies are known by them.
+            # A log that begins anew continues above the numbers of a deleted one: copies are known by them.
             before = before or CommitRecord(0, now // 1000, 0, 0, created, closed=True)
             closed = at_rest and before.closed
             fence = CommitRecord(
@@ -427,7 +427,7 @@ class Log:
                 raise self._no_owner()
         if last == self._last:
             if await self._session.last_sequence(self._stream) < last:
-                raise NoAnswer("who leads the stream is behind")  # it was cut off, and will lead no more
+                raise NoAnswer("the leader of the stream is behind")  # it was cut off, and will lead no more
             raise StoreError(f"expected the commits of partition {self._partition} in {self._stream}, they were purged")
         self._last = last
         return found and (found[0], last)
@@ -448,7 +448,7 @@ class Log:
     def _no_owner(self) -> StoreError:
         return StoreError(f"partition {self._partition} has another owner now; what was on its way here does not count")
 
-    # What nobody needs any more -----------------------------------------------------------------------
+    # What is no longer needed -------------------------------------------------------------------------
 
     @property
     def purge_due(self) -> bool:

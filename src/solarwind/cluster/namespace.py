@@ -53,7 +53,7 @@ async def open_namespace(session: Session, *, makes: bool = True) -> Layout:
         except Refusal as refusal:
             if refusal.code != WRONG_SEQUENCE:
                 raise refused(refusal, "write the settings of a namespace") from refusal
-            settings = address.merged(await _find_settings(session))  # somebody else was first
+            settings = address.merged(await _find_settings(session))  # another process was first
             layout = Layout(address.namespace, settings)
     state = _stream(layout, layout.state_stream, layout.state_subjects)
     await ensure(session, layout.state_stream, state | {"allow_rollup_hdrs": True})

@@ -273,7 +273,7 @@ class Positions:
             page = await self._session.page(self._stream, request)
             seen = self._seen()
             if not page and seq <= seen and await self._session.last_sequence(self._stream) < seen:
-                # A node that was cut off and takes itself for the leader: what it does not have is not gone.
+                # A node that was cut off and believes it is the leader: what it does not have is not gone.
                 raise NoAnswer(f"a node that is behind answered for stream {self._stream}")
             return page
 

@@ -41,7 +41,7 @@ ANSWER_S = 2.0  # that a server has for an answer
 AGAIN_S = 0.5  # after which a request that only reads is sent again
 _READS = ("INFO", "STREAM.INFO.", "STREAM.MSG.GET.")
 DOUBT_S = 0.5  # between two times that another server is asked while this one does not answer
-LEADER_S = 0.7  # that they have to say who leads
+LEADER_S = 0.7  # how long servers have to name the leader
 ACTIVE_NS = 2_000_000_000  # since a leader and a replica heard of each other; they do every second
 CLOSE_S = 1.0  # that connections have to come to their end in order
 HEARTBEAT_S = 1.0  # between two heartbeats of NATS's; two that are missed are the end
@@ -113,7 +113,7 @@ class Session:
         self.connections = 0  # so far
         self._last_server = ""  # host and port
         self._doubted: Channel | None = None  # other servers are asked about it just now
-        self._waits: Counter[str] = Counter()  # who waits for an answer, by what for
+        self._waits: Counter[str] = Counter()  # the number of waiting callers, by what they wait for
 
     @property
     def channel(self) -> Channel:

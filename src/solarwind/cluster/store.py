@@ -44,12 +44,12 @@ from .trim import Wanted, trim
 
 log = logging.getLogger("solarwind")
 
-CERTAIN_S = 1.5  # that an owner is taken for one without a sign: before anybody replaces it
+CERTAIN_S = 1.5  # how long an owner counts as one without a sign: less than until it is replaced
 FULL_S = 1.0  # between two tries to write where there is no room
 CATCH_UP_S = 1.0  # that an owner reads on before it begins; the rest comes while it is at work
 FEW_NOTES = 4  # that an owner need not write down before it leaves: what they are of is soon read
 CHECKPOINT_BYTES = 8 << 20  # of events after which it is written down how far they were counted
-MESSAGE_BYTES = 1 << 10  # that a message takes as long to read as
+MESSAGE_BYTES = 1 << 10  # reading a message costs as much as reading so many bytes
 
 
 def no_file() -> NotAllowed:

@@ -233,7 +233,7 @@ class Tail:
             try:
                 await self._session.tell(f"$JS.API.CONSUMER.DELETE.{self._stream}.{self._consumer}", b"")
             except NoAnswer:
-                pass  # it ends by itself when nobody listens
+                pass  # it ends by itself without a subscriber
 
     # What it delivers ---------------------------------------------------------------------------------
 

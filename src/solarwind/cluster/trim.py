@@ -80,7 +80,7 @@ class _Trim:
         self._cut: Note | None = None  # what lies before it goes
         self._single: list[Read] = []  # and these, behind it
         self._bytes = 0
-        self._healed = False  # somebody else deleted something, which was noted
+        self._healed = False  # another program deleted something, which was noted
 
     async def look_at_chunks(self) -> None:
         """Look at what lies between two notes: it is enough to know that all of it is to go."""
@@ -118,7 +118,7 @@ class _Trim:
         async for read in positions.messages(self._notes, start):
             if read.position < start:
                 continue
-            if not looked and read.position > start:  # somebody else purged what came before
+            if not looked and read.position > start:  # another program purged what came before
                 self._cut = Note(read.position, read.raw.seq, read.total)
                 self._notes.note(self._cut)
             elif read.position > at:

@@ -157,7 +157,7 @@ class Dispatcher(Registry):
                 return
             found = track.next(topic.end, room, self.log, ready)
             if backlog.walk is not None and backlog.walk.passed:
-                self.change(track, Change(*track.key))  # takes it along
+                self.change(track, Change(*track.key))  # what was started goes into the commit
             rejected = exchange.keyed and self._note_keyless(track, now)
             if found is None:
                 if rejected:  # it has come further, and may come further yet
@@ -247,7 +247,7 @@ class Dispatcher(Registry):
         instance, edges = lease.instance, lease.positions.edges
         low, high = edges[0] - stored.start, edges[-1] - stored.start
         lease.event_bytes = stored.batch.bytes_of(low, high) // (high - low)
-        if not instance.leases:  # else it is at work already, and to be given more is no sign of life
+        if not instance.leases:  # else it is at work already, and getting more is no sign of life
             instance.alive_until = now + instance.join.lease_ns
             instance.moved_at = now
         instance.add_lease(lease)

@@ -114,7 +114,7 @@ class Direct(Exchange):
         shares: Portions = []
         left, at = len(instances), 0
         for instance in self.order(instances, random):
-            # An even part of what is left, so that a burst keeps everybody busy and nobody hoards it.
+            # An even part of what is left, so that a burst keeps all instances busy and none hoards it.
             count = min(instance.free, -(-(len(picks) - at) // left))
             if count:
                 shares.append((instance, picks[at : at + count]))

@@ -44,7 +44,7 @@ class Instance(msgspec.Struct, eq=False):
     copies: deque[tuple[Stored, int, int]] = msgspec.field(default_factory=deque)
     copied: int = 0
     copied_bytes: int = 0
-    pace: int = 0  # events that its handler takes in `ROOM_NS`, as it last reported; 0 until it has
+    pace: int = 0  # events that its handler handles in `ROOM_NS`, as it last reported; 0 until it has
     moved_at: int = 0  # when it began with events, or last reported what became of some
     full_since: int = 0  # copies are held back for it; until it was through with all it had
 

@@ -495,7 +495,7 @@ class Registry:
                 self.wake(due, track, position)
         for topic in self.topics.values():
             for purpose in topic.purposes.values():
-                if purpose.shares:  # nobody is there; those who come have theirs again
+                if purpose.shares:  # no instance is there yet; a version has its share again with its first one
                     self._begin_split(topic, purpose, [])
                     for track in purpose.tracks.values():
                         self._note_exchange(topic, track)

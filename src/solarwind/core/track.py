@@ -63,7 +63,7 @@ class Track:
         self._backlog_of: tuple[str, str | None, bool] | None = None
         self._backlog_for: Statement | None = None  # the statement by which it was found to be right
 
-    # Who is at work for it
+    # The instances that are at work for it
 
     @property
     def statement(self) -> Statement:

@@ -98,7 +98,7 @@ def _count(value: Any, name: str, maximum: int) -> int:
 
 MAX_TEXT = 1_000  # characters
 MAX_PAGE = 10_000  # items
-MAX_WAIT_S = 5.0  # a question is not under way for longer: who asked may be gone
+MAX_WAIT_S = 5.0  # a request does not wait for longer: its client may be gone
 _PLAIN = {bool: Kind("flag", _flag, bool), str: Kind("text", _text, str)}
 Version = Annotated[int, Kind("version", lambda value, name: _count(value, name, MAX_COUNT - 1), int)]
 Limit = Annotated[int, Kind("limit", lambda value, name: _count(value, name, MAX_PAGE), int)]
@@ -121,7 +121,7 @@ Until = Annotated[
 NewFile = Annotated[str, Kind("file", lambda value, name: check_path(value))]  # where it is asked: it does not travel
 Keep = Annotated[float | msgspec.UnsetType | None, Kind("keep", _keep, float | msgspec.UnsetType | None)]
 KeepBytes = Annotated[int | msgspec.UnsetType | None, Kind("keep_bytes", _keep_bytes, int | msgspec.UnsetType | None)]
-# These are of the engine's own, and were checked where somebody gave them.
+# These are for the engine itself, and were checked where they were stated.
 Purposes = Annotated[
     Collection[tuple[str, str]],
     Kind("purposes", lambda value, name: value, wire.Named[tuple[str, str]], list),

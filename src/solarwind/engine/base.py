@@ -48,10 +48,10 @@ class Engine(Protocol):
     """A dispatcher, here or elsewhere. Its methods are called on the loop that it was started on, and raise
     `Unavailable` unless it runs."""
 
-    author: bytes  # what the header of a batch says of who numbers it, for all that this process fires there
+    author: bytes  # the author in the headers of all batches that this process fires there
     service_clock: Clock  # what services in this process go by, so that a test's clock moves them too
     failed: asyncio.Future[None]  # gets the error after which the engine can do nothing any more
-    patience_s: float  # a process that stood still for less is not taken for gone, whatever its leases
+    patience_s: float  # a process that stood still for less does not count as gone, whatever its leases
     delay_s: float  # from a question to the dispatcher until its answer, the last time: what arrives may be so old
 
     @property

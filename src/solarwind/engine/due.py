@@ -9,7 +9,7 @@ from __future__ import annotations
 from ..batch import Batch
 from ..store.delays import Delayed
 
-LOOK_NS = 60_000_000_000  # how often to look whether somebody set the machine's clock
+LOOK_NS = 60_000_000_000  # how often to check whether the machine's clock was set
 FIRST_PAUSE_NS = 250_000_000  # after the due-log could not be released, and doubled each time
 MAX_PAUSE_NS = 8_000_000_000
 

@@ -22,7 +22,7 @@ async def read_file(make: Callable[[str], Coroutine[Any, Any, object]]) -> Async
         try:
             await asyncio.shield(making)
         finally:
-            await asyncio.wait([making])  # a thread writes into the folder, even if nobody waits for it any more
+            await asyncio.wait([making])  # a thread writes into the folder, even if no caller waits for it any more
         size, at = os.path.getsize(path), 0
         while at < size:
             yield [await asyncio.to_thread(_block, path, at)]

@@ -18,7 +18,7 @@ log = logging.getLogger("solarwind")
 
 _MEMORY_NS = 50_000_000  # memory:// keeps nothing, so it frees as it goes
 _SOON_NS = 1_000_000_000
-_CLOCK_NS = 60_000_000_000  # how often to look whether somebody set the machine's clock
+_CLOCK_NS = 60_000_000_000  # how often to check whether the machine's clock was set
 
 
 class Trimmer:
@@ -46,7 +46,7 @@ class Trimmer:
         self._running = False
         self._busy = False
         self._ahead = 0  # the wall clock, of the engine's
-        # Held while a piece is deleted: whoever makes history pend waits for it.
+        # Held while a piece is deleted: what makes history pend waits for it.
         self.guard = asyncio.Lock()
 
     def start(self) -> None:
@@ -113,7 +113,7 @@ class Trimmer:
     def _pop_due(self) -> list[str]:
         now = self._clock.now()
         ahead = self._clock.wall() - now
-        if abs(ahead - self._ahead) > _SOON_NS:  # somebody set the clock: what was too young may be too old
+        if abs(ahead - self._ahead) > _SOON_NS:  # the clock was set: what was too young may be too old
             self._due = dict.fromkeys(self._dispatcher.topics, now)
         self._ahead = ahead
         return [name for name, when in self._due.items() if when <= now]

@@ -62,7 +62,7 @@ class LocalEngine(Operations):
         limits: Limits | None = None,
     ) -> None:
         self.store = store
-        self.author = token_bytes(AUTHOR_BYTES)  # in this process nobody has to prove anything
+        self.author = token_bytes(AUTHOR_BYTES)  # in this process nothing has to be proved
         self._clock = clock or SteadyClock()
         self.service_clock = service_clock or self._clock
         self._random = random
@@ -90,7 +90,7 @@ class LocalEngine(Operations):
         self._full = False  # and that was said
         self._held = HeldReports(self._count_report)
         self._full_for_all = False  # not for events alone
-        self._durable: list[tuple[int, asyncio.Future[None]]] = []  # who waits for which commit
+        self._durable: list[tuple[int, asyncio.Future[None]]] = []  # futures by the commit that they wait for
         self._committer: asyncio.Task[None] | None = None
         self._ending = False  # commits are made as long as there are any to be made
         self._reading: set[tuple[str, int]] = set()
@@ -315,7 +315,7 @@ class LocalEngine(Operations):
 
     def _commits_ended(self, task: asyncio.Task[None]) -> None:
         self._committer = None
-        if self._begun.cancelled():  # with the task, by somebody who cancels all there is: it had nothing to do
+        if self._begun.cancelled():  # with the task, by a program that cancels all tasks: it had nothing to do
             self._begun = self._loop.create_future()
             if self._commits.waiting:
                 self._commit_soon()
@@ -343,7 +343,7 @@ class LocalEngine(Operations):
         now = self._clock.now()
         if commit.incoming or commit.later:
             self._accept(commit, stored, now)
-            self._carry_out()  # who waits for an event need not wait for what follows
+            self._carry_out()  # a producer that waits for its event need not wait for what follows
         for offer in self._commits.end(commit, now):
             self._deliver(offer)
         if self._durable:
@@ -507,7 +507,7 @@ class LocalEngine(Operations):
         self._carry_out()
         try:
             await self._committed()
-        except BaseException:  # whoever joins does not wait for it any more
+        except BaseException:  # the caller does not wait for it any more
             await self.leave(instance)
             raise
         return instance

@@ -325,7 +325,7 @@ def trace_tree(event: Event, caused: dict[str, list[Event]], after: str | None, 
     cut: set[int] = set()
     while len(children) < len(order):  # without recursion, since a chain of causes can be long
         at = len(children)
-        # Taken out as it is used, so that events that somebody said cause each other still end.
+        # Removed as it is used, so that it ends also where events were said to cause each other.
         found = sorted(caused.pop(order[at].id, ()), key=lambda child: child.time_ns)
         if at == 0 and after is not None:
             found = _behind(event, found, after)

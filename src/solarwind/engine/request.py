@@ -99,7 +99,7 @@ class Operation(Generic[P, R]):
         """`function` is the method of `Operations` that does it where the dispatcher is; its annotations are the kinds
         of the arguments.
 
-        - `right`: "admin", or "own" where whoever has instances of all the purposes may ask about them
+        - `right`: "admin", or "own" where a client with instances of all the purposes may ask about them
         - `to`: on a cluster, to the "owner" of the argument `topic`, which has to be known unless it `makes` it; to
           "all" owners, whose answers `merge` makes one of; or the "engine" of the process does it by itself
         - `repeat`: whether it may be asked again when no answer came: "never"; a "question" changes nothing, and may

@@ -58,4 +58,4 @@ def log_stale(join: Join | None, instance: int, lease: int) -> None:
 def refuse(future: asyncio.Future[Any] | None, error: Exception) -> None:
     if future is not None and not future.done():
         future.set_exception(error)
-        future.exception()  # whoever does not wait for it is told by the log
+        future.exception()  # the log says it, too

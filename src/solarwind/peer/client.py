@@ -98,7 +98,7 @@ class Client(Running):
         self._unaccepted: dict[int, _Submitted] = {}
         self._asked: dict[int, tuple[asyncio.Future[list[Any]], list[Any]]] = {}
         self._members: dict[int, _Member] = {}
-        self._delivered: list[Receiver] = []  # to whom, by the message that is being read
+        self._delivered: list[Receiver] = []  # the receivers of the message that is being read
         self._connecting: asyncio.Task[None] | None = None
         self._heartbeat = Heartbeat(self._send, self._measured)
 

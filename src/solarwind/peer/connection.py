@@ -32,16 +32,16 @@ from .transport import Transport
 
 log = logging.getLogger("solarwind")
 
-UNAUTHENTICATED_BYTES = 16 << 10  # a message of somebody who has not said who he is, and what he has not read
+UNAUTHENTICATED_BYTES = 16 << 10  # a message of an unauthenticated client, and what it has not read
 _STOPPED = "expected a dispatcher that runs, it stopped: try again"
 MAX_UNACCEPTED = 8 << 20  # bytes of a connection's batches: then nothing more is read from it
 MAX_UNREAD = 10_000  # messages for a peer that does not read them: likewise
-_BATCH_BYTES = 1 << 10  # that a batch takes besides its own, about
-_SILENT = 1.75  # heartbeats: whoever is gone is noticed before the second ends
+_BATCH_BYTES = 1 << 10  # what a batch costs besides its own bytes, about
+_SILENT = 1.75  # heartbeats: a client that is gone is noticed before the second ends
 _MAX_TOPICS = 10_000  # that are remembered as allowed
 _MAX_NS = int(MAX_SECONDS * 1e9)
 _LEAVE_TOGETHER = 100  # instances, in one turn of the loop
-_JOIN_S = 0.000_1  # that an instance takes on the loop, about
+_JOIN_S = 0.000_1  # the time that joining an instance costs on the loop, about
 
 
 class Connection:
@@ -78,7 +78,7 @@ class Connection:
         self._to_offer: list[BatchOffers] = []
         self._offered = 0
         self._flushing = False
-        self._room: list[asyncio.Future[None]] = []  # who waits until more can be written
+        self._room: list[asyncio.Future[None]] = []  # callers that wait until more can be written
         self._tasks: set[asyncio.Task[None]] = set()
         self._lasting: set[asyncio.Task[None]] = set()  # joins and leaves: those come to their end without it too
 
@@ -374,7 +374,7 @@ class Connection:
         edges = Spans.of(picks).edges
         share = wire.Share(remote.local, offer.lease, edges, offer.tried)
         known = self._offers.get(id(offer.stored))
-        if known is not None and known.number >= remote.last:  # else it would come before what was offered before
+        if known is not None and known.number >= remote.last:  # else it would overtake earlier offers
             known.shares.append(share)
         else:
             self._offered += 1

@@ -20,7 +20,7 @@ class TimeSlices:
     """The queue. Used on one loop."""
 
     def __init__(self) -> None:
-        self._waiting: deque[tuple[asyncio.Future[None], float]] = deque()  # with how long its piece takes
+        self._waiting: deque[tuple[asyncio.Future[None], float]] = deque()  # with the duration of its piece, in s
         self._turning = False
         self._spent = 0.0  # seconds in this turn of the loop
 

@@ -406,7 +406,7 @@ class Lines:
         """Return whether each line is exactly one JSON value, checked at once; else they are checked one by one."""
         too_many = b"[" * (self._settings.nesting + 1)
         try:
-            values = list(map(bytes, _decode_lines(block)))  # which takes two on one line too, and one on two lines
+            values = list(map(bytes, _decode_lines(block)))  # which accepts two on one line too, and one on two lines
             check_values(block)
         except (msgspec.DecodeError, ValueError, RecursionError):
             return False

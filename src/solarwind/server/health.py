@@ -28,9 +28,9 @@ async def readyz(call: Call) -> Response:
 
 
 async def metrics(call: Call) -> Response:
-    from .metrics import writing  # the library is imported when it is needed: it takes long
+    from .metrics import writing  # imported only when it is needed, because that is slow
 
     statistics = await Operator.statistics(call.host.engine)
     write, content = writing(call.host, statistics, call.request.headers.get("accept", ""))
-    # On a thread: with many purposes the text is long, and takes time.
+    # On a thread: with many purposes the text is long, and needs time.
     return Response(await asyncio.to_thread(write), media_type=content)

@@ -83,7 +83,7 @@ class Http11(asyncio.Protocol):
         self._over = False  # it is something else by now
         self._paused = False  # reading
         self._pipelined = False  # the next request came before the answer to this one
-        self._writable: asyncio.Future[None] | None = None  # of those who wait for the peer to read
+        self._writable: asyncio.Future[None] | None = None  # for callers that wait until the peer has read
         self.transport: asyncio.Transport = None  # type: ignore[assignment]
 
     def _new_parser(self) -> h11.Connection:
@@ -315,7 +315,7 @@ class Http11(asyncio.Protocol):
         if self._body is None and self._waits_for_body():  # of a request that came behind another, too
             self._body = self._loop.call_later(min(self._settings.idle_s, _BODY_S), self._look)
         full = self._exchange is not None and len(self._exchange.body) > _UNREAD_BODY_BYTES
-        # Some of further requests is read: else nobody would notice that the peer hangs up.
+        # Some of further requests is read: otherwise a peer that hangs up would not be noticed.
         ahead = self._pipelined and len(self._conn.trailing_data[0]) > self._settings.header_bytes
         paused = full or ahead or self._behind is not None
         if paused is not self._paused and not self._over and not self.transport.is_closing():
@@ -506,7 +506,7 @@ class RequestCycle:
         connection.complete(written)
 
 
-# --- what is looked at before anybody answers -------------------------------------------------------------------
+# --- what is checked before a request is answered ---------------------------------------------------------------
 
 
 def _checked(request: h11.Request, max_bytes: int) -> h11.Request:

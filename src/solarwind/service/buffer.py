@@ -38,7 +38,7 @@ class ProducerBuffer:
 
     def __init__(self, limits: Limits) -> None:
         self.open_groups: dict[str, Group] = {}  # by topic
-        # Only payloads above `small` are counted as they come: as many small ones as a batch takes are half a batch.
+        # Only payloads above `small` are counted as they come: as many small ones as fit into a batch are half a batch.
         self.small = limits.batch_bytes // limits.batch_events // 2
         self._max_payload = limits.payload_bytes
         self._max_events = limits.batch_events
@@ -48,8 +48,8 @@ class ProducerBuffer:
         self._recent: Group | None = None  # that was begun last, while it is open
         self._sent: dict[asyncio.Future[None], Group] = {}
         self._whole = False
-        # About how much memory what was added takes, and what of it was accepted or refused, in bytes. Each has one
-        # writer: whoever adds, and the loop.
+        # About how much memory what was added needs, and what of it was accepted or refused, in bytes. Each has one
+        # writer: the adding thread, and the loop.
         self._added = 0
         self._gone = 0
         self._closed: str | None = _not_running("not started")
@@ -319,7 +319,7 @@ class ProducerBuffer:
     def _tell(self, group: Group, error: BaseException) -> None:
         if not group.accepted.done():
             group.accepted.set_exception(error)
-            group.accepted.exception()  # the log says it; whoever awaits it is told too
+            group.accepted.exception()  # the log says it, and so does awaiting it
         for waiter in group.waiters:
             if not waiter.done():
                 waiter.set_exception(error)

@@ -111,7 +111,7 @@ class Consumer:
         self._over = False  # nothing is reported any more
         self._period = min(PROGRESS_S, join.lease_ns / 4e9)
         self._in_doubt = in_doubt(engine, join)
-        # By this process's clock (`monotonic`): until then what it has in hand is its own, if nobody says otherwise.
+        # By this process's clock (`monotonic`): until then its events are its own, unless the engine says otherwise.
         self.certain_until = 0.0
 
     @property
@@ -353,7 +353,7 @@ def _pop_last(todo: deque[int], count: int) -> list[int]:
     while len(taken) < count and todo:
         try:
             taken.append(todo.pop())
-        except IndexError:  # a thread took the last
+        except IndexError:  # another thread popped the last
             break
     return taken
 

@@ -80,7 +80,7 @@ class Group(msgspec.Struct, eq=False):
     first: int
     accepted: asyncio.Future[None]
     after: int = 0  # when the last event before it was fired
-    straight: int = 0  # of `times`, so many are in order for good
+    straight: int = 0  # the number of `times` that are in order for good
     content: str = JSON  # of all events that `columns` has no other of
     waiters: list[asyncio.Future[None]] = msgspec.field(default_factory=list)
     payloads: list[bytes] = msgspec.field(default_factory=list)
@@ -88,10 +88,10 @@ class Group(msgspec.Struct, eq=False):
     count: int = 0  # of its events, once it is closed
     large: int = 0  # bytes of payload, of the large ones so far
     words: int = 0  # characters of keys, ids, causes and the like
-    room: int = 0  # so many events before the buffer looks at it again
-    weighed: int = 0  # of its events, so many are in `weight`
+    room: int = 0  # the number of events before the buffer looks at it again
+    weighed: int = 0  # the number of its events that are in `weight`
     weighed_words: int = 0  # the same, of `words`
-    weight: int = 0  # about how much memory it takes, in bytes
+    weight: int = 0  # about how much memory it needs, in bytes
     # By field, up to the last event that has one; see `batch.COLUMNS`.
     columns: dict[str, list[Any]] = msgspec.field(default_factory=dict)
 

@@ -19,8 +19,8 @@ from ..plugins import registered
 if TYPE_CHECKING:
     from .consumer import Consumer, Work
 
-# What is set aside is given back after so long. The pause doubles each time, lest an event that nobody else takes goes
-# to and fro all the while.
+# What is set aside is given back after so long. The pause doubles each time, so that an event that no other process
+# handles does not go to and fro all the time.
 MIN_PAUSE_S, MAX_PAUSE_S = 0.1, 5.0
 
 

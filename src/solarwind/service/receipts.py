@@ -19,7 +19,7 @@ from ..loops import on_loop, running_loop
 from ..options import check_seconds
 from .group import Group, Numbers
 
-HELD_BYTES = 320  # about what an event that a handler fired takes besides its payload, key and id
+HELD_BYTES = 320  # about the memory of an event that a handler fired, besides its payload, key and id
 
 
 class Receipt:
@@ -213,7 +213,7 @@ def _acceptance(group: Group) -> Awaitable[None]:
         return accepted
     loop = accepted.get_loop()
     if running_loop() is loop:
-        # Each with a future of its own: whoever gives up waiting must not take the others with it.
+        # Each with a future of its own: a caller that gives up waiting must not cancel the others.
         waiter = loop.create_future()
         group.waiters.append(waiter)
         return waiter

@@ -43,10 +43,10 @@ from .threads import Threads
 log = logging.getLogger("solarwind")
 
 TURN_S = 0.005  # a worker that never waits lets the loop go on after so long
-MAX_UNSEEN = 16  # events that are handled between two looks at the clock, where that took less than `QUICK_S`
+MAX_UNSEEN = 16  # events that are handled between two looks at the clock, where that lasted less than `QUICK_S`
 QUICK_S = 0.001
 HURRY_S = 1.0  # that a handler has to end once it was cancelled
-REPLACE_S = 1.0  # until another takes the place of a worker that ended in an unexpected way
+REPLACE_S = 1.0  # until a worker that ended unexpectedly is replaced
 _MAX_ATTEMPTS_LOGGED = 12  # a minute, of a purpose: as many as there are by default
 
 # The events that the running handler was called with: one, or a batch handler's list.
@@ -70,7 +70,7 @@ class Worker(asyncio.Task[None]):
     uses."""
 
     def __init__(self, work: Coroutine[Any, Any, None], *, loop: asyncio.AbstractEventLoop, context: Context) -> None:
-        self.requests: list[object] = []  # the messages of those who cancelled it
+        self.requests: list[object] = []  # the messages of its cancellations
         self.context = context  # that it runs in
         super().__init__(work, loop=loop, context=context)
 
@@ -125,7 +125,7 @@ class Runner(Consumer):
                 if self.closed is None and not self._stopping:
                     return
         if len(self._workers) < self._concurrency and self._queue and not self._stopping:
-            # Not in the context of whoever happened to fire.
+            # Not in the context of the code that happened to fire.
             worker = Worker(self._work_on(), loop=asyncio.get_running_loop(), context=self._context.copy())
             self._workers.append(worker)
             worker.add_done_callback(self._replace)
@@ -233,7 +233,7 @@ class Runner(Consumer):
         first = hand_out.start
         data, starts = hand_out.batch.layout
         take, note_done, set_handling, unset = work.todo.popleft, work.done.append, handling.set, msgspec.UNSET
-        # Where the dispatcher stands still with this process, nobody else has got an event meanwhile.
+        # Where the dispatcher stands still with this process, no other instance has got an event meanwhile.
         at_once = MAX_UNSEEN if self._engine.patience_s == inf else 0
         clock, requests, context = monotonic, worker.requests, worker.context
         turn = seen = 0.0
@@ -252,7 +252,7 @@ class Runner(Consumer):
                 turn, seen = turn or now, now
             try:
                 position = take()
-            except IndexError:  # that was the last, or another worker took it
+            except IndexError:  # that was the last, or another worker has it
                 return True
             index = position - first
             event = Event(hand_out, index)
@@ -321,7 +321,7 @@ class Runner(Consumer):
         handle = self._batches_on_thread if self._handler.is_batch else self._each_on_thread
 
         def ended(error: BaseException | None) -> None:
-            self.leave_work(work)  # now, not when whoever waits for it is cancelled
+            self.leave_work(work)  # now, not when the waiting task is cancelled
             if not done.done():
                 done.set_result(None) if error is None else done.set_exception(error)
 
@@ -336,7 +336,7 @@ class Runner(Consumer):
                 self._end_copy()
             try:
                 loop.call_soon_threadsafe(ended, error)
-            except RuntimeError:  # the loop is closed: nobody waits any more
+            except RuntimeError:  # the loop is closed: nothing waits any more
                 pass
 
         try:

@@ -111,7 +111,7 @@ class MemoryDueLog:
         self._entries: list[Entry] = []
         self._places: dict[tuple[str, str], tuple[int, int]] = {}  # by topic and id
         self._number = 0
-        self.bytes = 0  # about how much memory it takes
+        self.bytes = 0  # about how much memory it needs
 
     def add(self, delayed: Sequence[Delayed]) -> None:
         for due, batch in delayed:

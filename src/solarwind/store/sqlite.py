@@ -50,7 +50,7 @@ _DAY_NS = 24 * 3600 * 1_000_000_000
 
 _FREE_BYTES = 16 << 20  # so much may be free in the file, or an eighth of it, for what comes next
 _SHRINK_PAGES = 64
-_MARK_S = 0.1  # a sync takes as long as a commit's own, so one for each would slow all of them down
+_MARK_S = 0.1  # a sync lasts as long as a commit's own, so one for each would slow all of them down
 
 
 class SqliteStore(Alone):
@@ -93,7 +93,7 @@ class SqliteStore(Alone):
         try:
             return await self._run(self._write_thread, self._open, now)
         except BaseException as error:
-            if isinstance(error, asyncio.CancelledError):  # its thread opens it all the same
+            if isinstance(error, asyncio.CancelledError):  # its thread opens it anyway
                 await self._run(self._write_thread, self._give_up)
             self._stop_threads()
             raise
@@ -323,7 +323,7 @@ class SqliteStore(Alone):
 
     def _make_room(self) -> bool:
         released = self._reserve.release()
-        self._log.empty()  # before the log takes the room that the database needs for its content
+        self._log.empty()  # before the log fills the room that the database needs for its content
         return released
 
     def _after_commit(self, had_batches: bool) -> None:

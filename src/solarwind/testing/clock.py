@@ -69,7 +69,7 @@ class FakeClock:
         self._passing: asyncio.Task[None] | None = None
 
     def start(self, earliest: int, under_way: UnderWay | None = None) -> None:
-        """Called by the engine: begin, at `earliest` (ns since 1970) or later."""
+        """Begin, at `earliest` (ns since 1970) or later. Called by the engine."""
         self._loop, self._under_way, self._passing = _running_loop(), under_way, None
         self._now = max(self._now, self._until)
         self._ahead += max(0, earliest - self._now)
@@ -103,13 +103,12 @@ class FakeClock:
         Everything due meanwhile is done in order, each at its own time, with all that follows from it: a retry that is
         due after a second, and the next one that is due two seconds after that.
 
-        Before time goes on, everything under way ends: running handlers are waited for. One that takes more than a
+        Before time goes on, everything under way ends: running handlers are waited for. One that runs for more than a
         second of real time is not waited for any longer, and keeps its lease.
 
         Call it on the loop; or from another thread, or between two runs of the loop, where it returns when the time has
         passed. On the loop, time passes as soon as the loop goes on, for instance while you wait for `settled()`; or
-        use `await clock.advance(60)`.
-        """
+        use `await clock.advance(60)`."""
         seconds = in_seconds(seconds)
         if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not 0 <= seconds < MAX_SECONDS:
             raise ValueError(f"expected seconds of 0 or more, got {seconds!r}: time never goes back")

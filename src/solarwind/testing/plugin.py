@@ -11,12 +11,13 @@ from .memory import memory_engine
 
 @pytest.fixture
 def wind_clock() -> FakeClock:
-    """The clock of `wind`: `wind_clock.advance(60)` makes everything happen that is due within a minute, in order."""
+    """Return the clock of `wind`: `wind_clock.advance(60)` makes everything happen that is due within a minute, in
+    order."""
     return FakeClock()
 
 
 @pytest.fixture
 def wind(wind_clock: FakeClock) -> SolarWind:
-    """A dispatcher in memory, for this test alone. Register handlers, then start it: `with wind:`, or in a coroutine
-    `async with wind:`. Its retries have no jitter: they come after the longest wait."""
+    """Yield a dispatcher in memory, for this test alone. Register handlers, then start it: `with wind:`, or in a
+    coroutine `async with wind:`. Its retries have no jitter: they come after the longest wait."""
     return SolarWind(engine=memory_engine(wind_clock))

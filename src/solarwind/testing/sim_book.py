@@ -36,7 +36,7 @@ from .sim_store import Name
 
 
 class Book:
-    """What must be so. Every method is told what happened; `check` is asked after every step."""
+    """What must be true. Its methods are called with what happened; `check` is called after every step."""
 
     def __init__(self, attempts: int, ceiling_ns: int) -> None:
         self.durable = True
@@ -79,7 +79,7 @@ class Book:
         self.counts["accepted"] += header.count
 
     def log(self, stored: Stored) -> None:
-        """It is on the disk."""
+        """Note that it is on the disk."""
         batch, topic = stored.batch, stored.batch.header.topic
         self._numbers.setdefault(topic, {})[stored.start] = batch.header.first
         keys = self._key_of.setdefault(topic, [])
@@ -109,7 +109,7 @@ class Book:
         self._by_instance[instance] = book
 
     def leaving(self, instance: int, now: int) -> None:
-        """It finishes what it has and gets nothing more."""
+        """Note that it finishes what it has and gets nothing more."""
         book = self._by_instance.get(instance)
         if book is not None:
             book.holders[instance].leaving = True
@@ -131,7 +131,7 @@ class Book:
         return all(version in each.statements for each in (self.purposes[name].facts, self._durable[name]))
 
     def shared(self, name: Name, version: int, share: float | None, now: int, lease_ns: int) -> None:
-        """A version is to have this share from now on; None: it is one of those that get the rest."""
+        """Note that a version is to have this share from now on; with None it is one of those that get the rest."""
         book = self.purposes[name]
         wanted = {each: part for each, part in book.facts.wanted.items() if each != version}
         book.facts.wanted = wanted if share is None else dict(sorted({**wanted, version: share}.items()))
@@ -140,7 +140,7 @@ class Book:
         self.counts["shares"] += 1
 
     def owned(self, book: PurposeBook) -> dict[int, int]:
-        """Which events are in which track, a set for each."""
+        """Return which events are in which track, a set for each."""
         topic = book.name[0]
         return book.owned(self.ends[topic], self._key_of.get(topic, ()), self._id_of.get(topic, ()))
 
@@ -180,7 +180,7 @@ class Book:
                 book.note_change(end)
 
     def reported(self, report: Report, counts: bool, now: int) -> None:
-        """An instance said what it made of its events; the dispatcher said whether it counts."""
+        """Note what an instance made of its events, and whether the dispatcher says that the report counts."""
         book = self._by_instance.get(report.instance)
         if book is None:
             if counts:
@@ -242,7 +242,8 @@ class Book:
         self.counts["dead"] += 1
 
     def fired(self, report: Report, batches: Sequence[Batch]) -> None:
-        """What the handlers of a report that counts fired: each is the child of the event at its place in `done`."""
+        """Note what the handlers of a report that counts fired: each is the child of the event at its place in
+        `done`."""
         book = self._by_instance[report.instance]
         pends = book.holders[report.instance].join.exchange in PENDING_EXCHANGES
         children = [batch.header.first + index for batch in batches for index in range(len(batch))]
@@ -296,7 +297,7 @@ class Book:
         self._committing = (facts, snapshots, [name for name, lease in self._alone.items() if lease not in live])
 
     def commit_ends(self, stored: Sequence[Stored], delayed: Sequence[Delayed]) -> None:
-        """It is durable."""
+        """Note that a commit is durable."""
         assert self._committing is not None
         self._durable, self._expected, ended = self._committing
         self._alone = {name: lease for name, lease in self._alone.items() if name not in ended}
@@ -321,7 +322,7 @@ class Book:
         self.counts["refused"] += sum(map(len, batches))
 
     def lost_everything(self, *, clean: bool) -> None:
-        """The process is gone: only what is durable is true."""
+        """Note that the process is gone: only what is durable is true."""
         before, self.purposes = self.purposes, {}
         self._by_instance = {}
         self._committing = None
@@ -338,7 +339,7 @@ class Book:
                 self.pardons.update((each, at) for each, at in self.kills if each == name)
 
     def recovered(self, dispatcher: Dispatcher) -> None:
-        """What was recovered is the live state as of the last commit."""
+        """Check that what was recovered is the live state as of the last commit."""
         self.ends = {name: topic.end for name, topic in dispatcher.topics.items()}
         names = {(name, purpose) for name, topic in dispatcher.topics.items() for purpose in topic.purposes}
         if names != set(self._durable):
@@ -411,14 +412,15 @@ class Book:
         self.counts["counted ahead"] += offer.after_commit
 
     def _rightful(self, book: PurposeBook, mask: int) -> set[int]:
-        """Whose events these are: of the version that has the share that all of them are in, or else the active one."""
+        """Return the versions that these events belong to: the version whose share has all of them, or else the active
+        one."""
         track = next((track for track, owned in self.owned(book).items() if not mask & ~owned), None)
         if track is None:
             return set()
         return {track if track in book.shares else book.active[0]}
 
     def _check_alone(self, process: str, offer: Offer, where: str) -> None:
-        """Nothing goes to a process beside an attempt that is counted before it begins and is the last."""
+        """Check that nothing goes to a process beside a last attempt that is counted before it begins."""
         if process in self._alone:
             raise Broken(f"{where} beside a last attempt, lease {self._alone[process]}, in process {process!r}")
         if (
@@ -482,7 +484,7 @@ class Book:
             out |= 1 << position
 
     def delivered(self, offer: Offer) -> None:
-        """A handler may begin: what must be durable before it does is."""
+        """Check that what must be durable before a handler begins is."""
         book = self._by_instance.get(offer.instance)
         if book is None or offer.lease not in book.leases or not book.leases[offer.lease].pends:
             return
@@ -504,7 +506,7 @@ class Book:
     # After every step ---------------------------------------------------------------------------------
 
     def reconcile(self, dispatcher: Dispatcher) -> None:
-        """Take over what the dispatcher decides by itself, if it may: trimmed is skipped, and what kills is dead."""
+        """Adopt what the dispatcher decides by itself, if it may: trimmed events are skipped, and killers are dead."""
         for book in self.purposes.values():
             topic = dispatcher.topics[book.name[0]]
             purpose, facts = topic.purposes[book.name[1]], book.facts
@@ -533,7 +535,7 @@ class Book:
                 raise Broken(f"{book.name}: dead are {positions(dead)}, not {positions(facts.dead)}")
 
     def _adopt_splits(self, book: PurposeBook, purpose: Purpose, pending: int) -> None:
-        """The dispatcher may forget a split of which nothing is left."""
+        """Forget the splits that the dispatcher has forgotten, if nothing is left of them."""
         theirs = [(split.since, dict(split.shares), split.key) for split in purpose.main.state.rollout.splits]
         if theirs != book.facts.splits:
             before, book.facts.splits = self.owned(book), theirs
@@ -542,7 +544,7 @@ class Book:
                 raise Broken(f"{book.name}: with the splits {theirs} what pends is in other tracks")
 
     def _buried(self, book: PurposeBook, position: int) -> None:
-        """The dispatcher made it a dead letter without a handler saying so: since it kills."""
+        """Note that the dispatcher made it a dead letter without a handler saying so, because it kills."""
         self.counts["buried"] += 1
         tries = book.facts.handed.get(position, 0)
         if tries < self.attempts:
@@ -587,7 +589,7 @@ class Book:
                     raise Broken(f"{book.name}: {position} is due at {due}, not by {latest}")
 
     def left_over(self) -> dict[Name, list[int]]:
-        """What is not done with, and will be without a change of versions."""
+        """Return what is not done, and will be without a change of versions."""
         return {
             name: left
             for name, book in self.purposes.items()

@@ -22,7 +22,7 @@ class DueBook:
         self.due: dict[int, int] = {}  # when, in ns since 1970 by the wall clock
 
     def delayed(self, delayed: Sequence[Delayed]) -> None:
-        """They are durable in the due-log."""
+        """Note that they are durable in the due-log."""
         for due, batch in delayed:
             for index, number in enumerate(numbers(batch)):
                 when = (batch.header.due or [])[index]
@@ -31,7 +31,7 @@ class DueBook:
                 self.due[number] = due
 
     def released(self, stored: Sequence[Stored], wall: int) -> None:
-        """They have left it for their topics."""
+        """Note that they have left the due-log for their topics."""
         for each in stored:
             for number in numbers(each.batch):
                 due = self.due.pop(number, None)

@@ -1,7 +1,8 @@
-"""The simulator's engine: what `LocalEngine` does around `Commits` and the dispatcher, one step at a time, no loop.
+"""The simulator's engine: what `LocalEngine` does around `Commits` and the dispatcher, one step at a time, without a
+loop.
 
-A commit begins in one step and ends in another, a read likewise, and in between anything may happen. What
-the engine sees and does is told to the `Book`, which knows the rules.
+A commit begins in one step and ends in another, a read likewise, and in between anything may happen. What the engine
+sees and does is told to the `Book`, which knows the rules.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ class Engine:
         return counts
 
     def join(self, join: Join, since: int, enter: Callable[[int], None]) -> None:
-        """`enter` gets the instance's number before any event can come."""
+        """Join. `enter` gets the instance's number before any event can come."""
         instance = self.dispatcher.join(join, since, self.now)
         self.book.joined(instance, join, since, self.now)
         enter(instance)
@@ -124,7 +125,7 @@ class Engine:
 
     @property
     def idle(self) -> bool:
-        """Everything that came in is durable."""
+        """Whether everything that came in is durable."""
         return not (self.committing or self.releasing or self.commits.waiting)
 
     def begin_commit(self) -> None:
@@ -135,7 +136,7 @@ class Engine:
         self.book.commit_begins(self.dispatcher, its)
 
     def end_commit(self, *, full_for_batches: bool = False, full_for_all: bool = False) -> bool:
-        """The store answers. Gives whether anything was stored."""
+        """End a commit, as when the store answers. Return whether anything was stored."""
         commit, self.committing = self.committing, None
         assert commit is not None
         if full_for_all or (full_for_batches and (commit.incoming or commit.later)):
@@ -152,7 +153,7 @@ class Engine:
         return True
 
     def write(self, commit: Commit[str]) -> list[Stored]:
-        """What the disk does, whether or not the process lives to hear of it."""
+        """Do what the disk does, whether or not the process lives to see it."""
         stored = self.disk.commit(commit.batches, commit.changes, commit.snapshots, self.now, commit.delayed)
         self.book.commit_ends(stored, commit.delayed)
         return stored
@@ -171,7 +172,7 @@ class Engine:
         return min((each for each in times if each is not None), default=None)
 
     def begin_release(self) -> bool:
-        """Begin one if it is time to. Gives whether it was."""
+        """Begin a release if it is time to. Return whether it was."""
         due = self.commits.due
         if self.committing is not None or self.releasing is not None or not due.is_due(self.now, self.wall):
             return False
@@ -179,7 +180,7 @@ class Engine:
         return True
 
     def end_release(self, most: int, *, full: bool = False) -> None:
-        """The store answers."""
+        """End a release, as when the store answers."""
         assert self.releasing is not None
         (nearest,), self.releasing = self.releasing, None
         if full:
@@ -193,7 +194,7 @@ class Engine:
         self.carry_out()
 
     def release(self, most: int) -> list[Stored]:
-        """What the disk does, whether or not the process lives to hear of it."""
+        """Do what the disk does, whether or not the process lives to see it."""
         stored = self.disk.release(self.wall, most)
         self.book.delays.released(stored, self.wall)
         for each in stored:

@@ -57,7 +57,8 @@ def owned(
     keys: Sequence[tuple[str | None, str | None]],
     ids: Sequence[str],
 ) -> dict[int, int]:
-    """Which events are in which track, a set for each: by these splits, with the events' keys of both kinds and ids."""
+    """Return which events are in which track, a set for each: by these splits, with the events' keys of both kinds and
+    ids."""
     found = dict[int, int]()
     for (start, shares, kind), stop in zip(splits, [*(split[0] for split in splits[1:]), end], strict=False):
         for position in range(start, stop if shares else start):
@@ -74,7 +75,7 @@ def owned(
 
 
 class Facts(msgspec.Struct):
-    """What is true of a purpose: true of the live one, and as of a commit of the durable one."""
+    """What is true of a purpose: of the live one, and, as of a commit, of the durable one."""
 
     statements: dict[int, tuple[str, str | None]]
     wanted: Shares = {}
@@ -89,7 +90,7 @@ class Facts(msgspec.Struct):
 
     @property
     def done(self) -> int:
-        """Without an end while events are copied: use it with a mask."""
+        """The positions that are done, without an end while events are copied: use it with a mask."""
         copied = -1 << self.copied_from if self.copied_from is not None else 0
         return self.settled | self.dead | self.skipped | copied
 
@@ -148,7 +149,7 @@ class PurposeBook:
         self._owned: tuple[list[tuple[int, Shares, str | None]], int, dict[int, int]] = ([], 0, {0: 0})
 
     def owned(self, end: int, keys: Sequence[tuple[str | None, str | None]], ids: Sequence[str]) -> dict[int, int]:
-        """See `owned`, of which this remembers what came last: what is in a log does not change."""
+        """Return what `owned` returns, and remember the last result: what is in a log does not change."""
         splits, until, found = self._owned
         if end != until or splits != self.facts.splits:
             found = owned(self.facts.splits, end, keys, ids)
@@ -157,7 +158,7 @@ class PurposeBook:
 
     @property
     def active(self) -> tuple[int, str, str | None]:
-        """Version, exchange and key."""
+        """The active version, its exchange and key."""
         rest = [version for version in self.facts.statements if version not in self.facts.wanted]
         live = [version for version in rest if self.has(version)]
         version = max([version for version in live if self.is_heard_of(version)] or live or rest)
@@ -172,12 +173,12 @@ class PurposeBook:
 
     @property
     def shares(self) -> Shares:
-        """What there is of shares now."""
+        """The shares that there are now."""
         return self.facts.splits[-1][1] if self.facts.splits else {}
 
     def note_shares(self, end: int, now: int, lease_ns: int) -> None:
-        """Who has a share that is wanted keeps it for a lease after its last instance, and gets it back with the
-        next."""
+        """Divide the events anew. A version whose share is wanted keeps it for a lease after its last instance, and
+        gets it back with the next."""
         for version in self.facts.wanted:
             if self.is_heard_of(version):
                 self.gone.pop(version, None)
@@ -199,8 +200,8 @@ class PurposeBook:
         return self.active[1] in PENDING_EXCHANGES
 
     def note_change(self, end: int) -> None:
-        """Somebody came or went: what pends goes on doing so, and what is accepted while the exchange copies never
-        does."""
+        """Note that an instance came or went: what pends goes on pending, and what is accepted while the exchange
+        copies never pends."""
         facts = self.facts
         if not self.pends and facts.copied_from is None:
             facts.copied_from = end
@@ -224,7 +225,7 @@ class PurposeBook:
         return mask
 
     def check_attempts(self, purpose: Purpose, attempts: int) -> None:
-        """No event was tried more often than it may be, or was handed out."""
+        """Check that no event was tried more often than it may be, or than it was handed out."""
         for position, tried in [each for track in purpose.tracks.values() for each in track.state.tried.items()]:
             failures, handed = self.facts.failures.get(position, 0), self.facts.handed.get(position, 0)
             if not (failures <= tried <= handed):

@@ -20,7 +20,8 @@ TrackName = tuple[str, str, int]  # and the number of one of its tracks
 
 
 class Disk:
-    """What outlives the process. `forgets`: a retired purpose's changes are deleted at once, else they are kept."""
+    """What outlives the process. `forgets`: a retired purpose's changes are deleted at once, otherwise they are
+    kept."""
 
     def __init__(self, *, forgets: bool) -> None:
         self.logs: dict[str, list[Stored]] = {}
@@ -40,7 +41,7 @@ class Disk:
         now: int,
         delayed: Sequence[Delayed] = (),
     ) -> list[Stored]:
-        """All of it, in one step."""
+        """Store all of it, in one step."""
         stored = [self._append(batch) for batch in batches]
         for change in changes:
             name = (change.topic, change.purpose, change.track)
@@ -79,7 +80,7 @@ class Disk:
         self._changes = [(each, data) for each, data in self._changes if each != name]
 
     def read(self, topic: str, position: int, max_count: int) -> list[Stored]:
-        """Up to `max_count` batches from the one that holds `position`, or else the first after it, on."""
+        """Return up to `max_count` batches from the one that holds `position`, or else from the first after it on."""
         return [stored for stored in self.logs.get(topic, ()) if stored.stop > position][:max_count]
 
     def first(self, topic: str) -> int:

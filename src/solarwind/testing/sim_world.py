@@ -1,7 +1,7 @@
 """A world to simulate: its purposes, the workers that handle events for them, and all that can go wrong.
 
-Each `do_…` method is one kind of step. A worker is a service instance as it sees itself, which may be
-mistaken: it does not know that its lease ended, or that the dispatcher let it go.
+Each `do_…` method is one kind of step. A worker is a service instance as it sees itself, which may be mistaken: it does
+not know that its lease ended, or that the dispatcher dropped it.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ class World:
 
     @staticmethod
     def _choose_faults(random: Random) -> set[str]:
-        """Not every fault in every world: some bugs show only where others do not get in the way."""
+        """Return the faults of this world. Not all of them at once: some bugs show only where others do not get in the
+        way."""
         if random.random() < 0.1:
             return {"poison"}
         share = random.choice((0.2, 0.5, 0.8))
@@ -65,7 +66,7 @@ class World:
 
     @staticmethod
     def _choose_limits(random: Random) -> Limits:
-        """In some worlds so low that they are met."""
+        """Return the limits of this world, in some worlds so low that they are met."""
         limits = {
             "waiting": random.randint(1, 6),
             "copies": random.randint(1, 10),
@@ -150,14 +151,14 @@ class World:
             self.engine.submit(self.batch(topic, len(due), due))
 
     def do_set_clock(self) -> None:
-        """Somebody sets the machine's clock."""
+        """Set the machine's clock."""
         self.ahead = self.random.randint(-600, 600) * SECOND
         self.note("the wall clock is %d s ahead", self.ahead // SECOND)
         self.counts["clocks set"] += 1
         self.engine.ahead = self.ahead
 
     def do_commit(self) -> None:
-        """One begins, or the one that is under way ends; likewise a release of what is due."""
+        """Begin a commit, or end the one that is under way; likewise a release of what is due."""
         if self.engine.releasing is not None and "crash" in self.faults and self.random.random() < 0.1:
             self.do_crash()
         elif self.engine.releasing is not None:
@@ -216,7 +217,7 @@ class World:
         self.workers.append(worker)
 
     def do_conflict(self) -> None:
-        """A statement that contradicts an earlier one is refused, and changes nothing."""
+        """State something that contradicts an earlier statement: it is refused, and changes nothing."""
         name = self._name()
         if name is None:
             return
@@ -313,14 +314,14 @@ class World:
         worker.said.append((report, fired))
 
     def do_resend(self) -> None:
-        """A report comes twice, maybe much later."""
+        """Send a report twice, maybe much later."""
         worker = self._worker()
         if worker is not None and worker.said:
             self.counts["reports sent twice"] += 1
             self.send(worker, *self.random.choice(worker.said))
 
     def do_foreign(self) -> None:
-        """An instance reports on what is another's."""
+        """Let an instance report on another's events."""
         worker, other = self._worker(), self._worker(at_work=True)
         if worker is not None and other is not None and worker is not other:
             work = self.random.choice(other.works)
@@ -352,7 +353,7 @@ class World:
             self._end_process(worker)
 
     def _end_process(self, worker: Worker) -> None:
-        """All that is in it is lost."""
+        """Lose all that is in the process."""
         process = worker.join.process
         if process == HOME and self.durable:
             self.do_crash()
@@ -366,7 +367,7 @@ class World:
             self._die(each)
 
     def _die(self, worker: Worker) -> None:
-        """Its connection drops. What it still does counts for nothing."""
+        """Drop a worker's connection. What it still does does not count."""
         self.note("instance %d dies", worker.id)
         self.counts["deaths"] += 1
         worker.gone = True
@@ -396,7 +397,7 @@ class World:
         self._pass(self.random.randint(20 * SECOND, 600 * SECOND), asleep=self.random.random() < 0.5)
 
     def _pass(self, span: int, *, asleep: bool = False) -> None:
-        """Time goes on. Who is at work says so, unless the whole machine was asleep."""
+        """Let time pass. Workers at work renew their leases, unless the whole machine was asleep."""
         self.note("%.3f s pass", span / SECOND)
         self.engine.now += span
         for worker in self.workers if not asleep else ():
@@ -498,7 +499,7 @@ class World:
             self.engine.carry_out()
 
     def do_share(self) -> None:
-        """A version gets a share of its own, or another one, or none any more."""
+        """Give a version a share of its own, or another one, or take it away."""
         name = self._name()
         plan = next((plan for plan in self.plans if (plan.topic, plan.purpose) == name and plan.shared), None)
         if name is None or plan is None:
@@ -514,7 +515,7 @@ class World:
             self.engine.share_out(name, version, share, plan.lease_ns)
 
     def _abandon(self, plan: Plan, version: int) -> None:
-        """All instances of a version that has a share are lost."""
+        """Lose all instances of a version that has a share."""
         for worker in self.workers:
             if not worker.gone and (worker.plan, worker.join.version) == (plan, version):
                 self._die(worker)
@@ -541,7 +542,7 @@ class World:
         self.engine.carry_out()
 
     def do_trim(self) -> None:
-        """The oldest history goes; what somebody pends on stays."""
+        """Trim the oldest history; what some purpose pends on stays."""
         topic = self.random.choice(("a", "b"))
         log = self.disk.logs.get(topic)
         if not log or topic not in self.engine.dispatcher.topics:
@@ -556,7 +557,7 @@ class World:
     # The end ------------------------------------------------------------------------------------------
 
     def settle_down(self) -> None:
-        """No more faults: everything gets done, in a number of rounds that is in proportion to what there is."""
+        """Get everything done, without further faults, in a number of rounds in proportion to what there is."""
         self.faults, self.full, self.ahead = set(), "", 0
         self.engine.ahead = 0
         self.note("no more faults")

@@ -55,7 +55,7 @@ class SimulationFailure(AssertionError):
 
 @contextmanager
 def _little_at_once(seed: int) -> Iterator[None]:
-    """In some worlds so few suspects, purposes or events go together that it takes several turns."""
+    """Let only few suspects, purposes or events go together, in some worlds, so that several turns are needed."""
     random = Random(-seed - 1)
     limits: tuple[tuple[ModuleType, str, int], ...] = (
         (core_track, "MAX_SUSPECTS", 3),
