@@ -76,7 +76,7 @@ def serve(
     webhook_network: Annotated[list[str] | None, _one(
         _HOOKS, "webhook-network", "NETWORK", "Allow targets in this network, or at this address or host.")] = None,
     webhook_origin: Annotated[str | None, _one(
-        _HOOKS, "webhook-origin", "NAME", "As whom targets know it.", show_default="this machine")] = None,
+        _HOOKS, "webhook-origin", "NAME", "The name that targets know it by.", show_default="this machine")] = None,
     frame_bytes: Annotated[int | None, _limit(_PEER, "frame-bytes", 8 << 20, "Of a WebSocket message.")] = None,
     body_bytes: Annotated[int | None, _limit(_PEER, "body-bytes", 16 << 20, "Of a body that is read whole.")] = None,
     header_bytes: Annotated[int | None, _limit(_PEER, "header-bytes", 16 << 10, "Of a request's headers.")] = None,

@@ -57,8 +57,7 @@ class World:
 
     @staticmethod
     def _choose_faults(random: Random) -> set[str]:
-        """Return the faults of this world. Not all of them at once: some bugs show only where others do not get in the
-        way."""
+        """Return the faults of this world: not all at once, since some bugs show only without the others."""
         if random.random() < 0.1:
             return {"poison"}
         share = random.choice((0.2, 0.5, 0.8))
