@@ -8,7 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from types import FunctionType, ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -17,6 +17,8 @@ from solarwind import SolarWind
 from solarwind.batch import Batch
 from solarwind.cluster.address import read_address
 from solarwind.cluster.definitions import DefinitionKeys
+from solarwind.cluster.delayed import StreamDueLog
+from solarwind.cluster.engine import NatsEngine
 from solarwind.cluster.namespace import open_namespace
 from solarwind.cluster.publish import Publisher
 from solarwind.cluster.session import Session
@@ -26,7 +28,7 @@ from solarwind.errors import StoreError
 from solarwind.limits import Limits
 from solarwind.store.delays import Delayed
 from solarwind.testing import FakeClock
-from solarwind.testing.contract import on_loop
+from solarwind.testing.contract import on_loop, until
 
 from .servers import NatsCluster, NatsServer
 
@@ -106,6 +108,40 @@ async def test_an_owner_hands_out_a_delayed_event_when_it_is_due_and_so_does_the
                     await clock.advance(10)
                 await wind.settled(60)
                 assert seen == [1, 5][: life + 1]
+
+
+@on_loop
+async def test_an_owner_that_cannot_release_goes_on_and_its_process_is_not_ready(
+    server: NatsServer, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(due_log: StreamDueLog, now: int) -> NoReturn:
+        raise StoreError("no answer")
+
+    def is_refused() -> bool:
+        try:
+            wind.engine.check()
+        except StoreError as error:
+            return "expected delayed events to enter" in str(error)
+        return False
+
+    release = StreamDueLog.release
+    monkeypatch.setattr(StreamDueLog, "release", fail)
+    seen: list[int] = []
+    wind = SolarWind(server.url(namespace, streams=1))
+
+    @wind.on("T", purpose="p")
+    async def handle(number: int) -> None:
+        seen.append(number)
+
+    async with wind:
+        assert isinstance(wind.engine, NatsEngine)
+        (owner,) = wind.engine._owners.mine.values()
+        await owner.engine.submit(events("T", 1, due=[1]))
+        await until(is_refused)
+        await wind.fire("T", 2)
+        await until(lambda: seen == [2])
+        monkeypatch.setattr(StreamDueLog, "release", release)
+        await until(lambda: seen == [2, 1] and not is_refused())
 
 
 class TestRules(DueLogRules):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import quote
 
 import httpx
@@ -16,9 +17,11 @@ from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from solarwind import Event, SolarWind, StoreError
+from solarwind.batch import seal
 from solarwind.engine.local import LocalEngine
 from solarwind.records import DeadLetter, PurposeInfo, TopicInfo
 from solarwind.server import Server
+from solarwind.store.delays import MemoryDueLog
 from solarwind.store.memory import MemoryStore
 from solarwind.testing.contract import on_loop, until
 
@@ -335,6 +338,24 @@ async def test_after_its_store_failed_it_lives_and_is_not_ready() -> None:
         assert await doors.ask("GET", "/healthz") == {"status": "alive"}
         await doors.refused(doors.http.get("/v1/statistics"), 503, "store", "got none any more")
         store.broken = False
+
+
+@on_loop
+async def test_while_delayed_events_cannot_enter_their_topics_it_takes_events_and_is_not_ready(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def fail(due_log: MemoryDueLog, now: int) -> NoReturn:
+        raise StoreError("no answer")
+
+    monkeypatch.setattr(MemoryDueLog, "release", fail)
+    engine = LocalEngine(MemoryStore())
+    async with SolarWind(engine=engine) as wind, served(Server(wind)) as port, at(port) as doors:
+        assert await doors.ask("GET", "/readyz") == {"status": "ready"}
+        now = time.time_ns()
+        await engine.submit(seal("T", [b"1"], [now], producer=1, first=1, machine="m", process="p", due=[now]))
+        await until(lambda: engine._commits.due.failing, "it to be tried")
+        await doors.refused(doors.http.get("/readyz"), 503, "store", "expected delayed events to enter their topics")
+        await doors.fire(b"2")
 
 
 async def there(doors: Doors) -> bool:

@@ -213,6 +213,8 @@ class NatsEngine(Running):
             raise Unavailable(f"expected NATS at {self.url}, it is out of reach: try again when it is back")
         for partition, why in self._owners.troubles.items():
             raise Unavailable(f"expected partition {partition} to be dispatched here, it is tried again: {why}")
+        for owner in self._owners.mine.values():
+            owner.engine.check()
 
     def _fail(self, error: SolarWindError) -> None:
         """End: NATS refuses something that this process needs."""
