@@ -21,7 +21,7 @@ from solarwind.cluster.delayed import StreamDueLog
 from solarwind.cluster.engine import NatsEngine
 from solarwind.cluster.namespace import open_namespace
 from solarwind.cluster.publish import Publisher
-from solarwind.cluster.session import Session
+from solarwind.cluster.session import Raw, Session
 from solarwind.cluster.store import JetStreamStore
 from solarwind.engine.local import LocalEngine
 from solarwind.errors import StoreError
@@ -234,6 +234,42 @@ def test_what_a_former_owner_delays_or_releases_is_refused(server: NatsServer, n
                 assert await place.listed() == [(10, 1), (10, 2)]
                 await place.release(10)
                 assert (await place.in_topic(), await place.listed()) == ([1, 2], [])
+
+    asyncio.run(test())
+
+
+def test_what_is_delayed_is_not_read_from_a_node_that_is_behind(
+    server: NatsServer, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    get, behind = Session.get, [True, True]
+
+    async def sometimes_behind(self: Session, stream: str, request: dict[str, Any]) -> list[Raw]:
+        return [] if "multi_last" in request and behind and behind.pop() else await get(self, stream, request)
+
+    async def test() -> None:
+        async with owning(server, namespace) as former:
+            await former.delay(10, events("T", 1))
+            assert await former.listed() == [(10, 1)]
+        monkeypatch.setattr(Session, "get", sometimes_behind)
+        async with owning(server, namespace) as place:
+            assert await place.listed() == [(10, 1)]
+            assert not behind
+
+    asyncio.run(test())
+
+
+def test_an_owner_that_leaves_before_what_came_is_sorted_leaves_it_to_the_next(
+    server: NatsServer, namespace: str
+) -> None:
+    async def test() -> None:
+        async with owning(server, namespace) as former:
+            failures: list[StoreError] = []
+            former.owner.failed = failures.append
+            await former.delay(10, *(events("T", number) for number in range(600)))
+            await former.store.close()
+            assert not failures
+        async with owning(server, namespace) as place:
+            assert [number for _, number in await place.listed()] == list(range(600))
 
     asyncio.run(test())
 

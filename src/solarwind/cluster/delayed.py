@@ -91,16 +91,24 @@ class StreamDueLog:
         return f"{self._subject}inbox", _encode(entries), dict(ROLLUP)
 
     async def sort(self) -> None:
-        """Sort what is in the inbox. Raise `Full`."""
-        async with self._lock:
-            await self._sort()
+        """Sort what is in the inbox; other commits go in between. Raise `Full`."""
+        is_more = True
+        while is_more:
+            async with self._lock:
+                is_more = await self._sort_next()
 
     async def _sort(self) -> None:
+        while await self._sort_next():
+            pass
+
+    async def _sort_next(self) -> bool:
+        """Sort what goes into one commit, and return whether there is more."""
         if not self._is_open:
             await self._open()
-        while self._inbox:
+        if self._inbox:
             some, rest = _divided(self._inbox)
             await self._sort_some(some, rest)
+        return bool(self._inbox)
 
     async def _open(self) -> None:
         inbox = f"{self._subject}inbox"

@@ -338,7 +338,7 @@ class JetStreamStore:
                 record.delayed, record.accepted = size
                 await self._write(record, changes, snapshots, pages)
                 self.delays.accepted(size, inbox)
-                self._spawn(self.delays.sort())
+                self._spawn(self._sort_delayed())
             else:
                 await self._write(record, changes, snapshots)
         self.forwarder.add(record.number, list(batches))
@@ -353,6 +353,13 @@ class JetStreamStore:
         record.was_delayed = bool(released)
         await self._write(record, [], [], pages)
         self.forwarder.add(record.number, list(released), was_delayed=True)
+
+    async def _sort_delayed(self) -> None:
+        try:
+            await self.delays.sort()
+        except StoreError:
+            if not self._closed:  # else the next owner does it
+                raise
 
     def _check_copying(self) -> None:
         """Raise `Full` where too much of what was fired still waits to be copied."""
