@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -233,6 +234,16 @@ class Gated(Watched):
         self.gates: list[asyncio.Event] = []
         self.begun = 0
 
+    @contextmanager
+    def gated(self, gates: list[asyncio.Event]) -> Iterator[None]:
+        """At its end all are open, so that the engine can stop."""
+        self.gates = gates
+        try:
+            yield
+        finally:
+            for gate in gates:
+                gate.set()
+
     async def commit(
         self, batches: Sequence[Batch], changes: Sequence[Change], snapshots: Sequence[Snapshot], now: int
     ) -> list[Stored | None]:
@@ -254,20 +265,21 @@ async def test_who_waits_for_a_commit_waits_for_the_one_with_its_own_change(path
         def lost(self, lease: int | None = None) -> None: ...
         def close(self, reason: str) -> None: ...
 
+    gates = [asyncio.Event() for _ in range(3)]
     async with SolarWind(engine=engine) as wind:
-        store.gates = [asyncio.Event(), asyncio.Event(), asyncio.Event()]
-        store.gates[2].set()
-        receipt = wind.fire("T", 1)
-        await until(lambda: store.begun == 1)
-        joining = asyncio.ensure_future(engine.join(Join("T", "p"), "now", Nobody()))
-        await a_while()
-        store.gates[0].set()
-        await receipt
-        await until(lambda: store.begun == 2)
-        await a_while()
-        assert not joining.done()
-        store.gates[1].set()
-        await engine.leave(await joining)
+        with store.gated(gates):
+            gates[2].set()
+            receipt = wind.fire("T", 1)
+            await until(lambda: store.begun == 1)
+            joining = asyncio.ensure_future(engine.join(Join("T", "p"), "now", Nobody()))
+            await a_while()
+            gates[0].set()
+            await receipt
+            await until(lambda: store.begun == 2)
+            await a_while()
+            assert not joining.done()
+            gates[1].set()
+            await engine.leave(await joining)
 
 
 @on_loop
@@ -289,12 +301,11 @@ async def test_handlers_that_fire_much_get_no_more_until_it_is_committed(
     wind.on("U", purpose="q")(lambda text: None)
     async with wind:
         await wind.fire_many("T", range(60))
-        store.gates = [asyncio.Event()] * 1000
-        gate.set()
-        await until(lambda: store.begun)
-        await a_while()
-        assert 0 < len(seen) < 30
-        store.gates[0].set()
+        with store.gated([asyncio.Event()] * 1000):
+            gate.set()
+            await until(lambda: store.begun)
+            await a_while()
+            assert 0 < len(seen) < 30
         await wind.settled(60)
         assert sorted(seen) == list(range(60))
 
