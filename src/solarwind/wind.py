@@ -42,7 +42,7 @@ from .options import (
 )
 from .records import HandlerInfo
 from .service.firing import Firing
-from .service.registration import Origin, Registration, Registrations, handled_here, stated
+from .service.registration import FunctionOrigin, Registration, Registrations, handled_here, stated
 from .service.runner import handling
 from .service.signature import MAX_BATCH, inspect_handler
 from .service.stream import Reader, Stream, check_free
@@ -180,7 +180,7 @@ class SolarWind(Firing, Asking):
             room = at_once * handler.batch if handler.is_batch else at_once
             name = handler.purpose if purpose is None else purpose
             join = msgspec.structs.replace(common, purpose=check_purpose(name), room=room)
-            origin = Origin.of(function)
+            origin = FunctionOrigin.of(function)
             registration = Registration(function, handler, join, since, at_once, origin, unnamed=purpose is None)
             self._registrations.add(registration)
             if self._loop is not None and self._state == "running":

@@ -19,7 +19,7 @@ import msgspec
 import typer
 
 from ..engine.answers import Page, item_of
-from ..engine.arguments import Kind
+from ..engine.arguments import ArgumentKind
 from ..engine.request import Cli, Operation, Request
 from ..errors import NotFound, TooLarge
 from ..event import Event
@@ -151,7 +151,7 @@ _ARGUMENTS: dict[str, Any] = {
 }
 
 
-def _parameters(operation: Operation[..., Any], cli: Cli, name: str, kind: Kind) -> Iterator[Parameter]:
+def _parameters(operation: Operation[..., Any], cli: Cli, name: str, kind: ArgumentKind) -> Iterator[Parameter]:
     if kind.name == "ids":
         yield _parameter(name, _IDS, None)
         yield _parameter("all", _ALL, False)
@@ -178,7 +178,7 @@ def _parameter(name: str, type_: Any, default: Any) -> Parameter:
     return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=type_)
 
 
-def _read(operation: Operation[..., Any], kind: Kind, name: str, given: dict[str, Any]) -> Any:
+def _read(operation: Operation[..., Any], kind: ArgumentKind, name: str, given: dict[str, Any]) -> Any:
     if kind.name == "ids":
         return several_or_all(given[name], given["all"])
     if kind.name == "wait":

@@ -24,7 +24,7 @@ from ..errors import ProtocolError, StoreError
 from ..store.delays import BEGINNING, PAGE_BYTES, RELEASE_BYTES, Delayed, Entry, check_due, only, without
 from .known import History
 from .layout import Layout
-from .log import Log
+from .log import CommitLog
 from .pages import ROLLUP, Draft, Pages
 from .pieces import Message
 
@@ -53,7 +53,7 @@ class StreamDueLog:
     """The due-log of a partition. `lock` is held while anything is committed."""
 
     def __init__(
-        self, layout: Layout, partition: int, log: Log, history: History, lock: asyncio.Lock, commit: Commits
+        self, layout: Layout, partition: int, log: CommitLog, history: History, lock: asyncio.Lock, commit: Commits
     ) -> None:
         self.size = Size(0, 0)
         self._log = log

@@ -70,7 +70,7 @@ class Written(msgspec.Struct):
     fired: list[Fired] = msgspec.field(default_factory=list)
 
 
-class Log:
+class CommitLog:
     """The log of one partition."""
 
     def __init__(self, session: Session, layout: Layout, partition: int) -> None:

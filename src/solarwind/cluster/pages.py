@@ -29,7 +29,7 @@ _decode = msgspec.msgpack.Decoder(list[tuple[bytes, bytes]]).decode
 
 
 class ReadPages(Protocol):
-    """Returns the last message of each subject that has one: see `Log.kept`."""
+    """Returns the last message of each subject that has one: see `CommitLog.kept`."""
 
     async def __call__(self, subjects: Sequence[str], /) -> dict[str, bytes]: ...
 

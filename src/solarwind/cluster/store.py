@@ -32,7 +32,7 @@ from .formats import read_time
 from .forward import MAX_BYTES, Forwarder
 from .known import History
 from .layout import CAUSED, Layout, forwarded_by
-from .log import Log
+from .log import CommitLog
 from .pieces import Message, pass_over
 from .positions import NOTES_TOGETHER, Notes, Positions
 from .publish import Publisher
@@ -40,7 +40,7 @@ from .records import CommitRecord, TopicState
 from .session import Raw, Refusal, Session, refused
 from .tail import Tail
 from .tracing import caused, find
-from .trim import Wanted, trim
+from .trim import TrimRequest, trim
 
 log = logging.getLogger("solarwind")
 
@@ -87,7 +87,7 @@ class JetStreamStore:
         self._stream = layout.events_stream(partition)
         self._topics: dict[str, Notes] = {}
         self._at_rest = at_rest
-        self._log = Log(session, layout, partition)
+        self._log = CommitLog(session, layout, partition)
         self._positions = Positions(session, layout, partition, self._seen)
         self._writing = asyncio.Lock()
         self.delays = StreamDueLog(
@@ -502,11 +502,11 @@ class JetStreamStore:
         notes = self._topics.get(topic)
         if notes is None or self._closed:
             return 0
-        wanted = Wanted(pinned, before, max_bytes, set(self._last_from.values()))
+        wanted = TrimRequest(pinned, before, max_bytes, set(self._last_from.values()))
         events: int = await asyncio.shield(self._tasks.keep(self._trim(topic, notes, wanted)))
         return events
 
-    async def _trim(self, topic: str, notes: Notes, wanted: Wanted) -> int:
+    async def _trim(self, topic: str, notes: Notes, wanted: TrimRequest) -> int:
         """Trim, and note what was deleted, without being cut off in between."""
         async with self._trimming:
             try:

@@ -22,7 +22,7 @@ MAX_MESSAGES = 4_096  # that are looked at one by one each time
 _AT_ONCE = 1 << 62  # so many messages since the last note that the next one gets one
 
 
-class Wanted(NamedTuple):
+class TrimRequest(NamedTuple):
     """What is to be deleted: see `Store.trim`. Messages whose sequence is in `needed` stay."""
 
     pinned: Spans
@@ -36,7 +36,7 @@ async def trim(
     layout: Layout,
     positions: Positions,
     notes: Notes,
-    wanted: Wanted,
+    wanted: TrimRequest,
     confirm: Callable[[], Awaitable[None]],
 ) -> int:
     """Delete what is wanted, and return how many events that were. `confirm` is called before, when they count as gone
@@ -68,7 +68,7 @@ def note_hole(holes: list[Hole], hole: Hole) -> bool:
 
 
 class _Trim:
-    def __init__(self, session: Session, layout: Layout, notes: Notes, wanted: Wanted) -> None:
+    def __init__(self, session: Session, layout: Layout, notes: Notes, wanted: TrimRequest) -> None:
         topic = notes.state.name
         self._session = session
         self._notes = notes

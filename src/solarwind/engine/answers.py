@@ -25,7 +25,7 @@ class Page(list[T]):
         self.next = next
 
 
-class Form(msgspec.Struct, frozen=True):
+class AnswerForm(msgspec.Struct, frozen=True):
     """`items` makes the items of an answer of type `kind`, `read` an answer of them. `read` raises `ProtocolError`."""
 
     kind: Any
@@ -33,19 +33,21 @@ class Form(msgspec.Struct, frozen=True):
     read: Callable[[list[Any]], Any]
 
 
-def form_of(kind: Any) -> Form:
+def form_of(kind: Any) -> AnswerForm:
     """Return the form of a type: that of `_WHOLE`, or else an item for each of a list or a page, or one item; None has
     none. The first item of a page is its `next`."""
     if kind in _WHOLE:
-        return Form(kind, *_WHOLE[kind])
+        return AnswerForm(kind, *_WHOLE[kind])
     if kind is type(None):
-        return Form(kind, lambda answer: (), lambda items: None)
+        return AnswerForm(kind, lambda answer: (), lambda items: None)
     item = item_of(kind)
     if item is None:
         if kind in _ITEMS:
             pack_one, read_one = _ITEMS[kind]
-            return Form(kind, lambda answer: (pack_one(answer),), lambda items: read_one(_read(items, tuple[Any])[0]))
-        return Form(kind, lambda answer: (answer,), lambda items: _read(items, tuple[kind])[0])
+            return AnswerForm(
+                kind, lambda answer: (pack_one(answer),), lambda items: read_one(_read(items, tuple[Any])[0])
+            )
+        return AnswerForm(kind, lambda answer: (answer,), lambda items: _read(items, tuple[kind])[0])
     pack, read = _ITEMS.get(item, (_same, None))
 
     def read_all(items: list[Any]) -> list[Any]:
@@ -55,8 +57,8 @@ def form_of(kind: Any) -> Form:
         return found
 
     if get_origin(kind) is list:
-        return Form(kind, partial(map, pack), read_all)
-    return Form(
+        return AnswerForm(kind, partial(map, pack), read_all)
+    return AnswerForm(
         kind,
         lambda page: (page.next, *map(pack, page)),
         lambda items: Page(read_all(items[1:]), _read(items[0], str | None)),

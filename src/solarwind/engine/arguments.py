@@ -28,7 +28,7 @@ def _same(value: Any) -> Any:
     return value
 
 
-class Kind(msgspec.Struct, frozen=True):
+class ArgumentKind(msgspec.Struct, frozen=True):
     """`check` gets a caller's value and the argument's name, and returns what the operation gets; it raises `BadName`
     or `BadArgument`. `wire` is the type by which it travels, None where it does not; `pack` makes it, and `read`
     decodes it."""
@@ -40,19 +40,19 @@ class Kind(msgspec.Struct, frozen=True):
     read: Callable[[Any], Any] = _same
 
 
-def _optional(kind: Kind) -> Kind:
+def _optional(kind: ArgumentKind) -> ArgumentKind:
     def check(value: Any, name: str) -> Any:
         return None if value is None else kind.check(value, name)
 
     return msgspec.structs.replace(kind, name=f"{kind.name}?", check=check, wire=kind.wire | None)
 
 
-def kind_of(hint: Any) -> Kind:
+def kind_of(hint: Any) -> ArgumentKind:
     """Return the kind of a parameter: of its annotation, or of its plain type."""
-    if isinstance(kind := _metadata(hint), Kind):
+    if isinstance(kind := _metadata(hint), ArgumentKind):
         return kind
     for each in get_args(hint):
-        if isinstance(kind := _metadata(each), Kind) or (kind := _PLAIN.get(each)) is not None:
+        if isinstance(kind := _metadata(each), ArgumentKind) or (kind := _PLAIN.get(each)) is not None:
             return _optional(kind)
     return _PLAIN[hint]
 
@@ -99,30 +99,34 @@ def _count(value: Any, name: str, maximum: int) -> int:
 MAX_TEXT = 1_000  # characters
 MAX_PAGE = 10_000  # items
 MAX_WAIT_S = 5.0  # a request does not wait for longer: its client may be gone
-_PLAIN = {bool: Kind("flag", _flag, bool), str: Kind("text", _text, str)}
-Version = Annotated[int, Kind("version", lambda value, name: _count(value, name, MAX_COUNT - 1), int)]
-Limit = Annotated[int, Kind("limit", lambda value, name: _count(value, name, MAX_PAGE), int)]
-After = Annotated[str | None, Kind("after", lambda value, name: _after(value, name), str | None)]
-Wait = Annotated[float, Kind("wait", lambda value, name: min(MAX_WAIT_S, check_seconds(name, value)), float)]
-Topic = Annotated[str, Kind("topic", lambda value, name: check_topic(value), str)]
-Purpose = Annotated[str, Kind("purpose", lambda value, name: check_purpose(value), str)]
-EventId = Annotated[str, Kind("id", lambda value, name: check_id(value), str)]
+_PLAIN = {bool: ArgumentKind("flag", _flag, bool), str: ArgumentKind("text", _text, str)}
+Version = Annotated[int, ArgumentKind("version", lambda value, name: _count(value, name, MAX_COUNT - 1), int)]
+Limit = Annotated[int, ArgumentKind("limit", lambda value, name: _count(value, name, MAX_PAGE), int)]
+After = Annotated[str | None, ArgumentKind("after", lambda value, name: _after(value, name), str | None)]
+Wait = Annotated[float, ArgumentKind("wait", lambda value, name: min(MAX_WAIT_S, check_seconds(name, value)), float)]
+Topic = Annotated[str, ArgumentKind("topic", lambda value, name: check_topic(value), str)]
+Purpose = Annotated[str, ArgumentKind("purpose", lambda value, name: check_purpose(value), str)]
+EventId = Annotated[str, ArgumentKind("id", lambda value, name: check_id(value), str)]
 Ids = Annotated[
     Collection[str] | None,
-    Kind("ids", lambda value, name: check_ids(value), wire.Listed[str] | None, _packed_ids),
+    ArgumentKind("ids", lambda value, name: check_ids(value), wire.Listed[str] | None, _packed_ids),
 ]
-Since = Annotated[When, Kind("since", check_since, str | int, wire.pack_since, wire.read_since)]
+Since = Annotated[When, ArgumentKind("since", check_since, str | int, wire.pack_since, wire.read_since)]
 Until = Annotated[
     When,
-    Kind(
+    ArgumentKind(
         "until", lambda value, name: check_since(value, name, future=True), str | int, wire.pack_since, wire.read_since
     ),
 ]
-NewFile = Annotated[str, Kind("file", lambda value, name: check_path(value))]  # where it is asked: it does not travel
-Keep = Annotated[float | msgspec.UnsetType | None, Kind("keep", _keep, float | msgspec.UnsetType | None)]
-KeepBytes = Annotated[int | msgspec.UnsetType | None, Kind("keep_bytes", _keep_bytes, int | msgspec.UnsetType | None)]
+NewFile = Annotated[
+    str, ArgumentKind("file", lambda value, name: check_path(value))
+]  # where it is asked: it does not travel
+Keep = Annotated[float | msgspec.UnsetType | None, ArgumentKind("keep", _keep, float | msgspec.UnsetType | None)]
+KeepBytes = Annotated[
+    int | msgspec.UnsetType | None, ArgumentKind("keep_bytes", _keep_bytes, int | msgspec.UnsetType | None)
+]
 # These are for the engine itself, and were checked where they were stated.
 Purposes = Annotated[
     Collection[tuple[str, str]],
-    Kind("purposes", lambda value, name: value, wire.Named[tuple[str, str]], list),
+    ArgumentKind("purposes", lambda value, name: value, wire.Named[tuple[str, str]], list),
 ]

@@ -26,8 +26,8 @@ from typing import (
 import msgspec
 
 from ..errors import BadArgument
-from .answers import Form, form_of
-from .arguments import MAX_WAIT_S, Kind, kind_of
+from .answers import AnswerForm, form_of
+from .arguments import MAX_WAIT_S, ArgumentKind, kind_of
 
 if TYPE_CHECKING:
     from typing import Self
@@ -113,8 +113,8 @@ class Operation(Generic[P, R]):
         self.__name__, self.__doc__ = function.__name__, function.__doc__
         self.__signature__ = signature(function)
         hints = get_type_hints(function, include_extras=True)
-        self.form: Form = form_of(hints.pop("return"))
-        self.kinds: dict[str, Kind] = {name: kind_of(hint) for name, hint in hints.items()}
+        self.form: AnswerForm = form_of(hints.pop("return"))
+        self.kinds: dict[str, ArgumentKind] = {name: kind_of(hint) for name, hint in hints.items()}
         # What an argument is called that is the path of a file, which the operation makes where it is asked.
         self.file = next((name for name, kind in self.kinds.items() if kind.wire is None), None)
         self.follows = {"after", "wait"} <= self.kinds.keys()  # it may go on for ever: see `follow`
@@ -131,7 +131,7 @@ class Operation(Generic[P, R]):
             kw_only=True,
         )
 
-    def _field(self, name: str, kind: Kind) -> tuple[Any, ...]:
+    def _field(self, name: str, kind: ArgumentKind) -> tuple[Any, ...]:
         if name in self.defaults:
             return name, kind.wire, kind.pack(self.defaults[name])
         return name, kind.wire

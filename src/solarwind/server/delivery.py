@@ -206,7 +206,7 @@ class Undelivered(Exception):
     """The target answered, and did not accept the event."""
 
 
-class Pace:
+class RateLimit:
     """Schedules requests: a limited number per minute, and none during a pause that the target asked for."""
 
     def __init__(self, rate: int | None) -> None:
@@ -283,7 +283,7 @@ class Delivery:
         self._origin = origin
         self._ended = ended
         self._slices = slices
-        self._pace = Pace(webhook.rate)
+        self._rate_limit = RateLimit(webhook.rate)
         self._stopping = asyncio.Event()
         self._runner: Runner | None = None
         self.failing: Failing | None = None
@@ -368,9 +368,9 @@ class Delivery:
     async def _turn(self) -> None:
         """Wait until it may send. Events that wait here when the webhook leaves are given back."""
         loop = asyncio.get_running_loop()
-        turn = self._pace.turn(loop.time())
+        turn = self._rate_limit.turn(loop.time())
         while not self._stopping.is_set():
-            left = self._pace.left(turn, loop.time())
+            left = self._rate_limit.left(turn, loop.time())
             if left <= 0:
                 return
             try:
@@ -390,7 +390,7 @@ class Delivery:
         if status in (429, 503):
             seconds = _retry_after(answer.headers.get("retry-after", ""))
             if seconds is not None:
-                self._pace.pause(asyncio.get_running_loop().time(), seconds)
+                self._rate_limit.pause(asyncio.get_running_loop().time(), seconds)
                 raise Later(seconds)
         if status in (413, 415):
             raise Reject(f"expected the target to take the event, got {status}: no other attempt can help")

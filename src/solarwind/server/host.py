@@ -12,7 +12,7 @@ from ..errors import SolarWindError, Unavailable
 from ..limits import Limits
 from ..origin import MACHINE, process_name
 from ..peer.clients import Clients
-from ..service.group import Numbers
+from ..service.group import IdNumbers
 from ..wind import SolarWind
 from .access import Access, Grant
 from .bodies import BodyBudget
@@ -42,7 +42,7 @@ class ServerHost(Clients):
         self.guard = guard
         self.name = f"{MACHINE}/{process_name()}"
         self.running = False
-        self.numbers = Numbers(wind.engine.author)  # for events that come by HTTP
+        self.numbers = IdNumbers(wind.engine.author)  # for events that come by HTTP
         self.revocables = Revocables(access)
         self.bodies = BodyBudget(settings.bodies_bytes)
         self.uploads: set[Upload] = set()

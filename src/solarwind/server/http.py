@@ -76,7 +76,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint("DELETE", _WEBHOOK, "listen", hooks.delete, "Take a webhook away", statuses=(204,), of="webhooks"),
     *operate.ENDPOINTS,
     Endpoint("GET", wire.PATH, "open", _connect, "The WebSocket of clients that speak solarwind.v1", statuses=()),
-    Endpoint("GET", "/metrics", "admin", health.metrics, "Numbers for Prometheus", "text/plain"),
+    Endpoint("GET", "/metrics", "admin", health.metrics, "Metrics for Prometheus", "text/plain"),
     Endpoint("GET", "/healthz", "open", health.healthz, "Whether it lives", health.Status),
     Endpoint("GET", "/readyz", "open", health.readyz, "Whether it takes events", health.Status),
     Endpoint("GET", "/openapi.json", "open", _openapi, "This description", dict[str, Any]),

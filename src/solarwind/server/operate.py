@@ -18,7 +18,7 @@ from starlette.responses import Response
 
 from .. import records
 from ..engine.answers import item_of
-from ..engine.arguments import MAX_PAGE, Kind
+from ..engine.arguments import MAX_PAGE, ArgumentKind
 from ..engine.request import Http, Operation
 from ..errors import BadArgument, TooLarge
 from ..event import Event
@@ -83,7 +83,7 @@ class _Arguments:
         letters = any(kind.name == "ids" for kind in self.kinds.values())
         self.described = Annotated[self.type, _EITHER] if letters else self.type
 
-    def _of(self, name: str, kind: Kind) -> tuple[tuple[Any, ...], ...]:
+    def _of(self, name: str, kind: ArgumentKind) -> tuple[tuple[Any, ...], ...]:
         if kind.name == "ids":
             return ((name, list[Id] | None, None), ("all", bool, False))
         default = (self.operation.defaults[name],) if name in self.operation.defaults else ()

@@ -19,7 +19,7 @@ from ..engine.base import Engine
 from ..errors import Busy, SolarWindError, TooLarge, Unavailable
 from ..limits import Limits
 from ..names import check_topic
-from .group import MAX_WORDS, ORDER, Group, Numbers
+from .group import MAX_WORDS, ORDER, Group, IdNumbers
 from .receipts import LEFT_BEHIND, SentPart, SentReceipt
 
 log = logging.getLogger("solarwind")
@@ -61,7 +61,7 @@ class ProducerBuffer:
         flush_soon: Callable[[], object],
     ) -> None:
         """Accept events from now on. `flush_soon` is called when the first event after a flush is added."""
-        self._numbers = Numbers(engine.author)
+        self._numbers = IdNumbers(engine.author)
         self._loop = loop
         self._engine = engine
         self._flush_soon = flush_soon

@@ -20,7 +20,7 @@ from ..engine.clock import Timer
 from ..event import HandOut
 from ..limits import Limits
 from ..origin import MACHINE, process_name
-from .group import MAX_WORDS, Numbers
+from .group import MAX_WORDS, IdNumbers
 from .in_doubt import in_doubt
 from .receipts import Fired, HeldEvents
 
@@ -103,7 +103,7 @@ class Consumer:
         self._instance = 0
         self._queue: deque[Work] = deque()
         self._active: list[Work] = []
-        self._numbers = Numbers(engine.author)
+        self._numbers = IdNumbers(engine.author)
         self._fired = 0  # bytes, about
         self._timer: asyncio.TimerHandle | None = None
         self._beat: Timer | None = None

@@ -26,7 +26,7 @@ from ..names import check_id, check_key, check_topic
 from ..options import check_flag, check_payloads, check_seconds
 from ..payload import BYTES, encode
 from .buffer import ProducerBuffer
-from .group import ORDER, Group, Numbers
+from .group import ORDER, Group, IdNumbers
 from .receipts import HELD_BYTES, Fired, HeldEvents, HeldReceipt, Receipt, Receipts, SentReceipt
 from .runner import handling
 
@@ -48,7 +48,7 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
-class Options(TypedDict, total=False):
+class FireOptions(TypedDict, total=False):
     """What `fire` may be given besides a payload. As separate keywords, each would cost every event that has none."""
 
     key: str | None
@@ -87,7 +87,7 @@ class Firing:
         self._thread_id = get_ident()
         self._home = engine
         _STARTED.add(self)
-        self._numbers = Numbers(engine.author)
+        self._numbers = IdNumbers(engine.author)
         self._buffer.open(loop, engine, partial(loop.call_soon, self._flush))
         self._foreign.open(loop, engine, partial(loop.call_soon_threadsafe, self._flush_foreign))
 
@@ -126,7 +126,7 @@ class Firing:
         if given_up:
             log.error(_GIVEN_UP, given_up, grace)
 
-    def fire(self, topic: str, payload: Any = None, **options: Unpack[Options]) -> Receipt:
+    def fire(self, topic: str, payload: Any = None, **options: Unpack[FireOptions]) -> Receipt:
         """Fire an event on a topic and forget it. From any thread.
 
         Await the result to wait until the event is accepted (durable, where the store is); its `.id` is known at once.
@@ -150,7 +150,7 @@ class Firing:
             return self._fire_with(topic, data, content, handled, options)
         return self._buffer.add(topic, data, content)
 
-    def _fire_with(self, topic: str, data: bytes, content: str, handled: Event | None, options: Options) -> Receipt:
+    def _fire_with(self, topic: str, data: bytes, content: str, handled: Event | None, options: FireOptions) -> Receipt:
         """Fire what is more than a payload, inside a handler, or from another thread."""
         attributes: dict[str, Any] = {}
         after, now, seconds = 0, False, None
@@ -312,7 +312,7 @@ def _name_options() -> None:
     shown = inspect.signature(Firing.fire)
     options = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False if name == "now" else None, annotation=of)
-        for name, of in Options.__annotations__.items()
+        for name, of in FireOptions.__annotations__.items()
     ]
     shown = shown.replace(parameters=[*list(shown.parameters.values())[:-1], *options])
     Firing.fire.__signature__ = shown  # type: ignore[attr-defined]

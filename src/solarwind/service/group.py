@@ -17,7 +17,7 @@ MAX_WORDS = 512 << 10  # characters of keys, ids, causes and the like that trave
 MAX_LIFT_NS = 10_000_000_000  # that a clock may be behind; a larger step back is believed
 
 
-class Numbers:
+class IdNumbers:
     """The numbers that ids are made of: a random producer for each topic of this process, and a count from a random
     number on. Both are random, since a producer alone has too few bits for the many processes that fire one event.
     `author` is the engine's, which proves to a server that the numbers are this process's own."""
@@ -35,7 +35,7 @@ class Numbers:
         return producer, first
 
 
-class Order:
+class FiringTimes:
     """The times of what this process fires. They never go back, so that ids sort in the order fired: while the clock is
     behind, by `MAX_LIFT_NS` at most, the time stays the same."""
 
@@ -68,7 +68,7 @@ class Order:
             latest = times[index]
 
 
-ORDER = Order()  # of this process
+ORDER = FiringTimes()  # of this process
 
 
 class Group(msgspec.Struct, eq=False):

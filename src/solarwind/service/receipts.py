@@ -17,7 +17,7 @@ from ..errors import Unavailable
 from ..event import Cause
 from ..loops import on_loop, running_loop
 from ..options import check_seconds
-from .group import Group, Numbers
+from .group import Group, IdNumbers
 
 HELD_BYTES = 320  # about the memory of an event that a handler fired, besides its payload, key and id
 
@@ -120,7 +120,7 @@ class HeldReceipt(Receipt):
 
     __slots__ = ("_fired", "_numbers")
 
-    def __init__(self, fired: Fired, numbers: Numbers) -> None:
+    def __init__(self, fired: Fired, numbers: IdNumbers) -> None:
         self._fired = fired
         self._numbers = numbers
 

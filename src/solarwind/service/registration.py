@@ -26,7 +26,7 @@ from .signature import Handler, innermost
 MAX_ORIGIN = 1_000  # characters
 
 
-class Origin(msgspec.Struct, frozen=True, eq=False):
+class FunctionOrigin(msgspec.Struct, frozen=True, eq=False):
     """Where a function is from. It is the same function of a module that was executed again where only the execution
     differs: an import makes a new spec or new globals, and each run of a notebook's cell is a file of its own."""
 
@@ -37,14 +37,14 @@ class Origin(msgspec.Struct, frozen=True, eq=False):
     file: str
 
     @classmethod
-    def of(cls, function: Callable[..., Any]) -> Origin:
+    def of(cls, function: Callable[..., Any]) -> FunctionOrigin:
         inner = innermost(function)
         names = getattr(inner, "__globals__", None)
         file = getattr(getattr(inner, "__code__", None), "co_filename", "")
         spec = names.get("__spec__") if names is not None else None
         return cls(getattr(inner, "__module__", ""), getattr(inner, "__qualname__", ""), spec, names, file)
 
-    def is_again(self, other: Origin) -> bool:
+    def is_again(self, other: FunctionOrigin) -> bool:
         executed = self.spec is not other.spec or self.names is not other.names or self.file != other.file
         return executed and (self.module, self.name) == (other.module, other.name)
 
@@ -57,7 +57,7 @@ class Registration(msgspec.Struct, eq=False):
     join: Join
     since: Since
     concurrency: int
-    origin: Origin
+    origin: FunctionOrigin
     unnamed: bool  # the purpose is the function's name
     runner: Runner | None = None
     instance: int = 0

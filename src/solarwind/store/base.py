@@ -46,7 +46,7 @@ class Recovered(msgspec.Struct, frozen=True):
     changes: list[Change]
 
 
-class Alone:
+class SingleWriter:
     """The part of a `Store` for logs with a single writer: all accepted events come by its own commits."""
 
     shared = False
@@ -73,7 +73,7 @@ class Store(Protocol):
     """The interface. All positions are of events. Methods raise `StoreError` where they fail, with nothing changed."""
 
     durable: bool  # whether what is committed outlives the process
-    shared: bool  # whether other processes write into its log, so that their batches arrive. Else see `Alone`
+    shared: bool  # whether other processes write into its log, so that their batches arrive. Else see `SingleWriter`
     keep_ns: int  # how long history is kept by default
     definitions: Definitions
     failed: Callable[[StoreError], None]  # called, on any thread, when it fails outside of a call

@@ -1,7 +1,7 @@
 """One commit to a database: what it writes, what it leaves out, and what memory knows afterwards.
 
 A `Plan` writes within a transaction and changes nothing in memory, so that a transaction that is rolled back leaves no
-trace. `Known.apply` updates memory after the database has committed.
+trace. `CommitCache.apply` updates memory after the database has committed.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class AlreadyWritten(Exception):
     """The commit's number is in use: two processes have written at the same time."""
 
 
-class Known:
+class CommitCache:
     """A cache of the database's state, so that a commit need not query it."""
 
     def __init__(
@@ -103,7 +103,7 @@ def rows_of_made(connection: apsw.Connection, topic: int, producer: int, sequenc
 class Plan:
     """One commit, while its transaction is open."""
 
-    def __init__(self, connection: apsw.Connection, known: Known, now: int) -> None:
+    def __init__(self, connection: apsw.Connection, known: CommitCache, now: int) -> None:
         self.connection = connection
         self._path = connection.filename
         self._known = known

@@ -13,7 +13,7 @@ from ..core.log import Stored
 from ..core.spans import Spans
 from ..core.state import Change, Letter, Snapshot
 from ..errors import NotAllowed, StoreError
-from .base import Alone, Full, Keep, Recovered
+from .base import Full, Keep, Recovered, SingleWriter
 from .definitions import Definitions, in_memory
 from .delays import Delayed, MemoryDueLog, check_delayed
 
@@ -79,7 +79,7 @@ class _Made:
         return False
 
 
-class MemoryStore(Alone):
+class MemoryStore(SingleWriter):
     """A store that keeps no state of purposes, because nothing recovers from it. It is full at `max_bytes` of
     batches."""
 

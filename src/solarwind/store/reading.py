@@ -15,7 +15,7 @@ from ..core.log import Stored
 from ..core.spans import Spans
 from ..core.state import Letter
 from . import database
-from .commits import Known, rows_of_made
+from .commits import CommitCache, rows_of_made
 from .database import TopicLog, select
 from .definitions import Definition
 
@@ -45,7 +45,7 @@ class Row(NamedTuple):
 class Reading:
     """The queries of a store, each on the thread of `connection`."""
 
-    def __init__(self, path: str, connection: apsw.Connection, known: Known) -> None:
+    def __init__(self, path: str, connection: apsw.Connection, known: CommitCache) -> None:
         self._path = path
         self.connection = connection
         self._known = known

@@ -29,9 +29,9 @@ from ..core.spans import Spans
 from ..core.state import Change, Letter, Snapshot
 from ..errors import SolarWindError, StoreError
 from . import database, inspection
-from .base import Alone, Full, Keep, Recovered, TopicRecord
+from .base import Full, Keep, Recovered, SingleWriter, TopicRecord
 from .check import backup
-from .commits import AlreadyWritten, Known, Plan
+from .commits import AlreadyWritten, CommitCache, Plan
 from .database import TopicLog, in_one_line, result_code
 from .definitions import Definition, Definitions, StoredDefinitions
 from .delayed import StoredDueLog, add
@@ -53,7 +53,7 @@ _SHRINK_PAGES = 64
 _MARK_S = 0.1  # a sync lasts as long as a commit's own, so one for each would slow all of them down
 
 
-class SqliteStore(Alone):
+class SqliteStore(SingleWriter):
     """The store at `path`, created where there is none. See `Store` for its methods."""
 
     durable = True
@@ -67,7 +67,7 @@ class SqliteStore(Alone):
         self._broken = False
         self._lock: Lock | None = None
         self._connections: list[apsw.Connection] = []
-        self._known = Known()
+        self._known = CommitCache()
         self._store_id = b""
         self._life = self._former_life = 0
         self._page_bytes = database.PAGE_BYTES
@@ -139,7 +139,7 @@ class SqliteStore(Alone):
         self._writer.pragma("journal_mode", "WAL")
         topics, last = inspection.verify(self.path, self._vfs, self._writer)
         snapshots, changes, since = database.read_purposes(self._writer)
-        self._known = Known({log.name: log for log in topics}, since, last)
+        self._known = CommitCache({log.name: log for log in topics}, since, last)
         clean = bool(database.meta(self._writer, "clean"))
         self._store_id = database.store_id(self._writer)
         self._page_bytes = self._writer.pragma("page_size")

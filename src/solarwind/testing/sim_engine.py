@@ -18,7 +18,7 @@ from ..core.log import Stored
 from ..engine.commits import Commit, Commits
 from ..limits import Limits
 from .sim_book import Book
-from .sim_store import AtHand, Disk, Name
+from .sim_store import Disk, Name, RecentLog
 
 KEEP_NS = 7 * 24 * 3600 * 10**9
 HOME = "home"  # the dispatcher's own process
@@ -54,7 +54,7 @@ class Engine:
         self.book = book
         self.now = max(now, disk.now)
         self.ahead = ahead  # the wall clock, of the engine's
-        self.at_hand = AtHand(at_hand)
+        self.at_hand = RecentLog(at_hand)
         self.dispatcher = Dispatcher(self.at_hand, random, keep_ns=KEEP_NS, durable=durable, limits=limits, home=HOME)
         self.commits: Commits[str] = Commits(self.dispatcher, self.at_hand, snapshot_after)
         self.committing: Commit[str] | None = None

@@ -97,7 +97,7 @@ class Disk:
         return [change for _, data in self._changes for change in decode_changes(data)]
 
 
-class AtHand:
+class RecentLog:
     """The part of the log in memory: the last `max_count` batches that came in or were read."""
 
     def __init__(self, max_count: int) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from solarwind.logs import limited
 from solarwind.server import delivery
-from solarwind.server.delivery import Pace
+from solarwind.server.delivery import RateLimit
 from solarwind.testing.contract import on_loop, until
 
 from .place import ORIGIN, PURPOSE, TOPIC, Answer, Request, counts, dead, put, receiving, sending, settled
@@ -408,13 +408,13 @@ async def test_a_purpose_that_is_retired_ends_its_webhooks() -> None:
 
 
 def test_the_pace_leaves_even_gaps_and_keeps_pauses() -> None:
-    pace = Pace(60)
+    pace = RateLimit(60)
     assert [pace.turn(100.0), pace.turn(100.0), pace.turn(100.5), pace.turn(200.0)] == [100.0, 101.0, 102.0, 200.0]
     assert pace.left(101.0, 100.0) == 1.0
     pace.pause(100.0, 30.0)
     pace.pause(100.0, 10.0)
     assert pace.left(101.0, 100.0) == 30.0
-    free = Pace(None)
+    free = RateLimit(None)
     assert [free.turn(5.0), free.turn(5.0)] == [5.0, 5.0]
 
 
