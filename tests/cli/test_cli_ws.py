@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,11 +15,28 @@ from server.place import Host
 from . import test_cli_dead, test_cli_events, test_cli_operate, test_cli_refusals
 from .conftest import Process, call, done, eventually
 
+EACH_TIME = {"test_listen_prints_an_event_a_line_and_leaves_after_the_count", "test_top_leaves_on_a_signal"}
+
 
 def _those_with(fixtures: set[str], module: ModuleType) -> dict[str, Callable[..., None]]:
     """The module's tests that are given a dispatcher by one of these fixtures, which give a server's below."""
     tests = {name: value for name, value in vars(module).items() if name.startswith("test_")}
-    return {name: test for name, test in tests.items() if fixtures & inspect.signature(test).parameters.keys()}
+    parameters = {name: inspect.signature(test).parameters.keys() for name, test in tests.items()}
+    return {
+        name: _long(test) if "start" in parameters[name] and name not in EACH_TIME else test
+        for name, test in tests.items()
+        if fixtures & parameters[name]
+    }
+
+
+def _long(test: Callable[..., None]) -> Callable[..., None]:
+    """Leave to `make test-long` what starts processes of its own: in its own module the test is what it was."""
+
+    @functools.wraps(test)
+    def again(*arguments: object, **named: object) -> None:
+        test(*arguments, **named)
+
+    return pytest.mark.long(again)
 
 
 globals().update(_those_with({"furnished"}, test_cli_dead))

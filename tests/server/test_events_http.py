@@ -281,6 +281,7 @@ async def test_what_was_sent_before_the_client_was_gone_counts_and_the_upload_ma
         assert [each["n"] for each in await doors.data()] == list(range(20_000))
 
 
+@pytest.mark.long
 @on_loop
 async def test_a_file_of_any_size_is_never_held_as_a_whole(tmp_path: Path) -> None:
     """curl sends sixty megabytes, and then three times as much, made as they are sent: that costs hardly more."""

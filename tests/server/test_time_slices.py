@@ -284,6 +284,7 @@ async def test_json_that_nobody_can_decode_is_refused_though_its_grammar_is_righ
 # --- answers ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @on_short_turns
 async def test_an_answer_of_many_things_holds_up_nobody() -> None:
     async with here() as (server, port):

@@ -149,10 +149,10 @@ async def test_a_target_that_is_known_to_want_events_need_not_be_asked() -> None
     ("wanted", "words"),
     [
         ({"exchange": "pigeon"}, "expected an exchange, one of"),
-        ({"version": 0}, "expected a version"),
+        ({"version": 0}, "expected version to be an integer"),
         ({"key": "$.a"}, "expected a key only with an exchange that is keyed"),
         ({"since": "yesterday"}, "expected since"),
-        ({"concurrency": 0}, "expected a concurrency"),
+        ({"concurrency": 0}, "expected concurrency to be an integer"),
         ({"concurrency": 101}, "expected a concurrency of at most 100"),
         ({"timeout": 0}, "expected a timeout"),
         ({"timeout": 301}, "expected a timeout"),
