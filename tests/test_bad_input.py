@@ -809,7 +809,7 @@ async def _join(wind: SolarWind, options: dict[str, Any]) -> None:
 
 def _python(source: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", source, *arguments], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", source, *arguments], capture_output=True, text=True, timeout=300, check=False
     )
 
 

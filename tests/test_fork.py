@@ -229,7 +229,7 @@ def test_a_child_that_comes_back_out_of_a_handler_ends_and_is_no_second_worker(u
         [sys.executable, "-c", BEGIN + COMES_BACK, url, kind],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         env={**os.environ, "PYTHONWARNINGS": "ignore"},
     )
     assert done.returncode == 0, done.stderr

@@ -417,4 +417,4 @@ def test_dead_letters_are_read_many_at_a_time_and_one_of_them_costs_no_more(path
             assert await wind.discard("T", "p", [page[0].event.id]) == 1
             assert reads < 30
 
-    asyncio.run(asyncio.wait_for(work(), 60))
+    asyncio.run(asyncio.wait_for(work(), 300))

@@ -66,7 +66,7 @@ def test_whoever_waits_for_a_commit_of_unknown_outcome_is_told_and_everything_st
                 await wind.statistics()
             assert isinstance(wind.failed.exception(), StoreError)
 
-    asyncio.run(asyncio.wait_for(main(), 60))
+    asyncio.run(asyncio.wait_for(main(), 300))
 
 
 def test_a_full_store_refuses_what_is_fired_goes_on_settling_and_goes_on_by_itself(
@@ -97,7 +97,7 @@ def test_a_full_store_refuses_what_is_fired_goes_on_settling_and_goes_on_by_itse
             said = [each.message for each in caplog.records if each.levelname == "WARNING"]
             assert said == ["no room: free some", "there is room again"]
 
-    asyncio.run(asyncio.wait_for(main(), 60))
+    asyncio.run(asyncio.wait_for(main(), 300))
 
 
 def test_what_a_handler_fired_waits_with_its_settle_until_there_is_room() -> None:
@@ -124,7 +124,7 @@ def test_what_a_handler_fired_waits_with_its_settle_until_there_is_room() -> Non
             await wind.settled(60)
             assert seen == [1]
 
-    asyncio.run(asyncio.wait_for(main(), 60))
+    asyncio.run(asyncio.wait_for(main(), 300))
 
 
 def test_a_report_that_waited_for_room_counts_once_though_its_instance_left_meanwhile() -> None:

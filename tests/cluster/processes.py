@@ -32,7 +32,7 @@ from solarwind.cluster.layout import Layout
 
 from .servers import holds_within
 
-SAID_S = 60.0
+SAID_S = 180.0
 
 
 def one_of_each(streams: int) -> list[str]:

@@ -106,7 +106,7 @@ def check_problem(answer: httpx.Response) -> dict[str, Any]:
 
 @asynccontextmanager
 async def at(port: int, root: str = "", **how: Any) -> AsyncIterator[Doors]:
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}{root}", timeout=60, **how) as http:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}{root}", timeout=300, **how) as http:
         yield Doors(http, port, root)
 
 

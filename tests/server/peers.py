@@ -24,7 +24,7 @@ from solarwind.batch import Batch, author_of, seal
 
 T = TypeVar("T", bound=wire.Message)
 
-PATIENCE_S = 60.0
+PATIENCE_S = 180.0
 _HANDSHAKE = (
     b"GET %b/v1/connect HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"

@@ -425,13 +425,13 @@ def test_the_program_fires_and_listens(url: str) -> None:
         assert [json.loads(listening.stdout.readline())["payload"] for _ in range(3)] == [1, 2, 3]
     finally:
         listening.terminate()
-        rest, errors = listening.communicate(timeout=60)
+        rest, errors = listening.communicate(timeout=300)
     assert (listening.returncode, rest, errors) == (0, "", "")
 
 
 def run(*words: str, url: str, given: str = "", code: int = 0) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
-        command(str(CLIENT), url, *words), input=given, capture_output=True, text=True, timeout=60, check=False
+        command(str(CLIENT), url, *words), input=given, capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == code, done.stderr
     return done

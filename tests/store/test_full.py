@@ -51,7 +51,7 @@ def on_wind(wind: SolarWind, test: Callable[[], Awaitable[Any]]) -> None:
         async with wind:
             await test()
 
-    asyncio.run(asyncio.wait_for(main(), 60))
+    asyncio.run(asyncio.wait_for(main(), 300))
 
 
 def full(disk: Disk) -> None:
@@ -352,7 +352,7 @@ async def main():
         while await refused("y"):
             await asyncio.sleep(0.01)
 
-asyncio.run(asyncio.wait_for(main(), 60))
+asyncio.run(asyncio.wait_for(main(), 300))
 """
 
 

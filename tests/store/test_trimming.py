@@ -37,7 +37,7 @@ def on_wind(path: Path, clock: FakeClock, test: Callable[[SolarWind], Awaitable[
         async with wind:
             await test(wind)
 
-    asyncio.run(asyncio.wait_for(main(), 60))
+    asyncio.run(asyncio.wait_for(main(), 300))
 
 
 async def kept(wind: SolarWind) -> dict[str, int]:

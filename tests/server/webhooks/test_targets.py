@@ -203,7 +203,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     certificate, key = folder / "certificate.pem", folder / "key.pem"
     command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
     command += ["-days", "2", "-subj", "/CN=hook.test", "-addext", "subjectAltName=DNS:hook.test"]
-    subprocess.run([*command, "-out", certificate, "-keyout", key], check=True, capture_output=True, timeout=60)
+    subprocess.run([*command, "-out", certificate, "-keyout", key], check=True, capture_output=True, timeout=300)
     return certificate, key
 
 

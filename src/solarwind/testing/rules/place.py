@@ -20,7 +20,7 @@ from ..clock import FakeClock
 P = ParamSpec("P")
 # Nothing is to take so long; a machine that is busy with much else may.
 A_TEST_S = 900.0
-A_CONDITION_S = 60.0
+A_CONDITION_S = 180.0
 # `until` looks again after the first, and ever more rarely: to look may cost other processes as much as the test's own.
 _LOOK_S, _MAX_LOOK_S = 0.001, 0.02
 
