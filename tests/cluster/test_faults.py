@@ -35,7 +35,7 @@ DOWN_S = 4.0  # that all nodes are down
 SETTLE_S = 4.0  # that nodes have to copy new streams, before anything is done to them
 MAX_BUSY = 0.1  # of a processor
 MAX_LINES = 150  # that a process logs about a fault
-IN_HAND_S = 4.0  # that somebody who stands still is given events: for two heartbeats
+IN_HAND_S = 6.0  # that somebody who stands still is given events: two heartbeats, and until its owner looks
 Number = tuple[str, str, int]
 
 
