@@ -179,23 +179,23 @@ class Engine:
         self.releasing = (due.begin(),)
         return True
 
-    def end_release(self, most: int, *, full: bool = False) -> None:
+    def end_release(self, max_count: int, *, full: bool = False) -> None:
         """End a release, as when the store answers."""
         assert self.releasing is not None
         (nearest,), self.releasing = self.releasing, None
         if full:
             self.commits.due.failed(nearest, self.now)
             return
-        for each in self.release(most):
+        for each in self.release(max_count):
             self.dispatcher.topic(each.batch.topic)
             self.book.accepted(each)
             self.commits.accept(each, self.now)
         self.commits.due.released(self.disk.next_due())
         self.carry_out()
 
-    def release(self, most: int) -> list[Stored]:
+    def release(self, max_count: int) -> list[Stored]:
         """Do what the disk does, whether or not the process lives to see it."""
-        stored = self.disk.release(self.wall, most)
+        stored = self.disk.release(self.wall, max_count)
         self.book.delays.released(stored, self.wall)
         for each in stored:
             self.book.log(each)

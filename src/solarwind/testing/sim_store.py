@@ -61,9 +61,9 @@ class Disk:
     def next_due(self) -> int | None:
         return self._delayed[0][0] if self._delayed else None
 
-    def release(self, wall: int, most: int) -> list[Stored]:
-        """Up to `most` batches of what is due, in one step."""
-        due = [data for when, data in self._delayed if when <= wall][:most]
+    def release(self, wall: int, max_count: int) -> list[Stored]:
+        """Release up to `max_count` batches of what is due, in one step."""
+        due = [data for when, data in self._delayed if when <= wall][:max_count]
         del self._delayed[: len(due)]
         return [self._append(Batch.read(data)) for data in due]
 
