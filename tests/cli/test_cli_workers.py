@@ -197,6 +197,7 @@ def test_the_readmes_second_page_is_true(serving: Callable[..., Serving], start:
     write("app.py", app.replace("ws://127.0.0.1:7400", server.url))
     process = start(*shlex.split(run)[1:])
     process.read_err("app.encode")
+    eventually(lambda: [each["instances"] for each in server.ask("GET", "/v1/purposes")[1]["purposes"]] == [4])
     asked = shlex.split(curl.replace("http://127.0.0.1:7400", server.http))
     said = json.loads(subprocess.run(asked, capture_output=True, check=True).stdout)
     assert said["accepted"] == 1

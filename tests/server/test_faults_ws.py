@@ -36,6 +36,7 @@ from .serving import Life, Serving, Way
 HEARTBEAT_S = 2.0
 EVENTS = 2_000  # of 5 ms each: more than are handled while somebody does not look
 AGAIN = Retry(attempts=1_000_000, wait=0.0)
+WELCOME = wire.encode([wire.Welcome("pretender", 15.0, 1 << 20, 1 << 20, 4_096, 1 << 20)])
 Start = Callable[..., tuple[int, str]]
 Open = Callable[[], AbstractAsyncContextManager[tuple[Way, Serving]]]
 
@@ -611,7 +612,7 @@ class Pretender:
 
     async def _answer(self, socket: ServerConnection, message: wire.FromClient) -> None:
         if isinstance(message, wire.Hello):
-            await socket.send(wire.encode([wire.Welcome("pretender", 15.0, 1 << 20, 1 << 20, 4_096, 1 << 20)]))
+            await socket.send(WELCOME)
         elif isinstance(message, wire.Join):
             self.joined[-1].append(wire.read_join(message.join).purpose)
             await self.answers.wait()
@@ -628,6 +629,22 @@ async def test_a_goodbye_right_behind_the_handshake_is_not_waited_for() -> None:
     """As from a server that was just about to stop."""
 
     async def hang_up(socket: ServerConnection) -> None:
+        await socket.close(1012, "it stops")
+
+    async with serve(hang_up, "127.0.0.1", 0, subprotocols=[Subprotocol(wire.SUBPROTOCOL)]) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+        for _ in range(10):
+            with pytest.raises(Unavailable, match="it stops"):
+                await SolarWind(f"ws://127.0.0.1:{port}").start()
+
+
+@on_loop
+async def test_a_goodbye_right_behind_the_welcome_is_not_taken_for_a_start() -> None:
+    """The client would wait for ever on a connection that is not there."""
+
+    async def hang_up(socket: ServerConnection) -> None:
+        await socket.recv()
+        await socket.send(WELCOME)
         await socket.close(1012, "it stops")
 
     async with serve(hang_up, "127.0.0.1", 0, subprotocols=[Subprotocol(wire.SUBPROTOCOL)]) as server:

@@ -86,6 +86,7 @@ class Client(Running):
         self._client_secrets = ClientSecrets()
         self.definitions: Definitions = in_memory()  # the server's are its own
         self._link: Link | None = None  # once it is shaken hands on; what is asked before waits
+        self._why_lost = ""  # the last link
         self._welcome: wire.Welcome | None = None
         self._together = wire.MAX_TOGETHER
         self._generation = 0  # of connections
@@ -191,6 +192,8 @@ class Client(Running):
         except BaseException:
             link.abort("it was given up")
             raise
+        if self._link is not link:  # it ended right behind the welcome
+            raise Unavailable(f"expected a {self.place} to stay, but the connection was lost: {self._why_lost}")
         assert self._welcome is not None
         self._heartbeat.begin(link, self._welcome.heartbeat_s)
 
@@ -198,7 +201,7 @@ class Client(Running):
         self.delay_s = delay_s
 
     def _lost(self, why: str) -> None:
-        self._link = None
+        self._link, self._why_lost = None, why
         self._heartbeat.end()
         self._client_secrets.lost()
         self._out.clear()
