@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Coroutine
+from contextlib import AsyncExitStack
 from functools import partial
 from secrets import token_bytes
 from typing import Any, TypeVar
@@ -129,6 +130,7 @@ class NatsEngine(Running):
         """Reset everything to what it was before the first start."""
         self._error = None
         self._session = Session(self.address)
+        self._opened_parts = AsyncExitStack()  # ends what was opened, the last first
         self._clients: dict[int, asyncio.Task[PartitionClient]] = {}
         self._started: dict[int, PartitionClient] = {}
         self._links: dict[int, str] = {}  # the name of the last link to each partition's owner
@@ -138,16 +140,15 @@ class NatsEngine(Running):
 
     async def start(self) -> None:
         """See `Engine`. If it is cancelled it leaves nothing open: nats-py ignores a cancellation that comes while it
-        writes."""
+        writes, so `_start` may be cancelled several times, and what it opened is closed here."""
         starting = asyncio.create_task(self._start())
         try:
             await asyncio.wait([starting])
-        except asyncio.CancelledError:
+            starting.result()
+        except BaseException:
             await end_tasks([starting])
-            if not starting.cancelled() and starting.exception() is None:
-                await self.stop()
+            await (self.stop() if self._running else self._opened_parts.aclose())
             raise
-        starting.result()
 
     async def _start(self) -> None:
         self._clear()
@@ -155,19 +156,15 @@ class NatsEngine(Running):
         self.failed: asyncio.Future[None] = loop.create_future()
         self.failed.add_done_callback(lambda future: future.cancelled() or future.exception())
         self._session.failed = self._fail
+        self._opened_parts.push_async_callback(self._session.close)
         await self._session.open()
         try:
             async with asyncio.timeout(session.START_S):
                 await self._open()
         except Refusal as refusal:
-            await self._session.close()
             raise refused(refusal, f"open namespace {self.address.namespace!r}") from refusal
         except TimeoutError:
-            await self._session.close()
             raise session.no_quorum(self.address) from None
-        except BaseException:
-            await self._session.close()
-            raise
         self._running = True
         self._tasks = Tasks(self._fail)
         self._tasks.spawn(log_durability(self._session, self._layout.settings.replicas), "a look at durability")
@@ -178,6 +175,7 @@ class NatsEngine(Running):
             lambda: open_namespace(self._session, makes=self._makes), "open a namespace"
         )
         self._publisher = Publisher(self._session, self._layout, self._limits)
+        self._opened_parts.push_async_callback(self._publisher.stop)
         self._owners = Owners(self._session, self._layout, self._make_owner)
         self._owners.opened = self._opened
         self._owners.moved = self._moved
@@ -185,11 +183,8 @@ class NatsEngine(Running):
         keys = DefinitionKeys(self._session, self._layout)
         self.definitions: Definitions = keys.definitions
         self._owners.received = keys.received
-        try:
-            await self._owners.start()
-        except BaseException:
-            await self._owners.stop()
-            raise
+        self._opened_parts.push_async_callback(self._owners.stop)
+        await self._owners.start()
         if self._serves:
             self._owners.participate()
 
@@ -203,9 +198,7 @@ class NatsEngine(Running):
         await end_tasks(task for task in self._clients.values() if not task.done())
         found = await asyncio.gather(*self._clients.values(), return_exceptions=True)
         await asyncio.gather(*(each.stop() for each in found if isinstance(each, PartitionClient)))
-        await self._owners.stop()
-        await self._publisher.stop()
-        await self._session.close()
+        await self._opened_parts.aclose()
 
     def check(self) -> None:
         self._check_running()

@@ -12,6 +12,8 @@ from ..errors import StoreError
 
 log = logging.getLogger("solarwind")
 
+AGAIN_S = 0.1  # after which a task that goes on is cancelled again
+
 
 class Tasks:
     """The tasks of one owner. `failed` gets the error for which the owner cannot go on: a task that was begun ended
@@ -97,4 +99,4 @@ async def end_tasks(tasks: Iterable[asyncio.Task[Any]]) -> None:
     while left:
         for task in left:
             task.cancel()
-        _, left = await asyncio.wait(left, timeout=0.1)
+        _, left = await asyncio.wait(left, timeout=AGAIN_S)
