@@ -120,6 +120,7 @@ def test_poison_that_kills_its_process_is_dead_after_its_attempts_and_the_rest_i
     assert {id for _, id, _ in lives.handled()} == set(innocents)
 
 
+@pytest.mark.long
 def test_poison_takes_no_event_of_another_purpose_or_topic_of_its_process_with_it(tmp_path: Path) -> None:
     """Two purposes have an event that ends the process each time; all else of all four is handled."""
     lives = Lives(tmp_path)

@@ -104,6 +104,7 @@ def test_all_whole_programs_of_the_manual_are_run() -> None:
     assert len(shown) == len(whole) - 1 >= 7
 
 
+@pytest.mark.long
 def test_the_test_of_the_manual_passes(tmp_path: Path) -> None:
     example = next(block for block in blocks(PYTHON) if "pytest_plugins" in block.text)
     (tmp_path / "test_example.py").write_text(example.text)
@@ -112,6 +113,7 @@ def test_the_test_of_the_manual_passes(tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
+@pytest.mark.long
 def test_the_fastapi_app_of_the_manual_passes_its_tests(tmp_path: Path) -> None:
     program, test = (block.text for block in blocks(FASTAPI) if block.language == "python")
     (tmp_path / "app.py").write_text(program)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 ROOT = Path(__file__).parent.parent
@@ -101,6 +102,7 @@ def test_paths_are_cut_in_the_middle_and_stay_distinguishable() -> None:
         assert len(set(shown)) == 2, shown
 
 
+@pytest.mark.long
 def test_interrupted_it_goes_on_where_it_was(tmp_path: Path) -> None:
     folder = tmp_path / "pictures"
     folder.mkdir()

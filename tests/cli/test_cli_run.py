@@ -271,6 +271,7 @@ VERSION = """
 """
 
 
+@pytest.mark.long
 def test_reload_starts_anew_when_a_file_changes_and_drains(
     url: str, start: Start, write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

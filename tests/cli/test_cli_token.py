@@ -145,6 +145,7 @@ def test_a_command_without_a_valid_token_is_refused(server: Serving, monkeypatch
             assert words in answer.err
 
 
+@pytest.mark.long
 def test_each_right_opens_what_it_says_and_nothing_else(
     server: Serving, start: Callable[..., Process], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,6 +162,7 @@ def test_each_right_opens_what_it_says_and_nothing_else(
             assert f"got '{name}', which has not" in answer.err
 
 
+@pytest.mark.long
 def test_a_token_that_is_revoked_ends_the_connections_that_it_opened_and_the_log_does_not_have_it(
     server: Serving, start: Callable[..., Process], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -113,6 +113,7 @@ def settled(url: str) -> int:
     return int(done("purposes", "--url", url, "--json").json[0]["settled"])
 
 
+@pytest.mark.long
 def test_a_listener_stays_through_a_restart_of_the_server(
     host: Host, serve: Callable[..., str], tmp_path: Path, start: Callable[..., Process]
 ) -> None:

@@ -46,6 +46,7 @@ def url(server: NatsServer, namespace: str) -> str:
 # --- every command ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_every_command_does_over_nats_what_it_does_elsewhere(
     url: str, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:

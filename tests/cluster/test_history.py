@@ -392,6 +392,7 @@ async def test_what_is_larger_than_a_nats_message_is_stored_and_handled(own: Own
 # State -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @on_loop
 async def test_state_stays_small_and_right_over_many_commits_and_owners(
     server: NatsServer, namespace: str, often: None

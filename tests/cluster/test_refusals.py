@@ -669,6 +669,7 @@ async def test_nats_servers_that_are_no_cluster_are_refused(own: Own, caplog: py
 # Too few nodes ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @on_loop
 async def test_a_cluster_without_a_quorum_holds_up_who_runs_and_refuses_who_starts(
     own: Own, sent: list[str], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch

@@ -28,6 +28,7 @@ def url(server: NatsServer, namespace: str) -> str:
     return server.url(namespace)
 
 
+@pytest.mark.long
 def test_what_is_fired_at_one_server_is_taken_at_another(url: str, serving: Serve) -> None:
     one, other = serving("--engine", url), serving("--engine", url)
     assert one.ask("POST", EVENTS, {"n": 1})[0] == 202
@@ -76,6 +77,7 @@ def owners(url: str) -> list[int]:
     return [int(each["owner"].rpartition(":")[2] or 0) for each in found]
 
 
+@pytest.mark.long
 def test_a_server_is_ready_while_nats_is_there(own: Callable[..., NatsServer], serving: Serve) -> None:
     nats = own(NatsServer)
     asyncio.run(nats.start())
@@ -89,6 +91,7 @@ def test_a_server_is_ready_while_nats_is_there(own: Callable[..., NatsServer], s
     assert server.ask("POST", EVENTS, 1)[0] == 202
 
 
+@pytest.mark.long
 def test_a_webhook_that_is_put_at_one_server_is_known_at_all_and_after_a_restart(url: str, serving: Serve) -> None:
     one, other = (serving("--engine", url, "--webhook-network", "127.0.0.0/8") for _ in range(2))
     webhook = {"url": "http://127.0.0.1:9/", "handshake": False}
@@ -140,6 +143,7 @@ def test_each_death_of_a_worker_behind_a_server_counts(
     assert worker.end().code == 0
 
 
+@pytest.mark.long
 @on_loop
 async def test_nobody_numbers_for_anothers_producer(url: str) -> None:
     host = Host()

@@ -8,6 +8,8 @@ import signal
 from collections.abc import Callable
 from contextlib import suppress
 
+import pytest
+
 from solarwind import Busy, Event, SolarWind, wire
 from solarwind.limits import Limits
 from solarwind.testing.contract import on_loop, until
@@ -22,6 +24,7 @@ PAYLOAD = b"x" * 300
 MAX_GROWTH = 6 << 20  # of the server while 40,000 are fired, whose payloads alone have 12 MB
 
 
+@pytest.mark.long
 @on_loop
 async def test_consumers_that_do_not_keep_up_cost_the_server_and_the_others_nothing(
     serving: Callable[..., Serving],

@@ -97,6 +97,7 @@ async def running(text: str, url: str, folder: Path) -> AsyncIterator[Script]:
             await process.communicate()
 
 
+@pytest.mark.long
 @on_loop
 async def test_what_javascript_fires_is_handled_in_python_as_it_was(url: str, tmp_path: Path) -> None:
     wind = SolarWind(url)
@@ -131,6 +132,7 @@ async def test_what_javascript_fires_is_handled_in_python_as_it_was(url: str, tm
     assert ids[0] < ids[2] or first.time_ns == third.time_ns
 
 
+@pytest.mark.long
 @on_loop
 async def test_many_fired_in_one_turn_are_several_batches_in_order(url: str, tmp_path: Path) -> None:
     wind = SolarWind(url)
@@ -150,6 +152,7 @@ async def test_many_fired_in_one_turn_are_several_batches_in_order(url: str, tmp
     assert seen == list(range(10_000))
 
 
+@pytest.mark.long
 @on_loop
 async def test_what_python_fires_is_handled_and_settled_in_javascript(url: str, tmp_path: Path) -> None:
     text = """
@@ -174,6 +177,7 @@ async def test_what_python_fires_is_handled_and_settled_in_javascript(url: str, 
         assert (counts.settled, counts.pending, counts.in_flight, counts.instances) == (100, 0, 0, 0)
 
 
+@pytest.mark.long
 @on_loop
 async def test_a_handler_that_throws_is_tried_again_and_then_dead(url: str, tmp_path: Path) -> None:
     text = f"""
@@ -207,6 +211,7 @@ async def counts(wind: SolarWind, **wanted: int) -> bool:
     return {name: getattr(found, name) for name in wanted} == wanted
 
 
+@pytest.mark.long
 @on_loop
 async def test_what_a_handler_fires_is_accepted_with_its_settle_or_not_at_all(url: str, tmp_path: Path) -> None:
     wind = SolarWind(url)
@@ -242,6 +247,7 @@ async def test_what_a_handler_fires_is_accepted_with_its_settle_or_not_at_all(ur
         assert "expected a topic" in errors["refused"]
 
 
+@pytest.mark.long
 @on_loop
 async def test_keyed_goes_one_at_a_time_per_key_in_order(url: str, tmp_path: Path) -> None:
     text = """
@@ -269,6 +275,7 @@ async def test_keyed_goes_one_at_a_time_per_key_in_order(url: str, tmp_path: Pat
     assert any(others for *_, others in seen), "other keys go on meanwhile"
 
 
+@pytest.mark.long
 @on_loop
 async def test_a_handler_that_becomes_slow_keeps_its_event_and_gives_back_what_it_had_ahead(
     url: str, tmp_path: Path
@@ -304,6 +311,7 @@ async def test_a_handler_that_becomes_slow_keeps_its_event_and_gives_back_what_i
         assert await counts(wind, settled=3000, retried=0, dead=0)
 
 
+@pytest.mark.long
 @on_loop
 async def test_a_refusal_comes_with_its_code_and_the_connection_goes_on(url: str, tmp_path: Path) -> None:
     text = """
@@ -379,6 +387,7 @@ async def test_the_javascript_client_outlives_restarts_and_nothing_is_lost_or_st
         serving.kill()
 
 
+@pytest.mark.long
 @on_loop
 async def test_a_server_that_says_nothing_is_noticed_and_all_goes_on_when_it_is_back(tmp_path: Path) -> None:
     serving = Serving(tmp_path, "--heartbeat-s", 0.4)
@@ -407,6 +416,7 @@ async def test_a_server_that_says_nothing_is_noticed_and_all_goes_on_when_it_is_
         serving.kill()
 
 
+@pytest.mark.long
 def test_the_program_fires_and_listens(url: str) -> None:
     listening = subprocess.Popen(
         command(str(CLIENT), url, "listen", "T", "Look at it"),
@@ -437,6 +447,7 @@ def run(*words: str, url: str, given: str = "", code: int = 0) -> subprocess.Com
     return done
 
 
+@pytest.mark.long
 def test_the_program_says_in_one_line_what_is_wrong(url: str) -> None:
     assert run("fire", "T", url=url, code=1).stderr.startswith("usage: client.mjs URL fire")
     assert run("fire", "T", "1", url="ws://127.0.0.1:1", code=1).stderr.startswith("unavailable: expected a server at")

@@ -793,6 +793,7 @@ async def test_a_mounted_app_has_the_same_limit_before_hello(mounted: Mounted) -
         assert "of at most 16,384 bytes" in refused.text
 
 
+@pytest.mark.long
 @on_loop
 async def test_a_backup_that_nobody_waits_for_any_more_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -854,6 +855,7 @@ async def test_pings_whose_answers_are_not_read_are_not_kept(asking: Serving) ->
         assert await least_growth(asking.pid, ask_on, 4 << 20) < 4 << 20
 
 
+@pytest.mark.long
 @on_loop
 async def test_a_client_that_does_not_read_what_it_is_answered_can_ask_no_more(asking: Serving) -> None:
     async with AsyncExitStack() as held:

@@ -261,6 +261,7 @@ async def test_all_bodies_together_have_an_end_and_what_they_took_is_given_back(
         host.stop(port)
 
 
+@pytest.mark.long
 @on_loop
 async def test_answers_that_are_not_read_are_not_made_by_the_dozen(host: Host) -> None:
     """Of a document that anybody may ask for."""

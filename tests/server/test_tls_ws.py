@@ -24,6 +24,7 @@ def make_certificate(folder: Path, name: str, alternatives: str) -> tuple[Path, 
     return certificate, key
 
 
+@pytest.mark.long
 @on_loop
 async def test_a_client_trusts_the_certificates_it_is_told_to(
     serving: Callable[..., Serving], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
