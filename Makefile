@@ -12,12 +12,12 @@ RESTARTS ?= 50
 FAULTS_S ?= 60
 PENDING ?= 10000000
 # Tests that run at a time: a third of what they take is waiting, for time to pass or for a process to start.
-JOBS ?= 4
+JOBS ?= 5
 
 # Tests start hundreds of processes: each would compile all sources again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test check lint types unit test-long test-cluster simulate mutants fuzz restarts bench wheel clean
+.PHONY: run test check lint types unit test-long test-cluster explore simulate mutants fuzz restarts bench wheel clean
 
 ## Find the duplicate files of Python's standard library, or of a folder: make run DIR=~/Pictures
 run: $(VENV)/.run
@@ -38,12 +38,13 @@ lint: $(VENV)/.test
 types: $(VENV)/.test
 	$(BIN)/mypy
 
-unit: $(VENV)/.test $(VENV)/.peers
+unit: $(VENV)/.test $(VENV)/.peers $(VENV)/.compiled
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 ## What is too long for each time: contracts that repeat others, the cases that `make test` leaves out of many, further
-## faults, and more examples. What is asked of a cluster under faults has its time limits, so nothing runs beside it.
-test-long: $(VENV)/.test $(VENV)/.peers
+## faults, more examples, and a run of each benchmark with few events. What is asked of a cluster under faults has its
+## time limits, so nothing runs beside it.
+test-long: $(VENV)/.test $(VENV)/.peers $(VENV)/.prometheus $(VENV)/.bench
 	$(BIN)/python -m pytest -m long -n $(JOBS) --dist worksteal --ignore tests/cluster/test_faults.py
 	$(BIN)/python -m pytest -m long tests/cluster/test_faults.py
 	$(BIN)/python -m pytest -m "hypothesis and not long" -n $(JOBS) --hypothesis-profile long tests/core tests/store
@@ -51,6 +52,10 @@ test-long: $(VENV)/.test $(VENV)/.peers
 ## Clusters of three nodes under faults of each kind, for so many seconds each: make test-cluster [FAULTS_S=60]
 test-cluster: $(VENV)/.test $(VENV)/.peers
 	FAULTS_S=$(FAULTS_S) PENDING=$(PENDING) $(BIN)/python -m pytest -m "long or not long" tests/cluster/test_faults.py tests/cluster/test_owners.py
+
+## Examples that no run has tried before, for each rule that is stated for all examples
+explore: $(VENV)/.test
+	$(BIN)/python -m pytest -m "hypothesis and not long" -n $(JOBS) --hypothesis-profile explore tests/core tests/store
 
 ## Any number of simulated lives of the core: make simulate SEEDS=100000 [FIRST=0]
 simulate: $(VENV)/.test
@@ -66,7 +71,7 @@ fuzz: $(VENV)/.test
 
 ## A server restarted under load, by SIGTERM and by kill -9 in turn: make restarts RESTARTS=50
 restarts: $(VENV)/.test
-	RESTARTS=$(RESTARTS) $(BIN)/python -m pytest tests/server/test_reconnect.py
+	RESTARTS=$(RESTARTS) $(BIN)/python -m pytest -m "long or not long" tests/server/test_reconnect.py
 
 ## The speed, beside peers in the same run
 bench: $(VENV)/.bench
@@ -98,14 +103,21 @@ $(VENV)/.test: $(VENV)/.run requirements-dev.txt
 # The foreign programs that tests meet a server with. Where they cannot be installed, those tests are skipped.
 PEERS := chromium curl ip node openssl
 PACKAGE_OF := s/^node$$/nodejs/; s/^ip$$/iproute2/
-$(VENV)/.peers: $(VENV)/bin/python Makefile
-	@missing=$$(for each in $(PEERS); do command -v $$each > /dev/null || echo $$each | sed '$(PACKAGE_OF)'; done); \
+$(VENV)/.peers: PROGRAMS := $(PEERS)
+$(VENV)/.prometheus: PROGRAMS := prometheus
+$(VENV)/.peers $(VENV)/.prometheus: $(VENV)/bin/python Makefile
+	@missing=$$(for each in $(PROGRAMS); do command -v $$each > /dev/null || echo $$each | sed '$(PACKAGE_OF)'; done); \
 	if [ -n "$$missing" ]; then \
 		echo "installing what some tests need:" $$missing; \
 		(apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qqy --no-install-recommends $$missing) > /dev/null || \
 			echo "they cannot be installed here: those tests are skipped"; \
 	fi
 	touch $@
+
+# Compile the tests once: in a new checkout each worker would do that for itself, all at the same time. What is wrong with
+# them is said by the run itself.
+$(VENV)/.compiled: $(VENV)/.test
+	$(BIN)/python -m pytest --collect-only -qq > $@ || true
 
 $(VENV)/.bench: $(VENV)/.test bench/requirements.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -r bench/requirements.txt

@@ -64,8 +64,8 @@ class Duplicate:
 
 
 def files_below(folder: Path, store: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """Every regular file that is not empty, without following links. Left out are hidden folders such as .git, virtual
-    environments, what programs install or cache, and this program's own."""
+    """Yield every regular file that is not empty, without following links. Left out are hidden folders such as .git,
+    virtual environments, what programs install or cache, and this program's own."""
     for root, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if is_looked_at(Path(root, name), store))
         for name in sorted(names):
@@ -157,8 +157,8 @@ def plain(text: str) -> str:
 
 
 def shown(console: Console, folder: Path, paths: Sequence[str], width: int) -> list[str]:
-    """The paths from the folder on. On a terminal each is cut in the middle to so many columns; what tells it from the
-    others stays."""
+    """Return the paths from the folder on. On a terminal each is cut in the middle to so many columns; what tells it
+    from the others stays."""
     short = [plain(os.path.relpath(path, folder)) for path in paths]
     if not console.is_terminal:
         return short
@@ -179,7 +179,7 @@ def cut(path: str, width: int, differ: int) -> str:
 
 
 def show(seen: sqlite3.Connection, folder: Path, unread: int) -> None:
-    """The duplicates there are now, those that waste most first."""
+    """Print the duplicates there are now, those that waste most first."""
     groups = []
     for (digest,) in seen.execute("SELECT hash FROM seen GROUP BY hash HAVING count(*) > 1").fetchall():
         rows = seen.execute("SELECT path, size FROM seen WHERE hash = ? ORDER BY path", (digest,)).fetchall()

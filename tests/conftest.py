@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import signal
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from breaking import Once, breaking
+from server.place import Host
 from solarwind.logs import limited
 
 # How fast an example is made or tried depends on what else the machine does. A run of all tests tries the same examples
-# each time; `make test-long` tries others, and more.
+# each time, and so does `make test-long`, which tries more; `make explore` tries others.
 _PATIENT: Any = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
-settings.register_profile("tests", max_examples=50, derandomize=True, **_PATIENT)
-settings.register_profile("long", max_examples=1_000, **_PATIENT)
+settings.register_profile("tests", max_examples=25, derandomize=True, **_PATIENT)
+settings.register_profile("long", max_examples=1_000, derandomize=True, **_PATIENT)
+settings.register_profile("explore", max_examples=1_000, **_PATIENT)
 settings.load_profile("tests")
+
+
+# A shell has its jobs in the background ignore SIGINT, and so would all programs that tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
@@ -28,6 +37,20 @@ def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 def nothing_logged() -> None:
     """What another test logged is no reason to leave a line out."""
     limited.flush()
+
+
+@pytest.fixture
+def once(monkeypatch: pytest.MonkeyPatch) -> Once:
+    """Make a method raise what nobody expects, the next time it is called."""
+    return breaking(monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def host() -> Iterator[Host]:
+    """A process that runs each test's own servers, and that nobody may harm."""
+    host = Host()
+    yield host
+    host.end()
 
 
 @pytest.hookimpl(wrapper=True)

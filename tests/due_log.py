@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from functools import partial
 from itertools import pairwise
+from random import Random
+from time import time_ns
 from typing import Any
 
 import pytest
@@ -20,11 +22,13 @@ from solarwind.store.base import Store
 from solarwind.store.delays import Delayed
 
 
-def events(topic: str, *numbers: int, producer: int = 1, first: int | None = None, **more: list[str | None]) -> Batch:
+def events(
+    topic: str, *numbers: int, producer: int = 1, first: int | None = None, time: int = 1, **more: list[str | None]
+) -> Batch:
     return seal(
         topic,
         [b"%d" % number for number in numbers],
-        [1] * len(numbers),
+        [time] * len(numbers),
         producer=producer,
         first=numbers[0] if first is None else first,
         machine="box",
@@ -52,15 +56,18 @@ class DelayingPlace:
         await self.store.forwarded()
 
     async def in_topic(self, topic: str = "T") -> list[int]:
-        """What is in its history, in order; and that positions follow each other."""
+        """Return what is in its history, in order, and check that positions follow each other."""
         found: list[Stored] = []
         while page := await self.store.read(topic, found[-1].stop if found else 0, 1 << 30):
             found += page
         assert [each.start for each in found[1:]] == [each.stop for each in found[:-1]]
         return [int(each.batch.payload(index)) for each in found for index in range(len(each.batch))]
 
+    async def reopen(self) -> None:
+        """End the store, and go on with what is opened next, where it outlives that."""
+
     async def listed(self) -> list[tuple[int, int]]:
-        """What is delayed: when it is due, and its payload."""
+        """Return what is delayed: when it is due, and its payload."""
         found: list[tuple[int, int]] = []
         after = (-1, -1)
         delays = self.store.delays
@@ -70,6 +77,84 @@ class DelayingPlace:
         assert await delays.count() == len(found)
         assert await delays.next_due() == (found[0][0] if found else None)
         return found
+
+
+class Model:
+    """What a due-log and two topics have to have, by topic and id."""
+
+    def __init__(self) -> None:
+        self.delayed: dict[tuple[str, str], tuple[int, int, int]] = {}  # when it is due, its place, its payload
+        self.history: dict[tuple[str, str], int] = {}
+        self._place = 0
+
+    def delay(self, due: int, batch: Batch) -> None:
+        self._place += 1
+        for index in range(len(batch)):
+            name = batch.topic, batch.id(index)
+            if name not in self.history:
+                self.delayed.setdefault(name, (due, self._place, int(batch.payload(index))))
+
+    def fire(self, batch: Batch) -> None:
+        for index in range(len(batch)):
+            self.history.setdefault((batch.topic, batch.id(index)), int(batch.payload(index)))
+
+    def move(self, name: tuple[str, str], due: int) -> None:
+        self._place += 1
+        self.delayed[name] = due, self._place, self.delayed[name][2]
+
+    def release(self, now: int) -> None:
+        for name, (due, _, payload) in sorted(self.delayed.items(), key=lambda each: each[1][:2]):
+            if due <= now:
+                del self.delayed[name]
+                self.history.setdefault(name, payload)
+
+    def listed(self) -> list[tuple[int, int]]:
+        return [(due, payload) for due, _, payload in sorted(self.delayed.values(), key=lambda each: each[:2])]
+
+    def in_topic(self, topic: str) -> list[int]:
+        return [payload for (name, _), payload in self.history.items() if name == topic]
+
+
+async def walk(place: DelayingPlace, random: Random, steps: int) -> None:
+    """Do the same random changes to a due-log and to its model, and compare them after each."""
+    weights = {"delay": 6, "fire": 2, "again": 1, "cancel": 2, "move": 2, "release": 3, "reopen": 1}
+    model, number, delayed = Model(), 0, list[Batch]()
+    for _ in range(steps):
+        names, due = sorted(model.delayed), random.randrange(1, 60)
+        [what] = random.choices(list(weights), weights.values())
+        if what in ("delay", "fire"):
+            numbers = range(number, number + random.randrange(1, 9))
+            number = numbers.stop
+            ids = [random.choice([None, None, f"given-{random.randrange(60)}"]) for _ in numbers]
+            given = {"ids": ids} if any(ids) else {}
+            batch = events(random.choice("TTU"), *numbers, time=time_ns(), **given)
+            if what == "fire":
+                await place.fire(batch)
+                model.fire(batch)
+            else:
+                delayed.append(batch)
+        if what in ("delay", "again") and delayed:  # again, as a producer does that had no answer
+            batch = delayed[-1] if what == "delay" else random.choice(delayed)
+            await place.delay(due, batch)
+            model.delay(due, batch)
+        elif what == "release":
+            while (nearest := await place.store.delays.next_due()) is not None and nearest <= due:
+                await place.release(due)
+            model.release(due)
+        elif what == "reopen":
+            await place.reopen()
+        elif what in ("cancel", "move") and names:
+            topic, id = name = random.choice(names)
+            if what == "move":
+                assert await place.store.delays.move(topic, id, due)
+                model.move(name, due)
+            else:
+                assert await place.store.delays.cancel(topic, id)
+                assert not await place.store.delays.cancel(topic, id)
+                del model.delayed[name]
+        assert await place.listed() == model.listed(), what
+    for topic in "TU":
+        assert await place.in_topic(topic) == model.in_topic(topic)
 
 
 Rule = Callable[[Any, DelayingPlace], Awaitable[None]]
@@ -85,6 +170,10 @@ def rule(test: Rule) -> Callable[[Any, Run], None]:
 
 
 class DueLogRules:
+    @pytest.mark.parametrize("seed", range(2))
+    def test_a_random_walk_agrees_with_a_model(self, run: Run, seed: int) -> None:
+        run(lambda place: walk(place, Random(seed), 40))
+
     @rule
     async def test_what_is_due_enters_its_topic_in_the_order_of_the_times_then_of_acceptance(
         self, place: DelayingPlace
@@ -125,6 +214,17 @@ class DueLogRules:
         for batch in (made, given):
             await place.delay(40, batch)
         assert (await place.in_topic(), await place.listed()) == ([0, 1, 2, 3, 4], [(30, 9)])
+
+    @rule
+    async def test_a_batch_of_made_and_given_ids_that_was_released_is_not_delayed_again(
+        self, place: DelayingPlace
+    ) -> None:
+        """As a producer sends it again that had no answer."""
+        batch = events("T", 1, 2, 3, ids=[None, "given", None], time=time_ns())
+        await place.delay(10, batch)
+        await place.release(10)
+        await place.delay(20, batch)
+        assert (await place.listed(), await place.in_topic()) == ([], [1, 2, 3])
 
     @rule
     async def test_what_came_into_the_history_meanwhile_is_not_there_twice_once_it_is_due(

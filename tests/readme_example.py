@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def example(document: Path) -> str:
-    """The text of the document's first block of Python."""
+    """Return the text of the document's first block of Python."""
     block = re.search(r"^```python\n(.*?)^```", document.read_text(), re.MULTILINE | re.DOTALL)
     assert block is not None, f"expected an example in {document}"
     return block.group(1)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import background
 import solarwind
 from solarwind import errors
 
@@ -30,6 +31,7 @@ FOUNDATION = {
     "failure",
     "limits",
     "logs",
+    "shares",
     "text",
 }
 ARROWS = {
@@ -42,6 +44,7 @@ ARROWS = {
     "keys": {"errors", "models", "payload"},
     "models": set(),
     "failure": {"errors", "option_structs"},
+    "shares": {"errors", "names", "option_structs"},
     "limits": {"errors", "option_structs"},
     "logs": {"text"},
     "text": set(),
@@ -61,7 +64,7 @@ ARROWS = {
     "shutdown": set(),
     "options": {"engine.base", "errors", "failure", "loops", "names"},
     "urls": {"cluster.engine", "engine", "errors", "limits", "names", "peer.remote", "store", "text"},
-    "operations": {"engine", "loops", "options", "records"},
+    "operations": {"engine", "loops", "options", "origin", "records"},
     "wind": FOUNDATION
     | {"core", "engine", "lifecycle", "loops", "operations", "options", "plugins", "records"}
     | {"service", "shutdown", "urls"},
@@ -99,12 +102,12 @@ IMPURE = {
 
 
 def part_of(module: str) -> str:
-    """`core.purpose` is of `core`."""
+    """Return its part: `core` for `core.purpose`."""
     return module.split(".")[0]
 
 
 def name_of(path: Path) -> str:
-    """A module's name below solarwind; a package's ends in `.__init__`."""
+    """Return a module's name below solarwind; a package's ends in `.__init__`."""
     return ".".join(path.relative_to(ROOT).with_suffix("").parts)
 
 
@@ -115,7 +118,7 @@ def tree_of(path: Path) -> ast.Module:
 
 @cache
 def imports(path: Path) -> frozenset[tuple[str, str]]:
-    """("own", module below solarwind) or ("foreign", package), of everything imported anywhere in it."""
+    """Return ("own", module below solarwind) or ("foreign", package), of everything imported anywhere in it."""
     return frozenset(_imports(path))
 
 
@@ -138,7 +141,7 @@ def _imports(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def existing(name: str) -> str:
-    """The longest start of it that is a module or package: the rest is a name in it."""
+    """Return the longest start of it that is a module or package: the rest is a name in it."""
     parts = name.split(".") if name else []
     for length in range(len(parts), 0, -1):
         path = ROOT.joinpath(*parts[:length])
@@ -300,6 +303,57 @@ def check_style(path: Path) -> None:
             assert length <= 60, f"{module}.{node.name} has {length} lines"
 
 
+# A sentence that begins with one of these has its verb, if any, somewhere else.
+NO_VERB = re.compile(
+    "(a|all|an|and|another|any|anything|as|at|both|but|by|each|every|everything|for|from|he|here|how|if|in|into|it|its"
+    "|many|much|no|nobody|none|nothing|of|on|one|only|or|other|others|she|so|some|such|that|the|their|there|these|they"
+    "|this|those|to|two|what|when|where|whether|which|while|who|whoever|whose|why|with|without)",
+    re.IGNORECASE,
+)
+
+
+def test_a_functions_docstring_begins_with_its_verb() -> None:
+    """ "Return the positions.", not "The positions.", "Returns the positions." or "`name` is …"."""
+    found = [
+        f"{name_of(path)}.{node.name}: {documented.splitlines()[0]}"
+        for path in MODULES
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not _may_be_a_noun(node)
+        if (documented := ast.get_docstring(node)) and not begins_with_a_verb(documented)
+    ]
+    assert not found
+
+
+def _may_be_a_noun(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """Return whether it is a property or fixture, named for a value; `__init__`, whose text is about its parameters; or
+    a test, whose name says what holds."""
+    decorators = " ".join(map(ast.unparse, function.decorator_list))
+    return function.name == "__init__" or function.name.startswith("test_") or bool(_NOUNS.search(decorators))
+
+
+_NOUNS = re.compile(r"property|\.setter|fixture")
+
+
+def begins_with_a_verb(text: str) -> bool:
+    """Return whether the first word can be an imperative: it is capitalised, and no plural or third person."""
+    word = text.split()[0].rstrip(",.:;")
+    plural = word.endswith("s") and not word.endswith("ss")
+    return bool(re.fullmatch("[A-Z][a-z]+", word)) and not NO_VERB.fullmatch(word) and not plural
+
+
+def test_a_docstring_without_a_verb_is_seen() -> None:
+    for text in (
+        "The positions.",
+        "Returns the positions.",
+        "Positions that are free.",
+        "`name` is a topic.",
+        "Its id.",
+    ):
+        assert not begins_with_a_verb(text)
+    for text in ("Return the positions.", "Stop: nothing more is handed out.", "Pass it on."):
+        assert begins_with_a_verb(text)
+
+
 def test_the_seven_steps_stand_in_order() -> None:
     """In one file, top to bottom, with the names and numbers of the plan: the sixth leads to the fourth."""
     tree = tree_of(ROOT / "core" / "dispatcher.py")
@@ -309,3 +363,10 @@ def test_the_seven_steps_stand_in_order() -> None:
     assert [name for name in methods if name in steps] == steps
     drawn = re.findall(r"^    (\d) (\w+)", ast.get_docstring(tree) or "", re.MULTILINE)
     assert drawn == list(zip("1236457", steps, strict=True))
+
+
+def test_whatever_begins_in_the_background_has_an_owner_that_notices_an_unexpected_error() -> None:
+    known, found = background.known(), background.found()
+    new, gone = found - known, known - found
+    assert not new, f"begin it with `Tasks`, or say in tests/background.py how an error in it is noticed: {sorted(new)}"
+    assert not gone, f"take them out of tests/background.py: {sorted(gone)}"

@@ -51,7 +51,7 @@ Refusal = tuple[Callable[[SolarWind], object], type[SolarWindError], tuple[str, 
 
 
 def check_sentence(error: SolarWindError, *words: str) -> None:
-    """One sentence, with these words; and its class has a code and says whose fault it is."""
+    """Check that it is one sentence with these words, and that its class has a code and a fault."""
     text = str(error)
     assert text
     assert "\n" not in text
@@ -134,10 +134,10 @@ FIRING: dict[str, Refusal] = {
     "text too large": (lambda wind: wind.fire("T", "x" * 2**20), TooLarge, ("1,048,578", "'T'")),
     "cause a word": (lambda wind: wind.fire("T", cause="me"), BadArgument, ("Cause", "'me'")),  # type: ignore[arg-type]
     "cause of a number": (lambda wind: wind.fire("T", cause=Cause.user(5)), BadArgument, ("id", "got 5")),  # type: ignore[arg-type]
-    "raw JSON that is none": (lambda wind: wind.fire("T", Raw(b"[1")), BadPayload, ("JSON", "Raw")),
-    "raw JSON that is none in a dict": (lambda wind: wind.fire("T", {"a": Raw(b'1,"b":2')}), BadPayload, ("JSON",)),
-    "raw JSON that is none in a list": (lambda wind: wind.fire("T", [{"a": [Raw(b"")]}]), BadPayload, ("JSON",)),
-    "raw JSON that is none in a dataclass": (lambda wind: wind.fire("T", Anything(Raw(b"}"))), BadPayload, ("JSON",)),
+    "invalid raw JSON": (lambda wind: wind.fire("T", Raw(b"[1")), BadPayload, ("JSON", "Raw")),
+    "invalid raw JSON in a dict": (lambda wind: wind.fire("T", {"a": Raw(b'1,"b":2')}), BadPayload, ("JSON",)),
+    "invalid raw JSON in a list": (lambda wind: wind.fire("T", [{"a": [Raw(b"")]}]), BadPayload, ("JSON",)),
+    "invalid raw JSON in a dataclass": (lambda wind: wind.fire("T", Anything(Raw(b"}"))), BadPayload, ("JSON",)),
     "names that are one as text": (
         lambda wind: wind.fire("T", {1: "a", "1": "b"}),
         BadPayload,
@@ -358,6 +358,14 @@ def test_options_that_do_not_go_together_are_refused_by_on_and_listen_themselves
         check_sentence(caught.value, "expected ", ", got ")
 
 
+def test_a_grace_that_is_set_later_is_checked_then_and_not_when_it_stops() -> None:
+    wind = SolarWind("memory://")
+    wind.grace = timedelta(seconds=1)
+    with pytest.raises(BadArgument, match=r"expected grace of 0 or more seconds .*, got nan"):
+        wind.grace = float("nan")
+    assert wind.grace == 1.0
+
+
 @on_loop
 async def test_times_are_given_in_seconds_or_as_a_timedelta_everywhere() -> None:
     second = timedelta(seconds=1)
@@ -540,8 +548,11 @@ def test_an_empty_file_is_no_backup_and_says_that_it_is_empty(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("ask", "words"),
     [
-        (lambda wind: wind.redrive("T", "p", all=True), ("redrive(topic, purpose, ids=None)", "'all'")),
-        (lambda wind: wind.replay("T"), ("replay(topic, purpose, since='beginning', until='now')", "'purpose'")),
+        (lambda wind: wind.redrive("T", "p", all=True), ("redrive(topic, purpose, ids=None, version=None)", "'all'")),
+        (
+            lambda wind: wind.replay("T"),
+            ("replay(topic, purpose, since='beginning', until='now', caused_by=None, dry_run=False)", "'purpose'"),
+        ),
         (lambda wind: wind.trace(), ("trace(id", "'id'")),
         (lambda wind: wind.topics("T"), ("topics()", "too many")),
     ],

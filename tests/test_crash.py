@@ -34,7 +34,7 @@ class Lives:
             return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=errors, text=True)
 
     def handled(self) -> list[tuple[int, str, int]]:
-        """(life, id, attempt) of each call of a handler, in order."""
+        """Return (life, id, attempt) of each call of a handler, in order."""
         if not self.handled_file.exists():
             return []
         lines = (line.rsplit(" ", 1) for line in self.handled_file.read_text().splitlines())
@@ -45,7 +45,7 @@ class Lives:
 
 
 def ids_of(words: str) -> list[str]:
-    """Ids have spaces in them where they are `child of ID`."""
+    """Return the ids in a line; those that are `child of ID` have spaces in them."""
     return words.replace("child of ", "child_of_").split() if words else []
 
 
@@ -103,6 +103,7 @@ def test_kill_9_loses_no_accepted_event_and_repeats_none_that_was_settled(tmp_pa
     assert max(in_one_life.values()) == 1
 
 
+@pytest.mark.long
 def test_poison_that_kills_its_process_is_dead_after_its_attempts_and_the_rest_is_handled(tmp_path: Path) -> None:
     """It is dead after a few restarts, and takes nobody with it: attempts count before the handler starts."""
     lives = Lives(tmp_path)
@@ -218,7 +219,7 @@ def _dead_and_settled(store: Path, topic: str = "T", purpose: str = "p") -> tupl
 
 
 def _left(store: Path) -> tuple[list[tuple[object, int]], int]:
-    """The payload and attempt of what p on T still has to do, and how many events were fired on `child`."""
+    """Return the payload and attempt of what p on T still has to do, and how many events were fired on `child`."""
     left: list[tuple[object, int]] = []
     children: list[int] = []
 

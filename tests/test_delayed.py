@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ class Place:
             self.seen.append(((self.clock.now() - START) / SECOND, event.payload))
 
     def batch(self, *seconds: float | None) -> Batch:
-        """Events that are due after so many seconds, by the wall clock, with which everything began."""
+        """Return events that are due after so many seconds, by the wall clock, with which everything began."""
         first, self._first = self._first, self._first + len(seconds)
         return seal(
             "T",
@@ -62,7 +63,8 @@ class Place:
         )
 
     def has_handed_out(self, *expected: tuple[float, int]) -> bool:
-        """Whether these were handed out in this order, after so many seconds, or later where the disk is slow."""
+        """Return whether these were handed out in this order, after so many seconds, or later where the disk is
+        slow."""
         times = zip(self.seen, expected, strict=False)
         return [each for _, each in self.seen] == [each for _, each in expected] and all(
             found == due or (found > due and self.store.durable) for (found, _), (due, _) in times
@@ -105,6 +107,23 @@ async def test_a_purpose_that_joins_before_an_event_is_due_gets_it_though_nobody
 
 
 @on_loop
+async def test_the_oldest_event_that_pends_is_as_old_as_its_due_time_where_it_was_delayed(place: Place) -> None:
+    async with place.wind() as wind:
+
+        @wind.on("T", purpose="p")
+        async def leave(number: int) -> None: ...
+
+        await wind.settled(60)
+        await wind.off(leave)
+        await place.delay(100)
+        assert (await wind.statistics()).purposes["T", "p"].oldest is None
+        await place.clock.advance(200)
+        await until(lambda: place.engine._dispatcher.topics["T"].end == 1)
+        oldest = (await wind.statistics()).purposes["T", "p"].oldest
+        assert oldest == datetime.fromtimestamp(START // SECOND + 100, UTC)
+
+
+@on_loop
 async def test_delayed_events_outlive_a_stop_and_those_due_meanwhile_are_handed_out_at_the_start(file: Place) -> None:
     async with file.wind("p"):
         await file.delay(10, 20, 30)
@@ -144,10 +163,10 @@ async def test_what_a_handler_fires_for_later_is_delayed_in_the_commit_of_its_se
     commits: list[tuple[int, int, int]] = []
     commit = file.store.commit
 
-    async def noted(batches: Any, changes: Any, snapshots: Any, now: int, delayed: Any = ()) -> Any:
+    async def noted(batches: Any, changes: Any, snapshots: Any, now: int, delayed: Any = (), *more: Any) -> Any:
         settled = sum(change.settled != [] for change in changes)
         commits.append((len(batches), settled, len(delayed)))
-        return await commit(batches, changes, snapshots, now, delayed)
+        return await commit(batches, changes, snapshots, now, delayed, *more)
 
     file.store.commit = noted  # type: ignore[method-assign]
     wind = file.wind("p")

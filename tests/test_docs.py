@@ -28,6 +28,7 @@ from solarwind.testing.contract import EngineContract
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+SOLARWIND: Any = typer.main.get_command(app)  # the command line, as typer makes it
 README, PYTHON, CLI = ROOT / "README.md", ROOT / "docs" / "PYTHON.md", ROOT / "docs" / "CLI.md"
 GUARANTEES, FASTAPI = ROOT / "docs" / "GUARANTEES.md", ROOT / "docs" / "FASTAPI.md"
 A_PROGRAM_S = 240
@@ -48,7 +49,7 @@ def blocks(document: Path) -> list[Block]:
 
 
 def prose(document: Path) -> str:
-    """The document without its fenced blocks."""
+    """Return the document without its fenced blocks."""
     return re.sub(r"^```.*?^```$", "", document.read_text(), flags=re.MULTILINE | re.DOTALL)
 
 
@@ -60,7 +61,7 @@ def name_of(document: Path) -> str:
 
 
 def programs() -> Iterator[Any]:
-    """Each block of Python that is a whole program, and the output that the document shows for it."""
+    """Yield each block of Python that is a whole program, and the output that the document shows for it."""
     for document in (README, PYTHON):
         all_blocks = [*blocks(document), Block("", "", 0)]
         for block, following in pairwise(all_blocks):
@@ -73,7 +74,7 @@ def is_program(block: Block) -> bool:
 
 
 def run(program: str, folder: Path) -> str:
-    """What it prints, run on its own in a folder."""
+    """Return what it prints, run on its own in a folder."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SOLARWIND_")}
     command = [sys.executable, "-W", "error", "-c", program]
     ended = subprocess.run(
@@ -258,7 +259,7 @@ def test_the_layout_that_is_drawn_is_the_layout() -> None:
 
 @cache
 def members_by_class() -> dict[str, set[str]]:
-    """Every class of the package with its methods and fields, by reading the source."""
+    """Return every class of the package with its methods and fields, by reading the source."""
     members: dict[str, set[str]] = {}
     for path in (ROOT / "src" / "solarwind").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -292,9 +293,9 @@ def test_a_command_line_parses(line: str) -> None:
 
 
 def parse(words: list[str]) -> None:
-    """What a group does before it runs a command."""
-    command: Any = typer.main.get_command(app)
-    context = command.make_context("solarwind", list(words))
+    """Parse a command line, as a group does before it runs a command."""
+    context = SOLARWIND.make_context("solarwind", list(words))
+    command = SOLARWIND
     while rest := [*context._protected_args, *context.args]:
         name, command, rest = command.resolve_command(context, rest)
         context = command.make_context(name, rest, parent=context)
@@ -324,8 +325,8 @@ def test_a_wrong_command_line_is_found_out(line: str) -> None:
 
 
 def commands() -> Iterator[tuple[str, Any]]:
-    """Every command with its words."""
-    todo: list[tuple[str, Any]] = [("solarwind", typer.main.get_command(app))]
+    """Yield every command with its words."""
+    todo: list[tuple[str, Any]] = [("solarwind", SOLARWIND)]
     while todo:
         words, command = todo.pop()
         yield words, command

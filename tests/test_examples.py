@@ -42,6 +42,7 @@ def test_duplicates_are_found_and_the_second_run_has_nothing_to_do(tmp_path: Pat
     assert "  =  " not in second.stderr, "what was settled is not handled again"
 
 
+@pytest.mark.long
 def test_a_file_that_cannot_be_read_is_a_dead_letter_and_stops_nobody(tmp_path: Path) -> None:
     folder = tmp_path / "pictures"
     folder.mkdir()

@@ -200,44 +200,39 @@ async def test_a_waiter_that_is_cancelled_takes_nothing_back() -> None:
 
 @on_loop
 async def test_stopping_while_the_server_is_away_gives_up_what_was_not_accepted_and_says_how_much(
+    host: Host,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    host = Host()
-    try:
-        port = host.start("memory://")
-        wind = SolarWind(f"ws://127.0.0.1:{port}", grace=0.2)
-        await wind.start()
-        await wind.fire("T", 0)
-        host.stop(port)
-        await until(lambda: wind.engine._link is None)  # type: ignore[attr-defined]
-        with pytest.raises(Unavailable, match="taken back"):
-            await wind.fire("T", 1, within=0.05)
-        receipts = [wind.fire("T", 2), wind.fire_many("U", range(10))]
-        await wind.stop()
-        assert "11 events that were fired were not accepted within" in caplog.text
-        for receipt in receipts:
-            with pytest.raises(Unavailable):
-                await receipt
-    finally:
-        host.end()
+    port = host.start("memory://")
+    wind = SolarWind(f"ws://127.0.0.1:{port}", grace=0.2)
+    await wind.start()
+    await wind.fire("T", 0)
+    host.stop(port)
+    await until(lambda: wind.engine._link is None)  # type: ignore[attr-defined]
+    with pytest.raises(Unavailable, match="taken back"):
+        await wind.fire("T", 1, within=0.05)
+    receipts = [wind.fire("T", 2), wind.fire_many("U", range(10))]
+    await wind.stop()
+    assert "11 events that were fired were not accepted within" in caplog.text
+    for receipt in receipts:
+        with pytest.raises(Unavailable):
+            await receipt
 
 
 @on_loop
-async def test_keys_ids_and_causes_that_are_long_travel_in_batches_that_a_server_takes() -> None:
+async def test_keys_ids_and_causes_that_are_long_travel_in_batches_that_a_server_takes(host: Host) -> None:
     """However many are fired together; and a cause that is too long is refused where it is given."""
-    host = Host()
-    try:
-        async with SolarWind(f"ws://127.0.0.1:{host.start('memory://')}") as wind:
-            receipts = [
-                wind.fire("T", key="k" * 256, id=f"{number:i>200}", cause=Cause.user(f"{number:u>1000}"))
-                for number in range(3_000)
-            ]
-            await wind.settled(60)
-            assert {await each for each in receipts[::100]} == {each.id for each in receipts[::100]}
-            with pytest.raises(BadArgument, match="at most 1,000 characters"):
-                wind.fire("T", cause=Cause.user("u" * 1_001))
-    finally:
-        host.end()
+    port = host.start("memory://")
+    async with SolarWind(f"ws://127.0.0.1:{port}") as wind:
+        receipts = [
+            wind.fire("T", key="k" * 256, id=f"{number:i>200}", cause=Cause.user(f"{number:u>1000}"))
+            for number in range(3_000)
+        ]
+        await wind.settled(60)
+        assert {await each for each in receipts[::100]} == {each.id for each in receipts[::100]}
+        with pytest.raises(BadArgument, match="at most 1,000 characters"):
+            wind.fire("T", cause=Cause.user("u" * 1_001))
+    host.stop(port)
 
 
 def test_many_events_are_fired_with_the_options_that_one_is_fired_with() -> None:

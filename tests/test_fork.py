@@ -150,13 +150,6 @@ with wind:
 """
 
 
-@pytest.fixture(scope="module")
-def host() -> Iterator[Host]:
-    host = Host()
-    yield host
-    host.end()
-
-
 @pytest.fixture(params=["memory", "sqlite", "ws"])
 def url(request: pytest.FixtureRequest, host: Host, tmp_path: Path) -> Iterator[str]:
     if request.param == "ws":

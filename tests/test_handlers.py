@@ -50,7 +50,7 @@ Calls = list[Any]
 
 
 async def outcome(handler: Any, *payloads: Any, calls: Calls | None = None) -> tuple[Calls, list[str]]:
-    """What the handler was called with, as it noted in its attribute, and the errors of the dead letters."""
+    """Return what the handler was called with, as it noted in its attribute, and the errors of the dead letters."""
     wind = SolarWind("memory://")
     wind.on("T", purpose="p")(handler)
     async with wind:
@@ -174,13 +174,13 @@ class Measured:
 )
 def test_a_number_that_json_has_not_is_refused_when_it_is_fired(payload: Callable[[float], Any], number: float) -> None:
     with SolarWind("memory://") as wind:
-        with pytest.raises(BadPayload, match=rf"{number} is no number that JSON has: fire None, or text"):
+        with pytest.raises(BadPayload, match=rf"{number} is not a number that JSON has: fire None, or text"):
             wind.fire("T", payload(number))
         wind.fire("T", {"null": ["null", None, 1.5, Measured(1.0)]}).wait(60)
 
 
 def forms() -> dict[str, tuple[Callable[[Calls], Any], Any]]:
-    """Ways to write a handler, and what it notes for the payload {"n": 1} (its event is noted as "event")."""
+    """Return ways to write a handler, and what it notes for the payload {"n": 1} (its event is noted as "event")."""
 
     def note(calls: Calls, *values: Any) -> None:
         calls.append(tuple("event" if isinstance(value, Event) else value for value in values))

@@ -6,10 +6,13 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+from unittest.mock import ANY
 
 import pytest
 
-from solarwind import Reject, SolarWind, StoreError
+from sampling import some
+from solarwind import Cause, Reject, SolarWind, StoreError
 from solarwind.batch import Batch, seal
 from solarwind.core.effects import Join, Offer, Report
 from solarwind.core.log import Stored
@@ -18,7 +21,8 @@ from solarwind.core.state import Change, Snapshot
 from solarwind.engine.cache import LogCache
 from solarwind.engine.held_reports import HeldReports
 from solarwind.engine.local import LocalEngine
-from solarwind.store.base import Full
+from solarwind.operations import Internal
+from solarwind.store.base import Full, Letter
 from solarwind.store.sqlite import SqliteStore
 from solarwind.testing.contract import a_while, on_loop, until
 
@@ -33,12 +37,12 @@ class Watched(SqliteStore):
         self.commits: list[tuple[list[Batch], list[Change], list[Snapshot]]] = []
 
     async def commit(
-        self, batches: Sequence[Batch], changes: Sequence[Change], snapshots: Sequence[Snapshot], now: int
+        self, batches: Sequence[Batch], changes: Sequence[Change], snapshots: Sequence[Snapshot], now: int, *more: Any
     ) -> list[Stored | None]:
         if self.full:
             self.refused += 1
             raise Full("no room: free some")
-        stored = await super().commit(batches, changes, snapshots, now)
+        stored = await super().commit(batches, changes, snapshots, now, *more)
         self.commits.append((list(batches), list(changes), list(snapshots)))
         return stored
 
@@ -58,13 +62,13 @@ class Holder:
         self.offers.append(offer)
 
     def flush(self) -> None:
-        """It does nothing with it."""
+        """Do nothing."""
 
     def lost(self, lease: int | None = None) -> None:
-        """It has it all the same."""
+        """Do nothing: it keeps its events."""
 
     def close(self, reason: str) -> None:
-        """It holds on."""
+        """Do nothing: it stays."""
 
 
 @on_loop
@@ -236,7 +240,7 @@ class Gated(Watched):
 
     @contextmanager
     def gated(self, gates: list[asyncio.Event]) -> Iterator[None]:
-        """At its end all are open, so that the engine can stop."""
+        """Yield gates that are all open at the end, so that the engine can stop."""
         self.gates = gates
         try:
             yield
@@ -245,12 +249,12 @@ class Gated(Watched):
                 gate.set()
 
     async def commit(
-        self, batches: Sequence[Batch], changes: Sequence[Change], snapshots: Sequence[Snapshot], now: int
+        self, batches: Sequence[Batch], changes: Sequence[Change], snapshots: Sequence[Snapshot], now: int, *more: Any
     ) -> list[Stored | None]:
         if self.gates:
             self.begun += 1
             await self.gates[self.begun - 1].wait()
-        return await super().commit(batches, changes, snapshots, now)
+        return await super().commit(batches, changes, snapshots, now, *more)
 
 
 @on_loop
@@ -365,7 +369,7 @@ async def test_whoever_cancels_all_tasks_while_there_is_nothing_to_commit_stops_
 async def test_other_tasks_have_their_turn_while_many_purposes_get_a_batch(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("solarwind.core.dispatcher.TOGETHER", 5)
+    monkeypatch.setattr("solarwind.core.dispatcher.PURPOSES_A_TURN", 5)
     wind = SolarWind("memory://")
     turn, turns = 0, list[int]()
 
@@ -390,16 +394,16 @@ async def test_other_tasks_have_their_turn_while_many_purposes_get_a_batch(
     assert len(set(turns)) >= 10, "no more than five of them in a turn"
 
 
-@pytest.mark.parametrize("together", [1, 600], ids=["one by one", "in one batch"])
-def test_dead_letters_are_read_many_at_a_time_and_one_of_them_costs_no_more(path: Path, together: int) -> None:
+@pytest.mark.parametrize("together", some([600], [1, 600]), ids=["one by one", "in one batch"])
+def test_a_page_of_dead_letters_reads_the_events_of_that_page_only(path: Path, together: int) -> None:
     store = Watched(path)
     wind, reads = SolarWind(engine=LocalEngine(store)), 0
-    read = store.read
+    read_at = store.read_at
 
-    async def counted(topic: str, position: int, max_bytes: int) -> list[Stored]:
+    async def counted(topic: str, positions: Spans, max_bytes: int) -> list[Stored]:
         nonlocal reads
-        reads += 1
-        return await read(topic, position, max_bytes)
+        reads += len(positions)
+        return await read_at(topic, positions, max_bytes)
 
     @wind.on("T", purpose="p")
     def handle(number: int) -> None:
@@ -410,11 +414,68 @@ def test_dead_letters_are_read_many_at_a_time_and_one_of_them_costs_no_more(path
             for first in range(0, 600, together):
                 await wind.fire_many("T", range(first, first + together))
             await wind.settled(60)
-            store.read = counted  # type: ignore[method-assign]
             page = await wind.dead("T", "p")
             assert [letter.event.payload for letter in page] == list(range(600))
+            store.read_at = counted  # type: ignore[method-assign]
+            assert len(await wind.dead("T", "p", limit=5)) == 5
+            assert (await wind.dead("T", "p", "594", 5)).next is None
+            assert (await Internal.letter(wind, "T", "p", page[0].event.id)).event.payload == 0
             assert await wind.redrive("T", "p", [page[-1].event.id]) == 1
             assert await wind.discard("T", "p", [page[0].event.id]) == 1
-            assert reads < 30
+            assert reads == 5 + 5 + 1
 
     asyncio.run(asyncio.wait_for(work(), 300))
+
+
+@on_loop
+async def test_a_trace_over_more_than_is_read_for_one_answer_is_whole_in_pages(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("solarwind.engine.operations.MAX_SEARCH_BYTES", 1_000)
+    wind = SolarWind(engine=LocalEngine(SqliteStore(str(path))))
+
+    @wind.on("a", purpose="p")
+    async def spread() -> None:
+        for number in range(20):
+            await wind.fire("b", number, cause=Cause("event", root), now=True)  # each in a batch of its own
+
+    root = "root"
+    async with wind:
+        await wind.fire("a", id=root)
+        await wind.settled(60)
+        pages = [await wind.trace(root)]
+        while pages[-1].more:
+            pages.append(await wind.trace(root, pages[-1].caused[-1].event.id))
+    assert len(pages) > 2
+    assert [each.event.payload for page in pages for each in page.caused] == list(range(20))
+
+
+@on_loop
+async def test_a_dead_letter_that_is_discarded_and_trimmed_while_they_are_listed_is_left_out(path: Path) -> None:
+    store = Watched(path)
+    engine = LocalEngine(store)
+    wind, find = SolarWind(engine=engine), store.dead
+    wind.topic("T", keep=0)
+
+    async def trimmed() -> bool:
+        return await store.history("T") == (1, ANY)
+
+    @wind.on("T", purpose="p")
+    def handle(number: int) -> None:
+        raise Reject("no")
+
+    async def found_first(topic: str, purpose: str, track: int, positions: Spans) -> list[Letter]:
+        store.dead = find  # type: ignore[method-assign]
+        letters = await find(topic, purpose, track, positions)
+        assert await wind.discard("T", "p", [ids[0]]) == 1
+        engine._trimmer.look_at(engine._dispatcher.topics["T"], at_once=True)
+        await until(lambda: trimmed(), "what was discarded to be trimmed")
+        return letters
+
+    async with wind:
+        for number in range(2):
+            await wind.fire("T", number)
+            await wind.settled(60)
+        ids = [letter.event.id for letter in await wind.dead("T", "p")]
+        store.dead = found_first  # type: ignore[method-assign]
+        assert [letter.event.id for letter in await wind.dead("T", "p")] == ids[1:]

@@ -223,7 +223,7 @@ WHEN = datetime(2026, 1, 2, tzinfo=UTC)
 
 
 async def fired_and_got(type_: Any, *payloads: Any) -> tuple[list[Any], list[str]]:
-    """What a handler annotated with this type gets, and the errors of the dead letters."""
+    """Return what a handler annotated with this type gets, and the errors of the dead letters."""
     got: list[Any] = []
 
     async def handle(payload: Any) -> None:
@@ -308,7 +308,7 @@ class Checked:
     value: Any = None
 
     def __post_init__(self) -> None:
-        """It runs code of its own, so what it becomes is looked at."""
+        """Run code of its own, so that `fire` compares the result."""
 
 
 class Round(NamedTuple):
@@ -561,7 +561,7 @@ LOSSY: dict[str, Callable[[], Any]] = {
     "subclass in a Struct's field": lambda: TankStruct(fish=Shark("a")),
     "subclass in a dict of a Struct's": lambda: TankStruct(by_name={"a": Shark("a")}),
     "a value of another type in a field": lambda: Fish(7),  # type: ignore[arg-type]
-    "a number that is none of a float's": lambda: TankStruct(volume=2**53 + 1),
+    "an invalid number of a float's": lambda: TankStruct(volume=2**53 + 1),
     "UTC offset with seconds": lambda: ODD,
     "UTC offset with seconds in a list": lambda: [ODD],
     "UTC offset with seconds in a dict": lambda: {"a": {"b": ODD}},

@@ -19,11 +19,13 @@ from solarwind.core.effects import Join, Offer, Report
 from solarwind.core.spans import Spans
 from solarwind.engine.base import Engine
 from solarwind.engine.local import LocalEngine
+from solarwind.engine.request import Request
 from solarwind.limits import Limits
 from solarwind.logs import limited
 from solarwind.operations import OPERATIONS, Operator
 from solarwind.peer.client import Client
 from solarwind.peer.connection import Connection
+from solarwind.peer.host import Rights
 from solarwind.peer.time_slices import TimeSlices
 from solarwind.service import consumer, runner
 from solarwind.store.memory import MemoryStore
@@ -37,6 +39,8 @@ class Everything:
     def check_fire(self, topic: str) -> None: ...
 
     def check_listen(self, topic: str, purpose: str) -> None: ...
+
+    def check_watch(self) -> None: ...
 
     def check_admin(self) -> None: ...
 
@@ -65,8 +69,11 @@ class Host:
     def grant(self, token: str | None) -> Everything:
         return _EVERYTHING
 
+    async def ask(self, request: Request[Any], rights: Rights, by: str = "") -> Any:
+        return await self.engine.ask(msgspec.structs.replace(request, by=by))
+
     def hold(self, size: int) -> None:
-        """There is no bound here."""
+        """Hold a batch: there is no bound here."""
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -205,7 +212,7 @@ async def test_what_was_in_hand_when_a_connection_behind_was_lost_does_not_count
 
 
 async def is_up(client: Behind) -> bool:
-    """It answers once its instances have joined again."""
+    """Return whether its instances have joined again."""
     try:
         await Operator.topics(client)
     except Unavailable:
@@ -351,7 +358,7 @@ async def test_a_bad_name_in_a_call_is_refused_as_one_whoever_sends_it(name: str
     client, operation = Behind(LocalEngine(MemoryStore())), OPERATIONS[name]
     await client.start()
     with pytest.raises(BadName, match="expected a"):
-        await client._call(operation, msgspec.convert(arguments, operation.message))
+        await client._call(Request(operation, operation.defaults | arguments))
     await client.stop()
 
 
@@ -367,10 +374,11 @@ async def test_many_clients_that_fall_silent_are_one_line_in_the_log(caplog: pyt
     limited.flush()
     engine = LocalEngine(MemoryStore())
     await engine.start()
-    links = [Link(Host(engine), lambda data: None, lambda why: None) for _ in range(20)]
+    answers: list[bytes] = []
+    links = [Link(Host(engine), answers.append, lambda why: None) for _ in range(20)]
     for link in links:
         link.send(wire.encode([wire.Hello("test")]))
-    await asyncio.sleep(0)
+    await until(lambda: len(answers) == 20, "all are welcome")
     for link in links:
         link._connection.check(asyncio.get_running_loop().time() + 100)
     assert not any(link._connection.open for link in links)

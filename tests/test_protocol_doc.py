@@ -65,7 +65,7 @@ class Example(NamedTuple):
 
 
 def examples() -> Iterator[Example]:
-    """The WebSocket messages shown: what comes after a # is for people."""
+    """Yield the WebSocket messages shown: what comes after a # is for people."""
     for block in re.findall(r"^```hex\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL):
         first, *lines = block.splitlines()
         sender, name = first.split()
@@ -140,14 +140,14 @@ class Row(NamedTuple):
 
 
 def section(title: str) -> str:
-    """What stands below a heading, up to the next."""
+    """Return what stands below a heading, up to the next."""
     found = re.search(rf"^#+ {re.escape(title)}\n(.*?)(?=^#|\Z)", TEXT, re.MULTILINE | re.DOTALL)
     assert found, f"no section {title}"
     return found[1]
 
 
 def cells(text: str) -> Iterator[list[str]]:
-    """The rows of the tables in a text, but for their heads."""
+    """Yield the rows of the tables in a text, but for their heads."""
     for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
         for line in table.splitlines()[2:]:
             yield [cell.strip() for cell in line.strip("|").split("|")]
@@ -163,7 +163,7 @@ STRUCTS: dict[str, type[msgspec.Struct]] = {
 
 
 def check(rows: list[Row], struct: type[msgspec.Struct]) -> None:
-    """The same fields in the same order, with the same defaults, and types that go by the same names."""
+    """Check that both have the same fields in the same order, with the same defaults, and types of the same names."""
     known = msgspec.structs.fields(struct)
     assert [row.name for row in rows] == [each.name for each in known]
     for row, each in zip(rows, known, strict=True):
@@ -182,7 +182,7 @@ def check(rows: list[Row], struct: type[msgspec.Struct]) -> None:
 
 
 def spoken(type_: Any) -> str:
-    """How the document calls a type."""
+    """Return how the document calls a type."""
     kinds = get_args(type_)
     origin = get_origin(type_)
     if origin is Annotated:

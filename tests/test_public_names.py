@@ -41,11 +41,17 @@ def tree_of(path: Path) -> ast.Module:
 
 
 @cache
+def nodes_of(tree: ast.Module) -> tuple[ast.AST, ...]:
+    return tuple(ast.walk(tree))
+
+
+@cache
 def own_names() -> frozenset[str]:
-    """Every underscored name that the package itself defines: functions, classes, variables, attributes, slots."""
+    """Return every underscored name that the package itself defines: functions, classes, variables, attributes,
+    slots."""
     found: set[str] = set()
     for path in MODULES:
-        for node in ast.walk(tree_of(path)):
+        for node in nodes_of(tree_of(path)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
                 found.add(node.name)
             elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
@@ -62,9 +68,9 @@ def is_self(node: ast.expr) -> bool:
 
 
 def foreign_names(tree: ast.Module) -> set[str]:
-    """What a module calls things that it imports from elsewhere."""
+    """Return what a module calls things that it imports from elsewhere."""
     found: set[str] = set()
-    for node in ast.walk(tree):
+    for node in nodes_of(tree):
         if isinstance(node, ast.Import):
             found |= {(alias.asname or alias.name).split(".")[0] for alias in node.names if alias.name != "solarwind"}
         elif isinstance(node, ast.ImportFrom) and not node.level and node.module != "__future__":
@@ -73,9 +79,9 @@ def foreign_names(tree: ast.Module) -> set[str]:
 
 
 def offences(tree: ast.Module) -> Iterator[str]:
-    """Each as what it is."""
+    """Yield each offence with what it is."""
     foreign = foreign_names(tree)
-    for node in ast.walk(tree):
+    for node in nodes_of(tree):
         if isinstance(node, ast.Import):
             yield from (f"import {each.name}" for each in node.names if any(map(is_private, each.name.split("."))))
         elif isinstance(node, ast.ImportFrom) and not node.level and node.module != "__future__":
@@ -128,14 +134,15 @@ def offences_of_classes(module: str) -> Iterator[str]:
 
 
 def source_of(kind: type) -> str:
-    """Nothing where it is not written in Python, or made at run time."""
+    """Return its source, or nothing where it is not written in Python, or made at run time."""
     file = getattr(sys.modules.get(kind.__module__), "__file__", None) or ""
     return classes_of(file).get(kind.__qualname__, "") if file.endswith(".py") else ""
 
 
 @cache
 def classes_of(file: str) -> dict[str, str]:
-    """The sources of a file's classes, by their qualified names. `inspect.getsource` parses the file for each."""
+    """Return the sources of a file's classes, by their qualified names. `inspect.getsource` parses the file for
+    each."""
     text = Path(file).read_text()
     lines, found = text.splitlines(), {}
 

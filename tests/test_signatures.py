@@ -31,7 +31,7 @@ class Video(msgspec.Struct):
 
 
 async def got_by(make: Callable[[list[Any]], Any], *payloads: Any) -> tuple[list[Any], list[str]]:
-    """What a handler notes in the list it is made with, and the errors of the dead letters."""
+    """Return what a handler notes in the list it is made with, and the errors of the dead letters."""
     got: list[Any] = []
     wind = SolarWind("memory://")
     wind.on("T", purpose="p", retry=Retry(attempts=1))(make(got))
@@ -43,7 +43,7 @@ async def got_by(make: Callable[[list[Any]], Any], *payloads: Any) -> tuple[list
 
 
 def named(value: Any) -> str:
-    """A test's name has no address in it: processes that share the tests compare their names."""
+    """Return a test's name without an address in it: processes that share the tests compare their names."""
     return re.sub(r" at 0x[0-9a-f]+", "", str(value))
 
 
@@ -502,7 +502,8 @@ def test_a_module_may_be_executed_again(again: str, tmp_path: Path, monkeypatch:
 
 
 async def counts_of(error: Callable[[], BaseException]) -> tuple[int, list[str]]:
-    """How often a handler that raises this at its first attempt was called, and the errors of the dead letters."""
+    """Return how often a handler that raises this at its first attempt was called, and the errors of the dead
+    letters."""
     attempts: list[int] = []
     wind = SolarWind("memory://")
 

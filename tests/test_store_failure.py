@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -25,12 +26,12 @@ class Failing(MemoryStore):
     error: Exception | None = None
 
     async def commit(
-        self, batches: Sequence[Batch], changes: Sequence[Change], snapshots: Sequence[Snapshot], now: int
+        self, batches: Sequence[Batch], changes: Sequence[Change], snapshots: Sequence[Snapshot], now: int, *more: Any
     ) -> list[Stored | None]:
         await asyncio.sleep(0)
         if self.error is not None and batches:
             raise self.error
-        return await super().commit(batches, changes, snapshots, now)
+        return await super().commit(batches, changes, snapshots, now, *more)
 
 
 def test_whoever_waits_for_a_commit_of_unknown_outcome_is_told_and_everything_stops() -> None:
@@ -47,7 +48,7 @@ def test_whoever_waits_for_a_commit_of_unknown_outcome_is_told_and_everything_st
 
         async with wind:
             await wind.fire("slow")
-            settled = asyncio.ensure_future(wind.settled(60))
+            settled = asyncio.ensure_future(wind.settled(600))
             stream = wind.listen("T", "q")
             listening = asyncio.ensure_future(anext(stream))
             await wind.fire("T")
@@ -61,7 +62,7 @@ def test_whoever_waits_for_a_commit_of_unknown_outcome_is_told_and_everything_st
             with pytest.raises(StoreError, match="the disk is gone"):
                 await wind.settled(60)
             with pytest.raises(StoreError, match="the disk is gone"):
-                await settled
+                await asyncio.wait_for(settled, 60)  # it does not wait for its own time limit
             with pytest.raises(StoreError, match="the disk is gone"):
                 await wind.statistics()
             assert isinstance(wind.failed.exception(), StoreError)
@@ -86,16 +87,34 @@ def test_a_full_store_refuses_what_is_fired_goes_on_settling_and_goes_on_by_itse
             store.error = Full("no room: free some")
             with pytest.raises(StoreError, match="no room: free some"):
                 await wind.fire("T")
+            (found,) = await wind.attention()
+            assert (found.urgency, found.kind) == ("high", "store full")
+            assert "no room: free some" in found.text
             gate.set()
             await wind.settled(60)
             assert (await wind.statistics()).purposes["T", "p"].settled == 1
             store.error = None
             await wind.fire("T")
             await wind.settled(60)
+            assert await wind.attention() == []
             assert (await wind.statistics()).purposes["T", "p"].settled == 2
             await wind.fire("T")
             said = [each.message for each in caplog.records if each.levelname == "WARNING"]
             assert said == ["no room: free some", "there is room again"]
+
+    asyncio.run(asyncio.wait_for(main(), 300))
+
+
+def test_attention_says_that_a_store_is_nearly_full() -> None:
+    async def main() -> None:
+        wind = SolarWind(engine=LocalEngine(MemoryStore(20_000)))
+        async with wind:
+            async with wind.listen("T", "p"):
+                assert await wind.attention() == []
+            await wind.fire("T", "x" * 19_100)
+            assert [(each.urgency, each.kind) for each in await wind.attention()][1:] == [
+                ("medium", "store nearly full")
+            ]
 
     asyncio.run(asyncio.wait_for(main(), 300))
 

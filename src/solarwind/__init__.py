@@ -19,6 +19,7 @@ from .errors import (
 from .event import Cause, Event
 from .failure import Later, Reject, Retry
 from .limits import Limits
+from .shares import Share
 from .wind import SolarWind
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "ProtocolError",
     "Reject",
     "Retry",
+    "Share",
     "SolarWind",
     "SolarWindError",
     "StoreError",

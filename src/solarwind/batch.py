@@ -23,7 +23,7 @@ from .errors import BadName, ProtocolError, TooLarge
 from .event import Cause
 from .limits import Limits
 from .names import check_topic
-from .payload import JSON
+from .payload import HIDDEN_JSON, JSON
 
 FORMAT = 3
 _SEQUENCE_BITS = 30
@@ -161,7 +161,7 @@ class Batch:
                 _check_outline(memoryview(data)[4:body], limits)
             header = _decode(memoryview(data)[4:body])
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise ProtocolError(f"expected a batch, got a header that is none: {error}") from None
+            raise ProtocolError(f"expected a batch, got an invalid header: {error}") from None
         if header.format != FORMAT:
             raise ProtocolError(f"expected a batch of format {FORMAT}, got format {header.format}: upgrade Solar Wind")
         try:
@@ -282,6 +282,13 @@ class Batch:
         head = _encode(part)
         body = self.data[starts[start] : starts[stop]]
         return Batch(part, b"".join((len(head).to_bytes(4, "little"), head, body)), 4 + len(head))
+
+    def without_payload(self, index: int) -> Batch:
+        """Return a batch of one event with its attributes, and the payload None, of a content type that says so."""
+        none = b"null"
+        header = msgspec.structs.replace(self.part(index, index + 1).header, sizes=[len(none)], content=HIDDEN_JSON)
+        head = _encode(header)
+        return Batch(header, b"".join((len(head).to_bytes(4, "little"), head, none)), 4 + len(head))
 
     def select(self, indices: Sequence[int]) -> Batch:
         """Return a batch of just these events, in this order. They keep their ids."""

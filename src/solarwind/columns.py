@@ -17,12 +17,13 @@ import msgspec
 from .errors import BadArgument, TooLarge
 from .event import Cause
 from .names import check_content, check_id, check_key, shown
-from .payload import JSON
+from .payload import BYTES, JSON
 
 MAX_TIME = (1 << 62) - 1  # ns since 1970, and from a batch's first event on
 MAX_EXTENSIONS = 64  # for one event
 MAX_EXTENSION_BYTES = 8 << 10  # of UTF-8, names and values of an event together
 _NIL = msgspec.Raw(b"\xc0")
+_OWN_CONTENT = (JSON, BYTES)  # which need no check
 _EXTENSION = re.compile(r"[a-z0-9]{1,64}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
@@ -121,7 +122,7 @@ class _Content(Column):
 
     def check(self, header: Header) -> None:
         for content in {header.content} if isinstance(header.content, str) else set(header.content):
-            if content != JSON:
+            if content not in _OWN_CONTENT:
                 self._check(content)
 
 
@@ -214,9 +215,12 @@ _values = attrgetter(*COLUMN)
 _PLAIN = (JSON,) + (None,) * (len(COLUMNS) - 1)
 
 
-def columns_of(header: Header) -> tuple[Column, ...]:
+def columns_of(header: Header) -> Sequence[Column]:
     """Return the columns that hold something: none for most batches."""
-    return () if _values(header) == _PLAIN else COLUMNS
+    values = _values(header)
+    if values == _PLAIN:
+        return ()
+    return [column for column, value, plain in zip(COLUMNS, values, _PLAIN, strict=True) if value != plain]
 
 
 Attributes = Mapping[str, Any]  # what an event says besides its payload: a value by the field of its column

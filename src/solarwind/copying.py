@@ -16,12 +16,14 @@ from __future__ import annotations
 import time
 from bisect import bisect_right
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from operator import attrgetter
 from typing import Protocol
 from urllib.parse import urlsplit
 
 import msgspec
 
 from .batch import Batch
+from .core.facts import Note
 from .core.log import Stored
 from .core.spans import Spans
 from .core.state import Change, Letter, Snapshot, State, encode, recovered
@@ -45,14 +47,22 @@ class CopyStore(Protocol):
     snapshots; it may return None for a batch's position, but keeps all batches, in order."""
 
     async def commit(
-        self, batches: Sequence[Batch], changes: Sequence[Change], snapshots: Sequence[Snapshot], now: int
+        self,
+        batches: Sequence[Batch],
+        changes: Sequence[Change],
+        snapshots: Sequence[Snapshot],
+        now: int,
+        *,
+        notes: Sequence[Note] = (),
     ) -> list[Stored | None]: ...
 
     async def read(self, topic: str, position: int, max_bytes: int) -> list[Stored]: ...
 
     async def history(self, topic: str) -> tuple[int, int]: ...
 
-    async def dead(self, topic: str, purpose: str) -> list[Letter]: ...
+    async def dead(self, topic: str, purpose: str, track: int, positions: Spans) -> list[Letter]: ...
+
+    async def notes(self, topic: str, positions: Spans) -> list[Note]: ...
 
     async def topic(self, name: str, keep_ns: int | None, keep_bytes: int | None) -> None: ...
 
@@ -190,6 +200,15 @@ class PositionMap:
             for each in letters
             if each.position in self
         ]
+
+    def notes(self, notes: Iterable[Note], of: Spans) -> list[Note]:
+        """Return what is noted about these events, in the order reported, each once."""
+        moved: list[Note] = []
+        for each in sorted(notes, key=attrgetter("reported_at")):
+            edges = self.spans(of.common(Spans(each.edges))).edges
+            tried = [(self.below(at), tried) for at, tried in each.tried if at in of]
+            moved.append(msgspec.structs.replace(each, edges=edges, tried=tried))
+        return [each for at, each in enumerate(moved) if each.edges and (not at or each != moved[at - 1])]
 
     def state(self, state: State) -> State:
         """Return the same state with the target's positions: the same events are pending, waiting, tried and dead."""
@@ -383,12 +402,14 @@ class _Copying:
         end, positions = topic.target.end, topic.positions
         self._done += positions.count
         while page := await self._page(topic):
-            before, batches = positions.count, []
+            before, batches, fresh = positions.count, list[Batch](), Spans()
             for stored in page:
                 known = max(0, end - positions.count)  # events of this batch that are there: it was cut in two
                 batches.append(stored.batch.part(known, len(stored.batch)) if known else stored.batch)
                 positions.add(stored)
-            written = await self._target.store_of(topic.name).commit(batches, [], [], self._now)
+                fresh.add(stored.start + known, stored.stop)
+            notes = positions.notes(await self._source.store_of(topic.name).notes(topic.name, fresh), fresh)
+            written = await self._target.store_of(topic.name).commit(batches, [], [], self._now, notes=notes)
             self._check(topic, batches, written, max(before, end))
             self._done += positions.count - before
             self._progress(self._done, self._total)
@@ -467,8 +488,7 @@ def _track(state: State) -> tuple[str, int]:
 
 async def _letters(end: End, state: State) -> list[Letter]:
     """Return the dead letters of a track."""
-    letters = await end.store_of(state.topic).dead(state.topic, state.purpose)
-    return [letter for letter in letters if letter.position in state.dead]
+    return await end.store_of(state.topic).dead(state.topic, state.purpose, state.track, state.dead)
 
 
 def _same_event(one: tuple[Batch, int], other: tuple[Batch, int]) -> bool:

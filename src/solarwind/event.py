@@ -26,8 +26,9 @@ class Cause(msgspec.Struct, frozen=True, array_like=True):
     """Why an event was fired.
 
     `kind` says what `id` names: an earlier event's id, a user, a schedule, a machine or an application.
-    For an earlier event, `purpose` and `version` are those of the handler that fired this one, and
-    `root` is the id of the event at the head of the chain.
+    For an earlier event, `purpose` and `version` are those of the handler that fired this one,
+    `root` is the id of the event at the head of the chain, `depth` how many events of the chain come
+    before this one, and `topic` that of the earlier event; None where that is not known.
     """
 
     kind: CauseKind
@@ -35,20 +36,36 @@ class Cause(msgspec.Struct, frozen=True, array_like=True):
     purpose: str | None = None
     version: int | None = None
     root: str | None = None
+    depth: int | None = None
+    topic: str | None = None
 
     def __post_init__(self) -> None:
         """Raise `BadArgument` for a field of another type, which a direct call would let pass."""
+        # In one expression, because it is called for each cause that is read.
+        if not (
+            isinstance(self.id, str)
+            and (self.purpose is None or isinstance(self.purpose, str))
+            and (self.version is None or isinstance(self.version, int))
+            and (self.root is None or isinstance(self.root, str))
+            and (self.depth is None or isinstance(self.depth, int))
+            and (self.topic is None or isinstance(self.topic, str))
+            and self.kind in _KINDS
+        ):
+            self._refuse()
+
+    def _refuse(self) -> None:
         for name, value, type_, optional in (
             ("kind", self.kind, str, False),
             ("id", self.id, str, False),
             ("purpose", self.purpose, str, True),
             ("version", self.version, int, True),
             ("root", self.root, str, True),
+            ("depth", self.depth, int, True),
+            ("topic", self.topic, str, True),
         ):
             if not (isinstance(value, type_) or (optional and value is None)):
                 raise BadArgument(f"expected a cause's {name} as {type_.__name__}, got {value!a}: {_SUCH_AS}")
-        if self.kind not in _KINDS:
-            raise BadArgument(f"expected a cause's kind, one of {', '.join(_KINDS)}, got {self.kind!a}: {_SUCH_AS}")
+        raise BadArgument(f"expected a cause's kind, one of {', '.join(_KINDS)}, got {self.kind!a}: {_SUCH_AS}")
 
     @classmethod
     def user(cls, name: str) -> Cause:
@@ -87,22 +104,26 @@ class Cause(msgspec.Struct, frozen=True, array_like=True):
     @property
     def _length(self) -> int:
         """The characters of all its names."""
-        return len(self.id) + len(self.purpose or "") + len(self.root or "")
+        return len(self.id) + len(self.purpose or "") + len(self.root or "") + len(self.topic or "")
 
     def _check(self) -> None:
-        """Raise `BadArgument` where a field is too long."""
-        for name, text in (("id", self.id), ("purpose", self.purpose or ""), ("root", self.root or "")):
-            if len(text) > MAX_CAUSE:
+        """Raise `BadArgument` where a field is too long, or the depth is none."""
+        for name, text in (("id", self.id), ("purpose", self.purpose), ("root", self.root), ("topic", self.topic)):
+            if text is not None and len(text) > MAX_CAUSE:
                 raise BadArgument(
                     f"expected a cause whose {name} has at most {MAX_CAUSE:,} characters, got {len(text):,}"
                 )
+        if self.depth is not None and self.depth < 1:
+            raise BadArgument(f"expected a cause whose depth is 1 or more, got {self.depth}")
 
     @classmethod
     def event(cls, event: Event) -> Cause:
         """Return the cause for an event that is fired because of `event`."""
         if not isinstance(event, Event):
             raise BadArgument(f"expected the Event that is the cause, got {event!a}: {_SUCH_AS}")
-        return cls("event", event.id, event.purpose or None, event.version or None, event.root)
+        id, cause = event.id, event.cause
+        root, depth = (cause.root or id, cause.depth or 1) if cause.kind == "event" else (id, 0)
+        return cls("event", id, event.purpose or None, event.version or None, root, depth + 1, event.topic)
 
 
 _write_cause = msgspec.msgpack.Encoder().encode
@@ -111,7 +132,8 @@ _read_cause = msgspec.msgpack.Decoder(Cause).decode
 
 class HandOut(msgspec.Struct, eq=False):
     """What the events that are handed out together share. `start` is the position of the batch's first event, `home`
-    the engine they come from, and `tried` the attempts already made, by position."""
+    the engine they come from, and `tried` the attempts already made, by position. With `shadow` they are copies for a
+    shadow."""
 
     batch: Batch
     start: int = 0
@@ -119,6 +141,7 @@ class HandOut(msgspec.Struct, eq=False):
     version: int = 0
     home: Any = None
     tried: dict[int, int] = msgspec.field(default_factory=dict)
+    shadow: bool = False
 
 
 class Event(msgspec.Struct, eq=False, repr_omit_defaults=True):
@@ -194,6 +217,13 @@ class Event(msgspec.Struct, eq=False, repr_omit_defaults=True):
         return self.cause.root or self.id
 
     @property
+    def depth(self) -> int:
+        """How many events of the chain that caused it come before it, as far as that is known; 0 where no event caused
+        it."""
+        cause = self.cause
+        return cause.depth or 1 if cause.kind == "event" else 0
+
+    @property
     def key(self) -> str | None:
         return self._of.batch.key(self._index)
 
@@ -216,6 +246,12 @@ class Event(msgspec.Struct, eq=False, repr_omit_defaults=True):
     def version(self) -> int:
         """The version of the purpose it is handed out to; 0 outside a handler."""
         return self._of.version
+
+    @property
+    def shadow(self) -> bool:
+        """Whether it is a copy for a shadow. Nothing is accepted of what its handler fires, but whatever else the
+        handler does is done: it may want to leave that out."""
+        return self._of.shadow
 
     def __repr__(self) -> str:
         return f"<Event {self.id} on {self.topic!r}>"

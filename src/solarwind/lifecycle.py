@@ -95,7 +95,7 @@ def _complete(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Any]) -
         except (SystemExit, KeyboardInterrupt) as error:
             if task.done():
                 raise
-            log.error("a task or callback raised %s: it ends nothing but itself", type(error).__name__, exc_info=error)
+            log.error("a task or callback raised %s: nothing else ends with it", type(error).__name__, exc_info=error)
 
 
 async def finish(tasks: Collection[asyncio.Future[Any]], seconds: float) -> None:
@@ -221,7 +221,9 @@ def log_draining(wind: SolarWind) -> None:
     """Log how many running handlers it waits for, if any."""
     busy = wind.busy
     if busy and wind.grace > 0:
-        log.warning("draining: %d handler%s, up to %g s; again to leave at once", busy, "s" * (busy > 1), wind.grace)
+        log.warning(
+            "draining: %d handler%s, up to %g s; a second signal does not wait", busy, "s" * (busy > 1), wind.grace
+        )
 
 
 async def serve(
@@ -239,7 +241,7 @@ async def serve(
                 return
             if started is not None:
                 started()
-            await _until_over(wind, asked, until_settled)
+            failure = await _until_over(wind, asked, until_settled)
             if asked.done():
                 log_draining(wind)
             stopping = asyncio.ensure_future(wind.stop())
@@ -250,6 +252,8 @@ async def serve(
             if wind.failed.done():
                 wind.failed.result()
             await stopping
+            if failure is not None:
+                raise failure
         finally:
             asked.cancel()
             hurry.cancel()
@@ -279,7 +283,8 @@ async def _say_what_stands_still(wind: SolarWind) -> None:
         before = left
 
 
-async def _until_over(wind: SolarWind, asked: asyncio.Future[Any], until_settled: bool) -> None:
+async def _until_over(wind: SolarWind, asked: asyncio.Future[Any], until_settled: bool) -> BaseException | None:
+    """Wait for a reason to end. Return the error for which it is not known whether everything is settled, if any."""
     reasons: list[asyncio.Future[Any]] = [asked, wind.failed]
     settled = asyncio.ensure_future(wind.settled()) if until_settled else None
     saying = asyncio.ensure_future(_say_what_stands_still(wind)) if until_settled else None
@@ -288,5 +293,4 @@ async def _until_over(wind: SolarWind, asked: asyncio.Future[Any], until_settled
     await asyncio.wait(reasons, return_when=asyncio.FIRST_COMPLETED)
     if saying is not None and not saying.cancel() and not saying.cancelled():
         saying.exception()  # it only says something
-    if settled is not None and not settled.cancel() and not settled.cancelled():
-        settled.exception()  # retrieved: the failure is reported elsewhere
+    return settled.exception() if settled is not None and not settled.cancel() and not settled.cancelled() else None

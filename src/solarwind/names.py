@@ -1,11 +1,13 @@
-"""The grammars of topics, purposes, keys, ids and paths, and the checks that refuse anything else."""
+"""The grammars of topics, purposes, keys, ids and paths: the checks that refuse anything else, and the refusals of
+names that nothing has."""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Collection
 
-from .errors import BadArgument, BadName
+from .errors import BadArgument, BadName, NotFound
 
 _TOPIC = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
 _CONTENT = re.compile(r"[!-~]([ -~]{0,198}[!-~])?")
@@ -106,3 +108,15 @@ def shown(value: object) -> str:
     """Return a value as a refusal shows it: in ASCII, of at most 80 characters."""
     text = ascii(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def no_purpose(topic: str, purpose: str, there: Collection[str] = ()) -> NotFound:
+    """Return the refusal for a purpose that a topic does not have; `there` are those that it has."""
+    names = ", ".join(map(repr, sorted(there)[:5]))
+    has = f"it has {names}" if names else "it has no purposes"
+    return NotFound(f"expected a purpose of topic {topic!r}, got {purpose!r}, which does not exist: {has}")
+
+
+def no_topic(topic: str) -> NotFound:
+    """Return the refusal for a topic that has no events and no purposes."""
+    return NotFound(f"expected a topic that something was fired on or listens to, got {topic!r}, which does not exist")

@@ -8,15 +8,28 @@ the endpoints, `/openapi.json` and the commands are made from it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from typing import Any, TypeVar
 
+import msgspec
+
+from .engine.arguments import PARTS
 from .engine.base import Engine
 from .engine.operations import Operations
 from .engine.request import Cli, Http, Operation, Owns, Request
 from .loops import on_loop
 from .options import check_order
-from .records import PurposeInfo, Statistics, TopicInfo
+from .origin import user_name
+from .records import (
+    Attention,
+    InstanceInfo,
+    PurposeInfo,
+    Statistics,
+    StoreInfo,
+    TopicInfo,
+    sorted_attention,
+    sorted_instances,
+)
 
 R = TypeVar("R")
 
@@ -27,6 +40,18 @@ def _topics(parts: Sequence[tuple[list[TopicInfo], Owns]]) -> list[TopicInfo]:
 
 def _purposes(parts: Sequence[tuple[list[PurposeInfo], Owns]]) -> list[PurposeInfo]:
     return sorted((each for found, _ in parts for each in found), key=lambda each: (each.topic, each.purpose))
+
+
+def _instances(parts: Sequence[tuple[list[InstanceInfo], Owns]]) -> list[InstanceInfo]:
+    return sorted_instances(each for found, _ in parts for each in found)
+
+
+def _stores(parts: Sequence[tuple[list[StoreInfo], Owns]]) -> list[StoreInfo]:
+    return sorted((each for found, _ in parts for each in found), key=lambda each: each.store)
+
+
+def _attention(parts: Sequence[tuple[list[Attention], Owns]]) -> list[Attention]:
+    return sorted_attention(each for found, _ in parts for each in found)
 
 
 def _statistics(parts: Sequence[tuple[Statistics, Owns]]) -> Statistics:
@@ -40,6 +65,13 @@ _PURPOSE = f"{_TOPIC}/purposes/{{purpose}}"
 _ENCODE = 'video.uploaded "Encode video to MP4"'
 # The name and the description of a body.
 _LETTERS = "Letters", "Which dead letters: those with these `ids`, or `all`."
+_REDRIVEN = (
+    "LettersRedriven",
+    "Which dead letters: those with these `ids`, or `all`; and to which `version` alone.",
+)
+_SHARE = "VersionShare", "A version, and its `share` of the events, from 0 to 1."
+_SHADOW = "VersionShadow", "Which version is to be a shadow."
+_PROMOTED = "VersionPromoted", "Which version is to be current."
 _SPAN = (
     "Span",
     "A part of the history: `now`, `beginning`, a time such as 2026-01-31T12:00:00Z, or so long ago such as 2h.",
@@ -75,6 +107,64 @@ class Operator:
             examples=("purposes video.uploaded",),
         ),
     )
+    instances = Operation(
+        Operations.instances,
+        to="all",
+        merge=_instances,
+        repeat="question",
+        http=Http("GET", "/v1/instances", "The live instances of the purposes, of one topic or of all", "instances"),
+        cli=Cli(
+            "instances",
+            "The live instances of the purposes, of one topic or of all.",
+            none="No instances{on_topic}.",
+            examples=("instances video.uploaded",),
+        ),
+    )
+    stores = Operation(
+        Operations.stores,
+        to="all",
+        merge=_stores,
+        repeat="question",
+        http=Http("GET", "/v1/stores", "The stores: their room, and how long commits take", "stores"),
+        cli=Cli("stores", "The store of each dispatcher: its room, and how long commits take.", none="No stores."),
+    )
+    attention = Operation(
+        Operations.attention,
+        to="all",
+        merge=_attention,
+        repeat="question",
+        http=Http("GET", "/v1/attention", "What needs a person, the most urgent first", "attention"),
+        cli=Cli(
+            "attention",
+            "What needs a person, the most urgent first.",
+            none="Nothing needs anybody.",
+            options={"limit": "How many at most."},
+            examples=("attention",),
+        ),
+    )
+    rates = Operation(
+        Operations.rates,
+        repeat="question",
+        http=Http("GET", f"{_PURPOSE}/rates", "How many events in the last five minutes, hour and day"),
+        cli=Cli(
+            "rates",
+            "How many events a purpose had in the last five minutes, hour and day.",
+            examples=(f"rates {_ENCODE}",),
+        ),
+    )
+    audit = Operation(
+        Operations.audit,
+        to="engine",
+        repeat="question",
+        http=Http("GET", "/v1/audit", "Who did what, the latest first", "audit"),
+        cli=Cli(
+            "audit",
+            "What operators did, the latest first, in pages: who, when, and to how many events.",
+            none="Nobody did anything.",
+            options={"after": "The page behind an earlier one, which says its name.", "limit": "How many at most."},
+            examples=("audit --limit 20",),
+        ),
+    )
     statistics = Operation(
         Operations.statistics,
         to="all",
@@ -96,12 +186,13 @@ class Operator:
     )
     redrive = Operation(
         Operations.redrive,
-        http=Http("POST", f"{_PURPOSE}/dead/redrive", "Hand dead letters out again", "redriven", *_LETTERS),
+        http=Http("POST", f"{_PURPOSE}/dead/redrive", "Hand dead letters out again", "redriven", *_REDRIVEN),
         cli=Cli(
             "dead redrive",
             "Hand dead letters out again, as if never tried.",
             "{} to be handed out again",
-            examples=(f"dead redrive {_ENCODE} --all",),
+            options={"version": "To this version alone."},
+            examples=(f"dead redrive {_ENCODE} --all", "dead redrive video.uploaded Encode --all --version 2"),
         ),
     )
     discard = Operation(
@@ -119,8 +210,106 @@ class Operator:
             "replay",
             "Make a topic's history pend again for a purpose.",
             "{} to be handed out again",
-            options={"since": "From: beginning, now, a time, or so long ago (2h).", "until": "Up to: the same."},
-            examples=(f"replay {_ENCODE} --since 1h",),
+            says_dry="{} would be handed out again",
+            none="0 events: there are none of that time, they were not caused so, or they pend already",
+            options={
+                "since": "From: beginning, now, a time, or so long ago (2h).",
+                "until": "Up to: the same.",
+                "caused_by": "Only what a version of a purpose caused: TOPIC/PURPOSE@VERSION.",
+                "dry_run": "Only count them.",
+            },
+            examples=(
+                f"replay {_ENCODE} --since 1h",
+                "replay video.encoded Publish --caused-by video.uploaded/Encode@2",
+            ),
+        ),
+    )
+    pause = Operation(
+        Operations.pause,
+        http=Http("POST", f"{_PURPOSE}/pause", "Pause a purpose"),
+        cli=Cli(
+            "pause",
+            "Hand out nothing more of a purpose until it is resumed: its events pend.",
+            "{purpose} on {topic} is paused",
+            key="paused",
+            examples=(f"pause {_ENCODE}",),
+        ),
+    )
+    resume = Operation(
+        Operations.resume,
+        http=Http("POST", f"{_PURPOSE}/resume", "Resume a purpose that is paused"),
+        cli=Cli(
+            "resume",
+            "Hand out a paused purpose again.",
+            "{purpose} on {topic} is resumed",
+            key="resumed",
+            examples=(f"resume {_ENCODE}",),
+        ),
+    )
+    rollout = Operation(
+        Operations.rollout,
+        repeat="question",
+        http=Http("GET", f"{_PURPOSE}/rollout", "The versions of a purpose, and their shares"),
+        cli=Cli(
+            "rollout show",
+            "The versions of a purpose: their states, and their shares of the events.",
+            examples=(f"rollout show {_ENCODE}",),
+        ),
+    )
+    share = Operation(
+        Operations.share,
+        http=Http("POST", f"{_PURPOSE}/rollout/share", "Give a version a share of the events", "", *_SHARE),
+        cli=Cli(
+            "rollout share",
+            "Give a version a share of the events that are fired from now on.",
+            options={
+                "version": "Which version.",
+                "share": "From 0 to 1, or in per cent: 0.1 or 10%; with 0 it is held.",
+            },
+            examples=("rollout share video.uploaded Encode --version 2 --share 0.1",),
+        ),
+    )
+    shadow = Operation(
+        Operations.shadow,
+        http=Http("POST", f"{_PURPOSE}/rollout/shadow", "Give a version copies of the events", "", *_SHADOW),
+        cli=Cli(
+            "rollout shadow",
+            "Give a version a copy of what the current one gets: what it does with it is only compared.",
+            options={"version": "Which version."},
+            examples=("rollout shadow video.uploaded Encode --version 2",),
+        ),
+    )
+    differences = Operation(
+        Operations.differences,
+        repeat="question",
+        http=Http(
+            "GET", f"{_PURPOSE}/rollout/differences", "What shadows made of events, where that differs", "differences"
+        ),
+        cli=Cli(
+            "rollout differences",
+            "The events of which shadows made something else than the current version, the latest first.",
+            none="No differences of {purpose!r} on {topic}.",
+            options={"limit": "How many at most."},
+            examples=(f"rollout differences {_ENCODE}",),
+        ),
+    )
+    promote = Operation(
+        Operations.promote,
+        http=Http("POST", f"{_PURPOSE}/rollout/promote", "Make a version the current one", "", *_PROMOTED),
+        cli=Cli(
+            "rollout promote",
+            "Make a version the current one, which gets all events that are in no other's share.",
+            options={"version": "Which version."},
+            examples=("rollout promote video.uploaded Encode --version 2",),
+        ),
+    )
+    rollback = Operation(
+        Operations.rollback,
+        http=Http("POST", f"{_PURPOSE}/rollout/rollback", "Make the version current that was so before"),
+        cli=Cli(
+            "rollout rollback",
+            "Make the version current that was so before; the present one gets nothing more.",
+            examples=(f"rollout rollback {_ENCODE}",),
         ),
     )
     retire = Operation(
@@ -136,6 +325,33 @@ class Operator:
             examples=(f"retire {_ENCODE} --force",),
         ),
     )
+    events = Operation(
+        Operations.events,
+        repeat="question",
+        http=Http("GET", f"{_TOPIC}/events", "A topic's history", "events"),
+        cli=Cli(
+            "events",
+            "The events of a topic's history, in the order accepted, in pages.",
+            none="No such events on {topic}.",
+            options={
+                "since": "From: beginning, now, a time, or so long ago (2h).",
+                "after": "The page behind an earlier one, which says its name.",
+                "key": "Only those with this key.",
+                "limit": "How many at most.",
+            },
+            examples=("events video.uploaded --since 1h",),
+        ),
+    )
+    event = Operation(
+        Operations.event,
+        repeat="question",
+        http=Http("GET", f"{_TOPIC}/events/{{id}}", "An event, and what became of it for each purpose"),
+        cli=Cli(
+            "show",
+            "An event, and what became of it for each purpose.",
+            examples=("show video.uploaded upload-17",),
+        ),
+    )
     trace = Operation(
         Operations.trace,
         to="engine",
@@ -145,6 +361,7 @@ class Operator:
             "trace",
             "An event, and the tree of what it caused.",
             options={"after": "Only what it caused after that event.", "limit": "How many events at most."},
+            follow="Print what changes, until all of it is over, or SIGINT or SIGTERM.",
             examples=("trace upload-17",),
         ),
     )
@@ -169,6 +386,7 @@ class Internal(Operator):
     purpose = Operation(
         Operations.purpose, repeat="question", http=Http("GET", _PURPOSE, "A purpose, and how it stands")
     )
+    outcomes = Operation(Operations.outcomes, repeat="question")
     letter = Operation(
         Operations.letter,
         repeat="question",
@@ -195,6 +413,7 @@ class Internal(Operator):
     )
     idle = Operation(Operations.idle, right="own", to="engine", repeat="always")
     left = Operation(Operations.left, right="own", to="engine", repeat="question")
+    watch = Operation(Operations.watch, to="engine", repeat="question")
 
 
 class Asking(Operator):
@@ -202,10 +421,49 @@ class Asking(Operator):
 
     _engine: Engine
     _loop: asyncio.AbstractEventLoop | None
+    _parts: tuple[Callable[[], Iterable[Attention]], ...] = ()
 
     async def ask(self, request: Request[R]) -> R:
         """Do one of the operations and return its answer. Raise what it raises."""
-        return await on_loop(self._loop, self._engine.ask(request))
+        request = request if request.by else msgspec.structs.replace(request, by=user_name())
+        return await on_loop(self._loop, self.ask_here(request))
+
+    async def ask_here(self, request: Request[R]) -> R:
+        """Do it on its own loop; who asks is known. What needs a person is also what parts of this process know."""
+        answer = await self._engine.ask(request)
+        if self._parts and isinstance(answer, list) and request.operation.name == "attention":
+            found = sorted_attention([*answer, *(each for part in self._parts for each in part())])
+            answer[:] = found[: request.arguments["limit"]]
+        return answer
+
+    def add_part(self, attention: Callable[[], Iterable[Attention]]) -> Callable[[], None]:
+        """Have a part of this process, such as a server, say what needs a person. Return a function that ends that."""
+        self._parts = (*self._parts, attention)
+
+        def end() -> None:
+            self._parts = tuple(each for each in self._parts if each is not attention)
+
+        return end
+
+    async def watch(
+        self,
+        parts: Collection[str] = PARTS,
+        *,
+        topic: str | None = None,
+        purpose: str | None = None,
+        interval: int = 1,
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Yield all facts of these parts, and from then on what has changed, every `interval` seconds (from 1 to 60) in
+        which anything has: of all topics and purposes, or of one.
+
+        Each change is a merge patch (RFC 7396) by part and key, such as `{"purposes": {"T/p": {"pending": 3}}}`, and
+        None stands for what is gone. One with the key `snapshot` begins anew: forget what you had. A reader that is too
+        slow gets a snapshot instead of what it missed. Raise `BadArgument`, `BadName`, `Busy`, and `Unavailable` when
+        the dispatcher stops.
+        """
+        watched = Internal.watch.follow(self, parts=parts, topic=topic, purpose=purpose, interval=interval)
+        async for text in watched:
+            yield msgspec.json.decode(text)
 
 
 def _rows(tables: Iterable[type]) -> dict[str, Operation[..., Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import socket
 import sys
@@ -17,7 +18,7 @@ def process_name() -> str:
 
 def this_process() -> str:
     """Return the name of this process among those of all machines."""
-    return f"{MACHINE}/{process_name()}"
+    return _among_all(process_name())  # one text, however many instances have it
 
 
 def program_name(path: str) -> str:
@@ -27,6 +28,21 @@ def program_name(path: str) -> str:
     if name == "__main__.py":
         name = os.path.basename(os.path.abspath(folder))
     return name if name and not name.startswith("-") else os.path.basename(sys.executable or "python")
+
+
+@cache
+def user_name() -> str:
+    """Return the name of this process's user, and the machine."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):  # in a container the user may have none
+        name = f"uid {os.getuid()}"
+    return f"{name}@{MACHINE}"
+
+
+@cache
+def _among_all(name: str) -> str:
+    return f"{MACHINE}/{name}"
 
 
 @cache

@@ -24,6 +24,7 @@ from .errors import BadArgument, BadPayload
 
 JSON = "application/json"
 BYTES = "application/octet-stream"
+HIDDEN_JSON = "application/json; hidden=true"  # of the null in the place of a payload that needs a further right
 _JSON_TYPE = re.compile(r"[\w!#$&^.+-]+/([\w!#$&^.-]+\+)?json[ \t]*(;[ -~]*)?", re.ASCII | re.IGNORECASE)
 
 _PLAIN = frozenset((dict, list, str, int, float, bool, tuple, type(None)))
@@ -110,7 +111,7 @@ def _check_each(left: list[Any], sure: frozenset[type]) -> list[tuple[Any, list[
             continue
         if kind is float:
             if not isfinite(value):
-                raise ValueError(f"{value} is no number that JSON has: fire None, or text")
+                raise ValueError(f"{value} is not a number that JSON has: fire None, or text")
         elif isinstance(value, dict):
             if not _TEXT.issuperset(map(type, value)):
                 _check_names(value)

@@ -2,17 +2,67 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
+from typing import Literal
 
 import msgspec
 
 from .event import Event
 
+# The bounds of histograms of times, in seconds: 0.1 ms to 50 minutes.
+HISTOGRAM_S: tuple[float, ...] = tuple(count / 10_000 * 10**power for power in range(8) for count in (1, 3))
+
 
 class TopicStatistics(msgspec.Struct, frozen=True):
-    """`fired` counts the events accepted since the topic exists."""
+    """`fired` counts the events accepted since the topic exists, `fired_per_s` is the mean of the last 10 seconds."""
 
     fired: int
+    fired_per_s: float = 0.0
+
+
+class PurposeRates(msgspec.Struct, frozen=True):
+    """How many events a second, as a mean of the last 10 seconds: `fired` on the topic, and of the purpose `settled`,
+    `retried` and made `dead` letters. `recent` has how many it settled in each 10 seconds of the last five minutes, the
+    oldest first; nothing where that was none."""
+
+    fired: float = 0.0
+    settled: float = 0.0
+    retried: float = 0.0
+    dead: float = 0.0
+    recent: tuple[int, ...] = ()
+
+
+class Histogram(msgspec.Struct, frozen=True):
+    """How often something took how long: `counts` of times up to each of `HISTOGRAM_S`, and above the one before; the
+    last one is of longer ones. `sum_s` is all of them together."""
+
+    counts: tuple[int, ...]
+    sum_s: float
+
+    def quantile(self, part: float) -> float | None:
+        """Return about how many seconds at most this part of all took, from 0 to 1; None where there are none. Within
+        one of the `counts` they count as spread evenly."""
+        left = part * sum(self.counts)
+        for bound, before, count in zip(HISTOGRAM_S, (0.0, *HISTOGRAM_S), self.counts, strict=False):
+            if count and left <= count:
+                return before + (bound - before) * left / count
+            left -= count
+        return HISTOGRAM_S[-1] if any(self.counts) else None
+
+    def mean(self) -> float | None:
+        """Return the mean in seconds; None where there are none."""
+        return self.sum_s / sum(self.counts) if any(self.counts) else None
+
+
+class VersionTimes(msgspec.Struct, frozen=True):
+    """How long a version's events took, since the dispatcher started: in the `handler`, and from when they were fired,
+    or due, until they were `settled`. They are counted for each report of an instance: the time in the handler is a
+    mean of the events that it had reported, and the first of them stands for when all were fired."""
+
+    version: int
+    handler: Histogram
+    settled: Histogram
 
 
 class PurposeStatistics(msgspec.Struct, frozen=True):
@@ -25,6 +75,16 @@ class PurposeStatistics(msgspec.Struct, frozen=True):
     handled, and `dropped` without an instance, from a full buffer, or because the handler raised.
 
     `key_missing` counts the events that a keyed purpose found without a key, since the dispatcher started.
+
+    `state` is "paused" until it is resumed; else "nobody up" where events pend for which no instance is at work; else
+    "failing" where handlers raised, something is left, and nothing was settled in the ten seconds before or since; else
+    "running".
+
+    `oldest` is when the oldest event that is not settled was fired, or when it was due: one that pends, waits for a
+    retry or is in flight. None where there is none, or where it is not known.
+
+    `version_states` has the state of each of the `versions`: see `VersionInfo`. `times` has how long their events took,
+    for those that handled any since the dispatcher started.
     """
 
     exchange: str
@@ -37,6 +97,11 @@ class PurposeStatistics(msgspec.Struct, frozen=True):
     dead: int
     dropped: int
     key_missing: int = 0
+    state: Literal["running", "paused", "nobody up", "failing"] = "running"
+    oldest: datetime | None = None
+    rates: PurposeRates = PurposeRates()
+    version_states: tuple[str, ...] = ()
+    times: tuple[VersionTimes, ...] = ()
 
 
 class Statistics(msgspec.Struct, frozen=True):
@@ -59,6 +124,202 @@ def listed(statistics: Statistics, topic: str | None) -> list[PurposeInfo]:
         for (name, purpose), counts in sorted(statistics.purposes.items())
         if topic in (None, name)
     ]
+
+
+class InstanceInfo(msgspec.Struct, frozen=True):
+    """A live instance of a purpose. `machine` and `process` are where its handler runs.
+
+    `since` is when it joined, `heard` when it was last heard of: it renews its lease while it has events in hand, and
+    says nothing while it has none. `in_hand` events are with it, and it has `room` for so many together. `state` is
+    "running"; "silent" once its lease ended; or "leaving". `settled` counts the events that it has handled, and `rate`
+    is how many a second, as a mean of about the last ten seconds. `error` is why its last event failed, None where none
+    did. Where its version is a shadow, these are of copies, which no count of the purpose has.
+    """
+
+    topic: str
+    purpose: str
+    version: int
+    machine: str
+    process: str
+    state: Literal["running", "silent", "leaving"]
+    since: datetime
+    heard: datetime
+    in_hand: int
+    room: int
+    settled: int
+    rate: float
+    error: str | None
+
+
+def sorted_instances(instances: Iterable[InstanceInfo]) -> list[InstanceInfo]:
+    """Return them by topic, purpose and version, those that joined first before others."""
+    return sorted(instances, key=lambda each: (each.topic, each.purpose, each.version, each.since))
+
+
+class StoreInfo(msgspec.Struct, frozen=True):
+    """The store of a dispatcher: its file, "memory", or the partition on NATS; and the machine and process of the
+    dispatcher. `free` and `size` are bytes, None where only the store's own server can tell. `full`: it refuses new
+    events since it has no room for them. `commits` is how long commits took, since the dispatcher started."""
+
+    store: str
+    process: str
+    free: int | None
+    size: int | None
+    full: bool
+    commits: Histogram
+
+
+AttentionKind = Literal[
+    "nobody up", "failing", "store full", "delayed events stuck", "no owner", "store nearly full", "dead letters",
+    "silent instance", "webhook failing", "held back", "paused",
+]  # fmt: skip
+
+
+class Attention(msgspec.Struct, frozen=True):
+    """Something that needs a person. `topic` and `purpose` are "" where it is not about any; `since` is None where that
+    is not known. `text` is a sentence, `error` what handlers or targets said, which may quote a payload, and
+    `command` the one to look at it, or to do something about it."""
+
+    kind: AttentionKind
+    urgency: Literal["high", "medium", "low"]
+    topic: str
+    purpose: str
+    since: datetime | None
+    text: str
+    command: str
+    error: str | None = None
+
+
+_URGENCIES = {"high": 0, "medium": 1, "low": 2}
+
+
+def sorted_attention(found: Iterable[Attention]) -> list[Attention]:
+    """Return the most urgent first, and of those the ones that are so for longest."""
+    return sorted(
+        found,
+        key=lambda each: (
+            _URGENCIES[each.urgency],
+            each.since.timestamp() if each.since is not None else 0.0,
+            each.kind,
+            each.topic,
+            each.purpose,
+        ),
+    )
+
+
+class RateCounts(msgspec.Struct, frozen=True):
+    """Numbers of events in equal parts of a time, the oldest first: `fired` on the topic, and of the purpose `settled`,
+    `retried`, and made `dead` letters."""
+
+    fired: tuple[int, ...]
+    settled: tuple[int, ...]
+    retried: tuple[int, ...]
+    dead: tuple[int, ...]
+
+
+class RateHistory(msgspec.Struct, frozen=True):
+    """How many events there were up to `time`: in the last five minutes by the second, in the last hour by ten seconds,
+    in the last day by the minute. The last number of each is of a part that is not over yet. Counted since the
+    dispatcher started, and where there are very many purposes, of those in which something happened last."""
+
+    topic: str
+    purpose: str
+    time: datetime
+    seconds: RateCounts
+    ten_seconds: RateCounts
+    minutes: RateCounts
+
+
+class VersionInfo(msgspec.Struct, frozen=True):
+    """A version of a purpose. Its `state` is "current"; "ramping 10 %", with a share of its own; "shadow", it gets a
+    copy of what the current one gets; "draining", it gets nothing more and has events in hand; "drained"; or "held", it
+    gets nothing yet.
+
+    `share` is the part of the events that it gets now, from 0 to 1: where a version with a share has no instance, the
+    current one has it. `pending` are the events that it is to get, `in_flight` those that its instances have.
+
+    Of a shadow these are copies. Since it is one, or since the dispatcher started, so many events were `compared`, so
+    many of these `differed`, and so many were `missed` and not compared, because it had no instance, or one of the two
+    was too slow.
+
+    `mean_s` is how long its handler took since the dispatcher started, as a mean, and `p95_s` about how long at most
+    for 95 of a hundred events, a shadow's copies included: see `VersionTimes`. They are None where it handled none.
+    `handled` counts the attempts since then, those at a shadow's copies included, and `settled` the events that they
+    settled: the other attempts failed, or said later."""
+
+    version: int
+    state: str
+    share: float
+    exchange: str
+    instances: int
+    pending: int
+    in_flight: int
+    compared: int = 0
+    differed: int = 0
+    missed: int = 0
+    mean_s: float | None = None
+    p95_s: float | None = None
+    handled: int = 0
+    settled: int = 0
+
+
+class RolloutInfo(msgspec.Struct, frozen=True):
+    """The versions of a purpose, in the order of their numbers, and the one that is current. `intended` is the one that
+    is current whenever it has an instance; without one, a version that was current before it is so meanwhile."""
+
+    topic: str
+    purpose: str
+    current: int
+    versions: tuple[VersionInfo, ...]
+    intended: int
+
+
+class FiredSample(msgspec.Struct, frozen=True):
+    """An event that a handler fired, and the first 100 bytes of its payload as text."""
+
+    topic: str
+    key: str | None
+    payload: str
+
+
+class Result(msgspec.Struct, frozen=True):
+    """What a version made of an event the first time. `outcome` is "settled"; "failed", its handler raised; "rejected";
+    "later"; or "lost" with its instance. `error` is why it was not settled, None where it was. `fired_count` is how
+    many events the handler fired, and `fired` has the first five of these."""
+
+    outcome: Literal["settled", "failed", "rejected", "later", "lost"]
+    error: str | None
+    fired_count: int
+    fired: tuple[FiredSample, ...]
+
+
+class Difference(msgspec.Struct, frozen=True):
+    """An event of which a shadow, which is this `version`, made something else than the current version. `time` is when
+    both had reported it."""
+
+    id: str
+    version: int
+    time: datetime
+    current: Result
+    shadow: Result
+
+
+class AuditEntry(msgspec.Struct, frozen=True):
+    """What an operator did: the `verb`, to which topic and purpose ("" where it has none), with which further
+    `arguments`, as JSON ("" for none), and to how many `events` (None where that has no meaning).
+
+    `by` is who: the name of the token that a server checked, and for whom its client asked; or a user of the machine.
+    Entries are numbered from 1.
+    """
+
+    number: int
+    time: datetime
+    by: str
+    verb: str
+    topic: str
+    purpose: str
+    arguments: str
+    events: int | None
 
 
 class HandlerInfo(msgspec.Struct, frozen=True):
@@ -102,10 +363,51 @@ class DeadLetter(msgspec.Struct, frozen=True):
     time: datetime
 
 
+class Outcome(msgspec.Struct, frozen=True):
+    """What became of an event for a purpose. Its `state` is
+
+    - "pending" at this `place`, from 1 on, to go to the `version`; for a fan-out, in an instance's buffer
+    - "in hand" of the instance of that `version` in that `process` on that `machine`, `since` then
+    - "waiting" for a retry `until` then
+    - "settled" by that instance: handed out at `since`, and `ended` then
+    - "dead": a dead letter since `ended`, of that `error`
+    - "discarded": it was a dead letter, which an operator has discarded
+    - "copied": handed out as copies by a fan-out, which keeps nothing of an event, or dropped
+    - "not for it": accepted before the purpose was there, or passed over
+
+    `attempts` are those made, with the one that is under way. `took_s` is how long the handler took, as a mean of the
+    events that its instance had handled with it. Where a fact is not known it is None, or "".
+    """
+
+    purpose: str
+    state: Literal["pending", "in hand", "waiting", "settled", "dead", "discarded", "copied", "not for it"]
+    version: int | None = None
+    machine: str = ""
+    process: str = ""
+    attempts: int = 0
+    place: int | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    ended: datetime | None = None
+    took_s: float | None = None
+    error: str | None = None
+
+
+class EventInfo(msgspec.Struct, frozen=True):
+    """An event, its `position` in its topic's history, from 0 on, and what became of it for each purpose on the topic,
+    in the order of their names."""
+
+    event: Event
+    position: int
+    outcomes: tuple[Outcome, ...]
+
+
 class Trace(msgspec.Struct, frozen=True):
-    """An event and the events that it caused, in the order fired. `more`: it caused further ones, which
-    `trace(event.id, after=…)` returns, after the last one here if there is any."""
+    """An event and the events that it caused, in the order accepted. `more`: it caused, or may have caused, further
+    ones, which `trace(event.id, after=…)` returns, after the last one here if there is any. `outcomes` has what became
+    of it for each purpose on its topic."""
 
     event: Event
     caused: tuple[Trace, ...]
     more: bool = False
+    outcomes: tuple[Outcome, ...] = ()

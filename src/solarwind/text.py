@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import traceback
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 _OTHER = re.compile(r"[^\x00-\x7e]")
 _CONTROLS = re.compile("[\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\U000e0000-\U000e007f]")
@@ -81,6 +82,11 @@ def _texts(error: BaseException) -> Iterator[str]:
         todo += [each.__cause__, each.__context__]
         if isinstance(each, BaseExceptionGroup):
             todo += each.exceptions
+
+
+def time_text(time_ns: int) -> str:
+    """Return a time, given in ns since 1970, for people."""
+    return datetime.fromtimestamp(time_ns // 1_000_000_000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def redact(url: str) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import shlex
+import sys
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from .engine.base import Engine
-from .engine.local import LocalEngine
 from .errors import BadArgument
 from .limits import Limits
 from .names import check_path
@@ -39,10 +40,12 @@ def open_engine(
     if parts.scheme == "memory":
         if url != "memory://":
             raise BadArgument(f"expected memory:// with nothing after it, got {redact(url)!a}")
+        from .engine.local import LocalEngine
         from .store.memory import MemoryStore
 
         return LocalEngine(MemoryStore(), limits=limits)
     if parts.scheme == "sqlite":
+        from .engine.local import LocalEngine
         from .store.sqlite import SqliteStore
 
         return LocalEngine(SqliteStore(sqlite_path(url)), limits=limits)
@@ -64,8 +67,10 @@ def open_engine(
 
 def missing_extra(extra: str, what: str) -> BadArgument:
     """Return the refusal where a part of the package was not installed."""
+    python = shlex.quote(sys.executable or "python3")  # of this very command: there may be several
     return BadArgument(
-        f"expected what {what} needs, but it is not installed: run pip install '.[{extra}]' in Solar Wind's checkout"
+        f"expected what {what} needs, but it is not installed: run {python} -m pip install '.[{extra}]' in Solar "
+        "Wind's checkout"
     )
 
 

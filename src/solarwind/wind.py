@@ -19,7 +19,8 @@ from msgspec import UNSET, UnsetType
 from .core.effects import Join
 from .engine.base import NOTHING, Engine, Since
 from .engine.running import Running
-from .errors import BadArgument, Unavailable
+from .engine.tasks import complete
+from .errors import BadArgument, SolarWindError, Unavailable
 from .event import Event
 from .failure import Retry
 from .lifecycle import LoopThread, finish, log_draining, run_loop, serve
@@ -44,8 +45,10 @@ from .records import HandlerInfo
 from .service.firing import Firing
 from .service.registration import FunctionOrigin, Registration, Registrations, handled_here, stated
 from .service.runner import handling
+from .service.settling import wait_idle
 from .service.signature import MAX_BATCH, inspect_handler
 from .service.stream import Reader, Stream, check_free
+from .shares import Share
 from .shutdown import Shutdown
 from .urls import open_engine
 
@@ -75,7 +78,7 @@ class SolarWind(Firing, Asking):
         limits: Limits | None = None,
         engine: Engine | None = None,
     ) -> None:
-        self.grace = check_seconds("grace", grace)
+        self.grace = grace
         if limits is not None:
             check_type("limits", limits, Limits, "Limits(payload_bytes=4 << 20)")
         check_token(token)
@@ -109,6 +112,15 @@ class SolarWind(Firing, Asking):
     def engine(self) -> Engine:
         """The engine, which a server exposes over HTTP and WebSocket."""
         return self._engine
+
+    @property
+    def grace(self) -> float:
+        """How long handlers have to finish when it stops, in seconds. May be set, also to a timedelta."""
+        return self._grace
+
+    @grace.setter
+    def grace(self, grace: float | timedelta) -> None:
+        self._grace = check_seconds("grace", grace)
 
     @property
     def limits(self) -> Limits:
@@ -145,12 +157,13 @@ class SolarWind(Firing, Asking):
         lease: float | timedelta = 30.0,
         concurrency: int | None = None,
         batch: int | None = None,
+        rollout: str | float | Share | None = None,
     ) -> Callable[[F], F]:
         """Register a function to handle the events of a topic for a purpose. Each call is one service instance.
 
         - `purpose`: why it listens, in plain words; the function's name if not given
         - `exchange`: `direct` (also `direct:least-busy`, `direct:random`), `fanout`, `keyed`, or one of your own
-        - `version`: of the purpose; the highest with a live instance gets the events
+        - `version`: of the purpose; which of them gets the events follows from `rollout`, and can be changed live
         - `key`: for `keyed`, the payload's field that is the key, such as `$.video_id`; else the event's own key
         - `key_missing`: for `keyed`: "handle" an event without a key as its own key, or "reject" it
         - `since`: where a new purpose begins: "now", "beginning", a datetime, or a timedelta ago
@@ -158,6 +171,8 @@ class SolarWind(Firing, Asking):
         - `lease`: seconds of silence with events in hand after which they go to another instance
         - `concurrency`: how many events it handles at once; 10 for `async def`, 1 for `def`, which runs on a thread
         - `batch`: how many events a batch handler gets at once; at most 500, which is the default
+        - `rollout`: what a version first seen beside others does: "newest" (if not given), it becomes current; "hold",
+          it gets nothing yet; "shadow", it gets copies and is only compared; `Share(0.1)` or 0.1, it has a tenth
 
         The parameter annotated `Event` gets the event, the other one the payload decoded to its annotation; with
         `list[...]` it is a batch handler. Registered while it runs, it joins at once (see `joined`). Raises `BadName`
@@ -170,8 +185,8 @@ class SolarWind(Firing, Asking):
         if batch is not None:
             check_count("batch", batch, MAX_BATCH)
         name = "?" if purpose is None else purpose
-        retry = retry or Retry()
-        common = stated(Join(topic, name, exchange, version, key, retry, key_missing=key_missing), since, lease)
+        join = Join(topic, name, exchange, version, key, retry or Retry(), key_missing=key_missing)
+        common = stated(join, since, lease, rollout)
 
         def register(function: F) -> F:
             self._check_process()
@@ -233,10 +248,12 @@ class SolarWind(Firing, Asking):
         since: Since = "now",
         retry: Retry | None = None,
         lease: float | timedelta = 30.0,
+        rollout: str | float | Share | None = None,
     ) -> Stream:
         """Return the events of a purpose as an async iterator; asking for the next settles the last. See `on` and
         `Stream`. Without `retry`, what the version stated before is left as it is."""
-        join = stated(Join(topic, purpose, exchange, version, key, retry, key_missing=key_missing), since, lease)
+        join = Join(topic, purpose, exchange, version, key, retry, key_missing=key_missing)
+        join = stated(join, since, lease, rollout)
 
         async def enter() -> Reader:
             self._check_running()
@@ -300,7 +317,7 @@ class SolarWind(Firing, Asking):
         flight or waiting for a retry, and its fan-out copies are handled.
 
         Raise `TimeoutError` after `timeout` seconds, with what is left; `Unavailable` in a handler, which would wait
-        for itself.
+        for itself. The log says so where it waits for a purpose that is paused.
         """
         self._check_running()
         check_free(self._handled_now(), self._readers)
@@ -322,7 +339,7 @@ class SolarWind(Firing, Asking):
             await self.joined()
         while True:
             await self._drain_fired()
-            await Internal.idle(self._engine, self._purposes_here())
+            await wait_idle(Internal.idle(self._engine, self._purposes_here()), self._left)
             if self._all_accepted:
                 return
 
@@ -346,30 +363,36 @@ class SolarWind(Firing, Asking):
         self._check_process()
         self._check_not_running()
         self._state = "starting"
-        self._starting = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        self._starting = loop.create_future()
         try:
-            await self._engine.start()
-            self._loop = asyncio.get_running_loop()
-            self._begun = asyncio.Event()
-            self._context = copy_context()  # handlers start from it
-            self._begin_firing(self._loop, self._engine)
-            self._state = "running"
-            for name, setting in self._settings.items():
-                await Internal.keep(self._engine, name, *setting)
-            # No handler runs before all have joined, so that what it fires reaches the others.
-            joining = [self._join(registration) for registration in list(self._registrations)]
-            refusals = [each for each in await asyncio.gather(*joining, return_exceptions=True) if each is not None]
-            if refusals:
-                raise refusals[0]
+            await complete(loop.create_task(self._start()), cancel=True)
         except BaseException:
-            if self._state == "running":
-                await asyncio.wait([self._begin_stop(0)])
-            self._state = "not started"
+            try:
+                if self._state == "running":
+                    await complete(asyncio.gather(self._begin_stop(0), return_exceptions=True))
+            finally:
+                self._state = "not started"
             raise
         finally:
             self._starting.set_result(None)
             self._starting = None
         self._begun.set()
+
+    async def _start(self) -> None:
+        await self._engine.start()
+        self._loop = asyncio.get_running_loop()
+        self._begun = asyncio.Event()
+        self._context = copy_context()  # handlers start from it
+        self._begin_firing(self._loop, self._engine)
+        self._state = "running"
+        for name, setting in self._settings.items():
+            await Internal.keep(self._engine, name, *setting)
+        # No handler runs before all have joined, so that what it fires reaches the others.
+        joining = [self._join(registration) for registration in list(self._registrations)]
+        refusals = [each for each in await asyncio.gather(*joining, return_exceptions=True) if each is not None]
+        if refusals:
+            raise refusals[0]
 
     @on_own_loop
     async def stop(self, grace: float | timedelta | None = None) -> None:
@@ -383,7 +406,7 @@ class SolarWind(Firing, Asking):
             await asyncio.shield(self._starting)
         stopping = self._stopping
         if self._state == "running":
-            stopping = self._begin_stop(check_seconds("grace", self.grace) if seconds is None else seconds)
+            stopping = self._begin_stop(self._grace if seconds is None else seconds)
         elif stopping is not None and seconds is not None:
             asyncio.get_running_loop().call_later(seconds, stopping.cancel)
         if stopping is None:
@@ -426,7 +449,7 @@ class SolarWind(Firing, Asking):
             await self._end_firing(seconds)
         finally:
             try:
-                await self._engine.stop()
+                await complete(asyncio.ensure_future(self._engine.stop()))
             finally:
                 limited.flush()
                 self._state = "stopped"
@@ -571,5 +594,6 @@ class SolarWind(Firing, Asking):
 
 
 def _log_refusal(task: asyncio.Future[None]) -> None:
-    if not task.cancelled() and task.exception() is not None:
-        log.error("refused: %s", task.exception())
+    error = None if task.cancelled() else task.exception()
+    if error is not None:
+        log.error("refused: %s", error, exc_info=None if isinstance(error, SolarWindError) else error)

@@ -126,11 +126,12 @@ class Leave(Message):
 
 class Call(Message):
     """Ask one of the operations (`operations.py`), with its arguments as a map: answered by `Done`, in one or more
-    parts, or `Refused`."""
+    parts, or `Refused`. `by` is for whom, which is noted beside the name of the client's token."""
 
     ref: Ref
     name: str
     arguments: msgspec.Raw = msgspec.Raw(b"\x80")
+    by: str = ""
 
 
 class Ping(Message):
@@ -175,12 +176,13 @@ class Refused(Message):
 
 class Share(msgspec.Struct, array_like=True, frozen=True):
     """An instance's part of a batch: `picks` are edges of positions, `tried` the attempts already made of those that
-    had any."""
+    had any. With `shadow` they are copies for a shadow."""
 
     instance: int
     lease: int
     picks: list[int]
     tried: dict[int, int] = {}
+    shadow: bool = False
 
 
 class Offer(Message):
@@ -257,9 +259,7 @@ def _read(decoder: msgspec.msgpack.Decoder[T], data: bytes | msgspec.Raw) -> T:
     try:
         return decoder.decode(data)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise ProtocolError(
-            f"expected messages of {SUBPROTOCOL}, got {len(data)} bytes that are none: {error}"
-        ) from None
+        raise ProtocolError(f"expected messages of {SUBPROTOCOL}, got {len(data)} other bytes: {error}") from None
 
 
 def _count(data: bytes) -> int:
@@ -271,6 +271,9 @@ def _count(data: bytes) -> int:
 
 def groups(messages: Sequence[Message], max_bytes: int = MAX_TOGETHER) -> Iterator[Sequence[Message]]:
     """Yield what goes into one WebSocket message each: none is much larger than `max_bytes` if it holds several."""
+    if len(messages) == 1:
+        yield messages
+        return
     start = size = 0
     for index, message in enumerate(messages):
         more = _size(message)
@@ -301,20 +304,31 @@ class DeadItem(msgspec.Struct, array_like=True, frozen=True):
     time_ns: int
 
 
+class EventItem(msgspec.Struct, array_like=True, frozen=True):
+    """An event as a batch of one, its position in its topic's history, and what became of it for each purpose: a map of
+    the fields of `records.Outcome` each."""
+
+    batch: bytes
+    position: int
+    outcomes: list[Any]
+
+
 class TraceItem(msgspec.Struct, array_like=True, frozen=True):
-    """An event of a trace as a batch of one; which item caused it, counted from 0, and -1 for the root; and whether it
-    caused more than is here."""
+    """An event of a trace as a batch of one; which item caused it, counted from 0, and -1 for the root; whether it
+    caused more than is here; and what became of it, as in `EventItem`."""
 
     batch: bytes
     parent: int
     more: bool
+    outcomes: list[Any]
 
 
 class StatisticsItem(msgspec.Struct, array_like=True, frozen=True):
-    """A topic, the number of events fired on it, and its purposes with their statistics."""
+    """A topic, the number of events fired on it, how many a second, and its purposes with their statistics."""
 
     topic: str
     fired: int
+    fired_per_s: float
     purposes: dict[str, Any]
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer.main
 from typer.testing import CliRunner
 
 from solarwind import Reject, SolarWind
@@ -25,6 +26,7 @@ from solarwind.testing.contract import until
 
 PATIENCE_S = 180.0  # for all that a test does with a process, on a machine under load
 SERVES_S = 240.0  # a server lives as long as its test, which may be of many commands on a machine under load
+SOLARWIND: Any = typer.main.get_command(app)  # `CliRunner.invoke` makes it anew each time, which takes longer than most
 
 
 @pytest.fixture(autouse=True)
@@ -55,15 +57,21 @@ class Answer:
 
 
 def call(*arguments: str, input: str | bytes | None = None, env: dict[str, str] | None = None) -> Answer:
-    """A command, in this process."""
-    result = CliRunner().invoke(app, list(arguments), input=input, env=env, prog_name="solarwind")
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return Answer(result.exit_code, result.stdout, result.stderr)
+    """Run a command in this process."""
+    with CliRunner().isolation(input=input, env=env) as (out, err, _):
+        try:
+            SOLARWIND.main(args=arguments, prog_name="solarwind")
+            code = 0
+        except SystemExit as end:
+            code = int(end.code or 0)
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        return Answer(code, out.getvalue().decode(errors="replace"), err.getvalue().decode(errors="replace"))
 
 
 def done(*arguments: str, input: str | bytes | None = None) -> Answer:
-    """A command, in this process, that has to succeed."""
+    """Run a command in this process that has to succeed."""
     answer = call(*arguments, input=input)
     assert answer.code == 0, answer
     return answer

@@ -11,7 +11,7 @@ import pytest
 
 from solarwind import SolarWind, SolarWindError
 
-from .conftest import Process, Serving, call, done
+from .conftest import Process, Serving, call
 
 TOPIC, PURPOSE = "video.uploaded", "Encode"
 CASES = {
@@ -19,7 +19,7 @@ CASES = {
     "an empty topic": ("", PURPOSE, "bad-name", "expected a topic"),
     "a bad purpose": (TOPIC, " p", "bad-name", "expected a purpose"),
     "an unknown topic": ("video.uplaoded", PURPOSE, "not-found", "expected a purpose of topic 'video.uplaoded'"),
-    "an unknown purpose": (TOPIC, "Decode", "not-found", "got 'Decode', which is none"),
+    "an unknown purpose": (TOPIC, "Decode", "not-found", "got 'Decode', which does not exist"),
 }
 
 # What each verb is in Python, over HTTP (method, end of the path, body), and on the command line.
@@ -37,6 +37,34 @@ VERBS: dict[str, Verb] = {
         ["dead", "discard", "T", "P", "--all"],
     ),
     "replay": (lambda wind, t, p: wind.replay(t, p), ("POST", "/replay", {}), ["replay", "T", "P"]),
+    "pause": (lambda wind, t, p: wind.pause(t, p), ("POST", "/pause", None), ["pause", "T", "P"]),
+    "resume": (lambda wind, t, p: wind.resume(t, p), ("POST", "/resume", None), ["resume", "T", "P"]),
+    "rollout": (lambda wind, t, p: wind.rollout(t, p), ("GET", "/rollout", None), ["rollout", "show", "T", "P"]),
+    "share": (
+        lambda wind, t, p: wind.share(t, p, 2, 0.1),
+        ("POST", "/rollout/share", {"version": 2, "share": 0.1}),
+        ["rollout", "share", "T", "P", "--version", "2", "--share", "0.1"],
+    ),
+    "shadow": (
+        lambda wind, t, p: wind.shadow(t, p, 2),
+        ("POST", "/rollout/shadow", {"version": 2}),
+        ["rollout", "shadow", "T", "P", "--version", "2"],
+    ),
+    "differences": (
+        lambda wind, t, p: wind.differences(t, p),
+        ("GET", "/rollout/differences", None),
+        ["rollout", "differences", "T", "P"],
+    ),
+    "promote": (
+        lambda wind, t, p: wind.promote(t, p, 2),
+        ("POST", "/rollout/promote", {"version": 2}),
+        ["rollout", "promote", "T", "P", "--version", "2"],
+    ),
+    "rollback": (
+        lambda wind, t, p: wind.rollback(t, p),
+        ("POST", "/rollout/rollback", None),
+        ["rollout", "rollback", "T", "P"],
+    ),
     "retire": (lambda wind, t, p: wind.retire(t, p), ("DELETE", "", None), ["retire", "T", "P"]),
 }
 
@@ -119,4 +147,4 @@ def test_purposes_of_a_topic_that_is_none_are_refused_everywhere(word: str, empt
         assert "expected a topic" in call("purposes", word, "--url", where).err
     status, problem = shared.ask("GET", f"/v1/purposes?topic={quote(word)}")
     assert (status, problem["code"]) == (400, "bad-name")
-    assert done("purposes", "nobody.knows", "--json", "--url", shared.url).json == []
+    assert "'nobody.knows', which does not exist" in call("purposes", "nobody.knows", "--url", shared.url).err

@@ -116,7 +116,7 @@ def test_it_says_for_how_many_handlers_it_waits_and_how_long(url: str, start: St
     process.read("began")
     process.read("began")
     process.signal(signal.SIGINT)
-    process.read_err("draining: 2 handlers, up to 30 s; again to leave at once")
+    process.read_err("draining: 2 handlers, up to 30 s; a second signal does not wait")
     process.signal(signal.SIGINT)
     assert process.end().code == 0
 
@@ -145,7 +145,7 @@ def test_a_program_with_asyncio_run_says_it_too(start: Start, write: Write) -> N
     process = start(module="program")
     process.read("began")
     process.signal(signal.SIGINT)
-    process.read_err("draining: 1 handler, up to 30 s; again to leave at once")
+    process.read_err("draining: 1 handler, up to 30 s; a second signal does not wait")
     process.signal(signal.SIGINT)
     assert "KeyboardInterrupt" in process.end().err
 

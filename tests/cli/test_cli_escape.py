@@ -115,6 +115,7 @@ def test_who_has_a_store_is_named_without_the_arguments_it_was_started_with(held
 
 SETTINGS = {
     "create",
+    "dry-run",
     "json",
     "lines",
     "reload",
@@ -127,7 +128,7 @@ SETTINGS = {
 
 
 def flags() -> Iterator[Any]:
-    """Every flag of every command."""
+    """Yield every flag of every command."""
     todo: list[tuple[str, Any]] = [("solarwind", typer.main.get_command(app))]
     while todo:
         words, command = todo.pop()

@@ -24,7 +24,7 @@ Start = Callable[..., Process]
 
 
 def payloads(url: str, topic: str, count: int, start: Start) -> list[object]:
-    """What was fired on a topic."""
+    """Return what was fired on a topic."""
     arguments = ("--purpose", "test", "--since", "beginning", "--count", str(count), "--json", "--url", url)
     answer = start("listen", topic, *arguments).end()
     assert answer.code == 0, answer

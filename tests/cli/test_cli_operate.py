@@ -1,21 +1,23 @@
-"""topics, purposes, replay, retire, trace, top: what they print, for people and as JSON."""
+"""topics, purposes, replay, retire, trace: what they print, for people and as JSON."""
 
 from __future__ import annotations
 
-import io
+import asyncio
 import json
+import re
 import signal
 from collections.abc import Callable
 from datetime import datetime
 
 import pytest
 import typer
-from rich.console import Console
 
-from solarwind.cli import app, options, show, top
-from solarwind.records import PurposeStatistics, Statistics, TopicStatistics
+from solarwind import Reject, SolarWind
+from solarwind.cli import app, options, show, tracing
+from solarwind.origin import MACHINE
+from solarwind.testing.contract import until
 
-from .conftest import Process, call, done
+from .conftest import Process, Serving, call, done, eventually
 
 
 def test_topics_are_a_table_with_numbers_to_the_right(furnished: str) -> None:
@@ -46,10 +48,13 @@ def test_topics_as_json_are_one_document(furnished: str) -> None:
         (["topics"], "No topics."),
         (["purposes"], "No purposes."),
         (["purposes", "t"], "No purposes on t."),
+        (["instances", "t"], "No instances on t."),
         (["top", "--count", "1"], "No topics."),
     ],
 )
 def test_an_empty_list_says_so(empty: str, command: list[str], words: str) -> None:
+    if "t" in command:
+        done("topics", "set", "t", "--keep", "1h", "--create", "--url", empty)
     assert words in done(*command, "--url", empty).out
 
 
@@ -85,12 +90,13 @@ def test_an_option_before_set_is_refused_rather_than_forgotten(furnished: str) -
 def test_purposes_are_a_table_and_names_are_no_markup(furnished: str) -> None:
     lines = done("purposes", "--url", furnished).lines
     assert "Encode [video] to MP4" in lines[2]
-    assert lines[2].split()[-7:] == ["0", "0", "0", "3", "0", "0", "0"]
+    assert lines[2].split()[-8:] == ["0", "0", "-", "0", "3", "0", "0", "0"]
 
 
 def test_purposes_with_a_topic_and_json_shows_that_topics_alone(furnished: str) -> None:
     encode, refuse = done("purposes", "video.uploaded", "--url", furnished, "--json").json
     assert refuse["purpose"] == "Refuse"
+    assert encode.pop("rates") == {"fired": 0.0, "settled": 0.0, "retried": 0.0, "dead": 0.0, "recent": []}
     assert encode == {
         "topic": "video.uploaded",
         "purpose": "Encode [video] to MP4",
@@ -104,12 +110,46 @@ def test_purposes_with_a_topic_and_json_shows_that_topics_alone(furnished: str) 
         "dead": 0,
         "dropped": 0,
         "key_missing": 0,
+        "state": "running",
+        "oldest": None,
+        "version_states": ["current"],
+        "times": [],
     }
+
+
+def test_rates_are_a_course_of_each_number_for_five_minutes_an_hour_and_a_day(furnished: str) -> None:
+    where = ("video.uploaded", "Refuse", "--url", furnished)
+    heading, *lines = done("rates", *where).lines
+    assert heading.split() == ["LAST", "EVENTS", "NUMBER", "MAX/S", "COURSE"]
+    assert [line.split()[:2] for line in lines] == [
+        [last, name] for last in ("5m", "1h", "1d") for name in ("fired", "settled", "retried", "dead")
+    ]
+    assert {len(line.split()[4]) for line in lines} == {60}
+    found = done("rates", *where, "--json").json
+    assert [len(found[name]["settled"]) for name in ("seconds", "ten_seconds", "minutes")] == [300, 360, 1440]
+
+
+def test_instances_are_a_table_of_where_they_run(
+    serving: Callable[..., Serving], start: Callable[..., Process]
+) -> None:
+    server = serving("--engine", "memory://")
+    assert done("instances", "--url", server.url).out == "No instances.\n"
+    listening = start("listen", "video.uploaded", "--purpose", "Look", "--url", server.url)
+    eventually(lambda: done("instances", "--url", server.url, "--json").json)
+    heading, line = done("instances", "video.uploaded", "--url", server.url).lines
+    names = ["TOPIC", "PURPOSE", "VERSION", "MACHINE", "PROCESS"]
+    assert re.split(" {2,}", heading)[:5] == names
+    where = ["1", MACHINE, f"solarwind:{listening.popen.pid}"]
+    assert re.split(" {2,}", line)[:5] == ["video.uploaded", "Look", *where]
+    (found,) = done("instances", "--url", server.url, "--json").json
+    assert datetime.fromisoformat(found["since"]) <= datetime.fromisoformat(found["heard"])
 
 
 def test_replay_makes_history_pend_again(furnished: str) -> None:
     where = ("video.uploaded", "Encode [video] to MP4", "--url", furnished)
+    assert done("replay", *where, "--dry-run").out == "3 events would be handed out again\n"
     assert done("replay", *where, "--since", "beginning").out == "3 events to be handed out again\n"
+    assert "0 events: there are none of that time" in done("replay", *where).out
     assert done("replay", *where, "--since", "0", "--json").json == {"replayed": 0}
     assert done("replay", *where, "--since", "2h", "--until", "1h", "--json").json == {"replayed": 0}
     assert "since to lie before until, got since 1:00:00 ago" in call("replay", *where, "--since=1h", "--until=2h").err
@@ -125,17 +165,107 @@ def test_retire_is_refused_while_something_is_left_unless_forced(furnished: str)
     assert [each["purpose"] for each in done("purposes", "--url", furnished, "--json").json] == ["Live page"]
 
 
+def test_events_shows_a_topic_s_history_in_pages(furnished: str) -> None:
+    where = ("events", "video.uploaded", "--url", furnished)
+    answer = done(*where, "--limit", "2")
+    header, *lines = answer.lines
+    assert header.split() == ["ID", "TIME", "KEY", "PAYLOAD"]
+    assert [line.split()[0] for line in lines] == ["video-0", "video-1"]
+    assert lines[1].endswith('{"id":1}')
+    assert answer.err == "There are more: --after 1\n"
+    page = done(*where, "--after", "1", "--json").json
+    assert ([event["id"] for event in page["events"]], page["next"]) == (["video-2"], None)
+    assert done(*where, "--since", "now").out == "No such events on video.uploaded.\n"
+    assert "'nothing'" in call("events", "nothing", "--url", furnished).err
+
+
 def test_trace_is_a_tree_with_whole_ids(furnished: str) -> None:
-    first, second = done("trace", "video-1", "--url", furnished).lines
+    first, encode, refuse, second, page = done("trace", "video-1", "--url", furnished).lines
     assert first.startswith("video.uploaded  video-1  ")
     assert second.startswith("└── video.encoded  ")
     assert second.endswith("by Encode [video] to MP4 (version 1)")
+    assert encode.startswith("  Encode [video] to MP4: settled, version 1, 1 attempt, ")
+    assert refuse.startswith("  Refuse: dead, version 1, 1 attempt, ")
+    assert page == "      Live page: copied"
+
+
+def test_show_says_of_an_event_what_became_of_it_for_each_purpose(furnished: str) -> None:
+    answer = done("show", "video.uploaded", "video-1", "--url", furnished)
+    assert answer.lines[0].split() == ["id", "video-1"]
+    encode, refuse = answer.lines[-2:]
+    assert encode.startswith("Encode [video] to MP4  settled  ")
+    assert refuse.startswith("Refuse                 dead     ")
+    found = done("show", "video.uploaded", "video-1", "--url", furnished, "--json").json
+    assert (found["event"]["id"], [each["state"] for each in found["outcomes"]]) == ("video-1", ["settled", "dead"])
+    assert "which no event there" in call("show", "video.uploaded", "nothing", "--url", furnished).err
 
 
 def test_a_trace_that_is_cut_says_how_to_go_on(furnished: str) -> None:
-    assert done("trace", "video-1", "--limit", "1", "--url", furnished).lines[1:] == [
-        "└── and more: solarwind trace video-1"
-    ]
+    lines = done("trace", "video-1", "--limit", "1", "--url", furnished).lines
+    assert lines[-1] == "└── and more: solarwind trace video-1"
+
+
+def test_a_trace_that_is_followed_says_what_changes_and_ends_when_all_is_over(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tracing, "LOOK_S", 0.001)
+
+    async def main() -> None:
+        wind, go_on, said = SolarWind("memory://"), asyncio.Event(), ""
+        for topic in ("T", "U"):
+            wind.topic(topic, keep=3600)
+
+        @wind.on("T", purpose="p")
+        async def handle(number: int) -> None:
+            await go_on.wait()
+            wind.fire("U", number)
+
+        @wind.on("U", purpose="q")
+        async def refuse(number: int) -> None:
+            raise Reject("no room")
+
+        async def says(text: str) -> bool:
+            nonlocal said
+            said += capsys.readouterr().out
+            return text in said
+
+        async with wind:
+            id = await wind.fire("T", 1)
+            following = asyncio.ensure_future(tracing.follow(wind, {"id": id}, False))
+            await until(lambda: says("p: in hand, version 1, 1 attempt\n"))
+            assert not following.done()
+            go_on.set()
+            await asyncio.wait_for(following, 60)
+            assert await says("p: settled, version 1, 1 attempt, ")
+            assert re.search(r"^  \d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}Z  p: settled, ", said, re.MULTILINE), (
+                "since when"
+            )
+            assert await says("q: dead, version 1, 1 attempt, ")
+            assert said.count("p: settled") == said.count("q: dead") == 1, "each is said once"
+
+    asyncio.run(main())
+
+
+def test_a_trace_that_is_followed_is_a_line_of_json_for_each_change(
+    furnished: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracing, "LOOK_S", 0.001)
+    root, child = map(json.loads, done("trace", "video-1", "--follow", "--json", "--url", furnished).lines)
+    assert (root["event"]["id"], [each["state"] for each in root["outcomes"]]) == ("video-1", ["settled", "dead"])
+    assert (child["event"]["root"], child["more"]) == ("video-1", False)
+    cut = done("trace", "video-1", "--follow", "--limit", "1", "--url", furnished)
+    assert cut.err == "and more: solarwind trace video-1\n"
+    nowhere = call("trace", "nothing", "--follow", "--url", furnished)
+    assert (nowhere.code, nowhere.err.count("\n")) == (1, 1)
+
+
+def test_a_trace_that_is_followed_ends_quietly_when_it_is_told(furnished: str, start: Callable[..., Process]) -> None:
+    done("replay", "video.uploaded", "Encode [video] to MP4", "--url", furnished)
+    process = start("trace", "video-1", "--follow", "--url", furnished)
+    process.read("MP4: pending")
+    process.signal(signal.SIGINT)
+    answer = process.end()
+    assert (answer.code, answer.err) == (0, "")
 
 
 def test_trace_as_json_is_nested(furnished: str) -> None:
@@ -151,41 +281,6 @@ def test_trace_as_json_is_nested(furnished: str) -> None:
     }
     assert child["caused"] == []
     assert datetime.fromisoformat(child["event"]["time"]).tzinfo is not None
-
-
-def test_top_prints_a_table_each_time_where_there_is_no_terminal(furnished: str) -> None:
-    lines = done("top", "--count", "2", "--interval", "0.05", "--url", furnished).lines
-    assert sum(line.startswith("TOPIC ") for line in lines) == 2
-    assert sum(line.startswith("video.uploaded") for line in lines) == 4
-
-
-def test_top_as_json_is_a_line_each_time(furnished: str) -> None:
-    first, second = done("top", "--count", "2", "--interval", "0.05", "--json", "--url", furnished).lines
-    assert json.loads(first)["topics"][0] == {"topic": "video.encoded", "fired": 3, "fired_per_s": 0.0}
-    assert json.loads(second)["purposes"][1]["settled_per_s"] == 0.0
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_top_leaves_on_a_signal(furnished: str, start: Callable[..., Process], number: int) -> None:
-    process = start("top", "--json", "--url", furnished)
-    process.read("video.uploaded")
-    process.signal(number)
-    answer = process.end()
-    assert (answer.code, answer.err) == (0, "")
-
-
-def test_top_gives_what_changed_between_two_looks_a_second() -> None:
-    from solarwind.cli import top
-
-    def look(time: float, fired: int, settled: int) -> top.Sample:
-        counts = PurposeStatistics("direct", (1,), 1, 0, 0, settled, 0, 0, 0)
-        return top.Sample(time, Statistics({"t": TopicStatistics(fired)}, {("t", "p"): counts}))
-
-    (row,) = top._rows(look(12.0, 30, 9), look(10.0, 10, 4))
-    assert row[:5] == ("t", 30, 10.0, "p", "direct")
-    assert row[9] == 2.5
-    (row,) = top._rows(look(12.0, 30, 1), look(10.0, 10, 4))
-    assert row[9] == 0.0  # retired and begun anew
 
 
 # --- what all have in common ----------------------------------------------------------------------------------
@@ -251,44 +346,6 @@ def test_what_is_no_moment_is_a_usage_error(text: str) -> None:
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0"), (90, "90s"), (120, "2m"), (604800, "7d"), (0.5, "0.5s")])
 def test_spans_are_shown_as_options_take_them(seconds: float, text: str) -> None:
     assert show.span(seconds) == text
-
-
-def on_terminal(width: int, columns: list[str], rows: list[list[object]]) -> str:
-    text = io.StringIO()
-    Console(file=text, width=width, color_system=None, force_terminal=True, highlight=False).print(
-        show.Fitting(columns, rows)
-    )
-    return text.getvalue()
-
-
-PURPOSES = ["TOPIC", "PURPOSE", "EXCHANGE", "VERSIONS", "INSTANCES", "PENDING", "IN FLIGHT", "SETTLED", "RETRIED"]
-ENCODE: list[object] = ["video.uploaded", "Encode video to MP4", "direct", "1", 4, 12_345, 0, 2, None]
-
-
-def test_a_terminal_too_narrow_for_a_table_shows_each_row_whole_on_lines_of_its_own() -> None:
-    assert on_terminal(80, PURPOSES, [ENCODE, ["t", None, "fanout", "1", 0, 0, 0, 0, 0]]) == (
-        "video.uploaded  Encode video to MP4\n"
-        "  exchange direct  versions 1  instances 4  pending 12,345  in flight 0\n"
-        "  settled 2\n"
-        "t  -\n"
-        "  exchange fanout  versions 1  instances 0  pending 0  in flight 0  settled 0\n"
-        "  retried 0\n"
-    )
-
-
-def test_a_terminal_with_room_for_a_table_shows_one() -> None:
-    lines = on_terminal(120, PURPOSES, [ENCODE]).splitlines()
-    assert lines[0].split() == " ".join(PURPOSES).split()
-    assert len(lines) == 2
-
-
-@pytest.mark.parametrize("width", [20, 40, 60, 80, 100, 120])
-def test_top_leaves_out_no_number_and_breaks_no_heading_however_narrow_the_terminal(width: int) -> None:
-    row: list[object] = ["t", 1, 2.0, "p", "direct", 3, 4, 5, 6, 7.0, 8, 9, 10]
-    text = on_terminal(width, list(top._COLUMNS), [row])
-    assert max(map(len, text.splitlines())) <= width
-    for heading in ("IN FLIGHT", "SETTLED/S", "DROPPED"):
-        assert heading in text.upper()
 
 
 def test_a_terminals_control_codes_are_written_out() -> None:

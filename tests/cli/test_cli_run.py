@@ -45,7 +45,7 @@ SLOW = """
 
 
 def state(url: str, purpose: str) -> tuple[int, int]:
-    """How many events of a purpose are settled, and how many pend."""
+    """Return how many events of a purpose are settled, and how many pend."""
     found = {each["purpose"]: each for each in done("purposes", "--url", url, "--json").json}[purpose]
     return found["settled"], found["pending"]
 
@@ -173,6 +173,7 @@ def test_a_statement_that_contradicts_an_earlier_one_is_refused(url: str, start:
     assert "Traceback" not in answer.err
 
 
+@pytest.mark.long
 def test_a_store_in_use_is_refused_naming_the_process(held: Process, url: str, start: Start) -> None:
     answer = start("run", "holding:wind", "--url", url).end()
     assert answer.code == 1
@@ -281,7 +282,7 @@ def test_reload_starts_anew_when_a_file_changes_and_drains(
     process = start("run", "app:wind", "--url", url, "--grace", "5")
     process.read("first got 1")
     write("app.py", "this is no Python\n")
-    process.read_err("app.py changed, starting anew")
+    process.read_err("app.py changed, restarting")
     process.read_err("solarwind: app.py:1: SyntaxError")
     process.read_err("the service ended with exit code 1, waiting for a file to change")
     done("fire", "t", "2", "--url", url)  # nobody has the store: the first was stopped in order

@@ -1,4 +1,4 @@
-"""check and backup, of a store that is sound, damaged, or in use."""
+"""check and backup, of a store that is sound, damaged, or in use; and long histories."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from pathlib import Path
 
 import apsw
 import pytest
+
+from solarwind import SolarWind
 
 from .conftest import Process, call, done
 
@@ -101,3 +103,12 @@ def test_a_backup_is_not_restored_under_the_hands_of_another_process(held: Proce
     answer = call("restore", "copy.db", "--force", "--url", url)
     assert (answer.code, answer.err.count("\n")) == (1, 1)
     assert f"in use by process {held.popen.pid}" in answer.err
+
+
+def test_a_page_of_events_without_any_does_not_say_that_there_are_none_where_it_goes_on() -> None:
+    with SolarWind("sqlite:///large.db") as wind:
+        for _ in range(4):
+            wind.fire("T", "x" * 900_000, key="some").wait(600)
+    answer = done("events", "T", "--key", "none", "--url", "sqlite:///large.db")
+    assert answer.out == ""
+    assert answer.err.startswith("None so far: look on with --after ")

@@ -47,6 +47,13 @@ def test_a_token_for_a_store_that_is_not_there_says_so_for_it_may_be_mistyped(tm
     assert words not in done("token", "create", "late", "--admin").err
 
 
+def test_the_first_token_of_a_store_says_that_everybody_needs_one_from_then_on(tmp_path: Path) -> None:
+    words = "a server on wind.db refuses everybody without a token"
+    (tmp_path / "wind.db").touch()
+    assert words in done("token", "create", "first", "--watch").err
+    assert words not in done("token", "create", "second", "--watch").err
+
+
 def test_nobody_else_may_read_the_file_however_lax_the_umask(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
@@ -63,7 +70,7 @@ def test_the_list_says_what_each_allows_and_no_secret() -> None:
     token = create("shop", "--fire", "a", "--fire", "b.c", "--listen", "*:Look: twice", "--expires", "30d")["token"]
     done("token", "create", "operator", "--admin")
     header, shop, operator = done("token", "list").lines
-    assert header.split() == ["NAME", "ID", "FIRE", "LISTEN", "ADMIN", "CREATED", "EXPIRES"]
+    assert header.split() == ["NAME", "ID", "FIRE", "LISTEN", "WATCH", "ADMIN", "CREATED", "EXPIRES"]
     assert shop.startswith("shop ")
     assert "a, b.c" in shop
     assert "*:Look: twice" in shop
@@ -87,7 +94,7 @@ def test_a_token_is_revoked_by_its_name_or_its_id() -> None:
     second = create("two", "--admin")
     assert done("token", "revoke", "one").out.endswith("is revoked\n")
     assert done("token", "revoke", second["id"], "--json").json["name"] == "two"
-    assert done("token", "list").out == "No tokens: nobody gets in.\n"
+    assert done("token", "list").out == "No tokens: all access is denied.\n"
 
 
 # --- what is refused ----------------------------------------------------------------------------------------
@@ -96,13 +103,13 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "no right": (["create", "shop"], "expected a right for the token, got none"),
     "a name that is taken": (["create", "taken", "--admin"], "expected a name that no token has, got 'taken'"),
     "an empty name": (["create", " ", "--admin"], "expected a name of 1 to"),
-    "a topic that is none": (["create", "shop", "--fire", "a b"], "expected a topic"),
+    "an invalid topic": (["create", "shop", "--fire", "a b"], "expected a topic"),
     "a pattern": (["create", "shop", "--fire", "video.*"], "expected a topic"),
-    "a purpose that is none": (["create", "shop", "--listen", "t: p"], "expected a purpose"),
+    "an invalid purpose": (["create", "shop", "--listen", "t: p"], "expected a purpose"),
     "nobody's name": (["revoke", "nobody"], "got 'nobody', which none has"),
     "no file": (["list", "--file", "none"], "make one with `solarwind token create`"),
     "no folder": (["create", "shop", "--admin", "--file", "no/such"], "expected a folder for the tokens"),
-    "a file that is none": (["create", "shop", "--admin", "--file", "garbage"], "expected a file of tokens"),
+    "an invalid file": (["create", "shop", "--admin", "--file", "garbage"], "expected a file of tokens"),
 }
 
 
@@ -145,21 +152,42 @@ def test_a_command_without_a_valid_token_is_refused(server: Serving, monkeypatch
             assert words in answer.err
 
 
+def test_who_may_watch_alone_is_told_what_a_payload_needs(server: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens = {name: create(name, f"--{name}")["token"] for name in ("watch", "watch-payloads")}
+    monkeypatch.setenv("SOLARWIND_TOKEN", create("shop", "--fire", "t")["token"])
+    done("fire", "t", "--id", "i", "--url", server.url)
+    for name, shown in (("watch", "(needs the right watch:payloads)"), ("watch-payloads", "null")):
+        monkeypatch.setenv("SOLARWIND_TOKEN", tokens[name])
+        assert done("events", "t", "--url", server.url).lines[-1].endswith(f"  {shown}")
+        assert f"payload   {shown}" in done("show", "t", "i", "--url", server.url).lines
+        (event,) = done("events", "t", "--json", "--url", server.url).json["events"]
+        assert event["payload"] is None
+        assert event.get("content_type") == {"watch": "application/json; hidden=true"}.get(name)
+
+
 @pytest.mark.long
 def test_each_right_opens_what_it_says_and_nothing_else(
     server: Serving, start: Callable[..., Process], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     since = ("--since", "beginning", "--count", "1")
-    rights = {"fire": ["--fire", "t"], "listen": ["--listen", "t:p"], "admin": ["--admin"]}
-    opens = {"fire": ["fire", "t"], "listen": ["listen", "t", "--purpose", "p", *since], "admin": ["topics"]}
+    rights = {"fire": ["--fire", "t"], "listen": ["--listen", "t:p"], "watch": ["--watch"], "admin": ["--admin"]}
+    opens = {
+        "fire": ["fire", "t"],
+        "listen": ["listen", "t", "--purpose", "p", *since],
+        "watch": ["topics"],
+        "admin": ["topics", "set", "t", "--keep", "1d"],
+    }
     others = [["fire", "u"], ["listen", "u", "--purpose", "p"], ["listen", "t", "--purpose", "q"]]
     for name, options in rights.items():
         monkeypatch.setenv("SOLARWIND_TOKEN", create(name, *options)["token"])
         assert start(*opens[name], "--url", server.url).end().code == 0
-        for command in (*others, *(command for right, command in opens.items() if right != name)):
+        for command in (
+            *others,
+            *(opens[right] for right in opens if right != name and (name, right) != ("admin", "watch")),
+        ):
             answer = call(*command, "--url", server.url)
             assert (answer.code, answer.out, answer.err.count("\n")) == (1, "", 1), answer
-            assert f"got '{name}', which has not" in answer.err
+            assert f"got '{name}', which does not have it" in answer.err
 
 
 @pytest.mark.long

@@ -61,13 +61,13 @@ def fire(url: str, *numbers: int) -> None:
 
 
 def state(url: str) -> tuple[int, int]:
-    """How many events are settled, and how many pend."""
+    """Return how many events are settled, and how many pend."""
     (found,) = done("purposes", "--url", url, "--json").json
     return found["settled"], found["pending"]
 
 
 def children(process: Process) -> dict[int, str]:
-    """Its processes, and their command lines, which are not its own any more."""
+    """Return its processes, and their command lines, which are not its own any more."""
     parent = process.popen.pid
     found = map(int, Path(f"/proc/{parent}/task/{parent}/children").read_text().split())
     commands = {pid: command(pid) for pid in found if f"SOLARWIND_PARENT={parent}\0" in told(pid)}
@@ -94,14 +94,14 @@ def workers(process: Process) -> set[int]:
 
 
 def address(process: Process) -> str:
-    """Where its dispatcher is."""
+    """Return where its dispatcher is."""
     found = re.search(r"ws://127\.0\.0\.1:\d+", process.read_err("serves"))
     assert found is not None
     return found[0]
 
 
 def token(process: Process) -> str:
-    """Only its user can read it."""
+    """Return the workers' token, which only its user can read."""
     environment = Path(f"/proc/{workers(process).pop()}/environ")
     assert stat.S_IMODE(environment.stat().st_mode) == 0o400
     found = re.search(r"=(sw_[0-9a-f]+_[\w-]{43})", environment.read_text())
@@ -123,7 +123,7 @@ def ended(pids: set[int]) -> bool:
 
 
 def got(line: str) -> tuple[int, int]:
-    """Which event, and in which process."""
+    """Return which event was handled, and in which process."""
     words = line.split()
     return int(words[2]), int(words[4])
 
@@ -189,6 +189,7 @@ def test_what_is_in_memory_is_shared_too_and_systemd_is_told_when_all_is_ready(
             systemd.recv(100)
 
 
+@pytest.mark.long
 def test_the_readmes_second_page_is_true(serving: Callable[..., Serving], start: Start, write: Write) -> None:
     """All of it, on a port that is free."""
     page = README.read_text().partition("\n## From one process to many\n")[2].partition("\n## ")[0]
@@ -245,6 +246,7 @@ def test_a_worker_that_dies_is_started_again_and_its_event_handed_out_again(
     assert state(url) == (1, 0)
 
 
+@pytest.mark.long
 def test_a_dispatcher_that_dies_is_started_again_and_the_workers_go_on(
     url: str, start: Start, go: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -283,6 +285,7 @@ def test_a_worker_that_ends_early_again_and_again_is_started_after_a_growing_pau
     assert pauses == [0.0, 0.5, 1.0, 2.0]
 
 
+@pytest.mark.long
 def test_nobody_is_left_behind_when_it_is_killed(url: str, start: Start, tmp_path: Path) -> None:
     fire(url, 1)
     process = start("run", "app:wind", "--workers", "2", "--url", url)
@@ -298,6 +301,7 @@ def test_nobody_is_left_behind_when_it_is_killed(url: str, start: Start, tmp_pat
 # --- the end ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_on_a_signal_the_workers_drain_and_then_the_dispatcher_ends(
     url: str, start: Start, go: Callable[[], None]
 ) -> None:
@@ -409,6 +413,7 @@ def test_what_cannot_be_imported_is_refused_before_anything_is_started(url: str,
     assert (answer.code, answer.out, answer.err) == (1, "", expected)
 
 
+@pytest.mark.long
 def test_a_store_in_use_is_refused_once(held: Process, url: str, start: Start) -> None:
     answer = start("run", "app:wind", "--workers", "3", "--url", url).end()
     assert (answer.code, answer.err.count("\n")) == (1, 1), answer
@@ -494,7 +499,7 @@ def test_reload_starts_all_workers_anew_and_leaves_the_dispatcher(
     eventually(lambda: len(workers(process)) == 2)
     before, dispatches = workers(process), dispatcher(process)
     write("app.py", APP.replace("VERSION", "other"))
-    process.read_err("app.py changed, starting anew")
+    process.read_err("app.py changed, restarting")
     process.read_err("app.handle")
     eventually(lambda: len(workers(process) - before) == 2 and not before & workers(process))
     assert dispatcher(process) == dispatches

@@ -19,7 +19,7 @@ EACH_TIME = {"test_listen_prints_an_event_a_line_and_leaves_after_the_count", "t
 
 
 def _those_with(fixtures: set[str], module: ModuleType) -> dict[str, Callable[..., None]]:
-    """The module's tests that are given a dispatcher by one of these fixtures, which give a server's below."""
+    """Return the module's tests that are given a dispatcher by one of these fixtures, which give a server's below."""
     tests = {name: value for name, value in vars(module).items() if name.startswith("test_")}
     parameters = {name: inspect.signature(test).parameters.keys() for name, test in tests.items()}
     return {
@@ -43,13 +43,6 @@ globals().update(_those_with({"furnished"}, test_cli_dead))
 globals().update(_those_with({"furnished", "url"}, test_cli_events))
 globals().update(_those_with({"furnished", "empty"}, test_cli_operate))
 globals().update(test_a_refusal_is_one_line=test_cli_refusals.test_a_refusal_is_one_line)
-
-
-@pytest.fixture(scope="module")
-def host() -> Iterator[Host]:
-    host = Host()
-    yield host
-    host.end()
 
 
 @pytest.fixture
@@ -82,6 +75,22 @@ def furnished(furnished: str, serve: Callable[..., str]) -> str:
 
 
 # --- what is another matter over a server -------------------------------------------------------------------
+
+
+def test_listen_states_what_its_version_does_when_it_is_first_seen(url: str, start: Callable[..., Process]) -> None:
+    done("fire", "t", "1", "--url", url)
+    processes = [start("listen", "t", "--purpose", "p", "--url", url)]
+
+    def states() -> list[str]:
+        answer = call("rollout", "show", "t", "p", "--url", url, "--json")
+        return [each["state"] for each in answer.json["versions"]] if answer.code == 0 else []
+
+    eventually(lambda: states() == ["current"])
+    processes.append(start("listen", "t", "--purpose", "p", "--version", "2", "--rollout", "0.25", "--url", url))
+    eventually(lambda: states() == ["current", "ramping 25 %"])
+    refused = start("listen", "t", "--purpose", "p", "--rollout", "soon", "--url", url).end()
+    assert (refused.code, refused.out) == (1, "")
+    assert "expected rollout 'newest', 'hold', 'shadow' or a share" in refused.err
 
 
 def test_check_is_refused_saying_where_to_do_it(furnished: str) -> None:

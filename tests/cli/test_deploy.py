@@ -25,7 +25,7 @@ UNIT, IMAGE = DEPLOY / "solarwind.service", DEPLOY / "Dockerfile"
 
 
 def command_lines() -> list[list[str]]:
-    """What is run, and what the comments say to run, each from after `solarwind`."""
+    """Return what is run, and what the comments say to run, each from after `solarwind`."""
     unit, image = UNIT.read_text(), IMAGE.read_text()
     lines = re.findall(r"(?:ExecStart=|sudo -u solarwind )\S*/solarwind (.*)", unit)
     lines += re.findall(r"docker run .* solarwind (.+)", image)

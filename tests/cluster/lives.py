@@ -123,13 +123,13 @@ class Confirming:
                 life.note("confirmed", "confirmed", event.topic, *event.payload)
 
     def flush(self) -> None:
-        """Each offer is handled at once."""
+        """Do nothing: each offer is handled at once."""
 
     def lost(self, lease: int | None = None) -> None:
-        """Its settles will not count."""
+        """Do nothing: its settles will not count."""
 
     def close(self, reason: str) -> None:
-        """Nothing more comes."""
+        """Do nothing: no more offers come."""
 
 
 async def live(mode: str, url: str, file: str, name: str) -> None:

@@ -36,7 +36,7 @@ SAID_S = 180.0
 
 
 def one_of_each(streams: int) -> list[str]:
-    """A topic of each partition, in their order."""
+    """Return a topic of each partition, in their order."""
     layout, found = Layout("any", NamespaceSettings(streams=streams)), dict[int, str]()
     number = 0
     while len(found) < streams:
@@ -76,7 +76,7 @@ class Process:
         return self._process.pid
 
     def handled(self) -> list[Handled]:
-        """In the order in which they were handled."""
+        """Return the events in the order in which they were handled."""
         found = [line.split(" ", 3)[1:] for line in self.lines if line.startswith("handled ")]
         return [Handled(int(time), topic, payload) for time, topic, payload in found]
 
@@ -98,21 +98,21 @@ class Process:
         self._process.send_signal(signal.SIGCONT)
 
     async def kill(self) -> None:
-        """-9."""
+        """Kill it with SIGKILL."""
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
         await self._process.wait()
         await asyncio.gather(*self._readers)
 
     async def stop(self) -> None:
-        """In order."""
+        """Stop it in order."""
         self._process.send_signal(signal.SIGTERM)
         assert await self._process.wait() == 0, self.complaints
         await asyncio.gather(*self._readers)
         assert self.lines[-1] == "ended"
 
     def usage_s(self) -> float:
-        """How much of a processor's time it has used so far."""
+        """Return how much of a processor's time it has used so far."""
         with open(f"/proc/{self.pid}/stat") as file:
             fields = file.read().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -169,6 +169,8 @@ class Life:
         fire_on: str = "T",
         stop_at: str = "",
         version: int = 1,
+        rollout: float | None = None,
+        lease: float = 30.0,
         hang: bool = False,
         attempts: int = 1_000,
         deadly: object = None,
@@ -182,8 +184,8 @@ class Life:
         self._deadly = deadly
         since = "now" if exchange == "fanout" else "beginning"
         for topic in topics:
-            on = self.wind.on(topic, purpose=purpose, exchange=exchange, version=version, retry=retry, since=since)
-            on(self._handler(topic))
+            its: dict[str, Any] = {"version": version, "rollout": rollout, "retry": retry, "lease": lease}
+            self.wind.on(topic, purpose=purpose, exchange=exchange, since=since, **its)(self._handler(topic))
         if stop_at:
             stop_once(stop_at)
 
@@ -215,7 +217,7 @@ class Life:
 
 
 def stop_once(where: str) -> None:
-    """Nothing tells from outside that a process is in the middle of a settle: so it stops itself there."""
+    """Stop this process in the middle of a settle, which cannot be seen from outside."""
     from solarwind.cluster.forward import Forwarder
     from solarwind.cluster.store import JetStreamStore
 

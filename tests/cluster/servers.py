@@ -51,11 +51,11 @@ class Where:
         self.port, self.route_port, self.monitor = (each.number for each in self._ports)
 
     def within(self, command: list[str]) -> list[str]:
-        """The command that starts it there."""
+        """Return the command that starts it there."""
         return command
 
     def open_files(self) -> Sequence[int]:
-        """What such a command needs."""
+        """Return what such a command needs."""
         return ()
 
     def close(self) -> None:
@@ -134,7 +134,7 @@ class NatsServer:
             )
 
     async def start(self) -> None:
-        """And wait until it serves."""
+        """Start it, and wait until it serves."""
         self.launch()
         await self.ready()
 
@@ -146,7 +146,7 @@ class NatsServer:
         await holds_within(READY_S, self.answers, lambda: f"{self.name} to answer; it said:\n{self.said()}")
 
     async def healthy(self) -> bool:
-        """It accepts clients, and everything of JetStream's that is on it is up to date."""
+        """Return whether it accepts clients, and all of JetStream that is on it is up to date."""
         assert self.running, f"{self.name} has ended; it said:\n{self.said()}"
         try:
             answer: dict[str, Any] = await self.monitored("healthz")
@@ -163,7 +163,7 @@ class NatsServer:
         return True
 
     async def monitored(self, what: str) -> Any:
-        """What it says of itself: `varz`, `jsz`, `healthz`, `routez`…"""
+        """Return what it says of itself: `varz`, `jsz`, `healthz`, `routez`…"""
         async with asyncio.timeout(ANSWER_S):
             reader, writer = await asyncio.open_connection(self.where.address, self.where.monitor)
             try:
@@ -179,7 +179,7 @@ class NatsServer:
         return self.log.read_text(errors="replace")[-4000:]
 
     async def stop(self) -> None:
-        """In order, by SIGTERM."""
+        """Stop it in order, by SIGTERM."""
         if self.running:
             self.send(signal.SIGCONT)
             self.send(signal.SIGTERM)
@@ -188,14 +188,14 @@ class NatsServer:
         self.kill()
 
     def kill(self) -> None:
-        """As a power cut would, for all that the process knows."""
+        """Kill it, which to the process is like a power cut."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
             self._process = None
 
     def pause(self) -> None:
-        """It does nothing any more, but holds its connections."""
+        """Stop the process, which keeps its connections."""
         self.send(signal.SIGSTOP)
 
     def resume(self) -> None:
@@ -210,7 +210,7 @@ class NatsServer:
         self._process.send_signal(number)
 
     async def close(self) -> None:
-        """For good."""
+        """Stop it for good."""
         await self.stop()
         self.where.close()
 
@@ -260,15 +260,15 @@ class NatsCluster:
         return [each.url() for each in self.nodes]
 
     async def start(self) -> None:
-        """One after the other: nodes that look for each other all at once may miss their first election, and hold the
-        next one only seconds later."""
+        """Start the nodes one after the other: those that look for each other all at once may miss their first
+        election, and hold the next one only seconds later."""
         for each in self.nodes:
             each.launch()
             await each.up()
         await self.ready()
 
     async def ready(self) -> None:
-        """All nodes are up to date, and a stream on all of them can be made."""
+        """Wait until all nodes are up to date, and a stream on all of them can be made."""
         await asyncio.gather(*(each.ready() for each in self.nodes))
         await holds_within(READY_S, self._replicates, lambda: "the cluster to replicate a stream")
 
@@ -297,7 +297,7 @@ class NatsCluster:
         await asyncio.gather(*(each.close() for each in self.nodes))
 
     async def leader(self, stream: str) -> NatsServer | None:
-        """The node that leads it, as those who can be asked know; None where they do not."""
+        """Return the node that leads it, as those who can be asked know; None where they do not."""
         try:
             async with connected(self.urls) as client:
                 about = await ask(client, f"STREAM.INFO.{stream}")
@@ -307,7 +307,7 @@ class NatsCluster:
         return self[name] if name else None
 
     async def first(self) -> NatsServer | None:
-        """The node that leads the cluster itself: it decides about streams, consumers and nodes."""
+        """Return the node that leads the cluster itself: it decides about streams, consumers and nodes."""
         for each in self.nodes:
             if each.running:
                 with contextlib.suppress(OSError, TimeoutError):
@@ -339,7 +339,7 @@ async def holds_within(
 
 @contextlib.asynccontextmanager
 async def connected(urls: list[str]) -> AsyncIterator[Client]:
-    """A client that says once what is wrong, and does not try again."""
+    """Yield a client that says once what is wrong, and does not try again."""
     client = await nats.connect(urls, allow_reconnect=False, connect_timeout=1, error_cb=_said_elsewhere)
     try:
         yield client
@@ -352,7 +352,7 @@ async def _said_elsewhere(_: Exception) -> None:
 
 
 async def ask(client: Client, subject: str, body: object = None) -> dict[str, Any]:
-    """A request to JetStream's own interface."""
+    """Send a request to JetStream's own interface, and return the answer."""
     message = await client.request(
         f"$JS.API.{subject}", b"" if body is None else json.dumps(body).encode(), timeout=ANSWER_S
     )
@@ -363,7 +363,7 @@ async def ask(client: Client, subject: str, body: object = None) -> dict[str, An
 
 
 async def streams(client: Client) -> list[str]:
-    """The names of all, buckets included."""
+    """Return the names of all, buckets included."""
     found: list[str] = []
     for _ in itertools.count():
         answer = await ask(client, "STREAM.NAMES", {"offset": len(found)})
@@ -374,7 +374,7 @@ async def streams(client: Client) -> list[str]:
 
 
 async def remove(urls: list[str], namespace: str) -> None:
-    """Everything that a namespace has on a server. Where no JetStream is, it has nothing."""
+    """Remove everything that a namespace has on a server. Without JetStream it has nothing."""
     async with connected(urls) as client:
         try:
             found = await streams(client)

@@ -94,7 +94,7 @@ class Life:
         assert self._process is None or self._process.poll() is None, f"{self.name} has ended: {self.errors[-4000:]}"
 
     def cpu_s(self) -> float:
-        """What it has used of a processor so far."""
+        """Return what it has used of a processor so far."""
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / TICK
 
@@ -108,7 +108,7 @@ class Life:
             self._process.wait()
 
     async def end(self) -> None:
-        """By a signal, as services end."""
+        """End it by a signal, as services end."""
         process = self._process
         assert process is not None
         self.send(signal.SIGTERM)
@@ -138,7 +138,7 @@ class Probe:
         return self._layout.event_subject(batch, "direct", "probe"), batch.data
 
     def blocked(self, topic: str) -> list[tuple[float, float]]:
-        """When NATS did not take messages that are needed to handle its events."""
+        """Return the times at which NATS did not take messages that are needed to handle its events."""
         needed = ["state", self._topics[self._layout.partition(topic)]]
         if topic == CHILDREN:
             needed += self._topics
@@ -179,7 +179,7 @@ class Probe:
 
 
 async def _passed_over(_: Exception) -> None:
-    """The next message shows it."""
+    """Note a message that was skipped, which the next one shows."""
 
 
 class Pause(NamedTuple):
@@ -218,7 +218,7 @@ class Story:
 
     @asynccontextmanager
     async def told(self) -> AsyncIterator[None]:
-        """While it goes on."""
+        """Note the fault while it goes on."""
         try:
             for name in SERVICES:
                 self.services[name] = Life("serve", self.url, self.folder, name)
@@ -245,7 +245,7 @@ class Story:
         self.faults.append((monotonic(), what))
 
     def kill(self, name: str) -> None:
-        """A process, which is begun again."""
+        """Kill a process, and start it again."""
         self.fault(f"kill {name}")
         start = monotonic()
         if name in self.services:
@@ -260,7 +260,7 @@ class Story:
         await asyncio.gather(*(node.ready() for node in self.cluster))
 
     async def idle(self, seconds: float) -> None:
-        """Nothing can be done for so long: see that nobody is busy with it."""
+        """Check that nobody is busy for so long while nothing can be done."""
         await asyncio.sleep(1.0)
         lives = [*self.services.values(), *self.producers.values()]
         before = {life: life.cpu_s() for life in lives}
@@ -268,7 +268,7 @@ class Story:
         self.busy += [(life.name, (life.cpu_s() - before[life]) / seconds) for life in lives]
 
     async def owner(self, topic: str) -> str:
-        """The name of the service that owns a topic's partition."""
+        """Return the name of the service that owns a topic's partition."""
         layout = self.layout
         found: list[str] = []
 
@@ -365,18 +365,19 @@ class Story:
         return found
 
     def accepted_at(self, event: tuple[str, str, int]) -> float:
-        """At this time or before."""
+        """Return the time at or before which it was accepted."""
         topic, name, number = event
         life = next(each for each in self.all() if each.name == name)
         accepted = (line.split() for line in life.lines)
         return next((float(time) for _, of, stop, time in accepted if of == topic and int(stop) > number), inf)
 
     def stood_still(self, service: str, since: float, until: float) -> float | None:
-        """From when on, if it did between these times."""
+        """Return from when on it stood still, if it did between these times."""
         return next((low for name, low, high in self.excuses if name == service and low < until and high > since), None)
 
     def pauses(self, least: float) -> list[Pause]:
-        """When a service handled nothing for a purpose for so many seconds, beginning with the first fault."""
+        """Return the times at which a service handled nothing for a purpose for so many seconds, beginning with the
+        first fault."""
         times: dict[tuple[str, str, str], list[float]] = {}
         for note in self.notes():
             if note.verb == "handled" and self.begun - 1 < note.time < self.over:
@@ -390,14 +391,14 @@ class Story:
         return sorted(found, key=lambda each: -each.own)
 
     def own_after_faults(self) -> list[float]:
-        """For how long at most some service handled nothing, though NATS let it, after each fault."""
+        """Return for each fault how long at most a service handled nothing after it, though NATS let it."""
         times = [time for time, _ in self.faults]
         pauses = self.pauses(0.5)
         spans = pairwise([*times, inf])
         return [max((each.own for each in pauses if low - 1 < each.able < high), default=0.0) for low, high in spans]
 
     def show(self, kind: str) -> None:
-        """For people."""
+        """Print it for people."""
         began = self.faults[0][0]
         at = datetime.now() - timedelta(seconds=monotonic() - began)
         stored = sum(each.fired for each in self.statistics.topics.values())
@@ -424,7 +425,7 @@ class Story:
             print(f"    {count:4d} {text[:150]}")
 
     def logged(self) -> Counter[str]:
-        """How often what was logged, by all; numbers and names left out."""
+        """Return how often what was logged, by all; numbers and names left out."""
         return Counter(
             re.sub(r"\d+|[0-9a-f]{8,}", "#", line.split(" ", 2)[2])
             for life in self.all()
@@ -437,7 +438,7 @@ START_S = 2.0  # that a service may need to be there
 
 
 def _between(start: float, end: float, excuses: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """What is left of a time without these."""
+    """Return what is left of a time without these."""
     left = []
     for since, until in sorted(excuses):
         if since > start and until > start:

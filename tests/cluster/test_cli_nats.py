@@ -104,7 +104,7 @@ def test_owners_says_who_has_which_topics(url: str, serving: Callable[..., Servi
 
 
 def owned(url: str) -> list[tuple[list[str], int]]:
-    """The topics of each partition, and the process that has them."""
+    """Return the topics of each partition, and the process that has them."""
     found = done("owners", "--url", url, "--json").json
     return [(each["topics"], int(each["owner"].rpartition(":")[2] or 0)) for each in found]
 
@@ -146,7 +146,7 @@ def at(server: NatsServer, user: str = "", rest: str = "") -> str:
 
 
 def refused(*command: str) -> str:
-    """What the command says on its one line, which is no secret."""
+    """Return what the command says on its one line, which is no secret."""
     answer = call(*command)
     assert (answer.code, answer.out, answer.err.count("\n")) == (1, "", 1), answer
     assert answer.err.startswith("solarwind: ")
@@ -193,13 +193,13 @@ def test_a_command_refuses_a_nats_server_without_jetstream(bare: NatsServer) -> 
 
 
 OPTIONS: dict[str, tuple[str, str]] = {
-    "an option that is none": ("?stream=8", "an option of nats://, one of creds, "),
+    "an invalid option": ("?stream=8", "an option of nats://, one of creds, "),
     "no number": ("?streams=many", "expected a whole number from 1 to 1000 as streams, got 'many'"),
-    "a namespace that is none": ("/a.b", "expected a namespace"),
+    "an invalid namespace": ("/a.b", "expected a namespace"),
     "more replicas than servers": ("/lonely?replicas=3", "as many servers as replicas"),
     "credentials that are none": ("?creds=garbage", "expected credentials in garbage, a user's JWT and seed"),
     "credentials that are not there": ("?creds=none.creds", "expected credentials that can be read in none.creds"),
-    "TLS where there is none": ("?tls=true", "expected TLS of NATS at"),
+    "TLS where there is none": ("?tls=true", "to offer TLS, as tls=true demands"),
 }
 
 
@@ -266,7 +266,7 @@ def eventually_children(pid: int, count: int) -> list[int]:
 
 
 def accounts(*, told: bool) -> dict[str, object]:
-    """A system account, and one that uses JetStream, and is told by the first how servers are set, or is not."""
+    """Return a system account, and one that uses JetStream, and is told by the first how servers are set, or is not."""
     subject = "$SYS.REQ.SERVER.PING.JSZ"
     wind: dict[str, object] = {"jetstream": "enabled", "users": [{"user": "wind", "password": PASSWORD}]}
     if told:

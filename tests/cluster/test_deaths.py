@@ -22,6 +22,7 @@ _bare_environment, start, serving = cli._bare_environment, cli.start, cli.servin
 AGAIN = Retry(attempts=3, wait=0.0)
 
 
+@pytest.mark.long
 @on_loop
 async def test_each_death_of_a_worker_that_is_not_the_owner_counts(server: NatsServer, namespace: str) -> None:
     url = server.url(namespace, streams=1)
@@ -67,6 +68,7 @@ async def test_nats_that_is_restarted_is_no_attempt_of_what_is_in_hand(own: Call
     assert attempts == [1, 1]
 
 
+@pytest.mark.long
 @on_loop
 async def test_a_client_that_lost_nats_and_is_back_has_not_died(server: NatsServer, namespace: str) -> None:
     async def lose(wind: SolarWind) -> None:
@@ -98,7 +100,7 @@ async def test_a_client_is_told_when_its_owner_lost_nats_and_need_not_wait_for_h
 
     @owner.on("U", purpose="p")
     async def pass_over(number: int) -> None:
-        """So that it owns the partition, and keeps it."""
+        """Do nothing, so that it owns the partition, and keeps it."""
 
     async with owner:
         async with client:
@@ -137,8 +139,8 @@ async def test_what_is_offered_to_a_worker_that_is_gone_already_is_no_attempt_an
 
 
 async def attempts_with(url: str, fault: Callable[[SolarWind], Awaitable[None]]) -> list[int]:
-    """Those that a handler sees that has an event in hand when it happens. It ends once the loss of its owner is known,
-    since nothing is begun that it still runs for."""
+    """Return the attempts that a handler sees that has an event in hand when it happens. It ends once the loss of its
+    owner is known, since nothing is begun that it still runs for."""
     wind = SolarWind(url)
     attempts: list[int] = []
     over = asyncio.Event()

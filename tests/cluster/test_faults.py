@@ -40,7 +40,7 @@ Number = tuple[str, str, int]
 
 
 async def victim(story: Story, chance: random.Random) -> NatsServer:
-    """The leader of some stream, or any node."""
+    """Return the leader of some stream, or any node."""
     stream = chance.choice(["events", "state", "bucket", ""])
     names = {
         "events": story.layout.events_stream(story.layout.partition(chance.choice(TOPICS))),
@@ -56,7 +56,7 @@ async def victim(story: Story, chance: random.Random) -> NatsServer:
 
 
 async def kill_nodes(story: Story, chance: random.Random, seconds: float) -> None:
-    """By kill -9, one every two seconds."""
+    """Kill nodes with SIGKILL, one every two seconds."""
     end = monotonic() + seconds
     while True:
         next_kill = monotonic() + BETWEEN_KILLS_S
@@ -107,7 +107,7 @@ async def cut_off(story: Story, chance: random.Random, seconds: float) -> None:
 
 
 async def restart_all(story: Story, chance: random.Random, seconds: float) -> None:
-    """By kill -9, in order, or all but one, which is no quorum either."""
+    """Restart all nodes: by SIGKILL, in order, or all but one, which is no quorum either."""
     end = monotonic() + seconds
     number = 0
     while True:
@@ -147,7 +147,7 @@ async def kill_processes(story: Story, chance: random.Random, seconds: float) ->
 
 
 async def hold_up(story: Story, name: str) -> None:
-    """An owner, wherever it is just then."""
+    """Stop an owner for a moment, wherever it is."""
     life = story.services[name]
     story.fault(f"SIGSTOP {name}")
     start = monotonic()
@@ -196,7 +196,7 @@ def test_no_event_is_lost_stored_twice_or_out_of_order_under_faults(
 
 
 def check_what_is_stored(story: Story, stored: dict[str, list[tuple[str, int]]]) -> None:
-    """What was accepted, each once; and of what was under way when a producer was killed, some."""
+    """Check that accepted events are stored once, and of those under way when a producer was killed only some."""
     for topic, events in stored.items():
         twice = [event for event, count in Counter(events).items() if count > 1]
         assert not twice, f"{len(twice)} on {topic} are stored twice, such as {twice[:5]}"
@@ -223,7 +223,7 @@ def check_that_all_is_handled(story: Story, stored: dict[str, list[tuple[str, in
 
 
 def check_that_nothing_confirmed_comes_again(story: Story) -> None:
-    """But for what somebody had in hand who stood still, and was replaced meanwhile."""
+    """Check that no settled event comes again, but for those in hand of a process that stood still and was replaced."""
     confirmed: dict[Number, Note] = {}
     for note in story.notes():
         event = (note.topic, note.producer, note.number)
@@ -238,7 +238,7 @@ def check_that_nothing_confirmed_comes_again(story: Story) -> None:
 
 
 def check_the_order_of_keys(story: Story) -> None:
-    """None is overtaken: at most, after a fault, a key begins anew a little way back."""
+    """Check that no event overtakes another of its key: after a fault, a key at most begins anew a little way back."""
     reached: dict[Number, int] = {}
     for note in story.notes():
         if note.purpose == "keyed":
@@ -249,7 +249,8 @@ def check_the_order_of_keys(story: Story) -> None:
 
 
 def check_that_all_are_soon_at_work(story: Story) -> None:
-    """Each service for each purpose, from when NATS takes messages again, or from the fault if that is not NATS's."""
+    """Check that each service is soon at work for each purpose, from when NATS takes messages again, or from the fault
+    if that is not NATS's."""
     late = [pause for pause in story.pauses(BACK_S) if pause.own > BACK_S]
     assert not late, late
 

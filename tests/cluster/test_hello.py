@@ -56,7 +56,7 @@ async def answers(wind: SolarWind) -> bool:
 
 
 def leave(engine: NatsEngine) -> None:
-    """The owner ends its connections, as when it stops."""
+    """End the owner's connections, as when it stops."""
     for transport in list(engine._transports.values()):
         transport.connection.leave()
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from solarwind import Event, NotFound, Reject, Retry, SolarWind, TooLarge
-from solarwind.cluster import log, positions, store
+from solarwind.cluster import letters, log, noted, positions, store
 from solarwind.cluster.channel import Channel
 from solarwind.cluster.session import Session
 from solarwind.testing import FakeClock
@@ -43,11 +43,11 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log, "SNAPSHOT_AFTER", 24)
     monkeypatch.setattr(log, "PURGE_AFTER", 12)
     monkeypatch.setattr(log, "PAGE", 5)
-    monkeypatch.setattr(log, "LETTERS_BYTES", 1_000)
+    monkeypatch.setattr(letters, "LETTERS_BYTES", 1_000)
 
 
 async def messages(server: NatsServer, stream: str, subject: str = "") -> int:
-    """How many a stream has, of all subjects or of those."""
+    """Return how many messages a stream has, of all subjects or of those."""
     async with connected(server.urls) as client:
         state = (await ask(client, f"STREAM.INFO.{stream}", {"subjects_filter": subject or ">"}))["state"]
         return sum((state.get("subjects") or {}).values())
@@ -56,6 +56,42 @@ async def messages(server: NatsServer, stream: str, subject: str = "") -> int:
 # What is kept ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
+@on_loop
+async def test_what_became_of_events_outlives_its_commits_and_owners_and_goes_with_the_history(
+    place: NatsPlace, often: None, server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(noted, "NOTES_OF", 8)
+    monkeypatch.setattr(log, "NOTES_OF", 8)
+    ids: list[str] = []
+    for version in (1, 2):
+        wind = place.open()
+        wind.topic("T", keep=3600)
+
+        @wind.on("T", purpose="p", version=version)
+        async def handle(number: int) -> None: ...
+
+        async with wind:
+            for number in range(20):
+                ids.append(await wind.fire("T", number))
+                await wind.settled(60)
+    subjects = f"solarwind.{place.namespace}.state.0.kept.notes"
+    stream = f"SOLARWIND_{place.namespace}_state"
+    assert await messages(server, stream, f"{subjects}.0.T") > 0
+    async with place.open() as wind:
+        for at, id in enumerate(ids):
+            (its,) = (await wind.event("T", id)).outcomes
+            assert (its.state, its.version, its.attempts) == ("settled", 1 + at // 20, 1)
+        await wind.settled(60)
+        wind.topic("T", keep=0)
+
+        async def are_gone() -> bool:
+            return not await messages(server, stream, f"{subjects}.0.T")
+
+        await until(are_gone)
+
+
+@pytest.mark.long
 @on_loop
 async def test_trimming_keeps_what_pends_and_what_is_dead(place: NatsPlace, often: None) -> None:
     """Owner after owner: what is left has its positions, so that every event is found as itself."""
@@ -128,6 +164,7 @@ async def trimmed(place: NatsPlace, wind: SolarWind, clock: FakeClock, maximum: 
     await until(fits, "history to be trimmed", meanwhile=lambda: clock.advance(2))
 
 
+@pytest.mark.long
 @on_loop
 async def test_a_long_backlog_is_read_by_one_owner_after_the_other(
     server: NatsServer, namespace: str, often: None

@@ -98,7 +98,7 @@ async def test_a_stream_that_is_not_as_it_has_to_be_is_refused(
 
 
 async def remade(server: NatsServer, stream: str, change: dict[str, Any], namespace: str) -> dict[str, Any]:
-    """In place of one there is one that somebody else made."""
+    """Replace a stream by one that another program made."""
     config = await config_of(server.urls, stream)
     config.update(change)
     if "subjects" in change:

@@ -16,7 +16,7 @@ Backup = tuple[dict[str, object], list[bytes]]
 
 
 async def fired_and_handled(url: str, *numbers: int) -> tuple[PurposeStatistics, list[int]]:
-    """What the purpose says in the end, and what its handler got. It rejects what is negative."""
+    """Return what the purpose says in the end, and what its handler got. It rejects what is negative."""
     wind, got = SolarWind(url), []
 
     @wind.on("T", purpose="p", since="beginning")
@@ -32,7 +32,7 @@ async def fired_and_handled(url: str, *numbers: int) -> tuple[PurposeStatistics,
 
 
 async def backed_up(client: Client, stream: str) -> Backup:
-    """As `nats stream backup` does it."""
+    """Return a backup, as `nats stream backup` makes it."""
     inbox, parts, over = client.new_inbox(), list[bytes](), asyncio.Event()
 
     async def take(message: object) -> None:

@@ -52,7 +52,7 @@ def nats_server(tmp_path: Path) -> Iterator[Run]:
 
 
 def moved(text: str, *places: tuple[str, str]) -> str:
-    """The configuration with each of these addresses and folders, which stands in it once, in another place."""
+    """Return the configuration with each of these addresses and folders, which stands in it once, in another place."""
     for old, new in places:
         assert text.count(old) == 1, old
         text = text.replace(old, new)
@@ -83,6 +83,7 @@ def test_the_documented_configuration_of_one_node_works(nats_server: Run, tmp_pa
         each.close()
 
 
+@pytest.mark.long
 def test_the_documented_configuration_of_three_nodes_works_and_limits_its_users(
     nats_server: Run, tmp_path: Path, serving: Callable[..., Serving], start: Callable[..., Process]
 ) -> None:

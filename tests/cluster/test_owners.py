@@ -10,10 +10,11 @@ from collections import Counter
 from collections.abc import Iterable
 from math import inf
 from time import monotonic, monotonic_ns
+from typing import Any
 
 import pytest
 
-from solarwind import Event, Later, SolarWind, StoreError
+from solarwind import Event, Later, SolarWind, StoreError, Unavailable
 from solarwind.cluster import owner as owner_module
 from solarwind.cluster.engine import NatsEngine
 from solarwind.cluster.owners import Owners
@@ -33,7 +34,7 @@ PENDING = int(os.environ.get("PENDING", "200000"))  # that an owner takes over
 
 
 async def owners(wind: SolarWind) -> list[str]:
-    """The process of each partition."""
+    """Return the process of each partition."""
     found: list[OwnerInfo] = await wind.owners()
     return [each.owner.rpartition(":")[2] for each in found]
 
@@ -43,7 +44,7 @@ def payloads(handled: Iterable[Handled], topic: str) -> list[str]:
 
 
 async def fire_until(wind: SolarWind, topics: list[str], over: asyncio.Event, key: bool = False) -> int:
-    """One number after the other on each of the topics; gives how many."""
+    """Fire one number after the other on each of the topics; return how many."""
     number = 0
     while not over.is_set():
         for topic in topics:
@@ -120,7 +121,7 @@ async def test_an_owner_that_hangs_or_dies_is_replaced(server: NatsServer, names
 
 
 async def goes_on(process: Process, after: str) -> None:
-    """It handles what is fired from now on."""
+    """Check that it handles what is fired from now on."""
     begun = monotonic_ns()
     fresh = begun + 500_000_000  # whatever was in its hand before was handled by then
 
@@ -296,6 +297,27 @@ async def _counted(wind: SolarWind, number: int) -> bool:
 
 
 @on_loop
+async def test_attention_names_a_partition_without_an_owner(
+    server: NatsServer, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with SolarWind(server.url(namespace, streams=2)) as wind:
+        for topic in one_of_each(2):
+            await wind.fire(topic, 1)
+        assert await wind.attention() == []
+        client_of = NatsEngine._client
+
+        async def client(self: NatsEngine, partition: int) -> Any:
+            if partition == 1:
+                raise Unavailable("nobody owns it")
+            return await client_of(self, partition)
+
+        monkeypatch.setattr(NatsEngine, "_client", client)
+        (found,) = await wind.attention()
+        assert (found.kind, found.urgency, found.command) == ("no owner", "high", "solarwind owners")
+        assert "partition 1 " in found.text
+
+
+@on_loop
 async def test_a_store_that_was_let_go_of_writes_nothing(server: NatsServer, namespace: str) -> None:
     """Its word of how far the stream was read would have the next owner read all of it again."""
     async with SolarWind(server.url(namespace, streams=1)) as wind:
@@ -303,7 +325,7 @@ async def test_a_store_that_was_let_go_of_writes_nothing(server: NatsServer, nam
         await wind.statistics()
         owner = wind.engine._owners.mine[0]  # type: ignore[attr-defined]
         await owner.store.abandon()
-        with pytest.raises(StoreError, match="was let go of"):
+        with pytest.raises(StoreError, match="was released"):
             await owner.store.commit([], [], [], 0)
 
 
@@ -360,7 +382,7 @@ class Inert:
     """A receiver of nothing."""
 
     def deliver(self, offer: Offer) -> None:
-        """It gets nothing."""
+        """Do nothing: it gets nothing."""
 
     def flush(self) -> None:
         """See `deliver`."""

@@ -56,7 +56,7 @@ async def refusal(url: str, error: type[Exception], *words: str) -> None:
 
 
 def said(caplog: pytest.LogCaptureFixture, word: str = "") -> list[str]:
-    """The lines of the log that an operator sees, with that word."""
+    """Return the lines of the log that an operator sees, with that word."""
     lines = [f"{each.levelname} {each.getMessage()}" for each in caplog.records if each.levelno >= logging.WARNING]
     return [line for line in lines if word in line]
 
@@ -167,7 +167,7 @@ async def test_wrong_credentials_are_refused(own: Own, caplog: pytest.LogCapture
 
 
 async def alter(server: NatsServer, stream: str, **settings: Any) -> dict[str, Any]:
-    """As an operator would; gives its state."""
+    """Alter the stream as an operator would, and return its state."""
     async with connected(server.urls) as client:
         about = await ask(client, f"STREAM.INFO.{stream}")
         await ask(client, f"STREAM.UPDATE.{stream}", about["config"] | settings)
@@ -182,7 +182,7 @@ async def state_of(server: NatsServer, stream: str) -> dict[str, Any]:
 
 
 def chain(url: str) -> tuple[SolarWind, str, str, list[int]]:
-    """One that fires on a topic of another partition for each event: with both topics, and what came there."""
+    """Return a service that fires on a topic of another partition for each event, both topics, and what came there."""
     parents, children = one_of_each(2)
     wind = SolarWind(url)
     handled: list[int] = []
@@ -214,7 +214,7 @@ async def test_a_full_event_stream_refuses_producers_and_what_handlers_fire_wait
             await wind.fire(children, 1000, key="x" * 100)
         lines = len(said(caplog))
         await wind.fire_many(parents, range(1, 50))
-        await until(lambda: said(caplog, "waits"))
+        await until(lambda: said(caplog, "that handlers fired on topic"))
         await wind.fire_many(parents, range(50, 100))
         await until(lambda: _settled(wind, parents, 100))
         assert len(said(caplog)) <= lines + 1
@@ -542,7 +542,7 @@ async def test_messages_among_state_that_we_did_not_write(
         assert set(handled) <= {3, 20}
         assert await wind.replay("T", "p") == 20
         await until(lambda: set(handled) >= {*range(21)})
-    assert len(said(caplog, "did not write")) + len(said(caplog, "none that Solar Wind wrote")) >= 5
+    assert len(said(caplog, "did not write")) + len(said(caplog, "not written by Solar Wind")) >= 5
 
 
 async def _counts(wind: SolarWind, **counts: int) -> bool:

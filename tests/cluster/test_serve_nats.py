@@ -72,7 +72,7 @@ def test_a_worker_goes_on_at_its_server_when_the_one_that_owned_its_topics_is_ki
 
 
 def owners(url: str) -> list[int]:
-    """The processes that own topics."""
+    """Return the processes that own topics."""
     found = done("owners", "--url", url, "--json").json
     return [int(each["owner"].rpartition(":")[2] or 0) for each in found]
 

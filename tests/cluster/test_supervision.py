@@ -12,17 +12,27 @@ from uuid import uuid4
 
 import pytest
 
+from breaking import Once
+from due_log import events
 from solarwind import Event, SolarWind, StoreError, Unavailable
 from solarwind.cluster import owners
 from solarwind.cluster.channel import Channel
+from solarwind.cluster.copying import NatsEnd
+from solarwind.cluster.delayed import StreamDueLog
 from solarwind.cluster.forward import _Copier
-from solarwind.cluster.link import Frames
+from solarwind.cluster.link import Frames, MemoryLink, NatsLink
 from solarwind.cluster.owner import Owner
 from solarwind.cluster.owners import Owners
 from solarwind.cluster.publish import Publisher
+from solarwind.cluster.session import Session
 from solarwind.cluster.store import JetStreamStore
 from solarwind.cluster.tail import Tail
+from solarwind.columns import COLUMN
 from solarwind.engine.history import Trimmer
+from solarwind.engine.release import Releaser
+from solarwind.peer.client import Client
+from solarwind.peer.connection import Connection
+from solarwind.service.consumer import Consumer
 from solarwind.testing.contract import on_loop, until
 
 from .processes import one_of_each
@@ -32,19 +42,35 @@ from .servers import NatsServer
 STEPS: list[tuple[type, str]] = [
     (Channel, "is_heard"),
     (Channel, "_send_one"),
+    (Channel, "post"),
     (Owners, "_turn"),
     (Owners, "_send_heartbeat"),
+    (Owners, "_stay_awake"),
+    (Owners, "_notify"),
+    (Owners, "_heartbeat_came"),
+    (Session, "_watch"),
     (Tail, "_watch"),
     (Tail, "_drop"),
     (JetStreamStore, "_receive"),
     (JetStreamStore, "look"),
     (JetStreamStore, "commit"),
     (JetStreamStore, "_sync"),
+    (JetStreamStore, "_purge"),
+    (JetStreamStore, "confirm_ownership"),
     (_Copier, "_copy"),
     (Publisher, "_store"),
     (Frames, "_put"),
+    (Frames, "receive"),
+    (MemoryLink, "send"),
+    (NatsLink, "send"),
+    (Consumer, "deliver"),
+    (Connection, "handle"),
+    (Connection, "_write"),
     (Trimmer, "_trim"),
+    (Releaser, "release"),
+    (StreamDueLog, "_sort_next"),
 ]
+OF_DELAYED = ("Releaser.release", "StreamDueLog._sort_next")
 
 
 class Broken(Exception):
@@ -114,6 +140,8 @@ async def test_a_background_task_that_raises_is_logged_and_all_purposes_go_on(
     server: NatsServer, namespace: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     steps = Steps(monkeypatch)
+    monkeypatch.setattr(COLUMN["due"], "_check", lambda due: None)  # which refuses it from a producer
+    monkeypatch.setattr("solarwind.cluster.log.PURGE_AFTER", 8)
     caplog.set_level(logging.WARNING)
     first, second = one_of_each(2)
     url = server.url(namespace, streams=2)
@@ -137,10 +165,14 @@ async def test_a_background_task_that_raises_is_logged_and_all_purposes_go_on(
             try:
                 id = uuid4().hex if step == "Publisher._store" else None  # else it is posted at once
                 await winds[0].fire(first, 1, id=id, within=2.0)
+                if step in OF_DELAYED:
+                    await asyncio.wait_for(
+                        winds[0].engine.submit(events(first, 1, first=0, ids=[uuid4().hex], due=[1])), 2.0
+                    )
                 if step in ("JetStreamStore._sync", "Trimmer._trim"):
                     winds[1].topic(first, keep=60)
                     await winds[1].statistics()
-            except (Unavailable, Broken):
+            except (Unavailable, Broken, TimeoutError):
                 pass
             return not steps.is_armed(step) and work <= handled.keys()
 
@@ -148,7 +180,9 @@ async def test_a_background_task_that_raises_is_logged_and_all_purposes_go_on(
             step = f"{kind.__name__}.{name}"
             caplog.clear()
             steps.arm(step)
-            if kind is Tail:
+            if step == "Owners._notify":
+                winds[0].engine._owners._tell()  # type: ignore[attr-defined]
+            if kind in (Tail, Session) or step == "JetStreamStore.confirm_ownership":
                 winds[0].engine._session._gone.set()  # type: ignore[attr-defined]
             await until(lambda step=step: _broken(fire, step, steps), f"{step} to raise")
             handled.clear()
@@ -210,3 +244,47 @@ async def test_a_handler_that_cancels_all_tasks_ends_the_process_loudly(server: 
     with pytest.raises(StoreError, match="cancelled all tasks"):
         wind.engine.check()
     await wind.stop()
+
+
+@pytest.mark.parametrize("of", [(Owners, "_subscribe"), (Client, "_is_back")])
+@on_loop
+async def test_a_process_that_cannot_come_back_to_nats_or_an_owner_for_an_unexpected_reason_ends_loudly(
+    of: tuple[type, str], once: Once, server: NatsServer, namespace: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    wind = SolarWind(server.url(namespace, streams=1), grace=0)
+    wind.on("T", purpose="p")(lambda: None)
+    await wind.start()
+    raised = once(*of)
+    wind.engine._owners.mine[0].leave_all()  # type: ignore[attr-defined]
+    wind.engine._session._gone.set()  # type: ignore[attr-defined]
+    with pytest.raises(StoreError, match="cannot go on after an unexpected Unexpected"):
+        await asyncio.wait_for(wind.failed, 60)
+    assert raised
+    with pytest.raises(StoreError):
+        wind.engine.check()
+    assert "solarwind stops" in caplog.text
+    await wind.stop()
+
+
+@on_loop
+async def test_a_copy_that_cannot_hear_other_processes_any_more_ends(
+    once: Once, server: NatsServer, namespace: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Else it would not notice one that begins to work there."""
+    end = NatsEnd(server.url(namespace, streams=1), writes=True)
+    await end.open(1)
+    try:
+        once(NatsEnd, "_hear")
+        end._session._gone.set()
+
+        def is_deaf() -> bool:
+            try:
+                end.check_alone()
+            except StoreError as error:
+                return "listening for other processes cannot go on" in str(error)
+            return False
+
+        await until(is_deaf)
+        assert "Unexpected" in caplog.text
+    finally:
+        await end.leave(True)

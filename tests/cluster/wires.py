@@ -34,7 +34,7 @@ TRIES = 20
 
 
 def missing() -> str:
-    """Why there can be no such cluster here, if so."""
+    """Return why there can be no such cluster here, if so."""
     for each in TOOLS:
         if shutil.which(each) is None:
             return f"expected the program {each}, found none: install iproute2 and util-linux"
@@ -67,7 +67,7 @@ class Network:
         subprocess.run(command, input="\n".join(commands).encode(), pass_fds=(self.descriptor,), check=True)
 
     def within(self, command: list[str]) -> list[str]:
-        """Needs the descriptor open."""
+        """Return the command that runs another there. Needs the descriptor open."""
         return ["nsenter", f"--net={self.path}", *command]
 
     def close(self) -> None:
@@ -105,7 +105,7 @@ class WiredCluster(NatsCluster):
         super().__init__(folder, jetstream=jetstream, places=places, **settings)
 
     def _plug_in(self) -> int:
-        """This process becomes a client, in a network whose number nobody else has here; it is returned."""
+        """Make this process a client in a network of its own, and return the network's number."""
         for net in random.sample(range(256), TRIES):
             card = CARD.format(net)
             added = ["ip", "link", "add", card, "type", "veth", "peer", "name", "ours", "netns", self._hub.path]
@@ -130,7 +130,7 @@ class WiredCluster(NatsCluster):
         )
 
     def cut_off(self, node: NatsServer, *, from_clients: bool = False) -> None:
-        """From the other nodes, or from everybody."""
+        """Cut a node off from the other nodes, or from all processes."""
         self._pull(node, "routes", "down")
         if from_clients:
             self._pull(node, "clients", "down")

@@ -72,7 +72,7 @@ class Bench:
         self.offers: list[Offer] = []
 
     def find(self, topic: str, position: int) -> Stored | None:
-        """The log, if it is at hand."""
+        """Return the log, if it is at hand."""
         found = (stored for stored in self.log if self.at_hand and stored.start <= position < stored.stop)
         return next(found, None)
 
@@ -136,6 +136,7 @@ class Bench:
         handled: int = 0,
         busy_ns: int = 0,
         instance: int | None = None,
+        fired: Sequence[Batch] = (),
     ) -> bool:
         report = Report(
             instance if instance is not None else offer.instance,
@@ -146,7 +147,7 @@ class Bench:
             handled,
             busy_ns,
         )
-        counts = self.dispatcher.post_send(report, self.now)
+        counts = self.dispatcher.post_send(report, self.now, fired)
         self.carry_out()
         return counts
 
@@ -160,12 +161,12 @@ class Bench:
         self.carry_out()
 
     def take(self) -> list[Offer]:
-        """The offers since the last call."""
+        """Return the offers since the last call."""
         offers, self.offers = self.offers, []
         return offers
 
     def given(self) -> dict[int, list[int]]:
-        """What each instance got since the last call."""
+        """Return what each instance got since the last call."""
         given: dict[int, list[int]] = {}
         for offer in self.take():
             given.setdefault(offer.instance, []).extend(offer.picks)

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from solarwind.core.dispatcher import MAX_BEHIND, TOGETHER, Dispatcher
+from solarwind.core.dispatcher import MAX_BEHIND, PURPOSES_A_TURN, Dispatcher
 from solarwind.core.effects import Join, Offer, Report
 from solarwind.core.log import Stored
 from solarwind.core.purpose import Purpose
@@ -164,7 +164,7 @@ def test_a_report_that_comes_twice_counts_once_also_while_its_lease_goes_on() ->
     assert bench.report(offer, done=[0])
     assert not bench.report(offer, done=[0]), "else what it fired would be stored twice"
     assert bench.report(offer, failed=[1, 1])
-    assert bench.purpose().flying == 0
+    assert bench.purpose().in_flight == 0
 
 
 def test_being_offered_more_events_does_not_renew_a_lease() -> None:
@@ -601,7 +601,7 @@ def test_a_slow_instance_s_buffer_drops_the_oldest_counted_and_nobody_else_waits
 
 
 def settle_copies(bench: Bench, *instances: int, pace: int = 0) -> dict[int, list[int]]:
-    """These instances handle what they get until nothing comes any more; with `pace` events in 100 ms."""
+    """Handle what these instances get until nothing comes any more; with `pace` events in 100 ms."""
     seen: dict[int, list[int]] = {instance: [] for instance in instances}
     while offers := [offer for offer in bench.offers if offer.instance in instances]:
         bench.offers = [offer for offer in bench.offers if offer.instance not in instances]
@@ -1121,7 +1121,7 @@ def test_a_recovered_dispatcher_has_the_same_state(exchanges: tuple[str, str]) -
 
 def test_many_purposes_of_a_topic_get_a_batch_in_pieces_and_each_its_batches_in_order() -> None:
     bench = Bench()
-    for number in range(2 * TOGETHER + 1):
+    for number in range(2 * PURPOSES_A_TURN + 1):
         bench.join(f"p{number}", exchange="fanout" if number % 2 else "direct", room=9)
     for start in (0, 1):
         bench.log.append(Stored(start, batch()))
@@ -1133,17 +1133,17 @@ def test_many_purposes_of_a_topic_get_a_batch_in_pieces_and_each_its_batches_in_
         bench.dispatcher.go_on(bench.now)
         pieces.append([effect for effect in bench.dispatcher.pop_effects() if isinstance(effect, Offer)])
     assert len(pieces) > 2
-    assert max(len({offer.instance for offer in piece}) for piece in pieces) <= TOGETHER
+    assert max(len({offer.instance for offer in piece}) for piece in pieces) <= PURPOSES_A_TURN
     given: dict[int, list[int]] = {}
     for offer in [offer for piece in pieces for offer in piece]:
         given.setdefault(offer.instance, []).extend(offer.picks)
-    assert len(given) == 2 * TOGETHER
+    assert len(given) == 2 * PURPOSES_A_TURN
     assert set(map(tuple, given.values())) == {(0, 1)}
 
 
 def test_what_is_put_off_does_not_pile_up() -> None:
     bench = Bench()
-    for number in range(TOGETHER + 1):
+    for number in range(PURPOSES_A_TURN + 1):
         bench.join(f"p{number}", room=999)
     for start in range(10 * MAX_BEHIND):
         bench.log.append(Stored(start, batch()))
@@ -1202,12 +1202,12 @@ def test_no_part_of_a_burst_is_kept_for_an_instance_that_leaves() -> None:
 
 def test_a_batch_that_was_put_off_is_not_copied_where_it_pends_already() -> None:
     bench = Bench()
-    for number in range(TOGETHER + 1):
+    for number in range(PURPOSES_A_TURN + 1):
         bench.join(f"p{number}")
-    last = f"p{TOGETHER}"
+    last = f"p{PURPOSES_A_TURN}"
     bench.log.append(Stored(0, batch()))
     bench.dispatcher.accepted(bench.log[-1], bench.now)
     bench.dispatcher.join(Join("T", last, "fanout", 2), 1, bench.now)
     bench.carry_out()
     assert bench.purpose(last).pending(1) == 1
-    assert bench.purpose(last).copies == bench.purpose(last).flying == 0
+    assert bench.purpose(last).copies == bench.purpose(last).in_flight == 0

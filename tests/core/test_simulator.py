@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable
 from datetime import date
+from functools import partial
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ from solarwind.core.rollout import Split, Walk
 from solarwind.core.spans import Spans
 from solarwind.core.state import Change, Snapshot, State
 from solarwind.core.track import Track
+from solarwind.core.versions import Versions
 from solarwind.engine.due import Due, by_due
 from solarwind.limits import Limits
 from solarwind.store.delays import Delayed
@@ -44,7 +46,9 @@ PER_THOUSAND = {
     "leaves": 400, "returned": 400, "late reports": 400, "reports refused": 1_500, "reports sent twice": 500,
     "foreign reports": 200, "children": 8_000, "copies handled": 7_000, "fetches": 3_000, "counted ahead": 4_000,
     "full commits": 600, "refused": 2_000, "jumps": 300, "replayed": 600, "redriven": 80, "discarded": 20,
-    "retired": 80, "trimmed": 2_000, "conflicts": 300, "alone": 400, "shares": 100, "shares without an instance": 5,
+    "retired": 80, "trimmed": 2_000, "conflicts": 300, "alone": 400, "share": 60, "promote": 60, "rollback": 10,
+    "shares without an instance": 20, "shadow": 30, "shadows handled": 200, "shadows compared": 100,
+    "shadows differed": 10,
     "released": 4_000, "releases": 400, "releases without room": 20, "crashes after a release": 8, "clocks set": 300,
 }  # fmt: skip
 
@@ -69,7 +73,7 @@ def test_a_seed_replays_exactly() -> None:
 
 
 def found(most: int = 1_000) -> SimulationFailure:
-    """The first failure within so many seeds."""
+    """Return the first failure within so many seeds."""
     for seed in range(most):
         try:
             simulate(seed)
@@ -79,19 +83,19 @@ def found(most: int = 1_000) -> SimulationFailure:
 
 
 def _ignore_fencing(monkeypatch: pytest.MonkeyPatch) -> None:
-    def post_send(self: Dispatcher, report: Report, now: int, genuine: Any = Dispatcher.post_send) -> bool:
-        genuine(self, report, now)
+    def post_send(self: Dispatcher, *told: Any, genuine: Any = Dispatcher.post_send) -> bool:
+        genuine(self, *told)
         return True
 
     monkeypatch.setattr(Dispatcher, "post_send", post_send)
 
 
 def _settle_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    def post_send(self: Dispatcher, report: Report, now: int, genuine: Any = Dispatcher.post_send) -> bool:
+    def post_send(self: Dispatcher, report: Report, *more: Any, genuine: Any = Dispatcher.post_send) -> bool:
         for instance, purpose in self.instances.values():
             if report.lease in purpose.leases:
                 report = Report(instance.id, report.lease, report.done, report.failed, report.returned)
-        return bool(genuine(self, report, now))
+        return bool(genuine(self, report, *more))
 
     monkeypatch.setattr(Dispatcher, "post_send", post_send)
 
@@ -101,11 +105,11 @@ def _forget_to_hold_keys(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _let_go_of_a_key_while_its_event_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    def due(self: Lanes, position: int, genuine: Any = Lanes.due) -> None:
+    def end_wait(self: Lanes, position: int, genuine: Any = Lanes.end_wait) -> None:
         self._lanes.pop(self._out.pop(position, ""), None)
         genuine(self, position)
 
-    monkeypatch.setattr(Lanes, "due", due)
+    monkeypatch.setattr(Lanes, "end_wait", end_wait)
 
 
 def _forget_changes_in_recovery(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,7 +171,7 @@ def _retry_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     def wake(self: Dispatcher, when: int, about: Track | Instance | Purpose, position: int = 0) -> None:
         genuine(self, when, about, position)
         if isinstance(about, Track):
-            about.due(position)
+            about.end_wait(position)
 
     monkeypatch.setattr(Dispatcher, "wake", wake)
 
@@ -175,19 +179,19 @@ def _retry_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def _do_not_wait_for_the_note(monkeypatch: pytest.MonkeyPatch) -> None:
     genuine = Track.__init__
 
-    def init(self: Track, purpose: Purpose, state: State, *, reached: int | None, limits: Limits) -> None:
-        genuine(self, purpose, state, reached=None, limits=limits)
+    def init(self: Track, purpose: Purpose, state: State, *, reached: int | None, **how: Any) -> None:
+        genuine(self, purpose, state, reached=None, **how)
 
     monkeypatch.setattr(Track, "__init__", init)
 
 
 def _copy_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    genuine = Instance.buffer
+    genuine = Instance.add_copies
 
-    def buffer(self: Instance, stored: Stored, start: int, stop: int, limits: Limits) -> int:
+    def add_copies(self: Instance, stored: Stored, start: int, stop: int, limits: Limits) -> int:
         return genuine(self, stored, start, stop, limits) + genuine(self, stored, start, stop, limits)
 
-    monkeypatch.setattr(Instance, "buffer", buffer)
+    monkeypatch.setattr(Instance, "add_copies", add_copies)
 
 
 def _skip_an_event(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,35 +236,63 @@ def _forget_a_settle(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _give_each_event_to_both_versions(monkeypatch: pytest.MonkeyPatch) -> None:
-    genuine = Walk.owns
-    monkeypatch.setattr(Walk, "owns", lambda self, *where: genuine(self, *where) or True)
+    def own(self: Walk, stored: Stored, start: int, stop: int, max_count: int, genuine: Any = Walk.own) -> Any:
+        stop, _ = genuine(self, stored, start, stop, max_count)
+        return stop, Spans((start, stop))
+
+    monkeypatch.setattr(Walk, "own", own)
 
 
 def _divide_by_position_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("solarwind.core.rollout.bucket", lambda batch, index, key_of: index % 10 / 10)
+    def places(stored: Stored, start: int, stop: int, key_of: object) -> list[int]:
+        return [at % 10 * 2**32 // 10 for at in range(start - stored.start, stop - stored.start)]
+
+    monkeypatch.setattr("solarwind.core.rollout._places", places)
 
 
 def _pass_what_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    def end(self: Walk, stop: int, genuine: Any = Walk.end) -> None:
-        genuine(self, stop)
+    def end(self: Walk, stop: int, own: Spans, genuine: Any = Walk.end) -> None:
+        genuine(self, stop, own)
         self.passed.add(stop - 1, stop)
 
     monkeypatch.setattr(Walk, "end", end)
 
 
 def _do_not_wait_for_the_other_track(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Track, "until", lambda self, end: end)
+    monkeypatch.setattr(Track, "barrier", lambda self, end: end)
 
 
 def _leave_a_share_with_those_who_are_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Dispatcher, "look_for_gone", lambda self, track, when: ())
+    monkeypatch.setattr(Versions, "look_for_gone", lambda self, track, when: ())
 
 
 def _divide_what_was_accepted_before(monkeypatch: pytest.MonkeyPatch) -> None:
     def split(since: int, shares: list[tuple[int, float]], key: str | None = None, genuine: Any = Split) -> Split:
         return genuine(max(0, since - 3), shares, key)  # type: ignore[no-any-return]
 
-    monkeypatch.setattr("solarwind.core.registry.Split", split)
+    monkeypatch.setattr("solarwind.core.versions.Split", split)
+
+
+def _let_what_a_shadow_makes_of_events_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("solarwind.core.shadows.Shadows.has", lambda self, report: False)
+
+
+def _copy_what_others_have_a_share_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    def walk(self: Track, genuine: Any = Track._walk) -> Walk:
+        made: Walk = genuine(self)
+        if self.shadow is not None:
+            made.own = partial(everything, made)  # type: ignore[method-assign]
+        return made
+
+    def everything(made: Walk, stored: Stored, start: int, stop: int, max_count: int) -> tuple[int, Spans]:
+        made.leap(start)
+        return stop, Spans((start, stop))
+
+    monkeypatch.setattr(Track, "_walk", walk)
+
+
+def _find_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("solarwind.core.shadows.Result.agrees_with", lambda self, other: True)
 
 
 def _forget_what_is_due_next(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -302,6 +334,9 @@ MUTATIONS: list[Callable[[pytest.MonkeyPatch], None]] = [
     _do_not_wait_for_the_other_track,
     _leave_a_share_with_those_who_are_gone,
     _divide_what_was_accepted_before,
+    _let_what_a_shadow_makes_of_events_count,
+    _copy_what_others_have_a_share_of,
+    _find_no_difference,
     _forget_what_is_due_next,
     _release_earlier,
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -32,6 +33,23 @@ def test_a_set_has_the_positions_it_was_made_of(members: set[int]) -> None:
 @given(st.lists(st.integers(0, MAX)))
 def test_positions_may_come_in_any_order_and_more_than_once(positions: list[int]) -> None:
     assert Spans.of(positions) == Spans.of(set(positions))
+
+
+@given(sets, st.slices(MAX), st.integers(-MAX, MAX))
+def test_the_positions_of_a_set_are_a_sequence_like_a_list_of_them(members: set[int], part: slice, index: int) -> None:
+    spans, expected = Spans.of(members), sorted(members)
+    found = spans.positions()
+    assert list(found) == expected
+    assert len(found) == len(expected)
+    assert list(found[part]) == expected[part]
+    assert Spans.of(found[part]) == Spans.of(expected[part])
+    if -len(expected) <= index < len(expected):
+        assert found[index] == expected[index]
+    else:
+        with pytest.raises(IndexError):
+            found[index]
+    spans.add(MAX, MAX + 1)
+    assert list(found) == expected, "what is added to the set later is not in it"
 
 
 @given(places, places)
@@ -75,6 +93,15 @@ def test_within_and_outside_part_a_range(members: set[int], part: tuple[int, int
     assert is_sound(outside)
     assert set(within.positions()) == members & inside
     assert set(outside.positions()) == inside - members
+    assert set(spans.positions()) == members
+
+
+@given(sets, places, places)
+def test_the_first_are_those_at_or_after_a_place(members: set[int], count: int, start: int) -> None:
+    spans = Spans.of(members)
+    first = spans.first(count, start)
+    assert is_sound(first)
+    assert list(first.positions()) == sorted(each for each in members if each >= start)[:count]
     assert set(spans.positions()) == members
 
 

@@ -62,7 +62,7 @@ class Life:
                     say("confirmed", *confirmed)
 
     async def handle_what_is_left(self) -> None:
-        """What `fire_and_handle` left behind."""
+        """Handle what `fire_and_handle` left behind."""
         wind = self.wind
 
         @wind.on("T", purpose="p")
@@ -80,7 +80,7 @@ class Life:
             say("dead", *(letter.event.id for letter in dead))
 
     async def meet_poison(self) -> None:
-        """A handler that takes the process with it."""
+        """Run a handler that kills its process."""
         wind = self.wind
 
         @wind.on("T", purpose="p", retry=Retry(attempts=3, wait=0.0))
@@ -93,7 +93,7 @@ class Life:
             await wind.settled(60)
 
     async def meet_poison_of_several(self) -> None:
-        """Several purposes of two topics in one process, two of which have an event that takes it with it."""
+        """Run several purposes of two topics in one process, two of which have an event that kills it."""
         wind = self.wind
 
         def handler(topic: str, purpose: str, poison: str, exchange: str) -> None:
@@ -111,7 +111,7 @@ class Life:
             await wind.settled(60)
 
     def serve(self) -> None:
-        """A service, until it is told to stop."""
+        """Run a service until it is told to stop."""
         wind = self.wind
 
         @wind.on("T", purpose="p", concurrency=2)

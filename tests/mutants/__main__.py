@@ -55,7 +55,7 @@ def main() -> int:
 
 
 def misfit(fault: Fault) -> str:
-    """Why a fault cannot be put in, in words."""
+    """Return why a fault cannot be put in, in words."""
     path = SOURCES / "solarwind" / fault.file
     times = path.read_text().count(fault.text) if path.exists() else 0
     if times == 1:
@@ -86,7 +86,7 @@ def survives(fault: Fault, seeds: int) -> bool:
 
 
 def run(module: str, *arguments: str, source: Path) -> int:
-    """Its exit code, with the sources from there."""
+    """Return the exit code of pytest, with the sources from there."""
     environment = {**os.environ, "PYTHONPATH": str(source), "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-m", module, *arguments]
     if module == "pytest":

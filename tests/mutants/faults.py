@@ -27,6 +27,7 @@ def _of(file: str, *faults: tuple[str, ...]) -> list[Fault]:
 _SPANS = "core/test_spans.py"
 _EXCHANGE = "core/test_exchange.py"
 _ROLLOUT = "core/test_rollout.py"
+_SHADOWS = "core/test_shadows.py"
 _DISPATCHER = "core/test_dispatcher.py"
 _LOCAL = "test_local_engine.py"
 _COMMITS = "core/test_commits.py"
@@ -35,6 +36,20 @@ _DUE = "core/test_due.py"
 _FULL = "test_store_failure.py"
 _TRIMMING = "store/test_trimming.py"
 _FORGETS = "test_contract.py::TestMemory::test_the_same_id_is_not_stored_again_after_its_event_was_handled"
+_PAUSED_COPIES = "test_contract.py::TestMemory::test_copies_of_a_paused_fanout_wait_in_their_buffers_or_are_dropped"
+_NOBODY = "test_contract.py::TestSqlite::test_the_log_says_that_nobody_is_up_soon_and_once_an_hour_from_then_on"
+_AUDITED = "test_contract.py::TestSqlite::test_the_audit_has_each_verb_of_an_operator_with_who_when_and_how_many"
+_PAUSED_RETIRED = (
+    "test_contract.py::TestMemory"
+    "::test_a_paused_purpose_is_retired_only_by_force_and_a_new_one_of_its_name_is_not_paused"
+)
+_FAILING = "test_contract.py::TestMemory::test_a_purpose_fails_while_its_handlers_raise_and_nothing_is_settled"
+_FACTS = "core/test_facts.py"
+_NOTES = "store/test_notes.py"
+_OUTCOMES = "test_contract.py::TestSqlite::test_a"
+_SETTLED = f"{_OUTCOMES}_settled_event_is_shown_with_who_handled_it_when_and_in_how_many_attempts"
+_DIED = f"{_OUTCOMES}n_event_that_waits_for_a_retry_is_shown_with_when_and_a_dead_one_with_its_error"
+_AGAIN = f"{_OUTCOMES}n_event_that_is_handled_again_is_shown_as_it_is_now"
 _KEEPS = "test_contract.py::TestSqlite::test_keep_trims_without_touching_what_pends_or_is_dead"
 
 SPANS = _of(
@@ -48,10 +63,11 @@ SPANS = _of(
 
 STATE = _of(
     "core/state.py",
-    ("self.floor = self.reach = change.created", "self.floor = self.reach = 0"),
+    ("self.floor = self.reach = change.created.since", "self.floor = self.reach = 0"),
+    ("self.created_at = change.created.at", "pass"),
     ("self._finish(copies)", "pass"),
     ("self._reopen(Spans(change.reopened))", "pass"),
-    ("self.dead.difference_update(Spans(change.discarded))", "pass"),
+    ("self._forget_dead(Spans(change.discarded))", "pass"),
     ("if change.reach > self.reach:", "if change.reach:", "core/test_state.py"),
     ("self.due.pop(position, None)\n            self._count", "self._count", "core/test_state.py"),
     ("self._count(waiting.position, waiting.tried)", "pass"),
@@ -64,6 +80,8 @@ STATE = _of(
     ("state.due = {each.position: each.due for each in snapshot.waiting}", "state.due = {}"),
     ("state.reach = snapshot.reach", "state.reach = 0"),
     ("state.copied_from = snapshot.copied_from", "pass"),
+    ("state.paused = snapshot.paused", "pass"),
+    ("if change.paused is not None:", "if change.paused:"),
     ("states.pop(name, None)\n", "pass\n"),
     (" or bool(self.dead.within(start, stop))", "", _ROLLOUT),
 )
@@ -74,6 +92,12 @@ BACKLOG = _of(
     ("            self.walk.leap(start)\n", "            pass\n", _ROLLOUT),
     (" or min(self._ready) < end", " or True", _ROLLOUT),
     ("self._cursor = min(self._cursor, positions.edges[0])", "pass"),
+    ("            self._far = self.seen\n", "", _ROLLOUT),
+    (
+        "if start >= until:\n                self.more = True\n                return None\n            stored",
+        "stored",
+        _ROLLOUT,
+    ),
     ("self._claimed.update(Spans.of(self._delayed))", "pass"),
     ("self._lanes[name] = None\n                self._out[position] = name", "pass"),
     ("self._waiting += 1", "pass", _DISPATCHER),
@@ -102,7 +126,7 @@ INSTANCE = _of(
     ),
     ("self.in_flight -= count", "pass"),
     ("while self.copied > limits.copies or", "while", _DISPATCHER),
-    ("self.copies.appendleft((stored, start + max_events, stop))", "pass", _DISPATCHER),
+    ("self._copies.appendleft((stored, start + max_events, stop))", "pass", _DISPATCHER),
 )
 
 PURPOSE = _of(
@@ -110,12 +134,14 @@ PURPOSE = _of(
     ("self.live[instance.version] -= 1", "pass"),
     ("each.version == version and not each.leaving}", "not each.leaving}"),
     ("at_work.pop(instance.id, None)", "pass", _DISPATCHER),
+    ("self.instances.items() if not self.paused else ()", "self.instances.items()"),
+    ("return since if since and settled == self.settled else 0", "return since", _FAILING),
 )
 
 TRACK = _of(
     "core/track.py",
     ("if len(self.delayed) >= self._limits.waiting:", "if False:", _DISPATCHER),
-    ("if not last and times > 1 and self.counted:", "if False:", _DISPATCHER),
+    ("if not last and times > 1 and self.counted_leases:", "if False:", _DISPATCHER),
     ("several = picks if last else picks[: max(1, MAX_SUSPECTS // 10**times)]", "several = picks", _DISPATCHER),
     ("end = self.reached\n", "pass\n"),
     ("return split.since\n", "return end\n", _ROLLOUT),
@@ -146,10 +172,56 @@ CRASHES = _of(
 
 ROLLOUT = _of(
     "core/rollout.py",
-    ("name = batch.id(index)", 'name = "x"', _ROLLOUT),
-    ("self._before[position] = self._run", "pass", _ROLLOUT),
-    ("self.passed.add(start, position)", "pass", _ROLLOUT),
-    ("if bucket < top:", "if place <= 1 - top:", _ROLLOUT),
+    ("names = header.keys[indices.start : indices.stop]", "names = header.keys[: len(indices)]", _ROLLOUT),
+    ("    if header.ids is not None:\n", "    if header.ids is not None and not names:\n", _ROLLOUT),
+    ("((header.first + index) * _GOLDEN", "(index * _GOLDEN"),
+    ("        low = high\n", "", _ROLLOUT),
+    ("elif place >= down:", "elif place > up:", _ROLLOUT),
+    ("            self._before.update(", "            Spans().update(", _ROLLOUT),
+    ("return self._at if self._run <= position < self._at else position", "return position", _ROLLOUT),
+    ("        self.passed.update(passed)", "        pass", _ROLLOUT),
+    ("passed = Spans((*(first or done[:1]), done[-1]))", "passed = Spans((done[0], done[-1]))", _ROLLOUT),
+    ("if passed.edges == first + done[len(first) == 0 : -1]:", "if True:", _ROLLOUT),
+)
+
+VERSIONS = _of(
+    "core/versions.py",
+    ("del purpose.gone[track.number]", "pass", _ROLLOUT),
+    ("if share and (purpose.is_heard_of(version) or version in purpose.gone)", "if share", _ROLLOUT),
+    ("version > line[-1]", "False", _ROLLOUT),
+    (
+        "line = [each for each in purpose.line if each != version]\n        if not",
+        "line = purpose.line\n        if not",
+    ),
+    ("[*(each for each in purpose.line if each != version), version]", "purpose.line"),
+    ("others + share > 1 + _TINY", "others + share > 1", _ROLLOUT),
+    ("[] if line == plain else line", "line and []"),
+    ("[*line[:at], version, *line[at:]]", "line", _ROLLOUT),
+    ("if self._copies(each)), None) if beside", "if self._copies(each)), None) if shadows"),
+    ("for version, share in wanted if share), *shadows]", "for version, share in wanted if share)]"),
+    ("self._without(purpose, *purpose.shares)", "pass", _ROLLOUT),
+    ("moved.update(its.state.dead.common(positions))", "pass", _ROLLOUT),
+    ("track.statement.version == version:", "track.number == -version:", _ROLLOUT),
+    ("changes[track] = Change(*track.key, discarded=dead.edges)", "pass", _ROLLOUT),
+    ("if rollout != before:", "if rollout.wanted != before.wanted:"),
+)
+
+SHADOWS = _of(
+    "core/shadows.py",
+    ("if not self._purpose.live[self.version]:", "if False:", _SHADOWS),
+    ("at < len(self._buffer) - 1 and", "at < len(self._buffer) and", _SHADOWS),
+    ("undone.difference_update(self.track.in_flight())", "pass", _SHADOWS),
+    ("self._current.forget(gone)", "pass", _SHADOWS),
+    ("other.plain.difference_update(same)", "pass", _SHADOWS),
+    ("rest.remove(position, position + 1)", "pass", _SHADOWS),
+    ("theirs = other.pop(position)", "theirs = mine.pop(position)"),
+    ("pair = (theirs, result) if own else (result, theirs)", "pair = theirs, result"),
+    ("rest.difference_update(state.done)", "pass", _SHADOWS),
+    ("self.missed += mine.limit(self._limits.copies) if own else 0", "pass", _SHADOWS),
+    ("return Spans(), []", "return done, failed", _SHADOWS),
+    ("(track.shadow is not None or track.number == 0)", "True", _SHADOWS),
+    ("del purpose.shadows[version]", "pass"),
+    ("odd = dict.fromkeys(lease.positions.positions(), _LOST)", "odd = {}"),
 )
 
 DISPATCHER = _of(
@@ -158,12 +230,18 @@ DISPATCHER = _of(
     ("topic.end = stored.stop", "topic.end = stored.stop - 1"),
     ("backlog.cursor + track.margin > track.state.reach", "False"),
     ("elif copied_from <= fresh.start:", "else:", _DISPATCHER),
-    ("while len(self._passes) > MAX_BEHIND:", "while False:", _DISPATCHER),
-    ("self._looking[track] = None", "pass", _DISPATCHER),
+    ("while len(self._put_off) > MAX_BEHIND:", "while False:", _DISPATCHER),
+    (
+        "if backlog.more:\n                    self._looking[track] = None",
+        "if False:\n                    pass",
+        _DISPATCHER,
+    ),
+    (" or topic.purposes.get(purpose.name) is not purpose:", ":", _ROLLOUT),
+    ("elif backlog.more:\n            self._looking[track] = None", "", _ROLLOUT),
     ("track.give_back(rest, suspicious=suspicious)", "pass", _EXCHANGE),
     ("self.change(track, Change(*track.key, started=started))\n        track.leases", "track.leases"),
     ("if not instance.leases:  # else", "if True:  # else", _DISPATCHER),
-    ("after_commit=lease.counted))", "after_commit=False))"),
+    ("tried, lease.counted, shadow)", "tried, False, shadow)"),
     ("lease = instance.leases.get(report.lease)", "lease = purpose.leases.get(report.lease)"),
     ("if report.done and not done:", "if False:", _DISPATCHER),
     ("done = Spans()\n        for failure", "pass\n        for failure", _DISPATCHER),
@@ -181,7 +259,7 @@ DISPATCHER = _of(
     ),
     ("now + min(drawn, retry.longest_ns(tried))", "now + drawn", _DISPATCHER),
     ("started = [(position, tried[position] - 1) for position in positions.positions()]", "started = []", _DISPATCHER),
-    ("lease.track.counted -= lease.counted", "pass"),
+    ("lease.track.counted_leases -= lease.counted", "pass"),
     ("if about.state.due.get(position) == when and position in about.delayed:", "if True:", _DISPATCHER),
     ("gone.difference_update(track.in_flight())", "pass", _DISPATCHER),
     (
@@ -195,19 +273,33 @@ DISPATCHER = _of(
 
 REGISTRY = _of(
     "core/registry.py",
+    ("self._looking.update(dict.fromkeys(purpose.tracks.values()))", "pass", _ROLLOUT),
     ("copied_until=topic.end", "copied_until=0"),
-    ("self.remove_instance(purpose, instance, died=died)\n", "pass\n"),
+    ("self.remove_instance(purpose, instance, now, died=died)\n", "pass\n"),
     ("join.retry or (before.retry if before is not None else Retry())", "join.retry or Retry()", _DISPATCHER),
     ("self.changes.append(Change(*track.key, retired=True))", "pass"),
     ("            track.rewind()\n", "            pass\n", _ROLLOUT),
-    ("if spans := track.state.dead.common(positions):", "if spans := positions:", _DISPATCHER),
-    ("track.reached = max(track.reached, change.reach, change.created or 0)", "track.reached = 1 << 60"),
-    ("del purpose.gone[track.number]", "pass", _ROLLOUT),
-    ("if share and (purpose.is_heard_of(version) or version in purpose.gone)", "if share", _ROLLOUT),
+    ("            spans.difference_update(redriven)\n", "", _ROLLOUT),
+    ("reopened[track] = Change(*track.key, discarded=dead.edges)", "pass", _ROLLOUT),
+    ("track.reached = max(track.reached, change.reach, since)", "track.reached = 1 << 60"),
+    ("Change(*purpose.main.key, paused=paused))\n        purpose.note_change()", "Change(*purpose.main.key))"),
+    ("paused=paused))\n        purpose.note_change()\n", "paused=paused))\n"),
+    ("        if not purpose.paused:\n", "        if True:\n"),
+    ("                self.copies.drain(instance, now)\n", "                pass\n", _PAUSED_COPIES),
+    ("        if purpose.paused and not force:\n", "        if False:\n", _PAUSED_RETIRED),
+    ("            self.alone.pop(purpose, None)\n        else:", "            pass\n        else:", _NOBODY),
+    ("                self.alone[purpose] = 0\n", "", _NOBODY),
     ("return name not in self._creating", "return True", _DISPATCHER),
 )
 
 ENGINE = [
+    *_of("engine/room.py", ("self.full = self.full_for_all = False", "pass", _FULL)),
+    *_of(
+        "engine/nobody.py",
+        ("self.since(purpose) < PATIENCE_NS:", "self.since(purpose) < 0:", _NOBODY),
+        (">= AGAIN_NS:", ">= 0:", _NOBODY),
+        ("self._said.update((purpose, now) for _, purpose in found)", "pass", _NOBODY),
+    ),
     *_of(
         "engine/commits.py",
         ("self._uncommitted = commit.changes\n", "pass\n"),
@@ -215,7 +307,7 @@ ENGINE = [
         ("commit.incoming + commit.later + self", "commit.incoming + self", _COMMITS),
         ("self.due.add(min(due for due, _ in commit.delayed))", "pass", _DELAYED),
         ("commit.later = [each for each in commit.later if each[1] is None]", "pass", _COMMITS),
-        ("together = commit.incoming + commit.later", "together = commit.incoming", _COMMITS),
+        ("together, commit.notes = commit.incoming + commit.later, []", "together = commit.incoming", _COMMITS),
         ("incoming = [each for each in incoming if each[0].header.due is None]", "pass", _DELAYED),
         ("self._after = commit.after + self._after", "pass"),
         ("return first + [each for each in rest if each[1] is None]", "return first", _LOCAL),
@@ -258,11 +350,30 @@ ENGINE = [
         ("self._arrived(*released)", "pass", _DELAYED),
     ),
     *_of(
+        "engine/room.py",
+        ("self.full = self.full_for_all = False\n            log", "log", _FULL),
+    ),
+    *_of(
+        "engine/audit.py",
+        ("each.number < int(after)]", "each.number <= int(after)]", _AUDITED),
+        ("before=self._places.get(place, 0))", "before=None)", "test_audit.py"),
+        ("                self._last = -1\n", "                pass\n", "test_audit.py"),
+        ("max((_entry(each.value).number for each in found), default=0)", "0", "test_audit.py"),
+        ("number=number))\n", "number=1))\n", "test_audit.py"),
+    ),
+    *_of(
+        "engine/operations.py",
+        (
+            "if operation.audited and changes:",
+            "if operation.audited:",
+            _AUDITED,
+        ),
+    ),
+    *_of(
         "engine/local.py",
         ("for _, future in commit.later:", "for _, future in ():", _DELAYED),
         ("if found or end == self._dispatcher.topics[topic].end:", "if True:", _LOCAL),
         ("if number <= commit.number and not waiter.done():", "if not waiter.done():", _LOCAL),
-        ("self._full = self._full_for_all = False\n            log", "log", _FULL),
         ("refuse(future, StoreError(str(full)))", "pass", _FULL),
         ("for waiter in waiters:\n            refuse(waiter, error)", "", _FULL),
         ("receiver.close(str(error))", "pass", _FULL),
@@ -292,6 +403,46 @@ AROUND = [
     *_of("engine/cache.py", ("return last if position < last.stop else None", "return last", _LOCAL)),
 ]
 
+NOTES = [
+    *_of(
+        "core/facts.py",
+        ("took_ns = busy_ns if handled <= room else busy_ns * room // handled", "took_ns = busy_ns", _FACTS),
+        ("ended, lease.handled = handled - lease.handled, handled", "ended = handled", _FACTS),
+        ("took_ns = now - lease.handed_at", "took_ns = now", _FACTS),
+        ("if settled and lease.shadow is None:", "if settled:", _FACTS),
+        ("max(0, now - lease.fired_at)", "max(0, now - lease.handed_at)", _FACTS),
+        ("self.counts[bisect_left(BOUNDS_NS, time_ns)] += count", "self.counts[0] += count", _FACTS),
+        ("tried = [each for each in note.tried if each[0] in within]", "tried = note.tried", _NOTES),
+    ),
+    *_of(
+        "core/dispatcher.py",
+        ("lease.handed_at, lease.fired_at = now, header", "lease.handed_at, lease.fired_at = 0, header", _SETTLED),
+        ("note.tried = [(at, tried[at] + (not lease.counted)) for at in few if at in tried]", "pass", _SETTLED),
+        ('self._note_end(track, lease, "settled", done, took_ns, now)', "pass", _SETTLED),
+        (
+            'self._note_end(track, lease, "dead", Spans.of(each.position for each in change.dead), took_ns, now)',
+            "pass",
+            _DIED,
+        ),
+    ),
+    *_of("engine/commits.py", ("notes = self._dispatcher.pop_notes() if changes else []", "notes = []", _SETTLED)),
+    *_of(
+        "engine/outcomes.py",
+        ("if before is None or before.reported_at <= note.reported_at:", "if before is None:", _AGAIN),
+    ),
+    *_of(
+        "store/memory.py",
+        ("if self.has_some_of(part):", "if True:", _NOTES),
+        ("self.note_bytes -= _size(self.parts.pop(part))", "pass", _NOTES),
+    ),
+    *_of(
+        "store/commits.py",
+        ("if len(encoded) > _NOTES_BYTES and not clears:", "if False:", _NOTES),
+        ("self._sort_notes(database.read_recent_notes(self.connection))", "pass", _NOTES),
+        ("if log is not None and database.is_trimmed(part, log.trimmed):", "if False:", _NOTES),
+    ),
+]
+
 FAULTS = [
     *SPANS,
     *STATE,
@@ -300,9 +451,13 @@ FAULTS = [
     *PURPOSE,
     *TRACK,
     *ROLLOUT,
+    *VERSIONS,
+    *SHADOWS,
+    *_of("core/facts.py", ("if settled and lease.shadow is None:", "if settled:", _SHADOWS)),
     *DISPATCHER,
     *CRASHES,
     *REGISTRY,
     *ENGINE,
     *AROUND,
+    *NOTES,
 ]

@@ -15,7 +15,7 @@ CHROMIUM = shutil.which("chromium")
 
 @asynccontextmanager
 async def chromium(url: str, profile: Path, *more: str) -> AsyncIterator[None]:
-    """It opens this page, and is gone afterwards."""
+    """Open this page in Chromium, and close that afterwards."""
     assert CHROMIUM is not None
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
     options += ["--no-first-run", "--disable-component-update", f"--user-data-dir={profile}", *more]

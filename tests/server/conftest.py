@@ -17,8 +17,9 @@ def servers_look_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("solarwind.server.asgi.CHECK_S", 0.05)
 
 
-@pytest.fixture(scope="module")
-def host() -> Iterator[Host]:
+@pytest.fixture
+def own_host() -> Iterator[Host]:
+    """One whose memory is measured, or that is killed."""
     host = Host()
     yield host
     host.end()

@@ -49,7 +49,7 @@ class Doors:
         return await self.http.post(self.events, content=content, headers={"content-type": kind}, params=query)
 
     async def fire(self, content: Any, kind: str = JSON, **query: str) -> list[str]:
-        """Gives the ids of what was accepted."""
+        """Return the ids of what was accepted."""
         answer = await self.send(content, kind, **query)
         assert answer.status_code == 202, answer.text
         said = answer.json()
@@ -58,7 +58,7 @@ class Doors:
         return ids
 
     async def ask(self, method: str, path: str, body: Any = None, status: int = 200, **query: Any) -> Any:
-        """Gives what is answered with this status."""
+        """Return the answer, which has to have this status."""
         answer = await self.http.request(method, path, json=body, params=query)
         assert answer.status_code == status, answer.text
         if status >= 400:
@@ -66,7 +66,7 @@ class Doors:
         return answer.json() if answer.content else None
 
     async def refused(self, work: Any, status: int, code: str, *words: str) -> dict[str, Any]:
-        """It is answered with a problem that says these words."""
+        """Check that it is answered with a problem that has these words."""
         problem = check_problem(await work)
         assert (problem["status"], problem["code"]) == (status, code), problem
         for word in words:
@@ -81,7 +81,7 @@ class Doors:
         await self.ask("POST", f"{self.purpose(purpose)}/settle", {how: [event["token"] for event in events]})
 
     async def stored(self) -> list[dict[str, Any]]:
-        """All events that the topic's history has, in order."""
+        """Return all events that the topic's history has, in order."""
         found: list[dict[str, Any]] = []
         while events := await self.take(max=1_000, since="beginning"):
             found += events
@@ -93,7 +93,7 @@ class Doors:
 
 
 def check_problem(answer: httpx.Response) -> dict[str, Any]:
-    """It is a problem as RFC 9457 has it, with a code, and says in one sentence what was expected."""
+    """Check that it is a problem of RFC 9457, with a code and one sentence that says what was expected."""
     assert answer.headers["content-type"] == PROBLEM
     problem: dict[str, Any] = answer.json()
     assert {"type", "title", "status", "detail", "code"} <= set(problem)
@@ -112,7 +112,7 @@ async def at(port: int, root: str = "", **how: Any) -> AsyncIterator[Doors]:
 
 @asynccontextmanager
 async def served(server: Server) -> AsyncIterator[int]:
-    """The port of a server on this loop. Its dispatcher runs, or is its own."""
+    """Yield the port of a server on this loop. Its dispatcher runs, or is its own."""
     listener = Listener(server, port=0, grace=1.0)
     await server.start()
     await listener.start()
@@ -126,7 +126,7 @@ async def served(server: Server) -> AsyncIterator[int]:
 
 @asynccontextmanager
 async def mounted(outer: Any) -> AsyncIterator[int]:
-    """The port of an app that is run as its users run it."""
+    """Yield the port of an app that is run as its users run it."""
     listening = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(outer, log_config=None, lifespan="on"))
     serving = asyncio.create_task(server.serve(sockets=[listening]))
@@ -139,7 +139,7 @@ async def mounted(outer: Any) -> AsyncIterator[int]:
 
 
 async def say(port: int, data: bytes) -> httpx.Response:
-    """The answer to bytes on a connection, which the other side closes then."""
+    """Return the answer to bytes on a connection, which the other side closes then."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(data)
     answer = await reader.read()
@@ -151,7 +151,7 @@ async def say(port: int, data: bytes) -> httpx.Response:
 
 
 async def curl(*arguments: str, stdin: Any = asyncio.subprocess.DEVNULL) -> tuple[int, Any]:
-    """What curl, which knows nothing of this project, was answered: the status, and JSON."""
+    """Return what curl, which knows nothing of this project, was answered: the status, and JSON."""
     command = ["--silent", "--show-error", "--max-time", "300", "--write-out", "\n%{http_code}", *arguments]
     process = await asyncio.create_subprocess_exec("curl", *command, stdin=stdin, stdout=asyncio.subprocess.PIPE)
     out, _ = await process.communicate()

@@ -18,7 +18,6 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import fastapi
 import uvicorn
 import uvloop
 from starlette.applications import Starlette
@@ -72,6 +71,8 @@ async def start(url: str, port: int, tokens: str | None, settings: dict[str, Any
 async def mount(framework: str, url: str, port: int, settings: dict[str, Any]) -> tuple[int, _Stop]:
     events = app(url, settings=Settings(**settings))
     if framework == "fastapi":
+        import fastapi  # takes half a second, which only those who ask for it have to wait
+
         outer: Any = fastapi.FastAPI(lifespan=events.lifespan)
         outer.mount(ROOT, events)
     else:

@@ -48,7 +48,7 @@ class Life:
                     pass
 
     def handle(self) -> None:
-        """A service of three purposes, each of another exchange."""
+        """Run a service of three purposes, each with another exchange."""
         wind = self.wind
 
         def note(event: Event) -> None:

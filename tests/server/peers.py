@@ -62,7 +62,7 @@ class Peer:
         self._rest = b""  # of what is behind an answer
 
     async def send(self, data: bytes) -> None:
-        """As far as the server takes it: it may have hung up."""
+        """Send as much as the server takes: it may have hung up."""
         with contextlib.suppress(ConnectionError):
             self._writer.write(data)
             await self._writer.drain()
@@ -72,13 +72,13 @@ class Peer:
         return await self.answer(method)
 
     async def answer(self, method: str = "GET", *, head_only: bool = False) -> Answer:
-        """The next one. Of one without end its head is all that is waited for."""
+        """Return the next answer; of an endless one only its head."""
         found = await self.next_answer(method, head_only=head_only)
         assert found is not None, "the connection was closed without an answer"
         return found
 
     async def next_answer(self, method: str = "GET", *, head_only: bool = False) -> Answer | None:
-        """The same; None where the server hung up instead. Of a stream there is only the head."""
+        """Return the next answer, or None where the server hung up instead. Of a stream there is only the head."""
         parser = h11.Connection(h11.CLIENT)
         parser.send(h11.Request(method=method, target="/", headers=[("host", "x")]))
         parser.send(h11.EndOfMessage())
@@ -115,7 +115,7 @@ class Peer:
         return Answer(response.status_code, headers, body)
 
     async def read(self) -> bytes:
-        """All that comes until the server hangs up."""
+        """Return all that comes until the server hangs up."""
         found, self._rest = self._rest, b""
         with contextlib.suppress(ConnectionError):
             while data := await asyncio.wait_for(self._reader.read(1 << 16), PATIENCE_S):
@@ -123,7 +123,7 @@ class Peer:
         return found
 
     async def exactly(self, size: int) -> bytes:
-        """So many bytes."""
+        """Return so many bytes."""
         return await self._reader.readexactly(size)
 
     async def until(self, text: bytes) -> None:
@@ -140,7 +140,7 @@ class Peer:
         assert await self.status() == 101
 
     async def status(self) -> int:
-        """Of the next answer, of which no more is looked at than its head: it may be that of a handshake."""
+        """Return the status of the next answer, of which only the head is read: it may be that of a handshake."""
         head = await asyncio.wait_for(self._reader.readuntil(b"\r\n\r\n"), PATIENCE_S)
         return int(head.split(b" ")[1])
 
@@ -149,7 +149,8 @@ class Peer:
 
 
 def request(method: str, path: str, headers: Mapping[str, str] | None = None, body: bytes = b"") -> bytes:
-    """The bytes of one. It says its length, and that its host is localhost, unless `headers` say otherwise."""
+    """Return the bytes of a request. It says its length, and that its host is localhost, unless `headers` say
+    otherwise."""
     said: dict[str, str | None] = {"host": "localhost", "content-length": str(len(body)) if body else None}
     said |= {name.lower(): value for name, value in (headers or {}).items()}
     if "transfer-encoding" in said:
@@ -159,7 +160,7 @@ def request(method: str, path: str, headers: Mapping[str, str] | None = None, bo
 
 
 def handshake(path: str, headers: Mapping[str, str]) -> bytes:
-    """The bytes of a WebSocket's, right but for what `headers` say otherwise."""
+    """Return the bytes of a WebSocket's handshake, valid but for what `headers` say otherwise."""
     more = {"upgrade": "websocket", "connection": "Upgrade", "sec-websocket-version": "13"}
     more |= {"sec-websocket-key": "AAAAAAAAAAAAAAAAAAAAAA==", "sec-websocket-protocol": "solarwind.v1"}
     return request("GET", path, {**more, **headers})
@@ -167,7 +168,7 @@ def handshake(path: str, headers: Mapping[str, str]) -> bytes:
 
 @asynccontextmanager
 async def peer(port: int, tls: ssl.SSLContext | None = None, source: str = "127.0.0.1") -> AsyncIterator[Peer]:
-    """A connection that comes from an address of this machine."""
+    """Yield a connection that comes from an address of this machine."""
     name = "localhost" if tls else None
     streams = await asyncio.open_connection("127.0.0.1", port, ssl=tls, server_hostname=name, local_addr=(source, 0))
     made = Peer(*streams)
@@ -180,7 +181,7 @@ async def peer(port: int, tls: ssl.SSLContext | None = None, source: str = "127.
 async def ask(
     port: int, method: str, path: str, headers: Mapping[str, str] | None = None, body: bytes = b"", **how: Any
 ) -> Answer:
-    """One request on a connection of its own."""
+    """Send one request on a connection of its own, and return the answer."""
     async with peer(port, **how) as made:
         return await made.ask(method, path, headers, body)
 
@@ -218,7 +219,7 @@ class Talker:
         await self.socket.send(wire.encode(list(messages)))
 
     async def hear(self, kind: type[T]) -> T:
-        """The next message of a kind; what came before is passed over. Raises `Refusal` where it is refused."""
+        """Return the next message of a kind; what came before is passed over. Raise `Refusal` where it is refused."""
         while True:
             while self._heard:
                 message = self._heard.pop(0)
@@ -261,7 +262,7 @@ class Talker:
 async def talker(
     port: int, token: str | None = None, headers: Mapping[str, str] | None = None, *, root: str = "", **how: Any
 ) -> AsyncIterator[Talker]:
-    """A WebSocket at the server that has not said hello. `token` goes with the handshake."""
+    """Yield a WebSocket at the server that has not said hello. `token` goes with the handshake."""
     options = {"subprotocols": [Subprotocol(wire.SUBPROTOCOL)], "compression": None, "proxy": None} | how
     options |= {"max_size": None, "ping_interval": None, "close_timeout": 1}
     scheme = "wss" if "ssl" in how else "ws"
@@ -275,13 +276,13 @@ SECRET = b"what only this client knows"  # that it says in hello
 
 
 def join_of(ref: int, instance: int, topic: str, purpose: str, *, since: Any = "now", **options: Any) -> wire.Join:
-    """A registration with whatever options."""
+    """Return a registration with whatever options."""
     said = {"topic": topic, "purpose": purpose, **options}
     return wire.Join(ref, instance, msgspec.Raw(wire.encode(said)), since)
 
 
 def batch(topic: str, *payloads: bytes, **more: Any) -> Batch:
-    """One that was never sent before."""
+    """Return a batch that was never sent before."""
     producer = more.pop("producer", time_ns() & 0xFFFFFFFF)
     of = {"producer": producer, "author": author_of(SECRET), "first": 0, "machine": "m", "process": "p", **more}
     return seal(topic, list(payloads or (b"1",)), [time_ns()] * max(1, len(payloads)), **of)

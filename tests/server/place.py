@@ -21,7 +21,7 @@ class Host:
     """A process that runs servers: see host.py."""
 
     def __init__(self) -> None:
-        self._ports: list[Port] = []  # they stay its own while it is restarted
+        self._ports: dict[int, Port] = {}  # a server that is stopped keeps its port until it is dropped
         self._process = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("host.py"))],
             stdin=subprocess.PIPE,
@@ -30,27 +30,29 @@ class Host:
         )
 
     def start(self, url: str, port: int = 0, tokens: Path | None = None, **settings: Any) -> int:
-        """Gives the port of a server on this store."""
+        """Return the port of a server on this store."""
         answer = self._ask("start", url, port or self._port(), tokens and str(tokens), PATIENT | settings)
         assert isinstance(answer, int), answer
         return answer
 
     def mount(self, framework: str, url: str, port: int = 0, **settings: Any) -> int:
-        """Gives the port of an app of FastAPI or Starlette that has a server mounted at `ROOT`."""
+        """Return the port of an app of FastAPI or Starlette that has a server mounted at `ROOT`."""
         answer = self._ask("mount", framework, url, port or self._port(), PATIENT | settings)
         assert isinstance(answer, int), answer
         return answer
 
     def _port(self) -> int:
-        self._ports.append(Port())
-        return self._ports[-1].number
+        port = Port()
+        self._ports[port.number] = port
+        return port.number
 
     def stop(self, port: int) -> None:
         self._ask("stop", port)
 
     def drop(self, port: int) -> None:
-        """Stop it, but do not wait."""
+        """Stop it for good, but do not wait."""
         self._ask("drop", port)
+        self._ports.pop(port).close()
 
     def end(self) -> None:
         assert self._process.stdin is not None
@@ -61,7 +63,7 @@ class Host:
         self._give_up_ports()
 
     def kill(self) -> None:
-        """As a power cut would, for all that the process knows."""
+        """Kill it, which to the process is like a power cut."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.kill()
@@ -71,7 +73,7 @@ class Host:
         self._give_up_ports()
 
     def _give_up_ports(self) -> None:
-        for each in self._ports:
+        for each in self._ports.values():
             each.close()
 
     @property

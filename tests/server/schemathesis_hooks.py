@@ -11,8 +11,8 @@ CLOUDEVENTS = ("application/cloudevents+json", "application/cloudevents-batch+js
 
 @schemathesis.hook
 def before_call(context: Any, case: Any, kwargs: Any) -> None:
-    """Nobody waits for events that do not come, a CloudEvent's type is the topic that it is sent to, and a webhook is
-    at an address that may be, on a topic where nothing is fired."""
+    """Adapt a request: nobody waits for events that do not come, a CloudEvent's type is the topic that it is sent to,
+    and a webhook is at an address that may be, on a topic where nothing is fired."""
     body = case.body
     if case.operation.path.endswith("/take") and isinstance(body, dict) and type(body.get("wait")) in (int, float):
         body["wait"] = min(body["wait"], 0.001)

@@ -44,7 +44,7 @@ class Serving:
         return self._process.pid
 
     async def start(self) -> None:
-        """And wait until it accepts connections."""
+        """Start it, and wait until it accepts connections."""
         self._launch()
         await until(self._accepts, "the server to accept connections")
 
@@ -67,7 +67,7 @@ class Serving:
         os.kill(self.pid, number)
 
     async def end(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """Gives its exit code."""
+        """Return its exit code."""
         assert self._process is not None
         process, self._process = self._process, None
         process.send_signal(signal.SIGCONT)
@@ -76,12 +76,12 @@ class Serving:
         return process.returncode
 
     def complaints(self) -> str:
-        """What it logged as an error."""
+        """Return what it logged as an error."""
         lines = self._errors.read_text().splitlines()
         return "\n".join(line for line in lines if '"level":"error"' in line or '"level":"critical"' in line)
 
     def kill(self) -> None:
-        """However the test ended."""
+        """Kill it, however the test ended."""
         self._port.close()
         if self._process is not None:
             self._process.kill()
@@ -127,7 +127,7 @@ class Life:
         self._process.stdin.flush()
 
     async def end(self) -> None:
-        """By a signal, as services end."""
+        """End it by a signal, as services end."""
         self.send(signal.SIGTERM)
         await until(lambda: self._process.poll() is not None, f"{self.name} to end")
         assert self._process.returncode == 0, self.errors
@@ -171,7 +171,7 @@ class Way:
         return f"ws://127.0.0.1:{self.port}"
 
     def cut(self, *, back_only: bool = False) -> None:
-        """Of the connections that there are, nothing goes on; those that come are not touched by it."""
+        """Cut all connections that exist; later ones are not affected."""
         if not back_only:
             self._there.clear()
         self._back.clear()

@@ -16,6 +16,8 @@ import msgspec
 import pytest
 
 from solarwind import wire
+from solarwind.batch import Batch
+from solarwind.core.effects import Failure
 from solarwind.errors import BadArgument, BadName, BadToken, ConflictError, NotFound, SolarWindError, TooLarge
 from solarwind.operations import OPERATIONS
 from solarwind.server import access as access_module
@@ -52,14 +54,18 @@ class Bearer(NamedTuple):
     fire: tuple[str, ...] = ()
     listen: tuple[tuple[str, str], ...] = ()
     admin: bool = False
+    watch: bool = False
+    watch_payloads: bool = False
     known: bool = True
 
     def may(self, right: str) -> bool:
-        """The rule: what the right of a door asks of rights, on TOPIC and for PURPOSE."""
+        """Return the rule: what the right of a door asks of rights, on TOPIC and for PURPOSE."""
         if right == "open":
             return True
         if right == "admin":
             return self.admin
+        if right == "watch":
+            return self.watch or self.watch_payloads or self.admin
         if right == "fire":
             return bool({TOPIC, ANY} & {*self.fire})
         assert right == "listen"
@@ -81,6 +87,8 @@ BEARERS = {
     "listen elsewhere": Bearer((), ((OTHER, PURPOSE), (OTHER, ANY))),
     "listen anywhere for it": Bearer((), ((ANY, PURPOSE),)),
     "listen anywhere": Bearer((), ((ANY, ANY),)),
+    "watch": Bearer(watch=True),
+    "watch with payloads": Bearer(watch_payloads=True),
     "operate": Bearer(admin=True),
     "fire and listen": Bearer((TOPIC, HELD), ((TOPIC, PURPOSE),)),
     "everything": Bearer((ANY,), ((ANY, ANY),), admin=True),
@@ -88,16 +96,14 @@ BEARERS = {
 
 
 def make_tokens(path: Path) -> dict[str, str | None]:
-    """Their texts, by who bears them. All that are good are in the file."""
+    """Make tokens, and return their texts by who bears them. All valid ones are in the file."""
     texts: dict[str, str | None] = {}
     for name, of in BEARERS.items():
-        if not (of.fire or of.listen or of.admin):
-            continue
-        begun = datetime.now(UTC) - timedelta(hours=2 if name == "expired" else 0)
-        listen = tuple(Listen(*each) for each in of.listen)
-        texts[name], _ = create_token(
-            str(path), name, fire=of.fire, listen=listen, admin=of.admin, expires=timedelta(hours=1), now=begun
-        )
+        rights = of._asdict() | {"listen": tuple(Listen(*each) for each in of.listen)}
+        del rights["known"]
+        if any(rights.values()):
+            begun = datetime.now(UTC) - timedelta(hours=2 if name == "expired" else 0)
+            texts[name], _ = create_token(str(path), name, **rights, expires=timedelta(hours=1), now=begun)
     revoke_token(str(path), "revoked")
     id, secret = str(texts["everything"]).split("_", 2)[1], str(texts["operate"]).split("_", 2)[2]
     return texts | {
@@ -113,13 +119,6 @@ class Place(NamedTuple):
     port: int
     root: str
     tokens: dict[str, str | None]
-
-
-@pytest.fixture(scope="module")
-def host() -> Iterator[Host]:
-    host = Host()
-    yield host
-    host.end()
 
 
 @pytest.fixture(scope="module", params=["by itself", "mounted"])
@@ -143,34 +142,31 @@ _TOPIC = "/v1/topics/{topic}"
 _PURPOSE = f"{_TOPIC}/purposes/{{purpose}}"
 _WEBHOOK = f"{_PURPOSE}/webhooks/{{name}}"
 
-# The right that each door needs, said once more: what is not in here, or is there with another right, fails.
-DOORS: dict[tuple[str, str], str] = {
+# The right that each endpoint needs which is none of an operation, said once more: one that is not in here, or is there
+# with another right, fails.
+OTHERS: dict[tuple[str, str], str] = {
     ("POST", f"{_TOPIC}/events"): "fire",
     ("POST", f"{_PURPOSE}/take"): "listen",
     ("POST", f"{_PURPOSE}/settle"): "listen",
     ("GET", f"{_TOPIC}/feed"): "listen",
+    ("GET", "/v1/watch"): "watch",
     ("GET", f"{_PURPOSE}/webhooks"): "listen",
     ("GET", "/v1/webhooks"): "admin",
     ("PUT", _WEBHOOK): "listen",
     ("GET", _WEBHOOK): "listen",
     ("DELETE", _WEBHOOK): "listen",
-    ("GET", "/v1/statistics"): "admin",
-    ("GET", "/v1/topics"): "admin",
-    ("GET", _TOPIC): "admin",
-    ("PUT", _TOPIC): "admin",
-    ("GET", "/v1/purposes"): "admin",
-    ("GET", _PURPOSE): "admin",
-    ("DELETE", _PURPOSE): "admin",
-    ("GET", f"{_PURPOSE}/dead"): "admin",
-    ("POST", f"{_PURPOSE}/dead/redrive"): "admin",
-    ("POST", f"{_PURPOSE}/dead/discard"): "admin",
-    ("POST", f"{_PURPOSE}/replay"): "admin",
-    ("GET", "/v1/trace/{id}"): "admin",
     ("GET", "/v1/connect"): "open",
-    ("GET", "/metrics"): "admin",
+    ("GET", "/metrics"): "watch",
     ("GET", "/healthz"): "open",
     ("GET", "/readyz"): "open",
     ("GET", "/openapi.json"): "open",
+}
+# What changes nothing may be asked by who may watch, and all else by operators only. So it is of any operation to come;
+# `idle` and `left` may besides be asked about purposes that the connection has instances of.
+CALLS = {name: "watch" if each.repeat == "question" else "admin" for name, each in OPERATIONS.items()}
+CALLS |= {"idle": "own", "left": "own"}
+DOORS = OTHERS | {
+    (each.http.method, each.http.path): CALLS[name] for name, each in OPERATIONS.items() if each.http is not None
 }
 
 
@@ -186,7 +182,7 @@ async def test_http_doors_open_for_whom_they_should(place: Place, name: str) -> 
     async with peer(place.port) as made:
         for (method, path), right in DOORS.items():
             body = b"nonsense" if method in ("POST", "PUT") else b""
-            for asked in [method, "HEAD"] if method == "GET" and not path.endswith("/feed") else [method]:
+            for asked in [method, "HEAD"] if method == "GET" and not path.endswith(("/feed", "/watch")) else [method]:
                 answer = await made.ask(asked, place.root + path_of(path), bearer(token), body)
                 what = f"{asked} {path}: {answer.status}"
                 if right == "open" or (who.known and who.may(right)):
@@ -200,8 +196,8 @@ async def test_http_doors_open_for_whom_they_should(place: Place, name: str) -> 
 
 
 def path_of(path: str) -> str:
-    """A request's, on TOPIC and for PURPOSE."""
-    if path.endswith("/feed"):
+    """Return the path of a request, on TOPIC and for PURPOSE."""
+    if path.endswith(("/feed", "/watch")):
         path += "?purpose={purpose}&nonsense=1"
     return path.format(topic=TOPIC, purpose=quote(PURPOSE, safe=""), name="hook", id="no-such-event")
 
@@ -227,6 +223,28 @@ async def test_the_right_of_a_door_is_all_that_is_needed_there(place: Place) -> 
         path = path_of(f"{_TOPIC}/feed?purpose={{purpose}}")
         await made.send(request("GET", place.root + path, bearer(place.tokens["listen here"])))
         assert (await made.answer(head_only=True)).headers["content-type"].startswith("text/event-stream")
+
+
+@on_loop
+async def test_the_audit_names_the_token_of_every_door_and_for_whom_its_client_asked(place: Place) -> None:
+    async with talker(place.port, root=place.root) as made, peer(place.port) as http:
+        await made.hello(place.tokens["everything"])
+        await made.submit(TOPIC)
+        await allowed(made.call("keep", topic=TOPIC, keep=7.0, keep_bytes=None))
+        arguments = msgspec.msgpack.encode({"topic": TOPIC, "keep": 8.0, "keep_bytes": None})
+        await made.say(wire.Call(made.ref, "keep", msgspec.Raw(arguments), "ann@laptop"))
+        await made.hear(wire.Done)
+        headers = bearer(place.tokens["operate"]) | {"content-type": "application/json"}
+        answer = await http.ask("PUT", f"{place.root}/v1/topics/{TOPIC}", headers, b'{"keep": 9}')
+        assert answer.status == 200, answer
+        answer = await http.ask("GET", f"{place.root}/v1/audit?limit=3", bearer(place.tokens["operate"]))
+        found = json.loads(answer.body)["audit"]
+        assert [(each["by"], each["verb"], each["topic"]) for each in found] == [
+            ("operate", "keep", TOPIC),
+            ("everything for ann@laptop", "keep", TOPIC),
+            ("everything", "keep", TOPIC),
+        ]
+        assert json.loads(found[0]["arguments"]) == {"keep": 9.0}
 
 
 @on_loop
@@ -261,14 +279,15 @@ MESSAGES: dict[type[wire.Message], str] = {
     wire.Call: "call",
     wire.Ping: "known",
 }
-# And each call. `own` may be asked of purposes that the connection has instances of, and else by an operator.
-CALLS = dict.fromkeys(OPERATIONS, "admin") | {"idle": "own", "left": "own"}
+# And what each call is given, where it has such an argument.
 GIVEN = {
     "topic": TOPIC,
     "purpose": PURPOSE,
     "purposes": [(TOPIC, PURPOSE)],
     "id": "no-such-event",
     "ids": [],
+    "version": 1,
+    "share": 0.5,
     "since": "now",
 }
 ARGUMENTS: dict[str, dict[str, Any]] = {
@@ -346,7 +365,7 @@ async def test_messages_do_what_they_should_for_whom_they_should(place: Place, n
         joined = await allowed(made.join(1, TOPIC, PURPOSE))
         assert joined == who.may("listen")
         for call, right in CALLS.items():
-            may = who.admin or (right == "own" and joined)
+            may = (who.admin or joined) if right == "own" else who.may(right)
             assert await allowed(made.call(call, **ARGUMENTS[call])) == may, call
         # Of instances that are none of its own nothing comes of anything that it says.
         await made.say(wire.Alive(7), wire.Leaving(7), wire.Report(7, 1, [0, 1]), wire.Leave(made.ref, 7), wire.Ping())
@@ -379,8 +398,59 @@ async def test_what_a_handler_fires_needs_the_right_to_fire_it(place: Place, nam
         assert may or f"the right to fire on '{HELD}'" in letters[0][1]
 
 
+# --- payloads -----------------------------------------------------------------------------------------------------
+
+SECRET = "swordfish-4711"
+# The operations whose answers have payloads, or errors that quote them: at least these.
+REVEALING = {"events", "trace", "dead", "letter"}
+
+
+@on_loop
+async def test_payloads_and_errors_are_only_for_who_may_see_them(place: Place) -> None:
+    """Of each operation that only asks, by WebSocket and by HTTP: the answers for who may watch are searched for a text
+    that was in a payload and in an error."""
+    topic, purpose = "secrets", "Guess"
+    async with talker(place.port, root=place.root) as made, peer(place.port) as http:
+        await made.hello(place.tokens["everything"])
+        await made.join(1, topic, purpose, retry={"attempts": 1, "wait": 0.0})
+        await made.submit(topic, json.dumps(SECRET).encode())
+        (share,) = (await made.hear(wire.Offer)).shares
+        failed = [Failure(share.picks[0], "retry", f"ValueError: {SECRET}", 0)]
+        await made.say(wire.Report(1, share.lease, [], failed, handled=1, ref=made.ref))
+        await made.hear(wire.Done)
+        _, event = await made.call("events", topic=topic)
+        given = GIVEN | {"topic": topic, "purpose": purpose, "id": Batch.read(event).id(0), "since": "beginning"}
+        for name in ("watch", "watch with payloads", "operate"):
+            reveals: set[str] = set()
+            async with talker(place.port, root=place.root) as who:
+                await who.hello(place.tokens[name])
+                for call, operation in OPERATIONS.items():
+                    if operation.repeat != "question" or operation.right != "watch":
+                        continue
+                    arguments = {each: given[each] for each in operation.message.__struct_fields__ if each in given}
+                    try:
+                        by_socket = repr(await who.call(call, **arguments))
+                    except Refusal:
+                        if call == "owners":  # there are none but on nats://
+                            continue
+                        raise
+                    by_http = ""
+                    if operation.http is not None:
+                        path = operation.http.path.format(**{key: quote(str(each)) for key, each in given.items()})
+                        answer = await http.ask("GET", place.root + path, bearer(place.tokens[name]))
+                        assert answer.status == 200, answer
+                        by_http = answer.body.decode()
+                    assert operation.http is None or (SECRET in by_socket) == (SECRET in by_http), call
+                    if SECRET in by_socket:
+                        reveals.add(call)
+            if name == "watch":
+                assert not reveals
+            else:
+                assert reveals >= REVEALING
+
+
 async def allowed(work: Coroutine[Any, Any, object]) -> bool:
-    """Whether the right is there; whatever else there may be to say against it."""
+    """Return whether the right is there; whatever else there may be to say against it."""
     try:
         await work
     except Refusal as refusal:
@@ -454,7 +524,7 @@ async def test_a_feed_ends_when_its_token_is_revoked(gate: Gate) -> None:
 
 @on_loop
 async def test_a_right_that_is_taken_back_is_gone_from_open_connections(gate: Gate) -> None:
-    """As an editor does it: the token is the same, and has other rights now."""
+    """As an editor does it, by another file in its place: the token is the same, and has other rights now."""
     token = gate.token("editor", fire=(TOPIC,), listen=(Listen(TOPIC),))
     async with talker(gate.port) as made:
         await made.hello(token)
@@ -470,11 +540,14 @@ async def test_a_right_that_is_taken_back_is_gone_from_open_connections(gate: Ga
 
 
 def rewrite(path: Path, name: str, **changes: Any) -> None:
-    """Change a token in place."""
+    """Change a token. The file is never seen half written, which nobody would be let in by."""
     tokens = [
         msgspec.structs.replace(each, **changes) if each.name == name else each for each in read_tokens(str(path))
     ]
-    path.write_bytes(msgspec.json.encode({"version": 1, "tokens": tokens}))
+    other = path.with_suffix(".new")
+    other.touch(0o600)
+    other.write_bytes(msgspec.json.encode({"version": 1, "tokens": tokens}))
+    other.replace(path)
 
 
 SPOILED = {
@@ -651,7 +724,7 @@ BAD_FILES = {
 def test_a_file_that_is_none_is_refused_when_the_server_starts(path: str, what: str) -> None:
     Path(path).touch(0o600)
     Path(path).write_bytes(BAD_FILES[what])
-    with pytest.raises(BadArgument, match="is none: "):
+    with pytest.raises(BadArgument, match="is not one: "):
         Access(path)
     with pytest.raises(BadArgument):
         create_token(path, "shop", admin=True)

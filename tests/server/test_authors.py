@@ -20,13 +20,6 @@ FIRED = 4
 POST = ("POST", "/v1/topics/orders/events", {"content-type": "application/json"})
 
 
-@pytest.fixture(scope="module")
-def host() -> Iterator[Host]:
-    host = Host()
-    yield host
-    host.end()
-
-
 @pytest.fixture(params=["memory", "sqlite"])
 def port(request: pytest.FixtureRequest, host: Host, tmp_path: Path) -> Iterator[int]:
     port = host.start("memory://" if request.param == "memory" else f"sqlite:///{tmp_path}/wind.db")
@@ -40,7 +33,7 @@ async def refused(attacker: Talker, forged: Batch) -> str:
 
 
 async def nobody_numbers_for_another(port: int) -> None:
-    """Whoever saw an event, all of it, cannot use its producer's next numbers up, whatever batch it sends."""
+    """Check that a client that saw a whole event cannot use up its producer's next numbers, whatever batch it sends."""
     url = f"ws://127.0.0.1:{port}"
     seen: list[Event] = []
     async with SolarWind(url) as victim, talker(port) as attacker:

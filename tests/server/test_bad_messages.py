@@ -29,13 +29,6 @@ WIDEST = 2**64 - 1  # what msgpack can say
 
 
 @pytest.fixture(scope="module")
-def host() -> Iterator[Host]:
-    host = Host()
-    yield host
-    host.end()
-
-
-@pytest.fixture(scope="module")
 def url(host: Host, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """One server, on a file, for all: what one test does to it is to be nothing to the others."""
     port = host.start(f"sqlite:///{tmp_path_factory.mktemp('store')}/wind.db")
@@ -62,7 +55,7 @@ class Peer:
         return self._came.pop(0)
 
     async def ask(self, message: wire.Message) -> wire.FromServer:
-        """The answer; what is offered before it comes next."""
+        """Return the answer; what is offered before it comes next."""
         await self.send(message)
         offers = []
         while isinstance(answer := await self.next(), wire.Offer):
@@ -88,7 +81,7 @@ async def peer(url: str) -> AsyncIterator[Peer]:
 
 
 async def goes_on(url: str) -> None:
-    """The server takes in and hands out as ever."""
+    """Check that the server accepts and hands out as before."""
     async with peer(url) as well:
         assert await well.ask(wire.Submit(1, batch("goes.on", first=next(_numbers)))) == wire.Accepted([1])
 
@@ -119,7 +112,7 @@ REFUSED: dict[str, tuple[wire.Message, str]] = {
     "numbers that would end as another's id": (wire.Submit(7, batch(first=2**30 - 1, count=2)), "protocol"),
     "a content type that is two headers": (wire.Submit(7, batch(content="text/plain\r\nx: y")), "bad-name"),
     "a content type without an end": (wire.Submit(7, batch(content="x" * 201)), "bad-name"),
-    "one content type that is none": (wire.Submit(7, batch(count=2, content=["text/plain", ""])), "bad-name"),
+    "one invalid content type": (wire.Submit(7, batch(count=2, content=["text/plain", ""])), "bad-name"),
     "room for more than there is": (join(room=2**63), "bad-argument"),
     "no room": (join(room=-1), "bad-argument"),
     "a version beyond all bounds": (join(version=WIDEST), "bad-argument"),
@@ -136,18 +129,18 @@ REFUSED: dict[str, tuple[wire.Message, str]] = {
     "a time in words": (join(since="yesterday"), "bad-argument"),
     "an option that there is not": (join(speed=1), "bad-argument"),
     "a version in words": (join(version="one"), "bad-argument"),
-    "a registration that is none": (wire.Join(7, 1, msgspec.Raw(b"\x90")), "bad-argument"),
+    "an invalid registration": (wire.Join(7, 1, msgspec.Raw(b"\x90")), "bad-argument"),
     "no attempts": (join(retry=retry(0, 1.0, 2.0, 60.0)), "bad-argument"),
     "a wait that is no number": (join(retry=retry(5, float("nan"), 2.0, 60.0)), "bad-argument"),
     "a ceiling without an end": (join(retry=retry(5, 1.0, 2.0, float("inf"))), "bad-argument"),
     "a factor that shrinks": (join(retry=retry(5, 1.0, -2.0, 60.0)), "bad-argument"),
-    "a topic that is none": (call("keep", topic="a b", keep=1.0), "bad-name"),
+    "an invalid topic": (call("keep", topic="a b", keep=1.0), "bad-name"),
     "history of less than nothing": (call("keep", topic="T", keep=-1.0), "bad-argument"),
     "history beyond all bounds": (call("keep", topic="T", keep=1e18), "bad-argument"),
     "bytes beyond all bounds": (call("keep", topic="T", keep_bytes=WIDEST), "bad-argument"),
     "a call that there is not": (call("shutdown"), "bad-argument"),
     "an argument that there is not": (call("topics", all=True), "bad-argument"),
-    "a time that is none": (call("replay", topic="T", purpose="p", since="yesterday"), "bad-argument"),
+    "an invalid time": (call("replay", topic="T", purpose="p", since="yesterday"), "bad-argument"),
 }
 
 
@@ -168,12 +161,12 @@ ENDED: dict[str, Any] = {
     "an unknown name": ["hallo", 1],
     "a second hello": ["hello", "again"],
     "a message without its fields": ["join", 1],
-    "a ref that is none": ["leave", "1", 1],
+    "an invalid ref": ["leave", "1", 1],
     "half an edge": ["report", 1, 1, [0]],
     "edges out of order": ["report", 1, 1, [0, 5, 3, 9]],
     "edges before the first": ["report", 1, 1, [-2, -1]],
     "a failure before the first": ["report", 1, 1, [], [[-1, "retry"]]],
-    "a verdict that is none": ["report", 1, 1, [], [[0, "perhaps"]]],
+    "an invalid verdict": ["report", 1, 1, [], [[0, "perhaps"]]],
     "later, before now": ["report", 1, 1, [], [[0, "later", "", -1]]],
     "later than all times": ["report", 1, 1, [], [[0, "later", "", WIDEST]]],
     "more on hold than there is": ["report", 1, 1, [], [], [], 0, 0, 3],
@@ -275,7 +268,7 @@ async def test_who_reads_no_answers_is_not_listened_to(host: Host, url: str) -> 
 
 
 async def rests(writer: asyncio.StreamWriter) -> bool:
-    """Nothing was taken for a while."""
+    """Return whether nothing was read for a while."""
     size = writer.transport.get_write_buffer_size()
     for _ in range(50):
         await asyncio.sleep(0.01)

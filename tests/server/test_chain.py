@@ -26,7 +26,7 @@ OTHER = b"the secret of somebody else"
 
 @asynccontextmanager
 async def front_of(port: int) -> AsyncIterator[tuple[int, SolarWind]]:
-    """A server in this process, around a SolarWind of its app's, in front of the one at `port`."""
+    """Yield a server in this process, around a SolarWind of its app's, in front of the one at `port`."""
     async with SolarWind(f"ws://127.0.0.1:{port}") as wind:
         server = Server(wind)
         listener = Listener(server, port=0, grace=1.0)

@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
@@ -85,7 +84,7 @@ def events(draw: st.DrawFn) -> Event:
 
 
 def fired_again(incoming: Incoming) -> Event:
-    """The event that comes of it at a server."""
+    """Return the event that comes of it at a server."""
     batch = seal(
         TOPIC,
         [incoming.data],
@@ -101,7 +100,7 @@ def fired_again(incoming: Incoming) -> Event:
 
 
 def checked(event: Incoming) -> Incoming:
-    """As the acceptor does."""
+    """Return it as the acceptor checks it."""
     if is_json(event.content):
         check_json(event.data, NESTING, "JSON as data")
     return event
@@ -212,15 +211,8 @@ def test_a_payload_that_is_not_the_json_it_says_spoils_no_document() -> None:
 # Through a server ----------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def host() -> Iterator[Host]:
-    host = Host()
-    yield host
-    host.end()
-
-
 def written(**more: Any) -> list[CloudEvent]:
-    """By somebody who knows nothing of Solar Wind."""
+    """Return CloudEvents as the SDK, which knows nothing of Solar Wind, writes them."""
     common = {"type": TOPIC, "source": "https://shop.example/cart?ä=1", "time": datetime(2026, 1, 31, 12, tzinfo=UTC)}
     return [
         CloudEvent({**common, "id": "1", "partitionkey": 'käse "blau" 100%', **more}, {"größe": [1, None, "\n"]}),

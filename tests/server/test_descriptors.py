@@ -47,7 +47,7 @@ def test_tokens_stay_in_force_while_their_file_cannot_be_opened_for_want_of_file
     with no_files_left():
         assert [access.holds(first), access.holds(second), access.holds(first)] == [True, False, True]
     assert [each.message for each in caplog.records] == [
-        "the tokens cannot be read for now (Too many open files): those known stay in force"
+        "the tokens cannot be read for now (Too many open files): the known ones stay in force"
     ]
     assert [access.holds(first), access.holds(second)] == [True, True]
     revoke_token(path, "first")
@@ -135,7 +135,7 @@ async def test_a_connection_without_a_token_ends_after_its_time_whatever_it_asks
         async with peer(listener.port) as idle, peer(listener.port) as asking, peer(listener.port) as known:
 
             async def stay() -> bool:
-                """Whether the one that asks may, as the one that is known may."""
+                """Return whether the one that asks may, as the one that is known may."""
                 assert (await known.ask("GET", "/v1/statistics", bearer(token))).status == 200
                 await asking.send(request("GET", "/healthz"))
                 return await asking.next_answer() is not None

@@ -113,7 +113,7 @@ async def test_what_is_too_large_or_too_deep_is_refused_and_the_connection_goes_
 
 
 async def chunks(*parts: bytes) -> AsyncIterator[bytes]:
-    """A body whose length is not said."""
+    """Yield a body whose length is not said."""
     for part in parts:
         yield part
 
@@ -313,12 +313,12 @@ class Filling(MemoryStore):
     keep_ns = 1 << 62
 
     async def commit(
-        self, batches: Sequence[Batch], changes: Sequence[Change], snapshots: Sequence[Snapshot], now: int
+        self, batches: Sequence[Batch], changes: Sequence[Change], snapshots: Sequence[Snapshot], now: int, *more: Any
     ) -> list[Stored | None]:
         self.room -= bool(batches)
         if batches and self.room < 0:
             raise Full("expected room on the disk, got none: free some")
-        return await super().commit(batches, changes, snapshots, now)
+        return await super().commit(batches, changes, snapshots, now, *more)
 
 
 @on_loop

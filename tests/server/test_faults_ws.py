@@ -53,7 +53,7 @@ def collect(wind: SolarWind, purpose: str = "p", topic: str = "T", **options: ob
 
 
 async def fired(wind: SolarWind, topic: str = "T") -> int:
-    """How many events of a topic are stored."""
+    """Return how many events of a topic are stored."""
     topics = (await wind.statistics()).topics
     return topics[topic].fired if topic in topics else 0
 
@@ -166,6 +166,7 @@ async def test_a_stopped_client_loses_its_events_and_its_late_settle(
     await stopped.end()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "heartbeat_s", some([HEARTBEAT_S], [60.0, HEARTBEAT_S]), ids=["its lease ends", "its connection ends"]
 )
@@ -202,6 +203,7 @@ async def test_a_client_that_stood_still_begins_nothing_that_is_anothers_by_now(
     await stopped.end()
 
 
+@pytest.mark.long
 @on_loop
 async def test_with_keyed_no_process_is_at_two_of_a_key_though_the_server_is_killed(
     serving: Callable[..., Serving], live: Callable[..., Life]
@@ -231,7 +233,8 @@ async def _settled(wind: SolarWind, count: int) -> bool:
 
 
 async def _statistics(wind: SolarWind, name: str) -> object:
-    """One of the purpose's; None where there is none, or while the connection is made anew after a standstill."""
+    """Return the purpose's statistics; None where there is none, or while the connection is made anew after a
+    standstill."""
     with suppress(Unavailable):
         return getattr((await wind.statistics()).purposes.get(("T", "p")), name, None)
     return None
@@ -321,7 +324,7 @@ async def test_a_batch_is_stored_once_though_the_server_is_killed_before_it_answ
 
 @asynccontextmanager
 async def served(store: SqliteStore, port: int = 0, **settings: Any) -> AsyncIterator[Listener]:
-    """A server in this process."""
+    """Yield a server in this process."""
     wind = SolarWind(engine=LocalEngine(store))
     await wind.start()
     server = Server(wind, settings=Settings(**settings))
@@ -551,6 +554,7 @@ async def test_a_proxy_that_does_not_find_the_server_is_asked_again(way_and_serv
             await until(lambda: seen == [1])
 
 
+@pytest.mark.long
 @on_loop
 async def test_an_outage_is_one_line_of_each_kind_and_the_number_of_tries(
     way_and_server: Open, caplog: pytest.LogCaptureFixture
@@ -593,7 +597,7 @@ class Pretender:
 
     @asynccontextmanager
     async def serve(self) -> AsyncIterator[str]:
-        """Gives its URL."""
+        """Yield its URL."""
         options = {"subprotocols": [Subprotocol(wire.SUBPROTOCOL)], "compression": None}
         async with serve(self._talk, "127.0.0.1", 0, **options) as server:  # type: ignore[arg-type]
             yield f"ws://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}"
@@ -729,6 +733,7 @@ def is_away(wind: SolarWind) -> bool:
     return False
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", some([signal.SIGTERM], [signal.SIGTERM, signal.SIGINT]))
 @on_loop
 async def test_a_stop_with_clients_takes_no_longer_than_they_need_to_answer(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -29,13 +29,6 @@ MAX_GROWTH = 4 << 20
 NDJSON = {"content-type": "application/x-ndjson"}
 
 
-@pytest.fixture(scope="module")
-def host() -> Iterator[Host]:
-    host = Host()
-    yield host
-    host.end()
-
-
 @asynccontextmanager
 async def serving(host: Host, store: str = "memory://", **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
     port = host.start(store, **settings)
@@ -48,7 +41,7 @@ async def serving(host: Host, store: str = "memory://", **settings: Any) -> Asyn
 
 @asynccontextmanager
 async def listening(port: int = 0, **options: Any) -> AsyncIterator[tuple[Server, int]]:
-    """A server on this loop."""
+    """Yield a server on this loop."""
     server = Server("memory://", **options)
     listener = Listener(server, port=port)
     await server.start()
@@ -70,7 +63,7 @@ class Reader:
         self._rest = b""
 
     async def block(self) -> list[str]:
-        """The lines of the next block; none at the end."""
+        """Return the lines of the next block; none at the end."""
         while b"\n\n" not in self._rest:
             try:
                 self._rest += await anext(self._bytes)
@@ -81,13 +74,13 @@ class Reader:
         return block.decode().split("\n")
 
     async def event(self) -> Any:
-        """The next message, a CloudEvent."""
+        """Return the next message, a CloudEvent."""
         (line,) = await self.block()
         assert line.startswith("data: ")
         return json.loads(line.removeprefix("data: "))
 
     async def data(self, count: int) -> list[Any]:
-        """What the next ones carry."""
+        """Return what the next ones carry."""
         found = []
         for _ in range(count):
             found.append((await self.event())["data"])
@@ -96,7 +89,7 @@ class Reader:
 
 @asynccontextmanager
 async def reading(http: httpx.AsyncClient, **more: Any) -> AsyncIterator[Reader]:
-    """From a feed that is there: what is fired from here on comes."""
+    """Yield a reader of a feed that has joined: events fired from here on come."""
     async with http.stream("GET", FEED, params=LIVE, **more) as answer:
         assert answer.status_code == 200, await answer.aread()
         reader = Reader(answer)
@@ -143,6 +136,18 @@ async def test_each_message_is_a_cloudevent_and_none_has_an_id_to_come_back_to(h
 
 
 @on_loop
+async def test_a_feed_of_a_version_that_is_held_gets_nothing_yet(host: Host) -> None:
+    async with serving(host) as http, reading(http) as reader:
+        held = {**LIVE, "version": "2", "rollout": "hold"}
+        async with http.stream("GET", FEED, params=held) as answer:
+            assert await Reader(answer).block() == ["retry: 1000"]
+            found = (await http.get(f"{PURPOSE}/rollout")).json()["versions"]
+            assert [each["state"] for each in found] == ["current", "held"]
+            await fire(http, 1)
+            assert await reader.data(1) == [1]
+
+
+@on_loop
 async def test_a_line_break_in_a_payload_is_none_in_the_stream(host: Host) -> None:
     async with serving(host) as http, reading(http) as reader:
         await send(http, b'{"a":\n\n1,\r\n"b":\r"c\\n\\u2028\xe2\x80\xa8"}', "application/json")
@@ -173,8 +178,8 @@ async def test_a_reader_that_hangs_up_leaves_no_instance_behind(host: Host) -> N
 
 
 @on_loop
-async def test_a_reader_that_is_slow_misses_the_oldest_and_costs_nobody_else_anything(host: Host) -> None:
-    async with serving(host) as http, reading(http) as slow, reading(http) as fast:
+async def test_a_reader_that_is_slow_misses_the_oldest_and_costs_nobody_else_anything(own_host: Host) -> None:
+    async with serving(own_host) as http, reading(http) as slow, reading(http) as fast:
         line = b"%%d%b" % (b" " * 900)
         start = 0
 
@@ -187,7 +192,7 @@ async def test_a_reader_that_is_slow_misses_the_oldest_and_costs_nobody_else_any
 
         await send_more()
         await send_more()
-        assert await least_growth(host.pid, send_more, MAX_GROWTH) < MAX_GROWTH, "their events have 7 MB"
+        assert await least_growth(own_host.pid, send_more, MAX_GROWTH) < MAX_GROWTH, "their events have 7 MB"
         while start < 40_000:
             await send_more()
         dropped = (await counts(http))["dropped"]
@@ -266,6 +271,9 @@ async def test_a_server_that_stops_ends_feeds_at_once(host: Host) -> None:
         ({**LIVE, "exchange": "pigeon"}, {}, 400, "expected an exchange, one of"),
         ({**LIVE, "version": "0"}, {}, 400, "1"),
         ({**LIVE, "since": "now"}, {}, 400, "since"),
+        ({**LIVE, "rollout": "soon"}, {}, 400, "expected rollout 'newest', 'hold', 'shadow' or a share"),
+        ({**LIVE, "rollout": "0.1"}, {}, 400, "expected no share with exchange 'fanout'"),
+        ({**LIVE, "rollout": "shadow"}, {}, 400, "expected no shadow with exchange 'fanout'"),
         ({}, {}, 400, "expected the parameter purpose, got none"),
         ({"purpose": ""}, {}, 400, "expected a purpose"),
     ],

@@ -68,6 +68,7 @@ async def test_consumers_that_do_not_keep_up_cost_the_server_and_the_others_noth
         gate.set()
 
 
+@pytest.mark.long
 @on_loop
 async def test_a_producer_that_is_too_fast_is_refused_at_its_own_limit_and_loses_nothing(
     serving: Callable[..., Serving],

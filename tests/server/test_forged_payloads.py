@@ -42,16 +42,14 @@ POST = {"content-type": "application/json"}
 
 
 @pytest.fixture(scope="module")
-def port() -> Iterator[int]:
-    host = Host()
+def port(host: Host) -> Iterator[int]:
     port = host.start("memory://")
     yield port
     host.stop(port)
-    host.end()
 
 
 def sound(event: dict[str, object], payload: bytes) -> bool:
-    """The event says what was fired, and is nobody else's."""
+    """Return whether the event is what was fired, and nobody else's."""
     assert event["type"] == "T"
     assert event["id"] != "forged"
     if "data_base64" in event:

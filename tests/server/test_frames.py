@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import pytest
@@ -28,14 +29,14 @@ class Wire:
         return True
 
     def write_eof(self) -> None:
-        """The end of this direction."""
+        """End this direction."""
 
 
 class End(WebSocketProtocol):
     """Keeps what comes."""
 
-    def __init__(self, protocol: Protocol) -> None:
-        super().__init__(protocol)
+    def __init__(self, side: Side) -> None:
+        super().__init__(side)
         self.came: list[object] = []
         self.transport = Wire()  # type: ignore[assignment]
 
@@ -53,14 +54,14 @@ class End(WebSocketProtocol):
 
 
 def end(side: Side, most: int | None = None) -> End:
-    """One that has shaken hands."""
-    made = End(Protocol(side, max_size=None))
+    """Return an end that has shaken hands."""
+    made = End(side)
     made.max_bytes = most
     return made
 
 
 def frames(side: Side, parts: list[tuple[Opcode, bytes, bool]]) -> bytes:
-    """As the library writes them."""
+    """Return frames as the library writes them."""
     return b"".join(Frame(code, data, fin).serialize(mask=side is CLIENT) for code, data, fin in parts)
 
 
@@ -90,6 +91,16 @@ def test_a_message_that_comes_alone_is_read_as_the_library_wrote_it(sender: Side
     for _ in range(3):
         other.data_received(frames(sender, [(Opcode.BINARY, b"x" * size, True)]))
     assert other.came == [b"x" * size] * 3
+
+
+@pytest.mark.parametrize("sender", [CLIENT, SERVER])
+def test_an_end_to_which_only_whole_messages_came_holds_no_object_of_the_library(sender: Side) -> None:
+    other = end(SERVER if sender is CLIENT else CLIENT)
+    sent = [b"x" * size for size in (0, 1, 125, 126, 70_000)]
+    other.data_received(frames(sender, [(Opcode.BINARY, data, True) for data in sent]))
+    other.send(b"answer")
+    assert other.came == sent
+    assert not [each for each in gc.get_referents(other) if isinstance(each, Protocol)]
 
 
 @pytest.mark.parametrize("sender", [CLIENT, SERVER])

@@ -44,7 +44,7 @@ def blocks(language: str) -> list[str]:
 
 
 def rows(columns: int) -> list[tuple[str, ...]]:
-    """Those of all tables with so many columns."""
+    """Return the rows of all tables with so many columns."""
     found = (line[1:-1].split("|") for line in DOCUMENT.read_text().splitlines() if line.startswith("| "))
     return [tuple(cell.strip() for cell in row) for row in found if len(row) == columns]
 

@@ -36,13 +36,6 @@ const heard = new Promise((resolve) => process.stdin.once("data", resolve).unref
 QUICK = "retry: { attempts: 2, wait: 0 }"
 
 
-@pytest.fixture(scope="module")
-def host() -> Iterator[Host]:
-    host = Host()
-    yield host
-    host.end()
-
-
 @pytest.fixture
 def url(host: Host) -> Iterator[str]:
     port = host.start("memory://")
@@ -76,7 +69,7 @@ class Script:
         self._process.stdin.write(b"\n")
 
     async def end(self) -> None:
-        """It comes to its end by itself, and has nothing to complain of."""
+        """Check that it ends by itself, without an error."""
         rest, errors = await self._process.communicate()
         assert (self._process.returncode, rest) == (0, b""), errors.decode()
 

@@ -44,7 +44,7 @@ SHOWN: set[str] = set()
 
 
 def bites(*names: str) -> Callable[[F], F]:
-    """A test that shows that these limits do."""
+    """Note that a test shows that these limits apply."""
     SHOWN.update(names)
     return lambda test: test
 
@@ -55,8 +55,8 @@ def bites(*names: str) -> Callable[[F], F]:
 def test_every_limit_is_an_option_with_the_same_default() -> None:
     command: Any = typer.main.get_command(app)
     options = {each.name: each for each in command.commands["serve"].params}
-    for kind in (Settings, Limits):
-        for field in msgspec.structs.fields(kind):
+    for field in (*msgspec.structs.fields(Settings), *msgspec.structs.fields(Limits)):
+        if field.name != "depth":  # which counts where a handler fires, and a server has none
             option = options[field.name]
             assert option.opts == [f"--{field.name.replace('_', '-')}"]
             assert option.help.endswith(f": {field.default:,.16g}.")
@@ -70,7 +70,11 @@ def test_every_setting_is_in_the_document_with_its_default() -> None:
 
 
 def test_every_setting_has_a_test_here_or_where_it_says() -> None:
-    assert set(Settings.__struct_fields__) == SHOWN | {"bodies_bytes", "body_rate"}  # test_requests.py
+    assert set(Settings.__struct_fields__) == SHOWN | {
+        "bodies_bytes",
+        "body_rate",
+        "viewers",
+    }  # test_requests.py, test_watch.py
 
 
 @pytest.mark.parametrize("name", Settings.__struct_fields__)
@@ -88,7 +92,7 @@ def started(folder: Path, settings: dict[str, Any]) -> Serving:
 
 
 async def healthy(port: int) -> None:
-    """Others are served."""
+    """Check that others are served."""
     assert (await ask(port, "GET", "/readyz")).status == 200
     async with talker(port) as made:
         await made.hello()
@@ -112,7 +116,7 @@ def small(_small: Serving) -> Iterator[int]:
 
 @asynccontextmanager
 async def here(store: str = "memory://", **settings: Any) -> AsyncIterator[tuple[int, Listener]]:
-    """A server on this loop, whose connections can be counted."""
+    """Yield a server on this loop, whose connections can be counted."""
     server = Server(store, settings=Settings(**settings))
     listener = Listener(server, port=0, grace=1.0)
     await server.start()
@@ -132,7 +136,8 @@ async def alone(listener: Listener) -> None:
 
 @asynccontextmanager
 async def soon() -> AsyncIterator[int]:
-    """A server on a loop whose time leaps, with limits that are long enough for what has to come before their end."""
+    """Yield a server on a loop whose time leaps, with limits that are long enough for what has to come before their
+    end."""
     async with here(**SOON) as (port, _):
         yield port
         await healthy(port)
@@ -636,7 +641,7 @@ async def _half_a_head(made: Peer) -> None:
 
 
 async def _a_head(made: Peer) -> None:
-    """As large as it may be; the connection stays for the next."""
+    """Send the largest head that is allowed; the connection stays for the next."""
     headers = {f"x{number}": "y" * 150 for number in range(95)}
     assert (await made.ask("GET", "/healthz?" + "z" * 900, headers | bearer(TOKEN))).status == 400
 
@@ -674,7 +679,7 @@ async def _a_message_in_pieces(made: Peer) -> None:
 
 
 async def _pings(made: Peer) -> None:
-    """None of whose answers is read."""
+    """Send pings, none of whose answers is read."""
     await made.handshake()
     await made.send((b"\x89\xfd" + bytes(129)) * 500)
 
@@ -706,7 +711,7 @@ LONG = {"authenticate_s": 600, "idle_s": 600, "connections": 100_000}
 async def cost(
     pid: int, port: int, what: Callable[[Peer], Awaitable[None]], tls: Any = None, barrier: Any = None
 ) -> float:
-    """Bytes of a server's memory for each of those who do this and then nothing.
+    """Return the bytes of a server's memory for each client that does this and then nothing.
 
     All of them stay, so nothing is freed for the next.
     """
@@ -834,7 +839,7 @@ async def said_hello(made: Peer) -> None:
 
 
 def masked(data: bytes) -> bytes:
-    """A client's frame, with a mask of zeros."""
+    """Return a client's frame, with a mask of zeros."""
     assert len(data) < 126
     return bytes([0x82, 0x80 | len(data)]) + bytes(4) + data
 
@@ -872,7 +877,7 @@ async def test_a_client_that_does_not_read_what_it_is_answered_can_ask_no_more(a
                     sent += 1
 
             async def stands() -> bool:
-                """Nothing goes through any more, while others are served."""
+                """Return whether nothing goes through any more, while others are served."""
                 so_far = sent
                 for _ in range(5):
                     await healthy(int(asking.port))

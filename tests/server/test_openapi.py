@@ -40,8 +40,9 @@ max-examples = {examples}
 database = "none"
 codec = "ascii"
 
+# Streams without end, of which no more is described than that they are text: tests of their own read them.
 [[operations]]
-include-path-regex = "/feed$"
+include-path-regex = "/(feed|watch)$"
 enabled = false
 
 [[operations]]
@@ -52,7 +53,8 @@ checks.positive_data_acceptance.enabled = false
 
 @asynccontextmanager
 async def serving(folder: Path) -> AsyncIterator[tuple[int, str]]:
-    """The port of a server, whose webhooks may go nowhere but to this machine, and a token good for everything."""
+    """Yield the port of a server, whose webhooks may go nowhere but to this machine, and a token good for
+    everything."""
     tokens = folder / "tokens"
     token, _ = create_token(str(tokens), "tester", fire=("*",), listen=(Listen("*"),), admin=True)
     server = Serving(folder, "--tokens", tokens, "--webhook-network", "127.0.0.1", scheme="http")
@@ -64,7 +66,7 @@ async def serving(folder: Path) -> AsyncIterator[tuple[int, str]]:
 
 
 async def prepare(doors: Doors) -> None:
-    """A topic with something of everything."""
+    """Make a topic with something of everything."""
     doors.topic = "T"
     await doors.take("p")
     await doors.fire("\n".join(map(str, range(20))), NDJSON)

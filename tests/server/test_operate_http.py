@@ -7,11 +7,12 @@ import json
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, NoReturn
 from urllib.parse import quote
 
 import httpx
+import msgspec
 import pytest
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
@@ -19,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from solarwind import Event, SolarWind, StoreError
 from solarwind.batch import seal
 from solarwind.engine.local import LocalEngine
-from solarwind.records import DeadLetter, PurposeInfo, TopicInfo
+from solarwind.records import DeadLetter, InstanceInfo, PurposeInfo, PurposeRates, RateHistory, TopicInfo
 from solarwind.server import Server
 from solarwind.store.delays import MemoryDueLog
 from solarwind.store.memory import MemoryStore
@@ -38,7 +39,7 @@ def port(host: Host, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 
 @asynccontextmanager
 async def both(port: int) -> AsyncIterator[tuple[Doors, SolarWind]]:
-    """By HTTP, and by Python over a WebSocket."""
+    """Yield the HTTP endpoints, and a `SolarWind` over a WebSocket."""
     async with at(port) as doors, SolarWind(f"ws://127.0.0.1:{port}") as wind:
         yield doors, wind
 
@@ -61,7 +62,18 @@ def record(info: PurposeInfo) -> dict[str, Any]:
         "dead": counts.dead,
         "dropped": counts.dropped,
         "key_missing": counts.key_missing,
+        "times": msgspec.json.decode(msgspec.json.encode(counts.times)),
+        "state": counts.state,
+        "oldest": counts.oldest.isoformat().replace("+00:00", "Z") if counts.oldest else None,
+        "version_states": list(counts.version_states),
     }
+
+
+def without_rates(said: dict[str, Any]) -> dict[str, Any]:
+    """Return what was said of a purpose, but for its rates, which are others a second later."""
+    rates = msgspec.convert(said["rates"], PurposeRates)
+    assert min(rates.fired, rates.settled, rates.retried, rates.dead) >= 0
+    return {name: value for name, value in said.items() if name != "rates"}
 
 
 @on_loop
@@ -74,15 +86,36 @@ async def test_statistics_and_purposes_are_those_of_python(port: int) -> None:
         await doors.settle(events[:1], purpose="one")
         found = await wind.purposes(doors.topic)
         assert [each.statistics.settled for each in found] == [1, 0]
-        assert await doors.ask("GET", "/v1/purposes", topic=doors.topic) == {"purposes": [record(x) for x in found]}
+        said = (await doors.ask("GET", "/v1/purposes", topic=doors.topic))["purposes"]
+        assert [without_rates(each) for each in said] == [record(x) for x in found]
         for each in found:
-            assert await doors.ask("GET", doors.purpose(each.purpose)) == record(each)
+            assert without_rates(await doors.ask("GET", doors.purpose(each.purpose))) == record(each)
+            rates = msgspec.convert(await doors.ask("GET", f"{doors.purpose(each.purpose)}/rates"), RateHistory)
+            assert sum(rates.minutes.settled) == each.statistics.settled
+            assert sum(rates.minutes.fired) == 3
         everything = await wind.statistics()
         said = await doors.ask("GET", "/v1/statistics")
-        assert said["topics"] == {name: {"fired": counts.fired} for name, counts in everything.topics.items()}
-        assert said["topics"][doors.topic] == {"fired": 3}
+        fired = {name: each.fired for name, each in everything.topics.items()}
+        assert {name: each["fired"] for name, each in said["topics"].items()} == fired
+        assert fired[doors.topic] == 3
         all_purposes = [record(PurposeInfo(*names, counts)) for names, counts in everything.purposes.items()]
-        assert sorted(said["purposes"], key=str) == sorted(all_purposes, key=str)
+        assert sorted(map(without_rates, said["purposes"]), key=str) == sorted(all_purposes, key=str)
+
+
+@on_loop
+async def test_instances_are_those_of_python(port: int) -> None:
+    async with both(port) as (doors, wind):
+        await doors.take("one")
+        await doors.take("two/ü", version=3)
+        await doors.fire(b"1\n2", NDJSON)
+        await doors.take("one", max=2)
+        await doors.take("two/ü", max=1, version=3)
+        found = await wind.instances(doors.topic)
+        assert [(each.purpose, each.version, each.in_hand) for each in found] == [("one", 1, 2), ("two/ü", 3, 1)]
+        said = await doors.ask("GET", "/v1/instances", topic=doors.topic)
+        assert msgspec.convert(said["instances"], list[InstanceInfo]) == found
+        everybody = (await doors.ask("GET", "/v1/instances"))["instances"]
+        assert [each for each in everybody if each["topic"] == doors.topic] == said["instances"]
 
 
 def topic_record(info: TopicInfo) -> dict[str, Any]:
@@ -133,7 +166,7 @@ async def test_what_is_no_setting_of_a_topic_is_refused(port: int, body: Any) ->
 
 
 async def bury(doors: Doors, count: int) -> list[str]:
-    """So many dead letters of the purpose `p`."""
+    """Make so many dead letters of the purpose `p`, and return their ids."""
     await doors.take("p")
     ids = await doors.fire("\n".join(map(str, range(count))), NDJSON)
     while events := await doors.take("p", max=1_000):
@@ -278,6 +311,23 @@ async def test_a_purpose_is_retired_by_force_if_something_is_left(port: int) -> 
 
 
 @on_loop
+async def test_a_topic_s_history_comes_in_pages_of_cloudevents(port: int) -> None:
+    async with both(port) as (doors, wind):
+        ids = await doors.fire(b"1", key="a") + await doors.fire(b"2", key="b") + await doors.fire(b"3", key="a")
+        path = f"/v1/topics/{doors.topic}/events"
+        first = await doors.ask("GET", path, limit="2")
+        second = await doors.ask("GET", path, limit="2", after=first["next"])
+        assert [[event["id"] for event in page["events"]] for page in (first, second)] == [ids[:2], ids[2:]]
+        assert (second["next"], second["events"][0]["data"], second["events"][0]["partitionkey"]) == (None, 3, "a")
+        assert [event["data"] for event in (await doors.ask("GET", path, key="a"))["events"]] == [1, 3]
+        assert (await doors.ask("GET", path, since="now"))["events"] == []
+        assert [event.id for event in await wind.events(doors.topic)] == ids
+        for query in ({"after": "x"}, {"since": "yesterday"}, {"limit": "0"}):
+            await doors.ask("GET", path, status=400, **query)
+        await doors.ask("GET", "/v1/topics/never.used/events", status=404)
+
+
+@on_loop
 async def test_a_trace_is_what_an_event_caused_each_after_its_cause(port: int) -> None:
     async with both(port) as (doors, wind):
         topic = doors.topic
@@ -302,6 +352,11 @@ async def test_a_trace_is_what_an_event_caused_each_after_its_cause(port: int) -
         assert {event["correlationid"] for event in events} == {id}
         tree = await wind.trace(id)
         assert [each.event.id for each in tree.caused] == [below["0"], below["1"]]
+        one = await doors.ask("GET", f"/v1/topics/{topic}/events/{quote(id, safe='')}")
+        assert (one["event"]["id"], one["position"]) == (id, 0)
+        assert [(each["purpose"], each["state"], each["attempts"]) for each in one["outcomes"]] == [("p", "settled", 1)]
+        assert one["outcomes"] == (await doors.ask("GET", f"/v1/trace/{quote(id, safe='')}"))["outcomes"][0]
+        await doors.ask("GET", f"/v1/topics/{topic}/events/never-there", status=404)
         await doors.ask("GET", "/v1/trace/never-there", status=404)
         await doors.ask("GET", "/v1/trace/%20", status=400)
 
@@ -319,10 +374,10 @@ async def test_healthz_and_readyz_answer_200_while_it_runs(port: int) -> None:
 class Failing(MemoryStore):
     broken = False
 
-    async def commit(self, batches: Any, changes: Any, snapshots: Any, now: int) -> Any:
+    async def commit(self, batches: Any, changes: Any, snapshots: Any, now: int, *more: Any) -> Any:
         if self.broken:
             raise StoreError("expected a disk, got none any more: start again on another")
-        return await super().commit(batches, changes, snapshots, now)
+        return await super().commit(batches, changes, snapshots, now, *more)
 
 
 @on_loop
@@ -393,7 +448,7 @@ Metrics = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 async def metrics(doors: Doors) -> Metrics:
-    """Each number by its name and labels."""
+    """Return each number by its name and labels."""
     text = (await doors.http.get("/metrics")).text
     samples = (sample for family in text_string_to_metric_families(text) for sample in family.samples)
     return {(sample.name, frozenset(sample.labels.items())): sample.value for sample in samples}
@@ -422,6 +477,14 @@ async def test_metrics_are_numbers_that_prometheus_reads(port: int) -> None:
             assert number(found, f"solarwind_purpose_{name}", **labels) == counts[name]
         for name in ("settled", "retried", "dropped", "key_missing"):
             assert number(found, f"solarwind_purpose_{name}_total", **labels) == counts[name]
+        for state in ("running", "paused", "nobody up", "failing"):
+            assert number(found, "solarwind_purpose_state", **labels, state=state) == (state == counts["state"])
+        for name, events_count in (("handler", 3), ("settle", 1)):
+            name = f"solarwind_purpose_{name}_seconds"
+            assert number(found, f"{name}_count", **labels, version="1") == events_count
+            assert number(found, f"{name}_bucket", **labels, version="1", le="+Inf") == events_count
+        oldest = number(found, "solarwind_purpose_oldest_pending_seconds", **labels)
+        assert 0 < oldest <= (datetime.now(UTC) - datetime.fromisoformat(counts["oldest"])).total_seconds()
         assert number(found, "solarwind_connections") >= 1
         assert number(found, "process_resident_memory_bytes") > 1 << 20
 

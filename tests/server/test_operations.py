@@ -20,6 +20,7 @@ from solarwind.cli.operations import follow, register
 from solarwind.engine.answers import Page
 from solarwind.engine.arguments import Limit, Purpose, Topic, Version, Wait
 from solarwind.engine.local import LocalEngine
+from solarwind.engine.reading import event_at
 from solarwind.engine.request import Cli, Http, Operation
 from solarwind.operations import OPERATIONS, Internal, Operator
 from solarwind.peer import calls
@@ -32,7 +33,7 @@ from .doors import Doors, at, served
 PAST = 5  # events
 
 
-class Rollout(msgspec.Struct, frozen=True):
+class Layout(msgspec.Struct, frozen=True):
     """What a verb to come may answer."""
 
     topic: str
@@ -43,9 +44,9 @@ class Rollout(msgspec.Struct, frozen=True):
 class Engine(LocalEngine):
     """One that can do more."""
 
-    async def promote(self, topic: Topic, purpose: Purpose, version: Version = 1, force: bool = False) -> None:
+    async def prefer(self, topic: Topic, purpose: Purpose, version: Version = 1, force: bool = False) -> None:
         """Make a version the current one."""
-        self.promoted = (topic, purpose, version, force)
+        self.preferred = (topic, purpose, version, force)
 
     async def count(self, topic: Topic, purpose: Purpose) -> int:
         """Return how many."""
@@ -55,34 +56,34 @@ class Engine(LocalEngine):
         """Return whether it was there."""
         return name == "there"
 
-    async def rollout(self, topic: Topic) -> Rollout:
+    async def layout(self, topic: Topic) -> Layout:
         """Return how it stands."""
-        return Rollout(topic, 2)
+        return Layout(topic, 2)
 
-    async def rollouts(self, topic: Topic | None = None) -> list[Rollout]:
+    async def layouts(self, topic: Topic | None = None) -> list[Layout]:
         """Return how all stand."""
-        return [Rollout(topic or "T", 2), Rollout("U", 1)]
+        return [Layout(topic or "T", 2), Layout("U", 1)]
 
     async def past(self, topic: Topic, after: str | None = None, limit: Limit = 2, wait: Wait = 0.0) -> Page[Event]:
         """Return the events of a topic."""
         start = int(after or 0)
         if start == PAST and wait:
             await asyncio.Event().wait()  # until there is one more
-        events = [await self._event(topic, position) for position in range(start, min(start + limit, PAST))]
+        events = [await event_at(self.store, topic, position) for position in range(start, min(start + limit, PAST))]
         return Page(events, str(start + len(events)) if start + len(events) < PAST or wait else None)
 
 
 class Made:
     """The rows for it."""
 
-    promote = Operation(
-        Engine.promote,
-        http=Http("POST", "/v1/topics/{topic}/purposes/{purpose}/promote", "Promote a version", body="Promotion"),
+    prefer = Operation(
+        Engine.prefer,
+        http=Http("POST", "/v1/topics/{topic}/purposes/{purpose}/prefer", "Prefer a version", body="Preference"),
         cli=Cli(
-            "promote",
+            "prefer",
             "Make a version the current one.",
             "version {version} of {purpose} is current",
-            key="promoted",
+            key="preferred",
             options={"version": "Which.", "force": "Even if nobody is up."},
             consent=("force",),
         ),
@@ -98,17 +99,17 @@ class Made:
         http=Http("DELETE", "/v1/topics/{topic}/delayed", "Take one back", "cancelled"),
         cli=Cli("cancel", "Take one back.", "cancelled {name}", none="no {name}", options={"name": "Which."}),
     )
-    rollout = Operation(
-        Engine.rollout,
+    layout = Operation(
+        Engine.layout,
         repeat="question",
-        http=Http("GET", "/v1/topics/{topic}/rollout", "How it stands"),
-        cli=Cli("rollout", "How it stands."),
+        http=Http("GET", "/v1/topics/{topic}/layout", "How it stands"),
+        cli=Cli("layout", "How it stands."),
     )
-    rollouts = Operation(
-        Engine.rollouts,
+    layouts = Operation(
+        Engine.layouts,
         repeat="question",
-        http=Http("GET", "/v1/rollouts", "How all stand", "rollouts"),
-        cli=Cli("rollouts", "How all stand.", none="None."),
+        http=Http("GET", "/v1/layouts", "How all stand", "layouts"),
+        cli=Cli("layouts", "How all stand.", none="None."),
     )
     past = Operation(
         Engine.past,
@@ -133,7 +134,7 @@ class Place:
     app: typer.Typer
 
     async def command(self, *words: str) -> str:
-        """What it prints."""
+        """Return what it prints."""
         url = f"ws://127.0.0.1:{self.doors.port}"
         result = await asyncio.to_thread(CliRunner().invoke, self.app, [*words, "--url", url])
         assert result.exit_code == 0, result.output
@@ -152,7 +153,7 @@ async def opened(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Place]:
     monkeypatch.setattr(http, "ENDPOINTS", (*http.ENDPOINTS, *endpoints))
     place = Place()
     place.app = typer.Typer()
-    groups = {"dead": typer.Typer(), "topics": typer.Typer()}
+    groups = {"dead": typer.Typer(), "topics": typer.Typer(), "rollout": typer.Typer()}
     register(place.app, groups, "", questions=True)
     register(place.app, groups, "", questions=False)
     place.engine = Engine(MemoryStore())
@@ -168,20 +169,20 @@ async def opened(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Place]:
 async def test_an_operation_that_changes_something_is_a_row_and_a_function(monkeypatch: pytest.MonkeyPatch) -> None:
     async with opened(monkeypatch) as place:
         for number, wind in enumerate((place.here, place.away), 1):
-            await Made.promote(wind, "T", "p", number, force=True)
-            assert place.engine.promoted == ("T", "p", number, True)
+            await Made.prefer(wind, "T", "p", number, force=True)
+            assert place.engine.preferred == ("T", "p", number, True)
             with pytest.raises(BadName, match="expected a topic"):
-                await Made.promote(wind, "T ", "p")
+                await Made.prefer(wind, "T ", "p")
             with pytest.raises(BadArgument, match="expected version to be an integer from 1 to"):
-                await Made.promote(wind, "T", "p", 0)
-        path = "/v1/topics/T/purposes/p%2Fq/promote"
+                await Made.prefer(wind, "T", "p", 0)
+        path = "/v1/topics/T/purposes/p%2Fq/prefer"
         await place.doors.ask("POST", path, {"version": 3}, 204)
-        assert place.engine.promoted == ("T", "p/q", 3, False)
+        assert place.engine.preferred == ("T", "p/q", 3, False)
         await place.doors.refused(place.doors.http.post(path, json={"version": 0}), 400, "bad-argument", "version")
-        assert await place.command("promote", "T", "p", "--version=4") == "version 4 of p is current\n"
-        document = await place.document("promote", "T", "p", "--force")
-        assert document == {"topic": "T", "purpose": "p", "promoted": True}
-        assert place.engine.promoted == ("T", "p", 1, True)
+        assert await place.command("prefer", "T", "p", "--version=4") == "version 4 of p is current\n"
+        document = await place.document("prefer", "T", "p", "--force")
+        assert document == {"topic": "T", "purpose": "p", "preferred": True}
+        assert place.engine.preferred == ("T", "p", 1, True)
 
 
 @on_loop
@@ -190,19 +191,19 @@ async def test_numbers_booleans_and_records_are_answered_at_every_endpoint(monke
         for wind in (place.here, place.away):
             assert await Made.count(wind, "T", "p") == 7
             assert [await Made.cancel(wind, "T", name) for name in ("there", "not")] == [True, False]
-            assert await Made.rollout(wind, "T") == Rollout("T", 2)
-            assert await Made.rollouts(wind) == [Rollout("T", 2), Rollout("U", 1)]
+            assert await Made.layout(wind, "T") == Layout("T", 2)
+            assert await Made.layouts(wind) == [Layout("T", 2), Layout("U", 1)]
         assert await place.doors.ask("GET", "/v1/topics/T/purposes/p/count") == {"counted": 7}
         assert await place.doors.ask("DELETE", "/v1/topics/T/delayed", name="not") == {"cancelled": False}
         one = {"topic": "T", "current_version": 2, "shares": {}}
-        assert await place.doors.ask("GET", "/v1/topics/T/rollout") == one
-        assert (await place.doors.ask("GET", "/v1/rollouts", topic="T"))["rollouts"][0] == one
+        assert await place.doors.ask("GET", "/v1/topics/T/layout") == one
+        assert (await place.doors.ask("GET", "/v1/layouts", topic="T"))["layouts"][0] == one
         assert await place.command("count", "T", "p") == "7 events counted\n"
         assert await place.command("cancel", "T", "--name=there") == "cancelled there\n"
         assert await place.command("cancel", "T", "--name=not") == "no not\n"
-        assert (await place.command("rollout", "T")).splitlines()[:2] == ["topic            T", "current version  2"]
-        assert (await place.command("rollouts")).splitlines()[0].split() == ["TOPIC", "CURRENT", "VERSION", "SHARES"]
-        assert (await place.document("rollouts", "T"))[0] == one
+        assert (await place.command("layout", "T")).splitlines()[:2] == ["topic            T", "current version  2"]
+        assert (await place.command("layouts")).splitlines()[0].split() == ["TOPIC", "CURRENT", "VERSION", "SHARES"]
+        assert (await place.document("layouts", "T"))[0] == one
 
 
 @on_loop
@@ -227,7 +228,7 @@ async def test_large_events_of_an_answer_come_in_parts_that_can_travel(monkeypat
     async with opened(monkeypatch) as place:
         await place.here.fire_many("T", [bytes(200_000)] * PAST)
         message = Made.past.message(topic="T", limit=PAST)  # type: ignore[call-arg]
-        sizes = [len(wire.encode(part)) async for part in calls.answer(place.engine, Made.past, message)]
+        sizes = [len(wire.encode(part)) async for part in calls.answer(place.engine.ask, Made.past, message)]
         assert len(sizes) > 1
         assert max(sizes) < 500_000
         assert len(await Made.past(place.away, "T", limit=PAST)) == PAST
@@ -269,12 +270,12 @@ async def test_what_a_row_says_of_its_endpoint_is_described(monkeypatch: pytest.
     async with opened(monkeypatch):
         described = json.loads(openapi.document_of(http.ENDPOINTS, "/"))
     paths, schemas = described["paths"], described["components"]["schemas"]
-    assert "204" in paths["/v1/topics/{topic}/purposes/{purpose}/promote"]["post"]["responses"]
-    assert schemas["Promotion"]["properties"].keys() == {"version", "force"}
+    assert "204" in paths["/v1/topics/{topic}/purposes/{purpose}/prefer"]["post"]["responses"]
+    assert schemas["Preference"]["properties"].keys() == {"version", "force"}
     parameters = {each["name"]: each["in"] for each in paths["/v1/topics/{topic}/events"]["get"]["parameters"]}
     assert parameters == {"topic": "path", "after": "query", "limit": "query", "wait": "query"}
     assert schemas["PastPage"]["properties"].keys() == {"past", "next"}
-    assert schemas["Rollouts"]["properties"]["rollouts"]["items"] == {"$ref": "#/components/schemas/Rollout"}
+    assert schemas["Layouts"]["properties"]["layouts"]["items"] == {"$ref": "#/components/schemas/Layout"}
     assert schemas.keys() >= {"Counted", "Cancelled", "Events"}
 
 

@@ -221,9 +221,9 @@ async def test_lines_that_come_one_by_one_go_on() -> None:
 
 
 @on_loop
-async def test_all_bodies_together_have_an_end_and_what_they_took_is_given_back(host: Host) -> None:
-    port = host.start("memory://", bodies_bytes=64 << 20, authenticate_s=5.0)
-    before = resident(host.pid)
+async def test_all_bodies_together_have_an_end_and_what_they_took_is_given_back(own_host: Host) -> None:
+    port = own_host.start("memory://", bodies_bytes=64 << 20, authenticate_s=5.0)
+    before = resident(own_host.pid)
     try:
         async with AsyncExitStack() as stack:
             made = [await stack.enter_async_context(peer(port)) for _ in range(12)]
@@ -245,7 +245,7 @@ async def test_all_bodies_together_have_an_end_and_what_they_took_is_given_back(
 
             await until(has_answer, "one to be refused")
             assert {(each.status, each.code) for each in busy} == {(429, "busy")}
-            assert resident(host.pid) - before < 160 << 20
+            assert resident(own_host.pid) - before < 160 << 20
             for each in (*sending, *answers):
                 each.cancel()
 
@@ -258,14 +258,14 @@ async def test_all_bodies_together_have_an_end_and_what_they_took_is_given_back(
 
         await until(is_given_back, "what they took is given back")
     finally:
-        host.stop(port)
+        own_host.stop(port)
 
 
 @pytest.mark.long
 @on_loop
-async def test_answers_that_are_not_read_are_not_made_by_the_dozen(host: Host) -> None:
+async def test_answers_that_are_not_read_are_not_made_by_the_dozen(own_host: Host) -> None:
     """Of a document that anybody may ask for."""
-    port = host.start("memory://")
+    port = own_host.start("memory://")
     try:
         async with AsyncExitStack() as stack:
             await ask(port, "GET", "/openapi.json")
@@ -277,6 +277,6 @@ async def test_answers_that_are_not_read_are_not_made_by_the_dozen(host: Host) -
                 assert (await ask(port, "GET", "/healthz")).status == 200
 
             most = 100 * (64 << 10)
-            assert await least_growth(host.pid, ask_and_do_not_read, most) < most
+            assert await least_growth(own_host.pid, ask_and_do_not_read, most) < most
     finally:
-        host.stop(port)
+        own_host.stop(port)

@@ -153,6 +153,18 @@ async def test_a_feed_ends_and_says_why(tmp_path: Path, how: str) -> None:
 
 
 @on_loop
+async def test_a_viewer_ends_and_is_told_why(tmp_path: Path, how: str) -> None:
+    async with place(tmp_path, how) as at, peer(at.port) as made, peer(at.port) as other:
+        await other.send(request("GET", "/v1/watch", bearer(at.token("other", watch=True))))
+        await other.until(b"server")
+        await made.send(request("GET", "/v1/watch", bearer(at.token("brief", watch=True))))
+        await made.until(b"server")
+        at.end()
+        await made.until(b"event: closed\ndata: ")
+        assert at.server.viewers.count == 1
+
+
+@on_loop
 async def test_a_webhook_delivers_no_more_and_says_whose_it_was(tmp_path: Path, how: str) -> None:
     async with place(tmp_path, how) as at, receiving() as receiver:
         admin = at.token("admin", admin=True)
@@ -166,7 +178,7 @@ async def test_a_webhook_delivers_no_more_and_says_whose_it_was(tmp_path: Path, 
             return f"{shown['state']} {shown['owner']}: {shown['reason']}"
 
         await until(lambda: not at.server.webhooks._at_work, "it delivers no more")
-        assert (await state()).startswith("refused brief: whoever put it may not listen any more: expected a token")
+        assert (await state()).startswith("refused brief: its owner may no longer listen: expected a token")
         await at.server.wind.fire(TOPIC, 1)
         other = at.token("other")
         (event,) = json.loads((await at.ask("POST", f"{AT}/take", other, {"wait": 30})).body)["events"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -24,13 +24,6 @@ from .place import Host
 
 PURPOSE = "Ship it: no/where?"
 NOW = {"wait": 0}  # a retry without backoff
-
-
-@pytest.fixture(scope="module")
-def host() -> Iterator[Host]:
-    host = Host()
-    yield host
-    host.end()
 
 
 class Client:
@@ -60,7 +53,7 @@ class Client:
         return ids
 
     async def begin(self, *payloads: Any, purpose: str = PURPOSE, **wanted: Any) -> list[str]:
-        """The purpose is there, and then these events."""
+        """Create the purpose, and then fire these events."""
         assert await self.take(purpose, **wanted) == []
         return await self.fire(*payloads)
 
@@ -93,7 +86,7 @@ async def serving(host: Host, store: str = "memory://", **settings: Any) -> Asyn
 
 @asynccontextmanager
 async def here() -> AsyncIterator[Client]:
-    """At a server on this loop, whose time leaps."""
+    """Yield a client of a server on this loop, whose time leaps."""
     async with served(Server("memory://")) as port:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
             yield Client(http)
@@ -287,7 +280,7 @@ async def test_what_is_rejected_is_a_dead_letter_at_once(host: Host) -> None:
         one, two = tokens(await client.take(max=2))
         assert (await client.settle(reject=[one, {"token": two, "reason": "no such order"}]))["reject"] == 2
         assert [letter["error"] for letter in await client.dead()] == [
-            *("it was rejected, and not said why", "no such order"),
+            *("it was rejected without a reason", "no such order"),
         ]
 
 
@@ -307,24 +300,21 @@ async def test_one_request_settles_events_of_several_takes_each_in_its_way(host:
 
 
 @on_loop
-async def test_a_settle_that_was_answered_outlives_a_killed_server(tmp_path: Path) -> None:
+async def test_a_settle_that_was_answered_outlives_a_killed_server(host: Host, own_host: Host, tmp_path: Path) -> None:
     store = f"sqlite:///{tmp_path}/wind.db"
-    host = Host()
-    port = host.start(store)
+    port = own_host.start(store)
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
         client = Client(http)
         await client.begin(*range(4))
         one, two, three, _ = tokens(await client.take(max=4, retry={"attempts": 1}))
         await client.settle(done=[one], reject=[two], later=[{"token": three, "after": 3600}])
-        host.kill()
-    host = Host()
+        own_host.kill()
     async with serving(host, store) as client:
         (event,) = await client.take(max=4, wait=20)
         assert (event["data"], event["attempt"]) == (3, 1)
         assert await client.take(max=4) == []
         counts = await client.counts()
         assert (counts["settled"], counts["dead"], counts["pending"]) == (1, 1, 1)
-    host.end()
 
 
 # Leases --------------------------------------------------------------------------------------------------
@@ -506,3 +496,16 @@ async def test_bad_bodies_are_refused_with_a_code(host: Host) -> None:
         ):
             assert (await client.ask("settle", body, status=400))["code"] == "bad-argument", body
         assert (await client.http.get("/v1/purposes")).json() == {"purposes": []}
+
+
+@on_loop
+async def test_a_take_states_what_a_version_does_that_is_first_seen(host: Host) -> None:
+    async with serving(host) as client:
+        await client.begin(1)
+        for version, rollout in ((2, "hold"), (3, 0.25)):
+            assert await client.take(version=version, rollout=rollout) == []
+        answer = await client.http.get(f"/v1/topics/orders/purposes/{quote(PURPOSE, safe='')}/rollout")
+        found = {each["version"]: each["state"] for each in answer.json()["versions"]}
+        assert found == {1: "current", 2: "held", 3: "ramping 25 %"}
+        (event,) = await client.take()
+        assert event["data"] == 1

@@ -31,7 +31,7 @@ A_RECORD = 1 << 14
 
 
 def make_certificate(folder: Path, name: str = "one") -> tuple[Path, Path]:
-    """Of its own authority, for localhost, and its key."""
+    """Make a certificate of an authority of its own, for localhost, and its key."""
     cert, key = folder / f"{name}.pem", folder / f"{name}.key"
     command = [
         "openssl",
@@ -227,7 +227,7 @@ async def certificate_at(port: int) -> bytes:
 
 
 def hello_of(length: int) -> bytes:
-    """The beginning of a handshake whose first message says that it has so many bytes."""
+    """Return the beginning of a handshake whose first message says that it has so many bytes."""
     return b"\x16\x03\x01\x40\x00\x01" + length.to_bytes(3, "big")
 
 
@@ -240,7 +240,7 @@ OTHERS = {
     "most of a head": hello_of(100)[:8],
     "a hello that is too long": hello_of(130_000),
     "a hello in bits": b"\x16\x03\x01\x00\x01\x01\x16\x03\x01",
-    "a hello that is none": hello_of(4) + b"\x00" * (1 << 14),
+    "an invalid hello": hello_of(4) + b"\x00" * (1 << 14),
     "half a hello": hello_of(10_000) + b"\x00" * 5_000,
     "zeros": bytes(1 << 16),
     "text": b"hello, is there anybody?\n" * 10,
@@ -335,7 +335,7 @@ async def test_only_this_machine_can_reach_it_unless_told_otherwise(tmp_path: Pa
 
 
 def addresses() -> list[str]:
-    """Of this machine, besides loopback's."""
+    """Return the addresses of this machine, without loopback's."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(("192.0.2.1", 9))  # sends nothing

@@ -15,7 +15,7 @@ from .serving import Serving
 
 
 def make_certificate(folder: Path, name: str, alternatives: str) -> tuple[Path, Path]:
-    """One that nobody signed but itself, and its key."""
+    """Make a self-signed certificate, and its key."""
     certificate, key = folder / f"{name}.pem", folder / f"{name}.key"
     names = f"subjectAltName={alternatives}"
     command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]

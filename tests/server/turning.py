@@ -46,7 +46,7 @@ class Turning:
 
 @contextmanager
 def short_turns(max_s: float = MAX_TURN_S) -> Iterator[None]:
-    """No turn of this loop may take longer than `max_s`; on a slow machine as much longer as that is slower. Raises
+    """Check that no turn of this loop takes longer than `max_s`, or as much longer as the machine is slower. Raise
     `TooLong`."""
     gc.collect()
     gc.freeze()  # what other tests left is not looked through meanwhile

@@ -28,13 +28,19 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "wind.db"
 
 
+class FileDelays(DelayingPlace):
+    async def reopen(self) -> None:
+        await self.store.close()
+        await self.store.open(1)
+
+
 @pytest.fixture(params=["memory", "sqlite"])
 def run(request: pytest.FixtureRequest, path: Path) -> Run:
     def run(test: Callable[[DelayingPlace], Awaitable[None]]) -> None:
         async def work() -> None:
             store: Store = MemoryStore() if request.param == "memory" else SqliteStore(str(path))
             await store.open(1)
-            await test(DelayingPlace(store))
+            await test(DelayingPlace(store) if request.param == "memory" else FileDelays(store))
             await store.close()
 
         asyncio.run(work())
@@ -143,7 +149,7 @@ async def become_due(disk: Disk, path: Path, chance: random.Random) -> None:
 
 
 def where_events_are(path: Path) -> list[int]:
-    """All there are, delayed or in their topic; each as often as it is there."""
+    """Return all there are, delayed or in their topic; each as often as it is there."""
     found: list[int] = []
 
     async def look(store: SqliteStore) -> None:
@@ -161,7 +167,7 @@ def test_an_error_at_any_call_while_events_become_due_leaves_each_of_them_once(
     on_store(path, furnish)
 
     async def failing(store: SqliteStore, step: int) -> bool:
-        """Whether the release came to that statement."""
+        """Return whether the release came to that statement."""
         left = step
 
         def authorize(*_: object) -> bool:

@@ -116,6 +116,7 @@ async def stored(store: SqliteStore, batch: Batch) -> bool:
     return True
 
 
+@pytest.mark.long
 def test_on_a_full_disk_settles_and_trimming_go_on_and_make_room(
     disk: Disk, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

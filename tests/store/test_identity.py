@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
+from threading import Event, current_thread
 
 import apsw
 import pytest
@@ -24,6 +25,7 @@ from solarwind.store.check import backup, check, restore
 from solarwind.store.sqlite import SqliteStore
 from solarwind.urls import open_engine, sqlite_path
 
+from .faultyvfs import faulty_disk
 from .test_sqlite import batch, kill, nothing, on_store, put, sql
 
 HOLD = """
@@ -38,7 +40,7 @@ sys.stdin.read()
 
 
 def hold(path: Path, before: str = "", after: str = "", *arguments: str) -> subprocess.Popen[str]:
-    """A process that has the store open until it is killed."""
+    """Start a process that has the store open until it is killed."""
     program = HOLD.format(before=before, after=after)
     other = subprocess.Popen([sys.executable, "-c", program, str(path), *arguments], stdin=-1, stdout=-1, text=True)
     assert other.stdout is not None
@@ -127,9 +129,9 @@ def test_a_link_to_nothing_is_refused_in_one_sentence(path: Path, target: str) -
 
 def test_what_is_no_regular_file_is_refused(path: Path) -> None:
     os.mkfifo(path)
-    with pytest.raises(StoreError, match="is no regular file: name another"):
+    with pytest.raises(StoreError, match="is not a regular file: name another"):
         on_store(path, nothing)
-    with pytest.raises(StoreError, match="is no regular file: name another"):
+    with pytest.raises(StoreError, match="is not a regular file: name another"):
         check("/dev/null")
 
 
@@ -360,7 +362,7 @@ def without_its_log(path: Path) -> None:
 
 
 def overwritten(path: Path) -> None:
-    """As by `cp`: another store's content, and as much of it, in the same file."""
+    """Write another store's content, of the same length, into the same file, as `cp` does."""
     content = bytearray(path.read_bytes())
     life = slice(12, 24) if path.name.endswith("-wal") else slice(60, 63)
     content[life] = os.urandom(life.stop - life.start)
@@ -412,20 +414,38 @@ def test_nothing_is_accepted_into_a_file_that_was_removed_replaced_or_overwritte
 def test_a_file_that_is_overwritten_is_not_written_to_by_upkeep_either(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """It is overwritten at the end of a checkpoint, when a commit has given the next one something to copy."""
     monkeypatch.setattr(writeahead, "_LOG_BYTES", 64 << 10)
+    committed, overwritten = Event(), Event()
+
+    def overwrite(kind: str, at: str) -> int:
+        upkeep = current_thread().name.startswith("solarwind-upkeep")
+        if upkeep and (kind, at) == ("sync", str(path)) and not overwritten.is_set():
+            for _ in range(2):  # the first may have been written before
+                committed.clear()
+                assert committed.wait(60)
+            path.write_bytes(b"someone else's")
+            overwritten.set()
+        return 0
 
     async def fill(store: SqliteStore) -> None:
-        for number in range(1000):
+        for number in range(300):
             await put(batch("a", first=number, payload=b"x" * 50_000))(store)
-            if number == 100:
-                path.write_bytes(b"someone else's")
+            committed.set()
 
-    async def work(store: SqliteStore) -> None:
+    async def work() -> None:
+        store = SqliteStore(str(path), vfs=disk.name)
+        await store.open(0)
         with pytest.raises(StoreError, match="was removed, replaced or overwritten while it was in use"):
             await fill(store)
+        await store.close()
 
-    on_store(path, work)
-    assert path.read_bytes() == b"someone else's"
+    with faulty_disk() as disk:
+        disk.fault = overwrite
+        asyncio.run(work())
+    assert overwritten.is_set()
+    with path.open("rb") as file:
+        assert file.read(20) == b"someone else's"
 
 
 def test_a_store_that_empties_its_log_and_starts_it_anew_is_not_taken_for_overwritten(
@@ -477,7 +497,7 @@ def test_a_restore_that_is_killed_at_any_step_can_be_repeated_and_loses_nothing_
     kill(path, many, tmp_path / "killed")
 
     def is_killed(target: Path, step: int) -> bool:
-        """Whether a process that restores to `target` came to that step, before which it was killed."""
+        """Return whether a process that restores to `target` came to that step, before which it was killed."""
         child = os.fork()
         if not child:
             steps = count()

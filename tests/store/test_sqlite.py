@@ -21,10 +21,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from msgspec import UNSET
 
-from solarwind.batch import Batch, seal
+from solarwind.batch import Batch, make_id, seal
 from solarwind.core.log import Stored
 from solarwind.core.spans import Spans
-from solarwind.core.state import Change, Letter, State, Statement, Waiting
+from solarwind.core.state import Change, Creation, Letter, State, Statement, Waiting
 from solarwind.errors import StoreError
 from solarwind.event import Cause
 from solarwind.store import commits, inspection, reading, writeahead
@@ -203,18 +203,29 @@ def test_find_knows_given_and_made_ids_and_no_others(path: Path) -> None:
     on_store(path, look)
 
 
-def test_caused_gives_the_batches_that_events_caused_and_no_others(path: Path) -> None:
-    because = Cause("event", "earlier")
+@pytest.mark.parametrize("cause", ["earlier", make_id(10**18, 5, 7)], ids=["given", "made"])
+def test_caused_gives_the_batches_that_an_event_caused_and_no_others(path: Path, cause: str) -> None:
+    about = [Cause("event", cause), Cause("event", make_id(10**18, 5, 8)), Cause.user(cause)]
 
     async def look(store: SqliteStore) -> None:
-        for topic in ("a", "b"):
-            for each in range(40):
-                causes: list[Cause | None] = [because if each % 2 else Cause.user("jo")]
+        for each in range(40):
+            for topic in ("a", "b"):
+                causes: list[Cause | None] = [about[each % 3]]
                 await put(batch(topic, first=each, time=each, causes=causes))(store)
-        found = [(each.batch.header.topic, each.start) async for each in store.caused(since=5)]
-        assert found == [(topic, each) for topic in ("a", "b") for each in range(5, 40, 2)]
+        whole, more = await store.caused([cause], None, 1 << 20)
+        told = [(each.batch.header.topic, each.start) for each in whole]
+        assert (told, more) == ([(topic, each) for each in range(0, 40, 3) for topic in ("a", "b")], False)
+        part, more = await store.caused([cause], ("b", 30), 1 << 20)
+        assert [(each.batch.header.topic, each.start) for each in part] == told[told.index(("b", 30)) :]
+        one, more = await store.caused([cause], None, 1)
+        assert (len(one), more) == (1, True)
+        assert await store.trim("a", Spans(), 20, None) == 20
+        left, _ = await store.caused([cause], None, 1 << 20)
+        assert [each.start for each in left if each.batch.topic == "a"] == [21, 24, 27, 30, 33, 36, 39]
+        assert await store.caused(["nobody"], None, 1 << 20) == ([], False)
 
     on_store(path, look)
+    assert list(check(str(path))) == []
 
 
 # --- only once ----------------------------------------------------------------------------------------------
@@ -345,7 +356,7 @@ _change = st.builds(
     Change,
     topic=st.just("t"),
     purpose=st.sampled_from("pq"),
-    created=st.none() | st.integers(0, 5),
+    created=st.none() | st.builds(Creation, st.integers(0, 5), st.integers(0, 5)),
     retired=st.sampled_from([False, False, False, True]),
     stated=st.lists(st.builds(Statement, st.integers(1, 3), st.just("direct")), max_size=1),
     reopened=_spans.map(lambda spans: spans.edges),
@@ -388,7 +399,8 @@ def test_snapshots_and_changes_give_back_the_state(given: list[tuple[list[Change
     async def look(store: SqliteStore) -> None:
         for purpose in "pq":
             expected = dead.get(("t", purpose), {})
-            assert await store.dead("t", purpose) == [expected[position] for position in sorted(expected)]
+            letters = await store.dead("t", purpose, 0, Spans((0, 1 << 60)))
+            assert letters == [expected[position] for position in sorted(expected)]
 
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
         patch.setattr(commits, "_COMMITS_KEPT", kept)
@@ -543,10 +555,10 @@ def test_two_stores_in_one_process_are_refused_too(path: Path) -> None:
 
 def test_a_newer_format_is_refused_and_left_alone(path: Path) -> None:
     on_store(path, put(batch("a")))
-    sql(path, "PRAGMA user_version = 7")
+    sql(path, "PRAGMA user_version = 10")
     before = path.read_bytes(), sorted(os.listdir(path.parent))
     with pytest.raises(
-        StoreError, match=r"written in format 7 by a newer Solar Wind, this one reads format 6: upgrade"
+        StoreError, match=r"written in format 10 by a newer Solar Wind, this one reads format 9: upgrade"
     ):
         on_store(path, nothing)
     assert before == (path.read_bytes(), sorted(os.listdir(path.parent)))
@@ -599,7 +611,7 @@ def test_nothing_can_be_done_with_a_store_that_is_not_open(path: Path) -> None:
 def test_a_commit_that_somebody_else_wrote_stops_the_store(path: Path) -> None:
     async def work(store: SqliteStore) -> None:
         await put(batch("a"))(store)
-        sql(path, "INSERT INTO commits VALUES (2, 0, 0, x'90', 0)")
+        sql(path, "INSERT INTO commits VALUES (2, 0, 0, x'90', x'', 0)")
         for _ in range(2):
             with pytest.raises(StoreError, match=r"commit 2 is there already.*somebody else has written to it"):
                 await store.commit([batch("a", first=1)], [], [], now=5)
@@ -607,6 +619,7 @@ def test_a_commit_that_somebody_else_wrote_stops_the_store(path: Path) -> None:
     on_store(path, work)
 
 
+@pytest.mark.long
 def test_a_large_backlog_opens_in_few_steps(path: Path, steps: list[int]) -> None:
     """Ten million events in batches of a thousand. The bodies are small here: only the newest are ever read."""
     one = batch("a", 1000, payload=b"1")
@@ -713,7 +726,7 @@ def loaded(store: SqliteStore) -> Awaitable[None]:
 
 
 def goes_on_without(path: Path, sentence: str, events: int) -> None:
-    """What is wrong is named, nothing else is touched; and accepting it is a way out."""
+    """Check that the damage is named, nothing else is touched, and accepting it is a way out."""
     assert any(sentence in finding for finding in check(str(path))), check(str(path))
     assert any(sentence in finding for finding in check(str(path), accept_loss=True))
     assert check(str(path)) == []
@@ -792,7 +805,7 @@ def test_a_changed_body_is_noticed_and_read_as_an_error(path: Path, monkeypatch:
 def test_a_changed_commit_and_a_changed_snapshot_are_noticed(path: Path) -> None:
     async def work(store: SqliteStore) -> None:
         state = State("a", "p")
-        state.apply(Change("a", "p", created=0))
+        state.apply(Change("a", "p", created=Creation(0)))
         await store.commit([batch("a")], [], [state.snapshot()], now=5)
         await store.commit([], [Change("a", "p", settled=Spans([0, 1]))], [], now=5)
 

@@ -184,3 +184,31 @@ def test_the_file_shrinks_by_itself_after_trimming_while_commits_go_on(
 
     on_wind(path, FakeClock(), work)
     assert check(str(path)) == []
+
+
+def test_what_may_be_trimmed_is_found_among_many_dead_letters_a_piece_at_a_time(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, select = 0, reading.select
+
+    def counted(*arguments: Any) -> Any:
+        nonlocal asked
+        asked += 1
+        return select(*arguments)
+
+    monkeypatch.setattr(reading, "_TRIM_SEARCH", 20)
+    monkeypatch.setattr(reading, "select", counted)
+
+    async def work() -> None:
+        store = SqliteStore(str(path))
+        await store.open(0)
+        await store.commit([batch("T", 100, first=100 * number) for number in range(60)], [], [], now=1)
+        pinned = Spans.of(position for position in range(5_900) if position % 3 == 0)
+        pinned.add(1_000, 3_000)
+        for before, max_bytes in ((1 << 62, None), (None, 0)):
+            assert await store.trim("T", pinned, before, max_bytes) == (100 if before else 0)
+        assert await store.history("T") == (5_900, store._known.topics["T"].bytes)
+        await store.close()
+
+    asyncio.run(asyncio.wait_for(work(), 300))
+    assert asked < 50, "not one question for each of two thousand gaps"

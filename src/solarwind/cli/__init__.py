@@ -3,8 +3,8 @@
     run                                       a service
     serve, token                              a dispatcher for many processes, and who may use it
     fire, listen                              events in and out
-    topics, purposes, replay, retire,         what an operator does: most are made from the table of operations
-    trace, top, dead, owners
+    topics, purposes, attention, audit,       what an operator does: most are made from the table of operations
+    pause, replay, retire, trace, top, dead, owners
     check, backup, restore                    a store's file
     copy                                      from one store to another
 
@@ -61,6 +61,7 @@ _RUNS, _EVENTS, _HOW, _OPERATOR, _STORE = (
 _GROUPS = {
     "dead": typer.Typer(no_args_is_help=True, help="Dead letters: events that a purpose gave up."),
     "topics": typer.Typer(),
+    "rollout": typer.Typer(no_args_is_help=True, help="Versions of a purpose side by side, and their shares."),
 }
 app.command(rich_help_panel=_RUNS)(service.run)
 app.command(rich_help_panel=_RUNS)(server.serve)
@@ -71,6 +72,7 @@ app.add_typer(_GROUPS["topics"], name="topics", rich_help_panel=_HOW)
 operations.register(app, _GROUPS, _HOW, questions=True)
 app.command(rich_help_panel=_HOW)(top.top)
 app.add_typer(_GROUPS["dead"], name="dead", rich_help_panel=_OPERATOR)
+app.add_typer(_GROUPS["rollout"], name="rollout", rich_help_panel=_OPERATOR)
 operations.register(app, _GROUPS, _OPERATOR, questions=False)
 app.command(rich_help_panel=_STORE)(store.check)
 app.command(rich_help_panel=_STORE)(store.backup)
@@ -90,7 +92,7 @@ def _start(
         bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
     ] = False,
 ) -> None:
-    """Solar Wind: fire events and forget them; purposes decide how they are handed out."""
+    """Fire events and forget them; purposes decide how they are handed out."""
     # The refusal says what went wrong, so the library does not log it too. `run` logs everything.
     logging.getLogger("solarwind").addHandler(logging.NullHandler())
 

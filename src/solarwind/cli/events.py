@@ -12,6 +12,7 @@ import typer
 
 from ..errors import BadPayload, SolarWindError, TooLarge
 from ..names import check_id, check_key, check_topic
+from ..shares import read_rollout
 from ..text import plain
 from .options import DEFAULT_URL, JsonOption, TopicArgument, UrlOption, moment, option
 
@@ -159,7 +160,7 @@ def _parts(file: BinaryIO) -> Iterator[list[bytes]]:
 
 
 def _read(lines: Sequence[bytes], before: int) -> tuple[list[tuple[int, msgspec.Raw]], Fault | None]:
-    """Return the payloads with the numbers of their lines, up to the first that is none. Empty lines are skipped."""
+    """Return the payloads with the numbers of their lines, up to the first invalid one. Empty lines are skipped."""
 
     values = []
     for number, line in enumerate(lines, before + 1):
@@ -214,6 +215,9 @@ def listen(
         str, option("key-missing", "For keyed, an event without a key: handle it in no order, or reject it.")
     ] = "handle",
     version: Annotated[int, option("version", "The version of the purpose.", min=1)] = 1,
+    rollout: Annotated[
+        str, option("rollout", "What a new version does: newest, hold, shadow, or a share of the events, such as 0.1.")
+    ] = "newest",
     url: UrlOption = DEFAULT_URL,
     json: JsonOption = False,
 ) -> None:
@@ -228,7 +232,13 @@ def listen(
     begin = moment(since, "--since")
     wind = reach(url, create=True)
     stream = wind.listen(
-        topic, purpose, exchange=exchange, version=version, key=key_field, key_missing=key_missing, since=begin
+        *(topic, purpose),
+        exchange=exchange,
+        version=version,
+        key=key_field,
+        key_missing=key_missing,
+        since=begin,
+        rollout=read_rollout(rollout),
     )
     try:
         asyncio.run(_listen(wind, stream, count, _json_line if json else _line))

@@ -21,12 +21,31 @@ import typer
 from ..engine.answers import Page, item_of
 from ..engine.arguments import ArgumentKind
 from ..engine.request import Cli, Operation, Request
-from ..errors import NotFound, TooLarge
+from ..errors import BadArgument, NotFound, TooLarge
 from ..event import Event
+from ..names import no_topic
 from ..operations import OPERATIONS
-from ..records import DeadLetter, OwnerInfo, PurposeInfo, TopicInfo, Trace
+from ..records import (
+    Attention,
+    AuditEntry,
+    DeadLetter,
+    Difference,
+    EventInfo,
+    InstanceInfo,
+    Outcome,
+    OwnerInfo,
+    PurposeInfo,
+    RateHistory,
+    Result,
+    RolloutInfo,
+    StoreInfo,
+    TopicInfo,
+    Trace,
+    VersionInfo,
+)
+from ..shares import read_rollout
 from ..text import plain
-from . import show
+from . import show, tables, tracing
 from .options import (
     DEFAULT_URL,
     JsonOption,
@@ -39,10 +58,9 @@ from .options import (
     option,
     several_or_all,
 )
+from .tables import Columns, Spark
 
 if TYPE_CHECKING:
-    from rich.tree import Tree
-
     from ..wind import SolarWind
 
 # The commands -------------------------------------------------------------------------------------------------------
@@ -85,7 +103,10 @@ def _command(operation: Operation[..., Any], cli: Cli) -> Callable[..., None]:
         arguments = {name: _read(operation, kind, name, given) for name, kind in operation.kinds.items()}
         _refuse_no_change(operation, arguments)
         if given.get("follow"):
-            operate(url, lambda wind: _follow_until_told(operation, wind, arguments, json))
+            if cli.follow:
+                operate(url, lambda wind: tracing.follow_until_told(wind, arguments, json))
+            else:
+                operate(url, lambda wind: _follow_until_told(operation, wind, arguments, json))
             return
         request = operation.request(arguments)
         answer = operate(url, lambda wind: _ask(wind, request, given.get("create", True)))
@@ -98,6 +119,7 @@ def _command(operation: Operation[..., Any], cli: Cli) -> Callable[..., None]:
             raise TooLarge("expected an answer that JSON can nest, got a longer chain: leave out --json") from None
 
     parameters = [each for name, kind in operation.kinds.items() for each in _parameters(operation, cli, name, kind)]
+    parameters += [_parameter("follow", Annotated[bool, consent("follow", cli.follow)], False)] if cli.follow else []
     parameters += [_parameter("create", _CREATE, False)] if operation.makes else []
     parameters += [_parameter("url", UrlOption, DEFAULT_URL), _parameter("json", JsonOption, False)]
     run.__doc__ = cli.help
@@ -113,7 +135,12 @@ async def _ask(wind: SolarWind, request: Request[Any], creates: bool) -> Any:
             near = difflib.get_close_matches(topic, known, 1)
             hint = f"did you mean {near[0]!r}? " if near else "see `solarwind topics`; "
             raise NotFound(f"expected a topic that is there, got {topic!r}, which is not: {hint}--create makes it")
-    return await wind.ask(request)
+    answer = await wind.ask(request)
+    arguments = request.arguments
+    empty = answer == [] and arguments.get("topic") is not None and "purpose" not in arguments
+    if empty and arguments["topic"] not in [each.topic for each in await wind.topics()]:
+        raise no_topic(arguments["topic"])  # an empty list would hide that it was mistyped
+    return answer
 
 
 async def _follow_until_told(
@@ -206,12 +233,23 @@ def _keep_bytes(text: str, name: str) -> int | None:
     return None if text == "none" else int(text)
 
 
+def _share(text: str, name: str) -> float:
+    share = read_rollout(text)
+    expected = "expected a share from 0 to 1, or in per cent, such as 0.5 or 50%"
+    if isinstance(share, str):
+        raise typer.BadParameter(f"{expected}, got {text!a}", param_hint=name)
+    if not 0 <= share <= 1:
+        raise BadArgument(f"{expected}, got {text.strip()}")
+    return share
+
+
 # By the name of its kind: how an argument that is written as a text is read.
 _TEXTS: dict[str, Callable[[str, str], Any]] = {
     "since": moment,
     "until": moment,
     "keep": _keep,
     "keep_bytes": _keep_bytes,
+    "share": _share,
 }
 
 
@@ -241,23 +279,15 @@ def _letter_record(letter: DeadLetter) -> dict[str, Any]:
     }
 
 
-def _trace_record(root: Trace) -> dict[str, Any]:
-    def record(of: Trace) -> dict[str, Any]:
-        return {"event": show.event_record(of.event), "caused": [], "more": of.more}
-
-    top = record(root)
-    todo = [(root, top)]
-    while todo:  # a chain of causes may be longer than calls can nest
-        found, made = todo.pop()
-        made["caused"] = [record(child) for child in found.caused]
-        todo += zip(found.caused, made["caused"], strict=True)
-    return top
+def _info_record(info: EventInfo) -> dict[str, Any]:
+    return {"event": show.event_record(info.event), "position": info.position, "outcomes": info.outcomes}
 
 
 _RECORDS: dict[Any, Callable[[Any], Any]] = {
     PurposeInfo: lambda info: {"topic": info.topic, "purpose": info.purpose} | msgspec.structs.asdict(info.statistics),
     DeadLetter: _letter_record,
-    Trace: _trace_record,
+    EventInfo: _info_record,
+    Trace: tracing.record,
     Event: show.event_record,
 }
 
@@ -267,56 +297,130 @@ _RECORDS: dict[Any, Callable[[Any], Any]] = {
 
 def _say(operation: Operation[..., Any], cli: Cli, answer: Any, arguments: dict[str, Any]) -> None:
     item = item_of(operation.form.kind)
-    if item is not None:
+    if item in _PARAGRAPHS and answer:
+        _PARAGRAPHS[item](answer)
+    elif item is not None:
         topic = arguments.get("topic")
         none = cli.none.format(**arguments, on_topic=f" on {topic}" if topic else "")
+        after = answer.next if isinstance(answer, Page) else None
+        if after is not None and not answer:
+            show.note(f"None so far: look on with --after {after}")
+            return
         table(item, answer, none)
-        if isinstance(answer, Page) and answer.next is not None:
-            show.note(f"There are more: --after {answer.next}")
+        if after is not None:
+            show.note(f"There are more: --after {after}")
     elif isinstance(answer, Trace):
-        show.render(_tree(answer))
+        show.render(tracing.tree(answer))
     elif isinstance(answer, DeadLetter):
         show.fields(_letter_fields(answer, **arguments))
+    elif isinstance(answer, EventInfo):
+        show.fields(
+            _event_fields(answer.event) | {"position": answer.position, "payload": show.payload_text(answer.event)}
+        )
+        show.say("")
+        table(Outcome, answer.outcomes, f"No purpose listens to {answer.event.topic}.")
+    elif isinstance(answer, RateHistory):
+        tables.rows(_RATES, list(_rate_rows(answer)), none="")
     elif isinstance(answer, TopicInfo):
         and_bytes = "" if answer.keep_bytes is None else f", and {answer.keep_bytes:,} bytes at most"
         show.say(f"{answer.topic} keeps events for {show.span(answer.keep)}{and_bytes}")
+    elif isinstance(answer, RolloutInfo):
+        table(VersionInfo, answer.versions, "")
+        for each in answer.versions:
+            if each.state == "shadow":
+                counts = f"{each.compared:,} compared, {each.differed:,} differed, {each.missed:,} missed"
+                show.say(f"Shadow {each.version}: {counts}")
+        if answer.current != answer.intended:
+            show.say(f"{answer.intended} has no instance, so {answer.current} is current meanwhile.")
     elif isinstance(answer, msgspec.Struct):
         show.fields({_heading(name).lower(): value for name, value in msgspec.structs.asdict(answer).items()})
     elif isinstance(answer, bool):
         show.say((cli.says if answer else cli.none).format(**arguments))
+    elif answer == 0 and cli.none:
+        show.say(cli.none.format(**arguments))
     else:
         number = show.counted(answer, "event") if isinstance(answer, int) else answer
-        show.say(cli.says.format(number, **arguments))
+        says = cli.says_dry if arguments.get("dry_run") else cli.says
+        show.say(says.format(number, **arguments))
 
 
-def _letter_fields(letter: DeadLetter, topic: str, purpose: str, id: str) -> dict[str, object]:
-    event = letter.event
+def _say_attention(found: Sequence[Attention]) -> None:
+    """Print a paragraph for each: a table has no room for sentences. The command is on a line of its own, whole, to be
+    copied."""
+    from rich.console import Group
+    from rich.padding import Padding
+    from rich.text import Text
+
+    for each in found:
+        about = f": {each.purpose} on {each.topic}" if each.purpose else f": {each.topic}" if each.topic else ""
+        age = show.age(each.since)
+        since = f", for {age}" if age not in (None, "0s") else ""
+        head = Text(plain(f"{each.urgency:<6}  {each.kind}{about}{since}"), _URGENCY_STYLES[each.urgency])
+        what = each.text if each.error is None else f"{each.text}: {each.error}"
+        text = Text(plain(f"{what[:1].upper()}{what[1:]}."))
+        show.render(Group(head, Padding(text, (0, 0, 0, 8), expand=False)))
+        show.say(f"        {each.command}")
+
+
+def _say_differences(found: Sequence[Difference]) -> None:
+    """Print a paragraph for each: in a table, results are cut just where they differ."""
+    from rich.table import Table
+    from rich.text import Text
+
+    for each in found:
+        show.render(tables.Line([plain(each.id), show.cell(each.time)], indent=2))
+        both = Table.grid(padding=(0, 2, 0, 0))
+        both.add_column(no_wrap=True)
+        both.add_column(overflow="fold")
+        both.add_row("  current", Text(plain(_result(each.current))))
+        both.add_row(f"  shadow {each.version}", Text(plain(_result(each.shadow))))
+        show.render(both)
+
+
+_PARAGRAPHS: dict[Any, Callable[[Any], None]] = {Attention: _say_attention, Difference: _say_differences}
+_URGENCY_STYLES = {"high": "bold red", "medium": "bold yellow", "low": "bold"}
+
+
+def _event_fields(event: Event) -> dict[str, object]:
     return {
-        "id": id,
-        "topic": topic,
-        "purpose": purpose,
+        "id": event.id,
+        "topic": event.topic,
         "fired": event.time,
         "by": f"{event.process} on {event.machine}",
         "key": event.key,
         "cause": f"{event.cause.kind} {event.cause.id}",
         "root": event.root,
         **event.extensions,
+    }
+
+
+def _letter_fields(letter: DeadLetter, topic: str, purpose: str, id: str) -> dict[str, object]:
+    first = {"id": id, "topic": topic, "purpose": purpose}
+    return (first | _event_fields(letter.event)) | {
         "dead since": letter.time,
         "attempts": letter.attempts,
         "error": letter.error,
-        "payload": show.payload_text(event),
+        "payload": show.payload_text(letter.event),
     }
+
+
+def _outcome_row(outcome: Outcome) -> tuple[object, ...]:
+    what = f"{outcome.state} at {outcome.place:,}" if outcome.place is not None else outcome.state
+    when = outcome.until or outcome.ended or outcome.since
+    took = None if outcome.took_s is None else show.took(outcome.took_s)
+    who = outcome.version, outcome.machine, outcome.process
+    return outcome.purpose, what, when, outcome.attempts or None, took, *who, outcome.error
 
 
 def table(of: type, found: Sequence[Any], none: str) -> None:
     """Print records of a type as a table, or the sentence `none` where there are none."""
     columns, row = _columns(of)
-    show.rows(columns, [row(each) for each in found], none)
+    tables.rows(columns, [row(each) for each in found], none)
 
 
-def _columns(of: Any) -> tuple[tuple[str, ...], Callable[[Any], tuple[object, ...]]]:
+def _columns(of: Any) -> tuple[Columns, Callable[[Any], tuple[object, ...]]]:
     found = _TABLES.get(of)
-    return found or (tuple(map(_heading, of.__struct_fields__)), msgspec.structs.astuple)
+    return found or (Columns(tuple(map(_heading, of.__struct_fields__))), msgspec.structs.astuple)
 
 
 def _heading(name: str) -> str:
@@ -333,46 +437,125 @@ def _owner_row(info: OwnerInfo) -> tuple[object, ...]:
     return info.partition, info.stream, info.owner, topics
 
 
+def _store_row(info: StoreInfo) -> tuple[object, ...]:
+    count = sum(info.commits.counts)
+    mean_ms = info.commits.sum_s * 1e3 / count if count else None
+    return info.store, info.process, info.free, info.size, "full" if info.full else "", count, mean_ms
+
+
 def _purpose_row(info: PurposeInfo) -> tuple[object, ...]:
     now = info.statistics
     counts = now.instances, now.pending, now.in_flight, now.settled, now.retried, now.dead, now.dropped
-    return info.topic, info.purpose, now.exchange, ", ".join(map(str, now.versions)), *counts
+    age = show.age(now.oldest)
+    return (
+        info.topic,
+        info.purpose,
+        now.state,
+        now.exchange,
+        show.versions(now),
+        *counts[:2],
+        age,
+        *counts[2:],
+    )
 
 
-_TABLES: dict[type, tuple[tuple[str, ...], Callable[[Any], tuple[object, ...]]]] = {
-    TopicInfo: (("TOPIC", "FIRED", "PURPOSES", "KEPT", "BYTES", "KEEP", "KEEP BYTES"), _topic_row),
-    OwnerInfo: (("PARTITION", "STREAM", "OWNER", "TOPICS"), _owner_row),
+def _instance_row(info: InstanceInfo) -> tuple[object, ...]:
+    state = "" if info.state == "running" else info.state
+    held = info.in_hand, info.room, info.rate, info.settled, show.age(info.since), show.age(info.heard)
+    return info.topic, info.purpose, info.version, info.machine, info.process, state, *held, info.error
+
+
+def _audit_pieces(row: Sequence[object]) -> list[str]:
+    """Return an entry of the audit in pieces: when and what was done, to what, how exactly, and who did it."""
+    time, by, verb, topic, purpose, events, arguments = row
+    number = show.counted(events, "event") if isinstance(events, int) else None
+    pieces = time, verb, f"{purpose} on {topic}" if purpose else topic, arguments, number, f"by {by}"
+    return [show.cell(each) for each in pieces if each]
+
+
+_RATES = Columns(("LAST", "EVENTS", "NUMBER", "MAX/S", "COURSE"))
+
+
+def _rate_rows(history: RateHistory) -> Iterator[tuple[object, ...]]:
+    for last, seconds, counts in (
+        ("5m", 1, history.seconds),
+        ("1h", 10, history.ten_seconds),
+        ("1d", 60, history.minutes),
+    ):
+        for name, numbers in msgspec.structs.asdict(counts).items():
+            yield last, name, sum(numbers), max(numbers) / seconds, Spark(numbers)
+
+
+def _version_row(info: VersionInfo) -> tuple[object, ...]:
+    share = f"{info.share * 100:.6g} %"
+    times = [None if each is None else show.took(each) for each in (info.mean_s, info.p95_s)]
+    stands = info.version, info.state, share, info.exchange, info.instances, info.pending, info.in_flight
+    return *stands, info.handled, info.settled, *times
+
+
+def _result(found: Result) -> str:
+    """Return what a version made of an event in words, such as `settled, 2 fired: video.encoded {"id":7}; …`."""
+    if found.error is not None:
+        return f"{found.outcome}: {found.error}"
+    fired = "; ".join(f"{each.topic} {each.payload}" for each in found.fired)
+    more = "; …" * (found.fired_count > len(found.fired))
+    return f"{found.outcome}, {found.fired_count:,} fired: {fired}{more}" if found.fired_count else found.outcome
+
+
+_TABLES: dict[type, tuple[Columns, Callable[[Any], tuple[object, ...]]]] = {
+    TopicInfo: (Columns(("TOPIC", "FIRED", "PURPOSES", "KEPT", "BYTES", "KEEP", "KEEP BYTES")), _topic_row),
+    StoreInfo: (
+        Columns(
+            ("STORE", "PROCESS", "FREE", "SIZE", "STATE", "COMMITS", "MEAN MS"),
+            ("STORE", "FREE", "STATE", "MEAN MS", "COMMITS", "SIZE", "PROCESS"),
+        ),
+        _store_row,
+    ),
+    OwnerInfo: (Columns(("PARTITION", "STREAM", "OWNER", "TOPICS"), ("PARTITION", "OWNER", "TOPICS")), _owner_row),
     PurposeInfo: (
-        ("TOPIC", "PURPOSE", "EXCHANGE", "VERSIONS", "INSTANCES", "PENDING", "IN FLIGHT", "SETTLED", "RETRIED", "DEAD",
-         "DROPPED"),
+        Columns(
+            ("TOPIC", "PURPOSE", "STATE", "EXCHANGE", "VERSIONS", "INSTANCES", "PENDING", "OLDEST", "IN FLIGHT",
+             "SETTLED", "RETRIED", "DEAD", "DROPPED"),
+            ("TOPIC", "PURPOSE", "STATE", "PENDING", "OLDEST", "DEAD", "INSTANCES", "IN FLIGHT", "SETTLED"),
+        ),
         _purpose_row,
     ),
+    AuditEntry: (
+        Columns(
+            ("TIME", "BY", "VERB", "TOPIC", "PURPOSE", "EVENTS", "ARGUMENTS"),
+            pieces=_audit_pieces,
+        ),
+        lambda each: (each.time, each.by, each.verb, each.topic, each.purpose, each.events, each.arguments),
+    ),
+    InstanceInfo: (
+        Columns(
+            ("TOPIC", "PURPOSE", "VERSION", "MACHINE", "PROCESS", "STATE", "IN HAND", "ROOM", "SETTLED/S",
+             "SETTLED", "SINCE", "HEARD", "ERROR"),
+            ("TOPIC", "PURPOSE", "PROCESS", "HEARD", "IN HAND", "STATE", "SETTLED/S", "ERROR", "VERSION", "MACHINE"),
+        ),
+        _instance_row,
+    ),
+    Outcome: (
+        Columns(
+            ("PURPOSE", "STATE", "WHEN", "ATTEMPTS", "TOOK", "VERSION", "MACHINE", "PROCESS", "ERROR"),
+            ("PURPOSE", "STATE", "WHEN", "ERROR", "ATTEMPTS", "VERSION", "TOOK", "PROCESS"),
+        ),
+        _outcome_row,
+    ),
+    VersionInfo: (
+        Columns(
+            ("VERSION", "STATE", "SHARE", "EXCHANGE", "INSTANCES", "PENDING", "IN FLIGHT", "HANDLED", "SETTLED", "MEAN",
+             "P95"),
+            ("VERSION", "STATE", "SHARE", "PENDING", "HANDLED", "SETTLED", "P95", "MEAN", "INSTANCES", "IN FLIGHT"),
+        ),
+        _version_row,
+    ),
     Event: (
-        ("ID", "TIME", "KEY", "PAYLOAD"),
+        Columns(("ID", "TIME", "KEY", "PAYLOAD"), ("ID", "PAYLOAD")),
         lambda event: (event.id, event.time, event.key, show.payload_text(event)),
     ),
     DeadLetter: (
-        ("ID", "DEAD SINCE", "ATTEMPTS", "ERROR"),
+        Columns(("ID", "DEAD SINCE", "ATTEMPTS", "ERROR"), ("ID", "ERROR")),
         lambda letter: (letter.event.id, letter.time, letter.attempts, letter.error),
     ),
 }  # fmt: skip
-
-
-def _tree(root: Trace) -> Tree:
-    from rich.text import Text
-    from rich.tree import Tree
-
-    def label(of: Trace) -> Text:
-        event, cause = of.event, of.event.cause
-        by = f"by {cause.purpose} (version {cause.version})" if cause.purpose else f"by {cause.kind} {cause.id}"
-        return Text(plain(f"{event.topic}  {event.id}  {show.cell(event.time)}  {by}"), overflow="fold")
-
-    top = Tree(label(root))
-    todo = [(root, top)]
-    while todo:
-        found, made = todo.pop()
-        todo += [(child, made.add(label(child))) for child in found.caused]
-        if found.more:
-            after = f" --after {found.caused[-1].event.id}" if found.caused else ""
-            made.add(Text(plain(f"and more: solarwind trace {found.event.id}{after}"), overflow="fold"))
-    return top

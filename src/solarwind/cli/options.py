@@ -15,6 +15,7 @@ import typer
 
 DEFAULT_URL = "ws://127.0.0.1:7400"
 
+_CLOCK = re.compile(r"T?(\d\d?:\d\d(?::\d\d)?)(Z?)", re.ASCII)
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 _UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _MAX_S = 1e9
@@ -24,7 +25,16 @@ _YEARS = range(1970, 2262)  # what fits into nanoseconds since 1970
 def option(name: str, help: str, **how: Any) -> Any:
     """Return an option with its environment variable, which the help names once. All commands define their options this
     way."""
+    if "min" in how:
+        how["callback"] = _bounded
     return typer.Option(f"--{name}", envvar=variable(name), show_envvar=False, help=help, **how)
+
+
+def _bounded(value: Any) -> Any:
+    """Check what a minimum does not exclude: NaN, and times that no clock reaches."""
+    if isinstance(value, float) and not value < _MAX_S:
+        raise typer.BadParameter(f"expected a number below {_MAX_S:,.0f}, got {value:g}")
+    return value
 
 
 def consent(name: str, help: str, **how: Any) -> Any:
@@ -69,8 +79,11 @@ def moment(text: str, name: str) -> str | datetime | timedelta:
             return time.astimezone()
     except ValueError:
         pass
+    clock = _CLOCK.fullmatch(text)
+    today = f": for today write {datetime.now():%Y-%m-%d}T{clock[1]:0>5}{clock[2]}" if clock else ""
     raise typer.BadParameter(
-        f"expected beginning, now, a time such as 2026-01-31T12:00:00Z, or a duration ago such as 2h, got {text!a}",
+        "expected beginning, now, a time with its date such as 2026-01-31T12:00, or 2026-01-31T12:00:00Z in UTC, or a "
+        f"duration ago such as 2h, got {text!a}{today}",
         param_hint=name,
     )
 

@@ -197,7 +197,7 @@ def _where(wind: SolarWind, url: str | None) -> str:
 def _say_what_runs(wind: SolarWind, json: bool, where: str) -> None:
     import msgspec
 
-    from . import show
+    from . import show, tables
 
     records = [msgspec.structs.asdict(each) for each in wind.handlers]
     if json:
@@ -205,7 +205,7 @@ def _say_what_runs(wind: SolarWind, json: bool, where: str) -> None:
         return
     show.note(f"Runs on {where}.")
     if records:
-        columns = [name.upper() for name in records[0]]
-        show.render(show.Fitting(columns, [list(record.values()) for record in records]), sys.stderr)
+        columns = tables.Columns(tuple(name.upper() for name in records[0]))
+        show.render(tables.Table(columns, [list(record.values()) for record in records]), sys.stderr)
     else:
         show.note("No handlers: nothing was registered with @wind.on when the module was imported.")

@@ -89,12 +89,12 @@ def serve(
     idle_s: Annotated[float | None, _limit(_PEER, "idle-s", 60.0, "That an HTTP connection may rest.")] = None,
     heartbeat_s: Annotated[float | None, _limit(_PEER, "heartbeat-s", 15.0, "A peer is gone after two.")] = None,
     instances: Annotated[int | None, _limit(_PEER, "instances", 10_000, "Instances of a connection.")] = None,
+    viewers: Annotated[int | None, _limit(_PEER, "viewers", 10_000, "Open streams of `/v1/watch`, of all.")] = None,
     unanswered: Annotated[int | None, _limit(_PEER, "unanswered", 1_000, "Open calls of a connection.")] = None,
     payload_bytes: Annotated[int | None, _limit(_THERE, "payload-bytes", 1 << 20, "Of a payload.")] = None,
     batch_bytes: Annotated[int | None, _limit(_THERE, "batch-bytes", 1 << 20, "Of a batch.")] = None,
     batch_events: Annotated[int | None, _limit(_THERE, "batch-events", 4_096, "Events of a batch.")] = None,
-    unaccepted_bytes: Annotated[int | None, _limit(
-        _THERE, "unaccepted-bytes", 64 << 20, "Fired and not yet accepted.")] = None,
+    unaccepted_bytes: Annotated[int | None, _limit(_THERE, "unaccepted-bytes", 64 << 20, "Not accepted yet.")] = None,
     in_hand_bytes: Annotated[int | None, _limit(_THERE, "in-hand-bytes", 16 << 20, "In an instance's hands.")] = None,
     copies: Annotated[int | None, _limit(_THERE, "copies", 10_000, "Events in a fan-out buffer.")] = None,
     copy_bytes: Annotated[int | None, _limit(_THERE, "copy-bytes", 16 << 20, "Of a fan-out buffer.")] = None,
@@ -184,9 +184,9 @@ class _Service:
                 "or say --insecure"
             )
         if "tokens" in lacking:
-            log.warning("insecure: whoever reaches %s may fire, listen and operate without a token", host)
+            log.warning("insecure: every client that reaches %s may fire, listen and operate without a token", host)
         if "TLS" in lacking:
-            log.warning("insecure: whoever is on the way to %s can read and change what is sent, tokens too", host)
+            log.warning("insecure: anybody on the network path to %s can read and change messages, tokens too", host)
 
     async def run(self) -> None:
         """Run until it ends. Raise `StoreError` when the store fails meanwhile."""
@@ -236,7 +236,7 @@ class _Service:
         try:
             load_certificate(self._tls, self._given["cert"], self._given["cert_key"])
         except BadArgument as error:
-            log.error("the certificate stays the one it was: %s", error)
+            log.error("the former certificate stays in use: %s", error)
         else:
             log.info("the certificate was read anew")
 

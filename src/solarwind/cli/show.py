@@ -8,27 +8,25 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TextIO
 
 import msgspec
 
+from ..engine.watch import HIDDEN
 from ..event import Event
-from ..payload import BYTES, as_json, is_json
+from ..payload import BYTES, HIDDEN_JSON, as_json, is_json
+from ..records import PurposeStatistics
 from ..text import plain, plain_json
 
 if TYPE_CHECKING:
-    from rich.console import Console, ConsoleOptions, RenderableType
-    from rich.table import Table
+    from rich.console import RenderableType
 
 ProgressCallback = Callable[[int, int | None], None]
 
-_WIDE = 1 << 16  # the width where there is no terminal
-_TIME_WIDTH = len("12:00:00.000Z")  # where there is little room, the date gets a line of its own
-_TEXT_WIDTH = 8  # the narrowest that a column of text is folded to
-MAX_NAMES = 2  # columns of text that identify a row, such as topic and purpose
+_WIDE = 1 << 30  # the width where there is no terminal
 _UNITS = ((86400, "d"), (3600, "h"), (60, "m"))
 
 
@@ -69,6 +67,8 @@ def event_record(event: Event) -> dict[str, Any]:
     if event.extensions:
         record["extensions"] = event.extensions
     data = as_json(event.data, event.content_type)
+    if _is_hidden(event):
+        return record | {"content_type": HIDDEN_JSON, "payload": None}
     if data is not None:
         return record | {"payload": data}
     return record | {
@@ -92,81 +92,6 @@ def refuse(error: object) -> None:
 def note(text: str) -> None:
     sys.stderr.write(plain(text) + "\n")
     sys.stderr.flush()
-
-
-def rows(columns: Sequence[str], values: Sequence[Sequence[object]], none: str) -> None:
-    """Print a table, or the sentence `none` where it would be empty."""
-    if values:
-        render(Fitting(columns, values))
-    else:
-        say(none)
-
-
-def table(columns: Sequence[str], values: Sequence[Sequence[object]]) -> Table:
-    """Return a table with numbers aligned to the right, in which no value is truncated and no id is broken."""
-    from rich.table import Table
-    from rich.text import Text
-
-    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for index, name in enumerate(columns):
-        number = any(isinstance(row[index], int | float) for row in values)
-        min_width = _TIME_WIDTH if any(isinstance(row[index], datetime) for row in values) else None
-        whole = number or name == "ID"
-        made.add_column(
-            name, justify="right" if number else "left", no_wrap=whole, min_width=min_width, overflow="fold"
-        )
-    for row in values:
-        made.add_row(*(Text(cell(value)) for value in row))
-    return made
-
-
-class Fitting:
-    """A table where the terminal is wide enough; else each row as a line of names, with the other values below.
-
-    On 80 columns rich would break the headings and names of a purpose into pieces, and leave out whole columns.
-    """
-
-    def __init__(self, columns: Sequence[str], values: Sequence[Sequence[object]]) -> None:
-        self._columns = columns
-        self._values = values
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
-        made = table(self._columns, self._values)
-        if self._min_width() <= options.max_width:
-            yield made
-            return
-        from rich.text import Text
-
-        named = [index for index, column in enumerate(made.columns) if column.justify == "left"][:MAX_NAMES]
-        for row in self._values:
-            yield Text("  ".join(cell(row[index]) for index in named), style="bold")
-            rest = [index for index, value in enumerate(row) if index not in named and cell(value) != "-"]
-            pairs = [f"{self._columns[index].lower()} {cell(row[index])}" for index in rest]
-            yield Text("\n".join(f"  {line}" for line in _filled(pairs, options.max_width - 2)))
-
-    def _min_width(self) -> int:
-        """Return the width of a table that is still readable: numbers, ids and headings are whole, text is folded."""
-        width = 2 * (len(self._columns) - 1)
-        for index, name in enumerate(self._columns):
-            values = [row[index] for row in self._values]
-            longest = max((len(cell(value)) for value in values), default=0)
-            if any(isinstance(value, datetime) for value in values):
-                longest = _TIME_WIDTH
-            elif name != "ID" and not any(isinstance(value, int | float) for value in values):
-                longest = min(longest, _TEXT_WIDTH)
-            width += max(len(name), longest)
-        return width
-
-
-def _filled(words: Sequence[str], width: int) -> list[str]:
-    """Return lines with as many whole words as fit."""
-    lines: list[str] = []
-    for word in words:
-        if lines and len(lines[-1]) + 2 + len(word) <= width:
-            lines[-1] += f"  {word}"
-        else:
-            lines.append(word)
-    return lines
 
 
 def fields(record: Mapping[str, object]) -> None:
@@ -202,6 +127,11 @@ def cell(value: object) -> str:
     return plain(str(value))
 
 
+def took(seconds: float) -> str:
+    """Return how long something took, such as `12.5 ms` or `3 s`."""
+    return f"{seconds * 1e3:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
+
+
 def span(seconds: float) -> str:
     """Return a duration as options have it."""
     for unit, name in _UNITS:
@@ -210,11 +140,37 @@ def span(seconds: float) -> str:
     return f"{seconds:g}s" if seconds else "0"
 
 
+def age(time: datetime | None) -> str | None:
+    """Return how long ago it was, in its largest unit."""
+    if time is None:
+        return None
+    seconds = max(0, int((datetime.now(UTC) - time).total_seconds()))
+    for unit, name in _UNITS:
+        if seconds >= unit:
+            return f"{seconds // unit}{name}"
+    return f"{seconds}s"
+
+
 def counted(number: int, thing: str) -> str:
     return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
 
 
+def versions(now: PurposeStatistics) -> str:
+    """Return the versions of a purpose: the current one, and the others that are not drained with their states, such as
+    `1, 2: 25 %, 3: held`."""
+    states = zip(now.versions, now.version_states or ["current"] * len(now.versions), strict=True)
+    shown = ((version, state.removeprefix("ramping ")) for version, state in states if state != "drained")
+    return ", ".join(str(version) if state == "current" else f"{version}: {state}" for version, state in shown)
+
+
+def _is_hidden(event: Event) -> bool:
+    """Return whether who asked has no right to see payloads: the server has put null in its place."""
+    return event.content_type == HIDDEN_JSON and event.data == b"null"
+
+
 def payload_text(event: Event) -> str:
+    if _is_hidden(event):
+        return HIDDEN
     data = as_json(event.data, event.content_type)
     if data is None:
         return f"{len(event.data):,} bytes"

@@ -16,6 +16,8 @@ import sys
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 
+from ..engine.tasks import Tasks
+from ..errors import StoreError
 from . import reload
 from .parent import PARENT, tell
 
@@ -159,6 +161,8 @@ class Supervisor:
         self._dispatcher = dispatcher
         self._reloads = reloads
         self._over = False
+        self._failed = False  # it cannot go on after something unexpected
+        self._background = Tasks(self._fail)
         self._tasks: dict[Child, asyncio.Task[int]] = {}
 
     async def run(self) -> int:
@@ -166,29 +170,36 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._signalled)
-        watching = loop.create_task(self._watch(reload.times())) if self._reloads else None
+        if self._reloads:
+            self._background.begin(self._watch(reload.times()), "the look at source files")
         # One by one until the first is ready, so that an error common to all is shown once.
-        for child in [*filter(None, [self._dispatcher]), *self._workers]:
+        everybody = [*filter(None, [self._dispatcher]), *self._workers]
+        for child in everybody:
             if not self._over:
-                self._tasks[child] = loop.create_task(self._keep(child))
+                self._tasks[child] = self._background.begin(self._keep(child), f"the look after {child.name}")
                 if child is self._dispatcher or child is self._workers[0]:
                     await self._begun(child)
         if not self._over:
             tell("READY=1")
-        codes = await asyncio.gather(*(task for child, task in self._tasks.items() if child is not self._dispatcher))
-        if watching is not None:
-            watching.cancel()
+        workers = [task for child, task in self._tasks.items() if child is not self._dispatcher]
+        codes = await asyncio.gather(*workers, return_exceptions=True)
         if self._dispatcher is not None:
             self._dispatcher.end()
-            codes.append(await self._tasks[self._dispatcher])
-        return next((code for code in codes if code in _REFUSALS), 0)
+            codes += await asyncio.gather(self._tasks[self._dispatcher], return_exceptions=True)
+        await self._background.end()
+        for child in everybody:
+            child.close()
+        return 1 if self._failed else next((code for code in codes if code in _REFUSALS), 0)
+
+    def _fail(self, error: StoreError) -> None:
+        """End all of them: one that is not looked after would not come back."""
+        log.critical("everything ends: %s", error)
+        self._failed = True
+        self._end()
 
     async def _keep(self, child: Child) -> int:
-        try:
-            reloads = self._reloads and child is not self._dispatcher
-            code = await child.keep(reloads, lambda: not any(worker.ready.is_set() for worker in self._workers))
-        finally:
-            child.close()
+        reloads = self._reloads and child is not self._dispatcher
+        code = await child.keep(reloads, lambda: not any(worker.ready.is_set() for worker in self._workers))
         if code:  # without it there is no use in the others
             self._end()
         return code
@@ -201,7 +212,7 @@ class Supervisor:
 
     async def _watch(self, files: dict[str, int]) -> None:
         async for path in reload.changes(files):
-            log.warning("%s changed, starting anew", path)
+            log.warning("%s changed, restarting", path)
             for worker in self._running():
                 worker.again()
 

@@ -30,7 +30,9 @@ def create(
         list[str] | None,
         option("listen", "A TOPIC or TOPIC:PURPOSE to listen to; * is any. Several, too.", show_default=False),
     ] = None,
-    admin: Annotated[bool, consent("admin", "May ask and operate.")] = False,
+    watch: Annotated[bool, consent("watch", "May see all facts, and no payloads or errors.")] = False,
+    watch_payloads: Annotated[bool, consent("watch-payloads", "May see payloads and errors, too.")] = False,
+    admin: Annotated[bool, consent("admin", "May see everything, and operate.")] = False,
     expires: Annotated[str | None, option("expires", "How long it is good, such as 30d.", show_default=False)] = None,
     file: TokenFileOption = None,
     data: DataOption = "wind.db",
@@ -43,12 +45,27 @@ def create(
     lasts = None if expires is None else _lasting(expires)
     pairs = tuple(_pair(each) for each in listen or ())
     path = _path(file, data)
-    text, made = create_token(path, name, fire=tuple(fire or ()), listen=pairs, admin=admin, expires=lasts)
+    is_first = file is None and os.path.exists(data) and not os.path.exists(path)
+    text, made = create_token(
+        path,
+        name,
+        fire=tuple(fire or ()),
+        listen=pairs,
+        admin=admin,
+        watch=watch,
+        watch_payloads=watch_payloads,
+        expires=lasts,
+    )
     if json:
         show.document({"token": text} | _record(made))
     else:
         show.say(text)
         show.note(f"{name} may {_rights(made)}{_until(made)}. The token is shown this once: {path} has its hash only.")
+        if is_first:
+            show.note(
+                f"It is the first one: from now on a server on {data} refuses everybody without a token, and the "
+                f"services that are connected to it end."
+            )
         if file is None and not os.path.exists(data):
             show.note(
                 f"There is no store at {data} yet: the token is for the server that is started with --data {data}."
@@ -60,27 +77,28 @@ def create(
 def list_(file: TokenFileOption = None, data: DataOption = "wind.db", json: JsonOption = False) -> None:
     """Show the tokens, and what each allows."""
     from ..server.access import read_tokens
-    from . import show
+    from . import show, tables
 
     found = read_tokens(_path(file, data))
     if json:
         show.document([_record(each) for each in found])
         return
-    show.rows(
-        ("NAME", "ID", "FIRE", "LISTEN", "ADMIN", "CREATED", "EXPIRES"),
+    tables.rows(
+        tables.Columns(("NAME", "ID", "FIRE", "LISTEN", "WATCH", "ADMIN", "CREATED", "EXPIRES")),
         [
             (
                 each.name,
                 each.id,
                 ", ".join(each.fire),
                 ", ".join(map(_listened, each.listen)),
+                "payloads" if each.watch_payloads else "yes" if each.watch else "",
                 "yes" if each.admin else "",
                 each.created,
                 each.expires,
             )
             for each in found
         ],
-        none="No tokens: nobody gets in.",
+        none="No tokens: all access is denied.",
     )
 
 
@@ -137,6 +155,7 @@ def _rights(token: Token) -> str:
     """Return the token's rights in words."""
     parts = [f"fire on {each}" for each in token.fire]
     parts += [f"listen to {_listened(each)}" for each in token.listen]
+    parts += ["watch with payloads"] if token.watch_payloads else ["watch"] if token.watch else []
     parts += ["operate"] if token.admin else []
     return ", ".join(parts)
 
@@ -153,6 +172,8 @@ def _record(token: Token) -> dict[str, Any]:
         "id": token.id,
         "fire": token.fire,
         "listen": [{"topic": each.topic, "purpose": each.purpose} for each in token.listen],
+        "watch": token.watch,
+        "watch_payloads": token.watch_payloads,
         "admin": token.admin,
         "created": token.created,
         "expires": token.expires,

@@ -84,10 +84,12 @@ async def connect(
     except TimeoutError:
         raise Unavailable(f"expected a NATS server at {address.shown}, got no answer in time") from None
     except NoTls:
-        raise NotAllowed(f"expected TLS of NATS at {address.shown}, as tls=true says, it offers none") from None
+        raise NotAllowed(
+            f"expected NATS at {address.shown} to offer TLS, as tls=true demands, but it offers none"
+        ) from None
     except (OSError, nats.errors.Error, NoAnswer) as caught:
         raise _unreachable(address, faults.first or caught) from None
-    except Exception as caught:  # what a file of credentials that is none comes to
+    except Exception as caught:  # whatever an invalid file of credentials raises
         raise BadArgument(f"expected credentials that can be read for {address.shown}: {caught}") from None
     finally:
         if not faults.made:

@@ -16,8 +16,11 @@ import msgspec
 from nats.aio.msg import Msg
 
 from ..batch import Batch
+from ..core.facts import Note
 from ..core.log import Stored
+from ..core.spans import Spans
 from ..core.state import Change, Letter, Snapshot
+from ..engine.tasks import Tasks
 from ..errors import ConflictError, SolarWindError, StoreError, TooLarge
 from ..limits import Limits
 from ..store.base import Recovered, TopicRecord
@@ -53,7 +56,8 @@ class NatsEnd:
         self._writes = writes
         self._partitions: dict[int, PartitionEnd] = {}
         self._others = ""
-        self._watching: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks(self._deaf)
+        self._error: StoreError | None = None  # for which other processes are not heard
 
     async def open(self, now: int) -> Recovered:
         self._session = Session(self._address)
@@ -129,9 +133,7 @@ class NatsEnd:
         for each in self._partitions.values():
             await each.leave(clean if self._writes else None)
         self._partitions.clear()
-        for task in self._watching:
-            task.cancel()
-        await asyncio.gather(*self._watching, return_exceptions=True)
+        await self._tasks.end()
         await self._session.close()
 
     # Other processes -------------------------------------------------------------------------------------
@@ -180,6 +182,8 @@ class NatsEnd:
             self.check_alone()
 
     def check_alone(self) -> None:
+        if self._error is not None:
+            raise self._error
         if self._others:
             raise ConflictError(
                 f"expected nobody to be at work on {self.place} while it is copied, got process {self._others}: stop "
@@ -187,9 +191,10 @@ class NatsEnd:
             )
 
     def _listen(self) -> None:
-        task = asyncio.create_task(self._hear())
-        self._watching.add(task)
-        task.add_done_callback(self._watching.discard)
+        self._tasks.begin(self._hear(), "listening for other processes")
+
+    def _deaf(self, error: StoreError) -> None:
+        self._error = error
 
     async def _hear(self) -> None:
         try:
@@ -283,16 +288,26 @@ class PartitionEnd:
     async def history(self, topic: str) -> tuple[int, int]:
         return await self.store.history(topic) if self._is_open else (0, 0)
 
-    async def dead(self, topic: str, purpose: str) -> list[Letter]:
+    async def dead(self, topic: str, purpose: str, track: int, positions: Spans) -> list[Letter]:
         self._check()
-        return await self.store.dead(topic, purpose) if self._is_open else []
+        return await self.store.dead(topic, purpose, track, positions) if self._is_open else []
+
+    async def notes(self, topic: str, positions: Spans) -> list[Note]:
+        self._check()
+        return await self.store.notes(topic, positions) if self._is_open else []
 
     async def topic(self, name: str, keep_ns: int | None, keep_bytes: int | None) -> None:
         await self._ready(0)
         await self.store.topic(name, keep_ns, keep_bytes)
 
     async def commit(
-        self, batches: Sequence[Batch], changes: Sequence[Change], snapshots: Sequence[Snapshot], now: int
+        self,
+        batches: Sequence[Batch],
+        changes: Sequence[Change],
+        snapshots: Sequence[Snapshot],
+        now: int,
+        *,
+        notes: Sequence[Note] = (),
     ) -> list[Stored | None]:
         await self._ready(now)
         group: list[Message] = []
@@ -307,11 +322,11 @@ class PartitionEnd:
             size += more
         if group:
             await self._put(group)
-        if changes or snapshots:
+        if changes or snapshots or notes:
             if self._is_behind:
                 await self.store.synced()
                 self._is_behind = False
-            await self.store.commit([], changes, snapshots, now)
+            await self.store.commit([], changes, snapshots, now, notes=notes)
         return [None] * len(batches)
 
     @property

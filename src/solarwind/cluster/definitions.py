@@ -41,7 +41,7 @@ class DefinitionKeys:
         try:
             return msgspec.structs.replace(_decode(raw.data), number=raw.seq)
         except msgspec.MsgspecError:
-            log.error("key %s of bucket %s is none that Solar Wind wrote", raw.subject, self._layout.bucket)
+            log.error("key %s of bucket %s was not written by Solar Wind", raw.subject, self._layout.bucket)
             return None
 
     async def _change(self, kind: str, name: str, value: bytes | None, before: int | None) -> Definition | None:
@@ -61,7 +61,7 @@ class DefinitionKeys:
             number = await self._put(subject, data, raw.seq if raw is not None else 0)
             if number is not None:
                 return Definition(kind, name, value, number)
-        raise ConflictError(f"expected to change {kind} {name!r}, others change it all the time: try again")
+        raise ConflictError(f"expected to change {kind} {name!r}, but others keep changing it: try again")
 
     async def _put(self, subject: str, data: bytes, expected: int) -> int | None:
         """Return the number of the change; None if another process was first."""

@@ -25,11 +25,14 @@ from ..store.delays import BEGINNING, PAGE_BYTES, RELEASE_BYTES, Delayed, Entry,
 from .known import History
 from .layout import Layout
 from .log import CommitLog
-from .pages import ROLLUP, Draft, Pages
+from .pages import ROLLUP, Draft, Pages, PageSizes
 from .pieces import Message
 
 INBOX_BYTES = 1 << 20  # more is sorted before the next is put in
 EVENTS_TOGETHER = 256  # sorted or released in one commit: each may change a page of its own
+# Ids are looked up one by one, so their pages are small; entries are read from the nearest on.
+TIMES = PageSizes(64 << 10, max_changes=32, in_memory=8)
+IDS = PageSizes(8 << 10, max_changes=16, in_memory=64)
 PART_BITS = 16  # of an entry's number; above them is the batch's
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -43,7 +46,7 @@ class Size(NamedTuple):
     accepted: int
 
 
-class Commits(Protocol):
+class CommitPages(Protocol):
     """Commits pages of the due-log, and batches that are released, in a commit of their own."""
 
     async def __call__(self, pages: Sequence[Message], released: Sequence[Batch], size: Size, /) -> None: ...
@@ -53,7 +56,7 @@ class StreamDueLog:
     """The due-log of a partition. `lock` is held while anything is committed."""
 
     def __init__(
-        self, layout: Layout, partition: int, log: CommitLog, history: History, lock: asyncio.Lock, commit: Commits
+        self, layout: Layout, partition: int, log: CommitLog, history: History, lock: asyncio.Lock, commit: CommitPages
     ) -> None:
         self.size = Size(0, 0)
         self._log = log
@@ -61,8 +64,8 @@ class StreamDueLog:
         self._lock = lock
         self._commit = commit
         self._subject = layout.kept(partition, "due.")
-        self._times = Pages(f"{self._subject}time.", log.kept)
-        self._ids = Pages(f"{self._subject}id.", log.kept)
+        self._times = Pages(f"{self._subject}time.", log.kept, TIMES)
+        self._ids = Pages(f"{self._subject}id.", log.kept, IDS)
         self._inbox: list[Entry] = []
         self._is_open = False
 
@@ -113,31 +116,30 @@ class StreamDueLog:
     async def _open(self) -> None:
         inbox = f"{self._subject}inbox"
         nothing = not self.size.accepted  # so that an owner who takes over asks for nothing
-        subjects = [] if nothing else await self._log.kept_subjects(f"{self._subject}>")
-        self._times.open(subjects)
-        self._ids.open(subjects)
-        if inbox in subjects:
-            data = (await self._log.kept([inbox])).get(inbox, b"")
-            try:
-                self._inbox = [Entry(due, number, Batch.read(each)) for due, number, each in _decode(data)]
-            except (msgspec.MsgspecError, ProtocolError) as error:
-                raise _foreign(inbox, error) from None
+        if not nothing:
+            self._times.open(await self._log.kept_subjects(f"{self._subject}time.*"))
+            self._ids.open(await self._log.kept_subjects(f"{self._subject}id.*"))
+            for data in (await self._log.kept([inbox])).get(inbox, []):
+                try:
+                    self._inbox = [Entry(due, number, Batch.read(each)) for due, number, each in _decode(data)]
+                except (msgspec.MsgspecError, ProtocolError) as error:
+                    raise _foreign(inbox, error) from None
         self._is_open = True
 
     async def _sort_some(self, some: list[Entry], rest: list[Entry]) -> None:
-        ids = await self._ids.draft(_id_key(each.batch.topic, id) for each in some for id in _ids_of(each.batch))
-        places = [ids.get(_id_key(each.batch.topic, id)) for each in some for id in _ids_of(each.batch)]
-        times = await self._times.draft([*filter(None, places), *(_key(each.due, each.number) for each in some)])
+        keys = [_keys_of(each.batch) for each in some]
+        ids = await self._ids.draft(key for by_id in keys for key in by_id.values())
+        times = await self._times.draft(filter(None, [ids.get(key) for by_id in keys for key in by_id.values()]))
         events = self.size.events
-        for due, number, batch in some:
+        for (due, number, batch), by_id in zip(some, keys, strict=True):
             taken = await self._history.known(batch)
             new = []
             for index, id in enumerate(_ids_of(batch)):
-                if id not in taken and _find(ids, times, batch.topic, id) is None:
+                if id not in taken and _find(ids, times, by_id[id], id) is None:
                     taken.add(id)
                     new.append(index)
             if new:
-                _put(ids, times, due, number, batch if len(new) == len(batch) else batch.select(new))
+                _put(ids, times, due, number, batch if len(new) == len(batch) else batch.select(new), by_id)
                 events += len(new)
         await self._store(ids, times, Size(events, self.size.accepted), inbox=rest)
 
@@ -150,7 +152,7 @@ class StreamDueLog:
         inbox: list[Entry] | None = None,
         released: Sequence[Batch] = (),
     ) -> None:
-        pages = [*ids.messages(), *times.messages()]
+        pages = [*await ids.messages(), *await times.messages()]
         if inbox is not None:
             pages.append(self._inbox_message(inbox))
         await self._commit(pages, released, size)
@@ -158,6 +160,12 @@ class StreamDueLog:
         times.stored()
         self.size = size
         self._inbox = self._inbox if inbox is None else inbox
+
+    async def purged(self, subjects: Sequence[str]) -> None:
+        """Note which pages that became empty are no longer stored."""
+        async with self._lock:
+            self._times.purged(subjects)
+            self._ids.purged(subjects)
 
     # What becomes of it -------------------------------------------------------------------------------
 
@@ -167,8 +175,8 @@ class StreamDueLog:
             await self._sort()
             entries, rest = await self._due(now)
             if entries:
-                keys = [_id_key(each.batch.topic, id) for each in entries for id in _ids_of(each.batch)]
-                ids = await self._ids.draft(keys)
+                keys = [key for each in entries for key in _keys_of(each.batch).values()]
+                ids = await self._ids.draft()
                 times = await self._times.draft(_key(each.due, each.number) for each in entries)
                 for key in keys:
                     ids.remove(key)
@@ -220,13 +228,12 @@ class StreamDueLog:
         """Remove an event; put it back where it has a new due time. Return False where it is not there."""
         async with self._lock:
             await self._sort()
-            ids = await self._ids.draft([_id_key(topic, id)])
-            place = ids.get(_id_key(topic, id))
+            id_key = _topic_key(topic) + _id_key(id)
+            ids = await self._ids.draft([id_key])
+            place = ids.get(id_key)
+            times = await self._times.draft(filter(None, [place]))
             events, accepted = self.size
-            number = (accepted + 1) << PART_BITS
-            keys = [key for key in (place, None if due is None else _key(due, number)) if key is not None]
-            times = await self._times.draft(keys)
-            entry = _find(ids, times, topic, id)
+            entry = _find(ids, times, id_key, id)
             if entry is None:
                 return False
             rest = without(entry.batch, id)
@@ -235,10 +242,10 @@ class StreamDueLog:
             else:
                 times.put(_key(entry.due, entry.number), rest.data)
             if due is None:
-                ids.remove(_id_key(topic, id))
+                ids.remove(id_key)
                 await self._store(ids, times, Size(events - 1, accepted))
             else:
-                _put(ids, times, due, number, only(entry.batch, id))
+                _put(ids, times, due, (accepted + 1) << PART_BITS, only(entry.batch, id), {id: id_key})
                 await self._store(ids, times, Size(events, accepted + 1))
             return True
 
@@ -273,16 +280,16 @@ def _divided(inbox: Sequence[Entry]) -> tuple[list[Entry], list[Entry]]:
     return some, []
 
 
-def _put(ids: Draft, times: Draft, due: int, number: int, batch: Batch) -> None:
+def _put(ids: Draft, times: Draft, due: int, number: int, batch: Batch, keys: dict[str, bytes]) -> None:
     key = _key(due, number)
     times.put(key, batch.data)
     for id in _ids_of(batch):
-        ids.put(_id_key(batch.topic, id), key)
+        ids.put(keys[id], key)
 
 
-def _find(ids: Draft, times: Draft, topic: str, id: str) -> Entry | None:
+def _find(ids: Draft, times: Draft, id_key: bytes, id: str) -> Entry | None:
     """Return the entry with an event."""
-    key = ids.get(_id_key(topic, id))
+    key = ids.get(id_key)
     data = None if key is None else times.get(key)
     entry = None if key is None or data is None else _entry(key, data)
     return entry if entry is not None and id in _ids_of(entry.batch) else None
@@ -296,12 +303,19 @@ def _key(due: int, number: int) -> bytes:
     return due.to_bytes(8, "big") + number.to_bytes(8, "big")
 
 
-def _id_key(topic: str, id: str) -> bytes:
-    """Return a key for an event. Those of ids that Solar Wind made one after the other are near each other."""
-    made = read_id(id) is not None
-    return sha256(topic.encode()).digest()[:8] + (
-        bytes.fromhex(id.replace("-", "")) if made else sha256(id.encode()).digest()[:16]
-    )
+def _keys_of(batch: Batch) -> dict[str, bytes]:
+    """Return the keys of a batch's events, by their ids."""
+    of_topic = _topic_key(batch.topic)
+    return {id: of_topic + _id_key(id) for id in _ids_of(batch)}
+
+
+def _topic_key(topic: str) -> bytes:
+    return sha256(topic.encode()).digest()[:8]
+
+
+def _id_key(id: str) -> bytes:
+    """Return a key for an id. Those of ids that Solar Wind made one after the other are near each other."""
+    return sha256(id.encode()).digest()[:16] if read_id(id) is None else bytes.fromhex(id.replace("-", ""))
 
 
 def _entry(key: bytes, data: bytes) -> Entry:

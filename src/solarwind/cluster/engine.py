@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Coroutine
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from functools import partial
+from operator import attrgetter
 from secrets import token_bytes
 from typing import Any, TypeVar
 
@@ -15,20 +16,23 @@ from nats.aio.msg import Msg
 
 from ..batch import AUTHOR_BYTES, Batch
 from ..core.effects import Join, Report
-from ..core.registry import no_purpose, no_topic
+from ..engine import audit
+from ..engine.answers import Page
 from ..engine.base import NOTHING, Link, Receiver, Since
 from ..engine.clock import Clock, SteadyClock
-from ..engine.operations import no_event, trace_tree
-from ..engine.request import Operation, Owns, Request
+from ..engine.outcomes import Outcomes
+from ..engine.request import Owns, Request
 from ..engine.running import Running
 from ..engine.tasks import Tasks, end_tasks
-from ..errors import SolarWindError, StoreError, Unavailable
+from ..engine.tracing import no_event, trace_tree
+from ..engine.watch import Watch, Watched
+from ..errors import NotFound, SolarWindError, StoreError, Unavailable
 from ..event import Event, HandOut
 from ..limits import Limits
-from ..names import check_topic
-from ..operations import Internal
+from ..names import check_topic, no_purpose, no_topic
+from ..operations import OPERATIONS, Internal
 from ..peer.client import Client
-from ..records import OwnerInfo, Trace
+from ..records import Attention, AuditEntry, OwnerInfo, Trace, sorted_attention
 from ..store.definitions import Definitions
 from . import session
 from .address import MAX_STREAMS, read_address
@@ -47,8 +51,10 @@ from .tracing import caused, find
 log = logging.getLogger("solarwind")
 
 R = TypeVar("R")
+ATTENTION_S = 5.0  # in which a partition has another owner
 OWNER_S = 10.0  # how long a request waits until an owner is found
 OWNER_AGAIN_S = 0.1
+MAX_OUTCOMES = 100  # events of a trace of which it is asked what became of them
 STOP_S = 5.0  # that what was submitted has to be accepted at the end
 
 
@@ -79,25 +85,25 @@ class PartitionClient(Client):
         if isinstance(self._link, NatsLink) and self._link.node != node:
             self._link.abort("it owns it no more")
 
-    async def _call(self, operation: Operation[..., Any], arguments: msgspec.Struct) -> list[Any]:
+    async def _call(self, request: Request[Any]) -> list[Any]:
         """Ask the owner. Partitions move while all is well, so wait for the next owner, and ask again what changes
         nothing."""
-        if operation.repeat == "always":
-            return await super()._call(operation, arguments)
+        if request.operation.repeat == "always":
+            return await super()._call(request)
         try:
             async with asyncio.timeout(OWNER_S):
                 while True:
                     await self._up.wait()
                     try:
-                        return await super()._call(operation, arguments)
+                        return await super()._call(request)
                     except Unavailable:
-                        if self._up.is_set() or operation.repeat != "question":
+                        if self._up.is_set() or request.operation.repeat != "question":
                             raise
         except TimeoutError:
             raise Unavailable(self._out_of_reach) from None
 
 
-class NatsEngine(Running):
+class NatsEngine(Running, Watched):
     """See `Engine`. Tests state `clock` and `random`."""
 
     patience_s = HEARTBEAT_S
@@ -134,6 +140,7 @@ class NatsEngine(Running):
         self._clients: dict[int, asyncio.Task[PartitionClient]] = {}
         self._started: dict[int, PartitionClient] = {}
         self._links: dict[int, str] = {}  # the name of the last link to each partition's owner
+        self._watch = Watch(self._answer, lambda: self._tasks)
         self._transports: dict[str, NatsTransport] = {}  # by the names of their clients' links
 
     # Life ---------------------------------------------------------------------------------------------
@@ -203,9 +210,11 @@ class NatsEngine(Running):
     def check(self) -> None:
         self._check_running()
         if not self._session.is_up:
-            raise Unavailable(f"expected NATS at {self.url}, it is out of reach: try again when it is back")
+            raise Unavailable(f"expected NATS at {self.url}, but it is out of reach: try again when it is back")
         for partition, why in self._owners.troubles.items():
-            raise Unavailable(f"expected partition {partition} to be dispatched here, it is tried again: {why}")
+            raise Unavailable(
+                f"expected partition {partition} to be dispatched here, but that failed and is tried again: {why}"
+            )
         for owner in self._owners.mine.values():
             owner.engine.check()
 
@@ -274,7 +283,7 @@ class NatsEngine(Running):
         answer = {}
         owner = self._owners.mine.get(partition)
         if owner is None or not owner.ready:
-            answer = {"refused": f"expected an owner of partition {partition}, this process is none (any more)"}
+            answer = {"refused": f"expected an owner of partition {partition}, but this process is not its owner"}
             if owner is None:
                 self._owners.doubt(partition)
         else:
@@ -349,7 +358,18 @@ class NatsEngine(Running):
 
     def submit(self, batch: Batch) -> asyncio.Future[None]:
         self._check_running()
-        return self._publisher.submit(batch)
+        if batch.header.due is None:
+            return self._publisher.submit(batch)
+        submitted = self._tasks.keep(self._delay(batch))
+        self._publisher.unaccepted.add(submitted)
+        submitted.add_done_callback(self._publisher.unaccepted.discard)
+        return submitted
+
+    async def _delay(self, batch: Batch) -> None:
+        """Have the owner accept a batch with due times: only it writes the due-log, and in the topic's stream the batch
+        would be handed out at once. Raise what the owner refuses."""
+        client = await self._client_of(batch.topic)
+        await client.submit(batch)
 
     def withdraw(self, submitted: asyncio.Future[None]) -> bool:
         return self._publisher.withdraw(submitted)
@@ -386,14 +406,17 @@ class NatsEngine(Running):
         """See `Engine`."""
         self._check_running()
         operation = request.operation
-        if operation.merge is not None:
-            return operation.merge(await self._of_each(request))
-        if operation.to == "engine":
+        if operation.name in _BY_ITSELF:
             answer: R = await _BY_ITSELF[operation.name](self, **request.arguments)
             return answer
+        if operation.merge is not None:
+            return operation.merge(await self._of_each(request))
         topic, purpose = request.arguments["topic"], request.arguments.get("purpose", "")
         client = await (self._client_of(topic) if operation.makes else self._existing(topic, purpose))
         return await client.ask(request)
+
+    async def _answer(self, name: str, **given: Any) -> Any:
+        return await OPERATIONS[name](self, **given)
 
     async def _idle(self, purposes: Collection[tuple[str, str]]) -> None:
         """Wait until the purposes have nothing to do. What one partition's handlers fire may be another's work, so ask
@@ -439,10 +462,46 @@ class NatsEngine(Running):
                     cause = batch.cause(index)
                     if cause.kind == "event":
                         children.setdefault(cause.id, []).append(Event(HandOut(batch), index))
-        return trace_tree(event, children, after, limit)
+        for effects in children.values():
+            effects.sort(key=attrgetter("time_ns"))
+
+        async def effects_of(ids: Collection[str]) -> tuple[dict[str, list[Event]], bool]:
+            return children, False
+
+        return await trace_tree(event, effects_of, self._became, after, limit)
+
+    async def _became(self, events: list[Event]) -> list[Outcomes]:
+        """Ask the owners of the events' topics what became of them: of the first ones, since each has to be found."""
+        by_topic: dict[str, list[str]] = {}
+        for event in events[:MAX_OUTCOMES]:
+            by_topic.setdefault(event.topic, []).append(event.id)
+        found: dict[tuple[str, str], Outcomes] = {}
+        for topic, ids in by_topic.items():
+            with suppress(Unavailable, NotFound):
+                ends = await Internal.outcomes(await self._client_of(topic), topic, ids)
+                found |= {(topic, id): each for id, each in zip(ids, ends, strict=True)}
+        return [found.get((event.topic, event.id), ()) for event in events]
 
     async def _backup(self, path: str) -> None:
         raise no_file()
+
+    async def _attention(self, limit: int) -> list[Attention]:
+        """Ask all owners; a partition without one needs a person as well."""
+
+        async def one(partition: int) -> list[Attention]:
+            try:
+                async with asyncio.timeout(ATTENTION_S):
+                    return await Internal.attention(await self._client(partition), limit)
+            except (Unavailable, TimeoutError):
+                text = f"partition {partition} has no owner: its events are accepted, and pend until there is one"
+                return [Attention("no owner", "high", "", "", None, text, "solarwind owners")]
+
+        found = await asyncio.gather(*map(one, await self._partitions()))
+        return sorted_attention(each for some in found for each in some)[:limit]
+
+    async def _read_audit(self, after: str | None, limit: int) -> Page[AuditEntry]:
+        """Read it from the bucket: it needs no owner."""
+        return await audit.read(self.definitions, after, limit)
 
     async def _all_owners(self) -> list[OwnerInfo]:
         async def topics(partition: int) -> tuple[str, ...] | None:
@@ -461,9 +520,12 @@ class NatsEngine(Running):
 
 
 _BY_ITSELF: dict[str, Callable[..., Coroutine[Any, Any, Any]]] = {
+    "attention": NatsEngine._attention,
+    "audit": NatsEngine._read_audit,
     "idle": NatsEngine._idle,
     "left": NatsEngine._left,
     "trace": NatsEngine._trace,
     "backup": NatsEngine._backup,
     "owners": NatsEngine._all_owners,
+    "watch": NatsEngine.watch,
 }

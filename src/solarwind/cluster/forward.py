@@ -166,12 +166,12 @@ class _Copier:
                     await self._publisher.doubt(self._target)
                 if not self.stuck:
                     self.stuck = True
-                    log.warning("what handlers fired on topic %r waits: %s", topic, error)
+                    log.warning("events that handlers fired on topic %r wait: %s", topic, error)
                 self._seq = None
                 await backoff.pause()
                 continue
             if self.stuck:
-                log.warning("what handlers fired on topic %r is stored again", topic)
+                log.warning("events that handlers fired on topic %r are stored again", topic)
             backoff, self.stuck = Backoff(), False
         self.task = None
         self.idle.set()

@@ -39,10 +39,11 @@ class History:
                 given = batch.given_id(index)
                 if given is not None and given not in found and await self._was_made(header.topic, given):
                     found.add(given)
-        if header.ids is None and (reached is None or header.first < reached):
+        is_numbered = header.ids is None or None in header.ids  # Solar Wind made an id of it
+        if is_numbered and (reached is None or header.first < reached):
             numbered, reached = await self._numbered(batch)
             found |= numbered
-        if header.ids is None:
+        if is_numbered:
             self._reached[producer] = max(reached or 0, header.first + len(batch))
             self._reached.move_to_end(producer)
             if len(self._reached) > MAX_PRODUCERS:

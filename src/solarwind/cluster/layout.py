@@ -5,6 +5,7 @@ SOLARWIND_<ns>_state    solarwind.<ns>.state.<p>.log.commit               one me
                         solarwind.<ns>.state.<p>.log.track.<hash>.<track> snapshots: the last one counts
                         solarwind.<ns>.state.<p>.log.topic.<topic>
                         solarwind.<ns>.state.<p>.kept.dead.<hash>         the texts of dead letters
+                        solarwind.<ns>.state.<p>.kept.notes.<part>.<topic> what was noted about events
                         solarwind.<ns>.state.<p>.kept.index.<topic>       which event is where
                         solarwind.<ns>.state.<p>.kept.due.inbox           the due-log: what is not sorted yet,
                         solarwind.<ns>.state.<p>.kept.due.time.<key>      its pages by due time,

@@ -176,7 +176,7 @@ class Frames:
             return
         data = message.data
         if len(data) < _HEAD.size:
-            self.end("something that is no frame came")
+            self.end("an invalid frame came")
             return
         kind, number = _HEAD.unpack_from(data)
         if kind == _END:

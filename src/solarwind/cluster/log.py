@@ -17,11 +17,13 @@ import msgspec
 
 from ..batch import Batch
 from ..core.spans import Spans
-from ..core.state import Change, Letter, Snapshot
+from ..core.state import Change, Snapshot
 from ..engine.backoff import Backoff
 from ..errors import ProtocolError, SolarWindError, StoreError
 from ..store.base import Full
 from .layout import Layout, purpose_name
+from .letters import Letters
+from .noted import NOTES_OF, Noted, is_over
 from .pages import ROLLUP
 from .pieces import HEADERS_BYTES, Message, Pieces, in_pieces, pass_over, whole
 from .records import (
@@ -33,7 +35,6 @@ from .records import (
     TrackRecord,
     changes_of,
     decode_commit,
-    decode_letters,
     decode_topic,
     decode_track,
     encode,
@@ -43,12 +44,11 @@ from .session import EXPECT, FULL, NO_STREAM, WRONG_SEQUENCE, NoAnswer, Raw, Ref
 SNAPSHOT_AFTER = 512  # commits since a topic changed first
 SNAPSHOTS_TOGETHER = 64
 PURGE_AFTER = 256  # commits
-LETTERS_BYTES = 256 << 10  # of dead letters in a message, about
 PAGE = 512
 PAGE_BYTES = 4 << 20
-KEPT_TOGETHER = 32  # messages that are read together
-_Name = tuple[str, str]  # of a purpose: its topic and its own
-_Track = tuple[str, str, int]  # the same of a track, and its number
+KEPT_TOGETHER = 8  # pages that are read together
+KEPT_MESSAGES = 1024  # that JetStream returns at most
+_Track = tuple[str, str, int]  # of a track: its topic, its purpose and its number
 
 
 class Fired(NamedTuple):
@@ -89,9 +89,9 @@ class CommitLog:
         self._topics: dict[str, int] = {}  # the same of topics
         self._states: dict[str, TopicState] = {}
         self._holes: dict[str, list[Hole]] = {}
-        self._dead: dict[_Name, Spans] = {}
-        self._letters: dict[_Name, list[Letter]] = {}  # that are nowhere but in commits
-        self._letters_since: int | None = None  # the first such commit
+        self.letters = Letters(session, layout, partition)
+        self.noted = Noted(session, layout, partition)
+        self._parts_gone: dict[str, int] = {}  # of topics: about how many parts of their logs were trimmed
         self._stale: dict[str, int] = {}  # subjects of which nothing counts that is before this sequence
         self._purged = 0
 
@@ -194,7 +194,7 @@ class CommitLog:
             return self._last
 
     async def _last_commit(self, last: Raw) -> CommitRecord | None:
-        """Return the commit of which `last` is the message, or the last piece; the one before, where that is none."""
+        """Return the commit of which `last` is the message, or the last piece; the one before, if it is not valid."""
         found = await whole(self._session, self._stream, last)
         for raw in (found, *reversed(await self._read_until(last.seq))) if not _is_commit(found) else (found,):
             if raw is not None and raw.subject == self._subject and _is_commit(raw):
@@ -242,15 +242,16 @@ class CommitLog:
         for (topic, purpose, _), record in records.items():
             if record.snapshot is not None:
                 written.snapshots.append(record.snapshot)
-                self._dead.setdefault((topic, purpose), Spans()).update(Spans(record.snapshot.dead))
+                self.letters.recover((topic, purpose), record.snapshot.dead)
         for commit in commits:
+            self.noted.add(commit.notes, commit.number)
             for change in changes_of(commit):
                 track = (change.topic, change.purpose, change.track)
                 if track not in records or commit.number > records[track].number:
                     written.changes.append(change)
                     self._note(change, commit.number)
-                elif change.dead:
-                    self._note_letters((change.topic, change.purpose), change.dead, commit.number)
+                else:
+                    self.letters.note_texts(change, commit.number)
 
     # Writing ------------------------------------------------------------------------------------------
 
@@ -278,8 +279,10 @@ class CommitLog:
         self._number = record.number
         self._commits.append((record.number, first))
         if any(".kept.dead." in subject for subject, _, _ in beside):  # those of before
-            self._letters.clear()
-            self._letters_since = None
+            self.letters.written()
+        if any(".kept.notes." in subject for subject, _, _ in beside):
+            self.noted.written()
+        self.noted.add(record.notes, record.number)
         for topic in record.topics:
             self._topics.setdefault(topic.name, record.number)
             self._states[topic.name] = topic
@@ -296,33 +299,18 @@ class CommitLog:
                 if data:
                     self._stale.pop(subject, None)
                 else:
-                    self._stale[subject] = seq + 1
+                    self._stale |= {f"{subject}.*": seq + 1, subject: seq + 1}
             elif ".kept." not in subject:
                 self._stale[subject] = min(seq, self._stale.get(subject, seq) if subject in fresh else seq)
                 fresh.add(subject)
 
     def _note(self, change: Change, number: int) -> None:
         """Note what a durable change means for what has to be kept."""
-        name, track = (change.topic, change.purpose), (change.topic, change.purpose, change.track)
+        track = (change.topic, change.purpose, change.track)
         self._tracks.setdefault(track, number)
         if change.retired:
             del self._tracks[track]
-            self._dead.pop(name, None)
-            self._letters.pop(name, None)
-            return
-        gone = [Spans(edges) for edges in (change.reopened, change.redriven, change.discarded) if edges]
-        if gone or change.dead:
-            dead = self._dead.setdefault(name, Spans())
-            for spans in gone:
-                dead.difference_update(spans)
-            for letter in change.dead:
-                dead.add(letter.position, letter.position + 1)
-            self._note_letters(name, change.dead, number)
-
-    def _note_letters(self, name: _Name, letters: list[Letter], number: int) -> None:
-        if letters:
-            self._letters.setdefault(name, []).extend(letters)
-            self._letters_since = self._letters_since or number
+        self.letters.note(change, number)
 
     def _beside(self, record: CommitRecord, changes: Sequence[Change], snapshots: Sequence[Snapshot]) -> list[Message]:
         """Return what is stored together with a commit."""
@@ -338,10 +326,10 @@ class CommitLog:
                 break
             topic = KeptTopic(record.number, changed.get(name) or self._states[name], self._holes.get(name, []))
             beside += self._in_pieces(self._layout.log(self._partition, f"topic.{name}"), encode(topic), {})
-        if self._letters_since is not None and record.number - self._letters_since > PURGE_AFTER:
-            for purpose, letters in self._letters.items():
-                subject = self._layout.kept(self._partition, f"dead.{purpose_name(*purpose)}")
-                beside += [(subject, encode(some), {}) for some in _some(letters)]
+        if self.letters.since is not None and record.number - self.letters.since > PURGE_AFTER:
+            beside += self.letters.messages()
+        if self.noted.since is not None and record.number - self.noted.since > PURGE_AFTER:
+            beside += self.noted.messages()
         return beside
 
     def _track(self, number: int, track: _Track, snapshot: Snapshot | None) -> list[Message]:
@@ -419,7 +407,7 @@ class CommitLog:
             if message is None:
                 continue
             if not _is_commit(message):
-                pass_over(message, self._stream, "it is no commit")
+                pass_over(message, self._stream, "it is not a commit")
             elif message.headers[COMMIT] == mark:
                 found = message.seq, raw.seq
             else:
@@ -428,7 +416,9 @@ class CommitLog:
         if last == self._last:
             if await self._session.last_sequence(self._stream) < last:
                 raise NoAnswer("the leader of the stream is behind")  # it was cut off, and will lead no more
-            raise StoreError(f"expected the commits of partition {self._partition} in {self._stream}, they were purged")
+            raise StoreError(
+                f"expected the commits of partition {self._partition} in {self._stream}, but they were purged"
+            )
         self._last = last
         return found and (found[0], last)
 
@@ -443,7 +433,7 @@ class CommitLog:
 
     def _deleted(self) -> StoreError:
         self.gone = True
-        return StoreError(f"expected stream {self._stream}, it was deleted: start again to make it anew")
+        return StoreError(f"expected stream {self._stream}, but it was deleted: start again to make it anew")
 
     def _no_owner(self) -> StoreError:
         return StoreError(f"partition {self._partition} has another owner now; what was on its way here does not count")
@@ -454,12 +444,12 @@ class CommitLog:
     def purge_due(self) -> bool:
         return self._number - self._purged >= PURGE_AFTER
 
-    async def purge(self, copying: int | None) -> None:
-        """Delete the commits that snapshots replace, and older snapshots. `copying` is the first commit of which
-        something is still to be copied."""
+    async def purge(self, copying: int | None) -> list[str]:
+        """Delete the commits that snapshots replace, older snapshots, and empty pages. Return the subjects of which
+        something was deleted. `copying` is the first commit of which something is still to be copied."""
         self._purged = self._number
         needed = [next(iter(since.values()), self._number) for since in (self._tracks, self._topics)]
-        oldest = min(self._number, *needed, copying or self._number, self._letters_since or self._number)
+        oldest = min(self._number, *needed, copying or self._number, *self._noted_since())
         seq = 0
         while self._commits and self._commits[0][0] < oldest:
             self._commits.popleft()
@@ -469,9 +459,23 @@ class CommitLog:
         stale, self._stale = self._stale, {}
         for subject, seq in stale.items():
             await self._purge(subject, seq=seq)
-        for name in [name for name, spans in self._dead.items() if not spans]:
-            del self._dead[name]
-            await self._purge(self._layout.kept(self._partition, f"dead.{purpose_name(*name)}"), seq=self._last)
+        last = self._last
+        for subject in self.letters.forget():
+            await self._purge(subject, seq=last)
+        return [subject for subject in stale if not subject.endswith(".*")]
+
+    def _noted_since(self) -> list[int]:
+        """Return from which commits on something is nowhere else."""
+        return [since for since in (self.letters.since, self.noted.since) if since is not None]
+
+    async def forget_notes(self, topic: str, gone: Spans) -> None:
+        """Delete what was noted about events that are gone, in parts of the topic's log of which all is."""
+        parts = len(gone) // NOTES_OF
+        if parts != self._parts_gone.get(topic, 0):
+            self._parts_gone[topic] = parts
+            for subject in await self.kept_subjects(self.noted.subject(topic, "*")):
+                if is_over(subject, gone):
+                    await self._purge(subject)
 
     async def _purge(self, subject: str, **what: int) -> None:
         await self._session.until_answered(
@@ -480,22 +484,29 @@ class CommitLog:
 
     # The due-log --------------------------------------------------------------------------------------
 
-    async def kept(self, subjects: Sequence[str]) -> dict[str, bytes]:
-        """Return the last message of each subject that has one, as of the last commit or later."""
-        found: dict[str, bytes] = {}
+    async def kept(self, subjects: Sequence[str]) -> dict[str, list[bytes]]:
+        """Return the last message of each subject that has one, and behind it those of the subjects below it that came
+        later, as of the last commit or later."""
+        found: dict[str, list[bytes]] = {}
         for at in range(0, len(subjects), KEPT_TOGETHER):
             some = subjects[at : at + KEPT_TOGETHER]
             found |= await self._session.until_answered(partial(self._kept, some), "read the due-log")
         return found
 
-    async def _kept(self, subjects: Sequence[str]) -> dict[str, bytes]:
-        request = {"multi_last": [self._subject, *subjects], "batch": len(subjects) + 1}
+    async def _kept(self, subjects: Sequence[str]) -> dict[str, list[bytes]]:
+        below = [f"{subject}.*" for subject in subjects]
+        request = {"multi_last": [self._subject, *subjects, *below], "batch": KEPT_MESSAGES}
         page = {raw.subject: raw for raw in await self._session.get(self._stream, request)}
         commit = page.pop(self._subject, None)
         if commit is None or commit.seq < self._last:
             raise NoAnswer(f"a node that is behind answered for stream {self._stream}")
-        messages = [await whole(self._session, self._stream, raw) for raw in page.values()]
-        return {message.subject: message.data for message in messages if message is not None}
+        found: dict[str, list[bytes]] = {}
+        for raw in sorted(page.values(), key=lambda raw: raw.seq):
+            of = raw.subject if raw.subject in subjects else raw.subject.rpartition(".")[0]
+            message = await whole(self._session, self._stream, raw)
+            if message is not None and (of == raw.subject or of in found):
+                found.setdefault(of, []).append(message.data)
+        return found
 
     async def kept_subjects(self, of: str) -> list[str]:
         """Return the subjects that have messages, as of the last commit or later."""
@@ -515,27 +526,6 @@ class CommitLog:
             if not page or len(found) >= info.get("total", 0):
                 return found
 
-    async def dead(self, topic: str, purpose: str) -> list[Letter]:
-        """Return a purpose's dead letters, by position."""
-        name = (topic, purpose)
-        subject = self._layout.kept(self._partition, f"dead.{purpose_name(topic, purpose)}")
-        letters: dict[int, Letter] = {}
-        seq = 1
-        while True:
-            raw: Raw | None = await self._session.until_answered(
-                partial(self._session.next, self._stream, subject, seq), "read dead letters"
-            )
-            if raw is None:
-                break
-            try:
-                letters.update((letter.position, letter) for letter in decode_letters(raw.data))
-            except msgspec.MsgspecError as error:
-                pass_over(raw, self._stream, error)
-            seq = raw.seq + 1
-        letters.update((letter.position, letter) for letter in self._letters.get(name, ()))
-        dead = self._dead.get(name, Spans())
-        return [letters[position] for position in sorted(letters) if position in dead]
-
 
 def _read_commit(raw: Raw) -> CommitRecord:
     """Read a commit. Raise `ValueError` and `MsgspecError` where it is none."""
@@ -550,16 +540,3 @@ def _is_commit(raw: Raw | None) -> bool:
         return raw is not None and bool(_read_commit(raw))
     except (msgspec.MsgspecError, ValueError):
         return False
-
-
-def _some(letters: list[Letter]) -> list[list[Letter]]:
-    """Divide a list into parts that fit into a message each."""
-    parts: list[list[Letter]] = [[]]
-    size = 0
-    for letter in letters:
-        size += len(letter.error) * 4 + 64
-        if size > LETTERS_BYTES and parts[-1]:
-            parts.append([])
-            size = len(letter.error) * 4 + 64
-        parts[-1].append(letter)
-    return parts

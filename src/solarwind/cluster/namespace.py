@@ -30,7 +30,7 @@ _UNTOUCHED: dict[str, Any] = {
     "subject_transform": None,
 }
 MARK = "solarwind"  # in a stream's metadata: which format it has; and how topics are spread
-FORMAT = "2"
+FORMAT = "3"
 KEY_ONCE = {EXPECT: "0"}
 
 
@@ -41,8 +41,8 @@ async def open_namespace(session: Session, *, makes: bool = True) -> Layout:
     found = await _find_settings(session)
     if found is None and not makes:
         raise NotFound(
-            f"expected a namespace of Solar Wind at {address.shown}, there is none named {address.namespace!r}: fire "
-            "the first event to it, or name another"
+            f"expected a namespace of Solar Wind at {address.shown}, but there is none named {address.namespace!r}: "
+            "fire the first event to it, or name another"
         )
     settings = address.merged(found)
     layout = Layout(address.namespace, settings)

@@ -40,10 +40,15 @@ class OwnerSettings(msgspec.Struct, frozen=True):
 class FullRights:
     """The rights of a client: NATS has decided who may connect, so it may do everything."""
 
+    name = ""
+
     def check_fire(self, topic: str) -> None:
         """Allow it."""
 
     def check_listen(self, topic: str, purpose: str) -> None:
+        """Allow it."""
+
+    def check_watch(self) -> None:
         """Allow it."""
 
     def check_admin(self) -> None:
@@ -119,7 +124,7 @@ class Owner(Clients):
                     await self.engine.stop()
             except TimeoutError:
                 self.engine.end(StoreError(f"partition {self.partition} could not be written before its owner stopped"))
-                log.warning("partition %d cannot be written: what was settled last is handled again", self.partition)
+                log.warning("partition %d cannot be written: the events settled last are handled again", self.partition)
         await self.store.abandon()
         await self.engine.stop()
 

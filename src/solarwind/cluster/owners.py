@@ -175,7 +175,9 @@ class Owners:
             member.heard = self._loop.time()
 
     def _bucket_gone(self) -> None:
-        self.failed(StoreError(f"expected bucket {self._layout.bucket}, it was deleted: start again to make it anew"))
+        self.failed(
+            StoreError(f"expected bucket {self._layout.bucket}, but it was deleted: start again to make it anew")
+        )
 
     async def _subscribe(self) -> None:
         try:
@@ -207,7 +209,7 @@ class Owners:
         try:
             member = msgspec.json.decode(message.data, type=Member)
         except msgspec.MsgspecError:
-            log.warning("a heartbeat that is none came at %s", message.subject)
+            log.warning("an invalid heartbeat came at %s", message.subject)
             return
         if member.node == self.node:
             return
@@ -240,12 +242,12 @@ class Owners:
             self.received(raw)
             return
         if not partition.isdecimal() or not 0 <= int(partition) < self._layout.settings.streams:
-            log.error("key %s of bucket %s is none that Solar Wind wrote", key, self._layout.bucket)
+            log.error("key %s of bucket %s was not written by Solar Wind", key, self._layout.bucket)
             return
         try:
             record = _read_record(raw)
         except msgspec.MsgspecError as error:
-            log.error("key %s of bucket %s is none that Solar Wind wrote: %s", key, self._layout.bucket, error)
+            log.error("key %s of bucket %s was not written by Solar Wind: %s", key, self._layout.bucket, error)
             record = Record(revision=raw.seq)
         known = self.records.get(int(partition))
         if known is None or known.revision < raw.seq:
@@ -279,8 +281,8 @@ class Owners:
                         await self._news.wait()
         except TimeoutError:
             raise Unavailable(
-                f"expected an owner of partition {partition} of namespace {self._layout.namespace!r}, there is none "
-                "yet: try again"
+                f"expected an owner of partition {partition} of namespace {self._layout.namespace!r}, but there is "
+                "none yet: try again"
             ) from None
         finally:
             self._awaited -= Counter([partition])
@@ -315,7 +317,7 @@ class Owners:
         if not tasks[0].cancelled():
             tasks[0].result()
         if tasks[0].cancelled() or self.records[partition].node != node:
-            raise Unavailable(f"expected partition {partition} to stay with its owner, it moved: try again")
+            raise Unavailable(f"expected partition {partition} to stay with its owner, but it moved: try again")
 
     async def _moved(self, partition: int, node: str) -> None:
         async with self._news:
@@ -354,7 +356,7 @@ class Owners:
             revision = await self._session.publish(self._layout.key(f"owner.{partition}"), data, expect)
         except Refusal as refusal:
             if refusal.code != WRONG_SEQUENCE:
-                log.warning("who owns partition %d cannot be written: %s", partition, refusal)
+                log.warning("the owner of partition %d cannot be written: %s", partition, refusal)
             return False
         except NoAnswer:
             self._doubtful.add(partition)  # it may be written
@@ -373,7 +375,7 @@ class Owners:
                 try:
                     await self._turn()
                 except Exception:
-                    log.exception("looking at who owns what failed")
+                    log.exception("looking at the owners of partitions failed")
             try:
                 async with asyncio.timeout(TURN_S):
                     await self._wake.wait()
@@ -389,7 +391,7 @@ class Owners:
             if not lives:
                 self.members.pop(member.node, None)
                 self._changed_at = now
-                log.warning("process %s takes part no more: it is gone or hangs", member.name)
+                log.warning("process %s no longer takes part: it is gone or hangs", member.name)
         await asyncio.gather(*map(self._ask_for_record, {*self._doubtful, *self._awaited}))
         part = self._participants()
         for partition, record in list(self.records.items()):
@@ -567,7 +569,7 @@ class Owners:
         owner = self.mine.pop(partition)
         begun = self._loop.time()
         await owner.stop(drain=bool(node))
-        log.info("partition %d is let go of, after %.1f s", partition, self._loop.time() - begun)
+        log.info("partition %d is released, after %.1f s", partition, self._loop.time() - begun)
         if self.records[partition].node == self.node:
             name = self.members[node].name if node in self.members else ""
             await self._change(partition, node, name)

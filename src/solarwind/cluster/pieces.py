@@ -57,7 +57,7 @@ class Pieces:
 
 def pass_over(raw: Raw, stream: str, error: object) -> None:
     """Log that a message is passed over: other users of NATS may write anything into our streams."""
-    log.error("message %d of stream %s is none that Solar Wind wrote; it is passed over: %s", raw.seq, stream, error)
+    log.error("message %d of stream %s was not written by Solar Wind; it is skipped: %s", raw.seq, stream, error)
 
 
 async def whole(session: Session, stream: str, raw: Raw) -> Raw | None:

@@ -18,6 +18,7 @@ import msgspec
 
 from ..batch import Batch
 from ..core.log import Stored
+from ..core.spans import Spans
 from .channel import NoAnswer
 from .layout import Layout
 from .pieces import Pieces, pass_over
@@ -31,6 +32,7 @@ NOTE_MESSAGES = 256
 NOTES_TOGETHER = 16  # that are written together
 NOTES_A_MESSAGE = 1_000
 READ_MESSAGES = 256
+READ_BYTES = 64 << 10  # that are read together, to find events that are scattered
 
 
 class Notes(msgspec.Struct, eq=False):
@@ -198,6 +200,21 @@ class Positions:
             found.append(Stored(read.position, read.batch))
             if max_bytes <= 0 or len(found) >= READ_MESSAGES:
                 break
+        return found
+
+    async def read_at(self, notes: Notes, positions: Spans, max_bytes: int) -> list[Stored]:
+        """See `Store.read_at`. What is between two positions is read too where it is not more than a piece."""
+        found: list[Stored] = []
+        for position in positions.positions():
+            if found and position < found[-1].stop:
+                continue
+            page = await self.read(notes, position, READ_BYTES)
+            wanted = [each for each in page if positions.within(each.start, each.stop)]
+            for each in wanted:
+                max_bytes -= len(each.batch.data)
+                if found and max_bytes < 0:
+                    return found
+                found.append(each)
         return found
 
     async def messages(self, notes: Notes, position: int, max_bytes: int = NOTE_BYTES) -> AsyncIterator[Read]:

@@ -114,13 +114,18 @@ class Publisher:
     def _go_on(self, lane: _Lane) -> None:
         """Send what waits: in this turn of the loop if it can go as one message."""
         group = self._next_group(lane)
-        batch = join([batch for batch, _ in group])
-        if self._is_plain(lane, batch):
-            subject, headers = self._message(batch, DIRECT, producer_name(batch.header))
-            lane.posted = group
-            if self._session.post(subject, batch.data, headers, partial(self._posted, lane, batch)):
-                return
-            lane.posted = None
+        try:
+            batch = join([batch for batch, _ in group])
+            if self._is_plain(lane, batch):
+                subject, headers = self._message(batch, DIRECT, producer_name(batch.header))
+                lane.posted = group
+                if self._session.post(subject, batch.data, headers, partial(self._posted, lane, batch)):
+                    return
+        except Exception:  # it may be sent: the task asks the stream
+            log.exception("events cannot be stored at once")
+            lane.posted, lane.task = None, self._tasks.spawn(self._empty(lane, group), "the storing of what was fired")
+            return
+        lane.posted = None
         lane.waiting.extendleft(reversed(group))  # nothing of it was sent
         lane.task = self._tasks.spawn(self._empty(lane, []), "the storing of what was fired")
 

@@ -61,6 +61,7 @@ class CommitRecord(msgspec.Struct, array_like=True):
     their topics; what commits below number `copied` fired is there. `holes` are all of a topic's, where they changed.
     `closed`: it is the last one of an owner that left in order. `delayed` events are in the due-log after it, and so
     many batches were `accepted` for it so far. `was_delayed`: what is in `fired` comes out of the due-log.
+    `notes` are a list of what instances made of events, where there are any.
     """
 
     epoch: int
@@ -77,6 +78,7 @@ class CommitRecord(msgspec.Struct, array_like=True):
     delayed: int = 0
     accepted: int = 0
     was_delayed: bool = False
+    notes: bytes = b""
 
 
 class TrackRecord(msgspec.Struct, array_like=True):

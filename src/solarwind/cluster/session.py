@@ -525,7 +525,9 @@ class Session:
 
 def no_quorum(address: Address) -> SolarWindError:
     """Return the error for users where JetStream does not answer."""
-    return Unavailable(f"expected JetStream at {address.shown} to answer, it did not: does its cluster have a quorum?")
+    return Unavailable(
+        f"expected JetStream at {address.shown} to answer, but it did not: does its cluster have a quorum?"
+    )
 
 
 def refused(refusal: Refusal, what: str) -> SolarWindError:

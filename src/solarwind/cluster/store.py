@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from functools import partial
 from math import inf
 from time import monotonic
@@ -19,6 +19,7 @@ from msgspec import UnsetType
 
 from ..batch import Batch
 from ..core import state
+from ..core.facts import Note
 from ..core.log import Stored
 from ..core.spans import Spans
 from ..core.state import Change, Letter, Snapshot
@@ -39,7 +40,7 @@ from .publish import Publisher
 from .records import CommitRecord, TopicState
 from .session import Raw, Refusal, Session, refused
 from .tail import Tail
-from .tracing import caused, find
+from .tracing import find
 from .trim import TrimRequest, trim
 
 log = logging.getLogger("solarwind")
@@ -80,6 +81,7 @@ class JetStreamStore:
         out."""
         self.keep_ns = int(layout.settings.keep_s * 1e9)
         self.partition = partition
+        self.name = f"partition {partition}"
         self.definitions = definitions
         self._session = session
         self._layout = layout
@@ -289,7 +291,7 @@ class JetStreamStore:
             self._spawn(self.checkpoint())
 
     def _stream_gone(self) -> None:
-        self.failed(StoreError(f"expected stream {self._stream}, it was deleted"))
+        self.failed(StoreError(f"expected stream {self._stream}, but it was deleted"))
 
     async def synced(self) -> None:
         """Wait until all that is in the log by now has come. Callers that wait while a request is under way share the
@@ -321,6 +323,7 @@ class JetStreamStore:
         snapshots: Sequence[Snapshot],
         now: int,
         delayed: Sequence[Delayed | Entry] = (),
+        notes: Sequence[Note] = (),
     ) -> list[Stored | None]:
         """See `Store.commit`. The batches are what handlers fired: they come into the log once they are copied there,
         so none has a position yet. An `Entry` of `delayed` keeps its number."""
@@ -333,6 +336,7 @@ class JetStreamStore:
                 await self.delays.make_room()
             encoded = state.encode(list(changes)) if changes else b""
             record = self._commit(self._seen(), encoded, [batch.data for batch in batches])
+            record.notes = state.encode(list(notes)) if notes else b""
             if delayed:
                 pages, size, inbox = self.delays.accept(delayed)
                 record.delayed, record.accepted = size
@@ -389,7 +393,7 @@ class JetStreamStore:
         pages: Sequence[Message] = (),
     ) -> None:
         if self._closed and not record.closed:  # another process may be the owner, or read on behind what it says
-            raise StoreError(f"partition {self.partition} was let go of: nothing more is written")
+            raise StoreError(f"partition {self.partition} was released: nothing more is written")
         changed, self._changed, holed, self._holed = self._changed, set(), self._holed, set()
         self._write_began, connection = monotonic(), self._session.connections
         try:
@@ -403,7 +407,10 @@ class JetStreamStore:
         self._connection = connection
         self._unwritten_bytes = 0
         if self._log.purge_due and not self._closed:
-            self._spawn(self._log.purge(self.forwarder.oldest))
+            self._spawn(self._purge())
+
+    async def _purge(self) -> None:
+        await self.delays.purged(await self._log.purge(self.forwarder.oldest))
 
     def is_sure(self) -> bool:
         """Return whether it is certain that this process owns the partition: that was shown a moment ago, NATS can be
@@ -451,26 +458,34 @@ class JetStreamStore:
             return 0
         return await self._positions.seek(notes, time)
 
-    async def find(self, id: str) -> tuple[str, int] | None:
-        found = await find(self._session, self._layout, self.partition, id)
+    async def read_at(self, topic: str, positions: Spans, max_bytes: int) -> list[Stored]:
+        notes = self._topics.get(topic)
+        return [] if notes is None else await self._positions.read_at(notes, positions, max_bytes)
+
+    async def find(self, id: str, topic: str | None = None) -> tuple[str, int] | None:
+        found = await find(self._session, self._layout, self.partition, id, topic or ">")
         if found is None:
             return None
         batch, index = found
-        topic = batch.header.topic
-        notes = self._topics.get(topic)
+        name = batch.header.topic
+        notes = self._topics.get(name)
         if notes is not None:
             since = await self._positions.seek(notes, batch.time(0))
             async for read in self._positions.messages(notes, since):
                 if read.batch is not None and read.batch.data == batch.data:
-                    return topic, read.position + index
-        raise NotFound(f"expected the event {id!a} in the history of {topic!r}, it is not counted yet: try again")
+                    return name, read.position + index
+        raise NotFound(f"expected the event {id!a} in the history of {name!r}, but it is not counted yet: try again")
 
-    async def caused(self, since: int) -> AsyncIterator[Stored]:
-        async for batch in caused(self._session, self._layout, self.partition, since):
-            yield Stored(0, batch)
+    async def caused(
+        self, ids: Collection[str], after: tuple[str, int] | None, max_bytes: int
+    ) -> tuple[list[Stored], bool]:
+        raise NotAllowed("expected a store of all topics, got that of one partition: its engine traces events")
 
-    async def dead(self, topic: str, purpose: str) -> list[Letter]:
-        return await self._log.dead(topic, purpose)
+    async def dead(self, topic: str, purpose: str, track: int, positions: Spans) -> list[Letter]:
+        return await self._log.letters.read((topic, purpose), positions)
+
+    async def notes(self, topic: str, positions: Spans) -> list[Note]:
+        return await self._log.noted.read(topic, positions)
 
     async def backup(self, path: str) -> None:
         raise no_file()
@@ -491,6 +506,9 @@ class JetStreamStore:
 
     async def has_room(self, size: int) -> bool:
         return True  # only NATS can tell
+
+    def space(self) -> None:
+        """Return None: only NATS can tell."""
 
     async def make_room(self) -> bool:
         return False
@@ -515,6 +533,11 @@ class JetStreamStore:
                 )
             except Refusal as refusal:
                 raise refused(refusal, f"trim the history of topic {topic!r}") from refusal
+            if events:
+                gone = Spans((0, notes.state.first) if notes.state.first else ())
+                for hole in notes.holes:
+                    gone.add(hole.position, hole.end)
+                await self._log.forget_notes(topic, gone)
         return events
 
     async def _confirm(self, topic: str) -> None:

@@ -217,7 +217,7 @@ class Tail:
             if now - self._heard > DOUBT_S:
                 self._session.doubt()
             if behind == self._delivered:
-                log.info("stream %s: there is more than comes; reading it elsewhere", self._stream)
+                log.info("stream %s: more is stored than comes; reading it from its leader", self._stream)
                 await self._read_from_leader()
                 return
             behind = -1
@@ -249,7 +249,7 @@ class Tail:
         tokens = tokens[2:] if len(tokens) == 9 else tokens[4:]
         seq, delivered, time = int(tokens[3]), int(tokens[4]), int(tokens[5])
         if delivered != self._delivered + 1:
-            log.info("stream %s: a message on the way was lost; reading it again", self._stream)
+            log.info("stream %s: a message was lost on the way; reading it again", self._stream)
             self._broken.set()
             return
         self._delivered = delivered

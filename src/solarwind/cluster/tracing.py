@@ -19,16 +19,17 @@ _PAGE = 256
 _PAGE_BYTES = 4 << 20
 
 
-async def find(session: Session, layout: Layout, partition: int, id: str) -> tuple[Batch, int] | None:
-    """Return the event with that id, given or made, in one stream: its batch, and its index there."""
+async def find(session: Session, layout: Layout, partition: int, id: str, topic: str = ">") -> tuple[Batch, int] | None:
+    """Return the event with that id, given or made, in one stream, or of one topic in it: its batch, and its index
+    there."""
     stream = layout.events_stream(partition)
-    given = await last_or_none(session, stream, layout.events_of(partition, who=id_name(id)))
+    given = await last_or_none(session, stream, layout.events_of(partition, who=id_name(id), topic=topic))
     if given is not None:
         raw = await whole(session, stream, given)
         batch = read_raw(raw) if raw is not None else None
         return None if batch is None else (batch, 0)
     made = read_id(id)
-    return None if made is None else await find_made(session, layout, partition, made, id)
+    return None if made is None else await find_made(session, layout, partition, made, id, topic)
 
 
 async def find_made(

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from ..keys import Key
 from .exchange import KeyOf
 from .log import Log, Stored
-from .rollout import Walk
+from .rollout import FEW, Walk
 from .spans import Spans
 from .state import State
 
@@ -35,6 +35,9 @@ class Backlog:
         self._state = state
         self._delayed = delayed
         self._cursor = state.floor
+        self._far = 0  # how far it was before it went back
+        self._counted = 0, 0, 0  # see `count_ahead`: from where on, up to where, and how many
+        self._own = -1  # the event of its own at which `pass_others` stopped last
         self._claimed = state.done.copy()
         self._claimed.update(in_flight)
         self._claim_delayed()
@@ -44,8 +47,13 @@ class Backlog:
 
     @property
     def cursor(self) -> int:
-        """The position below which everything was looked at."""
+        """The position below which there is nothing to look at."""
         return self._cursor
+
+    @property
+    def seen(self) -> int:
+        """The position below which everything was looked at, though some of it may have to be looked at again."""
+        return max(self._far, self._cursor)
 
     def through(self, end: int) -> bool:
         """Return whether there is nothing to hand out below `end`."""
@@ -80,7 +88,7 @@ class Backlog:
         self, stored: Stored, end: int, max_count: int, log: Log, walk: Walk
     ) -> tuple[Stored, Sequence[int]] | Missing | None:
         """Do what `next` does, for the events that are in this track."""
-        picks: list[int] = []
+        picks = Spans()
         until = self._cursor + LOOK_AHEAD
         self.more = False
         start, gap = self._claimed.gap(self._cursor)
@@ -95,30 +103,74 @@ class Backlog:
                 if found is None:
                     return Missing(start)
                 stored = found
-            stop = walk.begin(start, min(end if gap is None else gap, end, stored.stop))
-            at = start
-            while at < stop and len(picks) < max_count:
-                if walk.owns(stored.batch, at - stored.start, at):
-                    picks.append(at)
-                at += 1
-            walk.end(at)
-            self._claimed.add(start, at)
-            self._cursor = at
-            if len(picks) == max_count:
+            stop = min(end if gap is None else gap, end, stored.stop)
+            stop, own = walk.own(stored, start, stop, max_count)
+            if (count := len(own)) > max_count:
+                own, count = own.first(max_count), max_count
+                stop = own.edges[-1]
+            walk.end(stop, own)
+            picks.update(own)
+            max_count -= count
+            self._claimed.add(start, stop)
+            self._cursor = stop
+            if not max_count:
                 break
-            start, gap = self._claimed.gap(at)
+            start, gap = self._claimed.gap(stop)
             walk.leap(start)
-        return (stored, picks) if picks else None
+        return (stored, picks.positions()) if picks else None
 
-    def back(self, positions: Spans) -> None:
+    def pass_others(self, end: int, log: Log, walk: Walk) -> Missing | None:
+        """Go past events of other tracks, up to the next of its own, which is not claimed. So it is known whether any
+        pends, also while no instance can get it."""
+        until = self._cursor + LOOK_AHEAD
+        self.more = False
+        while True:
+            start, gap = self._claimed.gap(self._cursor)
+            self._leap(start)
+            if start >= end or start == self._own:
+                return None
+            if start >= until:
+                self.more = True
+                return None
+            stored = log.find(self._state.topic, start)
+            if stored is None:
+                return Missing(start)
+            stop, own = walk.own(stored, start, min(end if gap is None else gap, end, stored.stop), FEW)
+            if own:
+                stop = self._own = own.edges[0]
+            walk.end(stop, Spans())
+            self._claimed.add(start, stop)
+            self._cursor = stop
+
+    def count_ahead(self, end: int, log: Log, walk: Walk) -> None:
+        """Count the track's own events beyond what was seen, as far as the log is in memory."""
+        seen, stop, count = self.counted
+        until = stop + LOOK_AHEAD
+        while stop < end and (stored := log.find(self._state.topic, stop)) is not None:
+            if stop >= until:
+                self.more = True
+                break
+            stop, own = walk.look(stored, stop, min(end, stored.stop), FEW)
+            own.difference_update(self._claimed)
+            count += len(own)
+        self._counted = seen, stop, count
+
+    @property
+    def counted(self) -> tuple[int, int, int]:
+        """What is `seen`, up to where events beyond it are counted, and how many of these are the track's own."""
+        seen = self.seen
+        return self._counted if self._counted[0] == seen else (seen, seen, 0)
+
+    def unclaim(self, positions: Spans) -> None:
         """Hand these positions out again: they were claimed, but no instance has them."""
         if positions:
             self._claimed.difference_update(positions)
+            self._far = self.seen
             self._cursor = min(self._cursor, positions.edges[0])
 
-    def due(self, position: int) -> None:
+    def end_wait(self, position: int) -> None:
         """Hand this position out again, because its wait is over."""
-        self.back(Spans((position, position + 1)))
+        self.unclaim(Spans((position, position + 1)))
 
     def finish(self, positions: Spans) -> None:
         """Note that these positions are done."""
@@ -215,11 +267,11 @@ class Lanes(Backlog):
         picks: list[int] = []
         lanes, out, delayed, walk = self._lanes, self._out, self._delayed, self.walk
         key_of, batch, first = self._key, stored.batch, stored.start
+        positions: Sequence[int] = range(start, stop)
         if walk is not None:
-            stop = walk.begin(start, stop)
-        for position in range(start, stop):
-            if walk is not None and not walk.owns(batch, position - first, position):
-                continue
+            stop, own = walk.own(stored, start, stop, max_count)
+            positions = own.positions()
+        for position in positions:
             key = key_of(batch, position - first)
             if key is None:
                 if position not in delayed:
@@ -244,15 +296,15 @@ class Lanes(Backlog):
                 stop = position + 1
                 break
         if walk is not None:
-            walk.end(stop)
+            walk.end(stop, own.within(start, stop))
         self._claimed.add(start, stop)
         self._cursor = stop
         return picks
 
-    def back(self, positions: Spans) -> None:
+    def unclaim(self, positions: Spans) -> None:
         self._ready.extend(positions.positions())
 
-    def due(self, position: int) -> None:
+    def end_wait(self, position: int) -> None:
         if position in self._delayed_behind:
             self._delayed_behind.remove(position)  # it follows in its turn
         elif position < self._cursor or position in self._claimed:  # else it is yet to be looked at

@@ -6,6 +6,7 @@ back for a moment, so that instances that keep up lose none of them.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -30,7 +31,7 @@ class Copies:
         """Make copies of what was just accepted: one for every instance that the exchange chooses."""
         purpose, instances, exchange = track.purpose, list(track.instances), track.exchange
         copied = Spans()
-        picks = track.own(stored)
+        picks = track.own_positions(stored)
         shares = []
         if picks and instances and exchange is not None:
             shares = self._dispatcher.share(track, exchange, stored, picks, instances)
@@ -39,11 +40,13 @@ class Copies:
             copied.update(part)
         purpose.dropped += len(picks) - len(copied)
         if parts:
+            if purpose.held is None:
+                purpose.held = deque()
             purpose.held.append((stored, stored.start, parts))
             purpose.held_bytes += len(stored.batch.data)
-            self.hand_on(purpose, now)
+            self.fill_buffers(purpose, now)
 
-    def hand_on(self, purpose: Purpose, now: int) -> None:
+    def fill_buffers(self, purpose: Purpose, now: int) -> None:
         """Move copies into the instances' buffers, as far as instances that keep up lose none by it."""
         there, receivers = purpose.instances, dict[int, Instance]()
         while purpose.held:
@@ -61,7 +64,7 @@ class Copies:
             for instance, part in here:
                 for low, high in part.within(start, stop) if not instance.leaving else ():
                     receivers[instance.id] = instance
-                    purpose.dropped += instance.buffer(stored, low, high, self._limits)
+                    purpose.dropped += instance.add_copies(stored, low, high, self._limits)
                     made += high - low
             purpose.dropped += sum([len(part.within(start, stop)) for _, part in parts]) - made
         for receiver in receivers.values():
@@ -90,27 +93,28 @@ class Copies:
         """Go on with copies that were held back, because the timer that was set for `when` has fired."""
         if purpose.look_at == when:
             purpose.look_at = 0
-            self.hand_on(purpose, now)
+            self.fill_buffers(purpose, now)
 
     def drain(self, instance: Instance, now: int) -> None:
-        """Hand an instance as many of its copies as it has room for."""
-        if instance.copies:
-            instance.quota = MAX_ROOM
+        """Hand an instance as many of its copies as it has room for, unless its purpose is paused."""
+        if not instance.copies or self._dispatcher.instances[instance.id][1].paused:
+            return
+        instance.quota = MAX_ROOM
         while instance.copies and instance.free:
-            stored, picks = instance.unbuffer(instance.free)
+            stored, picks = instance.pop_copies(instance.free)
             self._lease(instance, stored, picks, now)
 
     def _lease(self, instance: Instance, stored: Stored, picks: Sequence[int], now: int) -> None:
-        lease = Lease(self._dispatcher.next_number(), instance, Spans.of(picks), copies_of=stored)
+        lease = Lease(self._dispatcher.next_number(), instance, Spans.of(picks), stored=stored)
         self._dispatcher.hand_over(lease, stored, picks, {}, now)
 
     def note(self, lease: Lease, done: int, failed: int, returned: Spans, now: int) -> None:
         """Note what an instance made of some of its copies. A handler that raised is logged in its own process."""
-        instance, stored = lease.instance, lease.copies_of
+        instance, stored = lease.instance, lease.stored
         purpose = self._dispatcher.instances[instance.id][1]
         purpose.copies_handled += done
         purpose.dropped += failed
         if stored is not None:
-            instance.rebuffer(stored, returned)
+            instance.put_back_copies(stored, returned)
         self.drain(instance, now)
-        self.hand_on(purpose, now)
+        self.fill_buffers(purpose, now)

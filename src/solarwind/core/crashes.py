@@ -70,7 +70,7 @@ class Crashes:
                 continue
             track.suspects.remove(position, position + 1)
             error = f"its handler did not come to an end {tried} times: the process died or hung"
-            self._dispatcher.change(track, Change(*track.key, dead=[letter_of(position, tried, now, error)]))
+            self._dispatcher.give_up(track, [letter_of(position, tried, now, error)])
             which = f"event {stored.batch.id(position - stored.start)} on topic {track.topic!r}"
             purpose = track.purpose
             text = f"{which} for {purpose.name!r}, now a dead letter: {error}"
@@ -115,7 +115,7 @@ class Crashes:
         process.closed = bool(process.waiting) or process.last_end is not None
         if was_closed and not process.closed:  # those that had their turn come last
             instances = list(process.instances.values())
-            there = dict.fromkeys(track for _, purpose in instances for track in purpose.tracks.values())
+            there = dict.fromkeys(track for _, purpose in instances for track in purpose.all_tracks)
             for instance, _ in instances:
                 self._dispatcher.copies.drain(instance, now)
             for track in [*(each for each in there if each not in ended), *ended]:
@@ -139,9 +139,9 @@ class Crashes:
             share for share in self._dispatcher.share(track, exchange, stored, [position], candidates) if share[1]
         ]
         if not shares:
-            track.last_attempts.rotate(-1)
+            track.last_attempts.append(track.last_attempts.pop(0))
             return False
-        track.last_attempts.popleft()
+        track.last_attempts.pop(0)
         instance = self._dispatcher.instances[shares[0][0].id][0]
         # Elsewhere the dispatcher outlives the process, and counts what it was lost with.
         lease = self._dispatcher.lease(track, instance, stored, [position], now, counted=process.home)

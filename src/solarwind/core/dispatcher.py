@@ -16,14 +16,15 @@ done comes out as effects (`pop_effects`) and as changes to be committed (`pop_c
 out, and reports back. Nothing here waits, and nothing here knows a clock, a socket, a thread or a database.
 
 Positions number a topic's events from 0. A backlog is arithmetic on them (see `spans` and `backlog`), never
-a list of events. What is done for fan-outs is in `copies`, and what is done after something died in `crashes`.
+a list of events. What is done for fan-outs is in `copies`, for shadows in `shadows`, and after something died in
+`crashes`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from heapq import heappop
-from typing import Any
+from typing import Any, Literal
 
 from ..batch import Batch
 from .backlog import Backlog, Missing
@@ -31,16 +32,19 @@ from .copies import Copies
 from .crashes import Crashes
 from .effects import Failure, Fetch, Offer, Report
 from .exchange import Direct, Exchange, Portions
-from .instance import MAX_ROOM, Instance, Lease
+from .facts import Note
+from .instance import MAX_LAST_ERROR, MAX_ROOM, Instance, Lease
 from .log import Log, Stored
 from .process import Process
 from .purpose import Purpose
-from .registry import GONE, Registry, Topic
-from .spans import Spans
+from .registry import Registry, Topic
+from .shadows import Shadows
+from .spans import Positions, Spans
 from .state import Change, Letter, Waiting
 from .track import MARGIN, Track, letter_of
+from .versions import GONE, Versions
 
-TOGETHER = 100  # purposes that get a batch in one turn, so that others get theirs
+PURPOSES_A_TURN = 100  # that get a batch; then other work has its turn
 MAX_BEHIND = 16  # batches that some purposes have not got yet; then that is done first
 
 
@@ -52,6 +56,8 @@ class Dispatcher(Registry):
         super().__init__(log, random, **how)
         self.copies = Copies(self)
         self.crashes = Crashes(self)
+        self.shadows = Shadows(self)
+        self.versions = Versions(self)
 
     # 1 ------------------------------------------------------------------------------------------------
 
@@ -76,12 +82,12 @@ class Dispatcher(Registry):
         """Dispatch a batch that the store has. It belongs to the dispatcher from here on."""
         topic = self.topics[stored.batch.topic]
         topic.end = stored.stop
-        if len(topic.purposes) <= TOGETHER and not topic.behind:
+        if len(topic.purposes) <= PURPOSES_A_TURN and not topic.behind:
             self.for_each_purpose(topic.purposes.values(), stored, now)
             return
         topic.behind += 1
-        self._passes.append((topic, stored, list(reversed(topic.purposes.values()))))
-        while len(self._passes) > MAX_BEHIND:
+        self._put_off.append((topic, stored, list(reversed(topic.purposes.values()))))
+        while len(self._put_off) > MAX_BEHIND:
             self.go_on(now)
 
     # 3 ------------------------------------------------------------------------------------------------
@@ -93,16 +99,16 @@ class Dispatcher(Registry):
     @property
     def behind(self) -> bool:
         """Whether something was put off for `go_on`, so that other work is not held up."""
-        return bool(self._passes or self._looking)
+        return bool(self._put_off or self._looking)
 
     def go_on(self, now: int) -> None:
         """Do a piece of what was put off."""
-        if self._passes:
-            topic, stored, purposes = self._passes[0]
-            some = purposes[: -TOGETHER - 1 : -1]
-            del purposes[-TOGETHER:]
+        if self._put_off:
+            topic, stored, purposes = self._put_off[0]
+            some = purposes[: -PURPOSES_A_TURN - 1 : -1]
+            del purposes[-PURPOSES_A_TURN:]
             if not purposes:
-                self._passes.popleft()
+                self._put_off.popleft()
                 topic.behind -= 1
             there = [purpose for purpose in some if topic.purposes.get(purpose.name) is purpose]
             self.for_each_purpose(there, stored, now)
@@ -122,6 +128,8 @@ class Dispatcher(Registry):
                 self.exchange(track, now)
             elif copied_from <= fresh.start:
                 self.copies.hand_out(track, fresh, now)
+        if purpose.shadows:
+            self.shadows.hand_out(purpose, fresh, now)
 
     # 4 ------------------------------------------------------------------------------------------------
 
@@ -132,21 +140,24 @@ class Dispatcher(Registry):
             self.crashes.assign_process(track, now)
 
     def _hand_out(self, track: Track, now: int) -> None:
-        topic = self.topics[track.topic]
-        exchange = track.exchange
-        if exchange is None or not exchange.pends or track.fetching:
+        exchange, shadow, instances = track.exchange, track.shadow, track.instances
+        if track.fetching:
             return
-        backlog, instances = track.backlog, track.instances
-        if backlog is None or not instances:
+        if exchange is None or not exchange.pends or not instances:
+            self._pass_others(track)
+            return
+        end, log = (self.topics[track.topic].end, self.log) if shadow is None else (shadow.end, shadow)
+        backlog = track.backlog
+        if backlog is None:
             return
         divided = False
         while True:
             if track.reached is not None and backlog.cursor + track.margin > track.state.reach:
                 self._reach_ahead(track, backlog, instances)
-            if backlog.through(topic.end):
+            if backlog.through(end):
                 return
             if not divided:
-                self._divide(exchange, backlog, instances, topic.end)
+                self._divide(exchange, backlog, instances, end)
                 divided = True
             ready, room = [], 0
             for instance in instances:
@@ -154,8 +165,9 @@ class Dispatcher(Registry):
                     ready.append(instance)
                     room += free
             if not ready:
+                self._pass_others(track)
                 return
-            found = track.next(topic.end, room, self.log, ready)
+            found = track.next(end, room, log, ready)
             if backlog.walk is not None and backlog.walk.passed:
                 self.change(track, Change(*track.key))  # what was started goes into the commit
             rejected = exchange.keyed and self._note_keyless(track, now)
@@ -170,6 +182,25 @@ class Dispatcher(Registry):
                 return
             if not self._hand_to(track, exchange, found, ready, now):
                 return
+
+    def _pass_others(self, track: Track) -> None:
+        """Go past events of other tracks, because there is nobody to whom the track's own could be handed out."""
+        topic, purpose = self.topics[track.topic], track.purpose
+        if not track.splits or track.shadow is not None or topic.purposes.get(purpose.name) is not purpose:
+            return
+        backlog = track.backlog
+        if backlog is None or backlog.walk is None:
+            return
+        end = track.state.pends_until(topic.end)
+        missing = backlog.pass_others(end, self.log, backlog.walk)
+        if missing is None and not backlog.more and not track.instances:  # else it is soon somewhere else
+            backlog.count_ahead(end, self.log, backlog.walk)
+        if backlog.walk.passed:
+            self.change(track, Change(*track.key))
+        if missing is not None:
+            self.fetch(track, missing)
+        elif backlog.more:
+            self._looking[track] = None
 
     def _hand_to(
         self,
@@ -226,12 +257,14 @@ class Dispatcher(Registry):
     ) -> Lease:
         """Lease events to an instance: they are its own until it reports, leaves, or is silent for its lease. With
         `counted`, the attempt is counted, durably, before it begins."""
-        picks = part if isinstance(part, range) else list(part)
+        picks = part if isinstance(part, range | Positions) else list(part)
         lease = Lease(self.next_number(), instance, Spans.of(picks), track=track, counted=counted)
         tried = track.state.tried
         before = {position: tried[position] for position in picks if position in tried} if tried else {}
+        if track.purpose.shadows:
+            lease.stored = stored
         if counted:
-            track.counted += 1
+            track.counted_leases += 1
             track.suspects.difference_update(lease.positions)
             started = [(position, tried.get(position, 0) + 1) for position in picks]
             self.change(track, Change(*track.key, started=started))
@@ -247,17 +280,27 @@ class Dispatcher(Registry):
         instance, edges = lease.instance, lease.positions.edges
         low, high = edges[0] - stored.start, edges[-1] - stored.start
         lease.event_bytes = stored.batch.bytes_of(low, high) // (high - low)
+        header = stored.batch.header
+        lease.handed_at, lease.fired_at = now, header.time + header.times[low]
+        if header.due is not None:
+            lease.fired_at = max(lease.fired_at, header.due[low] or 0)
         if not instance.leases:  # else it is at work already, and getting more is no sign of life
             instance.alive_until = now + instance.join.lease_ns
             instance.moved_at = now
-        instance.add_lease(lease)
+        instance.add_lease(lease, len(picks))
         instance.quota -= len(picks)
         instance.used = self.next_number()
         instance.process.lost_with = -1
-        self.effects.append(Offer(instance.id, lease.id, stored, picks, tried, after_commit=lease.counted))
+        shadow = lease.shadow is not None
+        self.effects.append(Offer(instance.id, lease.id, stored, picks, tried, lease.counted, shadow))
 
     def fetch(self, track: Track, position: int) -> None:
-        """Have the log read from this position on; the track waits for it."""
+        """Have the log read from this position on; the track waits for it. A shadow does without what it has no more:
+        nothing is read for it."""
+        if track.shadow is not None:
+            track.shadow.skip_from(position)
+            self._looking[track] = None
+            return
         track.fetching = True
         topic = self.topics[track.topic]
         topic.asked.setdefault(position, topic.end)
@@ -294,6 +337,10 @@ class Dispatcher(Registry):
         if not positions:
             return False
         statement, (topic, name) = track.statement, track.purpose.key
+        if track.shadow is not None:
+            if statement.key_missing == "reject":
+                self.change(track, Change(*track.key, skipped=Spans.of(positions)))
+            return statement.key_missing == "reject"
         what = f"the field {statement.key} of its payload" if statement.key else "key= when it is fired"
         rejects = statement.key_missing == "reject"
         if new and new == track.key_missing:
@@ -304,15 +351,15 @@ class Dispatcher(Registry):
             error, tried = f"expected a key, {what}, got none", track.state.tried
             letters = [Letter(position, tried.get(position, 0), now, error) for position in positions]
             track.suspects.difference_update(Spans.of(positions))
-            self.change(track, Change(*track.key, dead=letters))
+            self.give_up(track, letters)
         return rejects
 
     # 5 ------------------------------------------------------------------------------------------------
 
-    def post_send(self, report: Report, now: int) -> bool:
+    def post_send(self, report: Report, now: int, fired: Collection[Batch] = ()) -> bool:
         """Note what an instance made of its events. Return False if the lease is not, or no longer, its own, or if what
         it reports as done is not in the lease (a report that came twice): then nothing in the report counts, and
-        neither does what was fired with it."""
+        neither does what was `fired` with it, which is only compared where there are shadows."""
         found = self.instances.get(report.instance)
         if found is None:
             return False
@@ -322,13 +369,13 @@ class Dispatcher(Registry):
             self.note_silent(purpose, instance, now, silent=False)
         self.copies.drain(instance, now)
         lease = instance.leases.get(report.lease)
-        counts = lease is not None and self._note(lease, report, now)
+        counts = lease is not None and self._note(lease, report, fired, now)
         if counts and instance.process.closed:
             self.crashes.proceed(instance.process, now)
         self.further_partitions(purpose, now)
         return counts
 
-    def _note(self, lease: Lease, report: Report, now: int) -> bool:
+    def _note(self, lease: Lease, report: Report, fired: Collection[Batch], now: int) -> bool:
         """Remove what the report names from the lease. Return False where the report says that something is done, and
         none of that is in the lease."""
         instance, held = lease.instance, lease.positions
@@ -346,28 +393,59 @@ class Dispatcher(Registry):
                 failed.append(failure)
         returned = held.common(report.returned)
         held.difference_update(returned)
-        if done or failed:
+        settled = len(done)
+        if settled or failed:
             instance.moved_at = now
-        instance.remove_events(lease, len(done) + len(failed) + len(returned))
+            instance.settled += settled
+            instance.rate.note(instance.settled, now)
+        if failed:
+            instance.error = failed[-1].error[:MAX_LAST_ERROR]
+        instance.remove_events(lease, settled + len(failed) + len(returned))
         instance.observe(report.handled, report.busy_ns)
         if returned:
             instance.room = max(instance.join.room, instance.in_flight)
         track = lease.track
+        ended = settled + len(failed)
+        took_ns = instance.times.add(lease, report.handled, report.busy_ns, settled, ended, now) if ended else 0
         if track is not None:
+            if track.purpose.shadows or lease.shadow is not None:
+                done, failed = self.shadows.compare(lease, done, failed, fired, now)
             if done:
+                track.purpose.settled_at = now
+                self._note_end(track, lease, "settled", done, took_ns, now)
                 self.change(track, Change(*track.key, settled=done))
             if failed:
-                self._again(track, lease, failed, now)
+                self._note_failures(track, lease, failed, took_ns, now)
+                if not done and any(failure.verdict != "later" for failure in failed):
+                    track.purpose.note_failure(now)
             if returned:
                 self._return(track, lease, returned)
         if not held:
             self.crashes.note_end(lease)
             self.drop(lease)
         if track is None:
-            self.copies.note(lease, len(done), len(failed), returned, now)
+            self.copies.note(lease, settled, len(failed), returned, now)
         return True
 
-    def _again(self, track: Track, lease: Lease, failed: Iterable[Failure], now: int) -> None:
+    def _note_end(
+        self, track: Track, lease: Lease, verdict: Literal["settled", "dead"], ended: Spans, took_ns: int, now: int
+    ) -> None:
+        """Note, for operators, who is done with these events. It is called before the change that says so."""
+        tried, (topic, purpose, _), join = track.state.tried, track.key, lease.instance.join
+        note = Note(topic, purpose, verdict, ended.edges, join.version, join.origin, lease.handed_at, now, took_ns)
+        if tried:
+            few = ended.positions() if len(ended) < len(tried) else [at for at in tried if at in ended]
+            note.tried = [(at, tried[at] + (not lease.counted)) for at in few if at in tried]
+        self.notes.append(note)
+
+    def give_up(self, track: Track, letters: list[Letter]) -> None:
+        """Make events dead letters that no instance reported, and note that for operators."""
+        ended, tried = Spans.of([each.position for each in letters]), [(each.position, each.tried) for each in letters]
+        at, version = letters[-1].time, track.statement.version
+        self.notes.append(Note(*track.purpose.key, "dead", ended.edges, version, "", 0, at, 0, tried))
+        self.change(track, Change(*track.key, dead=letters))
+
+    def _note_failures(self, track: Track, lease: Lease, failed: Iterable[Failure], took_ns: int, now: int) -> None:
         """Retry events whose handlers did not return, or make them dead letters. All of them are one change, for there
         may be very many."""
         retry = track.purpose.statements[lease.instance.version].retry
@@ -384,6 +462,8 @@ class Dispatcher(Registry):
                 drawn = failure.after_ns or retry.delay_ns(tried, self.random)
                 change.waiting.append(Waiting(position, tried, now + min(drawn, retry.longest_ns(tried))))
                 change.retried += 1
+        if change.dead:
+            self._note_end(track, lease, "dead", Spans.of(each.position for each in change.dead), took_ns, now)
         self.change(track, change)
         for waiting in change.waiting:
             self.wake(waiting.due, track, waiting.position)
@@ -419,15 +499,15 @@ class Dispatcher(Registry):
                 self.copies.look_again(about, when, now)
             elif isinstance(about, Track):
                 if position == GONE:
-                    touched.update(dict.fromkeys(self.look_for_gone(about, when)))
+                    touched.update(dict.fromkeys(self.versions.look_for_gone(about, when)))
                 elif about.state.due.get(position) == when and position in about.delayed:
-                    about.due(position)
+                    about.end_wait(position)
                     touched[about] = None
             elif about.id in self.instances and self._is_lost(about, now):
                 purpose = self.instances[about.id][1]
                 silent.append(about.process)
-                touched.update(dict.fromkeys(purpose.tracks.values()))
-                self.remove_instance(purpose, about, died=True)
+                touched.update(dict.fromkeys(purpose.all_tracks))
+                self.remove_instance(purpose, about, now, died=True)
                 self.note_silent(purpose, about, now, silent=True)
         for process in [process for process in silent if process.closed]:
             self.crashes.proceed(process, now)
@@ -447,7 +527,7 @@ class Dispatcher(Registry):
         """When `tick` has something to do, in ns since 1970."""
         return self._timers[0][0] if self._timers else None
 
-    def remove_instance(self, purpose: Purpose, instance: Instance, *, died: bool) -> None:
+    def remove_instance(self, purpose: Purpose, instance: Instance, now: int, *, died: bool) -> None:
         """Take an instance's events from it. If it died, that was an attempt of each, and they are handed out with
         care. It may have been a last attempt only where its process had a single event in hand."""
         alone = died and instance.process.lose() == 1
@@ -457,6 +537,8 @@ class Dispatcher(Registry):
             instance.remove_events(lease, len(lease.positions))
             if lease.track is None:
                 purpose.dropped += len(lease.positions)
+            elif died and lease.shadow is not None:
+                self.shadows.lost(lease, now)
             elif died:
                 self.crashes.count(lease, lease.track, attempts if alone else attempts - 1)
             else:
@@ -471,7 +553,7 @@ class Dispatcher(Registry):
         del lease.instance.leases[lease.id]
         if lease.track is not None:
             del lease.track.leases[lease.id]
-            lease.track.counted -= lease.counted
+            lease.track.counted_leases -= lease.counted
 
     def needed(self, topic_name: str) -> Spans:
         """Return the positions of a topic that some purpose pends on or has as dead letters. The rest is history, kept

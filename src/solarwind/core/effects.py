@@ -19,7 +19,9 @@ class Join(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_field
     process it is in, for exchanges; those with one `process` end together, and one without is on its own. `lease_ns` is
     how long it may be silent with events in hand. `key_missing` is what becomes of an event without a key where the
     exchange is keyed: "handle" as one with a key of its own, or "reject". `retry` is how the version retries from now
-    on; None leaves it as stated before, which is `Retry()` for a new version.
+    on; None leaves it as stated before, which is `Retry()` for a new version. `rollout` is what becomes of a version
+    that is first seen beside others: "newest", it is current; "hold", it gets nothing yet; "shadow", it gets
+    copies of what the current one gets; or it has that share.
     """
 
     topic: str
@@ -33,6 +35,7 @@ class Join(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_field
     origin: str = ""
     key_missing: str = "handle"
     process: str = ""
+    rollout: str | float = "newest"
 
 
 class Failure(msgspec.Struct, frozen=True, array_like=True):
@@ -69,7 +72,8 @@ class Offer(msgspec.Struct, frozen=True):
     """The effect that hands events of one batch to an instance.
 
     `picks` are positions in order; `tried` has the attempts already made, of events that had any. With `after_commit`,
-    they are handed out only when every change so far is committed."""
+    they are handed out only when every change so far is committed. With `shadow` they are copies for a shadow: nothing
+    that their handlers fire is accepted."""
 
     instance: int
     lease: int
@@ -77,6 +81,7 @@ class Offer(msgspec.Struct, frozen=True):
     picks: Sequence[int]
     tried: dict[int, int]
     after_commit: bool = False
+    shadow: bool = False
 
 
 class Fetch(msgspec.Struct, frozen=True):

@@ -152,7 +152,7 @@ class Fanout(Exchange):
 
 
 _NAME = re.compile(r"[a-z0-9_-]+(:[a-z0-9_-]+)?")
-_MAX_GUESSED = 50  # characters of a name that is none
+_MAX_GUESSED = 50  # characters of an unknown name
 KEY_MISSING = ("handle", "reject")  # what becomes of an event without a key
 
 

@@ -8,13 +8,23 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Collection
+from typing import TYPE_CHECKING, Literal
 
 from .exchange import Exchange, Exchanges
+from .facts import Times
 from .instance import Instance, Lease
 from .log import Stored
+from .rates import Rates
+from .rollout import Division
 from .spans import Spans
 from .state import Statement
-from .track import Track
+from .track import Track, key_of
+
+if TYPE_CHECKING:
+    from .shadows import Difference, Shadow
+
+STEADY_NS = 10_000_000_000  # after an event was settled a purpose is not yet failing
+PurposeState = Literal["running", "paused", "nobody up", "failing"]
 
 MAX_HELD_BYTES = 64 << 20  # of batches whose copies are held back, of a purpose
 
@@ -28,21 +38,30 @@ class Purpose:
         self.name = name
         self.key = (topic, name)
         self.tracks: dict[int, Track] = {}
+        self.shadows: dict[int, Shadow] = {}  # by version; of most purposes there are none
+        self.differences: deque[Difference] | None = None  # the last ones; made when first needed
         self.instances: dict[int, Instance] = {}
         self.live: Counter[int] = Counter()  # version -> instances that do not leave
         self.silent: Counter[int] = Counter()  # how many of these are
         self.dropped = 0
         self.copies_handled = 0
         # Copies that are held back until those who keep up have room: (batch, from where on, whose they are).
-        self.held: deque[tuple[Stored, int, list[tuple[int, Spans]]]] = deque()
+        self.held: deque[tuple[Stored, int, list[tuple[int, Spans]]]] | None = None  # made when first needed
         self.held_bytes = 0  # of those batches
         self.look_at = 0  # when to look at them again
         # Once they are known; None again when that may have changed.
         self._active: Statement | None = None
         self._at_work: dict[int, dict[int, Instance]] = {}  # by version
         self._shares: dict[int, float] | None = None
+        self._division: Division | None = None  # made when first needed
         self.lease_ns: dict[int, int] = {}  # of the last instance of each version
+        self._failed = 0, 0  # since when handlers raise, and what was settled then
+        self.settled_at = 0  # when an event was last settled, as far as this dispatcher knows
         self.gone: dict[int, int] = {}  # a version with a share and no instance -> until when it keeps that
+        self.died = 0  # events that became dead letters, since the dispatcher started
+        self.rates: Rates | None = None
+        self.times: dict[int, Times] = {}  # by version
+        self.oldest = (-1, 0)  # the position of the oldest event that is not done, as last asked, and when it was fired
 
     @property
     def main(self) -> Track:
@@ -50,21 +69,38 @@ class Purpose:
         return self.tracks[0]
 
     @property
+    def all_tracks(self) -> Collection[Track]:
+        """Its tracks, and those of its shadows, which nothing is counted of."""
+        if not self.shadows:
+            return self.tracks.values()
+        return [*self.tracks.values(), *(shadow.track for shadow in self.shadows.values())]
+
+    @property
     def statements(self) -> dict[int, Statement]:
         return self.main.state.statements
+
+    @property
+    def paused(self) -> int:
+        """Since when it is paused, in ns since 1970; 0 where it is not."""
+        return self.main.state.paused
 
     # Versions
 
     @property
+    def line(self) -> list[int]:
+        """The versions that may be current, in the order in which they became so."""
+        rollout = self.main.state.rollout
+        return rollout.line or sorted(self.statements.keys() - dict(rollout.wanted).keys() - set(rollout.shadows))
+
+    @property
     def active(self) -> Statement:
-        """The statement of the version that gets the events: the highest with a live instance that is heard of, else
-        with a live one, else the highest known, of those for which no share is wanted."""
+        """The statement of the current version, which gets the events: the last in the line with a live instance that
+        is heard of, else with a live one, else the last."""
         if self._active is None:
-            shared = dict(self.main.state.rollout.wanted)
-            live = [version for version in +self.live if version not in shared]
+            line = self.line
+            live = [version for version in line if self.live[version]]
             awake = [version for version in live if self.is_heard_of(version)]
-            known = [version for version in self.statements if version not in shared]
-            self._active = self.statements[max(awake or live or known)]
+            self._active = self.statements[(awake or live or line)[-1]]
         return self._active
 
     def is_heard_of(self, version: int) -> bool:
@@ -79,21 +115,28 @@ class Purpose:
             self._shares = dict(splits[-1].shares) if splits else {}
         return self._shares
 
+    @property
+    def division(self) -> Division:
+        """How its events are divided among its tracks."""
+        if self._division is None:
+            self._division = Division(lambda: self.main.state.rollout.splits, key_of)
+        return self._division
+
     def key_of_shares(self, shares: list[tuple[int, float]]) -> str | None:
         """Return the field by which these versions and the active one divide the events, if one of them states any."""
         stated = [self.statements[version] for version, _ in shares] + [self.active]
         return next((each.key for each in stated if each.key is not None), None)
 
     def at_work(self, version: int) -> Collection[Instance]:
-        """Return the instances of a version that are not leaving."""
+        """Return the instances of a version that are not leaving; none while the purpose is paused."""
         there = self._at_work.get(version)
         if there is None:
-            instances = self.instances.items()
+            instances = self.instances.items() if not self.paused else ()
             there = {id: each for id, each in instances if each.version == version and not each.leaving}
             self._at_work[version] = there
         return there.values()
 
-    def enter(self, instance: Instance) -> None:
+    def add(self, instance: Instance) -> None:
         """Add an instance."""
         self.instances[instance.id] = instance
         self.live[instance.version] += 1
@@ -119,16 +162,17 @@ class Purpose:
             self.silent[instance.version] += 1 if silent else -1
             self.note_change()
 
-    def forget(self, instance: Instance) -> None:
+    def remove(self, instance: Instance) -> None:
         """Remove an instance."""
         self.begin_leaving(instance)
         del self.instances[instance.id]
 
     def note_change(self) -> None:
-        """Note that an instance came or went, or that a version was stated: other instances may be at work now."""
+        """Note that an instance came or went, that a version was stated, or that it was paused or resumed: other
+        instances may be at work now."""
         self._active = self._shares = None
         self._at_work.clear()
-        for track in self.tracks.values():
+        for track in self.all_tracks:
             track.note_change()
 
     @property
@@ -141,6 +185,51 @@ class Purpose:
         exchange = self.exchange
         return exchange is None or exchange.pends
 
+    # How it stands
+
+    @property
+    def died_at(self) -> int:
+        """When the last of its dead letters died, in ns since 1970; 0 where none ever did."""
+        return max([track.state.died_at for track in self.tracks.values()])
+
+    def note_failure(self, now: int) -> None:
+        """Note that handlers raised and that nothing was settled with it. A purpose that settled something of late
+        does not fail: one event in a hundred may, and its state would change with each."""
+        if not self.failing_since and now - self.settled_at >= STEADY_NS:
+            self._failed = now, self.settled
+
+    @property
+    def failing_since(self) -> int:
+        """Since when handlers raise and nothing is settled, in ns since 1970; 0 where that is not so."""
+        since, settled = self._failed
+        return since if since and settled == self.settled else 0
+
+    def times_of(self, version: int) -> Times:
+        """Return how long a version's events took."""
+        times = self.times.get(version)
+        if times is None:
+            times = self.times[version] = Times()
+        return times
+
+    def has_nobody_up(self, end: int) -> bool:
+        """Return whether events pend for which no instance is at work. One that leaves is so while it has events in
+        hand: a client that takes events by HTTP is back once it has settled them."""
+        without = [track for track in self.tracks.values() if not track.instances and track.pending(end)]
+        if not without:
+            return False
+        busy = {each.version for each in self.instances.values() if each.in_flight and not each.silent}
+        return any(track.statement.version not in busy for track in without)
+
+    def state(self, end: int) -> PurposeState:
+        """Return its state, where `end` is that of its topic."""
+        if self.paused:
+            return "paused"
+        if self.has_nobody_up(end):
+            return "nobody up"
+        if self.failing_since and (self.pending(end) or self.in_flight or self.dead):
+            return "failing"
+        return "running"
+
     # Numbers
 
     @property
@@ -151,12 +240,26 @@ class Purpose:
     @property
     def copies(self) -> int:
         """The number of a fan-out's copies: in its instances' buffers, and held back."""
-        held = [len(part.within(start, stored.stop)) for stored, start, parts in self.held for _, part in parts]
+        held = [len(part.within(start, stored.stop)) for stored, start, parts in self.held or () for _, part in parts]
         return sum([instance.copied for instance in self.instances.values()]) + sum(held)
 
     def pending(self, end: int) -> int:
         """Return the number of events that are neither done nor in hand, and of a fan-out's copies."""
-        return sum([track.pending(end) for track in self.tracks.values()]) + self.copies
+        count = sum([track.pending(end) for track in self.tracks.values()])
+        if count and len(self.tracks) > 1:  # some of them may count by their shares, rounded up
+            in_hand = sum([len(lease.positions) for track in self.tracks.values() for lease in track.leases.values()])
+            count = min(count, max(1, end - (self.oldest_position(end) or 0) - in_hand))
+        return count + self.copies
+
+    def oldest_position(self, end: int) -> int | None:
+        """Return the position of the oldest event that is not done; None where there is none."""
+        oldest = [track.oldest_position for track in self.tracks.values() if track.not_done(end) > 0]
+        return min(oldest, default=None)
+
+    def oldest_copy(self) -> int | None:
+        """Return when the oldest of a fan-out's copies was fired, of those in its instances' buffers."""
+        first = [instance.copies[0] for instance in self.instances.values() if instance.copies]
+        return min([stored.batch.time(start - stored.start) for stored, start, _ in first], default=None)
 
     @property
     def delayed(self) -> int:
@@ -182,16 +285,25 @@ class Purpose:
             dead.update(track.state.dead)
         return dead
 
+    @property
+    def dead_count(self) -> int:
+        return sum([track.state.dead_count for track in self.tracks.values()])
+
+    def is_dead(self, position: int) -> bool:
+        """Return whether there is a dead letter of the event at that position."""
+        return any(position in track.state.dead for track in self.tracks.values())
+
     def left(self, end: int) -> list[str]:
         """Return in words what a retirement would forget."""
-        pending = sum([track.open(end) for track in self.tracks.values()])
+        pending = sum([track.not_done(end) for track in self.tracks.values()])
         counts = (
             (pending, "pending event"),
-            (len(self.dead), "dead letter"),
+            (self.dead_count, "dead letter"),
             (len(self.instances), "live instance"),
         )
         return [f"{count} {what}{'s' * (count > 1)}" for count, what in counts if count]
 
     @property
-    def flying(self) -> int:
-        return sum(instance.in_flight for instance in self.instances.values())
+    def in_flight(self) -> int:
+        copies = sum([shadow.in_hand for shadow in self.shadows.values()]) if self.shadows else 0
+        return sum(instance.in_flight for instance in self.instances.values()) - copies

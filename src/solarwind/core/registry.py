@@ -5,32 +5,33 @@ after a restart. What happens to events is in `dispatcher`, which builds on this
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from heapq import heappush
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from ..errors import BadArgument, Busy, ConflictError, NotAllowed, NotFound
+from ..errors import Busy, ConflictError, NotAllowed
 from ..failure import Retry
 from ..limits import Limits
+from ..names import no_purpose
 from .effects import Closed, Effect, Fault, Join
 from .exchange import Exchanges
+from .facts import Note
 from .instance import Instance
 from .log import Log, Stored
 from .process import Process
 from .purpose import Purpose
-from .rollout import Rollout, Split
+from .rates import Rates, RecentRate
 from .spans import Spans
-from .state import Change, Snapshot, State, Statement, recovered
+from .state import Change, Creation, Snapshot, State, Statement, recovered
 from .track import Track
 
 if TYPE_CHECKING:
     from .copies import Copies
     from .crashes import Crashes
-
-
-GONE = -1  # in place of a position: a timer to see whether the track's version is there
+    from .shadows import Shadows
+    from .versions import Versions
 
 
 class Topic(msgspec.Struct, eq=False):
@@ -44,18 +45,7 @@ class Topic(msgspec.Struct, eq=False):
     asked: dict[int, int] = msgspec.field(default_factory=dict)  # position to fetch -> the end when it was asked for
     purposes: dict[str, Purpose] = msgspec.field(default_factory=dict)
     behind: int = 0  # batches that are accepted, but not all purposes have got yet
-
-
-def no_purpose(topic: str, purpose: str, there: Collection[str] = ()) -> NotFound:
-    """Return the refusal for a purpose that a topic does not have; `there` are those that it has."""
-    names = ", ".join(map(repr, sorted(there)[:5]))
-    has = f"it has {names}" if names else "it has no purposes"
-    return NotFound(f"expected a purpose of topic {topic!r}, got {purpose!r}, which is none: {has}")
-
-
-def no_topic(topic: str) -> NotFound:
-    """Return the refusal for a topic that has no events and no purposes."""
-    return NotFound(f"expected a topic that something was fired on or listens to, got {topic!r}, which is none")
+    rates: Rates | None = None
 
 
 class Registry:
@@ -63,6 +53,8 @@ class Registry:
 
     copies: Copies  # of fan-outs
     crashes: Crashes  # what is done after one
+    shadows: Shadows  # versions that get copies of what the current one gets
+    versions: Versions  # which is current, and which have shares
 
     def __init__(
         self,
@@ -80,6 +72,8 @@ class Registry:
         survives the process, which is `home` (see `Join.process`)."""
         self.topics: dict[str, Topic] = {}
         self.instances: dict[int, tuple[Instance, Purpose]] = {}
+        # Those of whose events some have no instance at work, and since when; 0 since before this dispatcher.
+        self.alone: dict[Purpose, int] = {}
         self.exchanges = exchanges or Exchanges()
         self.limits = limits or Limits()
         self.log = log
@@ -90,6 +84,7 @@ class Registry:
         self._processes: dict[str, Process] = {}
         self.effects: list[Effect] = []  # that are to be carried out next
         self.changes: list[Change] = []  # that are to be committed next
+        self.notes: list[Note] = []  # likewise
         # (when, n, of a retry its track and position, of a lease its instance, of held copies their purpose)
         self._timers: list[tuple[int, int, Track | Instance | Purpose, int]] = []
         self._number = 0
@@ -97,7 +92,7 @@ class Registry:
         self._creating: Counter[tuple[str, str, int]] = Counter()  # tracks, until they are durable
         # What is put off, so that others get their turn: batches, with the purposes that are still to get them, the
         # first last; and purposes that look for what they can hand out.
-        self._passes: deque[tuple[Topic, Stored, list[Purpose]]] = deque()
+        self._put_off: deque[tuple[Topic, Stored, list[Purpose]]] = deque()
         self._looking: dict[Track, None] = {}
 
     def further_partitions(self, purpose: Purpose, now: int, fresh: Stored | None = None) -> None:
@@ -108,7 +103,7 @@ class Registry:
         """Hand out what the track has, as far as its instances have room."""
         raise NotImplementedError
 
-    def remove_instance(self, purpose: Purpose, instance: Instance, *, died: bool) -> None:
+    def remove_instance(self, purpose: Purpose, instance: Instance, now: int, *, died: bool) -> None:
         """Take an instance's events from it."""
         raise NotImplementedError
 
@@ -141,14 +136,24 @@ class Registry:
         retry = join.retry or (before.retry if before is not None else Retry())
         statement = Statement(join.version, join.exchange, join.key, join.key_missing, retry)
         if purpose is None:
-            purpose = self._create(topic, join.purpose, statement, since)
+            purpose = self._create(topic, join.purpose, statement, since, now)
         elif statement != before:
-            self._state(purpose, statement, before)
+            self._state(purpose, statement, before, join)
         process = self._process(join.process)
-        instance = Instance(self.next_number(), join, join.room, self.limits.in_hand_bytes, process)
-        purpose.enter(instance)
+        instance = Instance(
+            self.next_number(),
+            join,
+            join.room,
+            self.limits.in_hand_bytes,
+            process,
+            purpose.times_of(join.version),
+            joined_at=now,
+            heard_at=now,
+            rate=RecentRate(now),
+        )
+        purpose.add(instance)
         process.instances[instance.id] = (instance, purpose)
-        self._note_change(topic, purpose, now)
+        self.note_change(topic, purpose, now)
         self.instances[instance.id] = (instance, purpose)
         self.further_partitions(purpose, now)
         return instance.id
@@ -169,7 +174,7 @@ class Registry:
         if not process.instances and process.last_end is None:
             self._processes.pop(process.name, None)
 
-    def _create(self, topic: Topic, name: str, statement: Statement, since: int) -> Purpose:
+    def _create(self, topic: Topic, name: str, statement: Statement, since: int, now: int) -> Purpose:
         if self._purposes >= self.limits.names:
             raise Busy(f"expected no more than {self.limits.names:,} purposes, got another: {name!r}")
         self._purposes += 1
@@ -177,124 +182,69 @@ class Registry:
         state = State(topic.name, name)
         exchange = self.exchanges.lookup(statement.exchange)
         if exchange is not None and not exchange.pends:
-            change = Change(topic.name, name, created=topic.end, stated=[statement], copied_from=topic.end)
+            change = Change(topic.name, name, created=Creation(topic.end, now), copied_from=topic.end)
         else:
-            change = Change(topic.name, name, created=since, stated=[statement])
+            change = Change(topic.name, name, created=Creation(since, now))
+        change.stated = [statement]
         state.apply(change)
         self.changes.append(change)
         topic.purposes[name] = purpose
-        self._add_track(purpose, state, reached=-1)
+        self.add_track(purpose, state, reached=-1)
         self._creating[purpose.main.key] += 1
         return purpose
 
-    def _add_track(self, purpose: Purpose, state: State, *, reached: int) -> Track:
+    def add_track(self, purpose: Purpose, state: State, *, reached: int) -> Track:
         track = Track(purpose, state, reached=reached if self.durable else None, limits=self.limits)
         purpose.tracks[state.track] = track
         return track
 
-    def _state(self, purpose: Purpose, statement: Statement, before: Statement | None) -> None:
+    def create_track(self, purpose: Purpose, state: State, since: int) -> Track:
+        """Add a track for a version's own events, from there on, and return it."""
+        track = self.add_track(purpose, state, reached=-1)
+        self._creating[track.key] += 1
+        self.change(track, Change(*track.key, created=Creation(since)))
+        return track
+
+    def _state(self, purpose: Purpose, statement: Statement, before: Statement | None, join: Join) -> None:
+        rollout = self.versions.first_seen(purpose, statement, join) if before is None else None
         if before is not None and not before.agrees_with(statement):
             raise ConflictError(
                 f"version {statement.version} of purpose {purpose.name!r} on topic {purpose.topic!r} stated "
                 f"{before}, this instance states {statement}: state the same, register for a purpose of your "
                 f"own, or join as a new version (version={max(purpose.statements) + 1}), which gets all that comes then"
             )
-        self.change(purpose.main, Change(*purpose.key, stated=[statement]))
+        self.change(purpose.main, Change(*purpose.key, stated=[statement], rollout=rollout))
 
-    def _note_change(self, topic: Topic, purpose: Purpose, now: int) -> None:
+    def note_change(self, topic: Topic, purpose: Purpose, now: int) -> None:
         """Note that an instance came, leaves or went, so that another exchange may be at work. From where on events are
         copied, and do not pend, is remembered; what pends at that moment goes on pending."""
-        if purpose.main.state.rollout.wanted or purpose.shares:
-            self._note_shares(topic, purpose, now)
+        self.versions.note_change(topic, purpose, now)
         for track in purpose.tracks.values():
-            self._note_exchange(topic, track)
+            self.note_exchange(topic, track)
+        self.note_alone(purpose, now)
+
+    def note_alone(self, purpose: Purpose, now: int) -> None:
+        """Note whether some of its events have no instance at work."""
+        end = self.topics[purpose.topic].end
+        tracks = purpose.tracks.values()
+        if all(track.instances or (track.number < 0 and not track.not_done(end)) for track in tracks):
+            self.alone.pop(purpose, None)
+        else:
+            self.alone.setdefault(purpose, now)
 
     def note_silent(self, purpose: Purpose, instance: Instance, now: int, *, silent: bool) -> None:
         """Note that an instance is silent or heard of again: its version may be without any."""
         purpose.note_silent(instance, silent)
-        self._note_change(self.topics[purpose.topic], purpose, now)
+        self.note_change(self.topics[purpose.topic], purpose, now)
 
-    def share_out(self, topic_name: str, name: str, version: int, share: float | None, now: int) -> None:
-        """Give a version this share of what is accepted from now on, by key or else by id; the rest is for the highest
-        version without a share. None takes the share away. Raise `NotFound`, and `BadArgument` for an impossible
-        share."""
-        purpose = self.purpose(topic_name, name)
-        if version not in purpose.statements:
-            known = ", ".join(map(str, sorted(purpose.statements)))
-            what = f"a version of purpose {name!r} on topic {topic_name!r}"
-            raise NotFound(f"expected {what}, one of {known}, got {version}")
-        wanted = dict(purpose.main.state.rollout.wanted)
-        wanted.pop(version, None)
-        if share is not None:
-            wanted[version] = share
-        if not all(0 <= each <= 1 for each in wanted.values()) or sum(wanted.values()) > 1:
-            raise BadArgument(f"expected shares of 0 to 1, together no more than 1, got {share} for version {version}")
-        if len(wanted) == len(purpose.statements):
-            raise BadArgument(f"expected a version without a share, for the rest, got shares for all of {name!r}")
-        rollout = Rollout(sorted(wanted.items()), purpose.main.state.rollout.splits)
-        self.change(purpose.main, Change(*purpose.main.key, rollout=rollout))
-        self._note_change(self.topics[topic_name], purpose, now)
-        self.further_partitions(purpose, now)
-
-    def _note_shares(self, topic: Topic, purpose: Purpose, now: int) -> None:
-        """Divide the events anew where that has changed. A version without an instance keeps its share for as long as
-        its last one's lease, and has it again when there is one."""
-        state, before = purpose.main.state, purpose.shares
-        for version, _ in state.rollout.wanted:
-            if purpose.is_heard_of(version):
-                purpose.gone.pop(version, None)
-            elif version in before and version not in purpose.gone:
-                left = 0 if purpose.live[version] else purpose.lease_ns.get(version, 0)  # a silent one's is over
-                when = purpose.gone[version] = now + left
-                self.wake(when, purpose.tracks[version], GONE)
-        shares = [
-            (version, share)
-            for version, share in state.rollout.wanted
-            if share and (purpose.is_heard_of(version) or version in purpose.gone)
-        ]
-        splits = state.rollout.splits
-        if shares != list(before.items()) or (shares and splits[-1].key != purpose.key_of_shares(shares)):
-            self._begin_split(topic, purpose, shares)
-
-    def _begin_split(self, topic: Topic, purpose: Purpose, shares: list[tuple[int, float]]) -> None:
-        """Divide events so from the topic's end on. Nothing that was accepted before goes to another track."""
-        state = purpose.main.state
-        for version, _ in shares:
-            if version not in purpose.tracks:
-                track = self._add_track(purpose, State(topic.name, purpose.name, version), reached=-1)
-                self._creating[track.key] += 1
-                self.change(track, Change(*track.key, created=topic.end))
-        splits, stop = [Split(topic.end, shares, purpose.key_of_shares(shares))], topic.end
-        for split in reversed(state.rollout.splits):  # of those that nothing is left of there are none
-            if any(track.state.has_left(split.since, stop) for track in purpose.tracks.values()):
-                splits.insert(0, split)
-            stop = split.since
-        self.change(purpose.main, Change(*purpose.main.key, rollout=Rollout(state.rollout.wanted, splits)))
-        for track in purpose.tracks.values():
-            if track.note_split():
-                self.change(track, Change(*track.key))
-
-    def look_for_gone(self, track: Track, when: int) -> Collection[Track]:
-        """Divide the share of the track's version among the others if none of its instances has come back by now.
-        Return the tracks that are to be handed out then."""
-        purpose = track.purpose
-        if purpose.gone.get(track.number) != when:
-            return ()
-        del purpose.gone[track.number]
-        topic = self.topics[purpose.topic]
-        shares = [(version, share) for version, share in purpose.shares.items() if version != track.number]
-        self._begin_split(topic, purpose, shares)
-        for each in purpose.tracks.values():
-            self._note_exchange(topic, each)
-        return purpose.tracks.values()
-
-    def _note_exchange(self, topic: Topic, track: Track) -> None:
+    def note_exchange(self, topic: Topic, track: Track) -> None:
+        """Note whether the track's events are copied or pend from now on."""
         exchange = track.exchange
         pends, copies = exchange is None or exchange.pends, track.state.copied_from is not None
         if pends and copies:
             self.change(track, Change(*track.key, copied_until=topic.end))
         elif not pends and not copies:
-            pending = track.open(topic.end)
+            pending = track.not_done(topic.end)
             self.change(track, Change(*track.key, copied_from=topic.end))
             if pending:
                 statement, purpose = track.statement, track.purpose
@@ -313,11 +263,11 @@ class Registry:
         for instance, purpose in [self.instances[each] for each in instances if each in self.instances]:
             purpose.begin_leaving(instance)
             purpose.dropped += instance.copied
-            instance.copies.clear()
+            instance.copies = None
             instance.copied = instance.copied_bytes = 0
             touched[purpose] = None
         for purpose in touched:
-            self._note_change(self.topics[purpose.topic], purpose, now)
+            self.note_change(self.topics[purpose.topic], purpose, now)
             self.further_partitions(purpose, now)
 
     def leave(self, instance_id: int, now: int, *, died: bool = False) -> None:
@@ -325,18 +275,24 @@ class Registry:
         found = self.instances.pop(instance_id, None)
         if found is not None:
             instance, purpose = found
-            purpose.forget(instance)
-            self._note_change(self.topics[purpose.topic], purpose, now)
+            purpose.remove(instance)
+            self.note_change(self.topics[purpose.topic], purpose, now)
             purpose.dropped += instance.copied
-            self.remove_instance(purpose, instance, died=died)
+            self.remove_instance(purpose, instance, now, died=died)
             self._leave_process(instance)
             if instance.process.closed:
                 self.crashes.proceed(instance.process, now)
             self.further_partitions(purpose, now)
 
     def retire(self, topic_name: str, name: str, now: int, *, force: bool) -> None:
-        """Forget a purpose. Raise `ConflictError`, unless forced, while events pend or instances are at work for it."""
+        """Forget a purpose. Raise `ConflictError`, unless forced, while it is paused, while events pend, or while
+        instances are at work for it."""
         purpose = self.purpose(topic_name, name)
+        if purpose.paused and not force:
+            raise ConflictError(
+                f"expected purpose {name!r} on topic {topic_name!r} not to be paused, got one that is: "
+                "resume it first, or retire it with force"
+            )
         if not force:
             left = purpose.left(self.topics[topic_name].end)
             if left:
@@ -354,24 +310,58 @@ class Registry:
         processes = {id(each.process): each.process for each in purpose.instances.values() if each.process.closed}
         purpose.instances.clear()
         purpose.live.clear()
+        purpose.shadows.clear()
         purpose.note_change()
-        purpose.held.clear()
+        purpose.held = None
         for track in purpose.tracks.values():
             track.delayed.clear()  # so that its timers find nothing to do
             purpose.gone.clear()
             track.last_attempts.clear()
             self.changes.append(Change(*track.key, retired=True))
         del self.topics[topic_name].purposes[name]
+        self.alone.pop(purpose, None)
         self._purposes -= 1
         for process in processes.values():
             self.crashes.proceed(process, now)
 
     # What an operator does ----------------------------------------------------------------------------
 
-    def replay(self, topic_name: str, name: str, since: int, until: int, now: int) -> int:
-        """Make what is done, from position `since` up to `until`, pend again. Return how many events that are. Where
-        versions have shares it is a lower bound: what one has done and another has not come past yet is replayed, and
-        not counted, since a track does not know whose the events before it are."""
+    def pause(self, topic_name: str, name: str, now: int) -> None:
+        """Hand out nothing more of a purpose until it is resumed. What instances have in hand stays with them; what
+        pends goes on pending, and what a fan-out has in its instances' buffers waits there. Raise `NotFound`."""
+        purpose = self.purpose(topic_name, name)
+        if not purpose.paused:
+            self._set_paused(purpose, now, now)
+
+    def resume(self, topic_name: str, name: str, now: int) -> None:
+        """Go on handing out a purpose that was paused. Raise `NotFound`."""
+        purpose = self.purpose(topic_name, name)
+        if purpose.paused:
+            self._set_paused(purpose, 0, now)
+            for instance in purpose.instances.values():
+                self.copies.drain(instance, now)
+
+    def _set_paused(self, purpose: Purpose, paused: int, now: int) -> None:
+        self.change(purpose.main, Change(*purpose.main.key, paused=paused))
+        purpose.note_change()
+        self.note_alone(purpose, now)
+        self.further_partitions(purpose, now)  # also where it is paused: its last attempts hold up no process
+
+    def replay(
+        self,
+        topic_name: str,
+        name: str,
+        since: int,
+        until: int,
+        now: int,
+        *,
+        only: Spans | None = None,
+        dry: bool = False,
+    ) -> int:
+        """Make what is done, from position `since` up to `until`, pend again: all of it, or `only` these positions.
+        Return how many events that are; with `dry` that is all. Where versions have shares it is a lower bound: what
+        one has done and another has not come past yet is replayed, and not counted, since a track does not know whose
+        the events before it are."""
         purpose = self.purpose(topic_name, name)
         if not purpose.exchange_pends:
             raise NotAllowed(
@@ -380,24 +370,42 @@ class Registry:
                 "not kept for replay"
             )
         until = min(until, self.topics[topic_name].end)
+
+        def chosen(spans: Spans) -> Spans:
+            return spans if only is None else spans.common(only)
+
         pending, reopened = Spans(), dict[Track, Change]()
-        for track in [each for each in purpose.tracks.values() if each.state.copied_from is None]:
+        redriven = Spans()  # into a version, and not done there
+        for track in [each for each in purpose.tracks.values() if each.number < 0]:
+            redriven.update(track.state.pending(until).within(since, until))
+            if dead := chosen(track.state.dead.within(since, until)):
+                reopened[track] = Change(*track.key, discarded=dead.edges)
+        for track in [each for each in purpose.tracks.values() if each.number >= 0 and each.state.copied_from is None]:
             its = track.state.pending(until).within(since, until)
             pending.update(its)
-            if spans := its.outside(since, until):
+            spans = its.outside(since, until)
+            spans.difference_update(redriven)
+            if spans := chosen(spans):
                 reopened[track] = Change(*track.key, reopened=spans.edges)
-        self._reopen(purpose, reopened, now)
-        return len(pending.outside(since, until))
+        pending.update(redriven)
+        if not dry:
+            self._reopen(purpose, reopened, now)
+        return len(chosen(pending.outside(since, until)))
 
-    def redrive(self, topic_name: str, name: str, positions: Spans, now: int) -> int:
-        """Hand dead letters out again, as if they had never been tried. Return how many; positions that are none are
-        ignored."""
+    def redrive(self, topic_name: str, name: str, positions: Spans, now: int, version: int | None = None) -> int:
+        """Hand dead letters out again, as if they had never been tried: to the version that works on the track where
+        they died, or to this one alone. Return how many; other positions are ignored. Raise `NotFound`, and
+        `NotAllowed` where that version may not have them."""
         purpose, count, reopened = self.purpose(topic_name, name), 0, dict[Track, Change]()
+        if version is not None:
+            reopened = self.versions.redriven(purpose, positions, version)
         for track in purpose.tracks.values():
-            if spans := track.state.dead.common(positions):
+            spans = track.state.dead.common(positions)
+            count += len(spans)
+            if spans and track not in reopened:
                 reopened[track] = Change(*track.key, redriven=spans.edges)
-                count += len(spans)
         self._reopen(purpose, reopened, now)
+        self.note_alone(purpose, now)
         return count
 
     def _reopen(self, purpose: Purpose, reopened: dict[Track, Change], now: int) -> None:
@@ -423,8 +431,12 @@ class Registry:
     # Changes and effects ------------------------------------------------------------------------------
 
     def change(self, track: Track, change: Change) -> None:
-        """Apply a change to a track. Other tracks may have waited for it, so that keys stay in order."""
-        self.changes.append(track.apply(change))
+        """Apply a change to a track, and have it committed unless that is a shadow's. Other tracks may have waited for
+        it, so that keys stay in order."""
+        change = track.apply(change)
+        if track.shadow is not None:
+            return
+        self.changes.append(change)
         if len(track.purpose.tracks) > 1:
             for other in track.purpose.tracks.values():
                 if other.blocked and other is not track:
@@ -440,6 +452,11 @@ class Registry:
         changes, self.changes = self.changes, []
         return changes
 
+    def pop_notes(self) -> list[Note]:
+        """Remove and return what instances made of events since the last call, for the next commit."""
+        notes, self.notes = self.notes, []
+        return notes
+
     def committed(self, changes: Sequence[Change], now: int) -> None:
         """Note that these changes are durable."""
         for process in self.crashes.ends_durable(changes):
@@ -451,7 +468,8 @@ class Registry:
                 purpose = topic.purposes.get(change.purpose) if topic is not None else None
                 track = purpose.tracks.get(change.track) if purpose is not None else None
                 if self._is_own(change) and track is not None and track.reached is not None:
-                    track.reached = max(track.reached, change.reach, change.created or 0)
+                    since = change.created.since if change.created is not None else 0
+                    track.reached = max(track.reached, change.reach, since)
                     self.exchange(track, now)
 
     def _is_own(self, change: Change) -> bool:
@@ -488,17 +506,17 @@ class Registry:
             if purpose is None:
                 purpose = topic.purposes[state.purpose] = Purpose(state.topic, state.purpose, self.exchanges)
                 self._purposes += 1
-            track = self._add_track(purpose, state, reached=state.reach)
-            self._note_exchange(topic, track)
+            track = self.add_track(purpose, state, reached=state.reach)
+            self.note_exchange(topic, track)
             track.suspects = state.unended() if clean else state.pending(min(state.reach, topic.end))
             for position, due in state.due.items():
                 self.wake(due, track, position)
         for topic in self.topics.values():
             for purpose in topic.purposes.values():
-                if purpose.shares:  # no instance is there yet; a version has its share again with its first one
-                    self._begin_split(topic, purpose, [])
-                    for track in purpose.tracks.values():
-                        self._note_exchange(topic, track)
+                self.alone[purpose] = 0
+                self.versions.recovered(purpose)
+                if purpose.main.state.rollout.splits:  # what its tracks had passed last is not written down
+                    self._looking.update(dict.fromkeys(purpose.tracks.values()))
 
     # How it stands ------------------------------------------------------------------------------------
 
@@ -515,13 +533,13 @@ class Registry:
         return (
             topic is not None
             and purpose is not None
-            and bool(topic.behind or purpose.flying or purpose.pending(topic.end))
+            and bool(topic.behind or purpose.in_flight or purpose.pending(topic.end))
         )
 
     @property
     def in_flight(self) -> bool:
         """Whether any instance has something in hand."""
-        return any(purpose.flying for topic in self.topics.values() for purpose in topic.purposes.values())
+        return any(purpose.in_flight for topic in self.topics.values() for purpose in topic.purposes.values())
 
     def snapshot(self, topic_name: str, name: str, number: int) -> Snapshot | None:
         """Return the state of a purpose's track as of all changes popped so far; None where the purpose was retired."""

@@ -8,7 +8,10 @@ and one splice.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate, chain, compress
+from operator import lt, sub
+from typing import overload
 
 
 class Spans:
@@ -25,6 +28,8 @@ class Spans:
         """Return the set of these positions, in any order, each once or more."""
         if isinstance(positions, range) and positions.step == 1:
             return cls((positions.start, positions.stop) if positions else ())
+        if isinstance(positions, Positions):
+            return cls(positions.edges)
         edges: list[int] = []
         for position in sorted(positions):
             if edges and position <= edges[-1]:
@@ -61,6 +66,8 @@ class Spans:
             return
         edges = self.edges
         low, high = bisect_left(edges, theirs[0]), bisect_right(edges, theirs[-1])
+        if low % 2 and low == high:  # all of it is in one span
+            return
         low, high = low - low % 2, high + high % 2
         edges[low:high] = _union(edges[low:high], theirs) if low < high else theirs
 
@@ -71,6 +78,9 @@ class Spans:
                 self.remove(theirs[0], theirs[1])
             return
         edges = self.edges
+        if edges == theirs:  # an instance is done with all that it had
+            edges.clear()
+            return
         low, high = bisect_right(edges, theirs[0]), bisect_left(edges, theirs[-1])
         low, high = low - low % 2, high + high % 2
         if low >= high:
@@ -89,6 +99,18 @@ class Spans:
             at += 1
         return position, edges[at] if at < len(edges) else None
 
+    def first(self, count: int, start: int = 0) -> Spans:
+        """Return the first `count` positions of the set at or after `start`."""
+        part, edges = Spans(), self.edges
+        at = bisect_right(edges, start) // 2 * 2
+        while at < len(edges) and count > 0:
+            low = max(start, edges[at])
+            high = min(edges[at + 1], low + count)
+            part.edges += (low, high)
+            count -= high - low
+            at += 2
+        return part
+
     def within(self, start: int, stop: int) -> Spans:
         """Return the part of the set from `start` up to `stop`."""
         if start >= stop:
@@ -101,12 +123,18 @@ class Spans:
         """Return the part of the set that is in `other` too."""
         if other.edges == self.edges:
             return Spans(self.edges)
-        part = Spans()
         if not other.edges:
-            return part
-        for start, stop in other:
-            part.update(self.within(start, stop))
-        return part
+            return Spans()
+        found = self.within(other.edges[0], other.edges[-1])
+        if len(found.edges) > 8 * len(other.edges):  # few parts of many
+            found = Spans()
+            for start, stop in other:
+                found.update(self.within(start, stop))
+        elif len(other.edges) > 2:
+            rest = found.copy()
+            rest.difference_update(other)
+            found.difference_update(rest)
+        return found
 
     def outside(self, start: int, stop: int) -> Spans:
         """Return the positions from `start` up to `stop` that are not in the set."""
@@ -128,9 +156,10 @@ class Spans:
     def __iter__(self) -> Iterator[tuple[int, int]]:
         return iter(list(zip(self.edges[::2], self.edges[1::2], strict=True)))
 
-    def positions(self) -> Iterator[int]:
-        for start, stop in self:
-            yield from range(start, stop)
+    def positions(self) -> Sequence[int]:
+        """Return the positions that are in the set now, in order."""
+        edges = self.edges
+        return range(edges[0], edges[1]) if len(edges) == 2 else Positions(edges.copy())
 
     def __len__(self) -> int:
         """Return how many positions are in the set."""
@@ -149,13 +178,49 @@ class Spans:
         return f"Spans({self.edges})"
 
 
+class Positions(Sequence[int]):
+    """The positions of a set in order: a sequence that costs for each span, not for each position."""
+
+    __slots__ = ("_count", "edges")
+
+    def __init__(self, edges: list[int]) -> None:
+        """`edges` are those of `Spans`. They belong to it, and change no more."""
+        self.edges = edges
+        self._count = sum(edges[1::2]) - sum(edges[::2])
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[int]:
+        starts = self.edges[::2]
+        if len(starts) == self._count:
+            return iter(starts)
+        return chain.from_iterable(map(range, starts, self.edges[1::2]))
+
+    @overload
+    def __getitem__(self, index: int) -> int: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[int]: ...
+    def __getitem__(self, index: int | slice) -> int | Sequence[int]:
+        at = range(len(self))[index]
+        if isinstance(at, int):
+            counts: list[int] = list(accumulate(map(sub, self.edges[1::2], self.edges[::2])))
+            span = bisect_right(counts, at)
+            return self.edges[2 * span + 1] - (counts[span] - at)
+        if len(at) == len(self) and at.step == 1:
+            return self
+        if not at or at.step != 1:
+            return list(self)[index]
+        return Spans(self.edges).within(self[at[0]], self[at[-1]] + 1).positions()
+
+    def __repr__(self) -> str:
+        return f"Positions({self.edges})"
+
+
 def _union(one: list[int], other: list[int]) -> list[int]:
     """Return the edges of both together. With starts and stops each in order, there is a gap where so many spans have
     stopped as have started."""
     starts, stops = sorted(one[::2] + other[::2]), sorted(one[1::2] + other[1::2])
-    edges = [starts[0]]
-    for stop, start in zip(stops, starts[1:], strict=False):
-        if stop < start:
-            edges += (stop, start)
-    edges.append(stops[-1])
-    return edges
+    gaps = list(map(lt, stops, starts[1:]))
+    between = zip(compress(stops, gaps), compress(starts[1:], gaps), strict=True)
+    return [starts[0], *chain.from_iterable(between), stops[-1]]

@@ -16,6 +16,8 @@ from ..failure import Retry
 from .rollout import Rollout
 from .spans import Spans
 
+_NO_ROLLOUT = Rollout()  # of most purposes
+
 
 class Statement(msgspec.Struct, frozen=True, array_like=True):
     """What is stated of a version. The first instance states its exchange, and for `keyed` which field is the key and
@@ -55,16 +57,23 @@ class Letter(msgspec.Struct, frozen=True, array_like=True):
     error: str
 
 
+class Creation(msgspec.Struct, frozen=True, array_like=True):
+    """A track is new: the position that it listens from, and, of track 0, when that was."""
+
+    since: int
+    at: int = 0
+
+
 class Change(msgspec.Struct, array_like=True):
     """One change of a track. Its fields are applied in their order, and changes in the order in which they happened.
 
-    Track 0 has all events of the purpose except those in a version's own share, and what concerns the purpose as a
-    whole: what its versions stated, and which have a share of their own."""
+    Track 0 has all events of the purpose except those in other tracks, and what concerns the purpose as a
+    whole: what its versions stated, which have a share of their own, and whether it is paused."""
 
     topic: str
     purpose: str
     track: int = 0
-    created: int | None = None  # the position it listens from
+    created: Creation | None = None
     retired: bool = False
     stated: list[Statement] = msgspec.field(default_factory=list)
     rollout: Rollout | None = None
@@ -80,7 +89,8 @@ class Change(msgspec.Struct, array_like=True):
     skipped: Spans = msgspec.field(default_factory=Spans)  # done with, but not handled: trimmed or lost
     dead: list[Letter] = msgspec.field(default_factory=list)
     retried: int = 0
-    passed: Spans = msgspec.field(default_factory=Spans)  # in another track
+    passed: Spans = msgspec.field(default_factory=Spans)  # in another track, and what is settled in between
+    paused: int | None = None  # when, in ns since 1970; 0 when it is resumed
 
 
 class Snapshot(msgspec.Struct, array_like=True):
@@ -99,7 +109,10 @@ class Snapshot(msgspec.Struct, array_like=True):
     settled: int
     retried: int
     copied_from: int | None = None
-    rollout: Rollout = Rollout()
+    rollout: Rollout = _NO_ROLLOUT
+    paused: int = 0
+    created_at: int = 0
+    died_at: int = 0
 
 
 class State:
@@ -107,10 +120,14 @@ class State:
 
     __slots__ = (
         "copied_from",
+        "created_at",
         "dead",
+        "dead_count",
+        "died_at",
         "done",
         "due",
         "floor",
+        "paused",
         "purpose",
         "reach",
         "retried",
@@ -127,10 +144,14 @@ class State:
         self.purpose = purpose
         self.track = track
         self.statements: dict[int, Statement] = {}
-        self.rollout = Rollout()
+        self.rollout = _NO_ROLLOUT
+        self.paused = 0  # since when the purpose is, in ns since 1970; 0 where it is not
+        self.created_at = 0  # of track 0: when the purpose was, in ns since 1970; what was noted before is not of it
         self.floor = 0  # every position below is done
         self.done = Spans()  # done above the floor: settled, dead or skipped
         self.dead = Spans()
+        self.dead_count = 0  # how many positions that are
+        self.died_at = 0  # when the last of its dead letters died, in ns since 1970; 0 where none ever did
         self.due: dict[int, int] = {}  # waiting for a retry, or handed out again since
         self.tried: dict[int, int] = {}  # attempts already counted, where there were any
         self.reach = 0
@@ -140,7 +161,8 @@ class State:
 
     def apply(self, change: Change) -> None:
         if change.created is not None:
-            self.floor = self.reach = change.created
+            self.floor = self.reach = change.created.since
+            self.created_at = change.created.at
         for statement in change.stated:
             self.statements[statement.version] = statement
         if change.rollout is not None:
@@ -155,7 +177,7 @@ class State:
         if change.redriven:
             self._reopen(Spans(change.redriven))
         if change.discarded:
-            self.dead.difference_update(Spans(change.discarded))
+            self._forget_dead(Spans(change.discarded))
         if change.reach > self.reach:
             self.reach = change.reach
         for position, tried in change.started:
@@ -165,13 +187,21 @@ class State:
             self.due[waiting.position] = waiting.due
             self._count(waiting.position, waiting.tried)
         self.settled += len(change.settled)
+        self._finish(change.passed)  # what is settled may be in it, and then nothing is left to be done
         self._finish(change.settled)
         self._finish(change.skipped)
-        self._finish(change.passed)
         for letter in change.dead:
             self._finish(Spans((letter.position, letter.position + 1)))
+            self.dead_count += letter.position not in self.dead
             self.dead.add(letter.position, letter.position + 1)
+            self.died_at = max(self.died_at, letter.time)
         self.retried += change.retried
+        if change.paused is not None:
+            self.paused = change.paused
+
+    def _forget_dead(self, spans: Spans) -> None:
+        self.dead_count -= len(self.dead.common(spans))
+        self.dead.difference_update(spans)
 
     def _count(self, position: int, tried: int) -> None:
         if tried:
@@ -187,6 +217,8 @@ class State:
                 few = spans.positions() if len(spans) < len(each) else [p for p in each if p in spans]
                 for position in few:
                     each.pop(position, None)
+        if spans.edges[-1] <= self.floor:
+            return
         self.done.update(spans)
         if self.done.edges[0] <= self.floor:
             self.floor = max(self.floor, self.done.gap(self.floor)[0])
@@ -200,7 +232,7 @@ class State:
             self.done.add(low, self.floor)
             self.floor = low
         self.done.difference_update(spans)
-        self.dead.difference_update(spans)
+        self._forget_dead(spans)
         self.floor = self.done.gap(self.floor)[0]
         self.done.remove(0, self.floor)
 
@@ -241,6 +273,9 @@ class State:
             self.retried,
             self.copied_from,
             self.rollout,
+            self.paused,
+            self.created_at,
+            self.died_at,
         )
 
     @classmethod
@@ -250,6 +285,7 @@ class State:
         state.floor = snapshot.floor
         state.done = Spans(snapshot.done)
         state.dead = Spans(snapshot.dead)
+        state.dead_count = len(state.dead)
         state.due = {each.position: each.due for each in snapshot.waiting}
         state.tried = dict(snapshot.tried)
         state.reach = snapshot.reach
@@ -257,6 +293,9 @@ class State:
         state.retried = snapshot.retried
         state.copied_from = snapshot.copied_from
         state.rollout = snapshot.rollout
+        state.paused = snapshot.paused
+        state.created_at = snapshot.created_at
+        state.died_at = snapshot.died_at
         return state
 
 
@@ -272,7 +311,7 @@ def recovered(snapshots: Iterable[Snapshot], changes: Iterable[Change]) -> list[
         if name not in states:
             states[name] = State(*name)
         states[name].apply(change)
-    return sorted(states.values(), key=lambda state: state.track)
+    return sorted(states.values(), key=lambda state: abs(state.track))
 
 
 def _encode_spans(value: object) -> list[int]:

@@ -8,7 +8,6 @@ The dispatcher decides when something is done; this file knows how it is kept.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Collection, Sequence
 from math import ceil
 from typing import TYPE_CHECKING
@@ -26,6 +25,7 @@ from .state import Change, Letter, State, Statement
 
 if TYPE_CHECKING:
     from .purpose import Purpose
+    from .shadows import Shadow
 
 MAX_SUSPECTS = 1_000  # that are handed out together the first time, then a tenth of it, and so on
 MAX_ERROR = 4_000  # characters of a dead letter's error
@@ -35,8 +35,12 @@ MARGIN = 1024  # events, at least, by which it is noted ahead what may be handed
 class Track:
     """A track of a purpose."""
 
-    def __init__(self, purpose: Purpose, state: State, *, reached: int | None, limits: Limits) -> None:
+    def __init__(
+        self, purpose: Purpose, state: State, *, reached: int | None, limits: Limits, shadow: Shadow | None = None
+    ) -> None:
+        """With `shadow` it has copies of the events of track 0, and nothing of it is committed."""
         self.purpose = purpose
+        self.shadow = shadow
         self.state = state
         self.number = state.track
         self.topic = state.topic
@@ -47,15 +51,15 @@ class Track:
         self.key_missing = 0  # events without a key that keyed handing out came upon
         self.keyless_to = 0  # those below were counted
         self.fetching = False
-        self.blocked = False  # others are to be done first with what came before: see `until`
+        self.blocked = False  # others are to be done first with what came before: see `barrier`
         # Positions from here on wait until the note that they may be handed out is durable. -1 while the track itself
         # is not; None where nothing ever is.
         self.reached = reached
         # May have been in a handler when something died: only for these is an attempt counted before it starts.
         self.suspects = Spans()
-        self.counted = 0  # leases of suspects
+        self.counted_leases = 0  # of suspects
         # Suspects that die if they are lost once more, set aside; and the process that is chosen for one of them.
-        self.last_attempts: deque[int] = deque()
+        self.last_attempts: list[int] = []
         self.chosen: Process | None = None
         self.delayed = set(state.due)
         self._statement: Statement | None = None  # once it is known; None again when that may have changed
@@ -67,12 +71,14 @@ class Track:
 
     @property
     def statement(self) -> Statement:
-        """The statement of the version that is at work for it: its own while that has a share, else the active
-        one's."""
+        """The statement of the version that is at work for it: its own while that has a share, or where the events
+        were redriven into it, or are copies for it, else the active one's."""
         if self._statement is None:
             purpose = self.purpose
-            own = self.number in purpose.shares
-            self._statement = purpose.statements[self.number] if own else purpose.active
+            own = self.number in purpose.shares or self.number < 0
+            self._statement = purpose.statements[abs(self.number)] if own else purpose.active
+            if self.shadow is not None:
+                self._statement = purpose.statements[self.shadow.version]
         return self._statement
 
     def note_change(self) -> None:
@@ -93,35 +99,33 @@ class Track:
 
     @property
     def splits(self) -> list[Split]:
-        """The shares that there are, each from some position on."""
-        return self.purpose.main.state.rollout.splits
+        """The shares that there are, each from some position on; none of what was redriven into a version."""
+        return self.purpose.main.state.rollout.splits if self.number >= 0 else []
 
     def note_split(self) -> bool:
         """Note that there is another split. Return whether the track has passed events of others that have to be
         written down, so that nothing waits for it there."""
         backlog = self._backlog
-        if backlog is None:
+        if backlog is None or self.number < 0:
             return False
         if backlog.walk is None:
             backlog.walk = self._walk()
         return backlog.walk.note_split()
 
     def _walk(self) -> Walk:
-        return Walk(self.number, lambda: self.splits, key_of)
+        return Walk(self.number, self.purpose.division)
 
-    def own(self, stored: Stored) -> Sequence[int]:
+    def own_positions(self, stored: Stored) -> Sequence[int]:
         """Return the positions of a batch that are in the track."""
-        positions = range(stored.start, stored.stop)
         if not self.splits:
-            return positions
-        walk, found = self._walk(), []
-        for at in positions:
-            walk.begin(at, at + 1)
-            if walk.owns(stored.batch, at - stored.start, at):
-                found.append(at)
-        return found
+            return range(stored.start, stored.stop)
+        found, at = Spans(), stored.start
+        while at < stored.stop:
+            at, own = self.purpose.division.own(self.number, stored, at, stored.stop, len(stored.batch))
+            found.update(own)
+        return found.positions()
 
-    def until(self, end: int) -> int:
+    def barrier(self, end: int) -> int:
         """Return where the track has to stop. Keys may have been in other tracks up to a split, and those events have
         to be done first. Nor does the track go back before a split, by a replay, while others have later events in
         hand."""
@@ -158,8 +162,8 @@ class Track:
             return None
         if self.reached is not None and end > self.reached:
             end = self.reached
-        if backlog.walk is not None:
-            end = self.until(end)
+        if backlog.walk is not None and self.shadow is None:
+            end = self.barrier(end)
         found = backlog.next(end, max_count, log, patient=bool(ready) and self._patient(backlog, ready))
         if found is None or isinstance(found, Missing):
             return found
@@ -168,7 +172,7 @@ class Track:
             return stored, picks, False
         count = self._together(picks)
         if count < len(picks):
-            backlog.back(Spans.of(picks[count:]))
+            backlog.unclaim(Spans.of(picks[count:]))
         return (stored, picks[:count], picks[0] in self.suspects) if count else None
 
     def _patient(self, backlog: Backlog, ready: Sequence[Instance]) -> bool:
@@ -188,7 +192,7 @@ class Track:
             return next((at for at, position in enumerate(picks) if position in suspects), len(picks))
         last = self.is_last_attempt(picks[0])
         times = tried.get(picks[0], 0)
-        if not last and times > 1 and self.counted:
+        if not last and times > 1 and self.counted_leases:
             return 0
         several = picks if last else picks[: max(1, MAX_SUSPECTS // 10**times)]
         return next(
@@ -258,12 +262,13 @@ class Track:
         """Apply a change, and tell the backlog what is done."""
         walk = self._backlog.walk if self._backlog is not None else None
         if walk is not None:
-            walk.finish(change.settled)
-            walk.finish(change.skipped)
+            walk.finish(change.settled)  # of what is skipped it begins anew
             if change.dead:
                 walk.finish(Spans.of(letter.position for letter in change.dead))
             change.passed.update(walk.pop_passed())
         self.state.apply(change)
+        if change.dead:
+            self.purpose.died += len(change.dead)
         if change.stated or change.rollout is not None:
             self.purpose.note_change()
         if change.copied_until is not None:
@@ -280,7 +285,7 @@ class Track:
         if change.skipped:
             self.delayed.intersection_update(self.state.due)
             self.suspects.difference_update(change.skipped)
-        if change.passed:
+        if change.passed and self.suspects:
             self.suspects.difference_update(change.passed)
         return change
 
@@ -288,34 +293,57 @@ class Track:
         if suspicious:
             self.suspects.update(positions)
         if self._backlog is not None:
-            self._backlog.back(positions)
+            self._backlog.unclaim(positions)
 
-    def due(self, position: int) -> None:
+    def end_wait(self, position: int) -> None:
         self.delayed.discard(position)
         if self._backlog is not None:
-            self._backlog.due(position)
+            self._backlog.end_wait(position)
+
+    # One event
+
+    def pends(self, stored: Stored, position: int, end: int) -> bool:
+        """Return whether the event at this position of a batch is in the track, and not done."""
+        state = self.state
+        if not state.floor <= position < state.pends_until(end) or position in state.done:
+            return False
+        return not self.splits or position in self.own_positions(stored)
+
+    def place(self, position: int) -> int:
+        """Return at which place an event pends, from 1 on: behind those before it that pend and that nobody has in
+        hand. Where there are other tracks, what the track has not come to yet counts by its share."""
+        ahead = self.state.pending(position)
+        ahead.difference_update(self.in_flight())
+        return 1 + (min(len(ahead), self._share_of(self.state.floor, position)) if self.splits else len(ahead))
 
     # Numbers
 
     def pending(self, end: int) -> int:
         """Return the number of events that are neither done nor in hand."""
-        return self.open(end) - sum([len(lease.positions) for lease in self.leases.values()])
+        return self.not_done(end) - sum([len(lease.positions) for lease in self.leases.values()])
 
-    def open(self, end: int) -> int:
+    def not_done(self, end: int) -> int:
         """Return the number of events that are not done. Where there are other tracks, what it has not come to yet
-        counts by its share."""
+        counts by its share. It is 0 exactly where none is left, once the track has gone on to its first."""
         state = self.state
+        if self.number < 0:
+            return len(state.pending(end))
         until = state.pends_until(end)
         if not self.splits:
             return until - state.floor - len(state.done)
+        backlog = self._backlog
+        if backlog is None or backlog.walk is None:
+            return self._share_of(state.floor, until)
+        seen, stop, count = backlog.counted
+        ahead = min(max(state.floor, seen), until)
+        near = ahead - state.floor - len(state.done.within(state.floor, ahead)) - backlog.walk.unrecorded
+        return near + count + self._share_of(max(stop, ahead), until)
+
+    @property
+    def oldest_position(self) -> int:
+        """The position of its oldest event that is not done, where there is one."""
         walk = self._backlog.walk if self._backlog is not None else None
-        ahead = max(state.floor, self._backlog.cursor if self._backlog is not None and walk is not None else 0)
-        near = (
-            ahead - state.floor - len(state.done.within(state.floor, ahead))
-            if ahead < until
-            else (until - state.floor - len(state.done))
-        )
-        return near - (walk.beside if walk is not None else 0) + self._share_of(ahead, until)
+        return walk.beyond(self.state.floor) if walk is not None else self.state.floor
 
     def _share_of(self, start: int, stop: int) -> int:
         """Return about how many of these positions are in the track, and 0 only where none is."""

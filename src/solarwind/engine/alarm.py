@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from ..core.dispatcher import Dispatcher
 from .clock import Clock, Timer
+from .tasks import Tasks
 
 NEVER = 1 << 63  # ns since 1970
 
@@ -39,19 +40,21 @@ class Wakeup:
 
 
 class Alarm:
-    """The alarm of one dispatcher. `done` carries out the resulting effects."""
+    """The alarm of one dispatcher. `done` carries out the resulting effects. Where the dispatcher fails unexpectedly,
+    the owner of `tasks` ends: nothing would be due any more."""
 
-    def __init__(self, dispatcher: Dispatcher, clock: Clock, done: Callable[[], None]) -> None:
+    def __init__(self, dispatcher: Dispatcher, clock: Clock, done: Callable[[], None], tasks: Tasks) -> None:
         self._dispatcher = dispatcher
         self._clock = clock
         self._done = done
-        self._wakeup = Wakeup(clock, self._tick)
+        self._wakeup = Wakeup(clock, tasks.guard(self._tick, "what the dispatcher does in time"))
+        self._next_piece = tasks.guard(self._go_on, "what the dispatcher has postponed")
         self._piece: asyncio.Handle | None = None
 
     def set(self) -> None:
         """Set the timer for the next thing to do. Called whenever that may have changed."""
         if self._dispatcher.behind and self._piece is None:
-            self._piece = asyncio.get_running_loop().call_soon(self._go_on)
+            self._piece = asyncio.get_running_loop().call_soon(self._next_piece)
         when = self._dispatcher.wake_at
         if when is not None and when < self._wakeup.at:
             self._wakeup.set(when)

@@ -12,9 +12,11 @@ from .. import wire
 from ..batch import Batch
 from ..errors import ProtocolError
 from ..event import Event, HandOut
-from ..records import DeadLetter, PurposeStatistics, Statistics, TopicStatistics, Trace
+from ..records import DeadLetter, EventInfo, Outcome, PurposeStatistics, Statistics, TopicStatistics, Trace
 
 T = TypeVar("T")
+
+MAX_PAGE_BYTES = 8 << 20  # of batches that are read for one answer
 
 
 class Page(list[T]):
@@ -85,7 +87,9 @@ def _read(items: Any, kind: Any) -> Any:
 
 
 def _statistics_items(found: Statistics) -> Iterable[wire.StatisticsItem]:
-    items = {name: wire.StatisticsItem(name, topic.fired, {}) for name, topic in found.topics.items()}
+    items = {
+        name: wire.StatisticsItem(name, topic.fired, topic.fired_per_s, {}) for name, topic in found.topics.items()
+    }
     for (topic, purpose), counts in found.purposes.items():
         items[topic].purposes[purpose] = counts
     return items.values()
@@ -98,7 +102,7 @@ def _read_statistics(items: list[Any]) -> Statistics:
         for item in found
         for purpose, counts in item.purposes.items()
     }
-    return Statistics({item.topic: TopicStatistics(item.fired) for item in found}, purposes)
+    return Statistics({item.topic: TopicStatistics(item.fired, item.fired_per_s) for item in found}, purposes)
 
 
 # Events, and what has one -------------------------------------------------------------------------------------------
@@ -111,6 +115,15 @@ def _pack_letter(letter: DeadLetter) -> wire.DeadItem:
 def _read_letter(item: Any) -> DeadLetter:
     found: wire.DeadItem = _read(item, wire.DeadItem)
     return DeadLetter(_event(found.batch), found.error, found.attempts, wire.time_of(found.time_ns))
+
+
+def _pack_info(info: EventInfo) -> wire.EventItem:
+    return wire.EventItem(_pack_event(info.event), info.position, list(info.outcomes))
+
+
+def _read_info(item: Any) -> EventInfo:
+    found: wire.EventItem = _read(item, wire.EventItem)
+    return EventInfo(_event(found.batch), found.position, _read(found.outcomes, tuple[Outcome, ...]))
 
 
 def _pack_event(event: Event) -> bytes:
@@ -133,7 +146,7 @@ def _event(data: bytes) -> Event:
 def _trace_items(trace: Trace) -> Iterable[wire.TraceItem]:
     order = [(trace, -1)]
     for index, (each, parent) in enumerate(order):
-        yield wire.TraceItem(_pack_event(each.event), parent, each.more)
+        yield wire.TraceItem(_pack_event(each.event), parent, each.more, list(each.outcomes))
         order += [(child, index) for child in each.caused]
 
 
@@ -141,7 +154,8 @@ def _read_trace(items: list[Any]) -> Trace:
     found: list[wire.TraceItem] = _read(items, list[wire.TraceItem])
     caused: list[list[Trace]] = [[] for _ in found]
     for index in reversed(range(len(found))):
-        trace = Trace(_event(found[index].batch), tuple(reversed(caused[index])), found[index].more)
+        below, ends = tuple(reversed(caused[index])), _read(found[index].outcomes, tuple[Outcome, ...])
+        trace = Trace(_event(found[index].batch), below, found[index].more, ends)
         if index:
             caused[found[index].parent].append(trace)
     return trace
@@ -153,5 +167,6 @@ _WHOLE: dict[Any, tuple[Callable[[Any], Iterable[Any]], Callable[[list[Any]], An
 }
 _ITEMS: dict[Any, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     DeadLetter: (_pack_letter, _read_letter),
+    EventInfo: (_pack_info, _read_info),
     Event: (_pack_event, _read_event),
 }

@@ -8,8 +8,8 @@ from typing import Annotated, Any, get_args
 import msgspec
 
 from .. import wire
-from ..errors import BadArgument
-from ..names import check_id, check_path, check_purpose, check_topic
+from ..errors import BadArgument, BadName
+from ..names import check_id, check_path, check_purpose, check_topic, shown
 from ..options import (
     MAX_COUNT,
     check_count,
@@ -21,6 +21,7 @@ from ..options import (
     check_since,
     check_type,
 )
+from ..shares import check_share
 from .base import Since as When
 
 
@@ -83,6 +84,25 @@ def _after(value: Any, name: str) -> str | None:
     return None if value is None else str(value)
 
 
+def read_version(text: str) -> tuple[str, str, int]:
+    """Return the topic, purpose and version in TOPIC/PURPOSE@VERSION. Raise `BadName` and `ValueError`."""
+    names, _, version = text.rpartition("@")
+    topic, _, purpose = names.partition("/")
+    if not (version.isascii() and version.isdecimal() and 0 < int(version) < MAX_COUNT):
+        raise ValueError("the version is no number of 1 or more")
+    return check_topic(topic), check_purpose(purpose), int(version)
+
+
+def _version_of(value: Any, name: str) -> str:
+    try:
+        read_version(value)
+    except (AttributeError, BadName, ValueError):
+        raise BadArgument(
+            f"expected {name} as TOPIC/PURPOSE@VERSION, such as 'video.uploaded/Encode@2', got {shown(value)}"
+        ) from None
+    return str(value)
+
+
 def _keep(value: Any, name: str) -> Any:
     return value if value is msgspec.UNSET else check_keep(value)
 
@@ -96,11 +116,35 @@ def _count(value: Any, name: str, maximum: int) -> int:
     return int(value)
 
 
+def _parts(value: Any, name: str) -> tuple[str, ...]:
+    names = value.split(",") if isinstance(value, str) else value
+    try:
+        unknown = [each for each in names if each not in PARTS]
+    except TypeError:
+        unknown = [value]
+    if unknown or not names:
+        got = shown(unknown[0]) if unknown else "none"
+        raise BadArgument(f"expected {name}, some of {', '.join(PARTS)}, got {got}")
+    return tuple(each for each in PARTS if each in names)
+
+
 MAX_TEXT = 1_000  # characters
 MAX_PAGE = 10_000  # items
+MAX_INTERVAL_S = 60
+PARTS = (
+    "topics",
+    "purposes",
+    "instances",
+    "attention",
+    "audit",
+    "stores",
+    "webhooks",
+    "server",
+)  # of what can be watched
 MAX_WAIT_S = 5.0  # a request does not wait for longer: its client may be gone
 _PLAIN = {bool: ArgumentKind("flag", _flag, bool), str: ArgumentKind("text", _text, str)}
 Version = Annotated[int, ArgumentKind("version", lambda value, name: _count(value, name, MAX_COUNT - 1), int)]
+Share = Annotated[float, ArgumentKind("share", lambda value, name: check_share(value, name), float)]
 Limit = Annotated[int, ArgumentKind("limit", lambda value, name: _count(value, name, MAX_PAGE), int)]
 After = Annotated[str | None, ArgumentKind("after", lambda value, name: _after(value, name), str | None)]
 Wait = Annotated[float, ArgumentKind("wait", lambda value, name: min(MAX_WAIT_S, check_seconds(name, value)), float)]
@@ -112,12 +156,15 @@ Ids = Annotated[
     ArgumentKind("ids", lambda value, name: check_ids(value), wire.Listed[str] | None, _packed_ids),
 ]
 Since = Annotated[When, ArgumentKind("since", check_since, str | int, wire.pack_since, wire.read_since)]
+Parts = Annotated[Collection[str], ArgumentKind("parts", _parts, str, ",".join)]
+Interval = Annotated[int, ArgumentKind("interval", lambda value, name: _count(value, name, MAX_INTERVAL_S), int)]
 Until = Annotated[
     When,
     ArgumentKind(
         "until", lambda value, name: check_since(value, name, future=True), str | int, wire.pack_since, wire.read_since
     ),
 ]
+CausedBy = Annotated[str, ArgumentKind("caused_by", lambda value, name: _version_of(value, name), str)]
 NewFile = Annotated[
     str, ArgumentKind("file", lambda value, name: check_path(value))
 ]  # where it is asked: it does not travel

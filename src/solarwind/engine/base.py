@@ -22,6 +22,7 @@ R = TypeVar("R")
 Since = str | datetime | timedelta  # "now", "beginning", a time, or so long ago
 
 NOTHING = "nothing"  # is left
+PAUSED = "which is paused: resume it"  # is in what is left of such a purpose
 
 
 class Receiver(Protocol):

@@ -27,14 +27,15 @@ class LogCache:
         self._ahead: dict[tuple[str, int], int] = {}
 
     def find(self, topic: str, position: int) -> Stored | None:
-        stored = self._at(topic, position)
+        stored = self.peek(topic, position)
         if stored is not None and self._ahead:
             following = self._ahead.pop((topic, stored.start), None)
             if following is not None:
                 self._read_ahead(topic, following)
         return stored
 
-    def _at(self, topic: str, position: int) -> Stored | None:
+    def peek(self, topic: str, position: int) -> Stored | None:
+        """Return the batch that has the position, if it is here. Nothing is read ahead for that."""
         known = self._topics.get(topic)
         if not known:
             return None
@@ -48,7 +49,7 @@ class LogCache:
         known = self._topics.setdefault(stored.batch.topic, [])
         if not known or known[-1].start < stored.start:
             known.append(stored)
-        elif self._at(stored.batch.topic, stored.start) is None:
+        elif self.peek(stored.batch.topic, stored.start) is None:
             insort(known, stored, key=_start)
         else:
             return

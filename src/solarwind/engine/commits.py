@@ -13,9 +13,11 @@ import msgspec
 
 from ..batch import Batch
 from ..core.dispatcher import Dispatcher
-from ..core.effects import Offer
+from ..core.effects import Offer, Report
+from ..core.facts import Note
 from ..core.log import Stored
 from ..core.state import Change, Snapshot
+from ..errors import Busy
 from ..store.delays import Delayed
 from .due import Due, by_due
 from .snapshots import Snapshots
@@ -40,6 +42,7 @@ class Commit(msgspec.Struct, Generic[W], eq=False):
     changes: list[Change]
     snapshots: list[Snapshot]
     after: list[Offer]
+    notes: list[Note] = []  # facts for operators, which are left out where there is no room
 
     @property
     def batches(self) -> list[Batch]:
@@ -93,6 +96,26 @@ class Commits(Generic[W]):
                 return True
         return False
 
+    def report(self, report: Report, fired: Collection[Batch], now: int) -> bool:
+        """Note what an instance made of its events, and what its handlers fired with it. Return False where that counts
+        for nothing. What a shadow fired does not: nothing of it is kept."""
+        kept = () if fired and self._dispatcher.shadows.has(report) else fired
+        if kept:
+            report = self._with_room(report, kept)
+        counts = self._dispatcher.post_send(report, now, fired)
+        if counts and report.done and not report.refusal:
+            self.fire(kept)
+        return counts
+
+    def _with_room(self, report: Report, fired: Collection[Batch]) -> Report:
+        """Return the report; its events are to be tried again if one topic that they fired on would be one too many."""
+        try:
+            for batch in fired:
+                self._dispatcher.topic(batch.topic)
+        except Busy as busy:
+            return msgspec.structs.replace(report, refusal=str(busy))
+        return report
+
     def fire(self, fired: Collection[Batch]) -> None:
         """Add what a handler fired, in the same turn as its settle: they go into the same commit."""
         for batch in fired:
@@ -134,7 +157,9 @@ class Commits(Generic[W]):
         changes, self._uncommitted = self._uncommitted + self._dispatcher.pop_changes(), []
         after, self._after = self._after, []
         self.number += 1
-        return Commit(self.number, incoming, later, changes, self._snapshots.pop_due(changes, self.number), after)
+        snapshots = self._snapshots.pop_due(changes, self.number)
+        notes = self._dispatcher.pop_notes() if changes else []
+        return Commit(self.number, incoming, later, changes, snapshots, after, notes)
 
     def _divided(self, incoming: list[tuple[Batch, W | None]]) -> list[tuple[Batch, W | None]]:
         """Return as much of it as goes into one commit; the rest waits for the next."""
@@ -169,9 +194,10 @@ class Commits(Generic[W]):
         return commit.after
 
     def refuse(self, commit: Commit[W]) -> list[tuple[Batch, W]]:
-        """Leave a commit's batches out, because there is no room for them, and return those that are refused. What
-        handlers fired stays, since it was promised with their settle; a producer's own batch may be fired again."""
-        together = commit.incoming + commit.later
+        """Leave a commit's batches and notes out, because there is no room for them, and return the batches that are
+        refused. What handlers fired stays, since it was promised with their settle; a producer's own batch may be fired
+        again."""
+        together, commit.notes = commit.incoming + commit.later, []
         commit.incoming = [each for each in commit.incoming if each[1] is None]
         commit.later = [each for each in commit.later if each[1] is None]
         return [(batch, waiter) for batch, waiter in together if waiter is not None]

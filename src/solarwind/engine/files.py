@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
@@ -16,6 +15,8 @@ BLOCK_BYTES = 256 << 10
 
 async def read_file(make: Callable[[str], Coroutine[Any, Any, object]]) -> AsyncIterator[list[bytes]]:
     """Have `make` write a file at a path, in a folder of its own, and return its bytes in blocks."""
+    import tempfile  # hardly ever needed, and it imports much
+
     with tempfile.TemporaryDirectory(prefix="solarwind-") as folder:
         path = os.path.join(folder, "made")
         making = asyncio.ensure_future(make(path))

@@ -12,9 +12,8 @@ import random as chance
 from collections.abc import Callable, Collection, Coroutine
 from contextlib import suppress
 from secrets import token_bytes
+from time import perf_counter_ns
 from typing import Any
-
-import msgspec
 
 from ..batch import AUTHOR_BYTES, Batch
 from ..core.dispatcher import Dispatcher
@@ -28,7 +27,8 @@ from ..origin import this_process
 from ..plugins import registered
 from ..store.base import Full, Recovered, Store
 from .alarm import Alarm
-from .base import NOTHING, Receiver, Since
+from .audit import Audit
+from .base import NOTHING, PAUSED, Receiver, Since
 from .cache import LogCache
 from .clock import Clock, SteadyClock
 from .commits import Commit, Commits
@@ -36,11 +36,15 @@ from .gate import Gate
 from .held_reports import HeldReports
 from .history import Trimmer
 from .idle import IdleWaits
+from .nobody import NobodyUp
 from .notices import warn_of_clock, warn_of_forgotten
 from .operations import FOREVER, Operations
 from .release import Releaser
+from .room import Room
 from .running import log_stale, refuse
+from .sampling import Sampler
 from .tasks import Tasks, end_tasks
+from .watch import Watch
 
 log = logging.getLogger("solarwind")
 
@@ -67,6 +71,7 @@ class LocalEngine(Operations):
         self.service_clock = service_clock or self._clock
         self._random = random
         self._limits = limits or Limits()
+        self._audit = Audit(lambda: store.definitions)
         self._clear()
 
     def _clear(self) -> None:
@@ -87,18 +92,20 @@ class LocalEngine(Operations):
         self._receivers: dict[int, Receiver] = {}
         self._delivered: list[Receiver] = []  # to those, and not flushed
         self._commits: Commits[asyncio.Future[None]] = Commits(self._dispatcher, self._cache)
-        self._full = False  # and that was said
+        self._room = Room()
         self._held = HeldReports(self._count_report)
-        self._full_for_all = False  # not for events alone
         self._durable: list[tuple[int, asyncio.Future[None]]] = []  # futures by the commit that they wait for
         self._committer: asyncio.Task[None] | None = None
         self._ending = False  # commits are made as long as there are any to be made
         self._reading: set[tuple[str, int]] = set()
         self._tasks = Tasks(self._fail)
-        self._alarm = Alarm(self._dispatcher, self._clock, self._carry_out)
+        self._alarm = Alarm(self._dispatcher, self._clock, self._carry_out, self._tasks)
         self._releaser = Releaser(store, self._commits.due, self._clock, self._arrived, self._commit_soon)
         self._trimmer = Trimmer(store, self._dispatcher, self._clock, self._spawn, self._fail)
+        self._sampler = Sampler(self._dispatcher, self._clock, self._tasks)
+        self._watch = Watch(lambda name, **given: getattr(self, name)(**given), lambda: self._tasks)
         self._gate = Gate(store, self._spawn, self._deliver_all, self._fail)
+        self._nobody_up = NobodyUp(self._dispatcher, self._clock)
         self._idle_waits = IdleWaits(self._dispatcher.has_work, self._commits, self._clock)
 
     # Life ---------------------------------------------------------------------------------------------
@@ -132,7 +139,9 @@ class LocalEngine(Operations):
             topic.keep_bytes = record.keep_bytes
         self._running = True
         self._commits.recover(recovered.snapshots, recovered.changes, clean=recovered.clean)
+        self._sampler.start()
         self._trimmer.start()
+        self._nobody_up.start()
         self._carry_out()
         self.store.follow(self._arrived)
 
@@ -154,12 +163,13 @@ class LocalEngine(Operations):
             return
         self._ending = True
         self._releaser.stop()
-        while self._committing and self._committer is not None and not self._full_for_all:
+        while self._committing and self._committer is not None and not self._room.full_for_all:
             await asyncio.wait([self._committer], timeout=FULL_S)
-        if self._committing and self._full_for_all:
-            log.warning("there is no room for what was settled last: it will be handed out again")
+        if self._committing and self._room.full_for_all:
+            log.warning("there is no room for the last settles: their events will be handed out again")
         self._running = False
         self._trimmer.stop()
+        self._nobody_up.stop()
         self._alarm.stop()
         await self._tasks.end()
         if self._committer is not None:
@@ -225,7 +235,7 @@ class LocalEngine(Operations):
     def report(self, report: Report, fired: Collection[Batch]) -> bool:
         if self._error is not None or not self._running:
             return False
-        if self._full and fired and report.done and not report.refusal:
+        if self._room.full and fired and report.done and not report.refusal:
             self._hold(report, fired)
             return True
         return self._count_report(report, fired)
@@ -239,7 +249,7 @@ class LocalEngine(Operations):
     async def _try_held(self) -> None:
         try:
             while self._held and self._running and self._error is None:
-                if self._full and not await self.store.has_room(self._held.next_bytes):
+                if self._room.full and not await self.store.has_room(self._held.next_bytes):
                     await asyncio.sleep(FULL_S)
                     continue
                 self._held.count_next()
@@ -248,12 +258,12 @@ class LocalEngine(Operations):
             self._fail(error)
 
     def _count_report(self, report: Report, fired: Collection[Batch]) -> bool:
-        if fired:
-            report = self._with_room(report, fired)
-        counts = self._dispatcher.post_send(report, self._clock.now())
-        if counts:
-            self._commits.fire(fired if report.done and not report.refusal else ())
-        else:
+        try:
+            counts = self._commits.report(report, fired, self._clock.now())
+        except Exception as error:  # half of it must not be committed
+            self._tasks.broken("what an instance reported", error)
+            return False
+        if not counts:
             found = self._dispatcher.instances.get(report.instance)
             log_stale(found[0].join if found is not None else None, report.instance, report.lease)
         self._carry_out()
@@ -261,21 +271,12 @@ class LocalEngine(Operations):
 
     async def settle(self, report: Report, fired: Collection[Batch] = ()) -> bool:
         self._check_running()
-        if self._full and fired and report.done and not report.refusal:
+        if self._room.full and fired and report.done and not report.refusal:
             counts = await self._hold(report, fired)
         else:
             counts = self.report(report, fired)
         await self._committed()
         return counts
-
-    def _with_room(self, report: Report, fired: Collection[Batch]) -> Report:
-        """Return the report; its events are to be tried again if one topic that they fired on would be one too many."""
-        try:
-            for batch in fired:
-                self._dispatcher.topic(batch.topic)
-        except Busy as busy:
-            return msgspec.structs.replace(report, refusal=str(busy))
-        return report
 
     def alive(self, instance: int) -> None:
         self._dispatcher.alive(instance, self._clock.now())
@@ -324,19 +325,20 @@ class LocalEngine(Operations):
 
     async def _commit_once(self) -> None:
         """Commit everything that waits; if there is no room, at least what was settled."""
-        commit = self._commits.begin()
+        commit, began = self._commits.begin(), perf_counter_ns()
         try:
             stored = await self._write(commit)
-            if self._full:
-                self._note_room(bool(commit.incoming or commit.later))
+            self._room.commits.add(perf_counter_ns() - began, 1)
+            if self._room.full:
+                self._room.note_room(bool(commit.incoming or commit.later))
         except Full as full:
-            self._note_full(full)
+            self._room.note_full(full, self._clock.now())
             for _, future in self._commits.refuse(commit):
                 refuse(future, StoreError(str(full)))
             try:
                 stored = await self._write_settles(commit)
             except Full:
-                self._full_for_all = True
+                self._room.full_for_all = True
                 self._commits.put_back(commit)
                 await asyncio.sleep(FULL_S)
                 return
@@ -353,10 +355,12 @@ class LocalEngine(Operations):
             self._durable = [each for each in self._durable if not each[1].done()]
         if commit.changes:
             self._carry_out()
+        self._sampler.wake()
 
     async def _write(self, commit: Commit[asyncio.Future[None]]) -> list[Stored | None]:
         content = commit.batches, commit.changes, commit.snapshots, self._clock.now()
-        return await (self.store.commit(*content, commit.delayed) if commit.later else self.store.commit(*content))
+        delayed = commit.delayed if commit.later else ()
+        return await self.store.commit(*content, delayed, commit.notes)
 
     async def _write_settles(self, commit: Commit[asyncio.Future[None]]) -> list[Stored | None]:
         """Write settles, if need be with the room that is reserved for them."""
@@ -366,18 +370,6 @@ class LocalEngine(Operations):
             if not await self.store.make_room():
                 raise
         return await self._write(commit)
-
-    def _note_full(self, full: Full) -> None:
-        """Log that there is no room, once until there is room again."""
-        if not self._full:
-            self._full = True
-            log.warning("%s", full)
-
-    def _note_room(self, with_events: bool) -> None:
-        """Log that there is room again. Where only events had none, a commit without events shows nothing."""
-        if self._full and (with_events or self._full_for_all):
-            self._full = self._full_for_all = False
-            log.warning("there is room again")
 
     def _accept(self, commit: Commit[asyncio.Future[None]], stored: list[Stored | None], now: int) -> None:
         for (_, future), each in zip(commit.incoming, stored, strict=True):
@@ -423,14 +415,17 @@ class LocalEngine(Operations):
     def _carry_out(self) -> None:
         """Carry out the dispatcher's effects. Every call that may have changed something ends with it."""
         dispatcher = self._dispatcher
-        while dispatcher.effects:
-            for effect in dispatcher.pop_effects():
-                self._carry_out_one(effect)
-        if self._delivered:
-            delivered, self._delivered = self._delivered, []
-            for receiver in delivered:
-                receiver.flush()
-        if self._commits.waiting:
+        try:
+            while dispatcher.effects:
+                for effect in dispatcher.pop_effects():
+                    self._carry_out_one(effect)
+            if self._delivered:
+                delivered, self._delivered = self._delivered, []
+                for receiver in delivered:
+                    receiver.flush()
+        except Exception as error:  # what is not handed out now never is
+            self._tasks.broken("what the dispatcher hands out", error)
+        if not self._begun.done() and self._commits.waiting:
             self._commit_soon()
         if self._running:
             self._alarm.set()
@@ -516,12 +511,14 @@ class LocalEngine(Operations):
         for instance in instances:
             self._held.count_all(instance)
         self._dispatcher.leaving(instances, self._clock.now())
+        self._nobody_up.set_timer()
         self._carry_out()
 
     async def leave(self, instance: int, *, died: bool = False) -> None:
         self._receivers.pop(instance, None)
         self._held.count_all(instance)
         self._dispatcher.leave(instance, self._clock.now(), died=died)
+        self._nobody_up.set_timer()
         self._carry_out()
 
     async def _committed(self) -> None:
@@ -564,10 +561,10 @@ class LocalEngine(Operations):
         for topic, purpose in purposes:
             if self._dispatcher.has_work(topic, purpose):
                 found = self._dispatcher.purpose(topic, purpose)
-                counts = self._count(found)
+                pending = found.pending(self._dispatcher.topics[topic].end)
                 parts.append(
-                    f"{counts.pending} pending ({found.delayed} of them for a retry) and "
-                    f"{counts.in_flight} in flight of {purpose!r} on {topic!r}"
+                    f"{pending} pending ({found.delayed} of them for a retry) and "
+                    f"{found.in_flight} in flight of {purpose!r} on {topic!r}{f', {PAUSED}' * bool(found.paused)}"
                 )
         if self._commits.due.has_work(self._clock.wall()):
             parts.append("delayed events that are due")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from datetime import UTC, datetime
 
 from ..core.registry import Topic
+from ..text import time_text
 
 log = logging.getLogger("solarwind")
 
@@ -21,14 +21,14 @@ def warn_of_clock(last: int, wall: int) -> None:
         log.warning(
             "the last time in the store, %s, lies %.0f s in the future: the clock was wrong then, or is wrong now. "
             "Leases and retries go on from there; how long history is kept goes by the clock as it is",
-            datetime.fromtimestamp(last // 1_000_000_000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
+            time_text(last),
             ahead_s,
         )
 
 
 def warn_of_forgotten(topics: Iterable[Topic]) -> None:
     """Warn of events that no purpose has handled, where `memory://` forgets them at its end."""
-    left = sum(each.pending(topic.end) + each.flying for topic in topics for each in topic.purposes.values())
+    left = sum(each.pending(topic.end) + each.in_flight for topic in topics for each in topic.purposes.values())
     if left:
         events = "1 event" if left == 1 else f"{left:,} events"
         way_out = "wait with `await wind.settled()`, or use sqlite:///wind.db"

@@ -5,37 +5,49 @@ How each is asked, and by whom, is a row of the table in `solarwind/operations.p
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
-from collections.abc import AsyncIterator, Collection
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Collection, Iterator
+from datetime import datetime, timedelta
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import msgspec
 from msgspec import UNSET, UnsetType
 
-from ..core.dispatcher import Dispatcher
-from ..core.log import Stored
-from ..core.purpose import Purpose as LivePurpose
-from ..core.registry import no_topic
 from ..core.spans import Spans
+from ..core.versions import states
 from ..errors import BadArgument, NotAllowed, NotFound
-from ..event import Event, HandOut
+from ..event import Event
+from ..names import no_topic
+from ..origin import this_process
 from ..records import (
+    Attention,
+    AuditEntry,
     DeadLetter,
+    Difference,
+    EventInfo,
+    InstanceInfo,
     OwnerInfo,
     PurposeInfo,
     PurposeStatistics,
+    RateHistory,
+    RolloutInfo,
     Statistics,
+    StoreInfo,
     TopicInfo,
     TopicStatistics,
     Trace,
     listed,
+    sorted_attention,
+    sorted_instances,
 )
 from ..store.base import Store
 from ..store.definitions import Definitions
+from ..wire import time_of
+from . import attention, audit, outcomes
 from .answers import Page
 from .arguments import (
     After,
+    CausedBy,
     EventId,
     Ids,
     Keep,
@@ -44,33 +56,54 @@ from .arguments import (
     NewFile,
     Purpose,
     Purposes,
+    Share,
     Since,
     Topic,
     Until,
+    Version,
+    read_version,
 )
 from .base import Since as When
 from .clock import Clock
+from .facts import instance_info, store_info
+from .outcomes import Outcomes
+from .reading import MAX_SEARCH_BYTES, event_at, events_at, no_event_at, page_of_events
+from .rest import Rest
+from .rollouts import differences, rollout_info
 from .running import Running
+from .tracing import caused_by_version, effects_of, no_event, not_caused, trace_tree
+from .watch import Watched
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # a client of a server needs the table of operations, and nothing of a dispatcher
+    from ..core.dispatcher import Dispatcher
+    from ..core.purpose import Purpose as LivePurpose
+    from .cache import LogCache
     from .history import Trimmer
+    from .nobody import NobodyUp
+    from .release import Releaser
     from .request import Request
+    from .room import Room
+    from .sampling import Sampler
 
 R = TypeVar("R")
 
 FOREVER = (1 << 63) - 1  # ns since 1970
-_TOGETHER_BYTES = 64 << 10  # of history that is read together, for dead letters
-_TOGETHER = 250  # purposes that are counted, and dead letters that are read, in one turn of the loop
-MAX_PAGE_BYTES = 8 << 20  # of payload, in one answer
+_MAX_READS = 1_000  # of the log, to say how old the oldest events of purposes are, for one question
 
 
-class Operations(Running):
+class Operations(Running, Watched):
     """The part of an engine that answers and serves operators. Arguments come checked."""
 
     store: Store
+    _cache: LogCache
     _dispatcher: Dispatcher
     _clock: Clock
     _trimmer: Trimmer
+    _room: Room
+    _audit: audit.Audit
+    _nobody_up: NobodyUp
+    _releaser: Releaser
+    _sampler: Sampler
 
     @property
     def definitions(self) -> Definitions:
@@ -79,8 +112,21 @@ class Operations(Running):
     async def ask(self, request: Request[R]) -> R:
         """See `Engine`."""
         self._check_running()
-        answer: R = await getattr(self, request.operation.function.__name__)(**request.arguments)
+        operation, before = request.operation, self._setting(request)
+        answer: R = await getattr(self, operation.function.__name__)(**request.arguments)
+        changes = not request.arguments.get("dry_run") and (before is None or before != self._setting(request))
+        if operation.audited and changes:
+            by = request.by or this_process()
+            request = msgspec.structs.replace(request, by=by)
+            await self._audit.note(audit.entry_of(request, answer, self._clock.wall()))
         return answer
+
+    def _setting(self, request: Request[Any]) -> object:
+        """Return what the operation sets and services state at each start, so that only changes of it are noted."""
+        if request.operation.name != "keep":
+            return None
+        topic = self._dispatcher.topics.get(request.arguments["topic"])
+        return (topic.keep_ns, topic.keep_bytes) if topic is not None else (self.store.keep_ns, None)
 
     def _carry_out(self) -> None:
         """Carry out what the dispatcher wants done."""
@@ -110,31 +156,57 @@ class Operations(Running):
             return await self.store.seek(topic, min(max(0, time), FOREVER))
         raise BadArgument(f"expected 'now', 'beginning', a datetime or a timedelta ago, got {since!a}")
 
-    def _count(self, purpose: LivePurpose) -> PurposeStatistics:
+    async def _count(self, purpose: LivePurpose, reads: Iterator[object]) -> PurposeStatistics:
+        """Return its numbers. For the age of its oldest event the log is read only where `reads` has another item."""
+        fired_at = await self._oldest(purpose, reads)
+        end = self._dispatcher.topics[purpose.topic].end
         return PurposeStatistics(
             exchange=purpose.active.exchange,
             versions=tuple(sorted(purpose.statements)),
             instances=len(purpose.instances),
-            pending=purpose.pending(self._dispatcher.topics[purpose.topic].end),
-            in_flight=purpose.flying,
+            pending=purpose.pending(end),
+            in_flight=purpose.in_flight,
             settled=purpose.settled,
             retried=purpose.retried,
-            dead=len(purpose.dead),
+            dead=purpose.dead_count,
             dropped=purpose.dropped,
             key_missing=purpose.key_missing,
+            state=purpose.state(end),
+            oldest=None if fired_at is None else time_of(fired_at),
+            rates=self._sampler.mean(purpose),
+            version_states=tuple(states(purpose).values()),
+            times=outcomes.times(purpose),
         )
+
+    async def _oldest(self, purpose: LivePurpose, reads: Iterator[object]) -> int | None:
+        """Return when the purpose's oldest event that is not done was fired, or due, in ns since 1970. It is read when
+        asked, and once: of a purpose that stands still it is known. Where nothing may be read, it is as last known."""
+        position = purpose.oldest_position(self._dispatcher.topics[purpose.topic].end)
+        if position is None:
+            return purpose.oldest_copy()
+        if purpose.oldest[0] != position:
+            stored = self._cache.peek(purpose.topic, position)
+            if stored is None:
+                if next(reads, None) is None:
+                    return purpose.oldest[1] or None
+                stored = next(iter(await self.store.read(purpose.topic, position, 1)), None)
+                if stored is None:  # it was lost: the purpose goes on without it
+                    return None
+            index = max(0, position - stored.start)
+            purpose.oldest = position, max(stored.batch.time(index), stored.batch.due(index) or 0)
+        return purpose.oldest[1]
 
     async def statistics(self) -> Statistics:
         """Return a frozen record of all topics and purposes, with their numbers."""
         await self._caught_up()
         topics: dict[str, TopicStatistics] = {}
         purposes: dict[tuple[str, str], PurposeStatistics] = {}
+        reads, rest = iter(range(_MAX_READS)), Rest()
         for name, topic in list(self._dispatcher.topics.items()):
-            topics[name] = TopicStatistics(topic.end + topic.unkept)
+            topics[name] = TopicStatistics(topic.end + topic.unkept, self._sampler.mean_fired(topic))
             for purpose in list(topic.purposes.values()):
-                purposes[name, purpose.name] = self._count(purpose)
-                if not len(purposes) % _TOGETHER:
-                    await asyncio.sleep(0)  # there may be very many
+                purposes[name, purpose.name] = await self._count(purpose, reads)
+                await rest.now_and_then()  # there may be very many
         return Statistics(topics, purposes)
 
     async def purposes(self, topic: Topic | None = None) -> list[PurposeInfo]:
@@ -144,12 +216,49 @@ class Operations(Running):
     async def purpose(self, topic: Topic, purpose: Purpose) -> PurposeInfo:
         """Return a purpose and its numbers. Raise `NotFound`."""
         await self._caught_up()
-        return PurposeInfo(topic, purpose, self._count(self._dispatcher.purpose(topic, purpose)))
+        return PurposeInfo(topic, purpose, await self._count(self._dispatcher.purpose(topic, purpose), iter((0,))))
+
+    async def rates(self, topic: Topic, purpose: Purpose) -> RateHistory:
+        """Return how many events a purpose settled, retried and gave up, and how many were fired on its topic, in the
+        last five minutes, hour and day. Raise `NotFound`."""
+        await self._caught_up()
+        return self._sampler.history(self._dispatcher.purpose(topic, purpose))
+
+    async def instances(self, topic: Topic | None = None) -> list[InstanceInfo]:
+        """Return the live instances of the purposes, of one topic or of all."""
+        await self._caught_up()
+        found: list[InstanceInfo] = []
+        rest = Rest()
+        for instance, purpose in list(self._dispatcher.instances.values()):
+            if topic in (None, purpose.topic):
+                found.append(instance_info(instance, purpose, self._clock.now()))
+                await rest.now_and_then()
+        return sorted_instances(found)
+
+    async def stores(self) -> list[StoreInfo]:
+        """Return how each dispatcher's store is: how much room it has, and how long commits take."""
+        return [store_info(self.store, self._room)]
+
+    async def attention(self, limit: Limit = 1_000) -> list[Attention]:
+        """Return what needs a person, the most urgent first, at most `limit` of each dispatcher."""
+        facts = attention.Facts(
+            self._clock.now(), self._dispatcher, self.store, self._room, self._nobody_up, self._releaser
+        )
+        return sorted_attention(await attention.find(facts))[:limit]
+
+    async def audit(self, after: After = None, limit: Limit = 1_000) -> Page[AuditEntry]:
+        """Return a page of what operators did, the latest first: `limit` entries. Its `next` is the `after` of the page
+        behind it. The last thousand are kept."""
+        return await audit.read(self.definitions, after, limit)
 
     async def topics(self) -> list[TopicInfo]:
         """Return the topics, and how much history each has."""
         await self._caught_up(list(self._dispatcher.topics))
-        return [await self._topic_info(name) for name in sorted(self._dispatcher.topics)]
+        found, rest = [], Rest()
+        for name in sorted(self._dispatcher.topics):
+            found.append(await self._topic_info(name))
+            await rest.now_and_then()
+        return found
 
     async def _topic_info(self, name: str) -> TopicInfo:
         topic = self._dispatcher.topics[name]
@@ -157,66 +266,65 @@ class Operations(Running):
         fired, purposes = topic.end + topic.unkept, tuple(sorted(topic.purposes))
         return TopicInfo(name, fired, purposes, events, size, topic.keep_ns / 1e9, topic.keep_bytes)
 
-    async def _event(self, topic: str, position: int) -> Event:
-        found = await self.store.read(topic, position, 1)
-        if not found or found[0].start > position:
-            raise _no_event_at(topic, position)
-        return Event(HandOut(found[0].batch, found[0].start), position - found[0].start)
-
-    async def _dead(self, topic: str, purpose: str, after: int = -1) -> AsyncIterator[tuple[int, DeadLetter]]:
-        """Yield the dead letters behind a position, each with its own, one by one: there may be very many."""
-        self._dispatcher.purpose(topic, purpose)
+    async def _letters_at(self, topic: str, purpose: str, positions: Spans) -> Page[DeadLetter]:
+        """Return the dead letters at these positions, the first ones where all of them would be too much to read at
+        once: then `next` is the last one's position. Those that were discarded meanwhile are left out."""
+        tracks = self._dispatcher.purpose(topic, purpose).tracks
+        by_track = [(number, track.state.dead.common(positions)) for number, track in tracks.items()]
         await self._committed()
-        letters = [each for each in await self.store.dead(topic, purpose) if each.position > after]
-        page, hand_out = deque[Stored](), None
-        for number, each in enumerate(letters, 1):
-            if not page or page[0].stop <= each.position:
-                while page and page[0].stop <= each.position:
-                    page.popleft()
-                page = page or deque(await self.store.read(topic, each.position, _TOGETHER_BYTES))
-                hand_out = HandOut(page[0].batch, page[0].start) if page else None
-            if hand_out is None or page[0].start > each.position:
-                raise _no_event_at(topic, each.position)
-            event = Event(hand_out, each.position - page[0].start)
-            time = datetime.fromtimestamp(each.time / 1e9, UTC)
-            yield each.position, DeadLetter(event, each.error, each.tried, time)
-            if not number % _TOGETHER:
-                await asyncio.sleep(0)
+        letters = [each for track in by_track for each in await self.store.dead(topic, purpose, *track)]
+        page, events = Page[DeadLetter](), await events_at(self.store, topic, positions)
+        last = max(events, default=FOREVER)
+        for each in sorted(letters, key=attrgetter("position")):
+            if each.position > last:
+                page.next = str(last)
+                break
+            event = events.get(each.position)
+            if event is not None:
+                page.append(DeadLetter(event, each.error, each.tried, time_of(each.time)))
+            elif self._dispatcher.purpose(topic, purpose).is_dead(each.position):
+                raise no_event_at(topic, each.position)
+        return page
 
     async def dead(self, topic: Topic, purpose: Purpose, after: After = None, limit: Limit = 1_000) -> Page[DeadLetter]:
         """Return a page of the purpose's dead letters, in the order accepted: `limit` of them, or fewer if they are
         large. Its `next` is the `after` of the page behind it. Raise `NotFound`."""
-        page, size, last = Page[DeadLetter](), 0, 0
-        async for position, letter in self._dead(topic, purpose, -1 if after is None else int(after)):
-            size += len(letter.event.data)
-            if len(page) == limit or (page and size > MAX_PAGE_BYTES):
-                page.next = str(last)
-                break
-            page.append(letter)
-            last = position
+        start, tracks = 0 if after is None else int(after) + 1, self._dispatcher.purpose(topic, purpose).tracks
+        positions = Spans()
+        for track in tracks.values():
+            positions.update(track.state.dead.first(limit + 1, start))
+        wanted = positions.first(limit)
+        page = await self._letters_at(topic, purpose, wanted)
+        if page.next is None and len(positions) > limit:
+            page.next = str(wanted.edges[-1] - 1)
         return page
 
     async def letter(self, topic: Topic, purpose: Purpose, id: EventId) -> DeadLetter:
         """Return the purpose's dead letter of the event with that id. Raise `NotFound`."""
-        async for _, letter in self._dead(topic, purpose):
-            if letter.event.id == id:
-                return letter
+        for letter in await self._letters_at(topic, purpose, await self._dead_positions(topic, purpose, [id])):
+            return letter
         raise _no_letter(topic, purpose, id)
 
     async def _dead_positions(self, topic: str, purpose: str, ids: Collection[str] | None) -> Spans:
         found = self._dispatcher.purpose(topic, purpose)
         if ids is None:
             return found.dead
-        position_of = {letter.event.id: position async for position, letter in self._dead(topic, purpose)}
-        unknown = [id for id in ids if id not in position_of]
-        if unknown:
-            raise _no_letter(topic, purpose, unknown[0])
-        return Spans.of(position_of[id] for id in ids)
+        positions = []
+        for id in ids:
+            there = await self.store.find(id, topic)
+            if there is None or not found.is_dead(there[1]):
+                raise _no_letter(topic, purpose, id)
+            positions.append(there[1])
+        return Spans.of(positions)
 
-    async def redrive(self, topic: Topic, purpose: Purpose, ids: Ids = None) -> int:
-        """Hand dead letters out again as if never tried, these or all. Return how many. Raise `NotFound`."""
+    async def redrive(self, topic: Topic, purpose: Purpose, ids: Ids = None, version: Version | None = None) -> int:
+        """Hand dead letters out again as if never tried, these or all: to the version that gets such events now, or
+        with `version` to that one alone. Return how many.
+
+        Raise `NotFound`, and `NotAllowed` for a version with a fan-out, or another one's while that keeps the order of
+        keys."""
         positions = await self._dead_positions(topic, purpose, ids)
-        count = self._dispatcher.redrive(topic, purpose, positions, self._clock.now())
+        count = self._dispatcher.redrive(topic, purpose, positions, self._clock.now(), version)
         return await self._carried_out(count)
 
     async def discard(self, topic: Topic, purpose: Purpose, ids: Ids) -> int:
@@ -224,20 +332,93 @@ class Operations(Running):
         positions = await self._dead_positions(topic, purpose, ids)
         return await self._carried_out(self._dispatcher.discard(topic, purpose, positions))
 
-    async def replay(self, topic: Topic, purpose: Purpose, since: Since = "beginning", until: Until = "now") -> int:
-        """Make the history fired from `since` up to `until` pend again. Return how many events.
+    async def replay(
+        self,
+        topic: Topic,
+        purpose: Purpose,
+        since: Since = "beginning",
+        until: Until = "now",
+        caused_by: CausedBy | None = None,
+        dry_run: bool = False,
+    ) -> int:
+        """Make the history fired from `since` up to `until` pend again: all of it, or what a version of a purpose
+        caused, `caused_by` as TOPIC/PURPOSE@VERSION. Return how many events; with `dry_run` that is all.
 
         Raise `NotFound`, and `NotAllowed` for a purpose whose events do not pend."""
         await self._caught_up()
         self._dispatcher.purpose(topic, purpose)
         async with self._trimmer.guard:
             start, stop = await self._position(topic, since), await self._position(topic, until)
-            first = await self._position(topic, "beginning")
-            count = self._dispatcher.replay(topic, purpose, max(start, first), stop, self._clock.now())
-        return await self._carried_out(count)
+            start = max(start, await self._position(topic, "beginning"))
+            only = None
+            if caused_by is not None:
+                only = await caused_by_version(self.store, topic, start, stop, *read_version(caused_by))
+            now = self._clock.now()
+            count = self._dispatcher.replay(topic, purpose, start, stop, now, only=only, dry=dry_run)
+        return count if dry_run else await self._carried_out(count)
+
+    async def pause(self, topic: Topic, purpose: Purpose) -> None:
+        """Hand out nothing more of a purpose until it is resumed, also by another dispatcher. What its instances have
+        in hand they finish; what is fired pends, and for a fan-out is dropped. Nothing changes where it is paused
+        already. Raise `NotFound`."""
+        self._dispatcher.pause(topic, purpose, self._clock.now())
+        await self._carried_out(0)
+
+    async def resume(self, topic: Topic, purpose: Purpose) -> None:
+        """Hand out a paused purpose again. Nothing changes where it is not paused. Raise `NotFound`."""
+        self._dispatcher.resume(topic, purpose, self._clock.now())
+        await self._carried_out(0)
+
+    async def rollout(self, topic: Topic, purpose: Purpose) -> RolloutInfo:
+        """Return the versions of a purpose, each with its state and its share of the events. Raise `NotFound`."""
+        await self._caught_up()
+        return rollout_info(self._dispatcher.purpose(topic, purpose), self._dispatcher.topics[topic].end)
+
+    async def share(self, topic: Topic, purpose: Purpose, version: Version, share: Share) -> RolloutInfo:
+        """Give a version this share of the events that are fired from now on, from 0 to 1: with 0 it is held. The
+        events of a key go to one version, also while a share grows. Return the purpose's versions.
+
+        Raise `NotFound`, `BadArgument` for an impossible share, `NotAllowed` for a fan-out, and `ConflictError` where
+        there is not so much left or nobody for the rest, beside a fan-out, or while it has a shadow's copies in
+        hand."""
+        self._dispatcher.versions.share(topic, purpose, version, share, self._clock.now())
+        return await self._rolled(topic, purpose)
+
+    async def shadow(self, topic: Topic, purpose: Purpose, version: Version) -> RolloutInfo:
+        """Give a version a copy of what the current one gets from now on. What it settles, fires and fails counts for
+        nothing, and is compared: see `differences`. Return the purpose's versions.
+
+        Raise `NotFound`, `ConflictError` where there is no other version or beside a fan-out, and `NotAllowed` for a
+        fan-out."""
+        self._dispatcher.versions.shadow(topic, purpose, version, self._clock.now())
+        return await self._rolled(topic, purpose)
+
+    async def differences(self, topic: Topic, purpose: Purpose, limit: Limit = 1_000) -> list[Difference]:
+        """Return the events of which shadows made something else than the current version, the latest first. The last
+        thousand of a purpose are kept, until the dispatcher ends. Raise `NotFound`."""
+        return differences(self._dispatcher.purpose(topic, purpose), limit)
+
+    async def promote(self, topic: Topic, purpose: Purpose, version: Version) -> RolloutInfo:
+        """Make a version the current one, which gets all events that are in no other's share. What is in a handler
+        ends there. Return the purpose's versions. Raise `NotFound`, and `ConflictError` while it has a shadow's copies
+        in hand, or for a fan-out while another version has a share or is a shadow."""
+        self._dispatcher.versions.promote(topic, purpose, version, self._clock.now())
+        return await self._rolled(topic, purpose)
+
+    async def rollback(self, topic: Topic, purpose: Purpose) -> RolloutInfo:
+        """Make the version current that was so before; the present one gets nothing more until it is promoted or has a
+        share. Return the purpose's versions. Raise `NotFound`, and `ConflictError` where there was none before, or
+        another version has a share."""
+        self._dispatcher.versions.rollback(topic, purpose, self._clock.now())
+        return await self._rolled(topic, purpose)
+
+    async def _rolled(self, topic: str, purpose: str) -> RolloutInfo:
+        await self._carried_out(0)
+        return await self.rollout(topic, purpose)
 
     async def retire(self, topic: Topic, purpose: Purpose, force: bool = False) -> None:
-        """Forget a purpose. Raise `ConflictError` while it has events, dead letters or instances, unless `force`."""
+        """Forget a purpose. Raise `ConflictError` while it is paused, or has events, dead letters or instances, unless
+        `force`."""
         await self._caught_up()
         self._dispatcher.retire(topic, purpose, self._clock.now(), force=force)
         await self._carried_out(0)
@@ -255,14 +436,21 @@ class Operations(Running):
         found = await self.store.find(id)
         if found is None:
             raise no_event(id)
-        event = await self._event(*found)
-        caused: dict[str, list[Event]] = {}
-        async for stored in self.store.caused(event.time_ns):
-            for index in range(len(stored.batch)):
-                cause = stored.batch.cause(index)
-                if cause.kind == "event":
-                    caused.setdefault(cause.id, []).append(Event(HandOut(stored.batch, stored.start), index))
-        return trace_tree(event, caused, after, limit)
+        event, left = await event_at(self.store, *found), MAX_SEARCH_BYTES
+        last = await self.store.find(after) if after is not None else None
+        if after is not None and last is None:
+            raise not_caused(id, after)
+
+        async def caused(ids: Collection[str]) -> tuple[dict[str, list[Event]], bool]:
+            nonlocal left
+            stored, more = await self.store.caused(ids, last if id in ids else None, left)
+            left -= sum(len(each.batch.data) for each in stored)
+            return effects_of(ids, stored), more
+
+        async def became(events: list[Event]) -> list[Outcomes]:
+            return await outcomes.of_events(self._dispatcher, self.store, events, self._committed)
+
+        return await trace_tree(event, caused, became, after, limit)
 
     async def backup(self, path: NewFile) -> None:
         """Copy the store to a new file while it is in use. Raise `NotAllowed` where there is none, `StoreError`."""
@@ -280,6 +468,42 @@ class Operations(Running):
         if topic not in self._dispatcher.topics:
             raise no_topic(topic)
         return await self._topic_info(topic)
+
+    async def events(
+        self,
+        topic: Topic,
+        since: Since = "beginning",
+        after: After = None,
+        key: str | None = None,
+        limit: Limit = 100,
+    ) -> Page[Event]:
+        """Return a page of a topic's history, in the order accepted: the events from `since` on, or of the page behind
+        an earlier one whose `next` is `after`; only those with a key, if one is given. `limit` of them, or fewer if
+        they are large or far apart: there are more where `next` is not None. Raise `NotFound` for a topic that does not
+        exist, and where what would follow `after` was trimmed."""
+        await self._caught_up([topic])
+        if topic not in self._dispatcher.topics:
+            raise no_topic(topic)
+        position = await self._position(topic, since) if after is None else int(after) + 1
+        end, goes_on = self._dispatcher.topics[topic].end, after is not None
+        return await page_of_events(self.store, topic, position, end=end, goes_on=goes_on, key=key, limit=limit)
+
+    async def event(self, topic: Topic, id: EventId) -> EventInfo:
+        """Return an event of a topic's history, and what became of it for each purpose. Raise `NotFound` for a topic or
+        an event that does not exist, or was trimmed."""
+        await self._caught_up([topic])
+        if topic not in self._dispatcher.topics:
+            raise no_topic(topic)
+        return await outcomes.event_info(self._dispatcher, self.store, topic, id, self._committed)
+
+    async def outcomes(self, topic: Topic, ids: Ids) -> list[Outcomes]:
+        """Return what became of these events of a topic, in their order, for each purpose; nothing of those that the
+        history does not have."""
+        await self._caught_up([topic])
+        there = [await self.store.find(id, topic) for id in ids or ()]
+        events = [await event_at(self.store, *each) for each in there if each is not None]
+        found = iter(await outcomes.of_events(self._dispatcher, self.store, events, self._committed))
+        return [next(found) if each is not None else () for each in there]
 
     async def keep(self, topic: Topic, keep: Keep = UNSET, keep_bytes: KeepBytes = UNSET) -> TopicInfo:
         """Set how much history a topic keeps, `keep` in seconds: None is the default, `UNSET` leaves it as it is."""
@@ -302,50 +526,8 @@ class Operations(Running):
         raise NotImplementedError
 
 
-def _no_event_at(topic: str, position: int) -> NotFound:
-    return NotFound(f"expected an event at position {position} of topic {topic!r}, got none: it was lost or trimmed")
-
-
-def no_event(id: str) -> NotFound:
-    """Return the refusal for an id that the history does not have."""
-    return NotFound(f"expected the id of an event in the history, got {id!a}: there is none, or it was trimmed")
-
-
 def _no_letter(topic: str, purpose: str, id: str) -> NotFound:
     return NotFound(
-        f"expected the id of a dead letter of {purpose!r} on {topic!r}, got {id!a}, which is none: see its dead letters"
+        f"expected the id of a dead letter of {purpose!r} on {topic!r}, got {id!a}, which is not one: "
+        f"`solarwind dead list` shows them"
     )
-
-
-def trace_tree(event: Event, caused: dict[str, list[Event]], after: str | None, limit: int) -> Trace:
-    """Return the event and what it caused, but for what it caused up to the event `after`: at most `limit` events, the
-    nearest first, or fewer if they are large. `caused` has the events by the ids of their causes. Raise `NotFound`."""
-    order, size = [event], len(event.data)
-    children: list[list[int]] = []
-    cut: set[int] = set()
-    while len(children) < len(order):  # without recursion, since a chain of causes can be long
-        at = len(children)
-        # Removed as it is used, so that it ends also where events were said to cause each other.
-        found = sorted(caused.pop(order[at].id, ()), key=lambda child: child.time_ns)
-        if at == 0 and after is not None:
-            found = _behind(event, found, after)
-        start = len(order)
-        for child in found:
-            size += len(child.data)
-            if cut or len(order) == limit or (len(order) > 1 and size > MAX_PAGE_BYTES):
-                cut.add(at)
-                break
-            order.append(child)
-        children.append(list(range(start, len(order))))
-    traces: dict[int, Trace] = {}
-    for index in reversed(range(len(order))):
-        below = tuple(traces.pop(child) for child in children[index])
-        traces[index] = Trace(order[index], below, index in cut)
-    return traces[0]
-
-
-def _behind(event: Event, caused: list[Event], after: str) -> list[Event]:
-    for at, child in enumerate(caused, 1):
-        if child.id == after:
-            return caused[at:]
-    raise NotFound(f"expected the id of an event that {event.id!a} caused as after, got {after!a}, which is none")

@@ -38,10 +38,11 @@ Owns = Callable[[str], bool]  # whether a topic is of the partition that answere
 
 
 class Request(msgspec.Struct, Generic[R], frozen=True):
-    """An operation, and its arguments by name: all of them, checked."""
+    """An operation, and its arguments by name: all of them, checked. `by` is who asks, as far as it is known."""
 
     operation: Operation[..., R]
     arguments: dict[str, Any]
+    by: str = ""
 
 
 class Asked(Protocol):
@@ -67,16 +68,19 @@ class Http(msgspec.Struct, frozen=True):
 
 class Cli(msgspec.Struct, frozen=True):
     """The command of an operation. Topics, purposes and ids are its arguments, and what else there is its options, with
-    this help in `options`; those in `consent` have no environment variable. It prints `says` of a number, or of none;
-    of an empty list, or of False, `none`. `key` is said to be true in JSON where there is no answer."""
+    this help in `options`; those in `consent` have no environment variable. It prints `says` of a number, or of none,
+    and `says_dry` of a number that was only counted; of an empty list, of False, or of 0, `none`. `key` is said to be
+    true in JSON where there is no answer. A trace has the option `--follow`, with this help in `follow`."""
 
     words: str
     help: str
     says: str = ""
+    says_dry: str = ""
     none: str = ""
     key: str = ""
     options: dict[str, str] = {}
     consent: tuple[str, ...] = ()
+    follow: str = ""
     examples: tuple[str, ...] = ()
 
 
@@ -87,7 +91,7 @@ class Operation(Generic[P, R]):
         self,
         function: Callable[Concatenate[Any, P], Coroutine[Any, Any, R]],
         *,
-        right: Literal["admin", "own"] = "admin",
+        right: Literal["watch", "admin", "own"] | None = None,
         to: Literal["owner", "all", "engine"] = "owner",
         merge: Callable[[Sequence[tuple[R, Owns]]], R] | None = None,
         repeat: Literal["never", "question", "always"] = "never",
@@ -99,17 +103,21 @@ class Operation(Generic[P, R]):
         """`function` is the method of `Operations` that does it where the dispatcher is; its annotations are the kinds
         of the arguments.
 
-        - `right`: "admin", or "own" where a client with instances of all the purposes may ask about them
+        - `right`: by default "watch" for a question and else "admin"; "own" where a client with instances of all the
+          purposes may ask about them, and who has the right "admin" of any. Who may watch gets no payloads and errors
+          with an answer unless its token says so: see `server/payloads.py`
         - `to`: on a cluster, to the "owner" of the argument `topic`, which has to be known unless it `makes` it; to
           "all" owners, whose answers `merge` makes one of; or the "engine" of the process does it by itself
         - `repeat`: whether it may be asked again when no answer came: "never"; a "question" changes nothing, and may
           be asked of the next owner; "always" waits for an answer, however long the dispatcher is out of reach
         - `check`: of several arguments together
         """
-        self.function, self.right, self.to, self.merge = function, right, to, merge
+        self.function, self.to, self.merge = function, to, merge
+        self.right = right or ("watch" if repeat == "question" else "admin")
         self.repeat, self.makes, self._check = repeat, makes, check
         self.http, self.cli = http, cli
         self.name = function.__name__
+        self.audited = self.right == "admin"  # it is noted who did it
         self.__name__, self.__doc__ = function.__name__, function.__doc__
         self.__signature__ = signature(function)
         hints = get_type_hints(function, include_extras=True)

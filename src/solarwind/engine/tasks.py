@@ -6,11 +6,14 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from functools import partial
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from ..errors import StoreError
 
 log = logging.getLogger("solarwind")
+
+T = TypeVar("T")
+P = ParamSpec("P")
 
 AGAIN_S = 0.1  # after which a task that goes on is cancelled again
 
@@ -40,6 +43,18 @@ class Tasks:
         """Start a task whose result another caller awaits."""
         return self._start(work, lambda task: task.cancelled() or task.exception())
 
+    def guard(self, call: Callable[P, object], what: str) -> Callable[P, None]:
+        """Return the callback of a timer, or of `call_soon`, for `call`: an unexpected error is as that of a task which
+        the owner depends on, for what the call should have caused never comes."""
+
+        def guarded(*args: P.args, **options: P.kwargs) -> None:
+            try:
+                call(*args, **options)
+            except Exception as error:
+                self.broken(what, error)
+
+        return guarded
+
     def _start(self, work: Coroutine[Any, Any, Any], ended: Callable[[asyncio.Task[Any]], object]) -> asyncio.Task[Any]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
@@ -58,10 +73,14 @@ class Tasks:
                     )
                 )
         elif error := task.exception():
-            log.error("%s ended in an unexpected way", what, exc_info=error)
-            failure = StoreError(f"{what} cannot go on after an unexpected {type(error).__name__}: {error}")
-            failure.__cause__ = error
-            self._failed(failure)
+            self.broken(what, error)
+
+    def broken(self, what: str, error: BaseException) -> None:
+        """End the owner, because of an unexpected error in what it depends on."""
+        log.error("%s ended in an unexpected way", what, exc_info=error)
+        failure = StoreError(f"{what} cannot go on after an unexpected {type(error).__name__}: {error}")
+        failure.__cause__ = error
+        self._failed(failure)
 
     def _spawned_ended(self, what: str, task: asyncio.Task[Any]) -> None:
         if not task.cancelled() and (error := task.exception()):
@@ -89,8 +108,27 @@ async def _repeat(step: Callable[[], Awaitable[None]], pause_s: float, what: str
         try:
             await step()
         except Exception:
-            log.exception("%s failed in an unexpected way; it is done again", what)
+            log.exception("%s failed in an unexpected way; it is tried again", what)
         await asyncio.sleep(pause_s)
+
+
+async def complete(task: asyncio.Future[T], *, cancel: bool = False) -> T:
+    """Wait for a task to end, however often the caller is cancelled meanwhile: what it does must not be left half done.
+    Then raise the cancellation; else return its result. With `cancel` it is cancelled with the caller, but only once,
+    so that what it does to end is not cancelled too."""
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            if cancel and cancelled is None:
+                task.cancel()
+            cancelled = error
+    if cancelled is None:
+        return task.result()
+    if not task.cancelled():
+        task.exception()  # retrieved: the caller does not want to know it any more
+    raise cancelled
 
 
 async def end_tasks(tasks: Iterable[asyncio.Task[Any]]) -> None:

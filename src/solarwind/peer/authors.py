@@ -23,7 +23,7 @@ class Authors:
         self._host = host
         self._own = b""
         self._secrets: dict[bytes, bytes] = {}  # by author: the client's own, and its clients'
-        self._fired: set[bytes] = set()  # those that the engine was told of
+        self._fired: dict[bytes, None] = {}  # those that the engine was told of
 
     def hello(self, secret: bytes) -> None:
         """Add the client's own secret, if it has one. Raise `ProtocolError`."""
@@ -37,7 +37,7 @@ class Authors:
             return
         if message.gone:
             if self._secrets.pop(author, None) is not None and author in self._fired:
-                self._fired.remove(author)
+                del self._fired[author]
                 self._host.engine.remove_author(message.secret)
         elif author not in self._secrets:
             if len(self._secrets) > wire.MAX_AUTHORS:
@@ -64,7 +64,7 @@ class Authors:
                 "may number a batch"
             )
         self._host.engine.add_author(secret)
-        self._fired.add(author)
+        self._fired[author] = None
 
     def clear(self) -> None:
         """Remove all, because the connection is gone."""

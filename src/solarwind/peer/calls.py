@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from functools import partial
 from typing import Any
 
 import msgspec
 
-from ..engine.base import Engine
 from ..engine.files import read_file
-from ..engine.request import Operation
+from ..engine.request import Operation, Request
 from ..errors import BadArgument
 from ..operations import OPERATIONS
 
@@ -27,21 +26,24 @@ def operation_of(name: str) -> Operation[..., Any]:
     return found
 
 
-async def answer(engine: Engine, operation: Operation[..., Any], message: msgspec.Struct) -> AsyncIterator[Part]:
-    """Do the operation and yield its answer in parts. Raise `BadName` and `BadArgument`, because a foreign client may
-    have sent it, and what the operation raises."""
+Ask = Callable[[Request[Any]], Awaitable[Any]]
+
+
+async def answer(ask: Ask, operation: Operation[..., Any], message: msgspec.Struct) -> AsyncIterator[Part]:
+    """Do the operation, by `ask`, and yield its answer in parts. Raise `BadName` and `BadArgument`, because a foreign
+    client may have sent it, and what the operation raises."""
     if operation.file is not None:
-        async for blocks in read_file(partial(_make, engine, operation, message)):
+        async for blocks in read_file(partial(_make, ask, operation, message)):
             yield blocks
         return
-    found = await engine.ask(operation.unpack(message))
+    found = await ask(operation.unpack(message))
     for part in _parts(operation.form.items(found)):
         yield part
 
 
-async def _make(engine: Engine, operation: Operation[..., Any], message: msgspec.Struct, path: str) -> None:
+async def _make(ask: Ask, operation: Operation[..., Any], message: msgspec.Struct, path: str) -> None:
     assert operation.file is not None
-    await engine.ask(operation.unpack(message, {operation.file: path}))
+    await ask(operation.unpack(message, {operation.file: path}))
 
 
 def _parts(items: Iterable[Any]) -> Iterable[Part]:
@@ -49,7 +51,7 @@ def _parts(items: Iterable[Any]) -> Iterable[Part]:
     size = 0
     for item in items:
         part.append(item)
-        size += len(item if isinstance(item, bytes) else getattr(item, "batch", b""))
+        size += len(item if isinstance(item, bytes | str) else getattr(item, "batch", b""))
         if len(part) == MAX_ITEMS or size > _MAX_BYTES:
             yield part
             part, size = [], 0

@@ -27,6 +27,7 @@ from ..engine.base import Link, Receiver, Since
 from ..engine.clock import Clock, SteadyClock
 from ..engine.files import write_file
 from ..engine.running import Running, log_stale
+from ..engine.tasks import Tasks
 from ..errors import Busy, ProtocolError, SolarWindError, StoreError, TooLarge, Unavailable
 from ..logs import limited
 from ..origin import MACHINE, process_name
@@ -35,7 +36,7 @@ from .heartbeat import Heartbeat
 from .secrets import ClientSecrets
 
 if TYPE_CHECKING:
-    from ..engine.request import Operation, Request
+    from ..engine.request import Request
 
 log = logging.getLogger("solarwind")
 
@@ -92,7 +93,7 @@ class Client(Running):
         self._generation = 0  # of connections
         self._base = 0  # of the numbers of leases by this connection: above those of all before
         self._highest = -1  # number of a lease
-        self._out_of_reach = f"expected a {place}, it is out of reach: try again when it is back"
+        self._out_of_reach = f"expected a {place}, but it is out of reach: try again when it is back"
         self._number = 0
         self._out: list[wire.Message] = []
         self._flushing = False
@@ -100,7 +101,8 @@ class Client(Running):
         self._asked: dict[int, tuple[asyncio.Future[list[Any]], list[Any]]] = {}
         self._members: dict[int, _Member] = {}
         self._delivered: list[Receiver] = []  # the receivers of the message that is being read
-        self._connecting: asyncio.Task[None] | None = None
+        self._connecting = False
+        self._turned_away = False  # the last connection was ended by the server, for a reason that may pass
         self._heartbeat = Heartbeat(self._send, self._measured)
 
     async def _open(self) -> Link:
@@ -111,7 +113,8 @@ class Client(Running):
     # Life ---------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        self._error, self._connecting = None, None
+        self._error, self._connecting = None, False
+        self._tasks = Tasks(self._fail)
         self._members.clear()
         self._loop = asyncio.get_running_loop()
         self.failed: asyncio.Future[None] = self._loop.create_future()
@@ -126,9 +129,7 @@ class Client(Running):
         if not self._running:
             return
         self._running = False
-        if self._connecting is not None:
-            self._connecting.cancel()
-            await asyncio.gather(self._connecting, return_exceptions=True)
+        await self._tasks.end()
         self._heartbeat.end()
         self._flush()
         self._client_secrets.lost()
@@ -186,7 +187,7 @@ class Client(Running):
                 await welcome
         except TimeoutError:
             link.abort("it did not answer")
-            raise Unavailable(f"expected a {self.place} to answer, it did not") from None
+            raise Unavailable(f"expected a {self.place} to answer, but it did not") from None
         except _Lost as lost:
             raise Unavailable(str(lost)) from None
         except BaseException:
@@ -208,10 +209,11 @@ class Client(Running):
         self._end_asked(_Lost(f"expected an answer of the {self.place}, but the connection was lost: {why}"))
         for member in self._members.values():
             member.receiver.lost()
-        if self._running and self._error is None and self._connecting is None:
+        if self._running and self._error is None and not self._connecting:
             limited.warning(("lost", self.place), "lost the %s: %s; trying to reach it again", self.place, why)
             self._up.clear()
-            self._connecting = self._loop.create_task(self._reconnect())
+            self._connecting = True
+            self._tasks.begin(self._reconnect(), f"the way back to the {self.place}")
 
     def _end_asked(self, error: Exception) -> None:
         asked, self._asked = self._asked, {}
@@ -220,18 +222,17 @@ class Client(Running):
 
     async def _reconnect(self) -> None:
         """Reconnect until it succeeds, and restore everything."""
-        backoff = Backoff()
+        backoff, turned_away, self._turned_away = Backoff(), self._turned_away, False
         try:
+            if turned_away:  # else two that go on with each other badly do nothing else
+                await backoff.pause()
             while not await self._is_back() and self._running:
                 await backoff.pause()
         except SolarWindError as error:
             self._fail(error)
-        except Exception as error:
-            log.exception("the connection could not be made again")
-            self._fail(ProtocolError(f"no server can be reached after an unexpected {type(error).__name__}: {error}"))
         else:
             limited.warning(("back", self.place), "the %s is back", self.place, ends=("no", self.place))
-        self._connecting = None
+        self._connecting = False
         self._up.set()
 
     async def _is_back(self) -> bool:
@@ -247,8 +248,7 @@ class Client(Running):
                 return False
         except (_Lost, *_RETRIED) as error:
             limited.log(("no", self.place), logging.INFO, "no %s yet: %s", self.place, error)
-            if self._link is not None:
-                self._link.abort("it is not ready")
+            self._abort("it is not ready")
             return False
         for ref, each in list(self._unaccepted.items()):
             self._put(ref, each)
@@ -286,12 +286,22 @@ class Client(Running):
             for message in wire.read_server(data):
                 _HANDLERS[type(message)](self, message)
         except ProtocolError as error:
-            log.error("the %s sent what cannot be read: %s", self.place, error)
-            if self._link is not None:
-                self._link.abort(str(error))
+            log.error("the %s sent an invalid message: %s", self.place, error)
+            self._abort(str(error))
+        except Exception as error:
+            self._broken(error)
         delivered, self._delivered = self._delivered, []
         for receiver in delivered:
             receiver.flush()
+
+    def _broken(self, error: Exception) -> None:
+        """Connect again after an unexpected error: something that came, or was to be sent, is lost on this link."""
+        log.error("an unexpected error on the connection to the %s: it is made anew", self.place, exc_info=error)
+        self._abort(f"an unexpected {type(error).__name__}")
+
+    def _abort(self, why: str) -> None:
+        if self._link is not None:
+            self._link.abort(why)
 
     def _welcomed(self, welcome: wire.Welcome) -> None:
         self._welcome = welcome
@@ -324,7 +334,8 @@ class Client(Running):
             self._answered(refused.ref, error)
         else:
             limited.error(("ends", self.place), "the %s ends the connection: %s", self.place, error)
-            if not isinstance(error, _RETRIED):
+            self._turned_away = isinstance(error, _RETRIED)
+            if not self._turned_away:
                 self._fail(error)
 
     def _answered(self, ref: int, error: SolarWindError | None) -> None:
@@ -336,15 +347,16 @@ class Client(Running):
         else:
             _refuse(future, error)
 
-    def _offered(self, offer: wire.Offer) -> None:
-        stored = Stored(offer.start, Batch.read(offer.batch))
-        for share in offer.shares:
+    def _offered(self, message: wire.Offer) -> None:
+        stored = Stored(message.start, Batch.read(message.batch))
+        for share in message.shares:
             member = self._members.get(share.instance)
             if member is not None:
                 lease, edges = self._base + share.lease, share.picks
                 self._highest = max(self._highest, lease)
-                picks: Any = range(edges[0], edges[1]) if len(edges) == 2 else list(wire.read_spans(edges).positions())
-                member.receiver.deliver(Offer(member.number, lease, stored, picks, share.tried))
+                picks = wire.read_spans(edges).positions()
+                offer = Offer(member.number, lease, stored, picks, share.tried, shadow=share.shadow)
+                member.receiver.deliver(offer)
                 self._delivered.append(member.receiver)
 
     def _stale(self, stale: wire.Stale) -> None:
@@ -375,9 +387,13 @@ class Client(Running):
     def _flush(self) -> None:
         self._flushing = False
         messages, self._out = self._out, []
-        if self._link is not None:
+        if self._link is None:
+            return
+        try:
             for group in wire.groups(messages, self._together):
                 self._link.send(wire.encode(group))
+        except Exception as error:
+            self._broken(error)
 
     def _next(self) -> int:
         self._number += 1
@@ -404,17 +420,18 @@ class Client(Running):
         """See `Engine`."""
         operation = request.operation
         if operation.file is None:
-            items = await self._call(operation, operation.pack(request))
+            items = await self._call(request)
         else:
-            items = await write_file(request.arguments[operation.file], self._call(operation, operation.pack(request)))
+            items = await write_file(request.arguments[operation.file], self._call(request))
         answer: R = operation.form.read(items)
         return answer
 
-    async def _call(self, operation: Operation[..., Any], arguments: msgspec.Struct) -> list[Any]:
+    async def _call(self, request: Request[Any]) -> list[Any]:
         """Return the items of the answer. Raise what the server raised, and `Unavailable` where it is unreachable; an
         operation that may be repeated waits until it is back."""
+        operation = request.operation
         waits = operation.repeat == "always"
-        packed = msgspec.Raw(wire.encode(arguments))
+        packed = msgspec.Raw(wire.encode(operation.pack(request)))
         while True:
             self._check_running()
             if waits:
@@ -423,7 +440,7 @@ class Client(Running):
             elif not self._up.is_set():  # all instances join first: some may ask only for what is theirs
                 raise Unavailable(self._out_of_reach)
             try:
-                return await self._ask(lambda ref: wire.Call(ref, operation.name, packed))
+                return await self._ask(lambda ref: wire.Call(ref, operation.name, packed, request.by))
             except _Lost as lost:
                 if not waits:
                     raise Unavailable(str(lost)) from None

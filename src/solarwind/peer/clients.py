@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
+import msgspec
+
+from ..engine.request import Request
 from ..engine.tasks import Tasks
 from .connection import Connection
-from .host import Host
+from .host import Host, Rights
 from .time_slices import TimeSlices
 from .transport import Transport
+
+R = TypeVar("R")
 
 
 class Clients:
@@ -30,6 +35,15 @@ class Clients:
 
     def disconnected(self, connection: Connection) -> None:
         self._connections.discard(connection)
+
+    async def ask(self, request: Request[R], rights: Rights, by: str = "") -> R:
+        """See `Host`."""
+        return await cast(Host, self).engine.ask(self.asked_by(request, rights, by))
+
+    @staticmethod
+    def asked_by(request: Request[R], rights: Rights, by: str) -> Request[R]:
+        """Return the request with who asks: the one who has these rights, for whom it says."""
+        return msgspec.structs.replace(request, by=" for ".join(filter(None, (rights.name, by))))
 
     def hold(self, size: int) -> None:
         """Accept the bytes: the processes of a cluster each have a limit of their own."""

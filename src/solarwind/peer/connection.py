@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from itertools import takewhile
 from typing import Any
 
@@ -33,7 +34,7 @@ from .transport import Transport
 log = logging.getLogger("solarwind")
 
 UNAUTHENTICATED_BYTES = 16 << 10  # a message of an unauthenticated client, and what it has not read
-_STOPPED = "expected a dispatcher that runs, it stopped: try again"
+_STOPPED = "expected a dispatcher that runs, but it stopped: try again"
 MAX_UNACCEPTED = 8 << 20  # bytes of a connection's batches: then nothing more is read from it
 MAX_UNREAD = 10_000  # messages for a peer that does not read them: likewise
 _BATCH_BYTES = 1 << 10  # what a batch costs besides its own bytes, about
@@ -41,7 +42,10 @@ _SILENT = 1.75  # heartbeats: a client that is gone is noticed before the second
 _MAX_TOPICS = 10_000  # that are remembered as allowed
 _MAX_NS = int(MAX_SECONDS * 1e9)
 _LEAVE_TOGETHER = 100  # instances, in one turn of the loop
+MAX_BY = 200  # characters of whom a client asks for
 _JOIN_S = 0.000_1  # the time that joining an instance costs on the loop, about
+
+_Tasks = dict[asyncio.Task[None], None]  # while it is empty it is much smaller than a set
 
 
 class Connection:
@@ -64,12 +68,12 @@ class Connection:
         self.open = True
         self.heard = self.since = asyncio.get_running_loop().time()
         self._instances: dict[int, RemoteInstance] = {}
-        self._topics: set[str] = set()  # that it may fire on
+        self._topics: dict[str, None] = {}  # that it may fire on
         self._held: list[Batch | SolarWindError] = []
         self._held_bytes = 0
         self._submitted: dict[asyncio.Future[None], tuple[int, int]] = {}  # and not answered: with ref and bytes
         self._unaccepted = 0  # bytes
-        self._inbound = Inbound(host.slices, self._handle, self.failed, self._regulate)
+        self._inbound = Inbound(host.slices, self)
         self._paused = False  # reading
         self._stuck = False  # writing
         self._out: list[wire.Message] = []
@@ -79,8 +83,8 @@ class Connection:
         self._offered = 0
         self._flushing = False
         self._room: list[asyncio.Future[None]] = []  # callers that wait until more can be written
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._lasting: set[asyncio.Task[None]] = set()  # joins and leaves: those come to their end without it too
+        self._tasks: _Tasks = {}
+        self._lasting: _Tasks = {}  # joins and leaves: those come to their end without it too
 
     # In -----------------------------------------------------------------------------------------------
 
@@ -95,7 +99,7 @@ class Connection:
         """End the connection after an unexpected error; its client reconnects."""
         if not isinstance(error, SolarWindError):
             log.error("a message of a client could not be handled", exc_info=error)
-            error = ProtocolError(f"the server could not handle a message: {type(error).__name__}")
+            error = Unavailable(f"the server could not handle a message: {type(error).__name__}, see its log")
         self.end(error)
 
     def refuse_text(self) -> None:
@@ -104,7 +108,8 @@ class Connection:
     def refuse_large(self, size: int, max_bytes: int) -> None:
         self.end(ProtocolError(f"expected WebSocket messages of at most {max_bytes:,} bytes, got {size:,}"))
 
-    def _handle(self, message: wire.FromClient) -> None:
+    def handle(self, message: wire.FromClient) -> None:
+        """Handle one message of a frame."""
         if self._grant is None:
             if not isinstance(message, wire.Hello):
                 raise ProtocolError(f"expected hello as the first message, got {type(message).__name__.lower()}")
@@ -168,7 +173,7 @@ class Connection:
             assert self._grant is not None
             self._grant.check_fire(topic)
             if len(self._topics) < _MAX_TOPICS:
-                self._topics.add(topic)
+                self._topics[topic] = None
         return batch
 
     def _submit(self, submit: wire.Submit) -> None:
@@ -181,7 +186,7 @@ class Connection:
         size = batch.weight + _BATCH_BYTES
         self._unaccepted += size
         self._submitted[future] = submit.ref, size
-        self._regulate()
+        self.regulate()
         future.add_done_callback(self._answer_submit)
 
     def _answer_submit(self, future: asyncio.Future[None]) -> None:
@@ -190,7 +195,7 @@ class Connection:
         ref, size = self._submitted.pop(future)
         self._unaccepted -= size
         if self._paused:
-            self._regulate()
+            self.regulate()
         error = future.exception() if not future.cancelled() else Unavailable(_STOPPED)
         if error is None:
             self._accepted.append(ref)
@@ -331,9 +336,12 @@ class Connection:
         operation = calls.operation_of(call.name)
         message: Any = operation.read(call.arguments)
         own = {(remote.topic, remote.purpose) for remote in self._instances.values()}
-        if not (operation.right == "own" and own.issuperset(message.purposes)):
+        if operation.right == "watch":
+            self._grant.check_watch()
+        elif not (operation.right == "own" and own.issuperset(message.purposes)):
             self._grant.check_admin()
-        self._answer(call.ref, calls.answer(self._host.engine, operation, message), self._tasks)
+        ask = partial(self._host.ask, rights=self._grant, by=call.by[:MAX_BY])
+        self._answer(call.ref, calls.answer(ask, operation, message), self._tasks)
 
     def _check_unanswered(self) -> None:
         if len(self._tasks) >= self._host.settings.unanswered:
@@ -341,11 +349,11 @@ class Connection:
 
     # Out ----------------------------------------------------------------------------------------------
 
-    def _answer(self, ref: int, parts: AsyncIterator[list[Any]], among: set[asyncio.Task[None]]) -> asyncio.Task[None]:
+    def _answer(self, ref: int, parts: AsyncIterator[list[Any]], among: _Tasks) -> asyncio.Task[None]:
         """Send these parts, each when the one before is on its way."""
         task = asyncio.get_running_loop().create_task(self._answer_in_parts(ref, parts))
-        among.add(task)
-        task.add_done_callback(among.discard)
+        among[task] = None
+        task.add_done_callback(among.pop)
         return task
 
     async def _answer_in_parts(self, ref: int, parts: AsyncIterator[list[Any]]) -> None:
@@ -372,7 +380,7 @@ class Connection:
         """Offer events to an instance. Until they are flushed, all offers of a batch share one copy of it."""
         picks = offer.picks
         edges = Spans.of(picks).edges
-        share = wire.Share(remote.local, offer.lease, edges, offer.tried)
+        share = wire.Share(remote.local, offer.lease, edges, offer.tried, offer.shadow)
         known = self._offers.get(id(offer.stored))
         if known is not None and known.number >= remote.last:  # else it would overtake earlier offers
             known.shares.append(share)
@@ -402,7 +410,7 @@ class Connection:
     def _send(self, message: wire.Message) -> None:
         self._out.append(message)
         if len(self._out) > MAX_UNREAD:
-            self._regulate()
+            self.regulate()
         self._flush_soon()
 
     def _flush_soon(self) -> None:
@@ -420,6 +428,19 @@ class Connection:
         self._flushing = False
         if self._stuck or not self.open:
             return
+        try:
+            self._write()
+        except Exception as error:  # something may be missing at the client, which connects again
+            log.error("nothing can be sent to a client: it is disconnected", exc_info=error)
+            self._transport.abort()
+            self.lost()
+            return
+        if self._room and not self._stuck:
+            self._wake_writers()
+        if self._paused:
+            self.regulate()
+
+    def _write(self) -> None:
         messages, self._out = self._out, []
         if self._accepted:
             messages.append(wire.Accepted(self._accepted))
@@ -432,10 +453,6 @@ class Connection:
             self._transport.send(wire.encode(group))
             if self._stuck:
                 self._out = [message for group in groups for message in group]
-        if not self._stuck:
-            self._wake_writers()
-        if self._paused:
-            self._regulate()
 
     def _wake_writers(self) -> None:
         room, self._room = self._room, []
@@ -451,9 +468,9 @@ class Connection:
         self._stuck = False
         self._flush_soon()
         self._wake_writers()
-        self._regulate()
+        self.regulate()
 
-    def _regulate(self) -> None:
+    def regulate(self) -> None:
         """Stop reading while too much is not accepted yet, or while the peer does not read its answers."""
         max_bytes = MAX_UNACCEPTED // 2 if self._paused else MAX_UNACCEPTED
         paused = self._unaccepted > max_bytes or len(self._out) > MAX_UNREAD or bool(self._inbound)

@@ -2,7 +2,8 @@
 
 `websockets` handles the protocol; there is no task and no queue, so a message is handled in the turn of the loop in
 which it came. Nearly every message comes alone and in one frame. Such messages, and those that are sent, have a short
-path of their own: it is what a lone event costs, at both ends.
+path of their own: it is what a lone event costs, at both ends, and a connection on which nothing else comes has no
+object of the library.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any, cast
 
 from websockets.exceptions import InvalidState
 from websockets.frames import Close, CloseCode, Frame, Opcode
-from websockets.protocol import CLIENT, OPEN, Protocol
+from websockets.protocol import CLIENT, OPEN, SERVER, Protocol, Side
 
 try:
     from websockets.speedups import apply_mask
@@ -32,16 +33,19 @@ _HEAD_BYTES = 14  # of a frame, at most
 
 
 class WebSocketProtocol(asyncio.Protocol):
-    """One end of a WebSocket. A subclass handles the handshake and the messages."""
+    """One end of a WebSocket. A subclass handles the messages, and the handshake if `protocol` has yet to do it."""
 
-    __slots__ = ("_masks", "_parts", "_protocol", "_unfinished", "max_bytes", "transport")
+    __slots__ = ("_limit", "_masks", "_parts", "_protocol", "_unfinished", "max_bytes", "transport")
 
-    def __init__(self, protocol: Protocol) -> None:
+    def __init__(self, side: Side, limit: int | None = None, protocol: Protocol | None = None) -> None:
+        """`limit` is the most bytes of a message that there may ever be. The library's `protocol` is made when first
+        needed if the handshake is over."""
+        self._limit = limit
         self._protocol = protocol
         self._parts: bytearray | None = None  # of a message that comes in several frames, any number of them empty
         self._unfinished = 0  # bytes that came of a frame that is not whole
-        self.max_bytes: int | None = None  # of a message; the library's own limit may be larger
-        self._masks = _MASKED if protocol.side is CLIENT else 0  # whether we do; the other side does if we do not
+        self.max_bytes: int | None = None  # of a message, for now
+        self._masks = _MASKED if side is CLIENT else 0  # whether we do; the other side does if we do not
 
     def opened(self, handshake: Any) -> None:
         """Handle the other side's part of the handshake."""
@@ -64,20 +68,39 @@ class WebSocketProtocol(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
 
+    @property
+    def _library(self) -> Protocol:
+        if self._protocol is None:
+            self._protocol = Protocol(CLIENT if self._masks else SERVER, max_size=self._limit, logger=log)
+        return self._protocol
+
+    @property
+    def close_expected(self) -> bool:
+        """Whether the connection is to end soon by itself."""
+        return self._protocol is not None and self._protocol.close_expected()
+
     def handshake_received(self, data: bytes) -> None:
         """Handle the bytes of the other side's handshake, exactly."""
-        self._protocol.receive_data(data)
+        self._library.receive_data(data)
         self._process_events()
         self.write()
 
     def data_received(self, data: bytes) -> None:
-        if not self._unfinished and self._parts is None and data[0] == _MESSAGE:
-            message = self._alone(data)
-            if message is not None:
-                self.message(message)
+        at, size = 0, len(data)
+        while not self._unfinished and self._parts is None:
+            found = self._message_at(at, data, size)
+            if found is None:
+                break
+            message, at = found
+            self.message(message)
+            if at == size:
                 return
+        self.part_received(data[at:] if at else data)
+
+    def part_received(self, data: bytes) -> None:
+        """Handle bytes that are no whole message in one frame."""
         self._unfinished += len(data)
-        self._protocol.receive_data(data)
+        self._library.receive_data(data)
         self._process_events()
         if self.max_bytes is not None and self.unfinished_bytes > self.max_bytes + _HEAD_BYTES:
             self._refuse_large()
@@ -89,32 +112,37 @@ class WebSocketProtocol(asyncio.Protocol):
         return self._unfinished + len(self._parts or b"")
 
     def _refuse_large(self) -> None:
-        if self._protocol.state is OPEN:
-            self._protocol.fail(CloseCode.MESSAGE_TOO_BIG, f"expected a message of at most {self.max_bytes:,} bytes")
+        if self._library.state is OPEN:
+            self._library.fail(CloseCode.MESSAGE_TOO_BIG, f"expected a message of at most {self.max_bytes:,} bytes")
         self._parts, self._unfinished = None, 0
 
-    def _alone(self, data: bytes) -> bytes | None:
-        """Return the message, if the data is exactly one complete and valid frame."""
-        if self._protocol.state is not OPEN or len(data) < 8:
+    def _message_at(self, at: int, data: bytes, size: int) -> tuple[bytes, int] | None:
+        """Return the message that begins here and its end, if it is one complete and valid frame. `size` is that of the
+        data."""
+        if size - at < 2 or data[at] != _MESSAGE or (self._protocol is not None and self._protocol.state is not OPEN):
             return None
-        length, at = data[1] ^ self._masks ^ _MASKED, 2
+        length, start = data[at + 1] ^ self._masks ^ _MASKED, at + 2
         if length == _IN_TWO:
-            length, at = int.from_bytes(data[2:4]), 4
+            length, start = int.from_bytes(data[start : start + 2]), start + 2
         elif length == _IN_EIGHT:
-            length, at = int.from_bytes(data[2:10]), 10
+            length, start = int.from_bytes(data[start : start + 8]), start + 8
         elif length > _SHORT:
             return None
-        start = at if self._masks else at + 4
-        if start + length != len(data) or (self.max_bytes is not None and length > self.max_bytes):
+        mask = b""
+        if not self._masks:
+            mask, start = data[start : start + 4], start + 4
+        end = start + length
+        if end > size or (self.max_bytes is not None and length > self.max_bytes):
             return None
-        return data[start:] if self._masks else apply_mask(data[start:], data[at:start])
+        message = data[start:end]
+        return apply_mask(message, mask) if mask else message, end
 
     def eof_received(self) -> None:
-        self._protocol.receive_eof()
+        self._library.receive_eof()
         self._process_events()
 
     def _process_events(self) -> None:
-        for event in self._protocol.events_received():
+        for event in self._library.events_received():
             if isinstance(event, Frame):
                 self._unfinished -= self._size(len(event.data))
                 self._frame(event)
@@ -151,7 +179,7 @@ class WebSocketProtocol(asyncio.Protocol):
     # Out ----------------------------------------------------------------------------------------------
 
     def send(self, data: bytes) -> None:
-        if self._protocol.state is not OPEN:  # it is closing
+        if self._protocol is not None and self._protocol.state is not OPEN:  # it is closing
             return
         length, masks = len(data), self._masks
         if length <= _SHORT:
@@ -169,14 +197,14 @@ class WebSocketProtocol(asyncio.Protocol):
     def say_goodbye(self, code: int, reason: str = "") -> None:
         """Close, after what was sent."""
         try:
-            self._protocol.send_close(code, reason)
+            self._library.send_close(code, reason)
         except InvalidState:
             pass
         self.write()
 
     def write(self) -> None:
         """Send what the library has to send."""
-        self.write_all(self._protocol.data_to_send())
+        self.write_all(self._library.data_to_send())
 
     def write_all(self, writes: Iterable[bytes]) -> None:
         for data in writes:

@@ -51,10 +51,10 @@ class Heartbeat:
         if link.silent == MAX_SILENT:
             link.abort("it did not answer")
             return
+        self.begin(link, heartbeat_s)  # first, so that it goes on if this fails
         link.silent += 1
         self._send(wire.Ping())
         if self._asked_at is None:
             self._asked_at = self._clock.now()
         else:
             self._measure(self._asked_at)
-        self.begin(link, heartbeat_s)

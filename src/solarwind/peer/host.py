@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from ..engine.base import Engine
+from ..engine.request import Request
 from ..limits import Limits
 
 if TYPE_CHECKING:
     from .connection import Connection
     from .time_slices import TimeSlices
 
+R = TypeVar("R")
+
 
 class Rights(Protocol):
     """A client's rights. Equal grants allow the same."""
+
+    @property
+    def name(self) -> str:
+        """Whose they are; "" where it is not for the host to say."""
+        ...
 
     def check_fire(self, topic: str) -> None:
         """Raise `NotAllowed` unless it may fire on `topic`."""
@@ -22,6 +30,10 @@ class Rights(Protocol):
 
     def check_listen(self, topic: str, purpose: str) -> None:
         """Raise `NotAllowed` unless it may join the purpose."""
+        ...
+
+    def check_watch(self) -> None:
+        """Raise `NotAllowed` unless it may see facts."""
         ...
 
     def check_admin(self) -> None:
@@ -87,6 +99,11 @@ class Host(Protocol):
 
     def grant(self, token: str | None) -> Rights:
         """Return the rights of `token`, or without one those of anonymous clients. Raise `BadToken`."""
+        ...
+
+    async def ask(self, request: Request[R], rights: Rights, by: str = "") -> R:
+        """Do an operation for a client with these rights, which were checked; `by` is for whom that asks, as it says.
+        Raise what it raises."""
         ...
 
     def hold(self, size: int) -> None:

@@ -4,35 +4,41 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Iterator
 from time import perf_counter
+from typing import Protocol, TypeVar
 
 import msgspec
 
 from .. import wire
-from ..errors import SolarWindError
 from .time_slices import PIECE_BYTES, TURN_S, TimeSlices
+
+T = TypeVar("T")
+
+
+class Handler(Protocol):
+    """The owner of the messages."""
+
+    def handle(self, message: wire.FromClient) -> None: ...
+
+    def failed(self, error: Exception) -> None:
+        """Note what `handle` raised, or the error for invalid messages; the rest is dropped then."""
+        ...
+
+    def regulate(self) -> None:
+        """Note that it falls behind, or has caught up."""
+        ...
 
 
 class Inbound:
-    """Passes messages to `handle` one by one and in order, in turn with other work."""
+    """Passes messages to the handler one by one and in order, in turn with other work."""
 
-    __slots__ = ("_behind", "_failed", "_handle", "_messages", "_regulate", "_slices")
+    __slots__ = ("_behind", "_handler", "_messages", "_slices")
 
-    def __init__(
-        self,
-        slices: TimeSlices,
-        handle: Callable[[wire.FromClient], None],
-        failed: Callable[[Exception], None],
-        regulate: Callable[[], None],
-    ) -> None:
-        """`failed` is called with what `handle` raised, or with the error for invalid messages; the rest is dropped
-        then. `regulate` is called when it falls behind, and when it has caught up."""
+    def __init__(self, slices: TimeSlices, handler: Handler) -> None:
         self._slices = slices
-        self._handle = handle
-        self._failed = failed
-        self._regulate = regulate
-        self._messages: deque[wire.FromClient | msgspec.Raw] = deque()
+        self._handler = handler
+        self._messages: deque[wire.FromClient | msgspec.Raw] | None = None  # if there are any
         self._behind: asyncio.Task[None] | None = None
 
     def __bool__(self) -> bool:
@@ -40,42 +46,53 @@ class Inbound:
         return self._behind is not None
 
     def clear(self) -> None:
-        self._messages.clear()
+        if self._messages is not None:
+            self._messages.clear()
 
     def add(self, data: bytes) -> None:
         """Add a frame. Most are handled at once."""
         try:
-            self._messages += wire.read_client(data) if len(data) <= PIECE_BYTES else wire.split(data)
-        except SolarWindError as error:
-            self._failed(error)
+            messages = wire.read_client(data) if len(data) <= PIECE_BYTES else wire.split(data)
+        except Exception as error:
+            self._handler.failed(error)
             return
-        if self._behind is None:
-            if not self._slices.crowded:
-                self._handle_some()
-            if self._messages:
-                self._behind = asyncio.get_running_loop().create_task(self._catch_up())
-                self._regulate()
+        if self._messages is not None:
+            self._messages += messages
+            return
+        rest = iter(messages)
+        if self._slices.crowded or self._handle_some(rest):
+            self._messages = deque(rest)
+            self._behind = asyncio.get_running_loop().create_task(self._catch_up(self._messages))
+            self._handler.regulate()
 
-    async def _catch_up(self) -> None:
+    async def _catch_up(self, messages: deque[wire.FromClient | msgspec.Raw]) -> None:
         try:
-            while self._messages:
+            while messages:
                 await self._slices.next()
-                self._handle_some()
-            self._behind = None
-            self._regulate()
+                self._handle_some(_popped(messages))
+            self._messages = self._behind = None
+            self._handler.regulate()
         except Exception as error:
-            self._failed(error)
+            self._handler.failed(error)
 
-    def _handle_some(self) -> None:
-        """Handle as many as fit into one piece."""
-        messages, stop = self._messages, perf_counter() + TURN_S
+    def _handle_some(self, messages: Iterator[wire.FromClient | msgspec.Raw]) -> bool:
+        """Handle as many as fit into one piece. Return whether there may be more."""
+        handle = self._handler.handle
+        since = now = perf_counter()
         try:
-            with self._slices.piece():
-                while messages:
-                    message = messages.popleft()
-                    self._handle(wire.read_one(message) if isinstance(message, msgspec.Raw) else message)
-                    if perf_counter() > stop:
-                        return
+            for message in messages:
+                handle(wire.read_one(message) if isinstance(message, msgspec.Raw) else message)
+                now = perf_counter()
+                if now - since > TURN_S:
+                    return True
         except Exception as error:
-            messages.clear()
-            self._failed(error)
+            self.clear()
+            self._handler.failed(error)
+        finally:
+            self._slices.spend(now - since)
+        return False
+
+
+def _popped(messages: deque[T]) -> Iterator[T]:
+    while messages:
+        yield messages.popleft()

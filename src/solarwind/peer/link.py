@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import msgspec
 from websockets.client import ClientProtocol
 from websockets.http11 import Response
-from websockets.protocol import OPEN
+from websockets.protocol import CLIENT, OPEN
 from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
@@ -31,13 +31,12 @@ _TLS = (b"\x15\x03", b"\x16\x03")  # how an alert, and a handshake, begin
 class WebSocketLink(WebSocketProtocol):
     """Made by `connect`; `received` gets each message, and `lost` is called once, with why, unless it was closed."""
 
-    _protocol: ClientProtocol
-
     def __init__(
         self, url: str, token: str | None, received: Callable[[bytes], None], lost: Callable[[str], None]
     ) -> None:
         uri = parse_uri(url + wire.PATH)
-        super().__init__(ClientProtocol(uri, subprotocols=[Subprotocol(wire.SUBPROTOCOL)], max_size=None, logger=log))
+        self._client = ClientProtocol(uri, subprotocols=[Subprotocol(wire.SUBPROTOCOL)], max_size=None, logger=log)
+        super().__init__(CLIENT, protocol=self._client)
         self._received = received
         self._lost = lost
         self._token = token
@@ -55,10 +54,10 @@ class WebSocketLink(WebSocketProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        request = self._protocol.connect()
+        request = self._client.connect()
         if self._token is not None:
             request.headers["Authorization"] = f"Bearer {self._token}"
-        self._protocol.send_request(request)
+        self._client.send_request(request)
         self.write()
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -68,14 +67,14 @@ class WebSocketLink(WebSocketProtocol):
             self.closed.set_result(None)
         self._end()
 
-    def data_received(self, data: bytes) -> None:
+    def part_received(self, data: bytes) -> None:
         self.silent = 0
         if self.open.done():
-            super().data_received(data)
+            super().part_received(data)
         else:
             self._shake(data)
-        if self._protocol.close_expected() and not self._over:  # what came was none of the protocol
-            self._why = str(self._protocol.handshake_exc or self._protocol.parser_exc or self._why)
+        if self.close_expected and not self._over:  # what came was none of the protocol
+            self._why = str(self._client.handshake_exc or self._library.parser_exc or self._why)
             self.goodbye("")
 
     def _shake(self, data: bytes) -> None:
@@ -85,7 +84,7 @@ class WebSocketLink(WebSocketProtocol):
         end = self._head.find(_HEAD_END, before) + len(_HEAD_END)
         rest = self._head[end:] if end >= len(_HEAD_END) else b""
         self.handshake_received(data[: len(data) - len(rest)])
-        if rest and self._protocol.state is OPEN:
+        if rest and self._client.state is OPEN:
             super().data_received(rest)
         elif rest:  # the body of a refusal
             self.handshake_received(rest)
@@ -95,12 +94,14 @@ class WebSocketLink(WebSocketProtocol):
     def opened(self, handshake: Response) -> None:
         if self.open.done():
             return
-        if self._protocol.handshake_exc is None and self._protocol.subprotocol == wire.SUBPROTOCOL:
+        if self._client.handshake_exc is None and self._client.subprotocol == wire.SUBPROTOCOL:
+            self._protocol = None  # frames need none that has shaken hands
             self.open.set_result(None)
         else:
             self.open.set_exception(_refusal(self._url, handshake))
 
     def message(self, data: bytes) -> None:
+        self.silent = 0
         if not self._over:
             self._received(data)
 

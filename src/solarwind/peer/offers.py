@@ -19,8 +19,9 @@ class BatchOffers(NamedTuple):
 def offer_of(offers: BatchOffers) -> wire.Offer:
     """Return the message. Where little of a batch is offered, only that part is sent."""
     (start, batch), shares = offers.stored, offers.shares
-    low = min(share.picks[0] for share in shares)
-    high = max(share.picks[-1] for share in shares)
+    low, high = shares[0].picks[0], shares[0].picks[-1]
+    for share in shares[1:]:
+        low, high = min(low, share.picks[0]), max(high, share.picks[-1])
     if 2 * (high - low) < len(batch):
         batch, start = batch.part(low - start, high - start), low
     return wire.Offer(start, batch.data, shares)

@@ -18,16 +18,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
+from typing import Literal
 
 import msgspec
 
 from ..errors import BadArgument, BadName, BadToken, ConflictError, NotAllowed, NotFound, TooLarge
 from ..names import check_path, check_purpose, check_topic
+from ..origin import user_name
 
 log = logging.getLogger("solarwind")
 
 ANY = "*"
 MAX_TOKENS = 10_000
+MAX_CHANGES = 1_000  # of tokens that a file keeps
 MAX_RIGHTS = 1_000  # topics, and as many purposes, for one token
 _MAX_BYTES = 64 << 20
 _MAX_NAME = 200
@@ -49,25 +52,39 @@ class Grant(msgspec.Struct, frozen=True):
     fire: tuple[str, ...] = ()
     listen: tuple[Listen, ...] = ()
     admin: bool = False
+    watch: bool = False
+    watch_payloads: bool = False
     id: str | None = None  # of the token; None where there are no tokens
+
+    @property
+    def sees_payloads(self) -> bool:
+        """Whether it may see payloads and errors, which may quote them."""
+        return self.watch_payloads or self.admin
 
     def check_fire(self, topic: str) -> None:
         """Raise `NotAllowed` unless it may fire on `topic`."""
         if topic not in self.fire and ANY not in self.fire:
-            raise NotAllowed(f"expected a token with the right to fire on {topic!r}, got {self.name!r}, which has not")
+            raise NotAllowed(
+                f"expected a token with the right to fire on {topic!r}, got {self.name!r}, which does not have it"
+            )
 
     def check_listen(self, topic: str, purpose: str) -> None:
         """Raise `NotAllowed` unless it may join the purpose."""
         if not any(each.topic in (topic, ANY) and each.purpose in (purpose, ANY) for each in self.listen):
             raise NotAllowed(
                 f"expected a token with the right to listen to {topic!r} for {purpose!r}, "
-                f"got {self.name!r}, which has not"
+                f"got {self.name!r}, which does not have it"
             )
+
+    def check_watch(self) -> None:
+        """Raise `NotAllowed` unless it may see facts: with the right `watch`, `watch:payloads` or `admin`."""
+        if not (self.watch or self.sees_payloads):
+            raise NotAllowed(f"expected a token with the right to watch, got {self.name!r}, which does not have it")
 
     def check_admin(self) -> None:
         """Raise `NotAllowed` unless it has the right `admin`."""
         if not self.admin:
-            raise NotAllowed(f"expected a token with the right admin, got {self.name!r}, which has not")
+            raise NotAllowed(f"expected a token with the right admin, got {self.name!r}, which does not have it")
 
 
 EVERYTHING = Grant("anybody", (ANY,), (Listen(ANY),), True)
@@ -82,13 +99,26 @@ class Token(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     fire: tuple[str, ...] = ()
     listen: tuple[Listen, ...] = ()
     admin: bool = False
+    watch: bool = False
+    watch_payloads: bool = False
     created: datetime
     expires: datetime | None = None
+
+
+class TokenChange(msgspec.Struct, frozen=True, kw_only=True):
+    """What somebody did with a token: a server notes it in its audit."""
+
+    time: datetime
+    by: str  # a user and a machine
+    verb: Literal["token create", "token revoke"]
+    name: str
+    id: str
 
 
 class _File(msgspec.Struct, kw_only=True):
     version: int = 1
     tokens: list[Token]
+    changes: list[TokenChange] = []  # the last ones
 
 
 _NOBODY = bytes(sha256().digest_size)  # no known secret has this hash
@@ -122,6 +152,7 @@ class Access:
         self._stamp: _Stamp | None = None
         self._by_id: dict[str, tuple[bytes, Token, Grant]] = {}
         self._open = path is None
+        self._changes: list[TokenChange] = []
         self._unread = False  # already logged
         if path is not None:
             if not required and not os.path.lexists(check_path(path)):
@@ -139,6 +170,13 @@ class Access:
             self._look(self._path)
         return self._open
 
+    @property
+    def changes(self) -> list[TokenChange]:
+        """What was done with tokens: the last changes, in order. The same list as long as the file is the same."""
+        if self._path is not None:
+            self._look(self._path)
+        return self._changes
+
     def grant(self, token: str | None) -> Grant:
         """Return the rights of `token`. Raise `BadToken` where it is missing, unknown, revoked or expired."""
         if self.open:
@@ -146,7 +184,7 @@ class Access:
         if not token:
             raise BadToken(
                 "expected a token, got none: give yours as $SOLARWIND_TOKEN, or `Authorization: Bearer` by HTTP; "
-                "whoever has the server makes one with `solarwind token create`"
+                "the server's operator makes one with `solarwind token create`"
             )
         prefix, _, rest = token.partition("_")
         id, _, secret = rest.partition("_")
@@ -211,21 +249,23 @@ class Access:
         except BadArgument as error:
             self._stamp = stamp
             self._by_id = {}
-            log.error("nobody gets in: %s", error)
+            log.error("all access is denied: %s", error)
 
     def _note_unread(self, error: OSError) -> None:
         if not self._unread:
             self._unread = True
-            log.error("the tokens cannot be read for now (%s): those known stay in force", error.strerror)
+            log.error("the tokens cannot be read for now (%s): the known ones stay in force", error.strerror)
 
     def _read(self, path: str) -> None:
         """Read the tokens. Raise `BadArgument`, and `OSError` for a temporary failure."""
-        tokens, self._stamp = _read(path)
+        file, self._stamp = _read(path)
         self._unread = False
-        self._by_id = {
-            each.id: (bytes.fromhex(each.sha256), each, Grant(each.name, each.fire, each.listen, each.admin, each.id))
-            for each in tokens
-        }
+        self._by_id = {each.id: (bytes.fromhex(each.sha256), each, _grant_of(each)) for each in file.tokens}
+        self._changes = file.changes
+
+
+def _grant_of(token: Token) -> Grant:
+    return Grant(token.name, token.fire, token.listen, token.admin, token.watch, token.watch_payloads, token.id)
 
 
 # --- the file ---------------------------------------------------------------------------------------------------
@@ -234,13 +274,17 @@ class Access:
 def read_tokens(path: str) -> list[Token]:
     """Return the tokens of a file. Raise `BadArgument` where it is invalid, or users other than its owner may read or
     write it."""
+    return _read_file(path).tokens
+
+
+def _read_file(path: str) -> _File:
     try:
         return _read(path)[0]
     except OSError as error:
         raise _unopened(path, error) from None
 
 
-def _read(path: str) -> tuple[list[Token], _Stamp]:
+def _read(path: str) -> tuple[_File, _Stamp]:
     try:
         file = os.open(check_path(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
@@ -268,7 +312,7 @@ def _unopened(path: str, error: OSError) -> BadArgument:
 
 def _check_file(path: str, facts: os.stat_result) -> None:
     if not stat.S_ISREG(facts.st_mode):
-        raise BadArgument(f"expected a file of tokens, but {path} is no file: name another")
+        raise BadArgument(f"expected a file of tokens, but {path} is not a file: name another")
     if facts.st_uid != os.geteuid():
         raise BadArgument(
             f"expected a file of tokens of the user that serves, but {path} belongs to user {facts.st_uid}: "
@@ -281,7 +325,7 @@ def _check_file(path: str, facts: os.stat_result) -> None:
         )
 
 
-def _decode(path: str, data: bytes) -> list[Token]:
+def _decode(path: str, data: bytes) -> _File:
     try:
         file = msgspec.json.decode(data, type=_File)
         for each in file.tokens:
@@ -290,10 +334,10 @@ def _decode(path: str, data: bytes) -> list[Token]:
             if any(when is not None and when.tzinfo is None for when in (each.created, each.expires)):
                 raise ValueError(f"a time of {each.name!r} has no offset")
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise BadArgument(f"expected a file of tokens, but {path} is none: {error}") from None
+        raise BadArgument(f"expected a file of tokens, but {path} is not one: {error}") from None
     if file.version != 1:
         raise BadArgument(f"expected a file of tokens of version 1, but {path} has {file.version}: use a newer release")
-    return file.tokens
+    return file
 
 
 def _stamp(facts: os.stat_result) -> _Stamp:
@@ -310,6 +354,8 @@ def create_token(
     fire: tuple[str, ...] = (),
     listen: tuple[Listen, ...] = (),
     admin: bool = False,
+    watch: bool = False,
+    watch_payloads: bool = False,
     expires: timedelta | None = None,
     now: datetime | None = None,
 ) -> tuple[str, Token]:
@@ -326,8 +372,11 @@ def create_token(
     for each in listen:
         if each.purpose != ANY:
             check_purpose(each.purpose)
-    if not (fire or listen or admin):
-        raise BadArgument("expected a right for the token, got none: say --fire TOPIC, --listen TOPIC or --admin")
+    if not (fire or listen or admin or watch or watch_payloads):
+        raise BadArgument(
+            "expected a right for the token, got none: say --fire TOPIC, --listen TOPIC, --watch, --watch-payloads or "
+            "--admin"
+        )
     if len(fire) + len(listen) > MAX_RIGHTS:
         raise TooLarge(f"expected at most {MAX_RIGHTS:,} topics and purposes for a token, got more: use {ANY}")
     now = now or datetime.now(UTC)
@@ -339,32 +388,43 @@ def create_token(
         fire=fire,
         listen=listen,
         admin=admin,
+        watch=watch,
+        watch_payloads=watch_payloads,
         created=now,
         expires=None if expires is None else now + expires,
     )
-    with _changing(path) as tokens:
+    with _changing(path) as file:
+        tokens = file.tokens
         if any(each.name == name for each in tokens):
             raise ConflictError(f"expected a name that no token has, got {name!r}: revoke that one, or choose another")
         if len(tokens) >= MAX_TOKENS:
             raise TooLarge(f"expected at most {MAX_TOKENS:,} tokens, got another: revoke some")
         tokens.append(made)
+        _note_change(file, "token create", made)
     return f"sw_{made.id}_{secret}", made
 
 
 def revoke_token(path: str, name_or_id: str) -> Token:
     """Remove a token from a file and return it. Raise `NotFound`, and `BadArgument` where the file is invalid."""
-    with _changing(path) as tokens:
+    with _changing(path) as file:
+        tokens = file.tokens
         named = [each for each in tokens if each.name == name_or_id]
         found = named or [each for each in tokens if each.id == name_or_id]
         if not found:
             raise NotFound(f"expected a token of {path} by name or id, got {name_or_id!a}, which none has")
         tokens.remove(found[0])
+        _note_change(file, "token revoke", found[0])
     return found[0]
 
 
+def _note_change(file: _File, verb: Literal["token create", "token revoke"], token: Token) -> None:
+    change = TokenChange(time=datetime.now(UTC), by=user_name(), verb=verb, name=token.name, id=token.id)
+    file.changes = [*file.changes, change][-MAX_CHANGES:]
+
+
 @contextmanager
-def _changing(path: str) -> Iterator[list[Token]]:
-    """Yield the tokens for a change that is written as a whole, by one process at a time."""
+def _changing(path: str) -> Iterator[_File]:
+    """Yield the file for a change that is written as a whole, by one process at a time."""
     path = os.path.realpath(check_path(path))
     folder = os.path.dirname(path)
     try:
@@ -373,9 +433,9 @@ def _changing(path: str) -> Iterator[list[Token]]:
         raise BadArgument(f"expected a folder for the tokens, but {folder} cannot be read: {error.strerror}") from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        tokens = read_tokens(path) if os.path.lexists(path) else []
-        yield tokens
-        _replace(path, msgspec.json.format(msgspec.json.encode(_File(tokens=tokens)), indent=1) + b"\n")
+        found = _read_file(path) if os.path.lexists(path) else _File(tokens=[])
+        yield found
+        _replace(path, msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n")
         os.fsync(lock)
     finally:
         os.close(lock)

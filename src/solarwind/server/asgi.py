@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from .. import wire
 from ..engine.tasks import Tasks
+from ..engine.watch import Facts
 from ..errors import Unavailable
 from ..shutdown import Shutdown
 from ..urls import open_engine
@@ -24,6 +25,8 @@ from .http import HttpApp
 from .revocation import CHECK_S
 from .settings import Settings
 from .take import Takes
+from .token_audit import TokenAudit
+from .viewers import OpenStreams, Viewers, server_facts
 from .webhooks import Webhooks
 from .websocket import Acceptor
 
@@ -47,8 +50,11 @@ class Server:
         access = tokens if isinstance(tokens, Access) else Access(tokens)
         self.host = host = ServerHost(wind, settings or Settings(), access, Guard(access, hosts, origins))
         self.webhooks = Webhooks(host, networks=webhook_networks, origin=webhook_origin)
+        self.token_audit = TokenAudit(host)
         self.takes = Takes(host)
         self.feeds = Feeds(host)
+        self.viewers = Viewers(host)
+        host.facts["server"] = self._facts
         self.acceptor = Acceptor(host)
         self._tasks = Tasks(self.host.fail)
         self._shutdown = Shutdown(self._leave)
@@ -97,6 +103,7 @@ class Server:
         if host.running:
             host.running = False
             self.feeds.end()
+            self.viewers.end()
             for upload in list(host.uploads):
                 upload.refuse(
                     Unavailable("the server stops: send what was not accepted again, elsewhere or when it is back")
@@ -108,9 +115,14 @@ class Server:
         self._leave()
         await self._tasks.end()
         self.host.leave_all()
-        await asyncio.gather(self.takes.stop(), self.feeds.stop())
+        await asyncio.gather(self.takes.stop(), self.feeds.stop(), self.viewers.stop())
+        await self.host.collecting.end()
         await self.host.finish()
         await self._stop_own()
+
+    def _facts(self) -> Facts:
+        streams = OpenStreams(self.host.connection_count, self.viewers.count, self.feeds.count)
+        return server_facts(self.host, streams)
 
     async def _stop_own(self) -> None:
         await self.webhooks.stop()
@@ -132,9 +144,11 @@ class Server:
             self.host.look(now)
             self._shutdown.look()
             self.host.revocables.check()
+            self.token_audit.check()
             self.webhooks.check()
             self.host.bodies.trim()
             self.feeds.check(now)
+            self.viewers.check(now)
 
     @asynccontextmanager
     async def lifespan(self, app: Any = None) -> AsyncIterator[None]:

@@ -162,6 +162,13 @@ class Call:
                 raise
             return read_body(encode(_whole(msgspec.json.decode(body))), kind)
 
+    async def no_body(self) -> None:
+        """Refuse a body with anything in it where nothing is read: what it says would not be done. Raise
+        `BadArgument`, and what `json` raises."""
+        body = await self.body(min(self.host.settings.body_bytes, MAX_JSON_BYTES))
+        if body.strip() not in (b"", b"{}"):
+            raise BadArgument(f"expected no body, got {body[:80]!a}: all that is to be said is in the path")
+
     async def body(self, max_bytes: int) -> bytes:
         """Return the whole body. Raise `TooLarge`, `Busy`, and `ClientGone`."""
         length = self.request.headers.get("content-length", "0")

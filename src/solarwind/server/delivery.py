@@ -37,9 +37,10 @@ from ..service.outcome import Outcome
 from ..service.registration import stated
 from ..service.runner import Runner
 from ..service.signature import Handler
+from ..shares import check_rollout
 from ..text import escape_controls
 from .cloudevents import STRUCTURED, encode, to_cloudevent, to_headers
-from .schemas import Field, KeyMissing, SinceText, VersionNumber
+from .schemas import Field, KeyMissing, RolloutStated, SinceText, VersionNumber
 from .targets import MAX_URL, Target, TargetAnswer, Unanswered, read_url
 from .times import read_since
 
@@ -68,6 +69,7 @@ class WebhookSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     key: Field | None = None
     key_missing: KeyMissing = "handle"
     since: SinceText = "now"
+    rollout: RolloutStated = "newest"
     retry: Attempts = Attempts()
     concurrency: Annotated[int, Meta(extra_json_schema={"minimum": 1, "maximum": MAX_CONCURRENCY})] = 10
     # Requests a minute.
@@ -87,6 +89,7 @@ class WebhookSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         """Raise `BadArgument` for an invalid value. Exchange and version are checked when it joins."""
         read_url(self.url)
         read_since(self.since)
+        check_rollout(self.rollout)
         check_count("concurrency", self.concurrency)
         if self.concurrency > MAX_CONCURRENCY:
             raise BadArgument(f"expected a concurrency of at most {MAX_CONCURRENCY}, got {self.concurrency}")
@@ -303,6 +306,7 @@ class Delivery:
                 key_missing=spec.key_missing,
             ),
             since,
+            rollout=spec.rollout,
         )
         begun = asyncio.Event()
         runner = _WebhookInstance(self._ended, of, self._engine, join, handler, of.concurrency, begun, self._limits)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import msgspec
 from starlette.responses import Response
 
-Right = Literal["open", "fire", "listen", "admin"]
+Right = Literal["open", "fire", "listen", "watch", "admin"]
 Handler = Callable[..., Awaitable[Response]]  # gets the call, and a part of the server
 
 
@@ -27,4 +27,4 @@ class Endpoint(msgspec.Struct, frozen=True):
     query: type[msgspec.Struct] | None = None
     statuses: tuple[int, ...] = (200,)
     streams: bool = False  # the answer has no end
-    of: Literal["takes", "feeds", "webhooks"] | None = None
+    of: Literal["takes", "feeds", "viewers", "webhooks"] | None = None

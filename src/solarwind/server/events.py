@@ -140,7 +140,7 @@ async def _batched(call: Call, body: bytes) -> list[Incoming]:
     if stop - start < 2 or body[start] != _OPENS or body[stop - 1] != _CLOSES:
         check_json(body[:PIECE_BYTES], settings.nesting)
         raise BadPayload(
-            f"expected an array of CloudEvents, got JSON that is none: it begins with {body[start : start + 20]!r}"
+            f"expected an array of CloudEvents, got other JSON: it begins with {body[start : start + 20]!r}"
         )
     edges = [start, *shape.cuts, stop - 1]
     if len(edges) == 2 and not body[start + 1 : stop - 1].strip(_SPACE):

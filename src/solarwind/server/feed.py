@@ -10,7 +10,7 @@ import asyncio
 
 import msgspec
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Send
 
 from ..core.effects import Join
 from ..engine.base import Engine
@@ -21,17 +21,17 @@ from ..peer.time_slices import PIECE_BYTES, TimeSlices
 from ..plugins import registered
 from ..service.consumer import Consumer, Work
 from ..service.registration import stated
+from ..shares import read_rollout
 from ..text import escape_controls
 from .call import Call
 from .cloudevents import encode, to_cloudevent
 from .host import ServerHost
 from .revocation import Revocable
-from .schemas import PurposeName, VersionNumber
+from .schemas import PurposeName, RolloutStated, VersionNumber
+from .streams import RETRY_MS, StreamResponse, end_all
 
 ROOM = 500  # events, for a reader that keeps up
 MAX_EVENTS = 100  # written at once
-RETRY_MS = 1_000  # after which a browser reconnects
-LAST_WORDS_S = 1.0  # for a reader that is behind when the server stops
 _SPACES = bytes.maketrans(b"\r\n", b"  ")
 
 
@@ -41,6 +41,7 @@ class FeedQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     purpose: PurposeName
     exchange: str = "fanout"
     version: VersionNumber = 1
+    rollout: RolloutStated = "newest"
 
 
 async def feed(call: Call, feeds: Feeds) -> Response:
@@ -52,7 +53,7 @@ async def feed(call: Call, feeds: Feeds) -> Response:
             "take events from a purpose that does if none may be missed"
         )
     join = Join(call.topic, call.purpose, exchange=query.exchange, version=query.version, room=ROOM)
-    join = stated(join, "now")
+    join = stated(join, "now", rollout=read_rollout(query.rollout))
     exchange = registered.lookup(join.exchange)
     if exchange is None or exchange.pends:
         raise NotAllowed(
@@ -135,40 +136,6 @@ class Feed(Consumer):
         return b"".join(messages), taken
 
 
-class FeedResponse(Response):
-    """The response of a feed."""
-
-    media_type = "text/event-stream"
-
-    def __init__(self, feeds: Feeds, feed: Feed, call: Call) -> None:
-        self.status_code = 200
-        self.background = None
-        self.init_headers({"cache-control": "no-store", "x-accel-buffering": "no"})
-        self._feeds = feeds
-        self._feed = feed
-        self._call = call
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        feed = self._feed
-        feed.writing = asyncio.ensure_future(self._write(send))
-        gone = asyncio.ensure_future(self._call.gone())
-        try:
-            await asyncio.wait((feed.writing, gone), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            gone.cancel()
-            feed.writing.cancel()
-            await self._feeds.leave(feed)
-        if not feed.writing.cancelled() and feed.writing.done():
-            feed.writing.result()
-
-    async def _write(self, send: Send) -> None:
-        try:
-            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            await self._feed.write(send)
-        except OSError:  # how some servers say that the client is gone
-            pass
-
-
 class Feeds:
     """All open feeds. Used on the engine's loop."""
 
@@ -196,13 +163,19 @@ class Feeds:
         except BaseException:
             self._forget(feed)
             raise
-        return FeedResponse(self, feed, call)
+        return StreamResponse(feed, call, self.leave)
+
+    @property
+    def count(self) -> int:
+        return len(self._open)
 
     async def leave(self, feed: Feed) -> None:
-        feed.stop_reports()
-        await self._host.engine.leave(feed.instance)
-        self._forget(feed)
-        feed.left.set()
+        try:
+            feed.stop_reports()
+            await self._host.engine.leave(feed.instance)
+        finally:
+            self._forget(feed)
+            feed.left.set()
 
     def _forget(self, feed: Feed) -> None:
         self._open.discard(feed)
@@ -221,12 +194,4 @@ class Feeds:
 
     async def stop(self) -> None:
         """End all of them; readers are told in time."""
-        ending = {asyncio.ensure_future(feed.left.wait()): feed for feed in self._open}
-        for feed in ending.values():
-            feed.end()
-        if ending:
-            _, late = await asyncio.wait(ending, timeout=LAST_WORDS_S)
-            for each in late:
-                if (writing := ending[each].writing) is not None:
-                    writing.cancel()
-            await asyncio.wait(ending, timeout=LAST_WORDS_S)
+        await end_all(self._open)

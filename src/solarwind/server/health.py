@@ -7,7 +7,6 @@ import asyncio
 import msgspec
 from starlette.responses import Response
 
-from ..operations import Operator
 from .call import Call, answer
 
 
@@ -28,9 +27,9 @@ async def readyz(call: Call) -> Response:
 
 
 async def metrics(call: Call) -> Response:
-    from .metrics import writing  # imported only when it is needed, because that is slow
+    from .metrics import ask, writing  # imported only when it is needed, because that is slow
 
-    statistics = await Operator.statistics(call.host.engine)
-    write, content = writing(call.host, statistics, call.request.headers.get("accept", ""))
+    facts = await ask(call.host)
+    write, content = writing(call.host, facts, call.request.headers.get("accept", ""))
     # On a thread: with many purposes the text is long, and needs time.
     return Response(await asyncio.to_thread(write), media_type=content)

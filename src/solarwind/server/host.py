@@ -5,22 +5,33 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
 
+from ..engine.answers import Page
+from ..engine.audit import Audit
 from ..engine.base import Engine
+from ..engine.request import Request
+from ..engine.tasks import Tasks
+from ..engine.watch import Facts, Filter, Watch
 from ..errors import SolarWindError, Unavailable
 from ..limits import Limits
+from ..operations import OPERATIONS
 from ..origin import MACHINE, process_name
 from ..peer.clients import Clients
+from ..peer.host import Rights
 from ..service.group import IdNumbers
 from ..wind import SolarWind
 from .access import Access, Grant
 from .bodies import BodyBudget
 from .guard import Guard
+from .payloads import without_payloads
 from .revocation import Revocables
 from .settings import Settings
 
 log = logging.getLogger("solarwind")
+
+R = TypeVar("R")
 
 
 class Upload(Protocol):
@@ -37,6 +48,8 @@ class ServerHost(Clients):
     def __init__(self, wind: SolarWind, settings: Settings, access: Access, guard: Guard) -> None:
         super().__init__()
         self.wind = wind
+        self.engine: Engine = wind.engine  # that endpoints call
+        self.limits: Limits = wind.limits
         self.settings = settings
         self.access = access
         self.guard = guard
@@ -46,6 +59,10 @@ class ServerHost(Clients):
         self.revocables = Revocables(access)
         self.bodies = BodyBudget(settings.bodies_bytes)
         self.uploads: set[Upload] = set()
+        self.audit = Audit(lambda: self.engine.definitions)
+        self.facts: dict[str, Callable[[], Facts]] = {}  # what the server's parts show viewers, by part
+        self.collecting = Tasks(lambda _: None)  # ends when the server does
+        self.watch = Watch(self._answer, lambda: self.collecting, self.facts)
         self.requests: Counter[tuple[str, str, int]] = Counter()  # answered: method, path, status
         self.failed: asyncio.Future[None]  # gets the error for which it cannot go on; exists once started
         self._error: SolarWindError | None = None
@@ -57,16 +74,6 @@ class ServerHost(Clients):
         self._error = None
 
     @property
-    def engine(self) -> Engine:
-        """The engine that endpoints call."""
-        return self.wind.engine
-
-    @property
-    def limits(self) -> Limits:
-        """The engine's limits."""
-        return self.wind.limits
-
-    @property
     def connection_count(self) -> int:
         """The number of WebSocket connections."""
         return len(self._connections)
@@ -74,6 +81,32 @@ class ServerHost(Clients):
     def grant(self, token: str | None) -> Grant:
         """Return the rights of `token`. Raise `BadToken`."""
         return self.access.grant(token)
+
+    async def ask(self, request: Request[R], rights: Rights, by: str = "") -> R:
+        """See `peer.host.Host`. Payloads and errors are left out for who may not see them."""
+        assert isinstance(rights, Grant)  # which `grant` returned
+        if request.operation.name == "watch":
+            return await self._watched(rights, **request.arguments)  # type: ignore[return-value]
+        answer = await self.wind.ask_here(self.asked_by(request, rights, by))
+        if not rights.sees_payloads:
+            answer = await without_payloads(request.operation.form.kind, answer)
+        return answer
+
+    async def _answer(self, name: str, **given: Any) -> Any:
+        return await self.wind.ask_here(OPERATIONS[name].request(given))
+
+    async def _watched(
+        self,
+        rights: Grant,
+        parts: tuple[str, ...],
+        topic: str | None,
+        purpose: str | None,
+        interval: int,
+        after: str | None,
+        wait: float,
+    ) -> Page[str]:
+        filter = Filter(parts, topic, purpose, interval, rights.sees_payloads)
+        return await self.watch.page(filter, after, wait)
 
     def hold(self, size: int) -> None:
         """Reserve memory: see `peer.host.Host`. Raise `Busy`."""

@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from .. import wire
 from ..errors import BadArgument, NotFound, SolarWindError, Unavailable
-from . import events, feed, health, openapi, operate, take, webhooks
+from . import events, feed, health, openapi, operate, take, viewers, webhooks
 from . import webhook_endpoints as hooks
 from .access import Grant
 from .admission import ADMITTED
@@ -54,6 +54,7 @@ class ServerParts(Protocol):
 
     takes: take.Takes
     feeds: feed.Feeds
+    viewers: viewers.Viewers
     webhooks: webhooks.Webhooks
 
 
@@ -67,6 +68,8 @@ ENDPOINTS: tuple[Endpoint, ...] = (
              take.Settled, take.Settle, of="takes"),
     Endpoint("GET", f"{_TOPIC}/feed", "listen", feed.feed, "Events as they come, as server-sent events",
               "text/event-stream", query=feed.FeedQuery, streams=True, of="feeds"),
+    Endpoint("GET", "/v1/watch", "watch", viewers.watch, "All facts and their changes, as server-sent events",
+              "text/event-stream", query=viewers.WatchQuery, streams=True, of="viewers"),
     Endpoint("GET", f"{_PURPOSE}/webhooks", "listen", hooks.all, "The webhooks of a purpose", hooks.WebhookList,
              of="webhooks"),
     Endpoint("GET", "/v1/webhooks", "admin", hooks.every, "All webhooks", hooks.WebhookList, of="webhooks"),
@@ -76,7 +79,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint("DELETE", _WEBHOOK, "listen", hooks.delete, "Take a webhook away", statuses=(204,), of="webhooks"),
     *operate.ENDPOINTS,
     Endpoint("GET", wire.PATH, "open", _connect, "The WebSocket of clients that speak solarwind.v1", statuses=()),
-    Endpoint("GET", "/metrics", "admin", health.metrics, "Metrics for Prometheus", "text/plain"),
+    Endpoint("GET", "/metrics", "watch", health.metrics, "Metrics for Prometheus", "text/plain"),
     Endpoint("GET", "/healthz", "open", health.healthz, "Whether it lives", health.Status),
     Endpoint("GET", "/readyz", "open", health.readyz, "Whether it takes events", health.Status),
     Endpoint("GET", "/openapi.json", "open", _openapi, "This description", dict[str, Any]),
@@ -194,5 +197,7 @@ def _check_right(call: Call, right: Right, grant: Grant) -> None:
         grant.check_fire(call.topic)
     elif right == "listen":
         grant.check_listen(call.topic, call.purpose)
+    elif right == "watch":
+        grant.check_watch()
     else:
         grant.check_admin()

@@ -174,7 +174,7 @@ class Http11(asyncio.Protocol):
                 with slices.piece():
                     more = self._read_some()
         except Exception:
-            log.exception("what came on a connection could not be read: it is closed")
+            log.exception("input on a connection could not be read: the connection is closed")
             self._let_go()
         self._behind = None
         self.regulate()
@@ -268,18 +268,24 @@ class Http11(asyncio.Protocol):
             self._start_next_cycle()
 
     def _upgrade(self, request: h11.Request, headers: list[tuple[bytes, bytes]]) -> None:
-        """Hand the connection over to a WebSocket, whose handshake has yet to be checked."""
+        """Hand the connection over to a WebSocket, if its handshake is accepted."""
+        scheme = "wss" if self.transport.get_extra_info("ssl_object") else "ws"
+        address = (self.transport.get_extra_info("sockname") or (None,))[0]
+        method, target = request.method.decode("ascii"), request.target.decode("ascii")
+        handshake = self._port.acceptor.shake(method, target, headers, scheme, address)
+        self.transport.write(handshake.answer)
+        if not handshake.accepted:
+            self._end_input()
+            return
         rest, closed = self._conn.trailing_data
         self._end_timers()
         self._port.connections.discard(self)
-        socket = WebSocket(self._port.acceptor, self._port.connections, self._admitted)
-        lines = [b"%b %b HTTP/1.1" % (request.method, request.target), *(b"%b: %b" % each for each in headers)]
         if self._paused:
             self.transport.resume_reading()
         self._over = True
-        socket.connection_made(self.transport)
+        port = self._port
+        socket = WebSocket(port.acceptor, port.connections, self._admitted, self.transport, handshake.token)
         self.transport.set_protocol(socket)
-        socket.begin(b"\r\n".join([*lines, b"", b""]))
         if rest and not closed:
             socket.data_received(rest)
 
@@ -392,9 +398,13 @@ class Http11(asyncio.Protocol):
         exchange, self._exchange = self._exchange, None
         if self._conn.our_state in (h11.IDLE, h11.SEND_RESPONSE) and (exchange is None or not exchange.started):
             self.transport.write(_refusal(error.error_status_hint, self._settings.header_bytes, str(error)))
-        self._refused = True
         if exchange is not None:  # it has its answer
             exchange.disconnect()
+        self._end_input()
+
+    def _end_input(self) -> None:
+        """Close after a refusal."""
+        self._refused = True
         self._conn = self._new_parser()  # the other has all that came
         if self.transport.can_write_eof():
             self.transport.write_eof()
@@ -564,7 +574,7 @@ def _wrong(why: str) -> str:
     for words, sentence in _WRONG:
         if words in why:
             return f"expected {sentence}"
-    return "expected an HTTP/1.1 request, got bytes that are none"
+    return "expected an HTTP/1.1 request, got other bytes"
 
 
 _WRONG = (

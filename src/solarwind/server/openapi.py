@@ -22,6 +22,7 @@ _PATH = {"topic": TOPIC, "purpose": PURPOSE, "name": TOPIC, "id": ID}  # a webho
 _RIGHTS = {
     "fire": "Needs the right to fire on the topic.",
     "listen": "Needs the right to listen to the topic for the purpose.",
+    "watch": "Needs the right `watch`; payloads and errors in the answer need `watch:payloads`. `admin` has both.",
     "admin": "Needs the right `admin`.",
     "open": "Needs no token.",
 }

@@ -24,7 +24,8 @@ from ..errors import BadArgument, TooLarge
 from ..event import Event
 from ..failure import MAX_SECONDS
 from ..operations import OPERATIONS
-from ..records import DeadLetter, PurposeInfo, PurposeStatistics, TopicStatistics, Trace
+from ..options import MAX_COUNT
+from ..records import DeadLetter, EventInfo, PurposeInfo, PurposeStatistics, TopicStatistics, Trace
 from .call import Call, answer, in_pieces
 from .cloudevents import CloudEvent, to_cloudevent
 from .endpoint import Endpoint
@@ -43,15 +44,15 @@ def _same(value: Any, name: str = "") -> Any:
 # By the name of its kind: an argument's type in a query or a body, and how it is read; others need no conversion.
 _FIELDS: dict[str, tuple[Any, Callable[[Any, str], Any]]] = {
     "topic": (TopicName, _same),
-    "topic?": (TopicName | None, _same),
     "purpose": (PurposeName, _same),
     "id": (Id, _same),
-    "id?": (Id | None, _same),
     "since": (SinceText, read_since),
     "until": (SinceText, read_since),
     "keep": (Annotated[float, Meta(ge=0, lt=MAX_SECONDS)] | UnsetType | None, _same),
     "keep_bytes": (Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] | UnsetType | None, _same),
     "after": (Annotated[str, Meta(extra_json_schema={"pattern": "^[0-9]{1,19}$"})] | None, _same),
+    "version": (Annotated[int, Meta(ge=1, lt=MAX_COUNT)], _same),
+    "share": (Annotated[float, Meta(ge=0, le=1)], _same),
     "limit": (Annotated[int, Meta(ge=1, le=MAX_PAGE)], _same),
 }
 
@@ -87,20 +88,30 @@ class _Arguments:
         if kind.name == "ids":
             return ((name, list[Id] | None, None), ("all", bool, False))
         default = (self.operation.defaults[name],) if name in self.operation.defaults else ()
-        return ((name, _FIELDS.get(kind.name, (kind.wire, _same))[0], *default),)
+        return ((name, _field(kind)[0], *default),)
 
     async def read(self, call: Call) -> dict[str, Any]:
         """Return the arguments. Raise `BadPayload`, `BadArgument`, `BadName` and `TooLarge`."""
         arguments: dict[str, Any] = {name: call.part(name) for name in self.in_path}
         if self.type is None:
+            await call.no_body()
             return arguments
         said: Any = await call.json(self.type) if self.in_body else call.query(self.type)
         for name, kind in self.kinds.items():
             if kind.name == "ids":
                 arguments[name] = _letters(said, call.host.settings.ids)
             else:
-                arguments[name] = _FIELDS.get(kind.name, (kind.wire, _same))[1](getattr(said, name), name)
+                arguments[name] = _field(kind)[1](getattr(said, name), name)
         return arguments
+
+
+def _field(kind: ArgumentKind) -> tuple[Any, Callable[[Any, str], Any]]:
+    """Return the type of an argument in a body or query, and what reads it."""
+    plain = kind.name.removesuffix("?")
+    if plain not in _FIELDS:
+        return kind.wire, _same
+    hint, read = _FIELDS[plain]
+    return (hint, read) if plain == kind.name else (hint | None, lambda value, name: value and read(value, name))
 
 
 @cache
@@ -131,7 +142,9 @@ class PurposeRecord(PurposeStatistics, frozen=True, kw_only=True):
     purpose: str
 
 
-class Statistics(msgspec.Struct):
+class StatisticsRecord(msgspec.Struct):
+    """The statistics, with the names of purposes among their numbers."""
+
     topics: dict[str, TopicStatistics]
     purposes: list[PurposeRecord]
 
@@ -145,15 +158,29 @@ class DeadRecord(msgspec.Struct):
     time: datetime
 
 
+class EventRecord(msgspec.Struct):
+    """An event, its position in its topic's history, and what became of it for each purpose."""
+
+    event: CloudEvent
+    position: int
+    outcomes: tuple[records.Outcome, ...]
+
+
 class Events(msgspec.Struct):
-    """The events of a trace. `more` are the ids of those that caused further ones, which are asked for by their own."""
+    """The events of a trace. `more` are the ids of those that caused further ones, which are asked for by their own.
+    `outcomes` has for each event what became of it for each purpose on its topic."""
 
     events: list[CloudEvent]
     more: list[Id]
+    outcomes: list[tuple[records.Outcome, ...]]
 
 
 def _letter(letter: DeadLetter) -> DeadRecord:
     return DeadRecord(to_cloudevent(letter.event), letter.error, letter.attempts, letter.time)
+
+
+def _info(info: EventInfo) -> EventRecord:
+    return EventRecord(to_cloudevent(info.event), info.position, info.outcomes)
 
 
 def _record(info: PurposeInfo) -> PurposeRecord:
@@ -170,14 +197,15 @@ def _tree(trace: Trace) -> Iterator[Trace]:
 
 async def _show_statistics(call: Call, found: records.Statistics) -> Response:
     purposes = (_record(PurposeInfo(*names, counts)) for names, counts in found.purposes.items())
-    return answer(Statistics(found.topics, await in_pieces(call, purposes)))
+    return answer(StatisticsRecord(found.topics, await in_pieces(call, purposes)))
 
 
 async def _show_trace(call: Call, found: Trace) -> Response:
     """Answer with the event and what it caused, each after the one that its `causationid` names. It is a list, because
     a chain of causes may be longer than JSON can nest."""
     events = await in_pieces(call, (to_cloudevent(each.event) for each in _tree(found)))
-    return answer(Events(events, [each.event.id for each in _tree(found) if each.more]))
+    outcomes = await in_pieces(call, (each.outcomes for each in _tree(found)))
+    return answer(Events(events, [each.event.id for each in _tree(found) if each.more], outcomes))
 
 
 async def _show_nothing(call: Call, found: None) -> Response:
@@ -200,10 +228,11 @@ async def _show_value(call: Call, found: Any, *, of: Callable[..., Any]) -> Resp
 _ITEMS: dict[Any, tuple[Any, Callable[[Any], Any]]] = {
     PurposeInfo: (PurposeRecord, _record),
     DeadLetter: (DeadRecord, _letter),
+    EventInfo: (EventRecord, _info),
     Event: (CloudEvent, to_cloudevent),
 }
 _WHOLE: dict[Any, tuple[Any, Show]] = {
-    records.Statistics: (Statistics, _show_statistics),
+    records.Statistics: (StatisticsRecord, _show_statistics),
     Trace: (Events, _show_trace),
     type(None): (None, _show_nothing),
 }
@@ -237,17 +266,19 @@ def endpoint_of(operation: Operation[..., Any]) -> Endpoint:
     """Return the endpoint of an operation whose row has one."""
     http = operation.http
     assert http is not None
+    assert operation.right != "own"
     arguments = _Arguments(operation, http)
     described, show = _shown(operation, http)
 
     async def handle(call: Call) -> Response:
         request = operation.request(await arguments.read(call))
-        return await show(call, await call.host.engine.ask(request))
+        assert call.grant is not None
+        return await show(call, await call.host.ask(request, call.grant))
 
     return Endpoint(
         http.method,
         http.path,
-        "admin",
+        operation.right,
         handle,
         http.summary,
         described,

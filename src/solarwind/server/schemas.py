@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
+from ..shares import ROLLOUTS
+
 Schema = dict[str, Any]
 
 _WORDS = r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$"
@@ -22,6 +24,10 @@ SINCE: Schema = {
     "description": "now, beginning, so long ago such as 2h, or a time from 1970 on such as 2026-01-31T12:00:00Z.",
     "anyOf": [{"pattern": "^(now|beginning|[0-9]{1,9}[smhd])$"}, {"format": "date-time"}],
 }
+ROLLOUT: Schema = {
+    "description": "What a version that is first seen beside others does: becomes current, waits, or has that share.",
+    "anyOf": [{"enum": list(ROLLOUTS)}, {"type": "number", "minimum": 0, "maximum": 1}],
+}
 FIELD: Schema = {"type": "string", "maxLength": 200, "pattern": r"^\$(\.[A-Za-z0-9_-]+)+$"}
 
 TopicName = Annotated[str, Meta(extra_json_schema=TOPIC)]
@@ -31,4 +37,5 @@ EventKey = Annotated[str, Meta(extra_json_schema=KEY)]
 SinceText = Annotated[str, Meta(extra_json_schema=SINCE)]
 Field = Annotated[str, Meta(extra_json_schema=FIELD)]  # a path in the payload
 KeyMissing = Literal["handle", "reject"]  # how an event without a key is treated
+RolloutStated = Annotated[str | float, Meta(extra_json_schema=ROLLOUT)]
 VersionNumber = Annotated[int, Meta(extra_json_schema={"minimum": 1})]

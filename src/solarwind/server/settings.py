@@ -25,6 +25,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, metaclass=OptionsMeta)
     idle_s: float = 60.0  # an HTTP connection without a request, in the middle of a body, or with an answer unread
     heartbeat_s: float = 15.0  # a peer that was silent for two of them is gone
     instances: int = 10_000  # of one connection; unsettled takes and feeds of all clients together
+    viewers: int = 10_000  # of `/v1/watch`, all clients together
     unanswered: int = 1_000  # calls of one connection without an answer yet
 
     def __post_init__(self) -> None:

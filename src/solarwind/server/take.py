@@ -32,7 +32,7 @@ from .cloudevents import CloudEvent, to_cloudevent
 from .delivery import Attempts
 from .host import ServerHost
 from .revocation import Revocable
-from .schemas import Field, KeyMissing, SinceText
+from .schemas import Field, KeyMissing, RolloutStated, SinceText
 from .times import read_since
 
 MAX_WAIT_S = 60.0
@@ -54,6 +54,7 @@ class Take(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     key: Field | None = None
     key_missing: KeyMissing = "handle"
     since: SinceText = "now"
+    rollout: RolloutStated = "newest"
     lease: Annotated[float, Meta(gt=0, le=MAX_LEASE_S)] = 30.0
     retry: Attempts | None = None
 
@@ -62,7 +63,7 @@ class Failed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The handler raised: retried as the take's `retry` says."""
 
     token: str
-    error: str = "it was said to have failed, and not why"
+    error: str = "it was reported as failed without a reason"
 
 
 class Postponed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -76,7 +77,7 @@ class Rejected(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """No attempt can succeed: a dead letter."""
 
     token: str
-    reason: str = "it was rejected, and not said why"
+    reason: str = "it was rejected without a reason"
 
 
 class Settle(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -124,6 +125,7 @@ async def take(call: Call, takes: Takes) -> Response:
         ),
         since,
         wanted.lease,
+        wanted.rollout,
     )
     exchange = registered.lookup(join.exchange)
     if exchange is not None and not exchange.pends:
@@ -244,7 +246,8 @@ class _Taking:
         offers, self.offers = self.offers, []
         for offer, part in list(zip(offers, self._parts, strict=True)):
             stored, number = offer.stored, part.first
-            hand_out = HandOut(stored.batch, stored.start, self.join.purpose, self.join.version, None, offer.tried)
+            its = self.join.purpose, self.join.version
+            hand_out = HandOut(stored.batch, stored.start, *its, None, offer.tried, offer.shadow)
             for position in offer.picks:
                 found = to_cloudevent(Event(hand_out, position - stored.start))
                 found["token"] = f"{self.id}.{number}"

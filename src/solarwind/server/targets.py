@@ -121,7 +121,7 @@ def read_url(text: str) -> TargetUrl:
         raise BadArgument(f"{expected}, got one with a fragment, which is not sent: leave it out")
     host = (parts.hostname or "").lower()
     if not _HOST.fullmatch(host) or len(host) > 253 or port == 0:
-        raise BadArgument(f"{expected}, got one whose host is no name or address, or whose port is 0")
+        raise BadArgument(f"{expected}, got one whose host is neither a name nor an address, or whose port is 0")
     query = f"?{parts.query}" if "?" in text else ""
     return TargetUrl(parts.scheme, host, port or _PORTS[parts.scheme], (parts.path or "/") + query)
 
@@ -197,7 +197,9 @@ class Dialer(httpcore.AsyncNetworkBackend):
         try:
             found = await self._look_up(host, port)
         except TimeoutError:
-            raise Unanswered(f"expected host {host!a} to be looked up within {_LOOK_UP_S:g} s, it was not") from None
+            raise Unanswered(
+                f"expected host {host!a} to be looked up within {_LOOK_UP_S:g} s, but it was not"
+            ) from None
         except (OSError, UnicodeError):
             found = []
         if not found:

@@ -54,5 +54,6 @@ async def get(call: Call, webhooks: known.Webhooks) -> Response:
 
 
 async def delete(call: Call, webhooks: known.Webhooks) -> Response:
-    await webhooks.delete(call.topic, call.purpose, call.part("name"))
+    assert call.grant is not None
+    await webhooks.delete(call.topic, call.purpose, call.part("name"), call.grant)
     return Response(status_code=204)

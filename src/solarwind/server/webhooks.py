@@ -9,15 +9,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Iterator
 from contextlib import suppress
+from datetime import UTC, datetime
 from time import time
 from typing import Any
 
 import msgspec
 
+from ..engine.attention import command
+from ..engine.audit import other_entry
 from ..engine.base import Definition, Definitions
 from ..engine.tasks import Tasks
+from ..engine.watch import Fact, Facts
 from ..errors import (
     BadArgument,
     BadName,
@@ -30,8 +34,10 @@ from ..errors import (
     StoreError,
     Unavailable,
 )
+from ..logs import limited
 from ..names import check_purpose, check_topic
 from ..origin import MACHINE
+from ..records import Attention
 from .access import Grant
 from .delivery import Delivery, Secret, Webhook, WebhookSpec, ask, make_secret
 from .faults import read_body
@@ -48,8 +54,22 @@ _NAME = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
 _MAX_CHARACTERS = 200
 
 _KIND = "webhook"
+_NOT_YET = "it could not start yet, which is tried again"
 
 WebhookKey = tuple[str, str, str]
+
+
+class WebhookFacts(msgspec.Struct, frozen=True):
+    """What viewers see of a webhook. Its URL may contain a secret, so that `host` alone is shown."""
+
+    topic: str
+    purpose: str
+    name: str
+    host: str
+    exchange: str
+    version: int
+    state: str
+    error: str | None
 
 
 class Webhooks:
@@ -70,18 +90,21 @@ class Webhooks:
         self._known: dict[WebhookKey, Webhook] = {}
         self._numbers: dict[WebhookKey, int] = {}  # the definition's number of each, also of removed ones
         self._unwatch: Callable[[], None] = lambda: None
+        self._end_attention: Callable[[], None] = lambda: None
         self._refused: dict[WebhookKey, str] = {}  # why each could not join, or may not deliver
         self._barred: set[WebhookKey] = set()  # those whose owner may not listen
         self._deciding: set[WebhookKey] = set()
         self._at_work: dict[WebhookKey, Delivery] = {}
         self._changing = asyncio.Lock()  # one change at a time
         self._tasks = Tasks(lambda _: None)
+        host.facts["webhooks"] = self.facts
 
     # Life ---------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Start the stored webhooks. Raise `StoreError` where they cannot be read."""
         self._unwatch = self._definitions.watch(_KIND, self._told)
+        self._end_attention = self._host.wind.add_part(self.attention)
         async with self._changing:
             for definition in await self._definitions.list(_KIND):
                 key, webhook = _read(definition)
@@ -132,10 +155,15 @@ class Webhooks:
         except (BadArgument, Busy, ConflictError, NotAllowed) as error:
             log.error("webhook %s of %r on topic %r could not join: %s", *reversed(webhook.key), error)
             self._refused[webhook.key] = str(error)
+        except Unavailable as error:
+            kind = ("webhook waits", *webhook.key)
+            what = "webhook %s of %r on topic %r cannot start yet, which is tried again: %s"
+            limited.warning(kind, what, *reversed(webhook.key), error)
 
     async def stop(self) -> None:
         """Let requests finish within the grace period of handlers."""
         self._unwatch()
+        self._end_attention()
         await self._tasks.wait()
         at_work, self._at_work = self._at_work, {}
         for delivery in at_work.values():
@@ -184,6 +212,7 @@ class Webhooks:
                 owner_name=grant.name,
             )
             await self._replace(key, webhook)
+        await self._note("webhook put", key, grant.name, url=read_url(spec.url).shown)
         if before is None and not self._definitions.lasting:
             log.warning(
                 "webhook %s of %r on topic %r lasts as long as this server runs, which has no store to remember it in: "
@@ -210,7 +239,7 @@ class Webhooks:
         check_purpose(purpose)
         return [self._shown(self._known[key]) for key in sorted(self._known) if key[:2] == (topic, purpose)]
 
-    async def delete(self, topic: str, purpose: str, name: str) -> None:
+    async def delete(self, topic: str, purpose: str, name: str, grant: Grant) -> None:
         """Remove a webhook: it sends nothing more, and the purpose keeps what pends. Raise `BadName` and `NotFound`."""
         key = _key(topic, purpose, name)
         async with self._changing:
@@ -221,14 +250,21 @@ class Webhooks:
             if removed is not None:
                 self._numbers[key] = removed.number
             await self._end(key)
+        await self._note("webhook delete", key, grant.name)
+
+    async def _note(self, verb: str, key: WebhookKey, by: str, **arguments: str) -> None:
+        topic, purpose, name = key
+        entry = other_entry(verb, by, datetime.now(UTC), topic, purpose, name=name, **arguments)
+        await self._host.audit.note(entry)
 
     # Owners --------------------------------------------------------------------------------------------
 
     def check(self) -> None:
-        """Stop the webhooks whose owner may not listen any more. Called now and then."""
+        """Stop the webhooks whose owner may not listen any more, and start those that could not start yet. Called now
+        and then."""
         for key, webhook in self._known.items():
-            refusal = self._refusal(webhook)
-            if (refusal is None) == (key in self._barred) and key not in self._deciding:
+            is_changed = (self._refusal(webhook) is None) == (key in self._barred)
+            if (is_changed or self._waits(webhook)) and key not in self._deciding:
                 self._deciding.add(key)
                 self._spawn(self._decide(key))
 
@@ -250,17 +286,21 @@ class Webhooks:
                 if refusal is not None:
                     self._bar(key, refusal)
                     await self._end(key)
-                elif key in self._barred:
+                elif key in self._barred or self._waits(webhook):
                     self._barred.discard(key)
                     self._refused.pop(key, None)
                     await self._begin_or_refuse(webhook)
         finally:
             self._deciding.discard(key)
 
+    def _waits(self, webhook: Webhook) -> bool:
+        """Return whether it should be at work and is not."""
+        return webhook.ended is None and webhook.key not in self._at_work and webhook.key not in self._refused
+
     def _bar(self, key: WebhookKey, refusal: SolarWindError) -> None:
         log.warning("webhook %s of %r on topic %r delivers no more: %s", *reversed(key), refusal)
         self._barred.add(key)
-        self._refused[key] = f"whoever put it may not listen any more: {refusal}"
+        self._refused[key] = f"its owner may no longer listen: {refusal}"
 
     # Inner --------------------------------------------------------------------------------------------
 
@@ -325,9 +365,43 @@ class Webhooks:
             if self._at_work.get(key) is not delivery or self._host.engine.failed.done():
                 return
             log.warning("webhook %s of %r on topic %r has ended: %s", *reversed(key), reason)
-            with suppress(SolarWindError):  # then it ends again after the next start, or another server has stored it
+            self._refused[key] = reason
+            try:
                 await self._remember(msgspec.structs.replace(delivery.webhook, ended=reason))
-            await self._end(key)
+            except SolarWindError:
+                pass  # then it ends again after the next start, or another server has stored it
+            finally:
+                await self._end(key)
+
+    def attention(self) -> Iterator[Attention]:
+        """Yield the webhooks that deliver nothing: their targets fail, or they could not join."""
+        for key, webhook in self._known.items():
+            delivery, refusal = self._at_work.get(key), self._refused.get(key)
+            refusal = _NOT_YET if delivery is None and refusal is None else refusal
+            failing = delivery.failing if delivery is not None else None
+            if webhook.ended is None and (failing is not None or refusal is not None):
+                why, since = (failing.error, failing.since) if failing is not None else (refusal, None)
+                text, names = f"its webhook {webhook.name!r} delivers nothing", (webhook.topic, webhook.purpose)
+                shown = command("purposes", names=(webhook.topic,))
+                yield Attention("webhook failing", "medium", *names, since, text, shown, why)
+
+    def facts(self) -> Facts:
+        """Return what viewers see of the webhooks."""
+        found = Facts()
+        for (topic, purpose, name), webhook in self._known.items():
+            shown = self._shown(webhook)
+            record = WebhookFacts(
+                topic,
+                purpose,
+                name,
+                read_url(webhook.spec.url).host,
+                webhook.spec.exchange,
+                webhook.spec.version,
+                shown["state"],
+                shown["reason"],
+            )
+            found[f"{topic}/{purpose}/{name}"] = Fact(topic, purpose, record)
+        return found
 
     async def _remember(self, webhook: Webhook) -> None:
         """Store it in place of the version known here. Raise `ConflictError` where another server has changed it."""
@@ -343,6 +417,8 @@ class Webhooks:
         failing = delivery.failing if delivery is not None and state == "live" else None
         if failing is not None:
             state, reason = "failing", failing.error
+        elif state == "live" and delivery is None:
+            state, reason = "failing", _NOT_YET
         shown: dict[str, Any] = {
             "topic": webhook.topic,
             "purpose": webhook.purpose,
@@ -391,7 +467,7 @@ def _key(topic: str, purpose: str, name: str) -> WebhookKey:
 
 def _not_found(key: WebhookKey) -> SolarWindError:
     topic, purpose, name = key
-    return NotFound(f"expected a webhook of {purpose!r} on topic {topic!r}, got {name!r}, which is none")
+    return NotFound(f"expected a webhook of {purpose!r} on topic {topic!r}, got {name!r}, which does not exist")
 
 
 def _secrets(text: str | None, before: Webhook | None) -> tuple[Secret, ...]:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from starlette.responses import Response as Answer
 from starlette.types import Receive, Scope, Send
+from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
+from websockets.protocol import SERVER
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
@@ -52,6 +54,28 @@ class Acceptor:
             raise ProtocolError(f"expected the subprotocol {wire.SUBPROTOCOL}, got another or none")
         return bearer(headers)
 
+    def shake(
+        self, method: str, target: str, headers: Collection[tuple[bytes, bytes]], scheme: str, address: str | None
+    ) -> Handshake:
+        """Answer the request for a WebSocket on the server's own port. `headers` have names in lower case."""
+        protocol, token = ServerProtocol(subprotocols=[Subprotocol(wire.SUBPROTOCOL)], logger=log), None
+        texts = Headers([(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers])
+        response = protocol.accept(Request(target, texts, method))
+        if response.status_code != 101:
+            reason = f"expected the handshake of a WebSocket, got another: {protocol.handshake_exc}"
+            _put(problem_of(response.status_code, ProtocolError.code, reason), response)
+        else:
+            try:
+                chosen = protocol.subprotocol
+                token = self.check(scheme, headers, address, () if chosen is None else (chosen,))
+                if target.partition("?")[0] != wire.PATH:
+                    raise NotFound(f"expected a WebSocket at {wire.PATH}, got one elsewhere")
+            except SolarWindError as error:
+                answer = problem(error)
+                response = protocol.reject(answer.status_code, "")
+                _put(answer, response)
+        return Handshake(response.status_code == 101, response.serialize(), token)
+
     def hold(self, size: int) -> None:
         """Reserve memory: see `peer.host.Host`. Raise `Busy`."""
         self._host.hold(size)
@@ -72,69 +96,79 @@ class Acceptor:
         await AsgiWebSocket(self, token, send).run(receive)
 
 
+class Handshake(NamedTuple):
+    """A handshake, as far as it is the server's."""
+
+    accepted: bool
+    answer: bytes
+    token: str | None  # that came with it
+
+
+def _put(answer: Answer, response: Response) -> None:
+    """Answer a refused handshake with problem details, as all endpoints do."""
+    for name, value in answer.headers.items():
+        if name in response.headers:
+            del response.headers[name]
+        response.headers[name] = value
+    response.body = bytes(answer.body)
+
+
 # --- on a socket's bytes ----------------------------------------------------------------------------------------
 
 
 class WebSocket(WebSocketProtocol):
-    """A WebSocket on the server's own port."""
+    """A WebSocket on the server's own port, from the end of its handshake on."""
 
     local = False
     __slots__ = (
-        "_acceptor",
-        "_admitted",
-        "_authenticated",
-        "_closing",
-        "_connection",
-        "_connections",
-        "_counted",
-        "_stuck",
+        *("_acceptor", "_admitted", "_authenticated", "_closing", "_connection", "_connections", "_counted", "_stuck"),
     )
 
-    _protocol: ServerProtocol
-
-    def __init__(self, acceptor: Acceptor, connections: set[Any], admitted: Admitted) -> None:
+    def __init__(
+        self,
+        acceptor: Acceptor,
+        connections: set[Any],
+        admitted: Admitted,
+        transport: asyncio.Transport,
+        token: str | None,
+    ) -> None:
         """It is one of the port's `connections` until it is lost."""
-        subprotocols = [Subprotocol(wire.SUBPROTOCOL)]
-        super().__init__(ServerProtocol(subprotocols=subprotocols, max_size=acceptor.frame_bytes, logger=log))
+        super().__init__(SERVER, acceptor.frame_bytes)
         self.max_bytes = acceptor.first_bytes
         self._acceptor = acceptor
         self._connections = connections
         self._admitted = admitted
-        self._connection: Connection | None = None
         self._authenticated = False
         self._counted = 0  # bytes of an unfinished message
         self._closing = False
         self._stuck = False  # the peer does not read
+        self.connection_made(transport)
+        self.transport.set_write_buffer_limits(UNAUTHENTICATED_BYTES)
+        self._connections.add(self)
+        self._connection = acceptor.open(self, token)
 
     # asyncio's side -----------------------------------------------------------------------------------
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        self.transport.set_write_buffer_limits(UNAUTHENTICATED_BYTES)
-        self._connections.add(self)
-
     def connection_lost(self, error: Exception | None) -> None:
         self._connections.discard(self)
-        if self._connection is not None:
-            self._connection.lost()
+        self._connection.lost()
         self._acceptor.hold(-self._counted)
         self._admitted.leave()
 
-    def data_received(self, data: bytes) -> None:
-        if self._connection is not None:
-            self._connection.heard = asyncio.get_running_loop().time()
-        super().data_received(data)
+    def part_received(self, data: bytes) -> None:
+        self._connection.heard = asyncio.get_running_loop().time()
+        super().part_received(data)
         if self.unfinished_bytes != self._counted:
             self._count(self.unfinished_bytes)
-        self._close_if_expected()
+        if self.close_expected and not self._closing:
+            self._close_soon()
 
     def _count(self, unfinished: int) -> None:
         """Count the bytes of an unfinished message in the budget for all peers."""
         try:
             self._acceptor.hold(unfinished - self._counted)
         except SolarWindError as error:
-            if self._connection is not None:
-                self._connection.end(error)
+            self._connection.end(error)
             self.transport.close()
         else:
             self._counted = unfinished
@@ -144,71 +178,29 @@ class WebSocket(WebSocketProtocol):
         self._stuck = True
         if not self._authenticated:
             self.transport.abort()
-        elif self._connection is not None:
+        else:
             self._connection.stuck()
 
     def resume_writing(self) -> None:
         self._stuck = False
-        if self._connection is not None:
-            self._connection.unstuck()
+        self._connection.unstuck()
 
     def shutdown(self) -> None:
         """Close it, because the server stops."""
-        if self._connection is not None:
-            self._connection.leave()
-        else:
-            self.transport.close()
-
-    # The handshake ------------------------------------------------------------------------------------
-
-    def begin(self, head: bytes) -> None:
-        """Handle the handshake request."""
-        self.handshake_received(head)
-        self._close_if_expected()
-
-    def opened(self, handshake: Request) -> None:
-        protocol, token = self._protocol, None
-        response = protocol.accept(handshake)
-        if response.status_code != 101:
-            reason = f"expected the handshake of a WebSocket, got another: {protocol.handshake_exc}"
-            _put(problem_of(response.status_code, ProtocolError.code, reason), response)
-        else:
-            try:
-                token = self._check(handshake)
-            except SolarWindError as error:
-                answer = problem(error)
-                response = protocol.reject(answer.status_code, "")
-                _put(answer, response)
-        protocol.send_response(response)
-        if response.status_code == 101:
-            self._connection = self._acceptor.open(self, token)
-
-    def _check(self, request: Request) -> str | None:
-        """Return the token of the handshake. Raise the error that refuses it."""
-        headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in request.headers.raw_items()]
-        scheme = "wss" if self.transport.get_extra_info("ssl_object") else "ws"
-        address = (self.transport.get_extra_info("sockname") or (None,))[0]
-        chosen = self._protocol.subprotocol
-        token = self._acceptor.check(scheme, headers, address, () if chosen is None else (chosen,))
-        if request.path.partition("?")[0] != wire.PATH:
-            raise NotFound(f"expected a WebSocket at {wire.PATH}, got one elsewhere")
-        return token
+        self._connection.leave()
 
     # Frames -------------------------------------------------------------------------------------------
 
     def message(self, data: bytes) -> None:
         if self._counted:  # it is complete, and its content is counted separately
             self._count(0)
-        if self._connection is not None:
-            self._connection.received(data)
+        self._connection.received(data)
 
     def text(self) -> None:
-        if self._connection is not None:
-            self._connection.refuse_text()
+        self._connection.refuse_text()
 
     def goodbye(self, reason: str) -> None:
-        if self._connection is not None:
-            self._connection.lost()
+        self._connection.lost()
 
     # The connection's side ----------------------------------------------------------------------------
 
@@ -235,25 +227,12 @@ class WebSocket(WebSocketProtocol):
 
     def write(self) -> None:
         """Write what the frames have to send. Pongs are dropped for a peer that does not read."""
-        self.write_all(each for each in self._protocol.data_to_send() if not (self._stuck and each[:1] == _PONG))
-
-    def _close_if_expected(self) -> None:
-        if self._protocol.close_expected() and not self._closing:
-            self._close_soon()
+        self.write_all(each for each in self._library.data_to_send() if not (self._stuck and each[:1] == _PONG))
 
     def _close_soon(self) -> None:
         """Abort it after a moment, unless the peer answers the close and disconnects."""
         self._closing = True
         asyncio.get_running_loop().call_later(CLOSE_S, self.transport.abort)
-
-
-def _put(answer: Answer, response: Response) -> None:
-    """Answer a refused handshake with problem details, as all endpoints do."""
-    for name, value in answer.headers.items():
-        if name in response.headers:
-            del response.headers[name]
-        response.headers[name] = value
-    response.body = bytes(answer.body)
 
 
 # --- on ASGI's receive and send ---------------------------------------------------------------------------------

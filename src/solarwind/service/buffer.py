@@ -85,7 +85,7 @@ class ProducerBuffer:
             group = self.open_groups[topic]
         except (KeyError, TypeError):
             self.check_size(topic, data)
-            self._check_open(topic)
+            self.check_open(topic)
             group = self._new(topic, content)
         payloads = group.payloads
         index = len(payloads)
@@ -106,7 +106,7 @@ class ProducerBuffer:
         large = size if size > self.small else 0
         if self._is_full(group, large):
             self._full.append(self._close(group.topic))
-            self._check_open(group.topic)
+            self.check_open(group.topic)
             group = self._new(group.topic, content)
         elif group.payloads:
             self._weigh(group)
@@ -129,7 +129,7 @@ class ProducerBuffer:
         """Add events that are only small payloads, at one time: all of them, or none. Raise what `add` raises."""
         parts: list[SentPart] = []
         at = 0
-        self._check_open(topic)
+        self.check_open(topic)
         while at < len(payloads):
             group = self.open_groups.get(topic)
             if group is None or group.content is not content or self._is_full(group):
@@ -149,7 +149,7 @@ class ProducerBuffer:
     def whole(self, topic: str, *, apart: bool) -> Iterator[None]:
         """Add what is added in the block as a whole, or refuse it at once. With `apart`, it travels with nothing else.
         Raise what `add` raises."""
-        self._check_open(topic)
+        self.check_open(topic)
         self._whole = True
         try:
             if apart:
@@ -208,7 +208,8 @@ class ProducerBuffer:
                 "store it elsewhere and fire where it is"
             )
 
-    def _check_open(self, topic: str) -> None:
+    def check_open(self, topic: str) -> None:
+        """Raise what keeps an event from being added: `BadName`, `Unavailable`, `Busy`."""
         check_topic(topic)
         if self._closed is not None:
             raise Unavailable(self._closed)
@@ -237,7 +238,7 @@ class ProducerBuffer:
         return group
 
     def _close(self, topic: str) -> Group:
-        group = self.open_groups.pop(topic)
+        group = self.open_groups[topic]
         self._numbers.allocate(topic, len(group.payloads))
         group.straighten()
         ORDER.note(group.times[-1])
@@ -245,20 +246,30 @@ class ProducerBuffer:
             self._recent = None
         group.count = len(group.payloads)
         self._weigh(group)
+        del self.open_groups[topic]
         return group
 
     def pop_groups(self) -> list[Group]:
         """Remove and return everything that was added since the last time."""
+        for topic in list(self.open_groups):
+            self._full.append(self._close(topic))
         groups, self._full = self._full, []
-        groups += [self._close(topic) for topic in list(self.open_groups)]
         return groups
+
+    def refuse_all(self, error: Exception) -> None:
+        """Refuse everything that was added since the last time."""
+        groups = [*self._full, *self.open_groups.values()]
+        self._full, self._recent = [], None
+        self.open_groups.clear()
+        for group in groups:
+            self._refused(group, error)
 
     def send(self, groups: Sequence[Group]) -> None:
         """Submit the groups, on the loop."""
         for group in groups:
             try:
                 submitted = self._engine.submit(group.seal())
-            except SolarWindError as error:
+            except Exception as error:  # an unexpected one too: whoever waits for acceptance would wait for ever
                 self._refused(group, error)
                 continue
             self._sent[submitted] = group
@@ -266,7 +277,9 @@ class ProducerBuffer:
 
     def _settled(self, group: Group, submitted: asyncio.Future[None]) -> None:
         self._sent.pop(submitted, None)
-        error = submitted.exception() if not submitted.cancelled() else Unavailable("expected a dispatcher, it stopped")
+        error = (
+            submitted.exception() if not submitted.cancelled() else Unavailable("expected a dispatcher, but it stopped")
+        )
         if error is not None:
             self._refused(group, error)
             return
@@ -313,7 +326,8 @@ class ProducerBuffer:
         self._gone += group.weight
         if not group.accepted.done():
             what = "1 event" if group.count == 1 else f"{group.count:,} events"
-            log.error("not accepted: %s on topic %r: %s", what, group.topic, error)
+            unexpected = None if isinstance(error, SolarWindError) else error
+            log.error("not accepted: %s on topic %r: %s", what, group.topic, error, exc_info=unexpected)
         self._tell(group, error)
 
     def _tell(self, group: Group, error: BaseException) -> None:

@@ -5,6 +5,7 @@ feeds.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Sequence
 from time import monotonic, monotonic_ns
@@ -24,6 +25,8 @@ from .group import MAX_WORDS, IdNumbers
 from .in_doubt import in_doubt
 from .receipts import Fired, HeldEvents
 
+log = logging.getLogger("solarwind")
+
 MAX_FIRED_BYTES = 8 << 20  # by handlers since the last time that all of it was reported
 PROGRESS_S = 0.1  # reports come at least so often while there is something to report
 
@@ -33,7 +36,7 @@ class Work(msgspec.Struct, eq=False):
 
     offer: Offer
     todo: deque[int]
-    parts: deque[list[int]] = msgspec.field(default_factory=deque)  # of a batch whose handler raised: before `todo`
+    parts: list[list[int]] = msgspec.field(default_factory=list)  # of a batch whose handler raised: before `todo`
     done: list[int] = msgspec.field(default_factory=list)
     failed: list[Failure] = msgspec.field(default_factory=list)
     fired: dict[int, HeldEvents] = msgspec.field(default_factory=dict)  # by those that are done
@@ -51,6 +54,11 @@ class Work(msgspec.Struct, eq=False):
         """The maximum number of calls that are left."""
         return len(self.todo) + len(self.parts) + len(self.held)
 
+    @property
+    def unsaid(self) -> bool:
+        """Whether it is not known of all its events what became of them."""
+        return len(self.done) + len(self.failed) + len(self.returned) < len(self.offer.picks)
+
     def at(self) -> Spans:
         """Return the events that handlers are running for."""
         positions = Spans.of(self.offer.picks)
@@ -64,7 +72,7 @@ class Work(msgspec.Struct, eq=False):
         taken: list[int] = []
         try:
             if self.parts:
-                return self.parts.popleft()
+                return self.parts.pop(0)
             while len(taken) < max_events:
                 taken.append(self.todo.popleft())
         except IndexError:  # those were the last
@@ -74,7 +82,7 @@ class Work(msgspec.Struct, eq=False):
     def put_back(self, *parts: list[int]) -> None:
         """Put these parts first in the queue, each by itself."""
         if not self.lost:
-            self.parts.extendleft(part for part in reversed(parts) if part)
+            self.parts[:0] = [part for part in parts if part]
 
     def withdraw(self) -> Spans:
         """Remove and return everything that was not begun."""
@@ -88,8 +96,8 @@ class Work(msgspec.Struct, eq=False):
 
     def hand_out(self, join: Join, home: object) -> HandOut:
         """Return what its events have in common."""
-        stored = self.offer.stored
-        return HandOut(stored.batch, stored.start, join.purpose, join.version, home, self.offer.tried)
+        stored, tried, shadow = self.offer.stored, self.offer.tried, self.offer.shadow
+        return HandOut(stored.batch, stored.start, join.purpose, join.version, home, tried, shadow)
 
 
 class Consumer:
@@ -101,7 +109,7 @@ class Consumer:
         self.closed: str | None = None  # why nothing more comes
         self._engine = engine
         self._instance = 0
-        self._queue: deque[Work] = deque()
+        self._queue: list[Work] = []  # of a few: an empty deque would be most of what an instance at rest costs
         self._active: list[Work] = []
         self._numbers = IdNumbers(engine.author)
         self._fired = 0  # bytes, about
@@ -209,7 +217,7 @@ class Consumer:
                 if not work.since:
                     work.since = monotonic_ns()
                 return work
-            queue.popleft()
+            del queue[0]
         return None
 
     def leave_work(self, work: Work) -> None:
@@ -249,6 +257,8 @@ class Consumer:
         if not self._active:
             self._timer = None
             return
+        # First, so that it goes on if this fails.
+        self._timer = asyncio.get_running_loop().call_later(self._period, self._progress)
         self.look()
         self._renew_certainty()
         handled = self._handled + sum(len(work.done) - work.reported for work in self._active)
@@ -266,7 +276,6 @@ class Consumer:
             self._report(work, spans)
         self._handled = 0
         self._active = [work for work in self._active if work.running or work.left]
-        self._timer = asyncio.get_running_loop().call_later(self._period, self._progress)
 
     def _beat_later(self) -> None:
         clock = self._engine.service_clock
@@ -276,8 +285,8 @@ class Consumer:
         """Renew the lease. Repeated while there is work."""
         self._beat = None
         if self._active:
-            self._engine.alive(self._instance)
             self._beat_later()
+            self._engine.alive(self._instance)
 
     def _is_held_up(self) -> bool:
         """Return whether all running handlers are busy with lost events, so that newer ones are not begun."""
@@ -292,13 +301,24 @@ class Consumer:
         self._handled += len(done)
         work.reported += len(done)
         work.reported_failed += len(failed)
+        try:
+            self._report_parts(work, done, failed, returned)
+        except Exception as error:  # else they would be in hand for as long as there is other work
+            log.exception(
+                "events of %r on %r could not be reported: they are tried again", self.join.purpose, self.join.topic
+            )
+            text, after_ns = f"it could not be reported: {type(error).__name__}: {error}", int(PROGRESS_S * 1e9)
+            failed = [*failed, *(Failure(position, "retry", text, after_ns) for position in done)]
+            self._engine.report(Report(self._instance, work.offer.lease, Spans(), failed, returned or Spans()), ())
+
+    def _report_parts(self, work: Work, done: list[int], failed: list[Failure], returned: Spans | None) -> None:
         parts = _cut(done, work.fired, self._limits.unaccepted_bytes) if work.fired else [done]
         for part in parts:
             fired = [each for position in part for each in work.fired.pop(position, ())] if work.fired else []
             report = Report(
                 self._instance,
                 work.offer.lease,
-                _spans(part),
+                _spans(part, work.offer.picks),
                 failed,
                 returned if returned is not None else Spans(),
                 work.reported + work.reported_failed,
@@ -358,13 +378,17 @@ def _pop_last(todo: deque[int], count: int) -> list[int]:
     return taken
 
 
-def _spans(positions: list[int]) -> Spans:
+def _spans(positions: list[int], picks: Sequence[int]) -> Spans:
+    """Return the set of these positions, which are some of `picks`, each once."""
+    if len(positions) == len(picks):
+        return Spans.of(picks)
     if not positions:
         return Spans()
     start, stop = min(positions), max(positions) + 1
-    if stop - start == len(positions):  # each is there once
+    if stop - start == len(positions):
         return Spans((start, stop))
-    return Spans.of(positions)
+    between = Spans.of(picks).within(start, stop)
+    return between if len(between) == len(positions) else Spans.of(positions)
 
 
 def _parts(events: list[Fired], limits: Limits) -> list[list[Fired]]:

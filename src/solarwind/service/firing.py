@@ -21,6 +21,7 @@ from ..columns import check_extensions
 from ..engine.base import Engine
 from ..errors import BadArgument, Busy
 from ..event import Cause, Event
+from ..failure import Reject
 from ..limits import Limits
 from ..names import check_id, check_key, check_topic
 from ..options import check_flag, check_payloads, check_seconds
@@ -111,9 +112,12 @@ class Firing:
             async with asyncio.timeout(grace):
                 await self._drain_fired()
         except TimeoutError:
+            pass
+        finally:
             given_up = self._buffer.give_up_all() + self._foreign.give_up_all()
-            log.error(_GIVEN_UP, given_up, grace)
-        _STARTED.discard(self)
+            if given_up:
+                log.error(_GIVEN_UP, given_up, grace)
+            _STARTED.discard(self)
 
     def _give_up_fired(self, grace: float) -> None:
         """Give up what is not accepted once `grace` has passed, because the process is to end."""
@@ -133,7 +137,8 @@ class Firing:
         Inside a handler the event is held until the handler returns and committed together with the settle, unless
         `now`; the handled event is then its cause. `key` orders it for keyed purposes. The same `id` fired again is
         acknowledged and not stored again. `extensions` are texts by name that go with it, such as `traceparent`: at
-        most 64, and 8 KiB together. `payload` is anything JSON can carry, or bytes.
+        most 64, and 8 KiB together. `payload` is anything JSON can carry, or bytes. What the handler of a shadow fires
+        is dropped, also with `now`, and so is what states a shadow's event as its `cause` outside of handlers.
 
         If it is not accepted `within` so many seconds, awaiting it raises `Unavailable`: the event is withdrawn if it
         was not sent yet; otherwise the error says that the outcome is not known, and that the same `id` may be fired
@@ -153,7 +158,7 @@ class Firing:
     def _fire_with(self, topic: str, data: bytes, content: str, handled: Event | None, options: FireOptions) -> Receipt:
         """Fire what is more than a payload, inside a handler, or from another thread."""
         attributes: dict[str, Any] = {}
-        after, now, seconds = 0, False, None
+        after, now, seconds, cause = 0, False, None, handled
         for name, value in options.items():
             if name == "key" and value is not None:
                 attributes["keys"] = check_key(value)
@@ -161,7 +166,8 @@ class Firing:
                 if value is not None:
                     field, check = _ATTRIBUTES[name]
                     attributes[field] = check(value)
-                    after = value.time_ns if isinstance(value, Event) else after
+                    if isinstance(value, Event):
+                        after, cause = value.time_ns, handled or value
             elif name == "now":
                 now = check_flag("now", value)
             elif name == "within":
@@ -175,8 +181,11 @@ class Firing:
                 self._buffer.check_size(topic, data)
                 self._check_held(handled, len(data))
                 return self._hold(handled, topic, data, content, attributes, after)
-            if "causes" not in attributes:
-                attributes["causes"] = Cause.event(handled)
+            attributes.setdefault("causes", Cause.event(handled))
+        if "causes" in attributes:
+            self._check_depth(attributes["causes"], handled)
+        if cause is not None and cause.shadow:
+            return self._drop(topic, [(data, content, attributes)], after)[0]
         if seconds is None and get_ident() == self._thread_id:
             return self._buffer.add_with(topic, data, content, attributes, after)
         with self._thread_buffer() as buffer, buffer.whole(topic, apart=seconds is not None):
@@ -260,8 +269,14 @@ class Firing:
             if not now and self._holds(handled):
                 self._check_held(handled, sum(HELD_BYTES + len(data) for data, *_ in events))
                 return Receipts([self._hold(handled, topic, *event, after) for event in events])
+            stated.setdefault("causes", Cause.event(handled))
             for _, _, attributes in events:
-                attributes.setdefault("causes", Cause.event(handled))
+                attributes.setdefault("causes", stated["causes"])
+        if "causes" in stated:
+            self._check_depth(stated["causes"], handled)
+        source = handled or cause
+        if isinstance(source, Event) and source.shadow:
+            return Receipts(self._drop(topic, events, after))
         with self._thread_buffer() as buffer, buffer.whole(topic, apart=seconds is not None):
             receipts = [buffer.add_with(topic, *event, after) for event in events]
         self._limit(buffer, receipts, seconds)
@@ -279,24 +294,48 @@ class Firing:
                 "got more: fire them with now=True, or handle smaller parts"
             )
 
+    def _check_depth(self, cause: Cause, handled: Event | None) -> None:
+        """Raise where the event would be one too many of a chain of causes: `Reject` in a handler, so that its event is
+        a dead letter at once, and what it fired before is not fired."""
+        if cause.depth is not None and cause.depth > self._limits.depth:
+            text = (
+                f"expected at most {self._limits.depth:,} events that cause each other before the last, got one more, "
+                f"which event {cause.id!a} would cause: a chain that causes itself must end, or set Limits(depth=…)"
+            )
+            raise BadArgument(text) if handled is None else Reject(text)
+
     def _hold(
         self, handled: Event, topic: str, data: bytes, content: str, attributes: dict[str, Any], after: int
     ) -> Receipt:
         if handled._fired is msgspec.UNSET:
             handled._fired = HeldEvents(Cause.event(handled))
         held: HeldEvents = handled._fired
-        attributes.setdefault("causes", held.cause)
+        self._check_depth(attributes.setdefault("causes", held.cause), handled)
         fired = Fired(topic, data, content, ORDER.now(after), attributes)
         held.add(fired)
         return HeldReceipt(fired, self._numbers)
 
+    def _drop(self, topic: str, events: Sequence[tuple[bytes, str, dict[str, Any]]], after: int) -> list[HeldReceipt]:
+        """Return receipts for what a shadow's handler fires, or fired after it has returned: it counts for nothing, and
+        no commit is to have it."""
+        self._buffer.check_open(topic)
+        self._buffer.check_size(topic, max([data for data, *_ in events], key=len, default=b""))
+        return [HeldReceipt(Fired(topic, *event[:2], ORDER.now(after), event[2]), self._numbers) for event in events]
+
     def _flush(self) -> None:
-        self._buffer.send(self._buffer.pop_groups())
+        try:
+            self._buffer.send(self._buffer.pop_groups())
+        except Exception as error:  # else nothing would be sent any more
+            self._buffer.refuse_all(error)
 
     def _flush_foreign(self) -> None:
-        with self._foreign_lock:
-            groups = self._foreign.pop_groups()
-        self._foreign.send(groups)
+        try:
+            with self._foreign_lock:
+                groups = self._foreign.pop_groups()
+            self._foreign.send(groups)
+        except Exception as error:
+            with self._foreign_lock:
+                self._foreign.refuse_all(error)
 
 
 _ATTRIBUTES: dict[str, tuple[str, Callable[[Any], Any]]] = {

@@ -236,5 +236,7 @@ def _wait_in_thread(accepted: asyncio.Future[None], timeout: float | None) -> No
         return
     _check_here(accepted)
     if not loop.is_running():
-        raise Unavailable("expected the event loop of its SolarWind to run, it ended: what became of it is not known")
+        raise Unavailable(
+            "expected the event loop of its SolarWind to run, but it ended: whether the event was accepted is not known"
+        )
     asyncio.run_coroutine_threadsafe(_until_accepted(accepted), loop).result(timeout)

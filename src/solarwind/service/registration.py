@@ -20,6 +20,7 @@ from ..names import check_purpose, check_topic
 from ..options import check_count, check_seconds, check_since, check_type
 from ..origin import this_process
 from ..plugins import load_exchange, registered
+from ..shares import SHADOW, Share, check_rollout
 from .runner import Runner
 from .signature import Handler, innermost
 
@@ -86,7 +87,9 @@ class Registration(msgspec.Struct, eq=False):
                 await engine.leave(self.instance)
 
 
-def stated(join: Join, since: Since, lease: float | timedelta = 30.0) -> Join:
+def stated(
+    join: Join, since: Since, lease: float | timedelta = 30.0, rollout: str | float | Share | None = None
+) -> Join:
     """Return a registration with the options that somebody gave, and with this process as its origin. Raise `BadName`
     and `BadArgument` for invalid ones."""
     lease_ns = int(check_seconds("a lease", lease, some=True) * 1e9)
@@ -94,7 +97,8 @@ def stated(join: Join, since: Since, lease: float | timedelta = 30.0) -> Join:
     if retry is not None:
         check_type("retry", retry, Retry, "Retry(attempts=3)")
         retry = Retry(*msgspec.structs.astuple(retry))  # which only equals its own kind
-    join = msgspec.structs.replace(join, retry=retry, lease_ns=lease_ns, origin=this_process())
+    changed = {"retry": retry, "lease_ns": lease_ns, "origin": this_process(), "rollout": check_rollout(rollout)}
+    join = msgspec.structs.replace(join, **changed)
     check_join(join, since)
     return join
 
@@ -118,8 +122,21 @@ def check_join(join: Join, since: Since) -> None:
         if len(name) > MAX_ORIGIN:
             raise BadArgument(f"expected {what} of at most {MAX_ORIGIN:,} characters, got {len(name):,}")
     check_since(since)
+    check_rollout(join.rollout)
     found = registered.lookup(join.exchange)
-    if since != "now" and found is not None and not found.pends:
+    if found is None or found.pends:
+        return
+    if isinstance(join.rollout, float) and join.rollout:
+        raise BadArgument(
+            f"expected no share with exchange {join.exchange!r}, whose instances get all that comes, got "
+            f"{join.rollout:.6g}: leave it out, or use an exchange whose events pend"
+        )
+    if join.rollout == SHADOW:
+        raise BadArgument(
+            f"expected no shadow with exchange {join.exchange!r}, whose instances get all that comes: leave it out, or "
+            "use an exchange whose events pend"
+        )
+    if since != "now":
         raise BadArgument(
             f"expected no since with exchange {join.exchange!r}, whose instances get what comes while they are there, "
             f"got {since!a}: leave it out, or use an exchange whose events pend"
@@ -147,8 +164,8 @@ class Registrations(list[Registration]):
     def add(self, new: Registration) -> None:
         """Add a registration. Raise `BadArgument` where another function has the same name for the same purpose: the
         two would silently share its events."""
-        for each in self:
-            taken = each.unnamed and new.unnamed and _is_for_the_same(each.join, new.join)
+        for each in self if new.unnamed else ():
+            taken = each.unnamed and _is_for_the_same(each.join, new.join)
             if taken and not _is_same(each.function, new.function) and not each.origin.is_again(new.origin):
                 raise BadArgument(
                     f"expected a purpose=... for {new.handler.name}, since another function on topic "

@@ -47,6 +47,7 @@ MAX_UNSEEN = 16  # events that are handled between two looks at the clock, where
 QUICK_S = 0.001
 HURRY_S = 1.0  # that a handler has to end once it was cancelled
 REPLACE_S = 1.0  # until a worker that ended unexpectedly is replaced
+_AGAIN_NS = int(0.1e9)  # after which events are tried again of which a worker said nothing
 _MAX_ATTEMPTS_LOGGED = 12  # a minute, of a purpose: as many as there are by default
 
 # The events that the running handler was called with: one, or a batch handler's list.
@@ -104,7 +105,6 @@ class Runner(Consumer):
         self._cancelled = False  # what is still at work, by `stop`
         exchange = registered.lookup(join.exchange)
         self._pends = exchange is None or exchange.pends
-        self._lost_as = "a dead letter" if self._pends else "dropped"
         self._threads = None if handler.is_async else Threads(concurrency, f"solarwind {handler.name}")
         self._workers: list[Worker] = []  # made when there is work for them
         self._is_copy = False  # in a forked child
@@ -156,7 +156,7 @@ class Runner(Consumer):
                 log.warning("%s did not finish within %s s: its events are handed out again", what, grace)
                 _, stuck = await asyncio.wait(late, timeout=HURRY_S)
                 if stuck:
-                    log.warning("%s goes on though it was cancelled: it is not waited for", what)
+                    log.warning("%s still runs though it was cancelled: it is no longer waited for", what)
         finally:
             self._cancel(self._workers)
             self.stop_reports()
@@ -196,6 +196,9 @@ class Runner(Consumer):
     def leave_work(self, work: Work) -> None:
         if self._is_copy:
             self._end_copy()
+        if work.running == 1 and not work.left and not self._stopping and work.unsaid:  # a worker ended in between
+            for position in work.at().positions():
+                work.failed.append(Failure(position, "retry", "its worker ended unexpectedly", _AGAIN_NS))
         super().leave_work(work)
 
     # Workers ------------------------------------------------------------------------------------------
@@ -236,20 +239,23 @@ class Runner(Consumer):
         # Where the dispatcher stands still with this process, no other instance has got an event meanwhile.
         at_once = MAX_UNSEEN if self._engine.patience_s == inf else 0
         clock, requests, context = monotonic, worker.requests, worker.context
-        turn = seen = 0.0
+        turn_ends = seen = 0.0
         unseen = 0  # events that may begin before the clock is looked at again
         while True:
             if unseen:
                 unseen -= 1
             else:
                 now = clock()
-                if turn and now - turn > TURN_S:
-                    await asyncio.sleep(0)
-                    turn = now = clock()
+                if now > turn_ends:
+                    if turn_ends:
+                        await asyncio.sleep(0)
+                        now = clock()
+                    turn_ends = now + TURN_S
                 if now > self.certain_until:
                     return True
-                unseen = at_once if now - seen < QUICK_S else 0
-                turn, seen = turn or now, now
+                if at_once and now - seen < QUICK_S:
+                    unseen = at_once
+                seen = now
             try:
                 position = take()
             except IndexError:  # that was the last, or another worker has it
@@ -321,7 +327,10 @@ class Runner(Consumer):
         handle = self._batches_on_thread if self._handler.is_batch else self._each_on_thread
 
         def ended(error: BaseException | None) -> None:
-            self.leave_work(work)  # now, not when the waiting task is cancelled
+            try:
+                self.leave_work(work)  # now, not when the waiting task is cancelled
+            except Exception as unexpected:
+                error = error or unexpected
             if not done.done():
                 done.set_result(None) if error is None else done.set_exception(error)
 
@@ -426,7 +435,7 @@ class Runner(Consumer):
             return Failure(position, "later", outcome.text, outcome.after_ns)
         where = f"event {event.id} on topic {event.topic!r} for {event.purpose!r}"
         if outcome.verdict == "reject":
-            what = f"rejected: {where}, now {self._lost_as}"
+            what = f"rejected: {where}, {self._end(event)}"
             _log(logging.WARNING, ("rejected", event.topic, event.purpose), f"{what}: {outcome.text}")
             return Failure(position, "reject", outcome.text)
         wait_ns = self._retry.delay_ns(event.attempt, self._engine.random)
@@ -440,12 +449,18 @@ class Runner(Consumer):
     def _next(self, event: Event, wait_ns: int) -> str:
         """Return in words what becomes of an event after a failed attempt."""
         attempts = self._retry.attempts
-        if not self._pends:
-            return f"now {self._lost_as}"
+        if event.shadow or not self._pends:
+            return self._end(event)
         which = f"attempt {event.attempt} of {attempts}"
         if event.attempt >= attempts:
-            return f"{which}, now {self._lost_as}"
+            return f"{which}, {self._end(event)}"
         return f"{which}, again in {wait_ns / 1e9:.1f} s"
+
+    def _end(self, event: Event) -> str:
+        """Return in words what becomes of an event that is not tried again."""
+        if event.shadow:
+            return "a shadow's copy, which is only compared"
+        return "now a dead letter" if self._pends else "now dropped"
 
 
 def _batch_done(consumer: Consumer, work: Work, positions: list[int], events: Sequence[Event]) -> None:

@@ -7,12 +7,13 @@ promises. A store makes no decisions about dispatching.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
 import msgspec
 
 from ..batch import Batch
+from ..core.facts import Note
 from ..core.log import Stored
 from ..core.spans import Spans
 from ..core.state import Change, Letter, Snapshot
@@ -46,6 +47,18 @@ class Recovered(msgspec.Struct, frozen=True):
     changes: list[Change]
 
 
+class Space(msgspec.Struct, frozen=True):
+    """How much of its room is free, in bytes."""
+
+    free: int
+    size: int
+
+
+def was_caused(batch: Batch, ids: Collection[str]) -> bool:
+    """Return whether one of these events caused an event of the batch."""
+    return any(cause.kind == "event" and cause.id in ids for cause in batch.header.causes or ())
+
+
 class SingleWriter:
     """The part of a `Store` for logs with a single writer: all accepted events come by its own commits."""
 
@@ -72,6 +85,7 @@ class SingleWriter:
 class Store(Protocol):
     """The interface. All positions are of events. Methods raise `StoreError` where they fail, with nothing changed."""
 
+    name: str  # of it among those of its kind, for people
     durable: bool  # whether what is committed outlives the process
     shared: bool  # whether other processes write into its log, so that their batches arrive. Else see `SingleWriter`
     keep_ns: int  # how long history is kept by default
@@ -87,6 +101,7 @@ class Store(Protocol):
         snapshots: Sequence[Snapshot],
         now: int,
         delayed: Sequence[Delayed] = (),
+        notes: Sequence[Note] = (),
     ) -> list[Stored | None]:
         """Store everything or nothing; return each of `batches` with its position, in order.
 
@@ -96,13 +111,18 @@ class Store(Protocol):
         batch is returned without it, or as None where nothing is left. It is None, too, where its position is known
         only when it arrives: see `follow`. A snapshot replaces the purpose's earlier snapshot and changes, this
         commit's included. A change's `dead` are kept with their text until they are redriven, discarded, reopened or
-        their purpose retires; a retired purpose is deleted. Raise `Full` where there is no room; `StoreError` where the
+        their purpose retires; a retired purpose is deleted. `notes` are kept until the events that they are about are
+        trimmed. Raise `Full` where there is no room; `StoreError` where the
         outcome is unknown, and then the store must not be used any more.
         """
         ...
 
     async def has_room(self, size: int) -> bool:
         """Return whether a commit of `size` bytes may succeed, after one was `Full`."""
+        ...
+
+    def space(self) -> Space | None:
+        """Return how much room is left for it; None where that is not known."""
         ...
 
     async def make_room(self) -> bool:
@@ -114,6 +134,11 @@ class Store(Protocol):
 
         At least one if there is any; at most `max_bytes` otherwise. Raise `StoreError` for a batch that is damaged.
         """
+        ...
+
+    async def read_at(self, topic: str, positions: Spans, max_bytes: int) -> list[Stored]:
+        """Return the batches that hold events at these positions, in order. At least one if there is any; at most
+        `max_bytes` otherwise. Raise `StoreError` for a batch that is damaged."""
         ...
 
     async def trim(self, topic: str, pinned: Spans, before: int | None, max_bytes: int | None) -> int:
@@ -139,16 +164,25 @@ class Store(Protocol):
         there is none."""
         ...
 
-    async def find(self, id: str) -> tuple[str, int] | None:
-        """Return the topic and position of the event with that id, given or made, if a topic's history holds it."""
+    async def find(self, id: str, topic: str | None = None) -> tuple[str, int] | None:
+        """Return the topic and position of the event with that id, given or made, if the history of the topic, or of
+        any topic, holds it."""
         ...
 
-    def caused(self, since: int) -> AsyncIterator[Stored]:
-        """Yield all batches with an event caused by another, fired at or after `since`, topic by topic."""
+    async def caused(
+        self, ids: Collection[str], after: tuple[str, int] | None, max_bytes: int
+    ) -> tuple[list[Stored], bool]:
+        """Return the batches of all topics with events that these events caused, in the order accepted, and whether
+        there may be more: from the one that holds the event at `after`, a topic and position, on, if that is given.
+        About `max_bytes` are read at most."""
         ...
 
-    async def dead(self, topic: str, purpose: str) -> list[Letter]:
-        """Return the purpose's dead letters, by position."""
+    async def dead(self, topic: str, purpose: str, track: int, positions: Spans) -> list[Letter]:
+        """Return the dead letters of a track at these positions, by position; those that there are."""
+        ...
+
+    async def notes(self, topic: str, positions: Spans) -> list[Note]:
+        """Return what was noted about the events at these positions, in any order; some of it perhaps twice."""
         ...
 
     async def backup(self, path: str) -> None:

@@ -231,6 +231,7 @@ def _inspect(
         findings += inspection.inspect_commits(path, connection)
         findings += inspection.inspect_bodies(path, connection, topics, progress=report)
         findings += inspection.inspect_letters(path, connection)
+        findings += inspection.inspect_notes(path, connection)
         findings += inspection.inspect_definitions(path, connection)
         findings += inspection.inspect_references(path, connection)
         findings += inspection.inspect_delayed(path, connection, max_batches=1 << 62)

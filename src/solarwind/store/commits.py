@@ -6,7 +6,7 @@ trace. `CommitCache.apply` updates memory after the database has committed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from zlib import crc32
 
 import apsw
@@ -14,6 +14,7 @@ import msgspec
 
 from ..batch import Batch, read_id
 from ..core import state
+from ..core.facts import Note, divided
 from ..core.log import Stored
 from ..core.spans import Spans
 from ..core.state import Change, Snapshot
@@ -23,6 +24,7 @@ from .database import value as value_of
 from .definitions import Definition, check_before, check_count
 
 _COMMITS_KEPT = 256  # superseded commits that pile up before they are deleted together
+_NOTES_BYTES = 1_024  # of a commit's notes that are kept in its row until then; more is sorted at once
 _MAX_PRODUCERS = 100_000
 
 _INSERT_BATCH = (
@@ -109,6 +111,7 @@ class Plan:
         self._known = known
         self._rows: list[tuple[apsw.SQLiteValue, ...]] = []
         self._ids: list[tuple[str, int, int]] = []
+        self._effects: list[tuple[str, int]] = []  # buckets, and which of `_rows`
         self.commit = known.last._replace(number=known.last.number + 1, time=max(known.last.time, now))
         self.is_written = False
         self.new_topics: dict[str, int] = {}
@@ -116,13 +119,17 @@ class Plan:
         self.producers: dict[tuple[int, int, bytes], int] = {}
 
     def write(
-        self, batches: Sequence[Batch], changes: Sequence[Change], snapshots: Sequence[Snapshot]
+        self,
+        batches: Sequence[Batch],
+        changes: Sequence[Change],
+        snapshots: Sequence[Snapshot],
+        notes: Sequence[Note] = (),
     ) -> list[Stored | None]:
         stored = [self.place(batch) for batch in batches]
         self._insert()
         self._write_dead(changes)
         self._write_snapshots(snapshots)
-        self._write_commit(changes)
+        self._write_commit(changes, notes)
         return stored
 
     def place(self, batch: Batch) -> Stored | None:
@@ -138,9 +145,10 @@ class Plan:
         last_time = header.time + max(header.times)
         given = [(id, topic, start + index) for index, id in enumerate(header.ids or ()) if id is not None]
         self._ids += given
-        caused = int(any(cause.kind == "event" for cause in header.causes or ()))
+        buckets = database.buckets_of(fresh) if header.causes is not None else ()
+        self._effects += [(bucket, len(self._rows)) for bucket in buckets]
         producer = header.producer if len(given) < header.count else None  # all of its ids were given
-        about = topic, start, header.count, producer, header.author, header.first, last_time, caused
+        about = topic, start, header.count, producer, header.author, header.first, last_time, int(bool(buckets))
         noted = *about, len(fresh.data), total, previous, sum
         self._rows.append((*noted, database.row_sum(*noted), fresh.data))
         self.ends[name] = topic, start + header.count, sum, total
@@ -272,7 +280,12 @@ class Plan:
     def _insert(self) -> None:
         if self._rows:
             self.connection.executemany(_INSERT_BATCH, self._rows)
+            first = self.connection.last_insert_rowid() - len(self._rows) + 1
             self._rows = []
+            if self._effects:
+                rows = [(bucket, first + row) for bucket, row in self._effects]
+                self.connection.executemany("INSERT INTO effects VALUES (?, ?)", rows)
+                self._effects = []
         if self._ids:
             self.connection.executemany("INSERT INTO ids VALUES (?, ?, ?)", self._ids)
             self._ids = []
@@ -300,15 +313,32 @@ class Plan:
             rows = [(*key, number, data, database.row_sum(*key, number, data)) for *key, data in encoded]
             self.connection.executemany("INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?, ?, ?, ?)", rows)
 
-    def _write_commit(self, changes: Sequence[Change]) -> None:
-        encoded = state.encode(list(changes))
-        row = (*self.commit, encoded, database.row_sum(*self.commit, encoded))
+    def _sort_notes(self, notes: Iterable[Note]) -> None:
+        """Write notes to the parts of the log that they are about."""
+        rows = []
+        for (name, part), some in divided(notes, database.NOTES_OF).items():
+            log = self._known.topics.get(name)
+            if log is not None and database.is_trimmed(part, log.trimmed):  # meanwhile
+                continue
+            row = self._end(name)[0], part, self.commit.number, state.encode(some)
+            rows.append((*row, database.row_sum(*row)))
+        self.connection.executemany("INSERT INTO notes VALUES (?, ?, ?, ?, ?)", rows)
+
+    def _write_commit(self, changes: Sequence[Change], notes: Sequence[Note] = ()) -> None:
+        encoded, clears = state.encode(list(notes)) if notes else b"", self.commit.number % _COMMITS_KEPT == 0
+        if len(encoded) > _NOTES_BYTES and not clears:  # else a question would have to read very many
+            self._sort_notes(notes)
+            encoded = b""
+        content = *self.commit, state.encode(list(changes)), encoded
+        row = (*content, database.row_sum(*content))
         self.is_written = True
         try:
-            self.connection.execute("INSERT INTO commits VALUES (?, ?, ?, ?, ?)", row)
+            self.connection.execute("INSERT INTO commits VALUES (?, ?, ?, ?, ?, ?)", row)
         except apsw.ConstraintError as error:
             raise AlreadyWritten(f"commit {self.commit.number} is there already") from error
-        if self.commit.number % _COMMITS_KEPT == 0:
+        if clears:
+            self._sort_notes(database.read_recent_notes(self.connection))
+            database.set_meta(self.connection, "noted", self.commit.number)
             oldest = max(1, next(iter(self._known.since.values()), self._known.last.number))
             self.connection.execute("DELETE FROM commits WHERE number < ?", (oldest,))
             database.set_meta(self.connection, "oldest", oldest)

@@ -22,6 +22,7 @@ import msgspec
 
 from ..batch import Batch
 from ..core import state
+from ..core.facts import Note, decode_notes
 from ..core.log import Stored
 from ..core.spans import Spans
 from ..core.state import Change, Letter, Snapshot
@@ -32,12 +33,13 @@ from .faults import note_cause
 from .files import read_start
 from .paths import refuse_name
 
-FORMAT = 6  # in the lowest bits of SQLite's `user_version`; above them is the file's life
+FORMAT = 9  # in the lowest bits of SQLite's `user_version`; above them is the file's life
 _FORMAT_BITS = 0xFF
 
 Track = tuple[str, str, int]  # topic, purpose and the number of the track
 APPLICATION = 0x53574E44  # "SWND"
 PAGE_BYTES = 16 << 10
+NOTES_OF = 1024  # positions
 INCREMENTAL = 2  # free space in the file can be returned to the disk piece by piece
 _HEADER = b"SQLite format 3\0"
 _LOG_HEADER_BYTES = 32
@@ -60,11 +62,13 @@ CREATE TABLE batches(
 -- Holds all that links, trimming and seeking ask for, so that they never touch the bodies.
 CREATE UNIQUE INDEX links ON batches(topic, start, count, previous, sum, size, total, last_time);
 CREATE INDEX made ON batches(producer, topic, author, first) WHERE producer IS NOT NULL;
-CREATE INDEX effects ON batches(topic, start, last_time) WHERE caused;
+-- Which batches have events that were caused by others: by `bucket_of` the id of the cause.
+CREATE TABLE effects(bucket TEXT, row INTEGER, PRIMARY KEY(bucket, row)) WITHOUT ROWID;
 CREATE TABLE ids(id TEXT, topic INTEGER, position INTEGER NOT NULL, PRIMARY KEY(id, topic)) WITHOUT ROWID;
 CREATE INDEX given ON ids(topic, position);
 CREATE TABLE commits(
     number INTEGER PRIMARY KEY, time INTEGER NOT NULL, events INTEGER NOT NULL, changes BLOB NOT NULL,
+    notes BLOB NOT NULL, -- what instances made of events, until it is in `notes`; empty where that is nothing
     sum INTEGER NOT NULL);
 CREATE TABLE snapshots(
     topic TEXT, purpose TEXT, track INTEGER, number INTEGER NOT NULL, state BLOB NOT NULL, sum INTEGER NOT NULL,
@@ -72,6 +76,10 @@ CREATE TABLE snapshots(
 CREATE TABLE dead(
     topic TEXT, purpose TEXT, track INTEGER, position INTEGER, tried INTEGER NOT NULL, time INTEGER NOT NULL,
     error TEXT NOT NULL, sum INTEGER NOT NULL, PRIMARY KEY(topic, purpose, track, position)) WITHOUT ROWID;
+-- What instances made of the events at some positions, up to a commit: for `NOTES_OF` positions together.
+CREATE TABLE notes(
+    topic INTEGER, part INTEGER, number INTEGER, data BLOB NOT NULL, sum INTEGER NOT NULL,
+    PRIMARY KEY(topic, part, number)) WITHOUT ROWID;
 CREATE TABLE definitions(
     kind TEXT, name TEXT, number INTEGER NOT NULL, value BLOB NOT NULL, sum INTEGER NOT NULL,
     PRIMARY KEY(kind, name)) WITHOUT ROWID;
@@ -140,7 +148,7 @@ def resolve(path: str) -> str:
             "the store there"
         )
     if os.path.exists(real) and not os.path.isfile(real) and not os.path.isdir(real):
-        raise StoreError(f"expected a store's file, but {path} is no regular file: name another")
+        raise StoreError(f"expected a store's file, but {path} is not a regular file: name another")
     return real
 
 
@@ -334,6 +342,18 @@ def forget_events(connection: apsw.Connection, topic: int, start: int, stop: int
     connection.execute("DELETE FROM ids WHERE topic = ? AND position >= ? AND position < ?", (topic, start, stop))
 
 
+def forget_notes(connection: apsw.Connection, topic: int, start: int, stop: int, trimmed: Spans) -> None:
+    """Delete what was noted about these events, in parts of the log of which all is trimmed."""
+    for part in range(start // NOTES_OF, (stop - 1) // NOTES_OF + 1):
+        if is_trimmed(part, trimmed):
+            connection.execute("DELETE FROM notes WHERE topic = ? AND part = ?", (topic, part))
+
+
+def is_trimmed(part: int, trimmed: Spans) -> bool:
+    """Return whether all of a part of a topic's log, for which there are notes together, is trimmed."""
+    return not trimmed.outside(part * NOTES_OF, (part + 1) * NOTES_OF)
+
+
 def save_topic(connection: apsw.Connection, log: TopicLog) -> None:
     trimmed = state.encode(log.trimmed.edges)
     row = (log.id, log.name, log.keep_ns, log.keep_bytes, log.next, log.sum, log.total, trimmed, log.gone)
@@ -362,6 +382,23 @@ def read_letter(path: str, topic: str, purpose: str, *row: Any) -> Letter:
         )
     _, position, tried, time, error = columns
     return Letter(position, tried, time, str(error, "utf-8"))
+
+
+def read_notes(path: str, topic: int, part: int, number: int, data: bytes, sum: int) -> list[Note]:
+    """Return what is in a row of notes. Raise `StoreError` where it is damaged."""
+    if row_sum(topic, part, number, data) != sum:
+        raise StoreError(
+            f"{path} is damaged: what commit {number} noted about events of topic {topic} is not what was written: "
+            f"restore a backup, or go on without it with `solarwind check --accept-loss --url sqlite:///{path}`"
+        )
+    return decode_notes(data)
+
+
+def read_recent_notes(connection: apsw.Connection) -> list[Note]:
+    """Return the notes that are nowhere but in commits, in their order."""
+    query = "SELECT notes FROM commits WHERE number > ? AND notes <> x'' ORDER BY number"
+    rows = select(connection, query, (int(meta(connection, "noted") or 0),))
+    return [note for (data,) in list(rows) for note in decode_notes(data)]
 
 
 def read_definitions(connection: apsw.Connection, path: str, kind: str | None) -> list[Definition]:
@@ -402,6 +439,17 @@ def refuse_noted(path: str, topic: str, start: Any, count: Any) -> StoreError:
         f"{path} is damaged: what is noted of the events {start} to {last} of topic {topic!r} is not what was written: "
         f"restore a backup, or go on without them with `solarwind check --accept-loss --url sqlite:///{path}`"
     )
+
+
+def bucket_of(id: str) -> str:
+    """Return under which name it is noted what the event with that id caused: that of the 16 ms in which Solar Wind
+    made the id, so that a batch of many effects has few of them, or the id itself, if it was given."""
+    return id[:12] if len(id) == 36 and id[8] == "-" and id[14] == "7" else id
+
+
+def buckets_of(batch: Batch) -> set[str]:
+    """Return under which names the effects in a batch are noted."""
+    return {bucket_of(cause.id) for cause in batch.header.causes or () if cause.kind == "event"}
 
 
 def read_at(connection: apsw.Connection, path: str, topic: int, name: str, position: Any) -> Stored | None:

@@ -81,7 +81,7 @@ class Watchers:
             try:
                 told(definition)
             except Exception:
-                log.exception("what is told of changes of %s failed", definition.kind)
+                log.exception("a watcher of definitions of kind %s raised", definition.kind)
 
 
 class StoredDefinitions:

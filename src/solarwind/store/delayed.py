@@ -29,7 +29,7 @@ _ROW = "due, row, topic, count, whole, data"
 _encode_json = msgspec.json.Encoder().encode
 
 
-class Commits(Protocol):
+class CommitDueLog(Protocol):
     """Runs a commit: see `StoredDueLog`."""
 
     async def __call__(self, work: Callable[[Plan], T], /) -> T: ...
@@ -49,7 +49,7 @@ class StoredDueLog:
     """The due-log of a database: see `DueLog`. `commit` runs a commit of its own on the write thread of the
     `database`."""
 
-    def __init__(self, database: Database, commit: Commits) -> None:
+    def __init__(self, database: Database, commit: CommitDueLog) -> None:
         self._database = database
         self._commit = commit
 

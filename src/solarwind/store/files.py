@@ -11,7 +11,6 @@ import struct
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import NamedTuple
 from zlib import crc32
 
@@ -21,10 +20,6 @@ _OPEN = apsw.SQLITE_OPEN_MAIN_DB | apsw.SQLITE_OPEN_READWRITE
 _READ = apsw.SQLITE_OPEN_MAIN_DB | apsw.SQLITE_OPEN_READONLY
 _PROBE_BYTES = 8 << 20
 _ZEROS = bytes(64 << 10)  # SQLite's own files take less than 128 KiB at once
-
-
-def when(time_ns: int) -> str:
-    return datetime.fromtimestamp(time_ns // 1_000_000_000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def make_file(path: str, like: str) -> None:

@@ -16,12 +16,14 @@ from ..core import state
 from ..core.log import Stored
 from ..core.spans import Spans
 from ..errors import StoreError
+from ..text import time_text
 from . import delayed
 from .database import (
     LETTER,
     NOTED,
     CommitRow,
     TopicLog,
+    buckets_of,
     forget_events,
     has_its_schema,
     has_log,
@@ -33,6 +35,7 @@ from .database import (
     read_definition,
     read_letter,
     read_life,
+    read_notes,
     read_topics,
     refuse_noted,
     row_sum,
@@ -42,7 +45,7 @@ from .database import (
     store_id,
     value,
 )
-from .files import Mark, Reach, when
+from .files import Mark, Reach
 from .lock import identity
 
 _SUSPICIOUS = """
@@ -127,7 +130,7 @@ def inspect_mark(path: str, connection: apsw.Connection, mark: Reach | None, las
         if not meta(connection, "clean"):
             yield Finding(
                 f"{path}-mark is missing, and {path} was not closed in order (or was copied while it was in use, which "
-                f"`solarwind backup` does), so whether commits were lost after number {last.number} cannot be told: "
+                f"`solarwind backup` does), so whether commits were lost after number {last.number} is not known: "
                 f"put it back, {way_out}",
                 accept,
             )
@@ -135,8 +138,8 @@ def inspect_mark(path: str, connection: apsw.Connection, mark: Reach | None, las
         commits, events = mark.commit - last.number, mark.events - last.events
         yield Finding(
             f"{path} has lost its last {commits} commits with {events} events since "
-            f"{when(last.time) if last.number else 'its beginning'}: it ends at commit {last.number}, but "
-            f"{mark.commit} were durable at {when(mark.time)}: {way_out}",
+            f"{time_text(last.time) if last.number else 'its beginning'}: it ends at commit {last.number}, but "
+            f"{mark.commit} were durable at {time_text(mark.time)}: {way_out}",
             accept,
         )
 
@@ -190,6 +193,15 @@ def inspect_letters(path: str, connection: apsw.Connection) -> Iterator[Finding]
             )
 
 
+def inspect_notes(path: str, connection: apsw.Connection) -> Iterator[Finding]:
+    """Check what was noted about events."""
+    for row in select(connection, "SELECT * FROM notes"):
+        try:
+            read_notes(path, *row)
+        except StoreError as error:
+            yield Finding(str(error), _delete("notes WHERE topic IS ? AND part IS ? AND number IS ?", tuple(row[:3])))
+
+
 def inspect_definitions(path: str, connection: apsw.Connection) -> Iterator[Finding]:
     """Check the definitions."""
     for row in select(connection, "SELECT * FROM definitions"):
@@ -210,13 +222,13 @@ def inspect_delayed(path: str, connection: apsw.Connection, max_batches: int) ->
 def inspect_commits(path: str, connection: apsw.Connection) -> Iterator[Finding]:
     """Check that the commits since the oldest one kept are complete and undamaged, and the snapshots too."""
     expected = int(meta(connection, "oldest"))
-    for number, time, events, changes, sum in select(connection, "SELECT * FROM commits ORDER BY number"):
+    for number, time, events, changes, notes, sum in select(connection, "SELECT * FROM commits ORDER BY number"):
         if number > expected:
             yield Finding(
                 f"{path} has lost the commits {expected} to {number - 1}: the state of its purposes is older there",
                 _set_oldest(number),
             )
-        if row_sum(number, time, events, changes) != sum:
+        if row_sum(number, time, events, changes, notes) != sum:
             yield Finding(
                 f"{path} is damaged: commit {number} of {_said(time)} is not what was written: what its purposes did "
                 "in it is lost",
@@ -233,7 +245,7 @@ def inspect_commits(path: str, connection: apsw.Connection) -> Iterator[Finding]
 
 
 def _said(time: object) -> str:
-    return when(time) if isinstance(time, int) and 0 <= time < 1 << 62 else "an unreadable time"
+    return time_text(time) if isinstance(time, int) and 0 <= time < 1 << 62 else "an unreadable time"
 
 
 def _set_oldest(number: int) -> Callable[[apsw.Connection], None]:
@@ -247,8 +259,8 @@ def _set_oldest(number: int) -> Callable[[apsw.Connection], None]:
 def _empty_commit(number: int, time: int, events: int) -> Callable[[apsw.Connection], None]:
     def accept(connection: apsw.Connection) -> None:
         nothing = state.encode([])
-        row = (nothing, row_sum(number, time, events, nothing), number)
-        connection.execute("UPDATE commits SET changes = ?, sum = ? WHERE number = ?", row)
+        row = (nothing, b"", row_sum(number, time, events, nothing, b""), number)
+        connection.execute("UPDATE commits SET changes = ?, notes = ?, sum = ? WHERE number = ?", row)
 
     return accept
 
@@ -268,7 +280,9 @@ def lose(topic: int, start: int, stop: int) -> Callable[[apsw.Connection], None]
         [log] = [each for each in read_topics(connection) if each.id == topic]
         log.next = max(log.next, stop)
         log.trimmed.add(start, stop)
-        connection.execute("DELETE FROM batches WHERE topic = ? AND start >= ? AND start < ?", (topic, start, stop))
+        where = "FROM batches WHERE topic = ? AND start >= ? AND start < ?"
+        connection.execute(f"DELETE FROM effects WHERE row IN (SELECT row {where})", (topic, start, stop))
+        connection.execute(f"DELETE {where}", (topic, start, stop))
         connection.execute(
             "DELETE FROM dead WHERE topic = ? AND position >= ? AND position < ?", (log.name, start, stop)
         )
@@ -332,9 +346,9 @@ def recount(connection: apsw.Connection) -> None:
         log.gone = log.total - left
         save_topic(connection, log)
     events = sum(log.next for log in topics)
-    query = "SELECT number, time, changes FROM commits ORDER BY number DESC LIMIT 1"
-    for number, time, changes in list(select(connection, query)):
-        row = (events, row_sum(number, time, events, changes), number)
+    query = "SELECT number, time, changes, notes FROM commits ORDER BY number DESC LIMIT 1"
+    for number, time, changes, notes in list(select(connection, query)):
+        row = (events, row_sum(number, time, events, changes, notes), number)
         connection.execute("UPDATE commits SET events = ?, sum = ? WHERE number = ?", row)
 
 
@@ -348,8 +362,8 @@ def inspect_bodies(
     """Check the content of the newest batches, up to `max_bytes`, or of all."""
     names = {log.id: log.name for log in topics}
     done = 0
-    query = f"SELECT whole, data, {NOTED} FROM batches ORDER BY row DESC"
-    for whole, data, *noted in select(connection, query):
+    query = f"SELECT row, whole, data, {NOTED} FROM batches ORDER BY row DESC"
+    for row, whole, data, *noted in select(connection, query):
         topic, start, count, *facts, _, previous, sum = noted
         if topic not in names:
             yield Finding(
@@ -364,6 +378,7 @@ def inspect_bodies(
                 stored = read_batch(path, names[topic], start, count, previous, sum, data)
                 _compare(path, names[topic], stored, *facts)
                 yield from _inspect_given(path, connection, topic, names[topic], stored)
+                yield from _inspect_effects(path, connection, row, names[topic], stored)
             elif not isinstance(data, bytes) or crc32(data, previous) != sum:  # at a start a correct checksum is enough
                 read_batch(path, names[topic], start, count, previous, sum, data)
         except StoreError as error:
@@ -391,6 +406,23 @@ def _inspect_given(path: str, connection: apsw.Connection, topic: int, name: str
     yield Finding(
         f"{path} is damaged: the ids noted of the events {stored.start} to {stored.stop - 1} of topic {name!r} are not "
         f"theirs: restore a backup, or have them noted anew with `solarwind check --accept-loss --url sqlite:///{path}`",
+        accept,
+    )
+
+
+def _inspect_effects(path: str, connection: apsw.Connection, row: int, name: str, stored: Stored) -> Iterator[Finding]:
+    """Check that it is noted what caused its events."""
+    query = "SELECT 1 FROM effects WHERE bucket = ? AND row = ?"
+    noted = [(bucket, row) for bucket in buckets_of(stored.batch)]
+    if all(value(connection, query, each) for each in noted):
+        return
+
+    def accept(connection: apsw.Connection) -> None:
+        connection.executemany("INSERT OR REPLACE INTO effects VALUES (?, ?)", noted)
+
+    yield Finding(
+        f"{path} is damaged: it is not noted what caused the events {stored.start} to {stored.stop - 1} of topic "
+        f"{name!r}: restore a backup, or have it noted anew with `solarwind check --accept-loss --url sqlite:///{path}`",
         accept,
     )
 
@@ -457,6 +489,9 @@ def inspect_references(path: str, connection: apsw.Connection) -> Iterator[Findi
             f"{path} is damaged: the id {id!r} is of event {position} of topic {topic}, which is not there",
             _delete(f"ids WHERE {gone}", (topic, position)),
         )
+    gone = "effects WHERE row NOT IN (SELECT row FROM batches)"
+    if value(connection, f"SELECT 1 FROM {gone} LIMIT 1"):
+        yield Finding(f"{path} is damaged: it is noted what caused events that are not there", _delete(gone, ()))
     query = "SELECT topic, purpose, position FROM dead WHERE NOT " + _THERE.format(
         topic="(SELECT id FROM topics WHERE name = dead.topic)"
     )

@@ -14,8 +14,8 @@ import msgspec
 
 from ..errors import StoreError
 from ..origin import program_name
+from ..text import time_text
 from .faults import explain
-from .files import when
 
 _CHILDREN_S = 2.0
 _Identity = tuple[int, int]  # device and inode
@@ -54,7 +54,7 @@ class Lock:
         self._forked = forked
         self._file, self.identity = self._acquire()
         program = program_name(sys.argv[0] if sys.argv else "")[:100]
-        holder = msgspec.json.encode(_Holder(os.getpid(), program, when(now)))
+        holder = msgspec.json.encode(_Holder(os.getpid(), program, time_text(now)))
         with suppress(OSError):  # on a full disk, for example: /proc/locks knows too
             note = os.open(f"{path}-lock", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             try:

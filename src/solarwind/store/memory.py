@@ -4,21 +4,27 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from itertools import dropwhile
 from operator import itemgetter
 
 from ..batch import Batch, read_id, slot_of
 from ..columns import Header
+from ..core.facts import Note, about, divided
 from ..core.log import Stored
 from ..core.spans import Spans
 from ..core.state import Change, Letter, Snapshot
 from ..errors import NotAllowed, StoreError
-from .base import Full, Keep, Recovered, SingleWriter
+from .base import Full, Keep, Recovered, SingleWriter, Space, was_caused
 from .definitions import Definitions, in_memory
 from .delays import Delayed, MemoryDueLog, check_delayed
 
 MAX_IDS = 100_000
 MAX_BYTES = 1 << 30
+_NOTES_OF = 256  # positions whose notes are forgotten together
+_NOTES_TOGETHER = 1_024  # that are sorted by what they are about
+_NOTE_BYTES = 512
+_EDGE_BYTES = 40
 
 
 def _weight(size: int, events: int, batches: int) -> int:
@@ -33,7 +39,11 @@ class _MemoryLog:
         self.starts: list[int] = []
         self.batches: list[Batch] = []
         self.end = 0
+        self.events = 0  # that are kept
         self.bytes = 0
+        self.notes: list[Note] = []  # the latest ones
+        self.parts: dict[int, list[Note]] = {}  # the others, of each `_NOTES_OF` positions
+        self.note_bytes = 0
 
     def at(self, position: int) -> int:
         """Return the index of the batch that holds `position`, or of the first after it."""
@@ -43,10 +53,40 @@ class _MemoryLog:
     def stored(self, index: int) -> Stored:
         return Stored(self.starts[index], self.batches[index])
 
+    def sort_notes(self) -> int:
+        """Sort the latest notes by what they are about, but for those of events that were trimmed meanwhile. Return how
+        many bytes more they are."""
+        more = -_size(self.notes)
+        for (_, part), some in divided(self.notes, _NOTES_OF).items():
+            if self.has_some_of(part):
+                self.parts.setdefault(part, []).extend(some)
+                more += _size(some)
+        self.notes = []
+        self.note_bytes += more
+        return more
+
+    def has_some_of(self, part: int) -> bool:
+        """Return whether events are there of those whose notes are forgotten together."""
+        at = self.at(part * _NOTES_OF)
+        return at < len(self.starts) and self.starts[at] < (part + 1) * _NOTES_OF
+
     def delete(self, indices: list[int]) -> None:
-        gone = set(indices)
+        """Delete batches, and the notes about parts of the log of which nothing is left."""
+        if len(indices) == len(self.starts):
+            self.starts, self.batches, self.notes, self.parts, self.note_bytes = [], [], [], {}, 0
+            return
+        gone = {index: self.stored(index) for index in indices}
         self.starts = [start for index, start in enumerate(self.starts) if index not in gone]
         self.batches = [batch for index, batch in enumerate(self.batches) if index not in gone]
+        for stored in gone.values() if self.parts else ():
+            for part in range(stored.start // _NOTES_OF, (stored.stop - 1) // _NOTES_OF + 1):
+                if part in self.parts and not self.has_some_of(part):
+                    self.note_bytes -= _size(self.parts.pop(part))
+
+
+def _size(notes: Sequence[Note]) -> int:
+    """Return the bytes of notes, about."""
+    return _NOTE_BYTES * len(notes) + _EDGE_BYTES * sum([len(note.edges) for note in notes])
 
 
 class _Made:
@@ -83,6 +123,7 @@ class MemoryStore(SingleWriter):
     """A store that keeps no state of purposes, because nothing recovers from it. It is full at `max_bytes` of
     batches."""
 
+    name = "memory"
     durable = False
     keep_ns = 0
 
@@ -114,6 +155,7 @@ class MemoryStore(SingleWriter):
         snapshots: Sequence[Snapshot],
         now: int,
         delayed: Sequence[Delayed] = (),
+        notes: Sequence[Note] = (),
     ) -> list[Stored | None]:
         events = batches
         if delayed:
@@ -130,6 +172,15 @@ class MemoryStore(SingleWriter):
         for change in changes:
             if change.dead or change.redriven or change.discarded or change.reopened or change.retired:
                 self._bury(change)
+        for note in notes:
+            log = self._topics[note.topic]
+            if log.starts:  # else the events were trimmed meanwhile
+                size = _NOTE_BYTES + _EDGE_BYTES * len(note.edges)
+                log.notes.append(note)
+                log.note_bytes += size
+                self._bytes += size
+                if len(log.notes) >= _NOTES_TOGETHER:
+                    self._bytes += log.sort_notes()
         return stored
 
     def _has_room_for(self, events: Sequence[Batch]) -> bool:
@@ -153,6 +204,7 @@ class MemoryStore(SingleWriter):
         topic.starts.append(topic.end)
         topic.batches.append(fresh)
         topic.end += fresh.count
+        topic.events += fresh.count
         topic.bytes += len(fresh.data)
         self._bytes += _weight(len(fresh.data), fresh.count, 1)
         return stored
@@ -209,13 +261,16 @@ class MemoryStore(SingleWriter):
                     del self._made[name]
 
     @staticmethod
-    def _position_of_made(id: str, topic: _MemoryLog) -> int | None:
-        """Return the position of the event with an id that Solar Wind made."""
+    def _position_of(id: str, topic: _MemoryLog) -> int | None:
+        """Return the position of the event with that id, wherever it is in the log."""
         made = read_id(id)
-        if made is not None:
-            for start, batch in zip(topic.starts, topic.batches, strict=True):
-                index = made.sequence - batch.header.first
-                if batch.header.producer == made.producer and 0 <= index < len(batch) and batch.id(index) == id:
+        for start, batch in zip(topic.starts, topic.batches, strict=True):
+            header = batch.header
+            if header.ids is not None and id in header.ids:
+                return start + header.ids.index(id)
+            if made is not None and header.producer == made.producer:
+                index = made.sequence - header.first
+                if 0 <= index < len(batch) and batch.id(index) == id:
                     return start + index
         return None
 
@@ -232,6 +287,9 @@ class MemoryStore(SingleWriter):
 
     async def has_room(self, size: int) -> bool:
         return self._bytes + size <= 2 * self._max_bytes
+
+    def space(self) -> Space:
+        return Space(max(0, self._max_bytes - self._bytes - self.delays.bytes), self._max_bytes)
 
     async def make_room(self) -> bool:
         return False
@@ -250,6 +308,21 @@ class MemoryStore(SingleWriter):
                 found.append(log.stored(index))
         return found
 
+    async def read_at(self, topic: str, positions: Spans, max_bytes: int) -> list[Stored]:
+        log = self._topics.get(topic)
+        found: list[Stored] = []
+        if log is None:
+            return found
+        for position in positions.positions():
+            index = log.at(position)
+            if (found and position < found[-1].stop) or index == len(log.starts) or position < log.starts[index]:
+                continue
+            max_bytes -= len(log.batches[index].data)
+            if found and max_bytes < 0:
+                break
+            found.append(log.stored(index))
+        return found
+
     async def trim(self, topic: str, pinned: Spans, before: int | None, max_bytes: int | None) -> int:
         log = self._topics.get(topic)
         if log is None:
@@ -264,9 +337,12 @@ class MemoryStore(SingleWriter):
                 events += len(batch)
                 left -= len(batch.data)
         self._bytes -= _weight(log.bytes - left, events, len(gone))
+        log.events -= events
         log.bytes = left
         if gone:
+            before = log.note_bytes
             log.delete(gone)
+            self._bytes -= before - log.note_bytes
         return events
 
     async def topic(self, name: str, keep_ns: Keep, keep_bytes: Keep) -> None:
@@ -274,7 +350,7 @@ class MemoryStore(SingleWriter):
 
     async def history(self, topic: str) -> tuple[int, int]:
         log = self._topics.get(topic)
-        return (sum(map(len, log.batches)), log.bytes) if log is not None else (0, 0)
+        return (log.events, log.bytes) if log is not None else (0, 0)
 
     async def seek(self, topic: str, time: int) -> int:
         log = self._topics.get(topic)
@@ -286,24 +362,45 @@ class MemoryStore(SingleWriter):
                     return start + index
         return log.end
 
-    async def find(self, id: str) -> tuple[str, int] | None:
+    async def find(self, id: str, topic: str | None = None) -> tuple[str, int] | None:
         for name, log in self._topics.items():
-            position = self._ids.get((name, id), self._position_of_made(id, log))
-            if position is not None and log.at(position) < len(log.starts):
+            if topic not in (None, name):
+                continue
+            position = self._ids.get((name, id))
+            if position is None or log.at(position) == len(log.starts) or position < log.starts[log.at(position)]:
+                position = self._position_of(id, log)
+            if position is not None:
                 return name, position
         return None
 
-    async def caused(self, since: int) -> AsyncIterator[Stored]:
-        for log in list(self._topics.values()):
-            for index in range(len(log.starts)):
-                batch = log.batches[index]
-                if batch.header.causes is not None and batch.time(len(batch) - 1) >= since:
-                    yield log.stored(index)
+    async def caused(
+        self, ids: Collection[str], after: tuple[str, int] | None, max_bytes: int
+    ) -> tuple[list[Stored], bool]:
+        found = [
+            Stored(start, batch)
+            for log in self._topics.values()
+            for start, batch in zip(log.starts, log.batches, strict=True)
+            if was_caused(batch, ids)
+        ]
+        found.sort(key=lambda stored: stored.batch.time(0))
+        if after is not None:
+            name, position = after
+            found = list(
+                dropwhile(lambda each: each.batch.topic != name or not each.start <= position < each.stop, found)
+            )
+        return found, False
 
-    async def dead(self, topic: str, purpose: str) -> list[Letter]:
-        tracks = self._dead.get((topic, purpose), {})
-        letters = [letter for letters in tracks.values() for letter in letters.values()]
-        return sorted(letters, key=lambda letter: letter.position)
+    async def dead(self, topic: str, purpose: str, track: int, positions: Spans) -> list[Letter]:
+        letters = self._dead.get((topic, purpose), {}).get(track, {})
+        return [letters[position] for position in positions.positions() if position in letters]
+
+    async def notes(self, topic: str, positions: Spans) -> list[Note]:
+        log = self._topics.get(topic)
+        if log is None:
+            return []
+        parts = {position // _NOTES_OF for position in positions.positions()}
+        sorted_ones = [note for part in parts for note in log.parts.get(part, ())]
+        return about([*sorted_ones, *log.notes], positions)
 
     async def backup(self, path: str) -> None:
         raise NotAllowed(

@@ -30,7 +30,7 @@ def refuse_beside(path: str, kinds: tuple[str, ...] = BESIDE, *, write: bool) ->
         elif not os.path.exists(each):
             what = "it is a link to nothing: remove it"
         elif not os.path.isfile(each):
-            what = "it is no regular file: move it away"
+            what = "it is not a regular file: move it away"
         elif not each.endswith("-lock") and not os.access(each, os.R_OK | (os.W_OK if write else 0)):
             what = f"it cannot be read{' and written to' if write else ''}: allow it"
         if what:

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -24,12 +25,13 @@ import msgspec
 from msgspec import UnsetType
 
 from ..batch import Batch
+from ..core.facts import Note
 from ..core.log import Stored
 from ..core.spans import Spans
 from ..core.state import Change, Letter, Snapshot
 from ..errors import SolarWindError, StoreError
 from . import database, inspection
-from .base import Full, Keep, Recovered, SingleWriter, TopicRecord
+from .base import Full, Keep, Recovered, SingleWriter, Space, TopicRecord
 from .check import backup
 from .commits import AlreadyWritten, CommitCache, Plan
 from .database import TopicLog, in_one_line, result_code
@@ -40,7 +42,7 @@ from .faults import explain, note_cause
 from .files import Mark, Reach, Reserve
 from .lock import Lock
 from .paths import refuse_beside, refuse_path
-from .reading import Reading, Row, trim
+from .reading import Reading, Row, TrimSearch, trim
 from .watch import Watch
 from .writeahead import WriteAheadLog
 
@@ -60,7 +62,7 @@ class SqliteStore(SingleWriter):
 
     def __init__(self, path: str, *, vfs: str | None = None, keep_ns: int = 7 * _DAY_NS) -> None:
         """`vfs` names a replacement for SQLite's file access, in tests."""
-        self.path = str(path)
+        self.path = self.name = str(path)
         self.keep_ns = keep_ns
         self._vfs = vfs
         self._closed: str | None = f"{self.path} is not open"  # why it refuses all calls
@@ -255,10 +257,11 @@ class SqliteStore(SingleWriter):
         snapshots: Sequence[Snapshot],
         now: int,
         delayed: Sequence[Delayed] = (),
+        notes: Sequence[Note] = (),
     ) -> list[Stored | None]:
         self._usable()
         check_delayed(delayed)
-        return await self._run(self._write_thread, self._commit, batches, changes, snapshots, now, delayed)
+        return await self._run(self._write_thread, self._commit, batches, changes, snapshots, now, delayed, notes)
 
     def _commit(
         self,
@@ -267,14 +270,15 @@ class SqliteStore(SingleWriter):
         snapshots: Sequence[Snapshot],
         now: int,
         delayed: Sequence[Delayed],
+        notes: Sequence[Note],
     ) -> list[Stored | None]:
         events = [*batches, *(each.batch for each in delayed)]
-        if not (events or changes or snapshots):
+        if not (events or changes or snapshots or notes):
             return []
 
         def work(plan: Plan) -> list[Stored | None]:
             add(plan, delayed)
-            return plan.write(batches, changes, snapshots)
+            return plan.write(batches, changes, snapshots, notes)
 
         if any(batch.header.causes is None for batch in events):
             self._refuse_events()
@@ -316,6 +320,13 @@ class SqliteStore(SingleWriter):
     async def has_room(self, size: int) -> bool:
         self._usable()
         return await self._run(self._write_thread, self._reserve.probe, size)
+
+    def space(self) -> Space | None:
+        try:
+            disk = os.statvfs(os.path.dirname(os.path.abspath(self.path)))
+        except OSError:  # a commit will say why
+            return None
+        return Space(disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize)
 
     async def make_room(self) -> bool:
         self._usable()
@@ -437,6 +448,9 @@ class SqliteStore(SingleWriter):
     async def read(self, topic: str, position: int, max_bytes: int) -> list[Stored]:
         return await self._ask(self._questions.read, topic, position, max_bytes)
 
+    async def read_at(self, topic: str, positions: Spans, max_bytes: int) -> list[Stored]:
+        return await self._ask(self._questions.read_at, topic, positions, max_bytes)
+
     async def history(self, topic: str) -> tuple[int, int]:
         self._usable()
         log = self._known.topics.get(topic)
@@ -445,19 +459,19 @@ class SqliteStore(SingleWriter):
     async def seek(self, topic: str, time: int) -> int:
         return await self._ask(self._questions.seek, topic, time)
 
-    async def find(self, id: str) -> tuple[str, int] | None:
-        return await self._ask(self._questions.find, id)
+    async def find(self, id: str, topic: str | None = None) -> tuple[str, int] | None:
+        return await self._ask(self._questions.find, id, topic)
 
-    async def caused(self, since: int) -> AsyncIterator[Stored]:
-        for topic in list(self._known.topics.values()):
-            position = 0
-            while page := await self._ask(self._questions.caused, topic, position, since):
-                for stored in page:
-                    yield stored
-                position = page[-1].stop
+    async def caused(
+        self, ids: Collection[str], after: tuple[str, int] | None, max_bytes: int
+    ) -> tuple[list[Stored], bool]:
+        return await self._ask(self._questions.caused, ids, after, max_bytes)
 
-    async def dead(self, topic: str, purpose: str) -> list[Letter]:
-        return await self._ask(self._questions.dead, topic, purpose)
+    async def dead(self, topic: str, purpose: str, track: int, positions: Spans) -> list[Letter]:
+        return await self._ask(self._questions.dead, topic, purpose, track, positions)
+
+    async def notes(self, topic: str, positions: Spans) -> list[Note]:
+        return await self._ask(self._questions.notes, topic, positions)
 
     async def _defined(self, kind: str | None) -> list[Definition]:
         return await self._ask(self._questions.defined, kind)
@@ -488,8 +502,12 @@ class SqliteStore(SingleWriter):
             return 0
         pinned = pinned.copy()
         async with self._trimming:
-            rows = await self._ask(self._questions.trimmable, log, pinned, before, max_bytes)
-            return await self._run(self._write_thread, self._trim, log, rows) if rows else 0
+            for find, limit in ((self._questions.old, before), (self._questions.oldest, max_bytes)):
+                search = TrimSearch(log, pinned)
+                while limit is not None and search.position is not None:  # a piece at a time, so that others can read
+                    if rows := await self._ask(find, search, limit):
+                        return await self._run(self._write_thread, self._trim, log, rows)
+        return 0
 
     def _trim(self, log: TopicLog, rows: list[Row]) -> int:
         before, after = log.events, self._write(lambda: trim(self._writer, log, rows))

@@ -68,8 +68,10 @@ class Watch:
         """Return which of the two is no longer the store's own, if any."""
         if self._seen is None:
             return None
-        if self._look() != self._seen and not self._is_own():
-            return self._path
+        if self._look() != self._seen:
+            with self._guard:  # so that no checkpoint begins or ends meanwhile
+                if not self._agrees():
+                    return self._path
         if identity(self._log_path) != self._log_identity or not self._is_own_log():
             return self._log_path
         return None
@@ -78,7 +80,7 @@ class Watch:
     def checkpoint(self) -> Iterator[bool]:
         """Enclose a checkpoint. Yield whether the file is still the store's own, so that it may be written to."""
         with self._guard:
-            own = self._seen is None or self._checkpoints > 0 or self._look() == self._seen
+            own = self._seen is None or self._agrees()
             self._checkpoints += 1
         try:
             yield own
@@ -96,12 +98,12 @@ class Watch:
             return None
         return _Seen(found.st_dev, found.st_ino, found.st_size, os.pread(self._file, _HEADER_BYTES, 0))
 
-    def _is_own(self) -> bool:
-        with self._guard:  # so that no checkpoint begins or ends meanwhile
-            found, seen = self._look(), self._seen
-            if not self._checkpoints or found is None or seen is None:
-                return found == seen
-            return (found.device, found.inode, found.life) == (seen.device, seen.inode, seen.life)
+    def _agrees(self) -> bool:
+        """Return whether the file is as it was seen, apart from what checkpoints under way change of it."""
+        found, seen = self._look(), self._seen
+        if not self._checkpoints or found is None or seen is None:
+            return found == seen
+        return (found.device, found.inode, found.life) == (seen.device, seen.inode, seen.life)
 
     def _is_own_log(self) -> bool:
         """Return whether its header is the one that was seen, or that of a restart: then a number in it grows by

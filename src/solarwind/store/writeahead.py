@@ -85,9 +85,13 @@ class WriteAheadLog:
 
     def empty_in_parallel(self) -> None:
         """Copy most of it, on its own thread, while commits go on."""
-        for _ in range(3):  # each time less is written meanwhile
-            if self._checkpoint(self._keeper) * self._page_bytes < _LOG_BYTES // 16:
-                return
+        try:
+            for _ in range(3):  # each time less is written meanwhile
+                if self._checkpoint(self._keeper) * self._page_bytes < _LOG_BYTES // 16:
+                    return
+        except Exception as error:  # nobody may be waiting for this thread
+            log.exception("%s-wal could not be emptied into %s", self._path, self._path)
+            self._failed("so what its log holds is not known", error)
 
     def why_refuse(self) -> str:
         """Return why no more events should be written to it, where it is long and cannot be emptied; else nothing."""
@@ -121,7 +125,7 @@ class WriteAheadLog:
                 written, copied = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
             except apsw.Error as error:
                 if result_code(error) in UNKNOWN:
-                    self._failed("so what it holds cannot be told", error)
+                    self._failed("so what it holds is not known", error)
                 elif not isinstance(error, apsw.BusyError):  # else another connection is at it
                     self._note_fault(error)
                 return 0  # the log grows until it can be done
@@ -133,5 +137,5 @@ class WriteAheadLog:
     def _note_fault(self, error: apsw.Error) -> None:
         """Log the fault once, until emptying succeeds again."""
         if not self._fault:
-            log.warning("%s-wal cannot be emptied into %s (%s), so it grows: see to its disk", *[self._path] * 2, error)
+            log.warning("%s-wal cannot be emptied into %s (%s), so it grows: check its disk", *[self._path] * 2, error)
         self._fault = str(error) or type(error).__name__

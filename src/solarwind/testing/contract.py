@@ -17,8 +17,10 @@ from ..logs import limited
 
 pytest.register_assert_rewrite("solarwind.testing.rules")
 
+from .rules.causes import CauseRules  # noqa: E402
 from .rules.definitions import DefinitionRules  # noqa: E402
 from .rules.exchanges import ExchangeRules  # noqa: E402
+from .rules.facts import FactRules  # noqa: E402
 from .rules.failing import FailingRules  # noqa: E402
 from .rules.fanout import FanoutRules  # noqa: E402
 from .rules.firing import FiringRules  # noqa: E402
@@ -26,15 +28,21 @@ from .rules.handlers import HandlerRules  # noqa: E402
 from .rules.history import HistoryRules  # noqa: E402
 from .rules.joining import JoiningRules  # noqa: E402
 from .rules.lifecycle import LifecycleRules  # noqa: E402
+from .rules.operating import OperatingRules  # noqa: E402
+from .rules.outcomes import OutcomeRules  # noqa: E402
 from .rules.place import LocalPlace, Place, a_while, on_loop, until  # noqa: E402
+from .rules.rollouts import RolloutRules  # noqa: E402
 from .rules.service import ServiceRules  # noqa: E402
+from .rules.shadows import ShadowRules  # noqa: E402
 
 __all__ = ["EngineContract", "LocalPlace", "Place", "a_while", "on_loop", "until"]
 
 
 class EngineContract(
+    CauseRules,
     DefinitionRules,
     ExchangeRules,
+    FactRules,
     FanoutRules,
     HandlerRules,
     HistoryRules,
@@ -42,7 +50,11 @@ class EngineContract(
     FailingRules,
     FiringRules,
     LifecycleRules,
+    OperatingRules,
+    OutcomeRules,
+    RolloutRules,
     ServiceRules,
+    ShadowRules,
 ):
     """All rules. A subclass defines the fixture `place`."""
 

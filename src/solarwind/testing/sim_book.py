@@ -10,8 +10,6 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
 
-import msgspec
-
 from ..batch import Batch
 from ..core.dispatcher import Dispatcher
 from ..core.effects import Join, Offer, Report
@@ -19,6 +17,7 @@ from ..core.log import Stored
 from ..core.purpose import Purpose
 from ..core.state import Snapshot
 from ..store.delays import Delayed
+from . import sim_notes, sim_shadows
 from .sim_due import DueBook, numbers
 from .sim_facts import (
     PENDING_EXCHANGES,
@@ -32,6 +31,7 @@ from .sim_facts import (
     comparable,
     positions,
 )
+from .sim_log import LogBook
 from .sim_store import Name
 
 
@@ -40,6 +40,7 @@ class Book:
 
     def __init__(self, attempts: int, ceiling_ns: int) -> None:
         self.durable = True
+        self.bounded = False  # so few copies are kept that some outcomes are not compared
         self.attempts = attempts
         self.ceiling_ns = ceiling_ns
         self.purposes: dict[Name, PurposeBook] = {}
@@ -48,14 +49,11 @@ class Book:
         self.ends: dict[str, int] = {}
         self.kills: Counter[tuple[Name, int]] = Counter()
         self.pardons: Counter[tuple[Name, int]] = Counter()  # clean stops, which clear all suspicion
-        self.delays = DueBook()
+        self.delays, self.notes = DueBook(), sim_notes.Notes()
         self.only_killers_kill = False  # poison is the one fault: then nothing else may be dead
         self.poison = 0
         self._by_instance: dict[int, PurposeBook] = {}
-        self._numbers: dict[str, dict[int, int]] = {}  # topic -> position of a batch -> its first event's number
-        self._with_key: dict[tuple[str, str | None, str], int] = {}  # topic, kind, key -> set
-        self._key_of: dict[str, list[tuple[str | None, str | None]]] = {}
-        self._id_of: dict[str, list[str]] = {}
+        self.log = LogBook()
         self._durable: dict[Name, Facts] = {}
         self._expected: dict[Name, dict[int, Snapshot]] = {}  # and the track
         self._committing: tuple[dict[Name, Facts], dict[Name, dict[int, Snapshot]], list[str]] | None = None
@@ -64,6 +62,7 @@ class Book:
         self._durable_children: set[int] = set()
         # Home alone: a process -> the lease of a last attempt there that is counted already, until its end is durable.
         self._alone: dict[str, int] = {}
+        self._shadows_fired: set[int] = set()
         self._owed: dict[int, int] = {}  # children of reports that are not in a commit yet
 
     # What happened ------------------------------------------------------------------------------------
@@ -75,24 +74,8 @@ class Book:
             if book.name[0] == topic and book.pure_fanout:
                 version = book.active[0]
                 there = sum(holder.join.version == version and not holder.leaving for holder in book.holders.values())
-                book.made += header.count * max(1, there)
+                book.made += header.count * max(1, 0 if book.facts.paused else there)
         self.counts["accepted"] += header.count
-
-    def log(self, stored: Stored) -> None:
-        """Note that it is on the disk."""
-        batch, topic = stored.batch, stored.batch.header.topic
-        self._numbers.setdefault(topic, {})[stored.start] = batch.header.first
-        keys = self._key_of.setdefault(topic, [])
-        if len(keys) != stored.start:
-            raise Broken(f"{topic}: a batch at {stored.start} where the log ends at {len(keys)}")
-        for index in range(len(batch)):
-            inner = msgspec.json.decode(batch.payload(index)).get("k")
-            keys.append((batch.key(index), inner))
-            self._id_of.setdefault(topic, []).append(batch.id(index))
-            for kind, key in ((None, batch.key(index)), ("$.k", inner)):
-                if key is not None:
-                    name = (topic, kind, key)
-                    self._with_key[name] = self._with_key.get(name, 0) | 1 << (stored.start + index)
 
     def joined(self, instance: int, join: Join, since: int, now: int) -> None:
         name = (join.topic, join.purpose)
@@ -100,10 +83,11 @@ class Book:
         if book is None:
             if join.exchange not in PENDING_EXCHANGES:
                 since = self.ends.get(join.topic, 0)
-            book = self.purposes[name] = PurposeBook(name, Facts({}, skipped=(1 << since) - 1))
+            book = self.purposes[name] = PurposeBook(name, Facts({}, skipped=(1 << since) - 1, created_at=now))
             self.ends.setdefault(join.topic, 0)
-        book.facts.statements.setdefault(join.version, (join.exchange, join.key))
+        book.state(join)
         book.holders[instance] = Holder(join, join.room)
+        book.note_shadows(self.ends[join.topic])
         book.note_shares(self.ends[join.topic], now, join.lease_ns)
         book.note_change(self.ends[join.topic])
         self._by_instance[instance] = book
@@ -130,26 +114,26 @@ class Book:
             return False
         return all(version in each.statements for each in (self.purposes[name].facts, self._durable[name]))
 
-    def shared(self, name: Name, version: int, share: float | None, now: int, lease_ns: int) -> None:
-        """Note that a version is to have this share from now on; with None it is one of those that get the rest."""
+    def rolled(self, name: Name, now: int, lease_ns: int) -> None:
+        """Note that an operator changed which version is current, or which have shares."""
         book = self.purposes[name]
-        wanted = {each: part for each, part in book.facts.wanted.items() if each != version}
-        book.facts.wanted = wanted if share is None else dict(sorted({**wanted, version: share}.items()))
+        book.note_shadows(self.ends[name[0]])
         book.note_shares(self.ends[name[0]], now, lease_ns)
         book.note_change(self.ends[name[0]])
-        self.counts["shares"] += 1
 
     def owned(self, book: PurposeBook) -> dict[int, int]:
         """Return which events are in which track, a set for each."""
         topic = book.name[0]
-        return book.owned(self.ends[topic], self._key_of.get(topic, ()), self._id_of.get(topic, ()))
+        return book.owned(self.ends[topic], self.log.keys[topic], self.log.ids[topic])
 
     def _remove_instance(self, book: PurposeBook, instance: int, *, lost: bool) -> None:
         for number in [number for number, held in book.leases.items() if held.instance == instance]:
             held = book.leases.pop(number)
             if lost:
                 self._alone = {name: lease for name, lease in self._alone.items() if lease != number}
-            if held.pends and not lost:
+            if held.copy:
+                sim_shadows.given_back(book, book.holders[instance].join.version, held.positions, lost=lost)
+            elif held.pends and not lost:
                 book.facts.give_back(held.positions)
         book.holders[instance].in_hand = 0
 
@@ -166,7 +150,7 @@ class Book:
         for book in self.purposes.values():
             end = self.ends[book.name[0]]
             for instance, holder in book.holders.items():
-                at_work = any(held.instance == instance and held.pends for held in book.leases.values())
+                at_work = any(held.instance == instance and (held.pends or held.copy) for held in book.leases.values())
                 if at_work and holder.heard + holder.join.lease_ns <= now:
                     self.counts["leases ended"] += 1
                     holder.silent = True
@@ -202,7 +186,7 @@ class Book:
         held.positions &= ~bits_of(failed)
         returned = bits(report.returned) & held.positions
         held.positions &= ~returned
-        holder.in_hand &= ~(done | bits_of(failed) | returned)
+        holder.in_hand &= ~((done | bits_of(failed) | returned) * (sim_shadows.APART if held.copy else 1))
         if not held.positions:
             del book.leases[report.lease]
         if report.handled:
@@ -211,11 +195,17 @@ class Book:
         self.counts["returned"] += returned.bit_count()
         if returned:
             holder.room = max(holder.join.room, holder.in_hand.bit_count())
+        if held.copy:
+            sim_shadows.reported(book, holder.join.version, done, failed.values(), returned)
+            return
         if not held.pends:
             self.counts["copies handled"] += done.bit_count()
             holder.copied &= ~returned  # it has not seen them yet
             return
         facts = book.facts
+        if book.shadows:
+            sim_shadows.current_reported(book, self.owned(book)[0], done, failed)
+        self.notes.reported(book.name, holder.join.version, facts, done, failed.values(), self.attempts)
         facts.give_back(returned)
         facts.settled |= done
         self.counts["settled"] += done.bit_count()
@@ -227,8 +217,7 @@ class Book:
                 self.counts["later"] += 1
                 facts.due[position] = (now + failure.after_ns, now + failure.after_ns)
                 continue
-            tries = facts.failures.get(position, 0) + 1
-            facts.failures[position] = tries
+            tries = facts.failures[position] = facts.failures.get(position, 0) + 1
             if failure.verdict == "reject" or tries >= self.attempts:
                 self._bury(facts, position)
             else:
@@ -241,12 +230,20 @@ class Book:
         facts.due.pop(position, None)
         self.counts["dead"] += 1
 
-    def fired(self, report: Report, batches: Sequence[Batch]) -> None:
+    def lease(self, report: Report) -> Held | None:
+        """Return the lease of a report."""
+        book = self._by_instance.get(report.instance)
+        return book.leases.get(report.lease) if book is not None else None
+
+    def fired(self, report: Report, held: Held | None, batches: Sequence[Batch]) -> None:
         """Note what the handlers of a report that counts fired: each is the child of the event at its place in
-        `done`."""
-        book = self._by_instance[report.instance]
-        pends = book.holders[report.instance].join.exchange in PENDING_EXCHANGES
+        `done`; or it must never be stored, since a shadow fired it."""
+        assert held is not None
+        book, pends = self._by_instance[report.instance], held.pends
         children = [batch.header.first + index for batch in batches for index in range(len(batch))]
+        if held.copy:
+            self._shadows_fired.update(children)
+            return
         for number, position in zip(children, report.done.positions(), strict=False):
             if pends:  # of a copy no settle is written down
                 self._children[number] = (book.name, position)
@@ -290,6 +287,8 @@ class Book:
             for name in facts
         }
         going = {number for batch, by_handler in batches if by_handler for number in numbers(batch)}
+        if going & self._shadows_fired:
+            raise Broken(f"{going & self._shadows_fired} are to be stored, which a shadow fired")
         for number in self._owed:
             if number not in going:
                 raise Broken(f"event {number} was fired by a handler and does not go with its settle")
@@ -304,7 +303,7 @@ class Book:
         self._committing = None
         self.delays.delayed(delayed)
         for each in stored:
-            self.log(each)
+            self.log.add(each)
         for batch in (*(each.batch for each in stored), *(batch for _, batch in delayed)):
             for number in numbers(batch):
                 self._owed.pop(number, None)
@@ -324,7 +323,7 @@ class Book:
     def lost_everything(self, *, clean: bool) -> None:
         """Note that the process is gone: only what is durable is true."""
         before, self.purposes = self.purposes, {}
-        self._by_instance = {}
+        self._by_instance, self.notes = {}, sim_notes.Notes()
         self._committing = None
         self._alone = {}
         self._owed = {}
@@ -346,6 +345,7 @@ class Book:
             raise Broken(f"recovered {sorted(names)}, committed were {sorted(self._durable)}")
         for name in names:
             book, expected = self.purposes[name], self._expected[name]
+            book.note_shadows(self.ends[name[0]])
             book.split(self.ends[name[0]], {})
             book.note_change(self.ends[name[0]])
             tracks = dispatcher.purpose(*name).tracks
@@ -359,9 +359,10 @@ class Book:
             copied_from = tracks[0].state.copied_from
             if copied_from != book.facts.copied_from:
                 raise Broken(f"{name}: copies from {copied_from}, not {book.facts.copied_from}")
-            wanted = dict(tracks[0].state.rollout.wanted)
-            if wanted != book.facts.wanted:
-                raise Broken(f"{name}: the shares that are wanted are {wanted}, not {book.facts.wanted}")
+            rollout, facts = tracks[0].state.rollout, book.facts
+            found = dict(rollout.wanted), dispatcher.purpose(*name).line, rollout.shadows
+            if found != (facts.wanted, facts.line, facts.shadows):
+                raise Broken(f"{name}: {found}, not {facts.wanted} with {facts.line} and shadows {facts.shadows}")
 
     # Offers -------------------------------------------------------------------------------------------
 
@@ -371,7 +372,8 @@ class Book:
         book = self._by_instance.get(offer.instance)
         if book is None:
             return  # it left, and its lease ended, before the offer was carried out
-        if offer.lease not in dispatcher.purpose(*book.name).leases:
+        lease = dispatcher.purpose(*book.name).leases.get(offer.lease)
+        if lease is None:
             return  # likewise
         holder, mask = book.holders[offer.instance], bits_of(offer.picks)
         where = f"{book.name}: lease {offer.lease} of {list(offer.picks)} to instance {offer.instance}"
@@ -383,16 +385,17 @@ class Book:
         if not (
             offer.stored.start <= offer.picks[0]
             and offer.picks[-1] < offer.stored.stop <= self.ends[topic]
-            and self._numbers[topic][offer.stored.start] == offer.stored.batch.header.first
+            and self.log.starts[topic][offer.stored.start] == offer.stored.batch.header.first
         ):
             raise Broken(f"{where} out of another batch")
         version = holder.join.version
         exchange, kind = book.facts.statements[version]
-        if version not in (rightful := self._rightful(book, mask)) and exchange != "fanout":
+        copy = lease.shadow is not None
+        if not copy and version not in (rightful := book.rightful(self.owned(book), mask)) and exchange != "fanout":
             raise Broken(f"{where} of version {version}, not of {rightful}")
-        if holder.silent or holder.leaving:
-            raise Broken(f"{where} which is silent or about to leave")
-        pends = holder.join.exchange in PENDING_EXCHANGES
+        if holder.silent or holder.leaving or book.facts.paused:
+            raise Broken(f"{where} which is silent, about to leave or of a paused purpose")
+        pends = not copy and holder.join.exchange in PENDING_EXCHANGES
         if not book.holders[offer.instance].in_hand:
             holder.heard = now
         if holder.in_hand.bit_count() + len(offer.picks) > holder.room:
@@ -403,21 +406,16 @@ class Book:
             book.facts.hand_out(mask)
             if exchange == "keyed":
                 self._check_order(book, offer.picks, kind, where)
+        elif copy:
+            same = self.log.same_keys(topic, offer.picks, kind) if exchange == "keyed" else ()
+            sim_shadows.offered(book, version, mask, self.owned(book)[0], same, where)
         else:
             if holder.copied & mask:
                 raise Broken(f"{where} which had a copy")
             holder.copied |= mask
-        book.leases[offer.lease] = Held(offer.instance, mask, pends)
-        holder.in_hand |= mask
+        book.leases[offer.lease] = Held(offer.instance, mask, pends, copy)
+        holder.in_hand |= mask * (sim_shadows.APART if copy else 1)
         self.counts["counted ahead"] += offer.after_commit
-
-    def _rightful(self, book: PurposeBook, mask: int) -> set[int]:
-        """Return the versions that these events belong to: the version whose share has all of them, or else the active
-        one."""
-        track = next((track for track, owned in self.owned(book).items() if not mask & ~owned), None)
-        if track is None:
-            return set()
-        return {track if track in book.shares else book.active[0]}
 
     def _check_alone(self, process: str, offer: Offer, where: str) -> None:
         """Check that nothing goes to a process beside a last attempt that is counted before it begins."""
@@ -461,7 +459,7 @@ class Book:
                 raise Broken(f"{where}, {position} as attempt {tried + 1} of {self.attempts}")
 
     def _check_order(self, book: PurposeBook, picks: Sequence[int], kind: str | None, where: str) -> None:
-        keys, pending = self._key_of[book.name[0]], ~book.facts.done
+        keys, pending = self.log.keys[book.name[0]], ~book.facts.done
         track = next(owned for owned in self.owned(book).values() if owned >> picks[0] & 1)
         out = 0  # in the hands of those who are in any order
         for held in [held for held in book.leases.values() if held.pends]:
@@ -471,7 +469,7 @@ class Book:
             key = keys[position][0 if kind is None else 1]
             if key is None:
                 continue
-            same = self._with_key[book.name[0], kind, key]
+            same = self.log.with_key[book.name[0], kind, key]
             # In one split all of a key is in one track, unless nobody stated how it is read when they were divided.
             starts = [0, *(since for since, *_ in book.facts.splits), self.ends[book.name[0]]]
             at = bisect_right(starts[:-1], position)
@@ -514,7 +512,10 @@ class Book:
             self._adopt_splits(book, purpose, pending)
             owned = self.owned(book)
             for number, track in purpose.tracks.items():
-                theirs |= bits(track.state.pending(topic.end)) & owned.get(number, 0)
+                own = bits(track.state.pending(topic.end)) & owned.get(number, 0)
+                if not track.fetching and not track.instances and bool(own) != (track.not_done(topic.end) > 0):
+                    raise Broken(f"{book.name}: track {number} says that {track.not_done(topic.end)} pend of {own:b}")
+                theirs |= own
                 dead |= bits(track.state.dead)
             if theirs & ~pending:
                 raise Broken(f"{book.name}: {positions(theirs & ~pending)} pend again, though done with")
@@ -549,16 +550,15 @@ class Book:
         tries = book.facts.handed.get(position, 0)
         if tries < self.attempts:
             raise Broken(f"{book.name}: {position} is dead after {tries} of {self.attempts} attempts")
-        if self.only_killers_kill and not (bool(self.poison >> self.number(book.name[0], position) & 1)):
+        if self.only_killers_kill and not (bool(self.poison >> self.log.number(book.name[0], position) & 1)):
             raise Broken(f"{book.name}: {position} is dead, though it was only next to one that kills")
 
-    def number(self, topic: str, position: int) -> int:
-        """Return the number that the event at a position was fired with."""
-        start = max(start for start in self._numbers[topic] if start <= position)
-        return self._numbers[topic][start] + position - start
-
-    def killed(self, name: Name, position: int) -> None:
+    def killed(self, name: Name, position: int, instance: int, lease: int) -> None:
+        """Note that an event killed the instance that has it in this lease. One that a shadow has kills it once."""
         self.counts["kills"] += 1
+        held = self._by_instance[instance].leases.get(lease) if instance in self._by_instance else None
+        if held is not None and held.copy:
+            return
         self.kills[name, position] += 1
         kills, max_kills = self.kills[name, position], self.attempts + 2 + self.pardons[name, position]
         if kills > max_kills:
@@ -578,8 +578,10 @@ class Book:
                         f"{book.name}: instance {instance} has {in_hand} in hand, not {holder.in_hand.bit_count()}"
                     )
             book.check_attempts(purpose, self.attempts)
+            book.check_times(purpose)
+            sim_shadows.check(book, purpose, self.log.ids[book.name[0]], self.counts, bounded=self.bounded)
             if book.pure_fanout and not purpose.main.fetching:
-                seen = purpose.copies_handled + purpose.dropped + purpose.flying + purpose.copies
+                seen = purpose.copies_handled + purpose.dropped + purpose.in_flight + purpose.copies
                 if seen != book.made:
                     raise Broken(f"{book.name}: of {book.made} copies {seen} are handled, dropped, in hand or waiting")
             waiting = {at: due for track in purpose.tracks.values() for at, due in track.state.due.items()}

@@ -32,7 +32,7 @@ class Read(msgspec.Struct, eq=False):
     found: list[Stored] | None = None
 
 
-class Engine:
+class SimulatedEngine:
     """One life of the process, from a start to a stop or a crash."""
 
     def __init__(
@@ -76,11 +76,11 @@ class Engine:
         self.commits.submit(batch, "a producer")
 
     def report(self, report: Report, fired: Sequence[Batch]) -> bool:
-        counts = self.dispatcher.post_send(report, self.now)
+        lease = self.book.lease(report)  # before the report ends it
+        counts = self.commits.report(report, fired, self.now)
         self.book.reported(report, counts, self.now)
         if counts:
-            self.commits.fire(fired if report.done else ())
-            self.book.fired(report, fired)
+            self.book.fired(report, lease, fired)
         self.carry_out()
         return counts
 
@@ -101,9 +101,20 @@ class Engine:
         self.book.left(instance, self.now, died=died)
         self.carry_out()
 
-    def share_out(self, name: Name, version: int, share: float | None, lease_ns: int) -> None:
-        self.dispatcher.share_out(*name, version, share, self.now)
-        self.book.shared(name, version, share, self.now, lease_ns)
+    def rolled(self, name: Name, lease_ns: int) -> None:
+        """Note that an operator changed the versions of a purpose."""
+        self.book.rolled(name, self.now, lease_ns)
+        self.carry_out()
+
+    def pause(self, name: Name) -> None:
+        self.dispatcher.pause(*name, self.now)
+        facts = self.book.purposes[name].facts
+        facts.paused = facts.paused or self.now
+        self.carry_out()
+
+    def resume(self, name: Name) -> None:
+        self.dispatcher.resume(*name, self.now)
+        self.book.purposes[name].facts.paused = 0
         self.carry_out()
 
     def alive(self, instance: int) -> None:
@@ -133,6 +144,7 @@ class Engine:
             return
         self.committing = commit = self.commits.begin()
         its = [(batch, waiter is None) for batch, waiter in commit.incoming + commit.later]
+        self.book.notes.check(commit.notes)
         self.book.commit_begins(self.dispatcher, its)
 
     def end_commit(self, *, full_for_batches: bool = False, full_for_all: bool = False) -> bool:
@@ -198,7 +210,7 @@ class Engine:
         stored = self.disk.release(self.wall, max_count)
         self.book.delays.released(stored, self.wall)
         for each in stored:
-            self.book.log(each)
+            self.book.log.add(each)
             self.book.counts["released"] += len(each.batch)
         return stored
 

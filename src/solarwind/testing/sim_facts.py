@@ -51,6 +51,12 @@ def positions(mask: int) -> list[int]:
 Shares = dict[int, float]  # a version -> its part of the events
 
 
+def _made(id: str) -> float:
+    """Return the place of an event whose id was made here: a UUID, with a producer and a number at its end."""
+    producer, number = divmod(int(id.replace("-", ""), 16) % 2**62, 2**30)
+    return (number * 0x9E3779B97F4A7C15 + producer * 0xD1B54A32D192ED03 >> 32) % 2**32 / 2**32
+
+
 def owned(
     splits: Sequence[tuple[int, Shares, str | None]],
     end: int,
@@ -63,7 +69,7 @@ def owned(
     for (start, shares, kind), stop in zip(splits, [*(split[0] for split in splits[1:]), end], strict=False):
         for position in range(start, stop if shares else start):
             key = keys[position][0 if kind is None else 1] or ids[position]
-            place = (crc32(key.encode()) * 0x9E3779B97F4A7C15 >> 16) % 2**32 / 2**32
+            place = _made(key) if len(key) == 36 else (crc32(key.encode()) * 0x9E3779B97F4A7C15 >> 16) % 2**32 / 2**32
             sums = zip(shares, accumulate(shares.values()), strict=True)
             track = next((version for version, top in sums if place < top), 0)
             found[track] = found.get(track, 0) | 1 << position
@@ -78,7 +84,10 @@ class Facts(msgspec.Struct):
     """What is true of a purpose: of the live one, and, as of a commit, of the durable one."""
 
     statements: dict[int, tuple[str, str | None]]
+    line: list[int] = []  # the versions that may be current, in the order in which they became so
     wanted: Shares = {}
+    shadows: list[int] = []
+    given: dict[int, int] = {}  # events that were redriven into a version, by position
     splits: list[tuple[int, Shares, str | None]] = []  # from which position on, who has how much, and the key by which
     settled: int = 0
     dead: int = 0
@@ -87,6 +96,8 @@ class Facts(msgspec.Struct):
     failures: dict[int, int] = {}  # since it pends: how often its handler raised
     due: dict[int, tuple[int, int]] = {}  # not to be handed out before: (earliest, latest)
     handed: dict[int, int] = {}  # how often it was handed out and not given back
+    paused: int = 0  # since when
+    created_at: int = 0
 
     @property
     def done(self) -> int:
@@ -97,7 +108,10 @@ class Facts(msgspec.Struct):
     def copy(self) -> Facts:
         return Facts(
             dict(self.statements),
+            list(self.line),
             dict(self.wanted),
+            list(self.shadows),
+            dict(self.given),
             list(self.splits),
             self.settled,
             self.dead,
@@ -106,6 +120,8 @@ class Facts(msgspec.Struct):
             dict(self.failures),
             dict(self.due),
             dict(self.handed),
+            self.paused,
+            self.created_at,
         )
 
     def hand_out(self, mask: int) -> None:
@@ -135,6 +151,21 @@ class Held(msgspec.Struct, eq=False):
     instance: int
     positions: int
     pends: bool
+    copy: bool = False  # for a shadow
+
+
+Verdicts = dict[int, str]  # what was made of an event, by position
+
+
+class ShadowBook(msgspec.Struct, eq=False):
+    """A version that is a shadow from position `since` on."""
+
+    since: int
+    given: int = 0  # a set: the copies that it got, and did not give back
+    in_hand: int = 0  # a set, of these
+    own: Verdicts = {}
+    current: Verdicts = {}  # of the current version, the first time
+    seen: tuple[int, int, int] = (0, 0, 0)  # how much there was when it was checked last
 
 
 class PurposeBook:
@@ -144,6 +175,7 @@ class PurposeBook:
         self.holders: dict[int, Holder] = {}
         self.leases: dict[int, Held] = {}
         self.excused = 0  # in hand when something before it was made pending again
+        self.shadows: dict[int, ShadowBook] = {}
         self.gone: dict[int, int] = {}  # a version with a share and without an instance -> until when it keeps it
         self.made = 0  # fan-out: copies to be made, and events that nobody was there for
         self._owned: tuple[list[tuple[int, Shares, str | None]], int, dict[int, int]] = ([], 0, {0: 0})
@@ -154,15 +186,99 @@ class PurposeBook:
         if end != until or splits != self.facts.splits:
             found = owned(self.facts.splits, end, keys, ids)
             self._owned = list(self.facts.splits), end, found
-        return found
+        if not self.facts.given:
+            return found
+        given = dict[int, int]()
+        for position, version in self.facts.given.items():
+            given[-version] = given.get(-version, 0) | 1 << position
+        return {track: mask & ~bits_of(self.facts.given) for track, mask in found.items()} | given
+
+    def worker(self, track: int) -> int:
+        """Return the version that works on a track."""
+        return abs(track) if track in self.shares or track < 0 else self.active[0]
+
+    def rightful(self, owned: dict[int, int], mask: int) -> set[int]:
+        """Return the versions that these events belong to: the version whose share has all of them, or else the active
+        one."""
+        track = next((track for track, its in owned.items() if not mask & ~its), None)
+        return {self.worker(track)} if track is not None else set()
+
+    def may_have(self, owned: dict[int, int], mask: int, version: int) -> bool:
+        """Return whether these dead letters may be redriven into a version alone."""
+        others = {self.worker(track) for track, its in owned.items() if mask & its} - {version}
+        return all(self.facts.statements[each][0] != "keyed" for each in (others and others | {version}))
+
+    def redriven(self, owned: dict[int, int], mask: int, version: int) -> None:
+        for track, its in owned.items():
+            if self.worker(track) != version:
+                self.facts.given.update(dict.fromkeys(positions(mask & its), version))
 
     @property
     def active(self) -> tuple[int, str, str | None]:
         """The active version, its exchange and key."""
-        rest = [version for version in self.facts.statements if version not in self.facts.wanted]
-        live = [version for version in rest if self.has(version)]
-        version = max([version for version in live if self.is_heard_of(version)] or live or rest)
+        live = [version for version in self.facts.line if self.has(version)]
+        heard = [version for version in live if self.is_heard_of(version)]
+        version = (heard or live or self.facts.line)[-1]
         return version, *self.facts.statements[version]
+
+    def state(self, join: Join) -> None:
+        """Note what a version states when it is first seen. The first of all is current."""
+        facts, version = self.facts, join.version
+        if version in facts.statements:
+            return
+        if not facts.line or join.rollout == "newest":
+            newest = not facts.line or version > facts.line[-1]
+            at = next((at for at, each in enumerate(facts.line) if each > version and not newest), len(facts.line))
+            facts.line.insert(at, version)
+        elif join.rollout == "shadow":
+            facts.shadows = sorted([*facts.shadows, version])
+        else:
+            self.share(version, 0.0 if join.rollout == "hold" else float(join.rollout))
+        facts.statements[version] = (join.exchange, join.key)
+
+    def may_share(self, version: int, share: float) -> bool:
+        """Return whether a version may have such a share: another is current, and no more than all is shared."""
+        others = sum(part for each, part in self.facts.wanted.items() if each != version)
+        return any(each != version for each in self.facts.line) and others + share < 1.000001
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether no fan-out has a share, is a shadow, or may be current beside either."""
+        facts = self.facts
+        beside = [*facts.shadows, *(version for version, share in facts.wanted.items() if share)]
+        its = {facts.statements[each][0] for each in beside + facts.line}
+        return not beside or its.issubset(PENDING_EXCHANGES)
+
+    def share(self, version: int, share: float) -> None:
+        facts = self.facts
+        facts.line = [each for each in facts.line if each != version]
+        facts.wanted = dict(sorted({**facts.wanted, version: share}.items()))
+        facts.shadows = [each for each in facts.shadows if each != version]
+
+    def shadow(self, version: int) -> None:
+        facts = self.facts
+        facts.line = [each for each in facts.line if each != version]
+        facts.wanted = {each: part for each, part in facts.wanted.items() if each != version}
+        facts.shadows = sorted({*facts.shadows, version})
+
+    def note_shadows(self, end: int) -> None:
+        """Begin and end shadows."""
+        wanted = self.facts.shadows
+        self.shadows = {each: self.shadows.get(each) or ShadowBook(end) for each in wanted}
+
+    def has_copies(self, version: int) -> bool:
+        """Return whether a version has a shadow's copies in hand."""
+        return any(held.copy and self.holders[held.instance].join.version == version for held in self.leases.values())
+
+    def promote(self, version: int) -> None:
+        facts = self.facts
+        facts.line = [*(each for each in facts.line if each != version), version]
+        facts.wanted = {each: part for each, part in facts.wanted.items() if each != version}
+        facts.shadows = [each for each in facts.shadows if each != version]
+
+    @property
+    def may_roll_back(self) -> bool:
+        return len(self.facts.line) > 1 and not any(self.facts.wanted.values())
 
     def has(self, version: int) -> bool:
         return any(holder.join.version == version and not holder.leaving for holder in self.holders.values())
@@ -224,6 +340,13 @@ class PurposeBook:
                 mask |= held.positions
         return mask
 
+    def check_times(self, purpose: Purpose) -> None:
+        """Check that it is since when it is, and paused since when the operator paused it."""
+        if purpose.main.state.created_at != self.facts.created_at:
+            raise Broken(f"{self.name}: it is since {purpose.main.state.created_at}, not {self.facts.created_at}")
+        if purpose.paused != self.facts.paused:
+            raise Broken(f"{self.name}: it is paused since {purpose.paused}, not {self.facts.paused}")
+
     def check_attempts(self, purpose: Purpose, attempts: int) -> None:
         """Check that no event was tried more often than it may be, or than it was handed out."""
         for position, tried in [each for track in purpose.tracks.values() for each in track.state.tried.items()]:
@@ -235,7 +358,7 @@ class PurposeBook:
 
 
 def comparable(snapshot: Snapshot, *, turned: bool) -> object:
-    """`turned`: from here on it copies, or no more."""
+    """Return what of a snapshot must not change. `turned`: from here on it copies, or no longer does."""
     pending = (
         snapshot.floor,
         snapshot.done,

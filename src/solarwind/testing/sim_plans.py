@@ -8,6 +8,7 @@ import msgspec
 
 from ..batch import Batch
 from ..core.effects import Join, Offer, Report
+from ..limits import Limits
 
 MAX_EVENTS = 220  # of one world
 MS, SECOND = 10**6, 10**9
@@ -17,17 +18,17 @@ KEYS = (None, "a", "b", "c")
 FAULTS = (
     "fail", "die", "hang", "resend", "foreign", "leave", "jump", "crash", "stop", "full",
     "replay", "redrive", "discard", "retire", "trim", "conflict", "poison", "slow reads", "share",
-    "delay", "set clock",
+    "delay", "set clock", "pause",
 )  # fmt: skip
 WEIGHTS = {
     "submit": 14, "commit": 44, "read": 20, "work": 60, "pass time": 10, "join": 8,
     "die": 2, "hang": 2, "wake": 2, "resend": 4, "foreign": 2, "leave": 3, "jump": 1, "crash": 1, "stop": 1, "full": 1,
-    "replay": 2, "redrive": 3, "discard": 1, "retire": 1, "trim": 2, "conflict": 1, "share": 4,
-    "delay": 4, "set clock": 1,
+    "replay": 2, "redrive": 3, "discard": 1, "retire": 1, "trim": 2, "conflict": 1, "share": 8,
+    "delay": 4, "set clock": 1, "pause": 3,
 }  # fmt: skip
 
 
-class Plan(msgspec.Struct, frozen=True):
+class PurposePlan(msgspec.Struct, frozen=True):
     """A purpose that may come to be: what each of its versions states."""
 
     topic: str
@@ -37,28 +38,50 @@ class Plan(msgspec.Struct, frozen=True):
     fires: str | None  # its handlers fire on this topic
     shared: bool = False  # its versions may have shares
 
+    @property
+    def name(self) -> tuple[str, str]:
+        return self.topic, self.purpose
 
-class Work(msgspec.Struct, eq=False):
+
+class OfferInHand(msgspec.Struct, eq=False):
     """An offer that was handed over, and what is left of it."""
 
     offer: Offer
     todo: list[int]
 
 
-class Worker(msgspec.Struct, eq=False):
+class SimulatedWorker(msgspec.Struct, eq=False):
     """A service instance, as it sees itself."""
 
     id: int
     join: Join
-    plan: Plan
-    works: list[Work] = []
+    plan: PurposePlan
+    works: list[OfferInHand] = []
     hung: bool = False
     leaving: bool = False
     gone: bool = False  # the dispatcher let it go; it may not know
     said: list[tuple[Report, list[Batch]]] = []
 
 
-def make_plans(random: Random) -> list[Plan]:
+def choose_faults(random: Random) -> set[str]:
+    """Return the faults of this world: not all at once, since some bugs show only without the others."""
+    if random.random() < 0.1:
+        return {"poison"}
+    share = random.choice((0.2, 0.5, 0.8))
+    return {fault for fault in FAULTS if random.random() < share}
+
+
+def choose_limits(random: Random) -> Limits:
+    """Return the limits of this world, in some worlds so low that they are met."""
+    limits = {
+        "waiting": random.randint(1, 6),
+        "copies": random.randint(1, 10),
+        "copy_bytes": random.randint(100, 900),
+    }
+    return Limits(**{name: limit for name, limit in limits.items() if random.random() < 0.25})
+
+
+def make_plans(random: Random) -> list[PurposePlan]:
     """Return the purposes of a world."""
     plans = []
     for number in range(random.choice((1, 2, 3, 4))):
@@ -68,14 +91,14 @@ def make_plans(random: Random) -> list[Plan]:
             for version in range(1, random.choice((1, 1, 2, 3)) + 1)
             for exchange in (random.choice(EXCHANGES),)
         }
-        shared = len(versions) > 1 and random.random() < 0.5
-        if shared:  # all of which pend, and are keyed in the same way
+        shared = len(versions) > 1 and random.random() < 0.7
+        if shared:  # those that are keyed are so in the same way, and in half of the worlds there are no fan-outs
             kind = random.choice((None, "$.k"))
-            keyed = {each for each, (exchange, _) in versions.items() if exchange == "keyed"}
-            versions = {each: ("keyed", kind) if each in keyed else ("direct", None) for each in versions}
+            kinds = {"keyed": ("keyed", kind)} | ({"fanout": ("fanout", None)} if kind is None else {})
+            versions = {each: kinds.get(exchange, ("direct", None)) for each, (exchange, _) in versions.items()}
         lease_ns = random.choice((1, 10, 30)) * SECOND
         fires = "b" if topic == "a" and random.random() < 0.5 else None
-        plans.append(Plan(topic, f"p{number}", versions, lease_ns, fires, shared))
+        plans.append(PurposePlan(topic, f"p{number}", versions, lease_ns, fires, shared))
     return plans
 
 

@@ -7,19 +7,20 @@ not know that its lease ended, or that the dispatcher dropped it.
 from __future__ import annotations
 
 from collections import Counter, deque
-from contextlib import suppress
 from random import Random
+
+import msgspec
 
 from ..batch import Batch, seal
 from ..core.effects import Failure, Join, Offer, Report
 from ..core.spans import Spans
-from ..errors import BadArgument, ConflictError, NotAllowed, NotFound
+from ..errors import ConflictError, NotAllowed
 from ..failure import Retry
-from ..limits import Limits
+from . import sim_plans, sim_versions
 from .sim_book import Book
-from .sim_engine import HOME, Engine
+from .sim_engine import HOME, SimulatedEngine
 from .sim_facts import Broken, bits_of, positions
-from .sim_plans import FAULTS, KEYS, MAX_EVENTS, MS, SECOND, START, WEIGHTS, Plan, Work, Worker, make_due, make_plans
+from .sim_plans import FAULTS, KEYS, MAX_EVENTS, MS, SECOND, START, WEIGHTS, OfferInHand, PurposePlan, SimulatedWorker
 from .sim_store import Disk, Name
 
 
@@ -31,17 +32,18 @@ class World:
         self.counts: Counter[str] = Counter()
         self.said: deque[tuple[int, str, tuple[object, ...]]] = deque(maxlen=30)
         self.step = 0
-        self.faults = self._choose_faults(random)
-        self.limits = self._choose_limits(random)
+        self.faults = sim_plans.choose_faults(random)
+        self.limits = sim_plans.choose_limits(random)
         self.attempts = random.choice((1, 2, 3, 5))
         self.retry = Retry(self.attempts, wait=random.choice((0.0, 0.5, 5.0)), factor=2.0, ceiling=20.0)
         self.durable = random.random() > 0.15
-        self.plans = make_plans(random)
+        self.plans = sim_plans.make_plans(random)
         self.allergic = random.sample(self.plans, random.randint(1, len(self.plans)))  # their handlers die of poison
         self.processes = random.choice(((HOME,), (HOME, ""), (HOME, "x"), ("x", "y"), (HOME, "", "x", "y")))
         self.disk = Disk(forgets=random.random() < 0.5)
         self.book = Book(self.attempts, 20 * SECOND)
         self.book.durable = self.durable
+        self.book.bounded = self.limits.copies < MAX_EVENTS
         self.book.only_killers_kill = self.faults == {"poison"}
         self.at_hand = random.choice((1, 2, 4, 100))
         self.snapshot_after = random.choice((1, 3, 20))
@@ -50,34 +52,16 @@ class World:
         self.full = ""
         self.ahead = 0  # the wall clock, of the engine's
         self.serial = 0
-        self.workers: list[Worker] = []
+        self.workers: list[SimulatedWorker] = []
         self.engine = self._start(START)
         for plan in self.plans:
             self.join(plan, random.choice(list(plan.versions)), "now", random.randint(1, self.room))
 
-    @staticmethod
-    def _choose_faults(random: Random) -> set[str]:
-        """Return the faults of this world: not all at once, since some bugs show only without the others."""
-        if random.random() < 0.1:
-            return {"poison"}
-        share = random.choice((0.2, 0.5, 0.8))
-        return {fault for fault in FAULTS if random.random() < share}
-
-    @staticmethod
-    def _choose_limits(random: Random) -> Limits:
-        """Return the limits of this world, in some worlds so low that they are met."""
-        limits = {
-            "waiting": random.randint(1, 6),
-            "copies": random.randint(1, 10),
-            "copy_bytes": random.randint(100, 900),
-        }
-        return Limits(**{name: limit for name, limit in limits.items() if random.random() < 0.25})
-
     def note(self, words: str, *values: object) -> None:
         self.said.append((self.step, words, values))
 
-    def _start(self, now: int) -> Engine:
-        return Engine(
+    def _start(self, now: int) -> SimulatedEngine:
+        return SimulatedEngine(
             self.disk,
             self.book,
             self.random.random,
@@ -95,7 +79,7 @@ class World:
         self.note("instance %d gets %s as lease %d", offer.instance, list(offer.picks), offer.lease)
         for worker in self.workers:
             if worker.id == offer.instance:
-                worker.works.append(Work(offer, list(offer.picks)))
+                worker.works.append(OfferInHand(offer, list(offer.picks)))
 
     def _close(self, instance: int) -> None:
         for worker in self.workers:
@@ -111,7 +95,7 @@ class World:
         names = [name for name in WEIGHTS if name in self.faults or name not in FAULTS]
         return names, [WEIGHTS[name] for name in names]
 
-    def _worker(self, *, at_work: bool = False, **wanted: bool) -> Worker | None:
+    def _worker(self, *, at_work: bool = False, **wanted: bool) -> SimulatedWorker | None:
         found = [
             worker
             for worker in self.workers
@@ -145,7 +129,7 @@ class World:
 
     def do_delay(self) -> None:
         if self.serial < MAX_EVENTS:
-            topic, due = self.random.choice(("a", "a", "b")), make_due(self.random, self.engine.wall)
+            topic, due = self.random.choice(("a", "a", "b")), sim_plans.make_due(self.random, self.engine.wall)
             self.note("%d events are fired on %s, due at %s", len(due), topic, due)
             self.engine.submit(self.batch(topic, len(due), due))
 
@@ -199,19 +183,23 @@ class World:
         if len(self.workers) < 12:
             self.join(plan, version, "now" if random.random() < 0.6 else "beginning", random.randint(1, self.room))
 
-    def join(self, plan: Plan, version: int, since: str, room: int) -> None:
+    def join(self, plan: PurposePlan, version: int, since: str, room: int) -> None:
         exchange, key = plan.versions[version]
         process = self.random.choice(self.processes)
         as_before = self.book.is_stated((plan.topic, plan.purpose), version) and self.random.random() < 0.3
         retry = None if as_before else self.retry
         join = Join(plan.topic, plan.purpose, exchange, version, key, retry, plan.lease_ns, room, process=process)
+        if plan.shared and "share" in self.faults:
+            join = msgspec.structs.replace(
+                join, rollout=self.random.choice(("newest", "newest", "hold", "shadow", 0.2, 0.5))
+            )
         first = self.disk.ends.get(plan.topic, 0) if since == "now" else self.disk.first(plan.topic)
-        worker = Worker(0, join, plan, works=[], said=[])
+        worker = SimulatedWorker(0, join, plan, works=[], said=[])
         self.note("%s of %s, %s, version %d, is joined in %r", plan.purpose, plan.topic, exchange, version, process)
-        self.engine.join(join, first, lambda number: self._enter(worker, number))
-        self.counts["joins"] += 1
+        if sim_versions.may_join(self, join, lambda: self.engine.join(join, first, lambda it: self._enter(worker, it))):
+            self.counts["joins"] += 1
 
-    def _enter(self, worker: Worker, number: int) -> None:
+    def _enter(self, worker: SimulatedWorker, number: int) -> None:
         worker.id = number
         self.workers.append(worker)
 
@@ -247,27 +235,23 @@ class World:
                 worker.works.remove(work)
             self._report(worker, work, picks, returned)
 
-    def _survives(self, worker: Worker, work: Work, picks: list[int]) -> bool:
+    def _survives(self, worker: SimulatedWorker, work: OfferInHand, picks: list[int]) -> bool:
         if "poison" not in self.faults or worker.plan not in self.allergic or worker.join.exchange == "fanout":
             return True
         first = work.offer.stored.batch.header.first - work.offer.stored.start
         for position in picks:
             if self.book.poison >> (first + position) & 1:
                 self.note("event %d kills instance %d", position, worker.id)
-                self.book.killed((worker.plan.topic, worker.plan.purpose), position)
+                self.book.killed((worker.plan.topic, worker.plan.purpose), position, worker.id, work.offer.lease)
                 worker.works = []
                 self._end_process(worker)
                 return False
         return True
 
-    def _report(self, worker: Worker, work: Work, picks: list[int], returned: list[int]) -> None:
-        done, failed = [], []
-        for position in picks:
-            failure = self._failure(position)
-            if failure is None:
-                done.append(position)
-            else:
-                failed.append(failure)
+    def _report(self, worker: SimulatedWorker, work: OfferInHand, picks: list[int], returned: list[int]) -> None:
+        found = [(position, self._failure(position)) for position in picks]
+        done = [position for position, failure in found if failure is None]
+        failed = [failure for _, failure in found if failure is not None]
         report = Report(
             worker.id,
             work.offer.lease,
@@ -289,16 +273,16 @@ class World:
             return Failure(position, "later", "not yet", self.random.choice((0, SECOND, 40 * SECOND)))
         return Failure(position, "reject", "never")
 
-    def _fire(self, worker: Worker, max_count: int) -> list[Batch]:
+    def _fire(self, worker: SimulatedWorker, max_count: int) -> list[Batch]:
         count = self.random.randint(0, min(max_count, 2))
         if worker.plan.fires is None or not count or self.serial >= MAX_EVENTS:
             return []
         if "delay" in self.faults and self.random.random() < 0.2:
-            due = make_due(self.random, self.engine.wall)
+            due = sim_plans.make_due(self.random, self.engine.wall)
             return [self.batch(worker.plan.fires, len(due), due)]
         return [self.batch(worker.plan.fires, count)]
 
-    def send(self, worker: Worker, report: Report, fired: list[Batch]) -> None:
+    def send(self, worker: SimulatedWorker, report: Report, fired: list[Batch]) -> None:
         counts = self.engine.report(report, fired)
         self.note(
             "instance %d reports on lease %d: done %s, failed %s, returned %s, fired %d%s",
@@ -351,7 +335,7 @@ class World:
         elif worker is not None:
             self._end_process(worker)
 
-    def _end_process(self, worker: Worker) -> None:
+    def _end_process(self, worker: SimulatedWorker) -> None:
         """Lose all that is in the process."""
         process = worker.join.process
         if process == HOME and self.durable:
@@ -365,7 +349,7 @@ class World:
         for each in lost:
             self._die(each)
 
-    def _die(self, worker: Worker) -> None:
+    def _die(self, worker: SimulatedWorker) -> None:
         """Drop a worker's connection. What it still does does not count."""
         self.note("instance %d dies", worker.id)
         self.counts["deaths"] += 1
@@ -465,6 +449,7 @@ class World:
                 raise
             return
         self.note("%s of %s is replayed from %d to %d", name[1], name[0], since, until)
+        book.facts.given = {at: version for at, version in book.facts.given.items() if not mask >> at & 1}
         self._reopened(name, mask, count)
         self.counts["replayed"] += count
 
@@ -483,8 +468,9 @@ class World:
         name = self._name()
         if name is not None:
             some = self._some_dead(name)
-            self.note("dead letters %s of %s are redriven", some, name)
-            count = self.engine.dispatcher.redrive(*name, Spans.of(some), self.engine.now)
+            version = sim_versions.redrive_to(self, name, bits_of(some))
+            self.note("dead letters %s of %s are redriven, to %s", some, name, version)
+            count = self.engine.dispatcher.redrive(*name, Spans.of(some), self.engine.now, version)
             self._reopened(name, bits_of(some), count)
             self.counts["redriven"] += count
 
@@ -498,22 +484,18 @@ class World:
             self.engine.carry_out()
 
     def do_share(self) -> None:
-        """Give a version a share of its own, or another one, or take it away."""
+        """Give a version a share of its own, or another one, or make it or an earlier one current."""
         name = self._name()
         plan = next((plan for plan in self.plans if (plan.topic, plan.purpose) == name and plan.shared), None)
-        if name is None or plan is None:
+        if plan is None:
             return
-        shares = self.book.purposes[name].shares
+        shares = self.book.purposes[plan.name].shares
         if shares and self.random.random() < 0.3:
             self._abandon(plan, self.random.choice(list(shares)))
-            return
-        version = self.random.choice(list(plan.versions))
-        share = self.random.choice((None, 0.0, 0.2, 0.5, 0.5, 0.8, 1.0))
-        self.note("version %d of %s is to have the share %s", version, name, share)
-        with suppress(BadArgument, NotFound):
-            self.engine.share_out(name, version, share, plan.lease_ns)
+        else:
+            sim_versions.change(self, plan)
 
-    def _abandon(self, plan: Plan, version: int) -> None:
+    def _abandon(self, plan: PurposePlan, version: int) -> None:
         """Lose all instances of a version that has a share."""
         for worker in self.workers:
             if not worker.gone and (worker.plan, worker.join.version) == (plan, version):
@@ -521,12 +503,21 @@ class World:
         if self.random.random() < 0.5:
             self._pass(plan.lease_ns)
 
+    def do_pause(self) -> None:
+        """Pause a purpose, or resume it; maybe not for the first time."""
+        name = self._name()
+        if name is not None:
+            paused = self.random.random() < 0.4
+            self.note("%s is %s", name, "paused" if paused else "resumed")
+            self.counts["paused" if paused else "resumed"] += 1
+            (self.engine.pause if paused else self.engine.resume)(name)
+
     def do_retire(self) -> None:
         name = self._name()
         if name is None or self.random.random() < 0.5:
             return
         book, force = self.book.purposes[name], self.random.random() < 0.5
-        left = bool(book.holders or book.facts.dead or book.pending(self.book.ends[name[0]]))
+        left = bool(book.facts.paused or book.holders or book.facts.dead or book.pending(self.book.ends[name[0]]))
         self.note("%s is to be retired%s", name, " with force" if force else "")
         try:
             self.engine.dispatcher.retire(*name, self.engine.now, force=force)
@@ -569,10 +560,11 @@ class World:
             if not worker.gone:
                 self.engine.alive(worker.id)
         for name, book in list(self.book.purposes.items()):
-            version = max(each for each in book.facts.statements if each not in book.facts.wanted)
-            if not book.has(version):
-                plan = next(plan for plan in self.plans if (plan.topic, plan.purpose) == name)
-                self.join(plan, version, "now", 1)
+            self.engine.resume(name)
+            for version in dict.fromkeys([book.facts.line[-1], *book.facts.given.values()]):
+                if not book.has(version):
+                    plan = next(plan for plan in self.plans if plan.name == name)
+                    self.join(plan, version, "now", 1)
         rounds, most = 0, 60 + MAX_EVENTS + 8 * sum(map(len, self.book.left_over().values()))
         most += 8 * len(self.book.delays.due)
         while self.book.left_over() or self.book.delays.due or not self.engine.idle:

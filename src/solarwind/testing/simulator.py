@@ -59,7 +59,7 @@ def _little_at_once(seed: int) -> Iterator[None]:
     random = Random(-seed - 1)
     limits: tuple[tuple[ModuleType, str, int], ...] = (
         (core_track, "MAX_SUSPECTS", 3),
-        (core_dispatcher, "TOGETHER", 1),
+        (core_dispatcher, "PURPOSES_A_TURN", 1),
         (core_backlog, "LOOK_AHEAD", 5),
         (commits, "MAX_COMMIT_BYTES", 3_000),
     )

@@ -30,7 +30,7 @@ KINDS: dict[str, tuple[Callable[[Target, Any], Any], st.SearchStrategy[Any]]] = 
 
 
 def fuzz(target: Target, kind: str, number: int, examples: int) -> None:
-    """So many examples of a seed. Raises what went wrong with the smallest of them that it goes wrong with."""
+    """Try so many examples of a seed. Raise the error of the smallest one that fails."""
     send, strategy = KINDS[kind]
 
     @seed(number)

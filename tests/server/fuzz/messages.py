@@ -45,7 +45,7 @@ WILD = st.recursive(
 
 
 def mostly(plausible: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    """It, and seldom anything: what is of another type ends the connection, and nothing behind it is looked at."""
+    """Return it, and seldom anything: another type ends the connection, and nothing behind it is read."""
     return st.integers(0, SELDOM).flatmap(lambda chance: WILD if chance == SELDOM // 3 else plausible)
 
 
@@ -126,7 +126,7 @@ def batches(draw: st.DrawFn) -> bytes:
 
 
 def message(name: str, *fields: st.SearchStrategy[Any]) -> st.SearchStrategy[list[Any]]:
-    """With fields that are left out at the end, or too many, now and then."""
+    """Return a message, now and then with fields left out at the end, or too many."""
     whole = st.tuples(*fields).map(lambda found: [name, *found])
     return st.integers(0, 31).flatmap(
         lambda chance: (
@@ -211,7 +211,7 @@ A_MESSAGE = st.sampled_from([*OFTEN, "hello", ""]).flatmap(lambda name: MESSAGES
 
 
 def opening(producer: int) -> Say:
-    """What makes it likely that there is something to report: nobody else is that producer."""
+    """Return what makes it likely that there is something to report: nobody else is that producer."""
     events = seal("a", [b"1", b"2"], [1, 2], producer=producer, author=AUTHOR, first=0, machine="m", process="p")
     return Say(
         [
@@ -270,7 +270,7 @@ A_FRAME = st.builds(
 
 @st.composite
 def spoilt(draw: st.DrawFn) -> bytes:
-    """Messages of which a few bytes are others."""
+    """Return messages of which a few bytes are others."""
     data = pack(draw(st.lists(A_MESSAGE, max_size=3).map(_resolved)))
     for _ in range(draw(st.integers(1, 3))):
         at = draw(st.integers(0, len(data)))
@@ -296,7 +296,7 @@ SCRIPTS = st.tuples(
 
 
 def _resolved(value: Any, offers: Sequence[wire.Offer] = ()) -> Any:
-    """With the lease or the positions of an offer in place of what stands for them."""
+    """Return it with the lease or the positions of an offer in place of their placeholders."""
     if isinstance(value, Offered):
         if not offers:
             return 1 if value.what == "lease" else [0, 1]
@@ -326,7 +326,7 @@ class Conversation:
         self._spoilt = False  # nobody can say any more what the server is to make of it
 
     async def read(self) -> None:
-        """All that comes, until the server hangs up. Raises where it is not what it should be."""
+        """Read everything until the server hangs up. Raise an error if it is not as it should be."""
         try:
             while True:
                 opcode, data = await self._frame()
@@ -412,7 +412,7 @@ class Conversation:
 
 
 async def converse(target: Target, scripts: Sequence[Script]) -> None:
-    """Several at once, so that they meet."""
+    """Send several at once, so that they meet."""
     await asyncio.gather(*(_converse(target.port, script) for script in scripts))
     await target.check()
 

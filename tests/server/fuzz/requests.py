@@ -37,12 +37,12 @@ WILD = st.recursive(
 
 
 def mostly(plausible: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    """It, and now and then anything."""
+    """Return it, and now and then anything."""
     return st.integers(0, 23).flatmap(lambda chance: WILD if chance == 7 else plausible)
 
 
 def record(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
-    """An object with some of these, and now and then another."""
+    """Return an object with some of these, and now and then another."""
     known = st.fixed_dictionaries({}, optional={name: mostly(value) for name, value in fields.items()})
     return st.integers(0, 11).flatmap(
         lambda chance: (
@@ -54,7 +54,7 @@ def record(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]
 
 
 def of(*good: Any, bad: Sequence[Any] = ()) -> st.SearchStrategy[Any]:
-    """One of the good ones, most of the time."""
+    """Return one of the good ones, most of the time."""
     return st.sampled_from([*good * (1 + 8 * len(bad) // len(good)), *bad])
 
 
@@ -111,7 +111,7 @@ BODIES: dict[str, st.SearchStrategy[Any]] = {
 
 
 def as_json(value: Any) -> bytes:
-    """As a careless client writes it: NaN and lone surrogates too."""
+    """Return it as a careless client writes it, with NaN and lone surrogates."""
     return json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass")
 
 
@@ -130,7 +130,7 @@ def spoilt(draw: st.DrawFn, data: bytes) -> bytes:
 
 @st.composite
 def event_bodies(draw: st.DrawFn) -> tuple[str, bytes]:
-    """Of a type, or of another than it says."""
+    """Return a content type, and a body of that or of another type."""
     kinds = {
         "application/json": WILD.map(as_json),
         "application/x-ndjson": st.lists(
@@ -163,7 +163,7 @@ class Asked(NamedTuple):
     at: int = 0
 
     def encode(self, taken: Sequence[str]) -> bytes:
-        """`taken` are the tokens of what was taken before."""
+        """Return the bytes of a request. `taken` are the tokens of earlier takes."""
         body = self.body
         for number, each in enumerate(taken):
             body = body.replace(b"TAKEN%d" % number, each.encode())
@@ -267,7 +267,7 @@ class Expected(NamedTuple):
 
 
 def read(data: bytes) -> Expected:
-    """By the very parser that the server has; what the server asks of a head besides is for `check`."""
+    """Read it with the server's own parser; `check` does what the server demands of a head besides."""
     parser = h11.Connection(h11.SERVER, max_incomplete_event_size=OPTIONS["header-bytes"])
     parser.receive_data(data)
     methods: list[str] = []
@@ -294,7 +294,7 @@ def read(data: bytes) -> Expected:
 
 
 async def send(target: Target, connections: Sequence[Sequence[Asked]]) -> None:
-    """Several at once, so that they meet."""
+    """Send several at once, so that they meet."""
     await asyncio.gather(*(_send(target.port, requests) for requests in connections))
     await target.check()
 
@@ -319,7 +319,7 @@ async def _send(port: int, requests: Sequence[Asked]) -> None:
 
 
 async def _heard(made: Peer, method: str, *, whole: bool) -> bool:
-    """Whether there may be more. Raises where an answer should have come, or should not be what it is."""
+    """Return whether there may be more. Raise an error where one should have come, or should be another."""
     try:
         async with asyncio.timeout(PATIENCE_S if whole else A_MOMENT_S):
             answer = await made.next_answer(method)

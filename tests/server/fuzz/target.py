@@ -40,7 +40,7 @@ class Target:
         self._warm = 0  # its memory then
 
     def close(self) -> None:
-        """And see that it can still stop as it should."""
+        """Close it, and check that it can still stop in order."""
         try:
             assert self.runner.run(self._serving.end()) == 0
         finally:
@@ -48,7 +48,7 @@ class Target:
             self.runner.close()
 
     async def check(self) -> None:
-        """It answers others, has logged no error, and has not grown."""
+        """Check that it answers others, has logged no error, and has not grown."""
         self._examples += 1
         async with asyncio.timeout(PATIENCE_S):
             assert (await ask(self.port, "GET", "/readyz")).status == 200

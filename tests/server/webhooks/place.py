@@ -88,7 +88,7 @@ class Receiver:
 
 @asynccontextmanager
 async def served(app: Any, **how: Any) -> AsyncIterator[int]:
-    """The app on a port that the system chose."""
+    """Yield the app on a port that the system chose."""
     listening = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(
         app, log_config=None, lifespan="off", ws="none", timeout_graceful_shutdown=1, access_log=False, **how

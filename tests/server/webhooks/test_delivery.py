@@ -15,6 +15,7 @@ import pytest
 
 from solarwind.logs import limited
 from solarwind.server import delivery
+from solarwind.server.access import EVERYTHING
 from solarwind.server.delivery import RateLimit
 from solarwind.testing.contract import on_loop, until
 
@@ -220,7 +221,7 @@ async def test_retry_after_holds_for_all_events_of_the_webhook() -> None:
         await until(lambda: standing(1, 0), "the answer came, and the first is to be sent again later")
         await server.wind.fire(TOPIC, 2)
         await until(lambda: standing(1, 1), "the second waits for its turn")
-        await server.webhooks.delete(TOPIC, PURPOSE, "shop")
+        await server.webhooks.delete(TOPIC, PURPOSE, "shop", EVERYTHING)
         assert len(receiver.posts) == 1
         assert (await counts(server)).pending == 2
 
@@ -247,7 +248,7 @@ async def test_a_target_that_is_gone_ends_the_webhook_and_the_event_pends() -> N
 
 
 def independently(secret: str, request: Request) -> str:
-    """The signature as Standard Webhooks describes it."""
+    """Return the signature as Standard Webhooks describes it."""
     key = base64.b64decode(secret.split("_", 1)[1])
     signed = b".".join(
         [request.headers["webhook-id"].encode(), request.headers["webhook-timestamp"].encode(), request.body]
@@ -357,7 +358,7 @@ async def test_a_removed_webhook_gives_back_events_that_wait_for_their_turn() ->
         for number in range(3):
             await server.wind.fire(TOPIC, number)
         await settled(server)
-        await server.webhooks.delete(TOPIC, PURPOSE, "shop")
+        await server.webhooks.delete(TOPIC, PURPOSE, "shop", EVERYTHING)
         found = await counts(server)
         assert (found.instances, found.pending, found.in_flight, found.dead) == (0, 2, 0, 0)
         assert len(receiver.posts) == 1
@@ -437,7 +438,11 @@ async def test_a_target_that_is_down_is_said_in_one_line_and_in_its_state(caplog
         await until(lambda: shown()["state"] == "failing", "it fails")
         assert shown()["reason"] == "expected the target to answer 2xx, got 500"
         assert datetime.fromisoformat(shown()["failing_since"]).tzinfo is not None
+        (found,) = [each for each in await server.wind.attention() if each.kind == "webhook failing"]
+        assert found.purpose == PURPOSE
+        assert "expected the target to answer 2xx, got 500" in str(found.error)
         await settled(server)
+        assert await server.wind.attention() == []
         assert (shown()["state"], shown()["reason"], shown()["failing_since"]) == ("live", None, None)
         lines = [each.getMessage() for each in caplog.records if "webhook shop" in each.getMessage()]
         assert len(lines) == 1, lines

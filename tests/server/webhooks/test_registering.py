@@ -145,6 +145,15 @@ async def test_a_target_that_is_known_to_want_events_need_not_be_asked() -> None
 
 
 @on_loop
+async def test_a_webhook_states_what_its_version_does_when_it_is_first_seen() -> None:
+    async with receiving() as receiver, sending() as server:
+        await put(server, receiver.url)
+        assert (await put(server, receiver.url, name="next", version=2, rollout="hold"))["rollout"] == "hold"
+        found = await server.wind.rollout(TOPIC, PURPOSE)
+        assert [each.state for each in found.versions] == ["current", "held"]
+
+
+@on_loop
 @pytest.mark.parametrize(
     ("wanted", "words"),
     [
@@ -249,7 +258,7 @@ async def test_a_webhook_goes_on_after_a_restart_with_the_same_secret(tmp_path: 
         assert request.headers["authorization"] == "Bearer s3cret"
         assert len(receiver.asked) == 1, "it agreed already"
         async with sending(store) as server:
-            await server.webhooks.delete(TOPIC, PURPOSE, "shop")
+            await server.webhooks.delete(TOPIC, PURPOSE, "shop", EVERYTHING)
         async with sending(store) as server:
             assert server.webhooks.list(TOPIC, PURPOSE) == []
 
@@ -357,7 +366,7 @@ async def test_what_another_server_on_the_same_store_changes_counts_here(tmp_pat
             receiver.behave = lambda request: Answer(410)
             await wind.fire(TOPIC, 2)
             await until(lambda: shown(one)["state"] == shown(other)["state"] == "ended")
-            await one.webhooks.delete(TOPIC, PURPOSE, "shop")
+            await one.webhooks.delete(TOPIC, PURPOSE, "shop", EVERYTHING)
             await until(lambda: not other.webhooks.list(TOPIC, PURPOSE))
             assert (await counts(one)).instances == 0
             await put(other, receiver.url)
@@ -370,11 +379,11 @@ class Failing(MemoryStore):
     broken = False
 
     async def commit(
-        self, batches: Sequence[Batch], changes: Sequence[Change], snapshots: Sequence[Snapshot], now: int
+        self, batches: Sequence[Batch], changes: Sequence[Change], snapshots: Sequence[Snapshot], now: int, *more: Any
     ) -> list[Stored | None]:
         if self.broken and batches:
             raise StoreError("the disk is gone")
-        return await super().commit(batches, changes, snapshots, now)
+        return await super().commit(batches, changes, snapshots, now, *more)
 
 
 @on_loop

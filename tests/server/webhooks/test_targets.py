@@ -52,7 +52,7 @@ PUBLIC = [
 
 
 def answering(*answers: list[str]) -> Callable[..., object]:
-    """A resolver that answers so, and the last again and again. It notes what it was asked."""
+    """Return a resolver that answers so, and the last again and again. It notes what it was asked."""
     left = list(answers)
 
     async def resolve(host: str, port: int) -> list[str]:
@@ -243,23 +243,23 @@ BAD_HOSTS = (".a", "a..b", "a.b..", "-a.b", "a-.b", "..", f"{'x' * 64}.de", "a.b
         ("ftp://example.com/", "with http or https, got 'ftp'"),
         ("file:///etc/passwd", "with http or https"),
         ("unix:///run/docker.sock", "with http or https"),
-        ("http:///hook", "whose host is no name or address"),
-        ("http://", "whose host is no name or address"),
+        ("http:///hook", "whose host is neither a name nor an address"),
+        ("http://", "whose host is neither a name nor an address"),
         ("http://user@example.com/", "a user or password"),
         ("http://user:hunter2@example.com/", "a user or password"),
         ("http://@example.com/", "a user or password"),
         ("http://example.com/#part", "a fragment"),
-        ("http://example.com:0/", "whose host is no name or address"),
+        ("http://example.com:0/", "whose host is neither a name nor an address"),
         ("http://example.com:65536/", "cannot be read"),
         ("http://example.com:x/", "cannot be read"),
         ("http://[::1/", "cannot be read"),
-        ("http://[fe80::1%25eth0]/", "whose host is no name or address"),
+        ("http://[fe80::1%25eth0]/", "whose host is neither a name nor an address"),
         ("http://exa mple.com/", "other than printable ASCII"),
         ("http://example.com/\r\nX: y", "other than printable ASCII"),
         ("http://ex\u00e4mple.com/", "other than printable ASCII"),
         ("http://127.0.0.1\\@example.com/", "other than printable ASCII"),
-        *((f"http://{host}/", "whose host is no name or address") for host in BAD_HOSTS),
-        ("http://exa%6dple.com/", "whose host is no name or address"),
+        *((f"http://{host}/", "whose host is neither a name nor an address") for host in BAD_HOSTS),
+        ("http://exa%6dple.com/", "whose host is neither a name nor an address"),
         ("http://example.com/" + "a" * 2_000, "of at most 2,000 characters"),
     ],
 )

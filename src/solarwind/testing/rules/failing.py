@@ -459,6 +459,6 @@ class FailingRules:
 
 
 async def _counts(wind: SolarWind, **expected: int) -> bool:
-    """Whether the statistics of purpose p on T have these values."""
+    """Return whether the statistics of purpose p on T have these values."""
     counts = (await wind.statistics()).purposes["T", "p"]
     return all(getattr(counts, name) == value for name, value in expected.items())

@@ -208,9 +208,10 @@ class FiringRules:
             await wind.settled(60)
         a, b, c, d = (seen[topic] for topic in "abcd")
         assert a.cause == Cause.schedule("nightly")
-        assert b.cause == Cause("event", a.id, "First", 2, a.id)
-        assert c.cause == Cause("event", b.id, "Second", 1, a.id)
+        assert b.cause == Cause("event", a.id, "First", 2, a.id, 1, "a")
+        assert c.cause == Cause("event", b.id, "Second", 1, a.id, 2, "b")
         assert (a.root, b.root, c.root) == (a.id, a.id, a.id)
+        assert (a.depth, b.depth, c.depth) == (0, 1, 2)
         assert d.cause == Cause.machine("lathe")
 
     @on_loop
@@ -229,7 +230,7 @@ class FiringRules:
                 await wind.fire("child", cause=parent)
                 stream.settle()
                 await wind.settled(60)
-        assert seen[0].cause == Cause("event", parent.id, "q", 1, parent.id)
+        assert seen[0].cause == Cause("event", parent.id, "q", 1, parent.id, 1, "T")
 
     @on_loop
     async def test_what_a_handler_fires_is_committed_with_its_settle_or_not_at_all(self, place: Place) -> None:

@@ -145,6 +145,68 @@ class HistoryRules:
         assert sorted(first + second) == [3, 4]
 
     @on_loop
+    async def test_an_event_is_found_by_its_id_though_others_of_its_batch_were_fired_before(self, place: Place) -> None:
+        wind = place.open()
+        wind.topic("T", keep=3600)
+        async with wind:
+            await wind.fire("T", 0, id="known")
+            fired = wind.fire_many("T", [1, 2, 3], ids=[None, "known", None])
+            await fired
+            assert [(await wind.trace(id)).event.payload for id in fired.ids] == [1, 0, 3]
+
+    @on_loop
+    async def test_history_is_read_in_pages_from_a_time_and_by_key(self, place: Place) -> None:
+        wind = place.open()
+        wind.topic("T", keep=3600)
+        async with wind:
+            await wind.fire_many("T", range(5), key="early")
+            between = datetime.now(UTC)
+            for number in range(5, 8):
+                await wind.fire("T", number, key=f"k{number % 2}", id=f"event {number}")
+            pages = [await wind.events("T", limit=3)]
+            while pages[-1].next is not None:
+                pages.append(await wind.events("T", after=pages[-1].next, limit=3))
+            assert [[event.payload for event in page] for page in pages] == [[0, 1, 2], [3, 4, 5], [6, 7]]
+            assert [event.id for event in pages[2]] == ["event 6", "event 7"]
+            assert (pages[0][0].topic, pages[0][0].key, pages[0][0].cause.kind) == ("T", "early", "application")
+            for since, numbers in ((between, [5, 6, 7]), ("now", []), (timedelta(hours=1), list(range(8)))):
+                assert [event.payload for event in await wind.events("T", since)] == numbers
+            assert [event.payload for event in await wind.events("T", key="k1")] == [5, 7]
+            (last,) = await wind.events("T", after=pages[0].next, key="k0")
+            assert last.payload == 6
+            assert (await wind.events("T", key="none"), await wind.events("T", after="7")) == ([], [])
+            await refused(wind.events("U"), NotFound, "'U'")
+            await refused(wind.events("T", after="x"), BadArgument, "after as the `next`", "'x'")
+
+    @on_loop
+    async def test_a_page_behind_what_was_trimmed_is_refused_and_says_how_to_go_on(self, place: Place) -> None:
+        clock = place.clock()
+        wind = place.open()
+        wind.topic("T", keep=10)
+
+        @wind.on("T", purpose="p")
+        async def handle(number: int) -> None:
+            if number == 3:
+                raise Reject("no")
+
+        async with wind:
+            for number in range(5):  # each in a batch of its own
+                await wind.fire("T", number)
+                await wind.settled(60)
+            page = await wind.events("T", limit=1)
+            clock.advance(60)
+            await until(lambda: self._is_kept(wind, 1), "all but one to be trimmed", meanwhile=lambda: clock.advance(5))
+            words = "position 1 on", "trimmed meanwhile", "after=2"
+            await refused(wind.events("T", after=page.next), NotFound, *words)
+            assert [event.payload for event in await wind.events("T", after="2")] == [3]
+            (left,) = await wind.events("T")
+            assert left.payload == 3
+            await wind.discard("T", "p", [left.id])
+            await until(lambda: self._is_kept(wind, 0), "all to be trimmed", meanwhile=lambda: clock.advance(5))
+            await refused(wind.events("T", after="2"), NotFound, "position 3 on", "trimmed meanwhile", "after=4")
+            assert (await wind.events("T", after="4"), await wind.events("T")) == ([], [])
+
+    @on_loop
     async def test_replay_makes_history_pending_again(self, place: Place) -> None:
         """History pends again, all of it or from one time to another; the number of events is returned."""
         wind = place.open()
@@ -410,7 +472,7 @@ class HistoryRules:
         collect(wind, "T", "p")
         async with wind:
             for topic, has in (("T", "'p'"), ("nobody.knows", "no purposes")):
-                words = f"expected a purpose of topic {topic!r}, got 'none', which is none: it has {has}"
+                words = f"expected a purpose of topic {topic!r}, got 'none', which does not exist: it has {has}"
                 calls: list[Awaitable[object]] = [
                     wind.dead(topic, "none"),
                     wind.redrive(topic, "none"),

@@ -105,10 +105,12 @@ class LifecycleRules:
         with wind:
             wind.fire("T").wait(60)
 
-    @pytest.mark.parametrize("turns", [0, 1, 2, 3, 5, 8, 13])
+    @pytest.mark.parametrize(
+        ("turns", "times"), [*((turns, 1) for turns in (0, 1, 2, 3, 5, 8, 13)), (1, 1_000), (5, 1_000), (13, 1_000)]
+    )
     @on_loop
-    async def test_a_start_that_is_cancelled_leaves_nothing_open(self, place: Place, turns: int) -> None:
-        """It may be cancelled at any moment; then it can be started again at once."""
+    async def test_a_start_that_is_cancelled_leaves_nothing_open(self, place: Place, turns: int, times: int) -> None:
+        """It may be cancelled at any moment, once or repeatedly; then it can be started again at once."""
         wind = place.open()
         handled: list[int] = []
 
@@ -119,7 +121,10 @@ class LifecycleRules:
         starting = asyncio.ensure_future(wind.start())
         for _ in range(turns):
             await asyncio.sleep(0)
-        starting.cancel()
+        while not starting.done() and times:
+            starting.cancel()
+            times -= 1
+            await asyncio.sleep(0)
         await asyncio.wait([starting])
         if not starting.cancelled():
             await wind.stop()
@@ -127,6 +132,31 @@ class LifecycleRules:
             await wind.fire("T", turns)
             await wind.settled(60)
         assert handled == [turns]
+
+    @pytest.mark.parametrize("turns", [1, 8])
+    @on_loop
+    async def test_a_stop_that_is_shortened_again_and_again_leaves_nothing_open(self, place: Place, turns: int) -> None:
+        """Whatever it is doing at the time; then it can be started again at once."""
+        wind = place.open()
+        handled: list[int] = []
+
+        @wind.on("T", purpose="p")
+        async def handle(number: int) -> None:
+            handled.append(number)
+
+        await wind.start()
+        await wind.fire("T", turns)
+        await wind.settled(60)
+        stops = [asyncio.ensure_future(wind.stop())]
+        while not stops[0].done():
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            stops.append(asyncio.ensure_future(wind.stop(grace=0)))
+        await asyncio.gather(*stops)
+        async with wind:
+            await wind.fire("T", -turns)
+            await wind.settled(60)
+        assert handled == [turns, -turns]
 
     def test_a_stopped_solarwind_can_be_started_again(self, place: Place) -> None:
         """It keeps its handlers, on another loop or a thread of its own, also those registered meanwhile."""
@@ -253,10 +283,12 @@ class LifecycleRules:
         await wind.start()
         await wind.fire("T")
         await asyncio.wait_for(begun.wait(), 60)
-        with caplog.at_level(logging.WARNING, "solarwind"):
-            await asyncio.wait_for(wind.stop(grace=0.01), 60)
-        assert any("goes on though it was cancelled" in message for message in caplog.messages)
-        over = True
+        try:
+            with caplog.at_level(logging.WARNING, "solarwind"):
+                await asyncio.wait_for(wind.stop(grace=0.01), 60)
+        finally:
+            over = True
+        assert any("still runs though it was cancelled" in message for message in caplog.messages)
 
     @on_loop
     async def test_a_call_awaited_on_another_loop_runs_on_its_own_loop(self, place: Place) -> None:

@@ -210,7 +210,7 @@ class ServiceRules:
             statistics = await wind.statistics()
         counts = statistics.purposes["T", "p"]
         assert statistics.topics["T"].fired == 3
-        found = {name: getattr(counts, name) for name in counts.__struct_fields__}
+        found = {name: getattr(counts, name) for name in counts.__struct_fields__ if name not in ("rates", "times")}
         assert found == {
             "exchange": "keyed",
             "versions": (4,),
@@ -222,6 +222,9 @@ class ServiceRules:
             "dead": 0,
             "dropped": 0,
             "key_missing": 3,
+            "state": "running",
+            "oldest": None,
+            "version_states": ("current",),
         }
         with pytest.raises(AttributeError):
             counts.pending = 1  # type: ignore[misc]
@@ -281,7 +284,7 @@ class ServiceRules:
             for _ in range(10):
                 await wind.fire_many("T", ["x" * 1_000] * 1_000)
         handled = 0
-        for turns in range(30):
+        for turns in range(10):
             wind = place.restart()
 
             @wind.on("T", purpose="p")
@@ -291,7 +294,7 @@ class ServiceRules:
                 handled += 1
 
             await wind.start()
-            for _ in range(turns % 10):
+            for _ in range(turns):
                 await asyncio.sleep(0)
             await wind.stop(grace=5)
         async with place.restart() as wind:

@@ -1,0 +1,182 @@
+"""What needs a person: one list, made when it is asked for from what is known already.
+
+Each function of `OF_PURPOSES` says what of a purpose does, each of `OF_ENGINE` what of the dispatcher and its store.
+Another fact is one more function there.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from ..errors import StoreError
+from ..records import Attention, AttentionKind
+from ..wire import time_of
+from .nobody import way_out, without
+from .rest import Rest
+
+if TYPE_CHECKING:
+    from ..core.dispatcher import Dispatcher
+    from ..core.purpose import Purpose
+    from ..store.base import Store
+    from .nobody import NobodyUp
+    from .release import Releaser
+    from .room import Room
+
+_GROWING_NS = 3_600_000_000_000  # a purpose that had a dead letter since then gets more of them
+_NEAR = 20  # a store is nearly full where less than one part in so many is free,
+_NEAR_BYTES = 5 << 30  # and so many bytes
+
+
+class Facts(msgspec.Struct, frozen=True):
+    """What a dispatcher knows, at a time."""
+
+    now: int  # ns since 1970
+    dispatcher: Dispatcher
+    store: Store
+    room: Room
+    nobody_up: NobodyUp
+    releaser: Releaser
+
+
+async def find(facts: Facts) -> list[Attention]:
+    """Return what needs a person, in no order."""
+    found = [each for question in OF_ENGINE for each in question(facts)]
+    purposes = [purpose for topic in facts.dispatcher.topics.values() for purpose in topic.purposes.values()]
+    rest = Rest()
+    for purpose in purposes:
+        if purpose.name in facts.dispatcher.topics[purpose.topic].purposes:
+            found += [each for question in OF_PURPOSES for each in question(facts, purpose)]
+        await rest.now_and_then()
+    return found
+
+
+# Of the dispatcher and its store ----------------------------------------------------------------------------------
+
+
+def store_refuses(facts: Facts) -> Iterator[Attention]:
+    """Say that new events are refused, because there is no room for them."""
+    if facts.room.full:
+        text = f"the store refuses new events since there is no room for them: {facts.room.why}"
+        yield Attention("store full", "high", "", "", time_of(facts.room.since), text, "solarwind topics")
+
+
+def store_nearly_full(facts: Facts) -> Iterator[Attention]:
+    """Say that there is little room left."""
+    space = facts.store.space() if not facts.room.full else None
+    if space is not None and space.free < min(space.size // _NEAR, _NEAR_BYTES):
+        text = f"the store is nearly full: {space.free:,} of {space.size:,} bytes are left for it"
+        yield Attention("store nearly full", "medium", "", "", None, text, "solarwind topics")
+
+
+def delayed_stuck(facts: Facts) -> Iterator[Attention]:
+    """Say that delayed events do not enter their topics."""
+    try:
+        facts.releaser.check()
+    except StoreError as error:
+        yield Attention("delayed events stuck", "high", "", "", None, str(error), "solarwind topics")
+
+
+# Of a purpose -----------------------------------------------------------------------------------------------------
+
+
+def nobody_up(facts: Facts, purpose: Purpose) -> Iterator[Attention]:
+    """Say that events pend for which no instance is at work."""
+    end = _end(facts, purpose)
+    if purpose in facts.dispatcher.alone and purpose.state(end) == "nobody up":
+        what = _pend(purpose.pending(end))
+        text = f"{what}, and no instance{without(purpose)} is at work: start one, or {way_out(purpose)}"
+        help_with = command("purposes", names=(purpose.topic,))
+        if purpose.instances:
+            help_with = command("rollout", "show", names=purpose.key)
+        yield _of(purpose, "nobody up", "high", facts.nobody_up.since(purpose), text, help_with)
+
+
+def failing(facts: Facts, purpose: Purpose) -> Iterator[Attention]:
+    """Say that handlers raise and nothing is settled."""
+    if purpose.failing_since and purpose.state(_end(facts, purpose)) == "failing":
+        error = next((each.error for each in purpose.instances.values() if each.error), None)
+        text = "its handlers raise, and nothing was settled since"
+        shown = command("instances", names=(purpose.topic,))
+        yield _of(purpose, "failing", "high", purpose.failing_since, text, shown, error)
+
+
+def held_back(facts: Facts, purpose: Purpose) -> Iterator[Attention]:
+    """Say that events pend from before a fan-out, which hands out only what is fired."""
+    fanouts = [track for track in purpose.tracks.values() if track.exchange is not None and not track.exchange.pends]
+    if count := sum([track.pending(_end(facts, purpose)) for track in fanouts]):
+        text = (
+            f"{_pend(count)} from before its exchange became {purpose.active.exchange!r}, which hands out only what is "
+            "fired: promote a version whose exchange pends"
+        )
+        yield _of(purpose, "held back", "medium", 0, text, command("rollout", "show", names=purpose.key))
+
+
+def dead_letters(facts: Facts, purpose: Purpose) -> Iterator[Attention]:
+    """Say that there are dead letters, and whether they grow."""
+    if count := purpose.dead_count:
+        letters = "1 dead letter" if count == 1 else f"{count:,} dead letters"
+        grows = bool(purpose.died_at) and facts.now - purpose.died_at < _GROWING_NS
+        text = (
+            f"it has {letters}" + (", and got the last within an hour" if grows else "") + ": redrive or discard them"
+        )
+        shown = command("dead", "list", names=purpose.key)
+        yield _of(purpose, "dead letters", "medium" if grows else "low", purpose.died_at, text, shown)
+
+
+def silent_instances(facts: Facts, purpose: Purpose) -> Iterator[Attention]:
+    """Name the instances that are silent though they had events in hand."""
+    for instance in purpose.instances.values() if any((+purpose.silent).values()) else ():
+        if instance.silent and not instance.leaving:
+            text = f"its instance in {instance.origin or 'an unnamed process'} is silent: its lease ended, others go on"
+            shown = command("instances", names=(purpose.topic,))
+            yield _of(purpose, "silent instance", "medium", instance.alive_until, text, shown)
+
+
+def paused(facts: Facts, purpose: Purpose) -> Iterator[Attention]:
+    """Say that a purpose is paused and has events."""
+    end = _end(facts, purpose)
+    if purpose.paused and purpose.pending(end):
+        text = f"it is paused, and {_pend(purpose.pending(end))}: resume it when it may go on"
+        yield _of(purpose, "paused", "low", purpose.paused, text, command("resume", names=purpose.key))
+
+
+OF_ENGINE: tuple[Callable[[Facts], Iterator[Attention]], ...] = (store_refuses, store_nearly_full, delayed_stuck)
+OF_PURPOSES: tuple[Callable[[Facts, Purpose], Iterator[Attention]], ...] = (
+    nobody_up,
+    failing,
+    held_back,
+    dead_letters,
+    silent_instances,
+    paused,
+)
+
+
+def _of(
+    purpose: Purpose,
+    kind: AttentionKind,
+    urgency: Literal["high", "medium", "low"],
+    since: int,
+    text: str,
+    command: str,
+    error: str | None = None,
+) -> Attention:
+    when = time_of(since) if since else None
+    return Attention(kind, urgency, purpose.topic, purpose.name, when, text, command, error)
+
+
+def _end(facts: Facts, purpose: Purpose) -> int:
+    return facts.dispatcher.topics[purpose.topic].end
+
+
+def _pend(pending: int) -> str:
+    return "1 event pends" if pending == 1 else f"{pending:,} events pend"
+
+
+def command(*words: str, names: tuple[str, ...]) -> str:
+    """Return a command line with these words and then names, whatever is in them."""
+    ends = ["--"] if any(name.startswith("-") for name in names) else []  # the options: what follows is a name
+    return shlex.join(("solarwind", *words, *ends, *names))
