@@ -10,8 +10,8 @@ from pathlib import Path
 
 import harness
 
-NAMES = ("in_process", "keyed", "topics", "latency", "backlog")
-NAMES += ("processes", "latency_processes", "fanout", "connections", "ndjson", "slow_consumer")
+NAMES = ("in_process", "keyed", "versions", "topics", "latency", "backlog", "facts")
+NAMES += ("processes", "latency_processes", "fanout", "connections", "viewers", "ndjson", "slow_consumer")
 NAMES += ("cluster", "cluster_latency", "cluster_chain", "takeover")
 
 

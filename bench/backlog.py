@@ -1,8 +1,7 @@
-"""Does a backlog cost anything but disk? Ten million pending events: how long a store takes to open, how much memory
-it takes to drain it, and whether it drains as fast as a backlog of a hundred thousand.
+"""Does a backlog cost anything but disk? It measures, with ten million pending events, how long a store takes to open,
+how much memory it takes to drain it, and whether it drains as fast as a backlog of a hundred thousand.
 
-Each store is filled by one process and drained by another. The small one is drained before and after the large one.
-"""
+Each store is filled by one process and drained by another. The small one is drained before and after the large one."""
 
 from __future__ import annotations
 

@@ -1,16 +1,14 @@
-"""How many events a second go from one process through a NATS JetStream cluster to another, beside nats-py written by
-hand?
+"""How many events a second go from one process through a NATS JetStream cluster to another, beside nats-py used
+directly?
 
 Producer, owner and service are processes of their own (and owner and service one, in rows that say so); the server
 stores in files, on one node and then on three that replicate. The payload stays undecoded and the service counts. The
-clock runs from the first event fired: to the last one handled, and to the last one accepted. By hand it is done as
-NATS's documentation advises: published ahead, pulled in hundreds, each message acknowledged; with one event a message,
-and with as many as one packs into one oneself.
-"""
+clock runs from the first event fired: to the last one handled, and to the last one accepted. nats-py is used as NATS's
+documentation advises: messages are published ahead, pulled in hundreds, and each is acknowledged; once with one event a
+message, and once with as many as the benchmark packs into one."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -31,7 +29,6 @@ UNSETTLED = 10_000  # messages that are pulled and not yet acknowledged
 GOAL = 500_000
 RATIO = 10.0
 REPLICAS = (1, 3)
-_TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 Say = Callable[[object], None]
 
@@ -65,14 +62,16 @@ async def _own(say: Say, url: str, topics: tuple[str, ...]) -> None:
     engine = NatsEngine(url, serves=True)
     await engine.start()
     for topic in topics:
-        await Internal.topic(engine, topic, None, None)
+        await Internal.keep(engine, topic)
     say(await owners(engine))
     await engine.failed
 
 
 async def owners(engine: Any) -> set[str]:
-    """The processes that own something."""
-    return {each.owner for each in await engine.owners()}
+    """Return the processes that own something."""
+    from solarwind.operations import Operator
+
+    return {each.owner for each in await Operator.owners(engine)}
 
 
 def check_owner(expected: set[str], found: set[str]) -> None:
@@ -84,7 +83,7 @@ def check_owner(expected: set[str], found: set[str]) -> None:
 
 
 def wind_consumes(say: Say, batches: bool, url: str, events: int) -> tuple[float, set[str]]:
-    """Says who owns the topic, as soon as it has joined; gives the time of the last event, and who owns it then."""
+    """Say who owns the topic, as soon as it has joined; return the time of the last event, and who owns it then."""
     return harness.run_loop(_wind_consume(say, batches, url, events))
 
 
@@ -226,23 +225,13 @@ class Wind:
             pids = {"service": (service.process.pid,), "nats-server": (server.pid, *server.others)}
             if owner:
                 pids = {"owner": (owner.process.pid,)} | pids
-            before = {role: cpu_s(*each) for role, each in pids.items()}
+            before = {role: harness.cpu_s(*each) for role, each in pids.items()}
             begun, accepted, spent = producer.result()
             ended, last = service.result()
             check_owner(expected, last)
-            cpu = {"producer": spent} | {role: cpu_s(*each) - before[role] for role, each in pids.items()}
+            cpu = {"producer": spent} | {role: harness.cpu_s(*each) - before[role] for role, each in pids.items()}
             each_us = {role: seconds / events * 1e6 for role, seconds in cpu.items()}
             return Figures(events / (ended - begun), events / (accepted - begun), each_us)
-
-
-def cpu_s(*pids: int | None) -> float:
-    """The seconds of processor time that processes have taken."""
-    spent = 0
-    for pid in pids:
-        with open(f"/proc/{pid}/stat") as stat:
-            fields = stat.read().rpartition(")")[2].split()
-        spent += int(fields[11]) + int(fields[12])
-    return spent * _TICK_S
 
 
 def contestants(replicas: int) -> list[Hand | Wind]:

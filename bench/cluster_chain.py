@@ -1,10 +1,10 @@
 """How many events a second go through a handler that fires one on another topic for each, on a NATS JetStream cluster?
 
-A producer, and a service in another process that has both handlers and owns both topics. What the first handler fires
-is stored together with its settle, then copied to the stream of its topic, which may be the same one or another. The
-clock runs from the first event fired to the last one that the second handler counted. By hand, the first consumer
-publishes what it pulled, waits until that is stored, and acknowledges only then; nothing keeps it from doing so twice.
-"""
+There are a producer, and a service in another process that has both handlers and owns both topics. Events that the
+first handler fires are stored together with its settle, then copied to the stream of their topic, which may be the same
+one or another. The clock runs from the first event fired to the last one that the second handler counted. With nats-py
+used directly, the first consumer publishes each message that it pulled, waits until that is stored, and acknowledges
+only then; nothing prevents duplicates."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NEXT = {"the same stream": _NAMES[_BESIDE.index(True)], "another stream": _NAMES
 
 
 def wind_passes(say: Say, then: str, batches: bool, url: str, events: int) -> tuple[float, set[str]]:
-    """Says who owns the topics; gives the time of the last event, and who owns them then."""
+    """Say who owns the topics; return the time of the last event, and who owns them then."""
     return harness.run_loop(_wind_pass(say, then, batches, url, events))
 
 
@@ -117,7 +117,7 @@ async def pull(subscription: Any, messages: int, handle: Any) -> None:
 
 
 async def nothing(pulled: list[Any]) -> None:
-    """They are counted anyway."""
+    """Do nothing: they are counted anyway."""
 
 
 def hand_produces(say: Say, packed: int, url: str, messages: int) -> float:

@@ -1,13 +1,11 @@
-"""How long does `await fire()` of one event take on a NATS JetStream cluster, beside nats-py's `js.publish` of the very
-same bytes? And how soon does the event come to a handler?
+"""How long does `await fire()` of one event take on a NATS JetStream cluster, beside nats-py's `js.publish` of the same
+bytes? And how soon does the event come to a handler?
 
 Until it is accepted: one process and one loop does both in turns, one event after the other; nobody reads. The message
-that Solar Wind stores is read back, and by hand those bytes are published through the same node to the same stream
-(another one may have its leader elsewhere): once as they are, and once with the header that lets JetStream drop what
-comes twice.
-To the handler: producer, owner and service are processes. By hand it is `js.publish` and a push consumer. The next is
-fired when the last was handled, and a moment later.
-"""
+that Solar Wind stores is read back, and nats-py publishes its bytes through the same node to the same stream (another
+one may have its leader elsewhere): once as they are, and once with the header by which JetStream drops duplicates.
+To the handler: producer, owner and service are processes. nats-py uses `js.publish` and a push consumer. The next event
+is fired a moment after the last was handled."""
 
 from __future__ import annotations
 
@@ -69,8 +67,8 @@ async def _fire_in_turns(node: str, replicas: int, events: int) -> Series:
 
 
 async def _stored(jetstream: Any) -> Any:
-    """The message that Solar Wind stored for one event."""
-    subject = f"solarwind.{NAMESPACE}.*.*.*.*.{TOPIC}"
+    """Return the message that Solar Wind stored for one event."""
+    subject = f"solarwind.{NAMESPACE}.*.*.*.*.*.{TOPIC}"
     message = await jetstream.get_last_msg(await jetstream.find_stream_name_by_subject(subject), subject)
     assert PAYLOAD in message.data
     return message

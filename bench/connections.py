@@ -1,8 +1,7 @@
-"""What does a connection cost the server that nobody uses? Ten thousand of them, each past its `hello`, and at rest.
+"""What does an idle connection cost the server? There are ten thousand, each past its `hello`.
 
 They are opened by a few processes with plain sockets, from several addresses of loopback, since the server counts the
-connections of each. They say `ping` now and then, as the protocol asks, and are measured after the first time.
-"""
+connections of each. They send `ping` now and then, as the protocol demands, and are measured after the first time."""
 
 from __future__ import annotations
 
@@ -40,7 +39,7 @@ def measure(
     folder: str,
     connections: int,
 ) -> float:
-    """The MiB that the server grew by."""
+    """Return the MiB that the server grew by."""
     with serve(folder) as server, Crew() as crew:
         crew.start(hold, server.port, enter, ping, 0, 1, 0.0).result()  # what the first one loads is not counted
         before = harness.memory(server.pid)
@@ -122,7 +121,7 @@ def raise_limit() -> None:
 
 
 def frame(*messages: Any) -> bytes:
-    """A short WebSocket message of a client; its mask is zeros, which leave everything as it is."""
+    """Return a short WebSocket message of a client; its mask is zeros, which leave everything as it is."""
     data = msgspec.msgpack.encode(messages)
     assert len(data) < 126
     return bytes((0x82, 0x80 | len(data), 0, 0, 0, 0)) + data

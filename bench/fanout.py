@@ -1,9 +1,8 @@
-"""How many deliveries a second, when each event goes to a thousand instances?
+"""How many deliveries a second are there when each event goes to a thousand instances?
 
-They are in ten processes, a hundred in each, and share its one connection. The producer never gets so far ahead that
-anybody has to drop something: it sees in shared memory how far the slowest process is. NATS core has a thousand
-subscriptions on ten connections.
-"""
+They are in ten processes, a hundred in each, which share its one connection. The producer never gets so far ahead that
+an instance has to drop something: it sees in shared memory how far the slowest process is. NATS core has a thousand
+subscriptions on ten connections."""
 
 from __future__ import annotations
 
@@ -39,7 +38,7 @@ def measure(
     folder: str,
     events: int,
 ) -> tuple[float, int]:
-    """Deliveries/s together, and how many are missing."""
+    """Return all deliveries/s together, and how many are missing."""
     counts = RawArray("Q", PROCESSES)
     with serve(folder) as server, Crew() as crew:
         consumers = [crew.start(consume, server.url, events, counts, number) for number in range(PROCESSES)]

@@ -1,9 +1,8 @@
-"""What all benchmarks share, so that each file states only its question.
+"""The part that all benchmarks share, so that each file states only its question.
 
 A machine is never quiet, so contestants are measured in turns (A B C, then C B A, …), each in a process of its own, and
 compared within a round: the ratio of a contestant is the median of its ratios to the first one, round by round.
-A benchmark of several processes uses a `Crew`; the servers are in `servers.py`.
-"""
+A benchmark of several processes uses a `Crew`; the servers are in `servers.py`."""
 
 from __future__ import annotations
 
@@ -41,12 +40,13 @@ _STAMP = 20  # digits
 
 
 def stamped() -> bytes:
-    """A payload of 122 bytes that says when it was made. The clock is the same for all processes of a machine."""
+    """Return a payload of 122 bytes that says when it was made. The clock is the same for all processes of a
+    machine."""
     return b"%020d" % perf_counter_ns() + PAYLOAD[_STAMP:]
 
 
 def age(payload: bytes) -> float:
-    """The microseconds since a `stamped` payload was made."""
+    """Return the microseconds since a `stamped` payload was made."""
     return (perf_counter_ns() - int(payload[:_STAMP])) / 1000
 
 
@@ -57,7 +57,7 @@ class Pace:
         self._windows: deque[Awaitable[object]] = deque()
 
     async def next(self, last: Awaitable[object]) -> None:
-        """A window was fired; `last` is the receipt of its last event."""
+        """Note that a window was fired; `last` is the receipt of its last event."""
         self._windows.append(last)
         await asyncio.sleep(0)
         if len(self._windows) > AHEAD:
@@ -84,7 +84,7 @@ async def fire_all(wind: Any, topic: str, events: int, *, many: bool) -> None:
 
 
 def count_events(wind: Any, topic: str, events: int, *, batches: bool) -> tuple[asyncio.Event, Callable[[], int]]:
-    """A purpose that counts. Gives what is set once so many were handled, and how many it is so far."""
+    """Register a purpose that counts. Return what is set once so many were handled, and how many it is so far."""
     handled = 0
     done = asyncio.Event()
 
@@ -209,6 +209,11 @@ class Member(Generic[T]):
         """Wait for the next thing it says."""
         return self._next()[1]
 
+    def pass_over(self) -> None:
+        """Forget what it has said until now."""
+        while self._line.poll():
+            self.said()
+
     def result(self) -> T:
         """Wait for what it returns, passing over what else it says."""
         while True:
@@ -269,7 +274,7 @@ def run_loop(work: Coroutine[Any, Any, T]) -> T:
 
 @contextmanager
 def store(folder: str) -> Iterator[str]:
-    """The URL of a store in a new folder on a real disk, removed afterwards."""
+    """Yield the URL of a store in a new folder on a real disk, removed afterwards."""
     path = tempfile.mkdtemp(prefix="solarwind-bench-", dir=folder)
     try:
         yield f"sqlite:///{path}/wind.db"
@@ -279,7 +284,7 @@ def store(folder: str) -> Iterator[str]:
 
 @contextmanager
 def place(engine: str, folder: str) -> Iterator[str]:
-    """A URL for the engine `memory` or `sqlite`."""
+    """Yield a URL for the engine `memory` or `sqlite`."""
     if engine == "memory":
         yield "memory://"
     else:
@@ -288,12 +293,13 @@ def place(engine: str, folder: str) -> Iterator[str]:
 
 
 def peak_memory(pid: int | None = None) -> float:
-    """The most resident memory a process, or this one, has had, in MiB. (`ru_maxrss` would count its parent's, too.)"""
+    """Return the most resident memory a process, or this one, has had, in MiB. (`ru_maxrss` would count its parent's,
+    too.)"""
     return _memory("VmHWM", pid)
 
 
 def memory(pid: int | None = None) -> float:
-    """The resident memory of a process, or of this one, in MiB."""
+    """Return the resident memory of a process, or of this one, in MiB."""
     return _memory("VmRSS", pid)
 
 
@@ -303,13 +309,23 @@ def _memory(name: str, pid: int | None) -> float:
     return kib / 1024
 
 
+def cpu_s(*pids: int | None) -> float:
+    """Return the seconds of processor time that processes have taken."""
+    spent = 0
+    for pid in pids:
+        with open(f"/proc/{pid}/stat") as stat:
+            fields = stat.read().rpartition(")")[2].split()
+        spent += int(fields[11]) + int(fields[12])
+    return spent / os.sysconf("SC_CLK_TCK")
+
+
 def percentile(figures: Sequence[float], percent: float) -> float:
     ordered = sorted(figures)
     return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
 
 
 def main(run: Callable[[Options], list[Table]], doc: str | None) -> None:
-    """The command line of one benchmark."""
+    """Run the command line of one benchmark."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_options(parser)
     options = Options(**vars(parser.parse_args()))
@@ -331,7 +347,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _file_system(folder: str) -> str:
-    """The type of the file system that a folder is on; empty where the system does not say."""
+    """Return the type of the file system that a folder is on; empty where the system does not say."""
     found = ("", "")
     try:
         with open("/proc/mounts") as mounts:

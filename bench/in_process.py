@@ -1,10 +1,9 @@
-"""How many events a second does one process fire and handle, beside what a bare call by signal does?
+"""How many events a second does one process fire and handle, beside a bare call by signal?
 
-One direct purpose with an `async def` handler that takes the payload undecoded. The clock runs from the first `fire`
-until `settled()`; on SQLite every event is fsynced before it is accepted. blinker's `send` stores, queues and awaits
-nothing: it calls a function. huey is a task queue on SQLite, here in the same process with its own consumer: as it
-comes, which is an fsync for each task, and with `fsync=False`.
-"""
+One direct purpose with an `async def` handler takes the payload undecoded. The clock runs from the first `fire` until
+`settled()`; on SQLite every event is fsynced before it is accepted. blinker's `send` stores, queues and awaits nothing:
+it calls a function. huey is a task queue on SQLite, here in the same process with its own consumer: by default, which
+is an fsync for each task, and with `fsync=False`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What does order cost? The same as `in_process.py`, with 10,000 keys of which each has one event handled at a time."""
+"""What does order cost? It is `in_process.py` with 10,000 keys, of each of which one event is handled at a time."""
 
 from __future__ import annotations
 

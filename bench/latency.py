@@ -1,7 +1,7 @@
-"""How soon? One event at a time into an idle dispatcher: from `fire` to the handler, and until `await fire()` is back.
+"""How soon is one event handled? One at a time goes into an idle dispatcher: it measures from `fire` to the handler,
+and until `await fire()` returns.
 
-On SQLite both wait for the disk, so what it costs to write and `fdatasync` 64 KB there stands beside them.
-"""
+On SQLite both wait for the disk, so the time to write and `fdatasync` 64 KB there stands beside them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from harness import PAYLOAD, Options, Row, Table
 
 
 def fired(engine: str, folder: str, events: int) -> tuple[list[float], list[float]]:
-    """Microseconds from `fire` to the handler, and to acceptance."""
+    """Return the microseconds from `fire` to the handler, and to acceptance."""
     return harness.run_loop(_fire(engine, folder, events))
 
 
@@ -46,7 +46,7 @@ async def _fire(engine: str, folder: str, events: int) -> tuple[list[float], lis
 
 
 def synced(folder: str, times: int) -> list[float]:
-    """Microseconds to write and sync 64 KB at the end of a file."""
+    """Return the microseconds to write and sync 64 KB at the end of a file."""
     block, found = os.urandom(64 << 10), []
     with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
         for _ in range(times):

@@ -1,8 +1,7 @@
 """How long does one event take from `fire` in one process, through a server, to the handler in another?
 
-One event at a time: the next is fired when the last was handled, and a moment later, so that each finds everybody
-idle. The time of firing travels in the payload; both processes read the same clock.
-"""
+Events go one at a time: the next is fired a moment after the last was handled, so that each finds all processes idle.
+The time of firing travels in the payload; both processes read the same clock."""
 
 from __future__ import annotations
 
@@ -36,7 +35,7 @@ def measure(
     folder: str,
     events: int,
 ) -> list[float]:
-    """Microseconds, one figure an event."""
+    """Return the microseconds of each event."""
     handled, fired = Pipe(duplex=False)
     with serve(folder) as server, Crew() as crew:
         consumer = crew.start(consume, server.url, FIRST + events, fired)

@@ -1,8 +1,7 @@
 """How many events a second does one `curl --data-binary @file` bring through the HTTP endpoint?
 
-Each line is one event. The clock is around curl: until it has the answer, by which all of them are accepted. What
-uvicorn takes to carry the same file to an app that throws it away stands beside it.
-"""
+Each line is one event. The clock runs around curl, until it has the answer; all events are accepted by then. The time
+in which uvicorn carries the same file to an app that discards it stands beside it."""
 
 from __future__ import annotations
 
@@ -27,7 +26,7 @@ Message = dict[str, Any]
 
 
 async def swallow(scope: Message, receive: Callable[[], Any], send: Callable[[Message], Any]) -> None:
-    """An ASGI app that reads and forgets, and says how many lines there were."""
+    """Read and discard a body, as an ASGI app, and answer with the number of lines."""
     if scope["type"] == "lifespan":
         return
     lines, more = 0, True

@@ -1,10 +1,9 @@
-"""How many events a second go from one process through a server to another, beside what else carries messages?
+"""How many events a second go from one process through a server to another, beside other message brokers?
 
 Producer, server and consumer are three processes. The payload stays undecoded and the consumer counts. The clock
 runs from the first event fired: to the last one accepted, and to the last one handled. Each peer has its own Python
-client, used as its documentation advises: pipelined, in batches, pulled. What a server promises by accepting an event
-stands in each name, for it is what the figures are to be read with.
-"""
+client, used as its documentation advises: pipelined, in batches, pulled. Each name says what the server promises by
+accepting an event, because the figures mean little without it."""
 
 from __future__ import annotations
 
@@ -41,7 +40,7 @@ class System:
     at_least: float | None = None
 
     def measure(self, folder: str, events: int) -> tuple[float, float]:
-        """Events/s to the last handled, and to the last accepted."""
+        """Return the events/s to the last handled, and to the last accepted."""
         events = max(1, events // self.share)
         with self.serve(folder) as server, Crew() as crew:
             consumer = crew.start(self.consume, server.url, events)

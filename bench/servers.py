@@ -1,5 +1,5 @@
-"""The servers that the benchmarks talk to: each on loopback, on a port that the system chose, with what it stores in a
-folder of its own; ended with the `with`."""
+"""The servers that the benchmarks talk to: each listens on loopback, on a port that the system chose, stores in a
+folder of its own, and ends with the `with`."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from urllib.request import urlopen
 
 T = TypeVar("T")
 
-START_S = 20.0
-STOP_S = 10.0
+START_S = 120.0
+STOP_S = 60.0
 
 NATS = """
 host: 127.0.0.1
@@ -54,7 +54,7 @@ class Server:
 
 
 def program(name: str) -> str | None:
-    """Its path: beside this Python, or where the shell finds it."""
+    """Return the path of a program: beside this Python, or where the shell finds it."""
     return shutil.which(name, path=os.path.dirname(sys.executable)) or shutil.which(name)
 
 
@@ -78,7 +78,7 @@ def _nats_url(folder: Path) -> str | None:
 
 @contextmanager
 def nats_cluster(folder: str, nodes: int = 3) -> Iterator[Server]:
-    """JetStream on nodes that replicate for each other, as they come. The URL has them all."""
+    """Run JetStream on nodes that replicate for each other, with NATS's defaults. The URL has them all."""
     routes = [_free_port() for _ in range(nodes)]
     urls, monitors = [], []
     with ExitStack() as stack:
@@ -100,7 +100,7 @@ def nats_cluster(folder: str, nodes: int = 3) -> Iterator[Server]:
 
 
 def _replicates(monitor: int, nodes: int) -> bool:
-    """Whether a node knows the leader and all the others."""
+    """Return whether a node knows the leader and all the others."""
     try:
         with urlopen(f"http://127.0.0.1:{monitor}/jsz") as answer:
             meta = json.load(answer).get("meta_cluster", {})
@@ -123,13 +123,13 @@ def redis(folder: str) -> Iterator[Server]:
 
 @contextmanager
 def nobody(folder: str) -> Iterator[Server]:
-    """An address on which one of the peers can listen itself."""
+    """Yield an address on which one of the peers can listen itself."""
     yield Server(f"tcp://127.0.0.1:{_free_port()}", 0)
 
 
 @contextmanager
 def wind(engine: str, folder: str, scheme: str = "ws") -> Iterator[Server]:
-    """`solarwind serve` on `sqlite`, a store of its own, or on `memory`."""
+    """Run `solarwind serve` on `sqlite`, a store of its own, or on `memory`."""
     with _folder(folder) as path:
         where = ["--engine", "memory://"] if engine == "memory" else ["--data", os.path.join(path, "wind.db")]
         with _started([sys.executable, "-m", "solarwind", "serve", *where, "--port", "0"], path) as process:
@@ -139,7 +139,7 @@ def wind(engine: str, folder: str, scheme: str = "ws") -> Iterator[Server]:
 
 @contextmanager
 def asgi(application: str, folder: str) -> Iterator[Server]:
-    """uvicorn with an app of a file that is beside this one."""
+    """Run uvicorn with an app of a file that is beside this one."""
     with _folder(folder) as path:
         command = [sys.executable, "-m", "uvicorn", application, "--port", "0", "--no-access-log"]
         with _started([*command, "--app-dir", os.path.dirname(os.path.abspath(__file__))], path) as process:

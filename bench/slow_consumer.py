@@ -1,10 +1,9 @@
-"""Do others feel a consumer that cannot keep up? One with a million events pending, on the very topic that they are on.
+"""Does a consumer that cannot keep up slow down others? It has a million events pending, on the same topic as they.
 
 Two servers on sqlite:// have had the same events fired: on one of them nobody else listens, on the other a purpose
-whose handler takes a second an event has them pending, and is at it. A service on each gets events at a steady rate,
-for a moment on one, then on the other, by turns; the first events of each turn do not count. And how much did the
-server grow, at most, from before the million on?
-"""
+whose handler takes a second an event has them pending, and handles them. A service on each gets events at a steady
+rate, for a moment on one, then on the other, in turns; the first events of each turn do not count. It also measures how
+much the server grew, at most, since before the million."""
 
 from __future__ import annotations
 
@@ -32,7 +31,7 @@ Say = Callable[[object], None]
 
 
 def serve_steadily(say: Say, url: str, turns: int, events: int) -> None:
-    """Says when it is ready, and the latencies of all that is fired at a time, once it is handled."""
+    """Say when it is ready, and the latencies of all that is fired at a time, once it is handled."""
     harness.run_loop(_serve_steadily(say, url, turns, events))
 
 
@@ -111,7 +110,8 @@ async def _fire(say: Say, urls: list[str], line: Connection) -> None:
 
 
 def measure(folder: str, events: int, turns: int) -> tuple[list[list[float]], list[list[float]], list[float], int]:
-    """Latencies in turns, without and beside the slow one; how much the two servers grew; how many events pend."""
+    """Return the latencies in turns, without and beside the slow one; how much the two servers grew; how many events
+    pend."""
     with servers.wind("sqlite", folder) as one, servers.wind("sqlite", folder) as other, Crew() as crew:
         both = (one, other)
         steady = [crew.start(serve_steadily, server.url, turns, events) for server in both]

@@ -1,9 +1,8 @@
-"""How soon does somebody go on where an owner was killed, with ten million events pending on one topic?
+"""How soon are events handled again after an owner was killed, with ten million events pending on one topic?
 
-A producer fills the topic for a purpose that nobody is there for. A service comes and handles some of it; then the
-owner is killed with SIGKILL. The service's own process is the one that takes over, for nobody else takes part. The
-clock runs from the kill; to its claim, which it logs; and to the first event that is handled after that.
-"""
+A producer fills the topic for a purpose without instances. A service joins and handles some of them; then the owner is
+killed with SIGKILL. The service's own process is the one that takes over, since no other takes part. The clock runs
+from the kill: to the takeover, which it logs, and to the first event that is handled after that."""
 
 from __future__ import annotations
 
@@ -62,7 +61,7 @@ class Claims(logging.Handler):
 
 
 def goes_on(say: Say, url: str, many: int) -> tuple[float, float, float, float, set[str]]:
-    """Says the owners as soon as it has handled some, and how many pend when it has taken over; gives the times of its
+    """Say the owners as soon as it has handled some, and how many pend when it has taken over; return the times of its
     claim and of the first event after that, and when it has handled `many` more its events/s, its most MiB of memory,
     and who owns the topic."""
     return harness.run_loop(_go_on(say, url, many))
@@ -103,8 +102,8 @@ async def _go_on(say: Say, url: str, many: int) -> tuple[float, float, float, fl
 
 
 def measure(folder: str, replicas: int, events: int) -> tuple[float, ...]:
-    """Events/s while it is filled; s from the kill to the claim, from there to the first event, and from the kill to
-    that one; the most MiB of the owner before, and of the one after; events/s then; events that pend."""
+    """Return the events/s while it is filled; s from the kill to the claim, from there to the first event, and from the
+    kill to that one; the most MiB of the owner before, and of the one after; events/s then; events that pend."""
     with serve(replicas, folder) as server, Crew() as crew:
         url = wind_url(server, replicas)
         owner = crew.start(owns, url, (TOPIC,))

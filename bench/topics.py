@@ -1,4 +1,4 @@
-"""Does an event pay for topics that it is not on? One topic with a purpose, against 10,000 with one fired on."""
+"""Does an event pay for topics that it is not on? One topic with a purpose is compared with one among 10,000."""
 
 from __future__ import annotations
 
