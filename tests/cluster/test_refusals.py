@@ -12,12 +12,14 @@ from time import monotonic
 from typing import Any
 
 import pytest
+from nats.aio.msg import Msg
 
 from ports import Port
 from solarwind import BadArgument, ConflictError, NotAllowed, SolarWind, StoreError, Unavailable
 from solarwind.cluster import owner, session, tail
 from solarwind.cluster.channel import Channel
 from solarwind.cluster.engine import NatsEngine
+from solarwind.cluster.session import Session
 from solarwind.engine import tasks
 from solarwind.testing.contract import on_loop, until
 from store.test_copying import batch
@@ -703,6 +705,48 @@ async def test_a_cluster_without_a_quorum_holds_up_who_runs_and_refuses_who_star
         await wind.settled(60)
         assert sorted(set(handled)) == list(range(50))
         assert handled.count(0) == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [(10005, "no suitable peers for placement, peer offline"), (10049, "could not create the files")],
+)
+@on_loop
+async def test_a_stream_that_cannot_be_made_yet_is_made_later(
+    server: NatsServer, namespace: str, monkeypatch: pytest.MonkeyPatch, code: int, text: str
+) -> None:
+    """A cluster that has just come together may not know all its nodes yet, and refuses to make streams on them."""
+    refused = refuse_streams(monkeypatch, code, text, times=3)
+    async with SolarWind(server.url(namespace)) as wind:
+        await wind.fire("T", 1)
+    assert len(refused) == 3
+
+
+@on_loop
+async def test_who_starts_is_told_why_no_stream_can_be_made(
+    server: NatsServer, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "START_S", 1.0)
+    refuse_streams(monkeypatch, 10005, "no suitable peers for placement, peer offline")
+    await refusal(server.url(namespace), Unavailable, "peer offline", "are all its servers up")
+    refuse_streams(monkeypatch, 10005, "no suitable peers for placement, insufficient storage")
+    await refusal(server.url(namespace), ConflictError, "insufficient storage", "is there room for it")
+
+
+def refuse_streams(monkeypatch: pytest.MonkeyPatch, code: int, text: str, times: int | None = None) -> list[str]:
+    """Let JetStream refuse to make streams, so many times. Return the subjects of what it has refused."""
+    refused: list[str] = []
+    send = Session.ask
+
+    async def ask(self: Session, subject: str, *others: Any, **more: Any) -> Msg:
+        answer = await send(self, subject, *others, **more)
+        if ".STREAM.CREATE." in subject and (times is None or len(refused) < times):
+            refused.append(subject)
+            answer.data = json.dumps({"error": {"code": 400, "err_code": code, "description": text}}).encode()
+        return answer
+
+    monkeypatch.setattr(Session, "ask", ask)
+    return refused
 
 
 @pytest.mark.parametrize("again_s", [tasks.AGAIN_S, 0.0])

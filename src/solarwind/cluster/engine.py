@@ -171,7 +171,7 @@ class NatsEngine(Running, Watched):
         except Refusal as refusal:
             raise refused(refusal, f"open namespace {self.address.namespace!r}") from refusal
         except TimeoutError:
-            raise session.no_quorum(self.address) from None
+            raise self._session.no_quorum() from None
         self._running = True
         self._tasks = Tasks(self._fail)
         self._tasks.spawn(log_durability(self._session, self._layout.settings.replicas), "a look at durability")

@@ -58,6 +58,7 @@ NOT_NOW = (
     *(10158, 10164),  # the same message, or another of the same subject, is being stored just now
     *(10167, 10176, 10210),  # too much at once, or the leader went in the middle of messages that go together
 )
+NO_PEERS = 10005  # not now, if it says "peer offline": a server of the cluster is not known yet
 FORBIDDEN = 0  # not one of JetStream's
 STORE_FAILED = 10077
 FULL = (STORE_FAILED, 10047, 10023, 10028)  # more bytes than the stream, the account or the server may have
@@ -114,6 +115,7 @@ class Session:
         self._last_server = ""  # host and port
         self._doubted: Channel | None = None  # other servers are asked about it just now
         self._waits: Counter[str] = Counter()  # the number of waiting callers, by what they wait for
+        self.no_answer = "it does not answer"  # why there was no answer the last time
 
     @property
     def channel(self) -> Channel:
@@ -202,10 +204,10 @@ class Session:
                     f"expected a NATS server with JetStream at {self.address.shown}, got one without: "
                     "start it with -js, or with `jetstream {}` in its configuration"
                 ) from None
-            except NoAnswer:
-                pass
+            except NoAnswer as error:
+                self.no_answer = str(error)
             await asyncio.sleep(0.3)
-        raise no_quorum(self.address)
+        raise self.no_quorum()
 
     async def _keep(self) -> None:
         """Keep a connection that answers."""
@@ -507,6 +509,7 @@ class Session:
                 try:
                     result = await work()
                 except NoAnswer as error:
+                    self.no_answer = str(error)
                     if not waits:
                         waits = True
                         self._waits[what] += 1
@@ -522,12 +525,12 @@ class Session:
         finally:
             self._waits[what] -= waits
 
-
-def no_quorum(address: Address) -> SolarWindError:
-    """Return the error for users where JetStream does not answer."""
-    return Unavailable(
-        f"expected JetStream at {address.shown} to answer, but it did not: does its cluster have a quorum?"
-    )
+    def no_quorum(self) -> SolarWindError:
+        """Return the error for users where JetStream does not answer."""
+        return Unavailable(
+            f"expected JetStream at {self.address.shown} to answer, but it did not ({self.no_answer}): "
+            "are all its servers up, and does its cluster have a quorum?"
+        )
 
 
 def refused(refusal: Refusal, what: str) -> SolarWindError:
@@ -581,6 +584,7 @@ def _check(answer: dict[str, Any]) -> None:
     if error:
         code, text = int(error.get("err_code", error.get("code", 0))), str(error.get("description"))
         full = code in FULL and (code != STORE_FAILED or any(word in text for word in ("maximum", "no space")))
-        if code in NOT_NOW or (error.get("code") == 503 and not full):
+        offline = code == NO_PEERS and "offline" in text
+        if code in NOT_NOW or offline or (error.get("code") == 503 and not full):
             raise NoAnswer(text)
         raise Refusal(code, text)
