@@ -42,11 +42,10 @@ unit: $(VENV)/.test $(VENV)/.peers $(VENV)/.compiled
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 ## What is too long for each time: contracts that repeat others, the cases that `make test` leaves out of many, further
-## faults, more examples, and a run of each benchmark with few events. What is asked of a cluster under faults has its
-## time limits, so nothing runs beside it.
+## faults, more examples, and a run of each benchmark with few events. Clusters under faults have a target of their own:
+## what is asked of them has time limits, so it wants a machine that does nothing else.
 test-long: $(VENV)/.test $(VENV)/.peers $(VENV)/.prometheus $(VENV)/.bench
 	$(BIN)/python -m pytest -m long -n $(JOBS) --dist worksteal --ignore tests/cluster/test_faults.py
-	$(BIN)/python -m pytest -m long tests/cluster/test_faults.py
 	$(BIN)/python -m pytest -m "hypothesis and not long" -n $(JOBS) --hypothesis-profile long tests/core tests/store
 
 ## Clusters of three nodes under faults of each kind, for so many seconds each: make test-cluster [FAULTS_S=60]
