@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from solarwind import SolarWind
 from solarwind.cluster.forward import _Copier
 from solarwind.cluster.session import NoAnswer, Session
+from solarwind.cluster.store import JetStreamStore
+from solarwind.engine.idle import IdleWaits
 from solarwind.testing.contract import on_loop, until
 
 from .servers import NatsServer
@@ -69,3 +72,53 @@ async def test_what_waits_to_be_copied_travels_together_each_once_and_in_order(
 
 async def _settled(wind: SolarWind, count: int) -> bool:
     return (await wind.statistics()).purposes["parents", "p"].settled == count
+
+
+@on_loop
+async def test_settled_waits_for_what_was_handled_but_not_committed_when_it_looked(
+    server: NatsServer, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What arrives and is handled while `settled` waits for copies leaves no work, but what it fired is nowhere yet
+    where another commit began in between."""
+    store, looked, held = JetStreamStore, asyncio.Event(), asyncio.Event()
+    commit, forwarded, wait = store.commit, store.forwarded, IdleWaits.wait
+    handled: list[int] = []
+
+    async def holding_commit(self: JetStreamStore, *given: Any, **more: Any) -> Any:
+        if handled == [0]:
+            held.set()
+            await looked.wait()
+        return await commit(self, *given, **more)
+
+    async def waiting(self: IdleWaits, purposes: Any) -> None:
+        await wait(self, purposes)
+        if not held.is_set():
+            await wind.fire("others")
+            await held.wait()
+
+    async def looking_late(self: JetStreamStore) -> None:
+        await forwarded(self)
+        if not looked.is_set():
+            await wind.fire("T", 1)
+            await until(lambda: handled == [0, 1])
+            asyncio.get_running_loop().call_soon(looked.set)
+
+    wind = SolarWind(server.url(namespace, streams=1))
+
+    @wind.on("T", purpose="p")
+    async def handle(number: int) -> None:
+        handled.append(number)
+        if number == 1:
+            wind.fire("T", 2)
+
+    @wind.on("others", purpose="q")
+    async def other() -> None: ...
+
+    async with wind:
+        await wind.fire("T", 0)
+        await wind.settled(60)
+        monkeypatch.setattr(store, "commit", holding_commit)
+        monkeypatch.setattr(store, "forwarded", looking_late)
+        monkeypatch.setattr(IdleWaits, "wait", waiting)
+        await wind.settled(60)
+        assert handled == [0, 1, 2]

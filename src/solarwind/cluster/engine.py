@@ -420,11 +420,11 @@ class NatsEngine(Running, Watched):
 
     async def _idle(self, purposes: Collection[tuple[str, str]]) -> None:
         """Wait until the purposes have nothing to do. What one partition's handlers fire may be another's work, so ask
-        all of them until nothing has changed between two times."""
+        all of them until nothing was fired on the purposes' topics between two times."""
         by_partition: dict[int, list[tuple[str, str]]] = {}
         for topic, purpose in purposes:
             by_partition.setdefault(self._layout.partition(topic), []).append((topic, purpose))
-        before: object = None
+        before: list[int] | None = None
         while True:
             self._check_running()
             if self._publisher.unaccepted:
@@ -433,7 +433,10 @@ class NatsEngine(Running, Watched):
                 await Internal.idle(await self._client(partition), some)
             if len(by_partition) < 2:
                 return
-            after = [await Internal.statistics(await self._client(partition)) for partition in by_partition]
+            after = []
+            for partition, some in by_partition.items():
+                topics = (await Internal.statistics(await self._client(partition))).topics
+                after += [topics[topic].fired for topic, _ in some if topic in topics]
             if after == before:
                 return
             before = after

@@ -62,6 +62,7 @@ class Tail:
         self._per_subject = last_per_subject
         self.seen = start - 1  # the sequence of the last message that came, with all of its pieces
         self._reached = start - 1  # of the last one or piece
+        self._gone = 0  # nothing comes any more up to here, as a leader said that may be behind
         self._delivered = 0  # by the present consumer
         self._consumer = ""
         self._is_same = False
@@ -87,14 +88,14 @@ class Tail:
 
     async def until(self, seq: int) -> None:
         """Wait until everything up to that sequence has come."""
-        while max(self.seen, self._reached) < seq and self._task is not None:
+        while max(self.seen, self._reached, self._gone) < seq and self._task is not None:
             self._came.clear()
             try:
                 async with asyncio.timeout(HEARTBEAT_S):
                     await self._came.wait()
             except TimeoutError:
                 if await self._is_more() is False:  # what is missing was deleted
-                    self.seen = max(self.seen, seq)
+                    self._gone = seq
 
     async def _is_more(self) -> bool | None:
         """Return whether the stream's leader has something that did not come yet; None if it does not answer."""

@@ -535,16 +535,21 @@ class LocalEngine(Operations):
 
     async def idle(self, purposes: Collection[tuple[str, str]]) -> None:
         """Wait as `Engine` says. Where what handlers fired arrives from elsewhere, wait until all of it has, and there
-        is still nothing to do."""
+        is nothing to do. What arrived meanwhile may be handled, but not committed yet: then wait once more."""
         while True:
             await self._caught_up()
+            ends = self._ends(purposes)
             await self._idle_waits.wait(purposes)
             if not self.store.shared:
                 return
-            commits = self._commits.number
             await self.store.forwarded()
-            if commits == self._commits.number and not any(self._dispatcher.has_work(*names) for names in purposes):
+            if ends == self._ends(purposes) and not any(self._dispatcher.has_work(*names) for names in purposes):
                 return
+
+    def _ends(self, purposes: Collection[tuple[str, str]]) -> list[int]:
+        """Return how many events were fired on each topic of these purposes."""
+        topics = self._dispatcher.topics
+        return [topics[name].end for name in sorted({topic for topic, _ in purposes}) if name in topics]
 
     def _under_way(self) -> set[object]:
         """See `Clock.start`: leases, reads and the commit."""

@@ -197,6 +197,35 @@ class ServiceRules:
             assert sorted(seen) == ["direct", "fanout"]
 
     @on_loop
+    async def test_settled_waits_for_the_end_of_chains_over_several_topics_each_time(self, place: Place) -> None:
+        wind = place.open()
+        seen: list[str] = []
+
+        @wind.on("a", purpose="p")
+        async def first(left: int) -> None:
+            seen.append("a")
+            if left:
+                wind.fire("a", left - 1)
+                wind.fire("b", left)
+
+        @wind.on("b", purpose="q")
+        async def second(left: int) -> None:
+            seen.append("b")
+            if left == 2:
+                wind.fire("c")
+
+        @wind.on("c", purpose="r")
+        async def third() -> None:
+            seen.append("c")
+
+        async with wind:
+            for _ in range(100):
+                await wind.fire("a", 3)
+                await wind.settled(60)
+                assert sorted(seen) == [*"aaaabbbc"]
+                seen.clear()
+
+    @on_loop
     async def test_statistics_are_a_frozen_record(self, place: Place) -> None:
         """They are a frozen record."""
         wind = place.open()
