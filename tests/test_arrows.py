@@ -33,9 +33,10 @@ FOUNDATION = {
     "logs",
     "shares",
     "text",
+    "timing",
 }
 ARROWS = {
-    "event": {"errors", "payload", "batch"},  # batch: for its annotations only
+    "event": {"errors", "payload", "batch", "timing"},  # batch: for its annotations only
     "names": {"errors"},
     "origin": set(),
     "errors": set(),
@@ -48,6 +49,7 @@ ARROWS = {
     "limits": {"errors", "option_structs"},
     "logs": {"text"},
     "text": set(),
+    "timing": {"errors", "failure", "names"},
     "columns": {"errors", "event", "names", "payload"},
     "batch": {"columns", "errors", "event", "limits", "names", "payload"},
     "records": {"event"},

@@ -16,7 +16,6 @@ from breaking import Once, Unexpected
 from due_log import events
 from solarwind import Event, Later, Retry, SolarWind, StoreError
 from solarwind.batch import Batch
-from solarwind.columns import COLUMN
 from solarwind.core.dispatcher import Dispatcher
 from solarwind.core.log import Stored
 from solarwind.core.state import Change, Snapshot
@@ -142,7 +141,6 @@ async def test_an_engine_whose_background_work_raises_says_so_and_ends_loudly(
 ) -> None:
     monkeypatch.setattr("solarwind.core.dispatcher.PURPOSES_A_TURN", 1)
     monkeypatch.setattr("solarwind.store.writeahead._LOG_BYTES", 1)
-    monkeypatch.setattr(COLUMN["due"], "_check", lambda due: None)  # which refuses it from a producer
     store = Store(str(tmp_path / "wind.db"))
     wind = SolarWind(engine=LocalEngine(store), grace=0)
 

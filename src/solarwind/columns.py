@@ -22,6 +22,7 @@ from .payload import BYTES, JSON
 MAX_TIME = (1 << 62) - 1  # ns since 1970, and from a batch's first event on
 MAX_EXTENSIONS = 64  # for one event
 MAX_EXTENSION_BYTES = 8 << 10  # of UTF-8, names and values of an event together
+TIME_WORDS = 3  # characters that a time counts as: it needs 9 bytes
 _NIL = msgspec.Raw(b"\xc0")
 _OWN_CONTENT = (JSON, BYTES)  # which need no check
 _EXTENSION = re.compile(r"[a-z0-9]{1,64}")
@@ -191,8 +192,8 @@ def _check_packed(value: msgspec.Raw) -> None:
     check_extensions(read_extensions(value))
 
 
-def _refuse_time(value: int) -> None:
-    raise BadArgument(f"expected an event without due and expires, which have no effect yet, got {value}")
+def _any_time(value: int) -> None:
+    """Accept it: what a `Time` may be is checked where it is decoded."""
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -205,8 +206,8 @@ COLUMNS: tuple[Column, ...] = (
     Column("keys", check_key, len),
     Column("ids", check_id, len),
     _Causes("causes", Cause._check, lambda cause: cause._length),
-    Column("due", _refuse_time, lambda time: 0),
-    Column("expires", _refuse_time, lambda time: 0),
+    Column("due", _any_time, lambda time: TIME_WORDS),
+    Column("expires", _any_time, lambda time: TIME_WORDS),
     _Extensions("extensions", _check_packed, lambda extensions: sum(map(len, (*extensions, *extensions.values())))),
 )
 COLUMN = {column.field: column for column in COLUMNS}
@@ -269,6 +270,6 @@ RESERVED = frozenset(
     (
         *("specversion", "id", "type", "source", "time", "datacontenttype", "data", "partitionkey"),
         *("causationid", "causationpurpose", "causationversion", "causekind", "causename", "correlationid"),
-        *("purpose", "attempt", "token"),
+        *("purpose", "attempt", "token", "duetime", "expirytime"),
     )
 )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args
 
 import msgspec
 
 from . import payload as codec
 from .errors import BadArgument
+from .timing import time_of
 
 if TYPE_CHECKING:
     from .batch import Batch
@@ -19,7 +20,6 @@ CauseKind = Literal["event", "user", "schedule", "machine", "application"]
 _KINDS = get_args(CauseKind)
 _SUCH_AS = "such as Cause.user('alice')"
 MAX_CAUSE = 1_000  # characters of an id, purpose or root
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Cause(msgspec.Struct, frozen=True, array_like=True):
@@ -196,7 +196,7 @@ class Event(msgspec.Struct, eq=False, repr_omit_defaults=True):
     @property
     def time(self) -> datetime:
         """When it was fired, UTC; `time_ns` keeps the nanoseconds that a datetime does not hold."""
-        return _EPOCH + timedelta(microseconds=self.time_ns // 1000)
+        return time_of(self.time_ns)
 
     @property
     def machine(self) -> str:
@@ -226,6 +226,18 @@ class Event(msgspec.Struct, eq=False, repr_omit_defaults=True):
     @property
     def key(self) -> str | None:
         return self._of.batch.key(self._index)
+
+    @property
+    def due(self) -> datetime | None:
+        """When it was due, UTC, where it was fired for later; else None."""
+        due = self._of.batch.due(self._index)
+        return None if due is None else time_of(due)
+
+    @property
+    def expires(self) -> datetime | None:
+        """From when on it is not handed out any more, UTC; None for never."""
+        expires = self._of.batch.expires(self._index)
+        return None if expires is None else time_of(expires)
 
     @property
     def extensions(self) -> dict[str, str]:

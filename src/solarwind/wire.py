@@ -19,6 +19,7 @@ from .core import effects
 from .core.effects import Failure
 from .core.spans import Spans
 from .errors import BadArgument, ProtocolError, SolarWindError
+from .timing import ns_of, time_of
 
 SUBPROTOCOL = "solarwind.v1"
 PATH = "/v1/connect"
@@ -28,7 +29,6 @@ MAX_AUTHORS = 10_000  # further ones on a connection
 MAX_LISTED = 1 << 17  # edges of spans, failures or ids, in one message
 MAX_NAMED = 1 << 14  # purposes, likewise: more than a connection has instances
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX_AGO_US = 10**15
 _MAX_NS = (1 << 63) - 1
 
@@ -335,22 +335,13 @@ class StatisticsItem(msgspec.Struct, array_like=True, frozen=True):
 # Times and errors -----------------------------------------------------------------------------------------------
 
 
-def ns_of(time: datetime) -> int:
-    """Return ns since 1970, to the microsecond."""
-    return (time - _EPOCH) // timedelta(microseconds=1) * 1000
-
-
-def time_of(ns: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=ns // 1000)
-
-
 def pack_since(since: str | datetime | timedelta) -> str | int:
     """Return it as what a message can carry, at most 292 years ago or after 1970: beyond all history."""
     if isinstance(since, datetime):
         try:
             return min(max(0, ns_of(since.astimezone(UTC))), _MAX_NS)
         except (OverflowError, ValueError):  # so far away that its time in UTC is none
-            return _MAX_NS if since.year > _EPOCH.year else 0
+            return _MAX_NS if since.year > 1970 else 0
     if isinstance(since, timedelta):
         return -min(max(1, since // timedelta(microseconds=1) * 1000), _MAX_NS)
     return since

@@ -24,9 +24,8 @@ from solarwind.cluster.namespace import open_namespace
 from solarwind.cluster.publish import Publisher
 from solarwind.cluster.session import Raw, Session
 from solarwind.cluster.store import JetStreamStore
-from solarwind.columns import COLUMN
 from solarwind.engine.local import LocalEngine
-from solarwind.errors import BadArgument, StoreError
+from solarwind.errors import StoreError
 from solarwind.limits import Limits
 from solarwind.store.delays import Delayed
 from solarwind.testing import FakeClock
@@ -157,7 +156,6 @@ async def test_an_owner_that_cannot_release_goes_on_and_its_process_is_not_ready
 async def test_an_event_that_a_producer_delays_is_in_the_due_log_of_its_owner_and_in_no_stream_before_it_is_due(
     server: NatsServer, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(COLUMN["due"], "_check", lambda due: None)  # which refuses it from a process that is no owner
     seen: list[int] = []
     url = server.url(namespace, streams=1)
     async with SolarWind(url) as wind, SolarWind(url) as producer:
@@ -174,18 +172,6 @@ async def test_an_event_that_a_producer_delays_is_in_the_due_log_of_its_owner_an
         assert isinstance(wind.engine, NatsEngine)
         (owner,) = wind.engine._owners.mine.values()
         assert await owner.engine.store.delays.count() == 1
-
-
-@on_loop
-async def test_an_event_with_a_due_time_is_refused_while_producers_cannot_delay_any(
-    server: NatsServer, namespace: str
-) -> None:
-    url = server.url(namespace, streams=1)
-    async with SolarWind(url) as wind, SolarWind(url) as producer:
-        await wind.purposes()
-        with pytest.raises(BadArgument, match="without due and expires, which have no effect yet"):
-            await producer.engine.submit(events("T", 1, due=[1 << 61]))
-        assert "T" not in (await wind.statistics()).topics
 
 
 class TestRules(DueLogRules):

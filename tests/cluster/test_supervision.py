@@ -27,7 +27,6 @@ from solarwind.cluster.publish import Publisher
 from solarwind.cluster.session import Session
 from solarwind.cluster.store import JetStreamStore
 from solarwind.cluster.tail import Tail
-from solarwind.columns import COLUMN
 from solarwind.engine.history import Trimmer
 from solarwind.engine.release import Releaser
 from solarwind.peer.client import Client
@@ -140,7 +139,6 @@ async def test_a_background_task_that_raises_is_logged_and_all_purposes_go_on(
     server: NatsServer, namespace: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     steps = Steps(monkeypatch)
-    monkeypatch.setattr(COLUMN["due"], "_check", lambda due: None)  # which refuses it from a producer
     monkeypatch.setattr("solarwind.cluster.log.PURGE_AFTER", 8)
     caplog.set_level(logging.WARNING)
     first, second = one_of_each(2)

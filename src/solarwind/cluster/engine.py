@@ -368,6 +368,7 @@ class NatsEngine(Running, Watched):
     async def _delay(self, batch: Batch) -> None:
         """Have the owner accept a batch with due times: only it writes the due-log, and in the topic's stream the batch
         would be handed out at once. Raise what the owner refuses."""
+        self._owners.participate_where_nobody_does()
         client = await self._client_of(batch.topic)
         await client.submit(batch)
 

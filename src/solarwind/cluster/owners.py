@@ -155,6 +155,11 @@ class Owners:
             self._tasks.spawn(self._send_heartbeat(), "a heartbeat")
             self._wake.set()
 
+    def participate_where_nobody_does(self) -> None:
+        """Let this process own partitions from now on, if no other does: it needs an owner."""
+        if not any(member.takes_part for member in self.members.values()):
+            self.participate()
+
     def _back(self) -> None:
         """Subscribe again: the subscriptions were lost with the connection. A process that was not heard of meanwhile
         may well live."""

@@ -13,6 +13,7 @@ from ..batch import Batch
 from ..errors import ProtocolError
 from ..event import Event, HandOut
 from ..records import DeadLetter, EventInfo, Outcome, PurposeStatistics, Statistics, TopicStatistics, Trace
+from ..timing import ns_of, time_of
 
 T = TypeVar("T")
 
@@ -109,12 +110,12 @@ def _read_statistics(items: list[Any]) -> Statistics:
 
 
 def _pack_letter(letter: DeadLetter) -> wire.DeadItem:
-    return wire.DeadItem(_pack_event(letter.event), letter.error, letter.attempts, wire.ns_of(letter.time))
+    return wire.DeadItem(_pack_event(letter.event), letter.error, letter.attempts, ns_of(letter.time))
 
 
 def _read_letter(item: Any) -> DeadLetter:
     found: wire.DeadItem = _read(item, wire.DeadItem)
-    return DeadLetter(_event(found.batch), found.error, found.attempts, wire.time_of(found.time_ns))
+    return DeadLetter(_event(found.batch), found.error, found.attempts, time_of(found.time_ns))
 
 
 def _pack_info(info: EventInfo) -> wire.EventItem:

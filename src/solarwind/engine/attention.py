@@ -14,7 +14,7 @@ import msgspec
 
 from ..errors import StoreError
 from ..records import Attention, AttentionKind
-from ..wire import time_of
+from ..timing import time_of
 from .nobody import way_out, without
 from .rest import Rest
 

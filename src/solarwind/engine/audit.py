@@ -20,7 +20,7 @@ from ..errors import ConflictError, SolarWindError
 from ..records import AuditEntry
 from ..store.base import Full
 from ..store.definitions import Definitions
-from ..wire import time_of
+from ..timing import time_of
 from .answers import Page
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..origin import this_process
 from ..records import Histogram, InstanceInfo, StoreInfo
-from ..wire import time_of
+from ..timing import time_of
 
 if TYPE_CHECKING:
     from ..core.instance import Instance

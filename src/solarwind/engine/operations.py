@@ -42,7 +42,7 @@ from ..records import (
 )
 from ..store.base import Store
 from ..store.definitions import Definitions
-from ..wire import time_of
+from ..timing import time_of
 from . import attention, audit, outcomes
 from .answers import Page
 from .arguments import (

@@ -22,7 +22,7 @@ from ..event import Event, HandOut
 from ..records import EventInfo, Histogram, Outcome, VersionTimes
 from ..store.base import Store
 from ..text import time_text
-from ..wire import time_of
+from ..timing import time_of
 
 if TYPE_CHECKING:
     from ..core.dispatcher import Dispatcher

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..core.versions import states
 from ..records import Difference, FiredSample, Result, RolloutInfo, VersionInfo
-from ..wire import time_of
+from ..timing import time_of
 from .outcomes import histogram
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ..core.purpose import Purpose
 from ..core.rates import SPANS, Rates
 from ..records import PurposeRates, RateCounts, RateHistory
-from ..wire import time_of
+from ..timing import time_of
 from .clock import Clock
 from .rest import GENTLE_S, Pace, Rest, pace
 from .tasks import Tasks

@@ -36,7 +36,9 @@ class ProducerBuffer:
 
     Before `open` and after `close` it refuses events."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, *, later: bool = False) -> None:
+        """What enters its topic `later` is in a buffer of its own: it goes another way than the rest."""
+        self._later = later
         self.open_groups: dict[str, Group] = {}  # by topic
         # Only payloads above `small` are counted as they come: as many small ones as fit into a batch are half a batch.
         self.small = limits.batch_bytes // limits.batch_events // 2
@@ -218,7 +220,7 @@ class ProducerBuffer:
     def _new(self, topic: str, content: str) -> Group:
         if not self.open_groups and not self._full:
             self._flush_soon()
-        producer, first = self._numbers.allocate(topic, 0)
+        producer, first = self._numbers.allocate(topic, 0, later=self._later)
         if self._recent is not None:
             self._recent.straighten()
             ORDER.note(self._recent.times[-1])
@@ -239,7 +241,7 @@ class ProducerBuffer:
 
     def _close(self, topic: str) -> Group:
         group = self.open_groups[topic]
-        self._numbers.allocate(topic, len(group.payloads))
+        self._numbers.allocate(topic, len(group.payloads), later=self._later)
         group.straighten()
         ORDER.note(group.times[-1])
         if self._recent is group:

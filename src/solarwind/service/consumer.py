@@ -330,13 +330,13 @@ class Consumer:
             failed, returned = [], None
 
     def _seal(self, fired: Sequence[Fired]) -> list[Batch]:
-        by_topic: dict[str, list[Fired]] = {}
+        together: dict[tuple[str, bool], list[Fired]] = {}  # what is delayed apart from the rest
         for each in fired:
-            by_topic.setdefault(each.topic, []).append(each)
+            together.setdefault((each.topic, "due" in each.attributes), []).append(each)
         batches = []
-        for topic, events in by_topic.items():
+        for (topic, later), events in together.items():
             for part in _parts(events, self._limits):
-                producer, first = self._numbers.allocate(topic, len(part))
+                producer, first = self._numbers.allocate(topic, len(part), later=later)
                 batches.append(
                     seal(
                         topic,

@@ -9,24 +9,25 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from threading import get_ident
-from typing import Any, TypedDict, Unpack
+from time import time_ns
+from typing import Any, Unpack
 from weakref import WeakSet
 
 import msgspec
 
-from ..columns import check_extensions
 from ..engine.base import Engine
 from ..errors import BadArgument, Busy
 from ..event import Cause, Event
 from ..failure import Reject
 from ..limits import Limits
 from ..names import check_id, check_key, check_topic
-from ..options import check_flag, check_payloads, check_seconds
+from ..options import check_payloads
 from ..payload import BYTES, encode
 from .buffer import ProducerBuffer
+from .fire_options import FireOptions, read_options
 from .group import ORDER, Group, IdNumbers
 from .receipts import HELD_BYTES, Fired, HeldEvents, HeldReceipt, Receipt, Receipts, SentReceipt
 from .runner import handling
@@ -49,19 +50,9 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
-class FireOptions(TypedDict, total=False):
-    """What `fire` may be given besides a payload. As separate keywords, each would cost every event that has none."""
-
-    key: str | None
-    id: str | None
-    cause: Cause | Event | None
-    extensions: Mapping[str, str] | None
-    now: bool
-    within: float | timedelta | None
-
-
 class Firing:
-    """The part of a `SolarWind` that fires. Events fired on other threads have a buffer of their own."""
+    """The part of a `SolarWind` that fires. Events fired on other threads have a buffer of their own, and so have those
+    that enter their topic later."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -69,7 +60,9 @@ class Firing:
         self._thread_id = 0
         self._buffer = ProducerBuffer(limits)
         self._foreign = ProducerBuffer(limits)  # fired from other threads
-        self._foreign_lock = threading.Lock()
+        self._later = ProducerBuffer(limits, later=True)  # to be delayed, from any thread
+        self._buffers = (self._buffer, self._foreign, self._later)
+        self._foreign_lock = threading.Lock()  # for all but the first
         self._forked = ""  # why it is of no use in this process
 
     def _leave_behind(self) -> None:
@@ -80,8 +73,8 @@ class Firing:
         )
         self._home = None
         self._foreign_lock = threading.Lock()  # a thread that is not here may hold the other
-        self._buffer.leave_behind(self._forked)
-        self._foreign.leave_behind(self._forked)
+        for buffer in self._buffers:
+            buffer.leave_behind(self._forked)
 
     def _begin_firing(self, loop: asyncio.AbstractEventLoop, engine: Engine) -> None:
         """Accept events from here on, on this thread and loop, and on others."""
@@ -90,43 +83,44 @@ class Firing:
         _STARTED.add(self)
         self._numbers = IdNumbers(engine.author)
         self._buffer.open(loop, engine, partial(loop.call_soon, self._flush))
-        self._foreign.open(loop, engine, partial(loop.call_soon_threadsafe, self._flush_foreign))
+        for buffer in (self._foreign, self._later):
+            buffer.open(loop, engine, partial(loop.call_soon_threadsafe, self._flush_locked, buffer))
 
     async def _drain_fired(self) -> None:
         """Wait until all that was fired is accepted or refused."""
-        self._flush()
-        self._flush_foreign()
-        await self._buffer.drain()
-        await self._foreign.drain()
+        self._flush_all()
+        for buffer in self._buffers:
+            await buffer.drain()
 
     @property
     def _all_accepted(self) -> bool:
-        return self._buffer.empty and self._foreign.empty
+        return all(buffer.empty for buffer in self._buffers)
 
     async def _end_firing(self, grace: float) -> None:
         """Refuse further events, and wait for those that were fired, for `grace` seconds; then give up the rest."""
-        self._buffer.close()
-        with self._foreign_lock:
-            self._foreign.close()
+        self._close_all()
         try:
             async with asyncio.timeout(grace):
                 await self._drain_fired()
         except TimeoutError:
             pass
         finally:
-            given_up = self._buffer.give_up_all() + self._foreign.give_up_all()
-            if given_up:
-                log.error(_GIVEN_UP, given_up, grace)
+            self._give_up_all(grace)
             _STARTED.discard(self)
 
     def _give_up_fired(self, grace: float) -> None:
         """Give up what is not accepted once `grace` has passed, because the process is to end."""
-        self._flush()
-        self._flush_foreign()
-        self._buffer.close()
+        self._flush_all()
+        self._close_all()
+        self._give_up_all(grace)
+
+    def _close_all(self) -> None:
         with self._foreign_lock:
-            self._foreign.close()
-        given_up = self._buffer.give_up_all() + self._foreign.give_up_all()
+            for buffer in self._buffers:
+                buffer.close()
+
+    def _give_up_all(self, grace: float) -> None:
+        given_up = sum([buffer.give_up_all() for buffer in self._buffers])
         if given_up:
             log.error(_GIVEN_UP, given_up, grace)
 
@@ -136,7 +130,10 @@ class Firing:
         Await the result to wait until the event is accepted (durable, where the store is); its `.id` is known at once.
         Inside a handler the event is held until the handler returns and committed together with the settle, unless
         `now`; the handled event is then its cause. `key` orders it for keyed purposes. The same `id` fired again is
-        acknowledged and not stored again. `extensions` are texts by name that go with it, such as `traceparent`: at
+        acknowledged and not stored again. With `at`, a datetime with a time zone, or `after`, a delay from now on,
+        it is accepted now and enters its topic when it is due; until then `cancel` takes it back. It is not handed out
+        any more once it `expires`: at a datetime, or so long from now on. A delay is seconds, a timedelta, or a text
+        such as "5m", of ten years at most. `extensions` are texts by name that go with it, such as `traceparent`: at
         most 64, and 8 KiB together. `payload` is anything JSON can carry, or bytes. What the handler of a shadow fires
         is dropped, also with `now`, and so is what states a shadow's event as its `cause` outside of handlers.
 
@@ -157,24 +154,10 @@ class Firing:
 
     def _fire_with(self, topic: str, data: bytes, content: str, handled: Event | None, options: FireOptions) -> Receipt:
         """Fire what is more than a payload, inside a handler, or from another thread."""
-        attributes: dict[str, Any] = {}
-        after, now, seconds, cause = 0, False, None, handled
-        for name, value in options.items():
-            if name == "key" and value is not None:
-                attributes["keys"] = check_key(value)
-            elif name in _ATTRIBUTES:
-                if value is not None:
-                    field, check = _ATTRIBUTES[name]
-                    attributes[field] = check(value)
-                    if isinstance(value, Event):
-                        after, cause = value.time_ns, handled or value
-            elif name == "now":
-                now = check_flag("now", value)
-            elif name == "within":
-                seconds = None if value is None else check_seconds("within", value, some=True)
-            else:
-                raise TypeError(f"fire() got an unexpected keyword argument {name!r}")
+        attributes, now, seconds, cause = read_options(options, self._wall)
+        after = cause.time_ns if cause is not None else 0
         if handled is not None:
+            cause = handled
             after = max(after, handled.time_ns)
             if not now and self._holds(handled):
                 check_topic(topic)
@@ -186,21 +169,26 @@ class Firing:
             self._check_depth(attributes["causes"], handled)
         if cause is not None and cause.shadow:
             return self._drop(topic, [(data, content, attributes)], after)[0]
-        if seconds is None and get_ident() == self._thread_id:
+        later = "due" in attributes
+        if seconds is None and not later and get_ident() == self._thread_id:
             return self._buffer.add_with(topic, data, content, attributes, after)
-        with self._thread_buffer() as buffer, buffer.whole(topic, apart=seconds is not None):
+        with self._buffer_for(later) as buffer, buffer.whole(topic, apart=seconds is not None):
             receipt = buffer.add_with(topic, data, content, attributes, after)
         self._limit(buffer, [receipt], seconds)
         return receipt
 
+    def _wall(self) -> int:
+        """Return the time from which delays count, in ns since 1970: the dispatcher's, where it is in this process."""
+        return time_ns() if self._home is None else self._home.service_clock.wall()
+
     @contextmanager
-    def _thread_buffer(self) -> Iterator[ProducerBuffer]:
-        """Yield the buffer for the calling thread."""
-        if get_ident() == self._thread_id:
+    def _buffer_for(self, later: bool) -> Iterator[ProducerBuffer]:
+        """Yield the buffer for the calling thread, or for what is delayed."""
+        if get_ident() == self._thread_id and not later:
             yield self._buffer
         else:
             with self._foreign_lock:
-                yield self._foreign
+                yield self._later if later else self._foreign
 
     def _limit(self, buffer: ProducerBuffer, receipts: Sequence[SentReceipt], within: float | None) -> None:
         """Give up events that are not accepted within so many seconds from now."""
@@ -233,14 +221,17 @@ class Firing:
         *,
         keys: Iterable[str | None] | None = None,
         ids: Iterable[str | None] | None = None,
+        at: datetime | None = None,
+        after: float | timedelta | str | None = None,
+        expires: datetime | float | timedelta | str | None = None,
         cause: Cause | Event | None = None,
         extensions: Mapping[str, str] | None = None,
         now: bool = False,
         within: float | timedelta | None = None,
     ) -> Receipts:
         """Fire an event for each payload; they travel together. `key` is one for all, or a function of the payload;
-        `keys` has one for each. `ids` has an id for each, so that they may be fired again. `cause` and `extensions`
-        apply to all of them. `now` and `within`: see `fire`.
+        `keys` has one for each. `ids` has an id for each, so that they may be fired again. The other options are
+        those of `fire`, for all of them.
 
         Awaiting the result waits until all are accepted; `.ids` are known at once. Raise what `fire` raises, and then
         nothing is fired. Small payloads without a key cost least this way."""
@@ -250,10 +241,12 @@ class Firing:
         bytes_ = [data for data, _ in encoded]
         longest = max(bytes_, key=len, default=b"")
         self._buffer.check_size(topic, longest)
-        check_flag("now", now)
-        seconds = None if within is None else check_seconds("within", within, some=True)
+        options = FireOptions(
+            at=at, after=after, expires=expires, cause=cause, extensions=extensions, now=now, within=within
+        )
+        stated, now, seconds, source = read_options(options, self._wall)
         its_keys, its_ids = _keys(given, key, keys), _column("ids", ids, len(given), check_id)
-        stated, after = _stated(cause, extensions)
+        earliest = source.time_ns if source is not None else 0
         handled = handling.get()
         if its_keys is None and its_ids is None and not stated and handled is None and seconds is None:
             contents = {content for _, content in encoded}
@@ -265,20 +258,19 @@ class Firing:
             for at, (data, content) in enumerate(encoded)
         ]
         if handled is not None:
-            after = max(after, handled.time_ns)
+            earliest, source = max(earliest, handled.time_ns), handled
             if not now and self._holds(handled):
                 self._check_held(handled, sum(HELD_BYTES + len(data) for data, *_ in events))
-                return Receipts([self._hold(handled, topic, *event, after) for event in events])
+                return Receipts([self._hold(handled, topic, *event, earliest) for event in events])
             stated.setdefault("causes", Cause.event(handled))
             for _, _, attributes in events:
                 attributes.setdefault("causes", stated["causes"])
         if "causes" in stated:
             self._check_depth(stated["causes"], handled)
-        source = handled or cause
-        if isinstance(source, Event) and source.shadow:
-            return Receipts(self._drop(topic, events, after))
-        with self._thread_buffer() as buffer, buffer.whole(topic, apart=seconds is not None):
-            receipts = [buffer.add_with(topic, *event, after) for event in events]
+        if source is not None and source.shadow:
+            return Receipts(self._drop(topic, events, earliest))
+        with self._buffer_for("due" in stated) as buffer, buffer.whole(topic, apart=seconds is not None):
+            receipts = [buffer.add_with(topic, *event, earliest) for event in events]
         self._limit(buffer, receipts, seconds)
         return Receipts(receipts)
 
@@ -328,22 +320,19 @@ class Firing:
         except Exception as error:  # else nothing would be sent any more
             self._buffer.refuse_all(error)
 
-    def _flush_foreign(self) -> None:
+    def _flush_all(self) -> None:
+        self._flush()
+        for buffer in (self._foreign, self._later):
+            self._flush_locked(buffer)
+
+    def _flush_locked(self, buffer: ProducerBuffer) -> None:
         try:
             with self._foreign_lock:
-                groups = self._foreign.pop_groups()
-            self._foreign.send(groups)
+                groups = buffer.pop_groups()
+            buffer.send(groups)
         except Exception as error:
             with self._foreign_lock:
-                self._foreign.refuse_all(error)
-
-
-_ATTRIBUTES: dict[str, tuple[str, Callable[[Any], Any]]] = {
-    "key": ("keys", check_key),
-    "id": ("ids", check_id),
-    "cause": ("causes", Cause.of),
-    "extensions": ("extensions", check_extensions),
-}
+                buffer.refuse_all(error)
 
 
 def _name_options() -> None:
@@ -358,16 +347,6 @@ def _name_options() -> None:
 
 
 _name_options()
-
-
-def _stated(cause: Cause | Event | None, extensions: Mapping[str, str] | None) -> tuple[dict[str, Any], int]:
-    """Return the attributes for these options, and the time in ns before which the event cannot have been fired."""
-    stated: dict[str, Any] = {}
-    if cause is not None:
-        stated["causes"] = Cause.of(cause)
-    if extensions is not None:
-        stated["extensions"] = check_extensions(extensions)
-    return stated, cause.time_ns if isinstance(cause, Event) else 0
 
 
 def _end_timer(timer: asyncio.TimerHandle, accepted: asyncio.Future[None]) -> None:

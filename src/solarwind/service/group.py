@@ -24,14 +24,15 @@ class IdNumbers:
 
     def __init__(self, author: bytes = b"") -> None:
         self.author = author
-        self._next: dict[str, tuple[int, int]] = {}
+        self._next: dict[tuple[str, bool], tuple[int, int]] = {}
 
-    def allocate(self, topic: str, count: int) -> tuple[int, int]:
-        """Return the producer, and the first of `count` numbers."""
-        producer, first = self._next.get(topic) or (0, MAX_NUMBERS)
+    def allocate(self, topic: str, count: int, *, later: bool = False) -> tuple[int, int]:
+        """Return the producer, and the first of `count` numbers. What enters its topic `later` has a producer of its
+        own, so that the numbers of the others arrive in their order."""
+        producer, first = self._next.get((topic, later)) or (0, MAX_NUMBERS)
         if first + count >= MAX_NUMBERS:
             producer, first = secrets.randbelow(MAX_PRODUCERS), secrets.randbelow(MAX_NUMBERS // 2)
-        self._next[topic] = (producer, first + count)
+        self._next[topic, later] = (producer, first + count)
         return producer, first
 
 
