@@ -76,6 +76,24 @@ class DelayingPlace:
             found += [(each.due, int(each.batch.payload(index))) for each in page for index in range(len(each.batch))]
         assert await delays.count() == len(found)
         assert await delays.next_due() == (found[0][0] if found else None)
+        of_topics = [await self.listed_of(topic) for topic in await delays.topics()]
+        assert sorted(found) == sorted(each for some in of_topics for each in some)
+        return found
+
+    async def listed_of(self, topic: str) -> list[tuple[int, int]]:
+        """Return what is delayed of a topic, and check that what is counted and found of it is the same."""
+        found: list[tuple[int, int]] = []
+        after = (-1, -1)
+        delays = self.store.delays
+        while page := await delays.page(after, 100, topic):
+            after = page[-1].place
+            for each in page:
+                ids = [each.batch.id(index) for index in range(len(each.batch))]
+                places = [there.place for id in ids[:2] if (there := await delays.find(topic, id)) is not None]
+                assert places == [each.place] * len(ids[:2])
+                found += [(each.due, int(each.batch.payload(index))) for index in range(len(ids))]
+        assert (await delays.topics())[topic] == (len(found), found[0][0])
+        assert await delays.find(topic, "no such id") is None
         return found
 
 
@@ -258,6 +276,7 @@ class DueLogRules:
         assert await delays.cancel("T", batch.id(1))
         assert not await delays.cancel("T", batch.id(1))
         assert not await delays.cancel("U", batch.id(0))
+        assert not await delays.cancel("T", batch.id(0), now=10), "it is due"
         assert await place.listed() == [(10, 1), (10, 3)]
         await place.release(10)
         assert not await delays.cancel("T", batch.id(0))

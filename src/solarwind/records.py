@@ -74,6 +74,9 @@ class PurposeStatistics(msgspec.Struct, frozen=True):
     For a fan-out these count copies since the dispatcher started: `pending` in its instances' buffers, `settled`
     handled, and `dropped` without an instance, from a full buffer, or because the handler raised.
 
+    `expired` counts the events that it did not get because they had expired, since the purpose exists; for a fan-out
+    copies.
+
     `key_missing` counts the events that a keyed purpose found without a key, since the dispatcher started.
 
     `state` is "paused" until it is resumed; else "nobody up" where events pend for which no instance is at work; else
@@ -102,6 +105,7 @@ class PurposeStatistics(msgspec.Struct, frozen=True):
     rates: PurposeRates = PurposeRates()
     version_states: tuple[str, ...] = ()
     times: tuple[VersionTimes, ...] = ()
+    expired: int = 0
 
 
 class Statistics(msgspec.Struct, frozen=True):
@@ -371,6 +375,7 @@ class Outcome(msgspec.Struct, frozen=True):
     - "waiting" for a retry `until` then
     - "settled" by that instance: handed out at `since`, and `ended` then
     - "dead": a dead letter since `ended`, of that `error`
+    - "expired": it had expired when it would have been handed out, and was not, `ended` then
     - "discarded": it was a dead letter, which an operator has discarded
     - "copied": handed out as copies by a fan-out, which keeps nothing of an event, or dropped
     - "not for it": accepted before the purpose was there, or passed over
@@ -380,7 +385,7 @@ class Outcome(msgspec.Struct, frozen=True):
     """
 
     purpose: str
-    state: Literal["pending", "in hand", "waiting", "settled", "dead", "discarded", "copied", "not for it"]
+    state: Literal["pending", "in hand", "waiting", "settled", "dead", "expired", "discarded", "copied", "not for it"]
     version: int | None = None
     machine: str = ""
     process: str = ""

@@ -178,13 +178,6 @@ def test_extensions_of_somebody_else_are_looked_at(extensions: Any, words: str) 
     assert words in str(caught.value)
 
 
-@pytest.mark.parametrize("field", ["due", "expires"])
-def test_a_time_that_has_no_effect_yet_is_refused_of_somebody_else(field: str) -> None:
-    batch = seal("T", [b"1"], [1], producer=1, first=1, machine="m", process="p", **{field: [5]})
-    with pytest.raises(BadArgument, match="without due and expires"):
-        batch.check(Limits())
-
-
 @given(times, producers, st.integers(0, MAX_NUMBERS - 1))
 def test_an_id_says_where_its_event_is(time: int, producer: int, sequence: int) -> None:
     id = make_id(time, producer, sequence)

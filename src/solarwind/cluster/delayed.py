@@ -7,12 +7,14 @@ it among what handlers fired. All of it is stored with commits, so only the owne
 inbox      what is not sorted yet, in the order accepted
 time       key: due time, batch, part; value: a batch
 id         key: topic and id, as hashes; value: the key of the entry that has the event
+of         key: a topic, as a hash; value: its name, and how many events of it there are
+           key: the same and the key of an entry; value: nothing
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from hashlib import sha256
 from typing import NamedTuple, Protocol
 
@@ -21,7 +23,7 @@ import msgspec
 from ..batch import Batch, read_id
 from ..core.log import Stored
 from ..errors import ProtocolError, StoreError
-from ..store.delays import BEGINNING, PAGE_BYTES, RELEASE_BYTES, Delayed, Entry, check_due, only, without
+from ..store.delays import BEGINNING, PAGE_BYTES, RELEASE_BYTES, Delayed, DelayedCount, Entry, check_due, only, without
 from .known import History
 from .layout import Layout
 from .log import CommitLog
@@ -29,13 +31,16 @@ from .pages import ROLLUP, Draft, Pages, PageSizes
 from .pieces import Message
 
 INBOX_BYTES = 1 << 20  # more is sorted before the next is put in
-EVENTS_TOGETHER = 256  # sorted or released in one commit: each may change a page of its own
+EVENTS_TOGETHER = 192  # sorted or released in one commit: each may change a page of its own
 # Ids are looked up one by one, so their pages are small; entries are read from the nearest on.
 TIMES = PageSizes(64 << 10, max_changes=32, in_memory=8)
 IDS = PageSizes(8 << 10, max_changes=16, in_memory=64)
+OF_TOPICS = PageSizes(16 << 10, max_changes=16, in_memory=16)
 PART_BITS = 16  # of an entry's number; above them is the batch's
 
 _encode = msgspec.msgpack.Encoder().encode
+_LAST = b"\xff" * 16  # behind the keys of all entries
+_decode_count = msgspec.msgpack.Decoder(tuple[str, int]).decode
 _decode = msgspec.msgpack.Decoder(list[tuple[int, int, bytes]]).decode
 
 
@@ -66,6 +71,7 @@ class StreamDueLog:
         self._subject = layout.kept(partition, "due.")
         self._times = Pages(f"{self._subject}time.", log.kept, TIMES)
         self._ids = Pages(f"{self._subject}id.", log.kept, IDS)
+        self._of = Pages(f"{self._subject}of.", log.kept, OF_TOPICS)
         self._inbox: list[Entry] = []
         self._is_open = False
 
@@ -119,6 +125,7 @@ class StreamDueLog:
         if not nothing:
             self._times.open(await self._log.kept_subjects(f"{self._subject}time.*"))
             self._ids.open(await self._log.kept_subjects(f"{self._subject}id.*"))
+            self._of.open(await self._log.kept_subjects(f"{self._subject}of.*"))
             for data in (await self._log.kept([inbox])).get(inbox, []):
                 try:
                     self._inbox = [Entry(due, number, Batch.read(each)) for due, number, each in _decode(data)]
@@ -130,6 +137,7 @@ class StreamDueLog:
         keys = [_keys_of(each.batch) for each in some]
         ids = await self._ids.draft(key for by_id in keys for key in by_id.values())
         times = await self._times.draft(filter(None, [ids.get(key) for by_id in keys for key in by_id.values()]))
+        of = await self._of.draft(_topic_key(each.batch.topic) for each in some)
         events = self.size.events
         for (due, number, batch), by_id in zip(some, keys, strict=True):
             taken = await self._history.known(batch)
@@ -139,25 +147,27 @@ class StreamDueLog:
                     taken.add(id)
                     new.append(index)
             if new:
-                _put(ids, times, due, number, batch if len(new) == len(batch) else batch.select(new), by_id)
+                _put(ids, times, of, due, number, batch if len(new) == len(batch) else batch.select(new), by_id)
                 events += len(new)
-        await self._store(ids, times, Size(events, self.size.accepted), inbox=rest)
+        await self._store(ids, times, of, Size(events, self.size.accepted), inbox=rest)
 
     async def _store(
         self,
         ids: Draft,
         times: Draft,
+        of: Draft,
         size: Size,
         *,
         inbox: list[Entry] | None = None,
         released: Sequence[Batch] = (),
     ) -> None:
-        pages = [*await ids.messages(), *await times.messages()]
+        pages = [*await ids.messages(), *await times.messages(), *await of.messages()]
         if inbox is not None:
             pages.append(self._inbox_message(inbox))
         await self._commit(pages, released, size)
         ids.stored()
         times.stored()
+        of.stored()
         self.size = size
         self._inbox = self._inbox if inbox is None else inbox
 
@@ -166,6 +176,7 @@ class StreamDueLog:
         async with self._lock:
             self._times.purged(subjects)
             self._ids.purged(subjects)
+            self._of.purged(subjects)
 
     # What becomes of it -------------------------------------------------------------------------------
 
@@ -178,14 +189,18 @@ class StreamDueLog:
                 keys = [key for each in entries for key in _keys_of(each.batch).values()]
                 ids = await self._ids.draft()
                 times = await self._times.draft(_key(each.due, each.number) for each in entries)
+                of = await self._of.draft(_topic_key(each.batch.topic) for each in entries)
                 for key in keys:
                     ids.remove(key)
                 for each in entries:
                     times.remove(_key(each.due, each.number))
+                    _count(of, each.batch.topic, -len(each.batch))
+                    if rest is None or each is not entries[-1]:
+                        of.remove(_topic_key(each.batch.topic) + _key(each.due, each.number))
                 if rest is not None:
                     times.put(_key(rest.due, rest.number), rest.batch.data)
                 size = self.size._replace(events=self.size.events - len(keys))
-                await self._store(ids, times, size, released=[each.batch for each in entries])
+                await self._store(ids, times, of, size, released=[each.batch for each in entries])
         return []
 
     async def _due(self, now: int) -> tuple[list[Entry], Entry | None]:
@@ -217,15 +232,37 @@ class StreamDueLog:
             await self._sort()
             return self.size.events
 
-    async def cancel(self, topic: str, id: str) -> bool:
-        return await self._cut_out(topic, id)
+    async def topics(self) -> dict[str, DelayedCount]:
+        found: dict[str, DelayedCount] = {}
+        async with self._lock:
+            await self._sort()
+            after = b""
+            while (of_topic := await anext(self._of.entries(after), None)) is not None:
+                topic, events = _read_count(of_topic[1])
+                async for key, _ in self._of.entries(of_topic[0]):
+                    found[topic] = DelayedCount(events, int.from_bytes(key[8:16], "big"))
+                    break
+                after = of_topic[0] + _LAST  # behind its entries
+        return found
+
+    async def find(self, topic: str, id: str) -> Entry | None:
+        async with self._lock:
+            await self._sort()
+            id_key = _topic_key(topic) + _id_key(id)
+            ids = await self._ids.draft([id_key])
+            times = await self._times.draft(filter(None, [ids.get(id_key)]))
+            return _find(ids, times, id_key, id)
+
+    async def cancel(self, topic: str, id: str, now: int = -1) -> bool:
+        return await self._cut_out(topic, id, now=now)
 
     async def move(self, topic: str, id: str, due: int) -> bool:
         check_due(due)
         return await self._cut_out(topic, id, due)
 
-    async def _cut_out(self, topic: str, id: str, due: int | None = None) -> bool:
-        """Remove an event; put it back where it has a new due time. Return False where it is not there."""
+    async def _cut_out(self, topic: str, id: str, due: int | None = None, now: int = -1) -> bool:
+        """Remove an event; put it back where it has a new due time. Return False where it is not there, or due at
+        `now`."""
         async with self._lock:
             await self._sort()
             id_key = _topic_key(topic) + _id_key(id)
@@ -234,32 +271,48 @@ class StreamDueLog:
             times = await self._times.draft(filter(None, [place]))
             events, accepted = self.size
             entry = _find(ids, times, id_key, id)
-            if entry is None:
+            if entry is None or entry.due <= now:
                 return False
+            of = await self._of.draft([_topic_key(topic)])
             rest = without(entry.batch, id)
             if rest is None:
                 times.remove(_key(entry.due, entry.number))
+                of.remove(_topic_key(topic) + _key(entry.due, entry.number))
             else:
                 times.put(_key(entry.due, entry.number), rest.data)
+            _count(of, topic, -1)
             if due is None:
                 ids.remove(id_key)
-                await self._store(ids, times, Size(events - 1, accepted))
+                await self._store(ids, times, of, Size(events - 1, accepted))
             else:
-                _put(ids, times, due, (accepted + 1) << PART_BITS, only(entry.batch, id), {id: id_key})
-                await self._store(ids, times, Size(events, accepted + 1))
+                _put(ids, times, of, due, (accepted + 1) << PART_BITS, only(entry.batch, id), {id: id_key})
+                await self._store(ids, times, of, Size(events, accepted + 1))
             return True
 
-    async def page(self, after: tuple[int, int] = BEGINNING, max_bytes: int = PAGE_BYTES) -> list[Entry]:
+    async def page(
+        self, after: tuple[int, int] = BEGINNING, max_bytes: int = PAGE_BYTES, topic: str | None = None
+    ) -> list[Entry]:
         found: list[Entry] = []
         async with self._lock:
             await self._sort()
             start = b"" if after == BEGINNING else _key(after[0], max(0, after[1]))
-            async for key, data in self._times.entries(start):
+            async for key, data in self._times.entries(start) if topic is None else self._entries_of(topic, start):
                 max_bytes -= len(data)
                 if found and max_bytes < 0:
                     break
                 found.append(_entry(key, data))
         return found
+
+    async def _entries_of(self, topic: str, after: bytes) -> AsyncIterator[tuple[bytes, bytes]]:
+        """Yield the entries of a topic by time, behind that one."""
+        of_topic = _topic_key(topic)
+        async for key, _ in self._of.entries(of_topic + after):
+            if not key.startswith(of_topic):
+                return
+            place = key[len(of_topic) :]
+            data = (await self._times.draft([place])).get(place)
+            if data is not None:
+                yield place, data
 
 
 def _divided(inbox: Sequence[Entry]) -> tuple[list[Entry], list[Entry]]:
@@ -280,11 +333,31 @@ def _divided(inbox: Sequence[Entry]) -> tuple[list[Entry], list[Entry]]:
     return some, []
 
 
-def _put(ids: Draft, times: Draft, due: int, number: int, batch: Batch, keys: dict[str, bytes]) -> None:
+def _put(ids: Draft, times: Draft, of: Draft, due: int, number: int, batch: Batch, keys: dict[str, bytes]) -> None:
     key = _key(due, number)
     times.put(key, batch.data)
+    of.put(_topic_key(batch.topic) + key, b"")
+    _count(of, batch.topic, len(batch))
     for id in _ids_of(batch):
         ids.put(keys[id], key)
+
+
+def _count(of: Draft, topic: str, more: int) -> None:
+    """Count so many more events of a topic."""
+    key = _topic_key(topic)
+    data = of.get(key)
+    events = more if data is None else _read_count(data)[1] + more
+    if events:
+        of.put(key, _encode((topic, events)))
+    else:
+        of.remove(key)
+
+
+def _read_count(data: bytes) -> tuple[str, int]:
+    try:
+        return _decode_count(data)
+    except msgspec.MsgspecError as error:
+        raise _foreign("a page by topic", error) from None
 
 
 def _find(ids: Draft, times: Draft, id_key: bytes, id: str) -> Entry | None:

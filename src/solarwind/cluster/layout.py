@@ -10,6 +10,7 @@ SOLARWIND_<ns>_state    solarwind.<ns>.state.<p>.log.commit               one me
                         solarwind.<ns>.state.<p>.kept.due.inbox           the due-log: what is not sorted yet,
                         solarwind.<ns>.state.<p>.kept.due.time.<key>      its pages by due time,
                         solarwind.<ns>.state.<p>.kept.due.id.<key>        and those that find a place by an id
+                        solarwind.<ns>.state.<p>.kept.due.of.<key>        or by a topic, and count its events
 KV_SOLARWIND_<ns>       $KV.SOLARWIND_<ns>.settings, .owner.<p>           a key-value bucket
                         $KV.SOLARWIND_<ns>.definition.<kind>.<hash>
                         solarwind.<ns>.live.heartbeat, .hello, .node.<node>.>, .client.<link>  not stored

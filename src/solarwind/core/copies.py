@@ -99,10 +99,11 @@ class Copies:
         """Hand an instance as many of its copies as it has room for, unless its purpose is paused."""
         if not instance.copies or self._dispatcher.instances[instance.id][1].paused:
             return
-        instance.quota = MAX_ROOM
+        instance.quota, purpose = MAX_ROOM, self._dispatcher.instances[instance.id][1]
         while instance.copies and instance.free:
             stored, picks = instance.pop_copies(instance.free)
-            self._lease(instance, stored, picks, now)
+            if left := self._dispatcher.expiry.leave_out_copies(purpose, stored, picks, now):
+                self._lease(instance, stored, left, now)
 
     def _lease(self, instance: Instance, stored: Stored, picks: Sequence[int], now: int) -> None:
         lease = Lease(self._dispatcher.next_number(), instance, Spans.of(picks), stored=stored)

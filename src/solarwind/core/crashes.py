@@ -132,6 +132,9 @@ class Crashes:
         if stored is None:
             self._dispatcher.fetch(track, position)
             return True
+        if not self._dispatcher.expiry.leave_out(track, stored, [position], now):
+            track.last_attempts.pop(0)
+            return False
         process.closed = False  # for the exchange to see that they have room
         for each in candidates:
             each.quota = MAX_ROOM

@@ -32,6 +32,7 @@ from .copies import Copies
 from .crashes import Crashes
 from .effects import Failure, Fetch, Offer, Report
 from .exchange import Direct, Exchange, Portions
+from .expiry import MAX_TOGETHER, Expiry
 from .facts import Note
 from .instance import MAX_LAST_ERROR, MAX_ROOM, Instance, Lease
 from .log import Log, Stored
@@ -56,6 +57,7 @@ class Dispatcher(Registry):
         super().__init__(log, random, **how)
         self.copies = Copies(self)
         self.crashes = Crashes(self)
+        self.expiry = Expiry(self)
         self.shadows = Shadows(self)
         self.versions = Versions(self)
 
@@ -182,6 +184,10 @@ class Dispatcher(Registry):
                 return
             if not self._hand_to(track, exchange, found, ready, now):
                 return
+            if track.left_out >= MAX_TOGETHER:
+                track.left_out = 0
+                self._looking[track] = None
+                return
 
     def _pass_others(self, track: Track) -> None:
         """Go past events of other tracks, because there is nobody to whom the track's own could be handed out."""
@@ -213,6 +219,10 @@ class Dispatcher(Registry):
         """Hand out what was found next to the instances that are ready. Return whether there may be more to hand
         out."""
         stored, picks, suspicious = found
+        if stored.batch.header.expires is not None:
+            picks = self.expiry.leave_out(track, stored, picks, now)
+            if not picks:
+                return True
         if suspicious and track.is_last_attempt(picks[0]):
             self.crashes.set_aside(track, stored, picks, now)
             return True

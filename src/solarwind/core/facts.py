@@ -28,7 +28,7 @@ class Note(msgspec.Struct, array_like=True, gc=False):
 
     topic: str
     purpose: str
-    verdict: Literal["settled", "dead"]
+    verdict: Literal["settled", "dead", "expired"]
     edges: list[int]
     version: int
     origin: str
@@ -39,7 +39,7 @@ class Note(msgspec.Struct, array_like=True, gc=False):
 
     def attempts(self, position: int) -> int:
         """Return how many attempts the event at that position took."""
-        return next((tried for at, tried in self.tried if at == position), 1)
+        return next((tried for at, tried in self.tried if at == position), int(self.verdict != "expired"))
 
 
 def divided(notes: Iterable[Note], size: int) -> dict[tuple[str, int], list[Note]]:

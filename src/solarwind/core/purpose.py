@@ -45,6 +45,7 @@ class Purpose:
         self.silent: Counter[int] = Counter()  # how many of these are
         self.dropped = 0
         self.copies_handled = 0
+        self.copies_expired = 0
         # Copies that are held back until those who keep up have room: (batch, from where on, whose they are).
         self.held: deque[tuple[Stored, int, list[tuple[int, Spans]]]] | None = None  # made when first needed
         self.held_bytes = 0  # of those batches
@@ -269,6 +270,10 @@ class Purpose:
     @property
     def settled(self) -> int:
         return sum([track.state.settled for track in self.tracks.values()]) + self.copies_handled
+
+    @property
+    def expired(self) -> int:
+        return sum([track.state.expired for track in self.tracks.values()]) + self.copies_expired
 
     @property
     def retried(self) -> int:

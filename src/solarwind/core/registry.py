@@ -66,10 +66,12 @@ class Registry:
         limits: Limits | None = None,
         home: str = "",
         exchanges: Exchanges | None = None,
+        wall: Callable[[int], int] = lambda now: now,
     ) -> None:
-        """`exchanges` are those that it hands out by; by default the ones that come with Solar Wind. `keep_ns` is for
-        topics whose history has no setting of its own; `durable` says whether changes are committed to something that
-        survives the process, which is `home` (see `Join.process`)."""
+        """`wall` returns the wall clock's time, by which events expire, in ns since 1970; by default `now`. `exchanges`
+        are those that it hands out by; by default the ones that come with Solar Wind. `keep_ns` is for topics whose
+        history has no setting of its own; `durable` says whether changes are committed to something that survives the
+        process, which is `home` (see `Join.process`)."""
         self.topics: dict[str, Topic] = {}
         self.instances: dict[int, tuple[Instance, Purpose]] = {}
         # Those of whose events some have no instance at work, and since when; 0 since before this dispatcher.
@@ -78,6 +80,7 @@ class Registry:
         self.limits = limits or Limits()
         self.log = log
         self.random = random
+        self.wall = wall
         self._keep_ns = keep_ns
         self.durable = durable
         self._home = home

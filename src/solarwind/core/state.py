@@ -91,6 +91,7 @@ class Change(msgspec.Struct, array_like=True):
     retried: int = 0
     passed: Spans = msgspec.field(default_factory=Spans)  # in another track, and what is settled in between
     paused: int | None = None  # when, in ns since 1970; 0 when it is resumed
+    expired: Spans = msgspec.field(default_factory=Spans)  # done with, but not handled: it was too late
 
 
 class Snapshot(msgspec.Struct, array_like=True):
@@ -113,6 +114,7 @@ class Snapshot(msgspec.Struct, array_like=True):
     paused: int = 0
     created_at: int = 0
     died_at: int = 0
+    expired: int = 0
 
 
 class State:
@@ -126,6 +128,7 @@ class State:
         "died_at",
         "done",
         "due",
+        "expired",
         "floor",
         "paused",
         "purpose",
@@ -157,6 +160,7 @@ class State:
         self.reach = 0
         self.settled = 0
         self.retried = 0
+        self.expired = 0  # events
         self.copied_from: int | None = None  # while its exchange does not pend: no event from here on does
 
     def apply(self, change: Change) -> None:
@@ -190,6 +194,9 @@ class State:
         self._finish(change.passed)  # what is settled may be in it, and then nothing is left to be done
         self._finish(change.settled)
         self._finish(change.skipped)
+        if change.expired:
+            self.expired += len(change.expired)
+            self._finish(change.expired)
         for letter in change.dead:
             self._finish(Spans((letter.position, letter.position + 1)))
             self.dead_count += letter.position not in self.dead
@@ -276,6 +283,7 @@ class State:
             self.paused,
             self.created_at,
             self.died_at,
+            self.expired,
         )
 
     @classmethod
@@ -296,6 +304,7 @@ class State:
         state.paused = snapshot.paused
         state.created_at = snapshot.created_at
         state.died_at = snapshot.died_at
+        state.expired = snapshot.expired
         return state
 
 

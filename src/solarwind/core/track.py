@@ -48,6 +48,7 @@ class Track:
         self._limits = limits
         self.leases: dict[int, Lease] = {}
         self.margin = MARGIN
+        self.left_out = 0  # expired events, since other work had its turn
         self.key_missing = 0  # events without a key that keyed handing out came upon
         self.keyless_to = 0  # those below were counted
         self.fetching = False
@@ -263,6 +264,7 @@ class Track:
         walk = self._backlog.walk if self._backlog is not None else None
         if walk is not None:
             walk.finish(change.settled)  # of what is skipped it begins anew
+            walk.finish(change.expired)
             if change.dead:
                 walk.finish(Spans.of(letter.position for letter in change.dead))
             change.passed.update(walk.pop_passed())
@@ -280,11 +282,15 @@ class Track:
                 self._backlog.finish(change.settled)
             if change.skipped:
                 self._backlog.finish(change.skipped)
+            if change.expired:
+                self._backlog.finish(change.expired)
             if change.dead:
                 self._backlog.finish(Spans.of(letter.position for letter in change.dead))
         if change.skipped:
             self.delayed.intersection_update(self.state.due)
             self.suspects.difference_update(change.skipped)
+        if change.expired and self.suspects:
+            self.suspects.difference_update(change.expired)
         if change.passed and self.suspects:
             self.suspects.difference_update(change.passed)
         return change

@@ -88,6 +88,7 @@ class LocalEngine(Operations):
             limits=limits,
             home=home,
             exchanges=registered,
+            wall=lambda now: self._clock.wall(),
         )
         self._receivers: dict[int, Receiver] = {}
         self._delivered: list[Receiver] = []  # to those, and not flushed

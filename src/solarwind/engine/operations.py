@@ -170,6 +170,7 @@ class Operations(Running, Watched):
             retried=purpose.retried,
             dead=purpose.dead_count,
             dropped=purpose.dropped,
+            expired=purpose.expired,
             key_missing=purpose.key_missing,
             state=purpose.state(end),
             oldest=None if fired_at is None else time_of(fired_at),

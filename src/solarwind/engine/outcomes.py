@@ -7,7 +7,7 @@ it (`core/facts.py`). A question reads the notes of the events that it is about,
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
@@ -32,6 +32,11 @@ if TYPE_CHECKING:
     from ..core.track import Track
 
 Found = dict[int, Stored]  # positions of events, and the batches that they are in
+_OVER: dict[str, Literal["settled", "expired", "discarded"]] = {
+    "settled": "settled",
+    "expired": "expired",
+    "dead": "discarded",
+}  # what became of an event that is over, by what was noted of it last
 Outcomes = tuple[Outcome, ...]  # of an event, by the names of purposes
 
 
@@ -132,7 +137,7 @@ def _with_note(outcome: Outcome, note: Note | None, position: int) -> Outcome:
     if note is None:
         return msgspec.structs.replace(outcome, state="not for it") if outcome.state == "settled" else outcome
     machine, _, process = note.origin.partition("/")
-    state = outcome.state if note.verdict == outcome.state else "discarded" if outcome.state == "settled" else "dead"
+    state = "dead" if outcome.state == "dead" else _OVER[note.verdict]
     return Outcome(
         outcome.purpose,
         state,

@@ -47,6 +47,7 @@ _COUNTERS = {
     "settled": "Events that the purpose is done with.",
     "retried": "Attempts that failed and were to be made again.",
     "dropped": "Copies that a fan-out did not hand out, or whose handler raised.",
+    "expired": "Events that were not handed out because they had expired.",
     "key_missing": "Events that a keyed purpose found without a key.",
 }
 # The fields of a version.

@@ -6,6 +6,7 @@ trace. `CommitCache.apply` updates memory after the database has committed.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from zlib import crc32
 
@@ -57,11 +58,13 @@ class CommitCache:
         topics: dict[str, TopicLog] | None = None,
         since: dict[database.Track, int] | None = None,
         last: CommitRow = NOTHING,
+        delayed: Counter[str] | None = None,
     ) -> None:
         self.topics = topics or {}
         self.last = last
         self.since = since or {}  # track -> its first commit since its snapshot; ascending
         self.producers: dict[tuple[int, int, bytes], int] = {}  # (topic, producer, author) -> the number after its last
+        self.delayed = delayed or Counter()  # events in the due-log, by topic
 
     def apply(self, plan: Plan, changes: Sequence[Change], snapshots: Sequence[Snapshot]) -> None:
         """Bring memory up to date with the database."""
@@ -74,6 +77,10 @@ class CommitCache:
         if len(self.producers) > _MAX_PRODUCERS:
             self.producers.clear()  # what is missing is looked up
         self.producers.update(plan.producers)
+        for name, count in plan.delayed.items():
+            self.delayed[name] += count
+            if not self.delayed[name]:
+                del self.delayed[name]
         for change in changes:
             key = change.topic, change.purpose, change.track
             if change.retired:
@@ -117,6 +124,7 @@ class Plan:
         self.new_topics: dict[str, int] = {}
         self.ends: dict[str, tuple[int, int, int, int]] = {}  # topic -> its id, end, last sum and bytes
         self.producers: dict[tuple[int, int, bytes], int] = {}
+        self.delayed: Counter[str] = Counter()  # by topic, how many events more the due-log has
 
     def write(
         self,

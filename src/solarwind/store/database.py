@@ -33,7 +33,7 @@ from .faults import note_cause
 from .files import read_start
 from .paths import refuse_name
 
-FORMAT = 9  # in the lowest bits of SQLite's `user_version`; above them is the file's life
+FORMAT = 10  # in the lowest bits of SQLite's `user_version`; above them is the file's life
 _FORMAT_BITS = 0xFF
 
 Track = tuple[str, str, int]  # topic, purpose and the number of the track
@@ -88,6 +88,8 @@ CREATE TABLE delayed(
     whole INTEGER NOT NULL, -- the sum of the row
     data BLOB NOT NULL);
 CREATE INDEX nearest ON delayed(due);
+-- In the order of a topic's page, and with what counting asks for, so that it never touches the bodies.
+CREATE INDEX nearest_of ON delayed(topic, due, row, count);
 CREATE TABLE delayed_ids(id TEXT, topic TEXT, row INTEGER NOT NULL, PRIMARY KEY(id, topic)) WITHOUT ROWID;
 CREATE INDEX of_delayed ON delayed_ids(row);
 """

@@ -6,7 +6,8 @@ A `Plan` writes it within a commit; queries run on the read thread.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol, TypeVar
 from zlib import crc32
 
@@ -19,13 +20,25 @@ from ..errors import ProtocolError, StoreError
 from . import database
 from .commits import Plan
 from .database import select, value
-from .delays import BEGINNING, PAGE_BYTES, RELEASE_BYTES, RELEASE_ROWS, Delayed, Entry, check_due, only, without
+from .delays import (
+    BEGINNING,
+    PAGE_BYTES,
+    RELEASE_BYTES,
+    RELEASE_ROWS,
+    Delayed,
+    DelayedCount,
+    Entry,
+    check_due,
+    only,
+    without,
+)
 
 T = TypeVar("T")
 Accept = Callable[[apsw.Connection], object]
 
 RELEASE_S = 0.02  # for which other commits may be held up
 _ROW = "due, row, topic, count, whole, data"
+_OF_ID = f"SELECT {_ROW} FROM delayed WHERE row = (SELECT row FROM delayed_ids WHERE id = ? AND topic = ?)"
 _encode_json = msgspec.json.Encoder().encode
 
 
@@ -39,6 +52,11 @@ class Database(Protocol):
     """A database file that is open, or will be."""
 
     path: str
+
+    @property
+    def delayed_events(self) -> Mapping[str, int]:
+        """How many events the due-log has of each topic."""
+        ...
 
     async def ask(self, question: Callable[[apsw.Connection], T]) -> T:
         """Run a query on the read thread."""
@@ -63,8 +81,21 @@ class StoredDueLog:
     async def count(self) -> int:
         return int(await self._database.ask(lambda reader: value(reader, "SELECT count(*) FROM delayed_ids")))
 
-    async def cancel(self, topic: str, id: str) -> bool:
-        return await self._commit(lambda plan: cut_out(self._database.path, plan, topic, id) is not None)
+    async def topics(self) -> dict[str, DelayedCount]:
+        query = "SELECT value, (SELECT min(due) FROM delayed WHERE topic = value) FROM json_each(?)"
+        counts = dict(self._database.delayed_events)
+        topics = _encode_json(list(counts))
+        found = await self._database.ask(lambda reader: list(select(reader, query, (topics,)))) if counts else ()
+        return {topic: DelayedCount(counts[topic], due) for topic, due in found if due is not None}
+
+    async def find(self, topic: str, id: str) -> Entry | None:
+        path = self._database.path
+        return await self._database.ask(
+            lambda reader: next((read_entry(path, *row) for row in select(reader, _OF_ID, (id, topic))), None)
+        )
+
+    async def cancel(self, topic: str, id: str, now: int = -1) -> bool:
+        return await self._commit(lambda plan: cut_out(self._database.path, plan, topic, id, now) is not None)
 
     async def move(self, topic: str, id: str, due: int) -> bool:
         check_due(due)
@@ -77,10 +108,18 @@ class StoredDueLog:
 
         return await self._commit(work)
 
-    async def page(self, after: tuple[int, int] = BEGINNING, max_bytes: int = PAGE_BYTES) -> list[Entry]:
-        query = f"SELECT {_ROW} FROM delayed WHERE (due, row) > (?, ?) ORDER BY due, row"
+    async def page(
+        self, after: tuple[int, int] = BEGINNING, max_bytes: int = PAGE_BYTES, topic: str | None = None
+    ) -> list[Entry]:
+        of_topic, topics = ("", ()) if topic is None else ("topic = ? AND ", (topic,))
+        query = f"SELECT {_ROW} FROM delayed WHERE {of_topic}(due, row) > (?, ?) ORDER BY due, row"
         path = self._database.path
-        return await self._database.ask(lambda reader: list(_some(path, reader, query, after, max_bytes)))
+        return await self._database.ask(lambda reader: list(_some(path, reader, query, (*topics, *after), max_bytes)))
+
+
+def counted(connection: apsw.Connection) -> Counter[str]:
+    """Return how many events there are of each topic."""
+    return Counter(dict(select(connection, "SELECT topic, sum(count) FROM delayed GROUP BY topic")))
 
 
 def add(plan: Plan, delayed: Sequence[Delayed]) -> None:
@@ -117,6 +156,7 @@ def insert(plan: Plan, delayed: Sequence[Delayed]) -> None:
         whole = _sum(due, batch.topic, len(batch), batch.data)
         rows.append((number, due, batch.topic, len(batch), whole, batch.data))
         ids += [(batch.id(index), batch.topic, number) for index in range(len(batch))]
+        plan.delayed[batch.topic] += len(batch)
     plan.connection.executemany("INSERT INTO delayed VALUES (?, ?, ?, ?, ?, ?)", rows)
     plan.connection.executemany("INSERT INTO delayed_ids VALUES (?, ?, ?)", ids)
 
@@ -135,11 +175,12 @@ def release(path: str, plan: Plan, now: int) -> list[Stored]:
     return [each for each in stored if each is not None]
 
 
-def cut_out(path: str, plan: Plan, topic: str, id: str) -> Batch | None:
-    """Remove the event and return it as a batch; None where it was not there."""
-    query = f"SELECT {_ROW} FROM delayed WHERE row = (SELECT row FROM delayed_ids WHERE id = ? AND topic = ?)"
-    for row in list(select(plan.connection, query, (id, topic))):
+def cut_out(path: str, plan: Plan, topic: str, id: str, now: int = -1) -> Batch | None:
+    """Remove the event and return it as a batch; None where it was not there, or is due at `now`."""
+    for row in list(select(plan.connection, _OF_ID, (id, topic))):
         entry = read_entry(path, *row)
+        if entry.due <= now:
+            return None
         rest = without(entry.batch, id)
         if rest is None:
             _forget(plan, entry)
@@ -148,6 +189,7 @@ def cut_out(path: str, plan: Plan, topic: str, id: str) -> Batch | None:
             columns = len(rest), _sum(entry.due, topic, len(rest), rest.data), rest.data
             plan.connection.execute(query, (*columns, entry.number))
             plan.connection.execute("DELETE FROM delayed_ids WHERE id = ? AND topic = ?", (id, topic))
+            plan.delayed[topic] -= 1
         plan.finish()
         return only(entry.batch, id)
     return None
@@ -156,10 +198,11 @@ def cut_out(path: str, plan: Plan, topic: str, id: str) -> Batch | None:
 def _forget(plan: Plan, entry: Entry) -> None:
     plan.connection.execute("DELETE FROM delayed WHERE row = ?", (entry.number,))
     plan.connection.execute("DELETE FROM delayed_ids WHERE row = ?", (entry.number,))
+    plan.delayed[entry.batch.topic] -= len(entry.batch)
 
 
 def _some(
-    path: str, connection: apsw.Connection, query: str, values: tuple[int, ...], max_bytes: int
+    path: str, connection: apsw.Connection, query: str, values: tuple[int | str, ...], max_bytes: int
 ) -> Iterator[Entry]:
     """Yield the first rows of a query: at least one, then up to `max_bytes`."""
     found = 0

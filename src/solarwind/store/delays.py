@@ -8,8 +8,9 @@ just been fired. The due-log takes no memory for each event.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Callable, Sequence
-from itertools import takewhile
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice, takewhile
 from typing import NamedTuple, Protocol
 
 from ..batch import Batch
@@ -43,6 +44,13 @@ class Entry(NamedTuple):
         return self.due, self.number
 
 
+class DelayedCount(NamedTuple):
+    """How many events of a topic are delayed, and when the next of them is due, in ns since 1970."""
+
+    events: int
+    next: int
+
+
 class DueLog(Protocol):
     """The due-log of a store; `Store.commit` adds to it. Methods raise `StoreError` where they fail."""
 
@@ -61,16 +69,27 @@ class DueLog(Protocol):
         """Return the number of events."""
         ...
 
-    async def cancel(self, topic: str, id: str) -> bool:
-        """Remove an event, durably. Return False where it is not there (any more)."""
+    async def topics(self) -> dict[str, DelayedCount]:
+        """Return how many events of each topic there are. Topics without any are left out."""
+        ...
+
+    async def find(self, topic: str, id: str) -> Entry | None:
+        """Return the entry that has an event; None where it is not there (any more)."""
+        ...
+
+    async def cancel(self, topic: str, id: str, now: int = -1) -> bool:
+        """Remove an event, durably. Return False where it is not there (any more), or due at `now`."""
         ...
 
     async def move(self, topic: str, id: str, due: int) -> bool:
         """Change an event's due time, durably. Return False where it is not there (any more)."""
         ...
 
-    async def page(self, after: tuple[int, int] = BEGINNING, max_bytes: int = PAGE_BYTES) -> list[Entry]:
-        """Return the next entries after that place: at least one if there is any, then up to `max_bytes`."""
+    async def page(
+        self, after: tuple[int, int] = BEGINNING, max_bytes: int = PAGE_BYTES, topic: str | None = None
+    ) -> list[Entry]:
+        """Return the next entries after that place, of one topic or of all: at least one if there is any, then up to
+        `max_bytes`."""
         ...
 
 
@@ -110,6 +129,8 @@ class MemoryDueLog:
         self._append = append
         self._entries: list[Entry] = []
         self._places: dict[tuple[str, str], tuple[int, int]] = {}  # by topic and id
+        self._of_topics: dict[str, list[tuple[int, int]]] = {}  # the places of each topic's entries, in order
+        self._events: Counter[str] = Counter()  # by topic
         self._number = 0
         self.bytes = 0  # about how much memory it needs
 
@@ -132,6 +153,8 @@ class MemoryDueLog:
 
     def _put(self, entry: Entry) -> None:
         insort(self._entries, entry, key=_place)
+        insort(self._of_topics.setdefault(entry.batch.topic, []), entry.place)
+        self._events[entry.batch.topic] += len(entry.batch)
         self.bytes += entry.batch.weight
         for index in range(len(entry.batch)):
             self._places[entry.batch.topic, entry.batch.id(index)] = entry.place
@@ -141,6 +164,12 @@ class MemoryDueLog:
         self._forget(entry)
 
     def _forget(self, entry: Entry) -> None:
+        topic = entry.batch.topic
+        places = self._of_topics[topic]
+        del places[bisect_left(places, entry.place)]
+        self._events[topic] -= len(entry.batch)
+        if not places:
+            del self._of_topics[topic], self._events[topic]
         self.bytes -= entry.batch.weight
         for index in range(len(entry.batch)):
             del self._places[entry.batch.topic, entry.batch.id(index)]
@@ -159,8 +188,15 @@ class MemoryDueLog:
     async def count(self) -> int:
         return len(self._places)
 
-    async def cancel(self, topic: str, id: str) -> bool:
-        return self._cut_out(topic, id) is not None
+    async def topics(self) -> dict[str, DelayedCount]:
+        return {topic: DelayedCount(self._events[topic], places[0][0]) for topic, places in self._of_topics.items()}
+
+    async def find(self, topic: str, id: str) -> Entry | None:
+        place = self._places.get((topic, id))
+        return None if place is None else self._entries[self._at(place)]
+
+    async def cancel(self, topic: str, id: str, now: int = -1) -> bool:
+        return self._cut_out(topic, id, now) is not None
 
     async def move(self, topic: str, id: str, due: int) -> bool:
         check_due(due)
@@ -169,9 +205,9 @@ class MemoryDueLog:
             self._insert(due, batch)
         return batch is not None
 
-    def _cut_out(self, topic: str, id: str) -> Batch | None:
+    def _cut_out(self, topic: str, id: str, now: int = -1) -> Batch | None:
         place = self._places.get((topic, id))
-        if place is None:
+        if place is None or place[0] <= now:
             return None
         entry = self._entries[self._at(place)]
         self._drop(entry)
@@ -180,10 +216,17 @@ class MemoryDueLog:
             self._put(entry._replace(batch=rest))
         return only(entry.batch, id)
 
-    async def page(self, after: tuple[int, int] = BEGINNING, max_bytes: int = PAGE_BYTES) -> list[Entry]:
+    async def page(
+        self, after: tuple[int, int] = BEGINNING, max_bytes: int = PAGE_BYTES, topic: str | None = None
+    ) -> list[Entry]:
         found: list[Entry] = []
-        for index in range(bisect_right(self._entries, after, key=_place), len(self._entries)):
-            entry = self._entries[index]
+        entries: Iterable[Entry]
+        if topic is None:
+            entries = islice(self._entries, bisect_right(self._entries, after, key=_place), None)
+        else:
+            places = self._of_topics.get(topic, [])
+            entries = (self._entries[self._at(place)] for place in islice(places, bisect_right(places, after), None))
+        for entry in entries:
             max_bytes -= len(entry.batch.data)
             if found and max_bytes < 0:
                 break

@@ -16,7 +16,7 @@ import asyncio
 import logging
 import os
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -36,7 +36,7 @@ from .check import backup
 from .commits import AlreadyWritten, CommitCache, Plan
 from .database import TopicLog, in_one_line, result_code
 from .definitions import Definition, Definitions, StoredDefinitions
-from .delayed import StoredDueLog, add
+from .delayed import StoredDueLog, add, counted
 from .delays import Delayed, DueLog, check_delayed
 from .faults import explain, note_cause
 from .files import Mark, Reach, Reserve
@@ -141,7 +141,7 @@ class SqliteStore(SingleWriter):
         self._writer.pragma("journal_mode", "WAL")
         topics, last = inspection.verify(self.path, self._vfs, self._writer)
         snapshots, changes, since = database.read_purposes(self._writer)
-        self._known = CommitCache({log.name: log for log in topics}, since, last)
+        self._known = CommitCache({log.name: log for log in topics}, since, last, counted(self._writer))
         clean = bool(database.meta(self._writer, "clean"))
         self._store_id = database.store_id(self._writer)
         self._page_bytes = self._writer.pragma("page_size")
@@ -316,6 +316,11 @@ class SqliteStore(SingleWriter):
             self._known.apply(plan, [], [])
             self._after_commit(False)
         return result
+
+    @property
+    def delayed_events(self) -> Mapping[str, int]:
+        """How many events the due-log has of each topic."""
+        return self._known.delayed
 
     async def has_room(self, size: int) -> bool:
         self._usable()
