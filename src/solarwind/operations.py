@@ -27,15 +27,30 @@ from .records import (
     Statistics,
     StoreInfo,
     TopicInfo,
+    TopicStatistics,
     sorted_attention,
     sorted_instances,
 )
 
 R = TypeVar("R")
+D = TypeVar("D", TopicInfo, TopicStatistics)
 
 
 def _topics(parts: Sequence[tuple[list[TopicInfo], Owns]]) -> list[TopicInfo]:
-    return sorted((each for found, owns in parts for each in found if owns(each.topic)), key=lambda each: each.topic)
+    topics = {each.topic: each for found, owns in parts for each in found if owns(each.topic)}
+    for found, owns in parts:
+        for each in found:
+            if each.delayed and not owns(each.topic):  # by a handler on another topic
+                topics[each.topic] = _with_delayed(topics.get(each.topic), each)
+    return sorted(topics.values(), key=lambda each: each.topic)
+
+
+def _with_delayed(counts: D | None, other: D) -> D:
+    """Return the counts of a topic with the delayed events that another dispatcher has of it."""
+    if counts is None:
+        return other
+    times = [each.next_due for each in (counts, other) if each.next_due is not None]
+    return msgspec.structs.replace(counts, delayed=counts.delayed + other.delayed, next_due=min(times, default=None))
 
 
 def _purposes(parts: Sequence[tuple[list[PurposeInfo], Owns]]) -> list[PurposeInfo]:
@@ -56,6 +71,10 @@ def _attention(parts: Sequence[tuple[list[Attention], Owns]]) -> list[Attention]
 
 def _statistics(parts: Sequence[tuple[Statistics, Owns]]) -> Statistics:
     topics = {name: counts for found, owns in parts for name, counts in found.topics.items() if owns(name)}
+    for found, owns in parts:
+        for name, counts in found.topics.items():
+            if counts.delayed and not owns(name):  # by a handler on another topic
+                topics[name] = _with_delayed(topics.get(name), counts)
     purposes = {names: counts for found, _ in parts for names, counts in found.purposes.items()}
     return Statistics(dict(sorted(topics.items())), dict(sorted(purposes.items())))
 
@@ -350,6 +369,38 @@ class Operator:
             "show",
             "An event, and what became of it for each purpose.",
             examples=("show video.uploaded upload-17",),
+        ),
+    )
+    delayed = Operation(
+        Operations.delayed,
+        to="engine",
+        repeat="question",
+        http=Http("GET", "/v1/delayed", "The delayed events, of one topic or of all", "delayed"),
+        cli=Cli(
+            "delayed list",
+            "The delayed events, of one topic or of all, the next one that is due first, in pages.",
+            none="No delayed events{on_topic}.",
+            options={"after": "The page behind an earlier one, which says its name.", "limit": "How many at most."},
+            examples=("delayed list video.uploaded",),
+        ),
+    )
+    delayed_event = Operation(
+        Operations.delayed_event,
+        to="any",
+        repeat="question",
+        http=Http("GET", f"{_TOPIC}/delayed/{{id}}", "A delayed event"),
+        cli=Cli("delayed show", "A delayed event.", examples=("delayed show video.uploaded upload-17",)),
+    )
+    cancel = Operation(
+        Operations.cancel,
+        to="any",
+        http=Http("DELETE", f"{_TOPIC}/delayed/{{id}}", "Take a delayed event back while it is not due", "cancelled"),
+        cli=Cli(
+            "delayed cancel",
+            "Take a delayed event back while it is not due.",
+            "{id} on {topic} is cancelled",
+            none="{id} on {topic} is not delayed (any more): nothing is cancelled",
+            examples=("delayed cancel video.uploaded upload-17",),
         ),
     )
     trace = Operation(

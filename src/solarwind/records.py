@@ -15,10 +15,13 @@ HISTOGRAM_S: tuple[float, ...] = tuple(count / 10_000 * 10**power for power in r
 
 
 class TopicStatistics(msgspec.Struct, frozen=True):
-    """`fired` counts the events accepted since the topic exists, `fired_per_s` is the mean of the last 10 seconds."""
+    """`fired` counts the events accepted since the topic exists, `fired_per_s` is the mean of the last 10 seconds.
+    `delayed` events are not among them before they are due; `next_due` is when the next one is, None without any."""
 
     fired: int
     fired_per_s: float = 0.0
+    delayed: int = 0
+    next_due: datetime | None = None
 
 
 class PurposeRates(msgspec.Struct, frozen=True):
@@ -337,7 +340,8 @@ class HandlerInfo(msgspec.Struct, frozen=True):
 
 
 class TopicInfo(msgspec.Struct, frozen=True):
-    """A topic and its history: `kept` events of `kept_bytes` in the log. `keep` is in seconds."""
+    """A topic and its history: `kept` events of `kept_bytes` in the log. `keep` is in seconds. `delayed` events enter
+    it when they are due; `next_due` is when the next one is, None without any."""
 
     topic: str
     fired: int
@@ -346,6 +350,8 @@ class TopicInfo(msgspec.Struct, frozen=True):
     kept_bytes: int
     keep: float
     keep_bytes: int | None
+    delayed: int = 0
+    next_due: datetime | None = None
 
 
 class OwnerInfo(msgspec.Struct, frozen=True):
@@ -365,6 +371,14 @@ class DeadLetter(msgspec.Struct, frozen=True):
     error: str
     attempts: int
     time: datetime
+
+
+class DelayedEvent(msgspec.Struct, frozen=True):
+    """An event that enters its topic when it is `due`. `place` is the `after` of the page that begins behind it."""
+
+    event: Event
+    due: datetime
+    place: str
 
 
 class Outcome(msgspec.Struct, frozen=True):

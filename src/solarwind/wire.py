@@ -304,6 +304,14 @@ class DeadItem(msgspec.Struct, array_like=True, frozen=True):
     time_ns: int
 
 
+class DelayedItem(msgspec.Struct, array_like=True, frozen=True):
+    """A delayed event as a batch of one, when it is due, and the `after` of the page that begins behind it."""
+
+    batch: bytes
+    due_ns: int
+    place: str
+
+
 class EventItem(msgspec.Struct, array_like=True, frozen=True):
     """An event as a batch of one, its position in its topic's history, and what became of it for each purpose: a map of
     the fields of `records.Outcome` each."""
@@ -324,12 +332,15 @@ class TraceItem(msgspec.Struct, array_like=True, frozen=True):
 
 
 class StatisticsItem(msgspec.Struct, array_like=True, frozen=True):
-    """A topic, the number of events fired on it, how many a second, and its purposes with their statistics."""
+    """A topic, the number of events fired on it, how many a second, its purposes with their statistics, how
+    many events are delayed, and when the next one is due; nil without any."""
 
     topic: str
     fired: int
     fired_per_s: float
     purposes: dict[str, Any]
+    delayed: int = 0
+    next_due_ns: int | None = None
 
 
 # Times and errors -----------------------------------------------------------------------------------------------

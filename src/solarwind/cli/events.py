@@ -14,7 +14,7 @@ from ..errors import BadPayload, SolarWindError, TooLarge
 from ..names import check_id, check_key, check_topic
 from ..shares import read_rollout
 from ..text import plain
-from .options import DEFAULT_URL, JsonOption, TopicArgument, UrlOption, moment, option
+from .options import DEFAULT_URL, JsonOption, TopicArgument, UrlOption, duration, moment, option, time, time_or_duration
 
 if TYPE_CHECKING:
     import msgspec
@@ -44,6 +44,19 @@ def fire(
         str | None,
         option("id", "Its id; the same one again is not stored again. With --lines, line 3 of `x` is `x.3`."),
     ] = None,
+    at: Annotated[
+        str | None,
+        option("at", "When it enters its topic: a time with its date, local without an offset.", metavar="TIME"),
+    ] = None,
+    after: Annotated[
+        str | None, option("after", "How long from now it enters its topic, such as 30s or 2h.", metavar="DURATION")
+    ] = None,
+    expires: Annotated[
+        str | None,
+        option(
+            "expires", "From when on it is not handed out any more: a time, or so long from now (2h).", metavar="TIME"
+        ),
+    ] = None,
     extension: Annotated[
         list[str] | None,
         option("extension", "Text by name that goes with it; may be repeated.", metavar="NAME=VALUE"),
@@ -59,15 +72,34 @@ def fire(
         check_key(key)
     if id is not None:
         check_id(id)
-    extensions = _extensions(extension or [])
+    stated = {"key": key, "extensions": _extensions(extension or []), **_times(at, after, expires)}
     if not lines:
-        _fire_one(url, topic, _json(_payload(payload)), json, key=key, id=id, extensions=extensions)
+        _fire_one(url, topic, _json(_payload(payload)), json, id=id, **stated)
     elif payload not in (None, "-"):
         raise typer.BadParameter(
             "expected payloads on stdin with --lines, got one as an argument: leave it out", param_hint="JSON"
         )
     else:
-        _fire_lines(url, topic, json, id, key=key, extensions=extensions)
+        _fire_lines(url, topic, json, id, **stated)
+
+
+def _times(at: str | None, after: str | None, expires: str | None) -> dict[str, Any]:
+    """Return when it is due and expires, as `fire` takes it: for lines too, the same for all of them."""
+    from time import time_ns
+
+    from ..timing import time_of, timed
+
+    attributes = timed(
+        time_ns(),
+        at=None if at is None else time(at, "--at"),
+        after=None if after is None else duration(after, "--after"),
+        expires=None if expires is None else time_or_duration(expires, "--expires"),
+    )
+    return {
+        name: time_of(attributes[field])
+        for name, field in (("at", "due"), ("expires", "expires"))
+        if field in attributes
+    }
 
 
 def _extensions(given: Sequence[str]) -> dict[str, str] | None:

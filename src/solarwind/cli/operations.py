@@ -29,6 +29,7 @@ from ..records import (
     Attention,
     AuditEntry,
     DeadLetter,
+    DelayedEvent,
     Difference,
     EventInfo,
     InstanceInfo,
@@ -283,9 +284,14 @@ def _info_record(info: EventInfo) -> dict[str, Any]:
     return {"event": show.event_record(info.event), "position": info.position, "outcomes": info.outcomes}
 
 
+def _delayed_record(delayed: DelayedEvent) -> dict[str, Any]:
+    return {"event": show.event_record(delayed.event), "due": delayed.due, "place": delayed.place}
+
+
 _RECORDS: dict[Any, Callable[[Any], Any]] = {
     PurposeInfo: lambda info: {"topic": info.topic, "purpose": info.purpose} | msgspec.structs.asdict(info.statistics),
     DeadLetter: _letter_record,
+    DelayedEvent: _delayed_record,
     EventInfo: _info_record,
     Trace: tracing.record,
     Event: show.event_record,
@@ -313,6 +319,8 @@ def _say(operation: Operation[..., Any], cli: Cli, answer: Any, arguments: dict[
         show.render(tracing.tree(answer))
     elif isinstance(answer, DeadLetter):
         show.fields(_letter_fields(answer, **arguments))
+    elif isinstance(answer, DelayedEvent):
+        show.fields(_event_fields(answer.event) | {"due": answer.due, "payload": show.payload_text(answer.event)})
     elif isinstance(answer, EventInfo):
         show.fields(
             _event_fields(answer.event) | {"position": answer.position, "payload": show.payload_text(answer.event)}
@@ -387,6 +395,8 @@ def _event_fields(event: Event) -> dict[str, object]:
         "topic": event.topic,
         "fired": event.time,
         "by": f"{event.process} on {event.machine}",
+        "due": event.due,
+        "expires": event.expires,
         "key": event.key,
         "cause": f"{event.cause.kind} {event.cause.id}",
         "root": event.root,
@@ -429,7 +439,13 @@ def _heading(name: str) -> str:
 
 def _topic_row(info: TopicInfo) -> tuple[object, ...]:
     keep = show.span(info.keep)
-    return info.topic, info.fired, len(info.purposes), info.kept, info.kept_bytes, keep, info.keep_bytes
+    kept = info.kept, info.kept_bytes, keep, info.keep_bytes
+    return info.topic, info.fired, len(info.purposes), info.delayed or None, info.next_due, *kept
+
+
+def _delayed_row(delayed: DelayedEvent) -> tuple[object, ...]:
+    event = delayed.event
+    return delayed.due, event.topic, event.id, event.key, event.expires, show.payload_text(event)
 
 
 def _owner_row(info: OwnerInfo) -> tuple[object, ...]:
@@ -445,7 +461,7 @@ def _store_row(info: StoreInfo) -> tuple[object, ...]:
 
 def _purpose_row(info: PurposeInfo) -> tuple[object, ...]:
     now = info.statistics
-    counts = now.instances, now.pending, now.in_flight, now.settled, now.retried, now.dead, now.dropped
+    counts = now.instances, now.pending, now.in_flight, now.settled, now.retried, now.dead, now.expired, now.dropped
     age = show.age(now.oldest)
     return (
         info.topic,
@@ -503,7 +519,10 @@ def _result(found: Result) -> str:
 
 
 _TABLES: dict[type, tuple[Columns, Callable[[Any], tuple[object, ...]]]] = {
-    TopicInfo: (Columns(("TOPIC", "FIRED", "PURPOSES", "KEPT", "BYTES", "KEEP", "KEEP BYTES")), _topic_row),
+    TopicInfo: (
+        Columns(("TOPIC", "FIRED", "PURPOSES", "DELAYED", "NEXT DUE", "KEPT", "BYTES", "KEEP", "KEEP BYTES")),
+        _topic_row,
+    ),
     StoreInfo: (
         Columns(
             ("STORE", "PROCESS", "FREE", "SIZE", "STATE", "COMMITS", "MEAN MS"),
@@ -515,7 +534,7 @@ _TABLES: dict[type, tuple[Columns, Callable[[Any], tuple[object, ...]]]] = {
     PurposeInfo: (
         Columns(
             ("TOPIC", "PURPOSE", "STATE", "EXCHANGE", "VERSIONS", "INSTANCES", "PENDING", "OLDEST", "IN FLIGHT",
-             "SETTLED", "RETRIED", "DEAD", "DROPPED"),
+             "SETTLED", "RETRIED", "DEAD", "EXPIRED", "DROPPED"),
             ("TOPIC", "PURPOSE", "STATE", "PENDING", "OLDEST", "DEAD", "INSTANCES", "IN FLIGHT", "SETTLED"),
         ),
         _purpose_row,
@@ -553,6 +572,10 @@ _TABLES: dict[type, tuple[Columns, Callable[[Any], tuple[object, ...]]]] = {
     Event: (
         Columns(("ID", "TIME", "KEY", "PAYLOAD"), ("ID", "PAYLOAD")),
         lambda event: (event.id, event.time, event.key, show.payload_text(event)),
+    ),
+    DelayedEvent: (
+        Columns(("DUE", "TOPIC", "ID", "KEY", "EXPIRES", "PAYLOAD"), ("DUE", "ID", "TOPIC", "PAYLOAD")),
+        _delayed_row,
     ),
     DeadLetter: (
         Columns(("ID", "DEAD SINCE", "ATTEMPTS", "ERROR"), ("ID", "ERROR")),

@@ -73,17 +73,33 @@ def moment(text: str, name: str) -> str | datetime | timedelta:
         return text
     if text == "0" or _DURATION.fullmatch(text):
         return duration(text, name)
+    return _read_time(text, name, "beginning, now, ", ", or a duration ago such as 2h")
+
+
+def time(text: str, name: str) -> datetime:
+    """Return an ISO 8601 time, which is local without an offset, as those of `moment` are."""
+    return _read_time(text, name)
+
+
+def time_or_duration(text: str, name: str) -> datetime | timedelta:
+    """Return a time, or a duration from now on."""
+    if _DURATION.fullmatch(text):
+        return duration(text, name)
+    return _read_time(text, name, also=", or a duration such as 2h")
+
+
+def _read_time(text: str, name: str, before: str = "", also: str = "") -> datetime:
     try:
-        time = datetime.fromisoformat(text)
-        if time.year in _YEARS:
-            return time.astimezone()
+        found = datetime.fromisoformat(text)
+        if found.year in _YEARS:
+            return found.astimezone()
     except ValueError:
         pass
     clock = _CLOCK.fullmatch(text)
     today = f": for today write {datetime.now():%Y-%m-%d}T{clock[1]:0>5}{clock[2]}" if clock else ""
     raise typer.BadParameter(
-        "expected beginning, now, a time with its date such as 2026-01-31T12:00, or 2026-01-31T12:00:00Z in UTC, or a "
-        f"duration ago such as 2h, got {text!a}{today}",
+        f"expected {before}a time with its date such as 2026-01-31T12:00, or 2026-01-31T12:00:00Z in UTC{also}, "
+        f"got {text!a}{today}",
         param_hint=name,
     )
 

@@ -64,6 +64,9 @@ def event_record(event: Event) -> dict[str, Any]:
         "cause": {name: getattr(cause, name) for name in ("kind", "id", "purpose", "version") if getattr(cause, name)},
         "root": event.root,
     }
+    for name, time in (("due", event.due), ("expires", event.expires)):
+        if time is not None:
+            record[name] = time
     if event.extensions:
         record["extensions"] = event.extensions
     data = as_json(event.data, event.content_type)

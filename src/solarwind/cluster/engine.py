@@ -18,6 +18,7 @@ from ..batch import AUTHOR_BYTES, Batch
 from ..core.effects import Join, Report
 from ..engine import audit
 from ..engine.answers import Page
+from ..engine.arguments import LAST_PLACE, PLACE
 from ..engine.base import NOTHING, Link, Receiver, Since
 from ..engine.clock import Clock, SteadyClock
 from ..engine.outcomes import Outcomes
@@ -32,7 +33,7 @@ from ..limits import Limits
 from ..names import check_topic, no_purpose, no_topic
 from ..operations import OPERATIONS, Internal
 from ..peer.client import Client
-from ..records import Attention, AuditEntry, OwnerInfo, Trace, sorted_attention
+from ..records import Attention, AuditEntry, DelayedEvent, OwnerInfo, Trace, sorted_attention
 from ..store.definitions import Definitions
 from . import session
 from .address import MAX_STREAMS, read_address
@@ -354,6 +355,24 @@ class NatsEngine(Running, Watched):
 
         return await asyncio.gather(*map(one, await self._partitions()))
 
+    async def _of_any(self, request: Request[R]) -> R:
+        """Ask the owner of the topic, and then the others: what a handler delayed is with the owner of the topic whose
+        event it handled. Return the first answer that there is."""
+        own = self._layout.partition(request.arguments["topic"])
+        answer: R | NotFound | None = None
+        for partition in sorted(await self._partitions(), key=lambda each: each != own):
+            try:
+                answer = await (await self._client(partition)).ask(request)
+                if answer is not False:
+                    return answer
+            except NotFound as error:
+                answer = error
+        if answer is None:
+            raise no_topic(request.arguments["topic"])
+        if isinstance(answer, NotFound):
+            raise answer
+        return answer
+
     # Events and instances -----------------------------------------------------------------------------
 
     def submit(self, batch: Batch) -> asyncio.Future[None]:
@@ -412,6 +431,8 @@ class NatsEngine(Running, Watched):
             return answer
         if operation.merge is not None:
             return operation.merge(await self._of_each(request))
+        if operation.to == "any":
+            return await self._of_any(request)
         topic, purpose = request.arguments["topic"], request.arguments.get("purpose", "")
         client = await (self._client_of(topic) if operation.makes else self._existing(topic, purpose))
         return await client.ask(request)
@@ -486,6 +507,28 @@ class NatsEngine(Running, Watched):
                 found |= {(topic, id): each for id, each in zip(ids, ends, strict=True)}
         return [found.get((event.topic, event.id), ()) for event in events]
 
+    async def _delayed(self, topic: str | None, after: str | None, limit: int) -> Page[DelayedEvent]:
+        """Ask all owners, and put their pages together: by when events are due, and then by partition."""
+        begins = None if after is None else PLACE.fullmatch(after)
+
+        async def one(partition: int) -> list[tuple[int, int, DelayedEvent]]:
+            its = after
+            if begins is not None and int(begins[1] or 0) != partition:
+                # Of what is due at that time all of it was shown of the partitions before, and nothing of those after.
+                due = int(begins[2]) - (int(begins[1] or 0) < partition)
+                its = f"{due}.{LAST_PLACE}.-" if due >= 0 else None
+            found = await Internal.delayed(await self._client(partition), topic, its, limit)
+            more.extend([partition] * (found.next is not None))
+            return [(int(each.place.split(".")[0]), partition, each) for each in found]
+
+        more: list[int] = []
+        found = await asyncio.gather(*map(one, await self._partitions()))
+        merged = sorted((each for some in found for each in some), key=lambda each: each[:2])
+        items = [
+            msgspec.structs.replace(each, place=f"{partition}-{each.place}") for _, partition, each in merged[:limit]
+        ]
+        return Page(items, items[-1].place if items and (more or len(merged) > limit) else None)
+
     async def _backup(self, path: str) -> None:
         raise no_file()
 
@@ -526,6 +569,7 @@ class NatsEngine(Running, Watched):
 _BY_ITSELF: dict[str, Callable[..., Coroutine[Any, Any, Any]]] = {
     "attention": NatsEngine._attention,
     "audit": NatsEngine._read_audit,
+    "delayed": NatsEngine._delayed,
     "idle": NatsEngine._idle,
     "left": NatsEngine._left,
     "trace": NatsEngine._trace,

@@ -12,7 +12,16 @@ from .. import wire
 from ..batch import Batch
 from ..errors import ProtocolError
 from ..event import Event, HandOut
-from ..records import DeadLetter, EventInfo, Outcome, PurposeStatistics, Statistics, TopicStatistics, Trace
+from ..records import (
+    DeadLetter,
+    DelayedEvent,
+    EventInfo,
+    Outcome,
+    PurposeStatistics,
+    Statistics,
+    TopicStatistics,
+    Trace,
+)
 from ..timing import ns_of, time_of
 
 T = TypeVar("T")
@@ -89,7 +98,15 @@ def _read(items: Any, kind: Any) -> Any:
 
 def _statistics_items(found: Statistics) -> Iterable[wire.StatisticsItem]:
     items = {
-        name: wire.StatisticsItem(name, topic.fired, topic.fired_per_s, {}) for name, topic in found.topics.items()
+        name: wire.StatisticsItem(
+            name,
+            topic.fired,
+            topic.fired_per_s,
+            {},
+            topic.delayed,
+            None if topic.next_due is None else ns_of(topic.next_due),
+        )
+        for name, topic in found.topics.items()
     }
     for (topic, purpose), counts in found.purposes.items():
         items[topic].purposes[purpose] = counts
@@ -103,7 +120,16 @@ def _read_statistics(items: list[Any]) -> Statistics:
         for item in found
         for purpose, counts in item.purposes.items()
     }
-    return Statistics({item.topic: TopicStatistics(item.fired, item.fired_per_s) for item in found}, purposes)
+    topics = {
+        item.topic: TopicStatistics(
+            item.fired,
+            item.fired_per_s,
+            item.delayed,
+            None if item.next_due_ns is None else time_of(item.next_due_ns),
+        )
+        for item in found
+    }
+    return Statistics(topics, purposes)
 
 
 # Events, and what has one -------------------------------------------------------------------------------------------
@@ -116,6 +142,15 @@ def _pack_letter(letter: DeadLetter) -> wire.DeadItem:
 def _read_letter(item: Any) -> DeadLetter:
     found: wire.DeadItem = _read(item, wire.DeadItem)
     return DeadLetter(_event(found.batch), found.error, found.attempts, time_of(found.time_ns))
+
+
+def _pack_delayed(delayed: DelayedEvent) -> wire.DelayedItem:
+    return wire.DelayedItem(_pack_event(delayed.event), ns_of(delayed.due), delayed.place)
+
+
+def _read_delayed(item: Any) -> DelayedEvent:
+    found: wire.DelayedItem = _read(item, wire.DelayedItem)
+    return DelayedEvent(_event(found.batch), time_of(found.due_ns), found.place)
 
 
 def _pack_info(info: EventInfo) -> wire.EventItem:
@@ -168,6 +203,7 @@ _WHOLE: dict[Any, tuple[Callable[[Any], Iterable[Any]], Callable[[list[Any]], An
 }
 _ITEMS: dict[Any, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     DeadLetter: (_pack_letter, _read_letter),
+    DelayedEvent: (_pack_delayed, _read_delayed),
     EventInfo: (_pack_info, _read_info),
     Event: (_pack_event, _read_event),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection
 from typing import Annotated, Any, get_args
 
@@ -84,6 +85,12 @@ def _after(value: Any, name: str) -> str | None:
     return None if value is None else str(value)
 
 
+def _place(value: Any, name: str) -> str:
+    if not isinstance(value, str) or len(value) > MAX_TEXT or not PLACE.fullmatch(value):
+        raise BadArgument(f"expected {name} as the `next` of an earlier page, got {shown(value)}")
+    return value
+
+
 def read_version(text: str) -> tuple[str, str, int]:
     """Return the topic, purpose and version in TOPIC/PURPOSE@VERSION. Raise `BadName` and `ValueError`."""
     names, _, version = text.rpartition("@")
@@ -129,6 +136,10 @@ def _parts(value: Any, name: str) -> tuple[str, ...]:
 
 
 MAX_TEXT = 1_000  # characters
+# Behind which delayed event a page begins: when that is due, the number of its entry in the due-log, and its id. On a
+# cluster the number of its partition stands before it.
+PLACE = re.compile(r"(?:(\d{1,4})-)?(\d{1,19})\.(\d{1,19})\.(.+)", re.DOTALL | re.ASCII)
+LAST_PLACE = (1 << 63) - 1  # behind the numbers of all entries
 MAX_PAGE = 10_000  # items
 MAX_INTERVAL_S = 60
 PARTS = (
@@ -147,6 +158,7 @@ Version = Annotated[int, ArgumentKind("version", lambda value, name: _count(valu
 Share = Annotated[float, ArgumentKind("share", lambda value, name: check_share(value, name), float)]
 Limit = Annotated[int, ArgumentKind("limit", lambda value, name: _count(value, name, MAX_PAGE), int)]
 After = Annotated[str | None, ArgumentKind("after", lambda value, name: _after(value, name), str | None)]
+Place = Annotated[str, ArgumentKind("place", _place, str)]
 Wait = Annotated[float, ArgumentKind("wait", lambda value, name: min(MAX_WAIT_S, check_seconds(name, value)), float)]
 Topic = Annotated[str, ArgumentKind("topic", lambda value, name: check_topic(value), str)]
 Purpose = Annotated[str, ArgumentKind("purpose", lambda value, name: check_purpose(value), str)]

@@ -94,7 +94,7 @@ def entry_of(request: Request[Any], answer: Any, time_ns: int) -> AuditEntry:
         topic=arguments.get("topic", ""),
         purpose=arguments.get("purpose", ""),
         arguments=_text(request),
-        events=answer if isinstance(answer, int) else None,
+        events=int(answer) if isinstance(answer, int) else None,
     )
 
 

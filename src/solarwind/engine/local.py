@@ -122,8 +122,11 @@ class LocalEngine(Operations):
         recovered = await self.store.open(self._clock.now())
         warn_of_clock(recovered.now, self._clock.wall())
         try:
-            await self._releaser.recover()
+            delayed = await self._releaser.recover()
             self._recover(recovered)
+            for name in delayed:
+                with suppress(Busy):  # it is counted once it can be
+                    self._dispatcher.topic(name)
         except BaseException:
             self._running = False
             await self.store.close()

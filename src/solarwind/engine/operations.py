@@ -23,6 +23,7 @@ from ..records import (
     Attention,
     AuditEntry,
     DeadLetter,
+    DelayedEvent,
     Difference,
     EventInfo,
     InstanceInfo,
@@ -42,6 +43,7 @@ from ..records import (
 )
 from ..store.base import Store
 from ..store.definitions import Definitions
+from ..store.delays import DelayedCount
 from ..timing import time_of
 from . import attention, audit, outcomes
 from .answers import Page
@@ -54,6 +56,7 @@ from .arguments import (
     KeepBytes,
     Limit,
     NewFile,
+    Place,
     Purpose,
     Purposes,
     Share,
@@ -65,6 +68,7 @@ from .arguments import (
 )
 from .base import Since as When
 from .clock import Clock
+from .delays import delayed_event, page_of_delayed
 from .facts import instance_info, store_info
 from .outcomes import Outcomes
 from .reading import MAX_SEARCH_BYTES, event_at, events_at, no_event_at, page_of_events
@@ -114,7 +118,8 @@ class Operations(Running, Watched):
         self._check_running()
         operation, before = request.operation, self._setting(request)
         answer: R = await getattr(self, operation.function.__name__)(**request.arguments)
-        changes = not request.arguments.get("dry_run") and (before is None or before != self._setting(request))
+        changes = answer is not False and not request.arguments.get("dry_run")
+        changes = changes and (before is None or before != self._setting(request))
         if operation.audited and changes:
             by = request.by or this_process()
             request = msgspec.structs.replace(request, by=by)
@@ -202,9 +207,10 @@ class Operations(Running, Watched):
         await self._caught_up()
         topics: dict[str, TopicStatistics] = {}
         purposes: dict[tuple[str, str], PurposeStatistics] = {}
-        reads, rest = iter(range(_MAX_READS)), Rest()
+        reads, rest, delayed = iter(range(_MAX_READS)), Rest(), await self.store.delays.topics()
         for name, topic in list(self._dispatcher.topics.items()):
-            topics[name] = TopicStatistics(topic.end + topic.unkept, self._sampler.mean_fired(topic))
+            later = _delayed(delayed.get(name))
+            topics[name] = TopicStatistics(topic.end + topic.unkept, self._sampler.mean_fired(topic), *later)
             for purpose in list(topic.purposes.values()):
                 purposes[name, purpose.name] = await self._count(purpose, reads)
                 await rest.now_and_then()  # there may be very many
@@ -255,17 +261,19 @@ class Operations(Running, Watched):
     async def topics(self) -> list[TopicInfo]:
         """Return the topics, and how much history each has."""
         await self._caught_up(list(self._dispatcher.topics))
-        found, rest = [], Rest()
+        found, rest, delayed = [], Rest(), await self.store.delays.topics()
         for name in sorted(self._dispatcher.topics):
-            found.append(await self._topic_info(name))
+            found.append(await self._topic_info(name, delayed))
             await rest.now_and_then()
         return found
 
-    async def _topic_info(self, name: str) -> TopicInfo:
+    async def _topic_info(self, name: str, delayed: dict[str, DelayedCount] | None = None) -> TopicInfo:
         topic = self._dispatcher.topics[name]
         events, size = await self.store.history(name)
         fired, purposes = topic.end + topic.unkept, tuple(sorted(topic.purposes))
-        return TopicInfo(name, fired, purposes, events, size, topic.keep_ns / 1e9, topic.keep_bytes)
+        delayed = await self.store.delays.topics() if delayed is None else delayed
+        keep = topic.keep_ns / 1e9, topic.keep_bytes
+        return TopicInfo(name, fired, purposes, events, size, *keep, *_delayed(delayed.get(name)))
 
     async def _letters_at(self, topic: str, purpose: str, positions: Spans) -> Page[DeadLetter]:
         """Return the dead letters at these positions, the first ones where all of them would be too much to read at
@@ -497,6 +505,23 @@ class Operations(Running, Watched):
             raise no_topic(topic)
         return await outcomes.event_info(self._dispatcher, self.store, topic, id, self._committed)
 
+    async def delayed(
+        self, topic: Topic | None = None, after: Place | None = None, limit: Limit = 1_000
+    ) -> Page[DelayedEvent]:
+        """Return a page of the delayed events, of one topic or of all, the next one that is due first: `limit` of them,
+        or fewer if they are large. Its `next` is the `after` of the page behind it. How many there are is in
+        `statistics` and `topics`."""
+        return await page_of_delayed(self.store.delays, topic, after, limit)
+
+    async def delayed_event(self, topic: Topic, id: EventId) -> DelayedEvent:
+        """Return the delayed event with that id. Raise `NotFound`, also once it is in its topic."""
+        return await delayed_event(self.store.delays, topic, id)
+
+    async def cancel(self, topic: Topic, id: EventId) -> bool:
+        """Take a delayed event back, for good, while it is not due. Return whether that was so: False where it is due
+        or in its topic, was cancelled before, or never fired."""
+        return await self.store.delays.cancel(topic, id, self._clock.wall())
+
     async def outcomes(self, topic: Topic, ids: Ids) -> list[Outcomes]:
         """Return what became of these events of a topic, in their order, for each purpose; nothing of those that the
         history does not have."""
@@ -525,6 +550,10 @@ class Operations(Running, Watched):
     async def left(self, purposes: Purposes) -> str:
         """Return in words what `idle` still waits for, or `NOTHING`."""
         raise NotImplementedError
+
+
+def _delayed(count: DelayedCount | None) -> tuple[int, datetime | None]:
+    return (0, None) if count is None else (count.events, time_of(count.next))
 
 
 def _no_letter(topic: str, purpose: str, id: str) -> NotFound:

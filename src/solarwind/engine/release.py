@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from ..core.log import Stored
 from ..errors import StoreError
@@ -32,9 +32,10 @@ class Releaser:
         self._wakeup = Wakeup(clock, wake)
         self._stopped = False
 
-    async def recover(self) -> None:
-        """Read what is next in the due-log. Raise `StoreError`."""
+    async def recover(self) -> Collection[str]:
+        """Read what is next in the due-log, and return which topics have events there. Raise `StoreError`."""
         self._due.add(await self._store.delays.next_due())
+        return await self._store.delays.topics() if self._due.nearest is not None else ()
 
     def stop(self) -> None:
         """Begin no further release."""

@@ -92,7 +92,7 @@ class Operation(Generic[P, R]):
         function: Callable[Concatenate[Any, P], Coroutine[Any, Any, R]],
         *,
         right: Literal["watch", "admin", "own"] | None = None,
-        to: Literal["owner", "all", "engine"] = "owner",
+        to: Literal["owner", "any", "all", "engine"] = "owner",
         merge: Callable[[Sequence[tuple[R, Owns]]], R] | None = None,
         repeat: Literal["never", "question", "always"] = "never",
         makes: bool = False,
@@ -107,7 +107,8 @@ class Operation(Generic[P, R]):
           purposes may ask about them, and who has the right "admin" of any. Who may watch gets no payloads and errors
           with an answer unless its token says so: see `server/payloads.py`
         - `to`: on a cluster, to the "owner" of the argument `topic`, which has to be known unless it `makes` it; to
-          "all" owners, whose answers `merge` makes one of; or the "engine" of the process does it by itself
+          "any" that has an answer other than False or `NotFound`, the owner of the topic first; to "all" owners, whose
+          answers `merge` makes one of; or the "engine" of the process does it by itself
         - `repeat`: whether it may be asked again when no answer came: "never"; a "question" changes nothing, and may
           be asked of the next owner; "always" waits for an answer, however long the dispatcher is out of reach
         - `check`: of several arguments together

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from ..errors import BadArgument, BadName, BadPayload, TooLarge
 from ..event import Cause, CauseKind, Event
 from ..names import check_id, check_key, check_purpose
 from ..payload import BYTES, JSON, as_json, is_json
+from ..timing import time_of, timed
 
 SPECVERSION = "1.0"
 STRUCTURED = "application/cloudevents+json"
@@ -53,6 +55,7 @@ CloudEvent = Annotated[
                 "specversion": {"const": SPECVERSION},
                 **{name: {"type": "string"} for name in ("id", "type", "source", "time", "datacontenttype")},
                 **{name: {"type": "string"} for name in ("partitionkey", "correlationid", "data_base64")},
+                **{name: {"type": "string", "format": "date-time"} for name in ("duetime", "expirytime")},
             },
         },
     ),
@@ -84,6 +87,10 @@ def attributes(event: Event) -> dict[str, str | int]:
     elif (cause.kind, cause.id) != ("application", event.process):
         found["causekind"], found["causename"] = cause.kind, cause.id
     found["correlationid"] = event.root
+    batch, index = event._of.batch, event._index
+    for name, at in (("duetime", batch.due(index)), ("expirytime", batch.expires(index))):
+        if at is not None:
+            found[name] = write_time(at)
     found.update(event.extensions)
     if event.purpose:
         found["purpose"], found["attempt"] = event.purpose, event.attempt
@@ -275,11 +282,22 @@ def _incoming(given: dict[str, str], data: bytes, content: str, topic: str) -> I
     cause = _cause(given, process)
     if cause is not None:
         attributes["causes"] = cause
+    if "duetime" in given or "expirytime" in given:
+        attributes |= _timed(given)
     extensions = {name: value for name, value in given.items() if name not in RESERVED}
     if extensions:
         attributes["extensions"] = check_extensions(extensions)
     time_ns = _fired_at(given["time"]) if "time" in given else None
     return Incoming(data, content, time_ns, machine, process, attributes)
+
+
+def _timed(given: dict[str, str]) -> dict[str, int]:
+    """Return when the event is due, and when it expires, as far as that is stated."""
+    try:
+        due, end = (time_of(read_time(given[name])) if name in given else None for name in ("duetime", "expirytime"))
+        return timed(time.time_ns(), at=due, expires=end)
+    except BadArgument as error:
+        raise BadArgument(f"attributes duetime and expirytime: {error}") from None
 
 
 def _check_whole_cause(given: dict[str, str]) -> None:

@@ -24,7 +24,8 @@ from . import cloudevents
 from .call import Call, answer, problem
 from .cloudevents import Incoming
 from .json_check import Shape, check_json, check_long_json
-from .schemas import EventKey, Id
+from .schemas import Delay, DueTime, EndTime, EventKey, Id
+from .times import read_timing
 
 NDJSON = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 TYPES = (JSON, NDJSON[0], BYTES, cloudevents.STRUCTURED, cloudevents.BATCHED)
@@ -45,11 +46,14 @@ _decode_lines = msgspec.json.Decoder(msgspec.Raw).decode_lines
 class FireQuery(msgspec.Struct, forbid_unknown_fields=True):
     """Attributes of events whose format has no place for them: `key` of all of them; `id` of a single event, or with
     NDJSON the prefix of ids: line 3 of `id=import` is `import.3`; `extensions` of all, a JSON object of texts by
-    name."""
+    name. They enter the topic `at` a time, or `after` a delay, and are not handed out any more once they `expires`."""
 
     key: EventKey | None = None
     id: Id | None = None
     extensions: str | None = None
+    at: DueTime | None = None
+    after: Delay | None = None
+    expires: EndTime | None = None
 
 
 class Accepted(msgspec.Struct):
@@ -71,13 +75,16 @@ async def fire(call: Call) -> Response:
     stated: dict[str, Any] = {} if query.key is None else {"keys": query.key}
     if query.extensions is not None:
         stated["extensions"] = _extensions(query.extensions)
+    stated |= read_timing(query.at, query.after, query.expires)
     kind, headers = call.media_type, call.request.headers
     if kind in NDJSON:
         return await Lines(call, stated, query.id).fire()
     settings, limits = call.host.settings, call.host.limits
     if kind in (cloudevents.STRUCTURED, cloudevents.BATCHED) or cloudevents.is_binary(headers):
         if query != FireQuery():
-            raise BadArgument("expected a CloudEvent to say all of itself, got key, id or extensions as parameters too")
+            raise BadArgument(
+                "expected a CloudEvent to say all of itself, got parameters too: its times are duetime and expirytime"
+            )
         if kind == cloudevents.BATCHED:
             events = await _batched(call, await call.body(settings.body_bytes))
         elif kind == cloudevents.STRUCTURED:
@@ -112,7 +119,7 @@ async def _accept(call: Call, batches: Sequence[Batch]) -> Response:
 
 def _seal(call: Call, payloads: list[bytes], content: str, stated: Attributes, ids: list[str | None] | None) -> Batch:
     """Return a batch of events with the same `stated` attributes and the client as their source."""
-    producer, first = call.host.numbers.allocate(call.topic, len(payloads))
+    producer, first = call.host.numbers.allocate(call.topic, len(payloads), later="due" in stated)
     assert call.grant is not None
     return seal(
         call.topic,
@@ -185,15 +192,16 @@ async def _all_batches(call: Call, events: Sequence[Incoming]) -> list[Batch]:
 
 
 def _batches(call: Call, events: Sequence[Incoming]) -> Iterator[Batch]:
-    """Yield batches of the events in order: one for each run from the same source, within the limits of a batch."""
+    """Yield batches of the events in order, delayed ones apart: one for each run from the same source, within the
+    limits of a batch."""
     now, limits = time_ns(), call.host.limits
     for each in events:
         _check_size(len(each.data), limits)
-    for (machine, process), found in groupby(events, lambda event: (event.machine, event.process)):
+    for (machine, process, later), found in groupby(events, _together):
         run = list(found)
         for cut in batch_slices([each.data for each in run], limits, [_header_bytes(each) for each in run]):
             part = run[cut]
-            producer, first = call.host.numbers.allocate(call.topic, len(part))
+            producer, first = call.host.numbers.allocate(call.topic, len(part), later=later)
             yield seal(
                 call.topic,
                 [each.data for each in part],
@@ -205,6 +213,10 @@ def _batches(call: Call, events: Sequence[Incoming]) -> Iterator[Batch]:
                 process=process,
                 **{"content": [each.content for each in part], **gathered(each.attributes for each in part)},
             )
+
+
+def _together(event: Incoming) -> tuple[str, str, bool]:
+    return event.machine, event.process, "due" in event.attributes
 
 
 def _header_bytes(event: Incoming) -> int:

@@ -18,14 +18,14 @@ from starlette.responses import Response
 
 from .. import records
 from ..engine.answers import item_of
-from ..engine.arguments import MAX_PAGE, ArgumentKind
+from ..engine.arguments import MAX_PAGE, MAX_TEXT, ArgumentKind
 from ..engine.request import Http, Operation
 from ..errors import BadArgument, TooLarge
 from ..event import Event
 from ..failure import MAX_SECONDS
 from ..operations import OPERATIONS
 from ..options import MAX_COUNT
-from ..records import DeadLetter, EventInfo, PurposeInfo, PurposeStatistics, TopicStatistics, Trace
+from ..records import DeadLetter, DelayedEvent, EventInfo, PurposeInfo, PurposeStatistics, TopicStatistics, Trace
 from .call import Call, answer, in_pieces
 from .cloudevents import CloudEvent, to_cloudevent
 from .endpoint import Endpoint
@@ -41,6 +41,7 @@ def _same(value: Any, name: str = "") -> Any:
     return value
 
 
+_PLACE = r"^([0-9]{1,4}-)?[0-9]{1,19}\.[0-9]{1,19}\..+"
 # By the name of its kind: an argument's type in a query or a body, and how it is read; others need no conversion.
 _FIELDS: dict[str, tuple[Any, Callable[[Any, str], Any]]] = {
     "topic": (TopicName, _same),
@@ -51,6 +52,7 @@ _FIELDS: dict[str, tuple[Any, Callable[[Any, str], Any]]] = {
     "keep": (Annotated[float, Meta(ge=0, lt=MAX_SECONDS)] | UnsetType | None, _same),
     "keep_bytes": (Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] | UnsetType | None, _same),
     "after": (Annotated[str, Meta(extra_json_schema={"pattern": "^[0-9]{1,19}$"})] | None, _same),
+    "place": (Annotated[str, Meta(max_length=MAX_TEXT, extra_json_schema={"pattern": _PLACE})], _same),
     "version": (Annotated[int, Meta(ge=1, lt=MAX_COUNT)], _same),
     "share": (Annotated[float, Meta(ge=0, le=1)], _same),
     "limit": (Annotated[int, Meta(ge=1, le=MAX_PAGE)], _same),
@@ -158,6 +160,14 @@ class DeadRecord(msgspec.Struct):
     time: datetime
 
 
+class DelayedRecord(msgspec.Struct):
+    """An event that enters its topic when it is due. `place` is the `after` of the page that begins behind it."""
+
+    event: CloudEvent
+    due: datetime
+    place: str
+
+
 class EventRecord(msgspec.Struct):
     """An event, its position in its topic's history, and what became of it for each purpose."""
 
@@ -177,6 +187,10 @@ class Events(msgspec.Struct):
 
 def _letter(letter: DeadLetter) -> DeadRecord:
     return DeadRecord(to_cloudevent(letter.event), letter.error, letter.attempts, letter.time)
+
+
+def _later(delayed: DelayedEvent) -> DelayedRecord:
+    return DelayedRecord(to_cloudevent(delayed.event), delayed.due, delayed.place)
 
 
 def _info(info: EventInfo) -> EventRecord:
@@ -228,6 +242,7 @@ async def _show_value(call: Call, found: Any, *, of: Callable[..., Any]) -> Resp
 _ITEMS: dict[Any, tuple[Any, Callable[[Any], Any]]] = {
     PurposeInfo: (PurposeRecord, _record),
     DeadLetter: (DeadRecord, _letter),
+    DelayedEvent: (DelayedRecord, _later),
     EventInfo: (EventRecord, _info),
     Event: (CloudEvent, to_cloudevent),
 }

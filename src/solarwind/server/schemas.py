@@ -24,6 +24,15 @@ SINCE: Schema = {
     "description": "now, beginning, so long ago such as 2h, or a time from 1970 on such as 2026-01-31T12:00:00Z.",
     "anyOf": [{"pattern": "^(now|beginning|[0-9]{1,9}[smhd])$"}, {"format": "date-time"}],
 }
+DUE: Schema = {"format": "date-time", "description": "A time with its zone, from 1970 to ten years from now."}
+DELAY: Schema = {
+    "description": "Seconds from now on, or a duration such as 30s, 5m, 12h or 7d: ten years at most.",
+    "pattern": r"^[0-9]{1,9}(\.[0-9]{1,9})?[smhd]?$",
+}
+END: Schema = {
+    "description": "A time with its zone, or so long from now on: as `at` and `after`.",
+    "anyOf": [{"format": "date-time"}, {"pattern": DELAY["pattern"]}],
+}
 ROLLOUT: Schema = {
     "description": "What a version that is first seen beside others does: becomes current, waits, or has that share.",
     "anyOf": [{"enum": list(ROLLOUTS)}, {"type": "number", "minimum": 0, "maximum": 1}],
@@ -35,6 +44,9 @@ PurposeName = Annotated[str, Meta(extra_json_schema=PURPOSE)]
 Id = Annotated[str, Meta(extra_json_schema=ID)]
 EventKey = Annotated[str, Meta(extra_json_schema=KEY)]
 SinceText = Annotated[str, Meta(extra_json_schema=SINCE)]
+DueTime = Annotated[str, Meta(extra_json_schema=DUE)]
+Delay = Annotated[str, Meta(extra_json_schema=DELAY)]
+EndTime = Annotated[str, Meta(extra_json_schema=END)]
 Field = Annotated[str, Meta(extra_json_schema=FIELD)]  # a path in the payload
 KeyMissing = Literal["handle", "reject"]  # how an event without a key is treated
 RolloutStated = Annotated[str | float, Meta(extra_json_schema=ROLLOUT)]

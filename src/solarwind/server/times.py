@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
+from time import time_ns
 
 from ..engine.base import Since
 from ..errors import BadArgument
+from ..timing import read_duration, time_of, timed
 from .cloudevents import read_time
 
+_SECONDS = re.compile(r"\d{1,9}(\.\d{1,9})?", re.ASCII)
 _DURATION = re.compile(r"(\d{1,9})([smhd])", re.ASCII)
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _UNIT = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -21,11 +23,47 @@ def read_since(text: str, name: str = "since") -> Since:
     if found := _DURATION.fullmatch(text):
         return min(timedelta(days=36_500), _ago(int(found[1]), _UNIT[found[2]]))
     try:
-        return _EPOCH + timedelta(microseconds=read_time(text) // 1_000)
+        return time_of(read_time(text))
     except BadArgument:
         raise BadArgument(
             f"expected {name} now, beginning, a time such as 2026-01-31T12:00:00Z, or a duration ago such as 2h, "
             f"got {text[:80]!a}"
+        ) from None
+
+
+def read_timing(at: str | None, after: str | None, expires: str | None) -> dict[str, int]:
+    """Return the attributes `due` and `expires` that these parameters state. Raise `BadArgument`."""
+    return timed(
+        time_ns(),
+        at=None if at is None else _moment(at, "at"),
+        after=None if after is None else _delay(after),
+        expires=None if expires is None else _end(expires),
+    )
+
+
+def _end(text: str) -> float | datetime:
+    seconds = _seconds(text)
+    return _moment(text, "expires") if seconds is None else seconds
+
+
+def _seconds(text: str) -> float | None:
+    return float(text) if _SECONDS.fullmatch(text) else read_duration(text)
+
+
+def _delay(text: str) -> float:
+    seconds = _seconds(text)
+    if seconds is None:
+        raise BadArgument(f"expected after as seconds, or as a duration such as 30s, 5m, 12h or 7d, got {text[:80]!a}")
+    return seconds
+
+
+def _moment(text: str, name: str) -> datetime:
+    try:
+        return time_of(read_time(text))
+    except BadArgument:
+        or_delay = ", seconds, or a duration such as 5m" if name == "expires" else ""
+        raise BadArgument(
+            f"expected {name} as a time with its zone such as 2026-01-31T12:00:00Z{or_delay}, got {text[:80]!a}"
         ) from None
 
 
