@@ -22,9 +22,9 @@ from .conftest import Process, Serving, call, done, eventually
 
 def test_topics_are_a_table_with_numbers_to_the_right(furnished: str) -> None:
     lines = done("topics", "--url", furnished).lines
-    assert lines[0].split() == ["TOPIC", "FIRED", "PURPOSES", "KEPT", "BYTES", "KEEP", "KEEP", "BYTES"]
-    assert lines[1].split()[:4] == ["video.encoded", "3", "1", "3"]
-    assert lines[2].split()[:4] == ["video.uploaded", "3", "2", "3"]
+    assert lines[0].split() == "TOPIC FIRED PURPOSES DELAYED NEXT DUE KEPT BYTES KEEP KEEP BYTES".split()
+    assert lines[1].split()[:4] == ["video.encoded", "3", "1", "0"]
+    assert lines[2].split()[:6] == ["video.uploaded", "3", "2", "0", "-", "3"]
     assert lines[0].index("FIRED") + len("FIRED") == lines[1].index(" 3 ") + 2
 
 
@@ -39,6 +39,8 @@ def test_topics_as_json_are_one_document(furnished: str) -> None:
         "kept": 3,
         "keep": 7 * 86400.0,
         "keep_bytes": None,
+        "delayed": 0,
+        "next_due": None,
     }
 
 
@@ -90,7 +92,7 @@ def test_an_option_before_set_is_refused_rather_than_forgotten(furnished: str) -
 def test_purposes_are_a_table_and_names_are_no_markup(furnished: str) -> None:
     lines = done("purposes", "--url", furnished).lines
     assert "Encode [video] to MP4" in lines[2]
-    assert lines[2].split()[-8:] == ["0", "0", "-", "0", "3", "0", "0", "0"]
+    assert lines[2].split()[-9:] == ["0", "0", "-", "0", "3", "0", "0", "0", "0"]
 
 
 def test_purposes_with_a_topic_and_json_shows_that_topics_alone(furnished: str) -> None:
@@ -109,6 +111,7 @@ def test_purposes_with_a_topic_and_json_shows_that_topics_alone(furnished: str) 
         "retried": 0,
         "dead": 0,
         "dropped": 0,
+        "expired": 0,
         "key_missing": 0,
         "state": "running",
         "oldest": None,

@@ -170,7 +170,10 @@ def test_top_prints_a_table_each_time_where_there_is_no_terminal(furnished: str)
 
 def test_top_as_json_is_a_line_each_time(furnished: str) -> None:
     first, second = done("top", "--count", "2", "--interval", "0.05", "--json", "--url", furnished).lines
-    assert json.loads(first)["topics"][0] == {"topic": "video.encoded", "fired": 3, "fired_per_s": 0.0}
+    assert json.loads(first)["topics"][0] == {"topic": "video.encoded", "fired": 3, "fired_per_s": 0.0} | {
+        "delayed": 0,
+        "next_due": None,
+    }
     assert json.loads(second)["purposes"][1]["rates"]["settled"] == 0.0
 
 

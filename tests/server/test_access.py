@@ -402,7 +402,7 @@ async def test_what_a_handler_fires_needs_the_right_to_fire_it(place: Place, nam
 
 SECRET = "swordfish-4711"
 # The operations whose answers have payloads, or errors that quote them: at least these.
-REVEALING = {"events", "trace", "dead", "letter"}
+REVEALING = {"events", "trace", "dead", "letter", "delayed", "delayed_event"}
 
 
 @on_loop
@@ -418,6 +418,9 @@ async def test_payloads_and_errors_are_only_for_who_may_see_them(place: Place) -
         failed = [Failure(share.picks[0], "retry", f"ValueError: {SECRET}", 0)]
         await made.say(wire.Report(1, share.lease, [], failed, handled=1, ref=made.ref))
         await made.hear(wire.Done)
+        later = batch(topic, json.dumps(SECRET).encode(), due=[1 << 61])
+        await made.say(wire.Submit(made.ref, later.data))
+        await made.hear(wire.Accepted)
         _, event = await made.call("events", topic=topic)
         given = GIVEN | {"topic": topic, "purpose": purpose, "id": Batch.read(event).id(0), "since": "beginning"}
         for name in ("watch", "watch with payloads", "operate"):
@@ -427,7 +430,8 @@ async def test_payloads_and_errors_are_only_for_who_may_see_them(place: Place) -
                 for call, operation in OPERATIONS.items():
                     if operation.repeat != "question" or operation.right != "watch":
                         continue
-                    arguments = {each: given[each] for each in operation.message.__struct_fields__ if each in given}
+                    its = given | {"id": later.id(0)} if call == "delayed_event" else given
+                    arguments = {each: its[each] for each in operation.message.__struct_fields__ if each in its}
                     try:
                         by_socket = repr(await who.call(call, **arguments))
                     except Refusal:
@@ -436,7 +440,7 @@ async def test_payloads_and_errors_are_only_for_who_may_see_them(place: Place) -
                         raise
                     by_http = ""
                     if operation.http is not None:
-                        path = operation.http.path.format(**{key: quote(str(each)) for key, each in given.items()})
+                        path = operation.http.path.format(**{key: quote(str(each)) for key, each in its.items()})
                         answer = await http.ask("GET", place.root + path, bearer(place.tokens[name]))
                         assert answer.status == 200, answer
                         by_http = answer.body.decode()

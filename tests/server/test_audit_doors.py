@@ -41,6 +41,7 @@ async def test_every_verb_of_an_operator_is_noted_with_who_did_it(tmp_path: Path
         url = f"ws://127.0.0.1:{port}"
         async with SolarWind(url, token=ann) as wind, at(port, headers={"authorization": f"Bearer {ann}"}) as doors:
             await prepare(server.wind)
+            later = await server.wind.fire("T", after="1h")
             letters = [each.event.id for each in await wind.dead("T", "dead")]
             do: dict[str, Callable[[], Awaitable[Any]]] = {
                 "redrive": lambda: wind.redrive("T", "dead", letters[:1]),
@@ -53,6 +54,7 @@ async def test_every_verb_of_an_operator_is_noted_with_who_did_it(tmp_path: Path
                 "promote": lambda: wind.promote("T", "p", 2),
                 "rollback": lambda: wind.rollback("T", "p"),
                 "retire": lambda: wind.retire("T", "p", force=True),
+                "cancel": lambda: wind.cancel("T", later),
                 "backup": lambda: wind.backup(str(tmp_path / "backup.db")),
                 "keep": lambda: doors.ask("PUT", "/v1/topics/T", {"keep": 5}),
                 "webhook put": lambda: doors.ask("PUT", hook, {"url": receiver.url}, 201),

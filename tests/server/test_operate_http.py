@@ -61,6 +61,7 @@ def record(info: PurposeInfo) -> dict[str, Any]:
         "retried": counts.retried,
         "dead": counts.dead,
         "dropped": counts.dropped,
+        "expired": counts.expired,
         "key_missing": counts.key_missing,
         "times": msgspec.json.decode(msgspec.json.encode(counts.times)),
         "state": counts.state,
@@ -475,7 +476,7 @@ async def test_metrics_are_numbers_that_prometheus_reads(port: int) -> None:
         assert (counts["settled"], counts["dead"], counts["pending"]) == (1, 1, 2)
         for name in ("instances", "pending", "in_flight", "dead"):
             assert number(found, f"solarwind_purpose_{name}", **labels) == counts[name]
-        for name in ("settled", "retried", "dropped", "key_missing"):
+        for name in ("settled", "retried", "expired", "dropped", "key_missing"):
             assert number(found, f"solarwind_purpose_{name}_total", **labels) == counts[name]
         for state in ("running", "paused", "nobody up", "failing"):
             assert number(found, "solarwind_purpose_state", **labels, state=state) == (state == counts["state"])

@@ -96,7 +96,7 @@ class Made:
     )
     cancel = Operation(
         Engine.cancel,
-        http=Http("DELETE", "/v1/topics/{topic}/delayed", "Take one back", "cancelled"),
+        http=Http("DELETE", "/v1/topics/{topic}/held", "Take one back", "withdrawn"),
         cli=Cli("cancel", "Take one back.", "cancelled {name}", none="no {name}", options={"name": "Which."}),
     )
     layout = Operation(
@@ -153,7 +153,7 @@ async def opened(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Place]:
     monkeypatch.setattr(http, "ENDPOINTS", (*http.ENDPOINTS, *endpoints))
     place = Place()
     place.app = typer.Typer()
-    groups = {"dead": typer.Typer(), "topics": typer.Typer(), "rollout": typer.Typer()}
+    groups = {name: typer.Typer() for name in ("dead", "delayed", "topics", "rollout")}
     register(place.app, groups, "", questions=True)
     register(place.app, groups, "", questions=False)
     place.engine = Engine(MemoryStore())
@@ -194,7 +194,7 @@ async def test_numbers_booleans_and_records_are_answered_at_every_endpoint(monke
             assert await Made.layout(wind, "T") == Layout("T", 2)
             assert await Made.layouts(wind) == [Layout("T", 2), Layout("U", 1)]
         assert await place.doors.ask("GET", "/v1/topics/T/purposes/p/count") == {"counted": 7}
-        assert await place.doors.ask("DELETE", "/v1/topics/T/delayed", name="not") == {"cancelled": False}
+        assert await place.doors.ask("DELETE", "/v1/topics/T/held", name="not") == {"withdrawn": False}
         one = {"topic": "T", "current_version": 2, "shares": {}}
         assert await place.doors.ask("GET", "/v1/topics/T/layout") == one
         assert (await place.doors.ask("GET", "/v1/layouts", topic="T"))["layouts"][0] == one
@@ -276,7 +276,7 @@ async def test_what_a_row_says_of_its_endpoint_is_described(monkeypatch: pytest.
     assert parameters == {"topic": "path", "after": "query", "limit": "query", "wait": "query"}
     assert schemas["PastPage"]["properties"].keys() == {"past", "next"}
     assert schemas["Layouts"]["properties"]["layouts"]["items"] == {"$ref": "#/components/schemas/Layout"}
-    assert schemas.keys() >= {"Counted", "Cancelled", "Events"}
+    assert schemas.keys() >= {"Counted", "Withdrawn", "Events"}
 
 
 # Those that there are ---------------------------------------------------------------------------------------------

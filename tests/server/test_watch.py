@@ -295,7 +295,7 @@ async def test_what_cannot_be_asked_now_stays_as_it_was_until_it_can() -> None:
 
 def test_a_rate_has_two_digits_so_that_noise_is_no_change() -> None:
     before, noise, after = (TopicStatistics(7, rate) for rate in (1_230.4, 1_180.0, 1_260.0))
-    assert watching.fields_of(before) == {"fired": 7, "fired_per_s": 1_200.0}
+    assert watching.fields_of(before) == {"fired": 7, "fired_per_s": 1_200.0, "delayed": 0, "next_due": None}
     assert watching.fields_of(noise, before) == {}
     assert watching.fields_of(after, before) == {"fired_per_s": 1_300.0}
     assert [watching.fields_of(TopicStatistics(0, rate))["fired_per_s"] for rate in (0.04, 0.123, 9.87)] == [

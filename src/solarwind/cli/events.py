@@ -53,9 +53,7 @@ def fire(
     ] = None,
     expires: Annotated[
         str | None,
-        option(
-            "expires", "From when on it is not handed out any more: a time, or so long from now (2h).", metavar="TIME"
-        ),
+        option("expires", "When it is not handed out any more: a time, or so long from now (2h).", metavar="TIME"),
     ] = None,
     extension: Annotated[
         list[str] | None,
@@ -95,11 +93,7 @@ def _times(at: str | None, after: str | None, expires: str | None) -> dict[str, 
         after=None if after is None else duration(after, "--after"),
         expires=None if expires is None else time_or_duration(expires, "--expires"),
     )
-    return {
-        name: time_of(attributes[field])
-        for name, field in (("at", "due"), ("expires", "expires"))
-        if field in attributes
-    }
+    return {("at" if field == "due" else field): time_of(each) for field, each in attributes.items()}
 
 
 def _extensions(given: Sequence[str]) -> dict[str, str] | None:

@@ -440,7 +440,7 @@ def _heading(name: str) -> str:
 def _topic_row(info: TopicInfo) -> tuple[object, ...]:
     keep = show.span(info.keep)
     kept = info.kept, info.kept_bytes, keep, info.keep_bytes
-    return info.topic, info.fired, len(info.purposes), info.delayed or None, info.next_due, *kept
+    return info.topic, info.fired, len(info.purposes), info.delayed, info.next_due, *kept
 
 
 def _delayed_row(delayed: DelayedEvent) -> tuple[object, ...]:

@@ -166,19 +166,12 @@ class _Collector:
         delayed = (((topic,), counts.delayed) for topic, counts in self._facts.statistics.topics.items())
         help = "Events that enter the topic when they are due."
         yield _family(GaugeMetricFamily, "solarwind_topic_delayed", help, ["topic"], delayed)
-        now = datetime.now(UTC)
-        late = (
-            ((topic,), max(0.0, (now - counts.next_due) / timedelta(seconds=1)))
-            for topic, counts in self._facts.statistics.topics.items()
-            if counts.next_due is not None
-        )
-        help = "How long the next delayed event of the topic is due and not in it; 0 before that."
-        yield _family(GaugeMetricFamily, "solarwind_topic_overdue_seconds", help, ["topic"], late)
         names = ["topic", "purpose"]
         for kind, fields in ((GaugeMetricFamily, _GAUGES), (CounterMetricFamily, _COUNTERS)):
             for name, help in fields.items():
                 rows = ((key, getattr(numbers, name)) for key, numbers in self._purposes.items())
                 yield _family(kind, f"solarwind_purpose_{name}", help, names, rows)
+        now = datetime.now(UTC)
         ages = (
             (key, max(0.0, (now - (numbers.oldest or now)) / timedelta(seconds=1)))
             for key, numbers in self._purposes.items()

@@ -249,6 +249,7 @@ class ServiceRules:
             "settled": 3,
             "retried": 0,
             "dead": 0,
+            "expired": 0,
             "dropped": 0,
             "key_missing": 3,
             "state": "running",
