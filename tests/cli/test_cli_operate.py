@@ -22,7 +22,8 @@ from .conftest import Process, Serving, call, done, eventually
 
 def test_topics_are_a_table_with_numbers_to_the_right(furnished: str) -> None:
     lines = done("topics", "--url", furnished).lines
-    assert lines[0].split() == "TOPIC FIRED PURPOSES DELAYED NEXT DUE KEPT BYTES KEEP KEEP BYTES".split()
+    heads = "TOPIC FIRED PURPOSES DELAYED NEXT DUE KEPT BYTES KEEP KEEP BYTES"
+    assert lines[0].split() == heads.split()
     assert lines[1].split()[:4] == ["video.encoded", "3", "1", "0"]
     assert lines[2].split()[:6] == ["video.uploaded", "3", "2", "0", "-", "3"]
     assert lines[0].index("FIRED") + len("FIRED") == lines[1].index(" 3 ") + 2

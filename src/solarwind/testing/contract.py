@@ -34,6 +34,7 @@ from .rules.place import LocalPlace, Place, a_while, on_loop, until  # noqa: E40
 from .rules.rollouts import RolloutRules  # noqa: E402
 from .rules.service import ServiceRules  # noqa: E402
 from .rules.shadows import ShadowRules  # noqa: E402
+from .rules.timing import TimingRules  # noqa: E402
 
 __all__ = ["EngineContract", "LocalPlace", "Place", "a_while", "on_loop", "until"]
 
@@ -55,6 +56,7 @@ class EngineContract(
     RolloutRules,
     ServiceRules,
     ShadowRules,
+    TimingRules,
 ):
     """All rules. A subclass defines the fixture `place`."""
 
