@@ -10,7 +10,7 @@ from pathlib import Path
 
 import harness
 
-NAMES = ("in_process", "keyed", "versions", "topics", "latency", "backlog", "facts")
+NAMES = ("in_process", "keyed", "versions", "topics", "latency", "backlog", "delayed", "facts")
 NAMES += ("processes", "latency_processes", "fanout", "connections", "viewers", "ndjson", "slow_consumer")
 NAMES += ("cluster", "cluster_latency", "cluster_chain", "takeover")
 

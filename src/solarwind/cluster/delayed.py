@@ -23,7 +23,19 @@ import msgspec
 from ..batch import Batch, read_id
 from ..core.log import Stored
 from ..errors import ProtocolError, StoreError
-from ..store.delays import BEGINNING, PAGE_BYTES, RELEASE_BYTES, Delayed, DelayedCount, Entry, check_due, only, without
+from ..store.delays import (
+    BEGINNING,
+    PAGE_BYTES,
+    RELEASE_BYTES,
+    Delayed,
+    DelayedCount,
+    Entry,
+    check_due,
+    only,
+    runs,
+    together,
+    without,
+)
 from .known import History
 from .layout import Layout
 from .log import CommitLog
@@ -200,7 +212,7 @@ class StreamDueLog:
                 if rest is not None:
                     times.put(_key(rest.due, rest.number), rest.batch.data)
                 size = self.size._replace(events=self.size.events - len(keys))
-                await self._store(ids, times, of, size, released=[each.batch for each in entries])
+                await self._store(ids, times, of, size, released=list(map(together, runs(entries))))
         return []
 
     async def _due(self, now: int) -> tuple[list[Entry], Entry | None]:

@@ -154,7 +154,11 @@ class Firing:
 
     def _fire_with(self, topic: str, data: bytes, content: str, handled: Event | None, options: FireOptions) -> Receipt:
         """Fire what is more than a payload, inside a handler, or from another thread."""
-        attributes, now, seconds, cause = read_options(options, self._wall)
+        attributes: dict[str, Any]
+        if len(options) == 1 and (key := options.get("key")) is not None:  # as most are
+            attributes, now, seconds, cause = {"keys": check_key(key)}, False, None, None
+        else:
+            attributes, now, seconds, cause = read_options(options, self._wall)
         after = cause.time_ns if cause is not None else 0
         if handled is not None:
             cause = handled

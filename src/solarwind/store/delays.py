@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import islice, takewhile
 from typing import NamedTuple, Protocol
 
-from ..batch import Batch
+from ..batch import Batch, join
+from ..columns import Header
 from ..core.log import Stored
 from ..errors import BadArgument
 
@@ -105,6 +106,35 @@ def check_delayed(delayed: Sequence[Delayed | Entry]) -> None:
         check_due(each.due)
 
 
+def runs(entries: Iterable[Entry]) -> list[list[Entry]]:
+    """Divide entries into those that may enter their topic as one batch: small ones that follow each other, as events
+    that were fired one after the other for times of their own."""
+    found: list[list[Entry]] = []
+    size = 0
+    for entry in entries:
+        size += len(entry.batch.data)
+        if not found or size > PAGE_BYTES or not _follows(entry.batch.header, found[-1][-1].batch.header):
+            found.append([])
+            size = len(entry.batch.data)
+        found[-1].append(entry)
+    return found
+
+
+def _follows(header: Header, before: Header) -> bool:
+    return (
+        header.first == before.first + before.count
+        and header.producer == before.producer
+        and header.topic == before.topic
+        and header.author == before.author
+        and (header.machine, header.process) == (before.machine, before.process)
+    )
+
+
+def together(run: Sequence[Entry]) -> Batch:
+    """Return one batch of the events of a run."""
+    return join([entry.batch for entry in run])
+
+
 def without(batch: Batch, id: str) -> Batch | None:
     """Return the batch without the event of that id; None where nothing is left."""
     rest = [index for index in range(len(batch)) if batch.id(index) != id]
@@ -179,7 +209,7 @@ class MemoryDueLog:
         del self._entries[: len(due)]
         for entry in due:
             self._forget(entry)
-        stored = [self._append(entry.batch) for entry in due]
+        stored = [self._append(together(run)) for run in runs(due)]
         return [each for each in stored if each is not None]
 
     async def next_due(self) -> int | None:
