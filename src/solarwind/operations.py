@@ -464,7 +464,7 @@ class Internal(Operator):
     )
     idle = Operation(Operations.idle, right="own", to="engine", repeat="always")
     left = Operation(Operations.left, right="own", to="engine", repeat="question")
-    watch = Operation(Operations.watch, to="engine", repeat="question")
+    watch = Operation(Operations.watch, right="watch", to="engine", repeat="always")
 
 
 class Asking(Operator):
@@ -509,8 +509,8 @@ class Asking(Operator):
 
         Each change is a merge patch (RFC 7396) by part and key, such as `{"purposes": {"T/p": {"pending": 3}}}`, and
         None stands for what is gone. One with the key `snapshot` begins anew: forget what you had. A reader that is too
-        slow gets a snapshot instead of what it missed. Raise `BadArgument`, `BadName`, `Busy`, and `Unavailable` when
-        the dispatcher stops.
+        slow gets a snapshot instead of what it missed, and so does one whose server was away meanwhile. Raise
+        `BadArgument`, `BadName`, `Busy`, and `Unavailable` when this `SolarWind` stops.
         """
         watched = Internal.watch.follow(self, parts=parts, topic=topic, purpose=purpose, interval=interval)
         async for text in watched:

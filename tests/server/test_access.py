@@ -164,7 +164,7 @@ OTHERS: dict[tuple[str, str], str] = {
 # What changes nothing may be asked by who may watch, and all else by operators only. So it is of any operation to come;
 # `idle` and `left` may besides be asked about purposes that the connection has instances of.
 CALLS = {name: "watch" if each.repeat == "question" else "admin" for name, each in OPERATIONS.items()}
-CALLS |= {"idle": "own", "left": "own"}
+CALLS |= {"idle": "own", "left": "own", "watch": "watch"}
 DOORS = OTHERS | {
     (each.http.method, each.http.path): CALLS[name] for name, each in OPERATIONS.items() if each.http is not None
 }
@@ -428,7 +428,7 @@ async def test_payloads_and_errors_are_only_for_who_may_see_them(place: Place) -
             async with talker(place.port, root=place.root) as who:
                 await who.hello(place.tokens[name])
                 for call, operation in OPERATIONS.items():
-                    if operation.repeat != "question" or operation.right != "watch":
+                    if operation.right != "watch":
                         continue
                     its = given | {"id": later.id(0)} if call == "delayed_event" else given
                     arguments = {each: its[each] for each in operation.message.__struct_fields__ if each in its}

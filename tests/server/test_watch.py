@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import itertools
 import json
+import signal
 import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -31,6 +32,7 @@ from solarwind.testing.contract import on_loop, until
 
 from .doors import at, check_problem, served
 from .peers import bearer, peer, request
+from .serving import Serving
 from .test_feed import Reader
 
 Facts = dict[str, Any]
@@ -476,3 +478,37 @@ def test_a_row_for_watching_takes_parts_as_text_or_as_a_list() -> None:
         assert wanted.arguments["parts"] == ("topics", "purposes")
         packed = msgspec.msgpack.encode(Internal.watch.pack(wanted))
         assert Internal.watch.unpack(Internal.watch.read(msgspec.Raw(packed))) == wanted
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
+@on_loop
+async def test_who_watches_by_the_protocol_goes_on_with_a_snapshot_once_a_server_is_back(
+    tmp_path: Path, end: signal.Signals
+) -> None:
+    server, facts, snapshots = Serving(tmp_path), Facts(), 0
+
+    async def watch(wind: SolarWind) -> None:
+        nonlocal snapshots
+        async for change in wind.watch(("topics",)):
+            if "snapshot" in change:
+                facts.clear()
+                snapshots += 1
+            merge(facts, change)
+
+    def fired() -> Any:
+        return facts.get("topics", {}).get("T", {}).get("fired")
+
+    try:
+        await server.start()
+        async with SolarWind(server.url) as wind, asyncio.TaskGroup() as tasks:
+            viewing = tasks.create_task(watch(wind))
+            await wind.fire("T", 1)
+            await until(lambda: fired() == 1, "it sees the first event")
+            await server.end(end)
+            await server.start()
+            await wind.fire("T", 2)
+            await until(lambda: fired() == 2, "it sees the second event")
+            assert snapshots >= 2
+            viewing.cancel()
+    finally:
+        server.kill()
