@@ -17,7 +17,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.tree import Tree
 
-from solarwind import SolarWind
+from solarwind import Event, SolarWind
 from solarwind.cli import operations, show, top, tracing
 from solarwind.cli.tables import Columns, Line, Spark, Table, shorten
 from solarwind.records import AuditEntry, DeadLetter, InstanceInfo, PurposeInfo, PurposeStatistics, TopicInfo, Trace
@@ -137,6 +137,15 @@ def test_a_very_narrow_terminal_shows_as_much_of_the_most_important_columns_as_f
     assert len(lines) == 1 + len(PURPOSES)
     assert max(map(cell_len, lines)) <= width
     assert lines[0].split() == {1: ["T"], 10: ["TOPIC"]}.get(width, ["TOPIC", "PURPOSE"])
+
+
+@pytest.mark.parametrize("length", [37, 50, 80, 200])
+def test_an_id_is_whole_as_long_as_the_terminal_is_wide_enough_for_it(length: int) -> None:
+    id = ("upload-" * 30)[: length - 4] + "last"
+    for columns in (operations._TABLES[DeadLetter][0], operations._TABLES[Event][0]):
+        line = on_terminal(80, Table(columns, [(id, datetime.now(UTC), None, "no room " * 100)]))[1]
+        assert cell_len(line) <= 80
+        assert (id in line) == (length <= 80)
 
 
 def test_a_time_is_shortened_to_its_minutes_and_never_in_its_middle() -> None:

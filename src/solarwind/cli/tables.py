@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
 
 _GAP = 2  # cells between columns
-_ID_CELLS = 36  # an id is of use only as a whole
 _NAME_CELLS, _MAX_NAME_CELLS = 17, 32  # at which a name can still be read; 20 of 80, and a fifth of a wide terminal
 _TEXT_CELLS = {"ERROR": 20, "PAYLOAD": 20, "WHAT": 20, "ARGUMENTS": 28}  # and other text at 12
 _BARS, _PLAIN_BARS = "▁▂▃▄▅▆▇█", "_.:-=+*#"
@@ -186,8 +185,8 @@ class Table:
 
 def _min_cells(name: str, room: int) -> int:
     """Return down to how many cells a column of text is shortened."""
-    if name == "ID":
-        return min(_ID_CELLS, room)
+    if name == "ID":  # of use only as a whole, also one that a producer gave
+        return room
     wanted = _TEXT_CELLS.get(name, 12)
     if name in ("TOPIC", "PURPOSE"):
         wanted = min(_MAX_NAME_CELLS, max(_NAME_CELLS, min(20, room // 4), room // 5))

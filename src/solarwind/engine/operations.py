@@ -351,7 +351,8 @@ class Operations(Running, Watched):
         dry_run: bool = False,
     ) -> int:
         """Make the history fired from `since` up to `until` pend again: all of it, or what a version of a purpose
-        caused, `caused_by` as TOPIC/PURPOSE@VERSION. Return how many events; with `dry_run` that is all.
+        caused, `caused_by` as TOPIC/PURPOSE@VERSION. Return how many events, where versions have shares at least; with
+        `dry_run` that is all.
 
         Raise `NotFound`, and `NotAllowed` for a purpose whose events do not pend."""
         await self._caught_up()
