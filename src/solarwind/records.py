@@ -14,7 +14,7 @@ from .event import Event
 HISTOGRAM_S: tuple[float, ...] = tuple(count / 10_000 * 10**power for power in range(8) for count in (1, 3))
 
 
-class TopicStatistics(msgspec.Struct, frozen=True):
+class TopicStatistics(msgspec.Struct, frozen=True, gc=False):
     """`fired` counts the events accepted since the topic exists, `fired_per_s` is the mean of the last 10 seconds.
     `delayed` events are not among them before they are due; `next_due` is when the next one is, None without any."""
 
@@ -24,7 +24,7 @@ class TopicStatistics(msgspec.Struct, frozen=True):
     next_due: datetime | None = None
 
 
-class PurposeRates(msgspec.Struct, frozen=True):
+class PurposeRates(msgspec.Struct, frozen=True, gc=False):
     """How many events a second, as a mean of the last 10 seconds: `fired` on the topic, and of the purpose `settled`,
     `retried` and made `dead` letters. `recent` has how many it settled in each 10 seconds of the last five minutes, the
     oldest first; nothing where that was none."""
@@ -36,7 +36,7 @@ class PurposeRates(msgspec.Struct, frozen=True):
     recent: tuple[int, ...] = ()
 
 
-class Histogram(msgspec.Struct, frozen=True):
+class Histogram(msgspec.Struct, frozen=True, gc=False):
     """How often something took how long: `counts` of times up to each of `HISTOGRAM_S`, and above the one before; the
     last one is of longer ones. `sum_s` is all of them together."""
 
@@ -58,7 +58,7 @@ class Histogram(msgspec.Struct, frozen=True):
         return self.sum_s / sum(self.counts) if any(self.counts) else None
 
 
-class VersionTimes(msgspec.Struct, frozen=True):
+class VersionTimes(msgspec.Struct, frozen=True, gc=False):
     """How long a version's events took, since the dispatcher started: in the `handler`, and from when they were fired,
     or due, until they were `settled`. They are counted for each report of an instance: the time in the handler is a
     mean of the events that it had reported, and the first of them stands for when all were fired."""
@@ -68,7 +68,7 @@ class VersionTimes(msgspec.Struct, frozen=True):
     settled: Histogram
 
 
-class PurposeStatistics(msgspec.Struct, frozen=True):
+class PurposeStatistics(msgspec.Struct, frozen=True, gc=False):
     """The numbers of a purpose.
 
     `pending` events are with no instance, those that wait for a retry included; `in_flight` ones are with one.
@@ -116,7 +116,7 @@ class Statistics(msgspec.Struct, frozen=True):
     purposes: dict[tuple[str, str], PurposeStatistics]
 
 
-class PurposeInfo(msgspec.Struct, frozen=True):
+class PurposeInfo(msgspec.Struct, frozen=True, gc=False):
     """A purpose and its numbers."""
 
     topic: str
@@ -133,7 +133,7 @@ def listed(statistics: Statistics, topic: str | None) -> list[PurposeInfo]:
     ]
 
 
-class InstanceInfo(msgspec.Struct, frozen=True):
+class InstanceInfo(msgspec.Struct, frozen=True, gc=False):
     """A live instance of a purpose. `machine` and `process` are where its handler runs.
 
     `since` is when it joined, `heard` when it was last heard of: it renews its lease while it has events in hand, and
@@ -163,7 +163,7 @@ def sorted_instances(instances: Iterable[InstanceInfo]) -> list[InstanceInfo]:
     return sorted(instances, key=lambda each: (each.topic, each.purpose, each.version, each.since))
 
 
-class StoreInfo(msgspec.Struct, frozen=True):
+class StoreInfo(msgspec.Struct, frozen=True, gc=False):
     """The store of a dispatcher: its file, "memory", or the partition on NATS; and the machine and process of the
     dispatcher. `free` and `size` are bytes, None where only the store's own server can tell. `full`: it refuses new
     events since it has no room for them. `commits` is how long commits took, since the dispatcher started."""
@@ -182,7 +182,7 @@ AttentionKind = Literal[
 ]  # fmt: skip
 
 
-class Attention(msgspec.Struct, frozen=True):
+class Attention(msgspec.Struct, frozen=True, gc=False):
     """Something that needs a person. `topic` and `purpose` are "" where it is not about any; `since` is None where that
     is not known. `text` is a sentence, `error` what handlers or targets said, which may quote a payload, and
     `command` the one to look at it, or to do something about it."""
@@ -311,7 +311,7 @@ class Difference(msgspec.Struct, frozen=True):
     shadow: Result
 
 
-class AuditEntry(msgspec.Struct, frozen=True):
+class AuditEntry(msgspec.Struct, frozen=True, gc=False):
     """What an operator did: the `verb`, to which topic and purpose ("" where it has none), with which further
     `arguments`, as JSON ("" for none), and to how many `events` (None where that has no meaning).
 
@@ -339,7 +339,7 @@ class HandlerInfo(msgspec.Struct, frozen=True):
     handler: str
 
 
-class TopicInfo(msgspec.Struct, frozen=True):
+class TopicInfo(msgspec.Struct, frozen=True, gc=False):
     """A topic and its history: `kept` events of `kept_bytes` in the log. `keep` is in seconds. `delayed` events enter
     it when they are due; `next_due` is when the next one is, None without any."""
 

@@ -21,6 +21,16 @@ def test_a_ring_has_the_number_of_each_slot_the_oldest_first() -> None:
     assert ring.read(NOW + 35, 2) == [0, 8]
 
 
+def test_a_total_is_the_sum_of_the_slots_that_are_read_whatever_came_when() -> None:
+    random, ring, second = Random(1), Ring(10, 6), NOW
+    for _ in range(300):
+        second += random.choice((0, 0, 3, 10, 25, 90))
+        ring.add(second, random.randrange(9))
+        asked = second + random.choice((0, 0, 10, 30, 100))
+        for slots in range(7):
+            assert ring.total(asked, slots) == sum(ring.read(asked, slots))
+
+
 def test_a_ring_forgets_what_is_older_than_its_slots() -> None:
     ring = Ring(1, 5)
     ring.add(NOW, 7)

@@ -22,10 +22,18 @@ from solarwind import Busy, Retry, SolarWind
 from solarwind.engine import watch as watching
 from solarwind.engine.arguments import PARTS
 from solarwind.engine.tasks import Tasks
-from solarwind.engine.watch import HIDDEN, Entry, Filter, View, Watch
+from solarwind.engine.watch import HIDDEN, Entry, Fact, Filter, TopicFacts, View, Watch
 from solarwind.errors import Unavailable
 from solarwind.operations import Internal
-from solarwind.records import AuditEntry, Statistics, TopicStatistics
+from solarwind.records import (
+    AuditEntry,
+    Histogram,
+    InstanceInfo,
+    PurposeStatistics,
+    Statistics,
+    TopicStatistics,
+    VersionTimes,
+)
 from solarwind.server import Server, Settings
 from solarwind.server.access import create_token
 from solarwind.testing.contract import on_loop, until
@@ -141,6 +149,12 @@ async def test_a_viewer_gets_all_facts_and_then_what_changes() -> None:
 async def until_true(view: Viewer, condition: Any) -> None:
     while not condition():
         await view.next()
+
+
+@pytest.mark.parametrize("kind", [Fact, PurposeStatistics, InstanceInfo, TopicFacts, VersionTimes, Histogram])
+def test_what_is_made_anew_for_viewers_each_second_is_no_work_for_the_garbage_collector(kind: type[Any]) -> None:
+    """Else a thousand purposes bring about a look at all objects every few seconds, which holds up events."""
+    assert not kind.__struct_config__.gc
 
 
 @on_loop

@@ -65,6 +65,14 @@ class Ring:
             at = slot % self.size
             self._counts[at] = min(_MAX, self._counts[at] + count)
 
+    def total(self, second: int, slots: int) -> int:
+        """Return how many events there were in the last so many slots together."""
+        if self._newest == second // self.step:  # the common case: in one piece, or in two
+            stop = self._newest % self.size + 1
+            start = stop - slots
+            return sum(self._counts[max(0, start) : stop]) + (sum(self._counts[start:]) if start < 0 else 0)
+        return sum(self.read(second, slots))
+
     def read(self, second: int, slots: int) -> list[int]:
         """Return the numbers of the last so many slots, the oldest first; the last one is that of `second`."""
         last = second // self.step
@@ -116,6 +124,11 @@ class Rates:
     def forget(self) -> None:
         """Drop the rings."""
         self._rings.clear()
+
+    def total(self, index: int, span: int, second: int, slots: int) -> int:
+        """Return how many events of a counter there were in the last slots of one of `SPANS` together."""
+        rings = self._rings.get(index)
+        return rings[span].total(second, slots) if rings is not None else 0
 
     def read(self, index: int, span: int, second: int, slots: int | None = None) -> list[int]:
         """Return the numbers of a counter in the last slots of one of `SPANS`, the oldest first; by default all."""

@@ -140,7 +140,7 @@ class Sampler:
 
 
 def _mean(rates: Rates, counter: int, second: int) -> float:
-    return sum(rates.read(counter, 0, second, _MEAN_S)) / _MEAN_S
+    return rates.total(counter, 0, second, _MEAN_S) / _MEAN_S
 
 
 def _counts(of: Topic | Purpose) -> tuple[int, ...]:

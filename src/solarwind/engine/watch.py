@@ -15,8 +15,9 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import cache
 from random import getrandbits
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -40,17 +41,14 @@ _NOT_YET = 1 << 62
 LINGER_S = 10.0  # that a view is kept without a viewer, who may come back
 _SHARE = 9  # collecting takes no more than one part in ten of the time
 _SLOW_S = 10.0  # between two looks at how much history topics have
-_WAKE_TOGETHER = 4  # viewers that write in one turn of the loop,
+_WAKE_TOGETHER = 2  # viewers that write in one turn of the loop,
 _WAKE_S = 0.5  # and in how much time all of them do
-_RATES = "fired", "settled", "retried", "dead"
-_ROUGH = {"rate", "fired_per_s"}  # fields that are a mean
-_STEPS = {"heard"}  # times that change with each event, and are shown in steps
-_STEP_S = 10
+_STEP_S = 10  # of times that change with each event
 _STEP_BYTES = 16 << 20  # of a disk's free ones
 _LEFT_OUT = {"times", "commits"}  # histograms, which are large, and change with each event
 
 
-class Fact(NamedTuple):
+class Fact(msgspec.Struct, frozen=True, gc=False):
     """A record, and which topic and purpose it is about; "" for none."""
 
     topic: str
@@ -64,7 +62,7 @@ Changes = dict[str, dict[str, dict[str, tuple[str, dict[str, Any] | None]]]]
 Answer = Callable[..., Awaitable[Any]]  # the answer to an operation, by its name and arguments
 
 
-class TopicFacts(msgspec.Struct, frozen=True):
+class TopicFacts(msgspec.Struct, frozen=True, gc=False):
     """What is said of a topic: see `TopicStatistics` and `TopicInfo`, of which it is None until that was read."""
 
     fired: int
@@ -484,33 +482,52 @@ async def _compare(part: str, before: Facts, now: Facts, changes: Changes) -> No
 def fields_of(record: msgspec.Struct, before: msgspec.Struct | None = None) -> dict[str, Any]:
     """Return the fields of a record by name: all, or those that are others than before."""
     found: dict[str, Any] = {}
-    for name in record.__struct_fields__:
+    for name, show in _fields(type(record)):
         value = getattr(record, name)
-        if name in _LEFT_OUT or (before is not None and value == (known := getattr(before, name))):
-            continue
-        shown = _shown(name, value)
         if before is None:
-            found[name] = shown
-        elif shown != (former := _shown(name, known)):
-            if isinstance(shown, dict):
-                shown = {each: shown[each] for each in shown if shown[each] != former[each]}
-            found[name] = shown
+            found[name] = value if show is None else show(value)
+        elif value != (known := getattr(before, name)):
+            if isinstance(value, PurposeRates):
+                value = fields_of(value, known)
+                if not value:
+                    continue
+            elif show is not None:
+                value = show(value)
+                if value == show(known):
+                    continue
+            found[name] = value
     return found
 
 
-def _shown(name: str, value: Any) -> Any:
-    if isinstance(value, PurposeRates):  # the newest point of each alone
-        return {each: _rough(getattr(value, each)) for each in _RATES}
-    if name in _STEPS:
-        return value.replace(second=value.second // _STEP_S * _STEP_S, microsecond=0)
-    if name == "free" and value is not None:
-        return value // _STEP_BYTES * _STEP_BYTES
-    return _rough(value) if name in _ROUGH and value is not None else value
+@cache
+def _fields(kind: type[msgspec.Struct]) -> list[tuple[str, Callable[[Any], Any] | None]]:
+    """Return the fields of a kind of record that are shown, and how: None where they are shown as they are."""
+    left_out = _LEFT_OUT if kind is not PurposeRates else {"recent"}  # the newest point of each alone
+    names = [name for name in kind.__struct_fields__ if name not in left_out]
+    return [(name, _rough if kind is PurposeRates else _SHOWN.get(name)) for name in names]
 
 
-def _rough(rate: float) -> float:
+def _in_steps(time: datetime) -> datetime:
+    return time.replace(second=time.second // _STEP_S * _STEP_S, microsecond=0)
+
+
+def _in_large_steps(size: int | None) -> int | None:
+    return None if size is None else size // _STEP_BYTES * _STEP_BYTES
+
+
+def _rough(rate: float | None) -> float | None:
     """Return a rate with two digits: further ones change all the time. Below 10 one is behind the point."""
-    return round(rate, 1) if rate < 10 else float(f"{rate:.2g}")
+    return rate and (round(rate, 1) if rate < 10 else float(f"{rate:.2g}"))
+
+
+# How fields are shown whose last digits change with each event.
+_SHOWN: dict[str, Callable[[Any], Any]] = {
+    "rates": fields_of,
+    "rate": _rough,
+    "fired_per_s": _rough,
+    "heard": _in_steps,
+    "free": _in_large_steps,
+}
 
 
 async def written(
