@@ -130,18 +130,31 @@ _write_cause = msgspec.msgpack.Encoder().encode
 _read_cause = msgspec.msgpack.Decoder(Cause).decode
 
 
-class HandOut(msgspec.Struct, eq=False):
+class HandOut:
     """What the events that are handed out together share. `start` is the position of the batch's first event, `home`
     the engine they come from, and `tried` the attempts already made, by position. With `shadow` they are copies for a
-    shadow."""
+    shadow. `handled` is the one whose handler is running, of several together the first."""
 
-    batch: Batch
-    start: int = 0
-    purpose: str = ""
-    version: int = 0
-    home: Any = None
-    tried: dict[int, int] = msgspec.field(default_factory=dict)
-    shadow: bool = False
+    __slots__ = ("batch", "handled", "home", "purpose", "shadow", "start", "tried", "version")
+
+    def __init__(
+        self,
+        batch: Batch,
+        start: int = 0,
+        purpose: str = "",
+        version: int = 0,
+        home: object = None,
+        tried: dict[int, int] | None = None,
+        shadow: bool = False,
+    ) -> None:
+        self.batch = batch
+        self.start = start
+        self.purpose = purpose
+        self.version = version
+        self.home = home
+        self.tried = {} if tried is None else tried
+        self.shadow = shadow
+        self.handled: Event | None = None
 
 
 class Event(msgspec.Struct, eq=False, repr_omit_defaults=True):
@@ -153,8 +166,12 @@ class Event(msgspec.Struct, eq=False, repr_omit_defaults=True):
     _of: HandOut
     _index: int
     _decoded: Any = msgspec.UNSET
-    # What the handler has fired so far; None after it has returned, and outside a handler.
-    _fired: Any = msgspec.UNSET
+    _fired: Any = msgspec.UNSET  # what the handler has fired so far
+
+    @property
+    def _is_handled(self) -> bool:
+        """Whether its handler is running."""
+        return self._of.handled is self
 
     @property
     def id(self) -> str:

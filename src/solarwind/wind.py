@@ -552,9 +552,7 @@ class SolarWind(Firing, Asking):
     def _handled_now(self) -> Event | None:
         """Return the event whose handler calls this, unless the handler has returned."""
         handled = handling.get()
-        if handled is None or handled._of.home is not self._engine or handled._fired is None:
-            return None
-        return handled
+        return handled if handled is not None and handled._of.home is self._engine and handled._is_handled else None
 
     def _on_loop(self, work: Callable[[], object]) -> None:
         assert self._loop is not None

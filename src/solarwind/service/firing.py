@@ -280,7 +280,7 @@ class Firing:
 
     def _holds(self, handled: Event) -> bool:
         """Return whether what is fired is held until the handler returns."""
-        return handled._of.home is self._home and handled._fired is not None
+        return handled._of.home is self._home and handled._is_handled
 
     def _check_held(self, handled: Event, more: int) -> None:
         size = 0 if handled._fired is msgspec.UNSET else handled._fired.size

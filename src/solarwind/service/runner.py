@@ -261,7 +261,7 @@ class Runner(Consumer):
             except IndexError:  # that was the last, or another worker has it
                 return True
             index = position - first
-            event = Event(hand_out, index)
+            event = hand_out.handled = Event(hand_out, index)
             set_handling(event)
             before = context.copy()
             try:
@@ -269,14 +269,14 @@ class Runner(Consumer):
                 if result is not None:
                     refuse_unrun(result)
             except BaseException as error:
+                hand_out.handled = None
                 if self._is_end(error):
                     raise
-                event._fired = None
                 work.failed.append(self._failure(position, event, error, outcome_of(error)))
             else:
-                fired, event._fired = event._fired, None
-                if fired is not unset:
-                    self.note_fired(work, position, fired)
+                hand_out.handled = None
+                if event._fired is not unset:
+                    self.note_fired(work, position, event._fired)
                 note_done(position)
             try:
                 if requests or context != before:
@@ -292,11 +292,13 @@ class Runner(Consumer):
         turn = monotonic()
         while monotonic() <= self.certain_until and (positions := work.next_part(self._handler.batch)):
             events = [Event(hand_out, position - hand_out.start) for position in positions]
+            hand_out.handled = events[0]
             handling.set(events[0])
             before = copy_context()
             try:
                 refuse_unrun(await self._handler.call(events))
             except BaseException as error:
+                hand_out.handled = None
                 if self._is_end(error):
                     raise
                 self._batch_failed(work, positions, events, error)
@@ -368,19 +370,19 @@ class Runner(Consumer):
             except IndexError:
                 return
             index = position - first
-            event = Event(hand_out, index)
+            event = hand_out.handled = Event(hand_out, index)
             set_handling(event)
             try:
                 result = copy_context().run(call, data[starts[index] : starts[index + 1]] if is_raw else event)
                 if result is not None:
                     refuse_unrun(result)
             except BaseException as error:
-                event._fired = None
+                hand_out.handled = None
                 work.failed.append(self._failure(position, event, error, outcome_of(error)))
             else:
-                fired, event._fired = event._fired, None
-                if fired is not unset:
-                    self.note_fired(work, position, fired)
+                hand_out.handled = None
+                if event._fired is not unset:
+                    self.note_fired(work, position, event._fired)
                 note_done(position)
 
     def _batches_on_thread(self, work: Work) -> None:
@@ -388,10 +390,12 @@ class Runner(Consumer):
         hand_out = work.hand_out(self.join, self._engine)
         while monotonic() <= self.certain_until and (positions := work.next_part(self._handler.batch)):
             events = [Event(hand_out, position - hand_out.start) for position in positions]
+            hand_out.handled = events[0]
             handling.set(events[0])
             try:
                 refuse_unrun(copy_context().run(self._handler.call, events))
             except BaseException as error:
+                hand_out.handled = None
                 self._batch_failed(work, positions, events, error)
             else:
                 _batch_done(self, work, positions, events)
@@ -404,8 +408,6 @@ class Runner(Consumer):
         events."""
         if self._is_copy:
             self._end_copy()
-        for event in events:
-            event._fired = None
         if type(error) is Unfit:
             # The one that does not fit is dead, the others are handled without it.
             position, unfit = positions.pop(error.index), events[error.index]
@@ -464,10 +466,9 @@ class Runner(Consumer):
 
 
 def _batch_done(consumer: Consumer, work: Work, positions: list[int], events: Sequence[Event]) -> None:
+    events[0]._of.handled = None
     if events[0]._fired is not msgspec.UNSET:
         consumer.note_fired(work, positions[0], events[0]._fired)
-    for event in events:
-        event._fired = None
     # At once, so that no report can have a part of them: they are settled together.
     work.done += positions
 
