@@ -282,5 +282,17 @@ class Event(msgspec.Struct, eq=False, repr_omit_defaults=True):
         handler does is done: it may want to leave that out."""
         return self._of.shadow
 
+    def once(self, connection: Any) -> Any:
+        """Return whether its purpose sees it for the first time, and note that in the open transaction of `connection`,
+        one to the caller's own database. A handler that does its effect in the same transaction, if this is true, has
+        that effect once, however often it is called. With an asynchronous connection return an awaitable.
+
+        False for a shadow. Raise `NotAllowed` outside a transaction, `NotFound` where the table is missing,
+        `BadArgument` for what is no connection, and what the driver raises. See `SolarWind.outbox` for which there are.
+        """
+        from .outbox.effects import once
+
+        return once(self, connection)
+
     def __repr__(self) -> str:
         return f"<Event {self.id} on {self.topic!r}>"

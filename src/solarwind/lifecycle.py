@@ -9,17 +9,25 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine
 from concurrent.futures import Future
+from contextlib import asynccontextmanager
+from datetime import timedelta
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from .errors import Unavailable
+from .loops import check_no_loop, forget, from_thread
+from .options import check_flag, check_work
 from .service.threads import Pool
+from .shutdown import Shutdown
 
 if TYPE_CHECKING:
-    from types import FrameType
+    from types import FrameType, TracebackType
 
     from .wind import SolarWind
+
+T = TypeVar("T")
 
 log = logging.getLogger("solarwind")
 
@@ -294,3 +302,79 @@ async def _until_over(wind: SolarWind, asked: asyncio.Future[Any], until_settled
     if saying is not None and not saying.cancel() and not saying.cancelled():
         saying.exception()  # it only says something
     return settled.exception() if settled is not None and not settled.cancel() and not settled.cancelled() else None
+
+
+# On the object ------------------------------------------------------------------------------------------------
+
+
+class Life:
+    """The part of a `SolarWind` that runs it: in an app, on a thread of its own, or as a service."""
+
+    _bound: asyncio.TimerHandle | None = None  # the time limit for fires while the app stops
+    _thread: LoopThread | None = None
+
+    @property
+    def _wind(self) -> SolarWind:
+        return cast("SolarWind", self)
+
+    @asynccontextmanager
+    async def lifespan(self, app: Any = None) -> AsyncIterator[None]:
+        """Run it from before the first request of an ASGI app to after the last: `FastAPI(lifespan=wind.lifespan)`.
+
+        An ASGI server waits for all requests before it tells the app to stop. So from the signal on, what requests fire
+        has `grace` seconds to be accepted; after that, and for further fires, they get `Unavailable`.
+        """
+        async with self._wind:
+            shutdown = Shutdown(self._bound_firing)
+            shutdown.watch()
+            try:
+                yield
+            finally:
+                shutdown.end()
+                if self._bound is not None:
+                    self._bound.cancel()
+                    self._bound = None
+
+    def _bound_firing(self) -> None:
+        if self._bound is None:
+            wind, loop = self._wind, asyncio.get_running_loop()
+            self._bound = loop.call_later(wind.grace, wind._give_up_fired, wind.grace)
+
+    def __enter__(self) -> SolarWind:
+        """Run it on a thread of its own, without asyncio. Use `wait` for its coroutines."""
+        thread = LoopThread(self._wind)
+        thread.start()
+        self._thread = thread
+        return self._wind
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._wind._forked:
+            return
+        assert self._thread is not None
+        failure = self._thread.stop()
+        if failure is not None and error is None:
+            raise failure
+
+    def wait(self, work: Awaitable[T], timeout: float | timedelta | None = None) -> T:
+        """Run one of the coroutines from a thread, as in `wind.wait(wind.settled(10))`, and return its result.
+
+        Raise `TimeoutError` after `timeout` seconds, and what the coroutine raises.
+        """
+        seconds, wind = check_work(work, timeout), self._wind
+        if wind._loop is None or wind._state != "running":
+            forget(work)
+            wind._check_process()
+            raise Unavailable(f"expected a SolarWind that runs, got one that is {wind._state}: use `with wind:`")
+        return from_thread(work, wind._loop, seconds)
+
+    def run(self, *, until_settled: bool = False) -> None:
+        """Run as a service until SIGTERM or SIGINT, then drain; or `until_settled`. A second signal ends the draining.
+
+        Call it in the main thread, where no event loop runs; elsewhere use `async with` or `with`. Raise `Unavailable`,
+        and `StoreError` if the store fails meanwhile.
+        """
+        check_flag("until_settled", until_settled)
+        check_no_loop()
+        run_loop(serve(self._wind, until_settled))

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from contextvars import copy_context
 from datetime import timedelta
 from threading import get_ident
 from time import monotonic
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -23,34 +22,34 @@ from .engine.tasks import complete
 from .errors import BadArgument, SolarWindError, Unavailable
 from .event import Event
 from .failure import Retry
-from .lifecycle import LoopThread, finish, log_draining, run_loop, serve
+from .lifecycle import Life, finish, log_draining
 from .limits import Limits
 from .logs import limited
-from .loops import check_no_loop, forget, from_thread, on_own_loop
+from .loops import on_own_loop
 from .names import check_purpose, check_topic
 from .operations import Asking, Internal
 from .options import (
     check_count,
     check_engine,
-    check_flag,
     check_keep,
     check_keep_bytes,
     check_seconds,
     check_token,
     check_topic_given,
     check_type,
-    check_work,
 )
+from .outbox.effects import Effects
 from .records import HandlerInfo
-from .service.firing import Firing
 from .service.registration import FunctionOrigin, Registration, Registrations, handled_here, stated
 from .service.runner import handling
 from .service.settling import wait_idle
 from .service.signature import MAX_BATCH, inspect_handler
 from .service.stream import Reader, Stream, check_free
 from .shares import Share
-from .shutdown import Shutdown
 from .urls import open_engine
+
+if TYPE_CHECKING:
+    from .outbox.relay import Relay
 
 log = logging.getLogger("solarwind")
 
@@ -58,7 +57,7 @@ T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class SolarWind(Firing, Asking):
+class SolarWind(Life, Effects, Asking):
     """Fires events, and handles them for a purpose.
 
     `url` is the dispatcher's address: `memory://`, `sqlite:///wind.db`, `ws://host:7400`, `nats://host`; None is
@@ -93,11 +92,9 @@ class SolarWind(Firing, Asking):
         self._settings: dict[str, tuple[float | UnsetType | None, int | UnsetType | None]] = {}
         self._state: str = "not started"
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: LoopThread | None = None
         self._starting: asyncio.Future[None] | None = None
         self._stopping: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._bound: asyncio.TimerHandle | None = None  # the time limit for fires while the app stops
 
     def use(self, url: str | None = None, token: str | None = None, *, engine: Engine | None = None) -> None:
         """Use another dispatcher than the one it was made with: that of a URL, or an engine. Raise `BadArgument`, or
@@ -393,6 +390,7 @@ class SolarWind(Firing, Asking):
         refusals = [each for each in await asyncio.gather(*joining, return_exceptions=True) if each is not None]
         if refusals:
             raise refusals[0]
+        await self._start_relays(self._engine)
 
     @on_own_loop
     async def stop(self, grace: float | timedelta | None = None) -> None:
@@ -426,6 +424,7 @@ class SolarWind(Firing, Asking):
     async def _stop(self, grace: float) -> None:
         until = monotonic() + max(1.0, grace)  # for all of it together
         try:
+            await self._stop_relays()
             begun = {each.joining for each in self._registrations if each.joining is not None} | self._tasks
             await finish(begun, max(1.0, grace))  # a server may be unreachable
             # All of them stop before any gives something back, or it would be handed to the next.
@@ -471,67 +470,6 @@ class SolarWind(Firing, Asking):
             log_draining(self)
         await self.stop()
 
-    @asynccontextmanager
-    async def lifespan(self, app: Any = None) -> AsyncIterator[None]:
-        """Run it from before the first request of an ASGI app to after the last: `FastAPI(lifespan=wind.lifespan)`.
-
-        An ASGI server waits for all requests before it tells the app to stop. So from the signal on, what requests fire
-        has `grace` seconds to be accepted; after that, and for further fires, they get `Unavailable`.
-        """
-        async with self:
-            shutdown = Shutdown(self._bound_firing)
-            shutdown.watch()
-            try:
-                yield
-            finally:
-                shutdown.end()
-                if self._bound is not None:
-                    self._bound.cancel()
-                    self._bound = None
-
-    def _bound_firing(self) -> None:
-        if self._bound is None:
-            self._bound = asyncio.get_running_loop().call_later(self.grace, self._give_up_fired, self.grace)
-
-    def __enter__(self) -> SolarWind:
-        """Run it on a thread of its own, without asyncio. Use `wait` for its coroutines."""
-        thread = LoopThread(self)
-        thread.start()
-        self._thread = thread
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._forked:
-            return
-        assert self._thread is not None
-        failure = self._thread.stop()
-        if failure is not None and error is None:
-            raise failure
-
-    def wait(self, work: Awaitable[T], timeout: float | timedelta | None = None) -> T:
-        """Run one of the coroutines from a thread, as in `wind.wait(wind.settled(10))`, and return its result.
-
-        Raise `TimeoutError` after `timeout` seconds, and what the coroutine raises.
-        """
-        seconds = check_work(work, timeout)
-        if self._loop is None or self._state != "running":
-            forget(work)
-            self._check_process()
-            raise Unavailable(f"expected a SolarWind that runs, got one that is {self._state}: use `with wind:`")
-        return from_thread(work, self._loop, seconds)
-
-    def run(self, *, until_settled: bool = False) -> None:
-        """Run as a service until SIGTERM or SIGINT, then drain; or `until_settled`. A second signal ends the draining.
-
-        Call it in the main thread, where no event loop runs; elsewhere use `async with` or `with`. Raise `Unavailable`,
-        and `StoreError` if the store fails meanwhile.
-        """
-        check_flag("until_settled", until_settled)
-        check_no_loop()
-        run_loop(serve(self, until_settled))
-
     # Inner --------------------------------------------------------------------------------------------
 
     async def _join(self, registration: Registration) -> None:
@@ -548,6 +486,10 @@ class SolarWind(Firing, Asking):
             if registration in self._registrations:  # else it was removed meanwhile
                 self._registrations.remove(registration)
             raise
+
+    def _begin_relay(self, relay: Relay) -> None:
+        if self._loop is not None and self._state == "running":
+            self._on_loop(lambda: self._spawn(relay.start(self._engine, self._limits)))
 
     def _handled_now(self) -> Event | None:
         """Return the event whose handler calls this, unless the handler has returned."""

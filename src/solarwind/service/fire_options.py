@@ -13,8 +13,8 @@ from ..options import check_flag, check_seconds
 from ..timing import timed
 
 
-class FireOptions(TypedDict, total=False):
-    """What `fire` may be given besides a payload. As separate keywords, each would cost every event that has none."""
+class EventOptions(TypedDict, total=False):
+    """What an event may be given besides a payload, wherever it is fired."""
 
     key: str | None
     id: str | None
@@ -23,6 +23,11 @@ class FireOptions(TypedDict, total=False):
     expires: datetime | float | timedelta | str | None
     cause: Cause | Event | None
     extensions: Mapping[str, str] | None
+
+
+class FireOptions(EventOptions, total=False):
+    """What `fire` may be given besides a payload. As separate keywords, each would cost every event that has none."""
+
     now: bool
     within: float | timedelta | None
 

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import logging
 import os
+import secrets
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,11 +14,12 @@ from datetime import datetime, timedelta
 from functools import partial
 from threading import get_ident
 from time import time_ns
-from typing import Any, Unpack
+from typing import Any, Unpack, cast
 from weakref import WeakSet
 
 import msgspec
 
+from ..batch import MAX_NUMBERS, MAX_PRODUCERS, make_id
 from ..engine.base import Engine
 from ..errors import BadArgument, Busy
 from ..event import Cause, Event
@@ -25,9 +27,10 @@ from ..failure import Reject
 from ..limits import Limits
 from ..names import check_id, check_key, check_topic
 from ..options import check_payloads
+from ..origin import process_name
 from ..payload import BYTES, encode
 from .buffer import ProducerBuffer
-from .fire_options import FireOptions, read_options
+from .fire_options import EventOptions, FireOptions, read_options
 from .group import ORDER, Group, IdNumbers
 from .receipts import HELD_BYTES, Fired, HeldEvents, HeldReceipt, Receipt, Receipts, SentReceipt
 from .runner import handling
@@ -277,6 +280,44 @@ class Firing:
             receipts = [buffer.add_with(topic, *event, earliest) for event in events]
         self._limit(buffer, receipts, seconds)
         return Receipts(receipts)
+
+    def prepare(self, topic: str, payload: Any, options: EventOptions) -> tuple[Fired, bool]:
+        """Return an event that is to be fired from elsewhere, such as a database: checked as `fire` does, with its id
+        and its cause; and whether it counts, which what a shadow's handler fires does not. Raise what `fire`
+        raises."""
+        if unknown := options.keys() - EventOptions.__annotations__.keys():
+            raise TypeError(f"fire() got an unexpected keyword argument {min(unknown)!r}")
+        data, content = (payload, BYTES) if type(payload) is bytes else encode(payload)
+        check_topic(topic)
+        self._buffer.check_size(topic, data)
+        attributes, _, _, stated = read_options(cast(FireOptions, options), self._wall)
+        handled = handling.get()
+        source = handled or stated
+        attributes.setdefault("causes", Cause.event(handled) if handled else Cause.application(process_name()))
+        self._check_depth(attributes["causes"], handled)
+        time = ORDER.now(max((each.time_ns for each in (handled, stated) if each is not None), default=0))
+        # By chance alone: a forked child has what its parent has counted.
+        attributes.setdefault("ids", make_id(time, secrets.randbelow(MAX_PRODUCERS), secrets.randbelow(MAX_NUMBERS)))
+        return Fired(topic, data, content, time, attributes), source is None or not source.shadow
+
+    def prepare_many(
+        self,
+        topic: str,
+        payloads: Iterable[Any],
+        key: str | Callable[[Any], str | None] | None,
+        keys: Iterable[str | None] | None,
+        ids: Iterable[str | None] | None,
+        options: EventOptions,
+    ) -> list[tuple[Fired, bool]]:
+        """Return an event for each payload: see `prepare`, and for the columns `fire_many`."""
+        given = check_payloads(payloads)
+        nothing = [None] * len(given)
+        each_key = _keys(given, key, keys) or nothing
+        each_id = _column("ids", ids, len(given), check_id) or nothing
+        return [
+            self.prepare(topic, payload, {**options, "key": of_key, "id": of_id})
+            for payload, of_key, of_id in zip(given, each_key, each_id, strict=True)
+        ]
 
     def _holds(self, handled: Event) -> bool:
         """Return whether what is fired is held until the handler returns."""

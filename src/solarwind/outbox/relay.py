@@ -1,0 +1,294 @@
+"""The relay: fires what was committed to an outbox, and deletes it once it is accepted.
+
+A relay may die at any moment. What it fired and did not delete is fired again with the same id, by itself or another
+relay, and the dispatcher does not store it again. A row waits for its relay in the transaction that claimed it, so
+nobody else has it meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Protocol
+
+import msgspec
+
+from ..batch import Batch, seal
+from ..columns import gathered
+from ..engine.backoff import Backoff
+from ..engine.base import Engine
+from ..engine.tasks import Tasks
+from ..errors import BadToken, NotFound, SolarWindError, StoreError, Unavailable
+from ..limits import Limits
+from ..logs import limited
+from ..names import check_topic
+from ..origin import MACHINE, process_name
+from ..service.group import IdNumbers
+from ..text import plain, redact
+from ..urls import missing_extra
+from .database import dialect_of, fault
+from .rows import OutboxRow
+
+log = logging.getLogger("solarwind")
+
+ROWS = 2_048  # that are claimed together at most
+BYTES = 1 << 20  # of their payloads and attributes
+ACCEPT_S = 30.0  # that the dispatcher may take to accept them, before they are released
+AGAIN_S = 0.2  # from the end of a connection to the next attempt, at least
+_MAX_ERROR = 1_000  # characters
+
+
+Prepared = tuple[OutboxRow, int, dict[str, Any]]  # a row, when it was fired, and its attributes by column
+
+
+class Lane(Protocol):
+    """A connection to an outbox, used by one task. Its methods raise the driver's errors."""
+
+    async def open(self) -> None:
+        """Connect, and check that the table is there."""
+        ...
+
+    async def claim(self, rows: int, size: int) -> list[OutboxRow]:
+        """Claim the next rows, at most so many; and of so many bytes, or one. None of a key is left out that is before
+        one of them. Return nothing where nothing is pending, and then nothing is claimed."""
+        ...
+
+    async def done(self, accepted: Sequence[int], refused: Mapping[int, str]) -> None:
+        """Delete claimed rows by their places, and note why others were refused; none is claimed any more."""
+        ...
+
+    async def release(self) -> None:
+        """Claim nothing any more, and change nothing."""
+        ...
+
+    async def wait(self) -> None:
+        """Wait until something may be pending."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class Relay:
+    """Fires what was committed to the outbox of one database, while it runs.
+
+    A database or a dispatcher that goes away is waited for; the log says so once."""
+
+    def __init__(self, database: str) -> None:
+        """Raise `BadArgument` for an invalid URL."""
+        self._database = database
+        self._name = f"the relay of {redact(database)}"
+        self._make: list[Callable[[], Lane]]
+        self._failures: tuple[type[Exception], ...]
+        if dialect_of(database) == "sqlite":
+            from . import sqlite
+
+            self._failures, self._make = sqlite.FAILURES, [partial(sqlite.SqliteLane, database)]
+        else:
+            try:
+                from . import postgres
+            except ImportError:
+                raise missing_extra("postgres", "a postgresql:// URL") from None
+            self._failures = postgres.FAILURES
+            self._make = [partial(postgres.PostgresLane, database, number) for number in range(postgres.LANES)]
+        self._known: tuple[type[Exception], ...] = (*self._failures, Unavailable, StoreError, NotFound)
+        self._troubles: dict[str, str] = {}  # what the log has said, and is not over
+        self._backoffs = [Backoff() for _ in self._make]
+        self._tasks: Tasks | None = None
+
+    async def start(self, engine: Engine, limits: Limits) -> None:
+        """Begin to fire what is within the limits. Raise `NotFound` where the table is missing. A database that is away
+        is waited for."""
+        self._engine = engine
+        self._limits = limits
+        self._numbers = IdNumbers(engine.author)
+        await self._check()
+        self._tasks = Tasks(self._failed)
+        for number in range(len(self._make)):
+            self._tasks.repeat(partial(self._connect, number), AGAIN_S, self._name)
+
+    async def stop(self) -> None:
+        """End it. What it has claimed is pending again."""
+        tasks, self._tasks = self._tasks, None
+        if tasks is not None:
+            await tasks.end()
+
+    def _failed(self, error: StoreError) -> None:
+        log.error("%s has ended: %s", self._name, error)
+
+    async def _check(self) -> None:
+        lane = self._make[0]()
+        try:
+            await lane.open()
+        except self._known as error:
+            found = self._fault(error)
+            if isinstance(found, NotFound):
+                raise found from None
+            self._say("database", found)
+        finally:
+            await lane.close()
+
+    def _fault(self, error: BaseException) -> SolarWindError:
+        return error if isinstance(error, SolarWindError) else fault(self._database, error)
+
+    def _say(self, what: str, error: BaseException) -> None:
+        """Log a trouble once, until it is over."""
+        if what not in self._troubles:
+            self._troubles[what] = str(error)
+            log.error("%s waits: %s; it goes on by itself", self._name, error)
+
+    def _over(self, what: str) -> None:
+        if self._troubles.pop(what, None) is not None:
+            log.info("%s goes on: the %s is back", self._name, what)
+
+    # One lane ---------------------------------------------------------------------------------------------
+
+    async def _connect(self, number: int) -> None:
+        """Work on one connection until it fails."""
+        lane = self._make[number]()
+        try:
+            await lane.open()
+            while True:
+                await self._step(lane, number)
+        except self._known as error:
+            self._say("database", self._fault(error))
+            await self._backoffs[number].pause()
+        finally:
+            try:
+                await lane.close()
+            except self._failures:
+                pass
+
+    async def _step(self, lane: Lane, number: int) -> None:
+        """Fire what can be claimed, or wait."""
+        try:
+            self._engine.check()
+        except SolarWindError as error:
+            await self._wait_for_dispatcher(error, number)
+            return
+        rows = await lane.claim(ROWS, BYTES)
+        self._over("database")
+        if not rows:
+            await lane.wait()
+            return
+        try:
+            refused = await self._fire(rows)
+        except SolarWindError as error:
+            await lane.release()
+            await self._wait_for_dispatcher(error, number)
+            return
+        await lane.done([row.place for row in rows if row.place not in refused], refused)
+        self._over("dispatcher")
+        self._backoffs[number] = Backoff()
+
+    async def _wait_for_dispatcher(self, error: SolarWindError, number: int) -> None:
+        self._say("dispatcher", error)
+        await self._backoffs[number].pause()
+
+    # Firing -----------------------------------------------------------------------------------------------
+
+    async def _fire(self, rows: Sequence[OutboxRow]) -> dict[int, str]:
+        """Fire rows, and wait until they are accepted. Return why those were refused that were, by place. Raise the
+        error for which nothing is known of the others: they are to be fired again."""
+        refused: dict[int, str] = {}
+        topics: dict[str, list[Prepared]] = {}
+        for row in rows:
+            try:
+                topics.setdefault(check_topic(row.topic), []).append((row, *row.read()))
+            except (SolarWindError, msgspec.MsgspecError, ValueError) as error:  # another program wrote it
+                self._refuse(row, error, refused)
+        submitted = [(events, self._submit(topic, events)) for topic, events in topics.items()]
+        await self._accepted([future for _, future in submitted])
+        for events, future in submitted:
+            found = future.exception()
+            if found is not None and _is_final(found) and len(events) > 1:
+                await self._fire_singly(events, refused)
+            elif found is not None:
+                self._refuse(events[0][0], found, refused)
+        return refused
+
+    async def _fire_singly(self, events: Sequence[Prepared], refused: dict[int, str]) -> None:
+        """Fire events that were refused together one after the other, to know which of them it is."""
+        for event in events:
+            submitted = self._submit(event[0].topic, [event])
+            await self._accepted([submitted])
+            found = submitted.exception()
+            if found is not None:
+                self._refuse(event[0], found, refused)
+
+    def _submit(self, topic: str, events: Sequence[Prepared]) -> asyncio.Future[None]:
+        try:
+            batch = self._sealed(topic, events)
+            batch.check(self._limits)  # another program may have written it
+            return self._engine.submit(batch)
+        except SolarWindError as error:
+            if not _is_final(error):
+                raise
+            refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            refused.set_exception(error)
+            return refused
+
+    def _sealed(self, topic: str, events: Sequence[Prepared]) -> Batch:
+        contents = [row.content for row, _, _ in events]
+        producer, first = self._numbers.allocate(topic, len(events))
+        return seal(
+            topic,
+            [row.payload for row, _, _ in events],
+            [time for _, time, _ in events],
+            producer=producer,
+            first=first,
+            author=self._engine.author,
+            machine=MACHINE,
+            process=process_name(),
+            **{
+                "content": contents if len(set(contents)) > 1 else contents[0],
+                **gathered(attributes for _, _, attributes in events),
+            },
+        )
+
+    async def _accepted(self, submitted: Sequence[asyncio.Future[None]]) -> None:
+        """Wait until all are accepted or refused. Raise `Unavailable` where that takes too long."""
+        if not submitted:
+            return
+        try:
+            _, late = await asyncio.wait(submitted, timeout=ACCEPT_S)
+        except asyncio.CancelledError:
+            self._withdraw(submitted)
+            raise
+        if late:
+            self._withdraw(late)
+            raise Unavailable(f"expected the dispatcher to accept events within {ACCEPT_S:g} s, it did not")
+
+    def _withdraw(self, submitted: Any) -> None:
+        """Take back what was not sent. The rest may be accepted later, and is then known by its id."""
+        for future in submitted:
+            if not future.done() and not self._engine.withdraw(future):
+                future.add_done_callback(_forget)
+
+    def _refuse(self, row: OutboxRow, error: BaseException, refused: dict[int, str]) -> None:
+        """Note that an event was refused. Raise the error if it may be accepted later."""
+        if not _is_final(error) and not isinstance(error, ValueError | msgspec.MsgspecError):
+            raise error
+        text = plain(str(error))[:_MAX_ERROR]
+        refused[row.place] = text
+        limited.error(
+            ("refused", self._name, row.topic),
+            "%s: event %s on topic %r was refused: %s; see `solarwind outbox status`, and `redrive` it once it may be "
+            "fired",
+            self._name,
+            row.id,
+            row.topic,
+            text,
+        )
+
+
+def _is_final(error: BaseException) -> bool:
+    """Return whether an event would be refused again, however often it is fired."""
+    return isinstance(error, SolarWindError) and error.fault == "caller" and not isinstance(error, BadToken)
+
+
+def _forget(submitted: asyncio.Future[None]) -> None:
+    """Retrieve the error of what nobody waits for any more."""
+    if not submitted.cancelled():
+        submitted.exception()

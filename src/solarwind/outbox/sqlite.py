@@ -1,0 +1,84 @@
+"""SQLite: the source of a relay that looks now and then.
+
+Where several relays work on one file, each fires all that it sees, in order; the dispatcher keeps the first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from .database import open_sqlite
+from .rows import OutboxRow
+
+T = TypeVar("T")
+
+FAILURES: tuple[type[Exception], ...] = (sqlite3.Error, OSError)
+POLL_S = 0.05
+_CLAIM = """
+SELECT place, id, topic, content, payload, attributes, at * 1000000000 FROM (
+    SELECT *, sum(size) OVER (ORDER BY place) AS total FROM (
+        SELECT *, length(payload) + length(attributes) AS size FROM solarwind_outbox
+        WHERE refused IS NULL ORDER BY place LIMIT ?
+    )
+) WHERE total <= ? OR total = size ORDER BY place
+"""
+
+
+class SqliteLane:
+    """The connection of a relay, on a thread of its own. See `Lane`."""
+
+    def __init__(self, database: str) -> None:
+        self._database = database
+        self._thread = ThreadPoolExecutor(1, "solarwind relay")
+        self._version = -1  # of the file, when nothing was found in it
+
+    async def open(self) -> None:
+        self._connection = await self._on_thread(lambda: open_sqlite(self._database, check_same_thread=False))
+        await self._on_thread(lambda: self._fetch("SELECT 1 FROM solarwind_outbox LIMIT 0"))
+
+    async def _on_thread(self, call: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+
+    def _fetch(self, text: str, *parameters: Any) -> list[Any]:
+        return self._connection.execute(text, parameters).fetchall()
+
+    async def claim(self, rows: int, size: int) -> list[OutboxRow]:
+        return await self._on_thread(lambda: self._claim(rows, size))
+
+    def _claim(self, rows: int, size: int) -> list[OutboxRow]:
+        version = self._fetch("PRAGMA data_version")[0][0]  # of what others have committed
+        if version == self._version:
+            return []
+        found = [OutboxRow(*row) for row in self._fetch(_CLAIM, rows, size)]
+        self._version = -1 if found else version
+        return found
+
+    async def done(self, accepted: Sequence[int], refused: Mapping[int, str]) -> None:
+        await self._on_thread(lambda: self._done(accepted, refused))
+
+    def _done(self, accepted: Sequence[int], refused: Mapping[int, str]) -> None:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            one = [(place,) for place in accepted]
+            self._connection.executemany("DELETE FROM solarwind_outbox WHERE place = ?", one)
+            errors = [(error, place) for place, error in refused.items()]
+            self._connection.executemany("UPDATE solarwind_outbox SET refused = ? WHERE place = ?", errors)
+            self._connection.execute("COMMIT")
+        finally:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+
+    async def release(self) -> None:
+        """See `Lane`: nothing is claimed."""
+
+    async def wait(self) -> None:
+        await asyncio.sleep(POLL_S)
+
+    async def close(self) -> None:
+        if hasattr(self, "_connection"):
+            self._thread.submit(self._connection.close)
+        self._thread.shutdown(wait=False)
