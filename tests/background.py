@@ -40,6 +40,8 @@ PLACES = {
         cluster.tail:Tail._make
         engine.files:read_file
         engine.files:write_file
+        outbox.sqlite:SqliteLane._on_thread
+        outbox.sqlite:SqliteLane.close
         lifecycle:_complete
         lifecycle:_starts
         lifecycle:_until_over
@@ -118,7 +120,9 @@ PLACES = {
         engine.local:LocalEngine.start
         lifecycle:LoopThread.stop
         lifecycle:Signals._signalled
+        lifecycle:Life._bound_firing
         logs:LimitedLog._set_timer
+        outbox.relay:Relay._withdraw
         peer.client:Client.start
         peer.connection:Connection._submit
         peer.time_slices:TimeSlices._turn
@@ -132,7 +136,6 @@ PLACES = {
         service.firing:Firing._limit
         service.settling:wait_idle
         shutdown:Shutdown._came
-        wind:SolarWind._bound_firing
         wind:SolarWind._on_loop
         wind:SolarWind.listen.leave_soon
     """,

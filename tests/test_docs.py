@@ -22,6 +22,8 @@ import solarwind
 from solarwind import Cause, Event, SolarWind, records
 from solarwind.cli import app
 from solarwind.cli.examples import EXAMPLES
+from solarwind.lifecycle import Life
+from solarwind.outbox.effects import Effects
 from solarwind.service.receipts import Receipt, Receipts
 from solarwind.service.stream import Stream
 from solarwind.testing.contract import EngineContract
@@ -30,6 +32,7 @@ ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 SOLARWIND: Any = typer.main.get_command(app)  # the command line, as typer makes it
 README, PYTHON, CLI = ROOT / "README.md", ROOT / "docs" / "PYTHON.md", ROOT / "docs" / "CLI.md"
+EFFECTS = ROOT / "docs" / "EFFECTS.md"
 GUARANTEES, FASTAPI = ROOT / "docs" / "GUARANTEES.md", ROOT / "docs" / "FASTAPI.md"
 A_PROGRAM_S = 240
 
@@ -62,7 +65,7 @@ def name_of(document: Path) -> str:
 
 def programs() -> Iterator[Any]:
     """Yield each block of Python that is a whole program, and the output that the document shows for it."""
-    for document in (README, PYTHON):
+    for document in (README, PYTHON, EFFECTS):
         all_blocks = [*blocks(document), Block("", "", 0)]
         for block, following in pairwise(all_blocks):
             if block.language == "python" and following.language == "text" and is_program(block):
@@ -192,7 +195,7 @@ def test_the_manual_names_all_that_is_public_and_nothing_else() -> None:
     code = "\n".join([*re.findall(r"`([^`\n]+)`", prose(PYTHON)), *(block.text for block in blocks(PYTHON))])
     for name in solarwind.__all__:
         assert re.search(rf"\b{name}\b", code), f"{name} is public and not in the manual"
-    for name in (name for name in vars(SolarWind) if not name.startswith("_")):
+    for name in (name for of in (SolarWind, Life, Effects) for name in vars(of) if not name.startswith("_")):
         assert re.search(rf"\bwind\.{name}\b|`{name}\b", text), f"wind.{name} is missing"
     for name in (name for name in vars(Event) if not name.startswith("_")):
         assert re.search(rf"\bevent\.{name}\b", text), f"event.{name} is missing"
@@ -279,7 +282,7 @@ def members_by_class() -> dict[str, set[str]]:
 
 
 def command_lines() -> Iterator[Any]:
-    for document in (README, CLI, ROOT / "docs" / "SECURITY.md"):
+    for document in (README, CLI, EFFECTS, ROOT / "docs" / "SECURITY.md"):
         for block in blocks(document):
             for line in block.text.splitlines() if block.language == "sh" else ():
                 if line.startswith("solarwind "):

@@ -126,3 +126,11 @@ def test_a_registered_exchange_chooses_the_instances(tmp_path: Path) -> None:
         [sys.executable, str(ROOT / "examples" / "exchange.py")], capture_output=True, text=True, timeout=PATIENCE_S
     )
     assert sorted(eval(done.stdout)) == list(range(10)), done.stderr
+
+
+def test_a_fan_in_happens_once_though_handlers_are_called_again(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "examples" / "fan_in.py")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert eval(done.stdout) == [f"video {number}" for number in range(5)]
+    assert "attempt 1 of 12, again" in done.stderr

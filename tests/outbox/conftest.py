@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from cli.conftest import start as start
 from server.serving import Serving
 from solarwind.outbox import database as tables
 

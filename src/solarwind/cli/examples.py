@@ -20,10 +20,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "fire video.uploaded --lines < videos.ndjson",
     ),
     "listen": ("listen video.uploaded --purpose Look --since beginning --count 2",),
-    "relay": ("relay --database postgresql://shop@db/shop --url ws://127.0.0.1:7400",),
+    "relay": ("relay --database postgresql://shop@db/shop --url ws://host:7400",),
     "outbox init": (
         "outbox init --database postgresql://shop@db/shop",
-        "outbox init --database postgresql://shop@db/shop --sql > migration.sql",
+        "outbox init --database postgresql://shop@db/shop --sql",
     ),
     "outbox prune": ("outbox prune --database postgresql://shop@db/shop --older 30d",),
     "outbox status": ("outbox status --database sqlite:///shop.db",),
