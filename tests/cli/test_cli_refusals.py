@@ -211,7 +211,7 @@ def test_without_a_url_every_command_goes_to_the_servers_usual_port() -> None:
 
     found = list(defaults(typer.main.get_command(app), []))
     assert {default for _, default in found} == {"ws://127.0.0.1:7400"}
-    tried = [*READING, ["fire"], ["listen"], ["owners"], ["restore"]]
+    tried = [*READING, ["fire"], ["listen"], ["owners"], ["restore"], ["relay"]]
     assert [words for words, _ in found if not any(each[: len(words)] == words for each in tried)] == []
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import importlib.util
 import os
 import pwd
@@ -11,8 +10,6 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from itertools import count
 from pathlib import Path
@@ -51,17 +48,6 @@ def _reachable(path: Path) -> bool:
     return os.geteuid() != 0 or all(each.stat().st_mode & 0o005 for each in (path, *path.parents))
 
 
-@contextmanager
-def _shared_folder() -> Iterator[Path]:
-    """Yield a folder that all processes of this run share, one at a time."""
-    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
-    folder = Path(tempfile.gettempdir()) / f"solarwind-postgres-{run[:16]}"
-    folder.mkdir(mode=0o755, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield folder
-
-
 class Postgres:
     """A server on a Unix socket in a folder of its own. It may be killed and started again."""
 
@@ -69,30 +55,22 @@ class Postgres:
         self.folder = Path(tempfile.mkdtemp(prefix="solarwind-pg-"))
         self.folder.chmod(0o755)
         self._data = self.folder / "data"
-        with _shared_folder() as shared:
-            self._programs = programs()
-            if not _reachable(self._programs):  # such as below /root
-                copy = shared / "pginstall"
-                if not copy.exists():
-                    shutil.copytree(self._programs.parent, copy, symlinks=True)
-                self._programs = copy / "bin"
-            template = shared / "template"
-            if not template.exists():
-                self._initialize(template)
-            shutil.copytree(template, self._data)
-        self._data.chmod(0o700)
+        self._programs = programs()
+        if not _reachable(self._programs):  # such as below /root
+            shutil.copytree(self._programs.parent, self.folder / "pginstall", symlinks=True)
+            self._programs = self.folder / "pginstall" / "bin"
         self._how = _as_user(self.folder)
+        self._initialize()
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
 
-    def _initialize(self, folder: Path) -> None:
-        folder.mkdir(mode=0o700)
-        how = _as_user(folder)
+    def _initialize(self) -> None:
         options = ("-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions")
-        command = [str(self._programs / "initdb"), "-D", str(folder), *options]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_START_S, cwd="/", check=False, **how)
+        command = [str(self._programs / "initdb"), "-D", str(self._data), *options]
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=_START_S, cwd="/", check=False, **self._how
+        )
         if done.returncode:
-            shutil.rmtree(folder)
             raise RuntimeError(done.stderr)
 
     def start(self) -> None:
