@@ -11,7 +11,7 @@ from pathlib import Path
 import harness
 
 NAMES = ("in_process", "keyed", "versions", "topics", "latency", "backlog", "delayed", "facts")
-NAMES += ("processes", "latency_processes", "fanout", "connections", "viewers", "ndjson", "slow_consumer")
+NAMES += ("processes", "latency_processes", "fanout", "connections", "viewers", "ndjson", "slow_consumer", "effects")
 NAMES += ("cluster", "cluster_latency", "cluster_chain", "takeover")
 
 

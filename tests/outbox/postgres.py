@@ -19,7 +19,7 @@ import psycopg
 
 _START_S = 60.0
 _USER = "nobody"  # PostgreSQL refuses to run as root
-_FAST = ("fsync=off", "full_page_writes=off", "shared_buffers=16MB", "max_connections=60", "listen_addresses=")
+_FAST = ("fsync=off", "full_page_writes=off", "shared_buffers=16MB", "max_connections=60")
 _numbers = count()
 
 
@@ -45,14 +45,16 @@ def _as_user(folder: Path) -> dict[str, Any]:
 
 
 def _reachable(path: Path) -> bool:
-    return os.geteuid() != 0 or all(each.stat().st_mode & 0o005 for each in (path, *path.parents))
+    return os.geteuid() != 0 or all(each.stat().st_mode & 0o001 for each in (path, *path.parents))
 
 
 class Postgres:
     """A server on a Unix socket in a folder of its own. It may be killed and started again."""
 
-    def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="solarwind-pg-"))
+    def __init__(self, folder: str | None = None, settings: tuple[str, ...] = _FAST) -> None:
+        """Put it into a new folder within `folder`. By default it does not sync, and so is no database to keep."""
+        self.folder = Path(tempfile.mkdtemp(prefix="solarwind-pg-", dir=folder))
+        self._settings = (*settings, "listen_addresses=", f"unix_socket_directories={self.folder}")
         self.folder.chmod(0o755)
         self._data = self.folder / "data"
         self._programs = programs()
@@ -75,7 +77,7 @@ class Postgres:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        settings = [word for each in (*_FAST, f"unix_socket_directories={self.folder}") for word in ("-c", each)]
+        settings = [word for each in self._settings for word in ("-c", each)]
         command = [str(self._programs / "postgres"), "-D", str(self._data), *settings]
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd="/", **self._how)

@@ -8,7 +8,7 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,28 @@ async def test_what_is_committed_is_fired_as_it_was_written(database: str) -> No
         assert (other.payload, other.key, other.id) == (b"\x00\xff", None, "mine")
         assert last.payload is None
         assert last.cause.kind == "application"
+
+
+@on_loop
+async def test_an_event_may_be_written_for_later_and_may_expire(database: str) -> None:
+    """A delay counts from the writing, not from the relay."""
+    written = datetime.now(UTC)
+    with closing(connect(database)) as connection:
+        outbox = outside.outbox(connection)
+        outbox.fire("t", "later", after=0.3)
+        outbox.fire("t", "expired", expires=0.000001)
+        outbox.fire("t", "now", expires="1h")
+        outbox.fire_many("t", ["at", "at"], at=written + timedelta(seconds=0.2), expires="1h")
+        connection.commit()
+    async with relaying(database) as got:
+        await until(lambda: len(got) == 4, "all but the expired one")
+        came = datetime.now(UTC)
+        await until(lambda: pending(database) == 0, "an empty outbox")
+    assert sorted(event.payload for event in got) == ["at", "at", "later", "now"]
+    (later,) = (event for event in got if event.payload == "later")
+    assert later.due is not None
+    assert written + timedelta(seconds=0.3) <= later.due <= came
+    assert {event.expires is None for event in got if event.payload != "later"} == {False}
 
 
 @on_loop

@@ -197,13 +197,14 @@ class Relay:
         """Fire rows, and wait until they are accepted. Return why those were refused that were, by place. Raise the
         error for which nothing is known of the others: they are to be fired again."""
         refused: dict[int, str] = {}
-        topics: dict[str, list[Prepared]] = {}
+        topics: dict[tuple[str, bool], list[Prepared]] = {}  # what is delayed goes another way than the rest
         for row in rows:
             try:
-                topics.setdefault(check_topic(row.topic), []).append((row, *row.read()))
+                time, attributes = row.read()
+                topics.setdefault((check_topic(row.topic), "due" in attributes), []).append((row, time, attributes))
             except (SolarWindError, msgspec.MsgspecError, ValueError) as error:  # another program wrote it
                 self._refuse(row, error, refused)
-        submitted = [(events, self._submit(topic, events)) for topic, events in topics.items()]
+        submitted = [(events, self._submit(events)) for events in topics.values()]
         await self._accepted([future for _, future in submitted])
         found_all = [future.exception() for _, future in submitted]
         for (events, _), found in zip(submitted, found_all, strict=True):
@@ -216,15 +217,15 @@ class Relay:
     async def _fire_singly(self, events: Sequence[Prepared], refused: dict[int, str]) -> None:
         """Fire events that were refused together one after the other, to know which of them it is."""
         for event in events:
-            submitted = self._submit(event[0].topic, [event])
+            submitted = self._submit([event])
             await self._accepted([submitted])
             found = submitted.exception()
             if found is not None:
                 self._refuse(event[0], found, refused)
 
-    def _submit(self, topic: str, events: Sequence[Prepared]) -> asyncio.Future[None]:
+    def _submit(self, events: Sequence[Prepared]) -> asyncio.Future[None]:
         try:
-            batch = self._sealed(topic, events)
+            batch = self._sealed(events)
             batch.check(self._limits)  # another program may have written it
             return self._engine.submit(batch)
         except SolarWindError as error:
@@ -232,9 +233,11 @@ class Relay:
             refused.set_exception(error)
             return refused
 
-    def _sealed(self, topic: str, events: Sequence[Prepared]) -> Batch:
-        contents = [row.content for row, _, _ in events]
-        producer, first = self._numbers.allocate(topic, len(events))
+    def _sealed(self, events: Sequence[Prepared]) -> Batch:
+        """Return a batch of events of one topic, of which all are delayed or none."""
+        row, _, attributes = events[0]
+        topic, contents = row.topic, [row.content for row, _, _ in events]
+        producer, first = self._numbers.allocate(topic, len(events), later="due" in attributes)
         return seal(
             topic,
             [row.payload for row, _, _ in events],
