@@ -424,9 +424,9 @@ class SolarWind(Life, Effects, Asking):
     async def _stop(self, grace: float) -> None:
         until = monotonic() + max(1.0, grace)  # for all of it together
         try:
-            await self._stop_relays()
             begun = {each.joining for each in self._registrations if each.joining is not None} | self._tasks
             await finish(begun, max(1.0, grace))  # a server may be unreachable
+            await self._stop_relays()
             # All of them stop before any gives something back, or it would be handed to the next.
             for registration in self._registrations:
                 if registration.runner is not None:

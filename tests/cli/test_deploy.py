@@ -22,12 +22,14 @@ from .conftest import Serving
 
 DEPLOY = Path(__file__).parent.parent.parent / "deploy"
 UNIT, IMAGE = DEPLOY / "solarwind.service", DEPLOY / "Dockerfile"
+RELAY = DEPLOY / "solarwind-relay.service"
 
 
 def command_lines() -> list[list[str]]:
     """Return what is run, and what the comments say to run, each from after `solarwind`."""
-    unit, image = UNIT.read_text(), IMAGE.read_text()
+    unit, image = UNIT.read_text() + RELAY.read_text(), IMAGE.read_text()
     lines = re.findall(r"(?:ExecStart=|sudo -u solarwind )\S*/solarwind (.*)", unit)
+    lines = [line + " --database sqlite:///shop.db" * (line == "relay") for line in lines]  # by its variable
     lines += re.findall(r"docker run .* solarwind (.+)", image)
     return [*(shlex.split(line) for line in lines), json.loads(instruction("CMD"))]
 
@@ -40,15 +42,19 @@ def instruction(name: str) -> str:
 
 def test_what_is_run_has_only_commands_and_options_that_exist() -> None:
     found = command_lines()
-    assert [words[0] for words in found] == ["token", "serve", "token", "serve", "serve"]
+    assert [words[0] for words in found] == ["token", "serve", "outbox", "outbox", "relay", "token", "serve", "serve"]
     for words in found:
         parse(words)
 
 
-@pytest.mark.parametrize("path", [UNIT, IMAGE], ids=lambda path: path.name)
-def test_every_variable_is_that_of_an_option_of_serve(path: Path) -> None:
-    serve = typer.main.get_command(app).commands["serve"]  # type: ignore[attr-defined]
-    known = {parameter.envvar for parameter in serve.params}
+@pytest.mark.parametrize(
+    ("path", "command"),
+    [(UNIT, "serve"), (IMAGE, "serve"), (RELAY, "relay")],
+    ids=lambda each: getattr(each, "name", ""),
+)
+def test_every_variable_is_that_of_an_option_of_its_command(path: Path, command: str) -> None:
+    params = typer.main.get_command(app).commands[command].params  # type: ignore[attr-defined]
+    known = {parameter.envvar for parameter in params} | {"SOLARWIND_TOKEN"}
     found = set(re.findall(r"SOLARWIND_[A-Z_]+", path.read_text()))
     assert len(found) >= 2
     assert found <= known
@@ -74,11 +80,19 @@ def test_what_the_image_is_built_from_is_here() -> None:
         assert name in " ".join(copied), "the wheel needs it"
 
 
+@pytest.mark.parametrize("path", [UNIT, RELAY], ids=lambda path: path.name)
+def test_a_unit_has_no_more_rights_than_the_servers(path: Path) -> None:
+    text = "[Service]" + path.read_text().partition("# It needs its own folder")[2]
+    assert text == "[Service]" + UNIT.read_text().partition("# It needs its own folder")[2]
+    assert "\nUser=solarwind\n" in path.read_text()
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
-def test_systemd_understands_the_unit(tmp_path: Path) -> None:
+@pytest.mark.parametrize("path", [UNIT, RELAY], ids=lambda path: path.name)
+def test_systemd_understands_the_unit(path: Path, tmp_path: Path) -> None:
     """All but the program's own path, which is where a user installs it."""
-    unit = tmp_path / "solarwind.service"
-    unit.write_text(UNIT.read_text().replace("/opt/solarwind/bin/solarwind serve", f"{sys.executable} serve"))
+    unit = tmp_path / path.name
+    unit.write_text(path.read_text().replace("/opt/solarwind/bin/solarwind ", f"{sys.executable} "))
     answer = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, check=False)
     assert (answer.returncode, answer.stderr) == (0, "")
 

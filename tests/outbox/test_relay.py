@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import sqlite3
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
@@ -19,7 +20,7 @@ from breaking import Once
 from server.serving import Serving
 from solarwind import BadArgument, Cause, Event, Limits, NotFound, Retry, SolarWind
 from solarwind.outbox import database as tables
-from solarwind.outbox.postgres import PostgresLane
+from solarwind.outbox.postgres import CLAIM, PostgresLane
 from solarwind.outbox.relay import Relay
 from solarwind.testing.contract import on_loop, until
 
@@ -285,6 +286,26 @@ async def until_claimed(lane: PostgresLane) -> list[Any]:
 
 
 @on_loop
+async def test_a_claim_reads_no_more_rows_than_it_takes_however_many_there_are(postgresql: str) -> None:
+    """Also where PostgreSQL has no statistics yet: the plan is by the index alone."""
+    commit(postgresql, "t", list(range(5_000)), keys=[str(number) for number in range(5_000)])
+    lane = PostgresLane(postgresql, 0)
+    await lane.open()
+    try:
+        claimed = await lane.claim(640, 1 << 20)
+        assert [row.place for row in claimed] == sorted(row.place for row in claimed)
+        assert 320 <= len(claimed) <= 640
+        await lane.release()
+        query = "EXPLAIN (ANALYZE) " + CLAIM
+        cursor = await lane._connection.execute(query.encode(), (list(range(32)), 20, 640, 1 << 20))
+        plan = "\n".join(line for (line,) in await cursor.fetchall())
+    finally:
+        await lane.close()
+    assert "Index Scan using solarwind_outbox_next" in plan
+    assert not re.search(r"Seq Scan|Bitmap|rows=(?!640|20)\d{3,}\.", plan), plan
+
+
+@on_loop
 async def test_a_claim_holds_so_many_bytes_and_large_events_pass(database: str) -> None:
     """A backlog of large events is never read into memory as a whole; one that is larger than a claim comes alone."""
     large = ["x" * 300_000 for _ in range(12)] + ["y" * 1_048_000, "z" * 1_048_000]
@@ -435,6 +456,9 @@ async def test_a_relay_may_be_asked_for_while_it_runs_and_ends_with_it(database:
         commit(database, "t", [1])
         await until(lambda: pending(database) == 0, "an empty outbox")
     commit(database, "t", [2])
+    other = SolarWind("memory://")
+    async with other:
+        other.relay(database)  # and ends before it has begun
     async with wind:
         await until(lambda: pending(database) == 0, "an empty outbox")
     assert not [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]

@@ -30,11 +30,10 @@ _OPTIONS: dict[str, Any] = {
     "keepalives_interval": 5,
     "keepalives_count": 3,
 }
-# The plan must not depend on statistics, which are wrong for a table that is empty at one time and full at another.
-_SESSION = (
-    f"SET idle_in_transaction_session_timeout = '{_STUCK_S}s'; SET enable_seqscan = off; SET enable_hashjoin = off; "
-    "SET enable_mergejoin = off; LISTEN solarwind_outbox"
-)
+# The plan must not depend on statistics, which are wrong for a table that is empty at one time and full at another:
+# rows are read in the order of the index, and no more of them than are claimed, however many there are.
+_PLAN = "; ".join(f"SET enable_{way} = off" for way in ("seqscan", "bitmapscan", "hashjoin", "mergejoin"))
+_SESSION = f"SET idle_in_transaction_session_timeout = '{_STUCK_S}s'; {_PLAN}; LISTEN solarwind_outbox"
 _LOCK = f"""
 WITH full_ones AS MATERIALIZED (
     SELECT b FROM generate_series(0, {BUCKETS - 1}) AS b
@@ -44,7 +43,7 @@ WITH full_ones AS MATERIALIZED (
 SELECT b FROM full_ones
 WHERE pg_try_advisory_xact_lock('solarwind_outbox'::regclass::oid::int, b) LIMIT {BUCKETS // LANES}
 """
-_CLAIM = """
+CLAIM = """
 WITH sized AS MATERIALIZED (
     SELECT place, size, sum(size) OVER (ORDER BY place) AS total
     FROM unnest(%s::smallint[]) AS locked CROSS JOIN LATERAL (
@@ -93,7 +92,7 @@ class PostgresLane:
             await cursor.execute("COMMIT")
             return []
         self._first = (locked[-1] + 1) % BUCKETS
-        await cursor.execute(_CLAIM, (locked, -(-rows // len(locked)), rows, size), prepare=True)
+        await cursor.execute(CLAIM, (locked, -(-rows // len(locked)), rows, size), prepare=True)
         claimed = [OutboxRow(*row) for row in await cursor.fetchall()]
         if not claimed:  # another relay was faster
             await cursor.execute("COMMIT")
