@@ -17,6 +17,7 @@ import psycopg
 import pytest
 
 from breaking import Once
+from sampling import some
 from server.serving import Serving
 from solarwind import BadArgument, Cause, Event, Limits, NotFound, Retry, SolarWind
 from solarwind.outbox import database as tables
@@ -392,6 +393,7 @@ async def test_a_relay_waits_for_a_database_that_went_away_and_says_so_once(
     assert all("the relay of postgresql://...@/" in line and "\n" not in line for line in said)
 
 
+@pytest.mark.parametrize("database", some(["postgresql"], ["sqlite", "postgresql"]), indirect=True)
 @on_loop
 async def test_a_relay_waits_for_a_dispatcher_that_went_away_and_says_so_once(
     database: str, serving: Callable[..., Serving], caplog: pytest.LogCaptureFixture
