@@ -31,6 +31,7 @@ FOUNDATION = {
     "failure",
     "limits",
     "logs",
+    "schedule",
     "shares",
     "text",
     "timing",
@@ -45,6 +46,7 @@ ARROWS = {
     "keys": {"errors", "models", "payload"},
     "models": set(),
     "failure": {"errors", "option_structs"},
+    "schedule": {"errors", "names"},
     "shares": {"errors", "names", "option_structs"},
     "limits": {"errors", "option_structs"},
     "logs": {"text"},
@@ -65,12 +67,13 @@ ARROWS = {
     "outbox": FOUNDATION | {"engine.backoff", "engine.base", "engine.tasks", "loops", "outbox", "service", "urls"},
     "loops": {"errors"},
     "shutdown": set(),
-    "options": {"engine.base", "errors", "failure", "loops", "names"},
+    "options": {"engine.base", "errors", "failure", "loops", "names", "payload", "schedule"},
     "urls": {"cluster.engine", "engine", "errors", "limits", "names", "peer.remote", "store", "text"},
+    "declaring": {"names", "operations", "options", "payload"},
     "operations": {"engine", "loops", "options", "origin", "records"},
     "wind": FOUNDATION
     | {"core", "engine", "lifecycle", "loops", "operations", "options", "outbox", "plugins", "records"}
-    | {"service", "shutdown", "urls"},
+    | {"declaring", "service", "shutdown", "urls"},
     "lifecycle": {"errors", "loops", "options", "service.threads", "shutdown", "wind"},  # wind: for annotations only
     "peer": FOUNDATION | {"core", "store.definitions", "wire", "engine", "operations", "service", "peer"},
     "server": FOUNDATION
@@ -220,7 +223,7 @@ def test_only_the_stores_have_sql() -> None:
 
 def test_runtime_imports_are_few() -> None:
     """What the package needs where nobody asked for an extra; pydantic and attrs are the user's."""
-    plain = {"msgspec", "apsw", "uvloop", "typer", "rich"}
+    plain = {"msgspec", "apsw", "uvloop", "typer", "rich", "cronsim"}
     for path in MODULES:
         part = part_of(name_of(path))
         if part in ("testing", "server", "cluster") or name_of(path) in OF_THE_EXTRA:

@@ -194,6 +194,7 @@ CASES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     "SolarWindSilentInstance": ({point("silent instance"): YES}, {point("silent instance"): NO}),
     "SolarWindWebhookFailing": ({point("webhook failing"): YES}, {point("webhook failing"): NO}),
     "SolarWindHeldBack": ({point("held back"): YES}, {point("held back"): NO}),
+    "SolarWindScheduleMissed": ({point("schedule missed"): YES}, {point("schedule missed"): NO}),
     "SolarWindPaused": ({point("paused"): YES}, {point("paused"): NO}),
 }
 

@@ -73,11 +73,20 @@ def check_key(key: object) -> str:
     return name
 
 
+def check_schedule(name: object) -> str:
+    """Return `name`, a schedule's, if it is valid, else raise `BadName`. The ids of its events are made from it."""
+    return _check_printable(name, "a schedule's name", _MAX_CHARACTERS - 50)
+
+
 def check_id(id: object) -> str:
     """Return `id`, an event's id given by its producer, if it is valid, else raise `BadName`."""
-    expected = "an event id of 1 to 200 printable characters with no space at either end"
-    name = _text(id, expected)
-    if not name or len(name) > _MAX_CHARACTERS or name != name.strip() or not name.isprintable():
+    return _check_printable(id, "an event id", _MAX_CHARACTERS)
+
+
+def _check_printable(text: object, what: str, maximum: int) -> str:
+    expected = f"{what} of 1 to {maximum} printable characters with no space at either end"
+    name = _text(text, expected)
+    if not name or len(name) > maximum or name != name.strip() or not name.isprintable():
         raise BadName(f"expected {expected}, got {shown(name)}")
     return name
 

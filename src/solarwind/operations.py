@@ -8,79 +8,29 @@ the endpoints, `/openapi.json` and the commands are made from it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from typing import Any, TypeVar
 
 import msgspec
 
+from .engine import merging
 from .engine.arguments import PARTS
 from .engine.base import Engine
 from .engine.operations import Operations
-from .engine.request import Cli, Http, Operation, Owns, Request
+from .engine.request import Cli, Http, Operation, Request
 from .loops import on_loop
-from .options import check_order
+from .options import check_order, check_ticks
 from .origin import user_name
 from .records import (
     Attention,
-    InstanceInfo,
-    PurposeInfo,
-    Statistics,
-    StoreInfo,
-    TopicInfo,
-    TopicStatistics,
     sorted_attention,
-    sorted_instances,
 )
 
 R = TypeVar("R")
-D = TypeVar("D", TopicInfo, TopicStatistics)
-
-
-def _topics(parts: Sequence[tuple[list[TopicInfo], Owns]]) -> list[TopicInfo]:
-    topics = {each.topic: each for found, owns in parts for each in found if owns(each.topic)}
-    for found, owns in parts:
-        for each in found:
-            if each.delayed and not owns(each.topic):  # by a handler on another topic
-                topics[each.topic] = _with_delayed(topics.get(each.topic), each)
-    return sorted(topics.values(), key=lambda each: each.topic)
-
-
-def _with_delayed(counts: D | None, other: D) -> D:
-    """Return the counts of a topic with the delayed events that another dispatcher has of it."""
-    if counts is None:
-        return other
-    times = [each.next_due for each in (counts, other) if each.next_due is not None]
-    return msgspec.structs.replace(counts, delayed=counts.delayed + other.delayed, next_due=min(times, default=None))
-
-
-def _purposes(parts: Sequence[tuple[list[PurposeInfo], Owns]]) -> list[PurposeInfo]:
-    return sorted((each for found, _ in parts for each in found), key=lambda each: (each.topic, each.purpose))
-
-
-def _instances(parts: Sequence[tuple[list[InstanceInfo], Owns]]) -> list[InstanceInfo]:
-    return sorted_instances(each for found, _ in parts for each in found)
-
-
-def _stores(parts: Sequence[tuple[list[StoreInfo], Owns]]) -> list[StoreInfo]:
-    return sorted((each for found, _ in parts for each in found), key=lambda each: each.store)
-
-
-def _attention(parts: Sequence[tuple[list[Attention], Owns]]) -> list[Attention]:
-    return sorted_attention(each for found, _ in parts for each in found)
-
-
-def _statistics(parts: Sequence[tuple[Statistics, Owns]]) -> Statistics:
-    topics = {name: counts for found, owns in parts for name, counts in found.topics.items() if owns(name)}
-    for found, owns in parts:
-        for name, counts in found.topics.items():
-            if counts.delayed and not owns(name):  # by a handler on another topic
-                topics[name] = _with_delayed(topics.get(name), counts)
-    purposes = {names: counts for found, _ in parts for names, counts in found.purposes.items()}
-    return Statistics(dict(sorted(topics.items())), dict(sorted(purposes.items())))
-
 
 _TOPIC = "/v1/topics/{topic}"
 _PURPOSE = f"{_TOPIC}/purposes/{{purpose}}"
+_SCHEDULE = "/v1/schedules/{name}"
 _ENCODE = 'video.uploaded "Encode video to MP4"'
 # The name and the description of a body.
 _LETTERS = "Letters", "Which dead letters: those with these `ids`, or `all`."
@@ -95,6 +45,12 @@ _SPAN = (
     "Span",
     "A part of the history: `now`, `beginning`, a time such as 2026-01-31T12:00:00Z, or so long ago such as 2h.",
 )
+_EVERY = (
+    "ScheduleStatement",
+    'When a schedule has its ticks: `every` "5m", or five fields of a crontab, in time zone `zone`; and the `payload` '
+    "of its event. A tick that is more than a minute late was `missed`: then `skip` fires nothing, `once` one event "
+    "for all.",
+)
 _KEEP = (
     "TopicSettings",
     "How much history a topic keeps: events up to `keep` seconds old, `keep_bytes` at most. Null is the default again, "
@@ -108,7 +64,7 @@ class Operator:
     topics = Operation(
         Operations.topics,
         to="all",
-        merge=_topics,
+        merge=merging.topics_of_all,
         repeat="question",
         http=Http("GET", "/v1/topics", "All topics, and their history", "topics"),
         cli=Cli("topics", "The topics, and how much history each keeps.", none="No topics."),
@@ -116,7 +72,7 @@ class Operator:
     purposes = Operation(
         Operations.purposes,
         to="all",
-        merge=_purposes,
+        merge=merging.purposes_of_all,
         repeat="question",
         http=Http("GET", "/v1/purposes", "The purposes, of one topic or of all", "purposes"),
         cli=Cli(
@@ -129,7 +85,7 @@ class Operator:
     instances = Operation(
         Operations.instances,
         to="all",
-        merge=_instances,
+        merge=merging.instances_of_all,
         repeat="question",
         http=Http("GET", "/v1/instances", "The live instances of the purposes, of one topic or of all", "instances"),
         cli=Cli(
@@ -142,7 +98,7 @@ class Operator:
     stores = Operation(
         Operations.stores,
         to="all",
-        merge=_stores,
+        merge=merging.stores_of_all,
         repeat="question",
         http=Http("GET", "/v1/stores", "The stores: their room, and how long commits take", "stores"),
         cli=Cli("stores", "The store of each dispatcher: its room, and how long commits take.", none="No stores."),
@@ -150,7 +106,7 @@ class Operator:
     attention = Operation(
         Operations.attention,
         to="all",
-        merge=_attention,
+        merge=merging.attention_of_all,
         repeat="question",
         http=Http("GET", "/v1/attention", "What needs a person, the most urgent first", "attention"),
         cli=Cli(
@@ -187,7 +143,7 @@ class Operator:
     statistics = Operation(
         Operations.statistics,
         to="all",
-        merge=_statistics,
+        merge=merging.statistics_of_all,
         repeat="question",
         http=Http("GET", "/v1/statistics", "How everything stands"),
     )
@@ -416,6 +372,67 @@ class Operator:
             examples=("trace upload-17",),
         ),
     )
+    schedules = Operation(
+        Operations.schedules,
+        to="engine",
+        repeat="question",
+        http=Http("GET", "/v1/schedules", "The schedules, and their next ticks", "schedules"),
+        cli=Cli("schedules list", "The schedules, and when their next tick is.", none="No schedules."),
+    )
+    schedule = Operation(
+        Operations.schedule,
+        to="engine",
+        repeat="question",
+        http=Http("GET", _SCHEDULE, "A schedule, and its next ticks"),
+        cli=Cli("schedules show", "A schedule, and its next ticks.", examples=("schedules show nightly",)),
+    )
+    pause_schedule = Operation(
+        Operations.pause_schedule,
+        to="engine",
+        http=Http("POST", f"{_SCHEDULE}/pause", "Pause a schedule"),
+        cli=Cli(
+            "schedules pause",
+            "Fire nothing at a schedule's ticks until it is resumed.",
+            "schedule {name} is paused",
+            key="paused",
+            examples=("schedules pause nightly",),
+        ),
+    )
+    resume_schedule = Operation(
+        Operations.resume_schedule,
+        to="engine",
+        http=Http("POST", f"{_SCHEDULE}/resume", "Resume a schedule that is paused"),
+        cli=Cli(
+            "schedules resume",
+            "Go on with the next tick of a schedule that is paused.",
+            "schedule {name} is resumed",
+            key="resumed",
+            examples=("schedules resume nightly",),
+        ),
+    )
+    run_schedule = Operation(
+        Operations.run_schedule,
+        to="engine",
+        http=Http("POST", f"{_SCHEDULE}/run", "Fire a schedule's event now", "id"),
+        cli=Cli(
+            "schedules run",
+            "Fire a schedule's event now, besides its ticks.",
+            "{}",
+            examples=("schedules run nightly",),
+        ),
+    )
+    remove_schedule = Operation(
+        Operations.remove_schedule,
+        to="engine",
+        http=Http("DELETE", _SCHEDULE, "Remove a schedule"),
+        cli=Cli(
+            "schedules remove",
+            "Forget a schedule. A process that declares it makes it again when it starts.",
+            "schedule {name} is removed",
+            key="removed",
+            examples=("schedules remove nightly",),
+        ),
+    )
     backup = Operation(Operations.backup, to="engine")
     owners = Operation(
         Operations.owners,
@@ -460,6 +477,28 @@ class Internal(Operator):
                 "keep_bytes": "How many bytes of them are kept at most; or none.",
             },
             examples=("topics set video.uploaded --keep 30d", "topics set video.uploaded --keep-bytes none"),
+        ),
+    )
+    declare_schedule = Operation(
+        Operations.declare_schedule,
+        right="fire",
+        to="engine",
+        repeat="always",
+        check=check_ticks,
+        http=Http("PUT", f"{_TOPIC}/schedules/{{name}}", "Fire an event at every tick of a schedule", "", *_EVERY),
+        cli=Cli(
+            "schedules add",
+            "Fire an event on a topic at every tick of a schedule.",
+            "schedule {name} is declared",
+            key="declared",
+            options={
+                "every": 'An interval such as 5m, or five fields of a crontab such as "30 2 * * *".',
+                "payload": "Of the event, as JSON.",
+                "content": "The payload's content type.",
+                "zone": "The time zone of a crontab, such as Europe/Berlin.",
+                "missed": "For ticks that are more than a minute late: skip, or once.",
+            },
+            examples=('schedules add report.due nightly --every "30 2 * * *"',),
         ),
     )
     idle = Operation(Operations.idle, right="own", to="engine", repeat="always")

@@ -13,6 +13,8 @@ from .errors import BadArgument
 from .failure import MAX_SECONDS, in_seconds
 from .loops import forget
 from .names import check_id, shown
+from .payload import check_grammar, is_json
+from .schedule import Ticks
 
 MAX_COUNT = 1_000_000_000
 _SKEW_S = 5.0  # machines' clocks differ
@@ -69,6 +71,13 @@ def check_order(arguments: Mapping[str, Any]) -> None:
     since, until = arguments["since"], arguments["until"]
     if _is_before(until, since):
         raise BadArgument(f"expected since to lie before until, got since {_said(since)} and until {_said(until)}")
+
+
+def check_ticks(arguments: Mapping[str, Any]) -> None:
+    """Raise `BadArgument` for a schedule that has no ticks, and `BadPayload` where its payload is no JSON."""
+    Ticks(arguments["every"], arguments["zone"])
+    if is_json(arguments["content"]):
+        check_grammar(arguments["payload"])
 
 
 def _is_before(one: Since, other: Since) -> bool:

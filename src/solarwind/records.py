@@ -178,7 +178,7 @@ class StoreInfo(msgspec.Struct, frozen=True, gc=False):
 
 AttentionKind = Literal[
     "nobody up", "failing", "store full", "delayed events stuck", "no owner", "store nearly full", "dead letters",
-    "silent instance", "webhook failing", "held back", "paused",
+    "silent instance", "webhook failing", "held back", "paused", "schedule missed",
 ]  # fmt: skip
 
 
@@ -268,6 +268,26 @@ class VersionInfo(msgspec.Struct, frozen=True):
     p95_s: float | None = None
     handled: int = 0
     settled: int = 0
+
+
+class ScheduleInfo(msgspec.Struct, frozen=True):
+    """A schedule: on `topic` an event is fired at every tick, which are `every` so often in time zone `zone`, or in
+    `words`. A tick that is more than a minute late was missed: then "skip" fires nothing, "once" one event for all.
+
+    `fired` is the tick of its last event, `missed_at` the last that was skipped; `next` are its next five, none while
+    it is paused.
+    """
+
+    name: str
+    topic: str
+    every: str
+    zone: str
+    words: str
+    missed: Literal["skip", "once"]
+    state: Literal["running", "paused"]
+    fired: datetime | None
+    missed_at: datetime | None
+    next: tuple[datetime, ...]
 
 
 class RolloutInfo(msgspec.Struct, frozen=True):

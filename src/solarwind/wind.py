@@ -13,9 +13,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
-from msgspec import UNSET, UnsetType
 
 from .core.effects import Join
+from .declaring import Declaring
 from .engine.base import NOTHING, Engine, Since
 from .engine.running import Running
 from .engine.tasks import complete
@@ -26,13 +26,11 @@ from .lifecycle import Life, finish, log_draining
 from .limits import Limits
 from .logs import limited
 from .loops import on_own_loop
-from .names import check_purpose, check_topic
-from .operations import Asking, Internal
+from .names import check_purpose
+from .operations import Internal
 from .options import (
     check_count,
     check_engine,
-    check_keep,
-    check_keep_bytes,
     check_seconds,
     check_token,
     check_topic_given,
@@ -57,7 +55,7 @@ T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class SolarWind(Life, Effects, Asking):
+class SolarWind(Life, Effects, Declaring):
     """Fires events, and handles them for a purpose.
 
     `url` is the dispatcher's address: `memory://`, `sqlite:///wind.db`, `ws://host:7400`, `nats://host`; None is
@@ -87,9 +85,9 @@ class SolarWind(Life, Effects, Asking):
         self._token = token
         self._engine = engine if engine is not None else open_engine(url, self._limits, token)
         super().__init__(self._limits)
+        Declaring.__init__(self)
         self._registrations = Registrations()
         self._readers: set[Reader] = set()
-        self._settings: dict[str, tuple[float | UnsetType | None, int | UnsetType | None]] = {}
         self._state: str = "not started"
         self._loop: asyncio.AbstractEventLoop | None = None
         self._starting: asyncio.Future[None] | None = None
@@ -279,28 +277,6 @@ class SolarWind(Life, Effects, Asking):
             reader.stop_reports()
             await self._engine.leave(reader.instance)
 
-    def topic(
-        self,
-        name: str,
-        *,
-        keep: float | timedelta | UnsetType | None = UNSET,
-        keep_bytes: int | UnsetType | None = UNSET,
-    ) -> None:
-        """Set how much history a topic keeps: events up to `keep` old (seconds, or a timedelta), `keep_bytes` at most.
-
-        An argument that is left out changes nothing. `keep=None` restores the dispatcher's default, `keep_bytes=None`
-        removes the limit. Pending events and dead letters of a purpose are always kept.
-        """
-        check_topic(name)
-        before = self._settings.get(name, (UNSET, UNSET))
-        setting = (
-            before[0] if isinstance(keep, UnsetType) else check_keep(keep),
-            before[1] if isinstance(keep_bytes, UnsetType) else check_keep_bytes(keep_bytes),
-        )
-        self._settings[name] = setting
-        if self._loop is not None and self._state == "running":
-            self._on_loop(lambda: self._spawn(Internal.keep(self._engine, name, *setting)))
-
     @property
     def failed(self) -> asyncio.Future[None]:
         """A future that gets the error after which the dispatcher cannot go on. It exists once started."""
@@ -383,8 +359,7 @@ class SolarWind(Life, Effects, Asking):
         self._context = copy_context()  # handlers start from it
         self._begin_firing(self._loop, self._engine)
         self._state = "running"
-        for name, setting in self._settings.items():
-            await Internal.keep(self._engine, name, *setting)
+        await self._declare_all()
         # No handler runs before all have joined, so that what it fires reaches the others.
         joining = [self._join(registration) for registration in list(self._registrations)]
         refusals = [each for each in await asyncio.gather(*joining, return_exceptions=True) if each is not None]
@@ -502,6 +477,10 @@ class SolarWind(Life, Effects, Asking):
             work()
         else:
             self._loop.call_soon_threadsafe(work)
+
+    def _declare_soon(self, work: Callable[[], Any]) -> None:
+        if self._loop is not None and self._state == "running":
+            self._on_loop(lambda: self._spawn(work()))
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.ensure_future(work)

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.tree import Tree
 
 from solarwind import Event, SolarWind
-from solarwind.cli import operations, show, top, tracing
+from solarwind.cli import answers, show, top, tracing
 from solarwind.cli.tables import Columns, Line, Spark, Table, shorten
 from solarwind.records import AuditEntry, DeadLetter, InstanceInfo, PurposeInfo, PurposeStatistics, TopicInfo, Trace
 
@@ -35,13 +35,13 @@ PURPOSES = [
     ("video.uploaded", "👍🏽" * 40, "running", "fanout", "1", 0, 0, None, 0, 0, 0, 0, 0, 0),
 ]
 TABLES: dict[str, tuple[Columns, Sequence[Sequence[object]]]] = {
-    "purposes": (operations._TABLES[PurposeInfo][0], PURPOSES),
+    "purposes": (answers._TABLES[PurposeInfo][0], PURPOSES),
     "topics": (
-        operations._TABLES[TopicInfo][0],
+        answers._TABLES[TopicInfo][0],
         [(TOPIC, 2_000_000, 10, 1_000, datetime.now(UTC), 1_000_000, 1 << 40, "7d", None)],
     ),
     "instances": (
-        operations._TABLES[InstanceInfo][0],
+        answers._TABLES[InstanceInfo][0],
         [
             (
                 TOPIC,
@@ -60,7 +60,7 @@ TABLES: dict[str, tuple[Columns, Sequence[Sequence[object]]]] = {
             )
         ],
     ),
-    "dead list": (operations._TABLES[DeadLetter][0], [(ID, datetime.now(UTC), 12, "no room " * 100)]),
+    "dead list": (answers._TABLES[DeadLetter][0], [(ID, datetime.now(UTC), 12, "no room " * 100)]),
     "top": (
         top._COLUMNS,
         [
@@ -142,7 +142,7 @@ def test_a_very_narrow_terminal_shows_as_much_of_the_most_important_columns_as_f
 @pytest.mark.parametrize("length", [37, 50, 80, 200])
 def test_an_id_is_whole_as_long_as_the_terminal_is_wide_enough_for_it(length: int) -> None:
     id = ("upload-" * 30)[: length - 4] + "last"
-    for columns in (operations._TABLES[DeadLetter][0], operations._TABLES[Event][0]):
+    for columns in (answers._TABLES[DeadLetter][0], answers._TABLES[Event][0]):
         line = on_terminal(80, Table(columns, [(id, datetime.now(UTC), None, "no room " * 100)]))[1]
         assert cell_len(line) <= 80
         assert (id in line) == (length <= 80)
@@ -275,7 +275,7 @@ def test_a_pipe_gets_every_column_and_every_letter(url: str) -> None:
 
     asyncio.run(make())
     heading, line = done("purposes", "--url", url).lines
-    assert re.split(" {2,}", heading) == [*operations._TABLES[PurposeInfo][0].names]
+    assert re.split(" {2,}", heading) == [*answers._TABLES[PurposeInfo][0].names]
     assert TOPIC in line
     assert purpose in line
 
@@ -357,7 +357,7 @@ def test_the_audit_says_all_of_what_was_done_to_what_by_whom_however_narrow_the_
     width: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with terminal(width, monkeypatch) as read:
-        operations.table(AuditEntry, AUDITED, "")
+        answers.table(AuditEntry, AUDITED, "")
         printed = re.sub(r"\x1b\[[0-9;]*m", "", read()).splitlines()
     assert max(map(cell_len, printed)) <= width
     text = " ".join(" ".join(printed).split())

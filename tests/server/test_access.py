@@ -164,7 +164,7 @@ OTHERS: dict[tuple[str, str], str] = {
 # What changes nothing may be asked by who may watch, and all else by operators only. So it is of any operation to come;
 # `idle` and `left` may besides be asked about purposes that the connection has instances of.
 CALLS = {name: "watch" if each.repeat == "question" else "admin" for name, each in OPERATIONS.items()}
-CALLS |= {"idle": "own", "left": "own", "watch": "watch"}
+CALLS |= {"idle": "own", "left": "own", "watch": "watch", "declare_schedule": "fire"}
 DOORS = OTHERS | {
     (each.http.method, each.http.path): CALLS[name] for name, each in OPERATIONS.items() if each.http is not None
 }
@@ -289,6 +289,8 @@ GIVEN = {
     "version": 1,
     "share": 0.5,
     "since": "now",
+    "name": "no such schedule",
+    "every": "1d",
 }
 ARGUMENTS: dict[str, dict[str, Any]] = {
     name: {each: GIVEN[each] for each in operation.message.__struct_fields__ if each in GIVEN}

@@ -12,7 +12,7 @@ import typer.main
 from solarwind import Reject, SolarWind
 from solarwind.cli import app
 from solarwind.engine.audit import OTHER_VERBS
-from solarwind.operations import OPERATIONS
+from solarwind.operations import OPERATIONS, Internal
 from solarwind.origin import user_name
 from solarwind.server import Server
 from solarwind.server.access import Access, Listen, create_token, revoke_token
@@ -24,10 +24,12 @@ from .webhooks.place import receiving
 
 VERBS = {name for name, each in OPERATIONS.items() if each.audited} | {*OTHER_VERBS}
 # What changes something by HTTP and is no verb of an operator: what producers and services do.
-SERVICES = {("POST", path) for path in ("/events", "/purposes/{purpose}/take", "/purposes/{purpose}/settle")}
+SERVICES = {("POST", path) for path in ("/events", "/purposes/{purpose}/take", "/purposes/{purpose}/settle")} | {
+    ("PUT", "/schedules/{name}")
+}
 # The commands that only ask, those that run something, and those on a file that no dispatcher has open meanwhile.
 COMMANDS = {
-    "top", "token list", "version", "run", "serve", "fire", "listen", "check", "restore", "copy",
+    "top", "schedules add", "token list", "version", "run", "serve", "fire", "listen", "check", "restore", "copy",
     "relay", "outbox init", "outbox prune", "outbox status", "outbox redrive",
 }  # fmt: skip
 
@@ -55,6 +57,10 @@ async def test_every_verb_of_an_operator_is_noted_with_who_did_it(tmp_path: Path
                 "promote": lambda: wind.promote("T", "p", 2),
                 "rollback": lambda: wind.rollback("T", "p"),
                 "retire": lambda: wind.retire("T", "p", force=True),
+                "run_schedule": lambda: wind.run_schedule("s"),
+                "pause_schedule": lambda: wind.pause_schedule("s"),
+                "resume_schedule": lambda: wind.resume_schedule("s"),
+                "remove_schedule": lambda: wind.remove_schedule("s"),
                 "cancel": lambda: wind.cancel("T", later),
                 "backup": lambda: wind.backup(str(tmp_path / "backup.db")),
                 "keep": lambda: doors.ask("PUT", "/v1/topics/T", {"keep": 5}),
@@ -74,7 +80,7 @@ async def test_every_verb_of_an_operator_is_noted_with_who_did_it(tmp_path: Path
             found = await wind.audit()
     for each in found:
         assert each.by.startswith(user_name() if each.verb.startswith("token") else "ann"), each
-        assert (each.topic == "") == each.verb.startswith(("token", "backup"))
+        assert (each.topic == "") == each.verb.endswith(("_schedule", "backup", "create", "revoke"))
     assert [each.arguments for each in found if each.verb == "webhook delete"] == ['{"name":"w"}']
     assert all("secret" not in each.arguments for each in found)
 
@@ -96,6 +102,7 @@ async def prepare(wind: SolarWind) -> None:
     for version in (1, 2, 3):
         wind.on("T", purpose="p", version=version, rollout="hold")(ok)
     await wind.joined()
+    await Internal.declare_schedule(wind, "T", "s", "1d")
     await wind.fire_many("T", range(3))
 
     async def dead() -> bool:

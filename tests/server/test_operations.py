@@ -153,7 +153,7 @@ async def opened(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Place]:
     monkeypatch.setattr(http, "ENDPOINTS", (*http.ENDPOINTS, *endpoints))
     place = Place()
     place.app = typer.Typer()
-    groups = {name: typer.Typer() for name in ("dead", "delayed", "topics", "rollout")}
+    groups = {name: typer.Typer() for name in ("dead", "delayed", "topics", "rollout", "schedules")}
     register(place.app, groups, "", questions=True)
     register(place.app, groups, "", questions=False)
     place.engine = Engine(MemoryStore())
@@ -303,6 +303,7 @@ def test_arguments_arrive_as_they_were_given(name: str) -> None:
     if operation is None or operation.file is not None:
         return
     given = {"topic": "T", "purpose": "p", "id": "i", "ids": ["i"], "purposes": [("T", "p")]}
+    given |= {"name": "s", "every": "1d"}
     request = operation.request({each: given[each] for each in operation.kinds if each in given})
     packed = msgspec.msgpack.encode(operation.pack(request))
     assert operation.unpack(operation.read(msgspec.Raw(packed))) == request

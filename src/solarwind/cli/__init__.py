@@ -63,6 +63,7 @@ _GROUPS = {
     "dead": typer.Typer(no_args_is_help=True, help="Dead letters: events that a purpose gave up."),
     "delayed": typer.Typer(no_args_is_help=True, help="Delayed events: they enter their topic when they are due."),
     "topics": typer.Typer(),
+    "schedules": typer.Typer(no_args_is_help=True, help="What is fired at its time, again and again."),
     "rollout": typer.Typer(no_args_is_help=True, help="Versions of a purpose side by side, and their shares."),
 }
 app.command(rich_help_panel=_RUNS)(service.run)
@@ -77,6 +78,7 @@ operations.register(app, _GROUPS, _HOW, questions=True)
 app.command(rich_help_panel=_HOW)(top.top)
 app.add_typer(_GROUPS["dead"], name="dead", rich_help_panel=_OPERATOR)
 app.add_typer(_GROUPS["delayed"], name="delayed", rich_help_panel=_OPERATOR)
+app.add_typer(_GROUPS["schedules"], name="schedules", rich_help_panel=_OPERATOR)
 app.add_typer(_GROUPS["rollout"], name="rollout", rich_help_panel=_OPERATOR)
 operations.register(app, _GROUPS, _OPERATOR, questions=False)
 app.command(rich_help_panel=_STORE)(store.check)

@@ -24,6 +24,7 @@ from ..engine.clock import Clock, SteadyClock
 from ..engine.outcomes import Outcomes
 from ..engine.request import Owns, Request
 from ..engine.running import Running
+from ..engine.schedules import OF_SCHEDULES, ScheduleOperations
 from ..engine.tasks import Tasks, end_tasks
 from ..engine.tracing import no_event, trace_tree
 from ..engine.watch import Watch, Watched
@@ -32,6 +33,7 @@ from ..event import Event, HandOut
 from ..limits import Limits
 from ..names import check_topic, no_purpose, no_topic
 from ..operations import OPERATIONS, Internal
+from ..origin import this_process
 from ..peer.client import Client
 from ..records import Attention, AuditEntry, DelayedEvent, OwnerInfo, Trace, sorted_attention
 from ..store.definitions import Definitions
@@ -104,7 +106,7 @@ class PartitionClient(Client):
             raise Unavailable(self._out_of_reach) from None
 
 
-class NatsEngine(Running, Watched):
+class NatsEngine(Running, Watched, ScheduleOperations):
     """See `Engine`. Tests state `clock` and `random`."""
 
     patience_s = HEARTBEAT_S
@@ -142,6 +144,7 @@ class NatsEngine(Running, Watched):
         self._started: dict[int, PartitionClient] = {}
         self._links: dict[int, str] = {}  # the name of the last link to each partition's owner
         self._watch = Watch(self._answer, lambda: self._tasks)
+        self._audit = audit.Audit(lambda: self.definitions)
         self._transports: dict[str, NatsTransport] = {}  # by the names of their clients' links
 
     # Life ---------------------------------------------------------------------------------------------
@@ -428,6 +431,9 @@ class NatsEngine(Running, Watched):
         operation = request.operation
         if operation.name in _BY_ITSELF:
             answer: R = await _BY_ITSELF[operation.name](self, **request.arguments)
+            if operation.audited:
+                request = msgspec.structs.replace(request, by=request.by or this_process())
+                await self._audit.note(audit.entry_of(request, answer, self._wall()))
             return answer
         if operation.merge is not None:
             return operation.merge(await self._of_each(request))
@@ -436,6 +442,12 @@ class NatsEngine(Running, Watched):
         topic, purpose = request.arguments["topic"], request.arguments.get("purpose", "")
         client = await (self._client_of(topic) if operation.makes else self._existing(topic, purpose))
         return await client.ask(request)
+
+    def _stored_definitions(self) -> Definitions:
+        return self.definitions
+
+    def _wall(self) -> int:
+        return (self._clock or self.service_clock).wall()
 
     async def _answer(self, name: str, **given: Any) -> Any:
         return await OPERATIONS[name](self, **given)
@@ -572,6 +584,7 @@ _BY_ITSELF: dict[str, Callable[..., Coroutine[Any, Any, Any]]] = {
     "delayed": NatsEngine._delayed,
     "idle": NatsEngine._idle,
     "left": NatsEngine._left,
+    **{name: getattr(NatsEngine, name) for name in OF_SCHEDULES},
     "trace": NatsEngine._trace,
     "backup": NatsEngine._backup,
     "owners": NatsEngine._all_owners,

@@ -293,6 +293,9 @@ class JetStreamStore:
     def _stream_gone(self) -> None:
         self.failed(StoreError(f"expected stream {self._stream}, but it was deleted"))
 
+    def owns(self, topic: str) -> bool:
+        return self._layout.partition(topic) == self.partition
+
     async def synced(self) -> None:
         """Wait until all that is in the log by now has come. Callers that wait while a request is under way share the
         next one, and go on in the order in which they called."""

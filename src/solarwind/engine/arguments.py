@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 
 from .. import wire
-from ..errors import BadArgument, BadName
-from ..names import check_id, check_path, check_purpose, check_topic, shown
+from ..errors import BadArgument, BadName, TooLarge
+from ..names import check_content, check_id, check_path, check_purpose, check_schedule, check_topic, shown
 from ..options import (
     MAX_COUNT,
     check_count,
@@ -22,6 +22,7 @@ from ..options import (
     check_since,
     check_type,
 )
+from ..schedule import TICKS
 from ..shares import check_share
 from .base import Since as When
 
@@ -135,6 +136,27 @@ def _parts(value: Any, name: str) -> tuple[str, ...]:
     return tuple(each for each in PARTS if each in names)
 
 
+def _payload(value: Any, name: str) -> bytes:
+    if not isinstance(value, bytes):
+        raise BadArgument(f"expected {name} as bytes, got {shown(value)}")
+    if len(value) > MAX_PAYLOAD_BYTES:
+        raise TooLarge(f"expected {name} of at most {MAX_PAYLOAD_BYTES:,} bytes for a schedule, got {len(value):,}")
+    return value
+
+
+def _every(value: Any, name: str) -> str:
+    if not isinstance(value, str):
+        raise BadArgument(f"expected {name} as {TICKS}, got {shown(value)}")
+    return _text(value, name)
+
+
+def _missed(value: Any, name: str) -> str:
+    if value not in ("skip", "once"):
+        raise BadArgument(f'expected {name} as "skip" or "once", got {shown(value)}')
+    return str(value)
+
+
+MAX_PAYLOAD_BYTES = 32 << 10
 MAX_TEXT = 1_000  # characters
 # Behind which delayed event a page begins: when that is due, the number of its entry in the due-log, and its id. On a
 # cluster the number of its partition stands before it.
@@ -162,6 +184,11 @@ Place = Annotated[str, ArgumentKind("place", _place, str)]
 Wait = Annotated[float, ArgumentKind("wait", lambda value, name: min(MAX_WAIT_S, check_seconds(name, value)), float)]
 Topic = Annotated[str, ArgumentKind("topic", lambda value, name: check_topic(value), str)]
 Purpose = Annotated[str, ArgumentKind("purpose", lambda value, name: check_purpose(value), str)]
+ScheduleName = Annotated[str, ArgumentKind("schedule", lambda value, name: check_schedule(value), str)]
+Payload = Annotated[bytes, ArgumentKind("payload", _payload, bytes)]
+Content = Annotated[str, ArgumentKind("content", lambda value, name: check_content(_text(value, name)), str)]
+Every = Annotated[str, ArgumentKind("every", _every, str)]
+Missed = Annotated[Literal["skip", "once"], ArgumentKind("missed", _missed, str)]
 EventId = Annotated[str, ArgumentKind("id", lambda value, name: check_id(value), str)]
 Ids = Annotated[
     Collection[str] | None,

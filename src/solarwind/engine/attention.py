@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .nobody import NobodyUp
     from .release import Releaser
     from .room import Room
+    from .schedules import Scheduler
 
 _GROWING_NS = 3_600_000_000_000  # a purpose that had a dead letter since then gets more of them
 _NEAR = 20  # a store is nearly full where less than one part in so many is free,
@@ -40,6 +41,7 @@ class Facts(msgspec.Struct, frozen=True):
     room: Room
     nobody_up: NobodyUp
     releaser: Releaser
+    scheduler: Scheduler
 
 
 async def find(facts: Facts) -> list[Attention]:
@@ -78,6 +80,19 @@ def delayed_stuck(facts: Facts) -> Iterator[Attention]:
         facts.releaser.check()
     except StoreError as error:
         yield Attention("delayed events stuck", "high", "", "", None, str(error), "solarwind topics")
+
+
+def schedule_missed(facts: Facts) -> Iterator[Attention]:
+    """Say that a schedule fired nothing at its last tick."""
+    for name, schedule in facts.scheduler.missed():
+        text = (
+            f"schedule {name!r} missed its time: nothing ran it then, and it skips what is late; run it now where that "
+            "is needed"
+        )
+        since = time_of(schedule.missed_at)
+        yield Attention(
+            "schedule missed", "medium", schedule.topic, "", since, text, command("schedules", "run", names=(name,))
+        )
 
 
 # Of a purpose -----------------------------------------------------------------------------------------------------
@@ -144,7 +159,12 @@ def paused(facts: Facts, purpose: Purpose) -> Iterator[Attention]:
         yield _of(purpose, "paused", "low", purpose.paused, text, command("resume", names=purpose.key))
 
 
-OF_ENGINE: tuple[Callable[[Facts], Iterator[Attention]], ...] = (store_refuses, store_nearly_full, delayed_stuck)
+OF_ENGINE: tuple[Callable[[Facts], Iterator[Attention]], ...] = (
+    store_refuses,
+    store_nearly_full,
+    delayed_stuck,
+    schedule_missed,
+)
 OF_PURPOSES: tuple[Callable[[Facts, Purpose], Iterator[Attention]], ...] = (
     nobody_up,
     failing,

@@ -43,6 +43,7 @@ from .release import Releaser
 from .room import Room
 from .running import log_stale, refuse
 from .sampling import Sampler
+from .schedules import Scheduler
 from .tasks import Tasks, end_tasks
 from .watch import Watch
 
@@ -107,6 +108,7 @@ class LocalEngine(Operations):
         self._watch = Watch(lambda name, **given: getattr(self, name)(**given), lambda: self._tasks)
         self._gate = Gate(store, self._spawn, self._deliver_all, self._fail)
         self._nobody_up = NobodyUp(self._dispatcher, self._clock)
+        self._scheduler = Scheduler(lambda: store.definitions, store.owns, self.submit, self._clock)
         self._idle_waits = IdleWaits(self._dispatcher.has_work, self._commits, self._clock)
 
     # Life ---------------------------------------------------------------------------------------------
@@ -146,6 +148,7 @@ class LocalEngine(Operations):
         self._sampler.start()
         self._trimmer.start()
         self._nobody_up.start()
+        self._tasks.begin(self._scheduler.run(), "the schedules")
         self._carry_out()
         self.store.follow(self._arrived)
 
@@ -174,6 +177,7 @@ class LocalEngine(Operations):
         self._running = False
         self._trimmer.stop()
         self._nobody_up.stop()
+        self._scheduler.stop()
         self._alarm.stop()
         await self._tasks.end()
         if self._committer is not None:
@@ -556,10 +560,12 @@ class LocalEngine(Operations):
         return [topics[name].end for name in sorted({topic for topic, _ in purposes}) if name in topics]
 
     def _under_way(self) -> set[object]:
-        """See `Clock.start`: leases, reads and the commit."""
+        """See `Clock.start`: leases, reads, schedules and the commit."""
         found: set[object] = {*self._reading}
         if self._committing:
             found.add(self._begun)
+        if self._scheduler.at_work is not None:
+            found.add(self._scheduler.at_work)
         for instance, _ in self._dispatcher.instances.values():
             found.update(instance.leases)
         return found

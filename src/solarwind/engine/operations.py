@@ -75,6 +75,7 @@ from .reading import MAX_SEARCH_BYTES, event_at, events_at, no_event_at, page_of
 from .rest import Rest
 from .rollouts import differences, rollout_info
 from .running import Running
+from .schedules import ScheduleOperations
 from .tracing import caused_by_version, effects_of, no_event, not_caused, trace_tree
 from .watch import Watched
 
@@ -88,6 +89,7 @@ if TYPE_CHECKING:  # a client of a server needs the table of operations, and not
     from .request import Request
     from .room import Room
     from .sampling import Sampler
+    from .schedules import Scheduler
 
 R = TypeVar("R")
 
@@ -95,7 +97,7 @@ FOREVER = (1 << 63) - 1  # ns since 1970
 _MAX_READS = 1_000  # of the log, to say how old the oldest events of purposes are, for one question
 
 
-class Operations(Running, Watched):
+class Operations(Running, Watched, ScheduleOperations):
     """The part of an engine that answers and serves operators. Arguments come checked."""
 
     store: Store
@@ -108,10 +110,17 @@ class Operations(Running, Watched):
     _nobody_up: NobodyUp
     _releaser: Releaser
     _sampler: Sampler
+    _scheduler: Scheduler
 
     @property
     def definitions(self) -> Definitions:
         return self.store.definitions
+
+    def _stored_definitions(self) -> Definitions:
+        return self.definitions
+
+    def _wall(self) -> int:
+        return self._clock.wall()
 
     async def ask(self, request: Request[R]) -> R:
         """See `Engine`."""
@@ -249,7 +258,13 @@ class Operations(Running, Watched):
     async def attention(self, limit: Limit = 1_000) -> list[Attention]:
         """Return what needs a person, the most urgent first, at most `limit` of each dispatcher."""
         facts = attention.Facts(
-            self._clock.now(), self._dispatcher, self.store, self._room, self._nobody_up, self._releaser
+            self._clock.now(),
+            self._dispatcher,
+            self.store,
+            self._room,
+            self._nobody_up,
+            self._releaser,
+            self._scheduler,
         )
         return sorted_attention(await attention.find(facts))[:limit]
 

@@ -338,6 +338,8 @@ class Connection:
         own = {(remote.topic, remote.purpose) for remote in self._instances.values()}
         if operation.right == "watch":
             self._grant.check_watch()
+        elif operation.right == "fire":
+            self._grant.check_fire(message.topic)
         elif not (operation.right == "own" and own.issuperset(message.purposes)):
             self._grant.check_admin()
         ask = partial(self._host.ask, rights=self._grant, by=call.by[:MAX_BY])

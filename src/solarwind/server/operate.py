@@ -10,7 +10,7 @@ import re
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import datetime
 from functools import cache, partial
-from typing import Annotated, Any, get_origin
+from typing import Annotated, Any, Literal, get_origin
 
 import msgspec
 from msgspec import Meta, UnsetType
@@ -29,7 +29,7 @@ from ..records import DeadLetter, DelayedEvent, EventInfo, PurposeInfo, PurposeS
 from .call import Call, answer, in_pieces
 from .cloudevents import CloudEvent, to_cloudevent
 from .endpoint import Endpoint
-from .schemas import Id, PurposeName, SinceText, TopicName
+from .schemas import Id, PurposeName, ScheduleName, SinceText, TopicName
 from .times import read_since
 
 Show = Callable[[Call, Any], Awaitable[Response]]
@@ -56,6 +56,9 @@ _FIELDS: dict[str, tuple[Any, Callable[[Any, str], Any]]] = {
     "version": (Annotated[int, Meta(ge=1, lt=MAX_COUNT)], _same),
     "share": (Annotated[float, Meta(ge=0, le=1)], _same),
     "limit": (Annotated[int, Meta(ge=1, le=MAX_PAGE)], _same),
+    "schedule": (ScheduleName, _same),
+    "payload": (msgspec.Raw, lambda value, name: bytes(value)),
+    "missed": (Literal["skip", "once"], _same),
 }
 
 # For a body with ids: exactly one of both.

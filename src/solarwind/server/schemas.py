@@ -42,6 +42,7 @@ FIELD: Schema = {"type": "string", "maxLength": 200, "pattern": r"^\$(\.[A-Za-z0
 TopicName = Annotated[str, Meta(extra_json_schema=TOPIC)]
 PurposeName = Annotated[str, Meta(extra_json_schema=PURPOSE)]
 Id = Annotated[str, Meta(extra_json_schema=ID)]
+ScheduleName = Annotated[str, Meta(extra_json_schema=PURPOSE | {"maxLength": 150})]
 EventKey = Annotated[str, Meta(extra_json_schema=KEY)]
 SinceText = Annotated[str, Meta(extra_json_schema=SINCE)]
 DueTime = Annotated[str, Meta(extra_json_schema=DUE)]

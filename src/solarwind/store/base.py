@@ -68,6 +68,10 @@ class SingleWriter:
     def follow(self, arrived: Callable[[Stored], None]) -> None:
         """Do nothing: no batches arrive from others."""
 
+    def owns(self, topic: str) -> bool:
+        """Return True: all topics are in its log."""
+        return True
+
     async def synced(self) -> None:
         """Return at once: everything has arrived."""
 
@@ -199,6 +203,10 @@ class Store(Protocol):
     def follow(self, arrived: Callable[[Stored], None]) -> None:
         """Call `arrived`, on the loop and in order, with each batch that gets its position in the log by another way
         than `commit`. Called right after `open`, which returned everything before."""
+        ...
+
+    def owns(self, topic: str) -> bool:
+        """Return whether a topic is one of those in this store's log."""
         ...
 
     async def synced(self) -> None:

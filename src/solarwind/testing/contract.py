@@ -32,6 +32,7 @@ from .rules.operating import OperatingRules  # noqa: E402
 from .rules.outcomes import OutcomeRules  # noqa: E402
 from .rules.place import LocalPlace, Place, a_while, on_loop, until  # noqa: E402
 from .rules.rollouts import RolloutRules  # noqa: E402
+from .rules.schedules import ScheduleRules  # noqa: E402
 from .rules.service import ServiceRules  # noqa: E402
 from .rules.shadows import ShadowRules  # noqa: E402
 from .rules.timing import TimingRules  # noqa: E402
@@ -54,6 +55,7 @@ class EngineContract(
     OperatingRules,
     OutcomeRules,
     RolloutRules,
+    ScheduleRules,
     ServiceRules,
     ShadowRules,
     TimingRules,

@@ -1,0 +1,66 @@
+"""One answer of those of several dispatchers: each gives a part, and says which topics are its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import msgspec
+
+from ..records import (
+    Attention,
+    InstanceInfo,
+    PurposeInfo,
+    Statistics,
+    StoreInfo,
+    TopicInfo,
+    TopicStatistics,
+    sorted_attention,
+    sorted_instances,
+)
+from .request import Owns
+
+D = TypeVar("D", TopicInfo, TopicStatistics)
+
+
+def topics_of_all(parts: Sequence[tuple[list[TopicInfo], Owns]]) -> list[TopicInfo]:
+    topics = {each.topic: each for found, owns in parts for each in found if owns(each.topic)}
+    for found, owns in parts:
+        for each in found:
+            if each.delayed and not owns(each.topic):  # by a handler on another topic
+                topics[each.topic] = _with_delayed(topics.get(each.topic), each)
+    return sorted(topics.values(), key=lambda each: each.topic)
+
+
+def _with_delayed(counts: D | None, other: D) -> D:
+    """Return the counts of a topic with the delayed events that another dispatcher has of it."""
+    if counts is None:
+        return other
+    times = [each.next_due for each in (counts, other) if each.next_due is not None]
+    return msgspec.structs.replace(counts, delayed=counts.delayed + other.delayed, next_due=min(times, default=None))
+
+
+def purposes_of_all(parts: Sequence[tuple[list[PurposeInfo], Owns]]) -> list[PurposeInfo]:
+    return sorted((each for found, _ in parts for each in found), key=lambda each: (each.topic, each.purpose))
+
+
+def instances_of_all(parts: Sequence[tuple[list[InstanceInfo], Owns]]) -> list[InstanceInfo]:
+    return sorted_instances(each for found, _ in parts for each in found)
+
+
+def stores_of_all(parts: Sequence[tuple[list[StoreInfo], Owns]]) -> list[StoreInfo]:
+    return sorted((each for found, _ in parts for each in found), key=lambda each: each.store)
+
+
+def attention_of_all(parts: Sequence[tuple[list[Attention], Owns]]) -> list[Attention]:
+    return sorted_attention(each for found, _ in parts for each in found)
+
+
+def statistics_of_all(parts: Sequence[tuple[Statistics, Owns]]) -> Statistics:
+    topics = {name: counts for found, owns in parts for name, counts in found.topics.items() if owns(name)}
+    for found, owns in parts:
+        for name, counts in found.topics.items():
+            if counts.delayed and not owns(name):  # by a handler on another topic
+                topics[name] = _with_delayed(topics.get(name), counts)
+    purposes = {names: counts for found, _ in parts for names, counts in found.purposes.items()}
+    return Statistics(dict(sorted(topics.items())), dict(sorted(purposes.items())))

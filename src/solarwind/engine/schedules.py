@@ -1,0 +1,378 @@
+"""Schedules: definitions of a store, each with the topic on which an event is fired at every tick.
+
+Who declares, pauses or removes one changes the definition, from any process. The dispatcher of its topic fires. An
+event's id is made from the schedule's name and the tick, so it is accepted once, also by a dispatcher that took over
+and does not know yet that the one before fired it. What was fired last is in the definition.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from secrets import randbelow
+
+import msgspec
+
+from ..batch import MAX_PRODUCERS, Batch, seal
+from ..errors import Busy, ConflictError, NotFound, StoreError, Unavailable
+from ..event import Cause
+from ..origin import MACHINE, process_name
+from ..payload import JSON
+from ..records import ScheduleInfo
+from ..schedule import Ticks
+from ..store.base import Full
+from ..store.definitions import Definition, Definitions
+from ..timing import time_of
+from .alarm import Wakeup
+from .arguments import Content, Every, Missed, Payload, ScheduleName, Topic
+from .clock import Clock
+
+log = logging.getLogger("solarwind")
+
+KIND = "schedule"
+SHOWN = 5  # ticks that are shown
+LATE_NS = 60_000_000_000  # a tick that is later than that was missed
+LOOK_NS = 60_000_000_000  # how often to check whether the machine's clock was set
+AHEAD_NS = 3_600_000_000_000  # a last tick that is further ahead is of a clock that was wrong
+_AGAIN_NS = 1_000_000_000  # after a tick could not be fired
+_TRIES = 100
+
+
+class Schedule(msgspec.Struct, frozen=True):
+    """A schedule as it is stored. Times are in ns since 1970; 0 is never.
+
+    `last` is the tick up to which everything is done, `fired` the one of the last event, and `missed_at` the one of the
+    last that was skipped. It is paused since `paused`.
+    """
+
+    topic: str
+    every: str
+    zone: str
+    payload: bytes
+    content: str
+    missed: Missed
+    last: int
+    fired: int = 0
+    missed_at: int = 0
+    paused: int = 0
+
+    def is_stated_as(self, other: Schedule) -> bool:
+        """Return whether both state the same."""
+        return all(getattr(self, name) == getattr(other, name) for name in _STATED)
+
+
+_STATED = ("topic", "every", "zone", "payload", "content", "missed")
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Schedule).decode
+
+
+def event_id(name: str, tick: int) -> str:
+    """Return the id of the event that a schedule fires at a tick, such as `nightly@2026-11-28T02:30:00Z`; between two
+    ticks with milliseconds."""
+    time, ms = time_of(tick), f".{tick // 1_000_000 % 1_000:03d}" if tick % 1_000_000_000 else ""
+    return f"{name}@{time:%Y-%m-%dT%H:%M:%S}{ms}Z"
+
+
+class ScheduleOperations:
+    """What can be asked about schedules, wherever there are definitions and a way to fire."""
+
+    def _stored_definitions(self) -> Definitions:
+        """Return the definitions of the store."""
+        raise NotImplementedError
+
+    def submit(self, batch: Batch) -> asyncio.Future[None]:
+        """See `Engine`."""
+        raise NotImplementedError
+
+    def _wall(self) -> int:
+        """Return the time in ns since 1970."""
+        raise NotImplementedError
+
+    async def declare_schedule(
+        self,
+        topic: Topic,
+        name: ScheduleName,
+        every: Every,
+        payload: Payload = b"null",
+        content: Content = JSON,
+        zone: str = "UTC",
+        missed: Missed = "skip",
+    ) -> None:
+        """Fire an event on the topic at every tick: see `SolarWind.every`. What is stated anew counts from now on.
+        Raise `ConflictError` where a schedule of that name is on another topic."""
+        stated = Schedule(topic, every, zone, payload, content, missed, self._wall())
+
+        def change(before: Schedule | None) -> Schedule:
+            if before is None:
+                return stated
+            if before.topic != topic:
+                raise ConflictError(
+                    f"expected schedule {name!r} on {before.topic!r} as it was declared before, got it on {topic!r}: "
+                    "name it otherwise, or remove the other one"
+                )
+            if before.is_stated_as(stated):
+                return before
+            log.warning("schedule %r is declared anew: %s", name, _difference(before, stated))
+            return msgspec.structs.replace(stated, paused=before.paused, fired=before.fired)
+
+        await self._change(name, change)
+
+    async def schedules(self) -> list[ScheduleInfo]:
+        """Return all schedules by name, each with its next ticks."""
+        now = self._wall()
+        return [_info(each.name, _read(each), now) for each in await self._stored_definitions().list(KIND)]
+
+    async def schedule(self, name: ScheduleName) -> ScheduleInfo:
+        """Return a schedule, with its next ticks. Raise `NotFound`."""
+        return _info(name, _there(name, (await self._find(name))[0]), self._wall())
+
+    async def pause_schedule(self, name: ScheduleName) -> None:
+        """Fire nothing at a schedule's ticks until it is resumed. Raise `NotFound`."""
+        now = self._wall()
+
+        def change(before: Schedule | None) -> Schedule:
+            found = _there(name, before)
+            return found if found.paused else msgspec.structs.replace(found, paused=now)
+
+        await self._change(name, change)
+
+    async def resume_schedule(self, name: ScheduleName) -> None:
+        """Go on with the next tick of a schedule that is paused. Raise `NotFound`."""
+        now = self._wall()
+
+        def change(before: Schedule | None) -> Schedule:
+            found = _there(name, before)
+            return msgspec.structs.replace(found, paused=0, last=now) if found.paused else found
+
+        await self._change(name, change)
+
+    async def run_schedule(self, name: ScheduleName) -> str:
+        """Fire a schedule's event now, besides its ticks. Return the event's id. Raise `NotFound`."""
+        now = self._wall()
+        batch = make_event(name, _there(name, (await self._find(name))[0]), now)
+        await self.submit(batch)
+        await self._change(name, lambda found: msgspec.structs.replace(_there(name, found), fired=now))
+        return batch.id(0)
+
+    async def remove_schedule(self, name: ScheduleName) -> None:
+        """Forget a schedule. A process that declares it makes it again when it starts. Raise `NotFound`."""
+        if await self._stored_definitions().remove(KIND, name) is None:
+            raise _no_schedule(name)
+
+    async def _find(self, name: str) -> tuple[Schedule | None, int]:
+        for each in await self._stored_definitions().list(KIND):
+            if each.name == name:
+                return _read(each), each.number
+        return None, 0
+
+    async def _change(self, name: str, change: Callable[[Schedule | None], Schedule]) -> None:
+        """Put what `change` makes of it, unless that is the same. Others may change it at the same time."""
+        for _ in range(_TRIES):
+            found, number = await self._find(name)
+            changed = change(found)
+            if changed == found:
+                return
+            try:
+                await self._stored_definitions().put(KIND, name, _encode(changed), before=number)
+                return
+            except ConflictError:
+                continue
+        raise ConflictError(f"expected to change schedule {name!r}, but others keep changing it: try again")
+
+
+OF_SCHEDULES = tuple(name for name in vars(ScheduleOperations) if "schedule" in name)
+
+
+class _Running(msgspec.Struct):
+    """A schedule of this dispatcher, and when its next tick is."""
+
+    schedule: Schedule
+    number: int
+    ticks: Ticks
+    next: int | None
+
+
+class Scheduler:
+    """Fires the schedules of the topics of one dispatcher."""
+
+    def __init__(
+        self,
+        definitions: Callable[[], Definitions],
+        owns: Callable[[str], bool],
+        submit: Callable[[Batch], Awaitable[None]],
+        clock: Clock,
+    ) -> None:
+        """`owns` says whether a topic is this dispatcher's."""
+        self._definitions = definitions
+        self._owns = owns
+        self._submit = submit
+        self._clock = clock
+        self._woken = asyncio.Event()
+        self._wakeup = Wakeup(clock, self._wake)
+        self.at_work: object | None = None  # another one each time
+        self._running: dict[str, _Running] = {}
+        self._failing: set[str] = set()  # those whose last tick could not be fired, which was said
+
+    def stop(self) -> None:
+        """Set no further timer."""
+        self._wakeup.stop()
+
+    def missed(self) -> list[tuple[str, Schedule]]:
+        """Return the schedules whose last tick was skipped."""
+        return [
+            (name, each.schedule)
+            for name, each in self._running.items()
+            if each.schedule.missed_at > each.schedule.fired and not each.schedule.paused
+        ]
+
+    async def run(self) -> None:
+        """Fire at each tick. Raise nothing but what stops the dispatcher."""
+        definitions = self._definitions()
+        end = definitions.watch(KIND, self._told)
+        try:
+            for each in await definitions.list(KIND):
+                self._told(each)
+            while True:
+                self._woken.clear()
+                await self._fire_due()
+                self._set_timer()
+                if not self._woken.is_set():
+                    self.at_work = None
+                await self._woken.wait()
+        finally:
+            end()
+
+    def _wake(self) -> None:
+        self.at_work = self.at_work or object()
+        self._woken.set()
+
+    def _told(self, definition: Definition) -> None:
+        """Follow a schedule that was changed; it is told more than once. What it fired stays fired."""
+        name, known = definition.name, self._running.get(definition.name)
+        if known is not None and known.number >= definition.number:
+            return
+        self._running.pop(name, None)
+        if definition.value is not None:
+            schedule = _read(definition)
+            if known is not None and known.schedule.last > schedule.last:
+                done = known.schedule
+                schedule = msgspec.structs.replace(schedule, last=done.last, fired=done.fired, missed_at=done.missed_at)
+            if self._owns(schedule.topic):
+                ticks = Ticks(schedule.every, schedule.zone)
+                self._running[name] = _Running(schedule, definition.number, ticks, ticks.after(schedule.last))
+        self._wake()
+
+    def _set_timer(self) -> None:
+        """Wake up at the next tick; or earlier, since the machine's clock may be set."""
+        ahead = [each.next for each in self._running.values() if each.next is not None and not each.schedule.paused]
+        if ahead:
+            wait = _AGAIN_NS if self._failing else max(0, min(ahead) - self._clock.wall())
+            self._wakeup.set(self._clock.now() + min(wait, LOOK_NS))
+
+    async def _fire_due(self) -> None:
+        for name, each in list(self._running.items()):
+            now = self._clock.wall()
+            if each.schedule.last > now + AHEAD_NS:
+                log.warning("schedule %r was last fired in the future, by a clock that was wrong: it goes on", name)
+                await self._done(name, each, now)
+            elif each.next is not None and each.next <= now and not each.schedule.paused:
+                try:
+                    await self._fire(name, each, now)
+                    self._failing.discard(name)
+                except (StoreError, Busy, Unavailable, Full) as error:
+                    if name not in self._failing:
+                        self._failing.add(name)
+                        log.error("schedule %r cannot be fired, which is tried again: %s", name, error)
+        self._failing &= self._running.keys()
+
+    async def _fire(self, name: str, running: _Running, now: int) -> None:
+        """Fire the last tick that is due. Those before it, and one that is late and to be skipped, are missed."""
+        schedule, tick = running.schedule, running.ticks.until(now)
+        assert tick is not None
+        if now - tick > LATE_NS and schedule.missed == "skip":
+            log.warning("schedule %r missed its time: nothing was fired for %s", name, event_id(name, tick))
+            await self._done(name, running, tick, missed_at=tick)
+            return
+        await self._submit(make_event(name, schedule, tick))
+        await self._done(name, running, tick, fired=tick)
+
+    async def _done(self, name: str, running: _Running, last: int, **more: int) -> None:
+        """Note that everything up to a tick is done, also where others change the schedule at the same time."""
+        definitions = self._definitions()
+        running.schedule = msgspec.structs.replace(running.schedule, last=last, **more)
+        for _ in range(_TRIES):
+            try:
+                self._told(await definitions.put(KIND, name, _encode(running.schedule), before=running.number))
+                return
+            except ConflictError:
+                found = [each for each in await definitions.list(KIND) if each.name == name]
+                self._told(found[0] if found else Definition(KIND, name, None, running.number + 1))
+                if (changed := self._running.get(name)) is None:
+                    return
+                running = changed
+        raise ConflictError(f"expected to note when schedule {name!r} was fired, but others keep changing it")
+
+
+def make_event(name: str, schedule: Schedule, time: int) -> Batch:
+    """Return the event of a schedule, as a batch of its own."""
+    return seal(
+        schedule.topic,
+        [schedule.payload],
+        [time],
+        producer=randbelow(MAX_PRODUCERS),
+        first=1,
+        machine=MACHINE,
+        process=process_name(),
+        content=schedule.content,
+        ids=[event_id(name, time)],
+        causes=[Cause.schedule(name)],
+    )
+
+
+def _info(name: str, schedule: Schedule, now: int) -> ScheduleInfo:
+    ticks = Ticks(schedule.every, schedule.zone)
+    shown: list[datetime] = []
+    at: int | None = now
+    while at is not None and len(shown) < SHOWN:
+        at = ticks.after(at)
+        if at is not None:
+            shown.append(time_of(at))
+    return ScheduleInfo(
+        name=name,
+        topic=schedule.topic,
+        every=schedule.every,
+        zone=schedule.zone,
+        words=ticks.words,
+        missed=schedule.missed,
+        state="paused" if schedule.paused else "running",
+        fired=time_of(schedule.fired) if schedule.fired else None,
+        missed_at=time_of(schedule.missed_at) if schedule.missed_at else None,
+        next=() if schedule.paused else tuple(shown),
+    )
+
+
+def _read(definition: Definition) -> Schedule:
+    return _decode(definition.value or b"")
+
+
+def _there(name: str, schedule: Schedule | None) -> Schedule:
+    if schedule is None:
+        raise _no_schedule(name)
+    return schedule
+
+
+def _no_schedule(name: str) -> NotFound:
+    return NotFound(
+        f"expected a schedule that is declared, got {name!a}, which is not: `solarwind schedules list` shows them"
+    )
+
+
+def _difference(before: Schedule, after: Schedule) -> str:
+    """Return in words what changed; a payload may be secret."""
+    changed = [name for name in _STATED if getattr(before, name) != getattr(after, name)]
+    return ", ".join(
+        "another payload" if name == "payload" else f"{name} {getattr(after, name)!a}, before {getattr(before, name)!a}"
+        for name in changed
+    )
