@@ -176,6 +176,7 @@ CASES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
         {commits("1"): "0+10x1600", commits("3"): "0+10x1600", commits("+Inf"): "0+10x1600"},
     ),
     "SolarWindDelayedStuck": ({point("delayed events stuck"): YES}, {point("delayed events stuck"): NO}),
+    "SolarWindClock": ({point("clock"): YES}, {point("clock"): NO}),
     "SolarWindNobodyUp": ({states("nobody up"): YES}, {states("nobody up"): NO, states("running"): YES}),
     "SolarWindFailing": ({states("failing"): YES}, {states("failing"): NO, states("running"): YES}),
     "SolarWindOldestTooOld": (

@@ -99,7 +99,7 @@ class Bench:
     def restart(self, *, clean: bool = False) -> None:
         self._begin()
         self.dispatcher.topic("T").end = self.log[-1].stop if self.log else 0
-        self.dispatcher.recover([], self.written, clean=clean)
+        self.dispatcher.recover([], self.written, clean=clean, now=self.now)
         self.carry_out()
 
     def fire(self, count: int = 1, **options: Any) -> Stored:

@@ -157,7 +157,7 @@ def recover(recovered: Recovered) -> Dispatcher:
     dispatcher = Dispatcher(_NoLog(), lambda: 0.5, keep_ns=1, durable=True)
     for record in recovered.topics:
         dispatcher.topic(record.name).end = record.end
-    dispatcher.recover(recovered.snapshots, recovered.changes, clean=recovered.clean)
+    dispatcher.recover(recovered.snapshots, recovered.changes, clean=recovered.clean, now=recovered.now)
     return dispatcher
 
 

@@ -194,12 +194,12 @@ def test_an_id_that_is_noted_of_another_event_is_one_error_when_it_is_found_and_
 def test_a_batch_whose_noted_time_was_changed_is_not_deleted_early(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("solarwind.store.inspection.inspect_bodies", lambda *_, **__: ())  # as if it were long ago
 
-    store = changed(path, "UPDATE batches SET last_time = -1 WHERE topic = 1 AND start = 3")
+    store = changed(path, "UPDATE batches SET accepted = -1 WHERE topic = 1 AND start = 3")
 
     async def work() -> None:
         await store.open(0)
         with pytest.raises(StoreError, match="what is noted of the events 3 to 5 of topic 'a' is not what was written"):
-            await store.trim("a", Spans(), 0, None)
+            await store.trim("a", Spans([0, 3]), 0, None)
         assert len(await all_of(store, "a")) == 12
         await store.close()
 

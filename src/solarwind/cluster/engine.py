@@ -433,7 +433,7 @@ class NatsEngine(Running, Watched, ScheduleOperations):
             answer: R = await _BY_ITSELF[operation.name](self, **request.arguments)
             if operation.audited:
                 request = msgspec.structs.replace(request, by=request.by or this_process())
-                await self._audit.note(audit.entry_of(request, answer, self._wall()))
+                await self._audit.note(audit.entry_of(request, answer, self._wall_time()))
             return answer
         if operation.merge is not None:
             return operation.merge(await self._of_each(request))
@@ -446,7 +446,7 @@ class NatsEngine(Running, Watched, ScheduleOperations):
     def _stored_definitions(self) -> Definitions:
         return self.definitions
 
-    def _wall(self) -> int:
+    def _wall_time(self) -> int:
         return (self._clock or self.service_clock).wall()
 
     async def _answer(self, name: str, **given: Any) -> Any:

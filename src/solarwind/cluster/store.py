@@ -25,7 +25,7 @@ from ..core.spans import Spans
 from ..core.state import Change, Letter, Snapshot
 from ..engine.tasks import Tasks
 from ..errors import NotAllowed, NotFound, ProtocolError, StoreError
-from ..store.base import Full, Keep, Recovered, TopicRecord
+from ..store.base import FOREVER, Full, Keep, Recovered, TopicRecord
 from ..store.definitions import Definitions
 from ..store.delays import Delayed, Entry, check_delayed
 from .delayed import Size, StreamDueLog
@@ -327,14 +327,15 @@ class JetStreamStore:
         now: int,
         delayed: Sequence[Delayed | Entry] = (),
         notes: Sequence[Note] = (),
+        accepted_at: int | None = None,
     ) -> list[Stored | None]:
-        """See `Store.commit`. The batches are what handlers fired: they come into the log once they are copied there,
-        so none has a position yet. An `Entry` of `delayed` keeps its number."""
+        """See `Store.commit`; history goes by when NATS stored it. The batches are what handlers fired: they come into
+        the log once they are copied there, so none has a position yet. An `Entry` of `delayed` keeps its number."""
         if batches:
             self._check_copying()
         check_delayed(delayed)
         async with self._writing:
-            self._now = max(self._now, now)
+            self._now = now or self._now
             if delayed:
                 await self.delays.make_room()
             encoded = state.encode(list(changes)) if changes else b""
@@ -519,7 +520,9 @@ class JetStreamStore:
     async def shrink(self) -> bool:
         return False
 
-    async def trim(self, topic: str, pinned: Spans, before: int | None, max_bytes: int | None) -> int:
+    async def trim(
+        self, topic: str, pinned: Spans, before: int | None, max_bytes: int | None, now: int = FOREVER
+    ) -> int:
         notes = self._topics.get(topic)
         if notes is None or self._closed:
             return 0

@@ -142,8 +142,8 @@ class _Trim:
             looked += 1
 
     def _is_old(self, read: Read) -> bool:
-        batch, before = read.batch, self._wanted.before
-        return batch is None or (before is not None and batch.time(len(batch) - 1) < before)
+        before = self._wanted.before
+        return read.batch is None or (before is not None and read.raw.time < before)
 
     def _is_pinned(self, read: Read) -> bool:
         if read.raw.seq in self._wanted.needed or read.last in self._wanted.needed:

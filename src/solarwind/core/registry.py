@@ -500,10 +500,21 @@ class Registry:
 
     # Recovery -----------------------------------------------------------------------------------------
 
-    def recover(self, snapshots: Iterable[Snapshot], changes: Iterable[Change], *, clean: bool) -> None:
+    def recover(
+        self,
+        snapshots: Iterable[Snapshot],
+        changes: Iterable[Change],
+        *,
+        clean: bool,
+        now: int,
+        earlier: int = 0,
+    ) -> None:
         """Recover what a store remembers, before any instance joins; topics were made already. Unless the last writer
-        stopped cleanly, everything that may have been in a handler is suspect."""
+        stopped cleanly, everything that may have been in a handler is suspect. `earlier`: by how many ns the clock was
+        set back to `now` meanwhile."""
         for state in recovered(snapshots, changes):
+            if change := state.set_back(earlier, now):
+                self.changes.append(change)
             topic = self.topic(state.topic)
             purpose = topic.purposes.get(state.purpose)
             if purpose is None:

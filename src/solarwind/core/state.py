@@ -264,6 +264,18 @@ class State:
         or instance was lost."""
         return Spans.of(position for position in self.tried if position not in self.due)
 
+    def set_back(self, earlier: int, now: int) -> Change | None:
+        """Follow a clock that was set back to `now`, by `earlier`, since the state was written: what waits does so for
+        as long as it would have. Return the change, if any. What was noted later than now was so at a wrong time."""
+        change = None
+        if earlier and self.due:
+            waiting = [Waiting(each, self.tried.get(each, 0), due - earlier) for each, due in self.due.items()]
+            change = Change(self.topic, self.purpose, self.track, waiting=waiting)
+            self.apply(change)
+        self.created_at = self.created_at if self.created_at <= now else 0
+        self.paused, self.died_at = min(self.paused, now), min(self.died_at, now)
+        return change
+
     def snapshot(self) -> Snapshot:
         return Snapshot(
             self.topic,

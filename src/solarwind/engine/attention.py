@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .release import Releaser
     from .room import Room
     from .schedules import Scheduler
+    from .wall import WallClock
 
 _GROWING_NS = 3_600_000_000_000  # a purpose that had a dead letter since then gets more of them
 _NEAR = 20  # a store is nearly full where less than one part in so many is free,
@@ -42,6 +43,7 @@ class Facts(msgspec.Struct, frozen=True):
     nobody_up: NobodyUp
     releaser: Releaser
     scheduler: Scheduler
+    wall: WallClock
 
 
 async def find(facts: Facts) -> list[Attention]:
@@ -89,10 +91,16 @@ def schedule_missed(facts: Facts) -> Iterator[Attention]:
             f"schedule {name!r} missed its time: nothing ran it then, and it skips what is late; run it now where that "
             "is needed"
         )
-        since = time_of(schedule.missed_at)
-        yield Attention(
-            "schedule missed", "medium", schedule.topic, "", since, text, command("schedules", "run", names=(name,))
-        )
+        since, runs = time_of(schedule.missed_at), command("schedules", "run", names=(name,))
+        yield Attention("schedule missed", "medium", schedule.topic, "", since, text, runs)
+
+
+def clock(facts: Facts) -> Iterator[Attention]:
+    """Say that the machine's clock was wrong, or is."""
+    facts.wall.look()
+    if found := facts.wall.wrong():
+        since, text = found
+        yield Attention("clock", "medium", "", "", time_of(since), text, "timedatectl")
 
 
 # Of a purpose -----------------------------------------------------------------------------------------------------
@@ -164,6 +172,7 @@ OF_ENGINE: tuple[Callable[[Facts], Iterator[Attention]], ...] = (
     store_nearly_full,
     delayed_stuck,
     schedule_missed,
+    clock,
 )
 OF_PURPOSES: tuple[Callable[[Facts, Purpose], Iterator[Attention]], ...] = (
     nobody_up,

@@ -71,10 +71,12 @@ class Commits(Generic[W]):
         self._stuck_bytes = 0  # of what handlers fired and there is no room for: no use in having them fire more
         self._fired_bytes = 0  # of what handlers fired and is to be committed before they fire more
 
-    def recover(self, snapshots: Iterable[Snapshot], changes: Iterable[Change], *, clean: bool) -> None:
-        """Begin with what the store remembers."""
+    def recover(
+        self, snapshots: Iterable[Snapshot], changes: Iterable[Change], *, clean: bool, now: int, earlier: int = 0
+    ) -> None:
+        """Begin with what the store remembers: see `Registry.recover`."""
         snapshots, changes = list(snapshots), list(changes)
-        self._dispatcher.recover(snapshots, changes, clean=clean)
+        self._dispatcher.recover(snapshots, changes, clean=clean, now=now, earlier=earlier)
         self._snapshots.note(snapshots, 0)
         self._snapshots.note(changes, 0)
 

@@ -10,9 +10,9 @@ from typing import Any
 from ..core.dispatcher import Dispatcher
 from ..core.registry import Topic
 from ..errors import StoreError
-from ..store.base import Full, Store
+from ..store.base import FOREVER, Full, Store
 from .clock import Clock, Timer
-from .operations import FOREVER
+from .wall import STEP_NS, WallClock
 
 log = logging.getLogger("solarwind")
 
@@ -24,19 +24,22 @@ _CLOCK_NS = 60_000_000_000  # how often to check whether the machine's clock was
 class Trimmer:
     """Trims topics when they are due, in pieces: between two of them anything else can run.
 
-    What is too old depends on the wall clock as it is now, since events are stamped with it."""
+    What is too old depends on the wall clock, as far as it is believed: see `wall`."""
 
     def __init__(
         self,
         store: Store,
         dispatcher: Dispatcher,
         clock: Clock,
+        wall: WallClock,
         spawn: Callable[[Coroutine[Any, Any, None]], None],
         fail: Callable[[StoreError], None],
     ) -> None:
         self._store = store
         self._dispatcher = dispatcher
         self._clock = clock
+        self._wall = wall
+        self._ahead = 0  # what is believed of it, of the engine's clock
         self._spawn = spawn
         self._fail = fail
         self._due: dict[str, int] = {}  # topic -> when to look at its history
@@ -45,13 +48,11 @@ class Trimmer:
         self._timer_at = 0
         self._running = False
         self._busy = False
-        self._ahead = 0  # the wall clock, of the engine's
         # Held while a piece is deleted: what makes history pend waits for it.
         self.guard = asyncio.Lock()
 
     def start(self) -> None:
-        self._running = True
-        self._ahead = self._clock.wall() - self._clock.now()
+        self._running, self._ahead = True, self._wall.ahead
         for topic in self._dispatcher.topics.values():
             self.look_at(topic, at_once=True)
 
@@ -112,10 +113,9 @@ class Trimmer:
 
     def _pop_due(self) -> list[str]:
         now = self._clock.now()
-        ahead = self._clock.wall() - now
-        if abs(ahead - self._ahead) > _SOON_NS:  # the clock was set: what was too young may be too old
-            self._due = dict.fromkeys(self._dispatcher.topics, now)
-        self._ahead = ahead
+        self._wall.look()
+        if abs(self._wall.ahead - self._ahead) > STEP_NS:  # what was too young may be too old
+            self._ahead, self._due = self._wall.ahead, dict.fromkeys(self._dispatcher.topics, now)
         return [name for name, when in self._due.items() if when <= now]
 
     async def _trim_all(self, names: list[str]) -> None:
@@ -139,8 +139,9 @@ class Trimmer:
         async with self.guard:
             pinned = self._dispatcher.needed(topic.name)
             pinned.add(topic.end, FOREVER)  # the store may have more by then
-            before = FOREVER if topic.keep_ns == 0 else max(0, self._clock.wall() - topic.keep_ns)
-            events = await self._store.trim(topic.name, pinned, before, topic.keep_bytes)
+            now = self._wall.now()
+            before = FOREVER if topic.keep_ns == 0 else max(0, now - topic.keep_ns)
+            events = await self._store.trim(topic.name, pinned, before, topic.keep_bytes, now)
         if topic.keep_ns or len(pinned.edges) > 2 or pinned.edges[0] < topic.end:
             self.look_at(topic)
         return bool(events) and self._store.durable

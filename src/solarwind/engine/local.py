@@ -25,7 +25,7 @@ from ..limits import Limits
 from ..logs import limited
 from ..origin import this_process
 from ..plugins import registered
-from ..store.base import Full, Recovered, Store
+from ..store.base import FOREVER, Full, Recovered, Store
 from .alarm import Alarm
 from .audit import Audit
 from .base import NOTHING, PAUSED, Receiver, Since
@@ -37,14 +37,15 @@ from .held_reports import HeldReports
 from .history import Trimmer
 from .idle import IdleWaits
 from .nobody import NobodyUp
-from .notices import warn_of_clock, warn_of_forgotten
-from .operations import FOREVER, Operations
+from .notices import warn_of_forgotten
+from .operations import Operations
 from .release import Releaser
 from .room import Room
 from .running import log_stale, refuse
 from .sampling import Sampler
 from .schedules import Scheduler
 from .tasks import Tasks, end_tasks
+from .wall import SAID_NS, WallClock
 from .watch import Watch
 
 log = logging.getLogger("solarwind")
@@ -103,7 +104,8 @@ class LocalEngine(Operations):
         self._tasks = Tasks(self._fail)
         self._alarm = Alarm(self._dispatcher, self._clock, self._carry_out, self._tasks)
         self._releaser = Releaser(store, self._commits.due, self._clock, self._arrived, self._commit_soon)
-        self._trimmer = Trimmer(store, self._dispatcher, self._clock, self._spawn, self._fail)
+        self._wall = WallClock(self._clock)
+        self._trimmer = Trimmer(store, self._dispatcher, self._clock, self._wall, self._spawn, self._fail)
         self._sampler = Sampler(self._dispatcher, self._clock, self._tasks)
         self._watch = Watch(lambda name, **given: getattr(self, name)(**given), lambda: self._tasks)
         self._gate = Gate(store, self._spawn, self._deliver_all, self._fail)
@@ -122,7 +124,6 @@ class LocalEngine(Operations):
         self.store.failed = self._store_failed
         self._clock.start(0)
         recovered = await self.store.open(self._clock.now())
-        warn_of_clock(recovered.now, self._clock.wall())
         try:
             delayed = await self._releaser.recover()
             self._recover(recovered)
@@ -137,14 +138,22 @@ class LocalEngine(Operations):
 
     def _recover(self, recovered: Recovered) -> None:
         # Where services go by another clock they seem to hang, and are not waited for.
-        self._clock.start(recovered.now, self._under_way if self.service_clock is self._clock else None)
+        under_way = self._under_way if self.service_clock is self._clock else None
+        earlier = max(0, recovered.now - self._clock.now())
+        if earlier < SAID_NS:  # it goes on from there
+            earlier = 0
+            self._clock.start(recovered.now, under_way)
+        else:
+            self._clock.start(0, under_way)
+        self._wall.start(recovered.now)
         for record in recovered.topics:
             topic = self._dispatcher.topic(record.name)
             topic.end = record.end
             topic.keep_ns = record.keep_ns if record.keep_ns is not None else topic.keep_ns
             topic.keep_bytes = record.keep_bytes
         self._running = True
-        self._commits.recover(recovered.snapshots, recovered.changes, clean=recovered.clean)
+        now, clean = self._clock.now(), recovered.clean
+        self._commits.recover(recovered.snapshots, recovered.changes, clean=clean, now=now, earlier=earlier)
         self._sampler.start()
         self._trimmer.start()
         self._nobody_up.start()
@@ -368,7 +377,7 @@ class LocalEngine(Operations):
     async def _write(self, commit: Commit[asyncio.Future[None]]) -> list[Stored | None]:
         content = commit.batches, commit.changes, commit.snapshots, self._clock.now()
         delayed = commit.delayed if commit.later else ()
-        return await self.store.commit(*content, delayed, commit.notes)
+        return await self.store.commit(*content, delayed, commit.notes, self._clock.wall())
 
     async def _write_settles(self, commit: Commit[asyncio.Future[None]]) -> list[Stored | None]:
         """Write settles, if need be with the room that is reserved for them."""

@@ -6,24 +6,8 @@ import logging
 from collections.abc import Iterable
 
 from ..core.registry import Topic
-from ..text import time_text
 
 log = logging.getLogger("solarwind")
-
-CLOCK_AHEAD_S = 60.0  # a last commit that lies so far in the future is said
-
-
-def warn_of_clock(last: int, wall: int) -> None:
-    """Warn where the clock is behind. `last` is the last time in the store, `wall` the clock's, both in ns since
-    1970."""
-    ahead_s = (last - wall) / 1e9
-    if ahead_s > CLOCK_AHEAD_S:
-        log.warning(
-            "the last time in the store, %s, lies %.0f s in the future: the clock was wrong then, or is wrong now. "
-            "Leases and retries go on from there; how long history is kept goes by the clock as it is",
-            time_text(last),
-            ahead_s,
-        )
 
 
 def warn_of_forgotten(topics: Iterable[Topic]) -> None:

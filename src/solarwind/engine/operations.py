@@ -41,7 +41,7 @@ from ..records import (
     sorted_attention,
     sorted_instances,
 )
-from ..store.base import Store
+from ..store.base import FOREVER, Store
 from ..store.definitions import Definitions
 from ..store.delays import DelayedCount
 from ..timing import time_of
@@ -77,6 +77,7 @@ from .rollouts import differences, rollout_info
 from .running import Running
 from .schedules import ScheduleOperations
 from .tracing import caused_by_version, effects_of, no_event, not_caused, trace_tree
+from .wall import WallClock
 from .watch import Watched
 
 if TYPE_CHECKING:  # a client of a server needs the table of operations, and nothing of a dispatcher
@@ -93,7 +94,6 @@ if TYPE_CHECKING:  # a client of a server needs the table of operations, and not
 
 R = TypeVar("R")
 
-FOREVER = (1 << 63) - 1  # ns since 1970
 _MAX_READS = 1_000  # of the log, to say how old the oldest events of purposes are, for one question
 
 
@@ -109,6 +109,7 @@ class Operations(Running, Watched, ScheduleOperations):
     _audit: audit.Audit
     _nobody_up: NobodyUp
     _releaser: Releaser
+    _wall: WallClock
     _sampler: Sampler
     _scheduler: Scheduler
 
@@ -119,7 +120,7 @@ class Operations(Running, Watched, ScheduleOperations):
     def _stored_definitions(self) -> Definitions:
         return self.definitions
 
-    def _wall(self) -> int:
+    def _wall_time(self) -> int:
         return self._clock.wall()
 
     async def ask(self, request: Request[R]) -> R:
@@ -265,6 +266,7 @@ class Operations(Running, Watched, ScheduleOperations):
             self._nobody_up,
             self._releaser,
             self._scheduler,
+            self._wall,
         )
         return sorted_attention(await attention.find(facts))[:limit]
 

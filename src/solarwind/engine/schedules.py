@@ -86,7 +86,7 @@ class ScheduleOperations:
         """See `Engine`."""
         raise NotImplementedError
 
-    def _wall(self) -> int:
+    def _wall_time(self) -> int:
         """Return the time in ns since 1970."""
         raise NotImplementedError
 
@@ -102,7 +102,7 @@ class ScheduleOperations:
     ) -> None:
         """Fire an event on the topic at every tick: see `SolarWind.every`. What is stated anew counts from now on.
         Raise `ConflictError` where a schedule of that name is on another topic."""
-        stated = Schedule(topic, every, zone, payload, content, missed, self._wall())
+        stated = Schedule(topic, every, zone, payload, content, missed, self._wall_time())
 
         def change(before: Schedule | None) -> Schedule:
             if before is None:
@@ -121,16 +121,16 @@ class ScheduleOperations:
 
     async def schedules(self) -> list[ScheduleInfo]:
         """Return all schedules by name, each with its next ticks."""
-        now = self._wall()
+        now = self._wall_time()
         return [_info(each.name, _read(each), now) for each in await self._stored_definitions().list(KIND)]
 
     async def schedule(self, name: ScheduleName) -> ScheduleInfo:
         """Return a schedule, with its next ticks. Raise `NotFound`."""
-        return _info(name, _there(name, (await self._find(name))[0]), self._wall())
+        return _info(name, _there(name, (await self._find(name))[0]), self._wall_time())
 
     async def pause_schedule(self, name: ScheduleName) -> None:
         """Fire nothing at a schedule's ticks until it is resumed. Raise `NotFound`."""
-        now = self._wall()
+        now = self._wall_time()
 
         def change(before: Schedule | None) -> Schedule:
             found = _there(name, before)
@@ -140,7 +140,7 @@ class ScheduleOperations:
 
     async def resume_schedule(self, name: ScheduleName) -> None:
         """Go on with the next tick of a schedule that is paused. Raise `NotFound`."""
-        now = self._wall()
+        now = self._wall_time()
 
         def change(before: Schedule | None) -> Schedule:
             found = _there(name, before)
@@ -150,7 +150,7 @@ class ScheduleOperations:
 
     async def run_schedule(self, name: ScheduleName) -> str:
         """Fire a schedule's event now, besides its ticks. Return the event's id. Raise `NotFound`."""
-        now = self._wall()
+        now = self._wall_time()
         batch = make_event(name, _there(name, (await self._find(name))[0]), now)
         await self.submit(batch)
         await self._change(name, lambda found: msgspec.structs.replace(_there(name, found), fired=now))

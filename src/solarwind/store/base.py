@@ -22,6 +22,7 @@ from .definitions import Definitions
 from .delays import Delayed, DueLog
 
 Keep = int | None | msgspec.UnsetType  # None: the default, or no bound; UNSET: as it was
+FOREVER = (1 << 63) - 1  # ns since 1970
 
 
 class Full(Exception):
@@ -106,6 +107,7 @@ class Store(Protocol):
         now: int,
         delayed: Sequence[Delayed] = (),
         notes: Sequence[Note] = (),
+        accepted_at: int | None = None,
     ) -> list[Stored | None]:
         """Store everything or nothing; return each of `batches` with its position, in order.
 
@@ -116,8 +118,9 @@ class Store(Protocol):
         only when it arrives: see `follow`. A snapshot replaces the purpose's earlier snapshot and changes, this
         commit's included. A change's `dead` are kept with their text until they are redriven, discarded, reopened or
         their purpose retires; a retired purpose is deleted. `notes` are kept until the events that they are about are
-        trimmed. Raise `Full` where there is no room; `StoreError` where the
-        outcome is unknown, and then the store must not be used any more.
+        trimmed. History goes by `accepted_at`, the wall clock's time; without it the events count as accepted when they
+        were fired. Raise `Full` where there is no room; `StoreError` where the outcome is
+        unknown, and then the store must not be used any more.
         """
         ...
 
@@ -145,10 +148,13 @@ class Store(Protocol):
         `max_bytes` otherwise. Raise `StoreError` for a batch that is damaged."""
         ...
 
-    async def trim(self, topic: str, pinned: Spans, before: int | None, max_bytes: int | None) -> int:
-        """Delete whole batches with no event in `pinned`: those fired before `before` (ns since 1970), then the oldest
-        until the rest come to `max_bytes`. A call may delete only some of them, so that it is short. Return how many
-        events were deleted; 0 means that nothing more is to be deleted."""
+    async def trim(
+        self, topic: str, pinned: Spans, before: int | None, max_bytes: int | None, now: int = FOREVER
+    ) -> int:
+        """Delete whole batches with no event in `pinned`: first those accepted before `before` (ns since 1970), up to
+        the first that was not. One that was accepted later than `now`, by a clock that was wrong, goes with the next
+        after it. Then delete the oldest until the rest come to `max_bytes`. A call may delete only some of them, so
+        that it is short. Return how many events were deleted; 0 means that nothing more is to be deleted."""
         ...
 
     async def shrink(self) -> bool:

@@ -30,7 +30,7 @@ _MAX_PRODUCERS = 100_000
 
 _INSERT_BATCH = (
     "INSERT INTO batches(topic, start, count, producer, author, first, last_time, caused, size, "
-    "total, previous, sum, whole, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "total, previous, sum, accepted, whole, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 # Of an author's batches under a producer in a topic, the last that begins at or before a number.
 _TRACK = "topic = ? AND purpose = ? AND track = ?"
@@ -113,13 +113,15 @@ class Plan:
     """One commit, while its transaction is open."""
 
     def __init__(self, connection: apsw.Connection, known: CommitCache, now: int) -> None:
+        """See `Store.commit`. A `now` of 0 is that of the commit before."""
         self.connection = connection
         self._path = connection.filename
         self._known = known
         self._rows: list[tuple[apsw.SQLiteValue, ...]] = []
         self._ids: list[tuple[str, int, int]] = []
         self._effects: list[tuple[str, int]] = []  # buckets, and which of `_rows`
-        self.commit = known.last._replace(number=known.last.number + 1, time=max(known.last.time, now))
+        self.commit = known.last._replace(number=known.last.number + 1, time=now or known.last.time)
+        self.accepted_at: int | None = None
         self.is_written = False
         self.new_topics: dict[str, int] = {}
         self.ends: dict[str, tuple[int, int, int, int]] = {}  # topic -> its id, end, last sum and bytes
@@ -157,11 +159,11 @@ class Plan:
         self._effects += [(bucket, len(self._rows)) for bucket in buckets]
         producer = header.producer if len(given) < header.count else None  # all of its ids were given
         about = topic, start, header.count, producer, header.author, header.first, last_time, int(bool(buckets))
-        noted = *about, len(fresh.data), total, previous, sum
+        accepted = last_time if self.accepted_at is None else self.accepted_at
+        noted = *about, len(fresh.data), total, previous, sum, accepted
         self._rows.append((*noted, database.row_sum(*noted), fresh.data))
         self.ends[name] = topic, start + header.count, sum, total
-        events, time = self.commit.events + header.count, max(self.commit.time, last_time)
-        self.commit = self.commit._replace(events=events, time=time)
+        self.commit = self.commit._replace(events=self.commit.events + header.count)
         if producer is not None:
             key = topic, producer, header.author
             self.producers[key] = max(header.first + header.count, self._reached(key))

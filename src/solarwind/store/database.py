@@ -57,10 +57,11 @@ CREATE TABLE batches(
     producer INTEGER, author BLOB NOT NULL, first INTEGER NOT NULL, last_time INTEGER NOT NULL, caused INTEGER NOT NULL,
     size INTEGER NOT NULL, total INTEGER NOT NULL, -- the bytes of its topic up to its end
     previous INTEGER NOT NULL, sum INTEGER NOT NULL,
+    accepted INTEGER NOT NULL, -- when, by the clock of who dispatches
     whole INTEGER NOT NULL, -- the sum of all that stands before it
     data BLOB NOT NULL);
 -- Holds all that links, trimming and seeking ask for, so that they never touch the bodies.
-CREATE UNIQUE INDEX links ON batches(topic, start, count, previous, sum, size, total, last_time);
+CREATE UNIQUE INDEX links ON batches(topic, start, count, previous, sum, size, total, last_time, accepted);
 CREATE INDEX made ON batches(producer, topic, author, first) WHERE producer IS NOT NULL;
 -- Which batches have events that were caused by others: by `bucket_of` the id of the cause.
 CREATE TABLE effects(bucket TEXT, row INTEGER, PRIMARY KEY(bucket, row)) WITHOUT ROWID;
@@ -368,7 +369,7 @@ def row_sum(*columns: object) -> int:
 
 
 # The columns of a batch's row besides its body, in the order of `whole`.
-NOTED = "topic, start, count, producer, author, first, last_time, caused, size, total, previous, sum"
+NOTED = "topic, start, count, producer, author, first, last_time, caused, size, total, previous, sum, accepted"
 BATCH = "start, count, previous, sum, data"
 LETTER = "track, position, tried, time, CAST(error AS BLOB), sum"  # damaged text may not be UTF-8
 

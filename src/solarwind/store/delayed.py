@@ -164,6 +164,7 @@ def insert(plan: Plan, delayed: Sequence[Delayed]) -> None:
 def release(path: str, plan: Plan, now: int) -> list[Stored]:
     query = f"SELECT {_ROW} FROM delayed WHERE due <= ? ORDER BY due, row LIMIT {RELEASE_ROWS}"
     due = list(_some(path, plan.connection, query, (now,), RELEASE_BYTES))
+    plan.accepted_at = now
     stored, end = [], time.monotonic() + RELEASE_S
     for entry in due:
         stored.append(plan.place(entry.batch))

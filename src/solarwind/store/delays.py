@@ -152,9 +152,9 @@ def _place(entry: Entry) -> tuple[int, int]:
 
 class MemoryDueLog:
     """A due-log in memory. `is_known` returns whether a topic's history holds an id, and `append` adds a batch to
-    it."""
+    it, with when it is accepted."""
 
-    def __init__(self, is_known: Callable[[str, str], bool], append: Callable[[Batch], Stored | None]) -> None:
+    def __init__(self, is_known: Callable[[str, str], bool], append: Callable[[Batch, int], Stored | None]) -> None:
         self._is_known = is_known
         self._append = append
         self._entries: list[Entry] = []
@@ -209,7 +209,7 @@ class MemoryDueLog:
         del self._entries[: len(due)]
         for entry in due:
             self._forget(entry)
-        stored = [self._append(together(run)) for run in runs(due)]
+        stored = [self._append(together(run), now) for run in runs(due)]
         return [each for each in stored if each is not None]
 
     async def next_due(self) -> int | None:

@@ -364,7 +364,7 @@ def inspect_bodies(
     done = 0
     query = f"SELECT row, whole, data, {NOTED} FROM batches ORDER BY row DESC"
     for row, whole, data, *noted in select(connection, query):
-        topic, start, count, *facts, _, previous, sum = noted
+        topic, start, count, *facts, _, previous, sum, _ = noted
         if topic not in names:
             yield Finding(
                 f"{path} is damaged: events of a topic that it does not know",

@@ -15,7 +15,7 @@ from ..core.log import Stored
 from ..core.spans import Spans
 from ..core.state import Change, Letter, Snapshot
 from ..errors import NotAllowed, StoreError
-from .base import Full, Keep, Recovered, SingleWriter, Space, was_caused
+from .base import FOREVER, Full, Keep, Recovered, SingleWriter, Space, was_caused
 from .definitions import Definitions, in_memory
 from .delays import Delayed, MemoryDueLog, check_delayed
 
@@ -38,6 +38,7 @@ class _MemoryLog:
     def __init__(self) -> None:
         self.starts: list[int] = []
         self.batches: list[Batch] = []
+        self.accepted: list[int] = []  # when each was, in ns since 1970
         self.end = 0
         self.events = 0  # that are kept
         self.bytes = 0
@@ -52,6 +53,16 @@ class _MemoryLog:
 
     def stored(self, index: int) -> Stored:
         return Stored(self.starts[index], self.batches[index])
+
+    def count_old(self, before: int, now: int) -> int:
+        """Return how many batches from the first on were accepted before a time: see `Store.trim`."""
+        old = 0
+        for index, accepted in enumerate(self.accepted):
+            if accepted < before:
+                old = index + 1
+            elif accepted <= now:
+                break
+        return old
 
     def sort_notes(self) -> int:
         """Sort the latest notes by what they are about, but for those of events that were trimmed meanwhile. Return how
@@ -73,11 +84,12 @@ class _MemoryLog:
     def delete(self, indices: list[int]) -> None:
         """Delete batches, and the notes about parts of the log of which nothing is left."""
         if len(indices) == len(self.starts):
-            self.starts, self.batches, self.notes, self.parts, self.note_bytes = [], [], [], {}, 0
+            self.starts, self.batches, self.accepted, self.notes, self.parts, self.note_bytes = [], [], [], [], {}, 0
             return
         gone = {index: self.stored(index) for index in indices}
         self.starts = [start for index, start in enumerate(self.starts) if index not in gone]
         self.batches = [batch for index, batch in enumerate(self.batches) if index not in gone]
+        self.accepted = [time for index, time in enumerate(self.accepted) if index not in gone]
         for stored in gone.values() if self.parts else ():
             for part in range(stored.start // _NOTES_OF, (stored.stop - 1) // _NOTES_OF + 1):
                 if part in self.parts and not self.has_some_of(part):
@@ -156,6 +168,7 @@ class MemoryStore(SingleWriter):
         now: int,
         delayed: Sequence[Delayed] = (),
         notes: Sequence[Note] = (),
+        accepted_at: int | None = None,
     ) -> list[Stored | None]:
         events = batches
         if delayed:
@@ -168,7 +181,9 @@ class MemoryStore(SingleWriter):
             )
         if delayed:
             self.delays.add(delayed)
-        stored = [self._append(batch) for batch in batches]
+        stored = [
+            self._append(batch, batch.time(len(batch) - 1) if accepted_at is None else accepted_at) for batch in batches
+        ]
         for change in changes:
             if change.dead or change.redriven or change.discarded or change.reopened or change.retired:
                 self._bury(change)
@@ -189,7 +204,7 @@ class MemoryStore(SingleWriter):
         by_handlers = None not in [batch.header.causes for batch in events]
         return self._bytes + self.delays.bytes + size <= self._max_bytes * (1 + by_handlers)
 
-    def _append(self, batch: Batch) -> Stored | None:
+    def _append(self, batch: Batch, accepted_at: int) -> Stored | None:
         header = batch.header
         topic = self._topics.get(header.topic)
         if topic is None:
@@ -203,6 +218,7 @@ class MemoryStore(SingleWriter):
         stored = Stored(topic.end, fresh)
         topic.starts.append(topic.end)
         topic.batches.append(fresh)
+        topic.accepted.append(accepted_at)
         topic.end += fresh.count
         topic.events += fresh.count
         topic.bytes += len(fresh.data)
@@ -323,14 +339,16 @@ class MemoryStore(SingleWriter):
             found.append(log.stored(index))
         return found
 
-    async def trim(self, topic: str, pinned: Spans, before: int | None, max_bytes: int | None) -> int:
+    async def trim(
+        self, topic: str, pinned: Spans, before: int | None, max_bytes: int | None, now: int = FOREVER
+    ) -> int:
         log = self._topics.get(topic)
         if log is None:
             return 0
         gone, events, left = [], 0, log.bytes
+        old = 0 if before is None else log.count_old(before, now)
         for index, (start, batch) in enumerate(zip(log.starts, log.batches, strict=True)):
-            old = before is not None and batch.time(len(batch) - 1) < before
-            if not old and (max_bytes is None or left <= max_bytes):
+            if index >= old and (max_bytes is None or left <= max_bytes):
                 break  # the rest is younger
             if not pinned.within(start, start + len(batch)):
                 gone.append(index)

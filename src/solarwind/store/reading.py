@@ -42,7 +42,7 @@ class Row(NamedTuple):
     start: int
     events: int
     size: int
-    last_time: int
+    accepted: int
     before: int  # bytes of the rows found before it
 
 
@@ -53,7 +53,8 @@ class TrimSearch:
         self.log = log
         self.pinned = pinned
         self.position: int | None = 0
-        self.younger = 0  # that were found one after the other
+        self.ahead: int | None = None  # from where on all were accepted in the future
+        self.until = 0  # before it, all may go
 
 
 class Reading:
@@ -193,11 +194,11 @@ class Reading:
     def defined(self, kind: str | None) -> list[Definition]:
         return database.read_definitions(self.connection, self._path, kind)
 
-    def old(self, search: TrimSearch, before: int) -> list[Row]:
-        """Return the next batches to delete, since they were fired before `before`: as many as one transaction deletes
-        without holding up commits. The reader finds them, so that no commit waits. They are near the beginning: a long
-        run of younger ones ends the search."""
-        return self._check(search.log, _piece(self._old(search, before)))
+    def old(self, search: TrimSearch, before: int, now: int) -> list[Row]:
+        """Return the next batches to delete, since they were accepted before `before`: as many as one transaction
+        deletes without holding up commits. The reader finds them, so that no commit waits. The first that is younger
+        ends the search."""
+        return self._check(search.log, _piece(self._old(search, before, now)))
 
     def oldest(self, search: TrimSearch, max_bytes: int) -> list[Row]:
         """Return the next batches to delete, since the others come to `max_bytes`."""
@@ -216,33 +217,37 @@ class Reading:
         }
         for row in rows:
             noted = found.get(row.row, ())
-            if not noted or (*noted[:3], noted[6], noted[8]) != (log.id, *row[1:3], row.last_time, row.size):
+            if not noted or (*noted[:3], noted[12], noted[8]) != (log.id, *row[1:3], row.accepted, row.size):
                 raise database.refuse_noted(self._path, log.name, row.start, row.events)
         return rows
 
-    def _old(self, search: TrimSearch, before: int) -> Iterator[Row]:
+    def _old(self, search: TrimSearch, before: int, now: int) -> Iterator[Row]:
         for row in self._unpinned(search):
-            if row.last_time < before:
-                search.younger = 0
+            if row.start < search.until:
                 yield row
-            else:
-                search.younger += 1
-                if search.younger > _TRIM_SEARCH:
-                    search.position = None
-                    return
+            elif row.accepted > now:  # by a clock that was wrong
+                search.ahead = row.start if search.ahead is None else search.ahead
+            elif row.accepted >= before:
+                search.position = None
+                return
+            elif search.ahead is None:
+                yield row
+            else:  # what was accepted before it is as old
+                search.position, search.ahead, search.until = search.ahead, None, row.start + row.events
+                return
 
     def _unpinned(self, search: TrimSearch) -> Iterator[Row]:
         """Yield the batches without a pinned event, oldest first, from where the search is: it looks at a number of
         batches, and leaves out long pinned runs."""
         query = (
-            "SELECT row, start, count, size, last_time FROM batches INDEXED BY links "
+            "SELECT row, start, count, size, accepted FROM batches INDEXED BY links "
             "WHERE topic = ? AND start >= ? ORDER BY start"
         )
         pinned, total, left = search.pinned, 0, _TRIM_SEARCH
         while search.position is not None:
             low = pinned.gap(search.position)[0]
             search.position = None
-            for row, start, count, size, last_time in select(self.connection, query, (search.log.id, low)):
+            for row, start, count, size, accepted in select(self.connection, query, (search.log.id, low)):
                 stop = start + count
                 if left == 0:
                     search.position = start
@@ -250,7 +255,7 @@ class Reading:
                 left -= 1
                 free, high = pinned.gap(start)
                 if free == start and (high is None or high >= stop):
-                    yield Row(row, start, count, size, last_time, total)
+                    yield Row(row, start, count, size, accepted, total)
                     total += size
                 elif pinned.gap(stop)[0] > stop + _LONG_RUN:
                     search.position = stop

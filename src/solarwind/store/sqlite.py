@@ -18,6 +18,7 @@ import os
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
 import apsw
@@ -31,7 +32,7 @@ from ..core.spans import Spans
 from ..core.state import Change, Letter, Snapshot
 from ..errors import SolarWindError, StoreError
 from . import database, inspection
-from .base import Full, Keep, Recovered, SingleWriter, Space, TopicRecord
+from .base import FOREVER, Full, Keep, Recovered, SingleWriter, Space, TopicRecord
 from .check import backup
 from .commits import AlreadyWritten, CommitCache, Plan
 from .database import TopicLog, in_one_line, result_code
@@ -258,10 +259,12 @@ class SqliteStore(SingleWriter):
         now: int,
         delayed: Sequence[Delayed] = (),
         notes: Sequence[Note] = (),
+        accepted_at: int | None = None,
     ) -> list[Stored | None]:
         self._usable()
         check_delayed(delayed)
-        return await self._run(self._write_thread, self._commit, batches, changes, snapshots, now, delayed, notes)
+        content = batches, changes, snapshots, now, delayed, notes, accepted_at
+        return await self._run(self._write_thread, self._commit, *content)
 
     def _commit(
         self,
@@ -271,12 +274,14 @@ class SqliteStore(SingleWriter):
         now: int,
         delayed: Sequence[Delayed],
         notes: Sequence[Note],
+        accepted_at: int | None,
     ) -> list[Stored | None]:
         events = [*batches, *(each.batch for each in delayed)]
         if not (events or changes or snapshots or notes):
             return []
 
         def work(plan: Plan) -> list[Stored | None]:
+            plan.accepted_at = accepted_at
             add(plan, delayed)
             return plan.write(batches, changes, snapshots, notes)
 
@@ -500,14 +505,17 @@ class SqliteStore(SingleWriter):
         log.keep_ns, log.keep_bytes = keep_ns, keep_bytes
         self._known.topics[name] = log
 
-    async def trim(self, topic: str, pinned: Spans, before: int | None, max_bytes: int | None) -> int:
+    async def trim(
+        self, topic: str, pinned: Spans, before: int | None, max_bytes: int | None, now: int = FOREVER
+    ) -> int:
         self._usable()
         log = self._known.topics.get(topic)
         if log is None:
             return 0
         pinned = pinned.copy()
         async with self._trimming:
-            for find, limit in ((self._questions.old, before), (self._questions.oldest, max_bytes)):
+            old = partial(self._questions.old, now=now)
+            for find, limit in ((old, before), (self._questions.oldest, max_bytes)):
                 search = TrimSearch(log, pinned)
                 while limit is not None and search.position is not None:  # a piece at a time, so that others can read
                     if rows := await self._ask(find, search, limit):

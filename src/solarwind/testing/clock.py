@@ -71,9 +71,9 @@ class FakeClock:
     def start(self, earliest: int, under_way: UnderWay | None = None) -> None:
         """Begin, at `earliest` (ns since 1970) or later. Called by the engine."""
         self._loop, self._under_way, self._passing = _running_loop(), under_way, None
-        self._now = max(self._now, self._until)
-        self._ahead += max(0, earliest - self._now)
-        self._until = self._now = max(self._now, earliest)
+        wall = max(self._now, self._until) - self._ahead
+        self._until = self._now = max(wall, earliest)
+        self._ahead = self._now - wall
 
     def now(self) -> int:
         """Return ns since 1970."""

@@ -64,7 +64,7 @@ class SimulatedEngine:
         self._close = close
         for name, end in disk.ends.items():
             self.dispatcher.topic(name).end = end
-        self.commits.recover(disk.snapshots(), disk.changes(), clean=disk.clean)
+        self.commits.recover(disk.snapshots(), disk.changes(), clean=disk.clean, now=self.now)
         self.commits.due.add(disk.next_due())
         disk.clean = False
         book.recovered(self.dispatcher)
