@@ -100,7 +100,7 @@ $(VENV)/.test: $(VENV)/.run requirements-dev.txt
 	touch $@
 
 # The foreign programs that tests meet a server with. Where they cannot be installed, those tests are skipped.
-PEERS := chromium curl ip node openssl
+PEERS := chromium curl gcc ip node openssl
 PACKAGE_OF := s/^node$$/nodejs/; s/^ip$$/iproute2/
 $(VENV)/.peers: PROGRAMS := $(PEERS)
 $(VENV)/.prometheus: PROGRAMS := prometheus

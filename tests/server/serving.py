@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,7 +24,11 @@ LIVES = Path(__file__).with_name("lives.py")
 class Serving:
     """A `solarwind serve` on a file, which may be started again and again on one port."""
 
-    def __init__(self, folder: Path, *options: object, scheme: str = "ws") -> None:
+    def __init__(
+        self, folder: Path, *options: object, scheme: str = "ws", environment: Mapping[str, str] | None = None
+    ) -> None:
+        """`environment` is what it gets of it besides that of the test."""
+        self._environment = environment or {}
         self.store = folder / "wind.db"
         self._port = Port()
         self.port = self._port.number
@@ -49,9 +53,13 @@ class Serving:
         await until(self._accepts, "the server to accept connections")
 
     def _launch(self) -> None:
-        command = ["serve", "--json", "--data", str(self.store), "--port", str(self.port), *self._options]
+        data = [] if "--engine" in self._options else ["--data", str(self.store)]
+        command = ["serve", "--json", *data, "--port", str(self.port), *self._options]
         with self._errors.open("ab") as errors:
-            self._process = subprocess.Popen([sys.executable, "-m", "solarwind", *command], stderr=errors)
+            environment = os.environ | self._environment
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "solarwind", *command], stderr=errors, env=environment
+            )
 
     async def _accepts(self) -> bool:
         assert self._process is not None
@@ -75,9 +83,13 @@ class Serving:
         await until(lambda: process.poll() is not None, "the server to end")
         return process.returncode
 
+    def log(self) -> str:
+        """Return all that it logged."""
+        return self._errors.read_text()
+
     def complaints(self) -> str:
         """Return what it logged as an error."""
-        lines = self._errors.read_text().splitlines()
+        lines = self.log().splitlines()
         return "\n".join(line for line in lines if '"level":"error"' in line or '"level":"critical"' in line)
 
     def kill(self) -> None:

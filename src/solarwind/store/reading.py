@@ -223,17 +223,15 @@ class Reading:
 
     def _old(self, search: TrimSearch, before: int, now: int) -> Iterator[Row]:
         for row in self._unpinned(search):
-            if row.start < search.until:
+            if row.start < search.until or (row.accepted < before and search.ahead is None):
                 yield row
+            elif row.accepted < before:  # what was accepted before it is as old
+                search.position, search.ahead, search.until = search.ahead, None, row.start + row.events
+                return
             elif row.accepted > now:  # by a clock that was wrong
                 search.ahead = row.start if search.ahead is None else search.ahead
-            elif row.accepted >= before:
+            else:
                 search.position = None
-                return
-            elif search.ahead is None:
-                yield row
-            else:  # what was accepted before it is as old
-                search.position, search.ahead, search.until = search.ahead, None, row.start + row.events
                 return
 
     def _unpinned(self, search: TrimSearch) -> Iterator[Row]:
