@@ -141,14 +141,15 @@ class JetStreamStore:
         if before is not None:
             self.delays.size = Size(before.delayed, before.accepted)
         self._sure_at = monotonic()
-        self._now = max(now, before.time if before is not None else 0)
+        last = before.time if before is not None else 0
+        self._now = max(now, last)
         await self._find_copies()
         await self._begin(seen, last)
         known = [
             TopicRecord(name, notes.state.end, notes.state.keep_ns, notes.state.keep_bytes)
             for name, notes in self._topics.items()
         ]
-        return Recovered(before is None or before.closed, self._now, known, written.snapshots, written.changes)
+        return Recovered(before is None or before.closed, last, known, written.snapshots, written.changes)
 
     async def _begin(self, seen: int, last: int) -> None:
         """Continue reading where the former owner was."""
