@@ -8,12 +8,13 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from solarwind import Event, SolarWind
-from solarwind.testing.contract import on_loop
+from solarwind.testing.contract import on_loop, until
 
 LIFE = Path(__file__).parent / "kill" / "life.py"
 
@@ -104,6 +105,63 @@ def test_kill_9_loses_no_accepted_event_and_repeats_none_that_was_settled(tmp_pa
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("times", [4, pytest.param(40, marks=pytest.mark.long)])
+def test_kill_9_loses_no_delayed_event_and_each_enters_its_topic_once_unless_it_was_taken_back(
+    tmp_path: Path, times: int
+) -> None:
+    """At any moment, while events are fired for later, become due, are taken back, and have handlers fire others."""
+    lives = Lives(tmp_path)
+    chance = random.Random(times)
+    said: dict[str, set[str]] = {what: set() for what in ("ready", "accepted", "cancelling", "cancelled")}
+    for _ in range(times):
+        for line in live_and_be_killed(lives.begin("fire_later"), chance):
+            what, _, ids = line.partition(" ")
+            said[what].update(ids.split())
+    entered, children, left = _after_all(lives.store)
+    assert len(entered) == len(set(entered))
+    assert len(children) == len(set(children))
+    assert said["accepted"] - said["cancelling"] <= {*entered, *left}
+    assert not said["cancelled"] & {*entered, *left}
+    assert {*children} == {f"child of {id}" for id in entered}, "each was settled once, with what its handler fired"
+    assert entered
+    assert lives.complaints() == ""
+
+
+def _after_all(store: Path) -> tuple[list[str], list[str], list[str]]:
+    """Handle what is left, and return what entered the two topics, and what is due later."""
+    found: list[list[str]] = []
+
+    @on_loop
+    async def look() -> None:
+        async with SolarWind(f"sqlite:///{store}") as wind:
+
+            @wind.on("T", purpose="p")
+            async def handle(event: Event) -> None:
+                wind.fire("child", event.id, id=f"child of {event.id}", after=0.01)
+
+            @wind.on("child", purpose="q")
+            async def child(event: Event) -> None: ...
+
+            async def all_in() -> bool:
+                await wind.settled(60)
+                return all(each.due > soon for each in await wind.delayed())
+
+            soon = datetime.now(UTC) + timedelta(minutes=1)
+            await until(all_in)
+            for topic in ("T", "child"):
+                ids, after = list[str](), None
+                while page := await wind.events(topic, after=after, limit=1_000):
+                    ids += [event.id for event in page]
+                    after = page.next
+                    if after is None:
+                        break
+                found.append(ids)
+            found.append([each.event.id for each in await wind.delayed(limit=10_000)])
+
+    look()
+    return found[0], found[1], found[2]
+
+
 def test_poison_that_kills_its_process_is_dead_after_its_attempts_and_the_rest_is_handled(tmp_path: Path) -> None:
     """It is dead after a few restarts, and takes nobody with it: attempts count before the handler starts."""
     lives = Lives(tmp_path)

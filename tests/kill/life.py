@@ -6,6 +6,8 @@ It says on its standard output, line by line and at once, what it was promised:
     accepted ID...      awaiting `fire` gave these ids
     confirmed ID...     `settled` returned, so these are settled
     begun | ended N     of a handler that takes a while
+    cancelling ID...    it is about to take these back
+    cancelled ID...     `cancel` took these back
 
 and its handlers append `NUMBER ID ATTEMPT` to the file HANDLED, in one write each.
 """
@@ -15,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from datetime import UTC, datetime
 
 from solarwind import Event, Retry, SolarWind
 
@@ -60,6 +63,35 @@ class Life:
                     await wind.settled(60)
                     confirmed, self.handled = self.handled, []
                     say("confirmed", *confirmed)
+
+    async def fire_later(self) -> None:
+        """Fire events for a moment later, and take some back, until it is killed. Handlers fire for later too."""
+        wind = self.wind
+
+        @wind.on("T", purpose="p", retry=Retry(attempts=1_000_000, wait=0.0))
+        async def handle(event: Event) -> None:
+            assert event.due is not None
+            assert event.due <= datetime.now(UTC)
+            wind.fire("child", event.id, id=f"child of {event.id}", after=0.01)
+            self.note(event)
+
+        @wind.on("child", purpose="q", retry=Retry(attempts=1_000_000, wait=0.0))
+        async def child(event: Event) -> None:
+            self.note(event)
+
+        async with wind:
+            say("ready")
+            count = 0
+            while True:
+                count += 1
+                receipts = [wind.fire("T", n, after=0.003 * (n % 5)) for n in range(1 + count % 40)]
+                receipts += [wind.fire("T", n, after="1h") for n in range(3)]
+                for receipt in receipts:
+                    await receipt
+                say("accepted", *(receipt.id for receipt in receipts))
+                doomed = [receipt.id for receipt in receipts[-2:]]
+                say("cancelling", *doomed)
+                say("cancelled", *[id for id in doomed if await wind.cancel("T", id)])
 
     async def handle_what_is_left(self) -> None:
         """Handle what `fire_and_handle` left behind."""
