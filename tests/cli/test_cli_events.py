@@ -9,7 +9,8 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -38,6 +39,46 @@ def test_fire_prints_the_id_once_it_is_accepted(url: str) -> None:
 
 def test_fire_with_json_prints_the_count_and_ids_as_json(url: str) -> None:
     assert done("fire", "t", "--id", "one", "--url", url, "--json").json == {"id": "one"}
+
+
+def test_fire_for_later_and_what_is_delayed_is_listed_shown_and_cancelled(url: str) -> None:
+    due = datetime.now().astimezone() + timedelta(hours=1)
+    done("fire", "t", "1", "--id", "one", "--at", due.isoformat(), "--url", url)
+    done("fire", "t", "2", "--id", "two", "--after", "2h", "--expires", "1d", "--url", url)
+    done("fire", "t", "--lines", "--id", "x", "--after", "3h", "--url", url, input="3\n4\n")
+    found = done("delayed", "list", "t", "--url", url, "--json").json["delayed"]
+    assert [(each["event"]["id"], each["event"]["payload"]) for each in found] == [
+        ("one", 1), ("two", 2), ("x.1", 3), ("x.2", 4),
+    ]  # fmt: skip
+    assert datetime.fromisoformat(found[0]["due"]) == due
+    assert "expires" in found[1]["event"]
+    lines = done("delayed", "list", "--url", url, "--limit", "2").lines
+    assert lines[0].split()[:3] == ["DUE", "TOPIC", "ID"]
+    assert lines[2].split()[2:4] == ["t", "two"]
+    assert "expires" in done("delayed", "show", "t", "two", "--url", url).out
+    assert done("delayed", "cancel", "t", "two", "--url", url).out == "two on t is cancelled\n"
+    assert "is not delayed (any more)" in done("delayed", "cancel", "t", "two", "--url", url).out
+    assert done("delayed", "cancel", "t", "two", "--url", url, "--json").json == {"cancelled": False}
+    assert call("delayed", "show", "t", "two", "--url", url).code == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (["--at", "12:00"], 2, "a time with its date"),
+        (["--after", "soon"], 2, "a duration such as"),
+        (["--expires", "soon"], 2, "or a duration such as 2h"),
+        (["--at", "2030-01-31T12:00", "--after", "1h"], 1, "got both"),
+        (["--after", "2h", "--expires", "1h"], 1, "expires after it is due"),
+        (["--after", "9999d"], 1, "ten years"),
+    ],
+)
+def test_times_that_cannot_be_are_refused_before_a_store_is_made(
+    url: str, tmp_path: Path, options: list[str], code: int, words: str
+) -> None:
+    answer = call("fire", "t", *options, "--url", url)
+    assert (answer.code, words in answer.err.replace("\n", " ")) == (code, True), answer
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

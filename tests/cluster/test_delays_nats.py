@@ -8,13 +8,14 @@ import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from types import FunctionType, ModuleType
 from typing import Any, NoReturn
 
 import pytest
 
 from due_log import DelayingPlace, DueLogRules, Run, events
-from solarwind import SolarWind
+from solarwind import Event, SolarWind
 from solarwind.batch import Batch
 from solarwind.cluster.address import read_address
 from solarwind.cluster.definitions import DefinitionKeys
@@ -25,12 +26,13 @@ from solarwind.cluster.publish import Publisher
 from solarwind.cluster.session import Raw, Session
 from solarwind.cluster.store import JetStreamStore
 from solarwind.engine.local import LocalEngine
-from solarwind.errors import StoreError
+from solarwind.errors import NotFound, StoreError
 from solarwind.limits import Limits
 from solarwind.store.delays import Delayed
 from solarwind.testing import FakeClock
 from solarwind.testing.contract import on_loop, until
 
+from .processes import one_of_each, process
 from .servers import NatsCluster, NatsServer
 
 SECOND = 1_000_000_000
@@ -172,6 +174,86 @@ async def test_an_event_that_a_producer_delays_is_in_the_due_log_of_its_owner_an
         assert isinstance(wind.engine, NatsEngine)
         (owner,) = wind.engine._owners.mine.values()
         assert await owner.engine.store.delays.count() == 1
+
+
+@on_loop
+async def test_what_a_handler_delays_on_a_topic_of_another_partition_is_counted_listed_and_taken_back(
+    server: NatsServer, namespace: str
+) -> None:
+    here, there = one_of_each(2)
+    async with SolarWind(server.url(namespace, streams=2)) as wind:
+
+        @wind.on(here, purpose="p")
+        async def handle(number: int) -> None:
+            wind.fire_many(there, [number, number + 1], ids=[f"{number} a", f"{number} b"], after="1h")
+
+        await wind.joined()
+        await wind.fire(there, 10, id="own", after="1h")
+        for number in (20, 30):
+            await wind.fire(here, number)
+        await wind.settled(60)
+        assert (await wind.statistics()).topics[there].delayed == 5
+        assert {each.topic: each.delayed for each in await wind.topics()}[there] == 5
+        assert (await wind.delayed_event(there, "20 b")).event.payload == 21
+        assert await wind.cancel(there, "20 b")
+        assert not await wind.cancel(there, "20 b")
+        listed: list[str] = []
+        after = None
+        while page := await wind.delayed(there, after=after, limit=1):
+            listed += [each.event.id for each in page]
+            after = page.next
+            if after is None:
+                break
+        assert sorted(listed) == ["20 a", "30 a", "30 b", "own"]
+        with pytest.raises(NotFound, match="solarwind delayed list"):
+            await wind.delayed_event(there, "20 b")
+
+
+@on_loop
+async def test_a_producer_delays_events_where_no_process_takes_part(server: NatsServer, namespace: str) -> None:
+    url = server.url(namespace, streams=1)
+    async with SolarWind(url) as producer:
+        await producer.fire("T", 1, after="1h")
+        assert [each.event.payload for each in await producer.delayed()] == [1]
+    async with SolarWind(url) as other:
+        (left,) = await other.delayed("T")
+        assert await other.cancel("T", left.event.id)
+
+
+@pytest.mark.long
+@on_loop
+async def test_an_owner_that_is_killed_while_events_are_delayed_and_due_leaves_each_once(
+    server: NatsServer, namespace: str
+) -> None:
+    """By the public surface: processes that own the partition are killed one after the other."""
+    url = server.url(namespace, streams=1)
+    async with SolarWind(url) as firing:
+        receipts = []
+        for number in range(6):
+            async with process(url, topics=["T"]) as owner:
+                for _ in range(20):
+                    receipts.append(firing.fire("T", len(receipts), after=0.05 * (len(receipts) % 10)))
+                receipts.append(firing.fire("T", len(receipts), after="1h"))
+                await receipts[10 * number]
+                await owner.kill()
+        seen: list[int] = []
+
+        @firing.on("T", purpose="p")
+        async def note(event: Event) -> None:
+            assert event.due is not None
+            assert event.due <= datetime.now(UTC)
+            seen.append(event.payload)
+
+        await firing.joined()
+        ids = [await receipt for receipt in receipts]
+
+        async def only_those_of_later_are_left() -> bool:
+            await firing.settled(60)
+            return [each.event.id for each in await firing.delayed()] == ids[20::21]
+
+        await until(only_those_of_later_are_left)
+        entered = [event.id for event in await firing.events("T", limit=1_000)]
+    assert sorted(entered) == sorted(id for at, id in enumerate(ids) if at % 21 != 20)
 
 
 class TestRules(DueLogRules):
