@@ -50,6 +50,7 @@ PER_THOUSAND = {
     "shares without an instance": 20, "shadow": 30, "shadows handled": 200, "shadows compared": 100,
     "shadows differed": 10,
     "released": 4_000, "releases": 400, "releases without room": 20, "crashes after a release": 8, "clocks set": 300,
+    "expired": 800,
 }  # fmt: skip
 
 

@@ -30,6 +30,8 @@ from .delays import (
     Entry,
     check_due,
     only,
+    runs,
+    together,
     without,
 )
 
@@ -166,9 +168,9 @@ def release(path: str, plan: Plan, now: int) -> list[Stored]:
     due = list(_some(path, plan.connection, query, (now,), RELEASE_BYTES))
     plan.accepted_at = now
     stored, end = [], time.monotonic() + RELEASE_S
-    for entry in due:
-        stored.append(plan.place(entry.batch))
-        _forget(plan, entry)
+    for run in runs(due):
+        stored.append(plan.place(together(run)))
+        _forget(plan, *run)
         if time.monotonic() >= end:
             break
     if due:
@@ -196,10 +198,12 @@ def cut_out(path: str, plan: Plan, topic: str, id: str, now: int = -1) -> Batch 
     return None
 
 
-def _forget(plan: Plan, entry: Entry) -> None:
-    plan.connection.execute("DELETE FROM delayed WHERE row = ?", (entry.number,))
-    plan.connection.execute("DELETE FROM delayed_ids WHERE row = ?", (entry.number,))
-    plan.delayed[entry.batch.topic] -= len(entry.batch)
+def _forget(plan: Plan, *entries: Entry) -> None:
+    rows = [(entry.number,) for entry in entries]
+    plan.connection.executemany("DELETE FROM delayed WHERE row = ?", rows)
+    plan.connection.executemany("DELETE FROM delayed_ids WHERE row = ?", rows)
+    for entry in entries:
+        plan.delayed[entry.batch.topic] -= len(entry.batch)
 
 
 def _some(

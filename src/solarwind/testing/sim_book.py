@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ..batch import Batch
 from ..core.dispatcher import Dispatcher
@@ -50,6 +50,7 @@ class Book:
         self.kills: Counter[tuple[Name, int]] = Counter()
         self.pardons: Counter[tuple[Name, int]] = Counter()  # clean stops, which clear all suspicion
         self.delays, self.notes = DueBook(), sim_notes.Notes()
+        self.wall: Callable[[], int] = lambda: 0  # the clock by which events expire
         self.only_killers_kill = False  # poison is the one fault: then nothing else may be dead
         self.poison = 0
         self._by_instance: dict[int, PurposeBook] = {}
@@ -439,14 +440,11 @@ class Book:
 
     def _check_hand_out(self, book: PurposeBook, offer: Offer, mask: int, where: str, now: int) -> None:
         facts = book.facts
-        if mask & facts.settled:
-            raise Broken(f"{where}, settled: {positions(mask & facts.settled)}")
-        if mask & facts.dead:
-            raise Broken(f"{where}, dead: {positions(mask & facts.dead)}")
-        if mask & facts.skipped:
-            raise Broken(f"{where}, done with: {positions(mask & facts.skipped)}")
-        if mask & book.in_hand:
-            raise Broken(f"{where}, in another's hands: {positions(mask & book.in_hand)}")
+        expired = self.log.expired(book.name[0], self.wall())
+        over = {"settled": facts.settled, "dead": facts.dead, "done with": facts.skipped, "expired": expired}
+        for what, there in (*over.items(), ("in another's hands", book.in_hand)):
+            if mask & there:
+                raise Broken(f"{where}, {what}: {positions(mask & there)}")
         for position in offer.picks if facts.due else ():
             earliest = facts.due.pop(position, (0, 0))[0]
             if earliest > now:
@@ -459,7 +457,7 @@ class Book:
                 raise Broken(f"{where}, {position} as attempt {tried + 1} of {self.attempts}")
 
     def _check_order(self, book: PurposeBook, picks: Sequence[int], kind: str | None, where: str) -> None:
-        keys, pending = self.log.keys[book.name[0]], ~book.facts.done
+        keys, pending = self.log.keys[book.name[0]], ~book.facts.done & ~self.log.expired(book.name[0], self.wall())
         track = next(owned for owned in self.owned(book).values() if owned >> picks[0] & 1)
         out = 0  # in the hands of those who are in any order
         for held in [held for held in book.leases.values() if held.pends]:
@@ -504,7 +502,8 @@ class Book:
     # After every step ---------------------------------------------------------------------------------
 
     def reconcile(self, dispatcher: Dispatcher) -> None:
-        """Adopt what the dispatcher decides by itself, if it may: trimmed events are skipped, and killers are dead."""
+        """Adopt what the dispatcher decides by itself, if it may: trimmed and expired events are skipped, killers
+        are dead."""
         for book in self.purposes.values():
             topic = dispatcher.topics[book.name[0]]
             purpose, facts = topic.purposes[book.name[1]], book.facts
@@ -525,9 +524,10 @@ class Book:
                 pending &= ~(1 << position)
             gone = pending & ~theirs
             if gone:
-                lost = gone & ~self.trimmed.get(book.name[0], 0)
-                if lost:
+                expired = gone & self.log.expired(book.name[0], self.wall())
+                if lost := gone & ~self.trimmed.get(book.name[0], 0) & ~expired:
                     raise Broken(f"{book.name}: {positions(lost)} were accepted and are lost")
+                self.counts["expired"] += expired.bit_count()
                 self.counts["skipped"] += gone.bit_count()
                 facts.skipped |= gone
                 for position in positions(gone):
@@ -581,7 +581,8 @@ class Book:
             book.check_times(purpose)
             sim_shadows.check(book, purpose, self.log.ids[book.name[0]], self.counts, bounded=self.bounded)
             if book.pure_fanout and not purpose.main.fetching:
-                seen = purpose.copies_handled + purpose.dropped + purpose.in_flight + purpose.copies
+                over = purpose.copies_handled + purpose.dropped + purpose.copies_expired
+                seen = over + purpose.in_flight + purpose.copies
                 if seen != book.made:
                     raise Broken(f"{book.name}: of {book.made} copies {seen} are handled, dropped, in hand or waiting")
             waiting = {at: due for track in purpose.tracks.values() for at, due in track.state.due.items()}

@@ -8,6 +8,7 @@ sees and does is told to the `Book`, which knows the rules.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import msgspec
 
@@ -55,7 +56,9 @@ class SimulatedEngine:
         self.now = max(now, disk.now)
         self.ahead = ahead  # the wall clock, of the engine's
         self.at_hand = RecentLog(at_hand)
-        self.dispatcher = Dispatcher(self.at_hand, random, keep_ns=KEEP_NS, durable=durable, limits=limits, home=HOME)
+        book.wall = lambda: self.wall
+        how: dict[str, Any] = {"keep_ns": KEEP_NS, "durable": durable, "limits": limits, "home": HOME}
+        self.dispatcher = Dispatcher(self.at_hand, random, wall=lambda now: now + self.ahead, **how)
         self.commits: Commits[str] = Commits(self.dispatcher, self.at_hand, snapshot_after)
         self.committing: Commit[str] | None = None
         self.releasing: tuple[int | None] | None = None  # what was nearest when it began

@@ -19,6 +19,7 @@ class LogBook:
         self.with_key: dict[tuple[str, str | None, str], int] = {}  # topic, kind, key -> set
         self.keys: defaultdict[str, list[tuple[str | None, str | None]]] = defaultdict(list)  # of both kinds
         self.ids: defaultdict[str, list[str]] = defaultdict(list)
+        self.expires: defaultdict[str, dict[int, int]] = defaultdict(dict)  # by topic and position
 
     def add(self, stored: Stored) -> None:
         """Note that it is on the disk."""
@@ -31,10 +32,17 @@ class LogBook:
             inner = msgspec.json.decode(batch.payload(index)).get("k")
             keys.append((batch.key(index), inner))
             self.ids[topic].append(batch.id(index))
+            end = batch.expires(index)
+            if end is not None:
+                self.expires[topic][stored.start + index] = end
             for kind, key in ((None, batch.key(index)), ("$.k", inner)):
                 if key is not None:
                     name = (topic, kind, key)
                     self.with_key[name] = self.with_key.get(name, 0) | 1 << (stored.start + index)
+
+    def expired(self, topic: str, wall: int) -> int:
+        """Return the set of a topic's events that have expired."""
+        return sum(1 << position for position, end in self.expires[topic].items() if end <= wall)
 
     def number(self, topic: str, position: int) -> int:
         """Return the number that the event at a position was fired with."""

@@ -102,6 +102,13 @@ def make_plans(random: Random) -> list[PurposePlan]:
     return plans
 
 
+def make_expires(random: Random, wall: int, count: int) -> list[int | None] | None:
+    """Return when the events of a batch expire: of most batches none does."""
+    if random.random() < 0.9:
+        return None
+    return [random.choice((None, wall + random.randint(-1, 30) * SECOND)) for _ in range(count)]
+
+
 def make_due(random: Random, wall: int) -> list[int]:
     """Return when each event of a batch is due: in one part of it, or two."""
     times = {wall + random.randint(-1, 60) * SECOND for _ in range(random.randint(1, 2))}

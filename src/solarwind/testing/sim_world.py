@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from random import Random
+from typing import Any
 
 import msgspec
 
@@ -118,7 +119,9 @@ class World:
         keys = [random.choice(KEYS) for _ in range(count)]
         payloads = [b'{"k":"%s"}' % random.choice((b"x", b"y", b"z")) for _ in range(count)]
         times = [self.engine.now] * count
-        return seal(topic, payloads, times, producer=1, first=first, machine="m", process="p", keys=keys, due=due)
+        expires = sim_plans.make_expires(random, self.engine.wall, count)
+        source: dict[str, Any] = {"producer": 1, "first": first, "machine": "m", "process": "p"}
+        return seal(topic, payloads, times, **source, keys=keys, due=due, expires=expires)
 
     def do_submit(self) -> None:
         if self.serial < MAX_EVENTS:
