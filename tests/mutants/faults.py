@@ -61,8 +61,17 @@ SPANS = _of(
     ("return bisect_right(self.edges, position) % 2 == 1", "return bisect_left(self.edges, position) % 2 == 1"),
 )
 
+EXPIRY = _of(
+    "core/expiry.py",
+    ("and end <= wall", "and end < wall - 5_000_000_000"),
+    ("wall, start = self._dispatcher.wall(now), stored.start", "wall, start = now, stored.start"),
+    ("self._dispatcher.change(track, Change(*track.key, expired=gone))", "pass"),
+    ("return [at for at in picks if at not in gone]\n", "return picks\n"),
+)
+
 STATE = _of(
     "core/state.py",
+    ("self._finish(change.expired)", "pass"),
     ("self.floor = self.reach = change.created.since", "self.floor = self.reach = 0"),
     ("self.created_at = change.created.at", "pass"),
     ("self._finish(copies)", "pass"),
@@ -445,6 +454,7 @@ NOTES = [
 
 FAULTS = [
     *SPANS,
+    *EXPIRY,
     *STATE,
     *BACKLOG,
     *INSTANCE,
