@@ -15,16 +15,17 @@ MAX_PAUSE_NS = 8_000_000_000
 
 
 def by_due(batch: Batch) -> list[Delayed]:
-    """Return a batch's events by due time; those without one are due at once."""
+    """Return a batch's events by due time; those without one are due at once. Of those with the same id, the first one
+    counts, though another may be due earlier."""
     times: dict[int, list[int]] = {}
-    ids: set[str] = set()  # of those before: the first of an id counts, though another may be due earlier
+    ids: set[str] = set()
     for index, due in enumerate(batch.header.due or [None] * len(batch)):
-        given = batch.given_id(index)
-        if given is None or given not in ids:
+        id = batch.given_id(index)
+        if id is None or id not in ids:
             times.setdefault(due or 0, []).append(index)
-        if given is not None:
-            ids.add(given)
-    if len(times) == 1 and (not ids or len(next(iter(times.values()))) == len(batch)):
+        if id is not None:
+            ids.add(id)
+    if [len(indices) for indices in times.values()] == [len(batch)]:
         return [Delayed(due, batch) for due in times]
     return [Delayed(due, batch.select(indices)) for due, indices in sorted(times.items())]
 

@@ -183,6 +183,10 @@ async def no_such_event(store: Store, topic: Topic, id: str) -> NotFound:
     """Return the refusal for an id that a topic's history does not have: it says whether the event may have been
     trimmed."""
     expected = f"expected the id of an event in the history of topic {topic.name!r}, got {id!a}"
+    later = await store.delays.find(topic.name, id)
+    if later is not None:
+        due = time_text(later.due)
+        return NotFound(f"{expected}: it is delayed until {due}, see `solarwind delayed show {topic.name} {id}`")
     first = next(iter(await store.read(topic.name, 0, 1)), None)
     gone = topic.unkept + (first.start if first is not None else topic.end)
     if not gone:

@@ -187,6 +187,7 @@ class TimingRules:
             assert not await wind.cancel("other", ids[0])
             assert [each.event.id for each in await wind.delayed("T")] == ["a", "c"]
             await refused(wind.delayed_event("T", "b"), NotFound, "solarwind delayed list")
+            await refused(wind.event("T", "c"), NotFound, "it is delayed until", "solarwind delayed show T c")
             assert (await wind.delayed_event("T", "c")).event.payload == 2
             assert await wind.fire("T", 7, id="b", after=0.1) == "b", "it may be fired again"
             await until(lambda: seen == [9, 7])
