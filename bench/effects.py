@@ -185,7 +185,7 @@ async def _latency(url: str, folder: str, events: int, how: str) -> float:
 
 def run(options: Options) -> list[Table]:
     events, rounds, folder = options.events or 100_000, options.rounds or 3, options.folder
-    few = max(20, min(300, events // 10))
+    few = max(20, min(100, events // 10))
     with database(folder) as new:
         urls = [new() for _ in range(6)]
         asked = [
