@@ -10,7 +10,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from pathlib import Path
 
 import pytest
 
@@ -60,25 +59,6 @@ def test_fire_for_later_and_what_is_delayed_is_listed_shown_and_cancelled(url: s
     assert "is not delayed (any more)" in done("delayed", "cancel", "t", "two", "--url", url).out
     assert done("delayed", "cancel", "t", "two", "--url", url, "--json").json == {"cancelled": False}
     assert call("delayed", "show", "t", "two", "--url", url).code == 1
-
-
-@pytest.mark.parametrize(
-    ("options", "code", "words"),
-    [
-        (["--at", "12:00"], 2, "a time with its date"),
-        (["--after", "soon"], 2, "a duration such as"),
-        (["--expires", "soon"], 2, "or a duration such as 2h"),
-        (["--at", "2030-01-31T12:00", "--after", "1h"], 1, "got both"),
-        (["--after", "2h", "--expires", "1h"], 1, "expires after it is due"),
-        (["--after", "9999d"], 1, "ten years"),
-    ],
-)
-def test_times_that_cannot_be_are_refused_before_a_store_is_made(
-    url: str, tmp_path: Path, options: list[str], code: int, words: str
-) -> None:
-    answer = call("fire", "t", *options, "--url", url)
-    assert (answer.code, words in answer.err.replace("\n", " ")) == (code, True), answer
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

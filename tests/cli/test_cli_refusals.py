@@ -203,6 +203,25 @@ def test_a_url_without_a_port_says_which_one_it_means() -> None:
     assert "(port 80, as the URL names none; 7400 is the usual one)" in call("topics", "--url", "ws://127.0.0.1").err
 
 
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (["--at", "12:00"], 2, "a time with its date"),
+        (["--after", "soon"], 2, "a duration such as"),
+        (["--expires", "soon"], 2, "or a duration such as 2h"),
+        (["--at", "2030-01-31T12:00", "--after", "1h"], 1, "got both"),
+        (["--after", "2h", "--expires", "1h"], 1, "expires after it is due"),
+        (["--after", "9999d"], 1, "ten years"),
+    ],
+)
+def test_times_that_cannot_be_are_refused_before_a_store_is_made(
+    url: str, tmp_path: Path, options: list[str], code: int, words: str
+) -> None:
+    answer = call("fire", "t", *options, "--url", url)
+    assert (answer.code, words in answer.err.replace("\n", " ")) == (code, True), answer
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_without_a_url_every_command_goes_to_the_servers_usual_port() -> None:
     def defaults(command: Any, words: list[str]) -> Iterator[tuple[list[str], object]]:
         for name, inner in getattr(command, "commands", {}).items():

@@ -67,6 +67,8 @@ class TopicFacts(msgspec.Struct, frozen=True, gc=False):
 
     fired: int
     fired_per_s: float
+    delayed: int
+    next_due: datetime | None
     kept: int | None
     kept_bytes: int | None
     keep: float | None
@@ -403,7 +405,9 @@ class Watch:
             await rest.now_and_then()
             info = self._infos.get(name)
             kept = (info.kept, info.kept_bytes, info.keep, info.keep_bytes) if info is not None else (None,) * 4
-            topics[name] = Fact(name, "", TopicFacts(counts.fired, counts.fired_per_s, *kept))
+            topics[name] = Fact(
+                name, "", TopicFacts(counts.fired, counts.fired_per_s, counts.delayed, counts.next_due, *kept)
+            )
         purposes: Facts = {}
         for (topic, purpose), statistics in found.purposes.items():
             await rest.now_and_then()
