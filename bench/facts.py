@@ -1,5 +1,6 @@
 """What does it cost to ask about a large store? It measures how long each question of an operator takes over a store
-with five million events and, of a purpose, more than a million dead letters.
+with five million events and, of a purpose, more than a million dead letters; and the same over a NATS JetStream node
+with a tenth of them.
 
 The store is built by its own commits: batches of 100 events, of which one in ten was caused by another, one in
 fifty has an id that was given and one in a thousand a key. Each question is asked over and over, of one engine."""
@@ -14,9 +15,11 @@ from time import perf_counter, time_ns
 from typing import Any
 
 import harness
+import servers
 from harness import PAYLOAD, Options, Row, Table
 
 EVENTS = 5_000_000
+NATS_EVENTS = 500_000
 BATCH = 100
 TOGETHER = 100  # batches of a commit
 LETTERS = 4  # events for each dead letter
@@ -184,14 +187,39 @@ async def _ask(url: str, events: int) -> dict[str, list[float]]:
     return found
 
 
+def copy(source: str, target: str) -> float:
+    """Copy the store to a namespace. Return the seconds it took."""
+    from solarwind.copying import copy as copied
+    from solarwind.copying import open_end
+
+    begun = perf_counter()
+    harness.run_loop(copied(open_end(source, writes=False), open_end(target, writes=True)))
+    return perf_counter() - begun
+
+
 def run(options: Options) -> list[Table]:
+    return [_on_sqlite(options), _on_nats(options)]
+
+
+def _on_sqlite(options: Options) -> Table:
     events = options.events or EVENTS
     with harness.store(options.folder) as url:
         seconds = harness.in_child(build, url, events)
-        found = harness.in_child(ask, url, events)
+        return _table("sqlite://", events, seconds, harness.in_child(ask, url, events))
+
+
+def _on_nats(options: Options) -> Table:
+    events = options.events or NATS_EVENTS
+    with harness.store(options.folder) as source, servers.nats(options.folder, jetstream=True) as server:
+        seconds = harness.in_child(build, source, events) + harness.in_child(copy, source, server.url)
+        return _table("nats://, one node", events, seconds, harness.in_child(ask, server.url, events))
+
+
+def _table(engine: str, events: int, seconds: float, found: dict[str, list[float]]) -> Table:
     rows = [Row(name, "ms", took, at_most=None if name.startswith("to ") else GOAL_MS) for name, took in found.items()]
-    title = f"Asked of a store of {events:,} events, {(events - events // CAUSED) // LETTERS:,} dead letters, sqlite://"
-    return [Table(title, rows, note=f"The store was built in {seconds:.0f} s.")]
+    letters = (events - events // CAUSED) // LETTERS
+    title = f"Asked of a store of {events:,} events, {letters:,} dead letters, {engine}"
+    return Table(title, rows, note=f"The store was built in {seconds:.0f} s.")
 
 
 if __name__ == "__main__":

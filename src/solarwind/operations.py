@@ -454,7 +454,8 @@ class Internal(Operator):
     purpose = Operation(
         Operations.purpose, repeat="question", http=Http("GET", _PURPOSE, "A purpose, and how it stands")
     )
-    outcomes = Operation(Operations.outcomes, repeat="question")
+    lookup = Operation(Operations.lookup, to="all", merge=merging.found, repeat="question")
+    effects = Operation(Operations.effects, to="all", merge=merging.effects, repeat="question")
     letter = Operation(
         Operations.letter,
         repeat="question",

@@ -441,6 +441,17 @@ class EventInfo(msgspec.Struct, frozen=True):
     outcomes: tuple[Outcome, ...]
 
 
+class LocatedEvent(msgspec.Struct, frozen=True):
+    """An event, what became of it, and where it is: its batch begins at position `start` of its topic's history with an
+    event fired at `time_ns`, ns since 1970."""
+
+    event: Event
+    position: int
+    outcomes: tuple[Outcome, ...]
+    start: int
+    time_ns: int
+
+
 class Trace(msgspec.Struct, frozen=True):
     """An event and the events that it caused, in the order accepted. `more`: it caused, or may have caused, further
     ones, which `trace(event.id, after=…)` returns, after the last one here if there is any. `outcomes` has what became

@@ -321,6 +321,16 @@ class EventItem(msgspec.Struct, array_like=True, frozen=True):
     outcomes: list[Any]
 
 
+class LocatedItem(msgspec.Struct, array_like=True, frozen=True):
+    """An `EventItem`, and the position and time of the first event of its batch in the history."""
+
+    batch: bytes
+    position: int
+    outcomes: list[Any]
+    start: int
+    time_ns: int
+
+
 class TraceItem(msgspec.Struct, array_like=True, frozen=True):
     """An event of a trace as a batch of one; which item caused it, counted from 0, and -1 for the root; whether it
     caused more than is here; and what became of it, as in `EventItem`."""

@@ -151,7 +151,8 @@ def test_streams_and_subjects_are_named_as_they_are() -> None:
         layout.log(0, "topic.TOPIC"),
     ]
     names += [
-        layout.kept(0, "dead.HASH"),
+        layout.kept(0, "dead.HASH.FIRST-LAST"),
+        layout.kept(0, "ids.PART.TOPIC"),
         layout.kept(0, "index.TOPIC"),
         layout.live("heartbeat"),
         layout.live("node.NODE.>"),

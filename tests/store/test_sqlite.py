@@ -28,7 +28,7 @@ from solarwind.core.state import Change, Creation, Letter, State, Statement, Wai
 from solarwind.errors import StoreError
 from solarwind.event import Cause
 from solarwind.store import commits, inspection, reading, writeahead
-from solarwind.store.base import Recovered
+from solarwind.store.base import BatchPlace, Recovered
 from solarwind.store.check import backup, check
 from solarwind.store.sqlite import SqliteStore
 
@@ -215,10 +215,12 @@ def test_caused_gives_the_batches_that_an_event_caused_and_no_others(path: Path,
         whole, more = await store.caused([cause], None, 1 << 20)
         told = [(each.batch.header.topic, each.start) for each in whole]
         assert (told, more) == ([(topic, each) for each in range(0, 40, 3) for topic in ("a", "b")], False)
-        part, more = await store.caused([cause], ("b", 30), 1 << 20)
+        part, more = await store.caused([cause], BatchPlace(0, "b", 30), 1 << 20)
         assert [(each.batch.header.topic, each.start) for each in part] == told[told.index(("b", 30)) :]
         one, more = await store.caused([cause], None, 1)
         assert (len(one), more) == (1, True)
+        two, more = await store.caused([cause], None, 1 << 20, 2)
+        assert (len(two), more) == (2, True)
         assert await store.trim("a", Spans(), 20, None) == 20
         left, _ = await store.caused([cause], None, 1 << 20)
         assert [each.start for each in left if each.batch.topic == "a"] == [21, 24, 27, 30, 33, 36, 39]

@@ -29,7 +29,7 @@ from ..store.delays import Entry
 from .address import NamespaceSettings, read_address
 from .definitions import DefinitionKeys
 from .delayed import PART_BITS
-from .layout import DIRECT, Layout, id_name, producer_name
+from .layout import COPIED, Layout, id_name, producer_name
 from .namespace import open_namespace
 from .owners import HEARTBEAT_S, Member, Record
 from .pieces import HEADERS_BYTES, Message, in_pieces
@@ -364,7 +364,7 @@ class PartitionEnd:
                 for part in cut(run, room):
                     id = part.given_id(0)
                     who = id_name(id) if id is not None else producer_name(part.header)
-                    subject = self._end.layout.event_subject(part, DIRECT, who)
+                    subject = self._end.layout.event_subject(part, COPIED, who)
                     yield [(subject, part.data, {})] if len(part.data) <= room else self._pieces(subject, part, room)
 
     def _pieces(self, subject: str, event: Batch, room: int) -> list[Message]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Coroutine
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from functools import partial
-from operator import attrgetter
 from secrets import token_bytes
 from typing import Any, TypeVar
 
@@ -21,15 +20,13 @@ from ..engine.answers import Page
 from ..engine.arguments import LAST_PLACE, PLACE
 from ..engine.base import NOTHING, Link, Receiver, Since
 from ..engine.clock import Clock, SteadyClock
-from ..engine.outcomes import Outcomes
 from ..engine.request import Owns, Request
 from ..engine.running import Running
 from ..engine.schedules import OF_SCHEDULES, ScheduleOperations
 from ..engine.tasks import Tasks, end_tasks
-from ..engine.tracing import no_event, trace_tree
+from ..engine.tracing import trace
 from ..engine.watch import Watch, Watched
 from ..errors import NotFound, SolarWindError, StoreError, Unavailable
-from ..event import Event, HandOut
 from ..limits import Limits
 from ..names import check_topic, no_purpose, no_topic
 from ..operations import OPERATIONS, Internal
@@ -49,7 +46,6 @@ from .owners import Owners
 from .publish import Publisher
 from .session import Refusal, Session, refused
 from .store import JetStreamStore, no_file
-from .tracing import caused, find
 
 log = logging.getLogger("solarwind")
 
@@ -57,7 +53,6 @@ R = TypeVar("R")
 ATTENTION_S = 5.0  # in which a partition has another owner
 OWNER_S = 10.0  # how long a request waits until an owner is found
 OWNER_AGAIN_S = 0.1
-MAX_OUTCOMES = 100  # events of a trace of which it is asked what became of them
 STOP_S = 5.0  # that what was submitted has to be accepted at the end
 
 
@@ -483,41 +478,7 @@ class NatsEngine(Running, Watched, ScheduleOperations):
         return "; ".join(part for part in parts if part != NOTHING) or NOTHING
 
     async def _trace(self, id: str, after: str | None, limit: int) -> Trace:
-        """Read the tree from the streams: it needs no owner."""
-        partitions = await self._partitions()
-        for partition in partitions:
-            found = await find(self._session, self._layout, partition, id)
-            if found is not None:
-                break
-        else:
-            raise no_event(id)
-        event = Event(HandOut(found[0]), found[1])
-        children: dict[str, list[Event]] = {}
-        for partition in partitions:
-            async for batch in caused(self._session, self._layout, partition, event.time_ns):
-                for index in range(len(batch)):
-                    cause = batch.cause(index)
-                    if cause.kind == "event":
-                        children.setdefault(cause.id, []).append(Event(HandOut(batch), index))
-        for effects in children.values():
-            effects.sort(key=attrgetter("time_ns"))
-
-        async def effects_of(ids: Collection[str]) -> tuple[dict[str, list[Event]], bool]:
-            return children, False
-
-        return await trace_tree(event, effects_of, self._became, after, limit)
-
-    async def _became(self, events: list[Event]) -> list[Outcomes]:
-        """Ask the owners of the events' topics what became of them: of the first ones, since each has to be found."""
-        by_topic: dict[str, list[str]] = {}
-        for event in events[:MAX_OUTCOMES]:
-            by_topic.setdefault(event.topic, []).append(event.id)
-        found: dict[tuple[str, str], Outcomes] = {}
-        for topic, ids in by_topic.items():
-            with suppress(Unavailable, NotFound):
-                ends = await Internal.outcomes(await self._client_of(topic), topic, ids)
-                found |= {(topic, id): each for id, each in zip(ids, ends, strict=True)}
-        return [found.get((event.topic, event.id), ()) for event in events]
+        return await trace(partial(Internal.lookup, self), partial(Internal.effects, self), id, after, limit)
 
     async def _delayed(self, topic: str | None, after: str | None, limit: int) -> Page[DelayedEvent]:
         """Ask all owners, and put their pages together: by when events are due, and then by partition."""

@@ -4,9 +4,10 @@ SOLARWIND_<ns>_<p>      solarwind.<ns>.<p>.<kind>.<via>.<who>.<topic>     one me
 SOLARWIND_<ns>_state    solarwind.<ns>.state.<p>.log.commit               one message a commit of the owner's
                         solarwind.<ns>.state.<p>.log.track.<hash>.<track> snapshots: the last one counts
                         solarwind.<ns>.state.<p>.log.topic.<topic>
-                        solarwind.<ns>.state.<p>.kept.dead.<hash>         the texts of dead letters
+                        solarwind.<ns>.state.<p>.kept.dead.<hash>.<range> the texts of dead letters
                         solarwind.<ns>.state.<p>.kept.notes.<part>.<topic> what was noted about events
                         solarwind.<ns>.state.<p>.kept.index.<topic>       which event is where
+                        solarwind.<ns>.state.<p>.kept.ids.<part>.<topic>  which batches have to do with which ids
                         solarwind.<ns>.state.<p>.kept.due.inbox           the due-log: what is not sorted yet,
                         solarwind.<ns>.state.<p>.kept.due.time.<key>      its pages by due time,
                         solarwind.<ns>.state.<p>.kept.due.id.<key>        and those that find a place by an id
@@ -27,7 +28,8 @@ from ..batch import Batch
 from ..columns import Header
 from .address import NamespaceSettings
 
-FIRED, CAUSED, DIRECT = "fired", "caused", "direct"
+FIRED, CAUSED = "fired", "caused"
+DIRECT, COPIED = "direct", "copied"
 ANYBODY = "*.*"
 _ROOT = "solarwind"
 _DELAYED = "due-"  # begins the name of a producer

@@ -21,6 +21,7 @@ from ..core.state import Change, Snapshot
 from ..engine.backoff import Backoff
 from ..errors import ProtocolError, SolarWindError, StoreError
 from ..store.base import Full
+from .id_index import MAX_MESSAGES, IdIndex
 from .layout import Layout, purpose_name
 from .letters import Letters
 from .noted import NOTES_OF, Noted, is_over
@@ -46,6 +47,7 @@ SNAPSHOTS_TOGETHER = 64
 PURGE_AFTER = 256  # commits
 PAGE = 512
 PAGE_BYTES = 4 << 20
+TOGETHER = 900  # messages that are stored together, about; JetStream accepts 1,000 at most
 KEPT_TOGETHER = 8  # pages that are read together
 KEPT_MESSAGES = 1024  # that JetStream returns at most
 _Track = tuple[str, str, int]  # of a track: its topic, its purpose and its number
@@ -89,8 +91,9 @@ class CommitLog:
         self._topics: dict[str, int] = {}  # the same of topics
         self._states: dict[str, TopicState] = {}
         self._holes: dict[str, list[Hole]] = {}
-        self.letters = Letters(session, layout, partition)
+        self.letters = Letters(session, layout, partition, self.kept_subjects)
         self.noted = Noted(session, layout, partition)
+        self.ids = IdIndex(session, layout, partition)
         self._parts_gone: dict[str, int] = {}  # of topics: about how many parts of their logs were trimmed
         self._stale: dict[str, int] = {}  # subjects of which nothing counts that is before this sequence
         self._purged = 0
@@ -245,6 +248,7 @@ class CommitLog:
                 self.letters.recover((topic, purpose), record.snapshot.dead)
         for commit in commits:
             self.noted.add(commit.notes, commit.number)
+            self.ids.recover(commit.ids, commit.number)
             for change in changes_of(commit):
                 track = (change.topic, change.purpose, change.track)
                 if track not in records or commit.number > records[track].number:
@@ -271,6 +275,8 @@ class CommitLog:
         record.copied = record.copied or record.number
         self._holes |= record.holes
         beside = self._beside(record, changes, snapshots)
+        if self.ids.is_full or (self.ids.since is not None and record.number - self.ids.since > PURGE_AFTER):
+            beside += self.ids.messages(min(MAX_MESSAGES, TOGETHER - len(beside) - len(pages)))
         for subject, data, headers in pages:
             first_piece, *others = self._in_pieces(subject, data, {})
             first_piece[2].update(headers)
@@ -283,6 +289,9 @@ class CommitLog:
         if any(".kept.notes." in subject for subject, _, _ in beside):
             self.noted.written()
         self.noted.add(record.notes, record.number)
+        self.ids.committed(record.ids, record.number)
+        if any(".kept.ids." in subject for subject, _, _ in beside):
+            self.ids.written()
         for topic in record.topics:
             self._topics.setdefault(topic.name, record.number)
             self._states[topic.name] = topic
@@ -466,7 +475,7 @@ class CommitLog:
 
     def _noted_since(self) -> list[int]:
         """Return from which commits on something is nowhere else."""
-        return [since for since in (self.letters.since, self.noted.since) if since is not None]
+        return [since for since in (self.letters.since, self.noted.since, self.ids.since) if since is not None]
 
     async def forget_notes(self, topic: str, gone: Spans) -> None:
         """Delete what was noted about events that are gone, in parts of the topic's log of which all is."""
@@ -520,7 +529,7 @@ class CommitLog:
 
         found: list[str] = []
         while True:
-            info: dict[str, Any] = await self._session.until_answered(ask, "read the due-log")
+            info: dict[str, Any] = await self._session.until_answered(ask, "see what is kept")
             page = info["state"].get("subjects") or {}
             found += page
             if not page or len(found) >= info.get("total", 0):

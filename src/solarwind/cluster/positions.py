@@ -23,16 +23,14 @@ from .channel import NoAnswer
 from .layout import Layout
 from .pieces import Pieces, pass_over
 from .publish import read_raw
-from .records import Hole, Note, TopicState, decode_notes, encode
+from .records import LATEST, Hole, Note, TopicState, decode_notes, encode
 from .session import Raw, Session
-from .tracing import SKEW_NS, scan
 
-NOTE_BYTES = 1 << 20  # of events between two notes
-NOTE_MESSAGES = 256
+NOTE_BYTES = 256 << 10  # of events between two notes
+NOTE_MESSAGES = 128
 NOTES_TOGETHER = 16  # that are written together
 NOTES_A_MESSAGE = 1_000
 READ_MESSAGES = 256
-READ_BYTES = 64 << 10  # that are read together, to find events that are scattered
 
 
 class Notes(msgspec.Struct, eq=False):
@@ -46,26 +44,30 @@ class Notes(msgspec.Struct, eq=False):
     loaded: bool = False  # whether `known` has those of earlier owners
     messages: int = NOTE_MESSAGES  # since the last note
     size: int = 0
+    latest: int = LATEST  # when an event was fired since then, at most
 
-    def count(self, raw: Raw, events: int) -> int:
+    def count(self, raw: Raw, batch: Batch) -> int:
         """Count a message that came at the end of the topic's log, and return its position."""
         state = self.state
         start = state.end
         if state.first == start:
             state.first_total, state.first_seq = state.total, raw.seq
         if self.messages >= NOTE_MESSAGES or self.size >= NOTE_BYTES:
-            self.note(Note(start, raw.seq, state.total))
-            self.messages = self.size = 0
+            self.note(Note(start, raw.seq, state.total, self.latest))
+            self.messages = self.size = self.latest = 0
         size = len(raw.data)
         self.messages += 1
         self.size += size
-        state.end += events
+        self.latest = max(self.latest, batch.header.time + max(batch.header.times))
+        state.end += len(batch)
         state.total += size
         return start
 
     def note(self, note: Note) -> None:
         at = bisect_right(self.known, note)
-        if not at or self.known[at - 1] != note:
+        if note.latest == LATEST and at < len(self.known):
+            note = note._replace(latest=self.known[at].latest)
+        if not at or self.known[at - 1][:3] != note[:3]:
             insort(self.known, note)
             self.unwritten.append(note)
 
@@ -203,24 +205,38 @@ class Positions:
         return found
 
     async def read_at(self, notes: Notes, positions: Spans, max_bytes: int) -> list[Stored]:
-        """See `Store.read_at`. What is between two positions is read too where it is not more than a piece."""
+        """See `Store.read_at`. What is between two positions is read too where no note is."""
         found: list[Stored] = []
-        for position in positions.positions():
-            if found and position < found[-1].stop:
-                continue
-            page = await self.read(notes, position, READ_BYTES)
-            wanted = [each for each in page if positions.within(each.start, each.stop)]
-            for each in wanted:
-                max_bytes -= len(each.batch.data)
-                if found and max_bytes < 0:
+        position = positions.edges[0] if positions else None
+        while position is not None:
+            goes_on = False
+            async for read in self.messages(notes, position, at_once=NOTE_MESSAGES):
+                stop = read.position + read.events
+                if read.batch is None or stop <= position:
+                    continue
+                if positions.within(read.position, stop):
+                    max_bytes -= read.bytes
+                    if found and max_bytes < 0:
+                        return found
+                    read.batch.fold()
+                    found.append(Stored(read.position, read.batch))
+                rest = positions.within(stop, notes.state.end)
+                if not rest:
                     return found
-                found.append(each)
+                position = rest.edges[0]
+                if notes.before(position) > notes.before(stop) + 1:
+                    goes_on = True
+                    break
+            if not goes_on:
+                break
         return found
 
-    async def messages(self, notes: Notes, position: int, max_bytes: int = NOTE_BYTES) -> AsyncIterator[Read]:
-        """Yield all messages that are counted, from the last note before `position` on; read about so many bytes
-        together. What is behind something that is gone, and was not trimmed, is counted back from the next note, or the
-        end."""
+    async def messages(
+        self, notes: Notes, position: int, max_bytes: int = NOTE_BYTES, at_once: int = 0
+    ) -> AsyncIterator[Read]:
+        """Yield all messages that are counted, from the last note before `position` on; about so many bytes and
+        messages are read together. What is behind something that is gone, and was not trimmed, is counted back from the
+        next note, or the end."""
         await self.load(notes)
         state, seen = notes.state, self._seen()
         index = notes.before(position)
@@ -229,7 +245,7 @@ class Positions:
         following.append(Note(state.end, seen + 1, state.total))
         at: Note | None = None  # where the next message is, once that is known
         unknown: list[Read] = []
-        async for read in self._all(state.name, anchor.seq, max_bytes):
+        async for read in self._all(state.name, anchor.seq, max_bytes, at_once or READ_MESSAGES):
             seq = read.raw.seq
             while following and following[0].seq <= seq:
                 anchor, at = following.pop(0), None
@@ -254,10 +270,10 @@ class Positions:
         for each in notes.counted_back(unknown, following[0]):
             yield each
 
-    async def _all(self, topic: str, seq: int, max_bytes: int) -> AsyncIterator[Read]:
+    async def _all(self, topic: str, seq: int, max_bytes: int, at_once: int) -> AsyncIterator[Read]:
         """Yield the messages of a topic from a sequence on, not counted yet."""
         pieces = Pieces()
-        while page := await self._page(topic, seq, max_bytes):
+        while page := await self._page(topic, seq, max_bytes, at_once):
             for raw in page:
                 seq = raw.seq + 1
                 whole = pieces.add(raw)
@@ -266,24 +282,40 @@ class Positions:
                     yield Read(0, 0, whole, raw.seq, batch if batch is not None and batch.topic == topic else None)
 
     async def seek(self, notes: Notes, time: int) -> int:
-        """See `Store.seek`."""
+        """See `Store.seek`. What lies between two notes is read only where an event may be so late."""
         await self.load(notes)
-        subject = self._layout.events_of(self._partition, topic=notes.state.name)
-        async for raw in scan(self._session, self._stream, subject, time - SKEW_NS):
-            index = bisect_right(notes.known, raw.seq, key=_seq) - 1
-            async for read in self.messages(notes, notes.known[index].position if index >= 0 else notes.state.first):
-                batch = read.batch
-                if batch is None or read.last < raw.seq:
-                    continue
-                for at in range(len(batch)) if batch.time(len(batch) - 1) >= time else ():
-                    if batch.time(at) >= time:
-                        return read.position + at
-            break
-        return notes.state.end
+        first, end = notes.state.first, notes.state.end
+        start = first
+        for note in [*notes.known, Note(end, 0, 0)]:
+            if note.position > start:
+                found = await self._seek(notes, start, note.position, time) if note.latest >= time else None
+                if found is not None:
+                    return found
+                start = note.position
+        return end
 
-    async def _page(self, topic: str, seq: int, max_bytes: int) -> list[Raw]:
+    async def _seek(self, notes: Notes, start: int, stop: int, time: int) -> int | None:
+        async for read in self.messages(notes, start, at_once=NOTE_MESSAGES):
+            if read.position >= stop:
+                break
+            for at in range(read.events) if read.batch is not None else ():
+                if read.batch is not None and read.batch.time(at) >= time and read.position + at >= start:
+                    return read.position + at
+        return None
+
+    async def position_of(self, notes: Notes, seq: int) -> int | None:
+        """Return the position of the first event of the message with that sequence; None if it is not counted."""
+        await self.load(notes)
+        index = bisect_right(notes.known, seq, key=_seq) - 1
+        start = notes.known[index].position if index >= 0 else notes.state.first
+        async for read in self.messages(notes, max(start, notes.state.first), at_once=NOTE_MESSAGES):
+            if read.raw.seq >= seq:
+                return read.position if read.raw.seq == seq else None
+        return None
+
+    async def _page(self, topic: str, seq: int, max_bytes: int, at_once: int) -> list[Raw]:
         subject = self._layout.events_of(self._partition, topic=topic)
-        limits = {"batch": READ_MESSAGES, "max_bytes": max(1 << 16, max_bytes)}
+        limits = {"batch": at_once, "max_bytes": max(1 << 16, max_bytes)}
         request = {"seq": max(1, seq), "next_by_subj": subject, **limits}
 
         async def read() -> list[Raw]:

@@ -53,6 +53,22 @@ class TopicState(msgspec.Struct, array_like=True):
         return self.total - self.first_total - self.missing_bytes
 
 
+class IdEntry(NamedTuple):
+    """Which ids a batch has to do with, for `IdIndex`: the sequence of its message, its position and the time of its
+    first event; the `causes` of its events, as hashes; and the numbers of its own events, where they are indexed."""
+
+    seq: int
+    start: int
+    time: int
+    causes: list[int] = []  # noqa: RUF012
+    producer: int = -1
+    first: int = 0
+    events: int = 0
+
+
+IdEntries = dict[str, list[IdEntry]]  # by window and topic
+
+
 class CommitRecord(msgspec.Struct, array_like=True):
     """One commit: all of it or nothing. Commits of a partition are numbered from 1; an owner's all have its epoch.
 
@@ -61,7 +77,8 @@ class CommitRecord(msgspec.Struct, array_like=True):
     their topics; what commits below number `copied` fired is there. `holes` are all of a topic's, where they changed.
     `closed`: it is the last one of an owner that left in order. `delayed` events are in the due-log after it, and so
     many batches were `accepted` for it so far. `was_delayed`: what is in `fired` comes out of the due-log.
-    `notes` are a list of what instances made of events, where there are any.
+    `notes` are a list of what instances made of events, where there are any. `ids` are those of batches that arrived
+    since the commit before.
     """
 
     epoch: int
@@ -79,6 +96,7 @@ class CommitRecord(msgspec.Struct, array_like=True):
     accepted: int = 0
     was_delayed: bool = False
     notes: bytes = b""
+    ids: IdEntries = {}
 
 
 class TrackRecord(msgspec.Struct, array_like=True):
@@ -99,12 +117,17 @@ class KeptTopic(msgspec.Struct, array_like=True):
     holes: list[Hole] = []
 
 
+LATEST = (1 << 63) - 1  # no event was fired later
+
+
 class Note(NamedTuple):
-    """The event at this position of a topic begins the message with this sequence; so many bytes came before it."""
+    """The event at this position of a topic begins the message with this sequence; so many bytes came before it, and
+    none from the note before to this one was fired later than at `latest`, in ns since 1970."""
 
     position: int
     seq: int
     total: int
+    latest: int = LATEST
 
 
 encode = msgspec.msgpack.Encoder().encode
@@ -112,6 +135,7 @@ decode_commit = msgspec.msgpack.Decoder(CommitRecord).decode
 decode_track = msgspec.msgpack.Decoder(TrackRecord).decode
 decode_topic = msgspec.msgpack.Decoder(KeptTopic).decode
 decode_letters = msgspec.msgpack.Decoder(list[state.Letter]).decode
+decode_entries = msgspec.msgpack.Decoder(list[IdEntry]).decode
 decode_notes = msgspec.msgpack.Decoder(list[Note]).decode
 
 

@@ -25,12 +25,13 @@ from ..core.spans import Spans
 from ..core.state import Change, Letter, Snapshot
 from ..engine.tasks import Tasks
 from ..errors import NotAllowed, NotFound, ProtocolError, StoreError
-from ..store.base import FOREVER, Full, Keep, Recovered, TopicRecord
+from ..store.base import FOREVER, BatchPlace, Full, Keep, Recovered, TopicRecord, was_caused
 from ..store.definitions import Definitions
 from ..store.delays import Delayed, Entry, check_delayed
 from .delayed import Size, StreamDueLog
 from .formats import read_time
 from .forward import MAX_BYTES, Forwarder
+from .id_index import Row
 from .known import History
 from .layout import CAUSED, Layout, forwarded_by
 from .log import CommitLog
@@ -40,7 +41,7 @@ from .publish import Publisher
 from .records import CommitRecord, TopicState
 from .session import Raw, Refusal, Session, refused
 from .tail import Tail
-from .tracing import find
+from .tracing import find_direct, find_given, read_batches
 from .trim import TrimRequest, trim
 
 log = logging.getLogger("solarwind")
@@ -49,6 +50,7 @@ CERTAIN_S = 1.5  # how long an owner counts as one without a sign: less than unt
 FULL_S = 1.0  # between two tries to write where there is no room
 CATCH_UP_S = 1.0  # that an owner reads on before it begins; the rest comes while it is at work
 FEW_NOTES = 4  # that an owner need not write down before it leaves: what they are of is soon read
+CAUSED_TOGETHER = 256  # batches that are read together to see what events caused
 CHECKPOINT_BYTES = 8 << 20  # of events after which it is written down how far they were counted
 MESSAGE_BYTES = 1 << 10  # reading a message costs as much as reading so many bytes
 
@@ -184,6 +186,7 @@ class JetStreamStore:
             self._changed.add(name)
             subject = self._layout.kept(self.partition, f"index.{name}")
             self._spawn(self._session.api(f"STREAM.PURGE.{self._layout.state_stream}", {"filter": subject}))
+        self._spawn(self._log.ids.clear())
 
     async def _find_copies(self) -> None:
         """Find in the log how far other partitions are with their copying; that must stay there."""
@@ -219,8 +222,10 @@ class JetStreamStore:
                         if len(notes.unwritten) > FEW_NOTES:
                             await self._positions.write(notes)
                     async with self._writing:
-                        await self._log.write(self._commit(tail.seen, b"", [], closed=True), [], [])
-        except (StoreError, Full, TimeoutError) as error:
+                        record = self._commit(tail.seen, b"", [], closed=True)
+                        record.ids = self._log.ids.take()
+                        await self._log.write(record, [], [])
+        except (StoreError, Full, Refusal, TimeoutError) as error:
             log.warning("partition %d was not closed in order: %s", self.partition, str(error) or "no answer in time")
         finally:
             await self.abandon()
@@ -279,8 +284,9 @@ class JetStreamStore:
                 pass_over(raw, self._stream, f"topic {name!r} belongs to partition {self._layout.partition(name)}")
                 return
             notes = self._topics[name] = Notes(TopicState(name), loaded=False)
+        stored = Stored(notes.count(raw, batch), batch)
+        self._log.ids.arrive(raw, stored, via)
         batch.fold()
-        stored = Stored(notes.count(raw, len(batch)), batch)
         self._changed.add(name)
         if len(notes.unwritten) >= NOTES_TOGETHER and not notes.writing.locked():
             self._spawn(self._positions.write(notes))
@@ -400,12 +406,14 @@ class JetStreamStore:
         if self._closed and not record.closed:  # another process may be the owner, or read on behind what it says
             raise StoreError(f"partition {self.partition} was released: nothing more is written")
         changed, self._changed, holed, self._holed = self._changed, set(), self._holed, set()
+        record.ids = self._log.ids.take()
         self._write_began, connection = monotonic(), self._session.connections
         try:
             await self._log.write(record, changes, snapshots, pages)
         except Full:
             self._changed |= changed
             self._holed |= holed
+            self._log.ids.give_back(record.ids)
             raise
         finally:
             self._write_began = inf
@@ -413,6 +421,8 @@ class JetStreamStore:
         self._unwritten_bytes = 0
         if self._log.purge_due and not self._closed:
             self._spawn(self._purge())
+        if self._log.ids.is_full and not self._closed:
+            self._spawn(self.checkpoint())
 
     async def _purge(self) -> None:
         await self.delays.purged(await self._log.purge(self.forwarder.oldest))
@@ -468,23 +478,47 @@ class JetStreamStore:
         return [] if notes is None else await self._positions.read_at(notes, positions, max_bytes)
 
     async def find(self, id: str, topic: str | None = None) -> tuple[str, int] | None:
-        found = await find(self._session, self._layout, self.partition, id, topic or ">")
-        if found is None:
-            return None
-        batch, index = found
-        name = batch.header.topic
+        raw, index = await find_given(self._session, self._layout, self.partition, id, topic or ">"), 0
+        if raw is None:
+            for stored in await self._read_rows(await self._log.ids.having(id)):
+                for at in range(len(stored.batch)) if topic in (None, stored.batch.topic) else ():
+                    if stored.batch.id(at) == id:
+                        return stored.batch.topic, stored.start + at
+            found = await find_direct(self._session, self._layout, self.partition, id, topic or ">")
+            if found is None:
+                return None
+            raw, index = found
+        name = raw.subject.split(".", 7)[7]
         notes = self._topics.get(name)
-        if notes is not None:
-            since = await self._positions.seek(notes, batch.time(0))
-            async for read in self._positions.messages(notes, since):
-                if read.batch is not None and read.batch.data == batch.data:
-                    return name, read.position + index
+        position = None if notes is None else await self._positions.position_of(notes, raw.seq)
+        if position is not None:
+            return name, position + index
         raise NotFound(f"expected the event {id!a} in the history of {name!r}, but it is not counted yet: try again")
 
     async def caused(
-        self, ids: Collection[str], after: tuple[str, int] | None, max_bytes: int
+        self, ids: Collection[str], since: BatchPlace | None, max_bytes: int, max_batches: int = 1_000
     ) -> tuple[list[Stored], bool]:
-        raise NotAllowed("expected a store of all topics, got that of one partition: its engine traces events")
+        rows = [row for row in await self._log.ids.caused_by(ids) if since is None or row.place >= since]
+        found: list[Stored] = []
+        for at in range(0, len(rows), CAUSED_TOGETHER):
+            for stored in await self._read_rows(rows[at : at + CAUSED_TOGETHER]):
+                if max_bytes < 0 or len(found) == max_batches:
+                    return found, True
+                max_bytes -= len(stored.batch.data)
+                if was_caused(stored.batch, ids):
+                    found.append(stored)
+        return found, False
+
+    async def _read_rows(self, rows: Sequence[Row]) -> list[Stored]:
+        """Return the batches that the index says where they are, in its order; those that there are."""
+        seqs = sorted({row.seq for row in rows})
+        read = await read_batches(self._session, self._layout, self.partition, seqs)
+        found = []
+        for row in rows:
+            raw, batch = read.get(row.seq, (None, None))
+            if raw is not None and batch is not None and batch.topic == row.place.topic:
+                found.append(Stored(row.place.start, batch))
+        return found
 
     async def dead(self, topic: str, purpose: str, track: int, positions: Spans) -> list[Letter]:
         return await self._log.letters.read((topic, purpose), positions)
@@ -545,6 +579,7 @@ class JetStreamStore:
                 for hole in notes.holes:
                     gone.add(hole.position, hole.end)
                 await self._log.forget_notes(topic, gone)
+                await self._log.ids.forget(topic, gone)
         return events
 
     async def _confirm(self, topic: str) -> None:

@@ -110,7 +110,7 @@ class _Trim:
 
     async def look_at_messages(self, positions: Positions) -> None:
         """Look at messages one by one, until one is to be kept that nothing pins."""
-        start, seq, total = self._cut or self._notes.first
+        start, seq, total, _ = self._cut or self._notes.first
         at, last = start, seq - 1
         stays = follows = False  # one that stays was seen; one that goes lies right before
         looked = 0
@@ -172,7 +172,7 @@ class _Trim:
         notes, state = self._notes, self._notes.state
         events = state.events
         if self._cut is not None and self._is_cut:
-            state.first, state.first_seq, state.first_total = self._cut
+            state.first, state.first_seq, state.first_total = self._cut[:3]
             notes.holes = [hole for hole in notes.holes if hole.position >= state.first]
         for read in self._single:
             if read.events:

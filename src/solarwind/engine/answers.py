@@ -16,6 +16,7 @@ from ..records import (
     DeadLetter,
     DelayedEvent,
     EventInfo,
+    LocatedEvent,
     Outcome,
     PurposeStatistics,
     Statistics,
@@ -162,6 +163,17 @@ def _read_info(item: Any) -> EventInfo:
     return EventInfo(_event(found.batch), found.position, _read(found.outcomes, tuple[Outcome, ...]))
 
 
+def _pack_located(found: LocatedEvent) -> wire.LocatedItem:
+    event = _pack_event(found.event)
+    return wire.LocatedItem(event, found.position, list(found.outcomes), found.start, found.time_ns)
+
+
+def _read_located(item: Any) -> LocatedEvent:
+    found: wire.LocatedItem = _read(item, wire.LocatedItem)
+    outcomes = _read(found.outcomes, tuple[Outcome, ...])
+    return LocatedEvent(_event(found.batch), found.position, outcomes, found.start, found.time_ns)
+
+
 def _pack_event(event: Event) -> bytes:
     """Return the event as a batch of one."""
     batch: Batch = event._of.batch
@@ -205,5 +217,6 @@ _ITEMS: dict[Any, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     DeadLetter: (_pack_letter, _read_letter),
     DelayedEvent: (_pack_delayed, _read_delayed),
     EventInfo: (_pack_info, _read_info),
+    LocatedEvent: (_pack_located, _read_located),
     Event: (_pack_event, _read_event),
 }

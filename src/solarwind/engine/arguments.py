@@ -24,6 +24,7 @@ from ..options import (
 )
 from ..schedule import TICKS
 from ..shares import check_share
+from ..store.base import BatchPlace
 from .base import Since as When
 
 
@@ -109,6 +110,18 @@ def _version_of(value: Any, name: str) -> str:
             f"expected {name} as TOPIC/PURPOSE@VERSION, such as 'video.uploaded/Encode@2', got {shown(value)}"
         ) from None
     return str(value)
+
+
+def _batch_place(value: Any, name: str) -> BatchPlace | None:
+    if value is None:
+        return None
+    try:
+        time, topic, start = value
+    except (TypeError, ValueError):
+        raise BadArgument(f"expected {name}, the place of a batch, got {shown(value)}") from None
+    for each in (time, start):
+        check_type(name, each, int, "5")
+    return BatchPlace(time, check_topic(topic), start)
 
 
 def _keep(value: Any, name: str) -> Any:
@@ -211,6 +224,7 @@ Keep = Annotated[float | msgspec.UnsetType | None, ArgumentKind("keep", _keep, f
 KeepBytes = Annotated[
     int | msgspec.UnsetType | None, ArgumentKind("keep_bytes", _keep_bytes, int | msgspec.UnsetType | None)
 ]
+AtBatch = Annotated[BatchPlace | None, ArgumentKind("place", _batch_place, tuple[int, str, int] | None)]
 # These are for the engine itself, and were checked where they were stated.
 Purposes = Annotated[
     Collection[tuple[str, str]],

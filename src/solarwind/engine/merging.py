@@ -10,6 +10,7 @@ import msgspec
 from ..records import (
     Attention,
     InstanceInfo,
+    LocatedEvent,
     PurposeInfo,
     Statistics,
     StoreInfo,
@@ -18,7 +19,9 @@ from ..records import (
     sorted_attention,
     sorted_instances,
 )
+from .answers import Page
 from .request import Owns
+from .tracing import merged
 
 D = TypeVar("D", TopicInfo, TopicStatistics)
 
@@ -64,3 +67,11 @@ def statistics_of_all(parts: Sequence[tuple[Statistics, Owns]]) -> Statistics:
                 topics[name] = _with_delayed(topics.get(name), counts)
     purposes = {names: counts for found, _ in parts for names, counts in found.purposes.items()}
     return Statistics(dict(sorted(topics.items())), dict(sorted(purposes.items())))
+
+
+def found(parts: Sequence[tuple[list[LocatedEvent], Owns]]) -> list[LocatedEvent]:
+    return [each for some, _ in parts for each in some]
+
+
+def effects(parts: Sequence[tuple[Page[LocatedEvent], Owns]]) -> Page[LocatedEvent]:
+    return merged([page for page, _ in parts])

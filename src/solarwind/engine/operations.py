@@ -27,6 +27,7 @@ from ..records import (
     Difference,
     EventInfo,
     InstanceInfo,
+    LocatedEvent,
     OwnerInfo,
     PurposeInfo,
     PurposeStatistics,
@@ -45,10 +46,11 @@ from ..store.base import FOREVER, Store
 from ..store.definitions import Definitions
 from ..store.delays import DelayedCount
 from ..timing import time_of
-from . import attention, audit, outcomes
+from . import attention, audit, outcomes, tracing
 from .answers import Page
 from .arguments import (
     After,
+    AtBatch,
     CausedBy,
     EventId,
     Ids,
@@ -71,12 +73,12 @@ from .clock import Clock
 from .delays import delayed_event, page_of_delayed
 from .facts import instance_info, store_info
 from .outcomes import Outcomes
-from .reading import MAX_SEARCH_BYTES, event_at, events_at, no_event_at, page_of_events
+from .reading import MAX_SEARCH_BYTES, events_at, no_event_at, page_of_events
 from .rest import Rest
 from .rollouts import differences, rollout_info
 from .running import Running
 from .schedules import ScheduleOperations
-from .tracing import caused_by_version, effects_of, no_event, not_caused, trace_tree
+from .tracing import caused_by_version, effects_of, located, with_outcomes
 from .wall import WallClock
 from .watch import Watched
 
@@ -459,25 +461,31 @@ class Operations(Running, Watched, ScheduleOperations):
     async def trace(self, id: EventId, after: EventId | None = None, limit: Limit = 1_000) -> Trace:
         """Return the event with that id and the tree of what it caused, from the history: at most `limit` events, the
         nearest first. Where an event has `more`, ask for its own, `after` the last one there. Raise `NotFound`."""
+        return await tracing.trace(self.lookup, self.effects, id, after, limit)
+
+    async def lookup(self, id: EventId) -> list[LocatedEvent]:
+        """Return the event with that id, of any topic, and what became of it; nothing where the history has none."""
         await self._committed()
+        await self._caught_up()
         found = await self.store.find(id)
-        if found is None:
-            raise no_event(id)
-        event, left = await event_at(self.store, *found), MAX_SEARCH_BYTES
-        last = await self.store.find(after) if after is not None else None
-        if after is not None and last is None:
-            raise not_caused(id, after)
+        return [] if found is None else await located(self.store, *found, self._became)
 
-        async def caused(ids: Collection[str]) -> tuple[dict[str, list[Event]], bool]:
-            nonlocal left
-            stored, more = await self.store.caused(ids, last if id in ids else None, left)
-            left -= sum(len(each.batch.data) for each in stored)
-            return effects_of(ids, stored), more
+    async def effects(
+        self, ids: Ids, at: AtBatch = None, after: After = None, limit: Limit = 1_000
+    ) -> Page[LocatedEvent]:
+        """Return what these events caused, of all topics, and what became of that: at most `limit` events, or fewer if
+        they are large. There is more where `next` is not None: ask again from the batch at the place `at` on, and of
+        that for what is behind the position `after`."""
+        await self._caught_up()
+        wanted = set(ids or ())
+        stored, more = await self.store.caused(wanted, at, MAX_SEARCH_BYTES, limit)
+        events = list(effects_of(wanted, stored, at, int(after or -1)))
+        page = Page(await with_outcomes(events[:limit], self._became))
+        page.next = str(page[-1].position if page else 0) if more or len(events) > limit else None
+        return page
 
-        async def became(events: list[Event]) -> list[Outcomes]:
-            return await outcomes.of_events(self._dispatcher, self.store, events, self._committed)
-
-        return await trace_tree(event, caused, became, after, limit)
+    async def _became(self, events: list[Event]) -> list[Outcomes]:
+        return await outcomes.of_events(self._dispatcher, self.store, events, self._committed)
 
     async def backup(self, path: NewFile) -> None:
         """Copy the store to a new file while it is in use. Raise `NotAllowed` where there is none, `StoreError`."""
@@ -539,15 +547,6 @@ class Operations(Running, Watched, ScheduleOperations):
         """Take a delayed event back, for good, while it is not due. Return whether that was so: False where it is due
         or in its topic, was cancelled before, or never fired."""
         return await self.store.delays.cancel(topic, id, self._clock.wall())
-
-    async def outcomes(self, topic: Topic, ids: Ids) -> list[Outcomes]:
-        """Return what became of these events of a topic, in their order, for each purpose; nothing of those that the
-        history does not have."""
-        await self._caught_up([topic])
-        there = [await self.store.find(id, topic) for id in ids or ()]
-        events = [await event_at(self.store, *each) for each in there if each is not None]
-        found = iter(await outcomes.of_events(self._dispatcher, self.store, events, self._committed))
-        return [next(found) if each is not None else () for each in there]
 
     async def keep(self, topic: Topic, keep: Keep = UNSET, keep_bytes: KeepBytes = UNSET) -> TopicInfo:
         """Set how much history a topic keeps, `keep` in seconds: None is the default, `UNSET` leaves it as it is."""

@@ -8,7 +8,7 @@ promises. A store makes no decisions about dispatching.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -23,6 +23,15 @@ from .delays import Delayed, DueLog
 
 Keep = int | None | msgspec.UnsetType  # None: the default, or no bound; UNSET: as it was
 FOREVER = (1 << 63) - 1  # ns since 1970
+
+
+class BatchPlace(NamedTuple):
+    """Where a batch is among those of all topics, in the order of a trace: the time of its first event, its topic, and
+    its position there."""
+
+    time: int
+    topic: str
+    start: int
 
 
 class Full(Exception):
@@ -180,11 +189,11 @@ class Store(Protocol):
         ...
 
     async def caused(
-        self, ids: Collection[str], after: tuple[str, int] | None, max_bytes: int
+        self, ids: Collection[str], since: BatchPlace | None, max_bytes: int, max_batches: int = 1_000
     ) -> tuple[list[Stored], bool]:
-        """Return the batches of all topics with events that these events caused, in the order accepted, and whether
-        there may be more: from the one that holds the event at `after`, a topic and position, on, if that is given.
-        About `max_bytes` are read at most."""
+        """Return the batches of all topics with events that these events caused, in the order accepted or that of
+        their places, and whether there may be more: from the one at the place `since` on, if that is given. About
+        `max_bytes` are read at most."""
         ...
 
     async def dead(self, topic: str, purpose: str, track: int, positions: Spans) -> list[Letter]:

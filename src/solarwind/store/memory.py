@@ -5,7 +5,6 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Sequence
-from itertools import dropwhile
 from operator import itemgetter
 
 from ..batch import Batch, read_id, slot_of
@@ -15,7 +14,7 @@ from ..core.log import Stored
 from ..core.spans import Spans
 from ..core.state import Change, Letter, Snapshot
 from ..errors import NotAllowed, StoreError
-from .base import FOREVER, Full, Keep, Recovered, SingleWriter, Space, was_caused
+from .base import FOREVER, BatchPlace, Full, Keep, Recovered, SingleWriter, Space, was_caused
 from .definitions import Definitions, in_memory
 from .delays import Delayed, MemoryDueLog, check_delayed
 
@@ -392,7 +391,7 @@ class MemoryStore(SingleWriter):
         return None
 
     async def caused(
-        self, ids: Collection[str], after: tuple[str, int] | None, max_bytes: int
+        self, ids: Collection[str], since: BatchPlace | None, max_bytes: int, max_batches: int = 1_000
     ) -> tuple[list[Stored], bool]:
         found = [
             Stored(start, batch)
@@ -400,13 +399,9 @@ class MemoryStore(SingleWriter):
             for start, batch in zip(log.starts, log.batches, strict=True)
             if was_caused(batch, ids)
         ]
-        found.sort(key=lambda stored: stored.batch.time(0))
-        if after is not None:
-            name, position = after
-            found = list(
-                dropwhile(lambda each: each.batch.topic != name or not each.start <= position < each.stop, found)
-            )
-        return found, False
+        places = sorted((BatchPlace(each.batch.time(0), each.batch.topic, each.start), each) for each in found)
+        some = [each for place, each in places if since is None or place >= since]
+        return some[:max_batches], len(some) > max_batches
 
     async def dead(self, topic: str, purpose: str, track: int, positions: Spans) -> list[Letter]:
         letters = self._dead.get((topic, purpose), {}).get(track, {})

@@ -18,7 +18,7 @@ from ..core.spans import Spans
 from ..core.state import Letter
 from ..errors import StoreError
 from . import database
-from .base import was_caused
+from .base import BatchPlace, was_caused
 from .commits import CommitCache, rows_of_made
 from .database import TopicLog, select
 from .definitions import Definition
@@ -137,14 +137,16 @@ class Reading:
                         return name, start + index
         return None
 
-    def caused(self, ids: Collection[str], after: tuple[str, int] | None, max_bytes: int) -> tuple[list[Stored], bool]:
-        rows, more = self._rows_of_effects(ids, after)
+    def caused(
+        self, ids: Collection[str], since: BatchPlace | None, max_bytes: int, max_batches: int
+    ) -> tuple[list[Stored], bool]:
+        rows, more = self._rows_of_effects(ids, since)
         name = "(SELECT name FROM topics WHERE id = topic)"
         query = f"SELECT {name}, {database.BATCH} FROM batches WHERE row = ?"
         found: list[Stored] = []
         for row in rows:
             for name, *columns in list(select(self.connection, query, (row,))):
-                if max_bytes < 0:
+                if max_bytes < 0 or len(found) == max_batches:
                     return found, True
                 stored = database.read_batch(self._path, name, *columns)
                 max_bytes -= len(stored.batch.data)
@@ -152,16 +154,16 @@ class Reading:
                     found.append(stored)
         return found, more
 
-    def _rows_of_effects(self, ids: Collection[str], after: tuple[str, int] | None) -> tuple[list[int], bool]:
+    def _rows_of_effects(self, ids: Collection[str], place: BatchPlace | None) -> tuple[list[int], bool]:
         """Return the batches that may have what these events caused, in order, and whether there are more: those from
-        the one that holds `after` on."""
+        the one at `place` on."""
         since, up_to, rows = 0, None, set[int]()
-        if after is not None:
+        if place is not None:
             query = (
                 "SELECT row FROM batches JOIN topics ON id = topic "
                 "WHERE name = ? AND start <= ? ORDER BY start DESC LIMIT 1"
             )
-            since = database.value(self.connection, query, after) or 0
+            since = database.value(self.connection, query, (place.topic, place.start)) or 0
         query = "SELECT row FROM effects WHERE bucket = ? AND row >= ? ORDER BY row LIMIT ?"
         for bucket in set(map(database.bucket_of, ids)):
             some = [row for (row,) in select(self.connection, query, (bucket, since, _READ_ROWS))]

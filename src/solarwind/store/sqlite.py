@@ -32,7 +32,7 @@ from ..core.spans import Spans
 from ..core.state import Change, Letter, Snapshot
 from ..errors import SolarWindError, StoreError
 from . import database, inspection
-from .base import FOREVER, Full, Keep, Recovered, SingleWriter, Space, TopicRecord
+from .base import FOREVER, BatchPlace, Full, Keep, Recovered, SingleWriter, Space, TopicRecord
 from .check import backup
 from .commits import AlreadyWritten, CommitCache, Plan
 from .database import TopicLog, in_one_line, result_code
@@ -473,9 +473,9 @@ class SqliteStore(SingleWriter):
         return await self._ask(self._questions.find, id, topic)
 
     async def caused(
-        self, ids: Collection[str], after: tuple[str, int] | None, max_bytes: int
+        self, ids: Collection[str], since: BatchPlace | None, max_bytes: int, max_batches: int = 1_000
     ) -> tuple[list[Stored], bool]:
-        return await self._ask(self._questions.caused, ids, after, max_bytes)
+        return await self._ask(self._questions.caused, ids, since, max_bytes, max_batches)
 
     async def dead(self, topic: str, purpose: str, track: int, positions: Spans) -> list[Letter]:
         return await self._ask(self._questions.dead, topic, purpose, track, positions)
