@@ -23,7 +23,7 @@ from .session import Raw, Session
 
 AT_ONCE = 16  # messages that are read at the same time
 _PAGE = {"batch": 16, "max_bytes": 4 << 20}
-LETTERS_BYTES = 256 << 10  # of dead letters in a message, about
+LETTERS_BYTES = 64 << 10  # of dead letters in a message, about
 PurposeKey = tuple[str, str]  # the topic and the name of a purpose
 
 
