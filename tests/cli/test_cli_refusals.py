@@ -126,6 +126,8 @@ READING = [
     ["rollout", "shadow", "t", "p", "--version", "2"], ["rollout", "differences", "t", "p"],
     ["rollout", "promote", "t", "p", "--version", "2"], ["rollout", "rollback", "t", "p"],
     ["rates", "t", "p"], ["events", "t"], ["show", "t", "i"], ["trace", "i"], ["top", "--count", "1"],
+    ["schedules", "list"], ["schedules", "show", "n"], ["schedules", "add", "t", "n", "--every", "5m"],
+    ["schedules", "pause", "n"], ["schedules", "resume", "n"], ["schedules", "run", "n"], ["schedules", "remove", "n"],
     ["delayed", "list"], ["delayed", "show", "t", "i"], ["delayed", "cancel", "t", "i"],
     ["check"], ["backup", "b.db"],
 ]  # fmt: skip

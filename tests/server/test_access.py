@@ -295,7 +295,10 @@ GIVEN = {
 ARGUMENTS: dict[str, dict[str, Any]] = {
     name: {each: GIVEN[each] for each in operation.message.__struct_fields__ if each in GIVEN}
     for name, operation in OPERATIONS.items()
-} | {"retire": {"topic": TOPIC, "purpose": "none has this"}}
+} | {
+    "retire": {"topic": TOPIC, "purpose": "none has this"},
+    "declare_schedule": {"topic": TOPIC, "name": "declared", "every": "1d"},
+}
 
 
 def test_every_message_and_call_has_a_right_stated_here() -> None:
@@ -423,6 +426,8 @@ async def test_payloads_and_errors_are_only_for_who_may_see_them(place: Place) -
         later = batch(topic, json.dumps(SECRET).encode(), due=[1 << 61])
         await made.say(wire.Submit(made.ref, later.data))
         await made.hear(wire.Accepted)
+        payload = json.dumps(SECRET).encode()
+        await made.call("declare_schedule", topic=topic, name=GIVEN["name"], every="1d", payload=payload)
         _, event = await made.call("events", topic=topic)
         given = GIVEN | {"topic": topic, "purpose": purpose, "id": Batch.read(event).id(0), "since": "beginning"}
         for name in ("watch", "watch with payloads", "operate"):

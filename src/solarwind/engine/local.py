@@ -110,7 +110,7 @@ class LocalEngine(Operations):
         self._watch = Watch(lambda name, **given: getattr(self, name)(**given), lambda: self._tasks)
         self._gate = Gate(store, self._spawn, self._deliver_all, self._fail)
         self._nobody_up = NobodyUp(self._dispatcher, self._clock)
-        self._scheduler = Scheduler(lambda: store.definitions, store.owns, self.submit, self._clock)
+        self._scheduler = Scheduler(store, self.submit, self._clock, self._spawn)
         self._idle_waits = IdleWaits(self._dispatcher.has_work, self._commits, self._clock)
 
     # Life ---------------------------------------------------------------------------------------------
@@ -157,7 +157,7 @@ class LocalEngine(Operations):
         self._sampler.start()
         self._trimmer.start()
         self._nobody_up.start()
-        self._tasks.begin(self._scheduler.run(), "the schedules")
+        self._scheduler.start()
         self._carry_out()
         self.store.follow(self._arrived)
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import datetime
 from secrets import randbelow
+from typing import Any
 
 import msgspec
 
@@ -22,7 +23,7 @@ from ..origin import MACHINE, process_name
 from ..payload import JSON
 from ..records import ScheduleInfo
 from ..schedule import Ticks
-from ..store.base import Full
+from ..store.base import Full, Store
 from ..store.definitions import Definition, Definitions
 from ..timing import time_of
 from .alarm import Wakeup
@@ -195,28 +196,35 @@ class _Running(msgspec.Struct):
 
 
 class Scheduler:
-    """Fires the schedules of the topics of one dispatcher."""
+    """Fires the schedules of the topics of one dispatcher. It has a task only while there is something to do."""
 
     def __init__(
         self,
-        definitions: Callable[[], Definitions],
-        owns: Callable[[str], bool],
+        store: Store,
         submit: Callable[[Batch], Awaitable[None]],
         clock: Clock,
+        spawn: Callable[[Coroutine[Any, Any, None]], None],
     ) -> None:
-        """`owns` says whether a topic is this dispatcher's."""
-        self._definitions = definitions
-        self._owns = owns
+        self._store = store
         self._submit = submit
         self._clock = clock
-        self._woken = asyncio.Event()
+        self._spawn = spawn
         self._wakeup = Wakeup(clock, self._wake)
-        self.at_work: object | None = None  # another one each time
+        self._again = False
+        self._end_watch: Callable[[], None] = lambda: None
         self._running: dict[str, _Running] = {}
         self._failing: set[str] = set()  # those whose last tick could not be fired, which was said
+        self.at_work: object | None = None  # another one each time
+
+    def start(self) -> None:
+        """Follow the schedules, and fire at each tick."""
+        self._end_watch = self._store.definitions.watch(KIND, self._told)
+        self.at_work = object()
+        self._spawn(self._begin())
 
     def stop(self) -> None:
         """Set no further timer."""
+        self._end_watch()
         self._wakeup.stop()
 
     def missed(self) -> list[tuple[str, Schedule]]:
@@ -227,26 +235,25 @@ class Scheduler:
             if each.schedule.missed_at > each.schedule.fired and not each.schedule.paused
         ]
 
-    async def run(self) -> None:
-        """Fire at each tick. Raise nothing but what stops the dispatcher."""
-        definitions = self._definitions()
-        end = definitions.watch(KIND, self._told)
-        try:
-            for each in await definitions.list(KIND):
-                self._told(each)
-            while True:
-                self._woken.clear()
-                await self._fire_due()
-                self._set_timer()
-                if not self._woken.is_set():
-                    self.at_work = None
-                await self._woken.wait()
-        finally:
-            end()
+    async def _begin(self) -> None:
+        for each in await self._store.definitions.list(KIND):
+            self._told(each)
+        await self._work()
+
+    async def _work(self) -> None:
+        """Fire what is due, until nothing is."""
+        self._again = True
+        while self._again:
+            self._again = False
+            await self._fire_due()
+        self.at_work = None
+        self._set_timer()
 
     def _wake(self) -> None:
-        self.at_work = self.at_work or object()
-        self._woken.set()
+        self._again = True
+        if self.at_work is None:
+            self.at_work = object()
+            self._spawn(self._work())
 
     def _told(self, definition: Definition) -> None:
         """Follow a schedule that was changed; it is told more than once. What it fired stays fired."""
@@ -259,7 +266,7 @@ class Scheduler:
             if known is not None and known.schedule.last > schedule.last:
                 done = known.schedule
                 schedule = msgspec.structs.replace(schedule, last=done.last, fired=done.fired, missed_at=done.missed_at)
-            if self._owns(schedule.topic):
+            if self._store.owns(schedule.topic):
                 ticks = Ticks(schedule.every, schedule.zone)
                 self._running[name] = _Running(schedule, definition.number, ticks, ticks.after(schedule.last))
         self._wake()
@@ -300,7 +307,7 @@ class Scheduler:
 
     async def _done(self, name: str, running: _Running, last: int, **more: int) -> None:
         """Note that everything up to a tick is done, also where others change the schedule at the same time."""
-        definitions = self._definitions()
+        definitions = self._store.definitions
         running.schedule = msgspec.structs.replace(running.schedule, last=last, **more)
         for _ in range(_TRIES):
             try:
