@@ -29,11 +29,12 @@ from solarwind.service.stream import Stream
 from solarwind.testing.contract import EngineContract
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 SOLARWIND: Any = typer.main.get_command(app)  # the command line, as typer makes it
 README, PYTHON, CLI = ROOT / "README.md", ROOT / "docs" / "PYTHON.md", ROOT / "docs" / "CLI.md"
 EFFECTS = ROOT / "docs" / "EFFECTS.md"
 GUARANTEES, FASTAPI = ROOT / "docs" / "GUARANTEES.md", ROOT / "docs" / "FASTAPI.md"
+COMING_FROM = sorted((ROOT / "docs" / "coming-from").glob("*.md"))
 A_PROGRAM_S = 240
 
 
@@ -65,7 +66,7 @@ def name_of(document: Path) -> str:
 
 def programs() -> Iterator[Any]:
     """Yield each block of Python that is a whole program, and the output that the document shows for it."""
-    for document in (README, PYTHON, EFFECTS):
+    for document in (README, PYTHON, EFFECTS, *COMING_FROM):
         all_blocks = [*blocks(document), Block("", "", 0)]
         for block, following in pairwise(all_blocks):
             if block.language == "python" and following.language == "text" and is_program(block):
@@ -106,6 +107,21 @@ def test_all_whole_programs_of_the_manual_are_run() -> None:
     whole = [block for block in blocks(PYTHON) if block.language == "python" and is_program(block)]
     shown = [each for each in programs() if each.id.startswith("PYTHON.md")]
     assert len(shown) == len(whole) - 1 >= 7
+
+
+@pytest.mark.parametrize("document", COMING_FROM, ids=name_of)
+def test_a_page_for_those_who_come_from_elsewhere_has_its_table_and_programs(document: Path) -> None:
+    """Its programs are run above, but that of flightjs.md, which `server/test_flightjs.py` runs beside its page."""
+    whole = [block for block in blocks(document) if block.language == "python" and is_program(block)]
+    shown = [each for each in programs() if each.id.startswith(f"{document.name}:")]
+    if document.name == "README.md":
+        others = {other.name for other in COMING_FROM} - {document.name}
+        assert set(re.findall(r"\]\(([\w-]+\.md)\)", prose(document))) == others
+    else:
+        assert "| what you do there | what you do here | how large the change is |" in prose(document)
+        assert len(shown) == len(whole) - (document.name == "flightjs.md")
+        assert whole
+        assert all(len([line for line in block.text.splitlines() if line.strip()]) <= 32 for block in whole)
 
 
 @pytest.mark.long
@@ -282,7 +298,7 @@ def members_by_class() -> dict[str, set[str]]:
 
 
 def command_lines() -> Iterator[Any]:
-    for document in (README, CLI, EFFECTS, ROOT / "docs" / "SECURITY.md"):
+    for document in (README, CLI, EFFECTS, ROOT / "docs" / "SECURITY.md", *COMING_FROM):
         for block in blocks(document):
             for line in block.text.splitlines() if block.language == "sh" else ():
                 if line.startswith("solarwind "):
