@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from solarwind import NotFound, SolarWind
 from solarwind.batch import make_id, read_id
-from solarwind.cluster import id_index, log, positions, store, tracing
+from solarwind.cluster import id_index, log, noted, positions, store, tracing
 from solarwind.cluster.copying import NatsEnd
 from solarwind.cluster.session import Session
 from solarwind.copying import copy
@@ -18,6 +19,7 @@ from solarwind.event import Cause
 from solarwind.records import Trace
 from solarwind.store.offline import OfflineStore
 from solarwind.testing.contract import on_loop, until
+from solarwind.testing.rules.place import refused
 
 from .place import NatsPlace
 from .processes import one_of_each
@@ -34,9 +36,11 @@ def place(server: NatsServer) -> Iterator[NatsPlace]:
 
 @pytest.fixture
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The index is written down all the time, in windows of a ms; few messages lie between two notes."""
+    """The index is written down all the time, in windows of a ms, what was noted for few events
+    together; few messages lie between two notes."""
     monkeypatch.setattr(id_index, "WINDOW_BITS", 0)
     monkeypatch.setattr(log, "PURGE_AFTER", 3)
+    monkeypatch.setattr(noted, "NOTES_OF", 8)
     monkeypatch.setattr(positions, "NOTE_MESSAGES", 4)
     monkeypatch.setattr(positions, "READ_MESSAGES", 4)
 
@@ -83,29 +87,37 @@ def tree(number: int) -> list[Any]:
     return [number, sorted([[number, [[number, []]]], [-number, [[-number, []]]]])]
 
 
+async def cost(asked: list[str], ask: Callable[[], Awaitable[object]]) -> int:
+    """Return how many messages a question takes: the least of several, for what goes on besides is counted, too."""
+    counts = []
+    for _ in range(5):
+        asked.clear()
+        await ask()
+        counts.append(len(asked))
+    return min(counts)
+
+
 @on_loop
 async def test_many_unrelated_events_do_not_make_a_trace_dearer(
     place: NatsPlace, often: None, asked: list[str]
 ) -> None:
     wind = place.open()
     chain(wind)
+
+    async def trace(number: int, root: str) -> None:
+        assert payloads(await wind.trace(root)) == tree(number)
+
     async with wind:
         roots = [await wind.fire("a", 1), await wind.fire("a", 2, id="given")]
         await wind.settled(60)
         costs: list[list[int]] = []
         for _ in range(3):
-            costs.append([])
-            for number, root in enumerate(roots, 1):
-                asked.clear()
-                assert payloads(await wind.trace(root)) == tree(number)
-                costs[-1].append(len(asked))
+            costs.append([await cost(asked, partial(trace, *each)) for each in enumerate(roots, 1)])
             for number in range(10, 70):
                 await wind.fire("a", number)
             await wind.settled(60)
         for before, after in zip(*costs[1:], strict=True):
-            from collections import Counter
-
-            assert after <= before + 10, "\n".join(f"{v} {k}" for k, v in Counter(asked).items())
+            assert after <= before + 10
 
 
 @on_loop
@@ -114,22 +126,22 @@ async def test_an_event_is_found_by_its_id_in_few_messages_and_one_that_is_nowhe
 ) -> None:
     monkeypatch.setattr(tracing, "_NEAR", {"batch": 1})
     async with place.open() as wind:
+
+        async def find(number: int) -> None:
+            assert (await wind.event("T", ids[number])).event.payload == number
+
         wind.topic("T", keep=3600)
         ids = [await wind.fire("T", number) for number in range(150)]
         made = [read_id(id) for id in ids]
         await wind.topics()
         for at in (0, 1, 70, 148, 149):
-            asked.clear()
-            assert (await wind.event("T", ids[at])).event.payload == at
-            assert len(asked) <= 60
+            assert await cost(asked, partial(find, at)) <= 60
         for at in (0, 70, 149):
             its = made[at]
             assert its is not None
             for time, number in ((its.time_ns + 10**15, its.sequence), (its.time_ns, its.sequence + 10_000)):
-                asked.clear()
-                with pytest.raises(NotFound):
-                    await wind.trace(make_id(time, its.producer, number))
-                assert len(asked) <= 30
+                nowhere = make_id(time, its.producer, number)
+                assert await cost(asked, lambda id=nowhere: refused(wind.trace(id), NotFound)) <= 30
 
 
 @on_loop
