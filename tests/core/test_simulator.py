@@ -118,18 +118,17 @@ def _forget_changes_in_recovery(monkeypatch: pytest.MonkeyPatch) -> None:
         self: Dispatcher,
         snapshots: Iterable[Snapshot],
         changes: Iterable[Change],
-        *,
-        clean: bool,
         genuine: Any = Dispatcher.recover,
+        **more: Any,
     ) -> None:
-        genuine(self, snapshots, list(changes)[:-1], clean=clean)
+        genuine(self, snapshots, list(changes)[:-1], **more)
 
     monkeypatch.setattr(Dispatcher, "recover", recover)
 
 
 def _forget_what_is_suspect(monkeypatch: pytest.MonkeyPatch) -> None:
-    def recover(self: Dispatcher, *args: Any, clean: bool, genuine: Any = Dispatcher.recover) -> None:
-        genuine(self, *args, clean=clean)
+    def recover(self: Dispatcher, *args: Any, genuine: Any = Dispatcher.recover, **more: Any) -> None:
+        genuine(self, *args, **more)
         for topic in self.topics.values():
             for purpose in topic.purposes.values():
                 purpose.main.suspects = Spans()

@@ -12,7 +12,8 @@ CLOUDEVENTS = ("application/cloudevents+json", "application/cloudevents-batch+js
 @schemathesis.hook
 def before_call(context: Any, case: Any, kwargs: Any) -> None:
     """Adapt a request: nobody waits for events that do not come, a CloudEvent's type is the topic that it is sent to,
-    and a webhook is at an address that may be, on a topic where nothing is fired."""
+    a webhook is at an address that may be, on a topic where nothing is fired, and a schedule is one that is
+    there, and so is a delayed event."""
     body = case.body
     if case.operation.path.endswith("/take") and isinstance(body, dict) and type(body.get("wait")) in (int, float):
         body["wait"] = min(body["wait"], 0.001)
@@ -20,6 +21,10 @@ def before_call(context: Any, case: Any, kwargs: Any) -> None:
         for event in body if isinstance(body, list) else [body]:
             if isinstance(event, dict) and isinstance(event.get("type"), str):
                 event["type"] = case.path_parameters["topic"]
+    if case.operation.path.startswith("/v1/schedules/"):
+        case.path_parameters["name"] = "daily" if case.method != "DELETE" else "removed"
+    if case.operation.path.endswith("/delayed/{id}") and case.method == "GET":
+        case.path_parameters |= {"topic": "T", "id": "later"}
     if case.method == "PUT" and isinstance(body, dict) and str(body.get("url")).startswith(("http://", "https://")):
         body["url"], body["handshake"] = "http://127.0.0.1:9/hook", False
         case.path_parameters["topic"] = "silent"

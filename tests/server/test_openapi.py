@@ -26,8 +26,8 @@ MAX_S = 800
 EXAMPLES = 8
 
 # Where what fits the description may still be refused for what it means: a time that is no day, a token said twice,
-# an id beside a CloudEvent that has one, a URL, a retry. And the WebSocket is no request.
-MEANT = ("/events", "/take", "/settle", "/replay", "/webhooks/{name}", "/v1/connect")
+# an id beside a CloudEvent that has one, a URL, a retry, the ticks of a schedule. And the WebSocket is no request.
+MEANT = ("/events", "/take", "/settle", "/replay", "/webhooks/{name}", "/schedules/{name}", "/v1/connect")
 
 CONFIG = """
 seed = 1
@@ -72,6 +72,9 @@ async def prepare(doors: Doors) -> None:
     await doors.fire("\n".join(map(str, range(20))), NDJSON)
     await doors.settle(await doors.take("p", max=10), "reject", "p")
     await doors.settle(await doors.take("p", max=2), "done", "p")
+    await doors.fire(b"1", id="later", after="1d")
+    for name in ("daily", "removed"):
+        await doors.ask("PUT", f"/v1/topics/T/schedules/{name}", {"every": "1d"}, 204)
 
 
 @pytest.mark.long

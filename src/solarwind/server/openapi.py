@@ -14,11 +14,11 @@ from starlette.types import Receive, Scope, Send
 from . import cloudevents
 from .call import JSON_TYPE, PROBLEM_TYPE
 from .endpoint import Endpoint
-from .schemas import ID, PURPOSE, TOPIC, Schema
+from .schemas import ID, PURPOSE, SCHEDULE, TOPIC, Schema
 
 _PIECE_BYTES = 16 << 10
 _COMPONENTS = "#/components/schemas/{name}"
-_PATH = {"topic": TOPIC, "purpose": PURPOSE, "name": TOPIC, "id": ID}  # a webhook's name is as a topic's
+_PATH = {"topic": TOPIC, "purpose": PURPOSE, "name": TOPIC, "id": ID}
 _RIGHTS = {
     "fire": "Needs the right to fire on the topic.",
     "listen": "Needs the right to listen to the topic for the purpose.",
@@ -110,9 +110,15 @@ def _success(each: Endpoint, refs: dict[str, Schema]) -> Schema:
     return {"description": each.summary, "content": {JSON_TYPE: {"schema": refs[_key(each.answer)]}}}
 
 
+def _path_schema(path: str, name: str) -> Schema:
+    """Return the schema of a part of a path: the one called name is a schedule's, or a webhook's, which is as a
+    topic's."""
+    return SCHEDULE if name == "name" and "/schedules/" in path else _PATH[name]
+
+
 def _parameters(each: Endpoint, components: dict[str, Schema]) -> list[Schema]:
     found = [
-        {"name": name, "in": "path", "required": True, "schema": _PATH[name]}
+        {"name": name, "in": "path", "required": True, "schema": _path_schema(each.path, name)}
         for name in re.findall(r"\{(\w+)\}", each.path)
     ]
     if each.query is not None:

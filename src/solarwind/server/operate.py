@@ -61,6 +61,8 @@ _FIELDS: dict[str, tuple[Any, Callable[[Any, str], Any]]] = {
     "missed": (Literal["skip", "once"], _same),
 }
 
+_NULL: Any = msgspec.field(default_factory=partial(msgspec.Raw, b"null"))
+
 # For a body with ids: exactly one of both.
 _EITHER = Meta(
     extra_json_schema={
@@ -93,7 +95,7 @@ class _Arguments:
         if kind.name == "ids":
             return ((name, list[Id] | None, None), ("all", bool, False))
         default = (self.operation.defaults[name],) if name in self.operation.defaults else ()
-        return ((name, _field(kind)[0], *default),)
+        return ((name, _field(kind)[0], *((_NULL,) if kind.name == "payload" else default)),)
 
     async def read(self, call: Call) -> dict[str, Any]:
         """Return the arguments. Raise `BadPayload`, `BadArgument`, `BadName` and `TooLarge`."""

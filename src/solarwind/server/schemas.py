@@ -19,6 +19,7 @@ _PRINTABLE = r"^[^\p{C}\p{Z}](( |[^\p{C}\p{Z}])*[^\p{C}\p{Z}])?$"  # with no spa
 TOPIC: Schema = {"type": "string", "minLength": 1, "maxLength": 200, "pattern": _WORDS}
 PURPOSE: Schema = {"type": "string", "minLength": 1, "maxLength": 200, "pattern": _PRINTABLE}
 ID = PURPOSE
+SCHEDULE: Schema = PURPOSE | {"maxLength": 150}
 KEY: Schema = {"type": "string", "maxLength": 256, "description": "At most 256 bytes of UTF-8."}
 SINCE: Schema = {
     "description": "now, beginning, so long ago such as 2h, or a time from 1970 on such as 2026-01-31T12:00:00Z.",
@@ -42,7 +43,7 @@ FIELD: Schema = {"type": "string", "maxLength": 200, "pattern": r"^\$(\.[A-Za-z0
 TopicName = Annotated[str, Meta(extra_json_schema=TOPIC)]
 PurposeName = Annotated[str, Meta(extra_json_schema=PURPOSE)]
 Id = Annotated[str, Meta(extra_json_schema=ID)]
-ScheduleName = Annotated[str, Meta(extra_json_schema=PURPOSE | {"maxLength": 150})]
+ScheduleName = Annotated[str, Meta(extra_json_schema=SCHEDULE)]
 EventKey = Annotated[str, Meta(extra_json_schema=KEY)]
 SinceText = Annotated[str, Meta(extra_json_schema=SINCE)]
 DueTime = Annotated[str, Meta(extra_json_schema=DUE)]
