@@ -38,7 +38,8 @@ class Lives:
         """Return (life, id, attempt) of each call of a handler, in order."""
         if not self.handled_file.exists():
             return []
-        lines = (line.rsplit(" ", 1) for line in self.handled_file.read_text().splitlines())
+        whole = (line[:-2] for line in self.handled_file.read_text().splitlines() if line.endswith(" ."))
+        lines = (line.rsplit(" ", 1) for line in whole)
         return [(int(head.split(" ", 1)[0]), head.split(" ", 1)[1], int(attempt)) for head, attempt in lines]
 
     def complaints(self) -> str:

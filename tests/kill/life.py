@@ -9,7 +9,8 @@ It says on its standard output, line by line and at once, what it was promised:
     cancelling ID...    it is about to take these back
     cancelled ID...     `cancel` took these back
 
-and its handlers append `NUMBER ID ATTEMPT` to the file HANDLED, in one write each.
+and its handlers append the line `NUMBER ID ATTEMPT .` to the file HANDLED, in one write each. One that is killed in
+the middle of it leaves a line without the end.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class Life:
         self._file = os.open(handled, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
 
     def note(self, event: Event) -> None:
-        os.write(self._file, f"{self.number} {event.id} {event.attempt}\n".encode())
+        os.write(self._file, f"\n{self.number} {event.id} {event.attempt} .".encode())
         self.handled.append(event.id)
 
     async def fire_and_handle(self) -> None:
