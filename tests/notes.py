@@ -1,4 +1,8 @@
-"""What a process notes in a file, read while it goes on."""
+"""What a process notes in a file, read while it goes on.
+
+A line ends with " .", and begins with a new line: one whose process was killed in the middle of it is passed over, and
+does not spoil the next.
+"""
 
 from __future__ import annotations
 
@@ -21,5 +25,5 @@ class Notes:
             whole, end, _ = file.read().rpartition("\n")
         if end:
             self._read += len(whole.encode()) + 1
-            self._lines += whole.split("\n")
+            self._lines += [line[:-2] for line in whole.split("\n") if line.endswith(" .")]
         return self._lines

@@ -29,7 +29,7 @@ class Life:
         self._file = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
 
     def note(self, *words: object) -> None:
-        os.write(self._file, (" ".join(map(str, words)) + "\n").encode())
+        os.write(self._file, f"\n{' '.join(map(str, words))} .\n".encode())
 
     async def produce(self) -> None:
         """Fire [name, number] with one of some keys, at a pace, until told to stop; note how many are accepted."""
