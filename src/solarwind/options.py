@@ -8,12 +8,14 @@ from datetime import UTC, datetime, timedelta
 from inspect import isawaitable
 from typing import Any
 
+import msgspec
+
 from .engine.base import Since
-from .errors import BadArgument
+from .errors import BadArgument, BadPayload
 from .failure import MAX_SECONDS, in_seconds
 from .loops import forget
 from .names import check_id, shown
-from .payload import check_grammar, is_json
+from .payload import check_grammar, is_json, json_fault
 from .schedule import Ticks
 
 MAX_COUNT = 1_000_000_000
@@ -77,7 +79,10 @@ def check_ticks(arguments: Mapping[str, Any]) -> None:
     """Raise `BadArgument` for a schedule that has no ticks, and `BadPayload` where its payload is no JSON."""
     Ticks(arguments["every"], arguments["zone"])
     if is_json(arguments["content"]):
-        check_grammar(arguments["payload"])
+        try:
+            check_grammar(arguments["payload"])
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            raise BadPayload(json_fault(arguments["payload"], error)) from None
 
 
 def _is_before(one: Since, other: Since) -> bool:

@@ -230,5 +230,5 @@ _TEXTS: dict[str, Callable[[str, str], Any]] = {
     "keep": _keep,
     "keep_bytes": _keep_bytes,
     "share": _share,
-    "payload": lambda text, name: text.encode(),
+    "payload": lambda text, name: text.encode(errors="surrogateescape"),  # bytes as the shell gave them
 }

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from ...errors import BadArgument, BadName, ConflictError, NotFound, TooLarge
+from ...errors import BadArgument, BadName, BadPayload, ConflictError, NotFound, TooLarge
 from ...event import Cause, Event
+from ...operations import Internal
 from ...wind import SolarWind
 from ..clock import FakeClock
 from .place import Place, a_while, on_loop, refused, until
@@ -205,6 +206,9 @@ class ScheduleRules:
         with pytest.raises(TooLarge):
             wind.every("@daily", "T", "x" * 40_000)
         async with wind:
+            for payload in (b"", b"{x", b'"\xff"', b"[" * 10_000):
+                declared = Internal.declare_schedule(wind, "T", "s", "1d", payload=payload)
+                await refused(declared, BadPayload, "expected JSON")
             assert await wind.schedules() == []
             for ask in (
                 wind.schedule,
