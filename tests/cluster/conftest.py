@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from nats.aio.msg import Msg
+from nats.errors import NotJSMessageError
 
 from solarwind.cluster import session
+from solarwind.cluster.tail import Tail
 
 from .place import new_namespace
 from .servers import NatsCluster, NatsServer, remove
 from .wires import WiredCluster, missing
+
+LATE_S = 0.06
 
 T = TypeVar("T", NatsServer, NatsCluster, WiredCluster)
 
@@ -52,6 +59,20 @@ def namespace(request: pytest.FixtureRequest) -> Iterator[str]:
     for each in ("server", "cluster"):
         if each in request.fixturenames:
             asyncio.run(remove(request.getfixturevalue(each).urls, name))
+
+
+@pytest.fixture
+def late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is stored in a stream is read `LATE_S` after that, by whoever reads it on: what was accepted was not read by
+    then, as on a busy machine."""
+    message_came = Tail._message
+
+    async def later(self: Tail, consumer: str, message: Msg) -> None:
+        with suppress(NotJSMessageError):  # a heartbeat, or flow control
+            await asyncio.sleep(message.metadata.timestamp.timestamp() + LATE_S - time.time())
+        await message_came(self, consumer, message)
+
+    monkeypatch.setattr(Tail, "_message", later)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The contract over JetStream: on one node, and on three that replicate for each other."""
+"""The contract over JetStream: on one node, on one that is read late, and on three that replicate for each other."""
 
 from __future__ import annotations
 
@@ -13,6 +13,16 @@ from .servers import NatsCluster, NatsServer
 
 
 class TestOneNode(EngineContract):
+    @pytest.fixture
+    def place(self, server: NatsServer) -> Iterator[Place]:
+        place = NatsPlace(server)
+        yield place
+        place.close()
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("late")
+class TestOwnersThatReadLate(EngineContract):
     @pytest.fixture
     def place(self, server: NatsServer) -> Iterator[Place]:
         place = NatsPlace(server)

@@ -342,7 +342,7 @@ class NatsEngine(Running, Watched, ScheduleOperations):
     async def _partitions(self) -> list[int]:
         """Return the numbers of the partitions that are in use."""
         self._check_running()
-        return sorted(self._owners.records)
+        return await self._owners.known()
 
     async def _of_each(self, request: Request[R]) -> list[tuple[R, Owns]]:
         """Ask all owners."""

@@ -40,6 +40,7 @@ HELLO_S = 0.1  # that others have to say that they are there
 OTHERS_FIRST_S = 0.7  # that a partition is left to the process that should take it
 STEADY_S = 2.0  # without a process that joins or leaves, before partitions move for balance
 MOVE_S = 0.5  # between two such moves
+NEWS_S = 2.0  # that the bucket's leader has to say what is new
 
 
 class Record(msgspec.Struct):
@@ -291,6 +292,13 @@ class Owners:
             ) from None
         finally:
             self._awaited -= Counter([partition])
+
+    async def known(self) -> list[int]:
+        """Return the numbers of the partitions that are in use by now, whoever brought them into use; while the
+        bucket's leader does not answer, those that were last heard of."""
+        if self._tail is not None:
+            await asyncio.wait([self._tail.sync()], timeout=NEWS_S)
+        return sorted(self.records)
 
     def doubt(self, partition: int) -> None:
         """Ask the bucket's leader for the record of a partition: another process says something else about its

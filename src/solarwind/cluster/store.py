@@ -113,8 +113,6 @@ class JetStreamStore:
         self._trimming = asyncio.Lock()
         self._last_from: dict[str, int] = {}  # the last copy of each partition's: how far that one is
         self._now = 0
-        self._last_sync: asyncio.Task[None] | None = None  # under way, or the last one
-        self._next_sync: asyncio.Task[None] | None = None
         self._tasks = Tasks(lambda error: self.failed(error))
         self._closed = False
 
@@ -127,7 +125,7 @@ class JetStreamStore:
             info = await self._session.until_answered(
                 lambda: self._session.api(f"STREAM.INFO.{self._stream}"), "open a stream"
             )
-            self._created, last = str(info["created"]), int(info["state"]["last_seq"])
+            self._created, end = str(info["created"]), int(info["state"]["last_seq"])
             self._connection = self._session.connections
             written = await self._log.open(now, self._created, at_rest=self._at_rest, rightful=self.rightful)
         except Refusal as refusal:
@@ -146,15 +144,15 @@ class JetStreamStore:
         last = before.time if before is not None else 0
         self._now = max(now, last)
         await self._find_copies()
-        await self._begin(seen, last)
+        await self._begin(seen, end)
         known = [
             TopicRecord(name, notes.state.end, notes.state.keep_ns, notes.state.keep_bytes)
             for name, notes in self._topics.items()
         ]
         return Recovered(before is None or before.closed, last, known, written.snapshots, written.changes)
 
-    async def _begin(self, seen: int, last: int) -> None:
-        """Continue reading where the former owner was."""
+    async def _begin(self, seen: int, end: int) -> None:
+        """Continue reading where the former owner was, up to the sequence `end` before anything is handed out."""
         self._tail = Tail(
             self._session,
             self._stream,
@@ -167,7 +165,7 @@ class JetStreamStore:
         self._tail.begin()
         try:
             async with asyncio.timeout(CATCH_UP_S):
-                await self._tail.until(last)
+                await self._tail.until(end)
         except TimeoutError:
             pass
 
@@ -306,23 +304,12 @@ class JetStreamStore:
     async def synced(self) -> None:
         """Wait until all that is in the log by now has come. Callers that wait while a request is under way share the
         next one, and go on in the order in which they called."""
-        if self._next_sync is None:
-            self._next_sync = self._tasks.begin(self._sync(self._last_sync), f"the reading of {self._stream}")
-        await asyncio.shield(self._next_sync)
+        if self._tail is not None:
+            await asyncio.shield(self._tail.sync())
 
     async def forwarded(self) -> None:
         await self.forwarder.idle()
         await self.synced()
-
-    async def _sync(self, before: asyncio.Task[None] | None) -> None:
-        if before is not None and not before.done():
-            await asyncio.wait([before])
-        self._last_sync, self._next_sync = self._next_sync, None
-        last = await self._session.until_answered(
-            lambda: self._session.last_sequence(self._stream), f"ask stream {self._stream} how long it is"
-        )
-        if self._tail is not None:
-            await self._tail.until(last)
 
     # Commits ------------------------------------------------------------------------------------------
 

@@ -74,6 +74,8 @@ class Tail:
         self._failed = failed
         self._tasks = Tasks(failed)
         self._task: asyncio.Task[None] | None = None
+        self._last_sync: asyncio.Task[None] | None = None  # under way, or the last one
+        self._next_sync: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
         self._session.lost.append(self._broken.set)
@@ -85,6 +87,22 @@ class Tail:
             await self._tasks.end()
             self._task = None
         await self._drop()
+
+    def sync(self) -> asyncio.Task[None]:
+        """Return the task that ends once all that is in the stream by now has come. Callers while a request is under
+        way share the next one, and go on in the order in which they called."""
+        if self._next_sync is None:
+            self._next_sync = self._tasks.keep(self._sync(self._last_sync))
+        return self._next_sync
+
+    async def _sync(self, before: asyncio.Task[None] | None) -> None:
+        if before is not None and not before.done():
+            await asyncio.wait([before])
+        self._last_sync, self._next_sync = self._next_sync, None
+        last = await self._session.until_answered(
+            lambda: self._session.last_sequence(self._stream), f"ask stream {self._stream} how long it is"
+        )
+        await self.until(last)
 
     async def until(self, seq: int) -> None:
         """Wait until everything up to that sequence has come."""

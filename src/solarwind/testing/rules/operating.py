@@ -294,6 +294,7 @@ class OperatingRules:
             await wind.off(handle)
             await wind.off(other)
             await wind.fire("T")
+            await wind.statistics()  # whoever dispatches has read the event
             await clock.advance(9)
             assert said() == ["gone"]
             wind.on("T", purpose="back")(handle)
@@ -331,6 +332,7 @@ class OperatingRules:
             await clock.advance(5)
             await wind.off(second)
             await wind.fire("T")
+            await wind.statistics()  # whoever dispatches has read the event
             await clock.advance(25)
             lines = [each.getMessage() for each in caplog.records if "nobody is up" in each.getMessage()]
             assert [line.split("'")[1] for line in lines] == ["first", "second"]
