@@ -234,8 +234,8 @@ async def test_firing_goes_on_without_an_owner_and_who_asks_helps_out(server: Na
     url = server.url(namespace, streams=1)
     async with SolarWind(url) as asking:
         async with process(url, topics=["T"]) as first:
-            await asking.fire("T", 0)
-            await until(lambda: _pending(asking, 0))
+            id = await asking.fire("T", 0)
+            await until(lambda: _is_settled(asking, id))
             await first.kill()
         begun = monotonic()
         await asking.fire_many("T", range(1, 100))
@@ -247,6 +247,11 @@ async def test_firing_goes_on_without_an_owner_and_who_asks_helps_out(server: Na
             await until(lambda: _is(asking, {str(second.pid): 1}), "the one that helped out to hand over")
             await until(lambda: len(second.handled()) == 99)
             await until(lambda: _pending(asking, 0))
+
+
+async def _is_settled(wind: SolarWind, id: str) -> bool:
+    """Return whether that is committed: counts are ahead of commits."""
+    return [each.state for each in (await wind.event("T", id)).outcomes] == ["settled"]
 
 
 async def _pending(wind: SolarWind, number: int) -> bool:

@@ -581,6 +581,7 @@ async def test_what_somebody_writes_into_the_bucket_is_made_right_or_not_taken(
             await put(server, f"{bucket}.{key}", data)
             await wind.fire("T", number)
             await until(lambda number=number: number in handled)
+            await wind.settled(60)  # and committed, before the partition is taken away again
         assert handled == list(range(6))
         assert [each.partition for each in await wind.owners()] == [0]
         lines = len(said(caplog))

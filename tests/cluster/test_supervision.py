@@ -53,7 +53,7 @@ STEPS: list[tuple[type, str]] = [
     (JetStreamStore, "_receive"),
     (JetStreamStore, "look"),
     (JetStreamStore, "commit"),
-    (JetStreamStore, "_sync"),
+    (Tail, "_sync"),
     (JetStreamStore, "_purge"),
     (JetStreamStore, "confirm_ownership"),
     (_Copier, "_copy"),
@@ -167,7 +167,7 @@ async def test_a_background_task_that_raises_is_logged_and_all_purposes_go_on(
                     await asyncio.wait_for(
                         winds[0].engine.submit(events(first, 1, first=0, ids=[uuid4().hex], due=[1])), 2.0
                     )
-                if step in ("JetStreamStore._sync", "Trimmer._trim"):
+                if step in ("Tail._sync", "Trimmer._trim"):
                     winds[1].topic(first, keep=60)
                     await winds[1].statistics()
             except (Unavailable, Broken, TimeoutError):

@@ -92,16 +92,19 @@ class Tail:
         """Return the task that ends once all that is in the stream by now has come. Callers while a request is under
         way share the next one, and go on in the order in which they called."""
         if self._next_sync is None:
-            self._next_sync = self._tasks.keep(self._sync(self._last_sync))
+            self._next_sync = self._tasks.spawn(self._sync(self._last_sync), f"the reading of {self._stream}")
         return self._next_sync
 
     async def _sync(self, before: asyncio.Task[None] | None) -> None:
         if before is not None and not before.done():
             await asyncio.wait([before])
         self._last_sync, self._next_sync = self._next_sync, None
-        last = await self._session.until_answered(
-            lambda: self._session.last_sequence(self._stream), f"ask stream {self._stream} how long it is"
-        )
+        try:
+            last = await self._session.until_answered(
+                lambda: self._session.last_sequence(self._stream), f"ask stream {self._stream} how long it is"
+            )
+        except (Refusal, SolarWindError):
+            return  # whoever reads it on notices that it is gone, or that the connection is over
         await self.until(last)
 
     async def until(self, seq: int) -> None:
