@@ -14,13 +14,15 @@ from nats.aio.msg import Msg
 from nats.errors import NotJSMessageError
 
 from solarwind.cluster import session
+from solarwind.cluster.channel import Channel
+from solarwind.cluster.link import MemoryLink, _Back
 from solarwind.cluster.tail import Tail
 
 from .place import new_namespace
 from .servers import NatsCluster, NatsServer, remove
 from .wires import WiredCluster, missing
 
-LATE_S = 0.06
+LATE_S, ON_ITS_WAY_S = 0.06, 0.02
 
 T = TypeVar("T", NatsServer, NatsCluster, WiredCluster)
 
@@ -73,6 +75,35 @@ def late(monkeypatch: pytest.MonkeyPatch) -> None:
         await message_came(self, consumer, message)
 
     monkeypatch.setattr(Tail, "_message", later)
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a process and the owner within it say to each other comes `ON_ITS_WAY_S` later, and so does what NATS
+    answers: what was sent did not come by then."""
+
+    class SlowLoop:
+        def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+            self._loop = loop
+
+        def call_soon(self, call: Callable[..., object], *args: object) -> object:
+            return self._loop.call_later(ON_ITS_WAY_S, call, *args)
+
+    for kind in (MemoryLink, _Back):
+        make = kind.__init__
+
+        def made(self: Any, *args: Any, make: Any = make) -> None:
+            make(self, *args)
+            self._loop = SlowLoop(asyncio.get_running_loop())
+
+        monkeypatch.setattr(kind, "__init__", made)
+
+    answer = Channel._answer
+    monkeypatch.setattr(
+        Channel,
+        "_answer",
+        lambda self, *args: asyncio.get_running_loop().call_later(ON_ITS_WAY_S, answer, self, *args),
+    )
 
 
 @pytest.fixture

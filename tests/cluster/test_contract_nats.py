@@ -1,4 +1,4 @@
-"""The contract over JetStream: on one node, on one that is read late, and on three that replicate for each other."""
+"""The contract over JetStream: on one node, on one that is late, and on three that replicate for each other."""
 
 from __future__ import annotations
 
@@ -23,6 +23,16 @@ class TestOneNode(EngineContract):
 @pytest.mark.long
 @pytest.mark.usefixtures("late")
 class TestOwnersThatReadLate(EngineContract):
+    @pytest.fixture
+    def place(self, server: NatsServer) -> Iterator[Place]:
+        place = NatsPlace(server)
+        yield place
+        place.close()
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("slow")
+class TestSlowLinks(EngineContract):
     @pytest.fixture
     def place(self, server: NatsServer) -> Iterator[Place]:
         place = NatsPlace(server)

@@ -116,6 +116,7 @@ class Consumer:
         self._timer: asyncio.TimerHandle | None = None
         self._beat: Timer | None = None
         self._handled = 0  # since the last progress, and reported
+        self._is_leaving = False
         self._over = False  # nothing is reported any more
         self._period = min(PROGRESS_S, join.lease_ns / 4e9)
         self._in_doubt = in_doubt(engine, join)
@@ -138,9 +139,12 @@ class Consumer:
         work = Work(offer, deque(offer.picks))
         if self._in_doubt.works:
             self._in_doubt.hold(self, work)
+        self._active.append(work)
+        if self._is_leaving:  # it was on its way already
+            self._give_back(work)
+            return
         if work.todo:
             self._queue.append(work)
-        self._active.append(work)
         if self._timer is None:
             self._renew_certainty()
             self._timer = asyncio.get_running_loop().call_later(self._period, self._progress)
@@ -231,12 +235,16 @@ class Consumer:
             self._queue.append(work)  # another found nothing left in it, and then its batch came back in parts
 
     def give_back(self) -> None:
-        """Give back everything that was not started."""
+        """Give back everything that was not started, and what still comes."""
+        self._is_leaving = True
         for work in list(self._active):
-            self._report(work, work.withdraw())
-            if not work.running:
-                self._active.remove(work)
+            self._give_back(work)
         self._queue.clear()
+
+    def _give_back(self, work: Work) -> None:
+        self._report(work, work.withdraw())
+        if not work.running:
+            self._active.remove(work)
 
     def stop_reports(self) -> None:
         """Report what is done so far, and nothing from here on."""

@@ -68,10 +68,11 @@ class TimingRules:
         begun = datetime.now(UTC)
         async with wind:
             id = await wind.fire("T", "far", after="7d")
-            await wind.fire("T", "later", after=timedelta(seconds=0.3))
-            await wind.fire("T", "at", at=datetime.now(UTC) + timedelta(seconds=0.2), key="k")
             await wind.fire("T", "now")
-            assert await count_of(wind) == (1, 3)
+            assert await count_of(wind) == (1, 1)
+            await until(lambda: seen)
+            await wind.fire("T", "at", at=datetime.now(UTC) + timedelta(seconds=0.2), key="k")
+            await wind.fire("T", "later", after=timedelta(seconds=0.3))
             await until(lambda: len(seen) == 3)
             await wind.settled(60)
             assert [event.payload for event in seen] == ["now", "at", "later"]
@@ -123,7 +124,7 @@ class TimingRules:
             for receipt in both:
                 assert await receipt == "a"
             assert await wind.fire("T", "third", id="a", after="1h") == "a"
-            assert await count_of(wind) == (0, 1)
+            assert sum(await count_of(wind)) == 1
             await until(lambda: seen == ["first"])
             assert await wind.fire("T", "fourth", id="a", after=0) == "a"
             assert await wind.fire("T", "fifth", id="a") == "a"
@@ -231,6 +232,7 @@ class TimingRules:
     @on_loop
     async def test_delayed_events_outlive_a_restart(self, place: Place) -> None:
         wind = place.open()
+        wind.topic("T", keep=3600)
         async with wind:
             await wind.fire("T", 1, after="1h")
             await wind.fire("T", 2, after=0.2)
