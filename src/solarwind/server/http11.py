@@ -80,6 +80,7 @@ class Http11(asyncio.Protocol):
         self._empty_bytes = 0  # of empty lines since the last request
         self._refused = False
         self._closing = False  # after the answer that is under way
+        self._is_chunked = False  # the answer that is under way
         self._over = False  # it is something else by now
         self._paused = False  # reading
         self._pipelined = False  # the next request came before the answer to this one
@@ -345,10 +346,15 @@ class Http11(asyncio.Protocol):
         more = [(b"connection", b"close")] if self._closing else []
         reason = HTTPStatus(status).phrase.encode()
         said = [(b"date", self._port.date), *headers, *more]
+        self._is_chunked = False
         return self._conn.send(h11.Response(status_code=status, headers=said, reason=reason))
 
     def part(self, data: bytes) -> bytes:
-        return self._conn.send(h11.Data(data=data))
+        if self._is_chunked and data:  # as those before: h11 takes longer than all the rest of writing it
+            return b"%x\r\n%b\r\n" % (len(data), data)
+        sent = self._conn.send(h11.Data(data=data))
+        self._is_chunked = len(sent) > len(data)
+        return sent
 
     def complete(self, last: bytes) -> None:
         """Finish the answer to the request, with these as its last bytes."""
