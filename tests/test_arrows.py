@@ -64,7 +64,8 @@ ARROWS = {
     "cluster": FOUNDATION | {"core", "store", "records", "wire", "engine", "operations", "peer", "cluster"},
     "copying": FOUNDATION | {"core", "store", "urls", "cluster.copying"},
     "service": FOUNDATION | {"core", "loops", "options", "engine.base", "engine.clock", "plugins", "service"},
-    "outbox": FOUNDATION | {"engine.backoff", "engine.base", "engine.tasks", "loops", "outbox", "service", "urls"},
+    "outbox": FOUNDATION
+    | {"engine.backoff", "engine.base", "engine.tasks", "loops", "operations", "outbox", "service", "urls"},
     "loops": {"errors"},
     "shutdown": set(),
     "options": {"engine.base", "errors", "failure", "loops", "names", "payload", "schedule"},

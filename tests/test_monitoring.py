@@ -177,6 +177,7 @@ CASES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     ),
     "SolarWindDelayedStuck": ({point("delayed events stuck"): YES}, {point("delayed events stuck"): NO}),
     "SolarWindClock": ({point("clock"): YES}, {point("clock"): NO}),
+    "SolarWindOutbox": ({point("outbox"): YES}, {point("outbox"): NO}),
     "SolarWindNobodyUp": ({states("nobody up"): YES}, {states("nobody up"): NO, states("running"): YES}),
     "SolarWindFailing": ({states("failing"): YES}, {states("failing"): NO, states("running"): YES}),
     "SolarWindOldestTooOld": (

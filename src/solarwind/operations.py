@@ -504,6 +504,7 @@ class Internal(Operator):
     )
     idle = Operation(Operations.idle, right="own", to="engine", repeat="always")
     left = Operation(Operations.left, right="own", to="engine", repeat="question")
+    note_relay = Operation(Operations.note_relay, right="relay", to="engine")
     watch = Operation(Operations.watch, right="watch", to="engine", repeat="always")
 
 

@@ -21,6 +21,7 @@ from sampling import some
 from server.serving import Serving
 from solarwind import BadArgument, Cause, Event, Limits, NotFound, Retry, SolarWind
 from solarwind.outbox import database as tables
+from solarwind.outbox import relay as relays
 from solarwind.outbox.postgres import CLAIM, PostgresLane
 from solarwind.outbox.relay import Relay
 from solarwind.testing.contract import on_loop, until
@@ -351,6 +352,88 @@ async def test_what_the_dispatcher_refuses_is_put_aside_and_holds_up_nobody(
         await until(lambda: pending(database) == 0, "nothing pending")
         await until(lambda: len(got) == 1, "the large one")
     assert len(tables.status(database).refused) == 3
+
+
+@pytest.mark.parametrize("database", some(["sqlite"], ["sqlite", "postgresql"]), indirect=True)
+@on_loop
+async def test_the_dispatcher_knows_of_a_relay_in_trouble_until_that_stops(
+    database: str, serving: Callable[..., Serving]
+) -> None:
+    server = serving()
+    await server.start()
+    relay, wind = SolarWind(server.url), SolarWind(server.url)
+    relay.relay(database)
+    with closing(connect(database)) as connection:
+        connection.execute("INSERT INTO solarwind_outbox (id, topic, payload) VALUES ('bad', 'a..b', '1')")
+        connection.commit()
+
+    async def is_said() -> bool:
+        return [each.kind for each in await wind.attention()] == ["outbox"]
+
+    async with wind:
+        async with relay:
+            await until(is_said, "it to be said")
+        assert not await wind.attention()
+
+
+@on_loop
+async def test_a_relay_that_is_behind_needs_a_person_until_it_is_not(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relays, "TELL_S", 0.01)
+    monkeypatch.setattr(relays, "ACCEPT_S", 0.01)
+    wind = SolarWind("memory://")
+    wind.relay(database)
+    with closing(connect(database)) as connection:
+        past = "strftime('%s', 'now') - 1210" if database.startswith("sqlite") else "now() - interval '1210 seconds'"
+        payload = "X'31'" if database.startswith("sqlite") else "'1'"
+        connection.execute(
+            f"INSERT INTO solarwind_outbox (id, topic, payload, at) VALUES ('a', 't', {payload}, {past})"
+        )
+        connection.commit()
+
+    async def texts() -> list[str]:
+        return [each.text for each in await wind.attention()]
+
+    async def is_said() -> bool:
+        return any("is 20 minutes behind" in text for text in await texts())
+
+    async def is_well() -> bool:
+        return not await texts()
+
+    with monkeypatch.context() as stuck:
+        stuck.setattr(wind.engine, "submit", lambda batch: asyncio.get_running_loop().create_future())
+        stuck.setattr(wind.engine, "withdraw", lambda submitted: True)
+        await wind.start()
+        await until(is_said, "it to be said")
+    await until(is_well, "it to be well")
+    assert pending(database) == 0
+    await wind.stop()
+
+
+@on_loop
+async def test_a_database_out_of_reach_needs_a_person_until_it_is_back(postgres: Postgres) -> None:
+    url = postgres.new()
+    tables.init(url)
+    wind = SolarWind("memory://")
+    wind.relay(url)
+
+    async def urgencies() -> list[str]:
+        return [each.urgency for each in await wind.attention() if each.error]
+
+    async def is_said() -> bool:
+        return await urgencies() == ["high"]
+
+    async def is_well() -> bool:
+        return not await urgencies()
+
+    async with wind:
+        postgres.stop()
+        try:
+            await until(is_said, "it to be said")
+        finally:
+            postgres.start()
+        await until(is_well, "it to be well")
 
 
 @on_loop

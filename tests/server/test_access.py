@@ -68,6 +68,8 @@ class Bearer(NamedTuple):
             return self.watch or self.watch_payloads or self.admin
         if right == "fire":
             return bool({TOPIC, ANY} & {*self.fire})
+        if right == "relay":
+            return bool(self.fire)
         assert right == "listen"
         return bool({(topic, purpose) for topic in (TOPIC, ANY) for purpose in (PURPOSE, ANY)} & {*self.listen})
 
@@ -164,7 +166,7 @@ OTHERS: dict[tuple[str, str], str] = {
 # What changes nothing may be asked by who may watch, and all else by operators only. So it is of any operation to come;
 # `idle` and `left` may besides be asked about purposes that the connection has instances of.
 CALLS = {name: "watch" if each.repeat == "question" else "admin" for name, each in OPERATIONS.items()}
-CALLS |= {"idle": "own", "left": "own", "watch": "watch", "declare_schedule": "fire"}
+CALLS |= {"idle": "own", "left": "own", "watch": "watch", "declare_schedule": "fire", "note_relay": "relay"}
 DOORS = OTHERS | {
     (each.http.method, each.http.path): CALLS[name] for name, each in OPERATIONS.items() if each.http is not None
 }
@@ -291,6 +293,8 @@ GIVEN = {
     "since": "now",
     "name": "no such schedule",
     "every": "1d",
+    "database": "sqlite:///shop.db",
+    "process": "shop/42",
 }
 ARGUMENTS: dict[str, dict[str, Any]] = {
     name: {each: GIVEN[each] for each in operation.message.__struct_fields__ if each in GIVEN}

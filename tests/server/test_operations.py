@@ -303,7 +303,7 @@ def test_arguments_arrive_as_they_were_given(name: str) -> None:
     if operation is None or operation.file is not None:
         return
     given = {"topic": "T", "purpose": "p", "id": "i", "ids": ["i"], "purposes": [("T", "p")]}
-    given |= {"name": "s", "every": "1d"}
+    given |= {"name": "s", "every": "1d", "database": "sqlite:///shop.db", "process": "shop/42"}
     request = operation.request({each: given[each] for each in operation.kinds if each in given})
     packed = msgspec.msgpack.encode(operation.pack(request))
     assert operation.unpack(operation.read(msgspec.Raw(packed))) == request

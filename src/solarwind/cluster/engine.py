@@ -519,6 +519,11 @@ class NatsEngine(Running, Watched, ScheduleOperations):
         found = await asyncio.gather(*map(one, await self._partitions()))
         return sorted_attention(each for some in found for each in some)[:limit]
 
+    async def _note_relay(self, **given: Any) -> None:
+        """Tell one owner, which names it among what needs a person."""
+        for partition in (await self._partitions())[:1]:
+            await Internal.note_relay(await self._client(partition), **given)
+
     async def _read_audit(self, after: str | None, limit: int) -> Page[AuditEntry]:
         """Read it from the bucket: it needs no owner."""
         return await audit.read(self.definitions, after, limit)
@@ -545,6 +550,7 @@ _BY_ITSELF: dict[str, Callable[..., Coroutine[Any, Any, Any]]] = {
     "delayed": NatsEngine._delayed,
     "idle": NatsEngine._idle,
     "left": NatsEngine._left,
+    "note_relay": NatsEngine._note_relay,
     **{name: getattr(NatsEngine, name) for name in OF_SCHEDULES},
     "trace": NatsEngine._trace,
     "backup": NatsEngine._backup,

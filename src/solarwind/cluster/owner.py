@@ -42,7 +42,7 @@ class FullRights:
 
     name = ""
 
-    def check_fire(self, topic: str) -> None:
+    def check_fire(self, topic: str | None) -> None:
         """Allow it."""
 
     def check_listen(self, topic: str, purpose: str) -> None:

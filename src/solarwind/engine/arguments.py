@@ -137,6 +137,12 @@ def _count(value: Any, name: str, maximum: int) -> int:
     return int(value)
 
 
+def _number(value: Any, name: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < MAX_COUNT:
+        raise BadArgument(f"expected {name} to be an integer from 0 to {MAX_COUNT - 1:,}, got {shown(value)}")
+    return value
+
+
 def _parts(value: Any, name: str) -> tuple[str, ...]:
     names = value.split(",") if isinstance(value, str) else value
     try:
@@ -191,6 +197,8 @@ MAX_WAIT_S = 5.0  # a request does not wait for longer: its client may be gone
 _PLAIN = {bool: ArgumentKind("flag", _flag, bool), str: ArgumentKind("text", _text, str)}
 Version = Annotated[int, ArgumentKind("version", lambda value, name: _count(value, name, MAX_COUNT - 1), int)]
 Share = Annotated[float, ArgumentKind("share", lambda value, name: check_share(value, name), float)]
+Count = Annotated[int, ArgumentKind("count", _number, int)]
+Seconds = Annotated[float, ArgumentKind("seconds", lambda value, name: check_seconds(name, value), float)]
 Limit = Annotated[int, ArgumentKind("limit", lambda value, name: _count(value, name, MAX_PAGE), int)]
 After = Annotated[str | None, ArgumentKind("after", lambda value, name: _after(value, name), str | None)]
 Place = Annotated[str, ArgumentKind("place", _place, str)]

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ..core.purpose import Purpose
     from ..store.base import Store
     from .nobody import NobodyUp
+    from .relays import RelayNotes
     from .release import Releaser
     from .room import Room
     from .schedules import Scheduler
@@ -44,6 +45,7 @@ class Facts(msgspec.Struct, frozen=True):
     releaser: Releaser
     scheduler: Scheduler
     wall: WallClock
+    relays: RelayNotes
 
 
 async def find(facts: Facts) -> list[Attention]:
@@ -101,6 +103,25 @@ def clock(facts: Facts) -> Iterator[Attention]:
     if found := facts.wall.wrong():
         since, text = found
         yield Attention("clock", "medium", "", "", time_of(since), text, "timedatectl")
+
+
+def outbox(facts: Facts) -> Iterator[Attention]:
+    """Say that events of an outbox do not arrive: they were refused, or its relay is behind or without its database."""
+    counted: set[str] = set()  # outboxes: each of their relays counts the same rows
+    for (database, process), note in facts.relays.items():
+        relay, since = f"the relay of the outbox in {database}, in {process},", note.since
+        status = shlex.join(("solarwind", "outbox", "status", "--database", database))
+        if note.error:
+            text = f"{relay} does not reach its database, so its events wait"
+            yield Attention("outbox", "high", "", "", time_of(since["error"]), text, status, note.error)
+        elif note.behind:
+            text = f"{relay} is {note.behind / 60:,.0f} minutes behind"
+            yield Attention("outbox", "medium", "", "", time_of(since["behind"]), text, status)
+        if note.refused and database not in counted:
+            counted.add(database)
+            what = "1 event" if note.refused == 1 else f"{note.refused:,} events"
+            text = f"of the outbox in {database} {what} cannot be fired: see why, and redrive or delete them"
+            yield Attention("outbox", "medium", "", "", time_of(since["refused"]), text, status)
 
 
 # Of a purpose -----------------------------------------------------------------------------------------------------
@@ -173,6 +194,7 @@ OF_ENGINE: tuple[Callable[[Facts], Iterator[Attention]], ...] = (
     delayed_stuck,
     schedule_missed,
     clock,
+    outbox,
 )
 OF_PURPOSES: tuple[Callable[[Facts, Purpose], Iterator[Attention]], ...] = (
     nobody_up,

@@ -39,6 +39,7 @@ from .idle import IdleWaits
 from .nobody import NobodyUp
 from .notices import warn_of_forgotten
 from .operations import Operations
+from .relays import RelayNotes
 from .release import Releaser
 from .room import Room
 from .running import log_stale, refuse
@@ -111,6 +112,7 @@ class LocalEngine(Operations):
         self._gate = Gate(store, self._spawn, self._deliver_all, self._fail)
         self._nobody_up = NobodyUp(self._dispatcher, self._clock)
         self._scheduler = Scheduler(store, self.submit, self._clock, self._spawn)
+        self._relays = RelayNotes(self._clock)
         self._idle_waits = IdleWaits(self._dispatcher.has_work, self._commits, self._clock)
 
     # Life ---------------------------------------------------------------------------------------------

@@ -74,6 +74,7 @@ from .delays import delayed_event, page_of_delayed
 from .facts import instance_info, store_info
 from .outcomes import Outcomes
 from .reading import MAX_SEARCH_BYTES, events_at, no_event_at, page_of_events
+from .relays import RelayOperations
 from .rest import Rest
 from .rollouts import differences, rollout_info
 from .running import Running
@@ -99,7 +100,7 @@ R = TypeVar("R")
 _MAX_READS = 1_000  # of the log, to say how old the oldest events of purposes are, for one question
 
 
-class Operations(Running, Watched, ScheduleOperations):
+class Operations(Running, Watched, ScheduleOperations, RelayOperations):
     """The part of an engine that answers and serves operators. Arguments come checked."""
 
     store: Store
@@ -269,6 +270,7 @@ class Operations(Running, Watched, ScheduleOperations):
             self._releaser,
             self._scheduler,
             self._wall,
+            self._relays,
         )
         return sorted_attention(await attention.find(facts))[:limit]
 

@@ -91,7 +91,7 @@ class Operation(Generic[P, R]):
         self,
         function: Callable[Concatenate[Any, P], Coroutine[Any, Any, R]],
         *,
-        right: Literal["watch", "admin", "own", "fire"] | None = None,
+        right: Literal["watch", "admin", "own", "fire", "relay"] | None = None,
         to: Literal["owner", "any", "all", "engine"] = "owner",
         merge: Callable[[Sequence[tuple[R, Owns]]], R] | None = None,
         repeat: Literal["never", "question", "always"] = "never",
@@ -104,8 +104,9 @@ class Operation(Generic[P, R]):
         of the arguments.
 
         - `right`: by default "watch" for a question and else "admin"; "own" where a client with instances of all the
-          purposes may ask about them, and who has the right "admin" of any; "fire" for who may fire on the topic. Who
-          may watch gets no payloads and errors with an answer unless its token says so: see `server/payloads.py`
+          purposes may ask about them, and who has the right "admin" of any; "fire" for who may fire on the topic,
+          "relay" on any at all. Who may watch gets no payloads and errors with an answer unless its token says so: see
+          `server/payloads.py`
         - `to`: on a cluster, to the "owner" of the argument `topic`, which has to be known unless it `makes` it; to
           "any" that has an answer other than False or `NotFound`, the owner of the topic first; to "all" owners, whose
           answers `merge` makes one of; or the "engine" of the process does it by itself

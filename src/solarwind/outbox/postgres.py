@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 
 from .rows import OutboxRow
-from .sql import BUCKETS
+from .sql import BUCKETS, COUNT_REFUSED
 
 FAILURES: tuple[type[Exception], ...] = (psycopg.Error, OSError)
 LANES = 2  # connections: one reads while the other waits for the dispatcher
@@ -106,6 +106,11 @@ class PostgresLane:
 
     async def release(self) -> None:
         await self._cursor.execute("ROLLBACK")
+
+    async def refused(self) -> int:
+        await self._cursor.execute(COUNT_REFUSED)
+        ((count,),) = await self._cursor.fetchall()
+        return int(count)
 
     async def wait(self) -> None:
         async for _ in self._connection.notifies(timeout=POLL_S, stop_after=1):

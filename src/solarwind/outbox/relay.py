@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol
 
@@ -24,7 +25,8 @@ from ..errors import BadToken, NotFound, SolarWindError, StoreError, Unavailable
 from ..limits import Limits
 from ..logs import limited
 from ..names import check_topic
-from ..origin import MACHINE, process_name
+from ..operations import Internal
+from ..origin import MACHINE, process_name, this_process
 from ..service.group import IdNumbers
 from ..text import plain, redact
 from ..urls import missing_extra
@@ -37,6 +39,9 @@ ROWS = 2_048  # that are claimed together at most
 BYTES = 1 << 20  # of their payloads and attributes
 ACCEPT_S = 30.0  # that the dispatcher may take to accept them, before they are released
 AGAIN_S = 0.2  # from the end of a connection to the next attempt, at least
+BEHIND_S = 300.0  # is trouble: the oldest row that can be claimed was written so long ago
+TELL_S = 30.0  # how often the dispatcher is told of trouble
+_TELL_LAST_S = 1.0  # that a relay which stops takes to say so
 _MAX_ERROR = 1_000  # characters
 
 
@@ -63,6 +68,10 @@ class Lane(Protocol):
         """Claim nothing any more, and change nothing."""
         ...
 
+    async def refused(self) -> int:
+        """Return how many rows were refused. Nothing is claimed meanwhile."""
+        ...
+
     async def wait(self) -> None:
         """Wait until something may be pending."""
         ...
@@ -79,7 +88,8 @@ class Relay:
         """Raise `BadArgument` for an invalid URL."""
         dialect = dialect_of(database)
         self._database = database
-        self._name = f"the relay of {redact(database)}"
+        self._shown = redact(database)[:_MAX_ERROR]
+        self._name = f"the relay of {self._shown}"
         self._make: list[Callable[[], Lane]]
         self._failures: tuple[type[Exception], ...]
         if dialect == "sqlite":
@@ -97,6 +107,13 @@ class Relay:
         self._waiting: dict[str, set[int]] = {"database": set(), "dispatcher": set()}  # which lanes wait for it
         self._backoffs = [Backoff() for _ in self._make]
         self._tasks: Tasks | None = None
+        # What the dispatcher is told where it is trouble, and whether it was.
+        self._refused = 0
+        self._count_at = 0.0  # when to count them again
+        self._behind: dict[int, float] = {}  # by how many seconds, of each lane that has rows
+        self._error = ""  # of the database
+        self._trouble = asyncio.Event()  # there is some that is new, or none any more
+        self._told = False
 
     async def start(self, engine: Engine, limits: Limits) -> None:
         """Begin to fire what is within the limits. Raise `NotFound` where the table is missing. A database that is away
@@ -108,12 +125,18 @@ class Relay:
         self._tasks = Tasks(self._failed)
         for number in range(len(self._make)):
             self._tasks.repeat(partial(self._connect, number), AGAIN_S, self._name)
+        self._tasks.repeat(self._tell, AGAIN_S, self._name)
 
     async def stop(self) -> None:
         """End it. What it has claimed is pending again."""
         tasks, self._tasks = self._tasks, None
         if tasks is not None:
             await tasks.end()
+            if self._told:
+                self._told = False
+                with suppress(SolarWindError, TimeoutError):
+                    async with asyncio.timeout(_TELL_LAST_S):
+                        await Internal.note_relay(self._engine, self._shown, this_process())
 
     def _failed(self, error: StoreError) -> None:
         log.error("%s has ended: %s", self._name, error)
@@ -138,6 +161,9 @@ class Relay:
         if not self._waiting[what]:
             log.error("%s waits: %s; it goes on by itself", self._name, error)
         self._waiting[what].add(number)
+        if what == "database":
+            self._error = plain(str(error))[:_MAX_ERROR]
+            self._trouble.set()
 
     def _over(self, what: str, number: int) -> None:
         """Note that a lane does not wait any more; the log says it of the last."""
@@ -145,6 +171,33 @@ class Relay:
             self._waiting[what].remove(number)
             if not self._waiting[what]:
                 log.info("%s goes on: the %s is back", self._name, what)
+                self._trouble.set()
+
+    async def _tell(self) -> None:
+        """Tell the dispatcher what is wrong, for as long as it is, and once that nothing is any more; then wait until
+        that changes."""
+        self._trouble.clear()
+        error = self._error if self._waiting["database"] else ""
+        behind = max(self._behind.values(), default=0.0)
+        found = self._refused, behind if behind > BEHIND_S else 0.0, error
+        if any(found) or self._told:
+            try:
+                await Internal.note_relay(self._engine, self._shown, this_process(), *found)
+                self._told = any(found)
+            except SolarWindError:  # it is away, or too old to know of it
+                pass
+        with suppress(TimeoutError):
+            async with asyncio.timeout(TELL_S):
+                await self._trouble.wait()
+
+    async def _count(self, lane: Lane) -> None:
+        """Count the refused rows, now and then."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._count_at:
+            self._count_at = now + TELL_S
+            before, self._refused = self._refused, await lane.refused()
+            if before != self._refused:
+                self._trouble.set()
 
     # One lane ---------------------------------------------------------------------------------------------
 
@@ -171,12 +224,17 @@ class Relay:
         except SolarWindError as error:
             await self._wait_for_dispatcher(error, number)
             return
+        if number == 0:
+            await self._count(lane)
         rows = await lane.claim(ROWS, BYTES)
         self._over("database", number)
         if not rows:
             self._over("dispatcher", number)
+            self._behind.pop(number, None)
             await lane.wait()
             return
+        oldest = min(row.written for row in rows)
+        self._behind[number] = max(0.0, (self._engine.service_clock.wall() - oldest) / 1e9)
         try:
             refused = await self._fire(rows)
         except SolarWindError as error:
@@ -184,6 +242,8 @@ class Relay:
             await self._wait_for_dispatcher(error, number)
             return
         await lane.done([row.place for row in rows if row.place not in refused], refused)
+        if refused:
+            self._count_at = 0.0
         self._over("dispatcher", number)
         self._backoffs[number] = Backoff()
 

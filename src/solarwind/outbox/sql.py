@@ -15,6 +15,11 @@ ONCE, OUTBOX = "solarwind_once", "solarwind_outbox"
 BUCKETS = 64  # keys are spread over so many, and one relay at a time fires what is in a bucket
 CHUNK = 10_000  # rows that are pruned in one transaction
 
+_REFUSED_INDEX = (
+    "CREATE INDEX IF NOT EXISTS solarwind_outbox_refused ON solarwind_outbox (place) WHERE refused IS NOT NULL"
+)
+COUNT_REFUSED = "SELECT count(*) FROM solarwind_outbox WHERE refused IS NOT NULL"
+
 # When a transaction commits, its rows get new places. So whoever waited for one of its locks has later places, and
 # rows of a key are in the order of commit, also where they were written before the lock was acquired.
 _POSTGRESQL = (
@@ -38,6 +43,7 @@ _POSTGRESQL = (
     at timestamptz NOT NULL DEFAULT now()
 )""",
     "CREATE INDEX IF NOT EXISTS solarwind_outbox_next ON solarwind_outbox (bucket, place) WHERE refused IS NULL",
+    _REFUSED_INDEX,
     """CREATE OR REPLACE FUNCTION solarwind_outbox_committing() RETURNS trigger LANGUAGE plpgsql
 SET search_path FROM CURRENT AS $$
 BEGIN
@@ -79,6 +85,7 @@ _SQLITE = (
     refused TEXT,
     at INTEGER NOT NULL DEFAULT (CAST(strftime('%s', 'now') AS INTEGER))
 )""",
+    _REFUSED_INDEX,
 )
 
 SCHEMA: dict[Dialect, tuple[str, ...]] = {"postgresql": _POSTGRESQL, "sqlite": _SQLITE}

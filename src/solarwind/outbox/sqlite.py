@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from .database import open_sqlite
 from .rows import OutboxRow
+from .sql import COUNT_REFUSED
 
 T = TypeVar("T")
 
@@ -74,6 +75,9 @@ class SqliteLane:
 
     async def release(self) -> None:
         """See `Lane`: nothing is claimed."""
+
+    async def refused(self) -> int:
+        return int((await self._on_thread(lambda: self._fetch(COUNT_REFUSED)))[0][0])
 
     async def wait(self) -> None:
         await asyncio.sleep(POLL_S)

@@ -340,6 +340,8 @@ class Connection:
             self._grant.check_watch()
         elif operation.right == "fire":
             self._grant.check_fire(message.topic)
+        elif operation.right == "relay":
+            self._grant.check_fire(None)
         elif not (operation.right == "own" and own.issuperset(message.purposes)):
             self._grant.check_admin()
         ask = partial(self._host.ask, rights=self._grant, by=call.by[:MAX_BY])

@@ -24,8 +24,8 @@ class Rights(Protocol):
         """Whose they are; "" where it is not for the host to say."""
         ...
 
-    def check_fire(self, topic: str) -> None:
-        """Raise `NotAllowed` unless it may fire on `topic`."""
+    def check_fire(self, topic: str | None) -> None:
+        """Raise `NotAllowed` unless it may fire on `topic`; None is any at all."""
         ...
 
     def check_listen(self, topic: str, purpose: str) -> None:

@@ -61,11 +61,12 @@ class Grant(msgspec.Struct, frozen=True):
         """Whether it may see payloads and errors, which may quote them."""
         return self.watch_payloads or self.admin
 
-    def check_fire(self, topic: str) -> None:
-        """Raise `NotAllowed` unless it may fire on `topic`."""
-        if topic not in self.fire and ANY not in self.fire:
+    def check_fire(self, topic: str | None) -> None:
+        """Raise `NotAllowed` unless it may fire on `topic`; None is any at all."""
+        if not self.fire or (topic is not None and topic not in self.fire and ANY not in self.fire):
+            where = "" if topic is None else f" on {topic!r}"
             raise NotAllowed(
-                f"expected a token with the right to fire on {topic!r}, got {self.name!r}, which does not have it"
+                f"expected a token with the right to fire{where}, got {self.name!r}, which does not have it"
             )
 
     def check_listen(self, topic: str, purpose: str) -> None:

@@ -287,6 +287,7 @@ def endpoint_of(operation: Operation[..., Any]) -> Endpoint:
     http = operation.http
     assert http is not None
     assert operation.right != "own"
+    assert operation.right != "relay"
     arguments = _Arguments(operation, http)
     described, show = _shown(operation, http)
 

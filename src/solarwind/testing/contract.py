@@ -29,6 +29,7 @@ from .rules.history import HistoryRules  # noqa: E402
 from .rules.joining import JoiningRules  # noqa: E402
 from .rules.lifecycle import LifecycleRules  # noqa: E402
 from .rules.operating import OperatingRules  # noqa: E402
+from .rules.outbox import OutboxRules  # noqa: E402
 from .rules.outcomes import OutcomeRules  # noqa: E402
 from .rules.place import LocalPlace, Place, a_while, on_loop, until  # noqa: E402
 from .rules.rollouts import RolloutRules  # noqa: E402
@@ -53,6 +54,7 @@ class EngineContract(
     FiringRules,
     LifecycleRules,
     OperatingRules,
+    OutboxRules,
     OutcomeRules,
     RolloutRules,
     ScheduleRules,
