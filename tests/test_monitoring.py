@@ -56,7 +56,7 @@ def asked(expression: str) -> list[str]:
     give 0 or 1, and what another takes away is asked for by itself."""
     filled = re.sub(r"\$(topic|purpose)", ".*", expression.replace("$__rate_interval", "1m"))
     parts = re.split(r" unless on \([^)]*\) ", filled)
-    return [re.sub(r" (==|>|<) (?=[0-9.]+)", r" \1 bool ", part) for part in parts]
+    return [re.sub(r" (==|>|<) (?=-?[0-9.]+)", r" \1 bool ", part) for part in parts]
 
 
 @asynccontextmanager
@@ -90,6 +90,7 @@ async def busy() -> AsyncIterator[int]:
         await wind.joined()
         await wind.off(forgotten)
         await wind.fire_many("orders", range(100))
+        await wind.fire("orders", "later", after="1h")
 
         async def handled() -> bool:
             purposes = (await wind.statistics()).purposes
@@ -107,6 +108,10 @@ async def test_every_metric_that_rules_and_dashboard_name_is_there() -> None:
     async with busy() as port, httpx.AsyncClient(timeout=60) as http:
         text = (await http.get(f"http://127.0.0.1:{port}/metrics")).text
     there = {sample.name for family in text_string_to_metric_families(text) for sample in family.samples}
+    (due,) = (
+        family.samples for family in text_string_to_metric_families(text) if family.name.endswith("next_due_seconds")
+    )
+    assert [0 < each.value <= 3_600 for each in due] == [True]
     variables = json.loads(DASHBOARD.read_text())["templating"]["list"]
     all_of_it = [*expressions(), *(each["definition"] for each in variables if "definition" in each)]
     named = {name for each in all_of_it for name in re.findall(r"\b(?:solarwind|process)_\w+", each)}
@@ -176,6 +181,10 @@ CASES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
         {commits("1"): "0+10x1600", commits("3"): "0+10x1600", commits("+Inf"): "0+10x1600"},
     ),
     "SolarWindDelayedStuck": ({point("delayed events stuck"): YES}, {point("delayed events stuck"): NO}),
+    "SolarWindDelayedLate": (
+        {'solarwind_topic_next_due_seconds{topic="T"}': "-30-60x1600"},
+        {'solarwind_topic_next_due_seconds{topic="T"}': "-30x1600"},
+    ),
     "SolarWindClock": ({point("clock"): YES}, {point("clock"): NO}),
     "SolarWindOutbox": ({point("outbox"): YES}, {point("outbox"): NO}),
     "SolarWindNobodyUp": ({states("nobody up"): YES}, {states("nobody up"): NO, states("running"): YES}),

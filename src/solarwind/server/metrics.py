@@ -166,12 +166,19 @@ class _Collector:
         delayed = (((topic,), counts.delayed) for topic, counts in self._facts.statistics.topics.items())
         help = "Events that enter the topic when they are due."
         yield _family(GaugeMetricFamily, "solarwind_topic_delayed", help, ["topic"], delayed)
+        now = datetime.now(UTC)
+        due = (
+            ((topic,), (counts.next_due - now) / timedelta(seconds=1))
+            for topic, counts in self._facts.statistics.topics.items()
+            if counts.next_due is not None
+        )
+        help = "When the next delayed event is due, in seconds from now; negative where it is late. None without any."
+        yield _family(GaugeMetricFamily, "solarwind_topic_next_due_seconds", help, ["topic"], due)
         names = ["topic", "purpose"]
         for kind, fields in ((GaugeMetricFamily, _GAUGES), (CounterMetricFamily, _COUNTERS)):
             for name, help in fields.items():
                 rows = ((key, getattr(numbers, name)) for key, numbers in self._purposes.items())
                 yield _family(kind, f"solarwind_purpose_{name}", help, names, rows)
-        now = datetime.now(UTC)
         ages = (
             (key, max(0.0, (now - (numbers.oldest or now)) / timedelta(seconds=1)))
             for key, numbers in self._purposes.items()
