@@ -311,10 +311,11 @@ class FiredSample(msgspec.Struct, frozen=True):
 
 class Result(msgspec.Struct, frozen=True):
     """What a version made of an event the first time. `outcome` is "settled"; "failed", its handler raised; "rejected";
-    "later"; or "lost" with its instance. `error` is why it was not settled, None where it was. `fired_count` is how
-    many events the handler fired, and `fired` has the first five of these."""
+    "later"; "expired" before it was handed out, of the current version; or "lost" with its instance, of a shadow.
+    `error` is why it was not settled, None where it was. `fired_count` is how many events the handler fired, and
+    `fired` has the first five of these."""
 
-    outcome: Literal["settled", "failed", "rejected", "later", "lost"]
+    outcome: Literal["settled", "failed", "rejected", "later", "lost", "expired"]
     error: str | None
     fired_count: int
     fired: tuple[FiredSample, ...]

@@ -29,6 +29,7 @@ def batch(
     topic: str = "T",
     payload: bytes = b"1",
     due: Sequence[int | None] | None = None,
+    expires: Sequence[int | None] | None = None,
 ) -> Batch:
     return seal(
         topic,
@@ -40,6 +41,7 @@ def batch(
         process="p",
         keys=list(keys) if keys is not None else None,
         due=list(due) if due is not None else None,
+        expires=list(expires) if expires is not None else None,
     )
 
 

@@ -352,3 +352,23 @@ def test_a_paused_purpose_hands_its_shadows_nothing_until_it_is_resumed() -> Non
     bench.dispatcher.resume("T", "p", bench.now)
     bench.carry_out()
     assert bench.given() == {first: [0, 1], second: [0, 1]}
+
+
+@pytest.mark.parametrize("slow", ["current", "shadow"])
+def test_of_what_one_of_the_two_let_expire_nothing_is_kept(slow: str) -> None:
+    """The current version's is compared with what the shadow made of it; the shadow's is missed."""
+    bench = Bench()
+    first = bench.join(version=1, room=1 if slow == "current" else 9)
+    second = bench.join(version=2, rollout="shadow", room=1 if slow == "shadow" else 9)
+    bench.fire(2, expires=[None, bench.now + SECOND])
+    fast, late = (second, first) if slow == "current" else (first, second)
+    assert settle(bench, fast) == [0, 1]
+    assert shadow(bench).waiting == 2
+    bench.pass_time(2)
+    assert settle(bench, late) == [0]
+    assert shadow(bench).waiting == 0
+    if slow == "current":
+        assert counts(bench) == (2, 1, 0)
+        assert [each.current.verdict for each in differences(bench)] == ["expired"]
+    else:
+        assert counts(bench) == (1, 0, 1)

@@ -44,6 +44,7 @@ class Expiry:
         if not gone:
             return picks
         track.left_out += len(gone)
+        self._dispatcher.shadows.expired(track, gone, stored, now)
         if track.shadow is None:
             tried = [(at, track.state.tried[at]) for at in gone.positions() if at in track.state.tried]
             self._note(track, gone.copy(), tried, now)

@@ -34,7 +34,7 @@ MAX_DIFFERENCES = 1_000  # that are kept of a purpose, the last ones
 MAX_FIRED = 5  # events that are shown of what a handler fired
 MAX_PAYLOAD = 100  # bytes that are shown of each
 
-Verdict = Literal["settled", "failed", "rejected", "later", "lost"]
+Verdict = Literal["settled", "failed", "rejected", "later", "lost", "expired"]
 _VERDICTS: dict[str, Verdict] = {"retry": "failed", "reject": "rejected", "later": "later"}
 
 
@@ -71,6 +71,7 @@ class Difference(msgspec.Struct, frozen=True):
 
 
 _PLAIN = Result("settled")
+_EXPIRED = Result("expired", "it expired before it was handed out")
 _LOST = Result("lost", "its instance was lost with the event in hand")
 
 
@@ -229,6 +230,11 @@ class Shadow:
         mine.plain.update(rest)
         self.missed += mine.limit(self._limits.copies) if own else 0
 
+    def note_expired(self, gone: Spans) -> None:
+        """Note that copies expired before they could be handed out: it was too slow for them."""
+        self.missed += len(gone)
+        self._current.forget(gone)
+
     def _waits_for(self, position: int) -> bool:
         """Return whether the shadow may yet report an event."""
         state = self.track.state
@@ -288,6 +294,13 @@ class Shadows:
                 if purpose.differences is None:
                     purpose.differences = deque(maxlen=MAX_DIFFERENCES)
                 purpose.differences.append(difference)
+
+    def expired(self, track: Track, gone: Spans, stored: Stored, now: int) -> None:
+        """Note that events of a track expired before they could be handed out."""
+        if track.shadow is not None:
+            track.shadow.note_expired(gone)
+        elif track.number == 0 and track.purpose.shadows:
+            self._note(track, Spans(), dict.fromkeys(gone.positions(), _EXPIRED), stored, now)
 
     def lost(self, lease: Lease, now: int) -> None:
         """Note that a shadow's instance was lost: that is what became of its copies."""

@@ -528,10 +528,10 @@ class Book:
                 if lost := gone & ~self.trimmed.get(book.name[0], 0) & ~expired:
                     raise Broken(f"{book.name}: {positions(lost)} were accepted and are lost")
                 self.counts["expired"] += expired.bit_count()
+                sim_shadows.current_expired(book, expired & owned.get(0, 0))
                 self.counts["skipped"] += gone.bit_count()
                 facts.skipped |= gone
-                for position in positions(gone):
-                    facts.due.pop(position, None)
+                facts.due = {at: due for at, due in facts.due.items() if not gone >> at & 1}
             if dead != facts.dead:
                 raise Broken(f"{book.name}: dead are {positions(dead)}, not {positions(facts.dead)}")
 

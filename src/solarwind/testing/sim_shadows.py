@@ -54,6 +54,12 @@ def current_reported(book: PurposeBook, owned: int, done: int, failed: dict[int,
         shadow.current = its | shadow.current
 
 
+def current_expired(book: PurposeBook, mask: int) -> None:
+    """Note that events of the current version expired before they were handed out."""
+    for shadow in book.shadows.values():
+        shadow.current = dict.fromkeys(positions(mask), "expired") | shadow.current
+
+
 def _verdicts(done: int, failed: Iterable[Failure]) -> Verdicts:
     return dict.fromkeys(positions(done), "settled") | {each.position: _VERDICTS[each.verdict] for each in failed}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextvars import Context
+from datetime import UTC, datetime
 from functools import partial
 
 from ...errors import ConflictError, NotAllowed, NotFound
@@ -175,6 +176,40 @@ class ShadowRules:
             assert (fired.current.fired_count, fired.shadow.fired_count) == (1, 2)
             assert len(await wind.differences("T", "p", limit=1)) == 1
             assert (await wind.statistics()).purposes["T", "p"].dead == 1
+
+    @on_loop
+    async def test_what_the_current_version_let_expire_is_compared_and_a_copy_that_expired_is_missed(
+        self, place: Place
+    ) -> None:
+        clock, wind, seen = place.clock(), place.open(), Seen()
+
+        @wind.on("T", purpose="p")
+        async def current(number: int) -> None: ...
+
+        async def has_reported() -> bool:
+            return (await version(wind, 2)).handled == 1
+
+        async with wind:
+            await wind.joined()
+            handler(wind, seen, 2, rollout="shadow")
+            await wind.joined()
+            await wind.off(current)
+            id = await wind.fire("T", 0, expires="1h")
+            await until(has_reported, "the shadow to have handled it")
+            await clock.advance(3_700)
+            wind.on("T", purpose="p")(current)
+            await wind.joined()
+            await wind.settled(60)
+            await compared(wind, 2, 1)
+            (found,) = await wind.differences("T", "p")
+            assert (found.id, found.current.outcome, found.shadow.outcome) == (id, "expired", "settled")
+            assert "expired before" in (found.current.error or "")
+            await wind.fire("T", 1, expires=datetime(2020, 1, 31, tzinfo=UTC))
+            await wind.fire("T", 2)
+            await compared(wind, 2, 2)
+            info = await version(wind, 2)
+            assert (info.compared, info.differed, info.missed) == (2, 1, 1)
+            assert (await wind.statistics()).purposes["T", "p"].expired == 2
 
     @on_loop
     async def test_a_shadow_holds_nobody_up_and_is_promoted_only_when_it_has_no_copies_in_hand(
