@@ -338,8 +338,11 @@ class Book:
             if clean:
                 self.pardons.update((each, at) for each, at in self.kills if each == name)
 
-    def recovered(self, dispatcher: Dispatcher) -> None:
-        """Check that what was recovered is the live state as of the last commit."""
+    def recovered(self, dispatcher: Dispatcher, now: int, earlier: int) -> None:
+        """Check that what was recovered is the live state as of the last commit, by a clock that was set back by
+        `earlier` since then."""
+        for book in self.purposes.values():
+            book.facts.start(now, earlier)
         self.ends = {name: topic.end for name, topic in dispatcher.topics.items()}
         names = {(name, purpose) for name, topic in dispatcher.topics.items() for purpose in topic.purposes}
         if names != set(self._durable):
@@ -353,17 +356,17 @@ class Book:
             if set(tracks) != set(expected):
                 raise Broken(f"{name}: recovered tracks {set(tracks)}, committed were {set(expected)}")
             for number, then in expected.items():
-                now = tracks[number].state.snapshot()
-                turned = now.copied_from != then.copied_from  # another exchange is at work while nobody is there
-                if comparable(now, turned=turned) != comparable(then, turned=turned):
-                    raise Broken(f"{name}: recovered {now}, committed was {then}")
+                found = tracks[number].state.snapshot()
+                turned = found.copied_from != then.copied_from  # another exchange is at work while nobody is there
+                if comparable(found, turned=turned) != comparable(then, turned=turned, earlier=earlier):
+                    raise Broken(f"{name}: recovered {found}, committed was {then}")
             copied_from = tracks[0].state.copied_from
             if copied_from != book.facts.copied_from:
                 raise Broken(f"{name}: copies from {copied_from}, not {book.facts.copied_from}")
             rollout, facts = tracks[0].state.rollout, book.facts
-            found = dict(rollout.wanted), dispatcher.purpose(*name).line, rollout.shadows
-            if found != (facts.wanted, facts.line, facts.shadows):
-                raise Broken(f"{name}: {found}, not {facts.wanted} with {facts.line} and shadows {facts.shadows}")
+            said = dict(rollout.wanted), dispatcher.purpose(*name).line, rollout.shadows
+            if said != (facts.wanted, facts.line, facts.shadows):
+                raise Broken(f"{name}: {said}, not {facts.wanted} with {facts.line} and shadows {facts.shadows}")
 
     # Offers -------------------------------------------------------------------------------------------
 
@@ -567,16 +570,7 @@ class Book:
     def check(self, dispatcher: Dispatcher, now: int) -> None:
         for book in self.purposes.values():
             purpose = dispatcher.topics[book.name[0]].purposes[book.name[1]]
-            theirs = {number: bits(lease.positions) for number, lease in purpose.leases.items()}
-            ours = {number: held.positions for number, held in book.leases.items()}
-            if theirs != ours:
-                raise Broken(f"{book.name}: leases are {theirs}, not {ours}")
-            for instance, holder in book.holders.items():
-                in_hand = purpose.instances[instance].in_flight
-                if in_hand != holder.in_hand.bit_count():
-                    raise Broken(
-                        f"{book.name}: instance {instance} has {in_hand} in hand, not {holder.in_hand.bit_count()}"
-                    )
+            book.check_hands(purpose)
             book.check_attempts(purpose, self.attempts)
             book.check_times(purpose)
             sim_shadows.check(book, purpose, self.log.ids[book.name[0]], self.counts, bounded=self.bounded)
@@ -585,11 +579,6 @@ class Book:
                 seen = over + purpose.in_flight + purpose.copies
                 if seen != book.made:
                     raise Broken(f"{book.name}: of {book.made} copies {seen} are handled, dropped, in hand or waiting")
-            waiting = {at: due for track in purpose.tracks.values() for at, due in track.state.due.items()}
-            for position, (earliest, latest) in book.facts.due.items():
-                due = waiting.get(position, -1)
-                if not (earliest <= due <= latest):
-                    raise Broken(f"{book.name}: {position} is due at {due}, not by {latest}")
 
     def left_over(self) -> dict[Name, list[int]]:
         """Return what is not done, and will be without a change of versions."""

@@ -17,6 +17,7 @@ from ..core.dispatcher import Dispatcher
 from ..core.effects import Closed, Fetch, Join, Offer, Report
 from ..core.log import Stored
 from ..engine.commits import Commit, Commits
+from ..engine.wall import SAID_NS
 from ..limits import Limits
 from .sim_book import Book
 from .sim_store import Disk, Name, RecentLog
@@ -44,8 +45,7 @@ class SimulatedEngine:
         deliver: Callable[[Offer], None],
         close: Callable[[int], None],
         *,
-        now: int,
-        ahead: int,
+        wall: int,
         at_hand: int,
         snapshot_after: int,
         durable: bool,
@@ -53,8 +53,10 @@ class SimulatedEngine:
     ) -> None:
         self.disk = disk
         self.book = book
-        self.now = max(now, disk.now)
-        self.ahead = ahead  # the wall clock, of the engine's
+        earlier = max(0, disk.now - wall)
+        earlier = earlier if earlier >= SAID_NS else 0  # else it goes on from the last commit
+        self.now = wall if earlier else max(wall, disk.now)
+        self.ahead = wall - self.now  # the wall clock, of the engine's
         self.at_hand = RecentLog(at_hand)
         book.wall = lambda: self.wall
         how: dict[str, Any] = {"keep_ns": KEEP_NS, "durable": durable, "limits": limits, "home": HOME}
@@ -67,10 +69,11 @@ class SimulatedEngine:
         self._close = close
         for name, end in disk.ends.items():
             self.dispatcher.topic(name).end = end
-        self.commits.recover(disk.snapshots(), disk.changes(), clean=disk.clean, now=self.now)
+        self.commits.recover(disk.snapshots(), disk.changes(), clean=disk.clean, now=self.now, earlier=earlier)
         self.commits.due.add(disk.next_due())
         disk.clean = False
-        book.recovered(self.dispatcher)
+        book.recovered(self.dispatcher, self.now, earlier)
+        book.counts["starts in the past"] += earlier > 0
         self.carry_out()
 
     # Events in
@@ -112,7 +115,8 @@ class SimulatedEngine:
     def pause(self, name: Name) -> None:
         self.dispatcher.pause(*name, self.now)
         facts = self.book.purposes[name].facts
-        facts.paused = facts.paused or self.now
+        if not facts.paused:
+            facts.paused, facts.started_paused = self.now, 0
         self.carry_out()
 
     def resume(self, name: Name) -> None:

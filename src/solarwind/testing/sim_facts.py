@@ -98,6 +98,10 @@ class Facts(msgspec.Struct):
     handed: dict[int, int] = {}  # how often it was handed out and not given back
     paused: int = 0  # since when
     created_at: int = 0
+    # When the process started earliest since then, by the engine's clock; 0 for never. What was later was so at a wrong
+    # time, and is corrected.
+    started_paused: int = 0
+    started_created: int = 0
 
     @property
     def done(self) -> int:
@@ -122,7 +126,15 @@ class Facts(msgspec.Struct):
             dict(self.handed),
             self.paused,
             self.created_at,
+            self.started_paused,
+            self.started_created,
         )
+
+    def start(self, now: int, earlier: int) -> None:
+        """Note that the process starts, with a clock that was set back by `earlier` meanwhile."""
+        self.due = {at: (first - earlier, last - earlier) for at, (first, last) in self.due.items()}
+        self.started_paused = min(self.started_paused or now, now)
+        self.started_created = min(self.started_created or now, now)
 
     def hand_out(self, mask: int) -> None:
         for position in positions(mask):
@@ -341,11 +353,31 @@ class PurposeBook:
         return mask
 
     def check_times(self, purpose: Purpose) -> None:
-        """Check that it is since when it is, and paused since when the operator paused it."""
-        if purpose.main.state.created_at != self.facts.created_at:
-            raise Broken(f"{self.name}: it is since {purpose.main.state.created_at}, not {self.facts.created_at}")
-        if purpose.paused != self.facts.paused:
-            raise Broken(f"{self.name}: it is paused since {purpose.paused}, not {self.facts.paused}")
+        """Check that it is since when it is, and paused since when the operator paused it; or, where a later start was
+        before that by its clock, that it is not known since when, and paused since then at the latest."""
+        facts, created, paused = self.facts, purpose.main.state.created_at, purpose.paused
+        if created != facts.created_at and (created or not 0 < facts.started_created < facts.created_at):
+            raise Broken(f"{self.name}: it is since {created}, not {facts.created_at}")
+        if paused != facts.paused and not 0 < facts.started_paused <= paused < facts.paused:
+            raise Broken(f"{self.name}: it is paused since {paused}, not {facts.paused}")
+
+    def check_hands(self, purpose: Purpose) -> None:
+        """Check that everything is in the hands that it is known to be in, and waits for as long as it has to."""
+        theirs = {number: bits(lease.positions) for number, lease in purpose.leases.items()}
+        ours = {number: held.positions for number, held in self.leases.items()}
+        if theirs != ours:
+            raise Broken(f"{self.name}: leases are {theirs}, not {ours}")
+        for instance, holder in self.holders.items():
+            in_hand = purpose.instances[instance].in_flight
+            if in_hand != holder.in_hand.bit_count():
+                raise Broken(
+                    f"{self.name}: instance {instance} has {in_hand} in hand, not {holder.in_hand.bit_count()}"
+                )
+        waiting = {at: due for track in purpose.tracks.values() for at, due in track.state.due.items()}
+        for position, (earliest, latest) in self.facts.due.items():
+            due = waiting.get(position, -1)
+            if not (earliest <= due <= latest):
+                raise Broken(f"{self.name}: {position} is due at {due}, not by {latest}")
 
     def check_attempts(self, purpose: Purpose, attempts: int) -> None:
         """Check that no event was tried more often than it may be, or than it was handed out."""
@@ -357,12 +389,13 @@ class PurposeBook:
                 raise Broken(f"{self.name}: {position} was tried {tried} times of {attempts}")
 
 
-def comparable(snapshot: Snapshot, *, turned: bool) -> object:
-    """Return what of a snapshot must not change. `turned`: from here on it copies, or no longer does."""
+def comparable(snapshot: Snapshot, *, turned: bool, earlier: int = 0) -> object:
+    """Return what of a snapshot must not change. `turned`: from here on it copies, or no longer does. `earlier`: by how
+    much the clock is set back, which what waits follows."""
     pending = (
         snapshot.floor,
         snapshot.done,
-        {each.position: each for each in snapshot.waiting},
+        {each.position: (each.tried, each.due - earlier) for each in snapshot.waiting},
         dict(snapshot.tried),
     )
     return (

@@ -26,7 +26,7 @@ class Disk:
     def __init__(self, *, forgets: bool) -> None:
         self.logs: dict[str, list[Stored]] = {}
         self.ends: dict[str, int] = {}
-        self.now = 0
+        self.now = 0  # the engine's time at the last commit
         self.clean = True
         self._forgets = forgets
         self._snapshots: dict[TrackName, bytes] = {}
@@ -55,7 +55,7 @@ class Disk:
             self._snapshots[name] = encode(snapshot)
         self._delayed += [(due, batch.data) for due, batch in delayed]
         self._delayed.sort(key=itemgetter(0))
-        self.now = max(self.now, now)
+        self.now = now
         return stored
 
     def next_due(self) -> int | None:

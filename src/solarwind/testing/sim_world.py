@@ -51,7 +51,6 @@ class World:
         self.busy = random.choice((100_000, 5 * MS, 400 * MS))
         self.room = random.choice((1, 2, 4))
         self.full = ""
-        self.ahead = 0  # the wall clock, of the engine's
         self.serial = 0
         self.workers: list[SimulatedWorker] = []
         self.engine = self._start(START)
@@ -61,15 +60,14 @@ class World:
     def note(self, words: str, *values: object) -> None:
         self.said.append((self.step, words, values))
 
-    def _start(self, now: int) -> SimulatedEngine:
+    def _start(self, wall: int) -> SimulatedEngine:
         return SimulatedEngine(
             self.disk,
             self.book,
             self.random.random,
             self._deliver,
             self._close,
-            now=now,
-            ahead=self.ahead,
+            wall=wall,
             at_hand=self.at_hand,
             snapshot_after=self.snapshot_after,
             durable=self.durable,
@@ -138,10 +136,9 @@ class World:
 
     def do_set_clock(self) -> None:
         """Set the machine's clock."""
-        self.ahead = self.random.randint(-600, 600) * SECOND
-        self.note("the wall clock is %d s ahead", self.ahead // SECOND)
+        self.engine.ahead = self.random.randint(-600, 600) * SECOND
+        self.note("the wall clock is %d s ahead", self.engine.ahead // SECOND)
         self.counts["clocks set"] += 1
-        self.engine.ahead = self.ahead
 
     def do_commit(self) -> None:
         """Begin a commit, or end the one that is under way; likewise a release of what is due."""
@@ -433,7 +430,10 @@ class World:
     def _restart(self, *, clean: bool) -> None:
         self.workers = []
         self.book.lost_everything(clean=clean)
-        self.engine = self._start(self.engine.now + self.random.randint(-600, 60) * SECOND)
+        is_set = "set clock" in self.faults and self.random.random() < 0.5  # while nothing runs
+        passed = self.random.randint(-600 if is_set else -30, 600 if is_set else 60)
+        self.note("the next start is %d s later by the wall clock", passed)
+        self.engine = self._start(self.engine.wall + passed * SECOND)
 
     # An operator
 
@@ -551,8 +551,7 @@ class World:
 
     def settle_down(self) -> None:
         """Get everything done, without further faults, in a number of rounds in proportion to what there is."""
-        self.faults, self.full, self.ahead = set(), "", 0
-        self.engine.ahead = 0
+        self.faults, self.full, self.engine.ahead = set(), "", 0
         self.note("no more faults")
         self._commit_all()
         for worker in self.workers:
