@@ -21,7 +21,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from time import monotonic_ns
 from typing import Any, NamedTuple
@@ -124,7 +124,7 @@ async def _read(stream: asyncio.StreamReader, lines: list[str]) -> None:
 
 
 @contextlib.asynccontextmanager
-async def process(url: str, **life: Any) -> AsyncIterator[Process]:
+async def process(url: str, environment: Mapping[str, str] | None = None, /, **life: Any) -> AsyncIterator[Process]:
     """Start one, see `Life`, and wait until it is ready; whatever becomes of it, it is gone at the end."""
     arguments = json.dumps({"url": url, **life})
     made = await asyncio.create_subprocess_exec(
@@ -133,6 +133,7 @@ async def process(url: str, **life: Any) -> AsyncIterator[Process]:
         "cluster.processes",
         arguments,
         cwd=Path(__file__).parents[1],
+        env=os.environ | dict(environment or {}),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
