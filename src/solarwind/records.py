@@ -83,8 +83,8 @@ class PurposeStatistics(msgspec.Struct, frozen=True, gc=False):
     `key_missing` counts the events that a keyed purpose found without a key, since the dispatcher started.
 
     `state` is "paused" until it is resumed; else "nobody up" where events pend for which no instance is at work; else
-    "failing" where handlers raised, something is left, and nothing was settled in the ten seconds before or since; else
-    "running".
+    "failing" where handlers raised, nothing was settled in the ten seconds before or since, and something is left to do
+    or became a dead letter within the last hour; else "running".
 
     `oldest` is when the oldest event that is not settled was fired, or when it was due: one that pends, waits for a
     retry or is in flight. None where there is none, or where it is not known.

@@ -111,11 +111,11 @@ def test_after_a_restart_without_instances_nothing_pends_of_what_other_versions_
         bench.carry_out()
     end = bench.log[-1].stop
     purpose = bench.purpose()
-    assert (purpose.pending(end), purpose.oldest_position(end), purpose.state(end)) == (0, None, "running")
+    assert (purpose.pending(end), purpose.oldest_position(end), purpose.state(end, bench.now)) == (0, None, "running")
     bench.commit()
     last = bench.fire(keys=[theirs[1]])
     assert (purpose.pending(last.stop), purpose.oldest_position(last.stop)) == (1, last.start)
-    assert purpose.state(last.stop) == "nobody up"
+    assert purpose.state(last.stop, bench.now) == "nobody up"
 
 
 def test_a_purpose_that_is_retired_while_it_is_looked_through_is_not_written_down_again(

@@ -92,7 +92,7 @@ def test_nothing_of_a_shadow_is_committed_counted_needed_or_waited_for() -> None
     )
     assert (purpose.settled, purpose.retried, purpose.dead_count) == (3, 0, 0)
     assert (purpose.pending(3), purpose.in_flight) == (0, 0)
-    assert (purpose.died, purpose.failing_since, purpose.state(3)) == (0, 0, "running")
+    assert (purpose.died, purpose.failing_since, purpose.state(3, bench.now)) == (0, 0, "running")
     assert [(each.version, each.current.verdict, each.shadow.verdict) for each in differences(bench)] == [
         (2, "settled", "failed"),
         (2, "settled", "rejected"),

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .shadows import Difference, Shadow
 
 STEADY_NS = 10_000_000_000  # after an event was settled a purpose is not yet failing
+LATELY_NS = 3_600_000_000_000  # for so long its last dead letter says that it fails, and that it gets more of them
 PurposeState = Literal["running", "paused", "nobody up", "failing"]
 
 MAX_HELD_BYTES = 64 << 20  # of batches whose copies are held back, of a purpose
@@ -193,6 +194,11 @@ class Purpose:
         """When the last of its dead letters died, in ns since 1970; 0 where none ever did."""
         return max([track.state.died_at for track in self.tracks.values()])
 
+    def has_died_lately(self, now: int) -> bool:
+        """Return whether it got a dead letter within the last hour."""
+        died_at = self.died_at
+        return bool(died_at) and now - died_at < LATELY_NS
+
     def note_failure(self, now: int) -> None:
         """Note that handlers raised and that nothing was settled with it. A purpose that settled something of late
         does not fail: one event in a hundred may, and its state would change with each."""
@@ -221,13 +227,14 @@ class Purpose:
         busy = {each.version for each in self.instances.values() if each.in_flight and not each.silent}
         return any(track.statement.version not in busy for track in without)
 
-    def state(self, end: int) -> PurposeState:
-        """Return its state, where `end` is that of its topic."""
+    def state(self, end: int, now: int) -> PurposeState:
+        """Return its state, where `end` is that of its topic. With nothing to do it fails for an hour at most."""
         if self.paused:
             return "paused"
         if self.has_nobody_up(end):
             return "nobody up"
-        if self.failing_since and (self.pending(end) or self.in_flight or self.dead):
+        left = self.failing_since and (self.pending(end) or self.in_flight)
+        if left or (self.failing_since and self.dead_count and self.has_died_lately(now)):
             return "failing"
         return "running"
 

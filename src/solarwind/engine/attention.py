@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from .schedules import Scheduler
     from .wall import WallClock
 
-_GROWING_NS = 3_600_000_000_000  # a purpose that had a dead letter since then gets more of them
 _NEAR = 20  # a store is nearly full where less than one part in so many is free,
 _NEAR_BYTES = 5 << 30  # and so many bytes
 
@@ -130,7 +129,7 @@ def outbox(facts: Facts) -> Iterator[Attention]:
 def nobody_up(facts: Facts, purpose: Purpose) -> Iterator[Attention]:
     """Say that events pend for which no instance is at work."""
     end = _end(facts, purpose)
-    if purpose in facts.dispatcher.alone and purpose.state(end) == "nobody up":
+    if purpose in facts.dispatcher.alone and purpose.state(end, facts.now) == "nobody up":
         what = _pend(purpose.pending(end))
         text = f"{what}, and no instance{without(purpose)} is at work: start one, or {way_out(purpose)}"
         help_with = command("purposes", names=(purpose.topic,))
@@ -141,7 +140,7 @@ def nobody_up(facts: Facts, purpose: Purpose) -> Iterator[Attention]:
 
 def failing(facts: Facts, purpose: Purpose) -> Iterator[Attention]:
     """Say that handlers raise and nothing is settled."""
-    if purpose.failing_since and purpose.state(_end(facts, purpose)) == "failing":
+    if purpose.failing_since and purpose.state(_end(facts, purpose), facts.now) == "failing":
         error = next((each.error for each in purpose.instances.values() if each.error), None)
         text = "its handlers raise, and nothing was settled since"
         shown = command("instances", names=(purpose.topic,))
@@ -163,7 +162,7 @@ def dead_letters(facts: Facts, purpose: Purpose) -> Iterator[Attention]:
     """Say that there are dead letters, and whether they grow."""
     if count := purpose.dead_count:
         letters = "1 dead letter" if count == 1 else f"{count:,} dead letters"
-        grows = bool(purpose.died_at) and facts.now - purpose.died_at < _GROWING_NS
+        grows = purpose.has_died_lately(facts.now)
         text = (
             f"it has {letters}" + (", and got the last within an hour" if grows else "") + ": redrive or discard them"
         )

@@ -100,7 +100,9 @@ class NobodyUp:
 
     def _is_without(self, purpose: Purpose) -> bool:
         topic = self._dispatcher.topics[purpose.topic]
-        return topic.purposes.get(purpose.name) is purpose and purpose.state(topic.end) == "nobody up"
+        return (
+            topic.purposes.get(purpose.name) is purpose and purpose.state(topic.end, self._clock.now()) == "nobody up"
+        )
 
     def _pending(self, purpose: Purpose) -> int:
         return purpose.pending(self._dispatcher.topics[purpose.topic].end)

@@ -190,7 +190,7 @@ class Operations(Running, Watched, ScheduleOperations, RelayOperations):
             dropped=purpose.dropped,
             expired=purpose.expired,
             key_missing=purpose.key_missing,
-            state=purpose.state(end),
+            state=purpose.state(end, self._clock.now()),
             oldest=None if fired_at is None else time_of(fired_at),
             rates=self._sampler.mean(purpose),
             version_states=tuple(states(purpose).values()),

@@ -8,6 +8,7 @@ import logging
 import pytest
 
 from ...errors import BadName, ConflictError, NotFound
+from ...event import Event
 from ...failure import Later, Reject, Retry
 from ...origin import user_name
 from ...records import Attention
@@ -365,6 +366,31 @@ class OperatingRules:
             gate.set()
             await wind.settled(60)
             assert await _state(wind) == "running"
+
+    @on_loop
+    async def test_a_purpose_that_has_only_dead_letters_left_fails_for_an_hour(self, place: Place) -> None:
+        clock, wind = place.clock(), place.open()
+
+        @wind.on("T", purpose="p")
+        async def handle(event: Event) -> None:
+            raise Reject("it is of no use")
+
+        async def kinds() -> list[tuple[str, str]]:
+            return [(each.kind, each.urgency) for each in await wind.attention()]
+
+        async def is_growing() -> bool:
+            return ("dead letters", "medium") in await kinds()
+
+        async with wind:
+            for _ in range(2):
+                await wind.fire("T")
+                await until(is_growing)
+                await clock.advance(3_500)
+                assert await _state(wind) == "failing"
+                assert await kinds() == [("failing", "high"), ("dead letters", "medium")]
+                await clock.advance(200)
+                assert await _state(wind) == "running"
+                assert await kinds() == [("dead letters", "low")]
 
     @on_loop
     async def test_a_purpose_that_settles_others_does_not_fail_when_one_event_does(self, place: Place) -> None:
