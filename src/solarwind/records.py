@@ -386,12 +386,13 @@ class OwnerInfo(msgspec.Struct, frozen=True):
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
-    """An event that a purpose gave up: its error, the number of attempts, and when."""
+    """An event that a purpose gave up: its error, the number of attempts, when, and which version did."""
 
     event: Event
     error: str
     attempts: int
     time: datetime
+    version: int
 
 
 class DelayedEvent(msgspec.Struct, frozen=True):

@@ -302,6 +302,7 @@ class DeadItem(msgspec.Struct, array_like=True, frozen=True):
     error: str
     attempts: int
     time_ns: int
+    version: int
 
 
 class DelayedItem(msgspec.Struct, array_like=True, frozen=True):

@@ -13,7 +13,7 @@ REFUSE = ("video.uploaded", "Refuse")
 
 def test_dead_letters_are_a_table_of_one_line_each(furnished: str) -> None:
     header, *lines = done("dead", "list", *REFUSE, "--url", furnished).lines
-    assert header.split() == ["ID", "DEAD", "SINCE", "ATTEMPTS", "ERROR"]
+    assert header.split() == ["ID", "DEAD", "SINCE", "VERSION", "ATTEMPTS", "ERROR"]
     assert [line.split()[0] for line in lines] == ["video-0", "video-1", "video-2"]
     assert lines[1].endswith("1  no\\nroom for 1")
 
@@ -22,7 +22,7 @@ def test_dead_letters_as_json_have_their_events(furnished: str) -> None:
     letters = done("dead", "list", *REFUSE, "--url", furnished, "--json").json["dead"]
     assert [each["event"]["payload"] for each in letters] == [{"id": 0}, {"id": 1}, {"id": 2}]
     assert letters[0]["error"] == "no\nroom for 0"
-    assert letters[0]["attempts"] == 1
+    assert (letters[0]["attempts"], letters[0]["version"]) == (1, 1)
     assert datetime.fromisoformat(letters[0]["time"]).tzinfo is not None
 
 
@@ -34,6 +34,7 @@ def test_dead_list_says_where_there_are_no_letters(furnished: str) -> None:
 def test_dead_show_prints_a_letter_with_its_payload(furnished: str) -> None:
     shown = dict(line.split("  ", 1) for line in done("dead", "show", *REFUSE, "video-2", "--url", furnished).lines)
     assert shown["payload"].strip() == '{"id":2}'
+    assert shown["version"].strip() == "1"
     assert shown["error"].strip() == "no\\nroom for 2"
     assert done("dead", "show", *REFUSE, "video-2", "--url", furnished, "--json").json["event"]["id"] == "video-2"
 

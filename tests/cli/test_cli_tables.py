@@ -60,7 +60,7 @@ TABLES: dict[str, tuple[Columns, Sequence[Sequence[object]]]] = {
             )
         ],
     ),
-    "dead list": (answers._TABLES[DeadLetter][0], [(ID, datetime.now(UTC), 12, "no room " * 100)]),
+    "dead list": (answers._TABLES[DeadLetter][0], [(ID, datetime.now(UTC), 3, 12, "no room " * 100)]),
     "top": (
         top._COLUMNS,
         [
@@ -142,8 +142,8 @@ def test_a_very_narrow_terminal_shows_as_much_of_the_most_important_columns_as_f
 @pytest.mark.parametrize("length", [37, 50, 80, 200])
 def test_an_id_is_whole_as_long_as_the_terminal_is_wide_enough_for_it(length: int) -> None:
     id = ("upload-" * 30)[: length - 4] + "last"
-    for columns in (answers._TABLES[DeadLetter][0], answers._TABLES[Event][0]):
-        line = on_terminal(80, Table(columns, [(id, datetime.now(UTC), None, "no room " * 100)]))[1]
+    for of, between in ((DeadLetter, (3, None)), (Event, (None,))):
+        line = on_terminal(80, Table(answers._TABLES[of][0], [(id, datetime.now(UTC), *between, "no room " * 100)]))[1]
         assert cell_len(line) <= 80
         assert (id in line) == (length <= 80)
 

@@ -247,7 +247,7 @@ def large(source: Path) -> Path:
         await store.commit([batch("many", 1, first, producer=7) for first in range(EVENTS)], [], [], NOW)
         history = [
             Change("many", "P", created=Creation(0), stated=[Statement(1, "direct")], reach=500),
-            *(Change("many", "P", dead=[Letter(at, 1, NOW, f"error {at}")]) for at in range(0, EVENTS, 50)),
+            *(Change("many", "P", dead=[Letter(at, 1, NOW, f"error {at}", 1)]) for at in range(0, EVENTS, 50)),
         ]
         await store.commit([], history, [], NOW)
 

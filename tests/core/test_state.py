@@ -41,7 +41,8 @@ changes = st.builds(
     settled=st.one_of(st.just(Spans()), ranges),
     skipped=st.one_of(st.just(Spans()), ranges),
     dead=st.lists(
-        st.builds(Letter, position, st.integers(1, 5), st.integers(0, 10**18), st.text(max_size=5)), max_size=2
+        st.builds(Letter, position, st.integers(1, 5), st.integers(0, 10**18), st.text(max_size=5), st.integers(1, 9)),
+        max_size=2,
     ),
     retried=st.integers(0, 2),
 )

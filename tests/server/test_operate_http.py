@@ -177,11 +177,12 @@ async def bury(doors: Doors, count: int) -> list[str]:
 
 
 def letter(of: DeadLetter) -> tuple[Any, ...]:
-    return of.event.id, of.event.payload, of.error, of.attempts, of.time
+    return of.event.id, of.event.payload, of.error, of.attempts, of.time, of.version
 
 
 def said(of: dict[str, Any]) -> tuple[Any, ...]:
-    return of["event"]["id"], of["event"]["data"], of["error"], of["attempts"], datetime.fromisoformat(of["time"])
+    its = of["event"]["id"], of["event"]["data"], of["error"], of["attempts"]
+    return *its, datetime.fromisoformat(of["time"]), of["version"]
 
 
 @on_loop

@@ -72,7 +72,7 @@ async def furnish(store: SqliteStore) -> None:
         Change(*key, created=Creation(0), stated=[Statement(1, "direct"), Statement(2, "keyed", "$.n")], reach=24),
         Change(*key, started=[(2, 1), (17, 2)], waiting=[Waiting(10, 1, DUE), Waiting(18, 3, DUE + 1)], retried=4),
         Change(*key, settled=Spans([0, 1, 3, 10, 13, 16, 19, 22]), skipped=Spans([23, 24])),
-        Change(*key, dead=[Letter(1, 5, NOW, "first\nline"), Letter(12, 1, NOW + 1, "é" * 4000)]),
+        Change(*key, dead=[Letter(1, 5, NOW, "first\nline", 1), Letter(12, 1, NOW + 1, "é" * 4000, 2)]),
         Change("orders", "Look", created=Creation(30), stated=[Statement(1, "fanout")]),
         Change(
             "bygone", "Done", created=Creation(0), stated=[Statement(1, "direct")], reach=2000, settled=Spans([0, 5])
@@ -306,7 +306,7 @@ def _change(told: State, what: str, position: int) -> Change:
     if what in ("settled", "skipped"):
         return Change(*key, **{what: Spans([position, position + 1])})  # type: ignore[arg-type]
     if what == "dead":
-        return Change(*key, dead=[Letter(position, 3, NOW, f"error {position}")])
+        return Change(*key, dead=[Letter(position, 3, NOW, f"error {position}", 1)])
     if what == "waiting":
         return Change(*key, waiting=[Waiting(position, position % 3, DUE + position)], retried=1)
     return Change(*key, started=[(position, 1 + position % 2)])

@@ -75,7 +75,7 @@ class Load:
     async def commit(self, store: SqliteStore, size: int = 300) -> None:
         number = self.number
         change = Change(
-            "a", "p", settled=Spans([2 * number, 2 * number + 1]), dead=[Letter(2 * number + 1, 1, 1, "no")]
+            "a", "p", settled=Spans([2 * number, 2 * number + 1]), dead=[Letter(2 * number + 1, 1, 1, "no", 1)]
         )
         after = State.restore(self.state.snapshot())
         after.apply(change)

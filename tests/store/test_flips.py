@@ -30,7 +30,7 @@ def given(number: int) -> list[str | None] | None:
 async def furnish(store: SqliteStore) -> None:
     for number in range(12):
         one = batch("a", 3, first=3 * number, ids=given(number), payload=b"%d" % number * 20)
-        dead = [Letter(3 * number + 1, 2, number, f"ValueError: number {number}")]
+        dead = [Letter(3 * number + 1, 2, number, f"ValueError: number {number}", 1)]
         change = Change("a", "p", settled=Spans([3 * number, 3 * number + 1]), dead=dead)
         because: list[Cause | None] = [Cause("event", f"id {number} 1")]
         await store.commit([one, batch("b", first=number, producer=2, causes=because)], [change], [], now=5)

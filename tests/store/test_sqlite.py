@@ -368,7 +368,10 @@ _change = st.builds(
     waiting=st.lists(st.builds(Waiting, st.integers(0, 30), st.integers(0, 3), st.just(9)), max_size=2),
     settled=_spans,
     skipped=_spans,
-    dead=st.lists(st.builds(Letter, st.integers(0, 30), st.just(2), st.just(3), st.sampled_from("xy")), max_size=2),
+    dead=st.lists(
+        st.builds(Letter, st.integers(0, 30), st.just(2), st.just(3), st.sampled_from("xy"), st.integers(1, 3)),
+        max_size=2,
+    ),
     retried=st.integers(0, 2),
 )
 _commit = st.tuples(st.lists(_change, max_size=3), st.sets(st.sampled_from("pq"), max_size=2))
@@ -557,10 +560,10 @@ def test_two_stores_in_one_process_are_refused_too(path: Path) -> None:
 
 def test_a_newer_format_is_refused_and_left_alone(path: Path) -> None:
     on_store(path, put(batch("a")))
-    sql(path, "PRAGMA user_version = 11")
+    sql(path, "PRAGMA user_version = 12")
     before = path.read_bytes(), sorted(os.listdir(path.parent))
     with pytest.raises(
-        StoreError, match=r"written in format 11 by a newer Solar Wind, this one reads format 10: upgrade"
+        StoreError, match=r"written in format 12 by a newer Solar Wind, this one reads format 11: upgrade"
     ):
         on_store(path, nothing)
     assert before == (path.read_bytes(), sorted(os.listdir(path.parent)))
@@ -722,7 +725,9 @@ def test_check_reads_everything_and_says_how_far_it_is(path: Path) -> None:
 def loaded(store: SqliteStore) -> Awaitable[None]:
     async def work() -> None:
         await put(*(batch("a", 10, first=10 * each, payload=b"x" * 100) for each in range(20)))(store)
-        await store.commit([batch("a", producer=2, ids=["x"])], [Change("a", "p", dead=[Letter(7, 1, 2, "no")])], [], 5)
+        await store.commit(
+            [batch("a", producer=2, ids=["x"])], [Change("a", "p", dead=[Letter(7, 1, 2, "no", 1)])], [], 5
+        )
 
     return work()
 

@@ -59,7 +59,7 @@ def record(value: Any) -> Any:
 
 def _letter_record(letter: DeadLetter) -> dict[str, Any]:
     return {"event": show.event_record(letter.event)} | {
-        name: getattr(letter, name) for name in ("error", "attempts", "time")
+        name: getattr(letter, name) for name in ("error", "attempts", "time", "version")
     }
 
 
@@ -198,6 +198,7 @@ def _letter_fields(letter: DeadLetter, topic: str, purpose: str, id: str) -> dic
     first = {"id": id, "topic": topic, "purpose": purpose}
     return (first | _event_fields(letter.event)) | {
         "dead since": letter.time,
+        "version": letter.version,
         "attempts": letter.attempts,
         "error": letter.error,
         "payload": show.payload_text(letter.event),
@@ -380,7 +381,7 @@ _TABLES: dict[type, tuple[Columns, Callable[[Any], tuple[object, ...]]]] = {
         _delayed_row,
     ),
     DeadLetter: (
-        Columns(("ID", "DEAD SINCE", "ATTEMPTS", "ERROR"), ("ID", "ERROR")),
-        lambda letter: (letter.event.id, letter.time, letter.attempts, letter.error),
+        Columns(("ID", "DEAD SINCE", "VERSION", "ATTEMPTS", "ERROR"), ("ID", "ERROR")),
+        lambda letter: (letter.event.id, letter.time, letter.version, letter.attempts, letter.error),
     ),
 }  # fmt: skip

@@ -70,7 +70,7 @@ class Crashes:
                 continue
             track.suspects.remove(position, position + 1)
             error = f"its handler did not come to an end {tried} times: the process died or hung"
-            self._dispatcher.give_up(track, [letter_of(position, tried, now, error)])
+            self._dispatcher.give_up(track, [letter_of(position, tried, now, error, track.statement.version)])
             which = f"event {stored.batch.id(position - stored.start)} on topic {track.topic!r}"
             purpose = track.purpose
             text = f"{which} for {purpose.name!r}, now a dead letter: {error}"

@@ -359,7 +359,9 @@ class Dispatcher(Registry):
             self.fault(f"{text}: such an event {then}", "keyless", topic, name)
         if rejects:
             error, tried = f"expected a key, {what}, got none", track.state.tried
-            letters = [Letter(position, tried.get(position, 0), now, error) for position in positions]
+            letters = [
+                Letter(position, tried.get(position, 0), now, error, statement.version) for position in positions
+            ]
             track.suspects.difference_update(Spans.of(positions))
             self.give_up(track, letters)
         return rejects
@@ -451,21 +453,22 @@ class Dispatcher(Registry):
     def give_up(self, track: Track, letters: list[Letter]) -> None:
         """Make events dead letters that no instance reported, and note that for operators."""
         ended, tried = Spans.of([each.position for each in letters]), [(each.position, each.tried) for each in letters]
-        at, version = letters[-1].time, track.statement.version
-        self.notes.append(Note(*track.purpose.key, "dead", ended.edges, version, "", 0, at, 0, tried))
+        last = letters[-1]
+        self.notes.append(Note(*track.purpose.key, "dead", ended.edges, last.version, "", 0, last.time, 0, tried))
         self.change(track, Change(*track.key, dead=letters))
 
     def _note_failures(self, track: Track, lease: Lease, failed: Iterable[Failure], took_ns: int, now: int) -> None:
         """Retry events whose handlers did not return, or make them dead letters. All of them are one change, for there
         may be very many."""
-        retry = track.purpose.statements[lease.instance.version].retry
+        version = lease.instance.version
+        retry = track.purpose.statements[version].retry
         change = Change(*track.key)
         for failure in failed:
             position = failure.position
             counted = track.state.tried.get(position, 0)
             tried = counted if lease.counted else counted + 1
             if failure.verdict == "reject" or (failure.verdict == "retry" and tried >= retry.attempts):
-                change.dead.append(letter_of(position, tried, now, failure.error))
+                change.dead.append(letter_of(position, tried, now, failure.error, version))
             elif failure.verdict == "later":
                 change.waiting.append(Waiting(position, tried - 1, now + failure.after_ns))
             else:

@@ -49,12 +49,14 @@ class Waiting(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Letter(msgspec.Struct, frozen=True, array_like=True):
-    """A dead letter: which event, how often it was tried, when it died and of what error."""
+    """A dead letter: which event, how often it was tried, when it died and of what error, and which version gave it
+    up."""
 
     position: int
     tried: int
     time: int
     error: str
+    version: int
 
 
 class Creation(msgspec.Struct, frozen=True, array_like=True):

@@ -361,9 +361,9 @@ class Track:
         return count
 
 
-def letter_of(position: int, tried: int, now: int, error: str) -> Letter:
+def letter_of(position: int, tried: int, now: int, error: str, version: int) -> Letter:
     """Return a dead letter, with its error cut to a length that can be read."""
-    return Letter(position, tried, now, error[:MAX_ERROR])
+    return Letter(position, tried, now, error[:MAX_ERROR], version)
 
 
 def key_of(path: str | None) -> KeyOf:

@@ -137,12 +137,12 @@ def _read_statistics(items: list[Any]) -> Statistics:
 
 
 def _pack_letter(letter: DeadLetter) -> wire.DeadItem:
-    return wire.DeadItem(_pack_event(letter.event), letter.error, letter.attempts, ns_of(letter.time))
+    return wire.DeadItem(_pack_event(letter.event), letter.error, letter.attempts, ns_of(letter.time), letter.version)
 
 
 def _read_letter(item: Any) -> DeadLetter:
     found: wire.DeadItem = _read(item, wire.DeadItem)
-    return DeadLetter(_event(found.batch), found.error, found.attempts, time_of(found.time_ns))
+    return DeadLetter(_event(found.batch), found.error, found.attempts, time_of(found.time_ns), found.version)
 
 
 def _pack_delayed(delayed: DelayedEvent) -> wire.DelayedItem:

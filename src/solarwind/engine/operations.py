@@ -311,7 +311,7 @@ class Operations(Running, Watched, ScheduleOperations, RelayOperations):
                 break
             event = events.get(each.position)
             if event is not None:
-                page.append(DeadLetter(event, each.error, each.tried, time_of(each.time)))
+                page.append(DeadLetter(event, each.error, each.tried, time_of(each.time), each.version))
             elif self._dispatcher.purpose(topic, purpose).is_dead(each.position):
                 raise no_event_at(topic, each.position)
         return page

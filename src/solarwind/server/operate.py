@@ -157,12 +157,13 @@ class StatisticsRecord(msgspec.Struct):
 
 
 class DeadRecord(msgspec.Struct):
-    """An event that the purpose gave up: its error, the number of attempts, and when."""
+    """An event that the purpose gave up: its error, the number of attempts, when, and which version did."""
 
     event: CloudEvent
     error: str
     attempts: int
     time: datetime
+    version: int
 
 
 class DelayedRecord(msgspec.Struct):
@@ -191,7 +192,7 @@ class Events(msgspec.Struct):
 
 
 def _letter(letter: DeadLetter) -> DeadRecord:
-    return DeadRecord(to_cloudevent(letter.event), letter.error, letter.attempts, letter.time)
+    return DeadRecord(to_cloudevent(letter.event), letter.error, letter.attempts, letter.time, letter.version)
 
 
 def _later(delayed: DelayedEvent) -> DelayedRecord:

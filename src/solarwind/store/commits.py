@@ -312,9 +312,9 @@ class Plan:
                     query = f"DELETE FROM dead WHERE {_TRACK} AND position >= ? AND position < ?"
                     self.connection.execute(query, (*key, start, stop))
             if change.dead:
-                rows = [(*key, each.position, each.tried, each.time, each.error) for each in change.dead]
+                rows = [(*key, each.position, each.tried, each.time, each.version, each.error) for each in change.dead]
                 summed = ((*row, database.row_sum(*row[:-1], row[-1].encode())) for row in rows)
-                self.connection.executemany("INSERT OR REPLACE INTO dead VALUES (?, ?, ?, ?, ?, ?, ?, ?)", summed)
+                self.connection.executemany("INSERT OR REPLACE INTO dead VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", summed)
 
     def _write_snapshots(self, snapshots: Sequence[Snapshot]) -> None:
         if snapshots:

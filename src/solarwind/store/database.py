@@ -33,7 +33,7 @@ from .faults import note_cause
 from .files import read_start
 from .paths import refuse_name
 
-FORMAT = 10  # in the lowest bits of SQLite's `user_version`; above them is the file's life
+FORMAT = 11  # in the lowest bits of SQLite's `user_version`; above them is the file's life
 _FORMAT_BITS = 0xFF
 
 Track = tuple[str, str, int]  # topic, purpose and the number of the track
@@ -76,7 +76,8 @@ CREATE TABLE snapshots(
     PRIMARY KEY(topic, purpose, track)) WITHOUT ROWID;
 CREATE TABLE dead(
     topic TEXT, purpose TEXT, track INTEGER, position INTEGER, tried INTEGER NOT NULL, time INTEGER NOT NULL,
-    error TEXT NOT NULL, sum INTEGER NOT NULL, PRIMARY KEY(topic, purpose, track, position)) WITHOUT ROWID;
+    version INTEGER NOT NULL, error TEXT NOT NULL, sum INTEGER NOT NULL,
+    PRIMARY KEY(topic, purpose, track, position)) WITHOUT ROWID;
 -- What instances made of the events at some positions, up to a commit: for `NOTES_OF` positions together.
 CREATE TABLE notes(
     topic INTEGER, part INTEGER, number INTEGER, data BLOB NOT NULL, sum INTEGER NOT NULL,
@@ -371,7 +372,7 @@ def row_sum(*columns: object) -> int:
 # The columns of a batch's row besides its body, in the order of `whole`.
 NOTED = "topic, start, count, producer, author, first, last_time, caused, size, total, previous, sum, accepted"
 BATCH = "start, count, previous, sum, data"
-LETTER = "track, position, tried, time, CAST(error AS BLOB), sum"  # damaged text may not be UTF-8
+LETTER = "track, position, tried, time, version, CAST(error AS BLOB), sum"  # damaged text may not be UTF-8
 
 
 def read_letter(path: str, topic: str, purpose: str, *row: Any) -> Letter:
@@ -383,8 +384,8 @@ def read_letter(path: str, topic: str, purpose: str, *row: Any) -> Letter:
             "not what was written: restore a backup, or go on without its error with `solarwind check --accept-loss "
             f"--url sqlite:///{path}`"
         )
-    _, position, tried, time, error = columns
-    return Letter(position, tried, time, str(error, "utf-8"))
+    _, position, tried, time, version, error = columns
+    return Letter(position, tried, time, str(error, "utf-8"), version)
 
 
 def read_notes(path: str, topic: int, part: int, number: int, data: bytes, sum: int) -> list[Note]:

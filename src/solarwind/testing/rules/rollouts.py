@@ -350,6 +350,29 @@ class RolloutRules:
             assert await handled(wind, seen, range(10)) == {1: 10}
 
     @on_loop
+    async def test_a_dead_letter_says_which_version_gave_it_up_also_after_a_restart(self, place: Place) -> None:
+        """Also one that no handler had: a version may reject what has no key."""
+        wind = place.open()
+
+        async def reject(number: int) -> None:
+            raise Reject("no")
+
+        async def versions(wind: SolarWind) -> list[int]:
+            return [each.version for each in await wind.dead("T", "p")]
+
+        async with wind:
+            for number, exchange, kept in ((1, "direct", "handle"), (2, "direct", "handle"), (3, "keyed", "reject")):
+                wind.on("T", purpose="p", version=number, exchange=exchange, key_missing=kept)(partial(reject))
+                await wind.joined()
+                ids = wind.fire_many("T", [number]).ids
+                await wind.settled(60)
+            assert await versions(wind) == [1, 2, 3]
+            assert (await wind.event("T", ids[0])).outcomes[0].version == 3
+        if place.durable:
+            async with place.restart() as again:
+                assert await versions(again) == [1, 2, 3]
+
+    @on_loop
     async def test_dead_letters_of_a_version_are_redriven_into_another_alone(self, place: Place) -> None:
         """Also where that one is held; the others go to the version that gets the events now."""
         wind, seen = place.open(), Seen()
