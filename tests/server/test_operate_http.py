@@ -488,6 +488,7 @@ async def test_metrics_are_numbers_that_prometheus_reads(port: int) -> None:
         oldest = number(found, "solarwind_purpose_oldest_pending_seconds", **labels)
         assert 0 < oldest <= (datetime.now(UTC) - datetime.fromisoformat(counts["oldest"])).total_seconds()
         assert number(found, "solarwind_connections") >= 1
+        assert number(found, "solarwind_viewers") == number(found, "solarwind_feeds") == 0
         assert number(found, "process_resident_memory_bytes") > 1 << 20
 
 

@@ -130,6 +130,8 @@ async def test_a_viewer_gets_all_facts_and_then_what_changes() -> None:
         assert list(facts["snapshot"]["parts"]) == list(PARTS)
         assert facts["server"]["connections"] == {"websockets": 0, "viewers": 1, "feeds": 0}
         assert facts["server"]["limits"]["batch_events"] == 4_096
+        async with at(port) as doors:
+            assert "\nsolarwind_viewers 1.0\n" in (await doors.http.get("/metrics")).text
         await view.until("purposes", "T/p", state="running", instances=1)
         await wind.fire("T", 7)
         await view.until("purposes", "T/p", dead=1)
@@ -168,8 +170,15 @@ async def test_a_viewer_gets_only_the_parts_the_topic_and_the_purpose_that_it_wa
             facts = await view.whole()
             assert (facts["purposes"].keys(), facts["topics"].keys()) == ({"T/p", "T/q"}, {"T"})
             assert facts.keys() == {"snapshot", "purposes", "topics"}
+        async with viewer(port, topic="T") as view:
+            facts = await view.whole()
+            assert facts["topics"].keys() == {"T"}
+            assert not facts["server"]
+            assert not facts["stores"]
         async with viewer(port, purpose="q") as view:
             facts = await view.whole()
+            assert not facts["server"]
+            assert not facts["stores"]
             assert (facts["purposes"].keys(), facts["topics"].keys()) == ({"T/q", "U/q"}, {"T", "U"})
             assert {each["purpose"] for each in facts["instances"].values()} == {"q"}
             await wind.fire("U", 1)

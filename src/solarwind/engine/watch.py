@@ -84,10 +84,11 @@ class Filter(msgspec.Struct, frozen=True):
     interval: int = 1
     payloads: bool = True  # whether it may see errors
 
-    def wants(self, part: str, topic: str, purpose: str) -> bool:
-        if part in ("server", "stores"):
-            return True
-        return self.topic in (None, topic) and (self.purpose is None or purpose in ("", self.purpose))
+    def wants(self, topic: str, purpose: str) -> bool:
+        """Return whether a fact about these is wanted; what is about no topic is not, where one or a purpose is."""
+        if self.topic is not None and topic != self.topic:
+            return False
+        return self.purpose is None or (bool(topic) and purpose in ("", self.purpose))
 
 
 class Entry:
@@ -151,11 +152,11 @@ class View:
             by_topic = changes.get(part, {})
             topics: Iterable[str] = by_topic
             if self.filter.topic is not None:
-                topics = [each for each in ("", self.filter.topic) if each in by_topic]
+                topics = [self.filter.topic] if self.filter.topic in by_topic else ()
             for topic in topics:
                 for key, (purpose, fields) in by_topic[topic].items():
                     await rest.now_and_then()
-                    if self.filter.wants(part, topic, purpose):
+                    if self.filter.wants(topic, purpose):
                         self._put(part, key, fields)
 
     def _put(self, part: str, key: str, fields: dict[str, Any] | None) -> None:
@@ -273,7 +274,7 @@ class Watch:
             (part, key, fields_of(fact.record))
             for part, found in facts.items()
             for key, fact in found.items()
-            if view.filter.wants(part, fact.topic, fact.purpose)
+            if view.filter.wants(fact.topic, fact.purpose)
         )
         head = {"time": datetime.now(UTC), "interval": view.filter.interval, "parts": view.filter.parts}
         first = msgspec.json.encode({"snapshot": head, **{part: {} for part in view.filter.parts}})

@@ -63,6 +63,12 @@ _TIMES = {
     "settle_seconds": ("settled", "How long it took from when an event was fired, or due, until it was settled."),
 }
 
+# What is open of the server, by the fields of `OpenStreams`.
+_STREAMS = {
+    "websockets": ("connections", "Open WebSocket connections."),
+    "viewers": ("viewers", "Open streams of GET /v1/watch."),
+    "feeds": ("feeds", "Open streams of feeds."),
+}
 _STATES = "running", "paused", "nobody up", "failing"
 _BOUNDS = [*(f"{bound:g}" for bound in HISTOGRAM_S), "+Inf"]
 
@@ -138,7 +144,7 @@ class _Collector:
     """A collector of metrics at one moment."""
 
     def __init__(self, host: ServerHost, facts: Facts) -> None:
-        self._connections = host.connection_count
+        self._streams = host.facts["server"]()["connections"].record
         self._requests = dict(host.requests)
         self._facts = facts
         self._purposes = facts.statistics.purposes
@@ -150,7 +156,8 @@ class _Collector:
         yield from self._of_instances()
         yield from self._of_stores()
         yield from self._of_attention()
-        yield GaugeMetricFamily("solarwind_connections", "Open WebSocket connections.", value=self._connections)
+        for field, (name, help) in _STREAMS.items():
+            yield GaugeMetricFamily(f"solarwind_{name}", help, value=getattr(self._streams, field))
         requests = CounterMetricFamily(
             "solarwind_http_requests", "HTTP requests answered.", labels=["method", "path", "status"]
         )
