@@ -450,6 +450,19 @@ async def test_an_event_that_another_program_writes_needs_an_id_a_topic_and_a_pa
 
 
 @on_loop
+async def test_a_payload_that_another_program_writes_as_text_is_its_bytes_in_utf_8(database: str) -> None:
+    """SQLite keeps text in a column of bytes; it holds up nobody."""
+    async with relaying(database) as got:
+        with closing(connect(database)) as connection:
+            insert = "INSERT INTO solarwind_outbox (id, topic, payload) VALUES ('{0}', 't', '{1}')"
+            for id, payload in (("text", '{"name": "cät"}'), ("number", "7")):
+                connection.execute(insert.format(id, payload))
+            connection.commit()
+        await until(lambda: len(got) == 2, "both")
+        assert {event.id: event.payload for event in got} == {"text": {"name": "cät"}, "number": 7}
+
+
+@on_loop
 async def test_a_relay_waits_for_a_database_that_went_away_and_says_so_once(
     postgres: Postgres, caplog: pytest.LogCaptureFixture
 ) -> None:

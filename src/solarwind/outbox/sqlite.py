@@ -20,7 +20,7 @@ T = TypeVar("T")
 FAILURES: tuple[type[Exception], ...] = (sqlite3.Error, OSError)
 POLL_S = 0.05
 _CLAIM = """
-SELECT place, id, topic, content, payload, attributes, at * 1000000000 FROM (
+SELECT place, id, topic, content, CAST(payload AS BLOB), attributes, at * 1000000000 FROM (
     SELECT *, sum(size) OVER (ORDER BY place) AS total FROM (
         SELECT *, length(payload) + length(attributes) AS size FROM solarwind_outbox
         WHERE refused IS NULL ORDER BY place LIMIT ?
