@@ -50,6 +50,11 @@ _OUTCOMES = "test_contract.py::TestSqlite::test_a"
 _SETTLED = f"{_OUTCOMES}_settled_event_is_shown_with_who_handled_it_when_and_in_how_many_attempts"
 _DIED = f"{_OUTCOMES}n_event_that_waits_for_a_retry_is_shown_with_when_and_a_dead_one_with_its_error"
 _AGAIN = f"{_OUTCOMES}n_event_that_is_handled_again_is_shown_as_it_is_now"
+_SETTLE = "crashes/test_settle.py::test_"
+_AT_EACH_COMMIT = f"{_SETTLE}it_is_so_at_every_write_to_a_file_or_socket[memory engine-1]"
+_CELL = f"{_SETTLE}what_a_handler_fires_is_there_once_with_its_settle_or_not_at_all"
+_REPORT_CAME = f"{_CELL}[the report has come-ws server]"
+_COMMITTED = f"{_CELL}[it is sent, and nobody knows-nats process]"
 _KEEPS = "test_contract.py::TestSqlite::test_keep_trims_without_touching_what_pends_or_is_dead"
 
 SPANS = _of(
@@ -452,6 +457,52 @@ NOTES = [
     ),
 ]
 
+# What handlers fire is committed apart from the settle, in one way or another.
+FIRED = [
+    *_of(
+        "engine/local.py",
+        (
+            "return await self.store.commit(*content, delayed, commit.notes, self._clock.wall())",
+            "await self.store.commit([], *content[1:])\n"
+            "        return await self.store.commit(content[0], [], [], content[3], delayed)",
+            _AT_EACH_COMMIT,
+        ),
+        (
+            "return await self.store.commit(*content, delayed, commit.notes, self._clock.wall())",
+            "stored = await self.store.commit(content[0], [], [], content[3], delayed)\n"
+            "        await self.store.commit([], *content[1:])\n"
+            "        return stored",
+            _AT_EACH_COMMIT,
+        ),
+        (
+            "return await self.store.commit(*content, delayed, commit.notes, self._clock.wall())",
+            "stored = await self.store.commit(*content)\n"
+            "        await self.store.commit([], [], [], content[3], delayed)\n"
+            "        return stored",
+            _AT_EACH_COMMIT,
+        ),
+    ),
+    *_of(
+        "peer/client.py",
+        (
+            "            self._send(wire.Hold(batch.data))",
+            "            self.submit(batch)\n        held = ()",
+            _REPORT_CAME,
+        ),
+    ),
+    *_of(
+        "cluster/store.py",
+        ("for fired in written.fired:", "for fired in ():", _COMMITTED),
+        (
+            "await self._write(record, changes, snapshots, pages)\n                self.delays",
+            "await self._write(record, changes, snapshots)\n"
+            "                await self._commit_delayed(pages, [], size)\n"
+            "                self.delays",
+            _COMMITTED,
+        ),
+    ),
+]
+
 FAULTS = [
     *SPANS,
     *EXPIRY,
@@ -470,4 +521,5 @@ FAULTS = [
     *ENGINE,
     *AROUND,
     *NOTES,
+    *FIRED,
 ]
