@@ -463,6 +463,59 @@ async def test_a_payload_that_another_program_writes_as_text_is_its_bytes_in_utf
 
 
 @on_loop
+async def test_no_row_that_another_program_writes_wrongly_holds_up_the_others_or_ends_the_dispatcher(
+    database: str,
+) -> None:
+    attributes = [
+        *('{"due": -5}', '{"due": 9223372036854775807}', '{"expires": -1}', '{"time": -1}', '{"time": 1e99}'),
+        *("", "[]", '{"keys": "\\ud800"}', '{"causes": {"kind": "user"}}', '{"extensions": {"id": "x"}}', "[" * 10_000),
+    ]
+    rows: list[dict[str, Any]] = [{"attributes": each} for each in attributes]
+    rows += [{"id": ""}, {"id": "x" * 201}, {"id": "a\nb"}, {"content": ""}, {"content": "a\nb"}, {"topic": "a b"}]
+    if database.startswith("sqlite"):  # where any column holds any value
+        rows += [{"id": b"\xff"}, {"topic": b"\xff"}, {"content": b"a/\xff"}, {"attributes": b"\xff"}]
+    async with relaying(database) as got:
+        with closing(connect(database)) as connection:
+            for number, row in enumerate([*rows, {"id": "last"}]):
+                _insert(connection, {"id": f"bad-{number}", "topic": "t", "payload": b"1"} | row)
+            connection.commit()
+        await until(lambda: got, "the last one")
+        await until(lambda: pending(database) == 0, "nothing pending")
+    assert [event.id for event in got] == ["last"]
+    refused = tables.status(database).refused
+    assert len(refused) == len(rows)
+    assert all(each.error.startswith("expected ") for each in refused)
+
+
+@on_loop
+async def test_a_row_may_have_been_written_at_any_time_and_a_payload_of_sqlite_be_text(database: str) -> None:
+    times = ["1900-01-01", "9999-12-31"] if database.startswith("sqlite") else ["infinity", "-infinity", "4713-01-01 BC"]
+    rows: list[dict[str, Any]] = [{"at": each} for each in times]
+    if database.startswith("sqlite"):
+        rows += [{"at": -5}, {"at": 1 << 60}, {"at": 1.5}, {"at": b"x"}, {"payload": "1"}, {"payload": 1}]
+    async with relaying(database) as got:
+        with closing(connect(database)) as connection:
+            for number, row in enumerate(rows):
+                _insert(connection, {"id": f"{number}", "topic": "t", "payload": b"1"} | row)
+            connection.commit()
+        await until(lambda: len(got) == len(rows), "all of them")
+    assert {event.payload for event in got} == {1}
+    assert all(1970 <= event.time.year <= 2096 for event in got)
+    assert not tables.status(database).refused
+
+
+def _insert(connection: Any, row: dict[str, Any]) -> None:
+    holders = ", ".join(["?" if isinstance(connection, sqlite3.Connection) else "%s"] * len(row))
+    connection.execute(f"INSERT INTO solarwind_outbox ({', '.join(row)}) VALUES ({holders})", list(row.values()))
+
+
+@pytest.mark.parametrize("bucket", [-1, 64])
+def test_a_bucket_that_no_relay_looks_at_is_refused_by_the_table(database: str, bucket: int) -> None:
+    with closing(connect(database)) as connection, pytest.raises((sqlite3.IntegrityError, psycopg.IntegrityError)):
+        _insert(connection, {"id": "x", "topic": "t", "payload": b"1", "bucket": bucket})
+
+
+@on_loop
 async def test_a_relay_waits_for_a_database_that_went_away_and_says_so_once(
     postgres: Postgres, caplog: pytest.LogCaptureFixture
 ) -> None:

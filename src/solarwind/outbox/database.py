@@ -67,6 +67,8 @@ def open_sqlite(database: str, **options: Any) -> sqlite3.Connection:
         own: sqlite3.Connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, **options)
     except sqlite3.Error as error:
         raise fault(database, error) from error
+    # Text that is not UTF-8 is refused where it is read, by its column, and not by the driver for the whole answer.
+    own.text_factory = lambda data: data.decode(errors="surrogateescape")
     return own
 
 

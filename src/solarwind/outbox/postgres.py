@@ -51,7 +51,8 @@ WITH sized AS MATERIALIZED (
         WHERE bucket = locked AND refused IS NULL ORDER BY place LIMIT %s
     ) AS first_ones ORDER BY place LIMIT %s
 )
-SELECT place, id, topic, content, payload, attributes, (extract(epoch FROM at) * 1000000000)::int8
+SELECT place, id, topic, content, payload, attributes,
+    (greatest(0, least(extract(epoch FROM at), 4000000000)) * 1000000000)::int8
 FROM sized JOIN solarwind_outbox USING (place) WHERE total <= %s OR total = size
 ORDER BY place FOR UPDATE OF solarwind_outbox SKIP LOCKED
 """

@@ -14,8 +14,6 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol
 
-import msgspec
-
 from ..batch import Batch, seal
 from ..columns import gathered
 from ..engine.backoff import Backoff
@@ -262,7 +260,7 @@ class Relay:
             try:
                 time, attributes = row.read()
                 topics.setdefault((check_topic(row.topic), "due" in attributes), []).append((row, time, attributes))
-            except (SolarWindError, msgspec.MsgspecError, ValueError) as error:  # another program wrote it
+            except SolarWindError as error:  # another program wrote it
                 self._refuse(row, error, refused)
         submitted = [(events, self._submit(events)) for events in topics.values()]
         await self._accepted([future for _, future in submitted])
@@ -334,7 +332,7 @@ class Relay:
 
     def _refuse(self, row: OutboxRow, error: BaseException, refused: dict[int, str]) -> None:
         """Note that an event was refused. Raise the error if it may be accepted later."""
-        if not _is_final(error) and not isinstance(error, ValueError | msgspec.MsgspecError):
+        if not _is_final(error):
             raise error
         text = plain(str(error))[:_MAX_ERROR]
         refused[row.place] = text
@@ -343,8 +341,8 @@ class Relay:
             "%s: event %s on topic %r was refused: %s; see `solarwind outbox status`, and `redrive` it once it may be "
             "fired",
             self._name,
-            row.id,
-            row.topic,
+            plain(row.id),
+            plain(row.topic),
             text,
         )
 

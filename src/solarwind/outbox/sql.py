@@ -33,7 +33,7 @@ _POSTGRESQL = (
     "CREATE INDEX IF NOT EXISTS solarwind_once_at ON solarwind_once (at)",
     """CREATE TABLE IF NOT EXISTS solarwind_outbox (
     place bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    bucket smallint NOT NULL DEFAULT 0,
+    bucket smallint NOT NULL DEFAULT 0 CHECK (bucket BETWEEN 0 AND 63),
     id text NOT NULL,
     topic text NOT NULL,
     content text NOT NULL DEFAULT 'application/json',
@@ -76,7 +76,7 @@ _SQLITE = (
     "CREATE INDEX IF NOT EXISTS solarwind_once_at ON solarwind_once (at)",
     """CREATE TABLE IF NOT EXISTS solarwind_outbox (
     place INTEGER PRIMARY KEY AUTOINCREMENT,
-    bucket INTEGER NOT NULL DEFAULT 0,
+    bucket INTEGER NOT NULL DEFAULT 0 CHECK (bucket BETWEEN 0 AND 63),
     id TEXT NOT NULL,
     topic TEXT NOT NULL,
     content TEXT NOT NULL DEFAULT 'application/json',
@@ -167,8 +167,13 @@ def pending() -> Statement:
 
 def refused(limit: int) -> Statement:
     """Return what gives the topic, id and error of rows that were refused, the oldest first."""
-    return same(
-        f"SELECT topic, id, refused FROM solarwind_outbox WHERE refused IS NOT NULL ORDER BY place LIMIT {limit}"
+    text = "SELECT {} FROM solarwind_outbox WHERE refused IS NOT NULL ORDER BY place LIMIT " + str(limit)
+    columns = ("topic", "id", "refused")
+    return Statement(
+        {
+            "postgresql": text.format(", ".join(columns)),
+            "sqlite": text.format(", ".join(f"CAST({each} AS TEXT)" for each in columns)),
+        }
     )
 
 

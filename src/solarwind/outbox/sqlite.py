@@ -19,8 +19,10 @@ T = TypeVar("T")
 
 FAILURES: tuple[type[Exception], ...] = (sqlite3.Error, OSError)
 POLL_S = 0.05
+# A value of any type may be in any column: what another program wrote is read as the type that is expected.
 _CLAIM = """
-SELECT place, id, topic, content, CAST(payload AS BLOB), attributes, at * 1000000000 FROM (
+SELECT place, CAST(id AS TEXT), CAST(topic AS TEXT), CAST(content AS TEXT), CAST(payload AS BLOB),
+    CAST(attributes AS TEXT), max(0, min(CAST(at AS INTEGER), 4000000000)) * 1000000000 FROM (
     SELECT *, sum(size) OVER (ORDER BY place) AS total FROM (
         SELECT *, length(payload) + length(attributes) AS size FROM solarwind_outbox
         WHERE refused IS NULL ORDER BY place LIMIT ?
