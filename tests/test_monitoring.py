@@ -206,6 +206,7 @@ CASES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     "SolarWindWebhookFailing": ({point("webhook failing"): YES}, {point("webhook failing"): NO}),
     "SolarWindHeldBack": ({point("held back"): YES}, {point("held back"): NO}),
     "SolarWindScheduleMissed": ({point("schedule missed"): YES}, {point("schedule missed"): NO}),
+    "SolarWindScheduleStuck": ({point("schedule stuck"): YES}, {point("schedule stuck"): NO}),
     "SolarWindPaused": ({point("paused"): YES}, {point("paused"): NO}),
 }
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
+import zoneinfo
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from server.serving import Serving
-from solarwind import Event, SolarWind, StoreError
+from solarwind import Event, Limits, SolarWind, StoreError
 from solarwind.engine.schedules import KIND
 from solarwind.store.definitions import StoredDefinitions
 from solarwind.testing.contract import on_loop, until
 
 MANY = 3
+TZPATH = zoneinfo.TZPATH
 
 
 @on_loop
@@ -44,6 +48,67 @@ async def test_a_tick_is_fired_once_where_what_was_fired_could_not_be_noted(
     assert "schedule 's' cannot be fired, which is tried again" in caplog.text
     ids = [event.id for event in events]
     assert len(set(ids)) == len(ids)
+
+
+@on_loop
+async def test_a_schedule_whose_time_zone_is_not_known_here_fires_nothing_and_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As where a store moves to a machine that has no zones, or older ones."""
+    zone = tmp_path / "Here" / "Town"
+    zone.parent.mkdir()
+    shutil.copy(zone_file("Europe/Berlin"), zone)
+    zoneinfo.reset_tzpath([str(tmp_path), *TZPATH])
+    try:
+        before, after = (SolarWind(f"sqlite:///{tmp_path}/wind.db") for _ in range(2))
+        before.every("* * * * *", "T", name="s", zone="Here/Town")
+        async with before:
+            assert (await before.schedule("s")).next
+        zone.unlink()
+        zoneinfo.ZoneInfo.clear_cache()
+        events: list[Event] = []
+
+        @after.on("U", purpose="p")
+        async def handle(event: Event) -> None:
+            events.append(event)
+
+        after.every("1s", "U", name="another")
+        async with after:
+            await until(lambda: events, "an event of the other schedule")
+            found, attention = await after.schedule("s"), await after.attention()
+            assert await after.run_schedule("s")
+            await after.pause_schedule("s")
+            assert await after.attention() == []
+            await after.remove_schedule("s")
+    finally:
+        zoneinfo.reset_tzpath(TZPATH)
+    assert found.next == ()
+    assert "got 'Here/Town', which this machine does not know" in found.words
+    assert [(each.kind, each.urgency, each.topic) for each in attention] == [("schedule stuck", "high", "T")]
+    assert "'s' fires nothing: expected a time zone" in attention[0].text
+    assert "schedule 's' fires nothing, since this machine cannot tell its ticks" in caplog.text
+
+
+@on_loop
+async def test_a_schedule_that_cannot_be_fired_is_tried_again_and_named_until_it_can() -> None:
+    wind = SolarWind("memory://", limits=Limits(names=1))
+    async with wind:
+        await wind.fire("only", 1)
+        wind.every("1s", "T", name="s")
+        await until(lambda: attention_of(wind), "it is named")
+        (found,) = await wind.attention()
+    assert (found.kind, found.topic) == ("schedule stuck", "T")
+    assert "'s' fires nothing: expected no more than 1 topics" in found.text
+
+
+async def attention_of(wind: SolarWind) -> bool:
+    return bool(await wind.attention())
+
+
+def zone_file(name: str) -> Path:
+    """Return the file of a time zone on this machine."""
+    found = [Path(folder) / name for folder in TZPATH if (Path(folder) / name).exists()]
+    return found[0] if found else Path(str(files("tzdata.zoneinfo").joinpath(*name.split("/"))))
 
 
 @pytest.mark.long

@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from msgspec import UNSET, UnsetType
 
-from .names import check_topic
+from .errors import BadName
+from .names import MAX_SCHEDULE, check_topic
 from .operations import Asking, Internal
 from .options import check_keep, check_keep_bytes
 from .payload import encode
@@ -72,7 +73,14 @@ class Declaring(Asking):
         """
         data, content = encode(payload)
         stated = {"topic": topic, "every": every, "payload": data, "content": content, "zone": zone, "missed": missed}
-        name = f"{topic} {every}" if name is None else name
+        if name is None:
+            Internal.declare_schedule.request(stated | {"name": "_"})  # of what was stated, before the name made of it
+            name = f"{topic} {' '.join(every.split())}"
+            if len(name) > MAX_SCHEDULE:
+                raise BadName(
+                    f"expected a name of the schedule, of at most {MAX_SCHEDULE} characters, since topic and every "
+                    f"together have {len(name)}: state name="
+                )
         Internal.declare_schedule.request(stated | {"name": name})
         self._declared[name] = stated
         self._declare_soon(lambda: self._declare(name))

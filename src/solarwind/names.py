@@ -12,6 +12,7 @@ from .errors import BadArgument, BadName, NotFound
 _TOPIC = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
 _CONTENT = re.compile(r"[!-~]([ -~]{0,198}[!-~])?")
 _MAX_CHARACTERS = 200
+MAX_SCHEDULE = _MAX_CHARACTERS - 50  # the ids of its events are made from its name
 _MAX_KEY_BYTES = 256
 
 
@@ -75,7 +76,7 @@ def check_key(key: object) -> str:
 
 def check_schedule(name: object) -> str:
     """Return `name`, a schedule's, if it is valid, else raise `BadName`. The ids of its events are made from it."""
-    return _check_printable(name, "a schedule's name", _MAX_CHARACTERS - 50)
+    return _check_printable(name, "a schedule's name", MAX_SCHEDULE)
 
 
 def check_id(id: object) -> str:
@@ -115,7 +116,10 @@ def _where(topic: str) -> str:
 
 def shown(value: object) -> str:
     """Return a value as a refusal shows it: in ASCII, of at most 80 characters."""
-    text = ascii(value)
+    try:
+        text = ascii(value)
+    except ValueError:  # an integer of more digits than Python writes
+        text = f"{type(value).__name__} of {value.bit_length():,} bits" if isinstance(value, int) else "another"
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 

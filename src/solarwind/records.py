@@ -178,7 +178,7 @@ class StoreInfo(msgspec.Struct, frozen=True, gc=False):
 
 AttentionKind = Literal[
     "nobody up", "failing", "store full", "delayed events stuck", "no owner", "store nearly full", "dead letters",
-    "silent instance", "webhook failing", "held back", "paused", "schedule missed", "clock", "outbox",
+    "silent instance", "webhook failing", "held back", "paused", "schedule missed", "schedule stuck", "clock", "outbox",
 ]  # fmt: skip
 
 

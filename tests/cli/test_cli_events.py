@@ -8,6 +8,7 @@ import pty
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
@@ -38,6 +39,27 @@ def test_fire_prints_the_id_once_it_is_accepted(url: str) -> None:
 
 def test_fire_with_json_prints_the_count_and_ids_as_json(url: str) -> None:
     assert done("fire", "t", "--id", "one", "--url", url, "--json").json == {"id": "one"}
+
+
+def test_a_local_time_that_clocks_leave_out_is_due_after_they_went_forward(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As what falls into that hour is with schedules. A time that comes twice is the first."""
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    try:
+        at = {"left-out": "2027-03-28T02:30", "twice": "2027-10-31T02:30", "summer": "2027-07-01T02:30"}
+        for id, text in at.items():
+            done("fire", "t", "--id", id, "--at", text, "--url", url)
+        found = done("delayed", "list", "t", "--url", url, "--json").json["delayed"]
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert {each["event"]["id"]: each["due"] for each in found} == {
+        "left-out": "2027-03-28T01:30:00Z",
+        "twice": "2027-10-31T00:30:00Z",
+        "summer": "2027-07-01T00:30:00Z",
+    }
 
 
 def test_fire_for_later_and_what_is_delayed_is_listed_shown_and_cancelled(url: str) -> None:

@@ -91,7 +91,13 @@ def test_a_key_is_up_to_256_bytes_of_utf8(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "says"), [("x" * 257, "got 257 bytes"), ("ab\ud800", "lone surrogate at character 3"), (1, "got int: 1")]
+    ("key", "says"),
+    [
+        ("x" * 257, "got 257 bytes"),
+        ("ab\ud800", "lone surrogate at character 3"),
+        (1, "got int: 1"),
+        pytest.param(10**5_000, "got int: int of 16,610 bits", id="huge"),  # Python writes no integer of so many digits
+    ],
 )
 def test_what_is_no_key_is_refused_with_what_came_and_where(key: object, says: str) -> None:
     with pytest.raises(BadName) as refused:

@@ -174,6 +174,8 @@ def _parameters(operation: Operation[..., Any], cli: Cli, name: str, kind: Argum
     type_, how = (str if kind.name in _TEXTS else kind.wire), {}
     if default is msgspec.UNSET:
         type_, default, how = type_ | None, None, {"show_default": False}
+    elif isinstance(default, bytes):
+        default = default.decode()
     yield _parameter(name, Annotated[type_, makes(_dashed(name), cli.options[name], **how)], default)
 
 

@@ -8,7 +8,7 @@ option's value that is not understood is a usage error (exit code 2); what Solar
 from __future__ import annotations
 
 import re
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import typer
@@ -92,7 +92,9 @@ def _read_time(text: str, name: str, before: str = "", also: str = "") -> dateti
     try:
         found = datetime.fromisoformat(text)
         if found.year in _YEARS:
-            return found.astimezone()
+            # A time that clocks leave out, when they go forward, is the one that many minutes after they did; what
+            # `astimezone` makes of it is before.
+            return found if found.tzinfo is not None else datetime.fromtimestamp(found.timestamp(), UTC)
     except ValueError:
         pass
     clock = _CLOCK.fullmatch(text)

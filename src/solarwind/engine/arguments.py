@@ -169,6 +169,12 @@ def _every(value: Any, name: str) -> str:
     return _text(value, name)
 
 
+def _zone(value: Any, name: str) -> str:
+    if not isinstance(value, str):
+        raise BadArgument(f"expected {name} as the name of a time zone such as 'Europe/Berlin', got {shown(value)}")
+    return _text(value, name)
+
+
 def _missed(value: Any, name: str) -> str:
     if value not in ("skip", "once"):
         raise BadArgument(f'expected {name} as "skip" or "once", got {shown(value)}')
@@ -209,6 +215,7 @@ ScheduleName = Annotated[str, ArgumentKind("schedule", lambda value, name: check
 Payload = Annotated[bytes, ArgumentKind("payload", _payload, bytes)]
 Content = Annotated[str, ArgumentKind("content", lambda value, name: check_content(_text(value, name)), str)]
 Every = Annotated[str, ArgumentKind("every", _every, str)]
+Zone = Annotated[str, ArgumentKind("zone", _zone, str)]
 Missed = Annotated[Literal["skip", "once"], ArgumentKind("missed", _missed, str)]
 EventId = Annotated[str, ArgumentKind("id", lambda value, name: check_id(value), str)]
 Ids = Annotated[

@@ -96,6 +96,15 @@ def schedule_missed(facts: Facts) -> Iterator[Attention]:
         yield Attention("schedule missed", "medium", schedule.topic, "", since, text, runs)
 
 
+def schedule_stuck(facts: Facts) -> Iterator[Attention]:
+    """Say that a schedule cannot be fired."""
+    for name, schedule, why in facts.scheduler.stuck():
+        since = time_of(schedule.fired) if schedule.fired else None
+        text = f"schedule {name!r} fires nothing: {why}"
+        shows = command("schedules", "show", names=(name,))
+        yield Attention("schedule stuck", "high", schedule.topic, "", since, text, shows)
+
+
 def clock(facts: Facts) -> Iterator[Attention]:
     """Say that the machine's clock was wrong, or is."""
     facts.wall.look()
@@ -192,6 +201,7 @@ OF_ENGINE: tuple[Callable[[Facts], Iterator[Attention]], ...] = (
     store_nearly_full,
     delayed_stuck,
     schedule_missed,
+    schedule_stuck,
     clock,
     outbox,
 )

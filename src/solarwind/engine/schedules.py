@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from ..batch import MAX_PRODUCERS, Batch, seal
-from ..errors import Busy, ConflictError, NotFound, StoreError, Unavailable
+from ..errors import BadArgument, ConflictError, NotFound, SolarWindError
 from ..event import Cause
 from ..origin import MACHINE, process_name
 from ..payload import JSON
@@ -27,7 +27,7 @@ from ..store.base import Full, Store
 from ..store.definitions import Definition, Definitions
 from ..timing import time_of
 from .alarm import Wakeup
-from .arguments import Content, Every, Missed, Payload, ScheduleName, Topic
+from .arguments import Content, Every, Missed, Payload, ScheduleName, Topic, Zone
 from .clock import Clock
 
 log = logging.getLogger("solarwind")
@@ -98,7 +98,7 @@ class ScheduleOperations:
         every: Every,
         payload: Payload = b"null",
         content: Content = JSON,
-        zone: str = "UTC",
+        zone: Zone = "UTC",
         missed: Missed = "skip",
     ) -> None:
         """Fire an event on the topic at every tick: see `SolarWind.every`. What is stated anew counts from now on.
@@ -187,11 +187,11 @@ OF_SCHEDULES = tuple(name for name in vars(ScheduleOperations) if "schedule" in 
 
 
 class _Running(msgspec.Struct):
-    """A schedule of this dispatcher, and when its next tick is."""
+    """A schedule of this dispatcher, and when its next tick is. `ticks` is None where they cannot be read here."""
 
     schedule: Schedule
     number: int
-    ticks: Ticks
+    ticks: Ticks | None
     next: int | None
 
 
@@ -213,7 +213,8 @@ class Scheduler:
         self._again = False
         self._end_watch: Callable[[], None] = lambda: None
         self._running: dict[str, _Running] = {}
-        self._failing: set[str] = set()  # those whose last tick could not be fired, which was said
+        self._failing: set[str] = set()  # those whose last tick could not be fired, which is tried again
+        self._stuck: dict[str, str] = {}  # why those, and those whose ticks cannot be read, fire nothing; it was said
         self.at_work: object | None = None  # another one each time
 
     def start(self) -> None:
@@ -234,6 +235,11 @@ class Scheduler:
             for name, each in self._running.items()
             if each.schedule.missed_at > each.schedule.fired and not each.schedule.paused
         ]
+
+    def stuck(self) -> list[tuple[str, Schedule, str]]:
+        """Return the schedules that fire nothing though they should, and why."""
+        found = [(name, self._running[name].schedule, why) for name, why in self._stuck.items()]
+        return [each for each in found if not each[1].paused]
 
     async def _begin(self) -> None:
         for each in await self._store.definitions.list(KIND):
@@ -260,16 +266,31 @@ class Scheduler:
         name, known = definition.name, self._running.get(definition.name)
         if known is not None and known.number >= definition.number:
             return
-        self._running.pop(name, None)
+        self._forget(name)
         if definition.value is not None:
             schedule = _read(definition)
             if known is not None and known.schedule.last > schedule.last:
                 done = known.schedule
                 schedule = msgspec.structs.replace(schedule, last=done.last, fired=done.fired, missed_at=done.missed_at)
             if self._store.owns(schedule.topic):
-                ticks = Ticks(schedule.every, schedule.zone)
-                self._running[name] = _Running(schedule, definition.number, ticks, ticks.after(schedule.last))
+                ticks = self._ticks(name, schedule)
+                following = None if ticks is None else ticks.after(schedule.last)
+                self._running[name] = _Running(schedule, definition.number, ticks, following)
         self._wake()
+
+    def _ticks(self, name: str, schedule: Schedule) -> Ticks | None:
+        """Return when it has its ticks; None where that cannot be read, as on a machine without its time zone."""
+        try:
+            return Ticks(schedule.every, schedule.zone)
+        except BadArgument as error:
+            log.error("schedule %r fires nothing, since this machine cannot tell its ticks: %s", name, error)
+            self._stuck[name] = str(error)
+            return None
+
+    def _forget(self, name: str) -> None:
+        self._running.pop(name, None)
+        self._stuck.pop(name, None)
+        self._failing.discard(name)
 
     def _set_timer(self) -> None:
         """Wake up at the next tick; or earlier, since the machine's clock may be set."""
@@ -288,14 +309,17 @@ class Scheduler:
                 try:
                     await self._fire(name, each, now)
                     self._failing.discard(name)
-                except (StoreError, Busy, Unavailable, Full) as error:
-                    if name not in self._failing:
-                        self._failing.add(name)
+                    self._stuck.pop(name, None)
+                except (SolarWindError, Full) as error:
+                    if name not in self._stuck:
                         log.error("schedule %r cannot be fired, which is tried again: %s", name, error)
-        self._failing &= self._running.keys()
+                    if name in self._running:
+                        self._failing.add(name)
+                        self._stuck[name] = str(error)
 
     async def _fire(self, name: str, running: _Running, now: int) -> None:
         """Fire the last tick that is due. Those before it, and one that is late and to be skipped, are missed."""
+        assert running.ticks is not None
         schedule, tick = running.schedule, running.ticks.until(now)
         assert tick is not None
         if now - tick > LATE_NS and schedule.missed == "skip":
@@ -339,19 +363,22 @@ def make_event(name: str, schedule: Schedule, time: int) -> Batch:
 
 
 def _info(name: str, schedule: Schedule, now: int) -> ScheduleInfo:
-    ticks = Ticks(schedule.every, schedule.zone)
     shown: list[datetime] = []
-    at: int | None = now
-    while at is not None and len(shown) < SHOWN:
-        at = ticks.after(at)
-        if at is not None:
+    try:
+        ticks = Ticks(schedule.every, schedule.zone)
+        words = ticks.words
+        at = ticks.after(now)
+        while at is not None and len(shown) < SHOWN:
             shown.append(time_of(at))
+            at = ticks.after(at)
+    except BadArgument as error:
+        words = f"not known here: {error}"
     return ScheduleInfo(
         name=name,
         topic=schedule.topic,
         every=schedule.every,
         zone=schedule.zone,
-        words=ticks.words,
+        words=words,
         missed=schedule.missed,
         state="paused" if schedule.paused else "running",
         fired=time_of(schedule.fired) if schedule.fired else None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -204,12 +205,21 @@ class ScheduleRules:
                 wind.every("@daily", "T", name=bad)
         with pytest.raises(BadName):
             wind.every("@daily", "no topic")
+        for zone in (ZoneInfo("Europe/Berlin"), None):
+            with pytest.raises(BadArgument, match="the name of a time zone such as 'Europe/Berlin'"):
+                wind.every("@daily", "T", zone=zone)  # type: ignore[arg-type]
+        with pytest.raises(BadName, match="since topic and every together have 203: state name="):
+            wind.every("1d", "T" * 200)
+        with pytest.raises(BadArgument, match="bad minute"):
+            wind.every("9" * 200 + " * * * *", "T")
+        assert wind.every(" 30  2 * * *\n", "U") == "U 30 2 * * *"
         with pytest.raises(TooLarge):
             wind.every("@daily", "T", "x" * 40_000)
         async with wind:
             for payload in (b"", b"{x", b'"\xff"', b"[" * 10_000):
                 declared = Internal.declare_schedule(wind, "T", "s", "1d", payload=payload)
                 await refused(declared, BadPayload, "expected JSON")
+            await wind.remove_schedule("U 30 2 * * *")
             assert await wind.schedules() == []
             for ask in (
                 wind.schedule,
