@@ -6,7 +6,7 @@ A module of tests has a class that inherits `DueLogRules`, and a fixture `run`, 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from itertools import pairwise
 from random import Random
@@ -19,7 +19,7 @@ from solarwind.batch import Batch, seal
 from solarwind.core.log import Stored
 from solarwind.errors import BadArgument
 from solarwind.store.base import Store
-from solarwind.store.delays import Delayed
+from solarwind.store.delays import BEGINNING, Delayed, Entry
 
 
 def events(
@@ -141,7 +141,7 @@ async def walk(place: DelayingPlace, random: Random, steps: int) -> None:
         names, due = sorted(model.delayed), random.randrange(1, 60)
         [what] = random.choices(list(weights), weights.values())
         if what in ("delay", "fire"):
-            numbers = range(number, number + random.randrange(1, 9))
+            numbers = range(number, number + (150 if random.random() < 0.1 else random.randrange(1, 9)))
             number = numbers.stop
             ids = [random.choice([None, None, f"given-{random.randrange(60)}"]) for _ in numbers]
             given = {"ids": ids} if any(ids) else {}
@@ -185,6 +185,14 @@ def rule(test: Rule) -> Callable[[Any, Run], None]:
 
     method.__doc__ = test.__doc__
     return method
+
+
+async def _entries(place: DelayingPlace) -> AsyncIterator[Entry]:
+    after = BEGINNING
+    while page := await place.store.delays.page(after):
+        after = page[-1].place
+        for entry in page:
+            yield entry
 
 
 class DueLogRules:
@@ -322,6 +330,24 @@ class DueLogRules:
         assert all(0 < before - after <= 500 for before, after in pairwise(left))
         await place.store.forwarded()
         assert await place.in_topic() == list(range(1200))
+
+    @rule
+    async def test_of_a_large_batch_each_event_is_taken_back_without_reading_many_others(
+        self, place: DelayingPlace
+    ) -> None:
+        delays, batch = place.store.delays, events("T", *range(600))
+        await place.delay(10, batch)
+        entries = [entry async for entry in _entries(place)]
+        assert max(len(entry.batch) for entry in entries) <= 192
+        for index in range(0, 600, 40):
+            assert await delays.cancel("T", batch.id(index))
+            assert not await delays.cancel("T", batch.id(index))
+        left = [number for number in range(600) if number % 40]
+        assert await place.listed() == [(10, number) for number in left]
+        while await delays.next_due() is not None:
+            await place.release(10)
+        assert await place.in_topic() == left
+        assert await place.store.find(batch.id(599)) == ("T", len(left) - 1)
 
     @rule
     async def test_one_time_of_many_events_is_theirs_in_the_order_accepted(self, place: DelayingPlace) -> None:

@@ -163,6 +163,13 @@ def test_what_is_no_connection_is_refused(given: Any) -> None:
             call(given)
 
 
+def test_the_password_of_a_url_that_is_passed_in_place_of_a_connection_is_not_said() -> None:
+    with pytest.raises(BadArgument) as refused:
+        wind.outbox("postgresql://shop:secret@db/shop")
+    assert "secret" not in str(refused.value)
+    assert "postgresql://...@db/shop" in str(refused.value)
+
+
 def test_a_connection_to_another_kind_of_database_is_refused() -> None:
     class Dialect:
         name, driver, paramstyle = "mysql", "pymysql", "format"

@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 from ..errors import BadArgument, NotAllowed, NotFound, SolarWindError, Unavailable
 from ..loops import forget
 from ..names import shown
+from ..text import redact
 from .sql import Dialect, Statement, styled
 
 T = TypeVar("T")
@@ -397,13 +398,18 @@ def _django(alias: str) -> Connection:
     """Return the connection of a Django database by its name. Raise `BadArgument`."""
     django = sys.modules.get("django.db")
     if django is None:
-        raise BadArgument(f"expected {EXPECTED}, got {shown(alias)}, and Django is not in use here: pass a connection")
+        raise BadArgument(f"expected {EXPECTED}, got {_said(alias)}, and Django is not in use here: pass a connection")
     known = list(django.connections)
     if alias not in known:
         raise BadArgument(
-            f"expected the name of a Django database, one of {', '.join(map(repr, known))}, got {shown(alias)}"
+            f"expected the name of a Django database, one of {', '.join(map(repr, known))}, got {_said(alias)}"
         )
     return _Django(django.connections[alias])
+
+
+def _said(alias: str) -> str:
+    """Return a name to show, which may be a URL with a password instead."""
+    return shown(redact(alias))
 
 
 # --- recognising --------------------------------------------------------------------------------------------

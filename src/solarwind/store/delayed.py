@@ -29,6 +29,7 @@ from .delays import (
     DelayedCount,
     Entry,
     check_due,
+    in_parts,
     only,
     runs,
     together,
@@ -154,7 +155,7 @@ def insert(plan: Plan, delayed: Sequence[Delayed]) -> None:
         return
     rows, ids = [], []
     last = int(value(plan.connection, "SELECT max(row) FROM delayed") or 0)
-    for number, (due, batch) in enumerate(delayed, last + 1):
+    for number, (due, batch) in enumerate(in_parts(delayed), last + 1):
         whole = _sum(due, batch.topic, len(batch), batch.data)
         rows.append((number, due, batch.topic, len(batch), whole, batch.data))
         ids += [(batch.id(index), batch.topic, number) for index in range(len(batch))]

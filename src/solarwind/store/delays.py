@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice, takewhile
 from typing import NamedTuple, Protocol
 
@@ -22,6 +22,7 @@ MAX_DUE = (1 << 62) - 1  # ns since 1970
 PAGE_BYTES = 64 << 10
 RELEASE_BYTES = 1 << 20  # of events moved in one commit, so that it is short
 RELEASE_ROWS = 500
+ENTRY_EVENTS = 64  # so that taking one back does not read and write many others
 BEGINNING = (-1, -1)
 
 
@@ -106,6 +107,16 @@ def check_delayed(delayed: Sequence[Delayed | Entry]) -> None:
         check_due(each.due)
 
 
+def in_parts(delayed: Iterable[Delayed]) -> Iterator[Delayed]:
+    """Divide large batches into what is an entry each."""
+    for due, batch in delayed:
+        if len(batch) <= ENTRY_EVENTS:
+            yield Delayed(due, batch)
+            continue
+        for start in range(0, len(batch), ENTRY_EVENTS):
+            yield Delayed(due, batch.part(start, min(start + ENTRY_EVENTS, len(batch))))
+
+
 def runs(entries: Iterable[Entry]) -> list[list[Entry]]:
     """Divide entries into those that may enter their topic as one batch: small ones that follow each other, as events
     that were fired one after the other for times of their own."""
@@ -166,20 +177,18 @@ class MemoryDueLog:
 
     def add(self, delayed: Sequence[Delayed]) -> None:
         for due, batch in delayed:
-            ids = [batch.id(index) for index in range(len(batch))]
-            new = [
-                index
-                for index, id in enumerate(ids)
-                if (batch.topic, id) not in self._places
-                and ids.index(id) == index
-                and not self._is_known(batch.topic, id)
-            ]
+            new: dict[str, int] = {}
+            for index in range(len(batch)):
+                id = batch.id(index)
+                if (batch.topic, id) not in self._places and id not in new and not self._is_known(batch.topic, id):
+                    new[id] = index
             if new:
-                self._insert(due, batch if len(new) == len(batch) else batch.select(new))
+                self._insert(due, batch if len(new) == len(batch) else batch.select(list(new.values())))
 
     def _insert(self, due: int, batch: Batch) -> None:
-        self._number += 1
-        self._put(Entry(due, self._number, batch))
+        for each in in_parts([Delayed(due, batch)]):
+            self._number += 1
+            self._put(Entry(due, self._number, each.batch))
 
     def _put(self, entry: Entry) -> None:
         insort(self._entries, entry, key=_place)
