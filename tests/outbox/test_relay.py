@@ -489,9 +489,10 @@ async def test_no_row_that_another_program_writes_wrongly_holds_up_the_others_or
 
 @on_loop
 async def test_a_row_may_have_been_written_at_any_time_and_a_payload_of_sqlite_be_text(database: str) -> None:
-    times = ["1900-01-01", "9999-12-31"] if database.startswith("sqlite") else ["infinity", "-infinity", "4713-01-01 BC"]
+    is_sqlite = database.startswith("sqlite")
+    times = ["1900-01-01", "9999-12-31"] if is_sqlite else ["infinity", "-infinity", "4713-01-01 BC"]
     rows: list[dict[str, Any]] = [{"at": each} for each in times]
-    if database.startswith("sqlite"):
+    if is_sqlite:
         rows += [{"at": -5}, {"at": 1 << 60}, {"at": 1.5}, {"at": b"x"}, {"payload": "1"}, {"payload": 1}]
     async with relaying(database) as got:
         with closing(connect(database)) as connection:
@@ -540,6 +541,28 @@ async def test_a_relay_waits_for_a_database_that_went_away_and_says_so_once(
     said = [record.getMessage() for record in caplog.records if "goes on by itself" in record.getMessage()]
     assert len(said) == 2
     assert all("the relay of postgresql://...@/" in line and "\n" not in line for line in said)
+
+
+@on_loop
+async def test_a_relay_goes_on_with_the_file_that_took_the_place_of_the_one_it_had_open(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As where a backup was restored."""
+    url, other = new_file(folder), new_file(folder)
+    for each in (url, other):
+        tables.init(each)
+    async with relaying(url) as got:
+        commit(url, "t", ["before"])
+        await until(lambda: len(got) == 1, "what was in the first")
+        commit(other, "t", ["after"])
+        path = Path(path_of(url))
+        path.rename(path.with_suffix(".aside"))
+        for end in ("-wal", "-shm"):
+            Path(f"{path}{end}").unlink(missing_ok=True)
+        Path(path_of(other)).rename(path)
+        await until(lambda: len(got) == 2, "what is in the second")
+    assert [event.payload for event in got] == ["before", "after"]
+    assert "another file has the name" in caplog.text
 
 
 @pytest.mark.parametrize("database", some(["postgresql"], ["sqlite", "postgresql"]), indirect=True)

@@ -6,11 +6,13 @@ Where several relays work on one file, each fires all that it sees, in order; th
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from ..urls import sqlite_path
 from .database import open_sqlite
 from .rows import OutboxRow
 from .sql import COUNT_REFUSED
@@ -41,10 +43,16 @@ class SqliteLane:
 
     async def open(self) -> None:
         self._connection = await self._on_thread(lambda: open_sqlite(self._database, check_same_thread=False))
+        self._file = await self._on_thread(self._file_there)
         await self._on_thread(lambda: self._fetch("SELECT 1 FROM solarwind_outbox LIMIT 0"))
 
     async def _on_thread(self, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+
+    def _file_there(self) -> tuple[int, int]:
+        """Return which file has the name."""
+        found = os.stat(sqlite_path(self._database))
+        return found.st_dev, found.st_ino
 
     def _fetch(self, text: str, *parameters: Any) -> list[Any]:
         return self._connection.execute(text, parameters).fetchall()
@@ -53,6 +61,8 @@ class SqliteLane:
         return await self._on_thread(lambda: self._claim(rows, size))
 
     def _claim(self, rows: int, size: int) -> list[OutboxRow]:
+        if self._file_there() != self._file:
+            raise OSError("another file has the name of the one that was open: it is opened")
         version = self._fetch("PRAGMA data_version")[0][0]  # of what others have committed
         if version == self._version:
             return []
