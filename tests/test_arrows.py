@@ -70,7 +70,7 @@ ARROWS = {
     "shutdown": set(),
     "options": {"engine.base", "errors", "failure", "loops", "names", "payload", "schedule"},
     "urls": {"cluster.engine", "engine", "errors", "limits", "names", "peer.remote", "store", "text"},
-    "declaring": {"names", "operations", "options", "payload"},
+    "declaring": {"errors", "names", "operations", "options", "payload"},
     "operations": {"engine", "loops", "options", "origin", "records"},
     "wind": FOUNDATION
     | {"core", "engine", "lifecycle", "loops", "operations", "options", "outbox", "plugins", "records"}

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from msgspec import UNSET, UnsetType
 
-from .errors import BadName
+from .errors import BadName, ConflictError
 from .names import MAX_SCHEDULE, check_topic
 from .operations import Asking, Internal
 from .options import check_keep, check_keep_bytes
@@ -24,6 +24,10 @@ class Declaring(Asking):
 
     def _declare_soon(self, work: Callable[[], Any]) -> None:
         """Run a coroutine in the background, unless this is before the start, or after the stop."""
+        raise NotImplementedError
+
+    def _is_started(self) -> bool:
+        """Return whether it runs, or ran before."""
         raise NotImplementedError
 
     def topic(
@@ -68,7 +72,8 @@ class Declaring(Asking):
 
         There is one event for each tick, however many processes declare it; its cause is the schedule, and its id is
         made from name and tick. The dispatcher keeps the schedule until it is removed, also without this process. Where
-        two declare it differently the later one counts. Raise `BadArgument`, `BadName`, `BadPayload` and `TooLarge`.
+        two declare it differently the later one counts. Raise `BadArgument`, `BadName`, `BadPayload` and `TooLarge`,
+        and `ConflictError` for a second schedule of that name before the start.
         Declared while it runs, what the dispatcher refuses is logged; else the start raises it.
         """
         data, content = encode(payload)
@@ -82,6 +87,12 @@ class Declaring(Asking):
                     f"together have {len(name)}: state name="
                 )
         Internal.declare_schedule.request(stated | {"name": name})
+        before = self._declared.setdefault(name, stated)
+        if before != stated and not self._is_started():
+            raise ConflictError(
+                f"expected one statement of schedule {name!r} before the start, got two that differ: name one of them "
+                "otherwise, with name="
+            )
         self._declared[name] = stated
         self._declare_soon(lambda: self._declare(name))
         return name

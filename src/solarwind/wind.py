@@ -478,6 +478,9 @@ class SolarWind(Life, Effects, Declaring):
         else:
             self._loop.call_soon_threadsafe(work)
 
+    def _is_started(self) -> bool:
+        return self._state != "not started"
+
     def _declare_soon(self, work: Callable[[], Any]) -> None:
         if self._loop is not None and self._state == "running":
             self._on_loop(lambda: self._spawn(work()))

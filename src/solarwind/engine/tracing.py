@@ -20,7 +20,9 @@ _NOWHERE = BatchPlace(-1, "", -1)  # before all others
 
 def no_event(id: str) -> NotFound:
     """Return the refusal for an id that the history does not have."""
-    return NotFound(f"expected the id of an event in the history, got {id!a}: there is none, or it was trimmed")
+    return NotFound(
+        f"expected the id of an event in the history, got {id!a}: there is none, it is delayed, or it was trimmed"
+    )
 
 
 def not_caused(id: str, after: str) -> NotFound:

@@ -101,6 +101,21 @@ class ScheduleRules:
             assert [event.payload for event in events] == [None, "other"]
 
     @on_loop
+    async def test_two_schedules_of_one_name_before_the_start_are_refused_where_they_are_declared(
+        self, place: Place
+    ) -> None:
+        wind = place.open()
+        for _ in range(2):  # as in a module that is imported twice
+            wind.every("5m", "T", "one", name="s")
+        with pytest.raises(ConflictError, match="one statement of schedule 's' before the start"):
+            wind.every("5m", "U", "one", name="s")
+        wind.every("1h", "T", "one")
+        with pytest.raises(ConflictError, match=r"schedule 'T 1h'.* with name="):
+            wind.every("1h", "T", "another")
+        async with wind:
+            assert [(each.name, each.topic) for each in await wind.schedules()] == [("T 1h", "T"), ("s", "T")]
+
+    @on_loop
     async def test_a_schedule_is_of_one_topic(self, place: Place) -> None:
         wind = place.open()
         wind.every("5m", "T", name="s")
