@@ -544,6 +544,24 @@ async def test_a_relay_waits_for_a_database_that_went_away_and_says_so_once(
 
 
 @on_loop
+async def test_what_the_dispatcher_has_no_room_for_waits_and_holds_up_no_other_topic(
+    database: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with relaying(database, limits=Limits(names=1)) as got:
+        for number in range(3):
+            commit(database, "another", [number], key="k")
+            commit(database, "t", [number], key="k")
+            await until(lambda number=number: len(got) == number + 1, "that of the topic that is known")
+        await until(lambda: pending(database) == 3, "it is not there any more")
+    assert [event.payload for event in got] == [0, 1, 2]
+    assert "waits: expected no more than 1 topics" in caplog.text
+    assert not tables.status(database).refused
+    async with relaying(database, topic="another") as got:
+        await until(lambda: len(got) == 3, "what waited")
+    assert [event.payload for event in got] == [0, 1, 2]
+
+
+@on_loop
 async def test_a_relay_goes_on_with_the_file_that_took_the_place_of_the_one_it_had_open(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -46,6 +46,23 @@ _MAX_ERROR = 1_000  # characters
 Prepared = tuple[OutboxRow, int, dict[str, Any]]  # a row, when it was fired, and its attributes by column
 
 
+class _Result:
+    """What became of claimed rows, by place: why some were `refused`, and which are `left`, because of an `error` that
+    may be over later. All others were accepted."""
+
+    def __init__(self) -> None:
+        self.refused: dict[int, str] = {}
+        self.left: set[int] = set()
+        self.error: SolarWindError | None = None
+
+    def leave(self, events: Sequence[Prepared], error: BaseException) -> None:
+        """Note events to fire again. Raise an error that is none of Solar Wind's."""
+        if not isinstance(error, SolarWindError):
+            raise error
+        self.left.update(row.place for row, _, _ in events)
+        self.error = error
+
+
 class Lane(Protocol):
     """A connection to an outbox, used by one task. Its methods raise the driver's errors."""
 
@@ -233,17 +250,20 @@ class Relay:
             return
         oldest = min(row.written for row in rows)
         self._behind[number] = max(0.0, (self._engine.service_clock.wall() - oldest) / 1e9)
-        try:
-            refused = await self._fire(rows)
-        except SolarWindError as error:
+        result = _Result()
+        await self._fire(rows, result)
+        ended = [row.place for row in rows if row.place not in result.left]
+        if ended:
+            self._backoffs[number] = Backoff()  # a topic that waits makes no other one late
+            await lane.done([place for place in ended if place not in result.refused], result.refused)
+        else:
             await lane.release()
-            await self._wait_for_dispatcher(error, number)
-            return
-        await lane.done([row.place for row in rows if row.place not in refused], refused)
-        if refused:
+        if result.refused:
             self._count_at = 0.0
+        if result.error is not None:
+            await self._wait_for_dispatcher(result.error, number)
+            return
         self._over("dispatcher", number)
-        self._backoffs[number] = Backoff()
 
     async def _wait_for_dispatcher(self, error: SolarWindError, number: int) -> None:
         self._wait_for("dispatcher", number, error)
@@ -251,35 +271,37 @@ class Relay:
 
     # Firing -----------------------------------------------------------------------------------------------
 
-    async def _fire(self, rows: Sequence[OutboxRow]) -> dict[int, str]:
-        """Fire rows, and wait until they are accepted. Return why those were refused that were, by place. Raise the
-        error for which nothing is known of the others: they are to be fired again."""
-        refused: dict[int, str] = {}
+    async def _fire(self, rows: Sequence[OutboxRow], result: _Result) -> None:
+        """Fire rows, and wait until they are accepted. What may be accepted later is left, to be fired again: all that
+        follows it on its topic, and nothing of another."""
         topics: dict[tuple[str, bool], list[Prepared]] = {}  # what is delayed goes another way than the rest
         for row in rows:
             try:
                 time, attributes = row.read()
                 topics.setdefault((check_topic(row.topic), "due" in attributes), []).append((row, time, attributes))
             except SolarWindError as error:  # another program wrote it
-                self._refuse(row, error, refused)
+                self._refuse(row, error, result)
         submitted = [(events, self._submit(events)) for events in topics.values()]
-        await self._accepted([future for _, future in submitted])
-        found_all = [future.exception() for _, future in submitted]
+        found_all = await self._accepted([future for _, future in submitted])
         for (events, _), found in zip(submitted, found_all, strict=True):
-            if found is not None and _is_final(found) and len(events) > 1:
-                await self._fire_singly(events, refused)
-            elif found is not None:
-                self._refuse(events[0][0], found, refused)
-        return refused
+            if found is None:
+                continue
+            if not _is_final(found):
+                result.leave(events, found)
+            elif len(events) > 1:
+                await self._fire_singly(events, result)
+            else:
+                self._refuse(events[0][0], found, result)
 
-    async def _fire_singly(self, events: Sequence[Prepared], refused: dict[int, str]) -> None:
+    async def _fire_singly(self, events: Sequence[Prepared], result: _Result) -> None:
         """Fire events that were refused together one after the other, to know which of them it is."""
-        for event in events:
-            submitted = self._submit([event])
-            await self._accepted([submitted])
-            found = submitted.exception()
+        for at, event in enumerate(events):
+            [found] = await self._accepted([self._submit([event])])
+            if found is not None and not _is_final(found):
+                result.leave(events[at:], found)
+                return
             if found is not None:
-                self._refuse(event[0], found, refused)
+                self._refuse(event[0], found, result)
 
     def _submit(self, events: Sequence[Prepared]) -> asyncio.Future[None]:
         try:
@@ -311,18 +333,18 @@ class Relay:
             },
         )
 
-    async def _accepted(self, submitted: Sequence[asyncio.Future[None]]) -> None:
-        """Wait until all are accepted or refused. Raise `Unavailable` where that takes too long."""
+    async def _accepted(self, submitted: Sequence[asyncio.Future[None]]) -> list[BaseException | None]:
+        """Wait until all are accepted or refused, and return why not; `Unavailable` where that takes too long."""
         if not submitted:
-            return
+            return []
         try:
             _, late = await asyncio.wait(submitted, timeout=ACCEPT_S)
         except asyncio.CancelledError:
             self._withdraw(submitted)
             raise
-        if late:
-            self._withdraw(late)
-            raise Unavailable(f"expected the dispatcher to accept events within {ACCEPT_S:g} s, it did not")
+        self._withdraw(late)
+        slow = Unavailable(f"expected the dispatcher to accept events within {ACCEPT_S:g} s, it did not")
+        return [slow if future in late or future.cancelled() else future.exception() for future in submitted]
 
     def _withdraw(self, submitted: Any) -> None:
         """Take back what was not sent. The rest may be accepted later, and is then known by its id."""
@@ -330,12 +352,10 @@ class Relay:
             if not future.done() and not self._engine.withdraw(future):
                 future.add_done_callback(_forget)
 
-    def _refuse(self, row: OutboxRow, error: BaseException, refused: dict[int, str]) -> None:
-        """Note that an event was refused. Raise the error if it may be accepted later."""
-        if not _is_final(error):
-            raise error
+    def _refuse(self, row: OutboxRow, error: BaseException, result: _Result) -> None:
+        """Note that an event was refused."""
         text = plain(str(error))[:_MAX_ERROR]
-        refused[row.place] = text
+        result.refused[row.place] = text
         limited.error(
             ("refused", self._name, row.topic),
             "%s: event %s on topic %r was refused: %s; see `solarwind outbox status`, and `redrive` it once it may be "
