@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import signal
 import zoneinfo
+from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,13 @@ import pytest
 from server.serving import Serving
 from solarwind import Event, Limits, SolarWind, StoreError
 from solarwind.engine.schedules import KIND
+from solarwind.schedule import Ticks
 from solarwind.store.definitions import StoredDefinitions
 from solarwind.testing.contract import on_loop, until
+from solarwind.timing import ns_of, time_of
 
 MANY = 3
+SECOND = 1_000_000_000  # ns
 TZPATH = zoneinfo.TZPATH
 
 
@@ -99,6 +103,30 @@ async def test_a_schedule_that_cannot_be_fired_is_tried_again_and_named_until_it
         (found,) = await wind.attention()
     assert (found.kind, found.topic) == ("schedule stuck", "T")
     assert "'s' fires nothing: expected no more than 1 topics" in found.text
+
+
+FOLDS = {
+    "America/New_York": datetime(2026, 11, 1, 4, tzinfo=UTC),
+    "Europe/Berlin": datetime(2026, 10, 25, 0, tzinfo=UTC),
+    "Australia/Lord_Howe": datetime(2026, 4, 4, 14, tzinfo=UTC),  # by half an hour
+    "America/Havana": datetime(2026, 11, 1, 4, tzinfo=UTC),
+    "Antarctica/Troll": datetime(2026, 10, 25, 0, tzinfo=UTC),  # by two hours
+}
+
+
+@pytest.mark.parametrize("zone", FOLDS)
+def test_the_last_tick_is_the_one_before_the_next_also_within_an_hour_that_comes_twice(zone: str) -> None:
+    """Else a dispatcher that starts in it would find the same tick due again and again."""
+    begin = ns_of(FOLDS[zone])
+    for minutes in ("0", "30", "*/20", "59"):
+        for hours in ("0", "1", "2", "*", "1-2"):
+            ticks = Ticks(f"{minutes} {hours} * * *", zone)
+            for time in range(begin, begin + 5 * 3_600 * SECOND, 613 * SECOND):
+                last = ticks.until(time)
+                assert last is not None
+                following = ticks.after(last)
+                assert following is not None
+                assert last <= time < following, (minutes, hours, time_of(time))
 
 
 async def attention_of(wind: SolarWind) -> bool:

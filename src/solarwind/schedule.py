@@ -72,7 +72,11 @@ class Ticks:
         """Return the last tick at a time or before; None where there is none."""
         if self._interval_ns:
             return time // self._interval_ns * self._interval_ns
-        return self._step(time // _S + 1, reverse=True)
+        found = self._step(time // _S + 1, reverse=True)
+        # From within an hour that comes twice, the way back may pass over the tick that was in it the first time.
+        while found is not None and (following := self.after(found)) is not None and following <= time:
+            found = following
+        return found
 
     def _step(self, time_s: int, *, reverse: bool) -> int | None:
         from cronsim import CronSim
