@@ -103,6 +103,7 @@ class Copied(msgspec.Struct, frozen=True):
     topics: int
     events: int
     before: int
+    delayed: int
     purposes: int
     dead_letters: int
 
@@ -276,6 +277,7 @@ class _Copying:
         self._dead_letters = 0
         self._missing: list[Definition] = []  # in the target
         self._delayed = BEGINNING  # the place in the source up to which the target has its due-log
+        self._delayed_events = 0  # up to there
         self._states_there = recovered(there.snapshots, there.changes)
         self._topics_there = {each.name: each for each in there.topics}
         states: dict[str, list[State]] = {each.name: [] for each in found.topics}
@@ -303,8 +305,9 @@ class _Copying:
         while page := await self._source.delayed(self._delayed, PAGE_BYTES):
             await self._target.delay(page)
             self._delayed = page[-1].place
+            self._delayed_events += sum(len(entry.batch) for entry in page)
         purposes = sum(not state.track for topic in self._topics.values() for state in topic.states)
-        return Copied(len(self._topics), self._done, before, purposes, self._dead_letters)
+        return Copied(len(self._topics), self._done, before, self._delayed_events, purposes, self._dead_letters)
 
     # --- what the target holds --------------------------------------------------------------------------------
 
@@ -350,6 +353,7 @@ class _Copying:
                 if there != event:
                     raise self._conflict("other delayed events")
             self._delayed = entry.place
+            self._delayed_events += len(entry.batch)
         if await anext(theirs, None) is not None:
             raise self._conflict("other delayed events")
 

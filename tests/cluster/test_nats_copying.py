@@ -67,7 +67,7 @@ def test_a_copy_in_a_namespace_says_what_the_original_says(source: Path, url: st
     expected = said(source)
     for before in (0, 23):
         counts = up(source, url)
-        assert counts == Copied(topics=5, events=23, before=before, purposes=4, dead_letters=2)
+        assert counts == Copied(topics=5, events=23, before=before, delayed=6, purposes=4, dead_letters=2)
         assert told(url) == expected
 
 

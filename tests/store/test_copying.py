@@ -209,7 +209,7 @@ def target(tmp_path: Path) -> Path:
 
 def test_a_copy_says_what_the_original_says(source: Path, target: Path) -> None:
     counts = copied(source, target)
-    assert counts == Copied(topics=5, events=23, before=0, purposes=4, dead_letters=2)
+    assert counts == Copied(topics=5, events=23, before=0, delayed=6, purposes=4, dead_letters=2)
     expected = said(source)
     assert len(expected["orders"][2]) == 21, "there are holes in the original"
     assert len(expected["orders: Ship it"]["letters"]) == 2
@@ -482,7 +482,7 @@ def test_a_copy_that_is_whole_is_not_written_again(source: Path, target: Path) -
     before = dump(target)
     end = _CutEnd(target, 1, "before")
     counts = asyncio.run(copy(OfflineStore(str(source), writes=False), end))
-    assert counts == Copied(topics=5, events=23, before=23, purposes=4, dead_letters=2)
+    assert counts == Copied(topics=5, events=23, before=23, delayed=6, purposes=4, dead_letters=2)
     assert end.left == 1, "no write"
     assert dump(target) == before
 
@@ -659,11 +659,13 @@ def test_what_is_delayed_is_copied_once_however_often_the_copy_is_repeated(tmp_p
         await store.commit([], [], [], NOW, [Delayed(10, batch("later", 2, 10))])
 
     on(target, begin)
+    counts = []
     for _ in range(2):
-        copied(source, target)
+        counts.append(copied(source, target).delayed)
         on(target, look)
     on(source, look)
     assert found[0] == found[1] == found[2] != []
+    assert counts == [sum(len(Batch.read(data)) for _, data in found[2])] * 2
 
     async def use(store: SqliteStore) -> None:
         await store.delays.cancel("later", batch("later", 2, 10).id(0))

@@ -42,6 +42,7 @@ def copy(
             "topics": copied.topics,
             "events": copied.events,
             "of them before": copied.before,
+            "delayed": copied.delayed,
             "purposes": copied.purposes,
             "dead letters": copied.dead_letters,
         }
