@@ -16,8 +16,9 @@ from nats.aio.msg import Msg
 
 from ports import Port
 from solarwind import BadArgument, ConflictError, NotAllowed, SolarWind, StoreError, Unavailable
-from solarwind.cluster import owner, session, tail
+from solarwind.cluster import engine, owner, session, tail
 from solarwind.cluster.channel import Channel
+from solarwind.cluster.delayed import StreamDueLog
 from solarwind.cluster.engine import NatsEngine
 from solarwind.cluster.session import Session
 from solarwind.engine import tasks
@@ -43,6 +44,31 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(Channel, "_send_one", sending)
     return subjects
+
+
+@on_loop
+async def test_an_owner_that_is_busy_is_not_said_to_be_out_of_reach(own: Own, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = own(NatsServer)
+    await server.start()
+    async with SolarWind(server.url("x")) as wind:
+        await wind.fire("T", 1, id="later", after=3_600)
+        goes_on, cancel = asyncio.Event(), StreamDueLog.cancel
+
+        async def slow(self: StreamDueLog, *given: Any) -> bool:
+            await goes_on.wait()
+            return await cancel(self, *given)
+
+        monkeypatch.setattr(StreamDueLog, "cancel", slow)
+        monkeypatch.setattr(engine, "OWNER_S", 0.5)
+        with pytest.raises(Unavailable, match="it is busy: ask less at once; what was asked for may still be done"):
+            await wind.cancel("T", "later")
+        monkeypatch.setattr(engine, "OWNER_S", 600)
+        goes_on.set()
+        await until(lambda: _is_cancelled(wind), "it was done")
+
+
+async def _is_cancelled(wind: SolarWind) -> bool:
+    return not await wind.delayed("T")
 
 
 async def refusal(url: str, error: type[Exception], *words: str) -> None:

@@ -98,7 +98,12 @@ class PartitionClient(Client):
                         if self._up.is_set() or request.operation.repeat != "question":
                             raise
         except TimeoutError:
-            raise Unavailable(self._out_of_reach) from None
+            if not self._up.is_set():
+                raise Unavailable(self._out_of_reach) from None
+            raise Unavailable(
+                f"expected the process that owns partition {self.partition} to answer within {OWNER_S:g} s, but it is "
+                "busy: ask less at once; what was asked for may still be done"
+            ) from None
 
 
 class NatsEngine(Running, Watched, ScheduleOperations):
