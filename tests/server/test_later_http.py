@@ -88,6 +88,7 @@ BAD = [
     ({"after": "-1"}, "expected after as seconds"),
     ({"after": "soon"}, "expected after as seconds"),
     ({"after": "9999d"}, "ten years"),
+    ({"after": "9999999999"}, "up to ten years"),
     ({"expires": "0"}, "more than 0 seconds"),
     ({"expires": "never"}, "or a duration such as 5m"),
     ({"after": "1h", "expires": "30m"}, "expires after it is due"),

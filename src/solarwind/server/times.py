@@ -53,7 +53,10 @@ def _seconds(text: str) -> float | None:
 def _delay(text: str) -> float:
     seconds = _seconds(text)
     if seconds is None:
-        raise BadArgument(f"expected after as seconds, or as a duration such as 30s, 5m, 12h or 7d, got {text[:80]!a}")
+        raise BadArgument(
+            "expected after as seconds, or as a duration such as 30s, 5m, 12h or 7d, up to ten years, "
+            f"got {text[:80]!a}"
+        )
     return seconds
 
 
