@@ -548,7 +548,10 @@ class Operations(Running, Watched, ScheduleOperations, RelayOperations):
     async def cancel(self, topic: Topic, id: EventId) -> bool:
         """Take a delayed event back, for good, while it is not due. Return whether that was so: False where it is due
         or in its topic, was cancelled before, or never fired."""
-        return await self.store.delays.cancel(topic, id, self._clock.wall())
+        if not await self.store.delays.cancel(topic, id, self._clock.wall()):
+            return False
+        # One that was fired again without a delay is in its topic: then it was not taken back.
+        return await self.store.find(id, topic) is None
 
     async def keep(self, topic: Topic, keep: Keep = UNSET, keep_bytes: KeepBytes = UNSET) -> TopicInfo:
         """Set how much history a topic keeps, `keep` in seconds: None is the default, `UNSET` leaves it as it is."""

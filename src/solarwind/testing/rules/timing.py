@@ -196,6 +196,20 @@ class TimingRules:
             assert [each.verb for each in await wind.audit() if each.topic == "T"] == ["cancel"], "what did something"
 
     @on_loop
+    async def test_what_was_fired_again_without_a_delay_is_not_taken_back(self, place: Place) -> None:
+        wind = place.open()
+        wind.topic("T", keep=3_600)
+        seen = noting(wind)
+        async with wind:
+            await wind.fire("T", 1, id="kicked", after="1h")
+            await until(lambda: _is_delayed(wind, "T"))
+            await wind.fire("T", 1, id="kicked")
+            await until(lambda: seen == [1])
+            await wind.settled(60)
+            assert not await wind.cancel("T", "kicked")
+            assert await wind.delayed("T") == [], "it is forgotten all the same"
+
+    @on_loop
     async def test_delayed_events_are_listed_in_pages_and_counted_by_topic(self, place: Place) -> None:
         wind = place.open()
         async with wind:
@@ -318,3 +332,7 @@ class TimingRules:
             counts = (await wind.statistics()).purposes["T", "p"]
         assert seen == [0, 1, 2]
         assert (counts.expired, counts.settled, counts.pending) == (9_000, 3, 0)
+
+
+async def _is_delayed(wind: SolarWind, topic: str) -> bool:
+    return bool(await wind.delayed(topic))
