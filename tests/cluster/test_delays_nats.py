@@ -121,6 +121,30 @@ async def test_an_owner_hands_out_a_delayed_event_when_it_is_due_and_so_does_the
 
 
 @on_loop
+async def test_what_arrives_while_a_new_owner_looks_at_what_is_delayed_is_handed_out(
+    server: NatsServer, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as the events that the former owner had released, and was copying when it died."""
+    next_due, seen = StreamDueLog.next_due, list[int]()
+    async with owning(server, namespace, opened=False) as place:
+
+        async def looking_late(due_log: StreamDueLog) -> int | None:
+            await place.fire(events("T", 1))
+            return await next_due(due_log)
+
+        monkeypatch.setattr(StreamDueLog, "next_due", looking_late)
+        wind = SolarWind(engine=LocalEngine(place.store))
+
+        @wind.on("T", purpose="p", since="beginning")
+        async def handle(number: int) -> None:
+            seen.append(number)
+
+        async with wind:
+            await wind.settled(60)
+            assert seen == [1]
+
+
+@on_loop
 async def test_an_owner_that_cannot_release_goes_on_and_its_process_is_not_ready(
     server: NatsServer, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

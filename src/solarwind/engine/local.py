@@ -126,9 +126,12 @@ class LocalEngine(Operations):
         self.store.failed = self._store_failed
         self._clock.start(0)
         recovered = await self.store.open(self._clock.now())
+        early: list[Stored] = []  # what arrives before it can be dispatched
+        self.store.follow(early.append)
         try:
             delayed = await self._releaser.recover()
             self._recover(recovered)
+            self._arrived(*early)
             for name in delayed:
                 with suppress(Busy):  # it is counted once it can be
                     self._dispatcher.topic(name)
@@ -220,9 +223,8 @@ class LocalEngine(Operations):
         self._error = error
         for future in self._commits.abandon():
             refuse(future, error)
-        waiters: list[asyncio.Future[Any]] = [*self._idle_waits.pop_futures()]
+        waiters: list[asyncio.Future[Any]] = [*self._idle_waits.pop_futures(), *self._held.pop_futures()]
         waiters += [future for _, future in self._durable]
-        waiters += self._held.pop_futures()
         for waiter in waiters:
             refuse(waiter, error)
         self._durable.clear()
