@@ -127,6 +127,15 @@ class Operator:
             examples=(f"rates {_ENCODE}",),
         ),
     )
+    all_rates = Operation(
+        Operations.all_rates,
+        to="all",
+        merge=merging.rates_of_all,
+        repeat="question",
+        http=Http(
+            "GET", "/v1/rates", "How many events all topics and purposes had in the last five minutes, hour and day"
+        ),
+    )
     audit = Operation(
         Operations.audit,
         to="engine",

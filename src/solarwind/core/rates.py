@@ -92,18 +92,17 @@ class Rates:
         self._counts = tuple(counts)
         self._rings: dict[int, list[Ring]] = {}
 
-    def look(self, counts: tuple[int, ...], second: int, seconds: int = 1) -> bool:
+    def look(self, counts: tuple[int, ...], second: int, seconds: int = 1) -> tuple[int, ...]:
         """Note where the counters are at `second`. What they have grown by is spread over so many `seconds` up to then.
-        Return whether any has grown; one that is smaller than before was begun anew."""
+        Return how much each has grown, nothing where none has; one that is smaller than before was begun anew."""
         before, self._counts = self._counts, counts
         if counts == before:
-            return False
-        grew = False
-        for index, count in enumerate(counts):
-            if count > before[index]:
-                self._add(index, count - before[index], second, min(seconds, SPANS[0][1]))
-                grew = True
-        return grew
+            return ()
+        grown = tuple(max(0, count - was) for count, was in zip(counts, before, strict=True))
+        for index, count in enumerate(grown):
+            if count:
+                self._add(index, count, second, min(seconds, SPANS[0][1]))
+        return grown if any(grown) else ()
 
     def _add(self, index: int, count: int, second: int, seconds: int) -> None:
         rings = self._rings.get(index)

@@ -12,6 +12,8 @@ from ..records import (
     InstanceInfo,
     LocatedEvent,
     PurposeInfo,
+    RateCounts,
+    RateHistory,
     Statistics,
     StoreInfo,
     TopicInfo,
@@ -49,6 +51,18 @@ def purposes_of_all(parts: Sequence[tuple[list[PurposeInfo], Owns]]) -> list[Pur
 
 def instances_of_all(parts: Sequence[tuple[list[InstanceInfo], Owns]]) -> list[InstanceInfo]:
     return sorted_instances(each for found, _ in parts for each in found)
+
+
+def rates_of_all(parts: Sequence[tuple[RateHistory, Owns]]) -> RateHistory:
+    """Return the sums, up to the latest of their times: their clocks differ by less than a slot, or it does not matter."""
+    found = [each for each, _ in parts]
+    spans = ([getattr(each, span) for each in found] for span in ("seconds", "ten_seconds", "minutes"))
+    return RateHistory("", "", max(each.time for each in found), *(_sum(counts) for counts in spans))
+
+
+def _sum(counts: Sequence[RateCounts]) -> RateCounts:
+    names = RateCounts.__struct_fields__
+    return RateCounts(*(tuple(map(sum, zip(*(getattr(each, name) for each in counts), strict=True))) for name in names))
 
 
 def stores_of_all(parts: Sequence[tuple[list[StoreInfo], Owns]]) -> list[StoreInfo]:

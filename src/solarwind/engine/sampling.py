@@ -45,6 +45,8 @@ class Sampler:
         self._turns: list[Topic | Purpose] = []  # whose turn it is in this round
         self._seconds = 1  # that a round takes
         self._with_rings: dict[Rates, None] = {}  # what happened last at the end
+        self._sums = [0, 0, 0, 0]  # what all have grown by: fired, settled, retried, dead
+        self._total = Rates(self._sums)
 
     def start(self) -> None:
         """Begin with the counters as they were stored: what was counted before did not happen now."""
@@ -85,15 +87,19 @@ class Sampler:
     def _look(self, at: Topic | Purpose) -> bool:
         if at.rates is None:
             at.rates = Rates((0,) * len(_counts(at)))
-        grew = at.rates.look(_counts(at), self.second, self._seconds)
-        if grew:
+        grown = at.rates.look(_counts(at), self.second, self._seconds)
+        if grown:
+            first = 1 if isinstance(at, Purpose) else 0
+            for counter, count in enumerate(grown, first):
+                self._sums[counter] += count
+            self._total.look(tuple(self._sums), self.second, self._seconds)
             self._with_rings.pop(at.rates, None)
             self._with_rings[at.rates] = None
             if len(self._with_rings) > MAX_RINGS:
                 oldest = next(iter(self._with_rings))
                 del self._with_rings[oldest]
                 oldest.forget()
-        return grew
+        return bool(grown)
 
     @property
     def second(self) -> int:
@@ -131,6 +137,14 @@ class Sampler:
             for span in range(len(SPANS))
         )
         return RateHistory(purpose.topic, purpose.name, time_of(self._clock.wall()), *spans)
+
+    def total(self) -> RateHistory:
+        """Return what all topics and purposes had, together."""
+        spans = (
+            RateCounts(*(tuple(self._total.read(counter, span, self.second)) for counter in range(len(self._sums))))
+            for span in range(len(SPANS))
+        )
+        return RateHistory("", "", time_of(self._clock.wall()), *spans)
 
     def _rates(self, of: Topic | Purpose) -> Rates:
         """Return the rates of a topic or a purpose, up to now."""

@@ -18,6 +18,7 @@ from ..shutdown import Shutdown
 from ..urls import open_engine
 from ..wind import SolarWind
 from .access import Access
+from .console import Console
 from .feed import Feeds
 from .guard import Guard
 from .host import ServerHost
@@ -44,6 +45,7 @@ class Server:
         origins: Collection[str] = (),
         webhook_networks: Collection[str] = (),
         webhook_origin: str | None = None,
+        console: bool = False,
     ) -> None:
         self._owns = not isinstance(source, SolarWind)
         wind = source if isinstance(source, SolarWind) else SolarWind(engine=open_engine(source, serves=True))
@@ -54,6 +56,7 @@ class Server:
         self.takes = Takes(host)
         self.feeds = Feeds(host)
         self.viewers = Viewers(host)
+        self.console = Console(console)
         host.facts["server"] = self._facts
         self.acceptor = Acceptor(host)
         self._tasks = Tasks(self.host.fail)
@@ -175,13 +178,15 @@ def app(
     origins: Collection[str] = (),
     webhook_networks: Collection[str] = (),
     webhook_origin: str | None = None,
+    console: bool = False,
 ) -> Server:
     """Return an ASGI app for a dispatcher: that of a URL, or of a SolarWind that you start and stop yourself.
 
     `tokens` is the path of a token file; without one every client that reaches the port may do everything. `hosts` are
     the names it answers to; without tokens the default is the loopback names. `origins` are further origins of web
     pages that may use it. `webhook_networks` are networks, addresses or hosts that webhooks may reach besides public
-    addresses; `webhook_origin` is the name that webhook targets are told, by default the machine's."""
+    addresses; `webhook_origin` is the name that webhook targets are told, by default the machine's.
+    `console` is whether it has the console, a web page, at `/console`."""
     return Server(
         source,
         tokens=tokens,
@@ -190,4 +195,5 @@ def app(
         origins=origins,
         webhook_networks=webhook_networks,
         webhook_origin=webhook_origin,
+        console=console,
     )

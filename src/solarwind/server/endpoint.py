@@ -8,14 +8,15 @@ from typing import Any, Literal
 import msgspec
 from starlette.responses import Response
 
-Right = Literal["open", "fire", "listen", "watch", "admin"]
+Right = Literal["open", "any", "fire", "listen", "watch", "admin"]
 Handler = Callable[..., Awaitable[Response]]  # gets the call, and a part of the server
 
 
 class Endpoint(msgspec.Struct, frozen=True):
     """One HTTP endpoint. `right` is the right that the token must have, on the topic and, for `listen`, the purpose of
-    the request. `handle` gets the call and, where `of` names one, that part of the server. `body` and `query` are the
-    types of the request, `statuses` and `answer` those of the response: a type, or a media type."""
+    the request; "any" is for every token. `handle` gets the call and, where `of` names one, that part of the server.
+    `body` and `query` are the types of the request, `statuses` and `answer` those of the response: a type, or a media
+    type."""
 
     method: str
     path: str
@@ -27,4 +28,5 @@ class Endpoint(msgspec.Struct, frozen=True):
     query: type[msgspec.Struct] | None = None
     statuses: tuple[int, ...] = (200,)
     streams: bool = False  # the answer has no end
-    of: Literal["takes", "feeds", "viewers", "webhooks"] | None = None
+    page: bool = False  # a link on a page of another site may lead there
+    of: Literal["takes", "feeds", "viewers", "webhooks", "console"] | None = None

@@ -47,17 +47,21 @@ class Guard:
         self._hosts = None if hosts is None else frozenset(read_host(each) for each in hosts)
         self._origins = frozenset(read_origin(each) for each in origins)
 
-    def check(self, scheme: str, headers: Headers, address: str | None = None) -> None:
+    def check(self, scheme: str, headers: Headers, address: str | None = None, *, page: bool = False) -> None:
         """Raise `NotAllowed` for another host name, or a page of another origin. `scheme` is ASGI's.
 
         `address` is the one that the request came to. It is always accepted as a host name, because it cannot be
-        rebound.
+        rebound. A `page` may be opened from anywhere, as a document of its own: it has nothing in it that is secret.
         """
         headers = list(headers)
         host = self._check_host(scheme, headers, address)
         origin = _one(headers, b"origin")
         if origin is not None:
             self._check_origin(origin, host)
+        elif (
+            page and _one(headers, b"sec-fetch-mode") == b"navigate" and _one(headers, b"sec-fetch-dest") == b"document"
+        ):
+            return
         elif _one(headers, b"sec-fetch-site") in (b"cross-site", b"same-site"):
             raise NotAllowed(
                 "expected a request that no page of another site makes, got one without an Origin: use fetch() from "

@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from .. import wire
 from ..errors import BadArgument, NotFound, SolarWindError, Unavailable
+from . import console as page
 from . import events, feed, health, openapi, operate, take, viewers, webhooks
 from . import webhook_endpoints as hooks
 from .access import Grant
@@ -56,6 +57,7 @@ class ServerParts(Protocol):
     feeds: feed.Feeds
     viewers: viewers.Viewers
     webhooks: webhooks.Webhooks
+    console: page.Console
 
 
 # fmt: off
@@ -82,6 +84,10 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint("GET", "/metrics", "watch", health.metrics, "Metrics for Prometheus", "text/plain"),
     Endpoint("GET", "/healthz", "open", health.healthz, "Whether it lives", health.Status),
     Endpoint("GET", "/readyz", "open", health.readyz, "Whether it takes events", health.Status),
+    Endpoint("GET", "/v1/token", "any", page.rights, "What the token may do", page.Rights),
+    Endpoint("GET", "/console", "open", page.begin, "The way to the console", statuses=(308,), page=True, of="console"),
+    Endpoint("GET", "/console/{file}", "open", page.file, "The files of the console", "text/html", page=True,
+              of="console"),
     Endpoint("GET", "/openapi.json", "open", _openapi, "This description", dict[str, Any]),
 )
 # fmt: on
@@ -95,7 +101,10 @@ class HttpApp:
         for each in ENDPOINTS:
             by_path.setdefault(each.path, {})[each.method] = each
         self._router = Router(
-            [Route(path, _Path(host, parts, path, there)) for path, there in by_path.items()],
+            [
+                Route(path.replace("{file}", "{file:path}"), _Path(host, parts, path, there))
+                for path, there in by_path.items()
+            ],
             redirect_slashes=False,
             default=_Path(host, parts, "", {}),
         )
@@ -143,7 +152,8 @@ class _Path:
         """Return the response. Raise the error for which there is none."""
         host, request = call.host, call.request
         headers = request.scope["headers"]
-        host.guard.check(request.scope["scheme"], headers, (request.scope.get("server") or (None,))[0])
+        page = any(each.page for each in self._there.values())
+        host.guard.check(request.scope["scheme"], headers, (request.scope.get("server") or (None,))[0], page=page)
         if not self._there:
             raise NotFound("expected a path that /openapi.json lists, got another")  # there may be a token in it
         allow = ", ".join(sorted({*self._there, "OPTIONS", *(["HEAD"] if self._find("HEAD") else [])}))
@@ -199,5 +209,5 @@ def _check_right(call: Call, right: Right, grant: Grant) -> None:
         grant.check_listen(call.topic, call.purpose)
     elif right == "watch":
         grant.check_watch()
-    else:
+    elif right == "admin":
         grant.check_admin()

@@ -18,12 +18,13 @@ from .schemas import ID, PURPOSE, SCHEDULE, TOPIC, Schema
 
 _PIECE_BYTES = 16 << 10
 _COMPONENTS = "#/components/schemas/{name}"
-_PATH = {"topic": TOPIC, "purpose": PURPOSE, "name": TOPIC, "id": ID}
+_PATH = {"topic": TOPIC, "purpose": PURPOSE, "name": TOPIC, "id": ID, "file": {"type": "string"}}
 _RIGHTS = {
     "fire": "Needs the right to fire on the topic.",
     "listen": "Needs the right to listen to the topic for the purpose.",
     "watch": "Needs the right `watch`; payloads and errors in the answer need `watch:payloads`. `admin` has both.",
     "admin": "Needs the right `admin`.",
+    "any": "Needs any token.",
     "open": "Needs no token.",
 }
 

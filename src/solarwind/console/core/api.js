@@ -1,0 +1,47 @@
+// Requests to the server. A refusal is an error whose message is the server's sentence.
+import { parseExactly, writeExactly } from "./json.js";
+import { authorization, ROOT, signOut } from "./session.js";
+
+export class Refused extends Error {
+  constructor(problem) {
+    super(problem.detail);
+    this.status = problem.status;
+    this.code = problem.code;
+  }
+}
+
+// Return the answer to a request, whose numbers keep their digits; null where there is no body. Raise `Refused`.
+export async function ask(method, path, body, type = "application/json") {
+  const headers = { ...authorization() };
+  if (body !== undefined) headers["content-type"] = type;
+  let answer;
+  try {
+    answer = await fetch(ROOT + path.slice(1), {
+      method,
+      headers,
+      body: body === undefined || typeof body === "string" ? body : writeExactly(body),
+    });
+  } catch {
+    throw new Refused({ status: 0, code: "away", detail: "the server does not answer: it is tried again when it is back" });
+  }
+  const text = await answer.text();
+  if (answer.ok) return text ? parseExactly(text) : null;
+  let problem;
+  try {
+    problem = JSON.parse(text);
+  } catch {
+    problem = { status: answer.status, code: "error", detail: `the server answered ${answer.status}` };
+  }
+  if (answer.status === 401) signOut(problem.detail);
+  throw new Refused(problem);
+}
+
+export const get = (path, query = {}) => ask("GET", withQuery(path, query));
+
+export function withQuery(path, query) {
+  const given = Object.entries(query).filter(([, value]) => value !== undefined && value !== null && value !== "");
+  return given.length ? `${path}?${new URLSearchParams(given)}` : path;
+}
+
+export const topicPath = (topic) => `/v1/topics/${encodeURIComponent(topic)}`;
+export const purposePath = (topic, purpose) => `${topicPath(topic)}/purposes/${encodeURIComponent(purpose)}`;

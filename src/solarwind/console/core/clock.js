@@ -1,0 +1,5 @@
+// The time that it is now, for all relative times: once a second, while the page is seen.
+import { signal } from "./ui.js";
+
+export const now = signal(Date.now());
+setInterval(() => document.hidden || (now.value = Date.now()), 1_000);

@@ -1,0 +1,51 @@
+// Numbers, sizes and times as text.
+
+const whole = new Intl.NumberFormat("en-US");
+const compact = new Intl.NumberFormat("en-US", { notation: "compact", maximumFractionDigits: 1 });
+const SIZES = ["B", "KiB", "MiB", "GiB", "TiB"];
+
+export const count = (value) => whole.format(value ?? 0);
+export const short = (value) => (value < 10_000 ? whole.format(value ?? 0) : compact.format(value));
+export const plural = (number, one, many = `${one}s`) => `${count(number)} ${number === 1 ? one : many}`;
+
+export function rate(value) {
+  if (!value) return "0/s";
+  return `${value < 10 ? value.toFixed(1) : short(Math.round(value))}/s`;
+}
+
+export function bytes(value) {
+  if (value === null || value === undefined) return "not known";
+  let at = 0;
+  while (value >= 1024 && at < SIZES.length - 1) {
+    value /= 1024;
+    at += 1;
+  }
+  return `${at && value < 100 ? value.toFixed(1) : Math.round(value)} ${SIZES[at]}`;
+}
+
+// A duration in seconds, in its two largest units.
+export function seconds(value) {
+  if (value === null || value === undefined) return "not known";
+  if (value < 0.001) return `${Math.round(value * 1e6)} µs`;
+  if (value < 1) return `${(value * 1e3).toPrecision(value < 0.01 ? 2 : 3)} ms`;
+  if (value < 60) return `${value < 10 ? value.toFixed(1) : Math.round(value)} s`;
+  const units = [["d", 86_400], ["h", 3_600], ["min", 60], ["s", 1]];
+  const at = units.findIndex(([, size]) => value >= size);
+  const [name, size] = units[at];
+  const [smaller, part] = units[at + 1] ?? ["", 1];
+  const rest = smaller ? Math.floor((value % size) / part) : 0;
+  return `${Math.floor(value / size)} ${name}${rest ? ` ${rest} ${smaller}` : ""}`;
+}
+
+export function ago(time, now) {
+  const passed = (now - Date.parse(time)) / 1000;
+  if (Math.abs(passed) < 1.5) return "now";
+  const text = seconds(Math.floor(Math.abs(passed)));
+  return passed < 0 ? `in ${text}` : `${text} ago`;
+}
+
+export function absolute(time) {
+  return `${new Date(time).toLocaleString("sv-SE", { timeZoneName: "short" })} (${time})`;
+}
+
+export const perCent = (part) => `${(part * 100).toPrecision(part < 0.1 ? 1 : 2).replace(/\.0$/, "")} %`;

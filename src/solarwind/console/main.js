@@ -1,0 +1,27 @@
+// The console: a page on the facts of a Solar Wind server. It begins here.
+import { html, render } from "./core/ui.js";
+import { begin } from "./core/facts.js";
+import { askRights } from "./core/session.js";
+import { learnOperations } from "./core/verbs.js";
+import "./core/theme.js";
+import { App } from "./app.js";
+
+const AGAIN_MS = 1_000;
+
+// A server that is not up yet is tried again: the page says so meanwhile.
+async function start() {
+  for (;;) {
+    try {
+      await Promise.all([learnOperations(), askRights()]);
+      break;
+    } catch (error) {
+      render(html`<p class="start" role="status">The server cannot be asked: ${error.message}. It is tried again.</p>`, document.body);
+      await new Promise((done) => setTimeout(done, AGAIN_MS));
+    }
+  }
+  begin();
+  render(null, document.body);
+  render(html`<${App} />`, document.body);
+}
+
+start();

@@ -1,0 +1,131 @@
+// The purposes, and one of them: how it stands, where it is in its topic's history, and its verbs.
+import { html } from "../core/ui.js";
+import { listOf, purposeOf, purposes, topics } from "../core/facts.js";
+import { get, purposePath } from "../core/api.js";
+import { now } from "../core/clock.js";
+import { count, plural, rate, seconds, short } from "../core/format.js";
+import { pages, to } from "../core/router.js";
+import { useAnswer } from "../parts/asked.js";
+import { InstanceTable } from "./instances.js";
+import { Empty, Facts, Failure, Loading, Page, Section } from "../parts/page.js";
+import { Rates, joins } from "../parts/rates.js";
+import { Histogram, Spark } from "../parts/spark.js";
+import { Gauge, State } from "../parts/state.js";
+import { Filter, Table, filtered } from "../parts/table.js";
+import { Time } from "../parts/time.js";
+import { Verb } from "../parts/verb.js";
+
+const MINUTES = "settled in the last five minutes";
+
+// What the instances of each purpose have in hand, and room for.
+function usage() {
+  const found = new Map();
+  for (const { topic, purpose, in_hand, room } of listOf("instances")) {
+    const key = `${topic}/${purpose}`;
+    const before = found.get(key) ?? { in_hand: 0, room: 0 };
+    found.set(key, { in_hand: before.in_hand + in_hand, room: before.room + room });
+  }
+  return found;
+}
+
+const COLUMNS = [
+  { name: "purpose", label: "Purpose", value: (each) => each.purpose.toLowerCase(), cell: (each) => html`<a href=${pages.purpose(each.topic, each.purpose)} dir="auto" class="wrap">${each.purpose}</a>` },
+  { name: "topic", label: "Topic", value: (each) => each.topic, cell: (each) => html`<a href=${pages.topic(each.topic)}>${each.topic}</a>` },
+  { name: "state", label: "State", value: (each) => each.state, cell: (each) => html`<${State} name=${each.state} />` },
+  { name: "exchange", label: "Exchange", value: (each) => each.exchange },
+  { name: "use", label: "In hand", value: (each) => each.use.in_hand / (each.use.room || 1), cell: (each) => (each.use.room ? html`<${Gauge} value=${each.use.in_hand} of=${each.use.room} label=${`Used room of ${each.purpose}`} />` : html`<span class="quiet">no instance</span>`) },
+  { name: "pending", label: "Pending", number: true, value: (each) => each.pending, cell: (each) => short(each.pending) },
+  { name: "oldest", label: "Oldest", number: true, value: (each) => (each.oldest ? -Date.parse(each.oldest) : null), cell: (each) => html`<${Time} at=${each.oldest} />` },
+  { name: "settled", label: "Settled", number: true, value: (each) => each.rates.settled, cell: (each) => html`<${Spark} values=${each.rates.recent} label=${MINUTES} /> ${rate(each.rates.settled)}` },
+  { name: "retried", label: "Retried", number: true, value: (each) => each.rates.retried, cell: (each) => rate(each.rates.retried) },
+  { name: "in_flight", label: "In flight", number: true, value: (each) => each.in_flight, cell: (each) => short(each.in_flight) },
+  { name: "dead", label: "Dead", number: true, value: (each) => each.dead, cell: (each) => (each.dead ? html`<a class="bad" href=${pages.dead(each.topic, each.purpose)}>${short(each.dead)}</a>` : "0") },
+];
+
+export function PurposeTable({ rows, label }) {
+  const used = usage();
+  const full = rows.map((each) => ({ ...each, rates: each.rates ?? {}, use: used.get(`${each.topic}/${each.purpose}`) ?? { in_hand: 0, room: 0 } }));
+  return html`<${Table} label=${label} columns=${COLUMNS} rows=${full} keyOf=${(each) => `${each.topic}/${each.purpose}`} />`;
+}
+
+export function Purposes() {
+  const all = purposes();
+  return html`<${Page} title="Purposes" actions=${html`<${Filter} label="Filter by purpose or topic" />`}>
+    ${all.length
+      ? html`<${PurposeTable} label="Purposes" rows=${filtered(all, (each) => `${each.purpose} ${each.topic} ${each.state}`)} />`
+      : html`<${Empty} command=${'solarwind listen video.uploaded --purpose "Encode video to MP4"'}>No purpose has joined. One is made when a handler states it:</${Empty}>`}
+  </${Page}>`;
+}
+
+export function PurposePage({ names: [topic, purpose] }) {
+  const stands = purposeOf(topic, purpose);
+  const trail = [["Purposes", to(["purposes"])], [topic, pages.topic(topic)]];
+  if (!stands)
+    return html`<${Page} title=${purpose} trail=${trail}><${Empty}>There is no such purpose on ${topic}: it never joined, or it was retired. What it settled stays in the history of the topic.</${Empty}></${Page}>`;
+  const of = { topic, purpose };
+  const paused = stands.state === "paused";
+  const pends = stands.exchange !== "fanout";
+  const instances = listOf("instances").filter((each) => each.topic === topic && each.purpose === purpose);
+  const verbs = html`<${Verb} name=${paused ? "resume" : "pause"} of=${of} disabled=${!paused && !pends && "A fan-out keeps nothing that could pend."} />
+    <${Verb} name="replay" of=${of} disabled=${!pends && "A fan-out keeps nothing, so nothing of it can be replayed."} />
+    <${Verb} name="retire" of=${of} />`;
+  return html`<${Page} title=${purpose} trail=${trail} actions=${verbs}>
+    <${Standing} topic=${topic} purpose=${purpose} stands=${stands} instances=${instances} />
+    ${pends && html`<${Section} title="Where it is in the history"><${Course} topic=${topic} stands=${stands} /></${Section}>`}
+    <${Section} title="Events a second"><${Rates} path=${`${purposePath(topic, purpose)}/rates`} marks=${joins(instances)} /></${Section}>
+    <${Section} title="How long its handlers take"><${Times} topic=${topic} purpose=${purpose} /></${Section}>
+    <${Section} title="Instances" aside=${plural(instances.length, "instance")}>
+      ${instances.length ? html`<${InstanceTable} rows=${instances} short />` : html`<${Empty} command=${"solarwind run app:wind"}>No instance is up, so ${pends ? "its events pend" : "copies are dropped"}. Start the program that handles them:</${Empty}>`}
+    </${Section}>
+  </${Page}>`;
+}
+
+function Standing({ topic, purpose, stands, instances }) {
+  const sum = (name) => instances.reduce((total, each) => total + each[name], 0);
+  const versions = stands.versions.map((version, at) => html`<span class="version">v${version} <${State} name=${stands.version_states?.[at] ?? "current"} /></span> `);
+  return html`<${Facts} of=${[
+    ["State", html`<${State} name=${stands.state} />`],
+    ["Exchange", stands.exchange],
+    ["Versions", html`<a href=${pages.rollout(topic, purpose)}>${versions}</a>`],
+    ["In hand", instances.length ? html`<${Gauge} value=${sum("in_hand")} of=${sum("room")} label="Used room of its instances" />` : "no instance"],
+    ["Pending", count(stands.pending)],
+    ["Oldest", html`<${Time} at=${stands.oldest} none="nothing is left" />`],
+    ["Settled", html`${count(stands.settled)} <span class="quiet">${rate(stands.rates?.settled)}</span>`],
+    ["Retried", html`${count(stands.retried)} <span class="quiet">${rate(stands.rates?.retried)}</span>`],
+    ["Dead letters", stands.dead ? html`<a class="bad" href=${pages.dead(topic, purpose)}>${count(stands.dead)}</a>` : "0"],
+    stands.dropped > 0 && ["Dropped", count(stands.dropped)],
+    stands.expired > 0 && ["Expired", count(stands.expired)],
+    stands.key_missing > 0 && ["Without a key", count(stands.key_missing)],
+  ]} />`;
+}
+
+// What the topic has had, from the oldest event that is left to the newest, as one bar.
+function Course({ topic, stands }) {
+  const of = topics().find((each) => each.topic === topic);
+  if (!of) return html`<${Loading} />`;
+  const kept = of.kept ?? of.fired;
+  const trimmed = Math.max(0, of.fired - kept);
+  const parts = [
+    ["trimmed", trimmed, "of the topic's history is trimmed"],
+    ["settled", Math.max(0, kept - stands.pending - stands.in_flight), "kept, and not pending here"],
+    ["hand", stands.in_flight, "in hand"],
+    ["pending", stands.pending, "pending"],
+  ];
+  const total = parts.reduce((sum, [, number]) => sum + number, 0) || 1;
+  return html`<div class="course" role="img" aria-label=${parts.map(([, number, text]) => `${number} ${text}`).join(", ")}>
+      ${parts.map(([name, number]) => number > 0 && html`<span class=${name} style=${{ flexGrow: Math.max(number / total, 0.01) }}></span>`)}
+    </div>
+    <ul class="legend">${parts.map(([name, number, text]) => html`<li><span class=${`swatch ${name}`} aria-hidden="true"></span>${count(number)} ${text}</li>`)}</ul>
+    <p class="quiet">${stands.oldest ? html`The floor, its oldest event that is left, is from <${Time} at=${stands.oldest} />; the head is ${count(of.fired)} events long.` : `It has nothing left of the ${count(of.fired)} events that were fired.`}</p>`;
+}
+
+function Times({ topic, purpose }) {
+  const turn = Math.floor(now.value / 10_000);
+  const { answer, error } = useAnswer(() => get(purposePath(topic, purpose)), [topic, purpose, turn]);
+  if (error) return html`<${Failure} error=${error} />`;
+  if (!answer) return html`<${Loading} />`;
+  if (!answer.times.length) return html`<p class="quiet">Nothing was handled since the dispatcher started.</p>`;
+  return html`<div class="pair">${answer.times.map(({ version, handler, settled }) => html`
+    <div><h3>In the handler${answer.times.length > 1 && `, version ${version}`}</h3><${Histogram} counts=${handler.counts} sum=${Number(handler.sum_s)} label=${`Handler times of version ${version}`} /></div>
+    <div><h3>From fired to settled${answer.times.length > 1 && `, version ${version}`}</h3><${Histogram} counts=${settled.counts} sum=${Number(settled.sum_s)} label=${`Times from fired to settled of version ${version}`} /></div>`)}</div>`;
+}

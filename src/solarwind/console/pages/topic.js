@@ -1,0 +1,35 @@
+// One topic: how it stands, its purposes, its newest events, and its history.
+import { html } from "../core/ui.js";
+import { facts, purposes } from "../core/facts.js";
+import { bytes, count, rate, seconds } from "../core/format.js";
+import { route, setQuery, to } from "../core/router.js";
+import { History, Tail } from "../parts/history.js";
+import { Empty, Facts, Page, Section } from "../parts/page.js";
+import { Time } from "../parts/time.js";
+import { Verb } from "../parts/verb.js";
+import { PurposeTable } from "./purposes.js";
+
+const VIEWS = [["newest", "Newest, live"], ["history", "History"]];
+
+export function TopicPage({ names: [topic] }) {
+  const stands = facts.topics.value.get(topic);
+  const trail = [["Topics", to(["topics"])]];
+  if (!stands) return html`<${Page} title=${topic} trail=${trail} actions=${html`<${Verb} name="fire" of=${{ topic }} />`}><${Empty}>There is no such topic. It is made by the first event that is fired on it.</${Empty}></${Page}>`;
+  const own = purposes().filter((each) => each.topic === topic);
+  const view = route.value.query.view ?? (route.value.query.key || route.value.query.since ? "history" : "newest");
+  const verbs = html`<${Verb} name="fire" of=${{ topic }} /> <${Verb} name="keep" of=${{ topic, kept_for: stands.keep ?? 0, keep_bytes: stands.keep_bytes ?? "" }} />`;
+  return html`<${Page} title=${topic} trail=${trail} actions=${verbs}>
+    <${Facts} of=${[
+      ["Fired", html`${count(stands.fired)} <span class="quiet">${rate(stands.fired_per_s)}</span>`],
+      ["Kept", stands.kept === undefined ? "…" : html`${count(stands.kept)} <span class="quiet">${bytes(stands.kept_bytes)}</span>`],
+      ["Keeps", stands.keep === undefined ? "…" : html`${seconds(stands.keep)}${stands.keep_bytes ? `, at most ${bytes(stands.keep_bytes)}` : ""}`],
+      ["Delayed", stands.delayed ? html`<a href=${to(["later"])}>${count(stands.delayed)}</a>, the next <${Time} at=${stands.next_due} />` : "0"],
+    ]} />
+    <${Section} title="Purposes">
+      ${own.length ? html`<${PurposeTable} label="Its purposes" rows=${own} />` : html`<${Empty} command=${`solarwind listen ${topic} --purpose "Look at it"`}>No purpose listens to it: what is fired is history, and nothing else.</${Empty}>`}
+    </${Section}>
+    <${Section} title="Events" aside=${html`<div class="choice" role="group" aria-label="Which events">${VIEWS.map(([name, text]) => html`<button type="button" class="small" aria-pressed=${name === view} onClick=${() => setQuery({ view: name })}>${text}</button>`)}</div>`}>
+      ${view === "newest" ? html`<${Tail} topic=${topic} />` : html`<${History} topic=${topic} />`}
+    </${Section}>
+  </${Page}>`;
+}

@@ -1,0 +1,89 @@
+// A topic's history in pages, from a time and with a key that stand in the address; and its newest events as they come.
+import { html, useEffect, useSignal } from "../core/ui.js";
+import { get, topicPath } from "../core/api.js";
+import { facts, state } from "../core/facts.js";
+import { count } from "../core/format.js";
+import { writeExactly } from "../core/json.js";
+import { pages, route, setQuery } from "../core/router.js";
+import { Failure } from "./page.js";
+import { Time } from "./time.js";
+
+const PAGE = 100;
+const TAIL = 50;
+const SHOWN = 200; // characters of a payload
+const SINCE = [["beginning", "the beginning"], ["7d", "7 days ago"], ["1d", "a day ago"], ["1h", "an hour ago"], ["5m", "5 minutes ago"]];
+
+const path = (topic) => `${topicPath(topic)}/events`;
+
+export function brief(event) {
+  if (event.data_base64 !== undefined) return `${event.datacontenttype ?? "bytes"}, ${Math.floor((event.data_base64.length * 3) / 4)} bytes`;
+  if (event.datacontenttype?.includes("hidden=true")) return "(needs the right watch:payloads)";
+  const text = writeExactly(event.data ?? null);
+  return text.length > SHOWN ? `${text.slice(0, SHOWN)}…` : text;
+}
+
+export function EventList({ topic, events, label }) {
+  if (!events.length) return html`<p class="quiet">None.</p>`;
+  return html`<div class="table" tabindex="0" role="region" aria-label=${label}><table>
+    <thead><tr><th scope="col">Fired</th><th scope="col">Id</th><th scope="col">Key</th><th scope="col">Payload</th></tr></thead>
+    <tbody>${events.map((event) => html`<tr key=${event.id}>
+      <td data-label="Fired"><${Time} at=${event.time} /></td>
+      <td data-label="Id"><a href=${pages.event(topic, event.id)} class="id" dir="auto">${event.id}</a></td>
+      <td data-label="Key"><span dir="auto">${event.partitionkey ?? ""}</span></td>
+      <td data-label="Payload"><code class="brief" dir="auto">${brief(event)}</code></td>
+    </tr>`)}</tbody>
+  </table></div>`;
+}
+
+// The newest events. They are asked for whenever more were fired, and not otherwise.
+export function Tail({ topic }) {
+  const fired = facts.topics.value.get(topic)?.fired ?? 0;
+  const found = useSignal({ events: [], error: null });
+  const live = state.value.name === "live";
+  useEffect(() => {
+    let over = false;
+    get(path(topic), fired > TAIL ? { after: fired - TAIL - 1, limit: TAIL } : { limit: TAIL })
+      .catch(() => get(path(topic), { since: "1h", limit: TAIL })) // what stood there is trimmed
+      .then(
+        ({ events }) => over || (found.value = { events: [...events].reverse(), error: null }),
+        (error) => over || (found.value = { ...found.value, error }),
+      );
+    return () => (over = true);
+  }, [topic, live ? fired : "still"]);
+  return html`${found.value.error && html`<${Failure} error=${found.value.error} />`}
+    <${EventList} topic=${topic} events=${found.value.events} label="Newest events" />`;
+}
+
+export function History({ topic }) {
+  const { since = "beginning", key = "" } = route.value.query;
+  const found = useSignal({ events: [], next: null, error: null, reading: false });
+  const read = async (query, before, over = { is: false }) => {
+    found.value = { ...found.value, reading: true };
+    try {
+      const { events, next } = await get(path(topic), query);
+      if (!over.is) found.value = { events: [...before, ...events], next, error: null, reading: false };
+    } catch (error) {
+      if (!over.is) found.value = { ...found.value, error, reading: false };
+    }
+  };
+  useEffect(() => {
+    const over = { is: false };
+    read({ since, key, limit: PAGE }, [], over);
+    return () => (over.is = true);
+  }, [topic, since, key]);
+  const { events, next, error, reading } = found.value;
+  const jump = (event) => {
+    event.preventDefault();
+    const id = event.target.elements.id.value.trim();
+    if (id) location.hash = pages.event(topic, id).slice(1);
+  };
+  return html`<div class="filters">
+      <label>From <select onChange=${(event) => setQuery({ since: event.target.value })}>${SINCE.map(([value, text]) => html`<option value=${value} selected=${value === since}>${text}</option>`)}</select></label>
+      <label>Key <input type="search" value=${key} onChange=${(event) => setQuery({ key: event.target.value })} /></label>
+      <form onSubmit=${jump}><label>Id <input name="id" type="search" autocomplete="off" /></label> <button type="submit" class="small">Open</button></form>
+    </div>
+    ${error && html`<${Failure} error=${error} />`}
+    <${EventList} topic=${topic} events=${events} label="History" />
+    <p class="more">${count(events.length)} ${events.length === 1 ? "event is" : "events are"} shown, in the order accepted.
+      ${next && html` <button type="button" class="small" disabled=${reading} onClick=${() => read({ after: next, key, limit: PAGE }, events)}>Next page</button>`}</p>`;
+}

@@ -1,0 +1,35 @@
+// The course of rates, over a time that is chosen and stands in the address.
+import { html } from "../core/ui.js";
+import { now } from "../core/clock.js";
+import { state } from "../core/facts.js";
+import { get } from "../core/api.js";
+import { route, setQuery } from "../core/router.js";
+import { useAnswer } from "./asked.js";
+import { Failure, Loading } from "./page.js";
+import { RatePlot } from "./plot.js";
+
+const SPANS = [["seconds", "5 minutes", 1, 2], ["ten_seconds", "1 hour", 10, 10], ["minutes", "24 hours", 60, 60]];
+
+// `path` is the question; `marks` are drawn where something happened.
+export function Rates({ path, marks }) {
+  const [name, , step, again] = SPANS.find(([each]) => each === route.value.query.over) ?? SPANS[0];
+  const turn = state.value.name === "live" ? Math.floor(now.value / (again * 1000)) : "still";
+  const { answer, error } = useAnswer(() => get(path), [path, name, turn]);
+  return html`<div class="rates">
+    <div class="choice" role="group" aria-label="Over">${SPANS.map(([each, text]) => html`<button type="button" class="small" aria-pressed=${each === name} onClick=${() => setQuery({ over: each })}>${text}</button>`)}</div>
+    ${error && html`<${Failure} error=${error} />`}
+    ${answer ? html`<${RatePlot} counts=${answer[name]} step=${step} end=${answer.time} marks=${marks} />` : !error && html`<${Loading} />`}
+  </div>`;
+}
+
+// When the versions of purposes joined, by the instances that are up: the first of each.
+export function joins(instances) {
+  const first = new Map();
+  for (const { topic, purpose, version, since } of instances) {
+    const at = Date.parse(since) / 1000;
+    const key = `${topic}/${purpose}@${version}`;
+    if (!first.has(key) || first.get(key).at > at) first.set(key, { at, text: `${purpose} v${version}` });
+  }
+  const marks = [...first.values()].sort((a, b) => a.at - b.at);
+  return marks.length > 12 ? marks.slice(-12) : marks;
+}

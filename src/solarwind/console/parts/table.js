@@ -1,0 +1,76 @@
+// A table whose order and filter are in the address: `sort=-pending`, `q=text`. It draws so many rows at a time.
+import { html, useSignal } from "../core/ui.js";
+import { count } from "../core/format.js";
+import { route, setQuery } from "../core/router.js";
+
+const ROWS = 100;
+
+// `columns` are {name, label, value, cell, number}: `value` is sorted by and `cell` shown, by default the same.
+export function Table({ label, columns, rows, keyOf, empty, sort: ordered = columns[0].name, pick }) {
+  const shown = useSignal(ROWS);
+  const { sort = ordered } = route.value.query;
+  const sorted = inOrder(rows, columns, sort);
+  if (!rows.length) return empty ?? html`<p class="quiet">None.</p>`;
+  return html`<div class="table" tabindex="0" role="region" aria-label=${label}>
+    <table>
+      <thead><tr>
+        ${pick && html`<th scope="col"><span class="unseen">Selected</span></th>`}
+        ${columns.map((column) => html`<${Heading} column=${column} sort=${sort} />`)}
+      </tr></thead>
+      <tbody>${sorted.slice(0, shown.value).map((row) => html`<tr key=${keyOf(row)}>
+        ${pick && html`<td><${Pick} row=${row} pick=${pick} keyOf=${keyOf} /></td>`}
+        ${columns.map(({ label: name, cell, value, number }) => html`<td data-label=${name} class=${number ? "number" : ""}>${cell ? cell(row) : value(row)}</td>`)}
+      </tr>`)}</tbody>
+    </table>
+    ${sorted.length > shown.value && html`<p class="more">
+      ${count(shown.value)} of ${count(sorted.length)} are shown.
+      <button type="button" class="small" onClick=${() => (shown.value += 5 * ROWS)}>Show more</button>
+    </p>`}
+  </div>`;
+}
+
+function Pick({ row, pick, keyOf }) {
+  const key = keyOf(row);
+  const change = () => {
+    const picked = new Set(pick.value);
+    picked.delete(key) || picked.add(key);
+    pick.value = picked;
+  };
+  return html`<input type="checkbox" aria-label=${`Select ${key}`} checked=${pick.value.has(key)} onChange=${change} />`;
+}
+
+function Heading({ column, sort }) {
+  const name = sort.replace(/^-/, "");
+  const active = name === column.name;
+  const down = sort.startsWith("-");
+  const next = active && !down ? `-${column.name}` : active ? column.name : column.number ? `-${column.name}` : column.name;
+  return html`<th scope="col" class=${column.number ? "number" : ""} aria-sort=${active ? (down ? "descending" : "ascending") : undefined}>
+    ${column.value
+      ? html`<button type="button" class="sort" onClick=${() => setQuery({ sort: next })}>${column.label}<span aria-hidden="true">${active ? (down ? " ↓" : " ↑") : ""}</span></button>`
+      : column.label}
+  </th>`;
+}
+
+function inOrder(rows, columns, sort) {
+  const column = columns.find(({ name, value }) => value && name === sort.replace(/^-/, ""));
+  if (!column) return rows;
+  const way = sort.startsWith("-") ? -1 : 1;
+  return [...rows].sort((one, other) => {
+    const [a, b] = [column.value(one), column.value(other)];
+    if (a === b) return 0;
+    if (a === null || a === undefined) return 1; // what is not known comes last, whichever way
+    if (b === null || b === undefined) return -1;
+    return (a < b ? -1 : 1) * way;
+  });
+}
+
+// The field by which a list is narrowed.
+export function Filter({ label }) {
+  return html`<input class="filter" type="search" placeholder=${label} aria-label=${label} value=${route.value.query.q ?? ""}
+    onInput=${(event) => setQuery({ q: event.target.value })} />`;
+}
+
+export const filtered = (rows, text) => {
+  const wanted = (route.value.query.q ?? "").toLowerCase();
+  return wanted ? rows.filter((row) => text(row).toLowerCase().includes(wanted)) : rows;
+};

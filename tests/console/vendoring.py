@@ -1,0 +1,119 @@
+"""The modules of others that the console has in it, and axe-core, which only tests use: `python -m console.vendoring`.
+
+It packs each of `PACKAGES` with npm, writes the files that are wanted, with their licence, and what they are into
+`vendor.lock`. With an argument, the path of a file, it writes axe-core there instead, if that is as the lock says.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+VENDOR = Path(__file__).parents[2] / "src" / "solarwind" / "console" / "vendor"
+LOCK = VENDOR / "vendor.lock"
+AXE = "axe-core"
+
+
+class Package(NamedTuple):
+    """A package: which file of it becomes which of ours, and text that is appended to make a module of it."""
+
+    version: str
+    files: dict[str, str]
+    appended: str = ""
+
+
+PACKAGES = {
+    "preact": Package("11.2.0", {"dist/preact.mjs": "preact.js", "hooks/dist/hooks.mjs": "hooks.js"}),
+    "htm": Package("3.1.1", {"dist/htm.module.js": "htm.js"}),
+    "@preact/signals-core": Package("1.14.5", {"dist/signals-core.mjs": "signals-core.js"}),
+    "@preact/signals": Package("2.11.4", {"dist/signals.mjs": "signals.js"}),
+    # Its module is not minified, which the script for pages is: half as large.
+    "uplot": Package(
+        "1.6.32", {"dist/uPlot.iife.min.js": "uplot.js", "dist/uPlot.min.css": "uplot.css"}, "\nexport default uPlot;\n"
+    ),
+    AXE: Package("4.14.1", {"axe.min.js": "axe.js"}),
+}
+# There is no import map, which would be inline: so packages are imported as the files that they are here.
+IMPORTS = {
+    "preact": "./preact.js",
+    "preact/hooks": "./hooks.js",
+    "@preact/signals-core": "./signals-core.js",
+}
+
+
+def digest(data: bytes) -> str:
+    """Return the hash of a file, in the form of npm's `integrity`."""
+    return f"sha512-{base64.b64encode(hashlib.sha512(data).digest()).decode()}"
+
+
+def pack(name: str, folder: Path) -> tuple[Path, str]:
+    """Fetch a package, and return its archive and integrity."""
+    command = ["npm", "pack", "--json", "--pack-destination", str(folder), f"{name}@{PACKAGES[name].version}"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    archive = folder / json.loads(done.stdout)[0]["filename"]
+    return archive, digest(archive.read_bytes())
+
+
+def read(archive: Path) -> dict[str, bytes]:
+    """Return the files of a package by their paths."""
+    with tarfile.open(archive) as tar:
+        members = [each for each in tar.getmembers() if each.isfile()]
+        return {each.name.partition("/")[2]: tar.extractfile(each).read() for each in members}  # type: ignore[union-attr]
+
+
+def adapted(data: bytes, package: Package, name: str) -> bytes:
+    """Return a file as it is here: what it imports is a file beside it, and it names no source map."""
+    if not name.endswith(".js"):
+        return data
+    text = data.decode()
+    for specifier, file in IMPORTS.items():
+        text = text.replace(f'from"{specifier}"', f'from"{file}"')
+    text = "\n".join(line for line in text.splitlines() if not line.startswith("//# sourceMappingURL"))
+    return f"{text.partition('//# sourceMappingURL')[0].rstrip()}\n{package.appended}".encode()
+
+
+def vendor() -> None:
+    """Write all files, their licences and the lock."""
+    lock: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, package in PACKAGES.items():
+            archive, integrity = pack(name, Path(folder))
+            found = read(archive)
+            lock[name] = {
+                "version": package.version,
+                "licence": json.loads(found["package.json"])["license"],
+                "integrity": integrity,
+                "files": {},
+            }
+            if name == AXE:
+                lock[name]["files"] = {"axe.js": digest(found["axe.min.js"])}
+                continue
+            files = {ours: adapted(found[theirs], package, ours) for theirs, ours in package.files.items()}
+            files[f"{name.replace('@', '').replace('/', '-')}.LICENSE"] = found["LICENSE"]
+            for ours, data in files.items():
+                (VENDOR / ours).write_bytes(data)
+                lock[name]["files"][ours] = digest(data)
+    LOCK.write_text(json.dumps(lock, indent=1) + "\n")
+
+
+def fetch_axe(path: Path) -> None:
+    """Write axe-core, if it is what the lock says."""
+    with tempfile.TemporaryDirectory() as folder:
+        archive, integrity = pack(AXE, Path(folder))
+        if integrity != json.loads(LOCK.read_text())[AXE]["integrity"]:
+            raise SystemExit(f"expected {AXE} as vendor.lock has it, got another: look what it is")
+        path.write_bytes(read(archive)["axe.min.js"])
+
+
+if __name__ == "__main__":
+    if sys.argv[1:]:
+        fetch_axe(Path(sys.argv[1]))
+    else:
+        vendor()
