@@ -133,7 +133,7 @@ class Operator:
         merge=merging.rates_of_all,
         repeat="question",
         http=Http(
-            "GET", "/v1/rates", "How many events all topics and purposes had in the last five minutes, hour and day"
+            "GET", "/v1/rates", "How many events all purposes had together in the last five minutes, hour and day"
         ),
     )
     audit = Operation(

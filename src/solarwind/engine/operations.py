@@ -244,11 +244,11 @@ class Operations(Running, Watched, ScheduleOperations, RelayOperations):
         await self._caught_up()
         return self._sampler.history(self._dispatcher.purpose(topic, purpose))
 
-    async def all_rates(self) -> RateHistory:
-        """Return how many events were fired, settled, retried and given up, on all topics and of all purposes together,
-        in the last five minutes, hour and day. Its `topic` and `purpose` are ""."""
+    async def all_rates(self, topic: Topic | None = None) -> RateHistory:
+        """Return how many events were fired, settled, retried and given up in the last five minutes, hour and day, by
+        all purposes together: of one topic, or of all. What is not named is "" in it."""
         await self._caught_up()
-        return self._sampler.total()
+        return self._sampler.total(topic)
 
     async def instances(self, topic: Topic | None = None) -> list[InstanceInfo]:
         """Return the live instances of the purposes, of one topic or of all."""

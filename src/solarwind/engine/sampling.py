@@ -89,9 +89,8 @@ class Sampler:
             at.rates = Rates((0,) * len(_counts(at)))
         grown = at.rates.look(_counts(at), self.second, self._seconds)
         if grown:
-            first = 1 if isinstance(at, Purpose) else 0
-            for counter, count in enumerate(grown, first):
-                self._sums[counter] += count
+            for place, count in zip(_places(at), grown, strict=True):
+                self._sums[place] += count
             self._total.look(tuple(self._sums), self.second, self._seconds)
             self._with_rings.pop(at.rates, None)
             self._with_rings[at.rates] = None
@@ -138,13 +137,23 @@ class Sampler:
         )
         return RateHistory(purpose.topic, purpose.name, time_of(self._clock.wall()), *spans)
 
-    def total(self) -> RateHistory:
-        """Return what all topics and purposes had, together."""
-        spans = (
-            RateCounts(*(tuple(self._total.read(counter, span, self.second)) for counter in range(len(self._sums))))
-            for span in range(len(SPANS))
-        )
-        return RateHistory("", "", time_of(self._clock.wall()), *spans)
+    def total(self, topic: str | None) -> RateHistory:
+        """Return what all topics and purposes had together, or one topic and its purposes; nothing where there is no
+        such topic here."""
+        if topic is None:
+            rings = [(self._total, range(4))]
+        else:
+            rings = [(self._rates(each), _places(each)) for each in _with_purposes(self._dispatcher.topics.get(topic))]
+        spans = (RateCounts(*self._sums_of(rings, span)) for span in range(len(SPANS)))
+        return RateHistory(topic or "", "", time_of(self._clock.wall()), *spans)
+
+    def _sums_of(self, rings: list[tuple[Rates, range]], span: int) -> list[tuple[int, ...]]:
+        sums = [[0] * SPANS[span][1] for _ in range(4)]
+        for rates, places in rings:
+            for counter, place in enumerate(places):
+                read = rates.read(counter, span, self.second)
+                sums[place] = [before + count for before, count in zip(sums[place], read, strict=True)]
+        return [tuple(each) for each in sums]
 
     def _rates(self, of: Topic | Purpose) -> Rates:
         """Return the rates of a topic or a purpose, up to now."""
@@ -161,3 +170,12 @@ def _counts(of: Topic | Purpose) -> tuple[int, ...]:
     if isinstance(of, Purpose):
         return of.settled, of.retried, of.died
     return (of.end + of.unkept,)
+
+
+def _places(of: Topic | Purpose) -> range:
+    """Return where the counters stand among all four: those fired, settled, retried and dead."""
+    return range(1, 4) if isinstance(of, Purpose) else range(1)
+
+
+def _with_purposes(topic: Topic | None) -> list[Topic | Purpose]:
+    return [] if topic is None else [topic, *topic.purposes.values()]

@@ -27,7 +27,7 @@ export function bytes(value) {
 export function seconds(value) {
   if (value === null || value === undefined) return "not known";
   if (value < 0.001) return `${Math.round(value * 1e6)} µs`;
-  if (value < 1) return `${(value * 1e3).toPrecision(value < 0.01 ? 2 : 3)} ms`;
+  if (value < 1) return `${Number((value * 1e3).toPrecision(3))} ms`;
   if (value < 60) return `${value < 10 ? value.toFixed(1) : Math.round(value)} s`;
   const units = [["d", 86_400], ["h", 3_600], ["min", 60], ["s", 1]];
   const at = units.findIndex(([, size]) => value >= size);
@@ -40,7 +40,8 @@ export function seconds(value) {
 export function ago(time, now) {
   const passed = (now - Date.parse(time)) / 1000;
   if (Math.abs(passed) < 1.5) return "now";
-  const text = seconds(Math.floor(Math.abs(passed)));
+  const whole = Math.floor(Math.abs(passed));
+  const text = whole < 60 ? `${whole} s` : seconds(whole);
   return passed < 0 ? `in ${text}` : `${text} ago`;
 }
 
@@ -48,4 +49,4 @@ export function absolute(time) {
   return `${new Date(time).toLocaleString("sv-SE", { timeZoneName: "short" })} (${time})`;
 }
 
-export const perCent = (part) => `${(part * 100).toPrecision(part < 0.1 ? 1 : 2).replace(/\.0$/, "")} %`;
+export const perCent = (part) => `${Number((part * 100).toFixed(part > 0.1 ? 0 : 1))} %`;

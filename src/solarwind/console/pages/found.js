@@ -14,6 +14,7 @@ import { PurposeTable } from "./purposes.js";
 
 const MAX_TOPICS = 20; // that are looked into, the busiest first
 const MAX_EVENTS = 1_000; // the newest of each
+const ID = /^[0-9a-f]{8}-[0-9a-f-]{27}$/; // others are asked for as `id:`
 const includes = (text, wanted) => text.toLowerCase().includes(wanted.toLowerCase());
 
 export function Found() {
@@ -23,12 +24,12 @@ export function Found() {
   const own = purposes().filter((each) => byName && matches(each, query));
   const named = topics().filter((each) => byName && !query.purpose && (query.topic ? includes(each.topic, query.topic) : query.words.length > 0 && query.words.every((word) => includes(each.topic, word))));
   return html`<${Page} title=${`Search: ${text}`}>
-    ${byName && html`<${ById} id=${query.id ?? (query.words.length === 1 && !query.topic && !query.purpose ? query.words[0] : "")} />`}
+    ${byName && html`<${ById} id=${query.id ?? query.words.find((word) => ID.test(word)) ?? ""} />`}
     ${own.length > 0 && html`<${Section} title="Purposes" aside=${count(own.length)}><${PurposeTable} label="Purposes found" rows=${own} /></${Section}>`}
     ${named.length > 0 && html`<${Section} title="Topics" aside=${count(named.length)}><ul>${named.slice(0, 100).map(({ topic }) => html`<li><a href=${pages.topic(topic)}>${topic}</a></li>`)}</ul></${Section}>`}
     ${(query.key || query.payload.length > 0) && html`<${Events} query=${query} text=${text} />`}
     ${query.error && html`<${Letters} query=${query} text=${text} />`}
-    <${Empty}>A search finds purposes and topics by words in their names, and an event by its id. Besides there are <code>purpose:</code>, <code>topic:</code>, <code>id:</code>, <code>key:</code>, <code>error:</code> and fields of payloads, such as <code>payload.video_id:17</code>.</${Empty}>
+    <${Empty}>A search finds purposes and topics by words in their names, and an event by an id that the dispatcher made. Besides there are <code>purpose:</code>, <code>topic:</code>, <code>id:</code>, <code>key:</code>, <code>error:</code> and fields of payloads, such as <code>payload.video_id:17</code>.</${Empty}>
   </${Page}>`;
 }
 

@@ -21,7 +21,7 @@ export function Overview() {
     ["Settled", rate(perSecond("settled")), to(["purposes"], { sort: "-settled" })],
     ["Retried", rate(perSecond("retried")), to(["purposes"], { sort: "-retried" })],
     ["Pending", short(sum("pending")), to(["purposes"], { sort: "-pending" })],
-    ["In hand", short(sum("in_flight")), to(["purposes"], { sort: "-in_flight" })],
+    ["In hand", short(sum("in_flight")), to(["purposes"], { sort: "-use" })],
     ["Dead letters", short(sum("dead")), to(["dead"])],
     ["Instances", short(facts.instances.value.size), to(["instances"])],
   ];

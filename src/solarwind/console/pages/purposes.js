@@ -1,6 +1,7 @@
 // The purposes, and one of them: how it stands, where it is in its topic's history, and its verbs.
 import { html } from "../core/ui.js";
 import { listOf, purposeOf, purposes, topics } from "../core/facts.js";
+import { courseOf } from "../core/courses.js";
 import { get, purposePath } from "../core/api.js";
 import { now } from "../core/clock.js";
 import { count, plural, rate, seconds, short } from "../core/format.js";
@@ -15,7 +16,7 @@ import { Filter, Table, filtered } from "../parts/table.js";
 import { Time } from "../parts/time.js";
 import { Verb } from "../parts/verb.js";
 
-const MINUTES = "settled in the last five minutes";
+const COURSE = "Settled, while this page was open";
 
 // What the instances of each purpose have in hand, and room for.
 function usage() {
@@ -36,16 +37,15 @@ const COLUMNS = [
   { name: "use", label: "In hand", value: (each) => each.use.in_hand / (each.use.room || 1), cell: (each) => (each.use.room ? html`<${Gauge} value=${each.use.in_hand} of=${each.use.room} label=${`Used room of ${each.purpose}`} />` : html`<span class="quiet">no instance</span>`) },
   { name: "pending", label: "Pending", number: true, value: (each) => each.pending, cell: (each) => short(each.pending) },
   { name: "oldest", label: "Oldest", number: true, value: (each) => (each.oldest ? -Date.parse(each.oldest) : null), cell: (each) => html`<${Time} at=${each.oldest} />` },
-  { name: "settled", label: "Settled", number: true, value: (each) => each.rates.settled, cell: (each) => html`<${Spark} values=${each.rates.recent} label=${MINUTES} /> ${rate(each.rates.settled)}` },
+  { name: "settled", label: "Settled", number: true, value: (each) => each.rates.settled, cell: (each) => html`<${Spark} values=${courseOf("purposes", `${each.topic}/${each.purpose}`)} label=${COURSE} /> ${rate(each.rates.settled)}` },
   { name: "retried", label: "Retried", number: true, value: (each) => each.rates.retried, cell: (each) => rate(each.rates.retried) },
-  { name: "in_flight", label: "In flight", number: true, value: (each) => each.in_flight, cell: (each) => short(each.in_flight) },
   { name: "dead", label: "Dead", number: true, value: (each) => each.dead, cell: (each) => (each.dead ? html`<a class="bad" href=${pages.dead(each.topic, each.purpose)}>${short(each.dead)}</a>` : "0") },
 ];
 
-export function PurposeTable({ rows, label }) {
+export function PurposeTable({ rows, label, ofTopic }) {
   const used = usage();
   const full = rows.map((each) => ({ ...each, rates: each.rates ?? {}, use: used.get(`${each.topic}/${each.purpose}`) ?? { in_hand: 0, room: 0 } }));
-  return html`<${Table} label=${label} columns=${COLUMNS} rows=${full} keyOf=${(each) => `${each.topic}/${each.purpose}`} />`;
+  return html`<${Table} label=${label} columns=${ofTopic ? COLUMNS.filter(({ name }) => name !== "topic") : COLUMNS} rows=${full} keyOf=${(each) => `${each.topic}/${each.purpose}`} />`;
 }
 
 export function Purposes() {

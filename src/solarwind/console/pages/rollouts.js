@@ -53,7 +53,7 @@ export function RolloutPage({ names: [topic, purpose] }) {
     { name: "pending", label: "Pending", number: true, value: (each) => each.pending, cell: (each) => count(each.pending) },
     { name: "in_flight", label: "In flight", number: true, value: (each) => each.in_flight },
     { name: "handled", label: "Attempts", number: true, value: (each) => each.handled, cell: (each) => count(each.handled) },
-    { name: "failed", label: "Not settled", number: true, value: (each) => each.handled - each.settled, cell: (each) => (each.handled ? perCent((each.handled - each.settled) / each.handled) : "–") },
+    { name: "failed", label: "Not settled", number: true, value: (each) => each.handled - each.settled, cell: (each) => (each.handled && each.state !== "shadow" ? perCent((each.handled - each.settled) / each.handled) : "–") },
     { name: "mean", label: "Mean", number: true, value: (each) => each.mean_s, cell: (each) => (each.mean_s === null ? "–" : seconds(Number(each.mean_s))) },
     { name: "p95", label: "95 % within", number: true, value: (each) => each.p95_s, cell: (each) => (each.p95_s === null ? "–" : seconds(Number(each.p95_s))) },
     { name: "compared", label: "Differed", number: true, value: (each) => each.differed, cell: (each) => (each.compared ? `${count(each.differed)} of ${count(each.compared)}` : "–") },
@@ -73,7 +73,7 @@ export function RolloutPage({ names: [topic, purpose] }) {
 
 function Differences({ topic, purpose }) {
   const { answer, error } = useAnswer(() => get(`${purposePath(topic, purpose)}/rollout/differences`, { limit: 100 }), [topic, purpose, Math.floor(now.value / AGAIN_MS)]);
-  const result = (of) => html`<${State} name=${of.outcome === "failed" ? "failing" : of.outcome} /> ${of.error && html`<span class="error" dir="auto">${of.error}</span>`}
+  const result = (of) => html`<${State} name=${of.outcome} /> ${of.error && html`<span class="error" dir="auto">${of.error}</span>`}
     ${of.fired_count > 0 && html`<span class="quiet">fired ${count(of.fired_count)}: ${of.fired.map((each) => `${each.topic} ${each.payload}`).join(", ")}</span>`}`;
   const columns = [
     { name: "time", label: "When", value: (each) => each.time, cell: (each) => html`<${Time} at=${each.time} />` },

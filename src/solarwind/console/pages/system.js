@@ -35,8 +35,8 @@ function Stores() {
       ["Store", html`<span dir="auto" class="wrap">${each.store}</span>`],
       ["Process", html`<span dir="auto" class="wrap">${each.process}</span>`],
       ["State", html`<${State} name=${each.full ? "refused" : "running"} title=${each.full ? "It refuses new events: it has no room" : "It accepts events"} />`],
-      ["Size", bytes(each.size)],
-      ["Free", bytes(each.free)],
+      ["Room in all", bytes(each.size)],
+      ["Room left", bytes(each.free)],
     ]} />
     <h3>How long commits take</h3>
     <${Histogram} counts=${each.commits.counts} sum=${Number(each.commits.sum_s)} label="Commit times" />`);

@@ -7,7 +7,7 @@ import { writeExactly } from "../core/json.js";
 import { pages, route, setQuery } from "../core/router.js";
 import { useAnswer } from "../parts/asked.js";
 import { Copied } from "../parts/copied.js";
-import { Facts, Failure, Loading, Page } from "../parts/page.js";
+import { Facts, Failure, Loading, Page, Section } from "../parts/page.js";
 import { State } from "../parts/state.js";
 import { Time } from "../parts/time.js";
 import { brief } from "../parts/history.js";
@@ -38,13 +38,14 @@ export function TracePage({ names: [id] }) {
     <${Facts} of=${[
       ["Events", plural(nodes.length, "event") + (answer.more.length ? ", and more" : "")],
       ["Begun", html`<${Time} at=${new Date(from).toISOString()} />`],
-      ["Took so far", seconds((until - from) / 1000)],
+      [over.value ? "Took" : "Took so far", seconds((until - from) / 1000)],
       ["State", goesOn ? html`<${State} name="in hand" />` : html`<${State} name=${nodes.some(fails) ? "dead" : "settled"} />`],
     ]} />
     ${view === "json" ? html`<${Copied} text=${writeExactly(answer.events, 2)} label="The events as JSON" />`
       : view === "timeline" ? html`<${Timeline} nodes=${shown} from=${from} until=${until} />`
       : failures ? html`<ul class="trace">${shown.map((node) => html`<li><${Node} of=${node} /></li>`)}</ul>`
       : html`<ul class="trace"><${Branch} of=${nodes[0]} path=${new Set()} /></ul>`}
+    <${Redo} nodes=${nodes} />
     ${failures && !shown.length && html`<p class="calm">Nothing failed.</p>`}
   </${Page}>`;
 }
@@ -80,6 +81,23 @@ function Node({ of: { event, outcomes, more }, loops }) {
       ${each.error && html`<span class="error" dir="auto">${each.error}</span>`}
       ${each.state === "dead" && html`<${Verb} name="redrive" of=${{ topic: event.type, purpose: each.purpose, ids: [event.id] }} small label="Again" />`}</li>`)}</ul>
     ${more && html`<p><a href=${pages.trace(event.id)}>What it caused besides</a></p>`}`;
+}
+
+// What a version of a purpose caused can be made pending again, for the purposes that got it.
+function Redo({ nodes }) {
+  const by = new Map(nodes.map((node) => [node.event.id, node.event]));
+  const found = new Map();
+  for (const { event, outcomes } of nodes.slice(1)) {
+    const cause = by.get(event.causationid);
+    if (!cause || !event.causationpurpose) continue;
+    const caused_by = `${cause.type}/${event.causationpurpose}@${event.causationversion}`;
+    for (const { purpose, state } of outcomes)
+      if (state !== "copied" && state !== "not for it") found.set(`${caused_by} ${event.type} ${purpose}`, { topic: event.type, purpose, caused_by });
+  }
+  if (!found.size) return null;
+  return html`<${Section} title="Redo">
+    <ul class="groups">${[...found.values()].map((of) => html`<li><div class="line"><span dir="auto">What <strong>${of.caused_by}</strong> caused, once more for <strong>${of.purpose}</strong></span><span class="spacer"></span><${Verb} name="replay" of=${of} label="Redo" small /></div></li>`)}</ul>
+  </${Section}>`;
 }
 
 function Timeline({ nodes, from, until }) {

@@ -68,8 +68,8 @@ export const VERBS = {
     done: ({ discarded }) => `${letters(discarded)} discarded.`,
   },
   keep: {
-    label: "History",
-    title: ({ topic }) => `History of ${topic}`,
+    label: "Keep",
+    title: ({ topic }) => `How much ${topic} keeps`,
     says: ({ topic }) => `How much of its history ${topic} keeps. What is older is trimmed, once no purpose needs it.`,
     fields: [
       { name: "keep", label: "Seconds", type: "number", min: 0, required: true, always: true, value: ({ kept_for }) => kept_for },
