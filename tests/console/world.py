@@ -1,8 +1,8 @@
 """Somebody's services at a server, for the console to look at: `python world.py URL`.
 
 It has one of each: purposes of all exchanges and states, two versions and a shadow, failures, chains of causes, delayed
-events, schedules, and names and payloads that would be harmful in a page that took them for markup. It says "ready" once
-all of that is there, and goes on with traffic until its input ends.
+events, schedules, and names and payloads that would be harmful in a page that took them for markup. It says "ready"
+once all of that is there, and goes on with traffic until its input ends.
 """
 
 from __future__ import annotations

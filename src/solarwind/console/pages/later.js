@@ -32,7 +32,7 @@ function Schedules() {
     { name: "next", label: "Next", value: (each) => each.next[0] ?? null, cell: (each) => html`<${Time} at=${each.next[0]} none="none" />` },
     { name: "fired", label: "Last", value: (each) => each.fired, cell: (each) => html`<${Time} at=${each.fired} none="never" />` },
     { name: "missed", label: "Missed", value: (each) => each.missed_at, cell: (each) => html`<${Time} at=${each.missed_at} none="none" />` },
-    { name: "verbs", label: "", cell: ({ name, state }) => html`<span class="buttons">
+    { name: "verbs", label: "Actions", cell: ({ name, state }) => html`<span class="buttons">
         <${Verb} name=${state === "paused" ? "resume_schedule" : "pause_schedule"} of=${{ name }} small after=${after} />
         <${Verb} name="run_schedule" of=${{ name }} small after=${after} /> <${Verb} name="remove_schedule" of=${{ name }} small after=${after} /></span>` },
   ];
@@ -53,7 +53,7 @@ function Delayed() {
     { name: "topic", label: "Topic", value: (each) => each.event.type, cell: (each) => html`<a href=${pages.topic(each.event.type)}>${each.event.type}</a>` },
     { name: "id", label: "Id", value: (each) => each.event.id, cell: (each) => html`<span class="id" dir="auto">${each.event.id}</span>` },
     { name: "payload", label: "Payload", cell: (each) => html`<code class="brief" dir="auto">${brief(each.event)}</code>` },
-    { name: "verbs", label: "", cell: ({ event }) => html`<${Verb} name="cancel" of=${{ topic: event.type, id: event.id }} small after=${after} />` },
+    { name: "verbs", label: "Actions", cell: ({ event }) => html`<${Verb} name="cancel" of=${{ topic: event.type, id: event.id }} small after=${after} />` },
   ];
   return html`<${Section} title="Delayed events" aside=${`${count(all)} in all`}>
     ${error && html`<${Failure} error=${error} />`}

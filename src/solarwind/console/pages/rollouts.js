@@ -57,7 +57,7 @@ export function RolloutPage({ names: [topic, purpose] }) {
     { name: "mean", label: "Mean", number: true, value: (each) => each.mean_s, cell: (each) => (each.mean_s === null ? "–" : seconds(Number(each.mean_s))) },
     { name: "p95", label: "95 % within", number: true, value: (each) => each.p95_s, cell: (each) => (each.p95_s === null ? "–" : seconds(Number(each.p95_s))) },
     { name: "compared", label: "Differed", number: true, value: (each) => each.differed, cell: (each) => (each.compared ? `${count(each.differed)} of ${count(each.compared)}` : "–") },
-    { name: "verbs", label: "", cell: ({ version }) => version !== answer.current && html`<span class="buttons">
+    { name: "verbs", label: "Actions", cell: ({ version }) => version !== answer.current && html`<span class="buttons">
         <${Verb} name="share" of=${{ topic, purpose, version }} small after=${after} /> <${Verb} name="shadow" of=${{ topic, purpose, version }} small after=${after} />
         <${Verb} name="promote" of=${{ ...of, version }} small after=${after} /></span>` },
   ];

@@ -15,7 +15,7 @@ const COLUMNS = [
   { name: "state", label: "State", value: (each) => each.state, cell: (each) => html`<${State} name=${each.state} />` },
   { name: "exchange", label: "Exchange", value: (each) => `${each.exchange} v${each.version}` },
   { name: "error", label: "Last answer that was refused", value: (each) => each.error ?? "", cell: (each) => (each.error ? html`<span class="error" dir="auto">${each.error}</span>` : html`<span class="quiet">none</span>`) },
-  { name: "verbs", label: "", cell: ({ topic, purpose, name }) => html`<span class="buttons"><a class="button small" href=${pages.dead(topic, purpose)}>Dead letters</a>
+  { name: "verbs", label: "Actions", cell: ({ topic, purpose, name }) => html`<span class="buttons"><a class="button small" href=${pages.dead(topic, purpose)}>Dead letters</a>
       <${Verb} name="delete_webhook" of=${{ topic, purpose, name }} small /></span>` },
 ];
 const REGISTER = `curl -X PUT http://127.0.0.1:7400/v1/topics/video.uploaded/purposes/Tell%20the%20shop/webhooks/shop --json '{"url": "https://shop.example/hook"}'`;

@@ -1,6 +1,5 @@
 // Every verb of the page, once: what it is called, what it says before it is done, what it asks for, what it touches.
-import { purposeOf } from "../core/facts.js";
-import { get, topicPath } from "../core/api.js";
+import { get, purposePath } from "../core/api.js";
 import { count, plural } from "../core/format.js";
 import { perform } from "../core/verbs.js";
 import { matchingLetters, toLetters } from "./letters.js";
@@ -155,16 +154,14 @@ export const VERBS = {
   delete_webhook: {
     label: "Remove",
     danger: true,
-    commands: true,
     says: ({ name, purpose }) => `The webhook “${name}” delivers nothing more. What pends for “${purpose}” waits for another instance.`,
     done: (_, { name }) => `Webhook ${name} is removed.`,
   },
 };
 
-// How a purpose stands as the server says now, in a sentence.
+// How a purpose stands, in a sentence: as the server says now, since what is shown is up to a second old.
 async function left(topic, purpose, text) {
-  const stands = purposeOf(topic, purpose) ?? (await get(`${topicPath(topic)}/purposes/${encodeURIComponent(purpose)}`));
-  return { text: text(stands), none: false };
+  return { text: text(await get(purposePath(topic, purpose))), none: false };
 }
 
 // Letters by their ids, of one kind of error, or all of the purpose.
@@ -175,7 +172,7 @@ function chosen({ topic, purpose, ids, matching }) {
 // An empty choice is refused: nothing stands for all of them.
 async function touchedLetters(wanted) {
   if (wanted.all) {
-    const { dead } = purposeOf(wanted.topic, wanted.purpose) ?? { dead: 0 };
+    const { dead } = await get(purposePath(wanted.topic, wanted.purpose));
     return { text: `All ${letters(dead)} of the purpose.`, none: dead === 0 };
   }
   const number = wanted.matching ? (await matchingLetters(wanted)).length : wanted.ids.length;

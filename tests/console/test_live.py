@@ -1,0 +1,106 @@
+"""What is shown changes as it happens, stands still when it is told to, and comes back after a server was away."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from playwright.async_api import expect
+
+from ports import Port
+from solarwind import SolarWind
+from solarwind.server import Server
+from solarwind.server.listener import Listener
+
+from .browsing import Browsing, World, go, on_page
+
+AWAY = ("Failed to load resource", "net::ERR_")  # what Chromium says of a server that is not there
+
+
+@on_page
+async def test_counts_go_on_by_themselves_until_they_are_paused(browsing: Browsing, world: World) -> None:
+    async with browsing.page(world.console, world.admin) as page, world.http() as http:
+        await http.post("/v1/topics/live.one/events", json=1)
+        await go(page, "/topics/live.one")
+        fired = page.locator("dl.facts div", has_text="Fired").locator("dd")
+        await expect(fired).to_contain_text("1 ")
+        await http.post("/v1/topics/live.one/events", json={"said": "second"})
+        await expect(fired).to_contain_text("2 ")
+        await expect(page.get_by_role("region", name="Newest events")).to_contain_text("second")
+        await page.keyboard.press("p")
+        await expect(page.locator(".live")).to_contain_text("Paused by the key p")
+        await http.post("/v1/topics/live.one/events", json=3)
+        await page.keyboard.press("p")
+        await expect(fired).to_contain_text("3 ")
+        await expect(page.locator(".live")).to_have_count(0)
+
+
+@on_page
+async def test_a_page_that_is_not_seen_is_paused(browsing: Browsing, world: World) -> None:
+    async with browsing.page(world.console, world.admin) as page:
+        await expect(page.locator("h1")).to_have_text("Overview")
+        hide = """hidden => {
+            Object.defineProperty(document, "hidden", {configurable: true, get: () => hidden});
+            document.dispatchEvent(new Event("visibilitychange"));
+        }"""
+        await page.evaluate(hide, True)
+        await expect(page.locator(".live")).to_contain_text("Paused while it is not seen")
+        await page.evaluate(hide, False)
+        await expect(page.locator(".live")).to_have_count(0)
+
+
+async def serve(wind: SolarWind, port: int) -> tuple[Server, Listener]:
+    server = Server(wind, console=True)
+    listener = Listener(server, port=port, grace=1.0)
+    await wind.start()
+    await server.start()
+    await listener.start()
+    return server, listener
+
+
+async def stop(wind: SolarWind, server: Server, listener: Listener) -> None:
+    listener.close()
+    await server.stop()
+    await listener.stop()
+    await wind.stop()
+
+
+@on_page
+async def test_a_server_that_restarts_is_waited_for(browsing: Browsing, tmp_path: Path) -> None:
+    port, url = Port(), f"sqlite:///{tmp_path}/wind.db"
+    wind: Any = SolarWind(url)
+    served = await serve(wind, port.number)
+    await wind.fire("T", 1)
+    async with browsing.page(f"http://127.0.0.1:{port.number}/console/", errors=AWAY) as page:
+        await go(page, "/topics/T")
+        fired = page.locator("dl.facts div", has_text="Fired").locator("dd")
+        await expect(fired).to_contain_text("1 ")
+        await stop(wind, *served)
+        await expect(page.locator(".live.away")).to_contain_text("Not live")
+        await expect(fired).to_contain_text("1 ")
+        wind = SolarWind(url)
+        served = await serve(wind, port.number)
+        await wind.fire("T", 2)
+        await expect(fired).to_contain_text("2 ")
+        await expect(page.locator(".live")).to_have_count(0)
+    await stop(wind, *served)
+    port.close()
+
+
+@on_page
+async def test_the_keyboard_goes_everywhere(browsing: Browsing, world: World) -> None:
+    async with browsing.page(world.console, world.admin) as page:
+        await expect(page.locator("h1")).to_have_text("Overview")
+        await page.keyboard.press("g")
+        await page.keyboard.press("t")
+        await expect(page.locator("h1")).to_have_text("Topics")
+        await page.keyboard.press("?")
+        await expect(page.get_by_role("dialog")).to_contain_text("Search")
+        await page.keyboard.press("Escape")
+        await expect(page.get_by_role("dialog")).to_have_count(0)
+        await page.keyboard.press("/")
+        await page.keyboard.type("purpose:thumb")
+        await page.keyboard.press("Enter")
+        await expect(page.locator("h1")).to_have_text("Search: purpose:thumb")
+        await expect(page.get_by_role("link", name="Make thumbnail").first).to_be_visible()
+        assert "#/search?q=purpose" in page.url

@@ -1,0 +1,77 @@
+"""Each page, looked at in a browser: it shows what there is, says nothing to the browser's console, and axe-core finds
+nothing."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from playwright.async_api import expect
+
+from .browsing import AXE, Browsing, World, faults_of, go, on_page
+
+PAGES = {
+    "/": ("Overview", "Nothing needs anybody|dead letters"),
+    "/topics": ("Topics", "video.uploaded"),
+    "/topics/video.uploaded": ("video.uploaded", "Make thumbnail"),
+    "/topics/hostile?view=history&since=1h": ("hostile", "harm-0"),
+    "/purposes": ("Purposes", "Encode video to MP4"),
+    "/purposes/video.uploaded/Make%20thumbnail": ("Make thumbnail", "half within"),
+    "/purposes/video.published/Live%20page": ("Live page", "fanout"),
+    "/purposes/nowhere/nothing": ("nothing", "There is no such purpose"),
+    "/dead": ("Dead letters", "Make thumbnail"),
+    "/dead/video.uploaded/Make%20thumbnail": ("Dead letters of Make thumbnail", "no frames in video"),
+    "/events/video.uploaded/first": ("first", "Encode video to MP4"),
+    "/events/shapes/binary": ("binary", "600 B"),
+    "/events/shapes/many": ("many", "10,000 fields"),
+    "/trace/first": ("Trace of first", "video.published"),
+    "/trace/first?view=timeline": ("Trace of first", "in hand"),
+    "/trace/first?view=json": ("Trace of first", '"specversion"'),
+    "/instances": ("Instances", "world.py"),
+    "/later": ("Schedules and delayed", "later-1"),
+    "/rollouts": ("Rollouts", "Publish"),
+    "/rollouts/video.encoded/Publish": ("Versions of Publish", "cannot publish a 7"),
+    "/webhooks": ("Webhooks", "No webhook is registered"),
+    "/system": ("System", "How long commits take"),
+    "/search?q=thumb": ("Search: thumb", "Make thumbnail"),
+    "/search?q=id%3Afirst": ("Search: id:first", "first.mov"),
+    "/search?q=key%3Aann": ("Search: key:ann", "first.mov"),
+    "/search?q=payload.name%3Afirst.mov": ("Search: payload.name:first.mov", "first.mov"),
+    "/search?q=error%3Aframes": ("Search: error:frames", "no frames"),
+    "/nowhere": ("There is no such page", "Overview"),
+}
+
+
+async def walk(browsing: Browsing, world: World, pages: dict[str, tuple[str, str]], **how: object) -> None:
+    async with browsing.page(world.console, world.admin, **how) as page:
+        for address, (title, text) in pages.items():
+            await go(page, address)
+            await expect(page.locator("h1")).to_have_text(title)
+            await expect(page.locator("main")).to_contain_text(re.compile(text))
+            if AXE.exists():
+                assert await faults_of(page) == [], address
+            wide = await page.evaluate("document.documentElement.scrollWidth - innerWidth")
+            assert wide <= 0, f"{address} is wider than the window"
+
+
+@on_page
+async def test_each_page_shows_what_there_is_and_axe_finds_nothing(browsing: Browsing, world: World) -> None:
+    await walk(browsing, world, PAGES)
+
+
+@pytest.mark.long
+@on_page
+async def test_each_page_is_readable_in_the_dark(browsing: Browsing, world: World) -> None:
+    await walk(browsing, world, PAGES, color_scheme="dark")
+
+
+@on_page
+async def test_pages_fit_a_phone(browsing: Browsing, world: World) -> None:
+    some = {address: PAGES[address] for address in ("/", "/purposes", "/events/video.uploaded/first", "/dead")}
+    await walk(browsing, world, some, viewport={"width": 360, "height": 740})
+
+
+@pytest.mark.long
+@on_page
+async def test_each_page_fits_a_phone(browsing: Browsing, world: World) -> None:
+    await walk(browsing, world, PAGES, viewport={"width": 360, "height": 740})
