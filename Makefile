@@ -17,7 +17,7 @@ JOBS ?= 5
 # Tests start hundreds of processes: each would compile all sources again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test check lint types unit test-long test-cluster explore simulate mutants fuzz restarts bench wheel clean
+.PHONY: run test check lint types unit test-long test-cluster explore simulate mutants fuzz restarts bench wheel vendor screenshots clean
 
 ## Find the duplicate files of Python's standard library, or of a folder: make run DIR=~/Pictures
 run: $(VENV)/.run
@@ -38,13 +38,13 @@ lint: $(VENV)/.test
 types: $(VENV)/.test
 	$(BIN)/mypy
 
-unit: $(VENV)/.test $(VENV)/.peers $(VENV)/.compiled
+unit: $(VENV)/.test $(VENV)/.peers $(VENV)/.axe $(VENV)/.compiled
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 ## What is too long for each time: contracts that repeat others, the cases that `make test` leaves out of many, further
 ## faults, more examples, and a run of each benchmark with few events. Clusters under faults have a target of their own:
 ## what is asked of them has time limits, so it wants a machine that does nothing else.
-test-long: $(VENV)/.test $(VENV)/.peers $(VENV)/.prometheus $(VENV)/.bench
+test-long: $(VENV)/.test $(VENV)/.peers $(VENV)/.axe $(VENV)/.prometheus $(VENV)/.bench
 	$(BIN)/python -m pytest -m long -n $(JOBS) --dist worksteal --ignore tests/cluster/test_faults.py
 	$(BIN)/python -m pytest -m "hypothesis and not long" -n $(JOBS) --hypothesis-profile long tests/core tests/store
 
@@ -84,6 +84,14 @@ wheel: $(VENV)/.test
 	build/wheel/bin/pip install --quiet --disable-pip-version-check dist/*.whl
 	cd build/wheel && bin/python ../../tests/readme_example.py ../../README.md && bin/solarwind --version
 
+## The modules of others that the console has in it, by name and version, and what the lock says of them
+vendor: $(VENV)/.test
+	cd tests && ../$(BIN)/python -m console.vendoring
+
+## A picture of each page of the console, light, dark and on a phone, in build/screenshots; three of them for docs/
+screenshots: $(VENV)/.test $(VENV)/.peers
+	cd tests && ../$(BIN)/python -m console.screenshots ../build/screenshots
+
 clean:
 	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache
 
@@ -111,6 +119,11 @@ $(VENV)/.peers $(VENV)/.prometheus: $(VENV)/bin/python Makefile
 		(apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qqy --no-install-recommends $$missing) > /dev/null || \
 			echo "they cannot be installed here: those tests are skipped"; \
 	fi
+	touch $@
+
+# axe-core, with which tests look at the console. Where npm cannot fetch it, they look without it.
+$(VENV)/.axe: $(VENV)/.test src/solarwind/console/vendor/vendor.lock
+	@cd tests && ../$(BIN)/python -m console.vendoring ../$(VENV)/axe.js || echo "axe-core cannot be fetched here: pages are looked at without it"
 	touch $@
 
 # Compile the tests once: in a new checkout each worker would do that for itself, all at the same time. What is wrong with

@@ -39,3 +39,15 @@ def test_modules_import_only_what_is_here() -> None:
 def test_the_whole_page_is_light() -> None:
     files = [each for each in VENDOR.parent.rglob("*") if each.suffix in (".js", ".css", ".html", ".svg")]
     assert sum(len(gzip.compress(each.read_bytes(), 9)) for each in files) < PAGE_BYTES
+
+
+def test_the_page_says_at_once_which_modules_it_needs() -> None:
+    """Else a browser asks for each only when it has read who imports it."""
+    console = VENDOR.parent
+    named = set(re.findall(r'rel="modulepreload" href="([^"]+)"', (console / "index.html").read_text()))
+    assert named | {"main.js"} == {each.relative_to(console).as_posix() for each in console.rglob("*.js")}
+
+
+def test_each_module_of_the_page_is_small() -> None:
+    for path in VENDOR.parent.rglob("*.js"):
+        assert path.parent == VENDOR or len(path.read_text().splitlines()) <= 300, path.name

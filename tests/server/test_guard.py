@@ -252,7 +252,7 @@ async def test_every_http_endpoint_looks_at_where_a_request_is_from(place: Place
         for method, path in [*paths, ("GET", "/"), ("POST", "/v1/topics"), ("OPTIONS", "/v1/topics")]:
             if how in GOOD and path.endswith(("/feed", "/watch")):  # which would not end
                 path += "?nonsense=1"
-            path = place.root + path.format(topic="t", purpose="p", name="n", id="i")
+            path = place.root + path.format(topic="t", purpose="p", name="n", id="i", file="f")
             headers = headers_of((GOOD | BAD)[how], place.port)
             if how == "two hosts":  # which h11 does not even let through
                 answer = await ask(place.port, method, path, headers, b"")

@@ -77,8 +77,7 @@ def serve(
         _WHO, "origin", "ORIGIN", "Allow the web pages of this origin. Several are allowed.")] = None,
     allow_host: Annotated[list[str] | None, _one(
         _WHO, "allow-host", "NAME", "Answer to this name. Several are allowed.")] = None,
-    no_console: Annotated[bool, option(
-        "no-console", "Leave out the console, the web page at /console.", rich_help_panel=_WHO)] = False,
+    no_console: Annotated[bool, option("no-console", "Leave out the page at /console.", rich_help_panel=_WHO)] = False,
     webhook_network: Annotated[list[str] | None, _one(
         _HOOKS, "webhook-network", "NETWORK", "Allow targets in this network, or at this address or host.")] = None,
     webhook_origin: Annotated[str | None, _one(

@@ -54,7 +54,7 @@ def instances_of_all(parts: Sequence[tuple[list[InstanceInfo], Owns]]) -> list[I
 
 
 def rates_of_all(parts: Sequence[tuple[RateHistory, Owns]]) -> RateHistory:
-    """Return the sums, up to the latest of their times: their clocks differ by less than a slot, or it does not matter."""
+    """Return the sums, up to the latest of their times."""
     found = [each for each, _ in parts]
     spans = ([getattr(each, span) for each in found] for span in ("seconds", "ten_seconds", "minutes"))
     return RateHistory(found[0].topic, "", max(each.time for each in found), *(_sum(counts) for counts in spans))

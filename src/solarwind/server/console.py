@@ -91,7 +91,7 @@ class Console:
 
 @cache
 def _names() -> frozenset[str]:
-    """The files that there are: no other is read, whatever a path says."""
+    """Return the names of the files that there are: no other is read, whatever a path says."""
     found = (each for each in FOLDER.rglob("*") if each.suffix in _TYPES)
     return frozenset({*(each.relative_to(FOLDER).as_posix() for each in found), _OPERATIONS})
 

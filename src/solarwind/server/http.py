@@ -85,7 +85,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint("GET", "/healthz", "open", health.healthz, "Whether it lives", health.Status),
     Endpoint("GET", "/readyz", "open", health.readyz, "Whether it takes events", health.Status),
     Endpoint("GET", "/v1/token", "any", page.rights, "What the token may do", page.Rights),
-    Endpoint("GET", "/console", "open", page.begin, "The way to the console", statuses=(308,), page=True, of="console"),
+    Endpoint("GET", "/console", "open", page.begin, "The way to the console", statuses=(), page=True, of="console"),
     Endpoint("GET", "/console/{file}", "open", page.file, "The files of the console", "text/html", page=True,
               of="console"),
     Endpoint("GET", "/openapi.json", "open", _openapi, "This description", dict[str, Any]),

@@ -221,7 +221,9 @@ OTHER_METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "X"
 @st.composite
 def a_request(draw: st.DrawFn) -> Asked:
     operation = draw(st.sampled_from(ENDPOINTS))
-    path = operation.path.format(topic=draw(topics), purpose=draw(purposes), name=draw(names), id=draw(event_ids))
+    path = operation.path.format(
+        topic=draw(topics), purpose=draw(purposes), name=draw(names), id=draw(event_ids), file=draw(names)
+    )
     method = draw(st.sampled_from([operation.method] * 40 + OTHER_METHODS))
     headers: list[tuple[str, str]] = []
     query = draw(st.sampled_from(PARAMETERS)) if operation.query is not None or draw(st.integers(0, 9)) == 4 else ""

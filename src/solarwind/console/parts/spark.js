@@ -3,7 +3,7 @@ import { html } from "../core/ui.js";
 import { seconds } from "../core/format.js";
 
 export function Spark({ values, label, width = 90, height = 20 }) {
-  if (!values || !values.some(Boolean)) return html`<span class="spark quiet">–</span>`;
+  if (!values || !values.some(Boolean)) return null;
   const top = Math.max(...values);
   const step = width / Math.max(1, values.length - 1);
   const points = values.map((value, at) => `${(at * step).toFixed(1)},${(height - 1 - (value / top) * (height - 3)).toFixed(1)}`);

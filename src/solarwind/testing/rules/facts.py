@@ -195,6 +195,10 @@ class FactRules:
             assert sum(found.recent) in (0, 3), "nothing more where this took five minutes"
             assert 0 <= found.settled <= 0.3
             await refused(wind.rates("T", "q"), NotFound, "'q'")
+            for topic, name in ((None, ""), ("T", "T")):
+                total = await wind.all_rates(topic)
+                assert (total.topic, total.purpose, total.minutes) == (name, "", history.minutes)
+            assert sum((await wind.all_rates("U")).minutes.fired) == 0
         if place.durable:
             async with place.restart() as again:
                 history = await again.rates("T", "p")
