@@ -102,7 +102,7 @@ class World:
         self.admin, _ = make("operator", admin=True, fire=("*",), listen=(Listen("*"),))
         self.watcher, _ = make("watcher", watch=True)
         self.reader, _ = make("reader", watch_payloads=True)
-        self._serving = Serving(folder, "--tokens", str(tokens), scheme="http")
+        self._serving = Serving(folder, "--tokens", str(tokens), "--webhook-network", "127.0.0.1", scheme="http")
         asyncio.run(self._serving.start())
         self._services = subprocess.Popen(
             [sys.executable, str(WORLD), f"ws://127.0.0.1:{self._serving.port}"],

@@ -12,6 +12,8 @@ from .browsing import AXE, Browsing, World, faults_of, go, on_page
 
 PAGES = {
     "/": ("Overview", "Nothing needs anybody|dead letters"),
+    "/map": ("Map", "as wide as what flows"),
+    "/map?focus=topic%3Avideo.encoded": ("Map", "Open"),
     "/topics": ("Topics", "video.uploaded"),
     "/topics/video.uploaded": ("video.uploaded", "Make thumbnail"),
     "/topics/hostile?view=history&since=1h": ("hostile", "harm-0"),

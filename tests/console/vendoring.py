@@ -22,11 +22,10 @@ AXE = "axe-core"
 
 
 class Package(NamedTuple):
-    """A package: which file of it becomes which of ours, and text that is appended to make a module of it."""
+    """A package, and which file of it becomes which of ours."""
 
     version: str
     files: dict[str, str]
-    appended: str = ""
 
 
 PACKAGES = {
@@ -34,10 +33,7 @@ PACKAGES = {
     "htm": Package("3.1.1", {"dist/htm.module.js": "htm.js"}),
     "@preact/signals-core": Package("1.14.5", {"dist/signals-core.mjs": "signals-core.js"}),
     "@preact/signals": Package("2.11.4", {"dist/signals.mjs": "signals.js"}),
-    # Its module is not minified, which the script for pages is: half as large.
-    "uplot": Package(
-        "1.6.32", {"dist/uPlot.iife.min.js": "uplot.js", "dist/uPlot.min.css": "uplot.css"}, "\nexport default uPlot;\n"
-    ),
+    "@dagrejs/dagre": Package("3.1.3", {"dist/dagre.esm.js": "dagre.js"}),
     AXE: Package("4.14.1", {"axe.min.js": "axe.js"}),
 }
 # There is no import map, which would be inline: so packages are imported as the files that they are here.
@@ -68,7 +64,7 @@ def read(archive: Path) -> dict[str, bytes]:
         return {each.name.partition("/")[2]: tar.extractfile(each).read() for each in members}  # type: ignore[union-attr]
 
 
-def adapted(data: bytes, package: Package, name: str) -> bytes:
+def adapted(data: bytes, name: str) -> bytes:
     """Return a file as it is here: what it imports is a file beside it, and it names no source map."""
     if not name.endswith(".js"):
         return data
@@ -76,7 +72,7 @@ def adapted(data: bytes, package: Package, name: str) -> bytes:
     for specifier, file in IMPORTS.items():
         text = text.replace(f'from"{specifier}"', f'from"{file}"')
     text = "\n".join(line for line in text.splitlines() if not line.startswith("//# sourceMappingURL"))
-    return f"{text.partition('//# sourceMappingURL')[0].rstrip()}\n{package.appended}".encode()
+    return f"{text.partition('//# sourceMappingURL')[0].rstrip()}\n".encode()
 
 
 def vendor() -> None:
@@ -95,7 +91,7 @@ def vendor() -> None:
             if name == AXE:
                 lock[name]["files"] = {"axe.js": digest(found["axe.min.js"])}
                 continue
-            files = {ours: adapted(found[theirs], package, ours) for theirs, ours in package.files.items()}
+            files = {ours: adapted(found[theirs], ours) for theirs, ours in package.files.items()}
             files[f"{name.replace('@', '').replace('/', '-')}.LICENSE"] = found["LICENSE"]
             for ours, data in files.items():
                 (VENDOR / ours).write_bytes(data)

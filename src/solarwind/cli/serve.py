@@ -60,8 +60,7 @@ def serve(
     context: typer.Context,
     data: Annotated[str, _one(_PLACE, "data", "FILE", "The store.", show_default=True)] = "wind.db",
     engine: Annotated[str | None, _one(_PLACE, "engine", "URL", "A store by its URL, instead of a file.")] = None,
-    host: Annotated[str, _one(
-        _PLACE, "host", "ADDRESS", "The address to listen on.", show_default=True)] = "127.0.0.1",
+    host: Annotated[str, _one(_PLACE, "host", "ADDRESS", "The address to listen on.", show_default=True)] = "127.0.0.1",
     port: Annotated[int, _one(
         _PLACE, "port", "N", "The port. With 0, any that is free.", min=0, max=MAX_PORT, show_default=True)] = 7400,
     fd: Annotated[int | None, _one(_PLACE, "fd", "N", "A listening socket that it inherits, instead.", min=3)] = None,

@@ -22,11 +22,13 @@ import { Later } from "./pages/later.js";
 import { RolloutPage, Rollouts } from "./pages/rollouts.js";
 import { Webhooks } from "./pages/webhooks.js";
 import { System } from "./pages/system.js";
+import { FlowMap } from "./pages/map.js";
 import { Found } from "./pages/found.js";
 
 // By the first part of the address, and how many follow it.
 const PAGES = {
   "": { 0: Overview },
+  map: { 0: FlowMap },
   topics: { 0: Topics, 1: TopicPage },
   purposes: { 0: Purposes, 2: PurposePage },
   dead: { 0: Dead, 2: Dead },

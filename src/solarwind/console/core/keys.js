@@ -9,11 +9,12 @@ let goes = false; // after g
 
 export const PLACES = [
   ["o", [], "Overview"],
+  ["m", ["map"], "Map"],
   ["t", ["topics"], "Topics"],
   ["p", ["purposes"], "Purposes"],
   ["d", ["dead"], "Dead letters"],
   ["i", ["instances"], "Instances"],
-  ["l", ["later"], "Schedules and delayed"],
+  ["l", ["later"], "Schedules"],
   ["r", ["rollouts"], "Rollouts"],
   ["w", ["webhooks"], "Webhooks"],
   ["s", ["system"], "System"],

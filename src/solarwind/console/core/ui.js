@@ -6,4 +6,9 @@ export { useEffect, useMemo, useRef, useState } from "../vendor/hooks.js";
 export { batch, computed, effect, signal, useComputed, useSignal } from "../vendor/signals.js";
 export { Component, h, render };
 
-export const html = htm.bind(h);
+// Characters that would not be seen, or turn around what stands beside them, are shown by their numbers.
+const UNSEEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]/g;
+export const plain = (text) =>
+  typeof text === "string" ? text.replace(UNSEEN, (each) => `\\u${each.charCodeAt(0).toString(16).padStart(4, "0")}`) : text;
+
+export const html = htm.bind((type, props, ...children) => h(type, props, ...children.map(plain)));

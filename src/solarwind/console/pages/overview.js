@@ -51,8 +51,9 @@ function Point({ of }) {
       <${State} name=${of.urgency} />
       <a href=${address} dir="auto"><strong>${of.kind}</strong>${of.purpose && html` · ${of.purpose}`}${of.topic && html` <span class="quiet">on ${of.topic}</span>`}</a>
       <span class="quiet"><${Time} at=${of.since} none="" /></span>
+      <span class="spacer"></span>
+      <${Copied} text=${of.command} />
     </div>
-    <p dir="auto">${of.text}</p>
-    ${of.error && html`<p class="error" dir="auto">${of.error}</p>`}
-    <${Copied} text=${of.command} />`;
+    <p dir="auto">${of.text}.</p>
+    ${of.error && html`<p class="error" dir="auto">${of.error}</p>`}`;
 }

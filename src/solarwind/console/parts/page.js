@@ -1,10 +1,10 @@
 // The frame of a page: its title, what it shows at the side, and what it says where there is nothing.
-import { html, useEffect } from "../core/ui.js";
+import { html, plain, useEffect } from "../core/ui.js";
 import { Copied } from "./copied.js";
 
 export function Page({ title, trail = [], actions, children }) {
   useEffect(() => {
-    document.title = `${title} · Solar Wind`;
+    document.title = plain(`${title} · Solar Wind`);
   }, [title]);
   return html`<header class="page">
       <div>

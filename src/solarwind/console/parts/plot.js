@@ -1,101 +1,85 @@
-// Events a second over a time, drawn by uPlot; the numbers at the pointer, or the last ones, stand below it.
+// Events a second over a time, as lines; the numbers at the pointer, or the last ones, stand below them.
 import { html, useEffect, useRef, useSignal } from "../core/ui.js";
-import { theme } from "../core/theme.js";
 import { rate } from "../core/format.js";
-import uPlot from "../vendor/uplot.js";
 
-const SERIES = [["fired", "--plot-1"], ["settled", "--plot-2"], ["retried", "--plot-3"], ["dead", "--plot-4"]];
-const HEIGHT = 190;
-const DASH = [5, 4];
-const TOGETHER_PX = 70; // marks that are nearer than that are one
+const SERIES = ["fired", "settled", "retried", "dead"];
+const DASHED = new Set(["retried", "dead"]);
+const HEIGHT = 170;
+const LEFT = 48; // for the numbers
+const BELOW = 22; // for the times
+const LABEL_PX = 90; // between two times
+const TOGETHER_PX = 70; // marks that are nearer than that have one text
+const STEPS_S = [15, 30, 60, 300, 600, 900, 1_800, 3_600, 7_200, 10_800, 21_600];
 
-const clock = (seconds, withSeconds) => new Date(seconds * 1000).toLocaleTimeString("sv-SE", { timeStyle: withSeconds ? "medium" : "short" });
+const clock = (seconds, whole) => new Date(seconds * 1000).toLocaleTimeString("sv-SE", { timeStyle: whole ? "medium" : "short" });
 
 // `counts` are lists of `fired`, `settled`, `retried` and `dead`, in slots of `step` seconds up to the time `end`.
 // `marks` are {at, text}, in order: what happened then.
 export function RatePlot({ counts, step, end, marks = [] }) {
   const place = useRef(null);
-  const plot = useRef(null);
+  const width = useSignal(0);
   const pointed = useSignal(null);
-  const last = Math.floor(Date.parse(end) / 1000 / step) * step;
-  const size = counts.fired.length - 1; // the last slot is not over yet
-  const times = Array.from({ length: size }, (_, at) => last - (size - at) * step);
-  const data = [times, ...SERIES.map(([name]) => counts[name].slice(0, -1).map((each) => each / step))];
-  const marked = useRef(marks);
-  marked.current = marks;
   useEffect(() => {
-    const element = place.current;
-    const made = new uPlot(options(element, marked, step, (at) => (pointed.value = at)), data, element);
-    plot.current = made;
-    const observer = new ResizeObserver(() => made.setSize({ width: element.clientWidth, height: HEIGHT }));
-    observer.observe(element);
-    const system = matchMedia("(prefers-color-scheme: dark)");
-    const redraw = () => made.redraw(false);
-    system.addEventListener("change", redraw);
-    return () => {
-      observer.disconnect();
-      system.removeEventListener("change", redraw);
-      made.destroy();
-    };
-  }, [step, theme.value]);
-  useEffect(() => plot.current.setData(data), [end]);
+    const observer = new ResizeObserver(([{ contentRect }]) => (width.value = Math.floor(contentRect.width)));
+    observer.observe(place.current);
+    return () => observer.disconnect();
+  }, []);
+  const size = counts.fired.length - 1; // the last slot is not over yet
+  const last = Math.floor(Date.parse(end) / 1000 / step) * step - step;
+  const first = last - (size - 1) * step;
+  const values = SERIES.map((name) => counts[name].slice(0, size).map((each) => each / step));
+  const [top, lines] = scaleOf(Math.max(...values.flat()));
+  const x = (time) => LEFT + ((time - first) / (last - first)) * (width.value - LEFT - 8);
+  const y = (value) => 8 + (1 - value / top) * (HEIGHT - BELOW - 8);
   const at = Math.min(pointed.value ?? size - 1, size - 1);
-  const values = SERIES.map(([name], index) => [name, rate(data[index + 1][at])]);
-  return html`<div class="plot" ref=${place} role="img" aria-label=${`Events a second: at last ${values.map((each) => each.join(" ")).join(", ")}`}></div>
-    <ul class="said">${values.map(([name, value], index) => html`<li><svg width="22" height="8" aria-hidden="true"><line class=${name} x1="0" x2="22" y1="4" y2="4" stroke-width="2" stroke-dasharray=${index > 1 ? DASH.join(" ") : undefined} /></svg>${name} <strong>${value}</strong></li>`)}
-      <li class="quiet">${pointed.value === null ? "at last" : `at ${clock(times[at], step < 60)}`}</li></ul>`;
+  const point = ({ offsetX }) => {
+    const found = Math.round(((offsetX - LEFT) / (width.value - LEFT - 8)) * (size - 1));
+    pointed.value = found >= 0 && found < size ? found : null;
+  };
+  const said = SERIES.map((name, index) => [name, rate(values[index][at])]);
+  return html`<div class="plot" ref=${place}>
+      <svg width=${width.value} height=${HEIGHT} role="img" aria-label=${`Events a second, at last: ${said.map((each) => each.join(" ")).join(", ")}`}
+        onPointerMove=${point} onPointerLeave=${() => (pointed.value = null)}>
+        ${lines.map((value) => html`<g><line class="grid" x1=${LEFT} x2=${width.value} y1=${y(value)} y2=${y(value)} /><text x=${LEFT - 8} y=${y(value) + 4} text-anchor="end">${value.toLocaleString("en-US")}</text></g>`)}
+        ${timesOf(first, last, width.value).map((time) => html`<text x=${x(time)} y=${HEIGHT - 4} text-anchor="middle">${clock(time, step === 1)}</text>`)}
+        ${SERIES.map((name, index) => html`<path class=${name} stroke-dasharray=${DASHED.has(name) ? "5 4" : undefined} d=${pathOf(values[index], (slot) => x(first + slot * step), y)} />`)}
+        <${Marks} marks=${marks.filter((each) => each.at >= first && each.at <= last + step)} x=${x} width=${width.value} />
+        ${pointed.value !== null && html`<line class="pointed" x1=${x(first + at * step)} x2=${x(first + at * step)} y1="8" y2=${HEIGHT - BELOW} />`}
+      </svg>
+    </div>
+    <ul class="said">${said.map(([name, value]) => html`<li><svg class="plot" width="22" height="8" aria-hidden="true"><path class=${name} d="M0 4H22" stroke-dasharray=${DASHED.has(name) ? "5 4" : undefined} /></svg>${name} <strong>${value}</strong></li>`)}
+      <li class="quiet">${pointed.value === null ? "at last" : `at ${clock(first + at * step, step < 60)}`}</li></ul>`;
 }
 
-function options(element, marks, step, point) {
-  const colour = (name) => getComputedStyle(element).getPropertyValue(name).trim();
-  const axis = { stroke: () => colour("--quiet"), grid: { stroke: () => colour("--line"), width: 1 }, ticks: { show: false } };
-  return {
-    width: element.clientWidth,
-    height: HEIGHT,
-    cursor: { drag: { x: false, y: false } },
-    legend: { show: false },
-    scales: { y: { range: (_, low, high) => [0, Math.max(1, high * 1.1)] } },
-    axes: [
-      { ...axis, space: 80, values: (_, times) => times.map((each) => clock(each, step === 1)) },
-      { ...axis, size: 46, values: (_, values) => values.map((each) => each.toLocaleString("en-US")) },
-    ],
-    series: [
-      {},
-      ...SERIES.map(([label, name], at) => ({ label, stroke: () => colour(name), width: 1.5, dash: at > 1 ? DASH : undefined, points: { show: false } })),
-    ],
-    hooks: {
-      draw: [(made) => drawMarks(made, marks.current, colour)],
-      setCursor: [({ cursor }) => point(cursor.idx ?? null)],
-    },
-  };
+// Return the top of the scale, and its lines: 1, 2 or 5 times a power of ten apart.
+function scaleOf(highest) {
+  const least = Math.max(1, highest * 1.05) / 4;
+  const power = 10 ** Math.floor(Math.log10(least));
+  const apart = [1, 2, 5, 10].map((each) => each * power).find((each) => each >= least);
+  const top = Math.ceil(Math.max(1, highest * 1.05) / apart) * apart;
+  return [top, Array.from({ length: Math.round(top / apart) + 1 }, (_, each) => Number((each * apart).toFixed(2)))];
+}
+
+function timesOf(first, last, width) {
+  const most = Math.max(1, (width - LEFT) / LABEL_PX);
+  const apart = STEPS_S.find((each) => (last - first) / each <= most) ?? 43_200;
+  const zone = new Date(first * 1000).getTimezoneOffset() * 60;
+  const begin = Math.ceil((first - zone + apart / 4) / apart) * apart + zone;
+  return Array.from({ length: Math.max(0, Math.ceil((last - apart / 4 - begin) / apart)) }, (_, each) => begin + each * apart);
+}
+
+function pathOf(values, x, y) {
+  return values.map((value, slot) => `${slot ? "L" : "M"}${x(slot).toFixed(1)} ${y(value).toFixed(1)}`).join("");
 }
 
 // A line for each mark, and a text for those that are near to each other: the first of them, and how many more.
-function drawMarks(made, marks, colour) {
-  const { ctx, bbox } = made;
-  const scale = devicePixelRatio;
-  const shown = marks.filter(({ at }) => at >= made.scales.x.min && at <= made.scales.x.max).map(({ at, text }) => ({ x: Math.round(made.valToPos(at, "x", true)), text }));
+function Marks({ marks, x, width }) {
   const groups = [];
-  for (const mark of shown) {
+  for (const { at, text } of marks) {
     const near = groups.at(-1);
-    if (near && mark.x - near.x < TOGETHER_PX * scale) near.more += 1;
-    else groups.push({ ...mark, more: 0 });
+    if (near && x(at) - near.x < TOGETHER_PX) near.more += 1;
+    else groups.push({ x: x(at), text, more: 0 });
   }
-  ctx.save();
-  ctx.strokeStyle = colour("--accent");
-  ctx.fillStyle = colour("--text");
-  ctx.font = `${11 * scale}px system-ui, sans-serif`;
-  ctx.setLineDash([2, 3]);
-  for (const { x } of shown) {
-    ctx.beginPath();
-    ctx.moveTo(x, bbox.top);
-    ctx.lineTo(x, bbox.top + bbox.height);
-    ctx.stroke();
-  }
-  for (const { x, text, more } of groups) {
-    const right = x > bbox.left + bbox.width / 2;
-    ctx.textAlign = right ? "right" : "left";
-    ctx.fillText(`${text}${more ? ` and ${more} more joined` : " joined"}`, x + (right ? -5 : 5), bbox.top + 11 * scale);
-  }
-  ctx.restore();
+  return html`${marks.map(({ at }) => html`<line class="mark" x1=${x(at)} x2=${x(at)} y1="8" y2=${HEIGHT - BELOW} />`)}
+    ${groups.map((each) => html`<text class="mark" x=${each.x + (each.x > width / 2 ? -5 : 5)} y="18" text-anchor=${each.x > width / 2 ? "end" : "start"}>${each.text}${each.more ? ` and ${each.more} more joined` : " joined"}</text>`)}`;
 }

@@ -1,5 +1,5 @@
 // The course of rates, over a time that is chosen and stands in the address.
-import { html } from "../core/ui.js";
+import { html, plain } from "../core/ui.js";
 import { now } from "../core/clock.js";
 import { state } from "../core/facts.js";
 import { get } from "../core/api.js";
@@ -28,7 +28,7 @@ export function joins(instances) {
   for (const { topic, purpose, version, since } of instances) {
     const at = Date.parse(since) / 1000;
     const key = `${topic}/${purpose}@${version}`;
-    if (!first.has(key) || first.get(key).at > at) first.set(key, { at, text: `${purpose} v${version}` });
+    if (!first.has(key) || first.get(key).at > at) first.set(key, { at, text: plain(`${purpose} v${version}`) });
   }
   const marks = [...first.values()].sort((a, b) => a.at - b.at);
   return marks.length > 12 ? marks.slice(-12) : marks;

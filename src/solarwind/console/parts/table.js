@@ -19,7 +19,7 @@ export function Table({ label, columns, rows, keyOf, empty, sort: ordered = colu
       </tr></thead>
       <tbody>${sorted.slice(0, shown.value).map((row) => html`<tr key=${keyOf(row)}>
         ${pick && html`<td><${Pick} row=${row} pick=${pick} keyOf=${keyOf} /></td>`}
-        ${columns.map(({ label: name, cell, value, number }) => html`<td data-label=${name} class=${number ? "number" : ""}>${cell ? cell(row) : value(row)}</td>`)}
+        ${columns.map(({ label: name, cell, value, number }) => html`<td data-label=${name} class=${number ? "number" : ""}><div class="cell">${cell ? cell(row) : value(row)}</div></td>`)}
       </tr>`)}</tbody>
     </table>
     ${sorted.length > shown.value && html`<p class="more">

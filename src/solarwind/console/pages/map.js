@@ -1,0 +1,135 @@
+// The map: producers, the topics they fire on, the purposes of these, and the topics that those fire on. Its lines are as
+// wide as what flows there; a node is focused on by a click or Enter, and then its chain alone is shown.
+import { html, useMemo } from "../core/ui.js";
+import { now } from "../core/clock.js";
+import { purposes, topics } from "../core/facts.js";
+import { count, rate, short } from "../core/format.js";
+import { pages, route, setQuery, to } from "../core/router.js";
+import { useAnswer } from "../parts/asked.js";
+import { flowsInto } from "../parts/flows.js";
+import { Empty, Failure, Page } from "../parts/page.js";
+import { State } from "../parts/state.js";
+import { Graph, layout } from "../vendor/dagre.js";
+
+const MAX_TOPICS = 40; // the busiest
+const AGAIN_MS = 30_000;
+const NODE = { width: 190, height: 46 };
+const SMALLEST = 0.65; // to which it is shrunk before it is scrolled
+const MARGIN = 12;
+const LETTERS = 24; // of a name
+const BAD = new Set(["failing", "nobody up"]);
+
+const idOf = (kind, name) => `${kind}:${name}`;
+const widthOf = (perSecond) => 1 + Math.min(9, 2 * Math.log10(1 + (perSecond ?? 0)));
+
+// Return the nodes by id, and the edges {from, to, rate}.
+function graphOf(shown, all, flows) {
+  const nodes = new Map();
+  const edges = [];
+  for (const each of shown)
+    nodes.set(idOf("topic", each.topic), { kind: "topic", name: each.topic, says: rate(each.fired_per_s), href: pages.topic(each.topic), moves: each.fired_per_s > 0 });
+  for (const each of all) {
+    if (!nodes.has(idOf("topic", each.topic))) continue;
+    const id = idOf("purpose", `${each.topic}/${each.purpose}`);
+    const versions = each.versions.length > 1 ? `, ${each.versions.length} versions` : "";
+    nodes.set(id, { kind: "purpose", name: each.purpose, state: each.state, says: `${each.exchange}${versions}${each.pending ? `, ${short(each.pending)} pending` : ""}${each.dead ? `, ${short(each.dead)} dead` : ""}`, href: pages.purpose(each.topic, each.purpose), bad: BAD.has(each.state), moves: each.rates?.settled > 0 || each.pending > 0 });
+    edges.push({ from: idOf("topic", each.topic), to: id, rate: each.rates?.fired ?? 0, bad: BAD.has(each.state) });
+  }
+  for (const { from, to: topic, part } of flows) {
+    const of = nodes.get(idOf("topic", topic));
+    if (!of) continue;
+    const id = from.producer ? idOf("producer", from.producer) : idOf("purpose", `${from.topic}/${from.purpose}`);
+    if (from.producer && !nodes.has(id)) nodes.set(id, { kind: "producer", name: from.producer, says: "producer", moves: true });
+    const fired = shown.find((each) => each.topic === topic).fired_per_s;
+    if (nodes.has(id)) edges.push({ from: id, to: idOf("topic", topic), rate: fired * part });
+  }
+  return { nodes, edges };
+}
+
+// Return what leads to a node, and what it leads to.
+function chainOf(id, edges) {
+  const reached = new Set([id]);
+  const follow = (from, ends) => {
+    const left = [from];
+    for (let at = left.pop(); at !== undefined; at = left.pop())
+      for (const edge of edges)
+        if (edge[ends[0]] === at && !reached.has(edge[ends[1]])) {
+          reached.add(edge[ends[1]]);
+          left.push(edge[ends[1]]);
+        }
+  };
+  follow(id, ["from", "to"]);
+  follow(id, ["to", "from"]);
+  return reached;
+}
+
+function placed(ids, edges) {
+  const graph = new Graph();
+  graph.setGraph({ rankdir: "LR", nodesep: 16, ranksep: 55, marginx: MARGIN, marginy: MARGIN });
+  graph.setDefaultEdgeLabel(() => ({}));
+  for (const id of ids) graph.setNode(id, { ...NODE });
+  for (const { from, to: end } of edges) graph.setEdge(from, end);
+  layout(graph);
+  const points = new Map(edges.map(({ from, to: end }) => [`${from} ${end}`, graph.edge(from, end).points]));
+  return { at: new Map(ids.map((id) => [id, graph.node(id)])), points, width: graph.graph().width, height: graph.graph().height };
+}
+
+export function FlowMap() {
+  const all = purposes();
+  const { focus, still } = route.value.query;
+  const busiest = topics().sort((a, b) => b.fired_per_s - a.fired_per_s || b.fired - a.fired || a.topic.localeCompare(b.topic));
+  const shown = busiest.slice(0, MAX_TOPICS);
+  const names = shown.map((each) => each.topic).sort().join(" ");
+  const { answer, error } = useAnswer(() => flowsInto(shown, all), [names, all.length, Math.floor(now.value / AGAIN_MS)]);
+  const graph = graphOf(shown, all, answer ?? []);
+  const chain = focus && graph.nodes.has(focus) ? chainOf(focus, graph.edges) : null;
+  const kept = (id) => (chain ? chain.has(id) : still || graph.nodes.get(id).moves);
+  const ids = [...graph.nodes.keys()].filter(kept).sort();
+  const edges = graph.edges.filter((each) => kept(each.from) && kept(each.to));
+  const shape = JSON.stringify([ids, edges.map((each) => [each.from, each.to])]);
+  const laid = useMemo(() => placed(ids, edges), [shape]);
+  const actions = html`<button type="button" class="small" aria-pressed=${Boolean(still)} onClick=${() => setQuery({ still: still ? undefined : "too" })}>Also what stands still</button>
+    ${focus && html`<button type="button" class="small" onClick=${() => setQuery({ focus: undefined })}>Show all</button>`}`;
+  return html`<${Page} title="Map" actions=${actions}>
+    ${error && html`<${Failure} error=${error} />`}
+    ${focus && graph.nodes.has(focus) && html`<${Focused} node=${graph.nodes.get(focus)} />`}
+    ${ids.length
+      ? html`<${Drawing} laid=${laid} nodes=${graph.nodes} ids=${ids} edges=${edges} focus=${focus} />`
+      : html`<${Empty} command=${'solarwind fire video.uploaded \'{"name": "cat.mov"}\''}>Nothing moves now. What is fired, and where it goes, is drawn here:</${Empty}>`}
+    <p class="quiet">A line is as wide as what flows there. Who fires is taken from the newest events of each topic${busiest.length > MAX_TOPICS ? `; of ${count(busiest.length)} topics the ${MAX_TOPICS} busiest are drawn` : ""}.</p>
+  </${Page}>`;
+}
+
+const Focused = ({ node }) => html`<p class="line"><strong dir="auto">${node.name}</strong> ${node.state && html`<${State} name=${node.state} />`} <span class="quiet">${node.says}</span> ${node.href && html`<a class="button small" href=${node.href}>Open</a>`}</p>`;
+
+function Drawing({ laid, nodes, ids, edges, focus }) {
+  const drawn = edges.filter((each) => laid.points.has(`${each.from} ${each.to}`));
+  return html`<div class="map" tabindex="0" role="region" aria-label="Map">
+    <svg width=${laid.width} viewBox=${`0 0 ${laid.width} ${laid.height}`} style=${{ minWidth: `${laid.width * SMALLEST}px` }}>
+      <g aria-hidden="true">${drawn.map((each) => html`<path key=${`${each.from} ${each.to}`} class=${each.bad ? "bad" : each.rate > 0 ? "moves" : ""} stroke-width=${widthOf(each.rate)} d=${curve(laid.points.get(`${each.from} ${each.to}`))}><title>${rate(each.rate)}</title></path>`)}</g>
+      ${ids.filter((id) => laid.at.has(id)).map((id) => html`<${Node} key=${id} id=${id} node=${nodes.get(id)} at=${laid.at.get(id)} focused=${id === focus} />`)}
+    </svg>
+  </div>`;
+}
+
+function Node({ id, node, at, focused }) {
+  const name = node.name.length > LETTERS ? `${node.name.slice(0, LETTERS - 1)}…` : node.name;
+  const says = `${node.bad ? `✕ ${node.state}, ` : ""}${node.says}`;
+  return html`<a href=${to(["map"], { ...route.value.query, focus: id })} class=${`node ${node.kind} ${node.bad ? "bad" : ""} ${focused ? "focused" : ""}`} aria-label=${`${name} ${says}`} transform=${`translate(${at.x - NODE.width / 2} ${at.y - NODE.height / 2})`}>
+    <title>${node.name}</title>
+    <rect width=${NODE.width} height=${NODE.height} rx=${node.kind === "purpose" ? 23 : 6} />
+    <text x="14" y="19" class="name">${name}</text>
+    <text x="14" y="36">${says}</text>
+  </a>`;
+}
+
+function curve(points) {
+  const [start, ...rest] = points;
+  let path = `M${start.x} ${start.y}`;
+  for (let at = 0; at < rest.length - 1; at += 1) {
+    const [control, next] = [rest[at], rest[at + 1]];
+    const end = at === rest.length - 2 ? next : { x: (control.x + next.x) / 2, y: (control.y + next.y) / 2 };
+    path += `Q${control.x} ${control.y} ${end.x} ${end.y}`;
+  }
+  return path;
+}
