@@ -13,7 +13,7 @@ const OF = [
   { name: "topic", label: "Topic", value: (each) => each.topic },
 ];
 const OWN = [
-  { name: "machine", label: "Machine and process", value: (each) => `${each.machine} ${each.process}`, cell: (each) => html`<span dir="auto" class="wrap">${each.machine} <span class="quiet">${each.process}</span></span>` },
+  { name: "machine", label: "Machine and process", wide: true, value: (each) => `${each.machine} ${each.process}`, cell: (each) => html`<span dir="auto" class="wrap">${each.machine} <span class="quiet">${each.process}</span></span>` },
   { name: "version", label: "Version", number: true, value: (each) => each.version },
   { name: "state", label: "State", value: (each) => each.state, cell: (each) => html`<${State} name=${each.state} />` },
   { name: "in_hand", label: "In hand", value: (each) => each.in_hand / (each.room || 1), cell: (each) => html`<${Gauge} value=${each.in_hand} of=${each.room} label="Used room" />` },

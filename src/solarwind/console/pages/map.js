@@ -1,6 +1,6 @@
 // The map: producers, the topics they fire on, the purposes of these, and the topics that those fire on. Its lines are as
 // wide as what flows there; a node is focused on by a click or Enter, and then its chain alone is shown.
-import { html, useMemo } from "../core/ui.js";
+import { html, useMemo, useRef } from "../core/ui.js";
 import { now } from "../core/clock.js";
 import { purposes, topics } from "../core/facts.js";
 import { count, rate, short } from "../core/format.js";
@@ -11,12 +11,11 @@ import { Empty, Failure, Page } from "../parts/page.js";
 import { State } from "../parts/state.js";
 import { Graph, layout } from "../vendor/dagre.js";
 
-const MAX_TOPICS = 40; // the busiest
+const MAX_NODES = 100; // topics and purposes: the busiest topics
 const AGAIN_MS = 30_000;
 const NODE = { width: 190, height: 46 };
-const SMALLEST = 0.65; // to which it is shrunk before it is scrolled
+const SMALLEST = 0.85; // to which it is shrunk before it is scrolled
 const MARGIN = 12;
-const LETTERS = 24; // of a name
 const BAD = new Set(["failing", "nobody up"]);
 
 const idOf = (kind, name) => `${kind}:${name}`;
@@ -44,6 +43,21 @@ function graphOf(shown, all, flows) {
     if (nodes.has(id)) edges.push({ from: id, to: idOf("topic", topic), rate: fired * part });
   }
   return { nodes, edges };
+}
+
+// Return the names of the busiest topics, as many as can be drawn with their purposes.
+function busiest(known, all) {
+  const purposesOf = new Map();
+  for (const { topic } of all) purposesOf.set(topic, (purposesOf.get(topic) ?? 0) + 1);
+  const ordered = [...known].sort((a, b) => b.fired_per_s - a.fired_per_s || b.fired - a.fired || a.topic.localeCompare(b.topic));
+  const names = new Set();
+  let nodes = 0;
+  for (const { topic } of ordered) {
+    nodes += 1 + (purposesOf.get(topic) ?? 0);
+    if (nodes > MAX_NODES && names.size) break;
+    names.add(topic);
+  }
+  return names;
 }
 
 // Return what leads to a node, and what it leads to.
@@ -77,13 +91,16 @@ function placed(ids, edges) {
 export function FlowMap() {
   const all = purposes();
   const { focus, still } = route.value.query;
-  const busiest = topics().sort((a, b) => b.fired_per_s - a.fired_per_s || b.fired - a.fired || a.topic.localeCompare(b.topic));
-  const shown = busiest.slice(0, MAX_TOPICS);
-  const names = shown.map((each) => each.topic).sort().join(" ");
-  const { answer, error } = useAnswer(() => flowsInto(shown, all), [names, all.length, Math.floor(now.value / AGAIN_MS)]);
+  const turn = Math.floor(now.value / AGAIN_MS);
+  const known = topics();
+  const names = useMemo(() => busiest(known, all), [turn, known.length, all.length]);
+  const shown = known.filter((each) => names.has(each.topic));
+  const { answer, error } = useAnswer(() => flowsInto(shown, all), [names]);
   const graph = graphOf(shown, all, answer ?? []);
   const chain = focus && graph.nodes.has(focus) ? chainOf(focus, graph.edges) : null;
-  const kept = (id) => (chain ? chain.has(id) : still || graph.nodes.get(id).moves);
+  const moved = useRef(new Set()); // so that nothing goes because it rests for a second
+  for (const [id, node] of graph.nodes) if (node.moves) moved.current.add(id);
+  const kept = (id) => (chain ? chain.has(id) : still || moved.current.has(id));
   const ids = [...graph.nodes.keys()].filter(kept).sort();
   const edges = graph.edges.filter((each) => kept(each.from) && kept(each.to));
   const shape = JSON.stringify([ids, edges.map((each) => [each.from, each.to])]);
@@ -96,7 +113,7 @@ export function FlowMap() {
     ${ids.length
       ? html`<${Drawing} laid=${laid} nodes=${graph.nodes} ids=${ids} edges=${edges} focus=${focus} />`
       : html`<${Empty} command=${'solarwind fire video.uploaded \'{"name": "cat.mov"}\''}>Nothing moves now. What is fired, and where it goes, is drawn here:</${Empty}>`}
-    <p class="quiet">A line is as wide as what flows there. Who fires is taken from the newest events of each topic${busiest.length > MAX_TOPICS ? `; of ${count(busiest.length)} topics the ${MAX_TOPICS} busiest are drawn` : ""}.</p>
+    <p class="quiet">A line is as wide as what flows there. Who fires is taken from the newest events of each topic${known.length > names.size ? `; of ${count(known.length)} topics the ${names.size} busiest are drawn` : ""}.</p>
   </${Page}>`;
 }
 
@@ -113,13 +130,10 @@ function Drawing({ laid, nodes, ids, edges, focus }) {
 }
 
 function Node({ id, node, at, focused }) {
-  const name = node.name.length > LETTERS ? `${node.name.slice(0, LETTERS - 1)}…` : node.name;
   const says = `${node.bad ? `✕ ${node.state}, ` : ""}${node.says}`;
-  return html`<a href=${to(["map"], { ...route.value.query, focus: id })} class=${`node ${node.kind} ${node.bad ? "bad" : ""} ${focused ? "focused" : ""}`} aria-label=${`${name} ${says}`} transform=${`translate(${at.x - NODE.width / 2} ${at.y - NODE.height / 2})`}>
-    <title>${node.name}</title>
+  return html`<a href=${to(["map"], { ...route.value.query, focus: id })} aria-label=${`${node.name} ${says}`} class=${`node ${node.kind} ${node.bad ? "bad" : ""} ${focused ? "focused" : ""}`} transform=${`translate(${at.x - NODE.width / 2} ${at.y - NODE.height / 2})`}>
     <rect width=${NODE.width} height=${NODE.height} rx=${node.kind === "purpose" ? 23 : 6} />
-    <text x="14" y="19" class="name">${name}</text>
-    <text x="14" y="36">${says}</text>
+    <svg width=${NODE.width - 10} height=${NODE.height}><text x="14" y="19" class="name">${node.name}</text>${" "}<text x="14" y="36">${says}</text></svg>
   </a>`;
 }
 

@@ -78,8 +78,8 @@ function Differences({ topic, purpose }) {
   const columns = [
     { name: "time", label: "When", value: (each) => each.time, cell: (each) => html`<${Time} at=${each.time} />` },
     { name: "id", label: "Event", value: (each) => each.id, cell: (each) => html`<a class="id" href=${pages.event(topic, each.id)}>${each.id}</a>` },
-    { name: "current", label: "The current version", cell: (each) => result(each.current) },
-    { name: "shadow", label: "The shadow", cell: (each) => html`v${each.version} ${result(each.shadow)}` },
+    { name: "current", label: "Current", wide: true, cell: (each) => result(each.current) },
+    { name: "shadow", label: "Shadow", wide: true, cell: (each) => html`v${each.version} ${result(each.shadow)}` },
   ];
   return html`<${Section} title="What shadows made of events, where it differs">
     ${error && html`<${Failure} error=${error} />`}

@@ -5,7 +5,8 @@ import { route, setQuery } from "../core/router.js";
 
 const ROWS = 100;
 
-// `columns` are {name, label, value, cell, number}: `value` is sorted by and `cell` shown, by default the same.
+// `columns` are {name, label, value, cell, number, wide}: `value` is sorted by and `cell` shown, by default the
+// same; one that is `wide` has a line of its own on a phone.
 export function Table({ label, columns, rows, keyOf, empty, sort: ordered = columns[0].name, pick }) {
   const shown = useSignal(ROWS);
   const { sort = ordered } = route.value.query;
@@ -19,7 +20,7 @@ export function Table({ label, columns, rows, keyOf, empty, sort: ordered = colu
       </tr></thead>
       <tbody>${sorted.slice(0, shown.value).map((row) => html`<tr key=${keyOf(row)}>
         ${pick && html`<td><${Pick} row=${row} pick=${pick} keyOf=${keyOf} /></td>`}
-        ${columns.map(({ label: name, cell, value, number }) => html`<td data-label=${name} class=${number ? "number" : ""}><div class="cell">${cell ? cell(row) : value(row)}</div></td>`)}
+        ${columns.map(({ label: name, cell, value, number, wide }) => html`<td data-label=${name} class=${`${number ? "number" : ""} ${wide ? "wide" : ""}`}><div class="cell">${cell ? cell(row) : value(row)}</div></td>`)}
       </tr>`)}</tbody>
     </table>
     ${sorted.length > shown.value && html`<p class="more">
