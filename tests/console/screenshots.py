@@ -39,7 +39,7 @@ async def take(browsing: Browsing, world: World, folder: Path) -> None:
                 await expect(page.locator("h1")).to_have_text(title)
                 await expect(page.locator("main")).to_contain_text(re.compile(text))
                 await page.wait_for_timeout(500)
-                name = re.sub(r"\W+", "-", address).strip("-") or "overview"
+                name = re.sub(r"\W+", "-", address).strip("-")[:60] or "overview"
                 await page.screenshot(path=folder / f"{name}-{way}.png", full_page=way != "phone")
                 if way == "light" and address in SHOWN:
                     await page.screenshot(path=DOCS / f"{SHOWN[address]}.png")

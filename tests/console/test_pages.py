@@ -4,11 +4,13 @@ nothing."""
 from __future__ import annotations
 
 import re
+from urllib.parse import quote
 
 import pytest
 from playwright.async_api import expect
 
 from .browsing import AXE, Browsing, World, faults_of, go, on_page
+from .world import LONG_PURPOSE, LONG_TOPIC
 
 PAGES = {
     "/": ("Overview", "Nothing needs anybody|dead letters"),
@@ -16,6 +18,10 @@ PAGES = {
     "/map?focus=topic%3Avideo.encoded": ("Map", "Open"),
     "/topics": ("Topics", "video.uploaded"),
     "/topics/video.uploaded": ("video.uploaded", "Make thumbnail"),
+    f"/topics/{LONG_TOPIC}": (LONG_TOPIC, "iiii"),
+    f"/events/{LONG_TOPIC}/{'i' * 200}": ("i" * 200, "VVVV"),
+    f"/purposes/{LONG_TOPIC}/{quote(LONG_PURPOSE)}": (LONG_PURPOSE, "EEEE"),
+    f"/dead/{LONG_TOPIC}/{quote(LONG_PURPOSE)}": (f"Dead letters of {LONG_PURPOSE}", "EEEE"),
     "/topics/hostile?view=history&since=1h": ("hostile", "harm-0"),
     "/purposes": ("Purposes", "Encode video to MP4"),
     "/purposes/video.uploaded/Make%20thumbnail": ("Make thumbnail", "half within"),

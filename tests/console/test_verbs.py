@@ -68,7 +68,8 @@ async def count(http: httpx.AsyncClient, way: str, name: str) -> Any:
 
 @on_page
 async def test_a_purpose_is_paused_resumed_replayed_and_retired(browsing: Browsing, world: World) -> None:
-    async with browsing.page(world.console, world.admin) as page, world.http() as http:
+    gone = ("404 (Not Found)",)  # what the page asks of a purpose until it hears that it is retired
+    async with browsing.page(world.console, world.admin, gone) as page, world.http() as http:
         way = await dead(http, "verbs.purpose", 3)
         await go(page, "/purposes/verbs.purpose/Wait")
         await confirm(page, "Pause", "events pend now")

@@ -24,6 +24,8 @@ HARMFUL = (
     "\u202egnp.exe\u202c",
     "שלום/with a slash?#%2F",
 )
+LONG_TOPIC = ".".join(["a" * 19] * 10)
+LONG_PURPOSE = "לשלוח " * 20 + "W" * 80  # from right to left, and a word that is wider than a phone
 BIG = 12345678901234567890123456789
 TICK_S = 0.1
 
@@ -53,6 +55,10 @@ def declare(wind: SolarWind) -> None:
     async def show(event: Event) -> None:
         pass
 
+    @wind.on(LONG_TOPIC, purpose=LONG_PURPOSE, retry=Retry(attempts=1))
+    async def refuse(event: Event) -> None:
+        raise RuntimeError("E" * 300)
+
     @wind.on("hostile", purpose=HARMFUL[0], retry=Retry(attempts=1))
     async def fail(event: Event) -> None:
         raise RuntimeError(HARMFUL[1])
@@ -81,6 +87,7 @@ async def prepare(wind: SolarWind) -> None:
     await wind.fire("shapes", b"\x00\x01\xff" * 200, id="binary")
     await wind.fire("shapes", {f"key {number}": number for number in range(10_000)}, id="many")
     await wind.fire("shapes", "x" * 1_000_000, id="large")
+    await wind.fire(LONG_TOPIC, {"K" * 200: "V" * 500}, key="k" * 200, id="i" * 200)
     await wind.fire("waiting.room", {"number": 1}, id="waits")
     await wind.fire("reminder.due", "call", id="later-1", after=3_600)
     await wind.fire("reminder.due", "write", id="later-2", after=7_200)
