@@ -118,6 +118,7 @@ SETTINGS = {
     "dry-run",
     "json",
     "lines",
+    "no-console",
     "reload",
     "until-settled",
     "version",

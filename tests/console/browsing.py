@@ -95,7 +95,8 @@ def on_page(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
 class World:
     """A server with tokens, in a process, and the services of `world.py` at it, in another."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *how: str) -> None:
+        """`how` are further arguments of `world.py`."""
         tokens = folder / "wind.tokens"
         make = functools.partial(create_token, str(tokens))
         self.tokens = str(tokens)
@@ -105,7 +106,7 @@ class World:
         self._serving = Serving(folder, "--tokens", str(tokens), "--webhook-network", "127.0.0.1", scheme="http")
         asyncio.run(self._serving.start())
         self._services = subprocess.Popen(
-            [sys.executable, str(WORLD), f"ws://127.0.0.1:{self._serving.port}"],
+            [sys.executable, str(WORLD), f"ws://127.0.0.1:{self._serving.port}", *how],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

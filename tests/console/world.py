@@ -1,8 +1,8 @@
-"""Somebody's services at a server, for the console to look at: `python world.py URL`.
+"""Somebody's services at a server, for the console to look at: `python world.py URL [friendly]`.
 
 It has one of each: purposes of all exchanges and states, two versions and a shadow, failures, chains of causes, delayed
 events, schedules, and names and payloads that would be harmful in a page that took them for markup. It says "ready"
-once all of that is there, and goes on with traffic until its input ends.
+once all of that is there, and goes on with traffic until its input ends. A friendly one has nothing harmful in it.
 """
 
 from __future__ import annotations
@@ -55,6 +55,10 @@ def declare(wind: SolarWind) -> None:
     async def show(event: Event) -> None:
         pass
 
+
+def declare_harmful(wind: SolarWind) -> None:
+    """State purposes whose names and errors are harmful, or long."""
+
     @wind.on(LONG_TOPIC, purpose=LONG_PURPOSE, retry=Retry(attempts=1))
     async def refuse(event: Event) -> None:
         raise RuntimeError("E" * 300)
@@ -78,25 +82,28 @@ def declare_next(wind: SolarWind) -> None:
         pass
 
 
-async def prepare(wind: SolarWind) -> None:
+async def prepare(wind: SolarWind, friendly: bool) -> None:
     """Fire what the pages are looked at with."""
     wind.every("30 2 * * *", "report.due", {"of": "day"}, name="nightly", zone="Europe/Berlin")
-    for number, text in enumerate(HARMFUL):
+    for number, text in enumerate(() if friendly else HARMFUL):
         wind.fire("hostile", {text: text, "list": [text]}, key=text, id=f"harm-{number}")
     await wind.fire("shapes", {"exact": BIG, "small": 0.1, "nested": {"a": [1, {"b": None}]}}, id="exact")
     await wind.fire("shapes", b"\x00\x01\xff" * 200, id="binary")
     await wind.fire("shapes", {f"key {number}": number for number in range(10_000)}, id="many")
     await wind.fire("shapes", "x" * 1_000_000, id="large")
-    await wind.fire(LONG_TOPIC, {"K" * 200: "V" * 500}, key="k" * 200, id="i" * 200)
+    if not friendly:
+        await wind.fire(LONG_TOPIC, {"K" * 200: "V" * 500}, key="k" * 200, id="i" * 200)
     await wind.fire("waiting.room", {"number": 1}, id="waits")
     await wind.fire("reminder.due", "call", id="later-1", after=3_600)
     await wind.fire("reminder.due", "write", id="later-2", after=7_200)
     await wind.fire("video.uploaded", {"name": "first.mov", "number": 1}, id="first", key="ann")
 
 
-async def main(url: str) -> None:
+async def main(url: str, friendly: str = "") -> None:
     wind, later = SolarWind(url), SolarWind(url)
     declare(wind)
+    if not friendly:
+        declare_harmful(wind)
     declare_next(later)
     async with wind:
         await wind.joined()
@@ -106,7 +113,7 @@ async def main(url: str) -> None:
             idle.on("waiting.room", purpose="Seat guests")(lambda number: None)
             async with idle:
                 await idle.joined()
-            await prepare(wind)
+            await prepare(wind, bool(friendly))
             print("ready", flush=True)
             over = asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
             number = 1

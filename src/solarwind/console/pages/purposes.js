@@ -1,8 +1,8 @@
 // The purposes, and one of them: how it stands, where it is in its topic's history, and its verbs.
 import { html } from "../core/ui.js";
-import { listOf, purposeOf, purposes, topics } from "../core/facts.js";
+import { listOf, purposeOf, purposes } from "../core/facts.js";
 import { courseOf } from "../core/courses.js";
-import { get, purposePath } from "../core/api.js";
+import { get, purposePath, topicPath } from "../core/api.js";
 import { now } from "../core/clock.js";
 import { count, plural, rate, seconds, short } from "../core/format.js";
 import { pages, to } from "../core/router.js";
@@ -16,6 +16,7 @@ import { Filter, Table, filtered } from "../parts/table.js";
 import { Time } from "../parts/time.js";
 import { Verb } from "../parts/verb.js";
 
+const AGAIN_MS = 10_000;
 const COURSE = "Settled, while this page was open";
 
 // What the instances of each purpose have in hand, and room for.
@@ -101,13 +102,12 @@ function Standing({ topic, purpose, stands, instances }) {
 
 // What the topic has had, from the oldest event that is left to the newest, as one bar.
 function Course({ topic, stands }) {
-  const of = topics().find((each) => each.topic === topic);
-  if (!of) return html`<${Loading} />`;
-  const kept = of.kept ?? of.fired;
-  const trimmed = Math.max(0, of.fired - kept);
+  const { answer: of, error } = useAnswer(() => get(topicPath(topic)), [topic, Math.floor(now.value / AGAIN_MS)]);
+  if (!of) return error ? html`<${Failure} error=${error} />` : html`<${Loading} />`;
+  const trimmed = of.fired - of.kept;
   const parts = [
     ["trimmed", trimmed, "of the topic's history is trimmed"],
-    ["settled", Math.max(0, kept - stands.pending - stands.in_flight), "kept, and not pending here"],
+    ["settled", Math.max(0, of.kept - stands.pending - stands.in_flight), "kept, and not pending here"],
     ["hand", stands.in_flight, "in hand"],
     ["pending", stands.pending, "pending"],
   ];
@@ -120,7 +120,7 @@ function Course({ topic, stands }) {
 }
 
 function Times({ topic, purpose }) {
-  const turn = Math.floor(now.value / 10_000);
+  const turn = Math.floor(now.value / AGAIN_MS);
   const { answer, error } = useAnswer(() => get(purposePath(topic, purpose)), [topic, purpose, turn]);
   if (error) return html`<${Failure} error=${error} />`;
   if (!answer) return html`<${Loading} />`;
