@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import httpx
 import pytest
@@ -14,6 +15,7 @@ from server.doors import Doors, at, mounted, served
 from solarwind import SolarWind
 from solarwind.operations import OPERATIONS
 from solarwind.server import Server, app
+from solarwind.server.access import Listen, create_token
 from solarwind.server.console import FOLDER
 from solarwind.testing.contract import on_loop
 
@@ -106,3 +108,21 @@ async def test_the_page_gets_all_operations_as_they_are() -> None:
     assert said.keys() == {name for name, each in OPERATIONS.items() if each.http is not None}
     assert said["redrive"]["words"] == "dead redrive"
     assert list(said["redrive"]["kinds"]) == ["topic", "purpose", "ids", "version"]
+
+
+@on_loop
+async def test_a_token_says_what_it_may_do(tmp_path: Path) -> None:
+    tokens = str(tmp_path / "tokens")
+    text, _ = create_token(tokens, "shop", watch=True, fire=("orders",), listen=(Listen("orders", "Pack"),))
+    async with SolarWind("memory://") as wind, served(Server(wind, tokens=tokens)) as port, at(port) as found:
+        answer = await found.http.get("/v1/token", headers={"authorization": f"Bearer {text}"})
+        assert answer.json() == {
+            "name": "shop",
+            "admin": False,
+            "watch": True,
+            "payloads": False,
+            "fire": ["orders"],
+            "listen": [{"topic": "orders", "purpose": "Pack"}],
+        }
+        assert (await found.http.get("/v1/token")).status_code == 401
+        assert (await found.http.get("/v1/token", headers={"authorization": "Bearer sw_x_y"})).status_code == 401

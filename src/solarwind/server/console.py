@@ -18,6 +18,7 @@ from starlette.responses import Response
 from ..engine.request import Operation
 from ..errors import NotFound
 from ..operations import OPERATIONS
+from .access import Listen
 from .call import Call, answer, encode
 from .gzip_stream import accepts_gzip
 
@@ -64,13 +65,15 @@ class _File(msgspec.Struct, frozen=True):
 
 
 class Rights(msgspec.Struct, frozen=True):
-    """What the token of a request may do. `fire` are topics, or `*`; `payloads`: it sees payloads and errors."""
+    """What the token of a request may do. `fire` are topics, or `*`, and `listen` topics and purposes likewise;
+    `payloads`: it sees payloads and errors."""
 
     name: str
     admin: bool
     watch: bool
     payloads: bool
     fire: tuple[str, ...]
+    listen: tuple[Listen, ...]
 
 
 class Console:
@@ -125,7 +128,8 @@ async def rights(call: Call) -> Response:
     """Answer with what the token may do."""
     grant = call.grant
     assert grant is not None
-    return answer(Rights(grant.name, grant.admin, grant.watch or grant.sees_payloads, grant.sees_payloads, grant.fire))
+    watches = grant.watch or grant.sees_payloads
+    return answer(Rights(grant.name, grant.admin, watches, grant.sees_payloads, grant.fire, grant.listen))
 
 
 def _operations() -> bytes:

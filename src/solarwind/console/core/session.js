@@ -49,9 +49,11 @@ export function signOut(why = "") {
 }
 
 // Whether the token has the right that a verb on this topic needs.
-export function may(right, topic) {
+export function may(right, { topic, purpose }) {
   const own = rights.value;
   if (!own || own === "asking") return false;
   if (right === "fire") return own.fire.includes("*") || own.fire.includes(topic);
+  const any = (wanted, name) => wanted === "*" || wanted === name;
+  if (right === "listen") return own.listen.some((each) => any(each.topic, topic) && any(each.purpose, purpose));
   return right === "watch" ? own.watch : own.admin;
 }

@@ -10,8 +10,7 @@ let operations = {};
 // What is no operation, and so not in the server's list.
 const OTHERS = {
   fire: { method: "POST", path: "/v1/topics/{topic}/events", right: "fire", kinds: {}, words: null },
-  put_webhook: { method: "PUT", path: "/v1/topics/{topic}/purposes/{purpose}/webhooks/{name}", right: "admin", kinds: {} },
-  delete_webhook: { method: "DELETE", path: "/v1/topics/{topic}/purposes/{purpose}/webhooks/{name}", right: "admin", kinds: {} },
+  delete_webhook: { method: "DELETE", path: "/v1/topics/{topic}/purposes/{purpose}/webhooks/{name}", right: "listen", kinds: {} },
 };
 
 export async function learnOperations() {

@@ -15,7 +15,7 @@ export function Verb({ name, of, label, disabled, after, small }) {
   const open = useSignal(false);
   const verb = VERBS[name];
   const { right } = operation(verb.operation ?? name);
-  const lacks = may(right, of.topic) ? disabled : `This needs a token with the right ${right}.`;
+  const lacks = may(right, of) ? disabled : `This needs a token with the right ${right}.`;
   return html`<button type="button" class=${`${small ? "small " : ""}${verb.danger ? "danger" : ""}`} disabled=${Boolean(lacks)} title=${lacks || undefined}
       onClick=${() => (open.value = true)}>${label ?? verb.label}</button>
     ${open.value && html`<${Confirm} name=${name} of=${of} close=${() => (open.value = false)} after=${after} />`}`;
@@ -27,12 +27,13 @@ function Confirm({ name, of, close, after }) {
   const given = useSignal({ ...Object.fromEntries(asked.map((field) => [field.name, initial(field, of)])), ...of });
   const touches = useSignal({ text: "", none: false });
   const work = useSignal({ busy: false, error: "", progress: "" });
+  const { version, ...touched } = verb.arguments ? verb.arguments(given.value) : given.value; // whichever version it goes to
   useEffect(() => {
     if (!verb.touches) return undefined;
     let over = false;
     const preview = async () => {
       try {
-        const found = await verb.touches(verb.arguments ? verb.arguments(given.value) : given.value);
+        const found = await verb.touches(touched);
         if (!over) touches.value = found;
       } catch (error) {
         if (!over) touches.value = { text: error.message, none: true };
@@ -43,7 +44,7 @@ function Confirm({ name, of, close, after }) {
       over = true;
       clearTimeout(timer);
     };
-  }, [given.value]);
+  }, [JSON.stringify(touched)]);
 
   const submit = async (event) => {
     event.preventDefault();
