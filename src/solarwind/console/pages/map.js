@@ -30,9 +30,15 @@ function graphOf(shown, all, flows) {
   for (const each of all) {
     if (!nodes.has(idOf("topic", each.topic))) continue;
     const id = idOf("purpose", `${each.topic}/${each.purpose}`);
-    const versions = each.versions.length > 1 ? `, ${each.versions.length} versions` : "";
-    nodes.set(id, { kind: "purpose", name: each.purpose, state: each.state, says: `${each.exchange}${versions}${each.pending ? `, ${short(each.pending)} pending` : ""}${each.dead ? `, ${short(each.dead)} dead` : ""}`, href: pages.purpose(each.topic, each.purpose), bad: BAD.has(each.state), moves: each.rates?.settled > 0 || each.pending > 0 });
-    edges.push({ from: idOf("topic", each.topic), to: id, rate: each.rates?.fired ?? 0, bad: BAD.has(each.state) });
+    const bad = BAD.has(each.state);
+    const says = [
+      bad ? `✕ ${each.state}` : each.exchange,
+      each.versions.length > 1 && `${each.versions.length} versions`,
+      each.pending > 0 && `${short(each.pending)} pending`,
+      each.dead > 0 && `${short(each.dead)} dead`,
+    ];
+    nodes.set(id, { kind: "purpose", name: each.purpose, state: each.state, says: says.filter(Boolean).join(", "), href: pages.purpose(each.topic, each.purpose), bad, on: idOf("topic", each.topic), moves: each.rates?.settled > 0 || each.pending > 0 });
+    edges.push({ from: idOf("topic", each.topic), to: id, rate: each.rates?.fired ?? 0, bad });
   }
   for (const { from, to: topic, part } of flows) {
     const of = nodes.get(idOf("topic", topic));
@@ -99,7 +105,7 @@ export function FlowMap() {
   const graph = graphOf(shown, all, answer ?? []);
   const chain = focus && graph.nodes.has(focus) ? chainOf(focus, graph.edges) : null;
   const moved = useRef(new Set()); // so that nothing goes because it rests for a second
-  for (const [id, node] of graph.nodes) if (node.moves) moved.current.add(id);
+  for (const [id, node] of graph.nodes) if (node.moves) moved.current.add(id).add(node.on ?? id); // and what it is on
   const kept = (id) => (chain ? chain.has(id) : still || moved.current.has(id));
   const ids = [...graph.nodes.keys()].filter(kept).sort();
   const edges = graph.edges.filter((each) => kept(each.from) && kept(each.to));
@@ -130,10 +136,9 @@ function Drawing({ laid, nodes, ids, edges, focus }) {
 }
 
 function Node({ id, node, at, focused }) {
-  const says = `${node.bad ? `✕ ${node.state}, ` : ""}${node.says}`;
-  return html`<a href=${to(["map"], { ...route.value.query, focus: id })} aria-label=${`${node.name} ${says}`} class=${`node ${node.kind} ${node.bad ? "bad" : ""} ${focused ? "focused" : ""}`} transform=${`translate(${at.x - NODE.width / 2} ${at.y - NODE.height / 2})`}>
+  return html`<a href=${to(["map"], { ...route.value.query, focus: id })} aria-label=${`${node.name} ${node.says}`} class=${`node ${node.kind} ${node.bad ? "bad" : ""} ${focused ? "focused" : ""}`} transform=${`translate(${at.x - NODE.width / 2} ${at.y - NODE.height / 2})`}>
     <rect width=${NODE.width} height=${NODE.height} rx=${node.kind === "purpose" ? 23 : 6} />
-    <svg width=${NODE.width - 10} height=${NODE.height}><text x="14" y="19" class="name">${node.name}</text>${" "}<text x="14" y="36">${says}</text></svg>
+    <svg width=${NODE.width - 10} height=${NODE.height}><text x="14" y="19" class="name">${node.name}</text>${" "}<text x="14" y="36">${node.says}</text></svg>
   </a>`;
 }
 
