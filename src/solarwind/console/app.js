@@ -10,6 +10,7 @@ import { Failure } from "./parts/page.js";
 import { Search } from "./parts/search.js";
 import { SignIn } from "./parts/signin.js";
 import { Toasts } from "./parts/toast.js";
+import { Confirming } from "./parts/verb.js";
 import { Overview } from "./pages/overview.js";
 import { PurposePage, Purposes } from "./pages/purposes.js";
 import { Dead } from "./pages/dead.js";
@@ -52,6 +53,7 @@ export function App() {
     <${Header} own=${own} />
     <${Live} />
     <main id="main" tabindex="-1"><${Place} /></main>
+    <${Confirming} />
     <${Toasts} />
     ${helps.value && html`<${Help} />`}`;
 }

@@ -1,5 +1,5 @@
 // A button for a verb, and the dialog that says what it will touch, and the commands that do the same, before it does.
-import { html, useEffect, useSignal } from "../core/ui.js";
+import { html, signal, useEffect, useSignal } from "../core/ui.js";
 import { may } from "../core/session.js";
 import { commandOf, curlOf, operation, perform } from "../core/verbs.js";
 import { VERBS } from "./verbs.js";
@@ -7,18 +7,22 @@ import { Copied } from "./copied.js";
 import { Dialog } from "./dialog.js";
 import { say } from "./toast.js";
 
+const confirming = signal(null); // the verb whose dialog is open
 const MAX_IDS = 50; // in a command that is shown
 const PREVIEW_MS = 250; // after the last change of a field
 
 // `of` are the arguments that are known; those that are asked for are fields of the verb. `disabled` says why not.
 export function Verb({ name, of, label, disabled, after, small }) {
-  const open = useSignal(false);
   const verb = VERBS[name];
   const { right } = operation(verb.operation ?? name);
   const lacks = may(right, of) ? disabled : `This needs a token with the right ${right}.`;
   return html`<button type="button" class=${`${small ? "small " : ""}${verb.danger ? "danger" : ""}`} disabled=${Boolean(lacks)} title=${lacks || undefined}
-      onClick=${() => (open.value = true)}>${label ?? verb.label}</button>
-    ${open.value && html`<${Confirm} name=${name} of=${of} close=${() => (open.value = false)} after=${after} />`}`;
+      onClick=${() => (confirming.value = { name, of, after })}>${label ?? verb.label}</button>`;
+}
+
+// The dialog stays where its button goes meanwhile, as with the last dead letter of a group.
+export function Confirming() {
+  return confirming.value && html`<${Confirm} ...${confirming.value} close=${() => (confirming.value = null)} />`;
 }
 
 function Confirm({ name, of, close, after }) {
