@@ -89,6 +89,11 @@ class PurposeStatistics(msgspec.Struct, frozen=True, gc=False):
     `oldest` is when the oldest event that is not settled was fired, or when it was due: one that pends, waits for a
     retry or is in flight. None where there is none, or where it is not known.
 
+    `delay` is for how many seconds an event waits before the current version gets it, 0 where that states none. So many
+    of the `pending` events are `delayed`: they wait for that; for a fan-out these are events, not copies.
+    `delayed_until` is when the first of them is handed out, and None where there is none, or where earlier ones are
+    still to be.
+
     `version_states` has the state of each of the `versions`: see `VersionInfo`. `times` has how long their events took,
     for those that handled any since the dispatcher started.
     """
@@ -109,6 +114,9 @@ class PurposeStatistics(msgspec.Struct, frozen=True, gc=False):
     version_states: tuple[str, ...] = ()
     times: tuple[VersionTimes, ...] = ()
     expired: int = 0
+    delay: float = 0.0
+    delayed: int = 0
+    delayed_until: datetime | None = None
 
 
 class Statistics(msgspec.Struct, frozen=True):
@@ -252,7 +260,7 @@ class VersionInfo(msgspec.Struct, frozen=True):
     `mean_s` is how long its handler took since the dispatcher started, as a mean, and `p95_s` about how long at most
     for 95 of a hundred events, a shadow's copies included: see `VersionTimes`. They are None where it handled none.
     `handled` counts the attempts since then, those at a shadow's copies included, and `settled` the events that they
-    settled: the other attempts failed, or said later."""
+    settled: the other attempts failed, or said later. `delay` is how many seconds an event waits before it gets it."""
 
     version: int
     state: str
@@ -268,6 +276,7 @@ class VersionInfo(msgspec.Struct, frozen=True):
     p95_s: float | None = None
     handled: int = 0
     settled: int = 0
+    delay: float = 0.0
 
 
 class ScheduleInfo(msgspec.Struct, frozen=True):

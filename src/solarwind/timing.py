@@ -11,6 +11,7 @@ from .failure import in_seconds
 from .names import shown
 
 MAX_DELAY = timedelta(days=3_653)  # ten years
+MAX_DELAY_NS = MAX_DELAY // timedelta(microseconds=1) * 1_000
 _SECOND = 1_000_000_000  # ns
 _STEP_NS = 1_000_000  # what is due within the same millisecond stays together
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -34,12 +35,13 @@ def timed(now: int, at: Any = None, after: Any = None, expires: Any = None) -> d
             raise BadArgument("expected at, a time, or after, a delay from now on, got both: state one of them")
         attributes["due"] = _time("at", at, now)
     elif after is not None:
-        delay = _delay("after", after)
+        delay = check_delay("after from now on", after)
         # Up to a whole step, so that it is never early.
         attributes["due"] = -(-(now + delay) // _STEP_NS) * _STEP_NS if delay else now
     if expires is not None:
         by_time = isinstance(expires, datetime)
-        end = attributes["expires"] = _time("expires", expires, now) if by_time else now + _delay("expires", expires)
+        end = _time("expires", expires, now) if by_time else now + _expiry(expires)
+        attributes["expires"] = end
         due = attributes.get("due")
         if due is not None and end <= due:
             raise BadArgument(
@@ -65,18 +67,21 @@ def _time(name: str, time: Any, now: int) -> int:
         ns = ns_of(time)
     except (OverflowError, ValueError):  # so far away that no clock shows it
         ns = -1
-    if not 0 <= ns <= now + MAX_DELAY // timedelta(microseconds=1) * 1_000:
+    if not 0 <= ns <= now + MAX_DELAY_NS:
         raise BadArgument(f"expected {name} between 1970 and ten years from now, got {time.isoformat()}")
     return ns
 
 
-def _delay(name: str, delay: Any) -> int:
-    """Return a delay in ns."""
+def _expiry(expires: Any) -> int:
+    return check_delay("expires from now on", expires, ", or a datetime")
+
+
+def check_delay(what: str, delay: Any, or_else: str = "") -> int:
+    """Return a delay in ns. Raise `BadArgument` unless it is from 0 to ten years."""
     seconds: Any = read_duration(delay) if isinstance(delay, str) else in_seconds(delay)
     good = isinstance(seconds, int | float) and not isinstance(seconds, bool)
     if not good or not 0 <= seconds <= MAX_DELAY.total_seconds():
-        or_time = ", or a datetime" if name == "expires" else ""
-        raise BadArgument(f"expected {name} from now on as {_FORMS}{or_time}, from 0 to ten years, got {shown(delay)}")
+        raise BadArgument(f"expected {what} as {_FORMS}{or_else}, from 0 to ten years, got {shown(delay)}")
     return int(seconds * _SECOND)
 
 

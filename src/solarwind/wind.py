@@ -152,6 +152,7 @@ class SolarWind(Life, Effects, Declaring):
         lease: float | timedelta = 30.0,
         concurrency: int | None = None,
         batch: int | None = None,
+        delay: float | timedelta | str | None = None,
         rollout: str | float | Share | None = None,
     ) -> Callable[[F], F]:
         """Register a function to handle the events of a topic for a purpose. Each call is one service instance.
@@ -166,6 +167,7 @@ class SolarWind(Life, Effects, Declaring):
         - `lease`: seconds of silence with events in hand after which they go to another instance
         - `concurrency`: how many events it handles at once; 10 for `async def`, 1 for `def`, which runs on a thread
         - `batch`: how many events a batch handler gets at once; at most 500, which is the default
+        - `delay`: seconds (a timedelta, "5m") after which it gets each event, in order; others get it at once
         - `rollout`: what a version first seen beside others does: "newest" (if not given), it becomes current; "hold",
           it gets nothing yet; "shadow", it gets copies and is only compared; `Share(0.1)` or 0.1, it has a tenth
 
@@ -173,7 +175,6 @@ class SolarWind(Life, Effects, Declaring):
         `list[...]` it is a batch handler. Registered while it runs, it joins at once (see `joined`). Raises `BadName`
         and `BadArgument`; joining raises `ConflictError` if it contradicts what was stated before.
         """
-
         check_topic_given(topic)
         if concurrency is not None:
             check_count("concurrency", concurrency)
@@ -181,15 +182,14 @@ class SolarWind(Life, Effects, Declaring):
             check_count("batch", batch, MAX_BATCH)
         name = "?" if purpose is None else purpose
         join = Join(topic, name, exchange, version, key, retry or Retry(), key_missing=key_missing)
-        common = stated(join, since, lease, rollout)
+        common = stated(join, since, lease, rollout, delay)
 
         def register(function: F) -> F:
             self._check_process()
             handler = inspect_handler(function, batch)
             at_once = concurrency or (10 if handler.is_async else 1)
             room = at_once * handler.batch if handler.is_batch else at_once
-            name = handler.purpose if purpose is None else purpose
-            join = msgspec.structs.replace(common, purpose=check_purpose(name), room=room)
+            join = msgspec.structs.replace(common, purpose=check_purpose(purpose or handler.purpose), room=room)
             origin = FunctionOrigin.of(function)
             registration = Registration(function, handler, join, since, at_once, origin, unnamed=purpose is None)
             self._registrations.add(registration)
@@ -243,12 +243,13 @@ class SolarWind(Life, Effects, Declaring):
         since: Since = "now",
         retry: Retry | None = None,
         lease: float | timedelta = 30.0,
+        delay: float | timedelta | str | None = None,
         rollout: str | float | Share | None = None,
     ) -> Stream:
         """Return the events of a purpose as an async iterator; asking for the next settles the last. See `on` and
         `Stream`. Without `retry`, what the version stated before is left as it is."""
         join = Join(topic, purpose, exchange, version, key, retry, key_missing=key_missing)
-        join = stated(join, since, lease, rollout)
+        join = stated(join, since, lease, rollout, delay)
 
         async def enter() -> Reader:
             self._check_running()

@@ -258,6 +258,18 @@ def test_listen_rejects_events_without_a_key_where_it_is_told_to(url: str, start
     assert "expected key_missing 'handle' or 'reject', got 'ignore'" in answer.err
 
 
+def test_listen_states_the_delay_of_its_purpose(url: str, start: Start) -> None:
+    fire(url, 1, 2)
+    options = ("--delay", "2s", "--since", "beginning", "--count", "2")
+    lines = start("listen", "t", "--purpose", "p", *options, "--url", url).end().lines
+    assert [line.rsplit(" ", 1)[1] for line in lines] == ["1", "2"]
+    (found,) = done("purposes", "--url", url, "--json").json
+    assert (found["delay"], found["delayed"], found["settled"]) == (2.0, 0, 2)
+    answer = start("listen", "t", "--purpose", "q", "--delay", "soon", "--url", url).end()
+    assert (answer.code, answer.out) == (2, "")
+    assert "expected a duration" in answer.err
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_listen_leaves_cleanly_on_a_signal(url: str, start: Start, number: int) -> None:
     fire(url, 1)

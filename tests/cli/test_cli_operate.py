@@ -93,7 +93,7 @@ def test_an_option_before_set_is_refused_rather_than_forgotten(furnished: str) -
 def test_purposes_are_a_table_and_names_are_no_markup(furnished: str) -> None:
     lines = done("purposes", "--url", furnished).lines
     assert "Encode [video] to MP4" in lines[2]
-    assert lines[2].split()[-9:] == ["0", "0", "-", "0", "3", "0", "0", "0", "0"]
+    assert lines[2].split()[-9:] == ["0", "-", "-", "0", "3", "0", "0", "0", "0"]
 
 
 def test_purposes_with_a_topic_and_json_shows_that_topics_alone(furnished: str) -> None:
@@ -118,6 +118,9 @@ def test_purposes_with_a_topic_and_json_shows_that_topics_alone(furnished: str) 
         "oldest": None,
         "version_states": ["current"],
         "times": [],
+        "delay": 0.0,
+        "delayed": 0,
+        "delayed_until": None,
     }
 
 

@@ -29,10 +29,10 @@ PURPOSE = "Tell the warehouse that a line of the order is not to be sent"
 WIDE = "注文が取り消されたことを倉庫に知らせる、できるだけ早く、そして確実に"
 ID = "01a20724-1961-750a-908c-540000000001"
 PURPOSES = [
-    (TOPIC, PURPOSE, "nobody up", "direct", "1, 2", 4, 12_345, "3h", 0, 2_000_000, 3, 1_200, 7, 0),
-    ("t", WIDE, "running", "keyed", "1", 0, 0, None, 0, 0, 0, 0, 0, 0),
-    ("video.uploaded", "e\u0301" * 60, "running", "fanout", "1", 0, 0, None, 0, 0, 0, 0, 0, 0),
-    ("video.uploaded", "👍🏽" * 40, "running", "fanout", "1", 0, 0, None, 0, 0, 0, 0, 0, 0),
+    (TOPIC, PURPOSE, "nobody up", "direct", "1, 2", 4, 12_345, 2_345, "3h", 0, 2_000_000, 3, 1_200, 7, 0),
+    ("t", WIDE, "running", "keyed", "1", 0, 0, None, None, 0, 0, 0, 0, 0, 0),
+    ("video.uploaded", "e\u0301" * 60, "running", "fanout", "1", 0, 0, None, None, 0, 0, 0, 0, 0, 0),
+    ("video.uploaded", "👍🏽" * 40, "running", "fanout", "1", 0, 0, None, None, 0, 0, 0, 0, 0, 0),
 ]
 TABLES: dict[str, tuple[Columns, Sequence[Sequence[object]]]] = {
     "purposes": (answers._TABLES[PurposeInfo][0], PURPOSES),

@@ -6,9 +6,11 @@ import asyncio
 import gc
 import os
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from time import time_ns
 from types import FunctionType, ModuleType
 from typing import Any, NoReturn
 
@@ -278,6 +280,34 @@ async def test_an_owner_that_is_killed_while_events_are_delayed_and_due_leaves_e
         await until(only_those_of_later_are_left)
         entered = [event.id for event in await firing.events("T", limit=1_000)]
     assert sorted(entered) == sorted(id for at, id in enumerate(ids) if at % 21 != 20)
+
+
+@on_loop
+async def test_an_owner_that_is_killed_while_events_wait_for_a_delay_makes_none_early_and_loses_none(
+    server: NatsServer, namespace: str
+) -> None:
+    """The next owner goes on, in order; a fan-out's copies come at most once."""
+    url, delay_s, waited, copied = server.url(namespace, streams=1), 3.0, dict[int, float](), Counter[int]()
+    async with process(url, topics=["T"]) as owner, SolarWind(url) as wind:
+
+        @wind.on("T", purpose="late", delay=delay_s, concurrency=1)
+        async def late(event: Event) -> None:
+            waited.setdefault(event.payload, (time_ns() - event.time_ns) / 1e9)
+
+        @wind.on("T", purpose="copies", exchange="fanout", delay=delay_s)
+        async def copies(event: Event) -> None:
+            copied[event.payload] += 1
+
+        await wind.joined()
+        for number in range(40):
+            await wind.fire("T", number)
+            if number == 20:
+                await owner.kill()
+        await until(lambda: len(waited) == 40)
+        await wind.settled(120)
+    assert list(waited) == list(range(40))
+    assert min(waited.values()) >= delay_s
+    assert set(copied.values()) <= {1}
 
 
 class TestRules(DueLogRules):

@@ -106,7 +106,7 @@ class Bench:
 
     def fire(self, count: int = 1, **options: Any) -> Stored:
         start = self.log[-1].stop if self.log else 0
-        stored = Stored(start, batch(count, **options))
+        stored = Stored(start, batch(count, **options), self.now)
         self.dispatcher.topic("T")
         self.log.append(stored)
         self.dispatcher.accepted(stored, self.now)

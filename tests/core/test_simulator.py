@@ -45,13 +45,13 @@ PER_THOUSAND = {
     "crashes": 400, "crashes after a commit": 60, "stops": 700, "deaths": 700, "hangs": 200, "leases ended": 150,
     "leaves": 400, "returned": 400, "late reports": 400, "reports refused": 1_500, "reports sent twice": 500,
     "foreign reports": 200, "children": 8_000, "copies handled": 7_000, "fetches": 3_000, "counted ahead": 4_000,
-    "full commits": 600, "refused": 2_000, "jumps": 300, "replayed": 600, "redriven": 80, "discarded": 20,
+    "full commits": 600, "refused": 2_000, "jumps": 300, "replayed": 600, "redriven": 30, "discarded": 20,
     "retired": 80, "trimmed": 2_000, "conflicts": 300, "alone": 400, "share": 60, "promote": 60, "rollback": 10,
     "shares without an instance": 20, "shadow": 30, "shadows handled": 200, "shadows compared": 100,
     "shadows differed": 10,
     "released": 4_000, "releases": 400, "releases without room": 20, "crashes after a release": 8, "clocks set": 300,
     "starts in the past": 100,
-    "expired": 800,
+    "expired": 800, "waited for a delay": 4_000,
 }  # fmt: skip
 
 

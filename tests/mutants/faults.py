@@ -44,6 +44,10 @@ _PAUSED_RETIRED = (
     "::test_a_paused_purpose_is_retired_only_by_force_and_a_new_one_of_its_name_is_not_paused"
 )
 _FAILING = "test_contract.py::TestMemory::test_a_purpose_fails_while_its_handlers_raise_and_nothing_is_settled"
+_OF_DELAYS = "test_contract.py::TestMemory::test_a_"
+_CLOCK_SET_BACK = f"{_OF_DELAYS}clock_that_is_set_back_makes_nothing_early_and_stalls_nothing"
+_NEW_DELAY = f"{_OF_DELAYS}new_version_changes_the_delay_of_what_waits"
+_HELD_COPIES = f"{_OF_DELAYS}fan_out_without_instances_drops_what_has_waited_and_holds_no_history"
 _FACTS = "core/test_facts.py"
 _NOTES = "store/test_notes.py"
 _OUTCOMES = "test_contract.py::TestSqlite::test_a"
@@ -154,7 +158,7 @@ PURPOSE = _of(
 
 TRACK = _of(
     "core/track.py",
-    ("if len(self.delayed) >= self._limits.waiting:", "if False:", _DISPATCHER),
+    ("if len(self.retrying) >= self._limits.waiting:", "if False:", _DISPATCHER),
     ("if not last and times > 1 and self.counted_leases:", "if False:", _DISPATCHER),
     ("several = picks if last else picks[: max(1, MAX_SUSPECTS // 10**times)]", "several = picks", _DISPATCHER),
     ("end = self.reached\n", "pass\n"),
@@ -169,8 +173,8 @@ TRACK = _of(
     ("self._backlog.finish(change.settled)", "pass"),
     ("self.suspects.difference_update(change.skipped)", "pass", _DISPATCHER),
     ("self.suspects.update(positions)", "pass"),
-    ("self.delayed.add(waiting.position)", "pass"),
-    ("self.delayed.discard(position)", "pass"),
+    ("self.retrying.add(waiting.position)", "pass"),
+    ("self.retrying.discard(position)", "pass"),
 )
 
 CRASHES = _of(
@@ -234,7 +238,8 @@ SHADOWS = _of(
     ("self.missed += mine.limit(self._limits.copies) if own else 0", "pass", _SHADOWS),
     ("return Spans(), []", "return done, failed", _SHADOWS),
     ("(track.shadow is not None or track.number == 0)", "True", _SHADOWS),
-    ("del purpose.shadows[version]", "pass"),
+    ("purpose.shadows.pop(version).track.ripening = None", "pass"),
+    ("purpose.shadows.pop(version).track.ripening = None", "purpose.shadows.pop(version)"),
     ("odd = dict.fromkeys(lease.positions.positions(), _LOST)", "odd = {}"),
 )
 
@@ -274,7 +279,7 @@ DISPATCHER = _of(
     ("now + min(drawn, retry.longest_ns(tried))", "now + drawn", _DISPATCHER),
     ("started = [(position, tried[position] - 1) for position in positions.positions()]", "started = []", _DISPATCHER),
     ("lease.track.counted_leases -= lease.counted", "pass"),
-    ("if about.state.due.get(position) == when and position in about.delayed:", "if True:", _DISPATCHER),
+    ("if about.state.due.get(position) == when and position in about.retrying:", "if True:", _DISPATCHER),
     ("gone.difference_update(track.in_flight())", "pass", _DISPATCHER),
     (
         "until = found.start if found is not None else asked",
@@ -288,7 +293,7 @@ DISPATCHER = _of(
 REGISTRY = _of(
     "core/registry.py",
     ("self._looking.update(dict.fromkeys(purpose.tracks.values()))", "pass", _ROLLOUT),
-    ("copied_until=topic.end", "copied_until=0"),
+    ("until = topic.end if state.copied_to is None else", "until = 0 if state.copied_to is None else"),
     ("self.remove_instance(purpose, instance, now, died=died)\n", "pass\n"),
     ("join.retry or (before.retry if before is not None else Retry())", "join.retry or Retry()", _DISPATCHER),
     ("self.changes.append(Change(*track.key, retired=True))", "pass"),
@@ -503,8 +508,28 @@ FIRED = [
     ),
 ]
 
+DELAY = [
+    *_of(
+        "core/delay.py",
+        ("wait = waits_since(stored) + ripening.delay_ns - self", "wait = waits_since(stored) - self"),
+        ("if wait > 0:", "if False:"),
+        ("self.to = self.found = self.at = self.ahead_to = 0", "self.found = self.at = self.ahead_to = 0"),
+        ("self._dispatcher.wake(when, track, RIPE)", "pass"),
+        ("if wait > ripening.delay_ns:", "if False:", _CLOCK_SET_BACK),
+        ("if track.reached is None:", "if True:", "core/test_delay.py"),
+        ("elif ripening.delay_ns != delay:", "elif ripening.delay_ns < delay:", _NEW_DELAY),
+    ),
+    *_of(
+        "core/dispatcher.py",
+        ("if rejected or before < limit < end:", "if rejected:"),
+        ("found = track.next(limit, room, log, ready)", "found = track.next(end, room, log, ready)"),
+        ("needed.update(track.waiting_copies(topic.end))", "pass", _HELD_COPIES),
+    ),
+]
+
 FAULTS = [
     *SPANS,
+    *DELAY,
     *EXPIRY,
     *STATE,
     *BACKLOG,

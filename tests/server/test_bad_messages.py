@@ -119,6 +119,8 @@ REFUSED: dict[str, tuple[wire.Message, str]] = {
     "since of a fan-out": (join(exchange="fanout", since="beginning"), "bad-argument"),
     "since ahead": (join(since=4_000_000_000_000_000_000), "bad-argument"),
     "a replay of what is ahead": (call("replay", topic="T", purpose="p", since=4 * 10**18), "bad-argument"),
+    "a delay below 0": (join(delay_ns=-1), "bad-argument"),
+    "a delay of more than ten years": (join(delay_ns=10**18), "bad-argument"),
     "another key_missing": (join(exchange="keyed", key_missing="ignore"), "bad-argument"),
     "key_missing without a key": (join(exchange="direct", key_missing="reject"), "bad-argument"),
     "a ceiling below the wait": (join(retry=retry(5, 10.0, 2.0, 1.0)), "bad-argument"),

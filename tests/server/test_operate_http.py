@@ -67,6 +67,9 @@ def record(info: PurposeInfo) -> dict[str, Any]:
         "state": counts.state,
         "oldest": counts.oldest.isoformat().replace("+00:00", "Z") if counts.oldest else None,
         "version_states": list(counts.version_states),
+        "delay": counts.delay,
+        "delayed": counts.delayed,
+        "delayed_until": None,
     }
 
 

@@ -146,7 +146,7 @@ async def events_of(store: Store, topic: str) -> dict[int, tuple[Any, ...]]:
     found: dict[int, tuple[Any, ...]] = {}
     page = await store.read(topic, 0, 1 << 20)
     while page:
-        for start, batch in page:
+        for start, batch, _ in page:
             for at in range(len(batch)):
                 found[start + at] = (batch.id(at), batch.payload(at), batch.time(at), batch.key(at), batch.cause(at))
         page = await store.read(topic, page[-1].stop, 1 << 20)

@@ -261,6 +261,7 @@ def _purpose_row(info: PurposeInfo) -> tuple[object, ...]:
         now.exchange,
         show.versions(now),
         *counts[:2],
+        now.delayed if now.delay or now.delayed else None,
         age,
         *counts[2:],
     )
@@ -329,9 +330,9 @@ _TABLES: dict[type, tuple[Columns, Callable[[Any], tuple[object, ...]]]] = {
     OwnerInfo: (Columns(("PARTITION", "STREAM", "OWNER", "TOPICS"), ("PARTITION", "OWNER", "TOPICS")), _owner_row),
     PurposeInfo: (
         Columns(
-            ("TOPIC", "PURPOSE", "STATE", "EXCHANGE", "VERSIONS", "INSTANCES", "PENDING", "OLDEST", "IN FLIGHT",
-             "SETTLED", "RETRIED", "DEAD", "EXPIRED", "DROPPED"),
-            ("TOPIC", "PURPOSE", "STATE", "PENDING", "OLDEST", "DEAD", "INSTANCES", "IN FLIGHT", "SETTLED"),
+            ("TOPIC", "PURPOSE", "STATE", "EXCHANGE", "VERSIONS", "INSTANCES", "PENDING", "DELAYED", "OLDEST",
+             "IN FLIGHT", "SETTLED", "RETRIED", "DEAD", "EXPIRED", "DROPPED"),
+            ("TOPIC", "PURPOSE", "STATE", "PENDING", "OLDEST", "DEAD", "DELAYED", "INSTANCES", "IN FLIGHT", "SETTLED"),
         ),
         _purpose_row,
     ),

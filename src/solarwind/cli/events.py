@@ -244,6 +244,9 @@ def listen(
     rollout: Annotated[
         str, option("rollout", "What a new version does: newest, hold, shadow, or a share of the events, such as 0.1.")
     ] = "newest",
+    delay: Annotated[
+        str, option("delay", "How long after it was accepted the purpose gets an event, such as 30s or 2h.")
+    ] = "0",
     url: UrlOption = DEFAULT_URL,
     json: JsonOption = False,
 ) -> None:
@@ -265,6 +268,7 @@ def listen(
         key_missing=key_missing,
         since=begin,
         rollout=read_rollout(rollout),
+        delay=duration(delay, "--delay"),
     )
     try:
         asyncio.run(_listen(wind, stream, count, _json_line if json else _line))

@@ -94,7 +94,7 @@ class IdIndex:
 
     def arrive(self, raw: Raw, stored: Stored, via: str) -> None:
         """Add a batch that arrived."""
-        start, batch = stored
+        start, batch, _ = stored
         for window, entry in _entries(raw.seq, start, batch, own=via != DIRECT):
             self._arrived.setdefault(f"{window}.{batch.topic}", []).append(entry)
             self._recent.setdefault(f"{window}.{batch.topic}", []).append(entry)

@@ -199,7 +199,7 @@ class Positions:
             if found and max_bytes < 0:
                 break
             read.batch.fold()
-            found.append(Stored(read.position, read.batch))
+            found.append(Stored(read.position, read.batch, read.raw.time))
             if max_bytes <= 0 or len(found) >= READ_MESSAGES:
                 break
         return found
@@ -219,7 +219,7 @@ class Positions:
                     if found and max_bytes < 0:
                         return found
                     read.batch.fold()
-                    found.append(Stored(read.position, read.batch))
+                    found.append(Stored(read.position, read.batch, read.raw.time))
                 rest = positions.within(stop, notes.state.end)
                 if not rest:
                     return found

@@ -282,7 +282,7 @@ class JetStreamStore:
                 pass_over(raw, self._stream, f"topic {name!r} belongs to partition {self._layout.partition(name)}")
                 return
             notes = self._topics[name] = Notes(TopicState(name), loaded=False)
-        stored = Stored(notes.count(raw, batch), batch)
+        stored = Stored(notes.count(raw, batch), batch, raw.time)
         self._log.ids.arrive(raw, stored, via)
         batch.fold()
         self._changed.add(name)

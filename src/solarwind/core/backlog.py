@@ -51,6 +51,11 @@ class Backlog:
         return self._cursor
 
     @property
+    def next_position(self) -> int:
+        """The first position from the cursor on that is not claimed."""
+        return self._claimed.gap(self._cursor)[0]
+
+    @property
     def seen(self) -> int:
         """The position below which everything was looked at, though some of it may have to be looked at again."""
         return max(self._far, self._cursor)

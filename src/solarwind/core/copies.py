@@ -28,7 +28,7 @@ class Copies:
         self._limits = dispatcher.limits
 
     def hand_out(self, track: Track, stored: Stored, now: int) -> None:
-        """Make copies of what was just accepted: one for every instance that the exchange chooses."""
+        """Make copies of a batch's events: one for every instance that the exchange chooses."""
         purpose, instances, exchange = track.purpose, list(track.instances), track.exchange
         copied = Spans()
         picks = track.own_positions(stored)

@@ -30,6 +30,7 @@ from ..batch import Batch
 from .backlog import Backlog, Missing
 from .copies import Copies
 from .crashes import Crashes
+from .delay import RIPE, Delays
 from .effects import Failure, Fetch, Offer, Report
 from .exchange import Direct, Exchange, Portions
 from .expiry import MAX_TOGETHER, Expiry
@@ -57,6 +58,7 @@ class Dispatcher(Registry):
         super().__init__(log, random, **how)
         self.copies = Copies(self)
         self.crashes = Crashes(self)
+        self.delays = Delays(self)
         self.expiry = Expiry(self)
         self.shadows = Shadows(self)
         self.versions = Versions(self)
@@ -126,7 +128,7 @@ class Dispatcher(Registry):
         exchange does not pend, it is copied now or never."""
         for track in purpose.tracks.values():
             copied_from = track.state.copied_from
-            if copied_from is None or fresh is None:
+            if copied_from is None or fresh is None or track.ripening is not None:
                 self.exchange(track, now)
             elif copied_from <= fresh.start:
                 self.copies.hand_out(track, fresh, now)
@@ -147,16 +149,25 @@ class Dispatcher(Registry):
             return
         if exchange is None or not exchange.pends or not instances:
             self._pass_others(track)
+            if track.ripening is not None:
+                self.delays.look(track, track.backlog, now)
             return
         end, log = (self.topics[track.topic].end, self.log) if shadow is None else (shadow.end, shadow)
         backlog = track.backlog
         if backlog is None:
             return
-        divided = False
+        divided, limit, before = False, end, -1
         while True:
             if track.reached is not None and backlog.cursor + track.margin > track.state.reach:
                 self._reach_ahead(track, backlog, instances)
-            if backlog.through(end):
+            if track.ripening is not None:
+                limit = self.delays.limit(track, backlog.next_position, end, log, now)
+                if isinstance(limit, Missing):
+                    self.fetch(track, limit)
+                    return
+            if backlog.through(limit):
+                if limit < end:
+                    self._pass_others(track)
                 return
             if not divided:
                 self._divide(exchange, backlog, instances, end)
@@ -169,12 +180,13 @@ class Dispatcher(Registry):
             if not ready:
                 self._pass_others(track)
                 return
-            found = track.next(end, room, log, ready)
+            found = track.next(limit, room, log, ready)
             if backlog.walk is not None and backlog.walk.passed:
                 self.change(track, Change(*track.key))  # what was started goes into the commit
             rejected = exchange.keyed and self._note_keyless(track, now)
             if found is None:
-                if rejected:  # it has come further, and may come further yet
+                if rejected or before < limit < end:  # it has come further, and may come further yet
+                    before = limit
                     continue
                 if backlog.more:
                     self._looking[track] = None
@@ -324,6 +336,7 @@ class Dispatcher(Registry):
         until = found.start if found is not None else asked  # what was accepted since was not looked for
         for track in [track for purpose in topic.purposes.values() for track in purpose.tracks.values()]:
             if position < until:
+                self.delays.skip(track, position, until)
                 gone = track.state.pending(until).within(position, until)
                 gone.difference_update(track.in_flight())
                 if gone:
@@ -513,7 +526,10 @@ class Dispatcher(Registry):
             elif isinstance(about, Track):
                 if position == GONE:
                     touched.update(dict.fromkeys(self.versions.look_for_gone(about, when)))
-                elif about.state.due.get(position) == when and position in about.delayed:
+                elif position == RIPE:
+                    if about.ripening is not None and about.ripening.at == when:
+                        touched[about] = None
+                elif about.state.due.get(position) == when and position in about.retrying:
                     about.end_wait(position)
                     touched[about] = None
             elif about.id in self.instances and self._is_lost(about, now):
@@ -576,4 +592,5 @@ class Dispatcher(Registry):
         for track in [track for purpose in topic.purposes.values() for track in purpose.tracks.values()]:
             needed.update(track.state.pending(topic.end))
             needed.update(track.state.dead)
+            needed.update(track.waiting_copies(topic.end))
         return needed

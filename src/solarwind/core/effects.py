@@ -21,7 +21,8 @@ class Join(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_field
     exchange is keyed: "handle" as one with a key of its own, or "reject". `retry` is how the version retries from now
     on; None leaves it as stated before, which is `Retry()` for a new version. `rollout` is what becomes of a version
     that is first seen beside others: "newest", it is current; "hold", it gets nothing yet; "shadow", it gets
-    copies of what the current one gets; or it has that share.
+    copies of what the current one gets; or it has that share. `delay_ns` is how long after it was accepted, or was due,
+    the version gets an event.
     """
 
     topic: str
@@ -36,6 +37,7 @@ class Join(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_field
     key_missing: str = "handle"
     process: str = ""
     rollout: str | float = "newest"
+    delay_ns: int = 0
 
 
 class Failure(msgspec.Struct, frozen=True, array_like=True):

@@ -8,10 +8,12 @@ from ..batch import Batch
 
 
 class Stored(NamedTuple):
-    """A batch and the position of its first event in its topic's log."""
+    """A batch, the position of its first event in its topic's log, and when it was accepted or was due, in ns since
+    1970, by the wall clock; 0 where nobody asks for that."""
 
     start: int
     batch: Batch
+    accepted: int = 0
 
     @property
     def stop(self) -> int:

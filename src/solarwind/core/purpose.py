@@ -221,7 +221,7 @@ class Purpose:
     def has_nobody_up(self, end: int) -> bool:
         """Return whether events pend for which no instance is at work. One that leaves is so while it has events in
         hand: a client that takes events by HTTP is back once it has settled them."""
-        without = [track for track in self.tracks.values() if not track.instances and track.pending(end)]
+        without = [track for track in self.tracks.values() if not track.instances and track.has_due(end)]
         if not without:
             return False
         busy = {each.version for each in self.instances.values() if each.in_flight and not each.silent}
@@ -233,7 +233,7 @@ class Purpose:
             return "paused"
         if self.has_nobody_up(end):
             return "nobody up"
-        left = self.failing_since and (self.pending(end) or self.in_flight)
+        left = self.failing_since and (self.pending(end) - self.unripe(end) or self.in_flight)
         if left or (self.failing_since and self.dead_count and self.has_died_lately(now)):
             return "failing"
         return "running"
@@ -257,7 +257,15 @@ class Purpose:
         if count and len(self.tracks) > 1:  # some of them may count by their shares, rounded up
             in_hand = sum([len(lease.positions) for track in self.tracks.values() for lease in track.leases.values()])
             count = min(count, max(1, end - (self.oldest_position(end) or 0) - in_hand))
-        return count + self.copies
+        return count + self.copies + self.waiting_copies(end)
+
+    def waiting_copies(self, end: int) -> int:
+        """Return how many events a fan-out is to copy once they have waited for its delay."""
+        return sum([len(track.waiting_copies(end)) for track in self.tracks.values()])
+
+    def unripe(self, end: int) -> int:
+        """Return how many of those that pend wait for its delay, as far as that is known."""
+        return sum([track.unripe(end) for track in self.tracks.values()]) + self.waiting_copies(end)
 
     def oldest_position(self, end: int) -> int | None:
         """Return the position of the oldest event that is not done; None where there is none."""
@@ -270,9 +278,9 @@ class Purpose:
         return min([stored.batch.time(start - stored.start) for stored, start, _ in first], default=None)
 
     @property
-    def delayed(self) -> int:
+    def retrying(self) -> int:
         """How many events wait until they are handed out again."""
-        return sum([len(track.delayed) for track in self.tracks.values()])
+        return sum([len(track.retrying) for track in self.tracks.values()])
 
     @property
     def settled(self) -> int:
@@ -300,6 +308,12 @@ class Purpose:
     @property
     def dead_count(self) -> int:
         return sum([track.state.dead_count for track in self.tracks.values()])
+
+    def in_words(self, end: int) -> str:
+        """Return how many events are not settled, and why."""
+        unripe = self.unripe(end)
+        waits = f"{self.retrying} of them for a retry" + (f", {unripe} for the delay" if unripe else "")
+        return f"{self.pending(end)} pending ({waits}) and {self.in_flight} in flight"
 
     def is_dead(self, position: int) -> bool:
         """Return whether there is a dead letter of the event at that position."""

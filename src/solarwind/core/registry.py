@@ -30,6 +30,7 @@ from .track import Track
 if TYPE_CHECKING:
     from .copies import Copies
     from .crashes import Crashes
+    from .delay import Delays
     from .shadows import Shadows
     from .versions import Versions
 
@@ -53,6 +54,7 @@ class Registry:
 
     copies: Copies  # of fan-outs
     crashes: Crashes  # what is done after one
+    delays: Delays  # of purposes
     shadows: Shadows  # versions that get copies of what the current one gets
     versions: Versions  # which is current, and which have shares
 
@@ -137,7 +139,7 @@ class Registry:
         purpose = topic.purposes.get(join.purpose)
         before = purpose.statements.get(join.version) if purpose is not None else None
         retry = join.retry or (before.retry if before is not None else Retry())
-        statement = Statement(join.version, join.exchange, join.key, join.key_missing, retry)
+        statement = Statement(join.version, join.exchange, join.key, join.key_missing, retry, join.delay_ns)
         if purpose is None:
             purpose = self._create(topic, join.purpose, statement, since, now)
         elif statement != before:
@@ -241,11 +243,12 @@ class Registry:
         self.note_change(self.topics[purpose.topic], purpose, now)
 
     def note_exchange(self, topic: Topic, track: Track) -> None:
-        """Note whether the track's events are copied or pend from now on."""
-        exchange = track.exchange
-        pends, copies = exchange is None or exchange.pends, track.state.copied_from is not None
+        """Note whether the track's events are copied or pend from now on, and after which delay."""
+        exchange, state = track.exchange, track.state
+        pends, copies = exchange is None or exchange.pends, state.copied_from is not None
         if pends and copies:
-            self.change(track, Change(*track.key, copied_until=topic.end))
+            until = topic.end if state.copied_to is None else state.copied_to  # what waited for the delay pends
+            self.change(track, Change(*track.key, copied_until=until))
         elif not pends and not copies:
             pending = track.not_done(topic.end)
             self.change(track, Change(*track.key, copied_from=topic.end))
@@ -259,6 +262,8 @@ class Registry:
                     "exchange",
                     *purpose.key,
                 )
+        if track.ripening is not None or track.statement.delay_ns or state.copied_to is not None:
+            self.delays.note_change(track, topic.end)
 
     def leaving(self, instances: Iterable[int], now: int) -> None:
         """Hand these instances nothing more; what they have begun they may still report."""
@@ -317,7 +322,8 @@ class Registry:
         purpose.note_change()
         purpose.held = None
         for track in purpose.tracks.values():
-            track.delayed.clear()  # so that its timers find nothing to do
+            track.retrying.clear()  # so that its timers find nothing to do
+            track.ripening = None
             purpose.gone.clear()
             track.last_attempts.clear()
             self.changes.append(Change(*track.key, retired=True))
@@ -446,6 +452,10 @@ class Registry:
                     other.blocked = False
                     self._looking[other] = None
 
+    def put_off(self, track: Track) -> None:
+        """Go on with a track in another turn, so that others have theirs."""
+        self._looking[track] = None
+
     def fault(self, text: str, *about: str) -> None:
         """Log a fault, once for each `about`."""
         self.effects.append(Fault(text, about))
@@ -466,13 +476,15 @@ class Registry:
             self.crashes.proceed(process, now)
             self._forget_process(process)
         for change in changes:
-            if change.reach or change.created is not None:
+            if change.reach or change.created is not None or change.copied_to is not None:
                 topic = self.topics.get(change.topic)
                 purpose = topic.purposes.get(change.purpose) if topic is not None else None
                 track = purpose.tracks.get(change.track) if purpose is not None else None
                 if self._is_own(change) and track is not None and track.reached is not None:
                     since = change.created.since if change.created is not None else 0
                     track.reached = max(track.reached, change.reach, since)
+                    if change.copied_to is not None:
+                        self.delays.hand_out(track, change.copied_to, now)
                     self.exchange(track, now)
 
     def _is_own(self, change: Change) -> bool:
@@ -525,6 +537,8 @@ class Registry:
             track.suspects = state.unended() if clean else state.pending(min(state.reach, topic.end))
             for position, due in state.due.items():
                 self.wake(due, track, position)
+            if track.ripening is not None:
+                self.put_off(track)
         for topic in self.topics.values():
             for purpose in topic.purposes.values():
                 self.alone[purpose] = 0

@@ -251,10 +251,11 @@ class Shadows:
         """Begin and end shadows as the rollout says, at the topic's end."""
         wanted = purpose.main.state.rollout.shadows
         for version in [version for version in purpose.shadows if version not in wanted]:
-            del purpose.shadows[version]
+            purpose.shadows.pop(version).track.ripening = None  # so that its timer finds nothing to do
         for version in wanted:
             if version not in purpose.shadows:
-                purpose.shadows[version] = Shadow(purpose, version, end, self._dispatcher.limits)
+                shadow = purpose.shadows[version] = Shadow(purpose, version, end, self._dispatcher.limits)
+                self._dispatcher.delays.note_change(shadow.track, end)
 
     def hand_out(self, purpose: Purpose, fresh: Stored | None, now: int) -> None:
         """Copy what was just accepted, and hand out what there is."""

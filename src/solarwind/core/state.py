@@ -20,14 +20,15 @@ _NO_ROLLOUT = Rollout()  # of most purposes
 
 
 class Statement(msgspec.Struct, frozen=True, array_like=True):
-    """What is stated of a version. The first instance states its exchange, and for `keyed` which field is the key and
-    what becomes of an event without one. The last instance that states it determines how it retries."""
+    """What is stated of a version. The first instance states its exchange, for `keyed` which field is the key and what
+    becomes of an event without one, and the delay. The last instance that states it determines how it retries."""
 
     version: int
     exchange: str
     key: str | None = None
     key_missing: str = "handle"
     retry: Retry = Retry()
+    delay_ns: int = 0  # from when an event was fired, or due, until it is handed out
 
     def agrees_with(self, other: Statement) -> bool:
         """Return whether the two are the same except for how to retry, which may change while the version is at
@@ -37,7 +38,8 @@ class Statement(msgspec.Struct, frozen=True, array_like=True):
     def __str__(self) -> str:
         by = f" with key {self.key}" if self.key else ""
         missing = f" with key_missing={self.key_missing!r}" if self.key_missing != "handle" else ""
-        return f"exchange {self.exchange!r}{by}{missing}"
+        delay = f" with delay={self.delay_ns / 1e9:.9g}" if self.delay_ns else ""
+        return f"exchange {self.exchange!r}{by}{missing}{delay}"
 
 
 class Waiting(msgspec.Struct, frozen=True, array_like=True):
@@ -94,6 +96,8 @@ class Change(msgspec.Struct, array_like=True):
     passed: Spans = msgspec.field(default_factory=Spans)  # in another track, and what is settled in between
     paused: int | None = None  # when, in ns since 1970; 0 when it is resumed
     expired: Spans = msgspec.field(default_factory=Spans)  # done with, but not handled: it was too late
+    # With a delay, the copies of events before it may have been handed out; -1 where they are again as they come.
+    copied_to: int | None = None
 
 
 class Snapshot(msgspec.Struct, array_like=True):
@@ -117,6 +121,7 @@ class Snapshot(msgspec.Struct, array_like=True):
     created_at: int = 0
     died_at: int = 0
     expired: int = 0
+    copied_to: int | None = None
 
 
 class State:
@@ -124,6 +129,7 @@ class State:
 
     __slots__ = (
         "copied_from",
+        "copied_to",
         "created_at",
         "dead",
         "dead_count",
@@ -164,6 +170,7 @@ class State:
         self.retried = 0
         self.expired = 0  # events
         self.copied_from: int | None = None  # while its exchange does not pend: no event from here on does
+        self.copied_to: int | None = None  # likewise, with a delay: copies of later events are to be handed out
 
     def apply(self, change: Change) -> None:
         if change.created is not None:
@@ -175,6 +182,7 @@ class State:
             self.rollout = change.rollout
         if change.copied_until is not None and self.copied_from is not None:
             copies, self.copied_from = Spans.of(range(self.copied_from, change.copied_until)), None
+            self.copied_to = None
             self._finish(copies)
         if change.copied_from is not None:
             self.copied_from = change.copied_from
@@ -207,6 +215,8 @@ class State:
         self.retried += change.retried
         if change.paused is not None:
             self.paused = change.paused
+        if change.copied_to is not None:
+            self.copied_to = change.copied_to if change.copied_to >= 0 else None
 
     def _forget_dead(self, spans: Spans) -> None:
         self.dead_count -= len(self.dead.common(spans))
@@ -298,6 +308,7 @@ class State:
             self.created_at,
             self.died_at,
             self.expired,
+            self.copied_to,
         )
 
     @classmethod
@@ -319,6 +330,7 @@ class State:
         state.created_at = snapshot.created_at
         state.died_at = snapshot.died_at
         state.expired = snapshot.expired
+        state.copied_to = snapshot.copied_to
         return state
 
 

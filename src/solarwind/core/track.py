@@ -24,6 +24,7 @@ from .spans import Spans
 from .state import Change, Letter, State, Statement
 
 if TYPE_CHECKING:
+    from .delay import Ripening
     from .purpose import Purpose
     from .shadows import Shadow
 
@@ -62,7 +63,8 @@ class Track:
         # Suspects that die if they are lost once more, set aside; and the process that is chosen for one of them.
         self.last_attempts: list[int] = []
         self.chosen: Process | None = None
-        self.delayed = set(state.due)
+        self.retrying = set(state.due)  # their wait for a retry is not over
+        self.ripening: Ripening | None = None  # where its events wait for the purpose's own delay
         self._statement: Statement | None = None  # once it is known; None again when that may have changed
         self._backlog: Backlog | None = None
         self._backlog_of: tuple[str, str | None, bool] | None = None
@@ -156,7 +158,7 @@ class Track:
     ) -> tuple[Stored, Sequence[int], bool] | Missing | None:
         """Claim up to `max_count` events that can go out now to the instances that are `ready`. Return them, and
         whether they are suspects."""
-        if len(self.delayed) >= self._limits.waiting:
+        if len(self.retrying) >= self._limits.waiting:
             return None
         backlog = self.backlog
         if backlog is None:
@@ -238,16 +240,18 @@ class Track:
     def _begin(self, by: tuple[str, str | None, bool]) -> Backlog:
         in_flight, old = self.in_flight(), self._backlog
         self.last_attempts.clear()  # it comes upon them again
-        new = Backlog(self.state, in_flight, self.delayed)
+        new = Backlog(self.state, in_flight, self.retrying)
         if by[0]:
             keys = old.keys if isinstance(old, Lanes) and self._backlog_of == by else None
-            new = Lanes(self.state, in_flight, self.delayed, self._limits.waiting, key_of(by[1]), by[2], keys)
+            new = Lanes(self.state, in_flight, self.retrying, self._limits.waiting, key_of(by[1]), by[2], keys)
         if self.splits:
             new.walk = self._walk()
         return new
 
     def rewind(self) -> None:
         """Look again from the floor on, because events of the state were reopened."""
+        if self.ripening is not None:
+            self.ripening.look_again()
         if self._backlog is not None and self._backlog_of is not None:
             self._backlog = self._begin(self._backlog_of)
 
@@ -276,7 +280,7 @@ class Track:
         if change.copied_until is not None:
             self.rewind()
         for waiting in change.waiting:
-            self.delayed.add(waiting.position)
+            self.retrying.add(waiting.position)
         if self._backlog is not None:
             if change.settled:
                 self._backlog.finish(change.settled)
@@ -287,7 +291,7 @@ class Track:
             if change.dead:
                 self._backlog.finish(Spans.of(letter.position for letter in change.dead))
         if change.skipped:
-            self.delayed.intersection_update(self.state.due)
+            self.retrying.intersection_update(self.state.due)
             self.suspects.difference_update(change.skipped)
         if change.expired and self.suspects:
             self.suspects.difference_update(change.expired)
@@ -302,7 +306,7 @@ class Track:
             self._backlog.unclaim(positions)
 
     def end_wait(self, position: int) -> None:
-        self.delayed.discard(position)
+        self.retrying.discard(position)
         if self._backlog is not None:
             self._backlog.end_wait(position)
 
@@ -344,6 +348,31 @@ class Track:
         ahead = min(max(state.floor, seen), until)
         near = ahead - state.floor - len(state.done.within(state.floor, ahead)) - backlog.walk.unrecorded
         return near + count + self._share_of(max(stop, ahead), until)
+
+    def unripe(self, end: int, since: int | None = None) -> int:
+        """Return how many events, of those that pend, wait for the purpose's delay: those from `since` on, or else
+        those of which that is known."""
+        if self.ripening is None or self.state.copied_from is not None:
+            return 0
+        if since is None:
+            since = self.ripening.to if self.ripening.waiting == self.ripening.to else end
+        since = max(self.state.floor, since)
+        if since <= self.oldest_position:
+            return max(0, self.pending(end))
+        ahead = self.state.pending(end).within(since, max(since, end))
+        ahead.difference_update(self.in_flight())
+        return min(len(ahead), self._share_of(since, end), max(0, self.pending(end))) if self.splits else len(ahead)
+
+    def has_due(self, end: int) -> bool:
+        """Return whether events pend that do not wait for the purpose's delay, as far as that is known."""
+        return self.pending(end) > 0 and (self.ripening is None or self.oldest_position < self.ripening.to)
+
+    def waiting_copies(self, end: int) -> Spans:
+        """Return the positions whose copies wait for the purpose's delay, and for which an instance is there."""
+        ripening = self.ripening
+        if ripening is None or not 0 <= ripening.copied < end or not self.instances:
+            return Spans()
+        return Spans((ripening.copied, end))
 
     @property
     def oldest_position(self) -> int:

@@ -46,7 +46,7 @@ from .running import log_stale, refuse
 from .sampling import Sampler
 from .schedules import Scheduler
 from .tasks import Tasks, end_tasks
-from .wall import SAID_NS, WallClock
+from .wall import SAID_NS, WallClock, in_time_of
 from .watch import Watch
 
 log = logging.getLogger("solarwind")
@@ -410,7 +410,7 @@ class LocalEngine(Operations):
         """Dispatch batches that arrived in the log from elsewhere, or were due."""
         now = self._clock.now()
         for stored in arrived:
-            self._enter(stored, now)
+            self._enter(in_time_of(self._clock, stored) if self.store.shared else stored, now)
         self._carry_out()
 
     def _enter(self, stored: Stored, now: int) -> None:
@@ -498,6 +498,8 @@ class LocalEngine(Operations):
             return
         finally:
             self._reading.discard((topic, position))
+        if self.store.shared:
+            found = [in_time_of(self._clock, each) for each in found]
         self._cache.add_read(found)
         self._dispatcher.fetched(topic, position, found[0] if found else None, self._clock.now())
         self._carry_out()
@@ -589,11 +591,8 @@ class LocalEngine(Operations):
         for topic, purpose in purposes:
             if self._dispatcher.has_work(topic, purpose):
                 found = self._dispatcher.purpose(topic, purpose)
-                pending = found.pending(self._dispatcher.topics[topic].end)
-                parts.append(
-                    f"{pending} pending ({found.delayed} of them for a retry) and "
-                    f"{found.in_flight} in flight of {purpose!r} on {topic!r}{f', {PAUSED}' * bool(found.paused)}"
-                )
+                left = found.in_words(self._dispatcher.topics[topic].end)
+                parts.append(f"{left} of {purpose!r} on {topic!r}{f', {PAUSED}' * bool(found.paused)}")
         if self._commits.due.has_work(self._clock.wall()):
             parts.append("delayed events that are due")
         if self._committing:

@@ -80,6 +80,7 @@ from .rollouts import differences, rollout_info
 from .running import Running
 from .schedules import ScheduleOperations
 from .tracing import caused_by_version, effects_of, located, with_outcomes
+from .waiting import Waiting
 from .wall import WallClock
 from .watch import Watched
 
@@ -177,7 +178,9 @@ class Operations(Running, Watched, ScheduleOperations, RelayOperations):
     async def _count(self, purpose: LivePurpose, reads: Iterator[object]) -> PurposeStatistics:
         """Return its numbers. For the age of its oldest event the log is read only where `reads` has another item."""
         fired_at = await self._oldest(purpose, reads)
-        end = self._dispatcher.topics[purpose.topic].end
+        end, delayed, until = self._dispatcher.topics[purpose.topic].end, 0, None
+        if any(track.ripening is not None for track in purpose.tracks.values()):
+            delayed, until = await Waiting(self.store, self._cache, self._clock.wall()).count(purpose, end, reads)
         return PurposeStatistics(
             exchange=purpose.active.exchange,
             versions=tuple(sorted(purpose.statements)),
@@ -195,6 +198,9 @@ class Operations(Running, Watched, ScheduleOperations, RelayOperations):
             rates=self._sampler.mean(purpose),
             version_states=tuple(states(purpose).values()),
             times=outcomes.times(purpose),
+            delay=purpose.active.delay_ns / 1e9,
+            delayed=delayed,
+            delayed_until=None if until is None else time_of(until),
         )
 
     async def _oldest(self, purpose: LivePurpose, reads: Iterator[object]) -> int | None:

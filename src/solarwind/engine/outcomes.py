@@ -13,6 +13,7 @@ import msgspec
 
 from ..batch import read_id
 from ..core import facts
+from ..core.delay import waits_since
 from ..core.facts import Note
 from ..core.log import Stored
 from ..core.spans import Spans
@@ -103,8 +104,12 @@ def _standing(purpose: Purpose, stored: Stored, position: int, end: int) -> Outc
             return Outcome(purpose.name, "dead")
         if track.pends(stored, position, end):
             version, tried = track.statement.version, state.tried.get(position, 0)
-            if position in track.delayed:
+            if position in track.retrying:
                 until = time_of(state.due[position])
+                return Outcome(purpose.name, "waiting", version, attempts=tried, until=until)
+            ripening = track.ripening
+            if ripening is not None and position >= ripening.to and stored.accepted:
+                until = time_of(waits_since(stored) + ripening.delay_ns)
                 return Outcome(purpose.name, "waiting", version, attempts=tried, until=until)
             return Outcome(purpose.name, "pending", version, attempts=tried, place=track.place(position))
         if state.copied_from is not None and position >= state.copied_from and track.own_positions(stored):

@@ -26,7 +26,7 @@ async def event_at(store: Store, topic: str, position: int) -> Event:
 async def events_at(store: Store, topic: str, positions: Spans) -> dict[int, Event]:
     """Return the events at these positions; the first ones where all of them would be too much to read at once."""
     found: dict[int, Event] = {}
-    for start, batch in await store.read_at(topic, positions, MAX_PAGE_BYTES):
+    for start, batch, _ in await store.read_at(topic, positions, MAX_PAGE_BYTES):
         hand_out = HandOut(batch, start)
         for position in positions.within(start, start + batch.count).positions():
             found[position] = Event(hand_out, position - start)
@@ -44,7 +44,7 @@ async def page_of_events(
         if goes_on and found[0].start > position:
             raise _trimmed(topic, position, found[0].start)
         goes_on = False
-        for start, batch in found:
+        for start, batch, _ in found:
             if left <= 0:
                 page.next = str(start - 1)
                 return page

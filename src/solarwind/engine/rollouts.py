@@ -35,6 +35,7 @@ def rollout_info(purpose: Purpose, end: int) -> RolloutInfo:
             pending[version],
             in_flight[version],
             *(*_compared(purpose, version), *_times(purpose, version)),
+            delay=purpose.statements[version].delay_ns / 1e9,
         )
         for version, state in states(purpose).items()
     )

@@ -32,7 +32,7 @@ def not_caused(id: str, after: str) -> NotFound:
 def effects_of(ids: Collection[str], stored: Iterable[Stored], since: BatchPlace | None, after: int) -> Iterator[Event]:
     """Yield what these events caused, in its order; of the batch at the place `since` what is behind position
     `after`."""
-    for start, batch in stored:
+    for start, batch, _ in stored:
         header, hand_out = batch.header, HandOut(batch, start)
         causes = [cause.kind == "event" and cause.id in ids for cause in header.causes or ()]
         is_begun = since is not None and (batch.topic, start) == (since.topic, since.start)
@@ -47,7 +47,7 @@ async def caused_by_version(
     """Return where in a topic's log are the events that a version of a purpose of topic `its` caused."""
     found = Spans()
     while start < stop and (read := await store.read(topic, start, 1 << 20)):
-        for first, batch in read:
+        for first, batch, _ in read:
             causes = [(each.kind, each.topic, each.purpose, each.version) for each in batch.header.causes or ()]
             matches = {at for at, each in enumerate(causes) if each == ("event", its, purpose, version)}
             for index, at in enumerate((matches and batch.header.caused_by) or ()):
@@ -62,7 +62,7 @@ async def located(
 ) -> list[LocatedEvent]:
     """Return the event at that position of a topic; nothing where there is none any more."""
     read = await store.read_at(topic, Spans((position, position + 1)), 1)
-    return await with_outcomes([Event(HandOut(batch, start), position - start) for start, batch in read], became)
+    return await with_outcomes([Event(HandOut(batch, start), position - start) for start, batch, _ in read], became)
 
 
 async def with_outcomes(

@@ -7,7 +7,9 @@ machine slept, is believed after an hour, so that a mistake that is put right by
 from __future__ import annotations
 
 import logging
+from time import time_ns
 
+from ..core.log import Stored
 from ..text import time_text
 from .clock import Clock
 
@@ -18,6 +20,12 @@ SAID_NS = 60_000_000_000  # a step of more is said
 DOUBT_NS = 3_600_000_000_000  # so long a clock that was set forward is not believed
 SHOWN_NS = 24 * DOUBT_NS  # so long a clock that was wrong before the start is shown
 UNUSED_NS = 365 * SHOWN_NS  # a store that seems to have been unused for longer is one whose clock is doubted
+
+
+def in_time_of(clock: Clock, stored: Stored) -> Stored:
+    """Return a batch that another machine's clock says when it was accepted, by this one: they differ where a test
+    moves this one."""
+    return stored._replace(accepted=stored.accepted + clock.wall() - time_ns())
 
 
 class WallClock:

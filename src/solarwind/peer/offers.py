@@ -18,7 +18,7 @@ class BatchOffers(NamedTuple):
 
 def offer_of(offers: BatchOffers) -> wire.Offer:
     """Return the message. Where little of a batch is offered, only that part is sent."""
-    (start, batch), shares = offers.stored, offers.shares
+    (start, batch, _), shares = offers.stored, offers.shares
     low, high = shares[0].picks[0], shares[0].picks[-1]
     for share in shares[1:]:
         low, high = min(low, share.picks[0]), max(high, share.picks[-1])

@@ -39,10 +39,11 @@ from ..service.runner import Runner
 from ..service.signature import Handler
 from ..shares import check_rollout
 from ..text import escape_controls
+from ..timing import check_delay
 from .cloudevents import STRUCTURED, encode, to_cloudevent, to_headers
-from .schemas import Field, KeyMissing, RolloutStated, SinceText, VersionNumber
+from .schemas import DelayStated, Field, KeyMissing, RolloutStated, SinceText, VersionNumber
 from .targets import MAX_URL, Target, TargetAnswer, Unanswered, read_url
-from .times import read_since
+from .times import read_delay, read_since
 
 log = logging.getLogger("solarwind")
 
@@ -70,6 +71,7 @@ class WebhookSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     key_missing: KeyMissing = "handle"
     since: SinceText = "now"
     rollout: RolloutStated = "newest"
+    delay: DelayStated = 0.0
     retry: Attempts = Attempts()
     concurrency: Annotated[int, Meta(extra_json_schema={"minimum": 1, "maximum": MAX_CONCURRENCY})] = 10
     # Requests a minute.
@@ -90,6 +92,7 @@ class WebhookSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         read_url(self.url)
         read_since(self.since)
         check_rollout(self.rollout)
+        check_delay("a delay", read_delay(self.delay))
         check_count("concurrency", self.concurrency)
         if self.concurrency > MAX_CONCURRENCY:
             raise BadArgument(f"expected a concurrency of at most {MAX_CONCURRENCY}, got {self.concurrency}")
@@ -307,6 +310,7 @@ class Delivery:
             ),
             since,
             rollout=spec.rollout,
+            delay=read_delay(spec.delay),
         )
         begun = asyncio.Event()
         runner = _WebhookInstance(self._ended, of, self._engine, join, handler, of.concurrency, begun, self._limits)

@@ -27,8 +27,9 @@ from .call import Call
 from .cloudevents import encode, to_cloudevent
 from .host import ServerHost
 from .revocation import Revocable
-from .schemas import PurposeName, RolloutStated, VersionNumber
+from .schemas import Delay, PurposeName, RolloutStated, VersionNumber
 from .streams import RETRY_MS, StreamResponse, end_all
+from .times import read_delay
 
 ROOM = 500  # events, for a reader that keeps up
 MAX_EVENTS = 100  # written at once
@@ -42,6 +43,7 @@ class FeedQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     exchange: str = "fanout"
     version: VersionNumber = 1
     rollout: RolloutStated = "newest"
+    delay: Delay = "0"
 
 
 async def feed(call: Call, feeds: Feeds) -> Response:
@@ -53,7 +55,7 @@ async def feed(call: Call, feeds: Feeds) -> Response:
             "take events from a purpose that does if none may be missed"
         )
     join = Join(call.topic, call.purpose, exchange=query.exchange, version=query.version, room=ROOM)
-    join = stated(join, "now", rollout=read_rollout(query.rollout))
+    join = stated(join, "now", rollout=read_rollout(query.rollout), delay=read_delay(query.delay))
     exchange = registered.lookup(join.exchange)
     if exchange is None or exchange.pends:
         raise NotAllowed(

@@ -41,6 +41,7 @@ _GAUGES = {
     "instances": "Live service instances.",
     "pending": "Events that are in nobody's hands yet.",
     "in_flight": "Events that are with an instance.",
+    "delayed": "Events that wait for the purpose's own delay, of those that pend.",
     "dead": "Dead letters.",
 }
 _COUNTERS = {
@@ -187,10 +188,10 @@ class _Collector:
                 rows = ((key, getattr(numbers, name)) for key, numbers in self._purposes.items())
                 yield _family(kind, f"solarwind_purpose_{name}", help, names, rows)
         ages = (
-            (key, max(0.0, (now - (numbers.oldest or now)) / timedelta(seconds=1)))
+            (key, max(0.0, (now - (numbers.oldest or now)) / timedelta(seconds=1) - numbers.delay))
             for key, numbers in self._purposes.items()
         )
-        help = "The age of the oldest event that is not settled; 0 without one."
+        help = "The age of the oldest event that is not settled, without the purpose's own delay; 0 without one."
         yield _family(GaugeMetricFamily, "solarwind_purpose_oldest_pending_seconds", help, names, ages)
         states = (
             ((*key, state), state == numbers.state) for key, numbers in self._purposes.items() for state in _STATES

@@ -30,6 +30,10 @@ DELAY: Schema = {
     "description": "Seconds from now on, or a duration such as 30s, 5m, 12h or 7d: ten years at most.",
     "pattern": r"^[0-9]{1,9}(\.[0-9]{1,9})?[smhd]?$",
 }
+SECONDS: Schema = {
+    "description": "Seconds, or a duration such as 30s, 5m, 12h or 7d: ten years at most.",
+    "anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": DELAY["pattern"]}],
+}
 END: Schema = {
     "description": "A time with its zone, or so long from now on: as `at` and `after`.",
     "anyOf": [{"format": "date-time"}, {"pattern": DELAY["pattern"]}],
@@ -51,5 +55,6 @@ Delay = Annotated[str, Meta(extra_json_schema=DELAY)]
 EndTime = Annotated[str, Meta(extra_json_schema=END)]
 Field = Annotated[str, Meta(extra_json_schema=FIELD)]  # a path in the payload
 KeyMissing = Literal["handle", "reject"]  # how an event without a key is treated
+DelayStated = Annotated[str | float, Meta(extra_json_schema=SECONDS)]
 RolloutStated = Annotated[str | float, Meta(extra_json_schema=ROLLOUT)]
 VersionNumber = Annotated[int, Meta(extra_json_schema={"minimum": 1})]

@@ -32,8 +32,8 @@ from .cloudevents import CloudEvent, to_cloudevent
 from .delivery import Attempts
 from .host import ServerHost
 from .revocation import Revocable
-from .schemas import Field, KeyMissing, RolloutStated, SinceText
-from .times import read_since
+from .schemas import DelayStated, Field, KeyMissing, RolloutStated, SinceText
+from .times import read_delay, read_since
 
 MAX_WAIT_S = 60.0
 MAX_LEASE_S = 86_400.0  # how long a client that is gone may hold events; a lease can be renewed
@@ -55,6 +55,7 @@ class Take(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     key_missing: KeyMissing = "handle"
     since: SinceText = "now"
     rollout: RolloutStated = "newest"
+    delay: DelayStated = 0.0
     lease: Annotated[float, Meta(gt=0, le=MAX_LEASE_S)] = 30.0
     retry: Attempts | None = None
 
@@ -126,6 +127,7 @@ async def take(call: Call, takes: Takes) -> Response:
         since,
         wanted.lease,
         wanted.rollout,
+        read_delay(wanted.delay),
     )
     exchange = registered.lookup(join.exchange)
     if exchange is not None and not exchange.pends:

@@ -36,7 +36,7 @@ def read_timing(at: str | None, after: str | None, expires: str | None) -> dict[
     return timed(
         time_ns(),
         at=None if at is None else _moment(at, "at"),
-        after=None if after is None else _delay(after),
+        after=None if after is None else read_delay(after, "after"),
         expires=None if expires is None else _end(expires),
     )
 
@@ -50,12 +50,13 @@ def _seconds(text: str) -> float | None:
     return float(text) if _SECONDS.fullmatch(text) else read_duration(text)
 
 
-def _delay(text: str) -> float:
-    seconds = _seconds(text)
+def read_delay(delay: str | float, name: str = "delay") -> float:
+    """Return a delay in seconds. Raise `BadArgument` with the parameter's name."""
+    seconds = _seconds(delay) if isinstance(delay, str) else delay
     if seconds is None:
         raise BadArgument(
-            "expected after as seconds, or as a duration such as 30s, 5m, 12h or 7d, up to ten years, "
-            f"got {text[:80]!a}"
+            f"expected {name} as seconds, or as a duration such as 30s, 5m, 12h or 7d, up to ten years, "
+            f"got {str(delay)[:80]!a}"
         )
     return seconds
 

@@ -21,6 +21,7 @@ from ..options import check_count, check_seconds, check_since, check_type
 from ..origin import this_process
 from ..plugins import load_exchange, registered
 from ..shares import SHADOW, Share, check_rollout
+from ..timing import MAX_DELAY_NS, check_delay
 from .runner import Runner
 from .signature import Handler, innermost
 
@@ -88,7 +89,11 @@ class Registration(msgspec.Struct, eq=False):
 
 
 def stated(
-    join: Join, since: Since, lease: float | timedelta = 30.0, rollout: str | float | Share | None = None
+    join: Join,
+    since: Since,
+    lease: float | timedelta = 30.0,
+    rollout: str | float | Share | None = None,
+    delay: float | timedelta | str | None = None,
 ) -> Join:
     """Return a registration with the options that somebody gave, and with this process as its origin. Raise `BadName`
     and `BadArgument` for invalid ones."""
@@ -97,8 +102,9 @@ def stated(
     if retry is not None:
         check_type("retry", retry, Retry, "Retry(attempts=3)")
         retry = Retry(*msgspec.structs.astuple(retry))  # which only equals its own kind
+    delay_ns = 0 if delay is None else check_delay("a delay", delay)
     changed = {"retry": retry, "lease_ns": lease_ns, "origin": this_process(), "rollout": check_rollout(rollout)}
-    join = msgspec.structs.replace(join, **changed)
+    join = msgspec.structs.replace(join, delay_ns=delay_ns, **changed)
     check_join(join, since)
     return join
 
@@ -117,6 +123,8 @@ def check_join(join: Join, since: Since) -> None:
     check_count("room", join.room)
     if not 0 < join.lease_ns < MAX_SECONDS * 1e9:
         raise BadArgument(f"expected a lease of more than 0 seconds, got {join.lease_ns} ns")
+    if not 0 <= join.delay_ns <= MAX_DELAY_NS:
+        raise BadArgument(f"expected a delay from 0 to ten years, got {join.delay_ns} ns")
     registered.check(join.exchange, join.key, join.key_missing)
     for what, name in (("an origin", join.origin), ("a process", join.process)):
         if len(name) > MAX_ORIGIN:

@@ -167,7 +167,7 @@ class Plan:
         if producer is not None:
             key = topic, producer, header.author
             self.producers[key] = max(header.first + header.count, self._reached(key))
-        return Stored(start, fresh)
+        return Stored(start, fresh, accepted)
 
     def _end(self, name: str) -> tuple[int, int, int, int]:
         log = self._known.topics.get(name)

@@ -33,7 +33,7 @@ from .faults import note_cause
 from .files import read_start
 from .paths import refuse_name
 
-FORMAT = 11  # in the lowest bits of SQLite's `user_version`; above them is the file's life
+FORMAT = 12  # in the lowest bits of SQLite's `user_version`; above them is the file's life
 _FORMAT_BITS = 0xFF
 
 Track = tuple[str, str, int]  # topic, purpose and the number of the track
@@ -371,7 +371,7 @@ def row_sum(*columns: object) -> int:
 
 # The columns of a batch's row besides its body, in the order of `whole`.
 NOTED = "topic, start, count, producer, author, first, last_time, caused, size, total, previous, sum, accepted"
-BATCH = "start, count, previous, sum, data"
+BATCH = "start, count, previous, sum, data, accepted"
 LETTER = "track, position, tried, time, version, CAST(error AS BLOB), sum"  # damaged text may not be UTF-8
 
 
@@ -421,7 +421,9 @@ def read_definition(path: str, kind: str, name: str, number: int, value: bytes, 
     return Definition(kind, name, value, number)
 
 
-def read_batch(path: str, topic: str, start: int, count: int, previous: int, sum: int, data: bytes) -> Stored:
+def read_batch(
+    path: str, topic: str, start: int, count: int, previous: int, sum: int, data: bytes, accepted: int = 0
+) -> Stored:
     """Return the batch in a row. Raise `StoreError` where it is damaged."""
     last = start + count - 1 if isinstance(count, int) else "?"
     fault = f"{path} is damaged: the events {start} to {last} of topic {topic!r} are not what was written"
@@ -434,7 +436,7 @@ def read_batch(path: str, topic: str, start: int, count: int, previous: int, sum
         raise StoreError(f"{fault} ({error}): {way_out}") from error
     if batch.header.topic != topic or batch.header.count != count:
         raise StoreError(f"{fault} (got {batch.header.count} events of topic {batch.header.topic!r}): {way_out}")
-    return Stored(start, batch)
+    return Stored(start, batch, accepted if isinstance(accepted, int) else 0)
 
 
 def refuse_noted(path: str, topic: str, start: Any, count: Any) -> StoreError:

@@ -51,7 +51,7 @@ class _MemoryLog:
         return index if index >= 0 and position < self.starts[index] + len(self.batches[index]) else index + 1
 
     def stored(self, index: int) -> Stored:
-        return Stored(self.starts[index], self.batches[index])
+        return Stored(self.starts[index], self.batches[index], self.accepted[index])
 
     def count_old(self, before: int, now: int) -> int:
         """Return how many batches from the first on were accepted before a time: see `Store.trim`."""
@@ -214,7 +214,7 @@ class MemoryStore(SingleWriter):
         if fresh is None:
             return None
         self._remember(batch)
-        stored = Stored(topic.end, fresh)
+        stored = Stored(topic.end, fresh, accepted_at)
         topic.starts.append(topic.end)
         topic.batches.append(fresh)
         topic.accepted.append(accepted_at)

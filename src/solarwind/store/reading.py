@@ -108,7 +108,7 @@ class Reading:
         end = log.next
         query = f"{_BATCH} WHERE topic = ? AND last_time >= ? ORDER BY start LIMIT 1"
         for row in list(select(self.connection, query, (log.id, fired))):
-            start, batch = database.read_batch(self._path, topic, *row)
+            start, batch, _ = database.read_batch(self._path, topic, *row)
             index = next(index for index in range(len(batch)) if batch.time(index) >= fired)
             return start + index
         return end
@@ -131,7 +131,7 @@ class Reading:
                 continue
             for row in rows_of_made(self.connection, topic, made.producer, [made.sequence]):
                 for found in list(select(self.connection, f"{_BATCH} WHERE row = ?", (row,))):
-                    start, batch = database.read_batch(self._path, name, *found)
+                    start, batch, _ = database.read_batch(self._path, name, *found)
                     index = made.sequence - batch.header.first
                     if batch.id(index) == id:
                         return name, start + index

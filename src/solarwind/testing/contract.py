@@ -19,6 +19,7 @@ pytest.register_assert_rewrite("solarwind.testing.rules")
 
 from .rules.causes import CauseRules  # noqa: E402
 from .rules.definitions import DefinitionRules  # noqa: E402
+from .rules.delay import DelayRules  # noqa: E402
 from .rules.exchanges import ExchangeRules  # noqa: E402
 from .rules.facts import FactRules  # noqa: E402
 from .rules.failing import FailingRules  # noqa: E402
@@ -44,6 +45,7 @@ __all__ = ["EngineContract", "LocalPlace", "Place", "a_while", "on_loop", "until
 class EngineContract(
     CauseRules,
     DefinitionRules,
+    DelayRules,
     ExchangeRules,
     FactRules,
     FanoutRules,

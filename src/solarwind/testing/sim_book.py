@@ -6,7 +6,6 @@ them too. `Broken` says which rule was broken.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Sequence
 
@@ -32,6 +31,7 @@ from .sim_facts import (
     positions,
 )
 from .sim_log import LogBook
+from .sim_order import Order
 from .sim_store import Name
 
 
@@ -55,6 +55,7 @@ class Book:
         self.poison = 0
         self._by_instance: dict[int, PurposeBook] = {}
         self.log = LogBook()
+        self.order = Order(self.log, self.counts)
         self._durable: dict[Name, Facts] = {}
         self._expected: dict[Name, dict[int, Snapshot]] = {}  # and the track
         self._committing: tuple[dict[Name, Facts], dict[Name, dict[int, Snapshot]], list[str]] | None = None
@@ -87,6 +88,7 @@ class Book:
             book = self.purposes[name] = PurposeBook(name, Facts({}, skipped=(1 << since) - 1, created_at=now))
             self.ends.setdefault(join.topic, 0)
         book.state(join)
+        self.order.joined(join)
         book.holders[instance] = Holder(join, join.room)
         book.note_shadows(self.ends[join.topic])
         book.note_shares(self.ends[join.topic], now, join.lease_ns)
@@ -272,6 +274,7 @@ class Book:
 
     def retired(self, name: Name) -> None:
         book = self.purposes.pop(name)
+        self.order.retired(name)
         for instance in book.holders:
             del self._by_instance[instance]
         self._alone = {name: lease for name, lease in self._alone.items() if lease not in book.leases}
@@ -304,7 +307,7 @@ class Book:
         self._committing = None
         self.delays.delayed(delayed)
         for each in stored:
-            self.log.add(each)
+            self.stored(each)
         for batch in (*(each.batch for each in stored), *(batch for _, batch in delayed)):
             for number in numbers(batch):
                 self._owed.pop(number, None)
@@ -318,6 +321,11 @@ class Book:
                         )
         self.counts["commits"] += 1
 
+    def stored(self, stored: Stored) -> None:
+        """Note that it is on the disk."""
+        self.log.add(stored)
+        self.order.accepted(stored.batch.topic, len(stored.batch), self.wall())
+
     def refused(self, batches: Sequence[Batch]) -> None:
         self.counts["refused"] += sum(map(len, batches))
 
@@ -326,6 +334,7 @@ class Book:
         before, self.purposes = self.purposes, {}
         self._by_instance, self.notes = {}, sim_notes.Notes()
         self._committing = None
+        self.order.restarted(self._durable, clean=clean)
         self._alone = {}
         self._owed = {}
         self._children = {each: parent for each, parent in self._children.items() if each in self._durable_children}
@@ -405,17 +414,25 @@ class Book:
         if holder.in_hand.bit_count() + len(offer.picks) > holder.room:
             raise Broken(f"{where} which has {holder.in_hand.bit_count()} in hand and room for {holder.room}")
         self._check_alone(holder.join.process, offer, where)
+        self.order.check_delay(
+            book, version, [each for each in offer.picks if each not in book.facts.given], self.wall(), where
+        )
         if pends:
             self._check_hand_out(book, offer, mask, where, now)
             book.facts.hand_out(mask)
+            owned, end = self.owned(book), self.ends[topic]
             if exchange == "keyed":
-                self._check_order(book, offer.picks, kind, where)
+                self.order.check_keys(book, offer.picks, kind, owned, end, self.wall(), where)
+            its = next((own for own in owned.values() if own >> offer.picks[0] & 1), 0)
+            unexpired = ~self.log.expired(topic, self.wall()) & ~book.in_hand & ~self.trimmed.get(topic, 0)
+            self.order.check_turn(book, version, offer.picks, its, book.pending(end) & unexpired, where)
         elif copy:
             same = self.log.same_keys(topic, offer.picks, kind) if exchange == "keyed" else ()
             sim_shadows.offered(book, version, mask, self.owned(book)[0], same, where)
         else:
             if holder.copied & mask:
                 raise Broken(f"{where} which had a copy")
+            self.order.check_copies(book, mask, where)
             holder.copied |= mask
         book.leases[offer.lease] = Held(offer.instance, mask, pends, copy)
         holder.in_hand |= mask * (sim_shadows.APART if copy else 1)
@@ -458,29 +475,6 @@ class Book:
                 raise Broken(f"{where}, {position} as attempt {tried + 1}")
             if tried >= self.attempts:
                 raise Broken(f"{where}, {position} as attempt {tried + 1} of {self.attempts}")
-
-    def _check_order(self, book: PurposeBook, picks: Sequence[int], kind: str | None, where: str) -> None:
-        keys, pending = self.log.keys[book.name[0]], ~book.facts.done & ~self.log.expired(book.name[0], self.wall())
-        track = next(owned for owned in self.owned(book).values() if owned >> picks[0] & 1)
-        out = 0  # in the hands of those who are in any order
-        for held in [held for held in book.leases.values() if held.pends]:
-            keyed = book.holders[held.instance].join.exchange == "keyed"
-            out |= held.positions if keyed else held.positions & track
-        for position in picks:
-            key = keys[position][0 if kind is None else 1]
-            if key is None:
-                continue
-            same = self.log.with_key[book.name[0], kind, key]
-            # In one split all of a key is in one track, unless nobody stated how it is read when they were divided.
-            starts = [0, *(since for since, *_ in book.facts.splits), self.ends[book.name[0]]]
-            at = bisect_right(starts[:-1], position)
-            same &= track | ~((1 << starts[at]) - (1 << starts[at - 1]))
-            if same & out:
-                raise Broken(f"{where}, {position} of key {key!r} while {positions(same & out)} is in hand")
-            before = same & pending & ((1 << position) - 1)
-            if not book.excused >> position & 1 and before:
-                raise Broken(f"{where}, {position} of key {key!r} before {positions(before)}")
-            out |= 1 << position
 
     def delivered(self, offer: Offer) -> None:
         """Check that what must be durable before a handler begins is."""
@@ -568,13 +562,14 @@ class Book:
             raise Broken(f"{name}: {position} killed {kills} times")
 
     def check(self, dispatcher: Dispatcher, now: int) -> None:
+        self.order.saw(self.wall())
         for book in self.purposes.values():
             purpose = dispatcher.topics[book.name[0]].purposes[book.name[1]]
             book.check_hands(purpose)
             book.check_attempts(purpose, self.attempts)
             book.check_times(purpose)
             sim_shadows.check(book, purpose, self.log.ids[book.name[0]], self.counts, bounded=self.bounded)
-            if book.pure_fanout and not purpose.main.fetching:
+            if book.pure_fanout and not purpose.main.fetching and not self.order.has_delay(book.name):
                 over = purpose.copies_handled + purpose.dropped + purpose.copies_expired
                 seen = over + purpose.in_flight + purpose.copies
                 if seen != book.made:

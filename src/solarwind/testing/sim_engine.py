@@ -173,7 +173,7 @@ class SimulatedEngine:
 
     def write(self, commit: Commit[str]) -> list[Stored]:
         """Do what the disk does, whether or not the process lives to see it."""
-        stored = self.disk.commit(commit.batches, commit.changes, commit.snapshots, self.now, commit.delayed)
+        stored = self.disk.commit(commit.batches, commit.changes, commit.snapshots, self.now, commit.delayed, self.wall)
         self.book.commit_ends(stored, commit.delayed)
         return stored
 
@@ -217,7 +217,7 @@ class SimulatedEngine:
         stored = self.disk.release(self.wall, max_count)
         self.book.delays.released(stored, self.wall)
         for each in stored:
-            self.book.log.add(each)
+            self.book.stored(each)
             self.book.counts["released"] += len(each.batch)
         return stored
 

@@ -37,6 +37,7 @@ class PurposePlan(msgspec.Struct, frozen=True):
     lease_ns: int
     fires: str | None  # its handlers fire on this topic
     shared: bool = False  # its versions may have shares
+    delays: dict[int, int] = {}  # of its versions, in ns
 
     @property
     def name(self) -> tuple[str, str]:
@@ -100,6 +101,18 @@ def make_plans(random: Random) -> list[PurposePlan]:
         fires = "b" if topic == "a" and random.random() < 0.5 else None
         plans.append(PurposePlan(topic, f"p{number}", versions, lease_ns, fires, shared))
     return plans
+
+
+def with_delays(random: Random, plans: list[PurposePlan]) -> list[PurposePlan]:
+    """Return the purposes, some of them with delays; not where events may be copied now, and pend later."""
+    found = []
+    for plan in plans:
+        copies = {exchange == "fanout" for exchange, _ in plan.versions.values()}
+        if len(copies) == 1 and random.random() < 0.3:
+            delays = {each: random.choice((0, 1, 10, 90)) * SECOND for each in plan.versions}
+            plan = msgspec.structs.replace(plan, delays=delays)
+        found.append(plan)
+    return found
 
 
 def make_expires(random: Random, wall: int, count: int) -> list[int | None] | None:

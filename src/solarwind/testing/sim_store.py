@@ -40,9 +40,10 @@ class Disk:
         snapshots: Sequence[Snapshot],
         now: int,
         delayed: Sequence[Delayed] = (),
+        wall: int = 0,
     ) -> list[Stored]:
         """Store all of it, in one step."""
-        stored = [self._append(batch) for batch in batches]
+        stored = [self._append(batch, wall) for batch in batches]
         for change in changes:
             name = (change.topic, change.purpose, change.track)
             if change.retired and self._forgets:
@@ -65,12 +66,12 @@ class Disk:
         """Release up to `max_count` batches of what is due, in one step."""
         due = [data for when, data in self._delayed if when <= wall][:max_count]
         del self._delayed[: len(due)]
-        return [self._append(Batch.read(data)) for data in due]
+        return [self._append(Batch.read(data), wall) for data in due]
 
-    def _append(self, batch: Batch) -> Stored:
+    def _append(self, batch: Batch, wall: int) -> Stored:
         topic = batch.header.topic
         start = self.ends.get(topic, 0)
-        stored = Stored(start, Batch.read(batch.data))
+        stored = Stored(start, Batch.read(batch.data), wall)
         self.logs.setdefault(topic, []).append(stored)
         self.ends[topic] = stored.stop
         return stored

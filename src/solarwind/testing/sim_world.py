@@ -38,7 +38,7 @@ class World:
         self.attempts = random.choice((1, 2, 3, 5))
         self.retry = Retry(self.attempts, wait=random.choice((0.0, 0.5, 5.0)), factor=2.0, ceiling=20.0)
         self.durable = random.random() > 0.15
-        self.plans = sim_plans.make_plans(random)
+        self.plans = sim_plans.with_delays(Random(-seed - 2), sim_plans.make_plans(random))
         self.allergic = random.sample(self.plans, random.randint(1, len(self.plans)))  # their handlers die of poison
         self.processes = random.choice(((HOME,), (HOME, ""), (HOME, "x"), ("x", "y"), (HOME, "", "x", "y")))
         self.disk = Disk(forgets=random.random() < 0.5)
@@ -189,6 +189,7 @@ class World:
         as_before = self.book.is_stated((plan.topic, plan.purpose), version) and self.random.random() < 0.3
         retry = None if as_before else self.retry
         join = Join(plan.topic, plan.purpose, exchange, version, key, retry, plan.lease_ns, room, process=process)
+        join = msgspec.structs.replace(join, delay_ns=plan.delays.get(version, 0))
         if plan.shared and "share" in self.faults:
             join = msgspec.structs.replace(
                 join, rollout=self.random.choice(("newest", "newest", "hold", "shadow", 0.2, 0.5))
@@ -383,6 +384,7 @@ class World:
         """Let time pass. Workers at work renew their leases, unless the whole machine was asleep."""
         self.note("%.3f s pass", span / SECOND)
         self.engine.now += span
+        self.book.order.passed += span
         for worker in self.workers if not asleep else ():
             if not worker.hung and not worker.gone:
                 self.engine.alive(worker.id)

@@ -255,6 +255,9 @@ class ServiceRules:
             "state": "running",
             "oldest": None,
             "version_states": ("current",),
+            "delay": 0.0,
+            "delayed": 0,
+            "delayed_until": None,
         }
         with pytest.raises(AttributeError):
             counts.pending = 1  # type: ignore[misc]
