@@ -18,7 +18,7 @@ def test_a_million_events_that_wait_cost_as_much_as_one() -> None:
     for _ in range(250):
         bench.fire(4_000)
     track, end = bench.track(), bench.log[-1].stop
-    assert (bench.purpose().pending(end), bench.purpose().unripe(end), bench.take()) == (end, end, [])
+    assert (bench.purpose().pending(end), bench.purpose().delayed(end), bench.take()) == (end, end, [])
     assert end == 1_000_000
     assert not track.state.done
     assert track.backlog is not None
@@ -26,7 +26,7 @@ def test_a_million_events_that_wait_cost_as_much_as_one() -> None:
     assert len(bench.dispatcher._timers) == 1
     bench.pass_time(3600)
     assert bench.take()
-    assert bench.purpose().unripe(end) == 0
+    assert bench.purpose().delayed(end) == 0
 
 
 def test_it_is_looked_at_every_minute_since_the_clock_may_be_set() -> None:

@@ -229,7 +229,8 @@ SHADOWS = _of(
     ("if not self._purpose.live[self.version]:", "if False:", _SHADOWS),
     ("at < len(self._buffer) - 1 and", "at < len(self._buffer) and", _SHADOWS),
     ("undone.difference_update(self.track.in_flight())", "pass", _SHADOWS),
-    ("self._current.forget(gone)", "pass", _SHADOWS),
+    ("that the same is not looked for again\n        self._current.forget(gone)", "", _SHADOWS),
+    ("self.missed += len(gone)\n        self._current.forget(gone)", "self.missed += len(gone)", _SHADOWS),
     ("other.plain.difference_update(same)", "pass", _SHADOWS),
     ("rest.remove(position, position + 1)", "pass", _SHADOWS),
     ("theirs = other.pop(position)", "theirs = mine.pop(position)"),
@@ -238,8 +239,8 @@ SHADOWS = _of(
     ("self.missed += mine.limit(self._limits.copies) if own else 0", "pass", _SHADOWS),
     ("return Spans(), []", "return done, failed", _SHADOWS),
     ("(track.shadow is not None or track.number == 0)", "True", _SHADOWS),
-    ("purpose.shadows.pop(version).track.ripening = None", "pass"),
-    ("purpose.shadows.pop(version).track.ripening = None", "purpose.shadows.pop(version)"),
+    ("purpose.shadows.pop(version).track.delay = None", "pass"),
+    ("purpose.shadows.pop(version).track.delay = None", "purpose.shadows.pop(version)"),
     ("odd = dict.fromkeys(lease.positions.positions(), _LOST)", "odd = {}"),
 )
 
@@ -511,13 +512,13 @@ FIRED = [
 DELAY = [
     *_of(
         "core/delay.py",
-        ("wait = waits_since(stored) + ripening.delay_ns - self", "wait = waits_since(stored) - self"),
+        ("wait = waits_since(stored) + delay.delay_ns - self", "wait = waits_since(stored) - self"),
         ("if wait > 0:", "if False:"),
         ("self.to = self.found = self.at = self.ahead_to = 0", "self.found = self.at = self.ahead_to = 0"),
-        ("self._dispatcher.wake(when, track, RIPE)", "pass"),
-        ("if wait > ripening.delay_ns:", "if False:", _CLOCK_SET_BACK),
+        ("self._dispatcher.wake(when, track, DELAYED)", "pass"),
+        ("if wait > delay.delay_ns:", "if False:", _CLOCK_SET_BACK),
         ("if track.reached is None:", "if True:", "core/test_delay.py"),
-        ("elif ripening.delay_ns != delay:", "elif ripening.delay_ns < delay:", _NEW_DELAY),
+        ("elif delay.delay_ns != stated:", "elif delay.delay_ns < stated:", _NEW_DELAY),
     ),
     *_of(
         "core/dispatcher.py",

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from .dispatcher import Dispatcher
 
 LOOK_NS = 60_000_000_000  # how often to check whether the machine's clock was set
-RIPE = -2  # in place of a position: a timer to hand out what has waited long enough
+DELAYED = -2  # in place of a position: a timer to hand out what has waited long enough
 BATCHES_TOGETHER = 1_000  # whose copies are noted together
 
 
-class Ripening(msgspec.Struct, eq=False):
+class Delay(msgspec.Struct, eq=False):
     """How far the events of a track with a delay may be handed out. `now` is the engine's time, `wall` the wall
     clock's."""
 
@@ -65,74 +65,74 @@ class Delays:
     def note_change(self, track: Track, end: int) -> None:
         """Note which delay the version states that is at work for a track now, where `end` is that of the topic. What
         waits does so by that from now on. Dead letters that were redriven into a version have waited."""
-        delay = track.statement.delay_ns if track.number >= 0 else 0
-        state, ripening = track.state, track.ripening
+        stated = track.statement.delay_ns if track.number >= 0 else 0
+        state, delay = track.state, track.delay
         copies = state.copied_from is not None
-        if copies and delay and state.copied_to is None:
+        if copies and stated and state.copied_to is None:
             self._dispatcher.change(track, Change(*track.key, copied_to=end))
-        if not delay and state.copied_to is None:
-            track.ripening = None
+        if not stated and state.copied_to is None:
+            track.delay = None
             return
-        if ripening is None:
-            ripening = track.ripening = Ripening(delay)
+        if delay is None:
+            delay = track.delay = Delay(stated)
             track.rewind()
-        elif ripening.delay_ns != delay:
-            ripening.delay_ns = delay
+        elif delay.delay_ns != stated:
+            delay.delay_ns = stated
             track.rewind()
         if not copies:
-            ripening.copied = -1
-        elif ripening.copied < 0 and state.copied_to is not None:
-            ripening.copied = ripening.noted = state.copied_to
+            delay.copied = -1
+        elif delay.copied < 0 and state.copied_to is not None:
+            delay.copied = delay.noted = state.copied_to
 
     # Events that pend
 
     def limit(self, track: Track, start: int, end: int, log: Log, now: int) -> int | Missing:
         """Return the position before which the track's events may be handed out, `end` at most, or what has to be in
         memory to say so. `start` is the next one; where it has to wait, there is a timer."""
-        ripening = track.ripening
-        assert ripening is not None
-        if ripening.to < start:
-            ripening.to = start
-        if start >= end or ripening.to > start:
-            return min(ripening.to, end)
-        if ripening.waiting == start and ripening.at > now:
+        delay = track.delay
+        assert delay is not None
+        if delay.to < start:
+            delay.to = start
+        if start >= end or delay.to > start:
+            return min(delay.to, end)
+        if delay.waiting == start and delay.at > now:
             return start
         stored = log.find(track.topic, start)
         if stored is None:
             return Missing(start)
-        wait = self._wait(ripening, stored, start, end, now)
+        wait = self._wait(delay, stored, start, end, now)
         if wait > 0:
-            self._look_again(track, ripening, wait, now)
+            self._look_again(track, delay, wait, now)
             return start
-        ripening.to = stored.stop
-        return min(ripening.to, end)
+        delay.to = stored.stop
+        return min(delay.to, end)
 
-    def _wait(self, ripening: Ripening, stored: Stored, start: int, end: int, now: int) -> int:
+    def _wait(self, delay: Delay, stored: Stored, start: int, end: int, now: int) -> int:
         """Return how long the events of a batch have to wait yet, from `start` on. Those that seem to be accepted in
         the future wait no longer than any: the clock was set back."""
-        wait = waits_since(stored) + ripening.delay_ns - self._dispatcher.wall(now)
-        if start < ripening.ahead_to:
-            return min(wait, ripening.ahead_until - now)
-        if wait > ripening.delay_ns:
-            wait = ripening.delay_ns
-            ripening.ahead_to, ripening.ahead_until = end, now + wait
+        wait = waits_since(stored) + delay.delay_ns - self._dispatcher.wall(now)
+        if start < delay.ahead_to:
+            return min(wait, delay.ahead_until - now)
+        if wait > delay.delay_ns:
+            wait = delay.delay_ns
+            delay.ahead_to, delay.ahead_until = end, now + wait
         return wait
 
-    def _look_again(self, track: Track, ripening: Ripening, wait: int, now: int) -> None:
+    def _look_again(self, track: Track, delay: Delay, wait: int, now: int) -> None:
         """Have the track looked at again once its next event has waited long enough."""
-        ripening.waiting, ripening.until = ripening.to, self._dispatcher.wall(now) + wait
+        delay.waiting, delay.until = delay.to, self._dispatcher.wall(now) + wait
         when = now + min(wait, LOOK_NS)
-        if not now < ripening.at <= when:
-            ripening.at = when
-            self._dispatcher.wake(when, track, RIPE)
+        if not now < delay.at <= when:
+            delay.at = when
+            self._dispatcher.wake(when, track, DELAYED)
 
     def look(self, track: Track, backlog: Backlog | None, now: int) -> None:
         """Look, without an instance that could get it, whether the track's next event has waited long enough: so it is
         known whether anybody is missed. Copy what a fan-out has."""
-        if track.fetching or track.ripening is None:
+        if track.fetching or track.delay is None:
             return
         if track.state.copied_from is not None:
-            self._copy(track, track.ripening, now)
+            self._copy(track, track.delay, now)
         elif backlog is not None and track.shadow is None:
             end = self._dispatcher.topics[track.topic].end
             found = self.limit(track, backlog.next_position, end, self._dispatcher.log, now)
@@ -141,11 +141,11 @@ class Delays:
 
     # A fan-out's copies
 
-    def _copy(self, track: Track, ripening: Ripening, now: int) -> None:
+    def _copy(self, track: Track, delay: Delay, now: int) -> None:
         """Note that copies may be handed out, as far as the events have waited long enough, and hand out those that are
         noted durably."""
         dispatcher, state, end = self._dispatcher, track.state, self._dispatcher.topics[track.topic].end
-        self.hand_out(track, ripening.noted, now)
+        self.hand_out(track, delay.noted, now)
         to, found = state.copied_to or 0, 0
         for _ in range(BATCHES_TOGETHER):
             found = self.limit(track, to, end, dispatcher.log, now)
@@ -161,32 +161,32 @@ class Delays:
         if isinstance(found, Missing):
             if not track.fetching:
                 dispatcher.fetch(track, found)
-        elif not ripening.delay_ns and to == end == ripening.copied:  # all of it is as without a delay
+        elif not delay.delay_ns and to == end == delay.copied:  # all of it is as without a delay
             dispatcher.change(track, Change(*track.key, copied_to=-1))
-            track.ripening = None
+            track.delay = None
 
     def hand_out(self, track: Track, to: int, now: int) -> None:
         """Copy the events below `to`, since it is noted that they may have been copied."""
-        ripening, dispatcher = track.ripening, self._dispatcher
-        if ripening is None or ripening.copied < 0:
+        delay, dispatcher = track.delay, self._dispatcher
+        if delay is None or delay.copied < 0:
             return
-        ripening.noted = max(ripening.noted, to)
-        while ripening.copied < ripening.noted and not track.fetching:
-            start = ripening.copied
+        delay.noted = max(delay.noted, to)
+        while delay.copied < delay.noted and not track.fetching:
+            start = delay.copied
             stored = dispatcher.log.find(track.topic, start)
             if stored is None:
                 dispatcher.fetch(track, start)
                 return
-            ripening.copied = stored.stop
+            delay.copied = stored.stop
             dispatcher.copies.hand_out(track, stored, now)
 
     def skip(self, track: Track, start: int, stop: int) -> None:
         """Go on without the copies of these events, which are not in the log any more."""
-        ripening, state = track.ripening, track.state
-        if ripening is None or ripening.copied < 0 or state.copied_to is None:
+        delay, state = track.delay, track.state
+        if delay is None or delay.copied < 0 or state.copied_to is None:
             return
-        if start <= ripening.copied < stop:
-            track.purpose.dropped += stop - ripening.copied
-            ripening.copied = stop
+        if start <= delay.copied < stop:
+            track.purpose.dropped += stop - delay.copied
+            delay.copied = stop
         if start <= state.copied_to < stop:
             self._dispatcher.change(track, Change(*track.key, copied_to=stop))

@@ -30,7 +30,7 @@ from ..batch import Batch
 from .backlog import Backlog, Missing
 from .copies import Copies
 from .crashes import Crashes
-from .delay import RIPE, Delays
+from .delay import DELAYED, Delays
 from .effects import Failure, Fetch, Offer, Report
 from .exchange import Direct, Exchange, Portions
 from .expiry import MAX_TOGETHER, Expiry
@@ -128,7 +128,7 @@ class Dispatcher(Registry):
         exchange does not pend, it is copied now or never."""
         for track in purpose.tracks.values():
             copied_from = track.state.copied_from
-            if copied_from is None or fresh is None or track.ripening is not None:
+            if copied_from is None or fresh is None or track.delay is not None:
                 self.exchange(track, now)
             elif copied_from <= fresh.start:
                 self.copies.hand_out(track, fresh, now)
@@ -149,7 +149,7 @@ class Dispatcher(Registry):
             return
         if exchange is None or not exchange.pends or not instances:
             self._pass_others(track)
-            if track.ripening is not None:
+            if track.delay is not None:
                 self.delays.look(track, track.backlog, now)
             return
         end, log = (self.topics[track.topic].end, self.log) if shadow is None else (shadow.end, shadow)
@@ -160,7 +160,7 @@ class Dispatcher(Registry):
         while True:
             if track.reached is not None and backlog.cursor + track.margin > track.state.reach:
                 self._reach_ahead(track, backlog, instances)
-            if track.ripening is not None:
+            if track.delay is not None:
                 limit = self.delays.limit(track, backlog.next_position, end, log, now)
                 if isinstance(limit, Missing):
                     self.fetch(track, limit)
@@ -526,8 +526,8 @@ class Dispatcher(Registry):
             elif isinstance(about, Track):
                 if position == GONE:
                     touched.update(dict.fromkeys(self.versions.look_for_gone(about, when)))
-                elif position == RIPE:
-                    if about.ripening is not None and about.ripening.at == when:
+                elif position == DELAYED:
+                    if about.delay is not None and about.delay.at == when:
                         touched[about] = None
                 elif about.state.due.get(position) == when and position in about.retrying:
                     about.end_wait(position)

@@ -233,7 +233,7 @@ class Purpose:
             return "paused"
         if self.has_nobody_up(end):
             return "nobody up"
-        left = self.failing_since and (self.pending(end) - self.unripe(end) or self.in_flight)
+        left = self.failing_since and (self.pending(end) - self.delayed(end) or self.in_flight)
         if left or (self.failing_since and self.dead_count and self.has_died_lately(now)):
             return "failing"
         return "running"
@@ -263,9 +263,9 @@ class Purpose:
         """Return how many events a fan-out is to copy once they have waited for its delay."""
         return sum([len(track.waiting_copies(end)) for track in self.tracks.values()])
 
-    def unripe(self, end: int) -> int:
+    def delayed(self, end: int) -> int:
         """Return how many of those that pend wait for its delay, as far as that is known."""
-        return sum([track.unripe(end) for track in self.tracks.values()]) + self.waiting_copies(end)
+        return sum([track.delayed(end) for track in self.tracks.values()]) + self.waiting_copies(end)
 
     def oldest_position(self, end: int) -> int | None:
         """Return the position of the oldest event that is not done; None where there is none."""
@@ -311,8 +311,8 @@ class Purpose:
 
     def in_words(self, end: int) -> str:
         """Return how many events are not settled, and why."""
-        unripe = self.unripe(end)
-        waits = f"{self.retrying} of them for a retry" + (f", {unripe} for the delay" if unripe else "")
+        delayed = self.delayed(end)
+        waits = f"{self.retrying} of them for a retry" + (f", {delayed} for the delay" if delayed else "")
         return f"{self.pending(end)} pending ({waits}) and {self.in_flight} in flight"
 
     def is_dead(self, position: int) -> bool:

@@ -262,7 +262,7 @@ class Registry:
                     "exchange",
                     *purpose.key,
                 )
-        if track.ripening is not None or track.statement.delay_ns or state.copied_to is not None:
+        if track.delay is not None or track.statement.delay_ns or state.copied_to is not None:
             self.delays.note_change(track, topic.end)
 
     def leaving(self, instances: Iterable[int], now: int) -> None:
@@ -323,7 +323,7 @@ class Registry:
         purpose.held = None
         for track in purpose.tracks.values():
             track.retrying.clear()  # so that its timers find nothing to do
-            track.ripening = None
+            track.delay = None
             purpose.gone.clear()
             track.last_attempts.clear()
             self.changes.append(Change(*track.key, retired=True))
@@ -537,7 +537,7 @@ class Registry:
             track.suspects = state.unended() if clean else state.pending(min(state.reach, topic.end))
             for position, due in state.due.items():
                 self.wake(due, track, position)
-            if track.ripening is not None:
+            if track.delay is not None:
                 self.put_off(track)
         for topic in self.topics.values():
             for purpose in topic.purposes.values():

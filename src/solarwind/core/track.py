@@ -24,7 +24,7 @@ from .spans import Spans
 from .state import Change, Letter, State, Statement
 
 if TYPE_CHECKING:
-    from .delay import Ripening
+    from .delay import Delay
     from .purpose import Purpose
     from .shadows import Shadow
 
@@ -64,7 +64,7 @@ class Track:
         self.last_attempts: list[int] = []
         self.chosen: Process | None = None
         self.retrying = set(state.due)  # their wait for a retry is not over
-        self.ripening: Ripening | None = None  # where its events wait for the purpose's own delay
+        self.delay: Delay | None = None  # where its events wait for the purpose's own delay
         self._statement: Statement | None = None  # once it is known; None again when that may have changed
         self._backlog: Backlog | None = None
         self._backlog_of: tuple[str, str | None, bool] | None = None
@@ -250,8 +250,8 @@ class Track:
 
     def rewind(self) -> None:
         """Look again from the floor on, because events of the state were reopened."""
-        if self.ripening is not None:
-            self.ripening.look_again()
+        if self.delay is not None:
+            self.delay.look_again()
         if self._backlog is not None and self._backlog_of is not None:
             self._backlog = self._begin(self._backlog_of)
 
@@ -349,13 +349,13 @@ class Track:
         near = ahead - state.floor - len(state.done.within(state.floor, ahead)) - backlog.walk.unrecorded
         return near + count + self._share_of(max(stop, ahead), until)
 
-    def unripe(self, end: int, since: int | None = None) -> int:
+    def delayed(self, end: int, since: int | None = None) -> int:
         """Return how many events, of those that pend, wait for the purpose's delay: those from `since` on, or else
         those of which that is known."""
-        if self.ripening is None or self.state.copied_from is not None:
+        if self.delay is None or self.state.copied_from is not None:
             return 0
         if since is None:
-            since = self.ripening.to if self.ripening.waiting == self.ripening.to else end
+            since = self.delay.to if self.delay.waiting == self.delay.to else end
         since = max(self.state.floor, since)
         if since <= self.oldest_position:
             return max(0, self.pending(end))
@@ -365,14 +365,14 @@ class Track:
 
     def has_due(self, end: int) -> bool:
         """Return whether events pend that do not wait for the purpose's delay, as far as that is known."""
-        return self.pending(end) > 0 and (self.ripening is None or self.oldest_position < self.ripening.to)
+        return self.pending(end) > 0 and (self.delay is None or self.oldest_position < self.delay.to)
 
     def waiting_copies(self, end: int) -> Spans:
         """Return the positions whose copies wait for the purpose's delay, and for which an instance is there."""
-        ripening = self.ripening
-        if ripening is None or not 0 <= ripening.copied < end or not self.instances:
+        delay = self.delay
+        if delay is None or not 0 <= delay.copied < end or not self.instances:
             return Spans()
-        return Spans((ripening.copied, end))
+        return Spans((delay.copied, end))
 
     @property
     def oldest_position(self) -> int:

@@ -179,7 +179,7 @@ class Operations(Running, Watched, ScheduleOperations, RelayOperations):
         """Return its numbers. For the age of its oldest event the log is read only where `reads` has another item."""
         fired_at = await self._oldest(purpose, reads)
         end, delayed, until = self._dispatcher.topics[purpose.topic].end, 0, None
-        if any(track.ripening is not None for track in purpose.tracks.values()):
+        if any(track.delay is not None for track in purpose.tracks.values()):
             delayed, until = await Waiting(self.store, self._cache, self._clock.wall()).count(purpose, end, reads)
         return PurposeStatistics(
             exchange=purpose.active.exchange,

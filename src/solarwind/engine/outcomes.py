@@ -107,9 +107,9 @@ def _standing(purpose: Purpose, stored: Stored, position: int, end: int) -> Outc
             if position in track.retrying:
                 until = time_of(state.due[position])
                 return Outcome(purpose.name, "waiting", version, attempts=tried, until=until)
-            ripening = track.ripening
-            if ripening is not None and position >= ripening.to and stored.accepted:
-                until = time_of(waits_since(stored) + ripening.delay_ns)
+            delay = track.delay
+            if delay is not None and position >= delay.to and stored.accepted:
+                until = time_of(waits_since(stored) + delay.delay_ns)
                 return Outcome(purpose.name, "waiting", version, attempts=tried, until=until)
             return Outcome(purpose.name, "pending", version, attempts=tried, place=track.place(position))
         if state.copied_from is not None and position >= state.copied_from and track.own_positions(stored):

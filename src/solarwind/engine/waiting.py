@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..core.delay import Ripening, waits_since
+from ..core.delay import Delay, waits_since
 from ..core.log import Stored
 from ..core.purpose import Purpose
 from ..core.track import Track
@@ -30,20 +30,20 @@ class Waiting:
         item; otherwise it is as last known."""
         count, times = purpose.waiting_copies(end), list[int]()
         for track in list(purpose.tracks.values()):
-            ripening = track.ripening
-            if ripening is None:
+            delay = track.delay
+            if delay is None:
                 continue
-            if ripening.waiting == ripening.to < end:
-                times.append(ripening.until)
+            if delay.waiting == delay.to < end:
+                times.append(delay.until)
             elif track.state.copied_from is None:
-                await self._search(track, ripening, end, reads)
-            count += track.unripe(end, max(ripening.to, ripening.found))
+                await self._search(track, delay, end, reads)
+            count += track.delayed(end, max(delay.to, delay.found))
         return count, min(times, default=None) if count else None
 
-    async def _search(self, track: Track, ripening: Ripening, end: int, reads: Iterator[object]) -> None:
+    async def _search(self, track: Track, delay: Delay, end: int, reads: Iterator[object]) -> None:
         """Find the first event that waits."""
-        before = self._wall - ripening.delay_ns
-        low, high = max(track.state.floor, ripening.to, ripening.found), end
+        before = self._wall - delay.delay_ns
+        low, high = max(track.state.floor, delay.to, delay.found), end
         middle = low  # most often it is the next
         while low < high:
             stored = await self._at(track.topic, middle, reads)
@@ -56,7 +56,7 @@ class Waiting:
             else:
                 low = stored.stop
             middle = (low + high) // 2
-        ripening.found = low
+        delay.found = low
 
     async def _at(self, topic: str, position: int, reads: Iterator[object]) -> Stored | None:
         """Return the batch that has a position, or the first after it; None where it may not be read."""
