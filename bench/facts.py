@@ -114,7 +114,7 @@ def _given_up(now: int, start: int, stop: int) -> Any:
     from solarwind.core.spans import Spans
     from solarwind.core.state import Change, Letter
 
-    dead = [Letter(at, 1, now + at * STEP_NS, "RuntimeError: no such camera") for at in range(start, stop, LETTERS)]
+    dead = [Letter(at, 1, now + at * STEP_NS, "RuntimeError: no such camera", 1) for at in range(start, stop, LETTERS)]
     settled = Spans([edge for at in range(start, stop, LETTERS) for edge in (at + 1, min(stop, at + LETTERS))])
     return Change(TOPIC, PURPOSE, settled=settled, reach=stop, dead=dead)
 
