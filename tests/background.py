@@ -28,7 +28,7 @@ PLACES = {
         engine.local:LocalEngine._commit_soon
     """,
     "who began it awaits it, and gets the error": """
-        cli.serve:_Service.run
+        cli.serve:Service.run
         cli.serve:_first
         cli.supervisor:Child._live
         cli.top:_ask

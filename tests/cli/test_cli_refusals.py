@@ -129,7 +129,7 @@ READING = [
     ["schedules", "list"], ["schedules", "show", "n"], ["schedules", "add", "t", "n", "--every", "5m"],
     ["schedules", "pause", "n"], ["schedules", "resume", "n"], ["schedules", "run", "n"], ["schedules", "remove", "n"],
     ["delayed", "list"], ["delayed", "show", "t", "i"], ["delayed", "cancel", "t", "i"],
-    ["check"], ["backup", "b.db"],
+    ["check"], ["backup", "b.db"], ["ui"],
 ]  # fmt: skip
 
 

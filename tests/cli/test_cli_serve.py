@@ -267,7 +267,7 @@ def test_each_limit_that_is_given_is_the_one_that_holds() -> None:
     names = (*Settings.__struct_fields__, *Limits.__struct_fields__)
     given = {name: number for number, name in enumerate(names, 1)}
     others: dict[str, Any] = dict.fromkeys(set(inspect.signature(serve.serve).parameters) - {*names, "context"})
-    service = serve._Service(others | {"engine": "memory://", "host": "127.0.0.1", "port": 0, "grace": 0.0} | given)
+    service = serve.Service(others | {"engine": "memory://", "host": "127.0.0.1", "port": 0, "grace": 0.0} | given)
     server = service._server
     assert {name: getattr(server.host.settings, name) for name in Settings.__struct_fields__} | {
         name: getattr(server.wind.limits, name) for name in Limits.__struct_fields__

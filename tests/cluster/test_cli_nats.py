@@ -7,9 +7,12 @@ import json
 import logging
 import os
 import re
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -89,6 +92,17 @@ def test_listen_prints_what_comes(url: str, start: Start) -> None:
     done("fire", "t", "2", "--url", url)
     assert listening.read("2").endswith(" 2\n")
     assert listening.end().code == 0
+
+
+def test_ui_serves_the_console_of_a_namespace(url: str, start: Start) -> None:
+    done("fire", "t", "1", "--url", url)
+    process = start("ui", "--url", url, "--json")
+    address = urlsplit(json.loads(process.read("console"))["console"])
+    bearer = {"authorization": f"Bearer {address.fragment.removeprefix('token=')}"}
+    with urlopen(Request(f"http://{address.netloc}/v1/topics", headers=bearer), timeout=cli.PATIENCE_S) as answer:
+        assert [(each["topic"], each["fired"]) for each in json.load(answer)["topics"]] == [("t", 1)]
+    process.signal(signal.SIGTERM)
+    assert process.end().code == 0
 
 
 # --- owners -------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
     run                                       a service
     serve, token                              a dispatcher for many processes, and who may use it
+    ui                                        the console, on any dispatcher
     fire, listen                              events in and out
     topics, purposes, attention, audit,       what an operator does: most are made from the table of operations
     pause, replay, retire, trace, top, dead, owners
@@ -26,7 +27,7 @@ import typer
 from typer.core import TyperGroup
 
 from ..errors import SolarWindError
-from . import copy, events, examples, operations, outbox, store, token, top
+from . import copy, events, examples, operations, outbox, store, token, top, ui
 from . import run as service
 from . import serve as server
 from .options import JsonOption
@@ -76,6 +77,7 @@ app.add_typer(outbox.app, name="outbox", rich_help_panel=_EVENTS)
 app.add_typer(_GROUPS["topics"], name="topics", rich_help_panel=_HOW)
 operations.register(app, _GROUPS, _HOW, questions=True)
 app.command(rich_help_panel=_HOW)(top.top)
+app.command(rich_help_panel=_HOW)(ui.ui)
 app.add_typer(_GROUPS["dead"], name="dead", rich_help_panel=_OPERATOR)
 app.add_typer(_GROUPS["delayed"], name="delayed", rich_help_panel=_OPERATOR)
 app.add_typer(_GROUPS["schedules"], name="schedules", rich_help_panel=_OPERATOR)

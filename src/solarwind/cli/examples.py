@@ -7,7 +7,7 @@ import typer
 from ..operations import OPERATIONS
 
 EXAMPLES: dict[str, tuple[str, ...]] = {
-    "run": ("run app:wind", "run app:wind --workers 4 --url sqlite:///wind.db"),
+    "run": ("run", "run app:wind", "run app:wind --workers 4 --url sqlite:///wind.db"),
     "serve": (
         "serve",
         "serve --data /var/lib/solarwind/wind.db --port 7400",
@@ -29,6 +29,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "outbox status": ("outbox status --database sqlite:///shop.db",),
     "outbox redrive": ("outbox redrive --database sqlite:///shop.db",),
     "top": ("top --interval 5",),
+    "ui": ("ui --url sqlite:///wind.db", "ui --url nats://n1,n2,n3/shop", "ui --url wss://wind.example"),
     "token create": (
         "token create shop --fire video.uploaded --listen video.encoded",
         "token create operator --admin --expires 30d",

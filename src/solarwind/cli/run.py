@@ -21,14 +21,23 @@ if TYPE_CHECKING:
 
 MAX_WORKERS = 500
 
+_PYPROJECT = "pyproject.toml"
+_USUAL = "app", "main"
+
 _OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
 
 
 def run(
     target: Annotated[
-        str,
-        typer.Argument(metavar="MODULE:ATTRIBUTE", help="Where the SolarWind object is.", show_default=False),
-    ],
+        str | None,
+        typer.Argument(
+            metavar="MODULE:ATTRIBUTE",
+            envvar=variable("app"),
+            show_envvar=False,
+            help="Where the SolarWind object is. Without it, what pyproject.toml names, or that of app.py or main.py.",
+            show_default=False,
+        ),
+    ] = None,
     workers: Annotated[
         int | None,
         option("workers", "In so many processes, on one dispatcher.", min=1, max=MAX_WORKERS, show_default=False),
@@ -54,7 +63,7 @@ def run(
 
         log_to_stderr(json)
         raise typer.Exit(run_anew(service, url))
-    wind = load(target)
+    wind = found_here() if target is None else load(target)
     if url:
         from .reach import way_out
 
@@ -79,10 +88,10 @@ def _run(wind: SolarWind, until_settled: bool, json: bool, where: str) -> None:
     run_loop(serve(wind, until_settled, started=lambda: tell("READY=1"), final=True))
 
 
-def _arguments(target: str, until_settled: bool, grace: float | None, json: bool) -> list[str]:
+def _arguments(target: str | None, until_settled: bool, grace: float | None, json: bool) -> list[str]:
     """Return the same command for a child, without `--workers` and `--reload`, and without `--url`, which it gets by a
     variable."""
-    arguments = ["run", target]
+    arguments = ["run"] if target is None else ["run", target]
     if grace is not None:
         arguments += ["--grace", str(grace)]
     if until_settled:
@@ -115,6 +124,58 @@ def load(target: str) -> SolarWind:
     if not isinstance(found, SolarWind):
         raise BadArgument(f"expected a SolarWind at {target}, got {type(found).__name__!r}{_instead(module)}")
     return found
+
+
+def found_here() -> SolarWind:
+    """Return the SolarWind object that pyproject.toml in the current folder names, or else the only one of app.py or
+    main.py. Raise `BadArgument`."""
+    if (stated := _stated()) is not None:
+        try:
+            return load(stated)
+        except BadArgument as error:
+            raise BadArgument(f"{error}, by app in [tool.solarwind] of {_PYPROJECT}") from None
+    for name in _USUAL:
+        if not os.path.isfile(f"{name}.py"):
+            continue
+        winds = _winds(module := _import(name))
+        if len({id(wind) for wind in winds.values()}) > 1:
+            raise BadArgument(
+                f"expected one SolarWind in {_place(module)}, got {', '.join(winds)}: name the one to run, such as "
+                f"{name}:{next(iter(winds))}"
+            )
+        if winds:
+            return next(iter(winds.values()))
+    raise BadArgument(
+        "expected module:attribute, such as app:wind, got none, and neither app.py nor main.py in "
+        f"{os.getcwd()} has a SolarWind: name it here, in ${variable('app')}, or as app in [tool.solarwind] of "
+        f"{_PYPROJECT}"
+    )
+
+
+def _stated() -> str | None:
+    """Return `app` in `[tool.solarwind]` of pyproject.toml, or None. Raise `BadArgument`."""
+    import tomllib
+
+    try:
+        with open(_PYPROJECT, "rb") as file:
+            found: object = tomllib.load(file)
+    except FileNotFoundError:
+        return None
+    except ValueError as error:  # no TOML, or no UTF-8
+        raise BadArgument(f"expected TOML in {_PYPROJECT}, got something else: {error}") from None
+    for key in ("tool", "solarwind", "app"):
+        found = found.get(key) if isinstance(found, dict) else None
+    if found is None or isinstance(found, str):
+        return found
+    raise BadArgument(
+        f'expected text such as "app:wind" as app in [tool.solarwind] of {_PYPROJECT}, got {type(found).__name__!r}'
+    )
+
+
+def _winds(module: ModuleType) -> dict[str, SolarWind]:
+    from ..wind import SolarWind
+
+    return {name: value for name, value in vars(module).items() if isinstance(value, SolarWind)}
 
 
 def _import(name: str) -> ModuleType:
@@ -173,10 +234,8 @@ def _place(module: ModuleType) -> str:
 
 def _instead(module: ModuleType) -> str:
     """Return the SolarWind objects that the module has, for the end of a message."""
-    from ..wind import SolarWind
-
-    names = [name for name, value in vars(module).items() if isinstance(value, SolarWind)]
-    return f": did you mean {module.__name__}:{names[0]}?" if names else ": make one with wind = SolarWind(...)"
+    name = next(iter(_winds(module)), None)
+    return f": did you mean {module.__name__}:{name}?" if name else ": make one with wind = SolarWind(...)"
 
 
 # --- logging it ---------------------------------------------------------------------------------------------

@@ -20,6 +20,8 @@ from .options import consent, option
 from .parent import tell
 
 if TYPE_CHECKING:
+    from ..engine.base import Engine
+    from ..limits import Limits
     from ..server import Server
     from ..server.listener import Listener
 
@@ -114,7 +116,7 @@ def serve(
     _refuse_both(context, "fd", "host")
     _refuse_both(context, "fd", "port")
     log_to_stderr(json)
-    service = _Service(context.params)
+    service = Service(context.params)
     run_loop(service.run())
 # fmt: on
 
@@ -127,8 +129,11 @@ def _refuse_both(context: typer.Context, one: str, other: str) -> None:
         raise typer.BadParameter(f"expected one of --{one} and --{other}, got both: leave one out")
 
 
-class _Service:
-    """The server with the given options. Raise `BadArgument`, and `NotAllowed` for what only `--insecure` allows."""
+class Service:
+    """The server with the given options, the parameters of `serve`. Raise `BadArgument`, and `NotAllowed` for what only
+    `--insecure` allows."""
+
+    delivers = True  # webhooks
 
     def __init__(self, given: dict[str, Any]) -> None:
         needs_server()
@@ -137,7 +142,6 @@ class _Service:
         from ..server.access import Access
         from ..server.listener import Listener
         from ..server.tls import tls_context
-        from ..urls import open_engine
         from ..wind import SolarWind
         from .reach import is_server
 
@@ -154,9 +158,8 @@ class _Service:
         path = given["tokens"] or (None if given["engine"] else f"{given['data']}.tokens")
         self._access = Access(path, required=given["tokens"] is not None)
         self._check_reach()
-        url = given["engine"] or f"sqlite:///{quote(os.path.abspath(given['data']))}"
         limits = _settings_of(given, Limits)
-        self._wind = SolarWind(engine=open_engine(url, limits, serves=True), limits=limits)
+        self._wind = SolarWind(engine=self.engine(limits), limits=limits)
         self._server: Server = Server(
             self._wind,
             tokens=self._access,
@@ -166,6 +169,7 @@ class _Service:
             webhook_networks=given["webhook_network"] or (),
             webhook_origin=given["webhook_origin"],
             console=not given["no_console"],
+            delivers=self.delivers,
         )
         self._listener: Listener = Listener(
             self._server,
@@ -175,6 +179,13 @@ class _Service:
             tls=self._tls,
             grace=given["grace"],
         )
+
+    def engine(self, limits: Limits) -> Engine:
+        """Return the engine to serve, not started."""
+        from ..urls import open_engine
+
+        url = self._given["engine"] or f"sqlite:///{quote(os.path.abspath(self._given['data']))}"
+        return open_engine(url, limits, serves=True)
 
     def _check_reach(self) -> None:
         """Require tokens and TLS where other machines can reach the server."""
@@ -211,7 +222,8 @@ class _Service:
             if self._tls is not None:
                 loop.add_signal_handler(signal.SIGHUP, self._renew)
             _collect_rarely()
-            self._say()
+            self.say(self._listener.port)
+            tell("READY=1")
             await _first(asked.wait(), self._wind.failed, self._server.failed)
         finally:
             asked.set()
@@ -246,18 +258,18 @@ class _Service:
         else:
             log.info("the certificate was read anew")
 
-    def _say(self) -> None:
+    def say(self, port: int) -> None:
+        """Print where it serves."""
         from . import show
 
         secure = "s" if self._tls is not None else ""
-        at = f"{f'[{self._host}]' if ':' in self._host else self._host}:{self._listener.port}"
+        at = f"{f'[{self._host}]' if ':' in self._host else self._host}:{port}"
         what = redact(self._given["engine"] or "") or os.path.abspath(self._given["data"])
         ws, http = f"ws{secure}://{at}", f"http{secure}://{at}"
         if self._given["json"]:
             show.put(show.line({"serves": what, "ws": ws, "http": http, "process": os.getpid()}), sys.stderr)
         else:
             show.note(f"solarwind serves {what} on {ws} ({http})")
-        tell("READY=1")
 
 
 def _collect_rarely() -> None:

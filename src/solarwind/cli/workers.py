@@ -40,7 +40,7 @@ def supervise(
         dispatcher = None
         if _is_store(wind):
             listening = files.enter_context(socket.create_server(("127.0.0.1", 0), backlog=_BACKLOG))
-            tokens, environment[WORKER_TOKEN] = _new_tokens(files)
+            tokens, environment[WORKER_TOKEN] = new_token(files, "workers")
             dispatcher = _dispatcher(wind, listening.fileno(), tokens, json)
             url = f"ws://127.0.0.1:{listening.getsockname()[1]}"
         children = [
@@ -109,12 +109,12 @@ def _limits(wind: SolarWind) -> list[str]:
     return [f"--{name.replace('_', '-')}={value}" for name, value in stated if value != getattr(usual, name)]
 
 
-def _new_tokens(files: ExitStack) -> tuple[int, str]:
+def new_token(files: ExitStack, name: str) -> tuple[int, str]:
     """Return the descriptor of a token file that is already unlinked, so that it leaves nothing behind, and its only
-    token."""
+    token, which allows everything."""
     from ..server.access import ANY, Listen, create_token
 
     with tempfile.TemporaryDirectory(prefix="solarwind-") as folder:
         path = os.path.join(folder, "tokens")
-        token, _ = create_token(path, "workers", fire=(ANY,), listen=(Listen(ANY),), admin=True)
+        token, _ = create_token(path, name, fire=(ANY,), listen=(Listen(ANY),), admin=True)
         return files.enter_context(open(path, "rb")).fileno(), token

@@ -46,12 +46,14 @@ class Server:
         webhook_networks: Collection[str] = (),
         webhook_origin: str | None = None,
         console: bool = False,
+        delivers: bool = True,
     ) -> None:
+        """See `app`. Unless it `delivers`, webhooks are only shown."""
         self._owns = not isinstance(source, SolarWind)
         wind = source if isinstance(source, SolarWind) else SolarWind(engine=open_engine(source, serves=True))
         access = tokens if isinstance(tokens, Access) else Access(tokens)
         self.host = host = ServerHost(wind, settings or Settings(), access, Guard(access, hosts, origins))
-        self.webhooks = Webhooks(host, networks=webhook_networks, origin=webhook_origin)
+        self.webhooks = Webhooks(host, networks=webhook_networks, origin=webhook_origin, delivers=delivers)
         self.token_audit = TokenAudit(host)
         self.takes = Takes(host)
         self.feeds = Feeds(host)

@@ -55,6 +55,7 @@ _MAX_CHARACTERS = 200
 
 _KIND = "webhook"
 _NOT_YET = "it could not start yet, which is tried again"
+_ONLY_SHOWN = "here it is only shown; `solarwind serve` delivers it"
 
 WebhookKey = tuple[str, str, str]
 
@@ -82,11 +83,14 @@ class Webhooks:
         networks: Collection[str] = (),
         origin: str | None = None,
         resolve: Resolve = resolve,
+        delivers: bool = True,
     ) -> None:
-        """`networks` may be reached besides public addresses; `origin` is the name that targets are told."""
+        """`networks` may be reached besides public addresses; `origin` is the name that targets are told. Unless it
+        `delivers`, webhooks are only shown."""
         self._host = host
         self._dialer = Dialer(Allowed(networks), resolve)
         self._origin = origin or MACHINE
+        self._delivers = delivers
         self._known: dict[WebhookKey, Webhook] = {}
         self._numbers: dict[WebhookKey, int] = {}  # the definition's number of each, also of removed ones
         self._unwatch: Callable[[], None] = lambda: None
@@ -146,6 +150,9 @@ class Webhooks:
         """Start it, unless it has ended; if it cannot start, its state says why."""
         if webhook.ended is not None:
             return
+        if not self._delivers:
+            self._refused[webhook.key] = _ONLY_SHOWN
+            return
         refusal = self._refusal(webhook)
         if refusal is not None:
             self._bar(webhook.key, refusal)
@@ -179,9 +186,12 @@ class Webhooks:
         `grant` allows that.
 
         Raise `BadName`, `BadPayload`, `BadArgument`, `ConflictError`, `Busy`, `StoreError`; `NotAllowed` where the
-        target may not be reached or refuses events, and `Unavailable` where it does not answer.
+        target may not be reached or refuses events, or this server does not deliver, and `Unavailable` where it does
+        not answer.
         """
         key = _key(topic, purpose, name)
+        if not self._delivers:
+            raise NotAllowed(f"expected a server that delivers webhooks, got one that does not: {_ONLY_SHOWN}")
         spec = _read_wanted(body, self._host.settings.nesting)
         secret, spec = spec.secret, msgspec.structs.replace(spec, secret=None)
         before = self._known.get(key)
@@ -262,6 +272,8 @@ class Webhooks:
     def check(self) -> None:
         """Stop the webhooks whose owner may not listen any more, and start those that could not start yet. Called now
         and then."""
+        if not self._delivers:
+            return
         for key, webhook in self._known.items():
             is_changed = (self._refusal(webhook) is None) == (key in self._barred)
             if (is_changed or self._waits(webhook)) and key not in self._deciding:
@@ -375,6 +387,8 @@ class Webhooks:
 
     def attention(self) -> Iterator[Attention]:
         """Yield the webhooks that deliver nothing: their targets fail, or they could not join."""
+        if not self._delivers:
+            return
         for key, webhook in self._known.items():
             delivery, refusal = self._at_work.get(key), self._refused.get(key)
             refusal = _NOT_YET if delivery is None and refusal is None else refusal
