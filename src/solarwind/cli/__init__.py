@@ -1,6 +1,6 @@
 """The command line: `solarwind`, or `python -m solarwind`.
 
-    run                                       a service
+    run, dev                                  a service, and one that somebody works on
     serve, token                              a dispatcher for many processes, and who may use it
     ui                                        the console, on any dispatcher
     fire, listen                              events in and out
@@ -27,7 +27,7 @@ import typer
 from typer.core import TyperGroup
 
 from ..errors import SolarWindError
-from . import copy, events, examples, operations, outbox, store, token, top, ui
+from . import copy, dev, events, examples, operations, outbox, store, token, top, ui
 from . import run as service
 from . import serve as server
 from .options import JsonOption
@@ -68,6 +68,7 @@ _GROUPS = {
     "rollout": typer.Typer(no_args_is_help=True, help="Versions of a purpose side by side, and their shares."),
 }
 app.command(rich_help_panel=_RUNS)(service.run)
+app.command(rich_help_panel=_RUNS)(dev.dev)
 app.command(rich_help_panel=_RUNS)(server.serve)
 app.add_typer(token.app, name="token", rich_help_panel=_RUNS)
 app.command(rich_help_panel=_EVENTS)(events.fire)

@@ -26,18 +26,20 @@ _USUAL = "app", "main"
 
 _OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
 
+AppArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="MODULE:ATTRIBUTE",
+        envvar=variable("app"),
+        show_envvar=False,
+        help="Where the SolarWind object is. Without it, what pyproject.toml names, or that of app.py or main.py.",
+        show_default=False,
+    ),
+]
+
 
 def run(
-    target: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="MODULE:ATTRIBUTE",
-            envvar=variable("app"),
-            show_envvar=False,
-            help="Where the SolarWind object is. Without it, what pyproject.toml names, or that of app.py or main.py.",
-            show_default=False,
-        ),
-    ] = None,
+    target: AppArgument = None,
     workers: Annotated[
         int | None,
         option("workers", "In so many processes, on one dispatcher.", min=1, max=MAX_WORKERS, show_default=False),
@@ -57,13 +59,13 @@ def run(
     from .log import log_to_stderr
 
     url = os.environ.pop(WORKER_URL, None) or url
-    service = _arguments(target, until_settled, grace, json)
+    service = arguments_of(target, until_settled, grace, json)
     if workers is None and reload:
         from .workers import reload as run_anew
 
         log_to_stderr(json)
         raise typer.Exit(run_anew(service, url))
-    wind = found_here() if target is None else load(target)
+    wind = find(target)
     if url:
         from .reach import way_out
 
@@ -88,7 +90,7 @@ def _run(wind: SolarWind, until_settled: bool, json: bool, where: str) -> None:
     run_loop(serve(wind, until_settled, started=lambda: tell("READY=1"), final=True))
 
 
-def _arguments(target: str | None, until_settled: bool, grace: float | None, json: bool) -> list[str]:
+def arguments_of(target: str | None, until_settled: bool, grace: float | None, json: bool) -> list[str]:
     """Return the same command for a child, without `--workers` and `--reload`, and without `--url`, which it gets by a
     variable."""
     arguments = ["run"] if target is None else ["run", target]
@@ -102,6 +104,11 @@ def _arguments(target: str | None, until_settled: bool, grace: float | None, jso
 
 
 # --- finding it ---------------------------------------------------------------------------------------------
+
+
+def find(target: str | None) -> SolarWind:
+    """Return the SolarWind object at `module:attribute`, or else that of the current folder. Raise `BadArgument`."""
+    return found_here() if target is None else load(target)
 
 
 def load(target: str) -> SolarWind:

@@ -156,8 +156,17 @@ def _how(code: int) -> str:
 class Supervisor:
     """Keeps workers, and their dispatcher if it was started here, until a signal comes or all are done."""
 
-    def __init__(self, workers: Sequence[Child], dispatcher: Child | None = None, *, reloads: bool = False) -> None:
+    def __init__(
+        self,
+        workers: Sequence[Child],
+        dispatcher: Child | None = None,
+        *,
+        reloads: bool = False,
+        served: Callable[[], None] | None = None,
+    ) -> None:
+        """`served` is called once the dispatcher is ready for the first time."""
         self._workers = workers
+        self._served = served
         self._dispatcher = dispatcher
         self._reloads = reloads
         self._over = False
@@ -179,6 +188,8 @@ class Supervisor:
                 self._tasks[child] = self._background.begin(self._keep(child), f"the look after {child.name}")
                 if child is self._dispatcher or child is self._workers[0]:
                     await self._begun(child)
+                if child is self._dispatcher and child.ready.is_set() and self._served is not None:
+                    self._served()
         if not self._over:
             tell("READY=1")
         workers = [task for child, task in self._tasks.items() if child is not self._dispatcher]

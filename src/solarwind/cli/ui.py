@@ -52,7 +52,7 @@ def ui(
         operate(url, _connect)
         address = f"http{url[len('ws') :].rstrip('/')}/console/"
         _check_console(address)
-        _say(address, os.environ.get(variable("token"), ""), json)
+        say_address(address, os.environ.get(variable("token"), ""), json)
         return
     log_to_stderr(json)
     with ExitStack() as files:
@@ -77,7 +77,7 @@ class _Ui(Service):
         return reach(self._given["engine"], create=False).engine
 
     def say(self, port: int) -> None:
-        _say(f"http://127.0.0.1:{port}/console/", self._token, self._given["json"])
+        say_address(f"http://127.0.0.1:{port}/console/", self._token, self._given["json"])
 
 
 async def _connect(wind: SolarWind) -> None:
@@ -102,7 +102,8 @@ def _check_console(address: str) -> None:
         raise Unavailable(f"expected a console at {shown}, got no answer ({error}): try again") from None
 
 
-def _say(address: str, token: str, json: bool) -> None:
+def say_address(address: str, token: str, json: bool) -> None:
+    """Print where a console is, with the token for it if there is one."""
     from . import show
 
     address += f"#token={quote(token, safe='')}" if token else ""

@@ -1,4 +1,4 @@
-"""`run --workers` and `run --reload`: the same service in processes of their own, on a shared dispatcher.
+"""`run --workers`, `run --reload` and `dev`: the same service in processes of their own, on a shared dispatcher.
 
 That dispatcher is a `solarwind serve` on a loopback port for them alone. Other programs on the machine have no token
 for it: workers have theirs in their environment, which only their user can read, and the dispatcher has its hash. The
@@ -11,11 +11,12 @@ import asyncio
 import os
 import socket
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING
 
-from ..errors import BadArgument
+from ..errors import BadArgument, Unavailable
 from .options import variable
 from .parent import WORKER, WORKER_TOKEN, WORKER_URL
 from .supervisor import Child, Supervisor
@@ -28,26 +29,52 @@ _BACKLOG = 2_048
 
 
 def supervise(
-    wind: SolarWind, service: Sequence[str], url: str | None, *, workers: int, leaves: bool, reloads: bool, json: bool
+    wind: SolarWind,
+    service: Sequence[str],
+    url: str | None,
+    *,
+    workers: int,
+    leaves: bool,
+    reloads: bool,
+    json: bool,
+    port: int = 0,
+    served: Callable[[str, str], None] | None = None,
 ) -> int:
     """Run a service in several processes until a signal comes, or until all have left. Return the exit code.
 
     `wind`, not started, names its dispatcher, or the store on which one is to be started. `service` are the arguments
-    of one process, all but `url`.
+    of one process, all but `url`. A dispatcher that is started listens on `port`; once it does, its HTTP address and
+    the token for it are `served` to who is to use it, too.
     """
     environment = _environment(reloads)
     with ExitStack() as files:
         dispatcher = None
+        say: Callable[[], None] | None = None
         if _is_store(wind):
-            listening = files.enter_context(socket.create_server(("127.0.0.1", 0), backlog=_BACKLOG))
-            tokens, environment[WORKER_TOKEN] = new_token(files, "workers")
+            listening = files.enter_context(_listen(port))
+            tokens, token = new_token(files, "workers" if served is None else "dev")
+            environment[WORKER_TOKEN] = token
             dispatcher = _dispatcher(wind, listening.fileno(), tokens, json)
-            url = f"ws://127.0.0.1:{listening.getsockname()[1]}"
+            at = f"127.0.0.1:{listening.getsockname()[1]}"
+            url = f"ws://{at}"
+            if served is not None:
+                say = partial(served, f"http://{at}", token)
         children = [
             Child(f"worker {number}", service, environment | _where(url) | {WORKER: str(number)}, leaves=leaves)
             for number in range(1, workers + 1)
         ]
-        return asyncio.run(Supervisor(children, dispatcher, reloads=reloads).run())
+        return asyncio.run(Supervisor(children, dispatcher, reloads=reloads, served=say).run())
+
+
+def _listen(port: int) -> socket.socket:
+    try:
+        return socket.create_server(("127.0.0.1", port), backlog=_BACKLOG)
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise Unavailable(
+            f"expected to listen on 127.0.0.1 port {port}, which cannot be ({reason}): name another with --port, or 0 "
+            "for any that is free"
+        ) from None
 
 
 def reload(service: Sequence[str], url: str | None) -> int:

@@ -1,0 +1,44 @@
+"""`dev`: an app while somebody works on it, with a dispatcher and the console."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+from urllib.parse import quote
+
+import typer
+
+from .options import JsonOption, option
+from .run import AppArgument, arguments_of, find
+from .serve import MAX_PORT, needs_server
+
+
+def dev(
+    target: AppArgument = None,
+    data: Annotated[str, option("data", "The store, for development alone.", metavar="FILE")] = "solarwind-dev.db",
+    port: Annotated[
+        int, option("port", "Where it listens on loopback. With 0, any that is free.", min=0, max=MAX_PORT, metavar="N")
+    ] = 7400,
+    json: JsonOption = False,
+) -> None:
+    """Run an app while you work on it, until SIGTERM or SIGINT.
+
+    It has a dispatcher on a file of its own, whatever the app states. It starts anew when a .py file below this folder
+    changes. The address that is printed is that of the console.
+    """
+    from .log import log_to_stderr
+    from .ui import say_address
+    from .workers import supervise
+
+    needs_server()
+    wind = find(target)
+    wind.use(f"sqlite:///{quote(os.path.abspath(data))}", None)
+    log_to_stderr(json)
+
+    def served(http: str, token: str) -> None:
+        say_address(f"{http}/console/", token, json)
+
+    service = arguments_of(target, until_settled=False, grace=None, json=json)
+    raise typer.Exit(
+        supervise(wind, service, None, workers=1, leaves=False, reloads=True, json=json, port=port, served=served)
+    )
