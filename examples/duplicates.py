@@ -18,6 +18,7 @@ import argparse
 import asyncio
 import hashlib
 import os
+import shlex
 import sqlite3
 import stat
 import sys
@@ -214,13 +215,16 @@ async def run(folder: Path, store: Path) -> None:
     seen = sqlite3.connect(store / f"{name}-seen.db", check_same_thread=False)
     seen.execute("CREATE TABLE IF NOT EXISTS seen (path TEXT PRIMARY KEY, hash TEXT, size INTEGER)")
     seen.execute("CREATE INDEX IF NOT EXISTS by_hash ON seen (hash)")
-    wind = SolarWind(f"sqlite:///{store / f'{name}.db'}", grace=5)
+    url = f"sqlite:///{store / f'{name}.db'}"
+    wind = SolarWind(url, grace=5)
     build(wind, seen, folder)
     try:
         async with wind:
             await watch(wind, await find(wind, folder, store))
             unread = (await wind.statistics()).purposes["file.found", "Hash the file"].dead
         show(seen, folder, unread)
+        command = shlex.join([sys.executable, "-m", "solarwind", "ui", "--url", url])
+        err.print(f"To see in the console what it did: {plain(command)}", soft_wrap=True)
     finally:
         seen.close()
 

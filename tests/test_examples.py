@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -40,6 +41,14 @@ def test_duplicates_are_found_and_the_second_run_has_nothing_to_do(tmp_path: Pat
     second = find(folder)
     assert "1 group of duplicates wastes 232 bytes." in second.stdout
     assert "  =  " not in second.stderr, "what was settled is not handled again"
+    command = second.stderr.splitlines()[-1].removeprefix("To see in the console what it did: ")
+    with subprocess.Popen(shlex.split(command), stdout=subprocess.PIPE, text=True) as console:
+        try:
+            assert console.stdout is not None
+            assert "/console/#token=" in console.stdout.readline()
+        finally:
+            console.terminate()
+    assert console.returncode == 0
 
 
 @pytest.mark.long
