@@ -417,7 +417,7 @@ class Outcome(msgspec.Struct, frozen=True):
 
     - "pending" at this `place`, from 1 on, to go to the `version`; for a fan-out, in an instance's buffer
     - "in hand" of the instance of that `version` in that `process` on that `machine`, `since` then
-    - "waiting" for a retry `until` then
+    - "waiting" `until` then, for a retry, or without an attempt for the purpose's delay
     - "settled" by that instance: handed out at `since`, and `ended` then
     - "dead": a dead letter since `ended`, of that `error`
     - "expired": it had expired when it would have been handed out, and was not, `ended` then

@@ -26,10 +26,12 @@ PAGES = {
     "/purposes": ("Purposes", "Encode video to MP4"),
     "/purposes/video.uploaded/Make%20thumbnail": ("Make thumbnail", "half within"),
     "/purposes/video.published/Live%20page": ("Live page", "fanout"),
+    "/purposes/order.placed/Ask%20how%20it%20was": ("Ask how it was", "1 waiting for its delay"),
     "/purposes/nowhere/nothing": ("nothing", "There is no such purpose"),
     "/dead": ("Dead letters", "Make thumbnail"),
     "/dead/video.uploaded/Make%20thumbnail": ("Dead letters of Make thumbnail", "no frames in video"),
     "/events/video.uploaded/first": ("first", "Encode video to MP4"),
+    "/events/order.placed/placed": ("placed", "until in 6 d"),
     "/events/shapes/binary": ("binary", "600 B"),
     "/events/shapes/many": ("many", "10,000 fields"),
     "/trace/first": ("Trace of first", "video.published"),
@@ -94,3 +96,43 @@ async def test_pages_fit_a_phone(browsing: Browsing, world: World) -> None:
 @on_page
 async def test_each_page_fits_a_phone(browsing: Browsing, world: World) -> None:
     await walk(browsing, world, PAGES, viewport={"width": 360, "height": 740})
+
+
+@on_page
+async def test_an_event_that_waits_for_a_delay_has_not_failed(browsing: Browsing, world: World) -> None:
+    async with browsing.page(world.console, world.admin) as page:
+        await go(page, "/events/order.placed/placed")
+        steps = page.get_by_role("list", name="Steps for Ask how it was").locator("li strong")
+        await expect(steps).to_have_text(["accepted", "waiting"])
+        await go(page, "/purposes/order.placed/Ask%20how%20it%20was")
+        standing = page.locator("dl.facts").first
+        await expect(standing).to_contain_text("Its delay7 d")
+        await expect(standing).to_contain_text(re.compile("Wait for the delay1, the first is handed out in 6 d"))
+
+
+@on_page
+async def test_a_long_topic_leaves_room_for_the_other_columns(browsing: Browsing, world: World) -> None:
+    async with browsing.page(world.console, world.admin) as page:
+        for address, last in (("/purposes", "Dead"), ("/instances", "State")):
+            await go(page, address)
+            heading = page.get_by_role("columnheader", name=last, exact=True)
+            await expect(page.locator("main")).to_contain_text(LONG_TOPIC)
+            box = await heading.bounding_box()
+            assert box is not None
+            assert box["x"] + box["width"] <= 1280, address
+
+
+@on_page
+async def test_on_a_phone_rows_have_no_empty_or_cut_cells_and_the_page_is_named(
+    browsing: Browsing, world: World
+) -> None:
+    how = {"viewport": {"width": 360, "height": 740}}
+    wrong = """() => [...document.querySelectorAll("td")].filter((each) => each.offsetParent && (
+        each.innerText.trim() === "" || each.scrollWidth > each.clientWidth + 1)).map((each) => each.outerHTML)"""
+    async with browsing.page(world.console, world.admin, **how) as page:
+        for address, text in (("/instances", "world.py"), ("/system", "token create"), ("/topics/shapes", "binary")):
+            await go(page, address)
+            await expect(page.locator("main td").filter(has_text=text).first).to_be_visible()
+            assert await page.evaluate(wrong) == [], address
+            here = page.locator("header.top [aria-current]")
+            await expect(here).to_be_in_viewport(ratio=0.9)

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import httpx
 import pytest
-from playwright.async_api import Locator, Page, expect
+from playwright.async_api import Locator, Page, Route, expect
 
 from .browsing import Browsing, World, go, on_page
 
@@ -99,6 +99,29 @@ async def test_a_replay_of_nothing_is_refused_and_says_why(browsing: Browsing, w
         await dialog.get_by_label("From").fill("yesterday")
         await expect(dialog.locator(".touches")).to_contain_text("expected")
         await expect(dialog.locator("button[type=submit]")).to_be_disabled()
+
+
+@on_page
+async def test_nothing_is_confirmed_before_its_number_is_said(browsing: Browsing, world: World) -> None:
+    async with browsing.page(world.console, world.admin) as page, world.http() as http:
+        await dead(http, "verbs.counted", 2)
+        await go(page, "/purposes/verbs.counted/Wait")
+        dialog = await opened(page, "Replay")
+        touches, button = dialog.locator(".touches"), dialog.locator("button[type=submit]")
+        await expect(touches).to_have_text("2 events will pend again.")
+        asked = asyncio.Event()
+
+        async def hold(request: Route) -> None:
+            await asked.wait()
+            await request.continue_()
+
+        await page.route("**/replay*", hold)
+        await dialog.get_by_label("From").fill("2h")
+        await expect(touches).to_have_text("Counting …")
+        await expect(button).to_be_disabled()
+        asked.set()
+        await expect(touches).to_have_text("2 events will pend again.")
+        await expect(button).to_be_enabled()
 
 
 @on_page

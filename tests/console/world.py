@@ -51,6 +51,10 @@ def declare(wind: SolarWind) -> None:
     async def publish(event: Event) -> None:
         wind.fire("video.published", event.payload)
 
+    @wind.on("order.placed", purpose="Ask how it was", delay="7d")
+    async def ask(event: Event) -> None:
+        pass
+
     @wind.on("video.published", purpose="Live page", exchange="fanout")
     async def show(event: Event) -> None:
         pass
@@ -94,6 +98,7 @@ async def prepare(wind: SolarWind, friendly: bool) -> None:
     if not friendly:
         await wind.fire(LONG_TOPIC, {"K" * 200: "V" * 500}, key="k" * 200, id="i" * 200)
     await wind.fire("waiting.room", {"number": 1}, id="waits")
+    await wind.fire("order.placed", {"number": 1}, id="placed")
     await wind.fire("reminder.due", "call", id="later-1", after=3_600)
     await wind.fire("reminder.due", "write", id="later-2", after=7_200)
     await wind.fire("video.uploaded", {"name": "first.mov", "number": 1}, id="first", key="ann")

@@ -88,6 +88,7 @@ function Header({ own }) {
   const { parts } = route.value;
   const dead = [...facts.purposes.value.values()].reduce((sum, each) => sum + (each.dead ?? 0), 0);
   const badges = { "": facts.attention.value.size, dead };
+  useEffect(showPlace, [parts[0], badges[""] > 0, dead > 0]);
   return html`<header class="top">
     <a class="name" href=${to([])}><img src="icon.svg" alt="" width="22" height="22" /> Solar Wind</a>
     <nav aria-label="Pages">${PLACES.map(([letter, place, name]) => {
@@ -103,6 +104,14 @@ function Header({ own }) {
       ${token() && html`<button type="button" class="small" onClick=${() => signOut()} title=${`Signed in as ${own.name}`}>Sign out</button>`}
     </div>
   </header>`;
+}
+
+// On a phone the pages are a line that is scrolled.
+function showPlace() {
+  const here = document.querySelector("header.top [aria-current]");
+  if (!here) return;
+  const [own, all] = [here, here.parentNode].map((each) => each.getBoundingClientRect());
+  here.parentNode.scrollLeft += own.left + own.width / 2 - all.left - all.width / 2;
 }
 
 function Live() {

@@ -7,6 +7,7 @@ it (`core/facts.py`). A question reads the notes of the events that it is about,
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -107,14 +108,23 @@ def _standing(purpose: Purpose, stored: Stored, position: int, end: int) -> Outc
             if position in track.retrying:
                 until = time_of(state.due[position])
                 return Outcome(purpose.name, "waiting", version, attempts=tried, until=until)
-            delay = track.delay
-            if delay is not None and position >= delay.to and stored.accepted:
-                until = time_of(waits_since(stored) + delay.delay_ns)
+            if (until := _waits_until(track, stored, position)) is not None:
                 return Outcome(purpose.name, "waiting", version, attempts=tried, until=until)
             return Outcome(purpose.name, "pending", version, attempts=tried, place=track.place(position))
         if state.copied_from is not None and position >= state.copied_from and track.own_positions(stored):
+            if (until := _waits_until(track, stored, position)) is not None:
+                return Outcome(purpose.name, "waiting", track.statement.version, until=until)
             return Outcome(purpose.name, "copied")
     return Outcome(purpose.name, "settled")
+
+
+def _waits_until(track: Track, stored: Stored, position: int) -> datetime | None:
+    """Return when an event has waited for the purpose's delay; None where it has, as far as that is known."""
+    delay = track.delay
+    if delay is None or not stored.accepted:
+        return None
+    waits = position >= (delay.to if track.state.copied_from is None else delay.copied)
+    return time_of(waits_since(stored) + delay.delay_ns) if waits else None
 
 
 def _in_hand(purpose: Purpose, instance: Instance, position: int) -> Outcome | None:

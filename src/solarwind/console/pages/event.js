@@ -79,7 +79,7 @@ function Outcome({ topic, id, of }) {
       <span class="spacer"></span>
       ${letter && html`<${Verb} name="redrive" of=${{ topic, purpose: of.purpose, ids: [id] }} small label="Again" /> <${Verb} name="discard" of=${{ topic, purpose: of.purpose, ids: [id] }} small />`}
     </div>
-    <ol class="steps" aria-label=${`Steps for ${of.purpose}`}>${steps.map(([name, detail], at) => html`<li class=${at === steps.length - 1 ? "last" : ""}><strong>${name}</strong><span>${detail}</span></li>`)}</ol>
+    <ol class="steps" aria-label=${`Steps for ${of.purpose}`}>${steps.map(([name, detail], at) => html`<li class=${at === steps.length - 1 ? "last" : ""}><strong>${name}</strong>${detail && html`<span>${detail}</span>`}</li>`)}</ol>
     ${of.error && html`<p class="error" dir="auto">${of.error}</p>`}`;
 }
 
@@ -97,7 +97,7 @@ function stepsOf(of) {
     case "in hand":
       return [["accepted", ""], ...handed];
     case "waiting":
-      return [["accepted", ""], ...handed, ["failed", plural(of.attempts, "attempt")], ["waiting", html`until <${Time} at=${of.until} />`]];
+      return [["accepted", ""], ...handed, ...(of.attempts > 0 ? [["failed", plural(of.attempts, "attempt")]] : []), ["waiting", html`until <${Time} at=${of.until} />`]];
     case "copied":
       return [["accepted", ""], ["copied", "to the instances that were up; nothing is kept of it"]];
     default:

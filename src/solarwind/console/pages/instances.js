@@ -10,7 +10,7 @@ import { Time } from "../parts/time.js";
 
 const OF = [
   { name: "purpose", label: "Purpose", value: (each) => each.purpose.toLowerCase(), cell: (each) => html`<a href=${pages.purpose(each.topic, each.purpose)} dir="auto" class="wrap">${each.purpose}</a>` },
-  { name: "topic", label: "Topic", value: (each) => each.topic },
+  { name: "topic", label: "Topic", value: (each) => each.topic, cell: (each) => html`<a href=${pages.topic(each.topic)} class="wrap">${each.topic}</a>` },
 ];
 const OWN = [
   { name: "machine", label: "Machine and process", wide: true, value: (each) => `${each.machine} ${each.process}`, cell: (each) => html`<span dir="auto" class="wrap">${each.machine} <span class="quiet">${each.process}</span></span>` },

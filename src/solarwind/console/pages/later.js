@@ -26,7 +26,7 @@ function Schedules() {
   const after = () => (done.value += 1);
   const columns = [
     { name: "name", label: "Schedule", value: (each) => each.name, cell: (each) => html`<span dir="auto" class="wrap">${each.name}</span>` },
-    { name: "topic", label: "Fires on", value: (each) => each.topic, cell: (each) => html`<a href=${pages.topic(each.topic)}>${each.topic}</a>` },
+    { name: "topic", label: "Fires on", value: (each) => each.topic, cell: (each) => html`<a href=${pages.topic(each.topic)} class="wrap">${each.topic}</a>` },
     { name: "words", label: "When", value: (each) => each.words, cell: (each) => html`<span title=${`${each.every}, ${each.zone}`}>${each.words}</span>` },
     { name: "state", label: "State", value: (each) => each.state, cell: (each) => html`<${State} name=${each.state} />` },
     { name: "next", label: "Next", value: (each) => each.next[0] ?? null, cell: (each) => html`<${Time} at=${each.next[0]} none="none" />` },
@@ -50,8 +50,8 @@ function Delayed() {
   const after = () => (done.value += 1);
   const columns = [
     { name: "due", label: "Due", value: (each) => each.due, cell: (each) => html`<${Time} at=${each.due} />` },
-    { name: "topic", label: "Topic", value: (each) => each.event.type, cell: (each) => html`<a href=${pages.topic(each.event.type)}>${each.event.type}</a>` },
-    { name: "id", label: "Id", value: (each) => each.event.id, cell: (each) => html`<span class="id" dir="auto">${each.event.id}</span>` },
+    { name: "topic", label: "Topic", value: (each) => each.event.type, cell: (each) => html`<a href=${pages.topic(each.event.type)} class="wrap">${each.event.type}</a>` },
+    { name: "id", label: "Id", value: (each) => each.event.id, cell: (each) => html`<span class="id wrap" dir="auto">${each.event.id}</span>` },
     { name: "payload", label: "Payload", cell: (each) => html`<code class="brief" dir="auto">${brief(each.event)}</code>` },
     { name: "verbs", label: "Actions", cell: ({ event }) => html`<${Verb} name="cancel" of=${{ topic: event.type, id: event.id }} small after=${after} />` },
   ];

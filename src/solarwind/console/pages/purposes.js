@@ -32,11 +32,11 @@ function usage() {
 
 const COLUMNS = [
   { name: "purpose", label: "Purpose", value: (each) => each.purpose.toLowerCase(), cell: (each) => html`<a href=${pages.purpose(each.topic, each.purpose)} dir="auto" class="wrap">${each.purpose}</a>` },
-  { name: "topic", label: "Topic", value: (each) => each.topic, cell: (each) => html`<a href=${pages.topic(each.topic)}>${each.topic}</a>` },
+  { name: "topic", label: "Topic", value: (each) => each.topic, cell: (each) => html`<a href=${pages.topic(each.topic)} class="wrap">${each.topic}</a>` },
   { name: "state", label: "State", value: (each) => each.state, cell: (each) => html`<${State} name=${each.state} />` },
   { name: "exchange", label: "Exchange", value: (each) => each.exchange },
   { name: "use", label: "In hand", value: (each) => each.use.in_hand / (each.use.room || 1), cell: (each) => (each.use.room ? html`<${Gauge} value=${each.use.in_hand} of=${each.use.room} label=${`Used room of ${each.purpose}`} />` : html`<span class="quiet">no instance</span>`) },
-  { name: "pending", label: "Pending", number: true, value: (each) => each.pending, cell: (each) => short(each.pending) },
+  { name: "pending", label: "Pending", number: true, value: (each) => each.pending, cell: (each) => html`${short(each.pending)}${each.delayed > 0 && html` <span class="quiet" title="So many of these wait for the delay of the purpose">${short(each.delayed)} delayed</span>`}` },
   { name: "oldest", label: "Oldest", number: true, value: (each) => (each.oldest ? -Date.parse(each.oldest) : null), cell: (each) => html`<${Time} at=${each.oldest} />` },
   { name: "settled", label: "Settled", number: true, value: (each) => each.rates.settled, cell: (each) => html`<${Spark} values=${courseOf("purposes", `${each.topic}/${each.purpose}`)} label=${COURSE} /> ${rate(each.rates.settled)}` },
   { name: "retried", label: "Retried", number: true, value: (each) => each.rates.retried, cell: (each) => rate(each.rates.retried) },
@@ -90,7 +90,9 @@ function Standing({ topic, purpose, stands, instances }) {
     ["Versions", html`<a href=${pages.rollout(topic, purpose)}>${versions}</a>`],
     ["In hand", instances.length ? html`<${Gauge} value=${sum("in_hand")} of=${sum("room")} label="Used room of its instances" />` : "no instance"],
     ["Pending", count(stands.pending)],
-    ["Oldest", html`<${Time} at=${stands.oldest} none="nothing is left" />`],
+    stands.delay > 0 && ["Its delay", seconds(stands.delay)],
+    stands.delayed > 0 && ["Wait for the delay", html`${count(stands.delayed)}${stands.delayed_until && html`, the first is handed out <${Time} at=${stands.delayed_until} />`}`],
+    ["Oldest", html`<${Time} at=${stands.oldest} none=${stands.pending ? "not known" : "nothing is left"} />`],
     ["Settled", html`${count(stands.settled)} <span class="quiet">${rate(stands.rates?.settled)}</span>`],
     ["Retried", html`${count(stands.retried)} <span class="quiet">${rate(stands.rates?.retried)}</span>`],
     ["Dead letters", stands.dead ? html`<a class="bad" href=${pages.dead(topic, purpose)}>${count(stands.dead)}</a>` : "0"],
@@ -109,8 +111,9 @@ function Course({ topic, stands }) {
     ["trimmed", trimmed, "of the topic's history is trimmed"],
     ["settled", Math.max(0, of.kept - stands.pending - stands.in_flight), "kept, and not pending here"],
     ["hand", stands.in_flight, "in hand"],
-    ["pending", stands.pending, "pending"],
-  ];
+    ["pending", stands.pending - stands.delayed, "pending"],
+    stands.delay > 0 && ["delayed", stands.delayed, "waiting for its delay"],
+  ].filter(Boolean);
   const total = parts.reduce((sum, [, number]) => sum + number, 0) || 1;
   return html`<div class="course" role="img" aria-label=${parts.map(([, number, text]) => `${number} ${text}`).join(", ")}>
       ${parts.map(([name, number]) => number > 0 && html`<span class=${name} style=${{ flexGrow: Math.max(number / total, 0.01) }}></span>`)}

@@ -26,7 +26,7 @@ export function Rollouts() {
   const several = purposes().filter((each) => each.versions.length > 1);
   const columns = [
     { name: "purpose", label: "Purpose", value: (each) => each.purpose.toLowerCase(), cell: (each) => html`<a href=${pages.rollout(each.topic, each.purpose)} dir="auto" class="wrap">${each.purpose}</a>` },
-    { name: "topic", label: "Topic", value: (each) => each.topic },
+    { name: "topic", label: "Topic", value: (each) => each.topic, cell: (each) => html`<a href=${pages.topic(each.topic)} class="wrap">${each.topic}</a>` },
     { name: "versions", label: "Versions", number: false, value: (each) => each.versions.length, cell: (each) => each.versions.map((version, at) => html`<span class="version">v${version} <${State} name=${each.version_states[at]} /></span> `) },
   ];
   return html`<${Page} title="Rollouts">
@@ -45,10 +45,12 @@ export function RolloutPage({ names: [topic, purpose] }) {
   if (!answer) return html`<${Page} title=${`Versions of ${purpose}`} trail=${trail}>${error ? html`<${Failure} error=${error} />` : html`<${Loading} />`}</${Page}>`;
   const after = () => (done.value += 1);
   const of = { topic, purpose, current: answer.current };
+  const delays = answer.versions.some((each) => Number(each.delay) > 0);
   const columns = [
     { name: "version", label: "Version", value: (each) => each.version, cell: (each) => html`<strong>v${each.version}</strong>` },
     { name: "state", label: "State", value: (each) => each.state, cell: (each) => html`<${State} name=${each.state} />` },
     { name: "share", label: "Share", number: true, value: (each) => Number(each.share), cell: (each) => perCent(Number(each.share)) },
+    delays && { name: "delay", label: "Delay", number: true, value: (each) => Number(each.delay), cell: (each) => seconds(Number(each.delay)) },
     { name: "instances", label: "Instances", number: true, value: (each) => each.instances },
     { name: "pending", label: "Pending", number: true, value: (each) => each.pending, cell: (each) => count(each.pending) },
     { name: "in_flight", label: "In flight", number: true, value: (each) => each.in_flight },
@@ -57,10 +59,10 @@ export function RolloutPage({ names: [topic, purpose] }) {
     { name: "mean", label: "Mean", number: true, value: (each) => each.mean_s, cell: (each) => (each.mean_s === null ? "–" : seconds(Number(each.mean_s))) },
     { name: "p95", label: "95 % within", number: true, value: (each) => each.p95_s, cell: (each) => (each.p95_s === null ? "–" : seconds(Number(each.p95_s))) },
     { name: "compared", label: "Differed", number: true, value: (each) => each.differed, cell: (each) => (each.compared ? `${count(each.differed)} of ${count(each.compared)}` : "–") },
-    { name: "verbs", label: "Actions", cell: ({ version }) => version !== answer.current && html`<span class="buttons">
-        <${Verb} name="share" of=${{ topic, purpose, version }} small after=${after} /> <${Verb} name="shadow" of=${{ topic, purpose, version }} small after=${after} />
+    { name: "verbs", label: "Actions", cell: ({ version, state }) => version !== answer.current && html`<span class="buttons">
+        <${Verb} name="share" of=${{ topic, purpose, version }} small after=${after} /> ${state !== "shadow" && html`<${Verb} name="shadow" of=${{ topic, purpose, version }} small after=${after} />`}
         <${Verb} name="promote" of=${{ ...of, version }} small after=${after} /></span>` },
-  ];
+  ].filter(Boolean);
   const shadows = answer.versions.some((each) => each.compared > 0);
   return html`<${Page} title=${`Versions of ${purpose}`} trail=${trail} actions=${html`<${Verb} name="rollback" of=${of} after=${after} disabled=${answer.versions.length < 2 && "There is one version only."} />`}>
     ${error && html`<${Failure} error=${error} />`}

@@ -47,7 +47,7 @@ function Audit() {
     { name: "time", label: "When", value: (each) => each.time, cell: (each) => html`<${Time} at=${each.time} />` },
     { name: "by", label: "Who", value: (each) => each.by, cell: (each) => html`<span dir="auto" class="wrap">${each.by}</span>` },
     { name: "verb", label: "What", value: (each) => each.verb },
-    { name: "of", label: "Of", value: (each) => `${each.topic} ${each.purpose}`, cell: ({ topic, purpose }) => (purpose ? html`<a href=${pages.purpose(topic, purpose)} dir="auto" class="wrap">${purpose}</a> <span class="quiet">${topic}</span>` : topic ? html`<a href=${pages.topic(topic)}>${topic}</a>` : "") },
+    { name: "of", label: "Of", value: (each) => `${each.topic} ${each.purpose}`, cell: ({ topic, purpose }) => (purpose ? html`<a href=${pages.purpose(topic, purpose)} dir="auto" class="wrap">${purpose}</a> <span class="quiet wrap">${topic}</span>` : topic ? html`<a href=${pages.topic(topic)} class="wrap">${topic}</a>` : "") },
     { name: "arguments", label: "With", cell: (each) => html`<code class="brief" dir="auto">${each.arguments}</code>` },
     { name: "events", label: "Events", number: true, value: (each) => each.events ?? null, cell: (each) => (each.events === undefined ? "" : count(each.events)) },
   ];

@@ -19,7 +19,7 @@ export function TopicPage({ names: [topic] }) {
   if (!stands) return html`<${Page} title=${topic} trail=${trail} actions=${html`<${Verb} name="fire" of=${{ topic }} />`}><${Empty}>There is no such topic. It is made by the first event that is fired on it.</${Empty}></${Page}>`;
   const own = purposes().filter((each) => each.topic === topic);
   const view = route.value.query.view ?? (route.value.query.key || route.value.query.since ? "history" : "newest");
-  const verbs = html`<${Verb} name="fire" of=${{ topic }} /> <${Verb} name="keep" of=${{ topic, kept_for: stands.keep ?? 0, keep_bytes: stands.keep_bytes ?? "" }} />`;
+  const verbs = html`<${Verb} name="fire" of=${{ topic }} /> <${Verb} name="keep" of=${{ topic, kept_for: stands.keep, keep_bytes: stands.keep_bytes ?? "" }} disabled=${stands.keep === undefined && "How much it keeps is not known yet."} />`;
   return html`<${Page} title=${topic} trail=${trail} actions=${verbs}>
     <${Facts} of=${[
       ["Fired", html`${count(stands.fired)} <span class="quiet">${rate(stands.fired_per_s)}</span>`],

@@ -112,7 +112,7 @@ function Timeline({ nodes, from, until }) {
       ...outcomes.filter((each) => each.state !== "not for it").map((each) => html`<div class="row" key=${`${event.id} ${each.purpose}`}>
         <span class="indent" dir="auto">${each.purpose} <${State} name=${each.state} /></span>
         <div class="lane">
-          <span class="pended" style=${bar(event.time, each.since ?? each.ended)} title="pended"></span>
+          ${each.state !== "copied" && html`<span class="pended" style=${bar(event.time, each.since ?? each.ended)} title="pended"></span>`}
           ${each.since && html`<span class=${`ran ${each.state === "dead" ? "bad" : ""}`} style=${bar(each.since, each.ended)} title=${`${each.state}, ${plural(each.attempts, "attempt")}`}></span>`}
         </div>
       </div>`),

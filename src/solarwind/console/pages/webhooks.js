@@ -10,7 +10,7 @@ import { Verb } from "../parts/verb.js";
 const COLUMNS = [
   { name: "name", label: "Webhook", value: (each) => each.name, cell: (each) => html`<span class="wrap">${each.name}</span>` },
   { name: "purpose", label: "Purpose", value: (each) => each.purpose.toLowerCase(), cell: (each) => html`<a href=${pages.purpose(each.topic, each.purpose)} dir="auto" class="wrap">${each.purpose}</a>` },
-  { name: "topic", label: "Topic", value: (each) => each.topic },
+  { name: "topic", label: "Topic", value: (each) => each.topic, cell: (each) => html`<a href=${pages.topic(each.topic)} class="wrap">${each.topic}</a>` },
   { name: "host", label: "Target", value: (each) => each.host, cell: (each) => html`<span class="wrap" dir="auto">${each.host}</span>` },
   { name: "state", label: "State", value: (each) => each.state, cell: (each) => html`<${State} name=${each.state} />` },
   { name: "exchange", label: "Exchange", value: (each) => `${each.exchange} v${each.version}` },

@@ -29,18 +29,20 @@ function Confirm({ name, of, close, after }) {
   const verb = VERBS[name];
   const asked = (verb.fields ?? []).filter((field) => !(field.name in of) || field.always);
   const given = useSignal({ ...Object.fromEntries(asked.map((field) => [field.name, initial(field, of)])), ...of });
-  const touches = useSignal({ text: "", none: false });
+  const touches = useSignal({ text: "", none: false, of: "" });
   const work = useSignal({ busy: false, error: "", progress: "" });
   const { version, ...touched } = verb.arguments ? verb.arguments(given.value) : given.value; // whichever version it goes to
+  const asks = JSON.stringify(touched);
+  const counting = verb.touches && touches.value.of !== asks; // nothing is done before its number is said
   useEffect(() => {
     if (!verb.touches) return undefined;
     let over = false;
     const preview = async () => {
       try {
         const found = await verb.touches(touched);
-        if (!over) touches.value = found;
+        if (!over) touches.value = { ...found, of: asks };
       } catch (error) {
-        if (!over) touches.value = { text: error.message, none: true };
+        if (!over) touches.value = { text: error.message, none: true, of: asks };
       }
     };
     const timer = setTimeout(preview, touches.value.text ? PREVIEW_MS : 0);
@@ -48,7 +50,7 @@ function Confirm({ name, of, close, after }) {
       over = true;
       clearTimeout(timer);
     };
-  }, [JSON.stringify(touched)]);
+  }, [asks]);
 
   const submit = async (event) => {
     event.preventDefault();
@@ -68,11 +70,11 @@ function Confirm({ name, of, close, after }) {
     <form class="verb" onSubmit=${submit}>
       <p>${verb.says(given.value)}</p>
       ${asked.map((field) => html`<${Field} field=${field} given=${given} />`)}
-      ${verb.touches && html`<p class="touches" role="status">${touches.value.text || "Counting …"}</p>`}
+      ${verb.touches && html`<p class="touches" role="status">${counting ? "Counting …" : touches.value.text}</p>`}
       ${work.value.progress && html`<p role="status">${work.value.progress}</p>`}
       ${work.value.error && html`<p class="failure" role="alert">${work.value.error}</p>`}
       <p class="buttons">
-        <button type="submit" class=${verb.danger ? "danger strong" : "strong"} disabled=${work.value.busy || touches.value.none}>${work.value.busy ? "Working …" : verb.label}</button>
+        <button type="submit" class=${verb.danger ? "danger strong" : "strong"} disabled=${work.value.busy || counting || touches.value.none}>${work.value.busy ? "Working …" : verb.label}</button>
         <button type="button" onClick=${close}>Cancel</button>
       </p>
       <${Commands} name=${name} given=${given.value} />

@@ -71,7 +71,7 @@ export const VERBS = {
     title: ({ topic }) => `How much ${topic} keeps`,
     says: ({ topic }) => `How much of its history ${topic} keeps. What is older is trimmed, once no purpose needs it.`,
     fields: [
-      { name: "keep", label: "Seconds", type: "number", min: 0, required: true, always: true, value: ({ kept_for }) => kept_for },
+      { name: "keep", label: "Seconds", type: "number", min: 0, step: "any", required: true, always: true, value: ({ kept_for }) => kept_for },
       { name: "keep_bytes", label: "Bytes at most", type: "number", min: 0, placeholder: "no bound", always: true },
     ],
     arguments: ({ topic, keep, keep_bytes }) => ({ topic, keep: Number(keep), keep_bytes: keep_bytes ? Number(keep_bytes) : null }),

@@ -291,6 +291,24 @@ class DelayRules:
             await wind.settled(60)
 
     @on_loop
+    async def test_an_event_that_a_fan_out_is_to_copy_waits_until_then(self, place: Place) -> None:
+        clock = place.clock()
+        wind = place.open()
+        wind.topic("T", keep=3_600)
+        seen = noting(wind, exchange="fanout", delay=60)
+        async with wind:
+            id = await wind.fire("T", 1)
+            await waiting(wind, 1)
+            (outcome,) = (await wind.event("T", id)).outcomes
+            assert (outcome.state, outcome.version) == ("waiting", 1)
+            assert outcome.until == (await counts_of(wind)).delayed_until
+            await clock.advance(61)
+            await until(lambda: seen == [1])
+            await waiting(wind, 0)
+            (outcome,) = (await wind.event("T", id)).outcomes
+            assert (outcome.state, outcome.until) == ("copied", None)
+
+    @on_loop
     async def test_a_fan_out_without_instances_drops_what_has_waited_and_holds_no_history(self, place: Place) -> None:
         clock = place.clock()
         wind = place.open()
