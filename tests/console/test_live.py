@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 from playwright.async_api import expect
 
 from ports import Port
-from solarwind import SolarWind
+from solarwind import Event, Retry, SolarWind
 from solarwind.server import Server
 from solarwind.server.listener import Listener
 
@@ -83,6 +84,37 @@ async def test_a_server_that_restarts_is_waited_for(browsing: Browsing, tmp_path
         await wind.fire("T", 2)
         await expect(fired).to_contain_text("2 ")
         await expect(page.locator(".live")).to_have_count(0)
+    await stop(wind, *served)
+    port.close()
+
+
+@pytest.mark.parametrize(
+    ("address", "text"), [("/dead", "no room"), ("/topics/T?view=history", "1 event is shown"), ("/later", "No schedule")]
+)
+@on_page
+async def test_what_could_not_be_asked_is_asked_once_the_server_is_back(
+    browsing: Browsing, tmp_path: Path, address: str, text: str
+) -> None:
+    port, url = Port(), f"sqlite:///{tmp_path}/wind.db"
+    wind: Any = SolarWind(url)
+
+    @wind.on("T", purpose="Wait", retry=Retry(attempts=1))  # type: ignore[untyped-decorator]
+    async def fail(event: Event) -> None:
+        raise RuntimeError("no room")
+
+    served = await serve(wind, port.number)
+    await wind.fire("T", 1)
+    await wind.settled(300)
+    async with browsing.page(f"http://127.0.0.1:{port.number}/console/", errors=AWAY) as page:
+        await expect(page.locator("main")).to_contain_text("dead letters")
+        await stop(wind, *served)
+        await expect(page.locator(".live.away")).to_contain_text("Not live")
+        await go(page, address)
+        await expect(page.locator("main").get_by_role("alert").first).to_contain_text("it is asked again")
+        wind = SolarWind(url)
+        served = await serve(wind, port.number)
+        await expect(page.locator("main")).to_contain_text(text)
+        await expect(page.get_by_role("alert")).to_have_count(0)
     await stop(wind, *served)
     port.close()
 

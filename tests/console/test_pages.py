@@ -31,7 +31,7 @@ PAGES = {
     "/dead": ("Dead letters", "Make thumbnail"),
     "/dead/video.uploaded/Make%20thumbnail": ("Dead letters of Make thumbnail", "no frames in video"),
     "/events/video.uploaded/first": ("first", "Encode video to MP4"),
-    "/events/order.placed/placed": ("placed", "until in 6 d"),
+    "/events/order.placed/placed": ("placed", "to be handed out in 6 d"),
     "/events/shapes/binary": ("binary", "600 B"),
     "/events/shapes/many": ("many", "10,000 fields"),
     "/trace/first": ("Trace of first", "video.published"),

@@ -22,7 +22,8 @@ export async function ask(method, path, body, type = "application/json") {
       body: body === undefined || typeof body === "string" ? body : writeExactly(body),
     });
   } catch {
-    throw new Refused({ status: 0, code: "away", detail: "the server does not answer: it is tried again when it is back" });
+    const then = method === "GET" ? "it is asked again when it is back" : "look whether this was done when it is back";
+    throw new Refused({ status: 0, code: "away", detail: `the server does not answer: ${then}` });
   }
   const text = await answer.text();
   if (answer.ok) return text ? parseExactly(text) : null;

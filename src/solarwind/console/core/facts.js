@@ -10,6 +10,7 @@ const AGAIN_MS = 1_000;
 export const facts = Object.fromEntries(PARTS.map((part) => [part, signal(new Map())]));
 export const known = signal(false); // whether the first snapshot is here
 export const state = signal({ name: "connecting", why: "" }); // connecting, live, away, or paused
+export const returns = signal(0); // how often a server that was away came back
 export const pausedByKey = signal(false);
 const hidden = signal(document.hidden);
 let lastId = "";
@@ -62,7 +63,9 @@ function receive(message) {
     lastId = message.id;
     show();
   }
-  if (state.value.name !== "live" && !staged) state.value = { name: "live", why: "" };
+  if (state.value.name === "live" || staged) return;
+  if (state.value.name === "away") returns.value += 1;
+  state.value = { name: "live", why: "" };
 }
 
 async function watch(abort) {

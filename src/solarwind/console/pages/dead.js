@@ -1,7 +1,7 @@
 // Dead letters, in groups of the same purpose and kind of error: an inbox to redrive or discard from.
 import { html, useEffect, useRef, useSignal } from "../core/ui.js";
 import { now } from "../core/clock.js";
-import { purposes } from "../core/facts.js";
+import { purposes, returns } from "../core/facts.js";
 import { count, plural } from "../core/format.js";
 import { pages, route, setQuery, to } from "../core/router.js";
 import { rights } from "../core/session.js";
@@ -52,7 +52,7 @@ function Groups({ topic, purpose, dead, only }) {
     pagesOf.value = letterPages(topic, purpose);
     more(pagesOf.value, over, []); // what was read before is shown until then
     return () => (over.is = true);
-  }, [turn(read, dead)]);
+  }, [turn(read, dead), returns.value]);
   const { letters, whole, error, reading } = found.value;
   const groups = [...grouped(topic, purpose, letters).values()].sort((a, b) => b.count - a.count);
   const of = { topic, purpose };

@@ -97,7 +97,7 @@ function stepsOf(of) {
     case "in hand":
       return [["accepted", ""], ...handed];
     case "waiting":
-      return [["accepted", ""], ...handed, ...(of.attempts > 0 ? [["failed", plural(of.attempts, "attempt")]] : []), ["waiting", html`until <${Time} at=${of.until} />`]];
+      return [["accepted", ""], ...handed, ...(of.attempts > 0 ? [["failed", plural(of.attempts, "attempt")]] : []), ["waiting", html`to be handed out <${Time} at=${of.until} />`]];
     case "copied":
       return [["accepted", ""], ["copied", "to the instances that were up; nothing is kept of it"]];
     default:

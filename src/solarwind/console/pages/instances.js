@@ -20,7 +20,7 @@ const OWN = [
   { name: "rate", label: "Rate", number: true, value: (each) => each.rate, cell: (each) => rate(each.rate) },
   { name: "settled", label: "Handled", number: true, value: (each) => each.settled, cell: (each) => count(each.settled) },
   { name: "since", label: "Up since", value: (each) => each.since, cell: (each) => html`<${Time} at=${each.since} />` },
-  { name: "heard", label: "Heard", value: (each) => each.heard, cell: (each) => html`<${Time} at=${each.heard} />` },
+  { name: "heard", label: "Heard", value: (each) => each.heard, cell: (each) => html`<${Time} at=${each.heard > each.since ? each.heard : each.since} />` }, // it comes in steps
   { name: "error", label: "Last error", value: (each) => each.error ?? "", cell: (each) => (each.error ? html`<span class="error" dir="auto">${each.error}</span>` : "") },
 ];
 

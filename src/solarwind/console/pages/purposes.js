@@ -36,7 +36,7 @@ const COLUMNS = [
   { name: "state", label: "State", value: (each) => each.state, cell: (each) => html`<${State} name=${each.state} />` },
   { name: "exchange", label: "Exchange", value: (each) => each.exchange },
   { name: "use", label: "In hand", value: (each) => each.use.in_hand / (each.use.room || 1), cell: (each) => (each.use.room ? html`<${Gauge} value=${each.use.in_hand} of=${each.use.room} label=${`Used room of ${each.purpose}`} />` : html`<span class="quiet">no instance</span>`) },
-  { name: "pending", label: "Pending", number: true, value: (each) => each.pending, cell: (each) => html`${short(each.pending)}${each.delayed > 0 && html` <span class="quiet" title="So many of these wait for the delay of the purpose">${short(each.delayed)} delayed</span>`}` },
+  { name: "pending", label: "Pending", number: true, value: (each) => each.pending, cell: (each) => html`${short(each.pending)}${each.delayed > 0 && html` <span class="quiet" title="So many of these wait for the delay of the purpose">(${short(each.delayed)} delayed)</span>`}` },
   { name: "oldest", label: "Oldest", number: true, value: (each) => (each.oldest ? -Date.parse(each.oldest) : null), cell: (each) => html`<${Time} at=${each.oldest} />` },
   { name: "settled", label: "Settled", number: true, value: (each) => each.rates.settled, cell: (each) => html`<${Spark} values=${courseOf("purposes", `${each.topic}/${each.purpose}`)} label=${COURSE} /> ${rate(each.rates.settled)}` },
   { name: "retried", label: "Retried", number: true, value: (each) => each.rates.retried, cell: (each) => rate(each.rates.retried) },
@@ -119,7 +119,7 @@ function Course({ topic, stands }) {
       ${parts.map(([name, number]) => number > 0 && html`<span class=${name} style=${{ flexGrow: Math.max(number / total, 0.01) }}></span>`)}
     </div>
     <ul class="legend">${parts.map(([name, number, text]) => html`<li><span class=${`swatch ${name}`} aria-hidden="true"></span>${count(number)} ${text}</li>`)}</ul>
-    <p class="quiet">${stands.oldest ? html`The floor, its oldest event that is left, is from <${Time} at=${stands.oldest} />; the head is ${count(of.fired)} events long.` : `It has nothing left of the ${count(of.fired)} events that were fired.`}</p>`;
+    <p class="quiet">${stands.oldest ? html`The floor, its oldest event that is left, is from <${Time} at=${stands.oldest} />; the head is ${plural(of.fired, "event")} long.` : `It has nothing left of the ${plural(of.fired, "event")} that ${of.fired === 1 ? "was" : "were"} fired.`}</p>`;
 }
 
 function Times({ topic, purpose }) {

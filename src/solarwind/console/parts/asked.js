@@ -1,4 +1,6 @@
-// A question to the server while a page is shown, asked again when what it depends on has changed.
+// A question to the server while a page is shown, asked again when what it depends on has
+// changed, and when a server that was away is back.
+import { returns } from "../core/facts.js";
 import { useEffect, useSignal } from "../core/ui.js";
 
 // Return a signal of {answer, error, asking}. The last answer stays until the next one is here.
@@ -12,6 +14,6 @@ export function useAnswer(question, depends) {
       (error) => over || (found.value = { ...found.value, error, asking: false }),
     );
     return () => (over = true);
-  }, depends);
+  }, [...depends, returns.value]);
   return found.value;
 }

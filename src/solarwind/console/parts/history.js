@@ -1,7 +1,7 @@
 // A topic's history in pages, from a time and with a key that stand in the address; and its newest events as they come.
 import { html, useEffect, useSignal } from "../core/ui.js";
 import { get, topicPath } from "../core/api.js";
-import { facts, state } from "../core/facts.js";
+import { facts, returns, state } from "../core/facts.js";
 import { count } from "../core/format.js";
 import { writeExactly } from "../core/json.js";
 import { pages, route, setQuery } from "../core/router.js";
@@ -49,7 +49,7 @@ export function Tail({ topic }) {
         (error) => over || (found.value = { ...found.value, error }),
       );
     return () => (over = true);
-  }, [topic, live ? fired : "still"]);
+  }, [topic, live ? fired : "still", returns.value]);
   return html`${found.value.error && html`<${Failure} error=${found.value.error} />`}
     <${EventList} topic=${topic} events=${found.value.events} label="Newest events" />`;
 }
@@ -70,7 +70,7 @@ export function History({ topic }) {
     const over = { is: false };
     read({ since, key, limit: PAGE }, [], over);
     return () => (over.is = true);
-  }, [topic, since, key]);
+  }, [topic, since, key, returns.value]);
   const { events, next, error, reading } = found.value;
   const jump = (event) => {
     event.preventDefault();

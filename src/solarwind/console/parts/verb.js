@@ -1,5 +1,6 @@
 // A button for a verb, and the dialog that says what it will touch, and the commands that do the same, before it does.
 import { html, signal, useEffect, useSignal } from "../core/ui.js";
+import { returns } from "../core/facts.js";
 import { may } from "../core/session.js";
 import { commandOf, curlOf, operation, perform } from "../core/verbs.js";
 import { VERBS } from "./verbs.js";
@@ -50,7 +51,7 @@ function Confirm({ name, of, close, after }) {
       over = true;
       clearTimeout(timer);
     };
-  }, [asks]);
+  }, [asks, returns.value]);
 
   const submit = async (event) => {
     event.preventDefault();
