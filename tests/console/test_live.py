@@ -89,7 +89,8 @@ async def test_a_server_that_restarts_is_waited_for(browsing: Browsing, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("address", "text"), [("/dead", "no room"), ("/topics/T?view=history", "1 event is shown"), ("/later", "No schedule")]
+    ("address", "text"),
+    [("/dead", "no room"), ("/topics/T?view=history", "1 event is shown"), ("/later", "No schedule")],
 )
 @on_page
 async def test_what_could_not_be_asked_is_asked_once_the_server_is_back(

@@ -278,3 +278,20 @@ async def run(world: World, command: str) -> None:
     out, _ = await process.communicate()
     assert process.returncode == 0, out.decode()
     assert b'"status":4' not in out
+
+
+@on_page
+async def test_a_copy_of_an_event_is_edited_before_it_is_fired(browsing: Browsing, world: World) -> None:
+    async with browsing.page(world.console, world.admin) as page, world.http() as http:
+        first, second = '{"exact":12345678901234567890,"n":1}', '{"exact":12345678901234567890,"n":2}'
+        way, headers = "/v1/topics/verbs.copy/events", {"content-type": "application/json"}
+        await http.post(way, content=first, headers=headers, params={"id": "copied", "key": "ann"})
+        await go(page, "/events/verbs.copy/copied")
+        dialog = await opened(page, "Fire an edited copy")
+        await expect(dialog.get_by_label("Payload, as JSON")).to_have_value(first)
+        await expect(dialog.get_by_label("Key")).to_have_value("ann")
+        await dialog.get_by_label("Payload, as JSON").fill(second)
+        await dialog.locator("button[type=submit]").click()
+        await expect(page.get_by_role("dialog")).to_have_count(0)
+        events = (await http.get(way)).json()["events"]
+        assert [(each["data"]["n"], each["partitionkey"]) for each in events] == [(1, "ann"), (2, "ann")]

@@ -82,8 +82,8 @@ export const VERBS = {
     title: ({ topic }) => `Fire an event on ${topic}`,
     says: () => "Every purpose of the topic gets it, as any other event.",
     fields: [
-      { name: "payload", label: "Payload, as JSON", type: "text area", required: true, value: "{}" },
-      { name: "key", label: "Key" },
+      { name: "payload", label: "Payload, as JSON", type: "text area", required: true, always: true, value: "{}" },
+      { name: "key", label: "Key", always: true },
       { name: "after", label: "So long from now", placeholder: "90s, 5m, 12h" },
     ],
     arguments: ({ topic, payload, key, after }) => ({ topic, payload, key: given(key), after: given(after) }),
