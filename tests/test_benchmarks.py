@@ -15,7 +15,7 @@ import pytest
 BENCH = Path(__file__).parent.parent / "bench"
 SHARED = {"all", "harness", "servers"}
 NAMES = sorted(path.stem for path in BENCH.glob("*.py") if path.stem not in SHARED)
-EVENTS = {"takeover": 100_000}  # it kills the owner when 50,000 are handled
+EVENTS = {"takeover": 300_000}  # it kills the owner when 50,000 are handled
 FEW = 200
 PATIENCE_S = 600.0
 
