@@ -22,22 +22,14 @@ class TestOneNode(EngineContract):
 
 @pytest.mark.long
 @pytest.mark.usefixtures("late")
-class TestOwnersThatReadLate(EngineContract):
-    @pytest.fixture
-    def place(self, server: NatsServer) -> Iterator[Place]:
-        place = NatsPlace(server)
-        yield place
-        place.close()
+class TestOwnersThatReadLate(TestOneNode):
+    pass
 
 
 @pytest.mark.long
 @pytest.mark.usefixtures("slow")
-class TestSlowLinks(EngineContract):
-    @pytest.fixture
-    def place(self, server: NatsServer) -> Iterator[Place]:
-        place = NatsPlace(server)
-        yield place
-        place.close()
+class TestSlowLinks(TestOneNode):
+    pass
 
 
 @pytest.mark.long
