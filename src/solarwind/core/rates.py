@@ -67,15 +67,15 @@ class Ring:
 
     def total(self, second: int, slots: int) -> int:
         """Return how many events there were in the last so many slots together."""
-        if self._newest == second // self.step:  # the common case: in one piece, or in two
-            stop = self._newest % self.size + 1
-            start = stop - slots
-            return sum(self._counts[max(0, start) : stop]) + (sum(self._counts[start:]) if start < 0 else 0)
         return sum(self.read(second, slots))
 
     def read(self, second: int, slots: int) -> list[int]:
         """Return the numbers of the last so many slots, the oldest first; the last one is that of `second`."""
         last = second // self.step
+        if self._newest == last:  # the common case: in one piece, or in two
+            stop = last % self.size + 1
+            start = stop - slots
+            return [*self._counts[start:], *self._counts[:stop]] if start < 0 else self._counts[start:stop].tolist()
         oldest = self._newest - self.size
         return [
             self._counts[slot % self.size] if oldest < slot <= self._newest else 0

@@ -10,8 +10,8 @@ from contextvars import ContextVar
 from time import thread_time
 
 GENTLE_S = 0.001  # of rest, for work that nobody waits for
-_SLICE_S = 0.000_2  # of work without a rest: of this thread, however busy the machine is
-_TOGETHER = 4  # calls between two looks at the clock
+_SLICE_S = 0.000_1  # of work without a rest: of this thread, however busy the machine is
+_TOGETHER = 2  # calls between two looks at the clock
 
 
 class Pace:

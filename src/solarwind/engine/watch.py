@@ -41,8 +41,7 @@ _NOT_YET = 1 << 62
 LINGER_S = 10.0  # that a view is kept without a viewer, who may come back
 _SHARE = 9  # collecting takes no more than one part in ten of the time
 _SLOW_S = 10.0  # between two looks at how much history topics have
-_WAKE_TOGETHER = 2  # viewers that write in one turn of the loop,
-_WAKE_S = 0.5  # and in how much time all of them do
+_WAKE_S = 0.8  # in how much time all viewers write
 _STEP_S = 10  # of times that change with each event
 _STEP_BYTES = 16 << 20  # of a disk's free ones
 _LEFT_OUT = {"times", "commits"}  # histograms, which are large, and change with each event
@@ -379,18 +378,17 @@ class Watch:
         await waiter
 
     async def _wake(self) -> None:
-        """Wake those who wait: a few in a turn of the loop, because each of them writes."""
+        """Wake those who wait: one in a turn of the loop, because each of them writes."""
         waiters, self._ticked = self._ticked, []
         for view in self._views.values():
             if view.log and view.log[-1].tick == self._tick:
                 waiters += view.waiting
                 view.waiting = []
-        pause = _WAKE_S * _WAKE_TOGETHER / max(1, len(waiters))
-        for start in range(0, len(waiters), _WAKE_TOGETHER):
-            for waiter in waiters[start : start + _WAKE_TOGETHER]:
-                if not waiter.done():
-                    waiter.set_result(None)
-            await asyncio.sleep(min(pause, 10 * GENTLE_S))
+        pause = min(_WAKE_S / max(1, len(waiters)), 10 * GENTLE_S)
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+            await asyncio.sleep(pause)
 
     # Sources --------------------------------------------------------------------------------------------
 
