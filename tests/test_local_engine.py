@@ -198,7 +198,7 @@ def test_an_empty_read_counts_only_if_nothing_arrived_meanwhile(path: Path) -> N
         wind.topic("T", keep=100)
         async with wind:
             await wind.fire("T", 0)
-            assert [each.start for each in await engine._read_settled("T", 0)] == [0, 1]
+            assert [each.start for each in await engine._fetcher.read_settled("T", 0)] == [0, 1]
 
     asyncio.run(main())
 
@@ -479,3 +479,110 @@ async def test_a_dead_letter_that_is_discarded_and_trimmed_while_they_are_listed
         ids = [letter.event.id for letter in await wind.dead("T", "p")]
         store.dead = found_first  # type: ignore[method-assign]
         assert [letter.event.id for letter in await wind.dead("T", "p")] == ids[1:]
+
+
+RIDE = "solarwind.engine.local.RIDE_S"
+FOREVER_S = 1e6
+
+
+def settles(store: Watched) -> list[tuple[int, int]]:
+    """Return of each commit with settles how many batches it had, and how many events it settled."""
+    counts = ((len(batches), sum(len(each.settled) for each in changes)) for batches, changes, _ in store.commits)
+    return [each for each in counts if each[1]]
+
+
+@pytest.mark.parametrize("exchange", ["direct", "keyed"])
+def test_a_settle_that_nobody_waits_for_goes_with_the_next_commit(
+    path: Path, monkeypatch: pytest.MonkeyPatch, exchange: str
+) -> None:
+    monkeypatch.setattr(RIDE, FOREVER_S)
+    store, seen = Watched(path), list[int]()
+    wind = SolarWind(engine=LocalEngine(store))
+
+    @wind.on("T", purpose="p", exchange=exchange)
+    async def handle(number: int) -> None:
+        seen.append(number)
+
+    async def main() -> None:
+        async with wind:
+            for number in range(3):
+                await wind.fire("T", number, key="k")
+                await until(lambda number=number: seen[-1:] == [number])  # type: ignore[misc]
+                while (await wind.statistics()).purposes["T", "p"].settled <= number:
+                    await a_while()
+            assert settles(store) == [(1, 1), (1, 1)]
+        assert settles(store) == [(1, 1), (1, 1), (0, 1)]  # what is left goes when it stops
+
+    asyncio.run(main())
+    assert seen == [0, 1, 2]
+
+
+def test_a_settle_without_a_commit_to_go_with_is_committed_by_itself(path: Path) -> None:
+    store = Watched(path)
+    wind = SolarWind(engine=LocalEngine(store))
+
+    @wind.on("T", purpose="p")
+    async def handle(number: int) -> None:
+        """Settle it."""
+
+    async def main() -> None:
+        async with wind:
+            await wind.fire("T", 0)
+            await until(lambda: settles(store) == [(0, 1)])
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("who", ["settled()", "a settle that is confirmed", "what its handler fired", "an operator"])
+def test_a_settle_that_somebody_waits_for_is_committed_at_once(
+    path: Path, monkeypatch: pytest.MonkeyPatch, who: str
+) -> None:
+    monkeypatch.setattr(RIDE, FOREVER_S)
+    store, holder = Watched(path), Holder()
+    engine = LocalEngine(store)
+    wind = SolarWind(engine=engine)
+
+    async def handle(number: int) -> None:
+        if who == "what its handler fired":
+            wind.fire("U", number)
+
+    async def main() -> None:
+        if who != "a settle that is confirmed":
+            wind.on("T", purpose="p")(handle)
+        async with wind:
+            if who == "a settle that is confirmed":
+                instance = await engine.join(Join("T", "p"), "beginning", holder)
+                engine.alive(instance)
+            await wind.fire("T", 0)
+            if who == "settled()":
+                await wind.settled(timeout=60)
+            elif who == "an operator":
+                while (await wind.statistics()).purposes["T", "p"].settled < 1:
+                    await a_while()
+                await wind.pause("T", "p")
+            elif who == "a settle that is confirmed":
+                await until(lambda: bool(holder.offers))
+                lease = holder.offers[0].lease
+                assert await engine.settle(Report(instance, lease, done=Spans((0, 1))))
+            else:
+                await until(lambda: bool(settles(store)))
+            assert [count for _, count in settles(store)] == [1]
+
+    asyncio.run(main())
+
+
+def test_what_failed_does_not_wait_for_a_commit_to_go_with(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RIDE, FOREVER_S)
+    store = Watched(path)
+    wind = SolarWind(engine=LocalEngine(store))
+
+    @wind.on("T", purpose="p")
+    async def handle(number: int) -> None:
+        raise Reject("no")
+
+    async def main() -> None:
+        async with wind:
+            await wind.fire("T", 0)
+            await until(lambda: any(change.dead for _, changes, _ in store.commits for change in changes))
+
+    asyncio.run(main())

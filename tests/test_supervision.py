@@ -20,6 +20,7 @@ from solarwind.core.dispatcher import Dispatcher
 from solarwind.core.log import Stored
 from solarwind.core.state import Change, Snapshot
 from solarwind.engine.commits import Commits
+from solarwind.engine.fetching import Fetcher
 from solarwind.engine.held_reports import HeldReports
 from solarwind.engine.history import Trimmer
 from solarwind.engine.local import LocalEngine
@@ -118,7 +119,7 @@ async def hands_out(wind: SolarWind) -> None:
         ((Dispatcher, "tick"), is_due),
         ((Dispatcher, "go_on"), postpones),
         ((Trimmer, "_trim"), trims),
-        ((LocalEngine, "_read_settled"), reads),
+        ((Fetcher, "read_settled"), reads),
         ((HeldReports, "count_next"), is_full),
         ((Releaser, "release"), releases),
         ((WriteAheadLog, "_checkpoint"), commits),

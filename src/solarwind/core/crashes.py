@@ -47,6 +47,11 @@ class Crashes:
             process.last_end = self._dispatcher.changes[-1]
             self._last_ends.append(process)
 
+    @property
+    def awaits_commit(self) -> bool:
+        """Whether anything is handed out only once the end of a last attempt is durable."""
+        return bool(self._last_ends)
+
     def ends_durable(self, changes: Sequence[Change]) -> list[Process]:
         """Return the processes in which a last attempt ended by one of these changes, which are durable now."""
         if not self._last_ends:

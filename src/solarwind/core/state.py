@@ -99,6 +99,11 @@ class Change(msgspec.Struct, array_like=True):
     # With a delay, the copies of events before it may have been handed out; -1 where they are again as they come.
     copied_to: int | None = None
 
+    @property
+    def only_settles(self) -> bool:
+        """Whether events are settled by it, and nothing else changes."""
+        return self == Change(self.topic, self.purpose, self.track, settled=self.settled)
+
 
 class Snapshot(msgspec.Struct, array_like=True):
     """A state as a value, with all changes up to then in it."""

@@ -68,6 +68,7 @@ class Commits(Generic[W]):
         self._committing: list[tuple[Batch, W | None]] = []  # by the commit that is under way, or was the last
         self._uncommitted: list[Change] = []  # taken from the dispatcher, but there was no room
         self._after: list[Offer] = []
+        self._settles = 0  # so many of the dispatcher's changes are known to be nothing but settles
         self._stuck_bytes = 0  # of what handlers fired and there is no room for: no use in having them fire more
         self._fired_bytes = 0  # of what handlers fired and is to be committed before they fire more
 
@@ -145,13 +146,22 @@ class Commits(Generic[W]):
         return bool(self.incoming or self._dispatcher.changes or self._uncommitted)
 
     @property
+    def can_wait(self) -> bool:
+        """Whether only settles wait, and nothing waits for them."""
+        changes = self._dispatcher.changes
+        while self._settles < len(changes) and changes[self._settles].only_settles:
+            self._settles += 1
+        others = self.incoming or self._uncommitted or self._after or self._dispatcher.crashes.awaits_commit
+        return self._settles == len(changes) and not others
+
+    @property
     def following(self) -> int:
         """The number of the commit with which all that came in is durable."""
         return self.number + self.waiting
 
     def begin(self) -> Commit[W]:
         """Begin a commit with everything that waits. The store must store all of it or nothing."""
-        incoming, self.incoming, self._fired_bytes = self.incoming, [], 0
+        incoming, self.incoming, self._fired_bytes, self._settles = self.incoming, [], 0, 0
         self._committing = incoming = self._divided(incoming) if len(incoming) > 1 else incoming
         later = [each for each in incoming if each[0].header.due is not None]
         if later:

@@ -1,7 +1,8 @@
 """The dispatcher and a store in this process: the engine of `memory://` and `sqlite://`, and what a server serves.
 
 One loop of commits carries everything: whatever was submitted and reported while the last commit ran goes into the
-next one. That is a group commit without a timer or a setting, and a lone event leaves at once.
+next one. That is a group commit without a setting, and a lone event leaves at once. A settle that nobody waits for
+goes with the next commit, or after a moment without one, so that the event behind it need not wait for its fsync.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from .base import NOTHING, PAUSED, Receiver, Since
 from .cache import LogCache
 from .clock import Clock, SteadyClock
 from .commits import Commit, Commits
+from .fetching import Fetcher
 from .gate import Gate
 from .held_reports import HeldReports
 from .history import Trimmer
@@ -51,7 +53,7 @@ from .watch import Watch
 
 log = logging.getLogger("solarwind")
 
-READ_BYTES = 1 << 20
+RIDE_S = 0.005  # for which settles wait for a commit to go with
 FULL_S = 0.25  # between two looks whether there is room again
 
 
@@ -80,7 +82,7 @@ class LocalEngine(Operations):
     def _clear(self) -> None:
         """Reset everything to what it was before the first start: only the store outlives a stop."""
         self._error = None
-        self._cache = LogCache(self._read_ahead)
+        self._cache = LogCache(lambda topic, position: self._fetcher.read_ahead(topic, position))
         store = self.store
         keeps, limits, home = store.keep_ns, self._limits, this_process()
         self._dispatcher = Dispatcher(
@@ -100,9 +102,12 @@ class LocalEngine(Operations):
         self._held = HeldReports(self._count_report)
         self._durable: list[tuple[int, asyncio.Future[None]]] = []  # futures by the commit that they wait for
         self._committer: asyncio.Task[None] | None = None
+        self._riding: asyncio.TimerHandle | None = None  # until settles are committed by themselves
         self._ending = False  # commits are made as long as there are any to be made
-        self._reading: set[tuple[str, int]] = set()
         self._tasks = Tasks(self._fail)
+        self._fetcher = Fetcher(
+            store, self._cache, self._dispatcher, self._clock, self._spawn, self._carry_out, self._fail
+        )
         self._alarm = Alarm(self._dispatcher, self._clock, self._carry_out, self._tasks)
         self._releaser = Releaser(store, self._commits.due, self._clock, self._arrived, self._commit_soon)
         self._wall = WallClock(self._clock)
@@ -184,6 +189,8 @@ class LocalEngine(Operations):
             return
         self._ending = True
         self._releaser.stop()
+        if self._commits.waiting:
+            self._commit_soon()
         while self._committing and self._committer is not None and not self._room.full_for_all:
             await asyncio.wait([self._committer], timeout=FULL_S)
         if self._committing and self._room.full_for_all:
@@ -317,6 +324,13 @@ class LocalEngine(Operations):
                 self._committer = self._loop.create_task(self._commit_all())
                 self._committer.add_done_callback(self._commits_ended)
 
+    def _commit_in_time(self) -> None:
+        """Commit what waits: at once, or once what may ride has found nothing to go with."""
+        if self._ending or self._durable or self._idle_waits.waiting or not self._commits.can_wait:
+            self._commit_soon()
+        elif self._riding is None:
+            self._riding = self._loop.call_later(RIDE_S, self._commit_soon)
+
     async def _commit_all(self) -> None:
         due = self._commits.due
         try:
@@ -325,13 +339,14 @@ class LocalEngine(Operations):
                     await self._commit_once()
                 if due.nearest is not None and await self._releaser.release():
                     continue
-                if not self._commits.waiting:
-                    begun = self._begun = self._loop.create_future()
-                    if self._idle_waits.waiting:
-                        self._idle_waits.check()
-                    if self._ending:
-                        return
-                    await begun
+                begun = self._begun = self._loop.create_future()
+                if self._idle_waits.waiting:
+                    self._idle_waits.check()
+                if self._commits.waiting:
+                    self._commit_in_time()
+                elif self._ending:
+                    return
+                await begun
         except StoreError as error:
             self._fail(error)
 
@@ -346,6 +361,9 @@ class LocalEngine(Operations):
 
     async def _commit_once(self) -> None:
         """Commit everything that waits; if there is no room, at least what was settled."""
+        if self._riding is not None:
+            self._riding.cancel()
+            self._riding = None
         commit, began = self._commits.begin(), perf_counter_ns()
         try:
             stored = await self._write(commit)
@@ -447,7 +465,7 @@ class LocalEngine(Operations):
         except Exception as error:  # what is not handed out now never is
             self._tasks.broken("what the dispatcher hands out", error)
         if not self._begun.done() and self._commits.waiting:
-            self._commit_soon()
+            self._commit_in_time()
         if self._running:
             self._alarm.set()
         if self._idle_waits.waiting:
@@ -458,7 +476,7 @@ class LocalEngine(Operations):
             if not self._commits.hold(effect):
                 self._deliver(effect)
         elif isinstance(effect, Fetch):
-            self._read(effect.topic, effect.position)
+            self._fetcher.fetch(effect.topic, effect.position)
         elif isinstance(effect, Fault):
             level = logging.WARNING if effect.about[0] == "keyless" else logging.ERROR  # those go on
             limited.log(("fault", *effect.about), level, "%s", effect.text)
@@ -480,37 +498,6 @@ class LocalEngine(Operations):
         if receiver is not None:
             receiver.deliver(offer)
             self._delivered.append(receiver)
-
-    def _read(self, topic: str, position: int) -> None:
-        if (topic, position) not in self._reading:
-            self._reading.add((topic, position))
-            self._spawn(self._fetch(topic, position))
-
-    def _read_ahead(self, topic: str, position: int) -> None:
-        if position < self._dispatcher.topics[topic].end and self._cache.find(topic, position) is None:
-            self._read(topic, position)
-
-    async def _fetch(self, topic: str, position: int) -> None:
-        try:
-            found = await self._read_settled(topic, position)
-        except StoreError as error:
-            self._fail(error)
-            return
-        finally:
-            self._reading.discard((topic, position))
-        if self.store.shared:
-            found = [in_time_of(self._clock, each) for each in found]
-        self._cache.add_read(found)
-        self._dispatcher.fetched(topic, position, found[0] if found else None, self._clock.now())
-        self._carry_out()
-
-    async def _read_settled(self, topic: str, position: int) -> list[Stored]:
-        """Return what there is from `position` on. An empty result counts only if nothing arrived meanwhile."""
-        while True:
-            end = self._dispatcher.topics[topic].end
-            found = await self.store.read(topic, position, READ_BYTES)
-            if found or end == self._dispatcher.topics[topic].end:
-                return found
 
     # Instances ----------------------------------------------------------------------------------------
 
@@ -562,6 +549,8 @@ class LocalEngine(Operations):
         while True:
             await self._caught_up()
             ends = self._ends(purposes)
+            if self._commits.waiting:
+                self._commit_soon()
             await self._idle_waits.wait(purposes)
             if not self.store.shared:
                 return
@@ -576,7 +565,7 @@ class LocalEngine(Operations):
 
     def _under_way(self) -> set[object]:
         """See `Clock.start`: leases, reads, schedules and the commit."""
-        found: set[object] = {*self._reading}
+        found: set[object] = {*self._fetcher.reading}
         if self._committing:
             found.add(self._begun)
         if self._scheduler.at_work is not None:
