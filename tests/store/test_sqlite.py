@@ -666,6 +666,15 @@ def test_the_log_stays_bounded_under_continuous_load(path: Path, monkeypatch: py
     assert not os.path.exists(f"{path}-wal")
 
 
+def test_the_log_stays_short_while_commits_are_small(path: Path) -> None:
+    async def work(store: SqliteStore) -> None:
+        for number in range(400):
+            await store.commit([batch("a", first=number)], [], [], now=5)
+        assert 3 << 20 < os.path.getsize(f"{path}-wal") < 8 << 20
+
+    on_store(path, work)
+
+
 # --- backup and check ---------------------------------------------------------------------------------------
 
 

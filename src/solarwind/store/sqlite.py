@@ -31,6 +31,7 @@ from ..core.log import Stored
 from ..core.spans import Spans
 from ..core.state import Change, Letter, Snapshot
 from ..errors import SolarWindError, StoreError
+from ..loops import on_thread
 from . import database, inspection
 from .base import FOREVER, BatchPlace, Full, Keep, Recovered, SingleWriter, Space, TopicRecord
 from .check import backup
@@ -94,10 +95,10 @@ class SqliteStore(SingleWriter):
         self._closing.clear()
         self._trimming = asyncio.Lock()  # of this loop
         try:
-            return await self._run(self._write_thread, self._open, now)
+            return await on_thread(self._write_thread, self._open, now)
         except BaseException as error:
             if isinstance(error, asyncio.CancelledError):  # its thread opens it anyway
-                await self._run(self._write_thread, self._give_up)
+                await on_thread(self._write_thread, self._give_up)
             self._stop_threads()
             raise
 
@@ -203,8 +204,8 @@ class SqliteStore(SingleWriter):
         try:
             self._closing.set()
             for thread in (self._mark_thread, self._upkeep_thread, self._read_thread):
-                await self._run(thread, bool)  # waits until the thread is idle
-            await self._run(self._write_thread, self._close)
+                await on_thread(thread, bool)  # waits until the thread is idle
+            await on_thread(self._write_thread, self._close)
         finally:
             self._stop_threads()
 
@@ -264,7 +265,7 @@ class SqliteStore(SingleWriter):
         self._usable()
         check_delayed(delayed)
         content = batches, changes, snapshots, now, delayed, notes, accepted_at
-        return await self._run(self._write_thread, self._commit, *content)
+        return await on_thread(self._write_thread, self._commit, *content)
 
     def _commit(
         self,
@@ -313,7 +314,7 @@ class SqliteStore(SingleWriter):
     async def _alone(self, work: Callable[[Plan], T]) -> T:
         """Commit what `work` writes, if it writes."""
         self._usable()
-        return await self._run(self._write_thread, self._commit_alone, work)
+        return await on_thread(self._write_thread, self._commit_alone, work)
 
     def _commit_alone(self, work: Callable[[Plan], T]) -> T:
         plan, result = self._write_plan(0, work)
@@ -329,7 +330,7 @@ class SqliteStore(SingleWriter):
 
     async def has_room(self, size: int) -> bool:
         self._usable()
-        return await self._run(self._write_thread, self._reserve.probe, size)
+        return await on_thread(self._write_thread, self._reserve.probe, size)
 
     def space(self) -> Space | None:
         try:
@@ -340,7 +341,7 @@ class SqliteStore(SingleWriter):
 
     async def make_room(self) -> bool:
         self._usable()
-        return await self._run(self._write_thread, self._make_room)
+        return await on_thread(self._write_thread, self._make_room)
 
     def _make_room(self) -> bool:
         released = self._reserve.release()
@@ -494,7 +495,7 @@ class SqliteStore(SingleWriter):
 
     async def topic(self, name: str, keep_ns: Keep, keep_bytes: Keep) -> None:
         self._usable()
-        await self._run(self._write_thread, self._set_topic, name, keep_ns, keep_bytes)
+        await on_thread(self._write_thread, self._set_topic, name, keep_ns, keep_bytes)
 
     def _set_topic(self, name: str, keep_ns: Keep, keep_bytes: Keep) -> None:
         log = self._known.topics.get(name) or TopicLog(len(self._known.topics) + 1, name)
@@ -519,7 +520,7 @@ class SqliteStore(SingleWriter):
                 search = TrimSearch(log, pinned)
                 while limit is not None and search.position is not None:  # a piece at a time, so that others can read
                     if rows := await self._ask(find, search, limit):
-                        return await self._run(self._write_thread, self._trim, log, rows)
+                        return await on_thread(self._write_thread, self._trim, log, rows)
         return 0
 
     def _trim(self, log: TopicLog, rows: list[Row]) -> int:
@@ -530,11 +531,11 @@ class SqliteStore(SingleWriter):
 
     async def shrink(self) -> bool:
         self._usable()
-        more = await self._run(self._write_thread, self._shrink)
+        more = await on_thread(self._write_thread, self._shrink)
         if self._shrinking and not more:  # the file is truncated when the log is emptied into it
             self._shrinking = False
-            await self._run(self._upkeep_thread, self._log.empty_in_parallel)
-            await self._run(self._write_thread, self._log.empty)
+            await on_thread(self._upkeep_thread, self._log.empty_in_parallel)
+            await on_thread(self._write_thread, self._log.empty)
         return more
 
     def _free_bytes(self) -> int:
@@ -567,10 +568,7 @@ class SqliteStore(SingleWriter):
         """Run a query on the read thread."""
         self._usable()
         try:
-            return await self._run(self._read_thread, question, *arguments)
+            return await on_thread(self._read_thread, question, *arguments)
         except database.UNREADABLE as error:
             note_cause(error, self._reading.connection)
             raise self._refused("read", error) from error
-
-    async def _run(self, thread: ThreadPoolExecutor, work: Callable[..., T], *arguments: object) -> T:
-        return await asyncio.get_running_loop().run_in_executor(thread, work, *arguments)

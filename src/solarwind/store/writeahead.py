@@ -3,6 +3,9 @@
 SQLite's own checkpoints hold up a commit. Here most of the log is copied in parallel with commits, on a thread of its
 own. Only what they wrote meanwhile is copied between two commits, while nothing else writes: a log can be written from
 its beginning again only after all of it was copied.
+
+A log that grows takes longer to sync than one that is written over. Where commits are small that is what most of their
+time goes into, so then it is kept short.
 """
 
 from __future__ import annotations
@@ -21,6 +24,8 @@ from .watch import Watch
 log = logging.getLogger("solarwind")
 
 _LOG_BYTES = 64 << 20  # from here on the log is emptied into the database in parallel
+_SHORT_LOG_BYTES = 4 << 20  # the same, while commits are small:
+_SMALL_BYTES = 128 << 10  # of the log for each, as a mean
 _LOG_MAX_BYTES = 4 * _LOG_BYTES  # and from here on commits wait for that
 _LOG_REFUSE_BYTES = 16 * _LOG_BYTES  # and where that fails, from here on events are refused
 
@@ -46,6 +51,7 @@ class WriteAheadLog:
         self._watch = watch
         self._failed = failed
         self._pages = 0
+        self._commits = 0  # that those are of
         self._page_bytes = int(writer.pragma("page_size"))
         self._emptying: Future[None] | None = None
         self._fault = ""  # why it cannot be emptied
@@ -53,6 +59,12 @@ class WriteAheadLog:
     @property
     def bytes(self) -> int:
         return self._pages * self._page_bytes
+
+    @property
+    def _long(self) -> int:
+        """From how many bytes on it is to be emptied."""
+        small = self.bytes <= self._commits * _SMALL_BYTES
+        return min(_SHORT_LOG_BYTES, _LOG_BYTES) if small else _LOG_BYTES
 
     @property
     def is_whole(self) -> bool:
@@ -64,6 +76,7 @@ class WriteAheadLog:
         self._writer.set_wal_hook(self._note_pages)
 
     def _note_pages(self, _: apsw.Connection, __: str, pages: int) -> int:
+        self._commits = 1 if pages < self._pages else self._commits + 1
         self._pages = pages
         return apsw.SQLITE_OK
 
@@ -71,7 +84,7 @@ class WriteAheadLog:
         """Start the log anew once it is long."""
         if not self._reserve.held and self.bytes >= self._reserve.SIZE // 4:
             self.empty()  # the reserved space is for the database, too
-        elif self.bytes < _LOG_BYTES:
+        elif self.bytes < self._long:
             return
         elif self._emptying is None:
             self._emptying = self._thread.submit(self.empty_in_parallel)
