@@ -26,6 +26,7 @@ PLACES = {
         engine.alarm:Alarm.set
         engine.alarm:Wakeup.set
         engine.local:LocalEngine._commit_soon
+        engine.local:LocalEngine._commit_in_time
     """,
     "who began it awaits it, and gets the error": """
         cli.serve:Service.run
@@ -56,7 +57,8 @@ PLACES = {
         server.targets:Dialer._look_up
         server.targets:resolve
         service.receipts:_wait_in_thread
-        store.sqlite:SqliteStore._run
+        store.threads:on_thread
+        store.threads:_work
         store.sqlite:SqliteStore.backup
         wind:SolarWind._begin_stop
         wind:SolarWind._end

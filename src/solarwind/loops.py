@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from concurrent.futures import Executor
-from contextlib import suppress
-from functools import partial, wraps
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from .errors import Unavailable
@@ -49,39 +47,6 @@ def on_own_loop(
         return await on_loop(self._loop, method(self, *args, **kwargs))
 
     return call
-
-
-async def on_thread(thread: Executor, work: Callable[..., T], *arguments: object) -> T:
-    """Run `work` on a thread, as the loop's `run_in_executor` does, and return what it returns. The loop hears of it by
-    one callback instead of three, so that a lone call is back sooner."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[T] = loop.create_future()
-    job = thread.submit(_work, loop, future, work, arguments)
-    try:
-        return await future
-    except asyncio.CancelledError:
-        job.cancel()  # where it has not begun
-        raise
-
-
-def _work(
-    loop: asyncio.AbstractEventLoop, future: asyncio.Future[T], work: Callable[..., T], arguments: Iterable[object]
-) -> None:
-    try:
-        answer = partial(_answer, future, work(*arguments), None)
-    except BaseException as error:
-        answer = partial(_answer, future, None, error)
-    with suppress(RuntimeError):  # the loop is closed, and nobody waits
-        loop.call_soon_threadsafe(answer)
-
-
-def _answer(future: asyncio.Future[T], result: Any, error: BaseException | None) -> None:
-    if future.done():  # nobody waits any more
-        return
-    if error is None:
-        future.set_result(result)
-    else:
-        future.set_exception(error)
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:

@@ -31,7 +31,6 @@ from ..core.log import Stored
 from ..core.spans import Spans
 from ..core.state import Change, Letter, Snapshot
 from ..errors import SolarWindError, StoreError
-from ..loops import on_thread
 from . import database, inspection
 from .base import FOREVER, BatchPlace, Full, Keep, Recovered, SingleWriter, Space, TopicRecord
 from .check import backup
@@ -45,6 +44,7 @@ from .files import Mark, Reach, Reserve
 from .lock import Lock
 from .paths import refuse_beside, refuse_path
 from .reading import Reading, Row, TrimSearch, trim
+from .threads import on_thread
 from .watch import Watch
 from .writeahead import WriteAheadLog
 
