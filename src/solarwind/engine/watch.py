@@ -314,7 +314,7 @@ class Watch:
                 began, self._pace.worked = loop.time(), 0.0
                 await self._collect(began)
                 await self._wake()
-                left = max(self.interval_s - (loop.time() - began), _SHARE * self._pace.worked)
+                left = began + max(self.interval_s, (_SHARE + 1) * self._pace.worked) - loop.time()
                 self._hurry.clear()
                 try:
                     async with asyncio.timeout(max(left, GENTLE_S)):
