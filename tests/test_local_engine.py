@@ -541,12 +541,17 @@ def test_a_settle_that_somebody_waits_for_is_committed_at_once(
     store, holder = Watched(path), Holder()
     engine = LocalEngine(store)
     wind = SolarWind(engine=engine)
+    waited: asyncio.Event
 
     async def handle(number: int) -> None:
         if who == "what its handler fired":
             wind.fire("U", number)
+        elif who == "settled()":
+            await waited.wait()
 
     async def main() -> None:
+        nonlocal waited
+        waited = asyncio.Event()
         if who != "a settle that is confirmed":
             wind.on("T", purpose="p")(handle)
         async with wind:
@@ -555,7 +560,10 @@ def test_a_settle_that_somebody_waits_for_is_committed_at_once(
                 engine.alive(instance)
             await wind.fire("T", 0)
             if who == "settled()":
-                await wind.settled(timeout=60)
+                settled = asyncio.create_task(wind.settled(timeout=60))
+                await a_while()
+                waited.set()
+                await settled
             elif who == "an operator":
                 while (await wind.statistics()).purposes["T", "p"].settled < 1:
                     await a_while()

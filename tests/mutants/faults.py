@@ -389,10 +389,10 @@ ENGINE = [
             _AUDITED,
         ),
     ),
+    *_of("engine/fetching.py", ("if found or end == self._dispatcher.topics[topic].end:", "if True:", _LOCAL)),
     *_of(
         "engine/local.py",
         ("for _, future in commit.later:", "for _, future in ():", _DELAYED),
-        ("if found or end == self._dispatcher.topics[topic].end:", "if True:", _LOCAL),
         ("if number <= commit.number and not waiter.done():", "if not waiter.done():", _LOCAL),
         ("refuse(future, StoreError(str(full)))", "pass", _FULL),
         ("for waiter in waiters:\n            refuse(waiter, error)", "", _FULL),
@@ -446,6 +446,20 @@ NOTES = [
         ),
     ),
     *_of("engine/commits.py", ("notes = self._dispatcher.pop_notes() if changes else []", "notes = []", _SETTLED)),
+    *_of("engine/commits.py", ("return self._settles == len(changes) and not others", "return False", _LOCAL)),
+    *_of(
+        "core/state.py",
+        ("return self == Change(self.topic, self.purpose, self.track, settled=self.settled)", "return True", _LOCAL),
+    ),
+    *_of(
+        "engine/local.py",
+        (
+            "if self._ending or self._durable or self._idle_waits.waiting or",
+            "if self._ending or self._durable or",
+            _LOCAL,
+        ),
+        ("self._riding = self._loop.call_later(RIDE_S, self._commit_soon)", "pass", _LOCAL),
+    ),
     *_of(
         "engine/outcomes.py",
         ("if before is None or before.reported_at <= note.reported_at:", "if before is None:", _AGAIN),
