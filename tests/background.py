@@ -56,6 +56,7 @@ PLACES = {
         server.take:Takes._collect
         server.targets:Dialer._look_up
         server.targets:resolve
+        service.bound:_Thread.live
         service.receipts:_wait_in_thread
         store.threads:on_thread
         store.threads:_work

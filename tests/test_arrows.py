@@ -23,6 +23,7 @@ FOUNDATION = {
     "event",
     "names",
     "errors",
+    "depends",
     "option_structs",
     "batch",
     "columns",
@@ -41,6 +42,7 @@ ARROWS = {
     "names": {"errors"},
     "origin": set(),
     "errors": set(),
+    "depends": {"errors"},
     "option_structs": {"errors"},
     "payload": {"errors", "models"},
     "keys": {"errors", "models", "payload"},
@@ -70,11 +72,12 @@ ARROWS = {
     "shutdown": set(),
     "options": {"engine.base", "errors", "failure", "loops", "names", "payload", "schedule"},
     "urls": {"cluster.engine", "engine", "errors", "limits", "names", "peer.remote", "store", "text"},
+    "handlers": FOUNDATION | {"core", "engine.base", "options", "records", "service"},
     "declaring": {"errors", "names", "operations", "options", "payload"},
     "operations": {"engine", "loops", "options", "origin", "records"},
     "wind": FOUNDATION
     | {"core", "engine", "lifecycle", "loops", "operations", "options", "outbox", "plugins", "records"}
-    | {"declaring", "service", "shutdown", "urls"},
+    | {"declaring", "handlers", "service", "shutdown", "urls"},
     "lifecycle": {"errors", "loops", "options", "service.threads", "shutdown", "wind"},  # wind: for annotations only
     "peer": FOUNDATION | {"core", "store.definitions", "wire", "engine", "operations", "service", "peer"},
     "server": FOUNDATION
@@ -82,7 +85,7 @@ ARROWS = {
     | {"server", "wind", "wire"},
     "testing": None,  # anything but the command line
     "cli": None,  # anything but testing
-    "__init__": FOUNDATION | {"core", "wind", "records"},
+    "__init__": FOUNDATION | {"core", "handlers", "records", "service.middleware", "wind"},
     "__main__": {"cli"},
 }
 # Imported only where somebody names a server, or a database of PostgreSQL.

@@ -19,9 +19,10 @@ import pytest
 import typer.main
 
 import solarwind
-from solarwind import Cause, Event, SolarWind, records
+from solarwind import Cause, Event, Handing, Handlers, SolarWind, records
 from solarwind.cli import app
 from solarwind.cli.examples import EXAMPLES
+from solarwind.handlers import Registering
 from solarwind.lifecycle import Life
 from solarwind.outbox.effects import Effects
 from solarwind.service.receipts import Receipt, Receipts
@@ -167,6 +168,8 @@ def python_blocks() -> Iterator[Any]:
 VARIABLES: dict[str, type] = {
     "wind": SolarWind,
     "event": Event,
+    "handing": Handing,
+    "group": Handlers,
     "events": Stream,
     "receipt": Receipt,
     "letter": records.DeadLetter,
@@ -211,8 +214,12 @@ def test_the_manual_names_all_that_is_public_and_nothing_else() -> None:
     code = "\n".join([*re.findall(r"`([^`\n]+)`", prose(PYTHON)), *(block.text for block in blocks(PYTHON))])
     for name in solarwind.__all__:
         assert re.search(rf"\b{name}\b", code), f"{name} is public and not in the manual"
-    for name in (name for of in (SolarWind, Life, Effects) for name in vars(of) if not name.startswith("_")):
+    for name in (
+        name for of in (SolarWind, Life, Registering, Effects) for name in vars(of) if not name.startswith("_")
+    ):
         assert re.search(rf"\bwind\.{name}\b|`{name}\b", text), f"wind.{name} is missing"
+    for name in (name for name in vars(Handing) if not name.startswith("_")):
+        assert re.search(rf"\bhanding\.{name}\b", text), f"handing.{name} is missing"
     for name in (name for name in vars(Event) if not name.startswith("_")):
         assert re.search(rf"\bevent\.{name}\b", text), f"event.{name} is missing"
     for type_ in (Receipt, Receipts, Stream, Cause, solarwind.Limits, *vars(records).values()):

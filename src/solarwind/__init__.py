@@ -1,6 +1,7 @@
 """Solar Wind: an event dispatcher. Producers fire events on a topic; handlers state the purpose they handle them
 for."""
 
+from .depends import Depends
 from .errors import (
     BadArgument,
     BadName,
@@ -18,7 +19,9 @@ from .errors import (
 )
 from .event import Cause, Event
 from .failure import Later, Reject, Retry
+from .handlers import Handlers
 from .limits import Limits
+from .service.middleware import Handing
 from .shares import Share
 from .wind import SolarWind
 
@@ -30,7 +33,10 @@ __all__ = [
     "Busy",
     "Cause",
     "ConflictError",
+    "Depends",
     "Event",
+    "Handing",
+    "Handlers",
     "Later",
     "Limits",
     "NotAllowed",

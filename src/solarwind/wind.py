@@ -7,12 +7,11 @@ import logging
 from collections.abc import Callable
 from contextvars import copy_context
 from datetime import timedelta
+from functools import partial
 from threading import get_ident
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
-
-import msgspec
 
 from .core.effects import Join
 from .declaring import Declaring
@@ -22,26 +21,23 @@ from .engine.tasks import complete
 from .errors import BadArgument, SolarWindError, Unavailable
 from .event import Event
 from .failure import Retry
+from .handlers import Registering
 from .lifecycle import Life, finish, log_draining
 from .limits import Limits
 from .logs import limited
 from .loops import on_own_loop
-from .names import check_purpose
 from .operations import Internal
 from .options import (
-    check_count,
     check_engine,
     check_seconds,
     check_token,
-    check_topic_given,
     check_type,
 )
 from .outbox.effects import Effects
-from .records import HandlerInfo
-from .service.registration import FunctionOrigin, Registration, Registrations, handled_here, stated
+from .service.middleware import Middleware, check_middleware
+from .service.registration import Registration, handled_here, stated
 from .service.runner import handling
 from .service.settling import wait_idle
-from .service.signature import MAX_BATCH, inspect_handler
 from .service.stream import Reader, Stream, check_free
 from .shares import Share
 from .urls import open_engine
@@ -51,11 +47,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("solarwind")
 
-T = TypeVar("T")
-F = TypeVar("F", bound=Callable[..., Any])
+M = TypeVar("M", bound=Middleware)
 
 
-class SolarWind(Life, Effects, Declaring):
+class SolarWind(Life, Registering, Effects, Declaring):
     """Fires events, and handles them for a purpose.
 
     `url` is the dispatcher's address: `memory://`, `sqlite:///wind.db`, `ws://host:7400`, `nats://host`; None is
@@ -84,9 +79,9 @@ class SolarWind(Life, Effects, Declaring):
         self._limits = limits or Limits()
         self._token = token
         self._engine = engine if engine is not None else open_engine(url, self._limits, token)
-        super().__init__(self._limits)
+        Registering.__init__(self)
+        Effects.__init__(self, self._limits)
         Declaring.__init__(self)
-        self._registrations = Registrations()
         self._readers: set[Reader] = set()
         self._state: str = "not started"
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -122,82 +117,38 @@ class SolarWind(Life, Effects, Declaring):
         """The limits on what can grow."""
         return self._limits
 
-    @property
-    def handlers(self) -> tuple[HandlerInfo, ...]:
-        """The registered handlers: one record for each call of `on`."""
-        return tuple(
-            HandlerInfo(
-                each.join.topic,
-                each.join.purpose,
-                each.join.exchange,
-                each.join.version,
-                f"{each.origin.module}.{each.handler.name}",
-            )
-            for each in self._registrations
-        )
-
     # Handling -----------------------------------------------------------------------------------------
 
-    def on(
-        self,
-        topic: str,
-        *,
-        purpose: str | None = None,
-        exchange: str = "direct",
-        version: int = 1,
-        key: str | None = None,
-        key_missing: str = "handle",
-        since: Since = "now",
-        retry: Retry | None = None,
-        lease: float | timedelta = 30.0,
-        concurrency: int | None = None,
-        batch: int | None = None,
-        delay: float | timedelta | str | None = None,
-        rollout: str | float | Share | None = None,
-    ) -> Callable[[F], F]:
-        """Register a function to handle the events of a topic for a purpose. Each call is one service instance.
+    def _register(self, new: list[Registration]) -> None:
+        self._check_process()
+        self._check_new(new)
+        self._registrations += new
+        if self._loop is not None and self._state == "running":
+            for registration in new:
+                self._on_loop(partial(self._start_joining, registration))
 
-        - `purpose`: why it listens, in plain words; the function's name if not given
-        - `exchange`: `direct` (also `direct:least-busy`, `direct:random`), `fanout`, `keyed`, or one of your own
-        - `version`: of the purpose; which of them gets the events follows from `rollout`, and can be changed live
-        - `key`: for `keyed`, the payload's field that is the key, such as `$.video_id`; else the event's own key
-        - `key_missing`: for `keyed`: "handle" an event without a key as its own key, or "reject" it
-        - `since`: where a new purpose begins: "now", "beginning", a datetime, or a timedelta ago
-        - `retry`: how often and when the version retries from now on; `Retry()` if not given
-        - `lease`: seconds of silence with events in hand after which they go to another instance
-        - `concurrency`: how many events it handles at once; 10 for `async def`, 1 for `def`, which runs on a thread
-        - `batch`: how many events a batch handler gets at once; at most 500, which is the default
-        - `delay`: seconds (a timedelta, "5m") after which it gets each event, in order; others get it at once
-        - `rollout`: what a version first seen beside others does: "newest" (if not given), it becomes current; "hold",
-          it gets nothing yet; "shadow", it gets copies and is only compared; `Share(0.1)` or 0.1, it has a tenth
+    @property
+    def dependency_overrides(self) -> dict[Callable[..., Any], Callable[..., Any]]:
+        """The functions that stand in for dependencies, in tests: `wind.dependency_overrides[get_session] = fake`. What
+        is changed here counts for the next event. One that cannot be called makes events dead letters."""
+        return self._around.overrides
 
-        The parameter annotated `Event` gets the event, the other one the payload decoded to its annotation; with
-        `list[...]` it is a batch handler. Registered while it runs, it joins at once (see `joined`). Raises `BadName`
-        and `BadArgument`; joining raises `ConflictError` if it contradicts what was stated before.
-        """
-        check_topic_given(topic)
-        if concurrency is not None:
-            check_count("concurrency", concurrency)
-        if batch is not None:
-            check_count("batch", batch, MAX_BATCH)
-        name = "?" if purpose is None else purpose
-        join = Join(topic, name, exchange, version, key, retry or Retry(), key_missing=key_missing)
-        common = stated(join, since, lease, rollout, delay)
+    @dependency_overrides.setter
+    def dependency_overrides(self, overrides: dict[Callable[..., Any], Callable[..., Any]]) -> None:
+        check_type("dependency_overrides", overrides, dict, "{get_session: fake_session}")
+        self._around.overrides = overrides
 
-        def register(function: F) -> F:
-            self._check_process()
-            handler = inspect_handler(function, batch)
-            at_once = concurrency or (10 if handler.is_async else 1)
-            room = at_once * handler.batch if handler.is_batch else at_once
-            join = msgspec.structs.replace(common, purpose=check_purpose(purpose or handler.purpose), room=room)
-            origin = FunctionOrigin.of(function)
-            registration = Registration(function, handler, join, since, at_once, origin, unnamed=purpose is None)
-            self._registrations.add(registration)
-            if self._loop is not None and self._state == "running":
-                self._on_loop(lambda: self._start_joining(registration))
-            return function
+    def middleware(self, function: M) -> M:
+        """Put `async def m(call_next, handing)` around every fire and every hand-out, which is one call of a handler.
 
-        return register
+        The one that was added first is the outermost. Each says `await call_next(handing)` once. What it raises fails
+        the hand-out, or comes out of `fire`; around a fire it may not wait. Raise `BadArgument`, and `Unavailable`
+        while it runs. See `Handing`."""
+        check_middleware(function)
+        self._check_process()
+        self._check_not_running()
+        self._around.middlewares.append(function)
+        return function
 
     @on_own_loop
     async def joined(self) -> None:
@@ -449,7 +400,7 @@ class SolarWind(Life, Effects, Declaring):
     # Inner --------------------------------------------------------------------------------------------
 
     async def _join(self, registration: Registration) -> None:
-        await registration.enter(self._engine, self._begun, self._limits, self._context)
+        await registration.enter(self._engine, self._begun, self._limits, self._context, self._around)
 
     def _start_joining(self, registration: Registration) -> None:
         registration.joining = asyncio.ensure_future(self._join_late(registration))

@@ -14,12 +14,13 @@ from datetime import datetime, timedelta
 from functools import partial
 from threading import get_ident
 from time import time_ns
-from typing import Any, Unpack, cast
+from typing import Any, TypeVar, Unpack, cast
 from weakref import WeakSet
 
 import msgspec
 
 from ..batch import MAX_NUMBERS, MAX_PRODUCERS, make_id
+from ..columns import check_extensions
 from ..engine.base import Engine
 from ..errors import BadArgument, Busy
 from ..event import Cause, Event
@@ -29,14 +30,17 @@ from ..names import check_id, check_key, check_topic
 from ..options import check_payloads
 from ..origin import process_name
 from ..payload import BYTES, encode
+from .bound import Around
 from .buffer import ProducerBuffer
 from .fire_options import EventOptions, FireOptions, read_options
 from .group import ORDER, Group, IdNumbers
+from .middleware import Handing, run_around, run_now
 from .receipts import HELD_BYTES, Fired, HeldEvents, HeldReceipt, Receipt, Receipts, SentReceipt
 from .runner import handling
 
 log = logging.getLogger("solarwind")
 
+R = TypeVar("R")
 
 _GIVEN_UP = "%d events that were fired were not accepted within %.3g s, and are given up"
 _STARTED: WeakSet[Firing] = WeakSet()  # in this process
@@ -61,6 +65,8 @@ class Firing:
         self._limits = limits
         self._home: Engine | None = None  # that it fires to, once it was started
         self._thread_id = 0
+        self._plain_thread = 0  # where a fire without options is only put into the buffer
+        self._around = Around()
         self._buffer = ProducerBuffer(limits)
         self._foreign = ProducerBuffer(limits)  # fired from other threads
         self._later = ProducerBuffer(limits, later=True)  # to be delayed, from any thread
@@ -82,6 +88,7 @@ class Firing:
     def _begin_firing(self, loop: asyncio.AbstractEventLoop, engine: Engine) -> None:
         """Accept events from here on, on this thread and loop, and on others."""
         self._thread_id = get_ident()
+        self._plain_thread = 0 if self._around.middlewares else self._thread_id
         self._home = engine
         _STARTED.add(self)
         self._numbers = IdNumbers(engine.author)
@@ -151,9 +158,39 @@ class Firing:
         else:
             data, content = encode(payload)
         handled = handling.get()
-        if options or handled is not None or get_ident() != self._thread_id:
+        if options or handled is not None or get_ident() != self._plain_thread:
+            if self._around.middlewares:
+
+                def fire(changed: EventOptions) -> Receipt:
+                    return self._fire_with(topic, data, content, handled, cast(FireOptions, changed))
+
+                return self._through(topic, [(data, content)], options, fire)
             return self._fire_with(topic, data, content, handled, options)
         return self._buffer.add(topic, data, content)
+
+    def _through(
+        self, topic: str, payloads: list[tuple[bytes, str]], options: EventOptions, fire: Callable[[EventOptions], R]
+    ) -> R:
+        """Fire through the middlewares, which run to their end here, and return what `fire` returned, which gets the
+        options with the extensions that they have stated."""
+        given = options.get("extensions")
+        extensions = {} if given is None else dict(check_extensions(given))
+        handing = Handing("fire", check_topic(topic), payloads=payloads, extensions=extensions)
+        fired: list[R] = []
+
+        async def last() -> R:
+            fired.append(fire(cast(EventOptions, {**options, "extensions": extensions}) if extensions else options))
+            return fired[0]
+
+        def waiting() -> str:
+            return (
+                f"expected the middleware around a fire on {topic!r} not to wait, since fire returns at once, got one "
+                f"that does, and {'the event was fired before' if fired else 'nothing was fired'}: look at "
+                "handing.kind, and wait around a hand-out only"
+            )
+
+        run_now(run_around(self._around.middlewares, handing, last), waiting)
+        return fired[0]
 
     def _fire_with(self, topic: str, data: bytes, content: str, handled: Event | None, options: FireOptions) -> Receipt:
         """Fire what is more than a payload, inside a handler, or from another thread."""
@@ -245,14 +282,30 @@ class Firing:
         check_topic(topic)
         given = check_payloads(payloads)
         encoded = list(map(encode, given))
-        bytes_ = [data for data, _ in encoded]
-        longest = max(bytes_, key=len, default=b"")
-        self._buffer.check_size(topic, longest)
         options = FireOptions(
             at=at, after=after, expires=expires, cause=cause, extensions=extensions, now=now, within=within
         )
-        stated, now, seconds, source = read_options(options, self._wall)
         its_keys, its_ids = _keys(given, key, keys), _column("ids", ids, len(given), check_id)
+        if not self._around.middlewares:
+            return self._fire_encoded(topic, encoded, its_keys, its_ids, options)
+
+        def fire(changed: EventOptions) -> Receipts:
+            return self._fire_encoded(topic, encoded, its_keys, its_ids, cast(FireOptions, changed))
+
+        return self._through(topic, encoded, options, fire)
+
+    def _fire_encoded(
+        self,
+        topic: str,
+        encoded: list[tuple[bytes, str]],
+        its_keys: list[str | None] | None,
+        its_ids: list[str | None] | None,
+        options: FireOptions,
+    ) -> Receipts:
+        bytes_ = [data for data, _ in encoded]
+        longest = max(bytes_, key=len, default=b"")
+        self._buffer.check_size(topic, longest)
+        stated, now, seconds, source = read_options(options, self._wall)
         earliest = source.time_ns if source is not None else 0
         handled = handling.get()
         if its_keys is None and its_ids is None and not stated and handled is None and seconds is None:
@@ -287,18 +340,10 @@ class Firing:
         raises."""
         if unknown := options.keys() - EventOptions.__annotations__.keys():
             raise TypeError(f"fire() got an unexpected keyword argument {min(unknown)!r}")
-        data, content = (payload, BYTES) if type(payload) is bytes else encode(payload)
-        check_topic(topic)
-        self._buffer.check_size(topic, data)
-        attributes, _, _, stated = read_options(cast(FireOptions, options), self._wall)
-        handled = handling.get()
-        source = handled or stated
-        attributes.setdefault("causes", Cause.event(handled) if handled else Cause.application(process_name()))
-        self._check_depth(attributes["causes"], handled)
-        time = ORDER.now(max((each.time_ns for each in (handled, stated) if each is not None), default=0))
-        # By chance alone: a forked child has what its parent has counted.
-        attributes.setdefault("ids", make_id(time, secrets.randbelow(MAX_PRODUCERS), secrets.randbelow(MAX_NUMBERS)))
-        return Fired(topic, data, content, time, attributes), source is None or not source.shadow
+        encoded = (payload, BYTES) if type(payload) is bytes else encode(payload)
+        if not self._around.middlewares:
+            return self._prepared(topic, encoded, options)
+        return self._through(topic, [encoded], options, lambda changed: self._prepared(topic, encoded, changed))
 
     def prepare_many(
         self,
@@ -311,13 +356,32 @@ class Firing:
     ) -> list[tuple[Fired, bool]]:
         """Return an event for each payload: see `prepare`, and for the columns `fire_many`."""
         given = check_payloads(payloads)
+        encoded = list(map(encode, given))
         nothing = [None] * len(given)
         each_key = _keys(given, key, keys) or nothing
         each_id = _column("ids", ids, len(given), check_id) or nothing
-        return [
-            self.prepare(topic, payload, {**options, "key": of_key, "id": of_id})
-            for payload, of_key, of_id in zip(given, each_key, each_id, strict=True)
-        ]
+
+        def prepared(changed: EventOptions) -> list[tuple[Fired, bool]]:
+            return [
+                self._prepared(topic, each, {**changed, "key": of_key, "id": of_id})
+                for each, of_key, of_id in zip(encoded, each_key, each_id, strict=True)
+            ]
+
+        return self._through(topic, encoded, options, prepared) if self._around.middlewares else prepared(options)
+
+    def _prepared(self, topic: str, encoded: tuple[bytes, str], options: EventOptions) -> tuple[Fired, bool]:
+        data, content = encoded
+        check_topic(topic)
+        self._buffer.check_size(topic, data)
+        attributes, _, _, stated = read_options(cast(FireOptions, options), self._wall)
+        handled = handling.get()
+        source = handled or stated
+        attributes.setdefault("causes", Cause.event(handled) if handled else Cause.application(process_name()))
+        self._check_depth(attributes["causes"], handled)
+        time = ORDER.now(max((each.time_ns for each in (handled, stated) if each is not None), default=0))
+        # By chance alone: a forked child has what its parent has counted.
+        attributes.setdefault("ids", make_id(time, secrets.randbelow(MAX_PRODUCERS), secrets.randbelow(MAX_NUMBERS)))
+        return Fired(topic, data, content, time, attributes), source is None or not source.shadow
 
     def _holds(self, handled: Event) -> bool:
         """Return whether what is fired is held until the handler returns."""

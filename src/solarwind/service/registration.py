@@ -22,8 +22,10 @@ from ..origin import this_process
 from ..plugins import load_exchange, registered
 from ..shares import SHADOW, Share, check_rollout
 from ..timing import MAX_DELAY_NS, check_delay
+from .bound import Around, bound
+from .hints import innermost
 from .runner import Runner
-from .signature import Handler, innermost
+from .signature import Handler
 
 MAX_ORIGIN = 1_000  # characters
 
@@ -65,9 +67,12 @@ class Registration(msgspec.Struct, eq=False):
     instance: int = 0
     joining: asyncio.Task[None] | None = None
 
-    async def enter(self, engine: Engine, begun: asyncio.Event, limits: Limits, context: Context) -> None:
+    async def enter(
+        self, engine: Engine, begun: asyncio.Event, limits: Limits, context: Context, around: Around
+    ) -> None:
         """Join, with a `Runner` that handles nothing before `begun`. Raise what the engine raises."""
-        runner = Runner(engine, self.join, self.handler, self.concurrency, begun, limits, context)
+        handler = bound(self.handler, around)
+        runner = Runner(engine, self.join, handler, self.concurrency, begun, limits, context)
         try:
             self.instance = await engine.join(handled_here(self.join), self.since, runner)
         except BaseException:
@@ -169,9 +174,9 @@ class Registrations(list[Registration]):
             return ""
         return f"; what pends for {names} needs a version whose exchange pends, and none runs here: run that one, too"
 
-    def add(self, new: Registration) -> None:
-        """Add a registration. Raise `BadArgument` where another function has the same name for the same purpose: the
-        two would silently share its events."""
+    def check(self, new: Registration) -> None:
+        """Raise `BadArgument` where another function has the same name for the same purpose: the two would silently
+        share its events."""
         for each in self if new.unnamed else ():
             taken = each.unnamed and _is_for_the_same(each.join, new.join)
             if taken and not _is_same(each.function, new.function) and not each.origin.is_again(new.origin):
@@ -180,7 +185,6 @@ class Registrations(list[Registration]):
                     f"{new.join.topic!r} has the purpose {new.join.purpose!r} by its name: state what each is for, "
                     "or the same purpose for both to share its events"
                 )
-        self.append(new)
 
 
 def _is_for_the_same(one: Join, other: Join) -> bool:

@@ -152,7 +152,8 @@ class Runner(Consumer):
             _, late = await asyncio.wait(workers, timeout=max(0.0, grace)) if workers else (None, set())
             if late:
                 self._cancel(late)
-                what = f"{self._handler.name} on {self.join.topic!r}"
+                where = "" if self._handler.around is None else self._handler.around.where
+                what = f"{self._handler.name} on {self.join.topic!r}{where}"
                 log.warning("%s did not finish within %s s: its events are handed out again", what, grace)
                 _, stuck = await asyncio.wait(late, timeout=HURRY_S)
                 if stuck:
@@ -165,6 +166,8 @@ class Runner(Consumer):
 
     def _cancel(self, workers: Collection[asyncio.Task[None]]) -> None:
         self._cancelled = True
+        if self._handler.around is not None:
+            self._handler.around.cancel()
         for worker in workers:
             worker.cancel()
 

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from types import UnionType
-from typing import Any, NoReturn, Union, get_args, get_origin, get_type_hints
+from typing import Any, NoReturn, Union, get_args, get_origin
 
 import msgspec
 
 from .. import payload as codec
+from ..depends import Depends, stated_dependency
 from ..errors import BadArgument, BadPayload
 from ..event import Event
+from .dependencies import plan
+from .hints import hint, innermost, resolved, wraps_async
 
 MAX_BATCH = 500  # events that a batch handler gets at once
-_MAX_WRAPPERS = 100  # around a function
 
 
 class Unfit(Exception):
@@ -31,9 +33,19 @@ class Unfit(Exception):
         self.index = index  # which of the events of a batch handler
 
 
+class Needs(msgspec.Struct, frozen=True):
+    """What a handler with dependencies has instead of one `call`: `decode` gives its payload, `call` gets what it is
+    called with, the payload, and the values of the dependencies that it `wants` by the names of its parameters."""
+
+    wants: tuple[tuple[str, Depends], ...]
+    decode: Callable[[Any], Any]
+    call: Callable[[Any, Any, Sequence[Any]], Any]
+
+
 class Handler(msgspec.Struct, frozen=True):
     """A function that handles events. `call` gets an `Event`; of a batch handler, a list of up to `batch` of them; of
-    one that wants only the undecoded payload (`is_raw`), just that. `purpose` is the default of its purpose."""
+    one that wants only the undecoded payload (`is_raw`), just that. `purpose` is the default of its purpose. One with
+    dependencies `needs` them; it has its `call` once they are bound to it (see `bound.py`)."""
 
     name: str
     purpose: str
@@ -42,6 +54,8 @@ class Handler(msgspec.Struct, frozen=True):
     is_batch: bool
     is_raw: bool
     batch: int = MAX_BATCH
+    needs: Needs | None = None
+    around: Any = None  # the `Bound` of `call`, where something is around it
 
 
 class _Parameter(msgspec.Struct, frozen=True):
@@ -50,6 +64,8 @@ class _Parameter(msgspec.Struct, frozen=True):
     is_event: bool
     is_list: bool
     type_: Any
+    wanted: Depends | None = None
+    by_position: bool = False  # alone
 
 
 def inspect_handler(function: Callable[..., Any], batch: int | None = None) -> Handler:
@@ -61,7 +77,8 @@ def inspect_handler(function: Callable[..., Any], batch: int | None = None) -> H
     target = outer if inspect.isroutine(outer) else type(outer).__call__
     if any(inspect.isgeneratorfunction(each) or inspect.isasyncgenfunction(each) for each in (outer, target)):
         raise BadArgument(f"expected handler {name} to return, got one with yield: fire events with wind.fire instead")
-    parameters = _parameters(function, inner, name)
+    found = _parameters(function, inner, name)
+    parameters = [parameter for parameter in found if parameter.wanted is None]
     is_batch = any(parameter.is_list for parameter in parameters)
     if is_batch and not all(parameter.is_list for parameter in parameters):
         raise BadArgument(f"expected all parameters of handler {name} to be lists, or none, got both")
@@ -75,17 +92,22 @@ def inspect_handler(function: Callable[..., Any], batch: int | None = None) -> H
         names = ", ".join(parameter.name for parameter in parameters)
         raise BadArgument(
             f"expected handler {name} to take a payload, an Event, or both, got ({names}): "
-            "annotate the one that gets the event with Event, and give others a default"
+            "annotate the one that gets the event with Event, and give others a default, or Depends(...)"
         )
     decode = codec.decoder(payloads[0].type_) if payloads else None
     is_raw = len(parameters) == 1 and not is_batch and payloads == parameters and payloads[0].type_ is bytes
     if parameters and parameters[0].by_keyword:
         is_raw = False
+    wants = tuple((parameter.name, parameter.wanted) for parameter in found if parameter.wanted is not None)
+    if wants:
+        plan(wants, f"handler {name}", is_batch, {})  # which says now what is wrong
+        is_raw = False
     call = function if is_raw else _bind(function, parameters, decode, is_batch)
     is_async = inspect.iscoroutinefunction(outer) or inspect.iscoroutinefunction(target)
-    if not is_async and (_wraps_async(outer, inner) or _returns_awaitable(function, inner)):
+    if not is_async and (wraps_async(outer, inner) or _returns_awaitable(function, inner)):
         is_async, call = True, _awaited(call)
-    return Handler(name, named.__name__, call, is_async, is_batch, is_raw, batch or MAX_BATCH)
+    needs = _needs(function, found, wants, decode, is_batch) if wants else None
+    return Handler(name, named.__name__, call, is_async, is_batch, is_raw, batch or MAX_BATCH, needs)
 
 
 def _unwrapped(function: Any) -> tuple[Any, Any]:
@@ -102,22 +124,6 @@ def _unwrapped(function: Any) -> tuple[Any, Any]:
     while isinstance(outer, partial | staticmethod):
         outer = outer.func if isinstance(outer, partial) else outer.__func__
     return outer, innermost(function)
-
-
-def innermost(function: Any) -> Any:
-    """Return the function inside objects, methods, `partial` and decorators."""
-    for _ in range(_MAX_WRAPPERS):
-        following: Any = None
-        if isinstance(function, partial):
-            following = function.func
-        else:
-            following = getattr(function, "__wrapped__", None) or getattr(function, "__func__", None)
-            if following is None and not inspect.isroutine(function):
-                following = type(function).__call__
-        if following is None or following is function:
-            break
-        function = following
-    return function
 
 
 def _parameters(function: Callable[..., Any], inner: Any, name: str) -> list[_Parameter]:
@@ -137,9 +143,9 @@ def _parameters(function: Callable[..., Any], inner: Any, name: str) -> list[_Pa
                 "register the method of the object, as in wind.on(...)(object.method)"
                 + ("" if parameter.name in ("self", "cls") else f", or annotate {parameter.name} if it is the payload")
             )
-        if parameter.default is not parameter.empty:
-            continue
-        found.append(_parameter(parameter, inner, name))
+        described = _parameter(parameter, inner, name)
+        if described is not None:
+            found.append(described)
     if variable and not found:
         raise BadArgument(
             f"expected handler {name} to name its parameters, got ({variable}), which says nothing of what it takes: "
@@ -162,8 +168,21 @@ def _is_unbound(function: Any, first: inspect.Parameter) -> bool:
     return not isinstance(inspect.getattr_static(owner, names[-1], None), staticmethod)
 
 
-def _parameter(parameter: inspect.Parameter, inner: Any, name: str) -> _Parameter:
-    type_ = _hint(parameter, inner, name)
+def _parameter(parameter: inspect.Parameter, inner: Any, name: str) -> _Parameter | None:
+    """Return what a parameter gets, or None where its default is left to it."""
+    has_default = parameter.default is not parameter.empty
+    by_keyword, by_position = parameter.kind is parameter.KEYWORD_ONLY, parameter.kind is parameter.POSITIONAL_ONLY
+    try:
+        type_ = hint(parameter, inner, f"handler {name}")
+    except BadArgument:
+        if not has_default:
+            raise
+        type_ = Any
+    wanted = stated_dependency(parameter, type_, f"handler {name}")
+    if wanted is not None:
+        return _Parameter(parameter.name, by_keyword, False, False, type_, wanted, by_position)
+    if has_default:
+        return None
     bare = codec.unwrapped(type_)
     is_list = get_origin(bare) is list and bool(get_args(bare))
     if is_list and bare is not type_ and any(type(each) is msgspec.Meta for each in type_.__metadata__):
@@ -177,29 +196,7 @@ def _parameter(parameter: inspect.Parameter, inner: Any, name: str) -> _Paramete
         not is_event and _mentions_event(type_)
     ):
         _refuse(name, parameter, "an Event itself, a list of Events, or the type of a payload", type_)
-    by_keyword = parameter.kind is parameter.KEYWORD_ONLY
-    return _Parameter(parameter.name, by_keyword, is_event, is_list, type_)
-
-
-def _hint(parameter: inspect.Parameter, inner: Any, name: str) -> Any:
-    if parameter.annotation is parameter.empty:
-        return Any
-    try:
-        return _resolved(parameter.annotation, inner)
-    except Exception as error:  # evaluating text may raise anything
-        raise BadArgument(
-            f"expected handler {name} with annotations that can be resolved, got {parameter}: {error}"
-        ) from None
-
-
-def _resolved(annotation: Any, inner: Any) -> Any:
-    """Return an annotation, evaluated where it is text: by itself, since others of the function need not be such that
-    it can be done. May raise anything."""
-
-    def carrier() -> None: ...
-
-    carrier.__annotations__ = {"it": annotation}
-    return get_type_hints(carrier, getattr(inner, "__globals__", {}), include_extras=True)["it"]
+    return _Parameter(parameter.name, by_keyword, is_event, is_list, type_, by_position=by_position)
 
 
 def _mentions_event(type_: Any) -> bool:
@@ -213,16 +210,10 @@ def _refuse(name: str, parameter: inspect.Parameter, expected: str, got: Any) ->
     raise BadArgument(f"expected parameter {parameter.name} of handler {name} to be {expected}, got {got}")
 
 
-def _wraps_async(outer: Any, inner: Any) -> bool:
-    """Return whether a `def` only wraps an `async def`. A decorator's `def` returns what the `async def` does; an
-    object may do something else."""
-    return (inspect.isfunction(outer) or inspect.ismethod(outer)) and inspect.iscoroutinefunction(inner)
-
-
 def _returns_awaitable(function: Any, inner: Any) -> bool:
     returned = inspect.signature(function).return_annotation
     try:
-        type_ = _resolved(returned, inner)
+        type_ = resolved(returned, inner)
     except Exception:  # then it says nothing
         return False
     found = get_origin(type_) or type_
@@ -275,6 +266,37 @@ def _bind(
         )
 
     return call
+
+
+def _needs(
+    function: Callable[..., Any],
+    parameters: list[_Parameter],
+    wants: tuple[tuple[str, Depends], ...],
+    decode: codec.Decoder | None,
+    is_batch: bool,
+) -> Needs:
+    """Return how to call a function with dependencies. The payload is decoded before any is made."""
+    names = [name for name, _ in wants]
+
+    def decoded(given: Any) -> Any:
+        if decode is None:
+            return None
+        return _decode_all(decode, given) if is_batch else _decoded(decode, given)
+
+    def call(given: Any, payload: Any, values: Sequence[Any]) -> Any:
+        by_name = dict(zip(names, values, strict=True))
+
+        def argument(parameter: _Parameter) -> Any:
+            if parameter.wanted is not None:
+                return by_name[parameter.name]
+            return given if parameter.is_event else payload
+
+        return function(
+            *[argument(each) for each in parameters if each.by_position],
+            **{each.name: argument(each) for each in parameters if not each.by_position},
+        )
+
+    return Needs(wants, decoded, call)
 
 
 def _decode_one(decode: codec.Decoder, event: Event) -> Any:

@@ -17,6 +17,7 @@ from ..logs import limited
 
 pytest.register_assert_rewrite("solarwind.testing.rules")
 
+from .rules.around import AroundRules  # noqa: E402
 from .rules.causes import CauseRules  # noqa: E402
 from .rules.definitions import DefinitionRules  # noqa: E402
 from .rules.delay import DelayRules  # noqa: E402
@@ -43,6 +44,7 @@ __all__ = ["EngineContract", "LocalPlace", "Place", "a_while", "on_loop", "until
 
 
 class EngineContract(
+    AroundRules,
     CauseRules,
     DefinitionRules,
     DelayRules,

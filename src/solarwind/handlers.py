@@ -1,0 +1,169 @@
+"""Registering handlers: `on` and its options, on a `SolarWind` and on a group of handlers that is included in one."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import msgspec
+
+from .core.effects import Join
+from .engine.base import Since
+from .errors import BadArgument
+from .failure import Retry
+from .names import check_purpose, check_topic, shown
+from .options import check_count, check_topic_given
+from .records import HandlerInfo
+from .service.registration import FunctionOrigin, Registration, Registrations, stated
+from .service.signature import MAX_BATCH, inspect_handler
+from .shares import Share
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Registering:
+    """What handlers are registered with."""
+
+    def __init__(self) -> None:
+        self._registrations = Registrations()
+        self._groups: list[Handlers] = []  # that are included here, kept because they know of this one only weakly
+
+    @property
+    def handlers(self) -> tuple[HandlerInfo, ...]:
+        """The registered handlers: one record for each call of `on`."""
+        return tuple(
+            HandlerInfo(
+                each.join.topic,
+                each.join.purpose,
+                each.join.exchange,
+                each.join.version,
+                f"{each.origin.module}.{each.handler.name}",
+            )
+            for each in self._registrations
+        )
+
+    def on(
+        self,
+        topic: str,
+        *,
+        purpose: str | None = None,
+        exchange: str = "direct",
+        version: int = 1,
+        key: str | None = None,
+        key_missing: str = "handle",
+        since: Since = "now",
+        retry: Retry | None = None,
+        lease: float | timedelta = 30.0,
+        concurrency: int | None = None,
+        batch: int | None = None,
+        delay: float | timedelta | str | None = None,
+        rollout: str | float | Share | None = None,
+    ) -> Callable[[F], F]:
+        """Register a function to handle the events of a topic for a purpose. Each call is one service instance.
+
+        - `purpose`: why it listens, in plain words; the function's name if not given
+        - `exchange`: `direct` (also `direct:least-busy`, `direct:random`), `fanout`, `keyed`, or one of your own
+        - `version`: of the purpose; which of them gets the events follows from `rollout`, and can be changed live
+        - `key`: for `keyed`, the payload's field that is the key, such as `$.video_id`; else the event's own key
+        - `key_missing`: for `keyed`: "handle" an event without a key as its own key, or "reject" it
+        - `since`: where a new purpose begins: "now", "beginning", a datetime, or a timedelta ago
+        - `retry`: how often and when the version retries from now on; `Retry()` if not given
+        - `lease`: seconds of silence with events in hand after which they go to another instance
+        - `concurrency`: how many events it handles at once; 10 for `async def`, 1 for `def`, which runs on a thread
+        - `batch`: how many events a batch handler gets at once; at most 500, which is the default
+        - `delay`: seconds (a timedelta, "5m") after which it gets each event, in order; others get it at once
+        - `rollout`: what a version first seen beside others does: "newest" (if not given), it becomes current; "hold",
+          it gets nothing yet; "shadow", it gets copies and is only compared; `Share(0.1)` or 0.1, it has a tenth
+
+        The parameter annotated `Event` gets the event, the other one the payload decoded to its annotation; with
+        `list[...]` it is a batch handler. Registered while it runs, it joins at once (see `joined`). Raises `BadName`
+        and `BadArgument`; joining raises `ConflictError` if it contradicts what was stated before.
+        """
+        check_topic_given(topic)
+        if concurrency is not None:
+            check_count("concurrency", concurrency)
+        if batch is not None:
+            check_count("batch", batch, MAX_BATCH)
+        name = "?" if purpose is None else purpose
+        join = Join(topic, name, exchange, version, key, retry or Retry(), key_missing=key_missing)
+        common = stated(join, since, lease, rollout, delay)
+
+        def register(function: F) -> F:
+            handler = inspect_handler(function, batch)
+            at_once = concurrency or (10 if handler.is_async else 1)
+            room = at_once * handler.batch if handler.is_batch else at_once
+            join = msgspec.structs.replace(common, purpose=check_purpose(purpose or handler.purpose), room=room)
+            origin = FunctionOrigin.of(function)
+            self._register([Registration(function, handler, join, since, at_once, origin, unnamed=purpose is None)])
+            return function
+
+        return register
+
+    def include(self, group: Handlers, *, prefix: str | None = None) -> None:
+        """Register the handlers of a group, those that it has and those that it gets later on. With a `prefix` their
+        topics begin with it and a dot: "shop" makes "shop.order.placed" of "order.placed".
+
+        It is as if each had been registered here with `on`: a group that is included again, with another prefix or the
+        same, is so many more instances. Raise `BadArgument`, and `BadName` for topics that become invalid; then nothing
+        is registered."""
+        if not isinstance(group, Handlers):
+            raise BadArgument(f"expected a group of handlers, Handlers(), got {shown(group)}")
+        if prefix is not None:
+            check_topic(prefix)
+        if group is self or self._reaches(group):
+            raise BadArgument("expected groups without a cycle, got one that is included in itself")
+        self._register(_moved(group._registrations, prefix))
+        self._groups.append(group)
+        group._includers.append((weakref.ref(self), prefix))
+
+    def _register(self, new: list[Registration]) -> None:
+        """Add registrations: all of them, or raise."""
+        raise NotImplementedError
+
+    def _reaches(self, group: Registering) -> bool:
+        """Return whether what is registered here is registered with `group` too."""
+        return False
+
+    def _check_new(self, new: list[Registration]) -> None:
+        """Raise what `_register` would raise."""
+        for registration in new:
+            self._registrations.check(registration)
+
+
+class Handlers(Registering):
+    """A group of handlers, defined without a `SolarWind`: register them with `on`, as on one, and have them included
+    where they are to run, `wind.include(group, prefix="shop")`. A group may be included in another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Where it is included, and with which prefix. One that is gone needs nothing any more.
+        self._includers: list[tuple[weakref.ref[Registering], str | None]] = []
+
+    def _there(self) -> list[tuple[Registering, str | None]]:
+        self._includers = [each for each in self._includers if each[0]() is not None]
+        return [(there, prefix) for reference, prefix in self._includers if (there := reference()) is not None]
+
+    def _reaches(self, group: Registering) -> bool:
+        return any(there is group or there._reaches(group) for there, _ in self._there())
+
+    def _register(self, new: list[Registration]) -> None:
+        self._check_new(new)
+        self._registrations += new
+        for there, prefix in self._there():
+            there._register(_moved(new, prefix))
+
+    def _check_new(self, new: list[Registration]) -> None:
+        super()._check_new(new)
+        for there, prefix in self._there():
+            there._check_new(_moved(new, prefix))
+
+
+def _moved(registrations: list[Registration], prefix: str | None) -> list[Registration]:
+    """Return registrations of their own, with the prefix. Raise `BadName`."""
+    moved = []
+    for each in registrations:
+        topic = each.join.topic if prefix is None else check_topic(f"{prefix}.{each.join.topic}")
+        moved.append(msgspec.structs.replace(each, join=msgspec.structs.replace(each.join, topic=topic)))
+    return moved
