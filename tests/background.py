@@ -123,7 +123,7 @@ PLACES = {
         engine.local:LocalEngine.start
         lifecycle:LoopThread.stop
         lifecycle:Signals._signalled
-        lifecycle:Life._bound_firing
+        lifecycle:Life._end_requests
         logs:LimitedLog._set_timer
         outbox.relay:Relay._withdraw
         peer.client:Client.start
@@ -139,6 +139,7 @@ PLACES = {
         service.firing:Firing._limit
         service.settling:wait_idle
         shutdown:Shutdown._came
+        shutdown:Shutdown._look
         wind:SolarWind._on_loop
         wind:SolarWind.listen.leave_soon
     """,

@@ -322,10 +322,11 @@ class Life:
         """Run it from before the first request of an ASGI app to after the last: `FastAPI(lifespan=wind.lifespan)`.
 
         An ASGI server waits for all requests before it tells the app to stop. So from the signal on, what requests fire
-        has `grace` seconds to be accepted; after that, and for further fires, they get `Unavailable`.
+        has `grace` seconds to be accepted; after that, and for further fires, they get `Unavailable`. Streams of
+        `listen` end at once.
         """
         async with self._wind:
-            shutdown = Shutdown(self._bound_firing)
+            shutdown = Shutdown(self._end_requests)
             shutdown.watch()
             try:
                 yield
@@ -335,10 +336,13 @@ class Life:
                     self._bound.cancel()
                     self._bound = None
 
-    def _bound_firing(self) -> None:
+    def _end_requests(self) -> None:
+        """End what requests may wait for without end."""
         if self._bound is None:
             wind, loop = self._wind, asyncio.get_running_loop()
             self._bound = loop.call_later(wind.grace, wind._give_up_fired, wind.grace)
+            for reader in list(wind._readers):
+                reader.end()
 
     def __enter__(self) -> SolarWind:
         """Run it on a thread of its own, without asyncio. Use `wait` for its coroutines."""

@@ -2,6 +2,7 @@
 
 An ASGI server tells its app only after all requests are answered, and a feed, or a fire that waits for an unreachable
 server, does not end by itself. So this listens to the signals, and passes them on to the handlers that were there.
+uvicorn may also be told to stop by its `should_exit`, without a signal, so this looks at that now and then.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from types import FrameType
 from typing import Any
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_LOOK_S = 0.25
 
 
 class Shutdown:
@@ -23,6 +25,7 @@ class Shutdown:
         self._begins = begins
         self._before: dict[signal.Signals, Callable[[int, FrameType | None], Any]] = {}
         self._over = False
+        self._timer: asyncio.TimerHandle | None = None
 
     def watch(self) -> None:
         """Start. Signals come only to the main thread; on another thread this does nothing."""
@@ -34,16 +37,29 @@ class Shutdown:
             if callable(before):  # else the process ends at once, or goes on
                 self._before[number] = before
                 signal.signal(number, self._came)
+        self._look()
 
-    def look(self) -> None:
-        """Check uvicorn's own `should_exit`, too. Called now and then."""
+    def _look(self) -> None:
+        """Look whether uvicorn was told to exit, now and from time to time until it was."""
+        servers = self._servers()
+        if any(server.should_exit for server in servers):
+            self._begins()
+        elif servers:
+            self._timer = self._loop.call_later(_LOOK_S, self._look)
+
+    def _servers(self) -> list[Any]:
+        """Return the servers whose signal handlers were there: apps may be within each other, each with its own."""
+        found: list[Any] = []
         for before in self._before.values():
-            if getattr(getattr(before, "__self__", None), "should_exit", False):
-                self._begins()
+            of = getattr(before, "__self__", None)
+            found += of._servers() if isinstance(of, Shutdown) else [of] if hasattr(of, "should_exit") else []
+        return found
 
     def end(self) -> None:
         """Stop. A signal handler that was installed over this one since stays."""
         self._over = True
+        if self._timer is not None:
+            self._timer.cancel()
         for number, before in self._before.items():
             if signal.getsignal(number) == self._came:
                 signal.signal(number, before)

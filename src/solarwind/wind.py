@@ -211,6 +211,8 @@ class SolarWind(Life, Registering, Effects, Declaring):
             reader = Reader(self._engine, join, self._limits)
             reader.enter(await self._engine.join(handled_here(join), since, reader))
             self._readers.add(reader)
+            if self._bound is not None:  # the app that it runs in is to stop
+                reader.end()
             return reader
 
         def leave_soon(reader: Reader) -> None:

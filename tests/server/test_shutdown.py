@@ -49,17 +49,75 @@ from solarwind.server import app as solarwind_app
 events = solarwind_app("memory://")
 app = Starlette(routes=[Mount("/events", events)], lifespan=events.lifespan)
 """
+# Ways to have an open feed: of the server, mounted beside a SolarWind that the app runs itself, each in its lifespan;
+# and of the app's own, by `listen`.
+OF_THE_DOORS = """
+from contextlib import asynccontextmanager
+from fastapi import FastAPI
+from solarwind import SolarWind
+from solarwind.server import app as solarwind_app
+
+wind = SolarWind(grace=0.5)
+events = solarwind_app(wind)
+
+@asynccontextmanager
+async def lifespan(outer):
+    async with wind.lifespan(outer), events.lifespan(outer):
+        yield
+
+app = FastAPI(lifespan=lifespan)
+app.mount("/events", events)
+"""
+OF_ITS_OWN = """
+from fastapi import FastAPI
+from fastapi.responses import StreamingResponse
+from solarwind import SolarWind
+
+wind = SolarWind(grace=0.5)
+app = FastAPI(lifespan=wind.lifespan)
+
+@app.get("/feed")
+async def feed() -> StreamingResponse:
+    async def lines():
+        async with wind.listen("t", "live", exchange="fanout") as events:
+            yield "begun"
+            async for event in events:
+                yield event.id
+    return StreamingResponse(lines())
+"""
+# Runs the app on a loop of its own program, which then tells uvicorn to stop without a signal.
+TOLD = """
+import asyncio, sys
+import uvicorn
+from mine import app
+
+async def main() -> None:
+    server = uvicorn.Server(uvicorn.Config(app, port=0))
+    serving = asyncio.ensure_future(server.serve())
+    await asyncio.to_thread(sys.stdin.readline)
+    server.should_exit = True
+    await serving
+
+asyncio.run(main())
+"""
 
 
-def launch(folder: Path, app: str, url: str) -> subprocess.Popen[bytes]:
+def launch(folder: Path, app: str, url: str, told: bool) -> subprocess.Popen[bytes]:
     (folder / "mine.py").write_text(app)
     command = [sys.executable, "-m", "uvicorn", "mine:app", "--port", "0"]
+    if told:
+        (folder / "told.py").write_text(TOLD)
+        command = [sys.executable, "told.py"]
+    environment = {**os.environ, "SOLARWIND_URL": url}
+    stdin = subprocess.PIPE if told else None
     with (folder / "errors").open("wb") as file:
-        return subprocess.Popen(command, cwd=folder, env={**os.environ, "SOLARWIND_URL": url}, stderr=file, stdout=file)
+        return subprocess.Popen(command, cwd=folder, env=environment, stdin=stdin, stderr=file, stdout=file, bufsize=0)
 
 
-async def start(folder: Path, app: str = APP, url: str = "memory://") -> tuple[subprocess.Popen[bytes], int]:
-    process, errors = launch(folder, app, url), folder / "errors"
+async def start(
+    folder: Path, app: str = APP, url: str = "memory://", *, told: bool = False
+) -> tuple[subprocess.Popen[bytes], int]:
+    process, errors = launch(folder, app, url, told), folder / "errors"
     await until(lambda: "running on http" in errors.read_text(), "uvicorn to run")
     return process, int(errors.read_text().partition("127.0.0.1:")[2].split()[0])
 
@@ -92,6 +150,34 @@ async def test_what_has_no_end_ends_when_its_process_is_told_to_stop(tmp_path: P
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.mark.parametrize("told", [False, True], ids=["by a signal", "by should_exit"])
+@pytest.mark.parametrize(
+    ("program", "path"),
+    [(OF_THE_DOORS, "/events/v1/topics/t/feed?purpose=live"), (OF_ITS_OWN, "/feed")],
+    ids=["of the doors", "of its own"],
+)
+@on_loop
+async def test_an_app_with_an_open_feed_ends_within_its_grace_however_it_is_told_to_stop(
+    tmp_path: Path, program: str, path: str, told: bool
+) -> None:
+    process, port = await start(tmp_path, program, told=told)
+    try:
+        async with peer(port) as feed:
+            await feed.send(request("GET", path))
+            assert (await feed.answer(head_only=True)).status == 200
+            if told:
+                assert process.stdin is not None
+                process.stdin.write(b"\n")
+            else:
+                process.send_signal(signal.SIGTERM)
+            await feed.read()
+            await until(lambda: process.poll() is not None, "the process ends")
+            assert "Application shutdown complete" in (tmp_path / "errors").read_text()
+    finally:
+        process.kill()
+        process.communicate()
 
 
 @pytest.mark.parametrize("number", some([signal.SIGTERM], [signal.SIGTERM, signal.SIGINT]))

@@ -147,7 +147,6 @@ class Server:
             if late > self.host.settings.heartbeat_s:
                 continue
             self.host.look(now)
-            self._shutdown.look()
             self.host.revocables.check()
             self.token_audit.check()
             self.webhooks.check()

@@ -160,13 +160,19 @@ class Firing:
         handled = handling.get()
         if options or handled is not None or get_ident() != self._plain_thread:
             if self._around.middlewares:
-
-                def fire(changed: EventOptions) -> Receipt:
-                    return self._fire_with(topic, data, content, handled, cast(FireOptions, changed))
-
-                return self._through(topic, [(data, content)], options, fire)
+                return self._fire_through(topic, data, content, handled, options)
             return self._fire_with(topic, data, content, handled, options)
         return self._buffer.add(topic, data, content)
+
+    def _fire_through(
+        self, topic: str, data: bytes, content: str, handled: Event | None, options: FireOptions
+    ) -> Receipt:
+        """Fire through the middlewares. A function of its own: what it closes over would cost each fire."""
+
+        def fire(changed: EventOptions) -> Receipt:
+            return self._fire_with(topic, data, content, handled, cast(FireOptions, changed))
+
+        return self._through(topic, [(data, content)], options, fire)
 
     def _through(
         self, topic: str, payloads: list[tuple[bytes, str]], options: EventOptions, fire: Callable[[EventOptions], R]
