@@ -83,6 +83,7 @@ ARROWS = {
     "server": FOUNDATION
     | {"core", "engine", "operations", "options", "peer", "records", "plugins", "service", "shutdown", "urls"}
     | {"server", "wind", "wire"},
+    "contrib": FOUNDATION | {"engine.base", "service.middleware", "wind"},
     "testing": None,  # anything but the command line
     "cli": None,  # anything but testing
     "__init__": FOUNDATION | {"core", "handlers", "records", "service.middleware", "wind"},
@@ -230,7 +231,7 @@ def test_runtime_imports_are_few() -> None:
     plain = {"msgspec", "apsw", "uvloop", "typer", "rich", "cronsim"}
     for path in MODULES:
         part = part_of(name_of(path))
-        if part in ("testing", "server", "cluster") or name_of(path) in OF_THE_EXTRA:
+        if part in ("testing", "server", "cluster", "contrib") or name_of(path) in OF_THE_EXTRA:
             continue
         for kind, imported in imports(path):
             if kind == "foreign" and imported not in plain:

@@ -22,6 +22,7 @@ import solarwind
 from solarwind import Cause, Event, Handing, Handlers, SolarWind, records
 from solarwind.cli import app
 from solarwind.cli.examples import EXAMPLES
+from solarwind.contrib.flask import FlaskSolarWind
 from solarwind.handlers import Registering
 from solarwind.lifecycle import Life
 from solarwind.outbox.effects import Effects
@@ -34,7 +35,7 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 SOLARWIND: Any = typer.main.get_command(app)  # the command line, as typer makes it
 README, PYTHON, CLI = ROOT / "README.md", ROOT / "docs" / "PYTHON.md", ROOT / "docs" / "CLI.md"
 EFFECTS = ROOT / "docs" / "EFFECTS.md"
-GUARANTEES, FASTAPI = ROOT / "docs" / "GUARANTEES.md", ROOT / "docs" / "FASTAPI.md"
+GUARANTEES = ROOT / "docs" / "GUARANTEES.md"
 COMING_FROM = sorted((ROOT / "docs" / "coming-from").glob("*.md"))
 A_PROGRAM_S = 240
 
@@ -134,13 +135,39 @@ def test_the_test_of_the_manual_passes(tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
+# How many tests the programs of a page have.
+PAGES = {"FASTAPI.md": 5, "LITESTAR.md": 3, "FLASK.md": 6}
+
+
+def files_of(document: Path) -> dict[str, str]:
+    """Return the programs of a page by the names of their files: the paragraph before each begins with its name."""
+    lines, files = document.read_text().splitlines(), {}
+    for block in blocks(document):
+        if block.language == "python":
+            before = "\n".join(lines[: block.line - 2]).rstrip().split("\n\n")[-1]
+            named = re.match(r"`(\w+\.py)`", before)
+            assert named, f"{document.name}:{block.line} does not say which file it is"
+            assert named[1] not in files
+            files[named[1]] = block.text
+    return files
+
+
 @pytest.mark.long
-def test_the_fastapi_app_of_the_manual_passes_its_tests(tmp_path: Path) -> None:
-    program, test = (block.text for block in blocks(FASTAPI) if block.language == "python")
-    (tmp_path / "app.py").write_text(program)
-    (tmp_path / "test_app.py").write_text(test)
+@pytest.mark.parametrize("page", PAGES)
+def test_the_apps_of_a_page_pass_its_tests(tmp_path: Path, page: str) -> None:
+    files = files_of(ROOT / "docs" / page)
+    for name, program in files.items():
+        (tmp_path / name).write_text(program)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SOLARWIND_")}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_app.py"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        *(each for each in files if "test_" in each),
+    ]
     ended = subprocess.run(
         command,
         cwd=tmp_path,
@@ -151,7 +178,7 @@ def test_the_fastapi_app_of_the_manual_passes_its_tests(tmp_path: Path) -> None:
         check=False,
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert "3 passed" in ended.stdout
+    assert f"{PAGES[page]} passed" in ended.stdout
 
 
 # --- names --------------------------------------------------------------------------------------------------
@@ -161,7 +188,7 @@ def python_blocks() -> Iterator[Any]:
     for document in DOCUMENTS:
         for block in blocks(document):
             if block.language == "python":
-                yield pytest.param(block, id=f"{document.name}:{block.line}")
+                yield pytest.param(document, block, id=f"{document.name}:{block.line}")
 
 
 # What the variables of the documents' examples are.
@@ -181,25 +208,30 @@ VARIABLES: dict[str, type] = {
 }
 
 
-@pytest.mark.parametrize("block", list(python_blocks()))
-def test_an_example_uses_names_and_options_that_exist(block: Block) -> None:
+def variables_of(document: Path) -> dict[str, type]:
+    return VARIABLES | ({"wind": FlaskSolarWind} if document.name == "FLASK.md" else {})
+
+
+@pytest.mark.parametrize(("document", "block"), list(python_blocks()))
+def test_an_example_uses_names_and_options_that_exist(document: Path, block: Block) -> None:
     """It is Python, and whatever it asks of solarwind is there, options included."""
+    variables = variables_of(document)
     tree = compile(block.text, "example", "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module == "solarwind":
             for alias in node.names:
                 assert alias.name in solarwind.__all__
         elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            type_ = VARIABLES.get(node.value.id)
+            type_ = variables.get(node.value.id)
             assert type_ is None or hasattr(type_, node.attr), ast.unparse(node)
         elif isinstance(node, ast.Call):
-            check_options(node)
+            check_options(node, variables)
 
 
-def check_options(call: ast.Call) -> None:
+def check_options(call: ast.Call, variables: dict[str, type]) -> None:
     function: Any = None
     if isinstance(call.func, ast.Attribute) and isinstance(call.func.value, ast.Name):
-        function = getattr(VARIABLES.get(call.func.value.id), call.func.attr, None)
+        function = getattr(variables.get(call.func.value.id), call.func.attr, None)
     elif isinstance(call.func, ast.Name) and call.func.id in solarwind.__all__:
         function = getattr(solarwind, call.func.id)
     if function is None or isinstance(function, property):
@@ -234,7 +266,7 @@ def test_members_that_the_prose_names_exist(document: Path) -> None:
     """`wind.x`, `event.x` and so on, in code within a sentence."""
     for code in re.findall(r"`([^`\n]+)`", prose(document)):
         for name, member in re.findall(r"\b(\w+)\.(\w+)", code):
-            type_ = VARIABLES.get(name)
+            type_ = variables_of(document).get(name)
             if type_ is not None and member not in ("db", "py"):
                 there = hasattr(type_, member) or member in members_by_class()[type_.__name__]
                 assert there, f"{document.name}: {code}"

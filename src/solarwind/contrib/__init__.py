@@ -1,0 +1,1 @@
+"""Parts for other people's frameworks. Each is imported only where its framework is used."""

@@ -1,0 +1,121 @@
+"""Flask: a `SolarWind` that belongs to an app, runs beside its requests, and has a command in `flask`."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import subprocess
+import sys
+import threading
+from typing import Any
+
+import click
+from flask import Flask
+
+from ..engine.base import Engine
+from ..errors import SolarWindError, Unavailable
+from ..limits import Limits
+from ..service.middleware import CallNext, Handing
+from ..wind import SolarWind
+
+
+class FlaskSolarWind(SolarWind):
+    """A `SolarWind` for a Flask app: `wind = FlaskSolarWind()`, and in the app's factory `wind.init_app(app)`.
+
+    It starts with the first request of a process, on a thread of its own, so that a server may fork before, and stops
+    at the end of the process. Handlers run in the app's context."""
+
+    def __init__(
+        self,
+        app: Flask | None = None,
+        *,
+        grace: float = 30.0,
+        limits: Limits | None = None,
+        engine: Engine | None = None,
+    ) -> None:
+        """See `SolarWind`; the URL is in the app's configuration."""
+        super().__init__(grace=grace, limits=limits, engine=engine)
+        self._app: Flask | None = None
+        self._starting_here = threading.Lock()
+        self.middleware(self._in_app_context)
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: Flask) -> None:
+        """Belong to this app from here on, and to no former one: a running one is stopped.
+
+        The app's configuration may have `SOLARWIND_URL`, `SOLARWIND_TOKEN` and `SOLARWIND_GRACE`; without a URL it is
+        `$SOLARWIND_URL`, or else `memory://`. The app gets `app.extensions["solarwind"]`, and the command `flask
+        solarwind`. Raise `BadArgument` for invalid ones."""
+        self.close()
+        if (url := app.config.get("SOLARWIND_URL")) is not None:
+            self.use(url, app.config.get("SOLARWIND_TOKEN"))
+        if (grace := app.config.get("SOLARWIND_GRACE")) is not None:
+            self.grace = grace
+        self._app = app
+        app.extensions["solarwind"] = self
+        app.before_request(self._begin_with_request)
+        app.cli.add_command(_command(self, app))
+
+    def begin(self) -> None:
+        """Start it in this process, if it does not run: the first request does so. Raise what the start raises."""
+        if self._state == "running":
+            return
+        with self._starting_here:
+            if self._state != "running":
+                self._check_process()
+                self.__enter__()
+                atexit.register(self.close)
+
+    def close(self) -> None:
+        """Stop it, if it runs by `begin`: handlers have `grace` seconds to finish. The next request starts it again."""
+        if self._thread is not None and self._state == "running" and not self._forked:
+            atexit.unregister(self.close)
+            self.__exit__(None, None, None)
+
+    def _begin_with_request(self) -> None:
+        if self._state != "running":
+            self.begin()
+
+    async def _in_app_context(self, call_next: CallNext, handing: Handing) -> None:
+        if handing.kind == "fire":
+            await call_next(handing)
+            return
+        if self._app is None:
+            raise Unavailable("expected an app for the context of handlers: call wind.init_app(app) first")
+        with self._app.app_context():
+            await call_next(handing)
+
+
+def _command(wind: FlaskSolarWind, app: Flask) -> click.Command:
+    """Return `flask solarwind`: its `run` runs the handlers of this app; all else is the command `solarwind`."""
+
+    @click.command(
+        "solarwind",
+        short_help="Run the app's handlers (`run`), or ask its dispatcher as `solarwind` does.",
+        context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False, "help_option_names": []},
+    )
+    @click.argument("words", nargs=-1, type=click.UNPROCESSED)
+    def solarwind(words: tuple[str, ...]) -> None:
+        if words[:1] == ("run",):
+            _run(wind, list(words[1:]))
+            return
+        named = {"SOLARWIND_URL": app.config.get("SOLARWIND_URL"), "SOLARWIND_TOKEN": app.config.get("SOLARWIND_TOKEN")}
+        environment = os.environ | {name: str(value) for name, value in named.items() if value is not None}
+        ended: Any = subprocess.run([sys.executable, "-m", "solarwind", *words], env=environment, check=False)
+        raise click.exceptions.Exit(ended.returncode)
+
+    return solarwind
+
+
+def _run(wind: FlaskSolarWind, words: list[str]) -> None:
+    @click.command("run")
+    @click.option("--until-settled", is_flag=True, help="Leave when nothing is left to do.")
+    def run(until_settled: bool) -> None:
+        """Run the app's handlers until SIGTERM or SIGINT, then let them finish what they began."""
+        try:
+            wind.run(until_settled=until_settled)
+        except SolarWindError as error:
+            raise click.ClickException(str(error)) from None
+
+    run.main(words, prog_name="flask solarwind run", standalone_mode=False)

@@ -1,0 +1,162 @@
+"""A `SolarWind` of a Flask app: when it runs, in which context its handlers are, and which app it belongs to.
+
+`docs/FLASK.md` has the ordinary case, and its programs are run by `test_docs.py`."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import pytest
+from flask import Flask, current_app
+
+from solarwind import BadArgument, Depends, Unavailable
+from solarwind.contrib.flask import FlaskSolarWind
+
+A_WHILE_S = 60
+
+
+@pytest.fixture
+def wind() -> Iterator[FlaskSolarWind]:
+    wind = FlaskSolarWind(grace=5)
+    yield wind
+    wind.close()
+
+
+def make_app(wind: FlaskSolarWind, name: str = "shop", **config: Any) -> Flask:
+    app = Flask(name)
+    app.config.from_mapping(SOLARWIND_URL="memory://", **config)
+    wind.init_app(app)
+
+    @app.get("/fire")
+    def fire() -> str:
+        return wind.fire("T", 7).wait(A_WHILE_S)
+
+    return app
+
+
+def name_of_app() -> Iterator[str]:
+    yield current_app.name
+    assert current_app.name
+
+
+def test_it_starts_with_the_first_request_and_again_after_it_was_closed(wind: FlaskSolarWind) -> None:
+    app = make_app(wind)
+    with pytest.raises(Unavailable):
+        wind.fire("T")
+    for _ in range(2):
+        assert app.test_client().get("/fire").text
+        assert app.test_client().get("/fire").text
+        wind.close()
+        with pytest.raises(Unavailable):
+            wind.fire("T")
+    wind.begin()
+    wind.begin()
+    wind.fire("T").wait(A_WHILE_S)
+
+
+def test_handlers_and_their_dependencies_are_in_the_apps_context(wind: FlaskSolarWind) -> None:
+    seen: list[str] = []
+    torn_down: list[str] = []
+
+    @wind.on("T", purpose="def")
+    def in_thread(number: int, name: Annotated[str, Depends(name_of_app)]) -> None:
+        seen.append(f"def {name} {current_app.name}")
+
+    @wind.on("T", purpose="async")
+    async def on_loop(number: int, name: Annotated[str, Depends(name_of_app)]) -> None:
+        seen.append(f"async {name} {current_app.name}")
+
+    app = make_app(wind)
+    app.teardown_appcontext(lambda error: torn_down.append(str(error)))
+    app.test_client().get("/fire")
+    wind.wait(wind.settled(A_WHILE_S))
+    assert sorted(seen) == ["async shop shop", "def shop shop"]
+    assert torn_down == ["None"] * 3
+
+
+def test_it_belongs_to_the_last_app_and_begins_there_with_nothing(wind: FlaskSolarWind) -> None:
+    seen: list[str] = []
+
+    @wind.on("T", purpose="p")
+    def handle(number: int) -> None:
+        seen.append(current_app.name)
+
+    for name in ("one", "two"):
+        app = make_app(wind, name)
+        assert app.extensions["solarwind"] is wind
+        app.test_client().get("/fire")
+        wind.wait(wind.settled(A_WHILE_S))
+        assert wind.wait(wind.statistics()).topics["T"].fired == 1
+    assert seen == ["one", "two"]
+
+
+def test_the_configuration_is_checked(wind: FlaskSolarWind) -> None:
+    make_app(wind, SOLARWIND_GRACE=0.5)
+    assert wind.grace == 0.5
+    with pytest.raises(BadArgument, match="expected grace"):
+        make_app(wind, SOLARWIND_GRACE=-1)
+    app = Flask("wrong")
+    app.config["SOLARWIND_URL"] = "http://localhost"
+    with pytest.raises(BadArgument, match="expected"):
+        wind.init_app(app)
+
+
+def test_a_handler_without_an_app_says_what_is_missing(wind: FlaskSolarWind, caplog: pytest.LogCaptureFixture) -> None:
+    @wind.on("T", purpose="p")
+    def handle(number: int) -> None: ...
+
+    with wind:
+        wind.fire("T", 1).wait(A_WHILE_S)
+        with pytest.raises(TimeoutError):
+            wind.wait(wind.settled(0.5))
+    assert "call wind.init_app(app) first" in caplog.text
+
+
+SERVICE = """
+from flask import Flask
+from solarwind.contrib.flask import FlaskSolarWind
+
+wind = FlaskSolarWind()
+app = Flask(__name__)
+app.config["SOLARWIND_URL"] = "sqlite:///shop.db"
+wind.init_app(app)
+
+@wind.on("T", purpose="Print")
+def handle(text: str) -> None:
+    print("handled", text, flush=True)
+"""
+
+
+def test_the_command_runs_the_handlers_and_asks_with_the_apps_url(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(SERVICE)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SOLARWIND_")}
+
+    def flask(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "flask", "--app", "shop", "solarwind", *words]
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=A_WHILE_S, check=False
+        )
+
+    assert flask("run", "--until-settled").returncode == 0
+    assert flask("fire", "T", '"a text"').returncode == 0
+    ran = flask("run", "--until-settled")
+    assert (ran.returncode, ran.stdout) == (0, "handled a text\n"), ran.stderr
+    asked = flask("purposes", "--json")
+    assert '"settled": 1' in asked.stdout or '"settled":1' in asked.stdout, asked.stdout + asked.stderr
+    wrong = flask("retire", "T", "Nobody")
+    assert wrong.returncode == 1
+    assert "Traceback" not in wrong.stderr
+    assert flask("sail").returncode == 2
+    with sqlite3.connect(tmp_path / "shop.db") as held:
+        held.execute("BEGIN EXCLUSIVE")
+        refused = flask("run", "--until-settled")
+        assert refused.returncode == 1
+        assert "database is locked" in refused.stderr
+        assert "Traceback" not in refused.stderr
+    held.close()
