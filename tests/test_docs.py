@@ -128,7 +128,7 @@ def test_a_page_for_those_who_come_from_elsewhere_has_its_table_and_programs(doc
 
 @pytest.mark.long
 def test_the_test_of_the_manual_passes(tmp_path: Path) -> None:
-    example = next(block for block in blocks(PYTHON) if "pytest_plugins" in block.text)
+    example = next(block for block in blocks(PYTHON) if "def test_it_is_tried_again" in block.text)
     (tmp_path / "test_example.py").write_text(example.text)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_example.py"]
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=A_PROGRAM_S, check=False)
@@ -136,7 +136,7 @@ def test_the_test_of_the_manual_passes(tmp_path: Path) -> None:
 
 
 # How many tests the programs of a page have.
-PAGES = {"FASTAPI.md": 5, "LITESTAR.md": 3, "FLASK.md": 6}
+PAGES = {"FASTAPI.md": 5, "LITESTAR.md": 3, "FLASK.md": 6, "TESTING.md": 106}
 
 
 def files_of(document: Path) -> dict[str, str]:
@@ -153,23 +153,15 @@ def files_of(document: Path) -> dict[str, str]:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("page", PAGES)
-def test_the_apps_of_a_page_pass_its_tests(tmp_path: Path, page: str) -> None:
+@pytest.mark.parametrize(("page", "options"), [*((page, ()) for page in PAGES), ("TESTING.md", ("-n", "2"))], ids=str)
+def test_the_apps_of_a_page_pass_its_tests(tmp_path: Path, page: str, options: tuple[str, ...]) -> None:
     files = files_of(ROOT / "docs" / page)
     for name, program in files.items():
         (tmp_path / name).write_text(program)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SOLARWIND_")}
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        *(each for each in files if "test_" in each),
-    ]
+    tests = [name for name in files if name.startswith("test_")]
     ended = subprocess.run(
-        command,
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, *tests],
         cwd=tmp_path,
         env=environment | {"PYTHONPATH": str(tmp_path)},
         capture_output=True,

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Callable, Sequence
 
 import pytest
 
-from solarwind import Event, Retry, SolarWind
-from solarwind.testing import FakeClock, clock
+from solarwind import BadArgument, BadName, Event, Retry, SolarWind
+from solarwind.records import DeadLetter
+from solarwind.testing import FakeClock, clock, memory_engine
 from solarwind.testing.contract import EngineContract, Place, on_loop, until
+from solarwind.testing.memory import fired_events
 
 pytest_plugins = ["solarwind.testing.plugin"]
 
@@ -284,3 +287,47 @@ def test_no_rule_hides_another() -> None:
     """Each has its own name, over all chapters."""
     names = [name for chapter in EngineContract.__bases__ for name in vars(chapter) if name.startswith("test_")]
     assert len(names) == len(set(names))
+
+
+@on_loop
+async def test_what_is_due_after_a_time_is_due_once_that_time_has_passed() -> None:
+    """And not a part of a millisecond later, to which due times are rounded up."""
+    for _ in range(20):
+        made, got = FakeClock(), list[int]()
+        wind = SolarWind(engine=memory_engine(made))
+
+        @wind.on("T", purpose="p")
+        async def handle(number: int, got: list[int] = got) -> None:
+            got.append(number)
+
+        async with wind:
+            await wind.fire("T", 7, after=60)
+            await made.advance(59.999)
+            assert not fired_events(wind.engine, "T")
+            await made.advance(0.001)
+            await wind.settled(60)
+            assert got == [7]
+
+
+def test_what_was_fired_is_known_by_the_engine_of_tests_alone(wind: SolarWind) -> None:
+    with pytest.raises(BadArgument, match=r"say wind.use\(engine=memory_engine\(wind_clock\)\) in the test"):
+        fired_events(SolarWind("memory://").engine, "T")
+    with pytest.raises(BadName):
+        fired_events(wind.engine, "no topic")
+
+
+def test_what_a_failed_handler_fired_is_not_among_what_was_fired(
+    wind: SolarWind, fired: Callable[[str], Sequence[Event]], dead: Callable[[str, str], list[DeadLetter]]
+) -> None:
+    @wind.on("T", purpose="p", retry=Retry(attempts=1))
+    def handle(number: int) -> None:
+        wind.fire("next", number)
+        if number == 1:
+            raise RuntimeError("no")
+
+    with wind:
+        wind.fire_many("T", [1, 2]).wait(60)
+        wind.wait(wind.settled(60))
+        assert [event.payload for event in fired("next")] == [2]
+        assert [letter.event.payload for letter in dead("T", "p")] == [1]
+    assert not fired("nothing.of.the.kind")

@@ -13,7 +13,7 @@ from .names import shown
 MAX_DELAY = timedelta(days=3_653)  # ten years
 MAX_DELAY_NS = MAX_DELAY // timedelta(microseconds=1) * 1_000
 _SECOND = 1_000_000_000  # ns
-_STEP_NS = 1_000_000  # what is due within the same millisecond stays together
+STEP_NS = 1_000_000  # what is due within the same millisecond stays together
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)([smhd])", re.ASCII)
 _UNIT_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
@@ -37,7 +37,7 @@ def timed(now: int, at: Any = None, after: Any = None, expires: Any = None) -> d
     elif after is not None:
         delay = check_delay("after from now on", after)
         # Up to a whole step, so that it is never early.
-        attributes["due"] = -(-(now + delay) // _STEP_NS) * _STEP_NS if delay else now
+        attributes["due"] = -(-(now + delay) // STEP_NS) * STEP_NS if delay else now
     if expires is not None:
         by_time = isinstance(expires, datetime)
         end = _time("expires", expires, now) if by_time else now + _expiry(expires)

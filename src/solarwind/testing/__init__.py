@@ -1,5 +1,5 @@
-"""The testing kit: a clock that tests move, a dispatcher in memory that uses it, a pytest fixture, and the contract
-that every engine must keep.
+"""The testing kit: a clock that tests move, a dispatcher in memory that uses it, pytest fixtures, and the contract that
+every engine must keep.
 """
 
 from .clock import FakeClock

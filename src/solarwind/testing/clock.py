@@ -12,6 +12,7 @@ from typing import Any
 
 from ..engine.clock import UnderWay
 from ..failure import MAX_SECONDS, in_seconds
+from ..timing import STEP_NS
 
 HANGS_S = 1.0  # of real time, in which nothing ends: what is still at work is not waited for
 ENDLESS_S = 10.0  # of real time, in which there is always something new at work
@@ -56,8 +57,9 @@ class FakeClock:
     """
 
     def __init__(self, now: int | None = None) -> None:
-        """`now` is in ns since 1970; the real time by default."""
-        self._now = time.time_ns() if now is None else now
+        """`now` is in ns since 1970; the real time by default, at a whole step of due times: what is due after a minute
+        is so once a minute has passed, and not a part of a step later."""
+        self._now = time.time_ns() // STEP_NS * STEP_NS if now is None else now
         self._until = self._now  # time passes till then
         self._ahead = 0  # of the wall clock
         self._timers: list[tuple[int, int, FakeTimer]] = []

@@ -1,12 +1,18 @@
-"""Fixtures for tests of programs that use Solar Wind. Opt in with `pytest_plugins = ["solarwind.testing.plugin"]`."""
+"""Fixtures for tests of programs that use Solar Wind. pytest finds them by itself where Solar Wind is installed."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any
+
 import pytest
 
+from ..event import Event
+from ..loops import running_loop
 from ..wind import SolarWind
-from .clock import FakeClock
-from .memory import memory_engine
+from .clock import FakeClock, Passing
+from .memory import fired_events, memory_engine
 
 
 @pytest.fixture
@@ -21,3 +27,28 @@ def wind(wind_clock: FakeClock) -> SolarWind:
     """Yield a dispatcher in memory, for this test alone. Register handlers, then start it: `with wind:`, or in a
     coroutine `async with wind:`. Its retries have no jitter: they come after the longest wait."""
     return SolarWind(engine=memory_engine(wind_clock))
+
+
+@pytest.fixture
+def advance(wind_clock: FakeClock) -> Callable[[float | timedelta], Passing]:
+    """Return `wind_clock.advance`: `advance(60)`, and on a loop `await advance(60)`."""
+    return wind_clock.advance
+
+
+@pytest.fixture
+def fired(wind: SolarWind) -> Callable[[str], Sequence[Event]]:
+    """Return a function that gives the events of a topic that `wind` has accepted, in order: `fired("order.placed")`.
+    What a handler fired is accepted with its settle."""
+    return lambda topic: fired_events(wind.engine, topic)
+
+
+@pytest.fixture
+def dead(wind: SolarWind) -> Callable[[str, str], Any]:
+    """Return a function that gives the dead letters of a purpose of `wind`: `dead("order.placed", "Confirm")`, and on a
+    loop `await dead(...)`."""
+
+    def letters(topic: str, purpose: str) -> Any:
+        work = wind.dead(topic, purpose)
+        return work if running_loop() is not None else wind.wait(work)
+
+    return letters
