@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import sqlite3
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
@@ -194,8 +195,8 @@ async def test_one_that_does_not_call_on_around_a_fire_is_an_error_for_whoever_f
         with pytest.raises(NotAllowed) as caught:
             wind.fire("T", 1)
         assert str(caught.value).endswith(
-            "forgets to `await call_next(handing)`, it returned without, and nothing was fired: say so, or raise what "
-            "says why it must not be"
+            "forgets to say `await call_next(handing)`, got one that returned without, and nothing was fired: call on, "
+            "or raise what says why not"
         )
         with pytest.raises(NotAllowed, match=r"expected skip\(\) of a hand-out"):
             wind.fire("skip", 1)
@@ -294,7 +295,7 @@ async def test_one_that_fails_around_a_hand_out_is_a_handler_that_raises(kind: s
     assert errors.pop("reject") == "not that"
     assert letters["reject"].attempts == 1
     assert letters["forget"].attempts == 2
-    assert "it returned without, and nothing was handled: say so, or call handing.skip()" in errors["forget"]
+    assert "and nothing was handled: call on, or say handing.skip() to settle it all the same" in errors["forget"]
     assert "to call on once, got it twice" in errors["twice"]
     assert "expected call_next(handing) in middleware" in errors["other"]
     assert kind == "def" or "while that still runs: await call_next(handing)" in errors["soon"]
@@ -327,12 +328,43 @@ def test_what_is_no_middleware_is_refused(function: Any) -> None:
             SolarWind("memory://").middleware(each)
 
 
-def test_an_object_may_be_a_middleware() -> None:
+@on_loop
+async def test_an_object_a_method_and_a_partial_may_be_a_middleware() -> None:
+    notes: list[str] = []
+
     class Middleware:
         async def __call__(self, call_next: Next, handing: Handing) -> None:
+            notes.append("called")
             await call_next(handing)
 
-    SolarWind("memory://").middleware(Middleware())
+        async def method(self, call_next: Next, handing: Handing) -> None:
+            notes.append("method")
+            await call_next(handing)
+
+    async def named(name: str, call_next: Next, handing: Handing) -> None:
+        notes.append(name)
+        await call_next(handing)
+
+    wind = SolarWind("memory://")
+    for each in (Middleware(), Middleware().method, functools.partial(named, "partial")):
+        wind.middleware(each)
+    async with wind:
+        await wind.fire("T")
+    assert notes == ["called", "method", "partial"]
+
+
+@on_loop
+async def test_what_it_sets_in_its_context_around_a_fire_is_not_seen_by_whoever_fires() -> None:
+    wind = SolarWind("memory://")
+
+    @wind.middleware
+    async def as_user(call_next: Next, handing: Handing) -> None:
+        user.set("alice")
+        await call_next(handing)
+
+    async with wind:
+        await wind.fire("T")
+    assert user.get() == "nobody"
 
 
 def test_without_a_loop_it_runs_on_the_thread_that_fires() -> None:

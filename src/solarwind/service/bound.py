@@ -218,7 +218,12 @@ class _Thread:
                 return error
             return None
 
-        self._running = asyncio.run_coroutine_threadsafe(begun(), self._loop)
+        beginning = begun()
+        try:
+            self._running = asyncio.run_coroutine_threadsafe(beginning, self._loop)
+        except RuntimeError:  # the loop is closed
+            beginning.close()
+            raise
         self._running.add_done_callback(lambda _: self._jobs.put(None))
         while (job := self._jobs.get()) is not None:
             context, function, result = job

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextvars import copy_context
 from typing import Any, Literal, TypeVar
 
 from .. import payload as codec
@@ -80,8 +81,9 @@ Middleware = Callable[[CallNext, Handing], Coroutine[Any, Any, Any]]
 
 def check_middleware(function: Any) -> None:
     """Raise `BadArgument` for what is not `async def m(call_next, handing)`."""
-    target = function if inspect.isroutine(function) or isinstance(function, type) else type(function).__call__
-    fits = callable(function) and inspect.iscoroutinefunction(target)
+    fits = callable(function) and not isinstance(function, type)
+    if fits and not inspect.iscoroutinefunction(function):
+        fits = inspect.iscoroutinefunction(type(function).__call__)
     if fits:
         try:
             inspect.signature(function).bind(None, None)
@@ -122,13 +124,14 @@ async def run_around(
             "await call_next(handing)"
         )
     if not called and not handing._skipped:
-        done = (
-            "nothing was fired: say so, or raise what says why it must not be"
+        instead = (
+            "nothing was fired: call on, or raise what says why not"
             if handing.kind == "fire"
-            else "nothing was handled: say so, or call handing.skip(), or raise Reject"
+            else "nothing was handled: call on, or say handing.skip() to settle it all the same, or raise Reject"
         )
         raise NotAllowed(
-            f"expected middleware {_name(middleware)} to `await call_next(handing)`, it returned without, and {done}"
+            f"expected middleware {_name(middleware)} to say `await call_next(handing)`, got one that returned "
+            f"without, and {instead}"
         )
     return result
 
@@ -138,11 +141,16 @@ def _name(function: Any) -> str:
 
 
 def run_now(work: Coroutine[Any, Any, T], waiting: Callable[[], str]) -> T:
-    """Run a coroutine to its end, here. Raise `NotAllowed`, with the sentence of `waiting`, where it waits."""
+    """Run a coroutine to its end, here, in a context of its own. Raise `NotAllowed`, with the sentence of `waiting`,
+    where it waits."""
+    context = copy_context()
     try:
-        work.send(None)
+        context.run(work.send, None)
     except StopIteration as ended:
         result: T = ended.value
         return result
-    work.close()
+    try:
+        context.run(work.close)
+    except RuntimeError:  # it waits while it is closed, too
+        pass
     raise NotAllowed(waiting())
