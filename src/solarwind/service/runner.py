@@ -381,6 +381,8 @@ class Runner(Consumer):
                     refuse_unrun(result)
             except BaseException as error:
                 hand_out.handled = None
+                if self._is_given_up(error):
+                    return
                 work.failed.append(self._failure(position, event, error, outcome_of(error)))
             else:
                 hand_out.handled = None
@@ -399,9 +401,16 @@ class Runner(Consumer):
                 refuse_unrun(copy_context().run(self._handler.call, events))
             except BaseException as error:
                 hand_out.handled = None
+                if self._is_given_up(error):
+                    return
                 self._batch_failed(work, positions, events, error)
             else:
                 _batch_done(self, work, positions, events)
+
+    def _is_given_up(self, error: BaseException) -> bool:
+        """Return whether `stop` has cancelled what is `async` around a `def` handler: its events are handed out again,
+        and no attempt has failed."""
+        return self._cancelled and issubclass(type(error), asyncio.CancelledError)
 
     # Failures -----------------------------------------------------------------------------------------
 
