@@ -322,6 +322,7 @@ class Operator:
                 "after": "The page behind an earlier one, which says its name.",
                 "key": "Only those with this key.",
                 "limit": "How many at most.",
+                "tail": "At the end, too, say with which --after what comes later is shown.",
             },
             examples=("events video.uploaded --since 1h",),
         ),

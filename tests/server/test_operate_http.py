@@ -327,6 +327,9 @@ async def test_a_topic_s_history_comes_in_pages_of_cloudevents(port: int) -> Non
         assert [event["data"] for event in (await doors.ask("GET", path, key="a"))["events"]] == [1, 3]
         assert (await doors.ask("GET", path, since="now"))["events"] == []
         assert [event.id for event in await wind.events(doors.topic)] == ids
+        end = await doors.ask("GET", path, since="now", tail="true")
+        ids += await doors.fire(b"4")
+        assert [event["id"] for event in (await doors.ask("GET", path, after=end["next"]))["events"]] == ids[3:]
         for query in ({"after": "x"}, {"since": "yesterday"}, {"limit": "0"}):
             await doors.ask("GET", path, status=400, **query)
         await doors.ask("GET", "/v1/topics/never.used/events", status=404)

@@ -97,7 +97,7 @@ def say(operation: Operation[..., Any], cli: Cli, answer: Any, arguments: dict[s
             return
         table(item, answer, none)
         if after is not None:
-            show.note(f"There are more: --after {after}")
+            show.note(f"{'What comes next' if arguments.get('tail') else 'There are more'}: --after {after}")
     elif isinstance(answer, Trace):
         show.render(tracing.tree(answer))
     elif isinstance(answer, DeadLetter):

@@ -207,6 +207,11 @@ Count = Annotated[int, ArgumentKind("count", _number, int)]
 Seconds = Annotated[float, ArgumentKind("seconds", lambda value, name: check_seconds(name, value), float)]
 Limit = Annotated[int, ArgumentKind("limit", lambda value, name: _count(value, name, MAX_PAGE), int)]
 After = Annotated[str | None, ArgumentKind("after", lambda value, name: _after(value, name), str | None)]
+# In a history, -1 is before its first event.
+Behind = Annotated[
+    str | None,
+    ArgumentKind("behind", lambda value, name: "-1" if value == "-1" else _after(value, name), str | None),
+]
 Place = Annotated[str, ArgumentKind("place", _place, str)]
 Wait = Annotated[float, ArgumentKind("wait", lambda value, name: min(MAX_WAIT_S, check_seconds(name, value)), float)]
 Topic = Annotated[str, ArgumentKind("topic", lambda value, name: check_topic(value), str)]

@@ -51,6 +51,7 @@ from .answers import Page
 from .arguments import (
     After,
     AtBatch,
+    Behind,
     CausedBy,
     EventId,
     Ids,
@@ -522,20 +523,22 @@ class Operations(Running, Watched, ScheduleOperations, RelayOperations):
         self,
         topic: Topic,
         since: Since = "beginning",
-        after: After = None,
+        after: Behind = None,
         key: str | None = None,
         limit: Limit = 100,
+        tail: bool = False,
     ) -> Page[Event]:
         """Return a page of a topic's history, in the order accepted: the events from `since` on, or of the page behind
         an earlier one whose `next` is `after`; only those with a key, if one is given. `limit` of them, or fewer if
-        they are large or far apart: there are more where `next` is not None. Raise `NotFound` for a topic that does not
-        exist, and where what would follow `after` was trimmed."""
+        they are large or far apart: there are more where `next` is not None. With `tail` it is never None: at the end
+        it is the `after` of what is accepted later. Raise `NotFound` for a topic that does not exist, and where what
+        would follow `after` was trimmed."""
         await self._caught_up([topic])
         if topic not in self._dispatcher.topics:
             raise no_topic(topic)
         position = await self._position(topic, since) if after is None else int(after) + 1
-        end, goes_on = self._dispatcher.topics[topic].end, after is not None
-        return await page_of_events(self.store, topic, position, end=end, goes_on=goes_on, key=key, limit=limit)
+        end, how = self._dispatcher.topics[topic].end, {"goes_on": after is not None, "tail": tail}
+        return await page_of_events(self.store, topic, position, end=end, key=key, limit=limit, **how)
 
     async def event(self, topic: Topic, id: EventId) -> EventInfo:
         """Return an event of a topic's history, and what became of it for each purpose. Raise `NotFound` for a topic or

@@ -34,10 +34,11 @@ async def events_at(store: Store, topic: str, positions: Spans) -> dict[int, Eve
 
 
 async def page_of_events(
-    store: Store, topic: str, position: int, *, end: int, goes_on: bool, key: str | None, limit: int
+    store: Store, topic: str, position: int, *, end: int, goes_on: bool, tail: bool, key: str | None, limit: int
 ) -> Page[Event]:
     """Return a page of a topic's events from a position on, only those with a key if one is given; it `end`s there. One
-    that `goes_on` from an earlier page follows it without a gap. Raise `NotFound` where what follows was trimmed."""
+    that `goes_on` from an earlier page follows it without a gap. With `tail`, `next` is where it ends, too. Raise
+    `NotFound` where what follows was trimmed."""
     page, left = Page[Event](), MAX_SEARCH_BYTES
     together = _READ_BYTES if key is None else MAX_SEARCH_BYTES // 4
     while found := await store.read(topic, position, together):
@@ -57,6 +58,8 @@ async def page_of_events(
             position, left = start + batch.count, left - len(batch.data)
     if goes_on and position < end:
         raise _trimmed(topic, position, end)
+    if tail:  # beyond a gap at the end, which is trimmed, unless more was accepted meanwhile
+        page.next = str(max(position, end) - 1)
     return page
 
 

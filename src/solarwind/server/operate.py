@@ -51,6 +51,7 @@ _FIELDS: dict[str, tuple[Any, Callable[[Any, str], Any]]] = {
     "until": (SinceText, read_since),
     "keep": (Annotated[float, Meta(ge=0, lt=MAX_SECONDS)] | UnsetType | None, _same),
     "keep_bytes": (Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] | UnsetType | None, _same),
+    "behind": (Annotated[str, Meta(extra_json_schema={"pattern": "^(-1|[0-9]{1,19})$"})] | None, _same),
     "after": (Annotated[str, Meta(extra_json_schema={"pattern": "^[0-9]{1,19}$"})] | None, _same),
     "place": (Annotated[str, Meta(max_length=MAX_TEXT, extra_json_schema={"pattern": _PLACE})], _same),
     "version": (Annotated[int, Meta(ge=1, lt=MAX_COUNT)], _same),

@@ -179,6 +179,31 @@ class HistoryRules:
             await refused(wind.events("T", after="x"), BadArgument, "after as the `next`", "'x'")
 
     @on_loop
+    async def test_the_tail_of_a_history_says_where_what_comes_later_begins(self, place: Place) -> None:
+        wind = place.open()
+        wind.topic("T", keep=3600)
+        wind.topic("empty", keep=3600)
+        async with wind:
+            none = await wind.events("empty", tail=True)
+            assert (none, none.next is None) == ([], False)
+            await wind.fire_many("T", range(5))
+            assert (await wind.events("T")).next is None
+            page = await wind.events("T", limit=3, tail=True)
+            assert [event.payload for event in page] == [0, 1, 2]
+            page = await wind.events("T", after=page.next, limit=2, tail=True)
+            assert [event.payload for event in page] == [3, 4]
+            now = await wind.events("T", "now", tail=True)
+            assert (now, now.next) == ([], page.next)
+            none_of_key = await wind.events("T", key="k", tail=True)
+            assert (none_of_key, none_of_key.next) == ([], page.next)
+            again = await wind.events("T", after=page.next, tail=True)
+            assert (again, again.next) == ([], page.next)
+            await wind.fire("T", 5)
+            await wind.fire("empty", 0)
+            assert [event.payload for event in await wind.events("T", after=again.next, tail=True)] == [5]
+            assert [event.payload for event in await wind.events("empty", after=none.next)] == [0]
+
+    @on_loop
     async def test_a_page_behind_what_was_trimmed_is_refused_and_says_how_to_go_on(self, place: Place) -> None:
         clock = place.clock()
         wind = place.open()
