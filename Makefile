@@ -1,4 +1,4 @@
-# Two commands do all their own set-up: `make run` and `make test`. Everything else is for whoever works here.
+# Three commands do all their own set-up: `make run`, `make demo` and `make test`. Everything else is for whoever works here.
 
 PYTHON ?= python3
 VENV := .venv
@@ -17,11 +17,15 @@ JOBS ?= 5
 # Tests start hundreds of processes: each would compile all sources again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test check lint types unit test-long test-cluster explore simulate mutants fuzz restarts bench wheel vendor screenshots clean
+.PHONY: run demo test check lint types unit test-long test-cluster explore simulate mutants fuzz restarts bench wheel vendor screenshots clean
 
 ## Find the duplicate files of Python's standard library, or of a folder: make run DIR=~/Pictures
 run: $(VENV)/.run
 	$(BIN)/python examples/duplicates.py $(if $(DIR),"$(DIR)")
+
+## A site for videos with traffic, and the console to look at it, until Ctrl-C; its data is in .demo
+demo: $(VENV)/.run
+	@$(BIN)/python examples/video.py
 
 ## Lint, types and tests; mypy takes one processor, so it runs beside the tests
 test: lint

@@ -8,8 +8,13 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
+import httpx
 import pytest
 from rich.console import Console
 
@@ -143,3 +148,63 @@ def test_a_fan_in_happens_once_though_handlers_are_called_again(tmp_path: Path) 
     assert done.returncode == 0, done.stderr
     assert eval(done.stdout) == [f"video {number}" for number in range(5)]
     assert "attempt 1 of 12, again" in done.stderr
+
+
+def eventually(ask: Callable[[], Any], what: str) -> None:
+    """Wait until the answer is something."""
+    end = time.monotonic() + PATIENCE_S
+    while not ask():
+        assert time.monotonic() < end, f"waited for {what}"
+        time.sleep(0.2)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_demonstration_has_one_of_each_to_look_at_and_ends_cleanly(tmp_path: Path, number: signal.Signals) -> None:
+    command = [sys.executable, str(ROOT / "examples" / "video.py"), "--quiet"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as demo:
+        try:
+            assert demo.stdout is not None
+            assert demo.stdout.readline() == f"Its data is in {tmp_path}/.demo. Ctrl-C ends it.\n"
+            address = urlsplit(demo.stdout.readline().strip())
+            assert address.path == "/console/"
+            headers = {"authorization": f"Bearer {address.fragment.removeprefix('token=')}"}
+            with httpx.Client(base_url=f"http://{address.netloc}", headers=headers, timeout=PATIENCE_S) as http:
+                if number == signal.SIGINT:
+                    look_at_the_demonstration(lambda path: http.get(path).json())
+        finally:
+            demo.send_signal(number)
+            _, said = demo.communicate(timeout=PATIENCE_S)
+    assert demo.returncode == 0, said
+    assert "fired" not in said
+    assert [each.name for each in tmp_path.iterdir()] == [".demo"]
+    assert (tmp_path / ".demo" / "wind.db").exists()
+
+
+def look_at_the_demonstration(get: Callable[[str], Any]) -> None:
+    """Wait until the facts of the console have one of each."""
+
+    def purposes() -> dict[str, Any]:
+        return {each["purpose"]: each for each in get("/v1/purposes")["purposes"]}
+
+    eventually(lambda: len(purposes()) == 9, "all purposes")
+    encode = purposes()["Encode video"]
+    assert dict(zip(encode["versions"], encode["version_states"], strict=True)) == {1: "current", 2: "ramping 20 %"}
+    assert {each["exchange"] for each in purposes().values()} == {"direct", "keyed", "fanout"}
+    eventually(lambda: purposes()["Make thumbnail"]["dead"] and purposes()["Check rights"]["dead"], "dead letters")
+    assert purposes()["Publish"]["retried"] > 0
+    eventually(lambda: get("/v1/delayed")["delayed"], "a delayed event")
+    assert {each["name"] for each in get("/v1/schedules")["schedules"]} == {"nightly report", "report of the minute"}
+    event = get("/v1/topics/subscriber.told/events?limit=1")["events"][0]
+    chain = [each["type"] for each in get(f"/v1/trace/{event['correlationid']}")["events"]]
+    assert {"video.uploaded", "video.encoded", "video.published", "subscriber.told"} <= set(chain)
+    before = get("/v1/topics/video.uploaded")["fired"]
+    eventually(lambda: get("/v1/topics/video.uploaded")["fired"] > before, "more of it")
+
+
+def test_the_demonstration_says_why_it_cannot_start(tmp_path: Path) -> None:
+    (tmp_path / ".demo" / "wind.db").mkdir(parents=True)
+    command = [sys.executable, str(ROOT / "examples" / "video.py")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "wind.db" in done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import Annotated
 from urllib.parse import quote
 
@@ -19,13 +20,15 @@ def dev(
     port: Annotated[
         int, option("port", "Where it listens on loopback. With 0, any that is free.", min=0, max=MAX_PORT, metavar="N")
     ] = 7400,
+    quiet: Annotated[bool, option("quiet", "Say nothing of the events that are fired.")] = False,
     json: JsonOption = False,
 ) -> None:
     """Run an app while you work on it, until SIGTERM or SIGINT.
 
     It has a dispatcher on a file of its own, whatever the app states. It starts anew when a .py file below this folder
-    changes. The address that is printed is that of the console.
+    changes. The address that is printed is that of the console. What is fired, and what becomes of it, is logged.
     """
+    from .eventlog import log_events, printer
     from .log import log_to_stderr
     from .ui import say_address
     from .workers import supervise
@@ -35,8 +38,12 @@ def dev(
     wind.use(f"sqlite:///{quote(os.path.abspath(data))}", None)
     log_to_stderr(json)
 
-    def served(http: str, token: str) -> None:
-        say_address(f"{http}/console/", token, json)
+    async def served(http: str, token: str) -> None:
+        say = partial(say_address, f"{http}/console/", token, json)
+        if quiet:
+            say()
+        else:
+            await log_events(f"ws{http[len('http') :]}", token, printer(json), say)
 
     service = arguments_of(target, until_settled=False, grace=None, json=json)
     raise typer.Exit(

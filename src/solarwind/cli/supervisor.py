@@ -14,7 +14,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from typing import Any
 
 from ..engine.tasks import Tasks
 from ..errors import StoreError
@@ -162,9 +163,10 @@ class Supervisor:
         dispatcher: Child | None = None,
         *,
         reloads: bool = False,
-        served: Callable[[], None] | None = None,
+        served: Callable[[], Coroutine[Any, Any, None]] | None = None,
     ) -> None:
-        """`served` is called once the dispatcher is ready for the first time."""
+        """`served` is called once the dispatcher is ready for the first time; what it returns goes on until the workers
+        end."""
         self._workers = workers
         self._served = served
         self._dispatcher = dispatcher
@@ -172,6 +174,7 @@ class Supervisor:
         self._over = False
         self._failed = False  # it cannot go on after something unexpected
         self._background = Tasks(self._fail)
+        self._beside = Tasks(self._fail)
         self._tasks: dict[Child, asyncio.Task[int]] = {}
 
     async def run(self) -> int:
@@ -189,11 +192,12 @@ class Supervisor:
                 if child is self._dispatcher or child is self._workers[0]:
                     await self._begun(child)
                 if child is self._dispatcher and child.ready.is_set() and self._served is not None:
-                    self._served()
+                    self._beside.spawn(self._served(), "what goes on beside the service")
         if not self._over:
             tell("READY=1")
         workers = [task for child, task in self._tasks.items() if child is not self._dispatcher]
         codes = await asyncio.gather(*workers, return_exceptions=True)
+        await self._beside.end()  # before the dispatcher that it is at
         if self._dispatcher is not None:
             self._dispatcher.end()
             codes += await asyncio.gather(self._tasks[self._dispatcher], return_exceptions=True)

@@ -11,10 +11,10 @@ import asyncio
 import os
 import socket
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import ExitStack
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import BadArgument, Unavailable
 from .options import variable
@@ -38,18 +38,18 @@ def supervise(
     reloads: bool,
     json: bool,
     port: int = 0,
-    served: Callable[[str, str], None] | None = None,
+    served: Callable[[str, str], Coroutine[Any, Any, None]] | None = None,
 ) -> int:
     """Run a service in several processes until a signal comes, or until all have left. Return the exit code.
 
     `wind`, not started, names its dispatcher, or the store on which one is to be started. `service` are the arguments
     of one process, all but `url`. A dispatcher that is started listens on `port`; once it does, its HTTP address and
-    the token for it are `served` to who is to use it, too.
+    the token for it are `served` to who is to use it, too; what that returns goes on until the workers end.
     """
     environment = _environment(reloads)
     with ExitStack() as files:
         dispatcher = None
-        say: Callable[[], None] | None = None
+        say: Callable[[], Coroutine[Any, Any, None]] | None = None
         if _is_store(wind):
             listening = files.enter_context(_listen(port))
             tokens, token = new_token(files, "workers" if served is None else "dev")
