@@ -94,8 +94,9 @@ class PurposeStatistics(msgspec.Struct, frozen=True, gc=False):
     `delayed_until` is when the first of them is handed out, and None where there is none, or where earlier ones are
     still to be.
 
-    `version_states` has the state of each of the `versions`: see `VersionInfo`. `times` has how long their events took,
-    for those that handled any since the dispatcher started.
+    `version_states` has the state of each of the `versions`: see `VersionInfo`. `version_joined` has when its first
+    instance joined, None where that is not known. `times` has how long their events took, for those that handled any
+    since the dispatcher started.
     """
 
     exchange: str
@@ -117,6 +118,7 @@ class PurposeStatistics(msgspec.Struct, frozen=True, gc=False):
     delay: float = 0.0
     delayed: int = 0
     delayed_until: datetime | None = None
+    version_joined: tuple[datetime | None, ...] = ()
 
 
 class Statistics(msgspec.Struct, frozen=True):

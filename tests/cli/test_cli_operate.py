@@ -121,6 +121,7 @@ def test_purposes_with_a_topic_and_json_shows_that_topics_alone(furnished: str) 
         "delay": 0.0,
         "delayed": 0,
         "delayed_until": None,
+        "version_joined": encode["version_joined"],
     }
 
 

@@ -70,6 +70,7 @@ def record(info: PurposeInfo) -> dict[str, Any]:
         "delay": counts.delay,
         "delayed": counts.delayed,
         "delayed_until": None,
+        "version_joined": msgspec.json.decode(msgspec.json.encode(counts.version_joined)),
     }
 
 

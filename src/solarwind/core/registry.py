@@ -139,7 +139,8 @@ class Registry:
         purpose = topic.purposes.get(join.purpose)
         before = purpose.statements.get(join.version) if purpose is not None else None
         retry = join.retry or (before.retry if before is not None else Retry())
-        statement = Statement(join.version, join.exchange, join.key, join.key_missing, retry, join.delay_ns)
+        joined_at = before.joined_at if before is not None else now
+        statement = Statement(join.version, join.exchange, join.key, join.key_missing, retry, join.delay_ns, joined_at)
         if purpose is None:
             purpose = self._create(topic, join.purpose, statement, since, now)
         elif statement != before:

@@ -29,11 +29,12 @@ class Statement(msgspec.Struct, frozen=True, array_like=True):
     key_missing: str = "handle"
     retry: Retry = Retry()
     delay_ns: int = 0  # from when an event was fired, or due, until it is handed out
+    joined_at: int = 0  # when its first instance did; 0 where that is not known
 
     def agrees_with(self, other: Statement) -> bool:
         """Return whether the two are the same except for how to retry, which may change while the version is at
-        work."""
-        return msgspec.structs.replace(self, retry=other.retry) == other
+        work, and for when that was."""
+        return msgspec.structs.replace(self, retry=other.retry, joined_at=other.joined_at) == other
 
     def __str__(self) -> str:
         by = f" with key {self.key}" if self.key else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from ..origin import this_process
@@ -33,6 +34,12 @@ def instance_info(instance: Instance, purpose: Purpose, now: int) -> InstanceInf
         rate=instance.rate.read(instance.settled, now),
         error=instance.error or None,
     )
+
+
+def joined(purpose: Purpose) -> tuple[datetime | None, ...]:
+    """Return when the first instance of each version joined, in the order of their numbers."""
+    times = (each.joined_at for _, each in sorted(purpose.statements.items()))
+    return tuple(time_of(each) if each else None for each in times)
 
 
 def store_info(store: Store, room: Room) -> StoreInfo:

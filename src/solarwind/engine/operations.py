@@ -72,7 +72,7 @@ from .arguments import (
 from .base import Since as When
 from .clock import Clock
 from .delays import delayed_event, page_of_delayed
-from .facts import instance_info, store_info
+from .facts import instance_info, joined, store_info
 from .outcomes import Outcomes
 from .reading import MAX_SEARCH_BYTES, events_at, no_event_at, page_of_events
 from .relays import RelayOperations
@@ -185,6 +185,7 @@ class Operations(Running, Watched, ScheduleOperations, RelayOperations):
         return PurposeStatistics(
             exchange=purpose.active.exchange,
             versions=tuple(sorted(purpose.statements)),
+            version_joined=joined(purpose),
             instances=len(purpose.instances),
             pending=purpose.pending(end),
             in_flight=purpose.in_flight,
@@ -528,11 +529,10 @@ class Operations(Running, Watched, ScheduleOperations, RelayOperations):
         limit: Limit = 100,
         tail: bool = False,
     ) -> Page[Event]:
-        """Return a page of a topic's history, in the order accepted: the events from `since` on, or of the page behind
-        an earlier one whose `next` is `after`; only those with a key, if one is given. `limit` of them, or fewer if
-        they are large or far apart: there are more where `next` is not None. With `tail` it is never None: at the end
-        it is the `after` of what is accepted later. Raise `NotFound` for a topic that does not exist, and where what
-        would follow `after` was trimmed."""
+        """Return a page of a topic's history, in the order accepted: the events from `since` on, or behind the page
+        whose `next` is `after`; only those with a key, if one is given. `limit` of them, or fewer if they are large or
+        far apart: there are more where `next` is not None. With `tail` it is never None: at the end it is the `after`
+        of what is accepted later. Raise `NotFound` for an unknown topic, and where what follows `after` was trimmed."""
         await self._caught_up([topic])
         if topic not in self._dispatcher.topics:
             raise no_topic(topic)

@@ -1,6 +1,7 @@
 // The map: producers, the topics they fire on, the purposes of these, and the topics that those fire on. Its lines are as
-// wide as what flows there; a node is focused on by a click or Enter, and then its chain alone is shown.
-import { html, useMemo, useRef } from "../core/ui.js";
+// wide as what flows there; a node is focused on by a click or Enter, and then its chain alone is shown. It is made as narrow
+// as the page; what does not fit is scrolled to, or dragged, and it can be made smaller and larger.
+import { html, useEffect, useMemo, useRef, useSignal } from "../core/ui.js";
 import { now } from "../core/clock.js";
 import { purposes, topics } from "../core/facts.js";
 import { count, rate, short } from "../core/format.js";
@@ -14,7 +15,9 @@ import { Graph, layout } from "../vendor/dagre.js";
 const MAX_NODES = 100; // topics and purposes: the busiest topics
 const AGAIN_MS = 30_000;
 const NODE = { width: 190, height: 46 };
-const SMALLEST = 0.85; // to which it is shrunk before it is scrolled
+const NARROWEST = 0.72; // of a node's width, to which all are narrowed before it is shrunk
+const SMALLEST = 0.75; // to which it is shrunk before it is scrolled
+const ZOOM = { least: 0.25, most: 2, step: 1.25 };
 const MARGIN = 12;
 const BAD = new Set(["failing", "nobody up"]);
 
@@ -44,8 +47,9 @@ function graphOf(shown, all, flows) {
     const of = nodes.get(idOf("topic", topic));
     if (!of) continue;
     const id = from.producer ? idOf("producer", from.producer) : idOf("purpose", `${from.topic}/${from.purpose}`);
-    if (from.producer && !nodes.has(id)) nodes.set(id, { kind: "producer", name: from.producer, says: "producer", moves: true });
+    if (from.producer && !nodes.has(id)) nodes.set(id, { kind: "producer", name: from.producer, says: "producer" });
     const fired = shown.find((each) => each.topic === topic).fired_per_s;
+    if (from.producer && fired > 0) nodes.get(id).moves = true; // one of a topic that stands still stands alone
     if (nodes.has(id)) edges.push({ from: id, to: idOf("topic", topic), rate: fired * part });
   }
   return { nodes, edges };
@@ -126,19 +130,60 @@ export function FlowMap() {
 const Focused = ({ node }) => html`<p class="line"><strong dir="auto">${node.name}</strong> ${node.state && html`<${State} name=${node.state} />`} <span class="quiet">${node.says}</span> ${node.href && html`<a class="button small" href=${node.href}>Open</a>`}</p>`;
 
 function Drawing({ laid, nodes, ids, edges, focus }) {
+  const place = useRef(null);
+  const width = useSignal(0);
+  const zoom = useSignal(null); // null: so that it fits
+  const more = useSignal(""); // at which side it goes on
+  useEffect(() => {
+    const observer = new ResizeObserver(([{ contentRect }]) => (width.value = Math.floor(contentRect.width)));
+    observer.observe(place.current);
+    return () => observer.disconnect();
+  }, []);
+  const between = (least, value, most) => Math.max(least, Math.min(most, value));
+  const narrow = between(NARROWEST, width.value / laid.width, 1);
+  const fit = width.value / (laid.width * narrow);
+  const scale = zoom.value ?? between(SMALLEST, fit, 1);
+  const note = () => {
+    const { scrollLeft, scrollWidth, clientWidth } = place.current;
+    more.value = `${scrollLeft > 1 ? "left" : ""} ${scrollLeft + clientWidth < scrollWidth - 1 ? "right" : ""}`.trim();
+  };
+  useEffect(note, [laid, scale, width.value]);
+  const least = Math.min(ZOOM.least, fit); // all of it can be seen, however small
+  const size = (to) => (zoom.value = between(least, to, ZOOM.most));
   const drawn = edges.filter((each) => laid.points.has(`${each.from} ${each.to}`));
-  return html`<div class="map" tabindex="0" role="region" aria-label="Map">
-    <svg width=${laid.width} viewBox=${`0 0 ${laid.width} ${laid.height}`} style=${{ minWidth: `${laid.width * SMALLEST}px` }}>
-      <g aria-hidden="true">${drawn.map((each) => html`<path key=${`${each.from} ${each.to}`} class=${each.bad ? "bad" : each.rate > 0 ? "moves" : ""} stroke-width=${widthOf(each.rate)} d=${curve(laid.points.get(`${each.from} ${each.to}`))}><title>${rate(each.rate)}</title></path>`)}</g>
-      ${ids.filter((id) => laid.at.has(id)).map((id) => html`<${Node} key=${id} id=${id} node=${nodes.get(id)} at=${laid.at.get(id)} focused=${id === focus} />`)}
+  return html`<div class="filters zoom" role="group" aria-label="Size">
+      <button type="button" class="small" aria-label="Smaller" onClick=${() => size(scale / ZOOM.step)} disabled=${scale <= least}>−</button>
+      <output>${Math.round(scale * 100)} %</output>
+      <button type="button" class="small" aria-label="Larger" onClick=${() => size(scale * ZOOM.step)} disabled=${scale >= ZOOM.most}>+</button>
+      <button type="button" class="small" aria-pressed=${zoom.value === null} onClick=${() => (zoom.value = null)}>As it fits</button>
+      <button type="button" class="small" onClick=${() => size(fit)}>All of it</button>
+      ${more.value && html`<span class="quiet" role="status">It goes on to the ${more.value.replace(" ", " and the ")}: scroll, drag it, or make it smaller.</span>`}
+    </div>
+    <div class=${`map ${more.value}`} ref=${place} tabindex="0" role="region" aria-label="Map" onScroll=${note} onPointerDown=${drag}>
+    <svg width=${laid.width * narrow * scale} height=${laid.height * scale} viewBox=${`0 0 ${laid.width * narrow} ${laid.height}`}>
+      <g aria-hidden="true">${drawn.map((each) => html`<path key=${`${each.from} ${each.to}`} class=${each.bad ? "bad" : each.rate > 0 ? "moves" : ""} stroke-width=${widthOf(each.rate)} d=${curve(laid.points.get(`${each.from} ${each.to}`).map(({ x, y }) => ({ x: x * narrow, y })))}><title>${rate(each.rate)}</title></path>`)}</g>
+      ${ids.filter((id) => laid.at.has(id)).map((id) => html`<${Node} key=${id} id=${id} node=${nodes.get(id)} at=${laid.at.get(id)} narrow=${narrow} focused=${id === focus} />`)}
     </svg>
   </div>`;
 }
 
-function Node({ id, node, at, focused }) {
-  return html`<a href=${to(["map"], { ...route.value.query, focus: id })} aria-label=${`${node.name} ${node.says}`} class=${`node ${node.kind} ${node.bad ? "bad" : ""} ${focused ? "focused" : ""}`} transform=${`translate(${at.x - NODE.width / 2} ${at.y - NODE.height / 2})`}>
-    <rect width=${NODE.width} height=${NODE.height} rx=${node.kind === "purpose" ? 23 : 6} />
-    <svg width=${NODE.width - 10} height=${NODE.height}><text x="14" y="19" class="name">${node.name}</text>${" "}<text x="14" y="36">${node.says}</text></svg>
+// A mouse that is held down moves what is shown; a finger does by itself.
+function drag({ target, currentTarget: place, pointerType, clientX, clientY, button }) {
+  if (pointerType !== "mouse" || button !== 0 || target.closest("a")) return;
+  const [left, top] = [place.scrollLeft + clientX, place.scrollTop + clientY];
+  const move = (event) => place.scrollTo(left - event.clientX, top - event.clientY);
+  const end = () => removeEventListener("pointermove", move);
+  addEventListener("pointermove", move);
+  addEventListener("pointerup", end, { once: true });
+  addEventListener("pointercancel", end, { once: true });
+}
+
+function Node({ id, node, at, narrow, focused }) {
+  const width = NODE.width * narrow;
+  return html`<a href=${to(["map"], { ...route.value.query, focus: id })} aria-label=${`${node.name} ${node.says}`} class=${`node ${node.kind} ${node.bad ? "bad" : ""} ${focused ? "focused" : ""}`} transform=${`translate(${at.x * narrow - width / 2} ${at.y - NODE.height / 2})`}>
+    <title>${node.name}, ${node.says}</title>
+    <rect width=${width} height=${NODE.height} rx=${node.kind === "purpose" ? 23 : 6} />
+    <svg width=${width - 8} height=${NODE.height}><text x="12" y="19" class="name">${node.name}</text>${" "}<text x="12" y="36">${node.says}</text></svg>
   </a>`;
 }
 

@@ -30,7 +30,7 @@ export function Overview() {
     <ul class="tiles">${tiles.map(([name, value, href]) => html`<li><a href=${href}><span>${name}</span><strong>${value}</strong></a></li>`)}</ul>
     ${all.length || facts.topics.value.size
       ? html`<${Section} title="Events a second, of all topics and purposes">
-          <${Rates} path="/v1/rates" marks=${joins(listOf("instances"))} />
+          <${Rates} path="/v1/rates" marks=${joins(all)} />
         </${Section}>`
       : html`<${Empty} command=${'solarwind fire hello \'"world"\''}>Nothing was fired yet. A producer fires an event on a topic, and a handler states for what purpose it listens. Fire the first one:</${Empty}>`}
   </${Page}>`;

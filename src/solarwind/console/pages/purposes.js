@@ -73,7 +73,7 @@ export function PurposePage({ names: [topic, purpose] }) {
   return html`<${Page} title=${purpose} trail=${trail} actions=${verbs}>
     <${Standing} topic=${topic} purpose=${purpose} stands=${stands} instances=${instances} />
     ${pends && html`<${Section} title="Where it is in the history"><${Course} topic=${topic} stands=${stands} /></${Section}>`}
-    <${Section} title="Events a second"><${Rates} path=${`${purposePath(topic, purpose)}/rates`} marks=${joins(instances)} /></${Section}>
+    <${Section} title="Events a second"><${Rates} path=${`${purposePath(topic, purpose)}/rates`} marks=${joins([{ ...stands, purpose }])} /></${Section}>
     <${Section} title="How long its handlers take"><${Times} topic=${topic} purpose=${purpose} /></${Section}>
     <${Section} title="Instances" aside=${plural(instances.length, "instance")}>
       ${instances.length ? html`<${InstanceTable} rows=${instances} short />` : html`<${Empty} command=${"solarwind run app:wind"}>No instance is up, so ${pends ? "its events pend" : "copies are dropped"}. Start the program that handles them:</${Empty}>`}

@@ -1,7 +1,7 @@
 // One topic: how it stands, its purposes, its newest events, and its history.
 import { html } from "../core/ui.js";
 import { withQuery } from "../core/api.js";
-import { facts, listOf, purposes } from "../core/facts.js";
+import { facts, purposes } from "../core/facts.js";
 import { bytes, count, rate, seconds } from "../core/format.js";
 import { route, setQuery, to } from "../core/router.js";
 import { History, Tail } from "../parts/history.js";
@@ -27,7 +27,7 @@ export function TopicPage({ names: [topic] }) {
       ["Keeps", stands.keep === undefined ? "…" : html`${seconds(stands.keep)}${stands.keep_bytes ? `, at most ${bytes(stands.keep_bytes)}` : ""}`],
       ["Delayed", stands.delayed ? html`<a href=${to(["later"])}>${count(stands.delayed)}</a>, the next <${Time} at=${stands.next_due} />` : "0"],
     ]} />
-    <${Section} title="Events a second, and what became of them for all its purposes"><${Rates} path=${withQuery("/v1/rates", { topic })} marks=${joins(listOf("instances").filter((each) => each.topic === topic))} /></${Section}>
+    <${Section} title="Events a second, and what became of them for all its purposes"><${Rates} path=${withQuery("/v1/rates", { topic })} marks=${joins(own)} /></${Section}>
     <${Section} title="Purposes">
       ${own.length ? html`<${PurposeTable} label="Its purposes" rows=${own} ofTopic />` : html`<${Empty} command=${`solarwind listen ${topic} --purpose "Look at it"`}>No purpose listens to it: what is fired is history, and nothing else.</${Empty}>`}
     </${Section}>

@@ -9,6 +9,7 @@ import { Failure, Loading } from "./page.js";
 import { RatePlot } from "./plot.js";
 
 const SPANS = [["seconds", "5 minutes", 1, 2], ["ten_seconds", "1 hour", 10, 10], ["minutes", "24 hours", 60, 60]];
+const MAX_MARKS = 12;
 
 // `path` is the question; `marks` are drawn where something happened.
 export function Rates({ path, marks }) {
@@ -22,14 +23,11 @@ export function Rates({ path, marks }) {
   </div>`;
 }
 
-// When the versions of purposes joined, by the instances that are up: the first of each.
-export function joins(instances) {
-  const first = new Map();
-  for (const { topic, purpose, version, since } of instances) {
-    const at = Date.parse(since) / 1000;
-    const key = `${topic}/${purpose}@${version}`;
-    if (!first.has(key) || first.get(key).at > at) first.set(key, { at, text: plain(`${purpose} v${version}`) });
-  }
-  const marks = [...first.values()].sort((a, b) => a.at - b.at);
-  return marks.length > 12 ? marks.slice(-12) : marks;
+// When the versions of purposes joined: the last ones.
+export function joins(purposes) {
+  const marks = [];
+  for (const { purpose, versions, version_joined: joined = [] } of purposes)
+    joined.forEach((each, index) => each && marks.push({ at: Date.parse(each) / 1000, text: plain(`${purpose} v${versions[index]}`) }));
+  marks.sort((a, b) => a.at - b.at);
+  return marks.slice(-MAX_MARKS);
 }

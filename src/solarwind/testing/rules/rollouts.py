@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from ...errors import BadArgument, BadName, ConflictError, NotAllowed, NotFound
 from ...event import Event
-from ...failure import Reject
+from ...failure import Reject, Retry
 from ...records import RolloutInfo
 from ...shares import Share
 from ...wind import SolarWind
@@ -73,6 +74,25 @@ class RolloutRules:
             assert (found.topic, found.purpose, found.current) == ("T", "p", 4)
             counts = (await wind.statistics()).purposes["T", "p"]
             assert counts.version_states == ("drained", "held", "ramping 50 %", "current")
+
+    @on_loop
+    async def test_when_a_version_joined_is_known_without_its_instances_and_after_a_restart(self, place: Place) -> None:
+        wind, seen = place.open(), list[tuple[int, int]]()
+        began = datetime.now(UTC)
+        async with wind:
+            first = handler(wind, seen, 1)
+            await wind.joined()
+            await wind.off(first)
+            handler(wind, seen, 2, rollout="hold")
+            await wind.joined()
+            known = (await wind.statistics()).purposes["T", "p"].version_joined
+            assert known[0] is not None
+            assert known[1] is not None
+            assert began - timedelta(seconds=1) <= known[0] <= known[1] <= datetime.now(UTC) + timedelta(seconds=1)
+        async with place.restart() as wind:
+            handler(wind, seen, 1, retry=Retry(attempts=3))
+            await wind.joined()
+            assert (await wind.statistics()).purposes["T", "p"].version_joined == known
 
     @on_loop
     async def test_a_share_is_exact_and_each_event_is_handled_once(self, place: Place) -> None:

@@ -1,0 +1,101 @@
+"""The map shows all of it, or says that it goes on; and what joined stays marked without its instances."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.async_api import Page, expect
+
+from ports import Port
+from solarwind import SolarWind
+
+from .browsing import Browsing, go, on_page
+from .test_live import serve, stop
+
+LEVELS = 6
+
+
+def chain(wind: SolarWind) -> None:
+    """State purposes, each of which fires on the topic of the next."""
+    for level in range(LEVELS):
+
+        async def handle(number: int, level: int = level) -> None:
+            wind.fire(f"level.{level + 1}", number)
+
+        wind.on(f"level.{level}", purpose=f"Hand on from level {level}")(handle)
+
+
+async def beyond(page: Page) -> int:
+    """Return how many pixels of the map cannot be seen without scrolling."""
+    found: int = await page.locator(".map").evaluate("each => each.scrollWidth - each.clientWidth")
+    return found
+
+
+@pytest.mark.parametrize(
+    "how", [{"color_scheme": "light"}, {"color_scheme": "dark"}, {"viewport": {"width": 360, "height": 740}}]
+)
+@on_page
+async def test_a_chain_of_many_levels_fits_or_says_that_it_goes_on(
+    browsing: Browsing, tmp_path: Path, how: dict[str, Any]
+) -> None:
+    port = Port()
+    wind = SolarWind(f"sqlite:///{tmp_path}/wind.db")
+    chain(wind)
+    served = await serve(wind, port.number)
+    for number in range(3):
+        await wind.fire("level.0", number)
+        await wind.settled(300)
+    async with browsing.page(f"http://127.0.0.1:{port.number}/console/", **how) as page:
+        await go(page, "/map?still=too")
+        ends = page.get_by_role("link", name=re.compile(rf"^(level\.0|Hand on from level {LEVELS - 1}) "))
+        await expect(ends).to_have_count(2)
+        note = page.locator(".zoom [role=status]")
+        await expect(page.locator(".map svg path").first).to_be_attached()
+        if await beyond(page) > 0:
+            await expect(note).to_contain_text("It goes on to the right")
+            await page.locator(".map").evaluate("each => { each.scrollLeft = each.scrollWidth; }")
+            await expect(note).to_contain_text("It goes on to the left")
+        await page.get_by_role("button", name="All of it").click()
+        await expect(note).to_have_count(0)
+        assert await beyond(page) <= 1
+        await page.get_by_role("button", name="Larger").click()
+        await page.get_by_role("button", name="Larger").click()
+        await expect(note).to_contain_text("It goes on to the")
+        assert await page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+        box = await page.locator(".map").bounding_box()
+        assert box is not None
+        left = await page.locator(".map").evaluate("each => each.scrollLeft")
+        await page.mouse.move(box["x"] + box["width"] - 30, box["y"] + 5)
+        await page.mouse.down()
+        await page.mouse.move(box["x"] + 30, box["y"] + 5)
+        await page.mouse.up()
+        assert await page.locator(".map").evaluate("each => each.scrollLeft") > left
+        await page.get_by_role("button", name="As it fits").click()
+        await expect(page.locator(".zoom output")).to_have_text(re.compile(r"^(7[5-9]|[89]\d|100) %$"))
+    await stop(wind, *served)
+    port.close()
+
+
+@on_page
+async def test_a_version_that_has_no_instance_any_more_is_marked_where_it_joined(
+    browsing: Browsing, tmp_path: Path
+) -> None:
+    port = Port()
+    wind = SolarWind(f"sqlite:///{tmp_path}/wind.db")
+
+    async def handle(number: int) -> None: ...
+
+    wind.on("T", purpose="Leave")(handle)
+    served = await serve(wind, port.number)
+    await wind.joined()
+    await wind.off(handle)
+    await wind.fire("T", 1)
+    async with browsing.page(f"http://127.0.0.1:{port.number}/console/") as page:
+        for address in ("/", "/topics/T", "/purposes/T/Leave"):
+            await go(page, address)
+            await expect(page.locator(".plot text.mark")).to_have_text("Leave v1 joined")
+    await stop(wind, *served)
+    port.close()
