@@ -135,6 +135,7 @@ async def _browse(console: str, program: str, seconds: float, rounds: int) -> Se
         context = await browser.new_context(viewport={"width": 1280, "height": 800})
         page = await context.new_page()
         session = await context.new_cdp_session(page)
+        await session.send("Performance.setTimeDomain", {"timeDomain": "threadTicks"})
         await session.send("Performance.enable")
         await page.goto(console)
         await page.wait_for_selector("h1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from playwright.async_api import Page, expect
 from ports import Port
 from solarwind import SolarWind
 
-from .browsing import Browsing, go, on_page
+from .browsing import Browsing, World, go, on_page
 from .test_live import serve, stop
 
 LEVELS = 6
@@ -68,9 +69,10 @@ async def test_a_chain_of_many_levels_fits_or_says_that_it_goes_on(
         box = await page.locator(".map").bounding_box()
         assert box is not None
         left = await page.locator(".map").evaluate("each => each.scrollLeft")
-        await page.mouse.move(box["x"] + box["width"] - 30, box["y"] + 5)
+        below = box["y"] + box["height"] - 25  # where no node is
+        await page.mouse.move(box["x"] + box["width"] - 30, below)
         await page.mouse.down()
-        await page.mouse.move(box["x"] + 30, box["y"] + 5)
+        await page.mouse.move(box["x"] + 30, below)
         await page.mouse.up()
         assert await page.locator(".map").evaluate("each => each.scrollLeft") > left
         await page.get_by_role("button", name="As it fits").click()
@@ -99,3 +101,45 @@ async def test_a_version_that_has_no_instance_any_more_is_marked_where_it_joined
             await expect(page.locator(".plot text.mark")).to_have_text("Leave v1 joined")
     await stop(wind, *served)
     port.close()
+
+
+LAID = """async ([ids, edges]) => {
+    const { layered } = await import(new URL("parts/layers.js", document.baseURI));
+    const [node, margin] = [{width: 190, height: 46}, 12];
+    const began = performance.now();
+    const laid = layered(ids, edges.map(([from, to]) => ({from, to})), node, {x: 55, y: 16}, margin);
+    const took = performance.now() - began;
+    return {took, at: [...laid.at], points: [...laid.points], width: laid.width, height: laid.height};
+}"""
+
+
+def a_graph(seed: int) -> tuple[list[str], list[tuple[str, str]]]:
+    """Return nodes and edges by chance: chains, trees, and edges that lead back."""
+    chance = random.Random(seed)
+    ids = [f"topic:{number}" for number in range(chance.choice((1, 2, 10, 100)))]
+    edges = [(ids[chance.randrange(at)], ids[at]) for at in range(1, len(ids))]
+    edges += [(chance.choice(ids), chance.choice(ids)) for _ in range(len(ids) // 4)]
+    return ids, [edge for edge in edges if edge[0] != edge[1]]
+
+
+@on_page
+async def test_nodes_of_any_graph_have_room_and_lines_lead_from_one_to_the_other(
+    browsing: Browsing, world: World
+) -> None:
+    async with browsing.page(world.console, world.admin) as page:
+        for seed in range(40):
+            ids, edges = a_graph(seed)
+            laid = await page.evaluate(LAID, [ids, edges])
+            at = {name: (place["x"], place["y"]) for name, place in laid["at"]}
+            assert set(at) == set(ids)
+            for name, (x, y) in at.items():
+                assert 95 <= x <= laid["width"] - 95, seed
+                assert 23 <= y <= laid["height"] - 23, seed
+                beside = [other for other, (its, high) in at.items() if its == x and abs(high - y) < 46]
+                assert beside == [name], seed
+            points = dict(laid["points"])
+            for start, end in edges:
+                line = points[f"{start} {end}"]
+                (x, y), (to, down) = at[start], at[end]
+                ends = [(each["x"], each["y"]) for each in (line[0], line[-1])]
+                assert ends in ([(x + 95, y), (to - 95, down)], [(x - 95, y), (to + 95, down)]), seed

@@ -19,7 +19,7 @@ from solarwind.server.access import Listen, create_token
 from solarwind.server.console import FOLDER
 from solarwind.testing.contract import on_loop
 
-FILES = ["", "main.js", "core/facts.js", "vendor/dagre.js", "style/base.css", "icon.svg", "operations.json"]
+FILES = ["", "main.js", "core/facts.js", "vendor/preact.js", "style/base.css", "icon.svg", "operations.json"]
 
 
 @asynccontextmanager
@@ -48,13 +48,13 @@ async def test_each_file_comes_with_the_policy_and_without_a_cookie() -> None:
 @on_loop
 async def test_a_browser_keeps_a_file_and_gets_it_compressed() -> None:
     async with doors() as found:
-        first = await found.http.get("/console/vendor/dagre.js", headers={"accept-encoding": "gzip"})
+        first = await found.http.get("/console/vendor/preact.js", headers={"accept-encoding": "gzip"})
         assert first.headers["content-encoding"] == "gzip"
-        assert first.content == (FOLDER / "vendor" / "dagre.js").read_bytes()
-        plain = await found.http.get("/console/vendor/dagre.js", headers={"accept-encoding": "identity"})
+        assert first.content == (FOLDER / "vendor" / "preact.js").read_bytes()
+        plain = await found.http.get("/console/vendor/preact.js", headers={"accept-encoding": "identity"})
         assert "content-encoding" not in plain.headers
         assert plain.content == first.content
-        again = await found.http.get("/console/vendor/dagre.js", headers={"if-none-match": first.headers["etag"]})
+        again = await found.http.get("/console/vendor/preact.js", headers={"if-none-match": first.headers["etag"]})
         assert (again.status_code, again.content) == (304, b"")
         head = await found.http.head("/console/")
         assert (head.status_code, head.content) == (200, b"")

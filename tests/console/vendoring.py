@@ -33,7 +33,6 @@ PACKAGES = {
     "htm": Package("3.1.1", {"dist/htm.module.js": "htm.js"}),
     "@preact/signals-core": Package("1.14.5", {"dist/signals-core.mjs": "signals-core.js"}),
     "@preact/signals": Package("2.11.4", {"dist/signals.mjs": "signals.js"}),
-    "@dagrejs/dagre": Package("3.1.3", {"dist/dagre.esm.js": "dagre.js"}),
     AXE: Package("4.14.1", {"axe.min.js": "axe.js"}),
 }
 # There is no import map, which would be inline: so packages are imported as the files that they are here.

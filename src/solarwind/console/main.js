@@ -15,12 +15,14 @@ async function start() {
       await Promise.all([learnOperations(), askRights()]);
       break;
     } catch (error) {
+      document.body.replaceChildren();
       render(html`<p class="start" role="status">The server cannot be asked: ${error.message}. It is tried again.</p>`, document.body);
       await new Promise((done) => setTimeout(done, AGAIN_MS));
     }
   }
   begin();
   render(null, document.body);
+  document.body.replaceChildren(); // what was painted before anything was known
   render(html`<${App} />`, document.body);
 }
 

@@ -41,7 +41,7 @@ function apply(change) {
     const into = changed.get(part);
     for (const [key, value] of Object.entries(change[part])) {
       if (value === null) into.delete(key);
-      else into.set(key, merged(into.get(key) ?? {}, value));
+      else into.set(key, merged(into.get(key) ?? named(part, key), value));
     }
   }
 }
@@ -117,11 +117,24 @@ function forget() {
 
 const AT = /^([^/]*)\/([\s\S]*)$/; // a topic has no slash in it, a purpose may
 
-export const purposes = () =>
-  [...facts.purposes.value].map(([name, fact]) => {
-    const [, topic, purpose] = AT.exec(name);
-    return { ...fact, topic, purpose };
-  });
-export const topics = () => [...facts.topics.value].map(([topic, fact]) => ({ ...fact, topic }));
+// What a fact's key says is part of the fact, so that a list of facts is the values of their map: there may be thousands.
+function named(part, key) {
+  if (part === "server") return {}; // its facts are shown field by field
+  if (part === "topics") return { at: key, topic: key };
+  if (part !== "purposes") return { at: key };
+  const [, topic, purpose] = AT.exec(key);
+  return { at: key, topic, purpose };
+}
+
+const lists = new WeakMap(); // of maps, which are others once something changed
+
+// Return all facts of a part. The list is the same until one changes: nobody may change it.
+export function listOf(part) {
+  const map = facts[part].value;
+  if (!lists.has(map)) lists.set(map, [...map.values()]);
+  return lists.get(map);
+}
+
+export const purposes = () => listOf("purposes");
+export const topics = () => listOf("topics");
 export const purposeOf = (topic, purpose) => facts.purposes.value.get(`${topic}/${purpose}`);
-export const listOf = (part) => [...facts[part].value].map(([key, fact]) => ({ ...fact, at: key }));

@@ -1,5 +1,6 @@
 // Server-sent events by `fetch`, which can send a token: the messages of one connection.
 import { authorization, ROOT } from "./session.js";
+import { Slices } from "./slices.js";
 
 const SILENT_MS = 60_000; // the server sends at least a comment every 15 s
 
@@ -14,6 +15,7 @@ export async function readStream(path, lastId, abort, message) {
     const answer = await fetch(ROOT + path.slice(1), { headers, signal: own.signal });
     if (!answer.ok) throw Object.assign(new Error((await answer.json()).detail), { status: answer.status });
     const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+    const slices = new Slices();
     let rest = "";
     for (;;) {
       const { done, value } = await reader.read();
@@ -22,7 +24,11 @@ export async function readStream(path, lastId, abort, message) {
       silence = setTimeout(end, SILENT_MS);
       const blocks = (rest + value).split("\n\n");
       rest = blocks.pop();
-      for (const block of blocks) message(read(block));
+      for (const block of blocks) {
+        message(read(block));
+        await slices.next();
+        if (own.signal.aborted) return;
+      }
     }
   } finally {
     clearTimeout(silence);

@@ -6,15 +6,17 @@ import { now } from "../core/clock.js";
 import { purposes, topics } from "../core/facts.js";
 import { count, rate, short } from "../core/format.js";
 import { pages, route, setQuery, to } from "../core/router.js";
+import { Slices } from "../core/slices.js";
 import { useAnswer } from "../parts/asked.js";
 import { flowsInto } from "../parts/flows.js";
+import { layered } from "../parts/layers.js";
 import { Empty, Failure, Page } from "../parts/page.js";
 import { State } from "../parts/state.js";
-import { Graph, layout } from "../vendor/dagre.js";
 
 const MAX_NODES = 100; // topics and purposes: the busiest topics
 const AGAIN_MS = 30_000;
 const NODE = { width: 190, height: 46 };
+const APART = { x: 55, y: 16 };
 const NARROWEST = 0.72; // of a node's width, to which all are narrowed before it is shrunk
 const SMALLEST = 0.75; // to which it is shrunk before it is scrolled
 const ZOOM = { least: 0.25, most: 2, step: 1.25 };
@@ -87,15 +89,66 @@ function chainOf(id, edges) {
   return reached;
 }
 
-function placed(ids, edges) {
-  const graph = new Graph();
-  graph.setGraph({ rankdir: "LR", nodesep: 16, ranksep: 55, marginx: MARGIN, marginy: MARGIN });
-  graph.setDefaultEdgeLabel(() => ({}));
-  for (const id of ids) graph.setNode(id, { ...NODE });
-  for (const { from, to: end } of edges) graph.setEdge(from, end);
-  layout(graph);
-  const points = new Map(edges.map(({ from, to: end }) => [`${from} ${end}`, graph.edge(from, end).points]));
-  return { at: new Map(ids.map((id) => [id, graph.node(id)])), points, width: graph.graph().width, height: graph.graph().height };
+// Return the nodes that hang together, each group with its edges.
+function groupsOf(ids, edges) {
+  const near = new Map(ids.map((id) => [id, []]));
+  for (const edge of edges) {
+    near.get(edge.from).push(edge);
+    near.get(edge.to).push(edge);
+  }
+  const [groups, seen] = [[], new Set()];
+  for (const id of ids) {
+    if (seen.has(id)) continue;
+    const group = { ids: [], edges: new Set() };
+    const left = [id];
+    seen.add(id);
+    for (let at = left.pop(); at !== undefined; at = left.pop()) {
+      group.ids.push(at);
+      for (const edge of near.get(at)) {
+        group.edges.add(edge);
+        for (const end of [edge.from, edge.to]) {
+          if (!seen.has(end)) left.push(end);
+          seen.add(end);
+        }
+      }
+    }
+    groups.push({ ids: group.ids.sort(), edges: [...group.edges] });
+  }
+  return groups.sort((a, b) => b.ids.length - a.ids.length);
+}
+
+const shapeOf = ({ ids, edges }) => JSON.stringify([ids, edges.map(({ from, to: end }) => [from, end])]);
+
+// Place one group below the other, in slices; `known` are the groups that were placed before, by their shapes.
+async function placedAll(groups, known) {
+  const slices = new Slices();
+  const laid = { at: new Map(), points: new Map(), width: 0, height: MARGIN };
+  for (const group of groups) {
+    const shape = shapeOf(group);
+    if (!known.has(shape)) known.set(shape, layered(group.ids, group.edges, NODE, APART, MARGIN));
+    const { at, points, width, height } = known.get(shape);
+    for (const [id, { x, y }] of at) laid.at.set(id, { x, y: y + laid.height - MARGIN });
+    for (const [name, line] of points) laid.points.set(name, line.map(({ x, y }) => ({ x, y: y + laid.height - MARGIN })));
+    laid.width = Math.max(laid.width, width);
+    laid.height += height - MARGIN;
+    await slices.next();
+  }
+  const shapes = new Set(groups.map(shapeOf));
+  for (const shape of known.keys()) if (!shapes.has(shape)) known.delete(shape);
+  return laid;
+}
+
+// Return the places of nodes and edges. Those of before stay until new ones are known.
+function useLayout(ids, edges) {
+  const found = useSignal(null);
+  const known = useRef(new Map());
+  const shape = shapeOf({ ids, edges });
+  useEffect(() => {
+    let over = false;
+    placedAll(groupsOf(ids, edges), known.current).then((laid) => over || (found.value = laid));
+    return () => (over = true);
+  }, [shape]);
+  return found.value;
 }
 
 export function FlowMap() {
@@ -113,15 +166,14 @@ export function FlowMap() {
   const kept = (id) => (chain ? chain.has(id) : still || moved.current.has(id));
   const ids = [...graph.nodes.keys()].filter(kept).sort();
   const edges = graph.edges.filter((each) => kept(each.from) && kept(each.to));
-  const shape = JSON.stringify([ids, edges.map((each) => [each.from, each.to])]);
-  const laid = useMemo(() => placed(ids, edges), [shape]);
+  const laid = useLayout(ids, edges);
   const actions = html`<button type="button" class="small" aria-pressed=${Boolean(still)} onClick=${() => setQuery({ still: still ? undefined : "too" })}>Also what stands still</button>
     ${focus && html`<button type="button" class="small" onClick=${() => setQuery({ focus: undefined })}>Show all</button>`}`;
   return html`<${Page} title="Map" actions=${actions}>
     ${error && html`<${Failure} error=${error} />`}
     ${focus && graph.nodes.has(focus) && html`<${Focused} node=${graph.nodes.get(focus)} />`}
     ${ids.length
-      ? html`<${Drawing} laid=${laid} nodes=${graph.nodes} ids=${ids} edges=${edges} focus=${focus} />`
+      ? laid && html`<${Drawing} laid=${laid} nodes=${graph.nodes} ids=${ids} edges=${edges} focus=${focus} />`
       : html`<${Empty} command=${'solarwind fire video.uploaded \'{"name": "cat.mov"}\''}>Nothing moves now. What is fired, and where it goes, is drawn here:</${Empty}>`}
     <p class="quiet">A line is as wide as what flows there. Who fires is taken from the newest events of each topic${known.length > names.size ? `; of ${count(known.length)} topics the ${names.size} busiest are drawn` : ""}.</p>
   </${Page}>`;
@@ -187,13 +239,13 @@ function Node({ id, node, at, narrow, focused }) {
   </a>`;
 }
 
-function curve(points) {
-  const [start, ...rest] = points;
+function curve([start, ...points]) {
   let path = `M${start.x} ${start.y}`;
-  for (let at = 0; at < rest.length - 1; at += 1) {
-    const [control, next] = [rest[at], rest[at + 1]];
-    const end = at === rest.length - 2 ? next : { x: (control.x + next.x) / 2, y: (control.y + next.y) / 2 };
-    path += `Q${control.x} ${control.y} ${end.x} ${end.y}`;
+  let last = start;
+  for (const next of points) {
+    const middle = (last.x + next.x) / 2;
+    path += `C${middle} ${last.y} ${middle} ${next.y} ${next.x} ${next.y}`;
+    last = next;
   }
   return path;
 }

@@ -37,7 +37,7 @@ export function Overview() {
 }
 
 function Attention() {
-  const found = listOf("attention").sort((a, b) => URGENCY[a.urgency] - URGENCY[b.urgency] || (a.since ?? "").localeCompare(b.since ?? ""));
+  const found = [...listOf("attention")].sort((a, b) => URGENCY[a.urgency] - URGENCY[b.urgency] || (a.since ?? "").localeCompare(b.since ?? ""));
   if (!found.length) return html`<${Section} title="Attention"><p class="calm"><span aria-hidden="true">✓</span> Nothing needs anybody.</p></${Section}>`;
   return html`<${Section} title="Attention" aside=${plural(found.length, "point")}>
     <ul class="attention">${found.map((each) => html`<li key=${each.at}><${Point} of=${each} /></li>`)}</ul>

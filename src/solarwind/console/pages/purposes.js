@@ -19,15 +19,26 @@ import { Verb } from "../parts/verb.js";
 const AGAIN_MS = 10_000;
 const COURSE = "Settled, while this page was open";
 
-// What the instances of each purpose have in hand, and room for.
-function usage() {
-  const found = new Map();
-  for (const { topic, purpose, in_hand, room } of listOf("instances")) {
-    const key = `${topic}/${purpose}`;
-    const before = found.get(key) ?? { in_hand: 0, room: 0 };
-    found.set(key, { in_hand: before.in_hand + in_hand, room: before.room + room });
+const NONE = { in_hand: 0, room: 0 };
+let used = { of: null, by: new Map() };
+
+// What the instances of a purpose have in hand, and room for.
+function use({ topic, purpose }) {
+  const instances = listOf("instances");
+  if (used.of !== instances) {
+    used = { of: instances, by: new Map() };
+    for (const each of instances) {
+      const key = `${each.topic}/${each.purpose}`;
+      const before = used.by.get(key) ?? NONE;
+      used.by.set(key, { in_hand: before.in_hand + each.in_hand, room: before.room + each.room });
+    }
   }
-  return found;
+  return used.by.get(`${topic}/${purpose}`) ?? NONE;
+}
+
+function Used({ of }) {
+  const { in_hand: value, room } = use(of);
+  return room ? html`<${Gauge} value=${value} of=${room} label=${`Used room of ${of.purpose}`} />` : html`<span class="quiet">no instance</span>`;
 }
 
 const COLUMNS = [
@@ -35,18 +46,16 @@ const COLUMNS = [
   { name: "topic", label: "Topic", value: (each) => each.topic, cell: (each) => html`<a href=${pages.topic(each.topic)} class="wrap">${each.topic}</a>` },
   { name: "state", label: "State", value: (each) => each.state, cell: (each) => html`<${State} name=${each.state} />` },
   { name: "exchange", label: "Exchange", value: (each) => each.exchange },
-  { name: "use", label: "In hand", value: (each) => each.use.in_hand / (each.use.room || 1), cell: (each) => (each.use.room ? html`<${Gauge} value=${each.use.in_hand} of=${each.use.room} label=${`Used room of ${each.purpose}`} />` : html`<span class="quiet">no instance</span>`) },
+  { name: "use", label: "In hand", value: (each) => use(each).in_hand / (use(each).room || 1), cell: (each) => html`<${Used} of=${each} />` },
   { name: "pending", label: "Pending", number: true, value: (each) => each.pending, cell: (each) => html`${short(each.pending)}${each.delayed > 0 && html` <span class="quiet" title="So many of these wait for the delay of the purpose">(${short(each.delayed)} delayed)</span>`}` },
   { name: "oldest", label: "Oldest", number: true, value: (each) => (each.oldest ? -Date.parse(each.oldest) : null), cell: (each) => html`<${Time} at=${each.oldest} />` },
-  { name: "settled", label: "Settled", number: true, value: (each) => each.rates.settled, cell: (each) => html`<${Spark} values=${courseOf("purposes", `${each.topic}/${each.purpose}`)} label=${COURSE} /> ${rate(each.rates.settled)}` },
-  { name: "retried", label: "Retried", number: true, value: (each) => each.rates.retried, cell: (each) => rate(each.rates.retried) },
+  { name: "settled", label: "Settled", number: true, value: (each) => each.rates?.settled, cell: (each) => html`<${Spark} values=${courseOf("purposes", `${each.topic}/${each.purpose}`)} label=${COURSE} /> ${rate(each.rates?.settled)}` },
+  { name: "retried", label: "Retried", number: true, value: (each) => each.rates?.retried, cell: (each) => rate(each.rates?.retried) },
   { name: "dead", label: "Dead", number: true, value: (each) => each.dead, cell: (each) => (each.dead ? html`<a class="bad" href=${pages.dead(each.topic, each.purpose)}>${short(each.dead)}</a>` : "0") },
 ];
 
 export function PurposeTable({ rows, label, ofTopic }) {
-  const used = usage();
-  const full = rows.map((each) => ({ ...each, rates: each.rates ?? {}, use: used.get(`${each.topic}/${each.purpose}`) ?? { in_hand: 0, room: 0 } }));
-  return html`<${Table} label=${label} columns=${ofTopic ? COLUMNS.filter(({ name }) => name !== "topic") : COLUMNS} rows=${full} keyOf=${(each) => `${each.topic}/${each.purpose}`} />`;
+  return html`<${Table} label=${label} columns=${ofTopic ? COLUMNS.filter(({ name }) => name !== "topic") : COLUMNS} rows=${rows} keyOf=${(each) => each.at} />`;
 }
 
 export function Purposes() {

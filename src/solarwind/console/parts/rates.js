@@ -23,11 +23,21 @@ export function Rates({ path, marks }) {
   </div>`;
 }
 
+const times = new WeakMap(); // by lists of when versions joined, which are the same as long as they say the same
+
 // When the versions of purposes joined: the last ones.
 export function joins(purposes) {
   const marks = [];
-  for (const { purpose, versions, version_joined: joined = [] } of purposes)
-    joined.forEach((each, index) => each && marks.push({ at: Date.parse(each) / 1000, text: plain(`${purpose} v${versions[index]}`) }));
-  marks.sort((a, b) => a.at - b.at);
-  return marks.slice(-MAX_MARKS);
+  for (const { purpose, versions, version_joined: joined = [] } of purposes) {
+    if (!times.has(joined)) times.set(joined, joined.map((each) => Date.parse(each) / 1000));
+    times.get(joined).forEach((at, index) => at > (marks.length < MAX_MARKS ? 0 : marks[0].at) && put(marks, { at, purpose, version: versions[index] }));
+  }
+  return marks.map(({ at, purpose, version }) => ({ at, text: plain(`${purpose} v${version}`) }));
+}
+
+// Put one into its place in a short list, whose first goes where it is full.
+function put(marks, mark) {
+  const place = marks.findLastIndex((each) => each.at <= mark.at) + 1;
+  marks.splice(place, 0, mark);
+  if (marks.length > MAX_MARKS) marks.shift();
 }

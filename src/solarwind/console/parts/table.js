@@ -1,9 +1,49 @@
-// A table whose order and filter are in the address: `sort=-pending`, `q=text`. It draws so many rows at a time.
-import { html, useSignal } from "../core/ui.js";
+// A table whose order and filter are in the address: `sort=-pending`, `q=text`. It has so many rows at a time, and draws
+// anew those that are seen: what changes in the others is drawn when they are scrolled to.
+import { Component, html, useSignal } from "../core/ui.js";
 import { count } from "../core/format.js";
 import { route, setQuery } from "../core/router.js";
 
 const ROWS = 100;
+const NEAR = "300px"; // so that a row is drawn before it is seen
+
+const rowsBy = new WeakMap(); // by their elements
+const sight = new IntersectionObserver(
+  (entries) => {
+    for (const { target, isIntersecting } of entries) rowsBy.get(target)?.sees(isIntersecting);
+  },
+  { rootMargin: NEAR },
+);
+
+class Row extends Component {
+  #seen = true;
+  #stale = false;
+
+  #element = null;
+  #watch = (element) => {
+    if (this.#element) sight.unobserve(this.#element);
+    this.#element = element;
+    if (!element) return; // it goes
+    rowsBy.set(element, this);
+    sight.observe(element);
+  };
+
+  sees(seen) {
+    this.#seen = seen;
+    if (seen && this.#stale) this.forceUpdate();
+  }
+  shouldComponentUpdate() {
+    this.#stale = !this.#seen;
+    return this.#seen;
+  }
+  render({ row, columns, pick, keyOf }) {
+    this.#stale = false;
+    return html`<tr ref=${this.#watch}>
+      ${pick && html`<td><${Pick} row=${row} pick=${pick} keyOf=${keyOf} /></td>`}
+      ${columns.map(({ label: name, cell, value, number, wide }) => html`<td data-label=${name} class=${`${number ? "number" : ""} ${wide ? "wide" : ""}`}><div class="cell">${cell ? cell(row) : value(row)}</div></td>`)}
+    </tr>`;
+  }
+}
 
 // `columns` are {name, label, value, cell, number, wide}: `value` is sorted by and `cell` shown, by default the
 // same; one that is `wide` has a line of its own on a phone.
@@ -18,10 +58,7 @@ export function Table({ label, columns, rows, keyOf, empty, sort: ordered = colu
         ${pick && html`<th scope="col"><span class="unseen">Selected</span></th>`}
         ${columns.map((column) => html`<${Heading} column=${column} sort=${sort} />`)}
       </tr></thead>
-      <tbody>${sorted.slice(0, shown.value).map((row) => html`<tr key=${keyOf(row)}>
-        ${pick && html`<td><${Pick} row=${row} pick=${pick} keyOf=${keyOf} /></td>`}
-        ${columns.map(({ label: name, cell, value, number, wide }) => html`<td data-label=${name} class=${`${number ? "number" : ""} ${wide ? "wide" : ""}`}><div class="cell">${cell ? cell(row) : value(row)}</div></td>`)}
-      </tr>`)}</tbody>
+      <tbody>${sorted.slice(0, shown.value).map((row) => html`<${Row} key=${keyOf(row)} row=${row} columns=${columns} pick=${pick} keyOf=${keyOf} />`)}</tbody>
     </table>
     ${sorted.length > shown.value && html`<p class="more">
       ${count(shown.value)} of ${count(sorted.length)} are shown.
@@ -56,13 +93,14 @@ function inOrder(rows, columns, sort) {
   const column = columns.find(({ name, value }) => value && name === sort.replace(/^-/, ""));
   if (!column) return rows;
   const way = sort.startsWith("-") ? -1 : 1;
-  return [...rows].sort((one, other) => {
-    const [a, b] = [column.value(one), column.value(other)];
+  const valued = rows.map((row) => [column.value(row), row]);
+  valued.sort(([a], [b]) => {
     if (a === b) return 0;
     if (a === null || a === undefined) return 1; // what is not known comes last, whichever way
     if (b === null || b === undefined) return -1;
     return (a < b ? -1 : 1) * way;
   });
+  return valued.map(([, row]) => row);
 }
 
 // The field by which a list is narrowed.
