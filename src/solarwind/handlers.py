@@ -78,8 +78,9 @@ class Registering:
           it gets nothing yet; "shadow", it gets copies and is only compared; `Share(0.1)` or 0.1, it has a tenth
 
         The parameter annotated `Event` gets the event, the other one the payload decoded to its annotation; with
-        `list[...]` it is a batch handler. One annotated `Annotated[..., Depends(function)]` gets what that makes. Registered while it runs, it joins at once (see `joined`). Raises `BadName`
-        and `BadArgument`; joining raises `ConflictError` if it contradicts what was stated before.
+        `list[...]` it is a batch handler. One annotated `Annotated[..., Depends(function)]` gets what that makes.
+        Registered while it runs, it joins at once (see `joined`). Raises `BadName` and `BadArgument`; joining raises
+        `ConflictError` if it contradicts what was stated before.
         """
         check_topic_given(topic)
         if concurrency is not None:
