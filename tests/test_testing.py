@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -15,7 +17,7 @@ from solarwind.testing import FakeClock, clock, memory_engine
 from solarwind.testing.contract import EngineContract, Place, on_loop, until
 from solarwind.testing.memory import fired_events
 
-pytest_plugins = ["solarwind.testing.plugin"]
+pytest_plugins = ["pytest_solarwind"]
 
 
 def test_time_stands_still_until_it_is_told_to_go() -> None:
@@ -331,3 +333,8 @@ def test_what_a_failed_handler_fired_is_not_among_what_was_fired(
         assert [event.payload for event in fired("next")] == [2]
         assert [letter.event.payload for letter in dead("T", "p")] == [1]
     assert not fired("nothing.of.the.kind")
+
+
+def test_a_run_of_pytest_without_its_fixtures_does_not_import_solar_wind() -> None:
+    program = "import sys, pytest_solarwind; sys.exit('solarwind' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

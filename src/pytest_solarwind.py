@@ -1,24 +1,28 @@
-"""Fixtures for tests of programs that use Solar Wind. pytest finds them by itself where Solar Wind is installed."""
+"""Fixtures for tests of programs that use Solar Wind. pytest finds them by itself where Solar Wind is installed.
+
+In a module of its own, so that a run of tests that uses none of them does not import Solar Wind.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ..event import Event
-from ..loops import running_loop
-from ..wind import SolarWind
-from .clock import FakeClock, Passing
-from .memory import fired_events, memory_engine
+if TYPE_CHECKING:
+    from solarwind import Event, SolarWind
+    from solarwind.testing import FakeClock
+    from solarwind.testing.clock import Passing
 
 
 @pytest.fixture
 def wind_clock() -> FakeClock:
     """Return the clock of `wind`: `wind_clock.advance(60)` makes everything happen that is due within a minute, in
     order."""
+    from solarwind.testing import FakeClock
+
     return FakeClock()
 
 
@@ -26,6 +30,9 @@ def wind_clock() -> FakeClock:
 def wind(wind_clock: FakeClock) -> SolarWind:
     """Yield a dispatcher in memory, for this test alone. Register handlers, then start it: `with wind:`, or in a
     coroutine `async with wind:`. Its retries have no jitter: they come after the longest wait."""
+    from solarwind import SolarWind
+    from solarwind.testing import memory_engine
+
     return SolarWind(engine=memory_engine(wind_clock))
 
 
@@ -39,6 +46,8 @@ def advance(wind_clock: FakeClock) -> Callable[[float | timedelta], Passing]:
 def fired(wind: SolarWind) -> Callable[[str], Sequence[Event]]:
     """Return a function that gives the events of a topic that `wind` has accepted, in order: `fired("order.placed")`.
     What a handler fired is accepted with its settle."""
+    from solarwind.testing.memory import fired_events
+
     return lambda topic: fired_events(wind.engine, topic)
 
 
@@ -46,6 +55,8 @@ def fired(wind: SolarWind) -> Callable[[str], Sequence[Event]]:
 def dead(wind: SolarWind) -> Callable[[str, str], Any]:
     """Return a function that gives the dead letters of a purpose of `wind`: `dead("order.placed", "Confirm")`, and on a
     loop `await dead(...)`."""
+
+    from solarwind.loops import running_loop
 
     def letters(topic: str, purpose: str) -> Any:
         work = wind.dead(topic, purpose)
