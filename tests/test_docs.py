@@ -259,7 +259,7 @@ def test_members_that_the_prose_names_exist(document: Path) -> None:
     for code in re.findall(r"`([^`\n]+)`", prose(document)):
         for name, member in re.findall(r"\b(\w+)\.(\w+)", code):
             type_ = variables_of(document).get(name)
-            if type_ is not None and member not in ("db", "py"):
+            if type_ is not None and member not in ("db", "py", "sock"):
                 there = hasattr(type_, member) or member in members_by_class()[type_.__name__]
                 assert there, f"{document.name}: {code}"
 

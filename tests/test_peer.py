@@ -66,7 +66,7 @@ class Host:
         self.slices = TimeSlices()
         self._tasks: set[asyncio.Task[Any]] = set()
 
-    def grant(self, token: str | None) -> Everything:
+    def grant(self, token: str | None, uid: int | None) -> Everything:
         return _EVERYTHING
 
     async def ask(self, request: Request[Any], rights: Rights, by: str = "") -> Any:
@@ -120,6 +120,7 @@ class Back:
     """The same connection's other end."""
 
     local = False
+    uid = None
 
     def __init__(self, link: Link) -> None:
         self._link = link

@@ -34,7 +34,7 @@ from .store.definitions import Definition, Definitions
 from .store.delays import BEGINNING, Entry
 from .store.offline import OfflineStore
 from .text import redact
-from .urls import missing_extra, sqlite_path
+from .urls import SERVERS, missing_extra, sqlite_path
 
 PAGE_BYTES = 4 << 20  # of events read, and committed, together
 PORTION_BYTES = 256 << 10  # of states and dead letters in one commit
@@ -123,7 +123,7 @@ def open_end(url: str, *, writes: bool) -> End:
             raise missing_extra("nats", "a nats:// URL") from None
         return NatsEnd(url, writes=writes)
     shown = redact(url)
-    if scheme in ("ws", "wss"):
+    if scheme in SERVERS:
         raise NotAllowed(f"expected {EXPECTED}, got the server {shown}: stop it, and name the store that it serves")
     if scheme == "memory":
         raise NotAllowed(f"expected {EXPECTED}, got {shown}, which nobody else can see: name a store that lasts")

@@ -14,6 +14,7 @@ _CONTENT = re.compile(r"[!-~]([ -~]{0,198}[!-~])?")
 _MAX_CHARACTERS = 200
 MAX_SCHEDULE = _MAX_CHARACTERS - 50  # the ids of its events are made from its name
 _MAX_KEY_BYTES = 256
+MAX_SOCKET_PATH = 107  # bytes: the kernel keeps 108, with a NUL at the end
 
 
 def check_topic(topic: object) -> str:
@@ -34,6 +35,18 @@ def check_path(path: object) -> str:
         raise BadArgument(f"expected the path of a file, such as 'copy.db', got {shown(path)}")
     if "\0" in text or not _is_unicode(text):
         raise BadArgument(f"expected the path of a file, in Unicode without NUL, got {shown(text)}: name another")
+    return text
+
+
+def check_socket_path(path: object) -> str:
+    """Return the path of a Unix socket as text if it can be one, else raise `BadArgument`."""
+    text = check_path(path)
+    size = len(os.fsencode(text))
+    if size > MAX_SOCKET_PATH:
+        raise BadArgument(
+            f"expected a path of at most {MAX_SOCKET_PATH} bytes for a Unix socket, got {size} in {shown(text)}: name "
+            "a shorter one, such as /run/wind.sock"
+        )
     return text
 
 

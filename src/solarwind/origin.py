@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import getpass
 import os
+import pwd
 import socket
 import sys
-from functools import cache
+from functools import cache, lru_cache
 
 MACHINE = socket.gethostname()
 
@@ -38,6 +39,24 @@ def user_name() -> str:
     except (KeyError, OSError):  # in a container the user may have none
         name = f"uid {os.getuid()}"
     return f"{name}@{MACHINE}"
+
+
+@lru_cache(maxsize=1_000)
+def user_of(uid: int) -> str:
+    """Return the name and number of a user of this machine."""
+    try:
+        return f"{pwd.getpwuid(uid).pw_name} (uid {uid})"
+    except (KeyError, OSError):
+        return f"uid {uid}"
+
+
+def process_of(pid: int) -> str:
+    """Return the number of a process of this machine, with its program if that can be seen."""
+    try:
+        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+            return f"process {pid} ({file.read().strip()})"
+    except OSError:
+        return f"process {pid}"
 
 
 @cache

@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from .engine.base import Engine
 from .errors import BadArgument
 from .limits import Limits
-from .names import check_path
+from .names import check_path, check_socket_path
 from .text import redact
 
-EXPECTED = "a URL such as memory://, sqlite:///wind.db, ws://127.0.0.1:7400 or nats://127.0.0.1:4222"
+EXPECTED = (
+    "a URL such as memory://, sqlite:///wind.db, ws://127.0.0.1:7400, unix:///run/wind.sock or nats://127.0.0.1:4222"
+)
+SERVERS = ("ws", "wss", "unix")  # the schemes of a server's URL
 
 
 def open_engine(
@@ -49,13 +52,15 @@ def open_engine(
         from .store.sqlite import SqliteStore
 
         return LocalEngine(SqliteStore(sqlite_path(url)), limits=limits)
-    if parts.scheme in ("ws", "wss"):
-        _check_server(url)
+    if parts.scheme in SERVERS:
+        path = socket_path(url) if parts.scheme == "unix" else None
+        if path is None:
+            _check_server(url)
         try:
             from .peer.remote import RemoteEngine
         except ImportError:
             raise missing_extra("server", f"a {parts.scheme}:// URL") from None
-        return RemoteEngine(url.rstrip("/"), token)
+        return RemoteEngine(url.rstrip("/"), token, path)
     if parts.scheme == "nats":
         try:
             from .cluster.engine import NatsEngine
@@ -88,6 +93,24 @@ def _check_server(url: str) -> None:
         sound = False
     if not sound:
         raise BadArgument(f"expected the URL of a server, such as ws://127.0.0.1:7400, got {redact(url)!a}")
+
+
+def socket_path(url: str) -> str:
+    """Return the path of the Unix socket that a unix:// URL names. Raise `BadArgument`."""
+    url = url.strip()
+    parts = urlsplit(url)
+    sound = url[len("unix:") :].startswith("///") and not parts.netloc and not parts.query and not parts.fragment
+    if parts.scheme != "unix" or not sound or len(parts.path) < 2 or parts.path.endswith("/"):
+        raise BadArgument(
+            "expected unix:// and the whole path of a server's socket, such as unix:///run/wind.sock, and nothing "
+            f"after it, got {redact(url)!a}"
+        )
+    return check_socket_path(unquote(parts.path, errors="surrogateescape"))
+
+
+def socket_url(path: str) -> str:
+    """Return the URL of the Unix socket at an absolute path."""
+    return f"unix://{quote(path)}"
 
 
 def sqlite_path(url: str) -> str:

@@ -142,13 +142,14 @@ def start() -> Iterator[Callable[..., Process]]:
 
 
 class Serving:
-    """A `solarwind serve`. `http` and `url` say where."""
+    """A `solarwind serve`. `http` and `url` say where, and `unix` at which socket."""
 
     def __init__(self, process: Process) -> None:
         self.process = process
         said = json.loads(process.read_err('"serves"'))
-        self.what, self.url, self.http = said["serves"], said["ws"], said["http"]
-        self.port = int(self.url.rpartition(":")[2])
+        self.what, self.unix = said["serves"], said.get("unix", "")
+        self.url, self.http = said.get("ws", self.unix), said.get("http", "")
+        self.port = int(self.http.rpartition(":")[2]) if self.http else 0
 
     def ask(self, method: str, path: str, body: object = None, **headers: str) -> tuple[int, Any]:
         """Over HTTP. Gives the status, and what the answer's JSON says."""
@@ -165,7 +166,7 @@ def serving(start: Callable[..., Process]) -> Callable[..., Serving]:
     """Start a server on a free port, unless one is stated."""
 
     def serving(*options: str, **how: Any) -> Serving:
-        port = [] if {"--port", "--fd"} & {*options} else ["--port", "0"]
+        port = [] if {"--port", "--fd", "--socket"} & {*options} else ["--port", "0"]
         return Serving(start("serve", "--json", *port, *options, patience_s=SERVES_S, **how))
 
     return serving

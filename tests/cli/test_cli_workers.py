@@ -13,6 +13,7 @@ import signal
 import socket
 import stat
 import subprocess
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,7 @@ def workers(process: Process) -> set[int]:
 
 def address(process: Process) -> str:
     """Return where its dispatcher is."""
-    found = re.search(r"ws://127\.0\.0\.1:\d+", process.read_err("serves"))
+    found = re.search(r"unix:///\S+", process.read_err("serves"))
     assert found is not None
     return found[0]
 
@@ -388,14 +389,42 @@ def test_the_dispatcher_is_for_the_workers_alone_and_no_list_of_processes_has_th
     url: str, start: Start, tmp_path: Path
 ) -> None:
     process = start("run", "app:wind", "--workers", "1", "--url", url)
-    answer = call("topics", "--url", address(process))
+    at = address(process)
+    path = Path(at.removeprefix("unix://"))
+    assert path.parent.is_relative_to(tempfile.gettempdir())
+    assert [stat.S_IMODE(each.stat().st_mode) for each in (path.parent, path)] == [0o700, 0o600]
+    assert not listening(dispatcher(process))
+    answer = call("topics", "--url", at)
     assert (answer.code, answer.err.count("\n")) == (1, 1)
     assert "expected a token, got none" in answer.err
     process.read_err("app.handle")
     secret = token(process).split("_", 2)[2]
     for words in children(process).values():
         assert secret not in words
-    assert not any(secret.encode() in path.read_bytes() for path in tmp_path.iterdir() if path.is_file())
+    assert not any(secret.encode() in each.read_bytes() for each in tmp_path.iterdir() if each.is_file())
+    process.signal(signal.SIGTERM)
+    process.end()
+    assert not path.parent.exists()
+
+
+def listening(pid: int) -> set[str]:
+    """Return the sockets of a process that listen on a port."""
+    links = {os.readlink(each) for each in Path(f"/proc/{pid}/fd").iterdir()}
+    lines = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()]
+    return links & {f"socket:[{words[9]}]" for words in lines if words[3] == "0A"}
+
+
+def test_a_folder_for_temporary_files_whose_path_is_too_long_for_a_socket_is_refused(
+    url: str, start: Start, tmp_path: Path
+) -> None:
+    folder = tmp_path / ("x" * 100)
+    folder.mkdir()
+    process = start("run", "app:wind", "--workers", "1", "--url", url, env={**os.environ, "TMPDIR": str(folder)})
+    answer = process.end()
+    assert (answer.code, answer.err.count("\n")) == (1, 1), answer
+    assert "expected a path of at most 107 bytes for a Unix socket, got " in answer.err
+    assert "name that by $TMPDIR" in answer.err
+    assert not list(folder.iterdir())
 
 
 # --- what is refused ----------------------------------------------------------------------------------------

@@ -2,7 +2,8 @@
 
 It reads commands from stdin, one JSON array a line, and answers each with a line:
 
-- ["start", url, port, tokens, {settings}] with the port; tokens is the path of a file or null
+- ["start", url, port, tokens, {settings}] with the port, which may be the path of a Unix socket; tokens is the path
+  of a file or null
 - ["mount", framework, url, port, {settings}] with the port of somebody's app, of FastAPI or Starlette, that plain
   uvicorn runs and that has the server mounted
 - ["stop", port] when the server is gone
@@ -25,6 +26,7 @@ from starlette.routing import Mount
 
 from solarwind.server import Server, Settings, app, asgi
 from solarwind.server.listener import Listener
+from solarwind.server.unix_socket import UnixSocket
 
 ROOT = "/events"  # see place.py
 asgi.CHECK_S = 0.05  # seconds: they look often at who may still be there, so no test states short limits to be quick
@@ -33,7 +35,7 @@ _Stop = Callable[[], Awaitable[None]]
 
 async def serve() -> None:
     loop = asyncio.get_running_loop()
-    servers: dict[int, _Stop] = {}
+    servers: dict[int | str, _Stop] = {}
     dropped: set[asyncio.Future[None]] = set()
     while line := await loop.run_in_executor(None, sys.stdin.readline):
         command, *arguments = json.loads(line)
@@ -54,9 +56,12 @@ async def serve() -> None:
     await asyncio.gather(*dropped)
 
 
-async def start(url: str, port: int, tokens: str | None, settings: dict[str, Any]) -> tuple[int, _Stop]:
+async def start(url: str, port: int | str, tokens: str | None, settings: dict[str, Any]) -> tuple[int | str, _Stop]:
     server = Server(url, tokens=tokens, settings=Settings(**settings))
-    listener = Listener(server, port=port, grace=1.0)
+    where: dict[str, Any] = {"port": port}
+    if isinstance(port, str):
+        where = {"port": None, "unix": UnixSocket(port, 0o600)}
+    listener = Listener(server, **where, grace=1.0)
     await server.start()
     await listener.start()
 
@@ -65,7 +70,7 @@ async def start(url: str, port: int, tokens: str | None, settings: dict[str, Any
         await server.stop()
         await listener.stop()
 
-    return listener.port, stop
+    return listener.port or port, stop
 
 
 async def mount(framework: str, url: str, port: int, settings: dict[str, Any]) -> tuple[int, _Stop]:

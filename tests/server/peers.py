@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import h11
 import msgspec
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import ClientConnection, connect, unix_connect
 from websockets.typing import Subprotocol
 
 from solarwind import wire
@@ -167,10 +167,13 @@ def handshake(path: str, headers: Mapping[str, str]) -> bytes:
 
 
 @asynccontextmanager
-async def peer(port: int, tls: ssl.SSLContext | None = None, source: str = "127.0.0.1") -> AsyncIterator[Peer]:
-    """Yield a connection that comes from an address of this machine."""
-    name = "localhost" if tls else None
-    streams = await asyncio.open_connection("127.0.0.1", port, ssl=tls, server_hostname=name, local_addr=(source, 0))
+async def peer(port: int | str, tls: ssl.SSLContext | None = None, source: str = "127.0.0.1") -> AsyncIterator[Peer]:
+    """Yield a connection that comes from an address of this machine, or to the path of a Unix socket."""
+    name, at = "localhost" if tls else None, (source, 0)
+    if isinstance(port, str):
+        streams = await asyncio.open_unix_connection(port)
+    else:
+        streams = await asyncio.open_connection("127.0.0.1", port, ssl=tls, server_hostname=name, local_addr=at)
     made = Peer(*streams)
     try:
         yield made
@@ -179,7 +182,7 @@ async def peer(port: int, tls: ssl.SSLContext | None = None, source: str = "127.
 
 
 async def ask(
-    port: int, method: str, path: str, headers: Mapping[str, str] | None = None, body: bytes = b"", **how: Any
+    port: int | str, method: str, path: str, headers: Mapping[str, str] | None = None, body: bytes = b"", **how: Any
 ) -> Answer:
     """Send one request on a connection of its own, and return the answer."""
     async with peer(port, **how) as made:
@@ -260,15 +263,18 @@ class Talker:
 
 @asynccontextmanager
 async def talker(
-    port: int, token: str | None = None, headers: Mapping[str, str] | None = None, *, root: str = "", **how: Any
+    port: int | str, token: str | None = None, headers: Mapping[str, str] | None = None, *, root: str = "", **how: Any
 ) -> AsyncIterator[Talker]:
     """Yield a WebSocket at the server that has not said hello. `token` goes with the handshake."""
     options = {"subprotocols": [Subprotocol(wire.SUBPROTOCOL)], "compression": None, "proxy": None} | how
     options |= {"max_size": None, "ping_interval": None, "close_timeout": 1}
-    scheme = "wss" if "ssl" in how else "ws"
-    uri = f"{scheme}://localhost:{port}{root}{wire.PATH}"
+    scheme, named = "wss" if "ssl" in how else "ws", f":{port}" if isinstance(port, int) else ""
+    uri = f"{scheme}://localhost{named}{root}{wire.PATH}"
     more = {**bearer(token), **(headers or {})}
-    async with connect(uri, host="127.0.0.1", additional_headers=more, **options) as socket:
+    made = connect(uri, host="127.0.0.1", additional_headers=more, **options)
+    if isinstance(port, str):
+        made = unix_connect(port, uri, additional_headers=more, **options)
+    async with made as socket:
         yield Talker(socket)
 
 

@@ -35,6 +35,11 @@ class Host:
         assert isinstance(answer, int), answer
         return answer
 
+    def start_at(self, path: Path, url: str, tokens: Path | None = None, **settings: Any) -> None:
+        """Start a server on this store at a Unix socket."""
+        answer = self._ask("start", url, str(path), tokens and str(tokens), PATIENT | settings)
+        assert answer == str(path), answer
+
     def mount(self, framework: str, url: str, port: int = 0, **settings: Any) -> int:
         """Return the port of an app of FastAPI or Starlette that has a server mounted at `ROOT`."""
         answer = self._ask("mount", framework, url, port or self._port(), PATIENT | settings)
@@ -46,13 +51,14 @@ class Host:
         self._ports[port.number] = port
         return port.number
 
-    def stop(self, port: int) -> None:
+    def stop(self, port: int | str) -> None:
         self._ask("stop", port)
 
-    def drop(self, port: int) -> None:
+    def drop(self, port: int | str) -> None:
         """Stop it for good, but do not wait."""
         self._ask("drop", port)
-        self._ports.pop(port).close()
+        if isinstance(port, int):
+            self._ports.pop(port).close()
 
     def end(self) -> None:
         assert self._process.stdin is not None
@@ -113,6 +119,30 @@ class ServerPlace(Place):
 
     def close(self) -> None:
         self._host.drop(self._port)
+
+
+class UnixPlace(ServerPlace):
+    """The same at a Unix socket."""
+
+    def __init__(self, host: Host, store: str, path: Path) -> None:
+        self._path = path
+        super().__init__(host, store)
+
+    def _start(self, port: int) -> int:
+        self._host.start_at(self._path, self._store)
+        return 0
+
+    def open(self) -> SolarWind:
+        return SolarWind(f"unix://{self._path}", grace=10.0)
+
+    def restart(self) -> SolarWind:
+        wind = self.open()
+        self._host.stop(str(self._path))
+        self._start(0)
+        return wind
+
+    def close(self) -> None:
+        self._host.drop(str(self._path))
 
 
 class MountedPlace(ServerPlace):

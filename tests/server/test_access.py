@@ -20,6 +20,7 @@ from solarwind.batch import Batch
 from solarwind.core.effects import Failure
 from solarwind.errors import BadArgument, BadName, BadToken, ConflictError, NotFound, SolarWindError, TooLarge
 from solarwind.operations import OPERATIONS
+from solarwind.origin import user_of
 from solarwind.server import access as access_module
 from solarwind.server.access import (
     ANY,
@@ -116,14 +117,15 @@ def make_tokens(path: Path) -> dict[str, str | None]:
 
 
 class Place(NamedTuple):
-    """A server with tokens, by itself or mounted."""
+    """A server with tokens, by itself, at a Unix socket, or mounted."""
 
-    port: int
+    port: int | str
     root: str
     tokens: dict[str, str | None]
+    user: str = ""  # that it sees its clients as
 
 
-@pytest.fixture(scope="module", params=["by itself", "mounted"])
+@pytest.fixture(scope="module", params=["by itself", "at a socket", "mounted"])
 def place(host: Host, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Place]:
     folder = tmp_path_factory.mktemp("access")
     path, store = folder / "tokens", f"sqlite:///{folder}/wind.db"
@@ -132,6 +134,11 @@ def place(host: Host, tmp_path_factory: pytest.TempPathFactory, request: pytest.
         mounted = Mounted(store, path)
         yield Place(mounted.port, ROOT, tokens)
         mounted.end()
+    elif request.param == "at a socket":
+        at = folder / "wind.sock"
+        host.start_at(at, store, tokens=path)
+        yield Place(str(at), "", tokens, f" of {user_of(os.getuid())}")
+        host.stop(str(at))
     else:
         port = host.start(store, tokens=path)
         yield Place(port, "", tokens)
@@ -245,9 +252,9 @@ async def test_the_audit_names_the_token_of_every_door_and_for_whom_its_client_a
         answer = await http.ask("GET", f"{place.root}/v1/audit?limit=3", bearer(place.tokens["operate"]))
         found = json.loads(answer.body)["audit"]
         assert [(each["by"], each["verb"], each["topic"]) for each in found] == [
-            ("operate", "keep", TOPIC),
-            ("everything for ann@laptop", "keep", TOPIC),
-            ("everything", "keep", TOPIC),
+            (f"operate{place.user}", "keep", TOPIC),
+            (f"everything{place.user} for ann@laptop", "keep", TOPIC),
+            (f"everything{place.user}", "keep", TOPIC),
         ]
         assert json.loads(found[0]["arguments"]) == {"keep": 9.0}
 

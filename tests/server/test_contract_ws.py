@@ -1,4 +1,4 @@
-"""The contract over a server in another process, by itself and mounted in somebody's app."""
+"""The contract over a server in another process, by itself, at a Unix socket, and mounted in somebody's app."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 from solarwind.testing.contract import EngineContract, Place
+from solarwind.testing.rules.fanout import FanoutRules
+from solarwind.testing.rules.lifecycle import LifecycleRules
+from solarwind.testing.rules.outcomes import OutcomeRules
 
-from .place import Host, MountedPlace, ServerPlace
+from .place import Host, MountedPlace, ServerPlace, UnixPlace
 
 
 @pytest.mark.long
@@ -27,6 +30,24 @@ class TestServerOnSqlite(EngineContract):
         place = ServerPlace(host, f"sqlite:///{tmp_path}/wind.db")
         yield place
         place.close()
+
+
+class AtAUnixSocket:
+    @pytest.fixture
+    def place(self, host: Host, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+        path = tmp_path_factory.mktemp("s") / "s"  # the names of tests may make a path too long
+        place = UnixPlace(host, f"sqlite:///{tmp_path}/wind.db", path)
+        yield place
+        place.close()
+
+
+@pytest.mark.long
+class TestServerAtAUnixSocket(AtAUnixSocket, EngineContract):
+    """All rules."""
+
+
+class TestSomeRulesAtAUnixSocket(AtAUnixSocket, FanoutRules, OutcomeRules, LifecycleRules):
+    """Those of one feature each way, of what becomes of events, and of starts, stops and restarts."""
 
 
 @pytest.mark.long

@@ -13,7 +13,7 @@ from ..engine.base import Engine
 from ..errors import BadArgument, NotAllowed, StoreError
 from ..names import check_path
 from ..text import redact
-from ..urls import open_engine, sqlite_path
+from ..urls import SERVERS, open_engine, sqlite_path
 from ..wind import SolarWind
 
 T = TypeVar("T")
@@ -87,7 +87,7 @@ def scheme_of(url: str) -> str:
 
 
 def is_server(url: str) -> bool:
-    return scheme_of(url) in ("ws", "wss")
+    return scheme_of(url) in SERVERS
 
 
 def is_cluster(url: str) -> bool:

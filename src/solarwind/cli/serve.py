@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import os
+import re
 import signal
 import socket
 import sys
@@ -30,6 +31,7 @@ log = logging.getLogger("solarwind")
 T = TypeVar("T")
 
 MAX_PORT = 65_535
+_STATED = {"COMMANDLINE", "ENVIRONMENT"}
 # Before Python looks for cyclic garbage, and so many times before it looks at older objects, and at all: the product is
 # about that of the defaults, so that not much more garbage is kept.
 _MORE_OBJECTS = 20_000, 2, 2
@@ -65,7 +67,9 @@ def serve(
     host: Annotated[str, _one(_PLACE, "host", "ADDRESS", "The address to listen on.", show_default=True)] = "127.0.0.1",
     port: Annotated[int, _one(
         _PLACE, "port", "N", "The port. With 0, any that is free.", min=0, max=MAX_PORT, show_default=True)] = 7400,
-    fd: Annotated[int | None, _one(_PLACE, "fd", "N", "A listening socket that it inherits, instead.", min=3)] = None,
+    socket: Annotated[str | None, _one(_PLACE, "socket", "PATH", "A Unix socket; then a port only if stated.")] = None,
+    socket_mode: Annotated[str, _one(_PLACE, "socket-mode", "MODE", "Its file's.", show_default=True)] = "0600",
+    fd: Annotated[list[int] | None, _one(_PLACE, "fd", "N", "Listening sockets to inherit, instead.", min=3)] = None,
     grace: Annotated[float, _one(
         _PLACE, "grace", "SECONDS", "How long requests have to finish at the end.", min=0, show_default=True)] = 30.0,
     tokens: Annotated[str | None, _one(
@@ -108,30 +112,56 @@ def serve(
     waiting: Annotated[int | None, _limit(_THERE, "waiting", 100_000, "Events of a purpose that wait.")] = None,
     json: Annotated[bool, option("json", "Log as JSON, one object a line.")] = False,
 ) -> None:
-    """Serve a dispatcher on one port, by WebSocket and HTTP, until SIGTERM or SIGINT."""
+    """Serve a dispatcher on one port or Unix socket, by WebSocket and HTTP, until SIGTERM or SIGINT."""
     from ..lifecycle import run_loop
     from .log import log_to_stderr
 
+    given = _given(context)
+    log_to_stderr(json)
+    run_loop(Service(given).run())
+# fmt: on
+
+
+def _given(context: typer.Context) -> dict[str, Any]:
+    """Return the parameters of a `Service`. Raise `BadParameter` for options that do not go together."""
     _refuse_both(context, "engine", "data")
     _refuse_both(context, "fd", "host")
     _refuse_both(context, "fd", "port")
-    log_to_stderr(json)
-    service = Service(context.params)
-    run_loop(service.run())
-# fmt: on
+    if given_at(context, "socket_mode") == "COMMANDLINE" and context.params["socket"] is None:
+        raise typer.BadParameter("expected a socket for the mode, got none: name one with --socket")
+    given = context.params | {"socket_mode": _mode(context.params["socket_mode"])}
+    if given["fd"] or (
+        given["socket"] is not None and not {given_at(context, "host"), given_at(context, "port")} & _STATED
+    ):
+        given["port"] = None
+    return given
+
+
+def given_at(context: typer.Context, name: str) -> str:
+    """Return where an option's value is from: `COMMANDLINE`, `ENVIRONMENT`, or another name."""
+    source = context.get_parameter_source(name)
+    return "" if source is None else source.name
+
+
+def _mode(text: str) -> int:
+    """Return a file's mode, written in octal."""
+    if not re.fullmatch("0?[0-7]{3}", text):
+        raise typer.BadParameter(
+            f"expected a mode of three octal digits, such as 0600 or 0660, got {text!a}", param_hint="--socket-mode"
+        )
+    return int(text, 8)
 
 
 def _refuse_both(context: typer.Context, one: str, other: str) -> None:
     """Refuse two options of which one would be ignored. An option on the command line overrides the other's
     variable."""
-    sources = [context.get_parameter_source(name) for name in (one, other)]
-    if all(source is not None and source.name == "COMMANDLINE" for source in sources):
+    if all(given_at(context, name) == "COMMANDLINE" for name in (one, other)):
         raise typer.BadParameter(f"expected one of --{one} and --{other}, got both: leave one out")
 
 
 class Service:
-    """The server with the given options, the parameters of `serve`. Raise `BadArgument`, and `NotAllowed` for what only
-    `--insecure` allows."""
+    """The server with the given options, the parameters of `serve`; a `port` of None is none. Raise `BadArgument`, and
+    `NotAllowed` for what only `--insecure` allows."""
 
     delivers = True  # webhooks
 
@@ -142,22 +172,28 @@ class Service:
         from ..server.access import Access
         from ..server.listener import Listener
         from ..server.tls import tls_context
+        from ..server.unix_socket import UnixSocket
         from ..wind import SolarWind
-        from .reach import is_server
 
         self._given = given
-        self._inherited = None if given["fd"] is None else _inherited(given["fd"])
-        self._host: str = given["host"] if self._inherited is None else self._inherited.getsockname()[0]
+        self._inherited = [_inherited(each) for each in given["fd"] or ()]
+        self._unix = None if given["socket"] is None else UnixSocket(given["socket"], given["socket_mode"])
+        ports = [each for each in self._inherited if each.family != socket.AF_UNIX]
+        self._hosts: list[str] = [given["host"]] * (given["port"] is not None)
+        self._hosts += [each.getsockname()[0] for each in ports]
         self._tls = None
         if given["cert_key"] and not given["cert"]:
             raise BadArgument("expected a certificate for the key, got none: name it with --cert")
+        if given["cert"] and not self._hosts:
+            raise BadArgument(
+                "expected a port for the certificate, got a Unix socket alone: add --port, or leave it out"
+            )
         if given["cert"]:
             self._tls = tls_context(given["cert"], given["cert_key"])
-        if is_server(given["engine"] or ""):
-            raise BadArgument(f"expected a store to serve, got the server {redact(given['engine'])}: use that one")
         path = given["tokens"] or (None if given["engine"] else f"{given['data']}.tokens")
         self._access = Access(path, required=given["tokens"] is not None)
-        self._check_reach()
+        for host in self._hosts:
+            self._check_reach(host)
         limits = _settings_of(given, Limits)
         self._wind = SolarWind(engine=self.engine(limits), limits=limits)
         self._server: Server = Server(
@@ -173,8 +209,9 @@ class Service:
         )
         self._listener: Listener = Listener(
             self._server,
-            host=self._host,
+            host=given["host"],
             port=given["port"],
+            unix=self._unix,
             inherited=self._inherited,
             tls=self._tls,
             grace=given["grace"],
@@ -183,13 +220,18 @@ class Service:
     def engine(self, limits: Limits) -> Engine:
         """Return the engine to serve, not started."""
         from ..urls import open_engine
+        from .reach import is_server
 
+        if is_server(self._given["engine"] or ""):
+            raise BadArgument(
+                f"expected a store to serve, got the server {redact(self._given['engine'])}: use that one"
+            )
         url = self._given["engine"] or f"sqlite:///{quote(os.path.abspath(self._given['data']))}"
         return open_engine(url, limits, serves=True)
 
-    def _check_reach(self) -> None:
-        """Require tokens and TLS where other machines can reach the server."""
-        host, given = self._host, self._given
+    def _check_reach(self, host: str) -> None:
+        """Require tokens and TLS where other machines can reach the server at this address."""
+        given = self._given
         if _is_loopback(host):
             return
         lacking = (["tokens"] if self._access.open else []) + (["TLS"] if self._tls is None else [])
@@ -260,16 +302,26 @@ class Service:
 
     def say(self, port: int) -> None:
         """Print where it serves."""
+        from ..urls import socket_url
         from . import show
 
-        secure = "s" if self._tls is not None else ""
-        at = f"{f'[{self._host}]' if ':' in self._host else self._host}:{port}"
         what = redact(self._given["engine"] or "") or os.path.abspath(self._given["data"])
-        ws, http = f"ws{secure}://{at}", f"http{secure}://{at}"
+        places: dict[str, str] = {}
+        texts = []
+        if self._hosts:
+            host, secure = self._hosts[0], "s" if self._tls is not None else ""
+            at = f"{f'[{host}]' if ':' in host else host}:{port}"
+            places |= {"ws": f"ws{secure}://{at}", "http": f"http{secure}://{at}"}
+            texts.append("{ws} ({http})".format(**places))
+        path = next((each.getsockname() for each in self._inherited if each.family == socket.AF_UNIX), None)
+        path = self._unix.path if self._unix is not None else path
+        if path:
+            places["unix"] = socket_url(path)
+            texts.append(places["unix"])
         if self._given["json"]:
-            show.put(show.line({"serves": what, "ws": ws, "http": http, "process": os.getpid()}), sys.stderr)
+            show.put(show.line({"serves": what, **places, "process": os.getpid()}), sys.stderr)
         else:
-            show.note(f"solarwind serves {what} on {ws} ({http})")
+            show.note(f"solarwind serves {what} on {' and '.join(texts)}")
 
 
 def _collect_rarely() -> None:
@@ -298,14 +350,14 @@ def _settings_of(given: dict[str, Any], kind: type[T]) -> T:
 
 
 def _inherited(number: int) -> socket.socket:
-    """Return a listening socket by its descriptor. Raise `BadArgument` where it is not one of the internet families."""
+    """Return a listening socket by its descriptor. Raise `BadArgument` where it is none, or of another family."""
     try:
         found = socket.socket(fileno=number)
-        listens = bool(found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+        listens = bool(found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)) and found.type == socket.SOCK_STREAM
     except OSError as error:
         raise BadArgument(f"expected a listening socket as --fd, got {number}: {error.strerror}") from None
-    if not listens or found.family not in (socket.AF_INET, socket.AF_INET6):
-        raise BadArgument(f"expected a socket that listens on a port as --fd, got another as {number}")
+    if not listens or found.family not in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX):
+        raise BadArgument(f"expected a socket that listens on a port or a path as --fd, got another as {number}")
     found.set_inheritable(False)
     found.setblocking(False)
     return found

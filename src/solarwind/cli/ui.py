@@ -14,7 +14,7 @@ import typer
 from ..errors import NotFound, Unavailable
 from ..text import redact
 from .options import DEFAULT_URL, JsonOption, UrlOption, option, variable
-from .serve import MAX_PORT, Service, needs_server, serve
+from .serve import MAX_PORT, Service, given_at, needs_server, serve
 
 if TYPE_CHECKING:
     from ..engine.base import Engine
@@ -34,7 +34,8 @@ def ui(
 ) -> None:
     """Print the address of the console, to open in a browser.
 
-    It is that of a server which runs. A store, or nats://, is served by this process, until SIGTERM or SIGINT.
+    It is that of a server which runs. A store, nats:// or a Unix socket is served by this process, until SIGTERM or
+    SIGINT.
     """
     from ..lifecycle import run_loop
     from .log import log_to_stderr
@@ -45,9 +46,8 @@ def ui(
     url = url.strip()
     if scheme_of(url) in ("http", "https"):
         url = f"ws{url[len('http') :]}"
-    if is_server(url):
-        source = context.get_parameter_source("port")
-        if source is not None and source.name == "COMMANDLINE":
+    if is_server(url) and scheme_of(url) != "unix":  # to which browsers cannot connect
+        if given_at(context, "port") == "COMMANDLINE":
             raise typer.BadParameter("expected no --port, as a server has its own: leave it out")
         operate(url, _connect)
         address = f"http{url[len('ws') :].rstrip('/')}/console/"

@@ -1,8 +1,9 @@
 """`run --workers`, `run --reload` and `dev`: the same service in processes of their own, on a shared dispatcher.
 
-That dispatcher is a `solarwind serve` on a loopback port for them alone. Other programs on the machine have no token
-for it: workers have theirs in their environment, which only their user can read, and the dispatcher has its hash. The
-port is bound here and inherited, so that it stays theirs while the dispatcher restarts.
+That dispatcher is a `solarwind serve` on a Unix socket for them alone, in a folder that only their user may enter;
+that of `dev` is on a port of loopback too, for a browser. Other programs on the machine have no token for it: workers
+have theirs in their environment, which only their user can read, and the dispatcher has its hash. The sockets are bound
+here and inherited, so that they stay theirs while the dispatcher restarts.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 _ONLY_OURS = {variable("workers"), variable("reload"), "NOTIFY_SOCKET"}
 _BACKLOG = 2_048
+_PREFIX = "solarwind-"
 
 
 def supervise(
@@ -37,33 +39,51 @@ def supervise(
     leaves: bool,
     reloads: bool,
     json: bool,
-    port: int = 0,
+    port: int | None = None,
     served: Callable[[str, str], Coroutine[Any, Any, None]] | None = None,
 ) -> int:
     """Run a service in several processes until a signal comes, or until all have left. Return the exit code.
 
     `wind`, not started, names its dispatcher, or the store on which one is to be started. `service` are the arguments
-    of one process, all but `url`. A dispatcher that is started listens on `port`; once it does, its HTTP address and
-    the token for it are `served` to who is to use it, too; what that returns goes on until the workers end.
+    of one process, all but `url`. A dispatcher that is started listens on `port`, too, if that is not None; once it
+    does, its HTTP address and the token for it are `served` to who is to use it; what that returns goes on until the
+    workers end.
     """
     environment = _environment(reloads)
     with ExitStack() as files:
         dispatcher = None
         say: Callable[[], Coroutine[Any, Any, None]] | None = None
         if _is_store(wind):
-            listening = files.enter_context(_listen(port))
+            listening, url = _listen_at_path(files)
+            sockets = [listening.fileno()]
             tokens, token = new_token(files, "workers" if served is None else "dev")
             environment[WORKER_TOKEN] = token
-            dispatcher = _dispatcher(wind, listening.fileno(), tokens, json)
-            at = f"127.0.0.1:{listening.getsockname()[1]}"
-            url = f"ws://{at}"
-            if served is not None:
-                say = partial(served, f"http://{at}", token)
+            if port is not None:
+                listening = files.enter_context(_listen(port))
+                sockets.append(listening.fileno())
+                if served is not None:
+                    say = partial(served, f"http://127.0.0.1:{listening.getsockname()[1]}", token)
+            dispatcher = _dispatcher(wind, sockets, tokens, json)
         children = [
             Child(f"worker {number}", service, environment | _where(url) | {WORKER: str(number)}, leaves=leaves)
             for number in range(1, workers + 1)
         ]
         return asyncio.run(Supervisor(children, dispatcher, reloads=reloads, served=say).run())
+
+
+def _listen_at_path(files: ExitStack) -> tuple[socket.socket, str]:
+    """Return a listening Unix socket, in a folder for this user alone that is removed in the end, and its URL."""
+    from ..server.unix_socket import UnixSocket
+    from ..urls import socket_url
+
+    folder = files.enter_context(tempfile.TemporaryDirectory(prefix=_PREFIX, ignore_cleanup_errors=True))
+    try:
+        unix = UnixSocket(os.path.join(folder, "wind.sock"), 0o600)
+    except BadArgument as error:
+        raise BadArgument(f"{error}; it is in the folder for temporary files: name that by $TMPDIR") from None
+    listening = files.enter_context(unix.bind())
+    files.callback(unix.remove)
+    return listening, socket_url(unix.path)
 
 
 def _listen(port: int) -> socket.socket:
@@ -105,11 +125,12 @@ def _is_store(wind: SolarWind) -> bool:
     return True
 
 
-def _dispatcher(wind: SolarWind, listening: int, tokens: int, json: bool) -> Child:
-    arguments = ["serve", "--fd", str(listening), "--tokens", f"/dev/fd/{tokens}", *_store(wind), *_limits(wind)]
+def _dispatcher(wind: SolarWind, sockets: Sequence[int], tokens: int, json: bool) -> Child:
+    listening = [word for each in sockets for word in ("--fd", str(each))]
+    arguments = ["serve", *listening, "--tokens", f"/dev/fd/{tokens}", *_store(wind), *_limits(wind)]
     # It gets its options only from here, not from variables meant for another server.
     environment = {name: value for name, value in os.environ.items() if not name.startswith(variable(""))}
-    return Child("the dispatcher", [*arguments, *["--json"] * json], environment, files=[listening, tokens])
+    return Child("the dispatcher", [*arguments, *["--json"] * json], environment, files=[*sockets, tokens])
 
 
 def _store(wind: SolarWind) -> list[str]:
@@ -141,7 +162,7 @@ def new_token(files: ExitStack, name: str) -> tuple[int, str]:
     token, which allows everything."""
     from ..server.access import ANY, Listen, create_token
 
-    with tempfile.TemporaryDirectory(prefix="solarwind-") as folder:
+    with tempfile.TemporaryDirectory(prefix=_PREFIX) as folder:
         path = os.path.join(folder, "tokens")
         token, _ = create_token(path, name, fire=(ANY,), listen=(Listen(ANY),), admin=True)
         return files.enter_context(open(path, "rb")).fileno(), token

@@ -309,6 +309,7 @@ class NatsTransport:
     """See `Transport` in `peer.connection`."""
 
     local = False
+    uid = None
 
     def __init__(
         self, session: Session, connected: Connected, subject: str, reply: str, forget: Callable[[], None]
@@ -440,6 +441,7 @@ class _Back:
     """The owner's end of a `MemoryLink`: a `Transport`."""
 
     local = True
+    uid = None
 
     def __init__(self, link: MemoryLink) -> None:
         self._link = link

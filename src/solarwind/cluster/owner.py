@@ -149,5 +149,5 @@ class Owner(Clients):
 
     # A host -------------------------------------------------------------------------------------------
 
-    def grant(self, token: str | None) -> FullRights:
+    def grant(self, token: str | None, uid: int | None) -> FullRights:
         return _FULL_RIGHTS

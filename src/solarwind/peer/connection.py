@@ -140,7 +140,7 @@ class Connection:
     def _hello(self, hello: wire.Hello) -> None:
         self._authors.hello(hello.secret)
         self._token = hello.token or self._token
-        self._grant = self._host.grant(self._token)
+        self._grant = self._host.grant(self._token, self._transport.uid)
         self._transport.authenticated()
         settings, limits = self._host.settings, self._host.limits
         self._send(
@@ -517,7 +517,7 @@ class Connection:
     def _check_token(self) -> None:
         """Check the token again: it may have been revoked, or have other rights now."""
         try:
-            grant = self._host.grant(self._token)
+            grant = self._host.grant(self._token, self._transport.uid)
         except SolarWindError as error:
             self.end(error)
             return

@@ -97,8 +97,9 @@ class Host(Protocol):
         """The queue for long work of all connections."""
         ...
 
-    def grant(self, token: str | None) -> Rights:
-        """Return the rights of `token`, or without one those of anonymous clients. Raise `BadToken`."""
+    def grant(self, token: str | None, uid: int | None) -> Rights:
+        """Return the rights of `token`, or without one those of anonymous clients. `uid` is the client's user where it
+        is known. Raise `BadToken`, and `NotAllowed` for another user."""
         ...
 
     async def ask(self, request: Request[R], rights: Rights, by: str = "") -> R:

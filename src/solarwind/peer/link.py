@@ -24,6 +24,7 @@ CONNECT_S = 10.0
 CLOSE_S = 2.0  # that a server has to answer a goodbye
 _FIRST_BYTES = 60  # of what is no answer, to tell by it what is there
 _TEXT_BYTES = 100  # of a body that is shown
+_HERE = "ws://localhost"  # by a Unix socket
 _HEAD_END = b"\r\n\r\n"
 _TLS = (b"\x15\x03", b"\x16\x03")  # how an alert, and a handshake, begin
 
@@ -32,15 +33,21 @@ class WebSocketLink(WebSocketProtocol):
     """Made by `connect`; `received` gets each message, and `lost` is called once, with why, unless it was closed."""
 
     def __init__(
-        self, url: str, token: str | None, received: Callable[[bytes], None], lost: Callable[[str], None]
+        self,
+        url: str,
+        path: str | None,
+        token: str | None,
+        received: Callable[[bytes], None],
+        lost: Callable[[str], None],
     ) -> None:
-        uri = parse_uri(url + wire.PATH)
+        """`path` is that of a Unix socket, if `url` names one."""
+        uri = parse_uri((url if path is None else _HERE) + wire.PATH)
         self._client = ClientProtocol(uri, subprotocols=[Subprotocol(wire.SUBPROTOCOL)], max_size=None, logger=log)
         super().__init__(CLIENT, protocol=self._client)
         self._received = received
         self._lost = lost
         self._token = token
-        self._secure = uri.secure
+        self._other = _other(uri.secure, path)
         self._url = redact(url)
         self._head = b""  # of what the server says, until it is a whole handshake or too long to be one
         self._why = "the server closed the connection"
@@ -116,7 +123,7 @@ class WebSocketLink(WebSocketProtocol):
 
     def _end(self) -> None:
         if not self.open.done():
-            self.open.set_exception(_no_server(self._url, self._head[:_FIRST_BYTES], self._why, self._secure))
+            self.open.set_exception(_no_server(self._url, self._head[:_FIRST_BYTES], self._why, self._other))
         if not self._over:
             self._over = True
             if not self.open.cancelled() and self.open.exception() is None:
@@ -147,21 +154,14 @@ class WebSocketLink(WebSocketProtocol):
 
 
 async def connect(
-    url: str, token: str | None, received: Callable[[bytes], None], lost: Callable[[str], None]
+    url: str, path: str | None, token: str | None, received: Callable[[bytes], None], lost: Callable[[str], None]
 ) -> WebSocketLink:
-    """Connect and shake hands. Raise `Unavailable` where there is no server for now; `BadToken`, `NotAllowed` and
-    `ProtocolError` where a server refuses this client, or is another kind of server."""
-    uri = parse_uri(url)
-    context = ssl.create_default_context() if uri.secure else None
+    """Connect and shake hands; `path` is that of a Unix socket, if `url` names one. Raise `Unavailable` where there is
+    no server for now; `BadToken`, `NotAllowed` and `ProtocolError` where a server refuses this client, or is another
+    kind of server."""
     try:
         async with asyncio.timeout(CONNECT_S):
-            _, link = await asyncio.get_running_loop().create_connection(
-                lambda: WebSocketLink(url, token, received, lost),
-                uri.host,
-                uri.port,
-                ssl=context,
-                server_hostname=uri.host if uri.secure else None,
-            )
+            link = await _connected(url, path, lambda: WebSocketLink(url, path, token, received, lost))
             try:
                 await link.open
                 link.check()
@@ -174,8 +174,18 @@ async def connect(
             "or does something on the way drop what is sent?"
         ) from None
     except OSError as error:
-        raise _unreachable(url, error) from None
+        raise _unreachable(url, path, error) from None
     return link
+
+
+async def _connected(url: str, path: str | None, make: Callable[[], WebSocketLink]) -> WebSocketLink:
+    loop = asyncio.get_running_loop()
+    if path is not None:
+        return (await loop.create_unix_connection(make, path))[1]
+    uri = parse_uri(url)
+    context = ssl.create_default_context() if uri.secure else None
+    name = uri.host if uri.secure else None
+    return (await loop.create_connection(make, uri.host, uri.port, ssl=context, server_hostname=name))[1]
 
 
 def _reason(error: Exception) -> str:
@@ -185,7 +195,7 @@ def _reason(error: Exception) -> str:
     return str(error)
 
 
-def _unreachable(url: str, error: OSError) -> Unavailable:
+def _unreachable(url: str, path: str | None, error: OSError) -> Unavailable:
     if isinstance(error, ssl.SSLCertVerificationError):
         return Unavailable(
             f"expected a certificate of {redact(url)} that is trusted here and has that name, got one that is not or "
@@ -194,21 +204,37 @@ def _unreachable(url: str, error: OSError) -> Unavailable:
     if isinstance(error, ssl.SSLError):
         return Unavailable(f"expected TLS at {redact(url)}, got something else ({error.reason}): is it ws://?")
     reason = _reason(error)
+    if path is not None and isinstance(error, PermissionError):
+        return Unavailable(
+            f"expected a server at {redact(url)} that this user may connect to, got {reason!r}: be the server's user, "
+            "or start it with another --socket-mode, in a folder that you may enter"
+        )
+    if path is not None:
+        return Unavailable(
+            f"expected a server at {redact(url)}, got {reason!r}: start one with `solarwind serve --socket {path}`, or "
+            "name another"
+        )
     port = "" if urlsplit(url).port else f" (port {parse_uri(url).port}, as the URL names none; 7400 is the usual one)"
     return Unavailable(
         f"expected a server at {redact(url)}{port}, got {reason!r}: start one with `solarwind serve`, or name another"
     )
 
 
-def _no_server(url: str, first: bytes, why: str, secure: bool) -> Unavailable:
-    """Return the refusal for a peer that is no Solar Wind server, with what it said first."""
-    other = "is it another service's port" + ("?" if secure else ", or is it wss://?")
+def _other(secure: bool, path: str | None) -> str:
+    """Return what may be there instead of a server."""
+    if path is not None:
+        return "is it another service's socket?"
+    return "is it another service's port" + ("?" if secure else ", or is it wss://?")
+
+
+def _no_server(url: str, first: bytes, why: str, other: str) -> Unavailable:
+    """Return the refusal for a peer that is no Solar Wind server, with what it said first; `other` may be there."""
     if not first:
         return Unavailable(f"expected a Solar Wind server at {url}, but {why}: {other}")
     if first.startswith(_TLS):
         return Unavailable(f"expected a Solar Wind server at {url}, got TLS: is it wss://?")
     line = plain(first.splitlines()[0].decode("utf-8", "replace"))
-    return Unavailable(f"expected a Solar Wind server at {url}, got something else, which says {line!r}: name its port")
+    return Unavailable(f"expected a Solar Wind server at {url}, got something else, which says {line!r}: {other}")
 
 
 class _Problem(msgspec.Struct):

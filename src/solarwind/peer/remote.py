@@ -1,4 +1,4 @@
-"""A dispatcher in another process, over a WebSocket: the engine of `ws://` and `wss://`."""
+"""A dispatcher in another process, over a WebSocket: the engine of `ws://`, `wss://` and `unix://`."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from .link import WebSocketLink, connect
 class RemoteEngine(Client):
     """An engine that uses a server: see `Engine`."""
 
-    def __init__(self, url: str, token: str | None = None) -> None:
-        """`url` is the server's; `token` defaults to `$SOLARWIND_TOKEN`."""
+    def __init__(self, url: str, token: str | None = None, path: str | None = None) -> None:
+        """`url` is the server's, and `path` that of its Unix socket, if it names one; `token` defaults to
+        `$SOLARWIND_TOKEN`."""
         super().__init__(f"server at {redact(url)}")
         self.url = url
+        self._path = path
         self._token = token if token is not None else os.environ.get("SOLARWIND_TOKEN") or None
 
     async def _open(self) -> WebSocketLink:
-        return await connect(self.url, self._token, self._received, self._lost)
+        return await connect(self.url, self._path, self._token, self._received, self._lost)

@@ -13,6 +13,11 @@ class Transport(Protocol):
         """Whether the client is in this process."""
         ...
 
+    @property
+    def uid(self) -> int | None:
+        """The user of this machine whose the client is, as the kernel says; None where it is not known."""
+        ...
+
     def send(self, data: bytes) -> None:
         """Send a message."""
         ...

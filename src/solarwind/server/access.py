@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from hashlib import sha256
 from typing import Literal
 
@@ -24,7 +25,7 @@ import msgspec
 
 from ..errors import BadArgument, BadName, BadToken, ConflictError, NotAllowed, NotFound, TooLarge
 from ..names import check_path, check_purpose, check_topic
-from ..origin import user_name
+from ..origin import user_name, user_of
 
 log = logging.getLogger("solarwind")
 
@@ -178,10 +179,13 @@ class Access:
             self._look(self._path)
         return self._changes
 
-    def grant(self, token: str | None) -> Grant:
-        """Return the rights of `token`. Raise `BadToken` where it is missing, unknown, revoked or expired."""
+    def grant(self, token: str | None, uid: int | None = None) -> Grant:
+        """Return the rights of `token`. Raise `BadToken` where it is missing, unknown, revoked or expired.
+
+        `uid` is the client's user, as the kernel names it for a Unix socket. Where no token is required it has to be
+        the server's, or root: raise `NotAllowed`."""
         if self.open:
-            return EVERYTHING
+            return EVERYTHING if uid is None else _local(uid)
         if not token:
             raise BadToken(
                 "expected a token, got none: give yours as $SOLARWIND_TOKEN, or `Authorization: Bearer` by HTTP; "
@@ -194,7 +198,7 @@ class Access:
         if not same or prefix != "sw" or found is None or grant is None:
             raise BadToken("expected a token that is known, got one that is not, or was revoked")
         self._check_time(found)
-        return grant
+        return grant if uid is None else msgspec.structs.replace(grant, name=f"{grant.name} of {user_of(uid)}")
 
     def owned(self, id: str | None) -> Grant:
         """Return the rights of the token with this id; None stands for a client that came while no token was required.
@@ -263,6 +267,17 @@ class Access:
         self._unread = False
         self._by_id = {each.id: (bytes.fromhex(each.sha256), each, _grant_of(each)) for each in file.tokens}
         self._changes = file.changes
+
+
+@lru_cache(maxsize=1_000)
+def _local(uid: int) -> Grant:
+    """Return the rights of a user of this machine where no token is required. Raise `NotAllowed`."""
+    if uid not in (0, os.geteuid()):
+        raise NotAllowed(
+            f"expected a client of the server's user, {user_of(os.geteuid())}, or of root, as this server has no "
+            f"tokens, got one of {user_of(uid)}: make tokens with `solarwind token create`, which then all users need"
+        )
+    return msgspec.structs.replace(EVERYTHING, name=user_of(uid))
 
 
 def _grant_of(token: Token) -> Grant:

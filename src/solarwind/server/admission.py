@@ -12,10 +12,11 @@ CLOSING = 64  # connections that were let go of, each with a file until the loop
 class Admitted:
     """A connection from its acceptance to its end, through TLS, HTTP and an upgrade."""
 
-    __slots__ = ("_admission", "address", "ended", "since", "transport")
+    __slots__ = ("_admission", "address", "ended", "since", "transport", "uid")
 
-    def __init__(self, admission: Admission, address: str, since: float) -> None:
+    def __init__(self, admission: Admission, address: str, since: float, uid: int | None) -> None:
         self._admission = admission
+        self.uid = uid  # the client's user, where it came by a Unix socket
         self.address = address
         self.since = since
         self.transport: asyncio.Transport | None = None  # once there is one
@@ -64,8 +65,9 @@ class Admission:
         """Whether so many dropped connections have yet to close that one more might use the last file."""
         return self._all >= self._max_of_all + CLOSING
 
-    def enter(self, address: str) -> Admitted | None:
-        """Count a connection from `address` and return it; None where there are too many."""
+    def enter(self, address: str, uid: int | None = None) -> Admitted | None:
+        """Count a connection from `address`, or of the user `uid` of this machine, and return it; None where there are
+        too many."""
         source = _source(address)
         count = self._counts.get(source, 0)
         if count >= self._max or (self._all >= self._max_of_all and not self.unknown):
@@ -75,7 +77,7 @@ class Admission:
             self._let_go()
         self._counts[source] = count + 1
         self._all += 1
-        admitted = Admitted(self, address, asyncio.get_running_loop().time())
+        admitted = Admitted(self, address, asyncio.get_running_loop().time(), uid)
         self.unknown[admitted] = None
         return admitted
 

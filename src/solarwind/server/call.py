@@ -30,9 +30,11 @@ from ..errors import (
     Unavailable,
 )
 from ..names import check_purpose, check_topic
+from ..origin import MACHINE
 from ..peer.time_slices import PIECE_BYTES
 from ..text import escape_controls
 from .access import Grant
+from .admission import ADMITTED, Admitted
 from .faults import read_body, read_query
 from .host import ServerHost
 from .json_check import check_long_json
@@ -134,8 +136,21 @@ class Call:
         return read_query(self.parameters, kind)
 
     @property
+    def admitted(self) -> Admitted | None:
+        """The connection, where it is from our own listener: see listener.py."""
+        found: Admitted | None = self.request.scope.get("state", {}).get(ADMITTED)
+        return found
+
+    @property
+    def uid(self) -> int | None:
+        """The client's user, where it came by a Unix socket."""
+        return self.admitted.uid if self.admitted is not None else None
+
+    @property
     def address(self) -> str:
-        """The client's address."""
+        """The client's address, or this machine's name."""
+        if self.uid is not None:
+            return MACHINE
         client = self.request.client
         return client.host if client is not None else "unknown"
 

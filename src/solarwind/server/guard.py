@@ -22,6 +22,7 @@ ResponseHeaders = list[tuple[bytes, bytes]]
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 ANY = "*"
+SOCKET_HOST = "localhost"  # in requests that come by a Unix socket, which has no name of its own
 _PORTS = {"http": 80, "https": 443}
 _SCHEMES = {"ws": "http", "wss": "https"}
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9._~-]{1,253})(?::([0-9]{1,5}))?")
@@ -50,8 +51,9 @@ class Guard:
     def check(self, scheme: str, headers: Headers, address: str | None = None, *, page: bool = False) -> None:
         """Raise `NotAllowed` for another host name, or a page of another origin. `scheme` is ASGI's.
 
-        `address` is the one that the request came to. It is always accepted as a host name, because it cannot be
-        rebound. A `page` may be opened from anywhere, as a document of its own: it has nothing in it that is secret.
+        `address` is the one that the request came to, `SOCKET_HOST` for a Unix socket. It is always accepted as a host
+        name, because it cannot be rebound. A `page` may be opened from anywhere, as a document of its own: it has
+        nothing in it that is secret.
         """
         headers = list(headers)
         host = self._check_host(scheme, headers, address)
@@ -68,9 +70,10 @@ class Guard:
                 "an origin that the server allows"
             )
 
-    def grant(self, headers: Headers) -> Grant:
-        """Return the rights of the request's token. Raise `BadToken`."""
-        return self._access.grant(None if self._access.open else bearer(headers))
+    def grant(self, headers: Headers, uid: int | None = None) -> Grant:
+        """Return the rights of the request's token. `uid` is the client's user where it is known. Raise `BadToken`, and
+        `NotAllowed` for another user."""
+        return self._access.grant(None if self._access.open else bearer(headers), uid)
 
     def cors(self, headers: Headers) -> ResponseHeaders:
         """Return the headers of an answer by which the browser lets an allowed page read it; none for other pages."""
@@ -104,7 +107,7 @@ class Guard:
     def _check_host(self, scheme: str, headers: Headers, address: str | None) -> WebOrigin | None:
         given = _one(headers, b"host")
         host = _parse_host(scheme, given.decode("latin-1")) if given is not None else None
-        if host is not None and address is not None and host.host == _plain_address(address):
+        if host is not None and address is not None and host.host in (_plain_address(address), address):
             return host
         allowed = self._hosts
         if allowed is None:

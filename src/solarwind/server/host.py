@@ -78,9 +78,9 @@ class ServerHost(Clients):
         """The number of WebSocket connections."""
         return len(self._connections)
 
-    def grant(self, token: str | None) -> Grant:
-        """Return the rights of `token`. Raise `BadToken`."""
-        return self.access.grant(token)
+    def grant(self, token: str | None, uid: int | None) -> Grant:
+        """See `peer.host.Host`."""
+        return self.access.grant(token, uid)
 
     async def ask(self, request: Request[R], rights: Rights, by: str = "") -> R:
         """See `peer.host.Host`. Payloads and errors are left out for who may not see them."""

@@ -21,7 +21,6 @@ from . import console as page
 from . import events, feed, health, openapi, operate, take, viewers, webhooks
 from . import webhook_endpoints as hooks
 from .access import Grant
-from .admission import ADMITTED
 from .call import Call, ClientGone, problem, problem_of
 from .delivery import WebhookSpec
 from .endpoint import Endpoint, Right
@@ -194,11 +193,10 @@ class _Path:
 
     def _check_right(self, call: Call, right: Right) -> None:
         """Raise `BadToken` or `NotAllowed` unless the request has the right."""
-        call.grant = call.host.guard.grant(call.request.scope["headers"])
+        call.grant = call.host.guard.grant(call.request.scope["headers"], call.uid)
         _check_right(call, right, call.grant)
-        admitted = call.request.scope.get("state", {}).get(ADMITTED)
-        if admitted is not None:  # the connection is from our own port: see listener.py
-            admitted.welcome()
+        if call.admitted is not None:
+            call.admitted.welcome()
 
 
 def _check_right(call: Call, right: Right, grant: Grant) -> None:

@@ -21,6 +21,7 @@ from starlette.types import ASGIApp
 
 from .admission import ADMITTED, Admitted
 from .events import NDJSON
+from .guard import SOCKET_HOST
 from .host import ServerHost
 from .refusal import refusal
 from .websocket import Acceptor, WebSocket
@@ -235,7 +236,7 @@ class Http11(asyncio.Protocol):
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.3"},
             "http_version": request.http_version.decode("ascii"),
-            "server": self._address("sockname"),
+            "server": self._server(),
             "client": self._address("peername"),
             "scheme": "https" if self.transport.get_extra_info("ssl_object") else "http",
             "method": request.method.decode("ascii"),
@@ -251,6 +252,9 @@ class Http11(asyncio.Protocol):
         self._port.tasks.add(task)
         task.add_done_callback(self._port.tasks.discard)
         return True
+
+    def _server(self) -> tuple[str, int | None] | None:
+        return self._address("sockname") if self._admitted.uid is None else (SOCKET_HOST, None)
 
     def _address(self, which: str) -> tuple[str, int] | None:
         found = self.transport.get_extra_info(which)
@@ -271,7 +275,7 @@ class Http11(asyncio.Protocol):
     def _upgrade(self, request: h11.Request, headers: list[tuple[bytes, bytes]]) -> None:
         """Hand the connection over to a WebSocket, if its handshake is accepted."""
         scheme = "wss" if self.transport.get_extra_info("ssl_object") else "ws"
-        address = (self.transport.get_extra_info("sockname") or (None,))[0]
+        address = (self._server() or (None,))[0]
         method, target = request.method.decode("ascii"), request.target.decode("ascii")
         handshake = self._port.acceptor.shake(method, target, headers, scheme, address)
         self.transport.write(handshake.answer)

@@ -1,4 +1,4 @@
-"""The port: its sockets, TLS, and the connections that it accepts.
+"""Where a server listens: its port and its Unix socket, TLS, and the connections that it accepts.
 
 A client that sends no complete request in time is disconnected, and so is one that stops in the middle: see `http11`.
 """
@@ -11,6 +11,7 @@ import logging
 import resource
 import socket
 import ssl
+from collections.abc import Collection
 from typing import Any
 
 from ..engine.tasks import Tasks
@@ -19,12 +20,12 @@ from .admission import Admission, Admitted
 from .asgi import Server
 from .http11 import Http11, Port
 from .tls import BUFFER_BYTES, Tls
+from .unix_socket import BACKLOG, UnixSocket, credentials
 
 log = logging.getLogger("solarwind")
 
 RESERVED_FILES = 128  # for the store, webhooks and libraries
 _MAX_FILES = 1 << 20
-BACKLOG = 2_048  # connections that wait to be accepted
 _ACCEPT_AT_ONCE = 64
 _ACCEPT_AGAIN_S = 0.5  # where there are no file descriptors left
 _LAST_WORDS_S = 1.0  # for aborted connections to notice
@@ -38,14 +39,17 @@ class Listener:
         server: Server,
         *,
         host: str = "127.0.0.1",
-        port: int = 7400,
-        inherited: socket.socket | None = None,
+        port: int | None = 7400,
+        unix: UnixSocket | None = None,
+        inherited: Collection[socket.socket] = (),
         tls: ssl.SSLContext | None = None,
         grace: float = 30.0,
     ) -> None:
-        """`inherited` is a socket that listens already, and replaces `host` and `port`."""
+        """With None as its `port` it has none. `inherited` are sockets that listen already. `tls` is for ports."""
         self.host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-        self.port = port  # the actual one, once it is bound
+        self.port = port or 0  # the actual one, once it is bound; 0 if there is none
+        self._has_port = port is not None
+        self._unix = unix
         self.admission = Admission(server.host.settings.connections, max(1, raise_file_limit() - RESERVED_FILES))
         self._settings = server.host.settings
         self._inherited = inherited
@@ -58,13 +62,20 @@ class Listener:
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
     async def bind(self) -> None:
-        """Bind the port, before anything else is started. Raise `Unavailable` where it is not possible."""
+        """Bind the port and the Unix socket, before anything else is started. Raise `Unavailable`."""
         self._loop = asyncio.get_running_loop()
-        if self._inherited is None:
-            await self._bind_all()
-        else:
-            self._sockets.append(self._inherited)
-            self.port = self._inherited.getsockname()[1]
+        try:
+            if self._unix is not None:
+                self._sockets.append(self._unix.bind())
+            if self._has_port:
+                await self._bind_port()
+        except BaseException:
+            self._close_sockets()
+            raise
+        for each in self._inherited:
+            self._sockets.append(each)
+            if each.family != socket.AF_UNIX and not self.port:
+                self.port = each.getsockname()[1]
 
     async def start(self) -> None:
         """Accept connections, after `bind` if that was not called. Raise `Unavailable`."""
@@ -73,27 +84,29 @@ class Listener:
         for each in self._sockets:
             self._loop.add_reader(each, self._accept, each)
 
-    async def _bind_all(self) -> None:
+    async def _bind_port(self) -> None:
+        bound: list[socket.socket] = []
         try:
             found = await self._loop.getaddrinfo(
                 self.host or None, self.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
             )
             for family, kind, number, _, address in dict.fromkeys(found):
-                self._bind(family, kind, number, address)
+                self._bind(bound, family, kind, number, address)
         except OSError as error:
-            self._close_sockets()
             raise Unavailable(
                 f"expected to listen on {self.host} port {self.port}, which cannot be ({error.strerror}): "
                 f"{_instead(error)}"
             ) from None
+        finally:
+            self._sockets += bound
 
-    def _bind(self, family: int, kind: int, number: int, address: Any) -> None:
+    def _bind(self, bound: list[socket.socket], family: int, kind: int, number: int, address: Any) -> None:
         try:
-            self._sockets.append(_bound(family, kind, number, (address[0], self.port, *address[2:])))
+            bound.append(_bound(family, kind, number, (address[0], self.port, *address[2:])))
         except OSError as error:
-            if not self._sockets or error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+            if not bound or error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
                 raise  # else localhost is an address of IPv6 too, which is not set up
-        self.port = self._sockets[0].getsockname()[1]
+        self.port = bound[0].getsockname()[1]
 
     def _accept(self, listening: socket.socket) -> None:
         for _ in range(_ACCEPT_AT_ONCE):
@@ -108,7 +121,11 @@ class Listener:
                 self._loop.remove_reader(listening)
                 self._timers["accept"] = self._loop.call_later(_ACCEPT_AGAIN_S, self._accept_again)
                 return
-            admitted = self.admission.enter(address[0])
+            if listening.family == socket.AF_UNIX:
+                _, uid = credentials(accepted)
+                admitted = self.admission.enter(f"uid {uid}", uid)
+            else:
+                admitted = self.admission.enter(address[0])
             if admitted is None:
                 accepted.close()
                 continue
@@ -135,7 +152,7 @@ class Listener:
 
     def _protocol(self, admitted: Admitted) -> Http11 | Tls:
         http = Http11(self._port, admitted)
-        if self._tls is None:
+        if self._tls is None or admitted.uid is not None:
             return http
         seconds = self._settings.authenticate_s
         return Tls(self._tls, self._buffer, http, self._port.connections, seconds, admitted.leave)
@@ -171,6 +188,8 @@ class Listener:
             pass
 
     def _close_sockets(self) -> None:
+        if self._unix is not None:  # first: by now a file that nobody listens at may be replaced by another server's
+            self._unix.remove()
         for each in self._sockets:
             if self._loop is not None:
                 self._loop.remove_reader(each)

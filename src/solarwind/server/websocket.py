@@ -204,6 +204,10 @@ class WebSocket(WebSocketProtocol):
 
     # The connection's side ----------------------------------------------------------------------------
 
+    @property
+    def uid(self) -> int | None:
+        return self._admitted.uid
+
     def pause(self) -> None:
         self.transport.pause_reading()
 
@@ -242,6 +246,7 @@ class AsgiWebSocket:
     """A WebSocket of an app that this one is mounted in. A task of its own sends, so that senders need not wait."""
 
     local = False
+    uid = None
 
     def __init__(self, acceptor: Acceptor, token: str | None, send: Send) -> None:
         self._acceptor = acceptor

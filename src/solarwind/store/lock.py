@@ -13,7 +13,7 @@ from contextlib import suppress
 import msgspec
 
 from ..errors import StoreError
-from ..origin import program_name
+from ..origin import process_of, program_name
 from ..text import time_text
 from .faults import explain
 
@@ -166,21 +166,13 @@ def _lives(pid: int) -> bool:
     return True
 
 
-def _name_of(pid: int) -> str:
-    try:
-        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
-            return f" ({file.read().strip()})"
-    except OSError:
-        return ""
-
-
 def _who(path: str, found: _Identity | None) -> str:
     """Return a description of the process that holds it, if it can be seen and lives."""
     holder, owner = _read_holder(path), _owner(found)
     if holder is not None and (holder.pid == owner or owner is None) and _lives(holder.pid):
         return f"process {holder.pid} ({holder.program}) since {holder.since}"
     if owner is not None and _lives(owner):
-        return f"process {owner}{_name_of(owner)}"
+        return process_of(owner)
     return ""
 
 
