@@ -1,4 +1,5 @@
-"""How long does one event take from `fire` in one process, through a server, to the handler in another?
+"""How long does one event take from `fire` in one process, through a server, to the handler in another, by TCP and by a
+Unix socket?
 
 Events go one at a time: the next is fired a moment after the last was handled, so that each finds all processes idle.
 The time of firing travels in the payload; both processes read the same clock."""
@@ -185,8 +186,10 @@ def run(options: Options) -> list[Table]:
         "fdatasync of 64 KB": partial(harness.in_child, synced, folder, events),
     }
     for engine in ("memory", "sqlite"):
-        serve = partial(servers.wind, engine)
-        measures[f"ws:// on {engine}://"] = partial(measure, serve, wind_consumes, wind_produces, folder, events)
+        for scheme in ("ws", "unix"):
+            serve = partial(servers.wind, engine, scheme=scheme)
+            name = f"{scheme}:// on {engine}://"
+            measures[name] = partial(measure, serve, wind_consumes, wind_produces, folder, events)
     note = f"sqlite:// is to be within {GOAL:.1f} × NATS core and one fdatasync more"
     if servers.program("redis-server") is None:
         note += "; Redis is left out: there is no redis-server here"

@@ -129,11 +129,15 @@ def nobody(folder: str) -> Iterator[Server]:
 
 @contextmanager
 def wind(engine: str, folder: str, scheme: str = "ws") -> Iterator[Server]:
-    """Run `solarwind serve` on `sqlite`, a store of its own, or on `memory`."""
+    """Run `solarwind serve` on `sqlite`, a store of its own, or on `memory`. With `unix` as the scheme it listens at a
+    Unix socket."""
     with _folder(folder) as path:
         where = ["--engine", "memory://"] if engine == "memory" else ["--data", os.path.join(path, "wind.db")]
-        with _started([sys.executable, "-m", "solarwind", "serve", *where, "--port", "0"], path) as process:
-            url = _wait(process, path, lambda: _printed(Path(path, "log"), rf"\b{scheme}://[0-9.]+:[0-9]+"))
+        at, pattern = ["--port", "0"], rf"\b{scheme}://[0-9.]+:[0-9]+"
+        if scheme == "unix":
+            at, pattern = ["--socket", os.path.join(path, "s")], r"\bunix:///\S+"
+        with _started([sys.executable, "-m", "solarwind", "serve", *where, *at], path) as process:
+            url = _wait(process, path, lambda: _printed(Path(path, "log"), pattern))
             yield Server(url, process.pid)
 
 
