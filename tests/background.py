@@ -32,8 +32,8 @@ PLACES = {
         cli.serve:Service.run
         cli.serve:_first
         cli.supervisor:Child._live
-        cli.top:_ask
-        cli.top:_keys
+        cli.top_view:_ask
+        cli.top_view:_keys
         cli.supervisor:Supervisor._begun
         cluster.engine:NatsEngine._client
         cluster.engine:NatsEngine.start

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.tree import Tree
 
 from solarwind import Event, SolarWind
-from solarwind.cli import answers, show, top, tracing
+from solarwind.cli import answers, show, top_view, tracing
 from solarwind.cli.tables import Columns, Line, Spark, Table, shorten
 from solarwind.records import AuditEntry, DeadLetter, InstanceInfo, PurposeInfo, PurposeStatistics, TopicInfo, Trace
 
@@ -62,7 +62,7 @@ TABLES: dict[str, tuple[Columns, Sequence[Sequence[object]]]] = {
     ),
     "dead list": (answers._TABLES[DeadLetter][0], [(ID, datetime.now(UTC), 3, 12, "no room " * 100)]),
     "top": (
-        top._COLUMNS,
+        top_view._COLUMNS,
         [
             (
                 TOPIC,

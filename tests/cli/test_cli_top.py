@@ -19,7 +19,8 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from solarwind.cli.top import Sort, View
+from solarwind.cli.top import Sort
+from solarwind.cli.top_view import View
 from solarwind.records import PurposeRates, PurposeStatistics, Statistics, TopicStatistics
 
 from .conftest import PATIENCE_S, Process, Serving, call, done

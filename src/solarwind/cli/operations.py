@@ -6,8 +6,6 @@ The kind of an argument decides how it is written on the command line, and the t
 
 from __future__ import annotations
 
-import asyncio
-import difflib
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -25,7 +23,6 @@ from ..errors import BadArgument, NotFound, TooLarge
 from ..names import no_topic
 from ..operations import OPERATIONS
 from ..shares import read_rollout
-from . import answers, show, tracing
 from .options import (
     DEFAULT_URL,
     JsonOption,
@@ -77,6 +74,7 @@ def _unless_subcommand(run: Callable[..., None]) -> Callable[..., None]:
 
 def _command(operation: Operation[..., Any], cli: Cli) -> Callable[..., None]:
     def run(url: str, json: bool, **given: Any) -> None:
+        from . import answers, show, tracing
         from .reach import operate
 
         arguments = {name: _read(operation, kind, name, given) for name, kind in operation.kinds.items()}
@@ -109,6 +107,8 @@ def _command(operation: Operation[..., Any], cli: Cli) -> Callable[..., None]:
 async def _ask(wind: SolarWind, request: Request[Any], creates: bool) -> Any:
     """Ask it, unless it would make a topic: one that does not exist is more likely mistyped."""
     if not creates:
+        import difflib
+
         topic, known = request.arguments["topic"], [each.topic for each in await wind.topics()]
         if topic not in known:
             near = difflib.get_close_matches(topic, known, 1)
@@ -125,6 +125,8 @@ async def _ask(wind: SolarWind, request: Request[Any], creates: bool) -> Any:
 async def _follow_until_told(
     operation: Operation[..., Any], wind: SolarWind, arguments: dict[str, Any], json: bool
 ) -> None:
+    import asyncio
+
     from .reach import leave_on_signals
 
     leave_on_signals()
@@ -134,6 +136,8 @@ async def _follow_until_told(
 
 async def follow(operation: Operation[..., Any], wind: SolarWind, arguments: dict[str, Any], json: bool) -> None:
     """Print each item as it arrives, one on a line."""
+    from . import answers, show
+
     _, row = answers.columns_of(item_of(operation.form.kind))
     async for each in operation.follow(wind, **arguments):
         if json:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from .backlog import Backlog, Missing
-from .log import Log, Stored
+from .log import Log, Stored, waits_since
 from .state import Change
 from .track import Track
 
@@ -48,12 +48,6 @@ class Delay(msgspec.Struct, eq=False):
         """Begin anew, because the delay has changed, or events pend again."""
         self.waiting = -1
         self.to = self.found = self.at = self.ahead_to = 0
-
-
-def waits_since(stored: Stored) -> int:
-    """Return from when on the events of a batch wait, in ns since 1970: they were accepted then, or were due."""
-    due = stored.batch.header.due
-    return stored.accepted if due is None else max(stored.accepted, *(each or 0 for each in due))
 
 
 class Delays:

@@ -21,7 +21,7 @@ from typing import ClassVar, Protocol
 from ..batch import Batch
 from ..errors import BadArgument, ConflictError
 from ..event import Event, HandOut
-from ..keys import Key, check_field
+from ..keys import Key, check_field, field
 from .log import Stored
 
 Random = Callable[[], float]
@@ -218,3 +218,11 @@ KeyOf = Callable[[Batch, int], Key | None]
 
 def header_key(batch: Batch, index: int) -> str | None:
     return batch.key(index)
+
+
+def key_of(path: str | None) -> KeyOf:
+    """Return the function that reads an event's key, for a purpose that names its key by this path, or by none."""
+    if path is None:
+        return header_key
+    read = field(path)
+    return lambda batch, index: read(batch.payload(index), batch.content(index))

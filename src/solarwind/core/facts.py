@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from .instance import Lease
 from .spans import Spans
+
+if TYPE_CHECKING:
+    from .instance import Lease
 
 BOUNDS_NS = tuple(count * 10**power for power in range(5, 13) for count in (1, 3))  # 0.1 ms to 50 minutes
 

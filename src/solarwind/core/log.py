@@ -20,6 +20,12 @@ class Stored(NamedTuple):
         return self.start + self.batch.count
 
 
+def waits_since(stored: Stored) -> int:
+    """Return from when on the events of a batch wait, in ns since 1970: they were accepted then, or were due."""
+    due = stored.batch.header.due
+    return stored.accepted if due is None else max(stored.accepted, *(each or 0 for each in due))
+
+
 class Log(Protocol):
     """The part of the log that is in memory. The rest is requested by the effect `Fetch`."""
 

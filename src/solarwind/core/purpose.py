@@ -10,7 +10,7 @@ from collections import Counter, deque
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Literal
 
-from .exchange import Exchange, Exchanges
+from .exchange import Exchange, Exchanges, key_of
 from .facts import Times
 from .instance import Instance, Lease
 from .log import Stored
@@ -18,7 +18,7 @@ from .rates import Rates
 from .rollout import Division
 from .spans import Spans
 from .state import Statement
-from .track import Track, key_of
+from .track import Track
 
 if TYPE_CHECKING:
     from .shadows import Difference, Shadow

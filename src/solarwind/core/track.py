@@ -12,10 +12,9 @@ from collections.abc import Collection, Sequence
 from math import ceil
 from typing import TYPE_CHECKING
 
-from ..keys import field
 from ..limits import Limits
 from .backlog import Backlog, Lanes, Missing
-from .exchange import Exchange, KeyOf, header_key
+from .exchange import Exchange, key_of
 from .instance import Instance, Lease
 from .log import Log, Stored
 from .process import Process
@@ -393,11 +392,3 @@ class Track:
 def letter_of(position: int, tried: int, now: int, error: str, version: int) -> Letter:
     """Return a dead letter, with its error cut to a length that can be read."""
     return Letter(position, tried, now, error[:MAX_ERROR], version)
-
-
-def key_of(path: str | None) -> KeyOf:
-    """Return the function that reads an event's key, for a purpose that names its key by this path, or by none."""
-    if path is None:
-        return header_key
-    read = field(path)
-    return lambda batch, index: read(batch.payload(index), batch.content(index))

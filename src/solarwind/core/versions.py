@@ -271,27 +271,6 @@ class Versions:
             self._registry.note_exchange(topic, track)
 
 
-def states(purpose: Purpose) -> dict[int, str]:
-    """Return the state of each version in words."""
-    if len(purpose.statements) == 1:
-        return dict.fromkeys(purpose.statements, "current")
-    current, rollout = purpose.active.version, purpose.main.state.rollout
-    wanted = dict(rollout.wanted)
-    at_work = {instance.version for instance in purpose.instances.values() if instance.in_flight}
-    found = {}
-    for version in sorted(purpose.statements):
-        share = wanted.get(version)
-        if version == current:
-            found[version] = "current"
-        elif version in rollout.shadows:
-            found[version] = "shadow"
-        elif share:
-            found[version] = f"ramping {share * 100:.6g} %"
-        else:
-            found[version] = "draining" if version in at_work else "drained" if share is None else "held"
-    return found
-
-
 def _with_share(purpose: Purpose, version: int, share: float) -> list[tuple[int, float]]:
     """Return the shares that are wanted with that of a version. Raise `BadArgument` for an impossible share, and
     `ConflictError` where there is not so much left."""

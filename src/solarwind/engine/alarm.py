@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from ..core.dispatcher import Dispatcher
 from .clock import Clock, Timer
 from .tasks import Tasks
+
+if TYPE_CHECKING:
+    from ..core.dispatcher import Dispatcher
 
 NEVER = 1 << 63  # ns since 1970
 

@@ -6,12 +6,15 @@ from __future__ import annotations
 
 import logging
 from itertools import islice
+from typing import TYPE_CHECKING
 
-from ..core.dispatcher import Dispatcher
-from ..core.purpose import Purpose
 from ..text import time_text
 from .alarm import Wakeup
 from .clock import Clock
+
+if TYPE_CHECKING:
+    from ..core.dispatcher import Dispatcher
+    from ..core.purpose import Purpose
 
 log = logging.getLogger("solarwind")
 

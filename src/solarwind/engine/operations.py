@@ -14,7 +14,6 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from ..core.spans import Spans
-from ..core.versions import states
 from ..errors import BadArgument, NotAllowed, NotFound
 from ..event import Event
 from ..names import no_topic
@@ -44,7 +43,6 @@ from ..records import (
 )
 from ..store.base import FOREVER, Store
 from ..store.definitions import Definitions
-from ..store.delays import DelayedCount
 from ..timing import time_of
 from . import attention, audit, outcomes, tracing
 from .answers import Page
@@ -77,7 +75,7 @@ from .outcomes import Outcomes
 from .reading import MAX_SEARCH_BYTES, events_at, no_event_at, page_of_events
 from .relays import RelayOperations
 from .rest import Rest
-from .rollouts import differences, rollout_info
+from .rollouts import differences, rollout_info, states
 from .running import Running
 from .schedules import ScheduleOperations
 from .tracing import caused_by_version, effects_of, located, with_outcomes
@@ -88,6 +86,7 @@ from .watch import Watched
 if TYPE_CHECKING:  # a client of a server needs the table of operations, and nothing of a dispatcher
     from ..core.dispatcher import Dispatcher
     from ..core.purpose import Purpose as LivePurpose
+    from ..store.delays import DelayedCount
     from .cache import LogCache
     from .history import Trimmer
     from .nobody import NobodyUp

@@ -13,25 +13,24 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from ..batch import read_id
-from ..core import facts
-from ..core.delay import waits_since
-from ..core.facts import Note
-from ..core.log import Stored
+from ..core.log import Stored, waits_since
 from ..core.spans import Spans
-from ..core.state import Letter
 from ..errors import NotFound
 from ..event import Event, HandOut
 from ..records import EventInfo, Histogram, Outcome, VersionTimes
-from ..store.base import Store
 from ..text import time_text
 from ..timing import time_of
 
 if TYPE_CHECKING:
+    from ..core import facts
     from ..core.dispatcher import Dispatcher
+    from ..core.facts import Note
     from ..core.instance import Instance
     from ..core.purpose import Purpose
     from ..core.registry import Topic
+    from ..core.state import Letter
     from ..core.track import Track
+    from ..store.base import Store
 
 Found = dict[int, Stored]  # positions of events, and the batches that they are in
 _OVER: dict[str, Literal["settled", "expired", "discarded"]] = {
@@ -66,7 +65,8 @@ async def outcomes(
         at: [_standing(purpose, stored, at, end) for purpose in purposes.values()] for at, stored in events.items()
     }
     await committed()
-    latest, wanted = dict[tuple[str, int], Note](), Spans.of(events)
+    latest: dict[tuple[str, int], Note] = {}
+    wanted = Spans.of(events)
     for note in await store.notes(topic, wanted) if purposes else ():
         purpose = purposes.get(note.purpose)
         if purpose is None or note.reported_at < purpose.main.state.created_at:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from ..core.versions import states
 from ..records import Difference, FiredSample, Result, RolloutInfo, VersionInfo
 from ..timing import time_of
 from .outcomes import histogram
@@ -67,3 +66,24 @@ def differences(purpose: Purpose, limit: int) -> list[Difference]:
 def _result(found: shadows.Result) -> Result:
     fired = [FiredSample(each.topic, each.key, each.payload.decode(errors="replace")) for each in found.fired]
     return Result(found.verdict, found.error or None, found.count, tuple(fired))
+
+
+def states(purpose: Purpose) -> dict[int, str]:
+    """Return the state of each version in words."""
+    if len(purpose.statements) == 1:
+        return dict.fromkeys(purpose.statements, "current")
+    current, rollout = purpose.active.version, purpose.main.state.rollout
+    wanted = dict(rollout.wanted)
+    at_work = {instance.version for instance in purpose.instances.values() if instance.in_flight}
+    found = {}
+    for version in sorted(purpose.statements):
+        share = wanted.get(version)
+        if version == current:
+            found[version] = "current"
+        elif version in rollout.shadows:
+            found[version] = "shadow"
+        elif share:
+            found[version] = f"ramping {share * 100:.6g} %"
+        else:
+            found[version] = "draining" if version in at_work else "drained" if share is None else "held"
+    return found

@@ -7,13 +7,17 @@ ones, the first that waits is searched for in the log, by halving: a few reads, 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from ..core.delay import Delay, waits_since
-from ..core.log import Stored
-from ..core.purpose import Purpose
-from ..core.track import Track
-from ..store.base import Store
-from .cache import LogCache
+from ..core.log import waits_since
+
+if TYPE_CHECKING:
+    from ..core.delay import Delay
+    from ..core.log import Stored
+    from ..core.purpose import Purpose
+    from ..core.track import Track
+    from ..store.base import Store
+    from .cache import LogCache
 
 
 class Waiting:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from ..core.effects import Join
-from ..core.track import key_of
+from ..core.exchange import key_of
 from ..engine.base import Engine
 from ..plugins import registered
 

@@ -8,18 +8,20 @@ promises. A store makes no decisions about dispatching.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import msgspec
 
 from ..batch import Batch
-from ..core.facts import Note
 from ..core.log import Stored
 from ..core.spans import Spans
-from ..core.state import Change, Letter, Snapshot
 from ..errors import StoreError
 from .definitions import Definitions
-from .delays import Delayed, DueLog
+
+if TYPE_CHECKING:
+    from ..core.facts import Note
+    from ..core.state import Change, Letter, Snapshot
+    from .delays import Delayed, DueLog
 
 Keep = int | None | msgspec.UnsetType  # None: the default, or no bound; UNSET: as it was
 FOREVER = (1 << 63) - 1  # ns since 1970
