@@ -4,19 +4,17 @@ beside what one writes by hand. On a PostgreSQL that syncs, and a dispatcher tha
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import psycopg
 
 import harness
+import servers
 from harness import Contestant, Options, Row, Table
 
-sys.path.append(str(Path(__file__).parent.parent / "tests"))
 BATCH = 500  # events of a batch handler, and of a transaction
 NAIVE = 100  # rows that the relay written by hand looks at together
 NAIVE_S = 0.1  # between two looks of it
@@ -26,24 +24,20 @@ KEYS = 1_000
 @contextmanager
 def database(folder: str) -> Iterator[Callable[[], str]]:
     """Yield what makes new databases, with the tables, on a server that ends with the block."""
-    from outbox.postgres import Postgres
     from solarwind.outbox import database as tables
 
-    server = Postgres(folder, ("shared_buffers=128MB",))
+    with servers.postgresql(folder) as server:
 
-    def new() -> str:
-        url = server.new()
-        tables.init(url)
-        with psycopg.connect(url) as connection:
-            connection.execute("CREATE TABLE effect (event text, sum int)")
-            connection.execute("CREATE TABLE seen (purpose text, event text, PRIMARY KEY (purpose, event))")
-            connection.execute("CREATE TABLE naive (id bigserial PRIMARY KEY, event text, payload bytea)")
-        return url
+        def new() -> str:
+            url = server.new()
+            tables.init(url)
+            with psycopg.connect(url) as connection:
+                connection.execute("CREATE TABLE effect (event text, sum int)")
+                connection.execute("CREATE TABLE seen (purpose text, event text, PRIMARY KEY (purpose, event))")
+                connection.execute("CREATE TABLE naive (id bigserial PRIMARY KEY, event text, payload bytea)")
+            return url
 
-    try:
         yield new
-    finally:
-        server.end()
 
 
 # --- once -----------------------------------------------------------------------------------------------------

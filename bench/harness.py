@@ -117,6 +117,14 @@ class Options:
 
 
 @dataclass
+class Limit:
+    """A goal that the machine sets, measured beside a row round by round: as of one fdatasync and 200 µs more."""
+
+    words: str
+    figures: list[float]
+
+
+@dataclass
 class Row:
     """One line of a table: the figures of all rounds, and their ratios to the first contestant's."""
 
@@ -128,6 +136,7 @@ class Row:
     at_most: float | None = None
     ratio_at_least: float | None = None
     ratio_at_most: float | None = None
+    limit: Limit | None = None
 
     @property
     def goals(self) -> list[tuple[str, bool]]:
@@ -141,6 +150,10 @@ class Row:
             found.append((f"≥ {self.ratio_at_least:.2f} ×", median(self.ratios) >= self.ratio_at_least))
         if self.ratio_at_most is not None and self.ratios:
             found.append((f"≤ {self.ratio_at_most:.2f} ×", median(self.ratios) <= self.ratio_at_most))
+        if self.limit is not None:
+            words = f"≤ {self.limit.words}, {shown(median(self.limit.figures), self.unit)}"
+            over = median(mine - its for mine, its in zip(self.figures, self.limit.figures, strict=True))
+            found.append((words, over <= 0))
         return found
 
 
@@ -241,10 +254,11 @@ def _serve(line: Connection, function: Callable[..., object], arguments: tuple[A
 
 
 class Crew:
-    """Processes that work together, ended with the `with`."""
+    """Processes that work together, ended with the `with`. Where they are `endless` it does not wait for them then."""
 
-    def __init__(self) -> None:
+    def __init__(self, endless: bool = False) -> None:
         self._members: list[Member[Any]] = []
+        self._grace_s = 0.0 if endless else 1.0
 
     def start(self, function: Callable[..., T], *arguments: Any) -> Member[T]:
         """Call `function(say, *arguments)` in a new process. (So it must be a function of a module.)"""
@@ -257,7 +271,7 @@ class Crew:
 
     def __exit__(self, *error: object) -> None:
         for member in self._members:
-            member.process.join(1.0 if error[0] is None else 0.0)
+            member.process.join(self._grace_s if error[0] is None else 0.0)
             if member.process.is_alive():
                 member.process.kill()
                 member.process.join()
@@ -290,6 +304,30 @@ def place(engine: str, folder: str) -> Iterator[str]:
     else:
         with store(folder) as url:
             yield url
+
+
+class Disk:
+    """How long the disk takes to make 4 KiB durable at the end of a file, as the log of a database does.
+
+    A disk that others use is fast in one second and slow in the next: so it is asked between the events that wait for it,
+    and not before or after them."""
+
+    def __init__(self, folder: str, size: int = 4 << 10) -> None:
+        self._file = tempfile.TemporaryFile(dir=folder, buffering=0)
+        self._block = os.urandom(size)
+
+    def sync(self) -> float:
+        """Write and `fdatasync`. Return the microseconds it took."""
+        begun = perf_counter_ns()
+        self._file.write(self._block)
+        os.fdatasync(self._file.fileno())
+        return (perf_counter_ns() - begun) / 1000
+
+    def __enter__(self) -> Disk:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
 
 
 def peak_memory(pid: int | None = None) -> float:

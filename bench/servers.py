@@ -11,18 +11,23 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from time import monotonic, sleep
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from urllib.request import urlopen
+
+sys.path.append(str(Path(__file__).parent.parent / "tests"))
+if TYPE_CHECKING:
+    from outbox.postgres import Postgres
 
 T = TypeVar("T")
 
 START_S = 120.0
+RABBITMQ = "/usr/lib/rabbitmq/bin/rabbitmq-server"  # the one on the PATH runs as another user, with a fixed folder
 STOP_S = 60.0
 
 NATS = """
@@ -110,15 +115,71 @@ def _replicates(monitor: int, nodes: int) -> bool:
 
 
 @contextmanager
-def redis(folder: str) -> Iterator[Server]:
+def redis(folder: str, sync: str = "everysec") -> Iterator[Server]:
+    """Run a Redis that appends each write to a file, and syncs it each second, or `always` before it answers."""
     with _folder(folder) as path:
         port = _free_port()
         options = {"bind": "127.0.0.1", "port": port, "dir": path, "save": "", "maxclients": 20_000}
-        options |= {"appendonly": "yes", "appendfsync": "everysec"}
+        options |= {"appendonly": "yes", "appendfsync": sync}
         command = [_found("redis-server"), *(word for name in options for word in (f"--{name}", str(options[name])))]
         with _started(command, path) as process:
             _wait(process, path, lambda: _listens(port))
             yield Server(f"redis://127.0.0.1:{port}", process.pid)
+
+
+@contextmanager
+def beanstalkd(folder: str) -> Iterator[Server]:
+    """Run a beanstalkd that appends each job to a file, and syncs it each 50 ms, which is its default."""
+    with _folder(folder) as path:
+        port = _free_port()
+        with _started([_found("beanstalkd"), "-l", "127.0.0.1", "-p", str(port), "-b", path], path) as process:
+            _wait(process, path, lambda: _listens(port))
+            yield Server(f"beanstalk://127.0.0.1:{port}", process.pid)
+
+
+@contextmanager
+def rabbitmq(folder: str) -> Iterator[Server]:
+    """Run a RabbitMQ with its defaults, and the port mapper that it asks for, which would outlive it."""
+    with _folder(folder) as path, ExitStack() as stack:
+        port, mapper, distribution = _free_port(), _free_port(), _free_port()
+        environment = os.environ | {
+            "HOME": path,
+            "ERL_EPMD_PORT": str(mapper),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODENAME": "bench@localhost",
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_PORT": str(port),
+            "RABBITMQ_DIST_PORT": str(distribution),
+            "RABBITMQ_CONFIG_FILE": os.path.join(path, "rabbitmq"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": os.path.join(path, "plugins"),
+            "RABBITMQ_MNESIA_BASE": path,
+            "RABBITMQ_LOG_BASE": path,
+            "RABBITMQ_LOGS": "-",
+        }
+        mapping = stack.enter_context(_started([_found("epmd"), "-port", str(mapper)], path, environment))
+        _wait(mapping, path, lambda: _listens(mapper))
+        process = stack.enter_context(_started([_found(RABBITMQ)], path, environment))
+        _wait(process, path, lambda: _listens(port))
+        yield Server(f"amqp://guest:guest@127.0.0.1:{port}/%2F", process.pid)
+
+
+@contextmanager
+def postgres(folder: str) -> Iterator[Server]:
+    """Run a PostgreSQL that syncs, with an empty database."""
+    with postgresql(folder) as server:
+        yield Server(server.new(), 0)
+
+
+@contextmanager
+def postgresql(folder: str) -> Iterator[Postgres]:
+    """Run a PostgreSQL that syncs, on which new databases can be made."""
+    from outbox.postgres import Postgres
+
+    server = Postgres(folder, ("shared_buffers=128MB",))
+    try:
+        yield server
+    finally:
+        server.end()
 
 
 @contextmanager
@@ -184,10 +245,14 @@ def _folder(folder: str) -> Iterator[str]:
 
 
 @contextmanager
-def _started(command: Sequence[str], folder: str) -> Iterator[subprocess.Popen[bytes]]:
+def _started(
+    command: Sequence[str], folder: str, environment: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     """Run a program, whose output goes to a file `log` in the folder."""
-    with open(os.path.join(folder, "log"), "wb") as log:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=folder)
+    with open(os.path.join(folder, "log"), "ab") as log:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=folder, env=environment
+        )
     try:
         yield process
     finally:
