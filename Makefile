@@ -11,6 +11,10 @@ FUZZ_S ?= 600
 RESTARTS ?= 50
 FAULTS_S ?= 60
 PENDING ?= 10000000
+DOC ?= docs/BENCHMARKS.md
+ONLY ?=
+# Where the stores of benchmarks are put: a real disk, which the system's folder for temporary files may not be on.
+BENCH_FOLDER ?= /var/tmp
 # Tests that run at a time: a third of what they take is waiting, for time to pass or for a process to start.
 JOBS ?= 5
 
@@ -48,7 +52,7 @@ unit: $(VENV)/.test $(VENV)/.peers $(VENV)/.axe $(VENV)/.compiled
 ## What is too long for each time: contracts that repeat others, the cases that `make test` leaves out of many, further
 ## faults, more examples, and a run of each benchmark with few events. Clusters under faults have a target of their own:
 ## what is asked of them has time limits, so it wants a machine that does nothing else.
-test-long: $(VENV)/.test $(VENV)/.peers $(VENV)/.axe $(VENV)/.prometheus $(VENV)/.bench
+test-long: $(VENV)/.test $(VENV)/.peers $(VENV)/.axe $(VENV)/.prometheus $(VENV)/.bench $(VENV)/.brokers
 	$(BIN)/python -m pytest -m long -n $(JOBS) --dist worksteal --ignore tests/cluster/test_faults.py
 	$(BIN)/python -m pytest -m "hypothesis and not long" -n $(JOBS) --hypothesis-profile long tests/core tests/store
 
@@ -76,9 +80,9 @@ fuzz: $(VENV)/.test
 restarts: $(VENV)/.test
 	RESTARTS=$(RESTARTS) $(BIN)/python -m pytest -m "long or not long" tests/server/test_reconnect.py
 
-## The speed, beside peers in the same run
-bench: $(VENV)/.bench
-	$(BIN)/python bench/all.py
+## The speed, beside peers in the same run, with tables and plots into a document: make bench [DOC=…] [ONLY="latency jobs"]
+bench: $(VENV)/.bench $(VENV)/.brokers
+	$(BIN)/python bench/all.py --write $(DOC) --folder $(BENCH_FOLDER) $(if $(ONLY),--only $(ONLY))
 
 ## Build the wheel, install it alone into an empty environment, and run the README's example from there
 wheel: $(VENV)/.test
@@ -111,17 +115,19 @@ $(VENV)/.test: $(VENV)/.run requirements-dev.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@
 
-# The foreign programs that tests meet a server with. Where they cannot be installed, those tests are skipped.
+# The foreign programs that tests meet a server with, and those that benchmarks stand beside. Where they cannot be
+# installed, those tests are skipped, and those peers left out.
 PEERS := chromium curl gcc ip node openssl
 PACKAGE_OF := s/^node$$/nodejs/; s/^ip$$/iproute2/
 $(VENV)/.peers: PROGRAMS := $(PEERS)
 $(VENV)/.prometheus: PROGRAMS := prometheus
-$(VENV)/.peers $(VENV)/.prometheus: $(VENV)/bin/python Makefile
+$(VENV)/.brokers: PROGRAMS := redis-server beanstalkd rabbitmq-server
+$(VENV)/.peers $(VENV)/.prometheus $(VENV)/.brokers: $(VENV)/bin/python Makefile
 	@missing=$$(for each in $(PROGRAMS); do command -v $$each > /dev/null || echo $$each | sed '$(PACKAGE_OF)'; done); \
 	if [ -n "$$missing" ]; then \
-		echo "installing what some tests need:" $$missing; \
+		echo "installing what some tests or benchmarks need:" $$missing; \
 		(apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qqy --no-install-recommends $$missing) > /dev/null || \
-			echo "they cannot be installed here: those tests are skipped"; \
+			echo "they cannot be installed here: those tests are skipped, those benchmarks go without them"; \
 	fi
 	touch $@
 

@@ -1,10 +1,10 @@
-"""How fast are producers that wait? In two processes 1, 10, 100 or 1,000 coroutines each fire an event, await that it is
-accepted, and fire the next, on one server that syncs what it accepts. A third process handles and settles them.
+"""How fast are producers that wait? In two processes 1, 10, 100 or 1,000 coroutines each fire an event, await that it
+is accepted, and fire the next, on one server that syncs what it accepts. A third process handles and settles them.
 
-It measures the events a second, from the first one fired to the last one settled, and how long one `await` took. Beside it
-Redis Streams with `appendfsync always`, which syncs before it answers, as its client's documents advise: coroutines share
-a client, which has a connection for each that waits. And with what one writes by hand if that is too slow: what waits is
-sent together, as one pipeline at a time."""
+It measures the events a second, from the first one fired to the last one settled, and how long one `await` took.
+Beside it Redis Streams with `appendfsync always`, which syncs before it answers, as its client's documents advise:
+coroutines share a client, which has a connection for each that waits. And with what one writes by hand if that is
+too slow: what waits is sent together, as one pipeline at a time."""
 
 from __future__ import annotations
 

@@ -309,25 +309,30 @@ def place(engine: str, folder: str) -> Iterator[str]:
 class Disk:
     """How long the disk takes to make 4 KiB durable at the end of a file, as the log of a database does.
 
-    A disk that others use is fast in one second and slow in the next: so it is asked between the events that wait for it,
-    and not before or after them."""
+    A disk that others use is fast in one second and slow in the next: so it is asked between the events that wait
+    for it, and not before or after them."""
 
     def __init__(self, folder: str, size: int = 4 << 10) -> None:
-        self._file = tempfile.TemporaryFile(dir=folder, buffering=0)
+        self._number, path = tempfile.mkstemp(prefix="solarwind-bench-", dir=folder)
+        os.unlink(path)
         self._block = os.urandom(size)
 
     def sync(self) -> float:
         """Write and `fdatasync`. Return the microseconds it took."""
         begun = perf_counter_ns()
-        self._file.write(self._block)
-        os.fdatasync(self._file.fileno())
+        os.write(self._number, self._block)
+        os.fdatasync(self._number)
         return (perf_counter_ns() - begun) / 1000
+
+    def rewind(self) -> None:
+        """Go on at the start of the file."""
+        os.lseek(self._number, 0, os.SEEK_SET)
 
     def __enter__(self) -> Disk:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._file.close()
+        os.close(self._number)
 
 
 def peak_memory(pid: int | None = None) -> float:

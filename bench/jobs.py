@@ -1,10 +1,11 @@
-"""How long do 20,000 jobs take with 10 workers? It is what people quote of queues of jobs for Python. The job is as good as
-nothing: what is measured is the queue.
+"""How long do 20,000 jobs take with 10 workers? It is what people quote of queues of jobs for Python. The job is as
+good as nothing: what is measured is the queue.
 
 Workers are processes, ten of each queue, started by the command that its documents show; one more process enqueues. The
-clock starts once each worker has done a job. It runs from the first job enqueued to the last one enqueued, and to the last
-one done: each marks its number in memory that all share. No queue keeps results. What a queue promises by accepting a job
-stands in its name. A process for each worker is more than two cores have use for, for all of them alike.
+clock starts once each worker has done a job. It runs from the first job enqueued to the last one enqueued, and to the
+last one done: each marks its number in memory that all share. No queue keeps results. What a queue promises by
+accepting a job stands in its name. A process for each worker is more than two cores have use for, for all of them
+alike.
 
 With fewer than 1,000 jobs there is a worker for each 100."""
 
@@ -169,9 +170,14 @@ def _running(commands: Sequence[Sequence[str]], log: Path) -> Iterator[None]:
 def run(options: Options) -> list[Table]:
     jobs = options.events or JOBS
     workers = min(WORKERS, max(1, jobs // 100))
-    there = [each for each in queues() if each.program is None or servers.program(each.program)]
-    missing = sorted({each.program for each in queues() if each not in there and each.program})
-    note = f"left out, since it is not installed here: what needs {', '.join(missing)}" if missing else ""
+    every = queues()
+    missing = sorted({each.program for each in every if each.program and servers.program(each.program) is None})
+    there = [each for each in every if each.program not in missing]
+    note = (
+        f"left out, since it is not installed here: what needs {', '.join(map(os.path.basename, missing))}"
+        if missing
+        else ""
+    )
     measures = {each.name: partial(each.measure, options.folder, jobs, workers) for each in there}
     found = harness.take_turns(measures, options.rounds or 3)
     took = [Row(name, "s", [seconds for seconds, _ in rounds]) for name, rounds in found.items()]

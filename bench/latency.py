@@ -1,8 +1,8 @@
 """How soon is one event handled? One at a time goes into an idle dispatcher: it measures from `fire` to the handler,
 and until `await fire()` returns.
 
-On SQLite both wait for the disk. So between two events the same process writes 4 KiB at the end of a file there and calls
-`fdatasync`: the two take turns, and meet the same disk."""
+On SQLite both wait for the disk. So between two events the same process writes 4 KiB at the end of a file there and
+calls `fdatasync`: the two take turns, and meet the same disk."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """How long does one event take from `fire` in one process, through a server, to the handler in another, by TCP and by a
 Unix socket?
 
-Events go one at a time: the next is fired a moment after the last was handled, so that each finds all processes idle.
-The time of firing travels in the payload; both processes read the same clock. Where events are stored, the producer asks
-the disk itself between two of them, so that the limit is of the same disk and the same seconds."""
+Events go one at a time: the next is fired a moment after the last was handled, so that each finds all processes
+idle. The time of firing travels in the payload; both processes read the same clock. Where events are stored, the
+producer asks the disk itself between two of them, so that the limit is of the same disk and the same seconds."""
 
 from __future__ import annotations
 

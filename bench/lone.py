@@ -1,10 +1,10 @@
-"""What do events cost that must wait for one another? A chain of ten: each handler fires the next event. And ten events of
-one key, which are handled one after the other. Both are stored, and nothing else is going on.
+"""What do events cost that must wait for one another? A chain of ten: each handler fires the next event. And ten events
+of one key, which are handled one after the other. Both are stored, and nothing else is going on.
 
-Each step waits for the disk. So after each ten the producer writes 4 KiB ten times at the end of a file on the same disk
-and calls `fdatasync`, and their sum is what the ten are measured by. On a server the producer, the odd steps of a chain
-and the even ones are processes of their own; beside them the same chain on Redis Streams, by hand, synced before each
-answer."""
+Each step waits for the disk. So after each ten the producer writes 4 KiB ten times at the end of a file on the same
+disk and calls `fdatasync`, and their sum is what the ten are measured by. On a server the producer, the odd steps of
+a chain and the even ones are processes of their own; beside them the same chain on Redis Streams, by hand, synced
+before each answer."""
 
 from __future__ import annotations
 
@@ -212,9 +212,7 @@ def run(options: Options) -> list[Table]:
         note += "; Redis is left out: there is no redis-server here"
     tables = []
     for keyed in (False, True):
-        what = (
-            f"{DEPTH} events of one key, one after the other" if keyed else f"A chain of {DEPTH}, each fires the next"
-        )
+        what = "events of one key, one after the other" if keyed else "events, of which each fires the next"
         produce = partial(wind_produces, keyed, folder)
         measures: dict[str, Callable[[], Times]] = {
             "sqlite://": partial(harness.in_child, alone, folder, keyed, times),
@@ -225,7 +223,7 @@ def run(options: Options) -> list[Table]:
                 measure, redis, redis_works, partial(redis_produces, folder), folder, times
             )
         rows = _rows(harness.take_turns(measures, options.rounds or 3))
-        tables.append(Table(f"{what}, stored, {times:,} times", rows, note))
+        tables.append(Table(f"{DEPTH} {what}, stored, {times:,} times", rows, note))
     return tables
 
 
@@ -245,7 +243,9 @@ def _rows(found: dict[str, list[Times]]) -> list[Row]:
                 limit=limit if ours else None,
             )
         )
-        rows.append(Row(f"{DEPTH} fdatasync beside {name}", "ms", [each / 1e3 for each in disk], [1.0] * len(disk)))
+        rows.append(
+            Row(f"{DEPTH} fdatasync beside {name}, p50", "ms", [each / 1e3 for each in disk], [1.0] * len(disk))
+        )
     return rows
 
 

@@ -1,5 +1,5 @@
-"""The job, the same for all queues: it marks its number in a file that all processes have in memory. That costs no system
-call, and shows that each job was done."""
+"""The job, the same for all queues: it marks its number in a file that all processes have in memory. That costs no
+system call, and shows that each job was done."""
 
 from __future__ import annotations
 

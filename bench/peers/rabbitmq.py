@@ -1,5 +1,5 @@
-"""RabbitMQ by hand, with pika: a durable classic queue and persistent messages, acknowledged one by one. Run it, and it is
-a worker."""
+"""RabbitMQ by hand, with pika: a durable classic queue and persistent messages, acknowledged one by one. Run it, and
+it is a worker."""
 
 from __future__ import annotations
 

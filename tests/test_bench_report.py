@@ -1,0 +1,111 @@
+"""What benchmarks measured gets into a document as it was measured: in its place alone, and a peer that is faster is
+shown as the faster one."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+BENCH = Path(__file__).parent.parent / "bench"
+MACHINE = {"fdatasync": 100.0, "loopback": 10.0, "bare loop": 1e6}
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return the modules of the benchmarks that write."""
+    monkeypatch.syspath_prepend(str(BENCH))
+    before = set(sys.modules)
+    import harness
+    import plots
+    import report
+
+    yield type("Bench", (), {"harness": harness, "plots": plots, "report": report})
+    for name in set(sys.modules) - before:  # other tests may have modules of these names
+        if (getattr(sys.modules[name], "__file__", None) or "").startswith(str(BENCH)):
+            del sys.modules[name]
+
+
+def table(*rows: tuple[str, float], unit: str = "µs", **more: Any) -> dict[str, Any]:
+    every = [
+        {"name": name, "unit": unit, "min": figure, "median": figure, "max": figure * 1.1, "ratio": 1.0, "goals": []}
+        for name, figure in rows
+    ]
+    return {"title": "How <soon>", "rows": every, "note": "", **more}
+
+
+def drawn(bench: Any, of: dict[str, Any]) -> ElementTree.Element:
+    return ElementTree.fromstring(bench.plots.svg(of, MACHINE))
+
+
+def starred(picture: ElementTree.Element) -> list[str]:
+    return [text.text for text in picture.iter(f"{SVG}text") if (text.text or "").startswith("★")]
+
+
+@pytest.mark.parametrize(("unit", "winner"), [("µs", "★ NATS core, p50"), ("events/s", "★ ws://, p50")])
+def test_the_star_is_at_the_fastest_whoever_it_is(bench: Any, unit: str, winner: str) -> None:
+    picture = drawn(bench, table(("NATS core, p50", 100), ("ws://, p50", 200), ("fdatasync, p50", 50), unit=unit))
+    assert starred(picture) == [winner]
+
+
+def test_percentiles_are_compared_each_with_its_own(bench: Any) -> None:
+    picture = drawn(bench, table(("NATS core, p50", 1), ("ws://, p50", 2), ("NATS core, p99", 9), ("ws://, p99", 8)))
+    assert starred(picture) == ["★ NATS core, p50", "★ ws://, p99"]
+
+
+def test_bars_are_as_long_as_their_figures(bench: Any) -> None:
+    picture = drawn(bench, table(("NATS core", 100), ("ws://", 200)))
+    widths = [float(bar.get("width", 0)) for bar in picture.iter(f"{SVG}rect") if bar.get("class") in ("peer", "ours")]
+    assert widths[1] == pytest.approx(2 * widths[0], rel=0.01)
+
+
+def test_a_picture_has_no_script_and_fetches_nothing(bench: Any) -> None:
+    picture = drawn(bench, table(("NATS core", 100), ("ws://", 200)))
+    assert {element.tag.removeprefix(SVG) for element in picture.iter()} <= {
+        *("svg", "title", "style", "rect", "text", "line")
+    }
+    assert not [
+        name for element in picture.iter() for name in element.attrib if name.startswith("on") or "href" in name
+    ]
+
+
+def test_only_the_place_of_a_benchmark_changes_in_a_document(bench: Any, tmp_path: Path) -> None:
+    document = tmp_path / "doc.md"
+    document.write_text(
+        "before\n<!-- bench: one -->\nold\n<!-- end -->\nbetween\n<!-- bench: two -->\nkept\n<!-- end -->\n"
+    )
+    found = table(("NATS core", 100), ("ws://", 200), note="left out: nothing")
+    found["rows"][1]["goals"] = [{"goal": "≤ 1.25 ×", "met": False}]
+    for _ in range(2):  # the second time replaces the first
+        bench.report.put(document, "one", "python bench/one.py", [found], MACHINE)
+    text = document.read_text()
+    assert text.startswith("before\n<!-- bench: one -->\n`python bench/one.py`\n")
+    assert text.endswith("<!-- end -->\nbetween\n<!-- bench: two -->\nkept\n<!-- end -->\n")
+    assert text.count("| ws:// | 1.00 × | 200.0 µs | 200.0 µs | 220.0 µs | ≤ 1.25 ×: missed |") == 1
+    assert "Left out: nothing.\n" in text
+    assert "old" not in text
+    assert "![How <soon>](benchmarks/one-1.svg)" in text
+    assert (tmp_path / "benchmarks" / "one-1.svg").exists()
+
+
+def test_a_document_without_a_place_is_refused_before_anything_is_measured(bench: Any, tmp_path: Path) -> None:
+    document = tmp_path / "doc.md"
+    document.write_text("<!-- bench: one -->\n<!-- end -->\n")
+    with pytest.raises(ValueError, match=r"to have a place for two: add lines with <!-- bench: two -->"):
+        bench.report.check_places(document, ["one", "two"])
+
+
+def test_the_document_has_a_place_for_each_benchmark(bench: Any) -> None:
+    names = runpy.run_path(str(BENCH / "all.py"))["NAMES"]
+    bench.report.check_places(BENCH.parent / "docs" / "BENCHMARKS.md", names)
+
+
+def test_a_goal_that_the_machine_sets_is_met_where_most_rounds_meet_it(bench: Any) -> None:
+    limit = bench.harness.Limit("one fdatasync + 200 µs", [300.0, 1_000.0, 400.0])
+    row = bench.harness.Row("ws://", "µs", [250.0, 900.0, 500.0], limit=limit)
+    assert row.goals == [("≤ one fdatasync + 200 µs, 400.0 µs", True)]
