@@ -173,11 +173,7 @@ def run(options: Options) -> list[Table]:
     every = queues()
     missing = sorted({each.program for each in every if each.program and servers.program(each.program) is None})
     there = [each for each in every if each.program not in missing]
-    note = (
-        f"left out, since it is not installed here: what needs {', '.join(map(os.path.basename, missing))}"
-        if missing
-        else ""
-    )
+    note = "left out, since it is not here: what needs " + ", ".join(map(os.path.basename, missing)) if missing else ""
     measures = {each.name: partial(each.measure, options.folder, jobs, workers) for each in there}
     found = harness.take_turns(measures, options.rounds or 3)
     took = [Row(name, "s", [seconds for seconds, _ in rounds]) for name, rounds in found.items()]
