@@ -1,11 +1,11 @@
 """How long do 20,000 jobs take with 10 workers? It is what people quote of queues of jobs for Python. The job is as
 good as nothing: what is measured is the queue.
 
-Workers are processes, ten of each queue, started by the command that its documents show; one more process enqueues. The
-clock starts once each worker has done a job. It runs from the first job enqueued to the last one enqueued, and to the
-last one done: each marks its number in memory that all share. No queue keeps results. What a queue promises by
-accepting a job stands in its name. A process for each worker is more than two cores have use for, for all of them
-alike.
+Workers are processes, ten of each queue, or threads where its name says so, started by the command that its documents
+show; one more process enqueues. The clock starts once each worker has done a job. It runs from the first job enqueued
+to the last one enqueued, and to the last one done: each marks its number in memory that all share. No queue keeps
+results. What a queue promises by accepting a job stands in its name. Ten processes are more than two cores have use
+for, for all queues alike.
 
 With fewer than 1,000 jobs there is a worker for each 100."""
 
@@ -65,7 +65,8 @@ def queues() -> list[Queue]:
         Queue("taskiq on Redis: fsynced each second", "taskiq_redis_stream", redis, program),
         Queue("dramatiq on Redis: fsynced each second", "dramatiq_redis", redis, program),
         Queue("huey on Redis: fsynced each second", "huey_redis", redis, program),
-        Queue("Celery on Redis: fsynced each second", "celery_redis", redis, program),
+        Queue("Celery on Redis, processes: fsynced each second", "celery_redis", redis, program),
+        Queue("Celery on Redis, threads: fsynced each second", "celery_redis_threads", redis, program),
         Queue("procrastinate on PostgreSQL: fsynced", "procrastinate_postgres", servers.postgres),
         Queue("FastStream on NATS core: not stored", "faststream_nats", servers.nats),
         Queue("beanstalkd by hand: fsynced each 50 ms", "beanstalk", servers.beanstalkd, "beanstalkd"),
