@@ -8,6 +8,7 @@ import json
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ import harness
 import report
 
 NAMES = ("machine", "in_process", "keyed", "versions", "topics", "latency", "lone", "backlog", "delayed", "facts")
-NAMES += ("processes", "latency_processes", "closed_loop", "jobs", "fanout", "connections", "viewers", "ndjson")
-NAMES += ("slow_consumer", "effects", "cluster", "cluster_latency", "cluster_chain", "takeover")
+NAMES += ("processes", "latency_processes", "closed_loop", "jobs", "fanout", "connections", "viewers", "console")
+NAMES += ("ndjson", "slow_consumer", "effects", "cluster", "cluster_latency", "cluster_chain", "takeover")
 OWN = ("only", "write", "json")  # options that are not the benchmarks'
 
 
@@ -27,33 +28,43 @@ def main() -> int:
     parser.add_argument("--write", type=Path, metavar="FILE", help="the document whose tables are replaced")
     options = parser.parse_args()
     passed = _passed(parser, options)
-    tables: list[Any] = []
-    own: dict[str, float] = {}
-    if options.write:
-        try:
-            report.check_places(options.write, options.only)
-        except (OSError, ValueError) as error:
-            parser.error(str(error))
-        if "machine" not in options.only:  # the plots have lines of it
-            own = report.own_figures(_measured("machine", passed) or [])
-    for name in options.only:
-        if not options.write and not options.json:
-            ran = subprocess.run(_command(name, passed))
-            if ran.returncode:
-                return ran.returncode
-            continue
-        found = _measured(name, passed)
-        if found is None:
-            return 1
+    if not options.write:
+        return _print(options.only, passed, options.json)
+    try:
+        report.check_places(options.write, options.only)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    return _write(options.write, options.only, passed)
+
+
+def _print(names: Sequence[str], passed: list[str], as_json: bool) -> int:
+    tables = []
+    for name in names:
+        found = _measured(name, passed) if as_json else _shown(name, passed)
+        if isinstance(found, int):
+            return found
         tables += found
-        if name == "machine":
-            own = report.own_figures(found)
-        if options.write:
-            report.put(options.write, name, shlex.join(["python", f"bench/{name}.py", *_said(passed)]), found, own)
-            print(f"{name} is in {options.write}", file=sys.stderr)
-    if options.json:
+    if as_json:
         print(json.dumps(tables, indent=2))
     return 0
+
+
+def _write(document: Path, names: Sequence[str], passed: list[str]) -> int:
+    """Put each into the document. One that fails leaves its place as it is, and stops none of the others."""
+    machine = _measured("machine", passed)  # the plots have lines of it
+    if isinstance(machine, int):
+        return machine
+    own, failed = report.own_figures(machine), []
+    for name in names:
+        found = machine if name == "machine" else _measured(name, passed)
+        if isinstance(found, int):
+            failed.append(name)
+            continue
+        report.put(document, name, shlex.join(["python", f"bench/{name}.py", *_said(passed)]), found, own)
+        print(f"{name} is in {document}", file=sys.stderr)
+    if failed:
+        print(f"not in {document}, since they failed: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def _passed(parser: argparse.ArgumentParser, options: argparse.Namespace) -> list[str]:
@@ -76,10 +87,15 @@ def _command(name: str, passed: list[str]) -> list[str]:
     return [sys.executable, str(Path(__file__).with_name(f"{name}.py")), *passed]
 
 
-def _measured(name: str, passed: list[str]) -> list[Any] | None:
-    """Return the tables of a benchmark; nothing if it failed, which it has said."""
+def _shown(name: str, passed: list[str]) -> list[Any] | int:
+    """Let a benchmark print its tables. Return none, or the exit code if it failed."""
+    return subprocess.run(_command(name, passed)).returncode or []
+
+
+def _measured(name: str, passed: list[str]) -> list[Any] | int:
+    """Return the tables of a benchmark, or the exit code if it failed, which it has said."""
     ran = subprocess.run([*_command(name, passed), "--json"], stdout=subprocess.PIPE, text=True)
-    return None if ran.returncode else json.loads(ran.stdout)
+    return ran.returncode or json.loads(ran.stdout)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,11 @@ shown as the faster one."""
 
 from __future__ import annotations
 
+import importlib
 import runpy
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
 
@@ -21,11 +23,8 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Return the modules of the benchmarks that write."""
     monkeypatch.syspath_prepend(str(BENCH))
     before = set(sys.modules)
-    import harness
-    import plots
-    import report
-
-    yield type("Bench", (), {"harness": harness, "plots": plots, "report": report})
+    names = ("harness", "machine", "plots", "report")
+    yield SimpleNamespace(**{name: importlib.import_module(name) for name in names})
     for name in set(sys.modules) - before:  # other tests may have modules of these names
         if (getattr(sys.modules[name], "__file__", None) or "").startswith(str(BENCH)):
             del sys.modules[name]
@@ -98,6 +97,27 @@ def test_a_document_without_a_place_is_refused_before_anything_is_measured(bench
     document.write_text("<!-- bench: one -->\n<!-- end -->\n")
     with pytest.raises(ValueError, match=r"to have a place for two: add lines with <!-- bench: two -->"):
         bench.report.check_places(document, ["one", "two"])
+
+
+def test_a_benchmark_that_fails_leaves_its_place_as_it_is_and_the_others_are_written(
+    bench: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every = importlib.import_module("all")
+    document = tmp_path / "doc.md"
+    places = [f"<!-- bench: {name} -->\nold {name}\n<!-- end -->\n" for name in ("jobs", "lone", "machine")]
+    document.write_text("".join(places))
+    machine = table(
+        (f"{bench.machine.FDATASYNC}, p50", 100), (f"{bench.machine.LOOPBACK}, p50", 10), (bench.machine.BARE, 1e6)
+    )
+    found = {"machine": [machine], "jobs": 3, "lone": [table(("NATS core", 100), ("ws://", 200))]}
+    monkeypatch.setattr(every, "_measured", lambda name, passed: found[name])
+    monkeypatch.setattr(sys, "argv", ["all.py", "--write", str(document), "--only", "jobs", "lone", "machine"])
+    assert every.main() == 1
+    text = document.read_text()
+    assert text.startswith(places[0])
+    assert "| ws:// |" in text
+    assert "old lone" not in text
+    assert "old machine" not in text
 
 
 def test_the_document_has_a_place_for_each_benchmark(bench: Any) -> None:
