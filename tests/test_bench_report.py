@@ -4,6 +4,7 @@ shown as the faster one."""
 from __future__ import annotations
 
 import importlib
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -123,6 +124,15 @@ def test_a_benchmark_that_fails_leaves_its_place_as_it_is_and_the_others_are_wri
 def test_the_document_has_a_place_for_each_benchmark(bench: Any) -> None:
     names = runpy.run_path(str(BENCH / "all.py"))["NAMES"]
     bench.report.check_places(BENCH.parent / "docs" / "BENCHMARKS.md", names)
+
+
+def test_what_is_called_measured_of_one_machine_is_a_figure_of_the_benchmarks() -> None:
+    docs = BENCH.parent / "docs"
+    part = (docs / "SCALING.md").read_text().partition("## One machine")[2].partition("\n## ")[0]
+    figures = re.findall(r"\| ([0-9,]+) \|", part)
+    assert figures
+    measured = (docs / "BENCHMARKS.md").read_text()
+    assert [figure for figure in figures if f"| {figure}/s |" not in measured] == []
 
 
 def test_a_goal_that_the_machine_sets_is_met_where_most_rounds_meet_it(bench: Any) -> None:
