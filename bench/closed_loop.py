@@ -207,7 +207,7 @@ def run(options: Options) -> list[Table]:
         if len(contestants) > 1:
             rates[1].ratio_at_least = GOALS[coroutines]
         fewer = [f"{each.name}, a {each.shares[coroutines]}th" for each in contestants if coroutines in each.shares]
-        note = left_out or (f"of the events, {', '.join(fewer)}" if fewer else "")
+        note = left_out or (f"{', '.join(fewer)} of the events" if fewer else "")
         title = f"{PRODUCERS} processes of {coroutines:,} coroutines that wait for each event, {events:,} events"
         tables.append(Table(title, harness.to_first(rates) + harness.to_first(waits), note))
     return tables
