@@ -8,6 +8,8 @@ import { App } from "./app.js";
 
 const AGAIN_MS = 1_000;
 
+const root = document.querySelector("#root");
+
 // A server that is not up yet is tried again: the page says so meanwhile.
 async function start() {
   for (;;) {
@@ -15,15 +17,15 @@ async function start() {
       await Promise.all([learnOperations(), askRights()]);
       break;
     } catch (error) {
-      document.body.replaceChildren();
-      render(html`<p class="start" role="status">The server cannot be asked: ${error.message}. It is tried again.</p>`, document.body);
+      root.replaceChildren();
+      render(html`<p class="start" role="status">The server cannot be asked: ${error.message}. It is tried again.</p>`, root);
       await new Promise((done) => setTimeout(done, AGAIN_MS));
     }
   }
   begin();
-  render(null, document.body);
-  document.body.replaceChildren(); // what was painted before anything was known
-  render(html`<${App} />`, document.body);
+  render(null, root);
+  root.replaceChildren(); // what was painted before anything was known
+  render(html`<${App} />`, root);
 }
 
 start();

@@ -50,7 +50,7 @@ class Row extends Component {
 export function Table({ label, columns, rows, keyOf, empty, sort: ordered = columns[0].name, pick }) {
   const shown = useSignal(ROWS);
   const { sort = ordered } = route.value.query;
-  const sorted = inOrder(rows, columns, sort);
+  const first = inOrder(rows, columns, sort, shown.value);
   if (!rows.length) return empty ?? html`<p class="quiet">None.</p>`;
   return html`<div class="table" tabindex="0" role="region" aria-label=${label}>
     <table>
@@ -58,10 +58,10 @@ export function Table({ label, columns, rows, keyOf, empty, sort: ordered = colu
         ${pick && html`<th scope="col"><span class="unseen">Selected</span></th>`}
         ${columns.map((column) => html`<${Heading} column=${column} sort=${sort} />`)}
       </tr></thead>
-      <tbody>${sorted.slice(0, shown.value).map((row) => html`<${Row} key=${keyOf(row)} row=${row} columns=${columns} pick=${pick} keyOf=${keyOf} />`)}</tbody>
+      <tbody>${first.map((row) => html`<${Row} key=${keyOf(row)} row=${row} columns=${columns} pick=${pick} keyOf=${keyOf} />`)}</tbody>
     </table>
-    ${sorted.length > shown.value && html`<p class="more">
-      ${count(shown.value)} of ${count(sorted.length)} are shown.
+    ${rows.length > shown.value && html`<p class="more">
+      ${count(shown.value)} of ${count(rows.length)} are shown.
       <button type="button" class="small" onClick=${() => (shown.value += 5 * ROWS)}>Show more</button>
     </p>`}
   </div>`;
@@ -89,18 +89,26 @@ function Heading({ column, sort }) {
   </th>`;
 }
 
-function inOrder(rows, columns, sort) {
+// Return the first of the rows in an order, so many: what is not shown need not be sorted.
+function inOrder(rows, columns, sort, size) {
   const column = columns.find(({ name, value }) => value && name === sort.replace(/^-/, ""));
-  if (!column) return rows;
+  if (!column) return rows.slice(0, size);
   const way = sort.startsWith("-") ? -1 : 1;
-  const valued = rows.map((row) => [column.value(row), row]);
-  valued.sort(([a], [b]) => {
+  const compare = ([a], [b]) => {
     if (a === b) return 0;
     if (a === null || a === undefined) return 1; // what is not known comes last, whichever way
     if (b === null || b === undefined) return -1;
     return (a < b ? -1 : 1) * way;
-  });
-  return valued.map(([, row]) => row);
+  };
+  let first = [];
+  for (const row of rows) {
+    const one = [column.value(row), row];
+    if (first.length >= 2 * size && compare(one, first[size - 1]) >= 0) continue;
+    first.push(one);
+    if (first.length >= 3 * size) first = first.sort(compare).slice(0, size);
+    else if (first.length === 2 * size) first.sort(compare);
+  }
+  return first.sort(compare).slice(0, size).map(([, row]) => row);
 }
 
 // The field by which a list is narrowed.
