@@ -9,6 +9,7 @@ const LEFT = 48; // for the numbers
 const BELOW = 22; // for the times
 const LABEL_PX = 90; // between two times
 const TOGETHER_PX = 70; // marks that are nearer than that have one text
+const LETTER_PX = 5.6; // of it, about
 const STEPS_S = [15, 30, 60, 300, 600, 900, 1_800, 3_600, 7_200, 10_800, 21_600];
 
 const clock = (seconds, whole) => new Date(seconds * 1000).toLocaleTimeString("sv-SE", { timeStyle: whole ? "medium" : "short" });
@@ -81,5 +82,14 @@ function Marks({ marks, x, width }) {
     else groups.push({ x: x(at), text, more: 0 });
   }
   return html`${marks.map(({ at }) => html`<line class="mark" x1=${x(at)} x2=${x(at)} y1="8" y2=${HEIGHT - BELOW} />`)}
-    ${groups.map((each) => html`<text class="mark" x=${each.x + (each.x > width / 2 ? -5 : 5)} y="18" text-anchor=${each.x > width / 2 ? "end" : "start"}>${each.text}${each.more ? ` and ${each.more} more joined` : " joined"}</text>`)}`;
+    ${groups.map((each) => html`<${MarkText} of=${each} width=${width} />`)}`;
+}
+
+// It stands at the side of its line where there is more room, and no further than that.
+function MarkText({ of: { x, text, more }, width }) {
+  const before = x > (width + LEFT) / 2;
+  const rest = more ? ` and ${more} more joined` : " joined";
+  const letters = Math.floor((before ? x - LEFT : width - x) / LETTER_PX) - rest.length;
+  const shown = text.length <= letters ? text : `${text.slice(0, Math.max(1, letters - 1))}…`;
+  return html`<text class="mark" x=${x + (before ? -5 : 5)} y="18" text-anchor=${before ? "end" : "start"}>${shown}${rest}${shown !== text && html`<title>${text}${rest}</title>`}</text>`;
 }
