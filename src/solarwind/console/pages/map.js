@@ -17,8 +17,11 @@ const MAX_NODES = 100; // topics and purposes: the busiest topics
 const AGAIN_MS = 30_000;
 const NODE = { width: 190, height: 46 };
 const APART = { x: 55, y: 16 };
-const NARROWEST = 0.85; // of a node's width, to which all are narrowed before it is shrunk
-const SMALLEST = 0.7; // to which it is shrunk before it is scrolled
+// What does not fit is narrowed, then shrunk, then narrowed and shrunk further, and then scrolled.
+const NARROW = 0.85; // of a node's width
+const NARROWEST = 0.72;
+const SMALL = 0.8;
+const SMALLEST = 0.7;
 const ZOOM = { least: 0.25, most: 2, step: 1.25 };
 const MARGIN = 12;
 const BAD = new Set(["failing", "nobody up"]);
@@ -184,7 +187,7 @@ const Focused = ({ node }) => html`<p class="line"><strong dir="auto">${node.nam
 function Drawing({ laid, nodes, ids, edges, focus }) {
   const place = useRef(null);
   const width = useSignal(0);
-  const zoom = useSignal(null); // null: so that it fits
+  const zoom = useSignal("fits"); // or "all" of it, or a number
   const more = useSignal(""); // at which side it goes on
   useEffect(() => {
     const observer = new ResizeObserver(([{ contentRect }]) => (width.value = Math.floor(contentRect.width)));
@@ -192,9 +195,10 @@ function Drawing({ laid, nodes, ids, edges, focus }) {
     return () => observer.disconnect();
   }, []);
   const between = (least, value, most) => Math.max(least, Math.min(most, value));
-  const narrow = between(NARROWEST, width.value / laid.width, 1);
+  const wanted = width.value / laid.width;
+  const narrow = between(NARROWEST, wanted / between(SMALL, wanted / NARROW, 1), 1);
   const fit = width.value / (laid.width * narrow);
-  const scale = zoom.value ?? between(SMALLEST, fit, 1);
+  const scale = { fits: between(SMALLEST, fit, 1), all: Math.min(fit, 1) }[zoom.value] ?? zoom.value;
   const note = () => {
     const { scrollLeft, scrollWidth, clientWidth } = place.current;
     more.value = `${scrollLeft > 1 ? "left" : ""} ${scrollLeft + clientWidth < scrollWidth - 1 ? "right" : ""}`.trim();
@@ -207,8 +211,8 @@ function Drawing({ laid, nodes, ids, edges, focus }) {
       <button type="button" class="small" aria-label="Smaller" onClick=${() => size(scale / ZOOM.step)} disabled=${scale <= least}>−</button>
       <output>${Math.round(scale * 100)} %</output>
       <button type="button" class="small" aria-label="Larger" onClick=${() => size(scale * ZOOM.step)} disabled=${scale >= ZOOM.most}>+</button>
-      <button type="button" class="small" aria-pressed=${zoom.value === null} onClick=${() => (zoom.value = null)}>As it fits</button>
-      <button type="button" class="small" onClick=${() => size(fit)}>All of it</button>
+      <button type="button" class="small" aria-pressed=${zoom.value === "fits"} onClick=${() => (zoom.value = "fits")}>As it fits</button>
+      <button type="button" class="small" aria-pressed=${zoom.value === "all"} onClick=${() => (zoom.value = "all")}>All of it</button>
       ${more.value && html`<span class="quiet" role="status">It goes on to the ${more.value.replace(" ", " and the ")}: scroll, drag it, or make it smaller.</span>`}
     </div>
     <div class=${`map ${more.value}`} ref=${place} tabindex="0" role="region" aria-label="Map" onScroll=${note} onPointerDown=${drag}>
